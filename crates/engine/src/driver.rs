@@ -1,0 +1,49 @@
+//! The engine as one reactor sees it.
+
+use std::sync::Arc;
+
+use crate::{Completion, Op, Time, Token};
+
+/// The engine as one reactor sees it: clock, randomness, operations, sleep. `!Send` by its owners.
+pub trait Driver {
+    /// Reads the clock. The reactor calls it once a turn and shares the reading.
+    fn now(&mut self) -> Time;
+
+    /// Takes `op`; its completion appears in a later [`poll`](Self::poll) under `token`. Never refuses:
+    /// what the kernel cannot take yet waits inside in order, and failures arrive as completions.
+    fn submit(&mut self, token: Token, op: Op);
+
+    /// Asks that `token`'s operation end early. It still completes, with its result or `Interrupted`.
+    fn cancel(&mut self, token: Token);
+
+    /// Starts what was submitted and moves finished operations to `out`, without blocking.
+    fn poll(&mut self, out: &mut Vec<Completion>);
+
+    /// Sleeps until a completion is ready, the [`Unparker`] was used, or `deadline` has come.
+    /// An unpark that came before the call is not lost. May return early.
+    fn park(&mut self, deadline: Option<Time>);
+
+    /// The handle by which any OS thread ends this driver's [`park`](Self::park).
+    fn unparker(&self) -> Unparker;
+
+    /// Picks one of `n` equally good choices: 0 outside of simulation, seeded inside.
+    fn choose(&mut self, n: usize) -> usize;
+
+    /// A random number; seeded in simulation.
+    fn random(&mut self) -> u64;
+
+    /// The core that runs the caller now: asked of the kernel, or the simulated core.
+    fn cpu(&self) -> usize;
+
+    /// Operations submitted and not yet reaped.
+    fn in_flight(&self) -> usize;
+}
+
+/// Ends a sleep from any OS thread.
+pub trait Unpark: Send + Sync {
+    /// Makes the current or the next [`Driver::park`] return. A signal handler may call it.
+    fn unpark(&self);
+}
+
+/// A cloneable handle to an [`Unpark`].
+pub type Unparker = Arc<dyn Unpark>;

@@ -1,0 +1,1 @@
+//! SPDK's Blobstore on-disk format v3: sans-I/O codec, load, recovery and check.

@@ -1,0 +1,1 @@
+//! Buffers for I/O: uniquely owned, pooled, shared.

@@ -1,0 +1,1 @@
+//! Reactors, threads, messages, tasks, pollers, channels, checked locks.

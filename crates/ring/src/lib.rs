@@ -1,0 +1,1 @@
+//! Queues between cores: message slots, rings, the sleep and wake handshake.
