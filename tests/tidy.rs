@@ -1,0 +1,155 @@
+//! The house rules that no lint holds: a test that reads the source tree.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Crates from the ground up. A crate may depend only on those before it.
+const FLOORS: [&str; 8] = ["mem", "ring", "engine", "reactor", "block", "format", "blob", "prove"];
+
+/// The only crates that may hold `unsafe`.
+const MAY_HOLD_UNSAFE: [&str; 3] = ["mem", "ring", "engine"];
+
+/// A file may be longer than this only with a reason here.
+const LONGEST_FILE: usize = 800;
+
+/// Files over the limit, each with the reason a reader would accept.
+const LONG_FILES: [(&str, &str); 0] = [];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files_below(folder: &Path, extension: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        if path.is_dir() && name != "target" && name != "fixtures" && !name.to_string_lossy().starts_with('.')
+        {
+            files_below(&path, extension, found);
+        } else if path.extension().is_some_and(|e| e == extension) {
+            found.push(path);
+        }
+    }
+}
+
+/// Every Rust file of the project, by its path from the root, with its text.
+fn sources() -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    files_below(&root(), "rs", &mut paths);
+    paths.sort();
+    assert!(paths.len() > 20, "the walk must have found the tree, not {} files", paths.len());
+    let relative = |p: &Path| p.strip_prefix(root()).expect("below the root").to_string_lossy().into_owned();
+    paths.iter().map(|p| (relative(p), fs::read_to_string(p).expect("source is UTF-8"))).collect()
+}
+
+/// Fails with every offence at once, one a line.
+fn no_offences(rule: &str, offences: Vec<String>) {
+    assert!(offences.is_empty(), "{rule}:\n  {}", offences.join("\n  "));
+}
+
+#[test]
+fn files_fit_in_a_readers_head() {
+    let excused = |path: &str| LONG_FILES.iter().any(|(long, _)| *long == path);
+    let offences =
+        sources().into_iter().filter(|(path, text)| text.lines().count() > LONGEST_FILE && !excused(path));
+    no_offences(
+        "a file has at most 800 lines",
+        offences.map(|(path, t)| format!("{path}: {}", t.lines().count())).collect(),
+    );
+}
+
+#[test]
+fn every_module_says_what_it_is() {
+    let opens_with_docs =
+        |text: &str| text.lines().find(|l| !l.trim().is_empty()).is_some_and(|l| l.starts_with("//!"));
+    let offences = sources()
+        .into_iter()
+        .filter(|(path, text)| !path.contains("compile_fail/") && !opens_with_docs(text));
+    no_offences(
+        "a file opens with `//!`: what the thing is, who owns it",
+        offences.map(|(path, _)| path).collect(),
+    );
+}
+
+#[test]
+fn unsafe_lives_in_the_lowest_crates_only() {
+    let mut offences = Vec::new();
+    for (path, text) in sources() {
+        let krate = path.strip_prefix("crates/").and_then(|p| p.split('/').next()).unwrap_or("spindle");
+        let is_library = path.ends_with("src/lib.rs");
+        if is_library && !MAY_HOLD_UNSAFE.contains(&krate) && !text.contains("#![forbid(unsafe_code)]") {
+            offences.push(format!("{path}: lacks #![forbid(unsafe_code)]"));
+        }
+    }
+    no_offences("unsafe code is forbidden above mem, ring and engine", offences);
+}
+
+#[test]
+fn send_and_sync_are_promised_by_hand_only_beside_a_model_checked_test() {
+    let by_hand =
+        |line: &str| line.contains("unsafe impl") && (line.contains("Send") || line.contains("Sync"));
+    let allowed = |path: &str| {
+        ["crates/mem/", "crates/ring/"].iter().any(|c| path.starts_with(c)) || path == "tests/tidy.rs"
+    };
+    let offences = sources().into_iter().filter(|(path, text)| !allowed(path) && text.lines().any(by_hand));
+    no_offences("`unsafe impl Send/Sync` lives in mem and ring", offences.map(|(path, _)| path).collect());
+}
+
+#[test]
+fn nothing_is_left_unfinished() {
+    let marks = ["todo!(", "unimplemented!(", "FIXME", "XXX", "dbg!(", "#[ignore]"];
+    let mut offences = Vec::new();
+    for (path, text) in sources().into_iter().filter(|(path, _)| path != "tests/tidy.rs") {
+        for (number, line) in text.lines().enumerate() {
+            offences.extend(
+                marks.iter().filter(|m| line.contains(**m)).map(|m| format!("{path}:{}: {m}", number + 1)),
+            );
+        }
+    }
+    no_offences("no unfinished work in the tree", offences);
+}
+
+#[test]
+fn sources_are_plain_ascii() {
+    let offences = sources().into_iter().filter(|(_, text)| !text.is_ascii()).map(|(path, _)| path);
+    no_offences("sources are ASCII", offences.collect());
+}
+
+#[test]
+fn imports_run_downwards() {
+    let mut offences = Vec::new();
+    for (floor, krate) in FLOORS.iter().enumerate() {
+        let Ok(manifest) = fs::read_to_string(root().join("crates").join(krate).join("Cargo.toml")) else {
+            continue;
+        };
+        let dependencies = manifest.split("[dependencies]").nth(1).unwrap_or_default();
+        let dependencies = dependencies.split("\n[").next().unwrap_or_default();
+        let above = FLOORS[floor..].iter().filter(|above| dependencies.contains(&format!("spindle-{above}")));
+        offences.extend(above.map(|above| format!("{krate} depends on {above}")));
+    }
+    no_offences("a crate depends only on crates below it", offences);
+}
+
+#[test]
+fn every_crate_stands_on_a_floor() {
+    let crates = fs::read_dir(root().join("crates")).expect("crates/").flatten();
+    let names = crates.map(|e| e.file_name().to_string_lossy().into_owned());
+    no_offences("tests/tidy.rs knows every crate", names.filter(|n| !FLOORS.contains(&n.as_str())).collect());
+}
+
+#[test]
+fn the_project_names_no_machine() {
+    let mut paths = Vec::new();
+    for extension in ["rs", "md", "toml", "py", "sh", "yml"] {
+        files_below(&root(), extension, &mut paths);
+    }
+    let private = ["/work/", "/root/"].map(|p| format!("{p}main")).to_vec();
+    let offends = |path: &PathBuf| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        private.iter().any(|p| text.contains(p)) || text.contains(concat!("/root", "/."))
+    };
+    no_offences(
+        "no path of one machine",
+        paths.iter().filter(|p| offends(p)).map(|p| p.display().to_string()).collect(),
+    );
+}
