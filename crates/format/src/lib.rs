@@ -1,1 +1,53 @@
-//! SPDK's Blobstore on-disk format v3: sans-I/O codec, load, recovery and check.
+//! SPDK's Blobstore on-disk format v3 as pure functions: bytes in, checked values out, and back.
+//!
+//! This crate does no I/O, spawns nothing, reads no clock and holds no global state; its values belong to
+//! whoever made them and may live on any thread. The Blobstore, the offline tool, the checker, the fuzzers
+//! and the tests all stand on it, so there is one reading of the format.
+//!
+//! * [`super_block`], [`mask`], [`page`], [`descriptor`]: one codec per structure.
+//! * [`geometry`], [`init`]: where everything lies, and what a new store must write.
+//! * [`metadata`], [`cluster_map`], [`chain`]: one blob, as values and as its pages on disk.
+//! * [`loader`]: asks for byte ranges, takes bytes, ends with a [`Store`]: blobs, bitmaps, relations, and
+//!   the [`repair`]s that a writing load has to carry out.
+//! * [`resolve`]: which cluster holds a piece of a blob, through snapshots and clones.
+//! * [`check`]: everything that is wrong with a loaded store, as a typed list.
+//!
+//! Not promised: that a structure covered by no CRC (the three masks) is right; [`check`] compares those
+//! against what the metadata says. Bytes of a metadata slot beyond the first 4096 are never looked at.
+//!
+//! Every number read from an image is hostile until checked; no input panics, loops for ever, or makes this
+//! crate hold more than a small multiple of the metadata that the image really contains.
+#![forbid(unsafe_code)]
+
+pub mod bitmap;
+pub mod chain;
+pub mod change;
+pub mod check;
+pub mod cluster_map;
+pub mod crc;
+pub mod descriptor;
+pub mod error;
+pub mod geometry;
+pub mod ids;
+pub mod init;
+pub mod loader;
+pub mod mask;
+pub mod metadata;
+pub mod page;
+pub mod repair;
+pub mod resolve;
+pub mod store;
+pub mod super_block;
+
+pub use bitmap::Bitmap;
+pub use change::Change;
+pub use cluster_map::ClusterMap;
+pub use error::{FormatError, Place};
+pub use geometry::{Geometry, Region};
+pub use ids::{BlobId, ClusterIdx, PageIdx};
+pub use loader::{ByteRange, LoadError, LoadOptions, Loader};
+pub use mask::MaskKind;
+pub use metadata::{BlobMetadata, ClearMethod, Flags, Xattr, Xattrs};
+pub use page::PAGE_SIZE;
+pub use store::{Blob, DamagedBlob, Parent, Store};
+pub use super_block::SuperBlock;

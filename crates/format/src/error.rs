@@ -1,0 +1,119 @@
+//! What can be wrong with bytes of an image: which structure, at which byte, what was expected.
+
+use crate::ids::{BlobId, PageIdx};
+use std::fmt;
+
+/// A structure of an image and where it begins.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Place {
+    /// The super block, always at byte 0.
+    SuperBlock,
+    /// One of the three masks.
+    Mask {
+        /// Which one.
+        kind: crate::mask::MaskKind,
+        /// Byte of the image where it begins.
+        offset: u64,
+    },
+    /// A metadata page.
+    Page {
+        /// Its index in the metadata region.
+        index: PageIdx,
+        /// Byte of the image where it begins.
+        offset: u64,
+    },
+    /// A descriptor inside a metadata page.
+    Descriptor {
+        /// The page that holds it.
+        page: PageIdx,
+        /// Byte of the image where the descriptor begins.
+        offset: u64,
+    },
+}
+
+impl Place {
+    /// Byte of the image where the structure begins.
+    pub fn offset(&self) -> u64 {
+        match *self {
+            Place::SuperBlock => 0,
+            Place::Mask { offset, .. } | Place::Page { offset, .. } | Place::Descriptor { offset, .. } => {
+                offset
+            }
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::SuperBlock => write!(f, "super block at byte 0"),
+            Place::Mask { kind, offset } => write!(f, "{kind} mask at byte {offset}"),
+            Place::Page { index, offset } => write!(f, "metadata page {index} at byte {offset}"),
+            Place::Descriptor { page, offset } => {
+                write!(f, "descriptor in metadata page {page} at byte {offset}")
+            }
+        }
+    }
+}
+
+/// One structure of an image is not what the format asks for.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub struct FormatError {
+    /// The structure and where it begins.
+    pub place: Place,
+    /// What was expected and what was found.
+    pub problem: Problem,
+}
+
+/// What was expected of a structure and what was found instead.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Problem {
+    /// Fewer bytes than the structure needs.
+    #[error("needs {needed} bytes, only {found} are there")]
+    TooShort {
+        /// Bytes the structure needs.
+        needed: u64,
+        /// Bytes that are there.
+        found: u64,
+    },
+    /// The CRC does not match the bytes.
+    #[error("crc is {stored:#010x}, computed {computed:#010x}")]
+    Crc {
+        /// The CRC on disk.
+        stored: u32,
+        /// The CRC of the bytes on disk.
+        computed: u32,
+    },
+    /// A field has a value it cannot have.
+    #[error("{field} is {found:#x}, expected {expected}")]
+    Field {
+        /// Name of the field as the format page names it.
+        field: &'static str,
+        /// The value found.
+        found: u64,
+        /// What it should have been.
+        expected: String,
+    },
+    /// The device could not read the bytes.
+    #[error("could not be read from the device")]
+    Unreadable,
+    /// A blob's metadata as a whole breaks a rule.
+    #[error("{0}")]
+    Rule(String),
+    /// A link leads to a blob that is not there.
+    #[error("names blob {0}, which is not in the store")]
+    NoSuchBlob(BlobId),
+}
+
+impl Problem {
+    /// A field whose value is not what it should be.
+    pub(crate) fn field(field: &'static str, found: impl Into<u64>, expected: impl Into<String>) -> Problem {
+        Problem::Field { field, found: found.into(), expected: expected.into() }
+    }
+
+    /// This problem at a place.
+    pub(crate) fn at(self, place: Place) -> FormatError {
+        FormatError { place, problem: self }
+    }
+}

@@ -1,0 +1,215 @@
+//! Making a new store: which layout SPDK would choose for a device, and what has to be written for it.
+
+use crate::change::Change;
+use crate::geometry::{Geometry, Region, mask_pages};
+use crate::super_block::{BsType, SuperBlock, VERSION};
+
+/// The device a store is to be made on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DeviceShape {
+    /// Bytes of the device.
+    pub size: u64,
+    /// Bytes of a logical block.
+    pub block_size: u32,
+    /// Bytes of a physical block, a multiple of the logical block; the same if not known.
+    pub physical_block_size: u32,
+}
+
+/// How many metadata pages a new store gets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MdPages {
+    /// One for every cluster of the device, SPDK's default.
+    #[default]
+    OnePerCluster,
+    /// This many for every hundred clusters (the lvolstore option).
+    PerHundredClusters(u32),
+    /// This many in all.
+    Count(u32),
+}
+
+/// What happens to everything behind the metadata when a store is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClearData {
+    /// Unmapped, SPDK's default.
+    #[default]
+    Unmap,
+    /// Zeroed.
+    WriteZeroes,
+    /// Left as it is.
+    None,
+}
+
+/// Options of a new store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InitOptions {
+    /// Bytes of a cluster; 1 MiB by default.
+    pub cluster_size: u32,
+    /// Metadata pages; one per cluster by default.
+    pub md_pages: MdPages,
+    /// What to do with the data area.
+    pub clear: ClearData,
+    /// Whose store it is; zeroes by default.
+    pub bs_type: BsType,
+    /// The least size of a metadata slot in bytes; 4096 and the physical block size are lower bounds anyway.
+    pub md_page_size: u32,
+}
+
+impl Default for InitOptions {
+    fn default() -> Self {
+        InitOptions {
+            cluster_size: 1 << 20,
+            md_pages: MdPages::default(),
+            clear: ClearData::default(),
+            bs_type: BsType::default(),
+            md_page_size: 0,
+        }
+    }
+}
+
+/// Why a store cannot be made like this.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum InitError {
+    /// An option has a value that cannot be.
+    #[error("{option} is {value}: it must be {expected}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// Its value.
+        value: u64,
+        /// What it must be.
+        expected: String,
+    },
+    /// The device is too small.
+    #[error(
+        "the device has {size} bytes, a store with these options needs at least {needed}: choose smaller clusters or fewer metadata pages"
+    )]
+    TooSmall {
+        /// Bytes of the device.
+        size: u64,
+        /// Bytes needed.
+        needed: u64,
+    },
+}
+
+/// What making a store comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InitPlan {
+    /// The layout.
+    pub geometry: Geometry,
+    /// The super block, not clean.
+    pub super_block: SuperBlock,
+    /// What has to be done to the device, in order: zero the metadata, clear the data area, flush, write
+    /// the super block, flush. The masks stay zero until the first unload.
+    pub changes: Vec<Change>,
+}
+
+/// Chooses the layout of a new store on a device as SPDK does.
+///
+/// # Errors
+/// An option cannot be, or the device is too small.
+pub fn plan(device: &DeviceShape, options: &InitOptions) -> Result<InitPlan, InitError> {
+    let md_page_size = device.physical_block_size.max(4096).max(options.md_page_size);
+    check_options(device, options, md_page_size)?;
+    let cluster_size = u64::from(options.cluster_size);
+    let too_small = |needed| InitError::TooSmall { size: device.size, needed };
+    if device.size < cluster_size {
+        return Err(too_small(cluster_size));
+    }
+    let total_clusters = u32::try_from(device.size / cluster_size).map_err(|_| InitError::Option {
+        option: "cluster_size",
+        value: cluster_size,
+        expected: format!("larger: the device has more than {} such clusters", u32::MAX),
+    })?;
+    let super_block = lay_out(device, options, md_page_size, total_clusters)?;
+    let metadata_end = super_block.metadata.end() * u64::from(md_page_size);
+    if metadata_end.div_ceil(cluster_size) > u64::from(total_clusters) {
+        return Err(too_small(metadata_end.div_ceil(cluster_size) * cluster_size));
+    }
+    let geometry = Geometry::from_super(&super_block, device.size)
+        .map_err(|_| too_small(metadata_end.next_multiple_of(cluster_size)))?;
+    let changes = changes(device, options, &super_block, metadata_end);
+    Ok(InitPlan { geometry, super_block, changes })
+}
+
+fn check_options(device: &DeviceShape, options: &InitOptions, md_page: u32) -> Result<(), InitError> {
+    let refuse = |option, value: u32, expected: String| {
+        Err(InitError::Option { option, value: value.into(), expected })
+    };
+    let block = device.block_size;
+    if block < 512 || !block.is_power_of_two() {
+        return refuse("block_size", block, "a power of two of at least 512".into());
+    }
+    let physical = device.physical_block_size;
+    if physical == 0 || !physical.is_multiple_of(block) {
+        return refuse("physical_block_size", physical, format!("a multiple of the block size, {block}"));
+    }
+    if !md_page.is_multiple_of(4096) || !md_page.is_multiple_of(block) {
+        return refuse("md_page_size", md_page, format!("a multiple of 4096 and of the block size, {block}"));
+    }
+    let cluster = options.cluster_size;
+    if cluster == 0 || !cluster.is_multiple_of(md_page) {
+        return refuse("cluster_size", cluster, format!("a multiple of the metadata page size, {md_page}"));
+    }
+    match options.md_pages {
+        MdPages::Count(0) => refuse("num_md_pages", 0, "at least 1".into()),
+        MdPages::PerHundredClusters(0) => refuse("num_md_pages_per_cluster_ratio", 0, "at least 1".into()),
+        _ => Ok(()),
+    }
+}
+
+fn lay_out(
+    device: &DeviceShape,
+    options: &InitOptions,
+    md_page_size: u32,
+    total_clusters: u32,
+) -> Result<SuperBlock, InitError> {
+    let md_len = match options.md_pages {
+        MdPages::OnePerCluster => total_clusters,
+        MdPages::Count(count) => count,
+        // At least one: a ratio of 1 on a store of 50 clusters would otherwise leave no page at all.
+        MdPages::PerHundredClusters(ratio) => {
+            let pages = u64::from(ratio) * u64::from(total_clusters) / 100;
+            u32::try_from(pages).unwrap_or(u32::MAX).max(1)
+        }
+    };
+    let page_mask = mask_pages(md_len, md_page_size) as u32;
+    let cluster_mask = mask_pages(total_clusters, md_page_size) as u32;
+    // Room for as many clusters as there are metadata pages, so that the store can grow.
+    let cluster_mask_reserve = cluster_mask.max(page_mask);
+    let cluster_mask_start = 1 + page_mask;
+    let blobid_mask_start = cluster_mask_start + cluster_mask_reserve;
+    Ok(SuperBlock {
+        version: VERSION,
+        clean: false,
+        super_blob: None,
+        cluster_size: options.cluster_size,
+        used_page_mask: Region { start: 1, len: page_mask },
+        used_cluster_mask: Region { start: cluster_mask_start, len: cluster_mask },
+        used_blobid_mask: Region { start: blobid_mask_start, len: page_mask },
+        metadata: Region { start: blobid_mask_start + page_mask, len: md_len },
+        bs_type: options.bs_type,
+        size: device.size / u64::from(device.block_size) * u64::from(device.block_size),
+        io_unit_size: device.block_size,
+        md_page_size,
+    })
+}
+
+fn changes(
+    device: &DeviceShape,
+    options: &InitOptions,
+    super_block: &SuperBlock,
+    metadata_end: u64,
+) -> Vec<Change> {
+    let data_len = device.size.saturating_sub(metadata_end);
+    let mut changes = vec![Change::Zero { offset: 0, len: metadata_end }];
+    match options.clear {
+        _ if data_len == 0 => {}
+        ClearData::Unmap => changes.push(Change::Unmap { offset: metadata_end, len: data_len }),
+        ClearData::WriteZeroes => changes.push(Change::Zero { offset: metadata_end, len: data_len }),
+        ClearData::None => {}
+    }
+    let mut bytes = super_block.to_bytes().to_vec();
+    bytes.resize(super_block.md_page_size as usize, 0);
+    changes.extend([Change::Flush, Change::Write { offset: 0, bytes }, Change::Flush]);
+    changes
+}

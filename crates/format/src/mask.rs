@@ -1,0 +1,93 @@
+//! The three masks that a clean store carries: used metadata pages, used clusters, used blob ids.
+//!
+//! A mask is a byte of type, a little-endian `u32` number of bits, then the bits, lowest first. No CRC
+//! covers it. Masks are zero until the first unload and stale while the super block says "not clean".
+
+use crate::bitmap::Bitmap;
+use crate::change::Change;
+use crate::error::{FormatError, Place, Problem};
+use crate::geometry::Geometry;
+use std::fmt;
+
+/// Bytes before the bits of a mask.
+pub const HEADER_SIZE: usize = 5;
+
+/// Which mask.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum MaskKind {
+    /// Metadata pages that hold something.
+    UsedPages,
+    /// Clusters that belong to metadata or to a blob.
+    UsedClusters,
+    /// Metadata pages that are the root of a blob.
+    UsedBlobIds,
+}
+
+impl MaskKind {
+    /// All three, in the order in which an unload writes them.
+    pub const IN_WRITE_ORDER: [MaskKind; 3] =
+        [MaskKind::UsedPages, MaskKind::UsedBlobIds, MaskKind::UsedClusters];
+
+    fn code(self) -> u8 {
+        match self {
+            MaskKind::UsedPages => 0,
+            MaskKind::UsedClusters => 1,
+            MaskKind::UsedBlobIds => 2,
+        }
+    }
+}
+
+impl fmt::Display for MaskKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MaskKind::UsedPages => "used metadata pages",
+            MaskKind::UsedClusters => "used clusters",
+            MaskKind::UsedBlobIds => "used blob ids",
+        })
+    }
+}
+
+/// Where a mask lies, for errors.
+pub fn place(kind: MaskKind, geometry: &Geometry) -> Place {
+    Place::Mask { kind, offset: geometry.bytes_of(geometry.mask(kind)).0 }
+}
+
+/// Reads a mask from the bytes of its region.
+///
+/// A cluster mask longer than the store is accepted and cut: SPDK leaves one behind when growing fails.
+///
+/// # Errors
+/// The type or the number of bits is not what the geometry says, or there are too few bytes.
+pub fn parse(kind: MaskKind, bytes: &[u8], geometry: &Geometry) -> Result<Bitmap, FormatError> {
+    let place = place(kind, geometry);
+    let bits = geometry.mask_bits(kind);
+    let needed = HEADER_SIZE + bits.div_ceil(8) as usize;
+    if bytes.len() < needed {
+        return Err(Problem::TooShort { needed: needed as u64, found: bytes.len() as u64 }.at(place));
+    }
+    if bytes[0] != kind.code() {
+        return Err(Problem::field("type", bytes[0], kind.code().to_string()).at(place));
+    }
+    let length = u32::from_le_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
+    let longer_is_fine = kind == MaskKind::UsedClusters && length > bits;
+    if length != bits && !longer_is_fine {
+        return Err(Problem::field("length", length, format!("{bits:#x}")).at(place));
+    }
+    Ok(Bitmap::from_bytes(&bytes[HEADER_SIZE..needed], bits))
+}
+
+/// The bytes of a mask's whole region, padded with zeroes.
+pub fn to_bytes(kind: MaskKind, bits: &Bitmap, geometry: &Geometry) -> Vec<u8> {
+    let (_, len) = geometry.bytes_of(geometry.mask(kind));
+    let mut bytes = Vec::with_capacity(len as usize);
+    bytes.push(kind.code());
+    bytes.extend_from_slice(&bits.len().to_le_bytes());
+    bytes.extend_from_slice(&bits.to_bytes());
+    bytes.resize(len as usize, 0);
+    bytes
+}
+
+/// The write that puts a mask in its place.
+pub fn write(kind: MaskKind, bits: &Bitmap, geometry: &Geometry) -> Change {
+    Change::Write { offset: geometry.bytes_of(geometry.mask(kind)).0, bytes: to_bytes(kind, bits, geometry) }
+}

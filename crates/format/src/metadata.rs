@@ -1,0 +1,236 @@
+//! What a blob's metadata says: flags, xattrs, internal xattrs, the map of its clusters.
+//!
+//! Plain values; whoever loaded or made them owns them. [`crate::chain`] turns them into pages and back.
+
+use crate::cluster_map::ClusterMap;
+use crate::ids::BlobId;
+
+/// The three words of flags of a blob. A bit that a reader does not know makes the blob unusable,
+/// read-only, or its metadata read-only, by the word it stands in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flags {
+    /// Who does not know a bit in here must not open the blob.
+    pub invalid: u64,
+    /// Who does not know a bit in here must not write the blob's data or metadata.
+    pub data_read_only: u64,
+    /// Who does not know a bit in here must not write the blob's metadata.
+    pub metadata_read_only: u64,
+}
+
+impl Flags {
+    /// In `invalid`: clusters are allocated when first written.
+    pub const THIN: u64 = 1;
+    /// In `invalid`: there are internal xattrs (SPDK may leave it out by mistake).
+    pub const INTERNAL_XATTR: u64 = 1 << 1;
+    /// In `invalid`: the cluster map is an extent table, not a run-length list.
+    pub const EXTENT_TABLE: u64 = 1 << 2;
+    /// In `invalid`: a clone of an external snapshot.
+    pub const EXTERNAL_SNAPSHOT: u64 = 1 << 3;
+    /// In `data_read_only`: read-only, as snapshots are.
+    pub const READ_ONLY: u64 = 1;
+
+    /// Whether clusters are allocated when first written.
+    pub fn thin(&self) -> bool {
+        self.invalid & Flags::THIN != 0
+    }
+
+    /// Whether the blob is marked read-only.
+    pub fn read_only(&self) -> bool {
+        self.data_read_only & Flags::READ_ONLY != 0
+    }
+
+    /// Whether the blob is a clone of an external snapshot.
+    pub fn external_snapshot(&self) -> bool {
+        self.invalid & Flags::EXTERNAL_SNAPSHOT != 0
+    }
+
+    /// How clusters are cleared when they are given back.
+    pub fn clear_method(&self) -> ClearMethod {
+        match self.metadata_read_only & 3 {
+            0 => ClearMethod::Default,
+            1 => ClearMethod::None,
+            2 => ClearMethod::Unmap,
+            _ => ClearMethod::WriteZeroes,
+        }
+    }
+
+    /// Sets how clusters are cleared when they are given back.
+    pub fn set_clear_method(&mut self, method: ClearMethod) {
+        self.metadata_read_only = self.metadata_read_only & !3 | method as u64;
+    }
+}
+
+/// How a cluster is cleared when a blob gives it back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ClearMethod {
+    /// As the store does by default: unmapped.
+    #[default]
+    Default = 0,
+    /// Not at all.
+    None = 1,
+    /// Unmapped.
+    Unmap = 2,
+    /// Zeroed.
+    WriteZeroes = 3,
+}
+
+/// A name and a value. Neither need be text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Xattr {
+    /// The name, without a NUL.
+    pub name: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+}
+
+/// Xattrs in the order in which they were first set, which is their order on disk.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Xattrs(Vec<Xattr>);
+
+/// The names of internal xattrs.
+pub mod internal {
+    /// The parent snapshot of a clone: a blob id.
+    pub const SNAPSHOT: &[u8] = b"SNAP";
+    /// On a snapshot that is being made: id of the original blob.
+    pub const SNAPSHOT_IN_PROGRESS: &[u8] = b"SNAPTMP";
+    /// On a snapshot that is being deleted: id of its one clone.
+    pub const SNAPSHOT_PENDING_REMOVAL: &[u8] = b"SNAPRM";
+    /// On a clone of an external snapshot: that one's id, opaque bytes.
+    pub const EXTERNAL_SNAPSHOT_ID: &[u8] = b"EXTSNAP";
+}
+
+impl Xattrs {
+    /// None.
+    pub const fn new() -> Xattrs {
+        Xattrs(Vec::new())
+    }
+
+    /// In order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Xattr> {
+        self.0.iter()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The value of a name.
+    pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
+        self.0.iter().find(|xattr| xattr.name == name).map(|xattr| xattr.value.as_slice())
+    }
+
+    /// Sets a value; a name that is there keeps its place, a new one goes to the end.
+    ///
+    /// # Errors
+    /// The name is empty or holds a NUL, or both together do not fit in one metadata page.
+    pub fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), XattrError> {
+        let room = crate::page::DESCRIPTORS_SIZE - 9;
+        if name.is_empty() || name.contains(&0) {
+            return Err(XattrError::Name { name: name.escape_ascii().to_string() });
+        }
+        if name.len() + value.len() > room {
+            return Err(XattrError::TooLarge { size: name.len() + value.len(), room });
+        }
+        match self.0.iter_mut().find(|xattr| xattr.name == name) {
+            Some(xattr) => xattr.value = value.to_vec(),
+            None => self.0.push(Xattr { name: name.to_vec(), value: value.to_vec() }),
+        }
+        Ok(())
+    }
+
+    /// Removes a name; its value if it was there.
+    pub fn remove(&mut self, name: &[u8]) -> Option<Vec<u8>> {
+        let at = self.0.iter().position(|xattr| xattr.name == name)?;
+        Some(self.0.remove(at).value)
+    }
+
+    /// Adds what a page says, duplicates and odd names included, so that a rewrite loses nothing.
+    pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.0.push(Xattr { name: name.to_vec(), value: value.to_vec() });
+    }
+}
+
+/// Why an xattr cannot be set.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum XattrError {
+    /// The name cannot be one.
+    #[error("xattr name {name:?} is empty or holds a NUL byte: choose another")]
+    Name {
+        /// The name, escaped.
+        name: String,
+    },
+    /// Name and value are too long together.
+    #[error("xattr name and value take {size} bytes, one metadata page holds {room}: shorten them")]
+    TooLarge {
+        /// Bytes of both.
+        size: usize,
+        /// Bytes that fit.
+        room: usize,
+    },
+}
+
+/// What a blob's metadata says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlobMetadata {
+    /// Its flags.
+    pub flags: Flags,
+    /// The user's xattrs.
+    pub xattrs: Xattrs,
+    /// The store's own xattrs.
+    pub internal: Xattrs,
+    /// Where its clusters lie.
+    pub map: ClusterMap,
+}
+
+impl BlobMetadata {
+    /// A blob of no size with an extent table, SPDK's default.
+    pub fn new_thick() -> BlobMetadata {
+        let flags = Flags { invalid: Flags::EXTENT_TABLE, ..Flags::default() };
+        BlobMetadata { flags, xattrs: Xattrs::new(), internal: Xattrs::new(), map: ClusterMap::new_table() }
+    }
+
+    /// A thin blob of no size with an extent table.
+    pub fn new_thin() -> BlobMetadata {
+        let mut blob = BlobMetadata::new_thick();
+        blob.flags.invalid |= Flags::THIN;
+        blob
+    }
+
+    /// The `name` xattr as text, without its trailing NULs, if it is there and is UTF-8.
+    pub fn name(&self) -> Option<&str> {
+        let value = self.xattrs.get(b"name")?;
+        let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
+        std::str::from_utf8(&value[..end]).ok()
+    }
+
+    /// The blob id in an internal xattr, if it is there and is eight bytes long.
+    pub fn internal_id(&self, name: &[u8]) -> Option<BlobId> {
+        let value: [u8; 8] = self.internal.get(name)?.try_into().ok()?;
+        Some(BlobId::from_raw(u64::from_le_bytes(value)))
+    }
+
+    /// Sets an internal xattr and the flag that says there are some.
+    ///
+    /// # Errors
+    /// As [`Xattrs::set`].
+    pub fn set_internal(&mut self, name: &[u8], value: &[u8]) -> Result<(), XattrError> {
+        self.internal.set(name, value)?;
+        self.flags.invalid |= Flags::INTERNAL_XATTR;
+        Ok(())
+    }
+
+    /// Removes an internal xattr, and with the last one the flag.
+    pub fn remove_internal(&mut self, name: &[u8]) -> Option<Vec<u8>> {
+        let removed = self.internal.remove(name);
+        if self.internal.is_empty() {
+            self.flags.invalid &= !Flags::INTERNAL_XATTR;
+        }
+        removed
+    }
+}

@@ -1,0 +1,189 @@
+//! The super block: the first 4096 bytes of a store.
+
+use crate::error::{FormatError, Place, Problem};
+use crate::ids::BlobId;
+use crate::page::PAGE_SIZE;
+use crate::{crc, geometry};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// What every store begins with.
+pub const SIGNATURE: [u8; 8] = *b"SPDKBLOB";
+
+/// The version this crate writes; 1 to 3 are read.
+pub const VERSION: u32 = 3;
+
+const NO_SUPER_BLOB: u64 = u64::MAX;
+
+/// Which program's store it is: 16 bytes that mean nothing to the format.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct BsType(pub [u8; 16]);
+
+impl BsType {
+    /// The tag of logical volume stores.
+    pub const LVOLSTORE: BsType = BsType(*b"LVOLSTORE\0\0\0\0\0\0\0");
+}
+
+impl std::fmt::Display for BsType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let end = self.0.iter().rposition(|&byte| byte != 0).map_or(0, |at| at + 1);
+        write!(f, "{}", self.0[..end].escape_ascii())
+    }
+}
+
+impl std::fmt::Debug for BsType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BsType({self})")
+    }
+}
+
+/// The values of a super block. Region starts and lengths are in metadata pages of this store, counted
+/// from byte 0; the rest is in the units its name says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SuperBlock {
+    /// 3 in everything written today; 1 and 2 are older.
+    pub version: u32,
+    /// Whether the store was unloaded in order, so that its masks can be trusted.
+    pub clean: bool,
+    /// The blob that programs look for first, if one was set. May be an id that no blob has.
+    pub super_blob: Option<BlobId>,
+    /// Bytes of a cluster.
+    pub cluster_size: u32,
+    /// The mask of used metadata pages.
+    pub used_page_mask: geometry::Region,
+    /// The mask of used clusters (the space reserved behind it may be longer).
+    pub used_cluster_mask: geometry::Region,
+    /// The mask of used blob ids; length 0 in stores older than version 3.
+    pub used_blobid_mask: geometry::Region,
+    /// The metadata pages.
+    pub metadata: geometry::Region,
+    /// Whose store it is.
+    pub bs_type: BsType,
+    /// Bytes of the store; 0 in old stores, meaning the whole device.
+    pub size: u64,
+    /// Bytes of the smallest I/O, which is the block size of the device; 0 in old stores, meaning 4096.
+    pub io_unit_size: u32,
+    /// Bytes of a metadata slot; 0 in old stores, meaning 4096.
+    pub md_page_size: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Raw {
+    signature: [u8; 8],
+    version: U32,
+    length: U32,
+    clean: U32,
+    super_blob: U64,
+    cluster_size: U32,
+    used_page_mask_start: U32,
+    used_page_mask_len: U32,
+    used_cluster_mask_start: U32,
+    used_cluster_mask_len: U32,
+    md_start: U32,
+    md_len: U32,
+    bstype: [u8; 16],
+    used_blobid_mask_start: U32,
+    used_blobid_mask_len: U32,
+    size: U64,
+    io_unit_size: U32,
+    md_page_size: U32,
+    reserved: [u8; 3996],
+    crc: U32,
+}
+
+impl SuperBlock {
+    /// Reads a super block from the first bytes of an image.
+    ///
+    /// # Errors
+    /// In SPDK's order: version, signature, CRC. The geometry the values describe is judged by
+    /// [`geometry::Geometry::from_super`].
+    pub fn parse(bytes: &[u8]) -> Result<SuperBlock, FormatError> {
+        let raw = Raw::view(bytes)?;
+        let version = raw.version.get();
+        if raw.signature != SIGNATURE {
+            let found = u64::from_le_bytes(raw.signature);
+            return Err(problem("signature", found, "\"SPDKBLOB\": this is no Blobstore"));
+        }
+        if !(1..=VERSION).contains(&version) {
+            return Err(problem("version", version, "1, 2 or 3"));
+        }
+        let computed = crc32c_of(bytes);
+        if computed != raw.crc.get() {
+            return Err(Problem::Crc { stored: raw.crc.get(), computed }.at(Place::SuperBlock));
+        }
+        Ok(raw.values())
+    }
+
+    /// The values of these bytes without judging them, for tools that show what is there.
+    ///
+    /// # Errors
+    /// Only if there are fewer than 4096 bytes.
+    pub fn parse_unchecked(bytes: &[u8]) -> Result<SuperBlock, FormatError> {
+        Ok(Raw::view(bytes)?.values())
+    }
+
+    /// The 4096 bytes of this super block, sealed. Whatever an older version had in reserved space is gone.
+    pub fn to_bytes(&self) -> [u8; PAGE_SIZE] {
+        let raw = Raw {
+            signature: SIGNATURE,
+            version: self.version.into(),
+            length: (PAGE_SIZE as u32).into(),
+            clean: u32::from(self.clean).into(),
+            super_blob: self.super_blob.map_or(NO_SUPER_BLOB, BlobId::raw).into(),
+            cluster_size: self.cluster_size.into(),
+            used_page_mask_start: self.used_page_mask.start.into(),
+            used_page_mask_len: self.used_page_mask.len.into(),
+            used_cluster_mask_start: self.used_cluster_mask.start.into(),
+            used_cluster_mask_len: self.used_cluster_mask.len.into(),
+            md_start: self.metadata.start.into(),
+            md_len: self.metadata.len.into(),
+            bstype: self.bs_type.0,
+            used_blobid_mask_start: self.used_blobid_mask.start.into(),
+            used_blobid_mask_len: self.used_blobid_mask.len.into(),
+            size: self.size.into(),
+            io_unit_size: self.io_unit_size.into(),
+            md_page_size: self.md_page_size.into(),
+            reserved: [0; 3996],
+            crc: 0.into(),
+        };
+        let mut bytes: [u8; PAGE_SIZE] = zerocopy::transmute!(raw);
+        crc::seal(&mut bytes);
+        bytes
+    }
+}
+
+impl Raw {
+    fn view(bytes: &[u8]) -> Result<&Raw, FormatError> {
+        Raw::ref_from_prefix(bytes).map(|(raw, _)| raw).map_err(|_| {
+            Problem::TooShort { needed: PAGE_SIZE as u64, found: bytes.len() as u64 }.at(Place::SuperBlock)
+        })
+    }
+
+    fn values(&self) -> SuperBlock {
+        let region = |start: U32, len: U32| geometry::Region { start: start.get(), len: len.get() };
+        let super_blob = self.super_blob.get();
+        SuperBlock {
+            version: self.version.get(),
+            clean: self.clean.get() == 1,
+            super_blob: (super_blob != NO_SUPER_BLOB).then(|| BlobId::from_raw(super_blob)),
+            cluster_size: self.cluster_size.get(),
+            used_page_mask: region(self.used_page_mask_start, self.used_page_mask_len),
+            used_cluster_mask: region(self.used_cluster_mask_start, self.used_cluster_mask_len),
+            used_blobid_mask: region(self.used_blobid_mask_start, self.used_blobid_mask_len),
+            metadata: region(self.md_start, self.md_len),
+            bs_type: BsType(self.bstype),
+            size: self.size.get(),
+            io_unit_size: self.io_unit_size.get(),
+            md_page_size: self.md_page_size.get(),
+        }
+    }
+}
+
+fn crc32c_of(bytes: &[u8]) -> u32 {
+    crc::crc32c(&bytes[..PAGE_SIZE - 4])
+}
+
+fn problem(field: &'static str, found: impl Into<u64>, expected: &str) -> FormatError {
+    Problem::field(field, found, expected).at(Place::SuperBlock)
+}
