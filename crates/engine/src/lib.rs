@@ -1,12 +1,36 @@
 //! Every effect of the program goes through here: time, randomness, files, sockets, sleeping and waking.
 //!
-//! One [`Driver`] belongs to one reactor (or one hand-stepped thread runner) and never leaves its OS
-//! thread. Three implementations: io_uring, epoll with worker threads for files, and the simulation.
+//! An [`Engine`] is chosen once for a runtime; it makes one [`Driver`] for each reactor (or each
+//! hand-stepped thread runner), and a driver never leaves its OS thread. Three implementations: io_uring,
+//! epoll with worker threads for files, and the [simulation](sim). The crate also owns what else touches
+//! the machine: [`CpuSet`] and [`available_cores`], [pinned OS threads](spawn_pinned), [`Signals`].
+//!
+//! Not promised: fairness between operations, an order among operations in flight at once, and wall-clock
+//! time. `unsafe` lives in this crate only where the kernel is spoken to; each block says why it holds.
 
+mod address;
+mod cores;
+mod cpu_set;
 mod driver;
+mod engine;
+mod handle;
+mod kind;
 mod op;
+mod open;
+mod os_thread;
+mod signals;
+pub mod sim;
 mod time;
 
+pub use address::{Address, Interest, Shutdown};
+pub use cores::{AvailableCores, available_cores};
+pub use cpu_set::{BadCpuSet, CpuSet, MAX_CPUS};
 pub use driver::{Driver, Unpark, Unparker};
+pub use engine::{Engine, EngineError};
+pub use handle::{File, Listener, Socket};
+pub use kind::{BadEngineKind, ENGINE_VARIABLE, EngineKind};
 pub use op::{Completion, Op, Output, Token};
+pub use open::{Direct, FileInfo, OpenOptions};
+pub use os_thread::spawn_pinned;
+pub use signals::{Signal, SignalError, Signals};
 pub use time::Time;

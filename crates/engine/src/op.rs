@@ -1,36 +1,172 @@
 //! An asynchronous operation handed to a [`Driver`](crate::Driver), and what comes back.
 //!
-//! An operation owns its buffers until it completes: memory that the kernel may still touch cannot be
-//! reached from safe code, and a cancelled operation still comes back.
+//! An operation owns its buffers and handles until it completes: memory that the kernel may still touch
+//! cannot be reached from safe code, and a cancelled operation still comes back.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use spindle_mem::Buffers;
 
+use crate::{Address, File, FileInfo, Interest, Listener, OpenOptions, Shutdown, Socket};
+
 /// The submitter's name for an operation; the driver hands it back unread.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
-/// SKETCH for the engine's author: shapes to keep, variants and handle types to complete.
+/// One operation. Offsets and lengths are bytes. A handle that another engine made is an error
+/// ([`io::ErrorKind::InvalidInput`]), never undefined behaviour.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Op {
-    /// Open a file or block device. Output: [`Output::File`].
+    /// Opens a file or block device. Output: [`Output::File`]. Closed when the last handle drops.
     Open {
-        /// Where it lies.
-        path: PathBuf,
+        /// What to open and how.
+        options: Box<OpenOptions>,
     },
-    /// Read `buffers.len()` bytes at `offset` bytes.
+    /// Asks again for the file's size and geometry. Output: [`Output::Info`].
+    Inspect {
+        /// The file.
+        file: File,
+    },
+    /// Reads `buffers.len()` bytes at `offset`. Output: [`Output::Bytes`], fewer than asked only where
+    /// the file ends.
     Read {
+        /// The file.
+        file: File,
         /// Byte offset in the file.
         offset: u64,
-        /// Filled on success.
+        /// Filled on success, in order.
         buffers: Buffers,
+    },
+    /// Writes all of `buffers` at `offset`: everything or an error. Output: [`Output::Bytes`].
+    /// Durable only after a later [`Op::Flush`].
+    Write {
+        /// The file.
+        file: File,
+        /// Byte offset in the file.
+        offset: u64,
+        /// Written in order.
+        buffers: Buffers,
+    },
+    /// Makes every write of this file that had completed when this was submitted durable, with the
+    /// metadata needed to read it back (fdatasync). Output: [`Output::Done`]. After a failure nothing
+    /// is known about any write since the last success.
+    Flush {
+        /// The file.
+        file: File,
+    },
+    /// Makes the range read zero, within the file's size; zeroes are written where nothing faster is
+    /// offered. Output: [`Output::Done`].
+    ZeroRange {
+        /// The file.
+        file: File,
+        /// Byte offset of the range.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// Tells the device that the range holds nothing of use: a hole in a file, BLKDISCARD on a block
+    /// device. What it reads afterwards: [`FileInfo::discard_reads_zero`]. Output: [`Output::Done`];
+    /// where it is not offered, an error of kind [`io::ErrorKind::Unsupported`] and nothing changed.
+    Discard {
+        /// The file.
+        file: File,
+        /// Byte offset of the range.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// Binds and listens. Output: [`Output::Listener`]. A Unix socket's file stays behind when the
+    /// listener closes, and a stale one is the caller's to remove.
+    Listen {
+        /// Where to listen; TCP port 0 picks a free one, see [`Listener::address`].
+        address: Box<Address>,
+        /// Connections that may wait to be accepted.
+        backlog: u32,
+    },
+    /// Takes the next connection. Output: [`Output::Socket`].
+    Accept {
+        /// Where from.
+        listener: Listener,
+    },
+    /// Connects. Output: [`Output::Socket`].
+    Connect {
+        /// Where to.
+        address: Box<Address>,
+    },
+    /// Makes two stream sockets connected to each other. Output: [`Output::Pair`].
+    Pair,
+    /// Receives at least one byte into `buffers`, up to their length. Output: [`Output::Bytes`]; 0 means
+    /// that the peer sends no more.
+    Recv {
+        /// The socket.
+        socket: Socket,
+        /// Filled from the front.
+        buffers: Buffers,
+    },
+    /// Sends all of `buffers`: everything or an error. Output: [`Output::Bytes`]. After an error or a
+    /// cancellation any part may have gone out: close the stream. A peer that is gone is the error
+    /// [`io::ErrorKind::BrokenPipe`], never SIGPIPE.
+    Send {
+        /// The socket.
+        socket: Socket,
+        /// Sent in order.
+        buffers: Buffers,
+    },
+    /// Ends one or both directions of a stream. Output: [`Output::Done`].
+    Shutdown {
+        /// The socket.
+        socket: Socket,
+        /// Which directions.
+        how: Shutdown,
+    },
+    /// Waits until a foreign descriptor is ready. Output: [`Output::Ready`]. Not offered in simulation
+    /// ([`io::ErrorKind::Unsupported`]): what a foreign descriptor does follows no seed.
+    Poll {
+        /// The descriptor; stays open until the operation completes.
+        fd: Arc<OwnedFd>,
+        /// What to wait for.
+        interest: Interest,
     },
 }
 
-/// What a successful operation produced.
+impl Op {
+    /// The buffers the operation owned; none if it is of a kind without.
+    pub fn into_buffers(self) -> Buffers {
+        match self {
+            Op::Read { buffers, .. }
+            | Op::Write { buffers, .. }
+            | Op::Recv { buffers, .. }
+            | Op::Send { buffers, .. } => buffers,
+            _ => Buffers::None,
+        }
+    }
+
+    /// A short name for reports: "read", "flush".
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Open { .. } => "open",
+            Op::Inspect { .. } => "inspect",
+            Op::Read { .. } => "read",
+            Op::Write { .. } => "write",
+            Op::Flush { .. } => "flush",
+            Op::ZeroRange { .. } => "zero range",
+            Op::Discard { .. } => "discard",
+            Op::Listen { .. } => "listen",
+            Op::Accept { .. } => "accept",
+            Op::Connect { .. } => "connect",
+            Op::Pair => "pair",
+            Op::Recv { .. } => "recv",
+            Op::Send { .. } => "send",
+            Op::Shutdown { .. } => "shutdown",
+            Op::Poll { .. } => "poll",
+        }
+    }
+}
+
+/// What a successful operation produced. Which operation gives which: see [`Op`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Output {
@@ -38,6 +174,25 @@ pub enum Output {
     Done,
     /// That many bytes were moved.
     Bytes(usize),
+    /// An open file.
+    File(File),
+    /// A file's size and geometry.
+    Info(FileInfo),
+    /// A connected stream.
+    Socket(Socket),
+    /// A listening socket.
+    Listener(Listener),
+    /// Two streams connected to each other.
+    Pair(Socket, Socket),
+    /// What the foreign descriptor is ready for; an error or a hang-up counts as ready for both.
+    Ready(Interest),
+}
+
+impl Output {
+    /// Bytes moved; 0 for what moves none.
+    pub fn bytes(&self) -> usize {
+        if let Output::Bytes(n) = self { *n } else { 0 }
+    }
 }
 
 /// A finished operation: its token, its result, and the operation itself with its buffers.

@@ -1,0 +1,56 @@
+//! Where a stream socket listens or connects, and small words about sockets.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Where a stream socket listens or connects. In simulation both kinds are names in the world.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Address {
+    /// A Unix domain socket by its path (at most 107 bytes).
+    Unix(PathBuf),
+    /// TCP, nothing to resolve.
+    Tcp(SocketAddr),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Unix(path) => write!(f, "unix:{}", path.display()),
+            Address::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address::Tcp(address)
+    }
+}
+
+/// Which directions of a stream to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Nothing more will be received.
+    Read,
+    /// Nothing more will be sent; the peer sees the end of the stream.
+    Write,
+    /// Both.
+    Both,
+}
+
+/// What to wait for on a foreign descriptor, or what it is ready for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// Reading would not block.
+    pub readable: bool,
+    /// Writing would not block.
+    pub writable: bool,
+}
+
+impl Interest {
+    /// Wait for input.
+    pub const READABLE: Interest = Interest { readable: true, writable: false };
+    /// Wait for room to write.
+    pub const WRITABLE: Interest = Interest { readable: false, writable: true };
+}

@@ -1,0 +1,97 @@
+//! The choice of engine, made once for a runtime: what its drivers share.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use crate::sim::World;
+use crate::{Driver, EngineKind};
+
+/// The identity of an engine, carried by every handle it made. Compared by address, so two engines in
+/// one process are two, with no counter shared between them.
+#[derive(Clone)]
+pub(crate) struct Home(Arc<u8>);
+
+impl Home {
+    pub(crate) fn new() -> Home {
+        Home(Arc::new(0))
+    }
+
+    /// An error that names the object when `other` is not this engine.
+    pub(crate) fn check(&self, other: &Home, what: &dyn fmt::Debug) -> io::Result<()> {
+        if Arc::ptr_eq(&self.0, &other.0) {
+            return Ok(());
+        }
+        let message = format!("{what:?} was opened by another engine; open it again with this one");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+    }
+}
+
+/// An engine could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// io_uring was asked for by name and the kernel does not give it.
+    #[error("io_uring cannot be used here: {why}; SPINDLE_ENGINE=auto falls back to epoll by itself")]
+    NoUring {
+        /// What was missing.
+        why: String,
+    },
+    /// The kernel refused something a driver needs.
+    #[error("the {engine} engine cannot make a driver: {what}: {source}")]
+    Driver {
+        /// Which engine.
+        engine: &'static str,
+        /// What was asked of the kernel.
+        what: &'static str,
+        /// Its answer.
+        source: io::Error,
+    },
+}
+
+/// One engine: makes a driver for each reactor. Cloneable; drivers of one engine share the zero of
+/// their clock and may use each other's handles.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+struct Shared {
+    kind: EngineKind,
+}
+
+impl Engine {
+    /// Probes the kernel and settles [`EngineKind::Auto`].
+    pub fn open(kind: EngineKind) -> Result<Engine, EngineError> {
+        todo!("{kind}")
+    }
+
+    /// The engine of an existing simulated world, for a test that keeps the world in hand.
+    pub fn simulated(world: World) -> Engine {
+        todo!("{}", world.seed())
+    }
+
+    /// What is in use: never [`EngineKind::Auto`].
+    pub fn kind(&self) -> EngineKind {
+        self.0.kind
+    }
+
+    /// Why `Auto` did not take io_uring; none if it did or was not asked.
+    pub fn fallback_reason(&self) -> Option<&str> {
+        todo!()
+    }
+
+    /// The simulated world; none outside of simulation.
+    pub fn world(&self) -> Option<&World> {
+        todo!()
+    }
+
+    /// Makes the driver of reactor number `reactor`. Call it on the OS thread that will use the driver:
+    /// a ring belongs to the thread that made it. In simulation `reactor` is the simulated core.
+    pub fn driver(&self, reactor: usize) -> Result<Box<dyn Driver>, EngineError> {
+        todo!("{reactor}")
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.kind())
+    }
+}

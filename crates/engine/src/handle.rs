@@ -1,0 +1,91 @@
+//! Counted handles on what an engine opened: [`File`], [`Socket`], [`Listener`].
+//!
+//! A handle may be cloned and sent to any thread of its engine; the last one to drop closes. Each knows
+//! which engine made it, so one that strays into another engine is refused.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::engine::Home;
+use crate::sim::SimHandle;
+use crate::{Address, FileInfo};
+
+/// What the engine that made a handle needs to serve it.
+pub(crate) enum Body {
+    /// A descriptor of the kernel.
+    Os(OwnedFd),
+    /// An object of a simulated world.
+    Sim(SimHandle),
+}
+
+/// An open file or block device.
+#[derive(Clone)]
+pub struct File(pub(crate) Arc<FileInner>);
+
+pub(crate) struct FileInner {
+    pub(crate) home: Home,
+    pub(crate) body: Body,
+    pub(crate) path: PathBuf,
+    pub(crate) info: FileInfo,
+}
+
+impl File {
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Size and geometry when it was opened.
+    pub fn info(&self) -> &FileInfo {
+        &self.0.info
+    }
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "File({})", self.0.path.display())
+    }
+}
+
+/// A connected stream.
+#[derive(Clone)]
+pub struct Socket(pub(crate) Arc<SocketInner>);
+
+pub(crate) struct SocketInner {
+    pub(crate) home: Home,
+    pub(crate) body: Body,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0.body {
+            Body::Os(fd) => write!(f, "Socket({fd:?})"),
+            Body::Sim(id) => write!(f, "Socket({id:?})"),
+        }
+    }
+}
+
+/// A listening socket.
+#[derive(Clone)]
+pub struct Listener(pub(crate) Arc<ListenerInner>);
+
+pub(crate) struct ListenerInner {
+    pub(crate) home: Home,
+    pub(crate) body: Body,
+    pub(crate) address: Address,
+}
+
+impl Listener {
+    /// Where it listens, with the port that was picked.
+    pub fn address(&self) -> &Address {
+        &self.0.address
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Listener({})", self.0.address)
+    }
+}

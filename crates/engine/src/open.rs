@@ -1,0 +1,85 @@
+//! How a file or block device is opened, and what is known about it once it is open.
+
+use std::path::{Path, PathBuf};
+
+/// Whether transfers go past the page cache (O_DIRECT).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direct {
+    /// Through the page cache.
+    #[default]
+    Off,
+    /// Past it where the file system can, through it otherwise: see [`FileInfo::direct`].
+    Wanted,
+    /// Past it, or the open fails.
+    Required,
+}
+
+/// What to open and how. Read-only, through the page cache, unlocked, not created unless asked.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    pub(crate) path: PathBuf,
+    pub(crate) writable: bool,
+    pub(crate) direct: Direct,
+    pub(crate) create: Option<u64>,
+    pub(crate) locked: bool,
+}
+
+impl OpenOptions {
+    /// Opens `path` for reading. In simulation a path names a disk of the [`World`](crate::sim::World).
+    pub fn new(path: impl Into<PathBuf>) -> OpenOptions {
+        OpenOptions { path: path.into(), writable: false, direct: Direct::Off, create: None, locked: false }
+    }
+
+    /// Opens for reading and writing.
+    pub fn writable(mut self, yes: bool) -> Self {
+        self.writable = yes;
+        self
+    }
+
+    /// Chooses about the page cache.
+    pub fn direct(mut self, direct: Direct) -> Self {
+        self.direct = direct;
+        self
+    }
+
+    /// Makes a sparse file of `size` bytes if there is none; one that exists keeps its size.
+    pub fn create(mut self, size: u64) -> Self {
+        self.create = Some(size);
+        self
+    }
+
+    /// Takes a lock held until the last handle drops (an OFD lock on the whole file): exclusive when
+    /// writable, shared when read-only. On conflict the open fails with [`std::io::ErrorKind::WouldBlock`]
+    /// and names the holder's process id where the kernel tells it.
+    pub fn locked(mut self, yes: bool) -> Self {
+        self.locked = yes;
+        self
+    }
+
+    /// The path to open.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Size and geometry of an open file, as found when it was opened or last inspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileInfo {
+    /// Bytes: the file's length or the device's size.
+    pub size: u64,
+    /// Bytes per logical block of a block device; for a regular file the alignment that direct transfers
+    /// need, 512 where none is known.
+    pub logical_block: u32,
+    /// Bytes that the medium writes at once; at least `logical_block`.
+    pub physical_block: u32,
+    /// Alignment in memory that direct transfers need; 1 through the page cache.
+    pub memory_alignment: u32,
+    /// A block device, not a regular file.
+    pub block_device: bool,
+    /// Transfers go past the page cache.
+    pub direct: bool,
+    /// Opened for writing.
+    pub writable: bool,
+    /// A discarded range reads zero until written again.
+    pub discard_reads_zero: bool,
+}
