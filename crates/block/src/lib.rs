@@ -1,1 +1,33 @@
-//! Io, Lane, Device, and the devices written once: malloc, file, null, simulated disk.
+//! Block devices on one thread: requests, the layers they pass, and the devices written once.
+//!
+//! A [`Device`] is shared by all threads; what works on one thread is its [`Lane`]. The thread's lane
+//! table owns the lanes and drains two queues, requests on their way down and completions on their way
+//! up: no layer is called from within another, so there is no recursion and no aliasing, and nothing is
+//! allocated once the pools are warm. On top stands a [`Channel`], the thread's counted handle on a
+//! device with async calls in bytes, or a [`QueuePair`], which takes and returns requests without
+//! futures. Not here: names, descriptors, claims, splitting, quality of service (the bdev layer).
+
+#![forbid(unsafe_code)]
+
+mod channel;
+mod cx;
+mod device;
+mod error;
+mod geometry;
+mod io;
+mod joins;
+mod null;
+mod queue_pair;
+mod queues;
+mod service;
+mod table;
+
+pub use channel::{Channel, Command, Transfer};
+pub use cx::{Cx, LaneId, Split};
+pub use device::{Busy, Device, Lane};
+pub use error::{IoError, IoErrorKind, OpenError, Status};
+pub use geometry::{Geometry, GeometryError};
+pub use io::{Io, IoId, MAX_DEPTH, Operation, Submit};
+pub use null::Null;
+pub use queue_pair::QueuePair;
+pub use table::{LaneCx, LaneTable, Notifier, TableStats};

@@ -1,0 +1,319 @@
+//! A thread's handle on a device: async calls in bytes.
+//!
+//! A [`Channel`] belongs to the thread that opened it and cannot leave it. All channels of one device on
+//! one thread share one lane; the lane closes when the last is dropped and its requests have ended. This
+//! is the top of the I/O stack: bounds and alignment are checked here, once, and only here does a request
+//! have a future. Dropping that future detaches the request: it goes on, its buffers stay owned by it
+//! until the device returns them, and then go back to their pool. Requests in flight at one time may
+//! complete, and reach the disk, in any order.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use spindle_mem::Buffers;
+
+use crate::io::Top;
+use crate::queues::Waiter;
+use crate::table::{Table, remember};
+use crate::{Device, Geometry, Io, IoError, IoErrorKind, IoId, LaneTable, OpenError, Operation};
+
+/// The current thread's counted handle on a device. `!Send`.
+pub struct Channel {
+    table: Rc<Table>,
+    device: Arc<dyn Device>,
+    geometry: Geometry,
+    lane: u32,
+}
+
+impl Channel {
+    /// Opens a device on the Spindle thread that runs the caller.
+    ///
+    /// # Errors
+    /// [`NotOnThread`](OpenError::NotOnThread) elsewhere, and whatever the device says.
+    pub fn open(device: Arc<dyn Device>) -> Result<Channel, OpenError> {
+        match LaneTable::current() {
+            Some(table) => table.channel(device),
+            None => Err(OpenError::NotOnThread { device: device.name().to_owned() }),
+        }
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
+    /// The device's shape, as it was when the channel was opened.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Fills `buffers` from byte `offset` on; comes back with them. Nothing happens before the first
+    /// poll. `Buffers` of several parts are filled in order.
+    pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
+        self.transfer(Operation::Read, offset, buffers.into())
+    }
+
+    /// Stores `buffers` from byte `offset` on; comes back with them. Durable after a later
+    /// [`flush`](Self::flush), or at once with [`Transfer::fua`]. Nothing happens before the first poll.
+    pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
+        self.transfer(Operation::Write, offset, buffers.into())
+    }
+
+    /// Makes `len` bytes from byte `offset` on read as zeroes.
+    pub fn write_zeroes(&self, offset: u64, len: u64) -> Command<'_> {
+        self.command(Operation::WriteZeroes, offset, len)
+    }
+
+    /// Tells the device that `len` bytes from byte `offset` on hold nothing of use. What they read
+    /// afterwards: [`Geometry::unmap_reads_zero`].
+    pub fn unmap(&self, offset: u64, len: u64) -> Command<'_> {
+        self.command(Operation::Unmap, offset, len)
+    }
+
+    /// Makes every write durable that had completed when this was first polled. A failed flush says that
+    /// any write since the last good one may be lost.
+    pub fn flush(&self) -> Command<'_> {
+        self.command(Operation::Flush, 0, 0)
+    }
+
+    /// Drops the handle and, if it was the last on this thread, waits until the lane's requests, detached
+    /// ones included, have ended. Dropping this future closes without waiting.
+    pub async fn close(self) {
+        let (table, device, lane) = (self.table.clone(), self.device.clone(), self.lane);
+        drop(self);
+        poll_fn(|cx| table.poll_closed(lane, &device, cx)).await;
+    }
+
+    fn transfer(&self, operation: Operation, offset: u64, buffers: Buffers) -> Transfer<'_> {
+        let len = buffers.len() as u64;
+        Transfer {
+            request: Request {
+                channel: self,
+                operation,
+                offset,
+                len,
+                fua: false,
+                state: State::New(buffers),
+            },
+        }
+    }
+
+    fn command(&self, operation: Operation, offset: u64, len: u64) -> Command<'_> {
+        Command {
+            request: Request {
+                channel: self,
+                operation,
+                offset,
+                len,
+                fua: false,
+                state: State::New(Buffers::None),
+            },
+        }
+    }
+
+    /// The range in blocks, if the request may be made at all.
+    #[inline]
+    fn check(&self, operation: Operation, offset: u64, len: u64) -> Result<(u64, u64), IoErrorKind> {
+        let geometry = &self.geometry;
+        if operation.changes_data() && !geometry.writable() {
+            return Err(IoErrorKind::ReadOnly);
+        }
+        if (offset | len) & (u64::from(geometry.block_size()) - 1) != 0 {
+            return Err(IoErrorKind::Unaligned);
+        }
+        let (start, count) = (offset >> geometry.block_shift(), len >> geometry.block_shift());
+        if geometry.contains(start, count) { Ok((start, count)) } else { Err(IoErrorKind::OutOfRange) }
+    }
+}
+
+impl Clone for Channel {
+    fn clone(&self) -> Channel {
+        // Never refused: the lane is open, and stays open while `self` holds it.
+        self.table.retain(self.lane);
+        Channel {
+            table: self.table.clone(),
+            device: self.device.clone(),
+            geometry: self.geometry,
+            lane: self.lane,
+        }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.table.release(self.lane);
+    }
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Channel({})", self.device.name())
+    }
+}
+
+impl LaneTable {
+    /// Opens a device on this table.
+    ///
+    /// # Errors
+    /// Whatever the device says.
+    pub fn channel(&self, device: Arc<dyn Device>) -> Result<Channel, OpenError> {
+        let lane = self.0.open(&device)?;
+        Ok(Channel { table: self.0.clone(), geometry: *device.geometry(), device, lane })
+    }
+}
+
+/// Where the request of a future is.
+enum State {
+    /// Not submitted; the data to submit.
+    New(Buffers),
+    /// Under way.
+    Waiting(IoId),
+    /// The result was given out.
+    Over,
+}
+
+/// What [`Transfer`] and [`Command`] have in common.
+struct Request<'a> {
+    channel: &'a Channel,
+    operation: Operation,
+    offset: u64,
+    len: u64,
+    fua: bool,
+    state: State,
+}
+
+impl Request<'_> {
+    #[inline]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), IoError>, Buffers)> {
+        let ended = match std::mem::replace(&mut self.state, State::Over) {
+            State::New(buffers) => self.submit(buffers, cx),
+            State::Waiting(id) => self.look(id, cx),
+            State::Over => panic!("a request's future was polled after it had given its result"),
+        };
+        match ended {
+            Ok(Some((Ok(()), buffers))) => Poll::Ready((Ok(()), buffers)),
+            Ok(Some((Err(kind), buffers))) => Poll::Ready((Err(self.error(kind)), buffers)),
+            Ok(None) => Poll::Pending,
+            Err((kind, buffers)) => Poll::Ready((Err(self.error(kind)), buffers)),
+        }
+    }
+
+    #[inline]
+    fn submit(&mut self, buffers: Buffers, cx: &mut Context<'_>) -> Ended {
+        let channel = self.channel;
+        let (start, count) = match channel.check(self.operation, self.offset, self.len) {
+            Ok(range) => range,
+            Err(kind) => return Err((kind, buffers)),
+        };
+        let table = &channel.table;
+        // Borrowed only when a lane polls a future of its own thread from inside the table, which no
+        // lane has a reason to do.
+        let mut inner = table.inner.borrow_mut();
+        let mut io = inner.queues.make(Top::Future, self.operation, start, count, buffers);
+        io.set_fua(self.fua);
+        let id = io.id();
+        inner.queues.waiters[id.index as usize] = Waiter::Waiting(None);
+        inner.queues.send_down(channel.lane, io);
+        let more = table.turn(&mut inner);
+        let ended = match settle(&mut inner.queues.waiters[id.index as usize], cx) {
+            Some(io) => {
+                let status = io.slot().status;
+                Ok(Some((status, inner.queues.recycle(io))))
+            }
+            None => {
+                self.state = State::Waiting(id);
+                Ok(None)
+            }
+        };
+        drop(inner);
+        table.after(more);
+        ended
+    }
+
+    fn look(&mut self, id: IoId, cx: &mut Context<'_>) -> Ended {
+        let mut inner = self.channel.table.inner.borrow_mut();
+        let Some(io) = settle(&mut inner.queues.waiters[id.index as usize], cx) else {
+            self.state = State::Waiting(id);
+            return Ok(None);
+        };
+        let status = io.slot().status;
+        Ok(Some((status, inner.queues.recycle(io))))
+    }
+
+    #[cold]
+    fn error(&self, kind: IoErrorKind) -> IoError {
+        let device = Arc::from(self.channel.device.name());
+        IoError { device, operation: self.operation, offset: self.offset, len: self.len, kind }
+    }
+}
+
+/// What a poll found: refused, or maybe ended.
+type Ended = Result<Option<(crate::Status, Buffers)>, (IoErrorKind, Buffers)>;
+
+/// The request, if it is back; else leaves the waker.
+#[inline]
+fn settle(place: &mut Waiter, cx: &Context<'_>) -> Option<Io> {
+    if let Waiter::Waiting(waker) = place {
+        remember(waker, cx);
+        return None;
+    }
+    match std::mem::take(place) {
+        Waiter::Done(io) => Some(io),
+        // The place is this future's until it has taken the request out.
+        _ => unreachable!("a request's place is empty although its future still waits"),
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        if let State::Waiting(id) = self.state
+            && let Ok(mut inner) = self.channel.table.inner.try_borrow_mut()
+        {
+            let place = &mut inner.queues.waiters[id.index as usize];
+            match std::mem::take(place) {
+                Waiter::Done(io) => drop(inner.queues.recycle(io)),
+                _ => *place = Waiter::Detached,
+            }
+        }
+    }
+}
+
+/// A read or write: resolves to the result and the buffers. See [`Channel`] for what dropping it does.
+#[must_use = "a transfer does nothing until it is awaited"]
+pub struct Transfer<'a> {
+    request: Request<'a>,
+}
+
+impl Transfer<'_> {
+    /// Asks that a write be durable when it completes (force unit access).
+    pub fn fua(mut self) -> Self {
+        self.request.fua = true;
+        self
+    }
+}
+
+impl Future for Transfer<'_> {
+    type Output = (Result<(), IoError>, Buffers);
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.request.poll(cx)
+    }
+}
+
+/// A request without data: resolves to the result. See [`Channel`] for what dropping it does.
+#[must_use = "a command does nothing until it is awaited"]
+pub struct Command<'a> {
+    request: Request<'a>,
+}
+
+impl Future for Command<'_> {
+    type Output = Result<(), IoError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.request.poll(cx).map(|(result, _none)| result)
+    }
+}

@@ -1,0 +1,150 @@
+//! What a lane may do while it is called: pass requests on, complete them, make and split them.
+//!
+//! A [`Cx`] lives for one call. Everything it does is queued and happens after the call returned, so a
+//! lane is never entered twice.
+
+use std::marker::PhantomData;
+
+use spindle_mem::Buffers;
+
+use crate::io::{Frame, Top};
+use crate::queues::Queues;
+use crate::{Io, IoErrorKind, IoId, MAX_DEPTH, Operation, Status};
+
+/// Names a lane of this thread. `!Send`: another thread has other lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaneId {
+    pub(crate) index: u32,
+    here: PhantomData<*const ()>,
+}
+
+impl LaneId {
+    pub(crate) fn new(index: u32) -> LaneId {
+        LaneId { index, here: PhantomData }
+    }
+}
+
+/// A request being cut into pieces; end it with [`Cx::join`]. Dropping it instead leaves the parent
+/// waiting for ever, which the compiler warns about.
+#[must_use = "a split request completes only after `Cx::join`"]
+#[derive(Debug)]
+pub struct Split {
+    key: u32,
+    start: u64,
+    left: u64,
+    here: PhantomData<*const ()>,
+}
+
+impl Split {
+    /// First block that no piece has taken yet.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Blocks that no piece has taken yet.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+}
+
+/// A lane's surroundings during one call.
+pub struct Cx<'a> {
+    pub(crate) queues: &'a mut Queues,
+    pub(crate) this: u32,
+    /// Aborts asked for during the call.
+    pub(crate) aborts: &'a mut Vec<(u32, IoId)>,
+}
+
+impl Cx<'_> {
+    /// Passes a request to a lane below. It comes back through `complete`, with `saved`.
+    #[inline]
+    pub fn forward(&mut self, lower: LaneId, mut io: Io, saved: [u64; 2]) {
+        let slot = io.slot_mut();
+        let depth = usize::from(slot.depth);
+        if depth == MAX_DEPTH {
+            // Opening refuses deeper stacks; only a lane that forwards in circles comes here.
+            return self.done(io, Err(IoErrorKind::Unsupported));
+        }
+        slot.frames[depth] = Frame { lane: self.this, saved };
+        slot.depth += 1;
+        self.queues.send_down(lower.index, io);
+    }
+
+    /// Completes a request: the layer above, or who made it, hears of it.
+    #[inline]
+    pub fn done(&mut self, mut io: Io, status: Status) {
+        io.slot_mut().status = status;
+        self.queues.send_up(io);
+    }
+
+    /// Makes a request of this lane's own, to be forwarded. It comes back through `complete`; there,
+    /// [`finish`](Self::finish) ends it. The range is not checked.
+    pub fn create(&mut self, operation: Operation, start: u64, count: u64, buffers: Buffers) -> Io {
+        let io = self.queues.make(Top::Lane, operation, start, count, buffers);
+        self.adopt(io)
+    }
+
+    /// Ends a request that this lane [created](Self::create), and gives its buffers back.
+    pub fn finish(&mut self, io: Io) -> Buffers {
+        self.queues.leave(io.slot().at);
+        self.queues.recycle(io)
+    }
+
+    /// Starts to cut a request into pieces. It completes, without another call to this lane, when
+    /// [`join`](Self::join) was called and all pieces are done; the first error wins.
+    pub fn split(&mut self, io: Io) -> Split {
+        let (start, left) = (io.start(), io.count());
+        Split { key: self.queues.joins.open(io), start, left, here: PhantomData }
+    }
+
+    /// Cuts the next `count` blocks off, or what is left if that is less, with their part of the
+    /// buffers: a request like its parent, held by this lane, to be forwarded or done like any other.
+    pub fn child(&mut self, split: &mut Split, count: u64) -> Io {
+        let count = count.min(split.left);
+        let parent = self.queues.joins.parent(split.key);
+        let (operation, fua) = (parent.operation(), parent.fua());
+        let buffers = cut(parent, count, split.left);
+        let part = self.queues.joins.part(split.key);
+        let mut io =
+            self.queues.make(Top::Join { key: split.key, part }, operation, split.start, count, buffers);
+        io.set_fua(fua);
+        split.start += count;
+        split.left -= count;
+        self.adopt(io)
+    }
+
+    /// Ends the cutting. A parent without pieces completes with success.
+    pub fn join(&mut self, split: Split) {
+        if let Some(parent) = self.queues.joins.close(split.key) {
+            self.queues.send_up(parent);
+        }
+    }
+
+    /// Asks a lane below to end a request early.
+    pub fn abort(&mut self, lower: LaneId, id: IoId) {
+        self.aborts.push((lower.index, id));
+    }
+
+    /// A request that this lane answers for, as if it had been submitted to it.
+    fn adopt(&mut self, mut io: Io) -> Io {
+        io.slot_mut().at = self.this;
+        if let Some(state) = self.queues.lanes.get_mut(self.this as usize) {
+            state.in_flight += 1;
+        }
+        io
+    }
+}
+
+/// Takes the buffers of the next `count` of `left` blocks from the parent.
+fn cut(parent: &mut Io, count: u64, left: u64) -> Buffers {
+    let bytes = parent.buffers().len();
+    if bytes == 0 || count == left {
+        return parent.take_buffers();
+    }
+    // The buffers hold exactly the blocks left, so the size of a block follows.
+    let at = (bytes as u64 / left * count) as usize;
+    let mut front = parent.take_buffers();
+    let rest = front.split_off(at);
+    parent.put_buffers(rest);
+    front
+}

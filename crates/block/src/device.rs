@@ -1,0 +1,97 @@
+//! The two traits a storage module implements: [`Device`], shared by all threads, and [`Lane`], its
+//! half on one thread.
+//!
+//! The smallest module that does something fits on one page: a device that is a part of another.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use spindle_block::{Cx, Device, Geometry, Io, Lane, LaneCx, LaneId, OpenError, Submit};
+//!
+//! /// The blocks of `below` from block `from` on.
+//! struct Tail {
+//!     below: Arc<dyn Device>,
+//!     from: u64,
+//!     geometry: Geometry,
+//! }
+//!
+//! impl Device for Tail {
+//!     fn name(&self) -> &str {
+//!         "tail"
+//!     }
+//!
+//!     fn geometry(&self) -> &Geometry {
+//!         &self.geometry
+//!     }
+//!
+//!     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+//!         let below = cx.open(&self.below)?;
+//!         Ok(Box::new(TailLane { below, from: self.from }))
+//!     }
+//! }
+//!
+//! struct TailLane {
+//!     below: LaneId,
+//!     from: u64,
+//! }
+//!
+//! impl Lane for TailLane {
+//!     fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
+//!         let start = io.start();
+//!         io.set_start(start + self.from);
+//!         cx.forward(self.below, io, [start, 0]);
+//!         Submit::Taken
+//!     }
+//! }
+//! ```
+
+use std::sync::Arc;
+
+pub use spindle_reactor::Busy;
+
+use crate::{Cx, Geometry, Io, IoId, LaneCx, OpenError, Status, Submit};
+
+/// A block device as all threads see it. Its state that changes lives in its lanes.
+pub trait Device: Send + Sync + 'static {
+    /// Its name, for people.
+    fn name(&self) -> &str;
+
+    /// Its shape. Must not change while lanes are open.
+    fn geometry(&self) -> &Geometry;
+
+    /// Makes this thread's half. Called once per thread, when the first channel opens; the devices it
+    /// lies on are opened here, through `cx`, and closed by the table when this lane is.
+    ///
+    /// # Errors
+    /// Whatever stops this thread from using the device.
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError>;
+}
+
+/// One device on one thread: takes requests, completes or forwards each exactly once.
+///
+/// Never called from within itself: [`Cx`] only queues. Dropped by the table when the last channel on
+/// this thread is closed and every request has left it.
+pub trait Lane {
+    /// Takes a request, already checked against the device's geometry when it came from a channel.
+    /// Ends with `cx.forward`, `cx.done`, keeping the request for later, or giving it back as full.
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit;
+
+    /// A request this lane forwarded came back. The range in it is as the layer below left it; `saved`
+    /// is what this lane gave to `forward`.
+    fn complete(&mut self, io: Io, saved: [u64; 2], status: Status, cx: &mut Cx<'_>) {
+        let _ = saved;
+        cx.done(io, status);
+    }
+
+    /// Called after the lane's [`Notifier`](crate::Notifier) was used, and every turn if the lane asked
+    /// for that with [`LaneCx::poll_always`].
+    fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
+        let _ = cx;
+        Busy::No
+    }
+
+    /// Somebody wants this request to end early. A lane that holds it completes it soon, aborted or not;
+    /// a lane that passed it on says `cx.abort(lower, id)`; ignoring it is allowed.
+    fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
+        let _ = (id, cx);
+    }
+}

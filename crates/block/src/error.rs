@@ -1,0 +1,132 @@
+//! What can go wrong with a request or with opening a device, with the object's name and the remedy.
+//!
+//! Inside the stack a request carries a [`Status`]: small, `Copy`, nothing to allocate or format. Only
+//! at the top, where a person may read it, does the channel make an [`IoError`] of it.
+
+use std::sync::Arc;
+
+use crate::{GeometryError, Operation};
+
+/// How a request ended, as layers hand it upwards.
+pub type Status = Result<(), IoErrorKind>;
+
+/// Why a request failed, without saying where: small and `Copy`, for use inside the I/O stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IoErrorKind {
+    /// The range does not lie inside the device.
+    #[error("the range ends beyond the device; ask its geometry for its size")]
+    OutOfRange,
+    /// Offset or length is not a multiple of the block size, or the buffers do not hold the range.
+    #[error("offset and length must be multiples of the block size, and buffers as long as the range")]
+    Unaligned,
+    /// A request that changes data, on a device that only reads.
+    #[error("the device is read-only; open it for writing")]
+    ReadOnly,
+    /// The device, or what lies below it, is full.
+    #[error("no space is left; free some or make the device larger")]
+    NoSpace,
+    /// The device does not know the operation.
+    #[error("the device does not support this operation")]
+    Unsupported,
+    /// The operating system said no.
+    #[error("the system reports: {}", std::io::Error::from_raw_os_error(*errno))]
+    Device {
+        /// As in errno(3).
+        errno: i32,
+    },
+    /// The request was aborted, or a layer let go of it; its blocks hold old or new data.
+    #[error("the request was aborted before it ended; repeat it if it is still wanted")]
+    Aborted,
+    /// The device was removed while the request waited.
+    #[error("the device was removed; close it")]
+    Removed,
+}
+
+impl IoErrorKind {
+    /// The kind that an error of the operating system stands for.
+    pub fn from_os(error: &std::io::Error) -> IoErrorKind {
+        // ENOSPC 28, EROFS 30, EOPNOTSUPP 95, ENODEV 19 on every Linux this builds for.
+        match error.raw_os_error() {
+            Some(28) => IoErrorKind::NoSpace,
+            Some(30) => IoErrorKind::ReadOnly,
+            Some(95) => IoErrorKind::Unsupported,
+            Some(19) => IoErrorKind::Removed,
+            Some(errno) => IoErrorKind::Device { errno },
+            None if error.kind() == std::io::ErrorKind::Interrupted => IoErrorKind::Aborted,
+            None if error.kind() == std::io::ErrorKind::Unsupported => IoErrorKind::Unsupported,
+            // EIO: an error that only names itself in words.
+            None => IoErrorKind::Device { errno: 5 },
+        }
+    }
+}
+
+/// A failed request: which device, which operation, which bytes, why, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{operation} of {len} bytes at offset {offset} of {device}: {kind}")]
+pub struct IoError {
+    /// Name of the device.
+    pub device: Arc<str>,
+    /// What was asked.
+    pub operation: Operation,
+    /// First byte asked for.
+    pub offset: u64,
+    /// Bytes asked for.
+    pub len: u64,
+    /// Why it failed.
+    pub kind: IoErrorKind,
+}
+
+/// Why a device could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The system refused.
+    #[error("{device}: cannot be opened: {source}")]
+    System {
+        /// Name of the device.
+        device: String,
+        /// As the system says it.
+        source: std::io::Error,
+    },
+    /// Another opener writes to it.
+    #[error("{device}: in use by {holder}; stop it or open read-only")]
+    Busy {
+        /// Name of the device.
+        device: String,
+        /// Who holds it, as far as known.
+        holder: String,
+    },
+    /// Its size or block size makes no device.
+    #[error("{device}: {source}")]
+    Geometry {
+        /// Name of the device.
+        device: String,
+        /// What is wrong with it.
+        source: GeometryError,
+    },
+    /// Devices are stacked deeper than a request has frames for.
+    #[error("{device}: lies on more than {max} other devices; stack fewer")]
+    TooDeep {
+        /// Name of the device.
+        device: String,
+        /// [`MAX_DEPTH`](crate::MAX_DEPTH).
+        max: usize,
+    },
+    /// The caller runs on no Spindle thread.
+    #[error(
+        "{device}: channels live on a thread of a runtime; open it inside `Runtime::run` or `Thread::run`"
+    )]
+    NotOnThread {
+        /// Name of the device.
+        device: String,
+    },
+    /// Any other reason, in the module's words.
+    #[error("{device}: {reason}")]
+    Other {
+        /// Name of the device.
+        device: String,
+        /// Why, and what to do.
+        reason: String,
+    },
+}

@@ -1,0 +1,218 @@
+//! The shape of a block device: what its users must respect and what they may count on.
+//!
+//! A [`Geometry`] is a plain checked value owned by its device, readable from any thread. It promises
+//! nothing about speed; `boundary` and `depth` are hints, all else holds.
+
+/// Largest block size accepted: one larger than any disk sells, small enough for a bounce buffer.
+const MAX_BLOCK_SIZE: u32 = 64 * 1024;
+
+/// A geometry that no device can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GeometryError {
+    /// The block size is not one of 512, 1024, ... 65536.
+    #[error("block size {0} is not a power of two from 512 to 65536; 512 and 4096 are the usual ones")]
+    BlockSize(u32),
+    /// A device without blocks.
+    #[error("a block device needs at least one block")]
+    Empty,
+    /// More bytes than a signed 64-bit file offset can address.
+    #[error("{blocks} blocks of {block_size} bytes exceed the largest byte offset, 2^63 - 1")]
+    TooLarge {
+        /// Blocks asked for.
+        blocks: u64,
+        /// Bytes in each.
+        block_size: u32,
+    },
+    /// The size in bytes is not a whole number of blocks.
+    #[error("{bytes} bytes are not a whole number of {block_size}-byte blocks")]
+    Ragged {
+        /// Size asked for.
+        bytes: u64,
+        /// Bytes in a block.
+        block_size: u32,
+    },
+    /// The atomic unit is not a whole number of blocks.
+    #[error("atomic unit {0} is not a power of two of at least one block")]
+    AtomicUnit(u32),
+    /// No transfer would be small enough.
+    #[error("the largest transfer must hold at least one block, not 0")]
+    MaxTransfer,
+}
+
+/// What a device is made of and what it promises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    blocks: u64,
+    block_shift: u32,
+    boundary: u32,
+    atomic_unit: u32,
+    max_transfer: u32,
+    depth: u32,
+    volatile_cache: bool,
+    unmap_reads_zero: bool,
+    writable: bool,
+}
+
+impl Geometry {
+    /// A writable device of `blocks` blocks of `block_size` bytes, without a volatile cache, boundary or
+    /// transfer limit, atomic in one block, whose unmapped blocks read anything.
+    ///
+    /// # Errors
+    /// A block size that is not a power of two from 512 to 65536, no blocks, or more than 2^63 - 1 bytes.
+    pub fn new(block_size: u32, blocks: u64) -> Result<Geometry, GeometryError> {
+        if !block_size.is_power_of_two() || !(512..=MAX_BLOCK_SIZE).contains(&block_size) {
+            return Err(GeometryError::BlockSize(block_size));
+        }
+        if blocks == 0 {
+            return Err(GeometryError::Empty);
+        }
+        match blocks.checked_mul(u64::from(block_size)) {
+            Some(bytes) if i64::try_from(bytes).is_ok() => {}
+            _ => return Err(GeometryError::TooLarge { blocks, block_size }),
+        }
+        Ok(Geometry {
+            blocks,
+            block_shift: block_size.trailing_zeros(),
+            boundary: 0,
+            atomic_unit: block_size,
+            max_transfer: u32::MAX,
+            depth: u32::MAX,
+            volatile_cache: false,
+            unmap_reads_zero: false,
+            writable: true,
+        })
+    }
+
+    /// The same from a size in bytes.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and a size that is not a whole number of blocks.
+    pub fn of_bytes(block_size: u32, bytes: u64) -> Result<Geometry, GeometryError> {
+        if block_size != 0 && !bytes.is_multiple_of(u64::from(block_size)) {
+            return Err(GeometryError::Ragged { bytes, block_size });
+        }
+        Geometry::new(block_size, bytes.checked_div(u64::from(block_size)).unwrap_or(0))
+    }
+
+    /// Sets the boundary, in blocks, that a transfer had better not cross; 0 is none.
+    #[must_use]
+    pub fn with_boundary(self, blocks: u32) -> Geometry {
+        Geometry { boundary: blocks, ..self }
+    }
+
+    /// Sets how many bytes, aligned to their own size, a write replaces all or nothing across a power cut.
+    ///
+    /// # Errors
+    /// Not a power of two, or less than a block.
+    pub fn with_atomic_unit(self, bytes: u32) -> Result<Geometry, GeometryError> {
+        if !bytes.is_power_of_two() || bytes < self.block_size() {
+            return Err(GeometryError::AtomicUnit(bytes));
+        }
+        Ok(Geometry { atomic_unit: bytes, ..self })
+    }
+
+    /// Sets the largest transfer, in blocks.
+    ///
+    /// # Errors
+    /// Zero blocks.
+    pub fn with_max_transfer(self, blocks: u32) -> Result<Geometry, GeometryError> {
+        if blocks == 0 {
+            return Err(GeometryError::MaxTransfer);
+        }
+        Ok(Geometry { max_transfer: blocks, ..self })
+    }
+
+    /// Sets how many requests a lane takes before it says [`Full`](crate::Submit::Full).
+    #[must_use]
+    pub fn with_depth(self, requests: u32) -> Geometry {
+        Geometry { depth: requests, ..self }
+    }
+
+    /// Says whether a completed write may be lost at a power cut until a flush completed.
+    #[must_use]
+    pub fn with_volatile_cache(self, volatile: bool) -> Geometry {
+        Geometry { volatile_cache: volatile, ..self }
+    }
+
+    /// Says whether unmapped blocks read as zeroes.
+    #[must_use]
+    pub fn with_unmap_reads_zero(self, zero: bool) -> Geometry {
+        Geometry { unmap_reads_zero: zero, ..self }
+    }
+
+    /// Says whether anything but reading is allowed.
+    #[must_use]
+    pub fn with_writable(self, writable: bool) -> Geometry {
+        Geometry { writable, ..self }
+    }
+
+    /// The same device with another number of blocks (a part of one, or a grown one).
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_blocks(self, blocks: u64) -> Result<Geometry, GeometryError> {
+        Geometry::new(self.block_size(), blocks)?;
+        Ok(Geometry { blocks, ..self })
+    }
+
+    /// Bytes in a block.
+    pub fn block_size(&self) -> u32 {
+        1 << self.block_shift
+    }
+
+    /// The base-two logarithm of the block size.
+    pub fn block_shift(&self) -> u32 {
+        self.block_shift
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.blocks << self.block_shift
+    }
+
+    /// The boundary, in blocks, that a transfer had better not cross; 0 is none.
+    pub fn boundary(&self) -> u32 {
+        self.boundary
+    }
+
+    /// Bytes, aligned to their own size, that a write replaces all or nothing across a power cut.
+    pub fn atomic_unit(&self) -> u32 {
+        self.atomic_unit
+    }
+
+    /// The largest transfer in blocks; `u32::MAX` if the device sets no limit.
+    pub fn max_transfer(&self) -> u32 {
+        self.max_transfer
+    }
+
+    /// Requests that a lane takes before it says full; `u32::MAX` if it sets no limit.
+    pub fn depth(&self) -> u32 {
+        self.depth
+    }
+
+    /// True if a completed write may be lost at a power cut until a flush completed.
+    pub fn volatile_cache(&self) -> bool {
+        self.volatile_cache
+    }
+
+    /// True if unmapped blocks read as zeroes.
+    pub fn unmap_reads_zero(&self) -> bool {
+        self.unmap_reads_zero
+    }
+
+    /// False if only reading is allowed.
+    pub fn writable(&self) -> bool {
+        self.writable
+    }
+
+    /// True if `count` blocks from block `start` lie inside the device.
+    pub fn contains(&self, start: u64, count: u64) -> bool {
+        count <= self.blocks && start <= self.blocks - count
+    }
+}

@@ -1,0 +1,276 @@
+//! A request on its way through the layers of one thread.
+//!
+//! An [`Io`] is one pooled box, moved by value: who holds it, owns it. The layers it passed wait for it in
+//! frames inside it, so nothing is allocated on the way and nothing calls back into a layer that runs.
+//! It belongs to the lane table of one thread and never leaves that thread. Dropping it is safe and
+//! counts as [`Aborted`](crate::IoErrorKind::Aborted): the layers above hear of it. Not promised: an
+//! order between requests, except that a lane which was full gets its waiting requests in order.
+
+use std::fmt;
+use std::rc::Weak;
+
+use spindle_mem::Buffers;
+
+use crate::table::Table;
+use crate::{Geometry, IoErrorKind, Status};
+
+/// Layers that may wait for one request at a time; opening a deeper stack is refused.
+pub const MAX_DEPTH: usize = 8;
+
+/// What a request asks of the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Fill the buffers from the range.
+    Read,
+    /// Store the buffers in the range.
+    Write,
+    /// Make the range read as zeroes.
+    WriteZeroes,
+    /// The range's contents are no longer needed; see [`Geometry::unmap_reads_zero`].
+    Unmap,
+    /// Make durable every write that completed before this was submitted. Has no range.
+    Flush,
+}
+
+impl Operation {
+    /// True if the operation may change what a later read returns.
+    pub fn changes_data(self) -> bool {
+        matches!(self, Operation::Write | Operation::WriteZeroes | Operation::Unmap)
+    }
+
+    /// True if the operation moves data through the request's buffers.
+    pub fn moves_data(self) -> bool {
+        matches!(self, Operation::Read | Operation::Write)
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Operation::Read => "read",
+            Operation::Write => "write",
+            Operation::WriteZeroes => "write zeroes",
+            Operation::Unmap => "unmap",
+            Operation::Flush => "flush",
+        })
+    }
+}
+
+/// Names one request of one thread; never reused for another request of the same thread before 2^32 more
+/// have passed through the same slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IoId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// What a lane answers to a request.
+#[must_use = "a request given back as Full must be queued"]
+#[derive(Debug)]
+pub enum Submit {
+    /// The lane has it, or has already passed it on or completed it.
+    Taken,
+    /// The lane cannot take it now. The table keeps it, with those that follow, in order, and offers it
+    /// again when the lane completes a request or is polled. A lane that answers this while it holds
+    /// no request must notify itself later (see [`Notifier`](crate::Notifier)).
+    Full(Io),
+}
+
+/// A layer that waits for a request: who it is, and what it wants to remember.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Frame {
+    pub(crate) lane: u32,
+    pub(crate) saved: [u64; 2],
+}
+
+/// Who hears of a request when no layer waits for it any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Top {
+    /// The lane that made it, in `complete`; after that, nobody.
+    Lane,
+    /// The future that waits under the slot's index.
+    Future,
+    /// A queue pair.
+    Queue(u32),
+    /// The request it was split from, as its `part`-th piece.
+    Join { key: u32, part: u32 },
+}
+
+/// The pooled body of a request.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) operation: Operation,
+    pub(crate) fua: bool,
+    pub(crate) depth: u8,
+    pub(crate) status: Status,
+    /// The lane that answers for it now.
+    pub(crate) at: u32,
+    pub(crate) top: Top,
+    pub(crate) start: u64,
+    pub(crate) count: u64,
+    pub(crate) tag: u64,
+    pub(crate) id: IoId,
+    pub(crate) buffers: Buffers,
+    pub(crate) home: Weak<Table>,
+    pub(crate) frames: [Frame; MAX_DEPTH],
+}
+
+/// A request: operation, range in blocks, buffers, and the layers that wait for it.
+///
+/// `!Send`: it belongs to its thread's lane table. Dropping it completes it as aborted.
+pub struct Io(Option<Box<Slot>>);
+
+const HELD: &str = "an Io holds its slot until it is consumed";
+
+impl Io {
+    pub(crate) fn from_slot(slot: Box<Slot>) -> Io {
+        Io(Some(slot))
+    }
+
+    pub(crate) fn into_slot(mut self) -> Box<Slot> {
+        self.0.take().expect(HELD)
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self) -> &Slot {
+        self.0.as_deref().expect(HELD)
+    }
+
+    #[inline]
+    pub(crate) fn slot_mut(&mut self) -> &mut Slot {
+        self.0.as_deref_mut().expect(HELD)
+    }
+
+    /// The request's name on this thread.
+    #[inline]
+    pub fn id(&self) -> IoId {
+        self.slot().id
+    }
+
+    /// What is asked.
+    #[inline]
+    pub fn operation(&self) -> Operation {
+        self.slot().operation
+    }
+
+    /// First block of the range, in the terms of the lane that holds the request.
+    #[inline]
+    pub fn start(&self) -> u64 {
+        self.slot().start
+    }
+
+    /// Blocks in the range; 0 for a flush.
+    #[inline]
+    pub fn count(&self) -> u64 {
+        self.slot().count
+    }
+
+    /// Moves the range, before forwarding to a device that numbers its blocks differently.
+    #[inline]
+    pub fn set_start(&mut self, start: u64) {
+        self.slot_mut().start = start;
+    }
+
+    /// Turns the request into another operation: a discard into zeroes, a write into a read of the same
+    /// blocks. The caller remembers what it was.
+    #[inline]
+    pub fn set_operation(&mut self, operation: Operation) {
+        self.slot_mut().operation = operation;
+    }
+
+    /// True if a write must be durable when it completes (force unit access).
+    #[inline]
+    pub fn fua(&self) -> bool {
+        self.slot().fua
+    }
+
+    /// Asks that a write be durable when it completes.
+    #[inline]
+    pub fn set_fua(&mut self, fua: bool) {
+        self.slot_mut().fua = fua;
+    }
+
+    /// The maker's own mark: set when the request is made, carried unread.
+    #[inline]
+    pub fn tag(&self) -> u64 {
+        self.slot().tag
+    }
+
+    /// Sets the maker's own mark. Only who made the request should.
+    #[inline]
+    pub fn set_tag(&mut self, tag: u64) {
+        self.slot_mut().tag = tag;
+    }
+
+    /// The data: filled by a read, stored by a write.
+    #[inline]
+    pub fn buffers(&self) -> &Buffers {
+        &self.slot().buffers
+    }
+
+    /// The data, to be filled.
+    #[inline]
+    pub fn buffers_mut(&mut self) -> &mut Buffers {
+        &mut self.slot_mut().buffers
+    }
+
+    /// Takes the data out, for an engine operation that owns it until it ends; put it back with
+    /// [`put_buffers`](Self::put_buffers).
+    #[inline]
+    pub fn take_buffers(&mut self) -> Buffers {
+        std::mem::take(&mut self.slot_mut().buffers)
+    }
+
+    /// Puts data in, dropping what was there.
+    #[inline]
+    pub fn put_buffers(&mut self, buffers: Buffers) {
+        self.slot_mut().buffers = buffers;
+    }
+
+    /// Checks the request against the device it is for: range, writability, length of the buffers.
+    ///
+    /// The top of the stack does this once; the lowest devices do it again because their callers are
+    /// other people's modules.
+    ///
+    /// # Errors
+    /// [`OutOfRange`](IoErrorKind::OutOfRange), [`ReadOnly`](IoErrorKind::ReadOnly) or
+    /// [`Unaligned`](IoErrorKind::Unaligned).
+    #[inline]
+    pub fn check(&self, geometry: &Geometry) -> Status {
+        let slot = self.slot();
+        if slot.operation.changes_data() && !geometry.writable() {
+            return Err(IoErrorKind::ReadOnly);
+        }
+        if !geometry.contains(slot.start, slot.count) {
+            return Err(IoErrorKind::OutOfRange);
+        }
+        if slot.operation.moves_data() && slot.buffers.len() as u64 != slot.count << geometry.block_shift() {
+            return Err(IoErrorKind::Unaligned);
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Io {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let slot = self.slot();
+        f.debug_struct("Io")
+            .field("id", &slot.id)
+            .field("operation", &slot.operation)
+            .field("start", &slot.start)
+            .field("count", &slot.count)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Io {
+    fn drop(&mut self) {
+        // A slot whose table is gone has nobody left to tell; its memory goes the ordinary way.
+        if let Some(slot) = self.0.take()
+            && let Some(table) = slot.home.upgrade()
+        {
+            table.fallen(slot);
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Requests that were split and wait for their pieces.
+//!
+//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; when
+//! all pieces are back the buffers are put together again in the order they were cut, so a parent that
+//! had one buffer has that one buffer back. Cutting or joining a single [`IoBuf`](spindle_mem::IoBuf)
+//! allocates nothing; a list of buffers is cut by making another list. Not promised: an order in which
+//! pieces complete. The first error to come back is the parent's.
+
+use spindle_mem::Buffers;
+
+use crate::{Io, Status};
+
+/// A parent and what is known of its pieces.
+#[derive(Default)]
+struct Join {
+    parent: Option<Io>,
+    /// Pieces under way, and one more while pieces may still be cut.
+    left: u32,
+    status: Option<Status>,
+    parts: Vec<Buffers>,
+}
+
+/// All parents of a thread.
+#[derive(Default)]
+pub(crate) struct Joins {
+    joins: Vec<Join>,
+    free: Vec<u32>,
+}
+
+impl Joins {
+    /// Parks `parent`; the caller may cut pieces until it calls [`close`](Self::close).
+    pub(crate) fn open(&mut self, parent: Io) -> u32 {
+        let key = self.free.pop().unwrap_or_else(|| {
+            self.joins.push(Join::default());
+            u32::try_from(self.joins.len() - 1).expect("fewer than 2^32 requests fit in memory")
+        });
+        let join = &mut self.joins[key as usize];
+        join.parent = Some(parent);
+        join.left = 1;
+        join.status = None;
+        key
+    }
+
+    /// The parked parent, while it is open.
+    pub(crate) fn parent(&mut self, key: u32) -> &mut Io {
+        self.joins[key as usize].parent.as_mut().expect("a parent stays parked until its last piece is back")
+    }
+
+    /// Counts one more piece; its number.
+    pub(crate) fn part(&mut self, key: u32) -> u32 {
+        let join = &mut self.joins[key as usize];
+        join.left += 1;
+        join.parts.push(Buffers::None);
+        u32::try_from(join.parts.len() - 1).expect("a parent has fewer than 2^32 pieces")
+    }
+
+    /// A piece is back with its buffers; the parent, if it was the last.
+    pub(crate) fn child_done(&mut self, key: u32, part: u32, status: Status, buffers: Buffers) -> Option<Io> {
+        let join = &mut self.joins[key as usize];
+        join.parts[part as usize] = buffers;
+        if status.is_err() && join.status.is_none() {
+            join.status = Some(status);
+        }
+        self.close(key)
+    }
+
+    /// One reason less to wait; the parent, if it was the last.
+    pub(crate) fn close(&mut self, key: u32) -> Option<Io> {
+        let join = &mut self.joins[key as usize];
+        join.left -= 1;
+        if join.left > 0 {
+            return None;
+        }
+        let mut parent = join.parent.take().expect("a parent stays parked until its last piece is back");
+        // What no piece took is still the parent's, and lies behind all of them.
+        let rest = parent.take_buffers();
+        let mut whole = Buffers::None;
+        for part in join.parts.drain(..).chain([rest]) {
+            append(&mut whole, part);
+        }
+        parent.put_buffers(whole);
+        parent.slot_mut().status = join.status.take().unwrap_or(Ok(()));
+        self.free.push(key);
+        Some(parent)
+    }
+}
+
+/// Puts `next` behind `whole`, as one buffer where both were cut from one.
+fn append(whole: &mut Buffers, next: Buffers) {
+    *whole = match (std::mem::take(whole), next) {
+        (Buffers::None, next) => next,
+        (whole, Buffers::None) => whole,
+        (Buffers::One(whole), Buffers::One(next)) => match whole.join(next) {
+            Ok(joined) => Buffers::One(joined),
+            Err((whole, next)) => Buffers::Many(vec![whole, next]),
+        },
+        (mut whole, next) => {
+            whole.append(next);
+            whole
+        }
+    };
+}

@@ -1,0 +1,179 @@
+//! The top of the I/O stack without futures: requests go in, requests come out.
+//!
+//! For who has many requests in flight and its own bookkeeping: a target, a load generator. Belongs to
+//! the thread that opened it. A finished request may be submitted again. Dropping the pair detaches what
+//! is in flight: it goes on, and its buffers return to their pools when the device returns them.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use spindle_mem::Buffers;
+
+use crate::io::Top;
+use crate::queues::Pair;
+use crate::table::{Table, remember};
+use crate::{Device, Geometry, Io, IoId, LaneTable, OpenError, Operation, Status};
+
+/// Submits requests to a device and collects them when they are done. `!Send`.
+pub struct QueuePair {
+    table: Rc<Table>,
+    geometry: Geometry,
+    lane: u32,
+    key: u32,
+}
+
+impl QueuePair {
+    /// Opens a device on the Spindle thread that runs the caller.
+    ///
+    /// # Errors
+    /// [`NotOnThread`](OpenError::NotOnThread) elsewhere, and whatever the device says.
+    pub fn open(device: &Arc<dyn Device>) -> Result<QueuePair, OpenError> {
+        match LaneTable::current() {
+            Some(table) => table.queue_pair(device),
+            None => Err(OpenError::NotOnThread { device: device.name().to_owned() }),
+        }
+    }
+
+    /// The device's shape.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Makes a request of `count` blocks from block `start` on. Nothing happens before it is submitted.
+    pub fn request(
+        &mut self,
+        operation: Operation,
+        start: u64,
+        count: u64,
+        buffers: impl Into<Buffers>,
+    ) -> Io {
+        self.table.inner.borrow_mut().queues.make(Top::Lane, operation, start, count, buffers.into())
+    }
+
+    /// Submits a request made by this pair, or one that came back from it. It is under way at the latest
+    /// after the next [`reap`](Self::reap); a request outside the device comes back with an error.
+    #[inline]
+    pub fn submit(&mut self, mut io: Io) {
+        let status = io.check(&self.geometry);
+        let slot = io.slot_mut();
+        slot.top = Top::Queue(self.key);
+        slot.status = status;
+        let mut inner = self.table.inner.borrow_mut();
+        inner.queues.pairs[self.key as usize].outstanding += 1;
+        match status {
+            Ok(()) => inner.queues.send_down(self.lane, io),
+            Err(_) => inner.queues.finish(io),
+        }
+    }
+
+    /// Starts what was submitted, then hands each finished request to `each`, with how it ended.
+    /// Returns how many there were.
+    #[inline]
+    pub fn reap(&mut self, mut each: impl FnMut(Io, Status)) -> usize {
+        self.table.run();
+        let mut count = 0;
+        // Taken one by one: `each` may submit again, which must not be collected by this call for ever.
+        let mut left = self.table.inner.borrow().queues.pairs[self.key as usize].finished.len();
+        while left > 0 {
+            let finished = self.table.inner.borrow_mut().queues.pairs[self.key as usize].finished.pop_front();
+            let Some(io) = finished else { break };
+            let status = io.slot().status;
+            each(io, status);
+            left -= 1;
+            count += 1;
+        }
+        count
+    }
+
+    /// Like [`reap`](Self::reap), and submits each request again unless `each` keeps it. The tightest
+    /// loop there is: no borrow per request.
+    #[inline]
+    pub fn cycle(&mut self, mut each: impl FnMut(Io, Status) -> Option<Io>) -> usize {
+        self.table.run();
+        let mut inner = self.table.inner.borrow_mut();
+        let queues = &mut inner.queues;
+        let count = queues.pairs[self.key as usize].finished.len();
+        for _ in 0..count {
+            let Some(io) = queues.pairs[self.key as usize].finished.pop_front() else { break };
+            let status = io.slot().status;
+            let Some(mut io) = each(io, status) else { continue };
+            let checked = io.check(&self.geometry);
+            io.slot_mut().top = Top::Queue(self.key);
+            io.slot_mut().status = checked;
+            queues.pairs[self.key as usize].outstanding += 1;
+            match checked {
+                Ok(()) => queues.send_down(self.lane, io),
+                Err(_) => queues.finish(io),
+            }
+        }
+        count
+    }
+
+    /// Ends a request that came back; its buffers.
+    pub fn recycle(&mut self, io: Io) -> Buffers {
+        self.table.inner.borrow_mut().queues.recycle(io)
+    }
+
+    /// Asks that a request end early. It still comes back, aborted or not.
+    pub fn abort(&mut self, id: IoId) {
+        self.table.abort(self.lane, id);
+    }
+
+    /// Requests submitted and not yet reaped.
+    pub fn outstanding(&self) -> usize {
+        let inner = self.table.inner.borrow();
+        let pair = &inner.queues.pairs[self.key as usize];
+        pair.outstanding as usize + pair.finished.len()
+    }
+
+    /// Waits until there is something to reap; at once if nothing is under way.
+    pub async fn wait(&mut self) {
+        self.table.run();
+        poll_fn(|cx| {
+            let mut inner = self.table.inner.borrow_mut();
+            let pair = &mut inner.queues.pairs[self.key as usize];
+            if !pair.finished.is_empty() || pair.outstanding == 0 {
+                return Poll::Ready(());
+            }
+            remember(&mut pair.waker, cx);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for QueuePair {
+    fn drop(&mut self) {
+        // The table is never borrowed here: a lane has no pair of its own table.
+        if let Ok(mut inner) = self.table.inner.try_borrow_mut() {
+            let queues = &mut inner.queues;
+            let pair = &mut queues.pairs[self.key as usize];
+            pair.open = false;
+            pair.waker = None;
+            while let Some(io) = queues.pairs[self.key as usize].finished.pop_front() {
+                drop(queues.recycle(io));
+            }
+        }
+        self.table.release(self.lane);
+    }
+}
+
+impl LaneTable {
+    /// Opens a device on this table for use without futures.
+    ///
+    /// # Errors
+    /// Whatever the device says.
+    pub fn queue_pair(&self, device: &Arc<dyn Device>) -> Result<QueuePair, OpenError> {
+        let lane = self.0.open(device)?;
+        let pairs = &mut self.0.inner.borrow_mut().queues.pairs;
+        let free = pairs.iter().position(|pair| !pair.open && pair.outstanding == 0);
+        let key = free.unwrap_or_else(|| {
+            pairs.push(Pair::default());
+            pairs.len() - 1
+        });
+        pairs[key].open = true;
+        Ok(QueuePair { table: self.0.clone(), geometry: *device.geometry(), lane, key: key as u32 })
+    }
+}

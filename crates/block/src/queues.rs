@@ -1,0 +1,239 @@
+//! The two queues of a thread and the bookkeeping around them: everything of the lane table but the
+//! lanes themselves, so that a lane can be called with `&mut` while it fills these.
+//!
+//! Owned by the thread's lane table; lives and dies with it. Nothing here calls a lane.
+
+use std::collections::VecDeque;
+use std::rc::Weak;
+use std::sync::Arc;
+use std::task::Waker;
+
+use spindle_mem::Buffers;
+
+use crate::io::{Frame, Slot, Top};
+use crate::joins::Joins;
+use crate::table::{Notify, Table};
+use crate::{Device, Io, IoErrorKind, IoId, MAX_DEPTH, Operation};
+
+/// Stands for "no lane": a request that its maker has not submitted.
+pub(crate) const NOWHERE: u32 = u32::MAX;
+
+/// What the table knows of one lane.
+#[derive(Default)]
+pub(crate) struct LaneState {
+    /// `None` while the place is free.
+    pub(crate) device: Option<Arc<dyn Device>>,
+    /// Channels, queue pairs and lanes above that hold it open.
+    pub(crate) refs: u32,
+    /// Requests that entered the lane and have not left it, queued ones included.
+    pub(crate) in_flight: u32,
+    /// Layers from here down, itself included.
+    pub(crate) height: u8,
+    /// On the retry list.
+    pub(crate) retrying: bool,
+    /// Asked to be polled every turn.
+    pub(crate) always: bool,
+    /// Requests it was too full for, in order.
+    pub(crate) stalled: VecDeque<Io>,
+    /// Lanes it opened.
+    pub(crate) lowers: Vec<u32>,
+    /// Set while a notification waits.
+    pub(crate) notify: Notify,
+    /// Who waits for it to close.
+    pub(crate) closers: Vec<Waker>,
+}
+
+/// The future that waits for the request in the slot of the same index.
+#[derive(Default)]
+pub(crate) enum Waiter {
+    /// No future waits.
+    #[default]
+    Idle,
+    /// It waits, and may have left a waker.
+    Waiting(Option<Waker>),
+    /// The request is back.
+    Done(Io),
+    /// The future was dropped; the request goes on without it.
+    Detached,
+}
+
+/// What a queue pair has coming.
+#[derive(Default)]
+pub(crate) struct Pair {
+    pub(crate) open: bool,
+    pub(crate) outstanding: u32,
+    pub(crate) finished: VecDeque<Io>,
+    pub(crate) waker: Option<Waker>,
+}
+
+/// Queues, pools and counts of one thread.
+#[derive(Default)]
+pub(crate) struct Queues {
+    pub(crate) down: VecDeque<Io>,
+    pub(crate) up: VecDeque<Io>,
+    pub(crate) retry: VecDeque<u32>,
+    /// Lanes that became free to close.
+    pub(crate) idle: Vec<u32>,
+    pub(crate) lanes: Vec<LaneState>,
+    pub(crate) joins: Joins,
+    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) pairs: Vec<Pair>,
+    /// Wakers to use once no part of the table is borrowed.
+    pub(crate) wakes: Vec<Waker>,
+    pub(crate) aborted: u64,
+    pool: Vec<Box<Slot>>,
+    home: Weak<Table>,
+}
+
+impl Queues {
+    pub(crate) fn new(home: Weak<Table>) -> Queues {
+        Queues { home, ..Queues::default() }
+    }
+
+    /// True if nothing can move by itself.
+    pub(crate) fn is_still(&self) -> bool {
+        self.up.is_empty() && self.down.is_empty() && self.retry.is_empty()
+    }
+
+    /// Takes a request from the pool; its range is not checked here.
+    #[inline]
+    pub(crate) fn make(
+        &mut self,
+        top: Top,
+        operation: Operation,
+        start: u64,
+        count: u64,
+        buffers: Buffers,
+    ) -> Io {
+        let mut slot = match self.pool.pop() {
+            Some(slot) => slot,
+            None => self.grow(),
+        };
+        slot.operation = operation;
+        slot.fua = false;
+        slot.depth = 0;
+        slot.status = Ok(());
+        slot.at = NOWHERE;
+        slot.top = top;
+        slot.start = start;
+        slot.count = count;
+        slot.tag = 0;
+        slot.buffers = buffers;
+        Io::from_slot(slot)
+    }
+
+    #[cold]
+    fn grow(&mut self) -> Box<Slot> {
+        let index = u32::try_from(self.waiters.len()).expect("fewer than 2^32 requests fit in memory");
+        self.waiters.push(Waiter::Idle);
+        Box::new(Slot {
+            operation: Operation::Read,
+            fua: false,
+            depth: 0,
+            status: Ok(()),
+            at: NOWHERE,
+            top: Top::Lane,
+            start: 0,
+            count: 0,
+            tag: 0,
+            id: IoId { index, generation: 0 },
+            buffers: Buffers::None,
+            home: self.home.clone(),
+            frames: [Frame::default(); MAX_DEPTH],
+        })
+    }
+
+    /// Returns a request that nobody waits for to the pool, and its buffers to the caller.
+    #[inline]
+    pub(crate) fn recycle(&mut self, io: Io) -> Buffers {
+        let mut slot = io.into_slot();
+        slot.id.generation = slot.id.generation.wrapping_add(1);
+        let buffers = std::mem::take(&mut slot.buffers);
+        self.pool.push(slot);
+        buffers
+    }
+
+    /// Queues a request for `lane`, which counts it from now on.
+    #[inline]
+    pub(crate) fn send_down(&mut self, lane: u32, mut io: Io) {
+        io.slot_mut().at = lane;
+        match self.lanes.get_mut(lane as usize) {
+            Some(state) => state.in_flight += 1,
+            None => io.slot_mut().at = NOWHERE,
+        }
+        self.down.push_back(io);
+    }
+
+    /// Queues a request for the layer above; the lane that answered for it has let go of it.
+    #[inline]
+    pub(crate) fn send_up(&mut self, io: Io) {
+        self.leave(io.slot().at);
+        self.up.push_back(io);
+    }
+
+    /// One request has left `lane`: others may fit in, or it may close.
+    #[inline]
+    pub(crate) fn leave(&mut self, lane: u32) {
+        let Some(state) = self.lanes.get_mut(lane as usize) else { return };
+        state.in_flight -= 1;
+        if !state.stalled.is_empty() && !state.retrying {
+            state.retrying = true;
+            self.retry.push_back(lane);
+        }
+        if state.in_flight == 0 && state.refs == 0 {
+            self.idle.push(lane);
+        }
+    }
+
+    /// A request was dropped: it goes up as aborted.
+    pub(crate) fn abort_fallen(&mut self, mut slot: Box<Slot>) {
+        // A request that its maker let go before submitting it, or after it was finished, has no hearer.
+        let unheard = slot.at == NOWHERE && slot.top == Top::Lane;
+        slot.status = Err(IoErrorKind::Aborted);
+        let io = Io::from_slot(slot);
+        if unheard {
+            drop(self.recycle(io));
+        } else {
+            self.aborted += 1;
+            self.send_up(io);
+        }
+    }
+
+    /// A request that no layer waits for any more reaches who made it.
+    #[inline]
+    pub(crate) fn finish(&mut self, mut io: Io) {
+        match io.slot().top {
+            Top::Future => {
+                let place = &mut self.waiters[io.slot().id.index as usize];
+                match std::mem::take(place) {
+                    Waiter::Waiting(waker) => {
+                        *place = Waiter::Done(io);
+                        self.wakes.extend(waker);
+                    }
+                    _ => drop(self.recycle(io)),
+                }
+            }
+            Top::Queue(key) => {
+                let slot = io.slot_mut();
+                slot.at = NOWHERE;
+                slot.top = Top::Lane;
+                let pair = &mut self.pairs[key as usize];
+                pair.outstanding -= 1;
+                if pair.open {
+                    pair.finished.push_back(io);
+                    self.wakes.extend(pair.waker.take());
+                } else {
+                    drop(self.recycle(io));
+                }
+            }
+            Top::Join { key, part } => {
+                let status = io.slot().status;
+                let buffers = self.recycle(io);
+                if let Some(parent) = self.joins.child_done(key, part, status, buffers) {
+                    self.send_up(parent);
+                }
+            }
+            Top::Lane => drop(self.recycle(io)),
+        }
+    }
+}

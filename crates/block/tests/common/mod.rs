@@ -1,0 +1,166 @@
+//! What the tests share: a device whose completions the test makes by hand, and one-shot polling.
+
+#![allow(dead_code)]
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::ThreadId;
+
+use spindle_block::{Busy, Cx, Device, Geometry, Io, Lane, LaneCx, Notifier, OpenError, Status, Submit};
+
+/// A writable device of 512-byte blocks.
+pub fn geometry(blocks: u64) -> Geometry {
+    Geometry::new(512, blocks).unwrap()
+}
+
+/// Polls once; the output if it is there.
+pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
+    poll_with(future, Waker::noop())
+}
+
+/// Polls once with a waker.
+pub fn poll_with<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Option<F::Output> {
+    match future.poll(&mut Context::from_waker(waker)) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// The output of a future that must be ready at once.
+pub fn block_on_ready<F: Future>(future: F) -> F::Output {
+    poll_once(Box::pin(future).as_mut()).expect("ready at the first poll")
+}
+
+thread_local! {
+    static WAKERS: RefCell<Vec<Rc<dyn Fn()>>> = const { RefCell::new(Vec::new()) };
+}
+
+struct LocalWaker(ThreadId, usize);
+
+impl Wake for LocalWaker {
+    fn wake(self: Arc<Self>) {
+        assert_eq!(self.0, std::thread::current().id());
+        let f = WAKERS.with(|all| all.borrow()[self.1].clone());
+        f();
+    }
+}
+
+/// A waker that calls `f` on this OS thread.
+pub fn local_waker(f: impl Fn() + 'static) -> Waker {
+    let index = WAKERS.with(|all| {
+        all.borrow_mut().push(Rc::new(f));
+        all.borrow().len() - 1
+    });
+    Waker::from(Arc::new(LocalWaker(std::thread::current().id(), index)))
+}
+
+thread_local! {
+    static HANDS: RefCell<Vec<Rc<Hand>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A device that holds at most `room` requests until the test completes them. For one OS thread.
+pub struct HandDevice {
+    geometry: Geometry,
+    key: usize,
+}
+
+/// The test's grip on a [`HandDevice`].
+pub struct Hand {
+    room: usize,
+    held: RefCell<Vec<Io>>,
+    orders: RefCell<Vec<(u64, Status, Option<u8>)>>,
+    notifier: RefCell<Option<Notifier>>,
+    polls: Cell<usize>,
+}
+
+impl HandDevice {
+    pub fn new(geometry: Geometry, room: usize) -> (Arc<dyn Device>, Rc<Hand>) {
+        let hand = Rc::new(Hand {
+            room,
+            held: RefCell::default(),
+            orders: RefCell::default(),
+            notifier: RefCell::default(),
+            polls: Cell::default(),
+        });
+        let key = HANDS.with(|hands| {
+            hands.borrow_mut().push(hand.clone());
+            hands.borrow().len() - 1
+        });
+        (Arc::new(HandDevice { geometry, key }), hand)
+    }
+}
+
+impl Device for HandDevice {
+    fn name(&self) -> &str {
+        "hand"
+    }
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        let hand = HANDS.with(|hands| hands.borrow()[self.key].clone());
+        *hand.notifier.borrow_mut() = Some(cx.notifier());
+        Ok(Box::new(HandLane(hand)))
+    }
+}
+
+struct HandLane(Rc<Hand>);
+
+impl Lane for HandLane {
+    fn submit(&mut self, io: Io, _cx: &mut Cx<'_>) -> Submit {
+        let mut held = self.0.held.borrow_mut();
+        if held.len() == self.0.room {
+            return Submit::Full(io);
+        }
+        held.push(io);
+        Submit::Taken
+    }
+    fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
+        self.0.polls.set(self.0.polls.get() + 1);
+        for (start, status, fill) in self.0.orders.take() {
+            let mut held = self.0.held.borrow_mut();
+            let at = held.iter().position(|io| io.start() == start).expect("the request is held");
+            let mut io = held.remove(at);
+            if let Some(byte) = fill {
+                io.buffers_mut().iter_mut().for_each(|part| part.fill(byte));
+            }
+            cx.done(io, status);
+        }
+        Busy::Yes
+    }
+}
+
+impl Hand {
+    /// Starts of the requests held, in the order they came.
+    pub fn held(&self) -> Vec<u64> {
+        self.held.borrow().iter().map(Io::start).collect()
+    }
+    /// Bytes in the buffers of the requests held.
+    pub fn buffer_bytes(&self) -> usize {
+        self.held.borrow().iter().map(|io| io.buffers().len()).sum()
+    }
+    /// Completes the first held request that starts at `start`.
+    pub fn complete(&self, start: u64, status: Status) {
+        self.orders.borrow_mut().push((start, status, None));
+        self.notify();
+    }
+    /// The same, with its buffers filled.
+    pub fn complete_with(&self, start: u64, status: Status, fill: u8) {
+        self.orders.borrow_mut().push((start, status, Some(fill)));
+        self.notify();
+    }
+    /// Drops what is held.
+    pub fn drop_all(&self) {
+        drop(self.held.take());
+    }
+    pub fn notify(&self) {
+        self.notifier.borrow().as_ref().expect("the lane is open").notify();
+    }
+    pub fn polls(&self) -> usize {
+        self.polls.get()
+    }
+}
