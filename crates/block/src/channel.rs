@@ -269,14 +269,8 @@ fn settle(place: &mut Waiter, cx: &Context<'_>) -> Option<Io> {
 
 impl Drop for Request<'_> {
     fn drop(&mut self) {
-        if let State::Waiting(id) = self.state
-            && let Ok(mut inner) = self.channel.table.inner.try_borrow_mut()
-        {
-            let place = &mut inner.queues.waiters[id.index as usize];
-            match std::mem::take(place) {
-                Waiter::Done(io) => drop(inner.queues.recycle(io)),
-                _ => *place = Waiter::Detached,
-            }
+        if let State::Waiting(id) = self.state {
+            self.channel.table.detach(id);
         }
     }
 }

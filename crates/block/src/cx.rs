@@ -120,6 +120,16 @@ impl Cx<'_> {
         }
     }
 
+    /// Has this lane polled in a later turn of its thread.
+    pub fn poll_soon(&mut self) {
+        if let Some(state) = self.queues.lanes.get_mut(self.this as usize)
+            && !state.soon
+        {
+            state.soon = true;
+            self.queues.soon.push_back(self.this);
+        }
+    }
+
     /// Asks a lane below to end a request early.
     pub fn abort(&mut self, lower: LaneId, id: IoId) {
         self.aborts.push((lower.index, id));

@@ -13,6 +13,24 @@ pub enum GeometryError {
     /// The block size is not one of 512, 1024, ... 65536.
     #[error("block size {0} is not a power of two from 512 to 65536; 512 and 4096 are the usual ones")]
     BlockSize(u32),
+    /// The device cannot be reached in blocks this small.
+    #[error("blocks of {wanted} bytes are smaller than the device's own, {needed}; ask for {needed} or more")]
+    BlockTooSmall {
+        /// Bytes asked for.
+        wanted: u32,
+        /// The least that works.
+        needed: u32,
+    },
+    /// A part that its device does not have.
+    #[error("{blocks} blocks from block {from} on reach beyond the device, which has {of}")]
+    Beyond {
+        /// First block asked for.
+        from: u64,
+        /// Blocks asked for.
+        blocks: u64,
+        /// Blocks there are.
+        of: u64,
+    },
     /// A device without blocks.
     #[error("a block device needs at least one block")]
     Empty,

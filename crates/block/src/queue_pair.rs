@@ -146,17 +146,7 @@ impl QueuePair {
 
 impl Drop for QueuePair {
     fn drop(&mut self) {
-        // The table is never borrowed here: a lane has no pair of its own table.
-        if let Ok(mut inner) = self.table.inner.try_borrow_mut() {
-            let queues = &mut inner.queues;
-            let pair = &mut queues.pairs[self.key as usize];
-            pair.open = false;
-            pair.waker = None;
-            while let Some(io) = queues.pairs[self.key as usize].finished.pop_front() {
-                drop(queues.recycle(io));
-            }
-        }
-        self.table.release(self.lane);
+        self.table.close_pair(self.key, self.lane);
     }
 }
 

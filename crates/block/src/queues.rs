@@ -33,6 +33,8 @@ pub(crate) struct LaneState {
     pub(crate) retrying: bool,
     /// Asked to be polled every turn.
     pub(crate) always: bool,
+    /// On the list of lanes to poll in the next turn.
+    pub(crate) soon: bool,
     /// Requests it was too full for, in order.
     pub(crate) stalled: VecDeque<Io>,
     /// Lanes it opened.
@@ -74,12 +76,14 @@ pub(crate) struct Queues {
     pub(crate) retry: VecDeque<u32>,
     /// Lanes that became free to close.
     pub(crate) idle: Vec<u32>,
+    /// Lanes to poll in the next turn.
+    pub(crate) soon: VecDeque<u32>,
     pub(crate) lanes: Vec<LaneState>,
     pub(crate) joins: Joins,
     pub(crate) waiters: Vec<Waiter>,
     pub(crate) pairs: Vec<Pair>,
     /// Wakers to use once no part of the table is borrowed.
-    pub(crate) wakes: Vec<Waker>,
+    pub(crate) wakes: VecDeque<Waker>,
     pub(crate) aborted: u64,
     pool: Vec<Box<Slot>>,
     home: Weak<Table>,
@@ -196,6 +200,25 @@ impl Queues {
         } else {
             self.aborted += 1;
             self.send_up(io);
+        }
+    }
+
+    /// The future that waits for a request is gone.
+    pub(crate) fn detach(&mut self, id: IoId) {
+        let place = &mut self.waiters[id.index as usize];
+        match std::mem::take(place) {
+            Waiter::Done(io) => drop(self.recycle(io)),
+            _ => *place = Waiter::Detached,
+        }
+    }
+
+    /// A queue pair is gone: what is back is recycled, what is not will be.
+    pub(crate) fn close_pair(&mut self, key: u32) {
+        let pair = &mut self.pairs[key as usize];
+        pair.open = false;
+        pair.waker = None;
+        while let Some(io) = self.pairs[key as usize].finished.pop_front() {
+            drop(self.recycle(io));
         }
     }
 

@@ -139,6 +139,8 @@ impl LaneCx<'_> {
 struct LateLists {
     fallen: VecDeque<Box<Slot>>,
     ready: VecDeque<(u32, Notify)>,
+    detached: VecDeque<IoId>,
+    pairs: VecDeque<u32>,
     retained: VecDeque<u32>,
     released: VecDeque<u32>,
 }
@@ -153,6 +155,10 @@ impl Late {
     fn add(&self, f: impl FnOnce(&mut LateLists)) {
         self.any.set(true);
         f(&mut self.lists.borrow_mut());
+    }
+
+    fn take<T>(&self, list: impl FnOnce(&mut LateLists) -> &mut VecDeque<T>) -> Option<T> {
+        list(&mut self.lists.borrow_mut()).pop_front()
     }
 }
 
@@ -189,6 +195,20 @@ impl Table {
         self.run();
     }
 
+    /// The future that waited for a request is gone.
+    pub(crate) fn detach(&self, id: IoId) {
+        match self.inner.try_borrow_mut() {
+            Ok(mut inner) => inner.queues.detach(id),
+            Err(_) => self.late.add(|late| late.detached.push_back(id)),
+        }
+    }
+
+    /// A queue pair on `lane` is gone.
+    pub(crate) fn close_pair(&self, key: u32, lane: u32) {
+        self.late.add(|late| late.pairs.push_back(key));
+        self.release(lane);
+    }
+
     /// Asks that a request end early. `top` is where it was submitted. It still completes, aborted or
     /// not.
     pub(crate) fn abort(&self, top: u32, id: IoId) {
@@ -216,29 +236,28 @@ impl Table {
     /// Runs the table if it does not run yet; leaves what exceeds the budget to the thread's next turn.
     pub(crate) fn run(&self) {
         if let Ok(mut inner) = self.inner.try_borrow_mut() {
-            let more = inner.turn(&self.late);
+            let more = self.turn(&mut inner);
             drop(inner);
-            if more {
-                self.service.wake();
-            }
-            self.wake();
+            self.after(more);
         }
     }
 
     /// The same for the owner of the turn: says whether there is more to do.
     pub(crate) fn step(&self) -> Busy {
         let Ok(mut inner) = self.inner.try_borrow_mut() else { return Busy::No };
-        let polled = inner.poll_always();
+        let polled = inner.poll_waiting();
         let more = inner.turn(&self.late);
         drop(inner);
         self.wake();
-        if more || polled { Busy::Yes } else { Busy::No }
+        let soon = self.inner.borrow().queues.soon.is_empty();
+        if more || polled || !soon { Busy::Yes } else { Busy::No }
     }
 
     /// Runs the table's loop on an already borrowed table; a caller then drops the borrow and calls
     /// [`after`](Self::after).
     pub(crate) fn turn(&self, inner: &mut Inner) -> bool {
-        inner.turn(&self.late)
+        let more = inner.turn(&self.late);
+        more || !inner.queues.soon.is_empty()
     }
 
     /// Uses the wakers of finished requests, and arranges for what the budget left over.
@@ -253,7 +272,7 @@ impl Table {
         // One at a time: a waker may do anything, even come back here.
         loop {
             let Ok(mut inner) = self.inner.try_borrow_mut() else { return };
-            let Some(waker) = inner.queues.wakes.pop() else { return };
+            let Some(waker) = inner.queues.wakes.pop_front() else { return };
             drop(inner);
             waker.wake();
         }
@@ -379,8 +398,17 @@ impl Inner {
     }
 
     /// Polls the lanes that asked for it; true if there are any.
-    fn poll_always(&mut self) -> bool {
+    fn poll_waiting(&mut self) -> bool {
         let mut any = false;
+        // Those that ask again are not polled twice in one turn.
+        for _ in 0..self.queues.soon.len() {
+            let Some(index) = self.queues.soon.pop_front() else { break };
+            if let Some(state) = self.queues.lanes.get_mut(index as usize) {
+                state.soon = false;
+                any = true;
+                self.poll(index);
+            }
+        }
         for index in 0..self.queues.lanes.len() {
             if self.queues.lanes[index].always {
                 any = true;
@@ -393,30 +421,27 @@ impl Inner {
     /// Sees to what arrived while the table ran or was not running.
     fn take_late(&mut self, late: &Late) {
         // Popped one by one: a lane called here may add more, and the lists keep their room.
-        loop {
-            let fallen = late.lists.borrow_mut().fallen.pop_front();
-            let Some(slot) = fallen else { break };
+        while let Some(slot) = late.take(|lists| &mut lists.fallen) {
             self.queues.abort_fallen(slot);
         }
-        loop {
-            let ready = late.lists.borrow_mut().ready.pop_front();
-            let Some((lane, waiting)) = ready else { break };
+        while let Some(id) = late.take(|lists| &mut lists.detached) {
+            self.queues.detach(id);
+        }
+        while let Some(key) = late.take(|lists| &mut lists.pairs) {
+            self.queues.close_pair(key);
+        }
+        while let Some((lane, waiting)) = late.take(|lists| &mut lists.ready) {
             // A place may have been given to another lane since; its notification is another cell.
-            let current =
-                self.queues.lanes.get(lane as usize).is_some_and(|s| Rc::ptr_eq(&s.notify, &waiting));
+            let current = self.queues.lanes.get(lane as usize).is_some_and(|s| Rc::ptr_eq(&s.notify, &waiting));
             waiting.set(false);
             if current {
                 self.poll(lane);
             }
         }
-        loop {
-            let retained = late.lists.borrow_mut().retained.pop_front();
-            let Some(lane) = retained else { break };
+        while let Some(lane) = late.take(|lists| &mut lists.retained) {
             self.queues.lanes[lane as usize].refs += 1;
         }
-        loop {
-            let released = late.lists.borrow_mut().released.pop_front();
-            let Some(lane) = released else { break };
+        while let Some(lane) = late.take(|lists| &mut lists.released) {
             self.queues.lanes[lane as usize].refs -= 1;
             self.close_if_idle(lane);
         }

@@ -1,0 +1,137 @@
+//! A layer that makes requests fail on demand, for tests of what lies above it.
+//!
+//! The [`Faulty`] device is shared by all threads, and so is its plan: the n-th request of the chosen
+//! operation, counted over all threads, fails, and those behind it if asked. Without a plan it passes
+//! everything on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::{Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError, Operation, Status, Submit};
+
+/// What happens to a request that the plan hits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Effect {
+    /// It fails with EIO and does not reach the device.
+    Fail,
+    /// The device does it, and it fails with EIO all the same.
+    FailAfter,
+    /// The layer lets go of it: it comes back as aborted.
+    Drop,
+    /// It fails for want of space and does not reach the device.
+    NoSpace,
+}
+
+/// The device.
+pub struct Faulty {
+    name: String,
+    below: Arc<dyn Device>,
+    plan: Plan,
+}
+
+/// Numbers only, so that looking at them takes no lock: a plan that changes while requests run hits some
+/// of them.
+#[derive(Default)]
+struct Plan {
+    /// Requests of the chosen kind seen since the plan was made.
+    seen: AtomicU64,
+    /// The first to hit, counted from 1; 0 is none.
+    first: AtomicU64,
+    times: AtomicU64,
+    operations: AtomicU8,
+    effect: AtomicU8,
+}
+
+const EFFECTS: [Effect; 4] = [Effect::Fail, Effect::FailAfter, Effect::Drop, Effect::NoSpace];
+
+impl Faulty {
+    /// A layer over `below`, without a plan.
+    pub fn new(name: impl Into<String>, below: Arc<dyn Device>) -> Arc<Faulty> {
+        Arc::new(Faulty { name: name.into(), below, plan: Plan::default() })
+    }
+
+    /// From now on the `nth` request (1 is the next) whose operation is among `operations` has `effect`,
+    /// and so have those that follow it, `times` in all. Replaces the plan before it.
+    pub fn inject(&self, operations: &[Operation], nth: u64, times: u64, effect: Effect) {
+        let plan = &self.plan;
+        plan.first.store(0, Ordering::Relaxed);
+        plan.seen.store(0, Ordering::Relaxed);
+        plan.times.store(times, Ordering::Relaxed);
+        plan.operations.store(operations.iter().fold(0, |set, &one| set | bit(one)), Ordering::Relaxed);
+        let effect = EFFECTS.iter().position(|&one| one == effect).unwrap_or(0);
+        plan.effect.store(effect as u8, Ordering::Relaxed);
+        plan.first.store(nth, Ordering::Relaxed);
+    }
+
+    /// Forgets the plan.
+    pub fn clear(&self) {
+        self.plan.first.store(0, Ordering::Relaxed);
+    }
+
+    /// Requests of the chosen kind seen since the plan was made.
+    pub fn seen(&self) -> u64 {
+        self.plan.seen.load(Ordering::Relaxed)
+    }
+}
+
+impl Plan {
+    fn hit(&self, operation: Operation) -> Option<Effect> {
+        let first = self.first.load(Ordering::Relaxed);
+        if first == 0 || self.operations.load(Ordering::Relaxed) & bit(operation) == 0 {
+            return None;
+        }
+        let number = self.seen.fetch_add(1, Ordering::Relaxed) + 1;
+        let last = first.saturating_add(self.times.load(Ordering::Relaxed));
+        let effect = usize::from(self.effect.load(Ordering::Relaxed));
+        if (first..last).contains(&number) { EFFECTS.get(effect).copied() } else { None }
+    }
+}
+
+fn bit(operation: Operation) -> u8 {
+    1 << operation as u8
+}
+
+impl Device for Faulty {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.below.geometry()
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        let below = cx.open(&self.below)?;
+        Ok(Box::new(FaultyLane { below, device: self }))
+    }
+}
+
+struct FaultyLane {
+    below: LaneId,
+    device: Arc<Faulty>,
+}
+
+/// An input or output error, as the system numbers it.
+const EIO: IoErrorKind = IoErrorKind::Device { errno: 5 };
+
+impl Lane for FaultyLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        match self.device.plan.hit(io.operation()) {
+            None => cx.forward(self.below, io, [0, 0]),
+            Some(Effect::FailAfter) => cx.forward(self.below, io, [1, 0]),
+            Some(Effect::Fail) => cx.done(io, Err(EIO)),
+            Some(Effect::NoSpace) => cx.done(io, Err(IoErrorKind::NoSpace)),
+            Some(Effect::Drop) => drop(io),
+        }
+        Submit::Taken
+    }
+
+    fn complete(&mut self, io: Io, [fail, _]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
+        cx.done(io, if fail == 1 { Err(EIO) } else { status });
+    }
+
+    fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
+        cx.abort(self.below, id);
+    }
+}

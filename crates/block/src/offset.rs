@@ -1,0 +1,82 @@
+//! A part of another device: some blocks of it, numbered from zero. What a partition is.
+
+use std::sync::Arc;
+
+use crate::{Cx, Device, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Status, Submit};
+
+/// The blocks of a device from some block on. Shared by all threads, without state of its own.
+pub struct Offset {
+    name: String,
+    below: Arc<dyn Device>,
+    from: u64,
+    geometry: Geometry,
+}
+
+impl Offset {
+    /// `blocks` blocks of `below` from block `from` on.
+    ///
+    /// # Errors
+    /// [`Geometry`](OpenError::Geometry) if that is no block or reaches beyond the device.
+    pub fn new(
+        name: impl Into<String>,
+        below: Arc<dyn Device>,
+        from: u64,
+        blocks: u64,
+    ) -> Result<Arc<Offset>, OpenError> {
+        let name = name.into();
+        let whole = *below.geometry();
+        let part = if whole.contains(from, blocks) {
+            whole.with_blocks(blocks)
+        } else {
+            Err(GeometryError::Beyond { from, blocks, of: whole.blocks() })
+        };
+        match part {
+            Ok(geometry) => Ok(Arc::new(Offset { name, below, from, geometry })),
+            Err(source) => Err(OpenError::Geometry { device: name, source }),
+        }
+    }
+}
+
+impl Device for Offset {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(OffsetLane { below: cx.open(&self.below)?, from: self.from, geometry: self.geometry }))
+    }
+}
+
+struct OffsetLane {
+    below: LaneId,
+    from: u64,
+    geometry: Geometry,
+}
+
+impl Lane for OffsetLane {
+    fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
+        let start = io.start();
+        // Checked again: beyond this part lies somebody else's data.
+        match io.check(&self.geometry) {
+            Ok(()) => {
+                io.set_start(start + self.from);
+                cx.forward(self.below, io, [start, 0]);
+            }
+            Err(kind) => cx.done(io, Err(kind)),
+        }
+        Submit::Taken
+    }
+
+    fn complete(&mut self, mut io: Io, [start, _]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
+        io.set_start(start);
+        cx.done(io, status);
+    }
+
+    fn abort(&mut self, id: crate::IoId, cx: &mut Cx<'_>) {
+        cx.abort(self.below, id);
+    }
+}
