@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p spindle-block --example lane_cost`
 
+#![allow(clippy::unwrap_used, reason = "a measuring program may stop at the first surprise")]
+
 use std::future::Future;
 use std::hint::black_box;
 use std::pin::pin;

@@ -85,6 +85,7 @@ pub(crate) struct Queues {
     /// Wakers to use once no part of the table is borrowed.
     pub(crate) wakes: VecDeque<Waker>,
     pub(crate) aborted: u64,
+    #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
     pool: Vec<Box<Slot>>,
     home: Weak<Table>,
 }

@@ -1,6 +1,8 @@
 //! What the tests share: a device whose completions the test makes by hand, and one-shot polling.
 
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses its part")]
+
+pub mod model;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 
-use spindle_block::{Busy, Cx, Device, Geometry, Io, Lane, LaneCx, Notifier, OpenError, Status, Submit};
+use spindle_block::{Busy, Cx, Device, Geometry, Io, Lane, LaneCx, LaneTable, Notifier, OpenError, Status, Submit};
 
 /// A writable device of 512-byte blocks.
 pub fn geometry(blocks: u64) -> Geometry {
@@ -163,4 +165,16 @@ impl Hand {
     pub fn polls(&self) -> usize {
         self.polls.get()
     }
+}
+
+/// Runs a future on a hand-stepped table.
+pub fn run_on<T>(table: &LaneTable, future: impl Future<Output = T>) -> T {
+    let mut future = Box::pin(future);
+    for _ in 0..10_000_000 {
+        if let Some(output) = poll_once(future.as_mut()) {
+            return output;
+        }
+        table.step();
+    }
+    panic!("the future waits for something that no step brings");
 }

@@ -1,0 +1,149 @@
+//! Law: once warm, a request allocates nothing, whatever the depth, with and without futures.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use common::geometry;
+use spindle_block::{Channel, Device, LaneTable, Malloc, Null, Offset, Operation, QueuePair, Transfer};
+use spindle_mem::{Buffers, IoBuf};
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts what each OS thread asks for.
+struct Counting;
+
+fn count() {
+    // Gone while the OS thread ends; nobody counts then.
+    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(at, layout) }
+    }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `realloc`'s contract.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations_in(f: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    f();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+/// The devices a warm path is held against, a remapping layer among them.
+fn devices() -> Vec<Arc<dyn Device>> {
+    let malloc = Malloc::new("Malloc0", 512, 1024).unwrap();
+    vec![
+        Null::new("null", geometry(1024)),
+        malloc.clone(),
+        Offset::new("part", malloc, 8, 512).unwrap(),
+    ]
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations_in(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}
+
+#[test]
+fn a_warm_queue_pair_allocates_nothing_at_any_depth() {
+    fn rounds(pair: &mut QueuePair, rounds: usize, mut at: u64) {
+        for _ in 0..rounds {
+            pair.cycle(|mut io, status| {
+                status.unwrap();
+                at = (at + 7) % 500;
+                io.set_start(at);
+                Some(io)
+            });
+        }
+    }
+    for device in devices() {
+        for depth in [1, 32, 128] {
+            let table = LaneTable::default();
+            let mut pair = table.queue_pair(&device).unwrap();
+            for n in 0..depth {
+                let operation = if n % 2 == 0 { Operation::Read } else { Operation::Write };
+                let io = pair.request(operation, n, 1, IoBuf::zeroed(512));
+                pair.submit(io);
+            }
+            rounds(&mut pair, 3, 0);
+            let n = allocations_in(|| rounds(&mut pair, 200, 1));
+            assert_eq!(n, 0, "{} at depth {depth}", device.name());
+        }
+    }
+}
+
+/// Keeps `slots.len()` transfers in flight and renews each that ended.
+fn channel_rounds<'a>(channel: &'a Channel, slots: &mut [Pin<&mut Option<Transfer<'a>>>], rounds: u64) {
+    let cx = &mut Context::from_waker(Waker::noop());
+    for round in 0..rounds {
+        for slot in slots.iter_mut() {
+            let Some(transfer) = slot.as_mut().as_pin_mut() else { unreachable!("always one in flight") };
+            let std::task::Poll::Ready((result, buffers)) = transfer.poll(cx) else { continue };
+            result.unwrap();
+            slot.set(Some(channel.write((round % 500) * 512, buffers)));
+        }
+    }
+}
+
+#[test]
+fn a_warm_channel_allocates_nothing_at_any_depth() {
+    for device in devices() {
+        for depth in [1, 32, 128] {
+            let table = LaneTable::default();
+            let channel = table.channel(device.clone()).unwrap();
+            let mut transfers: Vec<Option<Transfer<'_>>> =
+                (0..depth).map(|n| Some(channel.read(n * 512, IoBuf::zeroed(512)))).collect();
+            let mut slots: Vec<_> = transfers.iter_mut().map(Pin::new).collect();
+            channel_rounds(&channel, &mut slots, 3);
+            let n = allocations_in(|| channel_rounds(&channel, &mut slots, 200));
+            assert_eq!(n, 0, "{} at depth {depth}", device.name());
+        }
+    }
+}
+
+#[test]
+fn requests_that_wait_on_a_slow_device_allocate_nothing_either() {
+    use spindle_block::SimDisk;
+    use spindle_engine::sim::{Disk, DiskOptions};
+    // Reads only: what the simulated disk itself allocates for writes is no part of the path.
+    let device = SimDisk::new("sim", Disk::new(DiskOptions::new(1024 * 512)), 1).unwrap();
+    let table = LaneTable::default();
+    let channel = table.channel(device).unwrap();
+    let mut spare = Some(Buffers::from(IoBuf::zeroed(512)));
+    let mut round = || {
+        let mut read = pin!(channel.read(512, spare.take().unwrap()));
+        loop {
+            if let Some((result, buffers)) = common::poll_once(read.as_mut()) {
+                result.unwrap();
+                spare = Some(buffers);
+                return;
+            }
+            table.step();
+        }
+    };
+    (0..10).for_each(|_| round());
+    assert_eq!(allocations_in(|| (0..100).for_each(|_| round())), 0);
+}
