@@ -1,1 +1,22 @@
-//! Buffers for I/O: uniquely owned, pooled, shared.
+//! Memory for I/O: uniquely owned buffers, the pools they return to, and memory shared with others.
+//!
+//! An [`IoBuf`] has one owner and may be sent anywhere; a device takes it by value, so nobody can touch
+//! it while the device does. [`SharedMem`] is the opposite: memory that several cores, or a guest, touch
+//! at once; it never becomes a slice and is reached by copies only.
+//!
+//! `unsafe` lives in `segment` (the allocation and its count), `io_buf` (the slices) and `shared` (the
+//! map and the copy routine).
+
+mod buffers;
+mod io_buf;
+mod pool;
+mod segment;
+mod shared;
+
+pub use buffers::Buffers;
+pub use io_buf::IoBuf;
+pub use pool::{OutOfBuffers, Pool};
+pub use shared::SharedMem;
+
+/// Every buffer begins at a multiple of this, as direct file I/O asks: one page.
+pub const ALIGNMENT: usize = 4096;

@@ -1,0 +1,121 @@
+//! A uniquely owned buffer, or a part of one.
+//!
+//! Owned by whoever holds the value, on any thread: a future, a request on its way through the lanes, an
+//! operation in the engine. Dropping the last part gives the memory back to its pool. Splitting, joining
+//! and dropping allocate nothing.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::slice;
+
+use crate::segment::Segment;
+
+/// A uniquely owned run of bytes. The unsplit buffer begins at a multiple of
+/// [`ALIGNMENT`](crate::ALIGNMENT).
+pub struct IoBuf {
+    start: NonNull<u8>,
+    len: usize,
+    segment: Segment,
+}
+
+// SAFETY: the bytes from `start` on belong to this value alone (parts of one segment never overlap),
+// and Segment is Send. Checked under ThreadSanitizer by `tests/sanitized.rs`.
+unsafe impl Send for IoBuf {}
+// SAFETY: `&IoBuf` gives `&[u8]` and nothing else.
+unsafe impl Sync for IoBuf {}
+
+impl IoBuf {
+    /// Allocates `len` zero bytes outside of any pool.
+    pub fn zeroed(len: usize) -> IoBuf {
+        IoBuf::whole(Segment::allocate(len), len)
+    }
+
+    /// Allocates outside of any pool and copies `bytes` in.
+    pub fn copy_from(bytes: &[u8]) -> IoBuf {
+        let mut buffer = IoBuf::zeroed(bytes.len());
+        buffer.copy_from_slice(bytes);
+        buffer
+    }
+
+    /// The first `len` bytes of a segment, which the caller owns whole.
+    pub(crate) fn whole(segment: Segment, len: usize) -> IoBuf {
+        assert!(len <= segment.capacity(), "{len} bytes of a segment of {}", segment.capacity());
+        IoBuf { start: segment.base(), len, segment }
+    }
+
+    /// Keeps the bytes before `at` and returns those from `at` on.
+    ///
+    /// # Panics
+    /// If `at` is beyond the end, as slices do.
+    pub fn split_off(&mut self, at: usize) -> IoBuf {
+        assert!(at <= self.len, "split at {at} of {} bytes", self.len);
+        // SAFETY: `at` is within the part, or at its end.
+        let start = unsafe { self.start.add(at) };
+        let rest = IoBuf { start, len: self.len - at, segment: self.segment.share() };
+        self.len = at;
+        rest
+    }
+
+    /// Returns the bytes before `at` and keeps those from `at` on.
+    ///
+    /// # Panics
+    /// If `at` is beyond the end, as slices do.
+    pub fn split_to(&mut self, at: usize) -> IoBuf {
+        let rest = self.split_off(at);
+        std::mem::replace(self, rest)
+    }
+
+    /// Puts `next` behind `self` again, if it follows directly in the same allocation.
+    ///
+    /// # Errors
+    /// Both parts come back unchanged when they do not touch.
+    pub fn join(mut self, next: IoBuf) -> Result<IoBuf, (IoBuf, IoBuf)> {
+        // SAFETY: one past the end of the part is still within, or at the end of, its allocation.
+        let end = unsafe { self.start.add(self.len) };
+        if !self.segment.same(&next.segment) || end != next.start {
+            return Err((self, next));
+        }
+        self.len += next.len;
+        Ok(self)
+    }
+
+    /// Keeps the first `len` bytes; longer than it is changes nothing.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl Deref for IoBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the part lies within its allocation, is initialised, and belongs to this value alone.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for IoBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above, and `self` is borrowed mutably.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl AsRef<[u8]> for IoBuf {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl AsMut<[u8]> for IoBuf {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
+    }
+}
+
+impl fmt::Debug for IoBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IoBuf({} B)", self.len)
+    }
+}

@@ -1,0 +1,121 @@
+//! A pool of buffers with a budget in bytes.
+//!
+//! Shared by all threads that hold a handle. Free memory waits in one lock-free list per size class, so
+//! a warm pool neither allocates nor locks, whichever thread drops the buffer. What a request gets may
+//! hold old bytes of this process. Not promised: fairness between threads that wait for memory.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::io_buf::IoBuf;
+use crate::segment::Segment;
+
+/// The smallest size class; each further one is twice as large.
+const SMALLEST: usize = 4096;
+
+/// 4 KiB to 4 MiB; larger buffers are allocated and freed each time, within the budget.
+const CLASSES: usize = 11;
+
+/// Free buffers kept per class; what comes back beyond that is freed.
+const KEPT_PER_CLASS: usize = 1024;
+
+/// A cloneable handle to a pool of buffers.
+#[derive(Clone)]
+pub struct Pool(Arc<PoolInner>);
+
+/// What a segment on loan holds of its pool.
+pub(crate) type Home = Arc<PoolInner>;
+
+pub(crate) struct PoolInner {
+    name: String,
+    budget: usize,
+    /// Bytes on loan. What lies free is not counted: it is lent before anything is allocated.
+    lent: AtomicUsize,
+    free: [ArrayQueue<Segment>; CLASSES],
+}
+
+/// A pool's budget has no room for a buffer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("pool {pool}: needs {}, {} free; raise its budget or wait for buffers to return", Mebibytes(*.needed), Mebibytes(*.free))]
+pub struct OutOfBuffers {
+    /// The pool's name.
+    pub pool: String,
+    /// Bytes the request needs, rounded up to its size class.
+    pub needed: usize,
+    /// Bytes left in the budget.
+    pub free: usize,
+}
+
+struct Mebibytes(usize);
+
+impl fmt::Display for Mebibytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3} MiB", self.0 as f64 / (1 << 20) as f64)
+    }
+}
+
+fn class_of(len: usize) -> usize {
+    len.max(SMALLEST).next_power_of_two().trailing_zeros() as usize - SMALLEST.trailing_zeros() as usize
+}
+
+impl Pool {
+    /// Makes an empty pool that lends at most `budget` bytes at a time; `name` appears in errors.
+    pub fn new(name: &str, budget: usize) -> Pool {
+        let free = std::array::from_fn(|_| ArrayQueue::new(KEPT_PER_CLASS));
+        Pool(Arc::new(PoolInner { name: name.to_owned(), budget, lent: AtomicUsize::new(0), free }))
+    }
+
+    /// Lends a buffer of `len` bytes with unspecified content. Dropping it, anywhere, returns it.
+    ///
+    /// # Errors
+    /// [`OutOfBuffers`] when the budget has no room; nothing waits.
+    pub fn get(&self, len: usize) -> Result<IoBuf, OutOfBuffers> {
+        let class = class_of(len);
+        let capacity = if class < CLASSES { SMALLEST << class } else { len.next_multiple_of(SMALLEST) };
+        self.0.lend(capacity)?;
+        let free = self.0.free.get(class).and_then(ArrayQueue::pop);
+        let mut segment = free.unwrap_or_else(|| Segment::allocate(capacity));
+        segment.set_home(self.0.clone());
+        Ok(IoBuf::whole(segment, len))
+    }
+
+    /// Bytes on loan, in whole size classes.
+    pub fn lent(&self) -> usize {
+        self.0.lent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that may be on loan at a time.
+    pub fn budget(&self) -> usize {
+        self.0.budget
+    }
+}
+
+impl PoolInner {
+    fn lend(&self, capacity: usize) -> Result<(), OutOfBuffers> {
+        let fits = |lent: usize| lent.checked_add(capacity).filter(|total| *total <= self.budget);
+        match self.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+            Ok(_) => Ok(()),
+            Err(lent) => {
+                Err(OutOfBuffers { pool: self.name.clone(), needed: capacity, free: self.budget - lent })
+            }
+        }
+    }
+
+    /// Takes back a segment whose last owner went.
+    pub(crate) fn give_back(&self, segment: Segment) {
+        self.lent.fetch_sub(segment.capacity(), Ordering::Relaxed);
+        if let Some(free) = self.free.get(class_of(segment.capacity())) {
+            // A full list refuses; the segment has no home any more and is freed.
+            drop(free.push(segment));
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pool({}: {} of {} B lent)", self.0.name, self.lent(), self.0.budget)
+    }
+}

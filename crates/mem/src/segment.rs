@@ -1,0 +1,107 @@
+//! One aligned allocation and the count of buffers cut from it.
+//!
+//! Owned by the [`IoBuf`](crate::IoBuf)s that point into it, on whatever threads they are. The last one
+//! to go hands it back to its pool, or frees it. Not promised: which thread that happens on.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+
+use crate::ALIGNMENT;
+use crate::pool::Home;
+
+/// The bookkeeping of an allocation, on the heap beside it.
+struct Header {
+    owners: AtomicUsize,
+    base: NonNull<u8>,
+    capacity: usize,
+    home: Option<Home>,
+}
+
+/// A counted reference to an allocation.
+pub(crate) struct Segment(NonNull<Header>);
+
+// SAFETY: the header is touched through its atomic count only, or by the last owner, who is alone. The
+// bytes belong to the parts, which do not overlap. Checked under ThreadSanitizer by `tests/sanitized.rs`.
+unsafe impl Send for Segment {}
+
+impl Segment {
+    /// Allocates zeroed memory of `capacity` bytes, freed with its last owner unless it gets a home.
+    pub(crate) fn allocate(capacity: usize) -> Segment {
+        let layout = layout(capacity);
+        // SAFETY: the layout's size is at least 1.
+        let memory = unsafe { alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        let header = Header { owners: AtomicUsize::new(1), base, capacity, home: None };
+        Segment(NonNull::from(Box::leak(Box::new(header))))
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: a Segment counts as an owner, and the header lives while there is one.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The first byte of the allocation.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.header().base
+    }
+
+    /// Bytes allocated.
+    pub(crate) fn capacity(&self) -> usize {
+        self.header().capacity
+    }
+
+    /// Whether both belong to one allocation.
+    pub(crate) fn same(&self, other: &Segment) -> bool {
+        self.0 == other.0
+    }
+
+    /// One more owner.
+    pub(crate) fn share(&self) -> Segment {
+        // Relaxed: the new owner is made from one that exists.
+        self.header().owners.fetch_add(1, Ordering::Relaxed);
+        Segment(self.0)
+    }
+
+    /// Says where the memory goes when its last owner does.
+    pub(crate) fn set_home(&mut self, home: Home) {
+        // SAFETY: called by the pool before it hands the segment out, while it is the only owner.
+        unsafe { self.0.as_mut() }.home = Some(home);
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // Release: what this owner wrote is seen by whoever gets the memory next.
+        if self.header().owners.fetch_sub(1, Ordering::Release) != 1 {
+            return;
+        }
+        fence(Ordering::Acquire);
+        // SAFETY: the count is 0, so nobody else can reach the header.
+        let header = unsafe { self.0.as_mut() };
+        match header.home.take() {
+            Some(home) => {
+                header.owners.store(1, Ordering::Relaxed);
+                // A fresh Segment takes over the ownership that ended here.
+                home.give_back(Segment(self.0));
+            }
+            // SAFETY: nobody else can reach the header, and it is not used again.
+            None => unsafe { free(self.0) },
+        }
+    }
+}
+
+/// Frees a header and its memory.
+///
+/// # Safety
+/// The caller is the last owner.
+unsafe fn free(header: NonNull<Header>) {
+    // SAFETY: made by Box::leak in `allocate`, and freed once.
+    let header = unsafe { Box::from_raw(header.as_ptr()) };
+    // SAFETY: `base` came from this layout.
+    unsafe { dealloc(header.base.as_ptr(), layout(header.capacity)) };
+}
+
+fn layout(capacity: usize) -> Layout {
+    Layout::from_size_align(capacity.max(1), ALIGNMENT).expect("a capacity fits the address space")
+}

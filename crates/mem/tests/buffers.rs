@@ -1,0 +1,144 @@
+//! What buffers, pools and shared memory promise.
+
+use proptest::prelude::*;
+use spindle_mem::{ALIGNMENT, Buffers, IoBuf, Pool, SharedMem};
+
+#[test]
+fn a_buffer_begins_at_a_page() {
+    assert_eq!(IoBuf::zeroed(10).as_ptr() as usize % ALIGNMENT, 0);
+}
+
+#[test]
+fn parts_that_touch_join_without_copying() {
+    let mut front = IoBuf::copy_from(b"front and back");
+    let start = front.as_ptr();
+    let back = front.split_off(5);
+    let whole = front.join(back).expect("they touch");
+    assert_eq!((&*whole, whole.as_ptr()), (&b"front and back"[..], start));
+}
+
+#[test]
+fn parts_that_do_not_touch_come_back_unchanged() {
+    let mut front = IoBuf::copy_from(b"abcdef");
+    let mut middle = front.split_off(2);
+    let back = middle.split_off(2);
+    let (front, back) = front.join(back).expect_err("the middle lies between");
+    assert_eq!((&*front, &*back), (&b"ab"[..], &b"ef"[..]));
+    let stranger = IoBuf::copy_from(b"xy");
+    assert!(front.join(stranger).is_err(), "another allocation never joins");
+}
+
+#[test]
+fn a_pool_refuses_beyond_its_budget_and_says_what_is_free() {
+    let pool = Pool::new("small", 3 << 20);
+    let _held = pool.get(2 << 20).expect("fits");
+    let refused = pool.get(2 << 20).expect_err("one MiB is left");
+    assert_eq!((refused.needed, refused.free), (2 << 20, 1 << 20));
+    assert!(refused.to_string().contains("needs 2.000 MiB, 1.000 MiB free"), "{refused}");
+}
+
+#[test]
+fn a_pool_gets_its_memory_back_when_the_last_part_is_dropped_on_any_thread() {
+    let pool = Pool::new("parts", 1 << 20);
+    let mut front = pool.get(8192).expect("fits");
+    let back = front.split_off(4096);
+    drop(front);
+    assert_eq!(pool.lent(), 8192, "a part is still out");
+    std::thread::scope(|scope| scope.spawn(move || drop(back)).join().expect("no panic"));
+    assert_eq!(pool.lent(), 0);
+}
+
+#[test]
+fn a_buffer_may_outlive_its_pool() {
+    let pool = Pool::new("gone", 1 << 20);
+    let mut buffer = pool.get(4096).expect("fits");
+    drop(pool);
+    buffer.fill(7);
+    assert_eq!(buffer[4095], 7);
+}
+
+#[test]
+fn shared_memory_reads_zero_until_written_and_after_zeroing() {
+    let memory = SharedMem::new(4 << 20).expect("mapped");
+    let mut seen = [1u8; 600];
+    memory.read(100, &mut seen);
+    assert_eq!(seen, [0; 600]);
+    memory.write(100, &[9; 600]);
+    memory.zero(100, 500);
+    memory.read(100, &mut seen);
+    assert_eq!((&seen[..500], &seen[500..]), (&[0; 500][..], &[9; 100][..]));
+}
+
+#[test]
+fn zeroing_a_long_unaligned_range_leaves_its_neighbours_alone() {
+    let memory = SharedMem::new(4 << 20).expect("mapped");
+    memory.write(0, &vec![5; 4 << 20]);
+    memory.zero(4095, (3 << 20) + 2);
+    let mut all = vec![1; 4 << 20];
+    memory.read(0, &mut all);
+    let end = 4095 + (3 << 20) + 2;
+    assert!(all[..4095].iter().chain(&all[end..]).all(|b| *b == 5), "outside");
+    assert!(all[4095..end].iter().all(|b| *b == 0), "inside");
+}
+
+#[test]
+#[should_panic(expected = "8 bytes at 4092 of 4096")]
+fn shared_memory_refuses_a_range_beyond_its_end() {
+    SharedMem::new(4096).expect("mapped").write(4092, &[0; 8]);
+}
+
+#[test]
+fn two_cores_may_touch_the_same_shared_bytes() {
+    let memory = SharedMem::new(1 << 16).expect("mapped");
+    let hammer = |byte: u8| {
+        let mut seen = [0; 512];
+        for round in 0..200 {
+            memory.write(round % 64, &[byte; 512]);
+            memory.read(round % 64, &mut seen);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| hammer(1));
+        scope.spawn(|| hammer(2));
+    });
+    let mut seen = [0; 512];
+    memory.read(0, &mut seen);
+    assert!(seen.iter().all(|b| [1, 2].contains(b)), "every byte is one of those written");
+}
+
+proptest! {
+    #[test]
+    fn splitting_and_appending_keeps_the_bytes_in_order(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..8),
+    ) {
+        let mut pieces = vec![Buffers::from(IoBuf::copy_from(&bytes))];
+        for cut in cuts {
+            let mut last = pieces.pop().expect("there is one");
+            let rest = last.split_off(cut.index(last.len() + 1));
+            pieces.extend([last, rest]);
+        }
+        let mut whole = Buffers::None;
+        pieces.into_iter().for_each(|piece| whole.append(piece));
+        prop_assert_eq!(whole.to_vec(), bytes);
+        prop_assert!(whole.into_one().is_ok(), "parts of one allocation become one again");
+    }
+
+    #[test]
+    fn several_runs_split_and_copy_as_their_bytes_do(
+        runs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..20), 1..6),
+        at in any::<proptest::sample::Index>(),
+    ) {
+        let flat = runs.concat();
+        let at = at.index(flat.len() + 1);
+        let mut front = Buffers::from(runs.iter().map(|r| IoBuf::copy_from(r)).collect::<Vec<_>>());
+        let mut tail = vec![0; flat.len() - at];
+        prop_assert_eq!(front.copy_to(at, &mut tail), tail.len());
+        prop_assert_eq!(&tail, &flat[at..]);
+        let mut back = front.split_off(at);
+        prop_assert_eq!((front.to_vec(), back.to_vec()), (flat[..at].to_vec(), flat[at..].to_vec()));
+        back.fill(0);
+        prop_assert_eq!(back.copy_from(0, &tail), tail.len());
+        prop_assert_eq!(back.to_vec(), tail);
+    }
+}
