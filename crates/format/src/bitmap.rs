@@ -78,6 +78,24 @@ impl Bitmap {
         true
     }
 
+    /// Sets every bit.
+    pub fn fill(&mut self) {
+        self.words.fill(u64::MAX);
+        if !self.len.is_multiple_of(64)
+            && let Some(last) = self.words.last_mut()
+        {
+            *last = (1 << (self.len % 64)) - 1;
+        }
+        self.ones = self.len;
+    }
+
+    /// Sets every bit that is set in the other one, up to this one's length.
+    pub fn union(&mut self, other: &Bitmap) {
+        for bit in other.iter() {
+            self.set(bit);
+        }
+    }
+
     /// Makes the bitmap longer, the new bits clear; never shorter.
     pub fn grow(&mut self, len: u32) {
         if len > self.len {

@@ -204,9 +204,7 @@ impl BlobMetadata {
 
     /// The `name` xattr as text, without its trailing NULs, if it is there and is UTF-8.
     pub fn name(&self) -> Option<&str> {
-        let value = self.xattrs.get(b"name")?;
-        let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
-        std::str::from_utf8(&value[..end]).ok()
+        name_of(&self.xattrs)
     }
 
     /// The blob id in an internal xattr, if it is there and is eight bytes long.
@@ -233,4 +231,11 @@ impl BlobMetadata {
         }
         removed
     }
+}
+
+/// The `name` xattr as text: up to its first NUL, if it is UTF-8 and not empty.
+pub(crate) fn name_of(xattrs: &Xattrs) -> Option<&str> {
+    let value = xattrs.get(b"name")?;
+    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
+    std::str::from_utf8(&value[..end]).ok().filter(|name| !name.is_empty())
 }

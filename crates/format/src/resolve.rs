@@ -1,12 +1,12 @@
 //! Which cluster holds a piece of a blob, through snapshots and clones.
 
 use crate::ids::{BlobId, ClusterIdx};
-use crate::store::Store;
+use crate::store::{Parent, Store};
 
 /// Where a cluster of a blob is to be read.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source<'a> {
-    /// In this cluster of the device; `owner` is the blob whose map says so.
+    /// In this cluster of the device.
     Cluster {
         /// The blob whose map names the cluster.
         owner: BlobId,
@@ -41,10 +41,29 @@ pub enum ResolveError {
     Circle(BlobId),
 }
 
-/// Where cluster `index` of a blob is to be read. Beyond the blob's end: zeroes.
+/// Where cluster `index` of a blob is to be read. Beyond the blob's end: zeroes, and so is what lies beyond
+/// the end of a parent that is shorter than its clone.
 ///
 /// # Errors
-/// The blob or one of its parents is not there, or the parents form a circle.
-pub fn resolve(_store: &Store, _blob: BlobId, _index: u64) -> Result<Source<'_>, ResolveError> {
-    todo!()
+/// The blob is not there; or no blob down to a missing parent or once around a circle has the cluster.
+pub fn resolve(store: &Store, blob: BlobId, index: u64) -> Result<Source<'_>, ResolveError> {
+    let mut current = store.blob(blob).ok_or(ResolveError::NoSuchBlob(blob))?;
+    // A chain without a circle visits every blob at most once.
+    for _ in 0..store.blobs.len() {
+        if index >= current.metadata.map.num_clusters() {
+            return Ok(Source::Zeroes);
+        }
+        if let Some(cluster) = current.metadata.map.get(index) {
+            return Ok(Source::Cluster { owner: current.id, cluster });
+        }
+        match &current.parent {
+            None => return Ok(Source::Zeroes),
+            Some(Parent::External(id)) => return Ok(Source::External { id }),
+            Some(Parent::Snapshot(parent)) => {
+                let missing = ResolveError::MissingParent { blob: current.id, parent: *parent };
+                current = store.blob(*parent).ok_or(missing)?;
+            }
+        }
+    }
+    Err(ResolveError::Circle(blob))
 }

@@ -3,9 +3,9 @@
 //! Made by [`crate::loader::Loader::finish`]; a plain value that belongs to whoever asked.
 
 use crate::bitmap::Bitmap;
-use crate::error::FormatError;
+use crate::error::{FormatError, Place};
 use crate::geometry::Geometry;
-use crate::ids::{BlobId, PageIdx};
+use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::metadata::BlobMetadata;
 use crate::repair::Repair;
 use crate::super_block::SuperBlock;
@@ -33,6 +33,9 @@ pub struct Blob {
     pub parent: Option<Parent>,
     /// The blobs whose parent it is, in order of their ids.
     pub clones: Vec<BlobId>,
+    /// Descriptors of types that this crate does not know, skipped: place and type. SPDK skips them too,
+    /// but refuses to recover a dirty store that has any.
+    pub unknown_descriptors: Vec<(Place, u8)>,
 }
 
 /// A blob whose metadata could not be read, set aside so that the rest of the store works.
@@ -44,13 +47,45 @@ pub struct DamagedBlob {
     pub errors: Vec<FormatError>,
     /// Its name if the readable part of its metadata gives one.
     pub name: Option<String>,
+    /// The metadata pages that are known to be its, root first if that can be read.
+    pub pages: Vec<PageIdx>,
 }
 
-/// Why clusters and pages must neither be given out nor taken back until the store has been repaired.
+/// The masks of a clean store as they are on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskMasks {
+    /// Used metadata pages.
+    pub used_pages: Bitmap,
+    /// Used clusters.
+    pub used_clusters: Bitmap,
+    /// Used blob ids.
+    pub used_blob_ids: Bitmap,
+}
+
+/// A snapshot operation that was cut off and cannot be resolved without guessing; both blobs are left as
+/// they are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HalfDone {
+    /// The snapshot that carries the marker.
+    pub snapshot: BlobId,
+    /// Whether it was being deleted; else it was being made.
+    pub removal: bool,
+    /// The blob that the marker names.
+    pub other: BlobId,
+    /// Why it cannot be resolved.
+    pub why: &'static str,
+}
+
+/// Why clusters and pages must neither be given out nor taken back until the store has been repaired: some
+/// of those that look free may be in use.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AllocationBlocked {
-    /// The blobs whose maps could not be read on a store that is not clean.
+    /// Blobs, on a store whose masks cannot be used, whose maps could not be read.
     pub blobs: Vec<BlobId>,
+    /// Metadata pages that the device could not read and that may be the root of a blob.
+    pub pages: Vec<PageIdx>,
+    /// Clusters that two blobs name.
+    pub clusters: Vec<ClusterIdx>,
 }
 
 /// A store as its metadata describes it.
@@ -74,6 +109,14 @@ pub struct Store {
     pub used_blob_ids: Bitmap,
     /// Set if nothing may be allocated or freed.
     pub allocation_blocked: Option<AllocationBlocked>,
+    /// The masks on disk, if the store was clean and they were used.
+    pub disk_masks: Option<DiskMasks>,
+    /// What is wrong with the masks of a store that says it is clean; then they were not used.
+    pub mask_errors: Vec<FormatError>,
+    /// Roots among the used pages of a clean store that its mask of blob ids does not have.
+    pub unlisted: Vec<BlobId>,
+    /// Snapshot operations that were cut off and could not be resolved.
+    pub half_done: Vec<HalfDone>,
     /// What a writing load still has to carry out, in order. Everything else in here is as after that.
     pub repairs: Vec<Repair>,
 }
@@ -104,6 +147,11 @@ impl Blob {
     /// The name, if the blob has one.
     pub fn name(&self) -> Option<&str> {
         self.metadata.name()
+    }
+
+    /// Every metadata page that is its: the chain, root first, and the extent pages.
+    pub fn pages(&self) -> impl Iterator<Item = PageIdx> + '_ {
+        self.chain.iter().copied().chain(self.metadata.map.extent_pages().map(|(_, page)| page))
     }
 
     /// Whether this blob is a snapshot: another blob is its clone.

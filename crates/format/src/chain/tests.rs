@@ -1,0 +1,110 @@
+use super::*;
+use crate::cluster_map::{ClusterMap, ExtentTable, Leaf};
+use crate::geometry::Geometry;
+use crate::ids::{BlobId, ClusterIdx, PageIdx};
+use crate::init::{DeviceShape, InitOptions, plan};
+use crate::metadata::{BlobMetadata, Flags, Xattrs};
+use proptest::prelude::*;
+
+const GIB: u64 = 1 << 30;
+
+fn geometry() -> Geometry {
+    let device = DeviceShape { size: 8 * GIB, block_size: 512, physical_block_size: 512 };
+    plan(&device, &InitOptions::default()).unwrap().geometry
+}
+
+fn xattrs(max: usize) -> impl Strategy<Value = Xattrs> {
+    let value = prop_oneof![3 => 0_usize..40, 1 => 0_usize..4060];
+    proptest::collection::vec((0_u8..200, value), 0..max).prop_map(|list| {
+        let mut xattrs = Xattrs::new();
+        for (name, len) in list {
+            xattrs.set(&[b'a' + name % 26, b'0' + name / 26], &vec![name; len]).unwrap();
+        }
+        xattrs
+    })
+}
+
+fn map() -> impl Strategy<Value = ClusterMap> {
+    let sets = proptest::collection::vec((0_u64..600_000, 40_u32..8000), 0..700);
+    (any::<bool>(), 0_u64..600_000, sets).prop_map(|(table, size, sets)| {
+        let mut map = if table { ClusterMap::new_table() } else { ClusterMap::new_rle() };
+        map.resize(size);
+        for (index, cluster) in sets {
+            map.set(index, Some(ClusterIdx(cluster)));
+        }
+        let slots: Vec<u32> = map.leaves().iter().map(|leaf| leaf.slot).collect();
+        for slot in slots {
+            map.set_extent_page(slot, PageIdx(1000 + slot));
+        }
+        map
+    })
+}
+
+/// Reads a chain and its extent pages back the way a loader does.
+fn decode(pages: &[crate::page::Page], at: &[PageIdx], original: &ClusterMap) -> BlobMetadata {
+    let geometry = geometry();
+    let mut decoder = ChainDecoder::new(&geometry);
+    for (page, &index) in pages.iter().zip(at) {
+        decoder.page(page, index).unwrap();
+    }
+    let parts = decoder.finish(geometry.page_place(at[0])).unwrap();
+    let map = match parts.map {
+        MapShape::Rle(list) => ClusterMap::Rle(list),
+        MapShape::Table { num_clusters, slots } => {
+            let mut table = ExtentTable::with_clusters(num_clusters);
+            for ExtentSlot { slot, page } in slots {
+                let leaf = original.leaves().iter().find(|leaf| leaf.slot == slot).unwrap();
+                let raw = extent_page(BlobId::from_raw(0), slot * 512, &leaf.clusters);
+                let extent = decode_extent_page(&raw, page, &geometry).unwrap();
+                assert_eq!(extent.start_cluster, slot * 512);
+                table.push(Leaf { slot, page: Some(page), clusters: extent.clusters });
+            }
+            ClusterMap::Table(table)
+        }
+    };
+    BlobMetadata { flags: parts.flags, xattrs: parts.xattrs, internal: parts.internal, map }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn a_blob_is_the_same_after_its_pages_were_read_back(
+        xattrs in xattrs(8), internal in xattrs(3), map in map(), clear in 0_u64..4,
+    ) {
+        let flags = Flags { invalid: Flags::THIN, data_read_only: 1, metadata_read_only: clear };
+        let blob = BlobMetadata { flags, xattrs, internal, map };
+        let id = BlobId::from_page(PageIdx(7));
+        let mut pages = to_pages(id, &blob);
+        let at: Vec<PageIdx> = (7..).take(pages.len()).map(PageIdx).collect();
+        link(&mut pages, &at);
+        for (sequence, page) in pages.iter().enumerate() {
+            prop_assert!(page.crc_ok());
+            prop_assert_eq!(page.id(), id);
+            prop_assert_eq!(page.sequence() as usize, sequence);
+            prop_assert_eq!(page.next(), at.get(sequence + 1).copied());
+        }
+        prop_assert_eq!(decode(&pages, &at, &blob.map), blob);
+    }
+}
+
+#[test]
+fn four_xattrs_of_3000_bytes_break_pages_where_spdk_breaks_them() {
+    let mut blob = BlobMetadata::new_thick();
+    for name in [b"x0", b"x1", b"x2", b"x3"] {
+        blob.xattrs.set(name, &[1; 3000]).unwrap();
+    }
+    let pages = to_pages(BlobId::from_page(PageIdx(0)), &blob);
+    let starts: Vec<[u8; 2]> =
+        pages.iter().map(|page| [page.descriptor_bytes()[0], page.descriptor_bytes()[29]]).collect();
+    assert_eq!(pages.len(), 4);
+    assert_eq!(starts[0], [3, 2], "flags, then the first xattr");
+    assert!(starts[1..].iter().all(|start| start[0] == 2), "one xattr at the head of every further page");
+    assert_eq!(pages[3].descriptor_bytes()[9 + 3002], 5, "the extent table follows the last xattr");
+}
+
+#[test]
+fn an_xattr_may_fill_a_page_and_not_one_byte_more() {
+    let mut xattrs = Xattrs::new();
+    assert!(xattrs.set(b"n", &[0; 4062]).is_ok());
+    assert!(xattrs.set(b"n", &[0; 4063]).is_err());
+}

@@ -1,0 +1,277 @@
+//! From pages to blobs: every chain followed, every rule checked, damaged blobs set aside.
+
+use super::records::{Bad, Record, Records};
+use crate::bitmap::Bitmap;
+use crate::chain::{ChainDecoder, ExtentPage, ExtentSlot, MapShape, Parts, decode_extent_page};
+use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap, ExtentTable, Leaf};
+use crate::descriptor::kind;
+use crate::error::{FormatError, Place, Problem};
+use crate::geometry::Geometry;
+use crate::ids::{BlobId, PageIdx};
+use crate::metadata::{BlobMetadata, internal};
+use crate::store::{DamagedBlob, Parent};
+use std::collections::BTreeMap;
+
+/// A blob as its pages say it is, before half-done operations are resolved.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) metadata: BlobMetadata,
+    pub(super) chain: Vec<PageIdx>,
+    pub(super) parent: Option<Parent>,
+    pub(super) unknown: Vec<(Place, u8)>,
+    /// The size was cut to what its last extent page says.
+    pub(super) resized: bool,
+}
+
+impl Draft {
+    /// The snapshot in this store that it is a clone of.
+    pub(super) fn snapshot(&self) -> Option<BlobId> {
+        match self.parent {
+            Some(Parent::Snapshot(id)) => Some(id),
+            _ => None,
+        }
+    }
+}
+
+/// All blobs of a store, good and damaged.
+#[derive(Debug, Default)]
+pub(super) struct Blobs {
+    pub(super) drafts: BTreeMap<BlobId, Draft>,
+    pub(super) damaged: Vec<DamagedBlob>,
+}
+
+/// The pages that are roots by themselves: right, or damaged but still saying so.
+pub(super) fn roots_by_looks(records: &Records) -> Vec<PageIdx> {
+    let is_root = |index: PageIdx, record: &Record| match record {
+        Record::Good(page) => {
+            let own = page.sequence() == 0 && page.id() == BlobId::from_page(index);
+            own && page.first_kind() != kind::EXTENT_PAGE
+        }
+        // With an empty last sector it was being made or being deleted when the program died.
+        Record::Bad(bad) => bad.says_root && !bad.last_sector_empty,
+    };
+    records.iter().filter(|&(index, record)| is_root(index, record)).map(|(index, _)| index).collect()
+}
+
+/// Reads the blobs with these roots.
+pub(super) fn assemble(geometry: &Geometry, records: &Records, roots: &[PageIdx]) -> Blobs {
+    let mut assembler = Assembler {
+        geometry,
+        records,
+        claimed: Bitmap::new(geometry.md_pages()),
+        extents: BTreeMap::new(),
+        rle_budget: 4 * u64::from(geometry.total_clusters()),
+        page_budget: 4 * u64::from(geometry.md_pages()),
+    };
+    // A chain that wanders into another blob's root damages its own blob, not that one.
+    roots.iter().for_each(|root| {
+        assembler.claimed.set(root.0);
+    });
+    let mut blobs = Blobs::default();
+    for &root in roots {
+        let id = BlobId::from_page(root);
+        match assembler.blob(root) {
+            Ok(draft) => {
+                blobs.drafts.insert(id, draft);
+            }
+            Err(damage) => {
+                let Damage { error, name, pages } = *damage;
+                blobs.damaged.push(DamagedBlob { id, errors: vec![error], name, pages });
+            }
+        }
+    }
+    blobs
+}
+
+/// Why a blob cannot be read, and what was read of it.
+struct Damage {
+    error: FormatError,
+    name: Option<String>,
+    pages: Vec<PageIdx>,
+}
+
+struct Assembler<'a> {
+    geometry: &'a Geometry,
+    records: &'a Records,
+    claimed: Bitmap,
+    extents: BTreeMap<PageIdx, Result<ExtentPage, FormatError>>,
+    /// Clusters that run-length lists may still name, and extent pages that tables may: a healthy store
+    /// names each once, a half-done snapshot twice. Keeps hostile images from costing more than they weigh.
+    rle_budget: u64,
+    page_budget: u64,
+}
+
+fn spend(budget: u64, cost: u64, root: Place) -> Result<u64, FormatError> {
+    let rule = "names clusters or extent pages that other blobs have, many times over";
+    budget.checked_sub(cost).ok_or_else(|| Problem::Rule(rule.into()).at(root))
+}
+
+impl Assembler<'_> {
+    fn blob(&mut self, root: PageIdx) -> Result<Draft, Box<Damage>> {
+        let mut chain = Vec::new();
+        let mut decoder = ChainDecoder::new(self.geometry);
+        if let Err(error) = self.follow(root, &mut decoder, &mut chain) {
+            return Err(Box::new(Damage { error, name: decoder.name(), pages: chain }));
+        }
+        let name = decoder.name();
+        let place = self.geometry.page_place(root);
+        let finished = decoder.finish(place).and_then(|parts| self.complete(parts, place));
+        match finished {
+            Ok((metadata, unknown, resized)) => match parent_of(&metadata, place) {
+                Ok(parent) => Ok(Draft { metadata, chain, parent, unknown, resized }),
+                Err(error) => {
+                    chain.extend(metadata.map.extent_pages().map(|(_, page)| page));
+                    Err(Box::new(Damage { error, name, pages: chain }))
+                }
+            },
+            Err(error) => Err(Box::new(Damage { error, name, pages: chain })),
+        }
+    }
+
+    /// Takes every page of a chain; each page is claimed once, so the walk ends.
+    fn follow(
+        &mut self,
+        root: PageIdx,
+        decoder: &mut ChainDecoder<'_>,
+        chain: &mut Vec<PageIdx>,
+    ) -> Result<(), FormatError> {
+        let id = BlobId::from_page(root);
+        let mut next = Some(root);
+        while let Some(index) = next {
+            let sequence = chain.len() as u32;
+            if index.0 >= self.geometry.md_pages() {
+                let expected = format!("a page index below {:#x}", self.geometry.md_pages());
+                let from = self.geometry.page_place(*chain.last().unwrap_or(&root));
+                return Err(Problem::field("next", index.0, expected).at(from));
+            }
+            let place = self.geometry.page_place(index);
+            if sequence > 0 && !self.claimed.set(index.0) {
+                let rule = format!("blob {id} leads here, but the page already belongs to a chain");
+                return Err(Problem::Rule(rule).at(place));
+            }
+            let page = match self.records.get(index) {
+                Some(Record::Good(stored)) => stored.page(),
+                Some(Record::Bad(bad)) => return Err(bad_page(bad).at(place)),
+                None => {
+                    return Err(Problem::Rule(format!("is empty, expected a page of blob {id}")).at(place));
+                }
+            };
+            if page.id() != id {
+                return Err(Problem::field("id", page.id().raw(), id.to_string()).at(place));
+            }
+            if page.sequence() != sequence {
+                return Err(
+                    Problem::field("sequence_num", page.sequence(), format!("{sequence:#x}")).at(place)
+                );
+            }
+            chain.push(index);
+            decoder.page(&page, index)?;
+            next = page.next();
+        }
+        Ok(())
+    }
+
+    /// Reads the extent pages of a table.
+    fn complete(
+        &mut self,
+        parts: Parts,
+        root: Place,
+    ) -> Result<(BlobMetadata, Vec<(Place, u8)>, bool), FormatError> {
+        let Parts { flags, xattrs, internal, map, unknown } = parts;
+        let mut cut = None;
+        let map = match map {
+            MapShape::Rle(list) => {
+                let map = ClusterMap::Rle(list);
+                self.rle_budget = spend(self.rle_budget, map.allocated(), root)?;
+                map
+            }
+            MapShape::Table { num_clusters, slots } => {
+                self.page_budget = spend(self.page_budget, slots.len() as u64, root)?;
+                let mut table = ExtentTable::with_clusters(num_clusters);
+                for slot in slots {
+                    let left = num_clusters - u64::from(slot.slot) * u64::from(CLUSTERS_PER_EXTENT_PAGE);
+                    let wanted = left.min(u64::from(CLUSTERS_PER_EXTENT_PAGE)) as usize;
+                    let clusters = self.extent(slot, wanted, flags.thin())?;
+                    if clusters.len() < wanted
+                        && cut.replace(num_clusters - left + clusters.len() as u64).is_some()
+                    {
+                        let rule = "two of its extent pages describe fewer clusters than they should";
+                        return Err(Problem::Rule(rule.into()).at(root));
+                    }
+                    table.push(Leaf { slot: slot.slot, page: Some(slot.page), clusters });
+                }
+                ClusterMap::Table(table)
+            }
+        };
+        let mut metadata = BlobMetadata { flags, xattrs, internal, map };
+        // SPDK shortens the last extent page that stays before the chain says the new size.
+        if let Some(clusters) = cut {
+            metadata.map.resize(clusters);
+        }
+        Ok((metadata, unknown, cut.is_some()))
+    }
+
+    /// The clusters of an extent page that a blob names in this slot. More than the blob can have there are
+    /// what an interrupted growth left behind, and do not count.
+    fn extent(
+        &mut self,
+        slot: ExtentSlot,
+        wanted: usize,
+        thin: bool,
+    ) -> Result<std::sync::Arc<[u32]>, FormatError> {
+        let (geometry, records) = (self.geometry, self.records);
+        let cached =
+            self.extents.entry(slot.page).or_insert_with(|| read_extent(geometry, records, slot.page));
+        let place = geometry.page_place(slot.page);
+        let page = match cached {
+            Ok(page) => page,
+            Err(error) => return Err(error.clone()),
+        };
+        let start = slot.slot * CLUSTERS_PER_EXTENT_PAGE;
+        if page.start_cluster != start {
+            let expected = format!("{start:#x} in slot {} of the extent table", slot.slot);
+            return Err(Problem::field("start_cluster_idx", page.start_cluster, expected).at(place));
+        }
+        let clusters = match page.clusters.get(..wanted) {
+            Some(cut) if cut.len() < page.clusters.len() => cut.into(),
+            _ => page.clusters.clone(),
+        };
+        if !thin && clusters.contains(&0) {
+            return Err(Problem::Rule("clusters are missing, but the blob is not thin".into()).at(place));
+        }
+        Ok(clusters)
+    }
+}
+
+fn read_extent(geometry: &Geometry, records: &Records, index: PageIdx) -> Result<ExtentPage, FormatError> {
+    let place = geometry.page_place(index);
+    match records.get(index) {
+        Some(Record::Good(stored)) => decode_extent_page(&stored.page(), index, geometry),
+        Some(Record::Bad(bad)) => Err(bad_page(bad).at(place)),
+        None => Err(Problem::Rule("is empty, expected an extent page".into()).at(place)),
+    }
+}
+
+pub(super) fn bad_page(bad: &Bad) -> Problem {
+    bad.crcs.map_or(Problem::Unreadable, |(stored, computed)| Problem::Crc { stored, computed })
+}
+
+/// What is above a blob. As in SPDK, only thin blobs have a parent.
+pub(super) fn parent_of(metadata: &BlobMetadata, root: Place) -> Result<Option<Parent>, FormatError> {
+    if metadata.flags.external_snapshot() {
+        return match metadata.internal.get(internal::EXTERNAL_SNAPSHOT_ID) {
+            Some(id) if !id.is_empty() => Ok(Some(Parent::External(id.to_vec()))),
+            _ => {
+                let rule = "is a clone of an external snapshot, but its EXTSNAP xattr is missing or empty";
+                Err(Problem::Rule(rule.into()).at(root))
+            }
+        };
+    }
+    match metadata.internal.get(internal::SNAPSHOT) {
+        Some(_) if metadata.flags.thin() => match metadata.internal_id(internal::SNAPSHOT) {
+            Some(id) => Ok(Some(Parent::Snapshot(id))),
+            None => Err(Problem::Rule("its SNAP xattr is not 8 bytes long".into()).at(root)),
+        },
+        _ => Ok(None),
+    }
+}

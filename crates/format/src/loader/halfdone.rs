@@ -1,0 +1,204 @@
+//! Snapshot operations that a crash cut off, resolved by the markers they left.
+//!
+//! A snapshot being made carries `SNAPTMP`, one being deleted `SNAPRM`, each with the id of the other blob.
+//! If that blob names the snapshot as its parent, the snapshot is needed and stays; if not, everything in it
+//! is the other blob's too, and it goes. While a snapshot is being deleted SPDK rewrites extent pages of the
+//! clone with the snapshot's clusters in them before the clone stops naming the snapshot: cut off there, both
+//! own them (SPDK itself then loses data when the clone is deleted). The clone's entries are cleared: it
+//! reads the same through the snapshot. SPDK's loader takes the marker off without seeing that, so the same
+//! is done for every clone and parent, marker or not.
+
+use super::assemble::{Blobs, Draft};
+use crate::bitmap::Bitmap;
+use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap};
+use crate::geometry::Geometry;
+use crate::ids::{BlobId, ClusterIdx};
+use crate::metadata::{Flags, internal};
+use crate::repair::RepairReason;
+use crate::store::HalfDone;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A blob that was changed in memory and whose metadata is to be written.
+#[derive(Debug)]
+pub(super) struct Rewrite {
+    pub(super) blob: BlobId,
+    pub(super) reason: RepairReason,
+    /// Whether the chain changed.
+    pub(super) chain: bool,
+    /// Slots of the extent table whose pages changed.
+    pub(super) slots: BTreeSet<u32>,
+}
+
+/// What came of resolving.
+#[derive(Debug, Default)]
+pub(super) struct Resolution {
+    pub(super) removed: Vec<(BlobId, Draft, RepairReason)>,
+    pub(super) rewrites: Vec<Rewrite>,
+    pub(super) unresolved: Vec<HalfDone>,
+    /// Clusters that still have two owners.
+    pub(super) conflicts: Vec<ClusterIdx>,
+}
+
+/// Resolves everything half-done in the blobs.
+pub(super) fn resolve(geometry: &Geometry, blobs: &mut Blobs) -> Resolution {
+    let mut resolution = Resolution::default();
+    for (&id, _) in blobs.drafts.iter().filter(|(_, draft)| draft.resized) {
+        resolution.rewrites.push(rewrite_chain(id, RepairReason::FinishResize { blob: id, clusters: 0 }));
+    }
+    for rewrite in &mut resolution.rewrites {
+        if let RepairReason::FinishResize { blob, clusters } = &mut rewrite.reason
+            && let Some(draft) = blobs.drafts.get(blob)
+        {
+            *clusters = draft.metadata.map.num_clusters();
+        }
+    }
+    resolve_markers(blobs, &mut resolution);
+    let twice = named_twice(geometry, &blobs.drafts);
+    if twice.count() > 0 {
+        unshare(blobs, &twice, &mut resolution);
+        resolution.conflicts = named_twice(geometry, &blobs.drafts).iter().map(ClusterIdx).collect();
+    }
+    resolution
+}
+
+fn rewrite_chain(blob: BlobId, reason: RepairReason) -> Rewrite {
+    Rewrite { blob, reason, chain: true, slots: BTreeSet::new() }
+}
+
+/// The marker of a blob: whether it was being deleted, and the other blob.
+fn marker(draft: &Draft) -> Option<(bool, BlobId)> {
+    let metadata = &draft.metadata;
+    let removal = metadata.internal_id(internal::SNAPSHOT_PENDING_REMOVAL).map(|other| (true, other));
+    removal.or_else(|| Some((false, metadata.internal_id(internal::SNAPSHOT_IN_PROGRESS)?)))
+}
+
+fn resolve_markers(blobs: &mut Blobs, resolution: &mut Resolution) {
+    let marked: Vec<(BlobId, bool, BlobId)> = blobs
+        .drafts
+        .iter()
+        .filter_map(|(&id, draft)| marker(draft).map(|(removal, other)| (id, removal, other)))
+        .collect();
+    if marked.is_empty() {
+        return;
+    }
+    let mut clones: BTreeMap<BlobId, Vec<BlobId>> = BTreeMap::new();
+    for (&id, draft) in &blobs.drafts {
+        if let Some(parent) = draft.snapshot() {
+            clones.entry(parent).or_default().push(id);
+        }
+    }
+    for (snapshot, removal, other) in marked {
+        let own_clones = clones.get(&snapshot).map_or(&[][..], Vec::as_slice);
+        let named_by_damaged = blobs.damaged.iter().any(|damaged| damaged.id == other);
+        let unresolved = match () {
+            () if other == snapshot => Some("the marker names the snapshot itself"),
+            () if named_by_damaged => Some("the blob that the marker names is damaged"),
+            () if !blobs.drafts.contains_key(&other) => Some("the blob that the marker names is not there"),
+            () if !own_clones.is_empty() && !own_clones.contains(&other) => {
+                Some("other blobs than the one that the marker names are clones of it")
+            }
+            () => None,
+        };
+        if let Some(why) = unresolved {
+            resolution.unresolved.push(HalfDone { snapshot, removal, other, why });
+        } else if own_clones.contains(&other) {
+            keep(blobs, snapshot, removal, other, resolution);
+        } else if let Some(draft) = blobs.drafts.remove(&snapshot) {
+            let reason = match removal {
+                true => RepairReason::FinishSnapshotRemoval { snapshot, clone: other },
+                false => RepairReason::DropUnfinishedSnapshot { snapshot, original: other },
+            };
+            resolution.removed.push((snapshot, draft, reason));
+        }
+    }
+}
+
+/// The other blob needs the snapshot: the markers go, and it is read-only as every snapshot.
+fn keep(blobs: &mut Blobs, snapshot: BlobId, removal: bool, other: BlobId, resolution: &mut Resolution) {
+    let Some(draft) = blobs.drafts.get_mut(&snapshot) else { return };
+    draft.metadata.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL);
+    draft.metadata.remove_internal(internal::SNAPSHOT_IN_PROGRESS);
+    draft.metadata.flags.data_read_only |= Flags::READ_ONLY;
+    let reason = match removal {
+        true => RepairReason::KeepSnapshot { snapshot, clone: other },
+        false => RepairReason::FinishSnapshot { snapshot, original: other },
+    };
+    resolution.rewrites.push(rewrite_chain(snapshot, reason));
+}
+
+/// Clusters that more than one place of the blobs' maps names. An extent page that two blobs name counts for
+/// all its clusters.
+fn named_twice(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> Bitmap {
+    let total = geometry.total_clusters();
+    let (mut once, mut twice) = (Bitmap::new(total), Bitmap::new(total));
+    let mut pages_once = Bitmap::new(geometry.md_pages());
+    let mut pages_twice = Bitmap::new(geometry.md_pages());
+    let mut name = |cluster: u32, shared: bool| {
+        if cluster != 0 && (!once.set(cluster) || shared) {
+            twice.set(cluster);
+        }
+    };
+    for draft in drafts.values() {
+        let map = &draft.metadata.map;
+        for leaf in map.leaves() {
+            let shared = leaf.page.is_some_and(|page| !pages_once.set(page.0));
+            // All that could be said about a shared page is said once.
+            if shared && !leaf.page.is_some_and(|page| pages_twice.set(page.0)) {
+                continue;
+            }
+            leaf.clusters.iter().for_each(|&cluster| name(cluster, shared));
+        }
+        if let ClusterMap::Rle(_) = map {
+            map.runs().for_each(|run| {
+                (run.cluster.0..run.cluster.0 + run.length).for_each(|cluster| name(cluster, false));
+            });
+        }
+    }
+    twice
+}
+
+/// Clears what a clone names and its parent names at the same place.
+fn unshare(blobs: &mut Blobs, twice: &Bitmap, resolution: &mut Resolution) {
+    let pairs: Vec<(BlobId, BlobId)> =
+        blobs.drafts.iter().filter_map(|(&id, draft)| Some((id, draft.snapshot()?))).collect();
+    let mut unshared = Vec::new();
+    for (clone, parent) in pairs {
+        let (Some(draft), Some(above)) = (blobs.drafts.get(&clone), blobs.drafts.get(&parent)) else {
+            continue;
+        };
+        let (own, above) = (&draft.metadata.map, &above.metadata.map);
+        let singles = own.runs().flat_map(|run| {
+            (0..run.length).map(move |i| (run.start + u64::from(i), ClusterIdx(run.cluster.0 + i)))
+        });
+        let shared: Vec<(u64, ClusterIdx)> = singles
+            .filter(|&(index, cluster)| twice.get(cluster.0) && above.get(index) == Some(cluster))
+            .collect();
+        if shared.is_empty() {
+            continue;
+        }
+        let slots = |map: &ClusterMap| map.extent_pages().collect::<BTreeMap<_, _>>();
+        let (own_pages, above_pages) = (slots(own), slots(above));
+        let per_page = u64::from(CLUSTERS_PER_EXTENT_PAGE);
+        let touched: BTreeSet<u32> = shared.iter().map(|&(index, _)| (index / per_page) as u32).collect();
+        // A page that the parent has too stays the parent's: the clone has none in that slot any more.
+        let dropped: Vec<u32> = touched
+            .iter()
+            .copied()
+            .filter(|slot| own_pages.contains_key(slot) && own_pages.get(slot) == above_pages.get(slot))
+            .collect();
+        let Some(draft) = blobs.drafts.get_mut(&clone) else { continue };
+        let map = &mut draft.metadata.map;
+        shared.iter().for_each(|&(index, _)| map.set(index, None));
+        dropped.iter().for_each(|&slot| map.drop_slot(slot));
+        let chain = !dropped.is_empty() || matches!(map, ClusterMap::Rle(_));
+        let slots = match map {
+            ClusterMap::Rle(_) => BTreeSet::new(),
+            ClusterMap::Table(_) => touched.into_iter().filter(|slot| !dropped.contains(slot)).collect(),
+        };
+        let clusters = shared.into_iter().map(|(_, cluster)| cluster).collect();
+        let reason = RepairReason::UnshareClusters { clone, clusters };
+        unshared.push(Rewrite { blob: clone, reason, chain, slots });
+    }
+    // Before the markers go: cut off in between, the next load finds the marker and does the rest.
+    resolution.rewrites.splice(0..0, unshared);
+}

@@ -1,0 +1,202 @@
+//! Loading without I/O: the loader says which bytes it wants, takes them, and ends with a [`Store`].
+//!
+//! ```no_run
+//! # fn read(_: spindle_format::ByteRange) -> std::io::Result<Vec<u8>> { unimplemented!() }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use spindle_format::{LoadOptions, Loader};
+//! let mut loader = Loader::new(64 << 20, LoadOptions::default());
+//! while let Some(range) = loader.next_read() {
+//!     loader.supply(range, &read(range)?);
+//! }
+//! let store = loader.finish()?;
+//! # Ok(()) }
+//! ```
+//!
+//! Many reads may be in flight: ask [`Loader::next_read`] until it has no more, supply what comes back in
+//! any order, ask again; when it has no more and nothing is in flight, [`Loader::finish`].
+//!
+//! A clean store is read by its masks; a dirty one (or an old one without the mask of blob ids, or one whose
+//! masks cannot be used) by looking at every metadata page. What is kept of a page is its descriptors
+//! without the zeroes behind them, and nothing of a free page.
+
+mod assemble;
+mod halfdone;
+mod outcome;
+mod records;
+mod scan;
+mod torn;
+
+use crate::error::{FormatError, Place, Problem};
+use crate::geometry::Geometry;
+use crate::page::PAGE_SIZE;
+use crate::store::Store;
+use crate::super_block::{BsType, SuperBlock};
+use scan::Scan;
+
+/// A range of an image in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ByteRange {
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub len: usize,
+}
+
+/// How to load.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoadOptions {
+    /// Block size of the device in bytes: reads begin and end at multiples of it. 512 by default.
+    pub block_size: u32,
+    /// The store must carry this type; any by default.
+    pub bs_type: Option<BsType>,
+    /// Ignore the masks of a clean store and read all metadata.
+    pub force_recover: bool,
+    /// The largest read in bytes; 1 MiB by default. A read is never smaller than a metadata page.
+    pub max_read: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions { block_size: 512, bs_type: None, force_recover: false, max_read: 1 << 20 }
+    }
+}
+
+/// Why a store cannot be loaded at all.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The super block or the layout it describes is wrong.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The store belongs to another program.
+    #[error("the store's type is {found:?}, asked for was {wanted:?}: name that type or none")]
+    WrongType {
+        /// The type on disk.
+        found: BsType,
+        /// The type asked for.
+        wanted: BsType,
+    },
+    /// `finish` came before everything was read.
+    #[error("the store was not read completely: supply every range that next_read names")]
+    Unfinished,
+}
+
+/// Turns bytes of an image into a [`Store`]. Owned by whoever drives it; does no I/O of its own.
+#[derive(Debug)]
+pub struct Loader {
+    device_bytes: u64,
+    options: LoadOptions,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// The super block has not been asked for.
+    Start,
+    /// The super block is being read.
+    SuperBlock,
+    /// Masks and metadata pages are being read.
+    Scan(Box<Scan>),
+    Failed(LoadError),
+}
+
+/// A super block that can be worked with, and how it was come by.
+#[derive(Clone, Debug)]
+struct Super {
+    block: SuperBlock,
+    geometry: Geometry,
+    torn: bool,
+}
+
+impl Loader {
+    /// A loader for an image or device of so many bytes.
+    pub fn new(device_bytes: u64, options: LoadOptions) -> Loader {
+        Loader { device_bytes, options, phase: Phase::Start }
+    }
+
+    /// The next range to read, each named once; `None` if nothing more is wanted until something in flight
+    /// has come back, or ever.
+    pub fn next_read(&mut self) -> Option<ByteRange> {
+        match &mut self.phase {
+            Phase::Start if self.device_bytes < PAGE_SIZE as u64 => {
+                let problem = Problem::TooShort { needed: PAGE_SIZE as u64, found: self.device_bytes };
+                self.phase = Phase::Failed(problem.at(Place::SuperBlock).into());
+                None
+            }
+            Phase::Start => {
+                self.phase = Phase::SuperBlock;
+                let len = PAGE_SIZE.next_multiple_of(self.options.block_size.clamp(512, 1 << 20) as usize);
+                Some(ByteRange { offset: 0, len: (len as u64).min(self.device_bytes) as usize })
+            }
+            Phase::Scan(scan) => scan.next_read(),
+            Phase::SuperBlock | Phase::Failed(_) => None,
+        }
+    }
+
+    /// The bytes of a range that [`Loader::next_read`] named. If there are fewer than were asked for, the
+    /// rest counts as unreadable.
+    pub fn supply(&mut self, range: ByteRange, bytes: &[u8]) {
+        match &mut self.phase {
+            Phase::SuperBlock => self.phase = self.begin(bytes),
+            Phase::Scan(scan) => scan.supply(range, bytes),
+            Phase::Start | Phase::Failed(_) => {}
+        }
+    }
+
+    /// The device could not read a range: whatever lies in it counts as damaged.
+    pub fn read_failed(&mut self, range: ByteRange) {
+        match &mut self.phase {
+            Phase::SuperBlock => {
+                self.phase = Phase::Failed(Problem::Unreadable.at(Place::SuperBlock).into());
+            }
+            Phase::Scan(scan) => scan.supply(range, &[]),
+            Phase::Start | Phase::Failed(_) => {}
+        }
+    }
+
+    /// How much of masks and metadata has been read, and how much there is to read as far as is known, in
+    /// bytes.
+    pub fn progress(&self) -> (u64, u64) {
+        match &self.phase {
+            Phase::Scan(scan) => scan.progress(),
+            _ => (0, 0),
+        }
+    }
+
+    /// The store.
+    ///
+    /// # Errors
+    /// The super block cannot be used, the store is of another type, or not everything was supplied.
+    pub fn finish(mut self) -> Result<Store, LoadError> {
+        let more_wanted = self.next_read().is_some();
+        match self.phase {
+            Phase::Failed(error) => Err(error),
+            Phase::Scan(scan) if !more_wanted && scan.is_complete() => Ok(outcome::build(*scan)),
+            _ => Err(LoadError::Unfinished),
+        }
+    }
+
+    fn begin(&self, bytes: &[u8]) -> Phase {
+        match self.judge(bytes) {
+            Ok(found) => Phase::Scan(Box::new(Scan::new(found, &self.options))),
+            Err(error) => Phase::Failed(error),
+        }
+    }
+
+    fn judge(&self, bytes: &[u8]) -> Result<Super, LoadError> {
+        let (block, torn) = match SuperBlock::parse(bytes) {
+            Ok(block) => (block, false),
+            Err(error) => match torn::untear_super_block(bytes, self.device_bytes) {
+                Some(block) => (block, true),
+                None => return Err(error.into()),
+            },
+        };
+        if let Some(wanted) = self.options.bs_type
+            && wanted != block.bs_type
+        {
+            return Err(LoadError::WrongType { found: block.bs_type, wanted });
+        }
+        let geometry = Geometry::from_super(&block, self.device_bytes)?;
+        Ok(Super { block, geometry, torn })
+    }
+}

@@ -1,0 +1,265 @@
+//! Everything was read: what kind of store is it, and what has to be put right?
+
+use super::assemble::{self, Blobs, Draft};
+use super::halfdone::{self, Resolution, Rewrite};
+use super::records::{Record, Records};
+use super::scan::Scan;
+use super::torn;
+use crate::bitmap::Bitmap;
+use crate::chain;
+use crate::change::Change;
+use crate::geometry::Geometry;
+use crate::ids::{BlobId, ClusterIdx, PageIdx};
+use crate::metadata::ClearMethod;
+use crate::page::PAGE_SIZE;
+use crate::repair::{Repair, RepairReason, writes};
+use crate::store::{AllocationBlocked, Blob, DiskMasks, Store};
+use crate::super_block::SuperBlock;
+use std::collections::BTreeMap;
+
+pub(super) fn build(mut scan: Scan) -> Store {
+    let recovered = scan.recovered();
+    let geometry = scan.found.geometry;
+    let restored = torn::restore_pages(&geometry, &mut scan.records);
+    let roots: Vec<PageIdx> = match &scan.masks {
+        Some(masks) => masks.used_blob_ids.iter().map(PageIdx).collect(),
+        None => assemble::roots_by_looks(&scan.records),
+    };
+    let unlisted = match &scan.masks {
+        Some(masks) => unlisted(&scan.records, masks),
+        None => Vec::new(),
+    };
+    let mut blobs = assemble::assemble(&geometry, &scan.records, &roots);
+    let resolution = halfdone::resolve(&geometry, &mut blobs);
+    let mut usage = Usage::of(&geometry, &blobs, scan.masks.as_ref());
+    usage.release(&geometry, &blobs, &resolution.removed);
+    let blocked = blocked(&blobs, &resolution, &scan.records, recovered);
+    let mut repairs = super_block_repairs(&scan.found.block, &geometry, scan.found.torn);
+    repairs.extend(restored);
+    repairs
+        .extend(resolution.removed.iter().map(|(_, draft, reason)| remove(&geometry, draft, reason, &usage)));
+    for rewrite in &resolution.rewrites {
+        // A page that looks free may not be while allocation is blocked: nothing is written then.
+        let changes = match blocked {
+            Some(_) => Vec::new(),
+            None => rewrite_blob(&geometry, &mut blobs, rewrite, &mut usage.pages).unwrap_or_default(),
+        };
+        repairs.push(Repair { reason: rewrite.reason.clone(), changes });
+    }
+    mark_dirty_first(&scan.found.block, &geometry, &mut repairs);
+    Store {
+        super_block: scan.found.block,
+        recovered,
+        damaged: std::mem::take(&mut blobs.damaged),
+        blobs: related(blobs.drafts),
+        used_pages: usage.pages,
+        used_clusters: usage.clusters,
+        used_blob_ids: usage.blob_ids,
+        allocation_blocked: blocked,
+        disk_masks: scan.masks,
+        mask_errors: scan.mask_errors,
+        unlisted,
+        half_done: resolution.unresolved,
+        repairs,
+        geometry,
+    }
+}
+
+fn unlisted(records: &Records, masks: &DiskMasks) -> Vec<BlobId> {
+    let roots = assemble::roots_by_looks(records).into_iter();
+    roots.filter(|root| !masks.used_blob_ids.get(root.0)).map(BlobId::from_page).collect()
+}
+
+/// What is in use.
+struct Usage {
+    pages: Bitmap,
+    clusters: Bitmap,
+    blob_ids: Bitmap,
+}
+
+impl Usage {
+    /// What masks and metadata name together: what a clean store's masks name beyond that is leaked, but not
+    /// free.
+    fn of(geometry: &Geometry, blobs: &Blobs, masks: Option<&DiskMasks>) -> Usage {
+        let mut usage = match masks.cloned() {
+            Some(DiskMasks { used_pages, used_clusters, used_blob_ids }) => {
+                Usage { pages: used_pages, clusters: used_clusters, blob_ids: used_blob_ids }
+            }
+            None => Usage {
+                pages: Bitmap::new(geometry.md_pages()),
+                clusters: Bitmap::new(geometry.total_clusters()),
+                blob_ids: Bitmap::new(geometry.md_pages()),
+            },
+        };
+        for cluster in 0..geometry.metadata_clusters() {
+            usage.clusters.set(cluster);
+        }
+        for (&id, draft) in &blobs.drafts {
+            usage.root(id);
+            for page in draft.pages() {
+                usage.pages.set(page.0);
+            }
+            for cluster in draft.clusters() {
+                usage.clusters.set(cluster.0);
+            }
+        }
+        for damaged in &blobs.damaged {
+            usage.root(damaged.id);
+            for page in &damaged.pages {
+                usage.pages.set(page.0);
+            }
+        }
+        usage
+    }
+
+    fn root(&mut self, id: BlobId) {
+        if let Some(root) = id.root_page() {
+            self.pages.set(root.0);
+            self.blob_ids.set(root.0);
+        }
+    }
+
+    /// Takes back what only removed blobs had.
+    fn release(&mut self, geometry: &Geometry, blobs: &Blobs, removed: &[(BlobId, Draft, RepairReason)]) {
+        if removed.is_empty() {
+            return;
+        }
+        let kept = Usage::of(geometry, blobs, None);
+        for (_, draft, _) in removed {
+            draft.chain.first().map(|root| self.blob_ids.clear(root.0));
+            for page in draft.pages().filter(|page| !kept.pages.get(page.0)) {
+                self.pages.clear(page.0);
+            }
+            for cluster in draft.clusters().filter(|cluster| !kept.clusters.get(cluster.0)) {
+                self.clusters.clear(cluster.0);
+            }
+        }
+    }
+}
+
+impl Draft {
+    /// The pages of its chain and its extent pages.
+    fn pages(&self) -> impl Iterator<Item = PageIdx> + '_ {
+        self.chain.iter().copied().chain(self.metadata.map.extent_pages().map(|(_, page)| page))
+    }
+
+    /// The clusters of the device that its map names.
+    fn clusters(&self) -> impl Iterator<Item = ClusterIdx> + '_ {
+        self.metadata.map.runs().flat_map(|run| (0..run.length).map(move |i| ClusterIdx(run.cluster.0 + i)))
+    }
+}
+
+/// Deletes a blob: its root first, so that what follows cannot leave half a blob behind.
+fn remove(geometry: &Geometry, draft: &Draft, reason: &RepairReason, usage: &Usage) -> Repair {
+    let mut changes = Vec::new();
+    let mut pages = draft.pages().filter(|page| !usage.pages.get(page.0));
+    if let Some(root) = pages.next() {
+        changes.extend([writes::zero_page(geometry, root), Change::Flush]);
+    }
+    changes.extend(pages.map(|page| writes::zero_page(geometry, page)));
+    let freed = draft.clusters().filter(|cluster| !usage.clusters.get(cluster.0));
+    for (offset, len) in joined(geometry, freed) {
+        match draft.metadata.flags.clear_method() {
+            ClearMethod::Default | ClearMethod::Unmap => changes.push(Change::Unmap { offset, len }),
+            ClearMethod::WriteZeroes => changes.push(Change::Zero { offset, len }),
+            ClearMethod::None => {}
+        }
+    }
+    changes.push(Change::Flush);
+    Repair { reason: reason.clone(), changes }
+}
+
+/// Byte ranges of clusters, neighbours joined.
+fn joined(geometry: &Geometry, clusters: impl Iterator<Item = ClusterIdx>) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for cluster in clusters {
+        let (offset, size) = (geometry.cluster_offset(cluster), u64::from(geometry.cluster_size()));
+        match ranges.last_mut() {
+            Some((start, len)) if *start + *len == offset => *len += size,
+            _ => ranges.push((offset, size)),
+        }
+    }
+    ranges
+}
+
+/// Writes what changed of a blob; `None` if no metadata page is free for it.
+fn rewrite_blob(
+    geometry: &Geometry,
+    blobs: &mut Blobs,
+    rewrite: &Rewrite,
+    used_pages: &mut Bitmap,
+) -> Option<Vec<Change>> {
+    let draft = blobs.drafts.get_mut(&rewrite.blob)?;
+    let mut changes = Vec::new();
+    for leaf in draft.metadata.map.leaves().iter().filter(|leaf| rewrite.slots.contains(&leaf.slot)) {
+        let first = u32::try_from(leaf.first_cluster()).ok()?;
+        let page = chain::extent_page(rewrite.blob, first, &leaf.clusters);
+        changes.extend(writes::rewrite_in_place(geometry, leaf.page?, &page, used_pages)?);
+    }
+    if rewrite.chain {
+        let (more, chain) =
+            writes::rewrite_chain(geometry, rewrite.blob, &draft.metadata, &draft.chain, used_pages)?;
+        changes.extend(more);
+        draft.chain = chain;
+    }
+    Some(changes)
+}
+
+fn blocked(
+    blobs: &Blobs,
+    resolution: &Resolution,
+    records: &Records,
+    recovered: bool,
+) -> Option<AllocationBlocked> {
+    let mut blocked = AllocationBlocked { clusters: resolution.conflicts.clone(), ..Default::default() };
+    // The masks of a clean store say what a damaged blob uses; without them nothing does.
+    if recovered {
+        blocked.blobs = blobs.damaged.iter().map(|damaged| damaged.id).collect();
+        let orphans = blobs.drafts.values().filter_map(Draft::snapshot);
+        let mut missing: Vec<BlobId> = orphans.filter(|parent| !blobs.drafts.contains_key(parent)).collect();
+        blocked.blobs.append(&mut missing);
+        blocked.blobs.sort();
+        blocked.blobs.dedup();
+        let unreadable = |record: &Record| matches!(record, Record::Bad(bad) if bad.crcs.is_none());
+        blocked.pages =
+            records.iter().filter(|(_, record)| unreadable(record)).map(|(index, _)| index).collect();
+    }
+    (blocked != AllocationBlocked::default()).then_some(blocked)
+}
+
+fn super_block_repairs(block: &SuperBlock, geometry: &Geometry, torn: bool) -> Vec<Repair> {
+    match torn {
+        true => vec![write_super(block, geometry, RepairReason::TornSuperBlock)],
+        false => Vec::new(),
+    }
+}
+
+/// Nothing may be written into a store that says it is clean.
+fn mark_dirty_first(block: &SuperBlock, geometry: &Geometry, repairs: &mut Vec<Repair>) {
+    if block.clean && repairs.iter().any(|repair| !repair.changes.is_empty()) {
+        let dirty = SuperBlock { clean: false, ..block.clone() };
+        repairs.insert(0, write_super(&dirty, geometry, RepairReason::MarkDirty));
+    }
+}
+
+fn write_super(block: &SuperBlock, geometry: &Geometry, reason: RepairReason) -> Repair {
+    let mut bytes = block.to_bytes().to_vec();
+    bytes.resize(PAGE_SIZE.max(geometry.md_page_size() as usize), 0);
+    Repair { reason, changes: vec![Change::Write { offset: 0, bytes }, Change::Flush] }
+}
+
+/// The blobs with their clones.
+fn related(drafts: BTreeMap<BlobId, Draft>) -> BTreeMap<BlobId, Blob> {
+    let mut clones: BTreeMap<BlobId, Vec<BlobId>> = BTreeMap::new();
+    for (&id, draft) in &drafts {
+        if let Some(parent) = draft.snapshot() {
+            clones.entry(parent).or_default().push(id);
+        }
+    }
+    let blobs = drafts.into_iter().map(|(id, draft)| {
+        let Draft { metadata, chain, parent, unknown, .. } = draft;
+        let clones = clones.remove(&id).unwrap_or_default();
+        (id, Blob { id, metadata, chain, parent, clones, unknown_descriptors: unknown })
+    });
+    blobs.collect()
+}

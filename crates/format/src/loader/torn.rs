@@ -1,0 +1,89 @@
+//! What a crash can tear on devices whose atomic unit is below 4096 bytes: the super block, and root and
+//! extent pages.
+
+use super::records::{Record, Records};
+use crate::crc;
+use crate::geometry::Geometry;
+use crate::ids::{BlobId, PageIdx};
+use crate::page::PAGE_SIZE;
+use crate::repair::{PageCopy, Repair, RepairReason, writes};
+use crate::super_block::{SIGNATURE, SuperBlock, VERSION};
+use crate::{change::Change, geometry};
+use std::collections::BTreeMap;
+
+/// Super blobs that are tried; one is set once in a store's life, and mostly to the first blob.
+const MOST_SUPER_BLOBS: u32 = 4096;
+
+/// The super block of which these bytes are the torn remains, not clean; `None` if that cannot be told.
+///
+/// All its values lie in the first sector and its CRC in the last one, so a torn write leaves the old values
+/// with the new CRC or the other way round. Both belonged to a super block of this store, so the values hold
+/// if some single write that SPDK or we make explains the CRC: marking clean or dirty, setting the super
+/// blob, or growing.
+pub(super) fn untear_super_block(bytes: &[u8], device_bytes: u64) -> Option<SuperBlock> {
+    let page: &[u8; PAGE_SIZE] = bytes.first_chunk()?;
+    let found = SuperBlock::parse_unchecked(page).ok()?;
+    let plausible = page.starts_with(&SIGNATURE)
+        && (1..=VERSION).contains(&found.version)
+        && page[96..PAGE_SIZE - 4].iter().all(|&byte| byte == 0)
+        && geometry::Geometry::from_super(&found, device_bytes).is_ok();
+    let stored = crc::stored_in(page);
+    let explained = |block: &SuperBlock| crc::stored_in(&block.to_bytes()) == stored;
+    let dirty = SuperBlock { clean: false, ..found };
+    (plausible && candidates(&dirty, device_bytes).any(|block| explained(&block))).then_some(dirty)
+}
+
+/// What the other half of the torn write can have said.
+fn candidates(found: &SuperBlock, device_bytes: u64) -> impl Iterator<Item = SuperBlock> + '_ {
+    let cluster_mask = |size: u64| {
+        let clusters = u32::try_from(size / u64::from(found.cluster_size)).unwrap_or(u32::MAX);
+        geometry::mask_pages(clusters, found.md_page_size.max(4096)) as u32
+    };
+    let sized = move |size: u64, mask_size: u64| {
+        let mut block = found.clone();
+        block.size = size;
+        block.used_cluster_mask.len = cluster_mask(mask_size);
+        block
+    };
+    let whole =
+        device_bytes / u64::from(found.io_unit_size.max(512)) * u64::from(found.io_unit_size.max(512));
+    let grown = [sized(0, device_bytes), sized(whole, whole), sized(device_bytes, device_bytes)];
+    let ids = (0..found.metadata.len.min(MOST_SUPER_BLOBS)).map(|page| BlobId::from_page(PageIdx(page)));
+    let super_blobs = ids.map(Some).chain([None]);
+    let owned = found.clone();
+    let set_super = super_blobs.map(move |super_blob| SuperBlock { super_blob, ..owned.clone() });
+    let dirty = [found.clone()].into_iter().chain(grown).chain(set_super);
+    dirty.flat_map(|block| [block.clone(), SuperBlock { clean: true, ..block }])
+}
+
+/// Restores torn root and extent pages from their copies, in the records and as repairs, and has the copies
+/// of whole pages cleared.
+pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Vec<Repair> {
+    let mut copies: BTreeMap<PageIdx, Vec<(PageIdx, PageCopy)>> = BTreeMap::new();
+    for (index, record) in records.iter() {
+        if let Record::Good(stored) = record
+            && let Some(copy) = stored.page_copy()
+            && copy.target.0 < geometry.md_pages()
+        {
+            copies.entry(copy.target).or_default().push((index, copy));
+        }
+    }
+    let mut repairs = Vec::new();
+    for (target, mut found) in copies {
+        if let Some(Record::Bad(torn)) = records.get(target) {
+            // The page is made of old and new sectors; the copy most like it is that of the torn write.
+            found.sort_by_key(|(index, copy)| (std::cmp::Reverse(torn.likeness(&copy.page)), *index));
+            let (at, copy) = &found[0];
+            records.restore(target, &copy.page);
+            let reason = RepairReason::RestorePage { page: target, copy: *at };
+            let changes = vec![writes::write_page(geometry, target, &copy.page), Change::Flush];
+            repairs.push(Repair { reason, changes });
+        }
+        for (at, _) in found {
+            records.forget(at);
+            let reason = RepairReason::ForgetCopy { copy: at, page: target };
+            repairs.push(Repair { reason, changes: vec![writes::zero_page(geometry, at)] });
+        }
+    }
+    repairs
+}

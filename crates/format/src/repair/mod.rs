@@ -1,0 +1,126 @@
+//! What a writing load has to put right before it works on a store, as data.
+//!
+//! The loader has already applied every repair to the [`Store`](crate::Store) it returns; a read-only load
+//! leaves it at that, a writing one carries out the changes in order. Each repair can be cut off at any
+//! write: the next load finds the same half-done state or the finished one.
+
+mod copy;
+pub(crate) mod writes;
+
+pub use copy::PageCopy;
+
+use crate::change::Change;
+use crate::ids::{BlobId, ClusterIdx, PageIdx};
+use std::fmt;
+
+/// One thing a writing load has to put right. Its changes are carried out in order, repair after repair.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Repair {
+    /// What it puts right and why.
+    pub reason: RepairReason,
+    /// The writes. Empty if no metadata page was free for them: the state in memory is right all the same,
+    /// and the next load will find the same thing again.
+    pub changes: Vec<Change>,
+}
+
+/// What a repair puts right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RepairReason {
+    /// The super block was torn by a crash; it was told from its CRC and the few values it could have had.
+    TornSuperBlock,
+    /// The store is marked clean although other repairs are needed; it is marked dirty before them.
+    MarkDirty,
+    /// A root or extent page was torn by a crash and is restored from the copy written before it.
+    RestorePage {
+        /// The torn page.
+        page: PageIdx,
+        /// The page that holds its copy.
+        copy: PageIdx,
+    },
+    /// A copy of a page that is whole is no longer needed.
+    ForgetCopy {
+        /// The page that holds the copy.
+        copy: PageIdx,
+        /// The page it is a copy of.
+        page: PageIdx,
+    },
+    /// A snapshot was made except for the last step when the program died; it is finished.
+    FinishSnapshot {
+        /// The snapshot.
+        snapshot: BlobId,
+        /// The blob it was taken of.
+        original: BlobId,
+    },
+    /// A snapshot was being made and the original does not use it yet; it is dropped, its clusters are the
+    /// original's.
+    DropUnfinishedSnapshot {
+        /// The snapshot.
+        snapshot: BlobId,
+        /// The blob it was to be taken of.
+        original: BlobId,
+    },
+    /// A snapshot was being deleted and its clone still needs it; it is kept.
+    KeepSnapshot {
+        /// The snapshot.
+        snapshot: BlobId,
+        /// Its clone.
+        clone: BlobId,
+    },
+    /// A snapshot was being deleted and its clone no longer needs it; the deletion is finished.
+    FinishSnapshotRemoval {
+        /// The snapshot.
+        snapshot: BlobId,
+        /// The blob that was its clone.
+        clone: BlobId,
+    },
+    /// A clone named clusters that belong to a snapshot above it (a deletion of that snapshot was cut off);
+    /// it reads them through the snapshot instead.
+    UnshareClusters {
+        /// The clone.
+        clone: BlobId,
+        /// The clusters, which stay with the snapshot.
+        clusters: Vec<ClusterIdx>,
+    },
+    /// A resize was cut off: the last extent page says another size than the blob; the smaller one holds.
+    FinishResize {
+        /// The blob.
+        blob: BlobId,
+        /// Clusters that it has now.
+        clusters: u64,
+    },
+}
+
+impl fmt::Display for RepairReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RepairReason::TornSuperBlock => write!(f, "restore the torn super block"),
+            RepairReason::MarkDirty => write!(f, "mark the store as not clean before it is repaired"),
+            RepairReason::RestorePage { page, copy } => {
+                write!(f, "restore torn metadata page {page} from its copy in page {copy}")
+            }
+            RepairReason::ForgetCopy { copy, page } => {
+                write!(f, "clear the copy of metadata page {page} in page {copy}")
+            }
+            RepairReason::FinishSnapshot { snapshot, original } => {
+                write!(f, "finish snapshot {snapshot} of blob {original}")
+            }
+            RepairReason::DropUnfinishedSnapshot { snapshot, original } => {
+                write!(f, "drop unfinished snapshot {snapshot} of blob {original}")
+            }
+            RepairReason::KeepSnapshot { snapshot, clone } => {
+                write!(f, "keep snapshot {snapshot}, whose deletion was cut off: clone {clone} needs it")
+            }
+            RepairReason::FinishSnapshotRemoval { snapshot, clone } => {
+                write!(f, "finish deleting snapshot {snapshot}: blob {clone} no longer needs it")
+            }
+            RepairReason::UnshareClusters { clone, clusters } => {
+                let count = clusters.len();
+                write!(f, "let clone {clone} read {count} clusters through its snapshot, which owns them")
+            }
+            RepairReason::FinishResize { blob, clusters } => {
+                write!(f, "finish resizing blob {blob} to {clusters} clusters")
+            }
+        }
+    }
+}
