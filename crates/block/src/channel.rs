@@ -87,31 +87,27 @@ impl Channel {
         poll_fn(|cx| table.poll_closed(lane, &device, cx)).await;
     }
 
+    #[inline]
     fn transfer(&self, operation: Operation, offset: u64, buffers: Buffers) -> Transfer<'_> {
         let len = buffers.len() as u64;
-        Transfer {
-            request: Request {
-                channel: self,
-                operation,
-                offset,
-                len,
-                fua: false,
-                state: State::New(buffers),
-            },
-        }
+        Transfer { request: self.request(operation, offset, len, buffers) }
     }
 
     fn command(&self, operation: Operation, offset: u64, len: u64) -> Command<'_> {
-        Command {
-            request: Request {
-                channel: self,
-                operation,
-                offset,
-                len,
-                fua: false,
-                state: State::New(Buffers::None),
-            },
-        }
+        Command { request: self.request(operation, offset, len, Buffers::None) }
+    }
+
+    /// The buffers go into a pooled request at once and are not moved again until they come back.
+    #[inline]
+    fn request(&self, operation: Operation, offset: u64, len: u64, buffers: Buffers) -> Request<'_> {
+        let (refused, start, count) = match self.check(operation, offset, len) {
+            Ok((start, count)) => (None, start, count),
+            Err(kind) => (Some(kind), 0, 0),
+        };
+        // Borrowed already only if a lane makes requests by a channel of its own thread from inside the
+        // table, which no lane has a reason to do.
+        let io = self.table.inner.borrow_mut().queues.make(Top::Lane, operation, start, count, buffers);
+        Request { channel: self, offset, len, refused, state: State::New(io) }
     }
 
     /// The range in blocks, if the request may be made at all.
@@ -167,8 +163,8 @@ impl LaneTable {
 
 /// Where the request of a future is.
 enum State {
-    /// Not submitted; the data to submit.
-    New(Buffers),
+    /// Not submitted.
+    New(Io),
     /// Under way.
     Waiting(IoId),
     /// The result was given out.
@@ -178,80 +174,55 @@ enum State {
 /// What [`Transfer`] and [`Command`] have in common.
 struct Request<'a> {
     channel: &'a Channel,
-    operation: Operation,
+    /// As asked, for the error.
     offset: u64,
     len: u64,
-    fua: bool,
+    /// Found wrong before it was submitted.
+    refused: Option<IoErrorKind>,
     state: State,
 }
 
 impl Request<'_> {
     #[inline]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), IoError>, Buffers)> {
-        let ended = match std::mem::replace(&mut self.state, State::Over) {
-            State::New(buffers) => self.submit(buffers, cx),
-            State::Waiting(id) => self.look(id, cx),
+        let table = &self.channel.table;
+        let mut inner = table.inner.borrow_mut();
+        let (ended, more) = match std::mem::replace(&mut self.state, State::Over) {
+            State::New(mut io) if self.refused.is_none() => {
+                let id = io.id();
+                io.slot_mut().top = Top::Future;
+                inner.queues.waiters[id.index as usize] = Waiter::Waiting(None);
+                inner.queues.send_down(self.channel.lane, io);
+                let more = table.turn(&mut inner);
+                (settle(&mut inner.queues.waiters[id.index as usize], cx).ok_or(id), more)
+            }
+            State::New(io) => (Ok(io), false),
+            State::Waiting(id) => (settle(&mut inner.queues.waiters[id.index as usize], cx).ok_or(id), false),
             State::Over => panic!("a request's future was polled after it had given its result"),
         };
-        match ended {
-            Ok(Some((Ok(()), buffers))) => Poll::Ready((Ok(()), buffers)),
-            Ok(Some((Err(kind), buffers))) => Poll::Ready((Err(self.error(kind)), buffers)),
-            Ok(None) => Poll::Pending,
-            Err((kind, buffers)) => Poll::Ready((Err(self.error(kind)), buffers)),
-        }
-    }
-
-    #[inline]
-    fn submit(&mut self, buffers: Buffers, cx: &mut Context<'_>) -> Ended {
-        let channel = self.channel;
-        let (start, count) = match channel.check(self.operation, self.offset, self.len) {
-            Ok(range) => range,
-            Err(kind) => return Err((kind, buffers)),
-        };
-        let table = &channel.table;
-        // Borrowed only when a lane polls a future of its own thread from inside the table, which no
-        // lane has a reason to do.
-        let mut inner = table.inner.borrow_mut();
-        let mut io = inner.queues.make(Top::Future, self.operation, start, count, buffers);
-        io.set_fua(self.fua);
-        let id = io.id();
-        inner.queues.waiters[id.index as usize] = Waiter::Waiting(None);
-        inner.queues.send_down(channel.lane, io);
-        let more = table.turn(&mut inner);
-        let ended = match settle(&mut inner.queues.waiters[id.index as usize], cx) {
-            Some(io) => {
-                let status = io.slot().status;
-                Ok(Some((status, inner.queues.recycle(io))))
+        let polled = match ended {
+            Ok(io) => {
+                let status = self.refused.map_or(io.slot().status, Err);
+                let operation = io.operation();
+                let result = status.map_err(|kind| self.error(operation, kind));
+                Poll::Ready((result, inner.queues.recycle(io)))
             }
-            None => {
+            Err(id) => {
                 self.state = State::Waiting(id);
-                Ok(None)
+                Poll::Pending
             }
         };
         drop(inner);
         table.after(more);
-        ended
-    }
-
-    fn look(&mut self, id: IoId, cx: &mut Context<'_>) -> Ended {
-        let mut inner = self.channel.table.inner.borrow_mut();
-        let Some(io) = settle(&mut inner.queues.waiters[id.index as usize], cx) else {
-            self.state = State::Waiting(id);
-            return Ok(None);
-        };
-        let status = io.slot().status;
-        Ok(Some((status, inner.queues.recycle(io))))
+        polled
     }
 
     #[cold]
-    fn error(&self, kind: IoErrorKind) -> IoError {
+    fn error(&self, operation: Operation, kind: IoErrorKind) -> IoError {
         let device = Arc::from(self.channel.device.name());
-        IoError { device, operation: self.operation, offset: self.offset, len: self.len, kind }
+        IoError { device, operation, offset: self.offset, len: self.len, kind }
     }
 }
-
-/// What a poll found: refused, or maybe ended.
-type Ended = Result<Option<(crate::Status, Buffers)>, (IoErrorKind, Buffers)>;
 
 /// The request, if it is back; else leaves the waker.
 #[inline]
@@ -284,7 +255,9 @@ pub struct Transfer<'a> {
 impl Transfer<'_> {
     /// Asks that a write be durable when it completes (force unit access).
     pub fn fua(mut self) -> Self {
-        self.request.fua = true;
+        if let State::New(io) = &mut self.request.state {
+            io.set_fua(true);
+        }
         self
     }
 }

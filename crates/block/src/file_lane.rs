@@ -125,11 +125,7 @@ impl FileLane {
                 return Submit::Taken;
             };
             if io.operation() == Operation::Write {
-                let mut at = 0;
-                for part in io.buffers().iter() {
-                    bounce[at..at + part.len()].copy_from_slice(part);
-                    at += part.len();
-                }
+                io.buffers().copy_to(0, &mut bounce);
             }
             (Stage::Bounced, Buffers::One(bounce))
         };
@@ -151,7 +147,10 @@ impl FileLane {
             Stage::Plain if io.operation().moves_data() => io.put_buffers(completion.op.into_buffers()),
             Stage::Bounced if io.operation() == Operation::Read && status.is_ok() => {
                 let bounce = completion.op.into_buffers();
-                scatter(&bounce, io.buffers_mut());
+                let mut at = 0;
+                for part in io.buffers_mut().iter_mut() {
+                    at += bounce.copy_to(at, part);
+                }
             }
             _ => {}
         }
@@ -186,16 +185,6 @@ fn outcome(result: &io::Result<Output>, operation: Operation, stage: Stage, leng
         }
         Ok(_) => Ok(()),
         Err(error) => Err(IoErrorKind::from_os(error)),
-    }
-}
-
-/// Copies one list of buffers into another of the same length.
-fn scatter(from: &Buffers, to: &mut Buffers) {
-    let mut bytes = from.iter().flat_map(|part| part.iter());
-    for part in to.iter_mut() {
-        for (byte, from) in part.iter_mut().zip(&mut bytes) {
-            *byte = *from;
-        }
     }
 }
 

@@ -76,27 +76,11 @@ impl Joins {
         let rest = parent.take_buffers();
         let mut whole = Buffers::None;
         for part in join.parts.drain(..).chain([rest]) {
-            append(&mut whole, part);
+            whole.append(part);
         }
         parent.put_buffers(whole);
         parent.slot_mut().status = join.status.take().unwrap_or(Ok(()));
         self.free.push(key);
         Some(parent)
     }
-}
-
-/// Puts `next` behind `whole`, as one buffer where both were cut from one.
-fn append(whole: &mut Buffers, next: Buffers) {
-    *whole = match (std::mem::take(whole), next) {
-        (Buffers::None, next) => next,
-        (whole, Buffers::None) => whole,
-        (Buffers::One(whole), Buffers::One(next)) => match whole.join(next) {
-            Ok(joined) => Buffers::One(joined),
-            Err((whole, next)) => Buffers::Many(vec![whole, next]),
-        },
-        (mut whole, next) => {
-            whole.append(next);
-            whole
-        }
-    };
 }
