@@ -1,2 +1,11 @@
-//! The `spindle` command.
-fn main() {}
+//! The `spindle` command: its arguments, its exit codes, and one module per group of subcommands.
+//!
+//! Lives on the process's main thread. Nothing here is promised to other programs as Rust; scripts rely on
+//! the command line, the JSON output, and the exit codes (0 done, 1 failed, 2 wrong usage).
+#![forbid(unsafe_code)]
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,0 +1,104 @@
+//! A blob as the commands show it: the fields that scripts rely on, and the words for people.
+
+use crate::cli::text::{before_nul, external_id, hex, json_text, printable};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use spindle_format::{Blob, Parent, Store, Xattrs};
+
+/// The bytes of a blob's `name` xattr before its first NUL.
+pub(super) fn name_of(blob: &Blob) -> Option<&[u8]> {
+    blob.metadata.xattrs.get(b"name").map(before_nul)
+}
+
+/// What is above a blob, in JSON: an id, or `{"external": ".."}`.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+pub(super) enum ParentJson {
+    Blob(u64),
+    External { external: String },
+}
+
+impl ParentJson {
+    fn of(parent: &Parent) -> ParentJson {
+        match parent {
+            Parent::Snapshot(id) => ParentJson::Blob(id.raw()),
+            Parent::External(id) => ParentJson::External { external: external_id(id) },
+        }
+    }
+}
+
+/// Xattrs in JSON: values in hexadecimal, in their order on disk.
+pub(super) struct XattrsJson<'a>(pub(super) &'a Xattrs);
+
+impl Serialize for XattrsJson<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for xattr in self.0.iter() {
+            map.serialize_entry(&json_text(&xattr.name), &hex(&xattr.value))?;
+        }
+        map.end()
+    }
+}
+
+/// One element of `spindle blob ls --json`. Scripts rely on these names.
+#[derive(serde::Serialize)]
+pub(super) struct BlobJson<'a> {
+    id: u64,
+    /// `null` if the blob has no `name` xattr.
+    name: Option<String>,
+    /// In bytes.
+    size: u64,
+    clusters: u64,
+    allocated_clusters: u64,
+    thin: bool,
+    read_only: bool,
+    parent: Option<ParentJson>,
+    clones: Vec<u64>,
+    xattrs: XattrsJson<'a>,
+}
+
+impl<'a> BlobJson<'a> {
+    pub(super) fn of(store: &Store, blob: &'a Blob) -> BlobJson<'a> {
+        BlobJson {
+            id: blob.id.raw(),
+            name: name_of(blob).map(json_text),
+            size: size_of(store, blob),
+            clusters: blob.metadata.map.num_clusters(),
+            allocated_clusters: blob.metadata.map.allocated(),
+            thin: blob.metadata.flags.thin(),
+            read_only: blob.metadata.flags.read_only(),
+            parent: blob.parent.as_ref().map(ParentJson::of),
+            clones: blob.clones.iter().map(|id| id.raw()).collect(),
+            xattrs: XattrsJson(&blob.metadata.xattrs),
+        }
+    }
+}
+
+/// Bytes of a blob. A size that no number can hold is shown as the largest one.
+pub(super) fn size_of(store: &Store, blob: &Blob) -> u64 {
+    blob.metadata.map.num_clusters().saturating_mul(u64::from(store.geometry.cluster_size()))
+}
+
+/// What is above a blob, for people: name and id, or the external snapshot.
+pub(super) fn parent_text(store: &Store, blob: &Blob) -> String {
+    match &blob.parent {
+        None => "-".into(),
+        Some(Parent::External(id)) => format!("external {}", external_id(id)),
+        Some(Parent::Snapshot(id)) => match store.blob(*id) {
+            Some(parent) => parent.id.to_string(),
+            None => format!("{id} (missing)"),
+        },
+    }
+}
+
+/// A blob's name for people, or a dash.
+pub(super) fn name_text(blob: &Blob) -> String {
+    name_of(blob).map_or_else(|| "-".into(), printable)
+}
+
+/// What is special about a blob, for people.
+pub(super) fn flags_text(blob: &Blob) -> String {
+    let flags = &blob.metadata.flags;
+    let marks = [(flags.thin(), "thin"), (flags.read_only(), "read-only"), (blob.is_snapshot(), "snapshot")];
+    let marks: Vec<&str> = marks.into_iter().filter(|(set, _)| *set).map(|(_, mark)| mark).collect();
+    if marks.is_empty() { "-".into() } else { marks.join(",") }
+}

@@ -1,0 +1,100 @@
+//! Where the bytes of a blob lie: in clusters of the image, on an external snapshot, or nowhere.
+//!
+//! The same answer as `spindle_format::resolve` gives cluster by cluster, but made in runs: its cost follows
+//! the clusters that are allocated, not the size of the blob, which may be absurd.
+
+use spindle_format::resolve::ResolveError;
+use spindle_format::{Blob, BlobId, ClusterIdx, Parent, Store};
+use std::collections::BTreeSet;
+
+/// Neighbouring clusters of a blob that are read from the same place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Extent<'a> {
+    /// First cluster of the blob.
+    pub(super) first: u64,
+    /// Number of clusters.
+    pub(super) clusters: u64,
+    /// Where they are read.
+    pub(super) origin: Origin<'a>,
+}
+
+/// Where clusters are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Origin<'a> {
+    /// In clusters of the device, from this one on.
+    Image(ClusterIdx),
+    /// At the same offset of the external snapshot with this id.
+    External(&'a [u8]),
+    /// Nowhere: they read as zeroes.
+    Zeroes,
+}
+
+/// Clusters of a blob: first, and one past the last.
+type Span = (u64, u64);
+
+/// The extents of a blob through its whole chain, in order and without holes.
+pub(super) fn extents(store: &Store, blob: BlobId) -> Result<Vec<Extent<'_>>, ResolveError> {
+    let mut level = store.blob(blob).ok_or(ResolveError::NoSuchBlob(blob))?;
+    let mut visited = BTreeSet::from([blob]);
+    let mut found = Vec::new();
+    let mut gaps = vec![(0, level.metadata.map.num_clusters())];
+    loop {
+        gaps = cut_at_end(level, gaps, &mut found);
+        gaps = fill_from(level, &gaps, &mut found);
+        let origin = match &level.parent {
+            _ if gaps.is_empty() => break,
+            None => Origin::Zeroes,
+            Some(Parent::External(id)) => Origin::External(id),
+            Some(Parent::Snapshot(parent)) => {
+                if !visited.insert(*parent) {
+                    return Err(ResolveError::Circle(blob));
+                }
+                let missing = ResolveError::MissingParent { blob: level.id, parent: *parent };
+                level = store.blob(*parent).ok_or(missing)?;
+                continue;
+            }
+        };
+        found.extend(gaps.iter().filter_map(|&gap| extent(gap, origin)));
+        break;
+    }
+    found.sort_unstable_by_key(|extent| extent.first);
+    Ok(found)
+}
+
+fn extent((first, end): Span, origin: Origin<'_>) -> Option<Extent<'_>> {
+    (first < end).then(|| Extent { first, clusters: end - first, origin })
+}
+
+/// What lies behind the end of a parent reads as zeroes, whatever is above that parent.
+fn cut_at_end<'a>(level: &Blob, gaps: Vec<Span>, found: &mut Vec<Extent<'a>>) -> Vec<Span> {
+    let end = level.metadata.map.num_clusters();
+    let beyond = gaps.iter().filter(|gap| gap.1 > end);
+    found.extend(beyond.filter_map(|gap| extent((gap.0.max(end), gap.1), Origin::Zeroes)));
+    gaps.into_iter().map(|gap| (gap.0, gap.1.min(end))).filter(|gap| gap.0 < gap.1).collect()
+}
+
+/// Takes out of the gaps what this blob has itself; the gaps that stay are its parent's.
+fn fill_from<'a>(level: &Blob, gaps: &[Span], found: &mut Vec<Extent<'a>>) -> Vec<Span> {
+    let mut left = Vec::new();
+    let mut runs = level.metadata.map.runs().peekable();
+    for &(mut at, end) in gaps {
+        while at < end {
+            while runs.next_if(|run| run.start + u64::from(run.length) <= at).is_some() {}
+            // The run stays: it may reach into the next gap as well.
+            let Some(run) = runs.peek().filter(|run| run.start < end) else {
+                left.push((at, end));
+                break;
+            };
+            if run.start > at {
+                left.push((at, run.start));
+                at = run.start;
+            }
+            let stop = (run.start + u64::from(run.length)).min(end);
+            // A run is at most 2^32 clusters long, so is the distance from its start.
+            let cluster = ClusterIdx(run.cluster.0 + (at - run.start) as u32);
+            found.extend(extent((at, stop), Origin::Image(cluster)));
+            at = stop;
+        }
+    }
+    left
+}

@@ -1,0 +1,96 @@
+//! An image file or block device, opened for reading only.
+//!
+//! The only place of the offline commands that touches an image. It reads with plain `pread` on the calling
+//! OS thread instead of going through the engine: these commands run without a reactor, nothing waits beside
+//! them, and they must work where no engine can start. Many reads are still in flight at once, because
+//! [`ImageFile::read_ahead`] asks the kernel for ranges long before they are read.
+//!
+//! Not promised: a consistent picture while another program writes to the image.
+
+use crate::cli::failure::Failure;
+use rustix::fs::{Advice, fadvise};
+use spindle_format::ByteRange;
+use std::fs::{File, Metadata};
+use std::io::{Seek, SeekFrom};
+use std::num::NonZeroU64;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// The kernel cuts one request for read-ahead to the device's limit, often this much.
+const READ_AHEAD_STEP: u64 = 128 << 10;
+
+/// An image file or block device, opened with `O_RDONLY`.
+#[derive(Debug)]
+pub(crate) struct ImageFile {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    identity: Identity,
+}
+
+/// What makes two paths the same storage, whatever they are called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Identity {
+    /// A file by its file system and inode.
+    File(u64, u64),
+    /// A block device by its number; it may have many nodes.
+    BlockDevice(u64),
+}
+
+impl Identity {
+    pub(crate) fn of(metadata: &Metadata) -> Identity {
+        match metadata.file_type().is_block_device() {
+            true => Identity::BlockDevice(metadata.rdev()),
+            false => Identity::File(metadata.dev(), metadata.ino()),
+        }
+    }
+}
+
+impl ImageFile {
+    /// Opens an image for reading only.
+    pub(crate) fn open(path: &Path) -> Result<ImageFile, Failure> {
+        // Looked at before it is opened: opening a pipe would wait for its other end.
+        let metadata = std::fs::metadata(path).map_err(|error| Failure::file(path, "opened", error))?;
+        let kind = metadata.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            let what = if kind.is_dir() { "a directory" } else { "neither a file nor a block device" };
+            return Err(Failure::NotAnImage { path: path.to_owned(), what });
+        }
+        let mut file = File::open(path).map_err(|error| Failure::file(path, "opened", error))?;
+        // A block device says its size only this way.
+        let size = file.seek(SeekFrom::End(0)).map_err(|error| Failure::file(path, "measured", error))?;
+        Ok(ImageFile { path: path.to_owned(), file, size, identity: Identity::of(&metadata) })
+    }
+
+    /// The path it was opened by.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes of the file or device.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Which storage this is.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Fills the buffer from these bytes of the image; bytes beyond its end are an error.
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Failure> {
+        let failed = |error| Failure::file(&self.path, format!("read at byte {offset}"), error);
+        self.file.read_exact_at(bytes, offset).map_err(failed)
+    }
+
+    /// Asks the kernel to begin reading a range. Only advice: if it is not taken, the read just takes longer.
+    pub(crate) fn read_ahead(&self, range: ByteRange) {
+        let end = range.offset.saturating_add(range.len as u64).min(self.size);
+        let mut at = range.offset;
+        while at < end {
+            let step = READ_AHEAD_STEP.min(end - at);
+            let _ = fadvise(&self.file, at, NonZeroU64::new(step), Advice::WillNeed);
+            at += step;
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Where an export goes: a sparse file that appears whole or not at all, or a stream.
+
+use super::image::Identity;
+use crate::cli::failure::Failure;
+use std::fs::{File, Metadata, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// The unit in which zeroes are looked for; what file systems allocate in.
+const BLOCK: usize = 4096;
+
+/// Zeroes for streams.
+static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
+
+/// The destination of an export. Bytes must come in order and leave nothing out.
+pub(super) struct OutputFile {
+    path: PathBuf,
+    sink: Sink,
+}
+
+enum Sink {
+    /// Written beside the destination under a temporary name, which goes away if this is dropped.
+    Sparse { file: NamedTempFile, target: PathBuf, replace: bool },
+    /// Standard output, a pipe, or a device.
+    Stream { file: File, kind: StreamKind },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StreamKind {
+    Stdout,
+    Pipe,
+    BlockDevice,
+}
+
+impl OutputFile {
+    /// Standard output.
+    pub(super) fn stdout() -> Result<OutputFile, Failure> {
+        // Unbuffered: what we write is large already.
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+        let sink = Sink::Stream { file, kind: StreamKind::Stdout };
+        Ok(OutputFile { path: PathBuf::from("-"), sink })
+    }
+
+    /// A file of `size` bytes. What is there already is touched only if `replace`, and never if it is one of
+    /// `inputs`.
+    pub(super) fn create(
+        path: &Path,
+        size: u64,
+        replace: bool,
+        inputs: &[Identity],
+    ) -> Result<OutputFile, Failure> {
+        let there = match std::fs::metadata(path) {
+            Ok(metadata) => Some(metadata),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(Failure::file(path, "looked at", error)),
+        };
+        if there.as_ref().is_some_and(|metadata| inputs.contains(&Identity::of(metadata))) {
+            return Err(Failure::OutputIsInput { path: path.to_owned() });
+        }
+        let sink = match there {
+            Some(metadata) if metadata.is_dir() => {
+                return Err(Failure::file(path, "written", ErrorKind::IsADirectory.into()));
+            }
+            Some(metadata) if !metadata.is_file() => open_stream(path, size, replace, &metadata)?,
+            Some(_) if !replace => return Err(Failure::Exists { path: path.to_owned() }),
+            _ => open_sparse(path, size, replace)?,
+        };
+        Ok(OutputFile { path: path.to_owned(), sink })
+    }
+
+    /// The next bytes, which begin at byte `at`.
+    pub(super) fn data(&mut self, at: u64, bytes: &[u8]) -> Result<(), Failure> {
+        let written = match &mut self.sink {
+            Sink::Sparse { file, .. } => write_sparse(file.as_file(), at, bytes),
+            Sink::Stream { file, .. } => file.write_all(bytes),
+        };
+        written.map_err(|error| self.failed(error))
+    }
+
+    /// The next `len` bytes are zeroes.
+    pub(super) fn zeroes(&mut self, len: u64) -> Result<(), Failure> {
+        let Sink::Stream { file, .. } = &mut self.sink else { return Ok(()) };
+        let mut left = len;
+        while left > 0 {
+            let step = left.min(ZEROES.len() as u64);
+            if let Err(error) = file.write_all(&ZEROES[..step as usize]) {
+                return Err(self.failed(error));
+            }
+            left -= step;
+        }
+        Ok(())
+    }
+
+    /// Makes the whole file appear under its name.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        let OutputFile { path, sink } = self;
+        match sink {
+            Sink::Sparse { file, target, replace: true } => {
+                file.persist(&target).map_err(|e| Failure::file(&path, "replaced", e.error))?;
+            }
+            Sink::Sparse { file, target, replace: false } => {
+                file.persist_noclobber(&target).map_err(|e| match e.error.kind() {
+                    ErrorKind::AlreadyExists => Failure::Exists { path: path.clone() },
+                    _ => Failure::file(&path, "created", e.error),
+                })?;
+            }
+            // A device reports what it could not keep only now.
+            Sink::Stream { file, kind: StreamKind::BlockDevice } => {
+                file.sync_all().map_err(|error| Failure::file(&path, "written", error))?;
+            }
+            Sink::Stream { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: io::Error) -> Failure {
+        match self.sink {
+            Sink::Stream { kind: StreamKind::Stdout, .. } => error.into(),
+            Sink::Stream { kind: StreamKind::BlockDevice, .. } => {
+                Failure::file(&self.path, "written (it now holds only a part of the blob)", error)
+            }
+            _ => Failure::file(&self.path, "written", error),
+        }
+    }
+}
+
+fn open_sparse(path: &Path, size: u64, replace: bool) -> Result<Sink, Failure> {
+    let failed = |error| Failure::file(path, "created", error);
+    // A symbolic link keeps pointing where it points.
+    let target = if replace { path.canonicalize().unwrap_or(path.to_owned()) } else { path.to_owned() };
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let file = tempfile::Builder::new()
+        .prefix(".spindle-export-")
+        .suffix(".partial")
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder)
+        .map_err(failed)?;
+    file.as_file().set_len(size).map_err(failed)?;
+    Ok(Sink::Sparse { file, target, replace })
+}
+
+fn open_stream(path: &Path, size: u64, replace: bool, metadata: &Metadata) -> Result<Sink, Failure> {
+    let is_device = metadata.file_type().is_block_device();
+    if is_device && !replace {
+        return Err(Failure::Exists { path: path.to_owned() });
+    }
+    let opened = OpenOptions::new().write(true).open(path);
+    let mut file = opened.map_err(|error| Failure::file(path, "opened for writing", error))?;
+    if is_device {
+        let measured = file.seek(SeekFrom::End(0)).and_then(|end| file.rewind().map(|()| end));
+        let found = measured.map_err(|error| Failure::file(path, "measured", error))?;
+        if found < size {
+            return Err(Failure::OutputTooSmall { path: path.to_owned(), found, needed: size });
+        }
+    }
+    Ok(Sink::Stream { file, kind: if is_device { StreamKind::BlockDevice } else { StreamKind::Pipe } })
+}
+
+/// Writes what is not zero; the rest of the file is a hole already.
+fn write_sparse(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
+    let mut start = 0;
+    for run in bytes.chunks(BLOCK).collect::<Vec<_>>().chunk_by(|a, b| is_zero(a) == is_zero(b)) {
+        let len: usize = run.iter().map(|block| block.len()).sum();
+        if !is_zero(run[0]) {
+            file.write_all_at(&bytes[start..start + len], at + start as u64)?;
+        }
+        start += len;
+    }
+    Ok(())
+}
+
+fn is_zero(block: &[u8]) -> bool {
+    // Data shows in its first bytes most of the time; otherwise one pass without branches.
+    block.iter().take(16).all(|&byte| byte == 0) && block.iter().fold(0, |all, &byte| all | byte) == 0
+}

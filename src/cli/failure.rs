@@ -1,0 +1,94 @@
+//! Why a command failed, in the words that its user reads: one sentence that names the object and the remedy.
+
+use super::text::printable;
+use spindle_format::BlobId;
+use spindle_format::loader::LoadError;
+use spindle_format::resolve::ResolveError;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Whoever read our standard output has gone. Ends the command, but not as a failure.
+    #[error("standard output was closed")]
+    OutputClosed,
+    /// Standard output could not be written for another reason.
+    #[error("standard output cannot be written: {0}")]
+    Output(io::Error),
+    /// A file or device could not be used.
+    #[error("{} cannot be {action}: {error}", shown(path))]
+    File {
+        /// What was tried: "opened", "read at byte 4096".
+        action: String,
+        path: PathBuf,
+        error: io::Error,
+    },
+    /// A path names something that no store can be on.
+    #[error("{} is {what}: name an image file or a block device", shown(path))]
+    NotAnImage { path: PathBuf, what: &'static str },
+    /// The image holds no store that can be loaded.
+    #[error("{}: {error}", shown(path))]
+    Load { path: PathBuf, error: LoadError },
+    /// No blob goes by this id or name.
+    #[error("no blob of {} is called {}{near}", shown(path), printable(asked))]
+    NoSuchBlob { path: PathBuf, asked: Vec<u8>, near: String },
+    /// More than one blob goes by this id or name.
+    #[error(
+        "{} means more than one blob of {}: give the id of one of {candidates}",
+        printable(asked),
+        shown(path)
+    )]
+    AmbiguousBlob { path: PathBuf, asked: Vec<u8>, candidates: String },
+    /// The blob that was asked for is damaged.
+    #[error("blob {blob} of {} is damaged and cannot be read: {errors}", shown(path))]
+    DamagedBlob { path: PathBuf, blob: BlobId, errors: String },
+    /// The contents of a blob cannot be found.
+    #[error("{}: {error}", shown(path))]
+    Resolve { path: PathBuf, error: ResolveError },
+    /// A blob says that it is larger than any file.
+    #[error("blob {blob} has {clusters} clusters, more than a file can hold: it cannot be exported")]
+    BlobTooLarge { blob: BlobId, clusters: u64 },
+    /// Part of the contents is on an external snapshot that was not given.
+    #[error("blob {blob} stands on the external snapshot {id}, which was not given: add --esnap {id}=FILE")]
+    MissingExternal { blob: BlobId, id: String },
+    /// The output is there already.
+    #[error("{} is there already: choose another name, or --force to replace it", shown(path))]
+    Exists { path: PathBuf },
+    /// The output is the very thing that is being read.
+    #[error("{} is what is being read from: choose another output", shown(path))]
+    OutputIsInput { path: PathBuf },
+    /// The output is a device too small for the blob.
+    #[error("{} has {found} bytes, the blob has {needed}: choose a larger device", shown(path))]
+    OutputTooSmall { path: PathBuf, found: u64, needed: u64 },
+    /// The arguments contradict each other in a way that the parser cannot see.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Failure {
+    /// A failed call on a file; `action` is what was tried, as in "cannot be opened".
+    pub(crate) fn file(path: &Path, action: impl Into<String>, error: io::Error) -> Failure {
+        Failure::File { action: action.into(), path: path.to_owned(), error }
+    }
+
+    /// Whether the command was typed wrong, rather than failed.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(self, Failure::Usage(_))
+    }
+}
+
+/// Errors of standard output: everything else names its file by [`Failure::file`].
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::Output(error),
+        }
+    }
+}
+
+/// A path as text that is safe to print.
+pub(crate) fn shown(path: &Path) -> String {
+    printable(path.as_os_str().as_encoded_bytes())
+}

@@ -1,0 +1,76 @@
+//! The command line: what may be typed, and how every command ends.
+//!
+//! A command returns `Result<(), Failure>`; only this module turns that into an exit code and a sentence on
+//! standard error. A reader that closes our standard output early is not a failure.
+
+mod blob;
+mod failure;
+mod output;
+mod progress;
+mod table;
+mod text;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use failure::Failure;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// A storage kit on SPDK's model.
+#[derive(Parser)]
+#[command(name = "spindle", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Look into a Blobstore on an image file or block device, offline and without writing to it
+    #[command(subcommand, arg_required_else_help = true)]
+    Blob(blob::Command),
+}
+
+/// Runs the command that the process's arguments ask for.
+pub(crate) fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version come this way too. A closed pipe is nobody's failure.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    conclude(run(arguments))
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    match arguments.command {
+        Some(Command::Blob(command)) => blob::run(command),
+        None => {
+            let mut out = output::Output::stdout();
+            write!(out, "{}", Arguments::command().render_help())?;
+            out.finish()
+        }
+    }
+}
+
+fn conclude(outcome: Result<(), Failure>) -> ExitCode {
+    match outcome {
+        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // If standard error is gone as well, the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "spindle: {failure}");
+            ExitCode::from(if failure.is_usage() { 2 } else { 1 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}
