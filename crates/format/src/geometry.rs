@@ -180,8 +180,9 @@ impl Geometry {
         if unit < 512 || !unit.is_power_of_two() || unit > page {
             return Err(problem("io_unit_size", unit, format!("a power of two, 512 to {page}")));
         }
-        if self.cluster_size < page || !self.cluster_size.is_multiple_of(page) {
-            return Err(problem("cluster_size", self.cluster_size, format!("a multiple of {page}, not 0")));
+        if self.cluster_size < page || !self.cluster_size.is_multiple_of(4096) {
+            let expected = format!("a multiple of 4096, at least {page}");
+            return Err(problem("cluster_size", self.cluster_size, expected));
         }
         if self.size > device_bytes {
             let expected = format!("at most {device_bytes:#x}, the bytes of the device (did it shrink?)");
@@ -234,4 +235,67 @@ pub(crate) fn mask_pages(bits: u32, md_page_size: u32) -> u64 {
 
 fn problem(field: &'static str, found: impl Into<u64>, expected: impl Into<String>) -> FormatError {
     Problem::field(field, found, expected).at(Place::SuperBlock)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::{DeviceShape, InitOptions, plan};
+    use proptest::prelude::*;
+
+    const SIZE: u64 = 64 << 20;
+
+    fn healthy() -> SuperBlock {
+        let device = DeviceShape { size: SIZE, block_size: 512, physical_block_size: 512 };
+        plan(&device, &InitOptions::default()).unwrap().super_block
+    }
+
+    #[test]
+    fn old_stores_mean_4096_and_the_whole_device_by_zero() {
+        let mut old = healthy();
+        (old.size, old.io_unit_size, old.md_page_size, old.version) = (0, 0, 0, 1);
+        old.used_blobid_mask = Region::default();
+        let geometry = Geometry::from_super(&old, SIZE).unwrap();
+        assert_eq!((geometry.size(), geometry.io_unit_size(), geometry.md_page_size()), (SIZE, 4096, 4096));
+    }
+
+    #[test]
+    fn a_device_that_shrank_is_named() {
+        let error = Geometry::from_super(&healthy(), SIZE - 512).unwrap_err().to_string();
+        assert!(error.starts_with("super block at byte 0: size is 0x4000000, expected at most"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_numbers_give_an_error_or_a_geometry_whose_arithmetic_holds(
+            picks in proptest::collection::vec((0_usize..12, prop_oneof![0_u32..100, any::<u32>()]), 1..4),
+            size in prop_oneof![Just(SIZE), any::<u64>()],
+            device in prop_oneof![Just(SIZE), any::<u64>()],
+        ) {
+            let mut block = SuperBlock { size, ..healthy() };
+            for (field, value) in picks {
+                *match field {
+                    0 => &mut block.cluster_size,
+                    1 => &mut block.io_unit_size,
+                    2 => &mut block.md_page_size,
+                    3 => &mut block.used_page_mask.start,
+                    4 => &mut block.used_page_mask.len,
+                    5 => &mut block.used_cluster_mask.start,
+                    6 => &mut block.used_cluster_mask.len,
+                    7 => &mut block.used_blobid_mask.start,
+                    8 => &mut block.used_blobid_mask.len,
+                    9 => &mut block.metadata.start,
+                    10 => &mut block.metadata.len,
+                    _ => &mut block.version,
+                } = value;
+            }
+            if let Ok(geometry) = Geometry::from_super(&block, device) {
+                prop_assert!(geometry.size() <= device);
+                let end = geometry.page_offset(PageIdx(geometry.md_pages()));
+                prop_assert!(end <= geometry.size());
+                prop_assert!(geometry.data_clusters() <= geometry.total_clusters());
+                prop_assert!(geometry.max_growable_size() > 0);
+            }
+        }
+    }
 }

@@ -127,7 +127,7 @@ pub fn plan(device: &DeviceShape, options: &InitOptions) -> Result<InitPlan, Ini
     }
     let geometry = Geometry::from_super(&super_block, device.size)
         .map_err(|_| too_small(metadata_end.next_multiple_of(cluster_size)))?;
-    let changes = changes(device, options, &super_block, metadata_end);
+    let changes = changes(device, options, super_block.write(&geometry), metadata_end);
     Ok(InitPlan { geometry, super_block, changes })
 }
 
@@ -197,7 +197,7 @@ fn lay_out(
 fn changes(
     device: &DeviceShape,
     options: &InitOptions,
-    super_block: &SuperBlock,
+    super_block: Change,
     metadata_end: u64,
 ) -> Vec<Change> {
     let data_len = device.size.saturating_sub(metadata_end);
@@ -208,8 +208,66 @@ fn changes(
         ClearData::WriteZeroes => changes.push(Change::Zero { offset: metadata_end, len: data_len }),
         ClearData::None => {}
     }
-    let mut bytes = super_block.to_bytes().to_vec();
-    bytes.resize(super_block.md_page_size as usize, 0);
-    changes.extend([Change::Flush, Change::Write { offset: 0, bytes }, Change::Flush]);
+    changes.extend([Change::Flush, super_block, Change::Flush]);
     changes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mask::MaskKind;
+    use proptest::prelude::*;
+
+    fn device(size: u64) -> DeviceShape {
+        DeviceShape { size, block_size: 4096, physical_block_size: 4096 }
+    }
+
+    #[test]
+    fn the_layouts_are_those_that_spdk_chooses() {
+        let options = InitOptions { cluster_size: 4 << 20, ..InitOptions::default() };
+        let small = plan(&device(128 << 20), &options).unwrap().geometry;
+        assert_eq!(small.metadata(), Region { start: 4, len: 32 });
+        assert_eq!((small.metadata_clusters(), small.data_clusters()), (1, 31));
+        let large = plan(&device(1 << 40), &options).unwrap().geometry;
+        assert_eq!(large.mask(MaskKind::UsedBlobIds), Region { start: 19, len: 9 });
+        assert_eq!(large.metadata(), Region { start: 28, len: 262_144 });
+        assert_eq!(large.metadata_clusters(), 257);
+        let pages = DeviceShape { physical_block_size: 16384, ..device(64 << 20) };
+        let big_pages = plan(&pages, &InitOptions::default()).unwrap();
+        assert_eq!(big_pages.super_block.md_page_size, 16384);
+        assert_eq!(big_pages.geometry.metadata().start, 4);
+        assert_eq!(big_pages.geometry.page_offset(crate::PageIdx(1)), 5 * 16384);
+    }
+
+    #[test]
+    fn a_device_too_small_for_its_metadata_is_refused_with_what_it_needs() {
+        let options = InitOptions { md_pages: MdPages::Count(1 << 20), ..InitOptions::default() };
+        let error = plan(&device(64 << 20), &options).unwrap_err();
+        assert!(matches!(error, InitError::TooSmall { size: 0x400_0000, .. }), "{error}");
+        assert!(plan(&device(1 << 19), &InitOptions::default()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn options_never_panic_and_what_is_planned_can_be_loaded(
+            size in prop_oneof![0_u64..1 << 30, any::<u64>()],
+            block in prop_oneof![Just(512_u32), Just(4096), any::<u32>()],
+            physical in prop_oneof![Just(4096_u32), Just(16384), any::<u32>()],
+            cluster_size in prop_oneof![Just(1_u32 << 20), (1_u32..64).prop_map(|n| n * 4096), any::<u32>()],
+            md_pages in prop_oneof![
+                Just(MdPages::OnePerCluster),
+                any::<u32>().prop_map(MdPages::PerHundredClusters),
+                any::<u32>().prop_map(MdPages::Count),
+            ],
+            md_page_size in prop_oneof![Just(0_u32), Just(8192), any::<u32>()],
+        ) {
+            let device = DeviceShape { size, block_size: block, physical_block_size: physical };
+            let options = InitOptions { cluster_size, md_pages, md_page_size, ..InitOptions::default() };
+            if let Ok(plan) = plan(&device, &options) {
+                let parsed = SuperBlock::parse(&plan.super_block.to_bytes()).unwrap();
+                prop_assert_eq!(&parsed, &plan.super_block);
+                prop_assert_eq!(Geometry::from_super(&parsed, size).unwrap(), plan.geometry);
+            }
+        }
+    }
 }

@@ -5,7 +5,8 @@
 //! and the tests all stand on it, so there is one reading of the format.
 //!
 //! * [`super_block`], [`mask`], [`page`], [`descriptor`]: one codec per structure.
-//! * [`geometry`], [`init`]: where everything lies, and what a new store must write.
+//! * [`geometry`], [`init`], [`grow`], [`unload`]: where everything lies, and what is written when a store is
+//!   made, grows, and is left.
 //! * [`metadata`], [`cluster_map`], [`chain`]: one blob, as values and as its pages on disk.
 //! * [`loader`]: asks for byte ranges, takes bytes, ends with a [`Store`]: blobs, bitmaps, relations, and
 //!   the [`repair`]s that a writing load has to carry out.
@@ -28,6 +29,7 @@ pub mod crc;
 pub mod descriptor;
 pub mod error;
 pub mod geometry;
+pub mod grow;
 pub mod ids;
 pub mod init;
 pub mod loader;
@@ -38,6 +40,7 @@ pub mod repair;
 pub mod resolve;
 pub mod store;
 pub mod super_block;
+pub mod unload;
 
 pub use bitmap::Bitmap;
 pub use change::Change;

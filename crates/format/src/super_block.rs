@@ -1,5 +1,6 @@
 //! The super block: the first 4096 bytes of a store.
 
+use crate::change::Change;
 use crate::error::{FormatError, Place, Problem};
 use crate::ids::BlobId;
 use crate::page::PAGE_SIZE;
@@ -96,7 +97,7 @@ impl SuperBlock {
     /// Reads a super block from the first bytes of an image.
     ///
     /// # Errors
-    /// In SPDK's order: version, signature, CRC. The geometry the values describe is judged by
+    /// Signature, version, CRC, in this order. The geometry the values describe is judged by
     /// [`geometry::Geometry::from_super`].
     pub fn parse(bytes: &[u8]) -> Result<SuperBlock, FormatError> {
         let raw = Raw::view(bytes)?;
@@ -150,6 +151,13 @@ impl SuperBlock {
         let mut bytes: [u8; PAGE_SIZE] = zerocopy::transmute!(raw);
         crc::seal(&mut bytes);
         bytes
+    }
+
+    /// The write that puts the super block in its place, a whole metadata page with zeroes behind it.
+    pub fn write(&self, geometry: &geometry::Geometry) -> Change {
+        let mut bytes = self.to_bytes().to_vec();
+        bytes.resize(geometry.md_page_size() as usize, 0);
+        Change::Write { offset: 0, bytes }
     }
 }
 

@@ -11,7 +11,6 @@ use crate::change::Change;
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::metadata::ClearMethod;
-use crate::page::PAGE_SIZE;
 use crate::repair::{Repair, RepairReason, writes};
 use crate::store::{AllocationBlocked, Blob, DiskMasks, Store};
 use crate::super_block::SuperBlock;
@@ -243,9 +242,7 @@ fn mark_dirty_first(block: &SuperBlock, geometry: &Geometry, repairs: &mut Vec<R
 }
 
 fn write_super(block: &SuperBlock, geometry: &Geometry, reason: RepairReason) -> Repair {
-    let mut bytes = block.to_bytes().to_vec();
-    bytes.resize(PAGE_SIZE.max(geometry.md_page_size() as usize), 0);
-    Repair { reason, changes: vec![Change::Write { offset: 0, bytes }, Change::Flush] }
+    Repair { reason, changes: vec![block.write(geometry), Change::Flush] }
 }
 
 /// The blobs with their clones.
