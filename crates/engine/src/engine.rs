@@ -4,7 +4,10 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::epoll::EpollDriver;
+use crate::os::{Clock, Workers};
 use crate::sim::World;
+use crate::uring::{self, UringDriver};
 use crate::{Driver, EngineKind};
 
 /// The identity of an engine, carried by every handle it made. Compared by address, so two engines in
@@ -55,17 +58,43 @@ pub struct Engine(Arc<Shared>);
 
 struct Shared {
     kind: EngineKind,
+    fallback_reason: Option<String>,
+    back: Back,
+}
+
+enum Back {
+    Kernel { clock: Clock, home: Home, workers: Arc<Workers> },
+    Sim(World),
 }
 
 impl Engine {
     /// Probes the kernel and settles [`EngineKind::Auto`].
     pub fn open(kind: EngineKind) -> Result<Engine, EngineError> {
-        todo!("{kind}")
+        match kind {
+            EngineKind::Sim(seed) => Ok(Engine::simulated(World::new(seed))),
+            EngineKind::Epoll => Ok(Engine::of_kernel(EngineKind::Epoll, None)),
+            EngineKind::IoUring => match uring::probe() {
+                Ok(()) => Ok(Engine::of_kernel(EngineKind::IoUring, None)),
+                Err(why) => Err(EngineError::NoUring { why }),
+            },
+            EngineKind::Auto => match uring::probe() {
+                Ok(()) => Ok(Engine::of_kernel(EngineKind::IoUring, None)),
+                Err(why) => Ok(Engine::of_kernel(EngineKind::Epoll, Some(why))),
+            },
+        }
+    }
+
+    fn of_kernel(kind: EngineKind, fallback_reason: Option<String>) -> Engine {
+        let home = Home::new();
+        let workers = Arc::new(Workers::new(home.clone(), kind == EngineKind::IoUring));
+        let back = Back::Kernel { clock: Clock::start(), home, workers };
+        Engine(Arc::new(Shared { kind, fallback_reason, back }))
     }
 
     /// The engine of an existing simulated world, for a test that keeps the world in hand.
     pub fn simulated(world: World) -> Engine {
-        todo!("{}", world.seed())
+        let kind = EngineKind::Sim(world.seed());
+        Engine(Arc::new(Shared { kind, fallback_reason: None, back: Back::Sim(world) }))
     }
 
     /// What is in use: never [`EngineKind::Auto`].
@@ -75,18 +104,29 @@ impl Engine {
 
     /// Why `Auto` did not take io_uring; none if it did or was not asked.
     pub fn fallback_reason(&self) -> Option<&str> {
-        todo!()
+        self.0.fallback_reason.as_deref()
     }
 
     /// The simulated world; none outside of simulation.
     pub fn world(&self) -> Option<&World> {
-        todo!()
+        match &self.0.back {
+            Back::Sim(world) => Some(world),
+            Back::Kernel { .. } => None,
+        }
     }
 
     /// Makes the driver of reactor number `reactor`. Call it on the OS thread that will use the driver:
-    /// a ring belongs to the thread that made it. In simulation `reactor` is the simulated core.
+    /// a ring belongs to the thread that made it. In simulation `reactor` is the simulated core, and a
+    /// core that has a driver already is a mistake that panics.
     pub fn driver(&self, reactor: usize) -> Result<Box<dyn Driver>, EngineError> {
-        todo!("{reactor}")
+        let (clock, home, workers) = match &self.0.back {
+            Back::Sim(world) => return Ok(Box::new(world.driver(reactor))),
+            Back::Kernel { clock, home, workers } => (*clock, home.clone(), Arc::clone(workers)),
+        };
+        match self.0.kind {
+            EngineKind::IoUring => Ok(Box::new(UringDriver::new(clock, home, workers)?)),
+            _ => Ok(Box::new(EpollDriver::new(clock, home, workers)?)),
+        }
     }
 }
 

@@ -62,7 +62,7 @@ impl fmt::Debug for Socket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.body {
             Body::Os(fd) => write!(f, "Socket({fd:?})"),
-            Body::Sim(id) => write!(f, "Socket({id:?})"),
+            Body::Sim(handle) => write!(f, "Socket({:?})", handle.object()),
         }
     }
 }

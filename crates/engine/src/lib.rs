@@ -13,14 +13,17 @@ mod cores;
 mod cpu_set;
 mod driver;
 mod engine;
+mod epoll;
 mod handle;
 mod kind;
 mod op;
 mod open;
+mod os;
 mod os_thread;
 mod signals;
 pub mod sim;
 mod time;
+mod uring;
 
 pub use address::{Address, Interest, Shutdown};
 pub use cores::{AvailableCores, available_cores};

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use spindle_mem::Buffers;
 
+use crate::engine::Home;
 use crate::{Address, File, FileInfo, Interest, Listener, OpenOptions, Shutdown, Socket};
 
 /// The submitter's name for an operation; the driver hands it back unread.
@@ -141,6 +142,23 @@ impl Op {
             | Op::Recv { buffers, .. }
             | Op::Send { buffers, .. } => buffers,
             _ => Buffers::None,
+        }
+    }
+
+    /// An error when a handle in it was made by another engine than `home`.
+    pub(crate) fn check_home(&self, home: &Home) -> io::Result<()> {
+        match self {
+            Op::Inspect { file }
+            | Op::Read { file, .. }
+            | Op::Write { file, .. }
+            | Op::Flush { file }
+            | Op::ZeroRange { file, .. }
+            | Op::Discard { file, .. } => home.check(&file.0.home, file),
+            Op::Accept { listener } => home.check(&listener.0.home, listener),
+            Op::Recv { socket, .. } | Op::Send { socket, .. } | Op::Shutdown { socket, .. } => {
+                home.check(&socket.0.home, socket)
+            }
+            Op::Open { .. } | Op::Listen { .. } | Op::Connect { .. } | Op::Pair | Op::Poll { .. } => Ok(()),
         }
     }
 

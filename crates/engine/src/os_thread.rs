@@ -1,15 +1,68 @@
 //! OS threads: the only place that makes them.
 
 use std::io;
-use std::thread::JoinHandle;
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Starts an OS thread named `name` (the kernel keeps 15 bytes) and runs `f` on it, pinned to `core`
-/// if one is given. Returns once the pin is in place, or with the kernel's refusal and no thread left.
+/// if one is given. Returns once the pin is in place, or with the kernel's refusal; then `f` does not run.
 pub fn spawn_pinned<T: Send + 'static>(
     name: &str,
     core: Option<usize>,
     f: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    let _ = (name, core, f);
-    todo!()
+    let builder = Builder::new().name(name.to_owned());
+    let Some(core) = core else { return builder.spawn(f) };
+    let (tell, told) = mpsc::sync_channel(1);
+    let thread = builder.spawn(move || {
+        let pinned = pin(core);
+        let refused = pinned.is_err();
+        // The starter waits for exactly this message.
+        let _ = tell.send(pinned);
+        if refused {
+            // Ends the thread without a value and without a report: the starter has the error.
+            std::panic::resume_unwind(Box::new("not pinned"));
+        }
+        f()
+    })?;
+    match told.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(error)) => {
+            let message = format!("cannot pin thread {name} to core {core}: {error}");
+            Err(io::Error::new(error.kind(), message))
+        }
+        Err(_) => Err(io::Error::other(format!("thread {name} ended before it was pinned"))),
+    }
+}
+
+fn pin(core: usize) -> io::Result<()> {
+    if core >= CpuSet::MAX_CPU {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such core"));
+    }
+    let mut set = CpuSet::new();
+    set.set(core);
+    Ok(sched_setaffinity(None, &set)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::available_cores;
+
+    #[test]
+    fn a_pinned_thread_runs_on_its_core_under_its_name() {
+        let core = available_cores().affinity.iter().last().expect("we run somewhere");
+        let thread = spawn_pinned("reactor_7", Some(core), || {
+            (rustix::thread::sched_getcpu(), std::thread::current().name().map(str::to_owned))
+        });
+        assert_eq!(thread.unwrap().join().unwrap(), (core, Some("reactor_7".to_owned())));
+    }
+
+    #[test]
+    fn a_core_that_does_not_exist_is_an_error_that_names_it() {
+        let error = spawn_pinned("reactor_1", Some(1_000), || ()).map(|_| ()).expect_err("no such core");
+        assert!(error.to_string().contains("core 1000"), "{error}");
+    }
 }

@@ -1,4 +1,13 @@
 //! Process signals, held by the one owner that asked: the second of law 1's two exceptions.
+//!
+//! A handler runs on any OS thread at any moment, so it does the least: one atomic addition for each
+//! arrival and one unpark (an atomic exchange and perhaps a write to an eventfd). What a signal means is
+//! decided where the owner asks [`Signals::arrived`].
+
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Unparker;
 
@@ -11,6 +20,18 @@ pub enum Signal {
     Terminate,
     /// SIGUSR1: a dump.
     User1,
+}
+
+impl Signal {
+    const ALL: [Signal; 3] = [Signal::Interrupt, Signal::Terminate, Signal::User1];
+
+    fn number(self) -> libc::c_int {
+        match self {
+            Signal::Interrupt => libc::SIGINT,
+            Signal::Terminate => libc::SIGTERM,
+            Signal::User1 => libc::SIGUSR1,
+        }
+    }
 }
 
 /// Signals could not be taken.
@@ -30,25 +51,110 @@ pub enum SignalError {
         /// Which signal.
         signal: Signal,
         /// The kernel's answer.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
+/// The name of the holder: who may install handlers.
+static HOLDER: Mutex<Option<String>> = Mutex::new(None);
+/// What the handler unparks; null when nobody holds the signals.
+static TARGET: AtomicPtr<Unparker> = AtomicPtr::new(ptr::null_mut());
+/// Handlers that run now: the target must outlive them.
+static IN_HANDLER: AtomicUsize = AtomicUsize::new(0);
+/// Arrivals not yet asked for, by signal.
+static ARRIVED: [AtomicU32; Signal::ALL.len()] = [const { AtomicU32::new(0) }; Signal::ALL.len()];
+
 /// Delivery of signals to one owner, from [`Signals::take`] until dropped; then the handlers that were
-/// there before are back. The handler only counts and unparks.
-#[derive(Debug)]
-pub struct Signals(());
+/// there before are back.
+pub struct Signals {
+    previous: Vec<(Signal, libc::sigaction)>,
+}
 
 impl Signals {
-    /// Takes `signals` for `holder`; each arrival is counted and ends a [`park`](crate::Driver::park).
+    /// Takes `signals` for `holder`. Each arrival from then on is counted, and unparks by `unparker`.
     pub fn take(holder: &str, signals: &[Signal], unparker: Unparker) -> Result<Signals, SignalError> {
-        let _ = (holder, signals, unparker);
-        todo!()
+        let mut held = lock_holder();
+        if let Some(holder) = &*held {
+            return Err(SignalError::Held { holder: holder.clone() });
+        }
+        *held = Some(holder.to_owned());
+        drop(held);
+        ARRIVED.iter().for_each(|count| count.store(0, Ordering::SeqCst));
+        TARGET.store(Box::into_raw(Box::new(unparker)), Ordering::SeqCst);
+        // From here on a failure drops `taken`, which gives back what was installed.
+        let mut taken = Signals { previous: Vec::new() };
+        for &signal in signals {
+            let previous = install(signal).map_err(|source| SignalError::Refused { signal, source })?;
+            taken.previous.push((signal, previous));
+        }
+        Ok(taken)
     }
 
-    /// How often `signal` arrived since the last call. Cheap: one atomic exchange.
+    /// How often `signal` arrived since this was last asked. One atomic exchange.
     pub fn arrived(&self, signal: Signal) -> u32 {
-        let _ = signal;
-        todo!()
+        ARRIVED[signal as usize].swap(0, Ordering::SeqCst)
     }
+}
+
+impl std::fmt::Debug for Signals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.previous.iter().map(|(signal, _)| signal)).finish()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for (signal, previous) in self.previous.drain(..).rev() {
+            // SAFETY: `previous` was the kernel's own answer when the handler was installed. A refusal
+            // would leave our handler, which does nothing once the target is gone.
+            unsafe { libc::sigaction(signal.number(), &previous, ptr::null_mut()) };
+        }
+        let target = TARGET.swap(ptr::null_mut(), Ordering::SeqCst);
+        // A handler that read the target before the swap has counted itself first; it ends by itself,
+        // on another thread, within a few instructions.
+        while IN_HANDLER.load(Ordering::SeqCst) > 0 {
+            std::thread::yield_now();
+        }
+        if !target.is_null() {
+            // SAFETY: made by `Box::into_raw` in `take`; no handler holds it and none can get it again.
+            drop(unsafe { Box::from_raw(target) });
+        }
+        *lock_holder() = None;
+    }
+}
+
+fn lock_holder() -> MutexGuard<'static, Option<String>> {
+    HOLDER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Installs the handler and returns what was there.
+fn install(signal: Signal) -> io::Result<libc::sigaction> {
+    // SAFETY: a sigaction of zeroes is valid: default action, empty mask, no flags.
+    let (mut action, mut previous) = unsafe { std::mem::zeroed::<(libc::sigaction, libc::sigaction)>() };
+    action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+    // System calls that can be are restarted, so that other code in the process need not know of us.
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: both pointers are to valid structures, and `on_signal` is safe to call as a handler.
+    match unsafe { libc::sigaction(signal.number(), &action, &mut previous) } {
+        0 => Ok(previous),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The handler: atomics and at most one write(2), all of it async-signal-safe; errno is kept.
+extern "C" fn on_signal(number: libc::c_int) {
+    // SAFETY: errno's address is always valid for the calling thread.
+    let errno = unsafe { *libc::__errno_location() };
+    IN_HANDLER.fetch_add(1, Ordering::SeqCst);
+    if let Some(signal) = Signal::ALL.iter().find(|s| s.number() == number) {
+        ARRIVED[*signal as usize].fetch_add(1, Ordering::SeqCst);
+    }
+    let target = TARGET.load(Ordering::SeqCst);
+    if !target.is_null() {
+        // SAFETY: not null, so the owner has not dropped it, and it waits for us to leave before it does.
+        unsafe { &*target }.unpark();
+    }
+    IN_HANDLER.fetch_sub(1, Ordering::SeqCst);
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
 }

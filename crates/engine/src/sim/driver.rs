@@ -1,39 +1,77 @@
 //! One simulated reactor's driver.
 
+use std::sync::Arc;
+
+use super::World;
+use super::world::SimUnpark;
 use crate::{Completion, Driver, Op, Time, Token, Unparker};
 
-/// The driver of one simulated core, made by [`World::driver`](super::World::driver).
-pub struct SimDriver(());
+/// The driver of one simulated core, made by [`World::driver`].
+///
+/// [`park`](Driver::park) does not block: it marks the core as resting and, when every core rests, moves
+/// the clock. Dropping the driver forgets what it has under way and takes the core out of the world.
+pub struct SimDriver {
+    world: World,
+    core: usize,
+    unpark: Arc<SimUnpark>,
+}
+
+impl SimDriver {
+    pub(super) fn new(world: World, core: usize, unpark: Arc<SimUnpark>) -> SimDriver {
+        SimDriver { world, core, unpark }
+    }
+
+    /// The world it belongs to.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+}
 
 impl Driver for SimDriver {
     fn now(&mut self) -> Time {
-        todo!()
+        self.world.now()
     }
-    fn submit(&mut self, _token: Token, _op: Op) {
-        todo!()
+
+    fn submit(&mut self, token: Token, op: Op) {
+        let refused = op.check_home(self.world.home()).err();
+        self.world.inner().submit(self.core, token, op, refused);
     }
-    fn cancel(&mut self, _token: Token) {
-        todo!()
+
+    fn cancel(&mut self, token: Token) {
+        self.world.inner().cancel(self.core, token);
     }
-    fn poll(&mut self, _out: &mut Vec<Completion>) {
-        todo!()
+
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        self.world.inner().reap(self.core, out);
     }
-    fn park(&mut self, _deadline: Option<Time>) {
-        todo!()
+
+    fn park(&mut self, deadline: Option<Time>) {
+        self.world.inner().park(self.core, deadline);
     }
+
     fn unparker(&self) -> Unparker {
-        todo!()
+        self.unpark.clone()
     }
-    fn choose(&mut self, _n: usize) -> usize {
-        todo!()
+
+    fn choose(&mut self, n: usize) -> usize {
+        self.world.choose(n)
     }
+
     fn random(&mut self) -> u64 {
-        todo!()
+        self.world.random()
     }
+
     fn cpu(&self) -> usize {
-        todo!()
+        self.core
     }
+
     fn in_flight(&self) -> usize {
-        todo!()
+        self.world.inner().in_flight(self.core)
+    }
+}
+
+impl Drop for SimDriver {
+    fn drop(&mut self) {
+        self.world.inner().abandon(self.core);
     }
 }

@@ -1,99 +1,398 @@
-//! The simulated world: clock, choices, trace.
+//! The simulated world: clock, choices, trace, and whose turn it is.
 
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::{Disk, SimDriver};
-use crate::Time;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-/// A simulated world. Cloneable handle; meant for one OS thread at a time.
+use super::flight::Flights;
+use super::net::Net;
+use super::rng::{Rng, mix};
+use super::storage::Storage;
+use super::trace::Trace;
+use super::{Disk, SimDriver, Traced};
+use crate::engine::Home;
+use crate::handle::{Body, FileInner, ListenerInner, SocketInner};
+use crate::{Address, File, FileInfo, Listener, Socket, Time, Unpark};
+
+/// Turns in which nobody parks before the clock moves all the same: a poller that spins until a time
+/// has come must not stop time.
+const TURNS_WITHOUT_REST: u32 = 256;
+
+/// A simulated world. Cloneable handle; its drivers belong on one OS thread at a time.
 #[derive(Clone)]
-pub struct World(());
+pub struct World(Arc<Shared>);
 
-/// What can be fed into the trace.
-pub trait Traced {
-    /// Mixes the value into the hash.
-    fn trace(&self, hash: &mut dyn FnMut(u64));
+struct Shared {
+    seed: u64,
+    home: Home,
+    outside: Arc<Outside>,
+    inner: Mutex<Inner>,
+}
+
+/// What happens in the world, behind one lock that nobody contends for.
+pub(super) struct Inner {
+    pub(super) rng: Rng,
+    pub(super) clock: Time,
+    pub(super) trace: Trace,
+    pub(super) cores: BTreeMap<usize, Core>,
+    pub(super) flights: Flights,
+    pub(super) storage: Storage,
+    pub(super) net: Net,
+    running: usize,
+    turns: u32,
+    pub(super) maker: Maker,
+    /// Operations that may go on, until [`Inner::retry_woken`] schedules them; kept for its room.
+    pub(super) woken: Vec<usize>,
+}
+
+/// One simulated reactor.
+pub(super) struct Core {
+    parked: bool,
+    deadline: Option<Time>,
+    unpark: Arc<SimUnpark>,
+    /// Finished operations, by their key among the flights.
+    pub(super) ready: Vec<usize>,
+    /// Submitted and not reaped.
+    pub(super) in_flight: usize,
+}
+
+impl Core {
+    fn runnable(&self) -> bool {
+        !self.parked || !self.ready.is_empty() || self.unpark.flag.load(Ordering::SeqCst)
+    }
+
+    fn wake(&mut self) {
+        self.parked = false;
+        self.deadline = None;
+        self.unpark.flag.store(false, Ordering::SeqCst);
+    }
 }
 
 impl World {
     /// A world whose every choice follows from `seed`.
     pub fn new(seed: u64) -> World {
-        todo!("{seed}")
+        let home = Home::new();
+        World(Arc::new(Shared {
+            seed,
+            home: home.clone(),
+            outside: Arc::default(),
+            inner: Mutex::new(Inner {
+                rng: Rng::new(mix(seed)),
+                clock: Time(0),
+                trace: Trace::new(seed),
+                cores: BTreeMap::new(),
+                flights: Flights::default(),
+                storage: Storage::default(),
+                net: Net::default(),
+                running: 0,
+                turns: 0,
+                maker: Maker { home, closed: Closed::default() },
+                woken: Vec::new(),
+            }),
+        }))
     }
 
     /// The seed it was made with.
     pub fn seed(&self) -> u64 {
-        todo!()
+        self.0.seed
     }
 
-    /// The driver of simulated core `core`. A second driver for one core is a mistake and panics.
+    /// The driver of simulated core `core`. Panics if that core has one: two reactors would share it.
     pub fn driver(&self, core: usize) -> SimDriver {
-        todo!("{core}")
+        let unpark = Arc::new(SimUnpark { flag: AtomicBool::new(false), outside: self.0.outside.clone() });
+        let mut inner = self.inner();
+        assert!(!inner.cores.contains_key(&core), "simulated core {core} has a driver already");
+        inner.cores.insert(
+            core,
+            Core {
+                parked: false,
+                deadline: None,
+                unpark: Arc::clone(&unpark),
+                ready: Vec::new(),
+                in_flight: 0,
+            },
+        );
+        drop(inner);
+        SimDriver::new(self.clone(), core, unpark)
     }
 
     /// The core whose turn it is, picked by the seed among those not parked. When all are parked the
-    /// clock first moves to the next completion or deadline. None: all are parked without a deadline and
-    /// nothing is under way, so only an unpark from another OS thread can go on
-    /// ([`wait_outside`](Self::wait_outside)). To keep a poller that spins from stopping time, the
-    /// clock also moves after many turns in which nobody parked.
+    /// clock first moves to the next completion or deadline. None: there is no core, or all are parked
+    /// without a deadline and nothing is under way, so only an unpark from another OS thread can go on
+    /// ([`wait_outside`](Self::wait_outside)).
+    ///
+    /// The clock also moves after 256 turns in which nobody parked: a poller that spins until some time
+    /// has come must not stop time.
     pub fn next_core(&self) -> Option<usize> {
-        todo!()
+        let mut inner = self.inner();
+        inner.turns += 1;
+        if inner.turns > TURNS_WITHOUT_REST {
+            inner.turns = 0;
+            inner.advance();
+        }
+        inner.advance_if_idle();
+        let runnable = inner.cores.values().filter(|core| core.runnable()).count();
+        if runnable == 0 {
+            return None;
+        }
+        let pick = inner.rng.below(runnable);
+        let (&number, core) = inner.cores.iter_mut().filter(|(_, core)| core.runnable()).nth(pick)?;
+        core.wake();
+        inner.running = number;
+        inner.trace.add(number);
+        Some(number)
+    }
+
+    /// The core picked last by [`next_core`](Self::next_core), or whose driver was used last.
+    pub fn current_core(&self) -> usize {
+        self.inner().running
     }
 
     /// Blocks the OS thread until an [`Unparker`](crate::Unparker) of this world is used from another
-    /// OS thread, or `limit` of real time has passed. True if unparked. What comes from outside follows
-    /// no seed.
+    /// OS thread, or `limit` of real time has passed. True if some core may run. What comes from outside
+    /// follows no seed.
     pub fn wait_outside(&self, limit: Option<Duration>) -> bool {
-        todo!("{limit:?}")
+        let Some(event) = self.0.outside.listen() else { return self.any_runnable() };
+        if !self.any_runnable() {
+            let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
+            // An interrupted or failed wait is an early return, which the caller must expect anyway.
+            let _ = poll(&mut [PollFd::new(event, PollFlags::IN)], timeout.as_ref());
+        }
+        let _ = rustix::io::read(event, &mut [0; 8]);
+        self.any_runnable()
+    }
+
+    fn any_runnable(&self) -> bool {
+        self.inner().cores.values().any(Core::runnable)
     }
 
     /// The virtual clock: moves only when nobody can run.
     pub fn now(&self) -> Time {
-        todo!()
+        self.inner().clock
     }
 
     /// A seeded choice of 0 to `n - 1`; 0 when `n` is 0 or 1.
     pub fn choose(&self, n: usize) -> usize {
-        todo!("{n}")
+        let mut inner = self.inner();
+        let pick = inner.rng.below(n);
+        inner.trace.add((n, pick));
+        pick
     }
 
     /// A seeded random number.
     pub fn random(&self) -> u64 {
-        todo!()
+        let mut inner = self.inner();
+        let number = inner.rng.next_u64();
+        inner.trace.add(number);
+        number
     }
 
     /// Feeds something that happened into the trace.
     pub fn event(&self, what: impl Traced) {
-        what.trace(&mut |_| todo!());
+        self.inner().trace.add(what);
     }
 
-    /// The hash of everything that happened so far.
+    /// The hash of everything that happened so far: choices, turns, clock, operations and results.
     pub fn trace_hash(&self) -> u64 {
-        todo!()
+        self.inner().trace.hash()
     }
 
     /// Registers `disk` under `path`: [`Op::Open`](crate::Op::Open) of that path finds it. Returns the
-    /// disk that was there.
+    /// disk that was there; files opened before keep it.
     pub fn add_disk(&self, path: &str, disk: Disk) -> Option<Disk> {
-        let _ = (path, disk);
-        todo!()
+        self.inner().storage.add(path, disk)
     }
 
     /// The disk registered under `path`, or made there by an open that creates.
     pub fn disk(&self, path: &str) -> Option<Disk> {
-        todo!("{path}")
+        self.inner().storage.find(path)
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.0.home
+    }
+
+    /// The world, after what was dropped since the last look is closed.
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.0.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.close_dropped();
+        inner
     }
 }
 
-impl Traced for u64 {
-    fn trace(&self, hash: &mut dyn FnMut(u64)) {
-        hash(*self);
+impl Inner {
+    /// The driver of `core` is in use: it runs.
+    pub(super) fn enter(&mut self, core: usize) -> &mut Core {
+        self.running = core;
+        let core = self.cores.get_mut(&core).expect("a driver's core lives as long as the driver");
+        core.parked = false;
+        core
+    }
+
+    /// See [`Driver::park`](crate::Driver::park).
+    pub(super) fn park(&mut self, number: usize, deadline: Option<Time>) {
+        self.turns = 0;
+        self.complete_due();
+        let clock = self.clock;
+        let core = self.enter(number);
+        if core.unpark.flag.swap(false, Ordering::SeqCst)
+            || !core.ready.is_empty()
+            || deadline.is_some_and(|d| d <= clock)
+        {
+            return;
+        }
+        core.parked = true;
+        core.deadline = deadline;
+        self.trace.add(("park", deadline.map_or(u64::MAX, Time::as_nanos)));
+        self.advance_if_idle();
+    }
+
+    fn advance_if_idle(&mut self) {
+        while !self.cores.is_empty() && !self.cores.values().any(Core::runnable) {
+            if !self.advance() {
+                return;
+            }
+        }
+    }
+
+    /// Moves the clock to the next thing that happens; false if nothing will.
+    fn advance(&mut self) -> bool {
+        let deadlines = self.cores.values().filter(|c| c.parked).filter_map(|core| core.deadline);
+        let Some(next) = deadlines.chain(self.flights.next_due()).min() else { return false };
+        self.clock = self.clock.max(next);
+        self.trace.add(self.clock.as_nanos());
+        self.complete_due();
+        let clock = self.clock;
+        for core in self.cores.values_mut().filter(|c| c.parked && c.deadline.is_some_and(|d| d <= clock)) {
+            core.wake();
+        }
+        true
+    }
+
+    fn close_dropped(&mut self) {
+        if !self.maker.closed.any.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        let closed = std::mem::take(&mut *self.maker.closed.list());
+        for object in closed {
+            match object {
+                SimObject::File(file) => self.storage.close(file),
+                SimObject::Socket(socket) => self.net.close_socket(socket, &mut self.woken),
+                SimObject::Listener(listener) => self.net.close_listener(listener, &mut self.woken),
+            }
+        }
+        self.retry_woken();
     }
 }
 
-impl Traced for &str {
-    fn trace(&self, hash: &mut dyn FnMut(u64)) {
-        hash(self.len() as u64);
-        self.bytes().for_each(|b| hash(u64::from(b)));
+/// An object of a world, as its handle names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SimObject {
+    File(usize),
+    Socket(usize),
+    Listener(usize),
+}
+
+/// A handle's tie to an object of a world; dropping it closes the object when the world next moves.
+pub(crate) struct SimHandle {
+    object: SimObject,
+    closed: Closed,
+}
+
+impl SimHandle {
+    pub(crate) fn object(&self) -> SimObject {
+        self.object
+    }
+}
+
+impl Drop for SimHandle {
+    fn drop(&mut self) {
+        self.closed.list().push(self.object);
+        self.closed.any.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Makes the handles on a world's objects.
+pub(super) struct Maker {
+    home: Home,
+    closed: Closed,
+}
+
+impl Maker {
+    fn body(&self, object: SimObject) -> Body {
+        Body::Sim(SimHandle { object, closed: self.closed.clone() })
+    }
+
+    pub(super) fn file(&self, number: usize, path: PathBuf, info: FileInfo) -> File {
+        let body = self.body(SimObject::File(number));
+        File(Arc::new(FileInner { home: self.home.clone(), body, path, info }))
+    }
+
+    pub(super) fn socket(&self, number: usize) -> Socket {
+        let body = self.body(SimObject::Socket(number));
+        Socket(Arc::new(SocketInner { home: self.home.clone(), body }))
+    }
+
+    pub(super) fn listener(&self, number: usize, address: Address) -> Listener {
+        let body = self.body(SimObject::Listener(number));
+        Listener(Arc::new(ListenerInner { home: self.home.clone(), body, address }))
+    }
+}
+
+/// Objects whose last handle dropped. Apart from the world's lock: a handle may drop while it is held.
+#[derive(Clone, Default)]
+struct Closed(Arc<ClosedInner>);
+
+#[derive(Default)]
+struct ClosedInner {
+    any: AtomicBool,
+    list: Mutex<Vec<SimObject>>,
+}
+
+impl std::ops::Deref for Closed {
+    type Target = ClosedInner;
+    fn deref(&self) -> &ClosedInner {
+        &self.0
+    }
+}
+
+impl ClosedInner {
+    fn list(&self) -> MutexGuard<'_, Vec<SimObject>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends a simulated core's sleep; from another OS thread, also the world's wait for outside.
+pub(super) struct SimUnpark {
+    flag: AtomicBool,
+    outside: Arc<Outside>,
+}
+
+impl Unpark for SimUnpark {
+    fn unpark(&self) {
+        self.flag.store(true, Ordering::SeqCst);
+        if let Some(event) = self.outside.0.get() {
+            // Only a full counter can refuse, and that wakes too.
+            let _ = rustix::io::write(event, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+/// Wakes the OS thread that waits for outside; made when one first waits, since most worlds never do.
+#[derive(Default)]
+struct Outside(OnceLock<OwnedFd>);
+
+impl Outside {
+    fn listen(&self) -> Option<&OwnedFd> {
+        if self.0.get().is_none() {
+            let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;
+            let _ = self.0.set(event);
+        }
+        self.0.get()
     }
 }

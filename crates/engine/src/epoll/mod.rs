@@ -1,0 +1,189 @@
+//! The epoll engine: readiness for sockets, worker threads for files.
+//!
+//! Taken where io_uring is forbidden. One driver belongs to one reactor and stays on its OS thread; the
+//! workers are shared by the engine's drivers.
+
+mod sources;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
+
+use self::sources::{Sources, WAKE};
+use crate::engine::Home;
+use crate::os::{Clock, IoVecs, Returns, Waker, Workers, clock, sockets};
+use crate::sim::Rng;
+use crate::{Completion, Driver, EngineError, Op, Output, Time, Token, Unparker};
+
+/// Events taken from the kernel at once; more wait for the next turn.
+const EVENTS: usize = 256;
+
+/// One reactor's driver.
+pub(crate) struct EpollDriver {
+    clock: Clock,
+    home: Home,
+    rng: Rng,
+    waker: Arc<Waker>,
+    epoll: OwnedFd,
+    workers: Arc<Workers>,
+    returns: Arc<Returns>,
+    sources: Sources,
+    /// Finished on this thread, not yet handed out.
+    ready: Vec<Completion>,
+    in_flight: usize,
+    vecs: IoVecs,
+}
+
+impl EpollDriver {
+    pub(crate) fn new(clock: Clock, home: Home, workers: Arc<Workers>) -> Result<EpollDriver, EngineError> {
+        let failed = |what| move |source| EngineError::Driver { engine: "epoll", what, source };
+        let waker = Arc::new(Waker::new().map_err(failed("eventfd"))?);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
+            .map_err(io::Error::from)
+            .map_err(failed("epoll_create"))?;
+        epoll::add(&epoll, waker.event(), epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)
+            .map_err(io::Error::from)
+            .map_err(failed("epoll_ctl"))?;
+        Ok(EpollDriver {
+            clock,
+            home,
+            rng: clock::random_generator(),
+            returns: Returns::new(Arc::clone(&waker)),
+            waker,
+            epoll,
+            workers,
+            sources: Sources::default(),
+            ready: Vec::new(),
+            in_flight: 0,
+            vecs: IoVecs::default(),
+        })
+    }
+
+    /// Asks the kernel for readiness, waiting no longer than `timeout`, and moves on what became ready.
+    fn wait(&mut self, timeout: Option<Duration>) {
+        let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
+        let events = match wait_precisely(&self.epoll, &mut room, timeout) {
+            Ok(events) => events,
+            // Interrupted by a signal: an early return, which the caller must expect.
+            Err(_) => return,
+        };
+        for event in events.iter() {
+            let data = event.data.u64();
+            if data == WAKE {
+                self.waker.drain();
+            } else {
+                self.sources.on_event(data, event.flags, &mut self.vecs, &self.home, &mut self.ready);
+            }
+        }
+    }
+
+    /// Attempts a socket operation now; it waits for readiness if it would block.
+    fn attempt(&mut self, token: Token, op: Op) {
+        if let Err((error, op)) =
+            self.sources.start(token, op, &self.epoll, &mut self.vecs, &self.home, &mut self.ready)
+        {
+            self.ready.push(Completion { token, result: Err(error), op });
+        }
+    }
+}
+
+/// epoll_pwait2 where there is one (Linux 5.11); whole milliseconds, rounded up, elsewhere.
+fn wait_precisely<'a>(
+    epoll: &OwnedFd,
+    room: &'a mut [MaybeUninit<epoll::Event>],
+    timeout: Option<Duration>,
+) -> rustix::io::Result<&'a mut [epoll::Event]> {
+    let timeout = timeout.and_then(|span| Timespec::try_from(span).ok());
+    epoll::wait(epoll, room, timeout.as_ref()).map(|(events, _)| events)
+}
+
+impl Driver for EpollDriver {
+    fn now(&mut self) -> Time {
+        self.clock.now()
+    }
+
+    fn submit(&mut self, token: Token, op: Op) {
+        self.in_flight += 1;
+        if let Err(error) = op.check_home(&self.home) {
+            self.ready.push(Completion { token, result: Err(error), op });
+            return;
+        }
+        match op {
+            Op::Open { .. }
+            | Op::Inspect { .. }
+            | Op::Read { .. }
+            | Op::Write { .. }
+            | Op::Flush { .. }
+            | Op::ZeroRange { .. }
+            | Op::Discard { .. }
+            | Op::Listen { .. } => self.workers.submit(token, op, &self.returns),
+            Op::Pair => {
+                let result = sockets::pair(false, &self.home).map(|(a, b)| Output::Pair(a, b));
+                self.ready.push(Completion { token, result, op });
+            }
+            Op::Shutdown { ref socket, how } => {
+                let result = sockets::shutdown(socket, how).map(|()| Output::Done);
+                self.ready.push(Completion { token, result, op });
+            }
+            Op::Accept { .. } | Op::Connect { .. } | Op::Recv { .. } | Op::Send { .. } | Op::Poll { .. } => {
+                self.attempt(token, op);
+            }
+        }
+    }
+
+    fn cancel(&mut self, token: Token) {
+        let op = self.workers.cancel(token, &self.returns).or_else(|| self.sources.cancel(token));
+        if let Some(op) = op {
+            let result = Err(io::Error::new(io::ErrorKind::Interrupted, "cancelled"));
+            self.ready.push(Completion { token, result, op });
+        }
+    }
+
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        if self.sources.waiting() > 0 {
+            self.wait(Some(Duration::ZERO));
+        }
+        self.in_flight -= self.ready.len();
+        out.append(&mut self.ready);
+        self.in_flight -= self.returns.take(out);
+    }
+
+    fn park(&mut self, deadline: Option<Time>) {
+        if !self.ready.is_empty() || self.returns.any() {
+            return;
+        }
+        // A worker that finishes from here on, and everyone else, sees that we sleep and writes.
+        if !self.waker.fall_asleep() {
+            return;
+        }
+        if !self.returns.any() {
+            let timeout = deadline.map(|deadline| deadline.since(self.clock.now()));
+            self.wait(timeout);
+        }
+        self.waker.wake_up();
+    }
+
+    fn unparker(&self) -> Unparker {
+        self.waker.clone()
+    }
+
+    fn choose(&mut self, _n: usize) -> usize {
+        0
+    }
+
+    fn random(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    fn cpu(&self) -> usize {
+        clock::current_cpu()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+}

@@ -1,0 +1,324 @@
+//! Descriptors that operations of one driver wait on, and the operations that wait.
+//!
+//! A descriptor is registered once, edge-triggered, when an operation on it first would block, and stays
+//! registered while its handle lives; the kernel forgets it when it closes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Weak};
+
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::Errno;
+use rustix::net::{accept_with, connect, sockopt};
+use slab::Slab;
+
+use crate::engine::Home;
+use crate::handle::{ListenerInner, SocketInner};
+use crate::os::{IoVecs, sockets};
+use crate::{Completion, Interest, Op, Output, Socket, Token};
+
+/// The event data of the driver's own eventfd.
+pub(super) const WAKE: u64 = u64::MAX;
+
+/// Sources kept before the first look for dead ones.
+const SWEEP_AT: usize = 64;
+
+/// Whether an attempt finished the operation.
+pub(super) enum Step {
+    Done(io::Result<Output>),
+    WouldBlock,
+}
+
+/// What keeps a source's identity: its address is not used again while this lives.
+enum Object {
+    Socket(Weak<SocketInner>),
+    Listener(Weak<ListenerInner>),
+    Foreign(Weak<OwnedFd>),
+}
+
+impl Object {
+    fn alive(&self) -> bool {
+        match self {
+            Object::Socket(weak) => weak.strong_count() > 0,
+            Object::Listener(weak) => weak.strong_count() > 0,
+            Object::Foreign(weak) => weak.strong_count() > 0,
+        }
+    }
+}
+
+struct Source {
+    object: Object,
+    address: usize,
+    readers: VecDeque<usize>,
+    writers: VecDeque<usize>,
+}
+
+struct Waiting {
+    token: Token,
+    op: Op,
+    /// The stream that a connect makes.
+    connecting: Option<Socket>,
+    /// Bytes that a send has sent.
+    sent: usize,
+    source: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Read,
+    Write,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Sources {
+    sources: Slab<Source>,
+    by_address: BTreeMap<usize, usize>,
+    waiting: Slab<Waiting>,
+    sweep_at: usize,
+}
+
+impl Sources {
+    /// Operations that wait for readiness.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Attempts `op`, unless others wait before it; if it would block it waits.
+    pub(super) fn start(
+        &mut self,
+        token: Token,
+        op: Op,
+        epoll: &OwnedFd,
+        vecs: &mut IoVecs,
+        home: &Home,
+        ready: &mut Vec<Completion>,
+    ) -> Result<(), (io::Error, Op)> {
+        let mut waiting = Waiting { token, op, connecting: None, sent: 0, source: usize::MAX };
+        let known = waiting.address().and_then(|address| self.by_address.get(&address).copied());
+        let side = waiting.side();
+        let queued = known.is_some_and(|source| !self.sources[source].queue(side).is_empty());
+        if !queued {
+            match waiting.attempt(vecs, home) {
+                Step::Done(result) => {
+                    ready.push(Completion { token, result, op: waiting.op });
+                    return Ok(());
+                }
+                Step::WouldBlock => {}
+            }
+        }
+        let source = match known.map_or_else(|| self.register(&waiting, epoll), Ok) {
+            Ok(source) => source,
+            Err(error) => return Err((error, waiting.op)),
+        };
+        waiting.source = source;
+        let key = self.waiting.insert(waiting);
+        self.sources[source].queue(side).push_back(key);
+        Ok(())
+    }
+
+    fn register(&mut self, waiting: &Waiting, epoll: &OwnedFd) -> io::Result<usize> {
+        self.sweep();
+        let (object, address, fd) = waiting.object()?;
+        let flags =
+            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let entry = self.sources.vacant_entry();
+        let key = entry.key();
+        epoll::add(epoll, fd, epoll::EventData::new_u64(key as u64), flags)?;
+        entry.insert(Source { object, address, readers: VecDeque::new(), writers: VecDeque::new() });
+        self.by_address.insert(address, key);
+        Ok(key)
+    }
+
+    /// Forgets sources whose handles are gone, each time their number has doubled.
+    fn sweep(&mut self) {
+        if self.sources.len() < self.sweep_at.max(SWEEP_AT) {
+            return;
+        }
+        let by_address = &mut self.by_address;
+        self.sources.retain(|_, source| {
+            let alive = source.object.alive();
+            if !alive {
+                by_address.remove(&source.address);
+            }
+            alive
+        });
+        self.sweep_at = self.sources.len() * 2;
+    }
+
+    /// A descriptor became ready: its operations go on in order.
+    pub(super) fn on_event(
+        &mut self,
+        data: u64,
+        flags: epoll::EventFlags,
+        vecs: &mut IoVecs,
+        home: &Home,
+        ready: &mut Vec<Completion>,
+    ) {
+        let both = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
+        if both || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP) {
+            self.go_on(data as usize, Side::Read, vecs, home, ready);
+        }
+        if both || flags.intersects(epoll::EventFlags::OUT) {
+            self.go_on(data as usize, Side::Write, vecs, home, ready);
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        source: usize,
+        side: Side,
+        vecs: &mut IoVecs,
+        home: &Home,
+        ready: &mut Vec<Completion>,
+    ) {
+        // An event of a source forgotten meanwhile finds nothing, or another that tries in vain.
+        let Some(source) = self.sources.get_mut(source) else { return };
+        while let Some(&key) = source.queue(side).front() {
+            let Step::Done(result) = self.waiting[key].attempt(vecs, home) else { return };
+            source.queue(side).pop_front();
+            let done = self.waiting.remove(key);
+            ready.push(Completion { token: done.token, result, op: done.op });
+        }
+    }
+
+    /// Takes back an operation that waits.
+    pub(super) fn cancel(&mut self, token: Token) -> Option<Op> {
+        let (key, waiting) = self.waiting.iter().find(|(_, w)| w.token == token)?;
+        let (source, side) = (waiting.source, waiting.side());
+        self.sources[source].queue(side).retain(|k| *k != key);
+        Some(self.waiting.remove(key).op)
+    }
+}
+
+impl Source {
+    fn queue(&mut self, side: Side) -> &mut VecDeque<usize> {
+        match side {
+            Side::Read => &mut self.readers,
+            Side::Write => &mut self.writers,
+        }
+    }
+}
+
+impl Waiting {
+    fn side(&self) -> Side {
+        match &self.op {
+            Op::Send { .. } | Op::Connect { .. } => Side::Write,
+            Op::Poll { interest, .. } if !interest.readable => Side::Write,
+            _ => Side::Read,
+        }
+    }
+
+    /// What identifies the descriptor; none before a connect has made its own.
+    fn address(&self) -> Option<usize> {
+        Some(match &self.op {
+            Op::Recv { socket, .. } | Op::Send { socket, .. } => Arc::as_ptr(&socket.0) as usize,
+            Op::Accept { listener } => Arc::as_ptr(&listener.0) as usize,
+            Op::Poll { fd, .. } => Arc::as_ptr(fd) as usize,
+            _ => Arc::as_ptr(&self.connecting.as_ref()?.0) as usize,
+        })
+    }
+
+    fn object(&self) -> io::Result<(Object, usize, BorrowedFd<'_>)> {
+        let object = match &self.op {
+            Op::Recv { socket, .. } | Op::Send { socket, .. } => {
+                (Object::Socket(Arc::downgrade(&socket.0)), socket.fd()?)
+            }
+            Op::Accept { listener } => (Object::Listener(Arc::downgrade(&listener.0)), listener.fd()?),
+            Op::Poll { fd, .. } => (Object::Foreign(Arc::downgrade(fd)), fd.as_fd()),
+            _ => {
+                let socket = self.connecting.as_ref().ok_or(Errno::BADF)?;
+                (Object::Socket(Arc::downgrade(&socket.0)), socket.fd()?)
+            }
+        };
+        Ok((object.0, self.address().unwrap_or_default(), object.1))
+    }
+
+    fn attempt(&mut self, vecs: &mut IoVecs, home: &Home) -> Step {
+        match self.try_now(vecs, home) {
+            Ok(output) => Step::Done(Ok(output)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::WouldBlock,
+            Err(error) => Step::Done(Err(error)),
+        }
+    }
+
+    fn try_now(&mut self, vecs: &mut IoVecs, home: &Home) -> io::Result<Output> {
+        match &mut self.op {
+            Op::Recv { socket, buffers } => {
+                crate::os::receive(socket.fd()?, buffers, vecs).map(Output::Bytes)
+            }
+            Op::Send { socket, buffers } => {
+                while self.sent < buffers.len() {
+                    self.sent += crate::os::send(socket.fd()?, buffers, self.sent, vecs)?;
+                }
+                Ok(Output::Bytes(self.sent))
+            }
+            Op::Accept { listener } => {
+                let from = listener.fd()?;
+                let fd = rustix::io::retry_on_intr(|| accept_with(from, sockets::flags(false)))?;
+                sockets::no_delay(fd.as_fd());
+                Ok(Output::Socket(Socket::from_fd(fd, home)))
+            }
+            Op::Poll { fd, interest } => ready_now(fd, *interest),
+            Op::Connect { address } => match self.connecting.take() {
+                None => {
+                    let (fd, kernel) = sockets::stream_for(address, false)?;
+                    let started = connect(&fd, &kernel);
+                    let socket = Socket::from_fd(fd, home);
+                    match started {
+                        Ok(()) => Ok(Output::Socket(socket)),
+                        Err(Errno::INPROGRESS) => {
+                            self.connecting = Some(socket);
+                            Err(Errno::AGAIN.into())
+                        }
+                        // A Unix listener's backlog is full: no event will tell when it is not.
+                        Err(Errno::AGAIN) => Err(Errno::CONNREFUSED.into()),
+                        Err(errno) => Err(errno.into()),
+                    }
+                }
+                Some(socket) => match connect_outcome(&socket) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.connecting = Some(socket);
+                        Err(error)
+                    }
+                    outcome => outcome.map(|()| Output::Socket(socket)),
+                },
+            },
+            other => unreachable!("'{}' waits for no descriptor", other.name()),
+        }
+    }
+}
+
+/// How a connect that was under way ended; `WouldBlock` if it has not.
+fn connect_outcome(socket: &Socket) -> io::Result<()> {
+    let fd = socket.fd()?;
+    sockopt::socket_error(fd)??;
+    match rustix::net::getpeername(fd) {
+        Ok(_) => Ok(()),
+        Err(Errno::NOTCONN) => Err(Errno::AGAIN.into()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn ready_now(fd: &OwnedFd, interest: Interest) -> io::Result<Output> {
+    let mut wanted = PollFlags::empty();
+    wanted.set(PollFlags::IN, interest.readable);
+    wanted.set(PollFlags::OUT, interest.writable);
+    let mut asked = [PollFd::new(fd, wanted)];
+    rustix::io::retry_on_intr(|| poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
+    let told = asked[0].revents();
+    if told.is_empty() {
+        return Err(Errno::AGAIN.into());
+    }
+    Ok(Output::Ready(ready_for(told)))
+}
+
+/// What poll's answer means; an error or a hang-up is ready for both.
+pub(crate) fn ready_for(told: PollFlags) -> Interest {
+    let both = told.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL);
+    Interest {
+        readable: both || told.contains(PollFlags::IN),
+        writable: both || told.contains(PollFlags::OUT),
+    }
+}

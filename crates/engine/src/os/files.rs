@@ -1,0 +1,212 @@
+//! File operations as blocking calls: run on worker threads, never on a reactor's.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+use spindle_mem::{Buffers, IoBuf};
+
+use super::iovec::{self, IoVecs};
+use super::{geometry, lock};
+use crate::engine::Home;
+use crate::handle::{Body, FileInner};
+use crate::{Direct, File, FileInfo, Op, OpenOptions, Output};
+
+/// Bytes of zeroes written at once where the kernel has no faster way.
+const ZEROES: usize = 256 << 10;
+
+impl File {
+    /// The kernel's descriptor of a file whose home was checked.
+    pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        match &self.0.body {
+            Body::Os(fd) => Ok(fd.as_fd()),
+            Body::Sim(_) => Err(Errno::BADF.into()),
+        }
+    }
+}
+
+/// Carries out a file operation, blocking until it is done.
+pub(crate) fn perform(op: &mut Op, home: &Home, vecs: &mut IoVecs) -> io::Result<Output> {
+    match op {
+        Op::Open { options } => open(options, home).map(Output::File),
+        Op::Inspect { file } => inspect(file).map(Output::Info),
+        Op::Read { file, offset, buffers } => read(file, *offset, buffers, vecs).map(Output::Bytes),
+        Op::Write { file, offset, buffers } => write(file, *offset, buffers, vecs).map(Output::Bytes),
+        Op::Flush { file } => {
+            let fd = file.fd()?;
+            rustix::io::retry_on_intr(|| rustix::fs::fdatasync(fd))?;
+            Ok(Output::Done)
+        }
+        Op::ZeroRange { file, offset, length } => zero(file, *offset, *length, vecs).map(|()| Output::Done),
+        Op::Discard { file, offset, length } => discard(file, *offset, *length).map(|()| Output::Done),
+        other => {
+            let message = format!("'{}' is no file operation", other.name());
+            Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+        }
+    }
+}
+
+fn open(options: &OpenOptions, home: &Home) -> io::Result<File> {
+    let (fd, direct) = open_direct_or_not(options).map_err(|error| named(options, &error))?;
+    let stat = rustix::fs::fstat(&fd)?;
+    let info = geometry::inspect(fd.as_fd(), direct, options.writable).map_err(|e| named(options, &e))?;
+    if options.locked {
+        lock::lock(fd.as_fd(), options.writable, &options.path, &stat)?;
+    }
+    let path = options.path.clone();
+    Ok(File(Arc::new(FileInner { home: home.clone(), body: Body::Os(fd), path, info })))
+}
+
+/// The same kind of error with the path in front.
+fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot open {}: {error}", options.path.display()))
+}
+
+fn open_direct_or_not(options: &OpenOptions) -> io::Result<(OwnedFd, bool)> {
+    if options.direct != Direct::Off {
+        match open_or_create(options, OFlags::DIRECT) {
+            Ok(fd) => return Ok((fd, true)),
+            // The file system has no direct transfers.
+            Err(Errno::INVAL) if options.direct == Direct::Wanted => {}
+            Err(Errno::INVAL) => {
+                let message = "its file system has no direct transfers (O_DIRECT), which were required";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((open_or_create(options, OFlags::empty())?, false))
+}
+
+fn open_or_create(options: &OpenOptions, extra: OFlags) -> Result<OwnedFd, Errno> {
+    let access = if options.writable { OFlags::RDWR } else { OFlags::RDONLY };
+    // O_NONBLOCK: the open itself must not wait for the other end of a pipe; files and disks ignore it.
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | extra;
+    let open =
+        |flags| rustix::io::retry_on_intr(|| rustix::fs::open(&options.path, flags, Mode::from(0o644)));
+    let Some(size) = options.create else { return open(flags) };
+    loop {
+        match open(flags) {
+            Err(Errno::NOENT) => {}
+            opened => return opened,
+        }
+        // Creating needs write access to set the size; a read-only opener then opens anew.
+        let creating = (flags - OFlags::RWMODE) | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        match open(creating) {
+            Ok(fd) => {
+                rustix::fs::ftruncate(&fd, size)?;
+                if options.writable {
+                    return Ok(fd);
+                }
+            }
+            // Somebody else was faster: it exists now.
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn inspect(file: &File) -> io::Result<FileInfo> {
+    let known = file.info();
+    geometry::inspect(file.fd()?, known.direct, known.writable)
+}
+
+/// Reads until the buffers are full or the file ends.
+fn read(file: &File, offset: u64, buffers: &mut Buffers, vecs: &mut IoVecs) -> io::Result<usize> {
+    let (fd, length) = (file.fd()?, buffers.len());
+    let mut done = 0;
+    while done < length {
+        let count = iovec::read_at(fd, buffers, done, offset.saturating_add(done as u64), vecs)?;
+        done += count;
+        if count == 0 || ends_here(file, done) {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+/// Whether a read that stopped after `done` bytes must be at the end: a direct read stops inside a block
+/// only there, and the rest could not be asked for.
+pub(crate) fn ends_here(file: &File, done: usize) -> bool {
+    file.info().direct && !done.is_multiple_of(512)
+}
+
+/// Writes until everything is written.
+fn write(file: &File, offset: u64, buffers: &Buffers, vecs: &mut IoVecs) -> io::Result<usize> {
+    let (fd, length) = (file.fd()?, buffers.len());
+    let mut done = 0;
+    while done < length {
+        let count = iovec::write_at(fd, buffers, done, offset.saturating_add(done as u64), vecs)?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        done += count;
+    }
+    Ok(done)
+}
+
+fn zero(file: &File, offset: u64, length: u64, vecs: &mut IoVecs) -> io::Result<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    let size = inspect(file)?.size;
+    if offset.checked_add(length).is_none_or(|end| end > size) {
+        let message = format!("{length} bytes at {offset} reach past the end of {file:?} ({size} bytes)");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+    }
+    let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+    match fallocate(file, flags, offset, length) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => write_zeroes(file, offset, length, vecs),
+        other => other,
+    }
+}
+
+fn write_zeroes(file: &File, offset: u64, length: u64, vecs: &mut IoVecs) -> io::Result<()> {
+    let chunk = length.min(ZEROES as u64) as usize;
+    let mut zeroes = Buffers::from(IoBuf::zeroed(chunk));
+    let mut done = 0;
+    while done < length {
+        let left = length - done;
+        if left < chunk as u64 {
+            zeroes = Buffers::from(IoBuf::zeroed(left as usize));
+        }
+        done += write(file, offset + done, &zeroes, vecs)? as u64;
+    }
+    Ok(())
+}
+
+fn discard(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    if length == 0 {
+        return Ok(());
+    }
+    if !file.info().block_device {
+        return fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, length);
+    }
+    let range = [offset, length];
+    // SAFETY: BLKDISCARD reads two u64 at the address given, which is that of `range`.
+    if unsafe { libc::ioctl(file.fd()?.as_raw_fd(), BLKDISCARD, range.as_ptr()) } == 0 {
+        return Ok(());
+    }
+    Err(unsupported_as_such(io::Error::last_os_error()))
+}
+
+fn fallocate(file: &File, flags: FallocateFlags, offset: u64, length: u64) -> io::Result<()> {
+    let fd = file.fd()?;
+    rustix::io::retry_on_intr(|| rustix::fs::fallocate(fd, flags, offset, length))
+        .map_err(|errno| unsupported_as_such(errno.into()))
+}
+
+/// The kernel's several ways to say "not offered here" become one kind; all else stays.
+fn unsupported_as_such(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY | libc::ENODEV) => {
+            io::Error::new(io::ErrorKind::Unsupported, error)
+        }
+        _ => error,
+    }
+}
+
+/// _IO(0x12, 119)
+const BLKDISCARD: libc::Ioctl = 0x1277;

@@ -1,0 +1,16 @@
+//! What both kernel engines share: the clock, the sleep and wake handshake, worker threads for what
+//! would block, and the system calls themselves, each wrapped once.
+
+pub(crate) mod clock;
+pub(crate) mod files;
+mod geometry;
+mod iovec;
+mod lock;
+pub(crate) mod sockets;
+pub(crate) mod waker;
+pub(crate) mod workers;
+
+pub(crate) use clock::Clock;
+pub(crate) use iovec::{IoVecs, receive, send};
+pub(crate) use waker::Waker;
+pub(crate) use workers::{Returns, Workers};

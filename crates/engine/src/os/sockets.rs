@@ -1,0 +1,108 @@
+//! Making sockets: streams over Unix paths and TCP.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname,
+    listen as listen_on, socket_with, socketpair, sockopt,
+};
+
+use crate::engine::Home;
+use crate::handle::{Body, ListenerInner, SocketInner};
+use crate::{Address, Listener, Shutdown, Socket};
+
+impl Socket {
+    pub(crate) fn from_fd(fd: OwnedFd, home: &Home) -> Socket {
+        Socket(Arc::new(SocketInner { home: home.clone(), body: Body::Os(fd) }))
+    }
+
+    /// The kernel's descriptor of a socket whose home was checked.
+    pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        os_fd(&self.0.body)
+    }
+}
+
+impl Listener {
+    /// The kernel's descriptor of a listener whose home was checked.
+    pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
+        os_fd(&self.0.body)
+    }
+}
+
+fn os_fd(body: &Body) -> io::Result<BorrowedFd<'_>> {
+    match body {
+        Body::Os(fd) => Ok(fd.as_fd()),
+        Body::Sim(_) => Err(Errno::BADF.into()),
+    }
+}
+
+/// io_uring waits by itself and wants blocking sockets; epoll wants the other kind.
+pub(crate) fn flags(blocking: bool) -> SocketFlags {
+    if blocking { SocketFlags::CLOEXEC } else { SocketFlags::CLOEXEC | SocketFlags::NONBLOCK }
+}
+
+/// An unconnected stream socket fit for `address`, and the address as the kernel takes it.
+pub(crate) fn stream_for(address: &Address, blocking: bool) -> io::Result<(OwnedFd, SocketAddrAny)> {
+    let (family, kernel) = match address {
+        Address::Unix(path) => (AddressFamily::UNIX, SocketAddrAny::from(unix(path)?)),
+        Address::Tcp(tcp) if tcp.is_ipv4() => (AddressFamily::INET, SocketAddrAny::from(*tcp)),
+        Address::Tcp(tcp) => (AddressFamily::INET6, SocketAddrAny::from(*tcp)),
+    };
+    let fd = socket_with(family, SocketType::STREAM, flags(blocking), None)?;
+    if matches!(address, Address::Tcp(_)) {
+        no_delay(fd.as_fd());
+    }
+    Ok((fd, kernel))
+}
+
+fn unix(path: &Path) -> io::Result<SocketAddrUnix> {
+    SocketAddrUnix::new(path).map_err(|errno| {
+        let message = format!("{} cannot name a Unix socket: {errno}; 107 bytes at most", path.display());
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
+}
+
+/// Small messages go out at once: storage protocols wait for each other's answers. Not every stream is
+/// TCP, and one that cannot works all the same.
+pub(crate) fn no_delay(fd: BorrowedFd<'_>) {
+    let _ = sockopt::set_tcp_nodelay(fd, true);
+}
+
+/// Binds and listens.
+pub(crate) fn listen(address: &Address, backlog: u32, blocking: bool, home: &Home) -> io::Result<Listener> {
+    let named = |errno: Errno| {
+        let error = io::Error::from(errno);
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    };
+    let (fd, kernel) = stream_for(address, blocking)?;
+    if matches!(address, Address::Tcp(_)) {
+        sockopt::set_socket_reuseaddr(&fd, true)?;
+    }
+    bind(&fd, &kernel).map_err(named)?;
+    listen_on(&fd, i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(named)?;
+    let mut address = address.clone();
+    if let Address::Tcp(tcp) = &mut address {
+        *tcp = std::net::SocketAddr::try_from(getsockname(&fd)?)?;
+    }
+    Ok(Listener(Arc::new(ListenerInner { home: home.clone(), body: Body::Os(fd), address })))
+}
+
+/// Two connected Unix streams.
+pub(crate) fn pair(blocking: bool, home: &Home) -> io::Result<(Socket, Socket)> {
+    let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags(blocking), None)?;
+    Ok((Socket::from_fd(a, home), Socket::from_fd(b, home)))
+}
+
+/// Ends one or both directions. Never blocks.
+pub(crate) fn shutdown(socket: &Socket, how: Shutdown) -> io::Result<()> {
+    let how = match how {
+        Shutdown::Read => rustix::net::Shutdown::Read,
+        Shutdown::Write => rustix::net::Shutdown::Write,
+        Shutdown::Both => rustix::net::Shutdown::Both,
+    };
+    Ok(rustix::net::shutdown(socket.fd()?, how)?)
+}

@@ -1,0 +1,82 @@
+//! The sleep and wake handshake of a driver: an atomic state and an eventfd that is written only when
+//! somebody sleeps.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::Unpark;
+
+const AWAKE: u8 = 0;
+const ASLEEP: u8 = 1;
+const NOTIFIED: u8 = 2;
+
+/// Ends a driver's sleep from any OS thread, also from a signal handler: one atomic exchange, and a
+/// write when the driver sleeps.
+#[derive(Debug)]
+pub(crate) struct Waker {
+    state: AtomicU8,
+    event: OwnedFd,
+}
+
+impl Waker {
+    pub(crate) fn new() -> io::Result<Waker> {
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Waker { state: AtomicU8::new(AWAKE), event })
+    }
+
+    /// Readable when a sleeper must wake.
+    pub(crate) fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+
+    /// The driver is about to sleep; false if it was notified since it last slept and must not.
+    pub(crate) fn fall_asleep(&self) -> bool {
+        match self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => true,
+            Err(_) => {
+                self.state.store(AWAKE, Ordering::SeqCst);
+                false
+            }
+        }
+    }
+
+    /// The driver no longer sleeps; what woke it counts as seen.
+    pub(crate) fn wake_up(&self) {
+        self.state.swap(AWAKE, Ordering::SeqCst);
+    }
+
+    /// Empties the eventfd after it was seen readable.
+    pub(crate) fn drain(&self) {
+        // Nothing to read is as good as read.
+        let _ = rustix::io::read(&self.event, &mut [0; 8]);
+    }
+}
+
+impl Unpark for Waker {
+    fn unpark(&self) {
+        if self.state.swap(NOTIFIED, Ordering::SeqCst) == ASLEEP {
+            // Only a full counter can refuse, and that is readable too.
+            let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_before_the_sleep_is_not_lost_and_counts_once() {
+        let waker = Waker::new().unwrap();
+        waker.unpark();
+        assert!(!waker.fall_asleep(), "notified: must not sleep");
+        assert!(waker.fall_asleep(), "the notice was used up");
+        waker.unpark();
+        assert_eq!(rustix::io::read(&waker.event, &mut [0; 8]), Ok(8), "a sleeper is written to");
+        waker.wake_up();
+        assert!(waker.fall_asleep());
+    }
+}

@@ -1,0 +1,445 @@
+//! The disk itself: operations, cache, faults, observer.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::fault::{Effect, Fault, Faults, Operation};
+use super::image::{Image, PAGE, Page, Spare, pages};
+use super::state::{Crash, Fill, NEVER, Piece, State};
+use crate::sim::rng::{Rng, mix};
+
+/// What a discarded (unmapped) range reads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnmapReads {
+    /// Zeroes.
+    #[default]
+    Zero,
+    /// A pattern that is neither the old data nor zero.
+    Garbage,
+}
+
+/// What a disk is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskOptions {
+    /// Bytes; a multiple of `block`.
+    pub size: u64,
+    /// Bytes per logical block, a power of two: what offsets and lengths are multiples of. 1 behaves as
+    /// a file through the page cache.
+    pub block: u32,
+    /// Bytes written at once: a crash tears between units, never inside one. 512 or 4096.
+    pub atomic_unit: u32,
+    /// Whether writes wait in a volatile cache for a flush. Without it every write is durable at once.
+    pub volatile_cache: bool,
+    /// Whether discard is offered, and what a discarded range reads.
+    pub discard: Option<UnmapReads>,
+    /// Whether a failed flush settles the fate of what it should have covered, each unit durable or
+    /// never: as on Linux, where the pages are marked clean. Reads go on seeing it.
+    pub failed_flush_loses: bool,
+    /// Seed of the disk's own choices: what a torn error or a failed flush keeps.
+    pub seed: u64,
+}
+
+impl DiskOptions {
+    /// 512-byte blocks, torn at 512, volatile cache, discard reads zero, a failed flush loses, seed 0.
+    pub fn new(size: u64) -> DiskOptions {
+        DiskOptions {
+            size,
+            block: 512,
+            atomic_unit: 512,
+            volatile_cache: true,
+            discard: Some(UnmapReads::Zero),
+            failed_flush_loses: true,
+            seed: 0,
+        }
+    }
+
+    fn check(&self) {
+        assert!(self.block.is_power_of_two(), "block of {} bytes is no power of two", self.block);
+        assert!(matches!(self.atomic_unit, 512 | 4096), "atomic unit of {} bytes", self.atomic_unit);
+        assert!(self.size.is_multiple_of(u64::from(self.block)), "{} bytes in {}s", self.size, self.block);
+    }
+}
+
+/// When the observer is called, and about which operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Before it takes effect; otherwise after, while the submitter does not know yet.
+    pub before: bool,
+    /// What is done: never [`Operation::Read`].
+    pub operation: Operation,
+    /// Byte offset of the range; 0 for a flush.
+    pub offset: u64,
+    /// Bytes; 0 for a flush.
+    pub length: u64,
+}
+
+/// How many operations a disk served since it was made, those that failed included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+    /// Flushes.
+    pub flushes: u64,
+    /// Zero-ranges.
+    pub zero_ranges: u64,
+    /// Discards.
+    pub discards: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written, zeroed ones not counted.
+    pub bytes_written: u64,
+    /// Faults that hit.
+    pub faults: u64,
+}
+
+type Observer = Box<dyn FnMut(Moment, &State) + Send>;
+
+/// A disk. Cloneable handle: clones are the same disk.
+#[derive(Clone)]
+pub struct Disk(Arc<Mutex<Core>>);
+
+struct Core {
+    options: DiskOptions,
+    state: State,
+    spare: Spare,
+    faults: Faults,
+    /// What stale reads answer with: the content when the fault was injected.
+    stale: Option<Image>,
+    observer: Option<Observer>,
+    counters: Counters,
+    rng: Rng,
+    garbage: Arc<Page>,
+    /// The next write's number.
+    next_write: u64,
+    /// How many writes were acknowledged.
+    acknowledged: u64,
+}
+
+/// What a write-like operation does, for the code shared by all three.
+#[derive(Clone, Copy)]
+enum Change<'a> {
+    Bytes(&'a [u8]),
+    Zero,
+    Discard(UnmapReads),
+}
+
+/// A write that took effect and whose submitter does not know it yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InCache(u64);
+
+/// What a flush must cover: every write acknowledged before this was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FlushTicket(u64);
+
+impl Disk {
+    /// A disk of zeroes. Panics if the sizes in `options` do not fit each other.
+    pub fn new(options: DiskOptions) -> Disk {
+        Disk::from_image(Image::zeroed(options.size), options)
+    }
+
+    /// A disk that holds `image`, all of it durable. The size is the image's; `options.size` is not
+    /// looked at. Panics if the sizes do not fit each other.
+    pub fn from_image(image: Image, options: DiskOptions) -> Disk {
+        let options = DiskOptions { size: image.size(), ..options };
+        options.check();
+        let mut rng = Rng::new(mix(options.seed ^ 0xd15c));
+        let garbage = Arc::new(std::array::from_fn(|_| 0xa0 | (rng.next_u64() as u8 & 0x0f)));
+        Disk(Arc::new(Mutex::new(Core {
+            options,
+            state: State::new(image, options.atomic_unit),
+            spare: Spare::default(),
+            faults: Faults::default(),
+            stale: None,
+            observer: None,
+            counters: Counters::default(),
+            rng,
+            garbage,
+            next_write: 0,
+            acknowledged: 0,
+        })))
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core> {
+        // An observer that panicked leaves the disk between two operations: still whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the disk is like.
+    pub fn options(&self) -> DiskOptions {
+        self.core().options
+    }
+
+    /// Reads the newest data.
+    pub fn read(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.core().read(offset, into)
+    }
+
+    /// Writes into the cache.
+    pub fn write(&self, offset: u64, from: &[u8]) -> io::Result<()> {
+        let mut core = self.core();
+        let write = core.change(Operation::Write, offset, from.len() as u64, Change::Bytes(from))?;
+        core.acknowledge(write);
+        Ok(())
+    }
+
+    /// Writes zeroes into the cache.
+    pub fn zero_range(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut core = self.core();
+        let write = core.change(Operation::ZeroRange, offset, length, Change::Zero)?;
+        core.acknowledge(write);
+        Ok(())
+    }
+
+    /// Unmaps a range, in the cache too. An error of kind [`io::ErrorKind::Unsupported`] where the disk
+    /// does not offer it.
+    pub fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        let write = self.apply_discard(offset, length)?;
+        self.acknowledge(write);
+        Ok(())
+    }
+
+    /// Makes everything written so far durable.
+    pub fn flush(&self) -> io::Result<()> {
+        self.core().flush(NEVER)
+    }
+
+    /// A write takes effect; [`acknowledge`](Self::acknowledge) follows when its submitter is told.
+    pub(crate) fn apply_write(&self, offset: u64, from: &[u8]) -> io::Result<InCache> {
+        self.core().change(Operation::Write, offset, from.len() as u64, Change::Bytes(from))
+    }
+
+    /// As [`apply_write`](Self::apply_write), for a zero-range.
+    pub(crate) fn apply_zero_range(&self, offset: u64, length: u64) -> io::Result<InCache> {
+        self.core().change(Operation::ZeroRange, offset, length, Change::Zero)
+    }
+
+    /// As [`apply_write`](Self::apply_write), for a discard.
+    pub(crate) fn apply_discard(&self, offset: u64, length: u64) -> io::Result<InCache> {
+        let mut core = self.core();
+        let Some(reads) = core.options.discard else {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "this simulated disk offers no discard"));
+        };
+        core.change(Operation::Discard, offset, length, Change::Discard(reads))
+    }
+
+    /// The submitter is told that `write` completed: from now on a flush covers it.
+    pub(crate) fn acknowledge(&self, write: InCache) {
+        self.core().acknowledge(write);
+    }
+
+    /// Marks what a flush submitted now must cover.
+    pub(crate) fn flush_ticket(&self) -> FlushTicket {
+        FlushTicket(self.core().acknowledged)
+    }
+
+    /// A flush takes effect. It covers no more than its ticket asks for: a write under way when the
+    /// flush was submitted stays volatile.
+    pub(crate) fn apply_flush(&self, ticket: FlushTicket) -> io::Result<()> {
+        self.core().flush(ticket.0)
+    }
+
+    /// Everything about the disk now.
+    pub fn snapshot(&self) -> State {
+        self.core().state.clone()
+    }
+
+    /// The image after a crash now; see [`State::crash`].
+    pub fn crash(&self, crash: Crash, choose: &mut dyn FnMut(usize) -> usize) -> Image {
+        self.snapshot().crash(crash, choose)
+    }
+
+    /// Adds a fault.
+    pub fn inject(&self, fault: Fault) {
+        let mut core = self.core();
+        if fault.effect == Effect::Stale {
+            core.stale = Some(core.state.visible.clone());
+        }
+        core.faults.add(fault);
+    }
+
+    /// Forgets all faults to come.
+    pub fn clear_faults(&self) {
+        self.core().faults.clear();
+    }
+
+    /// Calls `observer` before and after every write, zero-range, discard and flush, with the disk as it
+    /// is at that moment. Replaces the observer before it. The observer must not use a handle of this
+    /// disk, which is locked: it gets what it may see.
+    pub fn observe(&self, observer: impl FnMut(Moment, &State) + Send + 'static) {
+        self.core().observer = Some(Box::new(observer));
+    }
+
+    /// Removes the observer.
+    pub fn unobserve(&self) {
+        self.core().observer = None;
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        self.core().counters
+    }
+}
+
+impl Core {
+    fn check(&self, operation: Operation, offset: u64, length: u64) -> io::Result<()> {
+        let block = u64::from(self.options.block);
+        let (kind, what) = if offset % block != 0 || length % block != 0 {
+            (io::ErrorKind::InvalidInput, "is not a multiple of the block size")
+        } else if offset.checked_add(length).is_none_or(|end| end > self.options.size) {
+            (io::ErrorKind::InvalidInput, "reaches past the end of the disk")
+        } else {
+            return Ok(());
+        };
+        let size = self.options.size;
+        let message = format!("{operation:?} of {length} bytes at {offset} {what} ({block} of {size})");
+        Err(io::Error::new(kind, message))
+    }
+
+    fn read(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.check(Operation::Read, offset, into.len() as u64)?;
+        self.counters.reads += 1;
+        self.counters.bytes_read += into.len() as u64;
+        let effect = self.hit(Operation::Read);
+        match (effect, &self.stale) {
+            (Some(Effect::Error | Effect::TornError), _) => return Err(injected()),
+            (Some(Effect::Stale), Some(stale)) => stale.read(offset, into),
+            _ => self.state.visible.read(offset, into),
+        }
+        Ok(())
+    }
+
+    fn hit(&mut self, operation: Operation) -> Option<Effect> {
+        let effect = self.faults.hit(operation);
+        self.counters.faults += u64::from(effect.is_some());
+        effect
+    }
+
+    fn change(
+        &mut self,
+        operation: Operation,
+        offset: u64,
+        length: u64,
+        change: Change<'_>,
+    ) -> io::Result<InCache> {
+        self.check(operation, offset, length)?;
+        match operation {
+            Operation::Write => {
+                self.counters.writes += 1;
+                self.counters.bytes_written += length;
+            }
+            Operation::ZeroRange => self.counters.zero_ranges += 1,
+            _ => self.counters.discards += 1,
+        }
+        let write = InCache(self.next_write);
+        self.next_write += 1;
+        let moment = Moment { before: true, operation, offset, length };
+        self.tell(moment);
+        let result = match self.hit(operation) {
+            Some(Effect::Error) => Err(injected()),
+            Some(Effect::TornError) => {
+                self.apply_torn(write, offset, length, change);
+                self.acknowledge(write);
+                Err(injected())
+            }
+            Some(Effect::Lost) => Ok(write),
+            Some(Effect::Stale) | None => {
+                self.apply(write, offset, length, change);
+                Ok(write)
+            }
+        };
+        if !self.options.volatile_cache {
+            self.state.settle(&mut self.spare);
+        }
+        self.tell(Moment { before: false, ..moment });
+        result
+    }
+
+    /// Puts a change into the cache: one piece for each page of data, one for a whole range otherwise.
+    fn apply(&mut self, write: InCache, offset: u64, length: u64, change: Change<'_>) {
+        let fill = match change {
+            Change::Bytes(bytes) => return self.apply_bytes(write, offset, bytes),
+            Change::Zero | Change::Discard(UnmapReads::Zero) => Fill::Zero,
+            Change::Discard(UnmapReads::Garbage) => Fill::Pattern(Arc::clone(&self.garbage)),
+        };
+        if length > 0 {
+            let piece = Piece { write: write.0, offset, length, fill, acknowledged: NEVER };
+            self.state.push(piece, &mut self.spare);
+        }
+    }
+
+    fn apply_bytes(&mut self, write: InCache, offset: u64, mut bytes: &[u8]) {
+        for (index, start, end) in pages(offset, bytes.len() as u64) {
+            let (now, later) = bytes.split_at(end - start);
+            bytes = later;
+            self.state.visible.patch(index, start, now, &mut self.spare);
+            let page = self.state.visible.page(index).expect("patching made the page");
+            self.state.log.push(Piece {
+                write: write.0,
+                offset: index * PAGE as u64 + start as u64,
+                length: (end - start) as u64,
+                fill: Fill::Page(Arc::clone(page)),
+                acknowledged: NEVER,
+            });
+        }
+    }
+
+    /// Puts some of a change's atomic units into the cache.
+    fn apply_torn(&mut self, write: InCache, offset: u64, length: u64, change: Change<'_>) {
+        let unit = u64::from(self.options.atomic_unit);
+        let mut at = offset;
+        while at < offset + length {
+            let stop = ((at / unit + 1) * unit).min(offset + length);
+            if self.rng.below(2) == 1 {
+                let part = match change {
+                    Change::Bytes(b) => Change::Bytes(&b[(at - offset) as usize..(stop - offset) as usize]),
+                    other => other,
+                };
+                self.apply(write, at, stop - at, part);
+            }
+            at = stop;
+        }
+    }
+
+    fn acknowledge(&mut self, write: InCache) {
+        for piece in self.state.log.iter_mut().rev().take_while(|p| p.write >= write.0) {
+            if piece.write == write.0 {
+                piece.acknowledged = self.acknowledged;
+            }
+        }
+        self.acknowledged += 1;
+    }
+
+    fn flush(&mut self, ticket: u64) -> io::Result<()> {
+        self.counters.flushes += 1;
+        let moment = Moment { before: true, operation: Operation::Flush, offset: 0, length: 0 };
+        self.tell(moment);
+        let result = match self.hit(Operation::Flush) {
+            Some(Effect::Error | Effect::TornError) => {
+                if self.options.failed_flush_loses {
+                    let rng = &mut self.rng;
+                    self.state.abandon(&mut |n| rng.below(n));
+                }
+                Err(injected())
+            }
+            Some(Effect::Lost) => Ok(()),
+            Some(Effect::Stale) | None => {
+                self.state.flush(ticket, &mut self.spare);
+                Ok(())
+            }
+        };
+        self.tell(Moment { before: false, ..moment });
+        result
+    }
+
+    fn tell(&mut self, moment: Moment) {
+        if let Some(observer) = &mut self.observer {
+            observer(moment, &self.state);
+        }
+    }
+}
+
+fn injected() -> io::Error {
+    io::Error::from_raw_os_error(libc::EIO)
+}

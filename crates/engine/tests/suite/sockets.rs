@@ -1,0 +1,186 @@
+//! Stream sockets.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use spindle_engine::{Address, Listener, Op, Output, Shutdown, Socket};
+use spindle_mem::{Buffers, IoBuf};
+
+use super::{Bench, buffer, bytes_of, pattern};
+
+impl Bench {
+    pub fn pair(&mut self) -> (Socket, Socket) {
+        match self.output(Op::Pair) {
+            Output::Pair(a, b) => (a, b),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn listen(&mut self, address: Address) -> Listener {
+        match self.output(Op::Listen { address: Box::new(address), backlog: 16 }) {
+            Output::Listener(listener) => listener,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn send(&mut self, socket: &Socket, bytes: &[u8]) -> usize {
+        self.output(Op::Send { socket: socket.clone(), buffers: buffer(bytes) }).bytes()
+    }
+
+    /// What arrives next, at most `most` bytes; nothing at the end of the stream.
+    fn recv(&mut self, socket: &Socket, most: usize) -> Vec<u8> {
+        let done = self.run(Op::Recv { socket: socket.clone(), buffers: IoBuf::zeroed(most).into() });
+        let count = done.result.expect("recv").bytes();
+        let mut bytes = bytes_of(&done.op.into_buffers());
+        bytes.truncate(count);
+        bytes
+    }
+
+    fn recv_all(&mut self, socket: &Socket, length: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < length {
+            let part = self.recv(socket, length - bytes.len());
+            assert!(!part.is_empty(), "the stream ended after {} bytes", bytes.len());
+            bytes.extend(part);
+        }
+        bytes
+    }
+}
+
+fn loopback() -> Address {
+    Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+}
+
+fn talk_over(bench: &mut Bench, address: Address) {
+    let listener = bench.listen(address);
+    let accept = bench.submit(Op::Accept { listener: listener.clone() });
+    let address = Box::new(listener.address().clone());
+    let connect = bench.submit(Op::Connect { address });
+    let Ok(Output::Socket(theirs)) = bench.wait(accept).result else { panic!("no accept") };
+    let Ok(Output::Socket(ours)) = bench.wait(connect).result else { panic!("no connect") };
+    assert_eq!(bench.send(&ours, b"question"), 8);
+    assert_eq!(bench.recv_all(&theirs, 8), b"question");
+    assert_eq!(bench.send(&theirs, b"answer"), 6);
+    assert_eq!(bench.recv_all(&ours, 6), b"answer");
+}
+
+pub fn streams_talk_over_tcp(bench: &mut Bench) {
+    talk_over(bench, loopback());
+    talk_over(bench, Address::Tcp(SocketAddr::from((Ipv6Addr::LOCALHOST, 0))));
+}
+
+pub fn streams_talk_over_a_unix_path(bench: &mut Bench) {
+    let path = bench.path("s");
+    talk_over(bench, Address::Unix(path));
+}
+
+pub fn port_zero_picks_a_free_one(bench: &mut Bench) {
+    let (a, b) = (bench.listen(loopback()), bench.listen(loopback()));
+    let port = |listener: &Listener| match listener.address() {
+        Address::Tcp(address) => address.port(),
+        Address::Unix(_) => 0,
+    };
+    assert!(port(&a) != 0 && port(&b) != 0 && port(&a) != port(&b));
+}
+
+pub fn an_address_in_use_is_refused_by_name(bench: &mut Bench) {
+    let first = bench.listen(Address::Unix(bench.path("s")));
+    let address = Box::new(first.address().clone());
+    let error = bench.error(Op::Listen { address, backlog: 1 });
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+}
+
+pub fn connecting_where_nobody_listens_is_refused(bench: &mut Bench) {
+    let listener = bench.listen(loopback());
+    let address = Box::new(listener.address().clone());
+    drop(listener);
+    assert_eq!(bench.error(Op::Connect { address }).kind(), ErrorKind::ConnectionRefused);
+}
+
+pub fn a_large_send_arrives_whole_and_in_order(bench: &mut Bench) {
+    let (a, b) = bench.pair();
+    let bytes = pattern(3 << 20, 9);
+    let parts: Vec<IoBuf> = bytes.chunks(100_000).map(IoBuf::copy_from).collect();
+    let send = bench.submit(Op::Send { socket: a, buffers: Buffers::from(parts) });
+    assert!(!bench.is_done(send), "nobody received yet, and no buffer is that large");
+    assert!(bench.recv_all(&b, bytes.len()) == bytes);
+    assert_eq!(bench.wait(send).result.unwrap().bytes(), bytes.len());
+}
+
+pub fn a_receive_waits_for_the_first_byte(bench: &mut Bench) {
+    let (a, b) = bench.pair();
+    let recv = bench.submit(Op::Recv { socket: b, buffers: IoBuf::zeroed(100).into() });
+    assert!(!bench.is_done(recv));
+    bench.send(&a, b"x");
+    let done = bench.wait(recv);
+    assert_eq!(done.result.unwrap().bytes(), 1);
+    assert_eq!(bytes_of(&done.op.into_buffers())[0], b'x');
+}
+
+pub fn a_shut_down_stream_ends_after_what_was_sent(bench: &mut Bench) {
+    let (a, b) = bench.pair();
+    bench.send(&a, b"last words");
+    bench.output(Op::Shutdown { socket: a.clone(), how: Shutdown::Write });
+    assert_eq!(bench.recv_all(&b, 10), b"last words");
+    assert_eq!(bench.recv(&b, 10), b"");
+    bench.send(&b, b"still heard");
+    assert_eq!(bench.recv_all(&a, 11), b"still heard");
+    let error = bench.error(Op::Send { socket: a, buffers: buffer(b"no more") });
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+pub fn dropping_the_last_handle_ends_the_stream(bench: &mut Bench) {
+    let (a, b) = bench.pair();
+    let recv = bench.submit(Op::Recv { socket: b.clone(), buffers: IoBuf::zeroed(8).into() });
+    let clone = a.clone();
+    drop(a);
+    assert!(!bench.is_done(recv), "a clone is still open");
+    drop(clone);
+    assert_eq!(bench.wait(recv).result.unwrap().bytes(), 0);
+    let error = bench.error(Op::Send { socket: b, buffers: buffer(b"to nobody") });
+    assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+pub fn waiting_operations_can_be_cancelled(bench: &mut Bench) {
+    let listener = bench.listen(loopback());
+    let (a, b) = bench.pair();
+    let accept = bench.submit(Op::Accept { listener: listener.clone() });
+    let recv = bench.submit(Op::Recv { socket: a.clone(), buffers: IoBuf::zeroed(64).into() });
+    assert!(!bench.is_done(accept) && !bench.is_done(recv));
+    bench.driver.cancel(accept);
+    bench.driver.cancel(recv);
+    for token in [accept, recv] {
+        let error = bench.wait(token).result.expect_err("cancelled");
+        assert_eq!(error.kind(), ErrorKind::Interrupted);
+    }
+    // Both still work, and nothing was swallowed.
+    bench.send(&b, b"on");
+    assert_eq!(bench.recv_all(&a, 2), b"on");
+    talk_over(bench, loopback());
+}
+
+pub fn a_stream_of_another_engine_is_refused(bench: &mut Bench) {
+    let Some(mut other) = Bench::new(bench.engine.kind()) else { return };
+    let (socket, _peer) = other.pair();
+    let error = bench.error(Op::Send { socket, buffers: buffer(b"x") });
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+pub fn many_streams_at_once_do_not_mix(bench: &mut Bench) {
+    let pairs: Vec<_> = (0..100).map(|_| bench.pair()).collect();
+    let receives: Vec<_> = pairs
+        .iter()
+        .map(|(_, b)| bench.submit(Op::Recv { socket: b.clone(), buffers: IoBuf::zeroed(1).into() }))
+        .collect();
+    let sends: Vec<_> = pairs
+        .iter()
+        .enumerate()
+        .map(|(i, (a, _))| bench.submit(Op::Send { socket: a.clone(), buffers: buffer(&[i as u8]) }))
+        .collect();
+    for (i, (send, recv)) in sends.into_iter().zip(receives).enumerate() {
+        assert_eq!(bench.wait(send).result.unwrap().bytes(), 1);
+        let done = bench.wait(recv);
+        assert_eq!(done.result.unwrap().bytes(), 1);
+        assert_eq!(bytes_of(&done.op.into_buffers()), [i as u8]);
+    }
+}
