@@ -6,87 +6,76 @@
 #![allow(clippy::unwrap_used, reason = "a measuring program may stop at the first surprise")]
 
 use std::future::Future;
-use std::hint::black_box;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use spindle_block::{Device, Geometry, LaneTable, Null, Operation};
-use spindle_mem::IoBuf;
+use spindle_block::load::{ChannelLoad, PairLoad, Pattern, bare_copies};
+use spindle_block::{Device, Geometry, LaneTable, Malloc, Null, Operation};
+use spindle_mem::{IoBuf, SharedMem};
 
-const COUNT: u64 = 2_000_000;
+/// Requests in a round, and rounds: the median round is told.
+const REQUESTS: u64 = 50_000;
+const ROUNDS: usize = 15;
 
 #[allow(clippy::disallowed_methods, reason = "a stopwatch around a synchronous loop, outside any runtime")]
-fn time(what: &str, mut f: impl FnMut(u64)) {
-    f(COUNT / 10);
-    let start = std::time::Instant::now();
-    f(COUNT);
-    let ns = start.elapsed().as_nanos() as f64 / COUNT as f64;
-    println!("{what:40} {ns:7.1} ns");
+fn time(mut round: impl FnMut()) -> f64 {
+    round();
+    let mut rounds: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let start = std::time::Instant::now();
+            round();
+            start.elapsed().as_nanos() as f64 / REQUESTS as f64
+        })
+        .collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
 }
 
-fn pair(device: &Arc<dyn Device>, depth: usize, size: usize) {
-    let table = LaneTable::default();
-    let mut pair = table.queue_pair(device).unwrap();
-    let blocks = size as u64 >> device.geometry().block_shift();
-    let span = device.geometry().blocks() / blocks;
-    let mut fresh: Vec<_> =
-        (0..depth).map(|_| pair.request(Operation::Read, 0, blocks, IoBuf::zeroed(size))).collect();
-    let mut at = 1u64;
-    time(&format!("{} {size} B read, depth {depth}, pair", device.name()), |count| {
-        for io in fresh.drain(..) {
-            pair.submit(io);
-        }
-        let mut done = 0;
-        while done < count {
-            done += pair.cycle(|mut io, status| {
-                status.unwrap();
-                at = at.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                io.set_start(((at >> 33) % span) * blocks);
-                Some(io)
-            }) as u64;
-        }
-        while pair.outstanding() > 0 {
-            pair.reap(|io, _| fresh.push(io));
-        }
-    });
-}
-
-fn channel(device: &Arc<dyn Device>, size: usize) {
-    let table = LaneTable::default();
-    let channel = table.channel(device.clone()).unwrap();
-    let mut buffers = Some(spindle_mem::Buffers::from(IoBuf::zeroed(size)));
-    let span = device.geometry().bytes() / size as u64;
-    let mut at = 1u64;
-    time(&format!("{} {size} B read, depth 1, channel", device.name()), |count| {
-        for _ in 0..count {
-            at = at.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let read = pin!(channel.read(((at >> 33) % span) * size as u64, buffers.take().unwrap()));
-            let Poll::Ready((result, back)) = read.poll(&mut Context::from_waker(Waker::noop())) else {
-                panic!("ready")
-            };
-            result.unwrap();
-            buffers = Some(back);
-        }
-    });
+/// Runs a future on devices that complete at once.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("these devices complete at once"),
+    }
 }
 
 fn main() {
-    let null: Arc<dyn Device> = Null::new("null", Geometry::new(4096, 1 << 14).unwrap());
-    for depth in [1, 32, 128] {
-        pair(&null, depth, 4096);
-    }
-    channel(&null, 4096);
-    let source = vec![1u8; 64 << 20];
-    for depth in [1usize, 32, 128] {
-        let mut targets: Vec<Vec<u8>> = vec![vec![0; 4096]; depth];
-        let mut at = 1u64;
-        time(&format!("bare copy 4096 B, {depth} targets"), |count| {
-            for n in 0..count {
-                at = at.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                let from = ((at >> 33) % (1 << 14)) as usize * 4096;
-                targets[n as usize % depth].copy_from_slice(black_box(&source[from..from + 4096]));
+    let block = 4096;
+    let null: Arc<dyn Device> = Null::new("null", Geometry::new(block, 1 << 14).unwrap());
+    let malloc: Arc<dyn Device> = Malloc::new("malloc", block, 1 << 14).unwrap();
+    let memory = SharedMem::new(64 << 20).unwrap();
+    // Every page is there before anything is timed.
+    let mut whole = Pattern::sequential(malloc.geometry(), u64::from(block)).unwrap();
+    let table = LaneTable::default();
+    let mut fill = PairLoad::new(table.queue_pair(&malloc).unwrap(), Operation::Write, 1, whole);
+    now(fill.round(1 << 14)).unwrap();
+    bare_copies(&memory, 12, Operation::Write, &mut [IoBuf::zeroed(4096)], &mut whole, 1 << 14);
+    println!("{:24} {:>9} {:>9} {:>9}   ns per request", "", "pair", "channel", "bare copy");
+    for operation in [Operation::Read, Operation::Write] {
+        for device in [&null, &malloc] {
+            for depth in [1, 32, 128] {
+                let table = LaneTable::default();
+                let mut pattern = Pattern::random(device.geometry(), u64::from(block), 1).unwrap();
+                let mut buffers: Vec<IoBuf> = (0..depth).map(|_| IoBuf::zeroed(block as usize)).collect();
+                let bare = time(|| {
+                    bare_copies(
+                        &memory,
+                        block.trailing_zeros(),
+                        operation,
+                        &mut buffers,
+                        &mut pattern,
+                        REQUESTS,
+                    );
+                });
+                let mut pair = PairLoad::new(table.queue_pair(device).unwrap(), operation, depth, pattern);
+                let pair = time(|| now(pair.round(REQUESTS)).unwrap());
+                let channel = table.channel(device.clone()).unwrap();
+                let mut channel = ChannelLoad::new(channel, operation, depth, pattern);
+                let channel = time(|| now(channel.round(REQUESTS)).unwrap());
+                let what = format!("{} {operation}, depth {depth}", device.name());
+                println!("{what:24} {pair:9.1} {channel:9.1} {bare:9.1}");
             }
-        });
+        }
     }
 }

@@ -7,7 +7,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use crate::{Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError, Operation, Status, Submit};
+use crate::{
+    Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError, Operation, Status, Submit,
+};
 
 /// What happens to a request that the plan hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

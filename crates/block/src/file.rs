@@ -89,8 +89,7 @@ impl FileOptions {
     }
 
     fn engine(&self, direct: Direct) -> OpenOptions {
-        let options =
-            OpenOptions::new(&self.path).writable(self.writable).direct(direct).locked(self.locked);
+        let options = OpenOptions::new(&self.path).writable(self.writable).direct(direct).locked(self.locked);
         match self.create {
             Some(bytes) => options.create(bytes),
             None => options,

@@ -72,7 +72,8 @@ impl FileLane {
         let arrivals = Rc::new(Arrivals { list: RefCell::default(), notifier });
         let info = file.info();
         // Direct transfers need each part of a list to be whole sectors at aligned addresses.
-        let (address, sector) = if info.direct { (info.memory_alignment, info.logical_block) } else { (1, 1) };
+        let (address, sector) =
+            if info.direct { (info.memory_alignment, info.logical_block) } else { (1, 1) };
         FileLane {
             address_unit: address.max(1) as usize,
             length_unit: sector.max(1) as usize,
@@ -97,7 +98,8 @@ impl FileLane {
 
     fn aligned(&self, buffers: &Buffers) -> bool {
         buffers.iter().all(|part| {
-            part.as_ptr().addr().is_multiple_of(self.address_unit) && part.len().is_multiple_of(self.length_unit)
+            part.as_ptr().addr().is_multiple_of(self.address_unit)
+                && part.len().is_multiple_of(self.length_unit)
         })
     }
 
@@ -140,7 +142,9 @@ impl FileLane {
     /// One operation ended: the request does too, or goes to its next stage.
     fn arrived(&mut self, key: u64, completion: Completion, cx: &mut Cx<'_>) {
         let key = key as usize;
-        let Some(Pending { mut io, stage, .. }) = self.pending.get_mut(key).and_then(Option::take) else { return };
+        let Some(Pending { mut io, stage, .. }) = self.pending.get_mut(key).and_then(Option::take) else {
+            return;
+        };
         self.free.push(key);
         let status = outcome(&completion.result, io.operation(), stage, self.length(&io));
         match stage {
@@ -201,7 +205,9 @@ impl Lane for FileLane {
         match io.operation() {
             Operation::Read | Operation::Write if io.count() > 0 => return self.transfer(io, cx),
             Operation::Flush => self.start(io, Stage::Plain, Op::Flush { file }),
-            Operation::Unmap if io.count() > 0 => self.start(io, Stage::Plain, Op::Discard { file, offset, length }),
+            Operation::Unmap if io.count() > 0 => {
+                self.start(io, Stage::Plain, Op::Discard { file, offset, length })
+            }
             Operation::WriteZeroes if io.count() > 0 => {
                 self.start(io, Stage::Plain, Op::ZeroRange { file, offset, length });
             }

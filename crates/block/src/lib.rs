@@ -19,6 +19,7 @@ mod file_lane;
 mod geometry;
 mod io;
 mod joins;
+pub mod load;
 mod malloc;
 mod null;
 mod offset;

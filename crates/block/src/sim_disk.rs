@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use spindle_engine::sim::{Disk, UnmapReads};
 use spindle_mem::Buffers;
 
-use crate::{Busy, Cx, Device, Geometry, GeometryError, Io, IoErrorKind, IoId, Lane, LaneCx, OpenError, Operation};
+use crate::{
+    Busy, Cx, Device, Geometry, GeometryError, Io, IoErrorKind, IoId, Lane, LaneCx, OpenError, Operation,
+};
 use crate::{Status, Submit};
 
 /// The device; shared by all threads.

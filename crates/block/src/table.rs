@@ -432,7 +432,8 @@ impl Inner {
         }
         while let Some((lane, waiting)) = late.take(|lists| &mut lists.ready) {
             // A place may have been given to another lane since; its notification is another cell.
-            let current = self.queues.lanes.get(lane as usize).is_some_and(|s| Rc::ptr_eq(&s.notify, &waiting));
+            let current =
+                self.queues.lanes.get(lane as usize).is_some_and(|s| Rc::ptr_eq(&s.notify, &waiting));
             waiting.set(false);
             if current {
                 self.poll(lane);

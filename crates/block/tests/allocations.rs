@@ -55,11 +55,7 @@ fn allocations_in(f: impl FnOnce()) -> u64 {
 /// The devices a warm path is held against, a remapping layer among them.
 fn devices() -> Vec<Arc<dyn Device>> {
     let malloc = Malloc::new("Malloc0", 512, 1024).unwrap();
-    vec![
-        Null::new("null", geometry(1024)),
-        malloc.clone(),
-        Offset::new("part", malloc, 8, 512).unwrap(),
-    ]
+    vec![Null::new("null", geometry(1024)), malloc.clone(), Offset::new("part", malloc, 8, 512).unwrap()]
 }
 
 #[test]

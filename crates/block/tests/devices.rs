@@ -7,8 +7,8 @@ use std::sync::Arc;
 use common::model::exercise;
 use common::{block_on_ready, geometry, run_on};
 use spindle_block::{
-    Channel, Device, Effect, Faulty, Geometry, GeometryError, IoErrorKind, LaneTable, Malloc, Null, Offset, OpenError,
-    Operation, SimDisk,
+    Channel, Device, Effect, Faulty, Geometry, GeometryError, IoErrorKind, LaneTable, Malloc, Null, Offset,
+    OpenError, Operation, SimDisk,
 };
 use spindle_engine::sim::{Disk, DiskOptions, Fault, UnmapReads};
 use spindle_mem::IoBuf;
@@ -62,7 +62,9 @@ fn a_part_of_a_part_is_an_array_of_bytes_and_touches_nothing_beside_it() {
 #[test]
 fn a_part_that_its_device_does_not_have_is_refused_by_number() {
     let whole = Malloc::new("whole", 512, 100).unwrap();
-    let Err(OpenError::Geometry { device, source }) = Offset::new("p1", whole, 90, 11) else { panic!("refused") };
+    let Err(OpenError::Geometry { device, source }) = Offset::new("p1", whole, 90, 11) else {
+        panic!("refused")
+    };
     assert_eq!(device, "p1");
     assert_eq!(source, GeometryError::Beyond { from: 90, blocks: 11, of: 100 });
 }
@@ -145,7 +147,8 @@ fn a_fault_of_the_disk_is_the_error_of_that_request_and_of_no_other() {
 #[test]
 fn one_seed_completes_in_one_order_and_another_seed_in_another() {
     let order = |seed: u64| {
-        let device: Arc<dyn Device> = SimDisk::new("sim", Disk::new(DiskOptions::new(64 * 512)), seed).unwrap();
+        let device: Arc<dyn Device> =
+            SimDisk::new("sim", Disk::new(DiskOptions::new(64 * 512)), seed).unwrap();
         let table = LaneTable::default();
         let mut pair = table.queue_pair(&device).unwrap();
         for start in 0..32 {
@@ -198,7 +201,10 @@ fn the_null_device_answers_everything_inside_its_bounds() {
         channel.write(0, IoBuf::zeroed(8 * 512)).await.0.unwrap();
         channel.unmap(0, 8 * 512).await.unwrap();
         channel.flush().await.unwrap();
-        assert_eq!(channel.read(8 * 512, IoBuf::zeroed(512)).await.0.unwrap_err().kind, IoErrorKind::OutOfRange);
+        assert_eq!(
+            channel.read(8 * 512, IoBuf::zeroed(512)).await.0.unwrap_err().kind,
+            IoErrorKind::OutOfRange
+        );
     });
 }
 
@@ -225,5 +231,7 @@ fn impossible_shapes_are_refused_with_what_is_wrong() {
     let good = Geometry::new(4096, 10).unwrap();
     assert_eq!(good.with_atomic_unit(512), Err(GeometryError::AtomicUnit(512)));
     assert_eq!(good.with_max_transfer(0), Err(GeometryError::MaxTransfer));
-    assert!(good.contains(0, 10) && good.contains(10, 0) && !good.contains(1, 10) && !good.contains(u64::MAX, 2));
+    assert!(
+        good.contains(0, 10) && good.contains(10, 0) && !good.contains(1, 10) && !good.contains(u64::MAX, 2)
+    );
 }

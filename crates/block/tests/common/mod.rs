@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 
-use spindle_block::{Busy, Cx, Device, Geometry, Io, Lane, LaneCx, LaneTable, Notifier, OpenError, Status, Submit};
+use spindle_block::{
+    Busy, Cx, Device, Geometry, Io, Lane, LaneCx, LaneTable, Notifier, OpenError, Status, Submit,
+};
 
 /// A writable device of 512-byte blocks.
 pub fn geometry(blocks: u64) -> Geometry {

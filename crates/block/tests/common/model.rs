@@ -83,7 +83,10 @@ pub async fn exercise(channel: &Channel, seed: u64, rounds: usize, width: u64, r
                         let (result, back) = if fua { write.fua().await } else { write.await };
                         result.unwrap();
                         assert_eq!(back.len() as u64, len);
-                        assert!(back.iter().all(|p| p.iter().all(|b| *b == byte)), "a write changes no buffer");
+                        assert!(
+                            back.iter().all(|p| p.iter().all(|b| *b == byte)),
+                            "a write changes no buffer"
+                        );
                     }));
                 }
                 Operation::Read => {
