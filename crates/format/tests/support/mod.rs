@@ -1,6 +1,8 @@
 //! Fixtures without their zeroes, and a driver for the loader.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod builder;
+
 use spindle_format::{ByteRange, LoadError, LoadOptions, Loader, Store};
 use std::collections::BTreeMap;
 use std::io::Read;
