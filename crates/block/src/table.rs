@@ -40,6 +40,7 @@ pub struct LaneTable(pub(crate) Rc<Table>);
 impl Default for LaneTable {
     fn default() -> LaneTable {
         LaneTable(Rc::new_cyclic(|home| Table {
+            home: home.clone(),
             inner: RefCell::new(Inner {
                 lanes: Vec::new(),
                 queues: Queues::new(home.clone()),
@@ -169,6 +170,7 @@ pub(crate) struct Inner {
 }
 
 pub(crate) struct Table {
+    home: Weak<Table>,
     pub(crate) inner: RefCell<Inner>,
     late: Late,
     service: Service,
@@ -178,7 +180,18 @@ impl Table {
     /// A request was dropped by whoever held it.
     pub(crate) fn fallen(&self, slot: Box<Slot>) {
         self.late.add(|late| late.fallen.push_back(slot));
-        self.service.wake();
+        self.service.wake(&self.home);
+    }
+
+    pub(crate) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    /// True if no lane is open.
+    pub(crate) fn is_unused(&self) -> bool {
+        self.inner
+            .try_borrow()
+            .is_ok_and(|inner| inner.queues.lanes.iter().all(|state| state.device.is_none()))
     }
 
     /// One more holder of an open lane.
@@ -193,6 +206,10 @@ impl Table {
     pub(crate) fn release(&self, lane: u32) {
         self.late.add(|late| late.released.push_back(lane));
         self.run();
+        if self.is_unused() {
+            // The thread's task for this table ends with its last lane.
+            self.service.wake_task();
+        }
     }
 
     /// The future that waited for a request is gone.
@@ -219,17 +236,19 @@ impl Table {
     }
 
     /// Opens `device` on this thread, or counts one more holder.
-    pub(crate) fn open(self: &Rc<Self>, device: &Arc<dyn Device>) -> Result<u32, OpenError> {
+    pub(crate) fn open(&self, device: &Arc<dyn Device>) -> Result<u32, OpenError> {
         let Ok(mut inner) = self.inner.try_borrow_mut() else {
             return Err(OpenError::Other {
                 device: device.name().to_owned(),
                 reason: "a lane opened it while running; open lower devices in Device::lane".to_owned(),
             });
         };
-        let lane = inner.open(&Rc::downgrade(self), device)?;
+        let lane = inner.open(&self.home, device)?;
         let always = inner.queues.lanes.iter().any(|state| state.always);
         drop(inner);
-        self.service.ensure(self, always);
+        if always {
+            self.service.wake(&self.home);
+        }
         Ok(lane)
     }
 
@@ -263,7 +282,7 @@ impl Table {
     /// Uses the wakers of finished requests, and arranges for what the budget left over.
     pub(crate) fn after(&self, more: bool) {
         if more {
-            self.service.wake();
+            self.service.wake(&self.home);
         }
         self.wake();
     }

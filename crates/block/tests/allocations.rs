@@ -1,5 +1,7 @@
 //! Law: once warm, a request allocates nothing, whatever the depth, with and without futures.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

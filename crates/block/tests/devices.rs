@@ -1,5 +1,7 @@
 //! The devices that need no engine, each beside a plain array of bytes, on a hand-stepped lane table.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The lane table, stepped by hand without a reactor: what layers and callers can count on.
 
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
 mod common;
 
 use std::cell::RefCell;
@@ -103,7 +105,7 @@ fn one_device_has_one_lane_per_table_however_often_it_is_opened() {
 
 #[test]
 fn requests_refused_as_full_are_offered_again_in_order() {
-    let (device, hand) = HandDevice::new(geometry(1000), 2);
+    let (device, hand) = HandDevice::make(geometry(1000), 2);
     let table = LaneTable::default();
     let mut pair = table.queue_pair(&device).unwrap();
     for start in 0..6 {
@@ -132,7 +134,7 @@ fn requests_refused_as_full_are_offered_again_in_order() {
 
 #[test]
 fn a_request_dropped_by_a_layer_reaches_its_maker_as_aborted_and_is_counted() {
-    let (device, hand) = HandDevice::new(geometry(1000), 8);
+    let (device, hand) = HandDevice::make(geometry(1000), 8);
     let table = LaneTable::default();
     let mut pair = table.queue_pair(&Shift::over(device, 3)).unwrap();
     let io = pair.request(Operation::Read, 7, 1, IoBuf::zeroed(512));
@@ -149,7 +151,7 @@ fn a_request_dropped_by_a_layer_reaches_its_maker_as_aborted_and_is_counted() {
 
 #[test]
 fn a_lane_stays_until_the_requests_in_it_have_ended() {
-    let (device, hand) = HandDevice::new(geometry(1000), 8);
+    let (device, hand) = HandDevice::make(geometry(1000), 8);
     let table = LaneTable::default();
     let channel = table.channel(device).unwrap();
     let mut read = Box::pin(channel.read(0, IoBuf::zeroed(512)));
@@ -165,7 +167,7 @@ fn a_lane_stays_until_the_requests_in_it_have_ended() {
 
 #[test]
 fn a_dropped_future_leaves_its_request_and_buffers_with_the_device() {
-    let (device, hand) = HandDevice::new(geometry(1000), 8);
+    let (device, hand) = HandDevice::make(geometry(1000), 8);
     let table = LaneTable::default();
     let channel = table.channel(device).unwrap();
     let mut read = Box::pin(channel.read(512, IoBuf::zeroed(1024)));
@@ -187,7 +189,7 @@ fn a_dropped_future_leaves_its_request_and_buffers_with_the_device() {
 
 #[test]
 fn a_future_dropped_after_its_request_ended_frees_its_place() {
-    let (device, hand) = HandDevice::new(geometry(1000), 8);
+    let (device, hand) = HandDevice::make(geometry(1000), 8);
     let table = LaneTable::default();
     let channel = table.channel(device).unwrap();
     for _ in 0..3 {
@@ -201,7 +203,7 @@ fn a_future_dropped_after_its_request_ended_frees_its_place() {
 
 #[test]
 fn a_channel_checks_bounds_and_alignment_before_the_device_sees_anything() {
-    let (device, hand) = HandDevice::new(geometry(10), 8);
+    let (device, hand) = HandDevice::make(geometry(10), 8);
     let table = LaneTable::default();
     let channel = table.channel(device).unwrap();
     let (result, buffers) = block_on_ready(channel.read(10 * 512, IoBuf::zeroed(512)));
@@ -222,7 +224,7 @@ fn a_channel_checks_bounds_and_alignment_before_the_device_sees_anything() {
 
 #[test]
 fn a_read_only_device_is_never_asked_to_change() {
-    let (device, hand) = HandDevice::new(geometry(10).with_writable(false), 8);
+    let (device, hand) = HandDevice::make(geometry(10).with_writable(false), 8);
     let table = LaneTable::default();
     let channel = table.channel(device).unwrap();
     let kind = |result: Result<(), spindle_block::IoError>| result.unwrap_err().kind;
@@ -262,7 +264,7 @@ impl Lane for CutterLane {
 }
 
 fn cut_read(parts: Buffers, order: &[u64], fail: Option<u64>) -> (Status, Buffers) {
-    let (device, hand) = HandDevice::new(geometry(100), 8);
+    let (device, hand) = HandDevice::make(geometry(100), 8);
     let table = LaneTable::default();
     let cutter: Arc<dyn Device> = Arc::new(Cutter(device));
     let mut pair = table.queue_pair(&cutter).unwrap();
@@ -313,7 +315,7 @@ fn the_first_error_of_a_piece_is_the_parents() {
 
 #[test]
 fn a_piece_that_was_dropped_fails_its_parent_as_aborted() {
-    let (device, hand) = HandDevice::new(geometry(100), 8);
+    let (device, hand) = HandDevice::make(geometry(100), 8);
     let table = LaneTable::default();
     let cutter: Arc<dyn Device> = Arc::new(Cutter(device));
     let channel = table.channel(cutter).unwrap();
@@ -329,7 +331,7 @@ fn a_piece_that_was_dropped_fails_its_parent_as_aborted() {
 
 #[test]
 fn aborting_a_request_that_waits_for_room_ends_it_at_once_and_keeps_the_others_order() {
-    let (device, hand) = HandDevice::new(geometry(100), 1);
+    let (device, hand) = HandDevice::make(geometry(100), 1);
     let table = LaneTable::default();
     let mut pair = table.queue_pair(&device).unwrap();
     let mut ids = Vec::new();
@@ -353,7 +355,7 @@ fn aborting_a_request_that_waits_for_room_ends_it_at_once_and_keeps_the_others_o
 fn a_wakeup_that_submits_at_once_finds_the_table_free() {
     // The waker runs the next request inside `wake`: allowed, because no part of the table is borrowed.
     struct Again(RefCell<Option<Box<dyn Fn()>>>);
-    let (device, hand) = HandDevice::new(geometry(100), 8);
+    let (device, hand) = HandDevice::make(geometry(100), 8);
     let table = LaneTable::default();
     let channel = Rc::new(table.channel(device).unwrap());
     let again = Rc::new(Again(RefCell::new(None)));
@@ -377,7 +379,7 @@ fn a_wakeup_that_submits_at_once_finds_the_table_free() {
 
 #[test]
 fn a_pair_dropped_with_requests_in_flight_leaks_none_of_them() {
-    let (device, hand) = HandDevice::new(geometry(100), 8);
+    let (device, hand) = HandDevice::make(geometry(100), 8);
     let table = LaneTable::default();
     let mut pair = table.queue_pair(&device).unwrap();
     for start in 0..3 {
@@ -424,7 +426,7 @@ fn a_device_that_lies_on_itself_is_refused() {
 
 #[test]
 fn hands_are_polled_by_notification() {
-    let (device, hand): (_, Rc<Hand>) = HandDevice::new(geometry(100), 8);
+    let (device, hand): (_, Rc<Hand>) = HandDevice::make(geometry(100), 8);
     let table = LaneTable::default();
     let _channel = table.channel(device).unwrap();
     let before = hand.polls();

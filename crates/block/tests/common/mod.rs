@@ -1,6 +1,7 @@
 //! What the tests share: a device whose completions the test makes by hand, and one-shot polling.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 pub mod model;
 
@@ -82,7 +83,7 @@ pub struct Hand {
 }
 
 impl HandDevice {
-    pub fn new(geometry: Geometry, room: usize) -> (Arc<dyn Device>, Rc<Hand>) {
+    pub fn make(geometry: Geometry, room: usize) -> (Arc<dyn Device>, Rc<Hand>) {
         let hand = Rc::new(Hand {
             room,
             held: RefCell::default(),
