@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 
+pub(crate) use self::sources::ready_for;
 use self::sources::{Sources, WAKE};
 use crate::engine::Home;
 use crate::os::{Clock, IoVecs, Returns, Waker, Workers, clock, sockets};

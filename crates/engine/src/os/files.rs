@@ -52,6 +52,9 @@ fn open(options: &OpenOptions, home: &Home) -> io::Result<File> {
     let (fd, direct) = open_direct_or_not(options).map_err(|error| named(options, &error))?;
     let stat = rustix::fs::fstat(&fd)?;
     let info = geometry::inspect(fd.as_fd(), direct, options.writable).map_err(|e| named(options, &e))?;
+    // Kept, it would make io_uring refuse to wait for the disk.
+    let flags = rustix::fs::fcntl_getfl(&fd)?;
+    rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK)?;
     if options.locked {
         lock::lock(fd.as_fd(), options.writable, &options.path, &stat)?;
     }

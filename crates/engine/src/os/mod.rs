@@ -4,7 +4,7 @@
 pub(crate) mod clock;
 pub(crate) mod files;
 mod geometry;
-mod iovec;
+pub(crate) mod iovec;
 mod lock;
 pub(crate) mod sockets;
 pub(crate) mod waker;

@@ -1,7 +1,270 @@
-//! The io_uring engine: under construction; `auto` takes epoll until it is there.
+//! The io_uring engine: one ring for each reactor, made and used on its OS thread.
+//!
+//! Transfers, flushes and streams go through the ring. What the kernel would hand to a thread of its own
+//! anyway or has no operation for (opening, discarding, zeroing, binding) goes to the worker threads
+//! shared by the engine's drivers. Nothing is registered with the kernel, so no locked memory is needed.
 
-pub(crate) fn probe() -> Result<(), String> {
-    Err("the io_uring engine is not built yet".into())
+mod flight;
+mod ring;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::opcode;
+use io_uring::types::Fd;
+use rustix::event::PollFlags;
+use slab::Slab;
+
+use self::flight::{Flight, Scratch, Step};
+use self::ring::Ring;
+use crate::engine::Home;
+use crate::os::{Clock, Returns, Waker, Workers, clock, sockets};
+use crate::sim::Rng;
+use crate::{Completion, Driver, EngineError, Op, Output, Time, Token, Unparker};
+
+pub(crate) use self::ring::probe;
+
+/// The user data of the driver's own wait for its eventfd.
+const WAKE: u64 = u64::MAX;
+/// The user data of cancellations, whose own completions say nothing new.
+const CANCEL: u64 = u64::MAX - 1;
+/// Highest serial number of a flight: below those of the two above.
+const LAST_SERIAL: u32 = u32::MAX - 1;
+
+/// How long a dropped driver waits for the kernel to give back its buffers. Longer than any sound disk
+/// takes; when it is over the buffers are left to the kernel for good.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One reactor's driver.
+pub(crate) struct UringDriver {
+    clock: Clock,
+    home: Home,
+    rng: Rng,
+    waker: Arc<Waker>,
+    /// The ring waits for the waker's eventfd.
+    listening: bool,
+    ring: Ring,
+    flights: Slab<Flight>,
+    serial: u32,
+    spare: Vec<Box<Scratch>>,
+    workers: Arc<Workers>,
+    returns: Arc<Returns>,
+    /// Finished on this thread, not yet handed out.
+    ready: Vec<Completion>,
+    in_flight: usize,
 }
 
-pub(crate) type UringDriver = crate::epoll::EpollDriver;
+impl UringDriver {
+    pub(crate) fn new(clock: Clock, home: Home, workers: Arc<Workers>) -> Result<UringDriver, EngineError> {
+        let failed = |what| move |source| EngineError::Driver { engine: "io_uring", what, source };
+        let waker = Arc::new(Waker::new().map_err(failed("eventfd"))?);
+        Ok(UringDriver {
+            clock,
+            home,
+            rng: clock::random_generator(),
+            returns: Returns::new(Arc::clone(&waker)),
+            waker,
+            listening: false,
+            ring: Ring::new().map_err(failed("io_uring_setup"))?,
+            flights: Slab::new(),
+            serial: 0,
+            spare: Vec::new(),
+            workers,
+            ready: Vec::new(),
+            in_flight: 0,
+        })
+    }
+
+    /// Begins an operation that goes through the ring.
+    fn launch(&mut self, token: Token, op: Op) {
+        self.serial = if self.serial == LAST_SERIAL { 0 } else { self.serial + 1 };
+        let slot = self.flights.vacant_entry();
+        let key = slot.key();
+        slot.insert(Flight::new(token, op, u64::from(self.serial) << 32 | key as u64));
+        self.push_next(key);
+    }
+
+    /// Queues the next entry of a flight, or finishes it if none can be made.
+    fn push_next(&mut self, key: usize) {
+        match self.flights[key].entry(&mut self.spare, &self.home) {
+            // SAFETY: the entry points into the flight's buffers and scratch, which are on the heap and
+            // stay there, untouched, until the flight is taken out of the table on its completion; a
+            // dropped driver waits for that or leaks them.
+            Ok(entry) => unsafe { self.ring.push(entry) },
+            Err(error) => self.finish(key, Err(error)),
+        }
+    }
+
+    fn finish(&mut self, key: usize, result: io::Result<Output>) {
+        let mut flight = self.flights.remove(key);
+        self.spare.extend(flight.scratch.take());
+        self.ready.push(Completion { token: flight.token, result, op: flight.op });
+    }
+
+    /// The key of the flight that the kernel means; none if it is over.
+    fn flight_of(&self, user_data: u64) -> Option<usize> {
+        let key = (user_data & u64::from(u32::MAX)) as usize;
+        self.flights.get(key).filter(|flight| flight.user_data == user_data).map(|_| key)
+    }
+
+    /// Works off what the kernel has completed.
+    fn take_completions(&mut self) {
+        while let Some((user_data, result)) = self.ring.next_completion() {
+            match user_data {
+                WAKE => {
+                    self.listening = false;
+                    self.waker.drain();
+                }
+                CANCEL => {}
+                _ => {
+                    let Some(key) = self.flight_of(user_data) else { continue };
+                    match self.flights[key].on_result(result, &self.home) {
+                        Step::Done(result) => self.finish(key, result),
+                        Step::Again => self.push_next(key),
+                    }
+                }
+            }
+        }
+    }
+
+    fn listen_for_wakes(&mut self) {
+        if self.listening {
+            return;
+        }
+        let fd = Fd(std::os::fd::AsRawFd::as_raw_fd(&self.waker.event()));
+        let entry = opcode::PollAdd::new(fd, u32::from(PollFlags::IN.bits())).build().user_data(WAKE);
+        // SAFETY: a poll points at nothing.
+        unsafe { self.ring.push(entry) };
+        self.listening = true;
+    }
+
+    /// Asks the kernel to end a flight early, or ends it here if the kernel has not seen it.
+    fn call_back(&mut self, key: usize) {
+        let user_data = self.flights[key].user_data;
+        if self.ring.take_back(user_data) {
+            return self.finish(key, Err(flight::interrupted()));
+        }
+        self.flights[key].cancelled = true;
+        let entry = opcode::AsyncCancel::new(user_data).build().user_data(CANCEL);
+        // SAFETY: a cancellation points at nothing.
+        unsafe { self.ring.push(entry) };
+    }
+}
+
+impl Driver for UringDriver {
+    fn now(&mut self) -> Time {
+        self.clock.now()
+    }
+
+    fn submit(&mut self, token: Token, op: Op) {
+        self.in_flight += 1;
+        if let Err(error) = op.check_home(&self.home) {
+            self.ready.push(Completion { token, result: Err(error), op });
+            return;
+        }
+        match op {
+            Op::Read { ref buffers, .. } | Op::Write { ref buffers, .. } | Op::Send { ref buffers, .. }
+                if buffers.is_empty() =>
+            {
+                self.ready.push(Completion { token, result: Ok(Output::Bytes(0)), op });
+            }
+            Op::Read { .. }
+            | Op::Write { .. }
+            | Op::Flush { .. }
+            | Op::Accept { .. }
+            | Op::Connect { .. }
+            | Op::Recv { .. }
+            | Op::Send { .. }
+            | Op::Poll { .. } => self.launch(token, op),
+            Op::Open { .. }
+            | Op::Inspect { .. }
+            | Op::ZeroRange { .. }
+            | Op::Discard { .. }
+            | Op::Listen { .. } => self.workers.submit(token, op, &self.returns),
+            Op::Pair => {
+                let result = sockets::pair(true, &self.home).map(|(a, b)| Output::Pair(a, b));
+                self.ready.push(Completion { token, result, op });
+            }
+            Op::Shutdown { ref socket, how } => {
+                let result = sockets::shutdown(socket, how).map(|()| Output::Done);
+                self.ready.push(Completion { token, result, op });
+            }
+        }
+    }
+
+    fn cancel(&mut self, token: Token) {
+        if let Some(op) = self.workers.cancel(token, &self.returns) {
+            self.ready.push(Completion { token, result: Err(flight::interrupted()), op });
+        } else if let Some((key, _)) = self.flights.iter().find(|(_, flight)| flight.token == token) {
+            self.call_back(key);
+        }
+    }
+
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        self.ring.enter();
+        self.take_completions();
+        self.in_flight -= self.ready.len();
+        out.append(&mut self.ready);
+        self.in_flight -= self.returns.take(out);
+    }
+
+    fn park(&mut self, deadline: Option<Time>) {
+        if !self.ready.is_empty() || self.returns.any() || self.ring.has_completions() {
+            return;
+        }
+        // A worker that finishes from here on, and everyone else, sees that we sleep and writes.
+        if !self.waker.fall_asleep() {
+            return;
+        }
+        if !self.returns.any() {
+            self.listen_for_wakes();
+            let timeout = deadline.map(|deadline| deadline.since(self.clock.now()));
+            self.ring.sleep(timeout);
+        }
+        self.waker.wake_up();
+    }
+
+    fn unparker(&self) -> Unparker {
+        self.waker.clone()
+    }
+
+    fn choose(&mut self, _n: usize) -> usize {
+        0
+    }
+
+    fn random(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    fn cpu(&self) -> usize {
+        clock::current_cpu()
+    }
+
+    fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+}
+
+impl Drop for UringDriver {
+    /// Takes back every buffer from the kernel before it is freed.
+    fn drop(&mut self) {
+        let keys: Vec<usize> = self.flights.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.call_back(key);
+        }
+        let deadline = self.clock.now() + PATIENCE;
+        while !self.flights.is_empty() && self.clock.now() < deadline {
+            self.ring.enter();
+            self.take_completions();
+            if !self.flights.is_empty() {
+                self.ring.sleep(Some(deadline.since(self.clock.now())));
+            }
+        }
+        if !self.flights.is_empty() {
+            // The kernel still holds these buffers: memory that is lost is better than memory that is
+            // written to after it was freed.
+            std::mem::forget(std::mem::take(&mut self.flights));
+        }
+    }
+}

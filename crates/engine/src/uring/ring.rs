@@ -1,0 +1,228 @@
+//! The ring itself: set up for what the kernel offers, submission with an overflow queue in order,
+//! sleeping with a deadline.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{Builder, IoUring, Probe, cqueue, opcode};
+
+/// Submission entries of a ring; what does not fit waits in the overflow queue. The kernel charges them
+/// to nobody's locked memory since 5.12; before, 256 fit the usual 64 KiB.
+const ENTRIES: u32 = 256;
+
+/// Completion entries. More operations than this may be in flight: the kernel keeps what overflows.
+const COMPLETIONS: u32 = 4096;
+
+/// One way to set up a ring.
+type Setup = fn(&mut Builder<Entry, cqueue::Entry>);
+
+/// From the best to what every kernel with io_uring takes.
+const SETUPS: [Setup; 3] = [
+    // 6.1: completions are worked off when we ask, on our own thread, and a flag says that there are some.
+    |b| {
+        b.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+    },
+    // 5.19: no interrupts between cores for a thread that enters the kernel anyway.
+    |b| {
+        b.setup_coop_taskrun().setup_taskrun_flag();
+    },
+    |_| {},
+];
+
+/// One ring, used by the OS thread that made it.
+pub(super) struct Ring {
+    ring: IoUring,
+    /// Entries that did not fit, oldest first. Warm, it does not allocate.
+    overflow: VecDeque<Entry>,
+}
+
+impl Ring {
+    pub(super) fn new() -> io::Result<Ring> {
+        Ok(Ring { ring: build(ENTRIES)?, overflow: VecDeque::new() })
+    }
+
+    /// Queues an entry behind all before it.
+    ///
+    /// # Safety
+    /// What the entry points at must stay valid, and untouched where the kernel writes, until its
+    /// completion was taken.
+    pub(super) unsafe fn push(&mut self, entry: Entry) {
+        if self.overflow.is_empty() {
+            // SAFETY: the caller's promise.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+        }
+        self.overflow.push_back(entry);
+    }
+
+    /// Takes back an entry that the kernel has not been shown. False if it has.
+    pub(super) fn take_back(&mut self, user_data: u64) -> bool {
+        let before = self.overflow.len();
+        self.overflow.retain(|entry| entry.get_user_data() != user_data);
+        self.overflow.len() < before
+    }
+
+    /// Hands the kernel what is queued and lets it post what it has finished, without waiting. No system
+    /// call when there is neither.
+    pub(super) fn enter(&mut self) {
+        loop {
+            self.refill();
+            let queue = self.ring.submission();
+            if queue.is_empty() && !queue.taskrun() && !queue.cq_overflow() {
+                return;
+            }
+            drop(queue);
+            // EBUSY and EAGAIN mean: take completions first; EINTR: again. All of it happens next turn.
+            if self.ring.submit().is_err() || self.overflow.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// Moves entries from the overflow queue into the ring.
+    fn refill(&mut self) {
+        if self.overflow.is_empty() {
+            return;
+        }
+        let mut queue = self.ring.submission();
+        while let Some(entry) = self.overflow.front() {
+            // SAFETY: the promise given to `push` holds until the completion is taken.
+            if unsafe { queue.push(entry) }.is_err() {
+                return;
+            }
+            self.overflow.pop_front();
+        }
+    }
+
+    /// Submits what is queued and sleeps until something completes or the time is over. May return early.
+    pub(super) fn sleep(&mut self, timeout: Option<Duration>) {
+        self.refill();
+        if !self.overflow.is_empty() {
+            return self.enter();
+        }
+        // A time-out or an interruption is an early return, which the caller must expect anyway.
+        let _ = match timeout {
+            None => self.ring.submit_and_wait(1),
+            Some(span) => {
+                let time = Timespec::from(span);
+                self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&time))
+            }
+        };
+    }
+
+    /// Whether completions wait to be taken.
+    pub(super) fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty()
+    }
+
+    /// The next completion: its user data and its result.
+    pub(super) fn next_completion(&mut self) -> Option<(u64, i32)> {
+        self.ring.completion().next().map(|entry| (entry.user_data(), entry.result()))
+    }
+}
+
+fn build(entries: u32) -> io::Result<IoUring> {
+    let mut refused = None;
+    for setup in SETUPS {
+        let mut builder = IoUring::builder();
+        builder.dontfork().setup_clamp().setup_cqsize(COMPLETIONS.max(entries));
+        setup(&mut builder);
+        match builder.build(entries) {
+            Ok(ring) => return Ok(ring),
+            // Flags that the kernel does not know.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
+}
+
+/// Whether io_uring can be used here; if not, why.
+pub(crate) fn probe() -> Result<(), String> {
+    let mut ring = build(8).map_err(|error| match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            format!("io_uring_setup is forbidden here ({error}): by seccomp or by kernel.io_uring_disabled")
+        }
+        Some(libc::ENOSYS) => format!("the kernel or a seccomp filter has no io_uring ({error})"),
+        _ => format!("io_uring_setup failed ({error})"),
+    })?;
+    let params = ring.params();
+    if !(params.is_feature_ext_arg() && params.is_feature_nodrop() && params.is_feature_fast_poll()) {
+        return Err("the kernel's io_uring is too old: Linux 5.11 or newer is needed".into());
+    }
+    let mut known = Probe::new();
+    ring.submitter().register_probe(&mut known).map_err(|e| format!("io_uring_register failed ({e})"))?;
+    let needed = [
+        opcode::Read::CODE,
+        opcode::Write::CODE,
+        opcode::Readv::CODE,
+        opcode::Writev::CODE,
+        opcode::Fsync::CODE,
+        opcode::Accept::CODE,
+        opcode::Connect::CODE,
+        opcode::Recv::CODE,
+        opcode::Send::CODE,
+        opcode::RecvMsg::CODE,
+        opcode::SendMsg::CODE,
+        opcode::PollAdd::CODE,
+        opcode::AsyncCancel::CODE,
+    ];
+    if let Some(code) = needed.iter().find(|code| !known.is_supported(**code)) {
+        return Err(format!("the kernel's io_uring lacks operation {code}"));
+    }
+    // A filter may allow making a ring and forbid using it.
+    // SAFETY: a no-operation points at nothing.
+    unsafe { ring.submission().push(&opcode::Nop::new().build()) }.map_err(|e| e.to_string())?;
+    ring.submit_and_wait(1).map_err(|error| format!("io_uring_enter failed ({error})"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_overflows_the_ring_goes_in_order_and_all_of_it_completes() {
+        if let Err(why) = probe() {
+            eprintln!("skipped: {why}");
+            return;
+        }
+        let mut ring = Ring::new().unwrap();
+        for i in 0..10_000 {
+            // SAFETY: a no-operation points at nothing.
+            unsafe { ring.push(opcode::Nop::new().build().user_data(i)) };
+        }
+        assert!(!ring.overflow.is_empty());
+        assert!(ring.take_back(9_999) && !ring.take_back(9_999));
+        let mut seen = Vec::new();
+        while seen.len() < 9_999 {
+            ring.enter();
+            while let Some((user_data, result)) = ring.next_completion() {
+                assert_eq!(result, 0);
+                seen.push(user_data);
+            }
+        }
+        assert!(seen.iter().copied().eq(0..9_999), "no-operations complete in the order of submission");
+    }
+
+    #[test]
+    fn every_setup_down_to_the_plainest_works() {
+        if probe().is_err() {
+            return;
+        }
+        for setup in SETUPS {
+            let mut builder = IoUring::builder();
+            setup(&mut builder);
+            let Ok(ring) = builder.build(8) else { continue };
+            let mut ring = Ring { ring, overflow: VecDeque::new() };
+            // SAFETY: a no-operation points at nothing.
+            unsafe { ring.push(opcode::Nop::new().build().user_data(7)) };
+            ring.sleep(Some(Duration::from_secs(10)));
+            assert_eq!(ring.next_completion(), Some((7, 0)));
+        }
+    }
+}
