@@ -162,7 +162,7 @@ fn a_snapshot_cut_off_while_it_was_made_is_shown_as_a_writing_load_would_leave_i
     };
 
     // The original already stands on it: it is finished.
-    let done = unfinished(&page_of(&mut after.clone(), original).to_vec());
+    let done = unfinished(page_of(&mut after.clone(), original));
     let hash = done.sha256();
     assert_eq!(on(&done, "ls", &["--json"]).json(), blobs);
     let info = on(&done, "info", &["--json"]).json();
@@ -172,7 +172,7 @@ fn a_snapshot_cut_off_while_it_was_made_is_shown_as_a_writing_load_would_leave_i
     assert_eq!(done.sha256(), hash, "the repair is not written");
 
     // The original does not: there is no snapshot.
-    let undone = unfinished(&page_of(&mut before.clone(), original).to_vec());
+    let undone = unfinished(page_of(&mut before.clone(), original));
     let left = on(&undone, "ls", &["--json"]).json();
     assert!(left.as_array().unwrap().iter().all(|blob| blob["id"] != id), "{left}");
     let exported = on(&undone, "export", &[&format!("{:#x}", 0x1_0000_0000_u64 + original as u64), "-"]);

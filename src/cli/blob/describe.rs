@@ -85,6 +85,7 @@ pub(super) fn parent_text(store: &Store, blob: &Blob) -> String {
         Some(Parent::External(id)) => format!("external {}", external_id(id)),
         Some(Parent::Snapshot(id)) => match store.blob(*id) {
             Some(parent) => parent.id.to_string(),
+            None if store.damaged.iter().any(|blob| blob.id == *id) => format!("{id} (damaged)"),
             None => format!("{id} (missing)"),
         },
     }

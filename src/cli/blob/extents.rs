@@ -98,3 +98,77 @@ fn fill_from<'a>(level: &Blob, gaps: &[Span], found: &mut Vec<Extent<'a>>) -> Ve
     }
     left
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::blob::image::ImageFile;
+    use crate::cli::blob::source::load;
+    use spindle_format::resolve::{Source, resolve};
+    use std::fs::File;
+    use std::io::copy;
+
+    fn store(name: &str) -> Store {
+        let packed = format!("{}/tests/fixtures/{name}.img.zst", env!("CARGO_MANIFEST_DIR"));
+        let mut packed = ruzstd::decoding::StreamingDecoder::new(File::open(packed).unwrap()).unwrap();
+        let mut image = tempfile::NamedTempFile::new().unwrap();
+        copy(&mut packed, &mut image).unwrap();
+        load(&ImageFile::open(image.path()).unwrap()).unwrap()
+    }
+
+    /// The extents must leave nothing out and agree with the format crate on every cluster.
+    fn agree_with_resolve(store: &Store, blob: BlobId) {
+        let mut next = 0;
+        for extent in extents(store, blob).unwrap() {
+            assert_eq!(extent.first, next, "blob {blob}");
+            for index in extent.first..extent.first + extent.clusters {
+                let expected = match resolve(store, blob, index).unwrap() {
+                    Source::Zeroes => Origin::Zeroes,
+                    Source::External { id } => Origin::External(id),
+                    Source::Cluster { cluster, .. } => {
+                        Origin::Image(ClusterIdx(cluster.0 - (index - extent.first) as u32))
+                    }
+                };
+                assert_eq!(extent.origin, expected, "cluster {index} of blob {blob}");
+            }
+            next += extent.clusters;
+        }
+        assert_eq!(next, store.blob(blob).unwrap().metadata.map.num_clusters());
+    }
+
+    #[test]
+    fn extents_and_resolve_are_of_one_opinion() {
+        for name in ["hello", "lvs", "many"] {
+            let store = store(name);
+            store.blobs.keys().for_each(|&blob| agree_with_resolve(&store, blob));
+        }
+    }
+
+    #[test]
+    fn clusters_behind_the_end_of_a_shorter_parent_are_zeroes_whatever_is_above_it() {
+        let mut store = store("lvs");
+        let named = |store: &Store, name| store.blobs_named(name).next().unwrap().id;
+        let (clone, parent) = (named(&store, "chain"), named(&store, "snap2"));
+        store.blobs.get_mut(&parent).unwrap().parent = Some(Parent::External(b"elsewhere".to_vec()));
+        for clusters in [0, 1, 3, 7] {
+            store.blobs.get_mut(&parent).unwrap().metadata.map.resize(clusters);
+            agree_with_resolve(&store, clone);
+        }
+    }
+
+    #[test]
+    fn parents_in_a_circle_or_missing_are_an_error_only_for_who_needs_them() {
+        let mut store = store("lvs");
+        let named = |store: &Store, name| store.blobs_named(name).next().unwrap().id;
+        let (chain, snap1, clone1) =
+            (named(&store, "chain"), named(&store, "snap1"), named(&store, "clone1"));
+        store.blobs.get_mut(&snap1).unwrap().parent = Some(Parent::Snapshot(chain));
+        assert_eq!(extents(&store, chain), Err(ResolveError::Circle(chain)));
+        let thick = named(&store, "inflated");
+        store.blobs.get_mut(&thick).unwrap().parent = Some(Parent::Snapshot(snap1));
+        store.blobs.remove(&snap1);
+        let missing = ResolveError::MissingParent { blob: clone1, parent: snap1 };
+        assert_eq!(extents(&store, clone1), Err(missing));
+        agree_with_resolve(&store, thick);
+    }
+}

@@ -60,8 +60,14 @@ struct Report {
     snapshots: usize,
     external_snapshots: Vec<External>,
     damaged: Vec<Damaged>,
-    /// Damaged blobs that keep clusters and pages from being given out or taken back.
-    allocation_blocked_by: Vec<u64>,
+    /// What is wrong with the masks of a store that says it is clean.
+    mask_errors: Vec<String>,
+    /// Blobs that the mask of blob ids does not know.
+    unlisted: Vec<u64>,
+    /// Snapshot operations that were cut off and cannot be resolved without guessing.
+    half_done: Vec<HalfDone>,
+    /// What keeps clusters and pages from being given out or taken back.
+    allocation_blocked: Option<Blocked>,
     repairs: Vec<Repair>,
 }
 
@@ -101,6 +107,22 @@ struct Damaged {
 }
 
 #[derive(serde::Serialize)]
+struct HalfDone {
+    snapshot: u64,
+    /// Whether the snapshot was being deleted; else it was being made.
+    removal: bool,
+    other: u64,
+    why: &'static str,
+}
+
+#[derive(serde::Serialize)]
+struct Blocked {
+    blobs: Vec<u64>,
+    md_pages: Vec<u32>,
+    clusters: Vec<u32>,
+}
+
+#[derive(serde::Serialize)]
 struct Repair {
     what: String,
     writes: usize,
@@ -135,12 +157,10 @@ impl Report {
             snapshots: store.blobs.values().filter(|blob| blob.is_snapshot()).count(),
             external_snapshots: external_snapshots(store, externals),
             damaged: damaged(store),
-            allocation_blocked_by: store
-                .allocation_blocked
-                .iter()
-                .flat_map(|blocked| &blocked.blobs)
-                .map(|id| id.raw())
-                .collect(),
+            mask_errors: store.mask_errors.iter().map(|error| error.to_string()).collect(),
+            unlisted: store.unlisted.iter().map(|id| id.raw()).collect(),
+            half_done: store.half_done.iter().map(HalfDone::of).collect(),
+            allocation_blocked: store.allocation_blocked.as_ref().map(Blocked::of),
             repairs: store.repairs.iter().map(Repair::of).collect(),
         }
     }
@@ -164,11 +184,16 @@ impl Report {
                 format!("{:#x}{}: {}", blob.id, name.unwrap_or_default(), blob.errors.join("; "))
             }),
         )?;
-        if !self.allocation_blocked_by.is_empty() {
-            writeln!(
-                out,
-                "\nNothing can be allocated or freed until the damaged blobs are mended or removed."
-            )?;
+        section(out, "Masks that cannot be used", self.mask_errors.iter().cloned())?;
+        let unlisted = self.unlisted.iter().map(|id| format!("{id:#x}"));
+        section(out, "Blobs that the mask of blob ids does not know", unlisted)?;
+        section(
+            out,
+            "Cut off and not to be resolved without guessing",
+            self.half_done.iter().map(HalfDone::text),
+        )?;
+        if self.allocation_blocked.is_some() {
+            writeln!(out, "\nNothing can be allocated or freed until the damage is mended.")?;
         }
         Ok(())
     }
@@ -220,6 +245,29 @@ impl Report {
 impl From<Region> for Span {
     fn from(region: Region) -> Span {
         Span { start: region.start, len: region.len }
+    }
+}
+
+impl HalfDone {
+    fn of(half: &spindle_format::store::HalfDone) -> HalfDone {
+        let (snapshot, other) = (half.snapshot.raw(), half.other.raw());
+        HalfDone { snapshot, removal: half.removal, other, why: half.why }
+    }
+
+    fn text(&self) -> String {
+        let HalfDone { snapshot, other, why, .. } = self;
+        let what = if self.removal { "deletion" } else { "creation" };
+        format!("{what} of snapshot {snapshot:#x} (its marker names blob {other:#x}): {why}")
+    }
+}
+
+impl Blocked {
+    fn of(blocked: &spindle_format::store::AllocationBlocked) -> Blocked {
+        Blocked {
+            blobs: blocked.blobs.iter().map(|id| id.raw()).collect(),
+            md_pages: blocked.pages.iter().map(|page| page.0).collect(),
+            clusters: blocked.clusters.iter().map(|cluster| cluster.0).collect(),
+        }
     }
 }
 

@@ -11,12 +11,15 @@ use std::io::Write;
 /// Prints a dump as text. Neighbouring pages of zeroes are one line.
 #[derive(Default)]
 pub(super) struct Text {
+    /// Whether the masks on disk count.
+    clean: bool,
     /// First and last of the zero pages that are not printed yet.
     zeroes: Option<(u32, u32)>,
 }
 
 impl Printer for Text {
     fn super_block(&mut self, out: &mut Output, block: &SuperBlock, error: Option<&FormatError>) -> Printed {
+        self.clean = block.clean;
         match error {
             None => writeln!(out, "super block at byte 0: crc ok")?,
             Some(error) => writeln!(out, "{error}")?,
@@ -57,7 +60,8 @@ impl Printer for Text {
                 bits.len(),
                 runs(bits.iter().map(|bit| (Some(bit), 1)))
             ),
-            Err(error) => writeln!(out, "{error}"),
+            Err(error) if self.clean => writeln!(out, "{error}"),
+            Err(error) => writeln!(out, "{error} (not in use: the store is not clean)"),
         }
     }
 
