@@ -116,6 +116,13 @@ impl<'a> Clusters<'a> {
     }
 }
 
+/// A descriptor's bytes.
+struct Frame<'a> {
+    kind: u8,
+    payload: &'a [u8],
+    place: Place,
+}
+
 /// Walks the descriptors of a page; ends behind the first error.
 #[derive(Clone, Debug)]
 pub struct Descriptors<'a> {
@@ -139,7 +146,7 @@ impl<'a> Descriptors<'a> {
     }
 
     /// Type and payload of the next descriptor that is not padding.
-    fn frame(&mut self) -> Option<Result<(u8, &'a [u8], Place), FormatError>> {
+    fn frame(&mut self) -> Option<Result<Frame<'a>, FormatError>> {
         loop {
             let place = self.place();
             let rest = self.bytes.get(self.at..)?;
@@ -156,7 +163,8 @@ impl<'a> Descriptors<'a> {
             }
             self.at += HEADER_SIZE + length as usize;
             if kind != kind::PADDING {
-                return Some(Ok((kind, &rest[HEADER_SIZE..HEADER_SIZE + length as usize], place)));
+                let payload = &rest[HEADER_SIZE..HEADER_SIZE + length as usize];
+                return Some(Ok(Frame { kind, payload, place }));
             }
         }
     }
@@ -166,7 +174,7 @@ impl<'a> Iterator for Descriptors<'a> {
     type Item = Result<Descriptor<'a>, FormatError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (kind, payload, place) = match self.frame()? {
+        let Frame { kind, payload, place } = match self.frame()? {
             Ok(frame) => frame,
             Err(error) => return Some(Err(error)),
         };

@@ -238,6 +238,7 @@ fn problem(field: &'static str, found: impl Into<u64>, expected: impl Into<Strin
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
 mod tests {
     use super::*;
     use crate::init::{DeviceShape, InitOptions, plan};

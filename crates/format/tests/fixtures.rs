@@ -1,5 +1,7 @@
 //! Stores that real SPDK wrote open, and say what SPDK itself read back.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
+
 mod support;
 
 use serde_json::Value;

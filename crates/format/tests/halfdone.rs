@@ -1,5 +1,7 @@
 //! What SPDK's snapshot operations leave behind when they are cut off after any of their writes.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
+
 mod support;
 
 use spindle_format::check::{Finding, check};

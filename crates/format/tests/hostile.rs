@@ -1,6 +1,8 @@
 //! Mutated images: an error that names structure, offset and expectation, or a store; never a panic, an
 //! endless loop, or more memory than a small multiple of the metadata.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
+
 mod support;
 
 use proptest::prelude::*;

@@ -1,6 +1,8 @@
 //! A store taken through the steps of `tests/fixtures/steps` with nothing but this crate's serialisers is
 //! SPDK's own, byte for byte.
 
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
+
 mod support;
 
 use spindle_format::metadata::internal;

@@ -1,3 +1,6 @@
+//! Pages written and read back, and broken where SPDK breaks them.
+#![allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
+
 use super::*;
 use crate::cluster_map::{ClusterMap, ExtentTable, Leaf};
 use crate::geometry::Geometry;

@@ -115,9 +115,12 @@ impl Assembler<'_> {
         }
         let name = decoder.name();
         let place = self.geometry.page_place(root);
-        let finished = decoder.finish(place).and_then(|parts| self.complete(parts, place));
+        let finished = decoder.finish(place).and_then(|mut parts| {
+            let unknown = std::mem::take(&mut parts.unknown);
+            self.complete(parts, place).map(|(metadata, resized)| (metadata, resized, unknown))
+        });
         match finished {
-            Ok((metadata, unknown, resized)) => match parent_of(&metadata, place) {
+            Ok((metadata, resized, unknown)) => match parent_of(&metadata, place) {
                 Ok(parent) => Ok(Draft { metadata, chain, parent, unknown, resized }),
                 Err(error) => {
                     chain.extend(metadata.map.extent_pages().map(|(_, page)| page));
@@ -171,13 +174,9 @@ impl Assembler<'_> {
         Ok(())
     }
 
-    /// Reads the extent pages of a table.
-    fn complete(
-        &mut self,
-        parts: Parts,
-        root: Place,
-    ) -> Result<(BlobMetadata, Vec<(Place, u8)>, bool), FormatError> {
-        let Parts { flags, xattrs, internal, map, unknown } = parts;
+    /// Reads the extent pages of a table. Also says whether one of them cut the blob's size.
+    fn complete(&mut self, parts: Parts, root: Place) -> Result<(BlobMetadata, bool), FormatError> {
+        let Parts { flags, xattrs, internal, map, .. } = parts;
         let mut cut = None;
         let map = match map {
             MapShape::Rle(list) => {
@@ -208,7 +207,7 @@ impl Assembler<'_> {
         if let Some(clusters) = cut {
             metadata.map.resize(clusters);
         }
-        Ok((metadata, unknown, cut.is_some()))
+        Ok((metadata, cut.is_some()))
     }
 
     /// The clusters of an extent page that a blob names in this slot. More than the blob can have there are

@@ -1,15 +1,18 @@
 //! Loading without I/O: the loader says which bytes it wants, takes them, and ends with a [`Store`].
 //!
-//! ```no_run
-//! # fn read(_: spindle_format::ByteRange) -> std::io::Result<Vec<u8>> { unimplemented!() }
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! use spindle_format::{LoadOptions, Loader};
-//! let mut loader = Loader::new(64 << 20, LoadOptions::default());
-//! while let Some(range) = loader.next_read() {
-//!     loader.supply(range, &read(range)?);
+//! ```
+//! use spindle_format::{LoadError, LoadOptions, Loader, Store};
+//!
+//! fn load(image: &[u8]) -> Result<Store, LoadError> {
+//!     let mut loader = Loader::new(image.len() as u64, LoadOptions::default());
+//!     while let Some(range) = loader.next_read() {
+//!         let start = range.offset as usize;
+//!         loader.supply(range, &image[start..start + range.len]);
+//!     }
+//!     loader.finish()
 //! }
-//! let store = loader.finish()?;
-//! # Ok(()) }
+//! let error = load(&[0; 4096]).expect_err("there is no store in zeroes");
+//! assert!(error.to_string().starts_with("super block at byte 0: signature is 0x0"));
 //! ```
 //!
 //! Many reads may be in flight: ask [`Loader::next_read`] until it has no more, supply what comes back in

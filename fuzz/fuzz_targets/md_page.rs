@@ -1,0 +1,43 @@
+//! One metadata page, sealed: its descriptors, as a chain of its own and as an extent page.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use spindle_format::chain::{ChainDecoder, MapShape, decode_extent_page, to_pages};
+use spindle_format::init::{DeviceShape, InitOptions, plan};
+use spindle_format::page::Page;
+use spindle_format::{BlobMetadata, ClusterMap, PAGE_SIZE, PageIdx};
+
+fuzz_target!(|input: &[u8]| {
+    let mut bytes = [0; PAGE_SIZE];
+    let len = input.len().min(PAGE_SIZE);
+    bytes[..len].copy_from_slice(&input[..len]);
+    let mut page = Page::view(&bytes).expect("4096 bytes are a page").clone();
+    page.seal();
+    let device = DeviceShape { size: 64 << 20, block_size: 512, physical_block_size: 512 };
+    let geometry = plan(&device, &InitOptions::default()).expect("the defaults fit 64 MiB").geometry;
+    let root = PageIdx(7);
+    for descriptor in page.descriptors(root, geometry.page_offset(root)) {
+        let _ = format!("{descriptor:?}");
+    }
+    let _ = decode_extent_page(&page, root, &geometry);
+    let mut decoder = ChainDecoder::new(&geometry);
+    if decoder.page(&page, root).is_err() {
+        return;
+    }
+    let Ok(parts) = decoder.finish(geometry.page_place(root)) else { return };
+    let MapShape::Rle(list) = parts.map else { return };
+    let blob = BlobMetadata {
+        flags: parts.flags,
+        xattrs: parts.xattrs,
+        internal: parts.internal,
+        map: ClusterMap::Rle(list),
+    };
+    let mut again = ChainDecoder::new(&geometry);
+    for (at, page) in to_pages(page.id(), &blob).iter().enumerate() {
+        again.page(page, PageIdx(at as u32)).expect("what was written can be read");
+    }
+    let again = again.finish(geometry.page_place(root)).expect("what was written is whole");
+    assert_eq!((again.flags, again.xattrs, again.internal), (blob.flags, blob.xattrs, blob.internal));
+    let MapShape::Rle(list) = again.map else { panic!("a run-length list stays one") };
+    assert_eq!(ClusterMap::Rle(list), blob.map);
+});
