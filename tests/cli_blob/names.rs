@@ -1,6 +1,6 @@
 //! Names: found, not found, ambiguous, and made of bytes that a terminal must not see.
 
-use crate::support::{FIRST_ID, HELLO, Image, blob, change_page, on, replace};
+use crate::support::{FIRST_ID, HELLO, Image, blob, change_page, on, replace, unpack};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -65,9 +65,11 @@ fn a_name_that_is_no_text_is_listed_escaped_and_can_be_typed() {
 
 #[test]
 fn a_name_that_looks_like_another_blobs_id_is_ambiguous_until_the_id_is_written_otherwise() {
-    let mut bytes = HELLO.clone();
-    // A name of five digits that is also an id cannot be: ids have ten. Take the value of all six bytes.
-    change_page(&mut bytes, 0, |page| replace(page, b"alpha", b"12345"));
+    let mut bytes = unpack("lvs");
+    change_page(&mut bytes, 1, |page| replace(page, b"thick\0\0\0\0\0", b"4294967301"));
     let image = Image::new(&bytes);
-    assert_eq!(on(&image, "export", &["12345", "-"]).code, 0, "no blob has this id, so it is the name");
+    let both = ["more than one", "0x100000001 (4294967301)", "0x100000005 (thin)"];
+    on(&image, "export", &["4294967301", "-"]).fails(1, &both);
+    let thin = on(&image, "export", &["0x100000005", "-"]);
+    assert_eq!((thin.code, thin.out.len()), (0, 16 << 20), "{}", thin.err);
 }
