@@ -14,7 +14,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 
 use spindle_block::{
-    Busy, Cx, Device, Geometry, Io, Lane, LaneCx, LaneTable, Notifier, OpenError, Status, Submit,
+    Busy, Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneTable, Notifier, OpenError, Status,
+    Submit,
 };
 
 /// A writable device of 512-byte blocks.
@@ -136,6 +137,12 @@ impl Lane for HandLane {
             cx.done(io, status);
         }
         Busy::Yes
+    }
+    fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
+        let mut held = self.0.held.borrow_mut();
+        if let Some(at) = held.iter().position(|io| io.id() == id) {
+            cx.done(held.remove(at), Err(IoErrorKind::Aborted));
+        }
     }
 }
 
