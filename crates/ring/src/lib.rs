@@ -1,1 +1,20 @@
-//! Queues between cores: message slots, rings, the sleep and wake handshake.
+//! What passes between cores: closures and values in fixed slots, the queues that carry them, and the
+//! handshake by which a sleeping receiver is woken.
+//!
+//! Nothing here knows threads, reactors or engines. The lock-free parts take their primitives from one
+//! module, so the same source runs under loom (`tests/loom.rs`).
+
+mod call;
+mod inbox;
+mod inline;
+mod parcel;
+mod pending;
+mod primitive;
+mod sleep;
+pub mod spsc;
+
+pub use call::Call;
+pub use inbox::{Closed, Inbox};
+pub use parcel::Parcel;
+pub use pending::Pending;
+pub use sleep::Sleep;

@@ -1,0 +1,62 @@
+//! A closure that runs once, in 48 bytes.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+
+use crate::inline::Inline;
+
+/// A closure that may cross cores and runs once. Captures of up to 40 bytes (aligned to at most 8) lie
+/// inside; larger ones are boxed. Dropping it drops the captures without running it.
+pub struct Call {
+    captures: Inline,
+    vtable: &'static Vtable,
+}
+
+/// What can be done with captures whose type is forgotten. Each function ends their life.
+struct Vtable {
+    run: unsafe fn(*const Inline),
+    drop: unsafe fn(*const Inline),
+}
+
+struct VtableOf<F>(F);
+
+impl<F: FnOnce() + Send + 'static> VtableOf<F> {
+    const VTABLE: Vtable = Vtable {
+        // SAFETY: `Call` pairs this table with captures of type F, and takes them once.
+        run: |captures| unsafe { Inline::take::<F>(captures) }(),
+        // SAFETY: as above.
+        drop: |captures| drop(unsafe { Inline::take::<F>(captures) }),
+    };
+}
+
+// SAFETY: only `Send` closures are put in, and nothing but running or dropping is done with them.
+unsafe impl Send for Call {}
+
+impl Call {
+    /// Takes a closure.
+    #[inline]
+    pub fn new<F: FnOnce() + Send + 'static>(f: F) -> Call {
+        Call { captures: Inline::new(f), vtable: &VtableOf::<F>::VTABLE }
+    }
+
+    /// Runs it.
+    #[inline]
+    pub fn call(self) {
+        let this = ManuallyDrop::new(self);
+        // SAFETY: `this` is never dropped, so the captures are taken once, also when the closure panics.
+        unsafe { (this.vtable.run)(&raw const this.captures) }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        // SAFETY: `call` forgets the Call, so the captures are still there.
+        unsafe { (self.vtable.drop)(&raw const self.captures) }
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Call")
+    }
+}

@@ -1,0 +1,48 @@
+//! The handshake between a receiver that would sleep and senders that would wake it.
+//!
+//! The receiver raises the flag and looks again; a sender leaves its message and looks at the flag. A
+//! full barrier on each side between its write and its look makes one of them see the other: either the
+//! receiver finds the message and does not sleep, or the sender finds the flag and wakes it. Exactly one
+//! sender is told to wake, so a flood costs one system call.
+
+use crate::primitive::{AtomicBool, Ordering, fence};
+
+/// The flag that a receiver is about to sleep.
+pub struct Sleep {
+    asleep: AtomicBool,
+}
+
+impl Default for Sleep {
+    fn default() -> Sleep {
+        Sleep::new()
+    }
+}
+
+impl Sleep {
+    /// Awake.
+    pub fn new() -> Sleep {
+        Sleep { asleep: AtomicBool::new(false) }
+    }
+
+    /// Receiver: raises the flag. Look for messages again after this, and sleep only if there are none.
+    #[inline]
+    pub fn prepare(&self) {
+        // Read-modify-write, here and below: every change of the flag has its place in one order.
+        self.asleep.swap(true, Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Receiver: awake again, whoever woke it.
+    #[inline]
+    pub fn cancel(&self) {
+        self.asleep.swap(false, Ordering::AcqRel);
+    }
+
+    /// Sender, after leaving a message: whether the caller must wake the receiver.
+    #[inline]
+    #[must_use]
+    pub fn wake(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::AcqRel)
+    }
+}

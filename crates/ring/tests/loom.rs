@@ -1,0 +1,163 @@
+//! The lock-free parts under loom, which tries every interleaving the memory model allows:
+//! `RUSTFLAGS="--cfg loom" cargo test --release -p spindle-ring --test loom`.
+#![cfg(loom)]
+
+use std::collections::VecDeque;
+
+use loom::sync::atomic::{AtomicUsize, Ordering};
+use loom::sync::{Arc, Notify};
+use loom::thread;
+use spindle_ring::{Closed, Inbox, Pending, Sleep, spsc};
+
+#[test]
+fn a_ring_hands_over_every_value_once_and_in_order_around_its_end() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = spsc::ring::<Box<usize>>(2);
+        let sender = thread::spawn(move || {
+            for value in 0..3 {
+                let mut value = Box::new(value);
+                while let Err(back) = producer.push(value) {
+                    value = back;
+                    thread::yield_now();
+                }
+            }
+        });
+        for expected in 0..3 {
+            let value = loop {
+                match consumer.pop() {
+                    Some(value) => break value,
+                    None => thread::yield_now(),
+                }
+            };
+            assert_eq!(*value, expected);
+        }
+        sender.join().unwrap();
+        assert!(consumer.pop().is_none());
+    });
+}
+
+#[test]
+fn what_is_left_in_a_ring_is_dropped_with_it() {
+    struct Counted(Arc<AtomicUsize>);
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    loom::model(|| {
+        let dropped = Arc::new(AtomicUsize::new(0));
+        let (mut producer, mut consumer) = spsc::ring(2);
+        let values = [Counted(dropped.clone()), Counted(dropped.clone())];
+        let sender = thread::spawn(move || {
+            for value in values {
+                assert!(producer.push(value).is_ok());
+            }
+        });
+        drop(consumer.pop());
+        drop(consumer);
+        sender.join().unwrap();
+        assert_eq!(dropped.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// What a reactor shares with one that sends to it.
+struct Mailbox {
+    pending: Pending,
+    sleep: Sleep,
+    unpark: Notify,
+}
+
+impl Mailbox {
+    fn new(senders: usize) -> Arc<Mailbox> {
+        let (pending, sleep) = (Pending::new(senders), Sleep::new());
+        Arc::new(Mailbox { pending, sleep, unpark: Notify::new() })
+    }
+
+    fn send(&self, producer: &mut spsc::Producer<usize>, sender: usize, value: usize) {
+        producer.push(value).unwrap();
+        if self.pending.set(sender) && self.sleep.wake() {
+            self.unpark.notify();
+        }
+    }
+
+    /// A receiver that would sleep: true if it may sleep until it is unparked.
+    fn may_sleep(&self) -> bool {
+        self.sleep.prepare();
+        let sleeps = !self.pending.any();
+        if !sleeps {
+            self.sleep.cancel();
+        }
+        sleeps
+    }
+}
+
+#[test]
+fn no_wake_up_is_lost_between_a_look_and_the_sleep() {
+    loom::model(|| {
+        let mailbox = Mailbox::new(1);
+        let (mut producer, mut consumer) = spsc::ring(2);
+        let senders = mailbox.clone();
+        let sender = thread::spawn(move || {
+            senders.send(&mut producer, 0, 1);
+            senders.send(&mut producer, 0, 2);
+        });
+        let mut received = 0;
+        while received < 2 {
+            mailbox.pending.take_all(|_| {
+                while consumer.pop().is_some() {
+                    received += 1;
+                }
+            });
+            if received < 2 && mailbox.may_sleep() {
+                // A lost wake-up leaves both asleep, which loom reports as a deadlock.
+                mailbox.unpark.wait();
+                mailbox.sleep.cancel();
+            }
+            thread::yield_now();
+        }
+        sender.join().unwrap();
+    });
+}
+
+#[test]
+fn two_senders_wake_one_receiver_without_loss() {
+    loom::model(|| {
+        let mailbox = Mailbox::new(2);
+        let mut consumers = Vec::new();
+        let mut senders = Vec::new();
+        for number in 0..2 {
+            let (mut producer, consumer) = spsc::ring(1);
+            consumers.push(consumer);
+            let mailbox = mailbox.clone();
+            senders.push(thread::spawn(move || mailbox.send(&mut producer, number, number)));
+        }
+        let mut received = 0;
+        while received < 2 {
+            mailbox.pending.take_all(|sender| {
+                while consumers[sender].pop().is_some() {
+                    received += 1;
+                }
+            });
+            if received < 2 && mailbox.may_sleep() {
+                mailbox.unpark.wait();
+                mailbox.sleep.cancel();
+            }
+            thread::yield_now();
+        }
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+    });
+}
+
+#[test]
+fn a_value_pushed_while_an_inbox_closes_is_taken_or_given_back() {
+    loom::model(|| {
+        let inbox = Arc::new(Inbox::new());
+        let senders = inbox.clone();
+        let sender = thread::spawn(move || senders.push(7) == Err(Closed(7)));
+        let mut taken = VecDeque::new();
+        inbox.drain(&mut taken);
+        inbox.close(&mut taken);
+        let given_back = sender.join().unwrap();
+        assert_eq!(taken.len() + usize::from(given_back), 1);
+    });
+}

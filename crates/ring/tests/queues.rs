@@ -1,0 +1,141 @@
+//! What closures, parcels and queues promise on one OS thread and on two.
+#![cfg(not(loom))]
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proptest::prelude::*;
+use spindle_ring::{Call, Closed, Inbox, Parcel, Pending, spsc};
+
+#[test]
+fn a_call_and_a_parcel_take_48_bytes() {
+    assert_eq!((size_of::<Call>(), size_of::<Parcel>()), (48, 48));
+}
+
+fn runs_and_drops_once<const WORDS: usize>() {
+    let alive = Arc::new(());
+    let ran = Arc::new(AtomicUsize::new(0));
+    let make = || {
+        let (alive, ran, words) = (alive.clone(), ran.clone(), [7u64; WORDS]);
+        Call::new(move || {
+            let _held = &alive;
+            ran.fetch_add(words.iter().sum::<u64>() as usize, Ordering::Relaxed);
+        })
+    };
+    make().call();
+    drop(make());
+    assert_eq!(ran.load(Ordering::Relaxed), 7 * WORDS, "run once");
+    assert_eq!(Arc::strong_count(&alive), 1, "captures dropped once, run or not");
+}
+
+#[test]
+fn a_call_runs_once_and_drops_its_captures_inline_or_boxed() {
+    runs_and_drops_once::<1>();
+    runs_and_drops_once::<3>();
+    runs_and_drops_once::<4>();
+    runs_and_drops_once::<64>();
+}
+
+#[test]
+fn a_call_that_panics_drops_its_captures_once() {
+    let alive = Arc::new(());
+    let held = alive.clone();
+    let call = Call::new(move || {
+        let _held = held;
+        panic!("as asked");
+    });
+    assert!(catch_unwind(AssertUnwindSafe(|| call.call())).is_err());
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+#[test]
+fn captures_keep_their_alignment() {
+    #[repr(align(64))]
+    struct Aligned(u8);
+    let value = Aligned(3);
+    Call::new(move || {
+        let value = &value;
+        assert_eq!((value as *const Aligned as usize % 64, value.0), (0, 3));
+    })
+    .call();
+}
+
+#[test]
+fn a_parcel_gives_its_value_to_the_type_that_was_put_in_only() {
+    let parcel = Parcel::new(String::from("here"));
+    let parcel = parcel.take::<u64>().expect_err("not a number");
+    assert_eq!(parcel.take::<String>().ok().as_deref(), Some("here"));
+}
+
+#[test]
+fn a_dropped_parcel_drops_its_value() {
+    let alive = Arc::new(());
+    drop(Parcel::new(alive.clone()));
+    drop(Parcel::new((alive.clone(), [0u64; 9])));
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
+#[test]
+fn a_ring_carries_values_between_os_threads_in_order() {
+    let (mut producer, mut consumer) = spsc::ring(64);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for mut value in 0..20_000u64 {
+                while let Err(back) = producer.push(value) {
+                    value = back;
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        for expected in 0..20_000 {
+            let value = loop {
+                match consumer.pop() {
+                    Some(value) => break value,
+                    None => std::hint::spin_loop(),
+                }
+            };
+            assert_eq!(value, expected);
+        }
+    });
+}
+
+#[test]
+fn pending_names_each_sender_once() {
+    let pending = Pending::new(130);
+    assert!(pending.set(0) && pending.set(64) && pending.set(129));
+    assert!(!pending.set(129), "already up");
+    let mut seen = Vec::new();
+    pending.take_all(|sender| seen.push(sender));
+    assert_eq!((seen, pending.any()), (vec![0, 64, 129], false));
+}
+
+#[test]
+fn a_closed_inbox_gives_values_back_and_keeps_what_came_before() {
+    let inbox = Inbox::new();
+    inbox.push(1).expect("open");
+    let mut taken = VecDeque::new();
+    inbox.close(&mut taken);
+    assert_eq!((taken, inbox.push(2)), (VecDeque::from([1]), Err(Closed(2))));
+}
+
+proptest! {
+    #[test]
+    fn a_ring_behaves_as_a_bounded_queue(capacity in 1usize..9, pushes in proptest::collection::vec(any::<bool>(), 0..200)) {
+        let (mut producer, mut consumer) = spsc::ring(capacity);
+        let mut model = VecDeque::new();
+        for (number, push) in pushes.into_iter().enumerate() {
+            if push {
+                let full = model.len() == capacity.next_power_of_two();
+                prop_assert_eq!(producer.push(number), if full { Err(number) } else { Ok(()) });
+                if !full {
+                    model.push_back(number);
+                }
+            } else {
+                prop_assert_eq!(consumer.pop(), model.pop_front());
+            }
+            prop_assert_eq!(consumer.is_empty(), model.is_empty());
+        }
+    }
+}
