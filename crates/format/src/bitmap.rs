@@ -60,12 +60,14 @@ impl Bitmap {
 
     /// Sets a bit; true if it was clear before. Beyond the end nothing happens and the answer is false.
     pub fn set(&mut self, index: u32) -> bool {
-        if index >= self.len || self.get(index) {
+        if index >= self.len {
             return false;
         }
-        self.words[(index / 64) as usize] |= 1 << (index % 64);
-        self.ones += 1;
-        true
+        let word = &mut self.words[(index / 64) as usize];
+        let fresh = *word >> (index % 64) & 1 == 0;
+        *word |= 1 << (index % 64);
+        self.ones += u32::from(fresh);
+        fresh
     }
 
     /// Clears a bit; true if it was set before.
@@ -91,8 +93,18 @@ impl Bitmap {
 
     /// Sets every bit that is set in the other one, up to this one's length.
     pub fn union(&mut self, other: &Bitmap) {
-        for bit in other.iter() {
-            self.set(bit);
+        for (at, &word) in other.words.iter().enumerate() {
+            let first = at as u32 * 64;
+            // Bits beyond this one's end do not belong here.
+            let mask = match self.len.saturating_sub(first) {
+                0 => return,
+                left @ 1..64 => (1 << left) - 1,
+                _ => u64::MAX,
+            };
+            let own = &mut self.words[at];
+            let fresh = word & mask & !*own;
+            *own |= fresh;
+            self.ones += fresh.count_ones();
         }
     }
 
@@ -164,6 +176,14 @@ mod tests {
             prop_assert_eq!(map.iter().collect::<Vec<_>>(), expected.clone());
             prop_assert_eq!(map.count() as usize, expected.len());
             prop_assert_eq!(&Bitmap::from_bytes(&map.to_bytes(), len), &map);
+            for other in [Bitmap::new(len / 2), Bitmap::new(len + 70)] {
+                let (mut both, mut more) = (map.clone(), other.clone());
+                more.fill();
+                both.union(&more);
+                let want = expected.iter().copied().chain(0..more.len().min(len)).collect::<std::collections::BTreeSet<_>>();
+                prop_assert_eq!(both.iter().collect::<Vec<_>>(), want.iter().copied().collect::<Vec<_>>());
+                prop_assert_eq!(both.count() as usize, want.len());
+            }
             let clear: Vec<u32> = (0..len).filter(|bit| !expected.contains(bit)).collect();
             prop_assert_eq!(map.first_clear(0), clear.first().copied());
         }

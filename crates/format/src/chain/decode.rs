@@ -271,7 +271,8 @@ pub fn decode_extent_page(
         let found = clusters.len() as u64;
         return Err(Problem::field("number of clusters", found, "at most 0x200").at(descriptor_place));
     }
-    for cluster in clusters.iter().filter(|&cluster| cluster != 0) {
+    let data = geometry.metadata_clusters()..geometry.total_clusters();
+    if let Some(cluster) = clusters.iter().find(|cluster| *cluster != 0 && !data.contains(cluster)) {
         check_cluster(geometry, cluster).map_err(|problem| problem.at(descriptor_place))?;
     }
     Ok(ExtentPage { start_cluster, clusters: clusters.iter().collect() })

@@ -113,22 +113,38 @@ impl Assembler<'_> {
         if let Err(error) = self.follow(root, &mut decoder, &mut chain) {
             return Err(Box::new(Damage { error, name: decoder.name(), pages: chain }));
         }
-        let name = decoder.name();
         let place = self.geometry.page_place(root);
         let finished = decoder.finish(place).and_then(|mut parts| {
             let unknown = std::mem::take(&mut parts.unknown);
             self.complete(parts, place).map(|(metadata, resized)| (metadata, resized, unknown))
         });
-        match finished {
-            Ok((metadata, resized, unknown)) => match parent_of(&metadata, place) {
-                Ok(parent) => Ok(Draft { metadata, chain, parent, unknown, resized }),
-                Err(error) => {
-                    chain.extend(metadata.map.extent_pages().map(|(_, page)| page));
-                    Err(Box::new(Damage { error, name, pages: chain }))
-                }
-            },
-            Err(error) => Err(Box::new(Damage { error, name, pages: chain })),
+        let damage = |error, pages: Vec<PageIdx>| {
+            let name = self.name(&pages);
+            Box::new(Damage { error, name, pages })
+        };
+        let (metadata, resized, unknown) = match finished {
+            Ok(complete) => complete,
+            Err(error) => return Err(damage(error, chain)),
+        };
+        match parent_of(&metadata, place) {
+            Ok(parent) => Ok(Draft { metadata, chain, parent, unknown, resized }),
+            Err(error) => {
+                let mut damage = damage(error, chain);
+                damage.pages.extend(metadata.map.extent_pages().map(|(_, page)| page));
+                Err(damage)
+            }
         }
+    }
+
+    /// The name in a chain whose pages are whole.
+    fn name(&self, chain: &[PageIdx]) -> Option<String> {
+        let mut decoder = ChainDecoder::new(self.geometry);
+        for &index in chain {
+            if let Some(Record::Good(stored)) = self.records.get(index) {
+                decoder.page(&stored.page(), index).ok()?;
+            }
+        }
+        decoder.name()
     }
 
     /// Takes every page of a chain; each page is claimed once, so the walk ends.

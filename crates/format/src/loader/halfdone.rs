@@ -37,6 +37,8 @@ pub(super) struct Resolution {
     pub(super) unresolved: Vec<HalfDone>,
     /// Clusters that still have two owners.
     pub(super) conflicts: Vec<ClusterIdx>,
+    /// Clusters that have an owner.
+    pub(super) named: Bitmap,
 }
 
 /// Resolves everything half-done in the blobs.
@@ -53,10 +55,13 @@ pub(super) fn resolve(geometry: &Geometry, blobs: &mut Blobs) -> Resolution {
         }
     }
     resolve_markers(blobs, &mut resolution);
-    let twice = named_twice(geometry, &blobs.drafts);
+    let (named, twice) = named_clusters(geometry, &blobs.drafts);
+    resolution.named = named;
     if twice.count() > 0 {
         unshare(blobs, &twice, &mut resolution);
-        resolution.conflicts = named_twice(geometry, &blobs.drafts).iter().map(ClusterIdx).collect();
+        let (named, twice) = named_clusters(geometry, &blobs.drafts);
+        resolution.named = named;
+        resolution.conflicts = twice.iter().map(ClusterIdx).collect();
     }
     resolution
 }
@@ -126,9 +131,9 @@ fn keep(blobs: &mut Blobs, snapshot: BlobId, removal: bool, other: BlobId, resol
     resolution.rewrites.push(rewrite_chain(snapshot, reason));
 }
 
-/// Clusters that more than one place of the blobs' maps names. An extent page that two blobs name counts for
-/// all its clusters.
-fn named_twice(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> Bitmap {
+/// Clusters that the blobs' maps name, and those that more than one place of them names. An extent page that
+/// two blobs name counts for all its clusters.
+fn named_clusters(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> (Bitmap, Bitmap) {
     let total = geometry.total_clusters();
     let (mut once, mut twice) = (Bitmap::new(total), Bitmap::new(total));
     let mut pages_once = Bitmap::new(geometry.md_pages());
@@ -154,7 +159,7 @@ fn named_twice(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> Bitmap 
             });
         }
     }
-    twice
+    (once, twice)
 }
 
 /// Clears what a clone names and its parent names at the same place.

@@ -30,8 +30,8 @@ pub(super) fn build(mut scan: Scan) -> Store {
     };
     let mut blobs = assemble::assemble(&geometry, &scan.records, &roots);
     let resolution = halfdone::resolve(&geometry, &mut blobs);
-    let mut usage = Usage::of(&geometry, &blobs, scan.masks.as_ref());
-    usage.release(&geometry, &blobs, &resolution.removed);
+    let mut usage = Usage::of(&geometry, &blobs, scan.masks.as_ref(), &resolution.named);
+    usage.release(&geometry, &blobs, &resolution);
     let blocked = blocked(&blobs, &resolution, &scan.records, recovered);
     let mut repairs = super_block_repairs(&scan.found.block, &geometry, scan.found.torn);
     repairs.extend(restored);
@@ -79,7 +79,7 @@ struct Usage {
 impl Usage {
     /// What masks and metadata name together: what a clean store's masks name beyond that is leaked, but not
     /// free.
-    fn of(geometry: &Geometry, blobs: &Blobs, masks: Option<&DiskMasks>) -> Usage {
+    fn of(geometry: &Geometry, blobs: &Blobs, masks: Option<&DiskMasks>, named: &Bitmap) -> Usage {
         let mut usage = match masks.cloned() {
             Some(DiskMasks { used_pages, used_clusters, used_blob_ids }) => {
                 Usage { pages: used_pages, clusters: used_clusters, blob_ids: used_blob_ids }
@@ -93,13 +93,11 @@ impl Usage {
         for cluster in 0..geometry.metadata_clusters() {
             usage.clusters.set(cluster);
         }
+        usage.clusters.union(named);
         for (&id, draft) in &blobs.drafts {
             usage.root(id);
             for page in draft.pages() {
                 usage.pages.set(page.0);
-            }
-            for cluster in draft.clusters() {
-                usage.clusters.set(cluster.0);
             }
         }
         for damaged in &blobs.damaged {
@@ -119,11 +117,12 @@ impl Usage {
     }
 
     /// Takes back what only removed blobs had.
-    fn release(&mut self, geometry: &Geometry, blobs: &Blobs, removed: &[(BlobId, Draft, RepairReason)]) {
+    fn release(&mut self, geometry: &Geometry, blobs: &Blobs, resolution: &Resolution) {
+        let Resolution { removed, named, .. } = resolution;
         if removed.is_empty() {
             return;
         }
-        let kept = Usage::of(geometry, blobs, None);
+        let kept = Usage::of(geometry, blobs, None, named);
         for (_, draft, _) in removed {
             draft.chain.first().map(|root| self.blob_ids.clear(root.0));
             for page in draft.pages().filter(|page| !kept.pages.get(page.0)) {

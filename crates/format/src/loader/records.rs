@@ -13,7 +13,8 @@ const SECTOR: usize = 512;
 #[derive(Debug)]
 pub(super) struct Stored {
     head: Box<[u8]>,
-    next: Option<PageIdx>,
+    /// The last eight bytes: "next" and CRC.
+    tail: [u8; 8],
 }
 
 impl Stored {
@@ -23,17 +24,16 @@ impl Stored {
         // Blocks first: a page with few descriptors is mostly zeroes.
         let blocks = descriptors.chunks(64).rposition(|block| block.iter().any(|&byte| byte != 0));
         let end = blocks.map_or(0, |block| (block + 1) * 64).min(descriptors.len());
-        Stored { head: bytes[..DESCRIPTORS_OFFSET + end].into(), next: page.next() }
+        let tail = *bytes.last_chunk().expect("a page has 4096 bytes");
+        Stored { head: bytes[..DESCRIPTORS_OFFSET + end].into(), tail }
     }
 
     /// The page again, all 4096 bytes of it.
     pub(super) fn page(&self) -> Page {
         let mut bytes = [0; PAGE_SIZE];
         bytes[..self.head.len()].copy_from_slice(&self.head);
-        let mut page: Page = zerocopy::transmute!(bytes);
-        page.set_next(self.next);
-        page.seal();
-        page
+        bytes[PAGE_SIZE - self.tail.len()..].copy_from_slice(&self.tail);
+        zerocopy::transmute!(bytes)
     }
 
     pub(super) fn id(&self) -> BlobId {
