@@ -279,3 +279,45 @@ fn parents_in_a_circle_end() {
     assert!(resolve(&store, ids[0], 0).is_err());
     assert!(check(&store).contains(&Finding::ParentCircle { blob: ids[0] }));
 }
+
+/// Thousands of blobs that all name the same extent pages, or long runs of the same clusters, cost what they
+/// weigh: most are refused.
+#[test]
+fn blobs_that_name_the_same_things_over_and_over_stay_within_bounds() {
+    use spindle_format::chain::{extent_page, link, to_pages};
+    use spindle_format::init::{DeviceShape, InitOptions, plan};
+    use spindle_format::{BlobMetadata, ClusterIdx};
+    const PAGES: u32 = 4096;
+    let device = DeviceShape { size: u64::from(PAGES) << 20, block_size: 512, physical_block_size: 512 };
+    let plan = plan(&device, &InitOptions::default()).unwrap();
+    let first = plan.geometry.metadata_clusters();
+    for table in [true, false] {
+        let mut image = Image::zeroed(device.size);
+        plan.changes.iter().for_each(|change| image.apply(change));
+        let mut blob = BlobMetadata::new_thin();
+        blob.map.resize(500 * 512);
+        if table {
+            for slot in 0..500 {
+                blob.map.set(u64::from(slot) * 512, Some(ClusterIdx(first)));
+                blob.map.set_extent_page(slot, PageIdx(1 + slot));
+                let page = extent_page(BlobId::from_raw(0), slot * 512, &[first; 512]);
+                image.write(plan.geometry.page_offset(PageIdx(1 + slot)), page.bytes());
+            }
+        } else {
+            blob.map = spindle_format::ClusterMap::new_rle();
+            blob.map.resize(u64::from(PAGES - first));
+            (first..PAGES).for_each(|c| blob.map.set(u64::from(c - first), Some(ClusterIdx(c))));
+        }
+        for root in (if table { 501 } else { 0 })..PAGES {
+            let root = PageIdx(root);
+            let mut pages = to_pages(BlobId::from_page(root), &blob);
+            link(&mut pages, &[root]);
+            image.write(plan.geometry.page_offset(root), pages[0].bytes());
+        }
+        let (held, store) = peak(|| image.load().unwrap());
+        let metadata = isize::try_from(PAGES as usize * PAGE_SIZE).unwrap();
+        assert!(held < 3 * metadata, "{held} bytes were held for {metadata} of metadata");
+        assert!(store.damaged.len() > 3000 && store.allocation_blocked.is_some());
+        assert!(!check(&store).is_empty());
+    }
+}
