@@ -1,5 +1,7 @@
 //! Process signals: alone in this binary, since they belong to the whole process.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::time::Duration;
 
 use spindle_engine::{Engine, EngineKind, Signal, SignalError, Signals};

@@ -15,12 +15,12 @@ pub(crate) struct IoVecs(Vec<libc::iovec>);
 
 impl IoVecs {
     /// The buffers from byte `skip` on, for the kernel to fill. At most 1024 slices.
-    pub(crate) fn to_fill(&mut self, buffers: &mut Buffers, skip: usize) -> &mut [libc::iovec] {
+    pub(crate) fn for_filling(&mut self, buffers: &mut Buffers, skip: usize) -> &mut [libc::iovec] {
         self.set(buffers.iter_mut().map(|slice| (slice.as_mut_ptr(), slice.len())), skip)
     }
 
     /// The buffers from byte `skip` on, for the kernel to read. At most 1024 slices.
-    pub(crate) fn to_take(&mut self, buffers: &Buffers, skip: usize) -> &mut [libc::iovec] {
+    pub(crate) fn for_taking(&mut self, buffers: &Buffers, skip: usize) -> &mut [libc::iovec] {
         self.set(buffers.iter().map(|slice| (slice.as_ptr().cast_mut(), slice.len())), skip)
     }
 
@@ -61,7 +61,7 @@ pub(crate) fn read_at(
     offset: u64,
     vecs: &mut IoVecs,
 ) -> io::Result<usize> {
-    let list = vecs.to_fill(buffers, skip);
+    let list = vecs.for_filling(buffers, skip);
     // SAFETY: the list points into `buffers`, borrowed mutably until the call has returned.
     retried(|| unsafe { libc::preadv(fd.as_raw_fd(), list.as_ptr(), list.len() as i32, at(offset)) })
 }
@@ -74,14 +74,14 @@ pub(crate) fn write_at(
     offset: u64,
     vecs: &mut IoVecs,
 ) -> io::Result<usize> {
-    let list = vecs.to_take(buffers, skip);
+    let list = vecs.for_taking(buffers, skip);
     // SAFETY: the list points into `buffers`, borrowed until the call has returned; the kernel only reads.
     retried(|| unsafe { libc::pwritev(fd.as_raw_fd(), list.as_ptr(), list.len() as i32, at(offset)) })
 }
 
 /// Receives into the buffers without blocking. 0: the stream has ended.
 pub(crate) fn receive(fd: BorrowedFd<'_>, buffers: &mut Buffers, vecs: &mut IoVecs) -> io::Result<usize> {
-    let mut message = message(vecs.to_fill(buffers, 0));
+    let mut message = message(vecs.for_filling(buffers, 0));
     // SAFETY: the message points at the list, which points into `buffers`, borrowed mutably until the
     // call has returned; every other field is null or zero.
     retried(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) })
@@ -94,7 +94,7 @@ pub(crate) fn send(
     skip: usize,
     vecs: &mut IoVecs,
 ) -> io::Result<usize> {
-    let message = message(vecs.to_take(buffers, skip));
+    let message = message(vecs.for_taking(buffers, skip));
     // SAFETY: as in `receive`; the kernel only reads the buffers.
     retried(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }

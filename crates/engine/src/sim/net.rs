@@ -161,9 +161,7 @@ impl Net {
         let mut left = count;
         for slice in buffers.iter_mut() {
             let now = slice.len().min(left);
-            for (byte, from) in slice[..now].iter_mut().zip(stream.incoming.drain(..now)) {
-                *byte = from;
-            }
+            take_front(&mut stream.incoming, &mut slice[..now]);
             left -= now;
         }
         if let Some(peer) = stream.peer {
@@ -251,6 +249,16 @@ impl Net {
             listening.accepters.retain(|k| *k != key);
         }
     }
+}
+
+/// Moves the first bytes of `from`, which has that many, to `to`.
+fn take_front(from: &mut VecDeque<u8>, to: &mut [u8]) {
+    let (front, back) = from.as_slices();
+    let split = front.len().min(to.len());
+    let (first, second) = to.split_at_mut(split);
+    first.copy_from_slice(&front[..split]);
+    second.copy_from_slice(&back[..second.len()]);
+    from.drain(..to.len());
 }
 
 fn stream_of(socket: &Socket) -> io::Result<usize> {

@@ -2,7 +2,8 @@
 //! kernel's answer means for it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
 
 use io_uring::opcode;
 use io_uring::squeue::Entry;
@@ -25,6 +26,17 @@ pub(super) struct Scratch {
     vecs: IoVecs,
     message: Option<libc::msghdr>,
     address: Option<SocketAddrAny>,
+}
+
+/// Scratch of finished flights, for the next ones.
+#[derive(Default)]
+#[expect(clippy::vec_box, reason = "the kernel holds the address of what is in the box")]
+pub(super) struct Spare(Vec<Box<Scratch>>);
+
+impl Spare {
+    pub(super) fn keep(&mut self, scratch: Option<Box<Scratch>>) {
+        self.0.extend(scratch);
+    }
 }
 
 /// An operation under way.
@@ -55,87 +67,31 @@ impl Flight {
     }
 
     /// The entry to submit next. It points into this flight's buffers and scratch and into nothing else.
-    pub(super) fn entry(&mut self, spare: &mut Vec<Box<Scratch>>, home: &Home) -> io::Result<Entry> {
+    pub(super) fn entry(&mut self, spare: &mut Spare, home: &Home) -> io::Result<Entry> {
         let done = self.done;
-        let slot = &mut self.scratch;
+        let room = Room { slot: &mut self.scratch, spare };
         let entry = match &mut self.op {
             Op::Read { file, offset, buffers } => {
-                let fd = Fd(file.fd()?.as_raw_fd());
-                let at = offset.saturating_add(done as u64);
-                match buffers {
-                    Buffers::One(one) => {
-                        let (start, length) = rest_mut(one, done);
-                        opcode::Read::new(fd, start, length).offset(at).build()
-                    }
-                    many => {
-                        let list = scratch(slot, spare).vecs.to_fill(many, done);
-                        opcode::Readv::new(fd, list.as_ptr(), list.len() as u32).offset(at).build()
-                    }
-                }
+                read(as_fd(file.fd()?), offset.saturating_add(done as u64), buffers, done, room)
             }
             Op::Write { file, offset, buffers } => {
-                let fd = Fd(file.fd()?.as_raw_fd());
-                let at = offset.saturating_add(done as u64);
-                match buffers {
-                    Buffers::One(one) => {
-                        let (start, length) = rest(one, done);
-                        opcode::Write::new(fd, start, length).offset(at).build()
-                    }
-                    many => {
-                        let list = scratch(slot, spare).vecs.to_take(many, done);
-                        opcode::Writev::new(fd, list.as_ptr(), list.len() as u32).offset(at).build()
-                    }
-                }
+                write(as_fd(file.fd()?), offset.saturating_add(done as u64), buffers, done, room)
             }
-            Op::Flush { file } => {
-                let fd = Fd(file.fd()?.as_raw_fd());
-                opcode::Fsync::new(fd).flags(FsyncFlags::DATASYNC).build()
-            }
-            Op::Recv { socket, buffers } => {
-                let fd = Fd(socket.fd()?.as_raw_fd());
-                match buffers {
-                    Buffers::One(one) => {
-                        let (start, length) = rest_mut(one, 0);
-                        opcode::Recv::new(fd, start, length).build()
-                    }
-                    many => {
-                        let scratch = scratch(slot, spare);
-                        let message = iovec::message(scratch.vecs.to_fill(many, 0));
-                        opcode::RecvMsg::new(fd, scratch.message.insert(message)).build()
-                    }
-                }
-            }
-            Op::Send { socket, buffers } => {
-                let fd = Fd(socket.fd()?.as_raw_fd());
-                // The kernel goes on by itself as long as it can; what it leaves we submit again.
-                let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-                match buffers {
-                    Buffers::One(one) => {
-                        let (start, length) = rest(one, done);
-                        opcode::Send::new(fd, start, length).flags(flags).build()
-                    }
-                    many => {
-                        let scratch = scratch(slot, spare);
-                        let message = iovec::message(scratch.vecs.to_take(many, done));
-                        let message: *const libc::msghdr = scratch.message.insert(message);
-                        opcode::SendMsg::new(fd, message).flags(flags as u32).build()
-                    }
-                }
-            }
+            Op::Flush { file } => opcode::Fsync::new(as_fd(file.fd()?)).flags(FsyncFlags::DATASYNC).build(),
+            Op::Recv { socket, buffers } => receive(as_fd(socket.fd()?), buffers, room),
+            Op::Send { socket, buffers } => send(as_fd(socket.fd()?), buffers, done, room),
             Op::Accept { listener } => {
-                let fd = Fd(listener.fd()?.as_raw_fd());
-                let (nobody, nothing) = (std::ptr::null_mut(), std::ptr::null_mut());
-                opcode::Accept::new(fd, nobody, nothing).flags(libc::SOCK_CLOEXEC).build()
+                let (nobody, nothing) = (ptr::null_mut(), ptr::null_mut());
+                opcode::Accept::new(as_fd(listener.fd()?), nobody, nothing).flags(libc::SOCK_CLOEXEC).build()
             }
             Op::Connect { address } => {
                 let (fd, kernel) = sockets::stream_for(address, true)?;
                 let socket = self.connecting.insert(Socket::from_fd(fd, home));
-                let kernel = scratch(slot, spare).address.insert(kernel);
-                let fd = Fd(socket.fd()?.as_raw_fd());
-                opcode::Connect::new(fd, kernel.as_ptr().cast(), kernel.addr_len()).build()
+                let kernel = room.get().address.insert(kernel);
+                opcode::Connect::new(as_fd(socket.fd()?), kernel.as_ptr().cast(), kernel.addr_len()).build()
             }
             Op::Poll { fd, interest } => {
-                opcode::PollAdd::new(Fd(fd.as_fd().as_raw_fd()), u32::from(wanted(*interest).bits())).build()
+                opcode::PollAdd::new(as_fd(fd.as_fd()), u32::from(wanted(*interest).bits())).build()
             }
             other => unreachable!("'{}' does not go through the ring", other.name()),
         };
@@ -196,9 +152,61 @@ impl Flight {
     }
 }
 
-/// The flight's scratch, a used one where there is one.
-fn scratch<'a>(slot: &'a mut Option<Box<Scratch>>, spare: &mut Vec<Box<Scratch>>) -> &'a mut Scratch {
-    slot.get_or_insert_with(|| spare.pop().unwrap_or_default())
+/// Where a flight's scratch is or will be.
+struct Room<'a> {
+    slot: &'a mut Option<Box<Scratch>>,
+    spare: &'a mut Spare,
+}
+
+impl<'a> Room<'a> {
+    /// The flight's scratch: its own, a used one, or a new one.
+    fn get(self) -> &'a mut Scratch {
+        self.slot.get_or_insert_with(|| self.spare.0.pop().unwrap_or_default())
+    }
+}
+
+fn read(fd: Fd, at: u64, buffers: &mut Buffers, done: usize, room: Room<'_>) -> Entry {
+    if let Buffers::One(one) = buffers {
+        let (start, length) = rest_mut(one, done);
+        return opcode::Read::new(fd, start, length).offset(at).build();
+    }
+    let list = room.get().vecs.for_filling(buffers, done);
+    opcode::Readv::new(fd, list.as_ptr(), list.len() as u32).offset(at).build()
+}
+
+fn write(fd: Fd, at: u64, buffers: &Buffers, done: usize, room: Room<'_>) -> Entry {
+    if let Buffers::One(one) = buffers {
+        let (start, length) = rest(one, done);
+        return opcode::Write::new(fd, start, length).offset(at).build();
+    }
+    let list = room.get().vecs.for_taking(buffers, done);
+    opcode::Writev::new(fd, list.as_ptr(), list.len() as u32).offset(at).build()
+}
+
+fn receive(fd: Fd, buffers: &mut Buffers, room: Room<'_>) -> Entry {
+    if let Buffers::One(one) = buffers {
+        let (start, length) = rest_mut(one, 0);
+        return opcode::Recv::new(fd, start, length).build();
+    }
+    let scratch = room.get();
+    let message = iovec::message(scratch.vecs.for_filling(buffers, 0));
+    opcode::RecvMsg::new(fd, scratch.message.insert(message)).build()
+}
+
+fn send(fd: Fd, buffers: &Buffers, done: usize, room: Room<'_>) -> Entry {
+    // The kernel goes on by itself as long as it can; what it leaves is submitted again.
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+    if let Buffers::One(one) = buffers {
+        let (start, length) = rest(one, done);
+        return opcode::Send::new(fd, start, length).flags(flags).build();
+    }
+    let scratch = room.get();
+    let message = iovec::message(scratch.vecs.for_taking(buffers, done));
+    opcode::SendMsg::new(fd, ptr::from_mut(scratch.message.insert(message))).flags(flags as u32).build()
+}
+
+fn as_fd(fd: BorrowedFd<'_>) -> Fd {
+    Fd(fd.as_raw_fd())
 }
 
 /// Takes charge of the descriptor that an accept returned.

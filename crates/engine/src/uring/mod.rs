@@ -16,7 +16,7 @@ use io_uring::types::Fd;
 use rustix::event::PollFlags;
 use slab::Slab;
 
-use self::flight::{Flight, Scratch, Step};
+use self::flight::{Flight, Spare, Step};
 use self::ring::Ring;
 use crate::engine::Home;
 use crate::os::{Clock, Returns, Waker, Workers, clock, sockets};
@@ -47,7 +47,7 @@ pub(crate) struct UringDriver {
     ring: Ring,
     flights: Slab<Flight>,
     serial: u32,
-    spare: Vec<Box<Scratch>>,
+    spare: Spare,
     workers: Arc<Workers>,
     returns: Arc<Returns>,
     /// Finished on this thread, not yet handed out.
@@ -69,7 +69,7 @@ impl UringDriver {
             ring: Ring::new().map_err(failed("io_uring_setup"))?,
             flights: Slab::new(),
             serial: 0,
-            spare: Vec::new(),
+            spare: Spare::default(),
             workers,
             ready: Vec::new(),
             in_flight: 0,
@@ -98,7 +98,7 @@ impl UringDriver {
 
     fn finish(&mut self, key: usize, result: io::Result<Output>) {
         let mut flight = self.flights.remove(key);
-        self.spare.extend(flight.scratch.take());
+        self.spare.keep(flight.scratch.take());
         self.ready.push(Completion { token: flight.token, result, op: flight.op });
     }
 

@@ -285,7 +285,7 @@ impl Disk {
 impl Core {
     fn check(&self, operation: Operation, offset: u64, length: u64) -> io::Result<()> {
         let block = u64::from(self.options.block);
-        let (kind, what) = if offset % block != 0 || length % block != 0 {
+        let (kind, what) = if !offset.is_multiple_of(block) || !length.is_multiple_of(block) {
             (io::ErrorKind::InvalidInput, "is not a multiple of the block size")
         } else if offset.checked_add(length).is_none_or(|end| end > self.options.size) {
             (io::ErrorKind::InvalidInput, "reaches past the end of the disk")

@@ -21,10 +21,12 @@ enum Node {
 
 const EMPTY: [Node; FAN] = [const { Node::Zero }; FAN];
 
-/// Pages that nobody shares any more, kept for the next write.
+/// Memory kept for the next operation: pages that nobody shares any more, and working room.
 #[derive(Default)]
 pub(super) struct Spare {
     pages: Vec<Arc<Page>>,
+    /// Room for a flush to mark the pieces it takes.
+    pub(super) marks: Vec<bool>,
 }
 
 impl Spare {

@@ -103,7 +103,12 @@ impl State {
     pub fn crash(&self, crash: Crash, choose: &mut dyn FnMut(usize) -> usize) -> Image {
         match crash {
             Crash::LoseAll => self.durable.clone(),
-            Crash::KeepAll => self.visible.clone(),
+            // Not what reads see: after a failed flush they see what is lost.
+            Crash::KeepAll => {
+                let (mut image, mut spare) = (self.durable.clone(), Spare::default());
+                self.log.iter().for_each(|piece| piece.apply_all(&mut image, &mut spare));
+                image
+            }
             Crash::Random => self.random_crash(choose),
         }
     }
@@ -169,21 +174,18 @@ impl State {
         }
         // A write still under way stays in the log, unless a later one that is now durable lies over it:
         // kept behind that one it could come back from the dead.
-        let log = std::mem::take(&mut self.log);
-        let goes: Vec<bool> = (0..log.len())
-            .map(|i| {
-                let over = |later: &Piece| later.acknowledged < ticket && later.overlaps(&log[i]);
-                log[i].acknowledged < ticket || log[i + 1..].iter().any(over)
-            })
-            .collect();
-        for (piece, goes) in log.into_iter().zip(goes) {
-            if goes {
-                piece.apply_all(&mut self.durable, spare);
-                recycle(piece, spare);
-            } else {
-                self.log.push(piece);
-            }
+        let mut goes = std::mem::take(&mut spare.marks);
+        goes.clear();
+        goes.extend((0..self.log.len()).map(|i| {
+            let over = |later: &Piece| later.acknowledged < ticket && later.overlaps(&self.log[i]);
+            self.log[i].acknowledged < ticket || self.log[i + 1..].iter().any(over)
+        }));
+        let mut marks = goes.iter();
+        for piece in self.log.extract_if(.., |_| marks.next() == Some(&true)) {
+            piece.apply_all(&mut self.durable, spare);
+            recycle(piece, spare);
         }
+        spare.marks = goes;
     }
 
     /// Settles the fate of all unflushed writes as a crash would, while reads go on seeing them: what a
