@@ -20,7 +20,27 @@ use crate::queues::Waiter;
 use crate::table::{Table, remember};
 use crate::{Device, Geometry, Io, IoError, IoErrorKind, IoId, LaneTable, OpenError, Operation};
 
-/// The current thread's counted handle on a device. `!Send`.
+/// The current thread's counted handle on a device.
+///
+/// It stays on its thread:
+/// ```compile_fail,E0277
+/// fn goes_elsewhere<T: Send>() {}
+/// goes_elsewhere::<spindle_block::Channel>();
+/// ```
+/// A buffer belongs to the device until the request has ended:
+/// ```compile_fail,E0382
+/// # async fn example(channel: spindle_block::Channel, mut buffer: spindle_mem::IoBuf) {
+/// let read = channel.read(0, buffer);
+/// buffer[0] = 1; // moved into the request
+/// # }
+/// ```
+/// and comes back with the result:
+/// ```
+/// # async fn example(channel: spindle_block::Channel, buffer: spindle_mem::IoBuf) {
+/// let (result, buffers) = channel.read(0, buffer).await;
+/// # let _ = (result, buffers);
+/// # }
+/// ```
 pub struct Channel {
     table: Rc<Table>,
     device: Arc<dyn Device>,

@@ -11,7 +11,11 @@ use crate::io::{Frame, Top};
 use crate::queues::Queues;
 use crate::{Io, IoErrorKind, IoId, MAX_DEPTH, Operation, Status};
 
-/// Names a lane of this thread. `!Send`: another thread has other lanes.
+/// Names a lane of this thread. Another thread has other lanes, so it stays here:
+/// ```compile_fail,E0277
+/// fn goes_elsewhere<T: Send>() {}
+/// goes_elsewhere::<spindle_block::LaneId>();
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneId {
     pub(crate) index: u32,

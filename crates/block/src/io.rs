@@ -118,7 +118,11 @@ pub(crate) struct Slot {
 
 /// A request: operation, range in blocks, buffers, and the layers that wait for it.
 ///
-/// `!Send`: it belongs to its thread's lane table. Dropping it completes it as aborted.
+/// It belongs to its thread's lane table and stays there. Dropping it completes it as aborted.
+/// ```compile_fail,E0277
+/// fn goes_elsewhere<T: Send>() {}
+/// goes_elsewhere::<spindle_block::Io>();
+/// ```
 pub struct Io(Option<Box<Slot>>);
 
 const HELD: &str = "an Io holds its slot until it is consumed";

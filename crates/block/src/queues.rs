@@ -48,15 +48,13 @@ pub(crate) struct LaneState {
 /// The future that waits for the request in the slot of the same index.
 #[derive(Default)]
 pub(crate) enum Waiter {
-    /// No future waits.
+    /// No future waits: there is none, or it was dropped and the request goes on without it.
     #[default]
     Idle,
     /// It waits, and may have left a waker.
     Waiting(Option<Waker>),
     /// The request is back.
     Done(Io),
-    /// The future was dropped; the request goes on without it.
-    Detached,
 }
 
 /// What a queue pair has coming.
@@ -206,10 +204,8 @@ impl Queues {
 
     /// The future that waits for a request is gone.
     pub(crate) fn detach(&mut self, id: IoId) {
-        let place = &mut self.waiters[id.index as usize];
-        match std::mem::take(place) {
-            Waiter::Done(io) => drop(self.recycle(io)),
-            _ => *place = Waiter::Detached,
+        if let Waiter::Done(io) = std::mem::take(&mut self.waiters[id.index as usize]) {
+            drop(self.recycle(io));
         }
     }
 

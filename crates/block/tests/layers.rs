@@ -120,10 +120,15 @@ impl Lane for WheelLane {
 #[test]
 fn a_layer_that_feeds_itself_does_not_keep_the_thread() {
     let table = LaneTable::default();
-    let channel = table.channel(Arc::new(Wheel(Null::new("null", geometry(8))))).unwrap();
+    let counted = Faulty::new("counted", Null::new("null", geometry(8)));
+    counted.inject(&[Operation::Read], u64::MAX, 1, Effect::Fail);
+    let channel = table.channel(Arc::new(Wheel(counted.clone()))).unwrap();
     let mut read = Box::pin(channel.read(0, IoBuf::zeroed(512)));
     assert!(poll_once(read.as_mut()).is_none(), "the call returns although the request never ends");
+    let turns = counted.seen();
+    assert!(turns > 0 && turns < 10_000, "{turns} turns in one call");
     assert_eq!(table.step(), Busy::Yes);
+    assert!(counted.seen() > turns, "and goes on in the next");
 }
 
 #[test]
