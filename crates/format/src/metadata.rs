@@ -39,6 +39,18 @@ impl Flags {
         self.data_read_only & Flags::READ_ONLY != 0
     }
 
+    /// Whether the blob's data must not be written: it is marked read-only, or a newer version set a bit that
+    /// is not known here.
+    pub fn data_locked(&self) -> bool {
+        self.data_read_only != 0
+    }
+
+    /// Whether the blob's metadata must not be written: its data must not, or a newer version set a bit that
+    /// is not known here.
+    pub fn metadata_locked(&self) -> bool {
+        self.data_locked() || self.metadata_read_only & !3 != 0
+    }
+
     /// Whether the blob is a clone of an external snapshot.
     pub fn external_snapshot(&self) -> bool {
         self.invalid & Flags::EXTERNAL_SNAPSHOT != 0

@@ -11,7 +11,9 @@
 //!
 //! When a store's metadata pages are larger than 4096 bytes, only the first 4096 of each slot count.
 
+use crate::change::Change;
 use crate::error::{FormatError, Place, Problem};
+use crate::geometry::Geometry;
 use crate::ids::{BlobId, PageIdx};
 use crate::{crc, descriptor};
 use zerocopy::little_endian::{U32, U64};
@@ -84,6 +86,18 @@ impl Page {
     /// Puts the right CRC into the page.
     pub fn seal(&mut self) {
         self.crc = crc::of_page(self.bytes()).into();
+    }
+
+    /// The write that puts the page into its slot; the bytes of a larger slot behind it are zeroes.
+    pub fn write(&self, at: PageIdx, geometry: &Geometry) -> Change {
+        let mut bytes = self.bytes().to_vec();
+        bytes.resize(geometry.md_page_size() as usize, 0);
+        Change::Write { offset: geometry.page_offset(at), bytes }
+    }
+
+    /// The write that clears the slot of a page.
+    pub fn clear(at: PageIdx, geometry: &Geometry) -> Change {
+        Change::Zero { offset: geometry.page_offset(at), len: geometry.md_page_size().into() }
     }
 
     /// The id of the blob that wrote the page. Of an extent page it proves nothing.

@@ -137,6 +137,15 @@ impl Store {
         self.blobs.values().filter(move |blob| blob.metadata.name() == Some(name))
     }
 
+    /// Every blob id that a clone names as its parent, there or not: none of them may become the id of a new
+    /// blob, or an orphaned clone would find a stranger for a parent.
+    pub fn named_parents(&self) -> impl Iterator<Item = BlobId> + '_ {
+        self.blobs.values().filter_map(|blob| match blob.parent {
+            Some(Parent::Snapshot(parent)) => Some(parent),
+            _ => None,
+        })
+    }
+
     /// Whether the super block on disk says that the store was unloaded in order.
     pub fn was_clean(&self) -> bool {
         self.super_block.clean

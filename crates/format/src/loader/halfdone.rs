@@ -92,12 +92,12 @@ fn resolve_markers(blobs: &mut Blobs, resolution: &mut Resolution) {
             clones.entry(parent).or_default().push(id);
         }
     }
+    let damaged: BTreeSet<BlobId> = blobs.damaged.iter().map(|damaged| damaged.id).collect();
     for (snapshot, removal, other) in marked {
         let own_clones = clones.get(&snapshot).map_or(&[][..], Vec::as_slice);
-        let named_by_damaged = blobs.damaged.iter().any(|damaged| damaged.id == other);
         let unresolved = match () {
             () if other == snapshot => Some("the marker names the snapshot itself"),
-            () if named_by_damaged => Some("the blob that the marker names is damaged"),
+            () if damaged.contains(&other) => Some("the blob that the marker names is damaged"),
             () if !blobs.drafts.contains_key(&other) => Some("the blob that the marker names is not there"),
             () if !own_clones.is_empty() && !own_clones.contains(&other) => {
                 Some("other blobs than the one that the marker names are clones of it")

@@ -79,6 +79,16 @@ pub enum LoadError {
         /// The type asked for.
         wanted: BsType,
     },
+    /// The device's blocks are larger than the store's metadata pages, which could not be written one by one.
+    #[error(
+        "the device has blocks of {block_size} bytes, the store metadata pages of {md_page_size}: it was made on a device with smaller blocks and needs one"
+    )]
+    BlockSize {
+        /// Bytes of a block.
+        block_size: u32,
+        /// Bytes of a metadata page.
+        md_page_size: u32,
+    },
     /// `finish` came before everything was read.
     #[error("the store was not read completely: supply every range that next_read names")]
     Unfinished,
@@ -200,6 +210,10 @@ impl Loader {
             return Err(LoadError::WrongType { found: block.bs_type, wanted });
         }
         let geometry = Geometry::from_super(&block, self.device_bytes)?;
+        let (block_size, md_page_size) = (self.options.block_size, geometry.md_page_size());
+        if block_size > md_page_size {
+            return Err(LoadError::BlockSize { block_size, md_page_size });
+        }
         Ok(Super { block, geometry, torn })
     }
 }

@@ -11,6 +11,7 @@ use crate::change::Change;
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::metadata::ClearMethod;
+use crate::page::Page;
 use crate::repair::{Repair, RepairReason, writes};
 use crate::store::{AllocationBlocked, Blob, DiskMasks, Store};
 use crate::super_block::SuperBlock;
@@ -148,13 +149,13 @@ impl Draft {
 }
 
 /// Deletes a blob: its root first, so that what follows cannot leave half a blob behind.
-fn remove(geometry: &Geometry, draft: &Draft, reason: &RepairReason, usage: &Usage) -> Repair {
+fn removal(geometry: &Geometry, draft: &Draft, usage: &Usage) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut pages = draft.pages().filter(|page| !usage.pages.get(page.0));
     if let Some(root) = pages.next() {
-        changes.extend([writes::zero_page(geometry, root), Change::Flush]);
+        changes.extend([Page::clear(root, geometry), Change::Flush]);
     }
-    changes.extend(pages.map(|page| writes::zero_page(geometry, page)));
+    changes.extend(pages.map(|page| Page::clear(page, geometry)));
     let freed = draft.clusters().filter(|cluster| !usage.clusters.get(cluster.0));
     for (offset, len) in joined(geometry, freed) {
         match draft.metadata.flags.clear_method() {
@@ -164,7 +165,7 @@ fn remove(geometry: &Geometry, draft: &Draft, reason: &RepairReason, usage: &Usa
         }
     }
     changes.push(Change::Flush);
-    Repair { reason: reason.clone(), changes }
+    changes
 }
 
 /// Byte ranges of clusters, neighbours joined.

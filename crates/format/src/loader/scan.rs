@@ -272,6 +272,7 @@ impl MaskRead {
     fn take(&mut self, range: ByteRange, bytes: &[u8]) {
         self.failed |= bytes.len() < range.len;
         let at = (range.offset - self.offset) as usize;
+        let bytes = &bytes[..bytes.len().min(self.len - at)];
         self.bytes.resize(self.len, 0);
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
     }

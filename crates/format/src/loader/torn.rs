@@ -5,8 +5,8 @@ use super::records::{Record, Records};
 use crate::crc;
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, PageIdx};
-use crate::page::PAGE_SIZE;
-use crate::repair::{PageCopy, Repair, RepairReason, writes};
+use crate::page::{PAGE_SIZE, Page};
+use crate::repair::{PageCopy, Repair, RepairReason};
 use crate::super_block::{SIGNATURE, SuperBlock, VERSION};
 use crate::{change::Change, geometry};
 use std::collections::BTreeMap;
@@ -76,13 +76,13 @@ pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Vec<R
             let (at, copy) = &found[0];
             records.restore(target, &copy.page);
             let reason = RepairReason::RestorePage { page: target, copy: *at };
-            let changes = vec![writes::write_page(geometry, target, &copy.page), Change::Flush];
+            let changes = vec![copy.page.write(target, geometry), Change::Flush];
             repairs.push(Repair { reason, changes });
         }
         for (at, _) in found {
             records.forget(at);
             let reason = RepairReason::ForgetCopy { copy: at, page: target };
-            repairs.push(Repair { reason, changes: vec![writes::zero_page(geometry, at)] });
+            repairs.push(Repair { reason, changes: vec![Page::clear(at, geometry)] });
         }
     }
     repairs

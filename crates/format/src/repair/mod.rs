@@ -18,8 +18,8 @@ use std::fmt;
 pub struct Repair {
     /// What it puts right and why.
     pub reason: RepairReason,
-    /// The writes. Empty if no metadata page was free for them: the state in memory is right all the same,
-    /// and the next load will find the same thing again.
+    /// The writes. Empty if no metadata page was free for them or allocation is blocked: the state in memory
+    /// is right all the same, and the next load will find the same thing again.
     pub changes: Vec<Change>,
 }
 

@@ -9,18 +9,6 @@ use crate::ids::{BlobId, PageIdx};
 use crate::metadata::BlobMetadata;
 use crate::page::Page;
 
-/// Writes one page into its slot; the slot's bytes behind it are zeroes.
-pub(crate) fn write_page(geometry: &Geometry, at: PageIdx, page: &Page) -> Change {
-    let mut bytes = page.bytes().to_vec();
-    bytes.resize(geometry.md_page_size() as usize, 0);
-    Change::Write { offset: geometry.page_offset(at), bytes }
-}
-
-/// Zeroes one page.
-pub(crate) fn zero_page(geometry: &Geometry, at: PageIdx) -> Change {
-    Change::Zero { offset: geometry.page_offset(at), len: geometry.md_page_size().into() }
-}
-
 /// Rewrites a page in place behind a copy, so that a torn write can be restored. `None` if no metadata page
 /// is free for the copy.
 pub(crate) fn rewrite_in_place(
@@ -31,11 +19,11 @@ pub(crate) fn rewrite_in_place(
 ) -> Option<Vec<Change>> {
     let spare = PageIdx(used_pages.first_clear(1)?);
     Some(vec![
-        write_page(geometry, spare, &PageCopy::new(at, page.clone()).to_page()),
+        PageCopy::new(at, page.clone()).to_page().write(spare, geometry),
         Change::Flush,
-        write_page(geometry, at, page),
+        page.write(at, geometry),
         Change::Flush,
-        zero_page(geometry, spare),
+        Page::clear(spare, geometry),
     ])
 }
 
@@ -69,9 +57,9 @@ pub(crate) fn rewrite_chain(
         return None;
     };
     let rest = pages.iter().zip(&at).skip(1);
-    let mut changes: Vec<Change> = rest.map(|(page, &at)| write_page(geometry, at, page)).collect();
+    let mut changes: Vec<Change> = rest.map(|(page, &at)| page.write(at, geometry)).collect();
     changes.extend(root_writes);
-    changes.extend(old_rest.iter().map(|&page| zero_page(geometry, page)));
+    changes.extend(old_rest.iter().map(|&page| Page::clear(page, geometry)));
     old_rest.iter().for_each(|page| {
         used_pages.clear(page.0);
     });
