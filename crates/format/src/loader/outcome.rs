@@ -36,10 +36,15 @@ pub(super) fn build(mut scan: Scan) -> Store {
     let blocked = blocked(&blobs, &resolution, &scan.records, recovered);
     let mut repairs = super_block_repairs(&scan.found.block, &geometry, scan.found.torn);
     repairs.extend(restored);
-    repairs
-        .extend(resolution.removed.iter().map(|(_, draft, reason)| remove(&geometry, draft, reason, &usage)));
+    // What looks free may not be while allocation is blocked: nothing is freed or allocated then.
+    for (_, draft, reason) in &resolution.removed {
+        let changes = match blocked {
+            Some(_) => Vec::new(),
+            None => removal(&geometry, draft, &usage),
+        };
+        repairs.push(Repair { reason: reason.clone(), changes });
+    }
     for rewrite in &resolution.rewrites {
-        // A page that looks free may not be while allocation is blocked: nothing is written then.
         let changes = match blocked {
             Some(_) => Vec::new(),
             None => rewrite_blob(&geometry, &mut blobs, rewrite, &mut usage.pages).unwrap_or_default(),
