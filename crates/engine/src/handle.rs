@@ -1,7 +1,8 @@
 //! Counted handles on what an engine opened: [`File`], [`Socket`], [`Listener`].
 //!
-//! A handle may be cloned and sent to any thread of its engine; the last one to drop closes. Each knows
-//! which engine made it, so one that strays into another engine is refused.
+//! A handle may be cloned and sent to any thread of its engine; the last one to drop closes, by a system
+//! call on the thread that drops it. That does not wait for data: what must be durable is flushed
+//! before. Each handle knows which engine made it, so one that strays into another engine is refused.
 
 use std::fmt;
 use std::os::fd::OwnedFd;

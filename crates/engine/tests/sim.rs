@@ -105,13 +105,32 @@ fn the_clock_moves_only_when_nobody_can_run_and_then_to_the_next_deadline() {
 }
 
 #[test]
-fn a_core_that_spins_until_some_time_has_come_gets_there() {
-    let world = World::new(4);
+fn whoever_spins_until_some_time_has_come_gets_there() {
+    let (world, mut turns) = (World::new(4), 0);
     let (mut spinner, mut sleeper) = (world.driver(0), world.driver(1));
-    sleeper.park(Some(Time(1_000_000)));
-    let mut turns = 0;
     while spinner.now() < Time(1_000_000) {
-        world.next_core();
+        // The other core rests and is woken in every turn: that alone must not stop time either.
+        sleeper.park(Some(Time(1_000_000)));
+        sleeper.unparker().unpark();
+        turns += 1;
+        assert!(turns < 10_000, "time stands still");
+    }
+    drop(sleeper);
+    let later = spinner.now() + Duration::from_millis(10);
+    while spinner.now() < later {
+        turns += 1;
+        assert!(turns < 30_000, "nothing is to come, and yet the clock must go on");
+    }
+}
+
+#[test]
+fn whoever_polls_without_ever_resting_gets_its_completion() {
+    let (world, mut turns) = (World::new(4), 0);
+    let mut driver = world.driver(0);
+    let mut out = Vec::new();
+    driver.submit(Token(1), Op::Pair);
+    while out.is_empty() {
+        driver.poll(&mut out);
         turns += 1;
         assert!(turns < 10_000, "time stands still");
     }

@@ -29,7 +29,9 @@ impl SimDriver {
 
 impl Driver for SimDriver {
     fn now(&mut self) -> Time {
-        self.world.now()
+        let mut inner = self.world.inner();
+        inner.look();
+        inner.clock
     }
 
     fn submit(&mut self, token: Token, op: Op) {

@@ -21,6 +21,8 @@ pub(super) struct Flight {
     pub(super) op: Op,
     /// Set when it has taken effect.
     result: Option<io::Result<Output>>,
+    /// It waits to be handed out.
+    ready: bool,
     /// A write to acknowledge when the submitter is told.
     pub(super) in_cache: Option<InCache>,
     /// What an operation must remember from its submission.
@@ -82,7 +84,8 @@ impl Inner {
         let serial = self.flights.next_serial;
         self.flights.next_serial += 1;
         let result = refused.map(Err);
-        let flight = Flight { serial, core, token, op, result, in_cache: None, effects, sent: 0 };
+        let flight =
+            Flight { serial, core, token, op, result, ready: false, in_cache: None, effects, sent: 0 };
         let key = self.flights.slots.insert(flight);
         let delay = self.delay();
         self.schedule(key, delay);
@@ -94,11 +97,13 @@ impl Inner {
             && at <= self.clock
         {
             self.flights.due.pop();
-            let Some(flight) = self.flights.slots.get(key).filter(|f| f.serial == serial) else { continue };
+            let Some(flight) = self.flights.slots.get_mut(key).filter(|f| f.serial == serial) else {
+                continue;
+            };
             if flight.result.is_some() {
                 let core = flight.core;
                 if let Some(core) = self.cores.get_mut(&core)
-                    && !core.ready.contains(&key)
+                    && !std::mem::replace(&mut flight.ready, true)
                 {
                     core.ready.push(key);
                 }
@@ -151,6 +156,7 @@ impl Inner {
     /// Hands out finished operations of a core, in a seeded order, at times not all of them.
     pub(super) fn reap(&mut self, core: usize, out: &mut Vec<Completion>) {
         self.enter(core);
+        self.look();
         self.complete_due();
         loop {
             let ready = &mut self.cores.get_mut(&core).expect("entered above").ready;

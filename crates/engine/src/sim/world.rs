@@ -19,9 +19,12 @@ use crate::engine::Home;
 use crate::handle::{Body, FileInner, ListenerInner, SocketInner};
 use crate::{Address, File, FileInfo, Listener, Socket, Time, Unpark};
 
-/// Turns in which nobody parks before the clock moves all the same: a poller that spins until a time
-/// has come must not stop time.
-const TURNS_WITHOUT_REST: u32 = 256;
+/// Looks at the world (a turn, a poll, a reading of the clock) at one instant before the clock moves all
+/// the same: whoever spins until a time has come, or until an operation is done, must get there.
+const LOOKS_AT_ONE_INSTANT: u32 = 1000;
+
+/// How far the clock then moves at most: whoever spins may keep its own list of times.
+const LONGEST_STEP: Duration = Duration::from_millis(1);
 
 /// A simulated world. Cloneable handle; its drivers belong on one OS thread at a time.
 #[derive(Clone)]
@@ -44,7 +47,7 @@ pub(super) struct Inner {
     pub(super) storage: Storage,
     pub(super) net: Net,
     running: usize,
-    turns: u32,
+    looks: u32,
     pub(super) maker: Maker,
     /// Operations that may go on, until [`Inner::retry_woken`] schedules them; kept for its room.
     pub(super) woken: Vec<usize>,
@@ -90,7 +93,7 @@ impl World {
                 storage: Storage::default(),
                 net: Net::default(),
                 running: 0,
-                turns: 0,
+                looks: 0,
                 maker: Maker { home, closed: Closed::default() },
                 woken: Vec::new(),
             }),
@@ -126,15 +129,11 @@ impl World {
     /// without a deadline and nothing is under way, so only an unpark from another OS thread can go on
     /// ([`wait_outside`](Self::wait_outside)).
     ///
-    /// The clock also moves after 256 turns in which nobody parked: a poller that spins until some time
-    /// has come must not stop time.
+    /// The clock also moves after 1000 looks (turns, polls, readings of the clock) at one instant:
+    /// whoever spins instead of parking must not stop time.
     pub fn next_core(&self) -> Option<usize> {
         let mut inner = self.inner();
-        inner.turns += 1;
-        if inner.turns > TURNS_WITHOUT_REST {
-            inner.turns = 0;
-            inner.advance();
-        }
+        inner.look();
         inner.advance_if_idle();
         let runnable = inner.cores.values().filter(|core| core.runnable()).count();
         if runnable == 0 {
@@ -171,7 +170,8 @@ impl World {
         self.inner().cores.values().any(Core::runnable)
     }
 
-    /// The virtual clock: moves only when nobody can run.
+    /// The virtual clock: moves only when nobody can run, or when somebody spins (see
+    /// [`next_core`](Self::next_core)).
     pub fn now(&self) -> Time {
         self.inner().clock
     }
@@ -234,9 +234,17 @@ impl Inner {
         core
     }
 
+    /// Counts a look; see [`LOOKS_AT_ONE_INSTANT`].
+    pub(super) fn look(&mut self) {
+        self.looks += 1;
+        if self.looks > LOOKS_AT_ONE_INSTANT {
+            let step = self.clock + LONGEST_STEP;
+            self.advance_to(self.next_event().map_or(step, |next| next.min(step)));
+        }
+    }
+
     /// See [`Driver::park`](crate::Driver::park).
     pub(super) fn park(&mut self, number: usize, deadline: Option<Time>) {
-        self.turns = 0;
         self.complete_due();
         let clock = self.clock;
         let core = self.enter(number);
@@ -262,16 +270,28 @@ impl Inner {
 
     /// Moves the clock to the next thing that happens; false if nothing will.
     fn advance(&mut self) -> bool {
+        let next = self.next_event();
+        next.is_some_and(|next| {
+            self.advance_to(next);
+            true
+        })
+    }
+
+    /// When the next operation moves on or the next sleep is over.
+    fn next_event(&self) -> Option<Time> {
         let deadlines = self.cores.values().filter(|c| c.parked).filter_map(|core| core.deadline);
-        let Some(next) = deadlines.chain(self.flights.next_due()).min() else { return false };
+        deadlines.chain(self.flights.next_due()).min()
+    }
+
+    fn advance_to(&mut self, next: Time) {
         self.clock = self.clock.max(next);
+        self.looks = 0;
         self.trace.add(self.clock.as_nanos());
         self.complete_due();
         let clock = self.clock;
         for core in self.cores.values_mut().filter(|c| c.parked && c.deadline.is_some_and(|d| d <= clock)) {
             core.wake();
         }
-        true
     }
 
     fn close_dropped(&mut self) {

@@ -266,7 +266,7 @@ impl Disk {
 
     /// Calls `observer` before and after every write, zero-range, discard and flush, with the disk as it
     /// is at that moment. Replaces the observer before it. The observer must not use a handle of this
-    /// disk, which is locked: it gets what it may see.
+    /// disk, nor of the world that drives it: both are locked, and it gets what it may see.
     pub fn observe(&self, observer: impl FnMut(Moment, &State) + Send + 'static) {
         self.core().observer = Some(Box::new(observer));
     }
