@@ -212,6 +212,8 @@ impl Request<'_> {
                 let id = io.id();
                 io.slot_mut().top = Top::Future;
                 inner.queues.waiters[id.index as usize] = Waiter::Waiting(None);
+                // Said first: a lane that panics must not leave a request that nobody detaches.
+                self.state = State::Waiting(id);
                 inner.queues.send_down(self.channel.lane, io);
                 let more = table.turn(&mut inner);
                 (settle(&mut inner.queues.waiters[id.index as usize], cx).ok_or(id), more)
@@ -222,6 +224,7 @@ impl Request<'_> {
         };
         let polled = match ended {
             Ok(io) => {
+                self.state = State::Over;
                 let status = self.refused.map_or(io.slot().status, Err);
                 let operation = io.operation();
                 let result = status.map_err(|kind| self.error(operation, kind));

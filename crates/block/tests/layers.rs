@@ -313,3 +313,45 @@ fn a_request_without_buffers_may_be_split_too() {
     hand.complete(0, Ok(()));
     assert_eq!(pair.reap(|_, status| status.unwrap()), 1);
 }
+
+/// Panics at the request for block 3.
+struct Bomb(Geometry);
+
+impl Device for Bomb {
+    fn name(&self) -> &str {
+        "bomb"
+    }
+    fn geometry(&self) -> &Geometry {
+        &self.0
+    }
+    fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(BombLane))
+    }
+}
+
+struct BombLane;
+
+impl Lane for BombLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        assert_ne!(io.start(), 3, "a bug in a module");
+        cx.done(io, Ok(()));
+        Submit::Taken
+    }
+}
+
+#[test]
+fn a_layer_that_panics_loses_the_request_it_held_and_nothing_else() {
+    let table = LaneTable::default();
+    let channel = table.channel(Arc::new(Bomb(geometry(8)))).unwrap();
+    for _ in 0..5 {
+        let mut read = Box::pin(channel.read(3 * 512, IoBuf::zeroed(512)));
+        let poll = std::panic::AssertUnwindSafe(|| poll_once(read.as_mut()));
+        assert!(std::panic::catch_unwind(poll).is_err());
+        drop(read);
+        table.step();
+    }
+    block_on_ready(channel.read(0, IoBuf::zeroed(512))).0.unwrap();
+    assert_eq!((table.stats().aborted, table.stats().in_flight, table.stats().slots), (5, 0, 1));
+    drop(channel);
+    assert_eq!(table.stats().lanes, 0);
+}
