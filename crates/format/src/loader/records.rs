@@ -21,9 +21,8 @@ impl Stored {
     pub(super) fn new(page: &Page) -> Stored {
         let bytes = page.bytes();
         let descriptors = page.descriptor_bytes();
-        // Blocks first: a page with few descriptors is mostly zeroes.
-        let blocks = descriptors.chunks(64).rposition(|block| block.iter().any(|&byte| byte != 0));
-        let end = blocks.map_or(0, |block| (block + 1) * 64).min(descriptors.len());
+        let words = descriptors.as_chunks::<8>().0;
+        let end = words.iter().rposition(|word| *word != [0; 8]).map_or(0, |last| (last + 1) * 8);
         let tail = *bytes.last_chunk().expect("a page has 4096 bytes");
         Stored { head: bytes[..DESCRIPTORS_OFFSET + end].into(), tail }
     }
