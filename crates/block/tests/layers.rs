@@ -355,3 +355,41 @@ fn a_layer_that_panics_loses_the_request_it_held_and_nothing_else() {
     drop(channel);
     assert_eq!(table.stats().lanes, 0);
 }
+
+#[test]
+fn whoever_waits_for_a_request_a_pair_or_a_close_is_woken() {
+    use std::cell::Cell;
+    use std::rc::Rc;
+    let wakes = Rc::new(Cell::new(0));
+    let counter = wakes.clone();
+    let waker = common::local_waker(move || counter.set(counter.get() + 1));
+    let (device, hand) = HandDevice::make(geometry(100), 8);
+    let table = LaneTable::default();
+
+    let mut pair = table.queue_pair(&device).unwrap();
+    let io = pair.request(Operation::Read, 1, 1, IoBuf::zeroed(512));
+    pair.submit(io);
+    let mut wait = Box::pin(pair.wait());
+    assert!(common::poll_with(wait.as_mut(), &waker).is_none());
+    hand.complete(1, Ok(()));
+    assert_eq!(wakes.get(), 1);
+    assert!(common::poll_with(wait.as_mut(), &waker).is_some());
+    drop(wait);
+    drop(pair);
+
+    let channel = table.channel(device).unwrap();
+    let mut read = Box::pin(channel.read(512, IoBuf::zeroed(512)));
+    assert!(common::poll_with(read.as_mut(), &waker).is_none());
+    hand.complete(1, Ok(()));
+    assert_eq!(wakes.get(), 2);
+    assert!(common::poll_with(read.as_mut(), &waker).is_some());
+
+    let mut detached = Box::pin(channel.read(512, IoBuf::zeroed(512)));
+    assert!(poll_once(detached.as_mut()).is_none());
+    drop((read, detached));
+    let mut close = Box::pin(channel.close());
+    assert!(common::poll_with(close.as_mut(), &waker).is_none());
+    hand.complete(1, Ok(()));
+    assert_eq!(wakes.get(), 3);
+    assert!(common::poll_with(close.as_mut(), &waker).is_some());
+}
