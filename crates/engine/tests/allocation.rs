@@ -43,7 +43,7 @@ fn a_warm_driver_allocates_nothing_for_reads_writes_and_flushes() {
         let Some(mut bench) = Bench::new(kind) else { continue };
         let file = bench.file("a", 1 << 20);
         let mut buffers: Vec<Buffers> = (0..DEPTH).map(two_or_one).collect();
-        let mut done = Vec::new();
+        let mut done = Vec::with_capacity(2 * DEPTH);
         for round in 0..400 {
             turn(&mut bench, &file, round, &mut buffers, &mut done);
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use spindle_mem::{Buffers, IoBuf};
 
@@ -64,7 +64,22 @@ fn open(options: &OpenOptions, home: &Home) -> io::Result<File> {
 
 /// The same kind of error with the path in front.
 fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("cannot open {}: {error}", options.path.display()))
+    let path = options.path.display();
+    let message = match error.kind() {
+        io::ErrorKind::ResourceBusy => {
+            format!("{path} is mounted or in use by another program; free it first")
+        }
+        _ => format!("cannot open {path}: {error}"),
+    };
+    io::Error::new(error.kind(), message)
+}
+
+/// For a block device that is to be written under a lock: the kernel refuses one that is mounted or
+/// claimed (EBUSY), which no lock on a file would tell.
+fn claim(options: &OpenOptions) -> OFlags {
+    let wanted = options.locked && options.writable;
+    let device = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
+    if wanted && rustix::fs::stat(&options.path).is_ok_and(device) { OFlags::EXCL } else { OFlags::empty() }
 }
 
 fn open_direct_or_not(options: &OpenOptions) -> io::Result<(OwnedFd, bool)> {
@@ -86,7 +101,7 @@ fn open_direct_or_not(options: &OpenOptions) -> io::Result<(OwnedFd, bool)> {
 fn open_or_create(options: &OpenOptions, extra: OFlags) -> Result<OwnedFd, Errno> {
     let access = if options.writable { OFlags::RDWR } else { OFlags::RDONLY };
     // O_NONBLOCK: the open itself must not wait for the other end of a pipe; files and disks ignore it.
-    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | extra;
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | claim(options) | extra;
     let open =
         |flags| rustix::io::retry_on_intr(|| rustix::fs::open(&options.path, flags, Mode::from(0o644)));
     let Some(size) = options.create else { return open(flags) };
@@ -213,3 +228,48 @@ fn unsupported_as_such(error: io::Error) -> io::Error {
 
 /// _IO(0x12, 119)
 const BLKDISCARD: libc::Ioctl = 0x1277;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_in(folder: &tempfile::TempDir, size: u64) -> File {
+        let options = OpenOptions::new(folder.path().join("a")).writable(true).create(size);
+        open(&options, &Home::new()).unwrap()
+    }
+
+    #[test]
+    fn zeroes_are_written_where_the_kernel_has_no_faster_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, mut vecs) = (open_in(&folder, 1 << 20), IoVecs::default());
+        write(&file, 0, &Buffers::from(IoBuf::copy_from(&vec![7; 1 << 20])), &mut vecs).unwrap();
+        let length = 2 * ZEROES as u64 + 1000;
+        write_zeroes(&file, 500, length, &mut vecs).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
+        assert!(bytes.iter().enumerate().all(|(i, byte)| {
+            let zeroed = (500..500 + length).contains(&(i as u64));
+            *byte == if zeroed { 0 } else { 7 }
+        }));
+    }
+
+    #[test]
+    fn what_is_neither_file_nor_disk_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::from(0o600), 0).unwrap();
+        for path in [path.as_path(), folder.path()] {
+            let error = open(&OpenOptions::new(path), &Home::new()).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        }
+    }
+
+    #[test]
+    fn the_kernels_ways_to_say_not_offered_become_one() {
+        for errno in [libc::EOPNOTSUPP, libc::ENOTTY, libc::ENOSYS] {
+            let error = unsupported_as_such(io::Error::from_raw_os_error(errno));
+            assert_eq!(error.kind(), io::ErrorKind::Unsupported);
+        }
+        let error = unsupported_as_such(io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(error.raw_os_error(), Some(libc::EIO));
+    }
+}

@@ -76,7 +76,10 @@ impl Inner {
     }
 
     pub(super) fn submit(&mut self, core: usize, token: Token, op: Op, refused: Option<io::Error>) {
-        self.enter(core).in_flight += 1;
+        let entered = self.enter(core);
+        entered.in_flight += 1;
+        // All may be ready at once: room for that is made here, so that it depends on the depth alone.
+        entered.ready.reserve(entered.in_flight - entered.ready.len());
         self.trace.add((core, token.0));
         self.trace.add(op.name());
         self.trace.add(extent(&op));

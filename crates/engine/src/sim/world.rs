@@ -1,6 +1,7 @@
 //! The simulated world: clock, choices, trace, and whose turn it is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -222,6 +223,12 @@ impl World {
         let mut inner = self.0.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.close_dropped();
         inner
+    }
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "World(seed {})", self.0.seed)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Files.
 
 use std::io::ErrorKind;
+use std::time::Duration;
 
-use spindle_engine::{Direct, Op, OpenOptions, Output};
+use spindle_engine::{Direct, Op, OpenOptions, Output, Token, spawn_pinned};
 use spindle_mem::{Buffers, IoBuf};
 
 use super::{Bench, buffer, bytes_of, pattern};
@@ -215,9 +216,31 @@ pub fn a_driver_may_be_dropped_with_operations_in_flight(bench: &mut Bench) {
     let mut second = bench.engine.driver(1).unwrap();
     for i in 0..32 {
         let buffers = IoBuf::zeroed(65_536).into();
-        second.submit(spindle_engine::Token(i), Op::Read { file: file.clone(), offset: 0, buffers });
+        second.submit(Token(i), Op::Read { file: file.clone(), offset: 0, buffers });
     }
     second.poll(&mut Vec::new());
     drop(second);
     assert_eq!(bench.read(&file, 0, 4), [0; 4]);
+}
+
+pub fn a_file_opened_by_one_driver_serves_another_on_its_own_thread(bench: &mut Bench) {
+    let file = bench.file("a", 8192);
+    bench.write(&file, 4096, &pattern(4096, 10));
+    let engine = bench.engine.clone();
+    let read_there = move || {
+        let mut driver = engine.driver(1).unwrap();
+        driver.submit(Token(5), Op::Read { file, offset: 4096, buffers: IoBuf::zeroed(4096).into() });
+        let mut out = Vec::new();
+        while out.is_empty() {
+            driver.poll(&mut out);
+            let limit = driver.now() + Duration::from_secs(1);
+            driver.park(Some(limit));
+        }
+        bytes_of(&out.remove(0).op.into_buffers())
+    };
+    let bytes = match bench.engine.world() {
+        Some(_) => read_there(),
+        None => spawn_pinned("other", None, read_there).unwrap().join().unwrap(),
+    };
+    assert!(bytes == pattern(4096, 10));
 }

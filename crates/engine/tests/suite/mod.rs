@@ -30,7 +30,8 @@ macro_rules! with_every_test {
                 a_thousand_operations_at_once_all_complete,
                 a_cancelled_operation_comes_back_with_its_buffers,
                 a_handle_of_another_engine_is_refused,
-                a_driver_may_be_dropped_with_operations_in_flight;
+                a_driver_may_be_dropped_with_operations_in_flight,
+                a_file_opened_by_one_driver_serves_another_on_its_own_thread;
             sleep:
                 a_sleep_ends_at_its_deadline_and_not_before,
                 a_deadline_in_the_past_does_not_sleep,
@@ -50,7 +51,8 @@ macro_rules! with_every_test {
                 dropping_the_last_handle_ends_the_stream,
                 waiting_operations_can_be_cancelled,
                 a_stream_of_another_engine_is_refused,
-                many_streams_at_once_do_not_mix;
+                many_streams_at_once_do_not_mix,
+                a_foreign_descriptor_can_be_waited_for;
         }
     };
 }

@@ -1,9 +1,11 @@
 //! Stream sockets.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use spindle_engine::{Address, Listener, Op, Output, Shutdown, Socket};
+use spindle_engine::{Address, Interest, Listener, Op, Output, Shutdown, Socket};
 use spindle_mem::{Buffers, IoBuf};
 
 use super::{Bench, buffer, bytes_of, pattern};
@@ -182,5 +184,23 @@ pub fn many_streams_at_once_do_not_mix(bench: &mut Bench) {
         let done = bench.wait(recv);
         assert_eq!(done.result.unwrap().bytes(), 1);
         assert_eq!(bytes_of(&done.op.into_buffers()), [i as u8]);
+    }
+}
+
+pub fn a_foreign_descriptor_can_be_waited_for(bench: &mut Bench) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let fd = Arc::new(OwnedFd::from(reader));
+    let wait = Op::Poll { fd, interest: Interest::READABLE };
+    let token = bench.submit(wait);
+    if bench.engine.world().is_some() {
+        let error = bench.wait(token).result.expect_err("it follows no seed");
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        return;
+    }
+    assert!(!bench.is_done(token));
+    writer.write_all(b"x").unwrap();
+    match bench.wait(token).result.unwrap() {
+        Output::Ready(ready) => assert_eq!(ready, Interest::READABLE),
+        other => panic!("{other:?}"),
     }
 }

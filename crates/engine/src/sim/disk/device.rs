@@ -1,5 +1,6 @@
 //! The disk itself: operations, cache, faults, observer.
 
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -110,7 +111,8 @@ struct Core {
     observer: Option<Observer>,
     counters: Counters,
     rng: Rng,
-    garbage: Arc<Page>,
+    /// What a discarded range reads, if not zero; made when first needed.
+    garbage: Option<Arc<Page>>,
     /// The next write's number.
     next_write: u64,
     /// How many writes were acknowledged.
@@ -144,8 +146,6 @@ impl Disk {
     pub fn from_image(image: Image, options: DiskOptions) -> Disk {
         let options = DiskOptions { size: image.size(), ..options };
         options.check();
-        let mut rng = Rng::new(mix(options.seed ^ 0xd15c));
-        let garbage = Arc::new(std::array::from_fn(|_| 0xa0 | (rng.next_u64() as u8 & 0x0f)));
         Disk(Arc::new(Mutex::new(Core {
             options,
             state: State::new(image, options.atomic_unit),
@@ -154,8 +154,8 @@ impl Disk {
             stale: None,
             observer: None,
             counters: Counters::default(),
-            rng,
-            garbage,
+            rng: Rng::new(mix(options.seed ^ 0xd15c)),
+            garbage: None,
             next_write: 0,
             acknowledged: 0,
         })))
@@ -282,6 +282,13 @@ impl Disk {
     }
 }
 
+impl fmt::Debug for Disk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let core = self.core();
+        write!(f, "Disk({:?}, {:?})", core.state, core.counters)
+    }
+}
+
 impl Core {
     fn check(&self, operation: Operation, offset: u64, length: u64) -> io::Result<()> {
         let block = u64::from(self.options.block);
@@ -361,12 +368,19 @@ impl Core {
         let fill = match change {
             Change::Bytes(bytes) => return self.apply_bytes(write, offset, bytes),
             Change::Zero | Change::Discard(UnmapReads::Zero) => Fill::Zero,
-            Change::Discard(UnmapReads::Garbage) => Fill::Pattern(Arc::clone(&self.garbage)),
+            Change::Discard(UnmapReads::Garbage) => Fill::Pattern(self.garbage()),
         };
         if length > 0 {
             let piece = Piece { write: write.0, offset, length, fill, acknowledged: NEVER };
             self.state.push(piece, &mut self.spare);
         }
+    }
+
+    fn garbage(&mut self) -> Arc<Page> {
+        let rng = &mut self.rng;
+        // Never zero: a reader that takes it for a hole must be found out.
+        let page = || Arc::new(std::array::from_fn(|_| 0xa0 | (rng.next_u64() as u8 & 0x0f)));
+        Arc::clone(self.garbage.get_or_insert_with(page))
     }
 
     fn apply_bytes(&mut self, write: InCache, offset: u64, mut bytes: &[u8]) {
