@@ -49,7 +49,7 @@ pub(crate) fn perform(op: &mut Op, home: &Home, vecs: &mut IoVecs) -> io::Result
 }
 
 fn open(options: &OpenOptions, home: &Home) -> io::Result<File> {
-    let (fd, direct) = open_direct_or_not(options).map_err(|error| named(options, &error))?;
+    let (fd, direct) = open_direct_or_not(options).map_err(|error| holder_or(options, &error))?;
     let stat = rustix::fs::fstat(&fd)?;
     let info = geometry::inspect(fd.as_fd(), direct, options.writable).map_err(|e| named(options, &e))?;
     // Kept, it would make io_uring refuse to wait for the disk.
@@ -72,6 +72,21 @@ fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
         _ => format!("cannot open {path}: {error}"),
     };
     io::Error::new(error.kind(), message)
+}
+
+/// Why it cannot be opened: of a device that is claimed, the process that locked it if one did.
+fn holder_or(options: &OpenOptions, error: &io::Error) -> io::Error {
+    let locked = || {
+        if error.kind() != io::ErrorKind::ResourceBusy {
+            return Ok(());
+        }
+        let fd = rustix::fs::open(&options.path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        lock::lock(fd.as_fd(), true, &options.path, &rustix::fs::fstat(&fd)?)
+    };
+    match locked() {
+        Err(locked) if locked.kind() == io::ErrorKind::WouldBlock => locked,
+        _ => named(options, error),
+    }
 }
 
 /// For a block device that is to be written under a lock: the kernel refuses one that is mounted or
