@@ -5,8 +5,26 @@
 //! epoll with worker threads for files, and the [simulation](sim). The crate also owns what else touches
 //! the machine: [`CpuSet`] and [`available_cores`], [pinned OS threads](spawn_pinned), [`Signals`].
 //!
-//! Not promised: fairness between operations, an order among operations in flight at once, and wall-clock
-//! time. `unsafe` lives in this crate only where the kernel is spoken to; each block says why it holds.
+//! ```
+//! use spindle_engine::{Driver, Engine, EngineKind, Op, OpenOptions, Output, Token};
+//!
+//! let engine = Engine::open(EngineKind::Sim(7))?;
+//! let mut driver = engine.driver(0)?;
+//! let options = OpenOptions::new("disk").writable(true).create(1 << 20);
+//! driver.submit(Token(1), Op::Open { options: Box::new(options) });
+//! let mut done = Vec::new();
+//! while done.is_empty() {
+//!     driver.park(None); // until something happens
+//!     driver.poll(&mut done);
+//! }
+//! let Ok(Output::File(file)) = done.remove(0).result else { panic!("not opened") };
+//! assert_eq!(file.info().size, 1 << 20);
+//! # Ok::<(), spindle_engine::EngineError>(())
+//! ```
+//!
+//! Not promised: fairness between operations, an order among operations in flight at once (two sends on
+//! one stream included: keep one in flight), and wall-clock time. `unsafe` lives in this crate only where
+//! the kernel is spoken to; each block says why it holds.
 
 mod address;
 mod cores;

@@ -1,6 +1,10 @@
 //! Time, sleeping and waking.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use spindle_engine::{Driver, Unparker, spawn_pinned};
 
 use super::Bench;
 
@@ -45,7 +49,7 @@ pub fn an_unpark_from_another_thread_ends_the_sleep(bench: &mut Bench) {
     let far = bench.driver.now() + Duration::from_secs(3600);
     for _ in 0..20 {
         let unparker = bench.driver.unparker();
-        let other = spindle_engine::spawn_pinned("other", None, move || unparker.unpark()).unwrap();
+        let other = spawn_pinned("other", None, move || unparker.unpark()).unwrap();
         bench.driver.park(Some(far));
         other.join().unwrap();
         // Used up or not, the next turn starts clean.
@@ -59,4 +63,35 @@ pub fn drivers_of_one_engine_share_the_zero_of_time(bench: &mut Bench) {
     let mut second = bench.engine.driver(1).unwrap();
     let (a, b, c) = (bench.driver.now(), second.now(), bench.driver.now());
     assert!(a <= b && b <= c);
+}
+
+pub fn two_sleepers_wake_each_other_without_losing_one_wake(bench: &mut Bench) {
+    const ROUNDS: u64 = 1000;
+    if bench.engine.world().is_some() {
+        return; // Both would have to be on this OS thread.
+    }
+    let far = bench.driver.now() + Duration::from_secs(60);
+    let turn = Arc::new(AtomicU64::new(0));
+    let play = move |driver: &mut dyn Driver, turn: &AtomicU64, odd: u64, other: &Unparker| {
+        while turn.load(Ordering::SeqCst) < ROUNDS {
+            if turn.load(Ordering::SeqCst) % 2 == odd {
+                turn.fetch_add(1, Ordering::SeqCst);
+                other.unpark();
+            } else {
+                driver.park(Some(far));
+                assert!(driver.now() < far, "a wake was lost");
+            }
+        }
+    };
+    let (tell, told) = std::sync::mpsc::channel();
+    let (engine, mine, its_turn) = (bench.engine.clone(), bench.driver.unparker(), Arc::clone(&turn));
+    let other = spawn_pinned("other", None, move || {
+        let mut driver = engine.driver(1).unwrap();
+        tell.send(driver.unparker()).unwrap();
+        play(&mut *driver, &its_turn, 1, &mine);
+    });
+    let theirs = told.recv().unwrap();
+    play(&mut *bench.driver, &turn, 0, &theirs);
+    theirs.unpark();
+    other.unwrap().join().unwrap();
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Bytes per page of an image.
 pub(super) const PAGE: usize = 4096;
 
-const FAN_BITS: u32 = 5;
+const FAN_BITS: u32 = 4;
 const FAN: usize = 1 << FAN_BITS;
 
 pub(super) type Page = [u8; PAGE];
