@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 pub(crate) use self::sources::ready_for;
 use self::sources::{Sources, WAKE};
@@ -92,14 +92,26 @@ impl EpollDriver {
     }
 }
 
-/// epoll_pwait2 where there is one (Linux 5.11); whole milliseconds, rounded up, elsewhere.
+/// Waits to the nanosecond. epoll_wait knows milliseconds only and epoll_pwait2 is missing on older
+/// kernels and in older seccomp profiles; ppoll on the epoll descriptor is neither.
 fn wait_precisely<'a>(
     epoll: &OwnedFd,
     room: &'a mut [MaybeUninit<epoll::Event>],
     timeout: Option<Duration>,
 ) -> rustix::io::Result<&'a mut [epoll::Event]> {
-    let timeout = timeout.and_then(|span| Timespec::try_from(span).ok());
-    epoll::wait(epoll, room, timeout.as_ref()).map(|(events, _)| events)
+    // A span that no timespec holds is as good as none.
+    let span = timeout.and_then(|span| Timespec::try_from(span).ok());
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let limit = match span {
+        None => None,
+        Some(span) => {
+            if span != at_once {
+                poll(&mut [PollFd::new(epoll, PollFlags::IN)], Some(&span))?;
+            }
+            Some(&at_once)
+        }
+    };
+    epoll::wait(epoll, room, limit).map(|(events, _)| events)
 }
 
 impl Driver for EpollDriver {
