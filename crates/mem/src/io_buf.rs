@@ -20,7 +20,7 @@ pub struct IoBuf {
 }
 
 // SAFETY: the bytes from `start` on belong to this value alone (parts of one segment never overlap),
-// and Segment is Send. Checked under ThreadSanitizer by `tests/sanitized.rs`.
+// and Segment is Send. Checked under ThreadSanitizer by `tests/buffers.rs`.
 unsafe impl Send for IoBuf {}
 // SAFETY: `&IoBuf` gives `&[u8]` and nothing else.
 unsafe impl Sync for IoBuf {}

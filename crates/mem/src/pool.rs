@@ -32,8 +32,10 @@ pub(crate) type Home = Arc<PoolInner>;
 pub(crate) struct PoolInner {
     name: String,
     budget: usize,
-    /// Bytes on loan. What lies free is not counted: it is lent before anything is allocated.
+    /// Bytes on loan.
     lent: AtomicUsize,
+    /// Bytes allocated, on loan or idle: idle buffers make way before this passes the budget.
+    held: AtomicUsize,
     free: [ArrayQueue<Segment>; CLASSES],
 }
 
@@ -65,7 +67,13 @@ impl Pool {
     /// Makes an empty pool that lends at most `budget` bytes at a time; `name` appears in errors.
     pub fn new(name: &str, budget: usize) -> Pool {
         let free = std::array::from_fn(|_| ArrayQueue::new(KEPT_PER_CLASS));
-        Pool(Arc::new(PoolInner { name: name.to_owned(), budget, lent: AtomicUsize::new(0), free }))
+        Pool(Arc::new(PoolInner {
+            name: name.to_owned(),
+            budget,
+            lent: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
+            free,
+        }))
     }
 
     /// Lends a buffer of `len` bytes with unspecified content. Dropping it, anywhere, returns it.
@@ -77,7 +85,7 @@ impl Pool {
         let capacity = if class < CLASSES { SMALLEST << class } else { len.next_multiple_of(SMALLEST) };
         self.0.lend(capacity)?;
         let free = self.0.free.get(class).and_then(ArrayQueue::pop);
-        let mut segment = free.unwrap_or_else(|| Segment::allocate(capacity));
+        let mut segment = free.unwrap_or_else(|| self.0.allocate(capacity));
         segment.set_home(self.0.clone());
         Ok(IoBuf::whole(segment, len))
     }
@@ -85,6 +93,12 @@ impl Pool {
     /// Bytes on loan, in whole size classes.
     pub fn lent(&self) -> usize {
         self.0.lent.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of memory allocated, on loan or idle; within the budget but for the moment in which several
+    /// threads allocate at once.
+    pub fn held(&self) -> usize {
+        self.0.held.load(Ordering::Relaxed)
     }
 
     /// Bytes that may be on loan at a time.
@@ -96,7 +110,7 @@ impl Pool {
 impl PoolInner {
     fn lend(&self, capacity: usize) -> Result<(), OutOfBuffers> {
         let fits = |lent: usize| lent.checked_add(capacity).filter(|total| *total <= self.budget);
-        match self.lent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits) {
+        match self.lent.fetch_update(Ordering::Acquire, Ordering::Relaxed, fits) {
             Ok(_) => Ok(()),
             Err(lent) => {
                 Err(OutOfBuffers { pool: self.name.clone(), needed: capacity, free: self.budget - lent })
@@ -104,13 +118,42 @@ impl PoolInner {
         }
     }
 
+    /// The cold way: allocates, after idle buffers of other sizes have made way.
+    fn allocate(&self, capacity: usize) -> Segment {
+        let mut held = self.held.fetch_add(capacity, Ordering::Relaxed) + capacity;
+        let mut idle = self.free.iter().rev();
+        while held > self.budget
+            && let Some(free) = idle.next()
+        {
+            while held > self.budget
+                && let Some(segment) = free.pop()
+            {
+                self.release(segment);
+                held = self.held.load(Ordering::Relaxed);
+            }
+        }
+        Segment::allocate(capacity)
+    }
+
+    /// Frees a segment that nobody has.
+    fn release(&self, segment: Segment) {
+        self.held.fetch_sub(segment.capacity(), Ordering::Relaxed);
+        // It has no home any more, so dropping it frees the memory.
+        drop(segment);
+    }
+
     /// Takes back a segment whose last owner went.
     pub(crate) fn give_back(&self, segment: Segment) {
-        self.lent.fetch_sub(segment.capacity(), Ordering::Relaxed);
-        if let Some(free) = self.free.get(class_of(segment.capacity())) {
-            // A full list refuses; the segment has no home any more and is freed.
-            drop(free.push(segment));
+        let capacity = segment.capacity();
+        let refused = match self.free.get(class_of(capacity)) {
+            Some(free) => free.push(segment).err(),
+            None => Some(segment),
+        };
+        if let Some(segment) = refused {
+            self.release(segment);
         }
+        // Last, and with release, so that a get that finds room also finds this memory idle.
+        self.lent.fetch_sub(capacity, Ordering::Release);
     }
 }
 

@@ -23,7 +23,7 @@ pub struct SharedMem {
 
 // SAFETY: the bytes are touched by `copy` below only, which no compiler can see through or assume
 // anything about; the map itself does not change until drop. Run from two threads under
-// ThreadSanitizer by `tests/sanitized.rs`, where `copy` uses atomics.
+// ThreadSanitizer by `tests/buffers.rs`, where `copy` uses atomics.
 unsafe impl Send for SharedMem {}
 // SAFETY: as above.
 unsafe impl Sync for SharedMem {}
@@ -82,6 +82,18 @@ impl SharedMem {
         let target = self.at(offset, source.len());
         // SAFETY: `at` checked the target, which nobody holds a reference into.
         unsafe { copy::copy(source.as_ptr(), target, source.len()) }
+    }
+
+    /// Copies `len` bytes of `source`, from its byte `from` on, to `offset`. `source` may be this memory.
+    ///
+    /// # Panics
+    /// If a range is not within its memory, as slices do, or if the two overlap.
+    pub fn copy_from(&self, offset: usize, source: &SharedMem, from: usize, len: usize) {
+        let (start, target) = (source.at(from, len), self.at(offset, len));
+        let apart = (start as usize).abs_diff(target as usize);
+        assert!(len == 0 || apart >= len, "{len} bytes at {from} and at {offset} overlap");
+        // SAFETY: `at` checked both ranges, and they do not overlap.
+        unsafe { copy::copy(start, target, len) }
     }
 
     /// Makes `len` bytes from `offset` on read zero. Long ranges give their pages back to the kernel.

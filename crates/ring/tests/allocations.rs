@@ -1,0 +1,55 @@
+//! Closures with 40 bytes of captures cross a ring without allocating, counted by the allocator itself.
+//! One test in this binary: the count is of the whole process.
+#![cfg(not(any(loom, sanitized)))]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use spindle_ring::{Call, spsc};
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+static SUM: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise, handed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise, handed on.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// A closure that captures `WORDS` words, all of which it uses.
+fn call<const WORDS: usize>(word: usize) -> Call {
+    let words = black_box([word; WORDS]);
+    Call::new(move || {
+        SUM.fetch_add(words.iter().sum(), Ordering::Relaxed);
+    })
+}
+
+#[test]
+fn a_million_calls_of_forty_bytes_cross_a_ring_without_allocating() {
+    let (mut producer, mut consumer) = spsc::ring(256);
+    let mut carry = |calls: usize, make: fn(usize) -> Call| {
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        for batch in 0..calls / 200 {
+            (0..200).for_each(|n| producer.push(make(batch + n)).expect("the ring holds a batch"));
+            std::iter::from_fn(|| consumer.pop()).for_each(Call::call);
+        }
+        ALLOCATIONS.load(Ordering::Relaxed) - before
+    };
+    assert_eq!(carry(1_000_000, call::<5>), 0, "40 bytes lie in the slot");
+    assert_eq!(carry(1_000, call::<9>), 1_000, "72 bytes are boxed, or the count is blind");
+    assert_ne!(SUM.load(Ordering::Relaxed), 0, "they ran");
+}
