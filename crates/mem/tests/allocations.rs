@@ -1,21 +1,24 @@
-//! A warm pool allocates nothing, counted by the allocator itself. One test in this binary: the count is
-//! of the whole process.
+//! A warm pool allocates nothing, counted by the allocator itself for each thread: the test harness
+//! allocates on its own.
 #![cfg(not(sanitized))]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use spindle_mem::Pool;
 
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
 
 struct Counting;
 
 // SAFETY: every call goes to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
         // SAFETY: the caller's promise, handed on.
         unsafe { System.alloc(layout) }
     }
@@ -30,9 +33,9 @@ unsafe impl GlobalAlloc for Counting {
 static COUNTING: Counting = Counting;
 
 fn allocations(work: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    let before = ALLOCATIONS.get();
     work();
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    ALLOCATIONS.get() - before
 }
 
 #[test]
@@ -57,14 +60,18 @@ fn a_warm_pool_lends_splits_joins_and_takes_back_without_allocating_on_either_th
         }
     };
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
-                drop(slot.lock().expect("no panic").take());
-                std::thread::yield_now();
-            }
+        let dropper = scope.spawn(|| {
+            allocations(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    drop(slot.lock().expect("no panic").take());
+                    std::thread::yield_now();
+                }
+            })
         });
         there_and_back(10);
-        assert_eq!(allocations(|| there_and_back(1000)), 0, "dropped on another thread");
+        let lending = allocations(|| there_and_back(1000));
         stop.store(true, Ordering::Relaxed);
+        let dropping = dropper.join().expect("no panic");
+        assert_eq!((lending, dropping), (0, 0), "lent here, dropped on another thread");
     });
 }
