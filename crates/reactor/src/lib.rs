@@ -1,1 +1,45 @@
-//! Reactors, threads, messages, tasks, pollers, channels, checked locks.
+//! The runtime: one reactor per core, lightweight threads on them that share nothing and send messages.
+//!
+//! A [`Runtime`] owns its reactors; nothing is global but one thread-local pointer to the Spindle thread
+//! that the OS thread is running now. A [`Thread`] is a handle: it can be sent to, asked and awaited, from
+//! anywhere, and it cannot be polled. What runs (`ThreadCore`) is `!Send` and private to its reactor, so
+//! that nobody else can run it: the program of spdk/spdk#3237 cannot be written.
+//!
+//! Waiting is `.await`: [`Thread::run`] makes and runs a future *there* and brings its result *here*.
+//!
+//! Not promised: an order between messages of different senders, and preemption. A task or poller that
+//! does not return keeps its core; the watchdog names it.
+
+#![forbid(unsafe_code)]
+
+mod core;
+mod current;
+mod dump;
+mod error;
+mod foreign;
+mod join;
+mod ops;
+mod poller;
+mod port;
+mod reactor;
+mod reply;
+mod run;
+mod runner;
+mod runtime;
+mod shared;
+mod task;
+mod thread;
+mod timer;
+
+pub use current::{current_cpu, extension, now, random, reactor_index, spawn_local, yield_now};
+pub use dump::{Dump, ReactorDump, TaskDump, ThreadDump};
+pub use error::{BuildError, CreateError, Panicked, RunError, ThreadGone};
+pub use join::{JoinHandle, LocalJoinHandle};
+pub use ops::{OpId, OpSink, cancel_op, op, submit_op};
+pub use poller::{Busy, Poller, PollerInfo, Wake};
+pub use run::Run;
+pub use runner::ThreadRunner;
+pub use runtime::{Builder, Handle, Mode, Running, Runtime};
+pub use spindle_engine::{CpuSet, EngineKind, Time};
+pub use thread::Thread;
+pub use timer::{Elapsed, Interval, Sleep, interval, sleep, timeout};

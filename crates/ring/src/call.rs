@@ -1,11 +1,11 @@
-//! A closure that runs once, in 48 bytes.
+//! A closure that runs once, in 56 bytes.
 
 use std::fmt;
 use std::mem::ManuallyDrop;
 
 use crate::inline::Inline;
 
-/// A closure that may cross cores and runs once. Captures of up to 40 bytes (aligned to at most 8) lie
+/// A closure that may cross cores and runs once. Captures of up to 48 bytes (aligned to at most 8) lie
 /// inside; larger ones are boxed. Dropping it drops the captures without running it.
 pub struct Call {
     captures: Inline,

@@ -1,9 +1,9 @@
-//! Forty bytes that hold a value of any type that fits, or a box with one that does not.
+//! 48 bytes that hold a value of any type that fits, or a box with one that does not.
 
 use std::mem::{MaybeUninit, align_of, size_of};
 
-/// Words of storage: 40 bytes, which leaves a message of one cache line room for an address.
-const WORDS: usize = 5;
+/// Words of storage: with the vtable and the address of its thread, a message fills one cache line.
+const WORDS: usize = 6;
 
 /// Storage without a type. Whoever made it knows what lies in it, and reaches it by address only.
 #[repr(transparent)]

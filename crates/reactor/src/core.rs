@@ -1,0 +1,158 @@
+//! The half of a thread that runs: its messages, tasks, timers, pollers and what layers above keep there.
+//!
+//! Owned by one reactor and never leaves it (`!Send`); nobody else can name it, so nobody else can run it.
+//! One turn does a bounded amount of work, so that no thread starves another.
+
+use std::any::{Any, TypeId};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use spindle_engine::Time;
+use spindle_ring::Call;
+
+use crate::error::Panicked;
+use crate::poller::Pollers;
+use crate::reactor::Local;
+use crate::reply::Replies;
+use crate::task::{Tasks, panic_message};
+use crate::thread::{EXITED, EXITING, ThreadShared};
+use crate::timer::Timers;
+
+/// Messages and tasks that one turn takes at most, each.
+const BUDGET: usize = 32;
+
+/// The running half of a thread.
+pub(crate) struct ThreadCore {
+    pub(crate) shared: Arc<ThreadShared>,
+    pub(crate) local: Rc<Local>,
+    pub(crate) messages: RefCell<VecDeque<Call>>,
+    pub(crate) tasks: Tasks,
+    pub(crate) timers: RefCell<Timers>,
+    pub(crate) pollers: Pollers,
+    pub(crate) replies: RefCell<Replies>,
+    pub(crate) extensions: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
+    /// What keeps the thread from exiting beside its own lists: open channels.
+    pub(crate) holds: Cell<usize>,
+    /// Turns that found something to do, and those that did not.
+    pub(crate) busy_turns: Cell<u64>,
+    pub(crate) idle_turns: Cell<u64>,
+}
+
+impl ThreadCore {
+    pub(crate) fn new(shared: Arc<ThreadShared>, local: Rc<Local>) -> ThreadCore {
+        ThreadCore {
+            shared,
+            local,
+            messages: RefCell::default(),
+            tasks: Tasks::default(),
+            timers: RefCell::default(),
+            pollers: Pollers::default(),
+            replies: RefCell::default(),
+            extensions: RefCell::default(),
+            holds: Cell::new(0),
+            busy_turns: Cell::new(0),
+            idle_turns: Cell::new(0),
+        }
+    }
+
+    /// One turn at time `now`; the caller has made this the current thread. True if there was something
+    /// to do.
+    pub(crate) fn turn(self: &Rc<ThreadCore>, now: Time) -> bool {
+        let mut busy = self.run_messages();
+        busy |= self.timers.borrow_mut().expire(now);
+        busy |= self.run_tasks();
+        busy |= self.pollers.run(now);
+        let turns = if busy { &self.busy_turns } else { &self.idle_turns };
+        turns.set(turns.get() + 1);
+        busy
+    }
+
+    fn run_messages(&self) -> bool {
+        let mut ran = 0;
+        while ran < BUDGET {
+            let Some(call) = self.messages.borrow_mut().pop_front() else { break };
+            ran += 1;
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.call())) {
+                let spawned_at = std::panic::Location::caller();
+                let panicked = Panicked { message: panic_message(&*payload), spawned_at };
+                self.local.report_panic(&self.shared, &panicked);
+            }
+        }
+        ran > 0
+    }
+
+    fn run_tasks(self: &Rc<ThreadCore>) -> bool {
+        let mut ran = 0;
+        while ran < BUDGET && self.tasks.poll_one(self, |n| self.local.choose(n)) {
+            ran += 1;
+        }
+        ran > 0
+    }
+
+    /// Whether a turn at `now` would find something to do.
+    pub(crate) fn has_work(&self, now: Time) -> bool {
+        !self.messages.borrow().is_empty()
+            || self.tasks.has_ready()
+            || self.pollers.has_work()
+            || self.next_deadline().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// When the thread wants to run again by itself.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let timer = self.timers.borrow().next_deadline();
+        let poller = self.pollers.next_deadline();
+        timer.into_iter().chain(poller).min()
+    }
+
+    /// Begins the exit; it completes when nothing is left.
+    pub(crate) fn start_exit(&self) {
+        self.shared.state.store(EXITING, Ordering::Release);
+    }
+
+    /// What an exit would wait for: empty if it may complete now.
+    pub(crate) fn waits_for(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        let mut count = |n: usize, what: &str| {
+            if n > 0 {
+                reasons.push(format!("{n} {what}{}", if n == 1 { "" } else { "s" }));
+            }
+        };
+        count(self.messages.borrow().len(), "message");
+        count(self.tasks.len(), "task");
+        count(self.pollers.len(), "poller");
+        count(self.holds.get(), "channel");
+        reasons
+    }
+
+    /// Whether exit was asked for and nothing is left.
+    pub(crate) fn may_exit(&self) -> bool {
+        self.shared.state.load(Ordering::Acquire) == EXITING
+            && self.messages.borrow().is_empty()
+            && self.tasks.len() == 0
+            && self.pollers.len() == 0
+            && self.holds.get() == 0
+    }
+
+    /// Drops everything that still runs here: the runtime stops, and nobody can wait for it any more.
+    pub(crate) fn cancel_everything(&self) {
+        self.tasks.cancel_all();
+        self.pollers.clear();
+        self.messages.borrow_mut().clear();
+    }
+
+    /// The end: drops what layers above kept here, then tells those who wait.
+    pub(crate) fn end(&self) {
+        // One at a time, and not while the map is borrowed: a destructor may ask for another.
+        loop {
+            let Some((_, value)) = self.extensions.borrow_mut().pop_last() else { break };
+            drop(value);
+        }
+        debug_assert!(self.shared.state.load(Ordering::Relaxed) != EXITED, "a thread ends once");
+        self.shared.runtime.forget(&self.shared);
+        self.shared.set_exited();
+    }
+}

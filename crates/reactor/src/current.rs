@@ -1,0 +1,125 @@
+//! The one thread-local of the house: which Spindle thread this OS thread runs now.
+//!
+//! Set by a reactor for the duration of a turn, a completion or a message; empty otherwise.
+
+use std::any::TypeId;
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::panic::Location;
+use std::rc::Rc;
+use std::task::Poll;
+
+use spindle_engine::Time;
+
+use crate::core::ThreadCore;
+use crate::join::LocalJoinHandle;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<ThreadCore>>> = const { RefCell::new(None) };
+}
+
+/// Calls `f` with the current thread, if there is one.
+#[inline]
+pub(crate) fn with<R>(f: impl FnOnce(Option<&Rc<ThreadCore>>) -> R) -> R {
+    // Cloned out, so that `f` may end up here again. During the OS thread's own end there is none.
+    let core = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
+    f(core.as_ref())
+}
+
+/// The current thread.
+///
+/// # Panics
+/// Away from a Spindle thread: `what` says what needs one.
+pub(crate) fn expect(what: &str) -> Rc<ThreadCore> {
+    match with(|core| core.cloned()) {
+        Some(core) => core,
+        None => panic!("{what} needs a Spindle thread; call it inside Runtime::run or Thread::run"),
+    }
+}
+
+/// Makes `core` the current thread until dropped, and then the one before.
+pub(crate) struct Entered(Option<Rc<ThreadCore>>);
+
+impl Entered {
+    pub(crate) fn new(core: &Rc<ThreadCore>) -> Entered {
+        Entered(CURRENT.with(|current| current.borrow_mut().replace(core.clone())))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let before = self.0.take();
+        // The guard lives within a turn, so the thread-local does too.
+        let _ = CURRENT.try_with(|current| std::mem::replace(&mut *current.borrow_mut(), before));
+    }
+}
+
+/// Starts a future on the current thread. Dropping the handle lets it run to its end.
+///
+/// # Panics
+/// Away from a Spindle thread.
+#[track_caller]
+pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> LocalJoinHandle<T> {
+    LocalJoinHandle::spawn(&expect("spawn_local"), future, Location::caller())
+}
+
+/// The time at which the current turn began. One clock reading serves a whole turn.
+///
+/// # Panics
+/// Away from a Spindle thread.
+pub fn now() -> Time {
+    expect("now").local.now.get()
+}
+
+/// A random number; seeded in simulation.
+///
+/// # Panics
+/// Away from a Spindle thread.
+pub fn random() -> u64 {
+    expect("random").local.driver.borrow_mut().random()
+}
+
+/// The core that runs the caller now, asked of the kernel; in simulation the simulated core.
+///
+/// # Panics
+/// Away from a Spindle thread.
+pub fn current_cpu() -> usize {
+    expect("current_cpu").local.driver.borrow().cpu()
+}
+
+/// The number of the reactor that runs the caller, from 0.
+///
+/// # Panics
+/// Away from a Spindle thread.
+pub fn reactor_index() -> usize {
+    expect("reactor_index").local.index
+}
+
+/// Lets the thread's other work go first.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The current thread's one value of type `T`: made by `Default` when first asked for, dropped when the
+/// thread exits. For layers above that keep a table on each thread.
+///
+/// # Panics
+/// Away from a Spindle thread.
+pub fn extension<T: Default + 'static>() -> Rc<T> {
+    let core = expect("extension");
+    let known = core.extensions.borrow().get(&TypeId::of::<T>()).cloned();
+    let value = known.unwrap_or_else(|| {
+        // Made before the map is borrowed: a Default may ask for another extension.
+        let made: Rc<T> = Rc::default();
+        core.extensions.borrow_mut().entry(TypeId::of::<T>()).or_insert(made).clone()
+    });
+    value.downcast().unwrap_or_else(|_| unreachable!("filed under its own type"))
+}

@@ -1,0 +1,152 @@
+//! What can go wrong with a runtime and its threads. Device errors are elsewhere.
+
+use std::fmt;
+use std::panic::Location;
+
+use spindle_engine::{BadCpuSet, EngineError};
+
+/// A message could not be left: the thread has exited.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("thread {thread} has exited; create a new one")]
+pub struct ThreadGone {
+    /// Its name.
+    pub thread: String,
+}
+
+/// A task panicked. The thread that ran it goes on.
+#[derive(Clone, Debug)]
+pub struct Panicked {
+    /// What the panic said.
+    pub message: String,
+    /// Where the task was spawned.
+    pub spawned_at: &'static Location<'static>,
+}
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the task spawned at {} panicked: {}", self.spawned_at, self.message)
+    }
+}
+
+impl std::error::Error for Panicked {}
+
+/// No result came back from another thread, or from the runtime's main.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum RunError {
+    /// The thread had exited, or exited before the result was there.
+    #[error("thread {thread} exited before the result was there; create a new one")]
+    Gone {
+        /// Its name.
+        thread: String,
+    },
+    /// The future panicked. The thread goes on.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
+    /// The future was cancelled there.
+    #[error("the task was cancelled")]
+    Cancelled,
+    /// The call was polled on one Spindle thread and then on another.
+    #[error(
+        "a call to thread {thread} was moved to another thread while it waited; await it where it was first polled, or use Thread::spawn"
+    )]
+    Moved {
+        /// The name of the thread that was called.
+        thread: String,
+    },
+    /// Nothing is left that could run, and main still waits (simulation only).
+    #[error("deadlock: nothing is left that could run, and main still waits\n{dump}")]
+    Deadlock {
+        /// What everything waits for.
+        dump: String,
+    },
+    /// The runtime was asked to stop before main had ended.
+    #[error("stopped by {by} before main had ended")]
+    Stopped {
+        /// Who asked: a signal's name, or `stop`.
+        by: &'static str,
+        /// The exit code to give.
+        code: u8,
+    },
+    /// A reactor could not be started.
+    #[error(transparent)]
+    Start(std::sync::Arc<BuildError>),
+}
+
+/// A runtime could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The core list is not one.
+    #[error(transparent)]
+    Cores(#[from] BadCpuSet),
+    /// The core list names cores that this process may not use.
+    #[error(
+        "cores {missing} cannot be used: this process may run on {available} ({limits}); give cores of those, or ask for reactors(N)"
+    )]
+    NotAvailable {
+        /// The cores that are not available, as a list.
+        missing: String,
+        /// Those that are.
+        available: String,
+        /// Where the limit comes from.
+        limits: String,
+    },
+    /// No core, or no reactor, was asked for.
+    #[error("a runtime needs at least one core; this process may run on {available}")]
+    NoCore {
+        /// The cores that are available.
+        available: String,
+    },
+    /// `SPINDLE_ENGINE` names no engine.
+    #[error("SPINDLE_ENGINE: {0}")]
+    EngineName(#[from] spindle_engine::BadEngineKind),
+    /// The engine cannot be had.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An OS thread could not be started.
+    #[error("cannot start {name} on core {core}: {source}")]
+    OsThread {
+        /// Its name.
+        name: String,
+        /// Its core.
+        core: usize,
+        /// The kernel's refusal.
+        source: std::io::Error,
+    },
+}
+
+/// A thread could not be created.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CreateError {
+    /// The core list is not one.
+    #[error("thread {thread}: {source}")]
+    Cores {
+        /// The thread's name.
+        thread: String,
+        /// What is wrong with the list.
+        source: BadCpuSet,
+    },
+    /// No reactor runs on any of the cores.
+    #[error("thread {thread} wants cores {wanted}, but the runtime's reactors run on {cores}")]
+    NoReactor {
+        /// The thread's name.
+        thread: String,
+        /// The cores it wants, as a list.
+        wanted: String,
+        /// The runtime's cores, as a list.
+        cores: String,
+    },
+    /// The caller is not on a Spindle thread, so there is no runtime to create it in.
+    #[error(
+        "thread {thread}: not on a Spindle thread; create it inside Runtime::run, or by Handle::create_thread"
+    )]
+    NotOnThread {
+        /// The thread's name.
+        thread: String,
+    },
+    /// The runtime is stopping.
+    #[error("thread {thread}: the runtime is stopping")]
+    Stopping {
+        /// The thread's name.
+        thread: String,
+    },
+}

@@ -1,0 +1,187 @@
+//! Handles to wait for a task: on its own thread, or from anywhere.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::panic::Location;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::task::{Context, Poll, Wake, Waker};
+
+use crate::core::ThreadCore;
+use crate::current;
+use crate::error::RunError;
+use crate::foreign::ForeignCell;
+use crate::run::{ReplyTo, cancel, foreign_origin, send_call};
+use crate::task::TaskKey;
+use crate::thread::Thread;
+
+/// A task started by [`Thread::spawn`]. May be sent and awaited anywhere, on any executor. Dropping it
+/// lets the task run to its end.
+pub struct JoinHandle<R> {
+    thread: Thread,
+    cell: Arc<ForeignCell<R>>,
+}
+
+impl<R: Send + 'static> JoinHandle<R> {
+    #[track_caller]
+    pub(crate) fn spawn<F>(thread: Thread, f: F) -> JoinHandle<R>
+    where
+        F: AsyncFnOnce() -> R + Send + 'static,
+    {
+        let cell = Arc::new(ForeignCell::new());
+        send_call(&thread, f, ReplyTo::Cell(cell.clone()), Location::caller());
+        JoinHandle { thread, cell }
+    }
+
+    /// Cancels the task there, if it still runs.
+    pub fn abort(&self) {
+        cancel(&self.thread, foreign_origin(&self.cell));
+    }
+
+    /// Cancels the task when called.
+    pub(crate) fn aborter(&self) -> impl FnOnce() + Send + 'static {
+        let (thread, origin) = (self.thread.clone(), foreign_origin(&self.cell));
+        move || cancel(&thread, origin)
+    }
+
+    /// Blocks the OS thread until the task has ended. For plain OS threads.
+    ///
+    /// # Panics
+    /// On a Spindle thread: it would block its reactor. Await the handle there.
+    pub fn wait(self) -> Result<R, RunError> {
+        assert!(Thread::current().is_none(), "JoinHandle::wait blocks a reactor; await the handle instead");
+        block_on(self)
+    }
+}
+
+impl<R> Future for JoinHandle<R> {
+    type Output = Result<R, RunError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.cell.poll(cx).map_err(|error| match error {
+            RunError::Cancelled if self.thread.is_gone() => {
+                RunError::Gone { thread: self.thread.name().to_owned() }
+            }
+            error => error,
+        })
+    }
+}
+
+/// Drives a future on a plain OS thread.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Bell(SyncSender<()>);
+    impl Wake for Bell {
+        fn wake(self: Arc<Self>) {
+            // A bell that rings already, or that nobody hears any more, needs no second ring.
+            let _ = self.0.try_send(());
+        }
+    }
+    let (ring, heard) = sync_channel(1);
+    let waker = Waker::from(Arc::new(Bell(ring)));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            // The waker holds the other end, so this waits until it rings.
+            Poll::Pending => drop(heard.recv()),
+        }
+    }
+}
+
+/// A task started by [`spawn_local`](crate::spawn_local). Stays on its thread. Dropping it lets the task
+/// run to its end; [`cancel_on_drop`](Self::cancel_on_drop) changes that.
+pub struct LocalJoinHandle<T> {
+    core: Rc<ThreadCore>,
+    key: TaskKey,
+    cell: Rc<LocalCell<T>>,
+    cancel_on_drop: bool,
+}
+
+struct LocalCell<T>(RefCell<LocalState<T>>);
+
+struct LocalState<T> {
+    answer: Option<Result<T, RunError>>,
+    waker: Option<Waker>,
+}
+
+impl<T> LocalCell<T> {
+    fn deliver(&self, answer: Result<T, RunError>) {
+        let mut state = self.0.borrow_mut();
+        state.answer = Some(answer);
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The task's end of the cell. Dropped without an answer it says why.
+struct Deliver<T>(Option<Rc<LocalCell<T>>>);
+
+impl<T> Drop for Deliver<T> {
+    fn drop(&mut self) {
+        if let Some(cell) = self.0.take() {
+            let panicked = current::with(|core| core.and_then(|core| core.tasks.current_panic()));
+            cell.deliver(Err(panicked.map_or(RunError::Cancelled, RunError::Panicked)));
+        }
+    }
+}
+
+impl<T: 'static> LocalJoinHandle<T> {
+    pub(crate) fn spawn(
+        core: &Rc<ThreadCore>,
+        future: impl Future<Output = T> + 'static,
+        spawned_at: &'static Location<'static>,
+    ) -> LocalJoinHandle<T> {
+        let cell = Rc::new(LocalCell(RefCell::new(LocalState { answer: None, waker: None })));
+        let mut deliver = Deliver(Some(cell.clone()));
+        let task = async move {
+            let value = future.await;
+            if let Some(cell) = deliver.0.take() {
+                cell.deliver(Ok(value));
+            }
+        };
+        let key = core.spawn(Box::pin(task), spawned_at, None);
+        LocalJoinHandle { core: core.clone(), key, cell, cancel_on_drop: false }
+    }
+
+    /// Drops the task, if it still runs: at once, or when its current poll returns.
+    pub fn abort(&self) {
+        self.core.tasks.cancel(self.key);
+    }
+
+    /// Makes dropping the handle drop the task.
+    pub fn cancel_on_drop(mut self) -> LocalJoinHandle<T> {
+        self.cancel_on_drop = true;
+        self
+    }
+
+    /// Whether the task has ended and its result waits.
+    pub fn is_finished(&self) -> bool {
+        self.cell.0.borrow().answer.is_some()
+    }
+}
+
+impl<T> Future for LocalJoinHandle<T> {
+    type Output = Result<T, RunError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.cell.0.borrow_mut();
+        match state.answer.take() {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                state.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<T> Drop for LocalJoinHandle<T> {
+    fn drop(&mut self) {
+        if self.cancel_on_drop {
+            self.core.tasks.cancel(self.key);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Operations of the engine, for the layers above.
+//!
+//! Kept by the reactor whose driver works on them; a completion is handled on the thread that submitted.
+//! An operation owns its buffers until it completes, whoever still waits for it.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+use spindle_engine::{Completion, Op, Output, Token};
+
+use crate::core::ThreadCore;
+use crate::current::{self, Entered};
+
+/// Names an operation in flight. Stale names are harmless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpId(Token);
+
+/// Where completions go that no future waits for. Called on the thread that submitted, outside of any
+/// task; may submit again.
+pub trait OpSink {
+    /// Takes the completion of the operation that was submitted with `key`.
+    fn complete(&self, key: u64, completion: Completion);
+}
+
+struct Entry {
+    generation: u32,
+    core: Rc<ThreadCore>,
+    sink: Rc<dyn OpSink>,
+    key: u64,
+}
+
+/// The operations in flight of one reactor.
+#[derive(Default)]
+pub(crate) struct Ops {
+    entries: RefCell<Slab<Entry>>,
+    generation: std::cell::Cell<u32>,
+}
+
+impl Ops {
+    fn insert(&self, core: Rc<ThreadCore>, sink: Rc<dyn OpSink>, key: u64) -> Token {
+        let generation = self.generation.get().wrapping_add(1);
+        self.generation.set(generation);
+        let index = self.entries.borrow_mut().insert(Entry { generation, core, sink, key });
+        Token(u64::from(generation) << 32 | index as u64)
+    }
+
+    fn is_live(&self, token: Token) -> bool {
+        let entries = self.entries.borrow();
+        entries.get(token.0 as u32 as usize).is_some_and(|entry| entry.generation == (token.0 >> 32) as u32)
+    }
+
+    /// Hands a completion to its sink, on its thread.
+    pub(crate) fn complete(&self, completion: Completion) {
+        let entry = self.entries.borrow_mut().remove(completion.token.0 as u32 as usize);
+        let _on_thread = Entered::new(&entry.core);
+        entry.sink.complete(entry.key, completion);
+    }
+
+    /// How many operations each thread has in flight.
+    pub(crate) fn of(&self, core: &Rc<ThreadCore>) -> usize {
+        self.entries.borrow().iter().filter(|(_, entry)| Rc::ptr_eq(&entry.core, core)).count()
+    }
+}
+
+/// Submits `op`; `sink` gets the completion with `key`. Allocates nothing once warm.
+///
+/// # Panics
+/// Away from a Spindle thread.
+pub fn submit_op(op: Op, sink: &Rc<dyn OpSink>, key: u64) -> OpId {
+    let core = current::expect("submit_op");
+    let local = core.local.clone();
+    let token = local.ops.insert(core, sink.clone(), key);
+    local.driver.borrow_mut().submit(token, op);
+    OpId(token)
+}
+
+/// Asks that an operation end early. It still completes, with its result or as interrupted.
+///
+/// # Panics
+/// Away from a Spindle thread.
+pub fn cancel_op(id: OpId) {
+    let core = current::expect("cancel_op");
+    if core.local.ops.is_live(id.0) {
+        core.local.driver.borrow_mut().cancel(id.0);
+    }
+}
+
+/// Runs `op`; comes back with its result and the operation, whose buffers it owned. Nothing happens before
+/// the first poll. Dropping the future detaches the operation: it runs to its end, and keeps its buffers
+/// until then.
+///
+/// # Panics
+/// When polled away from a Spindle thread.
+pub fn op(op: Op) -> impl Future<Output = (io::Result<Output>, Op)> {
+    OpFuture { op: Some(op), cell: None }
+}
+
+struct OpFuture {
+    op: Option<Op>,
+    cell: Option<Rc<OpCell>>,
+}
+
+#[derive(Default)]
+struct OpCell(RefCell<(Option<Completion>, Option<Waker>)>);
+
+impl OpSink for OpCell {
+    fn complete(&self, _key: u64, completion: Completion) {
+        let mut state = self.0.borrow_mut();
+        state.0 = Some(completion);
+        let waker = state.1.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Future for OpFuture {
+    type Output = (io::Result<Output>, Op);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(op) = self.op.take() {
+            let cell: Rc<OpCell> = Rc::default();
+            cell.0.borrow_mut().1 = Some(cx.waker().clone());
+            submit_op(op, &(cell.clone() as Rc<dyn OpSink>), 0);
+            self.cell = Some(cell);
+            return Poll::Pending;
+        }
+        let Some(cell) = &self.cell else { return Poll::Pending };
+        let mut state = cell.0.borrow_mut();
+        match state.0.take() {
+            Some(completion) => Poll::Ready((completion.result, completion.op)),
+            None => {
+                state.1 = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}

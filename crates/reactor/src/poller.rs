@@ -1,0 +1,377 @@
+//! Pollers: functions that a thread calls again and again.
+//!
+//! Owned by the [`Poller`] handle on the thread that made it (`!Send`); dropping the handle stops it, also
+//! from within its own call. Active pollers are called in every turn of their thread, the newest first as
+//! in SPDK; timed ones in the first turn at or after their time, and then a whole period later, so there
+//! are no bursts to catch up.
+//!
+//! An active poller says what it waits for, so that an idle reactor may sleep: a reactor awake for any
+//! reason calls all of them; one that must [spin](Wake::Spin) keeps its core awake, and is named for it.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use spindle_engine::Time;
+
+use crate::core::ThreadCore;
+use crate::current;
+use crate::error::Panicked;
+use crate::task::panic_message;
+
+/// Whether a call found something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Busy {
+    /// Nothing to do.
+    No,
+    /// It did something, and may have more to do.
+    Yes,
+}
+
+/// What ends the sleep of a reactor for an active poller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Nothing does: the reactor never sleeps while this poller is active.
+    Spin,
+    /// A completion of the engine, a message or a waker: whatever wakes the thread anyway.
+    Event,
+    /// A time at most this far away, beside whatever wakes the thread anyway.
+    Every(Duration),
+}
+
+type Function = Box<dyn FnMut() -> Busy>;
+
+/// One poller, shared by its handle and its thread's lists.
+pub(crate) struct PollerCell {
+    name: String,
+    kind: Kind,
+    /// Out while it is called; none once stopped.
+    function: RefCell<Option<Function>>,
+    stopped: Cell<bool>,
+    paused: Cell<bool>,
+    runs: Cell<u64>,
+    busy_runs: Cell<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Active(Wake),
+    Timed(Duration),
+}
+
+/// What a poller is, for a dump.
+#[derive(Clone, Debug)]
+pub struct PollerInfo {
+    /// Its name.
+    pub name: String,
+    /// "active, event", "active, spins", "timed, 1s".
+    pub kind: String,
+    /// Paused.
+    pub paused: bool,
+    /// Calls, and those that found something to do.
+    pub runs: (u64, u64),
+}
+
+/// A poller of the current thread. Dropping it stops the poller. `!Send`.
+#[must_use = "dropping the handle stops the poller"]
+pub struct Poller {
+    cell: Rc<PollerCell>,
+    core: Weak<ThreadCore>,
+}
+
+impl Poller {
+    /// Has `function` called in every turn of the current thread.
+    ///
+    /// # Panics
+    /// Away from a Spindle thread.
+    pub fn active(name: &str, wake: Wake, function: impl FnMut() -> Busy + 'static) -> Poller {
+        Poller::start(name, Kind::Active(wake), Box::new(function))
+    }
+
+    /// Has `function` called once a `period`, the first time one period from now.
+    ///
+    /// # Panics
+    /// Away from a Spindle thread.
+    pub fn timed(name: &str, period: Duration, function: impl FnMut() -> Busy + 'static) -> Poller {
+        Poller::start(name, Kind::Timed(period), Box::new(function))
+    }
+
+    fn start(name: &str, kind: Kind, function: Function) -> Poller {
+        let core = current::expect("a poller");
+        let cell = Rc::new(PollerCell {
+            name: name.to_owned(),
+            kind,
+            function: RefCell::new(Some(function)),
+            stopped: Cell::new(false),
+            paused: Cell::new(false),
+            runs: Cell::new(0),
+            busy_runs: Cell::new(0),
+        });
+        core.pollers.insert(cell.clone(), core.local.now.get());
+        Poller { cell, core: Rc::downgrade(&core) }
+    }
+
+    /// Stops calling it until [`resume`](Self::resume). Again changes nothing.
+    pub fn pause(&self) {
+        if !self.cell.paused.replace(true)
+            && let Some(core) = self.core.upgrade()
+        {
+            core.pollers.recount();
+        }
+    }
+
+    /// Calls it again; a timed poller waits a whole period first. Again changes nothing.
+    pub fn resume(&self) {
+        if self.cell.paused.replace(false)
+            && let Some(core) = self.core.upgrade()
+        {
+            core.pollers.resume(&self.cell, core.local.now.get());
+        }
+    }
+
+    /// Calls so far, and those that found something to do.
+    pub fn runs(&self) -> (u64, u64) {
+        (self.cell.runs.get(), self.cell.busy_runs.get())
+    }
+}
+
+impl Drop for Poller {
+    fn drop(&mut self) {
+        self.cell.stopped.set(true);
+        // Taken out first: what the function captured may itself hold pollers. While it is being called it
+        // is out already, and dropped after.
+        let function = self.cell.function.try_borrow_mut().ok().and_then(|mut function| function.take());
+        drop(function);
+        if let Some(core) = self.core.upgrade() {
+            core.pollers.forget_stopped();
+        }
+    }
+}
+
+impl PollerCell {
+    fn is_active(&self) -> bool {
+        !self.stopped.get() && !self.paused.get()
+    }
+
+    /// Calls the function; a panic stops the poller.
+    fn call(&self) -> bool {
+        let Some(mut function) = self.function.borrow_mut().take() else { return false };
+        let result = catch_unwind(AssertUnwindSafe(&mut function));
+        self.runs.set(self.runs.get() + 1);
+        match result {
+            Ok(busy) => {
+                if !self.stopped.get() {
+                    *self.function.borrow_mut() = Some(function);
+                }
+                self.busy_runs.set(self.busy_runs.get() + u64::from(busy == Busy::Yes));
+                busy == Busy::Yes
+            }
+            Err(payload) => {
+                self.stopped.set(true);
+                let spawned_at = std::panic::Location::caller();
+                let panicked = Panicked {
+                    message: format!("poller {}: {}", self.name, panic_message(&*payload)),
+                    spawned_at,
+                };
+                current::with(|core| {
+                    core.into_iter().for_each(|core| core.local.report_panic(&core.shared, &panicked));
+                });
+                true
+            }
+        }
+    }
+}
+
+/// A timed poller's place in the order of times; equal times in the order of registration.
+struct Due {
+    time: Time,
+    order: u64,
+    cell: Rc<PollerCell>,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        (self.time, self.order) == (other.time, other.order)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        (self.time, self.order).cmp(&(other.time, other.order))
+    }
+}
+
+/// The pollers of one thread.
+#[derive(Default)]
+pub(crate) struct Pollers {
+    active: RefCell<Vec<Rc<PollerCell>>>,
+    timed: RefCell<BinaryHeap<Reverse<Due>>>,
+    order: Cell<u64>,
+    /// Living pollers.
+    count: Cell<usize>,
+    /// Active ones that spin, neither paused nor stopped.
+    spinning: Cell<usize>,
+    /// The shortest `Wake::Every`.
+    every: Cell<Option<Duration>>,
+    /// When the active ones ran last.
+    ran: Cell<Time>,
+    /// The last call of any active poller found something to do.
+    busy: Cell<bool>,
+}
+
+impl Pollers {
+    pub(crate) fn len(&self) -> usize {
+        self.count.get()
+    }
+
+    /// Whether they want to be called although nothing woke the thread.
+    pub(crate) fn has_work(&self) -> bool {
+        self.spinning.get() > 0 || self.busy.get()
+    }
+
+    /// The names of those that keep the reactor awake.
+    pub(crate) fn spinning(&self) -> Vec<String> {
+        let active = self.active.borrow();
+        let spins = |cell: &&Rc<PollerCell>| cell.kind == Kind::Active(Wake::Spin) && cell.is_active();
+        active.iter().filter(spins).map(|cell| cell.name.clone()).collect()
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let timed = self.timed.borrow().peek().map(|Reverse(due)| due.time);
+        let every = self.every.get().map(|every| self.ran.get() + every);
+        timed.into_iter().chain(every).min()
+    }
+
+    fn insert(&self, cell: Rc<PollerCell>, now: Time) {
+        match cell.kind {
+            Kind::Active(_) => self.active.borrow_mut().push(cell),
+            Kind::Timed(period) => self.push_due(now + period, cell),
+        }
+        self.count.set(self.count.get() + 1);
+        self.recount();
+    }
+
+    fn push_due(&self, time: Time, cell: Rc<PollerCell>) {
+        self.order.set(self.order.get() + 1);
+        self.timed.borrow_mut().push(Reverse(Due { time, order: self.order.get(), cell }));
+    }
+
+    fn resume(&self, cell: &Rc<PollerCell>, now: Time) {
+        if let Kind::Timed(period) = cell.kind {
+            // Its old place, if it is still there, goes: it waits a whole period.
+            self.timed.borrow_mut().retain(|Reverse(due)| !Rc::ptr_eq(&due.cell, cell));
+            self.push_due(now + period, cell.clone());
+        }
+        self.recount();
+    }
+
+    /// Drops the places of stopped pollers, unless the lists are being walked: then the walk does it.
+    fn forget_stopped(&self) {
+        self.count.set(self.count.get() - 1);
+        if let Ok(mut active) = self.active.try_borrow_mut() {
+            active.retain(|cell| !cell.stopped.get());
+        }
+        if let Ok(mut timed) = self.timed.try_borrow_mut() {
+            timed.retain(|Reverse(due)| !due.cell.stopped.get());
+        }
+        self.recount();
+    }
+
+    fn recount(&self) {
+        let Ok(active) = self.active.try_borrow() else { return };
+        let living = || active.iter().filter(|cell| cell.is_active());
+        self.spinning.set(living().filter(|cell| cell.kind == Kind::Active(Wake::Spin)).count());
+        let every = living().filter_map(|cell| match cell.kind {
+            Kind::Active(Wake::Every(every)) => Some(every),
+            _ => None,
+        });
+        self.every.set(every.min());
+    }
+
+    /// Calls every active poller once, the newest first, and the timed ones that are due.
+    pub(crate) fn run(&self, now: Time) -> bool {
+        let busy = self.run_active(now);
+        self.run_timed(now) || busy
+    }
+
+    fn run_active(&self, now: Time) -> bool {
+        let mut index = self.active.borrow().len();
+        let mut busy = false;
+        while index > 0 {
+            index -= 1;
+            // A call may stop others, or start one: the list is looked at anew each time.
+            let Some(cell) = self.active.borrow().get(index).cloned() else { continue };
+            if cell.is_active() {
+                busy |= cell.call();
+            }
+        }
+        self.ran.set(now);
+        self.busy.set(busy);
+        busy
+    }
+
+    fn run_timed(&self, now: Time) -> bool {
+        let mut busy = false;
+        loop {
+            let mut timed = self.timed.borrow_mut();
+            let Some(mut first) = timed.peek_mut().filter(|first| first.0.time <= now) else { break };
+            let Kind::Timed(period) = first.0.cell.kind else { break };
+            let cell = first.0.cell.clone();
+            if cell.stopped.get() || cell.paused.get() {
+                PeekMut::pop(first);
+                continue;
+            }
+            self.order.set(self.order.get() + 1);
+            // At least one tick ahead: a period of 0 runs once a turn, not for ever.
+            first.0.time = now + period.max(Duration::from_nanos(1));
+            first.0.order = self.order.get();
+            drop(first);
+            drop(timed);
+            busy |= cell.call();
+        }
+        busy
+    }
+
+    /// Stops all of them.
+    pub(crate) fn clear(&self) {
+        let active = std::mem::take(&mut *self.active.borrow_mut());
+        let timed = std::mem::take(&mut *self.timed.borrow_mut());
+        for cell in active.into_iter().chain(timed.into_iter().map(|Reverse(due)| due.cell)) {
+            cell.stopped.set(true);
+            let function = cell.function.borrow_mut().take();
+            drop(function);
+        }
+        self.recount();
+    }
+
+    /// What they are, for a dump.
+    pub(crate) fn infos(&self) -> Vec<PollerInfo> {
+        let active = self.active.borrow();
+        let timed = self.timed.borrow();
+        let cells = active.iter().chain(timed.iter().map(|Reverse(due)| &due.cell));
+        let info = |cell: &Rc<PollerCell>| PollerInfo {
+            name: cell.name.clone(),
+            kind: match cell.kind {
+                Kind::Active(Wake::Spin) => "active, spins".to_owned(),
+                Kind::Active(Wake::Event) => "active, event".to_owned(),
+                Kind::Active(Wake::Every(every)) => format!("active, every {every:?}"),
+                Kind::Timed(period) => format!("timed, {period:?}"),
+            },
+            paused: cell.paused.get(),
+            runs: (cell.runs.get(), cell.busy_runs.get()),
+        };
+        cells.filter(|cell| !cell.stopped.get()).map(info).collect()
+    }
+}

@@ -1,0 +1,365 @@
+//! One reactor: an engine's driver, the threads placed on it, and the rings into it.
+//!
+//! Owned by one OS thread (or, in simulation, by the loop that runs all of them in turn). A turn reads the
+//! clock once, takes what came in, reaps completions, gives every thread that has work one bounded turn,
+//! and ends threads whose exit is complete.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_engine::{Completion, Driver, Time};
+use spindle_ring::spsc;
+
+use crate::core::ThreadCore;
+use crate::current::Entered;
+use crate::error::Panicked;
+use crate::ops::Ops;
+use crate::port::{Envelope, Rings};
+use crate::runtime::Mode;
+use crate::shared::Shared;
+use crate::task::LocalFuture;
+use crate::task::{Origin, TaskKey};
+use crate::thread::ThreadShared;
+
+/// Messages taken from each ring in one turn.
+const RING_BUDGET: usize = 256;
+
+/// What the adaptive mode keeps polling for after the last work: about what a sleep and a wake cost.
+const LINGER: Duration = Duration::from_micros(50);
+
+/// The half of a reactor that its threads reach: on the same OS thread, behind `Rc`.
+pub(crate) struct Local {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) index: usize,
+    pub(crate) driver: RefCell<Box<dyn Driver>>,
+    pub(crate) ops: Ops,
+    /// The clock as read at the start of the turn.
+    pub(crate) now: Cell<Time>,
+    /// By slot.
+    threads: RefCell<Vec<Option<Rc<ThreadCore>>>>,
+    /// By target reactor.
+    outgoing: RefCell<Vec<Option<Outgoing>>>,
+    /// Some ring was full.
+    overflowing: Cell<bool>,
+    simulated: bool,
+    /// For the threads that are made here.
+    this: Weak<Local>,
+}
+
+/// The ring to one other reactor, and what it had no room for, in order.
+struct Outgoing {
+    ring: spsc::Producer<Envelope>,
+    overflow: VecDeque<Envelope>,
+}
+
+impl Outgoing {
+    /// Puts a message behind all that went before it; false if it waits for room.
+    #[inline]
+    fn push(&mut self, envelope: Envelope) -> bool {
+        if self.overflow.is_empty() {
+            match self.ring.push(envelope) {
+                Ok(()) => return true,
+                Err(envelope) => self.overflow.push_back(envelope),
+            }
+        } else {
+            self.overflow.push_back(envelope);
+        }
+        false
+    }
+
+    /// Moves what waits into the ring; true if nothing is left.
+    fn flush(&mut self) -> bool {
+        while let Some(envelope) = self.overflow.pop_front() {
+            if let Err(envelope) = self.ring.push(envelope) {
+                self.overflow.push_front(envelope);
+                return false;
+            }
+        }
+        true
+    }
+}
+
+impl Local {
+    /// Leaves a message for a thread of this runtime.
+    #[inline]
+    pub(crate) fn send(&self, reactor: usize, envelope: Envelope) {
+        if reactor == self.index {
+            return self.deliver(envelope);
+        }
+        let mut outgoing = self.outgoing.borrow_mut();
+        let port = &self.shared.ports[reactor];
+        let out = outgoing[reactor]
+            .get_or_insert_with(|| Outgoing { ring: port.connect(self.index), overflow: VecDeque::new() });
+        if !out.push(envelope) {
+            self.overflowing.set(true);
+        }
+        port.pushed_by(self.index);
+    }
+
+    /// Hands a message to its thread here. To a thread that is gone it is dropped.
+    fn deliver(&self, envelope: Envelope) {
+        let find = |threads: &[Option<Rc<ThreadCore>>]| {
+            let core = threads.get(envelope.slot as usize)?.as_ref()?;
+            (core.shared.id as u32 == envelope.id).then(|| core.clone())
+        };
+        let known = find(&self.threads.borrow());
+        let core =
+            known.or_else(|| self.waiting_to_be_adopted().then(|| find(&self.threads.borrow())).flatten());
+        match core {
+            Some(core) => core.messages.borrow_mut().push_back(envelope.call),
+            None => drop(envelope),
+        }
+    }
+
+    /// Takes over threads created since the last look; true if there were some.
+    fn waiting_to_be_adopted(&self) -> bool {
+        let adopted = self.shared.ports[self.index].take_adoptions();
+        let any = !adopted.is_empty();
+        for shared in adopted {
+            self.adopt(shared);
+        }
+        any
+    }
+
+    fn adopt(&self, shared: Arc<ThreadShared>) {
+        let slot = shared.slot as usize;
+        let local = self.this.upgrade().expect("a reactor that adopts is alive");
+        let core = Rc::new(ThreadCore::new(shared, local));
+        let mut threads = self.threads.borrow_mut();
+        if threads.len() <= slot {
+            threads.resize_with(slot + 1, || None);
+        }
+        threads[slot] = Some(core);
+    }
+
+    /// Picks one of `n` equally good choices: the first, or the seed's.
+    pub(crate) fn choose(&self, n: usize) -> usize {
+        if self.simulated { self.driver.borrow_mut().choose(n) } else { 0 }
+    }
+
+    /// Says on standard error that a task or poller panicked. Who waits for it gets it as an error too.
+    pub(crate) fn report_panic(&self, thread: &ThreadShared, panicked: &Panicked) {
+        eprintln!("spindle: thread {} ({}): {panicked}", thread.id, thread.name);
+    }
+
+    /// The threads that live here, in the order of their places.
+    pub(crate) fn cores(&self) -> Vec<Rc<ThreadCore>> {
+        self.threads.borrow().iter().flatten().cloned().collect()
+    }
+}
+
+impl ThreadCore {
+    /// Starts a task of this thread.
+    pub(crate) fn spawn(
+        &self,
+        future: LocalFuture,
+        spawned_at: &'static std::panic::Location<'static>,
+        origin: Option<Origin>,
+    ) -> TaskKey {
+        self.tasks.spawn(&self.shared, self.local.now.get(), future, spawned_at, origin)
+    }
+}
+
+/// A reactor, with what only its own loop touches.
+pub(crate) struct Reactor {
+    pub(crate) local: Rc<Local>,
+    rings: Rings,
+    mode: Mode,
+    /// How long to poll after the last work.
+    linger: Duration,
+    last_work: Time,
+    asleep: bool,
+    /// Kept for their room.
+    inbound: VecDeque<Envelope>,
+    completions: Vec<Completion>,
+    cores: Vec<Rc<ThreadCore>>,
+}
+
+impl Reactor {
+    /// Makes the reactor number `index`; call it on the OS thread that will run it.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        driver: Box<dyn Driver>,
+        mode: Mode,
+        simulated: bool,
+    ) -> Reactor {
+        shared.ports[index].open(driver.unparker());
+        let outgoing = shared.ports.iter().map(|_| None).collect();
+        let reactors = shared.ports.len();
+        let local = Rc::new_cyclic(|this| Local {
+            shared,
+            index,
+            driver: RefCell::new(driver),
+            ops: Ops::default(),
+            now: Cell::default(),
+            threads: RefCell::default(),
+            outgoing: RefCell::new(outgoing),
+            overflowing: Cell::new(false),
+            simulated,
+            this: this.clone(),
+        });
+        // Polling while another reactor needs the same core only keeps that one waiting.
+        let linger =
+            if reactors > spindle_engine::available_cores().affinity.len() { Duration::ZERO } else { LINGER };
+        Reactor {
+            local,
+            rings: Rings::default(),
+            mode,
+            linger,
+            last_work: Time::default(),
+            asleep: false,
+            inbound: VecDeque::new(),
+            completions: Vec::new(),
+            cores: Vec::new(),
+        }
+    }
+
+    /// One turn; true if there was something to do.
+    pub(crate) fn turn(&mut self) -> bool {
+        let local = self.local.clone();
+        if std::mem::take(&mut self.asleep) {
+            local.shared.ports[local.index].sleep.cancel();
+        }
+        let now = local.driver.borrow_mut().now();
+        local.now.set(now);
+        let mut busy = self.receive();
+        busy |= self.reap();
+        busy |= self.run_threads(now);
+        busy |= self.flush();
+        if busy {
+            self.last_work = now;
+        }
+        busy
+    }
+
+    fn receive(&mut self) -> bool {
+        let local = &self.local;
+        let port = &local.shared.ports[local.index];
+        let mut busy = local.waiting_to_be_adopted();
+        port.receive(&mut self.rings, RING_BUDGET, &mut self.inbound);
+        busy |= !self.inbound.is_empty();
+        self.inbound.drain(..).for_each(|envelope| local.deliver(envelope));
+        busy
+    }
+
+    fn reap(&mut self) -> bool {
+        let local = &self.local;
+        {
+            let mut driver = local.driver.borrow_mut();
+            if driver.in_flight() == 0 {
+                return false;
+            }
+            driver.poll(&mut self.completions);
+        }
+        let any = !self.completions.is_empty();
+        self.completions.drain(..).for_each(|completion| local.ops.complete(completion));
+        any
+    }
+
+    fn run_threads(&mut self, now: Time) -> bool {
+        self.cores.extend(self.local.threads.borrow().iter().flatten().cloned());
+        let mut busy = false;
+        for core in self.cores.drain(..) {
+            if core.has_work(now) || core.pollers.len() > 0 {
+                let _on_thread = Entered::new(&core);
+                busy |= core.turn(now);
+            }
+            if core.may_exit() {
+                end_thread(&self.local, &core);
+                busy = true;
+            }
+        }
+        busy
+    }
+
+    fn flush(&mut self) -> bool {
+        let local = &self.local;
+        if !local.overflowing.get() {
+            return false;
+        }
+        let mut left = false;
+        let mut outgoing = local.outgoing.borrow_mut();
+        for (reactor, out) in outgoing.iter_mut().enumerate() {
+            let Some(out) = out.as_mut().filter(|out| !out.overflow.is_empty()) else { continue };
+            left |= !out.flush();
+            local.shared.ports[reactor].pushed_by(local.index);
+        }
+        local.overflowing.set(left);
+        left
+    }
+
+    /// After a turn without work: sleeps, if the mode says so and nothing came meanwhile.
+    pub(crate) fn rest(&mut self) {
+        self.rest_until(None);
+    }
+
+    /// As [`rest`](Self::rest), until `limit` at most.
+    pub(crate) fn rest_until(&mut self, limit: Option<Time>) {
+        let local = self.local.clone();
+        let now = local.now.get();
+        if self.must_poll(now) {
+            return std::hint::spin_loop();
+        }
+        let port = &local.shared.ports[local.index];
+        port.sleep.prepare();
+        self.asleep = true;
+        if port.has_mail() || self.rings.has_more() {
+            return;
+        }
+        let deadline = self.next_deadline().into_iter().chain(limit).min();
+        local.driver.borrow_mut().park(deadline);
+    }
+
+    /// When the first of its threads wants to run by itself.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.local.threads.borrow().iter().flatten().filter_map(|core| core.next_deadline()).min()
+    }
+
+    /// Whether the reactor stays awake although it has nothing to do.
+    fn must_poll(&self, now: Time) -> bool {
+        let spinning = || self.local.threads.borrow().iter().flatten().any(|core| core.pollers.has_work());
+        match self.mode {
+            Mode::Poll => true,
+            Mode::Interrupt => spinning(),
+            Mode::Adaptive if self.local.simulated => spinning(),
+            Mode::Adaptive => now - self.last_work < self.linger || spinning(),
+        }
+    }
+
+    /// Whether the runtime shuts down and nothing of it is left here. Drops what its threads still run.
+    pub(crate) fn is_finished(&mut self) -> bool {
+        if !self.local.shared.is_shutting_down() {
+            return false;
+        }
+        self.local.waiting_to_be_adopted();
+        for core in self.local.cores() {
+            let _on_thread = Entered::new(&core);
+            core.cancel_everything();
+            core.start_exit();
+            if self.local.ops.of(&core) == 0 {
+                core.holds.set(0);
+                end_thread(&self.local, &core);
+            }
+        }
+        let left = self.local.driver.borrow().in_flight();
+        left == 0 && self.local.threads.borrow().iter().flatten().next().is_none()
+    }
+
+    /// The end: later messages from outside are refused.
+    pub(crate) fn close(&mut self) {
+        self.local.shared.ports[self.local.index].close();
+        self.local.shared.reactor_ended();
+    }
+}
+
+/// Ends a thread whose exit is complete.
+fn end_thread(local: &Local, core: &Rc<ThreadCore>) {
+    let _on_thread = Entered::new(core);
+    // Out of the table first: a late message to it is dropped, not queued for nobody.
+    local.threads.borrow_mut()[core.shared.slot as usize] = None;
+    core.end();
+}

@@ -1,0 +1,227 @@
+//! `Thread::run`: a future made and run on another thread, its result brought here.
+//!
+//! The call lives with the caller and goes as one message; the future is boxed there, once, and freed
+//! there. The answer comes back as one message.
+
+use std::future::Future;
+use std::panic::Location;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use spindle_ring::{Call, Parcel};
+
+use crate::core::ThreadCore;
+use crate::current;
+use crate::error::RunError;
+use crate::foreign::ForeignCell;
+use crate::reply::Answer;
+use crate::task::Origin;
+use crate::thread::{Thread, ThreadShared};
+
+/// The future of [`Thread::run`].
+#[must_use = "nothing runs before it is awaited"]
+pub struct Run<F, R> {
+    thread: Thread,
+    called_at: &'static Location<'static>,
+    state: State<F, R>,
+}
+
+enum State<F, R> {
+    /// Not sent yet.
+    New(F),
+    /// Sent from a Spindle thread, by its id, and answered at that place.
+    Local {
+        caller: Arc<ThreadShared>,
+        number: u64,
+    },
+    /// Sent from elsewhere.
+    Foreign(Arc<ForeignCell<R>>),
+    Done,
+}
+
+// The closure is moved out whole; nothing here is ever pinned.
+impl<F, R> Unpin for Run<F, R> {}
+
+impl<F, R> Run<F, R> {
+    pub(crate) fn new(thread: Thread, f: F) -> Run<F, R>
+    where
+        F: AsyncFnOnce() -> R,
+    {
+        Run { thread, called_at: Location::caller(), state: State::New(f) }
+    }
+}
+
+impl<F, R> Run<F, R>
+where
+    F: AsyncFnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    /// Sends the call; returns what to wait for.
+    fn send(&self, f: F, cx: &Context<'_>) -> Result<State<F, R>, RunError> {
+        let (to, state) = match current::with(|core| core.cloned()) {
+            Some(core) => {
+                let number = core.replies.borrow_mut().insert(cx.waker().clone());
+                let caller = core.shared.clone();
+                (ReplyTo::Thread(caller.clone(), number), State::Local { caller, number })
+            }
+            None => {
+                let cell = Arc::new(ForeignCell::new());
+                (ReplyTo::Cell(cell.clone()), State::Foreign(cell))
+            }
+        };
+        // If it cannot be left, dropping the message delivers the reason.
+        send_call(&self.thread, f, to, self.called_at);
+        Ok(state)
+    }
+}
+
+/// Leaves the message that makes and spawns the future. A message that is dropped answers that the thread
+/// is gone.
+pub(crate) fn send_call<F, R>(thread: &Thread, f: F, to: ReplyTo<R>, called_at: &'static Location<'static>)
+where
+    F: AsyncFnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    let reply = Reply { to: Some(to) };
+    let call = Call::new(move || {
+        let core = current::expect("a call");
+        let origin = reply.origin();
+        core.spawn(Box::pin(async move { reply.answer(f().await) }), called_at, origin);
+    });
+    // Refused: the call was dropped, and its reply has said so.
+    let _ = thread.shared.send(call);
+}
+
+impl<F, R> Future for Run<F, R>
+where
+    F: AsyncFnOnce() -> R + Send + 'static,
+    R: Send + 'static,
+{
+    type Output = Result<R, RunError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if matches!(self.state, State::New(_)) {
+            let State::New(f) = std::mem::replace(&mut self.state, State::Done) else {
+                unreachable!("just seen")
+            };
+            self.state = self.send(f, cx)?;
+        }
+        let answer = match &self.state {
+            State::New(_) | State::Done => return Poll::Pending,
+            State::Foreign(cell) => cell.poll(cx),
+            State::Local { caller, number } => match current::with(|core| core.cloned()) {
+                Some(core) if Arc::ptr_eq(&core.shared, caller) => {
+                    core.replies.borrow_mut().poll(*number, cx).map(open_parcel)
+                }
+                _ => Poll::Ready(Err(RunError::Moved { thread: self.thread.name().to_owned() })),
+            },
+        };
+        answer.map(|answer| {
+            self.state = State::Done;
+            answer.map_err(|error| named(error, &self.thread))
+        })
+    }
+}
+
+fn open_parcel<R: Send + 'static>(answer: Answer) -> Result<R, RunError> {
+    answer.map(|parcel| parcel.take().unwrap_or_else(|_| unreachable!("the caller's place has one type")))
+}
+
+/// Puts the thread's name into an answer that was given by a dropped message, which knows no names.
+fn named(error: RunError, thread: &Thread) -> RunError {
+    match error {
+        RunError::Cancelled if thread.is_gone() => RunError::Gone { thread: thread.name().to_owned() },
+        error => error,
+    }
+}
+
+impl<F, R> Drop for Run<F, R> {
+    fn drop(&mut self) {
+        let origin = match &self.state {
+            State::New(_) | State::Done => return,
+            State::Foreign(cell) => foreign_origin(cell),
+            State::Local { caller, number } => {
+                let waiting = current::with(|core| match core {
+                    Some(core) if Arc::ptr_eq(&core.shared, caller) => {
+                        core.replies.borrow_mut().remove(*number)
+                    }
+                    _ => true,
+                });
+                if !waiting {
+                    return;
+                }
+                Origin { thread: caller.id, number: *number }
+            }
+        };
+        cancel(&self.thread, origin);
+    }
+}
+
+/// Cancels a call's future on its own thread.
+pub(crate) fn cancel(thread: &Thread, origin: Origin) {
+    // A thread that is gone has dropped it.
+    let _ = thread.send_msg(move || {
+        current::with(|core| core.into_iter().for_each(|core| core.tasks.cancel_origin(origin)));
+    });
+}
+
+/// How a call from outside is named: by its cell, which lives as long as both ends.
+pub(crate) fn foreign_origin<R>(cell: &Arc<ForeignCell<R>>) -> Origin {
+    Origin { thread: 0, number: Arc::as_ptr(cell) as usize as u64 }
+}
+
+/// Where an answer goes.
+pub(crate) enum ReplyTo<R> {
+    Thread(Arc<ThreadShared>, u64),
+    Cell(Arc<ForeignCell<R>>),
+}
+
+/// The obligation to answer, once. Dropped without an answer it says why.
+struct Reply<R: Send + 'static> {
+    to: Option<ReplyTo<R>>,
+}
+
+impl<R: Send + 'static> Reply<R> {
+    fn origin(&self) -> Option<Origin> {
+        self.to.as_ref().map(|to| match to {
+            ReplyTo::Thread(caller, number) => Origin { thread: caller.id, number: *number },
+            ReplyTo::Cell(cell) => foreign_origin(cell),
+        })
+    }
+
+    fn answer(mut self, value: R) {
+        match self.to.take() {
+            Some(ReplyTo::Thread(caller, number)) => {
+                // Refused: the caller is gone, and nobody waits.
+                let _ = caller.send(Call::new(move || deliver(number, Ok(Parcel::new(value)))));
+            }
+            Some(ReplyTo::Cell(cell)) => cell.deliver(Ok(value)),
+            None => unreachable!("a reply is taken once"),
+        }
+    }
+}
+
+impl<R: Send + 'static> Drop for Reply<R> {
+    fn drop(&mut self) {
+        let Some(to) = self.to.take() else { return };
+        let panicked =
+            current::with(|core| core.and_then(|core: &Rc<ThreadCore>| core.tasks.current_panic()));
+        let reason = panicked.map_or(RunError::Cancelled, RunError::Panicked);
+        match to {
+            ReplyTo::Thread(caller, number) => {
+                let _ = caller.send(Call::new(move || deliver(number, Err(reason))));
+            }
+            ReplyTo::Cell(cell) => cell.deliver(Err(reason)),
+        }
+    }
+}
+
+/// Runs on the caller's thread.
+fn deliver(number: u64, answer: Answer) {
+    current::with(|core| {
+        let waker = core.and_then(|core| core.replies.borrow_mut().deliver(number, answer));
+        waker.into_iter().for_each(std::task::Waker::wake);
+    });
+}

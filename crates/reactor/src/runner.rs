@@ -1,0 +1,88 @@
+//! A thread without a reactor: the embedder owns it and steps it.
+//!
+//! Owned by value on one OS thread (`!Send`); a step needs `&mut`, and it cannot be cloned, so two pollers
+//! of one thread cannot exist. It has a driver of its own, and its [`Thread`] handle works like any other:
+//! other OS threads, runtimes and executors send to it, call it and await it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_engine::{Engine, EngineKind, Time};
+
+use crate::error::BuildError;
+use crate::reactor::Reactor;
+use crate::runtime::Mode;
+use crate::shared::Shared;
+use crate::thread::Thread;
+use crate::{Busy, CpuSet};
+
+/// One Spindle thread that its owner steps by hand.
+pub struct ThreadRunner {
+    reactor: Reactor,
+    thread: Thread,
+    engine: Engine,
+}
+
+impl ThreadRunner {
+    /// Makes a thread named `name` on this OS thread, with an engine of its own.
+    ///
+    /// # Errors
+    /// The engine cannot be had.
+    pub fn new(name: &str, kind: EngineKind) -> Result<ThreadRunner, BuildError> {
+        let engine = Engine::open(kind)?;
+        let driver = engine.driver(0)?;
+        let shared: Arc<Shared> = Shared::new(vec![driver.cpu()]);
+        let simulated = engine.world().is_some();
+        let reactor = Reactor::new(shared.clone(), 0, driver, Mode::Interrupt, simulated);
+        let cpuset = shared.cores.iter().copied().collect::<CpuSet>();
+        let thread = shared.create(name.to_owned(), cpuset).expect("its own core is among its cores");
+        Ok(ThreadRunner { reactor, thread: Thread { shared: thread }, engine })
+    }
+
+    /// The thread's handle.
+    pub fn thread(&self) -> Thread {
+        self.thread.clone()
+    }
+
+    /// The engine in use, and in simulation its world.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// One bounded turn: messages, tasks, timers, pollers, completions.
+    pub fn step(&mut self) -> Busy {
+        if self.reactor.turn() { Busy::Yes } else { Busy::No }
+    }
+
+    /// Sleeps until there is something to do, or `limit` has passed. May return early.
+    pub fn park(&mut self, limit: Option<Duration>) {
+        let limit = limit.map(|limit| self.reactor.local.now.get() + limit);
+        self.reactor.rest_until(limit);
+    }
+
+    /// When the thread wants its next step by itself.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.reactor.next_deadline()
+    }
+
+    /// Steps, and sleeps where there is nothing to do, until `done` says so.
+    pub fn run_until(&mut self, mut done: impl FnMut() -> bool) {
+        while !done() {
+            if self.step() == Busy::No {
+                self.park(Some(Duration::from_millis(100)));
+            }
+        }
+    }
+}
+
+impl Drop for ThreadRunner {
+    fn drop(&mut self) {
+        self.reactor.local.shared.shut_down();
+        while !self.reactor.is_finished() {
+            if !self.reactor.turn() {
+                self.reactor.rest();
+            }
+        }
+        self.reactor.close();
+    }
+}

@@ -1,0 +1,155 @@
+//! What all reactors of one runtime, and everybody who holds a handle, share.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use slab::Slab;
+use spindle_engine::CpuSet;
+
+use crate::error::CreateError;
+use crate::port::Port;
+use crate::thread::ThreadShared;
+
+/// One runtime's shared state. Locked on control paths only.
+pub(crate) struct Shared {
+    /// One for each reactor.
+    pub(crate) ports: Box<[Port]>,
+    /// The core of each reactor.
+    pub(crate) cores: Box<[usize]>,
+    directory: Mutex<Directory>,
+    stop: Mutex<Option<Stop>>,
+    /// What a stop does first: it drops main.
+    on_stop: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Reactors that still run.
+    pub(crate) running: AtomicU64,
+}
+
+/// Who asked for a stop, and the exit code.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    pub(crate) by: &'static str,
+    pub(crate) code: u8,
+}
+
+/// The living threads.
+struct Directory {
+    next_id: u64,
+    next_reactor: usize,
+    stopping: bool,
+    threads: Slab<Arc<ThreadShared>>,
+}
+
+impl Shared {
+    pub(crate) fn new(cores: Vec<usize>) -> Arc<Shared> {
+        let ports = cores.iter().map(|_| Port::new(cores.len())).collect();
+        let directory = Directory { next_id: 1, next_reactor: 0, stopping: false, threads: Slab::new() };
+        Arc::new(Shared {
+            ports,
+            running: AtomicU64::new(cores.len() as u64),
+            cores: cores.into(),
+            directory: Mutex::new(directory),
+            stop: Mutex::new(None),
+            on_stop: Mutex::new(None),
+        })
+    }
+
+    /// Creates a thread on the next reactor, round robin, whose core is in `cpuset`.
+    pub(crate) fn create(
+        self: &Arc<Shared>,
+        name: String,
+        cpuset: CpuSet,
+    ) -> Result<Arc<ThreadShared>, CreateError> {
+        let mut directory = self.directory();
+        if directory.stopping {
+            return Err(CreateError::Stopping { thread: name });
+        }
+        let reactors = self.cores.len();
+        let fits = |offset: &usize| cpuset.contains(self.cores[(directory.next_reactor + offset) % reactors]);
+        let Some(offset) = (0..reactors).find(fits) else {
+            let mut cores = CpuSet::default();
+            self.cores.iter().for_each(|core| {
+                cores.insert(*core);
+            });
+            return Err(CreateError::NoReactor {
+                thread: name,
+                wanted: cpuset.as_list(),
+                cores: cores.as_list(),
+            });
+        };
+        let reactor = (directory.next_reactor + offset) % reactors;
+        directory.next_reactor = (reactor + 1) % reactors;
+        let id = directory.next_id;
+        directory.next_id += 1;
+        let place = directory.threads.vacant_entry();
+        let slot = u32::try_from(place.key()).expect("fewer threads than fit in memory");
+        let thread = Arc::new(ThreadShared {
+            id,
+            name,
+            cpuset,
+            slot,
+            reactor,
+            runtime: self.clone(),
+            state: AtomicU8::new(0),
+            joined: Mutex::default(),
+        });
+        place.insert(thread.clone());
+        drop(directory);
+        self.ports[reactor].adopt(thread.clone());
+        Ok(thread)
+    }
+
+    /// Forgets a thread that has exited.
+    pub(crate) fn forget(&self, thread: &ThreadShared) {
+        self.directory().threads.try_remove(thread.slot as usize);
+    }
+
+    /// The living threads, in the order of their ids.
+    pub(crate) fn threads(&self) -> Vec<Arc<ThreadShared>> {
+        let mut threads: Vec<_> = self.directory().threads.iter().map(|(_, thread)| thread.clone()).collect();
+        threads.sort_by_key(|thread| thread.id);
+        threads
+    }
+
+    /// Asks for a stop; the first caller's code counts. True if this was the first.
+    pub(crate) fn request_stop(&self, by: &'static str, code: u8) -> bool {
+        let mut stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = stop.is_none();
+        stop.get_or_insert(Stop { by, code });
+        drop(stop);
+        if first {
+            let action = self.on_stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+            action.into_iter().for_each(|action| action());
+        }
+        first
+    }
+
+    /// Says what a stop does first.
+    pub(crate) fn on_stop(&self, action: impl FnOnce() + Send + 'static) {
+        *self.on_stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(action));
+    }
+
+    /// The stop that was asked for.
+    pub(crate) fn stop(&self) -> Option<Stop> {
+        *self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// No thread is created from now on; every reactor ends its threads and then itself.
+    pub(crate) fn shut_down(&self) {
+        self.directory().stopping = true;
+        self.ports.iter().for_each(Port::unpark);
+    }
+
+    /// Whether [`shut_down`](Self::shut_down) was called.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.directory().stopping
+    }
+
+    /// One reactor has ended.
+    pub(crate) fn reactor_ended(&self) {
+        self.running.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    fn directory(&self) -> MutexGuard<'_, Directory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,294 @@
+//! The futures of one thread and the wakers that bring them back.
+//!
+//! Owned by the thread's core, on its reactor. A future is made, polled and dropped there. Its waker may
+//! go anywhere: it carries the thread, the place and a generation, so that a late wake finds another task,
+//! or none, and does no harm.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use slab::Slab;
+use spindle_engine::Time;
+use spindle_ring::Call;
+
+use crate::core::ThreadCore;
+use crate::current;
+use crate::error::Panicked;
+use crate::thread::ThreadShared;
+
+/// A task without a result: whoever spawned it wrapped the future in one that delivers.
+pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Names one task, for as long as it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TaskKey {
+    index: u32,
+    generation: u32,
+}
+
+/// Names a task from the outside: the calling thread's id (0 for a foreign caller) and its own number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) thread: u64,
+    pub(crate) number: u64,
+}
+
+struct Slot {
+    generation: u32,
+    /// Out while the task is polled.
+    future: Option<LocalFuture>,
+    waker: Arc<TaskWaker>,
+    spawned_at: &'static Location<'static>,
+    spawned: Time,
+    origin: Option<Origin>,
+    /// To be dropped as soon as it is not being polled.
+    cancelled: bool,
+}
+
+/// What a task is, for a dump.
+pub(crate) struct TaskInfo {
+    pub(crate) spawned_at: &'static Location<'static>,
+    pub(crate) spawned: Time,
+    pub(crate) ready: bool,
+}
+
+/// The tasks of one thread.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    slots: RefCell<Slab<Slot>>,
+    ready: RefCell<VecDeque<TaskKey>>,
+    generation: Cell<u32>,
+    /// Wakers that nobody holds any more, to be used again.
+    spare: RefCell<Vec<Arc<TaskWaker>>>,
+    /// The panic whose task is being dropped.
+    panic: RefCell<Option<Panicked>>,
+}
+
+impl Tasks {
+    pub(crate) fn len(&self) -> usize {
+        self.slots.borrow().len()
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        !self.ready.borrow().is_empty()
+    }
+
+    /// Takes a future; it is polled in a later turn.
+    pub(crate) fn spawn(
+        &self,
+        thread: &Arc<ThreadShared>,
+        now: Time,
+        future: LocalFuture,
+        spawned_at: &'static Location<'static>,
+        origin: Option<Origin>,
+    ) -> TaskKey {
+        let generation = self.generation.get();
+        self.generation.set(generation.wrapping_add(1));
+        let mut slots = self.slots.borrow_mut();
+        let place = slots.vacant_entry();
+        let key = TaskKey { index: place.key() as u32, generation };
+        let waker = self.waker(thread, key);
+        place.insert(Slot {
+            generation,
+            future: Some(future),
+            waker,
+            spawned_at,
+            spawned: now,
+            origin,
+            cancelled: false,
+        });
+        self.ready.borrow_mut().push_back(key);
+        key
+    }
+
+    /// A waker for `key` that counts as woken: an old one if nobody else holds it.
+    fn waker(&self, thread: &Arc<ThreadShared>, key: TaskKey) -> Arc<TaskWaker> {
+        let mut spare = self.spare.borrow_mut().pop();
+        if let Some(waker) = spare.as_mut().and_then(Arc::get_mut) {
+            waker.key = key;
+            *waker.queued.get_mut() = true;
+        }
+        match spare {
+            Some(waker) if waker.key == key => waker,
+            _ => Arc::new(TaskWaker { thread: thread.clone(), key, queued: AtomicBool::new(true) }),
+        }
+    }
+
+    /// Has the task polled in a later turn, if it still lives.
+    pub(crate) fn wake(&self, key: TaskKey) {
+        self.ready.borrow_mut().push_back(key);
+    }
+
+    /// Polls one task that is ready: the first, or the one that `choose` picks of so many.
+    /// False if none is.
+    pub(crate) fn poll_one(&self, core: &Rc<ThreadCore>, choose: impl FnOnce(usize) -> usize) -> bool {
+        let key = {
+            let mut ready = self.ready.borrow_mut();
+            let pick = if ready.len() > 1 { choose(ready.len()) } else { 0 };
+            match if pick == 0 { ready.pop_front() } else { ready.remove(pick) } {
+                Some(key) => key,
+                None => return false,
+            }
+        };
+        let Some((mut future, waker)) = self.take_future(key) else { return true };
+        let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
+        drop(waker);
+        match poll {
+            Ok(Poll::Pending) => self.put_back(key, future),
+            Ok(Poll::Ready(())) => {
+                drop_caught(future);
+                self.remove(key);
+            }
+            Err(payload) => {
+                let panicked =
+                    Panicked { message: panic_message(&*payload), spawned_at: self.spawned_at(key) };
+                core.local.report_panic(&core.shared, &panicked);
+                // Whoever waits for the task finds the reason while its future is dropped.
+                self.panic.replace(Some(panicked));
+                drop_caught(future);
+                self.panic.take();
+                self.remove(key);
+            }
+        }
+        true
+    }
+
+    fn take_future(&self, key: TaskKey) -> Option<(LocalFuture, Waker)> {
+        let mut slots = self.slots.borrow_mut();
+        let slot = slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)?;
+        slot.waker.queued.store(false, Ordering::Release);
+        Some((slot.future.take()?, Waker::from(slot.waker.clone())))
+    }
+
+    fn put_back(&self, key: TaskKey, future: LocalFuture) {
+        let mut slots = self.slots.borrow_mut();
+        let slot = &mut slots[key.index as usize];
+        if slot.cancelled {
+            drop(slots);
+            drop_caught(future);
+            self.remove(key);
+        } else {
+            slot.future = Some(future);
+        }
+    }
+
+    fn remove(&self, key: TaskKey) {
+        let slot = self.slots.borrow_mut().remove(key.index as usize);
+        let mut waker = slot.waker;
+        if Arc::get_mut(&mut waker).is_some() {
+            self.spare.borrow_mut().push(waker);
+        }
+    }
+
+    fn spawned_at(&self, key: TaskKey) -> &'static Location<'static> {
+        self.slots.borrow()[key.index as usize].spawned_at
+    }
+
+    /// The reason of the panic whose task is being dropped now.
+    pub(crate) fn current_panic(&self) -> Option<Panicked> {
+        self.panic.borrow().clone()
+    }
+
+    /// Drops a task: at once, or when its poll returns.
+    pub(crate) fn cancel(&self, key: TaskKey) {
+        let future = {
+            let mut slots = self.slots.borrow_mut();
+            let Some(slot) =
+                slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)
+            else {
+                return;
+            };
+            slot.cancelled = true;
+            slot.future.take()
+        };
+        if let Some(future) = future {
+            drop_caught(future);
+            self.remove(key);
+        }
+    }
+
+    /// Drops the task that `origin` named.
+    pub(crate) fn cancel_origin(&self, origin: Origin) {
+        let found = self
+            .slots
+            .borrow()
+            .iter()
+            .find(|(_, slot)| slot.origin == Some(origin))
+            .map(|(index, slot)| TaskKey { index: index as u32, generation: slot.generation });
+        if let Some(key) = found {
+            self.cancel(key);
+        }
+    }
+
+    /// Drops all tasks.
+    pub(crate) fn cancel_all(&self) {
+        let keys: Vec<_> = self
+            .slots
+            .borrow()
+            .iter()
+            .map(|(index, slot)| TaskKey { index: index as u32, generation: slot.generation })
+            .collect();
+        keys.into_iter().for_each(|key| self.cancel(key));
+    }
+
+    /// What the tasks are, for a dump.
+    pub(crate) fn infos(&self) -> Vec<TaskInfo> {
+        let slots = self.slots.borrow();
+        let info = |slot: &Slot| TaskInfo {
+            spawned_at: slot.spawned_at,
+            spawned: slot.spawned,
+            ready: slot.waker.queued.load(Ordering::Relaxed),
+        };
+        slots.iter().map(|(_, slot)| info(slot)).collect()
+    }
+}
+
+/// Drops what a task left, and keeps a panic of its destructors from ending the reactor.
+fn drop_caught(future: LocalFuture) {
+    // The panic hook has reported it; there is nobody left to tell.
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+}
+
+/// What a panic said, as far as it was text.
+pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without text").to_owned()
+}
+
+/// Brings a task back: at once on its own thread, by message from elsewhere.
+pub(crate) struct TaskWaker {
+    thread: Arc<ThreadShared>,
+    key: TaskKey,
+    /// On its way to being polled: further wakes add nothing.
+    queued: AtomicBool,
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        if self.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let key = self.key;
+        let is_here = current::with(|core| match core {
+            Some(core) if Arc::ptr_eq(&core.shared, &self.thread) => {
+                core.tasks.wake(key);
+                true
+            }
+            _ => false,
+        });
+        if !is_here {
+            // A thread that is gone has dropped the task.
+            let _ = self.thread.send(Call::new(move || {
+                current::with(|core| core.into_iter().for_each(|core| core.tasks.wake(key)));
+            }));
+        }
+    }
+}

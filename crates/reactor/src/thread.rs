@@ -1,0 +1,199 @@
+//! A handle on a lightweight thread: to send to, ask and await; never to poll.
+//!
+//! Cloneable, for any OS thread. The thread itself lives and dies on its reactor, and goes on when the
+//! last handle is dropped.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+
+use spindle_engine::CpuSet;
+use spindle_ring::Call;
+
+use crate::current;
+use crate::error::{CreateError, ThreadGone};
+use crate::join::JoinHandle;
+use crate::port::Envelope;
+use crate::run::Run;
+use crate::shared::Shared;
+
+/// The thread runs.
+pub(crate) const RUNNING: u8 = 0;
+/// Exit was asked for; it goes on until nothing is left.
+pub(crate) const EXITING: u8 = 1;
+/// It has exited.
+pub(crate) const EXITED: u8 = 2;
+
+/// The half of a thread that everybody may touch.
+pub(crate) struct ThreadShared {
+    pub(crate) id: u64,
+    pub(crate) name: String,
+    pub(crate) cpuset: CpuSet,
+    /// Its place in its reactor's table.
+    pub(crate) slot: u32,
+    pub(crate) reactor: usize,
+    pub(crate) runtime: Arc<Shared>,
+    pub(crate) state: AtomicU8,
+    /// Who waits for its end.
+    pub(crate) joined: Mutex<Vec<Waker>>,
+}
+
+impl ThreadShared {
+    /// Leaves a message. FIFO per sender.
+    #[inline]
+    pub(crate) fn send(&self, call: Call) -> Result<(), ThreadGone> {
+        if self.state.load(Ordering::Acquire) == EXITED {
+            return Err(self.gone());
+        }
+        let envelope = Envelope { slot: self.slot, id: self.id as u32, call };
+        current::with(|core| match core {
+            Some(core) if std::ptr::eq(&*core.local.shared, &*self.runtime) => {
+                core.local.send(self.reactor, envelope);
+                Ok(())
+            }
+            _ => self.runtime.ports[self.reactor].push_foreign(envelope).map_err(|_| self.gone()),
+        })
+    }
+
+    pub(crate) fn gone(&self) -> ThreadGone {
+        ThreadGone { thread: self.name.clone() }
+    }
+
+    /// Marks the end and tells everybody who waits for it.
+    pub(crate) fn set_exited(&self) {
+        let waiting = {
+            let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+            self.state.store(EXITED, Ordering::Release);
+            std::mem::take(&mut *joined)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A handle on a lightweight thread.
+#[derive(Clone)]
+pub struct Thread {
+    pub(crate) shared: Arc<ThreadShared>,
+}
+
+impl Thread {
+    /// Creates a thread named `name` on a reactor whose core is in `cores`: a hex mask or a list as
+    /// SPDK takes them ("0x2", "[1,3-4]"). Round robin where several fit. Must be called on a Spindle
+    /// thread; from elsewhere use [`Handle::create_thread`](crate::Handle::create_thread).
+    ///
+    /// # Errors
+    /// [`CreateError`] names the thread, what it asked for and what there is.
+    pub fn create(name: &str, cores: &str) -> Result<Thread, CreateError> {
+        let cpuset = cores.parse::<CpuSet>();
+        let cpuset = cpuset.map_err(|source| CreateError::Cores { thread: name.to_owned(), source })?;
+        Thread::create_on(name, cpuset)
+    }
+
+    /// As [`create`](Self::create), with a set of cores that is parsed already.
+    pub fn create_on(name: &str, cores: CpuSet) -> Result<Thread, CreateError> {
+        let runtime = current::with(|core| core.map(|core| core.local.shared.clone()));
+        let runtime = runtime.ok_or_else(|| CreateError::NotOnThread { thread: name.to_owned() })?;
+        Ok(Thread { shared: runtime.create(name.to_owned(), cores)? })
+    }
+
+    /// The Spindle thread that runs the caller; none on a plain OS thread.
+    pub fn current() -> Option<Thread> {
+        current::with(|core| core.map(|core| Thread { shared: core.shared.clone() }))
+    }
+
+    /// Its number: from 1, in the order of creation, never reused in a runtime.
+    pub fn id(&self) -> u64 {
+        self.shared.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// The cores it may run on.
+    pub fn cores(&self) -> CpuSet {
+        self.shared.cpuset
+    }
+
+    /// The core of the reactor it lives on.
+    pub fn core(&self) -> usize {
+        self.shared.runtime.cores[self.shared.reactor]
+    }
+
+    /// Has `f` called on the thread. Messages of one sender are called in the order they were sent.
+    /// Captures of up to 48 bytes allocate nothing.
+    ///
+    /// # Errors
+    /// The thread has exited. A message that was left before it exits and not called is dropped.
+    #[inline]
+    pub fn send_msg(&self, f: impl FnOnce() + Send + 'static) -> Result<(), ThreadGone> {
+        self.shared.send(Call::new(f))
+    }
+
+    /// Makes and runs a future *there* and brings its result *here*. Dropping it cancels the future
+    /// there. A panic there comes back as an error; the thread goes on.
+    ///
+    /// Nothing happens before the first poll. Await it on the thread that first polled it.
+    #[track_caller]
+    pub fn run<F, R>(&self, f: F) -> Run<F, R>
+    where
+        F: AsyncFnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        Run::new(self.clone(), f)
+    }
+
+    /// Starts a future there at once. Dropping the handle lets it run to its end.
+    #[track_caller]
+    pub fn spawn<F, R>(&self, f: F) -> JoinHandle<R>
+    where
+        F: AsyncFnOnce() -> R + Send + 'static,
+        R: Send + 'static,
+    {
+        JoinHandle::spawn(self.clone(), f)
+    }
+
+    /// Asks the thread to exit. It goes on until its messages, tasks, pollers and channels have ended,
+    /// and then is gone. Asking again changes nothing.
+    pub fn exit(&self) {
+        // A thread that has exited needs no asking.
+        let _ = self.send_msg(|| current::with(|core| core.into_iter().for_each(|core| core.start_exit())));
+    }
+
+    /// Waits until the thread has exited.
+    pub async fn joined(&self) {
+        poll_fn(|cx| {
+            let mut joined = self.shared.joined.lock().unwrap_or_else(PoisonError::into_inner);
+            if self.shared.state.load(Ordering::Acquire) == EXITED {
+                return Poll::Ready(());
+            }
+            if !joined.iter().any(|waker| waker.will_wake(cx.waker())) {
+                joined.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Whether it has exited.
+    pub fn is_gone(&self) -> bool {
+        self.shared.state.load(Ordering::Acquire) == EXITED
+    }
+}
+
+impl PartialEq for Thread {
+    fn eq(&self, other: &Thread) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
+impl Eq for Thread {}
+
+impl fmt::Debug for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Thread({} {:?} on core {})", self.id(), self.name(), self.core())
+    }
+}

@@ -1,0 +1,164 @@
+//! Sleeping, on the engine's clock: virtual in simulation.
+//!
+//! The waits of one thread are kept in order of their ends, equal ends in the order they were asked for.
+//! A wait ends in the first turn that begins at or after its time.
+
+use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use spindle_engine::Time;
+
+use crate::core::ThreadCore;
+use crate::current;
+
+/// When a wait ends, and its number among equals.
+type Key = (Time, u64);
+
+/// The waits of one thread.
+#[derive(Default)]
+pub(crate) struct Timers {
+    waiting: BTreeMap<Key, Waker>,
+    next: u64,
+    /// Kept for its room.
+    expired: Vec<Waker>,
+}
+
+impl Timers {
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.waiting.first_key_value().map(|((time, _), _)| *time)
+    }
+
+    fn insert(&mut self, time: Time, waker: Waker) -> Key {
+        self.next += 1;
+        let key = (time, self.next);
+        self.waiting.insert(key, waker);
+        key
+    }
+
+    /// Wakes every wait that ends at `now` or before. The wakers only queue tasks of this thread, or send
+    /// a message, so they may be called here.
+    pub(crate) fn expire(&mut self, now: Time) -> bool {
+        while let Some(first) = self.waiting.first_entry() {
+            if first.key().0 > now {
+                break;
+            }
+            self.expired.push(first.remove());
+        }
+        let any = !self.expired.is_empty();
+        self.expired.drain(..).for_each(Waker::wake);
+        any
+    }
+}
+
+/// The future of [`sleep`]. Dropping it ends the wait.
+pub struct Sleep {
+    until: Until,
+}
+
+enum Until {
+    /// Not polled yet: the clock of its thread decides.
+    Span(Duration),
+    Time {
+        core: Rc<ThreadCore>,
+        key: Key,
+    },
+    Past,
+}
+
+/// Waits until `span` has passed, counted from the first poll. At least that long; how much longer depends
+/// on what else the thread does.
+///
+/// # Panics
+/// When polled away from a Spindle thread.
+pub fn sleep(span: Duration) -> Sleep {
+    Sleep { until: Until::Span(span) }
+}
+
+impl Sleep {
+    fn start(core: &Rc<ThreadCore>, time: Time, cx: &Context<'_>) -> Until {
+        let key = core.timers.borrow_mut().insert(time, cx.waker().clone());
+        Until::Time { core: core.clone(), key }
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &self.until {
+            Until::Past => return Poll::Ready(()),
+            Until::Span(span) => {
+                let core = current::expect("sleep");
+                let time = core.local.now.get() + *span;
+                self.until = Sleep::start(&core, time, cx);
+            }
+            Until::Time { core, key } => {
+                let mut timers = core.timers.borrow_mut();
+                match timers.waiting.get_mut(key) {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    None => {
+                        drop(timers);
+                        self.until = Until::Past;
+                        return Poll::Ready(());
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Until::Time { core, key } = &self.until {
+            core.timers.borrow_mut().waiting.remove(key);
+        }
+    }
+}
+
+/// A future did not end in its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not done within {0:?}")]
+pub struct Elapsed(pub Duration);
+
+/// Runs `future` for `limit` at most. When the time is over the future is dropped: see there what that
+/// does.
+///
+/// # Errors
+/// [`Elapsed`] when the time was over first.
+pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let (mut future, mut end) = (pin!(future), pin!(sleep(limit)));
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => end.as_mut().poll(cx).map(|()| Err(Elapsed(limit))),
+    })
+    .await
+}
+
+/// Ticks once a period: see [`interval`].
+pub struct Interval {
+    period: Duration,
+    next: Option<Time>,
+}
+
+/// Ticks at once and then once a `period`. A tick that came late moves those behind it: there are no
+/// bursts to catch up.
+pub fn interval(period: Duration) -> Interval {
+    Interval { period, next: None }
+}
+
+impl Interval {
+    /// Waits for the next tick. Dropping the future loses no tick.
+    pub async fn tick(&mut self) {
+        let now = current::now();
+        let due = *self.next.get_or_insert(now);
+        if due > now {
+            sleep(due - now).await;
+        }
+        self.next = Some(current::now() + self.period);
+    }
+}

@@ -1,0 +1,316 @@
+//! What runtimes, threads, messages and tasks promise, on every engine.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use spindle_engine::sim::World;
+use spindle_reactor::*;
+
+/// Runs a test on every engine, and in simulation with many seeds.
+fn everywhere(test: impl Fn(Runtime)) {
+    for kind in [EngineKind::Auto, EngineKind::Epoll] {
+        test(Runtime::builder().reactors(2).engine(kind).build().unwrap());
+    }
+    for seed in 0..20 {
+        test(Runtime::builder().reactors(2).engine(EngineKind::Sim(seed)).build().unwrap());
+    }
+}
+
+/// A thread on each reactor of the current runtime.
+fn a_thread_each() -> Vec<Thread> {
+    let count = Handle::current().unwrap().cores().len();
+    (0..count).map(|n| Thread::create_on(&format!("worker {n}"), CpuSet::first(1024)).unwrap()).collect()
+}
+
+#[test]
+fn main_runs_on_the_app_thread_and_its_value_comes_back() {
+    everywhere(|runtime| {
+        let seen = runtime
+            .run(async || (Thread::current().unwrap().name().to_owned(), Thread::current().unwrap().id()));
+        assert_eq!(seen.unwrap(), ("app_thread".to_owned(), 1));
+    });
+}
+
+#[test]
+fn run_makes_the_future_there_and_brings_its_result_here() {
+    everywhere(|runtime| {
+        let result = runtime.run(async || {
+            let mut seen = Vec::new();
+            for worker in a_thread_each() {
+                let name = worker.run(async || Thread::current().unwrap().name().to_owned()).await.unwrap();
+                seen.push((name == worker.name(), Thread::current().unwrap().name().to_owned()));
+            }
+            seen
+        });
+        assert_eq!(result.unwrap(), vec![(true, "app_thread".to_owned()); 2]);
+    });
+}
+
+#[test]
+fn messages_of_one_sender_arrive_in_order_whatever_their_number() {
+    everywhere(|runtime| {
+        let in_order = runtime.run(async || {
+            let mut all = Vec::new();
+            for worker in a_thread_each() {
+                let seen = Arc::new(Mutex::new(Vec::new()));
+                for n in 0..2000u32 {
+                    let seen = seen.clone();
+                    worker.send_msg(move || seen.lock().unwrap().push(n)).unwrap();
+                }
+                worker.run(async || ()).await.unwrap();
+                all.push(*seen.lock().unwrap() == (0..2000).collect::<Vec<_>>());
+            }
+            all
+        });
+        assert_eq!(in_order.unwrap(), [true, true]);
+    });
+}
+
+#[test]
+fn a_panic_in_a_called_future_is_an_error_here_and_the_thread_goes_on() {
+    everywhere(|runtime| {
+        let (message, after) = runtime
+            .run(async || {
+                let worker = a_thread_each().pop().unwrap();
+                let error = worker.run(async || panic!("on purpose")).await.unwrap_err();
+                (error.to_string(), worker.run(async || 7).await.unwrap())
+            })
+            .unwrap();
+        assert!(message.contains("on purpose") && message.contains("runtime.rs"), "{message}");
+        assert_eq!(after, 7);
+    });
+}
+
+#[test]
+fn dropping_a_call_drops_its_future_on_its_own_thread() {
+    struct TellsWhere(Arc<Mutex<Vec<String>>>);
+    impl Drop for TellsWhere {
+        fn drop(&mut self) {
+            let here = Thread::current().map_or("nowhere".to_owned(), |thread| thread.name().to_owned());
+            self.0.lock().unwrap().push(here);
+        }
+    }
+    everywhere(|runtime| {
+        let dropped = runtime.run(async || {
+            let worker = a_thread_each().pop().unwrap();
+            let dropped = Arc::new(Mutex::new(Vec::new()));
+            let tells = TellsWhere(dropped.clone());
+            let call = worker.run(async move || {
+                let _tells = tells;
+                std::future::pending::<()>().await
+            });
+            assert!(timeout(Duration::from_millis(5), call).await.is_err());
+            worker.run(async || ()).await.unwrap();
+            let dropped = dropped.lock().unwrap().clone();
+            (dropped, worker.name().to_owned())
+        });
+        let (dropped, name) = dropped.unwrap();
+        assert_eq!(dropped, [name]);
+    });
+}
+
+#[test]
+fn a_thread_exits_when_nothing_is_left_and_then_refuses_messages() {
+    everywhere(|runtime| {
+        let refused = runtime.run(async || {
+            let worker = a_thread_each().pop().unwrap();
+            let done = Arc::new(AtomicUsize::new(0));
+            let counted = done.clone();
+            let task = worker.spawn(async move || {
+                sleep(Duration::from_millis(2)).await;
+                counted.fetch_add(1, Ordering::Relaxed)
+            });
+            worker.exit();
+            worker.joined().await;
+            assert_eq!(done.load(Ordering::Relaxed), 1, "the task ended first");
+            assert_eq!(task.await.unwrap(), 0);
+            (worker.send_msg(|| ()), worker.run(async || ()).await.unwrap_err().to_string())
+        });
+        let (refused, error) = refused.unwrap();
+        assert!(refused.is_err() && error.contains("exited"), "{error}");
+    });
+}
+
+#[test]
+fn sleeping_takes_at_least_its_time_and_equal_ends_keep_their_order() {
+    everywhere(|runtime| {
+        let order = runtime.run(async || {
+            let order = Rc::new(std::cell::RefCell::new(Vec::new()));
+            let start = now();
+            let tasks: Vec<_> = [3, 1, 2]
+                .into_iter()
+                .map(|ms| {
+                    let order = order.clone();
+                    spawn_local(async move {
+                        sleep(Duration::from_millis(ms)).await;
+                        order.borrow_mut().push(ms);
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            assert!(now() - start >= Duration::from_millis(3));
+            order.borrow().clone()
+        });
+        assert_eq!(order.unwrap(), [1, 2, 3]);
+    });
+}
+
+#[test]
+fn pollers_run_until_dropped_and_timed_ones_once_a_period() {
+    everywhere(|runtime| {
+        let (active, timed) = runtime
+            .run(async || {
+                let (active, timed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+                let (count_active, count_timed) = (active.clone(), timed.clone());
+                let poller = Poller::active("counts", Wake::Every(Duration::from_millis(1)), move || {
+                    count_active.set(count_active.get() + 1);
+                    Busy::No
+                });
+                let ticker = Poller::timed("ticks", Duration::from_millis(2), move || {
+                    count_timed.set(count_timed.get() + 1);
+                    Busy::Yes
+                });
+                sleep(Duration::from_millis(7)).await;
+                drop((poller, ticker));
+                let seen = (active.get(), timed.get());
+                sleep(Duration::from_millis(5)).await;
+                assert_eq!((active.get(), timed.get()), seen, "dropped pollers are not called");
+                seen
+            })
+            .unwrap();
+        assert!(active >= 3, "{active}");
+        assert!((1..=3).contains(&timed), "{timed}");
+    });
+}
+
+#[test]
+fn a_poller_that_panics_is_stopped_and_the_thread_goes_on() {
+    everywhere(|runtime| {
+        let runs = runtime.run(async || {
+            let poller = Poller::active("fails", Wake::Spin, || panic!("on purpose"));
+            sleep(Duration::from_millis(1)).await;
+            poller.runs().0
+        });
+        assert_eq!(runs.unwrap(), 1);
+    });
+}
+
+#[test]
+fn plain_os_threads_send_spawn_and_wait() {
+    for kind in [EngineKind::Epoll, EngineKind::Sim(3)] {
+        let running = Runtime::builder().reactors(2).engine(kind).build().unwrap().start().unwrap();
+        let worker = running.handle().create_thread("worker", "[0-1]").unwrap();
+        assert!(Thread::current().is_none(), "this is a plain OS thread");
+        let handle = worker.spawn(async || {
+            sleep(Duration::from_millis(1)).await;
+            Thread::current().unwrap().name().to_owned()
+        });
+        assert_eq!(handle.wait().unwrap(), "worker");
+        let (sender, receiver) = std::sync::mpsc::channel();
+        worker.send_msg(move || sender.send(5).unwrap()).unwrap();
+        assert_eq!(receiver.recv().unwrap(), 5);
+    }
+}
+
+#[test]
+fn what_a_runtime_still_runs_is_dropped_when_it_ends() {
+    everywhere(|runtime| {
+        let alive = Arc::new(());
+        let held = alive.clone();
+        runtime
+            .run(async move || {
+                let worker = a_thread_each().pop().unwrap();
+                drop(worker.spawn(async move || {
+                    let _held = held;
+                    std::future::pending::<()>().await
+                }));
+                worker.run(async || ()).await.unwrap();
+            })
+            .unwrap();
+        assert_eq!(Arc::strong_count(&alive), 1);
+    });
+}
+
+#[test]
+fn one_seed_gives_one_history_and_another_seed_another() {
+    let history = |seed| {
+        let world = World::new(seed);
+        let runtime = Runtime::builder().world(world.clone()).reactors(3).build().unwrap();
+        runtime
+            .run(async || {
+                for worker in a_thread_each() {
+                    drop(worker.spawn(async || sleep(Duration::from_micros(random() % 100)).await));
+                }
+                sleep(Duration::from_millis(1)).await;
+            })
+            .unwrap();
+        world.trace_hash()
+    };
+    assert_eq!(history(7), history(7));
+    assert_ne!(history(7), history(8));
+}
+
+#[test]
+fn a_simulation_in_which_nothing_can_run_says_what_waits() {
+    let runtime = Runtime::builder().reactors(1).engine(EngineKind::Sim(1)).build().unwrap();
+    let error = runtime.run(std::future::pending::<()>).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("deadlock") && text.contains("app_thread") && text.contains("runtime.rs"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_stop_drops_main_and_gives_its_code() {
+    everywhere(|runtime| {
+        let error = runtime
+            .run(async || {
+                Handle::current().unwrap().stop(3);
+                std::future::pending::<()>().await;
+            })
+            .unwrap_err();
+        assert!(matches!(error, RunError::Stopped { by: "stop", code: 3 }), "{error}");
+    });
+}
+
+#[test]
+fn a_thread_that_no_reactor_can_run_is_refused_with_both_core_lists() {
+    let runtime = Runtime::builder().reactors(1).engine(EngineKind::Sim(1)).build().unwrap();
+    let error = runtime.run(async || Thread::create("worker", "[5,7]").unwrap_err()).unwrap();
+    let text = error.to_string();
+    assert!(text.contains("5,7") && text.contains("reactors run on"), "{text}");
+}
+
+#[test]
+fn a_runner_is_stepped_by_its_owner_and_serves_other_os_threads() {
+    for kind in [EngineKind::Epoll, EngineKind::Sim(5)] {
+        let mut runner = ThreadRunner::new("by hand", kind).unwrap();
+        let thread = runner.thread();
+        let caller = std::thread::spawn(move || {
+            thread
+                .spawn(async || {
+                    sleep(Duration::from_millis(1)).await;
+                    Thread::current().unwrap().id()
+                })
+                .wait()
+        });
+        runner.run_until(|| caller.is_finished());
+        assert_eq!(caller.join().unwrap().unwrap(), 1);
+    }
+}
+
+#[test]
+fn two_runtimes_in_one_process_call_each_other() {
+    let first = Runtime::builder().reactors(1).engine(EngineKind::Epoll).build().unwrap().start().unwrap();
+    let there = first.handle().create_thread("there", "[0-1023]").unwrap();
+    let second = Runtime::builder().reactors(1).engine(EngineKind::Epoll).build().unwrap();
+    let answer =
+        second.run(async move || there.run(async || Thread::current().unwrap().name().to_owned()).await);
+    assert_eq!(answer.unwrap().unwrap(), "there");
+}
