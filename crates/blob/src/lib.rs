@@ -1,1 +1,33 @@
-//! Blobstore: an allocator of blobs over a block device, crash safe within SPDK's format v3.
+//! Blobstore: an allocator of blobs over a block device, in SPDK's on-disk format, made safe against crashes.
+//!
+//! A [`Blobstore`] and its [`Blob`]s are handles that may be used from any Spindle thread. What changes
+//! metadata runs on the store's metadata thread, the one that called [`Blobstore::init`] or
+//! [`Blobstore::load`]; reads and writes run on the thread that asks, each thread with a channel of its own
+//! to the device, and look clusters up without a lock. What holds across a crash is written down in
+//! `docs/fault-model.md`; every place where the order of writes matters has a name in [`ordering::Point`].
+//!
+//! Not promised: that a read or write of a range is atomic (each block of it is), and an order between
+//! requests that are under way at the same time.
+
+#![forbid(unsafe_code)]
+
+mod blob;
+mod error;
+mod io;
+mod leaves;
+mod md;
+mod options;
+pub mod ordering;
+mod shared;
+mod store;
+mod sync;
+mod tracked;
+
+pub use blob::Blob;
+pub use error::BlobError;
+pub use options::{BlobInfo, BlobOptions, ExternalSource, InitOptions, LoadOptions, StoreInfo, StoreOptions};
+
+pub use spindle_format::init::{ClearData, InitOptions as LayoutOptions, MdPages};
+pub use spindle_format::super_block::BsType;
+pub use spindle_format::{BlobId, ClearMethod, Parent, Xattr};
+pub use store::Blobstore;

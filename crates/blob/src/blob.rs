@@ -1,0 +1,229 @@
+//! A blob as callers hold it: everything about it but its data, which is in `io.rs`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use spindle_format::{BlobId, Xattr};
+
+use crate::error::BlobError;
+use crate::md::{BlobState, Md};
+use crate::options::BlobInfo;
+use crate::shared::BlobShared;
+use crate::store::on_md;
+
+/// An open blob. A handle: clones are the same opening, and it may be used from any Spindle thread; I/O runs
+/// on the thread that asks for it.
+///
+/// It is closed by [`close`](Self::close), which brings changed xattrs to disk, or when the last clone is
+/// dropped, which does not.
+#[derive(Clone)]
+pub struct Blob {
+    pub(crate) opened: Arc<Opened>,
+}
+
+/// One opening of a blob; ends when dropped.
+pub(crate) struct Opened {
+    pub(crate) shared: Arc<BlobShared>,
+    closed: AtomicBool,
+}
+
+impl Blob {
+    pub(crate) fn new(opened: Opened) -> Blob {
+        Blob { opened: Arc::new(opened) }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> BlobId {
+        self.opened.shared.id
+    }
+
+    /// Its size in bytes.
+    pub fn size(&self) -> u64 {
+        self.opened.shared.bytes()
+    }
+
+    /// Its size in clusters.
+    pub fn clusters(&self) -> u64 {
+        self.opened.shared.clusters.load(Ordering::Acquire)
+    }
+
+    /// What is known of it.
+    ///
+    /// # Errors
+    /// The blob was closed or the store unloaded.
+    pub async fn info(&self) -> Result<BlobInfo, BlobError> {
+        self.on_md(async |md, blob| md.blob_info(blob.id)).await
+    }
+
+    /// Changes its size in clusters, durably. What is added reads zero (a thick blob's new clusters are
+    /// zeroed unless its clear method is `none`); what is cut off is freed.
+    ///
+    /// # Errors
+    /// Out of clusters or metadata pages, or the blob is read-only.
+    pub async fn resize(&self, clusters: u64) -> Result<(), BlobError> {
+        self.on_md(async move |md, blob| md.resize(&blob, clusters).await).await
+    }
+
+    /// The value of an xattr.
+    ///
+    /// # Errors
+    /// There is no such xattr.
+    pub async fn xattr(&self, name: impl Into<Vec<u8>>) -> Result<Vec<u8>, BlobError> {
+        let name = name.into();
+        self.on_md(async move |_, blob| match blob.meta.borrow().xattrs.get(&name) {
+            Some(value) => Ok(value.to_vec()),
+            None => Err(no_xattr(&blob, &name)),
+        })
+        .await
+    }
+
+    /// All xattrs, in their order on disk.
+    ///
+    /// # Errors
+    /// The blob was closed or the store unloaded.
+    pub async fn xattrs(&self) -> Result<Vec<Xattr>, BlobError> {
+        self.on_md(async |_, blob| Ok(blob.meta.borrow().xattrs.iter().cloned().collect())).await
+    }
+
+    /// Sets an xattr, in memory until [`sync`](Self::sync) or [`close`](Self::close).
+    ///
+    /// # Errors
+    /// It does not fit in a metadata page, or the blob's metadata is read-only.
+    pub async fn set_xattr(
+        &self,
+        name: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+    ) -> Result<(), BlobError> {
+        let (name, value) = (name.into(), value.into());
+        self.on_md(async move |md, blob| {
+            let id = blob.id;
+            md.edit(&blob, |meta| {
+                meta.xattrs.set(&name, &value).map_err(|source| BlobError::Xattr { blob: id, source })
+            })
+        })
+        .await
+    }
+
+    /// Removes an xattr, in memory until [`sync`](Self::sync) or [`close`](Self::close).
+    ///
+    /// # Errors
+    /// There is no such xattr, or the blob's metadata is read-only.
+    pub async fn remove_xattr(&self, name: impl Into<Vec<u8>>) -> Result<(), BlobError> {
+        let name = name.into();
+        self.on_md(async move |md, blob| {
+            let missing = no_xattr(&blob, &name);
+            md.edit(&blob, |meta| meta.xattrs.remove(&name).map(drop).ok_or(missing))
+        })
+        .await
+    }
+
+    /// Makes the blob read-only, from the next sync on also on disk.
+    ///
+    /// # Errors
+    /// The blob was closed or the store unloaded.
+    pub async fn set_read_only(&self) -> Result<(), BlobError> {
+        self.on_md(async |md, blob| {
+            md.edit(&blob, |meta| {
+                meta.flags.data_read_only |= spindle_format::Flags::READ_ONLY;
+                Ok(())
+            })?;
+            blob.publish_flags();
+            md.sync(&blob).await
+        })
+        .await
+    }
+
+    /// Brings changed xattrs to disk, durably.
+    ///
+    /// # Errors
+    /// Out of metadata pages, or a failed write.
+    pub async fn sync(&self) -> Result<(), BlobError> {
+        self.on_md(async |md, blob| md.sync(&blob).await).await
+    }
+
+    /// Closes this opening for all its clones, after a [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// As sync; the blob is closed all the same.
+    pub async fn close(self) -> Result<(), BlobError> {
+        let opened = self.opened.clone();
+        self.on_md(async move |md, blob| {
+            let synced = match blob.unsynced.get() {
+                true => md.sync(&blob).await,
+                false => Ok(()),
+            };
+            if !opened.closed.swap(true, Ordering::AcqRel) {
+                md.close(&blob);
+            }
+            synced
+        })
+        .await
+    }
+
+    /// An error if the blob was closed.
+    pub(crate) fn check_open(&self) -> Result<(), BlobError> {
+        match self.opened.closed.load(Ordering::Acquire) {
+            true => Err(BlobError::Closed { blob: self.id() }),
+            false => Ok(()),
+        }
+    }
+
+    /// Runs an operation on this blob on the store's metadata thread.
+    pub(crate) async fn on_md<R, F>(&self, operation: F) -> Result<R, BlobError>
+    where
+        F: AsyncFnOnce(Rc<Md>, Rc<BlobState>) -> Result<R, BlobError> + Send + 'static,
+        R: Send + 'static,
+    {
+        self.check_open()?;
+        let id = self.id();
+        on_md(&self.opened.shared.store, async move |md| {
+            let blob = md.blob(id)?;
+            operation(md, blob).await
+        })
+        .await
+    }
+}
+
+fn no_xattr(blob: &BlobState, name: &[u8]) -> BlobError {
+    BlobError::NoSuchXattr { blob: blob.id, name: name.escape_ascii().to_string() }
+}
+
+impl Md {
+    /// Opens a blob.
+    pub(crate) fn open(self: &Rc<Md>, id: BlobId) -> Result<Opened, BlobError> {
+        let blob = self.blob(id)?;
+        let shared = self.shared_of(&blob);
+        blob.opened.set(blob.opened.get() + 1);
+        Ok(Opened { shared, closed: AtomicBool::new(false) })
+    }
+
+    fn close(&self, blob: &BlobState) {
+        blob.opened.set(blob.opened.get() - 1);
+        self.drop_unused(blob);
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if self.closed.load(Ordering::Acquire) {
+            return;
+        }
+        let shared = self.shared.clone();
+        // A metadata thread that is gone has forgotten the store.
+        let _ = self.shared.store.md.send_msg(move || {
+            if let Ok(md) = Md::of(&shared.store)
+                && let Ok(blob) = md.blob(shared.id)
+            {
+                drop(shared);
+                md.close(&blob);
+            }
+        });
+    }
+}
+
+impl std::fmt::Debug for Blob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Blob({} of {})", self.id(), self.opened.shared.store.name)
+    }
+}

@@ -1,0 +1,104 @@
+//! What can go wrong with a store or a blob: which object, why, and what to do about it.
+
+use std::sync::Arc;
+
+use spindle_block::{IoError, OpenError};
+use spindle_format::grow::GrowError;
+use spindle_format::init::InitError;
+use spindle_format::metadata::XattrError;
+use spindle_format::{BlobId, LoadError};
+
+/// Why an operation on a store or a blob failed. Stores are named by their devices.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the fields are what the messages say they are")]
+pub enum BlobError {
+    /// The device answered with an error.
+    #[error(transparent)]
+    Io(#[from] IoError),
+    /// The device could not be opened on a thread.
+    #[error("store {store}: {source}")]
+    Open { store: Arc<str>, source: Arc<OpenError> },
+    /// The device holds no store that can be loaded.
+    #[error("store {store}: {source}")]
+    Load { store: Arc<str>, source: LoadError },
+    /// A store cannot be made like this.
+    #[error("store {store}: {source}")]
+    Init { store: Arc<str>, source: InitError },
+    /// The device holds something that making a store would destroy.
+    #[error("{store} holds {found}; set `force` to overwrite it")]
+    InUse { store: Arc<str>, found: &'static str },
+    /// The store cannot grow.
+    #[error("store {store}: {source}")]
+    Grow { store: Arc<str>, source: GrowError },
+    /// Fewer clusters are free than are wanted.
+    #[error(
+        "store {store} is out of space: {needed} clusters wanted, {free} free; delete or unmap something, or grow the store"
+    )]
+    OutOfSpace { store: Arc<str>, needed: u64, free: u64 },
+    /// Fewer metadata pages are free than are wanted; those kept back for shrinking and deleting do not count.
+    #[error(
+        "store {store} is out of metadata pages: {needed} wanted, {free} free; delete blobs or make a store with more of them"
+    )]
+    OutOfMetadata { store: Arc<str>, needed: u64, free: u64 },
+    /// A metadata write or a flush failed before: what the disk holds is not known.
+    #[error(
+        "store {store} refuses changes of its metadata since a write or flush failed ({cause}): unload and load it again"
+    )]
+    Poisoned { store: Arc<str>, cause: Arc<str> },
+    /// Parts of the metadata could not be read when the store was loaded.
+    #[error("store {store} allocates and frees nothing because {why}: run `check --repair`")]
+    AllocationBlocked { store: Arc<str>, why: Arc<str> },
+    /// The store was opened for reading only.
+    #[error("store {store} was loaded read-only: load it for writing")]
+    StoreReadOnly { store: Arc<str> },
+    /// The store was unloaded, or its metadata thread is gone.
+    #[error("store {store} is not loaded any more: load it again")]
+    Unloaded { store: Arc<str> },
+    /// Blobs are still open.
+    #[error("store {store} still has {open} blobs open: close them first")]
+    BlobsOpen { store: Arc<str>, open: usize },
+    /// There is no such blob.
+    #[error("blob {blob} is not in the store: list the store for the ids there are")]
+    NoSuchBlob { blob: BlobId },
+    /// The blob's metadata cannot be read; the rest of the store works.
+    #[error("blob {blob} is damaged: {why}: run `check`")]
+    Damaged { blob: BlobId, why: Arc<str> },
+    /// The handle was closed.
+    #[error("blob {blob} was closed: open it again")]
+    Closed { blob: BlobId },
+    /// The blob is in use.
+    #[error("blob {blob} is in use: {by}")]
+    Busy { blob: BlobId, by: &'static str },
+    /// The blob's data must not be changed.
+    #[error("blob {blob} is read-only: write to a clone of it")]
+    ReadOnly { blob: BlobId },
+    /// The blob's metadata must not be changed.
+    #[error("the metadata of blob {blob} is read-only: change a clone of it")]
+    MetadataReadOnly { blob: BlobId },
+    /// The range is not inside the blob.
+    #[error(
+        "{len} bytes at offset {offset} are not inside blob {blob} of {size} bytes: resize it or ask for less"
+    )]
+    OutOfRange { blob: BlobId, offset: u64, len: u64, size: u64 },
+    /// Offset or length is not a multiple of the io unit.
+    #[error("{len} bytes at offset {offset} of blob {blob} are not whole io units of {unit} bytes")]
+    Unaligned { blob: BlobId, offset: u64, len: u64, unit: u32 },
+    /// The operation does not fit this blob.
+    #[error("blob {blob}: {why}")]
+    Refused { blob: BlobId, why: &'static str },
+    /// The blob has no such xattr.
+    #[error("blob {blob} has no xattr {name:?}: list its xattrs for those there are")]
+    NoSuchXattr { blob: BlobId, name: String },
+    /// An xattr cannot be set.
+    #[error("blob {blob}: {source}")]
+    Xattr { blob: BlobId, source: XattrError },
+    /// A blob or device above this one in its chain is missing or damaged.
+    #[error(
+        "blob {blob} reads through {parent}, which is missing or damaged: restore it or set another parent"
+    )]
+    MissingParent { blob: BlobId, parent: Arc<str> },
+    /// An option has a value it cannot have.
+    #[error("{option}: {why}")]
+    Option { option: &'static str, why: String },
+}

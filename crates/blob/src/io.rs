@@ -1,0 +1,305 @@
+//! A blob's data: reads and writes on the thread that asks.
+//!
+//! A range is cut at cluster boundaries. A cluster that is known is looked up and its request submitted in
+//! one poll, without a lock; one that a write needs and the blob has not is asked for on the metadata thread,
+//! which writes the data too. Pieces run side by side and may complete in any order.
+
+use std::sync::atomic::Ordering;
+
+use spindle_mem::{Buffers, IoBuf};
+
+use crate::blob::Blob;
+use crate::error::BlobError;
+use crate::md::{Allocated, Payload};
+use crate::shared::{BlobShared, Source};
+use crate::store::on_md;
+use crate::sync::join_all;
+use crate::tracked::Local;
+
+/// What a read or write comes back with: the result, and the memory.
+type Done = (Result<(), BlobError>, Buffers);
+
+/// A part of a range that lies in one cluster.
+#[derive(Clone, Copy)]
+struct Piece {
+    index: u64,
+    within: u64,
+    len: u64,
+}
+
+impl Blob {
+    /// Fills `buffers` from byte `offset` on and comes back with them. What was never written reads zero.
+    ///
+    /// Nothing happens before the first poll. Dropping the future afterwards detaches the request: its
+    /// memory goes back to its pool when the device has returned it.
+    ///
+    /// # Errors
+    /// The range is not inside the blob or not aligned, the device fails, or a parent is missing.
+    pub async fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Done {
+        let mut buffers = buffers.into();
+        let (shared, local) = match self.begin(offset, buffers.len() as u64) {
+            Ok(local) => (&*self.opened.shared, local),
+            Err(error) => return (Err(error), buffers),
+        };
+        let mut pieces = self.pieces(offset, buffers.len() as u64);
+        if let (Some(piece), None) = (pieces.next(), pieces.next()) {
+            return read_piece(shared, &local, piece, buffers).await;
+        }
+        let parts: Vec<(Piece, Buffers)> = self
+            .pieces(offset, buffers.len() as u64)
+            .map(|piece| {
+                let rest = buffers.split_off(piece.len as usize);
+                (piece, std::mem::replace(&mut buffers, rest))
+            })
+            .collect();
+        joined(join_all(parts.into_iter().map(|(piece, part)| read_piece(shared, &local, piece, part))).await)
+    }
+
+    /// Stores `buffers` from byte `offset` on and comes back with them. When it has succeeded the data can be
+    /// read back; it is durable after a later [`flush`](Self::flush). Each block of a write that a crash
+    /// interrupts is old or new.
+    ///
+    /// Nothing happens before the first poll. Dropping the future afterwards detaches the request: each of
+    /// its pieces may still be written.
+    ///
+    /// # Errors
+    /// The range is not inside the blob or not aligned, the blob is read-only, the store is out of space
+    /// ([`BlobError::OutOfSpace`]), or the device fails. Some of the range may have been written then.
+    pub async fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Done {
+        let mut buffers = buffers.into();
+        let (shared, local) = match self.begin_write(offset, buffers.len() as u64) {
+            Ok(local) => (&*self.opened.shared, local),
+            Err(error) => return (Err(error), buffers),
+        };
+        let mut pieces = self.pieces(offset, buffers.len() as u64);
+        if let (Some(piece), None) = (pieces.next(), pieces.next()) {
+            return self.write_piece(shared, &local, piece, buffers).await;
+        }
+        let parts: Vec<(Piece, Buffers)> = self
+            .pieces(offset, buffers.len() as u64)
+            .map(|piece| {
+                let rest = buffers.split_off(piece.len as usize);
+                (piece, std::mem::replace(&mut buffers, rest))
+            })
+            .collect();
+        let parts = parts.into_iter().map(|(piece, part)| self.write_piece(shared, &local, piece, part));
+        joined(join_all(parts).await)
+    }
+
+    /// Makes `len` bytes from byte `offset` on read zero. Where nothing is allocated and no parent has data,
+    /// nothing is written.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), BlobError> {
+        let local = self.begin_write(offset, len)?;
+        let shared = &*self.opened.shared;
+        let done =
+            join_all(self.pieces(offset, len).map(|piece| self.zero_piece(shared, &local, piece))).await;
+        done.into_iter().collect()
+    }
+
+    /// Says that `len` bytes from byte `offset` on hold nothing of use. Whole clusters of a thin blob without
+    /// parent are freed, durably, and read zero; what lies in other clusters is passed to the device, and
+    /// reads what the device says; what reads through to a parent stays.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn unmap(&self, offset: u64, len: u64) -> Result<(), BlobError> {
+        let local = self.begin_write(offset, len)?;
+        let shared = &*self.opened.shared;
+        let size = u64::from(shared.store.cluster_size);
+        let thin = shared.thin.load(Ordering::Acquire);
+        if !thin || !shared.is_without_parent() {
+            let pieces = self.pieces(offset, len).map(|piece| unmap_piece(shared, &local, piece));
+            return join_all(pieces).await.into_iter().collect();
+        }
+        let (first, end) = (offset.div_ceil(size), (offset + len) / size);
+        if first < end {
+            while !self.on_md(async move |md, blob| md.unmap(&blob, first, end - first).await).await? {
+                shared.thawed().await;
+            }
+        }
+        let partial = self.pieces(offset, len).filter(|piece| piece.len < size);
+        join_all(partial.map(|piece| unmap_piece(shared, &local, piece))).await.into_iter().collect()
+    }
+
+    /// Makes everything durable that was written before, by anybody, and had succeeded.
+    ///
+    /// # Errors
+    /// The device fails: any write since the last flush may be lost.
+    pub async fn flush(&self) -> Result<(), BlobError> {
+        self.check_open()?;
+        let local = self.opened.shared.store.local()?;
+        Ok(local.channel.flush().await?)
+    }
+
+    fn begin(&self, offset: u64, len: u64) -> Result<std::rc::Rc<Local>, BlobError> {
+        self.check_open()?;
+        let shared = &self.opened.shared;
+        let unit = shared.store.io_unit;
+        if (offset | len) & u64::from(unit - 1) != 0 {
+            return Err(BlobError::Unaligned { blob: shared.id, offset, len, unit });
+        }
+        let size = shared.bytes();
+        if offset.checked_add(len).is_none_or(|end| end > size) {
+            return Err(BlobError::OutOfRange { blob: shared.id, offset, len, size });
+        }
+        shared.store.local()
+    }
+
+    fn begin_write(&self, offset: u64, len: u64) -> Result<std::rc::Rc<Local>, BlobError> {
+        let shared = &self.opened.shared;
+        if shared.store.read_only {
+            return Err(BlobError::StoreReadOnly { store: shared.store.name.clone() });
+        }
+        if shared.read_only.load(Ordering::Acquire) {
+            return Err(BlobError::ReadOnly { blob: shared.id });
+        }
+        self.begin(offset, len)
+    }
+
+    /// A range cut at cluster boundaries.
+    fn pieces(&self, offset: u64, len: u64) -> impl Iterator<Item = Piece> + use<> {
+        let size = u64::from(self.opened.shared.store.cluster_size);
+        let (mut at, end) = (offset, offset + len);
+        std::iter::from_fn(move || {
+            let (index, within) = (at / size, at % size);
+            let len = (size - within).min(end - at);
+            at += len;
+            (len > 0).then_some(Piece { index, within, len })
+        })
+    }
+
+    async fn write_piece(
+        &self,
+        shared: &BlobShared,
+        local: &Local,
+        piece: Piece,
+        mut buffers: Buffers,
+    ) -> Done {
+        loop {
+            shared.thawed().await;
+            if let Source::Cluster { cluster, own: true } = shared.source(piece.index) {
+                let (result, buffers) = local.channel.write(shared.place(cluster, piece), buffers).await;
+                return (result.map_err(BlobError::from), buffers);
+            }
+            let (result, back) = self.allocate(piece, Payload::Data(piece.within, buffers)).await;
+            match result {
+                Ok(Allocated::Retry) => buffers = back,
+                Ok(Allocated::Done) => return (Ok(()), back),
+                Err(error) => return (Err(error), back),
+            }
+        }
+    }
+
+    async fn zero_piece(&self, shared: &BlobShared, local: &Local, piece: Piece) -> Result<(), BlobError> {
+        loop {
+            shared.thawed().await;
+            match shared.source(piece.index) {
+                Source::Cluster { cluster, own: true } => {
+                    return Ok(local.channel.write_zeroes(shared.place(cluster, piece), piece.len).await?);
+                }
+                Source::Zeroes => return Ok(()),
+                _ => {}
+            }
+            let (result, _none) = self.allocate(piece, Payload::Zeroes(piece.within, piece.len)).await;
+            if let Allocated::Done = result? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn allocate(&self, piece: Piece, mut payload: Payload) -> (Result<Allocated, BlobError>, Buffers) {
+        let id = self.id();
+        let done = on_md(&self.opened.shared.store, async move |md| {
+            let result = match md.blob(id) {
+                Ok(blob) => md.allocate(&blob, piece.index, &mut payload).await,
+                Err(error) => Err(error),
+            };
+            Ok((result, payload.into_buffers()))
+        });
+        // Without its metadata thread the store is gone, and what was sent there too.
+        done.await.unwrap_or_else(|error| (Err(error), Buffers::None))
+    }
+}
+
+impl BlobShared {
+    /// The byte of the device where a piece lies that is in this cluster.
+    fn place(&self, cluster: u32, piece: Piece) -> u64 {
+        u64::from(cluster) * u64::from(self.store.cluster_size) + piece.within
+    }
+}
+
+async fn read_piece(shared: &BlobShared, local: &Local, piece: Piece, mut buffers: Buffers) -> Done {
+    match shared.source(piece.index) {
+        Source::Cluster { cluster, .. } => {
+            let (result, buffers) = local.channel.read(shared.place(cluster, piece), buffers).await;
+            (result.map_err(BlobError::from), buffers)
+        }
+        Source::Zeroes => {
+            buffers.fill(0);
+            (Ok(()), buffers)
+        }
+        Source::Missing(parent) => (Err(BlobError::MissingParent { blob: shared.id, parent }), buffers),
+        Source::External(device) => {
+            let channel = match local.external(&device) {
+                Ok(channel) => channel,
+                Err(source) => return (Err(shared.store.open_error(source)), buffers),
+            };
+            let start = piece.index * u64::from(shared.store.cluster_size) + piece.within;
+            read_external(&channel, start, buffers).await
+        }
+    }
+}
+
+/// Reads from an external snapshot, zeroes beyond its end. Its blocks may be larger than the store's: what
+/// is asked for is read with what surrounds it then.
+async fn read_external(channel: &spindle_block::Channel, start: u64, mut buffers: Buffers) -> Done {
+    let shape = channel.geometry();
+    let block = u64::from(shape.block_size());
+    let len = buffers.len() as u64;
+    if start.is_multiple_of(block) && len.is_multiple_of(block) && start + len <= shape.bytes() {
+        let (result, buffers) = channel.read(start, buffers).await;
+        return (result.map_err(BlobError::from), buffers);
+    }
+    let first = (start / block * block).min(shape.bytes());
+    let end = (start + len).next_multiple_of(block).min(shape.bytes());
+    buffers.fill(0);
+    if first >= end {
+        return (Ok(()), buffers);
+    }
+    let (result, around) = channel.read(first, IoBuf::zeroed((end - first) as usize)).await;
+    if let (Ok(()), Ok(around)) = (&result, around.into_one()) {
+        let skip = ((start - first) as usize).min(around.len());
+        buffers.copy_from(0, &around[skip..]);
+    }
+    (result.map_err(BlobError::from), buffers)
+}
+
+async fn unmap_piece(shared: &BlobShared, local: &Local, piece: Piece) -> Result<(), BlobError> {
+    shared.thawed().await;
+    match shared.source(piece.index) {
+        Source::Cluster { cluster, own: true } => {
+            match local.channel.unmap(shared.place(cluster, piece), piece.len).await {
+                // An unmap is advice.
+                Err(error) if error.kind == spindle_block::IoErrorKind::Unsupported => Ok(()),
+                done => Ok(done?),
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The pieces of a range put together again; the first error is the range's.
+fn joined(parts: Vec<Done>) -> Done {
+    let mut result = Ok(());
+    let mut buffers = Buffers::None;
+    for (done, part) in parts {
+        if result.is_ok() {
+            result = done;
+        }
+        buffers.append(part);
+    }
+    (result, buffers)
+}

@@ -1,0 +1,148 @@
+//! Writing changes of a blob's map to the page that holds them, many at a time.
+//!
+//! At most one write of an extent page is under way. Changes that come meanwhile wait and are written
+//! together by the next (group commit), behind one flush that makes durable what fills their clusters. Where
+//! there is no page yet, and for run-length lists, the whole chain is written, under the store's lock.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use spindle_format::cluster_map::CLUSTERS_PER_EXTENT_PAGE;
+use spindle_format::{ClusterIdx, PageIdx, chain};
+
+use super::persist::Persist;
+use super::{BlobState, Md};
+use crate::error::BlobError;
+use crate::ordering::Point;
+use crate::sync::{Resolver, promise};
+
+/// A change that waits to be written.
+struct Change {
+    index: u64,
+    cluster: Option<u32>,
+    done: Resolver<Result<(), BlobError>>,
+}
+
+/// Changes of one blob's map, by slot of its table.
+#[derive(Default)]
+pub(crate) struct Commits {
+    slots: RefCell<BTreeMap<u32, Vec<Change>>>,
+}
+
+impl Md {
+    /// Writes to disk that a cluster of a blob lies there, or nowhere, and then shows it to readers. An error
+    /// reaches everyone whose change was in the same write.
+    pub(crate) async fn commit(
+        self: &Rc<Md>,
+        blob: &Rc<BlobState>,
+        index: u64,
+        cluster: Option<u32>,
+    ) -> Result<(), BlobError> {
+        let (done, promise) = promise();
+        let slot = (index / u64::from(CLUSTERS_PER_EXTENT_PAGE)) as u32;
+        let change = Change { index, cluster, done };
+        let first = {
+            let mut slots = blob.commits.slots.borrow_mut();
+            let first = !slots.contains_key(&slot);
+            slots.entry(slot).or_default().push(change);
+            first
+        };
+        if first {
+            let (md, blob) = (self.clone(), blob.clone());
+            drop(spindle_reactor::spawn_local(async move { md.run_commits(blob, slot).await }));
+        }
+        promise.await.unwrap_or_else(|| Err(self.shared.gone()))
+    }
+
+    /// Writes what waits for a slot until nothing does.
+    async fn run_commits(self: Rc<Md>, blob: Rc<BlobState>, slot: u32) {
+        loop {
+            let group = {
+                let mut slots = blob.commits.slots.borrow_mut();
+                match slots.get_mut(&slot) {
+                    Some(waiting) if !waiting.is_empty() => std::mem::take(waiting),
+                    _ => {
+                        slots.remove(&slot);
+                        return;
+                    }
+                }
+            };
+            let result = self.write_group(&blob, slot, &group).await;
+            for change in group {
+                change.done.resolve(result.clone());
+            }
+        }
+    }
+
+    async fn write_group(&self, blob: &Rc<BlobState>, slot: u32, group: &[Change]) -> Result<(), BlobError> {
+        self.mark_dirty().await?;
+        match page_of(blob, slot) {
+            Some(page) => self.write_in_place(blob, slot, page, group).await?,
+            None => self.write_chain(blob, slot, group).await?,
+        }
+        let shared = blob.shared.borrow().clone();
+        if let Some(shared) = shared {
+            group.iter().for_each(|change| shared.leaves.set(change.index, change.cluster));
+        }
+        Ok(())
+    }
+
+    /// An extent page of unchanged length, in its place.
+    async fn write_in_place(
+        &self,
+        blob: &Rc<BlobState>,
+        slot: u32,
+        at: PageIdx,
+        group: &[Change],
+    ) -> Result<(), BlobError> {
+        let page = {
+            let meta = blob.meta.borrow();
+            let leaf = meta.map.leaves().iter().find(|leaf| leaf.slot == slot);
+            let first = u64::from(slot) * u64::from(CLUSTERS_PER_EXTENT_PAGE);
+            let mut entries = leaf.map_or_else(Vec::new, |leaf| leaf.clusters.to_vec());
+            for change in group {
+                entries[(change.index - first) as usize] = change.cluster.unwrap_or(0);
+            }
+            chain::extent_page(blob.id, first as u32, &entries)
+        };
+        let prepared = async {
+            let copied = self.write_copy(at, &page).await?;
+            let copy = copied.then_some(Point::CopyBeforePlace);
+            self.flush_for(&[[Point::FillBeforeMap].as_slice(), copy.as_slice()].concat()).await
+        };
+        prepared.await.inspect_err(|_| self.forget_rewrite(at))?;
+        self.rewrite(at, &page).await?;
+        let mut meta = blob.meta.borrow_mut();
+        for change in group {
+            meta.map.set(change.index, change.cluster.map(ClusterIdx));
+        }
+        Ok(())
+    }
+
+    async fn write_chain(&self, blob: &Rc<BlobState>, slot: u32, group: &[Change]) -> Result<(), BlobError> {
+        let _guard = self.lock.lock().await;
+        if let Some(page) = page_of(blob, slot) {
+            return self.write_in_place(blob, slot, page, group).await;
+        }
+        let mut meta = blob.meta.borrow().clone();
+        let changes: Vec<_> = group.iter().map(|one| (one.index, one.cluster.map(ClusterIdx))).collect();
+        for &(index, cluster) in &changes {
+            meta.map.set(index, cluster);
+        }
+        let (slots, changes) = ([slot].into(), Some(changes));
+        // Whoever wants it durable flushes, as with any write.
+        let how = Persist { slots, changes, fills: true, after: Vec::new(), ..Persist::default() };
+        self.persist(blob, meta, how).await
+    }
+}
+
+/// The page of a slot, if it has one and holds an entry for every cluster of its part of the blob.
+fn page_of(blob: &BlobState, slot: u32) -> Option<PageIdx> {
+    let meta = blob.meta.borrow();
+    let leaves = meta.map.leaves();
+    let leaf = &leaves[leaves.binary_search_by_key(&slot, |leaf| leaf.slot).ok()?];
+    let left = meta.map.num_clusters().saturating_sub(leaf.first_cluster());
+    let whole = leaf.clusters.len() as u64 == left.min(u64::from(CLUSTERS_PER_EXTENT_PAGE));
+    leaf.page.filter(|_| whole)
+}

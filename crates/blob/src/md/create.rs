@@ -1,0 +1,155 @@
+//! Making blobs: empty ones, and clones of snapshots.
+
+use std::rc::Rc;
+
+use spindle_format::metadata::internal;
+use spindle_format::{BlobId, BlobMetadata, ClusterIdx, ClusterMap, Flags, PageIdx, Parent};
+
+use super::persist::Persist;
+use super::{BlobState, Md};
+use crate::error::BlobError;
+use crate::options::BlobOptions;
+use crate::ordering::Point;
+
+impl Md {
+    /// Makes a blob.
+    pub(crate) async fn create(self: &Rc<Md>, options: &BlobOptions) -> Result<BlobId, BlobError> {
+        let mut meta = new_metadata(options)?;
+        self.check_allocation()?;
+        let _guard = self.lock.lock().await;
+        let mut clusters = Vec::new();
+        let result = self.create_thick(&mut meta, options, &mut clusters).await;
+        let result = match result {
+            Ok(()) => self.write_new(meta, Point::DurableBeforeAck).await,
+            Err(error) => Err(error),
+        };
+        if result.is_err() && self.check_writable().is_ok() {
+            let mut space = self.space.borrow_mut();
+            clusters.iter().for_each(|&cluster| space.free_cluster(cluster, false));
+        }
+        result.map(|blob| blob.id)
+    }
+
+    async fn create_thick(
+        &self,
+        meta: &mut BlobMetadata,
+        options: &BlobOptions,
+        clusters: &mut Vec<u32>,
+    ) -> Result<(), BlobError> {
+        if meta.flags.thin() {
+            return Ok(());
+        }
+        self.take_clusters(options.clusters, options.clear_method, clusters).await?;
+        for (index, &cluster) in clusters.iter().enumerate() {
+            meta.map.set(index as u64, Some(ClusterIdx(cluster)));
+        }
+        Ok(())
+    }
+
+    /// Makes a clone of a snapshot.
+    pub(crate) async fn clone_of(
+        self: &Rc<Md>,
+        snapshot: BlobId,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<BlobId, BlobError> {
+        self.check_writable()?;
+        let _guard = self.lock.lock().await;
+        let parent = self.blob(snapshot)?;
+        if !parent.flags().read_only() {
+            return Err(BlobError::Refused {
+                blob: snapshot,
+                why: "only a snapshot can be cloned: take one first",
+            });
+        }
+        if parent.held.get() {
+            return Err(busy(snapshot));
+        }
+        let (clusters, extent_table) = {
+            let meta = parent.meta.borrow();
+            (meta.map.num_clusters(), matches!(meta.map, ClusterMap::Table(_)))
+        };
+        let options = BlobOptions { extent_table, xattrs: xattrs.to_vec(), ..BlobOptions::thin(clusters) };
+        let mut meta = new_metadata(&options)?;
+        set_parent(&mut meta, Some(&Parent::Snapshot(snapshot)));
+        let blob = self.write_new(meta, Point::DurableBeforeAck).await?;
+        parent.clones.borrow_mut().push(blob.id);
+        Ok(blob.id)
+    }
+
+    /// Finds a root for new metadata and writes it. Called under [`Md::lock`].
+    pub(crate) async fn write_new(
+        &self,
+        meta: BlobMetadata,
+        after: Point,
+    ) -> Result<Rc<BlobState>, BlobError> {
+        self.mark_dirty().await?;
+        let parents = |page| self.names_parent(page);
+        let root = self.space.borrow_mut().take_page_unless(0, false, parents);
+        let root: PageIdx = root.ok_or_else(|| self.no_pages(1))?;
+        let empty = BlobMetadata { map: ClusterMap::new_table(), ..meta.clone() };
+        let blob = Rc::new(BlobState::new(BlobId::from_page(root), empty, vec![root]));
+        let how = Persist { fills: !meta.flags.thin(), after: vec![after], ..Persist::default() };
+        if let Err(error) = self.persist(&blob, meta, how).await {
+            if self.check_writable().is_ok() {
+                let copies = self.take_copies(&[root]);
+                self.space.borrow_mut().free_pages_again([root]);
+                self.free_pages(copies).await?;
+            }
+            return Err(error);
+        }
+        self.used_blob_ids.borrow_mut().set(root.0);
+        self.blobs.borrow_mut().insert(blob.id, blob.clone());
+        Ok(blob)
+    }
+}
+
+/// The metadata of a new blob without clusters.
+fn new_metadata(options: &BlobOptions) -> Result<BlobMetadata, BlobError> {
+    let wrong = |option, why: String| BlobError::Option { option, why };
+    if options.clusters > spindle_format::cluster_map::MAX_CLUSTERS {
+        return Err(wrong("clusters", format!("a blob has at most 2^32 - 1, not {}", options.clusters)));
+    }
+    let thin = options.thin || options.external_snapshot.is_some();
+    let mut meta = if thin { BlobMetadata::new_thin() } else { BlobMetadata::new_thick() };
+    if !options.extent_table {
+        meta.flags.invalid &= !Flags::EXTENT_TABLE;
+        meta.map = ClusterMap::new_rle();
+    }
+    meta.flags.set_clear_method(options.clear_method);
+    for (name, value) in &options.xattrs {
+        meta.xattrs.set(name, value).map_err(|error| wrong("xattrs", error.to_string()))?;
+    }
+    if let Some(id) = &options.external_snapshot {
+        let set = meta.set_internal(internal::EXTERNAL_SNAPSHOT_ID, id);
+        set.map_err(|error| wrong("external_snapshot", error.to_string()))?;
+        meta.flags.invalid |= Flags::EXTERNAL_SNAPSHOT;
+    }
+    meta.map.resize(options.clusters);
+    Ok(meta)
+}
+
+/// Says in a blob's metadata what its parent is.
+pub(crate) fn set_parent(meta: &mut BlobMetadata, parent: Option<&Parent>) {
+    let fits = "ids of blobs are short, and this one's id fitted a page before";
+    match parent {
+        Some(Parent::Snapshot(id)) => {
+            meta.flags.invalid &= !Flags::EXTERNAL_SNAPSHOT;
+            meta.remove_internal(internal::EXTERNAL_SNAPSHOT_ID);
+            meta.set_internal(internal::SNAPSHOT, &id.raw().to_le_bytes()).expect(fits);
+        }
+        Some(Parent::External(id)) => {
+            meta.remove_internal(internal::SNAPSHOT);
+            meta.set_internal(internal::EXTERNAL_SNAPSHOT_ID, id).expect(fits);
+            meta.flags.invalid |= Flags::EXTERNAL_SNAPSHOT;
+        }
+        None => {
+            meta.flags.invalid &= !Flags::EXTERNAL_SNAPSHOT;
+            meta.remove_internal(internal::SNAPSHOT);
+            meta.remove_internal(internal::EXTERNAL_SNAPSHOT_ID);
+        }
+    }
+}
+
+pub(crate) fn busy(blob: BlobId) -> BlobError {
+    BlobError::Busy { blob, by: "another operation works on it: wait for its end" }
+}

@@ -1,0 +1,209 @@
+//! Writing metadata: the device's commands, flushes by name, and pages rewritten in place.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spindle_format::page::PAGE_SIZE;
+use spindle_format::repair::PageCopy;
+use spindle_format::{Change, PageIdx, page::Page};
+use spindle_mem::IoBuf;
+
+use super::Md;
+use crate::error::BlobError;
+use crate::ordering::Point;
+
+/// Where copies of pages lie that were rewritten in place.
+///
+/// A page has two places for copies and uses them in turn. The one written over belongs to the rewrite before
+/// the last, which the flush behind the last copy has made durable. A copy is believed only when its page is
+/// torn, and of two the one that the remains are more like. Copies are cleared before their page is freed.
+#[derive(Default)]
+pub(crate) struct Copies {
+    of: BTreeMap<PageIdx, Pair>,
+    /// Pages between the writing of their copy and their own.
+    busy: BTreeSet<PageIdx>,
+}
+
+/// The places for copies of one page, the one to be used next first.
+#[derive(Clone, Copy, Default)]
+struct Pair {
+    next: Option<PageIdx>,
+    last: Option<PageIdx>,
+}
+
+impl Pair {
+    fn pages(self) -> impl Iterator<Item = PageIdx> {
+        self.next.into_iter().chain(self.last)
+    }
+}
+
+/// Copies that are kept at a time; the metadata pages they lie in are not free meanwhile.
+const MOST_COPIES: usize = 16;
+
+impl Md {
+    /// Whether the device can tear a page, so that one rewritten in place needs a copy.
+    pub(crate) fn tears_pages(&self) -> bool {
+        (self.local.channel.geometry().atomic_unit() as usize) < PAGE_SIZE
+    }
+
+    /// Makes what was written so far durable, if any of these ordering points holds.
+    pub(crate) async fn flush_for(&self, points: &[Point]) -> Result<(), BlobError> {
+        if !points.iter().any(|&point| self.options.order.keeps(point)) {
+            return Ok(());
+        }
+        match self.local.channel.flush().await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let error = BlobError::from(error);
+                self.poison(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes bytes, a whole number of blocks.
+    pub(crate) async fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<(), BlobError> {
+        let (result, _buffers) = self.local.channel.write(offset, IoBuf::copy_from(bytes)).await;
+        result.map_err(BlobError::from)
+    }
+
+    /// Carries out a change that is no flush.
+    pub(crate) async fn apply(&self, change: &Change) -> Result<(), BlobError> {
+        match change {
+            Change::Write { offset, bytes } => self.write_bytes(*offset, bytes).await,
+            Change::Zero { offset, len } => Ok(self.local.channel.write_zeroes(*offset, *len).await?),
+            Change::Unmap { offset, len } => match self.local.channel.unmap(*offset, *len).await {
+                // An unmap is advice.
+                Err(error) if error.kind == spindle_block::IoErrorKind::Unsupported => Ok(()),
+                done => Ok(done?),
+            },
+            Change::Flush => Ok(self.local.channel.flush().await?),
+        }
+    }
+
+    /// Carries out a list of changes in order, each flush under this name; a failure poisons the store.
+    pub(crate) async fn apply_all(&self, changes: &[Change], point: Point) -> Result<(), BlobError> {
+        for change in changes {
+            let done = match change {
+                Change::Flush => self.flush_for(&[point]).await,
+                change => self.apply(change).await,
+            };
+            done.inspect_err(|error| self.poison(error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a page into a slot that nothing names yet.
+    pub(crate) async fn write_page(&self, at: PageIdx, page: &Page) -> Result<(), BlobError> {
+        let change = page.write(at, &self.geometry.borrow());
+        self.apply(&change).await
+    }
+
+    /// First half of rewriting a page in place: its copy, where the device can tear a page. A flush for
+    /// [`Point::CopyBeforePlace`] must follow if this says so, then [`Md::rewrite`].
+    pub(crate) async fn write_copy(&self, at: PageIdx, page: &Page) -> Result<bool, BlobError> {
+        if !self.tears_pages() || !self.options.order.keeps(Point::CopyBeforePlace) {
+            return Ok(false);
+        }
+        let spare = {
+            let mut copies = self.copies.borrow_mut();
+            copies.busy.insert(at);
+            let pair = copies.of.entry(at).or_default();
+            if pair.next.is_none() {
+                pair.next = self.space.borrow_mut().take_page(1, true);
+            }
+            let Some(spare) = pair.next else { return Err(self.no_pages(1)) };
+            *pair = Pair { next: pair.last, last: Some(spare) };
+            spare
+        };
+        self.write_page(spare, &PageCopy::new(at, page.clone()).to_page()).await?;
+        Ok(true)
+    }
+
+    /// Second half of rewriting a page in place. A failure leaves the page unknown and poisons the store.
+    pub(crate) async fn rewrite(&self, at: PageIdx, page: &Page) -> Result<(), BlobError> {
+        let written = self.write_page(at, page).await.inspect_err(|error| self.poison(error));
+        self.copies.borrow_mut().busy.remove(&at);
+        written
+    }
+
+    /// The page will not be rewritten after all.
+    pub(crate) fn forget_rewrite(&self, at: PageIdx) {
+        self.copies.borrow_mut().busy.remove(&at);
+    }
+
+    /// Gives back the pages of old copies if there are many.
+    pub(crate) async fn trim_copies(&self) -> Result<(), BlobError> {
+        if self.copies.borrow().of.len() > MOST_COPIES { self.drop_copies().await } else { Ok(()) }
+    }
+
+    /// Clears all copies for good, but for those of pages that are being rewritten, and gives their pages
+    /// back.
+    pub(crate) async fn drop_copies(&self) -> Result<(), BlobError> {
+        let copies: Vec<PageIdx> = {
+            let mut all = self.copies.borrow_mut();
+            let Copies { of, busy } = &mut *all;
+            of.extract_if(.., |page, _| !busy.contains(page)).flat_map(|(_, pair)| pair.pages()).collect()
+        };
+        if copies.is_empty() {
+            return Ok(());
+        }
+        // What the copies stand for must be whole on the disk before they go.
+        self.flush_for(&[Point::PlaceBeforeForget]).await?;
+        self.clear_pages(copies.iter().copied()).await?;
+        self.flush_for(&[Point::ForgetBeforeClear]).await?;
+        self.space.borrow_mut().free_pages_again(copies);
+        Ok(())
+    }
+
+    /// Takes the copies of these pages, which are being freed, so that they can be cleared with them.
+    pub(crate) fn take_copies(&self, pages: &[PageIdx]) -> Vec<PageIdx> {
+        let mut copies = self.copies.borrow_mut();
+        pages.iter().filter_map(|page| copies.of.remove(page)).flat_map(Pair::pages).collect()
+    }
+
+    /// Clears pages.
+    pub(crate) async fn clear_pages(
+        &self,
+        pages: impl IntoIterator<Item = PageIdx>,
+    ) -> Result<(), BlobError> {
+        for page in pages {
+            let change = Page::clear(page, &self.geometry.borrow());
+            self.apply(&change).await.inspect_err(|error| self.poison(error))?;
+        }
+        Ok(())
+    }
+
+    /// Says on disk that the masks there cannot be trusted any more, before the first change.
+    pub(crate) async fn mark_dirty(&self) -> Result<(), BlobError> {
+        self.check_writable()?;
+        if !self.clean_on_disk.get() {
+            return Ok(());
+        }
+        let _guard = self.marking.lock().await;
+        self.check_writable()?;
+        if !self.clean_on_disk.get() {
+            return Ok(());
+        }
+        self.super_block.borrow_mut().clean = false;
+        self.write_super_block().await?;
+        self.flush_for(&[Point::DirtyBeforeChange]).await?;
+        self.clean_on_disk.set(false);
+        Ok(())
+    }
+
+    /// Writes the super block as it is in memory. Torn, it is told from its CRC.
+    pub(crate) async fn write_super_block(&self) -> Result<(), BlobError> {
+        let change = self.super_block.borrow().write(&self.geometry.borrow());
+        self.apply(&change).await.inspect_err(|error| self.poison(error))
+    }
+
+    pub(crate) fn no_pages(&self, needed: u64) -> BlobError {
+        let free = u64::from(self.space.borrow().free_pages(false));
+        BlobError::OutOfMetadata { store: self.shared.name.clone(), needed, free }
+    }
+
+    pub(crate) fn no_space(&self, needed: u64) -> BlobError {
+        let free = u64::from(self.space.borrow().free_clusters());
+        BlobError::OutOfSpace { store: self.shared.name.clone(), needed, free }
+    }
+}

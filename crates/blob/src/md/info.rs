@@ -1,0 +1,96 @@
+//! What can be asked about a store and its blobs, and small changes: xattrs, sync, the super blob.
+
+use std::rc::Rc;
+
+use spindle_format::{BlobId, BlobMetadata};
+
+use super::persist::Persist;
+use super::{BlobState, Md};
+use crate::error::BlobError;
+use crate::options::{BlobInfo, StoreInfo};
+use crate::ordering::Point;
+
+impl Md {
+    pub(crate) fn info(&self) -> StoreInfo {
+        let geometry = self.geometry.borrow();
+        let space = self.space.borrow();
+        let super_block = self.super_block.borrow();
+        StoreInfo {
+            cluster_size: self.shared.cluster_size,
+            io_unit_size: self.shared.io_unit,
+            data_clusters: geometry.data_clusters(),
+            free_clusters: space.free_clusters(),
+            md_pages: geometry.md_pages(),
+            used_md_pages: space.pages.count(),
+            bs_type: super_block.bs_type,
+            super_blob: super_block.super_blob,
+            recovered: self.recovered,
+            damaged: self.damaged.keys().copied().collect(),
+        }
+    }
+
+    /// The blobs, in the order of their ids, the same as that of their roots.
+    pub(crate) fn list(&self) -> Vec<BlobId> {
+        self.blobs.borrow().keys().copied().collect()
+    }
+
+    pub(crate) fn blob_info(&self, id: BlobId) -> Result<BlobInfo, BlobError> {
+        let blob = self.blob(id)?;
+        let meta = blob.meta.borrow();
+        Ok(BlobInfo {
+            id,
+            clusters: meta.map.num_clusters(),
+            allocated: meta.map.allocated(),
+            thin: meta.flags.thin(),
+            read_only: meta.flags.data_locked(),
+            clear_method: meta.flags.clear_method(),
+            parent: blob.parent(),
+            clones: blob.clones.borrow().clone(),
+        })
+    }
+
+    pub(crate) async fn set_super_blob(&self, blob: Option<BlobId>) -> Result<(), BlobError> {
+        self.check_writable()?;
+        if let Some(blob) = blob {
+            self.blob(blob)?;
+        }
+        let _guard = self.lock.lock().await;
+        if self.super_block.borrow().super_blob == blob {
+            return Ok(());
+        }
+        self.super_block.borrow_mut().super_blob = blob;
+        self.write_super_block().await?;
+        self.flush_for(&[Point::DurableBeforeAck]).await
+    }
+
+    /// Changes a blob's metadata in memory; [`Md::sync`] brings it to disk.
+    pub(crate) fn edit<R>(
+        &self,
+        blob: &BlobState,
+        edit: impl FnOnce(&mut BlobMetadata) -> Result<R, BlobError>,
+    ) -> Result<R, BlobError> {
+        self.check_writable()?;
+        blob.check_metadata()?;
+        let result = edit(&mut blob.meta.borrow_mut())?;
+        blob.unsynced.set(true);
+        Ok(result)
+    }
+
+    /// Writes what was changed in memory.
+    pub(crate) async fn sync(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
+        let _guard = self.lock.lock().await;
+        if !blob.unsynced.get() {
+            return Ok(());
+        }
+        self.check_writable()?;
+        let meta = blob.meta.borrow().clone();
+        // What is set from here on is not in `meta` and has to wait for the next sync.
+        blob.unsynced.set(false);
+        let how = Persist { changes: Some(Vec::new()), ..Persist::default() };
+        let result = self.persist(blob, meta, how).await;
+        if result.is_err() {
+            blob.unsynced.set(true);
+        }
+        result
+    }
+}

@@ -1,0 +1,300 @@
+//! Making a store and loading one.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use spindle_block::Device;
+use spindle_format::init::{ClearData, DeviceShape};
+use spindle_format::repair::RepairReason;
+use spindle_format::{
+    Bitmap, ByteRange, Geometry, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout,
+};
+use spindle_mem::IoBuf;
+use spindle_reactor::Thread;
+
+use super::space::Space;
+use super::{BlobState, Md, disk};
+use crate::error::BlobError;
+use crate::leaves::can_note;
+use crate::options::{InitOptions, LoadOptions, StoreOptions};
+use crate::ordering::Point;
+use crate::shared::StoreShared;
+use crate::sync::{TaskLock, join_all};
+use crate::tracked::{Local, Tracked};
+
+/// Reads in flight while a store is loaded.
+const READS: usize = 32;
+
+/// A device on the thread that is to be its metadata thread.
+struct Opened {
+    name: Arc<str>,
+    device: Arc<Tracked>,
+    local: Rc<Local>,
+    thread: Thread,
+}
+
+fn open(device: Arc<dyn Device>) -> Result<Opened, BlobError> {
+    let name: Arc<str> = device.name().into();
+    let failed = |source| BlobError::Open { store: name.clone(), source: Arc::new(source) };
+    let device = Tracked::new(device);
+    let local = device.local().map_err(failed)?;
+    let not_here = spindle_block::OpenError::NotOnThread { device: name.to_string() };
+    let thread = Thread::current().ok_or_else(|| failed(not_here))?;
+    Ok(Opened { name: name.clone(), device, local, thread })
+}
+
+/// Makes a store; this thread becomes its metadata thread.
+pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Rc<Md>, BlobError> {
+    let opened = open(device)?;
+    let shape = *opened.local.channel.geometry();
+    let (block_size, size) = (shape.block_size(), shape.bytes());
+    let device_shape = DeviceShape { size, block_size, physical_block_size: block_size };
+    let plan = layout::plan(&device_shape, &options.layout)
+        .map_err(|source| BlobError::Init { store: opened.name.clone(), source });
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(error) => return close(opened, error).await,
+    };
+    if !options.force
+        && let Err(error) = refuse_known(&opened).await
+    {
+        return close(opened, error).await;
+    }
+    let zero = match options.layout.clear {
+        ClearData::WriteZeroes => true,
+        ClearData::Unmap => shape.unmap_reads_zero(),
+        ClearData::None => false,
+    };
+    let geometry = plan.geometry;
+    let used = Used {
+        clusters: {
+            let mut clusters = Bitmap::new(geometry.total_clusters());
+            (0..geometry.metadata_clusters()).for_each(|cluster| {
+                clusters.set(cluster);
+            });
+            clusters
+        },
+        pages: Bitmap::new(geometry.md_pages()),
+        blob_ids: Bitmap::new(geometry.md_pages()),
+    };
+    let md = assemble(&opened, geometry, plan.super_block, used, options.store, zero, false);
+    match md.apply_all(&plan.changes, Point::DurableBeforeAck).await {
+        Ok(()) => Ok(registered(md)),
+        Err(error) => close(opened, error).await,
+    }
+}
+
+/// Loads a store; this thread becomes its metadata thread.
+pub(crate) async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Rc<Md>, BlobError> {
+    let opened = open(device)?;
+    let read_only = options.read_only || !opened.local.channel.geometry().writable();
+    let store = match read_store(&opened, &options).await {
+        Ok(store) => store,
+        Err(error) => return close(opened, error).await,
+    };
+    let mut md = from_store(&opened, store.0, options.store.clone(), read_only);
+    let finished = match read_only {
+        true => Ok(()),
+        false => finish(&mut md, &store.1, options.grow).await,
+    };
+    match finished {
+        Ok(()) => Ok(registered(md)),
+        Err(error) => close(opened, error).await,
+    }
+}
+
+fn registered(md: Md) -> Rc<Md> {
+    let md = Rc::new(md);
+    md.register();
+    md
+}
+
+async fn close<T>(opened: Opened, error: BlobError) -> Result<T, BlobError> {
+    let Opened { device, local, .. } = opened;
+    drop(local);
+    device.close_local().await;
+    Err(error)
+}
+
+/// Refuses to overwrite what is known: another store, a partition table, a file system, a volume.
+async fn refuse_known(opened: &Opened) -> Result<(), BlobError> {
+    let bytes = (128 << 10).min(opened.local.channel.geometry().bytes());
+    let (result, buffers) = opened.local.channel.read(0, IoBuf::zeroed(bytes as usize)).await;
+    result?;
+    let head = buffers.to_vec();
+    // Offset and bytes as the programs' own documentation has them.
+    let known: [(usize, &[u8], &str); 10] = [
+        (0, b"SPDKBLOB", "a Blobstore"),
+        (512, b"EFI PART", "a partition table (GPT)"),
+        (4096, b"EFI PART", "a partition table (GPT)"),
+        (510, b"\x55\xAA", "a partition table or boot sector"),
+        (1080, b"\x53\xEF", "an ext2, ext3 or ext4 file system"),
+        (0, b"XFSB", "an XFS file system"),
+        (65600, b"_BHRfS_M", "a btrfs file system"),
+        (0, b"LUKS\xBA\xBE", "an encrypted volume (LUKS)"),
+        (512, b"LABELONE", "a physical volume (LVM)"),
+        (4086, b"SWAPSPACE2", "swap space"),
+    ];
+    let holds = |at: usize, magic: &[u8]| head.get(at..at + magic.len()) == Some(magic);
+    match known.into_iter().find(|&(at, magic, _)| holds(at, magic)) {
+        Some((_, _, found)) => Err(BlobError::InUse { store: opened.name.clone(), found }),
+        None => Ok(()),
+    }
+}
+
+/// Reads a store's metadata; comes with the size of the device.
+async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u64), BlobError> {
+    let shape = opened.local.channel.geometry();
+    let wanted = spindle_format::LoadOptions {
+        block_size: shape.block_size(),
+        bs_type: options.bs_type,
+        force_recover: options.force_recover,
+        ..spindle_format::LoadOptions::default()
+    };
+    let mut loader = Loader::new(shape.bytes(), wanted);
+    loop {
+        let ranges: Vec<ByteRange> = std::iter::from_fn(|| loader.next_read()).take(READS).collect();
+        if ranges.is_empty() {
+            break;
+        }
+        let channel = &opened.local.channel;
+        let reads = ranges.iter().map(|range| channel.read(range.offset, IoBuf::zeroed(range.len)));
+        for (range, (result, buffers)) in ranges.iter().zip(join_all(reads).await) {
+            match (result, buffers.into_one()) {
+                (Ok(()), Ok(bytes)) => loader.supply(*range, &bytes),
+                _ => loader.read_failed(*range),
+            }
+        }
+    }
+    let store = loader.finish();
+    let store = store.map_err(|source| BlobError::Load { store: opened.name.clone(), source })?;
+    Ok((store, shape.bytes()))
+}
+
+struct Used {
+    clusters: Bitmap,
+    pages: Bitmap,
+    blob_ids: Bitmap,
+}
+
+fn assemble(
+    opened: &Opened,
+    geometry: Geometry,
+    super_block: SuperBlock,
+    used: Used,
+    options: StoreOptions,
+    all_zero: bool,
+    read_only: bool,
+) -> Md {
+    let shared = Arc::new(StoreShared {
+        name: opened.name.clone(),
+        device: opened.device.clone(),
+        md: opened.thread.clone(),
+        cluster_size: geometry.cluster_size(),
+        io_unit: opened.local.channel.geometry().block_size(),
+        notes: can_note(geometry.total_clusters()),
+        read_only,
+        unloaded: AtomicBool::new(false),
+        threads: Mutex::new(vec![opened.thread.clone()]),
+    });
+    Md {
+        shared,
+        options,
+        local: opened.local.clone(),
+        space: RefCell::new(Space::new(&geometry, used.clusters, used.pages, all_zero)),
+        used_blob_ids: RefCell::new(used.blob_ids),
+        clean_on_disk: Cell::new(super_block.clean),
+        geometry: RefCell::new(geometry),
+        super_block: RefCell::new(super_block),
+        blobs: RefCell::default(),
+        damaged: BTreeMap::new(),
+        recovered: false,
+        blocked: None,
+        repairs: Vec::new(),
+        poison: RefCell::new(None),
+        marking: TaskLock::default(),
+        lock: TaskLock::default(),
+        copies: RefCell::new(disk::Copies::default()),
+    }
+}
+
+fn from_store(opened: &Opened, store: Store, options: StoreOptions, read_only: bool) -> Md {
+    let used = Used { clusters: store.used_clusters, pages: store.used_pages, blob_ids: store.used_blob_ids };
+    let mut super_block = store.super_block;
+    let repaired = |repair: &spindle_format::repair::Repair| repair.reason == RepairReason::MarkDirty;
+    super_block.clean &= !store.repairs.iter().any(repaired);
+    let mut md = assemble(opened, store.geometry, super_block, used, options, false, read_only);
+    md.recovered = store.recovered;
+    md.blocked = store.allocation_blocked.map(|blocked| {
+        let (blobs, pages, clusters) = (blocked.blobs.len(), blocked.pages.len(), blocked.clusters.len());
+        let why = format!(
+            "{blobs} blobs and {pages} metadata pages cannot be read and {clusters} clusters have two owners"
+        );
+        why.into()
+    });
+    md.damaged = store
+        .damaged
+        .into_iter()
+        .map(|blob| {
+            (blob.id, blob.errors.first().map_or("unreadable".into(), |error| error.to_string().into()))
+        })
+        .collect();
+    md.repairs = store.repairs;
+    md.blobs = RefCell::new(
+        store
+            .blobs
+            .into_values()
+            .map(|blob| {
+                let state = BlobState::new(blob.id, blob.metadata, blob.chain);
+                *state.clones.borrow_mut() = blob.clones;
+                (blob.id, Rc::new(state))
+            })
+            .collect(),
+    );
+    md
+}
+
+/// What a writing load does before anybody works on the store: repairs, then growth.
+async fn finish(md: &mut Md, device_bytes: &u64, grow: bool) -> Result<(), BlobError> {
+    let repairs = std::mem::take(&mut md.repairs);
+    for repair in &repairs {
+        md.apply_all(&repair.changes, Point::RepairStep).await?;
+    }
+    if !repairs.is_empty() {
+        md.flush_for(&[Point::RepairStep]).await?;
+    }
+    if grow && md.blocked.is_none() {
+        match md.grow_to(*device_bytes).await {
+            // As SPDK: a store that has no room for more masks is loaded as it is.
+            Err(BlobError::Grow { source: grow::GrowError::NoRoom { .. }, .. }) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+impl Md {
+    /// Takes over the space that the device has gained.
+    pub(crate) async fn grow_to(&self, device_bytes: u64) -> Result<(), BlobError> {
+        self.check_allocation()?;
+        let planned = grow::plan(&self.super_block.borrow(), &self.geometry.borrow(), device_bytes);
+        let planned =
+            planned.map_err(|source| BlobError::Grow { store: self.shared.name.clone(), source })?;
+        let Some((super_block, geometry)) = planned else { return Ok(()) };
+        // The masks on disk are those of the smaller store: not clean before it is larger.
+        self.mark_dirty().await?;
+        let clusters = geometry.total_clusters();
+        let change = super_block.write(&geometry);
+        self.apply(&change).await.inspect_err(|error| self.poison(error))?;
+        self.flush_for(&[Point::DurableBeforeAck]).await?;
+        *self.super_block.borrow_mut() = super_block;
+        *self.geometry.borrow_mut() = geometry;
+        self.space.borrow_mut().grow(clusters);
+        Ok(())
+    }
+}
+
+const _: () = assert!(PAGE_SIZE == 4096, "copies of pages are made where the atomic unit is smaller");

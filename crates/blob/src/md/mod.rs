@@ -1,0 +1,122 @@
+//! The metadata of a store, on its metadata thread.
+//!
+//! [`Md`] is owned by the thread that called init or load and never leaves it; handles on other threads send
+//! their operations here. Operations that write a blob's chain take [`Md::lock`] one after the other.
+//! Allocations of clusters run beside them and meet at the page that maps them ([`commit`]). An operation
+//! that must have a blob's map to itself freezes the blob *before* it takes the lock, since an allocation
+//! under way may need the lock to end.
+//!
+//! Not promised: anything after a write or flush of metadata has failed; then every change is refused until
+//! the store is loaded again.
+
+mod allocate;
+mod blobs;
+mod commit;
+mod create;
+mod disk;
+mod info;
+mod load;
+mod persist;
+mod remove;
+mod resize;
+mod snapshot;
+mod space;
+mod unload;
+mod unmap;
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use spindle_format::{Bitmap, BlobId, Geometry, SuperBlock};
+
+use crate::error::BlobError;
+use crate::options::StoreOptions;
+use crate::shared::StoreShared;
+use crate::sync::TaskLock;
+use crate::tracked::Local;
+
+pub(crate) use allocate::{Allocated, Payload};
+pub(crate) use blobs::BlobState;
+pub(crate) use load::{init, load};
+
+/// The metadata of one store.
+pub(crate) struct Md {
+    pub(crate) shared: Arc<StoreShared>,
+    pub(crate) options: StoreOptions,
+    /// This thread's way to the device.
+    pub(crate) local: Rc<Local>,
+    pub(crate) geometry: RefCell<Geometry>,
+    pub(crate) super_block: RefCell<SuperBlock>,
+    /// What is in use.
+    pub(crate) space: RefCell<space::Space>,
+    pub(crate) used_blob_ids: RefCell<Bitmap>,
+    pub(crate) blobs: RefCell<BTreeMap<BlobId, Rc<BlobState>>>,
+    /// Blobs that could not be read, and why.
+    pub(crate) damaged: BTreeMap<BlobId, Arc<str>>,
+    pub(crate) recovered: bool,
+    /// Why nothing may be allocated or freed.
+    pub(crate) blocked: Option<Arc<str>>,
+    /// The failed write or flush after which nothing may be changed.
+    /// What a writing load still has to put right.
+    repairs: Vec<spindle_format::repair::Repair>,
+    poison: RefCell<Option<Arc<str>>>,
+    /// Whether the super block on disk says that masks can be trusted.
+    clean_on_disk: Cell<bool>,
+    marking: TaskLock,
+    /// Held by whoever writes a chain.
+    pub(crate) lock: TaskLock,
+    /// Copies of pages that were rewritten in place, on devices that can tear a page.
+    copies: RefCell<disk::Copies>,
+}
+
+/// The stores whose metadata thread this is; lives in the thread's extensions.
+#[derive(Default)]
+struct Stores(RefCell<BTreeMap<usize, Rc<Md>>>);
+
+impl Md {
+    /// The metadata of a store whose metadata thread runs the caller.
+    pub(crate) fn of(shared: &Arc<StoreShared>) -> Result<Rc<Md>, BlobError> {
+        let stores = spindle_reactor::extension::<Stores>();
+        let found = stores.0.borrow().get(&shared.device.key()).cloned();
+        found.ok_or_else(|| shared.gone())
+    }
+
+    fn register(self: &Rc<Md>) {
+        let stores = spindle_reactor::extension::<Stores>();
+        stores.0.borrow_mut().insert(self.shared.device.key(), self.clone());
+    }
+
+    fn forget(&self) {
+        let stores = spindle_reactor::extension::<Stores>();
+        stores.0.borrow_mut().remove(&self.shared.device.key());
+    }
+
+    /// An error if metadata must not be changed.
+    pub(crate) fn check_writable(&self) -> Result<(), BlobError> {
+        if self.shared.read_only {
+            return Err(BlobError::StoreReadOnly { store: self.shared.name.clone() });
+        }
+        match &*self.poison.borrow() {
+            Some(cause) => Err(BlobError::Poisoned { store: self.shared.name.clone(), cause: cause.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// An error if nothing may be allocated or freed.
+    pub(crate) fn check_allocation(&self) -> Result<(), BlobError> {
+        self.check_writable()?;
+        match &self.blocked {
+            Some(why) => {
+                Err(BlobError::AllocationBlocked { store: self.shared.name.clone(), why: why.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// From now on nothing may be changed: what the disk holds is not known.
+    pub(crate) fn poison(&self, cause: &BlobError) {
+        self.poison.borrow_mut().get_or_insert_with(|| cause.to_string().into());
+    }
+}

@@ -1,0 +1,167 @@
+//! Writing a blob's metadata so that a crash leaves the old or the new: new pages first, the root last.
+
+use std::collections::BTreeSet;
+
+use spindle_format::page::Page;
+use spindle_format::{BlobMetadata, ClusterIdx, PageIdx, chain};
+
+use super::{BlobState, Md};
+use crate::error::BlobError;
+use crate::ordering::Point;
+use crate::sync::join_all;
+
+/// What a persist takes with it.
+pub(crate) struct Persist {
+    /// Slots of the extent table whose pages have to be written anew, besides those that have none.
+    pub(crate) slots: BTreeSet<u32>,
+    /// May use pages that are kept back.
+    pub(crate) urgent: bool,
+    /// Whether the map names clusters that have just been filled.
+    pub(crate) fills: bool,
+    /// What the flush behind the root is for, besides freeing what was replaced.
+    pub(crate) after: Vec<Point>,
+    /// For a blob that is not frozen: the changes of its map that this makes. Other clusters of it may
+    /// change meanwhile.
+    pub(crate) changes: Option<Vec<(u64, Option<ClusterIdx>)>>,
+    /// Old extent pages that stay: another blob has them now.
+    pub(crate) keep: BTreeSet<PageIdx>,
+}
+
+impl Default for Persist {
+    /// The last write of an operation, without new clusters, of a blob that is frozen.
+    fn default() -> Persist {
+        Persist {
+            slots: BTreeSet::new(),
+            urgent: false,
+            fills: false,
+            after: vec![Point::DurableBeforeAck],
+            changes: None,
+            keep: BTreeSet::new(),
+        }
+    }
+}
+
+impl Md {
+    /// Writes a blob's metadata, which becomes `meta` when this succeeds. Called under [`Md::lock`].
+    ///
+    /// New extent pages and all of the chain but its root go to free pages; the root is the commit. What was
+    /// replaced is cleared and freed when the root is durable. An error before the root was written leaves
+    /// everything as it was; one after it poisons the store.
+    pub(crate) async fn persist(
+        &self,
+        blob: &BlobState,
+        mut meta: BlobMetadata,
+        how: Persist,
+    ) -> Result<(), BlobError> {
+        self.mark_dirty().await?;
+        let old_pages: Vec<PageIdx> = blob.meta.borrow().map.extent_pages().map(|(_, page)| page).collect();
+        let mut taken = Vec::new();
+        let prepared = self.prepare(blob, &mut meta, &how, &mut taken).await;
+        let (pages, at) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                blob.id.root_page().into_iter().for_each(|root| self.forget_rewrite(root));
+                self.space.borrow_mut().free_pages_again(taken);
+                return Err(error);
+            }
+        };
+        self.rewrite(at[0], &pages[0]).await?;
+        let new_pages: BTreeSet<PageIdx> = meta.map.extent_pages().map(|(_, page)| page).collect();
+        let mut gone = blob.chain.borrow()[1..].to_vec();
+        gone.extend(
+            old_pages.into_iter().filter(|page| !new_pages.contains(page) && !how.keep.contains(page)),
+        );
+        let unmap = (!gone.is_empty()).then_some(Point::UnmapBeforeFree);
+        self.flush_for(&[how.after.as_slice(), unmap.as_slice()].concat()).await?;
+        *blob.chain.borrow_mut() = at;
+        take_over(&mut blob.meta.borrow_mut(), meta, how.changes);
+        self.free_pages(gone).await?;
+        self.trim_copies().await
+    }
+
+    /// Everything before the root: pages taken, written and durable. What was taken is in `taken`.
+    async fn prepare(
+        &self,
+        blob: &BlobState,
+        meta: &mut BlobMetadata,
+        how: &Persist,
+        taken: &mut Vec<PageIdx>,
+    ) -> Result<(Vec<Page>, Vec<PageIdx>), BlobError> {
+        let root = blob.id.root_page().ok_or(BlobError::NoSuchBlob { blob: blob.id })?;
+        let mut writes = Vec::new();
+        for leaf in meta.map.leaves().to_vec() {
+            if leaf.page.is_none() || how.slots.contains(&leaf.slot) {
+                let page = self.take_page(how.urgent, taken)?;
+                meta.map.set_extent_page(leaf.slot, page);
+                // A slot lies below 2^23, its first cluster below 2^32.
+                writes.push((page, chain::extent_page(blob.id, leaf.first_cluster() as u32, &leaf.clusters)));
+            }
+        }
+        let mut pages = chain::to_pages(blob.id, meta);
+        let mut at = vec![root];
+        while at.len() < pages.len() {
+            at.push(self.take_page(how.urgent, taken)?);
+        }
+        chain::link(&mut pages, &at);
+        writes.extend(at.iter().copied().zip(pages.iter().cloned()).skip(1));
+        let copied = self.write_copy(root, &pages[0]).await?;
+        let written = join_all(writes.iter().map(|(at, page)| self.write_page(*at, page))).await;
+        written.into_iter().collect::<Result<Vec<()>, BlobError>>()?;
+        let mut before = Vec::new();
+        if how.fills {
+            before.push(Point::FillBeforeMap);
+        }
+        if !writes.is_empty() {
+            before.push(Point::PagesBeforeRoot);
+        }
+        if copied {
+            before.push(Point::CopyBeforePlace);
+        }
+        self.flush_for(&before).await?;
+        Ok((pages, at))
+    }
+
+    fn take_page(&self, urgent: bool, taken: &mut Vec<PageIdx>) -> Result<PageIdx, BlobError> {
+        let page = self.space.borrow_mut().take_page(1, urgent).ok_or_else(|| self.no_pages(1))?;
+        taken.push(page);
+        Ok(page)
+    }
+
+    /// Clears pages that nothing on disk names any more, and gives them back.
+    pub(crate) async fn free_pages(&self, mut pages: Vec<PageIdx>) -> Result<(), BlobError> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let copies = self.take_copies(&pages);
+        let any = !copies.is_empty();
+        pages.extend(copies);
+        self.clear_pages(pages.iter().copied()).await?;
+        // A copy that comes back after a crash would be taken for that of whatever its page holds then.
+        if any {
+            self.flush_for(&[Point::ForgetBeforeClear]).await?;
+        }
+        self.space.borrow_mut().free_pages_again(pages);
+        Ok(())
+    }
+}
+
+/// What is on disk now becomes what is known, but for what has changed meanwhile: xattrs that were set, and
+/// the clusters of a blob that is not frozen.
+fn take_over(
+    known: &mut BlobMetadata,
+    mut written: BlobMetadata,
+    changes: Option<Vec<(u64, Option<ClusterIdx>)>>,
+) {
+    let Some(changes) = changes else {
+        written.xattrs = std::mem::take(&mut known.xattrs);
+        *known = written;
+        return;
+    };
+    for (index, cluster) in changes {
+        known.map.set(index, cluster);
+    }
+    let pages: Vec<(u32, PageIdx)> = written.map.extent_pages().collect();
+    for (slot, page) in pages {
+        known.map.set_extent_page(slot, page);
+    }
+}

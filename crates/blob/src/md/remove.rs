@@ -1,0 +1,248 @@
+//! Deleting blobs, and snapshots that one clone reads through.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use spindle_format::metadata::internal;
+use spindle_format::{BlobId, BlobMetadata, ClusterIdx, PageIdx, Parent};
+
+use super::blobs::parent_of;
+use super::create::set_parent;
+use super::persist::Persist;
+use super::{BlobState, Md};
+use crate::error::BlobError;
+use crate::ordering::Point;
+use crate::shared::Source;
+
+impl Md {
+    /// Deletes a blob that nobody has open.
+    pub(crate) async fn remove(self: &Rc<Md>, id: BlobId) -> Result<(), BlobError> {
+        self.check_allocation()?;
+        let blob = self.blob(id)?;
+        let clones = blob.clones.borrow().clone();
+        match clones.as_slice() {
+            [] => {
+                let _guard = self.lock.lock().await;
+                self.check_removable(&blob, 0)?;
+                self.erase(&blob, &BTreeSet::new(), &BTreeSet::new()).await
+            }
+            [clone] => self.merge_into(&blob, &self.blob(*clone)?).await,
+            _ => Err(BlobError::Busy {
+                blob: id,
+                by: "more than one clone reads through it: delete or inflate them",
+            }),
+        }
+    }
+
+    fn check_removable(&self, blob: &Rc<BlobState>, clones: usize) -> Result<(), BlobError> {
+        let id = blob.id;
+        if !self.blobs.borrow().get(&id).is_some_and(|now| Rc::ptr_eq(now, blob)) {
+            return Err(BlobError::NoSuchBlob { blob: id });
+        }
+        if blob.opened.get() > 0 {
+            return Err(BlobError::Busy { blob: id, by: "it is open: close it" });
+        }
+        if blob.clones.borrow().len() != clones {
+            return Err(BlobError::Busy { blob: id, by: "its clones have changed meanwhile: try again" });
+        }
+        Ok(())
+    }
+
+    /// Takes a blob off the disk and frees what it had, but for what another blob has now. Called under
+    /// [`Md::lock`]. The root goes first and for good: a crash behind it leaves pages and clusters that
+    /// nobody names.
+    async fn erase(
+        &self,
+        blob: &Rc<BlobState>,
+        kept_clusters: &BTreeSet<u32>,
+        kept_pages: &BTreeSet<PageIdx>,
+    ) -> Result<(), BlobError> {
+        self.mark_dirty().await?;
+        if self.super_block.borrow().super_blob == Some(blob.id) {
+            self.super_block.borrow_mut().super_blob = None;
+            self.write_super_block().await?;
+        }
+        let mut pages = blob.chain.borrow().clone();
+        let root = pages.remove(0);
+        self.clear_pages([root]).await?;
+        self.flush_for(&[Point::RootBeforeRest]).await?;
+        self.used_blob_ids.borrow_mut().clear(root.0);
+        self.blobs.borrow_mut().remove(&blob.id);
+        if let Some(Parent::Snapshot(parent)) = blob.parent()
+            && let Ok(parent) = self.blob(parent)
+        {
+            parent.clones.borrow_mut().retain(|&clone| clone != blob.id);
+        }
+        let meta = blob.meta.borrow().clone();
+        pages.extend(meta.map.extent_pages().map(|(_, page)| page).filter(|page| !kept_pages.contains(page)));
+        let copies = self.take_copies(&[root]);
+        self.clear_pages(copies.iter().copied()).await?;
+        if !copies.is_empty() {
+            self.flush_for(&[Point::ForgetBeforeClear]).await?;
+        }
+        self.space.borrow_mut().free_pages_again(copies.into_iter().chain([root]));
+        self.free_pages(pages).await?;
+        if self.options.order.keeps(Point::ReadersBeforeFree) {
+            self.quiesce().await;
+        }
+        let clusters = clusters_of(&meta).filter(|cluster| !kept_clusters.contains(cluster)).collect();
+        self.release_clusters(clusters, meta.flags.clear_method()).await;
+        self.flush_for(&[Point::DurableBeforeAck]).await
+    }
+
+    /// Takes a half-made snapshot away again: everything in it is the original's.
+    pub(crate) async fn erase_unfinished(&self, snapshot: &Rc<BlobState>) -> Result<(), BlobError> {
+        let meta = snapshot.meta.borrow().clone();
+        let pages = meta.map.extent_pages().map(|(_, page)| page).collect();
+        self.erase(snapshot, &clusters_of(&meta).collect(), &pages).await
+    }
+
+    /// Deletes a snapshot whose one clone gets what it still reads there. The clone takes everything over in
+    /// one write of its root; until then its map on disk does not change.
+    async fn merge_into(
+        self: &Rc<Md>,
+        snapshot: &Rc<BlobState>,
+        clone: &Rc<BlobState>,
+    ) -> Result<(), BlobError> {
+        self.check_removable(snapshot, 1)?;
+        let _frozen = self.freeze(clone).await;
+        let _guard = self.lock.lock().await;
+        self.check_removable(snapshot, 1)?;
+        let mut taken = Vec::new();
+        let merged = self.merged(snapshot, clone, &mut taken).await;
+        let step = |after| Persist { urgent: true, after: vec![after], ..Persist::default() };
+        let result = match merged {
+            Ok((meta, slots)) => {
+                let mut marked = snapshot.meta.borrow().clone();
+                set_id(&mut marked, internal::SNAPSHOT_PENDING_REMOVAL, clone.id);
+                match self.persist(snapshot, marked, step(Point::MarkBeforeClone)).await {
+                    Ok(()) => {
+                        let how = Persist { slots, fills: true, ..step(Point::CloneBeforeUnmark) };
+                        self.persist(clone, meta, how).await
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            if self.check_writable().is_ok() {
+                self.release_clusters(taken, clone.flags().clear_method()).await;
+                let mut unmarked = snapshot.meta.borrow().clone();
+                if unmarked.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL).is_some() {
+                    self.persist(snapshot, unmarked, step(Point::DurableBeforeAck)).await?;
+                }
+            }
+            return Err(error);
+        }
+        self.replace_clone(snapshot.parent().as_ref(), snapshot.id, Some(clone.id));
+        clone.publish_map();
+        self.publish_back(clone);
+        self.forget_inherited().await;
+        let (clusters, pages) = {
+            let meta = clone.meta.borrow();
+            (clusters_of(&meta).collect(), meta.map.extent_pages().map(|(_, page)| page).collect())
+        };
+        self.erase(snapshot, &clusters, &pages).await
+    }
+
+    /// What the clone's metadata is when it has taken over what it reads in the snapshot, and the slots of
+    /// its table that change. Slots that only the snapshot has keep their page.
+    async fn merged(
+        self: &Rc<Md>,
+        snapshot: &Rc<BlobState>,
+        clone: &Rc<BlobState>,
+        taken: &mut Vec<u32>,
+    ) -> Result<(BlobMetadata, BTreeSet<u32>), BlobError> {
+        let below = snapshot.meta.borrow().clone();
+        let before = clone.meta.borrow().clone();
+        let mut meta = before.clone();
+        let mut slots = BTreeSet::new();
+        for run in below.map.runs() {
+            for at in 0..run.length {
+                let index = run.start + u64::from(at);
+                if index < meta.map.num_clusters() && before.map.get(index).is_none() {
+                    meta.map.set(index, Some(ClusterIdx(run.cluster.0 + at)));
+                    slots.insert((index / crate::leaves::LEAF) as u32);
+                }
+            }
+        }
+        self.pin_zeroes(clone, snapshot, &mut meta, &mut slots, taken).await?;
+        for leaf in below.map.leaves() {
+            let same =
+                meta.map.leaves().iter().any(|now| now.slot == leaf.slot && now.clusters == leaf.clusters);
+            let absent = !before.map.leaves().iter().any(|had| had.slot == leaf.slot);
+            if let Some(page) = leaf.page
+                && same
+                && absent
+            {
+                meta.map.set_extent_page(leaf.slot, page);
+                slots.remove(&leaf.slot);
+            }
+        }
+        let parent = parent_of(&below);
+        set_parent(&mut meta, parent.as_ref());
+        Ok((meta, slots))
+    }
+
+    /// A clone longer than its parent reads zeroes beyond that one's end. Where it is to read through to a
+    /// grandparent that has data there, it gets clusters of zeroes first.
+    pub(crate) async fn pin_zeroes(
+        self: &Rc<Md>,
+        clone: &Rc<BlobState>,
+        parent: &Rc<BlobState>,
+        meta: &mut BlobMetadata,
+        slots: &mut BTreeSet<u32>,
+        taken: &mut Vec<u32>,
+    ) -> Result<(), BlobError> {
+        let end = parent.meta.borrow().map.num_clusters();
+        let above = self.shared_of(parent);
+        let holes: Vec<u64> = (end..meta.map.num_clusters())
+            .filter(|&index| meta.map.get(index).is_none())
+            .filter(|&index| !matches!(above.source_above(index), Source::Zeroes))
+            .collect();
+        self.pin(clone, &holes, meta, slots, taken).await
+    }
+
+    /// Gives clusters of zeroes to these places of a map.
+    pub(crate) async fn pin(
+        self: &Rc<Md>,
+        blob: &Rc<BlobState>,
+        holes: &[u64],
+        meta: &mut BlobMetadata,
+        slots: &mut BTreeSet<u32>,
+        taken: &mut Vec<u32>,
+    ) -> Result<(), BlobError> {
+        let _ = blob;
+        // Zeroed whatever the clear method: what is hidden here must not be seen.
+        let method = spindle_format::ClearMethod::Default;
+        self.take_clusters(holes.len() as u64, method, taken).await?;
+        for (&index, &cluster) in holes.iter().zip(taken.iter()) {
+            meta.map.set(index, Some(ClusterIdx(cluster)));
+            slots.insert((index / crate::leaves::LEAF) as u32);
+        }
+        Ok(())
+    }
+
+    /// In the parent's list of clones, one takes the place of another, or nobody does.
+    pub(crate) fn replace_clone(&self, parent: Option<&Parent>, old: BlobId, new: Option<BlobId>) {
+        if let Some(Parent::Snapshot(parent)) = parent
+            && let Ok(parent) = self.blob(*parent)
+        {
+            let mut clones = parent.clones.borrow_mut();
+            clones.retain(|&clone| clone != old);
+            clones.extend(new);
+        }
+    }
+}
+
+/// Every cluster that a map names.
+pub(crate) fn clusters_of(meta: &BlobMetadata) -> impl Iterator<Item = u32> + '_ {
+    meta.map.runs().flat_map(|run| (0..run.length).map(move |at| run.cluster.0 + at))
+}
+
+/// Sets an internal xattr that is a blob id.
+pub(crate) fn set_id(meta: &mut BlobMetadata, name: &[u8], id: BlobId) {
+    meta.set_internal(name, &id.raw().to_le_bytes())
+        .expect("the name of an internal xattr and an id are short");
+}

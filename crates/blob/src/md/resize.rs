@@ -1,0 +1,110 @@
+//! Making blobs larger and smaller.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use spindle_format::{BlobMetadata, ClusterIdx};
+
+use super::persist::Persist;
+use super::remove::clusters_of;
+use super::{BlobState, Md};
+use crate::error::BlobError;
+use crate::leaves::LEAF;
+use crate::ordering::Point;
+use crate::shared::Source;
+
+impl Md {
+    /// Changes the size of an open blob, on disk too.
+    pub(crate) async fn resize(self: &Rc<Md>, blob: &Rc<BlobState>, clusters: u64) -> Result<(), BlobError> {
+        self.check_allocation()?;
+        if clusters > spindle_format::cluster_map::MAX_CLUSTERS {
+            let why = format!("a blob has at most 2^32 - 1, not {clusters}");
+            return Err(BlobError::Option { option: "clusters", why });
+        }
+        let _frozen = self.freeze(blob).await;
+        let _guard = self.lock.lock().await;
+        blob.check_metadata()?;
+        let old = blob.meta.borrow().map.num_clusters();
+        match clusters {
+            _ if clusters == old => Ok(()),
+            _ if clusters > old => self.grow_blob(blob, old, clusters).await,
+            _ => self.shrink_blob(blob, clusters).await,
+        }
+    }
+
+    async fn grow_blob(self: &Rc<Md>, blob: &Rc<BlobState>, old: u64, new: u64) -> Result<(), BlobError> {
+        let mut meta = blob.meta.borrow().clone();
+        meta.map.resize(new);
+        let mut slots = BTreeSet::new();
+        if !old.is_multiple_of(LEAF) {
+            slots.insert((old / LEAF) as u32);
+        }
+        let mut taken = Vec::new();
+        let grown = self.fill_growth(blob, old, &mut meta, &mut slots, &mut taken).await;
+        let result = match grown {
+            Ok(()) => self.persist(blob, meta, Persist { slots, fills: true, ..Persist::default() }).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            if self.check_writable().is_ok() {
+                self.release_clusters(taken, blob.flags().clear_method()).await;
+            }
+            return Err(error);
+        }
+        // The map before the size: nobody looks beyond the end.
+        blob.publish_map();
+        blob.publish_flags();
+        Ok(())
+    }
+
+    async fn fill_growth(
+        self: &Rc<Md>,
+        blob: &Rc<BlobState>,
+        old: u64,
+        meta: &mut BlobMetadata,
+        slots: &mut BTreeSet<u32>,
+        taken: &mut Vec<u32>,
+    ) -> Result<(), BlobError> {
+        let new = meta.map.num_clusters();
+        if !meta.flags.thin() {
+            self.take_clusters(new - old, meta.flags.clear_method(), taken).await?;
+            for (index, &cluster) in (old..new).zip(taken.iter()) {
+                meta.map.set(index, Some(ClusterIdx(cluster)));
+            }
+            return Ok(());
+        }
+        // What is new reads zero, also where a parent has data that was out of sight.
+        let shared = self.shared_of(blob);
+        let seen = |index: &u64| !matches!(shared.source_above(*index), Source::Zeroes);
+        let holes: Vec<u64> = match blob.parent() {
+            Some(_) => (old..new).filter(seen).collect(),
+            None => Vec::new(),
+        };
+        self.pin(blob, &holes, meta, slots, taken).await
+    }
+
+    async fn shrink_blob(self: &Rc<Md>, blob: &Rc<BlobState>, new: u64) -> Result<(), BlobError> {
+        let before = blob.meta.borrow().clone();
+        let mut meta = before.clone();
+        meta.map.resize(new);
+        let kept: BTreeSet<u32> = clusters_of(&meta).collect();
+        let last = (!new.is_multiple_of(LEAF)).then_some((new / LEAF) as u32);
+        let how = Persist { slots: last.into_iter().collect(), urgent: true, ..Persist::default() };
+        let how = Persist { after: vec![Point::DurableBeforeAck, Point::UnmapBeforeFree], ..how };
+        self.persist(blob, meta, how).await?;
+        let shared = self.shared_of(blob);
+        shared.clusters.store(new, Ordering::Release);
+        for run in before.map.runs().filter(|run| run.end() > new) {
+            (run.start.max(new)..run.end()).for_each(|index| shared.leaves.set(index, None));
+        }
+        // Notes about parents beyond the end would come back into sight if the blob grew again.
+        self.forget_inherited().await;
+        let freed: Vec<u32> = clusters_of(&before).filter(|cluster| !kept.contains(cluster)).collect();
+        if self.options.order.keeps(Point::ReadersBeforeFree) {
+            self.quiesce().await;
+        }
+        self.release_clusters(freed, before.flags.clear_method()).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,198 @@
+//! Snapshots, and freeing a blob from its parents.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use spindle_format::metadata::internal;
+use spindle_format::{BlobId, Flags, Parent, Xattrs};
+
+use super::allocate::{Allocated, Payload};
+use super::create::{busy, set_parent};
+use super::persist::Persist;
+use super::remove::set_id;
+use super::{BlobState, Md};
+use crate::error::BlobError;
+use crate::leaves::Entry;
+use crate::ordering::Point;
+use crate::shared::{Back, locked};
+use crate::sync::join_all;
+
+/// Clusters that are copied side by side.
+const COPIES: usize = 8;
+
+impl Md {
+    /// Takes a snapshot: a new read-only blob gets all that the blob has, which reads through it from then on.
+    pub(crate) async fn snapshot(
+        self: &Rc<Md>,
+        id: BlobId,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<BlobId, BlobError> {
+        self.check_allocation()?;
+        let original = self.blob(id)?;
+        let mut named = Xattrs::new();
+        for (name, value) in xattrs {
+            named.set(name, value).map_err(|source| BlobError::Xattr { blob: id, source })?;
+        }
+        let _frozen = self.freeze(&original).await;
+        let _guard = self.lock.lock().await;
+        original.check_metadata()?;
+        if original.held.get() {
+            return Err(busy(id));
+        }
+        let snapshot = self.snapshot_marked(&original, named).await?;
+        if let Err(error) = self.read_through(&original, &snapshot).await {
+            if self.check_writable().is_ok() {
+                self.erase_unfinished(&snapshot).await?;
+            }
+            return Err(error);
+        }
+        let mut done = snapshot.meta.borrow().clone();
+        done.remove_internal(internal::SNAPSHOT_IN_PROGRESS);
+        let last = Persist { urgent: true, ..Persist::default() };
+        self.persist(&snapshot, done, last).await?;
+        Ok(snapshot.id)
+    }
+
+    /// The snapshot on disk, with everything the original has and the mark that it is not finished.
+    async fn snapshot_marked(
+        &self,
+        original: &Rc<BlobState>,
+        named: Xattrs,
+    ) -> Result<Rc<BlobState>, BlobError> {
+        let mut meta = original.meta.borrow().clone();
+        meta.xattrs = named;
+        meta.flags.data_read_only |= Flags::READ_ONLY;
+        set_id(&mut meta, internal::SNAPSHOT_IN_PROGRESS, original.id);
+        self.write_new(meta, Point::MarkBeforeClone).await
+    }
+
+    /// The original lets go of all it has and names the snapshot as its parent.
+    async fn read_through(
+        &self,
+        original: &Rc<BlobState>,
+        snapshot: &Rc<BlobState>,
+    ) -> Result<(), BlobError> {
+        let before = original.meta.borrow().clone();
+        let parent = original.parent();
+        let mut meta = before.clone();
+        meta.map.clear();
+        meta.flags.invalid |= Flags::THIN;
+        set_parent(&mut meta, Some(&Parent::Snapshot(snapshot.id)));
+        let moved = before.map.extent_pages().map(|(_, page)| page).collect();
+        let how = Persist { keep: moved, after: vec![Point::CloneBeforeUnmark], ..Persist::default() };
+        self.persist(original, meta, how).await?;
+        self.replace_clone(parent.as_ref(), original.id, Some(snapshot.id));
+        snapshot.clones.borrow_mut().push(original.id);
+        let below = self.shared_of(snapshot);
+        let shared = self.shared_of(original);
+        // First the way to the snapshot, then the entries: a reader finds the same cluster at any moment.
+        *locked(&shared.back) = Back::Blob(below);
+        for run in before.map.runs() {
+            (run.start..run.end()).for_each(|index| shared.leaves.set(index, None));
+        }
+        original.publish_flags();
+        Ok(())
+    }
+
+    /// Gives a blob clusters of its own for all that it reads in its parents (`inflate`: for all that it has
+    /// not), so that it needs its parent no more (`inflate`: none at all).
+    pub(crate) async fn detach(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
+        self.check_allocation()?;
+        blob.check_metadata()?;
+        if blob.parent().is_none() && !inflate {
+            return Err(BlobError::Refused { blob: blob.id, why: "it has no parent to be decoupled from" });
+        }
+        if !blob.flags().thin() {
+            return Ok(());
+        }
+        if blob.held.replace(true) {
+            return Err(busy(blob.id));
+        }
+        let result = self.detach_held(blob, inflate).await;
+        blob.held.set(false);
+        result
+    }
+
+    async fn detach_held(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
+        let shared = self.shared_of(blob);
+        let needs = |index: &u64| {
+            if let Entry::Own(_) = shared.leaves.get(*index) {
+                return false;
+            }
+            match &*locked(&shared.back) {
+                _ if inflate => true,
+                Back::Zeroes => false,
+                Back::Blob(parent) => {
+                    let inside = *index < parent.clusters.load(Ordering::Acquire);
+                    inside && matches!(parent.leaves.get(*index), Entry::Own(_))
+                }
+                Back::External(_) | Back::Missing(_) => true,
+            }
+        };
+        let wanted: Vec<u64> = (0..shared.clusters.load(Ordering::Acquire)).filter(needs).collect();
+        if wanted.len() as u64 > u64::from(self.space.borrow().free_clusters()) {
+            return Err(self.no_space(wanted.len() as u64));
+        }
+        for some in wanted.chunks(COPIES) {
+            let done = join_all(some.iter().map(|&index| self.copy_up(blob, index))).await;
+            done.into_iter().collect::<Result<Vec<()>, BlobError>>()?;
+        }
+        self.change_parent(blob, inflate).await
+    }
+
+    async fn copy_up(self: &Rc<Md>, blob: &Rc<BlobState>, index: u64) -> Result<(), BlobError> {
+        let shared = self.shared_of(blob);
+        loop {
+            shared.thawed().await;
+            if matches!(shared.leaves.get(index), Entry::Own(_)) {
+                return Ok(());
+            }
+            if let Allocated::Done = self.allocate(blob, index, &mut Payload::Nothing).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn change_parent(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
+        let _frozen = self.freeze(blob).await;
+        let _guard = self.lock.lock().await;
+        let old = blob.parent();
+        let mut meta = blob.meta.borrow().clone();
+        let (mut slots, mut taken) = (BTreeSet::new(), Vec::new());
+        let parent = match &old {
+            Some(Parent::Snapshot(parent)) => Some(self.blob(*parent)?),
+            _ => None,
+        };
+        let new = match &parent {
+            Some(parent) if !inflate => {
+                self.pin_zeroes(blob, parent, &mut meta, &mut slots, &mut taken).await?;
+                parent.parent()
+            }
+            _ => None,
+        };
+        set_parent(&mut meta, new.as_ref());
+        if inflate {
+            meta.flags.invalid &= !Flags::THIN;
+        }
+        if let Err(error) =
+            self.persist(blob, meta, Persist { slots, fills: true, ..Persist::default() }).await
+        {
+            if self.check_writable().is_ok() {
+                self.release_clusters(taken, blob.flags().clear_method()).await;
+            }
+            return Err(error);
+        }
+        self.replace_clone(old.as_ref(), blob.id, None);
+        if let Some(Parent::Snapshot(new)) = new
+            && let Ok(new) = self.blob(new)
+        {
+            new.clones.borrow_mut().push(blob.id);
+        }
+        blob.publish_map();
+        blob.publish_flags();
+        self.publish_back(blob);
+        self.forget_inherited().await;
+        Ok(())
+    }
+}

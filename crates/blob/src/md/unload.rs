@@ -1,0 +1,51 @@
+//! Leaving a store.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use spindle_format::unload::{InUse, changes};
+
+use super::Md;
+use crate::error::BlobError;
+use crate::ordering::Point;
+use crate::shared::locked;
+
+impl Md {
+    /// Writes the masks, says that they can be trusted, and lets go of the device on every thread. An error
+    /// of the device leaves the store not clean, and unloaded all the same.
+    pub(crate) async fn unload(self: &Rc<Md>) -> Result<(), BlobError> {
+        let guard = self.lock.lock().await;
+        let open = self.blobs.borrow().values().filter(|blob| blob.opened.get() > 0).count();
+        if open > 0 {
+            return Err(BlobError::BlobsOpen { store: self.shared.name.clone(), open });
+        }
+        if self.shared.unloaded.swap(true, Ordering::AcqRel) {
+            return Err(self.shared.gone());
+        }
+        let written = self.write_clean().await;
+        drop(guard);
+        self.forget();
+        let threads = std::mem::take(&mut *locked(&self.shared.threads));
+        for thread in threads {
+            let device = self.shared.device.clone();
+            // A thread that has exited has closed its channels.
+            let _ = thread.run(async move || device.close_local().await).await;
+        }
+        written
+    }
+
+    async fn write_clean(&self) -> Result<(), BlobError> {
+        let nothing_to_say = self.clean_on_disk.get() || self.blocked.is_some();
+        if self.check_writable().is_err() || nothing_to_say {
+            return Ok(());
+        }
+        self.drop_copies().await?;
+        let changes = {
+            let space = self.space.borrow();
+            let ids = self.used_blob_ids.borrow();
+            let in_use = InUse { pages: &space.pages, blob_ids: &ids, clusters: &space.clusters };
+            changes(&self.super_block.borrow(), &self.geometry.borrow(), in_use)
+        };
+        self.apply_all(&changes, Point::MasksBeforeClean).await
+    }
+}

@@ -1,0 +1,236 @@
+//! What all threads know of a store and of its open blobs.
+//!
+//! Shared by reference; written by the metadata thread only, but for entries that readers note down in
+//! [`Leaves`]. The locks in here are held for a few instructions, never across an await, and not by reads and
+//! writes of clusters that are known.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use spindle_block::Device;
+use spindle_format::BlobId;
+use spindle_reactor::Thread;
+
+use crate::error::BlobError;
+use crate::leaves::{Entry, Leaves};
+use crate::tracked::{Local, Tracked};
+
+/// A store as all threads see it.
+pub(crate) struct StoreShared {
+    /// Its name, that of its device.
+    pub(crate) name: Arc<str>,
+    /// Its device.
+    pub(crate) device: Arc<Tracked>,
+    /// The thread that called init or load and does all work on metadata.
+    pub(crate) md: Thread,
+    /// Bytes of a cluster.
+    pub(crate) cluster_size: u32,
+    /// Bytes of the smallest I/O.
+    pub(crate) io_unit: u32,
+    /// Whether readers may note down what they found in parents.
+    pub(crate) notes: bool,
+    /// Nothing may be written.
+    pub(crate) read_only: bool,
+    /// Set when the store was left.
+    pub(crate) unloaded: AtomicBool,
+    /// The threads that have done I/O to it.
+    pub(crate) threads: Mutex<Vec<Thread>>,
+}
+
+impl StoreShared {
+    /// This thread's way to the device, made and made known on first use.
+    pub(crate) fn local(&self) -> Result<Rc<Local>, BlobError> {
+        if let Some(local) = self.device.known() {
+            return Ok(local);
+        }
+        {
+            // Before the first look at a map: who frees a cluster asks every thread on the list. Unloading
+            // takes the list, so that no thread adds itself behind its back.
+            let mut threads = locked(&self.threads);
+            if self.unloaded.load(Ordering::Acquire) {
+                return Err(self.gone());
+            }
+            threads.extend(Thread::current());
+        }
+        self.device.local().map_err(|source| self.open_error(source))
+    }
+
+    pub(crate) fn open_error(&self, source: spindle_block::OpenError) -> BlobError {
+        BlobError::Open { store: self.name.clone(), source: Arc::new(source) }
+    }
+
+    pub(crate) fn gone(&self) -> BlobError {
+        BlobError::Unloaded { store: self.name.clone() }
+    }
+
+    /// Waits until every request that any thread had under way has ended.
+    pub(crate) async fn quiesce(&self) {
+        let threads = locked(&self.threads).clone();
+        for thread in threads {
+            let device = self.device.clone();
+            // A thread that has exited has no requests any more.
+            let _ = thread
+                .run(async move || {
+                    if let Some(local) = device.known() {
+                        local.epochs.quiesce().await;
+                    }
+                })
+                .await;
+        }
+    }
+}
+
+/// What a blob reads where it has no cluster itself.
+#[derive(Clone)]
+pub(crate) enum Back {
+    /// Zeroes.
+    Zeroes,
+    /// What this snapshot reads.
+    Blob(Arc<BlobShared>),
+    /// The same offset of this device, zeroes beyond its end.
+    External(Arc<dyn Device>),
+    /// Something that is not there.
+    Missing(Arc<str>),
+}
+
+/// Where a cluster is to be read.
+pub(crate) enum Source {
+    /// In this cluster of the device; the blob's own if `own`.
+    Cluster { cluster: u32, own: bool },
+    /// Nowhere: zeroes.
+    Zeroes,
+    /// At the same offset of this device.
+    External(Arc<dyn Device>),
+    /// Not to be had.
+    Missing(Arc<str>),
+}
+
+/// An open blob as all threads see it.
+pub(crate) struct BlobShared {
+    pub(crate) id: BlobId,
+    pub(crate) store: Arc<StoreShared>,
+    /// Size in clusters.
+    pub(crate) clusters: AtomicU64,
+    pub(crate) leaves: Leaves,
+    pub(crate) thin: AtomicBool,
+    pub(crate) read_only: AtomicBool,
+    pub(crate) back: Mutex<Back>,
+    /// Operations that keep writes out.
+    frozen: AtomicUsize,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl BlobShared {
+    pub(crate) fn new(id: BlobId, store: Arc<StoreShared>, back: Back) -> BlobShared {
+        BlobShared {
+            id,
+            store,
+            clusters: AtomicU64::new(0),
+            leaves: Leaves::default(),
+            thin: AtomicBool::new(false),
+            read_only: AtomicBool::new(false),
+            back: Mutex::new(back),
+            frozen: AtomicUsize::new(0),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Size in bytes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.clusters.load(Ordering::Acquire) * u64::from(self.store.cluster_size)
+    }
+
+    /// Where a cluster is to be read. Asked and used in one poll, see [`crate::tracked`].
+    pub(crate) fn source(&self, index: u64) -> Source {
+        match self.leaves.get(index) {
+            Entry::Own(cluster) => Source::Cluster { cluster, own: true },
+            Entry::Inherited(Some(cluster)) => Source::Cluster { cluster, own: false },
+            Entry::Inherited(None) => Source::Zeroes,
+            Entry::Unknown => self.walk(index),
+        }
+    }
+
+    /// Where the parents of this blob have a cluster, whatever it has itself.
+    pub(crate) fn source_above(&self, index: u64) -> Source {
+        let mut back = locked(&self.back).clone();
+        loop {
+            let blob = match back {
+                Back::Zeroes => return Source::Zeroes,
+                Back::External(device) => return Source::External(device),
+                Back::Missing(what) => return Source::Missing(what),
+                Back::Blob(blob) => blob,
+            };
+            if index >= blob.clusters.load(Ordering::Acquire) {
+                return Source::Zeroes;
+            }
+            match blob.leaves.get(index) {
+                Entry::Own(cluster) | Entry::Inherited(Some(cluster)) => {
+                    return Source::Cluster { cluster, own: false };
+                }
+                Entry::Inherited(None) => return Source::Zeroes,
+                Entry::Unknown => {}
+            }
+            let next = locked(&blob.back).clone();
+            back = next;
+        }
+    }
+
+    fn walk(&self, index: u64) -> Source {
+        if self.is_without_parent() {
+            return Source::Zeroes;
+        }
+        let found = self.source_above(index);
+        if self.store.notes {
+            match found {
+                Source::Cluster { cluster, .. } => self.leaves.note(index, Some(cluster)),
+                Source::Zeroes => self.leaves.note(index, None),
+                Source::External(_) | Source::Missing(_) => {}
+            }
+        }
+        found
+    }
+
+    /// Whether it reads zero where it has nothing itself.
+    pub(crate) fn is_without_parent(&self) -> bool {
+        matches!(*locked(&self.back), Back::Zeroes)
+    }
+
+    /// Whether writes are kept out now.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::SeqCst) > 0
+    }
+
+    /// Keeps writes out. Those under way are waited for with [`StoreShared::quiesce`].
+    pub(crate) fn freeze(&self) {
+        self.frozen.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Lets writes in again, once for each [`freeze`](Self::freeze).
+    pub(crate) fn thaw(&self) {
+        if self.frozen.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let waiting = std::mem::take(&mut *locked(&self.waiting));
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Waits until writes are let in.
+    pub(crate) async fn thawed(&self) {
+        poll_fn(|cx| {
+            if !self.is_frozen() {
+                return Poll::Ready(());
+            }
+            locked(&self.waiting).push(cx.waker().clone());
+            // Thawed between the look and the push: nobody will wake us.
+            if self.is_frozen() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+}
+
+/// Locks what nobody leaves half changed.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

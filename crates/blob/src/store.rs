@@ -1,0 +1,225 @@
+//! A store as callers hold it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use spindle_block::Device;
+use spindle_format::{BlobId, Xattr};
+
+use crate::blob::Blob;
+use crate::error::BlobError;
+use crate::md::{self, Md};
+use crate::options::{BlobInfo, BlobOptions, InitOptions, LoadOptions, StoreInfo};
+use crate::shared::StoreShared;
+
+/// A loaded store. A handle: clones are the same store, and it may be used from any Spindle thread.
+///
+/// Operations on metadata run on the thread that called [`init`](Self::init) or [`load`](Self::load), one
+/// after the other; calls go there by themselves. Dropping the future of such an operation does not stop it:
+/// it runs to its end and only its result is lost. When one has answered with success, what it did is
+/// durable. Dropping the last handle does not unload the store.
+#[derive(Clone)]
+pub struct Blobstore {
+    pub(crate) shared: Arc<StoreShared>,
+}
+
+impl Blobstore {
+    /// Makes a store on a device and loads it; this thread becomes its metadata thread.
+    ///
+    /// # Errors
+    /// The device holds something known and `force` is not set; the options do not fit the device; the
+    /// device fails.
+    pub async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Blobstore, BlobError> {
+        let opening = spindle_reactor::spawn_local(async move { md::init(device, options).await });
+        Ok(Blobstore { shared: finished(opening.await)?.shared.clone() })
+    }
+
+    /// Loads the store on a device; this thread becomes its metadata thread. A store that was not unloaded
+    /// in order is recovered.
+    ///
+    /// # Errors
+    /// There is no store, it is of another type, or the device fails.
+    pub async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Blobstore, BlobError> {
+        let opening = spindle_reactor::spawn_local(async move { md::load(device, options).await });
+        Ok(Blobstore { shared: finished(opening.await)?.shared.clone() })
+    }
+
+    /// The store's name, that of its device.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// Bytes of a cluster.
+    pub fn cluster_size(&self) -> u32 {
+        self.shared.cluster_size
+    }
+
+    /// Bytes of the smallest I/O: offsets and lengths are multiples of it.
+    pub fn io_unit_size(&self) -> u32 {
+        self.shared.io_unit
+    }
+
+    /// What is known of the store.
+    ///
+    /// # Errors
+    /// The store was unloaded.
+    pub async fn info(&self) -> Result<StoreInfo, BlobError> {
+        on_md(&self.shared, async |md| Ok(md.info())).await
+    }
+
+    /// The blobs that can be read, in the order of their ids.
+    ///
+    /// # Errors
+    /// The store was unloaded.
+    pub async fn blobs(&self) -> Result<Vec<BlobId>, BlobError> {
+        on_md(&self.shared, async |md| Ok(md.list())).await
+    }
+
+    /// What is known of a blob, open or not.
+    ///
+    /// # Errors
+    /// There is no such blob, or it is damaged.
+    pub async fn blob_info(&self, id: BlobId) -> Result<BlobInfo, BlobError> {
+        on_md(&self.shared, async move |md| md.blob_info(id)).await
+    }
+
+    /// The xattrs of a blob, open or not.
+    ///
+    /// # Errors
+    /// There is no such blob, or it is damaged.
+    pub async fn blob_xattrs(&self, id: BlobId) -> Result<Vec<Xattr>, BlobError> {
+        on_md(&self.shared, async move |md| Ok(md.blob(id)?.meta.borrow().xattrs.iter().cloned().collect()))
+            .await
+    }
+
+    /// Makes a blob.
+    ///
+    /// # Errors
+    /// Out of clusters or of metadata pages, an option that cannot be, or a failed write.
+    pub async fn create_blob(&self, options: BlobOptions) -> Result<BlobId, BlobError> {
+        on_md(&self.shared, async move |md| md.create(&options).await).await
+    }
+
+    /// Opens a blob. It stays open until every handle was closed or dropped.
+    ///
+    /// # Errors
+    /// There is no such blob, or it is damaged.
+    pub async fn open_blob(&self, id: BlobId) -> Result<Blob, BlobError> {
+        let opened = on_md(&self.shared, async move |md| md.open(id)).await?;
+        Ok(Blob::new(opened))
+    }
+
+    /// Deletes a blob that nobody has open. A snapshot that one clone reads through gives it what it reads.
+    ///
+    /// # Errors
+    /// It is open, or more than one clone reads through it.
+    pub async fn delete_blob(&self, id: BlobId) -> Result<(), BlobError> {
+        on_md(&self.shared, async move |md| md.remove(id).await).await
+    }
+
+    /// Takes a snapshot: a new read-only blob with these xattrs and all that the blob holds now, which reads
+    /// through it from then on. Writes that are under way end first, later ones wait.
+    ///
+    /// # Errors
+    /// The blob is read-only, or another such operation works on it.
+    pub async fn snapshot(&self, id: BlobId, xattrs: Vec<(Vec<u8>, Vec<u8>)>) -> Result<BlobId, BlobError> {
+        on_md(&self.shared, async move |md| md.snapshot(id, &xattrs).await).await
+    }
+
+    /// Makes a thin blob with these xattrs that reads what the snapshot holds until it is written.
+    ///
+    /// # Errors
+    /// The blob is no snapshot.
+    pub async fn clone_blob(
+        &self,
+        snapshot: BlobId,
+        xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<BlobId, BlobError> {
+        on_md(&self.shared, async move |md| md.clone_of(snapshot, &xattrs).await).await
+    }
+
+    /// Gives a blob clusters of its own for everything, so that it has no parent and is no longer thin.
+    ///
+    /// # Errors
+    /// Not enough clusters are free; nothing was copied then.
+    pub async fn inflate(&self, id: BlobId) -> Result<(), BlobError> {
+        on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, true).await).await
+    }
+
+    /// Gives a blob clusters of its own for what its parent has, so that its parent is its grandparent, or
+    /// none.
+    ///
+    /// # Errors
+    /// It has no parent, or not enough clusters are free.
+    pub async fn decouple_parent(&self, id: BlobId) -> Result<(), BlobError> {
+        on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, false).await).await
+    }
+
+    /// The blob that programs look for first.
+    ///
+    /// # Errors
+    /// The store was unloaded.
+    pub async fn super_blob(&self) -> Result<Option<BlobId>, BlobError> {
+        on_md(&self.shared, async |md| Ok(md.super_block.borrow().super_blob)).await
+    }
+
+    /// Says which blob programs are to look for first.
+    ///
+    /// # Errors
+    /// There is no such blob, or the write fails.
+    pub async fn set_super_blob(&self, blob: Option<BlobId>) -> Result<(), BlobError> {
+        on_md(&self.shared, async move |md| md.set_super_blob(blob).await).await
+    }
+
+    /// Takes over the space that the device has gained since the store was made.
+    ///
+    /// # Errors
+    /// The masks have no room for more clusters, or the device has shrunk.
+    pub async fn grow(&self) -> Result<(), BlobError> {
+        on_md(&self.shared, async |md| {
+            let bytes = md.shared.device.below().geometry().bytes();
+            md.grow_to(bytes).await
+        })
+        .await
+    }
+
+    /// Leaves the store in order, so that the next load need not recover it. Every thread lets go of the
+    /// device. After an error of the device the store is unloaded all the same, and will be recovered.
+    ///
+    /// # Errors
+    /// Blobs are open (nothing has happened then), or a write fails.
+    pub async fn unload(&self) -> Result<(), BlobError> {
+        on_md(&self.shared, async |md| md.unload().await).await
+    }
+}
+
+impl std::fmt::Debug for Blobstore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Blobstore({})", self.shared.name)
+    }
+}
+
+/// Runs an operation on the store's metadata thread, to its end whatever becomes of this future.
+pub(crate) async fn on_md<R, F>(shared: &Arc<StoreShared>, operation: F) -> Result<R, BlobError>
+where
+    F: AsyncFnOnce(Rc<Md>) -> Result<R, BlobError> + Send + 'static,
+    R: Send + 'static,
+{
+    let here = shared.clone();
+    let there = async move || {
+        let md = Md::of(&here)?;
+        finished(spindle_reactor::spawn_local(async move { operation(md).await }).await)
+    };
+    match shared.md.run(there).await {
+        Ok(result) => result,
+        Err(_gone) => Err(shared.gone()),
+    }
+}
+
+/// The result of a task of this thread. A task that panicked has no result; the panic is not swallowed.
+fn finished<R, E: std::fmt::Display>(joined: Result<Result<R, BlobError>, E>) -> Result<R, BlobError> {
+    match joined {
+        Ok(result) => result,
+        Err(error) => panic!("an operation on a store ended without a result: {error}"),
+    }
+}

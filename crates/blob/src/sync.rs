@@ -1,0 +1,152 @@
+//! Waiting between tasks of one thread: a fair lock, a promise, many futures at once.
+//!
+//! All of it is `!Send` and belongs to the thread that made it. Guards may be held across an await: nobody
+//! but tasks of the same thread waits for them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// A lock between tasks; who asked first gets it first.
+#[derive(Default)]
+pub(crate) struct TaskLock {
+    held: Cell<bool>,
+    queue: RefCell<VecDeque<Rc<Place>>>,
+}
+
+#[derive(Default)]
+struct Place {
+    granted: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// Holds a [`TaskLock`] until dropped.
+pub(crate) struct TaskGuard<'a>(&'a TaskLock);
+
+impl TaskLock {
+    /// Waits for the lock. Dropping the future gives the place in the queue up.
+    pub(crate) async fn lock(&self) -> TaskGuard<'_> {
+        if !self.held.replace(true) {
+            return TaskGuard(self);
+        }
+        let waiting = Waiting { lock: self, place: Rc::default() };
+        self.queue.borrow_mut().push_back(waiting.place.clone());
+        poll_fn(|cx| {
+            if waiting.place.granted.get() {
+                return Poll::Ready(());
+            }
+            *waiting.place.waker.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        waiting.place.granted.set(false);
+        TaskGuard(self)
+    }
+
+    fn release(&self) {
+        let next = self.queue.borrow_mut().pop_front();
+        match next {
+            None => self.held.set(false),
+            Some(place) => {
+                place.granted.set(true);
+                let waker = place.waker.borrow_mut().take();
+                waker.into_iter().for_each(Waker::wake);
+            }
+        }
+    }
+}
+
+impl Drop for TaskGuard<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+struct Waiting<'a> {
+    lock: &'a TaskLock,
+    place: Rc<Place>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.place.granted.get() {
+            self.lock.release();
+        } else {
+            self.lock.queue.borrow_mut().retain(|place| !Rc::ptr_eq(place, &self.place));
+        }
+    }
+}
+
+struct Cell1<T> {
+    value: Option<T>,
+    gone: bool,
+    waker: Option<Waker>,
+}
+
+/// The half of a promise that keeps it.
+pub(crate) struct Resolver<T>(Rc<RefCell<Cell1<T>>>);
+
+/// The half of a promise that waits; resolves to `None` if the other half was dropped.
+pub(crate) struct Promise<T>(Rc<RefCell<Cell1<T>>>);
+
+/// Makes a promise.
+pub(crate) fn promise<T>() -> (Resolver<T>, Promise<T>) {
+    let cell = Rc::new(RefCell::new(Cell1 { value: None, gone: false, waker: None }));
+    (Resolver(cell.clone()), Promise(cell))
+}
+
+impl<T> Resolver<T> {
+    /// Keeps the promise.
+    pub(crate) fn resolve(self, value: T) {
+        self.0.borrow_mut().value = Some(value);
+    }
+}
+
+impl<T> Drop for Resolver<T> {
+    fn drop(&mut self) {
+        let waker = {
+            let mut cell = self.0.borrow_mut();
+            cell.gone = true;
+            cell.waker.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl<T> Future for Promise<T> {
+    type Output = Option<T>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> Poll<Option<T>> {
+        let mut cell = self.0.borrow_mut();
+        if cell.gone {
+            return Poll::Ready(cell.value.take());
+        }
+        cell.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+}
+
+/// Runs futures side by side; their outputs in the order in which they were given.
+pub(crate) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+    let mut running: Vec<_> = futures.into_iter().map(|future| Some(Box::pin(future))).collect();
+    let mut outputs: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        let mut pending = false;
+        for (place, output) in running.iter_mut().zip(&mut outputs) {
+            let Some(future) = place else { continue };
+            match future.as_mut().poll(cx) {
+                Poll::Ready(value) => {
+                    *output = Some(value);
+                    *place = None;
+                }
+                Poll::Pending => pending = true,
+            }
+        }
+        if pending { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    outputs.into_iter().flatten().collect()
+}

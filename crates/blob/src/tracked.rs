@@ -1,0 +1,197 @@
+//! A device that knows which of its requests are under way, and a thread's way to it.
+//!
+//! A cluster may be given to another blob only when every request that was sent to it has ended, also one
+//! whose future was dropped. So all of a store's I/O passes this thin layer, which counts per thread in
+//! epochs: [`Epochs::quiesce`] begins a new one and waits until those before it are empty. The look-up of a
+//! cluster and the submission of its request happen in one poll, so that a message to the thread cannot come
+//! between them. [`Local`] is what a thread keeps of a store it does I/O to; it never leaves the thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use spindle_block::{
+    Channel, Cx, Device, Geometry, Io, IoId, Lane, LaneCx, LaneId, OpenError, Status, Submit,
+};
+
+/// The device of a store, with its requests counted.
+pub(crate) struct Tracked {
+    below: Arc<dyn Device>,
+}
+
+impl Tracked {
+    pub(crate) fn new(below: Arc<dyn Device>) -> Arc<Tracked> {
+        Arc::new(Tracked { below })
+    }
+
+    /// What tells it from every other while it exists.
+    pub(crate) fn key(self: &Arc<Tracked>) -> usize {
+        Arc::as_ptr(self) as usize
+    }
+
+    /// The device itself.
+    pub(crate) fn below(&self) -> &Arc<dyn Device> {
+        &self.below
+    }
+
+    /// This thread's way to it, made on first use.
+    pub(crate) fn local(self: &Arc<Tracked>) -> Result<Rc<Local>, OpenError> {
+        if let Some(local) = self.known() {
+            return Ok(local);
+        }
+        let locals = spindle_reactor::extension::<Locals>();
+        let channel = Channel::open(self.clone())?;
+        let epochs = locals.epochs(self.key());
+        let local = Rc::new(Local { channel, epochs, external: RefCell::default() });
+        locals.opened.borrow_mut().insert(self.key(), local.clone());
+        Ok(local)
+    }
+
+    /// This thread's way to it, if it was made.
+    pub(crate) fn known(self: &Arc<Tracked>) -> Option<Rc<Local>> {
+        spindle_reactor::extension::<Locals>().opened.borrow().get(&self.key()).cloned()
+    }
+
+    /// Forgets this thread's way to it, once its requests have ended.
+    pub(crate) async fn close_local(self: &Arc<Tracked>) {
+        let locals = spindle_reactor::extension::<Locals>();
+        let local = locals.opened.borrow_mut().remove(&self.key());
+        if let Some(local) = local {
+            local.epochs.quiesce().await;
+        }
+        locals.epochs.borrow_mut().remove(&self.key());
+    }
+}
+
+/// What a thread keeps of a store.
+pub(crate) struct Local {
+    /// Its channel to the store's device.
+    pub(crate) channel: Channel,
+    /// Its requests under way.
+    pub(crate) epochs: Rc<Epochs>,
+    /// Its channels to external snapshots, by the address of the device.
+    external: RefCell<BTreeMap<usize, Rc<Channel>>>,
+}
+
+impl Local {
+    /// This thread's channel to an external snapshot.
+    pub(crate) fn external(&self, device: &Arc<dyn Device>) -> Result<Rc<Channel>, OpenError> {
+        let key = Arc::as_ptr(device).cast::<u8>() as usize;
+        let found = self.external.borrow().get(&key).cloned();
+        if let Some(channel) = found {
+            return Ok(channel);
+        }
+        let channel = Rc::new(Channel::open(device.clone())?);
+        self.external.borrow_mut().insert(key, channel.clone());
+        Ok(channel)
+    }
+}
+
+/// A thread's stores; lives in the thread's extensions.
+#[derive(Default)]
+struct Locals {
+    opened: RefCell<BTreeMap<usize, Rc<Local>>>,
+    epochs: RefCell<BTreeMap<usize, Rc<Epochs>>>,
+}
+
+impl Locals {
+    fn epochs(&self, key: usize) -> Rc<Epochs> {
+        self.epochs.borrow_mut().entry(key).or_default().clone()
+    }
+}
+
+/// Requests of one thread under way, by the epoch in which they were sent.
+#[derive(Default)]
+pub(crate) struct Epochs {
+    current: Cell<u64>,
+    counts: RefCell<VecDeque<(u64, usize)>>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Epochs {
+    fn begin(&self) -> u64 {
+        let current = self.current.get();
+        let mut counts = self.counts.borrow_mut();
+        match counts.back_mut() {
+            Some((epoch, count)) if *epoch == current => *count += 1,
+            _ => counts.push_back((current, 1)),
+        }
+        current
+    }
+
+    fn end(&self, epoch: u64) {
+        let mut counts = self.counts.borrow_mut();
+        if let Some((_, count)) = counts.iter_mut().find(|(found, _)| *found == epoch) {
+            *count -= 1;
+        }
+        while let Some(&(epoch, 0)) = counts.front()
+            && (epoch < self.current.get() || counts.len() > 1)
+        {
+            counts.pop_front();
+        }
+        drop(counts);
+        if !self.waiting.borrow().is_empty() {
+            let waiting = self.waiting.take();
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn oldest_busy(&self) -> Option<u64> {
+        self.counts.borrow().iter().find(|(_, count)| *count > 0).map(|&(epoch, _)| epoch)
+    }
+
+    /// Waits until every request that was under way when this was first polled has ended.
+    pub(crate) async fn quiesce(&self) {
+        let next = self.current.get() + 1;
+        self.current.set(next);
+        poll_fn(|cx| {
+            if self.oldest_busy().is_none_or(|epoch| epoch >= next) {
+                return Poll::Ready(());
+            }
+            self.waiting.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Device for Tracked {
+    fn name(&self) -> &str {
+        self.below.name()
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.below.geometry()
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        let below = cx.open(&self.below)?;
+        let epochs = spindle_reactor::extension::<Locals>().epochs(self.key());
+        Ok(Box::new(TrackedLane { below, epochs }))
+    }
+}
+
+struct TrackedLane {
+    below: LaneId,
+    epochs: Rc<Epochs>,
+}
+
+impl Lane for TrackedLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        let epoch = self.epochs.begin();
+        cx.forward(self.below, io, [epoch, 0]);
+        Submit::Taken
+    }
+
+    fn complete(&mut self, io: Io, [epoch, _]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
+        self.epochs.end(epoch);
+        cx.done(io, status);
+    }
+
+    fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
+        cx.abort(self.below, id);
+    }
+}
