@@ -221,7 +221,7 @@ impl Runtime {
             let name = format!("reactor_{core}");
             let (shared, engine, report) = (shared.clone(), engine.clone(), report.clone());
             let os_thread = spindle_engine::spawn_pinned(&name, Some(core), move || {
-                run_reactor(shared, index, &engine, mode, signals && index == 0, &report);
+                run_reactor(shared, index, &engine, mode, signals && index == 0, report);
             });
             let os_thread = os_thread.map_err(|source| BuildError::OsThread { name, core, source })?;
             running.os_threads.push(os_thread);
@@ -266,7 +266,7 @@ fn run_reactor(
     engine: &Engine,
     mode: Mode,
     signals: bool,
-    started: &mpsc::Sender<Result<(), BuildError>>,
+    started: mpsc::Sender<Result<(), BuildError>>,
 ) {
     let driver = match engine.driver(index) {
         Ok(driver) => driver,
@@ -283,6 +283,7 @@ fn run_reactor(
     let signals =
         signals.then(|| Signals::take("a runtime", &[Signal::Interrupt, Signal::Terminate], unparker).ok());
     let _ = started.send(Ok(()));
+    drop(started);
     loop {
         let busy = reactor.turn();
         if let Some(Some(signals)) = &signals {
