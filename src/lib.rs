@@ -2,6 +2,18 @@
 //!
 //! A facade: it re-exports the crates of the house and holds nothing of its own. What each part is, who owns
 //! it and on which thread it lives is said there.
+//!
+//! `examples/multicore_blobstore.rs` is the place to begin.
 #![forbid(unsafe_code)]
 
+pub use spindle_blob as blob;
+pub use spindle_block as block;
+pub use spindle_engine as engine;
 pub use spindle_format as format;
+pub use spindle_mem as mem;
+pub use spindle_reactor as reactor;
+
+pub use spindle_blob::{Blob, BlobOptions, Blobstore, InitOptions, LoadOptions};
+pub use spindle_block::{Channel, Malloc};
+pub use spindle_mem::{Buffers, IoBuf};
+pub use spindle_reactor::{Runtime, Thread, current_cpu, interval, sleep, spawn_local, timeout};

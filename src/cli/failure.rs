@@ -61,6 +61,9 @@ pub(crate) enum Failure {
     /// The output is a device too small for the blob.
     #[error("{} has {found} bytes, the blob has {needed}: choose a larger device", shown(path))]
     OutputTooSmall { path: PathBuf, found: u64, needed: u64 },
+    /// The program that `spindle` shows did not run to its end.
+    #[error("the story did not end well: {0}")]
+    Story(String),
     /// The arguments contradict each other in a way that the parser cannot see.
     #[error("{0}")]
     Usage(String),

@@ -7,15 +7,16 @@ mod blob;
 mod failure;
 mod output;
 mod progress;
+mod quickstart;
 mod table;
 mod text;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use failure::Failure;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// A storage kit on SPDK's model.
+/// A storage kit on SPDK's model. Without a command it tells a short story on a memory disk.
 #[derive(Parser)]
 #[command(name = "spindle", version, about)]
 struct Arguments {
@@ -46,11 +47,7 @@ pub(crate) fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Some(Command::Blob(command)) => blob::run(command),
-        None => {
-            let mut out = output::Output::stdout();
-            write!(out, "{}", Arguments::command().render_help())?;
-            out.finish()
-        }
+        None => quickstart::run(),
     }
 }
 
@@ -68,6 +65,7 @@ fn conclude(outcome: Result<(), Failure>) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {

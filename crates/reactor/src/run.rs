@@ -45,6 +45,7 @@ enum State<F, R> {
 impl<F, R> Unpin for Run<F, R> {}
 
 impl<F, R> Run<F, R> {
+    #[track_caller]
     pub(crate) fn new(thread: Thread, f: F) -> Run<F, R>
     where
         F: AsyncFnOnce() -> R,
