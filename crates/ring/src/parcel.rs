@@ -6,7 +6,7 @@ use std::mem::ManuallyDrop;
 
 use crate::inline::Inline;
 
-/// A value that may cross cores, its type known to those who send and receive it. up to 48 bytes
+/// A value that may cross cores, its type known to those who send and receive it. Up to 48 bytes
 /// (aligned to at most 8) lie inside; larger ones are boxed.
 pub struct Parcel {
     value: Inline,

@@ -81,7 +81,7 @@ fn a_dropped_parcel_drops_its_value() {
 fn a_ring_carries_values_between_os_threads_in_order() {
     let (mut producer, mut consumer) = spsc::ring(64);
     std::thread::scope(|scope| {
-        scope.spawn(move || {
+        let sender = scope.spawn(move || {
             for mut value in 0..20_000u64 {
                 while let Err(back) = producer.push(value) {
                     value = back;
@@ -98,6 +98,7 @@ fn a_ring_carries_values_between_os_threads_in_order() {
             };
             assert_eq!(value, expected);
         }
+        sender.join().expect("no panic");
     });
 }
 
