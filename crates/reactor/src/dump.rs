@@ -44,6 +44,8 @@ pub struct ThreadDump {
     pub tasks: Vec<TaskDump>,
     /// Its pollers.
     pub pollers: Vec<PollerInfo>,
+    /// Those that keep the reactor awake, by name.
+    pub keeps_awake: Vec<String>,
 }
 
 /// What one task is doing.
@@ -87,6 +89,7 @@ fn dump_thread(core: &ThreadCore) -> ThreadDump {
         waits_for: core.waits_for(),
         tasks: tasks.collect(),
         pollers: core.pollers.infos(),
+        keeps_awake: core.pollers.spinning(),
     }
 }
 
@@ -111,6 +114,9 @@ impl fmt::Display for ThreadDump {
         match self.waits_for.is_empty() {
             true => writeln!(f)?,
             false => writeln!(f, "; holds {}", self.waits_for.join(", "))?,
+        }
+        if !self.keeps_awake.is_empty() {
+            writeln!(f, "    keeps its core awake: {}", self.keeps_awake.join(", "))?;
         }
         for task in &self.tasks {
             let state = if task.ready { "ready" } else { "waits to be woken" };

@@ -8,7 +8,7 @@ use spindle_engine::CpuSet;
 
 use crate::error::CreateError;
 use crate::port::Port;
-use crate::thread::ThreadShared;
+use crate::thread::{RUNNING, ThreadShared};
 
 /// One runtime's shared state. Locked on control paths only.
 pub(crate) struct Shared {
@@ -89,7 +89,7 @@ impl Shared {
             slot,
             reactor,
             runtime: self.clone(),
-            state: AtomicU8::new(0),
+            state: AtomicU8::new(RUNNING),
             joined: Mutex::default(),
         });
         place.insert(thread.clone());

@@ -1,4 +1,5 @@
 //! What runtimes, threads, messages and tasks promise, on every engine.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -292,14 +293,15 @@ fn a_runner_is_stepped_by_its_owner_and_serves_other_os_threads() {
     for kind in [EngineKind::Epoll, EngineKind::Sim(5)] {
         let mut runner = ThreadRunner::new("by hand", kind).unwrap();
         let thread = runner.thread();
-        let caller = std::thread::spawn(move || {
+        let caller = spindle_engine::spawn_pinned("caller", None, move || {
             thread
                 .spawn(async || {
                     sleep(Duration::from_millis(1)).await;
                     Thread::current().unwrap().id()
                 })
                 .wait()
-        });
+        })
+        .unwrap();
         runner.run_until(|| caller.is_finished());
         assert_eq!(caller.join().unwrap().unwrap(), 1);
     }
