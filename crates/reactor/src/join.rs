@@ -117,13 +117,15 @@ impl<T> LocalCell<T> {
 }
 
 /// The task's end of the cell. Dropped without an answer it says why.
-struct Deliver<T>(Option<Rc<LocalCell<T>>>);
+struct Deliver<T: 'static>(Option<Rc<LocalCell<T>>>);
 
-impl<T> Drop for Deliver<T> {
+impl<T: 'static> Drop for Deliver<T> {
     fn drop(&mut self) {
-        if let Some(cell) = self.0.take() {
-            let panicked = current::with(|core| core.and_then(|core| core.tasks.current_panic()));
-            cell.deliver(Err(panicked.map_or(RunError::Cancelled, RunError::Panicked)));
+        let Some(cell) = self.0.take() else { return };
+        let tell = move |reason| cell.deliver(Err(reason));
+        match current::with(|core| core.cloned()) {
+            Some(core) => core.tasks.tell_why(tell),
+            None => tell(RunError::Cancelled),
         }
     }
 }

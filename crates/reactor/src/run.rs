@@ -6,13 +6,11 @@
 use std::future::Future;
 use std::panic::Location;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use spindle_ring::{Call, Parcel};
 
-use crate::core::ThreadCore;
 use crate::current;
 use crate::error::RunError;
 use crate::foreign::ForeignCell;
@@ -207,14 +205,16 @@ impl<R: Send + 'static> Reply<R> {
 impl<R: Send + 'static> Drop for Reply<R> {
     fn drop(&mut self) {
         let Some(to) = self.to.take() else { return };
-        let panicked =
-            current::with(|core| core.and_then(|core: &Rc<ThreadCore>| core.tasks.current_panic()));
-        let reason = panicked.map_or(RunError::Cancelled, RunError::Panicked);
-        match to {
+        let tell = |reason| match to {
             ReplyTo::Thread(caller, number) => {
+                // Refused: the caller is gone, and nobody waits.
                 let _ = caller.send(Call::new(move || deliver(number, Err(reason))));
             }
             ReplyTo::Cell(cell) => cell.deliver(Err(reason)),
+        };
+        match current::with(|core| core.cloned()) {
+            Some(core) => core.tasks.tell_why(tell),
+            None => tell(RunError::Cancelled),
         }
     }
 }

@@ -20,7 +20,7 @@ use spindle_ring::Call;
 
 use crate::core::ThreadCore;
 use crate::current;
-use crate::error::Panicked;
+use crate::error::{Panicked, RunError};
 use crate::thread::ThreadShared;
 
 /// A task without a result: whoever spawned it wrapped the future in one that delivers.
@@ -67,8 +67,8 @@ pub(crate) struct Tasks {
     generation: Cell<u32>,
     /// Wakers that nobody holds any more, to be used again.
     spare: RefCell<Vec<Arc<TaskWaker>>>,
-    /// The panic whose task is being dropped.
-    panic: RefCell<Option<Panicked>>,
+    /// Who is to be told why, once the panic that unwinds now has been caught.
+    bereaved: RefCell<Vec<Box<dyn FnOnce(RunError)>>>,
 }
 
 impl Tasks {
@@ -150,11 +150,10 @@ impl Tasks {
                 let panicked =
                     Panicked { message: panic_message(&*payload), spawned_at: self.spawned_at(key) };
                 core.local.report_panic(&core.shared, &panicked);
-                // Whoever waits for the task finds the reason while its future is dropped.
-                self.panic.replace(Some(panicked));
                 drop_caught(future);
-                self.panic.take();
                 self.remove(key);
+                let bereaved = std::mem::take(&mut *self.bereaved.borrow_mut());
+                bereaved.into_iter().for_each(|tell| tell(RunError::Panicked(panicked.clone())));
             }
         }
         true
@@ -191,9 +190,14 @@ impl Tasks {
         self.slots.borrow()[key.index as usize].spawned_at
     }
 
-    /// The reason of the panic whose task is being dropped now.
-    pub(crate) fn current_panic(&self) -> Option<Panicked> {
-        self.panic.borrow().clone()
+    /// Has `tell` called with the reason why a task ends without an answer: now, or when the panic that
+    /// drops it has been caught and its message is known.
+    pub(crate) fn tell_why(&self, tell: impl FnOnce(RunError) + 'static) {
+        if std::thread::panicking() {
+            self.bereaved.borrow_mut().push(Box::new(tell));
+        } else {
+            tell(RunError::Cancelled);
+        }
     }
 
     /// Drops a task: at once, or when its poll returns.
