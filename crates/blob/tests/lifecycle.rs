@@ -1,0 +1,186 @@
+//! From an empty disk to a store and back: what every program does.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod support;
+
+use spindle_blob::{BlobError, BlobOptions};
+use spindle_mem::IoBuf;
+use support::{CLUSTER, byte, check, disk, fill, init, load, read, run_everywhere, slow_device, small};
+
+#[test]
+fn what_was_written_is_there_after_an_unload() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let thick = store.create_blob(BlobOptions::thick(3).xattr("name", "thick")).await.unwrap();
+        let thin = store.create_blob(BlobOptions::thin(600)).await.unwrap();
+        for (id, seed) in [(thick, 1), (thin, 2)] {
+            let blob = store.open_blob(id).await.unwrap();
+            assert_eq!(byte(&blob, 0, blob.size().min(1 << 20)).await, 0, "a new blob reads zero");
+            fill(&blob, CLUSTER - 512, 1024, seed).await;
+            blob.close().await.unwrap();
+        }
+        store.set_super_blob(Some(thick)).await.unwrap();
+        store.unload().await.unwrap();
+        check(&disk);
+
+        let store = load(&disk).await;
+        assert!(!store.info().await.unwrap().recovered, "it was unloaded in order");
+        assert_eq!(store.super_blob().await.unwrap(), Some(thick));
+        assert_eq!(store.blobs().await.unwrap(), [thick, thin]);
+        for (id, seed) in [(thick, 1), (thin, 2)] {
+            let blob = store.open_blob(id).await.unwrap();
+            assert_eq!(byte(&blob, CLUSTER - 512, 1024).await, seed);
+            assert_eq!(byte(&blob, 0, CLUSTER - 512).await, 0);
+            assert_eq!(byte(&blob, CLUSTER + 512, CLUSTER).await, 0);
+        }
+        let blob = store.open_blob(thick).await.unwrap();
+        assert_eq!(blob.xattr("name").await.unwrap(), b"thick");
+    });
+}
+
+#[test]
+fn a_store_that_was_never_unloaded_is_recovered() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(10)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        fill(&blob, 3 * CLUSTER, CLUSTER, 7).await;
+        let free = store.info().await.unwrap().free_clusters;
+        let again = load(&disk).await;
+        assert!(again.info().await.unwrap().recovered);
+        assert_eq!(again.info().await.unwrap().free_clusters, free);
+        let blob = again.open_blob(id).await.unwrap();
+        assert_eq!(byte(&blob, 3 * CLUSTER, CLUSTER).await, 7);
+    });
+}
+
+#[test]
+fn writes_that_meet_in_one_cluster_or_one_map_page_all_arrive() {
+    for seed in 0..8 {
+        support::run_on(&format!("sim:{seed}"), async move || {
+            let disk = disk(8);
+            let store = spindle_blob::Blobstore::init(slow_device(&disk, seed), small()).await.unwrap();
+            let id = store.create_blob(BlobOptions::thin(40)).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            let writes: Vec<_> = (0..80_u64)
+                .map(|at| {
+                    let blob = blob.clone();
+                    spindle_reactor::spawn_local(async move {
+                        let bytes = vec![at as u8 + 1; 512];
+                        blob.write(at * CLUSTER / 2 + 1024, IoBuf::copy_from(&bytes)).await.0.unwrap();
+                    })
+                })
+                .collect();
+            for write in writes {
+                write.await.unwrap();
+            }
+            for at in 0..80 {
+                assert_eq!(byte(&blob, at * CLUSTER / 2 + 1024, 512).await, at as u8 + 1);
+                assert_eq!(byte(&blob, at * CLUSTER / 2 + 1536, 512).await, 0);
+            }
+            assert_eq!(blob.info().await.unwrap().allocated, 40, "two writers share a cluster");
+            blob.close().await.unwrap();
+            store.unload().await.unwrap();
+            check(&disk);
+        });
+    }
+}
+
+#[test]
+fn a_new_cluster_never_shows_what_was_deleted() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let secret = store.create_blob(BlobOptions::thick(100)).await.unwrap();
+        let blob = store.open_blob(secret).await.unwrap();
+        for index in 0..100 {
+            fill(&blob, index * CLUSTER, CLUSTER, 0x77).await;
+        }
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        let store = load(&disk).await;
+        store.delete_blob(secret).await.unwrap();
+        let thick = store.create_blob(BlobOptions::thick(10)).await.unwrap();
+        let thin = store.create_blob(BlobOptions::thin(10)).await.unwrap();
+        let (thick, thin) = (store.open_blob(thick).await.unwrap(), store.open_blob(thin).await.unwrap());
+        assert_eq!(byte(&thick, 0, thick.size()).await, 0);
+        fill(&thin, 512, 512, 1).await;
+        assert_eq!(byte(&thin, 1024, CLUSTER - 1024).await, 0);
+    });
+}
+
+#[test]
+fn a_full_store_says_so_and_loses_nothing() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(1000)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let free = u64::from(store.info().await.unwrap().free_clusters);
+        for index in 0..free {
+            fill(&blob, index * CLUSTER, 512, index as u8).await;
+        }
+        let (result, buffers) = blob.write(free * CLUSTER, IoBuf::zeroed(512)).await;
+        assert!(matches!(result, Err(BlobError::OutOfSpace { .. })), "{result:?}");
+        assert_eq!(buffers.len(), 512, "the memory comes back");
+        assert!(matches!(
+            store.create_blob(BlobOptions::thick(1)).await,
+            Err(BlobError::OutOfSpace { needed: 1, free: 0, .. })
+        ));
+        for index in 0..free {
+            assert_eq!(byte(&blob, index * CLUSTER, 512).await, index as u8);
+        }
+        blob.unmap(0, CLUSTER).await.unwrap();
+        fill(&blob, free * CLUSTER, 512, 9).await;
+    });
+}
+
+#[test]
+fn ranges_are_checked_and_errors_name_them() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(2)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let (result, _) = blob.read(2 * CLUSTER, IoBuf::zeroed(512)).await;
+        assert!(matches!(result, Err(BlobError::OutOfRange { .. })));
+        let (result, _) = blob.read(100, IoBuf::zeroed(512)).await;
+        assert!(matches!(result, Err(BlobError::Unaligned { .. })));
+        assert_eq!(read(&blob, 0, 0).await, []);
+        assert!(matches!(store.unload().await, Err(BlobError::BlobsOpen { open: 1, .. })));
+        let other = blob.clone();
+        blob.close().await.unwrap();
+        let (result, _) = other.read(0, IoBuf::zeroed(512)).await;
+        assert!(matches!(result, Err(BlobError::Closed { .. })));
+        store.unload().await.unwrap();
+        assert!(matches!(store.blobs().await, Err(BlobError::Unloaded { .. })));
+    });
+}
+
+#[test]
+fn a_dropped_handle_closes_its_blob() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(2)).await.unwrap();
+        drop(store.open_blob(id).await.unwrap());
+        store.delete_blob(id).await.unwrap();
+        store.unload().await.unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_holds_something_is_not_overwritten_unless_forced() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        init(&disk).await.unload().await.unwrap();
+        let again = spindle_blob::Blobstore::init(support::device(&disk), small()).await;
+        assert!(matches!(again, Err(BlobError::InUse { found: "a Blobstore", .. })));
+        let mut options = small();
+        options.force = true;
+        spindle_blob::Blobstore::init(support::device(&disk), options).await.unwrap();
+    });
+}

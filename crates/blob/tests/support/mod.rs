@@ -1,0 +1,119 @@
+//! What the tests share: runtimes on several engines, disks, fixtures, patterns.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use spindle_blob::{Blob, Blobstore, InitOptions, LayoutOptions};
+use spindle_block::{Device, SimDisk};
+use spindle_engine::sim::{Disk, DiskOptions, Image};
+use spindle_mem::IoBuf;
+use spindle_reactor::{EngineKind, Runtime};
+
+/// Runs a test's main on one reactor under an engine.
+pub fn run_on<R: Send + 'static>(engine: &str, main: impl AsyncFnOnce() -> R + Send + 'static) -> R {
+    let engine: EngineKind = engine.parse().unwrap();
+    Runtime::builder().reactors(1).engine(engine).build().unwrap().run(main).unwrap()
+}
+
+/// Runs a test's main under a real engine and under a few simulated ones.
+pub fn run_everywhere<R: Send + 'static>(main: impl AsyncFnOnce() -> R + Clone + Send + 'static) {
+    for engine in ["epoll", "sim:1", "sim:2", "sim:3"] {
+        run_on(engine, main.clone());
+    }
+}
+
+/// A disk of zeroes of so many MiB that tears at 512 bytes and loses what is not flushed.
+pub fn disk(mib: u64) -> Disk {
+    Disk::new(DiskOptions::new(mib << 20))
+}
+
+/// A disk with this content and 4096-byte blocks.
+pub fn disk_of(image: Image) -> Disk {
+    let options = DiskOptions { block: 4096, atomic_unit: 4096, ..DiskOptions::new(image.size()) };
+    Disk::from_image(image, options)
+}
+
+/// The disk as a device whose completions come at once.
+pub fn device(disk: &Disk) -> Arc<dyn Device> {
+    SimDisk::immediate("disk0", disk.clone()).unwrap()
+}
+
+/// The disk as a device whose completions are delayed and reordered.
+pub fn slow_device(disk: &Disk, seed: u64) -> Arc<dyn Device> {
+    SimDisk::new("disk0", disk.clone(), seed).unwrap()
+}
+
+/// A store with clusters of 64 KiB.
+pub fn small() -> InitOptions {
+    let layout = LayoutOptions { cluster_size: 64 << 10, ..LayoutOptions::default() };
+    InitOptions { layout, ..InitOptions::default() }
+}
+
+pub const CLUSTER: u64 = 64 << 10;
+
+pub async fn init(disk: &Disk) -> Blobstore {
+    Blobstore::init(device(disk), small()).await.unwrap()
+}
+
+pub async fn load(disk: &Disk) -> Blobstore {
+    Blobstore::load(device(disk), Default::default()).await.unwrap()
+}
+
+pub async fn write(blob: &Blob, offset: u64, bytes: &[u8]) {
+    blob.write(offset, IoBuf::copy_from(bytes)).await.0.unwrap();
+}
+
+pub async fn fill(blob: &Blob, offset: u64, len: u64, byte: u8) {
+    write(blob, offset, &vec![byte; len as usize]).await;
+}
+
+pub async fn read(blob: &Blob, offset: u64, len: u64) -> Vec<u8> {
+    let (result, buffers) = blob.read(offset, IoBuf::zeroed(len as usize)).await;
+    result.unwrap();
+    buffers.to_vec()
+}
+
+/// The byte that a range holds throughout.
+pub async fn byte(blob: &Blob, offset: u64, len: u64) -> u8 {
+    let bytes = read(blob, offset, len).await;
+    assert!(bytes.iter().all(|&byte| byte == bytes[0]), "{offset} of {blob:?} holds more than one byte");
+    bytes[0]
+}
+
+pub fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+/// A fixture by its path below `tests/fixtures`, without `.img.zst`.
+pub fn fixture(name: &str) -> Image {
+    let file = std::fs::File::open(fixtures().join(format!("{name}.img.zst"))).unwrap();
+    let mut decoder = ruzstd::decoding::StreamingDecoder::new(std::io::BufReader::new(file)).unwrap();
+    let mut bytes = Vec::new();
+    decoder.read_to_end(&mut bytes).unwrap();
+    Image::from_bytes(&bytes)
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the format's own loader and checker say about the disk as a crash without loss leaves it.
+pub fn check(disk: &Disk) -> spindle_format::Store {
+    check_image(disk.snapshot().visible())
+}
+
+pub fn check_image(image: &Image) -> spindle_format::Store {
+    let mut loader = spindle_format::Loader::new(image.size(), Default::default());
+    while let Some(range) = loader.next_read() {
+        let mut bytes = vec![0; range.len];
+        image.read(range.offset, &mut bytes);
+        loader.supply(range, &bytes);
+    }
+    let store = loader.finish().unwrap();
+    assert_eq!(spindle_format::check::check(&store), [], "the store is in order");
+    store
+}
