@@ -103,7 +103,9 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// What the format's own loader and checker say about the disk as a crash without loss leaves it.
 pub fn check(disk: &Disk) -> spindle_format::Store {
-    check_image(disk.snapshot().visible())
+    let store = check_image(disk.snapshot().visible());
+    assert_eq!(store.repairs, [], "nothing is left to repair");
+    store
 }
 
 pub fn check_image(image: &Image) -> spindle_format::Store {
@@ -114,6 +116,9 @@ pub fn check_image(image: &Image) -> spindle_format::Store {
         loader.supply(range, &bytes);
     }
     let store = loader.finish().unwrap();
-    assert_eq!(spindle_format::check::check(&store), [], "the store is in order");
+    let mut wrong = spindle_format::check::check(&store);
+    // What a crash cut off and the next load puts right is in order.
+    wrong.retain(|finding| !matches!(finding, spindle_format::check::Finding::Pending(_)));
+    assert_eq!(wrong, [], "the store is in order");
     store
 }
