@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod perf;
 
 fn main() -> std::process::ExitCode {
     cli::main()

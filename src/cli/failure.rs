@@ -64,6 +64,12 @@ pub(crate) enum Failure {
     /// The program that `spindle` shows did not run to its end.
     #[error("the story did not end well: {0}")]
     Story(String),
+    /// A measurement could not be made.
+    #[error("cannot measure: {0}")]
+    Measurement(String),
+    /// `--check` was asked for, and a figure is beyond its aim.
+    #[error("beyond the aim: {0}")]
+    AimMissed(String),
     /// The arguments contradict each other in a way that the parser cannot see.
     #[error("{0}")]
     Usage(String),

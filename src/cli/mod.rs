@@ -6,6 +6,7 @@
 mod blob;
 mod failure;
 mod output;
+mod perf;
 mod progress;
 mod quickstart;
 mod table;
@@ -29,6 +30,8 @@ enum Command {
     /// Look into a Blobstore on an image file or block device, offline and without writing to it
     #[command(subcommand, arg_required_else_help = true)]
     Blob(blob::Command),
+    /// Measure this build on this machine, beside the bare machine
+    Perf(perf::Command),
 }
 
 /// Runs the command that the process's arguments ask for.
@@ -47,6 +50,7 @@ pub(crate) fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Some(Command::Blob(command)) => blob::run(command),
+        Some(Command::Perf(command)) => perf::run(command),
         None => quickstart::run(),
     }
 }

@@ -28,9 +28,15 @@ pub struct Figure {
 
 impl Figure {
     /// Says what the yardstick of this figure is, and how many of it the median may take.
-    pub fn against(mut self, yardstick: &Figure, aim_ratio: f64) -> Figure {
+    pub fn against(self, yardstick: &Figure, aim_ratio: f64) -> Figure {
+        let mut this = self.beside(yardstick);
+        this.aim_ratio = Some(aim_ratio);
+        this
+    }
+
+    /// Says what the yardstick of this figure is, without an aim.
+    pub fn beside(mut self, yardstick: &Figure) -> Figure {
         self.yardstick_ns = Some(yardstick.ns_median);
-        self.aim_ratio = Some(aim_ratio);
         self
     }
 
@@ -91,7 +97,8 @@ impl Samples {
 /// Prints the figures as a table for people.
 pub fn print_table(figures: &[Figure], out: &mut impl Write) -> io::Result<()> {
     let width = figures.iter().map(|f| f.what.len()).max().unwrap_or(0).max(4);
-    let header = format!("{:width$} {:>12} {:>12} {:>12} {:>8}", "what", "operations", "median", "p99", "CPU");
+    let header =
+        format!("{:width$} {:>12} {:>12} {:>12} {:>8}", "what", "operations", "median", "p99", "CPU");
     writeln!(out, "{header}  {:>11} {:>6} {:>5}", "yardstick", "ratio", "aim")?;
     for figure in figures {
         write!(out, "{:width$} {:>12}", figure.what, figure.count)?;

@@ -25,6 +25,9 @@ use crate::reactor::Reactor;
 use crate::shared::{Shared, Stop};
 use crate::thread::Thread;
 
+/// A reactor that is busy looks for signals once in so many turns.
+const TURNS_BETWEEN_SIGNALS: u32 = 64;
+
 /// How long a simulated world in which nothing can run waits for other OS threads, in real time, before
 /// that is called a deadlock.
 const DEADLOCK_WAIT: Duration = Duration::from_millis(200);
@@ -168,6 +171,11 @@ impl Runtime {
         &self.engine
     }
 
+    /// The cores its reactors run on, one entry a reactor.
+    pub fn cores(&self) -> &[usize] {
+        &self.shared.cores
+    }
+
     /// How many reactors it has.
     pub fn reactors(&self) -> usize {
         self.shared.cores.len()
@@ -284,9 +292,11 @@ fn run_reactor(
         signals.then(|| Signals::take("a runtime", &[Signal::Interrupt, Signal::Terminate], unparker).ok());
     let _ = started.send(Ok(()));
     drop(started);
-    loop {
+    for turn in 0u32.. {
         let busy = reactor.turn();
-        if let Some(Some(signals)) = &signals {
+        if let Some(Some(signals)) = &signals
+            && (!busy || turn % TURNS_BETWEEN_SIGNALS == 0)
+        {
             obey(signals, &shared);
         }
         if reactor.is_finished() {

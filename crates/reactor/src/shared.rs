@@ -1,6 +1,6 @@
 //! What all reactors of one runtime, and everybody who holds a handle, share.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slab::Slab;
@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     stop: Mutex<Option<Stop>>,
     /// What a stop does first: it drops main.
     on_stop: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Every reactor ends its threads and then itself; looked at once a turn.
+    shutting_down: AtomicBool,
     /// Reactors that still run.
     pub(crate) running: AtomicU64,
 }
@@ -45,6 +47,7 @@ impl Shared {
         let directory = Directory { next_id: 1, next_reactor: 0, stopping: false, threads: Slab::new() };
         Arc::new(Shared {
             ports,
+            shutting_down: AtomicBool::new(false),
             running: AtomicU64::new(cores.len() as u64),
             cores: cores.into(),
             directory: Mutex::new(directory),
@@ -136,12 +139,13 @@ impl Shared {
     /// No thread is created from now on; every reactor ends its threads and then itself.
     pub(crate) fn shut_down(&self) {
         self.directory().stopping = true;
+        self.shutting_down.store(true, Ordering::Release);
         self.ports.iter().for_each(Port::unpark);
     }
 
     /// Whether [`shut_down`](Self::shut_down) was called.
     pub(crate) fn is_shutting_down(&self) -> bool {
-        self.directory().stopping
+        self.shutting_down.load(Ordering::Acquire)
     }
 
     /// One reactor has ended.

@@ -52,6 +52,9 @@ struct Slot {
     cancelled: bool,
 }
 
+/// Tells somebody why there is no answer.
+type Tell = Box<dyn FnOnce(RunError)>;
+
 /// What a task is, for a dump.
 pub(crate) struct TaskInfo {
     pub(crate) spawned_at: &'static Location<'static>,
@@ -68,7 +71,7 @@ pub(crate) struct Tasks {
     /// Wakers that nobody holds any more, to be used again.
     spare: RefCell<Vec<Arc<TaskWaker>>>,
     /// Who is to be told why, once the panic that unwinds now has been caught.
-    bereaved: RefCell<Vec<Box<dyn FnOnce(RunError)>>>,
+    bereaved: RefCell<Vec<Tell>>,
 }
 
 impl Tasks {
