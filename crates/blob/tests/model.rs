@@ -260,14 +260,14 @@ fn store_agrees_with_model(seed: u64, atomic_unit: u32, steps: u32) {
 
 #[test]
 fn a_store_agrees_with_a_model_on_disks_that_tear_pages() {
-    for seed in 0..6 {
+    for seed in 0..std::env::var("SEEDS").map_or(6, |n| n.parse().unwrap()) {
         store_agrees_with_model(seed, 512, 120);
     }
 }
 
 #[test]
 fn a_store_agrees_with_a_model_on_disks_that_write_pages_whole() {
-    for seed in 100..106 {
+    for seed in 1000..1000 + std::env::var("SEEDS").map_or(6, |n| n.parse().unwrap()) {
         store_agrees_with_model(seed, 4096, 120);
     }
 }

@@ -21,7 +21,9 @@ use spindle_reactor::Runtime;
 const SIZE: u64 = 256 * 4096;
 
 /// Runs `test` under each engine, with a path to a file of its own.
-fn under_every_engine<F: Future<Output = ()>>(test: impl Fn(PathBuf, EngineKind) -> F + Copy + Send + 'static) {
+fn under_every_engine<F: Future<Output = ()>>(
+    test: impl Fn(PathBuf, EngineKind) -> F + Copy + Send + 'static,
+) {
     let folder = tempfile::tempdir().unwrap();
     let kinds = [EngineKind::Auto, EngineKind::Epoll].into_iter().chain((0..8).map(EngineKind::Sim));
     for (n, kind) in kinds.enumerate() {

@@ -1,5 +1,6 @@
 //! Writing metadata: the device's commands, flushes by name, and pages rewritten in place.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use spindle_format::page::PAGE_SIZE;
@@ -13,27 +14,23 @@ use crate::ordering::Point;
 
 /// Where copies of pages lie that were rewritten in place.
 ///
-/// A page has two places for copies and uses them in turn. The one written over belongs to the rewrite before
-/// the last, which the flush behind the last copy has made durable. A copy is believed only when its page is
-/// torn, and of two the one that the remains are more like. Copies are cleared before their page is freed.
+/// A copy stays for the next rewrite of its page and is written over only when the last one is durable: with
+/// two copies of a torn page nobody could tell which belongs to it, and one alone could be torn too. It is
+/// believed only when its page is torn, and cleared before its page is freed.
 #[derive(Default)]
 pub(crate) struct Copies {
-    of: BTreeMap<PageIdx, Pair>,
+    of: BTreeMap<PageIdx, PageIdx>,
     /// Pages between the writing of their copy and their own.
     busy: BTreeSet<PageIdx>,
+    /// The flushes that had begun when a page was last rewritten.
+    rewritten: BTreeMap<PageIdx, u64>,
 }
 
-/// The places for copies of one page, the one to be used next first.
-#[derive(Clone, Copy, Default)]
-struct Pair {
-    next: Option<PageIdx>,
-    last: Option<PageIdx>,
-}
-
-impl Pair {
-    fn pages(self) -> impl Iterator<Item = PageIdx> {
-        self.next.into_iter().chain(self.last)
-    }
+/// The flushes of this thread: how many have begun, and the latest of those that have ended well.
+#[derive(Default)]
+pub(crate) struct Flushes {
+    begun: Cell<u64>,
+    good: Cell<u64>,
 }
 
 /// Copies that are kept at a time; the metadata pages they lie in are not free meanwhile.
@@ -50,8 +47,13 @@ impl Md {
         if !points.iter().any(|&point| self.options.order.keeps(point)) {
             return Ok(());
         }
+        let number = self.flushes.begun.get() + 1;
+        self.flushes.begun.set(number);
         match self.local.channel.flush().await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.flushes.good.set(self.flushes.good.get().max(number));
+                Ok(())
+            }
             Err(error) => {
                 let error = BlobError::from(error);
                 self.poison(&error);
@@ -104,16 +106,20 @@ impl Md {
         if !self.tears_pages() || !self.options.order.keeps(Point::CopyBeforePlace) {
             return Ok(false);
         }
-        let spare = {
-            let mut copies = self.copies.borrow_mut();
-            copies.busy.insert(at);
-            let pair = copies.of.entry(at).or_default();
-            if pair.next.is_none() {
-                pair.next = self.space.borrow_mut().take_page(1, true);
+        self.copies.borrow_mut().busy.insert(at);
+        let rewritten = self.copies.borrow().rewritten.get(&at).copied();
+        if rewritten.is_some_and(|begun| self.flushes.good.get() <= begun) {
+            self.flush_for(&[Point::PlaceBeforeForget]).await?;
+        }
+        let had = self.copies.borrow().of.get(&at).copied();
+        let spare = match had {
+            Some(spare) => spare,
+            None => {
+                let taken = self.space.borrow_mut().take_page(1, true);
+                let spare = taken.ok_or_else(|| self.no_pages(1))?;
+                self.copies.borrow_mut().of.insert(at, spare);
+                spare
             }
-            let Some(spare) = pair.next else { return Err(self.no_pages(1)) };
-            *pair = Pair { next: pair.last, last: Some(spare) };
-            spare
         };
         self.write_page(spare, &PageCopy::new(at, page.clone()).to_page()).await?;
         Ok(true)
@@ -122,7 +128,11 @@ impl Md {
     /// Second half of rewriting a page in place. A failure leaves the page unknown and poisons the store.
     pub(crate) async fn rewrite(&self, at: PageIdx, page: &Page) -> Result<(), BlobError> {
         let written = self.write_page(at, page).await.inspect_err(|error| self.poison(error));
-        self.copies.borrow_mut().busy.remove(&at);
+        let mut copies = self.copies.borrow_mut();
+        copies.busy.remove(&at);
+        if copies.of.contains_key(&at) {
+            copies.rewritten.insert(at, self.flushes.begun.get());
+        }
         written
     }
 
@@ -141,8 +151,9 @@ impl Md {
     pub(crate) async fn drop_copies(&self) -> Result<(), BlobError> {
         let copies: Vec<PageIdx> = {
             let mut all = self.copies.borrow_mut();
-            let Copies { of, busy } = &mut *all;
-            of.extract_if(.., |page, _| !busy.contains(page)).flat_map(|(_, pair)| pair.pages()).collect()
+            let Copies { of, busy, rewritten } = &mut *all;
+            rewritten.retain(|page, _| busy.contains(page));
+            of.extract_if(.., |page, _| !busy.contains(page)).map(|(_, spare)| spare).collect()
         };
         if copies.is_empty() {
             return Ok(());
@@ -158,7 +169,10 @@ impl Md {
     /// Takes the copies of these pages, which are being freed, so that they can be cleared with them.
     pub(crate) fn take_copies(&self, pages: &[PageIdx]) -> Vec<PageIdx> {
         let mut copies = self.copies.borrow_mut();
-        pages.iter().filter_map(|page| copies.of.remove(page)).flat_map(Pair::pages).collect()
+        pages.iter().for_each(|page| {
+            copies.rewritten.remove(page);
+        });
+        pages.iter().filter_map(|page| copies.of.remove(page)).collect()
     }
 
     /// Clears pages.

@@ -217,7 +217,8 @@ fn assemble(
         poison: RefCell::new(None),
         marking: TaskLock::default(),
         lock: TaskLock::default(),
-        copies: RefCell::new(disk::Copies::default()),
+        copies: RefCell::default(),
+        flushes: disk::Flushes::default(),
     }
 }
 

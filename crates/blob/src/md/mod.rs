@@ -69,6 +69,7 @@ pub(crate) struct Md {
     pub(crate) lock: TaskLock,
     /// Copies of pages that were rewritten in place, on devices that can tear a page.
     copies: RefCell<disk::Copies>,
+    flushes: disk::Flushes,
 }
 
 /// The stores whose metadata thread this is; lives in the thread's extensions.
