@@ -104,20 +104,16 @@ impl Md {
         }
         chain::link(&mut pages, &at);
         writes.extend(at.iter().copied().zip(pages.iter().cloned()).skip(1));
-        let copied = self.write_copy(root, &pages[0]).await?;
         let written = join_all(writes.iter().map(|(at, page)| self.write_page(*at, page))).await;
         written.into_iter().collect::<Result<Vec<()>, BlobError>>()?;
-        let mut before = Vec::new();
-        if how.fills {
-            before.push(Point::FillBeforeMap);
+        let fills = how.fills.then_some(Point::FillBeforeMap);
+        let new = (!writes.is_empty()).then_some(Point::PagesBeforeRoot);
+        self.flush_for(&[fills.as_slice(), new.as_slice()].concat()).await?;
+        // Only now: the copy counts as soon as it is there if what lies in the root's page is damaged, be it
+        // the half of what was cleared when that was freed.
+        if self.write_copy(root, &pages[0]).await? {
+            self.flush_for(&[Point::CopyBeforePlace]).await?;
         }
-        if !writes.is_empty() {
-            before.push(Point::PagesBeforeRoot);
-        }
-        if copied {
-            before.push(Point::CopyBeforePlace);
-        }
-        self.flush_for(&before).await?;
         Ok((pages, at))
     }
 
