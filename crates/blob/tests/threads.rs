@@ -1,0 +1,168 @@
+//! Handles on threads other than the metadata thread, chains of snapshots, devices that fail.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod support;
+
+use std::sync::Arc;
+
+use spindle_blob::{BlobError, BlobOptions, Blobstore, LoadOptions, Parent, StoreOptions};
+use spindle_block::{Effect, Faulty, Malloc, Operation};
+use spindle_mem::IoBuf;
+use spindle_reactor::{EngineKind, Runtime, Thread};
+use support::{CLUSTER, byte, check, check_image, device, disk, fill, init, load, run_everywhere, small};
+
+#[test]
+fn threads_write_and_take_snapshots_at_the_same_time() {
+    for engine in ["epoll", "sim:1", "sim:2", "sim:3", "sim:4"] {
+        let engine: EngineKind = engine.parse().unwrap();
+        let runtime = Runtime::builder().reactors(2).engine(engine).build().unwrap();
+        let main = async || {
+            let disk = disk(8);
+            let store = init(&disk).await;
+            let id = store.create_blob(BlobOptions::thin(16)).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            let cores = spindle_reactor::Thread::current().unwrap().cores().to_string();
+            let writers: Vec<_> = (0..3_u8)
+                .map(|at| {
+                    let thread = Thread::create(&format!("writer{at}"), &cores).unwrap();
+                    let blob = blob.clone();
+                    let job = thread.spawn(async move || {
+                        for round in 1..=20_u8 {
+                            for index in 0..16 {
+                                let bytes = IoBuf::copy_from(&[round; 4096]);
+                                blob.write(index * CLUSTER + u64::from(at) * 4096, bytes).await.0.unwrap();
+                            }
+                        }
+                    });
+                    (thread, job)
+                })
+                .collect();
+            let mut snapshots = Vec::new();
+            for _ in 0..3 {
+                snapshots.push(store.snapshot(id, Vec::new()).await.unwrap());
+            }
+            let first = store.open_blob(snapshots[0]).await.unwrap();
+            let before = support::read(&first, 0, first.size()).await;
+            for (_, job) in writers {
+                job.await.unwrap();
+            }
+            assert!(before == support::read(&first, 0, first.size()).await, "a snapshot never changes");
+            for index in 0..16 {
+                assert_eq!(byte(&blob, index * CLUSTER, 3 * 4096).await, 20);
+            }
+            first.close().await.unwrap();
+            for snapshot in snapshots {
+                store.delete_blob(snapshot).await.unwrap();
+            }
+            for index in 0..16 {
+                assert_eq!(byte(&blob, index * CLUSTER, 3 * 4096).await, 20);
+            }
+            blob.close().await.unwrap();
+            store.unload().await.unwrap();
+            check(&disk);
+        };
+        runtime.run(main).unwrap();
+    }
+}
+
+#[test]
+fn a_long_chain_reads_what_each_link_wrote() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(20)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        for depth in 0..16 {
+            fill(&blob, depth * CLUSTER, CLUSTER, depth as u8 + 1).await;
+            store.snapshot(id, Vec::new()).await.unwrap();
+        }
+        for depth in 0..16 {
+            assert_eq!(byte(&blob, depth * CLUSTER, CLUSTER).await, depth as u8 + 1);
+        }
+        assert_eq!(blob.info().await.unwrap().allocated, 0);
+        blob.flush().await.unwrap();
+        let store = load(&disk).await;
+        let blob = store.open_blob(id).await.unwrap();
+        for depth in 0..16 {
+            assert_eq!(byte(&blob, depth * CLUSTER, CLUSTER).await, depth as u8 + 1);
+        }
+    });
+}
+
+#[test]
+fn a_clone_of_an_external_snapshot_reads_it_until_written() {
+    run_everywhere(async || {
+        let outside = Malloc::new("outside", 512, 3 * CLUSTER / 2 / 512).unwrap();
+        let channel = spindle_block::Channel::open(outside.clone()).unwrap();
+        channel.write(0, IoBuf::copy_from(&vec![7; (3 * CLUSTER / 2) as usize])).await.0.unwrap();
+        let external = StoreOptions {
+            external: Some(Arc::new(move |id| (id == b"outside").then(|| outside.clone() as _))),
+            ..StoreOptions::default()
+        };
+        let disk = disk(8);
+        let options = spindle_blob::InitOptions { store: external, ..small() };
+        let store = Blobstore::init(device(&disk), options).await.unwrap();
+        let clone = BlobOptions { external_snapshot: Some(b"outside".to_vec()), ..BlobOptions::thin(4) };
+        let id = store.create_blob(clone).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        fill(&blob, 512, 512, 9).await;
+        assert_eq!(byte(&blob, 512, 512).await, 9);
+        assert_eq!(byte(&blob, 1024, CLUSTER / 2 * 3 - 1024).await, 7);
+        assert_eq!(byte(&blob, CLUSTER / 2 * 3, CLUSTER).await, 0, "zeroes beyond its end");
+        assert_eq!(blob.info().await.unwrap().parent, Some(Parent::External(b"outside".to_vec())));
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+
+        let store = Blobstore::load(device(&disk), LoadOptions::default()).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        assert_eq!(byte(&blob, 512, 512).await, 9, "what it has itself needs nobody");
+        let (result, _) = blob.read(CLUSTER, IoBuf::zeroed(512)).await;
+        assert!(matches!(result, Err(BlobError::MissingParent { .. })), "{result:?}");
+        blob.close().await.unwrap();
+        store.delete_blob(id).await.unwrap();
+    });
+}
+
+/// A history whose n-th write or flush fails. Errors are allowed anywhere; nothing may be wrong on the disk.
+#[test]
+fn a_device_that_fails_once_costs_an_error_and_nothing_else() {
+    for operation in [Operation::Write, Operation::Flush, Operation::WriteZeroes] {
+        for nth in 1..40 {
+            support::run_on("sim:1", async move || {
+                let disk = disk(8);
+                let faulty = Faulty::new("disk0", device(&disk));
+                let store = Blobstore::init(faulty.clone(), small()).await.unwrap();
+                faulty.inject(&[operation], nth, 1, Effect::Fail);
+                let result = history(&store).await;
+                let hit = faulty.seen() >= nth;
+                assert!(hit || result.is_ok(), "an error without a cause: {result:?}");
+                let refused = store.create_blob(BlobOptions::thin(1)).await;
+                if operation == Operation::Flush && hit {
+                    assert!(matches!(refused, Err(BlobError::Poisoned { .. })), "{nth}: {refused:?}");
+                }
+                check_image(disk.snapshot().visible());
+                let store = load(&disk).await;
+                store.create_blob(BlobOptions::thin(1)).await.unwrap();
+            });
+        }
+    }
+}
+
+async fn history(store: &Blobstore) -> Result<(), BlobError> {
+    let id = store.create_blob(BlobOptions::thin(8)).await?;
+    let blob = store.open_blob(id).await?;
+    for index in 0..3 {
+        blob.write(index * CLUSTER + 512, IoBuf::copy_from(&[1; 512])).await.0?;
+    }
+    let snapshot = store.snapshot(id, Vec::new()).await?;
+    blob.write(512, IoBuf::copy_from(&[2; 512])).await.0?;
+    blob.set_xattr("name", "x").await?;
+    blob.sync().await?;
+    blob.resize(600).await?;
+    blob.resize(4).await?;
+    store.delete_blob(snapshot).await?;
+    blob.unmap(0, CLUSTER).await?;
+    blob.close().await?;
+    store.delete_blob(id).await
+}
