@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use spindle_block::Device;
-use spindle_format::{BlobId, Xattr};
+use spindle_format::{BlobId, Parent, Xattr};
 
 use crate::blob::Blob;
 use crate::error::BlobError;
@@ -153,6 +153,30 @@ impl Blobstore {
     /// It has no parent, or not enough clusters are free.
     pub async fn decouple_parent(&self, id: BlobId) -> Result<(), BlobError> {
         on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, false).await).await
+    }
+
+    /// Puts a thin blob under another snapshot of the same size, here or outside: what it has not itself
+    /// reads as there from now on.
+    ///
+    /// # Errors
+    /// The blob is not thin, or the parent is none, has another size, or stands below the blob.
+    pub async fn set_parent(&self, id: BlobId, parent: Parent) -> Result<(), BlobError> {
+        on_md(&self.shared, async move |md| md.set_parent(id, parent).await).await
+    }
+
+    /// Copies the clusters that a read-only blob has itself, not what it reads in its parents, to the same
+    /// offsets of another device, and flushes that. `progress` is called on the metadata thread after every
+    /// cluster with how many are done and how many there are.
+    ///
+    /// # Errors
+    /// The blob can be written, the target is too small or has larger blocks, or a device fails.
+    pub async fn shallow_copy(
+        &self,
+        id: BlobId,
+        target: Arc<dyn Device>,
+        progress: impl FnMut(u64, u64) + Send + 'static,
+    ) -> Result<(), BlobError> {
+        on_md(&self.shared, async move |md| md.shallow_copy(id, target, Box::new(progress)).await).await
     }
 
     /// The blob that programs look for first.

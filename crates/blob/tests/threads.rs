@@ -124,6 +124,67 @@ fn a_clone_of_an_external_snapshot_reads_it_until_written() {
     });
 }
 
+#[test]
+fn a_blob_put_under_another_parent_reads_what_that_one_has() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let mut snapshots = Vec::new();
+        let mut blobs = Vec::new();
+        for seed in 1..=2 {
+            let id = store.create_blob(BlobOptions::thin(3)).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            fill(&blob, 0, CLUSTER, seed).await;
+            snapshots.push(store.snapshot(id, Vec::new()).await.unwrap());
+            blobs.push(blob);
+        }
+        let blob = &blobs[0];
+        fill(blob, CLUSTER, CLUSTER, 9).await;
+        assert_eq!(byte(blob, 0, CLUSTER).await, 1);
+        store.set_parent(blob.id(), Parent::Snapshot(snapshots[1])).await.unwrap();
+        assert_eq!((byte(blob, 0, CLUSTER).await, byte(blob, CLUSTER, CLUSTER).await), (2, 9));
+        let circle = store.set_parent(blob.id(), Parent::Snapshot(blob.id())).await;
+        assert!(matches!(circle, Err(BlobError::Refused { .. })));
+        store.delete_blob(snapshots[0]).await.unwrap();
+        assert_eq!(store.blob_info(snapshots[1]).await.unwrap().clones.len(), 2);
+
+        let target = Malloc::new("target", 512, 3 * CLUSTER / 512).unwrap();
+        let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let notes = seen.clone();
+        let progress = move |done, total| notes.lock().unwrap().push((done, total));
+        store.shallow_copy(snapshots[1], target.clone(), progress).await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), [(1, 1)]);
+        let channel = spindle_block::Channel::open(target).unwrap();
+        let (result, copied) = channel.read(0, IoBuf::zeroed(CLUSTER as usize)).await;
+        result.unwrap();
+        assert!(copied.to_vec().iter().all(|&byte| byte == 2));
+        drop(blobs);
+    });
+}
+
+#[test]
+fn a_store_grows_with_its_device() {
+    run_everywhere(async || {
+        let image = {
+            let disk = disk(8);
+            let store = init(&disk).await;
+            store.create_blob(BlobOptions::thick(2)).await.unwrap();
+            store.unload().await.unwrap();
+            disk.snapshot().visible().to_bytes()
+        };
+        let larger = disk(16);
+        larger.write(0, &image).unwrap();
+        let options = LoadOptions { grow: true, ..LoadOptions::default() };
+        let store = Blobstore::load(device(&larger), options).await.unwrap();
+        let id = store.create_blob(BlobOptions::thick(150)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        assert_eq!(byte(&blob, 0, blob.size()).await, 0);
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        assert_eq!(check(&larger).geometry.total_clusters(), 256);
+    });
+}
+
 /// A history whose n-th write or flush fails. Errors are allowed anywhere; nothing may be wrong on the disk.
 #[test]
 fn a_device_that_fails_once_costs_an_error_and_nothing_else() {

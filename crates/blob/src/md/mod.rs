@@ -16,6 +16,7 @@ mod create;
 mod disk;
 mod info;
 mod load;
+mod parent;
 mod persist;
 mod remove;
 mod resize;

@@ -1,0 +1,139 @@
+//! Putting a thin blob under another parent, and copying what a blob has itself elsewhere.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use spindle_block::{Channel, Device};
+use spindle_format::{BlobId, Parent};
+use spindle_mem::{Buffers, IoBuf};
+
+use super::create::set_parent;
+use super::persist::Persist;
+use super::{BlobState, Md};
+use crate::error::BlobError;
+
+/// Called after every cluster with how many are done and how many there are.
+pub(crate) type Progress = Box<dyn FnMut(u64, u64) + Send>;
+
+impl Md {
+    /// Puts a thin blob under another parent: what it has not itself reads as there from now on.
+    pub(crate) async fn set_parent(self: &Rc<Md>, id: BlobId, parent: Parent) -> Result<(), BlobError> {
+        let blob = self.blob(id)?;
+        let _frozen = self.freeze(&blob).await;
+        let _guard = self.lock.lock().await;
+        self.check_writable()?;
+        blob.check_metadata()?;
+        self.check_parent(&blob, &parent)?;
+        let old = blob.parent();
+        let mut meta = blob.meta.borrow().clone();
+        set_parent(&mut meta, Some(&parent));
+        self.persist(&blob, meta, Persist::default()).await?;
+        self.replace_clone(old.as_ref(), id, None);
+        self.replace_clone(Some(&parent), id, Some(id));
+        self.publish_back(&blob);
+        self.forget_inherited().await;
+        Ok(())
+    }
+
+    fn check_parent(&self, blob: &Rc<BlobState>, parent: &Parent) -> Result<(), BlobError> {
+        let refused = |why| Err(BlobError::Refused { blob: blob.id, why });
+        if !blob.flags().thin() {
+            return refused("only a thin blob can have a parent");
+        }
+        if blob.parent().as_ref() == Some(parent) {
+            return refused("that is its parent already");
+        }
+        match parent {
+            Parent::Snapshot(snapshot) => {
+                let above = self.blob(*snapshot)?;
+                if self.stands_above(blob.id, *snapshot) {
+                    return refused("a blob cannot stand above itself");
+                }
+                if !above.flags().read_only() {
+                    return refused("only a snapshot can be a parent: take one first");
+                }
+                if above.meta.borrow().map.num_clusters() != blob.meta.borrow().map.num_clusters() {
+                    return refused("the snapshot has another size: resize the blob first");
+                }
+                Ok(())
+            }
+            Parent::External(name) => {
+                let found = self.options.external.as_ref().and_then(|find| find(name));
+                let missing = || name.escape_ascii().to_string().into();
+                let device =
+                    found.ok_or_else(|| BlobError::MissingParent { blob: blob.id, parent: missing() })?;
+                if !device.geometry().bytes().is_multiple_of(self.shared.cluster_size.into()) {
+                    return refused("the external snapshot is no whole number of clusters");
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether `id` is `other` or stands above it.
+    fn stands_above(&self, id: BlobId, other: BlobId) -> bool {
+        let mut at = Some(Parent::Snapshot(other));
+        // No chain is longer than there are blobs, but a hostile one may be a circle.
+        for _ in 0..=self.blobs.borrow().len() {
+            let Some(Parent::Snapshot(current)) = at else { return false };
+            if current == id {
+                return true;
+            }
+            at = self.blob(current).ok().and_then(|blob| blob.parent());
+        }
+        true
+    }
+
+    /// Copies the clusters that a read-only blob has itself to the same offsets of another device.
+    pub(crate) async fn shallow_copy(
+        self: &Rc<Md>,
+        id: BlobId,
+        target: Arc<dyn Device>,
+        progress: Progress,
+    ) -> Result<(), BlobError> {
+        let blob = self.blob(id)?;
+        let refused = |why| Err(BlobError::Refused { blob: id, why });
+        if !blob.flags().data_locked() {
+            return refused("only a read-only blob is copied: take a snapshot");
+        }
+        let size = u64::from(self.shared.cluster_size);
+        if target.geometry().bytes() < blob.meta.borrow().map.num_clusters() * size {
+            return refused("the target is smaller than the blob");
+        }
+        if !self.shared.io_unit.is_multiple_of(target.geometry().block_size()) {
+            return refused("the target has larger blocks than the store");
+        }
+        // Open while it lasts, so that nobody deletes it.
+        blob.opened.set(blob.opened.get() + 1);
+        let result = self.copy_clusters(&blob, target, progress).await;
+        blob.opened.set(blob.opened.get() - 1);
+        result
+    }
+
+    async fn copy_clusters(
+        &self,
+        blob: &BlobState,
+        target: Arc<dyn Device>,
+        mut progress: Progress,
+    ) -> Result<(), BlobError> {
+        let size = u64::from(self.shared.cluster_size);
+        let target = Channel::open(target).map_err(|source| self.shared.open_error(source))?;
+        let runs: Vec<_> = blob.meta.borrow().map.runs().collect();
+        let total = runs.iter().map(|run| u64::from(run.length)).sum();
+        let mut done = 0;
+        let mut buffers = Buffers::from(IoBuf::zeroed(size as usize));
+        for run in runs {
+            for at in 0..u64::from(run.length) {
+                let from = (u64::from(run.cluster.0) + at) * size;
+                let (read, data) = self.local.channel.read(from, buffers).await;
+                read?;
+                let (written, data) = target.write((run.start + at) * size, data).await;
+                written?;
+                buffers = data;
+                done += 1;
+                progress(done, total);
+            }
+        }
+        Ok(target.flush().await?)
+    }
+}
