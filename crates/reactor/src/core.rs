@@ -15,6 +15,7 @@ use spindle_engine::Time;
 use spindle_ring::Call;
 
 use crate::error::Panicked;
+use crate::lock::{Held, report_held};
 use crate::poller::Pollers;
 use crate::reactor::Local;
 use crate::reply::Replies;
@@ -37,6 +38,8 @@ pub(crate) struct ThreadCore {
     pub(crate) extensions: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
     /// What keeps the thread from exiting beside its own lists: open channels.
     pub(crate) holds: Cell<usize>,
+    /// Guards of checked locks that are held now.
+    pub(crate) held: Held,
     /// Turns that found something to do, and those that did not.
     pub(crate) busy_turns: Cell<u64>,
     pub(crate) idle_turns: Cell<u64>,
@@ -54,6 +57,7 @@ impl ThreadCore {
             replies: RefCell::default(),
             extensions: RefCell::default(),
             holds: Cell::new(0),
+            held: Held::default(),
             busy_turns: Cell::new(0),
             idle_turns: Cell::new(0),
         }
@@ -66,9 +70,19 @@ impl ThreadCore {
         busy |= self.timers.borrow_mut().expire(now);
         busy |= self.run_tasks();
         busy |= self.pollers.run(now);
+        self.check_held();
         let turns = if busy { &self.busy_turns } else { &self.idle_turns };
         turns.set(turns.get() + 1);
         busy
+    }
+
+    /// SPDK's error 7: reported, and the thread goes on, because what it holds may still be let go.
+    fn check_held(&self) {
+        if !self.held.borrow().is_empty() {
+            let core = self.local.shared.cores[self.local.index];
+            let report = report_held(&self.held, &self.shared.name, self.shared.id, core);
+            report.into_iter().for_each(|report| self.local.report_lock(report));
+        }
     }
 
     fn run_messages(&self) -> bool {

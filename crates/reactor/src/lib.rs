@@ -18,6 +18,7 @@ mod dump;
 mod error;
 mod foreign;
 mod join;
+pub mod lock;
 mod ops;
 mod poller;
 mod port;
@@ -35,6 +36,7 @@ pub use current::{current_cpu, extension, now, random, reactor_index, spawn_loca
 pub use dump::{Dump, ReactorDump, TaskDump, ThreadDump};
 pub use error::{BuildError, CreateError, Panicked, RunError, ThreadGone};
 pub use join::{JoinHandle, LocalJoinHandle};
+pub use lock::{Lock, LockFault, LockGuard};
 pub use ops::{OpId, OpSink, cancel_op, op, submit_op};
 pub use poller::{Busy, Poller, PollerInfo, Wake};
 pub use run::Run;

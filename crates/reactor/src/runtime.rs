@@ -436,6 +436,11 @@ impl Handle {
         self.shared.threads().into_iter().map(|shared| Thread { shared }).collect()
     }
 
+    /// What checked locks have reported: threads that went off their core with a guard held.
+    pub fn lock_reports(&self) -> Vec<String> {
+        self.shared.lock_reports()
+    }
+
     /// Asks for a stop: main is dropped, and [`Runtime::run`] returns [`RunError::Stopped`] with `code`.
     /// The first caller's code counts.
     pub fn stop(&self, code: u8) {

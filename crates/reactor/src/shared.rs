@@ -18,6 +18,8 @@ pub(crate) struct Shared {
     pub(crate) cores: Box<[usize]>,
     directory: Mutex<Directory>,
     stop: Mutex<Option<Stop>>,
+    /// Locks found held off the CPU.
+    lock_reports: Mutex<Vec<String>>,
     /// What a stop does first: it drops main.
     on_stop: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Every reactor ends its threads and then itself; looked at once a turn.
@@ -52,6 +54,7 @@ impl Shared {
             cores: cores.into(),
             directory: Mutex::new(directory),
             stop: Mutex::new(None),
+            lock_reports: Mutex::default(),
             on_stop: Mutex::new(None),
         })
     }
@@ -124,6 +127,16 @@ impl Shared {
             action.into_iter().for_each(|action| action());
         }
         first
+    }
+
+    /// Keeps a report of a checked lock.
+    pub(crate) fn note_lock_report(&self, report: String) {
+        self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+    }
+
+    /// What checked locks have reported.
+    pub(crate) fn lock_reports(&self) -> Vec<String> {
+        self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Says what a stop does first.
