@@ -127,11 +127,17 @@ impl Blob {
     /// Makes everything durable that was written before, by anybody, and had succeeded.
     ///
     /// # Errors
-    /// The device fails: any write since the last flush may be lost.
+    /// The device fails: any write since the last flush may be lost, the maps of new clusters too. This and
+    /// every later flush fails then, and the store refuses changes of its metadata until it is loaded again.
     pub async fn flush(&self) -> Result<(), BlobError> {
         self.check_open()?;
-        let local = self.opened.shared.store.local()?;
-        Ok(local.channel.flush().await?)
+        let store = &self.opened.shared.store;
+        let local = store.local()?;
+        store.check_poison()?;
+        let flushed = local.channel.flush().await.map_err(BlobError::from);
+        flushed.inspect_err(|error| store.poison(error))?;
+        // One that failed meanwhile may have been about what this one was to cover.
+        store.check_poison()
     }
 
     fn begin(&self, offset: u64, len: u64) -> Result<std::rc::Rc<Local>, BlobError> {

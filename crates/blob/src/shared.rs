@@ -7,7 +7,7 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
 use spindle_block::Device;
@@ -36,6 +36,8 @@ pub(crate) struct StoreShared {
     pub(crate) read_only: bool,
     /// Set when the store was left.
     pub(crate) unloaded: AtomicBool,
+    /// The failed write of metadata, or flush of anything, after which nothing may be changed.
+    pub(crate) poison: OnceLock<Arc<str>>,
     /// The threads that have done I/O to it.
     pub(crate) threads: Mutex<Vec<Thread>>,
 }
@@ -60,6 +62,19 @@ impl StoreShared {
 
     pub(crate) fn open_error(&self, source: spindle_block::OpenError) -> BlobError {
         BlobError::Open { store: self.name.clone(), source: Arc::new(source) }
+    }
+
+    /// From now on nothing may be changed: what the disk holds is not known.
+    pub(crate) fn poison(&self, cause: &BlobError) {
+        self.poison.get_or_init(|| cause.to_string().into());
+    }
+
+    /// An error if what the disk holds is not known.
+    pub(crate) fn check_poison(&self) -> Result<(), BlobError> {
+        match self.poison.get() {
+            Some(cause) => Err(BlobError::Poisoned { store: self.name.clone(), cause: cause.clone() }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn gone(&self) -> BlobError {

@@ -210,6 +210,28 @@ fn a_device_that_fails_once_costs_an_error_and_nothing_else() {
     }
 }
 
+#[test]
+fn a_flush_that_failed_fails_all_later_ones_until_the_store_is_loaded_again() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let faulty = Faulty::new("disk0", device(&disk));
+        let store = Blobstore::init(faulty.clone(), small()).await.unwrap();
+        let id = store.create_blob(BlobOptions::thin(2)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        fill(&blob, 0, 512, 1).await;
+        faulty.inject(&[Operation::Flush], 1, 1, Effect::Fail);
+        assert!(matches!(blob.flush().await, Err(BlobError::Io(_))));
+        assert!(matches!(blob.flush().await, Err(BlobError::Poisoned { .. })));
+        let (result, _) = blob.write(CLUSTER, IoBuf::zeroed(512)).await;
+        assert!(matches!(result, Err(BlobError::Poisoned { .. })), "it needs a new cluster: {result:?}");
+        assert_eq!(byte(&blob, 0, 512).await, 1, "reading goes on");
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        let store = load(&disk).await;
+        store.open_blob(id).await.unwrap().flush().await.unwrap();
+    });
+}
+
 async fn history(store: &Blobstore) -> Result<(), BlobError> {
     let id = store.create_blob(BlobOptions::thin(8)).await?;
     let blob = store.open_blob(id).await?;

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use spindle_block::Device;
 use spindle_format::init::{ClearData, DeviceShape};
@@ -198,6 +198,7 @@ fn assemble(
         notes: can_note(geometry.total_clusters()),
         read_only,
         unloaded: AtomicBool::new(false),
+        poison: OnceLock::new(),
         threads: Mutex::new(vec![opened.thread.clone()]),
     });
     Md {
@@ -214,7 +215,6 @@ fn assemble(
         recovered: false,
         blocked: None,
         repairs: Vec::new(),
-        poison: RefCell::new(None),
         marking: TaskLock::default(),
         lock: TaskLock::default(),
         copies: RefCell::default(),

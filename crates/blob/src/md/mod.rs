@@ -62,7 +62,6 @@ pub(crate) struct Md {
     /// The failed write or flush after which nothing may be changed.
     /// What a writing load still has to put right.
     repairs: Vec<spindle_format::repair::Repair>,
-    poison: RefCell<Option<Arc<str>>>,
     /// Whether the super block on disk says that masks can be trusted.
     clean_on_disk: Cell<bool>,
     marking: TaskLock,
@@ -100,10 +99,7 @@ impl Md {
         if self.shared.read_only {
             return Err(BlobError::StoreReadOnly { store: self.shared.name.clone() });
         }
-        match &*self.poison.borrow() {
-            Some(cause) => Err(BlobError::Poisoned { store: self.shared.name.clone(), cause: cause.clone() }),
-            None => Ok(()),
-        }
+        self.shared.check_poison()
     }
 
     /// An error if nothing may be allocated or freed.
@@ -119,6 +115,6 @@ impl Md {
 
     /// From now on nothing may be changed: what the disk holds is not known.
     pub(crate) fn poison(&self, cause: &BlobError) {
-        self.poison.borrow_mut().get_or_insert_with(|| cause.to_string().into());
+        self.shared.poison(cause);
     }
 }
