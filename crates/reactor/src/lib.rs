@@ -8,7 +8,7 @@
 //! Waiting is `.await`: [`Thread::run`] makes and runs a future *there* and brings its result *here*.
 //!
 //! Not promised: an order between messages of different senders, and preemption. A task or poller that
-//! does not return keeps its core; the watchdog names it.
+//! does not return keeps its core.
 
 #![forbid(unsafe_code)]
 

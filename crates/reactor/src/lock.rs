@@ -13,9 +13,10 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::rc::Rc;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::current;
+use crate::thread::ThreadShared;
 
 /// Turns of spinning before the OS thread is yielded: the holder may need this core.
 const SPINS_BEFORE_YIELD: u32 = 128;
@@ -33,28 +34,58 @@ pub enum LockFault {
 }
 
 /// Who holds a lock, and where it was taken.
-#[derive(Clone)]
 struct Holder {
-    id: u64,
-    thread: String,
-    core: usize,
+    thread: Arc<ThreadShared>,
     taken_at: &'static Location<'static>,
+}
+
+impl Holder {
+    /// The thread and its core, for a report.
+    fn place(&self) -> String {
+        let thread = &self.thread;
+        format!("thread {} ({}) on core {}", thread.id, thread.name, thread.runtime.cores[thread.reactor])
+    }
 }
 
 /// A value behind a checked lock.
 pub struct Lock<T> {
-    name: String,
+    name: Arc<str>,
     value: Mutex<T>,
     holder: Mutex<Option<Holder>>,
 }
 
-/// The guards that one thread holds, by lock name and taking location.
-pub(crate) type Held = Rc<RefCell<Vec<(String, &'static Location<'static>)>>>;
+/// The guards that one thread holds.
+#[derive(Default)]
+pub(crate) struct HeldGuards {
+    next: u64,
+    guards: Vec<HeldGuard>,
+}
+
+struct HeldGuard {
+    number: u64,
+    lock: Arc<str>,
+    taken_at: &'static Location<'static>,
+}
+
+/// Shared by the thread and its guards.
+pub(crate) type Held = Rc<RefCell<HeldGuards>>;
+
+impl HeldGuards {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.guards.is_empty()
+    }
+
+    fn add(&mut self, lock: Arc<str>, taken_at: &'static Location<'static>) -> u64 {
+        self.next += 1;
+        self.guards.push(HeldGuard { number: self.next, lock, taken_at });
+        self.next
+    }
+}
 
 impl<T> Lock<T> {
     /// A free lock; `name` appears in reports.
     pub fn new(name: &str, value: T) -> Lock<T> {
-        Lock { name: name.to_owned(), value: Mutex::new(value), holder: Mutex::new(None) }
+        Lock { name: name.into(), value: Mutex::new(value), holder: Mutex::new(None) }
     }
 
     /// Calls `f` with the value, alone. Nothing of the value can leave the call, and no await fits in.
@@ -77,22 +108,11 @@ impl<T> Lock<T> {
             let place = "no Spindle thread runs here".to_owned();
             self.fault(LockFault::NotOnThread, taken_at, &place, "take it inside Runtime::run or Thread::run")
         };
-        let me = Holder {
-            id: core.shared.id,
-            thread: core.shared.name.clone(),
-            core: core.local.shared.cores[core.local.index],
-            taken_at,
-        };
+        let me = Holder { thread: core.shared.clone(), taken_at };
         let value = self.wait(&me);
         *locked(&self.holder) = Some(me);
-        core.held.borrow_mut().push((self.name.clone(), taken_at));
-        LockGuard {
-            lock: self,
-            value: Some(value),
-            held: core.held.clone(),
-            taken_at,
-            _not_send: PhantomData,
-        }
+        let number = core.held.borrow_mut().add(self.name.clone(), taken_at);
+        LockGuard { lock: self, value: Some(value), held: core.held.clone(), number, _not_send: PhantomData }
     }
 
     fn wait(&self, me: &Holder) -> MutexGuard<'_, T> {
@@ -103,12 +123,14 @@ impl<T> Lock<T> {
                 Err(TryLockError::Poisoned(value)) => return value.into_inner(),
                 Err(TryLockError::WouldBlock) => {}
             }
-            let holder = locked(&self.holder).clone();
-            if let Some(holder) = holder.filter(|holder| holder.id == me.id && holder.thread == me.thread) {
-                let place = format!("thread {} ({}) on core {}", me.id, me.thread, me.core);
-                let remedy = format!("it holds the lock since {}; drop that guard first", holder.taken_at);
-                self.fault(LockFault::Deadlock, me.taken_at, &place, &remedy);
+            let holder = locked(&self.holder);
+            let mine = holder.as_ref().filter(|holder| Arc::ptr_eq(&holder.thread, &me.thread));
+            if let Some(taken_at) = mine.map(|holder| holder.taken_at) {
+                drop(holder);
+                let remedy = format!("it holds the lock since {taken_at}; drop that guard first");
+                self.fault(LockFault::Deadlock, me.taken_at, &me.place(), &remedy);
             }
+            drop(holder);
             if spin % SPINS_BEFORE_YIELD == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         unreachable!("spinning ends with the lock")
@@ -133,7 +155,8 @@ pub struct LockGuard<'a, T> {
     /// There until dropped.
     value: Option<MutexGuard<'a, T>>,
     held: Held,
-    taken_at: &'static Location<'static>,
+    /// Its number among its thread's guards.
+    number: u64,
     _not_send: PhantomData<*const ()>,
 }
 
@@ -153,11 +176,7 @@ impl<T> DerefMut for LockGuard<'_, T> {
 
 impl<T> Drop for LockGuard<'_, T> {
     fn drop(&mut self) {
-        let mut held = self.held.borrow_mut();
-        if let Some(at) = held.iter().rposition(|(name, at)| *name == self.lock.name && *at == self.taken_at)
-        {
-            held.remove(at);
-        }
+        self.held.borrow_mut().guards.retain(|guard| guard.number != self.number);
         *locked(&self.lock.holder) = None;
         drop(self.value.take());
     }
@@ -166,8 +185,9 @@ impl<T> Drop for LockGuard<'_, T> {
 /// The report of a thread that goes off its core with guards held; none if it holds none. The guards stay:
 /// they may still be dropped later, so each is reported once.
 pub(crate) fn report_held(held: &Held, thread: &str, id: u64, core: usize) -> Option<String> {
-    let guards = std::mem::take(&mut *held.borrow_mut());
-    let names: Vec<String> = guards.iter().map(|(name, at)| format!("{name}, taken at {at}")).collect();
+    let guards = std::mem::take(&mut held.borrow_mut().guards);
+    let names: Vec<String> =
+        guards.iter().map(|guard| format!("{}, taken at {}", guard.lock, guard.taken_at)).collect();
     (!names.is_empty()).then(|| {
         format!(
             "lock {}: code {} (HeldOffCpu): held while thread {id} ({thread}) goes off core {core}; \
