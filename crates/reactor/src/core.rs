@@ -14,12 +14,11 @@ use std::sync::atomic::Ordering;
 use spindle_engine::Time;
 use spindle_ring::Call;
 
-use crate::error::Panicked;
 use crate::lock::{Held, report_held};
 use crate::poller::Pollers;
 use crate::reactor::Local;
 use crate::reply::Replies;
-use crate::task::{Tasks, panic_message};
+use crate::task::{Tasks, drop_caught, panic_message};
 use crate::thread::{EXITED, EXITING, ThreadShared};
 use crate::timer::Timers;
 
@@ -91,9 +90,8 @@ impl ThreadCore {
             let Some(call) = self.messages.borrow_mut().pop_front() else { break };
             ran += 1;
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.call())) {
-                let spawned_at = std::panic::Location::caller();
-                let panicked = Panicked { message: panic_message(&*payload), spawned_at };
-                self.local.report_panic(&self.shared, &panicked);
+                let what = format!("a message panicked: {}", panic_message(&*payload));
+                self.local.report(&self.shared, &what);
             }
         }
         ran > 0
@@ -155,7 +153,9 @@ impl ThreadCore {
     pub(crate) fn cancel_everything(&self) {
         self.tasks.cancel_all();
         self.pollers.clear();
-        self.messages.borrow_mut().clear();
+        // Taken out first: what a message captured may send others when dropped, also to this thread.
+        let messages = std::mem::take(&mut *self.messages.borrow_mut());
+        messages.into_iter().for_each(drop_caught);
     }
 
     /// The end: drops what layers above kept here, then tells those who wait.
@@ -163,7 +163,7 @@ impl ThreadCore {
         // One at a time, and not while the map is borrowed: a destructor may ask for another.
         loop {
             let Some((_, value)) = self.extensions.borrow_mut().pop_last() else { break };
-            drop(value);
+            drop_caught(value);
         }
         debug_assert!(self.shared.state.load(Ordering::Relaxed) != EXITED, "a thread ends once");
         self.shared.runtime.forget(&self.shared);

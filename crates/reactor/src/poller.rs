@@ -12,7 +12,7 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -20,8 +20,7 @@ use spindle_engine::Time;
 
 use crate::core::ThreadCore;
 use crate::current;
-use crate::error::Panicked;
-use crate::task::panic_message;
+use crate::task::{drop_caught, panic_message};
 
 /// Whether a call found something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +47,7 @@ type Function = Box<dyn FnMut() -> Busy>;
 /// One poller, shared by its handle and its thread's lists.
 pub(crate) struct PollerCell {
     name: String,
+    made_at: &'static Location<'static>,
     kind: Kind,
     /// Out while it is called; none once stopped.
     function: RefCell<Option<Function>>,
@@ -88,6 +88,7 @@ impl Poller {
     ///
     /// # Panics
     /// Away from a Spindle thread.
+    #[track_caller]
     pub fn active(name: &str, wake: Wake, function: impl FnMut() -> Busy + 'static) -> Poller {
         Poller::start(name, Kind::Active(wake), Box::new(function))
     }
@@ -96,14 +97,17 @@ impl Poller {
     ///
     /// # Panics
     /// Away from a Spindle thread.
+    #[track_caller]
     pub fn timed(name: &str, period: Duration, function: impl FnMut() -> Busy + 'static) -> Poller {
         Poller::start(name, Kind::Timed(period), Box::new(function))
     }
 
+    #[track_caller]
     fn start(name: &str, kind: Kind, function: Function) -> Poller {
         let core = current::expect("a poller");
         let cell = Rc::new(PollerCell {
             name: name.to_owned(),
+            made_at: Location::caller(),
             kind,
             function: RefCell::new(Some(function)),
             stopped: Cell::new(false),
@@ -162,27 +166,19 @@ impl PollerCell {
         let Some(mut function) = self.function.borrow_mut().take() else { return false };
         let result = catch_unwind(AssertUnwindSafe(&mut function));
         self.runs.set(self.runs.get() + 1);
-        match result {
-            Ok(busy) => {
-                if !self.stopped.get() {
-                    *self.function.borrow_mut() = Some(function);
-                }
-                self.busy_runs.set(self.busy_runs.get() + u64::from(busy == Busy::Yes));
-                busy == Busy::Yes
-            }
-            Err(payload) => {
-                self.stopped.set(true);
-                let spawned_at = std::panic::Location::caller();
-                let panicked = Panicked {
-                    message: format!("poller {}: {}", self.name, panic_message(&*payload)),
-                    spawned_at,
-                };
-                current::with(|core| {
-                    core.into_iter().for_each(|core| core.local.report_panic(&core.shared, &panicked));
-                });
-                true
-            }
+        if let Err(payload) = &result {
+            self.stopped.set(true);
+            let (name, made_at) = (&self.name, self.made_at);
+            let what = format!("poller {name}, made at {made_at}, panicked: {}", panic_message(&**payload));
+            current::with(|core| core.into_iter().for_each(|core| core.local.report(&core.shared, &what)));
         }
+        if self.stopped.get() {
+            drop_caught(function);
+        } else {
+            *self.function.borrow_mut() = Some(function);
+        }
+        self.busy_runs.set(self.busy_runs.get() + u64::from(matches!(result, Ok(Busy::Yes))));
+        !matches!(result, Ok(Busy::No))
     }
 }
 
@@ -229,6 +225,10 @@ pub(crate) struct Pollers {
     ran: Cell<Time>,
     /// The last call of any active poller found something to do.
     busy: Cell<bool>,
+    /// The active ones are being called one by one: their places must not move.
+    walking: Cell<bool>,
+    /// One of them was stopped meanwhile.
+    stale: Cell<bool>,
 }
 
 impl Pollers {
@@ -277,20 +277,24 @@ impl Pollers {
         self.recount();
     }
 
-    /// Drops the places of stopped pollers, unless the lists are being walked: then the walk does it.
+    /// Drops the places of stopped pollers, unless the active ones are being walked: then the walk does
+    /// it at its end.
     fn forget_stopped(&self) {
         self.count.set(self.count.get() - 1);
-        if let Ok(mut active) = self.active.try_borrow_mut() {
-            active.retain(|cell| !cell.stopped.get());
+        self.compact();
+    }
+
+    fn compact(&self) {
+        match self.walking.get() {
+            true => self.stale.set(true),
+            false => self.active.borrow_mut().retain(|cell| !cell.stopped.get()),
         }
-        if let Ok(mut timed) = self.timed.try_borrow_mut() {
-            timed.retain(|Reverse(due)| !due.cell.stopped.get());
-        }
+        self.timed.borrow_mut().retain(|Reverse(due)| !due.cell.stopped.get());
         self.recount();
     }
 
     fn recount(&self) {
-        let Ok(active) = self.active.try_borrow() else { return };
+        let active = self.active.borrow();
         let living = || active.iter().filter(|cell| cell.is_active());
         self.spinning.set(living().filter(|cell| cell.kind == Kind::Active(Wake::Spin)).count());
         let every = living().filter_map(|cell| match cell.kind {
@@ -309,6 +313,7 @@ impl Pollers {
     fn run_active(&self, now: Time) -> bool {
         let mut index = self.active.borrow().len();
         let mut busy = false;
+        self.walking.set(true);
         while index > 0 {
             index -= 1;
             // A call may stop others, or start one: the list is looked at anew each time.
@@ -316,6 +321,10 @@ impl Pollers {
             if cell.is_active() {
                 busy |= cell.call();
             }
+        }
+        self.walking.set(false);
+        if self.stale.take() {
+            self.compact();
         }
         self.ran.set(now);
         self.busy.set(busy);
@@ -351,7 +360,7 @@ impl Pollers {
         for cell in active.into_iter().chain(timed.into_iter().map(|Reverse(due)| due.cell)) {
             cell.stopped.set(true);
             let function = cell.function.borrow_mut().take();
-            drop(function);
+            drop_caught(function);
         }
         self.recount();
     }

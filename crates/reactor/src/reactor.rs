@@ -15,13 +15,11 @@ use spindle_ring::spsc;
 
 use crate::core::ThreadCore;
 use crate::current::Entered;
-use crate::error::Panicked;
 use crate::ops::Ops;
 use crate::port::{Envelope, Rings};
 use crate::runtime::Mode;
 use crate::shared::Shared;
-use crate::task::LocalFuture;
-use crate::task::{Origin, TaskKey};
+use crate::task::{LocalFuture, Origin, TaskKey, drop_caught};
 use crate::thread::ThreadShared;
 
 /// Messages taken from each ring in one turn.
@@ -110,7 +108,7 @@ impl Local {
             known.or_else(|| self.waiting_to_be_adopted().then(|| find(&self.threads.borrow())).flatten());
         match core {
             Some(core) => core.messages.borrow_mut().push_back(envelope.call),
-            None => drop(envelope),
+            None => drop_caught(envelope),
         }
     }
 
@@ -140,9 +138,10 @@ impl Local {
         if self.simulated { self.driver.borrow_mut().choose(n) } else { 0 }
     }
 
-    /// Says on standard error that a task or poller panicked. Who waits for it gets it as an error too.
-    pub(crate) fn report_panic(&self, thread: &ThreadShared, panicked: &Panicked) {
-        eprintln!("spindle: thread {} ({}): {panicked}", thread.id, thread.name);
+    /// Says on standard error what a task, message or poller did. Who waits for a task gets it as an
+    /// error too.
+    pub(crate) fn report(&self, thread: &ThreadShared, what: &dyn std::fmt::Display) {
+        eprintln!("spindle: thread {} ({}): {what}", thread.id, thread.name);
     }
 
     /// Says what a checked lock found, on standard error; kept for [`crate::Handle::lock_reports`].

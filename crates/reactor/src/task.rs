@@ -152,7 +152,7 @@ impl Tasks {
             Err(payload) => {
                 let panicked =
                     Panicked { message: panic_message(&*payload), spawned_at: self.spawned_at(key) };
-                core.local.report_panic(&core.shared, &panicked);
+                core.local.report(&core.shared, &panicked);
                 drop_caught(future);
                 self.remove(key);
                 let bereaved = std::mem::take(&mut *self.bereaved.borrow_mut());
@@ -257,10 +257,10 @@ impl Tasks {
     }
 }
 
-/// Drops what a task left, and keeps a panic of its destructors from ending the reactor.
-fn drop_caught(future: LocalFuture) {
+/// Drops what somebody left here, and keeps a panic of its destructors from ending the reactor.
+pub(crate) fn drop_caught<T>(left: T) {
     // The panic hook has reported it; there is nobody left to tell.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+    let _ = catch_unwind(AssertUnwindSafe(|| drop(left)));
 }
 
 /// What a panic said, as far as it was text.
