@@ -25,9 +25,11 @@ pub(crate) struct Effort {
 
 type Figures = Result<Vec<Figure>, Box<dyn std::error::Error + Send + Sync>>;
 
-/// Messages, calls and memory disks beside the cache line and the copy loop of the same run.
+/// Messages, calls and memory disks beside the cache line and the copy loop of the same run. On one core
+/// the memory disks alone.
 pub(crate) fn yardstick(effort: Effort) -> Figures {
-    let mut figures = messages(effort)?;
+    let two_cores = spindle::engine::available_cores().set.len() > 1;
+    let mut figures = if two_cores { messages(effort)? } else { Vec::new() };
     figures.extend(disks::reads(effort)?);
     Ok(figures)
 }
@@ -36,6 +38,9 @@ pub(crate) fn yardstick(effort: Effort) -> Figures {
 pub(crate) fn messages(effort: Effort) -> Figures {
     let runtime = Runtime::builder().reactors(2).build()?;
     let cores = runtime.cores();
+    if cores[0] == cores[1] {
+        return Err("messages between cores need two cores, and this process may use one".into());
+    }
     let line = yardstick::cache_line_round_trip([cores[0], cores[1]], effort.samples, effort.batch)?;
     let other = format!("[{}]", cores[1]);
     let same = format!("[{}]", cores[0]);
