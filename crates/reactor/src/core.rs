@@ -78,9 +78,8 @@ impl ThreadCore {
     /// SPDK's error 7: reported, and the thread goes on, because what it holds may still be let go.
     fn check_held(&self) {
         if !self.held.borrow().is_empty() {
-            let core = self.local.shared.cores[self.local.index];
-            let report = report_held(&self.held, &self.shared.name, self.shared.id, core);
-            report.into_iter().for_each(|report| self.local.report_lock(report));
+            let report = report_held(&self.held, &self.shared);
+            report.into_iter().for_each(|report| self.local.shared.note_lock_report(report));
         }
     }
 

@@ -5,6 +5,9 @@
 //! [`Lock::lock`] must not: a lint refuses it, and a thread that goes off its core with a guard is reported
 //! with SPDK's code 7. Of SPDK's nine spinlock errors three can happen here; the others cannot be written.
 //!
+//! A lock that its holder took off the core, or took along when it exited, is an error (code 7) for whoever
+//! wants it too: waiting for it would hold a core for ever. A panic under a lock poisons it.
+//!
 //! Not promised: fairness. Waiting spins, as in SPDK, and yields the OS thread now and then.
 
 use std::cell::RefCell;
@@ -36,10 +39,20 @@ pub enum LockFault {
 /// Who holds a lock, and where it was taken.
 struct Holder {
     thread: Arc<ThreadShared>,
+    /// The guard's number among its thread's.
+    number: u64,
     taken_at: &'static Location<'static>,
 }
 
 impl Holder {
+    /// Whether the lock is held by a thread that is not running: `me` shares a reactor with it, or it took
+    /// the guard off its core, or it has exited.
+    fn is_off_cpu(&self, me: &Holder) -> bool {
+        let (its, mine) = (&self.thread, &me.thread);
+        let same_reactor = Arc::ptr_eq(&its.runtime, &mine.runtime) && its.reactor == mine.reactor;
+        same_reactor || its.is_gone() || locked(&its.off_cpu).contains(&self.number)
+    }
+
     /// The thread and its core, for a report.
     fn place(&self) -> String {
         let thread = &self.thread;
@@ -75,10 +88,15 @@ impl HeldGuards {
         self.guards.is_empty()
     }
 
-    fn add(&mut self, lock: Arc<str>, taken_at: &'static Location<'static>) -> u64 {
+    fn number(&mut self) -> u64 {
         self.next += 1;
-        self.guards.push(HeldGuard { number: self.next, lock, taken_at });
         self.next
+    }
+
+    /// Forgets a guard; false if it was reported as held off the CPU.
+    fn remove(&mut self, number: u64) -> bool {
+        let found = self.guards.iter().rposition(|guard| guard.number == number);
+        found.map(|index| self.guards.remove(index)).is_some()
     }
 }
 
@@ -91,7 +109,7 @@ impl<T> Lock<T> {
     /// Calls `f` with the value, alone. Nothing of the value can leave the call, and no await fits in.
     ///
     /// # Panics
-    /// Code 1 away from a Spindle thread, code 2 when this thread holds the lock already.
+    /// As [`lock`](Self::lock).
     #[track_caller]
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         f(&mut self.lock())
@@ -100,7 +118,8 @@ impl<T> Lock<T> {
     /// Takes the lock until the guard is dropped. The guard must not be held across an await.
     ///
     /// # Panics
-    /// Code 1 away from a Spindle thread, code 2 when this thread holds the lock already.
+    /// Code 1 away from a Spindle thread; code 2 when this thread holds the lock already; code 7 when
+    /// another holds it that does not run; and when the lock is poisoned.
     #[track_caller]
     pub fn lock(&self) -> LockGuard<'_, T> {
         let taken_at = Location::caller();
@@ -108,10 +127,11 @@ impl<T> Lock<T> {
             let place = "no Spindle thread runs here".to_owned();
             self.fault(LockFault::NotOnThread, taken_at, &place, "take it inside Runtime::run or Thread::run")
         };
-        let me = Holder { thread: core.shared.clone(), taken_at };
+        let number = core.held.borrow_mut().number();
+        let me = Holder { thread: core.shared.clone(), number, taken_at };
         let value = self.wait(&me);
         *locked(&self.holder) = Some(me);
-        let number = core.held.borrow_mut().add(self.name.clone(), taken_at);
+        core.held.borrow_mut().guards.push(HeldGuard { number, lock: self.name.clone(), taken_at });
         LockGuard { lock: self, value: Some(value), held: core.held.clone(), number, _not_send: PhantomData }
     }
 
@@ -119,21 +139,51 @@ impl<T> Lock<T> {
         for spin in 1u32.. {
             match self.value.try_lock() {
                 Ok(value) => return value,
-                // A panic while it was held was reported by its task; the value is as that left it.
-                Err(TryLockError::Poisoned(value)) => return value.into_inner(),
+                Err(TryLockError::Poisoned(value)) => {
+                    drop(value);
+                    panic!(
+                        "lock {} is poisoned: a panic under it, reported then, may have left its value half \
+                         changed; Lock::clear_poison says that it is whole",
+                        self.name
+                    )
+                }
                 Err(TryLockError::WouldBlock) => {}
             }
-            let holder = locked(&self.holder);
-            let mine = holder.as_ref().filter(|holder| Arc::ptr_eq(&holder.thread, &me.thread));
-            if let Some(taken_at) = mine.map(|holder| holder.taken_at) {
-                drop(holder);
-                let remedy = format!("it holds the lock since {taken_at}; drop that guard first");
-                self.fault(LockFault::Deadlock, me.taken_at, &me.place(), &remedy);
+            if let Some((fault, remedy)) = self.hopeless(me) {
+                self.fault(fault, me.taken_at, &me.place(), &remedy);
             }
-            drop(holder);
             if spin % SPINS_BEFORE_YIELD == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
         unreachable!("spinning ends with the lock")
+    }
+
+    /// Why waiting for the lock would never end, if it would not.
+    fn hopeless(&self, me: &Holder) -> Option<(LockFault, String)> {
+        let holder = locked(&self.holder);
+        let holder = holder.as_ref()?;
+        let taken_at = holder.taken_at;
+        if Arc::ptr_eq(&holder.thread, &me.thread) {
+            let remedy = format!("it holds the lock since {taken_at}; drop that guard first");
+            return Some((LockFault::Deadlock, remedy));
+        }
+        holder.is_off_cpu(me).then(|| {
+            let remedy = format!(
+                "{}, which is off its core, holds it since {taken_at}; there drop the guard before the await, \
+                 or use Lock::with",
+                holder.place()
+            );
+            (LockFault::HeldOffCpu, remedy)
+        })
+    }
+
+    /// Whether something panicked while it held the lock.
+    pub fn is_poisoned(&self) -> bool {
+        self.value.is_poisoned()
+    }
+
+    /// Says that the value is whole all the same: the lock can be taken again.
+    pub fn clear_poison(&self) {
+        self.value.clear_poison();
     }
 
     #[track_caller]
@@ -176,21 +226,26 @@ impl<T> DerefMut for LockGuard<'_, T> {
 
 impl<T> Drop for LockGuard<'_, T> {
     fn drop(&mut self) {
-        self.held.borrow_mut().guards.retain(|guard| guard.number != self.number);
-        *locked(&self.lock.holder) = None;
+        let was_here = self.held.borrow_mut().remove(self.number);
+        let holder = locked(&self.lock.holder).take();
+        if let Some(holder) = holder.filter(|_| !was_here) {
+            locked(&holder.thread.off_cpu).retain(|number| *number != self.number);
+        }
         drop(self.value.take());
     }
 }
 
 /// The report of a thread that goes off its core with guards held; none if it holds none. The guards stay:
 /// they may still be dropped later, so each is reported once.
-pub(crate) fn report_held(held: &Held, thread: &str, id: u64, core: usize) -> Option<String> {
+pub(crate) fn report_held(held: &Held, thread: &ThreadShared) -> Option<String> {
     let guards = std::mem::take(&mut held.borrow_mut().guards);
+    locked(&thread.off_cpu).extend(guards.iter().map(|guard| guard.number));
+    let (id, name, core) = (thread.id, &thread.name, thread.runtime.cores[thread.reactor]);
     let names: Vec<String> =
         guards.iter().map(|guard| format!("{}, taken at {}", guard.lock, guard.taken_at)).collect();
     (!names.is_empty()).then(|| {
         format!(
-            "lock {}: code {} (HeldOffCpu): held while thread {id} ({thread}) goes off core {core}; \
+            "lock {}: code {} (HeldOffCpu): held while thread {id} ({name}) goes off core {core}; \
              drop the guard before the await, or use Lock::with",
             names.join("; lock "),
             LockFault::HeldOffCpu as u8

@@ -144,12 +144,6 @@ impl Local {
         eprintln!("spindle: thread {} ({}): {what}", thread.id, thread.name);
     }
 
-    /// Says what a checked lock found, on standard error; kept for [`crate::Handle::lock_reports`].
-    pub(crate) fn report_lock(&self, report: String) {
-        eprintln!("spindle: {report}");
-        self.shared.note_lock_report(report);
-    }
-
     /// The threads that live here, in the order of their places.
     pub(crate) fn cores(&self) -> Vec<Rc<ThreadCore>> {
         self.threads.borrow().iter().flatten().cloned().collect()

@@ -436,7 +436,7 @@ impl Handle {
         self.shared.threads().into_iter().map(|shared| Thread { shared }).collect()
     }
 
-    /// What checked locks have reported: threads that went off their core with a guard held.
+    /// What checked locks have reported, the first 64: threads that went off their core with a guard held.
     pub fn lock_reports(&self) -> Vec<String> {
         self.shared.lock_reports()
     }

@@ -10,6 +10,9 @@ use crate::error::CreateError;
 use crate::port::Port;
 use crate::thread::{RUNNING, ThreadShared};
 
+/// Reports of checked locks that are kept.
+const LOCK_REPORTS: usize = 64;
+
 /// One runtime's shared state. Locked on control paths only.
 pub(crate) struct Shared {
     /// One for each reactor.
@@ -97,6 +100,7 @@ impl Shared {
             runtime: self.clone(),
             state: AtomicU8::new(RUNNING),
             joined: Mutex::default(),
+            off_cpu: Mutex::default(),
         });
         place.insert(thread.clone());
         drop(directory);
@@ -129,9 +133,14 @@ impl Shared {
         first
     }
 
-    /// Keeps a report of a checked lock.
+    /// Says what a checked lock found, on standard error, and keeps it: the first so many, which show the
+    /// mistake.
     pub(crate) fn note_lock_report(&self, report: String) {
-        self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        let mut reports = self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner);
+        if reports.len() < LOCK_REPORTS {
+            eprintln!("spindle: {report}");
+            reports.push(report);
+        }
     }
 
     /// What checked locks have reported.

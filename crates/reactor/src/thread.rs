@@ -38,13 +38,15 @@ pub(crate) struct ThreadShared {
     pub(crate) state: AtomicU8,
     /// Who waits for its end.
     pub(crate) joined: Mutex<Vec<Waker>>,
+    /// Guards of checked locks that it took off its core, by number.
+    pub(crate) off_cpu: Mutex<Vec<u64>>,
 }
 
 impl ThreadShared {
     /// Leaves a message. FIFO per sender.
     #[inline]
     pub(crate) fn send(&self, call: Call) -> Result<(), ThreadGone> {
-        if self.state.load(Ordering::Acquire) == EXITED {
+        if self.is_gone() {
             return Err(self.gone());
         }
         let envelope = Envelope { slot: self.slot, id: self.id as u32, call };
@@ -55,6 +57,11 @@ impl ThreadShared {
             }
             _ => self.runtime.ports[self.reactor].push_foreign(envelope).map_err(|_| self.gone()),
         })
+    }
+
+    /// Whether it has exited.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.state.load(Ordering::Acquire) == EXITED
     }
 
     pub(crate) fn gone(&self) -> ThreadGone {
@@ -156,7 +163,7 @@ impl Thread {
         JoinHandle::spawn(self.clone(), f)
     }
 
-    /// Asks the thread to exit. It goes on until its messages, tasks, pollers and channels have ended,
+    /// Asks the thread to exit. It goes on until its messages, tasks and pollers have ended,
     /// and then is gone. Asking again changes nothing.
     pub fn exit(&self) {
         // A thread that has exited needs no asking.
@@ -180,7 +187,7 @@ impl Thread {
 
     /// Whether it has exited.
     pub fn is_gone(&self) -> bool {
-        self.shared.state.load(Ordering::Acquire) == EXITED
+        self.shared.is_gone()
     }
 }
 
