@@ -18,12 +18,21 @@ thread_local! {
     static CURRENT: RefCell<Option<Rc<ThreadCore>>> = const { RefCell::new(None) };
 }
 
-/// Calls `f` with the current thread, if there is one.
+/// Calls `f` with the current thread, if there is one. `f` may come here again, but must not make another
+/// thread the current one, so it runs no code of tasks (which may step a runner): for those, take
+/// [`cloned`].
 #[inline]
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Rc<ThreadCore>>) -> R) -> R {
-    // Cloned out, so that `f` may end up here again. During the OS thread's own end there is none.
-    let core = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
-    f(core.as_ref())
+    let mut f = Some(f);
+    let mut call = |core: Option<&Rc<ThreadCore>>| f.take().map(|f| f(core));
+    let result = CURRENT.try_with(|current| call(current.borrow().as_ref()));
+    // During the OS thread's own end there is none.
+    result.ok().flatten().unwrap_or_else(|| call(None).expect("not called yet"))
+}
+
+/// The current thread, if there is one.
+pub(crate) fn cloned() -> Option<Rc<ThreadCore>> {
+    with(|core| core.cloned())
 }
 
 /// The current thread.
@@ -31,7 +40,7 @@ pub(crate) fn with<R>(f: impl FnOnce(Option<&Rc<ThreadCore>>) -> R) -> R {
 /// # Panics
 /// Away from a Spindle thread: `what` says what needs one.
 pub(crate) fn expect(what: &str) -> Rc<ThreadCore> {
-    match with(|core| core.cloned()) {
+    match cloned() {
         Some(core) => core,
         None => panic!("{what} needs a Spindle thread; call it inside Runtime::run or Thread::run"),
     }

@@ -123,7 +123,7 @@ impl<T: 'static> Drop for Deliver<T> {
     fn drop(&mut self) {
         let Some(cell) = self.0.take() else { return };
         let tell = move |reason| cell.deliver(Err(reason));
-        match current::with(|core| core.cloned()) {
+        match current::cloned() {
             Some(core) => core.tasks.tell_why(tell),
             None => tell(RunError::Cancelled),
         }

@@ -123,7 +123,7 @@ impl<T> Lock<T> {
     #[track_caller]
     pub fn lock(&self) -> LockGuard<'_, T> {
         let taken_at = Location::caller();
-        let Some(core) = current::with(|core| core.cloned()) else {
+        let Some(core) = current::cloned() else {
             let place = "no Spindle thread runs here".to_owned();
             self.fault(LockFault::NotOnThread, taken_at, &place, "take it inside Runtime::run or Thread::run")
         };

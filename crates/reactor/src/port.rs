@@ -1,54 +1,79 @@
 //! Where messages for one reactor arrive.
 //!
 //! Shared by all who send to it. Other reactors come by a ring of their own, made when first used; plain
-//! OS threads and runners by the inbox. One bit per sending reactor says which ring to look into.
+//! OS threads and runners by the inbox. An awake reactor looks into its rings itself, so that a message
+//! moves one cache line; its sleep flag is looked at by senders and written only around a sleep.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use spindle_engine::Unparker;
-use spindle_ring::{Call, Closed, Inbox, Pending, Sleep, spsc};
+use spindle_ring::{Call, Closed, Inbox, Sleep, spsc};
 
 use crate::thread::ThreadShared;
 
 /// Messages that a ring holds before its sender keeps the rest.
 const RING_SLOTS: usize = 256;
 
-/// A message on its way: one cache line.
-pub(crate) struct Envelope {
-    /// The target's place in its reactor's table.
+/// Which thread of a reactor a message is for.
+#[derive(Clone, Copy)]
+pub(crate) struct Address {
+    /// Its place in the reactor's table: below 2^31.
     pub(crate) slot: u32,
-    /// The low half of the target's id: a late message to a place that has a new owner is dropped.
+    /// The low half of its id: a late message to a place that has a new owner is dropped.
     pub(crate) id: u32,
+}
+
+impl Address {
+    /// As it travels beside the message in a ring, in 63 bits.
+    fn tag(self) -> u64 {
+        u64::from(self.slot) << 32 | u64::from(self.id)
+    }
+
+    fn of_tag(tag: u64) -> Address {
+        Address { slot: (tag >> 32) as u32, id: tag as u32 }
+    }
+}
+
+/// A message on its way.
+pub(crate) struct Envelope {
+    pub(crate) to: Address,
     pub(crate) call: Call,
 }
 
-/// A ring made by a sender, to be taken over by the receiver.
-type NewRing = (usize, spsc::Consumer<Envelope>);
+/// The sender's end of a ring.
+pub(crate) struct RingOut(spsc::Producer<Call>);
+
+impl RingOut {
+    /// Leaves a message, or gives it back if the ring is full.
+    #[inline]
+    pub(crate) fn push(&mut self, envelope: Envelope) -> Result<(), Envelope> {
+        let Envelope { to, call } = envelope;
+        self.0.push(to.tag(), call).map_err(|call| Envelope { to, call })
+    }
+}
 
 /// The receiving side of one reactor, as its senders see it.
 pub(crate) struct Port {
-    pending: Pending,
     pub(crate) sleep: Sleep,
     inbox: Inbox<Envelope>,
-    new_rings: Mutex<Vec<NewRing>>,
+    new_rings: Mutex<Vec<spsc::Consumer<Call>>>,
     adoptions: Mutex<Vec<Arc<ThreadShared>>>,
-    /// Something is in `adoptions`.
-    adopting: AtomicBool,
+    /// Something is in `new_rings` or `adoptions`.
+    news: AtomicBool,
     unparker: OnceLock<Unparker>,
 }
 
 impl Port {
-    /// A port for a runtime of `reactors` reactors.
-    pub(crate) fn new(reactors: usize) -> Port {
+    /// Closed to nobody, and its reactor not there yet.
+    pub(crate) fn new() -> Port {
         Port {
-            pending: Pending::new(reactors),
             sleep: Sleep::new(),
             inbox: Inbox::new(),
             new_rings: Mutex::default(),
             adoptions: Mutex::default(),
-            adopting: AtomicBool::new(false),
+            news: AtomicBool::new(false),
             unparker: OnceLock::new(),
         }
     }
@@ -59,19 +84,12 @@ impl Port {
         let _ = self.unparker.set(unparker);
     }
 
-    /// Makes the ring from reactor `sender`.
-    pub(crate) fn connect(&self, sender: usize) -> spsc::Producer<Envelope> {
+    /// Makes a ring from another reactor.
+    pub(crate) fn connect(&self) -> RingOut {
         let (producer, consumer) = spsc::ring(RING_SLOTS);
-        lock(&self.new_rings).push((sender, consumer));
-        producer
-    }
-
-    /// Says that `sender` has pushed into its ring.
-    #[inline]
-    pub(crate) fn pushed_by(&self, sender: usize) {
-        if self.pending.set(sender) {
-            self.wake();
-        }
+        lock(&self.new_rings).push(consumer);
+        self.news.store(true, Ordering::Release);
+        RingOut(producer)
     }
 
     /// Leaves a message from outside of the runtime's reactors.
@@ -84,30 +102,30 @@ impl Port {
     /// Hands a new thread to the reactor.
     pub(crate) fn adopt(&self, thread: Arc<ThreadShared>) {
         lock(&self.adoptions).push(thread);
-        self.adopting.store(true, Ordering::Release);
+        self.news.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// Receiver: whether there are rings or threads to take over. To be asked once, before taking them.
+    pub(crate) fn has_news(&self) -> bool {
+        // Looked at first: this line is shared while it says no, and an exchange would not leave it so.
+        self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::AcqRel)
     }
 
     /// Receiver: the threads handed over since the last call.
     pub(crate) fn take_adoptions(&self) -> Vec<Arc<ThreadShared>> {
-        if !self.adopting.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        let mut adoptions = lock(&self.adoptions);
-        self.adopting.store(false, Ordering::Relaxed);
-        std::mem::take(&mut *adoptions)
+        std::mem::take(&mut *lock(&self.adoptions))
     }
 
-    /// Receiver: moves what came in to `into`: at most `budget` messages of each ring, all of the inbox.
-    pub(crate) fn receive(&self, rings: &mut Rings, budget: usize, into: &mut VecDeque<Envelope>) {
-        self.pending.take_all(|sender| rings.mark(sender, self));
-        rings.drain(budget, into);
+    /// Receiver: the messages from outside, to the end of `into`.
+    pub(crate) fn take_foreign(&self, into: &mut VecDeque<Envelope>) {
         self.inbox.drain(into);
     }
 
-    /// Receiver: whether something waits. To be asked between raising the sleep flag and sleeping.
+    /// Receiver: whether something waits beside the rings. To be asked between raising the sleep flag and
+    /// sleeping.
     pub(crate) fn has_mail(&self) -> bool {
-        self.pending.any() || !self.inbox.is_empty() || self.adopting.load(Ordering::Acquire)
+        !self.inbox.is_empty() || self.news.load(Ordering::Acquire)
     }
 
     /// Receiver: refuses foreign messages from now on; what is left is dropped.
@@ -116,7 +134,7 @@ impl Port {
         self.inbox.close(&mut left);
     }
 
-    /// Wakes the reactor if it sleeps.
+    /// Wakes the reactor if it sleeps, after leaving something.
     pub(crate) fn wake(&self) {
         if self.sleep.wake() {
             self.unpark();
@@ -133,45 +151,31 @@ impl Port {
 
 /// The receiver's ends of the rings into one reactor.
 #[derive(Default)]
-pub(crate) struct Rings {
-    /// By sender.
-    consumers: Vec<Option<spsc::Consumer<Envelope>>>,
-    /// Senders whose ring may hold something.
-    marked: Vec<usize>,
-}
+pub(crate) struct Rings(Vec<spsc::Consumer<Call>>);
 
 impl Rings {
-    /// Whether a ring was left with messages in it.
-    pub(crate) fn has_more(&self) -> bool {
-        !self.marked.is_empty()
+    /// Takes over what senders have made.
+    pub(crate) fn adopt(&mut self, port: &Port) {
+        self.0.append(&mut lock(&port.new_rings));
     }
 
-    fn mark(&mut self, sender: usize, port: &Port) {
-        if self.consumers.get(sender).is_none_or(Option::is_none) {
-            for (sender, consumer) in lock(&port.new_rings).drain(..) {
-                if self.consumers.len() <= sender {
-                    self.consumers.resize_with(sender + 1, || None);
-                }
-                self.consumers[sender] = Some(consumer);
-            }
-        }
-        if !self.marked.contains(&sender) {
-            self.marked.push(sender);
-        }
+    /// Whether no ring holds a message.
+    pub(crate) fn are_empty(&self) -> bool {
+        self.0.iter().all(spsc::Consumer::is_empty)
     }
 
-    fn drain(&mut self, budget: usize, into: &mut VecDeque<Envelope>) {
-        let consumers = &mut self.consumers;
-        self.marked.retain(|&sender| {
-            let Some(Some(consumer)) = consumers.get_mut(sender) else { return false };
+    /// Takes at most `budget` messages out of each; true if there were any.
+    #[inline]
+    pub(crate) fn drain(&mut self, budget: usize, mut deliver: impl FnMut(Envelope)) -> bool {
+        let mut any = false;
+        for ring in &mut self.0 {
             for _ in 0..budget {
-                match consumer.pop() {
-                    Some(envelope) => into.push_back(envelope),
-                    None => return false,
-                }
+                let Some((tag, call)) = ring.pop() else { break };
+                any = true;
+                deliver(Envelope { to: Address::of_tag(tag), call });
             }
-            true
-        });
+        }
+        any
     }
 }
 

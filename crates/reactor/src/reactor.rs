@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spindle_engine::{Completion, Driver, Time};
-use spindle_ring::spsc;
+use spindle_ring::Call;
 
 use crate::core::ThreadCore;
 use crate::current::Entered;
 use crate::ops::Ops;
-use crate::port::{Envelope, Rings};
+use crate::port::{Address, Envelope, RingOut, Rings};
 use crate::runtime::Mode;
 use crate::shared::Shared;
 use crate::task::{LocalFuture, Origin, TaskKey, drop_caught};
@@ -38,8 +38,9 @@ pub(crate) struct Local {
     pub(crate) now: Cell<Time>,
     /// By slot.
     threads: RefCell<Vec<Option<Rc<ThreadCore>>>>,
-    /// By target reactor.
-    outgoing: RefCell<Vec<Option<Outgoing>>>,
+    outgoing: RefCell<AllOutgoing>,
+    /// Threads came or went since the loop last looked.
+    changed: Cell<bool>,
     /// Some ring was full.
     overflowing: Cell<bool>,
     simulated: bool,
@@ -47,10 +48,20 @@ pub(crate) struct Local {
     this: Weak<Local>,
 }
 
+/// The rings to the other reactors.
+struct AllOutgoing {
+    /// By target reactor.
+    rings: Vec<Option<Outgoing>>,
+    /// Targets that got messages in this turn and did not seem asleep: to be looked at once more.
+    unsettled: Vec<usize>,
+}
+
 /// The ring to one other reactor, and what it had no room for, in order.
 struct Outgoing {
-    ring: spsc::Producer<Envelope>,
+    ring: RingOut,
     overflow: VecDeque<Envelope>,
+    /// It is among the unsettled.
+    unsettled: bool,
 }
 
 impl Outgoing {
@@ -87,38 +98,65 @@ impl Local {
         if reactor == self.index {
             return self.deliver(envelope);
         }
-        let mut outgoing = self.outgoing.borrow_mut();
+        let outgoing = &mut *self.outgoing.borrow_mut();
         let port = &self.shared.ports[reactor];
-        let out = outgoing[reactor]
-            .get_or_insert_with(|| Outgoing { ring: port.connect(self.index), overflow: VecDeque::new() });
+        let out = outgoing.rings[reactor].get_or_insert_with(|| Outgoing {
+            ring: port.connect(),
+            overflow: VecDeque::new(),
+            unsettled: false,
+        });
         if !out.push(envelope) {
             self.overflowing.set(true);
         }
-        port.pushed_by(self.index);
+        // A full barrier for each message would cost more than the message: one at the end of the turn
+        // serves all, and until then only a reactor that is just falling asleep is overlooked.
+        if port.sleep.seems_asleep() {
+            port.wake();
+        } else if !std::mem::replace(&mut out.unsettled, true) {
+            outgoing.unsettled.push(reactor);
+        }
+    }
+
+    /// Makes sure that no reactor sleeps over what was sent to it. Called at the end of a turn, and before
+    /// any sleep.
+    pub(crate) fn settle(&self) {
+        let outgoing = &mut *self.outgoing.borrow_mut();
+        for reactor in outgoing.unsettled.drain(..) {
+            if let Some(out) = &mut outgoing.rings[reactor] {
+                out.unsettled = false;
+            }
+            self.shared.ports[reactor].wake();
+        }
     }
 
     /// Hands a message to its thread here. To a thread that is gone it is dropped.
     fn deliver(&self, envelope: Envelope) {
-        let find = |threads: &[Option<Rc<ThreadCore>>]| {
-            let core = threads.get(envelope.slot as usize)?.as_ref()?;
-            (core.shared.id as u32 == envelope.id).then(|| core.clone())
-        };
-        let known = find(&self.threads.borrow());
-        let core =
-            known.or_else(|| self.waiting_to_be_adopted().then(|| find(&self.threads.borrow())).flatten());
-        match core {
-            Some(core) => core.messages.borrow_mut().push_back(envelope.call),
-            None => drop_caught(envelope),
+        let Envelope { to, call } = envelope;
+        let Err(call) = self.leave(to, call) else { return };
+        // Its thread may have been created a moment ago, and wait to be taken over.
+        self.take_over_threads();
+        if let Err(call) = self.leave(to, call) {
+            drop_caught(call);
         }
     }
 
-    /// Takes over threads created since the last look; true if there were some.
-    fn waiting_to_be_adopted(&self) -> bool {
+    #[inline]
+    fn leave(&self, to: Address, call: Call) -> Result<(), Call> {
+        let threads = self.threads.borrow();
+        match threads.get(to.slot as usize) {
+            Some(Some(core)) if core.shared.id as u32 == to.id => {
+                core.messages.borrow_mut().push_back(call);
+                Ok(())
+            }
+            _ => Err(call),
+        }
+    }
+
+    /// Takes over the threads created since the last look; true if there were some.
+    fn take_over_threads(&self) -> bool {
         let adopted = self.shared.ports[self.index].take_adoptions();
         let any = !adopted.is_empty();
-        for shared in adopted {
-            self.adopt(shared);
-        }
+        adopted.into_iter().for_each(|shared| self.adopt(shared));
         any
     }
 
@@ -131,6 +169,7 @@ impl Local {
             threads.resize_with(slot + 1, || None);
         }
         threads[slot] = Some(core);
+        self.changed.set(true);
     }
 
     /// Picks one of `n` equally good choices: the first, or the seed's.
@@ -171,10 +210,11 @@ pub(crate) struct Reactor {
     linger: Duration,
     last_work: Time,
     asleep: bool,
+    /// The threads here, as of their last change.
+    cores: Vec<Rc<ThreadCore>>,
     /// Kept for their room.
     inbound: VecDeque<Envelope>,
     completions: Vec<Completion>,
-    cores: Vec<Rc<ThreadCore>>,
 }
 
 impl Reactor {
@@ -187,7 +227,7 @@ impl Reactor {
         simulated: bool,
     ) -> Reactor {
         shared.ports[index].open(driver.unparker());
-        let outgoing = shared.ports.iter().map(|_| None).collect();
+        let rings = shared.ports.iter().map(|_| None).collect();
         let reactors = shared.ports.len();
         let local = Rc::new_cyclic(|this| Local {
             shared,
@@ -196,7 +236,8 @@ impl Reactor {
             ops: Ops::default(),
             now: Cell::default(),
             threads: RefCell::default(),
-            outgoing: RefCell::new(outgoing),
+            outgoing: RefCell::new(AllOutgoing { rings, unsettled: Vec::new() }),
+            changed: Cell::new(false),
             overflowing: Cell::new(false),
             simulated,
             this: this.clone(),
@@ -229,6 +270,7 @@ impl Reactor {
         busy |= self.reap();
         busy |= self.run_threads(now);
         busy |= self.flush();
+        local.settle();
         if busy {
             self.last_work = now;
         }
@@ -238,8 +280,13 @@ impl Reactor {
     fn receive(&mut self) -> bool {
         let local = &self.local;
         let port = &local.shared.ports[local.index];
-        let mut busy = local.waiting_to_be_adopted();
-        port.receive(&mut self.rings, RING_BUDGET, &mut self.inbound);
+        let mut busy = false;
+        if port.has_news() {
+            self.rings.adopt(port);
+            busy |= local.take_over_threads();
+        }
+        busy |= self.rings.drain(RING_BUDGET, |envelope| local.deliver(envelope));
+        port.take_foreign(&mut self.inbound);
         busy |= !self.inbound.is_empty();
         self.inbound.drain(..).for_each(|envelope| local.deliver(envelope));
         busy
@@ -260,15 +307,17 @@ impl Reactor {
     }
 
     fn run_threads(&mut self, now: Time) -> bool {
-        self.cores.extend(self.local.threads.borrow().iter().flatten().cloned());
+        if self.local.changed.take() {
+            self.cores = self.local.cores();
+        }
         let mut busy = false;
-        for core in self.cores.drain(..) {
+        for core in &self.cores {
             if core.has_work(now) || core.pollers.len() > 0 {
-                let _on_thread = Entered::new(&core);
+                let _on_thread = Entered::new(core);
                 busy |= core.turn(now);
             }
             if core.may_exit() {
-                end_thread(&self.local, &core);
+                end_thread(&self.local, core);
                 busy = true;
             }
         }
@@ -282,10 +331,10 @@ impl Reactor {
         }
         let mut left = false;
         let mut outgoing = local.outgoing.borrow_mut();
-        for (reactor, out) in outgoing.iter_mut().enumerate() {
+        for (reactor, out) in outgoing.rings.iter_mut().enumerate() {
             let Some(out) = out.as_mut().filter(|out| !out.overflow.is_empty()) else { continue };
             left |= !out.flush();
-            local.shared.ports[reactor].pushed_by(local.index);
+            local.shared.ports[reactor].wake();
         }
         local.overflowing.set(left);
         left
@@ -303,10 +352,11 @@ impl Reactor {
         if self.must_poll(now) {
             return std::hint::spin_loop();
         }
+        local.settle();
         let port = &local.shared.ports[local.index];
         port.sleep.prepare();
         self.asleep = true;
-        if port.has_mail() || self.rings.has_more() {
+        if port.has_mail() || !self.rings.are_empty() {
             return;
         }
         let deadline = self.next_deadline().into_iter().chain(limit).min();
@@ -334,7 +384,7 @@ impl Reactor {
         if !self.local.shared.is_shutting_down() {
             return false;
         }
-        self.local.waiting_to_be_adopted();
+        self.local.take_over_threads();
         for core in self.local.cores() {
             let _on_thread = Entered::new(&core);
             core.cancel_everything();
@@ -350,6 +400,7 @@ impl Reactor {
 
     /// The end: later messages from outside are refused.
     pub(crate) fn close(&mut self) {
+        self.local.settle();
         self.local.shared.ports[self.local.index].close();
         self.local.shared.reactor_ended();
     }
@@ -360,5 +411,6 @@ fn end_thread(local: &Local, core: &Rc<ThreadCore>) {
     let _on_thread = Entered::new(core);
     // Out of the table first: a late message to it is dropped, not queued for nobody.
     local.threads.borrow_mut()[core.shared.slot as usize] = None;
+    local.changed.set(true);
     core.end();
 }

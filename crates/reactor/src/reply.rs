@@ -62,11 +62,10 @@ impl Replies {
         Poll::Ready(place.answer.unwrap_or(Err(RunError::Cancelled)))
     }
 
-    /// Frees the place of a call that was dropped; true if its answer had not come.
-    pub(crate) fn remove(&mut self, number: u64) -> bool {
-        if self.place(number).is_none() {
-            return false;
-        }
-        self.places.remove(number as u32 as usize).answer.is_none()
+    /// Frees the place of a call that was dropped: its answer, if that has come, or the news that it had
+    /// not. None if the place is free already.
+    pub(crate) fn remove(&mut self, number: u64) -> Option<Option<Answer>> {
+        self.place(number)?;
+        Some(self.places.remove(number as u32 as usize).answer)
     }
 }

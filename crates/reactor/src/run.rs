@@ -59,7 +59,7 @@ where
 {
     /// Sends the call; returns what to wait for.
     fn send(&self, f: F, cx: &Context<'_>) -> Result<State<F, R>, RunError> {
-        let (to, state) = match current::with(|core| core.cloned()) {
+        let (to, state) = match current::cloned() {
             Some(core) => {
                 let number = core.replies.borrow_mut().insert(cx.waker().clone());
                 let caller = core.shared.clone();
@@ -110,7 +110,7 @@ where
         let answer = match &self.state {
             State::New(_) | State::Done => return Poll::Pending,
             State::Foreign(cell) => cell.poll(cx),
-            State::Local { caller, number } => match current::with(|core| core.cloned()) {
+            State::Local { caller, number } => match current::cloned() {
                 Some(core) if Arc::ptr_eq(&core.shared, caller) => {
                     core.replies.borrow_mut().poll(*number, cx).map(open_parcel)
                 }
@@ -142,13 +142,11 @@ impl<F, R> Drop for Run<F, R> {
             State::New(_) | State::Done => return,
             State::Foreign(cell) => foreign_origin(cell),
             State::Local { caller, number } => {
-                let waiting = current::with(|core| match core {
-                    Some(core) if Arc::ptr_eq(&core.shared, caller) => {
-                        core.replies.borrow_mut().remove(*number)
-                    }
-                    _ => true,
-                });
-                if !waiting {
+                // An answer is dropped at the end of this, when nothing is borrowed.
+                let freed = current::cloned()
+                    .filter(|core| Arc::ptr_eq(&core.shared, caller))
+                    .map(|core| core.replies.borrow_mut().remove(*number));
+                if !matches!(freed, None | Some(Some(None))) {
                     return;
                 }
                 Origin { thread: caller.id, number: *number }
@@ -162,7 +160,7 @@ impl<F, R> Drop for Run<F, R> {
 pub(crate) fn cancel(thread: &Thread, origin: Origin) {
     // A thread that is gone has dropped it.
     let _ = thread.send_msg(move || {
-        current::with(|core| core.into_iter().for_each(|core| core.tasks.cancel_origin(origin)));
+        current::cloned().into_iter().for_each(|core| core.tasks.cancel_origin(origin));
     });
 }
 
@@ -212,7 +210,7 @@ impl<R: Send + 'static> Drop for Reply<R> {
             }
             ReplyTo::Cell(cell) => cell.deliver(Err(reason)),
         };
-        match current::with(|core| core.cloned()) {
+        match current::cloned() {
             Some(core) => core.tasks.tell_why(tell),
             None => tell(RunError::Cancelled),
         }

@@ -48,7 +48,7 @@ struct Directory {
 
 impl Shared {
     pub(crate) fn new(cores: Vec<usize>) -> Arc<Shared> {
-        let ports = cores.iter().map(|_| Port::new(cores.len())).collect();
+        let ports = cores.iter().map(|_| Port::new()).collect();
         let directory = Directory { next_id: 1, next_reactor: 0, stopping: false, threads: Slab::new() };
         Arc::new(Shared {
             ports,

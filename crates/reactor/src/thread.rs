@@ -15,7 +15,7 @@ use spindle_ring::Call;
 use crate::current;
 use crate::error::{CreateError, ThreadGone};
 use crate::join::JoinHandle;
-use crate::port::Envelope;
+use crate::port::{Address, Envelope};
 use crate::run::Run;
 use crate::shared::Shared;
 
@@ -49,7 +49,7 @@ impl ThreadShared {
         if self.is_gone() {
             return Err(self.gone());
         }
-        let envelope = Envelope { slot: self.slot, id: self.id as u32, call };
+        let envelope = Envelope { to: Address { slot: self.slot, id: self.id as u32 }, call };
         current::with(|core| match core {
             Some(core) if std::ptr::eq(&*core.local.shared, &*self.runtime) => {
                 core.local.send(self.reactor, envelope);

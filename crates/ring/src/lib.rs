@@ -8,13 +8,13 @@ mod call;
 mod inbox;
 mod inline;
 mod parcel;
-mod pending;
 mod primitive;
 mod sleep;
 pub mod spsc;
+mod static_ref;
 
 pub use call::Call;
 pub use inbox::{Closed, Inbox};
 pub use parcel::Parcel;
-pub use pending::Pending;
 pub use sleep::Sleep;
+pub use static_ref::StaticRef;

@@ -38,6 +38,13 @@ impl Sleep {
         self.asleep.swap(false, Ordering::AcqRel);
     }
 
+    /// Sender, after leaving a message: whether the receiver is seen asleep. Without the barrier of
+    /// [`wake`](Self::wake), so a "no" must be followed by a `wake` before the sender itself sleeps.
+    #[inline]
+    pub fn seems_asleep(&self) -> bool {
+        self.asleep.load(Ordering::Relaxed)
+    }
+
     /// Sender, after leaving a message: whether the caller must wake the receiver.
     #[inline]
     #[must_use]

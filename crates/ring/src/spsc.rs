@@ -1,46 +1,72 @@
 //! A ring with one producer and one consumer.
 //!
 //! The producer's half lives on one core, the consumer's on another; either may be sent once, neither
-//! shared. Each keeps a copy of the other's index and looks at the real one only when the copy says full
-//! or empty, so in a flood the cores touch each other's lines once per lap. Wait-free. Values left in
-//! the ring are dropped with its last half.
+//! shared. A slot says itself whether it is filled, by the parity of the lap in its header: a value and the
+//! news of it cross in one cache line, and the only other shared line, the consumer's index, is looked at
+//! by the producer once a lap. Wait-free. Values left in the ring are dropped with its last half.
 
 use std::mem::MaybeUninit;
 
-use crate::primitive::{Arc, AtomicUsize, Ordering, UnsafeCell};
+use crate::primitive::{Arc, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
+
+/// The bit of a header that says in which kind of lap, even or odd, its slot was filled.
+const ODD_LAP: u64 = 1 << 63;
 
 /// An index on cache lines of its own (two, for the adjacent-line prefetcher).
 #[repr(align(128))]
 struct Index(AtomicUsize);
 
+/// With a value of 56 bytes, one cache line.
+#[repr(C, align(64))]
+struct Slot<T> {
+    /// The parity of the lap that filled it last, and the tag.
+    header: AtomicU64,
+    value: UnsafeCell<MaybeUninit<T>>,
+}
+
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Slot<crate::Call>>() == 64, "a message and the news of it cross in one line");
+
 struct Ring<T> {
     /// Next slot to pop; moved by the consumer.
     head: Index,
-    /// Next slot to fill; moved by the producer.
-    tail: Index,
-    slots: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    slots: Box<[Slot<T>]>,
 }
 
-// SAFETY: a slot is written by the producer before `tail` passes it and read by the consumer after, and
-// the other way round for `head`; the indices' release and acquire order the two. Modelled in
-// `tests/loom.rs`.
+// SAFETY: a slot's value is written by the producer before the header that says "filled" and read by the
+// consumer after it; read by the consumer before `head` passes it and written again after. The release and
+// acquire of the two order them. Modelled in `tests/loom.rs`.
 unsafe impl<T: Send> Send for Ring<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Sync for Ring<T> {}
 
 impl<T> Ring<T> {
-    fn slot(&self, index: usize) -> &UnsafeCell<MaybeUninit<T>> {
+    fn slot(&self, index: usize) -> &Slot<T> {
         &self.slots[index & (self.slots.len() - 1)]
+    }
+
+    /// What the header of a slot filled as number `index` has in its highest bit.
+    fn lap(&self, index: usize) -> u64 {
+        if index & self.slots.len() == 0 { 0 } else { ODD_LAP }
+    }
+
+    /// The header of slot number `index`, if that has been filled.
+    #[inline]
+    fn filled(&self, index: usize) -> Option<u64> {
+        let header = self.slot(index).header.load(Ordering::Acquire);
+        (header & ODD_LAP == self.lap(index)).then_some(header)
     }
 }
 
 impl<T> Drop for Ring<T> {
     fn drop(&mut self) {
-        let (mut head, tail) = (self.head.0.load(Ordering::Relaxed), self.tail.0.load(Ordering::Relaxed));
-        while head != tail {
-            // SAFETY: both halves are gone; slots between the indices are filled.
-            self.slot(head).with_mut(|slot| unsafe { (*slot).assume_init_drop() });
-            head = head.wrapping_add(1);
+        let head = self.head.0.load(Ordering::Relaxed);
+        for index in (0..self.slots.len()).map(|offset| head.wrapping_add(offset)) {
+            if self.filled(index).is_none() {
+                break;
+            }
+            // SAFETY: both halves are gone; the slot is filled and was not popped.
+            self.slot(index).value.with_mut(|value| unsafe { (*value).assume_init_drop() });
         }
     }
 }
@@ -57,59 +83,55 @@ pub struct Producer<T> {
 pub struct Consumer<T> {
     ring: Arc<Ring<T>>,
     head: usize,
-    /// As last seen; the producer may be further.
-    tail: usize,
 }
 
 /// Makes a ring of `capacity` slots, rounded up to a power of two.
 pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
-    let slots = (0..capacity.next_power_of_two()).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
-    let (head, tail) = (Index(AtomicUsize::new(0)), Index(AtomicUsize::new(0)));
-    let ring = Arc::new(Ring { head, tail, slots });
-    (Producer { ring: ring.clone(), tail: 0, head: 0 }, Consumer { ring, head: 0, tail: 0 })
+    // As if a lap before the first, an odd one, had filled them.
+    let empty = || Slot { header: AtomicU64::new(ODD_LAP), value: UnsafeCell::new(MaybeUninit::uninit()) };
+    let slots = (0..capacity.next_power_of_two()).map(|_| empty()).collect();
+    let ring = Arc::new(Ring { head: Index(AtomicUsize::new(0)), slots });
+    (Producer { ring: ring.clone(), tail: 0, head: 0 }, Consumer { ring, head: 0 })
 }
 
 impl<T: Send> Producer<T> {
-    /// Puts a value at the end.
+    /// Puts a value at the end, with a tag of 63 bits beside it.
     ///
     /// # Errors
     /// The value comes back when the ring is full.
     #[inline]
-    pub fn push(&mut self, value: T) -> Result<(), T> {
+    pub fn push(&mut self, tag: u64, value: T) -> Result<(), T> {
+        debug_assert!(tag & ODD_LAP == 0, "a tag has 63 bits");
         if self.tail.wrapping_sub(self.head) == self.ring.slots.len() {
             self.head = self.ring.head.0.load(Ordering::Acquire);
             if self.tail.wrapping_sub(self.head) == self.ring.slots.len() {
                 return Err(value);
             }
         }
-        // SAFETY: the consumer has passed this slot and will not look before `tail` passes it.
-        self.ring.slot(self.tail).with_mut(|slot| unsafe { (*slot).write(value) });
+        let slot = self.ring.slot(self.tail);
+        // SAFETY: the consumer has passed this slot and will not look before its header says "filled".
+        slot.value.with_mut(|place| unsafe { (*place).write(value) });
+        slot.header.store(self.ring.lap(self.tail) | (tag & !ODD_LAP), Ordering::Release);
         self.tail = self.tail.wrapping_add(1);
-        self.ring.tail.0.store(self.tail, Ordering::Release);
         Ok(())
     }
 }
 
 impl<T: Send> Consumer<T> {
-    /// Takes the value at the front.
+    /// Takes the value at the front, and its tag.
     #[inline]
-    pub fn pop(&mut self) -> Option<T> {
-        if self.is_empty() {
-            return None;
-        }
+    pub fn pop(&mut self) -> Option<(u64, T)> {
+        let header = self.ring.filled(self.head)?;
         // SAFETY: the producer has filled this slot and will not touch it before `head` passes it.
-        let value = self.ring.slot(self.head).with_mut(|slot| unsafe { (*slot).assume_init_read() });
+        let value = self.ring.slot(self.head).value.with_mut(|value| unsafe { (*value).assume_init_read() });
         self.head = self.head.wrapping_add(1);
         self.ring.head.0.store(self.head, Ordering::Release);
-        Some(value)
+        Some((header & !ODD_LAP, value))
     }
 
     /// Whether there is nothing to take now.
     #[inline]
-    pub fn is_empty(&mut self) -> bool {
-        if self.head == self.tail {
-            self.tail = self.ring.tail.0.load(Ordering::Acquire);
-        }
-        self.head == self.tail
+    pub fn is_empty(&self) -> bool {
+        self.ring.filled(self.head).is_none()
     }
 }

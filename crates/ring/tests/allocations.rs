@@ -48,8 +48,8 @@ fn a_million_calls_of_forty_bytes_cross_a_ring_without_allocating() {
     let mut carry = |calls: usize, make: fn(usize) -> Call| {
         let before = ALLOCATIONS.get();
         for batch in 0..calls / 200 {
-            (0..200).for_each(|n| producer.push(make(batch + n)).expect("the ring holds a batch"));
-            std::iter::from_fn(|| consumer.pop()).for_each(Call::call);
+            (0..200).for_each(|n| producer.push(0, make(batch + n)).expect("the ring holds a batch"));
+            std::iter::from_fn(|| consumer.pop()).for_each(|(_, call): (u64, Call)| call.call());
         }
         ALLOCATIONS.get() - before
     };

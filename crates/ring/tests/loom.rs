@@ -7,16 +7,16 @@ use std::collections::VecDeque;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
-use spindle_ring::{Closed, Inbox, Pending, Sleep, spsc};
+use spindle_ring::{Closed, Inbox, Sleep, spsc};
 
 #[test]
 fn a_ring_hands_over_every_value_once_and_in_order_around_its_end() {
     loom::model(|| {
         let (mut producer, mut consumer) = spsc::ring::<Box<usize>>(2);
         let sender = thread::spawn(move || {
-            for value in 0..3 {
-                let mut value = Box::new(value);
-                while let Err(back) = producer.push(value) {
+            for number in 0..3 {
+                let mut value = Box::new(number as usize);
+                while let Err(back) = producer.push(number, value) {
                     value = back;
                     thread::yield_now();
                 }
@@ -29,7 +29,7 @@ fn a_ring_hands_over_every_value_once_and_in_order_around_its_end() {
                     None => thread::yield_now(),
                 }
             };
-            assert_eq!(*value, expected);
+            assert_eq!((value.0, *value.1), (expected as u64, expected));
         }
         sender.join().unwrap();
         assert!(consumer.pop().is_none());
@@ -50,7 +50,7 @@ fn what_is_left_in_a_ring_is_dropped_with_it() {
         let values = [Counted(dropped.clone()), Counted(dropped.clone())];
         let sender = thread::spawn(move || {
             for value in values {
-                assert!(producer.push(value).is_ok());
+                assert!(producer.push(0, value).is_ok());
             }
         });
         drop(consumer.pop());
@@ -60,58 +60,64 @@ fn what_is_left_in_a_ring_is_dropped_with_it() {
     });
 }
 
-/// What a reactor shares with one that sends to it.
+/// What a reactor shares with those that send to it.
 struct Mailbox {
-    pending: Pending,
     sleep: Sleep,
     unpark: Notify,
 }
 
 impl Mailbox {
-    fn new(senders: usize) -> Arc<Mailbox> {
-        let (pending, sleep) = (Pending::new(senders), Sleep::new());
-        Arc::new(Mailbox { pending, sleep, unpark: Notify::new() })
+    fn new() -> Arc<Mailbox> {
+        Arc::new(Mailbox { sleep: Sleep::new(), unpark: Notify::new() })
     }
 
-    fn send(&self, producer: &mut spsc::Producer<usize>, sender: usize, value: usize) {
-        producer.push(value).unwrap();
-        if self.pending.set(sender) && self.sleep.wake() {
+    /// The end of a sender's turn.
+    fn settle(&self) {
+        if self.sleep.wake() {
             self.unpark.notify();
         }
     }
 
-    /// A receiver that would sleep: true if it may sleep until it is unparked.
-    fn may_sleep(&self) -> bool {
-        self.sleep.prepare();
-        let sleeps = !self.pending.any();
-        if !sleeps {
-            self.sleep.cancel();
+    /// A message in the middle of a turn: the flag is only glanced at.
+    fn send(&self, producer: &mut spsc::Producer<usize>, value: usize) {
+        producer.push(0, value).unwrap();
+        if self.sleep.seems_asleep() {
+            self.settle();
         }
-        sleeps
     }
+
+    /// A receiver with nothing to do: sleeps unless something came meanwhile.
+    fn rest(&self, consumers: &[spsc::Consumer<usize>]) {
+        self.sleep.prepare();
+        if consumers.iter().all(spsc::Consumer::is_empty) {
+            // A lost wake-up leaves both asleep, which loom reports as a deadlock.
+            self.unpark.wait();
+        }
+        self.sleep.cancel();
+    }
+}
+
+fn receive(consumers: &mut [spsc::Consumer<usize>]) -> usize {
+    consumers.iter_mut().map(|consumer| std::iter::from_fn(|| consumer.pop()).count()).sum()
 }
 
 #[test]
 fn no_wake_up_is_lost_between_a_look_and_the_sleep() {
     loom::model(|| {
-        let mailbox = Mailbox::new(1);
-        let (mut producer, mut consumer) = spsc::ring(2);
+        let mailbox = Mailbox::new();
+        let (mut producer, consumer) = spsc::ring(2);
+        let mut consumers = [consumer];
         let senders = mailbox.clone();
         let sender = thread::spawn(move || {
-            senders.send(&mut producer, 0, 1);
-            senders.send(&mut producer, 0, 2);
+            senders.send(&mut producer, 1);
+            senders.send(&mut producer, 2);
+            senders.settle();
         });
         let mut received = 0;
         while received < 2 {
-            mailbox.pending.take_all(|_| {
-                while consumer.pop().is_some() {
-                    received += 1;
-                }
-            });
-            if received < 2 && mailbox.may_sleep() {
-                // A lost wake-up leaves both asleep, which loom reports as a deadlock.
-                mailbox.unpark.wait();
-                mailbox.sleep.cancel();
+            received += receive(&mut consumers);
+            if received < 2 {
+                mailbox.rest(&consumers);
             }
             thread::yield_now();
         }
@@ -122,25 +128,23 @@ fn no_wake_up_is_lost_between_a_look_and_the_sleep() {
 #[test]
 fn two_senders_wake_one_receiver_without_loss() {
     loom::model(|| {
-        let mailbox = Mailbox::new(2);
+        let mailbox = Mailbox::new();
         let mut consumers = Vec::new();
         let mut senders = Vec::new();
         for number in 0..2 {
             let (mut producer, consumer) = spsc::ring(1);
             consumers.push(consumer);
             let mailbox = mailbox.clone();
-            senders.push(thread::spawn(move || mailbox.send(&mut producer, number, number)));
+            senders.push(thread::spawn(move || {
+                mailbox.send(&mut producer, number);
+                mailbox.settle();
+            }));
         }
         let mut received = 0;
         while received < 2 {
-            mailbox.pending.take_all(|sender| {
-                while consumers[sender].pop().is_some() {
-                    received += 1;
-                }
-            });
-            if received < 2 && mailbox.may_sleep() {
-                mailbox.unpark.wait();
-                mailbox.sleep.cancel();
+            received += receive(&mut consumers);
+            if received < 2 {
+                mailbox.rest(&consumers);
             }
             thread::yield_now();
         }

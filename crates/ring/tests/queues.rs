@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use spindle_ring::{Call, Closed, Inbox, Parcel, Pending, spsc};
+use spindle_ring::{Call, Closed, Inbox, Parcel, StaticRef, spsc};
 
 #[test]
 fn a_call_and_a_parcel_take_56_bytes() {
@@ -83,7 +83,7 @@ fn a_ring_carries_values_between_os_threads_in_order() {
     std::thread::scope(|scope| {
         let sender = scope.spawn(move || {
             for mut value in 0..20_000u64 {
-                while let Err(back) = producer.push(value) {
+                while let Err(back) = producer.push(value, value) {
                     value = back;
                     std::hint::spin_loop();
                 }
@@ -96,20 +96,28 @@ fn a_ring_carries_values_between_os_threads_in_order() {
                     None => std::hint::spin_loop(),
                 }
             };
-            assert_eq!(value, expected);
+            assert_eq!(value, (expected, expected), "tag and value");
         }
         sender.join().expect("no panic");
     });
 }
 
 #[test]
-fn pending_names_each_sender_once() {
-    let pending = Pending::new(130);
-    assert!(pending.set(0) && pending.set(64) && pending.set(129));
-    assert!(!pending.set(129), "already up");
-    let mut seen = Vec::new();
-    pending.take_all(|sender| seen.push(sender));
-    assert_eq!((seen, pending.any()), (vec![0, 64, 129], false));
+fn a_tag_keeps_its_63_bits() {
+    let (mut producer, mut consumer) = spsc::ring::<Call>(2);
+    assert!(producer.push((1 << 63) - 1, Call::new(|| ())).is_ok());
+    assert_eq!(consumer.pop().map(|(tag, _)| tag), Some((1 << 63) - 1));
+}
+
+#[test]
+fn a_static_reference_reads_as_it_was_set() {
+    static HERE: u32 = 7;
+    let reference = StaticRef::new();
+    assert_eq!(reference.get(), None);
+    reference.set(Some(&HERE));
+    assert_eq!(reference.get(), Some(&7));
+    reference.set(None);
+    assert_eq!(reference.get(), None);
 }
 
 #[test]
@@ -129,12 +137,12 @@ proptest! {
         for (number, push) in pushes.into_iter().enumerate() {
             if push {
                 let full = model.len() == capacity.next_power_of_two();
-                prop_assert_eq!(producer.push(number), if full { Err(number) } else { Ok(()) });
+                prop_assert_eq!(producer.push(number as u64 * 3, number), if full { Err(number) } else { Ok(()) });
                 if !full {
                     model.push_back(number);
                 }
             } else {
-                prop_assert_eq!(consumer.pop(), model.pop_front());
+                prop_assert_eq!(consumer.pop(), model.pop_front().map(|number| (number as u64 * 3, number)));
             }
             prop_assert_eq!(consumer.is_empty(), model.is_empty());
         }
