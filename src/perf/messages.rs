@@ -17,6 +17,8 @@ type Measured = Result<Figure, Box<dyn std::error::Error + Send + Sync>>;
 /// trips, with nothing but messages in it.
 pub(super) async fn round_trip(what: &str, there: &Thread, effort: Effort) -> Measured {
     let here = Thread::current().ok_or("not on a Spindle thread")?;
+    // For ever, so that a message carries a reference and no count changes hands: the message is measured.
+    let ends: &'static Ends = Box::leak(Box::new(Ends { here, there: there.clone() }));
     let mut timed = Samples::start(what);
     for sample in 0..effort.samples + 1 {
         let done = Arc::new(Done {
@@ -24,7 +26,7 @@ pub(super) async fn round_trip(what: &str, there: &Thread, effort: Effort) -> Me
             waker: poll_fn(|cx| Poll::Ready(cx.waker().clone())).await,
         });
         let start = clock::wall_ns();
-        bounce(here.clone(), there.clone(), effort.batch, done.clone());
+        bounce(ends, effort.batch, done.clone());
         let end = poll_fn(|_| match done.at.load(Ordering::Relaxed) {
             0 => Poll::Pending,
             end => Poll::Ready(end),
@@ -43,17 +45,22 @@ struct Done {
     waker: Waker,
 }
 
+/// The two threads that a message goes between.
+struct Ends {
+    here: Thread,
+    there: Thread,
+}
+
 /// Sends a message there and back `left` times, and then notes the time in `done`.
-fn bounce(here: Thread, there: Thread, left: u64, done: Arc<Done>) {
-    let (target, back) = (there.clone(), here.clone());
+fn bounce(ends: &'static Ends, left: u64, done: Arc<Done>) {
     // Both threads live as long as the measurement.
-    let _ = target.send_msg(move || {
-        let _ = back.send_msg(move || match left {
+    let _ = ends.there.send_msg(move || {
+        let _ = ends.here.send_msg(move || match left {
             1 => {
                 done.at.store(clock::wall_ns(), Ordering::Relaxed);
                 done.waker.wake_by_ref();
             }
-            _ => bounce(here, there, left - 1, done),
+            _ => bounce(ends, left - 1, done),
         });
     });
 }

@@ -28,6 +28,10 @@ const RING_BUDGET: usize = 256;
 /// What the adaptive mode keeps polling for after the last work: about what a sleep and a wake cost.
 const LINGER: Duration = Duration::from_micros(50);
 
+/// Looks for messages between two turns of a reactor that polls and has nothing to do. A turn also asks for
+/// completions, so these looks take no longer than it.
+const LOOKS_PER_TURN: usize = 16;
+
 /// The half of a reactor that its threads reach: on the same OS thread, behind `Rc`.
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
@@ -210,6 +214,7 @@ pub(crate) struct Reactor {
     linger: Duration,
     last_work: Time,
     asleep: bool,
+    clock_is_fresh: bool,
     /// The threads here, as of their last change.
     cores: Vec<Rc<ThreadCore>>,
     /// Kept for their room.
@@ -252,6 +257,7 @@ impl Reactor {
             linger,
             last_work: Time::default(),
             asleep: false,
+            clock_is_fresh: false,
             inbound: VecDeque::new(),
             completions: Vec::new(),
             cores: Vec::new(),
@@ -263,9 +269,12 @@ impl Reactor {
         let local = self.local.clone();
         if std::mem::take(&mut self.asleep) {
             local.shared.ports[local.index].sleep.cancel();
+            self.clock_is_fresh = false;
         }
-        let now = local.driver.borrow_mut().now();
-        local.now.set(now);
+        if !std::mem::take(&mut self.clock_is_fresh) {
+            self.read_clock();
+        }
+        let now = local.now.get();
         let mut busy = self.receive();
         busy |= self.reap();
         busy |= self.run_threads(now);
@@ -275,6 +284,18 @@ impl Reactor {
             self.last_work = now;
         }
         busy
+    }
+
+    /// Reads the clock after a turn, for a caller who starts the next one at once: what comes in meanwhile
+    /// then need not wait for the reading.
+    pub(crate) fn read_clock_ahead(&mut self) {
+        self.read_clock();
+        self.clock_is_fresh = true;
+    }
+
+    fn read_clock(&self) {
+        let now = self.local.driver.borrow_mut().now();
+        self.local.now.set(now);
     }
 
     fn receive(&mut self) -> bool {
@@ -350,7 +371,7 @@ impl Reactor {
         let local = self.local.clone();
         let now = local.now.get();
         if self.must_poll(now) {
-            return std::hint::spin_loop();
+            return self.watch_for_mail();
         }
         local.settle();
         let port = &local.shared.ports[local.index];
@@ -361,6 +382,16 @@ impl Reactor {
         }
         let deadline = self.next_deadline().into_iter().chain(limit).min();
         local.driver.borrow_mut().park(deadline);
+    }
+
+    /// Looks for messages a little while: a look is shorter than a turn, so they are seen sooner.
+    fn watch_for_mail(&self) {
+        let port = &self.local.shared.ports[self.local.index];
+        for _ in 0..LOOKS_PER_TURN {
+            if !self.rings.are_empty() || port.has_mail() {
+                return;
+            }
+        }
     }
 
     /// When the first of its threads wants to run by itself.

@@ -191,8 +191,7 @@ impl<R: Send + 'static> Reply<R> {
     fn answer(mut self, value: R) {
         match self.to.take() {
             Some(ReplyTo::Thread(caller, number)) => {
-                // Refused: the caller is gone, and nobody waits.
-                let _ = caller.send(Call::new(move || deliver(number, Ok(Parcel::new(value)))));
+                caller.answer(move || deliver(number, Ok(Parcel::new(value))));
             }
             Some(ReplyTo::Cell(cell)) => cell.deliver(Ok(value)),
             None => unreachable!("a reply is taken once"),
@@ -205,8 +204,7 @@ impl<R: Send + 'static> Drop for Reply<R> {
         let Some(to) = self.to.take() else { return };
         let tell = |reason| match to {
             ReplyTo::Thread(caller, number) => {
-                // Refused: the caller is gone, and nobody waits.
-                let _ = caller.send(Call::new(move || deliver(number, Err(reason))));
+                caller.answer(move || deliver(number, Err(reason)));
             }
             ReplyTo::Cell(cell) => cell.deliver(Err(reason)),
         };

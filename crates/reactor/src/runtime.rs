@@ -302,6 +302,7 @@ fn run_reactor(
         if reactor.is_finished() {
             break;
         }
+        reactor.read_clock_ahead();
         if !busy {
             reactor.rest();
         }

@@ -26,7 +26,9 @@ pub(crate) const EXITING: u8 = 1;
 /// It has exited.
 pub(crate) const EXITED: u8 = 2;
 
-/// The half of a thread that everybody may touch.
+/// The half of a thread that everybody may touch. Aligned so that its reference counts, which holders on
+/// other cores move, have a line of their own.
+#[repr(align(128))]
 pub(crate) struct ThreadShared {
     pub(crate) id: u64,
     pub(crate) name: String,
@@ -49,7 +51,7 @@ impl ThreadShared {
         if self.is_gone() {
             return Err(self.gone());
         }
-        let envelope = Envelope { to: Address { slot: self.slot, id: self.id as u32 }, call };
+        let envelope = Envelope { to: self.address(), call };
         current::with(|core| match core {
             Some(core) if std::ptr::eq(&*core.local.shared, &*self.runtime) => {
                 core.local.send(self.reactor, envelope);
@@ -57,6 +59,33 @@ impl ThreadShared {
             }
             _ => self.runtime.ports[self.reactor].push_foreign(envelope).map_err(|_| self.gone()),
         })
+    }
+
+    /// Leaves an answer with the thread that asked. The handle goes along and is dropped there, so that the
+    /// line of its count stays on that core. If the thread is gone, nobody waits for the answer.
+    #[inline]
+    pub(crate) fn answer(self: Arc<Self>, f: impl FnOnce() + Send + 'static) {
+        let (reactor, to, runtime) = (self.reactor, self.address(), Arc::as_ptr(&self.runtime));
+        let here = current::with(|core| core.is_some_and(|core| Arc::as_ptr(&core.local.shared) == runtime));
+        if !here {
+            // Refused: nobody waits.
+            let _ = self.send(Call::new(f));
+            return;
+        }
+        let call = Call::new(move || {
+            f();
+            drop(self);
+        });
+        current::with(|core| {
+            if let Some(core) = core {
+                core.local.send(reactor, Envelope { to, call });
+            }
+        });
+    }
+
+    #[inline]
+    fn address(&self) -> Address {
+        Address { slot: self.slot, id: self.id as u32 }
     }
 
     /// Whether it has exited.
