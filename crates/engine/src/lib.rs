@@ -3,7 +3,8 @@
 //! An [`Engine`] is chosen once for a runtime; it makes one [`Driver`] for each reactor (or each
 //! hand-stepped thread runner), and a driver never leaves its OS thread. Three implementations: io_uring,
 //! epoll with worker threads for files, and the [simulation](sim). The crate also owns what else touches
-//! the machine: [`CpuSet`] and [`available_cores`], [pinned OS threads](spawn_pinned), [`Signals`].
+//! the machine: [`CpuSet`] and [`available_cores`], [pinned OS threads](spawn_pinned), [`Signals`], and the
+//! [`Bell`] at which an OS thread without a driver waits.
 //!
 //! ```
 //! use spindle_engine::{Driver, Engine, EngineKind, Op, OpenOptions, Output, Token};
@@ -27,6 +28,7 @@
 //! the kernel is spoken to; each block says why it holds.
 
 mod address;
+mod bell;
 mod cores;
 mod cpu_set;
 mod driver;
@@ -44,6 +46,7 @@ mod time;
 mod uring;
 
 pub use address::{Address, Interest, Shutdown};
+pub use bell::Bell;
 pub use cores::{AvailableCores, available_cores};
 pub use cpu_set::{BadCpuSet, CpuSet, MAX_CPUS};
 pub use driver::{Driver, Unpark, Unparker};
@@ -52,6 +55,6 @@ pub use handle::{File, Listener, Socket};
 pub use kind::{BadEngineKind, ENGINE_VARIABLE, EngineKind};
 pub use op::{Completion, Op, Output, Token};
 pub use open::{Direct, FileInfo, OpenOptions};
-pub use os_thread::spawn_pinned;
+pub use os_thread::{OsThread, spawn_pinned};
 pub use signals::{Signal, SignalError, Signals};
 pub use time::Time;

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::mpsc;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
@@ -46,6 +47,35 @@ fn pin(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
+/// Names an OS thread of this process to the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OsThread(u32);
+
+impl OsThread {
+    /// The caller.
+    pub fn current() -> OsThread {
+        OsThread(rustix::thread::gettid().as_raw_nonzero().get() as u32)
+    }
+
+    /// From [`id`](Self::id).
+    pub fn from_id(id: u32) -> OsThread {
+        OsThread(id)
+    }
+
+    /// Its number in /proc/self/task.
+    pub fn id(self) -> u32 {
+        self.0
+    }
+
+    /// How long it has waited for a core since it began, ready to run; none where the kernel does not say
+    /// (/proc/PID/task/TID/schedstat, second number).
+    pub fn waited_for_core(self) -> Option<Duration> {
+        let text = std::fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.0)).ok()?;
+        let waited = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
+        Some(Duration::from_nanos(waited))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,6 +88,14 @@ mod tests {
             (rustix::thread::sched_getcpu(), std::thread::current().name().map(str::to_owned))
         });
         assert_eq!(thread.unwrap().join().unwrap(), (core, Some("reactor_7".to_owned())));
+    }
+
+    #[test]
+    fn an_os_thread_is_known_to_the_kernel_by_its_id() {
+        let here = OsThread::current();
+        assert_eq!(here, OsThread::from_id(here.id()));
+        assert!(std::path::Path::new(&format!("/proc/self/task/{}", here.id())).exists());
+        assert_eq!(OsThread::from_id(u32::MAX).waited_for_core(), None, "no such thread");
     }
 
     #[test]

@@ -6,14 +6,16 @@
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use spindle_engine::Time;
 use spindle_ring::Call;
 
+use crate::activity::CallKind;
 use crate::lock::{Held, report_held};
 use crate::poller::Pollers;
 use crate::reactor::Local;
@@ -42,6 +44,10 @@ pub(crate) struct ThreadCore {
     /// Turns that found something to do, and those that did not.
     pub(crate) busy_turns: Cell<u64>,
     pub(crate) idle_turns: Cell<u64>,
+    /// Its share of the time of its reactor's busy turns.
+    pub(crate) busy: Cell<Duration>,
+    /// What it has called in this turn of its reactor: messages, tasks, pollers, completions.
+    pub(crate) called: Cell<u32>,
 }
 
 impl ThreadCore {
@@ -59,55 +65,75 @@ impl ThreadCore {
             held: Held::default(),
             busy_turns: Cell::new(0),
             idle_turns: Cell::new(0),
+            busy: Cell::default(),
+            called: Cell::new(0),
         }
     }
 
     /// One turn at time `now`; the caller has made this the current thread. True if there was something
     /// to do.
     pub(crate) fn turn(self: &Rc<ThreadCore>, now: Time) -> bool {
+        self.local.activity().enter(self.shared.id);
         let mut busy = self.run_messages();
         busy |= self.timers.borrow_mut().expire(now);
         busy |= self.run_tasks();
-        busy |= self.pollers.run(now);
-        self.check_held();
+        busy |= self.pollers.run(self, now);
         let turns = if busy { &self.busy_turns } else { &self.idle_turns };
         turns.set(turns.get() + 1);
         busy
     }
 
-    /// SPDK's error 7: reported, and the thread goes on, because what it holds may still be let go.
-    fn check_held(&self) {
+    /// To be called before each message, task, poller or completion is.
+    #[inline]
+    pub(crate) fn begin(&self, kind: CallKind, at: Option<&'static Location<'static>>) {
+        self.called.set(self.called.get() + 1);
+        self.local.activity().begin(kind, at);
+    }
+
+    /// To be called after each. A lock that is still held is SPDK's error 7: reported, and the thread goes
+    /// on, because what it holds may still be let go.
+    #[inline]
+    pub(crate) fn ended(&self) {
         if !self.held.borrow().is_empty() {
             let report = report_held(&self.held, &self.shared);
             report.into_iter().for_each(|report| self.local.shared.note_lock_report(report));
         }
     }
 
+    /// Takes its share of a turn that took `span` and called `all` things.
+    pub(crate) fn account(&self, span: Duration, all: u32) {
+        let called = self.called.take();
+        self.busy.set(self.busy.get() + span * called / all.max(1));
+    }
+
     fn run_messages(&self) -> bool {
-        let mut ran = 0;
-        while ran < BUDGET {
+        // Those that are there now: one that sends to its own thread waits for the next turn.
+        let there = self.messages.borrow().len().min(BUDGET);
+        for _ in 0..there {
             let Some(call) = self.messages.borrow_mut().pop_front() else { break };
-            ran += 1;
+            self.begin(CallKind::Message, None);
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.call())) {
                 let what = format!("a message panicked: {}", panic_message(&*payload));
                 self.local.report(&self.shared, &what);
             }
+            self.ended();
         }
-        ran > 0
+        there > 0
     }
 
     fn run_tasks(self: &Rc<ThreadCore>) -> bool {
-        let mut ran = 0;
-        while ran < BUDGET && self.tasks.poll_one(self, |n| self.local.choose(n)) {
-            ran += 1;
+        // Those that are ready now: one that only yields gets one poll a turn.
+        let ready = self.tasks.ready().min(BUDGET);
+        for _ in 0..ready {
+            self.tasks.poll_one(self, |n| self.local.choose(n));
         }
-        ran > 0
+        ready > 0
     }
 
     /// Whether a turn at `now` would find something to do.
     pub(crate) fn has_work(&self, now: Time) -> bool {
         !self.messages.borrow().is_empty()
-            || self.tasks.has_ready()
+            || self.tasks.ready() > 0
             || self.pollers.has_work()
             || self.next_deadline().is_some_and(|deadline| deadline <= now)
     }
@@ -150,6 +176,7 @@ impl ThreadCore {
 
     /// Drops everything that still runs here: the runtime stops, and nobody can wait for it any more.
     pub(crate) fn cancel_everything(&self) {
+        self.begin(CallKind::End, None);
         self.tasks.cancel_all();
         self.pollers.clear();
         // Taken out first: what a message captured may send others when dropped, also to this thread.
@@ -159,6 +186,7 @@ impl ThreadCore {
 
     /// The end: drops what layers above kept here, then tells those who wait.
     pub(crate) fn end(&self) {
+        self.begin(CallKind::End, None);
         // One at a time, and not while the map is borrowed: a destructor may ask for another.
         loop {
             let Some((_, value)) = self.extensions.borrow_mut().pop_last() else { break };

@@ -1,13 +1,18 @@
-//! What a runtime is doing, as a value and as text: every thread, task and poller, and what each waits for.
+//! What a runtime is doing, as a value and as text: every thread, task, poller and channel, and what each
+//! waits for.
 //!
-//! Taken by the reactors themselves between turns; nothing is stopped for it.
+//! Taken by the reactors themselves between turns; nothing is stopped for it. Times come from one clock
+//! reading a turn: what a turn took is shared out among the threads that had work in it, by the number of
+//! things each ran.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::core::ThreadCore;
+use crate::mode::Mode;
 use crate::poller::PollerInfo;
-use crate::reactor::Reactor;
+use crate::reactor::{Local, Reactor};
+use crate::shared::Shared;
 
 /// What some reactors are doing.
 #[derive(Clone, Debug, Default)]
@@ -19,14 +24,24 @@ pub struct Dump {
 /// What one reactor is doing.
 #[derive(Clone, Debug)]
 pub struct ReactorDump {
-    /// Its number, from 0, and its core.
+    /// Its number, from 0.
     pub index: usize,
     /// The core it runs on.
     pub core: usize,
+    /// What it does when it has nothing to do.
+    pub mode: Mode,
+    /// Turns with work and without.
+    pub turns: (u64, u64),
+    /// How long the turns with work took.
+    pub busy: Duration,
+    /// Times it went to sleep.
+    pub sleeps: u64,
     /// Operations of the engine in flight.
     pub operations: usize,
-    /// Its threads.
+    /// Its threads; none if the reactor could not answer.
     pub threads: Vec<ThreadDump>,
+    /// The one call that keeps it from answering.
+    pub held_by: Option<String>,
 }
 
 /// What one thread is doing.
@@ -38,6 +53,10 @@ pub struct ThreadDump {
     pub name: String,
     /// Turns with work and without.
     pub turns: (u64, u64),
+    /// Its share of its reactor's busy time.
+    pub busy: Duration,
+    /// Exit was asked for.
+    pub exiting: bool,
     /// What an exit would wait for.
     pub waits_for: Vec<String>,
     /// Its tasks.
@@ -57,21 +76,71 @@ pub struct TaskDump {
     pub age: Duration,
     /// Woken and waiting for its turn, or waiting to be woken.
     pub ready: bool,
+    /// What it waits for, as far as its future says: "a timer", "a call to thread 3".
+    pub waits_for: String,
+    /// Since when: how long ago it was last polled.
+    pub waits_since: Duration,
 }
 
 impl Dump {
     pub(crate) fn of<'a>(reactors: impl Iterator<Item = &'a Reactor>) -> Dump {
-        Dump { reactors: reactors.map(dump_reactor).collect() }
+        Dump { reactors: reactors.map(|reactor| ReactorDump::of(&reactor.local)).collect() }
+    }
+
+    /// What a stop waits for, a line each.
+    pub(crate) fn held_up(&self) -> Vec<String> {
+        self.reactors.iter().flat_map(ReactorDump::held_up).collect()
     }
 }
 
-fn dump_reactor(reactor: &Reactor) -> ReactorDump {
-    let local = &reactor.local;
-    ReactorDump {
-        index: local.index,
-        core: local.shared.cores[local.index],
-        operations: local.driver.borrow().in_flight(),
-        threads: local.cores().iter().map(|core| dump_thread(core)).collect(),
+impl ReactorDump {
+    /// As the reactor itself sees it.
+    pub(crate) fn of(local: &Local) -> ReactorDump {
+        let port = &local.shared.ports[local.index];
+        ReactorDump {
+            index: local.index,
+            core: local.shared.cores[local.index],
+            mode: port.mode(),
+            turns: (local.busy_turns.get(), local.idle_turns.get()),
+            busy: local.busy.get(),
+            sleeps: local.sleeps.get(),
+            operations: local.driver.borrow().in_flight(),
+            threads: local.cores().iter().map(|core| dump_thread(core)).collect(),
+            held_by: None,
+        }
+    }
+
+    /// As others see it: it does not answer.
+    pub(crate) fn from_outside(shared: &Shared, index: usize) -> ReactorDump {
+        let call = shared.ports[index].activity.sample();
+        let name = shared.threads().into_iter().find(|thread| thread.id == call.thread);
+        let name = name.map_or_else(|| "gone by now".to_owned(), |thread| thread.name.clone());
+        ReactorDump {
+            index,
+            core: shared.cores[index],
+            mode: shared.ports[index].mode(),
+            turns: (0, 0),
+            busy: Duration::ZERO,
+            sleeps: 0,
+            operations: 0,
+            threads: Vec::new(),
+            held_by: (!call.is_nothing()).then(|| format!("{call} on thread {} ({name})", call.thread)),
+        }
+    }
+
+    fn held_up(&self) -> Vec<String> {
+        let place = format!("reactor {} on core {}", self.index, self.core);
+        if let Some(held_by) = &self.held_by {
+            return vec![format!("{place}, which is held by {held_by}")];
+        }
+        let mut lines: Vec<String> = Vec::new();
+        if self.operations > 0 {
+            lines.push(format!("{} operations in the kernel of {place}", self.operations));
+        }
+        for thread in self.threads.iter().filter(|thread| !thread.waits_for.is_empty()) {
+            lines.push(format!("thread {} ({}): {}", thread.id, thread.name, thread.waits_for.join(", ")));
+        }
+        lines
     }
 }
 
@@ -81,11 +150,15 @@ fn dump_thread(core: &ThreadCore) -> ThreadDump {
         spawned_at: task.spawned_at.to_string(),
         age: now - task.spawned,
         ready: task.ready,
+        waits_for: task.wait.to_string(),
+        waits_since: now - task.polled,
     });
     ThreadDump {
         id: core.shared.id,
         name: core.shared.name.clone(),
         turns: (core.busy_turns.get(), core.idle_turns.get()),
+        busy: core.busy.get(),
+        exiting: core.shared.is_exiting(),
         waits_for: core.waits_for(),
         tasks: tasks.collect(),
         pollers: core.pollers.infos(),
@@ -95,38 +168,54 @@ fn dump_thread(core: &ThreadCore) -> ThreadDump {
 
 impl fmt::Display for Dump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for reactor in &self.reactors {
-            writeln!(
-                f,
-                "reactor {} on core {}: {} operations in flight",
-                reactor.index, reactor.core, reactor.operations
-            )?;
-            reactor.threads.iter().try_for_each(|thread| thread.fmt(f))?;
+        self.reactors.iter().try_for_each(|reactor| reactor.fmt(f))
+    }
+}
+
+impl fmt::Display for ReactorDump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reactor {} on core {}, {}: ", self.index, self.core, self.mode)?;
+        if let Some(held_by) = &self.held_by {
+            return writeln!(f, "does not answer, held by {held_by}");
         }
-        Ok(())
+        let (busy, idle) = self.turns;
+        writeln!(
+            f,
+            "{busy} busy turns in {:?}, {idle} idle, {} sleeps, {} operations in flight",
+            self.busy, self.sleeps, self.operations
+        )?;
+        self.threads.iter().try_for_each(|thread| thread.fmt(f))
     }
 }
 
 impl fmt::Display for ThreadDump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (busy, idle) = self.turns;
-        write!(f, "  thread {} {}: {busy} busy turns, {idle} idle", self.id, self.name)?;
-        match self.waits_for.is_empty() {
-            true => writeln!(f)?,
-            false => writeln!(f, "; holds {}", self.waits_for.join(", "))?,
+        write!(f, "  thread {} {}: {busy} busy turns in {:?}, {idle} idle", self.id, self.name, self.busy)?;
+        match (self.waits_for.is_empty(), self.exiting) {
+            (true, _) => writeln!(f)?,
+            (false, false) => writeln!(f, "; holds {}", self.waits_for.join(", "))?,
+            (false, true) => writeln!(f, "; its exit waits for {}", self.waits_for.join(", "))?,
         }
         if !self.keeps_awake.is_empty() {
             writeln!(f, "    keeps its core awake: {}", self.keeps_awake.join(", "))?;
         }
-        for task in &self.tasks {
-            let state = if task.ready { "ready" } else { "waits to be woken" };
-            writeln!(f, "    task spawned at {}, {:?} ago: {state}", task.spawned_at, task.age)?;
-        }
+        self.tasks.iter().try_for_each(|task| task.fmt(f))?;
         for poller in &self.pollers {
             let paused = if poller.paused { ", paused" } else { "" };
             let (runs, busy) = poller.runs;
             writeln!(f, "    poller {} ({}{paused}): {runs} runs, {busy} busy", poller.name, poller.kind)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for TaskDump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "    task spawned at {}, {:?} ago: ", self.spawned_at, self.age)?;
+        match self.ready {
+            true => writeln!(f, "ready"),
+            false => writeln!(f, "waits for {} since {:?}", self.waits_for, self.waits_since),
+        }
     }
 }

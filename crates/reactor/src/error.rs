@@ -96,6 +96,9 @@ pub enum BuildError {
         /// The cores that are available.
         available: String,
     },
+    /// What watches over the reactors could not be made.
+    #[error("cannot watch over the runtime: {0}")]
+    Supervisor(std::io::Error),
     /// `SPINDLE_ENGINE` names no engine.
     #[error("SPINDLE_ENGINE: {0}")]
     EngineName(#[from] spindle_engine::BadEngineKind),

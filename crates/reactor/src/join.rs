@@ -16,6 +16,7 @@ use crate::foreign::ForeignCell;
 use crate::run::{ReplyTo, cancel, foreign_origin, send_call};
 use crate::task::TaskKey;
 use crate::thread::Thread;
+use crate::wait::{self, Wait};
 
 /// A task started by [`Thread::spawn`]. May be sent and awaited anywhere, on any executor. Dropping it
 /// lets the task run to its end.
@@ -60,6 +61,7 @@ impl<R> Future for JoinHandle<R> {
     type Output = Result<R, RunError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        wait::note(Wait::Call(self.thread.id()));
         self.cell.poll(cx).map_err(|error| match error {
             RunError::Cancelled if self.thread.is_gone() => {
                 RunError::Gone { thread: self.thread.name().to_owned() }
@@ -174,6 +176,7 @@ impl<T> Future for LocalJoinHandle<T> {
             Some(answer) => Poll::Ready(answer),
             None => {
                 state.waker = Some(cx.waker().clone());
+                self.core.tasks.spawned_at(self.key).into_iter().for_each(|at| wait::note(Wait::Task(at)));
                 Poll::Pending
             }
         }

@@ -12,14 +12,19 @@
 
 #![forbid(unsafe_code)]
 
+mod activity;
+mod builder;
 mod core;
 mod current;
 mod dump;
 mod error;
 mod foreign;
+mod handle;
 mod join;
 pub mod lock;
+mod mode;
 mod ops;
+mod pending_dump;
 mod poller;
 mod port;
 mod reactor;
@@ -28,20 +33,29 @@ mod run;
 mod runner;
 mod runtime;
 mod shared;
+mod simulate;
+mod supervisor;
 mod task;
 mod thread;
 mod timer;
+mod wait;
 
+pub use builder::Builder;
 pub use current::{current_cpu, extension, now, random, reactor_index, spawn_local, yield_now};
 pub use dump::{Dump, ReactorDump, TaskDump, ThreadDump};
 pub use error::{BuildError, CreateError, Panicked, RunError, ThreadGone};
+pub use handle::Handle;
 pub use join::{JoinHandle, LocalJoinHandle};
-pub use lock::{Lock, LockFault, LockGuard};
+pub use lock::{Lock, LockAction, LockFault, LockGuard};
+pub use mode::Mode;
 pub use ops::{OpId, OpSink, cancel_op, op, submit_op};
+pub use pending_dump::PendingDump;
 pub use poller::{Busy, Poller, PollerInfo, Wake};
 pub use run::Run;
 pub use runner::ThreadRunner;
-pub use runtime::{Builder, Handle, Mode, Running, Runtime};
+pub use runtime::{Running, Runtime};
 pub use spindle_engine::{CpuSet, EngineKind, Time};
+pub use supervisor::Stall;
 pub use thread::Thread;
 pub use timer::{Elapsed, Interval, Sleep, interval, sleep, timeout};
+pub use wait::waits_for;

@@ -36,6 +36,17 @@ pub enum LockFault {
     HeldOffCpu = 7,
 }
 
+/// What a runtime does when one of its locks finds a mistake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LockAction {
+    /// Panics where the mistake is made: that task ends, the rest goes on. A thread that goes off its core
+    /// with a lock held (code 7) is reported, and goes on.
+    #[default]
+    Panic,
+    /// Reports it and ends the process, as SPDK does.
+    Abort,
+}
+
 /// Who holds a lock, and where it was taken.
 struct Holder {
     thread: Arc<ThreadShared>,
@@ -188,7 +199,17 @@ impl<T> Lock<T> {
 
     #[track_caller]
     fn fault(&self, fault: LockFault, at: &Location<'_>, place: &str, remedy: &str) -> ! {
-        panic!("lock {}, code {} ({fault:?}): taken at {at} by {place}; {remedy}", self.name, fault as u8)
+        let report = format!(
+            "lock {}, code {} ({fault:?}): taken at {at} by {place}; {remedy}",
+            self.name, fault as u8
+        );
+        // Away from Spindle threads there is no runtime to choose.
+        let action = current::with(|core| core.map(|core| core.local.shared.lock_action));
+        if action == Some(LockAction::Abort) {
+            eprintln!("spindle: {report}");
+            std::process::abort();
+        }
+        panic!("{report}")
     }
 }
 

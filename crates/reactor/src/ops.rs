@@ -13,8 +13,10 @@ use std::task::{Context, Poll, Waker};
 use slab::Slab;
 use spindle_engine::{Completion, Op, Output, Token};
 
+use crate::activity::CallKind;
 use crate::core::ThreadCore;
 use crate::current::{self, Entered};
+use crate::wait::{self, Wait};
 
 /// Names an operation in flight. Stale names are harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +59,11 @@ impl Ops {
     /// Hands a completion to its sink, on its thread.
     pub(crate) fn complete(&self, completion: Completion) {
         let entry = self.entries.borrow_mut().remove(completion.token.0 as u32 as usize);
-        let _on_thread = Entered::new(&entry.core);
+        let core = &entry.core;
+        let _on_thread = Entered::new(core);
+        core.begin(CallKind::Completion, None);
         entry.sink.complete(entry.key, completion);
+        core.ended();
     }
 
     /// How many operations each thread has in flight.
@@ -127,6 +132,7 @@ impl Future for OpFuture {
             cell.0.borrow_mut().1 = Some(cx.waker().clone());
             submit_op(op, &(cell.clone() as Rc<dyn OpSink>), 0);
             self.cell = Some(cell);
+            wait::note(Wait::Named("an operation of the engine"));
             return Poll::Pending;
         }
         let Some(cell) = &self.cell else { return Poll::Pending };
@@ -135,6 +141,7 @@ impl Future for OpFuture {
             Some(completion) => Poll::Ready((completion.result, completion.op)),
             None => {
                 state.1 = Some(cx.waker().clone());
+                wait::note(Wait::Named("an operation of the engine"));
                 Poll::Pending
             }
         }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use spindle_engine::Time;
 
+use crate::activity::CallKind;
 use crate::core::ThreadCore;
 use crate::current;
 use crate::task::{drop_caught, panic_message};
@@ -162,15 +163,16 @@ impl PollerCell {
     }
 
     /// Calls the function; a panic stops the poller.
-    fn call(&self) -> bool {
+    fn call(&self, core: &ThreadCore) -> bool {
         let Some(mut function) = self.function.borrow_mut().take() else { return false };
+        core.begin(CallKind::Poller, Some(self.made_at));
         let result = catch_unwind(AssertUnwindSafe(&mut function));
         self.runs.set(self.runs.get() + 1);
         if let Err(payload) = &result {
             self.stopped.set(true);
             let (name, made_at) = (&self.name, self.made_at);
             let what = format!("poller {name}, made at {made_at}, panicked: {}", panic_message(&**payload));
-            current::with(|core| core.into_iter().for_each(|core| core.local.report(&core.shared, &what)));
+            core.local.report(&core.shared, &what);
         }
         if self.stopped.get() {
             drop_caught(function);
@@ -178,6 +180,7 @@ impl PollerCell {
             *self.function.borrow_mut() = Some(function);
         }
         self.busy_runs.set(self.busy_runs.get() + u64::from(matches!(result, Ok(Busy::Yes))));
+        core.ended();
         !matches!(result, Ok(Busy::No))
     }
 }
@@ -305,12 +308,12 @@ impl Pollers {
     }
 
     /// Calls every active poller once, the newest first, and the timed ones that are due.
-    pub(crate) fn run(&self, now: Time) -> bool {
-        let busy = self.run_active(now);
-        self.run_timed(now) || busy
+    pub(crate) fn run(&self, core: &ThreadCore, now: Time) -> bool {
+        let busy = self.run_active(core, now);
+        self.run_timed(core, now) || busy
     }
 
-    fn run_active(&self, now: Time) -> bool {
+    fn run_active(&self, core: &ThreadCore, now: Time) -> bool {
         let mut index = self.active.borrow().len();
         let mut busy = false;
         self.walking.set(true);
@@ -319,7 +322,7 @@ impl Pollers {
             // A call may stop others, or start one: the list is looked at anew each time.
             let Some(cell) = self.active.borrow().get(index).cloned() else { continue };
             if cell.is_active() {
-                busy |= cell.call();
+                busy |= cell.call(core);
             }
         }
         self.walking.set(false);
@@ -331,7 +334,7 @@ impl Pollers {
         busy
     }
 
-    fn run_timed(&self, now: Time) -> bool {
+    fn run_timed(&self, core: &ThreadCore, now: Time) -> bool {
         let mut busy = false;
         loop {
             let mut timed = self.timed.borrow_mut();
@@ -348,7 +351,7 @@ impl Pollers {
             first.0.order = self.order.get();
             drop(first);
             drop(timed);
-            busy |= cell.call();
+            busy |= cell.call(core);
         }
         busy
     }

@@ -5,12 +5,15 @@
 //! moves one cache line; its sleep flag is looked at by senders and written only around a sleep.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use spindle_engine::Unparker;
 use spindle_ring::{Call, Closed, Inbox, Sleep, spsc};
 
+use crate::activity::Activity;
+use crate::dump::ReactorDump;
+use crate::mode::Mode;
 use crate::thread::ThreadShared;
 
 /// Messages that a ring holds before its sender keeps the rest.
@@ -60,21 +63,33 @@ pub(crate) struct Port {
     inbox: Inbox<Envelope>,
     new_rings: Mutex<Vec<spsc::Consumer<Call>>>,
     adoptions: Mutex<Vec<Arc<ThreadShared>>>,
-    /// Something is in `new_rings` or `adoptions`.
+    /// Something is in `new_rings`, `adoptions` or `questions`.
     news: AtomicBool,
+    /// Who wants to know what the reactor is doing.
+    /// None: it has ended, and asking is answered by dropping the question.
+    questions: Mutex<Option<Vec<Question>>>,
     unparker: OnceLock<Unparker>,
+    /// A [`Mode`], by its number.
+    mode: AtomicU8,
+    pub(crate) activity: Activity,
 }
+
+/// Takes a description of the reactor.
+pub(crate) type Question = Box<dyn FnOnce(ReactorDump) + Send>;
 
 impl Port {
     /// Closed to nobody, and its reactor not there yet.
-    pub(crate) fn new() -> Port {
+    pub(crate) fn new(mode: Mode) -> Port {
         Port {
             sleep: Sleep::new(),
             inbox: Inbox::new(),
             new_rings: Mutex::default(),
             adoptions: Mutex::default(),
             news: AtomicBool::new(false),
+            questions: Mutex::new(Some(Vec::new())),
             unparker: OnceLock::new(),
+            mode: AtomicU8::new(mode as u8),
+            activity: Activity::default(),
         }
     }
 
@@ -106,7 +121,33 @@ impl Port {
         self.wake();
     }
 
-    /// Receiver: whether there are rings or threads to take over. To be asked once, before taking them.
+    /// Asks what the reactor is doing.
+    pub(crate) fn ask(&self, question: Question) {
+        match &mut *lock(&self.questions) {
+            Some(questions) => questions.push(question),
+            None => return,
+        }
+        self.news.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Receiver: those who have asked since the last call.
+    pub(crate) fn take_questions(&self) -> Vec<Question> {
+        lock(&self.questions).as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What the reactor does when it has nothing to do.
+    pub(crate) fn mode(&self) -> Mode {
+        Mode::of(self.mode.load(Ordering::Relaxed))
+    }
+
+    /// Changes the mode, and has the reactor see it.
+    pub(crate) fn set_mode(&self, mode: Mode) {
+        self.mode.store(mode as u8, Ordering::Relaxed);
+        self.unpark();
+    }
+
+    /// Receiver: whether there are rings or threads to take over, or questions to answer. To be asked once, before taking them.
     pub(crate) fn has_news(&self) -> bool {
         // Looked at first: this line is shared while it says no, and an exchange would not leave it so.
         self.news.load(Ordering::Relaxed) && self.news.swap(false, Ordering::AcqRel)
@@ -132,6 +173,8 @@ impl Port {
     pub(crate) fn close(&self) {
         let mut left = VecDeque::new();
         self.inbox.close(&mut left);
+        let unanswered = lock(&self.questions).take();
+        drop(unanswered);
     }
 
     /// Wakes the reactor if it sleeps, after leaving something.

@@ -13,11 +13,13 @@ use std::time::Duration;
 use spindle_engine::{Completion, Driver, Time};
 use spindle_ring::Call;
 
+use crate::activity::{Activity, CallKind};
 use crate::core::ThreadCore;
 use crate::current::Entered;
+use crate::dump::ReactorDump;
+use crate::mode::Mode;
 use crate::ops::Ops;
 use crate::port::{Address, Envelope, RingOut, Rings};
-use crate::runtime::Mode;
 use crate::shared::Shared;
 use crate::task::{LocalFuture, Origin, TaskKey, drop_caught};
 use crate::thread::ThreadShared;
@@ -50,6 +52,11 @@ pub(crate) struct Local {
     simulated: bool,
     /// For the threads that are made here.
     this: Weak<Local>,
+    /// Turns with work and without, the time of those with work, and sleeps.
+    pub(crate) busy_turns: Cell<u64>,
+    pub(crate) idle_turns: Cell<u64>,
+    pub(crate) busy: Cell<Duration>,
+    pub(crate) sleeps: Cell<u64>,
 }
 
 /// The rings to the other reactors.
@@ -176,6 +183,12 @@ impl Local {
         self.changed.set(true);
     }
 
+    /// Where it shows what it is running.
+    #[inline]
+    pub(crate) fn activity(&self) -> &Activity {
+        &self.shared.ports[self.index].activity
+    }
+
     /// Picks one of `n` equally good choices: the first, or the seed's.
     pub(crate) fn choose(&self, n: usize) -> usize {
         if self.simulated { self.driver.borrow_mut().choose(n) } else { 0 }
@@ -209,12 +222,14 @@ impl ThreadCore {
 pub(crate) struct Reactor {
     pub(crate) local: Rc<Local>,
     rings: Rings,
-    mode: Mode,
     /// How long to poll after the last work.
     linger: Duration,
     last_work: Time,
     asleep: bool,
     clock_is_fresh: bool,
+    /// When the last turn began, and whether its time has yet to be accounted for.
+    began: Time,
+    to_account: bool,
     /// The threads here, as of their last change.
     cores: Vec<Rc<ThreadCore>>,
     /// Kept for their room.
@@ -228,10 +243,10 @@ impl Reactor {
         shared: Arc<Shared>,
         index: usize,
         driver: Box<dyn Driver>,
-        mode: Mode,
         simulated: bool,
     ) -> Reactor {
         shared.ports[index].open(driver.unparker());
+        shared.ports[index].activity.open();
         let rings = shared.ports.iter().map(|_| None).collect();
         let reactors = shared.ports.len();
         let local = Rc::new_cyclic(|this| Local {
@@ -246,6 +261,10 @@ impl Reactor {
             overflowing: Cell::new(false),
             simulated,
             this: this.clone(),
+            busy_turns: Cell::new(0),
+            idle_turns: Cell::new(0),
+            busy: Cell::default(),
+            sleeps: Cell::new(0),
         });
         // Polling while another reactor needs the same core only keeps that one waiting.
         let linger =
@@ -253,11 +272,12 @@ impl Reactor {
         Reactor {
             local,
             rings: Rings::default(),
-            mode,
             linger,
             last_work: Time::default(),
             asleep: false,
             clock_is_fresh: false,
+            began: Time::default(),
+            to_account: false,
             inbound: VecDeque::new(),
             completions: Vec::new(),
             cores: Vec::new(),
@@ -275,13 +295,19 @@ impl Reactor {
             self.read_clock();
         }
         let now = local.now.get();
+        self.began = now;
         let mut busy = self.receive();
         busy |= self.reap();
         busy |= self.run_threads(now);
         busy |= self.flush();
         local.settle();
+        local.activity().begin(CallKind::Nothing, None);
         if busy {
             self.last_work = now;
+            local.busy_turns.set(local.busy_turns.get() + 1);
+            self.to_account = true;
+        } else {
+            local.idle_turns.set(local.idle_turns.get() + 1);
         }
         busy
     }
@@ -293,9 +319,20 @@ impl Reactor {
         self.clock_is_fresh = true;
     }
 
-    fn read_clock(&self) {
+    /// Reads the clock, and accounts for the time of the turn before.
+    pub(crate) fn read_clock(&mut self) {
         let now = self.local.driver.borrow_mut().now();
         self.local.now.set(now);
+        if std::mem::take(&mut self.to_account) {
+            self.account(now - self.began);
+        }
+    }
+
+    /// Shares out the time of a turn among the threads that called something in it.
+    fn account(&self, span: Duration) {
+        self.local.busy.set(self.local.busy.get() + span);
+        let all = self.cores.iter().map(|core| core.called.get()).sum();
+        self.cores.iter().filter(|core| core.called.get() > 0).for_each(|core| core.account(span, all));
     }
 
     fn receive(&mut self) -> bool {
@@ -305,6 +342,7 @@ impl Reactor {
         if port.has_news() {
             self.rings.adopt(port);
             busy |= local.take_over_threads();
+            port.take_questions().into_iter().for_each(|question| question(ReactorDump::of(local)));
         }
         busy |= self.rings.drain(RING_BUDGET, |envelope| local.deliver(envelope));
         port.take_foreign(&mut self.inbound);
@@ -381,6 +419,7 @@ impl Reactor {
             return;
         }
         let deadline = self.next_deadline().into_iter().chain(limit).min();
+        local.sleeps.set(local.sleeps.get() + 1);
         local.driver.borrow_mut().park(deadline);
     }
 
@@ -402,7 +441,7 @@ impl Reactor {
     /// Whether the reactor stays awake although it has nothing to do.
     fn must_poll(&self, now: Time) -> bool {
         let spinning = || self.local.threads.borrow().iter().flatten().any(|core| core.pollers.has_work());
-        match self.mode {
+        match self.local.shared.ports[self.local.index].mode() {
             Mode::Poll => true,
             Mode::Interrupt => spinning(),
             Mode::Adaptive if self.local.simulated => spinning(),

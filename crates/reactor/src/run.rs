@@ -17,6 +17,7 @@ use crate::foreign::ForeignCell;
 use crate::reply::Answer;
 use crate::task::Origin;
 use crate::thread::{Thread, ThreadShared};
+use crate::wait::{self, Wait};
 
 /// The future of [`Thread::run`].
 #[must_use = "nothing runs before it is awaited"]
@@ -117,6 +118,9 @@ where
                 _ => Poll::Ready(Err(RunError::Moved { thread: self.thread.name().to_owned() })),
             },
         };
+        if answer.is_pending() {
+            wait::note(Wait::Call(self.thread.id()));
+        }
         answer.map(|answer| {
             self.state = State::Done;
             answer.map_err(|error| named(error, &self.thread))

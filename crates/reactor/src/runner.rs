@@ -10,9 +10,9 @@ use std::time::Duration;
 use spindle_engine::{Engine, EngineKind, Time};
 
 use crate::error::BuildError;
+use crate::mode::Mode;
 use crate::reactor::Reactor;
-use crate::runtime::Mode;
-use crate::shared::Shared;
+use crate::shared::{Settings, Shared};
 use crate::thread::Thread;
 use crate::{Busy, CpuSet};
 
@@ -31,9 +31,10 @@ impl ThreadRunner {
     pub fn new(name: &str, kind: EngineKind) -> Result<ThreadRunner, BuildError> {
         let engine = Engine::open(kind)?;
         let driver = engine.driver(0)?;
-        let shared: Arc<Shared> = Shared::new(vec![driver.cpu()]);
+        let settings = Settings { mode: Mode::Interrupt, watchdog: None, ..Settings::default() };
+        let shared: Arc<Shared> = Shared::new(vec![driver.cpu()], settings);
         let simulated = engine.world().is_some();
-        let reactor = Reactor::new(shared.clone(), 0, driver, Mode::Interrupt, simulated);
+        let reactor = Reactor::new(shared.clone(), 0, driver, simulated);
         let cpuset = shared.cores.iter().copied().collect::<CpuSet>();
         let thread = shared.create(name.to_owned(), cpuset).expect("its own core is among its cores");
         Ok(ThreadRunner { reactor, thread: Thread { shared: thread }, engine })
@@ -51,7 +52,10 @@ impl ThreadRunner {
 
     /// One bounded turn: messages, tasks, timers, pollers, completions.
     pub fn step(&mut self) -> Busy {
-        if self.reactor.turn() { Busy::Yes } else { Busy::No }
+        let busy = self.reactor.turn();
+        // Here, so that what the owner does between two steps is not counted.
+        self.reactor.read_clock();
+        if busy { Busy::Yes } else { Busy::No }
     }
 
     /// Sleeps until there is something to do, or `limit` has passed. May return early.

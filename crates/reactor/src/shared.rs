@@ -1,17 +1,39 @@
 //! What all reactors of one runtime, and everybody who holds a handle, share.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use slab::Slab;
-use spindle_engine::CpuSet;
+use spindle_engine::{CpuSet, Unparker};
 
 use crate::error::CreateError;
+use crate::lock::LockAction;
+use crate::mode::Mode;
 use crate::port::Port;
+use crate::supervisor::Stall;
 use crate::thread::{RUNNING, ThreadShared};
 
-/// Reports of checked locks that are kept.
-const LOCK_REPORTS: usize = 64;
+/// Reports of checked locks, and of stalls, that are kept: the first ones show the mistake.
+const REPORTS: usize = 64;
+
+/// What the builder may say beside cores and engine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) mode: Mode,
+    pub(crate) lock_action: LockAction,
+    pub(crate) watchdog: Option<Duration>,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            mode: Mode::default(),
+            lock_action: LockAction::default(),
+            watchdog: Some(Duration::from_millis(10)),
+        }
+    }
+}
 
 /// One runtime's shared state. Locked on control paths only.
 pub(crate) struct Shared {
@@ -23,12 +45,16 @@ pub(crate) struct Shared {
     stop: Mutex<Option<Stop>>,
     /// Locks found held off the CPU.
     lock_reports: Mutex<Vec<String>>,
+    pub(crate) lock_action: LockAction,
+    stalls: Mutex<Vec<Stall>>,
+    pub(crate) watchdog: Option<Duration>,
+    supervisor: OnceLock<Unparker>,
     /// What a stop does first: it drops main.
     on_stop: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Every reactor ends its threads and then itself; looked at once a turn.
     shutting_down: AtomicBool,
     /// Reactors that still run.
-    pub(crate) running: AtomicU64,
+    running: AtomicU64,
 }
 
 /// Who asked for a stop, and the exit code.
@@ -47,8 +73,8 @@ struct Directory {
 }
 
 impl Shared {
-    pub(crate) fn new(cores: Vec<usize>) -> Arc<Shared> {
-        let ports = cores.iter().map(|_| Port::new()).collect();
+    pub(crate) fn new(cores: Vec<usize>, settings: Settings) -> Arc<Shared> {
+        let ports = cores.iter().map(|_| Port::new(settings.mode)).collect();
         let directory = Directory { next_id: 1, next_reactor: 0, stopping: false, threads: Slab::new() };
         Arc::new(Shared {
             ports,
@@ -58,6 +84,10 @@ impl Shared {
             directory: Mutex::new(directory),
             stop: Mutex::new(None),
             lock_reports: Mutex::default(),
+            lock_action: settings.lock_action,
+            stalls: Mutex::default(),
+            watchdog: settings.watchdog,
+            supervisor: OnceLock::new(),
             on_stop: Mutex::new(None),
         })
     }
@@ -137,15 +167,42 @@ impl Shared {
     /// mistake.
     pub(crate) fn note_lock_report(&self, report: String) {
         let mut reports = self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner);
-        if reports.len() < LOCK_REPORTS {
+        if reports.len() < REPORTS {
             eprintln!("spindle: {report}");
             reports.push(report);
+        }
+        if self.lock_action == LockAction::Abort {
+            std::process::abort();
         }
     }
 
     /// What checked locks have reported.
     pub(crate) fn lock_reports(&self) -> Vec<String> {
         self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says what held a reactor too long, on standard error, and keeps it.
+    pub(crate) fn note_stall(&self, stall: Stall) {
+        eprintln!("spindle: {stall}");
+        let mut stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+        if stalls.len() < REPORTS {
+            stalls.push(stall);
+        }
+    }
+
+    /// What has held a reactor too long.
+    pub(crate) fn stalls(&self) -> Vec<Stall> {
+        self.stalls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says whom to wake when something happens that only a supervisor sees to.
+    pub(crate) fn supervised_by(&self, unparker: Unparker) {
+        // A second supervisor of one runtime is never made.
+        let _ = self.supervisor.set(unparker);
+    }
+
+    fn wake_supervisor(&self) {
+        self.supervisor.get().into_iter().for_each(|unparker| unparker.unpark());
     }
 
     /// Says what a stop does first.
@@ -163,6 +220,7 @@ impl Shared {
         self.directory().stopping = true;
         self.shutting_down.store(true, Ordering::Release);
         self.ports.iter().for_each(Port::unpark);
+        self.wake_supervisor();
     }
 
     /// Whether [`shut_down`](Self::shut_down) was called.
@@ -173,6 +231,12 @@ impl Shared {
     /// One reactor has ended.
     pub(crate) fn reactor_ended(&self) {
         self.running.fetch_sub(1, Ordering::AcqRel);
+        self.wake_supervisor();
+    }
+
+    /// Whether all reactors have ended; their OS threads are about to.
+    pub(crate) fn all_reactors_ended(&self) -> bool {
+        self.running.load(Ordering::Acquire) == 0
     }
 
     fn directory(&self) -> MutexGuard<'_, Directory> {

@@ -18,10 +18,12 @@ use slab::Slab;
 use spindle_engine::Time;
 use spindle_ring::Call;
 
+use crate::activity::CallKind;
 use crate::core::ThreadCore;
 use crate::current;
 use crate::error::{Panicked, RunError};
 use crate::thread::ThreadShared;
+use crate::wait::Wait;
 
 /// A task without a result: whoever spawned it wrapped the future in one that delivers.
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -47,6 +49,9 @@ struct Slot {
     waker: Arc<TaskWaker>,
     spawned_at: &'static Location<'static>,
     spawned: Time,
+    /// When it was polled last, and what it waits for since.
+    polled: Time,
+    wait: Wait,
     origin: Option<Origin>,
     /// To be dropped as soon as it is not being polled.
     cancelled: bool,
@@ -60,6 +65,8 @@ pub(crate) struct TaskInfo {
     pub(crate) spawned_at: &'static Location<'static>,
     pub(crate) spawned: Time,
     pub(crate) ready: bool,
+    pub(crate) polled: Time,
+    pub(crate) wait: Wait,
 }
 
 /// The tasks of one thread.
@@ -68,6 +75,8 @@ pub(crate) struct Tasks {
     slots: RefCell<Slab<Slot>>,
     ready: RefCell<VecDeque<TaskKey>>,
     generation: Cell<u32>,
+    /// What the task that is being polled has noted.
+    wait: Cell<Wait>,
     /// Wakers that nobody holds any more, to be used again.
     spare: RefCell<Vec<Arc<TaskWaker>>>,
     /// Who is to be told why, once the panic that unwinds now has been caught.
@@ -79,8 +88,15 @@ impl Tasks {
         self.slots.borrow().len()
     }
 
-    pub(crate) fn has_ready(&self) -> bool {
-        !self.ready.borrow().is_empty()
+    /// How many wait for their turn.
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.borrow().len()
+    }
+
+    /// The task that is being polled says what it is about to wait for.
+    #[inline]
+    pub(crate) fn note_wait(&self, wait: Wait) {
+        self.wait.set(wait);
     }
 
     /// Takes a future; it is polled in a later turn.
@@ -104,6 +120,8 @@ impl Tasks {
             waker,
             spawned_at,
             spawned: now,
+            polled: now,
+            wait: Wait::Unknown,
             origin,
             cancelled: false,
         });
@@ -140,18 +158,19 @@ impl Tasks {
                 None => return false,
             }
         };
-        let Some((mut future, waker)) = self.take_future(key) else { return true };
+        let Some((mut future, waker, spawned_at)) = self.take_future(key) else { return true };
+        self.wait.set(Wait::Unknown);
+        core.begin(CallKind::Task, Some(spawned_at));
         let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
         drop(waker);
         match poll {
-            Ok(Poll::Pending) => self.put_back(key, future),
+            Ok(Poll::Pending) => self.put_back(key, future, core.local.now.get()),
             Ok(Poll::Ready(())) => {
                 drop_caught(future);
                 self.remove(key);
             }
             Err(payload) => {
-                let panicked =
-                    Panicked { message: panic_message(&*payload), spawned_at: self.spawned_at(key) };
+                let panicked = Panicked { message: panic_message(&*payload), spawned_at };
                 core.local.report(&core.shared, &panicked);
                 drop_caught(future);
                 self.remove(key);
@@ -159,17 +178,18 @@ impl Tasks {
                 bereaved.into_iter().for_each(|tell| tell(RunError::Panicked(panicked.clone())));
             }
         }
+        core.ended();
         true
     }
 
-    fn take_future(&self, key: TaskKey) -> Option<(LocalFuture, Waker)> {
+    fn take_future(&self, key: TaskKey) -> Option<(LocalFuture, Waker, &'static Location<'static>)> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(key.index as usize).filter(|slot| slot.generation == key.generation)?;
         slot.waker.queued.store(false, Ordering::Release);
-        Some((slot.future.take()?, Waker::from(slot.waker.clone())))
+        Some((slot.future.take()?, Waker::from(slot.waker.clone()), slot.spawned_at))
     }
 
-    fn put_back(&self, key: TaskKey, future: LocalFuture) {
+    fn put_back(&self, key: TaskKey, future: LocalFuture, now: Time) {
         let mut slots = self.slots.borrow_mut();
         let slot = &mut slots[key.index as usize];
         if slot.cancelled {
@@ -178,6 +198,8 @@ impl Tasks {
             self.remove(key);
         } else {
             slot.future = Some(future);
+            slot.polled = now;
+            slot.wait = self.wait.get();
         }
     }
 
@@ -189,8 +211,11 @@ impl Tasks {
         }
     }
 
-    fn spawned_at(&self, key: TaskKey) -> &'static Location<'static> {
-        self.slots.borrow()[key.index as usize].spawned_at
+    /// Where a task was spawned, if it lives.
+    pub(crate) fn spawned_at(&self, key: TaskKey) -> Option<&'static Location<'static>> {
+        let slots = self.slots.borrow();
+        let slot = slots.get(key.index as usize).filter(|slot| slot.generation == key.generation)?;
+        Some(slot.spawned_at)
     }
 
     /// Has `tell` called with the reason why a task ends without an answer: now, or when the panic that
@@ -252,6 +277,8 @@ impl Tasks {
             spawned_at: slot.spawned_at,
             spawned: slot.spawned,
             ready: slot.waker.queued.load(Ordering::Relaxed),
+            polled: slot.polled,
+            wait: slot.wait,
         };
         slots.iter().map(|(_, slot)| info(slot)).collect()
     }

@@ -18,6 +18,7 @@ use crate::join::JoinHandle;
 use crate::port::{Address, Envelope};
 use crate::run::Run;
 use crate::shared::Shared;
+use crate::wait::{self, Wait};
 
 /// The thread runs.
 pub(crate) const RUNNING: u8 = 0;
@@ -86,6 +87,11 @@ impl ThreadShared {
     #[inline]
     fn address(&self) -> Address {
         Address { slot: self.slot, id: self.id as u32 }
+    }
+
+    /// Whether exit was asked for and is not complete.
+    pub(crate) fn is_exiting(&self) -> bool {
+        self.state.load(Ordering::Acquire) == EXITING
     }
 
     /// Whether it has exited.
@@ -209,6 +215,7 @@ impl Thread {
             if !joined.iter().any(|waker| waker.will_wake(cx.waker())) {
                 joined.push(cx.waker().clone());
             }
+            wait::note(Wait::Exit(self.shared.id));
             Poll::Pending
         })
         .await;

@@ -14,6 +14,7 @@ use spindle_engine::Time;
 
 use crate::core::ThreadCore;
 use crate::current;
+use crate::wait::{self, Wait};
 
 /// When a wait ends, and its number among equals.
 type Key = (Time, u64);
@@ -107,6 +108,9 @@ impl Future for Sleep {
                     }
                 }
             }
+        }
+        if let Until::Time { key, .. } = &self.until {
+            wait::note(Wait::Timer(key.0));
         }
         Poll::Pending
     }

@@ -1,0 +1,136 @@
+//! What runtime to build: cores, engine, mode, and what happens when something goes wrong.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use spindle_engine::sim::World;
+use spindle_engine::{AvailableCores, CpuSet, ENGINE_VARIABLE, Engine, EngineKind};
+
+use crate::error::BuildError;
+use crate::lock::LockAction;
+use crate::mode::Mode;
+use crate::runtime::Runtime;
+use crate::shared::{Settings, Shared};
+
+/// Says what runtime to build.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    cores: Option<Result<CpuSet, spindle_engine::BadCpuSet>>,
+    reactors: Option<usize>,
+    engine: Option<EngineKind>,
+    world: Option<World>,
+    settings: Settings,
+}
+
+impl Builder {
+    /// The cores to put a reactor on each, as SPDK takes them: "0x3" or "[0,2-4]". By default those that
+    /// affinity and cgroup quota together allow.
+    pub fn cores(mut self, list: &str) -> Builder {
+        self.cores = Some(CpuSet::from_str(list));
+        self
+    }
+
+    /// How many reactors. More than there are cores share them; fewer use the lowest.
+    pub fn reactors(mut self, count: usize) -> Builder {
+        self.reactors = Some(count);
+        self
+    }
+
+    /// The engine; by default what `SPINDLE_ENGINE` says, or io_uring with epoll behind it.
+    pub fn engine(mut self, kind: EngineKind) -> Builder {
+        self.engine = Some(kind);
+        self
+    }
+
+    /// Runs in a simulated world that the caller keeps in hand.
+    pub fn world(mut self, world: World) -> Builder {
+        self.world = Some(world);
+        self
+    }
+
+    /// What a reactor does when it has nothing to do.
+    pub fn mode(mut self, mode: Mode) -> Builder {
+        self.settings.mode = mode;
+        self
+    }
+
+    /// What happens when a [`Lock`](crate::Lock) finds a mistake: a panic where it is made, by default.
+    pub fn on_lock_fault(mut self, action: LockAction) -> Builder {
+        self.settings.lock_action = action;
+        self
+    }
+
+    /// How long one call of a task, poller or message may hold a reactor before it is reported, on
+    /// standard error and by [`Handle::stalls`](crate::Handle::stalls): 10 ms by default. None: nobody
+    /// looks. In simulation nothing takes time, and nobody looks.
+    pub fn watchdog(mut self, limit: Option<Duration>) -> Builder {
+        self.settings.watchdog = limit;
+        self
+    }
+
+    /// Checks everything that can be checked before a thread starts.
+    ///
+    /// # Errors
+    /// [`BuildError`] says what was wrong and what is available.
+    pub fn build(self) -> Result<Runtime, BuildError> {
+        let engine = match self.world {
+            Some(world) => Engine::simulated(world),
+            None => Engine::open(match self.engine {
+                Some(kind) => kind,
+                None => engine_from_environment()?,
+            })?,
+        };
+        let cores = if engine.world().is_some() {
+            simulated_cores(self.cores.transpose()?, self.reactors)
+        } else {
+            real_cores(self.cores.transpose()?, self.reactors, &spindle_engine::available_cores())
+        }?;
+        Ok(Runtime { shared: Shared::new(cores, self.settings), engine })
+    }
+}
+
+fn engine_from_environment() -> Result<EngineKind, BuildError> {
+    match std::env::var(ENGINE_VARIABLE) {
+        Ok(word) if !word.is_empty() => Ok(word.parse()?),
+        _ => Ok(EngineKind::Auto),
+    }
+}
+
+/// A simulated machine has whatever cores are asked for; two by default.
+fn simulated_cores(asked: Option<CpuSet>, reactors: Option<usize>) -> Result<Vec<usize>, BuildError> {
+    // Each reactor has a simulated core of its own: there is no machine to share.
+    match reactors {
+        Some(count) => spread(CpuSet::first(count), None),
+        None => spread(asked.unwrap_or(CpuSet::first(2)), None),
+    }
+}
+
+fn real_cores(
+    asked: Option<CpuSet>,
+    reactors: Option<usize>,
+    available: &AvailableCores,
+) -> Result<Vec<usize>, BuildError> {
+    let Some(asked) = asked else { return spread(available.set, reactors) };
+    let missing: Vec<usize> = asked.iter().filter(|core| !available.affinity.contains(*core)).collect();
+    if missing.is_empty() {
+        return spread(asked, reactors);
+    }
+    if reactors.is_some() {
+        return spread(available.set, Some(reactors.unwrap_or(asked.len())));
+    }
+    Err(BuildError::NotAvailable {
+        missing: missing.into_iter().collect::<CpuSet>().as_list(),
+        available: available.affinity.as_list(),
+        limits: available.reasons.join("; "),
+    })
+}
+
+/// One reactor a core, or as many as asked for, the lowest cores first and around again.
+fn spread(cores: CpuSet, reactors: Option<usize>) -> Result<Vec<usize>, BuildError> {
+    let count = reactors.unwrap_or(cores.len());
+    if cores.is_empty() || count == 0 {
+        return Err(BuildError::NoCore { available: spindle_engine::available_cores().affinity.as_list() });
+    }
+    let cores: Vec<usize> = cores.iter().collect();
+    Ok(cores.into_iter().cycle().take(count).collect())
+}

@@ -1,0 +1,116 @@
+//! A dump that was asked for: the reactors answer it one by one, between two turns.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::dump::{Dump, ReactorDump};
+use crate::shared::Shared;
+use crate::thread::Thread;
+
+/// The future of [`Handle::dump`](crate::Handle::dump): ready when every reactor has answered or ended.
+/// One that is held by something answers when that is over; [`wait`](Self::wait) does not wait for it.
+/// Dropping it takes nothing back.
+#[must_use = "await it, or wait for it"]
+pub struct PendingDump {
+    shared: Arc<Shared>,
+    answers: Arc<Answers>,
+}
+
+/// What has been answered.
+struct Answers {
+    state: Mutex<State>,
+    complete: Condvar,
+}
+
+struct State {
+    /// By reactor; none for one that has not answered, or has ended.
+    reactors: Vec<Option<ReactorDump>>,
+    missing: usize,
+    waker: Option<Waker>,
+}
+
+/// One reactor's answer; dropped without one, the reactor has ended.
+struct Answer {
+    answers: Arc<Answers>,
+    index: usize,
+    dump: Option<ReactorDump>,
+}
+
+impl Answer {
+    fn give(mut self, dump: ReactorDump) {
+        self.dump = Some(dump);
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let mut state = self.answers.state();
+        state.reactors[self.index] = self.dump.take();
+        state.missing -= 1;
+        if state.missing == 0 {
+            let waker = state.waker.take();
+            drop(state);
+            self.answers.complete.notify_all();
+            waker.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+impl Answers {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PendingDump {
+    /// Asks every reactor.
+    pub(crate) fn ask(shared: &Arc<Shared>) -> PendingDump {
+        let missing = shared.ports.len();
+        let state = State { reactors: vec![None; missing], missing, waker: None };
+        let answers = Arc::new(Answers { state: Mutex::new(state), complete: Condvar::new() });
+        for (index, port) in shared.ports.iter().enumerate() {
+            let answer = Answer { answers: answers.clone(), index, dump: None };
+            port.ask(Box::new(move |dump| answer.give(dump)));
+        }
+        PendingDump { shared: shared.clone(), answers }
+    }
+
+    /// Blocks the OS thread until every reactor has answered, or `limit` has passed. What has not answered
+    /// by then is described by the one call that holds it.
+    ///
+    /// # Panics
+    /// On a Spindle thread: it would block its reactor. Await the dump there.
+    pub fn wait(self, limit: Duration) -> Dump {
+        assert!(Thread::current().is_none(), "PendingDump::wait blocks a reactor; await the dump instead");
+        let state = self.answers.state();
+        let waited = self.answers.complete.wait_timeout_while(state, limit, |state| state.missing > 0);
+        let reactors = waited.unwrap_or_else(PoisonError::into_inner).0.reactors.clone();
+        let describe = |(index, dump): (usize, Option<ReactorDump>)| {
+            dump.unwrap_or_else(|| ReactorDump::from_outside(&self.shared, index))
+        };
+        Dump { reactors: reactors.into_iter().enumerate().map(describe).collect() }
+    }
+}
+
+impl Future for PendingDump {
+    type Output = Dump;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Dump> {
+        let mut state = self.answers.state();
+        if state.missing > 0 {
+            state.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(Dump { reactors: state.reactors.iter().flatten().cloned().collect() })
+    }
+}
+
+impl fmt::Debug for PendingDump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PendingDump({} reactors to answer)", self.answers.state().missing)
+    }
+}

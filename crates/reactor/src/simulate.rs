@@ -1,0 +1,80 @@
+//! A whole runtime in simulation: its reactors take turns on one OS thread, in the order that the seed picks.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use spindle_engine::sim::World;
+
+use crate::dump::Dump;
+use crate::error::RunError;
+use crate::join::JoinHandle;
+use crate::reactor::Reactor;
+use crate::runtime::{Runtime, stopped};
+
+/// How long a simulated world in which nothing can run waits for other OS threads, in real time, before
+/// that is called a deadlock.
+const DEADLOCK_WAIT: Duration = Duration::from_millis(200);
+
+/// The reactors of a simulation, by their simulated cores.
+type Simulated = BTreeMap<usize, Reactor>;
+
+fn simulated_reactors(world: &World, runtime: &Runtime) -> Simulated {
+    let make = |(index, core): (usize, &usize)| {
+        let driver = Box::new(world.driver(*core));
+        (*core, Reactor::new(runtime.shared.clone(), index, driver, true))
+    };
+    runtime.shared.cores.iter().enumerate().map(make).collect()
+}
+
+/// Gives the reactor that the seed picks one turn. False if none can run.
+fn simulate_turn(world: &World, reactors: &mut Simulated) -> bool {
+    let Some(core) = world.next_core() else { return false };
+    let Some(reactor) = reactors.get_mut(&core) else { return false };
+    let busy = reactor.turn();
+    if reactor.is_finished() {
+        reactor.close();
+        reactors.remove(&core);
+    } else if !busy {
+        reactor.rest();
+    }
+    true
+}
+
+/// Runs a runtime that was started beside another program, to its stop.
+pub(crate) fn simulate(world: &World, runtime: &Runtime) {
+    let mut reactors = simulated_reactors(world, runtime);
+    while !reactors.is_empty() {
+        if !simulate_turn(world, &mut reactors) {
+            world.wait_outside(None);
+        }
+    }
+}
+
+/// Runs the whole runtime to the end of main, on this OS thread.
+pub(crate) fn simulate_main<T: Send + 'static>(
+    world: &World,
+    runtime: &Runtime,
+    mut main: JoinHandle<T>,
+) -> Result<T, RunError> {
+    let mut reactors = simulated_reactors(world, runtime);
+    let mut result = None;
+    while !reactors.is_empty() {
+        let went_on = simulate_turn(world, &mut reactors) || world.wait_outside(Some(DEADLOCK_WAIT));
+        if result.is_some() {
+            continue;
+        }
+        // Looked at after every turn, so nothing needs to wake this loop.
+        if let Poll::Ready(ended) = Pin::new(&mut main).poll(&mut Context::from_waker(Waker::noop())) {
+            result = Some(ended.map_err(|error| stopped(error, &runtime.shared)));
+            runtime.shared.shut_down();
+        } else if !went_on {
+            let dump = Dump::of(reactors.values()).to_string();
+            result = Some(Err(RunError::Deadlock { dump }));
+            runtime.shared.shut_down();
+        }
+    }
+    result.unwrap_or(Err(RunError::Cancelled))
+}

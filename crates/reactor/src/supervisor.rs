@@ -1,0 +1,237 @@
+//! The OS thread beside a runtime's reactors: it obeys signals, watches for what holds a reactor too long,
+//! prints dumps, and says what a stop waits for.
+//!
+//! It is the caller of [`Runtime::run`](crate::Runtime::run), or one made by
+//! [`Runtime::start`](crate::Runtime::start), and sleeps most of the time: it does its work when every
+//! reactor hangs. A simulated runtime has none: there nothing takes time.
+//!
+//! Not promised: that a call of less than twice the limit is seen. The reactors are looked at once in a
+//! limit, ten times less often while all of them sleep.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use spindle_engine::{Bell, OsThread, Signal, Signals, Time, Unparker};
+
+use crate::activity::Sample;
+use crate::pending_dump::PendingDump;
+use crate::shared::Shared;
+
+/// How much longer the pause between two looks is while all reactors sleep.
+const IDLE_FACTOR: u32 = 10;
+
+/// How long a reactor has to answer for a dump before it is described from outside.
+const DUMP_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a stop may take before it says what it waits for, and then again.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Watches one runtime.
+pub(crate) struct Supervisor {
+    shared: Arc<Shared>,
+    bell: Bell,
+    signals: Option<Signals>,
+    /// How long one call may hold a reactor; none: nobody looks.
+    limit: Option<Duration>,
+    /// By reactor.
+    watches: Vec<Watch>,
+}
+
+/// What was seen of one reactor.
+#[derive(Default)]
+struct Watch {
+    call: Option<Sample>,
+    since: Time,
+    /// How long its OS thread had waited for its core then.
+    waited: Duration,
+    /// Reported when it was held for so long; the next report is due at ten times that.
+    reported: Option<Duration>,
+}
+
+/// Rings the supervisor's bell for a future.
+struct Ring(Unparker);
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl Supervisor {
+    /// For a runtime whose reactors are about to start. With `signals`, SIGINT, SIGTERM and SIGUSR1 are
+    /// this runtime's, unless another has taken them.
+    pub(crate) fn new(shared: Arc<Shared>, signals: bool) -> io::Result<Supervisor> {
+        let bell = Bell::new()?;
+        let take = || {
+            let all = [Signal::Interrupt, Signal::Terminate, Signal::User1];
+            // Held by the first runtime that asks; this one then runs without.
+            Signals::take("a runtime", &all, bell.unparker()).ok()
+        };
+        let signals = if signals { take() } else { None };
+        shared.supervised_by(bell.unparker());
+        let watches = shared.ports.iter().map(|_| Watch::default()).collect();
+        let limit = shared.watchdog;
+        Ok(Supervisor { shared, bell, signals, limit, watches })
+    }
+
+    /// Supervises until `main` has ended.
+    pub(crate) fn until<T>(&mut self, main: impl Future<Output = T>) -> T {
+        let waker = Waker::from(Arc::new(Ring(self.bell.unparker())));
+        let mut main = pin!(main);
+        loop {
+            if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return value;
+            }
+            self.look_and_wait(None);
+        }
+    }
+
+    /// Supervises until every reactor has ended. Once the runtime stops, says from time to time what that
+    /// waits for.
+    pub(crate) fn until_stopped(&mut self, os_threads: Vec<JoinHandle<()>>) {
+        let mut say_at = None;
+        while !os_threads.iter().all(JoinHandle::is_finished) {
+            let mut wait = None;
+            if self.shared.is_shutting_down() {
+                let now = self.bell.now();
+                if *say_at.get_or_insert(now + STOP_PATIENCE) <= now {
+                    self.explain_stop();
+                    say_at = Some(self.bell.now() + STOP_PATIENCE * 10);
+                }
+                // An OS thread rings just before its end, not at it.
+                wait = Some(if self.shared.all_reactors_ended() {
+                    Duration::from_micros(50)
+                } else {
+                    STOP_PATIENCE
+                });
+            }
+            self.look_and_wait(wait);
+        }
+        for os_thread in os_threads {
+            // A reactor catches the panics of what it runs; one of its own has been reported.
+            let _ = os_thread.join();
+        }
+    }
+
+    fn look_and_wait(&mut self, limit: Option<Duration>) {
+        self.obey();
+        let pause = self.limit.map(|limit| if self.look(limit) { limit } else { limit * IDLE_FACTOR });
+        self.bell.wait(pause.into_iter().chain(limit).min());
+    }
+
+    /// The first signal asks for an orderly stop, the second ends the process; SIGUSR1 asks for a dump.
+    fn obey(&mut self) {
+        let Some(signals) = &self.signals else { return };
+        for (signal, name, code) in [(Signal::Interrupt, "SIGINT", 130), (Signal::Terminate, "SIGTERM", 143)]
+        {
+            for _ in 0..signals.arrived(signal) {
+                if !self.shared.request_stop(name, code) {
+                    eprintln!("spindle: second signal: ending at once");
+                    std::process::exit(i32::from(code));
+                }
+            }
+        }
+        if signals.arrived(Signal::User1) > 0 {
+            eprint!("{}", PendingDump::ask(&self.shared).wait(DUMP_PATIENCE));
+        }
+    }
+
+    /// Looks at every reactor; true if one of them was awake.
+    fn look(&mut self, limit: Duration) -> bool {
+        let now = self.bell.now();
+        let mut awake = false;
+        for (index, watch) in self.watches.iter_mut().enumerate() {
+            let activity = &self.shared.ports[index].activity;
+            let call = activity.sample();
+            if watch.call != Some(call) {
+                awake = true;
+                let waited = if call.is_nothing() { None } else { waited(activity.os_thread()) };
+                *watch = Watch {
+                    call: Some(call),
+                    since: now,
+                    waited: waited.unwrap_or_default(),
+                    reported: None,
+                };
+                continue;
+            }
+            if call.is_nothing() {
+                continue;
+            }
+            awake = true;
+            let due = watch.reported.map_or(limit, |reported| reported * 10);
+            if now - watch.since < due {
+                continue;
+            }
+            // A core that the machine gave to others is not the call's fault.
+            let waited = waited(activity.os_thread()).unwrap_or_default().saturating_sub(watch.waited);
+            let held = (now - watch.since).saturating_sub(waited);
+            if held >= due {
+                watch.reported = Some(held);
+                self.shared.note_stall(Stall::new(&self.shared, index, call, held));
+            }
+        }
+        awake
+    }
+
+    fn explain_stop(&self) {
+        let dump = PendingDump::ask(&self.shared).wait(DUMP_PATIENCE);
+        let what = dump.held_up();
+        if !what.is_empty() {
+            eprintln!("spindle: the stop waits for {}; a second signal ends at once", what.join("; "));
+        }
+    }
+}
+
+fn waited(os_thread: Option<OsThread>) -> Option<Duration> {
+    os_thread?.waited_for_core()
+}
+
+/// One call that held a reactor longer than the watchdog's limit.
+#[derive(Clone, Debug)]
+pub struct Stall {
+    /// The reactor's number, from 0.
+    pub reactor: usize,
+    /// Its core.
+    pub core: usize,
+    /// The id of the thread that made the call, and its name if it still lives.
+    pub thread: (u64, Option<String>),
+    /// What was called: "the task spawned at FILE:LINE:COLUMN", "the poller made at ...", "a message".
+    pub call: String,
+    /// How long it had held the reactor when it was seen, without the time that the core was given to
+    /// other processes.
+    pub held: Duration,
+}
+
+impl Stall {
+    fn new(shared: &Shared, reactor: usize, call: Sample, held: Duration) -> Stall {
+        let name = shared.threads().into_iter().find(|thread| thread.id == call.thread);
+        Stall {
+            reactor,
+            core: shared.cores[reactor],
+            thread: (call.thread, name.map(|thread| thread.name.clone())),
+            call: call.to_string(),
+            held,
+        }
+    }
+}
+
+impl std::fmt::Display for Stall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (id, name) = (self.thread.0, self.thread.1.as_deref().unwrap_or("gone by now"));
+        write!(
+            f,
+            "reactor {} on core {} has been held for {} ms by {} on thread {id} ({name}), and nothing else \
+             there can run: do long work in steps with yield_now between them, and blocking calls on an OS \
+             thread of their own",
+            self.reactor,
+            self.core,
+            self.held.as_millis(),
+            self.call
+        )
+    }
+}

@@ -1,0 +1,53 @@
+//! What a task waits for, as its innermost future says, for a dump.
+
+use std::fmt;
+use std::panic::Location;
+use std::time::Duration;
+
+use spindle_engine::Time;
+
+use crate::current;
+
+/// What a task waits for. Small, because it is noted at every wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Its future did not say.
+    #[default]
+    Unknown,
+    /// A time.
+    Timer(Time),
+    /// The result of a call, by the id of the thread that was called.
+    Call(u64),
+    /// Another task, by where that was spawned.
+    Task(&'static Location<'static>),
+    /// The end of a thread, by its id.
+    Exit(u64),
+    /// What a layer above calls it.
+    Named(&'static str),
+}
+
+impl fmt::Display for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wait::Unknown => f.write_str("a waker"),
+            Wait::Timer(time) => write!(f, "a timer at {:?}", Duration::from_nanos(time.0)),
+            Wait::Call(thread) => write!(f, "a call to thread {thread}"),
+            Wait::Task(spawned_at) => write!(f, "the task spawned at {spawned_at}"),
+            Wait::Exit(thread) => write!(f, "the end of thread {thread}"),
+            Wait::Named(what) => f.write_str(what),
+        }
+    }
+}
+
+/// Notes what the current task is about to wait for; the last note before a task gives up its turn counts.
+#[inline]
+pub(crate) fn note(wait: Wait) {
+    current::with(|core| core.into_iter().for_each(|core| core.tasks.note_wait(wait)));
+}
+
+/// Says in dumps what the current task waits for: "a free lane", "room in the journal". To be called by a
+/// future of a layer above just before it returns `Pending`; the last call before the task gives up its
+/// turn counts. Away from a Spindle thread it does nothing.
+pub fn waits_for(what: &'static str) {
+    note(Wait::Named(what));
+}
