@@ -1,0 +1,312 @@
+//! What a runtime says of itself: what holds a core, what everything waits for, what a stop waits for.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use spindle_engine::EngineKind;
+use spindle_reactor::{
+    Busy, Handle, Lock, LockAction, Mode, Poller, RunError, Runtime, Thread, Wake, sleep, spawn_local,
+    yield_now,
+};
+
+/// Long enough for anything that happens at all.
+const LONG: Duration = Duration::from_secs(20);
+
+/// Holds the OS thread until `free` is set: what a task must not do.
+fn hold(free: &AtomicBool) {
+    while !free.load(Ordering::Relaxed) {
+        std::hint::spin_loop();
+    }
+}
+
+/// Waits on a plain OS thread until `seen` finds something.
+fn wait_for<T>(mut seen: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..2000 {
+        if let Some(value) = seen() {
+            return value;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("it never happened");
+}
+
+#[test]
+fn a_task_that_holds_its_core_is_named_by_its_spawn_point_while_it_does() {
+    let running = Runtime::builder().reactors(1).build().unwrap().start().unwrap();
+    let handle = running.handle();
+    let free = Arc::new(AtomicBool::new(false));
+    let held = free.clone();
+    let thread = handle.create_thread("greedy", "[0-1023]").unwrap();
+    let line = line!() + 1;
+    let task = thread.spawn(async move || hold(&held));
+    let stall = wait_for(|| handle.stalls().pop());
+    assert!(
+        stall.call.starts_with("the task spawned at ")
+            && stall.call.contains(&format!("diagnosis.rs:{line}:"))
+    );
+    assert_eq!(stall.thread, (thread.id(), Some("greedy".to_owned())));
+    assert!(stall.held >= Duration::from_millis(10));
+    free.store(true, Ordering::Relaxed);
+    task.wait().unwrap();
+}
+
+#[test]
+fn a_dump_from_outside_describes_a_held_reactor_by_what_holds_it() {
+    let running = Runtime::builder().reactors(1).watchdog(None).build().unwrap().start().unwrap();
+    let handle = running.handle();
+    let thread = handle.create_thread("greedy", "[0-1023]").unwrap();
+    let (free, entered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let (held, inside) = (free.clone(), entered.clone());
+    thread
+        .send_msg(move || {
+            inside.store(true, Ordering::Relaxed);
+            hold(&held);
+        })
+        .unwrap();
+    wait_for(|| entered.load(Ordering::Relaxed).then_some(()));
+    let dump = handle.dump().wait(Duration::from_millis(20));
+    assert_eq!(dump.reactors[0].held_by.as_deref(), Some("a message on thread 1 (greedy)"));
+    free.store(true, Ordering::Relaxed);
+    let dump = handle.dump().wait(LONG);
+    assert_eq!((&dump.reactors[0].held_by, dump.reactors[0].threads.len()), (&None, 1));
+    assert!(handle.stalls().is_empty(), "nobody was to look");
+}
+
+#[test]
+fn a_dump_says_of_every_task_what_it_waits_for_and_since_when() {
+    let runtime = Runtime::builder().engine(EngineKind::Sim(3)).build().unwrap();
+    let dump = runtime.run(async || {
+        let other = Thread::create("other", "[1]").unwrap();
+        let asked = other.clone();
+        spawn_local(async move { asked.run(async || sleep(Duration::from_secs(5)).await).await });
+        let sleeper = spawn_local(sleep(Duration::from_secs(7)));
+        spawn_local(async move { sleeper.await });
+        let ended = other.clone();
+        spawn_local(async move { ended.joined().await });
+        spawn_local(std::future::pending::<()>());
+        sleep(Duration::from_secs(1)).await;
+        Handle::current().unwrap().dump().await
+    });
+    let dump = dump.unwrap();
+    let waits: Vec<&str> =
+        dump.reactors[0].threads[0].tasks.iter().map(|task| task.waits_for.as_str()).collect();
+    let expected =
+        ["a call to thread 2", "a timer at 7s", "the task spawned at ", "the end of thread 2", "a waker"];
+    for what in expected {
+        assert!(waits.iter().any(|wait| wait.starts_with(what)), "{what} in {waits:?}");
+    }
+    assert_eq!(dump.reactors[1].threads[0].tasks[0].waits_for, "a timer at 5s");
+    let slept = &dump.reactors[0].threads[0].tasks.iter().find(|task| task.waits_for == "a timer at 7s");
+    assert_eq!(slept.unwrap().waits_since, Duration::from_secs(1));
+}
+
+#[test]
+fn busy_time_goes_to_the_thread_that_used_it() {
+    let running = Runtime::builder().reactors(1).watchdog(None).build().unwrap().start().unwrap();
+    let handle = running.handle();
+    let (busy, idle) = (handle.create_thread("busy", "[0-1023]"), handle.create_thread("idle", "[0-1023]"));
+    busy.unwrap().spawn(async || std::thread::sleep(Duration::from_millis(50))).wait().unwrap();
+    idle.unwrap().spawn(async || ()).wait().unwrap();
+    let dump = handle.dump().wait(LONG);
+    let times: Vec<Duration> = dump.reactors[0].threads.iter().map(|thread| thread.busy).collect();
+    assert!(times[0] >= Duration::from_millis(50) && times[1] < times[0], "{times:?}");
+    assert!(dump.reactors[0].busy >= times[0]);
+}
+
+#[test]
+fn a_mode_is_switched_while_the_reactor_runs() {
+    let running = Runtime::builder().reactors(1).mode(Mode::Poll).build().unwrap().start().unwrap();
+    let handle = running.handle();
+    let sleeps = || handle.dump().wait(LONG).reactors[0].sleeps;
+    assert_eq!(
+        (handle.dump().wait(LONG).reactors[0].mode, sleeps()),
+        (Mode::Poll, 0),
+        "polling never sleeps"
+    );
+    handle.set_mode(Mode::Interrupt);
+    // Each question wakes it, and then it sleeps again.
+    wait_for(|| (sleeps() > 3).then_some(()));
+    assert!(handle.set_reactor_mode(0, Mode::Poll) && !handle.set_reactor_mode(1, Mode::Poll));
+    wait_for(|| (handle.dump().wait(LONG).reactors[0].mode == Mode::Poll).then_some(()));
+    let before = sleeps();
+    (0..10).for_each(|_| drop(handle.dump().wait(LONG)));
+    assert_eq!(sleeps(), before);
+}
+
+#[test]
+fn a_task_that_only_yields_is_polled_once_a_turn() {
+    let runtime = Runtime::builder().engine(EngineKind::Sim(1)).reactors(1).build().unwrap();
+    let (polls, turns) = runtime
+        .run(async || {
+            let turns = std::rc::Rc::new(std::cell::Cell::new(0));
+            let counted = turns.clone();
+            let _poller = Poller::active("counts turns", Wake::Event, move || {
+                counted.set(counted.get() + 1);
+                Busy::No
+            });
+            for _ in 0..100 {
+                yield_now().await;
+            }
+            (100, turns.get())
+        })
+        .unwrap();
+    assert!((polls - 1..=polls + 1).contains(&turns), "{turns} turns for {polls} polls");
+}
+
+#[test]
+fn a_lock_held_through_a_message_is_reported_before_the_next_message_runs() {
+    let runtime = Runtime::builder().engine(EngineKind::Sim(1)).reactors(1).build().unwrap();
+    let reports = runtime.run(async || {
+        let lock: &'static Lock<u32> = Box::leak(Box::new(Lock::new("kept", 0)));
+        let here = Thread::current().unwrap();
+        here.send_msg(move || std::mem::forget(lock.lock())).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        here.send_msg(move || tell.send(Handle::current().unwrap().lock_reports()).unwrap()).unwrap();
+        sleep(Duration::from_millis(1)).await;
+        told.recv().unwrap()
+    });
+    let reports = reports.unwrap();
+    assert!(reports.len() == 1 && reports[0].contains("code 7"), "{reports:?}");
+}
+
+/// Runs this test binary again for one of the functions below, which do something only then.
+fn child(name: &str) -> Child {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("SPINDLE_CHILD", name);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn is_child(name: &str) -> bool {
+    std::env::var("SPINDLE_CHILD").is_ok_and(|child| child == name)
+}
+
+/// Reads standard error until it contains `text`.
+fn read_until(child: &mut Child, text: &str) -> String {
+    let mut seen = Vec::new();
+    let stderr = child.stderr.as_mut().unwrap();
+    let mut byte = [0];
+    while !String::from_utf8_lossy(&seen).contains(text) {
+        assert_eq!(stderr.read(&mut byte).unwrap(), 1, "{text:?} not in {}", String::from_utf8_lossy(&seen));
+        seen.push(byte[0]);
+    }
+    String::from_utf8_lossy(&seen).into_owned()
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", child.id())).status().unwrap();
+    assert!(sent.success());
+}
+
+fn end(mut child: Child) -> (ExitStatus, String) {
+    let mut rest = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
+    (child.wait().unwrap(), rest)
+}
+
+#[test]
+fn child_whose_main_hangs() {
+    if !is_child("child_whose_main_hangs") {
+        return;
+    }
+    let result = Runtime::builder().reactors(1).build().unwrap().run(async || {
+        eprintln!("hanging now");
+        hold(&AtomicBool::new(false));
+    });
+    unreachable!("{result:?}");
+}
+
+#[test]
+fn a_second_signal_ends_a_process_whose_first_reactor_hangs_and_the_stop_says_why() {
+    let mut child = child("child_whose_main_hangs");
+    read_until(&mut child, "hanging now");
+    let report = read_until(&mut child, "blocking calls on an OS thread of their own");
+    assert!(report.contains("has been held for") && report.contains("the task spawned at"), "{report}");
+    signal(&child, "USR1");
+    let dump = read_until(&mut child, "does not answer, held by the task spawned at");
+    assert!(dump.contains("reactor 0 on core"), "{dump}");
+    signal(&child, "TERM");
+    signal(&child, "INT");
+    let (status, rest) = end(child);
+    assert!(rest.contains("second signal: ending at once"), "{rest}");
+    assert!(matches!(status.code(), Some(130 | 143)), "{status}");
+}
+
+#[test]
+fn child_that_sleeps() {
+    if !is_child("child_that_sleeps") {
+        return;
+    }
+    let result = Runtime::builder().reactors(2).build().unwrap().run(async || {
+        let there = Thread::create("there", "[0-1023]").unwrap();
+        eprintln!("sleeping now");
+        there.run(async || sleep(LONG).await).await
+    });
+    assert!(matches!(result, Err(RunError::Stopped { by: "SIGTERM", code: 143 })), "{result:?}");
+    eprintln!("stopped in order");
+    std::process::exit(9);
+}
+
+#[test]
+fn sigusr1_prints_every_thread_and_what_its_tasks_wait_for_and_sigterm_stops_in_order() {
+    let mut child = child("child_that_sleeps");
+    read_until(&mut child, "sleeping now");
+    signal(&child, "USR1");
+    let dump = read_until(&mut child, "waits for a timer");
+    assert!(dump.contains("app_thread") && dump.contains("waits for a call to thread 2"), "{dump}");
+    signal(&child, "TERM");
+    let (status, rest) = end(child);
+    assert!(rest.contains("stopped in order") && status.code() == Some(9), "{status}: {rest}");
+}
+
+#[test]
+fn child_whose_stop_hangs() {
+    if !is_child("child_whose_stop_hangs") {
+        return;
+    }
+    struct Stubborn;
+    impl Drop for Stubborn {
+        fn drop(&mut self) {
+            hold(&AtomicBool::new(false));
+        }
+    }
+    let _ = Runtime::builder().reactors(1).watchdog(None).build().unwrap().run(async || {
+        let stubborn = Stubborn;
+        spawn_local(async move {
+            let _stubborn = stubborn;
+            std::future::pending::<()>().await;
+        });
+        yield_now().await;
+    });
+}
+
+#[test]
+fn a_stop_that_hangs_says_which_thread_holds_it() {
+    let mut child = child("child_whose_stop_hangs");
+    let report = read_until(&mut child, "a second signal ends at once");
+    assert!(report.contains("the stop waits for reactor 0") && report.contains("(app_thread)"), "{report}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn child_that_aborts_on_a_lock_fault() {
+    if !is_child("child_that_aborts_on_a_lock_fault") {
+        return;
+    }
+    let runtime = Runtime::builder().reactors(1).on_lock_fault(LockAction::Abort).build().unwrap();
+    let _ = runtime.run(async || {
+        let lock = Lock::new("twice", 0);
+        let _first = lock.lock();
+        let _second = lock.lock();
+    });
+}
+
+#[test]
+fn a_lock_fault_aborts_the_process_where_the_runtime_was_told_so() {
+    let (status, report) = end(child("child_that_aborts_on_a_lock_fault"));
+    assert!(report.contains("lock twice, code 2 (Deadlock)"), "{report}");
+    assert!(std::os::unix::process::ExitStatusExt::signal(&status).is_some(), "aborted, not ended: {status}");
+}
