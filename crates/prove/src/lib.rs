@@ -1,0 +1,19 @@
+//! The proof harness: no crash loses or mixes data.
+#![forbid(unsafe_code)]
+
+pub mod content;
+pub mod context;
+pub mod data;
+pub mod look;
+pub mod metadata;
+pub mod model;
+pub mod op;
+pub mod profile;
+pub mod proof;
+pub mod report;
+pub mod scenario;
+pub mod seen;
+pub mod session;
+pub mod units;
+pub mod verdict;
+pub mod workload;

@@ -1,0 +1,92 @@
+//! What a loaded store shows through its handles.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use spindle_blob::{Blob, BlobError, BlobId, Blobstore, Parent};
+use spindle_mem::IoBuf;
+
+use crate::context::Context;
+use crate::op::Tag;
+use crate::seen::{Seen, SeenBlob, TAG, tag_of, value_of, xattrs};
+use crate::units::ZERO;
+
+/// Clusters of a large blob that are read whether or not anything was written there.
+const ALWAYS: u64 = 8;
+
+/// Reads everything that the workload can have touched.
+///
+/// # Errors
+/// What the store answers with, or what is wrong with it.
+pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
+    let told = |error: BlobError| error.to_string();
+    let mut tags = BTreeMap::new();
+    for id in store.blobs().await.map_err(told)? {
+        let all = store.blob_xattrs(id).await.map_err(told)?;
+        let tag = all.iter().find(|xattr| *xattr.name == *TAG).and_then(|xattr| tag_of(&xattr.value));
+        let tag = tag.ok_or_else(|| format!("blob {id} carries no tag"))?;
+        if tags.values().any(|other| *other == tag) {
+            return Err(format!("two blobs carry the tag {tag}: {id} is one"));
+        }
+        tags.insert(id, tag);
+    }
+    let mut blobs = BTreeMap::new();
+    for (id, tag) in &tags {
+        let info = store.blob_info(*id).await.map_err(told)?;
+        let all = store.blob_xattrs(*id).await.map_err(told)?;
+        let parent = match &info.parent {
+            Some(Parent::Snapshot(parent)) => tags.get(parent).copied(),
+            _ => None,
+        };
+        let seen = SeenBlob {
+            id: *id,
+            clusters: info.clusters,
+            thin: info.thin,
+            read_only: info.read_only,
+            parent,
+            xattrs: xattrs(all.iter().map(|xattr| (&*xattr.name, &*xattr.value))),
+            units: units(run, store, *id, *tag).await.map_err(told)?,
+        };
+        blobs.insert(*tag, seen);
+    }
+    let super_blob = store.super_blob().await.map_err(told)?;
+    Ok(Seen { blobs, super_blob: super_blob.and_then(|id| tags.get(&id).copied()) })
+}
+
+async fn units(
+    run: &Context,
+    store: &Blobstore,
+    id: BlobId,
+    tag: Tag,
+) -> Result<BTreeMap<u64, u32>, BlobError> {
+    let opened = run.handle(tag);
+    let blob = match &opened {
+        Some(blob) => blob.clone(),
+        None => store.open_blob(id).await?,
+    };
+    let result = read(run, &blob, tag).await;
+    if opened.is_none() {
+        blob.close().await?;
+    }
+    result
+}
+
+async fn read(run: &Context, blob: &Blob, tag: Tag) -> Result<BTreeMap<u64, u32>, BlobError> {
+    let per_cluster = run.profile.per_cluster();
+    let size = u64::from(run.profile.cluster);
+    let mut clusters: BTreeSet<u64> = (0..ALWAYS).collect();
+    clusters.extend(run.model(|model| {
+        let known = model.blobs.get(&tag);
+        known.into_iter().flat_map(|blob| blob.units.places()).map(|at| at / per_cluster).collect::<Vec<_>>()
+    }));
+    let mut units = BTreeMap::new();
+    let clusters: Vec<u64> = clusters.into_iter().filter(|cluster| *cluster < blob.clusters()).collect();
+    for run_of in clusters.chunk_by(|a, b| a + 1 == *b) {
+        let (first, count) = (run_of[0], run_of.len() as u64);
+        let (result, buffers) = blob.read(first * size, IoBuf::zeroed((count * size) as usize)).await;
+        result?;
+        let bytes = buffers.to_vec();
+        let values = bytes.chunks_exact(run.profile.block as usize).map(value_of).zip(first * per_cluster..);
+        units.extend(values.filter(|(value, _)| *value != ZERO).map(|(value, at)| (at, value)));
+    }
+    Ok(units)
+}

@@ -1,0 +1,381 @@
+//! A store as plain maps: what it must show now, and what it may show after a crash.
+//!
+//! The model follows the history event by event. Data is kept per io unit as everything that a crash may
+//! leave there; metadata is as after the operations that have ended, and an operation under way may have
+//! happened or not.
+
+use std::collections::BTreeMap;
+
+use spindle_blob::BlobId;
+
+use crate::op::{Event, Op, Outcome, Tag, Xattrs};
+use crate::seen::Seen;
+use crate::units::{ANYTHING, GARBAGE, NEVER, Time, Units, Value, ZERO};
+
+/// A value of which an older one may be on the disk still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versions<T> {
+    /// Oldest first; the last is what holds now.
+    list: Vec<(Time, T)>,
+}
+
+impl<T: PartialEq + Clone> Versions<T> {
+    /// One, durable.
+    pub fn known(value: T) -> Versions<T> {
+        Versions { list: vec![(0, value)] }
+    }
+
+    /// What holds now.
+    pub fn now(&self) -> &T {
+        &self.list[self.list.len() - 1].1
+    }
+
+    /// Whether a crash may leave this.
+    pub fn allows(&self, value: &T) -> bool {
+        self.list.iter().any(|(_, known)| known == value)
+    }
+
+    fn push(&mut self, time: Time, value: T) {
+        self.list.push((time, value));
+    }
+
+    /// What held at that time is durable.
+    fn settle(&mut self, time: Time) {
+        let older = self.list.iter().filter(|(at, _)| *at <= time).count();
+        self.list.drain(..older.saturating_sub(1));
+    }
+}
+
+/// A blob of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Its id, once known.
+    pub id: Option<BlobId>,
+    /// Its size in clusters.
+    pub clusters: u64,
+    /// Whether it is thin.
+    pub thin: bool,
+    /// Whether its data cannot be written.
+    pub read_only: bool,
+    /// Its parent.
+    pub parent: Option<Tag>,
+    /// Its xattrs but for the tag.
+    pub xattrs: Versions<Xattrs>,
+    /// Its data.
+    pub units: Units,
+    /// Reads that are under way: while there are, nothing is forgotten.
+    reads: u32,
+    /// Counts changes of what unmap means for it.
+    pub shape: u32,
+}
+
+/// An operation under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// What.
+    pub op: Op,
+    /// Shape of its blob when it began.
+    shape: u32,
+}
+
+/// What does not change while a store exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Io units of a cluster.
+    pub per_cluster: u64,
+    /// Whether unmapped blocks read zero.
+    pub unmap_reads_zero: bool,
+}
+
+/// The model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Model {
+    /// What never changes.
+    pub rules: Rules,
+    /// Blobs by tag.
+    pub blobs: BTreeMap<Tag, Blob>,
+    /// The super blob.
+    pub super_blob: Versions<Option<Tag>>,
+    /// Operations under way by the event at which they began.
+    pub pending: BTreeMap<Time, Pending>,
+    /// The number of the next event.
+    pub time: Time,
+    /// The next tag and the next value that nothing has had.
+    pub next: (Tag, Value),
+}
+
+impl Model {
+    /// A store without blobs.
+    pub fn new(rules: Rules) -> Model {
+        let (blobs, pending) = (BTreeMap::new(), BTreeMap::new());
+        Model { rules, blobs, super_blob: Versions::known(None), pending, time: 1, next: (1, 1) }
+    }
+
+    /// What was found, as a model in which everything is known.
+    pub fn found(rules: Rules, seen: &Seen, before: &Model) -> Model {
+        let blob = |(tag, seen): (&Tag, &crate::seen::SeenBlob)| {
+            let blank = before.blobs.get(tag).map_or(ZERO, |blob| blob.units.blank);
+            let blob = Blob {
+                id: Some(seen.id),
+                clusters: seen.clusters,
+                thin: seen.thin,
+                read_only: seen.read_only,
+                parent: seen.parent,
+                xattrs: Versions::known(seen.xattrs.clone()),
+                units: Units::known(seen.units.iter().map(|(at, value)| (*at, *value)), blank),
+                reads: 0,
+                shape: 0,
+            };
+            (*tag, blob)
+        };
+        let blobs = seen.blobs.iter().map(blob).collect();
+        Model { blobs, super_blob: Versions::known(seen.super_blob), next: before.next, ..Model::new(rules) }
+    }
+
+    /// Follows one event.
+    pub fn apply(&mut self, event: &Event) {
+        let time = self.time;
+        match event {
+            Event::Begin(op) => self.begin(time, op),
+            Event::End(begun, outcome) => {
+                if let Some(pending) = self.pending.remove(begun) {
+                    self.end(*begun, &pending, *outcome);
+                }
+            }
+            Event::Found(seen) => {
+                let found = Model::found(self.rules, seen, self);
+                *self = Model { time, ..found };
+            }
+        }
+        self.time += 1;
+    }
+
+    /// The clones of a blob.
+    pub fn clones(&self, tag: Tag) -> Vec<Tag> {
+        self.blobs.iter().filter(|(_, blob)| blob.parent == Some(tag)).map(|(tag, _)| *tag).collect()
+    }
+
+    fn begin(&mut self, time: Time, op: &Op) {
+        let mut shape = 0;
+        if let Some(tag) = op_blob(op)
+            && let Some(blob) = self.blobs.get_mut(&tag)
+        {
+            shape = blob.shape;
+            blob.begin(time, op, self.rules);
+        }
+        match op {
+            Op::Create { tag: new, .. } | Op::Snapshot { new, .. } | Op::Clone { new, .. } => {
+                self.next.0 = self.next.0.max(new + 1);
+            }
+            Op::Write { count, value, .. } => self.next.1 = self.next.1.max(value + *count as Value),
+            Op::SetSuper { tag } => self.super_blob.push(time, *tag),
+            // A super blob that is deleted stops being one first.
+            Op::Delete { tag } if *self.super_blob.now() == Some(*tag) => self.super_blob.push(time, None),
+            _ => {}
+        }
+        self.pending.insert(time, Pending { op: op.clone(), shape });
+    }
+
+    /// What holds when an operation that began at `begun` has ended.
+    fn end(&mut self, begun: Time, pending: &Pending, outcome: Outcome) {
+        let now = self.time;
+        let done = matches!(outcome, Outcome::Done(_));
+        let per_cluster = self.rules.per_cluster;
+        if let Op::Flush { .. } = pending.op
+            && done
+        {
+            self.blobs.values_mut().filter(|blob| blob.reads == 0).for_each(|blob| blob.units.settle(begun));
+        }
+        if let Some(tag) = op_blob(&pending.op)
+            && pending.op.is_data()
+        {
+            let rules = self.rules;
+            let blob = self.blobs.get_mut(&tag);
+            blob.into_iter().for_each(|blob| blob.end(begun, now, pending, done, rules));
+        }
+        if let (true, Outcome::Done(id)) = (done, outcome) {
+            self.happened(begun, &pending.op, id, per_cluster);
+        }
+    }
+
+    /// An operation on metadata that began at `begun` has happened.
+    pub fn happened(&mut self, begun: Time, op: &Op, id: Option<BlobId>, per_cluster: u64) {
+        let now = self.time;
+        match op {
+            Op::Create { tag, clusters, thin, waived, xattrs, .. } => {
+                let blank = if *waived && !thin { ANYTHING } else { ZERO };
+                let blob = Blob {
+                    id,
+                    clusters: *clusters,
+                    thin: *thin,
+                    read_only: false,
+                    parent: None,
+                    xattrs: Versions::known(xattrs.clone()),
+                    units: Units::known([], blank),
+                    reads: 0,
+                    shape: 0,
+                };
+                self.blobs.insert(*tag, blob);
+            }
+            Op::Snapshot { tag, new } => self.snapshot(*tag, *new, id, begun),
+            Op::Clone { tag, new } => self.clone_of(*tag, *new, id),
+            Op::Delete { tag } => self.delete(*tag),
+            Op::SetParent { tag, parent } => {
+                let above = self.blobs.get(parent).map(|blob| blob.units.clone()).unwrap_or_default();
+                self.change(*tag, |blob| {
+                    blob.parent = Some(*parent);
+                    blob.units.join(&above, blob.clusters * per_cluster);
+                });
+            }
+            Op::Decouple { tag } => {
+                let above = self.blobs.get(tag).and_then(|blob| blob.parent);
+                let grandparent = above.and_then(|above| self.blobs.get(&above)?.parent);
+                self.change(*tag, |blob| blob.parent = grandparent);
+            }
+            Op::Inflate { tag } => self.change(*tag, |blob| (blob.parent, blob.thin) = (None, false)),
+            Op::Resize { tag, clusters } => self.change(*tag, |blob| {
+                blob.clusters = *clusters;
+                blob.units.truncate(clusters * per_cluster);
+            }),
+            Op::ReadOnly { tag } => self.change(*tag, |blob| blob.read_only = true),
+            Op::Sync { tag } | Op::Reopen { tag } => {
+                self.blobs.get_mut(tag).into_iter().for_each(|blob| blob.xattrs.settle(begun));
+            }
+            Op::SetSuper { .. } => self.super_blob.settle(now),
+            Op::Reload => {
+                self.super_blob.settle(now);
+                self.blobs.values_mut().for_each(|blob| blob.xattrs.settle(begun));
+            }
+            _ => {}
+        }
+    }
+
+    fn change(&mut self, tag: Tag, change: impl FnOnce(&mut Blob)) {
+        if let Some(blob) = self.blobs.get_mut(&tag) {
+            change(blob);
+            blob.shape += 1;
+        }
+    }
+
+    fn snapshot(&mut self, tag: Tag, new: Tag, id: Option<BlobId>, begun: Time) {
+        let Some(original) = self.blobs.get_mut(&tag) else { return };
+        let snapshot = Blob {
+            id,
+            read_only: true,
+            xattrs: Versions::known(Xattrs::new()),
+            units: original.units.snapshot(begun),
+            reads: 0,
+            ..original.clone()
+        };
+        original.parent = Some(new);
+        original.thin = true;
+        original.shape += 1;
+        self.blobs.insert(new, snapshot);
+    }
+
+    fn clone_of(&mut self, tag: Tag, new: Tag, id: Option<BlobId>) {
+        let Some(snapshot) = self.blobs.get(&tag) else { return };
+        let clone = Blob {
+            id,
+            read_only: false,
+            thin: true,
+            parent: Some(tag),
+            xattrs: Versions::known(Xattrs::new()),
+            reads: 0,
+            ..snapshot.clone()
+        };
+        self.blobs.insert(new, clone);
+    }
+
+    fn delete(&mut self, tag: Tag) {
+        let Some(blob) = self.blobs.remove(&tag) else { return };
+        for clone in self.clones(tag) {
+            self.change(clone, |clone| clone.parent = blob.parent);
+        }
+        let now = self.time;
+        if self.super_blob.now().is_none() {
+            self.super_blob.settle(now);
+        }
+    }
+}
+
+/// The blob that an operation is about.
+fn op_blob(op: &Op) -> Option<Tag> {
+    match op {
+        Op::Write { tag, .. }
+        | Op::Zeroes { tag, .. }
+        | Op::Unmap { tag, .. }
+        | Op::Read { tag, .. }
+        | Op::SetXattr { tag, .. }
+        | Op::RemoveXattr { tag, .. } => Some(*tag),
+        _ => None,
+    }
+}
+
+impl Blob {
+    fn begin(&mut self, time: Time, op: &Op, rules: Rules) {
+        match op {
+            Op::Write { unit, count, value, .. } => {
+                (0..*count).for_each(|at| self.units.begin(unit + at, value + at as Value, time));
+            }
+            Op::Zeroes { unit, count, .. } => {
+                (0..*count).for_each(|at| self.units.begin(unit + at, ZERO, time));
+            }
+            Op::Unmap { unit, count, .. } => (0..*count).for_each(|at| {
+                self.units.begin(unit + at, ZERO, time);
+                if !rules.unmap_reads_zero {
+                    self.units.begin(unit + at, GARBAGE, time);
+                }
+            }),
+            Op::Read { .. } => self.reads += 1,
+            Op::SetXattr { name, value, .. } => {
+                let mut all = self.xattrs.now().clone();
+                all.insert(*name, value.clone());
+                self.xattrs.push(time, all);
+            }
+            Op::RemoveXattr { name, .. } => {
+                let mut all = self.xattrs.now().clone();
+                all.remove(name);
+                self.xattrs.push(time, all);
+            }
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, begun: Time, now: Time, pending: &Pending, done: bool, rules: Rules) {
+        let per_cluster = rules.per_cluster;
+        match &pending.op {
+            Op::Write { unit, count, value, .. } => {
+                (0..*count).for_each(|at| {
+                    self.units.end(unit + at, value + at as Value, begun, now, done);
+                });
+            }
+            Op::Zeroes { unit, count, .. } => {
+                (0..*count).for_each(|at| self.units.end(unit + at, ZERO, begun, now, done));
+            }
+            Op::Unmap { unit, count, .. } => {
+                // Whole clusters of a thin blob without parent are freed, durably; where the blob's shape
+                // has changed meanwhile, nobody can tell.
+                let steady = done && self.shape == pending.shape;
+                let frees = steady && self.thin && self.parent.is_none();
+                let (first, end) =
+                    (unit.div_ceil(per_cluster) * per_cluster, (unit + count) / per_cluster * per_cluster);
+                for at in *unit..unit + count {
+                    let freed = frees && (first..end).contains(&at);
+                    let zero = freed || steady && rules.unmap_reads_zero && self.parent.is_none();
+                    self.units.end(at, ZERO, begun, now, zero);
+                    if !rules.unmap_reads_zero {
+                        // A unit that is zero for certain is so after it was anything else.
+                        let end = if freed { begun - 1 } else { now };
+                        self.units.end(at, GARBAGE, begun, end, false);
+                    }
+                    if freed && self.reads == 0 {
+                        self.units.settle_one(at, NEVER);
+                    }
+                }
+            }
+            Op::Read { .. } => self.reads -= 1,
+            _ => {}
+        }
+    }
+}

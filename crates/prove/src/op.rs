@@ -1,0 +1,120 @@
+//! What the workload does to a store, and the history of it.
+
+use spindle_blob::BlobId;
+
+use crate::units::Value;
+
+/// A blob's number in the model; the blob carries it as an xattr, by which it is known again after a crash.
+pub type Tag = u32;
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are what they are called; units and counts are in io units")]
+pub enum Op {
+    /// Loads the store, with everything that has to be put right first.
+    Load,
+    /// Makes a blob; `waived` if its clusters may show what they held before.
+    Create { tag: Tag, clusters: u64, thin: bool, table: bool, waived: bool, xattrs: Xattrs },
+    /// Writes consecutive values, one a unit.
+    Write { tag: Tag, unit: u64, count: u64, value: Value },
+    /// Writes zeroes.
+    Zeroes { tag: Tag, unit: u64, count: u64 },
+    /// Says that units hold nothing of use.
+    Unmap { tag: Tag, unit: u64, count: u64 },
+    /// Makes durable what was written.
+    Flush { tag: Tag },
+    /// Reads, and compares with the model.
+    Read { tag: Tag, unit: u64, count: u64 },
+    /// Changes a blob's size.
+    Resize { tag: Tag, clusters: u64 },
+    /// Sets an xattr, not durably.
+    SetXattr { tag: Tag, name: u8, value: Vec<u8> },
+    /// Removes an xattr, not durably.
+    RemoveXattr { tag: Tag, name: u8 },
+    /// Makes xattrs durable.
+    Sync { tag: Tag },
+    /// Closes a blob, which makes xattrs durable, and opens it again.
+    Reopen { tag: Tag },
+    /// Makes a blob read-only.
+    ReadOnly { tag: Tag },
+    /// Takes a snapshot.
+    Snapshot { tag: Tag, new: Tag },
+    /// Makes a clone of a snapshot.
+    Clone { tag: Tag, new: Tag },
+    /// Gives a blob everything it reads.
+    Inflate { tag: Tag },
+    /// Frees a blob from its parent.
+    Decouple { tag: Tag },
+    /// Puts a blob under another parent.
+    SetParent { tag: Tag, parent: Tag },
+    /// Deletes a blob.
+    Delete { tag: Tag },
+    /// Says which blob programs look for first.
+    SetSuper { tag: Option<Tag> },
+    /// Leaves the store in order and loads it again.
+    Reload,
+    /// Takes over the space that the device has gained.
+    Grow,
+}
+
+/// The xattrs of a blob that the model cares for, by a byte that stands for the name.
+pub type Xattrs = std::collections::BTreeMap<u8, Vec<u8>>;
+
+impl Op {
+    /// What the report calls it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Load => "load",
+            Op::Create { thin: true, .. } => "create thin",
+            Op::Create { .. } => "create thick",
+            Op::Write { .. } => "write",
+            Op::Zeroes { .. } => "write zeroes",
+            Op::Unmap { .. } => "unmap",
+            Op::Flush { .. } => "flush",
+            Op::Read { .. } => "read",
+            Op::Resize { .. } => "resize",
+            Op::SetXattr { .. } => "set xattr",
+            Op::RemoveXattr { .. } => "remove xattr",
+            Op::Sync { .. } => "sync",
+            Op::Reopen { .. } => "close and open",
+            Op::ReadOnly { .. } => "set read-only",
+            Op::Snapshot { .. } => "snapshot",
+            Op::Clone { .. } => "clone",
+            Op::Inflate { .. } => "inflate",
+            Op::Decouple { .. } => "decouple",
+            Op::SetParent { .. } => "set parent",
+            Op::Delete { .. } => "delete",
+            Op::SetSuper { .. } => "set super blob",
+            Op::Reload => "unload and load",
+            Op::Grow => "grow",
+        }
+    }
+
+    /// Whether it is about data; the others change metadata, all or nothing.
+    pub fn is_data(&self) -> bool {
+        matches!(
+            self,
+            Op::Write { .. } | Op::Zeroes { .. } | Op::Unmap { .. } | Op::Flush { .. } | Op::Read { .. }
+        )
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// With success; a new blob has this id.
+    Done(Option<BlobId>),
+    /// With an error that was to be expected: nothing has happened, or to data anything in part.
+    Refused,
+}
+
+/// Something that happened, by the number of the event at which its operation began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An operation begins.
+    Begin(Op),
+    /// The operation that began at this event has ended.
+    End(u32, Outcome),
+    /// Everything is known again: the store was loaded and read.
+    Found(Box<crate::seen::Seen>),
+}

@@ -1,0 +1,103 @@
+//! What a seed's disk and store are like, and what its workload prefers.
+
+use spindle_blob::LayoutOptions;
+use spindle_blob::{ClearData, MdPages};
+use spindle_engine::sim::{DiskOptions, Image, Rng, UnmapReads};
+
+use crate::scenario::Scenario;
+
+/// Everything about a seed that is decided before its first operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Bytes of a cluster.
+    pub cluster: u32,
+    /// Clusters of the disk.
+    pub clusters: u64,
+    /// Bytes of a block, which is the io unit.
+    pub block: u32,
+    /// Bytes that a crash never tears.
+    pub atomic_unit: u32,
+    /// Metadata pages.
+    pub md_pages: u32,
+    /// The least size of a metadata page.
+    pub md_page_size: u32,
+    /// What an unmapped block reads; none if the disk does not unmap.
+    pub discard: Option<UnmapReads>,
+    /// What is done with the data area when the store is made.
+    pub clear: ClearData,
+    /// Whether requests take time on their way and back, and a flush covers only what had completed when it
+    /// was sent; else they take effect when they complete.
+    pub slow: bool,
+    /// What the workload prefers.
+    pub scenario: Scenario,
+}
+
+impl Profile {
+    /// The profile of a seed.
+    pub fn of(seed: u64, scenario: Option<Scenario>) -> Profile {
+        let mut rng = Rng::new(seed ^ 0x7072_6f66);
+        let mut pick = |n: usize| rng.below(n);
+        let scenario = scenario.unwrap_or_else(|| Scenario::pick(pick(Scenario::PARTS)));
+        // Half of all seeds tear at 512, half at 4096; blocks are never larger than that.
+        let atomic_unit = if seed.is_multiple_of(2) { 512 } else { 4096 };
+        let atomic_unit = scenario.atomic_unit().unwrap_or(atomic_unit);
+        let block = if atomic_unit == 4096 && pick(2) == 0 { 4096 } else { 512 };
+        let cluster = [4096, 4096, 8192, 16384][pick(4)];
+        let md_page_size = if cluster > 4096 && pick(8) == 0 { 8192 } else { 4096 };
+        let md_pages = [20, 28, 40][pick(3)];
+        let metadata = u64::from(4 + md_pages) * u64::from(md_page_size);
+        let clusters = metadata.div_ceil(u64::from(cluster)) + [20, 32, 48][pick(3)];
+        let discard = [Some(UnmapReads::Zero), Some(UnmapReads::Zero), Some(UnmapReads::Garbage), None];
+        let discard = discard[pick(4)];
+        let clear = [ClearData::Unmap, ClearData::WriteZeroes, ClearData::None][pick(3)];
+        let slow = pick(2) == 0;
+        Profile {
+            cluster,
+            clusters,
+            block,
+            atomic_unit,
+            md_pages,
+            md_page_size,
+            discard,
+            clear,
+            slow,
+            scenario,
+        }
+    }
+
+    /// The disk.
+    pub fn disk(&self, seed: u64) -> DiskOptions {
+        DiskOptions {
+            block: self.block,
+            atomic_unit: self.atomic_unit,
+            discard: self.discard,
+            seed,
+            ..DiskOptions::new(self.clusters * u64::from(self.cluster))
+        }
+    }
+
+    /// The layout of the store.
+    pub fn layout(&self) -> LayoutOptions {
+        LayoutOptions {
+            cluster_size: self.cluster,
+            md_pages: MdPages::Count(self.md_pages),
+            clear: self.clear,
+            md_page_size: self.md_page_size,
+            ..LayoutOptions::default()
+        }
+    }
+
+    /// A disk on which something was before: no store, and nothing that the workload writes.
+    pub fn used_disk(&self) -> Image {
+        let size = self.clusters * u64::from(self.cluster);
+        let mut image = Image::zeroed(size);
+        let junk = vec![0x5a; self.cluster as usize];
+        (0..self.clusters).for_each(|at| image.write(at * u64::from(self.cluster), &junk));
+        image
+    }
+
+    /// Io units of a cluster.
+    pub fn per_cluster(&self) -> u64 {
+        u64::from(self.cluster / self.block)
+    }
+}

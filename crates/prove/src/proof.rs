@@ -1,0 +1,215 @@
+//! The proof of one seed: its run is crashed at every write, and what each crash leaves is judged, loaded,
+//! worked on, and crashed again.
+//!
+//! Crash points are numbered in the order in which they are come by, which the seed decides alone; a number
+//! names the same crash in every run.
+
+use std::ops::ControlFlow;
+
+use spindle_blob::ordering::Order;
+use spindle_engine::sim::{Crash, Image, Moment, Operation, Rng};
+use spindle_format::{Geometry, init};
+
+use crate::context::Point;
+use crate::model::Model;
+use crate::profile::Profile;
+use crate::report::{Report, Violation};
+use crate::scenario::Scenario;
+use crate::seen::{Wrong, raw};
+use crate::session::{self, Plan, Record, Start};
+use crate::verdict::judge;
+
+/// Crashes, one after the other, that a store goes through at most.
+const DEEPEST: u32 = 3;
+
+/// How much is done, and how often it is crashed.
+#[derive(Clone, Debug)]
+pub struct Effort {
+    /// Operations on metadata of a seed's first run.
+    pub changes: u32,
+    /// Operations on data of each of its four tasks.
+    pub io: u32,
+    /// The same after a crash.
+    pub changes_after: u32,
+    /// The same after a crash.
+    pub io_after: u32,
+    /// After so many crashes of a run that had crashed before, one is worked on.
+    pub rarely: u64,
+}
+
+impl Default for Effort {
+    fn default() -> Effort {
+        Effort { changes: 40, io: 40, changes_after: 3, io_after: 3, rarely: 12 }
+    }
+}
+
+/// What to prove.
+#[derive(Clone, Debug, Default)]
+pub struct Task {
+    /// How much is done.
+    pub effort: Effort,
+    /// Which ordering points are kept.
+    pub order: Order,
+    /// What the workload prefers; by default the seed decides.
+    pub scenario: Option<Scenario>,
+    /// Only this crash point is looked at, in detail.
+    pub only: Option<u64>,
+}
+
+/// Told of every crash point before it is judged; says whether to go on.
+pub type Watch<'a> = &'a mut dyn FnMut(&Report) -> ControlFlow<()>;
+
+/// Proves a seed, or finds what breaks it; the first violation ends it.
+pub fn prove(seed: u64, task: &Task, watch: Watch<'_>) -> Report {
+    let profile = Profile::of(seed, task.scenario);
+    let geometry = geometry(&profile);
+    let plan = Plan {
+        seed,
+        profile: profile.clone(),
+        order: task.order,
+        start: Start::Fresh,
+        changes: task.effort.changes,
+        io: task.effort.io,
+    };
+    let record = session::run(plan);
+    let mut proof = Proof { seed, task, profile, geometry, report: Report::default(), step: 0, watch };
+    let mut ended = ControlFlow::Continue(());
+    if let Some(wrong) = some(&record.wrong) {
+        ended = proof.violation(None, &record.model, 0, wrong);
+    }
+    if ended.is_continue() {
+        ended = proof.crash_everywhere(&record, 0, seed);
+    }
+    if ended.is_continue() {
+        proof.report.seeds += 1;
+    }
+    proof.report
+}
+
+fn some(wrong: &Wrong) -> Option<Wrong> {
+    (!wrong.is_empty()).then(|| wrong.clone())
+}
+
+fn geometry(profile: &Profile) -> Geometry {
+    let options = profile.disk(0);
+    let shape = init::DeviceShape {
+        size: options.size,
+        block_size: options.block,
+        physical_block_size: options.block,
+    };
+    init::plan(&shape, &profile.layout()).expect("every profile leaves room for its metadata").geometry
+}
+
+struct Proof<'a> {
+    seed: u64,
+    task: &'a Task,
+    profile: Profile,
+    geometry: Geometry,
+    report: Report,
+    step: u64,
+    watch: Watch<'a>,
+}
+
+impl Proof<'_> {
+    /// Crashes a run at each of its points.
+    fn crash_everywhere(&mut self, record: &Record, depth: u32, seed: u64) -> ControlFlow<()> {
+        let mut model = record.model.clone();
+        let mut events = record.history.events.iter();
+        let mut known = 0;
+        for (number, point) in record.history.points.iter().enumerate() {
+            events.by_ref().take(point.events - known).for_each(|event| model.apply(event));
+            known = point.events;
+            let mut rng = Rng::new(seed ^ (number as u64 + 1).wrapping_mul(0x2545_f491_4f6c_dd1d));
+            for crash in survivors(point, depth, &mut rng) {
+                let image = point.state.crash(crash, &mut |n| rng.below(n));
+                let next = rng.next_u64();
+                self.one(&model, point, image, depth, next)?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Judges one crash, and works on from there.
+    fn one(&mut self, model: &Model, point: &Point, image: Image, depth: u32, seed: u64) -> ControlFlow<()> {
+        self.step += 1;
+        (self.watch)(&self.report)?;
+        self.report.count(
+            operation(model),
+            step(&point.moment, &self.geometry),
+            depth,
+            self.profile.atomic_unit,
+        );
+        match raw(&image).and_then(|raw| judge(model, &raw.seen).map(|()| raw)) {
+            Ok(raw) => self.report.repaired += u64::from(!raw.store.repairs.is_empty()),
+            Err(wrong) => return self.violation(Some(point), model, depth, wrong),
+        }
+        let again = depth + 1 < DEEPEST && (depth == 0 || seed.is_multiple_of(self.task.effort.rarely));
+        if !again {
+            return ControlFlow::Continue(());
+        }
+        self.report.worked_on += 1;
+        let plan = Plan {
+            seed,
+            profile: self.profile.clone(),
+            order: self.task.order,
+            start: Start::Crashed(image, Box::new(model.clone())),
+            changes: self.task.effort.changes_after,
+            io: self.task.effort.io_after,
+        };
+        let record = session::run(plan);
+        if let Some(wrong) = some(&record.wrong) {
+            return self.violation(Some(point), model, depth + 1, wrong);
+        }
+        self.crash_everywhere(&record, depth + 1, seed)
+    }
+
+    fn violation(
+        &mut self,
+        point: Option<&Point>,
+        model: &Model,
+        crashes: u32,
+        wrong: Wrong,
+    ) -> ControlFlow<()> {
+        let before = point.map_or("the end".to_owned(), |point| {
+            let Moment { operation, offset, length, .. } = point.moment;
+            format!("{operation:?} of {length} bytes at {offset}")
+        });
+        let (seed, step, operation) = (self.seed, self.step, operation(model));
+        self.report.violations.push(Violation { seed, step, operation, before, crashes, wrong });
+        ControlFlow::Break(())
+    }
+}
+
+/// Which parts of what is not flushed survive: nothing to choose if there is none.
+fn survivors(point: &Point, depth: u32, rng: &mut Rng) -> Vec<Crash> {
+    match (point.state.unflushed(), depth) {
+        (0, _) => vec![Crash::LoseAll],
+        (1, 0) => vec![Crash::LoseAll, Crash::Random],
+        (_, 0) => vec![Crash::Random, [Crash::LoseAll, Crash::KeepAll, Crash::Random][rng.below(3)]],
+        _ => vec![[Crash::Random, Crash::Random, Crash::LoseAll, Crash::KeepAll][rng.below(4)]],
+    }
+}
+
+/// The operation to which a crash point is counted: one on metadata if one is under way.
+fn operation(model: &Model) -> &'static str {
+    let open = || model.pending.values().map(|pending| &pending.op);
+    let found = open().find(|op| !op.is_data()).or_else(|| open().next());
+    found.map_or("between operations", |op| op.name())
+}
+
+/// What the disk is about to do.
+fn step(moment: &Moment, geometry: &Geometry) -> &'static str {
+    let page = u64::from(geometry.md_page_size());
+    let metadata = geometry.bytes_of(geometry.metadata());
+    let place = moment.offset;
+    match moment.operation {
+        Operation::Flush => "flush",
+        _ if place < page => "super",
+        _ if place < metadata.0 => "masks",
+        Operation::Write if place < metadata.0 + metadata.1 => "md write",
+        _ if place < metadata.0 + metadata.1 => "md clear",
+        Operation::Write => "data",
+        Operation::ZeroRange => "zeroes",
+        Operation::Discard | Operation::Read => "unmap",
+    }
+}

@@ -1,0 +1,120 @@
+//! What was counted: crash points by operation and step, and violations.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+/// A promise that was broken.
+#[derive(Clone, Debug, Serialize)]
+pub struct Violation {
+    /// The seed.
+    pub seed: u64,
+    /// The number of the crash point in the seed, or 0 if no crash was needed.
+    pub step: u64,
+    /// What was under way.
+    pub operation: &'static str,
+    /// What the disk was about to do.
+    pub before: String,
+    /// How often the store had crashed by then.
+    pub crashes: u32,
+    /// What is wrong.
+    pub wrong: Vec<String>,
+}
+
+/// What was counted.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Crash points by operation and step.
+    pub points: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
+    /// Crash points by how often the store had crashed before.
+    pub depths: BTreeMap<u32, u64>,
+    /// Crash points by atomic unit.
+    pub atomic_units: BTreeMap<u32, u64>,
+    /// Of all, those from which the store itself was loaded, worked on and crashed again.
+    pub worked_on: u64,
+    /// Of all, those at which a load had something to put right.
+    pub repaired: u64,
+    /// Of all, those whose image the independent reader judged too.
+    pub judged_twice: u64,
+    /// Seeds that were run to their end.
+    pub seeds: u64,
+    /// Promises that were broken.
+    pub violations: Vec<Violation>,
+}
+
+impl Report {
+    /// Crash points in all.
+    pub fn total(&self) -> u64 {
+        self.depths.values().sum()
+    }
+
+    /// Counts a crash point.
+    pub fn count(&mut self, operation: &'static str, step: &'static str, depth: u32, atomic_unit: u32) {
+        *self.points.entry(operation).or_default().entry(step).or_default() += 1;
+        *self.depths.entry(depth).or_default() += 1;
+        *self.atomic_units.entry(atomic_unit).or_default() += 1;
+    }
+
+    /// Takes in what another has counted.
+    pub fn add(&mut self, other: Report) {
+        for (operation, steps) in other.points {
+            let mine = self.points.entry(operation).or_default();
+            steps.into_iter().for_each(|(step, count)| *mine.entry(step).or_default() += count);
+        }
+        other.depths.into_iter().for_each(|(depth, count)| *self.depths.entry(depth).or_default() += count);
+        for (unit, count) in other.atomic_units {
+            *self.atomic_units.entry(unit).or_default() += count;
+        }
+        self.worked_on += other.worked_on;
+        self.repaired += other.repaired;
+        self.judged_twice += other.judged_twice;
+        self.seeds += other.seeds;
+        self.violations.extend(other.violations);
+    }
+
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let mut steps: Vec<&str> = self.points.values().flat_map(|steps| steps.keys().copied()).collect();
+        steps.sort_unstable();
+        steps.dedup();
+        let first = self.points.keys().map(|name| name.len()).max().unwrap_or(0).max(9);
+        let mut text = format!("{:first$}", "operation");
+        for step in &steps {
+            let _ = write!(text, "  {step:>8}");
+        }
+        text.push('\n');
+        for (operation, counts) in &self.points {
+            let _ = write!(text, "{operation:first$}");
+            for step in &steps {
+                let count = counts.get(step).map_or(String::from("-"), u64::to_string);
+                let _ = write!(text, "  {count:>width$}", width = step.len().max(8));
+            }
+            text.push('\n');
+        }
+        let list = |counts: &BTreeMap<u32, u64>| {
+            let each: Vec<String> = counts.iter().map(|(key, count)| format!("{key}: {count}")).collect();
+            each.join(", ")
+        };
+        let _ = writeln!(text, "crashes before: {}", list(&self.depths));
+        let _ = writeln!(text, "atomic units: {}", list(&self.atomic_units));
+        let _ = writeln!(
+            text,
+            "{} seeds; the store was loaded and worked on after {} crashes, {} needed repair, the second reader judged {}",
+            self.seeds, self.worked_on, self.repaired, self.judged_twice
+        );
+        text
+    }
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Violation { seed, step, operation, before, crashes, wrong } = self;
+        writeln!(
+            f,
+            "violation: seed {seed}, step {step}, during {operation}, before {before}, {crashes} crashes before"
+        )?;
+        wrong.iter().try_for_each(|wrong| writeln!(f, "  {wrong}"))?;
+        write!(f, "  replay: cargo run --release --bin prove -- --seed {seed} --step {step}")
+    }
+}

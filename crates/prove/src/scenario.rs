@@ -1,0 +1,114 @@
+//! What a workload prefers: everything at once, or what leads to one kind of trouble.
+
+/// A way to choose operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Every operation of the API, data and metadata side by side.
+    Everything,
+    /// Many small thin blobs that come and go while others get their first clusters: pages are freed and
+    /// used again at once.
+    ComeAndGo,
+    /// Clusters unmapped, cut off and deleted under reads and writes that are still on their way, and given
+    /// to others.
+    LateIo,
+    /// Snapshots, clones and their ends.
+    Chains,
+}
+
+/// How often an operation is chosen.
+#[derive(Clone, Copy, Debug)]
+#[expect(missing_docs, reason = "one share for each operation")]
+pub struct Shares {
+    pub create: u32,
+    pub delete: u32,
+    pub resize: u32,
+    pub xattr: u32,
+    pub sync: u32,
+    pub reopen: u32,
+    pub read_only: u32,
+    pub snapshot: u32,
+    pub clone: u32,
+    pub inflate: u32,
+    pub decouple: u32,
+    pub set_parent: u32,
+    pub set_super: u32,
+    pub reload: u32,
+    pub grow: u32,
+    /// Nothing on metadata: data operations go on.
+    pub pause: u32,
+    pub write: u32,
+    pub zeroes: u32,
+    pub unmap: u32,
+    pub flush: u32,
+    pub read: u32,
+}
+
+impl Scenario {
+    /// Of so many parts each scenario has some.
+    pub const PARTS: usize = 8;
+
+    /// The scenario of a part.
+    pub fn pick(part: usize) -> Scenario {
+        match part {
+            0..4 => Scenario::Everything,
+            4 => Scenario::ComeAndGo,
+            5 => Scenario::LateIo,
+            _ => Scenario::Chains,
+        }
+    }
+
+    /// The atomic unit that it needs, if any.
+    pub fn atomic_unit(self) -> Option<u32> {
+        (self == Scenario::ComeAndGo).then_some(512)
+    }
+
+    /// How often each operation is chosen.
+    pub fn shares(self) -> Shares {
+        let everything = Shares {
+            create: 8,
+            delete: 8,
+            resize: 8,
+            xattr: 6,
+            sync: 3,
+            reopen: 2,
+            read_only: 1,
+            snapshot: 8,
+            clone: 6,
+            inflate: 2,
+            decouple: 2,
+            set_parent: 2,
+            set_super: 2,
+            reload: 2,
+            grow: 1,
+            pause: 12,
+            write: 10,
+            zeroes: 3,
+            unmap: 4,
+            flush: 3,
+            read: 3,
+        };
+        match self {
+            Scenario::Everything => everything,
+            Scenario::ComeAndGo => Shares {
+                create: 30,
+                delete: 30,
+                snapshot: 1,
+                clone: 1,
+                reload: 1,
+                pause: 6,
+                write: 20,
+                unmap: 2,
+                read: 0,
+                flush: 0,
+                zeroes: 0,
+                ..everything
+            },
+            Scenario::LateIo => {
+                Shares { delete: 12, create: 14, resize: 14, unmap: 12, write: 14, read: 8, ..everything }
+            }
+            Scenario::Chains => {
+                Shares { snapshot: 20, clone: 14, delete: 20, decouple: 6, inflate: 4, ..everything }
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! What a store shows: its blobs and what each of their units holds. Made from the raw image by the format's
+//! own loader, and from a loaded store through its handles; both are held against the model, and each other.
+
+use std::collections::BTreeMap;
+
+use spindle_blob::BlobId;
+use spindle_engine::sim::Image;
+use spindle_format::check::{Finding, check};
+use spindle_format::{LoadOptions, Loader, Parent, Store};
+
+use crate::content;
+use crate::op::{Tag, Xattrs};
+use crate::units::{ANYTHING, Value, ZERO};
+
+/// The xattr that carries the tag.
+pub const TAG: &[u8] = b"tag";
+
+/// A store as seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Blobs by tag.
+    pub blobs: BTreeMap<Tag, SeenBlob>,
+    /// The super blob.
+    pub super_blob: Option<Tag>,
+}
+
+/// A blob as seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenBlob {
+    /// Its id.
+    pub id: BlobId,
+    /// Its size in clusters.
+    pub clusters: u64,
+    /// Whether it is thin.
+    pub thin: bool,
+    /// Whether its data cannot be written.
+    pub read_only: bool,
+    /// Its parent.
+    pub parent: Option<Tag>,
+    /// Its xattrs but for the tag.
+    pub xattrs: Xattrs,
+    /// Its units that are not zero.
+    pub units: BTreeMap<u64, Value>,
+}
+
+/// What is wrong with a store, in words.
+pub type Wrong = Vec<String>;
+
+/// A store from its raw image, with what the loader had to put right.
+pub struct Raw {
+    /// What it shows.
+    pub seen: Seen,
+    /// The store as the format's loader describes it.
+    pub store: Store,
+}
+
+/// Loads an image with the format's loader and checks its structure.
+///
+/// # Errors
+/// It cannot be loaded, or something is wrong in it that a load does not put right.
+pub fn raw(image: &Image) -> Result<Raw, Wrong> {
+    let mut loader = Loader::new(image.size(), LoadOptions::default());
+    let mut bytes = Vec::new();
+    while let Some(range) = loader.next_read() {
+        bytes.resize(range.len, 0);
+        image.read(range.offset, &mut bytes);
+        loader.supply(range, &bytes);
+    }
+    let store = loader.finish().map_err(|error| vec![format!("the store cannot be loaded: {error}")])?;
+    let mut wrong: Wrong = check(&store)
+        .iter()
+        .filter(|finding| !matches!(finding, Finding::Pending(_)))
+        .map(|finding| format!("check: {finding}"))
+        .collect();
+    let seen = see(image, &store, &mut wrong);
+    if wrong.is_empty() { Ok(Raw { seen, store }) } else { Err(wrong) }
+}
+
+fn see(image: &Image, store: &Store, wrong: &mut Wrong) -> Seen {
+    let mut tags = BTreeMap::new();
+    for (id, blob) in &store.blobs {
+        let tag = blob.metadata.xattrs.get(TAG).and_then(tag_of);
+        match tag {
+            Some(tag) if tags.values().any(|other| *other == tag) => {
+                wrong.push(format!("two blobs carry the tag {tag}: {id} is one"));
+            }
+            Some(tag) => drop(tags.insert(*id, tag)),
+            None => wrong.push(format!("blob {id} carries no tag")),
+        }
+    }
+    let mut reader = Reader::new(image, store);
+    let parent_of = |parent: &Option<Parent>| match parent {
+        Some(Parent::Snapshot(id)) => tags.get(id).copied(),
+        _ => None,
+    };
+    let blob = |(id, tag): (&BlobId, &Tag)| {
+        let blob = &store.blobs[id];
+        let meta = &blob.metadata;
+        let seen = SeenBlob {
+            id: *id,
+            clusters: meta.map.num_clusters(),
+            thin: meta.flags.thin(),
+            read_only: meta.flags.read_only(),
+            parent: parent_of(&blob.parent),
+            xattrs: xattrs(meta.xattrs.iter().map(|xattr| (&*xattr.name, &*xattr.value))),
+            units: reader.units(*id),
+        };
+        (*tag, seen)
+    };
+    let blobs = tags.iter().map(blob).collect();
+    let super_blob = store.super_block.super_blob.and_then(|id| tags.get(&id).copied());
+    Seen { blobs, super_blob }
+}
+
+/// The tag in the value of its xattr.
+pub fn tag_of(value: &[u8]) -> Option<Tag> {
+    Some(Tag::from_le_bytes(value.try_into().ok()?))
+}
+
+/// The name of an xattr of the model.
+pub fn xattr_name(name: u8) -> Vec<u8> {
+    vec![b'x', name]
+}
+
+/// The xattrs that the model knows.
+pub fn xattrs<'a>(all: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Xattrs {
+    let known = all.filter(|(name, _)| name.len() == 2 && name[0] == b'x');
+    known.map(|(name, value)| (name[1], value.to_vec())).collect()
+}
+
+/// The value of a unit; what nothing accounts for is told from everything else.
+pub fn value_of(unit: &[u8]) -> Value {
+    content::read(unit).unwrap_or(ANYTHING)
+}
+
+/// Reads blobs off an image; each cluster is looked at once.
+struct Reader<'a> {
+    image: &'a Image,
+    store: &'a Store,
+    maps: BTreeMap<BlobId, std::rc::Rc<BTreeMap<u64, u32>>>,
+    clusters: BTreeMap<u32, Vec<Value>>,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(image: &'a Image, store: &'a Store) -> Reader<'a> {
+        let bytes = vec![0; store.geometry.cluster_size() as usize];
+        Reader { image, store, maps: BTreeMap::new(), clusters: BTreeMap::new(), bytes }
+    }
+
+    /// Where a blob's clusters lie, its own or its parents'.
+    fn map(&mut self, id: BlobId, depth: usize) -> std::rc::Rc<BTreeMap<u64, u32>> {
+        if let Some(map) = self.maps.get(&id) {
+            return map.clone();
+        }
+        let mut map = BTreeMap::new();
+        if let Some(blob) = self.store.blobs.get(&id)
+            && depth > 0
+        {
+            let size = blob.metadata.map.num_clusters();
+            if let Some(Parent::Snapshot(parent)) = blob.parent {
+                let above = self.map(parent, depth - 1);
+                map.extend(above.range(..size).map(|(at, cluster)| (*at, *cluster)));
+            }
+            for run in blob.metadata.map.runs() {
+                map.extend((0..run.length).map(|at| (run.start + u64::from(at), run.cluster.0 + at)));
+            }
+        }
+        let map = std::rc::Rc::new(map);
+        self.maps.insert(id, map.clone());
+        map
+    }
+
+    fn units(&mut self, id: BlobId) -> BTreeMap<u64, Value> {
+        let map = self.map(id, self.store.blobs.len());
+        let unit = self.store.geometry.io_unit_size() as usize;
+        let per_cluster = (self.bytes.len() / unit) as u64;
+        let mut units = BTreeMap::new();
+        for (&index, &cluster) in &*map {
+            if !self.clusters.contains_key(&cluster) {
+                self.image.read(u64::from(cluster) * self.bytes.len() as u64, &mut self.bytes);
+                let values = self.bytes.chunks_exact(unit).map(value_of).collect();
+                self.clusters.insert(cluster, values);
+            }
+            let values = self.clusters[&cluster].iter().enumerate();
+            let values = values.filter(|(_, value)| **value != ZERO);
+            units.extend(values.map(|(at, value)| (index * per_cluster + at as u64, *value)));
+        }
+        units
+    }
+}

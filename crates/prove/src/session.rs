@@ -1,0 +1,216 @@
+//! One run of a workload in a simulated world, from making or loading the store to the last operation.
+//!
+//! The run is recorded: what happened, and the disk before every write, unmap and flush. It ends without
+//! unloading the store; whoever has the record crashes it wherever it likes. The same plan gives the same
+//! record.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_blob::ordering::Order;
+use spindle_blob::{Blobstore, InitOptions, LoadOptions, StoreOptions};
+use spindle_block::{Device, File, FileOptions, SimDisk};
+use spindle_engine::sim::{Disk, Image, UnmapReads, World};
+use spindle_reactor::{Runtime, Thread, timeout};
+
+use crate::context::{Context, History};
+use crate::look::look;
+use crate::metadata;
+use crate::model::{Model, Rules};
+use crate::op::{Op, Outcome};
+use crate::profile::Profile;
+use crate::seen::{Wrong, raw};
+use crate::units::NEVER;
+use crate::verdict::judge;
+use crate::workload::{below, change_metadata, do_io};
+
+/// An operation that takes longer than this, in the world's time, will never end.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Where a run begins.
+pub enum Start {
+    /// With a disk that holds no store.
+    Fresh,
+    /// With what a crash left, and what it may be.
+    Crashed(Image, Box<Model>),
+}
+
+/// What a run is to do.
+pub struct Plan {
+    /// Seed of every choice.
+    pub seed: u64,
+    /// Disk, store and preferences.
+    pub profile: Profile,
+    /// Which ordering points the store keeps.
+    pub order: Order,
+    /// Where it begins.
+    pub start: Start,
+    /// Operations on metadata.
+    pub changes: u32,
+    /// Operations on data for each task that does them.
+    pub io: u32,
+}
+
+/// What came of it.
+pub struct Record {
+    /// The model at the beginning.
+    pub model: Model,
+    /// What happened after that.
+    pub history: History,
+    /// What was wrong while it ran.
+    pub wrong: Wrong,
+}
+
+/// Runs a plan.
+pub fn run(plan: Plan) -> Record {
+    let Plan { seed, profile, order, start, changes, io } = plan;
+    let rules = Rules {
+        per_cluster: profile.per_cluster(),
+        unmap_reads_zero: profile.discard == Some(UnmapReads::Zero),
+    };
+    let (image, model, crashed) = match start {
+        Start::Fresh => (profile.used_disk(), Model::new(rules), false),
+        Start::Crashed(image, model) => (image, *model, true),
+    };
+    let disk = Disk::from_image(image, profile.disk(seed));
+    let world = World::new(seed);
+    let first = model.clone();
+    let runtime = Runtime::builder().reactors(2).world(world.clone()).build();
+    let slow = profile.slow;
+    let device = disk.clone();
+    let main = async move || {
+        let device = open(&world, device, seed, slow).await;
+        let run = Context::new(profile, order, device, model);
+        let limited = timeout(LONGEST, session(run.clone(), disk.clone(), crashed, changes, io)).await;
+        if limited.is_err() {
+            run.wrong("an operation did not end".to_owned());
+        }
+        disk.unobserve();
+        run.take()
+    };
+    let ran = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
+        runtime.run(main).map_err(|error| format!("the run ended without a result: {error}"))
+    });
+    match ran {
+        Ok((history, wrong)) => Record { model: first, history, wrong },
+        Err(error) => Record { model: first, history: History::default(), wrong: vec![error] },
+    }
+}
+
+/// The disk as a device: with requests that take time, or with ones that take effect when they complete.
+async fn open(world: &World, disk: Disk, seed: u64, slow: bool) -> Arc<dyn Device> {
+    if slow {
+        world.add_disk("disk", disk);
+        let opened = File::open(FileOptions::new("disk").writable(true).name("disk")).await;
+        return opened.expect("the world has a disk of this name, and its sizes fit");
+    }
+    SimDisk::new("disk", disk, seed).expect("the disk's sizes fit each other")
+}
+
+async fn session(run: Arc<Context>, disk: Disk, crashed: bool, changes: u32, io: u32) {
+    let opened = match crashed {
+        true => recover(&run, &disk).await,
+        false => make(&run, &disk).await,
+    };
+    if let Err(wrong) = opened {
+        return run.wrong(wrong);
+    }
+    let mut tasks = Vec::new();
+    for (name, cores) in [("io on the first core", "[0]"), ("io on the second core", "[1]")] {
+        match Thread::create(name, cores) {
+            Ok(thread) => {
+                for _ in 0..2 {
+                    let run = run.clone();
+                    tasks.push(thread.spawn(async move || do_io(run, io).await));
+                }
+            }
+            Err(error) => run.wrong(error.to_string()),
+        }
+    }
+    change_metadata(run.clone(), changes).await;
+    for task in tasks {
+        if let Err(error) = task.await {
+            run.wrong(format!("a task of the workload ended: {error}"));
+        }
+    }
+    if !run.is_stopped() {
+        all_is_as_it_should_be(&run, &disk).await;
+    }
+}
+
+/// Watches the disk from here on.
+fn watch(run: &Arc<Context>, disk: &Disk) {
+    let run = run.clone();
+    disk.observe(move |moment, state| {
+        if moment.before {
+            run.point(moment, state);
+        }
+    });
+}
+
+async fn make(run: &Arc<Context>, disk: &Disk) -> Result<(), String> {
+    let store = StoreOptions { order: run.order, ..StoreOptions::default() };
+    let options = InitOptions { layout: run.profile.layout(), force: true, store };
+    let store = Blobstore::init(run.device.clone(), options).await;
+    run.set_store(Some(store.map_err(|error| format!("the store cannot be made: {error}"))?));
+    watch(run, disk);
+    Ok(())
+}
+
+/// Loads what a crash left; it must be something that the model allows, and is all that it can be from then on.
+async fn recover(run: &Arc<Context>, disk: &Disk) -> Result<(), String> {
+    watch(run, disk);
+    let begun = run.begin(&Op::Load);
+    let options = LoadOptions { force_recover: below(8) == 0, ..LoadOptions::default() };
+    let store = metadata::load(run, options).await;
+    let store = store.map_err(|error| format!("the store cannot be loaded: {error}"))?;
+    run.end(begun, Outcome::Done(None));
+    let seen = look(run, &store).await.map_err(|error| format!("after the load: {error}"))?;
+    run.model(|model| judge(model, &seen)).map_err(|wrong| told("after the load: ", &wrong))?;
+    run.found(seen);
+    metadata::open_all(run).await;
+    Ok(())
+}
+
+/// Nothing is under way: the store shows what it should, nothing is leaked, and the disk says the same.
+async fn all_is_as_it_should_be(run: &Arc<Context>, disk: &Disk) {
+    let Some(store) = run.store() else { return };
+    let seen = match look(run, &store).await {
+        Ok(seen) => seen,
+        Err(error) => return run.wrong(format!("at the end: {error}")),
+    };
+    let wrong = run.model(|model| {
+        let mut wrong = judge(model, &seen).err().unwrap_or_default();
+        for (tag, blob) in &model.blobs {
+            let units = seen.blobs.get(tag).map(|seen| &seen.units);
+            let held = |at: u64| units.and_then(|units| units.get(&at)).copied().unwrap_or_default();
+            let last = blob.clusters * model.rules.per_cluster;
+            let visible = |at: &u64| blob.units.visible(*at, NEVER - 1).contains(&held(*at));
+            let bad = blob.units.places().filter(|at| *at < last).find(|at| !visible(at));
+            wrong
+                .extend(bad.map(|at| format!("unit {at} of blob {tag} does not show what was written last")));
+        }
+        wrong
+    });
+    if !wrong.is_empty() {
+        run.wrong(told("at the end: ", &wrong));
+    }
+    let free = store.info().await.map(|info| info.free_clusters);
+    match (raw(disk.snapshot().visible()), free) {
+        (Ok(raw), Ok(free)) => {
+            if raw.store.free_clusters() != free {
+                let real = raw.store.free_clusters();
+                run.wrong(format!("the store says that {free} clusters are free, the disk that {real} are"));
+            }
+            if raw.seen != seen {
+                run.wrong("the disk shows something else than the store".to_owned());
+            }
+        }
+        (Err(wrong), _) => run.wrong(told("at the end: ", &wrong)),
+        (_, Err(error)) => run.wrong(format!("at the end: {error}")),
+    }
+}
+
+fn told(when: &str, wrong: &Wrong) -> String {
+    format!("{when}{}", wrong.join("; "))
+}

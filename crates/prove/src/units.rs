@@ -1,0 +1,235 @@
+//! What each io unit of a blob may hold: now, and after a crash.
+//!
+//! A unit remembers the writes that count, each with the times of its beginning and its end. A value is out
+//! of the question once a later write, one that began when this one had ended, is known to be there: for a
+//! reader when that write ended before the read began, for a crash when it ended before a flush began that
+//! has ended well. So writes may overlap, fail, and be cut off.
+
+use std::collections::BTreeMap;
+
+/// A moment: the number of the event in the history.
+pub type Time = u32;
+
+/// Later than every moment: what is under way has this end.
+pub const NEVER: Time = Time::MAX;
+
+/// What a unit holds, by the number that no two written units share.
+pub type Value = u32;
+
+/// Zeroes.
+pub const ZERO: Value = 0;
+/// What an unmapped block reads on a disk that does not promise zeroes.
+pub const GARBAGE: Value = u32::MAX - 1;
+/// Whatever the disk held: of blobs that waive being zeroed.
+pub const ANYTHING: Value = u32::MAX;
+
+/// One write of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    value: Value,
+    begin: Time,
+    end: Time,
+    /// Whether it is known to have happened.
+    sure: bool,
+}
+
+/// The writes of one unit that count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Unit {
+    /// Known, and durable.
+    One(Value),
+    Many(Vec<Record>),
+}
+
+/// The units of a blob; those that are not there are zero, durably.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Units {
+    units: BTreeMap<u64, Unit>,
+    /// What a unit holds that is not there, for blobs that waive being zeroed.
+    pub blank: Value,
+}
+
+impl Unit {
+    fn records(&mut self) -> &mut Vec<Record> {
+        if let Unit::One(value) = *self {
+            *self = Unit::Many(vec![Record { value, begin: 0, end: 0, sure: true }]);
+        }
+        match self {
+            Unit::Many(records) => records,
+            Unit::One(_) => unreachable!("made many above"),
+        }
+    }
+
+    /// Forgets what no crash can bring back after a flush that began at `flush`.
+    fn settle(&mut self, flush: Time) {
+        let Unit::Many(records) = self else { return };
+        let durable = |record: &&Record| record.sure && record.end < flush;
+        let Some(latest) = records.iter().filter(durable).map(|record| record.begin).max() else { return };
+        records.retain(|record| record.end >= latest);
+        if let [only] = records.as_slice()
+            && durable(&only)
+        {
+            *self = Unit::One(only.value);
+        }
+    }
+}
+
+impl Units {
+    /// Units that are known: those that are not named hold `blank`.
+    pub fn known(units: impl IntoIterator<Item = (u64, Value)>, blank: Value) -> Units {
+        Units { units: units.into_iter().map(|(at, value)| (at, Unit::One(value))).collect(), blank }
+    }
+
+    /// A write of `value` to a unit has begun.
+    pub fn begin(&mut self, at: u64, value: Value, begin: Time) {
+        let blank = self.blank;
+        let unit = self.units.entry(at).or_insert(Unit::One(blank));
+        unit.records().push(Record { value, begin, end: NEVER, sure: false });
+    }
+
+    /// The write of `value` that began at `begin` has ended; `sure` if it is known to have happened.
+    pub fn end(&mut self, at: u64, value: Value, begin: Time, end: Time, sure: bool) {
+        let Some(Unit::Many(records)) = self.units.get_mut(&at) else { return };
+        let found = records.iter_mut().find(|record| record.begin == begin && record.value == value);
+        if let Some(record) = found {
+            (record.end, record.sure) = (end, sure);
+        }
+    }
+
+    /// A flush that began then has ended.
+    pub fn settle(&mut self, flush: Time) {
+        self.units.values_mut().for_each(|unit| unit.settle(flush));
+    }
+
+    /// As [`settle`](Self::settle), for one unit.
+    pub fn settle_one(&mut self, at: u64, flush: Time) {
+        self.units.get_mut(&at).into_iter().for_each(|unit| unit.settle(flush));
+    }
+
+    /// Everything a unit may hold after a crash.
+    pub fn possible(&self, at: u64) -> Vec<Value> {
+        match self.units.get(&at) {
+            None => vec![self.blank],
+            Some(Unit::One(value)) => vec![*value],
+            Some(Unit::Many(records)) => records.iter().map(|record| record.value).collect(),
+        }
+    }
+
+    /// Whether a unit may hold this after a crash. Blobs that waive being zeroed may hold anything where
+    /// nothing was written.
+    pub fn allows(&self, at: u64, value: Value) -> bool {
+        let fits = |known: Value| known == value || known == ANYTHING;
+        match self.units.get(&at) {
+            None => fits(self.blank),
+            Some(Unit::One(known)) => fits(*known),
+            Some(Unit::Many(records)) => records.iter().any(|record| fits(record.value)),
+        }
+    }
+
+    /// Everything that a read of a unit that began then may return.
+    pub fn visible(&self, at: u64, read: Time) -> Vec<Value> {
+        let Some(Unit::Many(records)) = self.units.get(&at) else { return self.possible(at) };
+        let seen = records.iter().filter(|record| record.sure && record.end < read);
+        let latest = seen.map(|record| record.begin).max().unwrap_or(0);
+        records.iter().filter(|record| record.end >= latest).map(|record| record.value).collect()
+    }
+
+    /// What a snapshot of them holds that was begun at `begin` and has just been taken: writes that overlap
+    /// it may be in it or not.
+    pub fn snapshot(&self, begin: Time) -> Units {
+        let mut copy = self.clone();
+        for unit in copy.units.values_mut() {
+            if let Unit::Many(records) = unit {
+                records.iter_mut().filter(|record| record.end >= begin).for_each(|record| {
+                    (record.sure, record.end) = (false, NEVER);
+                });
+            }
+        }
+        copy
+    }
+
+    /// Each unit may hold what it could or what `other`'s could: of a blob that was put under another parent.
+    pub fn join(&mut self, other: &Units, units: u64) {
+        let places: Vec<u64> = self.units.keys().chain(other.units.keys()).copied().collect();
+        for at in places.into_iter().filter(|&at| at < units) {
+            let mut values = self.possible(at);
+            values.extend(other.possible(at));
+            values.sort_unstable();
+            values.dedup();
+            if let [value] = values[..] {
+                self.units.insert(at, Unit::One(value));
+                continue;
+            }
+            let record = |value| Record { value, begin: 0, end: NEVER, sure: false };
+            self.units.insert(at, Unit::Many(values.into_iter().map(record).collect()));
+        }
+    }
+
+    /// Everything from this unit on is gone: zero if it ever comes back.
+    pub fn truncate(&mut self, units: u64) {
+        drop(self.units.split_off(&units));
+    }
+
+    /// The units that were ever written.
+    pub fn places(&self) -> impl Iterator<Item = u64> + '_ {
+        self.units.keys().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unflushed_write_is_old_or_new_and_a_flushed_one_new() {
+        let mut units = Units::default();
+        units.begin(3, 7, 1);
+        units.end(3, 7, 1, 2, true);
+        assert_eq!((units.possible(3), units.visible(3, 3)), (vec![ZERO, 7], vec![7]));
+        units.settle(2);
+        assert_eq!(units.possible(3), [ZERO, 7], "the flush began before the write had ended");
+        units.settle(3);
+        assert_eq!(units.possible(3), [7]);
+        assert_eq!(units.possible(4), [ZERO]);
+    }
+
+    #[test]
+    fn of_writes_that_overlap_either_may_be_the_last() {
+        let mut units = Units::default();
+        units.begin(0, 1, 1);
+        units.begin(0, 2, 2);
+        units.end(0, 1, 1, 3, true);
+        units.end(0, 2, 2, 4, true);
+        units.settle(5);
+        assert_eq!(units.possible(0), [1, 2]);
+        units.begin(0, 3, 6);
+        units.end(0, 3, 6, 7, false);
+        units.settle(8);
+        assert_eq!(units.possible(0), [1, 2, 3], "a write that failed says nothing about those before it");
+        units.begin(0, 4, 9);
+        units.end(0, 4, 9, 10, true);
+        units.settle(11);
+        assert_eq!(units.possible(0), [4]);
+    }
+
+    #[test]
+    fn a_snapshot_holds_what_was_written_before_it_and_maybe_what_overlaps() {
+        let mut units = Units::default();
+        units.begin(0, 1, 1);
+        units.end(0, 1, 1, 2, true);
+        units.begin(0, 2, 3);
+        let snapshot = units.snapshot(4);
+        assert_eq!(snapshot.visible(0, 9), [1, 2]);
+        units.end(0, 2, 3, 5, true);
+        assert_eq!((units.visible(0, 9), snapshot.visible(0, 9)), (vec![2], vec![1, 2]));
+    }
+
+    #[test]
+    fn what_was_cut_off_reads_zero_when_it_comes_back() {
+        let mut units = Units::known([(1, 5), (2, 6)], ZERO);
+        units.truncate(2);
+        assert_eq!((units.possible(1), units.possible(2)), (vec![5], vec![ZERO]));
+        units.join(&Units::known([(1, 9)], ZERO), 4);
+        assert!(units.allows(1, 5) && units.allows(1, 9) && !units.allows(1, ZERO));
+    }
+}

@@ -1,0 +1,239 @@
+//! The workload: which operation comes next, and the tasks that carry them out.
+//!
+//! One task changes metadata, one operation after the other; others do I/O beside it, on two reactors, to
+//! whatever is open, also to blobs that are being closed, cut off and deleted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_reactor::{random, sleep, yield_now};
+
+use crate::context::Context;
+use crate::data;
+use crate::metadata;
+use crate::model::{Blob, Model};
+use crate::op::{Op, Tag, Xattrs};
+use crate::scenario::Shares;
+
+/// Blobs that a store has at most; more would only make it slower to look at.
+const MOST_BLOBS: usize = 9;
+
+/// Clusters of an extent page: blobs that reach beyond have two of them.
+const LEAF: u64 = 512;
+
+/// A number below `n`, from the seed.
+pub fn below(n: u64) -> u64 {
+    random() % n.max(1)
+}
+
+fn one_of(tags: &[Tag]) -> Option<Tag> {
+    tags.get(below(tags.len() as u64) as usize).copied()
+}
+
+/// Changes metadata so many times.
+pub async fn change_metadata(run: Arc<Context>, steps: u32) {
+    let shares = run.profile.scenario.shares();
+    for _ in 0..steps {
+        if run.is_stopped() {
+            return;
+        }
+        match run.model(|model| choose_change(model, &shares)) {
+            Some(op) => metadata::perform(&run, op).await,
+            None => rest().await,
+        }
+    }
+}
+
+/// Lets others go on.
+async fn rest() {
+    match below(3) {
+        0 => sleep(Duration::from_micros(below(200))).await,
+        _ => {
+            for _ in 0..below(6) {
+                yield_now().await;
+            }
+        }
+    }
+}
+
+/// Does I/O so many times.
+pub async fn do_io(run: Arc<Context>, steps: u32) {
+    let shares = run.profile.scenario.shares();
+    for _ in 0..steps {
+        if run.is_stopped() {
+            return;
+        }
+        let tags = run.open_tags();
+        let chosen = one_of(&tags).and_then(|tag| {
+            let op = run.model(|model| choose_io(model, tag, &shares))?;
+            Some((run.handle(tag)?, op))
+        });
+        match chosen {
+            Some((blob, op)) => data::perform(&run, &blob, op).await,
+            None => rest().await,
+        }
+        if below(4) == 0 {
+            rest().await;
+        }
+    }
+}
+
+/// Picks from shares.
+fn pick<T: Copy>(shares: &[(u32, T)]) -> Option<T> {
+    let total: u32 = shares.iter().map(|(share, _)| share).sum();
+    let mut at = below(u64::from(total)) as u32;
+    shares
+        .iter()
+        .find(|(share, _)| at.checked_sub(*share).map(|rest| at = rest).is_none())
+        .map(|(_, what)| *what)
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Create,
+    Delete,
+    Resize,
+    Xattr,
+    Sync,
+    Reopen,
+    ReadOnly,
+    Snapshot,
+    Clone,
+    Inflate,
+    Decouple,
+    SetParent,
+    SetSuper,
+    Reload,
+    Grow,
+    Pause,
+}
+
+fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
+    let table = [
+        (shares.create, Change::Create),
+        (shares.delete, Change::Delete),
+        (shares.resize, Change::Resize),
+        (shares.xattr, Change::Xattr),
+        (shares.sync, Change::Sync),
+        (shares.reopen, Change::Reopen),
+        (shares.read_only, Change::ReadOnly),
+        (shares.snapshot, Change::Snapshot),
+        (shares.clone, Change::Clone),
+        (shares.inflate, Change::Inflate),
+        (shares.decouple, Change::Decouple),
+        (shares.set_parent, Change::SetParent),
+        (shares.set_super, Change::SetSuper),
+        (shares.reload, Change::Reload),
+        (shares.grow, Change::Grow),
+        (shares.pause, Change::Pause),
+    ];
+    let full = model.blobs.len() >= MOST_BLOBS;
+    let new = model.next.0;
+    let all: Vec<Tag> = model.blobs.keys().copied().collect();
+    let those = |want: &dyn Fn(&Blob) -> bool| -> Vec<Tag> {
+        model.blobs.iter().filter(|(_, blob)| want(blob)).map(|(tag, _)| *tag).collect()
+    };
+    let writable = those(&|blob| !blob.read_only);
+    let child = those(&|blob| !blob.read_only && blob.parent.is_some());
+    match pick(&table)? {
+        Change::Create if !full => Some(create(new)),
+        Change::Delete => Some(Op::Delete { tag: one_of(&all)? }),
+        Change::Resize => {
+            let tag = one_of(&writable)?;
+            Some(Op::Resize { tag, clusters: size(model.blobs[&tag].thin) })
+        }
+        Change::Xattr => {
+            let (tag, name) = (one_of(&writable)?, b'a' + below(3) as u8);
+            if below(4) == 0 {
+                return Some(Op::RemoveXattr { tag, name });
+            }
+            // Now and then one so large that the chain needs another page.
+            let length = if below(6) == 0 { 2000 } else { below(30) };
+            let value = (0..length).map(|_| b'0' + below(10) as u8).collect();
+            Some(Op::SetXattr { tag, name, value })
+        }
+        Change::Sync => Some(Op::Sync { tag: one_of(&writable)? }),
+        Change::Reopen => Some(Op::Reopen { tag: one_of(&all)? }),
+        Change::ReadOnly => Some(Op::ReadOnly { tag: one_of(&writable)? }),
+        Change::Snapshot if !full => Some(Op::Snapshot { tag: one_of(&writable)?, new }),
+        Change::Clone if !full => Some(Op::Clone { tag: one_of(&those(&|blob| blob.read_only))?, new }),
+        Change::Inflate => Some(Op::Inflate { tag: one_of(&writable)? }),
+        Change::Decouple => Some(Op::Decouple { tag: one_of(&child)? }),
+        Change::SetParent => {
+            let tag = one_of(&those(&|blob| blob.thin && !blob.read_only))?;
+            let clusters = model.blobs[&tag].clusters;
+            let parents = those(&|blob| blob.read_only && blob.clusters == clusters);
+            Some(Op::SetParent { tag, parent: one_of(&parents)? })
+        }
+        Change::SetSuper => Some(Op::SetSuper { tag: one_of(&all).filter(|_| below(4) > 0) }),
+        Change::Reload => Some(Op::Reload),
+        Change::Grow => Some(Op::Grow),
+        _ => None,
+    }
+}
+
+fn create(tag: Tag) -> Op {
+    let thin = below(3) > 0;
+    let xattrs = (0..below(3)).map(|at| (b'a' + at as u8, vec![b'v'; below(20) as usize]));
+    let xattrs: Xattrs = xattrs.collect();
+    // A run-length list gives no page to a map, a table does.
+    Op::Create { tag, clusters: size(thin), thin, table: below(3) > 0, waived: below(12) == 0, xattrs }
+}
+
+/// A size in clusters: small, or of a thin blob now and then more than one extent page holds.
+fn size(thin: bool) -> u64 {
+    if thin && below(6) == 0 { LEAF - 2 + below(6) } else { below(8) }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Io {
+    Write,
+    Zeroes,
+    Unmap,
+    Flush,
+    Read,
+}
+
+fn choose_io(model: &Model, tag: Tag, shares: &Shares) -> Option<Op> {
+    let table = [
+        (shares.write, Io::Write),
+        (shares.zeroes, Io::Zeroes),
+        (shares.unmap, Io::Unmap),
+        (shares.flush, Io::Flush),
+        (shares.read, Io::Read),
+    ];
+    let io = pick(&table)?;
+    let blob = model.blobs.get(&tag)?;
+    if io == Io::Flush {
+        return Some(Op::Flush { tag });
+    }
+    if blob.read_only && io != Io::Read {
+        return None;
+    }
+    let (unit, count) = range(blob, model.rules.per_cluster, io == Io::Unmap)?;
+    Some(match io {
+        Io::Write => Op::Write { tag, unit, count, value: model.next.1 },
+        Io::Zeroes => Op::Zeroes { tag, unit, count },
+        Io::Unmap => Op::Unmap { tag, unit, count },
+        Io::Read | Io::Flush => Op::Read { tag, unit, count },
+    })
+}
+
+/// A range of a blob in units: some of a cluster, a whole one, or across clusters.
+fn range(blob: &Blob, per_cluster: u64, whole: bool) -> Option<(u64, u64)> {
+    let units = blob.clusters * per_cluster;
+    // The first clusters, so that operations meet; of large blobs also where the second extent page begins.
+    let cluster = match blob.clusters {
+        0 => return None,
+        LEAF.. if below(2) == 0 => LEAF - 2 + below(blob.clusters - LEAF + 2),
+        clusters => below(clusters.min(8)),
+    };
+    let first = cluster * per_cluster;
+    let (unit, count) = match below(if whole { 2 } else { 6 }) {
+        0 => (first, per_cluster),
+        1 => (first, per_cluster * (1 + below(3))),
+        2 => (first + below(per_cluster), 1 + below(2 * per_cluster)),
+        _ => (first + below(per_cluster), 1 + below(per_cluster.min(3))),
+    };
+    Some((unit, count.min(units - unit)))
+}
