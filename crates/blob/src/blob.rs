@@ -8,7 +8,7 @@ use spindle_format::{BlobId, Xattr};
 
 use crate::error::BlobError;
 use crate::md::{BlobState, Md};
-use crate::options::BlobInfo;
+use crate::options::{BlobInfo, OpenOptions};
 use crate::shared::BlobShared;
 use crate::store::on_md;
 
@@ -191,8 +191,11 @@ fn no_xattr(blob: &BlobState, name: &[u8]) -> BlobError {
 
 impl Md {
     /// Opens a blob.
-    pub(crate) fn open(self: &Rc<Md>, id: BlobId) -> Result<Opened, BlobError> {
+    pub(crate) fn open(self: &Rc<Md>, id: BlobId, options: OpenOptions) -> Result<Opened, BlobError> {
         let blob = self.blob(id)?;
+        if options.clear_method.is_some() {
+            blob.cleared_by.set(options.clear_method);
+        }
         let shared = self.shared_of(&blob);
         blob.opened.set(blob.opened.get() + 1);
         Ok(Opened { shared, closed: AtomicBool::new(false) })
@@ -200,6 +203,9 @@ impl Md {
 
     fn close(&self, blob: &BlobState) {
         blob.opened.set(blob.opened.get() - 1);
+        if blob.opened.get() == 0 {
+            blob.cleared_by.set(None);
+        }
         self.drop_unused(blob);
     }
 }

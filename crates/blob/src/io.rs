@@ -4,17 +4,19 @@
 //! one poll, without a lock; one that a write needs and the blob has not is asked for on the metadata thread,
 //! which writes the data too. Pieces run side by side and may complete in any order.
 
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use spindle_mem::{Buffers, IoBuf};
 
+use crate::allocate::{Allocated, Payload, allocate};
 use crate::blob::Blob;
 use crate::error::BlobError;
-use crate::md::{Allocated, Payload};
+use crate::leaves::Entry;
+use crate::local::Local;
 use crate::shared::{BlobShared, Source};
-use crate::store::on_md;
 use crate::sync::join_all;
-use crate::tracked::Local;
 
 /// What a read or write comes back with: the result, and the memory.
 type Done = (Result<(), BlobError>, Buffers);
@@ -38,7 +40,7 @@ impl Blob {
     pub async fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Done {
         let mut buffers = buffers.into();
         let (shared, local) = match self.begin(offset, buffers.len() as u64) {
-            Ok(local) => (&*self.opened.shared, local),
+            Ok(local) => (&self.opened.shared, local),
             Err(error) => return (Err(error), buffers),
         };
         let mut pieces = self.pieces(offset, buffers.len() as u64);
@@ -68,12 +70,12 @@ impl Blob {
     pub async fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Done {
         let mut buffers = buffers.into();
         let (shared, local) = match self.begin_write(offset, buffers.len() as u64) {
-            Ok(local) => (&*self.opened.shared, local),
+            Ok(local) => (&self.opened.shared, local),
             Err(error) => return (Err(error), buffers),
         };
         let mut pieces = self.pieces(offset, buffers.len() as u64);
         if let (Some(piece), None) = (pieces.next(), pieces.next()) {
-            return self.write_piece(shared, &local, piece, buffers).await;
+            return write_piece(shared, &local, piece, buffers).await;
         }
         let parts: Vec<(Piece, Buffers)> = self
             .pieces(offset, buffers.len() as u64)
@@ -82,7 +84,7 @@ impl Blob {
                 (piece, std::mem::replace(&mut buffers, rest))
             })
             .collect();
-        let parts = parts.into_iter().map(|(piece, part)| self.write_piece(shared, &local, piece, part));
+        let parts = parts.into_iter().map(|(piece, part)| write_piece(shared, &local, piece, part));
         joined(join_all(parts).await)
     }
 
@@ -93,9 +95,8 @@ impl Blob {
     /// As [`write`](Self::write).
     pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), BlobError> {
         let local = self.begin_write(offset, len)?;
-        let shared = &*self.opened.shared;
-        let done =
-            join_all(self.pieces(offset, len).map(|piece| self.zero_piece(shared, &local, piece))).await;
+        let shared = &self.opened.shared;
+        let done = join_all(self.pieces(offset, len).map(|piece| zero_piece(shared, &local, piece))).await;
         done.into_iter().collect()
     }
 
@@ -107,17 +108,19 @@ impl Blob {
     /// As [`write`](Self::write).
     pub async fn unmap(&self, offset: u64, len: u64) -> Result<(), BlobError> {
         let local = self.begin_write(offset, len)?;
-        let shared = &*self.opened.shared;
+        let shared = &self.opened.shared;
         let size = u64::from(shared.store.cluster_size);
-        let thin = shared.thin.load(Ordering::Acquire);
-        if !thin || !shared.is_without_parent() {
-            let pieces = self.pieces(offset, len).map(|piece| unmap_piece(shared, &local, piece));
-            return join_all(pieces).await.into_iter().collect();
-        }
-        let (first, end) = (offset.div_ceil(size), (offset + len) / size);
-        if first < end {
-            while !self.on_md(async move |md, blob| md.unmap(&blob, first, end - first).await).await? {
-                shared.thawed().await;
+        loop {
+            shared.thawed().await;
+            if !shared.thin.load(Ordering::Acquire) || !shared.is_without_parent() {
+                let pieces = self.pieces(offset, len).map(|piece| unmap_piece(shared, &local, piece));
+                return join_all(pieces).await.into_iter().collect();
+            }
+            let (first, end) = (offset.div_ceil(size), (offset + len) / size);
+            if first >= end
+                || self.on_md(async move |md, blob| md.unmap(&blob, first, end - first).await).await?
+            {
+                break;
             }
         }
         let partial = self.pieces(offset, len).filter(|piece| piece.len < size);
@@ -134,13 +137,13 @@ impl Blob {
         let store = &self.opened.shared.store;
         let local = store.local()?;
         store.check_poison()?;
-        let flushed = local.channel.flush().await.map_err(BlobError::from);
+        let flushed = local.channel().flush().await.map_err(BlobError::from);
         flushed.inspect_err(|error| store.poison(error))?;
         // One that failed meanwhile may have been about what this one was to cover.
         store.check_poison()
     }
 
-    fn begin(&self, offset: u64, len: u64) -> Result<std::rc::Rc<Local>, BlobError> {
+    fn begin(&self, offset: u64, len: u64) -> Result<Rc<Local>, BlobError> {
         self.check_open()?;
         let shared = &self.opened.shared;
         let unit = shared.store.io_unit;
@@ -154,7 +157,7 @@ impl Blob {
         shared.store.local()
     }
 
-    fn begin_write(&self, offset: u64, len: u64) -> Result<std::rc::Rc<Local>, BlobError> {
+    fn begin_write(&self, offset: u64, len: u64) -> Result<Rc<Local>, BlobError> {
         let shared = &self.opened.shared;
         if shared.store.read_only {
             return Err(BlobError::StoreReadOnly { store: shared.store.name.clone() });
@@ -176,58 +179,6 @@ impl Blob {
             (len > 0).then_some(Piece { index, within, len })
         })
     }
-
-    async fn write_piece(
-        &self,
-        shared: &BlobShared,
-        local: &Local,
-        piece: Piece,
-        mut buffers: Buffers,
-    ) -> Done {
-        loop {
-            shared.thawed().await;
-            if let Source::Cluster { cluster, own: true } = shared.source(piece.index) {
-                let (result, buffers) = local.channel.write(shared.place(cluster, piece), buffers).await;
-                return (result.map_err(BlobError::from), buffers);
-            }
-            let (result, back) = self.allocate(piece, Payload::Data(piece.within, buffers)).await;
-            match result {
-                Ok(Allocated::Retry) => buffers = back,
-                Ok(Allocated::Done) => return (Ok(()), back),
-                Err(error) => return (Err(error), back),
-            }
-        }
-    }
-
-    async fn zero_piece(&self, shared: &BlobShared, local: &Local, piece: Piece) -> Result<(), BlobError> {
-        loop {
-            shared.thawed().await;
-            match shared.source(piece.index) {
-                Source::Cluster { cluster, own: true } => {
-                    return Ok(local.channel.write_zeroes(shared.place(cluster, piece), piece.len).await?);
-                }
-                Source::Zeroes => return Ok(()),
-                _ => {}
-            }
-            let (result, _none) = self.allocate(piece, Payload::Zeroes(piece.within, piece.len)).await;
-            if let Allocated::Done = result? {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn allocate(&self, piece: Piece, mut payload: Payload) -> (Result<Allocated, BlobError>, Buffers) {
-        let id = self.id();
-        let done = on_md(&self.opened.shared.store, async move |md| {
-            let result = match md.blob(id) {
-                Ok(blob) => md.allocate(&blob, piece.index, &mut payload).await,
-                Err(error) => Err(error),
-            };
-            Ok((result, payload.into_buffers()))
-        });
-        // Without its metadata thread the store is gone, and what was sent there too.
-        done.await.unwrap_or_else(|error| (Err(error), Buffers::None))
-    }
 }
 
 impl BlobShared {
@@ -237,10 +188,71 @@ impl BlobShared {
     }
 }
 
+impl BlobShared {
+    /// Waits until writes are let in. An error if they are not any more, now that they are.
+    async fn let_in(&self, piece: Piece) -> Result<(), BlobError> {
+        self.thawed().await;
+        if self.store.is_unloaded() {
+            return Err(self.store.gone());
+        }
+        if self.read_only.load(Ordering::Acquire) {
+            return Err(BlobError::ReadOnly { blob: self.id });
+        }
+        let size = u64::from(self.store.cluster_size);
+        if piece.index >= self.clusters.load(Ordering::Acquire) {
+            let offset = piece.index * size + piece.within;
+            return Err(BlobError::OutOfRange { blob: self.id, offset, len: piece.len, size: self.bytes() });
+        }
+        Ok(())
+    }
+}
+
+async fn write_piece(
+    shared: &Arc<BlobShared>,
+    local: &Rc<Local>,
+    piece: Piece,
+    mut buffers: Buffers,
+) -> Done {
+    loop {
+        if let Err(error) = shared.let_in(piece).await {
+            return (Err(error), buffers);
+        }
+        // Looked up and submitted in one poll with the look at what keeps writes out.
+        if let Entry::Own(cluster) = shared.leaves.get(piece.index) {
+            let (result, buffers) = local.channel().write(shared.place(cluster, piece), buffers).await;
+            return (result.map_err(BlobError::from), buffers);
+        }
+        let payload = Payload::Data(piece.within, buffers);
+        let (result, back) = allocate(shared, local, piece.index, payload).await;
+        match result {
+            Ok(Allocated::Retry) => buffers = back,
+            Ok(Allocated::Done) => return (Ok(()), back),
+            Err(error) => return (Err(error), back),
+        }
+    }
+}
+
+async fn zero_piece(shared: &Arc<BlobShared>, local: &Rc<Local>, piece: Piece) -> Result<(), BlobError> {
+    loop {
+        shared.let_in(piece).await?;
+        match shared.source(piece.index) {
+            Source::Cluster { cluster, own: true } => {
+                return Ok(local.write_zeroes(shared.place(cluster, piece), piece.len).await?);
+            }
+            Source::Zeroes => return Ok(()),
+            _ => {}
+        }
+        let payload = Payload::Zeroes(piece.within, piece.len);
+        if let Allocated::Done = allocate(shared, local, piece.index, payload).await.0? {
+            return Ok(());
+        }
+    }
+}
+
 async fn read_piece(shared: &BlobShared, local: &Local, piece: Piece, mut buffers: Buffers) -> Done {
     match shared.source(piece.index) {
         Source::Cluster { cluster, .. } => {
-            let (result, buffers) = local.channel.read(shared.place(cluster, piece), buffers).await;
+            let (result, buffers) = local.channel().read(shared.place(cluster, piece), buffers).await;
             (result.map_err(BlobError::from), buffers)
         }
         Source::Zeroes => {
@@ -284,17 +296,11 @@ async fn read_external(channel: &spindle_block::Channel, start: u64, mut buffers
 }
 
 async fn unmap_piece(shared: &BlobShared, local: &Local, piece: Piece) -> Result<(), BlobError> {
-    shared.thawed().await;
-    match shared.source(piece.index) {
-        Source::Cluster { cluster, own: true } => {
-            match local.channel.unmap(shared.place(cluster, piece), piece.len).await {
-                // An unmap is advice.
-                Err(error) if error.kind == spindle_block::IoErrorKind::Unsupported => Ok(()),
-                done => Ok(done?),
-            }
-        }
-        _ => Ok(()),
+    shared.let_in(piece).await?;
+    if let Entry::Own(cluster) = shared.leaves.get(piece.index) {
+        local.unmap(shared.place(cluster, piece), piece.len).await?;
     }
+    Ok(())
 }
 
 /// The pieces of a range put together again; the first error is the range's.

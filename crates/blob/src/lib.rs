@@ -11,13 +11,18 @@
 
 #![forbid(unsafe_code)]
 
+mod allocate;
 mod blob;
+mod claims;
 mod error;
 mod io;
 mod leaves;
+mod local;
+mod low_space;
 mod md;
 mod options;
 pub mod ordering;
+mod reserve;
 mod shared;
 mod store;
 mod sync;
@@ -25,7 +30,11 @@ mod tracked;
 
 pub use blob::Blob;
 pub use error::BlobError;
-pub use options::{BlobInfo, BlobOptions, ExternalSource, InitOptions, LoadOptions, StoreInfo, StoreOptions};
+pub use low_space::{LowSpace, SpaceEvent};
+pub use options::{
+    BlobInfo, BlobOptions, ExternalSource, InitOptions, LoadOptions, LoadProgress, LoadStep, OpenOptions,
+    StoreInfo, StoreOptions,
+};
 
 pub use spindle_format::init::{ClearData, InitOptions as LayoutOptions, MdPages};
 pub use spindle_format::super_block::BsType;

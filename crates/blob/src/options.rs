@@ -14,6 +14,21 @@ use crate::ordering::Order;
 /// with its NUL). `None` says that it is not there: the clone can then be listed and deleted, not read.
 pub type ExternalSource = Arc<dyn Fn(&[u8]) -> Option<Arc<dyn Device>> + Send + Sync>;
 
+/// Called while a store is loaded.
+pub type LoadProgress = Arc<dyn Fn(LoadStep) + Send + Sync>;
+
+/// How far a load has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LoadStep {
+    /// Bytes of metadata that have been read.
+    pub bytes_read: u64,
+    /// Bytes of the store's metadata: at most this many will be read, and most of it only if the store was
+    /// not unloaded in order. 0 while the super block is not known yet.
+    pub bytes_total: u64,
+    /// Repairs that have been written, of so many.
+    pub repairs: (usize, usize),
+}
+
 /// What holds for a store while it is open.
 #[derive(Clone, Default)]
 pub struct StoreOptions {
@@ -45,6 +60,8 @@ pub struct LoadOptions {
     pub read_only: bool,
     /// Take over the space that the device has gained since the store was made, if it fits the masks.
     pub grow: bool,
+    /// Told, on the metadata thread, how much of the metadata has been read.
+    pub progress: Option<LoadProgress>,
     /// What holds while it is open.
     pub store: StoreOptions,
 }
@@ -97,6 +114,14 @@ impl BlobOptions {
         self.xattrs.push((name.into(), value.into()));
         self
     }
+}
+
+/// How a blob is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OpenOptions {
+    /// How clusters that it gives back are cleared while it is open, whatever its own method is. Who opens
+    /// it last decides.
+    pub clear_method: Option<ClearMethod>,
 }
 
 /// What is known of a blob without opening it.

@@ -8,6 +8,8 @@
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Point {
+    /// What a new store's device held is cleared, durably, before its super block is written.
+    ClearedBeforeSuper,
     /// "Not clean" is durable before the first change after a clean load.
     DirtyBeforeChange,
     /// What fills a new cluster is durable before the map page that names it is written.
@@ -42,7 +44,8 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Point; 15] = [
+    pub const ALL: [Point; 16] = [
+        Point::ClearedBeforeSuper,
         Point::DirtyBeforeChange,
         Point::FillBeforeMap,
         Point::PagesBeforeRoot,

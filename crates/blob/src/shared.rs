@@ -14,9 +14,14 @@ use spindle_block::Device;
 use spindle_format::BlobId;
 use spindle_reactor::Thread;
 
+use crate::claims::Claims;
 use crate::error::BlobError;
 use crate::leaves::{Entry, Leaves};
-use crate::tracked::{Local, Tracked};
+use crate::local::Local;
+use crate::ordering::Order;
+use crate::reserve::Reserve;
+use crate::sync::join_all;
+use crate::tracked::Tracked;
 
 /// A store as all threads see it.
 pub(crate) struct StoreShared {
@@ -32,6 +37,8 @@ pub(crate) struct StoreShared {
     pub(crate) io_unit: u32,
     /// Whether readers may note down what they found in parents.
     pub(crate) notes: bool,
+    /// Which ordering points are kept.
+    pub(crate) order: Order,
     /// Nothing may be written.
     pub(crate) read_only: bool,
     /// Set when the store was left.
@@ -39,7 +46,15 @@ pub(crate) struct StoreShared {
     /// The failed write of metadata, or flush of anything, after which nothing may be changed.
     pub(crate) poison: OnceLock<Arc<str>>,
     /// The threads that have done I/O to it.
-    pub(crate) threads: Mutex<Vec<Thread>>,
+    pub(crate) members: Mutex<Vec<Member>>,
+}
+
+/// A thread that has done I/O to a store.
+#[derive(Clone)]
+pub(crate) struct Member {
+    pub(crate) thread: Thread,
+    /// The clusters it has in hand.
+    pub(crate) reserve: Arc<Reserve>,
 }
 
 impl StoreShared {
@@ -48,16 +63,17 @@ impl StoreShared {
         if let Some(local) = self.device.known() {
             return Ok(local);
         }
+        let reserve = Arc::<Reserve>::default();
         {
             // Before the first look at a map: who frees a cluster asks every thread on the list. Unloading
             // takes the list, so that no thread adds itself behind its back.
-            let mut threads = locked(&self.threads);
+            let mut members = locked(&self.members);
             if self.unloaded.load(Ordering::Acquire) {
                 return Err(self.gone());
             }
-            threads.extend(Thread::current());
+            members.extend(Thread::current().map(|thread| Member { thread, reserve: reserve.clone() }));
         }
-        self.device.local().map_err(|source| self.open_error(source))
+        self.device.local(reserve).map_err(|source| self.open_error(source))
     }
 
     pub(crate) fn open_error(&self, source: spindle_block::OpenError) -> BlobError {
@@ -77,24 +93,41 @@ impl StoreShared {
         }
     }
 
+    /// The error of a task that panicked: what it left in memory is not known, so nothing may be changed.
+    pub(crate) fn panicked(&self, how: &dyn std::fmt::Display) -> BlobError {
+        let cause: Arc<str> = format!("an operation ended without a result: {how}").into();
+        let cause = self.poison.get_or_init(|| cause).clone();
+        BlobError::Poisoned { store: self.name.clone(), cause }
+    }
+
+    /// Whether the store was left.
+    pub(crate) fn is_unloaded(&self) -> bool {
+        self.unloaded.load(Ordering::Acquire)
+    }
+
     pub(crate) fn gone(&self) -> BlobError {
         BlobError::Unloaded { store: self.name.clone() }
     }
 
     /// Waits until every request that any thread had under way has ended.
     pub(crate) async fn quiesce(&self) {
-        let threads = locked(&self.threads).clone();
-        for thread in threads {
+        let members = locked(&self.members).clone();
+        let here = Thread::current().map(|thread| thread.id());
+        let asked = members.iter().map(async |member| {
             let device = self.device.clone();
+            if Some(member.thread.id()) == here {
+                return quiesce_here(&device).await;
+            }
             // A thread that has exited has no requests any more.
-            let _ = thread
-                .run(async move || {
-                    if let Some(local) = device.known() {
-                        local.epochs.quiesce().await;
-                    }
-                })
-                .await;
-        }
+            let _ = member.thread.run(async move || quiesce_here(&device).await).await;
+        });
+        join_all(asked).await;
+    }
+}
+
+async fn quiesce_here(device: &Arc<Tracked>) {
+    if let Some(local) = device.known() {
+        local.quiesce().await;
     }
 }
 
@@ -109,6 +142,12 @@ pub(crate) enum Back {
     External(Arc<dyn Device>),
     /// Something that is not there.
     Missing(Arc<str>),
+}
+
+impl Back {
+    pub(crate) fn is_zeroes(&self) -> bool {
+        matches!(self, Back::Zeroes)
+    }
 }
 
 /// Where a cluster is to be read.
@@ -133,6 +172,8 @@ pub(crate) struct BlobShared {
     pub(crate) thin: AtomicBool,
     pub(crate) read_only: AtomicBool,
     pub(crate) back: Mutex<Back>,
+    /// Places of the map that are being changed.
+    pub(crate) claims: Claims,
     /// Operations that keep writes out.
     frozen: AtomicUsize,
     waiting: Mutex<Vec<Waker>>,
@@ -148,6 +189,7 @@ impl BlobShared {
             thin: AtomicBool::new(false),
             read_only: AtomicBool::new(false),
             back: Mutex::new(back),
+            claims: Claims::default(),
             frozen: AtomicUsize::new(0),
             waiting: Mutex::default(),
         }
@@ -210,7 +252,7 @@ impl BlobShared {
 
     /// Whether it reads zero where it has nothing itself.
     pub(crate) fn is_without_parent(&self) -> bool {
-        matches!(*locked(&self.back), Back::Zeroes)
+        locked(&self.back).is_zeroes()
     }
 
     /// Whether writes are kept out now.

@@ -8,8 +8,9 @@ use spindle_format::{BlobId, Parent, Xattr};
 
 use crate::blob::Blob;
 use crate::error::BlobError;
+use crate::low_space::LowSpace;
 use crate::md::{self, Md};
-use crate::options::{BlobInfo, BlobOptions, InitOptions, LoadOptions, StoreInfo};
+use crate::options::{BlobInfo, BlobOptions, InitOptions, LoadOptions, OpenOptions, StoreInfo};
 use crate::shared::StoreShared;
 
 /// A loaded store. A handle: clones are the same store, and it may be used from any Spindle thread.
@@ -105,7 +106,15 @@ impl Blobstore {
     /// # Errors
     /// There is no such blob, or it is damaged.
     pub async fn open_blob(&self, id: BlobId) -> Result<Blob, BlobError> {
-        let opened = on_md(&self.shared, async move |md| md.open(id)).await?;
+        self.open_blob_with(id, OpenOptions::default()).await
+    }
+
+    /// Opens a blob with options.
+    ///
+    /// # Errors
+    /// As [`open_blob`](Self::open_blob).
+    pub async fn open_blob_with(&self, id: BlobId, options: OpenOptions) -> Result<Blob, BlobError> {
+        let opened = on_md(&self.shared, async move |md| md.open(id, options)).await?;
         Ok(Blob::new(opened))
     }
 
@@ -195,16 +204,28 @@ impl Blobstore {
         on_md(&self.shared, async move |md| md.set_super_blob(blob).await).await
     }
 
-    /// Takes over the space that the device has gained since the store was made.
+    /// Takes over the space that the device has gained since the store was made, while it is in use: the
+    /// device's [`geometry`](Device::geometry) says how large it is now.
     ///
     /// # Errors
     /// The masks have no room for more clusters, or the device has shrunk.
     pub async fn grow(&self) -> Result<(), BlobError> {
-        on_md(&self.shared, async |md| {
-            let bytes = md.shared.device.below().geometry().bytes();
-            md.grow_to(bytes).await
+        on_md(&self.shared, async |md| md.grow_live().await).await
+    }
+
+    /// Watches for the moment when no more than so many clusters are free; threads' reserves count as free.
+    ///
+    /// # Errors
+    /// The store was unloaded.
+    pub async fn low_space(&self, threshold: u64) -> Result<LowSpace, BlobError> {
+        let (events, watch) = LowSpace::new(threshold);
+        on_md(&self.shared, async move |md| {
+            md.watches.add(watch);
+            md.space_changed();
+            Ok(())
         })
-        .await
+        .await?;
+        Ok(events)
     }
 
     /// Leaves the store in order, so that the next load need not recover it. Every thread lets go of the
@@ -232,7 +253,8 @@ where
     let here = shared.clone();
     let there = async move || {
         let md = Md::of(&here)?;
-        finished(spindle_reactor::spawn_local(async move { operation(md).await }).await)
+        let task = spindle_reactor::spawn_local(async move { operation(md).await });
+        task.await.unwrap_or_else(|error| Err(here.panicked(&error)))
     };
     match shared.md.run(there).await {
         Ok(result) => result,

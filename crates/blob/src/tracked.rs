@@ -4,7 +4,7 @@
 //! whose future was dropped. So all of a store's I/O passes this thin layer, which counts per thread in
 //! epochs: [`Epochs::quiesce`] begins a new one and waits until those before it are empty. The look-up of a
 //! cluster and the submission of its request happen in one poll, so that a message to the thread cannot come
-//! between them. [`Local`] is what a thread keeps of a store it does I/O to; it never leaves the thread.
+//! between them. [`Local`](crate::local::Local) is what a thread keeps of a store it does I/O to.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -14,8 +14,11 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use spindle_block::{
-    Channel, Cx, Device, Geometry, Io, IoId, Lane, LaneCx, LaneId, OpenError, Status, Submit,
+    Channel, Cx, Device, Geometry, Io, IoId, Lane, LaneCx, LaneId, OpenError, Operation, Status, Submit,
 };
+
+use crate::local::Local;
+use crate::reserve::Reserve;
 
 /// The device of a store, with its requests counted.
 pub(crate) struct Tracked {
@@ -37,15 +40,15 @@ impl Tracked {
         &self.below
     }
 
-    /// This thread's way to it, made on first use.
-    pub(crate) fn local(self: &Arc<Tracked>) -> Result<Rc<Local>, OpenError> {
+    /// This thread's way to it, made on first use, with this reserve then.
+    pub(crate) fn local(self: &Arc<Tracked>, reserve: Arc<Reserve>) -> Result<Rc<Local>, OpenError> {
         if let Some(local) = self.known() {
             return Ok(local);
         }
         let locals = spindle_reactor::extension::<Locals>();
         let channel = Channel::open(self.clone())?;
         let epochs = locals.epochs(self.key());
-        let local = Rc::new(Local { channel, epochs, external: RefCell::default() });
+        let local = Rc::new(Local::new(channel, epochs, reserve));
         locals.opened.borrow_mut().insert(self.key(), local.clone());
         Ok(local)
     }
@@ -60,33 +63,9 @@ impl Tracked {
         let locals = spindle_reactor::extension::<Locals>();
         let local = locals.opened.borrow_mut().remove(&self.key());
         if let Some(local) = local {
-            local.epochs.quiesce().await;
+            local.quiesce().await;
         }
         locals.epochs.borrow_mut().remove(&self.key());
-    }
-}
-
-/// What a thread keeps of a store.
-pub(crate) struct Local {
-    /// Its channel to the store's device.
-    pub(crate) channel: Channel,
-    /// Its requests under way.
-    pub(crate) epochs: Rc<Epochs>,
-    /// Its channels to external snapshots, by the address of the device.
-    external: RefCell<BTreeMap<usize, Rc<Channel>>>,
-}
-
-impl Local {
-    /// This thread's channel to an external snapshot.
-    pub(crate) fn external(&self, device: &Arc<dyn Device>) -> Result<Rc<Channel>, OpenError> {
-        let key = Arc::as_ptr(device).cast::<u8>() as usize;
-        let found = self.external.borrow().get(&key).cloned();
-        if let Some(channel) = found {
-            return Ok(channel);
-        }
-        let channel = Rc::new(Channel::open(device.clone())?);
-        self.external.borrow_mut().insert(key, channel.clone());
-        Ok(channel)
     }
 }
 
@@ -103,7 +82,7 @@ impl Locals {
     }
 }
 
-/// Requests of one thread under way, by the epoch in which they were sent.
+/// Requests of one thread under way that the lane has seen, by the epoch in which they were sent.
 #[derive(Default)]
 pub(crate) struct Epochs {
     current: Cell<u64>,
@@ -181,6 +160,11 @@ struct TrackedLane {
 
 impl Lane for TrackedLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        if io.operation() == Operation::Read && io.count() == 0 {
+            // A marker, see `Local::quiesce`: what was submitted before has passed here.
+            cx.done(io, Ok(()));
+            return Submit::Taken;
+        }
         let epoch = self.epochs.begin();
         cx.forward(self.below, io, [epoch, 0]);
         Submit::Taken

@@ -1,14 +1,12 @@
 //! The blobs of a store as its metadata thread knows them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Waker;
 
 use spindle_format::metadata::internal;
-use spindle_format::{BlobId, BlobMetadata, Flags, PageIdx, Parent};
+use spindle_format::{BlobId, BlobMetadata, ClearMethod, Flags, PageIdx, Parent};
 
 use super::Md;
 use super::commit::Commits;
@@ -28,16 +26,14 @@ pub(crate) struct BlobState {
     pub(crate) clones: RefCell<Vec<BlobId>>,
     /// Handles that are open.
     pub(crate) opened: Cell<usize>,
+    /// How clusters that it gives back are cleared while it is open, if not by its own method.
+    pub(crate) cleared_by: Cell<Option<ClearMethod>>,
     /// An operation that wants the blob to itself.
     pub(crate) held: Cell<bool>,
     /// What all threads see of it, while it or a clone of it is open.
     pub(crate) shared: RefCell<Option<Arc<BlobShared>>>,
     /// Changes of its map under way.
     pub(crate) commits: Commits,
-    /// Clusters being allocated or unmapped, and who waits for them.
-    pub(crate) changing: RefCell<BTreeMap<u64, Vec<Waker>>>,
-    /// Who waits until no cluster is being allocated.
-    pub(crate) settling: RefCell<Vec<Waker>>,
 }
 
 impl BlobState {
@@ -49,11 +45,10 @@ impl BlobState {
             chain: RefCell::new(chain),
             clones: RefCell::default(),
             opened: Cell::new(0),
+            cleared_by: Cell::new(None),
             held: Cell::new(false),
             shared: RefCell::new(None),
             commits: Commits::default(),
-            changing: RefCell::default(),
-            settling: RefCell::default(),
         }
     }
 
@@ -64,6 +59,11 @@ impl BlobState {
 
     pub(crate) fn flags(&self) -> Flags {
         self.meta.borrow().flags
+    }
+
+    /// How clusters that it gives back are cleared.
+    pub(crate) fn clear_method(&self) -> ClearMethod {
+        self.cleared_by.get().unwrap_or_else(|| self.flags().clear_method())
     }
 
     pub(crate) fn check_metadata(&self) -> Result<(), BlobError> {

@@ -13,6 +13,7 @@ use spindle_format::{ClusterIdx, PageIdx, chain};
 
 use super::persist::Persist;
 use super::{BlobState, Md};
+use crate::allocate::Fill;
 use crate::error::BlobError;
 use crate::ordering::Point;
 use crate::sync::{Resolver, promise};
@@ -20,8 +21,14 @@ use crate::sync::{Resolver, promise};
 /// A change that waits to be written.
 struct Change {
     index: u64,
-    cluster: Option<u32>,
+    cluster: Option<(u32, Fill)>,
     done: Resolver<Result<(), BlobError>>,
+}
+
+impl Change {
+    fn number(&self) -> Option<u32> {
+        self.cluster.map(|(cluster, _)| cluster)
+    }
 }
 
 /// Changes of one blob's map, by slot of its table.
@@ -37,7 +44,7 @@ impl Md {
         self: &Rc<Md>,
         blob: &Rc<BlobState>,
         index: u64,
-        cluster: Option<u32>,
+        cluster: Option<(u32, Fill)>,
     ) -> Result<(), BlobError> {
         let (done, promise) = promise();
         let slot = (index / u64::from(CLUSTERS_PER_EXTENT_PAGE)) as u32;
@@ -83,7 +90,7 @@ impl Md {
         }
         let shared = blob.shared.borrow().clone();
         if let Some(shared) = shared {
-            group.iter().for_each(|change| shared.leaves.set(change.index, change.cluster));
+            group.iter().for_each(|change| shared.leaves.set(change.index, change.number()));
         }
         Ok(())
     }
@@ -98,26 +105,36 @@ impl Md {
     ) -> Result<(), BlobError> {
         let page = {
             let meta = blob.meta.borrow();
-            let leaf = meta.map.leaves().iter().find(|leaf| leaf.slot == slot);
+            let leaves = meta.map.leaves();
+            let leaf = leaves.binary_search_by_key(&slot, |leaf| leaf.slot).ok().map(|at| &leaves[at]);
             let first = u64::from(slot) * u64::from(CLUSTERS_PER_EXTENT_PAGE);
             let mut entries = leaf.map_or_else(Vec::new, |leaf| leaf.clusters.to_vec());
             for change in group {
-                entries[(change.index - first) as usize] = change.cluster.unwrap_or(0);
+                entries[(change.index - first) as usize] = change.number().unwrap_or(0);
             }
             chain::extent_page(blob.id, first as u32, &entries)
         };
         let prepared = async {
             let copied = self.write_copy(at, &page).await?;
             let copy = copied.then_some(Point::CopyBeforePlace);
-            self.flush_for(&[[Point::FillBeforeMap].as_slice(), copy.as_slice()].concat()).await
+            let fill = self.needs_flush(group).then_some(Point::FillBeforeMap);
+            self.flush_for(&[fill.as_slice(), copy.as_slice()].concat()).await
         };
         prepared.await.inspect_err(|_| self.forget_rewrite(at))?;
         self.rewrite(at, &page).await?;
         let mut meta = blob.meta.borrow_mut();
         for change in group {
-            meta.map.set(change.index, change.cluster.map(ClusterIdx));
+            meta.map.set(change.index, change.number().map(ClusterIdx));
         }
         Ok(())
+    }
+
+    /// Whether a new cluster of the group may not be what it has to be yet, after a crash.
+    fn needs_flush(&self, group: &[Change]) -> bool {
+        group.iter().filter_map(|change| change.cluster).any(|(_, fill)| match fill {
+            Fill::New => true,
+            Fill::Zero(since) => !self.flushes.covers(since),
+        })
     }
 
     async fn write_chain(&self, blob: &Rc<BlobState>, slot: u32, group: &[Change]) -> Result<(), BlobError> {
@@ -126,13 +143,14 @@ impl Md {
             return self.write_in_place(blob, slot, page, group).await;
         }
         let mut meta = blob.meta.borrow().clone();
-        let changes: Vec<_> = group.iter().map(|one| (one.index, one.cluster.map(ClusterIdx))).collect();
+        let changes: Vec<_> = group.iter().map(|one| (one.index, one.number().map(ClusterIdx))).collect();
         for &(index, cluster) in &changes {
             meta.map.set(index, cluster);
         }
         let (slots, changes) = ([slot].into(), Some(changes));
         // Whoever wants it durable flushes, as with any write.
-        let how = Persist { slots, changes, fills: true, after: Vec::new(), ..Persist::default() };
+        let fills = self.needs_flush(group);
+        let how = Persist { slots, changes, fills, after: Vec::new(), ..Persist::default() };
         self.persist(blob, meta, how).await
     }
 }

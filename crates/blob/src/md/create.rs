@@ -25,7 +25,7 @@ impl Md {
         };
         if result.is_err() && self.check_writable().is_ok() {
             let mut space = self.space.borrow_mut();
-            clusters.iter().for_each(|&cluster| space.free_cluster(cluster, false));
+            clusters.iter().for_each(|&cluster| space.free_cluster(cluster, None));
         }
         result.map(|blob| blob.id)
     }

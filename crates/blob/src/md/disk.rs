@@ -1,6 +1,5 @@
 //! Writing metadata: the device's commands, flushes by name, and pages rewritten in place.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use spindle_format::page::PAGE_SIZE;
@@ -26,20 +25,13 @@ pub(crate) struct Copies {
     rewritten: BTreeMap<PageIdx, u64>,
 }
 
-/// The flushes of this thread: how many have begun, and the latest of those that have ended well.
-#[derive(Default)]
-pub(crate) struct Flushes {
-    begun: Cell<u64>,
-    good: Cell<u64>,
-}
-
 /// Copies that are kept at a time; the metadata pages they lie in are not free meanwhile.
 const MOST_COPIES: usize = 16;
 
 impl Md {
     /// Whether the device can tear a page, so that one rewritten in place needs a copy.
     pub(crate) fn tears_pages(&self) -> bool {
-        (self.local.channel.geometry().atomic_unit() as usize) < PAGE_SIZE
+        (self.local.channel().geometry().atomic_unit() as usize) < PAGE_SIZE
     }
 
     /// Makes what was written so far durable, if any of these ordering points holds.
@@ -47,46 +39,39 @@ impl Md {
         if !points.iter().any(|&point| self.options.order.keeps(point)) {
             return Ok(());
         }
-        let number = self.flushes.begun.get() + 1;
-        self.flushes.begun.set(number);
-        match self.local.channel.flush().await {
-            Ok(()) => {
-                self.flushes.good.set(self.flushes.good.get().max(number));
-                Ok(())
-            }
-            Err(error) => {
-                let error = BlobError::from(error);
-                self.poison(&error);
-                Err(error)
-            }
-        }
+        self.flushes.flush(&self.local, &self.shared).await
     }
 
     /// Writes bytes, a whole number of blocks.
     pub(crate) async fn write_bytes(&self, offset: u64, bytes: &[u8]) -> Result<(), BlobError> {
-        let (result, _buffers) = self.local.channel.write(offset, IoBuf::copy_from(bytes)).await;
+        let (result, _buffers) = self.local.channel().write(offset, IoBuf::copy_from(bytes)).await;
         result.map_err(BlobError::from)
     }
 
     /// Carries out a change that is no flush.
     pub(crate) async fn apply(&self, change: &Change) -> Result<(), BlobError> {
         match change {
-            Change::Write { offset, bytes } => self.write_bytes(*offset, bytes).await,
-            Change::Zero { offset, len } => Ok(self.local.channel.write_zeroes(*offset, *len).await?),
-            Change::Unmap { offset, len } => match self.local.channel.unmap(*offset, *len).await {
-                // An unmap is advice.
-                Err(error) if error.kind == spindle_block::IoErrorKind::Unsupported => Ok(()),
-                done => Ok(done?),
-            },
-            Change::Flush => Ok(self.local.channel.flush().await?),
+            Change::Write { offset, bytes } => self.write_bytes(*offset, bytes).await?,
+            Change::Zero { offset, len } => self.local.write_zeroes(*offset, *len).await?,
+            // An unmap is advice.
+            Change::Unmap { offset, len } => self.local.unmap(*offset, *len).await.map(drop)?,
+            Change::Flush => self.flushes.flush(&self.local, &self.shared).await?,
         }
+        Ok(())
     }
 
-    /// Carries out a list of changes in order, each flush under this name; a failure poisons the store.
-    pub(crate) async fn apply_all(&self, changes: &[Change], point: Point) -> Result<(), BlobError> {
-        for change in changes {
+    /// Carries out a list of changes in order, the last flush under the name `last` and those before it
+    /// under the name `point`; a failure poisons the store.
+    pub(crate) async fn apply_all(
+        &self,
+        changes: &[Change],
+        point: Point,
+        last: Point,
+    ) -> Result<(), BlobError> {
+        let end = changes.iter().rposition(|change| matches!(change, Change::Flush));
+        for (at, change) in changes.iter().enumerate() {
             let done = match change {
-                Change::Flush => self.flush_for(&[point]).await,
+                Change::Flush => self.flush_for(&[if Some(at) == end { last } else { point }]).await,
                 change => self.apply(change).await,
             };
             done.inspect_err(|error| self.poison(error))?;
@@ -108,7 +93,7 @@ impl Md {
         }
         self.copies.borrow_mut().busy.insert(at);
         let rewritten = self.copies.borrow().rewritten.get(&at).copied();
-        if rewritten.is_some_and(|begun| self.flushes.good.get() <= begun) {
+        if rewritten.is_some_and(|begun| !self.flushes.covers(begun)) {
             self.flush_for(&[Point::PlaceBeforeForget]).await?;
         }
         let had = self.copies.borrow().of.get(&at).copied();
@@ -131,7 +116,7 @@ impl Md {
         let mut copies = self.copies.borrow_mut();
         copies.busy.remove(&at);
         if copies.of.contains_key(&at) {
-            copies.rewritten.insert(at, self.flushes.begun.get());
+            copies.rewritten.insert(at, self.flushes.begun());
         }
         written
     }
@@ -217,7 +202,7 @@ impl Md {
     }
 
     pub(crate) fn no_space(&self, needed: u64) -> BlobError {
-        let free = u64::from(self.space.borrow().free_clusters());
+        let free = self.free_clusters();
         BlobError::OutOfSpace { store: self.shared.name.clone(), needed, free }
     }
 }

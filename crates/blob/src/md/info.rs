@@ -19,7 +19,7 @@ impl Md {
             cluster_size: self.shared.cluster_size,
             io_unit_size: self.shared.io_unit,
             data_clusters: geometry.data_clusters(),
-            free_clusters: space.free_clusters(),
+            free_clusters: self.free_clusters() as u32,
             md_pages: geometry.md_pages(),
             used_md_pages: space.pages.count(),
             bs_type: super_block.bs_type,

@@ -16,14 +16,16 @@ use spindle_mem::IoBuf;
 use spindle_reactor::Thread;
 
 use super::space::Space;
-use super::{BlobState, Md, disk};
+use super::{BlobState, Md, flushes};
 use crate::error::BlobError;
 use crate::leaves::can_note;
-use crate::options::{InitOptions, LoadOptions, StoreOptions};
+use crate::local::Local;
+use crate::low_space::Watches;
+use crate::options::{InitOptions, LoadOptions, LoadStep, StoreOptions};
 use crate::ordering::Point;
-use crate::shared::StoreShared;
+use crate::shared::{Member, StoreShared};
 use crate::sync::{TaskLock, join_all};
-use crate::tracked::{Local, Tracked};
+use crate::tracked::Tracked;
 
 /// Reads in flight while a store is loaded.
 const READS: usize = 32;
@@ -40,7 +42,7 @@ fn open(device: Arc<dyn Device>) -> Result<Opened, BlobError> {
     let name: Arc<str> = device.name().into();
     let failed = |source| BlobError::Open { store: name.clone(), source: Arc::new(source) };
     let device = Tracked::new(device);
-    let local = device.local().map_err(failed)?;
+    let local = device.local(Arc::default()).map_err(failed)?;
     let not_here = spindle_block::OpenError::NotOnThread { device: name.to_string() };
     let thread = Thread::current().ok_or_else(|| failed(not_here))?;
     Ok(Opened { name: name.clone(), device, local, thread })
@@ -49,7 +51,7 @@ fn open(device: Arc<dyn Device>) -> Result<Opened, BlobError> {
 /// Makes a store; this thread becomes its metadata thread.
 pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Rc<Md>, BlobError> {
     let opened = open(device)?;
-    let shape = *opened.local.channel.geometry();
+    let shape = *opened.local.channel().geometry();
     let (block_size, size) = (shape.block_size(), shape.bytes());
     let device_shape = DeviceShape { size, block_size, physical_block_size: block_size };
     let plan = layout::plan(&device_shape, &options.layout)
@@ -81,8 +83,13 @@ pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Resul
         blob_ids: Bitmap::new(geometry.md_pages()),
     };
     let md = assemble(&opened, geometry, plan.super_block, used, options.store, zero, false);
-    match md.apply_all(&plan.changes, Point::DurableBeforeAck).await {
-        Ok(()) => Ok(registered(md)),
+    match md.apply_all(&plan.changes, Point::ClearedBeforeSuper, Point::DurableBeforeAck).await {
+        Ok(()) => {
+            if md.local.refuses_unmap() && options.layout.clear == ClearData::Unmap {
+                md.space.borrow_mut().forget_zero();
+            }
+            Ok(registered(md))
+        }
         Err(error) => close(opened, error).await,
     }
 }
@@ -90,7 +97,7 @@ pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Resul
 /// Loads a store; this thread becomes its metadata thread.
 pub(crate) async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Rc<Md>, BlobError> {
     let opened = open(device)?;
-    let read_only = options.read_only || !opened.local.channel.geometry().writable();
+    let read_only = options.read_only || !opened.local.channel().geometry().writable();
     let store = match read_store(&opened, &options).await {
         Ok(store) => store,
         Err(error) => return close(opened, error).await,
@@ -98,7 +105,7 @@ pub(crate) async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Resul
     let mut md = from_store(&opened, store.0, options.store.clone(), read_only);
     let finished = match read_only {
         true => Ok(()),
-        false => finish(&mut md, &store.1, options.grow).await,
+        false => finish(&mut md, &store.1, &options).await,
     };
     match finished {
         Ok(()) => Ok(registered(md)),
@@ -121,8 +128,8 @@ async fn close<T>(opened: Opened, error: BlobError) -> Result<T, BlobError> {
 
 /// Refuses to overwrite what is known: another store, a partition table, a file system, a volume.
 async fn refuse_known(opened: &Opened) -> Result<(), BlobError> {
-    let bytes = (128 << 10).min(opened.local.channel.geometry().bytes());
-    let (result, buffers) = opened.local.channel.read(0, IoBuf::zeroed(bytes as usize)).await;
+    let bytes = (128 << 10).min(opened.local.channel().geometry().bytes());
+    let (result, buffers) = opened.local.channel().read(0, IoBuf::zeroed(bytes as usize)).await;
     result?;
     let head = buffers.to_vec();
     // Offset and bytes as the programs' own documentation has them.
@@ -147,7 +154,7 @@ async fn refuse_known(opened: &Opened) -> Result<(), BlobError> {
 
 /// Reads a store's metadata; comes with the size of the device.
 async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u64), BlobError> {
-    let shape = opened.local.channel.geometry();
+    let shape = *opened.local.channel().geometry();
     let wanted = spindle_format::LoadOptions {
         block_size: shape.block_size(),
         bs_type: options.bs_type,
@@ -156,11 +163,12 @@ async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u6
     };
     let mut loader = Loader::new(shape.bytes(), wanted);
     loop {
+        report(options, loader.progress(), (0, 0));
         let ranges: Vec<ByteRange> = std::iter::from_fn(|| loader.next_read()).take(READS).collect();
         if ranges.is_empty() {
             break;
         }
-        let channel = &opened.local.channel;
+        let channel = opened.local.channel();
         let reads = ranges.iter().map(|range| channel.read(range.offset, IoBuf::zeroed(range.len)));
         for (range, (result, buffers)) in ranges.iter().zip(join_all(reads).await) {
             match (result, buffers.into_one()) {
@@ -172,6 +180,13 @@ async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u6
     let store = loader.finish();
     let store = store.map_err(|source| BlobError::Load { store: opened.name.clone(), source })?;
     Ok((store, shape.bytes()))
+}
+
+/// Says how far a load has come.
+fn report(options: &LoadOptions, (bytes_read, bytes_total): (u64, u64), repairs: (usize, usize)) {
+    if let Some(progress) = &options.progress {
+        progress(LoadStep { bytes_read, bytes_total, repairs });
+    }
 }
 
 struct Used {
@@ -194,12 +209,16 @@ fn assemble(
         device: opened.device.clone(),
         md: opened.thread.clone(),
         cluster_size: geometry.cluster_size(),
-        io_unit: opened.local.channel.geometry().block_size(),
+        io_unit: opened.local.channel().geometry().block_size(),
         notes: can_note(geometry.total_clusters()),
+        order: options.order,
         read_only,
         unloaded: AtomicBool::new(false),
         poison: OnceLock::new(),
-        threads: Mutex::new(vec![opened.thread.clone()]),
+        members: Mutex::new(vec![Member {
+            thread: opened.thread.clone(),
+            reserve: opened.local.reserve.clone(),
+        }]),
     });
     Md {
         shared,
@@ -218,7 +237,11 @@ fn assemble(
         marking: TaskLock::default(),
         lock: TaskLock::default(),
         copies: RefCell::default(),
-        flushes: disk::Flushes::default(),
+        flushes: flushes::Flushes::default(),
+        zeroing: TaskLock::default(),
+        refilling: Cell::new(false),
+        ready_target: Cell::new(0),
+        watches: Watches::default(),
     }
 }
 
@@ -259,15 +282,17 @@ fn from_store(opened: &Opened, store: Store, options: StoreOptions, read_only: b
 }
 
 /// What a writing load does before anybody works on the store: repairs, then growth.
-async fn finish(md: &mut Md, device_bytes: &u64, grow: bool) -> Result<(), BlobError> {
+async fn finish(md: &mut Md, device_bytes: &u64, options: &LoadOptions) -> Result<(), BlobError> {
     let repairs = std::mem::take(&mut md.repairs);
-    for repair in &repairs {
-        md.apply_all(&repair.changes, Point::RepairStep).await?;
+    let bytes = md.geometry.borrow().metadata().len as u64 * u64::from(md.geometry.borrow().md_page_size());
+    for (done, repair) in repairs.iter().enumerate() {
+        report(options, (bytes, bytes), (done, repairs.len()));
+        md.apply_all(&repair.changes, Point::RepairStep, Point::RepairStep).await?;
     }
     if !repairs.is_empty() {
         md.flush_for(&[Point::RepairStep]).await?;
     }
-    if grow && md.blocked.is_none() {
+    if options.grow && md.blocked.is_none() {
         match md.grow_to(*device_bytes).await {
             // As SPDK: a store that has no room for more masks is loaded as it is.
             Err(BlobError::Grow { source: grow::GrowError::NoRoom { .. }, .. }) => {}
@@ -275,27 +300,6 @@ async fn finish(md: &mut Md, device_bytes: &u64, grow: bool) -> Result<(), BlobE
         }
     }
     Ok(())
-}
-
-impl Md {
-    /// Takes over the space that the device has gained.
-    pub(crate) async fn grow_to(&self, device_bytes: u64) -> Result<(), BlobError> {
-        self.check_allocation()?;
-        let planned = grow::plan(&self.super_block.borrow(), &self.geometry.borrow(), device_bytes);
-        let planned =
-            planned.map_err(|source| BlobError::Grow { store: self.shared.name.clone(), source })?;
-        let Some((super_block, geometry)) = planned else { return Ok(()) };
-        // The masks on disk are those of the smaller store: not clean before it is larger.
-        self.mark_dirty().await?;
-        let clusters = geometry.total_clusters();
-        let change = super_block.write(&geometry);
-        self.apply(&change).await.inspect_err(|error| self.poison(error))?;
-        self.flush_for(&[Point::DurableBeforeAck]).await?;
-        *self.super_block.borrow_mut() = super_block;
-        *self.geometry.borrow_mut() = geometry;
-        self.space.borrow_mut().grow(clusters);
-        Ok(())
-    }
 }
 
 const _: () = assert!(PAGE_SIZE == 4096, "copies of pages are made where the atomic unit is smaller");

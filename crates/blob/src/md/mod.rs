@@ -2,22 +2,27 @@
 //!
 //! [`Md`] is owned by the thread that called init or load and never leaves it; handles on other threads send
 //! their operations here. Operations that write a blob's chain take [`Md::lock`] one after the other.
-//! Allocations of clusters run beside them and meet at the page that maps them ([`commit`]). An operation
+//! New clusters are filled by the threads that write to them ([`crate::allocate`]), beside all this, and come
+//! here to be mapped ([`commit`]). An operation
 //! that must have a blob's map to itself freezes the blob *before* it takes the lock, since an allocation
 //! under way may need the lock to end.
 //!
 //! Not promised: anything after a write or flush of metadata has failed; then every change is refused until
 //! the store is loaded again.
 
-mod allocate;
 mod blobs;
+mod clusters;
 mod commit;
 mod create;
 mod disk;
+mod flushes;
+mod freeze;
+mod grow;
 mod info;
 mod load;
 mod parent;
 mod persist;
+mod ready;
 mod remove;
 mod resize;
 mod snapshot;
@@ -33,12 +38,12 @@ use std::sync::Arc;
 use spindle_format::{Bitmap, BlobId, Geometry, SuperBlock};
 
 use crate::error::BlobError;
+use crate::local::Local;
+use crate::low_space::Watches;
 use crate::options::StoreOptions;
 use crate::shared::StoreShared;
 use crate::sync::TaskLock;
-use crate::tracked::Local;
 
-pub(crate) use allocate::{Allocated, Payload};
 pub(crate) use blobs::BlobState;
 pub(crate) use load::{init, load};
 
@@ -59,7 +64,6 @@ pub(crate) struct Md {
     pub(crate) recovered: bool,
     /// Why nothing may be allocated or freed.
     pub(crate) blocked: Option<Arc<str>>,
-    /// The failed write or flush after which nothing may be changed.
     /// What a writing load still has to put right.
     repairs: Vec<spindle_format::repair::Repair>,
     /// Whether the super block on disk says that masks can be trusted.
@@ -69,7 +73,15 @@ pub(crate) struct Md {
     pub(crate) lock: TaskLock,
     /// Copies of pages that were rewritten in place, on devices that can tear a page.
     copies: RefCell<disk::Copies>,
-    flushes: disk::Flushes,
+    flushes: flushes::Flushes,
+    /// Held while clusters are zeroed in the background.
+    zeroing: TaskLock,
+    /// Whether that goes on now.
+    refilling: Cell<bool>,
+    /// How many clusters it keeps ready.
+    ready_target: Cell<usize>,
+    /// Who wants to be told when space runs low.
+    pub(crate) watches: Watches,
 }
 
 /// The stores whose metadata thread this is; lives in the thread's extensions.

@@ -125,7 +125,7 @@ impl Md {
         for run in runs {
             for at in 0..u64::from(run.length) {
                 let from = (u64::from(run.cluster.0) + at) * size;
-                let (read, data) = self.local.channel.read(from, buffers).await;
+                let (read, data) = self.local.channel().read(from, buffers).await;
                 read?;
                 let (written, data) = target.write((run.start + at) * size, data).await;
                 written?;

@@ -22,6 +22,8 @@ impl Md {
         let clones = blob.clones.borrow().clone();
         match clones.as_slice() {
             [] => {
+                // Requests that outlive the blob's handles end first.
+                let _frozen = self.freeze_if_seen(&blob).await;
                 let _guard = self.lock.lock().await;
                 self.check_removable(&blob, 0)?;
                 self.erase(&blob, &BTreeSet::new(), &BTreeSet::new()).await
@@ -86,7 +88,7 @@ impl Md {
             self.quiesce().await;
         }
         let clusters = clusters_of(&meta).filter(|cluster| !kept_clusters.contains(cluster)).collect();
-        self.release_clusters(clusters, meta.flags.clear_method()).await;
+        self.release_clusters(clusters, blob.clear_method()).await;
         self.flush_for(&[Point::DurableBeforeAck]).await
     }
 
@@ -127,7 +129,7 @@ impl Md {
         };
         if let Err(error) = result {
             if self.check_writable().is_ok() {
-                self.release_clusters(taken, clone.flags().clear_method()).await;
+                self.release_clusters(taken, clone.clear_method()).await;
                 let mut unmarked = snapshot.meta.borrow().clone();
                 if unmarked.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL).is_some() {
                     self.persist(snapshot, unmarked, step(Point::DurableBeforeAck)).await?;

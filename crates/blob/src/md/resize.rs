@@ -48,7 +48,7 @@ impl Md {
         };
         if let Err(error) = result {
             if self.check_writable().is_ok() {
-                self.release_clusters(taken, blob.flags().clear_method()).await;
+                self.release_clusters(taken, blob.clear_method()).await;
             }
             return Err(error);
         }
@@ -104,7 +104,7 @@ impl Md {
         if self.options.order.keeps(Point::ReadersBeforeFree) {
             self.quiesce().await;
         }
-        self.release_clusters(freed, before.flags.clear_method()).await;
+        self.release_clusters(freed, blob.clear_method()).await;
         Ok(())
     }
 }

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use spindle_format::metadata::internal;
 use spindle_format::{BlobId, Flags, Parent, Xattrs};
 
-use super::allocate::{Allocated, Payload};
 use super::create::{busy, set_parent};
 use super::persist::Persist;
 use super::remove::set_id;
 use super::{BlobState, Md};
+use crate::allocate::{Allocated, Payload, allocate};
 use crate::error::BlobError;
 use crate::leaves::Entry;
 use crate::ordering::Point;
@@ -131,7 +131,7 @@ impl Md {
             }
         };
         let wanted: Vec<u64> = (0..shared.clusters.load(Ordering::Acquire)).filter(needs).collect();
-        if wanted.len() as u64 > u64::from(self.space.borrow().free_clusters()) {
+        if wanted.len() as u64 > self.free_clusters() {
             return Err(self.no_space(wanted.len() as u64));
         }
         for some in wanted.chunks(COPIES) {
@@ -148,7 +148,7 @@ impl Md {
             if matches!(shared.leaves.get(index), Entry::Own(_)) {
                 return Ok(());
             }
-            if let Allocated::Done = self.allocate(blob, index, &mut Payload::Nothing).await? {
+            if let Allocated::Done = allocate(&shared, &self.local, index, Payload::Nothing).await.0? {
                 return Ok(());
             }
         }
@@ -179,7 +179,7 @@ impl Md {
             self.persist(blob, meta, Persist { slots, fills: true, ..Persist::default() }).await
         {
             if self.check_writable().is_ok() {
-                self.release_clusters(taken, blob.flags().clear_method()).await;
+                self.release_clusters(taken, blob.clear_method()).await;
             }
             return Err(error);
         }

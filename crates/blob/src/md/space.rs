@@ -1,19 +1,26 @@
 //! Which clusters and metadata pages are free. Owned by the store's metadata; does no I/O.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use spindle_format::{Bitmap, Geometry, PageIdx};
+
+use crate::reserve::Fresh;
 
 /// What is in use.
 pub(crate) struct Space {
     pub(crate) clusters: Bitmap,
     pub(crate) pages: Bitmap,
-    /// Free clusters that are known to read zero: cleared since the store was loaded.
-    known_zero: BTreeSet<u32>,
+    /// No cluster below this one is free.
+    lowest: u32,
+    /// Free clusters that were cleared since the store was loaded, each with the number of flushes that had
+    /// begun by then.
+    cleared: BTreeMap<u32, u64>,
     /// Every cluster from this one on reads zero unless it was used: the store was made on this device.
     zero_from: Option<u32>,
     /// Clusters given out since, where `zero_from` does not hold any more.
     touched: Bitmap,
+    /// Cleared clusters of which fewer are too few.
+    enough_cleared: usize,
     /// Pages kept back for what gives space back.
     reserve: u32,
 }
@@ -24,7 +31,9 @@ impl Space {
             touched: Bitmap::new(clusters.len()),
             reserve: (geometry.md_pages() / 8).min(16),
             zero_from: all_zero.then(|| geometry.metadata_clusters()),
-            known_zero: BTreeSet::new(),
+            cleared: BTreeMap::new(),
+            lowest: 0,
+            enough_cleared: 0,
             clusters,
             pages,
         }
@@ -40,20 +49,93 @@ impl Space {
         if urgent { free } else { free.saturating_sub(self.reserve) }
     }
 
-    /// Takes the lowest free cluster, and says whether it is known to read zero.
-    pub(crate) fn take_cluster(&mut self) -> Option<(u32, bool)> {
-        let cluster = self.clusters.first_clear(0)?;
-        self.clusters.set(cluster);
-        let untouched = self.zero_from.is_some_and(|from| cluster >= from) && !self.touched.get(cluster);
-        self.touched.set(cluster);
-        Some((cluster, self.known_zero.remove(&cluster) || untouched))
+    /// Takes the lowest free cluster.
+    pub(crate) fn take_lowest(&mut self) -> Option<Fresh> {
+        let cluster = self.lowest()?;
+        Some(self.take(cluster))
     }
 
-    /// Gives a cluster back.
-    pub(crate) fn free_cluster(&mut self, cluster: u32, zero: bool) {
+    /// Takes a free cluster for a write: the lowest, unless only another is known to read zero.
+    pub(crate) fn take_for_write(&mut self) -> Option<Fresh> {
+        self.take_zero().or_else(|| self.take_lowest())
+    }
+
+    /// Takes a free cluster that is known to read zero: the lowest, or else the lowest that was cleared.
+    pub(crate) fn take_zero(&mut self) -> Option<Fresh> {
+        let lowest = self.lowest()?;
+        let cluster = match self.is_zero(lowest) {
+            true => lowest,
+            false => *self.cleared.first_key_value()?.0,
+        };
+        Some(self.take(cluster))
+    }
+
+    /// Takes the lowest free clusters that are not known to read zero, up to `count`.
+    pub(crate) fn take_dirty(&mut self, count: usize) -> Vec<u32> {
+        let mut taken = Vec::new();
+        let mut at = self.lowest();
+        while let Some(cluster) = at
+            && taken.len() < count
+        {
+            if !self.is_zero(cluster) {
+                self.take(cluster);
+                taken.push(cluster);
+            }
+            at = self.clusters.first_clear(cluster + 1);
+        }
+        taken
+    }
+
+    /// Free clusters that were cleared.
+    pub(crate) fn ready(&self) -> usize {
+        self.cleared.len()
+    }
+
+    /// From now on fewer cleared clusters than this are too few.
+    pub(crate) fn want_zero(&mut self, enough: usize) {
+        self.enough_cleared = enough;
+    }
+
+    /// Whether too few clusters are known to read zero.
+    pub(crate) fn is_short_of_zero(&self) -> bool {
+        self.cleared.len() < self.enough_cleared
+    }
+
+    fn lowest(&mut self) -> Option<u32> {
+        let found = self.clusters.first_clear(self.lowest);
+        self.lowest = found.unwrap_or(self.clusters.len());
+        found
+    }
+
+    fn is_untouched(&self, cluster: u32) -> bool {
+        self.zero_from.is_some_and(|from| cluster >= from) && !self.touched.get(cluster)
+    }
+
+    fn is_zero(&self, cluster: u32) -> bool {
+        self.cleared.contains_key(&cluster) || self.is_untouched(cluster)
+    }
+
+    fn take(&mut self, cluster: u32) -> Fresh {
+        // What was cleared when the store was made is durable since its first flush.
+        let untouched = self.is_untouched(cluster).then_some(0);
+        let zero = self.cleared.remove(&cluster).or(untouched);
+        self.clusters.set(cluster);
+        self.touched.set(cluster);
+        Fresh { cluster, zero }
+    }
+
+    /// Nothing is known to read zero after all.
+    pub(crate) fn forget_zero(&mut self) {
+        self.zero_from = None;
+        self.cleared.clear();
+    }
+
+    /// Gives a cluster back, with the number of flushes that had begun when it was cleared, if it was.
+    pub(crate) fn free_cluster(&mut self, cluster: u32, zero: Option<u64>) {
         self.clusters.clear(cluster);
-        if zero {
-            self.known_zero.insert(cluster);
+        self.lowest = self.lowest.min(cluster);
+        if let Some(since) = zero {
+            self.cleared.insert(cluster, since);
         }
     }
 

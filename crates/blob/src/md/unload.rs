@@ -14,6 +14,8 @@ impl Md {
     /// Writes the masks, says that they can be trusted, and lets go of the device on every thread. An error
     /// of the device leaves the store not clean, and unloaded all the same.
     pub(crate) async fn unload(self: &Rc<Md>) -> Result<(), BlobError> {
+        // Requests that outlive their blobs' handles end first: a map must not change behind the masks.
+        let frozen = self.freeze_all().await;
         let guard = self.lock.lock().await;
         let open = self.blobs.borrow().values().filter(|blob| blob.opened.get() > 0).count();
         if open > 0 {
@@ -22,14 +24,18 @@ impl Md {
         if self.shared.unloaded.swap(true, Ordering::AcqRel) {
             return Err(self.shared.gone());
         }
+        self.recall().await;
         let written = self.write_clean().await;
         drop(guard);
         self.forget();
-        let threads = std::mem::take(&mut *locked(&self.shared.threads));
-        for thread in threads {
+        self.watches.end();
+        // Whoever waited to be let in finds that the store is gone.
+        drop(frozen);
+        let members = std::mem::take(&mut *locked(&self.shared.members));
+        for member in members {
             let device = self.shared.device.clone();
             // A thread that has exited has closed its channels.
-            let _ = thread.run(async move || device.close_local().await).await;
+            let _ = member.thread.run(async move || device.close_local().await).await;
         }
         written
     }
@@ -46,6 +52,6 @@ impl Md {
             let in_use = InUse { pages: &space.pages, blob_ids: &ids, clusters: &space.clusters };
             changes(&self.super_block.borrow(), &self.geometry.borrow(), in_use)
         };
-        self.apply_all(&changes, Point::MasksBeforeClean).await
+        self.apply_all(&changes, Point::MasksBeforeClean, Point::DurableBeforeAck).await
     }
 }

@@ -1,16 +1,18 @@
 //! Taking whole clusters away from a thin blob.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{BlobState, Md};
 use crate::error::BlobError;
-use crate::leaves::Entry;
+use crate::leaves::{Entry, LEAF};
 use crate::ordering::Point;
 use crate::sync::join_all;
 
 impl Md {
     /// Takes these clusters away from an open thin blob without parent; they read zero from now on and are
-    /// free when this is over. False if writes are kept out: to be tried again.
+    /// free when this is over. False if writes are kept out, or the blob has got a parent meanwhile: to be
+    /// looked at again.
     pub(crate) async fn unmap(
         self: &Rc<Md>,
         blob: &Rc<BlobState>,
@@ -19,35 +21,57 @@ impl Md {
     ) -> Result<bool, BlobError> {
         self.check_allocation()?;
         let shared = self.shared_of(blob);
-        if shared.is_frozen() {
-            return Ok(false);
-        }
-        let done = join_all((first..first + count).map(|index| self.unmap_one(blob, index))).await;
-        let mut freed = Vec::new();
-        let mut failed = None;
-        for one in done {
-            match one {
-                Ok(cluster) => freed.extend(cluster),
-                Err(error) => failed = Some(error),
+        let own: Vec<u64> = (first..first + count)
+            .filter(|&index| matches!(shared.leaves.get(index), Entry::Own(_)))
+            .collect();
+        let (mut freed, mut failed) = (Vec::new(), None);
+        let again = Cell::new(false);
+        for some in own.chunks(LEAF as usize) {
+            let done = join_all(some.iter().map(|&index| self.unmap_one(blob, index, &again))).await;
+            for one in done {
+                match one {
+                    Ok(cluster) => freed.extend(cluster),
+                    Err(error) => failed = Some(error),
+                }
             }
         }
-        if freed.is_empty() {
-            return failed.map_or(Ok(true), Err);
+        if !freed.is_empty() {
+            self.flush_for(&[Point::UnmapBeforeFree]).await?;
+            if self.options.order.keeps(Point::ReadersBeforeFree) {
+                self.quiesce().await;
+            }
+            self.release_clusters(freed, blob.clear_method()).await;
         }
-        self.flush_for(&[Point::UnmapBeforeFree]).await?;
-        if self.options.order.keeps(Point::ReadersBeforeFree) {
-            self.quiesce().await;
-        }
-        self.release_clusters(freed, blob.flags().clear_method()).await;
-        failed.map_or(Ok(true), Err)
+        failed.map_or(Ok(!again.get()), Err)
     }
 
-    async fn unmap_one(self: &Rc<Md>, blob: &Rc<BlobState>, index: u64) -> Result<Option<u32>, BlobError> {
-        while blob.wait_unless_free(index).await {}
-        let Entry::Own(cluster) = self.shared_of(blob).leaves.get(index) else { return Ok(None) };
-        blob.changing.borrow_mut().insert(index, Vec::new());
+    async fn unmap_one(
+        self: &Rc<Md>,
+        blob: &Rc<BlobState>,
+        index: u64,
+        again: &Cell<bool>,
+    ) -> Result<Option<u32>, BlobError> {
+        let shared = self.shared_of(blob);
+        let claim = loop {
+            match shared.claim(index).await {
+                Some(claim) => break claim,
+                None if shared.is_frozen() => {
+                    again.set(true);
+                    return Ok(None);
+                }
+                None => {}
+            }
+        };
+        if blob.flags().data_locked() {
+            return Err(BlobError::ReadOnly { blob: blob.id });
+        }
+        if blob.parent().is_some() || !blob.flags().thin() {
+            again.set(true);
+            return Ok(None);
+        }
+        let Entry::Own(cluster) = shared.leaves.get(index) else { return Ok(None) };
         let done = self.commit(blob, index, None).await;
-        blob.end_change(index);
+        drop(claim);
         done.map(|()| Some(cluster))
     }
 }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spindle_blob::{Blob, Blobstore, InitOptions, LayoutOptions};
-use spindle_block::{Device, SimDisk};
+use spindle_block::{
+    Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation, SimDisk, Submit,
+};
 use spindle_engine::sim::{Disk, DiskOptions, Image};
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, Runtime};
@@ -121,4 +123,81 @@ pub fn check_image(image: &Image) -> spindle_format::Store {
     wrong.retain(|finding| !matches!(finding, spindle_format::check::Finding::Pending(_)));
     assert_eq!(wrong, [], "the store is in order");
     store
+}
+
+/// A device that knows reads, writes and flushes only.
+pub struct Plain(Arc<dyn Device>);
+
+impl Plain {
+    pub fn new(below: Arc<dyn Device>) -> Arc<Plain> {
+        Arc::new(Plain(below))
+    }
+}
+
+impl Device for Plain {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn geometry(&self) -> &Geometry {
+        self.0.geometry()
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(PlainLane(cx.open(&self.0)?)))
+    }
+}
+
+struct PlainLane(LaneId);
+
+impl Lane for PlainLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        match io.operation() {
+            Operation::Unmap | Operation::WriteZeroes => cx.done(io, Err(IoErrorKind::Unsupported)),
+            _ => cx.forward(self.0, io, [0, 0]),
+        }
+        Submit::Taken
+    }
+}
+
+/// A device that is smaller than what it stands on, until it grows.
+pub struct Growing {
+    below: Arc<dyn Device>,
+    small: Geometry,
+    grown: std::sync::atomic::AtomicBool,
+}
+
+impl Growing {
+    pub fn new(below: Arc<dyn Device>, blocks: u64) -> Arc<Growing> {
+        let small = below.geometry().with_blocks(blocks).unwrap();
+        Arc::new(Growing { below, small, grown: false.into() })
+    }
+
+    pub fn grow(&self) {
+        self.grown.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Device for Growing {
+    fn name(&self) -> &str {
+        self.below.name()
+    }
+
+    fn geometry(&self) -> &Geometry {
+        let grown = self.grown.load(std::sync::atomic::Ordering::SeqCst);
+        if grown { self.below.geometry() } else { &self.small }
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(PassLane(cx.open(&self.below)?)))
+    }
+}
+
+struct PassLane(LaneId);
+
+impl Lane for PassLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        cx.forward(self.0, io, [0, 0]);
+        Submit::Taken
+    }
 }

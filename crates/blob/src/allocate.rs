@@ -1,0 +1,223 @@
+//! Giving a blob a cluster of its own, on the thread that wants to write to it: claimed, filled from here,
+//! and only then, on the metadata thread, mapped on disk and shown to readers.
+//!
+//! Runs as a task of its own, so that a write whose future is dropped leaves nothing half done. A cluster
+//! comes from the thread's [`Reserve`](crate::reserve::Reserve), or from the metadata thread if that is
+//! empty. After a failure it goes back there, but for a store that is poisoned: nobody knows then whose it
+//! is.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use spindle_mem::{Buffers, IoBuf};
+
+use crate::error::BlobError;
+use crate::leaves::Entry;
+use crate::local::Local;
+use crate::ordering::Point;
+use crate::reserve::Fresh;
+use crate::shared::{BlobShared, Source, locked};
+use crate::store::on_md;
+use crate::sync::join_all;
+
+/// What is written into a new cluster by whoever asked for it.
+pub(crate) enum Payload {
+    /// Nothing: it is to read as before.
+    Nothing,
+    /// These bytes, from this byte of the cluster on.
+    Data(u64, Buffers),
+    /// Zeroes: first byte and length.
+    Zeroes(u64, u64),
+}
+
+/// What came of asking for a cluster.
+pub(crate) enum Allocated {
+    /// It is there and holds the payload.
+    Done,
+    /// Somebody else was faster, or keeps writes out: look again.
+    Retry,
+}
+
+/// How durable that is which a new cluster must hold, whatever becomes of the payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Fill {
+    /// Written just now.
+    New,
+    /// The cluster read zero before, as it was to, since before a flush with a higher number than this.
+    Zero(u64),
+}
+
+impl Payload {
+    fn range(&self) -> (u64, u64) {
+        match self {
+            Payload::Nothing => (0, 0),
+            Payload::Data(within, buffers) => (*within, buffers.len() as u64),
+            Payload::Zeroes(within, len) => (*within, *len),
+        }
+    }
+
+    /// The memory in it.
+    pub(crate) fn into_buffers(self) -> Buffers {
+        match self {
+            Payload::Data(_, buffers) => buffers,
+            Payload::Nothing | Payload::Zeroes(..) => Buffers::None,
+        }
+    }
+}
+
+/// Gives a blob a cluster of its own that reads as before but for the payload. When this is over the map on
+/// disk has been written. Runs to its end whatever becomes of the future.
+pub(crate) async fn allocate(
+    blob: &Arc<BlobShared>,
+    local: &Rc<Local>,
+    index: u64,
+    payload: Payload,
+) -> (Result<Allocated, BlobError>, Buffers) {
+    let (task_blob, local) = (blob.clone(), local.clone());
+    let task = spindle_reactor::spawn_local(async move {
+        let mut payload = payload;
+        let result = allocate_here(&task_blob, &local, index, &mut payload).await;
+        (result, payload.into_buffers())
+    });
+    task.await.unwrap_or_else(|error| {
+        let error = blob.store.panicked(&error);
+        (Err(error), Buffers::None)
+    })
+}
+
+async fn allocate_here(
+    blob: &Arc<BlobShared>,
+    local: &Local,
+    index: u64,
+    payload: &mut Payload,
+) -> Result<Allocated, BlobError> {
+    blob.store.check_poison()?;
+    let Some(claim) = blob.claim(index).await else { return Ok(Allocated::Retry) };
+    // Looked at again: a blob that was frozen may have become read-only or shorter.
+    let writes = !matches!(payload, Payload::Nothing);
+    if writes && blob.read_only.load(Ordering::Acquire) {
+        return Err(BlobError::ReadOnly { blob: blob.id });
+    }
+    if matches!(blob.leaves.get(index), Entry::Own(_)) || index >= blob.clusters.load(Ordering::Acquire) {
+        return Ok(Allocated::Retry);
+    }
+    let fresh = take(blob, local).await?;
+    let done = match fill(blob, local, index, fresh, payload).await {
+        Ok(fill) => map(blob, local, index, fresh.cluster, fill).await,
+        Err(error) => Err(error),
+    };
+    if done.is_err() && blob.store.check_poison().is_ok() {
+        local.reserve.put([Fresh { zero: None, ..fresh }]);
+    }
+    drop(claim);
+    done.map(|()| Allocated::Done)
+}
+
+/// A free cluster: one that this thread has in hand, or one from the metadata thread.
+async fn take(blob: &BlobShared, local: &Local) -> Result<Fresh, BlobError> {
+    if let Some(fresh) = local.reserve.take() {
+        return Ok(fresh);
+    }
+    let reserve = local.reserve.clone();
+    on_md(&blob.store, async move |md| md.take_fresh(&reserve).await).await
+}
+
+/// Has the map on disk name the cluster, and readers see it.
+async fn map(
+    blob: &Arc<BlobShared>,
+    local: &Local,
+    index: u64,
+    cluster: u32,
+    fill: Fill,
+) -> Result<(), BlobError> {
+    let (mapped, reserve) = (blob.clone(), local.reserve.clone());
+    on_md(&blob.store, async move |md| {
+        md.top_up(&reserve);
+        md.map(&mapped, index, cluster, fill).await
+    })
+    .await
+}
+
+/// Fills a new cluster with what the parents have there, or zeroes, and the payload on top.
+async fn fill(
+    blob: &BlobShared,
+    local: &Local,
+    index: u64,
+    fresh: Fresh,
+    payload: &mut Payload,
+) -> Result<Fill, BlobError> {
+    let size = u64::from(blob.store.cluster_size);
+    let start = u64::from(fresh.cluster) * size;
+    let (within, len) = payload.range();
+    if len < size
+        && let Some(mut whole) = read_above(blob, local, index).await?
+    {
+        match payload {
+            Payload::Data(_, buffers) => {
+                buffers.copy_to(0, &mut whole[within as usize..(within + len) as usize]);
+            }
+            Payload::Zeroes(..) => whole[within as usize..(within + len) as usize].fill(0),
+            Payload::Nothing => {}
+        }
+        local.channel().write(start, whole).await.0?;
+        return Ok(Fill::New);
+    }
+    let zero = fresh.zero.is_some() || !blob.store.order.keeps(Point::ZeroNewCluster);
+    let around = match zero {
+        true => Vec::new(),
+        false => [(start, within), (start + within + len, size - within - len)]
+            .into_iter()
+            .filter(|(_, len)| *len > 0)
+            .collect(),
+    };
+    // They do not overlap: all at once.
+    let around = join_all(around.into_iter().map(|(at, len)| local.write_zeroes(at, len)));
+    let data = async {
+        match payload {
+            Payload::Data(_, buffers) => {
+                let channel = local.channel();
+                let (result, back) = channel.write(start + within, std::mem::take(buffers)).await;
+                *buffers = back;
+                result
+            }
+            Payload::Zeroes(..) if !zero && len > 0 => local.write_zeroes(start + within, len).await,
+            Payload::Zeroes(..) | Payload::Nothing => Ok(()),
+        }
+    };
+    let (around, data) = crate::sync::join(around, data).await;
+    data?;
+    around.into_iter().collect::<Result<(), _>>()?;
+    // Where the blob read its parents' data, a lost payload must not show zeroes instead.
+    match fresh.zero {
+        Some(since) if locked(&blob.back).is_zeroes() => Ok(Fill::Zero(since)),
+        _ => Ok(Fill::New),
+    }
+}
+
+/// The cluster as the parents have it; `None` if that is zeroes.
+async fn read_above(blob: &BlobShared, local: &Local, index: u64) -> Result<Option<IoBuf>, BlobError> {
+    let size = u64::from(blob.store.cluster_size);
+    match blob.source_above(index) {
+        Source::Zeroes => Ok(None),
+        Source::Missing(parent) => Err(BlobError::MissingParent { blob: blob.id, parent }),
+        Source::Cluster { cluster, .. } => {
+            let buffer = IoBuf::zeroed(size as usize);
+            let (result, buffers) = local.channel().read(u64::from(cluster) * size, buffer).await;
+            result?;
+            Ok(buffers.into_one().ok())
+        }
+        Source::External(device) => {
+            let left = device.geometry().bytes().saturating_sub(index * size).min(size);
+            if left == 0 {
+                return Ok(None);
+            }
+            let channel = local.external(&device).map_err(|source| blob.store.open_error(source))?;
+            let (result, buffers) = channel.read(index * size, IoBuf::zeroed(left as usize)).await;
+            result?;
+            let mut whole = IoBuf::zeroed(size as usize);
+            buffers.copy_to(0, &mut whole);
+            Ok(Some(whole))
+        }
+    }
+}

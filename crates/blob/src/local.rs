@@ -1,0 +1,116 @@
+//! What a thread keeps of a store that it does I/O to. It never leaves the thread.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use spindle_block::{Channel, Device, IoError, IoErrorKind, OpenError};
+use spindle_mem::{Buffers, IoBuf};
+
+use crate::reserve::Reserve;
+use crate::tracked::Epochs;
+
+/// Bytes of zeroes written at a time to a device that has no command for it.
+const ZEROES: u64 = 1 << 20;
+
+/// A thread's way to the device of a store.
+pub(crate) struct Local {
+    channel: RefCell<Rc<Channel>>,
+    epochs: Rc<Epochs>,
+    /// The clusters that this thread has in hand.
+    pub(crate) reserve: Arc<Reserve>,
+    /// Its channels to external snapshots, by the address of the device.
+    external: RefCell<BTreeMap<usize, Rc<Channel>>>,
+    /// The device has said that it knows no write-zeroes.
+    zeroes_by_hand: Cell<bool>,
+    /// It has said that it knows no unmap.
+    refuses_unmap: Cell<bool>,
+}
+
+impl Local {
+    pub(crate) fn new(channel: Channel, epochs: Rc<Epochs>, reserve: Arc<Reserve>) -> Local {
+        Local {
+            channel: RefCell::new(Rc::new(channel)),
+            epochs,
+            reserve,
+            external: RefCell::default(),
+            zeroes_by_hand: Cell::new(false),
+            refuses_unmap: Cell::new(false),
+        }
+    }
+
+    /// The channel to the store's device.
+    #[inline]
+    pub(crate) fn channel(&self) -> Rc<Channel> {
+        self.channel.borrow().clone()
+    }
+
+    /// Opens the channel again: the device has grown, and a channel keeps the size that it found.
+    pub(crate) fn reopen(&self) -> Result<(), OpenError> {
+        let device = self.channel().device().clone();
+        *self.channel.borrow_mut() = Rc::new(Channel::open(device)?);
+        Ok(())
+    }
+
+    /// This thread's channel to an external snapshot.
+    pub(crate) fn external(&self, device: &Arc<dyn Device>) -> Result<Rc<Channel>, OpenError> {
+        let key = Arc::as_ptr(device).cast::<u8>() as usize;
+        let found = self.external.borrow().get(&key).cloned();
+        if let Some(channel) = found {
+            return Ok(channel);
+        }
+        let channel = Rc::new(Channel::open(device.clone())?);
+        self.external.borrow_mut().insert(key, channel.clone());
+        Ok(channel)
+    }
+
+    /// Makes a range read zero, by writing zeroes where the device has no command for it.
+    pub(crate) async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        let channel = self.channel();
+        if !self.zeroes_by_hand.get() {
+            match channel.write_zeroes(offset, len).await {
+                Err(error) if error.kind == IoErrorKind::Unsupported => self.zeroes_by_hand.set(true),
+                done => return done,
+            }
+        }
+        let mut buffers = Buffers::from(IoBuf::zeroed(ZEROES.min(len) as usize));
+        let mut at = 0;
+        while at < len {
+            let now = ZEROES.min(len - at);
+            if now < buffers.len() as u64 {
+                drop(buffers.split_off(now as usize));
+            }
+            let (result, back) = channel.write(offset + at, buffers).await;
+            result?;
+            buffers = back;
+            at += now;
+        }
+        Ok(())
+    }
+
+    /// Tells the device that a range is not needed. That is advice; false if it did not take it.
+    pub(crate) async fn unmap(&self, offset: u64, len: u64) -> Result<bool, IoError> {
+        match self.channel().unmap(offset, len).await {
+            Err(error) if error.kind == IoErrorKind::Unsupported => {
+                self.refuses_unmap.set(true);
+                Ok(false)
+            }
+            done => done.map(|()| true),
+        }
+    }
+
+    /// Whether the device has said that it knows no unmap.
+    pub(crate) fn refuses_unmap(&self) -> bool {
+        self.refuses_unmap.get()
+    }
+
+    /// Waits until every request that was submitted on this thread when this was first polled has ended.
+    ///
+    /// Many at once may wait in the lane table before they reach the layer that counts them; a request
+    /// without data that has come back from that layer says that they have.
+    pub(crate) async fn quiesce(&self) {
+        let _ = self.channel().read(0, Buffers::None).await;
+        self.epochs.quiesce().await;
+    }
+}

@@ -1,0 +1,160 @@
+//! Free clusters: handed to threads for their new writes, taken for thick blobs, given back.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use spindle_format::ClearMethod;
+
+use super::Md;
+use crate::allocate::Fill;
+use crate::error::BlobError;
+use crate::ordering::Point;
+use crate::reserve::{Fresh, Reserve};
+use crate::shared::{BlobShared, locked};
+
+impl Md {
+    /// A free cluster for a thread that has none in hand, and some more into its reserve. What other threads
+    /// have in hand is taken back before this says that there is no space.
+    pub(crate) async fn take_fresh(self: &Rc<Md>, reserve: &Reserve) -> Result<Fresh, BlobError> {
+        self.check_allocation()?;
+        let mut taken = self.space.borrow_mut().take_for_write();
+        if taken.is_none() {
+            self.recall().await;
+            taken = self.space.borrow_mut().take_for_write();
+        }
+        let fresh = taken.ok_or_else(|| self.no_space(1))?;
+        if fresh.zero.is_none() {
+            self.keep_ready();
+        }
+        self.top_up(reserve);
+        self.space_changed();
+        Ok(fresh)
+    }
+
+    /// Fills a thread's reserve with clusters that need not be zeroed, while there are plenty.
+    pub(crate) fn top_up(self: &Rc<Md>, reserve: &Reserve) {
+        if self.check_allocation().is_err() {
+            return;
+        }
+        let members = locked(&self.shared.members).len();
+        let mut space = self.space.borrow_mut();
+        // Nobody hoards what others will want soon.
+        let most = space.free_clusters() as usize / (4 * members).max(1);
+        let wants = if most == 0 { 0 } else { reserve.wants().min(most) };
+        reserve.put(std::iter::from_fn(|| space.take_zero()).take(wants));
+        let short = space.is_short_of_zero();
+        drop(space);
+        if short {
+            self.keep_ready();
+        }
+        self.space_changed();
+    }
+
+    /// Takes back what threads have in hand.
+    pub(crate) async fn recall(&self) {
+        // Clusters that are being zeroed come back at the end of it.
+        let _idle = self.zeroing.lock().await;
+        let members = locked(&self.shared.members).clone();
+        let mut space = self.space.borrow_mut();
+        for fresh in members.iter().flat_map(|member| member.reserve.recall()) {
+            space.free_cluster(fresh.cluster, fresh.zero);
+        }
+    }
+
+    /// Clusters that are free, those that threads have in hand among them.
+    pub(crate) fn free_clusters(&self) -> u64 {
+        let members = locked(&self.shared.members);
+        let in_hand: usize = members.iter().map(|member| member.reserve.len()).sum();
+        u64::from(self.space.borrow().free_clusters()) + in_hand as u64
+    }
+
+    /// Tells who watches that clusters were taken or given back.
+    pub(crate) fn space_changed(&self) {
+        self.watches.look(|| self.free_clusters());
+    }
+
+    /// Has the map on disk name a cluster that its thread has filled, and readers see it.
+    pub(crate) async fn map(
+        self: &Rc<Md>,
+        blob: &Arc<BlobShared>,
+        index: u64,
+        cluster: u32,
+        fill: Fill,
+    ) -> Result<(), BlobError> {
+        self.check_allocation()?;
+        let state = self.blob(blob.id)?;
+        // The id may have a new owner meanwhile.
+        if !state.shared.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(now, blob)) {
+            return Err(BlobError::NoSuchBlob { blob: blob.id });
+        }
+        self.commit(&state, index, Some((cluster, fill))).await
+    }
+
+    /// Takes clusters for a thick blob and zeroes those that may hold something, unless the blob's clear
+    /// method waives it. What was taken is in `taken`, also after an error.
+    pub(crate) async fn take_clusters(
+        &self,
+        count: u64,
+        method: ClearMethod,
+        taken: &mut Vec<u32>,
+    ) -> Result<(), BlobError> {
+        // The lowest first, and every one that is free.
+        self.recall().await;
+        if u64::from(self.space.borrow().free_clusters()) < count {
+            return Err(self.no_space(count));
+        }
+        let zeroed = method != ClearMethod::None && self.options.order.keeps(Point::ZeroNewCluster);
+        let mut dirty = Vec::new();
+        for _ in 0..count {
+            let next = self.space.borrow_mut().take_lowest();
+            let fresh = next.ok_or_else(|| self.no_space(count))?;
+            taken.push(fresh.cluster);
+            if fresh.zero.is_none() && zeroed {
+                dirty.push(fresh.cluster);
+            }
+        }
+        self.space_changed();
+        for (offset, len) in self.byte_ranges(dirty) {
+            self.local.write_zeroes(offset, len).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives clusters back that nobody names, cleared as the blob that had them wanted it.
+    pub(crate) async fn release_clusters(&self, mut clusters: Vec<u32>, method: ClearMethod) {
+        clusters.sort_unstable();
+        let mut zero = true;
+        for (offset, len) in self.byte_ranges(clusters.iter().copied()) {
+            let cleared = match method {
+                ClearMethod::None => false,
+                ClearMethod::WriteZeroes => self.local.write_zeroes(offset, len).await.is_ok(),
+                ClearMethod::Default | ClearMethod::Unmap => {
+                    let done = self.local.unmap(offset, len).await.unwrap_or(false);
+                    done && self.local.channel().geometry().unmap_reads_zero()
+                }
+            };
+            // Clearing is a courtesy: the next owner zeroes what is not known to be zero.
+            zero &= cleared;
+        }
+        let since = zero.then(|| self.flushes.begun());
+        {
+            let mut space = self.space.borrow_mut();
+            clusters.into_iter().for_each(|cluster| space.free_cluster(cluster, since));
+        }
+        self.space_changed();
+    }
+
+    /// Bytes of clusters, neighbours joined.
+    pub(crate) fn byte_ranges(&self, clusters: impl IntoIterator<Item = u32>) -> Vec<(u64, u64)> {
+        let size = u64::from(self.shared.cluster_size);
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        for cluster in clusters {
+            let offset = u64::from(cluster) * size;
+            match ranges.last_mut() {
+                Some((start, len)) if *start + *len == offset => *len += size,
+                _ => ranges.push((offset, size)),
+            }
+        }
+        ranges
+    }
+}

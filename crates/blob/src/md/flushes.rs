@@ -1,0 +1,55 @@
+//! The flushes that metadata waits for: one at a time, and whoever comes meanwhile shares the next.
+
+use std::cell::{Cell, RefCell};
+
+use crate::error::BlobError;
+use crate::local::Local;
+use crate::shared::StoreShared;
+use crate::sync::{Resolver, TaskLock, promise};
+
+/// The flushes of a metadata thread: how many have begun, and the latest of those that have ended well.
+#[derive(Default)]
+pub(crate) struct Flushes {
+    begun: Cell<u64>,
+    good: Cell<u64>,
+    /// Held while one is under way.
+    turn: TaskLock,
+    /// Who shares the next.
+    waiting: RefCell<Vec<Resolver<Result<(), BlobError>>>>,
+}
+
+impl Flushes {
+    /// How many have begun so far.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
+    /// Whether what had been written when so many had begun is durable.
+    pub(crate) fn covers(&self, begun: u64) -> bool {
+        self.good.get() > begun
+    }
+
+    /// Makes durable what was written before. A failure poisons the store.
+    pub(crate) async fn flush(&self, local: &Local, store: &StoreShared) -> Result<(), BlobError> {
+        let (done, shared) = promise();
+        let first = {
+            let mut waiting = self.waiting.borrow_mut();
+            waiting.push(done);
+            waiting.len() == 1
+        };
+        if !first {
+            return shared.await.unwrap_or_else(|| Err(store.gone()));
+        }
+        let _turn = self.turn.lock().await;
+        let group = self.waiting.take();
+        let number = self.begun.get() + 1;
+        self.begun.set(number);
+        let result = local.channel().flush().await.map_err(BlobError::from);
+        match &result {
+            Ok(()) => self.good.set(number),
+            Err(error) => store.poison(error),
+        }
+        group.into_iter().for_each(|one| one.resolve(result.clone()));
+        result
+    }
+}

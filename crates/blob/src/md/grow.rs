@@ -1,0 +1,52 @@
+//! Taking over the space that the device has gained.
+
+use std::rc::Rc;
+
+use spindle_format::grow;
+
+use super::Md;
+use crate::error::BlobError;
+use crate::ordering::Point;
+use crate::shared::locked;
+
+impl Md {
+    /// Grows a store that is in use onto its device as that is now.
+    pub(crate) async fn grow_live(self: &Rc<Md>) -> Result<(), BlobError> {
+        let bytes = self.shared.device.below().geometry().bytes();
+        let _guard = self.lock.lock().await;
+        // Before anybody gets a cluster there: a channel keeps the size that it found when it was opened.
+        if bytes != self.local.channel().geometry().bytes() {
+            let members = locked(&self.shared.members).clone();
+            for member in members {
+                let store = self.shared.clone();
+                let reopened = member.thread.run(async move || match store.device.known() {
+                    Some(local) => local.reopen().map_err(|source| store.open_error(source)),
+                    None => Ok(()),
+                });
+                // A thread that has exited writes nothing.
+                reopened.await.unwrap_or(Ok(()))?;
+            }
+        }
+        self.grow_to(bytes).await
+    }
+
+    /// Takes over the space of a device of so many bytes.
+    pub(crate) async fn grow_to(&self, device_bytes: u64) -> Result<(), BlobError> {
+        self.check_allocation()?;
+        let planned = grow::plan(&self.super_block.borrow(), &self.geometry.borrow(), device_bytes);
+        let planned =
+            planned.map_err(|source| BlobError::Grow { store: self.shared.name.clone(), source })?;
+        let Some((super_block, geometry)) = planned else { return Ok(()) };
+        // The masks on disk are those of the smaller store: not clean before it is larger.
+        self.mark_dirty().await?;
+        let clusters = geometry.total_clusters();
+        let change = super_block.write(&geometry);
+        self.apply(&change).await.inspect_err(|error| self.poison(error))?;
+        self.flush_for(&[Point::DurableBeforeAck]).await?;
+        *self.super_block.borrow_mut() = super_block;
+        *self.geometry.borrow_mut() = geometry;
+        self.space.borrow_mut().grow(clusters);
+        self.space_changed();
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! Clusters for new writes: reserves of many threads, a full store, zeroed clusters kept ready, group commit.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod support;
+
+use std::sync::Arc;
+
+use spindle_blob::{Blob, BlobError, BlobOptions, Blobstore, SpaceEvent};
+use spindle_block::{Device, Effect, Faulty, Operation, SimDisk};
+use spindle_engine::sim::{Disk, DiskOptions};
+use spindle_mem::IoBuf;
+use spindle_reactor::{EngineKind, Runtime, Thread};
+use support::{
+    CLUSTER, Growing, Plain, byte, check, device, disk, fill, init, load, run_everywhere, run_on, small,
+};
+
+/// Runs a test's main on two reactors under several engines.
+fn run_on_two<R: Send + 'static>(main: impl AsyncFnOnce() -> R + Clone + Send + 'static) {
+    for engine in ["epoll", "sim:1", "sim:2", "sim:3"] {
+        let engine: EngineKind = engine.parse().unwrap();
+        Runtime::builder().reactors(2).engine(engine).build().unwrap().run(main.clone()).unwrap();
+    }
+}
+
+/// A thread on any core.
+fn thread(name: &str) -> Thread {
+    let cores = Thread::current().unwrap().cores().to_string();
+    Thread::create(name, &cores).unwrap()
+}
+
+/// Writes one block into each of these clusters, as many at a time; the clusters that there was no room for.
+async fn write_each(blob: Blob, clusters: std::ops::Range<u64>, seed: u8) -> Vec<u64> {
+    let mut refused = Vec::new();
+    let all: Vec<u64> = clusters.collect();
+    for some in all.chunks(8) {
+        let writes: Vec<_> = some
+            .iter()
+            .map(|&index| {
+                let blob = blob.clone();
+                spindle_reactor::spawn_local(async move {
+                    (index, blob.write(index * CLUSTER, IoBuf::copy_from(&[seed; 512])).await.0)
+                })
+            })
+            .collect();
+        for write in writes {
+            match write.await.unwrap() {
+                (_, Ok(())) => {}
+                (index, Err(BlobError::OutOfSpace { .. })) => refused.push(index),
+                (_, Err(error)) => panic!("{error}"),
+            }
+        }
+    }
+    refused
+}
+
+#[test]
+fn a_store_is_full_only_when_every_thread_has_given_back_what_it_had_in_hand() {
+    run_on_two(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(1000)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let free = store.info().await.unwrap().free_clusters as u64;
+        let threads: Vec<Thread> = (0..3).map(|at| thread(&format!("writer{at}"))).collect();
+        // Every thread gets clusters in hand, and the last one uses up what there is.
+        for (at, thread) in threads.iter().enumerate() {
+            let (blob, from) = (blob.clone(), at as u64 * 100);
+            let refused =
+                thread.run(async move || write_each(blob, from..from + 9, at as u8 + 1).await).await;
+            assert_eq!(refused.unwrap(), []);
+        }
+        assert_eq!(store.info().await.unwrap().free_clusters as u64, free - 27, "in hand is free");
+        let rest = blob.clone();
+        let last = threads[0].run(async move || write_each(rest, 300..300 + free - 27, 9).await);
+        assert_eq!(last.await.unwrap(), [], "all that is free can be had by one thread");
+        assert_eq!(store.info().await.unwrap().free_clusters, 0);
+        let (result, _) = blob.write(999 * CLUSTER, IoBuf::zeroed(512)).await;
+        assert!(matches!(result, Err(BlobError::OutOfSpace { needed: 1, free: 0, .. })), "{result:?}");
+        for at in 0..3 {
+            assert_eq!(byte(&blob, (at * 100 + 8) * CLUSTER, 512).await, at as u8 + 1);
+        }
+        assert_eq!(byte(&blob, (299 + free - 27) * CLUSTER, 512).await, 9, "nothing is lost");
+        blob.unmap(0, CLUSTER).await.unwrap();
+        fill(&blob, 999 * CLUSTER, 512, 7).await;
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        check(&disk);
+    });
+}
+
+#[test]
+fn threads_that_fill_a_store_together_get_all_of_it_and_no_more() {
+    run_on_two(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(1000)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let free = store.info().await.unwrap().free_clusters as usize;
+        let jobs: Vec<_> = (0..3_u64)
+            .map(|at| {
+                let (blob, thread) = (blob.clone(), thread(&format!("writer{at}")));
+                let job =
+                    thread.spawn(async move || write_each(blob, at * 100..at * 100 + 60, at as u8 + 1).await);
+                (thread, job)
+            })
+            .collect();
+        let mut refused = Vec::new();
+        for (_thread, job) in jobs {
+            refused.extend(job.await.unwrap());
+        }
+        assert_eq!(refused.len(), 180 - free);
+        assert_eq!(blob.info().await.unwrap().allocated as usize, free);
+        for index in (0..3).flat_map(|at| at * 100..at * 100 + 60) {
+            let wanted = if refused.contains(&index) { 0 } else { (index / 100) as u8 + 1 };
+            assert_eq!(byte(&blob, index * CLUSTER, 512).await, wanted);
+            assert_eq!(byte(&blob, index * CLUSTER + 512, CLUSTER - 512).await, 0);
+        }
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        check(&disk);
+    });
+}
+
+#[test]
+fn threads_that_write_to_one_new_cluster_share_it() {
+    run_on_two(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(32)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let jobs: Vec<_> = (0..3_u64)
+            .map(|at| {
+                let (blob, thread) = (blob.clone(), thread(&format!("writer{at}")));
+                let job = thread.spawn(async move || {
+                    for index in 0..32 {
+                        fill(&blob, index * CLUSTER + at * 4096, 4096, at as u8 + 1).await;
+                    }
+                });
+                (thread, job)
+            })
+            .collect();
+        for (_thread, job) in jobs {
+            job.await.unwrap();
+        }
+        assert_eq!(blob.info().await.unwrap().allocated, 32);
+        for index in 0..32 {
+            for at in 0..3 {
+                assert_eq!(byte(&blob, index * CLUSTER + at * 4096, 4096).await, at as u8 + 1);
+            }
+            assert_eq!(byte(&blob, index * CLUSTER + 3 * 4096, CLUSTER - 3 * 4096).await, 0);
+        }
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        check(&disk);
+    });
+}
+
+#[test]
+fn who_watches_is_told_once_each_time_that_space_runs_low() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let free = u64::from(store.info().await.unwrap().free_clusters);
+        let mut events = store.low_space(10).await.unwrap();
+        let mut now = store.low_space(free).await.unwrap();
+        assert_eq!(now.next().await, Some(SpaceEvent { free_clusters: free, threshold: free }));
+        let id = store.create_blob(BlobOptions::thin(1000)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        for round in 0..2 {
+            for index in 0..free - 10 {
+                fill(&blob, index * CLUSTER, 512, 1).await;
+            }
+            let event = events.next().await;
+            assert_eq!(event, Some(SpaceEvent { free_clusters: 10, threshold: 10 }), "round {round}");
+            fill(&blob, free * CLUSTER, 512, 1).await;
+            blob.unmap(0, blob.size()).await.unwrap();
+        }
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        assert_eq!(events.next().await, None, "once each time, and the end is told");
+    });
+}
+
+#[test]
+fn clusters_zeroed_ahead_show_nothing_old_and_none_is_lost() {
+    run_everywhere(async || {
+        let disk = disk(64);
+        let store = init(&disk).await;
+        // Freed without being cleared, once the store was loaded: nothing is known to read zero.
+        let clear_method = spindle_blob::ClearMethod::None;
+        let options = BlobOptions { clear_method, ..BlobOptions::thick(700) };
+        let old = store.create_blob(options).await.unwrap();
+        let blob = store.open_blob(old).await.unwrap();
+        for index in 0..700 {
+            fill(&blob, index * CLUSTER, CLUSTER, 0x77).await;
+        }
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        let store = load(&disk).await;
+        store.delete_blob(old).await.unwrap();
+        let free = store.info().await.unwrap().free_clusters;
+        let id = store.create_blob(BlobOptions::thin(500)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        for index in 0..500 {
+            fill(&blob, index * CLUSTER + 512, 512, 1).await;
+        }
+        for index in 0..500 {
+            assert_eq!(byte(&blob, index * CLUSTER, 512).await, 0);
+            assert_eq!(byte(&blob, index * CLUSTER + 1024, CLUSTER - 1024).await, 0, "{index}");
+        }
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        check(&disk);
+        assert_eq!(load(&disk).await.info().await.unwrap().free_clusters, free - 500);
+    });
+}
+
+#[test]
+fn a_device_without_commands_for_zeroes_gets_zeroes_written() {
+    run_everywhere(async || {
+        let disk = Disk::new(DiskOptions::new(8 << 20));
+        disk.write(0, &vec![0x77; 8 << 20]).unwrap();
+        let plain: Arc<dyn Device> = Plain::new(device(&disk));
+        let store = Blobstore::init(plain.clone(), small()).await.unwrap();
+        let thick = store.create_blob(BlobOptions::thick(5)).await.unwrap();
+        let thin = store.create_blob(BlobOptions::thin(5)).await.unwrap();
+        let (thick, thin) = (store.open_blob(thick).await.unwrap(), store.open_blob(thin).await.unwrap());
+        assert_eq!(byte(&thick, 0, thick.size()).await, 0);
+        fill(&thin, 512, 512, 1).await;
+        assert_eq!(byte(&thin, 1024, thin.size() - 1024).await, 0);
+        thick.write_zeroes(0, CLUSTER).await.unwrap();
+        thin.unmap(0, CLUSTER).await.unwrap();
+        assert_eq!(byte(&thin, 0, thin.size()).await, 0);
+        store.snapshot(thin.id(), Vec::new()).await.unwrap();
+        for blob in [thick, thin] {
+            let id = blob.id();
+            blob.close().await.unwrap();
+            store.delete_blob(id).await.unwrap();
+        }
+        store.unload().await.unwrap();
+        check(&disk);
+    });
+}
+
+#[test]
+fn changes_of_one_map_page_at_a_time_share_its_writes_and_flushes() {
+    run_on("sim:1", async || {
+        let options = DiskOptions { block: 4096, atomic_unit: 4096, ..DiskOptions::new(32 << 20) };
+        let disk = Disk::new(options);
+        let counted = Faulty::new("disk0", SimDisk::new("disk0", disk, 1).unwrap());
+        let store = Blobstore::init(counted.clone(), small()).await.unwrap();
+        let id = store.create_blob(BlobOptions::thin(400)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        for (wanted, operation) in [(128 + 20, Operation::Write), (10, Operation::Flush)] {
+            counted.inject(&[operation], u64::MAX, 0, Effect::Fail);
+            let from = if operation == Operation::Write { 0 } else { 128 };
+            let writes: Vec<_> = (from..from + 128_u64)
+                .map(|index| {
+                    let blob = blob.clone();
+                    spindle_reactor::spawn_local(async move {
+                        blob.write(index * CLUSTER, IoBuf::copy_from(&[1; 4096])).await.0.unwrap();
+                    })
+                })
+                .collect();
+            for write in writes {
+                write.await.unwrap();
+            }
+            assert!(counted.seen() <= wanted, "{} of {operation:?} for 128 new clusters", counted.seen());
+        }
+    });
+}
+
+#[test]
+fn a_store_in_use_grows_with_its_device_on_every_thread() {
+    run_on_two(async || {
+        let disk = disk(16);
+        let growing = Growing::new(device(&disk), (8 << 20) / 512);
+        let store = Blobstore::init(growing.clone(), small()).await.unwrap();
+        let id = store.create_blob(BlobOptions::thin(1000)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let other = thread("other");
+        let (here, there) = (blob.clone(), blob.clone());
+        assert_eq!(write_each(here, 0..4, 1).await, []);
+        assert_eq!(other.run(async move || write_each(there, 4..8, 1).await).await.unwrap(), []);
+        growing.grow();
+        store.grow().await.unwrap();
+        let free = u64::from(store.info().await.unwrap().free_clusters);
+        assert!(free > 128, "{free} clusters are free");
+        let (here, there) = (blob.clone(), blob.clone());
+        let half = 8 + free / 2;
+        assert_eq!(write_each(here, 8..half, 2).await, []);
+        assert_eq!(other.run(async move || write_each(there, half..8 + free, 2).await).await.unwrap(), []);
+        for index in 0..8 + free {
+            assert_eq!(byte(&blob, index * CLUSTER, 512).await, if index < 8 { 1 } else { 2 });
+        }
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        assert_eq!(check(&disk).geometry.total_clusters(), 256);
+    });
+}
