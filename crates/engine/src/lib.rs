@@ -55,6 +55,6 @@ pub use handle::{File, Listener, Socket};
 pub use kind::{BadEngineKind, ENGINE_VARIABLE, EngineKind};
 pub use op::{Completion, Op, Output, Token};
 pub use open::{Direct, FileInfo, OpenOptions};
-pub use os_thread::{OsThread, spawn_pinned};
+pub use os_thread::{OsThread, OsThreadTimes, spawn_pinned};
 pub use signals::{Signal, SignalError, Signals};
 pub use time::Time;

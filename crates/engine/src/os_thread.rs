@@ -67,13 +67,29 @@ impl OsThread {
         self.0
     }
 
-    /// How long it has waited for a core since it began, ready to run; none where the kernel does not say
-    /// (/proc/PID/task/TID/schedstat, second number).
-    pub fn waited_for_core(self) -> Option<Duration> {
-        let text = std::fs::read_to_string(format!("/proc/self/task/{}/schedstat", self.0)).ok()?;
-        let waited = text.split_ascii_whitespace().nth(1)?.parse().ok()?;
-        Some(Duration::from_nanos(waited))
+    /// How the kernel has dealt with it since it began; none where the kernel does not say, or the OS
+    /// thread is gone (/proc/PID/task/TID/schedstat and stat).
+    pub fn times(self) -> Option<OsThreadTimes> {
+        let read = |file| std::fs::read_to_string(format!("/proc/self/task/{}/{file}", self.0)).ok();
+        let times = read("schedstat")?;
+        let mut times = times.split_ascii_whitespace().map(|number| number.parse().map(Duration::from_nanos));
+        let (on_core, waiting) = (times.next()?.ok()?, times.next()?.ok()?);
+        // The state follows the name, which is in parentheses and may hold anything.
+        let stat = read("stat")?;
+        let runnable = stat.rsplit_once(") ")?.1.starts_with('R');
+        Some(OsThreadTimes { on_core, waiting, runnable })
     }
+}
+
+/// How the kernel has dealt with an OS thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OsThreadTimes {
+    /// Time on a core; the current stretch is counted at the kernel's ticks only.
+    pub on_core: Duration,
+    /// Time ready to run without a core; the current wait is not counted yet.
+    pub waiting: Duration,
+    /// Running or ready to, and not blocked, now.
+    pub runnable: bool,
 }
 
 #[cfg(test)]
@@ -95,7 +111,8 @@ mod tests {
         let here = OsThread::current();
         assert_eq!(here, OsThread::from_id(here.id()));
         assert!(std::path::Path::new(&format!("/proc/self/task/{}", here.id())).exists());
-        assert_eq!(OsThread::from_id(u32::MAX).waited_for_core(), None, "no such thread");
+        assert!(here.times().is_some_and(|times| times.runnable), "the kernel says, and it runs this");
+        assert_eq!(OsThread::from_id(u32::MAX).times(), None, "no such thread");
     }
 
     #[test]

@@ -21,7 +21,7 @@ thread_local! {
 /// Calls `f` with the current thread, if there is one. `f` may come here again, but must not make another
 /// thread the current one, so it runs no code of tasks (which may step a runner): for those, take
 /// [`cloned`].
-#[inline]
+#[inline(always)]
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Rc<ThreadCore>>) -> R) -> R {
     let mut f = Some(f);
     let mut call = |core: Option<&Rc<ThreadCore>>| f.take().map(|f| f(core));

@@ -209,13 +209,13 @@ impl Rings {
 
     /// Takes at most `budget` messages out of each; true if there were any.
     #[inline]
-    pub(crate) fn drain(&mut self, budget: usize, mut deliver: impl FnMut(Envelope)) -> bool {
+    pub(crate) fn drain(&mut self, budget: usize, mut deliver: impl FnMut(Address, Call)) -> bool {
         let mut any = false;
         for ring in &mut self.0 {
             for _ in 0..budget {
                 let Some((tag, call)) = ring.pop() else { break };
                 any = true;
-                deliver(Envelope { to: Address::of_tag(tag), call });
+                deliver(Address::of_tag(tag), call);
             }
         }
         any

@@ -30,6 +30,9 @@ const RING_BUDGET: usize = 256;
 /// What the adaptive mode keeps polling for after the last work: about what a sleep and a wake cost.
 const LINGER: Duration = Duration::from_micros(50);
 
+/// A sender whose ring was full tries again after so many messages.
+const OVERFLOW_BATCH: usize = 64;
+
 /// Looks for messages between two turns of a reactor that polls and has nothing to do. A turn also asks for
 /// completions, so these looks take no longer than it.
 const LOOKS_PER_TURN: usize = 16;
@@ -86,6 +89,10 @@ impl Outgoing {
             }
         } else {
             self.overflow.push_back(envelope);
+            // A long flood goes on into the room that the receiver has made meanwhile.
+            if self.overflow.len().is_multiple_of(OVERFLOW_BATCH) {
+                return self.flush();
+            }
         }
         false
     }
@@ -103,12 +110,19 @@ impl Outgoing {
 }
 
 impl Local {
-    /// Leaves a message for a thread of this runtime.
-    #[inline]
-    pub(crate) fn send(&self, reactor: usize, envelope: Envelope) {
-        if reactor == self.index {
-            return self.deliver(envelope);
+    /// Leaves a message for a thread of this runtime. Always inlined, with what leads here: the message is
+    /// then built where it is left, and not copied from frame to frame.
+    #[inline(always)]
+    pub(crate) fn send(&self, reactor: usize, to: Address, call: Call) {
+        if reactor != self.index {
+            return self.send_away(reactor, Envelope { to, call });
         }
+        if let Err(call) = self.leave(to, call) {
+            self.leave_again(to, call);
+        }
+    }
+
+    fn send_away(&self, reactor: usize, envelope: Envelope) {
         let outgoing = &mut *self.outgoing.borrow_mut();
         let port = &self.shared.ports[reactor];
         let out = outgoing.rings[reactor].get_or_insert_with(|| Outgoing {
@@ -140,18 +154,18 @@ impl Local {
         }
     }
 
-    /// Hands a message to its thread here. To a thread that is gone it is dropped.
-    fn deliver(&self, envelope: Envelope) {
-        let Envelope { to, call } = envelope;
-        let Err(call) = self.leave(to, call) else { return };
-        // Its thread may have been created a moment ago, and wait to be taken over.
+    /// The thread was not there: it may have been created a moment ago, and wait to be taken over. To one
+    /// that is gone the message is dropped.
+    #[cold]
+    fn leave_again(&self, to: Address, call: Call) {
         self.take_over_threads();
         if let Err(call) = self.leave(to, call) {
             drop_caught(call);
         }
     }
 
-    #[inline]
+    /// Hands a message to its thread here, if that is there.
+    #[inline(always)]
     fn leave(&self, to: Address, call: Call) -> Result<(), Call> {
         let threads = self.threads.borrow();
         match threads.get(to.slot as usize) {
@@ -344,10 +358,10 @@ impl Reactor {
             busy |= local.take_over_threads();
             port.take_questions().into_iter().for_each(|question| question(ReactorDump::of(local)));
         }
-        busy |= self.rings.drain(RING_BUDGET, |envelope| local.deliver(envelope));
+        busy |= self.rings.drain(RING_BUDGET, |to, call| local.send(local.index, to, call));
         port.take_foreign(&mut self.inbound);
         busy |= !self.inbound.is_empty();
-        self.inbound.drain(..).for_each(|envelope| local.deliver(envelope));
+        self.inbound.drain(..).for_each(|Envelope { to, call }| local.send(local.index, to, call));
         busy
     }
 

@@ -181,12 +181,29 @@ impl Shared {
         self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says what held a reactor too long, on standard error, and keeps it.
+    /// Says what held a reactor too long, on standard error, and keeps it. What does so again and again is
+    /// said the first, the tenth, the hundredth time.
     pub(crate) fn note_stall(&self, stall: Stall) {
-        eprintln!("spindle: {stall}");
         let mut stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
-        if stalls.len() < REPORTS {
-            stalls.push(stall);
+        let room = stalls.len() < REPORTS;
+        let times = match stalls.iter_mut().find(|known| known.is_like(&stall)) {
+            Some(known) => {
+                known.times += 1;
+                known.held = known.held.max(stall.held);
+                known.times
+            }
+            None if room => {
+                stalls.push(stall.clone());
+                1
+            }
+            None => return,
+        };
+        drop(stalls);
+        if times == 10u64.pow(times.ilog10()) {
+            eprintln!(
+                "spindle: {stall}{}",
+                if times > 1 { format!(" ({times} times)") } else { String::new() }
+            );
         }
     }
 

@@ -16,9 +16,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use spindle_engine::{Bell, OsThread, Signal, Signals, Time, Unparker};
+use spindle_engine::{Bell, OsThreadTimes, Signal, Signals, Time, Unparker};
 
-use crate::activity::Sample;
+use crate::activity::{Activity, Sample};
 use crate::pending_dump::PendingDump;
 use crate::shared::Shared;
 
@@ -47,8 +47,8 @@ pub(crate) struct Supervisor {
 struct Watch {
     call: Option<Sample>,
     since: Time,
-    /// How long its OS thread had waited for its core then.
-    waited: Duration,
+    /// How its OS thread had fared by then.
+    times: Option<OsThreadTimes>,
     /// Reported when it was held for so long; the next report is due at ten times that.
     reported: Option<Duration>,
 }
@@ -150,13 +150,8 @@ impl Supervisor {
             let call = activity.sample();
             if watch.call != Some(call) {
                 awake = true;
-                let waited = if call.is_nothing() { None } else { waited(activity.os_thread()) };
-                *watch = Watch {
-                    call: Some(call),
-                    since: now,
-                    waited: waited.unwrap_or_default(),
-                    reported: None,
-                };
+                let times = if call.is_nothing() { None } else { times(activity) };
+                *watch = Watch { call: Some(call), since: now, times, reported: None };
                 continue;
             }
             if call.is_nothing() {
@@ -167,9 +162,7 @@ impl Supervisor {
             if now - watch.since < due {
                 continue;
             }
-            // A core that the machine gave to others is not the call's fault.
-            let waited = waited(activity.os_thread()).unwrap_or_default().saturating_sub(watch.waited);
-            let held = (now - watch.since).saturating_sub(waited);
+            let held = held(now - watch.since, watch.times, times(activity));
             if held >= due {
                 watch.reported = Some(held);
                 self.shared.note_stall(Stall::new(&self.shared, index, call, held));
@@ -187,8 +180,18 @@ impl Supervisor {
     }
 }
 
-fn waited(os_thread: Option<OsThread>) -> Option<Duration> {
-    os_thread?.waited_for_core()
+fn times(activity: &Activity) -> Option<OsThreadTimes> {
+    activity.os_thread()?.times()
+}
+
+/// How much of a `span` a call is to blame for: not for the time that its core was given to others.
+fn held(span: Duration, before: Option<OsThreadTimes>, now: Option<OsThreadTimes>) -> Duration {
+    let (Some(before), Some(now)) = (before, now) else { return span };
+    match now.runnable {
+        // It may be waiting for its core right now, which the kernel has yet to count.
+        true => now.on_core.saturating_sub(before.on_core).min(span),
+        false => span.saturating_sub(now.waiting.saturating_sub(before.waiting)),
+    }
 }
 
 /// One call that held a reactor longer than the watchdog's limit.
@@ -202,9 +205,18 @@ pub struct Stall {
     pub thread: (u64, Option<String>),
     /// What was called: "the task spawned at FILE:LINE:COLUMN", "the poller made at ...", "a message".
     pub call: String,
-    /// How long it had held the reactor when it was seen, without the time that the core was given to
-    /// other processes.
+    /// How long it had held the reactor when it was seen, at most, without the time that the core was
+    /// given to other processes.
     pub held: Duration,
+    /// How often such a call was seen to.
+    pub times: u64,
+}
+
+impl Stall {
+    /// Whether `other` is of the same call on the same thread.
+    pub(crate) fn is_like(&self, other: &Stall) -> bool {
+        (self.thread.0, &self.call) == (other.thread.0, &other.call)
+    }
 }
 
 impl Stall {
@@ -216,6 +228,7 @@ impl Stall {
             thread: (call.thread, name.map(|thread| thread.name.clone())),
             call: call.to_string(),
             held,
+            times: 1,
         }
     }
 }

@@ -47,19 +47,24 @@ pub(crate) struct ThreadShared {
 
 impl ThreadShared {
     /// Leaves a message. FIFO per sender.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn send(&self, call: Call) -> Result<(), ThreadGone> {
         if self.is_gone() {
             return Err(self.gone());
         }
-        let envelope = Envelope { to: self.address(), call };
         current::with(|core| match core {
             Some(core) if std::ptr::eq(&*core.local.shared, &*self.runtime) => {
-                core.local.send(self.reactor, envelope);
+                core.local.send(self.reactor, self.address(), call);
                 Ok(())
             }
-            _ => self.runtime.ports[self.reactor].push_foreign(envelope).map_err(|_| self.gone()),
+            _ => self.send_foreign(call),
         })
+    }
+
+    #[cold]
+    fn send_foreign(&self, call: Call) -> Result<(), ThreadGone> {
+        let envelope = Envelope { to: self.address(), call };
+        self.runtime.ports[self.reactor].push_foreign(envelope).map_err(|_| self.gone())
     }
 
     /// Leaves an answer with the thread that asked. The handle goes along and is dropped there, so that the
@@ -79,12 +84,12 @@ impl ThreadShared {
         });
         current::with(|core| {
             if let Some(core) = core {
-                core.local.send(reactor, Envelope { to, call });
+                core.local.send(reactor, to, call);
             }
         });
     }
 
-    #[inline]
+    #[inline(always)]
     fn address(&self) -> Address {
         Address { slot: self.slot, id: self.id as u32 }
     }
@@ -170,7 +175,7 @@ impl Thread {
     ///
     /// # Errors
     /// The thread has exited. A message that was left before it exits and not called is dropped.
-    #[inline]
+    #[inline(always)]
     pub fn send_msg(&self, f: impl FnOnce() + Send + 'static) -> Result<(), ThreadGone> {
         self.shared.send(Call::new(f))
     }

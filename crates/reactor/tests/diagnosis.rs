@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use spindle_engine::EngineKind;
+use spindle_engine::{Bell, EngineKind};
 use spindle_reactor::{
     Busy, Handle, Lock, LockAction, Mode, Poller, RunError, Runtime, Thread, Wake, sleep, spawn_local,
     yield_now,
@@ -24,11 +24,12 @@ fn hold(free: &AtomicBool) {
 
 /// Waits on a plain OS thread until `seen` finds something.
 fn wait_for<T>(mut seen: impl FnMut() -> Option<T>) -> T {
+    let bell = Bell::new().expect("a descriptor");
     for _ in 0..2000 {
         if let Some(value) = seen() {
             return value;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        bell.wait(Some(Duration::from_millis(10)));
     }
     panic!("it never happened");
 }
@@ -83,7 +84,7 @@ fn a_dump_says_of_every_task_what_it_waits_for_and_since_when() {
         let asked = other.clone();
         spawn_local(async move { asked.run(async || sleep(Duration::from_secs(5)).await).await });
         let sleeper = spawn_local(sleep(Duration::from_secs(7)));
-        spawn_local(async move { sleeper.await });
+        spawn_local(sleeper);
         let ended = other.clone();
         spawn_local(async move { ended.joined().await });
         spawn_local(std::future::pending::<()>());
@@ -108,7 +109,8 @@ fn busy_time_goes_to_the_thread_that_used_it() {
     let running = Runtime::builder().reactors(1).watchdog(None).build().unwrap().start().unwrap();
     let handle = running.handle();
     let (busy, idle) = (handle.create_thread("busy", "[0-1023]"), handle.create_thread("idle", "[0-1023]"));
-    busy.unwrap().spawn(async || std::thread::sleep(Duration::from_millis(50))).wait().unwrap();
+    let block = async || Bell::new().expect("a descriptor").wait(Some(Duration::from_millis(50)));
+    busy.unwrap().spawn(block).wait().unwrap();
     idle.unwrap().spawn(async || ()).wait().unwrap();
     let dump = handle.dump().wait(LONG);
     let times: Vec<Duration> = dump.reactors[0].threads.iter().map(|thread| thread.busy).collect();
@@ -174,9 +176,9 @@ fn a_lock_held_through_a_message_is_reported_before_the_next_message_runs() {
 
 /// Runs this test binary again for one of the functions below, which do something only then.
 fn child(name: &str) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
     command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env("SPINDLE_CHILD", name);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started")
 }
 
 fn is_child(name: &str) -> bool {
@@ -186,24 +188,29 @@ fn is_child(name: &str) -> bool {
 /// Reads standard error until it contains `text`.
 fn read_until(child: &mut Child, text: &str) -> String {
     let mut seen = Vec::new();
-    let stderr = child.stderr.as_mut().unwrap();
+    let stderr = child.stderr.as_mut().expect("piped");
     let mut byte = [0];
     while !String::from_utf8_lossy(&seen).contains(text) {
-        assert_eq!(stderr.read(&mut byte).unwrap(), 1, "{text:?} not in {}", String::from_utf8_lossy(&seen));
+        assert_eq!(
+            stderr.read(&mut byte).expect("readable"),
+            1,
+            "{text:?} not in {}",
+            String::from_utf8_lossy(&seen)
+        );
         seen.push(byte[0]);
     }
     String::from_utf8_lossy(&seen).into_owned()
 }
 
 fn signal(child: &Child, name: &str) {
-    let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", child.id())).status().unwrap();
+    let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", child.id())).status().expect("sh");
     assert!(sent.success());
 }
 
 fn end(mut child: Child) -> (ExitStatus, String) {
     let mut rest = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut rest).unwrap();
-    (child.wait().unwrap(), rest)
+    child.stderr.take().expect("piped").read_to_string(&mut rest).expect("text");
+    (child.wait().expect("a child"), rest)
 }
 
 #[test]
