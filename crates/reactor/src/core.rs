@@ -16,9 +16,9 @@ use spindle_engine::Time;
 use spindle_ring::Call;
 
 use crate::activity::CallKind;
+use crate::local::Local;
 use crate::lock::{Held, report_held};
 use crate::poller::Pollers;
-use crate::reactor::Local;
 use crate::reply::Replies;
 use crate::task::{Tasks, drop_caught, panic_message};
 use crate::thread::{EXITED, EXITING, ThreadShared};

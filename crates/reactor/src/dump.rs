@@ -9,9 +9,10 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::core::ThreadCore;
+use crate::local::Local;
 use crate::mode::Mode;
 use crate::poller::PollerInfo;
-use crate::reactor::{Local, Reactor};
+use crate::reactor::Reactor;
 use crate::shared::Shared;
 
 /// What some reactors are doing.

@@ -4,25 +4,21 @@
 //! clock once, takes what came in, reaps completions, gives every thread that has work one bounded turn,
 //! and ends threads whose exit is complete.
 
-use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use spindle_engine::{Completion, Driver, Time};
-use spindle_ring::Call;
 
-use crate::activity::{Activity, CallKind};
+use crate::activity::CallKind;
 use crate::core::ThreadCore;
 use crate::current::Entered;
 use crate::dump::ReactorDump;
+use crate::local::Local;
 use crate::mode::Mode;
-use crate::ops::Ops;
-use crate::port::{Address, Envelope, RingOut, Rings};
+use crate::port::{Envelope, Rings};
 use crate::shared::Shared;
-use crate::task::{LocalFuture, Origin, TaskKey, drop_caught};
-use crate::thread::ThreadShared;
 
 /// Messages taken from each ring in one turn.
 const RING_BUDGET: usize = 256;
@@ -30,207 +26,9 @@ const RING_BUDGET: usize = 256;
 /// What the adaptive mode keeps polling for after the last work: about what a sleep and a wake cost.
 const LINGER: Duration = Duration::from_micros(50);
 
-/// A sender whose ring was full tries again after so many messages.
-const OVERFLOW_BATCH: usize = 64;
-
 /// Looks for messages between two turns of a reactor that polls and has nothing to do. A turn also asks for
 /// completions, so these looks take no longer than it.
 const LOOKS_PER_TURN: usize = 16;
-
-/// The half of a reactor that its threads reach: on the same OS thread, behind `Rc`.
-pub(crate) struct Local {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) index: usize,
-    pub(crate) driver: RefCell<Box<dyn Driver>>,
-    pub(crate) ops: Ops,
-    /// The clock as read at the start of the turn.
-    pub(crate) now: Cell<Time>,
-    /// By slot.
-    threads: RefCell<Vec<Option<Rc<ThreadCore>>>>,
-    outgoing: RefCell<AllOutgoing>,
-    /// Threads came or went since the loop last looked.
-    changed: Cell<bool>,
-    /// Some ring was full.
-    overflowing: Cell<bool>,
-    simulated: bool,
-    /// For the threads that are made here.
-    this: Weak<Local>,
-    /// Turns with work and without, the time of those with work, and sleeps.
-    pub(crate) busy_turns: Cell<u64>,
-    pub(crate) idle_turns: Cell<u64>,
-    pub(crate) busy: Cell<Duration>,
-    pub(crate) sleeps: Cell<u64>,
-}
-
-/// The rings to the other reactors.
-struct AllOutgoing {
-    /// By target reactor.
-    rings: Vec<Option<Outgoing>>,
-    /// Targets that got messages in this turn and did not seem asleep: to be looked at once more.
-    unsettled: Vec<usize>,
-}
-
-/// The ring to one other reactor, and what it had no room for, in order.
-struct Outgoing {
-    ring: RingOut,
-    overflow: VecDeque<Envelope>,
-    /// It is among the unsettled.
-    unsettled: bool,
-}
-
-impl Outgoing {
-    /// Puts a message behind all that went before it; false if it waits for room.
-    #[inline]
-    fn push(&mut self, envelope: Envelope) -> bool {
-        if self.overflow.is_empty() {
-            match self.ring.push(envelope) {
-                Ok(()) => return true,
-                Err(envelope) => self.overflow.push_back(envelope),
-            }
-        } else {
-            self.overflow.push_back(envelope);
-            // A long flood goes on into the room that the receiver has made meanwhile.
-            if self.overflow.len().is_multiple_of(OVERFLOW_BATCH) {
-                return self.flush();
-            }
-        }
-        false
-    }
-
-    /// Moves what waits into the ring; true if nothing is left.
-    fn flush(&mut self) -> bool {
-        while let Some(envelope) = self.overflow.pop_front() {
-            if let Err(envelope) = self.ring.push(envelope) {
-                self.overflow.push_front(envelope);
-                return false;
-            }
-        }
-        true
-    }
-}
-
-impl Local {
-    /// Leaves a message for a thread of this runtime. Always inlined, with what leads here: the message is
-    /// then built where it is left, and not copied from frame to frame.
-    #[inline(always)]
-    pub(crate) fn send(&self, reactor: usize, to: Address, call: Call) {
-        if reactor != self.index {
-            return self.send_away(reactor, Envelope { to, call });
-        }
-        if let Err(call) = self.leave(to, call) {
-            self.leave_again(to, call);
-        }
-    }
-
-    fn send_away(&self, reactor: usize, envelope: Envelope) {
-        let outgoing = &mut *self.outgoing.borrow_mut();
-        let port = &self.shared.ports[reactor];
-        let out = outgoing.rings[reactor].get_or_insert_with(|| Outgoing {
-            ring: port.connect(),
-            overflow: VecDeque::new(),
-            unsettled: false,
-        });
-        if !out.push(envelope) {
-            self.overflowing.set(true);
-        }
-        // A full barrier for each message would cost more than the message: one at the end of the turn
-        // serves all, and until then only a reactor that is just falling asleep is overlooked.
-        if port.sleep.seems_asleep() {
-            port.wake();
-        } else if !std::mem::replace(&mut out.unsettled, true) {
-            outgoing.unsettled.push(reactor);
-        }
-    }
-
-    /// Makes sure that no reactor sleeps over what was sent to it. Called at the end of a turn, and before
-    /// any sleep.
-    pub(crate) fn settle(&self) {
-        let outgoing = &mut *self.outgoing.borrow_mut();
-        for reactor in outgoing.unsettled.drain(..) {
-            if let Some(out) = &mut outgoing.rings[reactor] {
-                out.unsettled = false;
-            }
-            self.shared.ports[reactor].wake();
-        }
-    }
-
-    /// The thread was not there: it may have been created a moment ago, and wait to be taken over. To one
-    /// that is gone the message is dropped.
-    #[cold]
-    fn leave_again(&self, to: Address, call: Call) {
-        self.take_over_threads();
-        if let Err(call) = self.leave(to, call) {
-            drop_caught(call);
-        }
-    }
-
-    /// Hands a message to its thread here, if that is there.
-    #[inline(always)]
-    fn leave(&self, to: Address, call: Call) -> Result<(), Call> {
-        let threads = self.threads.borrow();
-        match threads.get(to.slot as usize) {
-            Some(Some(core)) if core.shared.id as u32 == to.id => {
-                core.messages.borrow_mut().push_back(call);
-                Ok(())
-            }
-            _ => Err(call),
-        }
-    }
-
-    /// Takes over the threads created since the last look; true if there were some.
-    fn take_over_threads(&self) -> bool {
-        let adopted = self.shared.ports[self.index].take_adoptions();
-        let any = !adopted.is_empty();
-        adopted.into_iter().for_each(|shared| self.adopt(shared));
-        any
-    }
-
-    fn adopt(&self, shared: Arc<ThreadShared>) {
-        let slot = shared.slot as usize;
-        let local = self.this.upgrade().expect("a reactor that adopts is alive");
-        let core = Rc::new(ThreadCore::new(shared, local));
-        let mut threads = self.threads.borrow_mut();
-        if threads.len() <= slot {
-            threads.resize_with(slot + 1, || None);
-        }
-        threads[slot] = Some(core);
-        self.changed.set(true);
-    }
-
-    /// Where it shows what it is running.
-    #[inline]
-    pub(crate) fn activity(&self) -> &Activity {
-        &self.shared.ports[self.index].activity
-    }
-
-    /// Picks one of `n` equally good choices: the first, or the seed's.
-    pub(crate) fn choose(&self, n: usize) -> usize {
-        if self.simulated { self.driver.borrow_mut().choose(n) } else { 0 }
-    }
-
-    /// Says on standard error what a task, message or poller did. Who waits for a task gets it as an
-    /// error too.
-    pub(crate) fn report(&self, thread: &ThreadShared, what: &dyn std::fmt::Display) {
-        eprintln!("spindle: thread {} ({}): {what}", thread.id, thread.name);
-    }
-
-    /// The threads that live here, in the order of their places.
-    pub(crate) fn cores(&self) -> Vec<Rc<ThreadCore>> {
-        self.threads.borrow().iter().flatten().cloned().collect()
-    }
-}
-
-impl ThreadCore {
-    /// Starts a task of this thread.
-    pub(crate) fn spawn(
-        &self,
-        future: LocalFuture,
-        spawned_at: &'static std::panic::Location<'static>,
-        origin: Option<Origin>,
-    ) -> TaskKey {
-        self.tasks.spawn(&self.shared, self.local.now.get(), future, spawned_at, origin)
-    }
-}
 
 /// A reactor, with what only its own loop touches.
 pub(crate) struct Reactor {
@@ -261,25 +59,8 @@ impl Reactor {
     ) -> Reactor {
         shared.ports[index].open(driver.unparker());
         shared.ports[index].activity.open();
-        let rings = shared.ports.iter().map(|_| None).collect();
         let reactors = shared.ports.len();
-        let local = Rc::new_cyclic(|this| Local {
-            shared,
-            index,
-            driver: RefCell::new(driver),
-            ops: Ops::default(),
-            now: Cell::default(),
-            threads: RefCell::default(),
-            outgoing: RefCell::new(AllOutgoing { rings, unsettled: Vec::new() }),
-            changed: Cell::new(false),
-            overflowing: Cell::new(false),
-            simulated,
-            this: this.clone(),
-            busy_turns: Cell::new(0),
-            idle_turns: Cell::new(0),
-            busy: Cell::default(),
-            sleeps: Cell::new(0),
-        });
+        let local = Local::new(shared, index, driver, simulated);
         // Polling while another reactor needs the same core only keeps that one waiting.
         let linger =
             if reactors > spindle_engine::available_cores().affinity.len() { Duration::ZERO } else { LINGER };
@@ -302,7 +83,7 @@ impl Reactor {
     pub(crate) fn turn(&mut self) -> bool {
         let local = self.local.clone();
         if std::mem::take(&mut self.asleep) {
-            local.shared.ports[local.index].sleep.cancel();
+            local.port().sleep.cancel();
             self.clock_is_fresh = false;
         }
         if !std::mem::take(&mut self.clock_is_fresh) {
@@ -313,7 +94,7 @@ impl Reactor {
         let mut busy = self.receive();
         busy |= self.reap();
         busy |= self.run_threads(now);
-        busy |= self.flush();
+        busy |= local.flush();
         local.settle();
         local.activity().begin(CallKind::Nothing, None);
         if busy {
@@ -351,7 +132,7 @@ impl Reactor {
 
     fn receive(&mut self) -> bool {
         let local = &self.local;
-        let port = &local.shared.ports[local.index];
+        let port = local.port();
         let mut busy = false;
         if port.has_news() {
             self.rings.adopt(port);
@@ -380,7 +161,7 @@ impl Reactor {
     }
 
     fn run_threads(&mut self, now: Time) -> bool {
-        if self.local.changed.take() {
+        if self.local.has_changed() {
             self.cores = self.local.cores();
         }
         let mut busy = false;
@@ -390,27 +171,11 @@ impl Reactor {
                 busy |= core.turn(now);
             }
             if core.may_exit() {
-                end_thread(&self.local, core);
+                self.local.end(core);
                 busy = true;
             }
         }
         busy
-    }
-
-    fn flush(&mut self) -> bool {
-        let local = &self.local;
-        if !local.overflowing.get() {
-            return false;
-        }
-        let mut left = false;
-        let mut outgoing = local.outgoing.borrow_mut();
-        for (reactor, out) in outgoing.rings.iter_mut().enumerate() {
-            let Some(out) = out.as_mut().filter(|out| !out.overflow.is_empty()) else { continue };
-            left |= !out.flush();
-            local.shared.ports[reactor].wake();
-        }
-        local.overflowing.set(left);
-        left
     }
 
     /// After a turn without work: sleeps, if the mode says so and nothing came meanwhile.
@@ -426,7 +191,7 @@ impl Reactor {
             return self.watch_for_mail();
         }
         local.settle();
-        let port = &local.shared.ports[local.index];
+        let port = local.port();
         port.sleep.prepare();
         self.asleep = true;
         if port.has_mail() || !self.rings.are_empty() {
@@ -439,7 +204,7 @@ impl Reactor {
 
     /// Looks for messages a little while: a look is shorter than a turn, so they are seen sooner.
     fn watch_for_mail(&self) {
-        let port = &self.local.shared.ports[self.local.index];
+        let port = self.local.port();
         for _ in 0..LOOKS_PER_TURN {
             if !self.rings.are_empty() || port.has_mail() {
                 return;
@@ -449,13 +214,13 @@ impl Reactor {
 
     /// When the first of its threads wants to run by itself.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.local.threads.borrow().iter().flatten().filter_map(|core| core.next_deadline()).min()
+        self.local.next_deadline()
     }
 
     /// Whether the reactor stays awake although it has nothing to do.
     fn must_poll(&self, now: Time) -> bool {
-        let spinning = || self.local.threads.borrow().iter().flatten().any(|core| core.pollers.has_work());
-        match self.local.shared.ports[self.local.index].mode() {
+        let spinning = || self.local.is_spinning();
+        match self.local.port().mode() {
             Mode::Poll => true,
             Mode::Interrupt => spinning(),
             Mode::Adaptive if self.local.simulated => spinning(),
@@ -475,26 +240,17 @@ impl Reactor {
             core.start_exit();
             if self.local.ops.of(&core) == 0 {
                 core.holds.set(0);
-                end_thread(&self.local, &core);
+                self.local.end(&core);
             }
         }
         let left = self.local.driver.borrow().in_flight();
-        left == 0 && self.local.threads.borrow().iter().flatten().next().is_none()
+        left == 0 && self.local.has_no_threads()
     }
 
     /// The end: later messages from outside are refused.
     pub(crate) fn close(&mut self) {
         self.local.settle();
-        self.local.shared.ports[self.local.index].close();
+        self.local.port().close();
         self.local.shared.reactor_ended();
     }
-}
-
-/// Ends a thread whose exit is complete.
-fn end_thread(local: &Local, core: &Rc<ThreadCore>) {
-    let _on_thread = Entered::new(core);
-    // Out of the table first: a late message to it is dropped, not queued for nobody.
-    local.threads.borrow_mut()[core.shared.slot as usize] = None;
-    local.changed.set(true);
-    core.end();
 }
