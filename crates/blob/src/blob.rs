@@ -118,20 +118,32 @@ impl Blob {
         .await
     }
 
-    /// Makes the blob read-only, from the next sync on also on disk.
+    /// Makes the blob read-only, durably, xattrs that were set before included. Writes that are under way end
+    /// first, later ones fail.
+    ///
+    /// # Errors
+    /// Out of metadata pages, or a failed write.
+    pub async fn set_read_only(&self) -> Result<(), BlobError> {
+        self.on_md(async |md, blob| md.set_read_only(&blob).await).await
+    }
+
+    /// The ranges of clusters that it has itself, first and number, in order.
     ///
     /// # Errors
     /// The blob was closed or the store unloaded.
-    pub async fn set_read_only(&self) -> Result<(), BlobError> {
-        self.on_md(async |md, blob| {
-            md.edit(&blob, |meta| {
-                meta.flags.data_read_only |= spindle_format::Flags::READ_ONLY;
-                Ok(())
-            })?;
-            blob.publish_flags();
-            md.sync(&blob).await
-        })
-        .await
+    pub async fn allocated_ranges(&self) -> Result<Vec<(u64, u64)>, BlobError> {
+        self.on_md(async |_, blob| Ok(blob.meta.borrow().map.allocated_ranges())).await
+    }
+
+    /// The first byte at or behind `offset` that lies in a cluster which the blob has itself, if there is one.
+    pub fn next_allocated(&self, offset: u64) -> Option<u64> {
+        self.opened.shared.next(offset, true)
+    }
+
+    /// The first byte at or behind `offset` that lies in a cluster which the blob has not itself, if there is
+    /// one.
+    pub fn next_unallocated(&self, offset: u64) -> Option<u64> {
+        self.opened.shared.next(offset, false)
     }
 
     /// Brings changed xattrs to disk, durably.

@@ -200,6 +200,14 @@ impl BlobShared {
         self.clusters.load(Ordering::Acquire) * u64::from(self.store.cluster_size)
     }
 
+    /// The first byte at or behind `offset` whose cluster is the blob's own, or is not.
+    pub(crate) fn next(&self, offset: u64, own: bool) -> Option<u64> {
+        let size = u64::from(self.store.cluster_size);
+        let is = |index: &u64| matches!(self.leaves.get(*index), Entry::Own(_)) == own;
+        let found = (offset / size..self.clusters.load(Ordering::Acquire)).find(is)?;
+        Some(offset.max(found * size))
+    }
+
     /// Where a cluster is to be read. Asked and used in one poll, see [`crate::tracked`].
     pub(crate) fn source(&self, index: u64) -> Source {
         match self.leaves.get(index) {

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use spindle_block::Device;
+use spindle_format::super_block::BsType;
 use spindle_format::{BlobId, Parent, Xattr};
 
 use crate::blob::Blob;
@@ -74,6 +75,15 @@ impl Blobstore {
     /// The store was unloaded.
     pub async fn blobs(&self) -> Result<Vec<BlobId>, BlobError> {
         on_md(&self.shared, async |md| Ok(md.list())).await
+    }
+
+    /// The first blob behind this one in the order of their ids, or the first of all; `None` behind the last.
+    /// Blobs may come and go between calls.
+    ///
+    /// # Errors
+    /// The store was unloaded.
+    pub async fn next_blob(&self, after: Option<BlobId>) -> Result<Option<BlobId>, BlobError> {
+        on_md(&self.shared, async move |md| Ok(md.next(after))).await
     }
 
     /// What is known of a blob, open or not.
@@ -204,6 +214,14 @@ impl Blobstore {
         on_md(&self.shared, async move |md| md.set_super_blob(blob).await).await
     }
 
+    /// Says whose store it is: the type that a load may ask for.
+    ///
+    /// # Errors
+    /// The write fails.
+    pub async fn set_bs_type(&self, bs_type: BsType) -> Result<(), BlobError> {
+        on_md(&self.shared, async move |md| md.set_bs_type(bs_type).await).await
+    }
+
     /// Takes over the space that the device has gained since the store was made, while it is in use: the
     /// device's [`geometry`](Device::geometry) says how large it is now.
     ///
@@ -235,6 +253,17 @@ impl Blobstore {
     /// Blobs are open (nothing has happened then), or a write fails.
     pub async fn unload(&self) -> Result<(), BlobError> {
         on_md(&self.shared, async |md| md.unload().await).await
+    }
+}
+
+impl Blobstore {
+    /// Clears the super block, so that the device holds no store any more, and lets go of the device. What
+    /// else the store wrote stays where it is.
+    ///
+    /// # Errors
+    /// Blobs are open (nothing has happened then), the store was loaded read-only, or a write fails.
+    pub async fn destroy(&self) -> Result<(), BlobError> {
+        on_md(&self.shared, async |md| md.destroy().await).await
     }
 }
 

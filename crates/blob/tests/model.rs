@@ -39,9 +39,14 @@ fn done<T>(result: Result<T, BlobError>) -> Option<T> {
 }
 
 impl Model {
-    async fn new(seed: u64, atomic_unit: u32) -> Model {
+    async fn new(seed: u64, atomic_unit: u32, md_page_size: u32) -> Model {
         let disk = Disk::new(DiskOptions { atomic_unit, seed, ..DiskOptions::new(8 << 20) });
-        let store = Blobstore::init(slow_device(&disk, seed), small()).await.unwrap();
+        let mut options = small();
+        options.layout.md_page_size = md_page_size;
+        if md_page_size > 16384 {
+            options.layout.md_pages = spindle_blob::MdPages::Count(64);
+        }
+        let store = Blobstore::init(slow_device(&disk, seed), options).await.unwrap();
         let states = Arc::new(Mutex::new(Vec::new()));
         let mut model = Model {
             disk,
@@ -233,9 +238,9 @@ impl Model {
     }
 }
 
-fn store_agrees_with_model(seed: u64, atomic_unit: u32, steps: u32) {
+fn store_agrees_with_model(seed: u64, atomic_unit: u32, md_page_size: u32, steps: u32) {
     run_on(&format!("sim:{seed}"), async move || {
-        let mut model = Model::new(seed, atomic_unit).await;
+        let mut model = Model::new(seed, atomic_unit, md_page_size).await;
         for step in 0..steps {
             model.step().await;
             if below(8) == 0 {
@@ -261,13 +266,21 @@ fn store_agrees_with_model(seed: u64, atomic_unit: u32, steps: u32) {
 #[test]
 fn a_store_agrees_with_a_model_on_disks_that_tear_pages() {
     for seed in 0..std::env::var("SEEDS").map_or(6, |n| n.parse().unwrap()) {
-        store_agrees_with_model(seed, 512, 120);
+        store_agrees_with_model(seed, 512, 0, 120);
     }
 }
 
 #[test]
 fn a_store_agrees_with_a_model_on_disks_that_write_pages_whole() {
     for seed in 1000..1000 + std::env::var("SEEDS").map_or(6, |n| n.parse().unwrap()) {
-        store_agrees_with_model(seed, 4096, 120);
+        store_agrees_with_model(seed, 4096, 0, 120);
+    }
+}
+
+#[test]
+fn a_store_with_larger_metadata_pages_agrees_with_a_model() {
+    for (at, page) in [8192, 16384, 65536].into_iter().enumerate() {
+        store_agrees_with_model(2000 + at as u64, 512, page, 100);
+        store_agrees_with_model(3000 + at as u64, 4096, page, 100);
     }
 }

@@ -71,6 +71,13 @@ impl BlobState {
         if locked { Err(BlobError::MetadataReadOnly { blob: self.id }) } else { Ok(()) }
     }
 
+    /// The same for operations on snapshots too: only what a newer version locked stays locked.
+    pub(crate) fn check_known(&self) -> Result<(), BlobError> {
+        let mut flags = self.flags();
+        flags.data_read_only &= !Flags::READ_ONLY;
+        if flags.metadata_locked() { Err(BlobError::MetadataReadOnly { blob: self.id }) } else { Ok(()) }
+    }
+
     /// Makes what other threads see of it agree with the metadata, but for the map.
     pub(crate) fn publish_flags(&self) {
         if let Some(shared) = &*self.shared.borrow() {

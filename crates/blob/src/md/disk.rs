@@ -106,7 +106,9 @@ impl Md {
                 spare
             }
         };
-        self.write_page(spare, &PageCopy::new(at, page.clone()).to_page()).await?;
+        // A copy that is there although it failed would speak for a rewrite that never happened.
+        let copy = PageCopy::new(at, page.clone()).to_page();
+        self.write_page(spare, &copy).await.inspect_err(|error| self.poison(error))?;
         Ok(true)
     }
 

@@ -1,7 +1,9 @@
 //! What can be asked about a store and its blobs, and small changes: xattrs, sync, the super blob.
 
+use std::ops::Bound;
 use std::rc::Rc;
 
+use spindle_format::super_block::BsType;
 use spindle_format::{BlobId, BlobMetadata};
 
 use super::persist::Persist;
@@ -34,6 +36,15 @@ impl Md {
         self.blobs.borrow().keys().copied().collect()
     }
 
+    pub(crate) fn next(&self, after: Option<BlobId>) -> Option<BlobId> {
+        let blobs = self.blobs.borrow();
+        match after {
+            Some(after) => blobs.range((Bound::Excluded(after), Bound::Unbounded)).next(),
+            None => blobs.first_key_value(),
+        }
+        .map(|(&id, _)| id)
+    }
+
     pub(crate) fn blob_info(&self, id: BlobId) -> Result<BlobInfo, BlobError> {
         let blob = self.blob(id)?;
         let meta = blob.meta.borrow();
@@ -61,6 +72,39 @@ impl Md {
         self.super_block.borrow_mut().super_blob = blob;
         self.write_super_block().await?;
         self.flush_for(&[Point::DurableBeforeAck]).await
+    }
+
+    /// Says whose store it is.
+    pub(crate) async fn set_bs_type(&self, bs_type: BsType) -> Result<(), BlobError> {
+        self.check_writable()?;
+        let _guard = self.lock.lock().await;
+        if self.super_block.borrow().bs_type == bs_type {
+            return Ok(());
+        }
+        self.super_block.borrow_mut().bs_type = bs_type;
+        self.write_super_block().await?;
+        self.flush_for(&[Point::DurableBeforeAck]).await
+    }
+
+    /// Makes a blob read-only, once no write to it is under way.
+    pub(crate) async fn set_read_only(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
+        let _frozen = self.freeze(blob).await;
+        let _guard = self.lock.lock().await;
+        self.check_writable()?;
+        if blob.flags().read_only() {
+            return Ok(());
+        }
+        blob.check_metadata()?;
+        let mut meta = blob.meta.borrow().clone();
+        meta.flags.data_read_only |= spindle_format::Flags::READ_ONLY;
+        let synced = blob.unsynced.replace(false);
+        let result = self.persist(blob, meta, Persist::default()).await;
+        if result.is_err() {
+            blob.unsynced.set(synced || blob.unsynced.get());
+        }
+        result?;
+        blob.publish_flags();
+        Ok(())
     }
 
     /// Changes a blob's metadata in memory; [`Md::sync`] brings it to disk.

@@ -4,10 +4,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use spindle_block::{Channel, Device};
+use spindle_format::metadata::internal;
 use spindle_format::{BlobId, Parent};
 use spindle_mem::{Buffers, IoBuf};
 
-use super::create::set_parent;
+use super::create::{busy, set_parent};
 use super::persist::Persist;
 use super::{BlobState, Md};
 use crate::error::BlobError;
@@ -22,7 +23,10 @@ impl Md {
         let _frozen = self.freeze(&blob).await;
         let _guard = self.lock.lock().await;
         self.check_writable()?;
-        blob.check_metadata()?;
+        blob.check_known()?;
+        if blob.held.get() {
+            return Err(busy(id));
+        }
         self.check_parent(&blob, &parent)?;
         let old = blob.parent();
         let mut meta = blob.meta.borrow().clone();
@@ -58,6 +62,13 @@ impl Md {
                 Ok(())
             }
             Parent::External(name) => {
+                if name.is_empty() || name[..] == blob.id.raw().to_le_bytes() {
+                    return refused("an external snapshot's id is not empty and not the blob's own");
+                }
+                let mut tried = blob.meta.borrow().clone();
+                if tried.set_internal(internal::EXTERNAL_SNAPSHOT_ID, name).is_err() {
+                    return refused("the id of the external snapshot does not fit a metadata page");
+                }
                 let found = self.options.external.as_ref().and_then(|find| find(name));
                 let missing = || name.escape_ascii().to_string().into();
                 let device =

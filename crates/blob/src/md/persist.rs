@@ -118,9 +118,28 @@ impl Md {
     }
 
     fn take_page(&self, urgent: bool, taken: &mut Vec<PageIdx>) -> Result<PageIdx, BlobError> {
-        let page = self.space.borrow_mut().take_page(1, urgent).ok_or_else(|| self.no_pages(1))?;
+        let page = self.space.borrow_mut().take_page(1, urgent);
+        let page = page.ok_or_else(|| self.no_pages(1))?;
         taken.push(page);
         Ok(page)
+    }
+
+    /// Takes pages out of use for a later step of an operation.
+    pub(crate) fn set_aside(&self, count: usize) -> Result<Vec<PageIdx>, BlobError> {
+        let mut taken = Vec::new();
+        let all = (0..count).try_for_each(|_| self.take_page(true, &mut taken).map(drop));
+        match all {
+            Ok(()) => Ok(taken),
+            Err(error) => {
+                self.give_back(taken);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives pages back that were set aside.
+    pub(crate) fn give_back(&self, pages: Vec<PageIdx>) {
+        self.space.borrow_mut().free_pages_again(pages);
     }
 
     /// Clears pages that nothing on disk names any more, and gives them back.

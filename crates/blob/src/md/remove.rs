@@ -132,7 +132,9 @@ impl Md {
                 self.release_clusters(taken, clone.clear_method()).await;
                 let mut unmarked = snapshot.meta.borrow().clone();
                 if unmarked.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL).is_some() {
-                    self.persist(snapshot, unmarked, step(Point::DurableBeforeAck)).await?;
+                    let undone = self.persist(snapshot, unmarked, step(Point::DurableBeforeAck)).await;
+                    // Half undone: only a load can put it right.
+                    undone.inspect_err(|error| self.poison(error))?;
                 }
             }
             return Err(error);

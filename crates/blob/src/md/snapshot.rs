@@ -41,16 +41,26 @@ impl Md {
             return Err(busy(id));
         }
         let snapshot = self.snapshot_marked(&original, named).await?;
-        if let Err(error) = self.read_through(&original, &snapshot).await {
+        // Once the original reads through the snapshot there is no way back: what the last step needs is
+        // put aside before.
+        let aside = self.set_aside(snapshot.chain.borrow().len());
+        let done = match &aside {
+            Ok(_) => self.read_through(&original, &snapshot).await,
+            Err(error) => Err(error.clone()),
+        };
+        if let Err(error) = done {
+            self.give_back(aside.unwrap_or_default());
             if self.check_writable().is_ok() {
                 self.erase_unfinished(&snapshot).await?;
             }
             return Err(error);
         }
+        self.give_back(aside.unwrap_or_default());
         let mut done = snapshot.meta.borrow().clone();
         done.remove_internal(internal::SNAPSHOT_IN_PROGRESS);
         let last = Persist { urgent: true, ..Persist::default() };
-        self.persist(&snapshot, done, last).await?;
+        // Neither before nor after: only a load can tell now.
+        self.persist(&snapshot, done, last).await.inspect_err(|error| self.poison(error))?;
         Ok(snapshot.id)
     }
 
@@ -99,7 +109,7 @@ impl Md {
     /// not), so that it needs its parent no more (`inflate`: none at all).
     pub(crate) async fn detach(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
         self.check_allocation()?;
-        blob.check_metadata()?;
+        blob.check_known()?;
         if blob.parent().is_none() && !inflate {
             return Err(BlobError::Refused { blob: blob.id, why: "it has no parent to be decoupled from" });
         }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use spindle_format::Change;
 use spindle_format::unload::{InUse, changes};
 
 use super::Md;
@@ -14,6 +15,28 @@ impl Md {
     /// Writes the masks, says that they can be trusted, and lets go of the device on every thread. An error
     /// of the device leaves the store not clean, and unloaded all the same.
     pub(crate) async fn unload(self: &Rc<Md>) -> Result<(), BlobError> {
+        self.leave(async |md| {
+            md.recall().await;
+            md.write_clean().await
+        })
+        .await
+    }
+
+    /// Clears the super block, and lets go of the device on every thread.
+    pub(crate) async fn destroy(self: &Rc<Md>) -> Result<(), BlobError> {
+        self.check_writable()?;
+        self.leave(async |md| {
+            let change = Change::Zero { offset: 0, len: md.geometry.borrow().md_page_size().into() };
+            md.apply(&change).await.inspect_err(|error| md.poison(error))?;
+            md.flush_for(&[Point::DurableBeforeAck]).await
+        })
+        .await
+    }
+
+    async fn leave(
+        self: &Rc<Md>,
+        last: impl AsyncFnOnce(&Rc<Md>) -> Result<(), BlobError>,
+    ) -> Result<(), BlobError> {
         // Requests that outlive their blobs' handles end first: a map must not change behind the masks.
         let frozen = self.freeze_all().await;
         let guard = self.lock.lock().await;
@@ -24,8 +47,7 @@ impl Md {
         if self.shared.unloaded.swap(true, Ordering::AcqRel) {
             return Err(self.shared.gone());
         }
-        self.recall().await;
-        let written = self.write_clean().await;
+        let written = last(self).await;
         drop(guard);
         self.forget();
         self.watches.end();
