@@ -16,6 +16,7 @@ use spindle_engine::Time;
 use spindle_ring::Call;
 
 use crate::activity::CallKind;
+use crate::io_device::Channels;
 use crate::local::Local;
 use crate::lock::{Held, report_held};
 use crate::poller::Pollers;
@@ -37,8 +38,10 @@ pub(crate) struct ThreadCore {
     pub(crate) pollers: Pollers,
     pub(crate) replies: RefCell<Replies>,
     pub(crate) extensions: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
-    /// What keeps the thread from exiting beside its own lists: open channels.
-    pub(crate) holds: Cell<usize>,
+    /// What keeps the thread from exiting beside its own lists: channels, by device, counted.
+    pub(crate) holds: RefCell<BTreeMap<Arc<str>, usize>>,
+    /// Its parts of io devices.
+    pub(crate) channels: Channels,
     /// Guards of checked locks that are held now.
     pub(crate) held: Held,
     /// Turns that found something to do, and those that did not.
@@ -61,7 +64,8 @@ impl ThreadCore {
             pollers: Pollers::default(),
             replies: RefCell::default(),
             extensions: RefCell::default(),
-            holds: Cell::new(0),
+            holds: RefCell::default(),
+            channels: RefCell::default(),
             held: Held::default(),
             busy_turns: Cell::new(0),
             idle_turns: Cell::new(0),
@@ -161,7 +165,9 @@ impl ThreadCore {
         count(self.messages.borrow().len(), "message");
         count(self.tasks.len(), "task");
         count(self.pollers.len(), "poller");
-        count(self.holds.get(), "channel");
+        reasons.extend(self.holds.borrow().iter().map(|(device, count)| {
+            format!("{count} channel{} of device {device}", if *count == 1 { "" } else { "s" })
+        }));
         reasons
     }
 
@@ -171,7 +177,7 @@ impl ThreadCore {
             && self.messages.borrow().is_empty()
             && self.tasks.len() == 0
             && self.pollers.len() == 0
-            && self.holds.get() == 0
+            && self.holds.borrow().is_empty()
     }
 
     /// Drops everything that still runs here: the runtime stops, and nobody can wait for it any more.

@@ -64,8 +64,19 @@ pub struct ThreadDump {
     pub tasks: Vec<TaskDump>,
     /// Its pollers.
     pub pollers: Vec<PollerInfo>,
+    /// Its channels.
+    pub channels: Vec<ChannelDump>,
     /// Those that keep the reactor awake, by name.
     pub keeps_awake: Vec<String>,
+}
+
+/// The channels that one thread holds to one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelDump {
+    /// The device's name.
+    pub device: String,
+    /// Handles.
+    pub handles: usize,
 }
 
 /// What one task is doing.
@@ -154,6 +165,8 @@ fn dump_thread(core: &ThreadCore) -> ThreadDump {
         waits_for: task.wait.to_string(),
         waits_since: now - task.polled,
     });
+    let channels = core.holds.borrow();
+    let channels = channels.iter();
     ThreadDump {
         id: core.shared.id,
         name: core.shared.name.clone(),
@@ -163,6 +176,9 @@ fn dump_thread(core: &ThreadCore) -> ThreadDump {
         waits_for: core.waits_for(),
         tasks: tasks.collect(),
         pollers: core.pollers.infos(),
+        channels: channels
+            .map(|(device, &handles)| ChannelDump { device: device.to_string(), handles })
+            .collect(),
         keeps_awake: core.pollers.spinning(),
     }
 }
@@ -206,6 +222,9 @@ impl fmt::Display for ThreadDump {
             let paused = if poller.paused { ", paused" } else { "" };
             let (runs, busy) = poller.runs;
             writeln!(f, "    poller {} ({}{paused}): {runs} runs, {busy} busy", poller.name, poller.kind)?;
+        }
+        for ChannelDump { device, handles } in &self.channels {
+            writeln!(f, "    channel of device {device}, {handles} handles")?;
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use spindle_engine::CpuSet;
 
 use crate::current;
-use crate::error::CreateError;
+use crate::error::{CreateError, RunError};
+use crate::io_device::IoDevice;
 use crate::mode::Mode;
 use crate::pending_dump::PendingDump;
 use crate::shared::Shared;
@@ -32,6 +33,40 @@ impl Handle {
         let cpuset = cores.parse::<CpuSet>();
         let cpuset = cpuset.map_err(|source| CreateError::Cores { thread: name.to_owned(), source })?;
         Ok(Thread { shared: self.shared.create(name.to_owned(), cpuset)? })
+    }
+
+    /// Registers an io device, as [`IoDevice::register`] does.
+    pub fn register_io_device<C: 'static, E>(
+        &self,
+        name: &str,
+        create: impl Fn() -> Result<C, E> + Send + Sync + 'static,
+    ) -> IoDevice<C>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        IoDevice::of(self.shared.clone(), name, create)
+    }
+
+    /// Has `f` called on every thread, one after the other, in the order of their ids: what it does there
+    /// is done before the next one is visited. A thread that has exited by then is passed over; one created
+    /// meanwhile is visited too. Awaited anywhere, and done there.
+    ///
+    /// Dropping the future cancels the call under way, and no further thread is visited.
+    ///
+    /// # Errors
+    /// `f` panicked on a thread, or the runtime stopped; the threads after that one are not visited.
+    pub async fn for_each_thread(&self, f: impl AsyncFn() + Send + Sync + 'static) -> Result<(), RunError> {
+        let f = Arc::new(f);
+        let mut last = 0;
+        while let Some(shared) = self.shared.threads().into_iter().find(|thread| thread.id > last) {
+            last = shared.id;
+            let f = f.clone();
+            match (Thread { shared }).run(async move || f().await).await {
+                Ok(()) | Err(RunError::Gone { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// The cores its reactors run on, one entry a reactor.

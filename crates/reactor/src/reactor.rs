@@ -239,7 +239,7 @@ impl Reactor {
             core.cancel_everything();
             core.start_exit();
             if self.local.ops.of(&core) == 0 {
-                core.holds.set(0);
+                core.holds.borrow_mut().clear();
                 self.local.end(&core);
             }
         }

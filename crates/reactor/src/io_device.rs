@@ -1,0 +1,367 @@
+//! Io devices: things of which every thread that uses them has a part of its own.
+//!
+//! A device is a handle for any thread; it makes one `C` per thread, on first use there. The `C` lives and
+//! dies on that thread (it need not be `Send`), is shared there by counted [`IoChannel`]s, and is dropped
+//! with the last of them, in that very moment. Facts about SPDK's io devices, where this differs:
+//! `docs/threading.md`.
+//!
+//! Not promised: that a channel which is dropped and taken again is the same one.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::future::poll_fn;
+use std::ops::Deref;
+use std::rc::{Rc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use crate::core::ThreadCore;
+use crate::current;
+use crate::error::RunError;
+use crate::hold::Hold;
+use crate::shared::Shared;
+use crate::thread::{Thread, ThreadShared};
+use crate::wait::waits_for;
+
+type CreateFailed = Box<dyn Error + Send + Sync>;
+
+/// A device with a part for each thread. Cloneable, for any OS thread. It lives until its last handle and
+/// its last channel are gone.
+pub struct IoDevice<C: 'static> {
+    inner: Arc<Inner<C>>,
+}
+
+struct Inner<C> {
+    name: Arc<str>,
+    create: Box<dyn Fn() -> Result<C, CreateFailed> + Send + Sync>,
+    runtime: Arc<Shared>,
+    state: Mutex<State>,
+}
+
+/// Locked for a moment when a channel comes or goes.
+#[derive(Default)]
+struct State {
+    unregistered: bool,
+    /// The threads that have a channel, by id.
+    threads: BTreeMap<u64, Arc<ThreadShared>>,
+    /// Visits of all channels under way.
+    visits: usize,
+    /// Who waits for the last channel.
+    waiting: Vec<Waker>,
+}
+
+/// A thread has no channel to a device.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The caller is not on a Spindle thread.
+    #[error(
+        "device {device}: a channel belongs to a Spindle thread; open it inside Runtime::run or Thread::run"
+    )]
+    NotOnThread {
+        /// Its name.
+        device: String,
+    },
+    /// The device belongs to another runtime.
+    #[error("device {device} is registered in another runtime; open the channel on a thread of that one")]
+    OtherRuntime {
+        /// Its name.
+        device: String,
+    },
+    /// The device is going away.
+    #[error("device {device} is unregistered; register it again")]
+    Unregistered {
+        /// Its name.
+        device: String,
+    },
+    /// The device could not make this thread's part.
+    #[error("device {device}: no channel for this thread: {source}")]
+    Create {
+        /// Its name.
+        device: String,
+        /// What its `create` said.
+        source: CreateFailed,
+    },
+}
+
+/// A visit of all channels did not reach the end.
+#[derive(Debug, thiserror::Error)]
+pub enum VisitError<E> {
+    /// The visitor said so.
+    #[error("{error}")]
+    Visitor {
+        /// On which thread, by id.
+        thread: u64,
+        /// What it said.
+        error: E,
+    },
+    /// It panicked, or the runtime stopped.
+    #[error("the visit ended on thread {thread}: {source}")]
+    Thread {
+        /// On which thread, by id.
+        thread: u64,
+        /// Why.
+        source: RunError,
+    },
+    /// The device is unregistered: no new visit may begin.
+    #[error("device {device} is unregistered")]
+    Unregistered {
+        /// Its name.
+        device: String,
+    },
+}
+
+impl<C: 'static> IoDevice<C> {
+    /// Registers a device with the runtime that runs the caller. `create` makes a thread's part, on that
+    /// thread; it must not open a channel of the same device.
+    ///
+    /// # Panics
+    /// Away from a Spindle thread; use [`Handle::register_io_device`](crate::Handle::register_io_device).
+    pub fn register<E>(name: &str, create: impl Fn() -> Result<C, E> + Send + Sync + 'static) -> IoDevice<C>
+    where
+        E: Into<CreateFailed>,
+    {
+        IoDevice::of(current::expect("an io device").local.shared.clone(), name, create)
+    }
+
+    pub(crate) fn of<E>(
+        runtime: Arc<Shared>,
+        name: &str,
+        create: impl Fn() -> Result<C, E> + Send + Sync + 'static,
+    ) -> IoDevice<C>
+    where
+        E: Into<CreateFailed>,
+    {
+        let create = Box::new(move || create().map_err(Into::into));
+        IoDevice { inner: Arc::new(Inner { name: name.into(), create, runtime, state: Mutex::default() }) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The current thread's channel: made now if the thread has none, one more handle on it if it has.
+    ///
+    /// # Errors
+    /// [`ChannelError`] names the device and what to do.
+    pub fn channel(&self) -> Result<IoChannel<C>, ChannelError> {
+        let inner = &self.inner;
+        let device = || inner.name.to_string();
+        let core = current::cloned().ok_or_else(|| ChannelError::NotOnThread { device: device() })?;
+        if !Arc::ptr_eq(&core.local.shared, &inner.runtime) {
+            return Err(ChannelError::OtherRuntime { device: device() });
+        }
+        if inner.state().unregistered {
+            return Err(ChannelError::Unregistered { device: device() });
+        }
+        if let Some(cell) = self.known() {
+            return Ok(IoChannel { cell, hold: Hold::channel(inner.name.clone()) });
+        }
+        let value = (inner.create)().map_err(|source| ChannelError::Create { device: device(), source })?;
+        let cell =
+            Rc::new(ChannelCell { value: Some(value), device: inner.clone(), core: Rc::downgrade(&core) });
+        // Unregistered while it was made, it counts all the same: the unregistration waits for it.
+        inner.state().threads.insert(core.shared.id, core.shared.clone());
+        core.channels.borrow_mut().insert(inner.key(), Box::new(Rc::downgrade(&cell)));
+        Ok(IoChannel { cell, hold: Hold::channel(inner.name.clone()) })
+    }
+
+    /// The current thread's part, if it has one.
+    fn known(&self) -> Option<Rc<ChannelCell<C>>> {
+        current::with(|core| {
+            let channels = core?.channels.borrow();
+            channels.get(&self.inner.key())?.downcast_ref::<Weak<ChannelCell<C>>>()?.upgrade()
+        })
+    }
+
+    /// How many threads have a channel now.
+    pub fn channels(&self) -> usize {
+        self.inner.state().threads.len()
+    }
+
+    /// Has `visitor` called with the part of every thread that has one: there, one thread after the other,
+    /// in the order of thread ids. A thread whose channel is gone by then is passed over; one that gets its
+    /// first channel meanwhile is visited if its turn has not passed. The first error ends the visit.
+    ///
+    /// Dropping the future cancels the call under way, and no further thread is visited.
+    ///
+    /// # Errors
+    /// [`VisitError`] says on which thread it ended and why.
+    pub async fn for_each_channel<E: Send + 'static>(
+        &self,
+        visitor: impl AsyncFn(&C) -> Result<(), E> + Send + Sync + 'static,
+    ) -> Result<(), VisitError<E>> {
+        let _visit = Visit::begin(&self.inner)?;
+        let visitor = Arc::new(visitor);
+        let mut last = 0;
+        while let Some(shared) = self.inner.next_thread(last) {
+            let thread = shared.id;
+            last = thread;
+            let (device, visitor) = (self.clone(), visitor.clone());
+            let visited = Thread { shared }.run(async move || match device.known() {
+                Some(cell) => visitor(cell.value()).await,
+                None => Ok(()),
+            });
+            match visited.await {
+                Ok(Ok(())) | Err(RunError::Gone { .. }) => {}
+                Ok(Err(error)) => return Err(VisitError::Visitor { thread, error }),
+                Err(source) => return Err(VisitError::Thread { thread, source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the device out of use: no thread gets a channel from now on, and no visit begins.
+    /// Completes when the visits under way have ended and the last channel is gone. Channels that are open
+    /// stay as they are, so a caller who holds one must drop it first. Again, it waits too.
+    ///
+    /// Dropping the future takes nothing back.
+    pub async fn unregister(&self) {
+        self.inner.state().unregistered = true;
+        poll_fn(|cx| {
+            let mut state = self.inner.state();
+            if state.visits == 0 && state.threads.is_empty() {
+                return Poll::Ready(());
+            }
+            if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                state.waiting.push(cx.waker().clone());
+            }
+            waits_for("the last channel of a device that is unregistered");
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl<C> Inner<C> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What names the device in a thread's table. Its channels keep it alive, so it names no other.
+    fn key(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// The first thread after `last` that has a channel.
+    fn next_thread(&self, last: u64) -> Option<Arc<ThreadShared>> {
+        self.state().threads.range(last + 1..).next().map(|(_, thread)| thread.clone())
+    }
+
+    /// Changes the state, and wakes those who wait if nothing is left.
+    fn leave(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state();
+        change(&mut state);
+        if state.visits > 0 || !state.threads.is_empty() {
+            return;
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A visit under way.
+struct Visit<'a, C> {
+    device: &'a Inner<C>,
+}
+
+impl<'a, C> Visit<'a, C> {
+    fn begin<E>(device: &'a Inner<C>) -> Result<Visit<'a, C>, VisitError<E>> {
+        let mut state = device.state();
+        if state.unregistered {
+            return Err(VisitError::Unregistered { device: device.name.to_string() });
+        }
+        state.visits += 1;
+        drop(state);
+        Ok(Visit { device })
+    }
+}
+
+impl<C> Drop for Visit<'_, C> {
+    fn drop(&mut self) {
+        self.device.leave(|state| state.visits -= 1);
+    }
+}
+
+impl<C> Clone for IoDevice<C> {
+    fn clone(&self) -> IoDevice<C> {
+        IoDevice { inner: self.inner.clone() }
+    }
+}
+
+impl<C> fmt::Debug for IoDevice<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IoDevice({})", self.inner.name)
+    }
+}
+
+/// The parts of one thread, by device: weak references to its `ChannelCell`s.
+pub(crate) type Channels = RefCell<BTreeMap<usize, Box<dyn Any>>>;
+
+/// One thread's part of a device, shared by its channels.
+struct ChannelCell<C: 'static> {
+    /// There until dropped.
+    value: Option<C>,
+    device: Arc<Inner<C>>,
+    core: Weak<ThreadCore>,
+}
+
+impl<C> ChannelCell<C> {
+    fn value(&self) -> &C {
+        self.value.as_ref().expect("there until dropped")
+    }
+}
+
+impl<C> Drop for ChannelCell<C> {
+    fn drop(&mut self) {
+        let core = self.core.upgrade();
+        core.iter().for_each(|core| drop(core.channels.borrow_mut().remove(&self.device.key())));
+        // Before the device hears that it is gone: an unregistration then finds nothing left of it.
+        drop(self.value.take());
+        if let Some(core) = core {
+            self.device.leave(|state| drop(state.threads.remove(&core.shared.id)));
+        }
+    }
+}
+
+/// A counted handle on the current thread's part of a device. It keeps the thread from exiting, and stays
+/// on it:
+/// ```compile_fail,E0277
+/// fn goes_elsewhere<T: Send>() {}
+/// goes_elsewhere::<spindle_reactor::IoChannel<u32>>();
+/// ```
+pub struct IoChannel<C: 'static> {
+    cell: Rc<ChannelCell<C>>,
+    hold: Hold,
+}
+
+impl<C> IoChannel<C> {
+    /// The device.
+    pub fn device(&self) -> IoDevice<C> {
+        IoDevice { inner: self.cell.device.clone() }
+    }
+}
+
+impl<C> Clone for IoChannel<C> {
+    fn clone(&self) -> IoChannel<C> {
+        IoChannel { cell: self.cell.clone(), hold: self.hold.clone() }
+    }
+}
+
+impl<C> Deref for IoChannel<C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        self.cell.value()
+    }
+}
+
+impl<C> fmt::Debug for IoChannel<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IoChannel({})", self.cell.device.name)
+    }
+}
