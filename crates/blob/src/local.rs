@@ -49,7 +49,7 @@ impl Local {
     /// Opens the channel again: the device has grown, and a channel keeps the size that it found.
     pub(crate) fn reopen(&self) -> Result<(), OpenError> {
         let device = self.channel().device().clone();
-        *self.channel.borrow_mut() = Rc::new(Channel::open(device)?);
+        *self.channel.borrow_mut() = Rc::new(Channel::open_unheld(device)?);
         Ok(())
     }
 
@@ -60,7 +60,7 @@ impl Local {
         if let Some(channel) = found {
             return Ok(channel);
         }
-        let channel = Rc::new(Channel::open(device.clone())?);
+        let channel = Rc::new(Channel::open_unheld(device.clone())?);
         self.external.borrow_mut().insert(key, channel.clone());
         Ok(channel)
     }

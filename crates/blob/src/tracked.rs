@@ -46,7 +46,8 @@ impl Tracked {
             return Ok(local);
         }
         let locals = spindle_reactor::extension::<Locals>();
-        let channel = Channel::open(self.clone())?;
+        // Kept in the thread's extension, which an exit drops.
+        let channel = Channel::open_unheld(self.clone())?;
         let epochs = locals.epochs(self.key());
         let local = Rc::new(Local::new(channel, epochs, reserve));
         locals.opened.borrow_mut().insert(self.key(), local.clone());

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use spindle_mem::Buffers;
+use spindle_reactor::Hold;
 
 use crate::io::Top;
 use crate::queues::Waiter;
@@ -46,14 +47,28 @@ pub struct Channel {
     device: Arc<dyn Device>,
     geometry: Geometry,
     lane: u32,
+    /// Keeps the thread from exiting, and names the device in its dump.
+    hold: Option<Hold>,
 }
 
 impl Channel {
-    /// Opens a device on the Spindle thread that runs the caller.
+    /// Opens a device on the Spindle thread that runs the caller. The thread does not exit while it has
+    /// the channel.
     ///
     /// # Errors
     /// [`NotOnThread`](OpenError::NotOnThread) elsewhere, and whatever the device says.
     pub fn open(device: Arc<dyn Device>) -> Result<Channel, OpenError> {
+        let mut channel = Channel::open_unheld(device)?;
+        channel.hold = Some(Hold::channel(channel.device.name()));
+        Ok(channel)
+    }
+
+    /// As [`open`](Self::open), for a layer that keeps the channel in a thread's
+    /// [extension](spindle_reactor::extension): the thread may exit, which drops the channel.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn open_unheld(device: Arc<dyn Device>) -> Result<Channel, OpenError> {
         match LaneTable::current() {
             Some(table) => table.channel(device),
             None => Err(OpenError::NotOnThread { device: device.name().to_owned() }),
@@ -154,6 +169,7 @@ impl Clone for Channel {
             device: self.device.clone(),
             geometry: self.geometry,
             lane: self.lane,
+            hold: self.hold.clone(),
         }
     }
 }
@@ -171,13 +187,13 @@ impl std::fmt::Debug for Channel {
 }
 
 impl LaneTable {
-    /// Opens a device on this table.
+    /// Opens a device on this table. The channel holds no thread.
     ///
     /// # Errors
     /// Whatever the device says.
     pub fn channel(&self, device: Arc<dyn Device>) -> Result<Channel, OpenError> {
         let lane = self.0.open(&device)?;
-        Ok(Channel { table: self.0.clone(), geometry: *device.geometry(), device, lane })
+        Ok(Channel { table: self.0.clone(), geometry: *device.geometry(), device, lane, hold: None })
     }
 }
 
