@@ -90,7 +90,7 @@ async fn measure(device: Arc<dyn Device>, cluster: u64, bytes: u64, loaded: bool
     let bare = spindle_block::Offset::new("rest", device.clone(), bytes * 2 / 4096, bytes / 4096).unwrap();
     let bare = Rc::new(Channel::open(bare).unwrap());
     for depth in [1, 32] {
-        let mut rates = vec![Vec::new(); 5];
+        let mut rates = vec![Vec::new(); 6];
         for _ in 0..ROUNDS {
             let disk = Target::Bare(bare.clone());
             rates[0].push(rate(&disk, bytes / BLOCK, BLOCK, BLOCK, depth).await);
@@ -104,20 +104,23 @@ async fn measure(device: Arc<dyn Device>, cluster: u64, bytes: u64, loaded: bool
             rates[3].push(rate(&zeroing, clusters, cluster, 0, depth).await);
             let thin = blob(&store, BlobOptions::thin(clusters)).await;
             rates[4].push(rate(&thin, clusters, cluster, 4096, depth).await);
+            rates[5].push(rate(&disk, clusters, cluster, 4096, depth).await);
             drop_blob(&store, thin).await;
         }
-        let [bare, thick, thin, zeroing, new]: [f64; 5] =
+        let [bare, thick, thin, zeroing, new, blocks]: [f64; 6] =
             rates.into_iter().map(median).collect::<Vec<_>>().try_into().unwrap();
         let mib = BLOCK as f64 / f64::from(1 << 20);
         println!(
             "{} depth {depth}: bare {:.0} MiB/s, thick {:.0}, thin fill {:.0} ({:.2} of thick); \
-             zeroing {zeroing:.0} clusters/s, one new cluster per write {new:.0} ({:.2} of zeroing)",
+             zeroing {zeroing:.0} clusters/s, one new cluster per write {new:.0} ({:.2} of zeroing, \
+             {:.2} of bare 4 KiB writes at that distance)",
             if loaded { "loaded" } else { "fresh" },
             bare * mib,
             thick * mib,
             thin * mib,
             thin / thick,
             new / zeroing,
+            new / blocks,
         );
     }
     store.unload().await.unwrap_or_default();

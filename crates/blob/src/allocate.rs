@@ -103,11 +103,23 @@ async fn allocate_here(
         return Ok(Allocated::Retry);
     }
     let fresh = take(blob, local).await?;
-    let done = match fill(blob, local, index, fresh, payload).await {
-        Ok(fill) => map(blob, local, index, fresh.cluster, fill).await,
-        Err(error) => Err(error),
+    let (mapped, done) = match fresh.zero {
+        // The cluster is what it has to be, with or without the payload: nobody waits for anybody.
+        Some(since) if locked(&blob.back).is_zeroes() => {
+            let data = write_payload(local, blob.start_of(fresh.cluster), true, payload);
+            let map = map(blob, local, index, fresh.cluster, Fill::Zero(since));
+            let (data, map) = crate::sync::join(data, map).await;
+            (map.is_ok(), map.and(data))
+        }
+        _ => {
+            let done = match fill(blob, local, index, fresh, payload).await {
+                Ok(()) => map(blob, local, index, fresh.cluster, Fill::New).await,
+                Err(error) => Err(error),
+            };
+            (done.is_ok(), done)
+        }
     };
-    if done.is_err() && blob.store.check_poison().is_ok() {
+    if !mapped && blob.store.check_poison().is_ok() {
         local.reserve.put([Fresh { zero: None, ..fresh }]);
     }
     drop(claim);
@@ -146,9 +158,9 @@ async fn fill(
     index: u64,
     fresh: Fresh,
     payload: &mut Payload,
-) -> Result<Fill, BlobError> {
+) -> Result<(), BlobError> {
     let size = u64::from(blob.store.cluster_size);
-    let start = u64::from(fresh.cluster) * size;
+    let start = blob.start_of(fresh.cluster);
     let (within, len) = payload.range();
     if len < size
         && let Some(mut whole) = read_above(blob, local, index).await?
@@ -160,38 +172,39 @@ async fn fill(
             Payload::Zeroes(..) => whole[within as usize..(within + len) as usize].fill(0),
             Payload::Nothing => {}
         }
-        local.channel().write(start, whole).await.0?;
-        return Ok(Fill::New);
+        return Ok(local.channel().write(start, whole).await.0?);
     }
     let zero = fresh.zero.is_some() || !blob.store.order.keeps(Point::ZeroNewCluster);
-    let around = match zero {
-        true => Vec::new(),
-        false => [(start, within), (start + within + len, size - within - len)]
-            .into_iter()
-            .filter(|(_, len)| *len > 0)
-            .collect(),
+    let around: &[(u64, u64)] = match zero {
+        true => &[],
+        false => &[(start, within), (start + within + len, size - within - len)],
     };
     // They do not overlap: all at once.
-    let around = join_all(around.into_iter().map(|(at, len)| local.write_zeroes(at, len)));
-    let data = async {
-        match payload {
-            Payload::Data(_, buffers) => {
-                let channel = local.channel();
-                let (result, back) = channel.write(start + within, std::mem::take(buffers)).await;
-                *buffers = back;
-                result
-            }
-            Payload::Zeroes(..) if !zero && len > 0 => local.write_zeroes(start + within, len).await,
-            Payload::Zeroes(..) | Payload::Nothing => Ok(()),
-        }
-    };
-    let (around, data) = crate::sync::join(around, data).await;
+    let around = around.iter().filter(|(_, len)| *len > 0);
+    let around = join_all(around.map(|&(at, len)| local.write_zeroes(at, len)));
+    let (around, data) = crate::sync::join(around, write_payload(local, start, zero, payload)).await;
     data?;
-    around.into_iter().collect::<Result<(), _>>()?;
-    // Where the blob read its parents' data, a lost payload must not show zeroes instead.
-    match fresh.zero {
-        Some(since) if locked(&blob.back).is_zeroes() => Ok(Fill::Zero(since)),
-        _ => Ok(Fill::New),
+    Ok(around.into_iter().collect::<Result<(), _>>()?)
+}
+
+/// Writes the payload into a cluster that begins there.
+async fn write_payload(
+    local: &Local,
+    start: u64,
+    zero: bool,
+    payload: &mut Payload,
+) -> Result<(), BlobError> {
+    match payload {
+        Payload::Data(within, buffers) => {
+            let channel = local.channel();
+            let (result, back) = channel.write(start + *within, std::mem::take(buffers)).await;
+            *buffers = back;
+            Ok(result?)
+        }
+        Payload::Zeroes(within, len) if !zero && *len > 0 => {
+            Ok(local.write_zeroes(start + *within, *len).await?)
+        }
+        Payload::Zeroes(..) | Payload::Nothing => Ok(()),
     }
 }
 

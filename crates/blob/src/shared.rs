@@ -195,6 +195,11 @@ impl BlobShared {
         }
     }
 
+    /// The byte of the device where a cluster begins.
+    pub(crate) fn start_of(&self, cluster: u32) -> u64 {
+        u64::from(cluster) * u64::from(self.store.cluster_size)
+    }
+
     /// Size in bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.clusters.load(Ordering::Acquire) * u64::from(self.store.cluster_size)

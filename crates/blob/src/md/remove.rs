@@ -60,10 +60,7 @@ impl Md {
         kept_pages: &BTreeSet<PageIdx>,
     ) -> Result<(), BlobError> {
         self.mark_dirty().await?;
-        if self.super_block.borrow().super_blob == Some(blob.id) {
-            self.super_block.borrow_mut().super_blob = None;
-            self.write_super_block().await?;
-        }
+        self.forget_super_blob(blob.id).await?;
         let mut pages = blob.chain.borrow().clone();
         let root = pages.remove(0);
         self.clear_pages([root]).await?;
@@ -90,6 +87,17 @@ impl Md {
         let clusters = clusters_of(&meta).filter(|cluster| !kept_clusters.contains(cluster)).collect();
         self.release_clusters(clusters, blob.clear_method()).await;
         self.flush_for(&[Point::DurableBeforeAck]).await
+    }
+
+    /// A blob that is to go stops being the super blob, durably: no super block ever names a blob that is gone.
+    async fn forget_super_blob(&self, id: BlobId) -> Result<(), BlobError> {
+        if self.super_block.borrow().super_blob != Some(id) {
+            return Ok(());
+        }
+        self.mark_dirty().await?;
+        self.super_block.borrow_mut().super_blob = None;
+        self.write_super_block().await?;
+        self.flush_for(&[Point::RootBeforeRest]).await
     }
 
     /// Takes a half-made snapshot away again: everything in it is the original's.
@@ -120,7 +128,10 @@ impl Md {
                 match self.persist(snapshot, marked, step(Point::MarkBeforeClone)).await {
                     Ok(()) => {
                         let how = Persist { slots, fills: true, ..step(Point::CloneBeforeUnmark) };
-                        self.persist(clone, meta, how).await
+                        match self.forget_super_blob(snapshot.id).await {
+                            Ok(()) => self.persist(clone, meta, how).await,
+                            Err(error) => Err(error),
+                        }
                     }
                     Err(error) => Err(error),
                 }

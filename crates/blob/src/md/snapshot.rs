@@ -140,15 +140,20 @@ impl Md {
                 Back::External(_) | Back::Missing(_) => true,
             }
         };
-        let wanted: Vec<u64> = (0..shared.clusters.load(Ordering::Acquire)).filter(needs).collect();
-        if wanted.len() as u64 > self.free_clusters() {
-            return Err(self.no_space(wanted.len() as u64));
+        loop {
+            let wanted: Vec<u64> = (0..shared.clusters.load(Ordering::Acquire)).filter(needs).collect();
+            if wanted.len() as u64 > self.free_clusters() {
+                return Err(self.no_space(wanted.len() as u64));
+            }
+            for some in wanted.chunks(COPIES) {
+                let done = join_all(some.iter().map(|&index| self.copy_up(blob, index))).await;
+                done.into_iter().collect::<Result<Vec<()>, BlobError>>()?;
+            }
+            // Meanwhile clusters may have been unmapped, or the blob may have grown.
+            if self.change_parent(blob, inflate).await? {
+                return Ok(());
+            }
         }
-        for some in wanted.chunks(COPIES) {
-            let done = join_all(some.iter().map(|&index| self.copy_up(blob, index))).await;
-            done.into_iter().collect::<Result<Vec<()>, BlobError>>()?;
-        }
-        self.change_parent(blob, inflate).await
     }
 
     async fn copy_up(self: &Rc<Md>, blob: &Rc<BlobState>, index: u64) -> Result<(), BlobError> {
@@ -164,11 +169,15 @@ impl Md {
         }
     }
 
-    async fn change_parent(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
+    /// False if the blob is to have everything and has not.
+    async fn change_parent(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<bool, BlobError> {
         let _frozen = self.freeze(blob).await;
         let _guard = self.lock.lock().await;
         let old = blob.parent();
         let mut meta = blob.meta.borrow().clone();
+        if inflate && meta.map.allocated() < meta.map.num_clusters() {
+            return Ok(false);
+        }
         let (mut slots, mut taken) = (BTreeSet::new(), Vec::new());
         let parent = match &old {
             Some(Parent::Snapshot(parent)) => Some(self.blob(*parent)?),
@@ -203,6 +212,6 @@ impl Md {
         blob.publish_flags();
         self.publish_back(blob);
         self.forget_inherited().await;
-        Ok(())
+        Ok(true)
     }
 }
