@@ -139,6 +139,19 @@ fn a_mode_is_switched_while_the_reactor_runs() {
 }
 
 #[test]
+fn a_runtime_with_nothing_to_do_stays_asleep_after_it_was_woken() {
+    for kind in [EngineKind::Auto, EngineKind::Epoll] {
+        let running = Runtime::builder().reactors(2).engine(kind).build().unwrap().start().unwrap();
+        let handle = running.handle();
+        let sleeps = || handle.dump().wait(LONG).reactors.iter().map(|reactor| reactor.sleeps).sum::<u64>();
+        let before = sleeps();
+        Bell::new().unwrap().wait(Some(Duration::from_millis(200)));
+        let slept = sleeps() - before;
+        assert!(slept < 20, "{slept} sleeps while nothing happened");
+    }
+}
+
+#[test]
 fn a_task_that_only_yields_is_polled_once_a_turn() {
     let runtime = Runtime::builder().engine(EngineKind::Sim(1)).reactors(1).build().unwrap();
     let (polls, turns) = runtime

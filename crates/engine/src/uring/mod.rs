@@ -212,7 +212,9 @@ impl Driver for UringDriver {
     }
 
     fn park(&mut self, deadline: Option<Time>) {
-        if !self.ready.is_empty() || self.returns.any() || self.ring.has_completions() {
+        // What woke us last may lie there still: a reactor with nothing in flight need not poll.
+        self.take_completions();
+        if !self.ready.is_empty() || self.returns.any() {
             return;
         }
         // A worker that finishes from here on, and everyone else, sees that we sleep and writes.

@@ -114,11 +114,6 @@ impl Ring {
         };
     }
 
-    /// Whether completions wait to be taken.
-    pub(super) fn has_completions(&mut self) -> bool {
-        !self.ring.completion().is_empty()
-    }
-
     /// The next completion: its user data and its result.
     pub(super) fn next_completion(&mut self) -> Option<(u64, i32)> {
         self.ring.completion().next().map(|entry| (entry.user_data(), entry.result()))

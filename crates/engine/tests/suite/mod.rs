@@ -38,6 +38,7 @@ macro_rules! with_every_test {
                 time_never_runs_backwards,
                 an_unpark_before_the_sleep_is_not_lost,
                 an_unpark_from_another_thread_ends_the_sleep,
+                a_driver_that_was_woken_with_nothing_in_flight_sleeps_again,
                 drivers_of_one_engine_share_the_zero_of_time,
                 two_sleepers_wake_each_other_without_losing_one_wake;
             sockets:
