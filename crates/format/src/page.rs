@@ -100,6 +100,13 @@ impl Page {
         Change::Zero { offset: geometry.page_offset(at), len: geometry.md_page_size().into() }
     }
 
+    /// The write that clears the page's last sector, and with it the CRC: a crash that tears nothing smaller
+    /// leaves the page as it was or as no page at all, which half of a cleared page is not. For devices with
+    /// blocks of 512 bytes.
+    pub fn clear_last_sector(at: PageIdx, geometry: &Geometry) -> Change {
+        Change::Zero { offset: geometry.page_offset(at) + (PAGE_SIZE - 512) as u64, len: 512 }
+    }
+
     /// The id of the blob that wrote the page. Of an extent page it proves nothing.
     pub fn id(&self) -> BlobId {
         BlobId::from_raw(self.id.get())

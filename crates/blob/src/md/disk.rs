@@ -123,6 +123,11 @@ impl Md {
         written
     }
 
+    /// Whether there is a copy of what a page holds.
+    pub(crate) fn has_copy(&self, page: PageIdx) -> bool {
+        self.copies.borrow().of.contains_key(&page)
+    }
+
     /// The page will not be rewritten after all.
     pub(crate) fn forget_rewrite(&self, at: PageIdx) {
         self.copies.borrow_mut().busy.remove(&at);
@@ -186,14 +191,21 @@ impl Md {
             return Ok(());
         }
         self.super_block.borrow_mut().clean = false;
-        self.write_super_block().await?;
+        self.write_super_block_marking().await?;
         self.flush_for(&[Point::DirtyBeforeChange]).await?;
         self.clean_on_disk.set(false);
         Ok(())
     }
 
-    /// Writes the super block as it is in memory. Torn, it is told from its CRC.
+    /// Writes the super block as it is in memory. Torn, it is told from its CRC. One write at a time: of two
+    /// the older might be the one that stays.
     pub(crate) async fn write_super_block(&self) -> Result<(), BlobError> {
+        let _guard = self.marking.lock().await;
+        self.write_super_block_marking().await
+    }
+
+    /// The same for whoever holds [`Md::marking`].
+    async fn write_super_block_marking(&self) -> Result<(), BlobError> {
         let change = self.super_block.borrow().write(&self.geometry.borrow());
         self.apply(&change).await.inspect_err(|error| self.poison(error))
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use spindle_format::metadata::internal;
+use spindle_format::page::Page;
 use spindle_format::{BlobId, BlobMetadata, ClusterIdx, PageIdx, Parent};
 
 use super::blobs::parent_of;
@@ -63,8 +64,7 @@ impl Md {
         self.forget_super_blob(blob.id).await?;
         let mut pages = blob.chain.borrow().clone();
         let root = pages.remove(0);
-        self.clear_pages([root]).await?;
-        self.flush_for(&[Point::RootBeforeRest]).await?;
+        self.clear_root(root).await?;
         self.used_blob_ids.borrow_mut().clear(root.0);
         self.blobs.borrow_mut().remove(&blob.id);
         if let Some(Parent::Snapshot(parent)) = blob.parent()
@@ -87,6 +87,18 @@ impl Md {
         let clusters = clusters_of(&meta).filter(|cluster| !kept_clusters.contains(cluster)).collect();
         self.release_clusters(clusters, blob.clear_method()).await;
         self.flush_for(&[Point::DurableBeforeAck]).await
+    }
+
+    /// Clears a root for good. Half cleared it would be a damaged blob's, unless a copy tells what it was; so
+    /// where a crash can tear it, the sector without which it is no root goes first.
+    async fn clear_root(&self, root: PageIdx) -> Result<(), BlobError> {
+        if self.tears_pages() && !self.has_copy(root) {
+            let change = Page::clear_last_sector(root, &self.geometry.borrow());
+            self.apply(&change).await.inspect_err(|error| self.poison(error))?;
+            self.flush_for(&[Point::RootBeforeRest]).await?;
+        }
+        self.clear_pages([root]).await?;
+        self.flush_for(&[Point::RootBeforeRest]).await
     }
 
     /// A blob that is to go stops being the super blob, durably: no super block ever names a blob that is gone.

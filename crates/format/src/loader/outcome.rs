@@ -40,7 +40,7 @@ pub(super) fn build(mut scan: Scan) -> Store {
     for (_, draft, reason) in &resolution.removed {
         let changes = match blocked {
             Some(_) => Vec::new(),
-            None => removal(&geometry, draft, &usage),
+            None => removal(&geometry, draft, &usage, scan.small_blocks),
         };
         repairs.push(Repair { reason: reason.clone(), changes });
     }
@@ -50,6 +50,9 @@ pub(super) fn build(mut scan: Scan) -> Store {
             None => rewrite_blob(&geometry, &mut blobs, rewrite, &mut usage.pages).unwrap_or_default(),
         };
         repairs.push(Repair { reason: rewrite.reason.clone(), changes });
+    }
+    if blocked.is_none() {
+        repairs.extend(torn::leftovers(&geometry, &scan.records, |page| usage.pages.get(page.0)));
     }
     mark_dirty_first(&scan.found.block, &geometry, &mut repairs);
     Store {
@@ -153,11 +156,15 @@ impl Draft {
     }
 }
 
-/// Deletes a blob: its root first, so that what follows cannot leave half a blob behind.
-fn removal(geometry: &Geometry, draft: &Draft, usage: &Usage) -> Vec<Change> {
+/// Deletes a blob: its root first, so that what follows cannot leave half a blob behind, and of the root the
+/// sector without which it is none, so that it cannot be torn.
+fn removal(geometry: &Geometry, draft: &Draft, usage: &Usage, small_blocks: bool) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut pages = draft.pages().filter(|page| !usage.pages.get(page.0));
     if let Some(root) = pages.next() {
+        if small_blocks {
+            changes.extend([Page::clear_last_sector(root, geometry), Change::Flush]);
+        }
         changes.extend([Page::clear(root, geometry), Change::Flush]);
     }
     changes.extend(pages.map(|page| Page::clear(page, geometry)));

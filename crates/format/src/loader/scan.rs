@@ -41,6 +41,8 @@ pub(super) struct Scan {
     in_flight: usize,
     bytes_read: u64,
     max_read: usize,
+    /// Whether the device can write a sector of a page alone, and so tear a page.
+    pub(super) small_blocks: bool,
 }
 
 /// One mask being read, piece by piece.
@@ -82,6 +84,7 @@ impl Scan {
             in_flight: 0,
             bytes_read: 0,
             max_read: options.max_read,
+            small_blocks: block_size == 512,
             found,
         }
     }

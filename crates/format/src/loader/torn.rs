@@ -87,3 +87,20 @@ pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Vec<R
     }
     repairs
 }
+
+/// Has pages cleared that look like the beginning of a root and are none: written over and torn again, they
+/// would look like a damaged one.
+pub(super) fn leftovers(
+    geometry: &Geometry,
+    records: &Records,
+    used: impl Fn(PageIdx) -> bool,
+) -> Vec<Repair> {
+    let left = records.iter().filter(|(page, record)| {
+        !used(*page) && matches!(record, Record::Bad(bad) if bad.says_root && bad.last_sector_empty)
+    });
+    let clear = |page| Repair {
+        reason: RepairReason::ClearTorn { page },
+        changes: vec![Page::clear(page, geometry)],
+    };
+    left.map(|(page, _)| clear(page)).collect()
+}

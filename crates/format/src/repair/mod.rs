@@ -45,6 +45,12 @@ pub enum RepairReason {
         /// The page it is a copy of.
         page: PageIdx,
     },
+    /// A page that was being cleared or made when the program died still looks like part of a root; it is
+    /// cleared, so that it cannot be taken for one when it is torn again.
+    ClearTorn {
+        /// The page, which nothing uses.
+        page: PageIdx,
+    },
     /// A snapshot was made except for the last step when the program died; it is finished.
     FinishSnapshot {
         /// The snapshot.
@@ -101,6 +107,9 @@ impl fmt::Display for RepairReason {
             }
             RepairReason::ForgetCopy { copy, page } => {
                 write!(f, "clear the copy of metadata page {page} in page {copy}")
+            }
+            RepairReason::ClearTorn { page } => {
+                write!(f, "clear torn metadata page {page}, which nothing uses")
             }
             RepairReason::FinishSnapshot { snapshot, original } => {
                 write!(f, "finish snapshot {snapshot} of blob {original}")
