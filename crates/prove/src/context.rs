@@ -175,6 +175,15 @@ impl Context {
         locked(&self.handles).remove(&tag)
     }
 
+    /// Waits until no operation on data of this blob is under way.
+    pub async fn idle(&self, tag: Tag) {
+        let busy =
+            |model: &Model| model.pending.values().any(|one| one.op.is_data() && one.op.blob() == Some(tag));
+        while self.model(busy) {
+            spindle_reactor::sleep(std::time::Duration::from_micros(5)).await;
+        }
+    }
+
     /// What came of the run.
     pub fn take(&self) -> (History, Wrong) {
         let mut inner = locked(&self.inner);

@@ -9,7 +9,7 @@ use crate::content;
 use crate::context::Context;
 use crate::op::{Op, Outcome, Tag};
 use crate::seen::value_of;
-use crate::units::{ANYTHING, Time, Value};
+use crate::units::{Time, Value};
 
 /// Carries out an operation on data of an open blob.
 pub async fn perform(run: &Arc<Context>, blob: &Blob, op: Op) {
@@ -58,10 +58,7 @@ async fn read(
         // What the blob is has changed meanwhile, and with it what the read may have seen.
         let known = model.blobs.get(&tag).filter(|blob| Some(blob.shape) == shape)?;
         let held = bytes.chunks_exact(unit).map(value_of).zip(at..);
-        let mut bad = held.filter(|(value, at)| {
-            let visible = known.units.visible(*at, begun);
-            !visible.contains(value) && !visible.contains(&ANYTHING)
-        });
+        let mut bad = held.filter(|(value, at)| !known.units.shows(*at, *value, begun));
         let (value, at) = bad.next()?;
         let visible: Vec<String> = known.units.visible(at, begun).into_iter().map(content::name).collect();
         let (holds, may) = (content::name(value), visible.join(" or "));

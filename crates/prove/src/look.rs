@@ -63,20 +63,21 @@ async fn units(
         Some(blob) => blob.clone(),
         None => store.open_blob(id).await?,
     };
-    let result = read(run, &blob, tag).await;
+    let result = read(run, &blob).await;
     if opened.is_none() {
         blob.close().await?;
     }
     result
 }
 
-async fn read(run: &Context, blob: &Blob, tag: Tag) -> Result<BTreeMap<u64, u32>, BlobError> {
+async fn read(run: &Context, blob: &Blob) -> Result<BTreeMap<u64, u32>, BlobError> {
     let per_cluster = run.profile.per_cluster();
     let size = u64::from(run.profile.cluster);
     let mut clusters: BTreeSet<u64> = (0..ALWAYS).collect();
+    // Of every blob: one that a crash has left unfinished is not in the model yet, and shares with another.
     clusters.extend(run.model(|model| {
-        let known = model.blobs.get(&tag);
-        known.into_iter().flat_map(|blob| blob.units.places()).map(|at| at / per_cluster).collect::<Vec<_>>()
+        let places = model.blobs.values().flat_map(|blob| blob.units.places());
+        places.map(|at| at / per_cluster).collect::<Vec<_>>()
     }));
     let mut units = BTreeMap::new();
     let clusters: Vec<u64> = clusters.into_iter().filter(|cluster| *cluster < blob.clusters()).collect();

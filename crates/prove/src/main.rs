@@ -1,16 +1,162 @@
-//! The command.
+//! The command `prove`: crashes stores until told to stop, and says what it found.
+
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
-fn main() {
-    let mut total = spindle_prove::report::Report::default();
-    let a: Vec<u64> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
-    for seed in a[0]..a[1] {
-        let report =
-            spindle_prove::proof::prove(seed, &Default::default(), &mut |_| ControlFlow::Continue(()));
-        for v in &report.violations {
-            println!("{v}");
-        }
-        total.add(report);
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use clap::Parser;
+use spindle_blob::ordering::{Order, Point};
+use spindle_prove::proof::{Task, prove};
+use spindle_prove::report::Report;
+
+/// Proves that no crash loses or mixes data: a store beside a model under a random workload in simulation,
+/// crashed at every write, loaded, checked, worked on and crashed again.
+///
+/// Ends with the line `N crash points, V violations`; the exit code is 1 if V is not 0.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "prove", version)]
+struct Arguments {
+    /// How long to go on, in minutes.
+    #[arg(long, value_parser = minutes, conflicts_with = "step")]
+    minutes: Option<f64>,
+    /// How many crash points to try; the default without --minutes is 20000.
+    #[arg(long)]
+    points: Option<u64>,
+    /// The first seed; the others follow it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Replays the seed, tells in detail what led to this crash point, and stops at the first violation.
+    #[arg(long, requires = "seed")]
+    step: Option<u64>,
+    /// Leaves out one ordering point: violations must follow.
+    #[arg(long, value_parser = point)]
+    leave_out: Option<Point>,
+    /// Goes on after a violation.
+    #[arg(long)]
+    keep_going: bool,
+    /// OS threads, one simulation each; by default one for each available core.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Prints the report as JSON before the last line.
+    #[arg(long)]
+    json: bool,
+}
+
+fn minutes(word: &str) -> Result<f64, String> {
+    match word.parse::<f64>() {
+        Ok(minutes) if minutes > 0.0 && minutes.is_finite() => Ok(minutes),
+        _ => Err("say how many minutes, for example 5 or 0.5".to_owned()),
     }
-    print!("{}", total.table());
-    println!("{} crash points, {} violations", total.total(), total.violations.len());
+}
+
+fn point(word: &str) -> Result<Point, String> {
+    let found = Point::ALL.into_iter().find(|point| format!("{point:?}").eq_ignore_ascii_case(word));
+    found.ok_or_else(|| {
+        let names: Vec<String> = Point::ALL.iter().map(|point| format!("{point:?}")).collect();
+        format!("no such ordering point; there are {}", names.join(", "))
+    })
+}
+
+/// What the threads share.
+struct Shared {
+    next_seed: AtomicU64,
+    points: AtomicU64,
+    stopped: AtomicBool,
+    report: Mutex<Report>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let shared = Arc::new(Shared {
+        next_seed: AtomicU64::new(arguments.seed),
+        points: AtomicU64::new(0),
+        stopped: AtomicBool::new(false),
+        report: Mutex::default(),
+    });
+    let threads = arguments.threads.unwrap_or_else(|| spindle_engine::available_cores().set.len());
+    let threads = if arguments.step.is_some() { 1 } else { threads.max(1) };
+    let mut running = Vec::new();
+    for number in 0..threads {
+        let (shared, arguments) = (shared.clone(), arguments.clone());
+        match spindle_engine::spawn_pinned(&format!("prove_{number}"), None, move || {
+            work(&shared, &arguments)
+        }) {
+            Ok(thread) => running.push(thread),
+            Err(error) => {
+                eprintln!("prove: no OS thread could be started: {error}");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    wait(&shared, &arguments);
+    let died = running.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();
+    let report = std::mem::take(&mut *shared.report.lock().unwrap_or_else(PoisonError::into_inner));
+    print(&report, &arguments);
+    if report.violations.is_empty() && died == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Until the time is over: an OS thread that only waits, and shows how far it is.
+fn wait(shared: &Shared, arguments: &Arguments) {
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let limit = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
+    let tick = Duration::from_millis(200);
+    let (mut passed, terminal) = (Duration::ZERO, std::io::stderr().is_terminal());
+    while !shared.stopped.load(Ordering::Relaxed) {
+        // Nobody sends: this is a sleep.
+        let _ = told.recv_timeout(tick);
+        passed += tick;
+        if limit.is_some_and(|limit| passed >= limit) {
+            shared.stopped.store(true, Ordering::Relaxed);
+        }
+        if terminal {
+            let points = shared.points.load(Ordering::Relaxed);
+            eprint!("\r{points} crash points, {:.0} a second  ", points as f64 / passed.as_secs_f64());
+        }
+    }
+    if terminal {
+        eprint!("\r\x1b[K");
+    }
+    drop(tell);
+}
+
+/// Proves one seed after the other.
+fn work(shared: &Shared, arguments: &Arguments) {
+    let order = arguments.leave_out.map_or(Order::STRICT, Order::leaving_out);
+    let task = Task { order, detail: arguments.step, ..Task::default() };
+    let most = match (arguments.points, arguments.minutes) {
+        (Some(points), _) => points,
+        (None, Some(_)) => u64::MAX,
+        (None, None) => 20_000,
+    };
+    while !shared.stopped.load(Ordering::Relaxed) {
+        let seed = shared.next_seed.fetch_add(1, Ordering::Relaxed);
+        let report = prove(seed, &task, &mut |_| {
+            let over = shared.points.fetch_add(1, Ordering::Relaxed) >= most;
+            match over || shared.stopped.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        let broken = !report.violations.is_empty() && !arguments.keep_going;
+        report.violations.iter().for_each(|violation| println!("{violation}"));
+        shared.report.lock().unwrap_or_else(PoisonError::into_inner).add(report);
+        if broken || shared.points.load(Ordering::Relaxed) >= most || arguments.step.is_some() {
+            shared.stopped.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn print(report: &Report, arguments: &Arguments) {
+    if arguments.json {
+        match serde_json::to_string_pretty(report) {
+            Ok(json) => println!("{json}"),
+            Err(error) => eprintln!("prove: the report cannot be written as JSON: {error}"),
+        }
+    } else {
+        print!("{}", report.table());
+    }
+    println!("{} crash points, {} violations", report.total(), report.violations.len());
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spindle_blob::{
-    BlobError, BlobId, BlobOptions, Blobstore, ClearMethod, LoadOptions, Parent, StoreOptions,
+    Blob, BlobError, BlobId, BlobOptions, Blobstore, ClearMethod, LoadOptions, Parent, StoreOptions,
 };
 
 use crate::context::Context;
@@ -68,7 +68,7 @@ async fn simple(run: &Context, store: &Blobstore, op: &Op) -> Result<Option<Blob
         Op::Sync { tag } => handle(tag)?.sync().await?,
         Op::Reopen { tag } => {
             let blob = run.take_handle(*tag).ok_or_else(|| none(*tag))?;
-            blob.close().await?;
+            close(run, *tag, blob).await?;
             open(run, store, *tag).await;
         }
         Op::ReadOnly { tag } => handle(tag)?.set_read_only().await?,
@@ -104,7 +104,7 @@ async fn delete(run: &Context, store: &Blobstore, tag: Tag) -> Result<Option<Blo
         return Err(none(tag));
     };
     if let Some(blob) = run.take_handle(tag) {
-        blob.close().await?;
+        close(run, tag, blob).await?;
     }
     let deleted = store.delete_blob(id).await;
     if deleted.is_err() {
@@ -113,12 +113,20 @@ async fn delete(run: &Context, store: &Blobstore, tag: Tag) -> Result<Option<Blo
     deleted.map(|()| None)
 }
 
+/// Closes a blob, with I/O to it under way unless the run is patient.
+async fn close(run: &Context, tag: Tag, blob: Blob) -> Result<(), BlobError> {
+    if run.profile.patient {
+        run.idle(tag).await;
+    }
+    blob.close().await
+}
+
 /// Leaves the store in order and loads it again.
 async fn reload(run: &Context, store: Blobstore) -> Result<Option<BlobId>, BlobError> {
     run.set_store(None);
     for tag in run.open_tags() {
         if let Some(blob) = run.take_handle(tag) {
-            blob.close().await?;
+            close(run, tag, blob).await?;
         }
     }
     store.unload().await?;

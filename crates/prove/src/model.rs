@@ -10,7 +10,7 @@ use spindle_blob::BlobId;
 
 use crate::op::{Event, Op, Outcome, Tag, Xattrs};
 use crate::seen::Seen;
-use crate::units::{ANYTHING, GARBAGE, NEVER, Time, Units, Value, ZERO};
+use crate::units::{ANYTHING, GARBAGE, Time, Units, Value, ZERO};
 
 /// A value of which an older one may be on the disk still.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +74,8 @@ pub struct Blob {
 pub struct Pending {
     /// What.
     pub op: Op,
-    /// Shape of its blob when it began.
-    shape: u32,
+    /// Shape of its blob when it began; none if that was changing.
+    shape: Option<u32>,
 }
 
 /// What does not change while a store exists.
@@ -155,12 +155,27 @@ impl Model {
         self.blobs.iter().filter(|(_, blob)| blob.parent == Some(tag)).map(|(tag, _)| *tag).collect()
     }
 
+    /// Whether an operation is under way that changes what unmap means for some blob.
+    fn is_shape_changing(&self) -> bool {
+        self.pending.values().any(|pending| {
+            matches!(
+                pending.op,
+                Op::Snapshot { .. }
+                    | Op::Inflate { .. }
+                    | Op::Decouple { .. }
+                    | Op::SetParent { .. }
+                    | Op::Resize { .. }
+                    | Op::Delete { .. }
+            )
+        })
+    }
+
     fn begin(&mut self, time: Time, op: &Op) {
-        let mut shape = 0;
-        if let Some(tag) = op_blob(op)
+        let (mut shape, changing) = (None, self.is_shape_changing());
+        if let Some(tag) = op.blob()
             && let Some(blob) = self.blobs.get_mut(&tag)
         {
-            shape = blob.shape;
+            shape = Some(blob.shape).filter(|_| !changing);
             blob.begin(time, op, self.rules);
         }
         match op {
@@ -186,12 +201,17 @@ impl Model {
         {
             self.blobs.values_mut().filter(|blob| blob.reads == 0).for_each(|blob| blob.units.settle(begun));
         }
-        if let Some(tag) = op_blob(&pending.op)
+        if let Some(tag) = pending.op.blob()
             && pending.op.is_data()
         {
-            let rules = self.rules;
-            let blob = self.blobs.get_mut(&tag);
-            blob.into_iter().for_each(|blob| blob.end(begun, now, pending, done, rules));
+            let (rules, changing) = (self.rules, self.is_shape_changing());
+            // One that finds a cluster already being unmapped does not wait until that is durable.
+            let unmapping = |one: &Pending| matches!(one.op, Op::Unmap { tag: other, .. } if other == tag);
+            let changing = changing || self.pending.values().any(unmapping);
+            if let Some(blob) = self.blobs.get_mut(&tag) {
+                let steady = !changing && pending.shape == Some(blob.shape);
+                blob.end(begun, now, &pending.op, (done, steady), rules);
+            }
         }
         if let (true, Outcome::Done(id)) = (done, outcome) {
             self.happened(begun, &pending.op, id, per_cluster);
@@ -203,7 +223,7 @@ impl Model {
         let now = self.time;
         match op {
             Op::Create { tag, clusters, thin, waived, xattrs, .. } => {
-                let blank = if *waived && !thin { ANYTHING } else { ZERO };
+                let blank = if *waived { ANYTHING } else { ZERO };
                 let blob = Blob {
                     id,
                     clusters: *clusters,
@@ -299,19 +319,6 @@ impl Model {
     }
 }
 
-/// The blob that an operation is about.
-fn op_blob(op: &Op) -> Option<Tag> {
-    match op {
-        Op::Write { tag, .. }
-        | Op::Zeroes { tag, .. }
-        | Op::Unmap { tag, .. }
-        | Op::Read { tag, .. }
-        | Op::SetXattr { tag, .. }
-        | Op::RemoveXattr { tag, .. } => Some(*tag),
-        _ => None,
-    }
-}
-
 impl Blob {
     fn begin(&mut self, time: Time, op: &Op, rules: Rules) {
         match op {
@@ -342,9 +349,9 @@ impl Blob {
         }
     }
 
-    fn end(&mut self, begun: Time, now: Time, pending: &Pending, done: bool, rules: Rules) {
+    fn end(&mut self, begun: Time, now: Time, op: &Op, (done, steady): (bool, bool), rules: Rules) {
         let per_cluster = rules.per_cluster;
-        match &pending.op {
+        match op {
             Op::Write { unit, count, value, .. } => {
                 (0..*count).for_each(|at| {
                     self.units.end(unit + at, value + at as Value, begun, now, done);
@@ -356,7 +363,7 @@ impl Blob {
             Op::Unmap { unit, count, .. } => {
                 // Whole clusters of a thin blob without parent are freed, durably; where the blob's shape
                 // has changed meanwhile, nobody can tell.
-                let steady = done && self.shape == pending.shape;
+                let steady = done && steady;
                 let frees = steady && self.thin && self.parent.is_none();
                 let (first, end) =
                     (unit.div_ceil(per_cluster) * per_cluster, (unit + count) / per_cluster * per_cluster);
@@ -370,7 +377,7 @@ impl Blob {
                         self.units.end(at, GARBAGE, begun, end, false);
                     }
                     if freed && self.reads == 0 {
-                        self.units.settle_one(at, NEVER);
+                        self.units.durable(at, begun);
                     }
                 }
             }

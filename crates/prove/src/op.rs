@@ -90,6 +90,20 @@ impl Op {
         }
     }
 
+    /// The blob whose data or xattrs it is about.
+    pub fn blob(&self) -> Option<Tag> {
+        match self {
+            Op::Write { tag, .. }
+            | Op::Zeroes { tag, .. }
+            | Op::Unmap { tag, .. }
+            | Op::Flush { tag }
+            | Op::Read { tag, .. }
+            | Op::SetXattr { tag, .. }
+            | Op::RemoveXattr { tag, .. } => Some(*tag),
+            _ => None,
+        }
+    }
+
     /// Whether it is about data; the others change metadata, all or nothing.
     pub fn is_data(&self) -> bool {
         matches!(

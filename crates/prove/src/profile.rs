@@ -28,6 +28,8 @@ pub struct Profile {
     /// Whether requests take time on their way and back, and a flush covers only what had completed when it
     /// was sent; else they take effect when they complete.
     pub slow: bool,
+    /// Whether a blob is closed only when no I/O to it is under way.
+    pub patient: bool,
     /// What the workload prefers.
     pub scenario: Scenario,
 }
@@ -61,6 +63,7 @@ impl Profile {
             discard,
             clear,
             slow,
+            patient: true,
             scenario,
         }
     }

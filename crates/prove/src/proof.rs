@@ -11,6 +11,7 @@ use spindle_engine::sim::{Crash, Image, Moment, Operation, Rng};
 use spindle_format::{Geometry, init};
 
 use crate::context::Point;
+use crate::detail;
 use crate::model::Model;
 use crate::profile::Profile;
 use crate::report::{Report, Violation};
@@ -39,7 +40,7 @@ pub struct Effort {
 
 impl Default for Effort {
     fn default() -> Effort {
-        Effort { changes: 40, io: 40, changes_after: 3, io_after: 3, rarely: 12 }
+        Effort { changes: 25, io: 25, changes_after: 3, io_after: 3, rarely: 16 }
     }
 }
 
@@ -52,8 +53,8 @@ pub struct Task {
     pub order: Order,
     /// What the workload prefers; by default the seed decides.
     pub scenario: Option<Scenario>,
-    /// Only this crash point is looked at, in detail.
-    pub only: Option<u64>,
+    /// What led to the first violation is told in detail, and also what led to this crash point.
+    pub detail: Option<u64>,
 }
 
 /// Told of every crash point before it is judged; says whether to go on.
@@ -73,13 +74,11 @@ pub fn prove(seed: u64, task: &Task, watch: Watch<'_>) -> Report {
     };
     let record = session::run(plan);
     let mut proof = Proof { seed, task, profile, geometry, report: Report::default(), step: 0, watch };
-    let mut ended = ControlFlow::Continue(());
-    if let Some(wrong) = some(&record.wrong) {
-        ended = proof.violation(None, &record.model, 0, wrong);
-    }
-    if ended.is_continue() {
-        ended = proof.crash_everywhere(&record, 0, seed);
-    }
+    let trail = Trail { before: None, record: &record, number: record.history.points.len(), crash: None };
+    let ended = match some(&record.wrong) {
+        Some(wrong) => proof.violation(&record.model, &trail, wrong),
+        None => proof.crash_everywhere(&record, None, seed),
+    };
     if ended.is_continue() {
         proof.report.seeds += 1;
     }
@@ -100,6 +99,25 @@ fn geometry(profile: &Profile) -> Geometry {
     init::plan(&shape, &profile.layout()).expect("every profile leaves room for its metadata").geometry
 }
 
+/// How a crash was come by: the runs that led there, each with the point at which it was cut off.
+#[derive(Clone, Copy)]
+pub struct Trail<'a> {
+    /// What came before this run.
+    pub before: Option<&'a Trail<'a>>,
+    /// The run.
+    pub record: &'a Record,
+    /// The point; behind the last if the run went on to its end.
+    pub number: usize,
+    /// How it was cut off.
+    pub crash: Option<Crash>,
+}
+
+impl Trail<'_> {
+    fn depth(&self) -> u32 {
+        self.before.map_or(0, |before| before.depth() + 1)
+    }
+}
+
 struct Proof<'a> {
     seed: u64,
     task: &'a Task,
@@ -112,36 +130,43 @@ struct Proof<'a> {
 
 impl Proof<'_> {
     /// Crashes a run at each of its points.
-    fn crash_everywhere(&mut self, record: &Record, depth: u32, seed: u64) -> ControlFlow<()> {
+    fn crash_everywhere(
+        &mut self,
+        record: &Record,
+        before: Option<&Trail<'_>>,
+        seed: u64,
+    ) -> ControlFlow<()> {
         let mut model = record.model.clone();
         let mut events = record.history.events.iter();
         let mut known = 0;
+        let depth = before.map_or(0, |before| before.depth() + 1);
         for (number, point) in record.history.points.iter().enumerate() {
             events.by_ref().take(point.events - known).for_each(|event| model.apply(event));
             known = point.events;
             let mut rng = Rng::new(seed ^ (number as u64 + 1).wrapping_mul(0x2545_f491_4f6c_dd1d));
             for crash in survivors(point, depth, &mut rng) {
                 let image = point.state.crash(crash, &mut |n| rng.below(n));
-                let next = rng.next_u64();
-                self.one(&model, point, image, depth, next)?;
+                let trail = Trail { before, record, number, crash: Some(crash) };
+                self.one(&model, &trail, image, rng.next_u64())?;
             }
         }
         ControlFlow::Continue(())
     }
 
     /// Judges one crash, and works on from there.
-    fn one(&mut self, model: &Model, point: &Point, image: Image, depth: u32, seed: u64) -> ControlFlow<()> {
+    fn one(&mut self, model: &Model, trail: &Trail<'_>, image: Image, seed: u64) -> ControlFlow<()> {
         self.step += 1;
         (self.watch)(&self.report)?;
-        self.report.count(
-            operation(model),
-            step(&point.moment, &self.geometry),
-            depth,
-            self.profile.atomic_unit,
-        );
-        match raw(&image).and_then(|raw| judge(model, &raw.seen).map(|()| raw)) {
+        let (point, depth) = (&trail.record.history.points[trail.number], trail.depth());
+        let (operation, step) = (operation(model), step(&point.moment, &self.geometry));
+        self.report.count(operation, step, depth, self.profile.atomic_unit);
+        let judged = raw(&image).and_then(|raw| judge(model, &raw.seen).map(|()| raw));
+        if self.task.detail == Some(self.step) {
+            println!("{}", detail::tell(self.seed, &self.profile, trail, judged.as_ref().err()));
+        }
+        match judged {
             Ok(raw) => self.report.repaired += u64::from(!raw.store.repairs.is_empty()),
-            Err(wrong) => return self.violation(Some(point), model, depth, wrong),
+            Err(wrong) => return self.violation(model, trail, wrong),
         }
         let again = depth + 1 < DEEPEST && (depth == 0 || seed.is_multiple_of(self.task.effort.rarely));
         if !again {
@@ -158,23 +183,22 @@ impl Proof<'_> {
         };
         let record = session::run(plan);
         if let Some(wrong) = some(&record.wrong) {
-            return self.violation(Some(point), model, depth + 1, wrong);
+            let number = record.history.points.len();
+            let trail = Trail { before: Some(trail), record: &record, number, crash: None };
+            return self.violation(model, &trail, wrong);
         }
-        self.crash_everywhere(&record, depth + 1, seed)
+        self.crash_everywhere(&record, Some(trail), seed)
     }
 
-    fn violation(
-        &mut self,
-        point: Option<&Point>,
-        model: &Model,
-        crashes: u32,
-        wrong: Wrong,
-    ) -> ControlFlow<()> {
-        let before = point.map_or("the end".to_owned(), |point| {
+    fn violation(&mut self, model: &Model, trail: &Trail<'_>, wrong: Wrong) -> ControlFlow<()> {
+        let before = trail.record.history.points.get(trail.number).map_or("the end".to_owned(), |point| {
             let Moment { operation, offset, length, .. } = point.moment;
             format!("{operation:?} of {length} bytes at {offset}")
         });
-        let (seed, step, operation) = (self.seed, self.step, operation(model));
+        if self.task.detail == Some(self.step) {
+            println!("{}", detail::tell(self.seed, &self.profile, trail, Some(&wrong)));
+        }
+        let (seed, step, operation, crashes) = (self.seed, self.step, operation(model), trail.depth());
         self.report.violations.push(Violation { seed, step, operation, before, crashes, wrong });
         ControlFlow::Break(())
     }

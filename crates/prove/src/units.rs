@@ -101,9 +101,11 @@ impl Units {
         self.units.values_mut().for_each(|unit| unit.settle(flush));
     }
 
-    /// As [`settle`](Self::settle), for one unit.
-    pub fn settle_one(&mut self, at: u64, flush: Time) {
-        self.units.get_mut(&at).into_iter().for_each(|unit| unit.settle(flush));
+    /// What was written to a unit at `begin` is durable.
+    pub fn durable(&mut self, at: u64, begin: Time) {
+        if let Some(Unit::Many(records)) = self.units.get_mut(&at) {
+            records.retain(|record| record.end >= begin);
+        }
     }
 
     /// Everything a unit may hold after a crash.
@@ -132,6 +134,11 @@ impl Units {
         let seen = records.iter().filter(|record| record.sure && record.end < read);
         let latest = seen.map(|record| record.begin).max().unwrap_or(0);
         records.iter().filter(|record| record.end >= latest).map(|record| record.value).collect()
+    }
+
+    /// Whether a read of a unit that began then may return this.
+    pub fn shows(&self, at: u64, value: Value, read: Time) -> bool {
+        self.visible(at, read).iter().any(|known| *known == value || *known == ANYTHING)
     }
 
     /// What a snapshot of them holds that was begun at `begin` and has just been taken: writes that overlap
@@ -165,9 +172,17 @@ impl Units {
         }
     }
 
-    /// Everything from this unit on is gone: zero if it ever comes back.
+    /// Everything from this unit on is gone: zero if it ever comes back, but for writes that are under way
+    /// still and may be let in then.
     pub fn truncate(&mut self, units: u64) {
-        drop(self.units.split_off(&units));
+        for (at, unit) in self.units.split_off(&units) {
+            let Unit::Many(mut records) = unit else { continue };
+            records.retain(|record| record.end == NEVER);
+            if !records.is_empty() {
+                records.insert(0, Record { value: self.blank, begin: 0, end: 0, sure: true });
+                self.units.insert(at, Unit::Many(records));
+            }
+        }
     }
 
     /// The units that were ever written.
