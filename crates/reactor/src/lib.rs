@@ -16,6 +16,7 @@ mod activity;
 mod builder;
 mod core;
 mod current;
+mod due;
 mod dump;
 mod error;
 mod foreign;

@@ -31,6 +31,8 @@ pub(crate) struct Local {
     pub(crate) now: Cell<Time>,
     /// By slot.
     threads: RefCell<Vec<Option<Rc<ThreadCore>>>>,
+    /// Where it shows what it is running; the port has it too.
+    activity: Arc<Activity>,
     /// What goes to the other reactors.
     outgoing: RefCell<Outgoing>,
     /// Threads came or went since the loop last looked.
@@ -54,8 +56,10 @@ impl Local {
         simulated: bool,
     ) -> Rc<Local> {
         let outgoing = RefCell::new(Outgoing::new(shared.ports.len()));
+        let activity = shared.ports[index].activity.clone();
         Rc::new_cyclic(|this| Local {
             shared,
+            activity,
             index,
             driver: RefCell::new(driver),
             ops: Ops::default(),
@@ -149,7 +153,7 @@ impl Local {
     /// Where it shows what it is running.
     #[inline]
     pub(crate) fn activity(&self) -> &Activity {
-        &self.port().activity
+        &self.activity
     }
 
     /// Picks one of `n` equally good choices: the first, or the seed's.

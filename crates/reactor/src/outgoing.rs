@@ -31,7 +31,8 @@ impl Outgoing {
     /// No rings yet, to `reactors` reactors.
     pub(crate) fn new(reactors: usize) -> Outgoing {
         let rings = (0..reactors).map(|_| None).collect();
-        Outgoing { rings, unsettled: Vec::new(), overflowing: false }
+        // Room for all of them, so that no message allocates.
+        Outgoing { rings, unsettled: Vec::with_capacity(reactors), overflowing: false }
     }
 
     /// Leaves a message for a thread of another reactor.

@@ -9,9 +9,6 @@
 //! reason calls all of them; one that must [spin](Wake::Spin) keeps its core awake, and is named for it.
 
 use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::collections::binary_heap::PeekMut;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -21,6 +18,7 @@ use spindle_engine::Time;
 use crate::activity::CallKind;
 use crate::core::ThreadCore;
 use crate::current;
+use crate::due::DueLines;
 use crate::task::{drop_caught, panic_message};
 
 /// Whether a call found something to do.
@@ -50,7 +48,7 @@ pub(crate) struct PollerCell {
     name: String,
     made_at: &'static Location<'static>,
     kind: Kind,
-    /// Out while it is called; none once stopped.
+    /// Borrowed while it is called; none once stopped.
     function: RefCell<Option<Function>>,
     stopped: Cell<bool>,
     paused: Cell<bool>,
@@ -164,9 +162,11 @@ impl PollerCell {
 
     /// Calls the function; a panic stops the poller.
     fn call(&self, core: &ThreadCore) -> bool {
-        let Some(mut function) = self.function.borrow_mut().take() else { return false };
+        // Borrowed while it runs: a drop of its handle from within finds that, and leaves it to us.
+        let mut function = self.function.borrow_mut();
+        let Some(call) = function.as_mut() else { return false };
         core.begin(CallKind::Poller, Some(self.made_at));
-        let result = catch_unwind(AssertUnwindSafe(&mut function));
+        let result = catch_unwind(AssertUnwindSafe(call));
         self.runs.set(self.runs.get() + 1);
         if let Err(payload) = &result {
             self.stopped.set(true);
@@ -175,40 +175,14 @@ impl PollerCell {
             core.local.report(&core.shared, &what);
         }
         if self.stopped.get() {
+            let function = function.take();
             drop_caught(function);
-        } else {
-            *self.function.borrow_mut() = Some(function);
         }
-        self.busy_runs.set(self.busy_runs.get() + u64::from(matches!(result, Ok(Busy::Yes))));
+        if matches!(result, Ok(Busy::Yes)) {
+            self.busy_runs.set(self.busy_runs.get() + 1);
+        }
         core.ended();
         !matches!(result, Ok(Busy::No))
-    }
-}
-
-/// A timed poller's place in the order of times; equal times in the order of registration.
-struct Due {
-    time: Time,
-    order: u64,
-    cell: Rc<PollerCell>,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Due) -> bool {
-        (self.time, self.order) == (other.time, other.order)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
-        (self.time, self.order).cmp(&(other.time, other.order))
     }
 }
 
@@ -216,8 +190,7 @@ impl Ord for Due {
 #[derive(Default)]
 pub(crate) struct Pollers {
     active: RefCell<Vec<Rc<PollerCell>>>,
-    timed: RefCell<BinaryHeap<Reverse<Due>>>,
-    order: Cell<u64>,
+    timed: RefCell<DueLines<Rc<PollerCell>>>,
     /// Living pollers.
     count: Cell<usize>,
     /// Active ones that spin, neither paused nor stopped.
@@ -228,9 +201,9 @@ pub(crate) struct Pollers {
     ran: Cell<Time>,
     /// The last call of any active poller found something to do.
     busy: Cell<bool>,
-    /// The active ones are being called one by one: their places must not move.
+    /// The active ones are being called one by one, and are not in their list meanwhile.
     walking: Cell<bool>,
-    /// One of them was stopped meanwhile.
+    /// One of them changed meanwhile: the walk looks at all of them anew at its end.
     stale: Cell<bool>,
 }
 
@@ -252,7 +225,7 @@ impl Pollers {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        let timed = self.timed.borrow().peek().map(|Reverse(due)| due.time);
+        let timed = self.timed.borrow().next_time();
         let every = self.every.get().map(|every| self.ran.get() + every);
         timed.into_iter().chain(every).min()
     }
@@ -260,22 +233,18 @@ impl Pollers {
     fn insert(&self, cell: Rc<PollerCell>, now: Time) {
         match cell.kind {
             Kind::Active(_) => self.active.borrow_mut().push(cell),
-            Kind::Timed(period) => self.push_due(now + period, cell),
+            Kind::Timed(period) => self.timed.borrow_mut().insert(now, period, cell),
         }
         self.count.set(self.count.get() + 1);
         self.recount();
     }
 
-    fn push_due(&self, time: Time, cell: Rc<PollerCell>) {
-        self.order.set(self.order.get() + 1);
-        self.timed.borrow_mut().push(Reverse(Due { time, order: self.order.get(), cell }));
-    }
-
     fn resume(&self, cell: &Rc<PollerCell>, now: Time) {
         if let Kind::Timed(period) = cell.kind {
             // Its old place, if it is still there, goes: it waits a whole period.
-            self.timed.borrow_mut().retain(|Reverse(due)| !Rc::ptr_eq(&due.cell, cell));
-            self.push_due(now + period, cell.clone());
+            let mut timed = self.timed.borrow_mut();
+            timed.retain(|other| !Rc::ptr_eq(other, cell));
+            timed.insert(now, period, cell.clone());
         }
         self.recount();
     }
@@ -292,11 +261,14 @@ impl Pollers {
             true => self.stale.set(true),
             false => self.active.borrow_mut().retain(|cell| !cell.stopped.get()),
         }
-        self.timed.borrow_mut().retain(|Reverse(due)| !due.cell.stopped.get());
+        self.timed.borrow_mut().retain(|cell| !cell.stopped.get());
         self.recount();
     }
 
     fn recount(&self) {
+        if self.walking.get() {
+            return self.stale.set(true);
+        }
         let active = self.active.borrow();
         let living = || active.iter().filter(|cell| cell.is_active());
         self.spinning.set(living().filter(|cell| cell.kind == Kind::Active(Wake::Spin)).count());
@@ -314,18 +286,18 @@ impl Pollers {
     }
 
     fn run_active(&self, core: &ThreadCore, now: Time) -> bool {
-        let mut index = self.active.borrow().len();
+        // Taken out meanwhile: a call may start others, which are called from the next turn on.
+        let mut active = std::mem::take(&mut *self.active.borrow_mut());
         let mut busy = false;
         self.walking.set(true);
-        while index > 0 {
-            index -= 1;
-            // A call may stop others, or start one: the list is looked at anew each time.
-            let Some(cell) = self.active.borrow().get(index).cloned() else { continue };
+        for cell in active.iter().rev() {
             if cell.is_active() {
                 busy |= cell.call(core);
             }
         }
         self.walking.set(false);
+        active.append(&mut self.active.borrow_mut());
+        *self.active.borrow_mut() = active;
         if self.stale.take() {
             self.compact();
         }
@@ -337,21 +309,11 @@ impl Pollers {
     fn run_timed(&self, core: &ThreadCore, now: Time) -> bool {
         let mut busy = false;
         loop {
-            let mut timed = self.timed.borrow_mut();
-            let Some(mut first) = timed.peek_mut().filter(|first| first.0.time <= now) else { break };
-            let Kind::Timed(period) = first.0.cell.kind else { break };
-            let cell = first.0.cell.clone();
-            if cell.stopped.get() || cell.paused.get() {
-                PeekMut::pop(first);
-                continue;
+            let again = |cell: &Rc<PollerCell>| cell.is_active().then(|| cell.clone());
+            let Some(cell) = self.timed.borrow_mut().take_due(now, again) else { break };
+            if cell.is_active() {
+                busy |= cell.call(core);
             }
-            self.order.set(self.order.get() + 1);
-            // At least one tick ahead: a period of 0 runs once a turn, not for ever.
-            first.0.time = now + period.max(Duration::from_nanos(1));
-            first.0.order = self.order.get();
-            drop(first);
-            drop(timed);
-            busy |= cell.call(core);
         }
         busy
     }
@@ -360,7 +322,7 @@ impl Pollers {
     pub(crate) fn clear(&self) {
         let active = std::mem::take(&mut *self.active.borrow_mut());
         let timed = std::mem::take(&mut *self.timed.borrow_mut());
-        for cell in active.into_iter().chain(timed.into_iter().map(|Reverse(due)| due.cell)) {
+        for cell in active.iter().chain(timed.iter()) {
             cell.stopped.set(true);
             let function = cell.function.borrow_mut().take();
             drop_caught(function);
@@ -372,7 +334,7 @@ impl Pollers {
     pub(crate) fn infos(&self) -> Vec<PollerInfo> {
         let active = self.active.borrow();
         let timed = self.timed.borrow();
-        let cells = active.iter().chain(timed.iter().map(|Reverse(due)| &due.cell));
+        let cells = active.iter().chain(timed.iter());
         let info = |cell: &Rc<PollerCell>| PollerInfo {
             name: cell.name.clone(),
             kind: match cell.kind {

@@ -71,7 +71,7 @@ pub(crate) struct Port {
     unparker: OnceLock<Unparker>,
     /// A [`Mode`], by its number.
     mode: AtomicU8,
-    pub(crate) activity: Activity,
+    pub(crate) activity: Arc<Activity>,
 }
 
 /// Takes a description of the reactor.
@@ -89,7 +89,7 @@ impl Port {
             questions: Mutex::new(Some(Vec::new())),
             unparker: OnceLock::new(),
             mode: AtomicU8::new(mode as u8),
-            activity: Activity::default(),
+            activity: Arc::default(),
         }
     }
 
