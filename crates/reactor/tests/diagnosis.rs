@@ -261,8 +261,13 @@ fn child_that_sleeps() {
     }
     let result = Runtime::builder().reactors(2).build().unwrap().run(async || {
         let there = Thread::create("there", "[0-1023]").unwrap();
+        let call = spawn_local(async move { there.run(async || sleep(LONG).await).await });
+        let handle = Handle::current().unwrap();
+        while !handle.dump().await.to_string().contains("a timer at") {
+            yield_now().await;
+        }
         eprintln!("sleeping now");
-        there.run(async || sleep(LONG).await).await
+        call.await
     });
     assert!(matches!(result, Err(RunError::Stopped { by: "SIGTERM", code: 143 })), "{result:?}");
     eprintln!("stopped in order");
