@@ -283,11 +283,11 @@ fn a_hundred_kills_lose_nothing() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         // A different moment each time, the first words and the middle of the work alike.
         let kill_at = if round == 1 { 50 } else { round * 7919 % 613 };
         let mut heard = 0;
-        while let Some(line) = lines.next() {
+        for line in lines {
             // The harness's own words may stand before ours.
             let line = line.unwrap();
             let Some((_, line)) = line.split_once('@') else { continue };
