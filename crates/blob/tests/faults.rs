@@ -34,7 +34,7 @@ struct Ids {
 
 async fn prepare(atomic_unit: u32) -> (Image, DiskOptions, Ids) {
     let options = DiskOptions { atomic_unit, ..DiskOptions::new(8 << 20) };
-    let disk = Disk::new(options.clone());
+    let disk = Disk::new(options);
     let store = Blobstore::init(device(&disk), small()).await.unwrap();
     let thick = store.create_blob(BlobOptions::thick(3).xattr("name", "thick")).await.unwrap();
     let thin = store.create_blob(BlobOptions::thin(8)).await.unwrap();
@@ -238,7 +238,7 @@ async fn one(
 ) -> bool {
     let (image, options, ids) = base;
     let case = format!("{what:?}, {kind:?} {nth}, {effect:?}, atomic unit {}", options.atomic_unit);
-    let disk = Disk::from_image(image.clone(), options.clone());
+    let disk = Disk::from_image(image.clone(), *options);
     let faulty = Faulty::new("disk0", device(&disk));
     let store = Blobstore::load(faulty.clone(), LoadOptions::default()).await.unwrap();
     faulty.inject(&[kind], nth, 1, effect);
@@ -292,7 +292,7 @@ fn every_fault(whats: &'static [What], atomic_unit: u32) {
         let base = prepare(atomic_unit).await;
         let mut hits = 0_u32;
         for &what in whats {
-            let disk = Disk::from_image(base.0.clone(), base.1.clone());
+            let disk = Disk::from_image(base.0.clone(), base.1);
             let before = seen_after_load(&disk).await.0;
             let store = Blobstore::load(device(&disk), LoadOptions::default()).await.unwrap();
             what.run(&store, base.2).await.unwrap();
@@ -332,7 +332,7 @@ fn a_load_stands_every_fault() {
     run_on("sim:1", async || {
         for atomic_unit in [512, 4096] {
             let (image, options, ids) = prepare(atomic_unit).await;
-            let disk = Disk::from_image(image, options.clone());
+            let disk = Disk::from_image(image, options);
             let store = Blobstore::load(device(&disk), LoadOptions::default()).await.unwrap();
             // Cut off between the marking of a snapshot and its end.
             let faulty: Arc<Faulty> = Faulty::new("disk0", device(&disk));
@@ -341,10 +341,10 @@ fn a_load_stands_every_fault() {
             faulty.inject(&[Operation::Flush], 3, 1, Effect::Fail);
             store.delete_blob(ids.snapshot).await.unwrap_err();
             let dirty = disk.snapshot().visible().clone();
-            let whole = seen_after_load(&Disk::from_image(dirty.clone(), options.clone())).await;
+            let whole = seen_after_load(&Disk::from_image(dirty.clone(), options)).await;
             for kind in KINDS {
                 for nth in 1.. {
-                    let disk = Disk::from_image(dirty.clone(), options.clone());
+                    let disk = Disk::from_image(dirty.clone(), options);
                     let faulty = Faulty::new("disk0", device(&disk));
                     faulty.inject(&[kind], nth, 1, Effect::Fail);
                     let loaded = Blobstore::load(faulty.clone(), LoadOptions::default()).await;
