@@ -75,6 +75,13 @@ impl Activity {
         self.call.store(number << KIND_BITS | kind as u64, Ordering::Relaxed);
     }
 
+    /// The reactor is about to call the next of its pollers: after [`begin`](Self::begin), which gave the
+    /// kind. Two in a row are told apart by where they were made.
+    #[inline]
+    pub(crate) fn poller(&self, made_at: &'static Location<'static>) {
+        self.at.set(Some(made_at));
+    }
+
     /// What it shows now.
     pub(crate) fn sample(&self) -> Sample {
         let call = self.call.load(Ordering::Relaxed);

@@ -94,6 +94,13 @@ impl ThreadCore {
         self.local.activity().begin(kind, at);
     }
 
+    /// To be called before `count` pollers are, each of which then says which one it is.
+    #[inline]
+    pub(crate) fn begin_all(&self, kind: CallKind, count: usize) {
+        self.called.set(self.called.get() + count as u32);
+        self.local.activity().begin(kind, None);
+    }
+
     /// To be called after each. A lock that is still held is SPDK's error 7: reported, and the thread goes
     /// on, because what it holds may still be let go.
     #[inline]

@@ -8,6 +8,7 @@
 //! An active poller says what it waits for, so that an idle reactor may sleep: a reactor awake for any
 //! reason calls all of them; one that must [spin](Wake::Spin) keeps its core awake, and is named for it.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::{Rc, Weak};
@@ -18,7 +19,7 @@ use spindle_engine::Time;
 use crate::activity::CallKind;
 use crate::core::ThreadCore;
 use crate::current;
-use crate::due::DueLines;
+use crate::due::DueRings;
 use crate::task::{drop_caught, panic_message};
 
 /// Whether a call found something to do.
@@ -160,29 +161,41 @@ impl PollerCell {
         !self.stopped.get() && !self.paused.get()
     }
 
-    /// Calls the function; a panic stops the poller.
+    /// Calls the function, if the poller is active; true if that found something to do. A panic goes
+    /// through, to be handed to [`panicked`](Self::panicked).
+    #[inline]
     fn call(&self, core: &ThreadCore) -> bool {
+        if !self.is_active() {
+            return false;
+        }
         // Borrowed while it runs: a drop of its handle from within finds that, and leaves it to us.
         let mut function = self.function.borrow_mut();
         let Some(call) = function.as_mut() else { return false };
-        core.begin(CallKind::Poller, Some(self.made_at));
-        let result = catch_unwind(AssertUnwindSafe(call));
+        core.local.activity().poller(self.made_at);
+        let busy = call() == Busy::Yes;
         self.runs.set(self.runs.get() + 1);
-        if let Err(payload) = &result {
-            self.stopped.set(true);
-            let (name, made_at) = (&self.name, self.made_at);
-            let what = format!("poller {name}, made at {made_at}, panicked: {}", panic_message(&**payload));
-            core.local.report(&core.shared, &what);
+        if busy {
+            self.busy_runs.set(self.busy_runs.get() + 1);
         }
         if self.stopped.get() {
             let function = function.take();
             drop_caught(function);
         }
-        if matches!(result, Ok(Busy::Yes)) {
-            self.busy_runs.set(self.busy_runs.get() + 1);
-        }
         core.ended();
-        !matches!(result, Ok(Busy::No))
+        busy
+    }
+
+    /// A call panicked: stops the poller.
+    #[cold]
+    fn panicked(&self, core: &ThreadCore, payload: Box<dyn Any + Send>) {
+        self.stopped.set(true);
+        self.runs.set(self.runs.get() + 1);
+        let (name, made_at) = (&self.name, self.made_at);
+        let what = format!("poller {name}, made at {made_at}, panicked: {}", panic_message(&*payload));
+        core.local.report(&core.shared, &what);
+        let function = self.function.borrow_mut().take();
+        drop_caught(function);
+        core.ended();
     }
 }
 
@@ -190,7 +203,7 @@ impl PollerCell {
 #[derive(Default)]
 pub(crate) struct Pollers {
     active: RefCell<Vec<Rc<PollerCell>>>,
-    timed: RefCell<DueLines<Rc<PollerCell>>>,
+    timed: RefCell<DueRings<Rc<PollerCell>>>,
     /// Living pollers.
     count: Cell<usize>,
     /// Active ones that spin, neither paused nor stopped.
@@ -288,12 +301,18 @@ impl Pollers {
     fn run_active(&self, core: &ThreadCore, now: Time) -> bool {
         // Taken out meanwhile: a call may start others, which are called from the next turn on.
         let mut active = std::mem::take(&mut *self.active.borrow_mut());
-        let mut busy = false;
+        let (mut busy, mut at) = (false, active.len());
         self.walking.set(true);
-        for cell in active.iter().rev() {
-            if cell.is_active() {
-                busy |= cell.call(core);
+        core.begin_all(CallKind::Poller, at);
+        // One net under all of them: a net under each would cost more than an idle poller.
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
+            while at > 0 {
+                at -= 1;
+                busy |= active[at].call(core);
             }
+        })) {
+            busy = true;
+            active[at].panicked(core, payload);
         }
         self.walking.set(false);
         active.append(&mut self.active.borrow_mut());
@@ -307,14 +326,26 @@ impl Pollers {
     }
 
     fn run_timed(&self, core: &ThreadCore, now: Time) -> bool {
-        let mut busy = false;
-        loop {
-            let again = |cell: &Rc<PollerCell>| cell.is_active().then(|| cell.clone());
-            let Some(cell) = self.timed.borrow_mut().take_due(now, again) else { break };
-            if cell.is_active() {
+        if self.timed.borrow().next_time().is_none_or(|time| time > now) {
+            return false;
+        }
+        let (mut busy, mut called) = (false, 0);
+        let mut running: Option<Rc<PollerCell>> = None;
+        core.begin_all(CallKind::Poller, 0);
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                running = self.timed.borrow_mut().take_due(now, |cell| cell.is_active());
+                let Some(cell) = &running else { break };
+                called += 1;
                 busy |= cell.call(core);
             }
+        })) {
+            busy = true;
+            if let Some(cell) = running.take() {
+                cell.panicked(core, payload);
+            }
         }
+        core.called.set(core.called.get() + called);
         busy
     }
 
