@@ -5,6 +5,7 @@ pub mod content;
 pub mod context;
 pub mod data;
 pub mod detail;
+pub mod directed;
 pub mod look;
 pub mod metadata;
 pub mod model;

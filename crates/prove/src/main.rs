@@ -11,6 +11,7 @@ use clap::Parser;
 use spindle_blob::ordering::{Order, Point};
 use spindle_prove::proof::{Task, prove};
 use spindle_prove::report::Report;
+use spindle_prove::scenario::Scenario;
 
 /// Proves that no crash loses or mixes data: a store beside a model under a random workload in simulation,
 /// crashed at every write, loaded, checked, worked on and crashed again.
@@ -34,6 +35,9 @@ struct Arguments {
     /// Leaves out one ordering point: violations must follow.
     #[arg(long, value_parser = point)]
     leave_out: Option<Point>,
+    /// Runs one scenario only; by default each seed chooses.
+    #[arg(long, value_parser = scenario)]
+    scenario: Option<Scenario>,
     /// Goes on after a violation.
     #[arg(long)]
     keep_going: bool,
@@ -57,6 +61,14 @@ fn point(word: &str) -> Result<Point, String> {
     found.ok_or_else(|| {
         let names: Vec<String> = Point::ALL.iter().map(|point| format!("{point:?}")).collect();
         format!("no such ordering point; there are {}", names.join(", "))
+    })
+}
+
+fn scenario(word: &str) -> Result<Scenario, String> {
+    let found = Scenario::ALL.into_iter().find(|one| format!("{one:?}").eq_ignore_ascii_case(word));
+    found.ok_or_else(|| {
+        let names: Vec<String> = Scenario::ALL.iter().map(|one| format!("{one:?}")).collect();
+        format!("no such scenario; there are {}", names.join(", "))
     })
 }
 
@@ -125,7 +137,7 @@ fn wait(shared: &Shared, arguments: &Arguments) {
 /// Proves one seed after the other.
 fn work(shared: &Shared, arguments: &Arguments) {
     let order = arguments.leave_out.map_or(Order::STRICT, Order::leaving_out);
-    let task = Task { order, detail: arguments.step, ..Task::default() };
+    let task = Task { order, detail: arguments.step, scenario: arguments.scenario, ..Task::default() };
     let most = match (arguments.points, arguments.minutes) {
         (Some(points), _) => points,
         (None, Some(_)) => u64::MAX,

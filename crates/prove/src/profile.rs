@@ -52,7 +52,7 @@ impl Profile {
         let discard = [Some(UnmapReads::Zero), Some(UnmapReads::Zero), Some(UnmapReads::Garbage), None];
         let discard = discard[pick(4)];
         let clear = [ClearData::Unmap, ClearData::WriteZeroes, ClearData::None][pick(3)];
-        let slow = pick(2) == 0;
+        let slow = pick(2) == 0 || scenario.slow();
         Profile {
             cluster,
             clusters,

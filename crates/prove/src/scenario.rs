@@ -13,6 +13,8 @@ pub enum Scenario {
     LateIo,
     /// Snapshots, clones and their ends.
     Chains,
+    /// Stores that are left and loaded again all the time, with few changes between.
+    Reloads,
 }
 
 /// How often an operation is chosen.
@@ -44,6 +46,10 @@ pub struct Shares {
 }
 
 impl Scenario {
+    /// All of them.
+    pub const ALL: [Scenario; 5] =
+        [Scenario::Everything, Scenario::ComeAndGo, Scenario::LateIo, Scenario::Chains, Scenario::Reloads];
+
     /// Of so many parts each scenario has some.
     pub const PARTS: usize = 8;
 
@@ -53,13 +59,24 @@ impl Scenario {
             0..4 => Scenario::Everything,
             4 => Scenario::ComeAndGo,
             5 => Scenario::LateIo,
-            _ => Scenario::Chains,
+            6 => Scenario::Chains,
+            _ => Scenario::Reloads,
         }
     }
 
     /// The atomic unit that it needs, if any.
     pub fn atomic_unit(self) -> Option<u32> {
         (self == Scenario::ComeAndGo).then_some(512)
+    }
+
+    /// Whether requests must take time on their way, so that some are very late.
+    pub fn slow(self) -> bool {
+        self == Scenario::LateIo
+    }
+
+    /// Clusters of a blob that I/O goes to: few, so that operations meet.
+    pub fn busy_clusters(self) -> u64 {
+        if self == Scenario::LateIo { 2 } else { 8 }
     }
 
     /// How often each operation is chosen.
@@ -89,23 +106,27 @@ impl Scenario {
         };
         match self {
             Scenario::Everything => everything,
-            Scenario::ComeAndGo => Shares {
-                create: 30,
-                delete: 30,
+            // Its main task has a routine of its own.
+            Scenario::ComeAndGo => everything,
+            Scenario::LateIo => Shares {
+                create: 12,
+                delete: 6,
+                resize: 8,
                 snapshot: 1,
                 clone: 1,
+                inflate: 0,
+                set_parent: 0,
+                decouple: 0,
+                read_only: 0,
                 reload: 1,
-                pause: 6,
-                write: 20,
-                unmap: 2,
-                read: 0,
+                unmap: 10,
+                write: 14,
+                read: 6,
                 flush: 0,
-                zeroes: 0,
+                zeroes: 1,
                 ..everything
             },
-            Scenario::LateIo => {
-                Shares { delete: 12, create: 14, resize: 14, unmap: 12, write: 14, read: 8, ..everything }
-            }
+            Scenario::Reloads => Shares { reload: 30, delete: 14, create: 14, pause: 2, ..everything },
             Scenario::Chains => {
                 Shares { snapshot: 20, clone: 14, delete: 20, decouple: 6, inflate: 4, ..everything }
             }

@@ -10,10 +10,11 @@ use spindle_reactor::{random, sleep, yield_now};
 
 use crate::context::Context;
 use crate::data;
+use crate::directed;
 use crate::metadata;
 use crate::model::{Blob, Model};
 use crate::op::{Op, Tag, Xattrs};
-use crate::scenario::Shares;
+use crate::scenario::{Scenario, Shares};
 
 /// Blobs that a store has at most; more would only make it slower to look at.
 const MOST_BLOBS: usize = 9;
@@ -32,6 +33,9 @@ fn one_of(tags: &[Tag]) -> Option<Tag> {
 
 /// Changes metadata so many times.
 pub async fn change_metadata(run: Arc<Context>, steps: u32) {
+    if run.profile.scenario == Scenario::ComeAndGo {
+        return directed::come_and_go(run, steps).await;
+    }
     let shares = run.profile.scenario.shares();
     for _ in 0..steps {
         if run.is_stopped() {
@@ -45,7 +49,7 @@ pub async fn change_metadata(run: Arc<Context>, steps: u32) {
 }
 
 /// Lets others go on.
-async fn rest() {
+pub async fn rest() {
     match below(3) {
         0 => sleep(Duration::from_micros(below(200))).await,
         _ => {
@@ -58,6 +62,9 @@ async fn rest() {
 
 /// Does I/O so many times.
 pub async fn do_io(run: Arc<Context>, steps: u32) {
+    if run.profile.scenario == Scenario::ComeAndGo {
+        return;
+    }
     let shares = run.profile.scenario.shares();
     for _ in 0..steps {
         if run.is_stopped() {
@@ -65,7 +72,8 @@ pub async fn do_io(run: Arc<Context>, steps: u32) {
         }
         let tags = run.open_tags();
         let chosen = one_of(&tags).and_then(|tag| {
-            let op = run.model(|model| choose_io(model, tag, &shares))?;
+            let op =
+                run.model(|model| choose_io(model, tag, &shares, run.profile.scenario.busy_clusters()))?;
             Some((run.handle(tag)?, op))
         });
         match chosen {
@@ -194,7 +202,7 @@ enum Io {
     Read,
 }
 
-fn choose_io(model: &Model, tag: Tag, shares: &Shares) -> Option<Op> {
+fn choose_io(model: &Model, tag: Tag, shares: &Shares, busy: u64) -> Option<Op> {
     let table = [
         (shares.write, Io::Write),
         (shares.zeroes, Io::Zeroes),
@@ -210,7 +218,7 @@ fn choose_io(model: &Model, tag: Tag, shares: &Shares) -> Option<Op> {
     if blob.read_only && io != Io::Read {
         return None;
     }
-    let (unit, count) = range(blob, model.rules.per_cluster, io == Io::Unmap)?;
+    let (unit, count) = range(blob, model.rules.per_cluster, io == Io::Unmap, busy)?;
     Some(match io {
         Io::Write => Op::Write { tag, unit, count, value: model.next.1 },
         Io::Zeroes => Op::Zeroes { tag, unit, count },
@@ -220,13 +228,13 @@ fn choose_io(model: &Model, tag: Tag, shares: &Shares) -> Option<Op> {
 }
 
 /// A range of a blob in units: some of a cluster, a whole one, or across clusters.
-fn range(blob: &Blob, per_cluster: u64, whole: bool) -> Option<(u64, u64)> {
+fn range(blob: &Blob, per_cluster: u64, whole: bool, busy: u64) -> Option<(u64, u64)> {
     let units = blob.clusters * per_cluster;
     // The first clusters, so that operations meet; of large blobs also where the second extent page begins.
     let cluster = match blob.clusters {
         0 => return None,
         LEAF.. if below(2) == 0 => LEAF - 2 + below(blob.clusters - LEAF + 2),
-        clusters => below(clusters.min(8)),
+        clusters => below(clusters.min(busy)),
     };
     let first = cluster * per_cluster;
     let (unit, count) = match below(if whole { 2 } else { 6 }) {
