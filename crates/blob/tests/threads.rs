@@ -249,3 +249,89 @@ async fn history(store: &Blobstore) -> Result<(), BlobError> {
     blob.close().await?;
     store.delete_blob(id).await
 }
+
+#[test]
+fn a_snapshot_of_one_blob_keeps_writes_to_others_going() {
+    for seed in 0..8 {
+        support::run_on(&format!("sim:{seed}"), async move || {
+            let disk = disk(8);
+            let store = Blobstore::init(support::slow_device(&disk, seed), small()).await.unwrap();
+            let mut blobs = Vec::new();
+            for _ in 0..2 {
+                let id = store.create_blob(BlobOptions::thin(16)).await.unwrap();
+                blobs.push(store.open_blob(id).await.unwrap());
+                fill(&blobs[blobs.len() - 1], 0, CLUSTER, 1).await;
+            }
+            let under_way: Vec<_> = (0..16)
+                .map(|index| {
+                    let blob = blobs[0].clone();
+                    spindle_reactor::spawn_local(async move {
+                        fill(&blob, index * CLUSTER, 512, 2).await;
+                    })
+                })
+                .collect();
+            let taken = std::rc::Rc::new(std::cell::Cell::new(false));
+            let (other, done) = (blobs[1].clone(), taken.clone());
+            let writer = spindle_reactor::spawn_local(async move {
+                let mut written = 0;
+                while !done.get() {
+                    fill(&other, written % 16 * CLUSTER, 512, 3).await;
+                    written += 1;
+                }
+                written
+            });
+            store.snapshot(blobs[0].id(), Vec::new()).await.unwrap();
+            taken.set(true);
+            let written = writer.await.unwrap();
+            assert!(written > 3, "only {written} writes to the other blob, one after the other");
+            for write in under_way {
+                write.await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn what_comes_while_a_store_is_unloaded_is_done_before_or_refused() {
+    for seed in 0..24 {
+        support::run_on(&format!("sim:{seed}"), async move || {
+            let disk = disk(8);
+            let store = Blobstore::init(support::slow_device(&disk, seed), small()).await.unwrap();
+            let id = store.create_blob(BlobOptions::thin(8)).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            // Writes that nobody waits for outlive the handle.
+            for index in 0..8 {
+                let blob = blob.clone();
+                let write = async move { blob.write(index * CLUSTER, IoBuf::zeroed(512)).await.0 };
+                let late = spindle_reactor::timeout(std::time::Duration::from_micros(seed * 10), write);
+                drop(spindle_reactor::spawn_local(async move { drop(late.await) }));
+            }
+            spindle_reactor::yield_now().await;
+            blob.close().await.unwrap();
+            let mut others = Vec::new();
+            for at in 0..4 {
+                let store = store.clone();
+                others.push(spindle_reactor::spawn_local(async move {
+                    match at {
+                        0 => store.create_blob(BlobOptions::thick(2)).await.map(drop),
+                        1 => store.snapshot(id, Vec::new()).await.map(drop),
+                        2 => store.inflate(id).await,
+                        _ => store.set_super_blob(Some(id)).await,
+                    }
+                }));
+            }
+            for _ in 0..seed {
+                spindle_reactor::yield_now().await;
+            }
+            store.unload().await.unwrap();
+            for other in others {
+                let result = other.await.unwrap();
+                let fine =
+                    matches!(&result, Ok(()) | Err(BlobError::Unloaded { .. } | BlobError::Busy { .. }));
+                assert!(fine, "{result:?}");
+            }
+            check(&disk);
+            assert!(!load(&disk).await.info().await.unwrap().recovered);
+        });
+    }
+}

@@ -54,11 +54,16 @@ impl Md {
     pub(crate) async fn recall(&self) {
         // Clusters that are being zeroed come back at the end of it.
         let _idle = self.zeroing.lock().await;
-        let members = locked(&self.shared.members).clone();
+        let mut members = locked(&self.shared.members);
         let mut space = self.space.borrow_mut();
-        for fresh in members.iter().flat_map(|member| member.reserve.recall()) {
-            space.free_cluster(fresh.cluster, fresh.zero);
-        }
+        members.retain(|member| {
+            // A thread that is gone puts nothing back any more, and nobody need ask it again.
+            let gone = member.thread.is_gone();
+            for fresh in member.reserve.recall() {
+                space.free_cluster(fresh.cluster, fresh.zero);
+            }
+            !gone
+        });
     }
 
     /// Clusters that are free, those that threads have in hand among them.

@@ -16,7 +16,7 @@ impl Md {
     pub(crate) async fn create(self: &Rc<Md>, options: &BlobOptions) -> Result<BlobId, BlobError> {
         let mut meta = new_metadata(options)?;
         self.check_allocation()?;
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         let mut clusters = Vec::new();
         let result = self.create_thick(&mut meta, options, &mut clusters).await;
         let result = match result {
@@ -53,7 +53,7 @@ impl Md {
         xattrs: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<BlobId, BlobError> {
         self.check_writable()?;
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         let parent = self.blob(snapshot)?;
         if !parent.flags().read_only() {
             return Err(BlobError::Refused {

@@ -65,7 +65,7 @@ impl Md {
         if let Some(blob) = blob {
             self.blob(blob)?;
         }
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         if self.super_block.borrow().super_blob == blob {
             return Ok(());
         }
@@ -77,7 +77,7 @@ impl Md {
     /// Says whose store it is.
     pub(crate) async fn set_bs_type(&self, bs_type: BsType) -> Result<(), BlobError> {
         self.check_writable()?;
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         if self.super_block.borrow().bs_type == bs_type {
             return Ok(());
         }
@@ -89,7 +89,7 @@ impl Md {
     /// Makes a blob read-only, once no write to it is under way.
     pub(crate) async fn set_read_only(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
         let _frozen = self.freeze(blob).await;
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         self.check_writable()?;
         if blob.flags().read_only() {
             return Ok(());
@@ -122,7 +122,7 @@ impl Md {
 
     /// Writes what was changed in memory.
     pub(crate) async fn sync(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         if !blob.unsynced.get() {
             return Ok(());
         }

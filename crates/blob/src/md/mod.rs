@@ -42,7 +42,7 @@ use crate::local::Local;
 use crate::low_space::Watches;
 use crate::options::StoreOptions;
 use crate::shared::StoreShared;
-use crate::sync::TaskLock;
+use crate::sync::{TaskGuard, TaskLock};
 
 pub(crate) use blobs::BlobState;
 pub(crate) use load::{init, load};
@@ -104,6 +104,14 @@ impl Md {
     fn forget(&self) {
         let stores = spindle_reactor::extension::<Stores>();
         stores.0.borrow_mut().remove(&self.shared.device.key());
+    }
+
+    /// Waits for [`Md::lock`]. An error if metadata must not be changed by then: the store may have been
+    /// left while this waited.
+    pub(crate) async fn exclusive(&self) -> Result<TaskGuard<'_>, BlobError> {
+        let guard = self.lock.lock().await;
+        self.check_writable()?;
+        Ok(guard)
     }
 
     /// An error if metadata must not be changed.

@@ -21,7 +21,7 @@ impl Md {
     pub(crate) async fn set_parent(self: &Rc<Md>, id: BlobId, parent: Parent) -> Result<(), BlobError> {
         let blob = self.blob(id)?;
         let _frozen = self.freeze(&blob).await;
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         self.check_writable()?;
         blob.check_known()?;
         if blob.held.get() {

@@ -25,7 +25,7 @@ impl Md {
             [] => {
                 // Requests that outlive the blob's handles end first.
                 let _frozen = self.freeze_if_seen(&blob).await;
-                let _guard = self.lock.lock().await;
+                let _guard = self.exclusive().await?;
                 self.check_removable(&blob, 0)?;
                 self.erase(&blob, &BTreeSet::new(), &BTreeSet::new()).await
             }
@@ -128,7 +128,7 @@ impl Md {
     ) -> Result<(), BlobError> {
         self.check_removable(snapshot, 1)?;
         let _frozen = self.freeze(clone).await;
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         self.check_removable(snapshot, 1)?;
         let mut taken = Vec::new();
         let merged = self.merged(snapshot, clone, &mut taken).await;

@@ -35,7 +35,7 @@ impl Md {
             named.set(name, value).map_err(|source| BlobError::Xattr { blob: id, source })?;
         }
         let _frozen = self.freeze(&original).await;
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         original.check_metadata()?;
         if original.held.get() {
             return Err(busy(id));
@@ -172,7 +172,7 @@ impl Md {
     /// False if the blob is to have everything and has not.
     async fn change_parent(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<bool, BlobError> {
         let _frozen = self.freeze(blob).await;
-        let _guard = self.lock.lock().await;
+        let _guard = self.exclusive().await?;
         let old = blob.parent();
         let mut meta = blob.meta.borrow().clone();
         if inflate && meta.map.allocated() < meta.map.num_clusters() {

@@ -64,7 +64,7 @@ impl Md {
 
     async fn write_clean(&self) -> Result<(), BlobError> {
         let nothing_to_say = self.clean_on_disk.get() || self.blocked.is_some();
-        if self.check_writable().is_err() || nothing_to_say {
+        if self.shared.read_only || self.shared.check_poison().is_err() || nothing_to_say {
             return Ok(());
         }
         self.drop_copies().await?;
