@@ -101,6 +101,12 @@ pub enum Problem {
     /// A blob's metadata as a whole breaks a rule.
     #[error("{0}")]
     Rule(String),
+    /// A chain leads to a page that already belongs to a chain, its own or another.
+    #[error("blob {0} leads here, but the page already belongs to a chain")]
+    Claimed(BlobId),
+    /// Nothing is where something should be.
+    #[error("is empty, expected {0}")]
+    Empty(String),
     /// A link leads to a blob that is not there.
     #[error("names blob {0}, which is not in the store")]
     NoSuchBlob(BlobId),

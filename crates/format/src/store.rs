@@ -49,6 +49,8 @@ pub struct DamagedBlob {
     pub name: Option<String>,
     /// The metadata pages that are known to be its, root first if that can be read.
     pub pages: Vec<PageIdx>,
+    /// Whether its chain could be read to the end, so that the damage is in what the chain names.
+    pub whole_chain: bool,
 }
 
 /// The masks of a clean store as they are on disk.

@@ -1,12 +1,11 @@
-//! The comparisons themselves.
+//! All that can be said of one load, and what concerns single blobs and clusters.
 
-use super::{Finding, Span};
-use crate::bitmap::Bitmap;
+use super::{Cause, Finding, links, masks};
 use crate::cluster_map::ClusterMap;
-use crate::ids::{BlobId, ClusterIdx};
-use crate::mask::MaskKind;
+use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::metadata::Flags;
-use crate::store::{Blob, Parent, Store};
+use crate::repair::RepairReason;
+use crate::store::{Blob, Store};
 use std::collections::BTreeMap;
 
 pub(super) fn findings(store: &Store) -> Vec<Finding> {
@@ -15,6 +14,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
         blob: damaged.id,
         name: damaged.name.clone(),
         errors: damaged.errors.clone(),
+        cause: Cause::of(damaged),
     }));
     let blocked = store.allocation_blocked.clone().unwrap_or_default();
     findings.extend(
@@ -23,20 +23,25 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
             .iter()
             .map(|&page| Finding::UnreadablePage { page, offset: store.geometry.page_offset(page) }),
     );
-    findings.extend(shared(store, &blocked.clusters));
-    findings.extend(masks(store));
+    findings.extend(shared_clusters(store, &blocked.clusters));
+    findings.extend(shared_pages(store));
+    findings.extend(masks::findings(store));
     findings.extend(store.unlisted.iter().map(|&blob| Finding::UnlistedBlob { blob }));
     findings.extend(store.blobs.values().flat_map(blob));
-    findings.extend(links(store));
+    findings.extend(links::findings(store));
+    findings.extend(store.blobs.values().flat_map(links::dead));
     let missing = store.super_block.super_blob.filter(|&blob| store.blob(blob).is_none());
     findings.extend(missing.map(|blob| Finding::MissingSuperBlob { blob }));
     findings.extend(store.half_done.iter().cloned().map(Finding::HalfDone));
-    findings.extend(store.repairs.iter().map(|repair| Finding::Pending(repair.reason.clone())));
+    // That a store is marked dirty before it is repaired is no repair in itself.
+    let reasons = store.repairs.iter().map(|repair| &repair.reason);
+    let reasons = reasons.filter(|reason| **reason != RepairReason::MarkDirty);
+    findings.extend(reasons.cloned().map(Finding::Pending));
     findings
 }
 
 /// Who names the clusters that are named twice.
-fn shared(store: &Store, clusters: &[ClusterIdx]) -> Vec<Finding> {
+fn shared_clusters(store: &Store, clusters: &[ClusterIdx]) -> Vec<Finding> {
     if clusters.is_empty() {
         return Vec::new();
     }
@@ -58,59 +63,24 @@ fn shared(store: &Store, clusters: &[ClusterIdx]) -> Vec<Finding> {
     found.collect()
 }
 
-/// The masks of a clean store against what its metadata says.
-fn masks(store: &Store) -> Vec<Finding> {
-    let Some(masks) = &store.disk_masks else { return Vec::new() };
-    let (geometry, mut findings) = (&store.geometry, Vec::new());
-    let mut pages = Bitmap::new(geometry.md_pages());
-    let mut clusters = Bitmap::new(geometry.total_clusters());
-    for cluster in 0..geometry.metadata_clusters() {
-        clusters.set(cluster);
-    }
+/// Extent pages that more than one blob names.
+fn shared_pages(store: &Store) -> Vec<Finding> {
+    let mut owners: BTreeMap<PageIdx, Vec<BlobId>> = BTreeMap::new();
     for blob in store.blobs.values() {
-        for page in blob.pages() {
-            pages.set(page.0);
-        }
-        for run in blob.metadata.map.runs() {
-            for cluster in run.cluster.0..run.cluster.0 + run.length {
-                clusters.set(cluster);
-            }
+        for (_, page) in blob.metadata.map.extent_pages() {
+            owners.entry(page).or_default().push(blob.id);
         }
     }
-    for &page in store.damaged.iter().flat_map(|damaged| &damaged.pages) {
-        pages.set(page.0);
-    }
-    pages.union(&masks.used_blob_ids);
-    let unmarked = [
-        (MaskKind::UsedPages, spans(&pages, &masks.used_pages)),
-        (MaskKind::UsedClusters, spans(&clusters, &masks.used_clusters)),
-    ];
-    for (kind, bits) in unmarked.into_iter().filter(|(_, bits)| !bits.is_empty()) {
-        let (offset, _) = geometry.bytes_of(geometry.mask(kind));
-        findings.push(Finding::UnmarkedInMask { kind, offset, bits });
-    }
-    // What a damaged blob uses is not known, nor is what operations still to be finished will free.
-    if store.damaged.is_empty() && store.repairs.is_empty() && store.unlisted.is_empty() {
-        let leaked = spans(&masks.used_clusters, &clusters);
-        findings.extend((!leaked.is_empty()).then_some(Finding::LeakedClusters { clusters: leaked }));
-        let leaked = spans(&masks.used_pages, &pages);
-        findings.extend((!leaked.is_empty()).then_some(Finding::LeakedPages { pages: leaked }));
-    }
-    findings
+    let shared = owners.into_iter().filter(|(_, owners)| owners.len() > 1);
+    let found = shared.map(|(page, owners)| Finding::SharedPage {
+        page,
+        offset: store.geometry.page_offset(page),
+        owners,
+    });
+    found.collect()
 }
 
-/// The bits that one map has and the other lacks.
-fn spans(has: &Bitmap, lacks: &Bitmap) -> Vec<Span> {
-    let mut spans: Vec<Span> = Vec::new();
-    for bit in has.iter().filter(|&bit| !lacks.get(bit)) {
-        match spans.last_mut() {
-            Some(span) if span.first + span.count == bit => span.count += 1,
-            _ => spans.push(Span { first: bit, count: 1 }),
-        }
-    }
-    spans
-}
-
+/// What a blob says of itself that does not fit.
 fn blob(blob: &Blob) -> Vec<Finding> {
     let id = blob.id;
     let mut findings: Vec<Finding> = blob
@@ -127,29 +97,5 @@ fn blob(blob: &Blob) -> Vec<Finding> {
     if !blob.clones.is_empty() && !blob.metadata.flags.read_only() {
         findings.push(Finding::WritableParent { blob: id, clones: blob.clones.clone() });
     }
-    findings
-}
-
-/// Parents that are missing or in circles.
-fn links(store: &Store) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    // Roots of the forest first, then everything below them: what is never reached is in or below a circle.
-    let mut reached: Vec<BlobId> = Vec::new();
-    for blob in store.blobs.values() {
-        match blob.parent {
-            Some(Parent::Snapshot(parent)) if store.blob(parent).is_some() => continue,
-            Some(Parent::Snapshot(parent)) => findings.push(Finding::OrphanedClone { blob: blob.id, parent }),
-            Some(Parent::External(_)) | None => {}
-        }
-        reached.push(blob.id);
-    }
-    let mut at = 0;
-    while let Some(&id) = reached.get(at) {
-        reached.extend(store.blob(id).into_iter().flat_map(|blob| blob.clones.iter().copied()));
-        at += 1;
-    }
-    reached.sort();
-    let unreached = store.blobs.keys().filter(|id| reached.binary_search(id).is_err());
-    findings.extend(unreached.map(|&blob| Finding::ParentCircle { blob }));
     findings
 }

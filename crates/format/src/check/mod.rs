@@ -1,10 +1,22 @@
 //! Everything that is wrong with a loaded store, as a typed list.
 //!
-//! Every finding says which object it is about and where (its `Display`), and what that means for the data
-//! ([`Finding::meaning`]). Nothing is found on a healthy store. A read-only load has already worked around
+//! Every finding has a stable name ([`Finding::code`]) and says which object it is about and where (its
+//! `Display`), what that means for the data ([`Finding::meaning`]) and what a repair does about it
+//! ([`Finding::remedy`]). Nothing is found on a healthy store. A read-only load has already worked around
 //! what can be worked around; [`Finding::Pending`] lists what a writing load would put right.
+//!
+//! [`check`] judges one load; [`examine`] reads the store from a [`Medium`], a clean one twice: once as its
+//! masks say, once as if there were none, so that it sees what the masks hide.
 
+mod cause;
 mod compare;
+mod examine;
+mod links;
+mod masks;
+mod words;
+
+pub use cause::Cause;
+pub use examine::{Examination, Medium, examine, load};
 
 use crate::error::{FormatError, Place};
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
@@ -54,6 +66,8 @@ pub enum Finding {
         name: Option<String>,
         /// What is wrong.
         errors: Vec<FormatError>,
+        /// What kind of damage that is.
+        cause: Cause,
     },
     /// A mask of a store that says it is clean cannot be used.
     BadMask(FormatError),
@@ -72,6 +86,24 @@ pub enum Finding {
         offset: u64,
         /// The blobs, each with the cluster of the blob whose entry it is.
         owners: Vec<(BlobId, u64)>,
+    },
+    /// More than one blob's extent table names a metadata page.
+    SharedPage {
+        /// The page.
+        page: PageIdx,
+        /// Byte of the image where it begins.
+        offset: u64,
+        /// The blobs.
+        owners: Vec<BlobId>,
+    },
+    /// An internal xattr that means nothing where it is, or cannot be read.
+    DeadLink {
+        /// The blob.
+        blob: BlobId,
+        /// The xattr.
+        xattr: &'static str,
+        /// Why.
+        why: &'static str,
     },
     /// The mask says that clusters are in use, but nothing uses them.
     LeakedClusters {
@@ -146,123 +178,4 @@ pub enum Finding {
 /// Looks for everything that is wrong with a store. Nothing is found on a healthy one.
 pub fn check(store: &Store) -> Vec<Finding> {
     compare::findings(store)
-}
-
-impl Finding {
-    /// How bad it is.
-    pub fn severity(&self) -> Severity {
-        match self {
-            Finding::DamagedBlob { .. }
-            | Finding::UnreadablePage { .. }
-            | Finding::SharedCluster { .. }
-            | Finding::OrphanedClone { .. }
-            | Finding::ParentCircle { .. }
-            | Finding::UnlistedBlob { .. }
-            | Finding::HalfDone(_)
-            | Finding::UnmarkedInMask { .. } => Severity::Damage,
-            Finding::BadMask(_)
-            | Finding::LeakedClusters { .. }
-            | Finding::LeakedPages { .. }
-            | Finding::WritableParent { .. }
-            | Finding::MissingSuperBlob { .. }
-            | Finding::WrongMapFlag { .. }
-            | Finding::UnknownDescriptor { .. } => Severity::Minor,
-            Finding::Pending(_) => Severity::Pending,
-        }
-    }
-
-    /// What it means, in a sentence.
-    pub fn meaning(&self) -> &'static str {
-        match self {
-            Finding::DamagedBlob { .. } => {
-                "this blob's data cannot be reached; the other blobs are not affected"
-            }
-            Finding::BadMask(_) => "what is in use was found by reading all metadata instead",
-            Finding::UnreadablePage { .. } => "if a blob has its root there, the blob cannot be seen",
-            Finding::SharedCluster { .. } => {
-                "a write to or a deletion of one owner changes the data of the other; nothing is allocated or \
-                 freed until this is resolved"
-            }
-            Finding::LeakedClusters { .. } => "this space cannot be used until the store is recovered",
-            Finding::LeakedPages { .. } => "these metadata pages cannot be used until the store is recovered",
-            Finding::UnmarkedInMask { .. } => {
-                "a program that trusts the mask would give out again what is in use; SPDK refuses to open the \
-                 blobs concerned"
-            }
-            Finding::UnlistedBlob { .. } => "programs that trust the mask do not see this blob",
-            Finding::OrphanedClone { .. } => "what the clone does not hold itself cannot be read",
-            Finding::ParentCircle { .. } => "what none of these blobs holds itself cannot be read",
-            Finding::WritableParent { .. } => "a write to the parent would change what its clones read",
-            Finding::MissingSuperBlob { .. } => "programs that begin with the super blob (lvolstores) fail",
-            Finding::WrongMapFlag { .. } => {
-                "readers go by the map itself; older programs may refuse the blob"
-            }
-            Finding::UnknownDescriptor { .. } => {
-                "it is kept out of sight; SPDK refuses to recover a dirty store that has one"
-            }
-            Finding::HalfDone(_) => "both blobs are left as they are",
-            Finding::Pending(_) => "nothing is lost; the next load that may write does it",
-        }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Finding::DamagedBlob { blob, name, errors } => {
-                write!(f, "blob {blob}")?;
-                name.iter().try_for_each(|name| write!(f, " ({name})"))?;
-                write!(f, " is damaged")?;
-                errors.iter().try_for_each(|error| write!(f, "; {error}"))
-            }
-            Finding::BadMask(error) => write!(f, "{error}"),
-            Finding::UnreadablePage { page, offset } => {
-                write!(f, "metadata page {page} at byte {offset} could not be read from the device")
-            }
-            Finding::SharedCluster { cluster, offset, owners } => {
-                write!(f, "cluster {cluster} at byte {offset} has {} owners:", owners.len())?;
-                owners.iter().try_for_each(|(blob, index)| write!(f, " blob {blob} as its cluster {index};"))
-            }
-            Finding::LeakedClusters { clusters } => write!(f, "leaked clusters: {}", List(clusters)),
-            Finding::LeakedPages { pages } => write!(f, "leaked metadata pages: {}", List(pages)),
-            Finding::UnmarkedInMask { kind, offset, bits } => {
-                write!(f, "{kind} mask at byte {offset} lacks what is in use: {}", List(bits))
-            }
-            Finding::UnlistedBlob { blob } => write!(f, "blob {blob} is missing in the mask of blob ids"),
-            Finding::OrphanedClone { blob, parent } => {
-                write!(f, "blob {blob} is a clone of {parent}, which is missing or damaged")
-            }
-            Finding::ParentCircle { blob } => write!(f, "the parents of blob {blob} form a circle"),
-            Finding::WritableParent { blob, clones } => {
-                write!(f, "blob {blob} has {} clones but is not read-only", clones.len())
-            }
-            Finding::MissingSuperBlob { blob } => {
-                write!(f, "super block at byte 0: the super blob {blob} is missing or damaged")
-            }
-            Finding::WrongMapFlag { blob, table } => {
-                let (has, says) =
-                    if *table { ("an extent table", "none") } else { ("none", "an extent table") };
-                write!(f, "blob {blob} has {has}, but its flags say {says}")
-            }
-            Finding::UnknownDescriptor { blob, place, kind } => {
-                write!(f, "blob {blob}: {place}: unknown type {kind}")
-            }
-            Finding::HalfDone(HalfDone { snapshot, removal, other, why }) => {
-                let what = if *removal { "deleting" } else { "making" };
-                write!(f, "{what} snapshot {snapshot} (blob {other}) was cut off: {why}")
-            }
-            Finding::Pending(reason) => write!(f, "to do: {reason}"),
-        }
-    }
-}
-
-struct List<'a>(&'a [Span]);
-
-impl fmt::Display for List<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, span) in self.0.iter().enumerate() {
-            write!(f, "{}{span}", if at == 0 { "" } else { ", " })?;
-        }
-        Ok(())
-    }
 }

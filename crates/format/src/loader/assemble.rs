@@ -75,8 +75,8 @@ pub(super) fn assemble(geometry: &Geometry, records: &Records, roots: &[PageIdx]
                 blobs.drafts.insert(id, draft);
             }
             Err(damage) => {
-                let Damage { error, name, pages } = *damage;
-                blobs.damaged.push(DamagedBlob { id, errors: vec![error], name, pages });
+                let Damage { error, name, pages, whole_chain } = *damage;
+                blobs.damaged.push(DamagedBlob { id, errors: vec![error], name, pages, whole_chain });
             }
         }
     }
@@ -88,6 +88,7 @@ struct Damage {
     error: FormatError,
     name: Option<String>,
     pages: Vec<PageIdx>,
+    whole_chain: bool,
 }
 
 struct Assembler<'a> {
@@ -111,7 +112,8 @@ impl Assembler<'_> {
         let mut chain = Vec::new();
         let mut decoder = ChainDecoder::new(self.geometry);
         if let Err(error) = self.follow(root, &mut decoder, &mut chain) {
-            return Err(Box::new(Damage { error, name: decoder.name(), pages: chain }));
+            let name = decoder.name();
+            return Err(Box::new(Damage { error, name, pages: chain, whole_chain: false }));
         }
         let place = self.geometry.page_place(root);
         let finished = decoder.finish(place).and_then(|mut parts| {
@@ -120,7 +122,7 @@ impl Assembler<'_> {
         });
         let damage = |error, pages: Vec<PageIdx>| {
             let name = self.name(&pages);
-            Box::new(Damage { error, name, pages })
+            Box::new(Damage { error, name, pages, whole_chain: true })
         };
         let (metadata, resized, unknown) = match finished {
             Ok(complete) => complete,
@@ -165,14 +167,13 @@ impl Assembler<'_> {
             }
             let place = self.geometry.page_place(index);
             if sequence > 0 && !self.claimed.set(index.0) {
-                let rule = format!("blob {id} leads here, but the page already belongs to a chain");
-                return Err(Problem::Rule(rule).at(place));
+                return Err(Problem::Claimed(id).at(place));
             }
             let page = match self.records.get(index) {
                 Some(Record::Good(stored)) => stored.page(),
                 Some(Record::Bad(bad)) => return Err(bad_page(bad).at(place)),
                 None => {
-                    return Err(Problem::Rule(format!("is empty, expected a page of blob {id}")).at(place));
+                    return Err(Problem::Empty(format!("a page of blob {id}")).at(place));
                 }
             };
             if page.id() != id {
@@ -263,7 +264,7 @@ fn read_extent(geometry: &Geometry, records: &Records, index: PageIdx) -> Result
     match records.get(index) {
         Some(Record::Good(stored)) => decode_extent_page(&stored.page(), index, geometry),
         Some(Record::Bad(bad)) => Err(bad_page(bad).at(place)),
-        None => Err(Problem::Rule("is empty, expected an extent page".into()).at(place)),
+        None => Err(Problem::Empty("an extent page".into()).at(place)),
     }
 }
 

@@ -1,0 +1,80 @@
+//! Reading a store to judge it, wherever it lies.
+
+use super::{Finding, check};
+use crate::loader::{ByteRange, LoadError, LoadOptions, Loader};
+use crate::store::Store;
+
+/// Where a store lies, to be read on the calling thread. Whoever checks lends it.
+pub trait Medium {
+    /// Its size in bytes.
+    fn bytes(&self) -> u64;
+
+    /// Bytes of a block: reads begin and end at multiples of it.
+    fn block_size(&self) -> u32;
+
+    /// Fills the buffer from this byte on; false if that cannot be read.
+    #[must_use]
+    fn read(&self, offset: u64, into: &mut [u8]) -> bool;
+}
+
+/// A store and everything that is wrong with it.
+#[derive(Debug)]
+pub struct Examination {
+    /// The store as a writing load would leave it.
+    pub store: Store,
+    /// Of a store whose masks were used: as it is without them.
+    pub without_masks: Option<Store>,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+}
+
+/// Loads a store from a medium, as a writing load would leave it.
+///
+/// # Errors
+/// As [`Loader::finish`].
+pub fn load(medium: &dyn Medium, force_recover: bool) -> Result<Store, LoadError> {
+    let options = LoadOptions { block_size: medium.block_size(), force_recover, ..LoadOptions::default() };
+    let mut loader = Loader::new(medium.bytes(), options);
+    let mut bytes = Vec::new();
+    while let Some(range) = loader.next_read() {
+        let ByteRange { offset, len } = range;
+        bytes.resize(len, 0);
+        match medium.read(offset, &mut bytes) {
+            true => loader.supply(range, &bytes),
+            false => loader.read_failed(range),
+        }
+    }
+    loader.finish()
+}
+
+/// Loads a store and looks for everything that is wrong with it.
+///
+/// # Errors
+/// As [`Loader::finish`]: the super block cannot be used.
+pub fn examine(medium: &dyn Medium) -> Result<Examination, LoadError> {
+    let store = load(medium, false)?;
+    let without_masks = match store.recovered {
+        true => None,
+        false => Some(load(medium, true)?),
+    };
+    let mut findings = check(&store);
+    if let Some(all) = &without_masks {
+        findings.extend(hidden(&store, all));
+    }
+    Ok(Examination { store, without_masks, findings })
+}
+
+/// Blobs that neither mask names.
+fn hidden(store: &Store, all: &Store) -> Vec<Finding> {
+    let seen = |blob| {
+        store.blob(blob).is_some()
+            || store.unlisted.contains(&blob)
+            || store.damaged.iter().any(|damaged| damaged.id == blob)
+            // Removed by what is still to be done.
+            || blob.root_page().is_some_and(|root| {
+                store.disk_masks.as_ref().is_some_and(|masks| masks.used_blob_ids.get(root.0))
+            })
+    };
+    let hidden = all.blobs.keys().copied().filter(|&blob| !seen(blob));
+    hidden.map(|blob| Finding::UnlistedBlob { blob }).collect()
+}

@@ -1,0 +1,53 @@
+//! What ties blobs together: parents, and the internal xattrs that name them.
+
+use super::Finding;
+use crate::ids::BlobId;
+use crate::metadata::internal;
+use crate::store::{Blob, Parent, Store};
+
+/// Parents that are missing or in circles.
+pub(super) fn findings(store: &Store) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    // Roots of the forest first, then everything below them: what is never reached is in or below a circle.
+    let mut reached: Vec<BlobId> = Vec::new();
+    for blob in store.blobs.values() {
+        match blob.parent {
+            Some(Parent::Snapshot(parent)) if store.blob(parent).is_some() => continue,
+            Some(Parent::Snapshot(parent)) => findings.push(Finding::OrphanedClone { blob: blob.id, parent }),
+            Some(Parent::External(_)) | None => {}
+        }
+        reached.push(blob.id);
+    }
+    let mut at = 0;
+    while let Some(&id) = reached.get(at) {
+        reached.extend(store.blob(id).into_iter().flat_map(|blob| blob.clones.iter().copied()));
+        at += 1;
+    }
+    reached.sort();
+    let unreached = store.blobs.keys().filter(|id| reached.binary_search(id).is_err());
+    findings.extend(unreached.map(|&blob| Finding::ParentCircle { blob }));
+    findings
+}
+
+/// Internal xattrs that tie the blob to nothing.
+pub(super) fn dead(blob: &Blob) -> Vec<Finding> {
+    let (metadata, mut findings) = (&blob.metadata, Vec::new());
+    let mut say = |xattr, why| findings.push(Finding::DeadLink { blob: blob.id, xattr, why });
+    let holds = |name: &[u8]| metadata.internal.get(name).is_some();
+    for (name, shown) in
+        [(internal::SNAPSHOT_IN_PROGRESS, "SNAPTMP"), (internal::SNAPSHOT_PENDING_REMOVAL, "SNAPRM")]
+    {
+        if holds(name) && metadata.internal_id(name).is_none() {
+            say(shown, "is not the 8 bytes of a blob id");
+        }
+    }
+    if holds(internal::SNAPSHOT) && metadata.flags.external_snapshot() {
+        say("SNAP", "names a parent in the store, but the parent is outside it");
+    } else if holds(internal::SNAPSHOT) && !metadata.flags.thin() {
+        say("SNAP", "names a parent, but the blob is not thin and has none");
+    }
+    if holds(internal::EXTERNAL_SNAPSHOT_ID) && !metadata.flags.external_snapshot() {
+        say("EXTSNAP", "names a parent outside the store, but the flags say that there is none");
+    }
+    findings
+}
