@@ -1,6 +1,8 @@
 //! Why a command failed, in the words that its user reads: one sentence that names the object and the remedy.
 
 use super::text::printable;
+use spindle_blob::BlobError;
+use spindle_block::OpenError;
 use spindle_format::BlobId;
 use spindle_format::loader::LoadError;
 use spindle_format::resolve::ResolveError;
@@ -61,6 +63,30 @@ pub(crate) enum Failure {
     /// The output is a device too small for the blob.
     #[error("{} has {found} bytes, the blob has {needed}: choose a larger device", shown(path))]
     OutputTooSmall { path: PathBuf, found: u64, needed: u64 },
+    /// A new store would destroy what is there.
+    #[error("{} holds {found}: --force overwrites it", shown(path))]
+    Holds { path: PathBuf, found: String },
+    /// A new store would pull its storage from under somebody.
+    #[error("{} is in use: {by}; free it first", shown(path))]
+    InUse { path: PathBuf, by: String },
+    /// What is to be imported cannot be read.
+    #[error("{name} cannot be read at byte {at}: {error}")]
+    Input { name: String, at: u64, error: io::Error },
+    /// A store or blob refused what was asked, or failed.
+    #[error(transparent)]
+    Store(BlobError),
+    /// The image or device cannot be opened for writing, or is in use.
+    #[error("{0}")]
+    Open(String),
+    /// The engine under the writing commands could not be had.
+    #[error("cannot run: {0}")]
+    Engine(String),
+    /// What was asked cannot be done to this object; the text names it and says why and what to do.
+    #[error("{0}")]
+    Refused(String),
+    /// A signal ended the work; the store was left in order.
+    #[error("stopped by a signal before it was done")]
+    Interrupted,
     /// The program that `spindle` shows did not run to its end.
     #[error("the story did not end well: {0}")]
     Story(String),
@@ -84,6 +110,24 @@ impl Failure {
     /// Whether the command was typed wrong, rather than failed.
     pub(crate) fn is_usage(&self) -> bool {
         matches!(self, Failure::Usage(_))
+    }
+}
+
+impl From<BlobError> for Failure {
+    fn from(error: BlobError) -> Failure {
+        Failure::Store(error)
+    }
+}
+
+/// What the engine says of a file names it already.
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Failure {
+        let text = match error {
+            OpenError::Busy { holder, .. } => holder,
+            OpenError::System { source, .. } => source.to_string(),
+            other => other.to_string(),
+        };
+        Failure::Open(printable(text.as_bytes()))
     }
 }
 

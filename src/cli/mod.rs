@@ -9,6 +9,7 @@ mod output;
 mod perf;
 mod progress;
 mod quickstart;
+mod size;
 mod table;
 mod text;
 
@@ -27,7 +28,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Look into a Blobstore on an image file or block device, offline and without writing to it
+    /// Look into and change a Blobstore on an image file or block device, offline
     #[command(subcommand, arg_required_else_help = true)]
     Blob(blob::Command),
     /// Measure this build on this machine, beside the bare machine

@@ -1,10 +1,14 @@
 //! `spindle blob` as its users and their scripts meet it: the real binary on stores that SPDK wrote.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod changes;
 mod command;
 mod damage;
 mod export;
 mod fixtures;
+mod import;
+mod init;
 mod made;
 mod names;
 mod support;
+mod writing;

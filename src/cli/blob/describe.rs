@@ -1,12 +1,21 @@
 //! A blob as the commands show it: the fields that scripts rely on, and the words for people.
 
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
 use crate::cli::text::{before_nul, external_id, hex, json_text, printable};
 use serde::ser::{Serialize, SerializeMap, Serializer};
-use spindle_format::{Blob, Parent, Store, Xattrs};
+use spindle_blob::BlobInfo;
+use spindle_format::{Blob, BlobId, Parent, Store, Xattr};
+use std::io::Write;
 
 /// The bytes of a blob's `name` xattr before its first NUL.
 pub(super) fn name_of(blob: &Blob) -> Option<&[u8]> {
-    blob.metadata.xattrs.get(b"name").map(before_nul)
+    name_among(blob.metadata.xattrs.iter().as_slice())
+}
+
+/// The bytes of the `name` xattr before its first NUL.
+pub(super) fn name_among(xattrs: &[Xattr]) -> Option<&[u8]> {
+    xattrs.iter().find(|xattr| xattr.name == b"name").map(|xattr| before_nul(&xattr.value))
 }
 
 /// What is above a blob, in JSON: an id, or `{"external": ".."}`.
@@ -27,7 +36,7 @@ impl ParentJson {
 }
 
 /// Xattrs in JSON: values in hexadecimal, in their order on disk.
-pub(super) struct XattrsJson<'a>(pub(super) &'a Xattrs);
+pub(super) struct XattrsJson<'a>(pub(super) &'a [Xattr]);
 
 impl Serialize for XattrsJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -68,7 +77,74 @@ impl<'a> BlobJson<'a> {
             read_only: blob.metadata.flags.read_only(),
             parent: blob.parent.as_ref().map(ParentJson::of),
             clones: blob.clones.iter().map(|id| id.raw()).collect(),
-            xattrs: XattrsJson(&blob.metadata.xattrs),
+            xattrs: XattrsJson(blob.metadata.xattrs.iter().as_slice()),
+        }
+    }
+}
+
+/// A blob of a loaded store, as the commands that change one show it.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) info: BlobInfo,
+    pub(super) xattrs: Vec<Xattr>,
+    pub(super) cluster_size: u32,
+}
+
+impl Live {
+    pub(super) fn id(&self) -> BlobId {
+        self.info.id
+    }
+
+    /// Its size in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.info.clusters.saturating_mul(u64::from(self.cluster_size))
+    }
+
+    /// Its name, if it has one.
+    pub(super) fn name(&self) -> Option<&[u8]> {
+        name_among(&self.xattrs)
+    }
+
+    /// What is above it, for people.
+    pub(super) fn parent(&self) -> String {
+        match &self.info.parent {
+            None => "no parent".into(),
+            Some(Parent::Snapshot(id)) => format!("the parent {id}"),
+            Some(Parent::External(id)) => format!("the external snapshot {} as parent", external_id(id)),
+        }
+    }
+
+    /// Prints it: a sentence for people, or all of it in JSON.
+    pub(super) fn print(&self, json: bool, sentence: impl FnOnce(&Live) -> String) -> Result<(), Failure> {
+        let mut out = Output::stdout();
+        match json {
+            true => out.json(&self.json())?,
+            false => writeln!(out, "{}", sentence(self))?,
+        }
+        out.finish()
+    }
+
+    /// Its id, and its name if it has one.
+    pub(super) fn label(&self) -> String {
+        match self.name() {
+            Some(name) => format!("{} ({})", self.info.id, printable(name)),
+            None => self.info.id.to_string(),
+        }
+    }
+
+    /// As an element of `spindle blob ls --json`.
+    pub(super) fn json(&self) -> BlobJson<'_> {
+        BlobJson {
+            id: self.info.id.raw(),
+            name: self.name().map(json_text),
+            size: self.size(),
+            clusters: self.info.clusters,
+            allocated_clusters: self.info.allocated,
+            thin: self.info.thin,
+            read_only: self.info.read_only,
+            parent: self.info.parent.as_ref().map(ParentJson::of),
+            clones: self.info.clones.iter().map(|id| id.raw()).collect(),
+            xattrs: XattrsJson(&self.xattrs),
         }
     }
 }

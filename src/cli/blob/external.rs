@@ -1,12 +1,16 @@
 //! External snapshots as the command line names them: `--esnap UUID=FILE`.
 
 use super::image::ImageFile;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, shown};
 use crate::cli::text::external_id;
+use spindle_blob::ExternalSource;
+use spindle_block::{Device, FileOptions};
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
 
 /// One `--esnap UUID=FILE`.
 #[derive(Clone, Debug)]
@@ -59,9 +63,64 @@ impl Externals {
     }
 }
 
+/// The external snapshots that were given, as devices of the store that a command changes.
+pub(super) async fn devices(arguments: Vec<ExternalArgument>) -> Result<ExternalSource, Failure> {
+    // The same look and the same errors as in the commands that read.
+    Externals::open(&arguments)?;
+    let mut devices: BTreeMap<String, Arc<dyn Device>> = BTreeMap::new();
+    for argument in arguments {
+        let options = FileOptions::new(&argument.path).name(shown(&argument.path));
+        devices.insert(argument.id.to_ascii_lowercase(), spindle_block::File::open(options).await?);
+    }
+    Ok(Arc::new(move |id: &[u8]| devices.get(&external_id(id).to_ascii_lowercase()).cloned()))
+}
+
+/// An id of an external snapshot, as a clone carries it.
+#[derive(Clone)]
+pub(super) struct SnapshotId(pub(super) Vec<u8>);
+
+impl FromStr for SnapshotId {
+    type Err = String;
+
+    fn from_str(typed: &str) -> Result<SnapshotId, String> {
+        parse_id(typed).map(SnapshotId)
+    }
+}
+
+/// From its typed form: text gets the NUL that SPDK's lvolstores end it with, `0x` introduces the bytes
+/// themselves.
+fn parse_id(typed: &str) -> Result<Vec<u8>, String> {
+    let Some(digits) = typed.strip_prefix("0x") else {
+        return match typed.is_empty() || typed.contains('\0') {
+            true => Err("an id of an external snapshot is text, as a UUID, or 0x and hexadecimal".into()),
+            false => Ok([typed.as_bytes(), b"\0"].concat()),
+        };
+    };
+    let bytes = digits.as_bytes().chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2 && !pair.starts_with('+'))?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    let bytes: Option<Vec<u8>> = bytes.collect();
+    bytes
+        .filter(|bytes| !bytes.is_empty())
+        .ok_or_else(|| "0x is followed by pairs of hexadecimal digits".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_is_read_as_it_is_printed() {
+        assert_eq!(parse_id("3f1f-8f0a").unwrap(), b"3f1f-8f0a\0");
+        assert_eq!(parse_id("0x01ff").unwrap(), [1, 0xff]);
+        for id in [&b"uuid\0"[..], &[0, 1], b"a b"] {
+            assert_eq!(parse_id(&external_id(id)).unwrap(), id);
+        }
+        for wrong in ["", "0x", "0x1", "0x+1", "0xgg"] {
+            assert!(parse_id(wrong).is_err(), "{wrong:?}");
+        }
+    }
 
     #[test]
     fn an_argument_is_split_at_its_first_equals_sign() {

@@ -72,6 +72,11 @@ impl ImageFile {
         self.size
     }
 
+    /// Whether it is a regular file, not a block device.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.identity, Identity::File(..))
+    }
+
     /// Which storage this is.
     pub(crate) fn identity(&self) -> Identity {
         self.identity

@@ -2,6 +2,7 @@
 
 use super::describe::name_of;
 use super::external::Externals;
+use super::image::ImageFile;
 use super::source::{Source, load};
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::Output;
@@ -11,6 +12,7 @@ use spindle_format::super_block::BsType;
 use spindle_format::{Blob, MaskKind, Parent, Region, Store};
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::Path;
 
 /// Arguments of `info`.
 #[derive(clap::Args)]
@@ -25,15 +27,24 @@ pub(crate) struct Info {
 impl Info {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let (image, externals) = self.source.open()?;
-        let store = load(&image)?;
-        let report = Report::of(&store, &externals);
-        let mut out = Output::stdout();
-        match self.json {
-            true => out.json(&report)?,
-            false => report.print(&shown(image.path()), &mut out)?,
-        }
-        out.finish()
+        print(&image, &externals, self.json)
     }
+}
+
+/// What `info` prints of the store on this image.
+pub(super) fn print_report(image: &Path, json: bool) -> Result<(), Failure> {
+    print(&ImageFile::open(image)?, &Externals::open(&[])?, json)
+}
+
+fn print(image: &ImageFile, externals: &Externals, json: bool) -> Result<(), Failure> {
+    let store = load(image)?;
+    let report = Report::of(&store, externals);
+    let mut out = Output::stdout();
+    match json {
+        true => out.json(&report)?,
+        false => report.print(&shown(image.path()), &mut out)?,
+    }
+    out.finish()
 }
 
 /// What `info` says; `info --json` prints it as it is. Sizes are in bytes, regions in metadata pages.

@@ -1,21 +1,41 @@
-//! `spindle blob`: a store on an image file or block device, offline.
+//! `spindle blob`: a store on an image file or block device, offline. One module per command.
 //!
-//! The commands in here never write to the image: they open it with `O_RDONLY` and show what a load that
-//! may write would leave, its repairs applied in memory. One module per command; what they share:
-//! [`image`] reads, [`source`] loads, [`select`] finds the blob that is meant, [`extents`] says where its
-//! bytes lie.
+//! The commands that read never write to the image: they open it with `O_RDONLY` and show what a load that
+//! may write would leave, its repairs applied in memory. What they share: [`image`] reads, [`source`] loads,
+//! [`select`] finds the blob that is meant, [`extents`] says where its bytes lie.
+//!
+//! The commands that write work on the real Blobstore: [`foreground`] gives them a thread and heeds signals,
+//! [`session`] locks the image, loads the store and unloads it whatever became of the work.
 
+mod clone;
+mod create;
 mod describe;
 mod dump;
 mod export;
 mod extents;
 mod external;
+mod foreground;
+mod grow;
 mod image;
+mod import;
+mod in_use;
+mod inflate;
 mod info;
+mod init;
+mod input;
 mod ls;
+mod naming;
 mod output_file;
+mod resize;
+mod rm;
 mod select;
+mod session;
+mod set_parent;
+mod signature;
+mod snapshot;
 mod source;
+mod super_blob;
+mod xattr;
 
 use super::failure::Failure;
 
@@ -30,6 +50,32 @@ pub(super) enum Command {
     Dump(dump::Dump),
     /// Copy the contents of a blob into a file
     Export(export::Export),
+    /// Make a new store; all that IMAGE holds is lost
+    Init(Box<init::Init>),
+    /// Make a new blob and print its id
+    Create(create::Create),
+    /// Copy a file into a blob
+    Import(import::Import),
+    /// Remove a blob; a snapshot gives its one clone what that reads
+    Rm(rm::Rm),
+    /// Make a blob larger or smaller
+    Resize(resize::Resize),
+    /// List, get, set or remove a blob's xattrs
+    Xattr(xattr::Xattr),
+    /// Keep what a blob holds now as a read-only blob, and print its id
+    Snapshot(snapshot::Snapshot),
+    /// Make a blob that holds what a snapshot holds until it is written, and print its id
+    Clone(clone::Clone),
+    /// Give a blob clusters of its own for everything, so that it has no parent
+    Inflate(inflate::Inflate),
+    /// Give a blob clusters of its own for what its parent has, so that its grandparent is its parent
+    Decouple(inflate::Inflate),
+    /// Put a thin blob under another snapshot of the same size
+    SetParent(set_parent::SetParent),
+    /// Show or set the blob that programs look for first
+    Super(super_blob::SuperBlob),
+    /// Take over what the file or device has become larger by
+    Grow(grow::Grow),
 }
 
 /// Runs one of the commands.
@@ -39,5 +85,18 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::Ls(ls) => ls.run(),
         Command::Dump(dump) => dump.run(),
         Command::Export(export) => export.run(),
+        Command::Init(init) => init.run(),
+        Command::Create(create) => create.run(),
+        Command::Import(import) => import.run(),
+        Command::Rm(rm) => rm.run(),
+        Command::Resize(resize) => resize.run(),
+        Command::Xattr(xattr) => xattr.run(),
+        Command::Snapshot(snapshot) => snapshot.run(),
+        Command::Clone(clone) => clone.run(),
+        Command::Inflate(inflate) => inflate.run(),
+        Command::Decouple(decouple) => decouple.run_decouple(),
+        Command::SetParent(parent) => parent.run(),
+        Command::Super(blob) => blob.run(),
+        Command::Grow(grow) => grow.run(),
     }
 }

@@ -175,7 +175,8 @@ fn write_sparse(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn is_zero(block: &[u8]) -> bool {
+/// Whether these bytes are all zero.
+pub(super) fn is_zero(block: &[u8]) -> bool {
     // Data shows in its first bytes most of the time; otherwise one pass without branches.
     block.iter().take(16).all(|&byte| byte == 0) && block.iter().fold(0, |all, &byte| all | byte) == 0
 }

@@ -4,7 +4,6 @@ use super::describe::name_of;
 use crate::cli::failure::Failure;
 use crate::cli::text::printable;
 use spindle_format::{Blob, BlobId, Store};
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -14,28 +13,55 @@ const CANDIDATES: usize = 5;
 /// Names longer than this are not compared for likeness: it would take long and help nobody.
 const LONGEST_COMPARED: usize = 128;
 
+/// What a blob can be called, and whether it can be used.
+pub(super) struct Entry {
+    pub(super) id: BlobId,
+    /// Its name, if it has one.
+    pub(super) name: Option<Vec<u8>>,
+    /// Why it cannot be used, if so.
+    pub(super) damage: Option<String>,
+}
+
 /// The blob that is meant; `image` is for the errors.
 pub(super) fn find<'a>(store: &'a Store, image: &Path, asked: &OsStr) -> Result<&'a Blob, Failure> {
+    let id = choose(&entries(store), image, asked)?;
+    Ok(store.blob(id).expect("what can be used is there"))
+}
+
+fn entries(store: &Store) -> Vec<Entry> {
+    let healthy = store.blobs.values().map(|blob| Entry {
+        id: blob.id,
+        name: name_of(blob).map(<[u8]>::to_vec),
+        damage: None,
+    });
+    let damaged = store.damaged.iter().map(|blob| {
+        let errors: Vec<String> = blob.errors.iter().map(|error| error.to_string()).collect();
+        Entry {
+            id: blob.id,
+            name: blob.name.as_ref().map(|name| name.clone().into_bytes()),
+            damage: Some(errors.join("; ")),
+        }
+    });
+    healthy.chain(damaged).collect()
+}
+
+/// Which of these blobs is meant; `image` is for the errors.
+pub(super) fn choose(blobs: &[Entry], image: &Path, asked: &OsStr) -> Result<BlobId, Failure> {
     let asked = asked.as_bytes();
     let id = parse_id(asked).map(BlobId::from_raw);
-    let healthy = store.blobs.values().filter(|blob| Some(blob.id) == id || name_of(blob) == Some(asked));
-    let damaged = store.damaged.iter().filter(|blob| {
-        Some(blob.id) == id || blob.name.as_ref().is_some_and(|name| name.as_bytes() == asked)
-    });
-    let matches: BTreeSet<BlobId> = healthy.map(|blob| blob.id).chain(damaged.map(|blob| blob.id)).collect();
+    let meant = |entry: &&Entry| Some(entry.id) == id || entry.name.as_deref() == Some(asked);
+    let mut matches: Vec<&Entry> = blobs.iter().filter(meant).collect();
+    matches.sort_unstable_by_key(|entry| entry.id);
+    matches.dedup_by_key(|entry| entry.id);
     let (path, asked) = (image.to_owned(), asked.to_owned());
-    let mut ids = matches.iter();
-    let (Some(&one), None) = (ids.next(), ids.next()) else {
-        return Err(match matches.is_empty() {
-            true => Failure::NoSuchBlob { path, near: near(store, &asked, id), asked },
-            false => Failure::AmbiguousBlob { path, asked, candidates: list(store, matches) },
-        });
-    };
-    store.blob(one).ok_or_else(|| {
-        let errors = store.damaged.iter().filter(|blob| blob.id == one).flat_map(|blob| &blob.errors);
-        let errors: Vec<String> = errors.map(|error| error.to_string()).collect();
-        Failure::DamagedBlob { path, blob: one, errors: errors.join("; ") }
-    })
+    match matches.as_slice() {
+        [] => Err(Failure::NoSuchBlob { path, near: near(blobs, &asked, id), asked }),
+        [Entry { id, damage: Some(errors), .. }] => {
+            Err(Failure::DamagedBlob { path, blob: *id, errors: errors.clone() })
+        }
+        [one] => Ok(one.id),
+        _ => Err(Failure::AmbiguousBlob { path, asked, candidates: list(matches) }),
+    }
 }
 
 fn parse_id(asked: &[u8]) -> Option<u64> {
@@ -49,41 +75,43 @@ fn parse_id(asked: &[u8]) -> Option<u64> {
 }
 
 /// Blobs as an error lists them: id and name.
-fn list(store: &Store, ids: impl IntoIterator<Item = BlobId>) -> String {
-    let mut ids = ids.into_iter();
-    let mut shown: Vec<String> = ids.by_ref().take(CANDIDATES).map(|id| label(store, id)).collect();
-    let more = ids.count();
+fn list<'a>(blobs: impl IntoIterator<Item = &'a Entry>) -> String {
+    let mut blobs = blobs.into_iter();
+    let mut shown: Vec<String> = blobs.by_ref().take(CANDIDATES).map(label).collect();
+    let more = blobs.count();
     if more > 0 {
         shown.push(format!("{more} more"));
     }
     shown.join(", ")
 }
 
-fn label(store: &Store, id: BlobId) -> String {
-    match store.blob(id).and_then(name_of) {
-        Some(name) => format!("{id} ({})", printable(name)),
-        None => id.to_string(),
+fn label(blob: &Entry) -> String {
+    match &blob.name {
+        Some(name) => format!("{} ({})", blob.id, printable(name)),
+        None => blob.id.to_string(),
     }
 }
 
 /// What else may have been meant, as the rest of the sentence "no blob is called so".
-fn near(store: &Store, asked: &[u8], id: Option<BlobId>) -> String {
-    if store.blobs.is_empty() {
+fn near(blobs: &[Entry], asked: &[u8], id: Option<BlobId>) -> String {
+    let healthy = || blobs.iter().filter(|blob| blob.damage.is_none());
+    if healthy().next().is_none() {
         return ": the store has no blobs".into();
     }
     // Who types the number of a root page means the blob that begins there.
     let page = id.map(BlobId::raw).and_then(|raw| u32::try_from(raw).ok());
     let page = page.map(|page| BlobId::from_page(spindle_format::PageIdx(page)));
-    let by_page = page.filter(|id| store.blob(*id).is_some());
-    let mut alike: Vec<(usize, BlobId)> =
-        store.blobs.values().filter_map(|blob| Some((distance(asked, name_of(blob)?)?, blob.id))).collect();
-    alike.sort_unstable();
-    let candidates: Vec<BlobId> =
-        by_page.into_iter().chain(alike.into_iter().map(|(_, id)| id)).take(CANDIDATES).collect();
+    let by_page = healthy().find(|blob| Some(blob.id) == page);
+    let likeness = |blob: &'_ &Entry| distance(asked, blob.name.as_deref()?);
+    let mut alike: Vec<(usize, &Entry)> =
+        healthy().filter_map(|blob| Some((likeness(&blob)?, blob))).collect();
+    alike.sort_unstable_by_key(|(distance, blob)| (*distance, blob.id));
+    let candidates: Vec<&Entry> =
+        by_page.into_iter().chain(alike.into_iter().map(|(_, blob)| blob)).take(CANDIDATES).collect();
     if !candidates.is_empty() {
-        format!(": did you mean {}?", list(store, candidates))
+        format!(": did you mean {}?", list(candidates))
     } else {
-        format!(": there are {}; spindle blob ls lists them", list(store, store.blobs.keys().copied()))
+        format!(": there are {}; spindle blob ls lists them", list(healthy()))
     }
 }
 

@@ -29,6 +29,11 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// What was typed: the image, and the external snapshots.
+    pub(super) fn parts(&self) -> (PathBuf, Vec<ExternalArgument>) {
+        (self.image.clone(), self.externals.clone())
+    }
+
     /// Opens image and external snapshots for reading only.
     pub(super) fn open(&self) -> Result<(ImageFile, Externals), Failure> {
         Ok((ImageFile::open(&self.image)?, Externals::open(&self.externals)?))

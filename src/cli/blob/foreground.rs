@@ -1,0 +1,72 @@
+//! Runs the work of a writing command: one Spindle thread, stepped on the process's main thread.
+//!
+//! SIGINT and SIGTERM ask the work to stop, so that it can leave the store in order; a second one ends the
+//! process at once, as a crash would, and the next load recovers the store. Not promised: that work which
+//! never looks at its [`Stop`] ends before it is done.
+
+use crate::cli::failure::Failure;
+use crate::cli::output::note;
+use spindle_engine::{Bell, Signal, Signals};
+use spindle_reactor::{Busy, EngineKind, ThreadRunner};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+/// How long a signal may go unseen while the work waits for something.
+const HEED: Duration = Duration::from_millis(100);
+
+/// Says whether the work was asked to stop. Clones say the same.
+#[derive(Clone, Default)]
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// An error once the work was asked to stop.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.0.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Runs the work to its end on a Spindle thread that this OS thread steps.
+pub(super) fn run<F, T>(work: F) -> Result<T, Failure>
+where
+    F: AsyncFnOnce(Stop) -> Result<T, Failure> + Send + 'static,
+    T: Send + 'static,
+{
+    let kind = EngineKind::from_env().map_err(|error| Failure::Usage(error.to_string()))?;
+    if let EngineKind::Sim(_) = kind {
+        let why = "a simulated world has no image files: unset SPINDLE_ENGINE, or set it to auto";
+        return Err(Failure::Usage(why.into()));
+    }
+    let engine = |error: &dyn std::fmt::Display| Failure::Engine(error.to_string());
+    let mut runner = ThreadRunner::new("spindle blob", kind).map_err(|error| engine(&error))?;
+    let bell = Bell::new().map_err(|error| engine(&error))?;
+    let signals = Signals::take("spindle blob", &[Signal::Interrupt, Signal::Terminate], bell.unparker());
+    let signals = signals.map_err(|error| engine(&error))?;
+    let stop = Stop::default();
+    let asked = stop.clone();
+    let mut job = pin!(runner.thread().spawn(async move || work(asked).await));
+    loop {
+        if let Poll::Ready(ended) = job.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return ended.unwrap_or_else(|error| Err(engine(&error)));
+        }
+        heed(&signals, &stop);
+        if runner.step() == Busy::No {
+            runner.park(Some(HEED));
+        }
+    }
+}
+
+fn heed(signals: &Signals, stop: &Stop) {
+    let arrived = signals.arrived(Signal::Interrupt) + signals.arrived(Signal::Terminate);
+    if arrived == 0 {
+        return;
+    }
+    if stop.0.swap(true, Ordering::Relaxed) || arrived > 1 {
+        note("stopped at once: the next command on the store recovers it");
+        std::process::exit(1);
+    }
+    note("stopping: leaving the store in order; once more to stop at once");
+}

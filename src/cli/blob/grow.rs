@@ -1,0 +1,59 @@
+//! `spindle blob grow`: takes over what a file or device has become larger by.
+
+use super::foreground;
+use super::image::ImageFile;
+use super::info::print_report;
+use super::session::{Session, change};
+use super::source::Source;
+use crate::cli::failure::{Failure, shown};
+use crate::cli::size;
+use crate::cli::text;
+use spindle_block::{File, FileOptions};
+use std::path::Path;
+
+/// Arguments of `grow`.
+#[derive(clap::Args)]
+pub(crate) struct Grow {
+    #[command(flatten)]
+    source: Source,
+    /// Make the image file so large first; left out, it has grown already
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    size: Option<u64>,
+    /// Print the store as JSON, as in info
+    #[arg(long)]
+    json: bool,
+}
+
+impl Grow {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let (image, _) = self.source.parts();
+        if let Some(size) = self.size {
+            extend(&image, size)?;
+        }
+        change(&self.source, async |session: &Session| Ok(session.store.grow().await?))?;
+        print_report(&image, self.json)
+    }
+}
+
+/// Makes an image file larger, under the lock that keeps others out.
+fn extend(path: &Path, size: u64) -> Result<(), Failure> {
+    let image = ImageFile::open(path)?;
+    if !image.is_file() {
+        let why = "--size is for image files: make the device larger itself, then leave --size out";
+        return Err(Failure::Usage(why.into()));
+    }
+    if size < image.size() {
+        let (old, new) = (text::size(image.size()), text::size(size));
+        return Err(Failure::Refused(format!(
+            "{} has {old}, more than {new}: no store shrinks",
+            shown(path)
+        )));
+    }
+    let path = path.to_owned();
+    foreground::run(async move |_| {
+        let _locked = File::open(FileOptions::new(&path).writable(true).name(shown(&path))).await?;
+        let file = std::fs::File::options().write(true).open(&path);
+        let made = file.and_then(|file| file.set_len(size));
+        made.map_err(|error| Failure::file(&path, "made larger", error))
+    })
+}

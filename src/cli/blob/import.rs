@@ -1,0 +1,337 @@
+//! `spindle blob import`: the contents of a file, device or stream as a blob.
+//!
+//! Streams, with a bounded number of writes in flight. Afterwards the blob holds the input and then zeroes. A
+//! blob that was made for an import that failed is removed again.
+
+use super::create::rounded;
+use super::describe::{BlobJson, Live};
+use super::image::Identity;
+use super::input::{Grain, Input, Piece};
+use super::naming::Naming;
+use super::session::{Session, change};
+use super::source::Source;
+use crate::cli::failure::{Failure, shown};
+use crate::cli::output::{Output, note};
+use crate::cli::progress::Progress;
+use crate::cli::size;
+use crate::cli::text::{self, count};
+use spindle_blob::{Blob, BlobError, BlobOptions};
+use spindle_reactor::{LocalJoinHandle, spawn_local, timeout};
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Writes in flight.
+const DEPTH: usize = 16;
+
+/// Zeroes are told from data in units of this, or of a cluster if that is smaller.
+const ZERO_GRAIN: u64 = 64 << 10;
+
+/// Clusters that a blob is made larger by when the length of its input is not known.
+const GROWTH: u64 = 64;
+
+/// How long a stop may go unseen while the input has nothing to say.
+const HEED: Duration = Duration::from_millis(100);
+
+/// Arguments of `import`.
+#[derive(clap::Args)]
+#[command(override_usage = "spindle blob import [OPTIONS] <IMAGE> <BLOB> <FILE>\n       \
+    spindle blob import [OPTIONS] --create <IMAGE> <FILE>")]
+pub(crate) struct Import {
+    #[command(flatten)]
+    source: Source,
+    /// The blob to overwrite: its id (decimal, or hexadecimal behind 0x) or its name. Then the file; - is
+    /// standard input
+    #[arg(value_names = ["BLOB", "FILE"], num_args = 1..=2, required = true)]
+    names: Vec<OsString>,
+    /// Make a new blob, as large as the input rounded up to whole clusters
+    #[arg(long)]
+    create: bool,
+    /// Take clusters of the new blob for data only, not for zeroes
+    #[arg(long, requires = "create")]
+    thin: bool,
+    /// Make the new blob larger than the input
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, requires = "create")]
+    size: Option<u64>,
+    #[command(flatten)]
+    naming: Naming,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What came of an import.
+struct Imported {
+    blob: Live,
+    bytes: u64,
+    written: u64,
+}
+
+/// As JSON. Scripts rely on these names; sizes are in bytes.
+#[derive(serde::Serialize)]
+struct Report<'a> {
+    blob: BlobJson<'a>,
+    /// Of the input.
+    bytes: u64,
+    /// Written as data.
+    written: u64,
+    /// The rest of the input, which was zeroes.
+    zeroes: u64,
+    /// Zeroes behind the input, up to the end of the blob.
+    padding: u64,
+}
+
+/// Where the input goes.
+enum Target {
+    New { thin: bool, size: Option<u64>, naming: Naming },
+    Existing(OsString),
+}
+
+impl Import {
+    pub(super) fn run(mut self) -> Result<(), Failure> {
+        let path = PathBuf::from(self.names.pop().unwrap_or_default());
+        let target = match (self.create, self.names.pop()) {
+            (true, None) => Target::New { thin: self.thin, size: self.size, naming: self.naming },
+            (false, Some(blob)) if self.naming.is_empty() => Target::Existing(blob),
+            (false, Some(_)) => return usage("--name and --xattr are for a new blob: add --create"),
+            (false, None) => return usage("name the BLOB to overwrite and the FILE, or add --create"),
+            (true, Some(_)) => {
+                return usage("--create makes a blob: name only the FILE, and the blob by --name");
+            }
+        };
+        let (file, length) = Input::open(&path)?;
+        refuse_image(&self.source, &file, &path)?;
+        let name = shown(&path);
+        let done =
+            change(&self.source, async move |session| import(session, target, file, length, &name).await)?;
+        print(&done, self.json)
+    }
+}
+
+fn usage(why: &str) -> Result<(), Failure> {
+    Err(Failure::Usage(why.into()))
+}
+
+/// An image cannot be imported into itself.
+fn refuse_image(source: &Source, file: &File, path: &std::path::Path) -> Result<(), Failure> {
+    let failed = |error| Failure::file(path, "looked at", error);
+    let input = Identity::of(&file.metadata().map_err(failed)?);
+    let (image, _) = source.parts();
+    match std::fs::metadata(&image) {
+        Ok(metadata) if Identity::of(&metadata) == input => {
+            Err(Failure::Refused(format!("{} is the image itself: choose another input", shown(path))))
+        }
+        // What else is wrong with the image is said when it is opened.
+        _ => Ok(()),
+    }
+}
+
+async fn import(
+    session: &Session,
+    target: Target,
+    file: File,
+    length: Option<u64>,
+    name: &str,
+) -> Result<Imported, Failure> {
+    let cluster = u64::from(session.store.cluster_size());
+    let grain = Grain { block: u64::from(session.store.io_unit_size()), zeroes: ZERO_GRAIN.min(cluster) };
+    let begin = || Input::read(file, length, grain).map_err(|error| Failure::Engine(error.to_string()));
+    let (blob, new) = match target {
+        Target::Existing(asked) => (open_existing(session, &asked, length, name).await?, false),
+        Target::New { thin, size, naming } => {
+            (create(session, length, name, thin, size, &naming).await?, true)
+        }
+    };
+    let id = blob.id();
+    let may_grow = new && length.is_none() && blob.clusters() == 0;
+    let mut copy = Copy { session, blob, input: begin()?, block: grain.block, new, may_grow, written: 0 };
+    let copied = copy.run(name).await;
+    let Copy { blob, written, .. } = copy;
+    match copied {
+        Ok(bytes) => {
+            blob.close().await?;
+            Ok(Imported { blob: session.live(id).await?, bytes, written })
+        }
+        Err(error) => {
+            // The error says more than what it did to the close.
+            let _ = blob.close().await;
+            match new {
+                true => session.store.delete_blob(id).await?,
+                false => note(&format!("blob {id} holds part of {name} now: import it again")),
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn open_existing(
+    session: &Session,
+    asked: &OsString,
+    length: Option<u64>,
+    name: &str,
+) -> Result<Blob, Failure> {
+    let id = session.find(asked).await?;
+    let live = session.live(id).await?;
+    if live.info.read_only {
+        return Err(BlobError::ReadOnly { blob: id }.into());
+    }
+    if let Some(length) = length.filter(|length| *length > live.size()) {
+        return Err(too_large(name, length, &live.label(), live.size()));
+    }
+    Ok(session.store.open_blob(id).await?)
+}
+
+fn too_large(name: &str, length: u64, blob: &str, size: u64) -> Failure {
+    Failure::Refused(format!(
+        "{name} has {length} bytes, blob {blob} only {size}: make it larger with spindle blob resize"
+    ))
+}
+
+async fn create(
+    session: &Session,
+    length: Option<u64>,
+    name: &str,
+    thin: bool,
+    size: Option<u64>,
+    naming: &Naming,
+) -> Result<Blob, Failure> {
+    if let (Some(length), Some(size)) = (length, size)
+        && length > size
+    {
+        let why = format!("{name} has {length} bytes, more than --size {size}: leave --size out");
+        return Err(Failure::Refused(why));
+    }
+    let clusters = match (size, length) {
+        (Some(size), _) => rounded(session, size),
+        (None, length) => session.clusters(length.unwrap_or(0)),
+    };
+    let xattrs = naming.xattrs(session).await?;
+    let options = BlobOptions { clusters, thin, xattrs, ..BlobOptions::default() };
+    let id = session.store.create_blob(options).await?;
+    Ok(session.store.open_blob(id).await?)
+}
+
+/// The copying of an input into a blob.
+struct Copy<'a> {
+    session: &'a Session,
+    blob: Blob,
+    input: Input,
+    /// Bytes of the smallest write.
+    block: u64,
+    /// Whether the blob reads zero already where nothing is written.
+    new: bool,
+    /// Whether the blob follows the length of the input.
+    may_grow: bool,
+    written: u64,
+}
+
+impl Copy<'_> {
+    /// Copies everything, durably; the bytes of the input.
+    async fn run(&mut self, name: &str) -> Result<u64, Failure> {
+        let mut progress = Progress::new("importing", self.input.length().unwrap_or(0));
+        let mut in_flight = VecDeque::with_capacity(DEPTH);
+        let mut end = 0;
+        while let Some(piece) = self.next().await? {
+            let piece = piece.map_err(|error| Failure::Input { name: name.to_owned(), at: end, error })?;
+            end = match &piece {
+                Piece::Data { at, own, .. } => at + own,
+                Piece::Zeroes { at, len } => at + len,
+            };
+            self.make_room(end, name).await?;
+            if in_flight.len() == DEPTH
+                && let Some(oldest) = in_flight.pop_front()
+            {
+                ended(oldest).await?;
+            }
+            in_flight.extend(self.submit(piece));
+            progress.at(end, self.input.length().unwrap_or(end));
+        }
+        for write in in_flight {
+            ended(write).await?;
+        }
+        self.finish(end).await?;
+        Ok(end)
+    }
+
+    /// The next piece; an error if the work is to stop.
+    async fn next(&mut self) -> Result<Option<std::io::Result<Piece>>, Failure> {
+        loop {
+            self.session.stop.check()?;
+            if let Ok(piece) = timeout(HEED, self.input.next()).await {
+                return Ok(piece);
+            }
+        }
+    }
+
+    /// Makes the blob hold so many bytes, if it may grow.
+    async fn make_room(&self, end: u64, name: &str) -> Result<(), Failure> {
+        if end <= self.blob.size() {
+            return Ok(());
+        }
+        if !self.may_grow {
+            return Err(too_large(name, end, &self.blob.id().to_string(), self.blob.size()));
+        }
+        let needed = self.session.clusters(end);
+        match self.blob.resize(needed + GROWTH).await {
+            Err(BlobError::OutOfSpace { .. } | BlobError::OutOfMetadata { .. }) => {
+                Ok(self.blob.resize(needed).await?)
+            }
+            other => Ok(other?),
+        }
+    }
+
+    fn submit(&mut self, piece: Piece) -> Option<LocalJoinHandle<Result<(), BlobError>>> {
+        let blob = self.blob.clone();
+        match piece {
+            Piece::Data { at, bytes, own } => {
+                self.written += own;
+                Some(spawn_local(async move { blob.write(at, bytes).await.0 }))
+            }
+            Piece::Zeroes { .. } if self.new => None,
+            Piece::Zeroes { at, len } => {
+                let len = len.next_multiple_of(self.block);
+                Some(spawn_local(async move { blob.write_zeroes(at, len).await }))
+            }
+        }
+    }
+
+    /// Leaves zeroes behind the input and brings everything to disk.
+    async fn finish(&self, end: u64) -> Result<(), Failure> {
+        let padded = end.next_multiple_of(self.block);
+        if self.may_grow {
+            self.blob.resize(self.session.clusters(end)).await?;
+        } else if !self.new && padded < self.blob.size() {
+            self.blob.write_zeroes(padded, self.blob.size() - padded).await?;
+        }
+        Ok(self.blob.flush().await?)
+    }
+}
+
+async fn ended(write: LocalJoinHandle<Result<(), BlobError>>) -> Result<(), Failure> {
+    Ok(write.await.map_err(|error| Failure::Engine(error.to_string()))??)
+}
+
+fn print(done: &Imported, json: bool) -> Result<(), Failure> {
+    let Imported { blob, bytes, written } = done;
+    let (zeroes, padding) = (bytes - written, blob.size() - bytes);
+    let mut out = Output::stdout();
+    if json {
+        out.json(&Report { blob: blob.json(), bytes: *bytes, written: *written, zeroes, padding })?;
+    } else {
+        let (bytes, label) = (count(*bytes, "byte"), blob.label());
+        let (written, zeroes) = (text::size(*written), text::size(zeroes));
+        writeln!(out, "imported {bytes} into {label}: {written} of data, {zeroes} of zeroes")?;
+        if padding > 0 {
+            writeln!(
+                out,
+                "{} of zeroes follow: the blob has {} bytes",
+                text::count(padding, "byte"),
+                blob.size()
+            )?;
+        }
+    }
+    out.finish()
+}

@@ -1,0 +1,53 @@
+//! `spindle blob inflate` and `spindle blob decouple`: make a blob stand on fewer others.
+
+use super::session::{Session, change};
+use super::source::Source;
+use crate::cli::failure::Failure;
+use crate::cli::text::size;
+use std::ffi::OsString;
+
+/// Arguments of `inflate` and of `decouple`.
+#[derive(clap::Args)]
+pub(crate) struct Inflate {
+    #[command(flatten)]
+    source: Source,
+    /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
+    #[arg(value_name = "BLOB")]
+    blob: OsString,
+    /// Print the blob as JSON, as in ls
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inflate {
+    /// Gives the blob clusters of its own for everything.
+    pub(super) fn run(self) -> Result<(), Failure> {
+        self.detach(true)
+    }
+
+    /// Gives the blob clusters of its own for what its parent has.
+    pub(super) fn run_decouple(self) -> Result<(), Failure> {
+        self.detach(false)
+    }
+
+    fn detach(self, wholly: bool) -> Result<(), Failure> {
+        let asked = self.blob;
+        let blob = change(&self.source, async move |session: &Session| {
+            let id = session.find(&asked).await?;
+            match wholly {
+                true => session.store.inflate(id).await?,
+                false => session.store.decouple_parent(id).await?,
+            }
+            session.live(id).await
+        })?;
+        let cluster = u64::from(blob.cluster_size);
+        blob.print(self.json, |blob| {
+            format!(
+                "{} has {} itself and {}",
+                blob.label(),
+                size(blob.info.allocated * cluster),
+                blob.parent()
+            )
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! `spindle blob init`: a new store on an image file or block device.
+
+use super::foreground;
+use super::image::ImageFile;
+use super::info::print_report;
+use super::naming::{lvol_name, new_uuid};
+use super::{in_use, signature};
+use crate::cli::failure::{Failure, shown};
+use crate::cli::size;
+use crate::cli::text;
+use clap::ValueEnum;
+use rustix::fs::FallocateFlags;
+use spindle_blob::{BlobOptions, Blobstore, BsType, ClearData, InitOptions, LayoutOptions, MdPages};
+use spindle_block::{Device, File, FileOptions};
+use spindle_format::init::{DeviceShape, plan};
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Blocks of a store on a regular file: the smallest that every program can read it by.
+const FILE_BLOCK: u32 = 4096;
+
+/// Arguments of `init`.
+#[derive(clap::Args, Clone)]
+pub(crate) struct Init {
+    /// Image file or block device to make the store on; all that it holds is lost
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+    /// Make IMAGE, which must not be there yet, a sparse file of this size
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    size: Option<u64>,
+    /// Bytes of a cluster, in which space is given out
+    #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "4M")]
+    cluster_size: u64,
+    /// Metadata pages in all, for a page or more of each blob; by default one for every cluster
+    #[arg(long, value_name = "N", conflicts_with = "md_ratio")]
+    md_pages: Option<u32>,
+    /// Metadata pages for every hundred clusters
+    #[arg(long, value_name = "N")]
+    md_ratio: Option<u32>,
+    /// Bytes of a metadata page, a multiple of 4096; at least the physical block size of a device
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    md_page_size: Option<u64>,
+    /// Bytes of the smallest I/O; by default the logical block of a device, 4096 on a file
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    block_size: Option<u64>,
+    /// Make it an lvolstore of this name, which SPDK's logical volume module opens
+    #[arg(long, value_name = "NAME", conflicts_with = "bstype")]
+    lvolstore: Option<OsString>,
+    /// Whose store it is: up to 16 bytes that programs check before they open it
+    #[arg(long, value_name = "TYPE")]
+    bstype: Option<OsString>,
+    /// What happens to the space for data
+    #[arg(long, value_enum, default_value = "unmap")]
+    clear: Clear,
+    /// Overwrite another store, a file system, or whatever else is known to be there
+    #[arg(long)]
+    force: bool,
+    /// Print the store as JSON, as in info
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Clear {
+    /// Given back to the device or file system
+    Unmap,
+    /// Zeroed
+    Zeroes,
+    /// Left as it is
+    None,
+}
+
+impl Init {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let layout = self.layout()?;
+        let lvolstore = self.lvolstore.as_ref().map(|name| lvol_name(name.as_bytes())).transpose()?;
+        let made = self.size.map(|size| NewFile::make(&self.image, size)).transpose()?;
+        let init = self.clone();
+        foreground::run(async move |_| init.make_store(layout, lvolstore).await)?;
+        made.into_iter().for_each(NewFile::keep);
+        print_report(&self.image, self.json)
+    }
+
+    fn layout(&self) -> Result<LayoutOptions, Failure> {
+        let small = |option: &str, bytes: u64| {
+            u32::try_from(bytes).map_err(|_| {
+                Failure::Usage(format!("{option} {} is too much: at most 2 GiB", text::size(bytes)))
+            })
+        };
+        Ok(LayoutOptions {
+            cluster_size: small("--cluster-size", self.cluster_size)?,
+            md_pages: match (self.md_pages, self.md_ratio) {
+                (Some(pages), _) => MdPages::Count(pages),
+                (None, Some(ratio)) => MdPages::PerHundredClusters(ratio),
+                (None, None) => MdPages::OnePerCluster,
+            },
+            clear: match self.clear {
+                Clear::Unmap => ClearData::Unmap,
+                Clear::Zeroes => ClearData::WriteZeroes,
+                Clear::None => ClearData::None,
+            },
+            bs_type: self.bs_type()?,
+            md_page_size: small("--md-page-size", self.md_page_size.unwrap_or(0))?,
+        })
+    }
+
+    fn bs_type(&self) -> Result<BsType, Failure> {
+        if self.lvolstore.is_some() {
+            return Ok(BsType::LVOLSTORE);
+        }
+        let typed = self.bstype.as_ref().map_or(&b""[..], |bstype| bstype.as_bytes());
+        let mut bytes = [0; 16];
+        match bytes.get_mut(..typed.len()) {
+            Some(start) => start.copy_from_slice(typed),
+            None => return Err(Failure::Usage("--bstype has at most 16 bytes".into())),
+        }
+        Ok(BsType(bytes))
+    }
+
+    /// Looks at what is there, then makes the store and unloads it.
+    async fn make_store(self, layout: LayoutOptions, lvolstore: Option<Vec<u8>>) -> Result<(), Failure> {
+        let image = ImageFile::open(&self.image)?;
+        if !self.force {
+            in_use::refuse_used(&image)?;
+        }
+        let device = self.open(&image).await?;
+        if !self.force {
+            signature::refuse_known(&image)?;
+        }
+        self.allocate_metadata(&device, &layout)?;
+        let options = InitOptions { layout, force: true, ..InitOptions::default() };
+        let store = Blobstore::init(device, options).await?;
+        let done = match lvolstore {
+            Some(name) => make_lvolstore(&store, name).await,
+            None => Ok(()),
+        };
+        let unloaded = store.unload().await;
+        done?;
+        Ok(unloaded?)
+    }
+
+    async fn open(&self, image: &ImageFile) -> Result<Arc<File>, Failure> {
+        let options = FileOptions::new(&self.image).writable(true).name(shown(&self.image));
+        let options = match self.block_size {
+            Some(bytes) => options.block_size(u32::try_from(bytes).unwrap_or(u32::MAX)),
+            None if image.is_file() => options.block_size(FILE_BLOCK),
+            None => options,
+        };
+        Ok(File::open(options).await?)
+    }
+
+    /// Takes real blocks of the file system for all metadata: a store that cannot write its metadata because
+    /// the disk below is full is a store that cannot even delete.
+    fn allocate_metadata(&self, device: &File, layout: &LayoutOptions) -> Result<(), Failure> {
+        let (shape, info) = (device.geometry(), device.info());
+        let block_size = shape.block_size();
+        let shape = DeviceShape { size: shape.bytes(), block_size, physical_block_size: block_size };
+        let plan = plan(&shape, layout)
+            .map_err(|error| Failure::Refused(format!("{}: {error}", shown(&self.image))))?;
+        if info.block_device {
+            return Ok(());
+        }
+        let end = plan.super_block.metadata.end() * u64::from(plan.geometry.md_page_size());
+        let file = std::fs::File::options().write(true).open(&self.image);
+        let file = file.map_err(|error| Failure::file(&self.image, "opened for writing", error))?;
+        match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, end) {
+            // Where the file system has no such call, zeroes are written, which takes blocks as well.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(error) => {
+                let action = format!("given {} for metadata", text::size(end));
+                Err(Failure::file(&self.image, action, error.into()))
+            }
+        }
+    }
+}
+
+/// What makes a Blobstore an lvolstore: a super blob with its name and identity.
+async fn make_lvolstore(store: &Blobstore, name: Vec<u8>) -> Result<(), Failure> {
+    let options = BlobOptions::thick(0).xattr("uuid", new_uuid()?).xattr("name", name);
+    let id = store.create_blob(options).await?;
+    Ok(store.set_super_blob(Some(id)).await?)
+}
+
+/// A file that was made for a store, and goes away again unless it got one.
+struct NewFile(Option<PathBuf>);
+
+impl NewFile {
+    fn make(path: &Path, size: u64) -> Result<NewFile, Failure> {
+        let file = std::fs::File::create_new(path).map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => Failure::Refused(format!(
+                "{} is there already: leave --size out to use it as it is, or choose another name",
+                shown(path)
+            )),
+            _ => Failure::file(path, "created", error),
+        })?;
+        let new = NewFile(Some(path.to_owned()));
+        file.set_len(size).map_err(|error| Failure::file(path, "made so large", error))?;
+        Ok(new)
+    }
+
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // What cannot be removed is an empty file that the error's reader will find.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! What is imported: a file, a device or a stream, read ahead by an OS thread of its own.
+//!
+//! Reading a pipe may wait for ever, so it must not happen on the thread that steps the store. The reader
+//! hands over pieces through a queue of bounded length and ends when the queue is dropped; one that waits in
+//! the kernel at the process's end ends with it.
+
+use super::output_file::is_zero;
+use crate::cli::failure::Failure;
+use rustix::fs::SeekFrom as Seek;
+use spindle_mem::IoBuf;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::future::poll_fn;
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// Bytes of one read.
+const CHUNK: u64 = 1 << 20;
+
+/// Pieces that may wait in the queue.
+const QUEUED: usize = 8;
+
+/// A part of the input, in order and without gaps between them.
+pub(super) enum Piece {
+    /// Bytes, padded with zeroes to whole blocks, and how many of them are the input's own.
+    Data { at: u64, bytes: IoBuf, own: u64 },
+    /// So many zeroes.
+    Zeroes { at: u64, len: u64 },
+}
+
+/// An input that is being read.
+pub(super) struct Input {
+    queue: Arc<Queue>,
+    /// Its bytes, if that is known.
+    length: Option<u64>,
+}
+
+/// How the input is cut into pieces.
+#[derive(Clone, Copy)]
+pub(super) struct Grain {
+    /// Data begins at a multiple of this and has whole blocks of it.
+    pub(super) block: u64,
+    /// Zeroes are told from data in units of this, a multiple of the block.
+    pub(super) zeroes: u64,
+}
+
+struct Queue {
+    state: Mutex<State>,
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    pieces: VecDeque<io::Result<Piece>>,
+    /// Nothing will be added.
+    ended: bool,
+    /// Nobody will take anything.
+    abandoned: bool,
+    waker: Option<Waker>,
+}
+
+impl Input {
+    /// Opens what was named, `-` for standard input, and measures it if it can be.
+    pub(super) fn open(path: &Path) -> Result<(File, Option<u64>), Failure> {
+        if path == Path::new("-") {
+            let file = io::stdin().as_fd().try_clone_to_owned();
+            let file = File::from(file.map_err(|error| Failure::file(path, "read", error))?);
+            let length = measure(&file).map_err(|error| Failure::file(path, "measured", error))?;
+            return Ok((file, length));
+        }
+        let file = File::open(path).map_err(|error| Failure::file(path, "opened", error))?;
+        let length = measure(&file).map_err(|error| Failure::file(path, "measured", error))?;
+        Ok((file, length))
+    }
+
+    /// Begins to read from where the file stands.
+    pub(super) fn read(file: File, length: Option<u64>, grain: Grain) -> io::Result<Input> {
+        let queue = Arc::new(Queue { state: Mutex::default(), room: Condvar::new() });
+        let reader = Reader { queue: queue.clone(), file, length, grain, at: 0, zeroes: 0 };
+        spindle_engine::spawn_pinned("import", None, move || reader.run())?;
+        Ok(Input { queue, length })
+    }
+
+    /// Its bytes, if that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// The next piece; `None` at the end. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> Option<io::Result<Piece>> {
+        poll_fn(|cx| {
+            let mut state = self.queue.state();
+            if let Some(piece) = state.pieces.pop_front() {
+                self.queue.room.notify_one();
+                return Poll::Ready(Some(piece));
+            }
+            if state.ended {
+                return Poll::Ready(None);
+            }
+            state.waker = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+impl Drop for Input {
+    fn drop(&mut self) {
+        self.queue.state().abandoned = true;
+        self.queue.room.notify_one();
+    }
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nobody panics while holding it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a piece, if need be once there is room. False if nobody wants it.
+    fn push(&self, piece: io::Result<Piece>) -> bool {
+        let mut state = self.state();
+        while state.pieces.len() >= QUEUED && !state.abandoned {
+            state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.pieces.push_back(piece);
+        let (waker, wanted) = (state.waker.take(), !state.abandoned);
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+        wanted
+    }
+
+    fn end(&self) {
+        let waker = {
+            let mut state = self.state();
+            state.ended = true;
+            state.waker.take()
+        };
+        waker.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Bytes from where the file stands to its end; `None` for what has no length.
+fn measure(file: &File) -> io::Result<Option<u64>> {
+    let kind = file.metadata()?.file_type();
+    use std::os::unix::fs::FileTypeExt;
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() && !kind.is_block_device() {
+        return Ok(None);
+    }
+    let here = rustix::fs::seek(file, Seek::Current(0))?;
+    let end = rustix::fs::seek(file, Seek::End(0))?;
+    rustix::fs::seek(file, Seek::Start(here))?;
+    Ok(Some(end.saturating_sub(here)))
+}
+
+/// Runs on the OS thread.
+struct Reader {
+    queue: Arc<Queue>,
+    file: File,
+    length: Option<u64>,
+    grain: Grain,
+    /// Bytes that were read or skipped.
+    at: u64,
+    /// So many of the last of them are zeroes that were not handed over yet.
+    zeroes: u64,
+}
+
+impl Reader {
+    fn run(mut self) {
+        if let Err(error) = self.read_all() {
+            self.queue.push(Err(error));
+        }
+        self.queue.end();
+    }
+
+    fn read_all(&mut self) -> io::Result<()> {
+        loop {
+            self.skip_hole()?;
+            let mut bytes = IoBuf::zeroed(CHUNK as usize);
+            let len = read_full(&mut self.file, &mut bytes)?;
+            bytes.truncate((len as u64).next_multiple_of(self.grain.block) as usize);
+            if !self.cut(bytes, len as u64) {
+                return Ok(());
+            }
+            if (len as u64) < CHUNK {
+                self.hand_over_zeroes();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Skips a hole of the file, as far as it is whole chunks.
+    fn skip_hole(&mut self) -> io::Result<()> {
+        let Some(length) = self.length else { return Ok(()) };
+        let here = rustix::fs::seek(&self.file, Seek::Current(0))?;
+        let data = match rustix::fs::seek(&self.file, Seek::Data(here)) {
+            Ok(data) => data,
+            // No data up to the end.
+            Err(rustix::io::Errno::NXIO) => here + length.saturating_sub(self.at),
+            // No holes here, then; where the file stands has not changed.
+            Err(_) => return Ok(()),
+        };
+        let hole = (data - here) / CHUNK * CHUNK;
+        rustix::fs::seek(&self.file, Seek::Start(here + hole))?;
+        (self.at, self.zeroes) = (self.at + hole, self.zeroes + hole);
+        Ok(())
+    }
+
+    /// Hands over a chunk as runs of data and zeroes. False if nobody wants them.
+    fn cut(&mut self, mut bytes: IoBuf, len: u64) -> bool {
+        let end = self.at + len;
+        let grain = self.grain.zeroes as usize;
+        while !bytes.is_empty() {
+            let zero = |grain: &[u8]| is_zero(grain);
+            let first = zero(&bytes[..grain.min(bytes.len())]);
+            let run = bytes.chunks(grain).take_while(|grain| zero(grain) == first).map(<[u8]>::len).sum();
+            let piece = bytes.split_to(run);
+            let own = (run as u64).min(end - self.at);
+            if first {
+                self.zeroes += own;
+            } else {
+                let at = self.at;
+                if !self.hand_over_zeroes() || !self.queue.push(Ok(Piece::Data { at, bytes: piece, own })) {
+                    return false;
+                }
+            }
+            self.at += own;
+        }
+        true
+    }
+
+    fn hand_over_zeroes(&mut self) -> bool {
+        match std::mem::take(&mut self.zeroes) {
+            0 => true,
+            len => self.queue.push(Ok(Piece::Zeroes { at: self.at - len, len })),
+        }
+    }
+}
+
+/// Fills the buffer, or as much of it as there is.
+fn read_full(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read(&mut bytes[done..]) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}

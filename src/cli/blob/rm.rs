@@ -1,0 +1,52 @@
+//! `spindle blob rm`: takes a blob out of a store.
+
+use super::session::{Session, change};
+use super::source::Source;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::text::{json_text, size};
+use std::ffi::OsString;
+use std::io::Write;
+
+/// Arguments of `rm`.
+#[derive(clap::Args)]
+pub(crate) struct Rm {
+    #[command(flatten)]
+    source: Source,
+    /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
+    #[arg(value_name = "BLOB")]
+    blob: OsString,
+    /// Print what was removed as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// As JSON. Scripts rely on these names.
+#[derive(serde::Serialize)]
+struct Removed {
+    id: u64,
+    name: Option<String>,
+    /// Bytes that are free now and were not before; what a clone of it took over is not.
+    freed: u64,
+}
+
+impl Rm {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let asked = self.blob;
+        let (blob, freed) = change(&self.source, async move |session: &Session| {
+            let id = session.find(&asked).await?;
+            let blob = session.live(id).await?;
+            let before = session.info().await?.free_clusters;
+            session.store.delete_blob(id).await?;
+            let freed = session.info().await?.free_clusters.saturating_sub(before);
+            Ok((blob, u64::from(freed) * u64::from(session.store.cluster_size())))
+        })?;
+        let mut out = Output::stdout();
+        if self.json {
+            out.json(&Removed { id: blob.id().raw(), name: blob.name().map(json_text), freed })?;
+        } else {
+            writeln!(out, "removed {}: {} freed", blob.label(), size(freed))?;
+        }
+        out.finish()
+    }
+}

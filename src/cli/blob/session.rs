@@ -1,0 +1,141 @@
+//! A store that a command changes: locked, loaded, worked on, and left in order whatever became of the work.
+//!
+//! Lives on the Spindle thread of [`foreground`]. The lock keeps out every other command and every program
+//! on this engine. Not promised: that it keeps out programs which take no lock, as SPDK's do.
+
+use super::describe::Live;
+use super::external::{ExternalArgument, devices};
+use super::foreground::{self, Stop};
+use super::image::ImageFile;
+use super::naming;
+use super::select::{Entry, choose};
+use super::source::Source;
+use crate::cli::failure::{Failure, shown};
+use crate::cli::output::note;
+use crate::cli::progress::Progress;
+use crate::cli::text::count;
+use spindle_blob::{
+    BlobError, BlobId, Blobstore, LoadOptions, LoadProgress, LoadStep, StoreInfo, StoreOptions,
+};
+use spindle_block::{File, FileOptions};
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// A loaded store.
+pub(super) struct Session {
+    pub(super) store: Blobstore,
+    pub(super) stop: Stop,
+    image: PathBuf,
+}
+
+/// Loads the store, does the work on it and unloads it, also when the work has failed.
+pub(super) fn change<F, T>(source: &Source, work: F) -> Result<T, Failure>
+where
+    F: AsyncFnOnce(&Session) -> Result<T, Failure> + Send + 'static,
+    T: Send + 'static,
+{
+    change_with(source, LoadOptions::default(), work)
+}
+
+/// As [`change`], with options of the load.
+pub(super) fn change_with<F, T>(source: &Source, options: LoadOptions, work: F) -> Result<T, Failure>
+where
+    F: AsyncFnOnce(&Session) -> Result<T, Failure> + Send + 'static,
+    T: Send + 'static,
+{
+    let (image, externals) = source.parts();
+    foreground::run(async move |stop| {
+        let session = Session::load(image, externals, options, stop).await?;
+        let done = work(&session).await;
+        let unloaded = session.store.unload().await;
+        // Why the work failed says more than what its failure did to the unload.
+        let done = done?;
+        unloaded?;
+        Ok(done)
+    })
+}
+
+impl Session {
+    async fn load(
+        image: PathBuf,
+        externals: Vec<ExternalArgument>,
+        options: LoadOptions,
+        stop: Stop,
+    ) -> Result<Session, Failure> {
+        // The same look and the same errors as in the commands that read.
+        drop(ImageFile::open(&image)?);
+        let device = File::open(FileOptions::new(&image).writable(true).name(shown(&image))).await?;
+        let store = StoreOptions { external: Some(devices(externals).await?), ..options.store };
+        let options = LoadOptions { store, progress: Some(progress()), ..options };
+        let store = Blobstore::load(device, options).await.map_err(|error| match error {
+            BlobError::Load { source, .. } => Failure::Load { path: image.clone(), error: source },
+            error => error.into(),
+        })?;
+        let session = Session { store, stop, image };
+        session.say_what_was_found(&session.info().await?);
+        Ok(session)
+    }
+
+    fn say_what_was_found(&self, info: &StoreInfo) {
+        let image = shown(&self.image);
+        if info.recovered {
+            note(&format!("{image} was not unloaded in order: recovered"));
+        }
+        if !info.damaged.is_empty() {
+            let damaged = count(info.damaged.len() as u64, "damaged blob");
+            note(&format!("{image} has {damaged}: spindle blob info says what is wrong"));
+        }
+    }
+
+    pub(super) async fn info(&self) -> Result<StoreInfo, Failure> {
+        Ok(self.store.info().await?)
+    }
+
+    /// The image as errors name it.
+    pub(super) fn image(&self) -> String {
+        shown(&self.image)
+    }
+
+    /// The blob that is meant.
+    pub(super) async fn find(&self, asked: &OsStr) -> Result<BlobId, Failure> {
+        choose(&self.entries().await?, &self.image, asked)
+    }
+
+    /// What the store's blobs are called.
+    pub(super) async fn entries(&self) -> Result<Vec<Entry>, Failure> {
+        let mut entries = Vec::new();
+        for id in self.store.blobs().await? {
+            let name = naming::name_of(&self.store.blob_xattrs(id).await?);
+            entries.push(Entry { id, name, damage: None });
+        }
+        for id in self.info().await?.damaged {
+            let why = self.store.open_blob(id).await.err();
+            entries.push(Entry { id, name: None, damage: why.map(|why| why.to_string()) });
+        }
+        Ok(entries)
+    }
+
+    /// A blob as it is now.
+    pub(super) async fn live(&self, id: BlobId) -> Result<Live, Failure> {
+        let info = self.store.blob_info(id).await?;
+        let xattrs = self.store.blob_xattrs(id).await?;
+        Ok(Live { info, xattrs, cluster_size: self.store.cluster_size() })
+    }
+
+    /// Clusters that hold so many bytes, the last of them perhaps in part.
+    pub(super) fn clusters(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(u64::from(self.store.cluster_size()))
+    }
+}
+
+/// Shows how far the load has come.
+fn progress() -> LoadProgress {
+    let bar = Mutex::new(Progress::new("reading metadata", 0));
+    Arc::new(move |step: LoadStep| {
+        // Nobody panics while holding it.
+        if let Ok(mut bar) = bar.lock() {
+            bar.at(step.bytes_read, step.bytes_total);
+        }
+    })
+}

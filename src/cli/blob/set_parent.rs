@@ -1,0 +1,43 @@
+//! `spindle blob set-parent`: puts a thin blob under another snapshot.
+
+use super::external::SnapshotId;
+use super::session::{Session, change};
+use super::source::Source;
+use crate::cli::failure::Failure;
+use spindle_blob::Parent;
+use std::ffi::OsString;
+
+/// Arguments of `set-parent`.
+#[derive(clap::Args)]
+pub(crate) struct SetParent {
+    #[command(flatten)]
+    source: Source,
+    /// The thin blob: its id (decimal, or hexadecimal behind 0x) or its name
+    #[arg(value_name = "BLOB")]
+    blob: OsString,
+    /// The snapshot that it reads through from now on: its id or its name
+    #[arg(value_name = "SNAPSHOT", required_unless_present = "external")]
+    snapshot: Option<OsString>,
+    /// Let it read through the external snapshot with this id instead: a UUID, or 0x and hexadecimal
+    #[arg(long, value_name = "ID", conflicts_with = "snapshot")]
+    external: Option<SnapshotId>,
+    /// Print the blob as JSON, as in ls
+    #[arg(long)]
+    json: bool,
+}
+
+impl SetParent {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let SetParent { source, blob: asked, snapshot, external, json } = self;
+        let blob = change(&source, async move |session: &Session| {
+            let id = session.find(&asked).await?;
+            let parent = match (external, snapshot) {
+                (Some(external), _) => Parent::External(external.0),
+                (None, snapshot) => Parent::Snapshot(session.find(&snapshot.unwrap_or_default()).await?),
+            };
+            session.store.set_parent(id, parent).await?;
+            session.live(id).await
+        })?;
+        blob.print(json, |blob| format!("{} has {}", blob.label(), blob.parent()))
+    }
+}

@@ -1,0 +1,35 @@
+//! `spindle blob snapshot`: what a blob holds now, kept as a read-only blob that it reads through.
+
+use super::create::print_new;
+use super::naming::Naming;
+use super::session::{Session, change};
+use super::source::Source;
+use crate::cli::failure::Failure;
+use std::ffi::OsString;
+
+/// Arguments of `snapshot`.
+#[derive(clap::Args)]
+pub(crate) struct Snapshot {
+    #[command(flatten)]
+    source: Source,
+    /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
+    #[arg(value_name = "BLOB")]
+    blob: OsString,
+    #[command(flatten)]
+    naming: Naming,
+    /// Print the snapshot as JSON, as in ls
+    #[arg(long)]
+    json: bool,
+}
+
+impl Snapshot {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Snapshot { source, blob: asked, naming, json } = self;
+        let snapshot = change(&source, async move |session: &Session| {
+            let id = session.find(&asked).await?;
+            let xattrs = naming.xattrs(session).await?;
+            session.live(session.store.snapshot(id, xattrs).await?).await
+        })?;
+        print_new(&snapshot, json)
+    }
+}

@@ -1,0 +1,44 @@
+//! `spindle blob super`: the blob that programs look for first.
+
+use super::session::{Session, change};
+use super::source::{Source, load};
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use spindle_blob::BlobId;
+use std::ffi::OsString;
+use std::io::Write;
+
+/// Arguments of `super`.
+#[derive(clap::Args)]
+pub(crate) struct SuperBlob {
+    #[command(flatten)]
+    source: Source,
+    /// The blob that it is from now on: its id or its name, or none; left out, shows which one it is
+    #[arg(value_name = "BLOB")]
+    blob: Option<OsString>,
+    /// Print its id, or null, as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl SuperBlob {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let now = match self.blob {
+            None => load(&self.source.open()?.0)?.super_block.super_blob,
+            Some(asked) => change(&self.source, async move |session: &Session| {
+                let blob = match asked == "none" {
+                    true => None,
+                    false => Some(session.find(&asked).await?),
+                };
+                session.store.set_super_blob(blob).await?;
+                Ok(blob)
+            })?,
+        };
+        let mut out = Output::stdout();
+        match self.json {
+            true => out.json(&now.map(BlobId::raw))?,
+            false => writeln!(out, "{}", now.map_or("none".into(), |id| id.to_string()))?,
+        }
+        out.finish()
+    }
+}

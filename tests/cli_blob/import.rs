@@ -1,0 +1,222 @@
+//! Imports: every byte arrives, nothing else does, and a failed one leaves the store as it was.
+
+use crate::support::{FIRST_ID, HELLO, Image, command, on, unpack};
+use crate::writing::*;
+use std::fs;
+use std::io::{Read, Write};
+use std::process::Stdio;
+
+const CLUSTER: usize = 64 << 10;
+
+/// Data, zeroes, data, and an end in the middle of everything.
+fn mixed(len: usize) -> Vec<u8> {
+    let mut bytes = pattern(7, len);
+    let (from, to) = (len / 4, len / 2);
+    bytes[from..to].fill(0);
+    bytes
+}
+
+#[test]
+fn what_is_imported_is_exported_again_at_every_length() {
+    let image = store(32);
+    let lengths =
+        [1, 511, 512, 4095, 4096, 4097, CLUSTER - 1, CLUSTER, CLUSTER + 1, 1 << 20, (3 << 20) + 777];
+    for (number, len) in lengths.into_iter().enumerate() {
+        let bytes = mixed(len);
+        for (way, more) in [("thick", &[][..]), ("thin", &["--thin"])] {
+            let name = format!("{way}-{len}");
+            let rest = [&["--create", "FILE", "--name", &name, "--json"], more].concat();
+            let ended = if number % 2 == 0 {
+                import_file(&image, &rest, &bytes)
+            } else {
+                let rest: Vec<&str> = rest.iter().map(|a| if *a == "FILE" { "-" } else { a }).collect();
+                import_stream(&image, &rest, &bytes)
+            };
+            let report = ended.json();
+            assert_eq!(report["bytes"], len, "{name}");
+            assert_eq!(report["written"].as_u64().unwrap() + report["zeroes"].as_u64().unwrap(), len as u64);
+            let out = contents(&image, &name);
+            assert_eq!(out.len(), len.next_multiple_of(CLUSTER), "{name}");
+            assert!(out[..len] == bytes, "{name} holds what was imported");
+            assert!(out[len..].iter().all(|&byte| byte == 0), "{name} ends in zeroes");
+            assert_eq!(report["padding"], out.len() - len);
+            done(&image, "rm", &[&name]);
+        }
+    }
+    in_order(&image);
+}
+
+#[test]
+fn an_end_inside_a_cluster_is_told_and_an_empty_input_is_an_empty_blob() {
+    let image = store(8);
+    let ended = import_file(&image, &["--create", "FILE", "--name", "odd"], &pattern(1, 5000));
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.text().contains("imported 5000 bytes") && ended.text().contains("60536 bytes of zeroes"));
+    let ended = import_file(&image, &["--create", "FILE", "--name", "empty"], b"");
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.text().contains("imported 0 bytes"), "{}", ended.text());
+    assert_eq!(named(&image, "empty")["clusters"], 0);
+    let ended = import_stream(&image, &["--create", "-", "--name", "silence"], b"");
+    assert_eq!((ended.code, &named(&image, "silence")["clusters"]), (0, &0.into()), "{}", ended.err);
+    in_order(&image);
+}
+
+#[test]
+fn a_thin_import_takes_clusters_for_data_only() {
+    let image = store(32);
+    let path = image.beside("sparse");
+    let file = fs::File::create(&path).unwrap();
+    // Mostly a hole; and zeroes that are written ones.
+    file.set_len(24 << 20).unwrap();
+    use std::os::unix::fs::FileExt;
+    file.write_all_at(&pattern(3, 100), 10 << 20).unwrap();
+    file.write_all_at(&vec![0; 1 << 20], 12 << 20).unwrap();
+    file.write_all_at(&pattern(4, CLUSTER), (24 << 20) - CLUSTER as u64).unwrap();
+    let rest = ["--create", "--thin", "--name", "sparse", path.to_str().unwrap(), "--json"];
+    let report = on(&image, "import", &rest).json();
+    assert_eq!(report["blob"]["allocated_clusters"], 2);
+    assert_eq!((&report["bytes"], &report["written"]), (&(24 << 20).into(), &(2 * CLUSTER).into()));
+    assert!(contents(&image, "sparse") == fs::read(&path).unwrap());
+    in_order(&image);
+}
+
+#[test]
+fn an_existing_blob_holds_the_input_and_then_zeroes() {
+    for more in [&[][..], &["--thin"]] {
+        let image = store(16);
+        let create = [&["--clusters", "40", "--name", "disk"], more].concat();
+        done(&image, "create", &create);
+        let all = pattern(5, 40 * CLUSTER);
+        assert_eq!(import_file(&image, &["disk", "FILE"], &all).code, 0);
+        assert!(contents(&image, "disk") == all);
+        // Shorter, with a hole of zeroes where data was.
+        let bytes = mixed(20 * CLUSTER + 4097);
+        for ended in [
+            import_file(&image, &["disk", "FILE", "--json"], &bytes),
+            import_stream(&image, &["disk", "-", "--json"], &bytes),
+        ] {
+            assert_eq!(ended.json()["padding"], 40 * CLUSTER - bytes.len());
+            let out = contents(&image, "disk");
+            assert!(out[..bytes.len()] == bytes);
+            assert!(out[bytes.len()..].iter().all(|&byte| byte == 0), "nothing old is left behind the end");
+        }
+        in_order(&image);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_changes() {
+    let image = store(8);
+    done(&image, "create", &["--clusters", "2", "--name", "small"]);
+    let before = image.sha256();
+    let large = pattern(6, 2 * CLUSTER + 1);
+    import_file(&image, &["small", "FILE"], &large)
+        .fails(1, &["131073 bytes", "small", "131072", "spindle blob resize"]);
+    import_file(&image, &["--create", "--size", "128K", "FILE"], &large).fails(1, &["131073", "--size"]);
+    // Thick: more than there is.
+    import_file(&image, &["--create", "FILE"], &vec![0; 9 << 20]).fails(1, &["out of space", "free"]);
+    assert_eq!(image.sha256(), before);
+    // A stream says too late that it is too long.
+    let ended = import_stream(&image, &["small", "-"], &large);
+    assert_eq!(ended.code, 1);
+    assert!(ended.err.contains("holds part of -") && ended.err.contains("resize"), "{}", ended.err);
+    in_order(&image);
+}
+
+#[test]
+fn an_import_that_fills_the_store_takes_its_blob_away_again() {
+    let image = store(8);
+    let before = blobs(&image);
+    let free = on(&image, "info", &["--json"]).json()["free_clusters"].clone();
+    let much = pattern(8, 9 << 20);
+    import_file(&image, &["--create", "--thin", "FILE"], &much).fails(1, &["out of space"]);
+    import_stream(&image, &["--create", "--thin", "-"], &much).fails(1, &["out of space"]);
+    import_stream(&image, &["--create", "-"], &much).fails(1, &["out of space"]);
+    assert_eq!(blobs(&image), before);
+    assert_eq!(on(&image, "info", &["--json"]).json()["free_clusters"], free);
+    in_order(&image);
+    assert_eq!(import_file(&image, &["--create", "--thin", "FILE"], &much[..7 << 20]).code, 0);
+}
+
+#[test]
+fn wrong_inputs_are_named() {
+    let image = Image::new(&HELLO);
+    let path = image.path().to_str().unwrap();
+    on(&image, "import", &["--create", path]).fails(1, &["store.img", "the image itself"]);
+    on(&image, "import", &["--create", "/nonexistent"]).fails(1, &["/nonexistent", "cannot be opened"]);
+    on(&image, "import", &["--create", "/"]).fails(1, &["directory"]);
+    on(&image, "import", &["alhpa", "/dev/null"]).fails(1, &["did you mean", "alpha"]);
+    on(&image, "import", &["/dev/null"]).fails(2, &["--create"]);
+    on(&image, "import", &["alpha", "/dev/null", "--name", "x"]).fails(2, &["--create"]);
+    on(&image, "import", &["--create", "alpha", "/dev/null"]).fails(2, &["--create"]);
+    assert_eq!(on(&image, "import", &["alpha", "/dev/null", "--thin"]).code, 2);
+    assert_eq!(fs::read(image.path()).unwrap(), *HELLO, "nothing was written");
+}
+
+#[test]
+fn a_clone_of_what_spdk_wrote_takes_an_import_and_its_snapshot_keeps_what_it_had() {
+    let image = Image::new(&unpack("lvs"));
+    let before = contents(&image, "snap2");
+    let clone = id(&image, "clone", &["snap2", "--name", "mine"]);
+    let bytes = mixed((5 << 20) + 4096);
+    assert_eq!(import_file(&image, &[&clone, "FILE"], &bytes).code, 0);
+    let out = contents(&image, "mine");
+    assert!(out[..bytes.len()] == bytes && out[bytes.len()..].iter().all(|&byte| byte == 0));
+    assert!(contents(&image, "snap2") == before);
+    import_file(&image, &["snap2", "FILE"], &bytes).fails(1, &["read-only", "clone"]);
+    in_order(&image);
+}
+
+/// Starts an import that never ends by itself, and returns once the image was written to.
+fn endless(image: &Image, rest: &[&str]) -> std::process::Child {
+    let mut arguments = vec!["blob".as_ref(), "import".as_ref(), image.path().as_os_str()];
+    arguments.extend(rest.iter().map(std::ffi::OsStr::new));
+    let mut child = command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // More than the pipe and the reader hold: what is taken has reached the store's thread.
+    child.stdin.as_mut().unwrap().write_all(&pattern(9, 14 << 20)).unwrap();
+    child
+}
+
+fn signal(child: &std::process::Child, name: &str) {
+    let sent = std::process::Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn an_interrupted_import_leaves_a_clean_store_without_its_blob() {
+    for name in ["-INT", "-TERM"] {
+        let image = store(32);
+        let mut child = endless(&image, &["--create", "--thin", "-"]);
+        signal(&child, name);
+        let code = child.wait().unwrap().code();
+        let mut err = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains("leaving the store in order") && err.contains("stopped by a signal"), "{err}");
+        assert_eq!(blobs(&image), [] as [serde_json::Value; 0]);
+        in_order(&image);
+    }
+}
+
+#[test]
+fn a_killed_import_leaves_a_store_that_the_next_command_recovers() {
+    let image = store(32);
+    done(&image, "create", &["--clusters", "3", "--name", "other"]);
+    let mut child = endless(&image, &["--create", "--thin", "-", "--name", "half"]);
+    on(&image, "create", &["--clusters", "1"])
+        .fails(1, &["store.img", "in use", &format!("process {}", child.id())]);
+    signal(&child, "-KILL");
+    child.wait().unwrap();
+    assert_eq!(on(&image, "info", &["--json"]).json()["clean"], false);
+    let removed = on(&image, "rm", &["half"]);
+    assert_eq!(removed.code, 0, "{}", removed.err);
+    assert!(removed.err.contains("not unloaded in order: recovered"), "{}", removed.err);
+    let left = blobs(&image);
+    assert_eq!((left.len(), &left[0]["id"]), (1, &FIRST_ID.into()));
+    in_order(&image);
+}
