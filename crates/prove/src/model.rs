@@ -114,7 +114,7 @@ impl Model {
     /// What was found, as a model in which everything is known.
     pub fn found(rules: Rules, seen: &Seen, before: &Model) -> Model {
         let blob = |(tag, seen): (&Tag, &crate::seen::SeenBlob)| {
-            let blank = before.blobs.get(tag).map_or(ZERO, |blob| blob.units.blank);
+            let blank = before.blank_of(*tag);
             let blob = Blob {
                 id: Some(seen.id),
                 clusters: seen.clusters,
@@ -130,6 +130,21 @@ impl Model {
         };
         let blobs = seen.blobs.iter().map(blob).collect();
         Model { blobs, super_blob: Versions::known(seen.super_blob), next: before.next, ..Model::new(rules) }
+    }
+
+    /// What a blob's units hold that were never written; it may be one that is just being made.
+    fn blank_of(&self, tag: Tag) -> Value {
+        if let Some(blob) = self.blobs.get(&tag) {
+            return blob.units.blank;
+        }
+        let made = self.pending.values().find_map(|pending| match pending.op {
+            Op::Create { tag: new, waived, .. } if new == tag => Some(if waived { ANYTHING } else { ZERO }),
+            Op::Snapshot { tag: from, new } | Op::Clone { tag: from, new } if new == tag => {
+                Some(self.blobs.get(&from).map_or(ZERO, |from| from.units.blank))
+            }
+            _ => None,
+        });
+        made.unwrap_or(ZERO)
     }
 
     /// Follows one event.
@@ -384,5 +399,31 @@ impl Blob {
             Op::Read { .. } => self.reads -= 1,
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seen::SeenBlob;
+
+    #[test]
+    fn a_blob_that_waives_zeroes_may_hold_anything_also_if_a_crash_cut_off_its_making() {
+        let rules = Rules { per_cluster: 8, unmap_reads_zero: true };
+        let mut model = Model::new(rules);
+        let (clusters, xattrs) = (1, Xattrs::new());
+        let made = Op::Create { tag: 1, clusters, thin: false, table: true, waived: true, xattrs };
+        model.apply(&Event::Begin(made));
+        let blob = SeenBlob {
+            id: BlobId::from_page(spindle_format::PageIdx(0)),
+            clusters,
+            thin: false,
+            read_only: false,
+            parent: None,
+            xattrs: Xattrs::new(),
+            units: BTreeMap::new(),
+        };
+        model.apply(&Event::Found(Box::new(Seen { blobs: [(1, blob)].into(), super_blob: None })));
+        assert!(model.blobs[&1].units.allows(3, ANYTHING));
     }
 }

@@ -157,6 +157,9 @@ impl Units {
 
     /// Each unit may hold what it could or what `other`'s could: of a blob that was put under another parent.
     pub fn join(&mut self, other: &Units, units: u64) {
+        if other.blank == ANYTHING {
+            self.blank = ANYTHING;
+        }
         let places: Vec<u64> = self.units.keys().chain(other.units.keys()).copied().collect();
         for at in places.into_iter().filter(|&at| at < units) {
             let mut values = self.possible(at);
