@@ -220,8 +220,12 @@ impl fmt::Display for ThreadDump {
         self.tasks.iter().try_for_each(|task| task.fmt(f))?;
         for poller in &self.pollers {
             let paused = if poller.paused { ", paused" } else { "" };
-            let (runs, busy) = poller.runs;
-            writeln!(f, "    poller {} ({}{paused}): {runs} runs, {busy} busy", poller.name, poller.kind)?;
+            let ((runs, busy), (time, busy_time)) = (poller.runs, poller.times);
+            writeln!(
+                f,
+                "    poller {} ({}{paused}): {runs} runs in {time:?}, {busy} busy in {busy_time:?}",
+                poller.name, poller.kind
+            )?;
         }
         for ChannelDump { device, handles } in &self.channels {
             writeln!(f, "    channel of device {device}, {handles} handles")?;

@@ -39,6 +39,7 @@ mod runner;
 mod runtime;
 mod shared;
 mod simulate;
+mod spent;
 mod supervisor;
 mod task;
 mod thread;

@@ -18,6 +18,7 @@ use crate::ops::Ops;
 use crate::outgoing::Outgoing;
 use crate::port::{Address, Envelope, Port};
 use crate::shared::Shared;
+use crate::spent;
 use crate::task::{LocalFuture, Origin, TaskKey, drop_caught};
 use crate::thread::ThreadShared;
 
@@ -45,6 +46,8 @@ pub(crate) struct Local {
     pub(crate) idle_turns: Cell<u64>,
     pub(crate) busy: Cell<Duration>,
     pub(crate) sleeps: Cell<u64>,
+    /// What a reading of the clock takes.
+    reading: Duration,
 }
 
 impl Local {
@@ -52,9 +55,10 @@ impl Local {
     pub(crate) fn new(
         shared: Arc<Shared>,
         index: usize,
-        driver: Box<dyn Driver>,
+        mut driver: Box<dyn Driver>,
         simulated: bool,
     ) -> Rc<Local> {
+        let reading = if simulated { Duration::ZERO } else { spent::reading(&mut *driver) };
         let outgoing = RefCell::new(Outgoing::new(shared.ports.len()));
         let activity = shared.ports[index].activity.clone();
         Rc::new_cyclic(|this| Local {
@@ -73,6 +77,7 @@ impl Local {
             idle_turns: Cell::new(0),
             busy: Cell::default(),
             sleeps: Cell::new(0),
+            reading,
         })
     }
 
@@ -148,6 +153,19 @@ impl Local {
         }
         threads[slot] = Some(core);
         self.changed.set(true);
+    }
+
+    /// Calls `f`, and says how long that took. In simulation it takes no time.
+    #[inline(never)]
+    pub(crate) fn measure<T>(&self, f: impl FnOnce() -> T) -> (T, Duration) {
+        if self.simulated {
+            return (f(), Duration::ZERO);
+        }
+        let read = || self.driver.borrow_mut().now();
+        let began = read();
+        let value = f();
+        let span = read() - began;
+        (value, span.saturating_sub(self.reading))
     }
 
     /// Where it shows what it is running.

@@ -20,6 +20,7 @@ use crate::activity::CallKind;
 use crate::core::ThreadCore;
 use crate::current;
 use crate::due::DueRings;
+use crate::spent::{self, FIRST_WALKS, Picks, Spent};
 use crate::task::{drop_caught, panic_message};
 
 /// Whether a call found something to do.
@@ -55,6 +56,7 @@ pub(crate) struct PollerCell {
     paused: Cell<bool>,
     runs: Cell<u64>,
     busy_runs: Cell<u64>,
+    spent: Spent,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,8 @@ pub struct PollerInfo {
     pub paused: bool,
     /// Calls, and those that found something to do.
     pub runs: (u64, u64),
+    /// The time of all calls, and of those that found something to do: see [`Poller::times`].
+    pub times: (Duration, Duration),
 }
 
 /// A poller of the current thread. Dropping it stops the poller. `!Send`.
@@ -114,6 +118,7 @@ impl Poller {
             paused: Cell::new(false),
             runs: Cell::new(0),
             busy_runs: Cell::new(0),
+            spent: Spent::default(),
         });
         core.pollers.insert(cell.clone(), core.local.now.get());
         Poller { cell, core: Rc::downgrade(&core) }
@@ -141,6 +146,13 @@ impl Poller {
     pub fn runs(&self) -> (u64, u64) {
         (self.cell.runs.get(), self.cell.busy_runs.get())
     }
+
+    /// How long the calls so far took, and those that found something to do. Of a poller that is called
+    /// often this is an estimate: one call in 251 is measured, and stands for 251, because measuring takes
+    /// longer than an idle call. Zero in simulation, where nothing takes time.
+    pub fn times(&self) -> (Duration, Duration) {
+        self.cell.spent.times()
+    }
 }
 
 impl Drop for Poller {
@@ -164,7 +176,7 @@ impl PollerCell {
     /// Calls the function, if the poller is active; true if that found something to do. A panic goes
     /// through, to be handed to [`panicked`](Self::panicked).
     #[inline]
-    fn call(&self, core: &ThreadCore) -> bool {
+    fn call<const MEASURED: bool>(&self, core: &ThreadCore) -> bool {
         if !self.is_active() {
             return false;
         }
@@ -172,8 +184,9 @@ impl PollerCell {
         let mut function = self.function.borrow_mut();
         let Some(call) = function.as_mut() else { return false };
         core.local.activity().poller(self.made_at);
-        let busy = call() == Busy::Yes;
-        self.runs.set(self.runs.get() + 1);
+        let before = self.runs.get();
+        let busy = if MEASURED { self.measured(core, before, call) } else { call() == Busy::Yes };
+        self.runs.set(before + 1);
         if busy {
             self.busy_runs.set(self.busy_runs.get() + 1);
         }
@@ -183,6 +196,18 @@ impl PollerCell {
         }
         core.ended();
         busy
+    }
+
+    #[inline(never)]
+    fn measured(&self, core: &ThreadCore, before: u64, call: &mut Function) -> bool {
+        let (busy, span) = core.local.measure(|| call() == Busy::Yes);
+        self.spent.add(before, span, busy);
+        busy
+    }
+
+    /// Whether the next call of a timed poller is to be measured.
+    fn is_due_for_measure(&self) -> bool {
+        matches!(self.kind, Kind::Timed(period) if spent::is_measured(period, self.runs.get()))
     }
 
     /// A call panicked: stops the poller.
@@ -212,6 +237,10 @@ pub(crate) struct Pollers {
     every: Cell<Option<Duration>>,
     /// When the active ones ran last.
     ran: Cell<Time>,
+    /// Walks over the active ones.
+    walks: Cell<usize>,
+    /// How many of the next ones measure all of them.
+    first_walks: Cell<u32>,
     /// The last call of any active poller found something to do.
     busy: Cell<bool>,
     /// The active ones are being called one by one, and are not in their list meanwhile.
@@ -249,6 +278,7 @@ impl Pollers {
             Kind::Timed(period) => self.timed.borrow_mut().insert(now, period, cell),
         }
         self.count.set(self.count.get() + 1);
+        self.first_walks.set(FIRST_WALKS);
         self.recount();
     }
 
@@ -302,13 +332,15 @@ impl Pollers {
         // Taken out meanwhile: a call may start others, which are called from the next turn on.
         let mut active = std::mem::take(&mut *self.active.borrow_mut());
         let (mut busy, mut at) = (false, active.len());
+        let mut picks = self.picks(at);
         self.walking.set(true);
         core.begin_all(CallKind::Poller, at);
         // One net under all of them: a net under each would cost more than an idle poller.
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
             while at > 0 {
                 at -= 1;
-                busy |= active[at].call(core);
+                let cell = &active[at];
+                busy |= if picks.take(at) { cell.call::<true>(core) } else { cell.call::<false>(core) };
             }
         })) {
             busy = true;
@@ -325,6 +357,14 @@ impl Pollers {
         busy
     }
 
+    /// Which of `len` active ones the next walk measures.
+    fn picks(&self, len: usize) -> Picks {
+        let (walk, first) = (self.walks.get(), self.first_walks.get());
+        self.walks.set(walk.wrapping_add(1));
+        self.first_walks.set(first.saturating_sub(1));
+        Picks::new(walk, len, first > 0)
+    }
+
     fn run_timed(&self, core: &ThreadCore, now: Time) -> bool {
         if self.timed.borrow().next_time().is_none_or(|time| time > now) {
             return false;
@@ -337,7 +377,8 @@ impl Pollers {
                 running = self.timed.borrow_mut().take_due(now, |cell| cell.is_active());
                 let Some(cell) = &running else { break };
                 called += 1;
-                busy |= cell.call(core);
+                let measured = cell.is_due_for_measure();
+                busy |= if measured { cell.call::<true>(core) } else { cell.call::<false>(core) };
             }
         })) {
             busy = true;
@@ -376,6 +417,7 @@ impl Pollers {
             },
             paused: cell.paused.get(),
             runs: (cell.runs.get(), cell.busy_runs.get()),
+            times: cell.spent.times(),
         };
         cells.filter(|cell| !cell.stopped.get()).map(info).collect()
     }

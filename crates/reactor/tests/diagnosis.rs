@@ -119,6 +119,35 @@ fn busy_time_goes_to_the_thread_that_used_it() {
 }
 
 #[test]
+fn a_poller_is_known_by_the_time_of_its_calls() {
+    const CALL: Duration = Duration::from_micros(50);
+    let running = Runtime::builder().reactors(1).watchdog(None).build().unwrap().start().unwrap();
+    let thread = running.handle().create_thread("polls", "[0-1023]").unwrap();
+    let polls = thread.spawn(async || {
+        let long_call = || {
+            Bell::new().expect("a descriptor").wait(Some(CALL));
+            Busy::Yes
+        };
+        let idle = Poller::active("idle", Wake::Event, || Busy::No);
+        let active = Poller::active("active", Wake::Spin, long_call);
+        let slow = Poller::timed("slow", Duration::from_millis(1), long_call);
+        while active.runs().0 < 600 || slow.runs().0 < 5 {
+            yield_now().await;
+        }
+        let dump = Handle::current().unwrap().dump().await.to_string();
+        let line = dump.lines().find(|line| line.contains("poller active")).unwrap();
+        assert!(line.contains(" runs in ") && !line.contains("busy in 0ns"), "{dump}");
+        (active.times(), slow.times(), idle.times())
+    });
+    let (active, slow, idle) = polls.wait().unwrap();
+    // What is measured stands for all calls but the last 250, and for all of a slow one. A reading that is
+    // taken off is far shorter than what a call takes beside its wait.
+    assert!(active.1 >= CALL * 350 && active.0 == active.1, "{active:?}");
+    assert!(slow.1 >= CALL * 5 && slow.0 == slow.1, "{slow:?}");
+    assert_eq!(idle.1, Duration::ZERO, "it never found something to do");
+}
+
+#[test]
 fn a_mode_is_switched_while_the_reactor_runs() {
     let running = Runtime::builder().reactors(1).mode(Mode::Poll).build().unwrap().start().unwrap();
     let handle = running.handle();

@@ -1,0 +1,128 @@
+//! How long the calls of pollers take: some of them measured, all of them accounted for.
+//!
+//! Owned by the pollers of one thread. Reading the clock takes longer than an idle poller, so in each walk over
+//! the active pollers one in 251 is measured, each in its turn, and all of them in a few walks after a new one
+//! came. Of timed pollers every call is measured where the period is long, one in 251 where it is short. What is
+//! measured stands for all calls since the last measurement. The time of the readings is taken off.
+//!
+//! Not promised: that work which is rare and long is seen, in a poller that is called often. The watchdog
+//! looks for that. In simulation nothing takes time.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use spindle_engine::{Driver, Time};
+
+/// One call in so many is measured. A prime: what a program does in steps of its own does not keep step with
+/// it.
+const ONE_IN: usize = 251;
+
+/// Walks in which all are measured when a new one came.
+pub(crate) const FIRST_WALKS: u32 = 16;
+
+/// Timed pollers of this period or longer have every call measured: the readings are less than 0.1 % of it.
+const LONG_PERIOD: Duration = Duration::from_micros(100);
+
+/// Readings that are looked at to know what one takes.
+const TRIALS: usize = 16;
+
+/// Which active pollers are measured in one walk over them, from the last to the first.
+pub(crate) struct Picks {
+    /// The next one; behind all of them if there is none.
+    next: usize,
+    all: bool,
+}
+
+impl Picks {
+    /// In the walk number `walk` over `len` pollers: all, or those whose turn it is.
+    pub(crate) fn new(walk: usize, len: usize, all: bool) -> Picks {
+        let first = walk % ONE_IN;
+        let next = if first < len { first + (len - 1 - first) / ONE_IN * ONE_IN } else { usize::MAX };
+        Picks { next, all }
+    }
+
+    /// Whether the poller at `at` is measured.
+    #[inline]
+    pub(crate) fn take(&mut self, at: usize) -> bool {
+        if at == self.next {
+            self.next = at.checked_sub(ONE_IN).unwrap_or(usize::MAX);
+            return true;
+        }
+        self.all
+    }
+}
+
+/// Whether the call number `number` of a timed poller is measured.
+pub(crate) fn is_measured(period: Duration, number: u64) -> bool {
+    period >= LONG_PERIOD || number < u64::from(FIRST_WALKS) || number.is_multiple_of(ONE_IN as u64)
+}
+
+/// The time of one poller's calls.
+#[derive(Default)]
+pub(crate) struct Spent {
+    /// Calls that are accounted for.
+    accounted: Cell<u64>,
+    calls: Cell<Duration>,
+    busy_calls: Cell<Duration>,
+}
+
+impl Spent {
+    /// The call after `before` others took `span`, which stands for those not accounted for yet.
+    pub(crate) fn add(&self, before: u64, span: Duration, busy: bool) {
+        let all = before + 1;
+        let stands_for = u32::try_from(all - self.accounted.replace(all)).unwrap_or(u32::MAX);
+        let span = span.saturating_mul(stands_for);
+        self.calls.set(self.calls.get().saturating_add(span));
+        if busy {
+            self.busy_calls.set(self.busy_calls.get().saturating_add(span));
+        }
+    }
+
+    /// The time of all calls, and of those that found something to do.
+    pub(crate) fn times(&self) -> (Duration, Duration) {
+        (self.calls.get(), self.busy_calls.get())
+    }
+}
+
+/// What one reading of the driver's clock adds to what is measured with it.
+pub(crate) fn reading(driver: &mut dyn Driver) -> Duration {
+    let mut last = driver.now();
+    let mut span = |_| {
+        let before: Time = std::mem::replace(&mut last, driver.now());
+        last - before
+    };
+    // The least: the others were interrupted.
+    (0..TRIALS).map(&mut span).min().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_measured_stands_for_every_call_up_to_it() {
+        let spent = Spent::default();
+        for number in 0..10_000 {
+            if is_measured(Duration::from_micros(1), number) {
+                spent.add(number, Duration::from_nanos(1), number % 2 == 0);
+                assert_eq!(spent.times().0.as_nanos(), u128::from(number) + 1);
+            }
+        }
+        assert!(spent.times().1 > Duration::ZERO && spent.times().1 < spent.times().0);
+        assert!((0..10_000).all(|number| is_measured(LONG_PERIOD, number)));
+    }
+
+    #[test]
+    fn of_so_many_walks_each_poller_is_measured_in_one() {
+        for len in [1, 2, ONE_IN - 1, ONE_IN, ONE_IN + 1, 1000] {
+            let mut times = vec![0; len];
+            for walk in 0..ONE_IN {
+                let mut picks = Picks::new(walk, len, false);
+                (0..len).rev().for_each(|at| times[at] += usize::from(picks.take(at)));
+            }
+            assert!(times.iter().all(|n| *n == 1), "of {len}");
+            let mut picks = Picks::new(7, len, true);
+            assert!((0..len).rev().all(|at| picks.take(at)));
+        }
+    }
+}
