@@ -1,0 +1,64 @@
+//! The examples do what they say, each in a process of its own as a user would run it.
+
+#[path = "../examples/several_runtimes.rs"]
+mod several_runtimes;
+#[path = "../examples/thread_runner.rs"]
+mod thread_runner;
+#[path = "../examples/tokio_program.rs"]
+mod tokio_program;
+
+use std::process::Command;
+
+/// Set in a child: the example to be.
+const EXAMPLE: &str = "SPINDLE_TEST_EXAMPLE";
+
+/// Runs this test binary again as the example that `test` calls, and returns what that printed.
+fn printed(test: &str, engine: &str) -> Vec<String> {
+    let mut child = Command::new(std::env::current_exe().expect("this binary"));
+    child.args(["--exact", test, "--nocapture", "--test-threads=1"]);
+    let run = child.env(EXAMPLE, test).env("SPINDLE_ENGINE", engine).output().expect("it starts");
+    let text = String::from_utf8(run.stdout).expect("text");
+    assert!(run.status.success(), "{engine}: {text}{}", String::from_utf8_lossy(&run.stderr));
+    text.lines().map(str::to_owned).collect()
+}
+
+/// In the child, is the example; in the parent, runs it on every engine and looks for the lines.
+fn prints<E: std::fmt::Debug>(test: &str, main: fn() -> Result<(), E>, lines: &[&str]) {
+    if std::env::var(EXAMPLE).is_ok_and(|example| example == test) {
+        return main().expect("the example ends well");
+    }
+    for engine in ["auto", "epoll"] {
+        let printed = printed(test, engine);
+        for line in lines {
+            assert!(printed.iter().any(|printed| printed.ends_with(line)), "{engine}: {line}: {printed:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_tokio_program_calls_spindle_threads_and_stops_them_in_order() {
+    let lines = [
+        "8 tokio tasks wrote a block each, and read it back",
+        "100 messages of a tokio task arrived in order",
+        "given up: true",
+        "stopped in order",
+    ];
+    let name = "a_tokio_program_calls_spindle_threads_and_stops_them_in_order";
+    prints(name, tokio_program::main, &lines);
+}
+
+#[test]
+fn a_runner_serves_others_from_its_owners_loop() {
+    let lines = ["the client got 42", "my own work went on: true"];
+    prints("a_runner_serves_others_from_its_owners_loop", thread_runner::main, &lines);
+}
+
+#[test]
+fn two_runtimes_of_different_modes_call_each_other() {
+    let lines = [
+        "thread 1 (app_thread) of the runtime in interrupt mode calls",
+        "thread 1 (fast) of the runtime in poll mode and calls back",
+        "thread 1 (app_thread) of the runtime in interrupt mode was called back",
+    ];
+    prints("two_runtimes_of_different_modes_call_each_other", several_runtimes::main, &lines);
+}
