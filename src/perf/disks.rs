@@ -5,11 +5,10 @@ use std::sync::Arc;
 use spindle::block::load::{ChannelLoad, PairLoad, Pattern, bare_copies};
 use spindle::block::{Device, Geometry, LaneTable, Malloc, Null, Operation};
 use spindle::mem::{IoBuf, SharedMem};
-use spindle::reactor::Runtime;
 
-use super::clock;
-use super::figure::{Figure, Samples};
-use super::{Effort, Figures};
+use super::figure::Figure;
+use super::samples::Samples;
+use super::{Effort, Failed, Figures, clock, runtime};
 
 const BLOCK: u32 = 4096;
 const BLOCKS: u64 = 1 << 14;
@@ -18,7 +17,8 @@ const DEPTH: usize = 32;
 /// 4 KiB reads of scattered blocks at depth 32, on one core: null and malloc, through a queue pair and
 /// through a channel.
 pub(super) fn reads(effort: Effort) -> Figures {
-    Runtime::builder().reactors(1).build()?.run(async move || measure(effort).await)?
+    effort.progress.at("memory disks");
+    runtime(1)?.run(async move || measure(effort).await)?
 }
 
 async fn measure(effort: Effort) -> Figures {
@@ -35,7 +35,7 @@ async fn measure(effort: Effort) -> Figures {
         let name = device.name();
         let mut pair = PairLoad::new(table.queue_pair(device)?, Operation::Read, DEPTH, pattern);
         let mut timed = Samples::start(format!("{name} 4 KiB read, depth {DEPTH}, queue pair"));
-        for sample in 0..effort.samples + 1 {
+        for sample in effort.rounds(effort.samples) {
             let start = clock::wall_ns();
             pair.round(effort.batch).await?;
             keep(&mut timed, sample, effort, start);
@@ -43,7 +43,7 @@ async fn measure(effort: Effort) -> Figures {
         figures.push(timed.figure());
         let mut channel = ChannelLoad::new(table.channel(device.clone())?, Operation::Read, DEPTH, pattern);
         let mut timed = Samples::start(format!("{name} 4 KiB read, depth {DEPTH}, channel"));
-        for sample in 0..effort.samples + 1 {
+        for sample in effort.rounds(effort.samples) {
             let start = clock::wall_ns();
             channel.round(effort.batch).await?;
             keep(&mut timed, sample, effort, start);
@@ -57,11 +57,7 @@ async fn measure(effort: Effort) -> Figures {
 }
 
 /// Has every page of both memories there before anything is timed.
-async fn fill(
-    table: &LaneTable,
-    malloc: &Arc<dyn Device>,
-    memory: &SharedMem,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+async fn fill(table: &LaneTable, malloc: &Arc<dyn Device>, memory: &SharedMem) -> Result<(), Failed> {
     let mut whole = Pattern::sequential(malloc.geometry(), u64::from(BLOCK))?;
     PairLoad::new(table.queue_pair(malloc)?, Operation::Write, 1, whole).round(BLOCKS).await?;
     let mut buffer = [IoBuf::zeroed(BLOCK as usize)];
@@ -72,7 +68,7 @@ async fn fill(
 fn bare(memory: &SharedMem, mut pattern: Pattern, effort: Effort) -> Figure {
     let mut buffers: Vec<IoBuf> = (0..DEPTH).map(|_| IoBuf::zeroed(BLOCK as usize)).collect();
     let mut timed = Samples::start("bare copy loop, 4 KiB of 64 MiB");
-    for sample in 0..effort.samples + 1 {
+    for sample in effort.rounds(effort.samples) {
         let start = clock::wall_ns();
         bare_copies(
             memory,

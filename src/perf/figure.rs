@@ -1,13 +1,9 @@
-//! One measured figure, its table for people and its JSON for scripts.
-
-use std::io::{self, Write};
+//! One measured figure: what scripts read, and what `--check` judges.
 
 use serde::Serialize;
 
-use super::clock;
-
 /// One figure, beside the yardstick of the same run. Times are nanoseconds per operation.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Figure {
     /// What was measured.
     pub what: String,
@@ -19,24 +15,71 @@ pub struct Figure {
     pub ns_p99: f64,
     /// CPU seconds of the whole process while measuring.
     pub cpu_s: f64,
-    /// The bare machine doing the same in the same run; none where there is no such thing.
+    /// The yardstick doing the same in the same run; none where there is no such thing.
     pub yardstick_ns: Option<f64>,
+    /// What the yardstick is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub yardstick: Option<String>,
     /// What the median may be at most, in yardsticks, for `--check`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aim_ratio: Option<f64>,
+    /// Bytes that an operation moves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_op: Option<u64>,
+    /// The speed in yardsticks, of interleaved pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Speed>,
+    /// Memory that it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
+}
+
+/// A speed as a share of the yardstick's, over interleaved pairs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Speed {
+    /// Median share.
+    pub share: f64,
+    /// What the median share is at least, with 95 % confidence. This is what is judged.
+    pub low: f64,
+    /// Pairs measured.
+    pub pairs: u64,
+    /// What it has to be at least, for `--check`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aim: Option<f64>,
+}
+
+/// Memory in bytes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Memory {
+    /// Bytes taken.
+    pub bytes: u64,
+    /// Bytes that may be taken, for `--check`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aim: Option<u64>,
 }
 
 impl Figure {
     /// Says what the yardstick of this figure is, and how many of it the median may take.
     pub fn against(self, yardstick: &Figure, aim_ratio: f64) -> Figure {
-        let mut this = self.beside(yardstick);
-        this.aim_ratio = Some(aim_ratio);
-        this
+        Figure { aim_ratio: Some(aim_ratio), ..self.beside(yardstick) }
     }
 
     /// Says what the yardstick of this figure is, without an aim.
     pub fn beside(mut self, yardstick: &Figure) -> Figure {
         self.yardstick_ns = Some(yardstick.ns_median);
+        self.yardstick = Some(yardstick.what.clone());
+        self
+    }
+
+    /// The speed has to be at least this share of the yardstick's.
+    pub fn at_least(mut self, share: f64) -> Figure {
+        self.speed = self.speed.map(|speed| Speed { aim: Some(share), ..speed });
+        self
+    }
+
+    /// Says what memory it takes, and how much it may take.
+    pub fn taking(mut self, bytes: u64, aim: u64) -> Figure {
+        self.memory = Some(Memory { bytes, aim: Some(aim) });
         self
     }
 
@@ -45,71 +88,30 @@ impl Figure {
         self.yardstick_ns.map(|yardstick| self.ns_median / yardstick)
     }
 
-    /// Whether the aim was missed; figures without an aim never miss.
+    /// Whether an aim was missed; figures without an aim never miss.
     pub fn missed(&self) -> bool {
-        self.ratio().zip(self.aim_ratio).is_some_and(|(ratio, aim)| ratio > aim)
+        let slow = self.ratio().zip(self.aim_ratio).is_some_and(|(ratio, aim)| ratio > aim);
+        let short = self.speed.is_some_and(|speed| speed.aim.is_some_and(|aim| speed.low < aim));
+        let fat = self.memory.is_some_and(|memory| memory.aim.is_some_and(|aim| memory.bytes > aim));
+        slow || short || fat
     }
 }
 
-/// Collects samples of one figure.
-pub struct Samples {
-    what: String,
-    ns_per_op: Vec<f64>,
-    count: u64,
-    cpu_start: u64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Samples {
-    /// Starts the CPU clock.
-    pub fn start(what: impl Into<String>) -> Samples {
-        Samples { what: what.into(), ns_per_op: Vec::new(), count: 0, cpu_start: clock::cpu_ns() }
+    #[test]
+    fn a_figure_misses_by_time_by_the_lower_bound_of_its_speed_or_by_memory() {
+        let yardstick = Figure { ns_median: 100.0, ..Figure::default() };
+        let figure = |ns| Figure { ns_median: ns, ..Figure::default() };
+        assert!(!figure(199.0).against(&yardstick, 2.0).missed());
+        assert!(figure(201.0).against(&yardstick, 2.0).missed());
+        assert!(!figure(201.0).beside(&yardstick).missed());
+        let speed = Speed { share: 0.99, low: 0.94, pairs: 11, aim: None };
+        let paired = Figure { speed: Some(speed), ..figure(101.0) };
+        assert!(!paired.clone().missed() && !paired.clone().at_least(0.9).missed());
+        assert!(paired.at_least(0.95).missed());
+        assert!(figure(1.0).taking(11, 10).missed() && !figure(1.0).taking(10, 10).missed());
     }
-
-    /// Adds a sample: `operations` took `ns` nanoseconds together.
-    pub fn add(&mut self, operations: u64, ns: u64) {
-        self.count += operations;
-        self.ns_per_op.push(ns as f64 / operations as f64);
-    }
-
-    /// Times `batch`, which does `operations` operations, and adds it.
-    pub fn time(&mut self, operations: u64, batch: impl FnOnce()) {
-        let start = clock::wall_ns();
-        batch();
-        self.add(operations, clock::wall_ns() - start);
-    }
-
-    /// Stops the CPU clock and sums up. At least one sample must have been added.
-    pub fn figure(mut self) -> Figure {
-        self.ns_per_op.sort_by(f64::total_cmp);
-        let at = |share: f64| self.ns_per_op[((self.ns_per_op.len() - 1) as f64 * share) as usize];
-        Figure {
-            ns_median: at(0.5),
-            ns_p99: at(0.99),
-            count: self.count,
-            cpu_s: (clock::cpu_ns() - self.cpu_start) as f64 / 1e9,
-            yardstick_ns: None,
-            aim_ratio: None,
-            what: self.what,
-        }
-    }
-}
-
-/// Prints the figures as a table for people.
-pub fn print_table(figures: &[Figure], out: &mut impl Write) -> io::Result<()> {
-    let width = figures.iter().map(|f| f.what.len()).max().unwrap_or(0).max(4);
-    let header =
-        format!("{:width$} {:>12} {:>12} {:>12} {:>8}", "what", "operations", "median", "p99", "CPU");
-    writeln!(out, "{header}  {:>11} {:>6} {:>5}", "yardstick", "ratio", "aim")?;
-    for figure in figures {
-        write!(out, "{:width$} {:>12}", figure.what, figure.count)?;
-        write!(out, " {:>9.1} ns {:>9.1} ns {:>6.2} s", figure.ns_median, figure.ns_p99, figure.cpu_s)?;
-        if let (Some(yardstick), Some(ratio)) = (figure.yardstick_ns, figure.ratio()) {
-            write!(out, "  {yardstick:>8.1} ns {ratio:>6.2}")?;
-        }
-        if let Some(aim) = figure.aim_ratio {
-            write!(out, " {aim:>5.2}{}", if figure.missed() { "  missed" } else { "" })?;
-        }
-        writeln!(out)?;
-    }
-    Ok(())
 }

@@ -1,26 +1,102 @@
-//! What a message costs: alone, as a call, and in a flood.
+//! What a message costs: alone, as a call, in a flood, and beside somebody else's flood.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
-use spindle::reactor::Thread;
+use spindle::reactor::{Thread, yield_now};
 
-use super::Effort;
-use super::clock;
-use super::figure::{Figure, Samples};
+use super::figure::Figure;
+use super::samples::{self, Samples};
+use super::{Effort, Failed, Figures, aims, clock, runtime, yardstick};
 
-type Measured = Result<Figure, Box<dyn std::error::Error + Send + Sync>>;
+type Measured = Result<Figure, Failed>;
+
+/// Messages and calls beside the cache line, floods beside a bare ring and a bare call.
+pub(crate) fn messages(effort: Effort) -> Figures {
+    let runtime = runtime(2)?;
+    let cores = runtime.cores();
+    if cores[0] == cores[1] {
+        return Err("messages between cores need two cores, and this process may use one".into());
+    }
+    let cores = [cores[0], cores[1]];
+    effort.progress.at("bare lines and calls");
+    let line = yardstick::cache_line_round_trip(cores, effort.samples, effort.batch)?;
+    let ring = yardstick::line_stream(cores, effort.samples, effort.batch * 4)?;
+    let bare_call = yardstick::bare_calls(effort.samples, effort.batch);
+    let bare = [line.clone(), ring.clone(), bare_call.clone()];
+    let measured = runtime.run(async move || -> Figures {
+        let there = Thread::create("there", &format!("[{}]", cores[1]))?;
+        let here = Thread::create("here", &format!("[{}]", cores[0]))?;
+        effort.progress.at("messages and calls");
+        let across = round_trip("message there and back, other core", &there, effort).await?;
+        let run = call("run and back, other core", &there, effort).await?;
+        let on_one = round_trip("message there and back, same core", &here, effort).await?;
+        let run_on_one = call("run and back, same core", &here, effort).await?;
+        effort.progress.at("floods");
+        let flood_across = flood("message flood, other core, per message", &there, effort).await?;
+        let flood_here = flood("message flood, same core, per message", &here, effort).await?;
+        let mut figures = vec![
+            across.against(&line, aims::MESSAGE_ROUND_TRIPS),
+            run.against(&line, aims::RUN_ROUND_TRIPS),
+            on_one,
+            run_on_one,
+            flood_across.against(&ring, aims::FLOOD_ACROSS.ratio()),
+            flood_here.against(&bare_call, aims::FLOOD_HERE.ratio()),
+        ];
+        figures.extend(flooded(&there, &here, effort).await?);
+        Ok(figures)
+    });
+    Ok(bare.into_iter().chain(measured??).collect())
+}
+
+/// The slowest messages alone, and while another thread floods the same core. A sample is the 99th
+/// percentile of single round trips.
+async fn flooded(there: &Thread, here: &Thread, effort: Effort) -> Figures {
+    let sink = Thread::create_on("sink", there.cores())?;
+    let alone = slowest("slowest messages (p99), other core, alone", there, effort).await?;
+    let noise = here.spawn(async move || -> Result<(), Failed> {
+        loop {
+            for _ in 0..256 {
+                sink.send_msg(|| ())?;
+            }
+            // Not more in flight than the other core takes, so that memory stays bounded.
+            sink.run(async || ()).await?;
+            yield_now().await;
+        }
+    });
+    let beside = slowest("slowest messages (p99), other core, beside a flood", there, effort).await?;
+    noise.abort();
+    Ok(vec![alone.clone(), beside.against(&alone, aims::FLOODED)])
+}
+
+async fn slowest(what: &str, there: &Thread, effort: Effort) -> Measured {
+    let mut timed = Samples::start(what);
+    let trips = effort.batch.min(200);
+    for sample in effort.rounds(effort.samples.min(50)) {
+        let mut singles = Vec::with_capacity(trips as usize);
+        for number in 0..trips {
+            let start = clock::wall_ns();
+            there.run(async move || number).await?;
+            singles.push((clock::wall_ns() - start) as f64);
+        }
+        singles.sort_by(f64::total_cmp);
+        if sample > 0 {
+            timed.add_each(trips, samples::at(&singles, 0.99));
+        }
+    }
+    Ok(timed.figure())
+}
 
 /// A message goes there, and the one that it sends comes back, and so on: a sample is a batch of round
 /// trips, with nothing but messages in it.
-pub(super) async fn round_trip(what: &str, there: &Thread, effort: Effort) -> Measured {
+async fn round_trip(what: &str, there: &Thread, effort: Effort) -> Measured {
     let here = Thread::current().ok_or("not on a Spindle thread")?;
     // For ever, so that a message carries a reference and no count changes hands: the message is measured.
     let ends: &'static Ends = Box::leak(Box::new(Ends { here, there: there.clone() }));
     let mut timed = Samples::start(what);
-    for sample in 0..effort.samples + 1 {
+    for sample in effort.rounds(effort.samples) {
         let done = Arc::new(Done {
             at: AtomicU64::new(0),
             waker: poll_fn(|cx| Poll::Ready(cx.waker().clone())).await,
@@ -66,9 +142,9 @@ fn bounce(ends: &'static Ends, left: u64, done: Arc<Done>) {
 }
 
 /// A future is made there, and its result is awaited here.
-pub(super) async fn call(what: &str, there: &Thread, effort: Effort) -> Measured {
+async fn call(what: &str, there: &Thread, effort: Effort) -> Measured {
     let mut timed = Samples::start(what);
-    for sample in 0..effort.samples + 1 {
+    for sample in effort.rounds(effort.samples) {
         let start = clock::wall_ns();
         for number in 0..effort.batch {
             let answer = there.run(async move || number).await?;
@@ -82,10 +158,10 @@ pub(super) async fn call(what: &str, there: &Thread, effort: Effort) -> Measured
 }
 
 /// Messages are sent as fast as they go; the last one tells that all have run.
-pub(super) async fn flood(what: &str, there: &Thread, effort: Effort) -> Measured {
+async fn flood(what: &str, there: &Thread, effort: Effort) -> Measured {
     let mut timed = Samples::start(what);
-    let batch = effort.batch * 64;
-    for sample in 0..effort.samples.min(50) + 1 {
+    let batch = effort.batch * 16;
+    for sample in effort.rounds(effort.samples.min(50)) {
         let start = clock::wall_ns();
         for _ in 0..batch {
             there.send_msg(|| ())?;

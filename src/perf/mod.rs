@@ -4,15 +4,37 @@
 //! where there is one, the yardstick. Noise comes and goes within seconds, so only figures of one run are
 //! compared, and nothing here is a test.
 
+mod aims;
+mod blob;
 mod clock;
 mod disks;
 mod figure;
+mod filling;
+mod flight;
+mod image;
+mod loading;
+mod medium;
 mod messages;
+mod pairs;
+mod pollers;
+mod progress;
+mod reactor;
+mod rss;
+mod samples;
+mod threads;
 mod yardstick;
 
-pub(crate) use figure::{Figure, print_table};
+pub(crate) use blob::blob;
+pub(crate) use figure::Figure;
+pub(crate) use loading::load;
+pub(crate) use medium::Medium;
+pub(crate) use messages::messages;
+pub(crate) use pollers::pollers;
+pub(crate) use progress::Progress;
+pub(crate) use reactor::reactor;
+pub(crate) use threads::threads;
 
-use spindle::reactor::{Runtime, Thread};
+use spindle::reactor::Runtime;
 
 /// How much to measure.
 #[derive(Clone, Copy)]
@@ -21,9 +43,44 @@ pub(crate) struct Effort {
     pub(crate) samples: u64,
     /// Operations in a sample.
     pub(crate) batch: u64,
+    /// Interleaved pairs of each figure that has them.
+    pub(crate) pairs: u64,
+    /// Only to see that it works: everything small.
+    pub(crate) quick: bool,
+    /// Told what is being measured.
+    pub(crate) progress: Progress,
 }
 
-type Figures = Result<Vec<Figure>, Box<dyn std::error::Error + Send + Sync>>;
+impl Effort {
+    /// Enough to compare.
+    pub(crate) fn full() -> Effort {
+        Effort { samples: 200, batch: 1000, pairs: 15, quick: false, progress: Progress::new() }
+    }
+
+    /// A few samples, to see that it works.
+    pub(crate) fn quick() -> Effort {
+        Effort { samples: 3, batch: 16, pairs: 2, quick: true, progress: Progress::new() }
+    }
+}
+
+impl Effort {
+    /// The numbers of up to `most` samples and of one before them that warms up. On a machine that is busy
+    /// with other work it ends sooner, after 2 s, but not before the third sample.
+    fn rounds(self, most: u64) -> impl Iterator<Item = u64> {
+        let end = clock::wall_ns() + 2_000_000_000;
+        (0..most + 1).take_while(move |&round| round <= 3 || clock::wall_ns() < end)
+    }
+}
+
+/// Why a measurement could not be made.
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+type Figures = Result<Vec<Figure>, Failed>;
+
+/// A runtime to measure on: nobody watches over long calls, as a measurement is one.
+fn runtime(reactors: usize) -> Result<Runtime, Failed> {
+    Ok(Runtime::builder().reactors(reactors).watchdog(None).build()?)
+}
 
 /// Messages, calls and memory disks beside the cache line and the copy loop of the same run. On one core
 /// the memory disks alone.
@@ -31,37 +88,5 @@ pub(crate) fn yardstick(effort: Effort) -> Figures {
     let two_cores = spindle::engine::available_cores().set.len() > 1;
     let mut figures = if two_cores { messages(effort)? } else { Vec::new() };
     figures.extend(disks::reads(effort)?);
-    Ok(figures)
-}
-
-/// Messages and calls beside the cache line.
-pub(crate) fn messages(effort: Effort) -> Figures {
-    let runtime = Runtime::builder().reactors(2).build()?;
-    let cores = runtime.cores();
-    if cores[0] == cores[1] {
-        return Err("messages between cores need two cores, and this process may use one".into());
-    }
-    let line = yardstick::cache_line_round_trip([cores[0], cores[1]], effort.samples, effort.batch)?;
-    let other = format!("[{}]", cores[1]);
-    let same = format!("[{}]", cores[0]);
-    let measured = runtime.run(async move || -> Figures {
-        let there = Thread::create("there", &other)?;
-        let here = Thread::create("here", &same)?;
-        let mut figures =
-            vec![messages::round_trip("message there and back, other core", &there, effort).await?];
-        figures.push(messages::call("run and back, other core", &there, effort).await?);
-        figures.push(messages::round_trip("message there and back, same core", &here, effort).await?);
-        figures.push(messages::call("run and back, same core", &here, effort).await?);
-        figures.push(messages::flood("message flood, other core, per message", &there, effort).await?);
-        figures.push(messages::flood("message flood, same core, per message", &here, effort).await?);
-        Ok(figures)
-    });
-    let mut measured = measured??.into_iter();
-    let (message, run) = (measured.next().into_iter(), measured.by_ref().take(1));
-    let run: Vec<Figure> = run.collect();
-    let mut figures = vec![line.clone()];
-    figures.extend(message.map(|figure| figure.against(&line, 2.0)));
-    figures.extend(run.into_iter().map(|figure| figure.against(&line, 3.0)));
-    figures.extend(measured);
     Ok(figures)
 }

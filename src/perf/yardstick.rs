@@ -1,19 +1,34 @@
-//! What the bare machine takes for the same pattern, with nothing of ours in between: two pinned OS
-//! threads bouncing one cache line. (The bare copy loop is `spindle_block::load::bare_copies`.)
+//! What the bare machine takes for the same pattern, with nothing of ours in between. (The bare copy loop is
+//! `spindle_block::load::bare_copies`.)
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::hint::black_box;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 
 use spindle::engine::spawn_pinned;
 
-use super::figure::{Figure, Samples};
+use super::clock;
+use super::figure::Figure;
+use super::samples::Samples;
 
 /// A value on cache lines of its own (two, for the adjacent-line prefetcher).
 #[repr(align(128))]
 struct OwnLine(AtomicU64);
 
 const STOP: u64 = u64::MAX;
+
+/// Wall time after which a yardstick is taken no longer: one that another program's work makes slow.
+const LONGEST: u64 = 2_000_000_000;
+
+/// Up to `samples` times, and no longer than that; three times at least.
+fn rounds(samples: u64) -> impl Iterator<Item = u64> {
+    let end = clock::wall_ns() + LONGEST;
+    (0..samples).take_while(move |&round| round < 3 || clock::wall_ns() < end)
+}
 
 fn wait_for(line: &OwnLine, seen: impl Fn(u64) -> bool) -> u64 {
     loop {
@@ -52,7 +67,7 @@ pub fn cache_line_round_trip(cores: [usize; 2], samples: u64, batch: u64) -> io:
         };
         round_trips(batch * 10);
         let mut timed = Samples::start("bare cache line there and back");
-        for _ in 0..samples {
+        for _ in rounds(samples) {
             timed.time(batch, || round_trips(batch));
         }
         let figure = timed.figure();
@@ -64,6 +79,174 @@ pub fn cache_line_round_trip(cores: [usize; 2], samples: u64, batch: u64) -> io:
     Ok(figure)
 }
 
-fn join<T>(thread: std::thread::JoinHandle<T>) -> io::Result<T> {
+/// Lines of a bare ring.
+const RING: usize = 1024;
+
+/// A line of a ring: a number that says which round it is of, and seven words.
+#[repr(align(64))]
+#[derive(Default)]
+struct Slot([AtomicU64; 8]);
+
+/// Lines of 64 bytes go to the other core through a ring as fast as they can, with nothing but a number in
+/// each that says that it is there.
+pub fn line_stream(cores: [usize; 2], samples: u64, batch: u64) -> io::Result<Figure> {
+    let ring: Arc<Vec<Slot>> = Arc::new((0..RING).map(|_| Slot::default()).collect());
+    let taken = Arc::new(OwnLine(AtomicU64::new(0)));
+    let (slots, seen) = (ring.clone(), taken.clone());
+    let reader = spawn_pinned("reader", Some(cores[1]), move || {
+        let mut number = 1_u64;
+        loop {
+            let slot = &slots[number as usize % RING].0;
+            let mut found = slot[0].load(Ordering::Acquire);
+            while found != number && found != STOP {
+                std::hint::spin_loop();
+                found = slot[0].load(Ordering::Acquire);
+            }
+            if found == STOP {
+                return;
+            }
+            black_box(slot[1..].iter().fold(0, |sum, word| sum ^ word.load(Ordering::Relaxed)));
+            if number.is_multiple_of(64) {
+                seen.0.store(number, Ordering::Release);
+            }
+            number += 1;
+        }
+    })?;
+    // Whole rounds of what the reader reports, so that a batch ends when all of it was taken.
+    let batch = batch.next_multiple_of(64);
+    let writer = spawn_pinned("writer", Some(cores[0]), move || {
+        let mut number = 0_u64;
+        let mut free = RING as u64;
+        let mut stream = |n: u64| {
+            for _ in 0..n {
+                number += 1;
+                if number >= free {
+                    free = wait_for(&taken, |value| value + RING as u64 > number) + RING as u64;
+                }
+                let slot = &ring[number as usize % RING].0;
+                slot[1..].iter().for_each(|word| word.store(number, Ordering::Relaxed));
+                slot[0].store(number, Ordering::Release);
+            }
+            wait_for(&taken, |value| value == number);
+            number
+        };
+        stream(batch);
+        let mut timed = Samples::start("bare ring of lines, other core");
+        let mut last = 0;
+        for _ in rounds(samples) {
+            timed.time(batch, || last = stream(batch));
+        }
+        let figure = timed.figure();
+        ring[(last + 1) as usize % RING].0[0].store(STOP, Ordering::Release);
+        figure
+    })?;
+    let figure = join(writer)?;
+    join(reader)?;
+    Ok(figure)
+}
+
+/// A thread of the operating system wakes another one, which wakes it back: both sleep in between.
+pub fn wake_round_trip(cores: [usize; 2], samples: u64, batch: u64) -> io::Result<Figure> {
+    let (to_echo, from_caller) = std::sync::mpsc::channel::<std::thread::Thread>();
+    let turn = Arc::new(OwnLine(AtomicU64::new(0)));
+    let echo_turn = turn.clone();
+    let echo = spawn_pinned("echo", Some(cores[1]), move || {
+        let Ok(caller) = from_caller.recv() else { return };
+        loop {
+            match echo_turn.0.load(Ordering::Acquire) {
+                STOP => return,
+                1 => {
+                    echo_turn.0.store(0, Ordering::Release);
+                    caller.unpark();
+                }
+                _ => std::thread::park(),
+            }
+        }
+    })?;
+    let echo_thread = echo.thread().clone();
+    let caller = spawn_pinned("caller", Some(cores[0]), move || {
+        let mut timed = Samples::start("bare wake-up of an OS thread there and back");
+        if to_echo.send(std::thread::current()).is_ok() {
+            for _ in rounds(samples) {
+                timed.time(batch, || {
+                    for _ in 0..batch {
+                        turn.0.store(1, Ordering::Release);
+                        echo_thread.unpark();
+                        while turn.0.load(Ordering::Acquire) != 0 {
+                            std::thread::park();
+                        }
+                    }
+                });
+            }
+        }
+        turn.0.store(STOP, Ordering::Release);
+        echo_thread.unpark();
+        timed.figure()
+    })?;
+    let figure = join(caller)?;
+    join(echo)?;
+    Ok(figure)
+}
+
+/// Boxed closures that find nothing to do, called one after the other.
+pub fn bare_calls(samples: u64, batch: u64) -> Figure {
+    let mut calls: Vec<Box<dyn FnMut() -> bool>> = (0..1000_u64)
+        .map(|number| {
+            let mut left = number + u64::MAX / 2;
+            Box::new(move || {
+                left -= 1;
+                left == 0
+            }) as Box<dyn FnMut() -> bool>
+        })
+        .collect();
+    let mut timed = Samples::start("bare call of a boxed closure");
+    let turns = batch.div_ceil(calls.len() as u64);
+    for _ in rounds(samples) {
+        timed.time(turns * calls.len() as u64, || {
+            for _ in 0..turns {
+                for call in &mut calls {
+                    black_box(call());
+                }
+            }
+        });
+    }
+    timed.figure()
+}
+
+/// Of a heap of 1000 times the first is taken and put back behind the others.
+pub fn bare_heap(samples: u64, batch: u64) -> Figure {
+    let mut heap: BinaryHeap<Reverse<(u64, u64)>> =
+        (0..1000).map(|number| Reverse((number, number))).collect();
+    let mut timed = Samples::start("bare heap of 1000 times, first to last");
+    for _ in rounds(samples) {
+        timed.time(batch, || {
+            for _ in 0..batch {
+                if let Some(mut first) = heap.peek_mut() {
+                    first.0.0 += 1000;
+                }
+                black_box(&heap);
+            }
+        });
+    }
+    timed.figure()
+}
+
+/// Threads of the operating system are started and have ended.
+pub fn os_threads(samples: u64, batch: u64) -> io::Result<Figure> {
+    let mut timed = Samples::start("bare OS thread, started and joined");
+    for _ in rounds(samples) {
+        let mut result = Ok(());
+        timed.time(batch, || {
+            for _ in 0..batch {
+                let ended = spawn_pinned("nothing", None, || ()).and_then(join);
+                result = std::mem::replace(&mut result, Ok(())).and(ended);
+            }
+        });
+        result?;
+    }
+    Ok(timed.figure())
+}
+
+fn join<T>(thread: JoinHandle<T>) -> io::Result<T> {
     thread.join().map_err(|_| io::Error::other("a measuring thread panicked"))
 }

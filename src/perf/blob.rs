@@ -1,0 +1,280 @@
+//! What a blob costs beside the bare disk: reads and writes where clusters are there, where they are not,
+//! and where they are a parent's.
+
+use std::sync::Arc;
+
+use spindle::block::load::Pattern;
+use spindle::block::{Channel, Device, Geometry, Operation};
+use spindle::format::init::{self, MdPages};
+use spindle::reactor::Thread;
+use spindle::{Blob, BlobOptions, Blobstore, InitOptions};
+
+use super::figure::Figure;
+use super::flight::{buffers, fly};
+use super::medium::{BLOCK, Medium};
+use super::pairs::{Pairs, Timed, timed};
+use super::{Effort, Failed, Figures, aims, clock, filling, runtime};
+
+/// How long one side of a pair of steady load takes, in nanoseconds.
+const ROUND_NS: u64 = 8_000_000;
+
+/// Blobs on a disk, in pairs with the bare disk.
+pub(crate) fn blob(effort: Effort, medium: Medium) -> Figures {
+    let two_cores = spindle::engine::available_cores().set.len() > 1;
+    let runtime = runtime(if two_cores { 2 } else { 1 })?;
+    let cores = runtime.cores().to_vec();
+    runtime.run(async move || {
+        let bench = Bench::new(&medium, effort).await?;
+        let other = match two_cores {
+            true => Some(Thread::create("other", &format!("[{}]", cores[1]))?),
+            false => None,
+        };
+        let figures = bench.all(other).await;
+        let unloaded = bench.store.unload().await;
+        let figures = figures?;
+        unloaded?;
+        Ok(figures)
+    })?
+}
+
+/// A store on a disk whose end it does not reach, where the bare disk is measured.
+pub(super) struct Bench {
+    pub(super) store: Blobstore,
+    pub(super) channel: Channel,
+    /// First byte of the end.
+    pub(super) bare: u64,
+    /// Bytes of a blob, and of the end.
+    pub(super) bytes: u64,
+    pub(super) effort: Effort,
+    device: Arc<dyn Device>,
+    _disk: super::medium::Disk,
+}
+
+/// A load: what, how many at a time.
+#[derive(Clone, Copy)]
+struct Load {
+    operation: Operation,
+    depth: usize,
+}
+
+impl Bench {
+    async fn new(medium: &Medium, effort: Effort) -> Result<Bench, Failed> {
+        let bytes: u64 = if effort.quick { 4 << 20 } else { 64 << 20 };
+        let disk = medium.disk(bytes * 16).await?;
+        let device = disk.device.clone();
+        effort.progress.at("the disk being filled");
+        // Room for the blobs of the longest chain, on a small disk too.
+        let layout = init::InitOptions { md_pages: MdPages::Count(1024), ..init::InitOptions::default() };
+        let options = InitOptions { layout, ..InitOptions::default() };
+        let store = Blobstore::init(device.clone(), options).await?;
+        let channel = Channel::open(device.clone())?;
+        let bare = bytes * 15;
+        let bench = Bench { store, channel, bare, bytes, effort, device, _disk: disk };
+        bench.fill_bare().await?;
+        Ok(bench)
+    }
+
+    /// Has every page of the bare end there.
+    pub(super) async fn fill_bare(&self) -> Result<(), Failed> {
+        let mut at = self.bare;
+        fly(self.bytes >> 20, &mut buffers(4, 1 << 20), |buffers| {
+            at += 1 << 20;
+            self.channel.write(at - (1 << 20), buffers)
+        })
+        .await
+    }
+
+    async fn all(&self, other: Option<Thread>) -> Figures {
+        let clusters = self.clusters();
+        let mut figures = Vec::new();
+        let thick = self.filled(BlobOptions::thick(clusters)).await?;
+        let thin = self.filled(BlobOptions::thin(clusters)).await?;
+        for (name, blob) in [("thick", &thick), ("thin, rewritten", &thin)] {
+            for depth in [1, 32, 128] {
+                for operation in [Operation::Read, Operation::Write] {
+                    figures.push(self.steady(name, blob, Load { operation, depth }).await?);
+                }
+            }
+        }
+        if let Some(other) = other {
+            for operation in [Operation::Read, Operation::Write] {
+                figures.push(self.on_two_cores(&thick, Load { operation, depth: 32 }, &other).await?);
+            }
+            other.exit();
+            other.joined().await;
+        }
+        figures.extend(self.chains().await?);
+        thin.close().await?;
+        thick.close().await?;
+        figures.extend(filling::filling(self).await?);
+        Ok(figures)
+    }
+
+    pub(super) fn clusters(&self) -> u64 {
+        self.bytes / u64::from(self.store.cluster_size())
+    }
+
+    pub(super) async fn blob(&self, options: BlobOptions) -> Result<Blob, Failed> {
+        let id = self.store.create_blob(options).await?;
+        Ok(self.store.open_blob(id).await?)
+    }
+
+    /// A blob that has been written whole.
+    pub(super) async fn filled(&self, options: BlobOptions) -> Result<Blob, Failed> {
+        let blob = self.blob(options).await?;
+        let mut at = 0;
+        fly(self.bytes >> 20, &mut buffers(4, 1 << 20), |buffers| {
+            at += 1 << 20;
+            blob.write(at - (1 << 20), buffers)
+        })
+        .await?;
+        blob.flush().await?;
+        Ok(blob)
+    }
+
+    fn pattern(&self, seed: u64) -> Result<Pattern, Failed> {
+        let geometry = Geometry::new(BLOCK, self.bytes / u64::from(BLOCK))?;
+        Pattern::random(&geometry, BLOCK.into(), seed).map_err(|kind| format!("{kind:?}").into())
+    }
+
+    /// A blob beside the bare disk.
+    async fn steady(&self, name: &str, blob: &Blob, load: Load) -> Result<Figure, Failed> {
+        let what = format!("{name}: {load}");
+        self.effort.progress.at(&what);
+        let pairs = Pairs::start(what, format!("bare disk: {load}"));
+        let requests = self.requests(load).await?;
+        let (mut own, mut bare) = (self.pattern(1)?, self.pattern(1)?);
+        let pairs = pairs
+            .measure(
+                self.effort,
+                async || timed(requests, on_blob(blob, load, &mut own, requests)).await,
+                async || timed(requests, on_disk(&self.channel, self.bare, load, &mut bare, requests)).await,
+            )
+            .await?;
+        Ok(with_block(pairs.figure()).at_least(aims::BLOB_SPEED))
+    }
+
+    /// How many requests of the bare disk fill a round.
+    async fn requests(&self, load: Load) -> Result<u64, Failed> {
+        if self.effort.quick {
+            return Ok(64);
+        }
+        let mut pattern = self.pattern(7)?;
+        on_disk(&self.channel, self.bare, load, &mut pattern, 256).await?;
+        let (requests, ns) = timed(512, on_disk(&self.channel, self.bare, load, &mut pattern, 512)).await?;
+        Ok((requests * ROUND_NS / ns.max(1)).clamp(64, 1 << 20))
+    }
+
+    /// The same on two cores at once, each half of the requests.
+    async fn on_two_cores(&self, blob: &Blob, load: Load, other: &Thread) -> Result<Figure, Failed> {
+        let what = format!("thick, two cores: {load}");
+        self.effort.progress.at(&what);
+        let requests = self.requests(load).await?;
+        let (here, there) = (self.pattern(1)?, self.pattern(2)?);
+        let own = async || -> Timed {
+            let mut pattern = here;
+            let far = blob.clone();
+            let start = clock::wall_ns();
+            let half = other.spawn(async move || {
+                let mut pattern = there;
+                on_blob(&far, load, &mut pattern, requests).await
+            });
+            on_blob(blob, load, &mut pattern, requests).await?;
+            half.await??;
+            Ok((2 * requests, clock::wall_ns() - start))
+        };
+        let yardstick = async || -> Timed {
+            let mut pattern = here;
+            let (device, bare) = (self.device.clone(), self.bare);
+            let start = clock::wall_ns();
+            let half = other.spawn(async move || -> Result<(), Failed> {
+                let channel = Channel::open(device)?;
+                let mut pattern = there;
+                on_disk(&channel, bare, load, &mut pattern, requests).await
+            });
+            on_disk(&self.channel, self.bare, load, &mut pattern, requests).await?;
+            half.await??;
+            Ok((2 * requests, clock::wall_ns() - start))
+        };
+        let pairs = Pairs::start(what, format!("bare disk, two cores: {load}"));
+        let pairs = pairs.measure(self.effort, own, yardstick).await?;
+        Ok(with_block(pairs.figure()).at_least(aims::BLOB_SPEED))
+    }
+
+    /// Reads of what lies under so many snapshots, beside the bare disk; the longest beside the shortest, too.
+    async fn chains(&self) -> Figures {
+        let load = Load { operation: Operation::Read, depth: 32 };
+        let mut figures = Vec::new();
+        let mut one = None;
+        for depth in [0, 1, 8, 64] {
+            let blob = self.filled(BlobOptions::thin(self.clusters())).await?;
+            for _ in 0..depth {
+                self.store.snapshot(blob.id(), Vec::new()).await?;
+            }
+            let plural = if depth == 1 { "" } else { "s" };
+            figures.push(self.steady(&format!("under {depth} snapshot{plural}"), &blob, load).await?);
+            match depth {
+                1 => one = Some(blob),
+                64 => {
+                    if let Some(one) = one.take() {
+                        figures.push(self.side_by_side(&blob, &one, load).await?);
+                        one.close().await?;
+                    }
+                    blob.close().await?;
+                }
+                _ => blob.close().await?,
+            }
+        }
+        Ok(figures)
+    }
+
+    /// A chain of 64 beside a chain of 1.
+    async fn side_by_side(&self, long: &Blob, short: &Blob, load: Load) -> Result<Figure, Failed> {
+        let requests = self.requests(load).await?;
+        let (mut own, mut other) = (self.pattern(1)?, self.pattern(1)?);
+        let pairs = Pairs::start(format!("under 64 snapshots, beside 1: {load}"), "under 1 snapshot");
+        let pairs = pairs
+            .measure(
+                self.effort,
+                async || timed(requests, on_blob(long, load, &mut own, requests)).await,
+                async || timed(requests, on_blob(short, load, &mut other, requests)).await,
+            )
+            .await?;
+        Ok(with_block(pairs.figure()).at_least(aims::CHAIN_SPEED))
+    }
+}
+
+impl std::fmt::Display for Load {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let operation = if self.operation == Operation::Write { "write" } else { "read" };
+        write!(f, "4 KiB {operation}, depth {}", self.depth)
+    }
+}
+
+fn with_block(figure: Figure) -> Figure {
+    Figure { bytes_per_op: Some(BLOCK.into()), ..figure }
+}
+
+async fn on_blob(blob: &Blob, load: Load, pattern: &mut Pattern, requests: u64) -> Result<(), Failed> {
+    let mut idle = buffers(load.depth, BLOCK as usize);
+    let mut next = || pattern.next_start() * u64::from(BLOCK);
+    match load.operation {
+        Operation::Write => fly(requests, &mut idle, |buffers| blob.write(next(), buffers)).await,
+        _ => fly(requests, &mut idle, |buffers| blob.read(next(), buffers)).await,
+    }
+}
+
+async fn on_disk(
+    channel: &Channel,
+    base: u64,
+    load: Load,
+    pattern: &mut Pattern,
+    requests: u64,
+) -> Result<(), Failed> {
+    let mut idle = buffers(load.depth, BLOCK as usize);
+    let mut next = || base + pattern.next_start() * u64::from(BLOCK);
+    match load.operation {
+        Operation::Write => fly(requests, &mut idle, |buffers| channel.write(next(), buffers)).await,
+        _ => fly(requests, &mut idle, |buffers| channel.read(next(), buffers)).await,
+    }
+}
