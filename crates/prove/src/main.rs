@@ -2,9 +2,11 @@
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use clap::Parser;
@@ -12,6 +14,7 @@ use spindle_blob::ordering::{Order, Point};
 use spindle_prove::proof::{Task, prove};
 use spindle_prove::report::Report;
 use spindle_prove::scenario::Scenario;
+use spindle_prove::second_reader::SecondReader;
 
 /// Proves that no crash loses or mixes data: a store beside a model under a random workload in simulation,
 /// crashed at every write, loaded, checked, worked on and crashed again.
@@ -26,6 +29,9 @@ struct Arguments {
     /// How many crash points to try; the default without --minutes is 20000.
     #[arg(long)]
     points: Option<u64>,
+    /// How many seeds to run to their end: the same crash points every time.
+    #[arg(long, conflicts_with_all = ["minutes", "points", "step"])]
+    seeds: Option<u64>,
     /// The first seed; the others follow it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -38,6 +44,12 @@ struct Arguments {
     /// Runs one scenario only; by default each seed chooses.
     #[arg(long, value_parser = scenario)]
     scenario: Option<Scenario>,
+    /// A program for python3 that reads images too (tests/reader); some of the crashed ones are given to it.
+    #[arg(long)]
+    second_reader: Option<PathBuf>,
+    /// Of so many crashed images the second reader is given one; of stores left in order it is given more.
+    #[arg(long, default_value_t = 4000)]
+    second_every: u64,
     /// Goes on after a violation.
     #[arg(long)]
     keep_going: bool,
@@ -103,20 +115,20 @@ fn main() -> ExitCode {
             }
         }
     }
-    wait(&shared, &arguments);
-    let died = running.into_iter().map(std::thread::JoinHandle::join).filter(Result::is_err).count();
+    wait(&shared, &arguments, &running);
+    let died = running.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
     let report = std::mem::take(&mut *shared.report.lock().unwrap_or_else(PoisonError::into_inner));
     print(&report, &arguments);
     if report.violations.is_empty() && died == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 /// Until the time is over: an OS thread that only waits, and shows how far it is.
-fn wait(shared: &Shared, arguments: &Arguments) {
+fn wait(shared: &Shared, arguments: &Arguments, running: &[JoinHandle<()>]) {
     let (tell, told) = std::sync::mpsc::channel::<()>();
     let limit = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     let tick = Duration::from_millis(200);
     let (mut passed, terminal) = (Duration::ZERO, std::io::stderr().is_terminal());
-    while !shared.stopped.load(Ordering::Relaxed) {
+    while !shared.stopped.load(Ordering::Relaxed) && !running.iter().all(JoinHandle::is_finished) {
         // Nobody sends: this is a sleep.
         let _ = told.recv_timeout(tick);
         passed += tick;
@@ -137,14 +149,22 @@ fn wait(shared: &Shared, arguments: &Arguments) {
 /// Proves one seed after the other.
 fn work(shared: &Shared, arguments: &Arguments) {
     let order = arguments.leave_out.map_or(Order::STRICT, Order::leaving_out);
-    let task = Task { order, detail: arguments.step, scenario: arguments.scenario, ..Task::default() };
-    let most = match (arguments.points, arguments.minutes) {
+    let second_reader = arguments.second_reader.clone();
+    let second_reader =
+        second_reader.map(|program| SecondReader { program, every: arguments.second_every.max(1) });
+    let detail = arguments.step;
+    let task = Task { order, detail, second_reader, scenario: arguments.scenario, ..Task::default() };
+    let most = match (arguments.points, arguments.minutes.is_some() || arguments.seeds.is_some()) {
         (Some(points), _) => points,
-        (None, Some(_)) => u64::MAX,
-        (None, None) => 20_000,
+        (None, true) => u64::MAX,
+        (None, false) => 20_000,
     };
+    let end = arguments.seeds.map_or(u64::MAX, |seeds| arguments.seed.saturating_add(seeds));
     while !shared.stopped.load(Ordering::Relaxed) {
         let seed = shared.next_seed.fetch_add(1, Ordering::Relaxed);
+        if seed >= end {
+            return;
+        }
         let report = prove(seed, &task, &mut |_| {
             let over = shared.points.fetch_add(1, Ordering::Relaxed) >= most;
             match over || shared.stopped.load(Ordering::Relaxed) {

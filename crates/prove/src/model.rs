@@ -39,6 +39,11 @@ impl<T: PartialEq + Clone> Versions<T> {
         self.list.push((time, value));
     }
 
+    /// What was to hold from that time on never did.
+    fn withdraw(&mut self, time: Time) {
+        self.list.retain(|(at, _)| *at != time || time == 0);
+    }
+
     /// What held at that time is durable.
     fn settle(&mut self, time: Time) {
         let older = self.list.iter().filter(|(at, _)| *at <= time).count();
@@ -230,6 +235,8 @@ impl Model {
         }
         if let (true, Outcome::Done(id)) = (done, outcome) {
             self.happened(begun, &pending.op, id, per_cluster);
+        } else if let Op::SetSuper { .. } | Op::Delete { .. } = pending.op {
+            self.super_blob.withdraw(begun);
         }
     }
 

@@ -16,7 +16,8 @@ use crate::model::Model;
 use crate::profile::Profile;
 use crate::report::{Report, Violation};
 use crate::scenario::Scenario;
-use crate::seen::{Wrong, raw};
+use crate::second_reader::{SecondReader, is_clean};
+use crate::seen::{Raw, Wrong, raw};
 use crate::session::{self, Plan, Record, Start};
 use crate::verdict::judge;
 
@@ -53,6 +54,8 @@ pub struct Task {
     pub order: Order,
     /// What the workload prefers; by default the seed decides.
     pub scenario: Option<Scenario>,
+    /// Has some of the crashed images judged by another program too.
+    pub second_reader: Option<SecondReader>,
     /// What led to the first violation is told in detail, and also what led to this crash point.
     pub detail: Option<u64>,
 }
@@ -165,7 +168,12 @@ impl Proof<'_> {
             println!("{}", detail::tell(self.seed, &self.profile, trail, judged.as_ref().err()));
         }
         match judged {
-            Ok(raw) => self.report.repaired += u64::from(!raw.store.repairs.is_empty()),
+            Ok(raw) => {
+                self.report.repaired += u64::from(!raw.store.repairs.is_empty());
+                if let Err(wrong) = self.judge_twice(&image, &raw, seed) {
+                    return self.violation(model, trail, wrong);
+                }
+            }
             Err(wrong) => return self.violation(model, trail, wrong),
         }
         let again = depth + 1 < DEEPEST && (depth == 0 || seed.is_multiple_of(self.task.effort.rarely));
@@ -188,6 +196,18 @@ impl Proof<'_> {
             return self.violation(model, &trail, wrong);
         }
         self.crash_everywhere(&record, Some(trail), seed)
+    }
+
+    /// Has the second reader judge an image, if it is one for it.
+    fn judge_twice(&mut self, image: &Image, raw: &Raw, random: u64) -> Result<(), Wrong> {
+        match &self.task.second_reader {
+            Some(reader) if reader.wants(raw, random / 2) => {
+                let counts = &mut self.report.judged_twice;
+                *if is_clean(raw) { &mut counts.clean } else { &mut counts.dirty } += 1;
+                reader.judge(image, raw, self.profile.atomic_unit)
+            }
+            _ => Ok(()),
+        }
     }
 
     fn violation(&mut self, model: &Model, trail: &Trail<'_>, wrong: Wrong) -> ControlFlow<()> {

@@ -22,6 +22,15 @@ pub struct Violation {
     pub wrong: Vec<String>,
 }
 
+/// Images that the second reader judged.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct JudgedTwice {
+    /// Of stores that had been left in order.
+    pub clean: u64,
+    /// Of all others.
+    pub dirty: u64,
+}
+
 /// What was counted.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -36,7 +45,7 @@ pub struct Report {
     /// Of all, those at which a load had something to put right.
     pub repaired: u64,
     /// Of all, those whose image the independent reader judged too.
-    pub judged_twice: u64,
+    pub judged_twice: JudgedTwice,
     /// Seeds that were run to their end.
     pub seeds: u64,
     /// Promises that were broken.
@@ -68,7 +77,8 @@ impl Report {
         }
         self.worked_on += other.worked_on;
         self.repaired += other.repaired;
-        self.judged_twice += other.judged_twice;
+        self.judged_twice.clean += other.judged_twice.clean;
+        self.judged_twice.dirty += other.judged_twice.dirty;
         self.seeds += other.seeds;
         self.violations.extend(other.violations);
     }
@@ -100,8 +110,13 @@ impl Report {
         let _ = writeln!(text, "atomic units: {}", list(&self.atomic_units));
         let _ = writeln!(
             text,
-            "{} seeds; the store was loaded and worked on after {} crashes, {} needed repair, the second reader judged {}",
-            self.seeds, self.worked_on, self.repaired, self.judged_twice
+            "{} seeds; the store was loaded and worked on after {} crashes, {} needed repair",
+            self.seeds, self.worked_on, self.repaired
+        );
+        let JudgedTwice { clean, dirty } = self.judged_twice;
+        let _ = writeln!(
+            text,
+            "the second reader judged {dirty} images of stores in use and {clean} of stores left in order"
         );
         text
     }

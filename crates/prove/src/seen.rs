@@ -10,7 +10,8 @@ use spindle_format::{LoadOptions, Loader, Parent, Store};
 
 use crate::content;
 use crate::op::{Tag, Xattrs};
-use crate::units::{ANYTHING, Value, ZERO};
+use crate::reader::Reader;
+use crate::units::{ANYTHING, Value};
 
 /// The xattr that carries the tag.
 pub const TAG: &[u8] = b"tag";
@@ -131,61 +132,4 @@ pub fn xattrs<'a>(all: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Xattrs {
 /// The value of a unit; what nothing accounts for is told from everything else.
 pub fn value_of(unit: &[u8]) -> Value {
     content::read(unit).unwrap_or(ANYTHING)
-}
-
-/// Reads blobs off an image; each cluster is looked at once.
-struct Reader<'a> {
-    image: &'a Image,
-    store: &'a Store,
-    maps: BTreeMap<BlobId, std::rc::Rc<BTreeMap<u64, u32>>>,
-    clusters: BTreeMap<u32, Vec<Value>>,
-    bytes: Vec<u8>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(image: &'a Image, store: &'a Store) -> Reader<'a> {
-        let bytes = vec![0; store.geometry.cluster_size() as usize];
-        Reader { image, store, maps: BTreeMap::new(), clusters: BTreeMap::new(), bytes }
-    }
-
-    /// Where a blob's clusters lie, its own or its parents'.
-    fn map(&mut self, id: BlobId, depth: usize) -> std::rc::Rc<BTreeMap<u64, u32>> {
-        if let Some(map) = self.maps.get(&id) {
-            return map.clone();
-        }
-        let mut map = BTreeMap::new();
-        if let Some(blob) = self.store.blobs.get(&id)
-            && depth > 0
-        {
-            let size = blob.metadata.map.num_clusters();
-            if let Some(Parent::Snapshot(parent)) = blob.parent {
-                let above = self.map(parent, depth - 1);
-                map.extend(above.range(..size).map(|(at, cluster)| (*at, *cluster)));
-            }
-            for run in blob.metadata.map.runs() {
-                map.extend((0..run.length).map(|at| (run.start + u64::from(at), run.cluster.0 + at)));
-            }
-        }
-        let map = std::rc::Rc::new(map);
-        self.maps.insert(id, map.clone());
-        map
-    }
-
-    fn units(&mut self, id: BlobId) -> BTreeMap<u64, Value> {
-        let map = self.map(id, self.store.blobs.len());
-        let unit = self.store.geometry.io_unit_size() as usize;
-        let per_cluster = (self.bytes.len() / unit) as u64;
-        let mut units = BTreeMap::new();
-        for (&index, &cluster) in &*map {
-            if !self.clusters.contains_key(&cluster) {
-                self.image.read(u64::from(cluster) * self.bytes.len() as u64, &mut self.bytes);
-                let values = self.bytes.chunks_exact(unit).map(value_of).collect();
-                self.clusters.insert(cluster, values);
-            }
-            let values = self.clusters[&cluster].iter().enumerate();
-            let values = values.filter(|(_, value)| **value != ZERO);
-            units.extend(values.map(|(at, value)| (index * per_cluster + at as u64, *value)));
-        }
-        units
-    }
 }

@@ -31,6 +31,8 @@ pub struct Record {
     end: Time,
     /// Whether it is known to have happened.
     sure: bool,
+    /// Whether its place was cut off while it was under way: it may have happened before that.
+    cut: bool,
 }
 
 /// The writes of one unit that count.
@@ -52,7 +54,7 @@ pub struct Units {
 impl Unit {
     fn records(&mut self) -> &mut Vec<Record> {
         if let Unit::One(value) = *self {
-            *self = Unit::Many(vec![Record { value, begin: 0, end: 0, sure: true }]);
+            *self = Unit::Many(vec![Record { value, begin: 0, end: 0, sure: true, cut: false }]);
         }
         match self {
             Unit::Many(records) => records,
@@ -84,7 +86,7 @@ impl Units {
     pub fn begin(&mut self, at: u64, value: Value, begin: Time) {
         let blank = self.blank;
         let unit = self.units.entry(at).or_insert(Unit::One(blank));
-        unit.records().push(Record { value, begin, end: NEVER, sure: false });
+        unit.records().push(Record { value, begin, end: NEVER, sure: false, cut: false });
     }
 
     /// The write of `value` that began at `begin` has ended; `sure` if it is known to have happened.
@@ -92,7 +94,7 @@ impl Units {
         let Some(Unit::Many(records)) = self.units.get_mut(&at) else { return };
         let found = records.iter_mut().find(|record| record.begin == begin && record.value == value);
         if let Some(record) = found {
-            (record.end, record.sure) = (end, sure);
+            (record.end, record.sure) = (end, sure && !record.cut);
         }
     }
 
@@ -170,7 +172,7 @@ impl Units {
                 self.units.insert(at, Unit::One(value));
                 continue;
             }
-            let record = |value| Record { value, begin: 0, end: NEVER, sure: false };
+            let record = |value| Record { value, begin: 0, end: NEVER, sure: false, cut: false };
             self.units.insert(at, Unit::Many(values.into_iter().map(record).collect()));
         }
     }
@@ -182,7 +184,8 @@ impl Units {
             let Unit::Many(mut records) = unit else { continue };
             records.retain(|record| record.end == NEVER);
             if !records.is_empty() {
-                records.insert(0, Record { value: self.blank, begin: 0, end: 0, sure: true });
+                records.iter_mut().for_each(|record| record.cut = true);
+                records.insert(0, Record { value: self.blank, begin: 0, end: 0, sure: true, cut: false });
                 self.units.insert(at, Unit::Many(records));
             }
         }
@@ -249,5 +252,14 @@ mod tests {
         assert_eq!((units.possible(1), units.possible(2)), (vec![5], vec![ZERO]));
         units.join(&Units::known([(1, 9)], ZERO), 4);
         assert!(units.allows(1, 5) && units.allows(1, 9) && !units.allows(1, ZERO));
+    }
+
+    #[test]
+    fn a_write_that_a_cut_overlaps_may_have_happened_before_it() {
+        let mut units = Units::default();
+        units.begin(2, 7, 1);
+        units.truncate(2);
+        units.end(2, 7, 1, 3, true);
+        assert_eq!(units.visible(2, 4), [ZERO, 7]);
     }
 }

@@ -1,0 +1,136 @@
+//! The second reader: an independent program in another language, written from the format's description
+//! alone, that judges crashed images too.
+//!
+//! It knows the format and nothing of what this store adds to it. Where a crash can tear a page it is
+//! therefore given what a load makes of the image, and elsewhere the image itself.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+
+use ring::digest::{Context, SHA256};
+use serde::Deserialize;
+use serde_json::Value;
+use spindle_engine::sim::Image;
+use spindle_format::Parent;
+use spindle_format::page::PAGE_SIZE;
+
+use crate::reader::Reader;
+use crate::seen::{Raw, Wrong};
+
+/// How to ask the second reader, and how often.
+#[derive(Clone, Debug)]
+pub struct SecondReader {
+    /// The program, for python3.
+    pub program: PathBuf,
+    /// Of so many crashed images it is given one.
+    pub every: u64,
+}
+
+/// What it says of a store.
+#[derive(Deserialize)]
+struct Said {
+    accepted: bool,
+    reason: Option<String>,
+    super_blob: Option<u64>,
+    free_clusters: Option<u32>,
+    #[serde(default)]
+    unopened: BTreeMap<String, String>,
+    #[serde(default)]
+    findings: Vec<String>,
+    #[serde(default)]
+    blobs: Vec<SaidBlob>,
+}
+
+/// What it says of a blob.
+#[derive(Deserialize, PartialEq, Debug)]
+struct SaidBlob {
+    id: u64,
+    clusters: u64,
+    allocated_clusters: u64,
+    thin: bool,
+    read_only: bool,
+    parent: Value,
+    sha256: String,
+}
+
+impl SecondReader {
+    /// Whether an image is one for it: of stores that were left in order, which are rare, it gets more.
+    pub fn wants(&self, raw: &Raw, random: u64) -> bool {
+        let every = if is_clean(raw) { (self.every / 32).max(1) } else { self.every };
+        random.is_multiple_of(every)
+    }
+
+    /// Has it judge an image.
+    ///
+    /// # Errors
+    /// It does not accept the image, finds something wrong, sees other blobs or contents, or cannot be run.
+    pub fn judge(&self, image: &Image, raw: &Raw, atomic_unit: u32) -> Result<(), Wrong> {
+        let mut bytes = image.to_bytes();
+        let repaired = (atomic_unit as usize) < PAGE_SIZE;
+        if repaired {
+            let changes = raw.store.repairs.iter().flat_map(|repair| &repair.changes);
+            changes.for_each(|change| change.apply(&mut bytes));
+        }
+        let said = self.ask(&bytes).map_err(|why| vec![format!("the second reader: {why}")])?;
+        let mut wrong: Wrong = said.findings;
+        wrong.extend(said.reason);
+        wrong.extend(said.unopened.into_values());
+        let store = &raw.store;
+        let super_blob = store.super_block.super_blob.map(|id| id.raw());
+        if said.accepted && said.super_blob != super_blob {
+            wrong.push(format!("the super blob is {:?}, not {super_blob:?}", said.super_blob));
+        }
+        let exact = repaired || store.repairs.is_empty();
+        if said.accepted && exact && said.free_clusters != Some(store.free_clusters()) {
+            wrong.push(format!("{:?} clusters are free, not {}", said.free_clusters, store.free_clusters()));
+        }
+        let seen = blobs(image, raw);
+        if said.accepted && said.blobs != seen {
+            wrong.push(format!("there are {:?}, not {seen:?}", said.blobs));
+        }
+        match wrong.is_empty() {
+            true => Ok(()),
+            false => Err(wrong.into_iter().map(|what| format!("the second reader: {what}")).collect()),
+        }
+    }
+
+    fn ask(&self, bytes: &[u8]) -> Result<Said, String> {
+        let told = |error: std::io::Error| error.to_string();
+        let file = tempfile::NamedTempFile::new().map_err(told)?;
+        std::fs::write(file.path(), bytes).map_err(told)?;
+        let run = Command::new("python3").arg(&self.program).arg(file.path()).output().map_err(told)?;
+        if !run.status.success() {
+            return Err(String::from_utf8_lossy(&run.stderr).into_owned());
+        }
+        serde_json::from_slice(&run.stdout).map_err(|error| error.to_string())
+    }
+}
+
+/// Whether a store was left in order.
+pub fn is_clean(raw: &Raw) -> bool {
+    raw.store.super_block.clean && raw.store.repairs.is_empty()
+}
+
+/// The blobs as the store's own loader sees them.
+fn blobs(image: &Image, raw: &Raw) -> Vec<SaidBlob> {
+    let mut reader = Reader::new(image, &raw.store);
+    let one = |(id, blob): (&spindle_blob::BlobId, &spindle_format::Blob)| {
+        let mut digest = Context::new(&SHA256);
+        reader.content(*id, |bytes| digest.update(bytes));
+        let digest = digest.finish();
+        SaidBlob {
+            id: id.raw(),
+            clusters: blob.metadata.map.num_clusters(),
+            allocated_clusters: blob.metadata.map.allocated(),
+            thin: blob.metadata.flags.thin(),
+            read_only: blob.metadata.flags.read_only(),
+            parent: match &blob.parent {
+                Some(Parent::Snapshot(parent)) => parent.raw().into(),
+                _ => Value::Null,
+            },
+            sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+        }
+    };
+    raw.store.blobs.iter().map(one).collect()
+}
