@@ -1,6 +1,7 @@
-//! What one reactor sends to the others: a ring to each, and what a full ring had no room for, in order.
+//! What one reactor sends to the others: a ring to each, and what a full ring had no room for.
 //!
-//! Owned by the sending reactor. Nothing is refused and nothing overtakes.
+//! Owned by the sending reactor. Nothing is refused, and nothing overtakes what goes to the same thread. What
+//! waits takes turns by the thread it goes to: who floods one thread holds up nobody who sends to another.
 
 use std::collections::VecDeque;
 
@@ -8,6 +9,9 @@ use crate::port::{Envelope, Port, RingOut};
 
 /// A sender whose ring was full tries again after so many messages.
 const OVERFLOW_BATCH: usize = 64;
+
+/// What waits for one thread gets so many places in the ring before it is the next one's turn.
+const QUANTUM: usize = 8;
 
 /// The rings to the other reactors.
 pub(crate) struct Outgoing {
@@ -19,10 +23,67 @@ pub(crate) struct Outgoing {
     overflowing: bool,
 }
 
+/// What waits for room in one ring.
+#[derive(Default)]
+struct Overflow {
+    /// By the place of the thread it goes to. Kept for their room.
+    queues: Vec<VecDeque<Envelope>>,
+    /// The places whose queues are not empty, in the order of their turns.
+    turns: VecDeque<usize>,
+}
+
+impl Overflow {
+    fn is_empty(&self) -> bool {
+        self.turns.is_empty()
+    }
+
+    /// Whether something waits that goes to the same thread.
+    #[inline]
+    fn holds_up(&self, envelope: &Envelope) -> bool {
+        self.queues.get(envelope.to.slot as usize).is_some_and(|queue| !queue.is_empty())
+    }
+
+    /// Puts a message behind those that go to the same thread; returns how many these are now.
+    fn put(&mut self, envelope: Envelope) -> usize {
+        let place = envelope.to.slot as usize;
+        if self.queues.len() <= place {
+            self.queues.resize_with(place + 1, VecDeque::new);
+        }
+        let queue = &mut self.queues[place];
+        if queue.is_empty() {
+            self.turns.push_back(place);
+        }
+        queue.push_back(envelope);
+        queue.len()
+    }
+
+    /// Moves what waits into the ring, until that is full.
+    fn flush(&mut self, ring: &mut RingOut) {
+        while let Some(place) = self.turns.pop_front() {
+            let queue = &mut self.queues[place];
+            let mut full = false;
+            for _ in 0..QUANTUM {
+                let Some(envelope) = queue.pop_front() else { break };
+                if let Err(envelope) = ring.push(envelope) {
+                    queue.push_front(envelope);
+                    full = true;
+                    break;
+                }
+            }
+            if !queue.is_empty() {
+                self.turns.push_back(place);
+            }
+            if full {
+                return;
+            }
+        }
+    }
+}
+
 /// The way to one other reactor.
 struct Route {
     ring: RingOut,
-    overflow: VecDeque<Envelope>,
+    overflow: Overflow,
     /// It is among the unsettled.
     unsettled: bool,
 }
@@ -40,7 +101,7 @@ impl Outgoing {
         let port = &ports[reactor];
         let route = self.rings[reactor].get_or_insert_with(|| Route {
             ring: port.connect(),
-            overflow: VecDeque::new(),
+            overflow: Overflow::default(),
             unsettled: false,
         });
         if !route.push(envelope) {
@@ -80,32 +141,26 @@ impl Outgoing {
 }
 
 impl Route {
-    /// Puts a message behind all that went before it; false if it waits for room.
+    /// Puts a message behind all that went to its thread before it; false if something waits for room.
     #[inline]
     fn push(&mut self, envelope: Envelope) -> bool {
-        if self.overflow.is_empty() {
-            match self.ring.push(envelope) {
-                Ok(()) => return true,
-                Err(envelope) => self.overflow.push_back(envelope),
-            }
-        } else {
-            self.overflow.push_back(envelope);
+        if !self.overflow.is_empty() && self.overflow.holds_up(&envelope) {
             // A long flood goes on into the room that the receiver has made meanwhile.
-            if self.overflow.len().is_multiple_of(OVERFLOW_BATCH) {
-                return self.flush();
+            let waiting = self.overflow.put(envelope);
+            return waiting.is_multiple_of(OVERFLOW_BATCH) && self.flush();
+        }
+        match self.ring.push(envelope) {
+            Ok(()) => true,
+            Err(envelope) => {
+                self.overflow.put(envelope);
+                false
             }
         }
-        false
     }
 
     /// Moves what waits into the ring; true if nothing is left.
     fn flush(&mut self) -> bool {
-        while let Some(envelope) = self.overflow.pop_front() {
-            if let Err(envelope) = self.ring.push(envelope) {
-                self.overflow.push_front(envelope);
-                return false;
-            }
-        }
-        true
+        self.overflow.flush(&mut self.ring);
+        self.overflow.is_empty()
     }
 }

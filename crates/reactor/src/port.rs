@@ -16,8 +16,9 @@ use crate::dump::ReactorDump;
 use crate::mode::Mode;
 use crate::thread::ThreadShared;
 
-/// Messages that a ring holds before its sender keeps the rest.
-const RING_SLOTS: usize = 256;
+/// Messages that a ring holds before its sender keeps the rest. They stand in one line, so not many: what the
+/// sender keeps takes turns by the thread it goes to.
+const RING_SLOTS: usize = 64;
 
 /// Which thread of a reactor a message is for.
 #[derive(Clone, Copy)]

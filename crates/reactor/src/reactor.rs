@@ -19,9 +19,13 @@ use crate::local::Local;
 use crate::mode::Mode;
 use crate::port::{Envelope, Rings};
 use crate::shared::Shared;
+use crate::task::drop_caught;
 
-/// Messages taken from each ring in one turn.
-const RING_BUDGET: usize = 256;
+/// Messages taken from each ring in one turn: what comes by another one waits for that long.
+const RING_BUDGET: usize = 32;
+
+/// Messages from outside taken in one turn. They stand in one line, so more than of a ring.
+const OUTSIDE_BUDGET: usize = 4096;
 
 /// What the adaptive mode keeps polling for after the last work: about what a sleep and a wake cost.
 const LINGER: Duration = Duration::from_micros(50);
@@ -44,8 +48,9 @@ pub(crate) struct Reactor {
     to_account: bool,
     /// The threads here, as of their last change.
     cores: Vec<Rc<ThreadCore>>,
-    /// Kept for their room.
+    /// Messages from outside that a turn had no time for.
     inbound: VecDeque<Envelope>,
+    /// Kept for its room.
     completions: Vec<Completion>,
 }
 
@@ -140,10 +145,12 @@ impl Reactor {
             port.take_questions().into_iter().for_each(|question| question(ReactorDump::of(local)));
         }
         busy |= self.rings.drain(RING_BUDGET, |to, call| local.send(local.index, to, call));
-        port.take_foreign(&mut self.inbound);
-        busy |= !self.inbound.is_empty();
-        self.inbound.drain(..).for_each(|Envelope { to, call }| local.send(local.index, to, call));
-        busy
+        if self.inbound.len() < OUTSIDE_BUDGET {
+            port.take_foreign(&mut self.inbound);
+        }
+        let outside = self.inbound.len().min(OUTSIDE_BUDGET);
+        self.inbound.drain(..outside).for_each(|Envelope { to, call }| local.send(local.index, to, call));
+        busy || outside > 0
     }
 
     fn reap(&mut self) -> bool {
@@ -251,6 +258,7 @@ impl Reactor {
     pub(crate) fn close(&mut self) {
         self.local.settle();
         self.local.port().close();
+        self.inbound.drain(..).for_each(|envelope| drop_caught(envelope.call));
         self.local.shared.reactor_ended();
     }
 }

@@ -1,7 +1,7 @@
 //! Sleeping, on the engine's clock: virtual in simulation.
 //!
 //! The waits of one thread are kept in order of their ends, equal ends in the order they were asked for.
-//! A wait ends in the first turn that begins at or after its time.
+//! A wait ends in the first turn that begins at or after its time; of very many that end at once, in a later one.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -40,11 +40,11 @@ impl Timers {
         key
     }
 
-    /// Wakes every wait that ends at `now` or before. The wakers only queue tasks of this thread, or send
-    /// a message, so they may be called here.
-    pub(crate) fn expire(&mut self, now: Time) -> bool {
+    /// Wakes those that wait for `now` or a time before, `most` at most. The wakers only queue tasks of this
+    /// thread, or send a message, so they may be called here. True if there were some.
+    pub(crate) fn expire(&mut self, now: Time, most: usize) -> bool {
         while let Some(first) = self.waiting.first_entry() {
-            if first.key().0 > now {
+            if first.key().0 > now || self.expired.len() == most {
                 break;
             }
             self.expired.push(first.remove());

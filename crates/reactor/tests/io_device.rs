@@ -261,7 +261,8 @@ fn an_exit_waits_for_channels_and_a_dump_names_them() {
                     sleep(Duration::from_millis(1)).await;
                 }
                 worker.exit();
-                sleep(Duration::from_millis(5)).await;
+                // Behind the request to exit.
+                worker.run(async || ()).await.unwrap();
                 let dump = Handle::current().unwrap().dump().await;
                 let thread = dump.reactors.iter().flat_map(|reactor| &reactor.threads);
                 let thread = thread.clone().find(|thread| thread.name == "worker").unwrap();

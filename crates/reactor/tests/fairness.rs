@@ -1,0 +1,279 @@
+//! A good citizen: whoever floods does not raise another's message latency.
+//!
+//! In simulation latency is counted in turns, of all reactors together, so that a seed has one result. On
+//! real cores it is measured and printed, and nothing is asserted of time.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use spindle_engine::Bell;
+use spindle_reactor::*;
+
+/// Messages whose latency is taken in one run.
+const PROBES: usize = 2000;
+
+/// Messages that a flood has under way at most.
+const FLOOD: u64 = 20_000;
+
+/// What else goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flood {
+    /// Nothing.
+    None,
+    /// A thread beside the prober sends more than a ring holds in each of its turns, to a thread beside the
+    /// victim.
+    Ring,
+    /// A thread beside the prober and one beside the victim have a thousand messages between them, each of
+    /// which is sent back when it is handled.
+    Between,
+    /// A thread beside the victim sends to itself.
+    Own,
+    /// A thread beside the victim has far more ready tasks than a turn takes.
+    Tasks,
+    /// A thread beside the victim has pollers that are always busy.
+    Pollers,
+    /// Far more timers than a turn takes end at once, on a thread beside the victim.
+    Timers,
+}
+
+const FLOODS: [Flood; 6] =
+    [Flood::Ring, Flood::Between, Flood::Own, Flood::Tasks, Flood::Pollers, Flood::Timers];
+
+/// Counts turns, and says when to end.
+#[derive(Clone, Default)]
+struct Watch {
+    turns: Arc<AtomicU64>,
+    done: Arc<AtomicBool>,
+    /// On real cores: time instead of turns.
+    clock: Option<Arc<Bell>>,
+}
+
+impl Watch {
+    fn now(&self) -> u64 {
+        match &self.clock {
+            Some(clock) => clock.now().as_nanos(),
+            None => self.turns.load(Ordering::Relaxed),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Has a thread count the turns of a reactor, which then never sleeps.
+    fn count_on(&self, reactor: usize) {
+        let watch = self.clone();
+        drop(thread("counter", reactor).spawn(async move || {
+            let turns = watch.turns.clone();
+            let _counts = Poller::active("counts turns", Wake::Spin, move || {
+                turns.fetch_add(1, Ordering::Relaxed);
+                Busy::No
+            });
+            while !watch.is_done() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        }));
+    }
+}
+
+/// A thread on the reactor number `at`.
+fn thread(name: &str, at: usize) -> Thread {
+    let core = Handle::current().unwrap().cores()[at];
+    Thread::create(name, &format!("[{core}]")).unwrap()
+}
+
+/// Sends to and fro for as long as the run goes on: each message that is handled sends the next.
+fn send_on(to: Thread, then: Thread, watch: Watch) {
+    let next = to.clone();
+    let _ = to.send_msg(move || {
+        if !watch.is_done() {
+            send_on(then, next, watch);
+        }
+    });
+}
+
+/// Starts the flood, on threads beside the prober (core 0) and the victim (core 1).
+fn start(flood: Flood, watch: &Watch) {
+    let [here, there] = [0, 1].map(|at| thread("flood", at));
+    let watch = watch.clone();
+    match flood {
+        Flood::None => {}
+        Flood::Ring => drop(here.spawn(async move || {
+            let handled = Arc::new(AtomicU64::new(0));
+            let mut sent = 0;
+            while !watch.is_done() {
+                for _ in 0..600 {
+                    let handled = handled.clone();
+                    there
+                        .send_msg(move || {
+                            handled.fetch_add(1, Ordering::Relaxed);
+                        })
+                        .unwrap();
+                }
+                sent += 600;
+                while sent > handled.load(Ordering::Relaxed) + FLOOD {
+                    yield_now().await;
+                }
+            }
+        })),
+        Flood::Between => {
+            (0..1000).for_each(|_| send_on(there.clone(), here.clone(), watch.clone()));
+        }
+        Flood::Own => (0..1000).for_each(|_| send_on(there.clone(), there.clone(), watch.clone())),
+        Flood::Tasks => drop(there.spawn(async move || {
+            for _ in 0..1000 {
+                let watch = watch.clone();
+                drop(spawn_local(async move {
+                    while !watch.is_done() {
+                        yield_now().await;
+                    }
+                }));
+            }
+        })),
+        Flood::Pollers => drop(there.spawn(async move || {
+            let pollers: Vec<Poller> =
+                (0..100).map(|_| Poller::active("busy", Wake::Spin, || Busy::Yes)).collect();
+            while !watch.is_done() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            drop(pollers);
+        })),
+        Flood::Timers => drop(there.spawn(async move || {
+            for _ in 0..1000 {
+                let watch = watch.clone();
+                drop(spawn_local(async move {
+                    while !watch.is_done() {
+                        sleep(Duration::from_micros(10)).await;
+                    }
+                }));
+            }
+        })),
+    }
+}
+
+/// The latencies, in order of size, of messages from a thread on core 0 to one on core 1.
+async fn latencies(flood: Flood, watch: Watch) -> Vec<u64> {
+    let [prober, victim] = [0, 1].map(|at| thread("probe", at));
+    start(flood, &watch);
+    let (taken, probes) = (Arc::new(Mutex::new(Vec::with_capacity(PROBES))), watch.clone());
+    let seen = taken.clone();
+    let probe = prober.run(async move || {
+        for _ in 0..PROBES {
+            let (sent, watch, seen) = (probes.now(), probes.clone(), seen.clone());
+            victim.send_msg(move || seen.lock().unwrap().push(watch.now() - sent)).unwrap();
+            // Behind it: one at a time, so that the prober itself floods nobody.
+            victim.run(async || ()).await.unwrap();
+            for _ in 0..random() % 8 {
+                yield_now().await;
+            }
+        }
+    });
+    probe.await.unwrap();
+    watch.done.store(true, Ordering::Relaxed);
+    let mut taken = std::mem::take(&mut *taken.lock().unwrap());
+    taken.sort_unstable();
+    taken
+}
+
+/// The latencies in turns.
+fn latencies_in_turns(seed: u64, flood: Flood) -> Vec<u64> {
+    let runtime = Runtime::builder().engine(EngineKind::Sim(seed)).reactors(2).build().unwrap();
+    let taken = runtime.run(async move || {
+        let watch = Watch::default();
+        watch.count_on(0);
+        watch.count_on(1);
+        latencies(flood, watch).await
+    });
+    taken.unwrap()
+}
+
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
+}
+
+#[test]
+fn a_flood_raises_anothers_latency_at_most_twofold() {
+    for seed in 0..5 {
+        let calm = latencies_in_turns(seed, Flood::None);
+        for flood in FLOODS {
+            let flooded = latencies_in_turns(seed, flood);
+            assert_eq!((calm.len(), flooded.len()), (PROBES, PROBES));
+            let p99 = [&calm, &flooded].map(|taken| percentile(taken, 99));
+            assert!(p99[1] <= 2 * p99[0], "seed {seed}, {flood:?}: p99 {p99:?} turns");
+            let most = [&calm, &flooded].map(|taken| percentile(taken, 100));
+            assert!(most[1] <= 4 * most[0], "seed {seed}, {flood:?}: at most {most:?} turns");
+        }
+    }
+}
+
+#[test]
+fn on_real_cores_the_latencies_are_printed() {
+    for flood in [Flood::None].into_iter().chain(FLOODS) {
+        let runtime = Runtime::builder().reactors(2).mode(Mode::Poll).watchdog(None).build().unwrap();
+        let taken = runtime.run(async move || {
+            let watch = Watch { clock: Some(Arc::new(Bell::new().unwrap())), ..Watch::default() };
+            latencies(flood, watch).await
+        });
+        let taken = taken.unwrap();
+        assert_eq!(taken.len(), PROBES);
+        let at = |percent| percentile(&taken, percent);
+        println!("{flood:?}: p50 {} ns, p90 {} ns, p99 {} ns", at(50), at(90), at(99));
+    }
+}
+
+#[test]
+fn a_step_takes_a_bounded_number_of_messages_and_tasks_however_many_wait() {
+    let mut runner = ThreadRunner::new("by hand", EngineKind::Sim(1)).unwrap();
+    let thread = runner.thread();
+    let (tell, told) = std::sync::mpsc::channel();
+    thread.send_msg(move || tell.send(Handle::current().unwrap()).unwrap()).unwrap();
+    runner.step();
+    let handle = told.recv().unwrap();
+
+    let handled = Arc::new(AtomicU64::new(0));
+    for _ in 0..20_000 {
+        let handled = handled.clone();
+        let count = move || {
+            handled.fetch_add(1, Ordering::Relaxed);
+        };
+        thread.send_msg(count).unwrap();
+    }
+    runner.step();
+    let dump = handle.dump();
+    runner.step();
+    let waits_for = dump.wait(Duration::ZERO).reactors[0].threads[0].waits_for.join(", ");
+    let taken_over: u64 = waits_for.split(' ').next().unwrap().parse().unwrap();
+    assert!(taken_over < 5000, "a turn does not even queue all that came from outside: {waits_for}");
+    let mut before = handled.load(Ordering::Relaxed);
+    while before < 20_000 {
+        runner.step();
+        let now = handled.load(Ordering::Relaxed);
+        assert!((1..=8).contains(&(now - before)), "{} messages in one step", now - before);
+        before = now;
+    }
+
+    // A thousand sleeps that end at one time.
+    let woken = Arc::new(AtomicU64::new(0));
+    let counted = woken.clone();
+    let sleepers = move || {
+        for _ in 0..1000 {
+            let woken = counted.clone();
+            drop(spawn_local(async move {
+                sleep(Duration::from_millis(1)).await;
+                woken.fetch_add(1, Ordering::Relaxed);
+            }));
+        }
+    };
+    thread.send_msg(sleepers).unwrap();
+    let mut before = 0;
+    while before < 1000 {
+        if runner.step() == Busy::No {
+            runner.park(None);
+        }
+        let now = woken.load(Ordering::Relaxed);
+        assert!(now - before <= 8, "{} tasks in one step", now - before);
+        before = now;
+    }
+}
