@@ -9,14 +9,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use spindle_block::Device;
 use spindle_format::init::{ClearData, DeviceShape};
 use spindle_format::repair::RepairReason;
-use spindle_format::{
-    Bitmap, ByteRange, Geometry, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout,
-};
+use spindle_format::{Bitmap, Geometry, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout};
 use spindle_mem::IoBuf;
 use spindle_reactor::Thread;
 
 use super::space::Space;
-use super::{BlobState, Md, flushes};
+use super::{BlobState, Md, flushes, read};
 use crate::error::BlobError;
 use crate::leaves::can_note;
 use crate::local::Local;
@@ -24,11 +22,8 @@ use crate::low_space::Watches;
 use crate::options::{InitOptions, LoadOptions, LoadStep, StoreOptions};
 use crate::ordering::Point;
 use crate::shared::{Member, StoreShared};
-use crate::sync::{TaskLock, join_all};
+use crate::sync::TaskLock;
 use crate::tracked::Tracked;
-
-/// Reads in flight while a store is loaded.
-const READS: usize = 32;
 
 /// A device on the thread that is to be its metadata thread.
 struct Opened {
@@ -159,32 +154,22 @@ async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u6
         block_size: shape.block_size(),
         bs_type: options.bs_type,
         force_recover: options.force_recover,
-        ..spindle_format::LoadOptions::default()
+        max_read: read::LARGEST_READ,
     };
     let mut loader = Loader::new(shape.bytes(), wanted);
-    loop {
-        report(options, loader.progress(), (0, 0));
-        let ranges: Vec<ByteRange> = std::iter::from_fn(|| loader.next_read()).take(READS).collect();
-        if ranges.is_empty() {
-            break;
-        }
-        let channel = opened.local.channel();
-        let reads = ranges.iter().map(|range| channel.read(range.offset, IoBuf::zeroed(range.len)));
-        for (range, (result, buffers)) in ranges.iter().zip(join_all(reads).await) {
-            match (result, buffers.into_one()) {
-                (Ok(()), Ok(bytes)) => loader.supply(*range, &bytes),
-                _ => loader.read_failed(*range),
-            }
-        }
-    }
+    let channel = opened.local.channel();
+    report(options, || loader.progress(), (0, 0));
+    let progress = |loader: &Loader| report(options, || loader.progress(), (0, 0));
+    read::read(&mut loader, &channel, progress).await;
     let store = loader.finish();
     let store = store.map_err(|source| BlobError::Load { store: opened.name.clone(), source })?;
     Ok((store, shape.bytes()))
 }
 
-/// Says how far a load has come.
-fn report(options: &LoadOptions, (bytes_read, bytes_total): (u64, u64), repairs: (usize, usize)) {
+/// Says how far a load has come, to whoever asked.
+fn report(options: &LoadOptions, bytes: impl FnOnce() -> (u64, u64), repairs: (usize, usize)) {
     if let Some(progress) = &options.progress {
+        let (bytes_read, bytes_total) = bytes();
         progress(LoadStep { bytes_read, bytes_total, repairs });
     }
 }
@@ -286,7 +271,7 @@ async fn finish(md: &mut Md, device_bytes: &u64, options: &LoadOptions) -> Resul
     let repairs = std::mem::take(&mut md.repairs);
     let bytes = md.geometry.borrow().metadata().len as u64 * u64::from(md.geometry.borrow().md_page_size());
     for (done, repair) in repairs.iter().enumerate() {
-        report(options, (bytes, bytes), (done, repairs.len()));
+        report(options, || (bytes, bytes), (done, repairs.len()));
         md.apply_all(&repair.changes, Point::RepairStep, Point::RepairStep).await?;
     }
     if !repairs.is_empty() {

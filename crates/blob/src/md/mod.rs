@@ -22,6 +22,7 @@ mod info;
 mod load;
 mod parent;
 mod persist;
+mod read;
 mod ready;
 mod remove;
 mod resize;

@@ -1,6 +1,7 @@
 //! What is kept of the metadata pages that were read.
 
 use crate::crc;
+use crate::descriptor::kind;
 use crate::ids::{BlobId, PageIdx};
 use crate::page::{DESCRIPTORS_OFFSET, PAGE_SIZE, Page};
 use crate::repair::PageCopy;
@@ -51,6 +52,11 @@ impl Stored {
     /// Type of the first descriptor.
     pub(super) fn first_kind(&self) -> u8 {
         self.head.get(DESCRIPTORS_OFFSET).copied().unwrap_or(0)
+    }
+
+    /// Whether it says that it is an extent page and names no next page.
+    pub(super) fn is_lone_extent_page(&self) -> bool {
+        self.first_kind() == kind::EXTENT_PAGE && self.tail.first_chunk() == Some(&[0xff; 4])
     }
 
     fn word<const N: usize>(&self, at: usize) -> [u8; N] {

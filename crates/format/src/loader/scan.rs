@@ -213,6 +213,10 @@ impl Scan {
         let mut unread = Vec::new();
         for index in std::mem::take(&mut self.fresh) {
             let Some(Record::Good(stored)) = self.records.get(index) else { continue };
+            // An extent page leads nowhere, and in a store with many blobs every second page is one.
+            if stored.is_lone_extent_page() {
+                continue;
+            }
             let page = stored.page();
             let mut want = |index: u32| {
                 if wanted.set(index) {
