@@ -211,7 +211,7 @@ async fn write_payload(
 /// The cluster as the parents have it; `None` if that is zeroes.
 async fn read_above(blob: &BlobShared, local: &Local, index: u64) -> Result<Option<IoBuf>, BlobError> {
     let size = u64::from(blob.store.cluster_size);
-    match blob.source_above(index) {
+    match blob.source(index) {
         Source::Zeroes => Ok(None),
         Source::Missing(parent) => Err(BlobError::MissingParent { blob: blob.id, parent }),
         Source::Cluster { cluster, .. } => {

@@ -218,7 +218,6 @@ impl Md {
         if blob.opened.get() == 0 {
             blob.cleared_by.set(None);
         }
-        self.drop_unused(blob);
     }
 }
 

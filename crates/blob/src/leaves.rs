@@ -1,28 +1,40 @@
-//! Where the clusters of an open blob lie, for readers on any thread without a lock.
+//! Where the clusters of open blobs lie, for readers on any thread without a lock.
 //!
-//! Leaves of 512 entries, made when first needed, never moved and never dropped while the blob is open: a
-//! blob that shrinks clears entries. The metadata thread writes entries that are the blob's own; any reader
-//! may note down what it found by walking up the chain of parents. Not promised: that an entry read a moment
-//! ago still holds; who frees a cluster waits until all requests sent before have ended.
+//! The store's [`Arena`] holds leaves of 512 entries; each blob has a table with one slot per leaf. A blob that
+//! has clusters of its own in a leaf has a leaf of its own; one that has none shares the leaf of the nearest
+//! parent that has, once a reader has found it, so that a clone costs four bytes for each leaf that does not
+//! differ and every chain is one lookup long.
+//!
+//! Leaves are made and given up on the metadata thread, which also writes the entries that are a blob's own.
+//! Any reader may note down what it found by walking up the chain of parents: in an entry, or, for a whole
+//! leaf, in a slot. Leaves stay in the arena for the next blob that needs one. Not promised: that an entry
+//! read a moment ago still holds; who frees a cluster or gives up a leaf waits until all requests sent before
+//! have ended.
 
-use std::sync::OnceLock;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::arena::Arena;
+use crate::chunked::Chunked;
 
 /// Entries of a leaf.
 pub(crate) const LEAF: u64 = 512;
 
-/// Marks an entry that was found in a parent. Stores with more clusters do without.
+/// Marks an entry that was found in a parent, and a slot whose leaf is a parent's. Stores with more clusters
+/// do without such entries.
 const INHERITED: u32 = 1 << 31;
 
-/// Chunk `k` holds 2^k leaves, so that none ever moves; 24 of them hold every blob there can be.
-const CHUNKS: usize = 24;
+/// Chunks of slots for the largest blob there can be.
+const SLOTS: usize = 24;
 
-type Leaf = Box<[AtomicU32]>;
+/// A slot of a blob that reads zeroes in the whole leaf.
+const ZEROES: u32 = u32::MAX;
 
 /// The clusters of one blob.
-#[derive(Default)]
 pub(crate) struct Leaves {
-    chunks: [OnceLock<Box<[OnceLock<Leaf>]>>; CHUNKS],
+    arena: Arc<Arena>,
+    /// 0, the number of a leaf of its own, or a parent's with [`INHERITED`] set.
+    slots: Chunked<AtomicU32, SLOTS>,
 }
 
 /// What is known of one cluster of a blob.
@@ -37,59 +49,119 @@ pub(crate) enum Entry {
 }
 
 impl Leaves {
+    pub(crate) fn new(arena: Arc<Arena>) -> Leaves {
+        Leaves { arena, slots: Chunked::default() }
+    }
+
     /// What is known of a cluster.
+    #[inline]
     pub(crate) fn get(&self, index: u64) -> Entry {
-        let (chunk, at) = place(index);
-        let leaf = self.chunks.get(chunk).and_then(OnceLock::get).and_then(|leaves| leaves[at].get());
-        let raw = leaf.map_or(0, |leaf| leaf[(index % LEAF) as usize].load(Ordering::Acquire));
-        match raw {
+        let slot = self.slots.get(index / LEAF).map_or(0, |slot| slot.load(Ordering::Acquire));
+        let (leaf, shared) = match slot {
+            0 => return Entry::Unknown,
+            ZEROES => return Entry::Inherited(None),
+            slot => (slot & !INHERITED, slot & INHERITED != 0),
+        };
+        match self.arena.leaf(leaf)[(index % LEAF) as usize].load(Ordering::Acquire) {
             0 => Entry::Unknown,
             INHERITED => Entry::Inherited(None),
-            raw if raw & INHERITED != 0 => Entry::Inherited(Some(raw & !INHERITED)),
+            raw if shared || raw & INHERITED != 0 => Entry::Inherited(Some(raw & !INHERITED)),
             raw => Entry::Own(raw),
         }
     }
 
-    /// Says that a cluster is the blob's own, or no longer.
+    /// The leaf of its own that holds a cluster.
+    pub(crate) fn own_leaf(&self, index: u64) -> Option<u32> {
+        let slot = self.slots.get(index / LEAF)?.load(Ordering::Acquire);
+        (slot != 0 && slot & INHERITED == 0).then_some(slot)
+    }
+
+    /// Says that a cluster is the blob's own, or no longer. Called on the metadata thread.
     pub(crate) fn set(&self, index: u64, cluster: Option<u32>) {
-        match cluster {
-            Some(cluster) => self.entry(index).store(cluster, Ordering::Release),
-            // An absent leaf says the same already.
-            None if self.get(index) == Entry::Unknown => {}
-            None => self.entry(index).store(0, Ordering::Release),
+        let at = (index % LEAF) as usize;
+        match (self.own_leaf(index), cluster) {
+            (Some(leaf), cluster) => {
+                self.arena.leaf(leaf)[at].store(cluster.unwrap_or(0), Ordering::Release);
+            }
+            // A leaf that is not its own says the same already.
+            (None, None) => {}
+            (None, Some(cluster)) => {
+                let leaf = self.arena.take();
+                self.arena.leaf(leaf)[at].store(cluster, Ordering::Relaxed);
+                self.slots.get_or_init(index / LEAF).store(leaf, Ordering::Release);
+            }
         }
     }
 
-    /// Notes down what a reader found in the parents, unless the entry has become something else.
+    /// Notes down that this parent's leaf says all there is to say of this and all neighbouring clusters.
+    pub(crate) fn share(&self, index: u64, leaf: u32) {
+        self.note_slot(index, INHERITED | leaf);
+    }
+
+    /// Notes down that this and all neighbouring clusters read zeroes.
+    pub(crate) fn share_zeroes(&self, index: u64) {
+        self.note_slot(index, ZEROES);
+    }
+
+    fn note_slot(&self, index: u64, slot: u32) {
+        let known = self.slots.get_or_init(index / LEAF);
+        let _ = known.compare_exchange(0, slot, Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Notes down what a reader found in the parents, unless the entry has become something else. In a leaf
+    /// that is shared, all who share it have it then.
     pub(crate) fn note(&self, index: u64, cluster: Option<u32>) {
+        let slot = self.slots.get(index / LEAF).map_or(0, |slot| slot.load(Ordering::Acquire));
+        if slot == 0 || slot == ZEROES {
+            return;
+        }
+        let entry = &self.arena.leaf(slot & !INHERITED)[(index % LEAF) as usize];
         let raw = INHERITED | cluster.unwrap_or(0);
-        let _ = self.entry(index).compare_exchange(0, raw, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = entry.compare_exchange(0, raw, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// Forgets what readers noted down: the chain has changed.
     pub(crate) fn forget_inherited(&self) {
-        let chunks = self.chunks.iter().filter_map(OnceLock::get);
-        let leaves = chunks.flat_map(|chunk| chunk.iter().filter_map(OnceLock::get));
-        for entry in leaves.flat_map(|leaf| leaf.iter()) {
-            let _ = entry
-                .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |raw| (raw & INHERITED != 0).then_some(0));
+        for (_, slot) in self.slots.iter() {
+            let known = slot.load(Ordering::Acquire);
+            if known & INHERITED != 0 {
+                slot.store(0, Ordering::Release);
+            } else if known != 0 {
+                for entry in self.arena.leaf(known) {
+                    let inherited = |raw| (raw & INHERITED != 0).then_some(0);
+                    let _ = entry.fetch_update(Ordering::AcqRel, Ordering::Relaxed, inherited);
+                }
+            }
         }
     }
 
-    fn entry(&self, index: u64) -> &AtomicU32 {
-        let (chunk, at) = place(index);
-        let leaves =
-            self.chunks[chunk].get_or_init(|| (0..1_u64 << chunk).map(|_| OnceLock::new()).collect());
-        let leaf = leaves[at].get_or_init(|| (0..LEAF).map(|_| AtomicU32::new(0)).collect());
-        &leaf[(index % LEAF) as usize]
+    /// Takes over all leaves of another blob whose parent this one is to be. Nobody reads this one yet.
+    pub(crate) fn adopt(&self, other: &Leaves) {
+        for (number, slot) in other.own_slots() {
+            self.slots.get_or_init(number).store(slot.load(Ordering::Acquire), Ordering::Release);
+        }
+    }
+
+    /// All leaves of its own are its parent's now, which has [adopted](Self::adopt) them.
+    pub(crate) fn share_all(&self) {
+        for (_, slot) in self.own_slots() {
+            slot.fetch_or(INHERITED, Ordering::AcqRel);
+        }
+    }
+
+    fn own_slots(&self) -> impl Iterator<Item = (u64, &AtomicU32)> {
+        self.slots.iter().filter(|(_, slot)| {
+            let known = slot.load(Ordering::Acquire);
+            known != 0 && known & INHERITED == 0
+        })
     }
 }
 
-/// The chunk of a cluster's leaf and the leaf's number in it.
-fn place(index: u64) -> (usize, usize) {
-    let number = index / LEAF + 1;
-    let chunk = number.ilog2();
-    (chunk as usize, (number - (1 << chunk)) as usize)
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        let own = self.own_slots().map(|(_, slot)| slot.load(Ordering::Acquire));
+        self.arena.give_up(own);
+    }
 }
 
 /// Whether the clusters of a store of this many can be noted down as inherited.
@@ -101,9 +173,14 @@ pub(crate) fn can_note(total_clusters: u32) -> bool {
 mod tests {
     use super::*;
 
+    fn leaves() -> (Arc<Arena>, Leaves) {
+        let arena = Arc::<Arena>::default();
+        (arena.clone(), Leaves::new(arena))
+    }
+
     #[test]
     fn every_cluster_has_an_entry_of_its_own() {
-        let leaves = Leaves::default();
+        let (_, leaves) = leaves();
         let some = [0, 1, 511, 512, 1023, 1024, 512 * 7, (1 << 32) - 2];
         for (at, &index) in some.iter().enumerate() {
             assert_eq!(leaves.get(index), Entry::Unknown);
@@ -116,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_was_found_in_a_parent_never_hides_what_is_the_blobs_own() {
-        let leaves = Leaves::default();
+        let (_, leaves) = leaves();
         leaves.set(3, Some(9));
         leaves.note(3, Some(7));
         leaves.note(4, Some(7));
@@ -124,7 +201,46 @@ mod tests {
         assert_eq!(leaves.get(3), Entry::Own(9));
         assert_eq!(leaves.get(4), Entry::Inherited(Some(7)));
         assert_eq!(leaves.get(5), Entry::Inherited(None));
+        leaves.share(3, 5);
         leaves.forget_inherited();
         assert_eq!([3, 4, 5].map(|at| leaves.get(at)), [Entry::Own(9), Entry::Unknown, Entry::Unknown]);
+    }
+
+    #[test]
+    fn a_shared_leaf_is_read_as_a_parents_until_the_blob_has_a_cluster_there() {
+        let (arena, parent) = leaves();
+        let clone = Leaves::new(arena.clone());
+        parent.set(600, Some(9));
+        clone.share(601, parent.own_leaf(600).unwrap());
+        clone.note(602, None);
+        assert_eq!(
+            [600, 601, 602].map(|at| clone.get(at)),
+            [Entry::Inherited(Some(9)), Entry::Unknown, Entry::Inherited(None)]
+        );
+        assert_eq!(parent.get(602), Entry::Inherited(None), "what one found all have");
+        clone.set(600, None);
+        assert_eq!((clone.get(600), arena.in_use()), (Entry::Inherited(Some(9)), 1));
+        clone.set(601, Some(4));
+        assert_eq!((clone.get(601), clone.get(600), arena.in_use()), (Entry::Own(4), Entry::Unknown, 2));
+        clone.share_zeroes(0);
+        assert_eq!(clone.get(77), Entry::Inherited(None));
+        clone.forget_inherited();
+        assert_eq!((clone.get(77), clone.get(601)), (Entry::Unknown, Entry::Own(4)));
+    }
+
+    #[test]
+    fn a_snapshot_takes_the_leaves_over_and_its_blob_shares_them() {
+        let (arena, blob) = leaves();
+        blob.set(5, Some(6));
+        blob.set(513, Some(7));
+        let snapshot = Leaves::new(arena.clone());
+        snapshot.adopt(&blob);
+        blob.share_all();
+        assert_eq!((snapshot.get(513), blob.get(513)), (Entry::Own(7), Entry::Inherited(Some(7))));
+        assert_eq!(arena.in_use(), 2);
+        drop(blob);
+        assert_eq!(arena.in_use(), 2);
+        drop(snapshot);
+        assert_eq!(arena.in_use(), 0);
     }
 }

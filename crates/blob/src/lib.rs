@@ -12,7 +12,9 @@
 #![forbid(unsafe_code)]
 
 mod allocate;
+mod arena;
 mod blob;
+mod chunked;
 mod claims;
 mod error;
 mod io;

@@ -164,6 +164,9 @@ pub struct StoreInfo {
     pub bs_type: BsType,
     /// The blob that programs look for first.
     pub super_blob: Option<BlobId>,
+    /// Parts of the maps of open blobs in memory, each of 512 clusters and about 2 KiB. Blobs share those
+    /// that do not differ from their parents'.
+    pub map_leaves: u64,
     /// Whether the load had to find out from the metadata what is in use.
     pub recovered: bool,
     /// Blobs that cannot be read.

@@ -14,9 +14,10 @@ use spindle_block::Device;
 use spindle_format::BlobId;
 use spindle_reactor::Thread;
 
+use crate::arena::Arena;
 use crate::claims::Claims;
 use crate::error::BlobError;
-use crate::leaves::{Entry, Leaves};
+use crate::leaves::{Entry, LEAF, Leaves};
 use crate::local::Local;
 use crate::ordering::Order;
 use crate::reserve::Reserve;
@@ -35,6 +36,8 @@ pub(crate) struct StoreShared {
     pub(crate) cluster_size: u32,
     /// Bytes of the smallest I/O.
     pub(crate) io_unit: u32,
+    /// The leaves of its blobs' maps.
+    pub(crate) arena: Arc<Arena>,
     /// Whether readers may note down what they found in parents.
     pub(crate) notes: bool,
     /// Which ordering points are kept.
@@ -183,9 +186,9 @@ impl BlobShared {
     pub(crate) fn new(id: BlobId, store: Arc<StoreShared>, back: Back) -> BlobShared {
         BlobShared {
             id,
-            store,
             clusters: AtomicU64::new(0),
-            leaves: Leaves::default(),
+            leaves: Leaves::new(store.arena.clone()),
+            store,
             thin: AtomicBool::new(false),
             read_only: AtomicBool::new(false),
             back: Mutex::new(back),
@@ -249,18 +252,58 @@ impl BlobShared {
     }
 
     fn walk(&self, index: u64) -> Source {
-        if self.is_without_parent() {
-            return Source::Zeroes;
+        if !self.store.notes {
+            return self.source_above(index);
+        }
+        if self.leaves.own_leaf(index).is_none()
+            && let Some(outside) = self.find_leaf(index)
+        {
+            return outside;
+        }
+        match self.leaves.get(index) {
+            Entry::Inherited(Some(cluster)) => return Source::Cluster { cluster, own: false },
+            Entry::Inherited(None) => return Source::Zeroes,
+            // Mapped just now, or the nearest leaf does not say it yet.
+            Entry::Own(_) | Entry::Unknown => {}
         }
         let found = self.source_above(index);
-        if self.store.notes {
-            match found {
-                Source::Cluster { cluster, .. } => self.leaves.note(index, Some(cluster)),
-                Source::Zeroes => self.leaves.note(index, None),
-                Source::External(_) | Source::Missing(_) => {}
-            }
+        match found {
+            Source::Cluster { cluster, .. } => self.leaves.note(index, Some(cluster)),
+            Source::Zeroes => self.leaves.note(index, None),
+            Source::External(_) | Source::Missing(_) => {}
         }
         found
+    }
+
+    /// Shares the leaf of the nearest parent that has one where this blob has none. If none has one and the
+    /// chain ends outside the store, that is where the cluster is to be read.
+    fn find_leaf(&self, index: u64) -> Option<Source> {
+        let end = (index / LEAF + 1) * LEAF;
+        // A parent shows of what is above it only as much as it is long itself.
+        let mut seen = end;
+        let mut back = locked(&self.back).clone();
+        loop {
+            let blob = match back {
+                Back::Zeroes => {
+                    self.leaves.share_zeroes(index);
+                    return None;
+                }
+                Back::External(device) if index < seen => return Some(Source::External(device)),
+                Back::Missing(what) if index < seen => return Some(Source::Missing(what)),
+                Back::External(_) | Back::Missing(_) => return Some(Source::Zeroes),
+                Back::Blob(blob) => blob,
+            };
+            let size = blob.clusters.load(Ordering::Acquire).min(end);
+            if let Some(leaf) = blob.leaves.own_leaf(index) {
+                if seen >= size {
+                    self.leaves.share(index, leaf);
+                }
+                return None;
+            }
+            seen = seen.min(size);
+            let next = locked(&blob.back).clone();
+            back = next;
+        }
     }
 
     /// Whether it reads zero where it has nothing itself.
@@ -297,6 +340,17 @@ impl BlobShared {
             if self.is_frozen() { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
+    }
+}
+
+impl Drop for BlobShared {
+    /// Lets go of the chain of parents link by link: it may be as long as there are blobs.
+    fn drop(&mut self) {
+        let mut back = std::mem::replace(&mut *locked(&self.back), Back::Zeroes);
+        while let Back::Blob(parent) = back {
+            let Some(parent) = Arc::into_inner(parent) else { return };
+            back = std::mem::replace(&mut *locked(&parent.back), Back::Zeroes);
+        }
     }
 }
 

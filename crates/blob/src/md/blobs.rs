@@ -1,9 +1,10 @@
 //! The blobs of a store as its metadata thread knows them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 
 use spindle_format::metadata::internal;
 use spindle_format::{BlobId, BlobMetadata, ClearMethod, Flags, PageIdx, Parent};
@@ -31,7 +32,7 @@ pub(crate) struct BlobState {
     /// An operation that wants the blob to itself.
     pub(crate) held: Cell<bool>,
     /// What all threads see of it, while it or a clone of it is open.
-    pub(crate) shared: RefCell<Option<Arc<BlobShared>>>,
+    shared: RefCell<Weak<BlobShared>>,
     /// Changes of its map under way.
     pub(crate) commits: Commits,
 }
@@ -47,9 +48,20 @@ impl BlobState {
             opened: Cell::new(0),
             cleared_by: Cell::new(None),
             held: Cell::new(false),
-            shared: RefCell::new(None),
+            shared: RefCell::default(),
             commits: Commits::default(),
         }
+    }
+
+    /// What all threads see of it, if anybody looks.
+    pub(crate) fn shared(&self) -> Option<Arc<BlobShared>> {
+        self.shared.borrow().upgrade()
+    }
+
+    /// From now on threads see this of it.
+    pub(crate) fn show(&self, shared: &Arc<BlobShared>) {
+        *self.shared.borrow_mut() = Arc::downgrade(shared);
+        self.publish_flags();
     }
 
     /// What it reads where it has nothing itself.
@@ -80,7 +92,7 @@ impl BlobState {
 
     /// Makes what other threads see of it agree with the metadata, but for the map.
     pub(crate) fn publish_flags(&self) {
-        if let Some(shared) = &*self.shared.borrow() {
+        if let Some(shared) = self.shared() {
             let meta = self.meta.borrow();
             shared.thin.store(meta.flags.thin(), Ordering::Release);
             shared.read_only.store(meta.flags.data_locked(), Ordering::Release);
@@ -90,7 +102,7 @@ impl BlobState {
 
     /// Makes the leaves that other threads see agree with the map, entry by entry.
     pub(crate) fn publish_map(&self) {
-        if let Some(shared) = &*self.shared.borrow() {
+        if let Some(shared) = self.shared() {
             let meta = self.meta.borrow();
             for run in meta.map.runs() {
                 for at in 0..run.length {
@@ -122,82 +134,92 @@ impl Md {
         }
     }
 
-    /// What all threads see of a blob; made, with its parents, on first use.
+    /// What all threads see of a blob; made, with its parents, if nobody looked before.
     pub(crate) fn shared_of(&self, blob: &Rc<BlobState>) -> Arc<BlobShared> {
-        self.shared_below(blob, self.blobs.borrow().len())
-    }
-
-    fn shared_below(&self, blob: &Rc<BlobState>, depth: usize) -> Arc<BlobShared> {
-        let found = blob.shared.borrow().clone();
-        if let Some(shared) = found {
-            return shared;
+        let (mut unseen, mut ids, mut next) = (Vec::new(), BTreeSet::new(), blob.clone());
+        let mut back = loop {
+            if let Some(shared) = next.shared() {
+                break Back::Blob(shared);
+            }
+            let parent = next.parent();
+            ids.insert(next.id);
+            unseen.push(next);
+            match parent {
+                None => break Back::Zeroes,
+                Some(Parent::External(id)) => break self.external(&id),
+                Some(Parent::Snapshot(id)) => match self.blob(id) {
+                    // Parents of a hostile store may form a circle.
+                    Ok(parent) if !ids.contains(&id) => next = parent,
+                    _ => break Back::Missing(id.to_string().into()),
+                },
+            }
+        };
+        while let Some(blob) = unseen.pop() {
+            let shared = Arc::new(BlobShared::new(blob.id, self.shared.clone(), back));
+            blob.show(&shared);
+            blob.publish_map();
+            back = Back::Blob(shared);
         }
-        let back = self.back_of(blob, depth);
-        let shared = Arc::new(BlobShared::new(blob.id, self.shared.clone(), back));
-        *blob.shared.borrow_mut() = Some(shared.clone());
-        blob.publish_flags();
-        blob.publish_map();
-        shared
+        match back {
+            Back::Blob(shared) => shared,
+            _ => unreachable!("the blob itself has been seen, or has just been shown"),
+        }
     }
 
-    /// What stands behind a blob now. No deeper than there are blobs: parents of a hostile store may form a
-    /// circle.
-    fn back_of(&self, blob: &BlobState, depth: usize) -> Back {
+    /// What stands behind a blob now.
+    fn back_of(&self, blob: &BlobState) -> Back {
         match blob.parent() {
             None => Back::Zeroes,
-            Some(Parent::External(id)) => match self.options.external.as_ref().and_then(|find| find(&id)) {
-                Some(device) => Back::External(device),
-                None => Back::Missing(id.escape_ascii().to_string().into()),
-            },
-            Some(Parent::Snapshot(parent)) => match (self.blob(parent), depth.checked_sub(1)) {
-                (Ok(parent), Some(depth)) => Back::Blob(self.shared_below(&parent, depth)),
-                _ => Back::Missing(parent.to_string().into()),
+            Some(Parent::External(id)) => self.external(&id),
+            Some(Parent::Snapshot(id)) => match self.blob(id) {
+                Ok(parent) => Back::Blob(self.shared_of(&parent)),
+                Err(_) => Back::Missing(id.to_string().into()),
             },
         }
     }
 
-    /// Has an open blob look for what stands behind it again.
-    pub(crate) fn publish_back(&self, blob: &Rc<BlobState>) {
-        let shared = blob.shared.borrow().clone();
-        if let Some(shared) = shared {
-            let back = self.back_of(blob, self.blobs.borrow().len());
-            *locked(&shared.back) = back;
+    fn external(&self, id: &[u8]) -> Back {
+        match self.options.external.as_ref().and_then(|find| find(id)) {
+            Some(device) => Back::External(device),
+            None => Back::Missing(id.escape_ascii().to_string().into()),
         }
     }
 
-    /// Forgets what readers noted down about parents, anywhere in the store, so that nobody will look at a
-    /// cluster by an old note when this is over, and no I/O that did is under way.
-    pub(crate) async fn forget_inherited(&self) {
+    /// Has an open blob look for what stands behind it again: its parent is another. When this is over nobody
+    /// will look at a cluster by what was found in the old parents, and no I/O that did is under way.
+    pub(crate) async fn rechain(&self, blob: &Rc<BlobState>) {
+        self.shared.arena.chains_change();
+        if let Some(shared) = blob.shared() {
+            let back = self.back_of(blob);
+            // The old one goes when it is unlocked: it may be the last to hold a whole chain.
+            let _old = std::mem::replace(&mut *locked(&shared.back), back);
+        }
+        self.forget_inherited(blob).await;
+        self.shared.arena.chains_settled();
+    }
+
+    /// Forgets what readers of a blob, and of all below it, noted down about parents, so that nobody will
+    /// look at a cluster by an old note when this is over, and no I/O that did is under way.
+    pub(crate) async fn forget_inherited(&self, blob: &Rc<BlobState>) {
         // A reader may be between its walk up the old chain and its note: once every thread has come by, it
         // is not, and the second look finds what it wrote.
-        self.forget_notes();
-        self.quiesce().await;
-        self.forget_notes();
-        self.quiesce().await;
+        for _ in 0..2 {
+            self.forget_notes(blob);
+            self.quiesce().await;
+        }
     }
 
-    fn forget_notes(&self) {
-        for blob in self.blobs.borrow().values() {
-            if let Some(shared) = &*blob.shared.borrow() {
+    fn forget_notes(&self, blob: &Rc<BlobState>) {
+        let mut below = vec![blob.clone()];
+        let mut seen = BTreeSet::from([blob.id]);
+        while let Some(blob) = below.pop() {
+            if let Some(shared) = blob.shared() {
                 shared.leaves.forget_inherited();
             }
-        }
-    }
-
-    /// Drops what threads see of blobs that nobody has open, nor any clone of theirs.
-    pub(crate) fn drop_unused(&self, blob: &BlobState) {
-        if blob.opened.get() > 0 || blob.held.get() {
-            return;
-        }
-        // Clones hold it by their way back.
-        let only_ours = blob.shared.borrow().as_ref().is_some_and(|shared| Arc::strong_count(shared) == 1);
-        if only_ours {
-            *blob.shared.borrow_mut() = None;
-            if let Some(Parent::Snapshot(parent)) = blob.parent()
-                && let Ok(parent) = self.blob(parent)
-            {
-                self.drop_unused(&parent);
-            }
+            let clones = blob.clones.borrow();
+            // Parents of a hostile store may form a circle.
+            let clones = clones.iter().filter(|&&clone| seen.insert(clone));
+            below.extend(clones.filter_map(|&clone| self.blob(clone).ok()));
         }
     }
 

@@ -89,7 +89,7 @@ impl Md {
         self.check_allocation()?;
         let state = self.blob(blob.id)?;
         // The id may have a new owner meanwhile.
-        if !state.shared.borrow().as_ref().is_some_and(|now| Arc::ptr_eq(now, blob)) {
+        if !state.shared().is_some_and(|now| Arc::ptr_eq(&now, blob)) {
             return Err(BlobError::NoSuchBlob { blob: blob.id });
         }
         self.commit(&state, index, Some((cluster, fill))).await

@@ -88,8 +88,7 @@ impl Md {
             Some(page) => self.write_in_place(blob, slot, page, group).await?,
             None => self.write_chain(blob, slot, group).await?,
         }
-        let shared = blob.shared.borrow().clone();
-        if let Some(shared) = shared {
+        if let Some(shared) = blob.shared() {
             group.iter().for_each(|change| shared.leaves.set(change.index, change.number()));
         }
         Ok(())

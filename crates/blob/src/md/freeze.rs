@@ -25,14 +25,13 @@ impl Md {
 
     /// The same for a blob that nobody may have seen, and then nobody can write to.
     pub(crate) async fn freeze_if_seen(&self, blob: &Rc<BlobState>) -> Option<Frozen> {
-        let seen = blob.shared.borrow().is_some();
-        if seen { Some(self.freeze(blob).await) } else { None }
+        if blob.shared().is_some() { Some(self.freeze(blob).await) } else { None }
     }
 
     /// The same for every blob that threads can see.
     pub(crate) async fn freeze_all(&self) -> Vec<Frozen> {
         let blobs: Vec<Rc<BlobState>> = self.blobs.borrow().values().cloned().collect();
-        let shared = blobs.iter().filter_map(|blob| blob.shared.borrow().clone());
+        let shared = blobs.iter().filter_map(|blob| blob.shared());
         let frozen: Vec<Frozen> = shared.map(|shared| Frozen { shared }).collect();
         frozen.iter().for_each(|one| one.shared.freeze());
         for one in &frozen {

@@ -26,6 +26,7 @@ impl Md {
             used_md_pages: space.pages.count(),
             bs_type: super_block.bs_type,
             super_blob: super_block.super_blob,
+            map_leaves: self.shared.arena.in_use(),
             recovered: self.recovered,
             damaged: self.damaged.keys().copied().collect(),
         }

@@ -195,6 +195,7 @@ fn assemble(
         md: opened.thread.clone(),
         cluster_size: geometry.cluster_size(),
         io_unit: opened.local.channel().geometry().block_size(),
+        arena: Arc::default(),
         notes: can_note(geometry.total_clusters()),
         order: options.order,
         read_only,

@@ -34,8 +34,7 @@ impl Md {
         self.persist(&blob, meta, Persist::default()).await?;
         self.replace_clone(old.as_ref(), id, None);
         self.replace_clone(Some(&parent), id, Some(id));
-        self.publish_back(&blob);
-        self.forget_inherited().await;
+        self.rechain(&blob).await;
         Ok(())
     }
 

@@ -164,8 +164,7 @@ impl Md {
         }
         self.replace_clone(snapshot.parent().as_ref(), snapshot.id, Some(clone.id));
         clone.publish_map();
-        self.publish_back(clone);
-        self.forget_inherited().await;
+        self.rechain(clone).await;
         let (clusters, pages) = {
             let meta = clone.meta.borrow();
             (clusters_of(&meta).collect(), meta.map.extent_pages().map(|(_, page)| page).collect())

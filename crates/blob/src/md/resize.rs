@@ -52,6 +52,8 @@ impl Md {
             }
             return Err(error);
         }
+        // A leaf that it shares was right for its old size: a snapshot taken since may end where it ended.
+        self.forget_inherited(blob).await;
         // The map before the size: nobody looks beyond the end.
         blob.publish_map();
         blob.publish_flags();
@@ -99,7 +101,7 @@ impl Md {
             (run.start.max(new)..run.end()).for_each(|index| shared.leaves.set(index, None));
         }
         // Notes about parents beyond the end would come back into sight if the blob grew again.
-        self.forget_inherited().await;
+        self.forget_inherited(blob).await;
         let freed: Vec<u32> = clusters_of(&before).filter(|cluster| !kept.contains(cluster)).collect();
         if self.options.order.keeps(Point::ReadersBeforeFree) {
             self.quiesce().await;

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use spindle_format::metadata::internal;
-use spindle_format::{BlobId, Flags, Parent, Xattrs};
+use spindle_format::{BlobId, BlobMetadata, Flags, Parent, Xattrs};
 
 use super::create::{busy, set_parent};
 use super::persist::Persist;
@@ -15,7 +16,7 @@ use crate::allocate::{Allocated, Payload, allocate};
 use crate::error::BlobError;
 use crate::leaves::Entry;
 use crate::ordering::Point;
-use crate::shared::{Back, locked};
+use crate::shared::{Back, BlobShared, locked};
 use crate::sync::join_all;
 
 /// Clusters that are copied side by side.
@@ -94,15 +95,31 @@ impl Md {
         self.persist(original, meta, how).await?;
         self.replace_clone(parent.as_ref(), original.id, Some(snapshot.id));
         snapshot.clones.borrow_mut().push(original.id);
-        let below = self.shared_of(snapshot);
+        self.publish_snapshot(original, snapshot, &before);
+        Ok(())
+    }
+
+    /// Has readers of the original see its snapshot behind it. They find the same clusters at any moment.
+    fn publish_snapshot(&self, original: &Rc<BlobState>, snapshot: &Rc<BlobState>, before: &BlobMetadata) {
         let shared = self.shared_of(original);
-        // First the way to the snapshot, then the entries: a reader finds the same cluster at any moment.
-        *locked(&shared.back) = Back::Blob(below);
-        for run in before.map.runs() {
-            (run.start..run.end()).for_each(|index| shared.leaves.set(index, None));
+        match snapshot.shared() {
+            None => {
+                let back = locked(&shared.back).clone();
+                let below = Arc::new(BlobShared::new(snapshot.id, self.shared.clone(), back));
+                snapshot.show(&below);
+                below.leaves.adopt(&shared.leaves);
+                *locked(&shared.back) = Back::Blob(below);
+                shared.leaves.share_all();
+            }
+            // Somebody was quick and opened it: it has leaves already.
+            Some(below) => {
+                *locked(&shared.back) = Back::Blob(below);
+                for run in before.map.runs() {
+                    (run.start..run.end()).for_each(|index| shared.leaves.set(index, None));
+                }
+            }
         }
         original.publish_flags();
-        Ok(())
     }
 
     /// Gives a blob clusters of its own for all that it reads in its parents (`inflate`: for all that it has
@@ -210,8 +227,7 @@ impl Md {
         }
         blob.publish_map();
         blob.publish_flags();
-        self.publish_back(blob);
-        self.forget_inherited().await;
+        self.rechain(blob).await;
         Ok(true)
     }
 }
