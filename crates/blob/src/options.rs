@@ -143,6 +143,8 @@ pub struct BlobInfo {
     pub parent: Option<spindle_format::Parent>,
     /// The blobs whose parent it is.
     pub clones: Vec<BlobId>,
+    /// Whether something that it reads through is missing or damaged: what it has not itself cannot be read.
+    pub degraded: bool,
 }
 
 /// What is known of a store.
@@ -156,6 +158,8 @@ pub struct StoreInfo {
     pub data_clusters: u32,
     /// Clusters that are free.
     pub free_clusters: u32,
+    /// Bytes of the largest device that the store can grow to.
+    pub max_growable_size: u64,
     /// Metadata pages.
     pub md_pages: u32,
     /// Metadata pages in use.

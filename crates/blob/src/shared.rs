@@ -306,6 +306,19 @@ impl BlobShared {
         }
     }
 
+    /// Whether something above it in its chain is missing.
+    pub(crate) fn is_degraded(&self) -> bool {
+        let mut back = locked(&self.back).clone();
+        loop {
+            let next = match &back {
+                Back::Zeroes | Back::External(_) => return false,
+                Back::Missing(_) => return true,
+                Back::Blob(parent) => locked(&parent.back).clone(),
+            };
+            back = next;
+        }
+    }
+
     /// Whether it reads zero where it has nothing itself.
     pub(crate) fn is_without_parent(&self) -> bool {
         locked(&self.back).is_zeroes()

@@ -111,11 +111,15 @@ fn a_clone_of_an_external_snapshot_reads_it_until_written() {
         assert_eq!(byte(&blob, 1024, CLUSTER / 2 * 3 - 1024).await, 7);
         assert_eq!(byte(&blob, CLUSTER / 2 * 3, CLUSTER).await, 0, "zeroes beyond its end");
         assert_eq!(blob.info().await.unwrap().parent, Some(Parent::External(b"outside".to_vec())));
+        assert!(!blob.info().await.unwrap().degraded);
         blob.close().await.unwrap();
+        assert!(!store.blob_info(id).await.unwrap().degraded);
         store.unload().await.unwrap();
 
         let store = Blobstore::load(device(&disk), LoadOptions::default()).await.unwrap();
+        assert!(store.blob_info(id).await.unwrap().degraded);
         let blob = store.open_blob(id).await.unwrap();
+        assert!(blob.info().await.unwrap().degraded);
         assert_eq!(byte(&blob, 512, 512).await, 9, "what it has itself needs nobody");
         let (result, _) = blob.read(CLUSTER, IoBuf::zeroed(512)).await;
         assert!(matches!(result, Err(BlobError::MissingParent { .. })), "{result:?}");

@@ -185,6 +185,24 @@ impl Md {
         }
     }
 
+    /// Whether something above a blob in its chain is missing: of an open one as its readers find it.
+    pub(crate) fn is_degraded(&self, blob: &Rc<BlobState>) -> bool {
+        let (mut at, mut seen) = (blob.clone(), BTreeSet::new());
+        loop {
+            if let Some(shared) = at.shared() {
+                return shared.is_degraded();
+            }
+            match at.parent() {
+                None => return false,
+                Some(Parent::External(id)) => return matches!(self.external(&id), Back::Missing(_)),
+                Some(Parent::Snapshot(id)) => match self.blob(id) {
+                    Ok(parent) if seen.insert(id) => at = parent,
+                    _ => return true,
+                },
+            }
+        }
+    }
+
     /// Has an open blob look for what stands behind it again: its parent is another. When this is over nobody
     /// will look at a cluster by what was found in the old parents, and no I/O that did is under way.
     pub(crate) async fn rechain(&self, blob: &Rc<BlobState>) {

@@ -22,6 +22,7 @@ impl Md {
             io_unit_size: self.shared.io_unit,
             data_clusters: geometry.data_clusters(),
             free_clusters: self.free_clusters() as u32,
+            max_growable_size: geometry.max_growable_size(),
             md_pages: geometry.md_pages(),
             used_md_pages: space.pages.count(),
             bs_type: super_block.bs_type,
@@ -58,6 +59,7 @@ impl Md {
             clear_method: meta.flags.clear_method(),
             parent: blob.parent(),
             clones: blob.clones.borrow().clone(),
+            degraded: self.is_degraded(&blob),
         })
     }
 
