@@ -12,7 +12,7 @@ use spindle::{Blob, BlobOptions, Blobstore, InitOptions};
 use super::figure::Figure;
 use super::flight::{buffers, fly};
 use super::medium::{BLOCK, Medium};
-use super::pairs::{Pairs, Timed, timed};
+use super::pairs::{Pairs, Timed, timed, timed_by_cpu};
 use super::{Effort, Failed, Figures, aims, clock, filling, runtime};
 
 /// How long one side of a pair of steady load takes, in nanoseconds.
@@ -46,6 +46,8 @@ pub(super) struct Bench {
     /// Bytes of a blob, and of the end.
     pub(super) bytes: u64,
     pub(super) effort: Effort,
+    /// Whether requests end in the call that makes them, so that CPU time is all the time there is.
+    by_cpu: bool,
     device: Arc<dyn Device>,
     _disk: super::medium::Disk,
 }
@@ -69,7 +71,8 @@ impl Bench {
         let store = Blobstore::init(device.clone(), options).await?;
         let channel = Channel::open(device.clone())?;
         let bare = bytes * 15;
-        let bench = Bench { store, channel, bare, bytes, effort, device, _disk: disk };
+        let by_cpu = medium.is_memory();
+        let bench = Bench { store, channel, bare, bytes, effort, by_cpu, device, _disk: disk };
         bench.fill_bare().await?;
         Ok(bench)
     }
@@ -147,11 +150,22 @@ impl Bench {
         let pairs = pairs
             .measure(
                 self.effort,
-                async || timed(requests, on_blob(blob, load, &mut own, requests)).await,
-                async || timed(requests, on_disk(&self.channel, self.bare, load, &mut bare, requests)).await,
+                async || self.timed(requests, on_blob(blob, load, &mut own, requests)).await,
+                async || {
+                    let work = on_disk(&self.channel, self.bare, load, &mut bare, requests);
+                    self.timed(requests, work).await
+                },
             )
             .await?;
         Ok(with_block(pairs.figure()).at_least(aims::BLOB_SPEED))
+    }
+
+    /// Times requests that one core makes.
+    async fn timed(&self, requests: u64, work: impl Future<Output = Result<(), Failed>>) -> Timed {
+        match self.by_cpu {
+            true => timed_by_cpu(requests, work).await,
+            false => timed(requests, work).await,
+        }
     }
 
     /// How many requests of the bare disk fill a round.
@@ -236,8 +250,8 @@ impl Bench {
         let pairs = pairs
             .measure(
                 self.effort,
-                async || timed(requests, on_blob(long, load, &mut own, requests)).await,
-                async || timed(requests, on_blob(short, load, &mut other, requests)).await,
+                async || self.timed(requests, on_blob(long, load, &mut own, requests)).await,
+                async || self.timed(requests, on_blob(short, load, &mut other, requests)).await,
             )
             .await?;
         Ok(with_block(pairs.figure()).at_least(aims::CHAIN_SPEED))

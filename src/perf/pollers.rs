@@ -33,22 +33,23 @@ pub(crate) fn pollers(effort: Effort) -> Figures {
 fn active(count: usize, effort: Effort) -> Result<Figure, Failed> {
     let plural = if count == 1 { "" } else { "s" };
     let what = format!("{count} active poller{plural}, per call");
-    measure(what, count, effort, Cost::Wall, || Poller::active("idle", Wake::Event, || Busy::No))
+    measure(what, count, effort, Cost::Cpu, || Poller::active("idle", Wake::Event, || Busy::No))
 }
 
 /// Runs of so many timed pollers. Where they do not fill a core, the time that the reactor was busy counts.
 fn timed(count: usize, period: Duration, effort: Effort) -> Result<Figure, Failed> {
     let plural = if count == 1 { "" } else { "s" };
     let what = format!("{count} timed poller{plural} every {period:?}, per run");
-    let cost = if period < Duration::from_millis(1) { Cost::Wall } else { Cost::Busy };
+    let cost = if period < Duration::from_millis(1) { Cost::Cpu } else { Cost::Busy };
     measure(what, count, effort, cost, move || Poller::timed("idle", period, || Busy::Yes))
 }
 
 /// Which time is shared out among the runs.
 #[derive(Clone, Copy)]
 enum Cost {
-    /// All of it.
-    Wall,
+    /// All CPU time of the process: its one reactor never sleeps, and what other programs take of its core
+    /// does not count.
+    Cpu,
     /// When the reactor found something to do.
     Busy,
 }
@@ -83,7 +84,7 @@ fn measure(
 /// The time so far, in nanoseconds.
 async fn time(handle: &Handle, cost: Cost) -> u64 {
     match cost {
-        Cost::Wall => clock::wall_ns(),
+        Cost::Cpu => clock::cpu_ns(),
         Cost::Busy => {
             let busy: Duration = handle.dump().await.reactors.iter().map(|reactor| reactor.busy).sum();
             u64::try_from(busy.as_nanos()).unwrap_or(u64::MAX)

@@ -38,23 +38,15 @@ impl Blob {
     /// # Errors
     /// The range is not inside the blob or not aligned, the device fails, or a parent is missing.
     pub async fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Done {
-        let mut buffers = buffers.into();
-        let (shared, local) = match self.begin(offset, buffers.len() as u64) {
-            Ok(local) => (&self.opened.shared, local),
+        let buffers = buffers.into();
+        let local = match self.begin(offset, buffers.len() as u64) {
+            Ok(local) => local,
             Err(error) => return (Err(error), buffers),
         };
-        let mut pieces = self.pieces(offset, buffers.len() as u64);
-        if let (Some(piece), None) = (pieces.next(), pieces.next()) {
-            return read_piece(shared, &local, piece, buffers).await;
+        match self.single(offset, buffers.len() as u64) {
+            Some(piece) => read_piece(&self.opened.shared, &local, piece, buffers).await,
+            None => Box::pin(self.read_many(&local, offset, buffers)).await,
         }
-        let parts: Vec<(Piece, Buffers)> = self
-            .pieces(offset, buffers.len() as u64)
-            .map(|piece| {
-                let rest = buffers.split_off(piece.len as usize);
-                (piece, std::mem::replace(&mut buffers, rest))
-            })
-            .collect();
-        joined(join_all(parts.into_iter().map(|(piece, part)| read_piece(shared, &local, piece, part))).await)
     }
 
     /// Stores `buffers` from byte `offset` on and comes back with them. When it has succeeded the data can be
@@ -68,24 +60,15 @@ impl Blob {
     /// The range is not inside the blob or not aligned, the blob is read-only, the store is out of space
     /// ([`BlobError::OutOfSpace`]), or the device fails. Some of the range may have been written then.
     pub async fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Done {
-        let mut buffers = buffers.into();
-        let (shared, local) = match self.begin_write(offset, buffers.len() as u64) {
-            Ok(local) => (&self.opened.shared, local),
+        let buffers = buffers.into();
+        let local = match self.begin_write(offset, buffers.len() as u64) {
+            Ok(local) => local,
             Err(error) => return (Err(error), buffers),
         };
-        let mut pieces = self.pieces(offset, buffers.len() as u64);
-        if let (Some(piece), None) = (pieces.next(), pieces.next()) {
-            return write_piece(shared, &local, piece, buffers).await;
+        match self.single(offset, buffers.len() as u64) {
+            Some(piece) => write_piece(&self.opened.shared, &local, piece, buffers).await,
+            None => Box::pin(self.write_many(&local, offset, buffers)).await,
         }
-        let parts: Vec<(Piece, Buffers)> = self
-            .pieces(offset, buffers.len() as u64)
-            .map(|piece| {
-                let rest = buffers.split_off(piece.len as usize);
-                (piece, std::mem::replace(&mut buffers, rest))
-            })
-            .collect();
-        let parts = parts.into_iter().map(|(piece, part)| write_piece(shared, &local, piece, part));
-        joined(join_all(parts).await)
     }
 
     /// Makes `len` bytes from byte `offset` on read zero. Where nothing is allocated and no parent has data,
@@ -168,6 +151,39 @@ impl Blob {
         self.begin(offset, len)
     }
 
+    // What is rare is boxed here and below, so that the future of a request that lies in one cluster stays
+    // small: callers move it about.
+
+    async fn read_many(&self, local: &Rc<Local>, offset: u64, buffers: Buffers) -> Done {
+        let parts = self.parts(offset, buffers);
+        let shared = &self.opened.shared;
+        joined(join_all(parts.into_iter().map(|(piece, part)| read_piece(shared, local, piece, part))).await)
+    }
+
+    async fn write_many(&self, local: &Rc<Local>, offset: u64, buffers: Buffers) -> Done {
+        let parts = self.parts(offset, buffers);
+        let shared = &self.opened.shared;
+        joined(join_all(parts.into_iter().map(|(piece, part)| write_piece(shared, local, piece, part))).await)
+    }
+
+    /// The memory of a range cut at cluster boundaries.
+    fn parts(&self, offset: u64, mut buffers: Buffers) -> Vec<(Piece, Buffers)> {
+        self.pieces(offset, buffers.len() as u64)
+            .map(|piece| {
+                let rest = buffers.split_off(piece.len as usize);
+                (piece, std::mem::replace(&mut buffers, rest))
+            })
+            .collect()
+    }
+
+    /// A range that lies in one cluster, if it does.
+    fn single(&self, offset: u64, len: u64) -> Option<Piece> {
+        let size = u64::from(self.opened.shared.store.cluster_size);
+        let index = offset / size;
+        let within = offset - index * size;
+        (len > 0 && within + len <= size).then_some(Piece { index, within, len })
+    }
+
     /// A range cut at cluster boundaries.
     fn pieces(&self, offset: u64, len: u64) -> impl Iterator<Item = Piece> + use<> {
         let size = u64::from(self.opened.shared.store.cluster_size);
@@ -192,6 +208,11 @@ impl BlobShared {
     /// Waits until writes are let in. An error if they are not any more, now that they are.
     async fn let_in(&self, piece: Piece) -> Result<(), BlobError> {
         self.thawed().await;
+        self.check_in(piece)
+    }
+
+    /// An error if a write to the piece is not let in, frozen or not.
+    fn check_in(&self, piece: Piece) -> Result<(), BlobError> {
         if self.store.is_unloaded() {
             return Err(self.store.gone());
         }
@@ -214,7 +235,10 @@ async fn write_piece(
     mut buffers: Buffers,
 ) -> Done {
     loop {
-        if let Err(error) = shared.let_in(piece).await {
+        if shared.is_frozen() {
+            Box::pin(shared.thawed()).await;
+        }
+        if let Err(error) = shared.check_in(piece) {
             return (Err(error), buffers);
         }
         // Looked up and submitted in one poll with the look at what keeps writes out.
@@ -223,7 +247,7 @@ async fn write_piece(
             return (result.map_err(BlobError::from), buffers);
         }
         let payload = Payload::Data(piece.within, buffers);
-        let (result, back) = allocate(shared, local, piece.index, payload).await;
+        let (result, back) = Box::pin(allocate(shared, local, piece.index, payload)).await;
         match result {
             Ok(Allocated::Retry) => buffers = back,
             Ok(Allocated::Done) => return (Ok(()), back),
@@ -266,7 +290,7 @@ async fn read_piece(shared: &BlobShared, local: &Local, piece: Piece, mut buffer
                 Err(source) => return (Err(shared.store.open_error(source)), buffers),
             };
             let start = piece.index * u64::from(shared.store.cluster_size) + piece.within;
-            read_external(&channel, start, buffers).await
+            Box::pin(read_external(&channel, start, buffers)).await
         }
     }
 }
