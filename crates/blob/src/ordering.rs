@@ -32,6 +32,9 @@ pub enum Point {
     MarkBeforeClone,
     /// The other blob's root is durable before the snapshot loses its marker, or goes.
     CloneBeforeUnmark,
+    /// The sector of a super block that a load can explain is durable before the other, where a write can
+    /// tear and not every torn super block could be told.
+    SectorBySector,
     /// One step of a repair at load is durable before the next.
     RepairStep,
     /// The masks are durable before the super block says "clean".
@@ -44,7 +47,7 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Point; 16] = [
+    pub const ALL: [Point; 17] = [
         Point::ClearedBeforeSuper,
         Point::DirtyBeforeChange,
         Point::FillBeforeMap,
@@ -57,6 +60,7 @@ impl Point {
         Point::RootBeforeRest,
         Point::MarkBeforeClone,
         Point::CloneBeforeUnmark,
+        Point::SectorBySector,
         Point::RepairStep,
         Point::MasksBeforeClean,
         Point::ZeroNewCluster,

@@ -21,8 +21,12 @@ const NO_SUPER_BLOB: u64 = u64::MAX;
 pub struct BsType(pub [u8; 16]);
 
 impl BsType {
+    /// The tag of a store that nobody has claimed.
+    pub const NONE: BsType = BsType([0; 16]);
     /// The tag of logical volume stores.
     pub const LVOLSTORE: BsType = BsType(*b"LVOLSTORE\0\0\0\0\0\0\0");
+    /// Those that a load knows when it has to tell what a torn super block was.
+    pub const KNOWN: [BsType; 2] = [BsType::NONE, BsType::LVOLSTORE];
 }
 
 impl std::fmt::Display for BsType {
@@ -158,6 +162,17 @@ impl SuperBlock {
         let mut bytes = self.to_bytes().to_vec();
         bytes.resize(geometry.md_page_size() as usize, 0);
         Change::Write { offset: 0, bytes }
+    }
+
+    /// The write of the sector with all the values, for devices that can tear the super block.
+    pub fn write_values(&self, sector: u32) -> Change {
+        Change::Write { offset: 0, bytes: self.to_bytes()[..sector as usize].to_vec() }
+    }
+
+    /// The write of the sector with the CRC, for devices that can tear the super block.
+    pub fn write_crc(&self, sector: u32) -> Change {
+        let offset = PAGE_SIZE - sector as usize;
+        Change::Write { offset: offset as u64, bytes: self.to_bytes()[offset..].to_vec() }
     }
 }
 

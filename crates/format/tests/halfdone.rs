@@ -8,6 +8,7 @@ use spindle_format::check::{Finding, check};
 use spindle_format::metadata::internal;
 use spindle_format::repair::{PageCopy, RepairReason};
 use spindle_format::resolve::{Source, resolve};
+use spindle_format::super_block::BsType;
 use spindle_format::{BlobId, BlobMetadata, Flags, PageIdx, Store, SuperBlock, chain};
 use std::collections::BTreeMap;
 use support::Image;
@@ -285,6 +286,7 @@ fn a_super_block_torn_by_any_of_its_rewrites_is_resolved_and_never_taken_for_cle
         SuperBlock { clean: true, ..old.clone() },
         SuperBlock { super_blob: Some(blob), ..old.clone() },
         SuperBlock { super_blob: Some(blob), clean: true, ..old.clone() },
+        SuperBlock { bs_type: BsType::LVOLSTORE, ..old.clone() },
     ];
     for new in rewrites {
         for (before, after) in [(&old, &new), (&new, &old)] {
@@ -305,6 +307,8 @@ fn a_super_block_torn_by_any_of_its_rewrites_is_resolved_and_never_taken_for_cle
 #[test]
 fn a_super_block_that_no_rewrite_explains_is_refused_with_both_crcs() {
     let mut image = begin(true).store.image;
+    // Two values at once: the super blob and the type.
+    image.write(20, &1u64.to_le_bytes());
     image.write(60, &[0x55]);
     let text = image.load().unwrap_err().to_string();
     assert!(text.starts_with("super block at byte 0: crc is 0x"), "{text}");

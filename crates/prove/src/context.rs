@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use spindle_blob::ordering::Order;
-use spindle_blob::{Blob, BlobError, Blobstore};
-use spindle_block::Device;
+use spindle_blob::{Blob, BlobError, Blobstore, ExternalSource, StoreOptions};
 use spindle_engine::sim::{Moment, State};
 
+use crate::external;
+use crate::growing::Growing;
 use crate::model::Model;
 use crate::op::{Event, Op, Outcome, Tag};
 use crate::profile::Profile;
-use crate::seen::Wrong;
+use crate::seen::{Seen, Wrong};
 use crate::units::Time;
 
 /// A moment at which the disk may crash: before a write, an unmap or a flush takes effect.
@@ -49,7 +50,9 @@ pub struct Context {
     /// Which ordering points the store keeps.
     pub order: Order,
     /// The device, the same for every load.
-    pub device: Arc<dyn Device>,
+    pub device: Arc<Growing>,
+    /// Finds external snapshots.
+    pub external: ExternalSource,
     inner: Mutex<Inner>,
     store: Mutex<Option<Blobstore>>,
     handles: Mutex<BTreeMap<Tag, Blob>>,
@@ -63,9 +66,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Context {
     /// A run that begins with this model.
-    pub fn new(profile: Profile, order: Order, device: Arc<dyn Device>, model: Model) -> Arc<Context> {
+    pub fn new(profile: Profile, order: Order, device: Arc<Growing>, model: Model) -> Arc<Context> {
         let inner = Inner { model, history: History::default(), wrong: Wrong::new() };
         Arc::new(Context {
+            external: external::source(&profile),
             profile,
             order,
             device,
@@ -74,6 +78,11 @@ impl Context {
             handles: Mutex::default(),
             stopped: AtomicBool::new(false),
         })
+    }
+
+    /// What holds for the store while it is open.
+    pub fn store_options(&self) -> StoreOptions {
+        StoreOptions { order: self.order, external: Some(self.external.clone()) }
     }
 
     /// Looks at the model as it is now.
@@ -100,8 +109,8 @@ impl Context {
     }
 
     /// Everything was read, and this is what it is.
-    pub fn found(&self, seen: crate::seen::Seen) {
-        self.record(Event::Found(Box::new(seen)));
+    pub fn found(&self, seen: Option<Seen>) {
+        self.record(Event::Found(seen.map(Box::new)));
     }
 
     /// The disk may crash here.

@@ -57,6 +57,10 @@ async fn read(
     let wrong = run.model(|model| {
         // What the blob is has changed meanwhile, and with it what the read may have seen.
         let known = model.blobs.get(&tag).filter(|blob| Some(blob.shape) == shape)?;
+        let moves = |op: &Op| matches!(op, Op::SetParent { tag: moved, .. } if *moved == tag);
+        if model.pending.values().any(|pending| moves(&pending.op)) {
+            return None;
+        }
         let held = bytes.chunks_exact(unit).map(value_of).zip(at..);
         let mut bad = held.filter(|(value, at)| !known.units.shows(*at, *value, begun));
         let (value, at) = bad.next()?;

@@ -6,6 +6,8 @@ pub mod context;
 pub mod data;
 pub mod detail;
 pub mod directed;
+pub mod external;
+pub mod growing;
 pub mod look;
 pub mod metadata;
 pub mod model;

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use spindle_blob::{Blob, BlobError, BlobId, Blobstore, Parent};
+use spindle_blob::{Blob, BlobError, BlobId, Blobstore};
 use spindle_mem::IoBuf;
 
 use crate::context::Context;
 use crate::op::Tag;
-use crate::seen::{Seen, SeenBlob, TAG, tag_of, value_of, xattrs};
+use crate::seen::{Seen, SeenBlob, TAG, above, tag_of, value_of, xattrs};
 use crate::units::ZERO;
 
 /// Clusters of a large blob that are read whether or not anything was written there.
@@ -33,23 +33,21 @@ pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
     for (id, tag) in &tags {
         let info = store.blob_info(*id).await.map_err(told)?;
         let all = store.blob_xattrs(*id).await.map_err(told)?;
-        let parent = match &info.parent {
-            Some(Parent::Snapshot(parent)) => tags.get(parent).copied(),
-            _ => None,
-        };
         let seen = SeenBlob {
             id: *id,
             clusters: info.clusters,
             thin: info.thin,
             read_only: info.read_only,
-            parent,
+            parent: above(info.parent.as_ref(), &tags),
             xattrs: xattrs(all.iter().map(|xattr| (&*xattr.name, &*xattr.value))),
             units: units(run, store, *id, *tag).await.map_err(told)?,
         };
         blobs.insert(*tag, seen);
     }
     let super_blob = store.super_blob().await.map_err(told)?;
-    Ok(Seen { blobs, super_blob: super_blob.and_then(|id| tags.get(&id).copied()) })
+    let info = store.info().await.map_err(told)?;
+    let (bs_type, clusters) = (info.bs_type, info.data_clusters.into());
+    Ok(Seen { blobs, super_blob: super_blob.and_then(|id| tags.get(&id).copied()), bs_type, clusters })
 }
 
 async fn units(

@@ -36,7 +36,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Replays the seed, tells in detail what led to this crash point, and stops at the first violation.
-    #[arg(long, requires = "seed")]
+    #[arg(long, conflicts_with = "points")]
     step: Option<u64>,
     /// Leaves out one ordering point: violations must follow.
     #[arg(long, value_parser = point)]
@@ -154,7 +154,8 @@ fn work(shared: &Shared, arguments: &Arguments) {
         second_reader.map(|program| SecondReader { program, every: arguments.second_every.max(1) });
     let detail = arguments.step;
     let task = Task { order, detail, second_reader, scenario: arguments.scenario, ..Task::default() };
-    let most = match (arguments.points, arguments.minutes.is_some() || arguments.seeds.is_some()) {
+    let open_ended = arguments.minutes.is_some() || arguments.seeds.is_some();
+    let most = match (arguments.step.or(arguments.points), open_ended) {
         (Some(points), _) => points,
         (None, true) => u64::MAX,
         (None, false) => 20_000,
@@ -173,12 +174,19 @@ fn work(shared: &Shared, arguments: &Arguments) {
             }
         });
         let broken = !report.violations.is_empty() && !arguments.keep_going;
-        report.violations.iter().for_each(|violation| println!("{violation}"));
+        report.violations.iter().for_each(|violation| println!("{violation}{}", also(arguments)));
         shared.report.lock().unwrap_or_else(PoisonError::into_inner).add(report);
         if broken || shared.points.load(Ordering::Relaxed) >= most || arguments.step.is_some() {
             shared.stopped.store(true, Ordering::Relaxed);
         }
     }
+}
+
+/// What a replay of a violation must be told besides the seed and the step.
+fn also(arguments: &Arguments) -> String {
+    let scenario = arguments.scenario.map(|scenario| format!(" --scenario {scenario:?}"));
+    let point = arguments.leave_out.map(|point| format!(" --leave-out {point:?}"));
+    [scenario, point].into_iter().flatten().collect()
 }
 
 fn print(report: &Report, arguments: &Arguments) {

@@ -3,12 +3,17 @@
 use std::sync::Arc;
 
 use spindle_blob::{
-    Blob, BlobError, BlobId, BlobOptions, Blobstore, ClearMethod, LoadOptions, Parent, StoreOptions,
+    Blob, BlobError, BlobId, BlobOptions, Blobstore, ClearMethod, InitOptions, LoadOptions, Parent,
 };
+use spindle_block::SimDisk;
+use spindle_engine::sim::{Disk, DiskOptions};
 
+use crate::content;
 use crate::context::Context;
-use crate::op::{Op, Outcome, Tag};
-use crate::seen::{TAG, xattr_name};
+use crate::external;
+use crate::op::{Above, Op, Outcome, Tag};
+use crate::seen::{TAG, value_of, xattr_name};
+use crate::units::{Time, ZERO};
 
 /// The xattrs that a new blob carries for the model.
 fn tagged(tag: Tag) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -20,7 +25,9 @@ pub async fn perform(run: &Arc<Context>, op: Op) {
     let Some(store) = run.store() else { return };
     let begun = run.begin(&op);
     let result = match &op {
-        Op::Reload => reload(run, store).await,
+        Op::Reload { grow } => reload(run, store, *grow).await,
+        Op::Destroy => destroy(run, store).await,
+        Op::ShallowCopy { tag } => shallow_copy(run, &store, *tag, begun).await,
         Op::Delete { tag } => delete(run, &store, *tag).await,
         _ => simple(run, &store, &op).await,
     };
@@ -28,7 +35,9 @@ pub async fn perform(run: &Arc<Context>, op: Op) {
         run.end(begun, Outcome::Done(id));
         let new = match op {
             Op::Create { tag, .. } => Some(tag),
-            Op::Snapshot { new, .. } | Op::Clone { new, .. } => Some(new),
+            Op::Snapshot { new, .. } | Op::Clone { new, .. } | Op::CloneExternal { tag: new, .. } => {
+                Some(new)
+            }
             _ => None,
         };
         if let (Some(tag), Some(store)) = (new, run.store()) {
@@ -74,12 +83,28 @@ async fn simple(run: &Context, store: &Blobstore, op: &Op) -> Result<Option<Blob
         Op::ReadOnly { tag } => handle(tag)?.set_read_only().await?,
         Op::Inflate { tag } => store.inflate(id(tag)?).await?,
         Op::Decouple { tag } => store.decouple_parent(id(tag)?).await?,
-        Op::SetParent { tag, parent } => store.set_parent(id(tag)?, Parent::Snapshot(id(parent)?)).await?,
+        Op::CloneExternal { tag, source, clusters } => {
+            let external_snapshot = Some(external::id(*source));
+            let options =
+                BlobOptions { external_snapshot, xattrs: tagged(*tag), ..BlobOptions::thin(*clusters) };
+            return store.create_blob(options).await.map(Some);
+        }
+        Op::SetParent { tag, parent } => {
+            let parent = match parent {
+                Above::Blob(parent) => Parent::Snapshot(id(parent)?),
+                Above::External(source) => Parent::External(external::id(*source)),
+            };
+            store.set_parent(id(tag)?, parent).await?;
+        }
         Op::SetSuper { tag } => {
             let tag = tag.as_ref().map(id).transpose()?;
             store.set_super_blob(tag).await?;
         }
-        Op::Grow => store.grow().await?,
+        Op::SetType { bs_type } => store.set_bs_type(*bs_type).await?,
+        Op::Grow => {
+            run.device.grow();
+            store.grow().await?;
+        }
         _ => unreachable!("handled by the caller, or about data"),
     }
     Ok(None)
@@ -122,23 +147,80 @@ async fn close(run: &Context, tag: Tag, blob: Blob) -> Result<(), BlobError> {
 }
 
 /// Leaves the store in order and loads it again.
-async fn reload(run: &Context, store: Blobstore) -> Result<Option<BlobId>, BlobError> {
+async fn reload(run: &Context, store: Blobstore, grow: bool) -> Result<Option<BlobId>, BlobError> {
+    close_all(run).await?;
+    store.unload().await?;
+    if grow {
+        run.device.grow();
+    }
+    load(run, LoadOptions { grow, ..LoadOptions::default() }).await?;
+    open_all(run).await;
+    Ok(None)
+}
+
+/// Nobody is to begin anything with the store any more.
+async fn close_all(run: &Context) -> Result<(), BlobError> {
     run.set_store(None);
     for tag in run.open_tags() {
         if let Some(blob) = run.take_handle(tag) {
             close(run, tag, blob).await?;
         }
     }
-    store.unload().await?;
-    load(run, LoadOptions::default()).await?;
-    open_all(run).await;
+    Ok(())
+}
+
+/// Takes the store off the device.
+async fn destroy(run: &Context, store: Blobstore) -> Result<Option<BlobId>, BlobError> {
+    close_all(run).await?;
+    store.destroy().await.map(|()| None)
+}
+
+/// Makes a store where none is; what the device held before is nobody's.
+///
+/// # Errors
+/// What the store says.
+pub async fn make(run: &Context) -> Result<(), String> {
+    let clusters = run.model(|model| match model.device_grown {
+        true => model.rules.clusters.1,
+        false => model.rules.clusters.0,
+    });
+    let begun = run.begin(&Op::Init { clusters });
+    let options = InitOptions { layout: run.profile.layout(), force: true, store: run.store_options() };
+    let store = Blobstore::init(run.device.clone(), options).await;
+    run.set_store(Some(store.map_err(|error| format!("the store cannot be made: {error}"))?));
+    run.end(begun, Outcome::Done(None));
+    Ok(())
+}
+
+/// Copies what a read-only blob has itself to another device, and looks at the copy.
+async fn shallow_copy(
+    run: &Context,
+    store: &Blobstore,
+    tag: Tag,
+    begun: Time,
+) -> Result<Option<BlobId>, BlobError> {
+    let Some(blob) = run.model(|model| model.blobs.get(&tag).cloned()) else { return Err(none(tag)) };
+    let id = blob.id.ok_or_else(|| none(tag))?;
+    let size = (blob.clusters * u64::from(run.profile.cluster)).max(4096);
+    let disk = Disk::new(DiskOptions::new(size));
+    let target = SimDisk::immediate("copy", disk.clone()).expect("the disk's sizes fit each other");
+    store.shallow_copy(id, target, |_, _| {}).await?;
+    let mut bytes = vec![0; size as usize];
+    disk.snapshot().durable().read(0, &mut bytes);
+    let held = bytes.chunks_exact(run.profile.block as usize).map(value_of).zip(0..);
+    // What it reads in its parents is not copied.
+    let skipped = |value| value == ZERO && blob.parent.is_some();
+    let bad = held.filter(|(value, at)| !skipped(*value) && !blob.units.shows(*at, *value, begun));
+    for (value, at) in bad.take(1) {
+        run.wrong(format!("the copy of blob {tag} holds {} in unit {at}", content::name(value)));
+    }
     Ok(None)
 }
 
 /// Loads the store.
 pub async fn load(run: &Context, options: LoadOptions) -> Result<Blobstore, BlobError> {
-    let order = StoreOptions { order: run.order, ..StoreOptions::default() };
-    let store = Blobstore::load(run.device.clone(), LoadOptions { store: order, ..options }).await?;
+    let options = LoadOptions { store: run.store_options(), ..options };
+    let store = Blobstore::load(run.device.clone(), options).await?;
     run.set_store(Some(store.clone()));
     Ok(store)
 }

@@ -6,9 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use spindle_blob::BlobId;
+use spindle_blob::{BlobId, BsType};
+use spindle_engine::sim::UnmapReads;
 
-use crate::op::{Event, Op, Outcome, Tag, Xattrs};
+use crate::external;
+use crate::op::{Above, Event, Op, Outcome, Tag, Xattrs};
+use crate::profile::Profile;
 use crate::seen::Seen;
 use crate::units::{ANYTHING, GARBAGE, Time, Units, Value, ZERO};
 
@@ -39,6 +42,12 @@ impl<T: PartialEq + Clone> Versions<T> {
         self.list.push((time, value));
     }
 
+    /// Nothing that held before that time matters.
+    fn begin_again(&mut self, time: Time, value: T) {
+        self.list.retain(|(at, _)| *at > time);
+        self.list.insert(0, (time, value));
+    }
+
     /// What was to hold from that time on never did.
     fn withdraw(&mut self, time: Time) {
         self.list.retain(|(at, _)| *at != time || time == 0);
@@ -63,7 +72,7 @@ pub struct Blob {
     /// Whether its data cannot be written.
     pub read_only: bool,
     /// Its parent.
-    pub parent: Option<Tag>,
+    pub parent: Option<Above>,
     /// Its xattrs but for the tag.
     pub xattrs: Versions<Xattrs>,
     /// Its data.
@@ -90,6 +99,20 @@ pub struct Rules {
     pub per_cluster: u64,
     /// Whether unmapped blocks read zero.
     pub unmap_reads_zero: bool,
+    /// Clusters for data, before the device has grown and after that.
+    pub clusters: (u64, u64),
+}
+
+impl Rules {
+    /// The rules of a profile.
+    pub fn of(profile: &Profile) -> Rules {
+        let clusters = profile.data_clusters();
+        Rules {
+            per_cluster: profile.per_cluster(),
+            unmap_reads_zero: profile.discard == Some(UnmapReads::Zero),
+            clusters: (clusters, clusters + profile.growth),
+        }
+    }
 }
 
 /// The model.
@@ -101,6 +124,14 @@ pub struct Model {
     pub blobs: BTreeMap<Tag, Blob>,
     /// The super blob.
     pub super_blob: Versions<Option<Tag>>,
+    /// Whose store it is.
+    pub bs_type: Versions<BsType>,
+    /// Whether there is no store.
+    pub absent: bool,
+    /// Clusters for data that the store has.
+    pub clusters: Versions<u64>,
+    /// Whether the device has grown.
+    pub device_grown: bool,
     /// Operations under way by the event at which they began.
     pub pending: BTreeMap<Time, Pending>,
     /// The number of the next event.
@@ -110,31 +141,46 @@ pub struct Model {
 }
 
 impl Model {
-    /// A store without blobs.
+    /// A device without a store.
     pub fn new(rules: Rules) -> Model {
-        let (blobs, pending) = (BTreeMap::new(), BTreeMap::new());
-        Model { rules, blobs, super_blob: Versions::known(None), pending, time: 1, next: (1, 1) }
+        Model {
+            rules,
+            blobs: BTreeMap::new(),
+            super_blob: Versions::known(None),
+            bs_type: Versions::known(BsType::NONE),
+            absent: true,
+            clusters: Versions::known(0),
+            device_grown: false,
+            pending: BTreeMap::new(),
+            time: 1,
+            next: (1, 1),
+        }
     }
 
     /// What was found, as a model in which everything is known.
-    pub fn found(rules: Rules, seen: &Seen, before: &Model) -> Model {
+    pub fn found(seen: &Seen, before: &Model) -> Model {
         let blob = |(tag, seen): (&Tag, &crate::seen::SeenBlob)| {
             let blank = before.blank_of(*tag);
+            let units = Units::known(seen.units.iter().map(|(at, value)| (*at, *value)), blank);
             let blob = Blob {
-                id: Some(seen.id),
-                clusters: seen.clusters,
                 thin: seen.thin,
                 read_only: seen.read_only,
                 parent: seen.parent,
                 xattrs: Versions::known(seen.xattrs.clone()),
-                units: Units::known(seen.units.iter().map(|(at, value)| (*at, *value)), blank),
-                reads: 0,
-                shape: 0,
+                ..Blob::new(Some(seen.id), seen.clusters, units)
             };
             (*tag, blob)
         };
         let blobs = seen.blobs.iter().map(blob).collect();
-        Model { blobs, super_blob: Versions::known(seen.super_blob), next: before.next, ..Model::new(rules) }
+        let super_blob = Versions::known(seen.super_blob);
+        let clusters = Versions::known(seen.clusters);
+        let bs_type = Versions::known(seen.bs_type);
+        Model { blobs, super_blob, bs_type, clusters, absent: false, ..Model::nothing(before) }
+    }
+
+    /// What is known when no store was found.
+    fn nothing(before: &Model) -> Model {
+        Model { next: before.next, device_grown: before.device_grown, ..Model::new(before.rules) }
     }
 
     /// What a blob's units hold that were never written; it may be one that is just being made.
@@ -163,7 +209,10 @@ impl Model {
                 }
             }
             Event::Found(seen) => {
-                let found = Model::found(self.rules, seen, self);
+                let found = match seen {
+                    Some(seen) => Model::found(seen, self),
+                    None => Model::nothing(self),
+                };
                 *self = Model { time, ..found };
             }
         }
@@ -172,7 +221,11 @@ impl Model {
 
     /// The clones of a blob.
     pub fn clones(&self, tag: Tag) -> Vec<Tag> {
-        self.blobs.iter().filter(|(_, blob)| blob.parent == Some(tag)).map(|(tag, _)| *tag).collect()
+        self.blobs
+            .iter()
+            .filter(|(_, blob)| blob.parent == Some(Above::Blob(tag)))
+            .map(|(tag, _)| *tag)
+            .collect()
     }
 
     /// Whether an operation is under way that changes what unmap means for some blob.
@@ -199,11 +252,19 @@ impl Model {
             blob.begin(time, op, self.rules);
         }
         match op {
-            Op::Create { tag: new, .. } | Op::Snapshot { new, .. } | Op::Clone { new, .. } => {
+            Op::Create { tag: new, .. }
+            | Op::Snapshot { new, .. }
+            | Op::Clone { new, .. }
+            | Op::CloneExternal { tag: new, .. } => {
                 self.next.0 = self.next.0.max(new + 1);
             }
             Op::Write { count, value, .. } => self.next.1 = self.next.1.max(value + *count as Value),
             Op::SetSuper { tag } => self.super_blob.push(time, *tag),
+            Op::SetType { bs_type } => self.bs_type.push(time, *bs_type),
+            Op::Grow | Op::Load { grow: true } | Op::Reload { grow: true } => {
+                self.device_grown = true;
+                self.clusters.push(time, self.rules.clusters.1);
+            }
             // A super blob that is deleted stops being one first.
             Op::Delete { tag } if *self.super_blob.now() == Some(*tag) => self.super_blob.push(time, None),
             _ => {}
@@ -235,8 +296,10 @@ impl Model {
         }
         if let (true, Outcome::Done(id)) = (done, outcome) {
             self.happened(begun, &pending.op, id, per_cluster);
-        } else if let Op::SetSuper { .. } | Op::Delete { .. } = pending.op {
+        } else {
             self.super_blob.withdraw(begun);
+            self.bs_type.withdraw(begun);
+            self.clusters.withdraw(begun);
         }
     }
 
@@ -246,24 +309,25 @@ impl Model {
         match op {
             Op::Create { tag, clusters, thin, waived, xattrs, .. } => {
                 let blank = if *waived { ANYTHING } else { ZERO };
-                let blob = Blob {
-                    id,
-                    clusters: *clusters,
-                    thin: *thin,
-                    read_only: false,
-                    parent: None,
-                    xattrs: Versions::known(xattrs.clone()),
-                    units: Units::known([], blank),
-                    reads: 0,
-                    shape: 0,
-                };
-                self.blobs.insert(*tag, blob);
+                let (thin, xattrs) = (*thin, Versions::known(xattrs.clone()));
+                let units = Units::known([], blank);
+                self.blobs.insert(*tag, Blob { thin, xattrs, ..Blob::new(id, *clusters, units) });
             }
             Op::Snapshot { tag, new } => self.snapshot(*tag, *new, id, begun),
             Op::Clone { tag, new } => self.clone_of(*tag, *new, id),
+            Op::CloneExternal { tag, source, clusters } => {
+                let mut units = external::units(*source, per_cluster);
+                units.truncate(clusters * per_cluster);
+                let parent = Some(Above::External(*source));
+                self.blobs.insert(*tag, Blob { parent, thin: true, ..Blob::new(id, *clusters, units) });
+            }
             Op::Delete { tag } => self.delete(*tag),
             Op::SetParent { tag, parent } => {
-                let above = self.blobs.get(parent).map(|blob| blob.units.clone()).unwrap_or_default();
+                let above = match parent {
+                    Above::Blob(parent) => self.blobs.get(parent).map(|blob| blob.units.clone()),
+                    Above::External(source) => Some(external::units(*source, per_cluster)),
+                };
+                let above = above.unwrap_or_default();
                 self.change(*tag, |blob| {
                     blob.parent = Some(*parent);
                     blob.units.join(&above, blob.clusters * per_cluster);
@@ -271,7 +335,10 @@ impl Model {
             }
             Op::Decouple { tag } => {
                 let above = self.blobs.get(tag).and_then(|blob| blob.parent);
-                let grandparent = above.and_then(|above| self.blobs.get(&above)?.parent);
+                let grandparent = match above {
+                    Some(Above::Blob(above)) => self.blobs.get(&above).and_then(|above| above.parent),
+                    _ => None,
+                };
                 self.change(*tag, |blob| blob.parent = grandparent);
             }
             Op::Inflate { tag } => self.change(*tag, |blob| (blob.parent, blob.thin) = (None, false)),
@@ -284,8 +351,24 @@ impl Model {
                 self.blobs.get_mut(tag).into_iter().for_each(|blob| blob.xattrs.settle(begun));
             }
             Op::SetSuper { .. } => self.super_blob.settle(now),
-            Op::Reload => {
+            Op::SetType { .. } => self.bs_type.settle(now),
+            Op::Grow | Op::Load { grow: true } => self.clusters.settle(now),
+            Op::Init { clusters } => {
+                self.clusters.begin_again(begun, *clusters);
+                self.absent = false;
+            }
+            Op::Destroy => {
+                self.blobs.clear();
+                self.super_blob = Versions::known(None);
+                self.bs_type = Versions::known(BsType::NONE);
+                self.absent = true;
+            }
+            Op::Reload { .. } => {
                 self.super_blob.settle(now);
+                self.bs_type.settle(now);
+                if let Op::Reload { grow: true } = op {
+                    self.clusters.settle(now);
+                }
                 self.blobs.values_mut().for_each(|blob| blob.xattrs.settle(begun));
             }
             _ => {}
@@ -309,7 +392,7 @@ impl Model {
             reads: 0,
             ..original.clone()
         };
-        original.parent = Some(new);
+        original.parent = Some(Above::Blob(new));
         original.thin = true;
         original.shape += 1;
         self.blobs.insert(new, snapshot);
@@ -321,7 +404,7 @@ impl Model {
             id,
             read_only: false,
             thin: true,
-            parent: Some(tag),
+            parent: Some(Above::Blob(tag)),
             xattrs: Versions::known(Xattrs::new()),
             reads: 0,
             ..snapshot.clone()
@@ -342,6 +425,13 @@ impl Model {
 }
 
 impl Blob {
+    /// A thick blob without xattrs.
+    fn new(id: Option<BlobId>, clusters: u64, units: Units) -> Blob {
+        let xattrs = Versions::known(Xattrs::new());
+        let (thin, read_only, parent) = (false, false, None);
+        Blob { id, clusters, thin, read_only, parent, xattrs, units, reads: 0, shape: 0 }
+    }
+
     fn begin(&mut self, time: Time, op: &Op, rules: Rules) {
         match op {
             Op::Write { unit, count, value, .. } => {
@@ -416,7 +506,7 @@ mod tests {
 
     #[test]
     fn a_blob_that_waives_zeroes_may_hold_anything_also_if_a_crash_cut_off_its_making() {
-        let rules = Rules { per_cluster: 8, unmap_reads_zero: true };
+        let rules = Rules { per_cluster: 8, unmap_reads_zero: true, clusters: (9, 9) };
         let mut model = Model::new(rules);
         let (clusters, xattrs) = (1, Xattrs::new());
         let made = Op::Create { tag: 1, clusters, thin: false, table: true, waived: true, xattrs };
@@ -430,7 +520,8 @@ mod tests {
             xattrs: Xattrs::new(),
             units: BTreeMap::new(),
         };
-        model.apply(&Event::Found(Box::new(Seen { blobs: [(1, blob)].into(), super_blob: None })));
+        let seen = Seen { blobs: [(1, blob)].into(), super_blob: None, bs_type: BsType::NONE, clusters: 9 };
+        model.apply(&Event::Found(Some(Box::new(seen))));
         assert!(model.blobs[&1].units.allows(3, ANYTHING));
     }
 }

@@ -1,18 +1,31 @@
 //! What the workload does to a store, and the history of it.
 
-use spindle_blob::BlobId;
+use spindle_blob::{BlobId, BsType};
 
 use crate::units::Value;
 
 /// A blob's number in the model; the blob carries it as an xattr, by which it is known again after a crash.
 pub type Tag = u32;
 
+/// What a blob reads where it has nothing itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Above {
+    /// A snapshot.
+    Blob(Tag),
+    /// An external snapshot.
+    External(u8),
+}
+
 /// One operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what they are called; units and counts are in io units")]
 pub enum Op {
-    /// Loads the store, with everything that has to be put right first.
-    Load,
+    /// Makes a store with so many clusters for data where none is.
+    Init { clusters: u64 },
+    /// Takes the store off the device.
+    Destroy,
+    /// Loads the store, with everything that has to be put right first, onto a device that may have grown.
+    Load { grow: bool },
     /// Makes a blob; `waived` if its clusters may show what they held before.
     Create { tag: Tag, clusters: u64, thin: bool, table: bool, waived: bool, xattrs: Xattrs },
     /// Writes consecutive values, one a unit.
@@ -41,18 +54,24 @@ pub enum Op {
     Snapshot { tag: Tag, new: Tag },
     /// Makes a clone of a snapshot.
     Clone { tag: Tag, new: Tag },
+    /// Makes a clone of an external snapshot.
+    CloneExternal { tag: Tag, source: u8, clusters: u64 },
+    /// Copies what a read-only blob has itself to another device.
+    ShallowCopy { tag: Tag },
     /// Gives a blob everything it reads.
     Inflate { tag: Tag },
     /// Frees a blob from its parent.
     Decouple { tag: Tag },
     /// Puts a blob under another parent.
-    SetParent { tag: Tag, parent: Tag },
+    SetParent { tag: Tag, parent: Above },
     /// Deletes a blob.
     Delete { tag: Tag },
     /// Says which blob programs look for first.
     SetSuper { tag: Option<Tag> },
-    /// Leaves the store in order and loads it again.
-    Reload,
+    /// Says whose store it is.
+    SetType { bs_type: BsType },
+    /// Leaves the store in order and loads it again, onto a device that may have grown.
+    Reload { grow: bool },
     /// Takes over the space that the device has gained.
     Grow,
 }
@@ -64,7 +83,9 @@ impl Op {
     /// What the report calls it.
     pub fn name(&self) -> &'static str {
         match self {
-            Op::Load => "load",
+            Op::Init { .. } => "init",
+            Op::Destroy => "destroy",
+            Op::Load { .. } => "load",
             Op::Create { thin: true, .. } => "create thin",
             Op::Create { .. } => "create thick",
             Op::Write { .. } => "write",
@@ -80,12 +101,16 @@ impl Op {
             Op::ReadOnly { .. } => "set read-only",
             Op::Snapshot { .. } => "snapshot",
             Op::Clone { .. } => "clone",
+            Op::CloneExternal { .. } => "clone external",
+            Op::ShallowCopy { .. } => "shallow copy",
             Op::Inflate { .. } => "inflate",
             Op::Decouple { .. } => "decouple",
-            Op::SetParent { .. } => "set parent",
+            Op::SetParent { parent: Above::Blob(_), .. } => "set parent",
+            Op::SetParent { .. } => "set external parent",
             Op::Delete { .. } => "delete",
             Op::SetSuper { .. } => "set super blob",
-            Op::Reload => "unload and load",
+            Op::SetType { .. } => "set type",
+            Op::Reload { .. } => "unload and load",
             Op::Grow => "grow",
         }
     }
@@ -129,6 +154,6 @@ pub enum Event {
     Begin(Op),
     /// The operation that began at this event has ended.
     End(u32, Outcome),
-    /// Everything is known again: the store was loaded and read.
-    Found(Box<crate::seen::Seen>),
+    /// Everything is known again: the store was loaded and read, or there is none.
+    Found(Option<Box<crate::seen::Seen>>),
 }

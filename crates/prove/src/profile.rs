@@ -3,6 +3,7 @@
 use spindle_blob::LayoutOptions;
 use spindle_blob::{ClearData, MdPages};
 use spindle_engine::sim::{DiskOptions, Image, Rng, UnmapReads};
+use spindle_format::{Geometry, init};
 
 use crate::scenario::Scenario;
 
@@ -13,6 +14,8 @@ pub struct Profile {
     pub cluster: u32,
     /// Clusters of the disk.
     pub clusters: u64,
+    /// Clusters of the disk that its device has only once it has grown.
+    pub growth: u64,
     /// Bytes of a block, which is the io unit.
     pub block: u32,
     /// Bytes that a crash never tears.
@@ -45,10 +48,12 @@ impl Profile {
         let atomic_unit = scenario.atomic_unit().unwrap_or(atomic_unit);
         let block = if atomic_unit == 4096 && pick(2) == 0 { 4096 } else { 512 };
         let cluster = [4096, 4096, 8192, 16384][pick(4)];
-        let md_page_size = if cluster > 4096 && pick(8) == 0 { 8192 } else { 4096 };
+        // Now and then metadata pages as large as a cluster.
+        let md_page_size = if pick(8) == 0 { cluster } else { 4096 };
         let md_pages = [20, 28, 40][pick(3)];
+        let growth = [0, 3, 11][pick(3)];
         let metadata = u64::from(4 + md_pages) * u64::from(md_page_size);
-        let clusters = metadata.div_ceil(u64::from(cluster)) + [20, 32, 48][pick(3)];
+        let clusters = metadata.div_ceil(u64::from(cluster)) + [20, 32, 48][pick(3)] + growth;
         let discard = [Some(UnmapReads::Zero), Some(UnmapReads::Zero), Some(UnmapReads::Garbage), None];
         let discard = discard[pick(4)];
         let clear = [ClearData::Unmap, ClearData::WriteZeroes, ClearData::None][pick(3)];
@@ -56,6 +61,7 @@ impl Profile {
         Profile {
             cluster,
             clusters,
+            growth,
             block,
             atomic_unit,
             md_pages,
@@ -77,6 +83,24 @@ impl Profile {
             seed,
             ..DiskOptions::new(self.clusters * u64::from(self.cluster))
         }
+    }
+
+    /// Bytes of the device before it grows.
+    pub fn device_bytes(&self) -> u64 {
+        (self.clusters - self.growth) * u64::from(self.cluster)
+    }
+
+    /// Where everything lies in a store on the device before it grows.
+    pub fn geometry(&self) -> Geometry {
+        let (size, block_size) = (self.device_bytes(), self.block);
+        let shape = init::DeviceShape { size, block_size, physical_block_size: block_size };
+        init::plan(&shape, &self.layout()).expect("every profile leaves room for its metadata").geometry
+    }
+
+    /// Clusters for data in a store on the device before it grows.
+    pub fn data_clusters(&self) -> u64 {
+        let geometry = self.geometry();
+        u64::from(geometry.total_clusters() - geometry.metadata_clusters())
     }
 
     /// The layout of the store.

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 
 use spindle_blob::ordering::Order;
 use spindle_engine::sim::{Crash, Image, Moment, Operation, Rng};
-use spindle_format::{Geometry, init};
+use spindle_format::Geometry;
 
 use crate::context::Point;
 use crate::detail;
@@ -17,7 +17,7 @@ use crate::profile::Profile;
 use crate::report::{Report, Violation};
 use crate::scenario::Scenario;
 use crate::second_reader::{SecondReader, is_clean};
-use crate::seen::{Raw, Wrong, raw};
+use crate::seen::{Found, Raw, Wrong, raw};
 use crate::session::{self, Plan, Record, Start};
 use crate::verdict::judge;
 
@@ -66,7 +66,7 @@ pub type Watch<'a> = &'a mut dyn FnMut(&Report) -> ControlFlow<()>;
 /// Proves a seed, or finds what breaks it; the first violation ends it.
 pub fn prove(seed: u64, task: &Task, watch: Watch<'_>) -> Report {
     let profile = Profile::of(seed, task.scenario);
-    let geometry = geometry(&profile);
+    let geometry = profile.geometry();
     let plan = Plan {
         seed,
         profile: profile.clone(),
@@ -90,16 +90,6 @@ pub fn prove(seed: u64, task: &Task, watch: Watch<'_>) -> Report {
 
 fn some(wrong: &Wrong) -> Option<Wrong> {
     (!wrong.is_empty()).then(|| wrong.clone())
-}
-
-fn geometry(profile: &Profile) -> Geometry {
-    let options = profile.disk(0);
-    let shape = init::DeviceShape {
-        size: options.size,
-        block_size: options.block,
-        physical_block_size: options.block,
-    };
-    init::plan(&shape, &profile.layout()).expect("every profile leaves room for its metadata").geometry
 }
 
 /// How a crash was come by: the runs that led there, each with the point at which it was cut off.
@@ -163,12 +153,13 @@ impl Proof<'_> {
         let (point, depth) = (&trail.record.history.points[trail.number], trail.depth());
         let (operation, step) = (operation(model), step(&point.moment, &self.geometry));
         self.report.count(operation, step, depth, self.profile.atomic_unit);
-        let judged = raw(&image).and_then(|raw| judge(model, &raw.seen).map(|()| raw));
+        let judged = raw(&image).and_then(|found| judge(model, found.seen()).map(|()| found));
         if self.task.detail == Some(self.step) {
             println!("{}", detail::tell(self.seed, &self.profile, trail, judged.as_ref().err()));
         }
         match judged {
-            Ok(raw) => {
+            Ok(Found::Nothing(_)) => {}
+            Ok(Found::Store(raw)) => {
                 self.report.repaired += u64::from(!raw.store.repairs.is_empty());
                 if let Err(wrong) = self.judge_twice(&image, &raw, seed) {
                     return self.violation(model, trail, wrong);

@@ -7,24 +7,35 @@ use spindle_blob::BlobId;
 use spindle_engine::sim::Image;
 use spindle_format::{Parent, Store};
 
+use crate::external;
 use crate::seen::value_of;
 use crate::units::{Value, ZERO};
 
+/// Where a cluster lies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// In the store.
+    Own(u32),
+    /// In an external snapshot, at this index.
+    External(u8, u64),
+}
+
 /// Where a blob's clusters lie, its own or its parents', by their index.
-type Map = Rc<BTreeMap<u64, u32>>;
+type Map = Rc<BTreeMap<u64, Place>>;
 
 /// Reads blobs off an image; each cluster is looked at once.
 pub struct Reader<'a> {
     image: &'a Image,
     store: &'a Store,
     maps: BTreeMap<BlobId, Map>,
-    clusters: BTreeMap<u32, Vec<Value>>,
+    clusters: BTreeMap<Place, Vec<Value>>,
+    externals: BTreeMap<u8, Vec<u8>>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader of a store's image.
     pub fn new(image: &'a Image, store: &'a Store) -> Reader<'a> {
-        Reader { image, store, maps: BTreeMap::new(), clusters: BTreeMap::new() }
+        Reader { image, store, maps: BTreeMap::new(), clusters: BTreeMap::new(), externals: BTreeMap::new() }
     }
 
     fn map(&mut self, id: BlobId, depth: usize) -> Map {
@@ -36,12 +47,22 @@ impl<'a> Reader<'a> {
             && depth > 0
         {
             let size = blob.metadata.map.num_clusters();
-            if let Some(Parent::Snapshot(parent)) = blob.parent {
-                let above = self.map(parent, depth - 1);
-                map.extend(above.range(..size).map(|(at, cluster)| (*at, *cluster)));
+            match &blob.parent {
+                Some(Parent::Snapshot(parent)) => {
+                    let above = self.map(*parent, depth - 1);
+                    map.extend(above.range(..size).map(|(at, place)| (*at, *place)));
+                }
+                Some(Parent::External(id)) => {
+                    let source = external::by_id(id);
+                    let clusters = source.map_or(0, external::clusters).min(size);
+                    let all = source.into_iter().flat_map(|source| (0..clusters).map(move |at| (source, at)));
+                    map.extend(all.map(|(source, at)| (at, Place::External(source, at))));
+                }
+                None => {}
             }
             for run in blob.metadata.map.runs() {
-                map.extend((0..run.length).map(|at| (run.start + u64::from(at), run.cluster.0 + at)));
+                let own = |at: u32| (run.start + u64::from(at), Place::Own(run.cluster.0 + at));
+                map.extend((0..run.length).map(own));
             }
         }
         let map = Rc::new(map);
@@ -49,11 +70,20 @@ impl<'a> Reader<'a> {
         map
     }
 
-    fn bytes(&self, cluster: u32) -> Vec<u8> {
-        let size = self.store.geometry.cluster_size();
-        let mut bytes = vec![0; size as usize];
-        self.image.read(u64::from(cluster) * u64::from(size), &mut bytes);
-        bytes
+    fn bytes(&mut self, place: Place) -> Vec<u8> {
+        let (size, unit) = (self.store.geometry.cluster_size(), self.store.geometry.io_unit_size());
+        match place {
+            Place::Own(cluster) => {
+                let mut bytes = vec![0; size as usize];
+                self.image.read(u64::from(cluster) * u64::from(size), &mut bytes);
+                bytes
+            }
+            Place::External(source, at) => {
+                let all = self.externals.entry(source);
+                let all = all.or_insert_with(|| external::bytes(source, size, unit));
+                all[at as usize * size as usize..][..size as usize].to_vec()
+            }
+        }
     }
 
     /// The units of a blob that are not zero.
@@ -62,12 +92,12 @@ impl<'a> Reader<'a> {
         let unit = self.store.geometry.io_unit_size();
         let per_cluster = u64::from(self.store.geometry.cluster_size() / unit);
         let mut units = BTreeMap::new();
-        for (&index, &cluster) in &*map {
-            if !self.clusters.contains_key(&cluster) {
-                let values = self.bytes(cluster).chunks_exact(unit as usize).map(value_of).collect();
-                self.clusters.insert(cluster, values);
+        for (&index, &place) in &*map {
+            if !self.clusters.contains_key(&place) {
+                let values = self.bytes(place).chunks_exact(unit as usize).map(value_of).collect();
+                self.clusters.insert(place, values);
             }
-            let values = self.clusters[&cluster].iter().enumerate();
+            let values = self.clusters[&place].iter().enumerate();
             let values = values.filter(|(_, value)| **value != ZERO);
             units.extend(values.map(|(at, value)| (index * per_cluster + at as u64, *value)));
         }
@@ -80,7 +110,7 @@ impl<'a> Reader<'a> {
         let zeroes = vec![0; self.store.geometry.cluster_size() as usize];
         let clusters = self.store.blobs.get(&id).map_or(0, |blob| blob.metadata.map.num_clusters());
         (0..clusters).for_each(|index| match map.get(&index) {
-            Some(cluster) => take(&self.bytes(*cluster)),
+            Some(place) => take(&self.bytes(*place)),
             None => take(&zeroes),
         });
     }

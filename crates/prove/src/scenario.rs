@@ -30,11 +30,16 @@ pub struct Shares {
     pub read_only: u32,
     pub snapshot: u32,
     pub clone: u32,
+    pub clone_external: u32,
+    pub shallow_copy: u32,
     pub inflate: u32,
     pub decouple: u32,
     pub set_parent: u32,
     pub set_super: u32,
+    pub set_type: u32,
     pub reload: u32,
+    /// The store is taken off its device and another made.
+    pub remake: u32,
     pub grow: u32,
     /// Nothing on metadata: data operations go on.
     pub pause: u32,
@@ -91,12 +96,16 @@ impl Scenario {
             read_only: 1,
             snapshot: 8,
             clone: 6,
+            clone_external: 3,
+            shallow_copy: 1,
             inflate: 2,
             decouple: 2,
             set_parent: 2,
             set_super: 2,
+            set_type: 1,
             reload: 2,
-            grow: 1,
+            remake: 1,
+            grow: 2,
             pause: 12,
             write: 10,
             zeroes: 3,
@@ -114,6 +123,7 @@ impl Scenario {
                 resize: 8,
                 snapshot: 1,
                 clone: 1,
+                clone_external: 1,
                 inflate: 0,
                 set_parent: 0,
                 decouple: 0,
@@ -126,7 +136,9 @@ impl Scenario {
                 zeroes: 1,
                 ..everything
             },
-            Scenario::Reloads => Shares { reload: 30, delete: 14, create: 14, pause: 2, ..everything },
+            Scenario::Reloads => {
+                Shares { reload: 30, remake: 4, delete: 14, create: 14, pause: 2, ..everything }
+            }
             Scenario::Chains => {
                 Shares { snapshot: 20, clone: 14, delete: 20, decouple: 6, inflate: 4, ..everything }
             }

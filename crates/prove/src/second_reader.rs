@@ -12,9 +12,10 @@ use ring::digest::{Context, SHA256};
 use serde::Deserialize;
 use serde_json::Value;
 use spindle_engine::sim::Image;
-use spindle_format::Parent;
 use spindle_format::page::PAGE_SIZE;
+use spindle_format::{Geometry, Parent};
 
+use crate::external;
 use crate::reader::Reader;
 use crate::seen::{Raw, Wrong};
 
@@ -72,7 +73,8 @@ impl SecondReader {
             let changes = raw.store.repairs.iter().flat_map(|repair| &repair.changes);
             changes.for_each(|change| change.apply(&mut bytes));
         }
-        let said = self.ask(&bytes).map_err(|why| vec![format!("the second reader: {why}")])?;
+        let said =
+            self.ask(&bytes, &raw.store.geometry).map_err(|why| vec![format!("the second reader: {why}")])?;
         let mut wrong: Wrong = said.findings;
         wrong.extend(said.reason);
         wrong.extend(said.unopened.into_values());
@@ -95,11 +97,22 @@ impl SecondReader {
         }
     }
 
-    fn ask(&self, bytes: &[u8]) -> Result<Said, String> {
+    fn ask(&self, bytes: &[u8], geometry: &Geometry) -> Result<Said, String> {
         let told = |error: std::io::Error| error.to_string();
         let file = tempfile::NamedTempFile::new().map_err(told)?;
         std::fs::write(file.path(), bytes).map_err(told)?;
-        let run = Command::new("python3").arg(&self.program).arg(file.path()).output().map_err(told)?;
+        let mut command = Command::new("python3");
+        command.arg(&self.program);
+        let (cluster, unit) = (geometry.cluster_size(), geometry.io_unit_size());
+        let mut externals = Vec::new();
+        for source in 0..external::COUNT {
+            let file = tempfile::NamedTempFile::new().map_err(told)?;
+            std::fs::write(file.path(), external::bytes(source, cluster, unit)).map_err(told)?;
+            let name = String::from_utf8_lossy(&external::id(source)).into_owned();
+            command.arg("--esnap").arg(format!("{name}={}", file.path().display()));
+            externals.push(file);
+        }
+        let run = command.arg(file.path()).output().map_err(told)?;
         if !run.status.success() {
             return Err(String::from_utf8_lossy(&run.stderr).into_owned());
         }
@@ -127,7 +140,10 @@ fn blobs(image: &Image, raw: &Raw) -> Vec<SaidBlob> {
             read_only: blob.metadata.flags.read_only(),
             parent: match &blob.parent {
                 Some(Parent::Snapshot(parent)) => parent.raw().into(),
-                _ => Value::Null,
+                Some(Parent::External(id)) => {
+                    serde_json::json!({ "external": String::from_utf8_lossy(id) })
+                }
+                None => Value::Null,
             },
             sha256: digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
         }

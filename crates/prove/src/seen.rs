@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use spindle_blob::BlobId;
+use spindle_blob::{BlobId, BsType};
 use spindle_engine::sim::Image;
 use spindle_format::check::{Finding, check};
 use spindle_format::{LoadOptions, Loader, Parent, Store};
 
 use crate::content;
-use crate::op::{Tag, Xattrs};
+use crate::external;
+use crate::op::{Above, Tag, Xattrs};
 use crate::reader::Reader;
 use crate::units::{ANYTHING, Value};
 
@@ -17,12 +18,16 @@ use crate::units::{ANYTHING, Value};
 pub const TAG: &[u8] = b"tag";
 
 /// A store as seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Blobs by tag.
     pub blobs: BTreeMap<Tag, SeenBlob>,
     /// The super blob.
     pub super_blob: Option<Tag>,
+    /// Whose store it is.
+    pub bs_type: BsType,
+    /// Clusters for data.
+    pub clusters: u64,
 }
 
 /// A blob as seen.
@@ -37,7 +42,7 @@ pub struct SeenBlob {
     /// Whether its data cannot be written.
     pub read_only: bool,
     /// Its parent.
-    pub parent: Option<Tag>,
+    pub parent: Option<Above>,
     /// Its xattrs but for the tag.
     pub xattrs: Xattrs,
     /// Its units that are not zero.
@@ -55,11 +60,37 @@ pub struct Raw {
     pub store: Store,
 }
 
+/// What an image holds.
+pub enum Found {
+    /// No store that can be loaded, and why not.
+    Nothing(String),
+    /// A store.
+    Store(Box<Raw>),
+}
+
+impl Found {
+    /// What the store shows, or why there is none.
+    pub fn seen(&self) -> Result<&Seen, &str> {
+        match self {
+            Found::Nothing(why) => Err(why),
+            Found::Store(raw) => Ok(&raw.seen),
+        }
+    }
+}
+
+/// What a blob reads where it has nothing itself, if that is known.
+pub fn above(parent: Option<&Parent>, tags: &BTreeMap<BlobId, Tag>) -> Option<Above> {
+    match parent? {
+        Parent::Snapshot(id) => tags.get(id).copied().map(Above::Blob),
+        Parent::External(id) => external::by_id(id).map(Above::External),
+    }
+}
+
 /// Loads an image with the format's loader and checks its structure.
 ///
 /// # Errors
-/// It cannot be loaded, or something is wrong in it that a load does not put right.
-pub fn raw(image: &Image) -> Result<Raw, Wrong> {
+/// Something is wrong in it that a load does not put right.
+pub fn raw(image: &Image) -> Result<Found, Wrong> {
     let mut loader = Loader::new(image.size(), LoadOptions::default());
     let mut bytes = Vec::new();
     while let Some(range) = loader.next_read() {
@@ -67,14 +98,17 @@ pub fn raw(image: &Image) -> Result<Raw, Wrong> {
         image.read(range.offset, &mut bytes);
         loader.supply(range, &bytes);
     }
-    let store = loader.finish().map_err(|error| vec![format!("the store cannot be loaded: {error}")])?;
+    let store = match loader.finish() {
+        Ok(store) => store,
+        Err(error) => return Ok(Found::Nothing(error.to_string())),
+    };
     let mut wrong: Wrong = check(&store)
         .iter()
         .filter(|finding| !matches!(finding, Finding::Pending(_)))
         .map(|finding| format!("check: {finding}"))
         .collect();
     let seen = see(image, &store, &mut wrong);
-    if wrong.is_empty() { Ok(Raw { seen, store }) } else { Err(wrong) }
+    if wrong.is_empty() { Ok(Found::Store(Box::new(Raw { seen, store }))) } else { Err(wrong) }
 }
 
 fn see(image: &Image, store: &Store, wrong: &mut Wrong) -> Seen {
@@ -90,10 +124,6 @@ fn see(image: &Image, store: &Store, wrong: &mut Wrong) -> Seen {
         }
     }
     let mut reader = Reader::new(image, store);
-    let parent_of = |parent: &Option<Parent>| match parent {
-        Some(Parent::Snapshot(id)) => tags.get(id).copied(),
-        _ => None,
-    };
     let blob = |(id, tag): (&BlobId, &Tag)| {
         let blob = &store.blobs[id];
         let meta = &blob.metadata;
@@ -102,7 +132,7 @@ fn see(image: &Image, store: &Store, wrong: &mut Wrong) -> Seen {
             clusters: meta.map.num_clusters(),
             thin: meta.flags.thin(),
             read_only: meta.flags.read_only(),
-            parent: parent_of(&blob.parent),
+            parent: above(blob.parent.as_ref(), &tags),
             xattrs: xattrs(meta.xattrs.iter().map(|xattr| (&*xattr.name, &*xattr.value))),
             units: reader.units(*id),
         };
@@ -110,7 +140,8 @@ fn see(image: &Image, store: &Store, wrong: &mut Wrong) -> Seen {
     };
     let blobs = tags.iter().map(blob).collect();
     let super_blob = store.super_block.super_blob.and_then(|id| tags.get(&id).copied());
-    Seen { blobs, super_blob }
+    let clusters = store.geometry.total_clusters() - store.geometry.metadata_clusters();
+    Seen { blobs, super_blob, bs_type: store.super_block.bs_type, clusters: clusters.into() }
 }
 
 /// The tag in the value of its xattr.

@@ -7,19 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use spindle_blob::LoadOptions;
 use spindle_blob::ordering::Order;
-use spindle_blob::{Blobstore, InitOptions, LoadOptions, StoreOptions};
 use spindle_block::{Device, File, FileOptions, SimDisk};
-use spindle_engine::sim::{Disk, Image, UnmapReads, World};
+use spindle_engine::sim::{Disk, Image, World};
 use spindle_reactor::{Runtime, Thread, timeout};
 
 use crate::context::{Context, History};
+use crate::growing::Growing;
 use crate::look::look;
 use crate::metadata;
 use crate::model::{Model, Rules};
 use crate::op::{Op, Outcome};
 use crate::profile::Profile;
-use crate::seen::{SeenBlob, Wrong, raw};
+use crate::seen::{Found, SeenBlob, Wrong, raw};
 use crate::units::NEVER;
 use crate::verdict::judge;
 use crate::workload::{below, change_metadata, do_io};
@@ -64,10 +65,7 @@ pub struct Record {
 /// Runs a plan.
 pub fn run(plan: Plan) -> Record {
     let Plan { seed, profile, order, start, changes, io } = plan;
-    let rules = Rules {
-        per_cluster: profile.per_cluster(),
-        unmap_reads_zero: profile.discard == Some(UnmapReads::Zero),
-    };
+    let rules = Rules::of(&profile);
     let (image, model, crashed) = match start {
         Start::Fresh => (profile.used_disk(), Model::new(rules), false),
         Start::Crashed(image, model) => (image, *model, true),
@@ -80,6 +78,7 @@ pub fn run(plan: Plan) -> Record {
     let device = disk.clone();
     let main = async move || {
         let device = open(&world, device, seed, slow).await;
+        let device = Growing::new(device, profile.device_bytes(), model.device_grown);
         let run = Context::new(profile, order, device, model);
         let limited = timeout(LONGEST, session(run.clone(), disk.clone(), crashed, changes, io)).await;
         if limited.is_err() {
@@ -110,7 +109,10 @@ async fn open(world: &World, disk: Disk, seed: u64, slow: bool) -> Arc<dyn Devic
 async fn session(run: Arc<Context>, disk: Disk, crashed: bool, changes: u32, io: u32) {
     let opened = match crashed {
         true => recover(&run, &disk).await,
-        false => make(&run, &disk).await,
+        false => {
+            watch(&run, &disk);
+            metadata::make(&run).await
+        }
     };
     if let Err(wrong) = opened {
         return run.wrong(wrong);
@@ -148,26 +150,28 @@ fn watch(run: &Arc<Context>, disk: &Disk) {
     });
 }
 
-async fn make(run: &Arc<Context>, disk: &Disk) -> Result<(), String> {
-    let store = StoreOptions { order: run.order, ..StoreOptions::default() };
-    let options = InitOptions { layout: run.profile.layout(), force: true, store };
-    let store = Blobstore::init(run.device.clone(), options).await;
-    run.set_store(Some(store.map_err(|error| format!("the store cannot be made: {error}"))?));
-    watch(run, disk);
-    Ok(())
-}
-
 /// Loads what a crash left; it must be something that the model allows, and is all that it can be from then on.
 async fn recover(run: &Arc<Context>, disk: &Disk) -> Result<(), String> {
     watch(run, disk);
-    let begun = run.begin(&Op::Load);
-    let options = LoadOptions { force_recover: below(8) == 0, ..LoadOptions::default() };
-    let store = metadata::load(run, options).await;
-    let store = store.map_err(|error| format!("the store cannot be loaded: {error}"))?;
+    let grow = run.profile.growth > 0 && below(6) == 0;
+    if grow {
+        run.device.grow();
+    }
+    let begun = run.begin(&Op::Load { grow });
+    let options = LoadOptions { force_recover: below(8) == 0, grow, ..LoadOptions::default() };
+    let store = match metadata::load(run, options).await {
+        Ok(store) => store,
+        Err(error) => {
+            let judged = run.model(|model| judge(model, Err(&error.to_string())));
+            judged.map_err(|wrong| told("at the load: ", &wrong))?;
+            run.found(None);
+            return metadata::make(run).await;
+        }
+    };
     run.end(begun, Outcome::Done(None));
     let seen = look(run, &store).await.map_err(|error| format!("after the load: {error}"))?;
-    run.model(|model| judge(model, &seen)).map_err(|wrong| told("after the load: ", &wrong))?;
-    run.found(seen);
+    run.model(|model| judge(model, Ok(&seen))).map_err(|wrong| told("after the load: ", &wrong))?;
+    run.found(Some(seen));
     metadata::open_all(run).await;
     Ok(())
 }
@@ -180,7 +184,7 @@ async fn all_is_as_it_should_be(run: &Arc<Context>, disk: &Disk) {
         Err(error) => return run.wrong(format!("at the end: {error}")),
     };
     let wrong = run.model(|model| {
-        let mut wrong = judge(model, &seen).err().unwrap_or_default();
+        let mut wrong = judge(model, Ok(&seen)).err().unwrap_or_default();
         for (tag, blob) in &model.blobs {
             let units = seen.blobs.get(tag).map(|seen| &seen.units);
             let held = |at: u64| units.and_then(|units| units.get(&at)).copied().unwrap_or_default();
@@ -197,7 +201,7 @@ async fn all_is_as_it_should_be(run: &Arc<Context>, disk: &Disk) {
     }
     let free = store.info().await.map(|info| info.free_clusters);
     match (raw(disk.snapshot().visible()), free) {
-        (Ok(raw), Ok(free)) => {
+        (Ok(Found::Store(raw)), Ok(free)) => {
             if raw.store.free_clusters() != free {
                 let real = raw.store.free_clusters();
                 run.wrong(format!("the store says that {free} clusters are free, the disk that {real} are"));
@@ -212,6 +216,7 @@ async fn all_is_as_it_should_be(run: &Arc<Context>, disk: &Disk) {
                 run.wrong(format!("the store shows {seen:?}, the disk {:?}", raw.seen));
             }
         }
+        (Ok(Found::Nothing(why)), _) => run.wrong(format!("at the end: the store cannot be loaded: {why}")),
         (Err(wrong), _) => run.wrong(told("at the end: ", &wrong)),
         (_, Err(error)) => run.wrong(format!("at the end: {error}")),
     }

@@ -10,11 +10,11 @@ use crate::units::{Time, ZERO};
 const MOST: usize = 8;
 
 /// Holds a store against the model: every operation on metadata under way has happened or has not, and every
-/// unit holds something that it may hold.
+/// unit holds something that it may hold. Where no store was found, it says why.
 ///
 /// # Errors
 /// What differs: for metadata in every way that the operations under way may have gone, else for contents.
-pub fn judge(model: &Model, seen: &Seen) -> Result<(), Wrong> {
+pub fn judge(model: &Model, seen: Result<&Seen, &str>) -> Result<(), Wrong> {
     let open: Vec<(Time, &Op)> = model
         .pending
         .iter()
@@ -36,14 +36,22 @@ pub fn judge(model: &Model, seen: &Seen) -> Result<(), Wrong> {
             altered = after;
             &altered
         };
-        let mut wrong = metadata(after, seen);
-        if wrong.is_empty() {
-            wrong = contents(after, seen);
-            if wrong.is_empty() {
-                return Ok(());
+        let wrong = match (after.absent, seen) {
+            (true, Err(_)) => return Ok(()),
+            (true, Ok(_)) => vec!["there should be no store".to_owned()],
+            (false, Err(why)) => vec![format!("the store cannot be loaded: {why}")],
+            (false, Ok(seen)) => {
+                let mut wrong = metadata(after, seen);
+                if wrong.is_empty() {
+                    wrong = contents(after, seen);
+                    if wrong.is_empty() {
+                        return Ok(());
+                    }
+                    told.clear();
+                }
+                wrong
             }
-            told.clear();
-        }
+        };
         let which: Vec<&str> = happened.iter().map(|(_, op)| op.name()).collect();
         let which =
             if which.is_empty() { String::new() } else { format!("with {} done: ", which.join(", ")) };
@@ -62,6 +70,12 @@ fn metadata(model: &Model, seen: &Seen) -> Wrong {
     }
     let strangers = seen.blobs.iter().filter(|(tag, _)| !model.blobs.contains_key(tag));
     wrong.extend(strangers.map(|(tag, blob)| format!("blob {tag} ({}) should not be there", blob.id)));
+    if !model.clusters.allows(&seen.clusters) {
+        wrong.push(format!("there are {} clusters for data, not {}", seen.clusters, model.clusters.now()));
+    }
+    if !model.bs_type.allows(&seen.bs_type) {
+        wrong.push(format!("the type is {:?}, not {:?}", seen.bs_type, model.bs_type.now()));
+    }
     if !model.super_blob.allows(&seen.super_blob) {
         wrong.push(format!("the super blob is {:?}, not {:?}", seen.super_blob, model.super_blob.now()));
     }

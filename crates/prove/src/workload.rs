@@ -6,14 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use spindle_blob::BsType;
 use spindle_reactor::{random, sleep, yield_now};
 
 use crate::context::Context;
 use crate::data;
 use crate::directed;
+use crate::external;
 use crate::metadata;
 use crate::model::{Blob, Model};
-use crate::op::{Op, Tag, Xattrs};
+use crate::op::{Above, Op, Tag, Xattrs};
 use crate::scenario::{Scenario, Shares};
 
 /// Blobs that a store has at most; more would only make it slower to look at.
@@ -42,9 +44,20 @@ pub async fn change_metadata(run: Arc<Context>, steps: u32) {
             return;
         }
         match run.model(|model| choose_change(model, &shares)) {
+            Some(Op::Destroy) => remake(&run).await,
             Some(op) => metadata::perform(&run, op).await,
             None => rest().await,
         }
+    }
+}
+
+/// Takes the store off its device and makes another.
+async fn remake(run: &Arc<Context>) {
+    metadata::perform(run, Op::Destroy).await;
+    if !run.is_stopped()
+        && let Err(wrong) = metadata::make(run).await
+    {
+        run.wrong(wrong);
     }
 }
 
@@ -107,11 +120,15 @@ enum Change {
     ReadOnly,
     Snapshot,
     Clone,
+    CloneExternal,
+    ShallowCopy,
     Inflate,
     Decouple,
     SetParent,
     SetSuper,
+    SetType,
     Reload,
+    Remake,
     Grow,
     Pause,
 }
@@ -127,11 +144,15 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         (shares.read_only, Change::ReadOnly),
         (shares.snapshot, Change::Snapshot),
         (shares.clone, Change::Clone),
+        (shares.clone_external, Change::CloneExternal),
+        (shares.shallow_copy, Change::ShallowCopy),
         (shares.inflate, Change::Inflate),
         (shares.decouple, Change::Decouple),
         (shares.set_parent, Change::SetParent),
         (shares.set_super, Change::SetSuper),
+        (shares.set_type, Change::SetType),
         (shares.reload, Change::Reload),
+        (shares.remake, Change::Remake),
         (shares.grow, Change::Grow),
         (shares.pause, Change::Pause),
     ];
@@ -144,6 +165,15 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
     let writable = those(&|blob| !blob.read_only);
     let child = those(&|blob| !blob.read_only && blob.parent.is_some());
     match pick(&table)? {
+        Change::CloneExternal if !full => {
+            let source = below(external::COUNT.into()) as u8;
+            Some(Op::CloneExternal { tag: new, source, clusters: 1 + below(8) })
+        }
+        Change::ShallowCopy => {
+            // Of large ones a copy would only take time.
+            let tag = one_of(&those(&|blob| blob.read_only && blob.clusters < 16))?;
+            Some(Op::ShallowCopy { tag })
+        }
         Change::Create if !full => Some(create(new)),
         Change::Delete => Some(Op::Delete { tag: one_of(&all)? }),
         Change::Resize => {
@@ -169,12 +199,24 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         Change::Decouple => Some(Op::Decouple { tag: one_of(&child)? }),
         Change::SetParent => {
             let tag = one_of(&those(&|blob| blob.thin && !blob.read_only))?;
+            if below(3) == 0 {
+                let parent = Above::External(below(external::COUNT.into()) as u8);
+                return Some(Op::SetParent { tag, parent });
+            }
             let clusters = model.blobs[&tag].clusters;
             let parents = those(&|blob| blob.read_only && blob.clusters == clusters);
-            Some(Op::SetParent { tag, parent: one_of(&parents)? })
+            Some(Op::SetParent { tag, parent: Above::Blob(one_of(&parents)?) })
         }
         Change::SetSuper => Some(Op::SetSuper { tag: one_of(&all).filter(|_| below(4) > 0) }),
-        Change::Reload => Some(Op::Reload),
+        Change::SetType => {
+            // Any other than these only from one of these: a load could not explain it torn.
+            let known = BsType::KNOWN;
+            let other = BsType(*b"SOMEBODY'S OWN\0\0");
+            let any = known.contains(model.bs_type.now()) && below(2) == 0;
+            Some(Op::SetType { bs_type: if any { other } else { known[below(2) as usize] } })
+        }
+        Change::Reload => Some(Op::Reload { grow: below(8) == 0 }),
+        Change::Remake => Some(Op::Destroy),
         Change::Grow => Some(Op::Grow),
         _ => None,
     }

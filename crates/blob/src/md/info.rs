@@ -64,11 +64,10 @@ impl Md {
     }
 
     pub(crate) async fn set_super_blob(&self, blob: Option<BlobId>) -> Result<(), BlobError> {
-        self.check_writable()?;
+        let _guard = self.exclusive().await?;
         if let Some(blob) = blob {
             self.blob(blob)?;
         }
-        let _guard = self.exclusive().await?;
         if self.super_block.borrow().super_blob == blob {
             return Ok(());
         }
@@ -85,6 +84,17 @@ impl Md {
             return Ok(());
         }
         self.super_block.borrow_mut().bs_type = bs_type;
+        if self.tears_pages() {
+            // First the half that can be told with the other half of the old super block: a load guesses
+            // known types only.
+            let sector = self.local.channel().geometry().block_size();
+            let change = match BsType::KNOWN.contains(&bs_type) {
+                true => self.super_block.borrow().write_crc(sector),
+                false => self.super_block.borrow().write_values(sector),
+            };
+            self.apply(&change).await.inspect_err(|error| self.poison(error))?;
+            self.flush_for(&[Point::SectorBySector]).await?;
+        }
         self.write_super_block().await?;
         self.flush_for(&[Point::DurableBeforeAck]).await
     }

@@ -7,7 +7,7 @@ use crate::geometry::Geometry;
 use crate::ids::{BlobId, PageIdx};
 use crate::page::{PAGE_SIZE, Page};
 use crate::repair::{PageCopy, Repair, RepairReason};
-use crate::super_block::{SIGNATURE, SuperBlock, VERSION};
+use crate::super_block::{BsType, SIGNATURE, SuperBlock, VERSION};
 use crate::{change::Change, geometry};
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ const MOST_SUPER_BLOBS: u32 = 4096;
 /// All its values lie in the first sector and its CRC in the last one, so a torn write leaves the old values
 /// with the new CRC or the other way round. Both belonged to a super block of this store, so the values hold
 /// if some single write that SPDK or we make explains the CRC: marking clean or dirty, setting the super
-/// blob, or growing.
+/// blob, growing to the device's size, or changing the type to or from one that is known. (Where the old size
+/// or a new type would have to be guessed, the Blobstore writes the two sectors one after the other.)
 pub(super) fn untear_super_block(bytes: &[u8], device_bytes: u64) -> Option<SuperBlock> {
     let page: &[u8; PAGE_SIZE] = bytes.first_chunk()?;
     let found = SuperBlock::parse_unchecked(page).ok()?;
@@ -52,7 +53,8 @@ fn candidates(found: &SuperBlock, device_bytes: u64) -> impl Iterator<Item = Sup
     let super_blobs = ids.map(Some).chain([None]);
     let owned = found.clone();
     let set_super = super_blobs.map(move |super_blob| SuperBlock { super_blob, ..owned.clone() });
-    let dirty = [found.clone()].into_iter().chain(grown).chain(set_super);
+    let types = BsType::KNOWN.map(|bs_type| SuperBlock { bs_type, ..found.clone() });
+    let dirty = [found.clone()].into_iter().chain(grown).chain(types).chain(set_super);
     dirty.flat_map(|block| [block.clone(), SuperBlock { clean: true, ..block }])
 }
 

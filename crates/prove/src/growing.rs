@@ -1,0 +1,50 @@
+//! A device that is smaller than the disk it stands on, until it grows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use spindle_block::{Cx, Device, Geometry, Io, Lane, LaneCx, LaneId, OpenError, Submit};
+
+/// The device; shared by all threads.
+pub struct Growing {
+    below: Arc<dyn Device>,
+    small: Geometry,
+    grown: AtomicBool,
+}
+
+impl Growing {
+    /// The first so many bytes of a device; all of it once it has grown.
+    pub fn new(below: Arc<dyn Device>, bytes: u64, grown: bool) -> Arc<Growing> {
+        let block = u64::from(below.geometry().block_size());
+        let small = below.geometry().with_blocks(bytes / block).expect("a profile's disk has blocks");
+        Arc::new(Growing { below, small, grown: grown.into() })
+    }
+
+    /// From now on it is as large as what it stands on.
+    pub fn grow(&self) {
+        self.grown.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Device for Growing {
+    fn name(&self) -> &str {
+        self.below.name()
+    }
+
+    fn geometry(&self) -> &Geometry {
+        if self.grown.load(Ordering::SeqCst) { self.below.geometry() } else { &self.small }
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(Pass(cx.open(&self.below)?)))
+    }
+}
+
+struct Pass(LaneId);
+
+impl Lane for Pass {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        cx.forward(self.0, io, [0, 0]);
+        Submit::Taken
+    }
+}
