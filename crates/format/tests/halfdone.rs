@@ -286,7 +286,7 @@ fn a_super_block_torn_by_any_of_its_rewrites_is_resolved_and_never_taken_for_cle
         SuperBlock { clean: true, ..old.clone() },
         SuperBlock { super_blob: Some(blob), ..old.clone() },
         SuperBlock { super_blob: Some(blob), clean: true, ..old.clone() },
-        SuperBlock { bs_type: BsType::LVOLSTORE, ..old.clone() },
+        SuperBlock { bs_type: BsType::NONE, ..old.clone() },
     ];
     for new in rewrites {
         for (before, after) in [(&old, &new), (&new, &old)] {
