@@ -165,3 +165,129 @@ fn a_value_pushed_while_an_inbox_closes_is_taken_or_given_back() {
         assert_eq!(taken.len() + usize::from(given_back), 1);
     });
 }
+
+#[test]
+fn no_wake_up_is_lost_between_an_inbox_and_the_sleep() {
+    loom::model(|| {
+        let (mailbox, inbox) = (Mailbox::new(), Arc::new(Inbox::new()));
+        let senders: Vec<_> = (0..2)
+            .map(|number| {
+                let (mailbox, inbox) = (mailbox.clone(), inbox.clone());
+                thread::spawn(move || {
+                    inbox.push(number).unwrap();
+                    mailbox.settle();
+                })
+            })
+            .collect();
+        let mut received = VecDeque::new();
+        while received.len() < 2 {
+            inbox.drain(&mut received);
+            if received.len() < 2 {
+                mailbox.sleep.prepare();
+                if inbox.is_empty() {
+                    mailbox.unpark.wait();
+                }
+                mailbox.sleep.cancel();
+            }
+            thread::yield_now();
+        }
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+    });
+}
+
+/// How a message ended, as its sender is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Handled,
+    Dropped,
+}
+
+/// Where a sender is told.
+struct Told {
+    mailbox: Arc<Mailbox>,
+    ends: Inbox<End>,
+}
+
+impl Told {
+    fn new() -> Arc<Told> {
+        Arc::new(Told { mailbox: Mailbox::new(), ends: Inbox::new() })
+    }
+
+    fn tell(&self, end: End) {
+        self.ends.push(end).unwrap();
+        self.mailbox.settle();
+    }
+
+    /// Waits until told, as a thread does that awaits its call.
+    fn wait(&self) -> End {
+        let mut ends = VecDeque::new();
+        loop {
+            self.ends.drain(&mut ends);
+            if let Some(end) = ends.pop_front() {
+                return end;
+            }
+            self.mailbox.sleep.prepare();
+            if self.ends.is_empty() {
+                self.mailbox.unpark.wait();
+            }
+            self.mailbox.sleep.cancel();
+            thread::yield_now();
+        }
+    }
+}
+
+/// The obligation to answer that every call carries: kept by whoever handles it, or by its drop.
+struct Obligation(Option<Arc<Told>>);
+
+impl Obligation {
+    fn handle(mut self) {
+        self.0.take().unwrap().tell(End::Handled);
+    }
+}
+
+impl Drop for Obligation {
+    fn drop(&mut self) {
+        self.0.take().into_iter().for_each(|told| told.tell(End::Dropped));
+    }
+}
+
+#[test]
+fn a_call_from_outside_is_answered_once_whenever_its_receiver_exits() {
+    loom::model(|| {
+        let (inbox, told) = (Arc::new(Inbox::new()), Told::new());
+        let (into, hears) = (inbox.clone(), told.clone());
+        let sender = thread::spawn(move || {
+            // Refused, it comes back and is dropped here, which tells us, too.
+            let refused = into.push(Obligation(Some(hears.clone()))).is_err();
+            let end = hears.wait();
+            assert!(!refused || end == End::Dropped);
+        });
+        let mut taken = VecDeque::new();
+        inbox.drain(&mut taken);
+        taken.drain(..).for_each(Obligation::handle);
+        // What came since the last look is dropped.
+        inbox.close(&mut taken);
+        drop(taken);
+        sender.join().unwrap();
+        assert!(told.ends.is_empty(), "answered once");
+    });
+}
+
+#[test]
+fn a_call_by_a_ring_is_answered_once_whenever_its_receiver_exits() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = spsc::ring(1);
+        let told = Told::new();
+        let hears = told.clone();
+        let sender = thread::spawn(move || {
+            assert!(producer.push(0, Obligation(Some(hears.clone()))).is_ok());
+            // The sender's reactor ends; what nobody takes any more is dropped with the last half.
+            drop(producer);
+            hears.wait()
+        });
+        consumer.pop().into_iter().for_each(|(_, call)| call.handle());
+        drop(consumer);
+        sender.join().unwrap();
+        assert!(told.ends.is_empty(), "answered once");
+    });
+}
