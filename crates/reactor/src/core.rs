@@ -18,7 +18,6 @@ use spindle_ring::Call;
 use crate::activity::CallKind;
 use crate::io_device::Channels;
 use crate::local::Local;
-use crate::lock::{Held, report_held};
 use crate::poller::Pollers;
 use crate::reply::Replies;
 use crate::task::{Tasks, drop_caught, panic_message};
@@ -46,8 +45,6 @@ pub(crate) struct ThreadCore {
     pub(crate) holds: RefCell<BTreeMap<Arc<str>, usize>>,
     /// Its parts of io devices.
     pub(crate) channels: Channels,
-    /// Guards of checked locks that are held now.
-    pub(crate) held: Held,
     /// Turns that found something to do, and those that did not.
     pub(crate) busy_turns: Cell<u64>,
     pub(crate) idle_turns: Cell<u64>,
@@ -70,7 +67,6 @@ impl ThreadCore {
             extensions: RefCell::default(),
             holds: RefCell::default(),
             channels: RefCell::default(),
-            held: Held::default(),
             busy_turns: Cell::new(0),
             idle_turns: Cell::new(0),
             busy: Cell::default(),
@@ -105,16 +101,6 @@ impl ThreadCore {
         self.local.activity().begin(kind, None);
     }
 
-    /// To be called after each. A lock that is still held is SPDK's error 7: reported, and the thread goes
-    /// on, because what it holds may still be let go.
-    #[inline]
-    pub(crate) fn ended(&self) {
-        if !self.held.borrow().is_empty() {
-            let report = report_held(&self.held, &self.shared);
-            report.into_iter().for_each(|report| self.local.shared.note_lock_report(report));
-        }
-    }
-
     /// Takes its share of a turn that took `span` and called `all` things.
     pub(crate) fn account(&self, span: Duration, all: u32) {
         let called = self.called.take();
@@ -131,7 +117,6 @@ impl ThreadCore {
                 let what = format!("a message panicked: {}", panic_message(&*payload));
                 self.local.report(&self.shared, &what);
             }
-            self.ended();
         }
         there > 0
     }

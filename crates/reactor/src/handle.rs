@@ -79,7 +79,7 @@ impl Handle {
         self.shared.threads().into_iter().map(|shared| Thread { shared }).collect()
     }
 
-    /// What checked locks have reported, the first 64: threads that went off their core with a guard held.
+    /// What checked locks have found on threads of this runtime, the first 64.
     pub fn lock_reports(&self) -> Vec<String> {
         self.shared.lock_reports()
     }

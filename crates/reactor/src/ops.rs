@@ -63,7 +63,6 @@ impl Ops {
         let _on_thread = Entered::new(core);
         core.begin(CallKind::Completion, None);
         entry.sink.complete(entry.key, completion);
-        core.ended();
     }
 
     /// How many operations each thread has in flight.

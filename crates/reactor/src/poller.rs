@@ -194,7 +194,6 @@ impl PollerCell {
             let function = function.take();
             drop_caught(function);
         }
-        core.ended();
         busy
     }
 
@@ -220,7 +219,6 @@ impl PollerCell {
         core.local.report(&core.shared, &what);
         let function = self.function.borrow_mut().take();
         drop_caught(function);
-        core.ended();
     }
 }
 

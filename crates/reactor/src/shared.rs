@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) cores: Box<[usize]>,
     directory: Mutex<Directory>,
     stop: Mutex<Option<Stop>>,
-    /// Locks found held off the CPU.
+    /// What checked locks have found.
     lock_reports: Mutex<Vec<String>>,
     pub(crate) lock_action: LockAction,
     stalls: Mutex<Vec<Stall>>,
@@ -130,7 +130,6 @@ impl Shared {
             runtime: self.clone(),
             state: AtomicU8::new(RUNNING),
             joined: Mutex::default(),
-            off_cpu: Mutex::default(),
         });
         place.insert(thread.clone());
         drop(directory);
@@ -163,20 +162,15 @@ impl Shared {
         first
     }
 
-    /// Says what a checked lock found, on standard error, and keeps it: the first so many, which show the
-    /// mistake.
-    pub(crate) fn note_lock_report(&self, report: String) {
+    /// Keeps what a checked lock found: the first so many, which show the mistake.
+    pub(crate) fn note_lock_report(&self, report: &str) {
         let mut reports = self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner);
         if reports.len() < REPORTS {
-            eprintln!("spindle: {report}");
-            reports.push(report);
-        }
-        if self.lock_action == LockAction::Abort {
-            std::process::abort();
+            reports.push(report.to_owned());
         }
     }
 
-    /// What checked locks have reported.
+    /// What checked locks have found.
     pub(crate) fn lock_reports(&self) -> Vec<String> {
         self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -178,7 +178,6 @@ impl Tasks {
                 bereaved.into_iter().for_each(|tell| tell(RunError::Panicked(panicked.clone())));
             }
         }
-        core.ended();
         true
     }
 

@@ -41,8 +41,6 @@ pub(crate) struct ThreadShared {
     pub(crate) state: AtomicU8,
     /// Who waits for its end.
     pub(crate) joined: Mutex<Vec<Waker>>,
-    /// Guards of checked locks that it took off its core, by number.
-    pub(crate) off_cpu: Mutex<Vec<u64>>,
 }
 
 impl ThreadShared {
