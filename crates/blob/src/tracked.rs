@@ -56,13 +56,13 @@ impl Tracked {
 
     /// This thread's way to it, if it was made.
     pub(crate) fn known(self: &Arc<Tracked>) -> Option<Rc<Local>> {
-        spindle_reactor::extension::<Locals>().opened.borrow().get(&self.key()).cloned()
+        spindle_reactor::extension::<Locals>().get(self.key())
     }
 
     /// Forgets this thread's way to it, once its requests have ended.
     pub(crate) async fn close_local(self: &Arc<Tracked>) {
         let locals = spindle_reactor::extension::<Locals>();
-        let local = locals.opened.borrow_mut().remove(&self.key());
+        let local = locals.remove(self.key());
         if let Some(local) = local {
             local.quiesce().await;
         }
@@ -74,6 +74,8 @@ impl Tracked {
 #[derive(Default)]
 struct Locals {
     opened: RefCell<BTreeMap<usize, Rc<Local>>>,
+    /// The one that was asked for last, which is mostly the one that is asked for next.
+    last: RefCell<Option<(usize, Rc<Local>)>>,
     epochs: RefCell<BTreeMap<usize, Rc<Epochs>>>,
 }
 
@@ -81,54 +83,80 @@ impl Locals {
     fn epochs(&self, key: usize) -> Rc<Epochs> {
         self.epochs.borrow_mut().entry(key).or_default().clone()
     }
+
+    fn get(&self, key: usize) -> Option<Rc<Local>> {
+        if let Some((last, local)) = &*self.last.borrow()
+            && *last == key
+        {
+            return Some(local.clone());
+        }
+        let found = self.opened.borrow().get(&key).cloned();
+        if let Some(local) = &found {
+            *self.last.borrow_mut() = Some((key, local.clone()));
+        }
+        found
+    }
+
+    fn remove(&self, key: usize) -> Option<Rc<Local>> {
+        drop(self.last.take());
+        self.opened.borrow_mut().remove(&key)
+    }
 }
 
 /// Requests of one thread under way that the lane has seen, by the epoch in which they were sent.
 #[derive(Default)]
 pub(crate) struct Epochs {
     current: Cell<u64>,
-    counts: RefCell<VecDeque<(u64, usize)>>,
+    /// Those of the current epoch.
+    count: Cell<usize>,
+    /// Those of epochs before it that are not over, oldest first.
+    earlier: RefCell<VecDeque<(u64, usize)>>,
     waiting: RefCell<Vec<Waker>>,
 }
 
 impl Epochs {
     fn begin(&self) -> u64 {
-        let current = self.current.get();
-        let mut counts = self.counts.borrow_mut();
-        match counts.back_mut() {
-            Some((epoch, count)) if *epoch == current => *count += 1,
-            _ => counts.push_back((current, 1)),
-        }
-        current
+        self.count.set(self.count.get() + 1);
+        self.current.get()
     }
 
     fn end(&self, epoch: u64) {
-        let mut counts = self.counts.borrow_mut();
-        if let Some((_, count)) = counts.iter_mut().find(|(found, _)| *found == epoch) {
-            *count -= 1;
-        }
-        while let Some(&(epoch, 0)) = counts.front()
-            && (epoch < self.current.get() || counts.len() > 1)
-        {
-            counts.pop_front();
-        }
-        drop(counts);
-        if !self.waiting.borrow().is_empty() {
-            let waiting = self.waiting.take();
-            waiting.into_iter().for_each(Waker::wake);
+        match epoch == self.current.get() {
+            true => self.count.set(self.count.get() - 1),
+            false => self.end_earlier(epoch),
         }
     }
 
-    fn oldest_busy(&self) -> Option<u64> {
-        self.counts.borrow().iter().find(|(_, count)| *count > 0).map(|&(epoch, _)| epoch)
+    /// Only such an end is what somebody may wait for.
+    #[cold]
+    fn end_earlier(&self, epoch: u64) {
+        let mut earlier = self.earlier.borrow_mut();
+        if let Some((_, count)) = earlier.iter_mut().find(|(found, _)| *found == epoch) {
+            *count -= 1;
+        }
+        while let Some((_, 0)) = earlier.front() {
+            earlier.pop_front();
+        }
+        drop(earlier);
+        let waiting = self.waiting.take();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// The oldest epoch before the current one that is not over.
+    fn oldest(&self) -> Option<u64> {
+        self.earlier.borrow().front().map(|&(epoch, _)| epoch)
     }
 
     /// Waits until every request that was under way when this was first polled has ended.
     pub(crate) async fn quiesce(&self) {
-        let next = self.current.get() + 1;
-        self.current.set(next);
+        let ending = self.current.get();
+        self.current.set(ending + 1);
+        let count = self.count.take();
+        if count > 0 {
+            self.earlier.borrow_mut().push_back((ending, count));
+        }
         poll_fn(|cx| {
-            if self.oldest_busy().is_none_or(|epoch| epoch >= next) {
+            if self.oldest().is_none_or(|epoch| epoch > ending) {
                 return Poll::Ready(());
             }
             self.waiting.borrow_mut().push(cx.waker().clone());
@@ -178,5 +206,35 @@ impl Lane for TrackedLane {
 
     fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
         cx.abort(self.below, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::Context;
+
+    use super::*;
+
+    #[test]
+    fn who_waits_waits_for_what_was_under_way_and_for_nothing_that_came_later() {
+        let epochs = Epochs::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let (first, second) = (epochs.begin(), epochs.begin());
+        let mut one = pin!(epochs.quiesce());
+        assert!(one.as_mut().poll(&mut cx).is_pending());
+        let later = epochs.begin();
+        let mut two = pin!(epochs.quiesce());
+        assert!(two.as_mut().poll(&mut cx).is_pending());
+        let last = epochs.begin();
+        epochs.end(later);
+        epochs.end(second);
+        assert!(one.as_mut().poll(&mut cx).is_pending(), "the first is still under way");
+        assert!(two.as_mut().poll(&mut cx).is_pending());
+        epochs.end(first);
+        assert!(one.as_mut().poll(&mut cx).is_ready());
+        assert!(two.as_mut().poll(&mut cx).is_ready());
+        epochs.end(last);
+        assert!(pin!(epochs.quiesce()).as_mut().poll(&mut cx).is_ready(), "nothing is left");
     }
 }

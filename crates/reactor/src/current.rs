@@ -123,9 +123,9 @@ pub async fn yield_now() {
 /// # Panics
 /// Away from a Spindle thread.
 pub fn extension<T: Default + 'static>() -> Rc<T> {
-    let core = expect("extension");
-    let known = core.extensions.borrow().get(&TypeId::of::<T>()).cloned();
+    let known = with(|core| core?.extensions.borrow().get(&TypeId::of::<T>()).cloned());
     let value = known.unwrap_or_else(|| {
+        let core = expect("extension");
         // Made before the map is borrowed: a Default may ask for another extension.
         let made: Rc<T> = Rc::default();
         core.extensions.borrow_mut().entry(TypeId::of::<T>()).or_insert(made).clone()
