@@ -126,7 +126,8 @@ fn main() -> ExitCode {
 fn wait(shared: &Shared, arguments: &Arguments, running: &[JoinHandle<()>]) {
     let (tell, told) = std::sync::mpsc::channel::<()>();
     let limit = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
-    let tick = Duration::from_millis(200);
+    // Whoever is no terminal gets a line now and then.
+    let (tick, line) = (Duration::from_millis(200), Duration::from_secs(30));
     let (mut passed, terminal) = (Duration::ZERO, std::io::stderr().is_terminal());
     while !shared.stopped.load(Ordering::Relaxed) && !running.iter().all(JoinHandle::is_finished) {
         // Nobody sends: this is a sleep.
@@ -135,9 +136,14 @@ fn wait(shared: &Shared, arguments: &Arguments, running: &[JoinHandle<()>]) {
         if limit.is_some_and(|limit| passed >= limit) {
             shared.stopped.store(true, Ordering::Relaxed);
         }
-        if terminal {
-            let points = shared.points.load(Ordering::Relaxed);
-            eprint!("\r{points} crash points, {:.0} a second  ", points as f64 / passed.as_secs_f64());
+        let points = shared.points.load(Ordering::Relaxed);
+        let rate = points as f64 / passed.as_secs_f64();
+        match terminal {
+            true => eprint!("\r{points} crash points, {rate:.0} a second  "),
+            false if passed.as_millis().is_multiple_of(line.as_millis()) => {
+                eprintln!("{points} crash points, {rate:.0} a second");
+            }
+            false => {}
         }
     }
     if terminal {

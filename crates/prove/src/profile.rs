@@ -21,7 +21,7 @@ pub struct Profile {
     /// Bytes that a crash never tears.
     pub atomic_unit: u32,
     /// Metadata pages.
-    pub md_pages: u32,
+    pub md_pages: MdPages,
     /// The least size of a metadata page.
     pub md_page_size: u32,
     /// What an unmapped block reads; none if the disk does not unmap.
@@ -50,10 +50,15 @@ impl Profile {
         let cluster = [4096, 4096, 8192, 16384][pick(4)];
         // Now and then metadata pages as large as a cluster.
         let md_page_size = if pick(8) == 0 { cluster } else { 4096 };
-        let md_pages = [20, 28, 40][pick(3)];
+        let pages = [20, 28, 40][pick(3)];
         let growth = [0, 3, 11][pick(3)];
-        let metadata = u64::from(4 + md_pages) * u64::from(md_page_size);
+        let metadata = u64::from(4 + pages) * u64::from(md_page_size);
         let clusters = metadata.div_ceil(u64::from(cluster)) + [20, 32, 48][pick(3)] + growth;
+        // By the hundred only where the device does not grow: there would be more of them on a larger one.
+        let md_pages = match growth == 0 && pick(2) == 0 {
+            true => MdPages::PerHundredClusters((u64::from(pages) * 100 / clusters) as u32),
+            false => MdPages::Count(pages),
+        };
         let discard = [Some(UnmapReads::Zero), Some(UnmapReads::Zero), Some(UnmapReads::Garbage), None];
         let discard = discard[pick(4)];
         let clear = [ClearData::Unmap, ClearData::WriteZeroes, ClearData::None][pick(3)];
@@ -107,7 +112,7 @@ impl Profile {
     pub fn layout(&self) -> LayoutOptions {
         LayoutOptions {
             cluster_size: self.cluster,
-            md_pages: MdPages::Count(self.md_pages),
+            md_pages: self.md_pages,
             clear: self.clear,
             md_page_size: self.md_page_size,
             ..LayoutOptions::default()
