@@ -25,7 +25,7 @@ use crate::task::drop_caught;
 const RING_BUDGET: usize = 32;
 
 /// Messages from outside taken in one turn. They stand in one line, so more than of a ring.
-const OUTSIDE_BUDGET: usize = 4096;
+const OUTSIDE_BUDGET: usize = 64;
 
 /// What the adaptive mode keeps polling for after the last work: about what a sleep and a wake cost.
 const LINGER: Duration = Duration::from_micros(50);

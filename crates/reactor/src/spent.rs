@@ -18,7 +18,7 @@ use spindle_engine::{Driver, Time};
 const ONE_IN: usize = 251;
 
 /// Walks in which all are measured when a new one came.
-pub(crate) const FIRST_WALKS: u32 = 16;
+pub(crate) const FIRST_WALKS: u32 = 4;
 
 /// Timed pollers of this period or longer have every call measured: the readings are less than 0.1 % of it.
 const LONG_PERIOD: Duration = Duration::from_micros(100);

@@ -201,8 +201,9 @@ impl Thread {
         JoinHandle::spawn(self.clone(), f)
     }
 
-    /// Asks the thread to exit. It goes on until its messages, tasks and pollers have ended,
-    /// and then is gone. Asking again changes nothing.
+    /// Asks the thread to exit. It goes on until its messages, tasks and pollers have ended and its channels
+    /// are dropped, and then is gone; a [dump](crate::Handle::dump) says what it waits for. Asking again
+    /// changes nothing.
     pub fn exit(&self) {
         // A thread that has exited needs no asking.
         let _ = self.send_msg(|| current::with(|core| core.into_iter().for_each(|core| core.start_exit())));

@@ -149,6 +149,37 @@ fn a_thread_that_exits_still_handles_messages_and_may_start_pollers_and_open_cha
 }
 
 #[test]
+fn an_exit_says_in_a_dump_what_it_waits_for() {
+    /// What a layer keeps on its thread.
+    #[derive(Default)]
+    struct Kept(RefCell<Option<(Poller, IoChannel<u32>)>>);
+
+    simulated(2, async || {
+        let thread = Thread::create("exits", "[1]").unwrap();
+        let device: IoDevice<u32> = IoDevice::register("disk", || Ok::<_, std::convert::Infallible>(7));
+        let keep = thread.run(async move || {
+            let poller = Poller::timed("kept", MS, || Busy::No);
+            *extension::<Kept>().0.borrow_mut() = Some((poller, device.channel().unwrap()));
+        });
+        keep.await.unwrap();
+        let pending = thread.spawn(std::future::pending::<()>);
+        thread.exit();
+        thread.run(async || ()).await.unwrap();
+        let waits_for = async || {
+            let dump = Handle::current().unwrap().dump().await;
+            let threads = dump.reactors.iter().flat_map(|reactor| &reactor.threads);
+            threads.into_iter().find(|thread| thread.exiting).unwrap().waits_for.join(", ")
+        };
+        assert_eq!(waits_for().await, "1 task, 1 poller, 1 channel of device disk");
+        pending.abort();
+        assert!(matches!(pending.await, Err(RunError::Cancelled)));
+        assert_eq!(waits_for().await, "1 poller, 1 channel of device disk");
+        thread.send_msg(|| drop(extension::<Kept>().0.borrow_mut().take())).unwrap();
+        thread.joined().await;
+    });
+}
+
+#[test]
 fn a_message_to_the_own_thread_waits_for_its_next_turn() {
     simulated(1, async || {
         let seen = Arc::new(Mutex::new(Vec::new()));
