@@ -6,9 +6,9 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use spindle_blob::{BlobOptions, Blobstore, LoadOptions};
+use spindle_blob::{BlobOptions, Blobstore, BsType, LoadOptions};
 use spindle_engine::sim::{Crash, Disk, DiskOptions, State};
-use support::{check_image, fill, run_on, slow_device, small};
+use support::{Growing, check_image, fill, run_on, slow_device, small};
 
 const UNIT: u64 = 64 << 10;
 
@@ -65,6 +65,21 @@ fn no_crash_leaves_a_super_block_that_names_a_deleted_blob() {
             crashes_leave_order(&states);
         });
     }
+}
+
+#[test]
+fn no_crash_while_a_store_grows_or_changes_hands_leaves_one_that_cannot_be_loaded() {
+    run_on("sim:3", async || {
+        let disk = torn_disk(3);
+        let growing = Growing::new(slow_device(&disk, 1), (4 << 20) / 512);
+        let store = Blobstore::init(growing.clone(), small()).await.unwrap();
+        let states = watch(&disk);
+        growing.grow();
+        store.grow().await.unwrap();
+        store.set_bs_type(BsType(*b"SOMEBODY'S OWN\0\0")).await.unwrap();
+        store.set_bs_type(BsType::LVOLSTORE).await.unwrap();
+        crashes_leave_order(&states);
+    });
 }
 
 #[test]

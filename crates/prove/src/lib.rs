@@ -1,4 +1,17 @@
 //! The proof harness: no crash loses or mixes data.
+//!
+//! A real store and a [`model`] of it in plain maps go through one seeded random [`workload`] in simulation.
+//! The disk is kept at every write, unmap and flush; each of these moments is then a crash ([`proof`]): parts of
+//! what was not flushed are lost or torn, the image is loaded and checked and held against everything that
+//! the model allows ([`verdict`]), some images are judged by a [`second_reader`], and from some the store goes
+//! on working and crashes again, three times at most. Leaving out one ordering point of the store must make
+//! it fail; `tests/leave_out.rs` does that for each.
+//!
+//! Each simulation belongs to one OS thread; the command runs one for each core. A seed and a step name the
+//! same crash in every run of the same source.
+//!
+//! Not promised: that what one change of the workload left findable stays under the same seed, and anything
+//! about a device that fails and crashes in one run (`crates/blob/tests/faults.rs` has failures alone).
 #![forbid(unsafe_code)]
 
 pub mod content;
