@@ -3,7 +3,7 @@
 //!
 //! Taken by the reactors themselves between turns; nothing is stopped for it. Times come from one clock
 //! reading a turn: what a turn took is shared out among the threads that had work in it, by the number of
-//! things each ran.
+//! things each ran. Of pollers some calls are measured, and stand for all.
 
 use std::fmt;
 use std::time::Duration;
