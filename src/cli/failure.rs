@@ -2,7 +2,7 @@
 
 use super::text::printable;
 use spindle_blob::BlobError;
-use spindle_block::OpenError;
+use spindle_block::{IoError, OpenError};
 use spindle_format::BlobId;
 use spindle_format::loader::LoadError;
 use spindle_format::resolve::ResolveError;
@@ -87,6 +87,9 @@ pub(crate) enum Failure {
     /// A signal ended the work; the store was left in order.
     #[error("stopped by a signal before it was done")]
     Interrupted,
+    /// A store was checked, and something is wrong with it.
+    #[error("{} has {}", shown(path), crate::cli::text::count(*count as u64, "finding"))]
+    Findings { path: PathBuf, count: usize },
     /// The program that `spindle` shows did not run to its end.
     #[error("the story did not end well: {0}")]
     Story(String),
@@ -107,15 +110,26 @@ impl Failure {
         Failure::File { action: action.into(), path: path.to_owned(), error }
     }
 
-    /// Whether the command was typed wrong, rather than failed.
-    pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Failure::Usage(_))
+    /// The exit code that says so.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => 2,
+            // As that of fsck: errors were found and are left.
+            Failure::Findings { .. } => 4,
+            _ => 1,
+        }
     }
 }
 
 impl From<BlobError> for Failure {
     fn from(error: BlobError) -> Failure {
         Failure::Store(error)
+    }
+}
+
+impl From<IoError> for Failure {
+    fn from(error: IoError) -> Failure {
+        Failure::Store(error.into())
     }
 }
 

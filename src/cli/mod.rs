@@ -62,7 +62,7 @@ fn conclude(outcome: Result<(), Failure>) -> ExitCode {
         Err(failure) => {
             // If standard error is gone as well, the exit code still tells.
             let _ = writeln!(std::io::stderr(), "spindle: {failure}");
-            ExitCode::from(if failure.is_usage() { 2 } else { 1 })
+            ExitCode::from(failure.exit_code())
         }
     }
 }

@@ -193,7 +193,10 @@ fn an_interrupted_import_leaves_a_clean_store_without_its_blob() {
         let image = store(32);
         let mut child = endless(&image, &["--create", "--thin", "-"]);
         signal(&child, name);
+        // Waiting would close its input, and then it might be done before it heeds the signal.
+        let input = child.stdin.take();
         let code = child.wait().unwrap().code();
+        drop(input);
         let mut err = String::new();
         child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
         assert_eq!(code, Some(1), "{err}");

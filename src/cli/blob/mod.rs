@@ -7,6 +7,7 @@
 //! The commands that write work on the real Blobstore: [`foreground`] gives them a thread and heeds signals,
 //! [`session`] locks the image, loads the store and unloads it whatever became of the work.
 
+mod check;
 mod clone;
 mod create;
 mod describe;
@@ -24,6 +25,7 @@ mod info;
 mod init;
 mod input;
 mod ls;
+mod mending;
 mod naming;
 mod output_file;
 mod resize;
@@ -35,6 +37,8 @@ mod signature;
 mod snapshot;
 mod source;
 mod super_blob;
+mod undo;
+mod undo_file;
 mod xattr;
 
 use super::failure::Failure;
@@ -76,6 +80,13 @@ pub(super) enum Command {
     Super(super_blob::SuperBlob),
     /// Take over what the file or device has become larger by
     Grow(grow::Grow),
+    /// Say what is wrong with the store and what that means; mend it
+    ///
+    /// The exit code is 0 if nothing is wrong (or only what the next load that may write puts right), 4 if
+    /// something is, 1 if the store could not be checked.
+    Check(check::Check),
+    /// Take a repair back
+    Undo(undo::Undo),
 }
 
 /// Runs one of the commands.
@@ -98,5 +109,7 @@ pub(super) fn run(command: Command) -> Result<(), Failure> {
         Command::SetParent(parent) => parent.run(),
         Command::Super(blob) => blob.run(),
         Command::Grow(grow) => grow.run(),
+        Command::Check(check) => check.run(),
+        Command::Undo(undo) => undo.run(),
     }
 }

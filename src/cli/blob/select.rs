@@ -64,7 +64,8 @@ pub(super) fn choose(blobs: &[Entry], image: &Path, asked: &OsStr) -> Result<Blo
     }
 }
 
-fn parse_id(asked: &[u8]) -> Option<u64> {
+/// An id as it is typed.
+pub(super) fn parse_id(asked: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(asked).ok()?;
     let (digits, radix) = match text.strip_prefix("0x").or(text.strip_prefix("0X")) {
         Some(digits) => (digits, 16),

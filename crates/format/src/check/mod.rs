@@ -13,10 +13,13 @@ mod compare;
 mod examine;
 mod links;
 mod masks;
+mod mend;
+mod overlay;
 mod words;
 
 pub use cause::Cause;
 pub use examine::{Examination, Medium, examine, load};
+pub use mend::{MendError, Mended, mend};
 
 use crate::error::{FormatError, Place};
 use crate::ids::{BlobId, ClusterIdx, PageIdx};

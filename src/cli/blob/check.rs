@@ -1,0 +1,139 @@
+//! `spindle blob check`: what is wrong with a store, and mending it.
+
+use super::image::ImageFile;
+use super::mending::{OnImage, failure, repair};
+use super::select::parse_id;
+use crate::cli::failure::{Failure, shown};
+use crate::cli::output::{Output, note};
+use crate::cli::text::count;
+use spindle_format::BlobId;
+use spindle_format::check::{Finding, Severity, examine};
+use std::collections::BTreeSet;
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `check`.
+#[derive(clap::Args)]
+pub(crate) struct Check {
+    /// Image file or block device that holds the store
+    #[arg(value_name = "IMAGE")]
+    image: PathBuf,
+    /// Mend what can be mended without guessing
+    #[arg(long)]
+    repair: bool,
+    /// Where what a repair overwrites is kept, for `spindle blob undo`; IMAGE.undo, IMAGE.undo-2 and so on
+    /// by default
+    #[arg(long, value_name = "FILE", requires = "repair")]
+    undo: Option<PathBuf>,
+    /// With --repair: delete this blob, even if it is damaged (its id; may be repeated)
+    #[arg(long, value_name = "ID", value_parser = blob_id, requires = "repair")]
+    give_up: Vec<BlobId>,
+    /// Print a JSON array of findings; after a repair, of those that are left
+    #[arg(long)]
+    json: bool,
+}
+
+/// As JSON. Scripts rely on these names.
+#[derive(serde::Serialize)]
+struct FindingJson {
+    code: &'static str,
+    severity: &'static str,
+    what: String,
+    meaning: &'static str,
+    remedy: &'static str,
+}
+
+impl Check {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let Check { image, repair: mends, undo, give_up, json } = self;
+        let findings = match mends {
+            false => checked(&image)?,
+            true => mended(&image, undo, give_up.into_iter().collect())?,
+        };
+        let mut out = Output::stdout();
+        match json {
+            true => out.json(&findings.iter().map(as_json).collect::<Vec<_>>())?,
+            false => print(&findings, mends, &mut out)?,
+        }
+        out.finish()?;
+        let left = findings.iter().filter(|finding| finding.severity() != Severity::Pending).count();
+        match left {
+            0 => Ok(()),
+            _ => Err(Failure::Findings { path: image, count: left }),
+        }
+    }
+}
+
+/// What is wrong.
+fn checked(image: &Path) -> Result<Vec<Finding>, Failure> {
+    let file = ImageFile::open(image)?;
+    let examined = examine(&OnImage(file)).map_err(|error| failure(image, error.into()))?;
+    if !examined.store.super_block.clean {
+        note(&format!("{} was not unloaded in order: shown is what recovery finds", shown(image)));
+    } else if examined.findings.is_empty() && std::io::stderr().is_terminal() {
+        let blobs = count(examined.store.blobs.len() as u64, "blob");
+        note(&format!("{}: nothing is wrong, {blobs}", shown(image)));
+    }
+    Ok(examined.findings)
+}
+
+fn blob_id(typed: &str) -> Result<BlobId, String> {
+    let id = parse_id(typed.as_bytes()).ok_or("an id is a number, decimal or hexadecimal behind 0x")?;
+    Ok(BlobId::from_raw(id))
+}
+
+/// Repairs; what is left.
+fn mended(image: &Path, undo: Option<PathBuf>, give_up: BTreeSet<BlobId>) -> Result<Vec<Finding>, Failure> {
+    let undo = undo.unwrap_or_else(|| unused_name(image));
+    let mended = repair(image.to_owned(), undo.clone(), give_up)?;
+    if !mended.changes.is_empty() {
+        let gone = mended.before.iter().filter(|finding| !mended.after.contains(finding));
+        gone.for_each(|finding| note(&format!("mended: {finding}")));
+        let (image, undo) = (shown(image), shown(&undo));
+        note(&format!("to take the repair back: spindle blob undo {image} {undo}"));
+    }
+    Ok(mended.after)
+}
+
+/// A name beside the image that is not taken.
+fn unused_name(image: &Path) -> PathBuf {
+    let name = |suffix: &str| {
+        let mut name = image.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    let numbered = (2..).map(|number| name(&format!(".undo-{number}")));
+    let mut names = std::iter::once(name(".undo")).chain(numbered);
+    names.find(|name| name.symlink_metadata().is_err()).expect("the numbers do not end")
+}
+
+fn severity(finding: &Finding) -> &'static str {
+    match finding.severity() {
+        Severity::Pending => "pending",
+        Severity::Minor => "minor",
+        Severity::Damage => "damage",
+    }
+}
+
+fn as_json(finding: &Finding) -> FindingJson {
+    FindingJson {
+        code: finding.code(),
+        severity: severity(finding),
+        what: finding.to_string(),
+        meaning: finding.meaning(),
+        remedy: finding.remedy(),
+    }
+}
+
+fn print(findings: &[Finding], mended: bool, out: &mut Output) -> Result<(), Failure> {
+    for finding in findings {
+        writeln!(out, "{} ({}): {finding}", finding.code(), severity(finding))?;
+        writeln!(out, "    means   {}", finding.meaning())?;
+        writeln!(out, "    repair  {}\n", finding.remedy())?;
+    }
+    if !findings.is_empty() {
+        let what = if mended { "left" } else { "found" };
+        writeln!(out, "{} {what}", count(findings.len() as u64, "finding"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! Carrying a repair out, and taking it back: the image locked, the undo file first, flushes in between.
+//!
+//! Runs on the Spindle thread of [`foreground`]. A crash in the middle leaves a store that says it is in use,
+//! which every load recovers; the undo file takes the image back from there too.
+
+use super::foreground;
+use super::image::ImageFile;
+use super::in_use::refuse_used;
+use super::undo_file::{BLOCK, UndoFile};
+use crate::cli::failure::{Failure, shown};
+use spindle_block::{Channel, File, FileOptions, IoError};
+use spindle_format::BlobId;
+use spindle_format::Change;
+use spindle_format::check::{Medium, MendError, Mended, mend};
+use spindle_format::crc::crc32c;
+use spindle_mem::IoBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// An image as a checker reads it.
+pub(super) struct OnImage(pub(super) ImageFile);
+
+impl Medium for OnImage {
+    fn bytes(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn block_size(&self) -> u32 {
+        512
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> bool {
+        self.0.read(offset, into).is_ok()
+    }
+}
+
+/// Mends a store as far as that can be done. What it overwrites is in `undo` before anything is written.
+pub(super) fn repair(image: PathBuf, undo: PathBuf, give_up: BTreeSet<BlobId>) -> Result<Mended, Failure> {
+    with_locked(image, async move |image, channel| {
+        let mended = mend(image, &give_up).map_err(|error| failure(image.0.path(), error))?;
+        if !mended.changes.is_empty() {
+            UndoFile::of(image, &mended.changes)?.store(&undo)?;
+            carry_out(channel, &mended.changes).await?;
+        }
+        Ok(mended)
+    })
+}
+
+/// Takes a repair back.
+pub(super) fn undo(image: PathBuf, file: &Path, force: bool) -> Result<usize, Failure> {
+    let undo = UndoFile::load(file)?;
+    with_locked(image, async move |image, channel| {
+        if !force {
+            refuse_changed(image, &undo)?;
+        }
+        for (&offset, saved) in &undo.blocks {
+            channel.write(offset, IoBuf::copy_from(saved.before.as_slice())).await.0?;
+        }
+        channel.flush().await?;
+        Ok(undo.blocks.len())
+    })
+}
+
+/// Does something to an image that nobody else may write to meanwhile.
+fn with_locked<T: Send + 'static>(
+    path: PathBuf,
+    work: impl AsyncFnOnce(&OnImage, &Channel) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    foreground::run(async move |_| {
+        refuse_used(&ImageFile::open(&path)?)?;
+        let device = File::open(FileOptions::new(&path).writable(true).name(shown(&path))).await?;
+        let channel = Channel::open(device)?;
+        // Opened behind the lock: what it reads nobody changes.
+        work(&OnImage(ImageFile::open(&path)?), &channel).await
+    })
+}
+
+async fn carry_out(channel: &Channel, changes: &[Change]) -> Result<(), IoError> {
+    for change in changes {
+        match change {
+            Change::Write { offset, bytes } => channel.write(*offset, IoBuf::copy_from(bytes)).await.0?,
+            Change::Zero { offset, len } | Change::Unmap { offset, len } => {
+                channel.write(*offset, IoBuf::zeroed(*len as usize)).await.0?;
+            }
+            Change::Flush => channel.flush().await?,
+        }
+    }
+    channel.flush().await
+}
+
+/// An error if a block holds neither what it held before the repair nor what that made of it.
+fn refuse_changed(image: &OnImage, undo: &UndoFile) -> Result<(), Failure> {
+    let path = shown(image.0.path());
+    if undo.image_size != image.bytes() {
+        let (was, is) = (undo.image_size, image.bytes());
+        return Err(Failure::Refused(format!(
+            "{path} has {is} bytes, when it was repaired it had {was}: --force undoes that repair all the same"
+        )));
+    }
+    for (&offset, saved) in &undo.blocks {
+        let mut now = [0; BLOCK];
+        image.0.read(offset, &mut now)?;
+        if now != *saved.before && !saved.made.contains(&crc32c(&now)) {
+            return Err(Failure::Refused(format!(
+                "{path} was changed at byte {offset} since it was repaired: --force undoes the repair all the \
+                 same, and loses what was changed"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Why a store cannot be checked or mended.
+pub(super) fn failure(path: &Path, error: MendError) -> Failure {
+    match error {
+        MendError::Load(error) => Failure::Load { path: path.to_owned(), error },
+        other => Failure::Refused(format!("{}: {other}", shown(path))),
+    }
+}
