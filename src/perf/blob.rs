@@ -6,6 +6,7 @@ use std::sync::Arc;
 use spindle::block::load::Pattern;
 use spindle::block::{Channel, Device, Geometry, Operation};
 use spindle::format::init::{self, MdPages};
+use spindle::mem::IoBuf;
 use spindle::reactor::Thread;
 use spindle::{Blob, BlobOptions, Blobstore, InitOptions};
 
@@ -92,16 +93,20 @@ impl Bench {
         let mut figures = Vec::new();
         let thick = self.filled(BlobOptions::thick(clusters)).await?;
         let thin = self.filled(BlobOptions::thin(clusters)).await?;
-        for (name, blob) in [("thick", &thick), ("thin, rewritten", &thin)] {
+        let thick_place = self.place(&thick).await?;
+        let thin_place = self.place(&thin).await?;
+        for (name, blob, place) in [("thick", &thick, thick_place), ("thin, rewritten", &thin, thin_place)] {
             for depth in [1, 32, 128] {
                 for operation in [Operation::Read, Operation::Write] {
-                    figures.push(self.steady(name, blob, Load { operation, depth }).await?);
+                    figures.push(self.steady(name, blob, place, Load { operation, depth }).await?);
                 }
             }
         }
         if let Some(other) = other {
             for operation in [Operation::Read, Operation::Write] {
-                figures.push(self.on_two_cores(&thick, Load { operation, depth: 32 }, &other).await?);
+                figures.push(
+                    self.on_two_cores(&thick, thick_place, Load { operation, depth: 32 }, &other).await?,
+                );
             }
             other.exit();
             other.joined().await;
@@ -140,8 +145,34 @@ impl Bench {
         Pattern::random(&geometry, BLOCK.into(), seed).map_err(|kind| format!("{kind:?}").into())
     }
 
-    /// A blob beside the bare disk.
-    async fn steady(&self, name: &str, blob: &Blob, load: Load) -> Result<Figure, Failed> {
+    /// Where on the disk a blob lies that was just filled: its bare yardstick uses the very same bytes, as
+    /// some memory is slower than other. If its clusters are not in one piece, the end of the disk.
+    async fn place(&self, blob: &Blob) -> Result<u64, Failed> {
+        let size = u64::from(self.store.cluster_size());
+        let stamp = |cluster: u64| IoBuf::copy_from(&[cluster as u8 + 1; BLOCK as usize]);
+        for cluster in 0..self.clusters() {
+            blob.write(cluster * size, stamp(cluster)).await.0?;
+        }
+        let mut found = Vec::new();
+        for at in (0..self.bare).step_by(size as usize) {
+            let (result, buffers) = self.channel.read(at, IoBuf::zeroed(BLOCK as usize)).await;
+            result?;
+            let head = buffers.to_vec();
+            if head.iter().all(|&byte| u64::from(byte) == found.len() as u64 + 1) {
+                found.push(at);
+            }
+        }
+        // So that nothing of it is found again.
+        for cluster in 0..self.clusters() {
+            blob.write(cluster * size, IoBuf::zeroed(BLOCK as usize)).await.0?;
+        }
+        let whole = found.len() as u64 == self.clusters()
+            && found.iter().zip(found.iter().skip(1)).all(|(one, next)| one + size == *next);
+        Ok(if whole { found[0] } else { self.bare })
+    }
+
+    /// A blob beside the bare disk, in the place where the blob lies.
+    async fn steady(&self, name: &str, blob: &Blob, place: u64, load: Load) -> Result<Figure, Failed> {
         let what = format!("{name}: {load}");
         self.effort.progress.at(&what);
         let pairs = Pairs::start(what, format!("bare disk: {load}"));
@@ -152,7 +183,7 @@ impl Bench {
                 self.effort,
                 async || self.timed(requests, on_blob(blob, load, &mut own, requests)).await,
                 async || {
-                    let work = on_disk(&self.channel, self.bare, load, &mut bare, requests);
+                    let work = on_disk(&self.channel, place, load, &mut bare, requests);
                     self.timed(requests, work).await
                 },
             )
@@ -180,7 +211,13 @@ impl Bench {
     }
 
     /// The same on two cores at once, each half of the requests.
-    async fn on_two_cores(&self, blob: &Blob, load: Load, other: &Thread) -> Result<Figure, Failed> {
+    async fn on_two_cores(
+        &self,
+        blob: &Blob,
+        place: u64,
+        load: Load,
+        other: &Thread,
+    ) -> Result<Figure, Failed> {
         let what = format!("thick, two cores: {load}");
         self.effort.progress.at(&what);
         let requests = self.requests(load).await?;
@@ -199,14 +236,14 @@ impl Bench {
         };
         let yardstick = async || -> Timed {
             let mut pattern = here;
-            let (device, bare) = (self.device.clone(), self.bare);
+            let device = self.device.clone();
             let start = clock::wall_ns();
             let half = other.spawn(async move || -> Result<(), Failed> {
                 let channel = Channel::open(device)?;
                 let mut pattern = there;
-                on_disk(&channel, bare, load, &mut pattern, requests).await
+                on_disk(&channel, place, load, &mut pattern, requests).await
             });
-            on_disk(&self.channel, self.bare, load, &mut pattern, requests).await?;
+            on_disk(&self.channel, place, load, &mut pattern, requests).await?;
             half.await??;
             Ok((2 * requests, clock::wall_ns() - start))
         };
@@ -222,11 +259,12 @@ impl Bench {
         let mut one = None;
         for depth in [0, 1, 8, 64] {
             let blob = self.filled(BlobOptions::thin(self.clusters())).await?;
+            let place = self.place(&blob).await?;
             for _ in 0..depth {
                 self.store.snapshot(blob.id(), Vec::new()).await?;
             }
             let plural = if depth == 1 { "" } else { "s" };
-            figures.push(self.steady(&format!("under {depth} snapshot{plural}"), &blob, load).await?);
+            figures.push(self.steady(&format!("under {depth} snapshot{plural}"), &blob, place, load).await?);
             match depth {
                 1 => one = Some(blob),
                 64 => {
