@@ -128,6 +128,11 @@ impl Profile {
         image
     }
 
+    /// The atomic unit as far as the store knows it: of a file it knows the blocks only.
+    pub fn known_atomic_unit(&self) -> u32 {
+        if self.slow { self.block } else { self.atomic_unit }
+    }
+
     /// Io units of a cluster.
     pub fn per_cluster(&self) -> u64 {
         u64::from(self.cluster / self.block)

@@ -195,7 +195,7 @@ impl Proof<'_> {
             Some(reader) if reader.wants(raw, random / 2) => {
                 let counts = &mut self.report.judged_twice;
                 *if is_clean(raw) { &mut counts.clean } else { &mut counts.dirty } += 1;
-                reader.judge(image, raw, self.profile.atomic_unit)
+                reader.judge(image, raw, self.profile.known_atomic_unit())
             }
             _ => Ok(()),
         }

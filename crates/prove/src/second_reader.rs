@@ -2,7 +2,8 @@
 //! alone, that judges crashed images too.
 //!
 //! It knows the format and nothing of what this store adds to it. Where a crash can tear a page it is
-//! therefore given what a load makes of the image, and elsewhere the image itself.
+//! therefore given what a load makes of the image, and elsewhere the image itself; what counts is what the
+//! store knows of the disk, since by that it chooses how to write.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
