@@ -54,7 +54,7 @@ pub use handle::Handle;
 pub use hold::Hold;
 pub use io_device::{ChannelError, IoChannel, IoDevice, VisitError};
 pub use join::{JoinHandle, LocalJoinHandle};
-pub use lock::{Lock, LockAction, LockFault};
+pub use lock::{Lock, LockAction, LockFault, LockGuard};
 pub use mode::Mode;
 pub use ops::{OpId, OpSink, cancel_op, op, submit_op};
 pub use pending_dump::PendingDump;

@@ -1,15 +1,16 @@
 //! Locks that threads of one runtime may share, checked for what can still go wrong in safe Rust.
 //!
 //! Owned by whoever holds the value, on any thread; held by a Spindle thread, for one call of
-//! [`Lock::with`]. Prefer a message: a lock is for short, bounded work.
+//! [`Lock::with`] or [`Lock::with_guard`] at most. Prefer a message: a lock is for short, bounded work.
 //!
-//! There is no guard to keep: the value is lent to a function that is not async, so nothing of it can leave
-//! the call, no await fits in, and no thread goes off its core with a lock. Of SPDK's nine spinlock errors
-//! two can happen here; the others cannot be written. A panic under a lock poisons it.
+//! The value, or a guard that can let go of it early, is lent to a function that is not async, so nothing of
+//! it can leave the call, no await fits in, and no thread goes off its core with a lock. Of SPDK's nine
+//! spinlock errors three can happen here; the others cannot be written. A panic under a lock poisons it.
 //!
 //! Not promised: fairness. Waiting spins, as in SPDK, and yields the OS thread now and then.
 
 use std::fmt;
+use std::ops::{Deref, DerefMut};
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::ThreadId;
@@ -28,6 +29,8 @@ pub enum LockFault {
     NotOnThread = 1,
     /// Taken again within the call that holds it.
     Deadlock = 2,
+    /// Its guard was forgotten: the call is over, and nobody has let go.
+    Held = 7,
 }
 
 /// What a runtime does when one of its locks finds a mistake.
@@ -51,9 +54,12 @@ struct Holder {
 impl Holder {
     /// The thread and its core, for a report.
     fn place(&self) -> String {
-        let thread = &self.thread;
-        format!("thread {} ({}) on core {}", thread.id, thread.name, thread.runtime.cores[thread.reactor])
+        place(&self.thread)
     }
+}
+
+fn place(thread: &ThreadShared) -> String {
+    format!("thread {} ({}) on core {}", thread.id, thread.name, thread.runtime.cores[thread.reactor])
 }
 
 /// A value behind a checked lock.
@@ -76,17 +82,38 @@ impl<T> Lock<T> {
     /// poisoned. [`LockAction::Abort`] ends the process instead of the first two.
     #[track_caller]
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        let mut held = self.take(Location::caller());
+        f(&mut held.value)
+    }
+
+    /// Calls `f` with a guard of the value, which lets go of the lock when it is dropped, at the latest at the
+    /// end of the call. The guard cannot leave the call, and no await fits in.
+    ///
+    /// # Panics
+    /// As [`with`](Self::with); and code 7 if the guard was forgotten ([`std::mem::forget`]). The lock is
+    /// free all the same then.
+    #[track_caller]
+    pub fn with_guard<R>(&self, f: impl FnOnce(LockGuard<'_, '_, T>) -> R) -> R {
         let taken_at = Location::caller();
+        let mut held = Some(self.take(taken_at));
+        let result = f(LockGuard { held: &mut held });
+        if held.take().is_some() {
+            let place = current::cloned().map_or_else(String::new, |core| place(&core.shared));
+            self.fault(LockFault::Held, taken_at, &place, "its guard was forgotten: drop it instead")
+        }
+        result
+    }
+
+    /// Waits for the lock and takes it.
+    fn take(&self, taken_at: &'static Location<'static>) -> Held<'_, T> {
         let Some(core) = current::cloned() else {
             let place = "no Spindle thread runs here";
             self.fault(LockFault::NotOnThread, taken_at, place, "take it inside Runtime::run or Thread::run")
         };
         let me = Holder { thread: core.shared.clone(), os_thread: std::thread::current().id(), taken_at };
-        let mut value = self.wait(&me);
+        let value = self.wait(&me);
         *locked(&self.holder) = Some(me);
-        // Dropped before the value is free, also when `f` panics.
-        let _held = Held(&self.holder);
-        f(&mut value)
+        Held { _holding: Holding(&self.holder), value }
     }
 
     fn wait(&self, me: &Holder) -> MutexGuard<'_, T> {
@@ -159,10 +186,42 @@ impl<T> fmt::Debug for Lock<T> {
     }
 }
 
-/// Says at the end of a call that nobody holds the lock.
-struct Held<'a>(&'a Mutex<Option<Holder>>);
+/// The value of a held lock, for the rest of a call of [`Lock::with_guard`]. Dropping it frees the lock.
+pub struct LockGuard<'call, 'lock, T> {
+    /// Where [`Lock::with_guard`] sees whether it was dropped. There is something in it until then.
+    held: &'call mut Option<Held<'lock, T>>,
+}
 
-impl Drop for Held<'_> {
+impl<T> Deref for LockGuard<'_, '_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.held.as_ref().expect("it is emptied by dropping the guard").value
+    }
+}
+
+impl<T> DerefMut for LockGuard<'_, '_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.held.as_mut().expect("it is emptied by dropping the guard").value
+    }
+}
+
+impl<T> Drop for LockGuard<'_, '_, T> {
+    fn drop(&mut self) {
+        *self.held = None;
+    }
+}
+
+/// A lock that is held. Its holder is forgotten before the value is free.
+struct Held<'a, T> {
+    _holding: Holding<'a>,
+    value: MutexGuard<'a, T>,
+}
+
+/// Says when it is dropped that nobody holds the lock.
+struct Holding<'a>(&'a Mutex<Option<Holder>>);
+
+impl Drop for Holding<'_> {
     fn drop(&mut self) {
         let holder = locked(self.0).take();
         drop(holder);

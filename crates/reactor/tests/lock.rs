@@ -67,6 +67,39 @@ fn a_thread_stepped_within_a_call_that_holds_the_lock_is_code_2_and_no_hang() {
 }
 
 #[test]
+fn a_guard_lets_go_when_it_is_dropped_and_the_call_goes_on() {
+    run(async || {
+        let lock = Lock::new("early", 1);
+        let read = lock.with_guard(|mut guard| {
+            *guard += 1;
+            drop(guard);
+            lock.with(|value| *value)
+        });
+        assert_eq!((read, lock.with_guard(|guard| *guard)), (2, 2));
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_guard_that_is_forgotten_is_code_7_and_the_lock_is_free() {
+    let error = run(async || {
+        let lock = Arc::new(Lock::new("forgotten", 0));
+        let theirs = lock.clone();
+        let error = spindle_reactor::spawn_local(async move {
+            theirs.with_guard(|guard| std::mem::forget(guard));
+        })
+        .await
+        .unwrap_err();
+        assert_eq!(lock.with(|value| *value), 0, "it can be taken");
+        error.to_string()
+    })
+    .unwrap();
+    for word in ["lock forgotten, code 7", "app_thread", "on core", "lock.rs"] {
+        assert!(error.contains(word), "{word:?} is missing in: {error}");
+    }
+}
+
+#[test]
 fn a_panic_under_a_lock_poisons_it_until_somebody_says_that_the_value_is_whole() {
     let seen = run(async || {
         let lock = Arc::new(Lock::new("half", 1));
