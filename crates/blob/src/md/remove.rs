@@ -193,7 +193,7 @@ impl Md {
                 }
             }
         }
-        self.pin_zeroes(clone, snapshot, &mut meta, &mut slots, taken).await?;
+        self.pin_zeroes(snapshot, &mut meta, &mut slots, taken).await?;
         for leaf in below.map.leaves() {
             let same =
                 meta.map.leaves().iter().any(|now| now.slot == leaf.slot && now.clusters == leaf.clusters);
@@ -215,7 +215,6 @@ impl Md {
     /// grandparent that has data there, it gets clusters of zeroes first.
     pub(crate) async fn pin_zeroes(
         self: &Rc<Md>,
-        clone: &Rc<BlobState>,
         parent: &Rc<BlobState>,
         meta: &mut BlobMetadata,
         slots: &mut BTreeSet<u32>,
@@ -227,19 +226,17 @@ impl Md {
             .filter(|&index| meta.map.get(index).is_none())
             .filter(|&index| !matches!(above.source_above(index), Source::Zeroes))
             .collect();
-        self.pin(clone, &holes, meta, slots, taken).await
+        self.pin(&holes, meta, slots, taken).await
     }
 
     /// Gives clusters of zeroes to these places of a map.
     pub(crate) async fn pin(
-        self: &Rc<Md>,
-        blob: &Rc<BlobState>,
+        &self,
         holes: &[u64],
         meta: &mut BlobMetadata,
         slots: &mut BTreeSet<u32>,
         taken: &mut Vec<u32>,
     ) -> Result<(), BlobError> {
-        let _ = blob;
         // Zeroed whatever the clear method: what is hidden here must not be seen.
         let method = spindle_format::ClearMethod::Default;
         self.take_clusters(holes.len() as u64, method, taken).await?;

@@ -83,7 +83,7 @@ impl Md {
             Some(_) => (old..new).filter(seen).collect(),
             None => Vec::new(),
         };
-        self.pin(blob, &holes, meta, slots, taken).await
+        self.pin(&holes, meta, slots, taken).await
     }
 
     async fn shrink_blob(self: &Rc<Md>, blob: &Rc<BlobState>, new: u64) -> Result<(), BlobError> {

@@ -202,7 +202,7 @@ impl Md {
         };
         let new = match &parent {
             Some(parent) if !inflate => {
-                self.pin_zeroes(blob, parent, &mut meta, &mut slots, &mut taken).await?;
+                self.pin_zeroes(parent, &mut meta, &mut slots, &mut taken).await?;
                 parent.parent()
             }
             _ => None,
