@@ -50,7 +50,8 @@ impl OpenOptions {
 
     /// Takes a lock held until the last handle drops (an OFD lock on the whole file): exclusive when
     /// writable, shared when read-only. On conflict the open fails with [`std::io::ErrorKind::WouldBlock`]
-    /// and names the holder's process id where the kernel tells it.
+    /// and names the holder's process id where the kernel tells it. A lock that no process is seen to hold,
+    /// as that of one that was just killed, is waited for, 2 s at most.
     pub fn locked(mut self, yes: bool) -> Self {
         self.locked = yes;
         self
