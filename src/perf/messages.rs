@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
-use spindle::reactor::{Handle, Mode, Thread, yield_now};
+use spindle::reactor::{Handle, JoinHandle, Mode, Thread, yield_now};
 
 use super::figure::Figure;
 use super::samples::{self, Samples};
@@ -55,24 +55,34 @@ pub(crate) fn messages(effort: Effort) -> Figures {
     Ok(bare.into_iter().chain(measured??).collect())
 }
 
-/// The slowest messages alone, and while another thread floods the same core. A sample is the 99th
-/// percentile of single round trips.
+/// The slowest messages alone, and while another thread of the same core floods a third one. A sample is the
+/// 99th percentile of single round trips.
 async fn flooded(there: &Thread, here: &Thread, effort: Effort) -> Figures {
-    let sink = Thread::create_on("sink", there.cores())?;
     let alone = slowest("slowest messages (p99), other core, alone", there, effort).await?;
-    let noise = here.spawn(async move || -> Result<(), Failed> {
+    let few = flood_beside(here, Thread::create_on("sink", there.cores())?, 8);
+    let beside = slowest("slowest messages (p99), beside a flood, 8 sent in a poll", there, effort).await?;
+    few.abort();
+    let many = flood_beside(here, Thread::create_on("sink", there.cores())?, 256);
+    // Who sends so many without a break holds its core meanwhile: nothing is asked of this one.
+    let behind = slowest("slowest messages (p99), beside a flood, 256 sent in a poll", there, effort).await?;
+    many.abort();
+    Ok(vec![alone.clone(), beside.against(&alone, aims::FLOODED), behind])
+}
+
+/// Floods `sink` from a thread beside the caller's, so many messages in each poll.
+fn flood_beside(here: &Thread, sink: Thread, in_a_poll: u32) -> JoinHandle<Result<(), Failed>> {
+    here.spawn(async move || {
         loop {
-            for _ in 0..256 {
-                sink.send_msg(|| ())?;
+            for _ in 0..1024 / in_a_poll {
+                for _ in 0..in_a_poll {
+                    sink.send_msg(|| ())?;
+                }
+                yield_now().await;
             }
             // Not more in flight than the other core takes, so that memory stays bounded.
             sink.run(async || ()).await?;
-            yield_now().await;
         }
-    });
-    let beside = slowest("slowest messages (p99), other core, beside a flood", there, effort).await?;
-    noise.abort();
-    Ok(vec![alone.clone(), beside.against(&alone, aims::FLOODED)])
+    })
 }
 
 async fn slowest(what: &str, there: &Thread, effort: Effort) -> Measured {

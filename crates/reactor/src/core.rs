@@ -10,7 +10,6 @@ use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use spindle_engine::Time;
 use spindle_ring::Call;
@@ -24,12 +23,15 @@ use crate::task::{Tasks, drop_caught, panic_message};
 use crate::thread::{EXITED, EXITING, ThreadShared};
 use crate::timer::Timers;
 
-/// Messages and tasks that one turn takes at most, each: SPDK's number. More would save little, and be felt
-/// by what comes in for another thread meanwhile.
-const BUDGET: usize = 8;
+/// Messages that one turn takes at most: SPDK's number. More would save little, and be felt by what comes in
+/// for another thread meanwhile.
+const MESSAGES: usize = 8;
+
+/// Tasks polled in one turn at most. A poll is longer than a message.
+const TASKS: usize = 4;
 
 /// Timers that end in one turn at most: each makes one task ready, if its task still waits for it.
-const TIMER_BUDGET: usize = 32;
+const TIMERS: usize = 8;
 
 /// The running half of a thread.
 pub(crate) struct ThreadCore {
@@ -49,7 +51,7 @@ pub(crate) struct ThreadCore {
     pub(crate) busy_turns: Cell<u64>,
     pub(crate) idle_turns: Cell<u64>,
     /// Its share of the time of its reactor's busy turns.
-    pub(crate) busy: Cell<Duration>,
+    pub(crate) busy_ns: Cell<u64>,
     /// What it has called in this turn of its reactor: messages, tasks, pollers, completions.
     pub(crate) called: Cell<u32>,
 }
@@ -69,7 +71,7 @@ impl ThreadCore {
             channels: RefCell::default(),
             busy_turns: Cell::new(0),
             idle_turns: Cell::new(0),
-            busy: Cell::default(),
+            busy_ns: Cell::new(0),
             called: Cell::new(0),
         }
     }
@@ -79,9 +81,11 @@ impl ThreadCore {
     pub(crate) fn turn(self: &Rc<ThreadCore>, now: Time) -> bool {
         self.local.activity().enter(self.shared.id);
         let mut busy = self.run_messages();
-        busy |= self.timers.borrow_mut().expire(now, TIMER_BUDGET);
+        busy |= self.timers.borrow_mut().expire(now, TIMERS);
         busy |= self.run_tasks();
-        busy |= self.pollers.run(self, now);
+        if self.pollers.len() > 0 || self.pollers.has_work() {
+            busy |= self.pollers.run(self, now);
+        }
         let turns = if busy { &self.busy_turns } else { &self.idle_turns };
         turns.set(turns.get() + 1);
         busy
@@ -101,15 +105,17 @@ impl ThreadCore {
         self.local.activity().begin(kind, None);
     }
 
-    /// Takes its share of a turn that took `span` and called `all` things.
-    pub(crate) fn account(&self, span: Duration, all: u32) {
+    /// Takes its share of a turn that took `ns` nanoseconds and called `all` things.
+    pub(crate) fn account(&self, ns: u64, all: u32) {
         let called = self.called.take();
-        self.busy.set(self.busy.get() + span * called / all.max(1));
+        // Most turns are of one thread, and a division takes as long as a message.
+        let share = if called == all { ns } else { ns * u64::from(called) / u64::from(all.max(1)) };
+        self.busy_ns.set(self.busy_ns.get() + share);
     }
 
     fn run_messages(&self) -> bool {
         // Those that are there now: one that sends to its own thread waits for the next turn.
-        let there = self.messages.borrow().len().min(BUDGET);
+        let there = self.messages.borrow().len().min(MESSAGES);
         for _ in 0..there {
             let Some(call) = self.messages.borrow_mut().pop_front() else { break };
             self.begin(CallKind::Message, None);
@@ -123,7 +129,7 @@ impl ThreadCore {
 
     fn run_tasks(self: &Rc<ThreadCore>) -> bool {
         // Those that are ready now: one that only yields gets one poll a turn.
-        let ready = self.tasks.ready().min(BUDGET);
+        let ready = self.tasks.ready().min(TASKS);
         for _ in 0..ready {
             self.tasks.poll_one(self, |n| self.local.choose(n));
         }

@@ -34,6 +34,7 @@ mod poller;
 mod port;
 mod reactor;
 mod reply;
+mod route;
 mod run;
 mod runner;
 mod runtime;

@@ -44,7 +44,7 @@ pub(crate) struct Local {
     /// Turns with work and without, the time of those with work, and sleeps.
     pub(crate) busy_turns: Cell<u64>,
     pub(crate) idle_turns: Cell<u64>,
-    pub(crate) busy: Cell<Duration>,
+    pub(crate) busy_ns: Cell<u64>,
     pub(crate) sleeps: Cell<u64>,
     /// What a reading of the clock takes.
     reading: Duration,
@@ -75,7 +75,7 @@ impl Local {
             this: this.clone(),
             busy_turns: Cell::new(0),
             idle_turns: Cell::new(0),
-            busy: Cell::default(),
+            busy_ns: Cell::new(0),
             sleeps: Cell::new(0),
             reading,
         })
@@ -155,16 +155,20 @@ impl Local {
         self.changed.set(true);
     }
 
+    /// The time now, read from the clock: what ran in this turn may have taken long.
+    pub(crate) fn clock(&self) -> Time {
+        self.driver.borrow_mut().now()
+    }
+
     /// Calls `f`, and says how long that took. In simulation it takes no time.
     #[inline(never)]
     pub(crate) fn measure<T>(&self, f: impl FnOnce() -> T) -> (T, Duration) {
         if self.simulated {
             return (f(), Duration::ZERO);
         }
-        let read = || self.driver.borrow_mut().now();
-        let began = read();
+        let began = self.clock();
         let value = f();
-        let span = read() - began;
+        let span = self.clock() - began;
         (value, span.saturating_sub(self.reading))
     }
 

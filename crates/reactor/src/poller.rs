@@ -120,7 +120,7 @@ impl Poller {
             busy_runs: Cell::new(0),
             spent: Spent::default(),
         });
-        core.pollers.insert(cell.clone(), core.local.now.get());
+        core.pollers.insert(cell.clone(), core.local.clock());
         Poller { cell, core: Rc::downgrade(&core) }
     }
 
@@ -138,7 +138,7 @@ impl Poller {
         if self.cell.paused.replace(false)
             && let Some(core) = self.core.upgrade()
         {
-            core.pollers.resume(&self.cell, core.local.now.get());
+            core.pollers.resume(&self.cell, core.local.clock());
         }
     }
 

@@ -9,16 +9,21 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use spindle_engine::Unparker;
-use spindle_ring::{Call, Closed, Inbox, Sleep, spsc};
+use spindle_ring::express::{self, Ticket};
+use spindle_ring::{Call, Closed, Inbox, Sleep};
 
 use crate::activity::Activity;
 use crate::dump::ReactorDump;
 use crate::mode::Mode;
 use crate::thread::ThreadShared;
 
-/// Messages that a ring holds before its sender keeps the rest. They stand in one line, so not many: what the
-/// sender keeps takes turns by the thread it goes to.
-const RING_SLOTS: usize = 64;
+/// Messages that a ring holds. What has no room stays with the sender, where it takes turns by the thread it
+/// goes to.
+const EXPRESS_SLOTS: usize = 64;
+const BULK_SLOTS: usize = 64;
+
+/// Messages taken out of bulk in one turn: what comes another way waits for them.
+const BULK_BUDGET: usize = 4;
 
 /// Which thread of a reactor a message is for.
 #[derive(Clone, Copy)]
@@ -46,15 +51,28 @@ pub(crate) struct Envelope {
     pub(crate) call: Call,
 }
 
-/// The sender's end of a ring.
-pub(crate) struct RingOut(spsc::Producer<Call>);
+/// The sender's end of the rings to another reactor.
+pub(crate) struct RingOut(express::Sender<Call>);
 
 impl RingOut {
-    /// Leaves a message, or gives it back if the ring is full.
+    /// Leaves a message where it is taken first, or gives it back if there is no room.
     #[inline]
-    pub(crate) fn push(&mut self, envelope: Envelope) -> Result<(), Envelope> {
+    pub(crate) fn push_express(&mut self, envelope: Envelope) -> Result<(), Envelope> {
         let Envelope { to, call } = envelope;
-        self.0.push(to.tag(), call).map_err(|call| Envelope { to, call })
+        self.0.push_express(to.tag(), call).map_err(|call| Envelope { to, call })
+    }
+
+    /// Leaves a message behind all others, or gives it back if there is no room.
+    #[inline]
+    pub(crate) fn push_bulk(&mut self, envelope: Envelope) -> Result<Ticket, Envelope> {
+        let Envelope { to, call } = envelope;
+        self.0.push_bulk(to.tag(), call).map_err(|call| Envelope { to, call })
+    }
+
+    /// Whether that one was taken out of bulk.
+    #[inline]
+    pub(crate) fn has_taken(&mut self, ticket: Ticket) -> bool {
+        self.0.has_taken(ticket)
     }
 }
 
@@ -62,7 +80,7 @@ impl RingOut {
 pub(crate) struct Port {
     pub(crate) sleep: Sleep,
     inbox: Inbox<Envelope>,
-    new_rings: Mutex<Vec<spsc::Consumer<Call>>>,
+    new_rings: Mutex<Vec<express::Receiver<Call>>>,
     adoptions: Mutex<Vec<Arc<ThreadShared>>>,
     /// Something is in `new_rings`, `adoptions` or `questions`.
     news: AtomicBool,
@@ -100,12 +118,12 @@ impl Port {
         let _ = self.unparker.set(unparker);
     }
 
-    /// Makes a ring from another reactor.
+    /// Makes rings from another reactor.
     pub(crate) fn connect(&self) -> RingOut {
-        let (producer, consumer) = spsc::ring(RING_SLOTS);
-        lock(&self.new_rings).push(consumer);
+        let (sender, receiver) = express::pair(EXPRESS_SLOTS, BULK_SLOTS);
+        lock(&self.new_rings).push(receiver);
         self.news.store(true, Ordering::Release);
-        RingOut(producer)
+        RingOut(sender)
     }
 
     /// Leaves a message from outside of the runtime's reactors.
@@ -195,7 +213,7 @@ impl Port {
 
 /// The receiver's ends of the rings into one reactor.
 #[derive(Default)]
-pub(crate) struct Rings(Vec<spsc::Consumer<Call>>);
+pub(crate) struct Rings(Vec<express::Receiver<Call>>);
 
 impl Rings {
     /// Takes over what senders have made.
@@ -205,19 +223,21 @@ impl Rings {
 
     /// Whether no ring holds a message.
     pub(crate) fn are_empty(&self) -> bool {
-        self.0.iter().all(spsc::Consumer::is_empty)
+        self.0.iter().all(express::Receiver::is_empty)
     }
 
-    /// Takes at most `budget` messages out of each; true if there were any.
+    /// Whether a message came by express: the first ones to a thread that does nothing do.
     #[inline]
-    pub(crate) fn drain(&mut self, budget: usize, mut deliver: impl FnMut(Address, Call)) -> bool {
+    pub(crate) fn have_express(&self) -> bool {
+        self.0.iter().any(express::Receiver::has_express)
+    }
+
+    /// Takes what one turn has time for; true if there was something.
+    #[inline]
+    pub(crate) fn drain(&mut self, mut deliver: impl FnMut(Address, Call)) -> bool {
         let mut any = false;
         for ring in &mut self.0 {
-            for _ in 0..budget {
-                let Some((tag, call)) = ring.pop() else { break };
-                any = true;
-                deliver(Address::of_tag(tag), call);
-            }
+            any |= ring.take(BULK_BUDGET, |tag, call| deliver(Address::of_tag(tag), call));
         }
         any
     }

@@ -21,10 +21,7 @@ use crate::port::{Envelope, Rings};
 use crate::shared::Shared;
 use crate::task::drop_caught;
 
-/// Messages taken from each ring in one turn: what comes by another one waits for that long.
-const RING_BUDGET: usize = 32;
-
-/// Messages from outside taken in one turn. They stand in one line, so more than of a ring.
+/// Messages from outside taken in one turn. They stand in one line, so more than of the bulk.
 const OUTSIDE_BUDGET: usize = 64;
 
 /// What the adaptive mode keeps polling for after the last work: about what a sleep and a wake cost.
@@ -124,15 +121,15 @@ impl Reactor {
         let now = self.local.driver.borrow_mut().now();
         self.local.now.set(now);
         if std::mem::take(&mut self.to_account) {
-            self.account(now - self.began);
+            self.account(now.as_nanos().saturating_sub(self.began.as_nanos()));
         }
     }
 
-    /// Shares out the time of a turn among the threads that called something in it.
-    fn account(&self, span: Duration) {
-        self.local.busy.set(self.local.busy.get() + span);
+    /// Shares out the nanoseconds of a turn among the threads that called something in it.
+    fn account(&self, ns: u64) {
+        self.local.busy_ns.set(self.local.busy_ns.get() + ns);
         let all = self.cores.iter().map(|core| core.called.get()).sum();
-        self.cores.iter().filter(|core| core.called.get() > 0).for_each(|core| core.account(span, all));
+        self.cores.iter().filter(|core| core.called.get() > 0).for_each(|core| core.account(ns, all));
     }
 
     fn receive(&mut self) -> bool {
@@ -144,7 +141,7 @@ impl Reactor {
             busy |= local.take_over_threads();
             port.take_questions().into_iter().for_each(|question| question(ReactorDump::of(local)));
         }
-        busy |= self.rings.drain(RING_BUDGET, |to, call| local.send(local.index, to, call));
+        busy |= self.rings.drain(|to, call| local.send(local.index, to, call));
         if self.inbound.len() < OUTSIDE_BUDGET {
             port.take_foreign(&mut self.inbound);
         }
@@ -213,7 +210,7 @@ impl Reactor {
     fn watch_for_mail(&self) {
         let port = self.local.port();
         for _ in 0..LOOKS_PER_TURN {
-            if !self.rings.are_empty() || port.has_mail() {
+            if self.rings.have_express() || port.has_mail() {
                 return;
             }
         }

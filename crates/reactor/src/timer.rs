@@ -63,6 +63,8 @@ pub struct Sleep {
 enum Until {
     /// Not polled yet: the clock of its thread decides.
     Span(Duration),
+    /// Not polled yet.
+    At(Time),
     Time {
         core: Rc<ThreadCore>,
         key: Key,
@@ -80,6 +82,10 @@ pub fn sleep(span: Duration) -> Sleep {
 }
 
 impl Sleep {
+    fn until(time: Time) -> Sleep {
+        Sleep { until: Until::At(time) }
+    }
+
     fn start(core: &Rc<ThreadCore>, time: Time, cx: &Context<'_>) -> Until {
         let key = core.timers.borrow_mut().insert(time, cx.waker().clone());
         Until::Time { core: core.clone(), key }
@@ -94,9 +100,10 @@ impl Future for Sleep {
             Until::Past => return Poll::Ready(()),
             Until::Span(span) => {
                 let core = current::expect("sleep");
-                let time = core.local.now.get() + *span;
+                let time = core.local.clock() + *span;
                 self.until = Sleep::start(&core, time, cx);
             }
+            Until::At(time) => self.until = Sleep::start(&current::expect("sleep"), *time, cx),
             Until::Time { core, key } => {
                 let mut timers = core.timers.borrow_mut();
                 match timers.waiting.get_mut(key) {
@@ -161,7 +168,7 @@ impl Interval {
         let now = current::now();
         let due = *self.next.get_or_insert(now);
         if due > now {
-            sleep(due - now).await;
+            Sleep::until(due).await;
         }
         self.next = Some(current::now() + self.period);
     }

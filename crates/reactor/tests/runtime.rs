@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use spindle_engine::Bell;
 use spindle_engine::sim::World;
 use spindle_reactor::*;
 
@@ -159,6 +160,19 @@ fn sleeping_takes_at_least_its_time_and_equal_ends_keep_their_order() {
         });
         assert_eq!(order.unwrap(), [1, 2, 3]);
     });
+}
+
+#[test]
+fn sleeping_takes_at_least_its_time_also_behind_what_took_long_in_the_same_turn() {
+    let runtime = Runtime::builder().reactors(1).watchdog(None).build().unwrap();
+    let slept = runtime.run(async || {
+        let clock = Bell::new().unwrap();
+        clock.wait(Some(Duration::from_millis(20)));
+        let start = clock.now();
+        sleep(Duration::from_millis(5)).await;
+        clock.now() - start
+    });
+    assert!(slept.unwrap() >= Duration::from_millis(5));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! module, so the same source runs under loom (`tests/loom.rs`).
 
 mod call;
+pub mod express;
 mod inbox;
 mod inline;
 mod parcel;

@@ -102,9 +102,9 @@ impl<T: Send> Producer<T> {
     #[inline]
     pub fn push(&mut self, tag: u64, value: T) -> Result<(), T> {
         debug_assert!(tag & ODD_LAP == 0, "a tag has 63 bits");
-        if self.tail.wrapping_sub(self.head) == self.ring.slots.len() {
-            self.head = self.ring.head.0.load(Ordering::Acquire);
-            if self.tail.wrapping_sub(self.head) == self.ring.slots.len() {
+        if self.in_ring() == self.ring.slots.len() {
+            self.look();
+            if self.in_ring() == self.ring.slots.len() {
                 return Err(value);
             }
         }
@@ -114,6 +114,32 @@ impl<T: Send> Producer<T> {
         slot.header.store(self.ring.lap(self.tail) | (tag & !ODD_LAP), Ordering::Release);
         self.tail = self.tail.wrapping_add(1);
         Ok(())
+    }
+
+    /// How many values were put in so far, modulo the width of a word.
+    #[inline]
+    pub(crate) fn pushed(&self) -> usize {
+        self.tail
+    }
+
+    /// Whether the consumer has taken the value after which so many were [`pushed`](Self::pushed).
+    #[inline]
+    pub(crate) fn has_popped(&mut self, pushed: usize) -> bool {
+        let later = self.tail.wrapping_sub(pushed);
+        if self.in_ring() > later {
+            self.look();
+        }
+        self.in_ring() <= later
+    }
+
+    /// Values that were not taken yet, as last seen.
+    fn in_ring(&self) -> usize {
+        self.tail.wrapping_sub(self.head)
+    }
+
+    /// Sees how far the consumer is.
+    fn look(&mut self) {
+        self.head = self.ring.head.0.load(Ordering::Acquire);
     }
 }
 

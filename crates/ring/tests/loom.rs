@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Notify};
 use loom::thread;
-use spindle_ring::{Closed, Inbox, Sleep, spsc};
+use spindle_ring::{Closed, Inbox, Sleep, express, spsc};
 
 #[test]
 fn a_ring_hands_over_every_value_once_and_in_order_around_its_end() {
@@ -57,6 +57,35 @@ fn what_is_left_in_a_ring_is_dropped_with_it() {
         drop(consumer);
         sender.join().unwrap();
         assert_eq!(dropped.load(Ordering::Relaxed), 2);
+    });
+}
+
+/// A sender that goes from express to bulk and back, as it may: to express only when the last value in bulk was
+/// taken.
+#[test]
+fn values_that_go_by_express_and_by_bulk_in_turn_stay_in_order() {
+    loom::model(|| {
+        let (mut sender, mut receiver) = express::pair(2, 1);
+        let sender = thread::spawn(move || {
+            sender.push_express(0, 0).unwrap();
+            let last = sender.push_bulk(0, 1).unwrap();
+            match sender.has_taken(last) {
+                true => sender.push_express(0, 2).unwrap(),
+                false => {
+                    let _ = sender.push_bulk(0, 2);
+                }
+            }
+        });
+        let mut taken = Vec::new();
+        for _ in 0..2 {
+            receiver.take(1, |_, value| taken.push(value));
+            thread::yield_now();
+        }
+        sender.join().unwrap();
+        receiver.take(2, |_, value| taken.push(value));
+        // The third has no room if the second was still there.
+        assert!(taken.starts_with(&[0, 1]) && taken.iter().is_sorted(), "{taken:?}");
+        assert!(receiver.is_empty());
     });
 }
 

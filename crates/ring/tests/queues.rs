@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use proptest::prelude::*;
-use spindle_ring::{Call, Closed, Inbox, Parcel, StaticRef, spsc};
+use spindle_ring::{Call, Closed, Inbox, Parcel, StaticRef, express, spsc};
 
 #[test]
 fn a_call_and_a_parcel_take_56_bytes() {
@@ -100,6 +100,38 @@ fn a_ring_carries_values_between_os_threads_in_order() {
         }
         sender.join().expect("no panic");
     });
+}
+
+#[test]
+fn express_overtakes_bulk_and_bulk_never_express() {
+    let (mut sender, mut receiver) = express::pair(4, 4);
+    let mut taken = Vec::new();
+    sender.push_bulk(0, 'a').unwrap();
+    let last = sender.push_bulk(0, 'b').unwrap();
+    sender.push_express(0, 'c').unwrap();
+    assert!(receiver.take(1, |_, value| taken.push(value)));
+    assert_eq!(taken, ['c', 'a']);
+    assert!(!sender.has_taken(last) && !receiver.is_empty());
+    sender.push_express(0, 'd').unwrap();
+    assert!(receiver.take(0, |_, value| taken.push(value)));
+    assert!(receiver.take(9, |_, value| taken.push(value)));
+    assert_eq!(taken, ['c', 'a', 'd', 'b']);
+    assert!(sender.has_taken(last) && receiver.is_empty());
+    assert!(!receiver.take(9, |_, _| ()));
+}
+
+#[test]
+fn a_budget_bounds_what_is_taken_out_of_bulk() {
+    let (mut sender, mut receiver) = express::pair(1, 8);
+    for number in 0..8 {
+        sender.push_bulk(number, number).unwrap();
+    }
+    assert_eq!(sender.push_bulk(8, 8), Err(8));
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        receiver.take(3, |_, value| taken.push(value));
+    }
+    assert_eq!(taken, [0, 1, 2, 3, 4, 5]);
 }
 
 #[test]

@@ -1,0 +1,103 @@
+//! Two rings from one producer to one consumer: the express ring is emptied first, the bulk ring as far as a
+//! budget goes.
+//!
+//! A producer that puts a flood into bulk leaves the express ring to the rest. Nothing in bulk overtakes what
+//! was put into express before it. The other way round it may, until [`Sender::has_taken`] says that the
+//! value in bulk was taken. Each half lives on one core, as those of [`spsc`].
+
+use crate::spsc;
+
+/// The half that fills the rings.
+pub struct Sender<T> {
+    express: spsc::Producer<T>,
+    bulk: spsc::Producer<T>,
+}
+
+/// The half that empties them.
+pub struct Receiver<T> {
+    express: spsc::Consumer<T>,
+    bulk: spsc::Consumer<T>,
+    express_slots: usize,
+}
+
+/// The place of a value in the bulk ring: how many were put there up to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticket(usize);
+
+/// Makes two rings of so many slots each, rounded up to powers of two.
+pub fn pair<T: Send>(express_slots: usize, bulk_slots: usize) -> (Sender<T>, Receiver<T>) {
+    let (express_in, express) = spsc::ring(express_slots);
+    let (bulk_in, bulk) = spsc::ring(bulk_slots);
+    let express_slots = express_slots.next_power_of_two();
+    (Sender { express: express_in, bulk: bulk_in }, Receiver { express, bulk, express_slots })
+}
+
+impl<T: Send> Sender<T> {
+    /// Puts a value, with a tag of 63 bits beside it, where it is taken first.
+    ///
+    /// # Errors
+    /// The value comes back when the ring is full.
+    #[inline]
+    pub fn push_express(&mut self, tag: u64, value: T) -> Result<(), T> {
+        self.express.push(tag, value)
+    }
+
+    /// Puts a value, with a tag of 63 bits beside it, behind all that was put anywhere before.
+    ///
+    /// # Errors
+    /// The value comes back when the ring is full.
+    #[inline]
+    pub fn push_bulk(&mut self, tag: u64, value: T) -> Result<Ticket, T> {
+        self.bulk.push(tag, value)?;
+        Ok(Ticket(self.bulk.pushed()))
+    }
+
+    /// Whether the consumer has taken that value out of bulk. Looks at a line of the consumer's if it had
+    /// not when this was asked last.
+    #[inline]
+    pub fn has_taken(&mut self, ticket: Ticket) -> bool {
+        self.bulk.has_popped(ticket.0)
+    }
+}
+
+impl<T: Send> Receiver<T> {
+    /// Takes up to `budget` values out of bulk, and what is in express; true if there were any. Express comes
+    /// last, so that what came meanwhile need not wait for the next call.
+    #[inline]
+    pub fn take(&mut self, budget: usize, mut deliver: impl FnMut(u64, T)) -> bool {
+        let mut any = false;
+        for _ in 0..budget {
+            if self.bulk.is_empty() {
+                break;
+            }
+            // All that was put into express before this one is there by now.
+            self.take_express(&mut deliver);
+            let Some((tag, value)) = self.bulk.pop() else { break };
+            any = true;
+            deliver(tag, value);
+        }
+        self.take_express(&mut deliver) || any
+    }
+
+    /// Takes what is there now, and not for ever what comes meanwhile.
+    #[inline]
+    fn take_express(&mut self, deliver: &mut impl FnMut(u64, T)) -> bool {
+        for taken in 0..self.express_slots {
+            let Some((tag, value)) = self.express.pop() else { return taken > 0 };
+            deliver(tag, value);
+        }
+        true
+    }
+
+    /// Whether something waits in express: a quicker look than [`is_empty`](Self::is_empty).
+    #[inline]
+    pub fn has_express(&self) -> bool {
+        !self.express.is_empty()
+    }
+
+    /// Whether there is nothing to take now.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.express.is_empty() && self.bulk.is_empty()
+    }
+}
