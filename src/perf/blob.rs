@@ -60,6 +60,20 @@ struct Load {
     depth: usize,
 }
 
+/// Where on the disk the bytes of a blob lie.
+#[derive(Clone)]
+struct Place {
+    clusters: Arc<[u64]>,
+    /// Of the size of a cluster.
+    shift: u32,
+}
+
+impl Place {
+    fn of(&self, byte: u64) -> u64 {
+        self.clusters[(byte >> self.shift) as usize] + (byte & ((1 << self.shift) - 1))
+    }
+}
+
 impl Bench {
     async fn new(medium: &Medium, effort: Effort) -> Result<Bench, Failed> {
         let bytes: u64 = if effort.quick { 4 << 20 } else { 64 << 20 };
@@ -95,7 +109,7 @@ impl Bench {
         let thin = self.filled(BlobOptions::thin(clusters)).await?;
         let thick_place = self.place(&thick).await?;
         let thin_place = self.place(&thin).await?;
-        for (name, blob, place) in [("thick", &thick, thick_place), ("thin, rewritten", &thin, thin_place)] {
+        for (name, blob, place) in [("thick", &thick, &thick_place), ("thin, rewritten", &thin, &thin_place)] {
             for depth in [1, 32, 128] {
                 for operation in [Operation::Read, Operation::Write] {
                     figures.push(self.steady(name, blob, place, Load { operation, depth }).await?);
@@ -105,7 +119,7 @@ impl Bench {
         if let Some(other) = other {
             for operation in [Operation::Read, Operation::Write] {
                 figures.push(
-                    self.on_two_cores(&thick, thick_place, Load { operation, depth: 32 }, &other).await?,
+                    self.on_two_cores(&thick, &thick_place, Load { operation, depth: 32 }, &other).await?,
                 );
             }
             other.exit();
@@ -146,37 +160,39 @@ impl Bench {
     }
 
     /// Where on the disk a blob lies that was just filled: its bare yardstick uses the very same bytes, as
-    /// some memory is slower than other. If its clusters are not in one piece, the end of the disk.
-    async fn place(&self, blob: &Blob) -> Result<u64, Failed> {
+    /// some memory is slower than other, and some of a file's extents.
+    async fn place(&self, blob: &Blob) -> Result<Place, Failed> {
         let size = u64::from(self.store.cluster_size());
         let stamp = |cluster: u64| IoBuf::copy_from(&[cluster as u8 + 1; BLOCK as usize]);
         for cluster in 0..self.clusters() {
             blob.write(cluster * size, stamp(cluster)).await.0?;
         }
-        let mut found = Vec::new();
+        let mut found = vec![None; self.clusters() as usize];
         for at in (0..self.bare).step_by(size as usize) {
             let (result, buffers) = self.channel.read(at, IoBuf::zeroed(BLOCK as usize)).await;
             result?;
             let head = buffers.to_vec();
-            if head.iter().all(|&byte| u64::from(byte) == found.len() as u64 + 1) {
-                found.push(at);
+            let stamped = head.iter().all(|&byte| byte == head[0]).then(|| usize::from(head[0]));
+            let cluster = stamped.and_then(|stamp| stamp.checked_sub(1));
+            if let Some(place) = cluster.and_then(|cluster| found.get_mut(cluster)) {
+                *place = Some(at);
             }
         }
         // So that nothing of it is found again.
         for cluster in 0..self.clusters() {
             blob.write(cluster * size, IoBuf::zeroed(BLOCK as usize)).await.0?;
         }
-        let whole = found.len() as u64 == self.clusters()
-            && found.iter().zip(found.iter().skip(1)).all(|(one, next)| one + size == *next);
-        Ok(if whole { found[0] } else { self.bare })
+        let clusters: Option<Arc<[u64]>> = found.into_iter().collect();
+        let clusters = clusters.ok_or("a blob's clusters were not found on the disk")?;
+        Ok(Place { clusters, shift: size.ilog2() })
     }
 
     /// A blob beside the bare disk, in the place where the blob lies.
-    async fn steady(&self, name: &str, blob: &Blob, place: u64, load: Load) -> Result<Figure, Failed> {
+    async fn steady(&self, name: &str, blob: &Blob, place: &Place, load: Load) -> Result<Figure, Failed> {
         let what = format!("{name}: {load}");
         self.effort.progress.at(&what);
         let pairs = Pairs::start(what, format!("bare disk: {load}"));
-        let requests = self.requests(load).await?;
+        let requests = self.requests(place, load).await?;
         let (mut own, mut bare) = (self.pattern(1)?, self.pattern(1)?);
         let pairs = pairs
             .measure(
@@ -200,13 +216,13 @@ impl Bench {
     }
 
     /// How many requests of the bare disk fill a round.
-    async fn requests(&self, load: Load) -> Result<u64, Failed> {
+    async fn requests(&self, place: &Place, load: Load) -> Result<u64, Failed> {
         if self.effort.quick {
             return Ok(64);
         }
         let mut pattern = self.pattern(7)?;
-        on_disk(&self.channel, self.bare, load, &mut pattern, 256).await?;
-        let (requests, ns) = timed(512, on_disk(&self.channel, self.bare, load, &mut pattern, 512)).await?;
+        on_disk(&self.channel, place, load, &mut pattern, 256).await?;
+        let (requests, ns) = timed(512, on_disk(&self.channel, place, load, &mut pattern, 512)).await?;
         Ok((requests * ROUND_NS / ns.max(1)).clamp(64, 1 << 20))
     }
 
@@ -214,13 +230,13 @@ impl Bench {
     async fn on_two_cores(
         &self,
         blob: &Blob,
-        place: u64,
+        place: &Place,
         load: Load,
         other: &Thread,
     ) -> Result<Figure, Failed> {
         let what = format!("thick, two cores: {load}");
         self.effort.progress.at(&what);
-        let requests = self.requests(load).await?;
+        let requests = self.requests(place, load).await?;
         let (here, there) = (self.pattern(1)?, self.pattern(2)?);
         let own = async || -> Timed {
             let mut pattern = here;
@@ -236,12 +252,12 @@ impl Bench {
         };
         let yardstick = async || -> Timed {
             let mut pattern = here;
-            let device = self.device.clone();
+            let (device, far) = (self.device.clone(), place.clone());
             let start = clock::wall_ns();
             let half = other.spawn(async move || -> Result<(), Failed> {
                 let channel = Channel::open(device)?;
                 let mut pattern = there;
-                on_disk(&channel, place, load, &mut pattern, requests).await
+                on_disk(&channel, &far, load, &mut pattern, requests).await
             });
             on_disk(&self.channel, place, load, &mut pattern, requests).await?;
             half.await??;
@@ -264,12 +280,12 @@ impl Bench {
                 self.store.snapshot(blob.id(), Vec::new()).await?;
             }
             let plural = if depth == 1 { "" } else { "s" };
-            figures.push(self.steady(&format!("under {depth} snapshot{plural}"), &blob, place, load).await?);
+            figures.push(self.steady(&format!("under {depth} snapshot{plural}"), &blob, &place, load).await?);
             match depth {
-                1 => one = Some(blob),
+                1 => one = Some((blob, place)),
                 64 => {
-                    if let Some(one) = one.take() {
-                        figures.push(self.side_by_side(&blob, &one, load).await?);
+                    if let Some((one, place)) = one.take() {
+                        figures.push(self.side_by_side(&blob, &one, &place, load).await?);
                         one.close().await?;
                     }
                     blob.close().await?;
@@ -281,8 +297,14 @@ impl Bench {
     }
 
     /// A chain of 64 beside a chain of 1.
-    async fn side_by_side(&self, long: &Blob, short: &Blob, load: Load) -> Result<Figure, Failed> {
-        let requests = self.requests(load).await?;
+    async fn side_by_side(
+        &self,
+        long: &Blob,
+        short: &Blob,
+        place: &Place,
+        load: Load,
+    ) -> Result<Figure, Failed> {
+        let requests = self.requests(place, load).await?;
         let (mut own, mut other) = (self.pattern(1)?, self.pattern(1)?);
         let pairs = Pairs::start(format!("under 64 snapshots, beside 1: {load}"), "under 1 snapshot");
         let pairs = pairs
@@ -318,13 +340,13 @@ async fn on_blob(blob: &Blob, load: Load, pattern: &mut Pattern, requests: u64) 
 
 async fn on_disk(
     channel: &Channel,
-    base: u64,
+    place: &Place,
     load: Load,
     pattern: &mut Pattern,
     requests: u64,
 ) -> Result<(), Failed> {
     let mut idle = buffers(load.depth, BLOCK as usize);
-    let mut next = || base + pattern.next_start() * u64::from(BLOCK);
+    let mut next = || place.of(pattern.next_start() * u64::from(BLOCK));
     match load.operation {
         Operation::Write => fly(requests, &mut idle, |buffers| channel.write(next(), buffers)).await,
         _ => fly(requests, &mut idle, |buffers| channel.read(next(), buffers)).await,

@@ -61,7 +61,8 @@ async fn new_clusters(bench: &Bench, depth: usize) -> Result<Figure, Failed> {
         .measure(
             bench.effort,
             async || {
-                let thin = bench.blob(BlobOptions::thin(clusters)).await?;
+                // Long enough that the first write, which begins the blob's map, does not decide.
+                let thin = bench.blob(BlobOptions::thin(8 * clusters)).await?;
                 let took = fill(&thin, size, SMALL, depth).await;
                 remove(bench, thin).await?;
                 took
