@@ -109,7 +109,8 @@ impl Bench {
         let thin = self.filled(BlobOptions::thin(clusters)).await?;
         let thick_place = self.place(&thick).await?;
         let thin_place = self.place(&thin).await?;
-        for (name, blob, place) in [("thick", &thick, &thick_place), ("thin, rewritten", &thin, &thin_place)] {
+        for (name, blob, place) in [("thick", &thick, &thick_place), ("thin, rewritten", &thin, &thin_place)]
+        {
             for depth in [1, 32, 128] {
                 for operation in [Operation::Read, Operation::Write] {
                     figures.push(self.steady(name, blob, place, Load { operation, depth }).await?);

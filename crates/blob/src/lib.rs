@@ -27,8 +27,8 @@ pub mod ordering;
 mod reserve;
 mod shared;
 mod store;
+mod store_device;
 mod sync;
-mod tracked;
 
 pub use blob::Blob;
 pub use error::BlobError;

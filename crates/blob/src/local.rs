@@ -9,7 +9,6 @@ use spindle_block::{Channel, Device, IoError, IoErrorKind, OpenError};
 use spindle_mem::{Buffers, IoBuf};
 
 use crate::reserve::Reserve;
-use crate::tracked::Epochs;
 
 /// Bytes of zeroes written at a time to a device that has no command for it.
 const ZEROES: u64 = 1 << 20;
@@ -17,7 +16,6 @@ const ZEROES: u64 = 1 << 20;
 /// A thread's way to the device of a store.
 pub(crate) struct Local {
     channel: RefCell<Rc<Channel>>,
-    epochs: Rc<Epochs>,
     /// The clusters that this thread has in hand.
     pub(crate) reserve: Arc<Reserve>,
     /// Its channels to external snapshots, by the address of the device.
@@ -29,10 +27,9 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    pub(crate) fn new(channel: Channel, epochs: Rc<Epochs>, reserve: Arc<Reserve>) -> Local {
+    pub(crate) fn new(channel: Channel, reserve: Arc<Reserve>) -> Local {
         Local {
             channel: RefCell::new(Rc::new(channel)),
-            epochs,
             reserve,
             external: RefCell::default(),
             zeroes_by_hand: Cell::new(false),
@@ -105,12 +102,8 @@ impl Local {
         self.refuses_unmap.get()
     }
 
-    /// Waits until every request that was submitted on this thread when this was first polled has ended.
-    ///
-    /// Many at once may wait in the lane table before they reach the layer that counts them; a request
-    /// without data that has come back from that layer says that they have.
+    /// Waits until every request that was made on this thread when this was first polled has ended.
     pub(crate) async fn quiesce(&self) {
-        let _ = self.channel().read(0, Buffers::None).await;
-        self.epochs.quiesce().await;
+        self.channel().quiesce().await;
     }
 }

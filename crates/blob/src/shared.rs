@@ -21,15 +21,15 @@ use crate::leaves::{Entry, LEAF, Leaves};
 use crate::local::Local;
 use crate::ordering::Order;
 use crate::reserve::Reserve;
+use crate::store_device::StoreDevice;
 use crate::sync::join_all;
-use crate::tracked::Tracked;
 
 /// A store as all threads see it.
 pub(crate) struct StoreShared {
     /// Its name, that of its device.
     pub(crate) name: Arc<str>,
     /// Its device.
-    pub(crate) device: Arc<Tracked>,
+    pub(crate) device: Arc<StoreDevice>,
     /// The thread that called init or load and does all work on metadata.
     pub(crate) md: Thread,
     /// Bytes of a cluster.
@@ -128,7 +128,7 @@ impl StoreShared {
     }
 }
 
-async fn quiesce_here(device: &Arc<Tracked>) {
+async fn quiesce_here(device: &Arc<StoreDevice>) {
     if let Some(local) = device.known() {
         local.quiesce().await;
     }
@@ -216,7 +216,7 @@ impl BlobShared {
         Some(offset.max(found * size))
     }
 
-    /// Where a cluster is to be read. Asked and used in one poll, see [`crate::tracked`].
+    /// Where a cluster is to be read. Asked and used in one poll, see [`crate::store_device`].
     pub(crate) fn source(&self, index: u64) -> Source {
         match self.leaves.get(index) {
             Entry::Own(cluster) => Source::Cluster { cluster, own: true },

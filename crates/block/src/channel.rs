@@ -114,6 +114,17 @@ impl Channel {
         self.command(Operation::Flush, 0, 0)
     }
 
+    /// Waits until every request has ended that this thread had made of the device, by any of its channels,
+    /// when this was first polled: also those whose future was dropped. Requests made later are not waited
+    /// for, and not held up.
+    pub async fn quiesce(&self) {
+        let ending = self.table.inner.borrow_mut().queues.lanes[self.lane as usize].epochs.turn();
+        poll_fn(|cx| {
+            self.table.inner.borrow_mut().queues.lanes[self.lane as usize].epochs.poll_over(ending, cx)
+        })
+        .await;
+    }
+
     /// Drops the handle and, if it was the last on this thread, waits until the lane's requests, detached
     /// ones included, have ended. Dropping this future closes without waiting.
     pub async fn close(self) {
@@ -230,7 +241,7 @@ impl Request<'_> {
                 inner.queues.waiters[id.index as usize] = Waiter::Waiting(None);
                 // Said first: a lane that panics must not leave a request that nobody detaches.
                 self.state = State::Waiting(id);
-                inner.queues.send_down(self.channel.lane, io);
+                inner.queues.enter(self.channel.lane, io);
                 let more = table.turn(&mut inner);
                 (settle(&mut inner.queues.waiters[id.index as usize], cx).ok_or(id), more)
             }

@@ -107,6 +107,8 @@ pub(crate) struct Slot {
     /// The lane that answers for it now.
     pub(crate) at: u32,
     pub(crate) top: Top,
+    /// In which it entered the stack; see [`Epochs`](crate::epochs::Epochs).
+    pub(crate) epoch: u64,
     pub(crate) start: u64,
     pub(crate) count: u64,
     pub(crate) tag: u64,

@@ -12,6 +12,7 @@
 mod channel;
 mod cx;
 mod device;
+mod epochs;
 mod error;
 mod faulty;
 mod file;

@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use spindle_mem::Buffers;
 
+use crate::epochs::{Epochs, UNCOUNTED};
 use crate::io::{Frame, Slot, Top};
 use crate::joins::Joins;
 use crate::table::{Notify, Table};
@@ -27,6 +28,8 @@ pub(crate) struct LaneState {
     pub(crate) refs: u32,
     /// Requests that entered the lane and have not left it, queued ones included.
     pub(crate) in_flight: u32,
+    /// Those of them that channels made.
+    pub(crate) epochs: Epochs,
     /// Layers from here down, itself included.
     pub(crate) height: u8,
     /// On the retry list.
@@ -118,6 +121,7 @@ impl Queues {
         slot.status = Ok(());
         slot.at = NOWHERE;
         slot.top = top;
+        slot.epoch = UNCOUNTED;
         slot.start = start;
         slot.count = count;
         slot.tag = 0;
@@ -136,6 +140,7 @@ impl Queues {
             status: Ok(()),
             at: NOWHERE,
             top: Top::Lane,
+            epoch: UNCOUNTED,
             start: 0,
             count: 0,
             tag: 0,
@@ -156,6 +161,13 @@ impl Queues {
         buffers
     }
 
+    /// Queues a request that comes from a channel.
+    #[inline]
+    pub(crate) fn enter(&mut self, lane: u32, mut io: Io) {
+        io.slot_mut().epoch = self.lanes[lane as usize].epochs.begin();
+        self.send_down(lane, io);
+    }
+
     /// Queues a request for `lane`, which counts it from now on.
     #[inline]
     pub(crate) fn send_down(&mut self, lane: u32, mut io: Io) {
@@ -170,7 +182,14 @@ impl Queues {
     /// Queues a request for the layer above; the lane that answered for it has let go of it.
     #[inline]
     pub(crate) fn send_up(&mut self, io: Io) {
-        self.leave(io.slot().at);
+        let Slot { at, depth, epoch, .. } = *io.slot();
+        if depth == 0
+            && epoch != UNCOUNTED
+            && let Some(state) = self.lanes.get_mut(at as usize)
+        {
+            state.epochs.end(epoch, &mut self.wakes);
+        }
+        self.leave(at);
         self.up.push_back(io);
     }
 

@@ -188,6 +188,31 @@ fn a_dropped_future_leaves_its_request_and_buffers_with_the_device() {
 }
 
 #[test]
+fn quiesce_waits_for_what_was_made_before_it_also_if_dropped_and_for_nothing_made_later() {
+    let (device, hand) = HandDevice::make(geometry(1000), 1);
+    let table = LaneTable::default();
+    let channel = table.channel(Shift::over(device, 1)).unwrap();
+    let read = |block: u64| Box::pin(channel.read(block * 512, IoBuf::zeroed(512)));
+    let (mut dropped, mut queued) = (read(0), read(10));
+    assert!(poll_once(dropped.as_mut()).is_none());
+    drop(dropped);
+    assert!(poll_once(queued.as_mut()).is_none(), "it waits for room");
+    let mut quiet = Box::pin(channel.quiesce());
+    assert!(poll_once(quiet.as_mut()).is_none());
+    let mut later = read(20);
+    assert!(poll_once(later.as_mut()).is_none());
+    hand.complete(1, Ok(()));
+    assert!(poll_once(quiet.as_mut()).is_none(), "the queued one is under way");
+    hand.complete(11, Err(IoErrorKind::Aborted));
+    assert!(poll_once(quiet.as_mut()).is_some());
+    assert!(poll_once(later.as_mut()).is_none());
+    let mut all = Box::pin(channel.quiesce());
+    assert!(poll_once(all.as_mut()).is_none());
+    hand.complete(21, Ok(()));
+    assert!(poll_once(all.as_mut()).is_some());
+}
+
+#[test]
 fn a_future_dropped_after_its_request_ended_frees_its_place() {
     let (device, hand) = HandDevice::make(geometry(1000), 8);
     let table = LaneTable::default();

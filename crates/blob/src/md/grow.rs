@@ -12,7 +12,7 @@ use crate::shared::locked;
 impl Md {
     /// Grows a store that is in use onto its device as that is now.
     pub(crate) async fn grow_live(self: &Rc<Md>) -> Result<(), BlobError> {
-        let bytes = self.shared.device.below().geometry().bytes();
+        let bytes = self.shared.device.bytes();
         let _guard = self.exclusive().await?;
         // Before anybody gets a cluster there: a channel keeps the size that it found when it was opened.
         if bytes != self.local.channel().geometry().bytes() {

@@ -22,13 +22,13 @@ use crate::low_space::Watches;
 use crate::options::{InitOptions, LoadOptions, LoadStep, StoreOptions};
 use crate::ordering::Point;
 use crate::shared::{Member, StoreShared};
+use crate::store_device::StoreDevice;
 use crate::sync::TaskLock;
-use crate::tracked::Tracked;
 
 /// A device on the thread that is to be its metadata thread.
 struct Opened {
     name: Arc<str>,
-    device: Arc<Tracked>,
+    device: Arc<StoreDevice>,
     local: Rc<Local>,
     thread: Thread,
 }
@@ -36,7 +36,7 @@ struct Opened {
 fn open(device: Arc<dyn Device>) -> Result<Opened, BlobError> {
     let name: Arc<str> = device.name().into();
     let failed = |source| BlobError::Open { store: name.clone(), source: Arc::new(source) };
-    let device = Tracked::new(device);
+    let device = StoreDevice::new(device);
     let local = device.local(Arc::default()).map_err(failed)?;
     let not_here = spindle_block::OpenError::NotOnThread { device: name.to_string() };
     let thread = Thread::current().ok_or_else(|| failed(not_here))?;

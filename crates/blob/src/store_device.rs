@@ -1,0 +1,89 @@
+//! The device of a store, and each thread's way to it.
+//!
+//! A cluster may be given to another blob only when every request that was sent to it has ended, also one
+//! whose future was dropped. The look-up of a cluster and the making of its request happen in one poll, so that
+//! a message to the thread cannot come between them, and [`Channel::quiesce`] waits for what was made before.
+//! [`Local`] is what a thread keeps of a store it does I/O to.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use spindle_block::{Channel, Device, OpenError};
+
+use crate::local::Local;
+use crate::reserve::Reserve;
+
+/// The device of one store.
+pub(crate) struct StoreDevice(Arc<dyn Device>);
+
+impl StoreDevice {
+    pub(crate) fn new(device: Arc<dyn Device>) -> Arc<StoreDevice> {
+        Arc::new(StoreDevice(device))
+    }
+
+    /// What tells it from every other while it exists.
+    pub(crate) fn key(self: &Arc<StoreDevice>) -> usize {
+        Arc::as_ptr(self) as usize
+    }
+
+    /// The size of the device now.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.geometry().bytes()
+    }
+
+    /// This thread's way to it, made on first use, with this reserve then.
+    pub(crate) fn local(self: &Arc<StoreDevice>, reserve: Arc<Reserve>) -> Result<Rc<Local>, OpenError> {
+        if let Some(local) = self.known() {
+            return Ok(local);
+        }
+        let locals = spindle_reactor::extension::<Locals>();
+        // Kept in the thread's extension, which an exit drops.
+        let channel = Channel::open_unheld(self.0.clone())?;
+        let local = Rc::new(Local::new(channel, reserve));
+        locals.opened.borrow_mut().insert(self.key(), local.clone());
+        Ok(local)
+    }
+
+    /// This thread's way to it, if it was made.
+    pub(crate) fn known(self: &Arc<StoreDevice>) -> Option<Rc<Local>> {
+        spindle_reactor::extension::<Locals>().get(self.key())
+    }
+
+    /// Forgets this thread's way to it, once its requests have ended.
+    pub(crate) async fn close_local(self: &Arc<StoreDevice>) {
+        let local = spindle_reactor::extension::<Locals>().remove(self.key());
+        if let Some(local) = local {
+            local.quiesce().await;
+        }
+    }
+}
+
+/// A thread's stores; lives in the thread's extensions.
+#[derive(Default)]
+struct Locals {
+    opened: RefCell<BTreeMap<usize, Rc<Local>>>,
+    /// The one that was asked for last, which is mostly the one that is asked for next.
+    last: RefCell<Option<(usize, Rc<Local>)>>,
+}
+
+impl Locals {
+    fn get(&self, key: usize) -> Option<Rc<Local>> {
+        if let Some((last, local)) = &*self.last.borrow()
+            && *last == key
+        {
+            return Some(local.clone());
+        }
+        let found = self.opened.borrow().get(&key).cloned();
+        if let Some(local) = &found {
+            *self.last.borrow_mut() = Some((key, local.clone()));
+        }
+        found
+    }
+
+    fn remove(&self, key: usize) -> Option<Rc<Local>> {
+        drop(self.last.take());
+        self.opened.borrow_mut().remove(&key)
+    }
+}
