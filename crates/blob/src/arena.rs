@@ -43,7 +43,17 @@ impl Arena {
     }
 
     /// A leaf by its number, which [`take`](Self::take) gave.
+    #[inline]
     pub(crate) fn leaf(&self, number: u32) -> &Leaf {
+        let known = self.leaves.get(u64::from(number) - 1).and_then(OnceLock::get);
+        match known {
+            Some(leaf) => leaf,
+            None => self.make(number),
+        }
+    }
+
+    #[cold]
+    fn make(&self, number: u32) -> &Leaf {
         self.leaves
             .get_or_init(u64::from(number) - 1)
             .get_or_init(|| Box::new([const { AtomicU32::new(0) }; LEAF as usize]))

@@ -40,6 +40,7 @@ impl<T: Default, const CHUNKS: usize> Chunked<T, CHUNKS> {
 }
 
 /// The chunk of an element and the element's number in it.
+#[inline]
 fn place(index: u64) -> (usize, usize) {
     let chunk = (index + 1).ilog2();
     (chunk as usize, (index + 1 - (1 << chunk)) as usize)

@@ -17,9 +17,7 @@ use crate::leaves::Entry;
 use crate::local::Local;
 use crate::shared::{BlobShared, Source};
 use crate::sync::join_all;
-
-/// What a read or write comes back with: the result, and the memory.
-type Done = (Result<(), BlobError>, Buffers);
+use crate::transfer::{Direction, Done, Steps, Transfer};
 
 /// A part of a range that lies in one cluster.
 #[derive(Clone, Copy)]
@@ -37,16 +35,9 @@ impl Blob {
     ///
     /// # Errors
     /// The range is not inside the blob or not aligned, the device fails, or a parent is missing.
-    pub async fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Done {
-        let buffers = buffers.into();
-        let local = match self.begin(offset, buffers.len() as u64) {
-            Ok(local) => local,
-            Err(error) => return (Err(error), buffers),
-        };
-        match self.single(offset, buffers.len() as u64) {
-            Some(piece) => read_piece(&self.opened.shared, &local, piece, buffers).await,
-            None => Box::pin(self.read_many(&local, offset, buffers)).await,
-        }
+    #[inline]
+    pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
+        Transfer::new(self, Direction::Read, offset, buffers.into())
     }
 
     /// Stores `buffers` from byte `offset` on and comes back with them. When it has succeeded the data can be
@@ -59,16 +50,9 @@ impl Blob {
     /// # Errors
     /// The range is not inside the blob or not aligned, the blob is read-only, the store is out of space
     /// ([`BlobError::OutOfSpace`]), or the device fails. Some of the range may have been written then.
-    pub async fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Done {
-        let buffers = buffers.into();
-        let local = match self.begin_write(offset, buffers.len() as u64) {
-            Ok(local) => local,
-            Err(error) => return (Err(error), buffers),
-        };
-        match self.single(offset, buffers.len() as u64) {
-            Some(piece) => write_piece(&self.opened.shared, &local, piece, buffers).await,
-            None => Box::pin(self.write_many(&local, offset, buffers)).await,
-        }
+    #[inline]
+    pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
+        Transfer::new(self, Direction::Write, offset, buffers.into())
     }
 
     /// Makes `len` bytes from byte `offset` on read zero. Where nothing is allocated and no parent has data,
@@ -126,7 +110,9 @@ impl Blob {
         store.check_poison()
     }
 
-    fn begin(&self, offset: u64, len: u64) -> Result<Rc<Local>, BlobError> {
+    /// An error if the range is not to be read.
+    #[inline]
+    fn check(&self, offset: u64, len: u64) -> Result<(), BlobError> {
         self.check_open()?;
         let shared = &self.opened.shared;
         let unit = shared.store.io_unit;
@@ -137,10 +123,12 @@ impl Blob {
         if offset.checked_add(len).is_none_or(|end| end > size) {
             return Err(BlobError::OutOfRange { blob: shared.id, offset, len, size });
         }
-        shared.store.local()
+        Ok(())
     }
 
-    fn begin_write(&self, offset: u64, len: u64) -> Result<Rc<Local>, BlobError> {
+    /// An error if the range is not to be written.
+    #[inline]
+    fn check_write(&self, offset: u64, len: u64) -> Result<(), BlobError> {
         let shared = &self.opened.shared;
         if shared.store.read_only {
             return Err(BlobError::StoreReadOnly { store: shared.store.name.clone() });
@@ -148,22 +136,67 @@ impl Blob {
         if shared.read_only.load(Ordering::Acquire) {
             return Err(BlobError::ReadOnly { blob: shared.id });
         }
-        self.begin(offset, len)
+        self.check(offset, len)
     }
 
-    // What is rare is boxed here and below, so that the future of a request that lies in one cluster stays
-    // small: callers move it about.
-
-    async fn read_many(&self, local: &Rc<Local>, offset: u64, buffers: Buffers) -> Done {
-        let parts = self.parts(offset, buffers);
-        let shared = &self.opened.shared;
-        joined(join_all(parts.into_iter().map(|(piece, part)| read_piece(shared, local, piece, part))).await)
+    fn begin_write(&self, offset: u64, len: u64) -> Result<Rc<Local>, BlobError> {
+        self.check_write(offset, len)?;
+        self.opened.shared.store.local()
     }
 
-    async fn write_many(&self, local: &Rc<Local>, offset: u64, buffers: Buffers) -> Done {
-        let parts = self.parts(offset, buffers);
+    /// The byte of the device where a range lies, if it is in one cluster that is known. Asked and used in one
+    /// poll, with a request whose channel was had before.
+    #[inline]
+    pub(crate) fn place_of(
+        &self,
+        direction: Direction,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<u64>, BlobError> {
+        match direction {
+            Direction::Read => self.check(offset, len)?,
+            Direction::Write => self.check_write(offset, len)?,
+        }
         let shared = &self.opened.shared;
-        joined(join_all(parts.into_iter().map(|(piece, part)| write_piece(shared, local, piece, part))).await)
+        if shared.store.is_unloaded() {
+            return Err(shared.store.gone());
+        }
+        let Some(piece) = self.single(offset, len) else { return Ok(None) };
+        let frozen = direction == Direction::Write && shared.is_frozen();
+        Ok(match (shared.leaves.get(piece.index), direction) {
+            (Entry::Own(cluster), _) if !frozen => Some(shared.place(cluster, piece)),
+            (Entry::Inherited(Some(cluster)), Direction::Read) => Some(shared.place(cluster, piece)),
+            _ => None,
+        })
+    }
+
+    /// Reads or writes a range in one piece for each cluster.
+    #[cold]
+    pub(crate) fn in_steps(&self, direction: Direction, offset: u64, buffers: Buffers) -> Steps<'_> {
+        match direction {
+            Direction::Read => Box::pin(self.read_in_steps(offset, buffers)),
+            Direction::Write => Box::pin(self.write_in_steps(offset, buffers)),
+        }
+    }
+
+    async fn read_in_steps(&self, offset: u64, buffers: Buffers) -> Done {
+        let shared = &self.opened.shared;
+        let local = match shared.store.local() {
+            Ok(local) => local,
+            Err(error) => return (Err(error), buffers),
+        };
+        let pieces = self.parts(offset, buffers).into_iter();
+        joined(join_all(pieces.map(|(piece, part)| read_piece(shared, &local, piece, part))).await)
+    }
+
+    async fn write_in_steps(&self, offset: u64, buffers: Buffers) -> Done {
+        let shared = &self.opened.shared;
+        let local = match shared.store.local() {
+            Ok(local) => local,
+            Err(error) => return (Err(error), buffers),
+        };
+        let pieces = self.parts(offset, buffers).into_iter();
+        joined(join_all(pieces.map(|(piece, part)| write_piece(shared, &local, piece, part))).await)
     }
 
     /// The memory of a range cut at cluster boundaries.

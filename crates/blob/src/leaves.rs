@@ -54,7 +54,7 @@ impl Leaves {
     }
 
     /// What is known of a cluster.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, index: u64) -> Entry {
         let slot = self.slots.get(index / LEAF).map_or(0, |slot| slot.load(Ordering::Acquire));
         let (leaf, shared) = match slot {

@@ -29,6 +29,7 @@ mod shared;
 mod store;
 mod store_device;
 mod sync;
+mod transfer;
 
 pub use blob::Blob;
 pub use error::BlobError;
@@ -42,3 +43,4 @@ pub use spindle_format::init::{ClearData, InitOptions as LayoutOptions, MdPages}
 pub use spindle_format::super_block::BsType;
 pub use spindle_format::{BlobId, ClearMethod, Parent, Xattr};
 pub use store::Blobstore;
+pub use transfer::Transfer;

@@ -7,19 +7,16 @@
 //! until the device returns them, and then go back to their pool. Requests in flight at one time may
 //! complete, and reach the disk, in any order.
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use spindle_mem::Buffers;
 use spindle_reactor::Hold;
 
-use crate::io::Top;
-use crate::queues::Waiter;
-use crate::table::{Table, remember};
-use crate::{Device, Geometry, Io, IoError, IoErrorKind, IoId, LaneTable, OpenError, Operation};
+use crate::request::{Command, Transfer};
+use crate::table::Table;
+use crate::{Device, Geometry, IoErrorKind, LaneTable, OpenError, Operation};
 
 /// The current thread's counted handle on a device.
 ///
@@ -43,10 +40,10 @@ use crate::{Device, Geometry, Io, IoError, IoErrorKind, IoId, LaneTable, OpenErr
 /// # }
 /// ```
 pub struct Channel {
-    table: Rc<Table>,
+    pub(crate) table: Rc<Table>,
     device: Arc<dyn Device>,
     geometry: Geometry,
-    lane: u32,
+    pub(crate) lane: u32,
     /// Keeps the thread from exiting, and names the device in its dump.
     hold: Option<Hold>,
 }
@@ -87,31 +84,43 @@ impl Channel {
 
     /// Fills `buffers` from byte `offset` on; comes back with them. Nothing happens before the first
     /// poll. `Buffers` of several parts are filled in order.
-    pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        self.transfer(Operation::Read, offset, buffers.into())
+    pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<&Channel> {
+        Transfer::new(self, Operation::Read, offset, buffers.into())
     }
 
     /// Stores `buffers` from byte `offset` on; comes back with them. Durable after a later
     /// [`flush`](Self::flush), or at once with [`Transfer::fua`]. Nothing happens before the first poll.
-    pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        self.transfer(Operation::Write, offset, buffers.into())
+    pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<&Channel> {
+        Transfer::new(self, Operation::Write, offset, buffers.into())
+    }
+
+    /// As [`read`](Self::read), by a future that keeps the channel.
+    #[inline]
+    pub fn read_owned(self: Rc<Self>, offset: u64, buffers: impl Into<Buffers>) -> Transfer<Rc<Channel>> {
+        Transfer::new(self, Operation::Read, offset, buffers.into())
+    }
+
+    /// As [`write`](Self::write), by a future that keeps the channel.
+    #[inline]
+    pub fn write_owned(self: Rc<Self>, offset: u64, buffers: impl Into<Buffers>) -> Transfer<Rc<Channel>> {
+        Transfer::new(self, Operation::Write, offset, buffers.into())
     }
 
     /// Makes `len` bytes from byte `offset` on read as zeroes.
     pub fn write_zeroes(&self, offset: u64, len: u64) -> Command<'_> {
-        self.command(Operation::WriteZeroes, offset, len)
+        Command::new(self, Operation::WriteZeroes, offset, len)
     }
 
     /// Tells the device that `len` bytes from byte `offset` on hold nothing of use. What they read
     /// afterwards: [`Geometry::unmap_reads_zero`].
     pub fn unmap(&self, offset: u64, len: u64) -> Command<'_> {
-        self.command(Operation::Unmap, offset, len)
+        Command::new(self, Operation::Unmap, offset, len)
     }
 
     /// Makes every write durable that had completed when this was first polled. A failed flush says that
     /// any write since the last good one may be lost.
     pub fn flush(&self) -> Command<'_> {
-        self.command(Operation::Flush, 0, 0)
+        Command::new(self, Operation::Flush, 0, 0)
     }
 
     /// Waits until every request has ended that this thread had made of the device, by any of its channels,
@@ -133,32 +142,14 @@ impl Channel {
         poll_fn(|cx| table.poll_closed(lane, &device, cx)).await;
     }
 
-    #[inline]
-    fn transfer(&self, operation: Operation, offset: u64, buffers: Buffers) -> Transfer<'_> {
-        let len = buffers.len() as u64;
-        Transfer { request: self.request(operation, offset, len, buffers) }
-    }
-
-    fn command(&self, operation: Operation, offset: u64, len: u64) -> Command<'_> {
-        Command { request: self.request(operation, offset, len, Buffers::None) }
-    }
-
-    /// The buffers go into a pooled request at once and are not moved again until they come back.
-    #[inline]
-    fn request(&self, operation: Operation, offset: u64, len: u64, buffers: Buffers) -> Request<'_> {
-        let (refused, start, count) = match self.check(operation, offset, len) {
-            Ok((start, count)) => (None, start, count),
-            Err(kind) => (Some(kind), 0, 0),
-        };
-        // Borrowed already only if a lane makes requests by a channel of its own thread from inside the
-        // table, which no lane has a reason to do.
-        let io = self.table.inner.borrow_mut().queues.make(Top::Lane, operation, start, count, buffers);
-        Request { channel: self, offset, len, refused, state: State::New(io) }
-    }
-
     /// The range in blocks, if the request may be made at all.
     #[inline]
-    fn check(&self, operation: Operation, offset: u64, len: u64) -> Result<(u64, u64), IoErrorKind> {
+    pub(crate) fn check(
+        &self,
+        operation: Operation,
+        offset: u64,
+        len: u64,
+    ) -> Result<(u64, u64), IoErrorKind> {
         let geometry = &self.geometry;
         if operation.changes_data() && !geometry.writable() {
             return Err(IoErrorKind::ReadOnly);
@@ -205,132 +196,5 @@ impl LaneTable {
     pub fn channel(&self, device: Arc<dyn Device>) -> Result<Channel, OpenError> {
         let lane = self.0.open(&device)?;
         Ok(Channel { table: self.0.clone(), geometry: *device.geometry(), device, lane, hold: None })
-    }
-}
-
-/// Where the request of a future is.
-enum State {
-    /// Not submitted.
-    New(Io),
-    /// Under way.
-    Waiting(IoId),
-    /// The result was given out.
-    Over,
-}
-
-/// What [`Transfer`] and [`Command`] have in common.
-struct Request<'a> {
-    channel: &'a Channel,
-    /// As asked, for the error.
-    offset: u64,
-    len: u64,
-    /// Found wrong before it was submitted.
-    refused: Option<IoErrorKind>,
-    state: State,
-}
-
-impl Request<'_> {
-    #[inline]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), IoError>, Buffers)> {
-        let table = &self.channel.table;
-        let mut inner = table.inner.borrow_mut();
-        let (ended, more) = match std::mem::replace(&mut self.state, State::Over) {
-            State::New(mut io) if self.refused.is_none() => {
-                let id = io.id();
-                io.slot_mut().top = Top::Future;
-                inner.queues.waiters[id.index as usize] = Waiter::Waiting(None);
-                // Said first: a lane that panics must not leave a request that nobody detaches.
-                self.state = State::Waiting(id);
-                inner.queues.enter(self.channel.lane, io);
-                let more = table.turn(&mut inner);
-                (settle(&mut inner.queues.waiters[id.index as usize], cx).ok_or(id), more)
-            }
-            State::New(io) => (Ok(io), false),
-            State::Waiting(id) => (settle(&mut inner.queues.waiters[id.index as usize], cx).ok_or(id), false),
-            State::Over => panic!("a request's future was polled after it had given its result"),
-        };
-        let polled = match ended {
-            Ok(io) => {
-                self.state = State::Over;
-                let status = self.refused.map_or(io.slot().status, Err);
-                let operation = io.operation();
-                let result = status.map_err(|kind| self.error(operation, kind));
-                Poll::Ready((result, inner.queues.recycle(io)))
-            }
-            Err(id) => {
-                self.state = State::Waiting(id);
-                Poll::Pending
-            }
-        };
-        drop(inner);
-        table.after(more);
-        polled
-    }
-
-    #[cold]
-    fn error(&self, operation: Operation, kind: IoErrorKind) -> IoError {
-        let device = Arc::from(self.channel.device.name());
-        IoError { device, operation, offset: self.offset, len: self.len, kind }
-    }
-}
-
-/// The request, if it is back; else leaves the waker.
-#[inline]
-fn settle(place: &mut Waiter, cx: &Context<'_>) -> Option<Io> {
-    if let Waiter::Waiting(waker) = place {
-        remember(waker, cx);
-        return None;
-    }
-    match std::mem::take(place) {
-        Waiter::Done(io) => Some(io),
-        // The place is this future's until it has taken the request out.
-        _ => unreachable!("a request's place is empty although its future still waits"),
-    }
-}
-
-impl Drop for Request<'_> {
-    fn drop(&mut self) {
-        if let State::Waiting(id) = self.state {
-            self.channel.table.detach(id);
-        }
-    }
-}
-
-/// A read or write: resolves to the result and the buffers. See [`Channel`] for what dropping it does.
-#[must_use = "a transfer does nothing until it is awaited"]
-pub struct Transfer<'a> {
-    request: Request<'a>,
-}
-
-impl Transfer<'_> {
-    /// Asks that a write be durable when it completes (force unit access).
-    pub fn fua(mut self) -> Self {
-        if let State::New(io) = &mut self.request.state {
-            io.set_fua(true);
-        }
-        self
-    }
-}
-
-impl Future for Transfer<'_> {
-    type Output = (Result<(), IoError>, Buffers);
-
-    #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.request.poll(cx)
-    }
-}
-
-/// A request without data: resolves to the result. See [`Channel`] for what dropping it does.
-#[must_use = "a command does nothing until it is awaited"]
-pub struct Command<'a> {
-    request: Request<'a>,
-}
-
-impl Future for Command<'_> {
-    type Output = Result<(), IoError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.request.poll(cx).map(|(result, _none)| result)
     }
 }

@@ -6,14 +6,14 @@
 use std::collections::VecDeque;
 use std::rc::Weak;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Context, Waker};
 
 use spindle_mem::Buffers;
 
 use crate::epochs::{Epochs, UNCOUNTED};
 use crate::io::{Frame, Slot, Top};
 use crate::joins::Joins;
-use crate::table::{Notify, Table};
+use crate::table::{Notify, Table, remember};
 use crate::{Device, Io, IoErrorKind, IoId, MAX_DEPTH, Operation};
 
 /// Stands for "no lane": a request that its maker has not submitted.
@@ -48,16 +48,56 @@ pub(crate) struct LaneState {
     pub(crate) closers: Vec<Waker>,
 }
 
-/// The future that waits for the request in the slot of the same index.
+/// Where the request in the slot of the same index finds the future that waits for it. Its fields are set one
+/// by one, as copying the whole for each request takes longer.
 #[derive(Default)]
-pub(crate) enum Waiter {
-    /// No future waits: there is none, or it was dropped and the request goes on without it.
-    #[default]
-    Idle,
-    /// It waits, and may have left a waker.
-    Waiting(Option<Waker>),
-    /// The request is back.
-    Done(Io),
+pub(crate) struct Waiter {
+    /// False if there is no future, or it was dropped and the request goes on without it.
+    waits: bool,
+    /// Left by the future.
+    waker: Option<Waker>,
+    /// The request, when it is back.
+    done: Option<Io>,
+}
+
+impl Waiter {
+    /// A future is going to wait.
+    #[inline]
+    pub(crate) fn begin(&mut self) {
+        self.waits = true;
+    }
+
+    /// The request, if it is back; else leaves the waker.
+    #[inline]
+    pub(crate) fn settle(&mut self, cx: &Context<'_>) -> Option<Io> {
+        match self.done.take() {
+            Some(io) => {
+                self.waits = false;
+                Some(io)
+            }
+            None => {
+                remember(&mut self.waker, cx);
+                None
+            }
+        }
+    }
+
+    /// The request is back: who is to be woken, or the request itself if nobody waits.
+    #[inline]
+    fn finish(&mut self, io: Io) -> Result<Option<Waker>, Io> {
+        match self.waits {
+            true => {
+                self.done = Some(io);
+                Ok(self.waker.take())
+            }
+            false => Err(io),
+        }
+    }
+
+    /// The future is gone; the request, if it was back.
+    fn forget(&mut self) -> Option<Io> {
+        std::mem::take(self).done
+    }
 }
 
 /// What a queue pair has coming.
@@ -132,7 +172,7 @@ impl Queues {
     #[cold]
     fn grow(&mut self) -> Box<Slot> {
         let index = u32::try_from(self.waiters.len()).expect("fewer than 2^32 requests fit in memory");
-        self.waiters.push(Waiter::Idle);
+        self.waiters.push(Waiter::default());
         Box::new(Slot {
             operation: Operation::Read,
             fua: false,
@@ -223,7 +263,7 @@ impl Queues {
 
     /// The future that waits for a request is gone.
     pub(crate) fn detach(&mut self, id: IoId) {
-        if let Waiter::Done(io) = std::mem::take(&mut self.waiters[id.index as usize]) {
+        if let Some(io) = self.waiters[id.index as usize].forget() {
             drop(self.recycle(io));
         }
     }
@@ -242,16 +282,10 @@ impl Queues {
     #[inline]
     pub(crate) fn finish(&mut self, mut io: Io) {
         match io.slot().top {
-            Top::Future => {
-                let place = &mut self.waiters[io.slot().id.index as usize];
-                match std::mem::take(place) {
-                    Waiter::Waiting(waker) => {
-                        *place = Waiter::Done(io);
-                        self.wakes.extend(waker);
-                    }
-                    _ => drop(self.recycle(io)),
-                }
-            }
+            Top::Future => match self.waiters[io.slot().id.index as usize].finish(io) {
+                Ok(waker) => self.wakes.extend(waker),
+                Err(io) => drop(self.recycle(io)),
+            },
             Top::Queue(key) => {
                 let slot = io.slot_mut();
                 slot.at = NOWHERE;

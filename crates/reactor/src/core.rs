@@ -42,7 +42,8 @@ pub(crate) struct ThreadCore {
     pub(crate) timers: RefCell<Timers>,
     pub(crate) pollers: Pollers,
     pub(crate) replies: RefCell<Replies>,
-    pub(crate) extensions: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
+    /// The few values of layers above, oldest first.
+    pub(crate) extensions: RefCell<Vec<(TypeId, Rc<dyn Any>)>>,
     /// What keeps the thread from exiting beside its own lists: channels, by device, counted.
     pub(crate) holds: RefCell<BTreeMap<Arc<str>, usize>>,
     /// Its parts of io devices.
@@ -192,12 +193,18 @@ impl ThreadCore {
         messages.into_iter().for_each(drop_caught);
     }
 
+    /// The value of a layer above.
+    #[inline]
+    pub(crate) fn extension(&self, id: TypeId) -> Option<Rc<dyn Any>> {
+        self.extensions.borrow().iter().find(|(of, _)| *of == id).map(|(_, value)| value.clone())
+    }
+
     /// The end: drops what layers above kept here, then tells those who wait.
     pub(crate) fn end(&self) {
         self.begin(CallKind::End, None);
-        // One at a time, and not while the map is borrowed: a destructor may ask for another.
+        // One at a time, and not while the list is borrowed: a destructor may ask for another.
         loop {
-            let Some((_, value)) = self.extensions.borrow_mut().pop_last() else { break };
+            let Some((_, value)) = self.extensions.borrow_mut().pop() else { break };
             drop_caught(value);
         }
         debug_assert!(self.shared.state.load(Ordering::Relaxed) != EXITED, "a thread ends once");

@@ -122,13 +122,17 @@ pub async fn yield_now() {
 ///
 /// # Panics
 /// Away from a Spindle thread.
+#[inline]
 pub fn extension<T: Default + 'static>() -> Rc<T> {
-    let known = with(|core| core?.extensions.borrow().get(&TypeId::of::<T>()).cloned());
+    let id = TypeId::of::<T>();
+    let known = with(|core| core?.extension(id));
     let value = known.unwrap_or_else(|| {
-        let core = expect("extension");
-        // Made before the map is borrowed: a Default may ask for another extension.
-        let made: Rc<T> = Rc::default();
-        core.extensions.borrow_mut().entry(TypeId::of::<T>()).or_insert(made).clone()
+        // Made while nothing is borrowed: a Default may ask for another extension, or for this one.
+        let (core, made) = (expect("extension"), Rc::<T>::default());
+        core.extension(id).unwrap_or_else(|| {
+            core.extensions.borrow_mut().push((id, made.clone()));
+            made
+        })
     });
     value.downcast().unwrap_or_else(|_| unreachable!("filed under its own type"))
 }

@@ -1,0 +1,194 @@
+//! The futures of a channel's requests.
+//!
+//! A request is checked and put into a pooled [`Io`] when it is made, and submitted at the first poll. Between,
+//! it may still be moved. It belongs to the thread of its channel.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use spindle_mem::Buffers;
+
+use crate::io::Top;
+use crate::{Channel, Io, IoError, IoErrorKind, IoId, Operation};
+
+/// Where the request of a future is.
+enum State {
+    /// Not submitted.
+    New(Io),
+    /// Under way.
+    Waiting(IoId),
+    /// The result was given out.
+    Over,
+}
+
+/// What [`Transfer`] and [`Command`] have in common.
+struct Request<C: Deref<Target = Channel>> {
+    channel: C,
+    /// As asked, for the error.
+    offset: u64,
+    len: u64,
+    /// Found wrong before it was submitted.
+    refused: Option<IoErrorKind>,
+    state: State,
+}
+
+impl<C: Deref<Target = Channel>> Request<C> {
+    /// The buffers go into a pooled request at once and are not moved again until they come back.
+    #[inline]
+    fn new(channel: C, operation: Operation, (offset, len): (u64, u64), buffers: Buffers) -> Request<C> {
+        let (refused, start, count) = match channel.check(operation, offset, len) {
+            Ok((start, count)) => (None, start, count),
+            Err(kind) => (Some(kind), 0, 0),
+        };
+        // Borrowed already only if a lane makes requests by a channel of its own thread from inside the
+        // table, which no lane has a reason to do.
+        let io = channel.table.inner.borrow_mut().queues.make(Top::Lane, operation, start, count, buffers);
+        Request { channel, offset, len, refused, state: State::New(io) }
+    }
+
+    #[inline]
+    fn set_offset(&mut self, offset: u64) -> bool {
+        let State::New(io) = &mut self.state else { return false };
+        self.offset = offset;
+        let slot = io.slot_mut();
+        match self.channel.check(slot.operation, offset, self.len) {
+            Ok((start, count)) => (slot.start, slot.count, self.refused) = (start, count, None),
+            Err(kind) => self.refused = Some(kind),
+        }
+        self.refused.is_none()
+    }
+
+    /// The result and the buffers. The error becomes the caller's here: turning it into another later copies
+    /// the room for it each time, and waits for the data just copied to arrive.
+    #[inline]
+    fn poll<E: From<IoError>>(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), E>, Buffers)> {
+        let Poll::Ready(io) = self.poll_ended(cx) else { return Poll::Pending };
+        let status = self.refused.map_or(io.slot().status, Err);
+        let operation = io.operation();
+        let buffers = self.channel.table.inner.borrow_mut().queues.recycle(io);
+        Poll::Ready(match status {
+            Ok(()) => (Ok(()), buffers),
+            Err(kind) => (Err(self.error(operation, kind).into()), buffers),
+        })
+    }
+
+    #[inline]
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Io> {
+        let table = &self.channel.table;
+        let mut inner = table.inner.borrow_mut();
+        let (id, more) = match std::mem::replace(&mut self.state, State::Over) {
+            State::New(mut io) if self.refused.is_none() => {
+                let id = io.id();
+                io.slot_mut().top = Top::Future;
+                inner.queues.waiters[id.index as usize].begin();
+                // Said first: a lane that panics must not leave a request that nobody detaches.
+                self.state = State::Waiting(id);
+                inner.queues.enter(self.channel.lane, io);
+                (id, table.turn(&mut inner))
+            }
+            State::New(io) => return Poll::Ready(io),
+            State::Waiting(id) => (id, false),
+            State::Over => panic!("a request's future was polled after it had given its result"),
+        };
+        let ended = inner.queues.waiters[id.index as usize].settle(cx);
+        self.state = if ended.is_some() { State::Over } else { State::Waiting(id) };
+        drop(inner);
+        table.after(more);
+        ended.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    #[cold]
+    fn error(&self, operation: Operation, kind: IoErrorKind) -> IoError {
+        let device = Arc::from(self.channel.device().name());
+        IoError { device, operation, offset: self.offset, len: self.len, kind }
+    }
+}
+
+impl<C: Deref<Target = Channel>> Drop for Request<C> {
+    fn drop(&mut self) {
+        if let State::Waiting(id) = self.state {
+            self.channel.table.detach(id);
+        }
+    }
+}
+
+/// A read or write: resolves to the result and the buffers. See [`Channel`] for what dropping it does.
+#[must_use = "a transfer does nothing until it is awaited"]
+pub struct Transfer<C: Deref<Target = Channel>> {
+    request: Request<C>,
+}
+
+impl<C: Deref<Target = Channel>> Transfer<C> {
+    #[inline]
+    pub(crate) fn new(channel: C, operation: Operation, offset: u64, buffers: Buffers) -> Transfer<C> {
+        let len = buffers.len() as u64;
+        Transfer { request: Request::new(channel, operation, (offset, len), buffers) }
+    }
+
+    /// First byte and length.
+    #[inline]
+    pub fn range(&self) -> (u64, u64) {
+        (self.request.offset, self.request.len)
+    }
+
+    /// Moves it to another offset; only before the first poll. Says whether it can be made there: if not,
+    /// it will end with the error.
+    #[inline]
+    pub fn set_offset(&mut self, offset: u64) -> bool {
+        self.request.set_offset(offset)
+    }
+
+    /// Takes the buffers back instead; only before the first poll.
+    pub fn take_buffers(&mut self) -> Buffers {
+        match &mut self.request.state {
+            State::New(io) => io.take_buffers(),
+            State::Waiting(_) | State::Over => Buffers::None,
+        }
+    }
+
+    /// As a future's `poll`, with the error as the caller's own.
+    #[inline]
+    pub fn poll_as<E: From<IoError>>(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), E>, Buffers)> {
+        self.request.poll(cx)
+    }
+
+    /// Asks that a write be durable when it completes (force unit access).
+    pub fn fua(mut self) -> Self {
+        if let State::New(io) = &mut self.request.state {
+            io.set_fua(true);
+        }
+        self
+    }
+}
+
+impl<C: Deref<Target = Channel> + Unpin> Future for Transfer<C> {
+    type Output = (Result<(), IoError>, Buffers);
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.request.poll(cx)
+    }
+}
+
+/// A request without data: resolves to the result. See [`Channel`] for what dropping it does.
+#[must_use = "a command does nothing until it is awaited"]
+pub struct Command<'a> {
+    request: Request<&'a Channel>,
+}
+
+impl<'a> Command<'a> {
+    pub(crate) fn new(channel: &'a Channel, operation: Operation, offset: u64, len: u64) -> Command<'a> {
+        Command { request: Request::new(channel, operation, (offset, len), Buffers::None) }
+    }
+}
+
+impl Future for Command<'_> {
+    type Output = Result<(), IoError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.request.poll(cx).map(|(result, _none)| result)
+    }
+}
