@@ -94,20 +94,23 @@ impl Blob {
         join_all(partial.map(|piece| unmap_piece(shared, &local, piece))).await.into_iter().collect()
     }
 
-    /// Makes everything durable that was written before, by anybody, and had succeeded.
+    /// Makes everything durable that was written before, by anybody, and had succeeded. Goes on to its end if the
+    /// future is dropped.
     ///
     /// # Errors
     /// The device fails: any write since the last flush may be lost, the maps of new clusters too. This and
     /// every later flush fails then, and the store refuses changes of its metadata until it is loaded again.
     pub async fn flush(&self) -> Result<(), BlobError> {
         self.check_open()?;
-        let store = &self.opened.shared.store;
+        let store = self.opened.shared.store.clone();
         let local = store.local()?;
         store.check_poison()?;
-        let flushed = local.channel().flush().await.map_err(BlobError::from);
-        flushed.inspect_err(|error| store.poison(error))?;
-        // One that failed meanwhile may have been about what this one was to cover.
-        store.check_poison()
+        // A task: a failure must be known whatever becomes of this future.
+        let flush = spindle_reactor::spawn_local({
+            let store = store.clone();
+            async move { store.flush(&local).await }
+        });
+        flush.await.unwrap_or_else(|error| Err(store.panicked(&error)))
     }
 
     /// An error if the range is not to be read.

@@ -17,6 +17,7 @@ mod blob;
 mod chunked;
 mod claims;
 mod error;
+mod flushing;
 mod io;
 mod leaves;
 mod local;

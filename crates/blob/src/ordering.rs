@@ -43,11 +43,15 @@ pub enum Point {
     ZeroNewCluster,
     /// What an operation acknowledges is durable.
     DurableBeforeAck,
+    /// A flush confirms nothing once another has failed, which may have lost what this one was to cover.
+    FailedFlushLasts,
+    /// What a load has found in a store that was not left in order is durable before it changes anything.
+    FoundBeforeChange,
 }
 
 impl Point {
     /// All of them.
-    pub const ALL: [Point; 17] = [
+    pub const ALL: [Point; 19] = [
         Point::ClearedBeforeSuper,
         Point::DirtyBeforeChange,
         Point::FillBeforeMap,
@@ -65,6 +69,8 @@ impl Point {
         Point::MasksBeforeClean,
         Point::ZeroNewCluster,
         Point::DurableBeforeAck,
+        Point::FailedFlushLasts,
+        Point::FoundBeforeChange,
     ];
 
     fn bit(self) -> u32 {

@@ -17,9 +17,10 @@ use spindle_reactor::Thread;
 use crate::arena::Arena;
 use crate::claims::Claims;
 use crate::error::BlobError;
+use crate::flushing::Flushing;
 use crate::leaves::{Entry, LEAF, Leaves};
 use crate::local::Local;
-use crate::ordering::Order;
+use crate::ordering::{Order, Point};
 use crate::reserve::Reserve;
 use crate::store_device::StoreDevice;
 use crate::sync::join_all;
@@ -46,6 +47,8 @@ pub(crate) struct StoreShared {
     pub(crate) read_only: bool,
     /// Set when the store was left.
     pub(crate) unloaded: AtomicBool,
+    /// The flushes that are under way.
+    pub(crate) flushing: Flushing,
     /// The failed write of metadata, or flush of anything, after which nothing may be changed.
     pub(crate) poison: OnceLock<Arc<str>>,
     /// The threads that have done I/O to it.
@@ -81,6 +84,20 @@ impl StoreShared {
 
     pub(crate) fn open_error(&self, source: spindle_block::OpenError) -> BlobError {
         BlobError::Open { store: self.name.clone(), source: Arc::new(source) }
+    }
+
+    /// Makes durable what was written before. A failure, also of another flush that this one overlaps, poisons
+    /// the store. Must not be dropped before its end.
+    pub(crate) async fn flush(&self, local: &Local) -> Result<(), BlobError> {
+        let under_way = self.flushing.begin();
+        let flushed = local.channel().flush().await.map_err(BlobError::from);
+        flushed.inspect_err(|error| self.poison(error))?;
+        drop(under_way);
+        if !self.order.keeps(Point::FailedFlushLasts) {
+            return Ok(());
+        }
+        self.flushing.settled().await;
+        self.check_poison()
     }
 
     /// From now on nothing may be changed: what the disk holds is not known.

@@ -353,6 +353,13 @@ fn a_load_stands_every_fault() {
                     assert!(hit || loaded.is_ok());
                     if let Ok(store) = loaded {
                         // A page that could not be read sets its blob aside, and blocks what depends on it.
+                        for id in [ids.thick, ids.thin, ids.clone, ids.other] {
+                            match store.open_blob(id).await {
+                                Ok(blob) => blob.close().await.unwrap(),
+                                Err(BlobError::Damaged { .. }) if kind == Operation::Read => {}
+                                Err(error) => panic!("{kind:?} {nth}: {error}"),
+                            }
+                        }
                         let _ = store.unload().await;
                     }
                     assert_eq!(seen_after_load(&disk).await, whole, "{kind:?} {nth}");

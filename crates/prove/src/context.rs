@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use spindle_blob::ordering::Order;
 use spindle_blob::{Blob, BlobError, Blobstore, ExternalSource, StoreOptions};
-use spindle_engine::sim::{Moment, State};
+use spindle_engine::sim::{Disk, Moment, State};
 
 use crate::external;
+use crate::failing::{Failures, is_device};
 use crate::growing::Growing;
 use crate::model::Model;
 use crate::op::{Event, Op, Outcome, Tag};
@@ -26,6 +27,8 @@ pub struct Point {
     pub state: State,
     /// What was about to be done.
     pub moment: Moment,
+    /// Whether the device has failed an operation by then.
+    pub failed: bool,
 }
 
 /// What happened, and where the disk may have crashed.
@@ -41,6 +44,7 @@ struct Inner {
     model: Model,
     history: History,
     wrong: Wrong,
+    failures: Failures,
 }
 
 /// Shared by the tasks of a run.
@@ -56,6 +60,10 @@ pub struct Context {
     inner: Mutex<Inner>,
     store: Mutex<Option<Blobstore>>,
     handles: Mutex<BTreeMap<Tag, Blob>>,
+    /// The disk, if it is one that fails.
+    failing: OnceLock<Disk>,
+    /// Whether the store was loaded while it may have failed.
+    reloaded: AtomicBool,
     stopped: AtomicBool,
 }
 
@@ -67,7 +75,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Context {
     /// A run that begins with this model.
     pub fn new(profile: Profile, order: Order, device: Arc<Growing>, model: Model) -> Arc<Context> {
-        let inner = Inner { model, history: History::default(), wrong: Wrong::new() };
+        let inner =
+            Inner { model, history: History::default(), wrong: Wrong::new(), failures: Failures::default() };
         Arc::new(Context {
             external: external::source(&profile),
             profile,
@@ -76,6 +85,8 @@ impl Context {
             inner: Mutex::new(inner),
             store: Mutex::default(),
             handles: Mutex::default(),
+            failing: OnceLock::new(),
+            reloaded: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         })
     }
@@ -117,7 +128,8 @@ impl Context {
     pub fn point(&self, moment: Moment, state: &State) {
         let mut inner = locked(&self.inner);
         let events = inner.history.events.len();
-        inner.history.points.push(Point { events, state: state.clone(), moment });
+        let failed = inner.failures.have_arrived();
+        inner.history.points.push(Point { events, state: state.clone(), moment, failed });
     }
 
     /// Something is wrong.
@@ -130,10 +142,49 @@ impl Context {
         self.stopped.store(true, Ordering::SeqCst);
     }
 
+    /// From here on the disk may fail.
+    pub fn set_failing(&self, disk: Disk) {
+        let _ = self.failing.set(disk);
+    }
+
+    /// Whether the disk may fail.
+    pub fn is_failing(&self) -> bool {
+        self.failing.get().is_some()
+    }
+
+    /// The store is loaded again: what cannot be read then is set aside.
+    pub fn reloading(&self) {
+        self.reloaded.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether this is an error of a device that fails, and has.
+    pub fn is_device_failure(&self, error: &BlobError) -> bool {
+        let failed = self.failing.get().is_some_and(|disk| disk.counters().faults > 0);
+        failed && is_device(error, self.reloaded.load(Ordering::SeqCst))
+    }
+
+    /// Whether an error of the device has arrived.
+    pub fn has_failed(&self) -> bool {
+        locked(&self.inner).failures.have_arrived()
+    }
+
     /// Says how an operation ended that began at that event; an error that should not have come is wrong.
     pub fn ended<T>(&self, begun: Time, op: &Op, result: Result<T, BlobError>) -> Option<T> {
         match result {
-            Ok(value) => Some(value),
+            Ok(value) => {
+                let accepted = locked(&self.inner).failures.accepted(begun, op);
+                match accepted {
+                    Ok(undone) => undone.into_iter().for_each(|one| self.end(one, Outcome::Refused)),
+                    Err(wrong) => self.wrong(wrong),
+                }
+                Some(value)
+            }
+            Err(error) if self.is_device_failure(&error) => {
+                let now = self.model(|model| model.time);
+                let outcome = locked(&self.inner).failures.failed(begun, now, op, &error);
+                outcome.into_iter().for_each(|outcome| self.end(begun, outcome));
+                None
+            }
             Err(error) => {
                 if !is_expected(&error) {
                     self.wrong(format!("{op:?} failed: {error}"));

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::op::Event;
 use crate::profile::Profile;
-use crate::proof::Trail;
+use crate::proof::{Cut, Trail};
 use crate::seen::Wrong;
 
 /// The whole story of a crash.
@@ -50,8 +50,9 @@ fn runs(trail: &Trail<'_>, text: &mut String) {
             let _ = writeln!(text, "{}", event(one));
         });
     }
-    let _ = match trail.crash {
-        Some(crash) => writeln!(text, "CRASH before the last request ({crash:?})"),
+    let _ = match trail.cut {
+        Some(Cut::Crash(crash)) => writeln!(text, "CRASH before the last request ({crash:?})"),
+        Some(Cut::Kill) => writeln!(text, "KILLED before the last request"),
         None => writeln!(text, "the end of the run"),
     };
 }

@@ -4,14 +4,15 @@
 //! The disk is kept at every write, unmap and flush; each of these moments is then a crash ([`proof`]): parts of
 //! what was not flushed are lost or torn, the image is loaded and checked and held against everything that
 //! the model allows ([`verdict`]), some images are judged by a [`second_reader`], and from some the store goes
-//! on working and crashes again, three times at most. Leaving out one ordering point of the store must make
+//! on working and crashes again, three times at most. In some runs the device fails operations before it crashes
+//! ([`failing`]). Leaving out one ordering point of the store must make
 //! it fail; `tests/leave_out.rs` does that for each.
 //!
 //! Each simulation belongs to one OS thread; the command runs one for each core. A seed and a step name the
 //! same crash in every run of the same source.
 //!
 //! Not promised: that what one change of the workload left findable stays under the same seed, and anything
-//! about a device that fails and crashes in one run (`crates/blob/tests/faults.rs` has failures alone).
+//! about metadata operations that are under way at once: one task changes metadata.
 #![forbid(unsafe_code)]
 
 pub mod content;
@@ -20,6 +21,7 @@ pub mod data;
 pub mod detail;
 pub mod directed;
 pub mod external;
+pub mod failing;
 pub mod growing;
 pub mod look;
 pub mod metadata;

@@ -23,6 +23,15 @@ fn tagged(tag: Tag) -> Vec<(Vec<u8>, Vec<u8>)> {
 /// Carries out an operation on metadata.
 pub async fn perform(run: &Arc<Context>, op: Op) {
     let Some(store) = run.store() else { return };
+    let leaves = matches!(op, Op::Reload { .. } | Op::Destroy);
+    if leaves && run.has_failed() {
+        return;
+    }
+    let op = match op {
+        // A load that cannot read everything does not grow the store.
+        Op::Reload { .. } if run.is_failing() => Op::Reload { grow: false },
+        op => op,
+    };
     let begun = run.begin(&op);
     let result = match &op {
         Op::Reload { grow } => reload(run, store, *grow).await,
@@ -31,6 +40,9 @@ pub async fn perform(run: &Arc<Context>, op: Op) {
         Op::Delete { tag } => delete(run, &store, *tag).await,
         _ => simple(run, &store, &op).await,
     };
+    if leaves && run.has_failed() {
+        return run.stop();
+    }
     if let Some(id) = run.ended(begun, &op, result) {
         run.end(begun, Outcome::Done(id));
         let new = match op {
@@ -119,6 +131,7 @@ pub async fn open(run: &Context, store: &Blobstore, tag: Tag) {
     let Some(id) = run.model(|model| model.blobs.get(&tag).and_then(|blob| blob.id)) else { return };
     match store.open_blob(id).await {
         Ok(blob) => run.put_handle(tag, blob),
+        Err(error) if run.is_device_failure(&error) => {}
         Err(error) => run.wrong(format!("blob {tag} ({id}) cannot be opened: {error}")),
     }
 }
@@ -132,7 +145,8 @@ async fn delete(run: &Context, store: &Blobstore, tag: Tag) -> Result<Option<Blo
         close(run, tag, blob).await?;
     }
     let deleted = store.delete_blob(id).await;
-    if deleted.is_err() {
+    // Of one that the device cut off nobody knows whether it is still there.
+    if deleted.as_ref().is_err_and(|error| !run.is_device_failure(error)) {
         open(run, store, tag).await;
     }
     deleted.map(|()| None)
@@ -150,9 +164,14 @@ async fn close(run: &Context, tag: Tag, blob: Blob) -> Result<(), BlobError> {
 async fn reload(run: &Context, store: Blobstore, grow: bool) -> Result<Option<BlobId>, BlobError> {
     close_all(run).await?;
     store.unload().await?;
+    if run.has_failed() {
+        // What a failed flush lost can still be read, so only a crash tells what there is.
+        return Ok(None);
+    }
     if grow {
         run.device.grow();
     }
+    run.reloading();
     load(run, LoadOptions { grow, ..LoadOptions::default() }).await?;
     open_all(run).await;
     Ok(None)
@@ -187,6 +206,12 @@ pub async fn make(run: &Context) -> Result<(), String> {
     let begun = run.begin(&Op::Init { clusters });
     let options = InitOptions { layout: run.profile.layout(), force: true, store: run.store_options() };
     let store = Blobstore::init(run.device.clone(), options).await;
+    if let Err(error) = &store
+        && run.is_device_failure(error)
+    {
+        // It stays under way: there may be a store or not.
+        return Ok(());
+    }
     run.set_store(Some(store.map_err(|error| format!("the store cannot be made: {error}"))?));
     run.end(begun, Outcome::Done(None));
     Ok(())

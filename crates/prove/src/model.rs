@@ -53,6 +53,13 @@ impl<T: PartialEq + Clone> Versions<T> {
         self.list.retain(|(at, _)| *at != time || time == 0);
     }
 
+    /// This does not hold any more.
+    fn forget(&mut self, value: &T) {
+        if self.list.iter().any(|(_, known)| known != value) {
+            self.list.retain(|(_, known)| known != value);
+        }
+    }
+
     /// What held at that time is durable.
     fn settle(&mut self, time: Time) {
         let older = self.list.iter().filter(|(at, _)| *at <= time).count();
@@ -350,9 +357,9 @@ impl Model {
             Op::Sync { tag } | Op::Reopen { tag } => {
                 self.blobs.get_mut(tag).into_iter().for_each(|blob| blob.xattrs.settle(begun));
             }
-            Op::SetSuper { .. } => self.super_blob.settle(now),
-            Op::SetType { .. } => self.bs_type.settle(now),
-            Op::Grow | Op::Load { grow: true } => self.clusters.settle(now),
+            Op::SetSuper { .. } => self.super_blob.settle(begun),
+            Op::SetType { .. } => self.bs_type.settle(begun),
+            Op::Grow | Op::Load { grow: true } => self.clusters.settle(begun),
             Op::Init { clusters } => {
                 self.clusters.begin_again(begun, *clusters);
                 self.absent = false;
@@ -417,10 +424,7 @@ impl Model {
         for clone in self.clones(tag) {
             self.change(clone, |clone| clone.parent = blob.parent);
         }
-        let now = self.time;
-        if self.super_blob.now().is_none() {
-            self.super_blob.settle(now);
-        }
+        self.super_blob.forget(&Some(tag));
     }
 }
 

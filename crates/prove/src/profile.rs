@@ -33,6 +33,9 @@ pub struct Profile {
     pub slow: bool,
     /// Whether a blob is closed only when no I/O to it is under way.
     pub patient: bool,
+    /// Whether the device fails operations in some runs; not where a scenario was asked for that shows
+    /// something else.
+    pub failing: bool,
     /// What the workload prefers.
     pub scenario: Scenario,
 }
@@ -42,6 +45,7 @@ impl Profile {
     pub fn of(seed: u64, scenario: Option<Scenario>) -> Profile {
         let mut rng = Rng::new(seed ^ 0x7072_6f66);
         let mut pick = |n: usize| rng.below(n);
+        let failing = scenario.is_none_or(|scenario| scenario == Scenario::FailedFlushes);
         let scenario = scenario.unwrap_or_else(|| Scenario::pick(pick(Scenario::PARTS)));
         // Half of all seeds tear at 512, half at 4096; blocks are never larger than that.
         let atomic_unit = if seed.is_multiple_of(2) { 512 } else { 4096 };
@@ -75,6 +79,7 @@ impl Profile {
             clear,
             slow,
             patient: true,
+            failing,
             scenario,
         }
     }

@@ -60,6 +60,9 @@ pub struct Task {
     pub detail: Option<u64>,
 }
 
+/// Of so many runs that are cut off while something is not flushed, one goes on as after a kill.
+const KILLS: u64 = 4;
+
 /// Told of every crash point before it is judged; says whether to go on.
 pub type Watch<'a> = &'a mut dyn FnMut(&Report) -> ControlFlow<()>;
 
@@ -77,7 +80,7 @@ pub fn prove(seed: u64, task: &Task, watch: Watch<'_>) -> Report {
     };
     let record = session::run(plan);
     let mut proof = Proof { seed, task, profile, geometry, report: Report::default(), step: 0, watch };
-    let trail = Trail { before: None, record: &record, number: record.history.points.len(), crash: None };
+    let trail = Trail { before: None, record: &record, number: record.history.points.len(), cut: None };
     let ended = match some(&record.wrong) {
         Some(wrong) => proof.violation(&record.model, &trail, wrong),
         None => proof.crash_everywhere(&record, None, seed),
@@ -92,6 +95,15 @@ fn some(wrong: &Wrong) -> Option<Wrong> {
     (!wrong.is_empty()).then(|| wrong.clone())
 }
 
+/// How a run was cut off.
+#[derive(Clone, Copy, Debug)]
+pub enum Cut {
+    /// The disk lost some of what was not flushed.
+    Crash(Crash),
+    /// The program was killed; the disk went on.
+    Kill,
+}
+
 /// How a crash was come by: the runs that led there, each with the point at which it was cut off.
 #[derive(Clone, Copy)]
 pub struct Trail<'a> {
@@ -102,7 +114,7 @@ pub struct Trail<'a> {
     /// The point; behind the last if the run went on to its end.
     pub number: usize,
     /// How it was cut off.
-    pub crash: Option<Crash>,
+    pub cut: Option<Cut>,
 }
 
 impl Trail<'_> {
@@ -139,7 +151,7 @@ impl Proof<'_> {
             let mut rng = Rng::new(seed ^ (number as u64 + 1).wrapping_mul(0x2545_f491_4f6c_dd1d));
             for crash in survivors(point, depth, &mut rng) {
                 let image = point.state.crash(crash, &mut |n| rng.below(n));
-                let trail = Trail { before, record, number, crash: Some(crash) };
+                let trail = Trail { before, record, number, cut: Some(Cut::Crash(crash)) };
                 self.one(&model, &trail, image, rng.next_u64())?;
             }
         }
@@ -153,6 +165,7 @@ impl Proof<'_> {
         let (point, depth) = (&trail.record.history.points[trail.number], trail.depth());
         let (operation, step) = (operation(model), step(&point.moment, &self.geometry));
         self.report.count(operation, step, depth, self.profile.atomic_unit);
+        self.report.failed += u64::from(point.failed);
         let judged = raw(&image).and_then(|found| judge(model, found.seen()).map(|()| found));
         if self.task.detail == Some(self.step) {
             println!("{}", detail::tell(self.seed, &self.profile, trail, judged.as_ref().err()));
@@ -172,18 +185,23 @@ impl Proof<'_> {
             return ControlFlow::Continue(());
         }
         self.report.worked_on += 1;
+        let (start, cut) = match (seed >> 32).is_multiple_of(KILLS) && can_be_killed(point) {
+            true => (Start::Killed(point.state.clone(), Box::new(model.clone())), Some(Cut::Kill)),
+            false => (Start::Crashed(image, Box::new(model.clone())), trail.cut),
+        };
+        let trail = &Trail { cut, ..*trail };
         let plan = Plan {
             seed,
             profile: self.profile.clone(),
             order: self.task.order,
-            start: Start::Crashed(image, Box::new(model.clone())),
+            start,
             changes: self.task.effort.changes_after,
             io: self.task.effort.io_after,
         };
         let record = session::run(plan);
         if let Some(wrong) = some(&record.wrong) {
             let number = record.history.points.len();
-            let trail = Trail { before: Some(trail), record: &record, number, crash: None };
+            let trail = Trail { before: Some(trail), record: &record, number, cut: None };
             return self.violation(model, &trail, wrong);
         }
         self.crash_everywhere(&record, Some(trail), seed)
@@ -213,6 +231,16 @@ impl Proof<'_> {
         self.report.violations.push(Violation { seed, step, operation, before, crashes, wrong });
         ControlFlow::Break(())
     }
+}
+
+/// Whether all that can be read at a point is durable once the store has been loaded: not what a failed flush
+/// lost, and not what a load leaves as it is because the store was left in order.
+fn can_be_killed(point: &Point) -> bool {
+    let dirty = || match raw(point.state.visible()) {
+        Ok(Found::Store(raw)) => !raw.store.super_block.clean,
+        _ => false,
+    };
+    !point.failed && point.state.unflushed() > 0 && dirty()
 }
 
 /// Which parts of what is not flushed survive: nothing to choose if there is none.

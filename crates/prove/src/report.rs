@@ -46,6 +46,8 @@ pub struct Report {
     pub repaired: u64,
     /// Of all, those whose image the independent reader judged too.
     pub judged_twice: JudgedTwice,
+    /// Of all, those at which the device had failed an operation of the run.
+    pub failed: u64,
     /// Seeds that were run to their end.
     pub seeds: u64,
     /// Promises that were broken.
@@ -79,6 +81,7 @@ impl Report {
         self.repaired += other.repaired;
         self.judged_twice.clean += other.judged_twice.clean;
         self.judged_twice.dirty += other.judged_twice.dirty;
+        self.failed += other.failed;
         self.seeds += other.seeds;
         self.violations.extend(other.violations);
     }
@@ -113,6 +116,7 @@ impl Report {
             "{} seeds; the store was loaded and worked on after {} crashes, {} needed repair",
             self.seeds, self.worked_on, self.repaired
         );
+        let _ = writeln!(text, "the device had failed an operation before {} of the crashes", self.failed);
         let JudgedTwice { clean, dirty } = self.judged_twice;
         let _ = writeln!(
             text,

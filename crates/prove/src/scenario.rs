@@ -15,6 +15,8 @@ pub enum Scenario {
     Chains,
     /// Stores that are left and loaded again all the time, with few changes between.
     Reloads,
+    /// Everything, on devices whose flushes fail.
+    FailedFlushes,
 }
 
 /// How often an operation is chosen.
@@ -52,8 +54,14 @@ pub struct Shares {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 5] =
-        [Scenario::Everything, Scenario::ComeAndGo, Scenario::LateIo, Scenario::Chains, Scenario::Reloads];
+    pub const ALL: [Scenario; 6] = [
+        Scenario::Everything,
+        Scenario::ComeAndGo,
+        Scenario::LateIo,
+        Scenario::Chains,
+        Scenario::Reloads,
+        Scenario::FailedFlushes,
+    ];
 
     /// Of so many parts each scenario has some.
     pub const PARTS: usize = 8;
@@ -114,7 +122,7 @@ impl Scenario {
             read: 3,
         };
         match self {
-            Scenario::Everything => everything,
+            Scenario::Everything | Scenario::FailedFlushes => everything,
             // Its main task has a routine of its own.
             Scenario::ComeAndGo => everything,
             Scenario::LateIo => Shares {

@@ -10,10 +10,11 @@ use std::time::Duration;
 use spindle_blob::LoadOptions;
 use spindle_blob::ordering::Order;
 use spindle_block::{Device, File, FileOptions, SimDisk};
-use spindle_engine::sim::{Disk, Image, World};
+use spindle_engine::sim::{Disk, Image, State, World};
 use spindle_reactor::{Runtime, Thread, timeout};
 
 use crate::context::{Context, History};
+use crate::failing;
 use crate::growing::Growing;
 use crate::look::look;
 use crate::metadata;
@@ -34,6 +35,8 @@ pub enum Start {
     Fresh,
     /// With what a crash left, and what it may be.
     Crashed(Image, Box<Model>),
+    /// With the disk as it was when the program was killed.
+    Killed(State, Box<Model>),
 }
 
 /// What a run is to do.
@@ -66,11 +69,12 @@ pub struct Record {
 pub fn run(plan: Plan) -> Record {
     let Plan { seed, profile, order, start, changes, io } = plan;
     let rules = Rules::of(&profile);
-    let (image, model, crashed) = match start {
-        Start::Fresh => (profile.used_disk(), Model::new(rules), false),
-        Start::Crashed(image, model) => (image, *model, true),
+    let options = profile.disk(seed);
+    let (disk, model, crashed) = match start {
+        Start::Fresh => (Disk::from_image(profile.used_disk(), options), Model::new(rules), false),
+        Start::Crashed(image, model) => (Disk::from_image(image, options), *model, true),
+        Start::Killed(state, model) => (Disk::from_state(state, options), *model, true),
     };
-    let disk = Disk::from_image(image, profile.disk(seed));
     let world = World::new(seed);
     let first = model.clone();
     let runtime = Runtime::builder().reactors(2).world(world.clone()).build();
@@ -80,7 +84,8 @@ pub fn run(plan: Plan) -> Record {
         let device = open(&world, device, seed, slow).await;
         let device = Growing::new(device, profile.device_bytes(), model.device_grown);
         let run = Context::new(profile, order, device, model);
-        let limited = timeout(LONGEST, session(run.clone(), disk.clone(), crashed, changes, io)).await;
+        let limited =
+            timeout(LONGEST, session(run.clone(), disk.clone(), (seed, crashed), changes, io)).await;
         if limited.is_err() {
             run.wrong("an operation did not end".to_owned());
         }
@@ -106,7 +111,7 @@ async fn open(world: &World, disk: Disk, seed: u64, slow: bool) -> Arc<dyn Devic
     SimDisk::new("disk", disk, seed).expect("the disk's sizes fit each other")
 }
 
-async fn session(run: Arc<Context>, disk: Disk, crashed: bool, changes: u32, io: u32) {
+async fn session(run: Arc<Context>, disk: Disk, (seed, crashed): (u64, bool), changes: u32, io: u32) {
     let opened = match crashed {
         true => recover(&run, &disk).await,
         false => {
@@ -116,6 +121,9 @@ async fn session(run: Arc<Context>, disk: Disk, crashed: bool, changes: u32, io:
     };
     if let Err(wrong) = opened {
         return run.wrong(wrong);
+    }
+    if run.profile.failing && failing::inject(&disk, seed, !crashed, run.profile.scenario) {
+        run.set_failing(disk.clone());
     }
     let mut tasks = Vec::new();
     for (name, cores) in [("io on the first core", "[0]"), ("io on the second core", "[1]")] {
@@ -135,7 +143,9 @@ async fn session(run: Arc<Context>, disk: Disk, crashed: bool, changes: u32, io:
             run.wrong(format!("a task of the workload ended: {error}"));
         }
     }
-    if !run.is_stopped() {
+    disk.clear_faults();
+    // What a failure left in doubt is judged at the crashes.
+    if !run.is_stopped() && disk.counters().faults == 0 {
         all_is_as_it_should_be(&run, &disk).await;
     }
 }

@@ -55,6 +55,7 @@ pub async fn change_metadata(run: Arc<Context>, steps: u32) {
 async fn remake(run: &Arc<Context>) {
     metadata::perform(run, Op::Destroy).await;
     if !run.is_stopped()
+        && run.model(|model| model.absent)
         && let Err(wrong) = metadata::make(run).await
     {
         run.wrong(wrong);

@@ -53,18 +53,20 @@ needed! {
     clearing_comes_before_the_super_block: ClearedBeforeSuper, Reloads, 30_000;
     the_dirty_mark_comes_before_a_change: DirtyBeforeChange, Reloads, 30_000;
     the_fill_comes_before_the_map: FillBeforeMap, Everything, 30_000;
-    pages_come_before_the_root: PagesBeforeRoot, Chains, 30_000;
+    pages_come_before_the_root: PagesBeforeRoot, Everything, 30_000;
     the_copy_comes_before_the_place: CopyBeforePlace, Everything, 30_000;
-    the_place_comes_before_its_copy_goes: PlaceBeforeForget, Everything, 30_000;
+    the_place_comes_before_its_copy_goes: PlaceBeforeForget, Everything, 200_000;
     the_copy_goes_before_its_page: ForgetBeforeClear, ComeAndGo, 200_000;
     the_unmap_comes_before_the_next_use: UnmapBeforeFree, LateIo, 30_000;
     readers_end_before_the_next_use: ReadersBeforeFree, LateIo, 30_000;
     the_root_goes_before_the_rest: RootBeforeRest, Everything, 30_000;
     the_mark_comes_before_the_clone: MarkBeforeClone, Chains, 30_000;
     the_clone_comes_before_the_mark_goes: CloneBeforeUnmark, Chains, 30_000;
-    sector_comes_after_sector: SectorBySector, Everything, 60_000;
+    sector_comes_after_sector: SectorBySector, Everything, 200_000;
     repairs_take_turns: RepairStep, Everything, 30_000;
     masks_come_before_clean: MasksBeforeClean, Reloads, 30_000;
     new_clusters_are_zeroed: ZeroNewCluster, Everything, 30_000;
     what_is_acknowledged_is_durable: DurableBeforeAck, Everything, 30_000;
+    a_failed_flush_lasts: FailedFlushLasts, FailedFlushes, 30_000;
+    what_is_found_comes_before_a_change: FoundBeforeChange, Everything, 1_000_000;
 }

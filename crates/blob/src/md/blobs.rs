@@ -128,10 +128,16 @@ impl Md {
         if let Some(blob) = self.blobs.borrow().get(&id) {
             return Ok(blob.clone());
         }
-        match self.damaged.get(&id) {
-            Some(why) => Err(BlobError::Damaged { blob: id, why: why.clone() }),
-            None => Err(BlobError::NoSuchBlob { blob: id }),
+        if let Some(why) = self.damaged.get(&id) {
+            return Err(BlobError::Damaged { blob: id, why: why.clone() });
         }
+        Err(match id.root_page() {
+            Some(page) if self.unreadable.contains(&page) => {
+                let why = format!("the device could not read metadata page {page}").into();
+                BlobError::Damaged { blob: id, why }
+            }
+            _ => BlobError::NoSuchBlob { blob: id },
+        })
     }
 
     /// What all threads see of a blob; made, with its parents, if nobody looked before.

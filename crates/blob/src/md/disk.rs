@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spindle_format::page::PAGE_SIZE;
 use spindle_format::repair::PageCopy;
-use spindle_format::{Change, PageIdx, page::Page};
+use spindle_format::{BlobId, Change, PageIdx, page::Page};
 use spindle_mem::IoBuf;
 
 use super::Md;
@@ -191,21 +191,23 @@ impl Md {
             return Ok(());
         }
         self.super_block.borrow_mut().clean = false;
-        self.write_super_block_marking().await?;
+        self.write_super_block().await?;
         self.flush_for(&[Point::DirtyBeforeChange]).await?;
         self.clean_on_disk.set(false);
         Ok(())
     }
 
-    /// Writes the super block as it is in memory. Torn, it is told from its CRC. One write at a time: of two
-    /// the older might be the one that stays.
-    pub(crate) async fn write_super_block(&self) -> Result<(), BlobError> {
+    /// Writes the super block with this super blob.
+    pub(crate) async fn write_super_blob(&self, blob: Option<BlobId>) -> Result<(), BlobError> {
         let _guard = self.marking.lock().await;
-        self.write_super_block_marking().await
+        self.super_block.borrow_mut().super_blob = blob;
+        self.write_super_block().await
     }
 
-    /// The same for whoever holds [`Md::marking`].
-    async fn write_super_block_marking(&self) -> Result<(), BlobError> {
+    /// Writes the super block as it is in memory, for whoever holds [`Md::marking`] since before he changed it:
+    /// of two writes the older might be the one that stays, and two changes in one could not be told from the
+    /// CRC when it is torn.
+    pub(crate) async fn write_super_block(&self) -> Result<(), BlobError> {
         let change = self.super_block.borrow().write(&self.geometry.borrow());
         self.apply(&change).await.inspect_err(|error| self.poison(error))
     }

@@ -44,10 +44,9 @@ impl Flushes {
         let group = self.waiting.take();
         let number = self.begun.get() + 1;
         self.begun.set(number);
-        let result = local.channel().flush().await.map_err(BlobError::from);
-        match &result {
-            Ok(()) => self.good.set(number),
-            Err(error) => store.poison(error),
+        let result = store.flush(local).await;
+        if result.is_ok() {
+            self.good.set(number);
         }
         group.into_iter().for_each(|one| one.resolve(result.clone()));
         result

@@ -71,8 +71,7 @@ impl Md {
         if self.super_block.borrow().super_blob == blob {
             return Ok(());
         }
-        self.super_block.borrow_mut().super_blob = blob;
-        self.write_super_block().await?;
+        self.write_super_blob(blob).await?;
         self.flush_for(&[Point::DurableBeforeAck]).await
     }
 
@@ -83,6 +82,8 @@ impl Md {
         if self.super_block.borrow().bs_type == bs_type {
             return Ok(());
         }
+        // Nobody else writes the super block meanwhile, least of all the type before its turn.
+        let _marking = self.marking.lock().await;
         self.super_block.borrow_mut().bs_type = bs_type;
         if self.tears_pages() {
             // First the half that can be told with the other half of the old super block: a load guesses

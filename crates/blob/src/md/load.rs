@@ -1,7 +1,7 @@
 //! Making a store and loading one.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -16,6 +16,7 @@ use spindle_reactor::Thread;
 use super::space::Space;
 use super::{BlobState, Md, flushes, read};
 use crate::error::BlobError;
+use crate::flushing::Flushing;
 use crate::leaves::can_note;
 use crate::local::Local;
 use crate::low_space::Watches;
@@ -200,6 +201,7 @@ fn assemble(
         order: options.order,
         read_only,
         unloaded: AtomicBool::new(false),
+        flushing: Flushing::default(),
         poison: OnceLock::new(),
         members: Mutex::new(vec![Member {
             thread: opened.thread.clone(),
@@ -217,6 +219,7 @@ fn assemble(
         super_block: RefCell::new(super_block),
         blobs: RefCell::default(),
         damaged: BTreeMap::new(),
+        unreadable: BTreeSet::new(),
         recovered: false,
         blocked: None,
         repairs: Vec::new(),
@@ -243,6 +246,7 @@ fn from_store(opened: &Opened, store: Store, options: StoreOptions, read_only: b
         let why = format!(
             "{blobs} blobs and {pages} metadata pages cannot be read and {clusters} clusters have two owners"
         );
+        md.unreadable = blocked.pages.into_iter().collect();
         why.into()
     });
     md.damaged = store
@@ -271,6 +275,10 @@ fn from_store(opened: &Opened, store: Store, options: StoreOptions, read_only: b
 async fn finish(md: &mut Md, device_bytes: &u64, options: &LoadOptions) -> Result<(), BlobError> {
     let repairs = std::mem::take(&mut md.repairs);
     let bytes = md.geometry.borrow().metadata().len as u64 * u64::from(md.geometry.borrow().md_page_size());
+    if !md.clean_on_disk.get() || !repairs.is_empty() {
+        // What a program that died has written can be read although it may not be durable yet.
+        md.flush_for(&[Point::FoundBeforeChange]).await?;
+    }
     for (done, repair) in repairs.iter().enumerate() {
         report(options, || (bytes, bytes), (done, repairs.len()));
         md.apply_all(&repair.changes, Point::RepairStep, Point::RepairStep).await?;

@@ -32,11 +32,11 @@ mod unload;
 mod unmap;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use spindle_format::{Bitmap, BlobId, Geometry, SuperBlock};
+use spindle_format::{Bitmap, BlobId, Geometry, PageIdx, SuperBlock};
 
 use crate::error::BlobError;
 use crate::local::Local;
@@ -62,6 +62,8 @@ pub(crate) struct Md {
     pub(crate) blobs: RefCell<BTreeMap<BlobId, Rc<BlobState>>>,
     /// Blobs that could not be read, and why.
     pub(crate) damaged: BTreeMap<BlobId, Arc<str>>,
+    /// Metadata pages that the device could not read: whose they are nobody knows.
+    pub(crate) unreadable: BTreeSet<PageIdx>,
     pub(crate) recovered: bool,
     /// Why nothing may be allocated or freed.
     pub(crate) blocked: Option<Arc<str>>,
@@ -69,6 +71,7 @@ pub(crate) struct Md {
     repairs: Vec<spindle_format::repair::Repair>,
     /// Whether the super block on disk says that masks can be trusted.
     clean_on_disk: Cell<bool>,
+    /// Held by whoever changes and writes the super block.
     marking: TaskLock,
     /// Held by whoever writes a chain.
     pub(crate) lock: TaskLock,

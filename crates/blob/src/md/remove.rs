@@ -107,8 +107,7 @@ impl Md {
             return Ok(());
         }
         self.mark_dirty().await?;
-        self.super_block.borrow_mut().super_blob = None;
-        self.write_super_block().await?;
+        self.write_super_blob(None).await?;
         self.flush_for(&[Point::RootBeforeRest]).await
     }
 

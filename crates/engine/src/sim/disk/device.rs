@@ -144,11 +144,21 @@ impl Disk {
     /// A disk that holds `image`, all of it durable. The size is the image's; `options.size` is not
     /// looked at. Panics if the sizes do not fit each other.
     pub fn from_image(image: Image, options: DiskOptions) -> Disk {
-        let options = DiskOptions { size: image.size(), ..options };
+        Disk::from_state(State::new(image, options.atomic_unit), options)
+    }
+
+    /// A disk that goes on where another was, as when the program that used it is killed and the next one
+    /// finds it: what is not durable counts as acknowledged. Size and atomic unit are the state's. Panics if
+    /// the sizes do not fit each other.
+    pub fn from_state(mut state: State, options: DiskOptions) -> Disk {
+        let size = state.visible().size();
+        let options = DiskOptions { size, atomic_unit: state.atomic_unit, ..options };
         options.check();
+        state.log.iter_mut().for_each(|piece| piece.acknowledged = 0);
+        let next_write = state.log.iter().map(|piece| piece.write + 1).max().unwrap_or(0);
         Disk(Arc::new(Mutex::new(Core {
             options,
-            state: State::new(image, options.atomic_unit),
+            state,
             spare: Spare::default(),
             faults: Faults::default(),
             stale: None,
@@ -156,8 +166,8 @@ impl Disk {
             counters: Counters::default(),
             rng: Rng::new(mix(options.seed ^ 0xd15c)),
             garbage: None,
-            next_write: 0,
-            acknowledged: 0,
+            next_write,
+            acknowledged: 1,
         })))
     }
 
