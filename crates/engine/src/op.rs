@@ -134,6 +134,13 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether only somebody else can end it, who may never do so: it waits for a connection, for a peer's bytes,
+    /// or for room or readiness that the other side makes.
+    pub fn waits_for_peer(&self) -> bool {
+        use Op::{Accept, Connect, Poll, Recv, Send};
+        matches!(self, Accept { .. } | Connect { .. } | Recv { .. } | Send { .. } | Poll { .. })
+    }
+
     /// The buffers the operation owned; none if it is of a kind without.
     pub fn into_buffers(self) -> Buffers {
         match self {

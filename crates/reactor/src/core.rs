@@ -82,7 +82,7 @@ impl ThreadCore {
     pub(crate) fn turn(self: &Rc<ThreadCore>, now: Time) -> bool {
         self.local.activity().enter(self.shared.id);
         let mut busy = self.run_messages();
-        busy |= self.timers.borrow_mut().expire(now, TIMERS);
+        busy |= self.expire_timers(now);
         busy |= self.run_tasks();
         if self.pollers.len() > 0 || self.pollers.has_work() {
             busy |= self.pollers.run(self, now);
@@ -126,6 +126,19 @@ impl ThreadCore {
             }
         }
         there > 0
+    }
+
+    fn expire_timers(&self, now: Time) -> bool {
+        let mut expired = self.timers.borrow_mut().expire(now, TIMERS);
+        let any = !expired.is_empty();
+        for waker in expired.drain(..) {
+            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                let what = format!("a waker panicked: {}", panic_message(&*payload));
+                self.local.report(&self.shared, &what);
+            }
+        }
+        self.timers.borrow_mut().keep(expired);
+        any
     }
 
     fn run_tasks(self: &Rc<ThreadCore>) -> bool {

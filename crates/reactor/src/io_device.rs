@@ -23,6 +23,7 @@ use crate::current;
 use crate::error::RunError;
 use crate::hold::Hold;
 use crate::shared::Shared;
+use crate::task::drop_caught;
 use crate::thread::{Thread, ThreadShared};
 use crate::wait::waits_for;
 
@@ -321,7 +322,8 @@ impl<C> Drop for ChannelCell<C> {
         let core = self.core.upgrade();
         core.iter().for_each(|core| drop(core.channels.borrow_mut().remove(&self.device.key())));
         // Before the device hears that it is gone: an unregistration then finds nothing left of it.
-        drop(self.value.take());
+        // A panic of its destructor must not keep the device from hearing it.
+        drop_caught(self.value.take());
         if let Some(core) = core {
             self.device.leave(|state| drop(state.threads.remove(&core.shared.id)));
         }

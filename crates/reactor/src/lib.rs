@@ -38,6 +38,7 @@ mod route;
 mod run;
 mod runner;
 mod runtime;
+mod say;
 mod shared;
 mod simulate;
 mod spent;

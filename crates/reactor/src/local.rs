@@ -14,9 +14,10 @@ use spindle_ring::Call;
 use crate::activity::Activity;
 use crate::core::ThreadCore;
 use crate::current::Entered;
-use crate::ops::Ops;
+use crate::ops::{OpId, Ops};
 use crate::outgoing::Outgoing;
 use crate::port::{Address, Envelope, Port};
+use crate::say::say;
 use crate::shared::Shared;
 use crate::spent;
 use crate::task::{LocalFuture, Origin, TaskKey, drop_caught};
@@ -183,10 +184,17 @@ impl Local {
         if self.simulated { self.driver.borrow_mut().choose(n) } else { 0 }
     }
 
+    /// Asks that an operation end early, if it has not ended.
+    pub(crate) fn cancel(&self, id: OpId) {
+        if self.ops.is_live(id) {
+            self.driver.borrow_mut().cancel(id.0);
+        }
+    }
+
     /// Says on standard error what a task, message or poller did. Who waits for a task gets it as an
     /// error too.
     pub(crate) fn report(&self, thread: &ThreadShared, what: &dyn std::fmt::Display) {
-        eprintln!("spindle: thread {} ({}): {what}", thread.id, thread.name);
+        say(format_args!("thread {} ({}): {what}", thread.id, thread.name));
     }
 
     /// The threads that live here, in the order of their places.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::ThreadId;
 
 use crate::current;
+use crate::say::say;
 use crate::thread::ThreadShared;
 
 /// Turns of spinning before the OS thread is yielded: the holder may need this core.
@@ -172,7 +173,7 @@ impl<T> Lock<T> {
         if let Some(runtime) = runtime {
             runtime.note_lock_report(&report);
             if runtime.lock_action == LockAction::Abort {
-                eprintln!("spindle: {report}");
+                say(format_args!("{report}"));
                 std::process::abort();
             }
         }

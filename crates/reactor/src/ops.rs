@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -16,11 +17,12 @@ use spindle_engine::{Completion, Op, Output, Token};
 use crate::activity::CallKind;
 use crate::core::ThreadCore;
 use crate::current::{self, Entered};
+use crate::task::{drop_caught, panic_message};
 use crate::wait::{self, Wait};
 
 /// Names an operation in flight. Stale names are harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OpId(Token);
+pub struct OpId(pub(crate) Token);
 
 /// Where completions go that no future waits for. Called on the thread that submitted, outside of any
 /// task; may submit again.
@@ -31,6 +33,8 @@ pub trait OpSink {
 
 struct Entry {
     generation: u32,
+    /// Whether nobody here can end it but by cancelling it.
+    waits_for_peer: bool,
     core: Rc<ThreadCore>,
     sink: Rc<dyn OpSink>,
     key: u64,
@@ -44,14 +48,15 @@ pub(crate) struct Ops {
 }
 
 impl Ops {
-    fn insert(&self, core: Rc<ThreadCore>, sink: Rc<dyn OpSink>, key: u64) -> Token {
+    fn insert(&self, core: Rc<ThreadCore>, op: &Op, sink: Rc<dyn OpSink>, key: u64) -> Token {
+        let waits_for_peer = op.waits_for_peer();
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let index = self.entries.borrow_mut().insert(Entry { generation, core, sink, key });
+        let index = self.entries.borrow_mut().insert(Entry { generation, waits_for_peer, core, sink, key });
         Token(u64::from(generation) << 32 | index as u64)
     }
 
-    fn is_live(&self, token: Token) -> bool {
+    pub(crate) fn is_live(&self, OpId(token): OpId) -> bool {
         let entries = self.entries.borrow();
         entries.get(token.0 as u32 as usize).is_some_and(|entry| entry.generation == (token.0 >> 32) as u32)
     }
@@ -59,10 +64,27 @@ impl Ops {
     /// Hands a completion to its sink, on its thread.
     pub(crate) fn complete(&self, completion: Completion) {
         let entry = self.entries.borrow_mut().remove(completion.token.0 as u32 as usize);
-        let core = &entry.core;
-        let _on_thread = Entered::new(core);
+        let core = entry.core;
+        let _on_thread = Entered::new(&core);
         core.begin(CallKind::Completion, None);
-        entry.sink.complete(entry.key, completion);
+        let call = AssertUnwindSafe(|| entry.sink.complete(entry.key, completion));
+        if let Err(payload) = catch_unwind(call) {
+            let what = format!("the handling of a completion panicked: {}", panic_message(&*payload));
+            core.local.report(&core.shared, &what);
+        }
+        // What it holds may be the last of something that panics when dropped.
+        drop_caught(entry.sink);
+    }
+
+    /// The operations of a thread that is ending which would never end by themselves, each once.
+    pub(crate) fn take_endless(&self, core: &Rc<ThreadCore>) -> Vec<Token> {
+        let mut entries = self.entries.borrow_mut();
+        let own = entries.iter_mut().filter(|(_, entry)| Rc::ptr_eq(&entry.core, core));
+        let once = |(index, entry): (usize, &mut Entry)| {
+            let endless = std::mem::take(&mut entry.waits_for_peer);
+            endless.then(|| Token(u64::from(entry.generation) << 32 | index as u64))
+        };
+        own.filter_map(once).collect()
     }
 
     /// How many operations each thread has in flight.
@@ -78,7 +100,7 @@ impl Ops {
 pub fn submit_op(op: Op, sink: &Rc<dyn OpSink>, key: u64) -> OpId {
     let core = current::expect("submit_op");
     let local = core.local.clone();
-    let token = local.ops.insert(core, sink.clone(), key);
+    let token = local.ops.insert(core, &op, sink.clone(), key);
     local.driver.borrow_mut().submit(token, op);
     OpId(token)
 }
@@ -89,24 +111,25 @@ pub fn submit_op(op: Op, sink: &Rc<dyn OpSink>, key: u64) -> OpId {
 /// Away from a Spindle thread.
 pub fn cancel_op(id: OpId) {
     let core = current::expect("cancel_op");
-    if core.local.ops.is_live(id.0) {
-        core.local.driver.borrow_mut().cancel(id.0);
-    }
+    core.local.cancel(id);
 }
 
 /// Runs `op`; comes back with its result and the operation, whose buffers it owned. Nothing happens before
 /// the first poll. Dropping the future detaches the operation: it runs to its end, and keeps its buffers
-/// until then.
+/// until then. One that [waits for a peer](Op::waits_for_peer) is cancelled, so that it takes nothing that the
+/// next one waits for; what it had taken by then is lost.
 ///
 /// # Panics
 /// When polled away from a Spindle thread.
 pub fn op(op: Op) -> impl Future<Output = (io::Result<Output>, Op)> {
-    OpFuture { op: Some(op), cell: None }
+    OpFuture { op: Some(op), cell: None, endless: None }
 }
 
 struct OpFuture {
     op: Option<Op>,
     cell: Option<Rc<OpCell>>,
+    /// To be cancelled if the future is dropped, and where.
+    endless: Option<(Rc<ThreadCore>, OpId)>,
 }
 
 #[derive(Default)]
@@ -129,8 +152,10 @@ impl Future for OpFuture {
         if let Some(op) = self.op.take() {
             let cell: Rc<OpCell> = Rc::default();
             cell.0.borrow_mut().1 = Some(cx.waker().clone());
-            submit_op(op, &(cell.clone() as Rc<dyn OpSink>), 0);
+            let waits_for_peer = op.waits_for_peer();
+            let id = submit_op(op, &(cell.clone() as Rc<dyn OpSink>), 0);
             self.cell = Some(cell);
+            self.endless = waits_for_peer.then(|| (current::expect("op"), id));
             wait::note(Wait::Named("an operation of the engine"));
             return Poll::Pending;
         }
@@ -143,6 +168,14 @@ impl Future for OpFuture {
                 wait::note(Wait::Named("an operation of the engine"));
                 Poll::Pending
             }
+        }
+    }
+}
+
+impl Drop for OpFuture {
+    fn drop(&mut self) {
+        if let Some((core, id)) = self.endless.take() {
+            core.local.cancel(id);
         }
     }
 }

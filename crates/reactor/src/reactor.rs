@@ -241,6 +241,9 @@ impl Reactor {
         for core in self.local.cores() {
             let _on_thread = Entered::new(&core);
             core.cancel_everything();
+            for token in self.local.ops.take_endless(&core) {
+                self.local.driver.borrow_mut().cancel(token);
+            }
             core.start_exit();
             if self.local.ops.of(&core) == 0 {
                 core.holds.borrow_mut().clear();

@@ -11,6 +11,7 @@ use crate::error::CreateError;
 use crate::lock::LockAction;
 use crate::mode::Mode;
 use crate::port::Port;
+use crate::say::say;
 use crate::supervisor::Stall;
 use crate::thread::{RUNNING, ThreadShared};
 
@@ -132,8 +133,9 @@ impl Shared {
             joined: Mutex::default(),
         });
         place.insert(thread.clone());
-        drop(directory);
+        // Under the lock: a shut-down that came between would let the reactor end without the thread.
         self.ports[reactor].adopt(thread.clone());
+        drop(directory);
         Ok(thread)
     }
 
@@ -194,10 +196,8 @@ impl Shared {
         };
         drop(stalls);
         if times == 10u64.pow(times.ilog10()) {
-            eprintln!(
-                "spindle: {stall}{}",
-                if times > 1 { format!(" ({times} times)") } else { String::new() }
-            );
+            let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
+            say(format_args!("{stall}{times}"));
         }
     }
 

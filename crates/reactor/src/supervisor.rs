@@ -9,7 +9,7 @@
 //! limit, ten times less often while all of them sleep.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -20,6 +20,7 @@ use spindle_engine::{Bell, OsThreadTimes, Signal, Signals, Time, Unparker};
 
 use crate::activity::{Activity, Sample};
 use crate::pending_dump::PendingDump;
+use crate::say::say;
 use crate::shared::Shared;
 
 /// How much longer the pause between two looks is while all reactors sleep.
@@ -36,6 +37,8 @@ pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     bell: Bell,
     signals: Option<Signals>,
+    /// One has arrived.
+    signalled: bool,
     /// How long one call may hold a reactor; none: nobody looks.
     limit: Option<Duration>,
     /// By reactor.
@@ -76,19 +79,31 @@ impl Supervisor {
         shared.supervised_by(bell.unparker());
         let watches = shared.ports.iter().map(|_| Watch::default()).collect();
         let limit = shared.watchdog;
-        Ok(Supervisor { shared, bell, signals, limit, watches })
+        Ok(Supervisor { shared, bell, signals, signalled: false, limit, watches })
     }
 
     /// Supervises until `main` has ended.
     pub(crate) fn until<T>(&mut self, main: impl Future<Output = T>) -> T {
         let waker = Waker::from(Arc::new(Ring(self.bell.unparker())));
         let mut main = pin!(main);
+        let mut say_at = None;
         loop {
             if let Poll::Ready(value) = main.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return value;
             }
-            self.look_and_wait(None);
+            let stopping = self.shared.stop().is_some().then(|| self.have_patience(&mut say_at));
+            self.look_and_wait(stopping);
         }
+    }
+
+    /// Says from time to time what a stop waits for; how long to wait until then.
+    fn have_patience(&self, say_at: &mut Option<Time>) -> Duration {
+        let now = self.bell.now();
+        if *say_at.get_or_insert(now + STOP_PATIENCE) <= now {
+            self.explain_stop();
+            *say_at = Some(self.bell.now() + STOP_PATIENCE * 10);
+        }
+        STOP_PATIENCE
     }
 
     /// Supervises until every reactor has ended. Once the runtime stops, says from time to time what that
@@ -98,17 +113,10 @@ impl Supervisor {
         while !os_threads.iter().all(JoinHandle::is_finished) {
             let mut wait = None;
             if self.shared.is_shutting_down() {
-                let now = self.bell.now();
-                if *say_at.get_or_insert(now + STOP_PATIENCE) <= now {
-                    self.explain_stop();
-                    say_at = Some(self.bell.now() + STOP_PATIENCE * 10);
-                }
+                let patience = self.have_patience(&mut say_at);
                 // An OS thread rings just before its end, not at it.
-                wait = Some(if self.shared.all_reactors_ended() {
-                    Duration::from_micros(50)
-                } else {
-                    STOP_PATIENCE
-                });
+                wait =
+                    Some(if self.shared.all_reactors_ended() { Duration::from_micros(50) } else { patience });
             }
             self.look_and_wait(wait);
         }
@@ -124,20 +132,25 @@ impl Supervisor {
         self.bell.wait(pause.into_iter().chain(limit).min());
     }
 
-    /// The first signal asks for an orderly stop, the second ends the process; SIGUSR1 asks for a dump.
+    /// The first signal asks for an orderly stop, the second ends the process, with the code of the stop;
+    /// SIGUSR1 asks for a dump.
     fn obey(&mut self) {
         let Some(signals) = &self.signals else { return };
         for (signal, name, code) in [(Signal::Interrupt, "SIGINT", 130), (Signal::Terminate, "SIGTERM", 143)]
         {
             for _ in 0..signals.arrived(signal) {
-                if !self.shared.request_stop(name, code) {
-                    eprintln!("spindle: second signal: ending at once");
+                self.shared.request_stop(name, code);
+                if std::mem::replace(&mut self.signalled, true) {
+                    say(format_args!("second signal: ending at once"));
+                    let code = self.shared.stop().map_or(code, |stop| stop.code);
                     std::process::exit(i32::from(code));
                 }
             }
         }
         if signals.arrived(Signal::User1) > 0 {
-            eprint!("{}", PendingDump::ask(&self.shared).wait(DUMP_PATIENCE));
+            let dump = PendingDump::ask(&self.shared).wait(DUMP_PATIENCE);
+            // Nobody may be listening any more.
+            let _ = write!(std::io::stderr(), "{dump}");
         }
     }
 
@@ -175,7 +188,7 @@ impl Supervisor {
         let dump = PendingDump::ask(&self.shared).wait(DUMP_PATIENCE);
         let what = dump.held_up();
         if !what.is_empty() {
-            eprintln!("spindle: the stop waits for {}; a second signal ends at once", what.join("; "));
+            say(format_args!("the stop waits for {}; a second signal ends at once", what.join("; ")));
         }
     }
 }

@@ -40,18 +40,22 @@ impl Timers {
         key
     }
 
-    /// Wakes those that wait for `now` or a time before, `most` at most. The wakers only queue tasks of this
-    /// thread, or send a message, so they may be called here. True if there were some.
-    pub(crate) fn expire(&mut self, now: Time, most: usize) -> bool {
+    /// Takes those out that wait for `now` or a time before, `most` at most. To be woken while nothing of the
+    /// thread is borrowed, as a waker may be anybody's, and the list [given back](Self::keep).
+    pub(crate) fn expire(&mut self, now: Time, most: usize) -> Vec<Waker> {
+        let mut expired = std::mem::take(&mut self.expired);
         while let Some(first) = self.waiting.first_entry() {
-            if first.key().0 > now || self.expired.len() == most {
+            if first.key().0 > now || expired.len() == most {
                 break;
             }
-            self.expired.push(first.remove());
+            expired.push(first.remove());
         }
-        let any = !self.expired.is_empty();
-        self.expired.drain(..).for_each(Waker::wake);
-        any
+        expired
+    }
+
+    /// Keeps the room of a list for the next.
+    pub(crate) fn keep(&mut self, expired: Vec<Waker>) {
+        self.expired = expired;
     }
 }
 

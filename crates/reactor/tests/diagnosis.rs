@@ -347,3 +347,54 @@ fn a_lock_fault_aborts_the_process_where_the_runtime_was_told_so() {
     assert!(report.contains("lock twice, code 2 (Deadlock)"), "{report}");
     assert!(std::os::unix::process::ExitStatusExt::signal(&status).is_some(), "aborted, not ended: {status}");
 }
+
+#[test]
+fn child_whose_task_panics() {
+    if !is_child("child_whose_task_panics") {
+        return;
+    }
+    let result = Runtime::builder().reactors(1).build().unwrap().run(async || {
+        for _ in 0..20 {
+            let task = spawn_local(async { panic!("on purpose") });
+            assert!(task.await.is_err());
+            sleep(Duration::from_millis(10)).await;
+        }
+        Handle::current().unwrap().stop(7);
+        std::future::pending::<()>().await;
+    });
+    std::process::exit(match result {
+        Err(RunError::Stopped { code, .. }) => code.into(),
+        other => panic!("{other:?}"),
+    });
+}
+
+#[test]
+fn a_process_whose_standard_error_nobody_reads_outlives_the_panic_of_a_task() {
+    let mut child = child("child_whose_task_panics");
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(7));
+}
+
+#[test]
+fn child_that_stops_itself_and_hangs() {
+    if !is_child("child_that_stops_itself_and_hangs") {
+        return;
+    }
+    let _ = Runtime::builder().reactors(1).watchdog(None).build().unwrap().run(async || {
+        Handle::current().unwrap().stop(3);
+        hold(&AtomicBool::new(false));
+    });
+}
+
+#[test]
+fn a_stop_that_was_asked_for_otherwise_leaves_the_first_signal_orderly_and_gives_the_second_its_code() {
+    let mut child = child("child_that_stops_itself_and_hangs");
+    let report = read_until(&mut child, "a second signal ends at once");
+    assert!(report.contains("the stop waits for reactor 0"), "{report}");
+    signal(&child, "TERM");
+    // Two of one kind that come at once may count as one.
+    signal(&child, "INT");
+    let (status, rest) = end(child);
+    assert!(rest.contains("second signal: ending at once"), "{rest}");
+    assert_eq!(status.code(), Some(3), "{status}");
+}

@@ -2,17 +2,35 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use spindle_engine::{Address, Completion, Listener, Op, Output};
+use spindle_mem::IoBuf;
 use spindle_reactor::*;
 
 fn on_one_reactor(test: impl Fn(Runtime)) {
     test(Runtime::builder().reactors(1).engine(EngineKind::Epoll).build().unwrap());
     for seed in 0..10 {
         test(Runtime::builder().reactors(1).engine(EngineKind::Sim(seed)).build().unwrap());
+    }
+}
+
+/// With sockets, on every engine.
+fn with_sockets(test: impl Fn(Runtime)) {
+    for kind in [EngineKind::Auto, EngineKind::Epoll].into_iter().chain((0..10).map(EngineKind::Sim)) {
+        test(Runtime::builder().reactors(1).engine(kind).build().unwrap());
+    }
+}
+
+async fn listen() -> Listener {
+    let address = Box::new(Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 0))));
+    match op(Op::Listen { address, backlog: 8 }).await.0 {
+        Ok(Output::Listener(listener)) => listener,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -92,5 +110,105 @@ fn a_poller_whose_captures_panic_when_dropped_does_not_end_its_reactor() {
             })
             .unwrap();
         assert!(ran.load(Ordering::Relaxed));
+    });
+}
+
+#[test]
+fn a_runtime_ends_although_a_connection_and_bytes_are_still_waited_for() {
+    with_sockets(|runtime| {
+        let ended = runtime.run(async || {
+            let listener = listen().await;
+            let Ok(Output::Pair(ours, theirs)) = op(Op::Pair).await.0 else { panic!("no pair") };
+            let accept = spawn_local(op(Op::Accept { listener }));
+            let recv = spawn_local(op(Op::Recv { socket: ours, buffers: IoBuf::zeroed(8).into() }));
+            sleep(Duration::from_millis(1)).await;
+            assert!(!accept.is_finished() && !recv.is_finished());
+            theirs
+        });
+        ended.unwrap();
+    });
+}
+
+#[test]
+fn an_accept_that_was_given_up_does_not_take_the_next_connection() {
+    with_sockets(|runtime| {
+        let ended = runtime.run(async || {
+            let listener = listen().await;
+            let given_up = timeout(Duration::from_millis(1), op(Op::Accept { listener: listener.clone() }));
+            assert!(given_up.await.is_err());
+            // What the engine still had of it has come back by then.
+            sleep(Duration::from_millis(1)).await;
+            let address = Box::new(listener.address().clone());
+            let connect = spawn_local(op(Op::Connect { address }));
+            let accepted = op(Op::Accept { listener }).await.0.unwrap();
+            assert!(matches!(accepted, Output::Socket(_)), "{accepted:?}");
+            connect.await.unwrap().0.unwrap();
+        });
+        ended.unwrap();
+    });
+}
+
+#[test]
+fn a_panic_where_a_completion_goes_ends_nothing_else() {
+    struct Panics;
+    impl OpSink for Panics {
+        fn complete(&self, _key: u64, _completion: Completion) {
+            panic!("on purpose");
+        }
+    }
+    with_sockets(|runtime| {
+        let ended = runtime.run(async || {
+            submit_op(Op::Pair, &(Rc::new(Panics) as Rc<dyn OpSink>), 0);
+            sleep(Duration::from_millis(5)).await;
+            op(Op::Pair).await.0.is_ok()
+        });
+        assert!(ended.unwrap());
+    });
+}
+
+thread_local! {
+    static KEPT: RefCell<Option<std::pin::Pin<Box<Sleep>>>> = const { RefCell::new(None) };
+}
+
+#[test]
+fn a_timers_waker_may_drop_another_timer_and_panic() {
+    struct DropsTheOther;
+    impl std::task::Wake for DropsTheOther {
+        fn wake(self: Arc<Self>) {
+            KEPT.take();
+            panic!("on purpose");
+        }
+    }
+    on_one_reactor(|runtime| {
+        let ended = runtime.run(async || {
+            let mut other = Box::pin(sleep(Duration::from_secs(1000)));
+            let mut first = Box::pin(sleep(Duration::from_millis(1)));
+            let noop = &mut std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(other.as_mut().poll(noop).is_pending());
+            KEPT.set(Some(other));
+            let waker = Arc::new(DropsTheOther).into();
+            assert!(first.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+            sleep(Duration::from_millis(5)).await;
+            KEPT.take().is_none()
+        });
+        assert!(ended.unwrap(), "the waker was called");
+    });
+}
+
+#[test]
+fn a_device_whose_part_panics_when_dropped_can_be_unregistered() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    on_one_reactor(|runtime| {
+        let ended = runtime.run(async || {
+            let device = IoDevice::register("panics", || Ok::<_, std::convert::Infallible>(Panics));
+            drop(device.channel().unwrap());
+            device.unregister().await;
+        });
+        ended.unwrap();
     });
 }
