@@ -76,15 +76,14 @@ impl Ops {
         drop_caught(entry.sink);
     }
 
-    /// The operations of a thread that is ending which would never end by themselves, each once.
-    pub(crate) fn take_endless(&self, core: &Rc<ThreadCore>) -> Vec<Token> {
+    /// The operations which would never end by themselves, each once; also those of threads that have exited.
+    pub(crate) fn take_endless(&self) -> Vec<Token> {
         let mut entries = self.entries.borrow_mut();
-        let own = entries.iter_mut().filter(|(_, entry)| Rc::ptr_eq(&entry.core, core));
         let once = |(index, entry): (usize, &mut Entry)| {
             let endless = std::mem::take(&mut entry.waits_for_peer);
             endless.then(|| Token(u64::from(entry.generation) << 32 | index as u64))
         };
-        own.filter_map(once).collect()
+        entries.iter_mut().filter_map(once).collect()
     }
 
     /// How many operations each thread has in flight.

@@ -241,17 +241,15 @@ impl Reactor {
         for core in self.local.cores() {
             let _on_thread = Entered::new(&core);
             core.cancel_everything();
-            for token in self.local.ops.take_endless(&core) {
-                self.local.driver.borrow_mut().cancel(token);
-            }
             core.start_exit();
             if self.local.ops.of(&core) == 0 {
                 core.holds.borrow_mut().clear();
                 self.local.end(&core);
             }
         }
-        let left = self.local.driver.borrow().in_flight();
-        left == 0 && self.local.has_no_threads()
+        let mut driver = self.local.driver.borrow_mut();
+        self.local.ops.take_endless().into_iter().for_each(|token| driver.cancel(token));
+        driver.in_flight() == 0 && self.local.has_no_threads()
     }
 
     /// The end: later messages from outside are refused.

@@ -212,3 +212,48 @@ fn a_device_whose_part_panics_when_dropped_can_be_unregistered() {
         ended.unwrap();
     });
 }
+
+#[test]
+fn a_runtime_ends_although_a_thread_that_has_exited_left_an_accept_behind() {
+    struct Ignores;
+    impl OpSink for Ignores {
+        fn complete(&self, _key: u64, _completion: Completion) {}
+    }
+    with_sockets(|runtime| {
+        let ended = runtime.run(async || {
+            let worker = Handle::current().unwrap().create_thread("worker", "[0-1023]").unwrap();
+            let submitted = worker.spawn(async || {
+                let listener = listen().await;
+                submit_op(Op::Accept { listener }, &(Rc::new(Ignores) as Rc<dyn OpSink>), 0);
+            });
+            submitted.await.unwrap();
+            worker.exit();
+            worker.joined().await;
+        });
+        ended.unwrap();
+    });
+}
+
+#[test]
+fn what_others_own_ends_although_a_connection_is_still_waited_for() {
+    async fn accepts() {
+        let listener = listen().await;
+        let _ = op(Op::Accept { listener }).await;
+    }
+    for kind in [EngineKind::Auto, EngineKind::Epoll, EngineKind::Sim(1)] {
+        let running = Runtime::builder().reactors(1).engine(kind).build().unwrap().start().unwrap();
+        let worker = running.handle().create_thread("worker", "[0-1023]").unwrap();
+        let waits = worker.spawn(accepts);
+        worker.spawn(async || sleep(Duration::from_millis(5)).await).wait().unwrap();
+        drop(running);
+        assert!(waits.wait().is_err());
+
+        let mut runner = ThreadRunner::new("by hand", kind).unwrap();
+        let waits = runner.thread().spawn(accepts);
+        for _ in 0..100 {
+            runner.step();
+        }
+        drop(runner);
+        assert!(waits.wait().is_err());
+    }
+}
