@@ -116,7 +116,7 @@ pub fn cancel_op(id: OpId) {
 /// Runs `op`; comes back with its result and the operation, whose buffers it owned. Nothing happens before
 /// the first poll. Dropping the future detaches the operation: it runs to its end, and keeps its buffers
 /// until then. One that [waits for a peer](Op::waits_for_peer) is cancelled, so that it takes nothing that the
-/// next one waits for; what it had taken by then is lost.
+/// next one waits for; what it had taken by then is lost, and a send may have gone out in part.
 ///
 /// # Panics
 /// When polled away from a Spindle thread.

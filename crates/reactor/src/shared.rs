@@ -160,6 +160,8 @@ impl Shared {
         if first {
             let action = self.on_stop.lock().unwrap_or_else(PoisonError::into_inner).take();
             action.into_iter().for_each(|action| action());
+            // It says what a stop waits for, which may never give it a sign of its own.
+            self.wake_supervisor();
         }
         first
     }
