@@ -331,11 +331,12 @@ fn with_block(figure: Figure) -> Figure {
 }
 
 async fn on_blob(blob: &Blob, load: Load, pattern: &mut Pattern, requests: u64) -> Result<(), Failed> {
+    let channel = blob.channel()?;
     let mut idle = buffers(load.depth, BLOCK as usize);
     let mut next = || pattern.next_start() * u64::from(BLOCK);
     match load.operation {
-        Operation::Write => fly(requests, &mut idle, |buffers| blob.write(next(), buffers)).await,
-        _ => fly(requests, &mut idle, |buffers| blob.read(next(), buffers)).await,
+        Operation::Write => fly(requests, &mut idle, |buffers| channel.write(next(), buffers)).await,
+        _ => fly(requests, &mut idle, |buffers| channel.read(next(), buffers)).await,
     }
 }
 

@@ -175,10 +175,7 @@ impl Blob {
 
     /// An error if the blob was closed.
     pub(crate) fn check_open(&self) -> Result<(), BlobError> {
-        match self.opened.closed.load(Ordering::Acquire) {
-            true => Err(BlobError::Closed { blob: self.id() }),
-            false => Ok(()),
-        }
+        if self.opened.is_closed() { Err(BlobError::Closed { blob: self.id() }) } else { Ok(()) }
     }
 
     /// Runs an operation on this blob on the store's metadata thread.
@@ -221,9 +218,17 @@ impl Md {
     }
 }
 
+impl Opened {
+    /// Whether [`Blob::close`] was called.
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
 impl Drop for Opened {
     fn drop(&mut self) {
-        if self.closed.load(Ordering::Acquire) {
+        if self.is_closed() {
             return;
         }
         let shared = self.shared.clone();

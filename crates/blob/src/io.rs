@@ -17,7 +17,7 @@ use crate::leaves::Entry;
 use crate::local::Local;
 use crate::shared::{BlobShared, Source};
 use crate::sync::join_all;
-use crate::transfer::{Direction, Done, Steps, Transfer};
+use crate::transfer::{Direction, Done, Steps};
 
 /// A part of a range that lies in one cluster.
 #[derive(Clone, Copy)]
@@ -28,33 +28,6 @@ struct Piece {
 }
 
 impl Blob {
-    /// Fills `buffers` from byte `offset` on and comes back with them. What was never written reads zero.
-    ///
-    /// Nothing happens before the first poll. Dropping the future afterwards detaches the request: its
-    /// memory goes back to its pool when the device has returned it.
-    ///
-    /// # Errors
-    /// The range is not inside the blob or not aligned, the device fails, or a parent is missing.
-    #[inline]
-    pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(self, Direction::Read, offset, buffers.into())
-    }
-
-    /// Stores `buffers` from byte `offset` on and comes back with them. When it has succeeded the data can be
-    /// read back; it is durable after a later [`flush`](Self::flush). Each block of a write that a crash
-    /// interrupts is old or new.
-    ///
-    /// Nothing happens before the first poll. Dropping the future afterwards detaches the request: each of
-    /// its pieces may still be written.
-    ///
-    /// # Errors
-    /// The range is not inside the blob or not aligned, the blob is read-only, the store is out of space
-    /// ([`BlobError::OutOfSpace`]), or the device fails. Some of the range may have been written then.
-    #[inline]
-    pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(self, Direction::Write, offset, buffers.into())
-    }
-
     /// Makes `len` bytes from byte `offset` on read zero. Where nothing is allocated and no parent has data,
     /// nothing is written.
     ///
@@ -76,7 +49,7 @@ impl Blob {
     pub async fn unmap(&self, offset: u64, len: u64) -> Result<(), BlobError> {
         let local = self.begin_write(offset, len)?;
         let shared = &self.opened.shared;
-        let size = u64::from(shared.store.cluster_size);
+        let size = shared.cluster_size.bytes();
         loop {
             shared.thawed().await;
             if !shared.thin.load(Ordering::Acquire) || !shared.is_without_parent() {
@@ -113,11 +86,18 @@ impl Blob {
         flush.await.unwrap_or_else(|error| Err(store.panicked(&error)))
     }
 
-    /// An error if the range is not to be read.
-    #[inline]
-    fn check(&self, offset: u64, len: u64) -> Result<(), BlobError> {
-        self.check_open()?;
+    /// An error if the range is not to be read or written.
+    pub(crate) fn check(&self, direction: Direction, offset: u64, len: u64) -> Result<(), BlobError> {
         let shared = &self.opened.shared;
+        if direction == Direction::Write {
+            if shared.store.read_only {
+                return Err(BlobError::StoreReadOnly { store: shared.store.name.clone() });
+            }
+            if shared.read_only.load(Ordering::Acquire) {
+                return Err(BlobError::ReadOnly { blob: shared.id });
+            }
+        }
+        self.check_open()?;
         let unit = shared.store.io_unit;
         if (offset | len) & u64::from(unit - 1) != 0 {
             return Err(BlobError::Unaligned { blob: shared.id, offset, len, unit });
@@ -126,80 +106,50 @@ impl Blob {
         if offset.checked_add(len).is_none_or(|end| end > size) {
             return Err(BlobError::OutOfRange { blob: shared.id, offset, len, size });
         }
-        Ok(())
-    }
-
-    /// An error if the range is not to be written.
-    #[inline]
-    fn check_write(&self, offset: u64, len: u64) -> Result<(), BlobError> {
-        let shared = &self.opened.shared;
-        if shared.store.read_only {
-            return Err(BlobError::StoreReadOnly { store: shared.store.name.clone() });
-        }
-        if shared.read_only.load(Ordering::Acquire) {
-            return Err(BlobError::ReadOnly { blob: shared.id });
-        }
-        self.check(offset, len)
-    }
-
-    fn begin_write(&self, offset: u64, len: u64) -> Result<Rc<Local>, BlobError> {
-        self.check_write(offset, len)?;
-        self.opened.shared.store.local()
-    }
-
-    /// The byte of the device where a range lies, if it is in one cluster that is known. Asked and used in one
-    /// poll, with a request whose channel was had before.
-    #[inline]
-    pub(crate) fn place_of(
-        &self,
-        direction: Direction,
-        offset: u64,
-        len: u64,
-    ) -> Result<Option<u64>, BlobError> {
-        match direction {
-            Direction::Read => self.check(offset, len)?,
-            Direction::Write => self.check_write(offset, len)?,
-        }
-        let shared = &self.opened.shared;
         if shared.store.is_unloaded() {
             return Err(shared.store.gone());
         }
-        let Some(piece) = self.single(offset, len) else { return Ok(None) };
-        let frozen = direction == Direction::Write && shared.is_frozen();
-        Ok(match (shared.leaves.get(piece.index), direction) {
-            (Entry::Own(cluster), _) if !frozen => Some(shared.place(cluster, piece)),
-            (Entry::Inherited(Some(cluster)), Direction::Read) => Some(shared.place(cluster, piece)),
-            _ => None,
-        })
+        Ok(())
+    }
+
+    fn begin_write(&self, offset: u64, len: u64) -> Result<Rc<Local>, BlobError> {
+        self.check(Direction::Write, offset, len)?;
+        self.opened.shared.store.local()
+    }
+
+    /// The byte of the device where a range lies, if it may be read or written at once because it is in one
+    /// cluster that is known. Asked and used in one poll.
+    #[inline]
+    pub(crate) fn place_of(&self, direction: Direction, offset: u64, len: u64) -> Option<u64> {
+        // A store that has open blobs is not unloaded.
+        let place = || self.opened.shared.place_of(direction, offset, len);
+        if self.opened.is_closed() { None } else { place() }
     }
 
     /// Reads or writes a range in one piece for each cluster.
-    #[cold]
-    pub(crate) fn in_steps(&self, direction: Direction, offset: u64, buffers: Buffers) -> Steps<'_> {
+    pub(crate) fn in_steps<'a>(
+        &'a self,
+        local: &'a Rc<Local>,
+        direction: Direction,
+        offset: u64,
+        buffers: Buffers,
+    ) -> Steps<'a> {
         match direction {
-            Direction::Read => Box::pin(self.read_in_steps(offset, buffers)),
-            Direction::Write => Box::pin(self.write_in_steps(offset, buffers)),
+            Direction::Read => Box::pin(self.read_in_steps(local, offset, buffers)),
+            Direction::Write => Box::pin(self.write_in_steps(local, offset, buffers)),
         }
     }
 
-    async fn read_in_steps(&self, offset: u64, buffers: Buffers) -> Done {
+    async fn read_in_steps(&self, local: &Local, offset: u64, buffers: Buffers) -> Done {
         let shared = &self.opened.shared;
-        let local = match shared.store.local() {
-            Ok(local) => local,
-            Err(error) => return (Err(error), buffers),
-        };
         let pieces = self.parts(offset, buffers).into_iter();
-        joined(join_all(pieces.map(|(piece, part)| read_piece(shared, &local, piece, part))).await)
+        joined(join_all(pieces.map(|(piece, part)| read_piece(shared, local, piece, part))).await)
     }
 
-    async fn write_in_steps(&self, offset: u64, buffers: Buffers) -> Done {
+    async fn write_in_steps(&self, local: &Rc<Local>, offset: u64, buffers: Buffers) -> Done {
         let shared = &self.opened.shared;
-        let local = match shared.store.local() {
-            Ok(local) => local,
-            Err(error) => return (Err(error), buffers),
-        };
         let pieces = self.parts(offset, buffers).into_iter();
-        joined(join_all(pieces.map(|(piece, part)| write_piece(shared, &local, piece, part))).await)
+        joined(join_all(pieces.map(|(piece, part)| write_piece(shared, local, piece, part))).await)
     }
 
     /// The memory of a range cut at cluster boundaries.
@@ -212,21 +162,13 @@ impl Blob {
             .collect()
     }
 
-    /// A range that lies in one cluster, if it does.
-    fn single(&self, offset: u64, len: u64) -> Option<Piece> {
-        let size = u64::from(self.opened.shared.store.cluster_size);
-        let index = offset / size;
-        let within = offset - index * size;
-        (len > 0 && within + len <= size).then_some(Piece { index, within, len })
-    }
-
     /// A range cut at cluster boundaries.
     fn pieces(&self, offset: u64, len: u64) -> impl Iterator<Item = Piece> + use<> {
-        let size = u64::from(self.opened.shared.store.cluster_size);
+        let size = self.opened.shared.cluster_size;
         let (mut at, end) = (offset, offset + len);
         std::iter::from_fn(move || {
-            let (index, within) = (at / size, at % size);
-            let len = (size - within).min(end - at);
+            let (index, within) = size.split(at);
+            let len = (size.bytes() - within).min(end - at);
             at += len;
             (len > 0).then_some(Piece { index, within, len })
         })
@@ -236,11 +178,33 @@ impl Blob {
 impl BlobShared {
     /// The byte of the device where a piece lies that is in this cluster.
     fn place(&self, cluster: u32, piece: Piece) -> u64 {
-        u64::from(cluster) * u64::from(self.store.cluster_size) + piece.within
+        self.start_of(cluster) + piece.within
     }
-}
 
-impl BlobShared {
+    /// See [`Blob::place_of`].
+    #[inline]
+    fn place_of(&self, direction: Direction, offset: u64, len: u64) -> Option<u64> {
+        let whole_units = (offset | len) & self.unit_mask == 0;
+        let inside = offset.checked_add(len)? <= self.bytes();
+        let (index, within) = self.cluster_size.split(offset);
+        let in_one = len > 0 && within + len <= self.cluster_size.bytes();
+        if !(whole_units && inside && in_one) {
+            return None;
+        }
+        let cluster = match (self.leaves.get(index), direction) {
+            (Entry::Own(cluster), Direction::Write) if !self.keeps_writes_out() => cluster,
+            (Entry::Own(cluster) | Entry::Inherited(Some(cluster)), Direction::Read) => cluster,
+            _ => return None,
+        };
+        Some(self.start_of(cluster) + within)
+    }
+
+    /// Whether a write has to wait or to fail.
+    #[inline]
+    fn keeps_writes_out(&self) -> bool {
+        self.is_frozen() || self.read_only.load(Ordering::Acquire) || self.store.read_only
+    }
+
     /// Waits until writes are let in. An error if they are not any more, now that they are.
     async fn let_in(&self, piece: Piece) -> Result<(), BlobError> {
         self.thawed().await;
@@ -255,7 +219,7 @@ impl BlobShared {
         if self.read_only.load(Ordering::Acquire) {
             return Err(BlobError::ReadOnly { blob: self.id });
         }
-        let size = u64::from(self.store.cluster_size);
+        let size = self.cluster_size.bytes();
         if piece.index >= self.clusters.load(Ordering::Acquire) {
             let offset = piece.index * size + piece.within;
             return Err(BlobError::OutOfRange { blob: self.id, offset, len: piece.len, size: self.bytes() });
@@ -325,7 +289,7 @@ async fn read_piece(shared: &BlobShared, local: &Local, piece: Piece, mut buffer
                 Ok(channel) => channel,
                 Err(source) => return (Err(shared.store.open_error(source)), buffers),
             };
-            let start = piece.index * u64::from(shared.store.cluster_size) + piece.within;
+            let start = piece.index * shared.cluster_size.bytes() + piece.within;
             Box::pin(read_external(&channel, start, buffers)).await
         }
     }

@@ -14,8 +14,10 @@
 mod allocate;
 mod arena;
 mod blob;
+mod channel;
 mod chunked;
 mod claims;
+mod cluster_size;
 mod error;
 mod flushing;
 mod io;
@@ -33,6 +35,7 @@ mod sync;
 mod transfer;
 
 pub use blob::Blob;
+pub use channel::BlobChannel;
 pub use error::BlobError;
 pub use low_space::{LowSpace, SpaceEvent};
 pub use options::{

@@ -15,7 +15,7 @@ const ZEROES: u64 = 1 << 20;
 
 /// A thread's way to the device of a store.
 pub(crate) struct Local {
-    channel: RefCell<Rc<Channel>>,
+    channel: Channel,
     /// The clusters that this thread has in hand.
     pub(crate) reserve: Arc<Reserve>,
     /// Its channels to external snapshots, by the address of the device.
@@ -29,7 +29,7 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) fn new(channel: Channel, reserve: Arc<Reserve>) -> Local {
         Local {
-            channel: RefCell::new(Rc::new(channel)),
+            channel,
             reserve,
             external: RefCell::default(),
             zeroes_by_hand: Cell::new(false),
@@ -39,15 +39,8 @@ impl Local {
 
     /// The channel to the store's device.
     #[inline]
-    pub(crate) fn channel(&self) -> Rc<Channel> {
-        self.channel.borrow().clone()
-    }
-
-    /// Opens the channel again: the device has grown, and a channel keeps the size that it found.
-    pub(crate) fn reopen(&self) -> Result<(), OpenError> {
-        let device = self.channel().device().clone();
-        *self.channel.borrow_mut() = Rc::new(Channel::open_unheld(device)?);
-        Ok(())
+    pub(crate) fn channel(&self) -> &Channel {
+        &self.channel
     }
 
     /// This thread's channel to an external snapshot.

@@ -16,6 +16,7 @@ use spindle_reactor::Thread;
 
 use crate::arena::Arena;
 use crate::claims::Claims;
+use crate::cluster_size::ClusterSize;
 use crate::error::BlobError;
 use crate::flushing::Flushing;
 use crate::leaves::{Entry, LEAF, Leaves};
@@ -186,6 +187,10 @@ pub(crate) enum Source {
 pub(crate) struct BlobShared {
     pub(crate) id: BlobId,
     pub(crate) store: Arc<StoreShared>,
+    /// That of the store, as every request asks for it.
+    pub(crate) cluster_size: ClusterSize,
+    /// The bits of an offset inside an io unit.
+    pub(crate) unit_mask: u64,
     /// Size in clusters.
     pub(crate) clusters: AtomicU64,
     pub(crate) leaves: Leaves,
@@ -203,6 +208,8 @@ impl BlobShared {
     pub(crate) fn new(id: BlobId, store: Arc<StoreShared>, back: Back) -> BlobShared {
         BlobShared {
             id,
+            cluster_size: ClusterSize::new(store.cluster_size),
+            unit_mask: u64::from(store.io_unit) - 1,
             clusters: AtomicU64::new(0),
             leaves: Leaves::new(store.arena.clone()),
             store,
@@ -217,17 +224,17 @@ impl BlobShared {
 
     /// The byte of the device where a cluster begins.
     pub(crate) fn start_of(&self, cluster: u32) -> u64 {
-        u64::from(cluster) * u64::from(self.store.cluster_size)
+        u64::from(cluster) * self.cluster_size.bytes()
     }
 
     /// Size in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.clusters.load(Ordering::Acquire) * u64::from(self.store.cluster_size)
+        self.clusters.load(Ordering::Acquire) * self.cluster_size.bytes()
     }
 
     /// The first byte at or behind `offset` whose cluster is the blob's own, or is not.
     pub(crate) fn next(&self, offset: u64, own: bool) -> Option<u64> {
-        let size = u64::from(self.store.cluster_size);
+        let size = self.cluster_size.bytes();
         let is = |index: &u64| matches!(self.leaves.get(*index), Entry::Own(_)) == own;
         let found = (offset / size..self.clusters.load(Ordering::Acquire)).find(is)?;
         Some(offset.max(found * size))

@@ -2,18 +2,18 @@
 //!
 //! Most ranges lie in one cluster that is known: such a request is the device's own, looked up and submitted in
 //! one poll, and nothing is allocated for it. Everything else is done in steps, by a boxed future. Belongs to
-//! the thread that polls it first.
+//! the thread of its channel.
 
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use spindle_block::Channel;
 use spindle_mem::Buffers;
 
 use crate::blob::Blob;
 use crate::error::BlobError;
+use crate::local::Local;
 
 /// What a read or write comes back with: the result, and the memory.
 pub(crate) type Done = (Result<(), BlobError>, Buffers);
@@ -28,20 +28,22 @@ pub(crate) enum Direction {
     Write,
 }
 
-/// A read or write: resolves to the result and the buffers. See [`Blob::read`] and [`Blob::write`].
+/// A read or write: resolves to the result and the buffers. See [`BlobChannel`](crate::BlobChannel).
 #[must_use = "a transfer does nothing until it is awaited"]
 pub struct Transfer<'a> {
     blob: &'a Blob,
+    local: &'a Rc<Local>,
     direction: Direction,
     /// Was polled.
     begun: bool,
+    offset: u64,
     state: State<'a>,
 }
 
 enum State<'a> {
-    /// In one cluster. Until the first poll it has the blob's offset, and the buffers, so that they need not be
-    /// moved again.
-    Direct(spindle_block::Transfer<Rc<Channel>>),
+    /// In one cluster. It has the buffers from the beginning, so that they need not be moved again, and its
+    /// place from the first poll on.
+    Direct(spindle_block::Transfer<'a>),
     /// In several, or one that is not known.
     Steps(Steps<'a>),
     /// Not to be had.
@@ -52,28 +54,41 @@ enum State<'a> {
 
 impl<'a> Transfer<'a> {
     #[inline]
-    pub(crate) fn new(blob: &'a Blob, direction: Direction, offset: u64, buffers: Buffers) -> Transfer<'a> {
-        let state = match (blob.opened.shared.store.local(), direction) {
-            (Ok(local), Direction::Read) => State::Direct(local.channel().read_owned(offset, buffers)),
-            (Ok(local), Direction::Write) => State::Direct(local.channel().write_owned(offset, buffers)),
-            (Err(error), _) => State::Refused(Box::new((error, buffers))),
+    pub(crate) fn new(
+        blob: &'a Blob,
+        local: &'a Rc<Local>,
+        direction: Direction,
+        offset: u64,
+        buffers: Buffers,
+    ) -> Transfer<'a> {
+        let channel = local.channel();
+        let request = match direction {
+            Direction::Read => channel.read_unplaced(buffers),
+            Direction::Write => channel.write_unplaced(buffers),
         };
-        Transfer { blob, direction, begun: false, state }
+        Transfer { blob, local, direction, begun: false, offset, state: State::Direct(request) }
     }
 
-    /// The first look at the map: the request gets its place, or becomes steps.
+    /// The first look at the map: the request gets its place, or becomes something else.
     #[inline]
     fn begin(&mut self) {
         self.begun = true;
         let State::Direct(request) = &mut self.state else { return };
-        let (offset, len) = request.range();
-        match self.blob.place_of(self.direction, offset, len) {
-            Ok(Some(at)) if request.set_offset(at) => {}
-            Ok(_) => {
-                self.state = State::Steps(self.blob.in_steps(self.direction, offset, request.take_buffers()))
-            }
-            Err(error) => self.state = State::Refused(Box::new((error, request.take_buffers()))),
+        match self.blob.place_of(self.direction, self.offset, request.bytes()) {
+            Some(at) if request.place(at) => {}
+            _ => self.begin_otherwise(),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_otherwise(&mut self) {
+        let State::Direct(request) = &mut self.state else { return };
+        let (len, buffers) = (request.bytes(), request.take_buffers());
+        self.state = match self.blob.check(self.direction, self.offset, len) {
+            Ok(()) => State::Steps(self.blob.in_steps(self.local, self.direction, self.offset, buffers)),
+            Err(error) => State::Refused(Box::new((error, buffers))),
+        };
     }
 }
 

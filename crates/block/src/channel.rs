@@ -7,6 +7,7 @@
 //! until the device returns them, and then go back to their pool. Requests in flight at one time may
 //! complete, and reach the disk, in any order.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ use crate::{Device, Geometry, IoErrorKind, LaneTable, OpenError, Operation};
 pub struct Channel {
     pub(crate) table: Rc<Table>,
     device: Arc<dyn Device>,
-    geometry: Geometry,
+    geometry: Cell<Geometry>,
     pub(crate) lane: u32,
     /// Keeps the thread from exiting, and names the device in its dump.
     hold: Option<Hold>,
@@ -77,33 +78,40 @@ impl Channel {
         &self.device
     }
 
-    /// The device's shape, as it was when the channel was opened.
-    pub fn geometry(&self) -> &Geometry {
-        &self.geometry
+    /// The device's shape, as it was when the channel was opened or last [looked](Self::refresh).
+    pub fn geometry(&self) -> Geometry {
+        self.geometry.get()
+    }
+
+    /// Looks at the device's shape again: it may have grown.
+    pub fn refresh(&self) {
+        self.geometry.set(*self.device.geometry());
     }
 
     /// Fills `buffers` from byte `offset` on; comes back with them. Nothing happens before the first
     /// poll. `Buffers` of several parts are filled in order.
-    pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<&Channel> {
-        Transfer::new(self, Operation::Read, offset, buffers.into())
+    #[inline]
+    pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
+        Transfer::new(self, Operation::Read, Some(offset), buffers.into())
     }
 
     /// Stores `buffers` from byte `offset` on; comes back with them. Durable after a later
     /// [`flush`](Self::flush), or at once with [`Transfer::fua`]. Nothing happens before the first poll.
-    pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<&Channel> {
-        Transfer::new(self, Operation::Write, offset, buffers.into())
+    #[inline]
+    pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
+        Transfer::new(self, Operation::Write, Some(offset), buffers.into())
     }
 
-    /// As [`read`](Self::read), by a future that keeps the channel.
+    /// A read that is [told its place](Transfer::place) before its first poll. For layers that look places up.
     #[inline]
-    pub fn read_owned(self: Rc<Self>, offset: u64, buffers: impl Into<Buffers>) -> Transfer<Rc<Channel>> {
-        Transfer::new(self, Operation::Read, offset, buffers.into())
+    pub fn read_unplaced(&self, buffers: Buffers) -> Transfer<'_> {
+        Transfer::new(self, Operation::Read, None, buffers)
     }
 
-    /// As [`write`](Self::write), by a future that keeps the channel.
+    /// A write that is [told its place](Transfer::place) before its first poll. For layers that look places up.
     #[inline]
-    pub fn write_owned(self: Rc<Self>, offset: u64, buffers: impl Into<Buffers>) -> Transfer<Rc<Channel>> {
-        Transfer::new(self, Operation::Write, offset, buffers.into())
+    pub fn write_unplaced(&self, buffers: Buffers) -> Transfer<'_> {
+        Transfer::new(self, Operation::Write, None, buffers)
     }
 
     /// Makes `len` bytes from byte `offset` on read as zeroes.
@@ -150,7 +158,7 @@ impl Channel {
         offset: u64,
         len: u64,
     ) -> Result<(u64, u64), IoErrorKind> {
-        let geometry = &self.geometry;
+        let geometry = self.geometry.get();
         if operation.changes_data() && !geometry.writable() {
             return Err(IoErrorKind::ReadOnly);
         }
@@ -169,7 +177,7 @@ impl Clone for Channel {
         Channel {
             table: self.table.clone(),
             device: self.device.clone(),
-            geometry: self.geometry,
+            geometry: self.geometry.clone(),
             lane: self.lane,
             hold: self.hold.clone(),
         }
@@ -195,6 +203,12 @@ impl LaneTable {
     /// Whatever the device says.
     pub fn channel(&self, device: Arc<dyn Device>) -> Result<Channel, OpenError> {
         let lane = self.0.open(&device)?;
-        Ok(Channel { table: self.0.clone(), geometry: *device.geometry(), device, lane, hold: None })
+        Ok(Channel {
+            table: self.0.clone(),
+            geometry: Cell::new(*device.geometry()),
+            device,
+            lane,
+            hold: None,
+        })
     }
 }

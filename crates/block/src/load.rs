@@ -142,7 +142,7 @@ impl ChannelLoad {
     pub async fn round(&mut self, requests: u64) -> Status {
         let ChannelLoad { channel, operation, idle, pattern } = self;
         let shift = channel.geometry().block_shift();
-        let mut next = |buffers: Buffers| -> Transfer<&Channel> {
+        let mut next = |buffers: Buffers| -> Transfer<'_> {
             let offset = pattern.next_start() << shift;
             if *operation == Operation::Write {
                 channel.write(offset, buffers)
@@ -152,7 +152,7 @@ impl ChannelLoad {
         };
         let mut left = requests;
         let mut result = Ok(());
-        let mut flying: Vec<Option<Transfer<&Channel>>> = Vec::with_capacity(idle.len());
+        let mut flying: Vec<Option<Transfer<'_>>> = Vec::with_capacity(idle.len());
         while left > 0
             && let Some(buffers) = idle.pop()
         {

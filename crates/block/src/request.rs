@@ -1,10 +1,9 @@
 //! The futures of a channel's requests.
 //!
-//! A request is checked and put into a pooled [`Io`] when it is made, and submitted at the first poll. Between,
-//! it may still be moved. It belongs to the thread of its channel.
+//! A request is put into a pooled [`Io`] when it is made, checked when it gets its place, and submitted at the
+//! first poll. It belongs to the thread of its channel.
 
 use std::future::Future;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,8 +24,8 @@ enum State {
 }
 
 /// What [`Transfer`] and [`Command`] have in common.
-struct Request<C: Deref<Target = Channel>> {
-    channel: C,
+struct Request<'a> {
+    channel: &'a Channel,
     /// As asked, for the error.
     offset: u64,
     len: u64,
@@ -35,22 +34,31 @@ struct Request<C: Deref<Target = Channel>> {
     state: State,
 }
 
-impl<C: Deref<Target = Channel>> Request<C> {
-    /// The buffers go into a pooled request at once and are not moved again until they come back.
-    #[inline]
-    fn new(channel: C, operation: Operation, (offset, len): (u64, u64), buffers: Buffers) -> Request<C> {
-        let (refused, start, count) = match channel.check(operation, offset, len) {
+impl<'a> Request<'a> {
+    /// The buffers go into a pooled request at once and are not moved again until they come back. Without an
+    /// offset it is to be [placed](Self::place).
+    #[inline(always)]
+    fn new(
+        channel: &'a Channel,
+        operation: Operation,
+        offset: Option<u64>,
+        len: u64,
+        buffers: Buffers,
+    ) -> Request<'a> {
+        let place = offset.map_or(Err(IoErrorKind::OutOfRange), |at| channel.check(operation, at, len));
+        let (refused, start, count) = match place {
             Ok((start, count)) => (None, start, count),
             Err(kind) => (Some(kind), 0, 0),
         };
         // Borrowed already only if a lane makes requests by a channel of its own thread from inside the
         // table, which no lane has a reason to do.
         let io = channel.table.inner.borrow_mut().queues.make(Top::Lane, operation, start, count, buffers);
-        Request { channel, offset, len, refused, state: State::New(io) }
+        Request { channel, offset: offset.unwrap_or(0), len, refused, state: State::New(io) }
     }
 
+    /// Says where it goes; before the first poll. False if it cannot go there, and will end with the error.
     #[inline]
-    fn set_offset(&mut self, offset: u64) -> bool {
+    fn place(&mut self, offset: u64) -> bool {
         let State::New(io) = &mut self.state else { return false };
         self.offset = offset;
         let slot = io.slot_mut();
@@ -63,7 +71,7 @@ impl<C: Deref<Target = Channel>> Request<C> {
 
     /// The result and the buffers. The error becomes the caller's here: turning it into another later copies
     /// the room for it each time, and waits for the data just copied to arrive.
-    #[inline]
+    #[inline(always)]
     fn poll<E: From<IoError>>(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), E>, Buffers)> {
         let Poll::Ready(io) = self.poll_ended(cx) else { return Poll::Pending };
         let status = self.refused.map_or(io.slot().status, Err);
@@ -75,7 +83,8 @@ impl<C: Deref<Target = Channel>> Request<C> {
         })
     }
 
-    #[inline]
+    // Always, as this is most of what a request costs its maker.
+    #[inline(always)]
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Io> {
         let table = &self.channel.table;
         let mut inner = table.inner.borrow_mut();
@@ -107,7 +116,7 @@ impl<C: Deref<Target = Channel>> Request<C> {
     }
 }
 
-impl<C: Deref<Target = Channel>> Drop for Request<C> {
+impl Drop for Request<'_> {
     fn drop(&mut self) {
         if let State::Waiting(id) = self.state {
             self.channel.table.detach(id);
@@ -117,28 +126,34 @@ impl<C: Deref<Target = Channel>> Drop for Request<C> {
 
 /// A read or write: resolves to the result and the buffers. See [`Channel`] for what dropping it does.
 #[must_use = "a transfer does nothing until it is awaited"]
-pub struct Transfer<C: Deref<Target = Channel>> {
-    request: Request<C>,
+pub struct Transfer<'a> {
+    request: Request<'a>,
 }
 
-impl<C: Deref<Target = Channel>> Transfer<C> {
-    #[inline]
-    pub(crate) fn new(channel: C, operation: Operation, offset: u64, buffers: Buffers) -> Transfer<C> {
+impl<'a> Transfer<'a> {
+    /// One without an offset is to be [placed](Self::place).
+    #[inline(always)]
+    pub(crate) fn new(
+        channel: &'a Channel,
+        operation: Operation,
+        offset: Option<u64>,
+        buffers: Buffers,
+    ) -> Transfer<'a> {
         let len = buffers.len() as u64;
-        Transfer { request: Request::new(channel, operation, (offset, len), buffers) }
+        Transfer { request: Request::new(channel, operation, offset, len, buffers) }
     }
 
-    /// First byte and length.
+    /// Says from which byte on to read or write; only before the first poll. Says whether that can be: if
+    /// not, it will end with the error.
     #[inline]
-    pub fn range(&self) -> (u64, u64) {
-        (self.request.offset, self.request.len)
+    pub fn place(&mut self, offset: u64) -> bool {
+        self.request.place(offset)
     }
 
-    /// Moves it to another offset; only before the first poll. Says whether it can be made there: if not,
-    /// it will end with the error.
+    /// Bytes to be read or written.
     #[inline]
-    pub fn set_offset(&mut self, offset: u64) -> bool {
-        self.request.set_offset(offset)
+    pub fn bytes(&self) -> u64 {
+        self.request.len
     }
 
     /// Takes the buffers back instead; only before the first poll.
@@ -164,7 +179,7 @@ impl<C: Deref<Target = Channel>> Transfer<C> {
     }
 }
 
-impl<C: Deref<Target = Channel> + Unpin> Future for Transfer<C> {
+impl Future for Transfer<'_> {
     type Output = (Result<(), IoError>, Buffers);
 
     #[inline]
@@ -176,12 +191,12 @@ impl<C: Deref<Target = Channel> + Unpin> Future for Transfer<C> {
 /// A request without data: resolves to the result. See [`Channel`] for what dropping it does.
 #[must_use = "a command does nothing until it is awaited"]
 pub struct Command<'a> {
-    request: Request<&'a Channel>,
+    request: Request<'a>,
 }
 
 impl<'a> Command<'a> {
     pub(crate) fn new(channel: &'a Channel, operation: Operation, offset: u64, len: u64) -> Command<'a> {
-        Command { request: Request::new(channel, operation, (offset, len), Buffers::None) }
+        Command { request: Request::new(channel, operation, Some(offset), len, Buffers::None) }
     }
 }
 

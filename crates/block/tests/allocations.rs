@@ -94,11 +94,7 @@ fn a_warm_queue_pair_allocates_nothing_at_any_depth() {
 }
 
 /// Keeps `slots.len()` transfers in flight and renews each that ended.
-fn channel_rounds<'a>(
-    channel: &'a Channel,
-    slots: &mut [Pin<&mut Option<Transfer<&'a Channel>>>],
-    rounds: u64,
-) {
+fn channel_rounds<'a>(channel: &'a Channel, slots: &mut [Pin<&mut Option<Transfer<'a>>>], rounds: u64) {
     let cx = &mut Context::from_waker(Waker::noop());
     for round in 0..rounds {
         for slot in slots.iter_mut() {
@@ -116,7 +112,7 @@ fn a_warm_channel_allocates_nothing_at_any_depth() {
         for depth in [1, 32, 128] {
             let table = LaneTable::default();
             let channel = table.channel(device.clone()).unwrap();
-            let mut transfers: Vec<Option<Transfer<&Channel>>> =
+            let mut transfers: Vec<Option<Transfer<'_>>> =
                 (0..depth).map(|n| Some(channel.read(n * 512, IoBuf::zeroed(512)))).collect();
             let mut slots: Vec<_> = transfers.iter_mut().map(Pin::new).collect();
             channel_rounds(&channel, &mut slots, 3);

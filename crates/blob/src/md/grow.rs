@@ -19,12 +19,11 @@ impl Md {
             let members = locked(&self.shared.members).clone();
             for member in members {
                 let store = self.shared.clone();
-                let reopened = member.thread.run(async move || match store.device.known() {
-                    Some(local) => local.reopen().map_err(|source| store.open_error(source)),
-                    None => Ok(()),
+                let looked = member.thread.run(async move || {
+                    store.device.known().iter().for_each(|local| local.channel().refresh());
                 });
                 // A thread that has exited writes nothing.
-                reopened.await.unwrap_or(Ok(()))?;
+                let _ = looked.await;
             }
         }
         self.grow_to(bytes).await

@@ -47,7 +47,7 @@ fn open(device: Arc<dyn Device>) -> Result<Opened, BlobError> {
 /// Makes a store; this thread becomes its metadata thread.
 pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Rc<Md>, BlobError> {
     let opened = open(device)?;
-    let shape = *opened.local.channel().geometry();
+    let shape = opened.local.channel().geometry();
     let (block_size, size) = (shape.block_size(), shape.bytes());
     let device_shape = DeviceShape { size, block_size, physical_block_size: block_size };
     let plan = layout::plan(&device_shape, &options.layout)
@@ -150,7 +150,7 @@ async fn refuse_known(opened: &Opened) -> Result<(), BlobError> {
 
 /// Reads a store's metadata; comes with the size of the device.
 async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u64), BlobError> {
-    let shape = *opened.local.channel().geometry();
+    let shape = opened.local.channel().geometry();
     let wanted = spindle_format::LoadOptions {
         block_size: shape.block_size(),
         bs_type: options.bs_type,
@@ -161,7 +161,7 @@ async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u6
     let channel = opened.local.channel();
     report(options, || loader.progress(), (0, 0));
     let progress = |loader: &Loader| report(options, || loader.progress(), (0, 0));
-    read::read(&mut loader, &channel, progress).await;
+    read::read(&mut loader, channel, progress).await;
     let store = loader.finish();
     let store = store.map_err(|source| BlobError::Load { store: opened.name.clone(), source })?;
     Ok((store, shape.bytes()))

@@ -51,7 +51,7 @@ fn buffers(random: &mut Random, len: usize, byte: u8, ragged: bool) -> Buffers {
 /// What unmap leaves is compared only where the device says that it reads zero.
 pub async fn exercise(channel: &Channel, seed: u64, rounds: usize, width: u64, ragged: bool) {
     let mut random = Random(seed);
-    let geometry = *channel.geometry();
+    let geometry = channel.geometry();
     let block = u64::from(geometry.block_size());
     let mut model = vec![0u8; geometry.bytes() as usize];
     let zero = channel.write_zeroes(0, geometry.bytes());

@@ -1,0 +1,48 @@
+//! The size of a store's clusters, for looking up where an offset lies.
+//!
+//! A plain value; every read and write asks it.
+
+/// Bytes of a cluster. Almost always a power of two, where a shift does for a division.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClusterSize {
+    bytes: u64,
+    /// Of a power of two.
+    shift: Option<u32>,
+}
+
+impl ClusterSize {
+    pub(crate) fn new(bytes: u32) -> ClusterSize {
+        let shift = bytes.is_power_of_two().then(|| bytes.trailing_zeros());
+        ClusterSize { bytes: bytes.into(), shift }
+    }
+
+    #[inline]
+    pub(crate) fn bytes(self) -> u64 {
+        self.bytes
+    }
+
+    /// The cluster of a blob in which a byte lies, and the byte's place in it.
+    #[inline]
+    pub(crate) fn split(self, offset: u64) -> (u64, u64) {
+        match self.shift {
+            Some(shift) => (offset >> shift, offset & (self.bytes - 1)),
+            None => (offset / self.bytes, offset % self.bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_is_split_alike_whether_the_size_is_a_power_of_two_or_not() {
+        for bytes in [4096, 12288, 1 << 20, (1 << 20) + 4096] {
+            let size = ClusterSize::new(bytes);
+            let bytes = u64::from(bytes);
+            for offset in [0, 1, bytes - 1, bytes, 7 * bytes + 5, u64::MAX] {
+                assert_eq!(size.split(offset), (offset / bytes, offset % bytes), "{offset} by {bytes}");
+            }
+        }
+    }
+}
