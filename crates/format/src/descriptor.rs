@@ -210,11 +210,12 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Descriptor<'_>, Problem> {
             _ => Err(wrong_length("extent table length", payload, "8 and a multiple of 8")),
         },
         kind::EXTENT_PAGE => match payload.as_chunks::<4>() {
-            (&[start, ref clusters @ ..], []) if !clusters.is_empty() => Ok(Descriptor::ExtentPage {
+            // No clusters at all: the blob was being made smaller, down to where this page begins.
+            (&[start, ref clusters @ ..], []) => Ok(Descriptor::ExtentPage {
                 start_cluster: u32::from_le_bytes(start),
                 clusters: Clusters(clusters),
             }),
-            _ => Err(wrong_length("extent page length", payload, "a multiple of 4, at least 8")),
+            _ => Err(wrong_length("extent page length", payload, "a multiple of 4, at least 4")),
         },
         kind => Ok(Descriptor::Unknown { kind, payload }),
     }

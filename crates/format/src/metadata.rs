@@ -5,6 +5,15 @@
 use crate::cluster_map::ClusterMap;
 use crate::ids::BlobId;
 
+/// What is above a blob: who is asked for the clusters it does not have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Parent {
+    /// A snapshot in the same store.
+    Snapshot(BlobId),
+    /// A snapshot elsewhere, by an id that is opaque bytes (lvolstores: a UUID as text with its NUL).
+    External(Vec<u8>),
+}
+
 /// The three words of flags of a blob. A bit that a reader does not know makes the blob unusable,
 /// read-only, or its metadata read-only, by the word it stands in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -217,6 +226,18 @@ impl BlobMetadata {
     /// The `name` xattr as text, without its trailing NULs, if it is there and is UTF-8.
     pub fn name(&self) -> Option<&str> {
         name_of(&self.xattrs)
+    }
+
+    /// What the blob reads where it has no cluster, if not zeroes. The flags decide, as in SPDK, which leaves
+    /// `SNAP` in a clone of an external snapshot when it deletes the snapshot between them, and `EXTSNAP` in a
+    /// read-only clone that it inflates.
+    pub fn parent(&self) -> Option<Parent> {
+        if self.flags.external_snapshot() {
+            let id = self.internal.get(internal::EXTERNAL_SNAPSHOT_ID)?;
+            return Some(Parent::External(id.to_vec()));
+        }
+        let snapshot = self.internal_id(internal::SNAPSHOT).filter(|_| self.flags.thin());
+        snapshot.map(Parent::Snapshot)
     }
 
     /// The blob id in an internal xattr, if it is there and is eight bytes long.

@@ -1,7 +1,8 @@
 //! Which cluster holds a piece of a blob, through snapshots and clones.
 
 use crate::ids::{BlobId, ClusterIdx};
-use crate::store::{Parent, Store};
+use crate::metadata::Parent;
+use crate::store::Store;
 
 /// Where a cluster of a blob is to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,19 +6,10 @@ use crate::bitmap::Bitmap;
 use crate::error::{FormatError, Place};
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
-use crate::metadata::BlobMetadata;
+use crate::metadata::{BlobMetadata, Parent};
 use crate::repair::Repair;
 use crate::super_block::SuperBlock;
 use std::collections::BTreeMap;
-
-/// What is above a blob: who is asked for the clusters it does not have.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Parent {
-    /// A snapshot in the same store.
-    Snapshot(BlobId),
-    /// A snapshot elsewhere, by an id that is opaque bytes (lvolstores: a UUID as text with its NUL).
-    External(Vec<u8>),
-}
 
 /// One blob of a store.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -9,7 +9,7 @@ use spindle_format::metadata::internal;
 use spindle_format::repair::{PageCopy, RepairReason};
 use spindle_format::resolve::{Source, resolve};
 use spindle_format::super_block::BsType;
-use spindle_format::{BlobId, BlobMetadata, Flags, PageIdx, Store, SuperBlock, chain};
+use spindle_format::{BlobId, BlobMetadata, Flags, PageIdx, Parent, Store, SuperBlock, chain};
 use std::collections::BTreeMap;
 use support::Image;
 use support::builder::Builder;
@@ -325,6 +325,13 @@ fn an_interrupted_resize_leaves_the_smaller_size() {
     let loaded = shrunk.load().unwrap();
     assert_eq!(reasons(&loaded), [RepairReason::FinishResize { blob, clusters: 4 }]);
     assert_eq!(repairs_hold_at_every_cut(&shrunk).blob(blob).unwrap().metadata.map.num_clusters(), 4);
+    // To nothing: SPDK refuses the whole store for the page that is left.
+    let mut emptied = store.image.clone();
+    emptied.write(offset, chain::extent_page(blob, 0, &[]).bytes());
+    let loaded = emptied.load().unwrap();
+    assert_eq!(reasons(&loaded), [RepairReason::FinishResize { blob, clusters: 0 }]);
+    let after = repairs_hold_at_every_cut(&emptied);
+    assert_eq!(after.blob(blob).unwrap().metadata.map.extent_pages().next(), None);
     // Growing: the longer page holds more than the root says.
     let mut grown = store.image.clone();
     let mut longer = [0; 60];
@@ -332,5 +339,55 @@ fn an_interrupted_resize_leaves_the_smaller_size() {
     grown.write(offset, chain::extent_page(blob, 0, &longer).bytes());
     let loaded = grown.load().unwrap();
     assert_eq!(loaded.blob(blob).unwrap().metadata, data);
+    assert_eq!(reasons(&loaded), [RepairReason::FinishResize { blob, clusters: 20 }]);
+    repairs_hold_at_every_cut(&grown);
+}
+
+#[test]
+fn a_parent_is_what_the_flags_say_whatever_xattrs_spdk_left() {
+    // In a clone whose snapshot it deleted, if that was a clone of an external snapshot.
+    let Life { mut store, blob, mut data } = begin(true);
+    data.flags.invalid |= Flags::EXTERNAL_SNAPSHOT;
+    data.set_internal(internal::EXTERNAL_SNAPSHOT_ID, b"elsewhere").unwrap();
+    mark(&mut data, internal::SNAPSHOT, BlobId::from_page(PageIdx(3)));
+    store.write_root(blob, &data);
+    let loaded = store.image.load().unwrap();
     assert_eq!(check(&loaded), []);
+    assert_eq!(loaded.blob(blob).unwrap().parent, Some(Parent::External(b"elsewhere".to_vec())));
+    // In a read-only clone of an external snapshot that it inflated.
+    let Life { mut store, blob, mut data } = begin(true);
+    data.map.resize(3);
+    (0..2).for_each(|index| store.allocate(&mut data, index));
+    data.flags.invalid &= !Flags::THIN;
+    data.set_internal(internal::EXTERNAL_SNAPSHOT_ID, b"elsewhere").unwrap();
+    store.write_extents(blob, &mut data);
+    store.write_root(blob, &data);
+    let loaded = store.image.load().unwrap();
+    assert_eq!(check(&loaded), []);
+    assert_eq!(loaded.blob(blob).unwrap().parent, None);
+}
+
+#[test]
+fn an_extent_page_longer_than_its_blob_is_cut_also_in_a_clean_store() {
+    // SPDK leaves one where a snapshot was deleted whose clone is smaller. It does not open the blob then: what
+    // the page names beyond the blob's end is free.
+    let Life { mut store, blob, data } = begin(true);
+    let page = data.map.extent_pages().next().unwrap().1;
+    let offset = store.plan.geometry.page_offset(page);
+    let mut longer = [0; 21];
+    (longer[2], longer[20]) = (1, 9);
+    store.image.write(offset, chain::extent_page(blob, 0, &longer).bytes());
+    let super_block = store.plan.super_block.clone();
+    store.unload(&super_block);
+    let loaded = store.image.load().unwrap();
+    assert!(loaded.was_clean());
+    assert_eq!(
+        reasons(&loaded),
+        [RepairReason::MarkDirty, RepairReason::FinishResize { blob, clusters: 20 }]
+    );
+    repairs_hold_at_every_cut(&store.image);
+    for change in loaded.repairs.iter().flat_map(|repair| &repair.changes) {
+        store.image.apply(change);
+    }
+    assert_eq!(store.image.read(offset, 4096), chain::extent_page(blob, 0, &longer[..20]).bytes());
 }

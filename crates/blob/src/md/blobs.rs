@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use spindle_format::metadata::internal;
 use spindle_format::{BlobId, BlobMetadata, ClearMethod, Flags, PageIdx, Parent};
 
 use super::Md;
@@ -66,7 +65,7 @@ impl BlobState {
 
     /// What it reads where it has nothing itself.
     pub(crate) fn parent(&self) -> Option<Parent> {
-        parent_of(&self.meta.borrow())
+        self.meta.borrow().parent()
     }
 
     pub(crate) fn flags(&self) -> Flags {
@@ -111,15 +110,6 @@ impl BlobState {
             }
         }
     }
-}
-
-/// What a blob with this metadata reads where it has nothing itself.
-pub(crate) fn parent_of(meta: &BlobMetadata) -> Option<Parent> {
-    if let Some(parent) = meta.internal_id(internal::SNAPSHOT) {
-        return Some(Parent::Snapshot(parent));
-    }
-    let id = meta.internal.get(internal::EXTERNAL_SNAPSHOT_ID)?;
-    meta.flags.external_snapshot().then(|| Parent::External(id.to_vec()))
 }
 
 impl Md {

@@ -7,7 +7,6 @@ use spindle_format::metadata::internal;
 use spindle_format::page::Page;
 use spindle_format::{BlobId, BlobMetadata, ClusterIdx, PageIdx, Parent};
 
-use super::blobs::parent_of;
 use super::create::set_parent;
 use super::persist::Persist;
 use super::{BlobState, Md};
@@ -205,7 +204,7 @@ impl Md {
                 slots.remove(&leaf.slot);
             }
         }
-        let parent = parent_of(&below);
+        let parent = below.parent();
         set_parent(&mut meta, parent.as_ref());
         Ok((meta, slots))
     }

@@ -3,7 +3,8 @@
 use super::{Finding, Span};
 use crate::bitmap::Bitmap;
 use crate::mask::MaskKind;
-use crate::store::{Blob, Parent, Store};
+use crate::metadata::Parent;
+use crate::store::{Blob, Store};
 
 /// The masks of a clean store against what its metadata says.
 pub(super) fn findings(store: &Store) -> Vec<Finding> {

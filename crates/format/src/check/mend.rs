@@ -13,9 +13,9 @@ use crate::change::Change;
 use crate::cluster_map::ClusterMap;
 use crate::ids::{BlobId, PageIdx};
 use crate::loader::LoadError;
-use crate::metadata::{BlobMetadata, Flags, internal};
+use crate::metadata::{BlobMetadata, Flags, Parent, internal};
 use crate::page::Page;
-use crate::store::{Blob, Parent, Store};
+use crate::store::{Blob, Store};
 use crate::super_block::SuperBlock;
 use crate::unload::{self, InUse};
 

@@ -8,9 +8,9 @@ use crate::descriptor::kind;
 use crate::error::{FormatError, Place, Problem};
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, PageIdx};
-use crate::metadata::{BlobMetadata, internal};
-use crate::store::{DamagedBlob, Parent};
-use std::collections::BTreeMap;
+use crate::metadata::{BlobMetadata, Parent, internal};
+use crate::store::DamagedBlob;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A blob as its pages say it is, before half-done operations are resolved.
 #[derive(Debug)]
@@ -19,8 +19,18 @@ pub(super) struct Draft {
     pub(super) chain: Vec<PageIdx>,
     pub(super) parent: Option<Parent>,
     pub(super) unknown: Vec<(Place, u8)>,
-    /// The size was cut to what its last extent page says.
-    pub(super) resized: bool,
+    pub(super) resize: HalfDoneResize,
+}
+
+/// What a resize that was cut off left to be written.
+#[derive(Debug, Default)]
+pub(super) struct HalfDoneResize {
+    /// The size was cut to what its last extent page says: the chain says the old one.
+    pub(super) chain: bool,
+    /// Extent pages behind the new end, which the chain still names: not free before that is written.
+    pub(super) behind: Vec<PageIdx>,
+    /// Slots whose extent pages name more clusters than the blob has: what they name beyond its end is free.
+    pub(super) slots: BTreeSet<u32>,
 }
 
 impl Draft {
@@ -118,18 +128,18 @@ impl Assembler<'_> {
         let place = self.geometry.page_place(root);
         let finished = decoder.finish(place).and_then(|mut parts| {
             let unknown = std::mem::take(&mut parts.unknown);
-            self.complete(parts, place).map(|(metadata, resized)| (metadata, resized, unknown))
+            self.complete(parts, place).map(|(metadata, resize)| (metadata, resize, unknown))
         });
         let damage = |error, pages: Vec<PageIdx>| {
             let name = self.name(&pages);
             Box::new(Damage { error, name, pages, whole_chain: true })
         };
-        let (metadata, resized, unknown) = match finished {
+        let (metadata, resize, unknown) = match finished {
             Ok(complete) => complete,
             Err(error) => return Err(damage(error, chain)),
         };
         match parent_of(&metadata, place) {
-            Ok(parent) => Ok(Draft { metadata, chain, parent, unknown, resized }),
+            Ok(parent) => Ok(Draft { metadata, chain, parent, unknown, resize }),
             Err(error) => {
                 let mut damage = damage(error, chain);
                 damage.pages.extend(metadata.map.extent_pages().map(|(_, page)| page));
@@ -191,10 +201,10 @@ impl Assembler<'_> {
         Ok(())
     }
 
-    /// Reads the extent pages of a table. Also says whether one of them cut the blob's size.
-    fn complete(&mut self, parts: Parts, root: Place) -> Result<(BlobMetadata, bool), FormatError> {
+    /// Reads the extent pages of a table. Also says where they do not fit the blob's size.
+    fn complete(&mut self, parts: Parts, root: Place) -> Result<(BlobMetadata, HalfDoneResize), FormatError> {
         let Parts { flags, xattrs, internal, map, .. } = parts;
-        let mut cut = None;
+        let (mut cut, mut resize) = (None, HalfDoneResize::default());
         let map = match map {
             MapShape::Rle(list) => {
                 let map = ClusterMap::Rle(list);
@@ -207,7 +217,10 @@ impl Assembler<'_> {
                 for slot in slots {
                     let left = num_clusters - u64::from(slot.slot) * u64::from(CLUSTERS_PER_EXTENT_PAGE);
                     let wanted = left.min(u64::from(CLUSTERS_PER_EXTENT_PAGE)) as usize;
-                    let clusters = self.extent(slot, wanted, flags.thin())?;
+                    let (clusters, longer) = self.extent(slot, wanted, flags.thin())?;
+                    if longer {
+                        resize.slots.insert(slot.slot);
+                    }
                     if clusters.len() < wanted
                         && cut.replace(num_clusters - left + clusters.len() as u64).is_some()
                     {
@@ -222,19 +235,23 @@ impl Assembler<'_> {
         let mut metadata = BlobMetadata { flags, xattrs, internal, map };
         // SPDK shortens the last extent page that stays before the chain says the new size.
         if let Some(clusters) = cut {
+            let before: Vec<PageIdx> = metadata.map.extent_pages().map(|(_, page)| page).collect();
             metadata.map.resize(clusters);
+            let stay = metadata.map.extent_pages().count();
+            resize.behind = before.into_iter().skip(stay).collect();
+            resize.chain = true;
         }
-        Ok((metadata, cut.is_some()))
+        Ok((metadata, resize))
     }
 
-    /// The clusters of an extent page that a blob names in this slot. More than the blob can have there are
-    /// what an interrupted growth left behind, and do not count.
+    /// The clusters of an extent page that a blob names in this slot, and whether the page names more: what the
+    /// blob cannot have there is what an interrupted growth left behind, and does not count.
     fn extent(
         &mut self,
         slot: ExtentSlot,
         wanted: usize,
         thin: bool,
-    ) -> Result<std::sync::Arc<[u32]>, FormatError> {
+    ) -> Result<(std::sync::Arc<[u32]>, bool), FormatError> {
         let (geometry, records) = (self.geometry, self.records);
         let cached =
             self.extents.entry(slot.page).or_insert_with(|| read_extent(geometry, records, slot.page));
@@ -248,14 +265,14 @@ impl Assembler<'_> {
             let expected = format!("{start:#x} in slot {} of the extent table", slot.slot);
             return Err(Problem::field("start_cluster_idx", page.start_cluster, expected).at(place));
         }
-        let clusters = match page.clusters.get(..wanted) {
-            Some(cut) if cut.len() < page.clusters.len() => cut.into(),
-            _ => page.clusters.clone(),
+        let (clusters, longer) = match page.clusters.get(..wanted) {
+            Some(cut) if cut.len() < page.clusters.len() => (cut.into(), true),
+            _ => (page.clusters.clone(), false),
         };
         if !thin && clusters.contains(&0) {
             return Err(Problem::Rule("clusters are missing, but the blob is not thin".into()).at(place));
         }
-        Ok(clusters)
+        Ok((clusters, longer))
     }
 }
 
@@ -272,22 +289,20 @@ pub(super) fn bad_page(bad: &Bad) -> Problem {
     bad.crcs.map_or(Problem::Unreadable, |(stored, computed)| Problem::Crc { stored, computed })
 }
 
-/// What is above a blob. As in SPDK, only thin blobs have a parent.
-pub(super) fn parent_of(metadata: &BlobMetadata, root: Place) -> Result<Option<Parent>, FormatError> {
-    if metadata.flags.external_snapshot() {
-        return match metadata.internal.get(internal::EXTERNAL_SNAPSHOT_ID) {
-            Some(id) if !id.is_empty() => Ok(Some(Parent::External(id.to_vec()))),
-            _ => {
-                let rule = "is a clone of an external snapshot, but its EXTSNAP xattr is missing or empty";
-                Err(Problem::Rule(rule.into()).at(root))
-            }
-        };
-    }
-    match metadata.internal.get(internal::SNAPSHOT) {
-        Some(_) if metadata.flags.thin() => match metadata.internal_id(internal::SNAPSHOT) {
-            Some(id) => Ok(Some(Parent::Snapshot(id))),
-            None => Err(Problem::Rule("its SNAP xattr is not 8 bytes long".into()).at(root)),
-        },
-        _ => Ok(None),
+/// What is above a blob; an error if that cannot be said.
+fn parent_of(metadata: &BlobMetadata, root: Place) -> Result<Option<Parent>, FormatError> {
+    let rule = |rule: &str| Err(Problem::Rule(rule.into()).at(root));
+    let holds = |name: &[u8]| metadata.internal.get(name).is_some();
+    match metadata.parent() {
+        Some(Parent::External(id)) if id.is_empty() => {
+            rule("is a clone of an external snapshot, but its EXTSNAP xattr is empty")
+        }
+        None if metadata.flags.external_snapshot() => {
+            rule("is a clone of an external snapshot, but its EXTSNAP xattr is missing")
+        }
+        None if metadata.flags.thin() && holds(internal::SNAPSHOT) => {
+            rule("its SNAP xattr is not 8 bytes long")
+        }
+        parent => Ok(parent),
     }
 }

@@ -44,16 +44,6 @@ pub(super) struct Resolution {
 /// Resolves everything half-done in the blobs.
 pub(super) fn resolve(geometry: &Geometry, blobs: &mut Blobs) -> Resolution {
     let mut resolution = Resolution::default();
-    for (&id, _) in blobs.drafts.iter().filter(|(_, draft)| draft.resized) {
-        resolution.rewrites.push(rewrite_chain(id, RepairReason::FinishResize { blob: id, clusters: 0 }));
-    }
-    for rewrite in &mut resolution.rewrites {
-        if let RepairReason::FinishResize { blob, clusters } = &mut rewrite.reason
-            && let Some(draft) = blobs.drafts.get(blob)
-        {
-            *clusters = draft.metadata.map.num_clusters();
-        }
-    }
     resolve_markers(blobs, &mut resolution);
     let (named, twice) = named_clusters(geometry, &blobs.drafts);
     resolution.named = named;
@@ -63,7 +53,34 @@ pub(super) fn resolve(geometry: &Geometry, blobs: &mut Blobs) -> Resolution {
         resolution.named = named;
         resolution.conflicts = twice.iter().map(ClusterIdx).collect();
     }
+    resolution.rewrites.extend(resizes(geometry, &blobs.drafts));
     resolution
+}
+
+/// What resizes that were cut off left to be written. SPDK does not open a blob of a clean store whose extent
+/// page names a free cluster beyond its end. A page that two blobs name stays as it is.
+fn resizes(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> Vec<Rewrite> {
+    let half_done = |draft: &Draft| draft.resize.chain || !draft.resize.slots.is_empty();
+    if !drafts.values().any(half_done) {
+        return Vec::new();
+    }
+    let (mut once, mut twice) = (Bitmap::new(geometry.md_pages()), Bitmap::new(geometry.md_pages()));
+    for (_, page) in drafts.values().flat_map(|draft| draft.metadata.map.extent_pages()) {
+        if !once.set(page.0) {
+            twice.set(page.0);
+        }
+    }
+    let rewrite = |(&blob, draft): (&BlobId, &Draft)| {
+        let map = &draft.metadata.map;
+        let own = map
+            .extent_pages()
+            .filter(|&(slot, page)| draft.resize.slots.contains(&slot) && !twice.get(page.0));
+        let slots: BTreeSet<u32> = own.map(|(slot, _)| slot).collect();
+        let reason = RepairReason::FinishResize { blob, clusters: map.num_clusters() };
+        let rewrite = Rewrite { blob, reason, chain: draft.resize.chain, slots };
+        (rewrite.chain || !rewrite.slots.is_empty()).then_some(rewrite)
+    };
+    drafts.iter().filter_map(rewrite).collect()
 }
 
 fn rewrite_chain(blob: BlobId, reason: RepairReason) -> Rewrite {

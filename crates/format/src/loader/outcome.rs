@@ -44,13 +44,19 @@ pub(super) fn build(mut scan: Scan) -> Store {
         };
         repairs.push(Repair { reason: reason.clone(), changes });
     }
+    let mut shortened = Vec::new();
     for rewrite in &resolution.rewrites {
         let changes = match blocked {
             Some(_) => Vec::new(),
             None => rewrite_blob(&geometry, &mut blobs, rewrite, &mut usage.pages).unwrap_or_default(),
         };
+        if rewrite.chain && !changes.is_empty() {
+            shortened.push(rewrite.blob);
+        }
         repairs.push(Repair { reason: rewrite.reason.clone(), changes });
     }
+    let mut changes = free_behind(&geometry, &blobs, &shortened, &mut usage.pages);
+    repairs.last_mut().into_iter().for_each(|repair| repair.changes.append(&mut changes));
     if blocked.is_none() {
         repairs.extend(torn::leftovers(&geometry, &scan.records, |page| usage.pages.get(page.0)));
     }
@@ -105,7 +111,7 @@ impl Usage {
         usage.clusters.union(named);
         for (&id, draft) in &blobs.drafts {
             usage.root(id);
-            for page in draft.pages() {
+            for page in draft.pages().chain(draft.resize.behind.iter().copied()) {
                 usage.pages.set(page.0);
             }
         }
@@ -214,6 +220,30 @@ fn rewrite_blob(
         draft.chain = chain;
     }
     Some(changes)
+}
+
+/// Frees the extent pages behind the ends of blobs that a resize had not finished making smaller, and whose chains
+/// were written anew: they do not name them any more.
+fn free_behind(
+    geometry: &Geometry,
+    blobs: &Blobs,
+    written: &[BlobId],
+    used_pages: &mut Bitmap,
+) -> Vec<Change> {
+    let drafts = || written.iter().filter_map(|id| blobs.drafts.get(id));
+    let behind = || drafts().flat_map(|draft| draft.resize.behind.iter().copied());
+    if behind().next().is_none() {
+        return Vec::new();
+    }
+    let mut named = Bitmap::new(geometry.md_pages());
+    for page in blobs.drafts.values().flat_map(Draft::pages) {
+        named.set(page.0);
+    }
+    for page in blobs.damaged.iter().flat_map(|damaged| &damaged.pages) {
+        named.set(page.0);
+    }
+    let free: Vec<PageIdx> = behind().filter(|page| !named.get(page.0) && used_pages.clear(page.0)).collect();
+    free.into_iter().map(|page| Page::clear(page, geometry)).collect()
 }
 
 fn blocked(
