@@ -40,7 +40,8 @@ pub(crate) struct Init {
     /// Metadata pages for every hundred clusters
     #[arg(long, value_name = "N")]
     md_ratio: Option<u32>,
-    /// Bytes of a metadata page, a multiple of 4096; at least the physical block size of a device
+    /// Bytes of a metadata page, a multiple of 4096; at least the physical block size of a device. SPDK works with
+    /// a store only where it is that, or 4096 on a device of smaller blocks
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     md_page_size: Option<u64>,
     /// Bytes of the smallest I/O; by default the logical block of a device, 4096 on a file
