@@ -8,7 +8,11 @@ use std::task::{Context, Poll, Waker};
 use crate::error::RunError;
 
 /// One answer, delivered once.
-pub(crate) struct ForeignCell<R>(Mutex<State<R>>);
+pub(crate) struct ForeignCell<R> {
+    /// By which the call is cancelled: no other call to a thread of the same runtime ever has it.
+    pub(crate) number: u64,
+    state: Mutex<State<R>>,
+}
 
 struct State<R> {
     answer: Option<Result<R, RunError>>,
@@ -16,12 +20,12 @@ struct State<R> {
 }
 
 impl<R> ForeignCell<R> {
-    pub(crate) fn new() -> ForeignCell<R> {
-        ForeignCell(Mutex::new(State { answer: None, waker: None }))
+    pub(crate) fn new(number: u64) -> ForeignCell<R> {
+        ForeignCell { number, state: Mutex::new(State { answer: None, waker: None }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State<R>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn deliver(&self, answer: Result<R, RunError>) {

@@ -19,10 +19,11 @@ use crate::thread::Thread;
 use crate::wait::{self, Wait};
 
 /// A task started by [`Thread::spawn`]. May be sent and awaited anywhere, on any executor. Dropping it
-/// lets the task run to its end.
+/// lets the task run to its end; [`cancel_on_drop`](Self::cancel_on_drop) changes that.
 pub struct JoinHandle<R> {
     thread: Thread,
     cell: Arc<ForeignCell<R>>,
+    cancel_on_drop: bool,
 }
 
 impl<R: Send + 'static> JoinHandle<R> {
@@ -31,14 +32,20 @@ impl<R: Send + 'static> JoinHandle<R> {
     where
         F: AsyncFnOnce() -> R + Send + 'static,
     {
-        let cell = Arc::new(ForeignCell::new());
+        let cell = Arc::new(ForeignCell::new(thread.shared.runtime.number_call()));
         send_call(&thread, f, ReplyTo::Cell(cell.clone()), Location::caller());
-        JoinHandle { thread, cell }
+        JoinHandle { thread, cell, cancel_on_drop: false }
     }
 
     /// Cancels the task there, if it still runs.
     pub fn abort(&self) {
         cancel(&self.thread, foreign_origin(&self.cell));
+    }
+
+    /// Makes dropping the handle cancel the task there.
+    pub fn cancel_on_drop(mut self) -> JoinHandle<R> {
+        self.cancel_on_drop = true;
+        self
     }
 
     /// Cancels the task when called.
@@ -68,6 +75,14 @@ impl<R> Future for JoinHandle<R> {
             }
             error => error,
         })
+    }
+}
+
+impl<R> Drop for JoinHandle<R> {
+    fn drop(&mut self) {
+        if self.cancel_on_drop {
+            cancel(&self.thread, foreign_origin(&self.cell));
+        }
     }
 }
 

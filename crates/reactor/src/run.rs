@@ -67,7 +67,7 @@ where
                 (ReplyTo::Thread(caller.clone(), number), State::Local { caller, number })
             }
             None => {
-                let cell = Arc::new(ForeignCell::new());
+                let cell = Arc::new(ForeignCell::new(self.thread.shared.runtime.number_call()));
                 (ReplyTo::Cell(cell.clone()), State::Foreign(cell))
             }
         };
@@ -168,9 +168,9 @@ pub(crate) fn cancel(thread: &Thread, origin: Origin) {
     });
 }
 
-/// How a call from outside is named: by its cell, which lives as long as both ends.
-pub(crate) fn foreign_origin<R>(cell: &Arc<ForeignCell<R>>) -> Origin {
-    Origin { thread: 0, number: Arc::as_ptr(cell) as usize as u64 }
+/// How a call from outside is named.
+pub(crate) fn foreign_origin<R>(cell: &ForeignCell<R>) -> Origin {
+    Origin { thread: 0, number: cell.number }
 }
 
 /// Where an answer goes.

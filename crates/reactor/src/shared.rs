@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     stalls: Mutex<Vec<Stall>>,
     pub(crate) watchdog: Option<Duration>,
     supervisor: OnceLock<Unparker>,
+    /// Calls from outside so far: each is named by its number.
+    calls: AtomicU64,
     /// What a stop does first: it drops main.
     on_stop: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Every reactor ends its threads and then itself; looked at once a turn.
@@ -89,6 +91,7 @@ impl Shared {
             stalls: Mutex::default(),
             watchdog: settings.watchdog,
             supervisor: OnceLock::new(),
+            calls: AtomicU64::new(0),
             on_stop: Mutex::new(None),
         })
     }
@@ -137,6 +140,11 @@ impl Shared {
         self.ports[reactor].adopt(thread.clone());
         drop(directory);
         Ok(thread)
+    }
+
+    /// A number that no other call from outside has.
+    pub(crate) fn number_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Forgets a thread that has exited.

@@ -115,6 +115,58 @@ fn dropping_a_call_drops_its_future_on_its_own_thread() {
 }
 
 #[test]
+fn dropping_a_join_handle_leaves_the_task_alone_or_drops_it_on_its_own_thread_if_it_was_told_to() {
+    struct TellsWhere(std::sync::mpsc::Sender<Option<Thread>>);
+    impl Drop for TellsWhere {
+        fn drop(&mut self) {
+            self.0.send(Thread::current()).unwrap();
+        }
+    }
+    everywhere(|runtime| {
+        let outcome = runtime.run(async || {
+            let (tell, told) = std::sync::mpsc::channel();
+            let (go, gone) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let other = a_thread_each().pop().unwrap();
+            let task = |tell: TellsWhere| {
+                let (go, gone) = (go.clone(), gone.clone());
+                async move || {
+                    while go.load(Ordering::Relaxed) == 0 {
+                        yield_now().await;
+                    }
+                    gone.fetch_add(1, Ordering::Relaxed);
+                    drop(tell);
+                }
+            };
+            let look = async || {
+                for _ in 0..20_000 {
+                    match told.try_recv() {
+                        Ok(place) => return place,
+                        Err(_) => sleep(Duration::from_millis(1)).await,
+                    }
+                }
+                panic!("it was never dropped");
+            };
+            drop(other.spawn(task(TellsWhere(tell.clone()))).cancel_on_drop());
+            assert_eq!(look().await, Some(other.clone()), "dropped there, not here");
+            let (local, alone) = (task(TellsWhere(tell.clone())), task(TellsWhere(tell.clone())));
+            drop(spawn_local(local()).cancel_on_drop());
+            assert_eq!(look().await, Thread::current(), "the local handle means the same");
+            assert_eq!(gone.load(Ordering::Relaxed), 0, "neither ran to its end");
+
+            drop(other.spawn(alone));
+            drop(spawn_local(task(TellsWhere(tell))()));
+            go.store(1, Ordering::Relaxed);
+            look().await;
+            look().await;
+            assert_eq!(gone.load(Ordering::Relaxed), 2, "both ran to their end");
+            // A handle whose task has ended cancels nothing, and so does one that was awaited.
+            assert_eq!(other.spawn(async || 7).cancel_on_drop().await.unwrap(), 7);
+        });
+        outcome.unwrap();
+    });
+}
+
+#[test]
 fn a_thread_exits_when_nothing_is_left_and_then_refuses_messages() {
     everywhere(|runtime| {
         let refused = runtime.run(async || {
