@@ -23,14 +23,17 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The cores to put a reactor on each, as SPDK takes them: "0x3" or "[0,2-4]". By default those that
-    /// affinity and cgroup quota together allow.
+    /// The cores to put a reactor on each, as SPDK takes them: "0x3" or "[0,2-4]". One that this process
+    /// may not run on is an error. By default those that affinity and cgroup quota together allow. A
+    /// simulated machine has whatever cores are asked for.
     pub fn cores(mut self, list: &str) -> Builder {
         self.cores = Some(CpuSet::from_str(list));
         self
     }
 
-    /// How many reactors. More than there are cores share them; fewer use the lowest.
+    /// How many reactors, on the [`cores`](Self::cores) that were given or the default ones. More than
+    /// there are cores share them, around again from the lowest; fewer use the lowest. A simulated machine
+    /// for which no cores were given has one for each.
     pub fn reactors(mut self, count: usize) -> Builder {
         self.reactors = Some(count);
         self
@@ -96,13 +99,10 @@ fn engine_from_environment() -> Result<EngineKind, BuildError> {
     }
 }
 
-/// A simulated machine has whatever cores are asked for; two by default.
+/// A simulated machine has whatever cores are asked for, or one for each reactor, of which there are two by
+/// default.
 fn simulated_cores(asked: Option<CpuSet>, reactors: Option<usize>) -> Result<Vec<usize>, BuildError> {
-    // Each reactor has a simulated core of its own: there is no machine to share.
-    match reactors {
-        Some(count) => spread(CpuSet::first(count), None),
-        None => spread(asked.unwrap_or(CpuSet::first(2)), None),
-    }
+    spread(asked.unwrap_or_else(|| CpuSet::first(reactors.unwrap_or(2))), reactors)
 }
 
 fn real_cores(
@@ -114,9 +114,6 @@ fn real_cores(
     let missing: Vec<usize> = asked.iter().filter(|core| !available.affinity.contains(*core)).collect();
     if missing.is_empty() {
         return spread(asked, reactors);
-    }
-    if reactors.is_some() {
-        return spread(available.set, Some(reactors.unwrap_or(asked.len())));
     }
     Err(BuildError::NotAvailable {
         missing: missing.into_iter().collect::<CpuSet>().as_list(),
@@ -133,4 +130,45 @@ fn spread(cores: CpuSet, reactors: Option<usize>) -> Result<Vec<usize>, BuildErr
     }
     let cores: Vec<usize> = cores.iter().collect();
     Ok(cores.into_iter().cycle().take(count).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A machine whose process may run on cores 0 to 3, with a quota for two.
+    fn machine() -> AvailableCores {
+        let reasons = vec!["affinity allows [0-3] (4 cores)".to_owned()];
+        AvailableCores { set: CpuSet::first(2), affinity: CpuSet::first(4), quota: Some(2.0), reasons }
+    }
+
+    fn set(list: &str) -> Option<CpuSet> {
+        Some(list.parse().unwrap())
+    }
+
+    #[test]
+    fn reactors_go_on_the_cores_that_were_listed_and_around_again() {
+        type Spread = fn(Option<CpuSet>, Option<usize>) -> Result<Vec<usize>, BuildError>;
+        let both: [Spread; 2] = [|asked, count| real_cores(asked, count, &machine()), simulated_cores];
+        for spread in both {
+            let spread = |asked, count| spread(asked, count).unwrap();
+            assert_eq!(spread(set("[1,3]"), None), [1, 3]);
+            assert_eq!(spread(set("[1,3]"), Some(1)), [1]);
+            assert_eq!(spread(set("[1,3]"), Some(5)), [1, 3, 1, 3, 1]);
+            assert_eq!(spread(None, None), [0, 1]);
+        }
+        assert_eq!(real_cores(None, Some(3), &machine()).unwrap(), [0, 1, 0], "shared");
+        assert_eq!(simulated_cores(None, Some(3)).unwrap(), [0, 1, 2], "one for each");
+    }
+
+    #[test]
+    fn a_core_that_is_missing_is_an_error_that_says_which_there_are_however_many_reactors() {
+        for count in [None, Some(1), Some(3)] {
+            let error = real_cores(set("[2,5,7]"), count, &machine()).unwrap_err().to_string();
+            for words in ["cores [5,7] cannot be used", "[0-3]", "leave the list out"] {
+                assert!(error.contains(words), "{words}: {error}");
+            }
+        }
+        assert_eq!(simulated_cores(set("[2,500]"), None).unwrap(), [2, 500], "whatever is asked for");
+    }
 }

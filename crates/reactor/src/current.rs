@@ -93,7 +93,8 @@ pub fn random() -> u64 {
 /// # Panics
 /// Away from a Spindle thread.
 pub fn current_cpu() -> usize {
-    expect("current_cpu").local.driver.borrow().cpu()
+    let local = &expect("current_cpu").local;
+    if local.simulated { local.shared.cores[local.index] } else { local.driver.borrow().cpu() }
 }
 
 /// The number of the reactor that runs the caller, from 0.

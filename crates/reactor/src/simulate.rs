@@ -18,25 +18,26 @@ use crate::runtime::{Runtime, stopped};
 /// that is called a deadlock.
 const DEADLOCK_WAIT: Duration = Duration::from_millis(200);
 
-/// The reactors of a simulation, by their simulated cores.
+/// The reactors of a simulation, by their numbers: in the world each is a core of its own, also those that
+/// share one by the runtime's list.
 type Simulated = BTreeMap<usize, Reactor>;
 
 fn simulated_reactors(world: &World, runtime: &Runtime) -> Simulated {
-    let make = |(index, core): (usize, &usize)| {
-        let driver = Box::new(world.driver(*core));
-        (*core, Reactor::new(runtime.shared.clone(), index, driver, true))
+    let make = |index| {
+        let driver = Box::new(world.driver(index));
+        (index, Reactor::new(runtime.shared.clone(), index, driver, true))
     };
-    runtime.shared.cores.iter().enumerate().map(make).collect()
+    (0..runtime.shared.cores.len()).map(make).collect()
 }
 
 /// Gives the reactor that the seed picks one turn. False if none can run.
 fn simulate_turn(world: &World, reactors: &mut Simulated) -> bool {
-    let Some(core) = world.next_core() else { return false };
-    let Some(reactor) = reactors.get_mut(&core) else { return false };
+    let Some(index) = world.next_core() else { return false };
+    let Some(reactor) = reactors.get_mut(&index) else { return false };
     let busy = reactor.turn();
     if reactor.is_finished() {
         reactor.close();
-        reactors.remove(&core);
+        reactors.remove(&index);
     } else if !busy {
         reactor.rest();
     }
