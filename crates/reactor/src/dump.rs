@@ -27,6 +27,8 @@ pub struct Dump {
 pub struct ReactorDump {
     /// Its number, from 0.
     pub index: usize,
+    /// Its name, and that of its OS thread: `reactor_N` on core N, `reactor_N.1` where several share it.
+    pub name: String,
     /// The core it runs on.
     pub core: usize,
     /// What it does when it has nothing to do.
@@ -111,6 +113,7 @@ impl ReactorDump {
         let port = &local.shared.ports[local.index];
         ReactorDump {
             index: local.index,
+            name: local.shared.names[local.index].clone(),
             core: local.shared.cores[local.index],
             mode: port.mode(),
             turns: (local.busy_turns.get(), local.idle_turns.get()),
@@ -129,6 +132,7 @@ impl ReactorDump {
         let name = name.map_or_else(|| "gone by now".to_owned(), |thread| thread.name.clone());
         ReactorDump {
             index,
+            name: shared.names[index].clone(),
             core: shared.cores[index],
             mode: shared.ports[index].mode(),
             turns: (0, 0),
@@ -141,7 +145,7 @@ impl ReactorDump {
     }
 
     fn held_up(&self) -> Vec<String> {
-        let place = format!("reactor {} on core {}", self.index, self.core);
+        let place = format!("{} on core {}", self.name, self.core);
         if let Some(held_by) = &self.held_by {
             return vec![format!("{place}, which is held by {held_by}")];
         }
@@ -191,7 +195,7 @@ impl fmt::Display for Dump {
 
 impl fmt::Display for ReactorDump {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "reactor {} on core {}, {}: ", self.index, self.core, self.mode)?;
+        write!(f, "{} on core {}, {}: ", self.name, self.core, self.mode)?;
         if let Some(held_by) = &self.held_by {
             return writeln!(f, "does not answer, held by {held_by}");
         }

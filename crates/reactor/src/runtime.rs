@@ -115,7 +115,7 @@ impl Runtime {
         for (index, &core) in self.shared.cores.iter().enumerate() {
             let (shared, engine, report) = (self.shared.clone(), self.engine.clone(), report.clone());
             let run = move || run_reactor(shared, index, &engine, &report);
-            match spawn(&format!("reactor_{core}"), Some(core), run) {
+            match spawn(&self.shared.names[index], Some(core), run) {
                 Ok(os_thread) => os_threads.push(os_thread),
                 Err(error) => {
                     outcome = Err(error);

@@ -42,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) ports: Box<[Port]>,
     /// The core of each reactor.
     pub(crate) cores: Box<[usize]>,
+    /// The name of each reactor: see [`names`].
+    pub(crate) names: Box<[String]>,
     directory: Mutex<Directory>,
     stop: Mutex<Option<Stop>>,
     /// What checked locks have found.
@@ -83,6 +85,7 @@ impl Shared {
             ports,
             shutting_down: AtomicBool::new(false),
             running: AtomicU64::new(cores.len() as u64),
+            names: names(&cores),
             cores: cores.into(),
             directory: Mutex::new(directory),
             stop: Mutex::new(None),
@@ -262,5 +265,27 @@ impl Shared {
 
     fn directory(&self) -> MutexGuard<'_, Directory> {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The names of reactors on `cores`, which are those of their OS threads too: `reactor_N` for the only one on
+/// core N; `reactor_N.1`, `reactor_N.2` where several share it.
+fn names(cores: &[usize]) -> Box<[String]> {
+    let on = |core: usize, some: &[usize]| some.iter().filter(|other| **other == core).count();
+    let name = |(index, &core): (usize, &usize)| match on(core, cores) {
+        1 => format!("reactor_{core}"),
+        _ => format!("reactor_{core}.{}", on(core, &cores[..index]) + 1),
+    };
+    cores.iter().enumerate().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reactors_are_named_by_their_core_and_apart_where_they_share_it() {
+        assert_eq!(*names(&[4, 7]), ["reactor_4", "reactor_7"]);
+        assert_eq!(*names(&[0, 1, 0]), ["reactor_0.1", "reactor_1", "reactor_0.2"]);
     }
 }

@@ -212,6 +212,8 @@ fn held(span: Duration, before: Option<OsThreadTimes>, now: Option<OsThreadTimes
 pub struct Stall {
     /// The reactor's number, from 0.
     pub reactor: usize,
+    /// Its name.
+    pub reactor_name: String,
     /// Its core.
     pub core: usize,
     /// The id of the thread that made the call, and its name if it still lives.
@@ -237,6 +239,7 @@ impl Stall {
         let name = shared.threads().into_iter().find(|thread| thread.id == call.thread);
         Stall {
             reactor,
+            reactor_name: shared.names[reactor].clone(),
             core: shared.cores[reactor],
             thread: (call.thread, name.map(|thread| thread.name.clone())),
             call: call.to_string(),
@@ -251,10 +254,10 @@ impl std::fmt::Display for Stall {
         let (id, name) = (self.thread.0, self.thread.1.as_deref().unwrap_or("gone by now"));
         write!(
             f,
-            "reactor {} on core {} has been held for {} ms by {} on thread {id} ({name}), and nothing else \
+            "{} on core {} has been held for {} ms by {} on thread {id} ({name}), and nothing else \
              there can run: do long work in steps with yield_now between them, and blocking calls on an OS \
              thread of their own",
-            self.reactor,
+            self.reactor_name,
             self.core,
             self.held.as_millis(),
             self.call

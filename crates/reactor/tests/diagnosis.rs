@@ -77,6 +77,25 @@ fn a_dump_from_outside_describes_a_held_reactor_by_what_holds_it() {
 }
 
 #[test]
+fn reactors_that_share_a_core_have_names_of_their_own_and_so_have_their_os_threads() {
+    let core = spindle_engine::available_cores().affinity.iter().next().unwrap();
+    let list = format!("[{core}]");
+    let running = Runtime::builder().cores(&list).reactors(2).build().unwrap().start().unwrap();
+    let handle = running.handle();
+    let os_name = |_| {
+        let thread = handle.create_thread("asked", &list).unwrap();
+        thread.spawn(async || std::thread::current().name().map(str::to_owned)).wait().unwrap().unwrap()
+    };
+    let expected = [format!("reactor_{core}.1"), format!("reactor_{core}.2")];
+    assert_eq!([0, 1].map(os_name), expected);
+    let dump = handle.dump().wait(LONG);
+    assert_eq!(dump.reactors.iter().map(|reactor| reactor.name.as_str()).collect::<Vec<_>>(), expected);
+    for name in expected {
+        assert!(dump.to_string().contains(&format!("{name} on core {core}, adaptive: ")), "{dump}");
+    }
+}
+
+#[test]
 fn a_dump_says_of_every_task_what_it_waits_for_and_since_when() {
     let runtime = Runtime::builder().engine(EngineKind::Sim(3)).build().unwrap();
     let dump = runtime.run(async || {
@@ -259,7 +278,7 @@ fn a_second_signal_ends_a_process_whose_first_reactor_hangs_and_the_stop_says_wh
     assert!(report.contains("has been held for") && report.contains("the task spawned at"), "{report}");
     signal(&child, "USR1");
     let dump = read_until(&mut child, "does not answer, held by the task spawned at");
-    assert!(dump.contains("reactor 0 on core"), "{dump}");
+    assert!(dump.contains("reactor_") && dump.contains(" on core "), "{dump}");
     signal(&child, "TERM");
     signal(&child, "INT");
     let (status, rest) = end(child);
@@ -324,7 +343,7 @@ fn child_whose_stop_hangs() {
 fn a_stop_that_hangs_says_which_thread_holds_it() {
     let mut child = child("child_whose_stop_hangs");
     let report = read_until(&mut child, "a second signal ends at once");
-    assert!(report.contains("the stop waits for reactor 0") && report.contains("(app_thread)"), "{report}");
+    assert!(report.contains("the stop waits for reactor_") && report.contains("(app_thread)"), "{report}");
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -390,7 +409,7 @@ fn child_that_stops_itself_and_hangs() {
 fn a_stop_that_was_asked_for_otherwise_leaves_the_first_signal_orderly_and_gives_the_second_its_code() {
     let mut child = child("child_that_stops_itself_and_hangs");
     let report = read_until(&mut child, "a second signal ends at once");
-    assert!(report.contains("the stop waits for reactor 0"), "{report}");
+    assert!(report.contains("the stop waits for reactor_"), "{report}");
     signal(&child, "TERM");
     // Two of one kind that come at once may count as one.
     signal(&child, "INT");
