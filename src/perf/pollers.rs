@@ -33,7 +33,7 @@ pub(crate) fn pollers(effort: Effort) -> Figures {
 fn active(count: usize, effort: Effort) -> Result<Figure, Failed> {
     let plural = if count == 1 { "" } else { "s" };
     let what = format!("{count} active poller{plural}, per call");
-    measure(what, count, effort, Cost::Cpu, || Poller::active("idle", Wake::Event, || Busy::No))
+    measure(what, count, effort, Cost::Cpu, || Poller::active("idle", Wake::Event("messages"), || Busy::No))
 }
 
 /// Runs of so many timed pollers. Where they do not fill a core, the time that the reactor was busy counts.

@@ -52,7 +52,7 @@ fn idle(effort: Effort) -> Result<Figure, Failed> {
 /// Gives the current thread a channel, a timer and a poller, which end with it.
 fn doze(device: &IoDevice<u64>) -> Result<(), Failed> {
     let channel = device.channel()?;
-    let poller = Poller::active("event", Wake::Event, || Busy::No);
+    let poller = Poller::active("event", Wake::Event("messages through the channel"), || Busy::No);
     // Dropping the handle lets it run.
     drop(spawn_local(async move {
         let mut ticks = interval(Duration::from_secs(1));

@@ -68,7 +68,7 @@ pub struct ThreadDump {
     pub pollers: Vec<PollerInfo>,
     /// Its channels.
     pub channels: Vec<ChannelDump>,
-    /// Those that keep the reactor awake, by name.
+    /// The pollers that keep the reactor awake, each with the place where it was made.
     pub keeps_awake: Vec<String>,
 }
 
@@ -183,7 +183,7 @@ fn dump_thread(core: &ThreadCore) -> ThreadDump {
         channels: channels
             .map(|(device, &handles)| ChannelDump { device: device.to_string(), handles })
             .collect(),
-        keeps_awake: core.pollers.spinning(),
+        keeps_awake: core.pollers.culprits(),
     }
 }
 
@@ -205,6 +205,11 @@ impl fmt::Display for ReactorDump {
             "{busy} busy turns in {:?}, {idle} idle, {} sleeps, {} operations in flight",
             self.busy, self.sleeps, self.operations
         )?;
+        for thread in &self.threads {
+            for culprit in &thread.keeps_awake {
+                writeln!(f, "  kept awake by thread {} {}: {culprit}", thread.id, thread.name)?;
+            }
+        }
         self.threads.iter().try_for_each(|thread| thread.fmt(f))
     }
 }
@@ -218,17 +223,14 @@ impl fmt::Display for ThreadDump {
             (false, false) => writeln!(f, "; holds {}", self.waits_for.join(", "))?,
             (false, true) => writeln!(f, "; its exit waits for {}", self.waits_for.join(", "))?,
         }
-        if !self.keeps_awake.is_empty() {
-            writeln!(f, "    keeps its core awake: {}", self.keeps_awake.join(", "))?;
-        }
         self.tasks.iter().try_for_each(|task| task.fmt(f))?;
         for poller in &self.pollers {
             let paused = if poller.paused { ", paused" } else { "" };
             let ((runs, busy), (time, busy_time)) = (poller.runs, poller.times);
             writeln!(
                 f,
-                "    poller {} ({}{paused}): {runs} runs in {time:?}, {busy} busy in {busy_time:?}",
-                poller.name, poller.kind
+                "    poller {} ({}, woken by {}{paused}), made at {}: {runs} runs in {time:?}, {busy} busy in {busy_time:?}",
+                poller.name, poller.kind, poller.woken_by, poller.made_at
             )?;
         }
         for ChannelDump { device, handles } in &self.channels {

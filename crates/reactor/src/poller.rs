@@ -37,8 +37,9 @@ pub enum Busy {
 pub enum Wake {
     /// Nothing does: the reactor never sleeps while this poller is active.
     Spin,
-    /// A completion of the engine, a message or a waker: whatever wakes the thread anyway.
-    Event,
+    /// A completion of the engine, a message or a waker: whatever wakes the thread anyway. The name says
+    /// in dumps which it is: "completions of the queue pair".
+    Event(&'static str),
     /// A time at most this far away, beside whatever wakes the thread anyway.
     Every(Duration),
 }
@@ -56,6 +57,8 @@ pub(crate) struct PollerCell {
     paused: Cell<bool>,
     runs: Cell<u64>,
     busy_runs: Cell<u64>,
+    /// How many calls there were after the last one that found something to do.
+    busy_at: Cell<u64>,
     spent: Spent,
 }
 
@@ -70,8 +73,12 @@ enum Kind {
 pub struct PollerInfo {
     /// Its name.
     pub name: String,
-    /// "active, event", "active, spins", "timed, 1s".
-    pub kind: String,
+    /// Where it was made.
+    pub made_at: String,
+    /// "active" or "timed".
+    pub kind: &'static str,
+    /// What wakes its thread for it: the name of its event, "nothing, it spins", "a timer every 1s".
+    pub woken_by: String,
     /// Paused.
     pub paused: bool,
     /// Calls, and those that found something to do.
@@ -118,6 +125,7 @@ impl Poller {
             paused: Cell::new(false),
             runs: Cell::new(0),
             busy_runs: Cell::new(0),
+            busy_at: Cell::new(0),
             spent: Spent::default(),
         });
         core.pollers.insert(cell.clone(), core.local.clock());
@@ -189,6 +197,7 @@ impl PollerCell {
         self.runs.set(before + 1);
         if busy {
             self.busy_runs.set(self.busy_runs.get() + 1);
+            self.busy_at.set(before + 1);
         }
         if self.stopped.get() {
             let function = function.take();
@@ -202,6 +211,11 @@ impl PollerCell {
         let (busy, span) = core.local.measure(|| call() == Busy::Yes);
         self.spent.add(before, span, busy);
         busy
+    }
+
+    /// Whether its last call found something to do.
+    fn was_busy(&self) -> bool {
+        self.runs.get() > 0 && self.busy_at.get() == self.runs.get()
     }
 
     /// Whether the next call of a timed poller is to be measured.
@@ -257,11 +271,17 @@ impl Pollers {
         self.spinning.get() > 0 || self.busy.get()
     }
 
-    /// The names of those that keep the reactor awake.
-    pub(crate) fn spinning(&self) -> Vec<String> {
-        let active = self.active.borrow();
-        let spins = |cell: &&Rc<PollerCell>| cell.kind == Kind::Active(Wake::Spin) && cell.is_active();
-        active.iter().filter(spins).map(|cell| cell.name.clone()).collect()
+    /// Those that keep the reactor awake, by name and place: they spin, or the last call found something to do.
+    pub(crate) fn culprits(&self) -> Vec<String> {
+        let culprit = |cell: &Rc<PollerCell>| {
+            let why = match cell.kind {
+                Kind::Active(Wake::Spin) => "spins",
+                _ if self.busy.get() && cell.was_busy() => "found something to do",
+                _ => return None,
+            };
+            cell.is_active().then(|| format!("poller {}, made at {}: {why}", cell.name, cell.made_at))
+        };
+        self.active.borrow().iter().filter_map(culprit).collect()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Time> {
@@ -407,11 +427,15 @@ impl Pollers {
         let cells = active.iter().chain(timed.iter());
         let info = |cell: &Rc<PollerCell>| PollerInfo {
             name: cell.name.clone(),
+            made_at: cell.made_at.to_string(),
             kind: match cell.kind {
-                Kind::Active(Wake::Spin) => "active, spins".to_owned(),
-                Kind::Active(Wake::Event) => "active, event".to_owned(),
-                Kind::Active(Wake::Every(every)) => format!("active, every {every:?}"),
-                Kind::Timed(period) => format!("timed, {period:?}"),
+                Kind::Active(_) => "active",
+                Kind::Timed(_) => "timed",
+            },
+            woken_by: match cell.kind {
+                Kind::Active(Wake::Spin) => "nothing, it spins".to_owned(),
+                Kind::Active(Wake::Event(name)) => name.to_owned(),
+                Kind::Active(Wake::Every(every)) | Kind::Timed(every) => format!("a timer every {every:?}"),
             },
             paused: cell.paused.get(),
             runs: (cell.runs.get(), cell.busy_runs.get()),

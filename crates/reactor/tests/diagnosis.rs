@@ -1,7 +1,9 @@
 //! What a runtime says of itself: what holds a core, what everything waits for, what a stop waits for.
 
+use std::cell::Cell;
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -147,7 +149,7 @@ fn a_poller_is_known_by_the_time_of_its_calls() {
             Bell::new().expect("a descriptor").wait(Some(CALL));
             Busy::Yes
         };
-        let idle = Poller::active("idle", Wake::Event, || Busy::No);
+        let idle = Poller::active("idle", Wake::Event("messages"), || Busy::No);
         let active = Poller::active("active", Wake::Spin, long_call);
         let slow = Poller::timed("slow", Duration::from_millis(1), long_call);
         while active.runs().0 < 600 || slow.runs().0 < 5 {
@@ -164,6 +166,52 @@ fn a_poller_is_known_by_the_time_of_its_calls() {
     assert!(active.1 >= CALL * 350 && active.0 == active.1, "{active:?}");
     assert!(slow.1 >= CALL * 5 && slow.0 == slow.1, "{slow:?}");
     assert_eq!(idle.1, Duration::ZERO, "it never found something to do");
+}
+
+#[test]
+fn a_dump_names_what_wakes_each_poller_and_the_one_that_keeps_its_reactor_awake() {
+    let runtime = Runtime::builder().engine(EngineKind::Sim(1)).reactors(2).build().unwrap();
+    let line = line!() + 8;
+    let dumps = runtime.run(async move || {
+        let ms = Duration::from_millis(1);
+        let every = Poller::active("every", Wake::Every(ms), || Busy::No);
+        let timed = Poller::timed("timed", 2 * ms, || Busy::Yes);
+        let found = Rc::new(Cell::new(Busy::Yes));
+        let busy = {
+            let found = found.clone();
+            Poller::active("finds", Wake::Event("doorbells"), move || found.get())
+        };
+        let spins = Poller::active("spins", Wake::Spin, || Busy::No);
+        let handle = Handle::current().unwrap();
+        let first = handle.dump().await;
+        spins.pause();
+        let second = handle.dump().await;
+        found.set(Busy::No);
+        sleep(ms).await;
+        let third = handle.dump().await;
+        drop((every, timed, busy));
+        [first, second, third]
+    });
+    let [first, second, third] = dumps.unwrap();
+    let pollers = &first.reactors[0].threads[0].pollers;
+    let known: Vec<_> =
+        pollers.iter().map(|poller| (poller.name.as_str(), poller.kind, poller.woken_by.as_str())).collect();
+    let expected = [
+        ("every", "active", "a timer every 1ms"),
+        ("finds", "active", "doorbells"),
+        ("spins", "active", "nothing, it spins"),
+        ("timed", "timed", "a timer every 2ms"),
+    ];
+    assert_eq!(known, expected);
+    let text = first.to_string();
+    assert!(text.contains("poller finds (active, woken by doorbells), made at "), "{text}");
+    let spins = format!("  kept awake by thread 1 app_thread: poller spins, made at {}: spins", pollers[2].made_at);
+    assert!(pollers[2].made_at.contains("tests/diagnosis.rs:") && text.contains(&spins), "{text}");
+    let finds = |line| format!("poller finds, made at {}:{line}:13: found something to do", file!());
+    assert!(first.reactors[0].threads[0].keeps_awake.contains(&finds(line)), "{text}");
+    assert_eq!(second.reactors[0].threads[0].keeps_awake, [finds(line)], "the other is paused");
+    assert!(third.reactors[0].threads[0].keeps_awake.is_empty(), "{third}");
+    assert!(!third.to_string().contains("kept awake"), "{third}");
 }
 
 #[test]
@@ -206,7 +254,7 @@ fn a_task_that_only_yields_is_polled_once_a_turn() {
         .run(async || {
             let turns = std::rc::Rc::new(std::cell::Cell::new(0));
             let counted = turns.clone();
-            let _poller = Poller::active("counts turns", Wake::Event, move || {
+            let _poller = Poller::active("counts turns", Wake::Event("messages"), move || {
                 counted.set(counted.get() + 1);
                 Busy::No
             });

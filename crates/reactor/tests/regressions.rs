@@ -65,11 +65,11 @@ fn a_poller_that_stops_an_older_one_is_itself_called_once_a_turn() {
             let (calls, most) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
             let (counted, seen) = (calls.clone(), most.clone());
             // Called last in each turn, being the oldest.
-            let _oldest = Poller::active("oldest", Wake::Event, move || {
+            let _oldest = Poller::active("oldest", Wake::Event("messages"), move || {
                 seen.set(calls.replace(0).max(seen.get()));
                 Busy::No
             });
-            let older = Rc::new(RefCell::new(Some(Poller::active("older", Wake::Event, || Busy::No))));
+            let older = Rc::new(RefCell::new(Some(Poller::active("older", Wake::Event("messages"), || Busy::No))));
             let _newest = Poller::active("newest", Wake::Spin, move || {
                 drop(older.borrow_mut().take());
                 counted.set(counted.get() + 1);
@@ -96,7 +96,7 @@ fn a_poller_whose_captures_panic_when_dropped_does_not_end_its_reactor() {
         runtime
             .run(async move || {
                 let fails = PanicsWhenDropped;
-                let poller = Poller::active("fails", Wake::Event, move || {
+                let poller = Poller::active("fails", Wake::Event("messages"), move || {
                     let _ = &fails;
                     Busy::No
                 });
