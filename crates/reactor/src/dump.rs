@@ -39,7 +39,7 @@ pub struct ReactorDump {
     pub busy: Duration,
     /// Times it went to sleep.
     pub sleeps: u64,
-    /// Operations of the engine in flight.
+    /// Operations of the engine in flight: submitted, and their completion not handled yet.
     pub operations: usize,
     /// Its threads; none if the reactor could not answer.
     pub threads: Vec<ThreadDump>,
@@ -119,7 +119,7 @@ impl ReactorDump {
             turns: (local.busy_turns.get(), local.idle_turns.get()),
             busy: Duration::from_nanos(local.busy_ns.get()),
             sleeps: local.sleeps.get(),
-            operations: local.driver.borrow().in_flight(),
+            operations: local.ops.len(),
             threads: local.cores().iter().map(|core| dump_thread(core)).collect(),
             held_by: None,
         }

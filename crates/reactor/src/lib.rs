@@ -33,6 +33,7 @@ mod pending_dump;
 mod poller;
 mod port;
 mod reactor;
+mod reaped;
 mod reply;
 mod route;
 mod run;

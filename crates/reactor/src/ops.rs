@@ -61,6 +61,16 @@ impl Ops {
         entries.get(token.0 as u32 as usize).is_some_and(|entry| entry.generation == (token.0 >> 32) as u32)
     }
 
+    /// The id of the thread that a completion is for.
+    pub(crate) fn thread_of(&self, completion: &Completion) -> u64 {
+        self.entries.borrow()[completion.token.0 as u32 as usize].core.shared.id
+    }
+
+    /// Operations whose completions have not been handed to their sinks.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.borrow().len()
+    }
+
     /// Hands a completion to its sink, on its thread.
     pub(crate) fn complete(&self, completion: Completion) {
         let entry = self.entries.borrow_mut().remove(completion.token.0 as u32 as usize);

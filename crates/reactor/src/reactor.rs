@@ -1,7 +1,7 @@
 //! One reactor: an engine's driver, the threads placed on it, and the rings into it.
 //!
 //! Owned by one OS thread (or, in simulation, by the loop that runs all of them in turn). A turn reads the
-//! clock once, takes what came in, reaps completions, gives every thread that has work one bounded turn,
+//! clock once, takes what came in, hands out completions, gives every thread that has work one bounded turn,
 //! and ends threads whose exit is complete.
 
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spindle_engine::{Completion, Driver, Time};
+use spindle_engine::{Driver, Time};
 
 use crate::activity::CallKind;
 use crate::core::ThreadCore;
@@ -18,6 +18,7 @@ use crate::dump::ReactorDump;
 use crate::local::Local;
 use crate::mode::Mode;
 use crate::port::{Envelope, Rings};
+use crate::reaped::Reaped;
 use crate::shared::Shared;
 use crate::task::drop_caught;
 
@@ -47,8 +48,8 @@ pub(crate) struct Reactor {
     cores: Vec<Rc<ThreadCore>>,
     /// Messages from outside that a turn had no time for.
     inbound: VecDeque<Envelope>,
-    /// Kept for its room.
-    completions: Vec<Completion>,
+    /// Completions that a turn had no time for.
+    reaped: Reaped,
 }
 
 impl Reactor {
@@ -76,7 +77,7 @@ impl Reactor {
             began: Time::default(),
             to_account: false,
             inbound: VecDeque::new(),
-            completions: Vec::new(),
+            reaped: Reaped::default(),
             cores: Vec::new(),
         }
     }
@@ -94,7 +95,7 @@ impl Reactor {
         let now = local.now.get();
         self.began = now;
         let mut busy = self.receive();
-        busy |= self.reap();
+        busy |= self.reaped.hand_out(&local);
         busy |= self.run_threads(now);
         busy |= local.flush();
         local.settle();
@@ -150,20 +151,6 @@ impl Reactor {
         busy || outside > 0
     }
 
-    fn reap(&mut self) -> bool {
-        let local = &self.local;
-        {
-            let mut driver = local.driver.borrow_mut();
-            if driver.in_flight() == 0 {
-                return false;
-            }
-            driver.poll(&mut self.completions);
-        }
-        let any = !self.completions.is_empty();
-        self.completions.drain(..).for_each(|completion| local.ops.complete(completion));
-        any
-    }
-
     fn run_threads(&mut self, now: Time) -> bool {
         if self.local.has_changed() {
             self.cores = self.local.cores();
@@ -191,6 +178,9 @@ impl Reactor {
     pub(crate) fn rest_until(&mut self, limit: Option<Time>) {
         let local = self.local.clone();
         let now = local.now.get();
+        if !self.reaped.is_empty() {
+            return;
+        }
         if self.must_poll(now) {
             return self.watch_for_mail();
         }
@@ -249,7 +239,7 @@ impl Reactor {
         }
         let mut driver = self.local.driver.borrow_mut();
         self.local.ops.take_endless().into_iter().for_each(|token| driver.cancel(token));
-        driver.in_flight() == 0 && self.local.has_no_threads()
+        driver.in_flight() == 0 && self.reaped.is_empty() && self.local.has_no_threads()
     }
 
     /// The end: later messages from outside are refused.

@@ -4,11 +4,13 @@
 //! real cores it is measured and printed, and nothing is asserted of time.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use spindle_engine::{Bell, spawn_pinned};
+use spindle_engine::{Bell, Completion, Op, Output, Shutdown, Socket, spawn_pinned};
 use spindle_reactor::*;
 
 /// Messages whose latency is taken in one run.
@@ -38,10 +40,20 @@ enum Flood {
     Outside,
     /// Far more timers than a turn takes end at once, on a thread beside the victim.
     Timers,
+    /// A thread beside the victim has a thousand operations in flight, each of which is submitted again when
+    /// its completion is handled.
+    Completions,
 }
 
-const FLOODS: [Flood; 6] =
-    [Flood::Ring, Flood::Between, Flood::Own, Flood::Tasks, Flood::Pollers, Flood::Timers];
+const FLOODS: [Flood; 7] = [
+    Flood::Ring,
+    Flood::Between,
+    Flood::Own,
+    Flood::Tasks,
+    Flood::Pollers,
+    Flood::Timers,
+    Flood::Completions,
+];
 
 /// Counts turns, and says when to end.
 #[derive(Clone, Default)]
@@ -94,6 +106,32 @@ fn send_on(to: Thread, then: Thread, watch: Watch) {
             send_on(then, next, watch);
         }
     });
+}
+
+/// Submits each operation again when it has completed, for as long as the run goes on.
+struct SubmitsAgain(Watch, Weak<SubmitsAgain>);
+
+impl OpSink for SubmitsAgain {
+    fn complete(&self, key: u64, completion: Completion) {
+        if let Some(again) = self.1.upgrade()
+            && !self.0.is_done()
+        {
+            submit_op(completion.op, &(again as Rc<dyn OpSink>), key);
+        }
+    }
+}
+
+/// One end of a pair of sockets.
+async fn socket() -> Socket {
+    match op(Op::Pair).await.0.unwrap() {
+        Output::Pair(socket, _) => socket,
+        other => unreachable!("{other:?}"),
+    }
+}
+
+/// An operation that completes at once.
+fn at_once(socket: &Socket) -> Op {
+    Op::Shutdown { socket: socket.clone(), how: Shutdown::Read }
 }
 
 /// Starts the flood, on threads beside the prober (core 0) and the victim (core 1).
@@ -170,6 +208,16 @@ fn start(flood: Flood, watch: &Watch) {
                         sleep(Duration::from_micros(10)).await;
                     }
                 }));
+            }
+        })),
+        Flood::Completions => drop(there.spawn(async move || {
+            let socket = socket().await;
+            let sink = Rc::new_cyclic(|this| SubmitsAgain(watch.clone(), this.clone()));
+            for key in 0..1000 {
+                submit_op(at_once(&socket), &(sink.clone() as Rc<dyn OpSink>), key);
+            }
+            while !watch.is_done() {
+                sleep(Duration::from_millis(1)).await;
             }
         })),
     }
@@ -298,4 +346,76 @@ fn a_step_takes_a_bounded_number_of_messages_and_tasks_however_many_wait() {
         assert!(now - before <= 8, "{} tasks in one step", now - before);
         before = now;
     }
+}
+
+/// Counts the completions of one thread, by their keys.
+#[derive(Default)]
+struct Counts(RefCell<Vec<u64>>);
+
+impl OpSink for Counts {
+    fn complete(&self, key: u64, _: Completion) {
+        self.0.borrow_mut().push(key);
+    }
+}
+
+/// Has `thread` submit `count` operations that complete at once, and keeps account of them in `place`.
+fn submit_many(thread: &Thread, count: u64, place: &'static std::thread::LocalKey<Rc<Counts>>) {
+    drop(thread.spawn(async move || {
+        let socket = socket().await;
+        let sink = place.with(|counts| counts.clone() as Rc<dyn OpSink>);
+        for key in 0..count {
+            submit_op(at_once(&socket), &sink, key);
+        }
+    }));
+}
+
+thread_local! {
+    static FLOODED: Rc<Counts> = Rc::default();
+    static MODEST: Rc<Counts> = Rc::default();
+}
+
+#[test]
+fn a_step_hands_out_a_bounded_number_of_completions_and_each_thread_gets_its_own() {
+    let (bell, long) = (Bell::new().unwrap(), Duration::from_secs(20));
+    let mut runner = ThreadRunner::new("flooded", EngineKind::Epoll).unwrap();
+    let flooded = runner.thread();
+    let (tell, told) = std::sync::mpsc::channel();
+    let create = move || tell.send(Thread::create("modest", "[0-1023]").unwrap()).unwrap();
+    flooded.send_msg(create).unwrap();
+    runner.step();
+    let modest = told.recv().unwrap();
+    let seen = || [&FLOODED, &MODEST].map(|place| place.with(|counts| counts.0.borrow().len()));
+
+    submit_many(&flooded, 1000, &FLOODED);
+    while seen()[0] == 0 {
+        runner.step();
+    }
+    // Its operations complete behind hundreds that wait by now.
+    submit_many(&modest, 3, &MODEST);
+    let (mut steps, mut modest_after) = (0, 0);
+    while seen()[0] < 1000 {
+        let (before, began) = (seen(), bell.now());
+        runner.park(Some(long));
+        assert!(bell.now() - began < long / 2, "no sleep while completions wait");
+        assert_eq!(runner.step(), Busy::Yes);
+        steps += 1;
+        let now = seen();
+        assert!((1..=8).contains(&(now[0] - before[0])), "{} completions in one step", now[0] - before[0]);
+        if before[1] < 3 {
+            modest_after = steps;
+        }
+    }
+    assert!(modest_after <= 16 && seen()[1] == 3, "{modest_after} of {steps} steps");
+    let in_order = |place: &'static std::thread::LocalKey<Rc<Counts>>, count| {
+        place.with(|counts| counts.0.borrow().iter().copied().eq(0..count))
+    };
+    assert!(in_order(&FLOODED, 1000) && in_order(&MODEST, 3), "each once, in the order in which they came");
+
+    // What waits when the runner is dropped is handed out too.
+    submit_many(&flooded, 100, &FLOODED);
+    while seen()[0] == 1000 {
+        runner.step();
+    }
+    drop(runner);
+    assert_eq!(seen()[0], 1100);
 }

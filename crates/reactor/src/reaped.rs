@@ -1,0 +1,91 @@
+//! Completions that came from the driver, and which of them a turn hands out.
+//!
+//! Owned by the reactor's loop. A turn hands each thread a few, in the order in which they came; the rest waits
+//! here, each thread's for itself, so that whoever has thousands in flight holds up neither what else the turn
+//! does nor the completions of others. Once warm nothing is allocated.
+
+use std::collections::VecDeque;
+
+use spindle_engine::Completion;
+
+use crate::local::Local;
+
+/// Completions of one thread that one turn hands out at most: as many as messages.
+const SHARE: usize = 8;
+
+/// While some wait, the driver is asked for more in one turn of so many only: what they submit then goes to
+/// the kernel together, and not in as many system calls as there are turns.
+const ASK_ONE_IN: u32 = 4;
+
+/// The completions that a reactor has and its threads have not.
+#[derive(Default)]
+pub(crate) struct Reaped {
+    /// As they came. Kept for its room.
+    came: Vec<Completion>,
+    /// The threads with some that wait, in the order of their turns.
+    waiting: VecDeque<Flow>,
+    /// The room of those without.
+    spare: Vec<VecDeque<Completion>>,
+    /// Turns since the driver was asked.
+    unasked: u32,
+}
+
+/// The completions of one thread, by its id.
+struct Flow {
+    thread: u64,
+    completions: VecDeque<Completion>,
+}
+
+impl Reaped {
+    /// Whether none waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// One turn's share: true if there was a completion.
+    pub(crate) fn hand_out(&mut self, local: &Local) -> bool {
+        self.ask(local);
+        if self.waiting.is_empty() && self.came.len() <= SHARE {
+            let any = !self.came.is_empty();
+            self.came.drain(..).for_each(|completion| local.ops.complete(completion));
+            return any;
+        }
+        self.sort(local);
+        for _ in 0..self.waiting.len() {
+            let Some(mut flow) = self.waiting.pop_front() else { break };
+            let share = flow.completions.len().min(SHARE);
+            flow.completions.drain(..share).for_each(|completion| local.ops.complete(completion));
+            match flow.completions.is_empty() {
+                true => self.spare.push(flow.completions),
+                false => self.waiting.push_back(flow),
+            }
+        }
+        true
+    }
+
+    fn ask(&mut self, local: &Local) {
+        self.unasked += 1;
+        if !self.waiting.is_empty() && self.unasked < ASK_ONE_IN {
+            return;
+        }
+        self.unasked = 0;
+        let mut driver = local.driver.borrow_mut();
+        if driver.in_flight() > 0 {
+            driver.poll(&mut self.came);
+        }
+    }
+
+    /// Puts what came behind what waits for the same thread.
+    fn sort(&mut self, local: &Local) {
+        for completion in self.came.drain(..) {
+            let thread = local.ops.thread_of(&completion);
+            let known = self.waiting.iter_mut().position(|flow| flow.thread == thread);
+            let place = known.unwrap_or_else(|| {
+                let completions = self.spare.pop().unwrap_or_default();
+                self.waiting.push_back(Flow { thread, completions });
+                self.waiting.len() - 1
+            });
+            self.waiting[place].completions.push_back(completion);
+        }
+    }
+}
