@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Completion, Op, Time, Token};
+use crate::{Completion, Op, SystemCalls, Time, Token};
 
 /// The engine as one reactor sees it: clock, randomness, operations, sleep. `!Send` by its owners.
 pub trait Driver {
@@ -37,6 +37,9 @@ pub trait Driver {
 
     /// Operations submitted and not yet reaped.
     fn in_flight(&self) -> usize;
+
+    /// The system calls it has made so far.
+    fn system_calls(&self) -> SystemCalls;
 }
 
 /// Ends a sleep from any OS thread.

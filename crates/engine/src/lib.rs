@@ -42,6 +42,7 @@ mod os;
 mod os_thread;
 mod signals;
 pub mod sim;
+mod system_calls;
 mod time;
 mod uring;
 
@@ -57,4 +58,5 @@ pub use op::{Completion, Op, Output, Token};
 pub use open::{Direct, FileInfo, OpenOptions};
 pub use os_thread::{OsThread, OsThreadTimes, spawn_pinned};
 pub use signals::{Signal, SignalError, Signals};
+pub use system_calls::SystemCalls;
 pub use time::Time;

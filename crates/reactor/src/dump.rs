@@ -8,6 +8,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use spindle_engine::SystemCalls;
+
 use crate::core::ThreadCore;
 use crate::local::Local;
 use crate::mode::Mode;
@@ -41,6 +43,8 @@ pub struct ReactorDump {
     pub sleeps: u64,
     /// Operations of the engine in flight: submitted, and their completion not handled yet.
     pub operations: usize,
+    /// The system calls of its engine.
+    pub system_calls: SystemCalls,
     /// Its threads; none if the reactor could not answer.
     pub threads: Vec<ThreadDump>,
     /// The one call that keeps it from answering.
@@ -120,6 +124,7 @@ impl ReactorDump {
             busy: Duration::from_nanos(local.busy_ns.get()),
             sleeps: local.sleeps.get(),
             operations: local.ops.len(),
+            system_calls: local.driver.borrow().system_calls(),
             threads: local.cores().iter().map(|core| dump_thread(core)).collect(),
             held_by: None,
         }
@@ -139,6 +144,7 @@ impl ReactorDump {
             busy: Duration::ZERO,
             sleeps: 0,
             operations: 0,
+            system_calls: SystemCalls::default(),
             threads: Vec::new(),
             held_by: (!call.is_nothing()).then(|| format!("{call} on thread {} ({name})", call.thread)),
         }
@@ -205,6 +211,7 @@ impl fmt::Display for ReactorDump {
             "{busy} busy turns in {:?}, {idle} idle, {} sleeps, {} operations in flight",
             self.busy, self.sleeps, self.operations
         )?;
+        writeln!(f, "  system calls: {}", self.system_calls)?;
         for thread in &self.threads {
             for culprit in &thread.keeps_awake {
                 writeln!(f, "  kept awake by thread {} {}: {culprit}", thread.id, thread.name)?;

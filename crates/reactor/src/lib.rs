@@ -65,7 +65,7 @@ pub use poller::{Busy, Poller, PollerInfo, Wake};
 pub use run::Run;
 pub use runner::ThreadRunner;
 pub use runtime::{Running, Runtime};
-pub use spindle_engine::{CpuSet, EngineKind, Time};
+pub use spindle_engine::{CpuSet, EngineKind, SystemCalls, Time};
 pub use supervisor::Stall;
 pub use thread::Thread;
 pub use timer::{Elapsed, Interval, Sleep, interval, sleep, timeout};

@@ -18,7 +18,7 @@ use self::sources::{Sources, WAKE};
 use crate::engine::Home;
 use crate::os::{Clock, IoVecs, Returns, Waker, Workers, clock, sockets};
 use crate::sim::Rng;
-use crate::{Completion, Driver, EngineError, Op, Output, Time, Token, Unparker};
+use crate::{Completion, Driver, EngineError, Op, Output, SystemCalls, Time, Token, Unparker};
 
 /// Events taken from the kernel at once; more wait for the next turn.
 const EVENTS: usize = 256;
@@ -37,6 +37,9 @@ pub(crate) struct EpollDriver {
     ready: Vec<Completion>,
     in_flight: usize,
     vecs: IoVecs,
+    /// Calls of epoll_wait and ppoll, and operations given to workers.
+    enters: u64,
+    handed_over: u64,
 }
 
 impl EpollDriver {
@@ -61,13 +64,15 @@ impl EpollDriver {
             ready: Vec::new(),
             in_flight: 0,
             vecs: IoVecs::default(),
+            enters: 0,
+            handed_over: 0,
         })
     }
 
     /// Asks the kernel for readiness, waiting no longer than `timeout`, and moves on what became ready.
     fn wait(&mut self, timeout: Option<Duration>) {
         let mut room = [const { MaybeUninit::<epoll::Event>::uninit() }; EVENTS];
-        let events = match wait_precisely(&self.epoll, &mut room, timeout) {
+        let events = match wait_precisely(&self.epoll, &mut room, timeout, &mut self.enters) {
             Ok(events) => events,
             // Interrupted by a signal: an early return, which the caller must expect.
             Err(_) => return,
@@ -93,11 +98,13 @@ impl EpollDriver {
 }
 
 /// Waits to the nanosecond. epoll_wait knows milliseconds only and epoll_pwait2 is missing on older
-/// kernels and in older seccomp profiles; ppoll on the epoll descriptor is neither.
+/// kernels and in older seccomp profiles; ppoll on the epoll descriptor is neither. Adds the calls that it
+/// makes to `calls`.
 fn wait_precisely<'a>(
     epoll: &OwnedFd,
     room: &'a mut [MaybeUninit<epoll::Event>],
     timeout: Option<Duration>,
+    calls: &mut u64,
 ) -> rustix::io::Result<&'a mut [epoll::Event]> {
     // A span that no timespec holds is as good as none.
     let span = timeout.and_then(|span| Timespec::try_from(span).ok());
@@ -106,11 +113,13 @@ fn wait_precisely<'a>(
         None => None,
         Some(span) => {
             if span != at_once {
+                *calls += 1;
                 poll(&mut [PollFd::new(epoll, PollFlags::IN)], Some(&span))?;
             }
             Some(&at_once)
         }
     };
+    *calls += 1;
     epoll::wait(epoll, room, limit).map(|(events, _)| events)
 }
 
@@ -133,12 +142,17 @@ impl Driver for EpollDriver {
             | Op::Flush { .. }
             | Op::ZeroRange { .. }
             | Op::Discard { .. }
-            | Op::Listen { .. } => self.workers.submit(token, op, &self.returns),
+            | Op::Listen { .. } => {
+                self.handed_over += 1;
+                self.workers.submit(token, op, &self.returns);
+            }
             Op::Pair => {
+                self.sources.calls += 1;
                 let result = sockets::pair(false, &self.home).map(|(a, b)| Output::Pair(a, b));
                 self.ready.push(Completion { token, result, op });
             }
             Op::Shutdown { ref socket, how } => {
+                self.sources.calls += 1;
                 let result = sockets::shutdown(socket, how).map(|()| Output::Done);
                 self.ready.push(Completion { token, result, op });
             }
@@ -198,5 +212,11 @@ impl Driver for EpollDriver {
 
     fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    fn system_calls(&self) -> SystemCalls {
+        let (wakes, drains) = self.waker.calls();
+        let (enters, handed_over) = (self.enters, self.handed_over);
+        SystemCalls { enters, wakes, drains, sockets: self.sources.calls, handed_over }
     }
 }

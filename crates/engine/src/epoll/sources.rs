@@ -16,7 +16,7 @@ use slab::Slab;
 use crate::engine::Home;
 use crate::handle::{ListenerInner, SocketInner};
 use crate::os::{IoVecs, sockets};
-use crate::{Completion, Interest, Op, Output, Socket, Token};
+use crate::{Address, Completion, Interest, Op, Output, Socket, Token};
 
 /// The event data of the driver's own eventfd.
 pub(super) const WAKE: u64 = u64::MAX;
@@ -77,6 +77,8 @@ pub(super) struct Sources {
     by_address: BTreeMap<usize, usize>,
     waiting: Slab<Waiting>,
     sweep_at: usize,
+    /// System calls on the descriptors.
+    pub(super) calls: u64,
 }
 
 impl Sources {
@@ -100,7 +102,7 @@ impl Sources {
         let side = waiting.side();
         let queued = known.is_some_and(|source| !self.sources[source].queue(side).is_empty());
         if !queued {
-            match waiting.attempt(vecs, home) {
+            match waiting.attempt(vecs, home, &mut self.calls) {
                 Step::Done(result) => {
                     ready.push(Completion { token, result, op: waiting.op });
                     return Ok(());
@@ -123,6 +125,7 @@ impl Sources {
         let (object, address, fd) = waiting.object()?;
         let flags =
             epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        self.calls += 1;
         let entry = self.sources.vacant_entry();
         let key = entry.key();
         epoll::add(epoll, fd, epoll::EventData::new_u64(key as u64), flags)?;
@@ -176,7 +179,7 @@ impl Sources {
         // An event of a source forgotten meanwhile finds nothing, or another that tries in vain.
         let Some(source) = self.sources.get_mut(source) else { return };
         while let Some(&key) = source.queue(side).front() {
-            let Step::Done(result) = self.waiting[key].attempt(vecs, home) else { return };
+            let Step::Done(result) = self.waiting[key].attempt(vecs, home, &mut self.calls) else { return };
             source.queue(side).pop_front();
             let done = self.waiting.remove(key);
             ready.push(Completion { token: done.token, result, op: done.op });
@@ -235,21 +238,25 @@ impl Waiting {
         Ok((object.0, self.address().unwrap_or_default(), object.1))
     }
 
-    fn attempt(&mut self, vecs: &mut IoVecs, home: &Home) -> Step {
-        match self.try_now(vecs, home) {
+    fn attempt(&mut self, vecs: &mut IoVecs, home: &Home, calls: &mut u64) -> Step {
+        match self.try_now(vecs, home, calls) {
             Ok(output) => Step::Done(Ok(output)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::WouldBlock,
             Err(error) => Step::Done(Err(error)),
         }
     }
 
-    fn try_now(&mut self, vecs: &mut IoVecs, home: &Home) -> io::Result<Output> {
+    fn try_now(&mut self, vecs: &mut IoVecs, home: &Home, calls: &mut u64) -> io::Result<Output> {
+        // The one that each makes at least.
+        *calls += 1;
         match &mut self.op {
             Op::Recv { socket, buffers } => {
                 crate::os::receive(socket.fd()?, buffers, vecs).map(Output::Bytes)
             }
             Op::Send { socket, buffers } => {
                 while self.sent < buffers.len() {
+                    // A first one is counted already.
+                    *calls += u64::from(self.sent > 0);
                     self.sent += crate::os::send(socket.fd()?, buffers, self.sent, vecs)?;
                 }
                 Ok(Output::Bytes(self.sent))
@@ -257,12 +264,15 @@ impl Waiting {
             Op::Accept { listener } => {
                 let from = listener.fd()?;
                 let fd = rustix::io::retry_on_intr(|| accept_with(from, sockets::flags(false)))?;
+                *calls += 1;
                 sockets::no_delay(fd.as_fd());
                 Ok(Output::Socket(Socket::from_fd(fd, home)))
             }
             Op::Poll { fd, interest } => ready_now(fd, *interest),
             Op::Connect { address } => match self.connecting.take() {
                 None => {
+                    // The socket, its option, and the connection.
+                    *calls += if matches!(**address, Address::Tcp(_)) { 2 } else { 1 };
                     let (fd, kernel) = sockets::stream_for(address, false)?;
                     let started = connect(&fd, &kernel);
                     let socket = Socket::from_fd(fd, home);
@@ -277,7 +287,7 @@ impl Waiting {
                         Err(errno) => Err(errno.into()),
                     }
                 }
-                Some(socket) => match connect_outcome(&socket) {
+                Some(socket) => match connect_outcome(&socket, calls) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         self.connecting = Some(socket);
                         Err(error)
@@ -290,10 +300,11 @@ impl Waiting {
     }
 }
 
-/// How a connect that was under way ended; `WouldBlock` if it has not.
-fn connect_outcome(socket: &Socket) -> io::Result<()> {
+/// How a connect that was under way ended; `WouldBlock` if it has not. Adds a second call to `calls`.
+fn connect_outcome(socket: &Socket, calls: &mut u64) -> io::Result<()> {
     let fd = socket.fd()?;
     sockopt::socket_error(fd)??;
+    *calls += 1;
     match rustix::net::getpeername(fd) {
         Ok(_) => Ok(()),
         Err(Errno::NOTCONN) => Err(Errno::AGAIN.into()),

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -19,12 +19,16 @@ const NOTIFIED: u8 = 2;
 pub(crate) struct Waker {
     state: AtomicU8,
     event: OwnedFd,
+    /// Writes to the eventfd, and reads of it.
+    wakes: AtomicU64,
+    drains: AtomicU64,
 }
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Waker> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Waker { state: AtomicU8::new(AWAKE), event })
+        let (wakes, drains) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Waker { state: AtomicU8::new(AWAKE), event, wakes, drains })
     }
 
     /// Readable when a sleeper must wake.
@@ -48,8 +52,14 @@ impl Waker {
         self.state.swap(AWAKE, Ordering::SeqCst);
     }
 
+    /// How often the eventfd was written to, and read.
+    pub(crate) fn calls(&self) -> (u64, u64) {
+        (self.wakes.load(Ordering::Relaxed), self.drains.load(Ordering::Relaxed))
+    }
+
     /// Empties the eventfd after it was seen readable.
     pub(crate) fn drain(&self) {
+        self.drains.fetch_add(1, Ordering::Relaxed);
         // Nothing to read is as good as read.
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
     }
@@ -58,6 +68,7 @@ impl Waker {
 impl Unpark for Waker {
     fn unpark(&self) {
         if self.state.swap(NOTIFIED, Ordering::SeqCst) == ASLEEP {
+            self.wakes.fetch_add(1, Ordering::Relaxed);
             // Only a full counter can refuse, and that is readable too.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::World;
 use super::world::SimUnpark;
-use crate::{Completion, Driver, Op, Time, Token, Unparker};
+use crate::{Completion, Driver, Op, SystemCalls, Time, Token, Unparker};
 
 /// The driver of one simulated core, made by [`World::driver`].
 ///
@@ -69,6 +69,10 @@ impl Driver for SimDriver {
 
     fn in_flight(&self) -> usize {
         self.world.inner().in_flight(self.core)
+    }
+
+    fn system_calls(&self) -> SystemCalls {
+        SystemCalls::default()
     }
 }
 

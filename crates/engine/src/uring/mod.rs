@@ -21,7 +21,7 @@ use self::ring::Ring;
 use crate::engine::Home;
 use crate::os::{Clock, Returns, Waker, Workers, clock, sockets};
 use crate::sim::Rng;
-use crate::{Completion, Driver, EngineError, Op, Output, Time, Token, Unparker};
+use crate::{Address, Completion, Driver, EngineError, Op, Output, SystemCalls, Time, Token, Unparker};
 
 pub(crate) use self::ring::probe;
 
@@ -53,6 +53,9 @@ pub(crate) struct UringDriver {
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
     in_flight: usize,
+    /// System calls on sockets, and operations given to workers.
+    socket_calls: u64,
+    handed_over: u64,
 }
 
 impl UringDriver {
@@ -73,6 +76,8 @@ impl UringDriver {
             workers,
             ready: Vec::new(),
             in_flight: 0,
+            socket_calls: 0,
+            handed_over: 0,
         })
     }
 
@@ -119,6 +124,10 @@ impl UringDriver {
                 CANCEL => {}
                 _ => {
                     let Some(key) = self.flight_of(user_data) else { continue };
+                    if matches!(self.flights[key].op, Op::Accept { .. }) && result >= 0 {
+                        // Its delay is switched off.
+                        self.socket_calls += 1;
+                    }
                     match self.flights[key].on_result(result, &self.home) {
                         Step::Done(result) => self.finish(key, result),
                         Step::Again => self.push_next(key),
@@ -171,11 +180,15 @@ impl Driver for UringDriver {
             {
                 self.ready.push(Completion { token, result: Ok(Output::Bytes(0)), op });
             }
+            Op::Connect { ref address } => {
+                // The socket is made here, and the delay of TCP switched off.
+                self.socket_calls += if matches!(**address, Address::Tcp(_)) { 2 } else { 1 };
+                self.launch(token, op);
+            }
             Op::Read { .. }
             | Op::Write { .. }
             | Op::Flush { .. }
             | Op::Accept { .. }
-            | Op::Connect { .. }
             | Op::Recv { .. }
             | Op::Send { .. }
             | Op::Poll { .. } => self.launch(token, op),
@@ -183,12 +196,17 @@ impl Driver for UringDriver {
             | Op::Inspect { .. }
             | Op::ZeroRange { .. }
             | Op::Discard { .. }
-            | Op::Listen { .. } => self.workers.submit(token, op, &self.returns),
+            | Op::Listen { .. } => {
+                self.handed_over += 1;
+                self.workers.submit(token, op, &self.returns);
+            }
             Op::Pair => {
+                self.socket_calls += 1;
                 let result = sockets::pair(true, &self.home).map(|(a, b)| Output::Pair(a, b));
                 self.ready.push(Completion { token, result, op });
             }
             Op::Shutdown { ref socket, how } => {
+                self.socket_calls += 1;
                 let result = sockets::shutdown(socket, how).map(|()| Output::Done);
                 self.ready.push(Completion { token, result, op });
             }
@@ -247,6 +265,12 @@ impl Driver for UringDriver {
 
     fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    fn system_calls(&self) -> SystemCalls {
+        let (wakes, drains) = self.waker.calls();
+        let (sockets, handed_over) = (self.socket_calls, self.handed_over);
+        SystemCalls { enters: self.ring.enters, wakes, drains, sockets, handed_over }
     }
 }
 

@@ -37,11 +37,13 @@ pub(super) struct Ring {
     ring: IoUring,
     /// Entries that did not fit, oldest first. Warm, it does not allocate.
     overflow: VecDeque<Entry>,
+    /// Calls of io_uring_enter.
+    pub(super) enters: u64,
 }
 
 impl Ring {
     pub(super) fn new() -> io::Result<Ring> {
-        Ok(Ring { ring: build(ENTRIES)?, overflow: VecDeque::new() })
+        Ok(Ring { ring: build(ENTRIES)?, overflow: VecDeque::new(), enters: 0 })
     }
 
     /// Queues an entry behind all before it.
@@ -76,6 +78,7 @@ impl Ring {
                 return;
             }
             drop(queue);
+            self.enters += 1;
             // EBUSY and EAGAIN mean: take completions first; EINTR: again. All of it happens next turn.
             if self.ring.submit().is_err() || self.overflow.is_empty() {
                 return;
@@ -104,6 +107,7 @@ impl Ring {
         if !self.overflow.is_empty() {
             return self.enter();
         }
+        self.enters += 1;
         // A time-out or an interruption is an early return, which the caller must expect anyway.
         let _ = match timeout {
             None => self.ring.submit_and_wait(1),
@@ -213,7 +217,7 @@ mod tests {
             let mut builder = IoUring::builder();
             setup(&mut builder);
             let Ok(ring) = builder.build(8) else { continue };
-            let mut ring = Ring { ring, overflow: VecDeque::new() };
+            let mut ring = Ring { ring, overflow: VecDeque::new(), enters: 0 };
             // SAFETY: a no-operation points at nothing.
             unsafe { ring.push(opcode::Nop::new().build().user_data(7)) };
             ring.sleep(Some(Duration::from_secs(10)));
