@@ -4,14 +4,23 @@
 //! Each step prints the thread and the core that really ran it, asked of the kernel within the step. With
 //! `SPINDLE_ENGINE=sim:1` the same program runs in simulation, and prints the hash of what happened.
 
-use spindle::reactor::Handle;
+use std::process::ExitCode;
+
+use spindle::reactor::{Handle, RunError};
 use spindle::{BlobOptions, Blobstore, InitOptions, IoBuf, Malloc, Runtime, Thread, current_cpu};
 
 /// What went wrong, if something did.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
+/// Ends with the code of a stop if it was stopped: with 130 by Ctrl-C, as any program.
+pub fn main() -> ExitCode {
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    eprintln!("{error}");
+    RunError::exit_code_of(&*error).into()
+}
+
 /// Runs it on two reactors: on cores of their own where there are two.
-pub fn main() -> Outcome {
+pub fn run() -> Outcome {
     let runtime = Runtime::builder().reactors(2).build()?;
     let world = runtime.engine().world().cloned();
     runtime.run(story)??;

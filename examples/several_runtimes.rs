@@ -3,14 +3,23 @@
 //! Everything hangs off its `Runtime`: cores, engine, mode, watchdog. Here one polls on epoll for the least
 //! latency, and the other sleeps on the default engine; each calls the other, and a call looks like any call.
 
-use spindle::reactor::{EngineKind, Handle, Mode};
+use std::process::ExitCode;
+
+use spindle::reactor::{EngineKind, Handle, Mode, RunError};
 use spindle::{Runtime, Thread};
 
 /// What went wrong, if something did.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
+/// Ends with the code of a stop if the second runtime was stopped, which takes the signals.
+pub fn main() -> ExitCode {
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    eprintln!("{error}");
+    RunError::exit_code_of(&*error).into()
+}
+
 /// The first is started beside, the second runs main.
-pub fn main() -> Outcome {
+pub fn run() -> Outcome {
     let fast = Runtime::builder().reactors(1).engine(EngineKind::Epoll).mode(Mode::Poll).build()?.start()?;
     let calm = Runtime::builder().reactors(1).mode(Mode::Interrupt).build()?;
     let there = fast.handle().create_thread("fast", "[0-1023]")?;

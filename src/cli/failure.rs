@@ -86,16 +86,27 @@ pub(crate) enum Failure {
     Refused(String),
     /// A signal ended the work; the store was left in order.
     #[error("stopped by a signal before it was done")]
-    Interrupted,
+    Interrupted {
+        /// The exit code that says which.
+        code: u8,
+    },
     /// A store was checked, and something is wrong with it.
     #[error("{} has {}", shown(path), crate::cli::text::count(*count as u64, "finding"))]
     Findings { path: PathBuf, count: usize },
     /// The program that `spindle` shows did not run to its end.
-    #[error("the story did not end well: {0}")]
-    Story(String),
+    #[error("the story did not end well: {error}")]
+    Story {
+        error: String,
+        /// That of the stop, if it was stopped.
+        code: u8,
+    },
     /// A measurement could not be made.
-    #[error("cannot measure: {0}")]
-    Measurement(String),
+    #[error("cannot measure: {error}")]
+    Measurement {
+        error: String,
+        /// That of the stop, if it was stopped.
+        code: u8,
+    },
     /// `--check` was asked for, and a figure is beyond its aim.
     #[error("beyond the aim: {0}")]
     AimMissed(String),
@@ -116,6 +127,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             // As that of fsck: errors were found and are left.
             Failure::Findings { .. } => 4,
+            Failure::Interrupted { code } | Failure::Story { code, .. } | Failure::Measurement { code, .. } => *code,
             _ => 1,
         }
     }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use spindle_reactor::RunError;
 
 use super::failure::Failure;
 use super::output::Output;
@@ -69,7 +70,9 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         None => perf::yardstick(effort),
     };
     effort.progress.end();
-    let figures = figures.map_err(|error| Failure::Measurement(error.to_string()))?;
+    let figures = figures.map_err(|error| {
+        Failure::Measurement { code: RunError::exit_code_of(&*error), error: error.to_string() }
+    })?;
     let mut out = Output::stdout();
     match command.json {
         true => out.json(&figures)?,

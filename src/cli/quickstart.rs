@@ -1,11 +1,13 @@
 //! `spindle` without arguments: the example's program, then what to try next.
 
+use spindle_reactor::RunError;
 use std::io::Write;
 
 use super::failure::Failure;
 use super::output::Output;
 
 #[path = "../../examples/multicore_blobstore.rs"]
+#[expect(dead_code, reason = "its main is that of the example: the command ends by itself")]
 mod multicore_blobstore;
 
 const INTRODUCTION: &str = "\
@@ -27,7 +29,8 @@ That was a memory disk. Things to try next:
 /// Tells the story.
 pub(crate) fn run() -> Result<(), Failure> {
     say(INTRODUCTION)?;
-    multicore_blobstore::main().map_err(|error| Failure::Story(error.to_string()))?;
+    let told = multicore_blobstore::run();
+    told.map_err(|error| Failure::Story { code: RunError::exit_code_of(&*error), error: error.to_string() })?;
     say(NEXT)
 }
 

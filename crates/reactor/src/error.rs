@@ -72,6 +72,24 @@ pub enum RunError {
     Start(std::sync::Arc<BuildError>),
 }
 
+impl RunError {
+    /// The exit code for a process that ends with it: the one that was given to the stop, 130 for SIGINT,
+    /// 143 for SIGTERM; 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            RunError::Stopped { code, .. } => *code,
+            _ => 1,
+        }
+    }
+
+    /// The exit code for a process that ends with `error`: that of the run error in it or behind it, or 1.
+    pub fn exit_code_of(error: &(dyn std::error::Error + 'static)) -> u8 {
+        let behind = std::iter::successors(Some(error), |error| error.source());
+        let found = behind.filter_map(|error| error.downcast_ref::<RunError>()).next();
+        found.map_or(1, RunError::exit_code)
+    }
+}
+
 /// A runtime could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {

@@ -54,7 +54,9 @@ impl Runtime {
     /// belong to the first runtime of the process that asked.
     ///
     /// # Errors
-    /// Main panicked, or was stopped, or nothing is left that could wake it (simulation).
+    /// Main panicked, or was stopped, or nothing is left that could wake it (simulation). The process then
+    /// ends with the error's [exit code](RunError::exit_code), or that [of](RunError::exit_code_of) what the
+    /// error became.
     /// # Panics
     /// On a Spindle thread: it would block its reactor.
     #[track_caller]

@@ -351,7 +351,7 @@ fn child_that_sleeps() {
     });
     assert!(matches!(result, Err(RunError::Stopped { by: "SIGTERM", code: 143 })), "{result:?}");
     eprintln!("stopped in order");
-    std::process::exit(9);
+    std::process::exit(result.unwrap_err().exit_code().into());
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn sigusr1_prints_every_thread_and_what_its_tasks_wait_for_and_sigterm_stops_in_
     assert!(dump.contains("app_thread") && dump.contains("waits for a call to thread 2"), "{dump}");
     signal(&child, "TERM");
     let (status, rest) = end(child);
-    assert!(rest.contains("stopped in order") && status.code() == Some(9), "{status}: {rest}");
+    assert!(rest.contains("stopped in order") && status.code() == Some(143), "{status}: {rest}");
 }
 
 #[test]

@@ -333,6 +333,11 @@ fn a_simulation_in_which_nothing_can_run_says_what_waits() {
     );
 }
 
+/// An error of a layer above.
+#[derive(Debug, thiserror::Error)]
+#[error("it did not end well")]
+struct Behind(#[source] RunError);
+
 #[test]
 fn a_stop_drops_main_and_gives_its_code() {
     everywhere(|runtime| {
@@ -343,7 +348,17 @@ fn a_stop_drops_main_and_gives_its_code() {
             })
             .unwrap_err();
         assert!(matches!(error, RunError::Stopped { by: "stop", code: 3 }), "{error}");
+        assert_eq!(error.exit_code(), 3);
+        let behind: Box<dyn std::error::Error + Send + Sync> = Box::new(Behind(error));
+        assert_eq!(RunError::exit_code_of(&*behind), 3, "also behind another error");
     });
+}
+
+#[test]
+fn what_is_no_stop_ends_a_process_with_1() {
+    let panicked = Runtime::builder().engine(EngineKind::Sim(1)).build().unwrap();
+    let error = panicked.run(async || panic!("on purpose")).unwrap_err();
+    assert_eq!((error.exit_code(), RunError::exit_code_of(&std::fmt::Error)), (1, 1));
 }
 
 #[test]

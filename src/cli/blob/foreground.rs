@@ -11,21 +11,27 @@ use spindle_reactor::{Busy, EngineKind, ThreadRunner};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// How long a signal may go unseen while the work waits for something.
 const HEED: Duration = Duration::from_millis(100);
 
-/// Says whether the work was asked to stop. Clones say the same.
+/// What was asked by SIGINT, and what by SIGTERM: the exit code.
+const CODES: [(Signal, u8); 2] = [(Signal::Interrupt, 130), (Signal::Terminate, 143)];
+
+/// Says whether the work was asked to stop, by the exit code: 0 if not. Clones say the same.
 #[derive(Clone, Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(super) struct Stop(Arc<AtomicU8>);
 
 impl Stop {
     /// An error once the work was asked to stop.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        if self.0.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
+        match self.0.load(Ordering::Relaxed) {
+            0 => Ok(()),
+            code => Err(Failure::Interrupted { code }),
+        }
     }
 }
 
@@ -60,13 +66,14 @@ where
 }
 
 fn heed(signals: &Signals, stop: &Stop) {
-    let arrived = signals.arrived(Signal::Interrupt) + signals.arrived(Signal::Terminate);
-    if arrived == 0 {
-        return;
+    for (signal, code) in CODES {
+        for _ in 0..signals.arrived(signal) {
+            let first = stop.0.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
+            if let Err(code) = first {
+                note("stopped at once: the next command on the store recovers it");
+                std::process::exit(code.into());
+            }
+            note("stopping: leaving the store in order; once more to stop at once");
+        }
     }
-    if stop.0.swap(true, Ordering::Relaxed) || arrived > 1 {
-        note("stopped at once: the next command on the store recovers it");
-        std::process::exit(1);
-    }
-    note("stopping: leaving the store in order; once more to stop at once");
 }
