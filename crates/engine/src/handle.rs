@@ -1,8 +1,11 @@
 //! Counted handles on what an engine opened: [`File`], [`Socket`], [`Listener`].
 //!
-//! A handle may be cloned and sent to any thread of its engine; the last one to drop closes, by a system
-//! call on the thread that drops it. That does not wait for data: what must be durable is flushed
-//! before. Each handle knows which engine made it, so one that strays into another engine is refused.
+//! A handle may be cloned and sent to any thread of its engine; the last one to drop closes. A file is closed
+//! by a worker thread of its engine: that may take long (a large file that was deleted, a network file
+//! system), and whoever drops a handle may be a reactor. An [open](crate::Op::Open) that finds a file in use
+//! waits for what was to be closed before it, and an engine does not end before all is closed. A socket is
+//! closed by whoever drops it. What must be durable is flushed before. Each handle knows which engine made
+//! it, so one that strays into another engine is refused.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -10,13 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::Home;
+use crate::os::FileFd;
 use crate::sim::SimHandle;
 use crate::{Address, FileInfo};
 
 /// What the engine that made a handle needs to serve it.
-pub(crate) enum Body {
+pub(crate) enum Body<Fd = OwnedFd> {
     /// A descriptor of the kernel.
-    Os(OwnedFd),
+    Os(Fd),
     /// An object of a simulated world.
     Sim(SimHandle),
 }
@@ -27,7 +31,7 @@ pub struct File(pub(crate) Arc<FileInner>);
 
 pub(crate) struct FileInner {
     pub(crate) home: Home,
-    pub(crate) body: Body,
+    pub(crate) body: Body<FileFd>,
     pub(crate) path: PathBuf,
     pub(crate) info: FileInfo,
 }

@@ -21,7 +21,7 @@ pub struct Token(pub u64);
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Op {
-    /// Opens a file or block device. Output: [`Output::File`]. Closed when the last handle drops.
+    /// Opens a file or block device. Output: [`Output::File`]. When the last handle drops a worker closes it.
     Open {
         /// What to open and how.
         options: Box<OpenOptions>,

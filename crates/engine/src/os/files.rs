@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -10,8 +9,7 @@ use spindle_mem::{Buffers, IoBuf};
 
 use super::iovec::{self, IoVecs};
 use super::{geometry, lock};
-use crate::engine::Home;
-use crate::handle::{Body, FileInner};
+use crate::handle::Body;
 use crate::{Direct, File, FileInfo, Op, OpenOptions, Output};
 
 /// Bytes of zeroes written at once where the kernel has no faster way.
@@ -27,10 +25,9 @@ impl File {
     }
 }
 
-/// Carries out a file operation, blocking until it is done.
-pub(crate) fn perform(op: &mut Op, home: &Home, vecs: &mut IoVecs) -> io::Result<Output> {
+/// Carries out an operation on an open file, blocking until it is done.
+pub(crate) fn perform(op: &mut Op, vecs: &mut IoVecs) -> io::Result<Output> {
     match op {
-        Op::Open { options } => open(options, home).map(Output::File),
         Op::Inspect { file } => inspect(file).map(Output::Info),
         Op::Read { file, offset, buffers } => read(file, *offset, buffers, vecs).map(Output::Bytes),
         Op::Write { file, offset, buffers } => write(file, *offset, buffers, vecs).map(Output::Bytes),
@@ -48,7 +45,8 @@ pub(crate) fn perform(op: &mut Op, home: &Home, vecs: &mut IoVecs) -> io::Result
     }
 }
 
-fn open(options: &OpenOptions, home: &Home) -> io::Result<File> {
+/// Opens a file or block device, blocking until it is done.
+pub(crate) fn open(options: &OpenOptions) -> io::Result<(OwnedFd, FileInfo)> {
     let (fd, direct) = open_direct_or_not(options).map_err(|error| holder_or(options, &error))?;
     let stat = rustix::fs::fstat(&fd)?;
     let info = geometry::inspect(fd.as_fd(), direct, options.writable).map_err(|e| named(options, &e))?;
@@ -58,8 +56,7 @@ fn open(options: &OpenOptions, home: &Home) -> io::Result<File> {
     if options.locked {
         lock::lock(fd.as_fd(), options.writable, &options.path, &stat)?;
     }
-    let path = options.path.clone();
-    Ok(File(Arc::new(FileInner { home: home.clone(), body: Body::Os(fd), path, info })))
+    Ok((fd, info))
 }
 
 /// The same kind of error with the path in front.
@@ -247,10 +244,12 @@ const BLKDISCARD: libc::Ioctl = 0x1277;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Home;
+    use crate::os::Workers;
 
     fn open_in(folder: &tempfile::TempDir, size: u64) -> File {
         let options = OpenOptions::new(folder.path().join("a")).writable(true).create(size);
-        open(&options, &Home::new()).unwrap()
+        Workers::new(Home::new(), false).open(&options).unwrap()
     }
 
     #[test]
@@ -273,7 +272,7 @@ mod tests {
         let path = folder.path().join("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &path, FileType::Fifo, Mode::from(0o600), 0).unwrap();
         for path in [path.as_path(), folder.path()] {
-            let error = open(&OpenOptions::new(path), &Home::new()).unwrap_err();
+            let error = open(&OpenOptions::new(path)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
         }
     }

@@ -2,6 +2,7 @@
 //! would block, and the system calls themselves, each wrapped once.
 
 pub(crate) mod clock;
+mod closing;
 pub(crate) mod files;
 mod geometry;
 pub(crate) mod iovec;
@@ -11,6 +12,7 @@ pub(crate) mod waker;
 pub(crate) mod workers;
 
 pub(crate) use clock::Clock;
+pub(crate) use closing::{Closes, FileFd};
 pub(crate) use iovec::{IoVecs, receive, send};
 pub(crate) use waker::Waker;
 pub(crate) use workers::{Returns, Workers};

@@ -3,23 +3,29 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{IoVecs, Waker, files, sockets};
+use super::{Closes, FileFd, IoVecs, Waker, files, sockets};
 use crate::engine::Home;
-use crate::{Completion, Op, Output, Token, Unpark, spawn_pinned};
+use crate::handle::{Body, FileInner};
+use crate::{Completion, File, Op, OpenOptions, Output, Token, Unpark, spawn_pinned};
 
 /// The most worker threads of one engine. A disk wants some requests in flight; more threads than this
 /// only take turns on the cores.
 const MOST_WORKERS: usize = 8;
 
-/// The workers of one engine. Dropping it lets them finish what they have and end.
+/// The workers of one engine. Dropping it lets them finish what they have and end, and waits until every file
+/// that was dropped is closed.
 pub(crate) struct Workers(Arc<Pool>);
 
-struct Pool {
+/// The workers and what they have to do. Kept by every open file, which may outlive the engine.
+pub(crate) struct Pool {
     queue: Mutex<Queue>,
     work: Condvar,
+    /// A file was closed.
+    closed_one: Condvar,
     home: Home,
     blocking_sockets: bool,
 }
@@ -30,12 +36,21 @@ struct Queue {
     threads: usize,
     idle: usize,
     closed: bool,
+    closes: Closes,
 }
 
-struct Job {
-    token: Token,
-    op: Op,
-    back: Arc<Returns>,
+enum Job {
+    Operation {
+        token: Token,
+        op: Op,
+        back: Arc<Returns>,
+        /// The last file that was to be closed when it was submitted.
+        closes: u64,
+    },
+    Close {
+        fd: OwnedFd,
+        number: u64,
+    },
 }
 
 /// Where workers put what a driver gave them.
@@ -76,41 +91,43 @@ impl Returns {
 
 impl Workers {
     pub(crate) fn new(home: Home, blocking_sockets: bool) -> Workers {
-        let pool = Pool { queue: Mutex::default(), work: Condvar::new(), home, blocking_sockets };
-        Workers(Arc::new(pool))
+        let (work, closed_one) = (Condvar::new(), Condvar::new());
+        Workers(Arc::new(Pool { queue: Mutex::default(), work, closed_one, home, blocking_sockets }))
     }
 
     /// Queues `op`; its completion comes through `back`. If not even one thread can be started it
     /// completes with that error.
     pub(crate) fn submit(&self, token: Token, op: Op, back: &Arc<Returns>) {
-        let mut queue = self.0.queue();
-        queue.jobs.push_back(Job { token, op, back: Arc::clone(back) });
-        if queue.idle >= queue.jobs.len() || queue.threads == MOST_WORKERS {
-            drop(queue);
-            self.0.work.notify_one();
-            return;
-        }
-        queue.threads += 1;
-        let number = queue.threads;
-        drop(queue);
-        let pool = Arc::clone(&self.0);
-        if let Err(error) = spawn_pinned(&format!("engine_io_{number}"), None, move || pool.work()) {
-            self.0.could_not_start(&error);
-        }
+        let back = Arc::clone(back);
+        self.0.give(|closes| Job::Operation { token, op, back, closes: closes.last() });
+    }
+
+    /// Opens a file at once, on the calling thread.
+    #[cfg(test)]
+    pub(crate) fn open(&self, options: &OpenOptions) -> io::Result<File> {
+        self.0.open(options, 0)
     }
 
     /// Takes back an operation that no worker has begun.
     pub(crate) fn cancel(&self, token: Token, back: &Arc<Returns>) -> Option<Op> {
         let mut queue = self.0.queue();
-        let found = queue.jobs.iter().position(|j| j.token == token && Arc::ptr_eq(&j.back, back))?;
-        queue.jobs.remove(found).map(|job| job.op)
+        let is_it = |job: &Job| matches!(job, Job::Operation { token: t, back: b, .. } if *t == token && Arc::ptr_eq(b, back));
+        let found = queue.jobs.iter().position(is_it)?;
+        match queue.jobs.remove(found)? {
+            Job::Operation { op, .. } => Some(op),
+            Job::Close { .. } => None,
+        }
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.0.queue().closed = true;
+        let mut queue = self.0.queue();
+        queue.closed = true;
         self.0.work.notify_all();
+        // Nobody then finds a file in use that the engine had.
+        let all = queue.closes.last();
+        drop(self.0.wait_for_closes(queue, all));
     }
 }
 
@@ -119,20 +136,79 @@ impl Pool {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn work(&self) {
-        let mut vecs = IoVecs::default();
-        while let Some(mut job) = self.next_job() {
-            let result = self.perform(&mut job.op, &mut vecs);
-            job.back.give(Completion { token: job.token, result, op: job.op });
+    /// Has a worker close a file; if not even one can be started, closes it here.
+    pub(crate) fn close(self: &Arc<Self>, fd: OwnedFd) {
+        self.give(|closes| Job::Close { fd, number: closes.begin() });
+    }
+
+    /// Queues a job, and starts a worker for it if there should be one more.
+    fn give(self: &Arc<Self>, job: impl FnOnce(&mut Closes) -> Job) {
+        let mut queue = self.queue();
+        let job = job(&mut queue.closes);
+        queue.jobs.push_back(job);
+        if queue.idle >= queue.jobs.len() || queue.threads == MOST_WORKERS {
+            drop(queue);
+            self.work.notify_one();
+            return;
+        }
+        queue.threads += 1;
+        let number = queue.threads;
+        drop(queue);
+        let pool = Arc::clone(self);
+        if let Err(error) = spawn_pinned(&format!("engine_io_{number}"), None, move || pool.work()) {
+            self.could_not_start(&error);
         }
     }
 
-    fn perform(&self, op: &mut Op, vecs: &mut IoVecs) -> io::Result<Output> {
+    fn work(self: &Arc<Self>) {
+        let mut vecs = IoVecs::default();
+        while let Some(job) = self.next_job() {
+            match job {
+                Job::Operation { token, mut op, back, closes } => {
+                    let result = self.perform(&mut op, closes, &mut vecs);
+                    back.give(Completion { token, result, op });
+                }
+                Job::Close { fd, number } => self.close_here(fd, number),
+            }
+        }
+    }
+
+    fn close_here(&self, fd: OwnedFd, number: u64) {
+        drop(fd);
+        self.queue().closes.end(number);
+        self.closed_one.notify_all();
+    }
+
+    /// Waits until the files up to number `last` are closed.
+    fn wait_for_closes<'a>(&self, queue: MutexGuard<'a, Queue>, last: u64) -> MutexGuard<'a, Queue> {
+        let pending = |queue: &mut Queue| queue.closes.any_up_to(last);
+        self.closed_one.wait_while(queue, pending).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens a file. If it is in use, and those up to number `closes` were not all closed, it may have been one
+    /// of them: then once more when they are. Other workers have those already, as jobs are begun in order.
+    fn open(self: &Arc<Self>, options: &OpenOptions, closes: u64) -> io::Result<File> {
+        let pending = self.queue().closes.any_up_to(closes);
+        let opened = match files::open(options) {
+            Err(error) if pending && is_in_use(&error) => {
+                drop(self.wait_for_closes(self.queue(), closes));
+                files::open(options)
+            }
+            opened => opened,
+        };
+        let (fd, info) = opened?;
+        let body = Body::Os(FileFd::new(fd, Arc::clone(self)));
+        let path = options.path.clone();
+        Ok(File(Arc::new(FileInner { home: self.home.clone(), body, path, info })))
+    }
+
+    fn perform(self: &Arc<Self>, op: &mut Op, closes: u64, vecs: &mut IoVecs) -> io::Result<Output> {
         match op {
+            Op::Open { options } => self.open(options, closes).map(Output::File),
             Op::Listen { address, backlog } => {
                 sockets::listen(address, *backlog, self.blocking_sockets, &self.home).map(Output::Listener)
             }
-            _ => files::perform(op, &self.home, vecs),
+            _ => files::perform(op, vecs),
         }
     }
 
@@ -144,6 +220,8 @@ impl Pool {
                 return Some(job);
             }
             if queue.closed {
+                // A file that outlives the engine has another one started.
+                queue.threads -= 1;
                 return None;
             }
             queue.idle += 1;
@@ -161,9 +239,19 @@ impl Pool {
         }
         let stranded = std::mem::take(&mut queue.jobs);
         drop(queue);
-        for Job { token, op, back } in stranded {
-            let message = format!("cannot start a worker thread for '{}': {error}", op.name());
-            back.give(Completion { token, result: Err(io::Error::new(error.kind(), message)), op });
+        for job in stranded {
+            match job {
+                Job::Operation { token, op, back, .. } => {
+                    let message = format!("cannot start a worker thread for '{}': {error}", op.name());
+                    back.give(Completion { token, result: Err(io::Error::new(error.kind(), message)), op });
+                }
+                Job::Close { fd, number } => self.close_here(fd, number),
+            }
         }
     }
+}
+
+/// Whether a file was refused because somebody has it open.
+fn is_in_use(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy)
 }

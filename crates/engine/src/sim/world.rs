@@ -351,7 +351,7 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    fn body(&self, object: SimObject) -> Body {
+    fn body<Fd>(&self, object: SimObject) -> Body<Fd> {
         Body::Sim(SimHandle { object, closed: self.closed.clone() })
     }
 

@@ -1,0 +1,66 @@
+//! Closing files, which may take long: the kernel frees what a deleted file held, or asks a server.
+//!
+//! So a worker thread does it, whoever drops the last handle. Not by an operation of io_uring: that closes on
+//! the thread which entered the kernel.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::workers::Pool;
+
+/// An open file. Dropping it has a worker close it.
+pub(crate) struct FileFd {
+    /// There until dropped.
+    fd: Option<OwnedFd>,
+    pool: Arc<Pool>,
+}
+
+impl FileFd {
+    pub(crate) fn new(fd: OwnedFd, pool: Arc<Pool>) -> FileFd {
+        FileFd { fd: Some(fd), pool }
+    }
+}
+
+impl AsFd for FileFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_ref().expect("taken by the drop only").as_fd()
+    }
+}
+
+impl Drop for FileFd {
+    fn drop(&mut self) {
+        self.fd.take().into_iter().for_each(|fd| self.pool.close(fd));
+    }
+}
+
+/// The files that are to be closed, by numbers in the order in which they were dropped.
+#[derive(Default)]
+pub(crate) struct Closes {
+    next: u64,
+    /// Not closed yet, oldest first.
+    pending: Vec<u64>,
+}
+
+impl Closes {
+    /// Notes one; its number.
+    pub(crate) fn begin(&mut self) -> u64 {
+        self.next += 1;
+        self.pending.push(self.next);
+        self.next
+    }
+
+    /// One is closed.
+    pub(crate) fn end(&mut self, number: u64) {
+        self.pending.retain(|pending| *pending != number);
+    }
+
+    /// The number of the last one dropped.
+    pub(crate) fn last(&self) -> u64 {
+        self.next
+    }
+
+    /// Whether one up to number `last` is not closed yet.
+    pub(crate) fn any_up_to(&self, last: u64) -> bool {
+        self.pending.first().is_some_and(|first| *first <= last)
+    }
+}
