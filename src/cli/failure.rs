@@ -127,7 +127,9 @@ impl Failure {
             Failure::Usage(_) => 2,
             // As that of fsck: errors were found and are left.
             Failure::Findings { .. } => 4,
-            Failure::Interrupted { code } | Failure::Story { code, .. } | Failure::Measurement { code, .. } => *code,
+            Failure::Interrupted { code }
+            | Failure::Story { code, .. }
+            | Failure::Measurement { code, .. } => *code,
             _ => 1,
         }
     }

@@ -70,8 +70,9 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         None => perf::yardstick(effort),
     };
     effort.progress.end();
-    let figures = figures.map_err(|error| {
-        Failure::Measurement { code: RunError::exit_code_of(&*error), error: error.to_string() }
+    let figures = figures.map_err(|error| Failure::Measurement {
+        code: RunError::exit_code_of(&*error),
+        error: error.to_string(),
     })?;
     let mut out = Output::stdout();
     match command.json {

@@ -156,7 +156,7 @@ fn a_poller_is_known_by_the_time_of_its_calls() {
             yield_now().await;
         }
         let dump = Handle::current().unwrap().dump().await.to_string();
-        let line = dump.lines().find(|line| line.contains("poller active")).unwrap();
+        let line = dump.lines().find(|line| line.contains("poller active (")).unwrap();
         assert!(line.contains(" runs in ") && !line.contains("busy in 0ns"), "{dump}");
         (active.times(), slow.times(), idle.times())
     });
@@ -205,7 +205,8 @@ fn a_dump_names_what_wakes_each_poller_and_the_one_that_keeps_its_reactor_awake(
     assert_eq!(known, expected);
     let text = first.to_string();
     assert!(text.contains("poller finds (active, woken by doorbells), made at "), "{text}");
-    let spins = format!("  kept awake by thread 1 app_thread: poller spins, made at {}: spins", pollers[2].made_at);
+    let spins =
+        format!("  kept awake by thread 1 app_thread: poller spins, made at {}: spins", pollers[2].made_at);
     assert!(pollers[2].made_at.contains("tests/diagnosis.rs:") && text.contains(&spins), "{text}");
     let finds = |line| format!("poller finds, made at {}:{line}:13: found something to do", file!());
     assert!(first.reactors[0].threads[0].keeps_awake.contains(&finds(line)), "{text}");

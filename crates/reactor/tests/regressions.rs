@@ -69,7 +69,8 @@ fn a_poller_that_stops_an_older_one_is_itself_called_once_a_turn() {
                 seen.set(calls.replace(0).max(seen.get()));
                 Busy::No
             });
-            let older = Rc::new(RefCell::new(Some(Poller::active("older", Wake::Event("messages"), || Busy::No))));
+            let older =
+                Rc::new(RefCell::new(Some(Poller::active("older", Wake::Event("messages"), || Busy::No))));
             let _newest = Poller::active("newest", Wake::Spin, move || {
                 drop(older.borrow_mut().take());
                 counted.set(counted.get() + 1);

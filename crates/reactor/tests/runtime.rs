@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use spindle_engine::Bell;
 use spindle_engine::sim::World;
+use spindle_engine::{Bell, Op, OpenOptions};
 use spindle_reactor::*;
 
 /// Runs a test on every engine, and in simulation with many seeds.
@@ -25,6 +25,24 @@ fn everywhere(test: impl Fn(Runtime)) {
 fn a_thread_each() -> Vec<Thread> {
     let count = Handle::current().unwrap().cores().len();
     (0..count).map(|n| Thread::create_on(&format!("worker {n}"), CpuSet::first(1024)).unwrap()).collect()
+}
+
+#[test]
+fn simulated_reactors_go_on_the_listed_cores_and_share_them() {
+    let builder = Runtime::builder().engine(EngineKind::Sim(1)).cores("[3,5]").reactors(3);
+    let runtime = builder.build().unwrap();
+    assert_eq!(runtime.cores(), [3, 5, 3]);
+    let seen = runtime.run(async || {
+        let mut seen = Vec::new();
+        for thread in a_thread_each() {
+            let place = thread.run(async || (reactor_index(), current_cpu())).await.unwrap();
+            assert_eq!(place.1, thread.core());
+            seen.push(place);
+        }
+        seen.sort_unstable();
+        seen
+    });
+    assert_eq!(seen.unwrap(), [(0, 3), (1, 5), (2, 3)]);
 }
 
 #[test]
@@ -301,6 +319,27 @@ fn what_a_runtime_still_runs_is_dropped_when_it_ends() {
             .unwrap();
         assert_eq!(Arc::strong_count(&alive), 1);
     });
+}
+
+#[test]
+fn a_file_that_a_task_still_has_when_the_runtime_ends_is_closed_by_then() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in [EngineKind::Auto, EngineKind::Epoll] {
+        let path = folder.path().join("held");
+        // The second runtime gets the lock too.
+        for _ in 0..2 {
+            let options = OpenOptions::new(&path).writable(true).locked(true).create(4096);
+            let runtime = Runtime::builder().reactors(1).engine(kind).build().unwrap();
+            let opened = runtime.run(async move || {
+                let opened = op(Op::Open { options: Box::new(options) }).await.0;
+                opened
+                    .map(|file| drop(spawn_local(async move { (file, std::future::pending::<()>().await) })))
+            });
+            opened.unwrap().unwrap();
+            let mut open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+            assert!(!open.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|open| open == path)), "{kind:?}");
+        }
+    }
 }
 
 #[test]
