@@ -1,0 +1,165 @@
+//! Does one thing many times, so that the instructions of one can be counted: `instructions WHAT COUNT`.
+//!
+//! Run by `tests/run instructions` under valgrind at two counts; the difference, divided, is what one takes,
+//! without start and end of the process. Everything is on one OS thread that steps a Spindle thread: the same
+//! in every run, whatever the machine is doing. Not counted: what the kernel does.
+
+#[path = "../../src/perf/flight.rs"]
+mod flight;
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use spindle::block::load::Pattern;
+use spindle::block::{Channel, Malloc};
+use spindle::reactor::{Busy, EngineKind, Poller, ThreadRunner, Wake};
+use spindle::{BlobOptions, Blobstore, InitOptions, Thread};
+
+use flight::{buffers, fly};
+
+/// Why it could not be done.
+type Failed = Box<dyn Error + Send + Sync>;
+
+/// Pollers, and requests or messages in flight.
+const MANY: u64 = 100;
+
+/// Bytes of a read.
+const BLOCK: u32 = 512;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let what = arguments.next().unwrap_or_default();
+    let count = arguments.next().and_then(|count| count.parse().ok());
+    let outcome = count.ok_or_else(|| "usage: instructions WHAT COUNT".into()).and_then(|n| run(&what, n));
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("instructions: {error}");
+    ExitCode::FAILURE
+}
+
+fn run(what: &str, count: u64) -> Result<(), Failed> {
+    let mut runner = ThreadRunner::new("counted", EngineKind::Epoll)?;
+    match what {
+        "message" => messages(&mut runner, count),
+        "poller-call" => {
+            pollers(&mut runner, count, || Poller::active("idle", Wake::Event("none"), || Busy::No))
+        }
+        "timed-run" => {
+            // Due again in every turn.
+            let period = Duration::from_nanos(1);
+            pollers(&mut runner, count, move || Poller::timed("timed", period, || Busy::Yes))
+        }
+        "thread" => work(&mut runner, async move || threads(count).await),
+        "bare-read" => work(&mut runner, async move || bare_reads(count).await),
+        "blob-read" => work(&mut runner, async move || blob_reads(count).await),
+        _ => Err(format!("'{what}' is none of the operations in tests/instructions/bounds").into()),
+    }
+}
+
+/// Runs a future on the runner's thread to its end.
+fn work<F>(runner: &mut ThreadRunner, future: F) -> Result<(), Failed>
+where
+    F: AsyncFnOnce() -> Result<(), Failed> + Send + 'static,
+{
+    let (ended, result) = (Arc::new(AtomicU64::new(0)), runner.thread());
+    let end = ended.clone();
+    let result = result.spawn(async move || {
+        let result = future().await;
+        end.store(1, Ordering::Relaxed);
+        result
+    });
+    runner.run_until(|| ended.load(Ordering::Relaxed) == 1);
+    result.wait()?
+}
+
+/// Messages to and fro between two threads of one reactor.
+fn messages(runner: &mut ThreadRunner, count: u64) -> Result<(), Failed> {
+    let left = Arc::new(AtomicU64::new(count));
+    let go_on = left.clone();
+    let begin = async move || {
+        let here = Thread::current().ok_or("not on a Spindle thread")?;
+        let there = Thread::create_on("other", here.cores())?;
+        for _ in 0..MANY {
+            hop(there.clone(), here.clone(), go_on.clone());
+        }
+        Ok(())
+    };
+    work(runner, begin)?;
+    runner.run_until(|| left.load(Ordering::Relaxed) == 0);
+    Ok(())
+}
+
+/// Sends a message that sends the next one back, as long as some are left.
+fn hop(to: Thread, from: Thread, left: Arc<AtomicU64>) {
+    let next = to.clone();
+    // Refused by a thread that has exited, when all is over.
+    let _ = to.send_msg(move || {
+        let before = left.load(Ordering::Relaxed);
+        if before > 0 {
+            left.store(before - 1, Ordering::Relaxed);
+            hop(from, next, left);
+        }
+    });
+}
+
+/// As many turns as give so many calls of a hundred pollers.
+fn pollers(
+    runner: &mut ThreadRunner,
+    count: u64,
+    make: impl Fn() -> Poller + Send + 'static,
+) -> Result<(), Failed> {
+    let begin = async move || {
+        let pollers: Vec<Poller> = (0..MANY).map(|_| make()).collect();
+        // They live as long as this task, which is to say as the runner.
+        drop(spindle::spawn_local(async move {
+            std::future::pending::<()>().await;
+            drop(pollers);
+        }));
+        Ok(())
+    };
+    work(runner, begin)?;
+    for _ in 0..count / MANY {
+        runner.step();
+    }
+    Ok(())
+}
+
+/// Threads made, each called once, and ended.
+async fn threads(count: u64) -> Result<(), Failed> {
+    let here = Thread::current().ok_or("not on a Spindle thread")?;
+    for _ in 0..count {
+        let thread = Thread::create_on("short-lived", here.cores())?;
+        thread.run(async || ()).await?;
+        thread.exit();
+        thread.joined().await;
+    }
+    Ok(())
+}
+
+/// Reads of scattered blocks of a memory disk.
+async fn bare_reads(count: u64) -> Result<(), Failed> {
+    let channel = Channel::open(Malloc::new("malloc", BLOCK, 1 << 15)?)?;
+    let mut pattern = Pattern::random(channel.geometry(), u64::from(BLOCK), 1)?;
+    fly(count, &mut buffers(MANY as usize, BLOCK as usize), |buffers| {
+        channel.read(pattern.next_start() * u64::from(BLOCK), buffers)
+    })
+    .await
+}
+
+/// Reads of scattered blocks of a blob with clusters of its own, on a memory disk.
+async fn blob_reads(count: u64) -> Result<(), Failed> {
+    let disk = Malloc::new("malloc", BLOCK, 1 << 17)?;
+    let store = Blobstore::init(disk.clone(), InitOptions::default()).await?;
+    let blob = store.open_blob(store.create_blob(BlobOptions::thick(16)).await?).await?;
+    let geometry = *Channel::open(disk)?.geometry();
+    let mut pattern = Pattern::random(&geometry, u64::from(BLOCK), 1)?;
+    let bytes = 16 * u64::from(store.cluster_size());
+    fly(count, &mut buffers(MANY as usize, BLOCK as usize), |buffers| {
+        blob.read(pattern.next_start() * u64::from(BLOCK) % bytes, buffers)
+    })
+    .await?;
+    blob.close().await?;
+    Ok(store.unload().await?)
+}
