@@ -92,7 +92,8 @@ pub enum Op {
         /// Where from.
         listener: Listener,
     },
-    /// Connects. Output: [`Output::Socket`].
+    /// Connects. Output: [`Output::Socket`]. A Unix listener with as many connections waiting as it may have
+    /// refuses (epoll, simulation) or is waited for (io_uring).
     Connect {
         /// Where to.
         address: Box<Address>,
@@ -100,7 +101,7 @@ pub enum Op {
     /// Makes two stream sockets connected to each other. Output: [`Output::Pair`].
     Pair,
     /// Receives at least one byte into `buffers`, up to their length. Output: [`Output::Bytes`]; 0 means
-    /// that the peer sends no more.
+    /// that the peer sends no more, or that there was no room to receive into.
     Recv {
         /// The socket.
         socket: Socket,
@@ -152,12 +153,19 @@ impl Op {
         }
     }
 
-    /// An error when a handle in it was made by another engine than `home`.
-    pub(crate) fn check_home(&self, home: &Home) -> io::Result<()> {
+    /// An error when a handle in it was made by another engine than `home`, or no file reaches as far.
+    pub(crate) fn check(&self, home: &Home) -> io::Result<()> {
         match self {
+            Op::Read { file, offset, .. } | Op::Write { file, offset, .. } => {
+                home.check(&file.0.home, file)?;
+                // The kernel counts in signed numbers, and io_uring takes -1 for "where the last one ended".
+                if i64::try_from(*offset).is_err() {
+                    let message = format!("no file reaches to byte {offset}, {file:?} neither");
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+                }
+                Ok(())
+            }
             Op::Inspect { file }
-            | Op::Read { file, .. }
-            | Op::Write { file, .. }
             | Op::Flush { file }
             | Op::ZeroRange { file, .. }
             | Op::Discard { file, .. } => home.check(&file.0.home, file),

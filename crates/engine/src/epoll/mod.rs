@@ -130,7 +130,7 @@ impl Driver for EpollDriver {
 
     fn submit(&mut self, token: Token, op: Op) {
         self.in_flight += 1;
-        if let Err(error) = op.check_home(&self.home) {
+        if let Err(error) = op.check(&self.home) {
             self.ready.push(Completion { token, result: Err(error), op });
             return;
         }

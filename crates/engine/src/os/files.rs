@@ -126,7 +126,11 @@ fn open_or_create(options: &OpenOptions, extra: OFlags) -> Result<OwnedFd, Errno
         let creating = (flags - OFlags::RWMODE) | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         match open(creating) {
             Ok(fd) => {
-                rustix::fs::ftruncate(&fd, size)?;
+                if let Err(refused) = rustix::fs::ftruncate(&fd, size) {
+                    // Just made, and of no use to anybody; if it cannot be removed, that is the lesser error.
+                    let _ = rustix::fs::unlink(&options.path);
+                    return Err(refused);
+                }
                 if options.writable {
                     return Ok(fd);
                 }

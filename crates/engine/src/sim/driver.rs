@@ -35,7 +35,7 @@ impl Driver for SimDriver {
     }
 
     fn submit(&mut self, token: Token, op: Op) {
-        let refused = op.check_home(self.world.home()).err();
+        let refused = op.check(self.world.home()).err();
         self.world.inner().submit(self.core, token, op, refused);
     }
 

@@ -170,7 +170,7 @@ impl Driver for UringDriver {
         self.in_flight += 1;
         // All may finish in one turn: room for that is made here, so that it depends on the depth alone.
         self.ready.reserve(self.in_flight - self.ready.len());
-        if let Err(error) = op.check_home(&self.home) {
+        if let Err(error) = op.check(&self.home) {
             self.ready.push(Completion { token, result: Err(error), op });
             return;
         }

@@ -61,6 +61,29 @@ pub fn an_empty_transfer_succeeds(bench: &mut Bench) {
     assert_eq!(bench.output(Op::Write { file, offset: 0, buffers: Buffers::None }).bytes(), 0);
 }
 
+pub fn an_offset_that_no_file_reaches_is_refused(bench: &mut Bench) {
+    let file = bench.file("a", 4096);
+    bench.write(&file, 0, &pattern(4096, 3));
+    for offset in [1 << 63, u64::MAX - 1, u64::MAX] {
+        let write = Op::Write { file: file.clone(), offset, buffers: buffer(b"elsewhere") };
+        let read = Op::Read { file: file.clone(), offset, buffers: IoBuf::zeroed(16).into() };
+        for op in [write, read] {
+            let error = bench.error(op);
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{offset}: {error}");
+        }
+    }
+    assert_eq!(bench.read(&file, 0, 8192), pattern(4096, 3), "nothing changed");
+}
+
+pub fn a_file_that_cannot_be_made_as_large_is_not_left_behind(bench: &mut Bench) {
+    if bench.engine.world().is_some() {
+        return;
+    }
+    let options = OpenOptions::new(bench.path("huge")).writable(true).create(u64::MAX);
+    bench.error(Op::Open { options: Box::new(options) });
+    assert!(!bench.path("huge").exists());
+}
+
 pub fn a_flush_succeeds_and_data_survives_a_second_opening(bench: &mut Bench) {
     let file = bench.file("a", 8192);
     bench.write(&file, 0, &pattern(8192, 5));

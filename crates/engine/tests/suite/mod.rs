@@ -17,6 +17,8 @@ macro_rules! with_every_test {
                 more_slices_than_the_kernel_takes_at_once_are_still_one_transfer,
                 a_read_past_the_end_reports_what_was_there,
                 an_empty_transfer_succeeds,
+                an_offset_that_no_file_reaches_is_refused,
+                a_file_that_cannot_be_made_as_large_is_not_left_behind,
                 a_flush_succeeds_and_data_survives_a_second_opening,
                 a_file_that_exists_keeps_its_size,
                 size_and_geometry_are_known,
