@@ -52,6 +52,7 @@ struct Source {
     address: usize,
     readers: VecDeque<usize>,
     writers: VecDeque<usize>,
+    lookers: VecDeque<usize>,
 }
 
 struct Waiting {
@@ -68,6 +69,8 @@ struct Waiting {
 enum Side {
     Read,
     Write,
+    /// Takes nothing, and so waits behind nobody.
+    Look,
 }
 
 /// See the module's documentation.
@@ -100,7 +103,8 @@ impl Sources {
         let mut waiting = Waiting { token, op, connecting: None, sent: 0, source: usize::MAX };
         let known = waiting.address().and_then(|address| self.by_address.get(&address).copied());
         let side = waiting.side();
-        let queued = known.is_some_and(|source| !self.sources[source].queue(side).is_empty());
+        let queued =
+            side != Side::Look && known.is_some_and(|source| !self.sources[source].queue(side).is_empty());
         if !queued {
             match waiting.attempt(vecs, home, &mut self.calls) {
                 Step::Done(result) => {
@@ -129,7 +133,13 @@ impl Sources {
         let entry = self.sources.vacant_entry();
         let key = entry.key();
         epoll::add(epoll, fd, epoll::EventData::new_u64(key as u64), flags)?;
-        entry.insert(Source { object, address, readers: VecDeque::new(), writers: VecDeque::new() });
+        entry.insert(Source {
+            object,
+            address,
+            readers: VecDeque::new(),
+            writers: VecDeque::new(),
+            lookers: VecDeque::new(),
+        });
         self.by_address.insert(address, key);
         Ok(key)
     }
@@ -159,6 +169,7 @@ impl Sources {
         home: &Home,
         ready: &mut Vec<Completion>,
     ) {
+        self.look_again(data as usize, vecs, home, ready);
         let both = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
         if both || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP) {
             self.go_on(data as usize, Side::Read, vecs, home, ready);
@@ -166,6 +177,18 @@ impl Sources {
         if both || flags.intersects(epoll::EventFlags::OUT) {
             self.go_on(data as usize, Side::Write, vecs, home, ready);
         }
+    }
+
+    /// Those that only look each see whether it is what they wait for, in whatever direction.
+    fn look_again(&mut self, source: usize, vecs: &mut IoVecs, home: &Home, ready: &mut Vec<Completion>) {
+        let Some(source) = self.sources.get_mut(source) else { return };
+        let waiting = &mut self.waiting;
+        source.lookers.retain(|&key| {
+            let Step::Done(result) = waiting[key].attempt(vecs, home) else { return true };
+            let done = waiting.remove(key);
+            ready.push(Completion { token: done.token, result, op: done.op });
+            false
+        });
     }
 
     fn go_on(
@@ -200,6 +223,7 @@ impl Source {
         match side {
             Side::Read => &mut self.readers,
             Side::Write => &mut self.writers,
+            Side::Look => &mut self.lookers,
         }
     }
 }
@@ -208,7 +232,7 @@ impl Waiting {
     fn side(&self) -> Side {
         match &self.op {
             Op::Send { .. } | Op::Connect { .. } => Side::Write,
-            Op::Poll { interest, .. } if !interest.readable => Side::Write,
+            Op::Poll { .. } => Side::Look,
             _ => Side::Read,
         }
     }
@@ -250,6 +274,8 @@ impl Waiting {
         // The one that each makes at least.
         *calls += 1;
         match &mut self.op {
+            // The kernel would wait for a byte all the same.
+            Op::Recv { buffers, .. } if buffers.is_empty() => Ok(Output::Bytes(0)),
             Op::Recv { socket, buffers } => {
                 crate::os::receive(socket.fd()?, buffers, vecs).map(Output::Bytes)
             }
@@ -283,8 +309,8 @@ impl Waiting {
                             Err(Errno::AGAIN.into())
                         }
                         // A Unix listener's backlog is full: no event will tell when it is not.
-                        Err(Errno::AGAIN) => Err(Errno::CONNREFUSED.into()),
-                        Err(errno) => Err(errno.into()),
+                        Err(Errno::AGAIN) => Err(sockets::cannot_connect(address, Errno::CONNREFUSED.into())),
+                        Err(errno) => Err(sockets::cannot_connect(address, errno.into())),
                     }
                 }
                 Some(socket) => match connect_outcome(&socket, calls) {
@@ -292,7 +318,8 @@ impl Waiting {
                         self.connecting = Some(socket);
                         Err(error)
                     }
-                    outcome => outcome.map(|()| Output::Socket(socket)),
+                    Err(error) => Err(sockets::cannot_connect(address, error)),
+                    Ok(()) => Ok(Output::Socket(socket)),
                 },
             },
             other => unreachable!("'{}' waits for no descriptor", other.name()),

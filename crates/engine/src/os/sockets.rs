@@ -91,6 +91,11 @@ pub(crate) fn listen(address: &Address, backlog: u32, blocking: bool, home: &Hom
     Ok(Listener(Arc::new(ListenerInner { home: home.clone(), body: Body::Os(fd), address })))
 }
 
+/// The same kind of error with the address in front.
+pub(crate) fn cannot_connect(address: &Address, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
+}
+
 /// Two connected Unix streams.
 pub(crate) fn pair(blocking: bool, home: &Home) -> io::Result<(Socket, Socket)> {
     let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags(blocking), None)?;

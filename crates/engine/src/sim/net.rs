@@ -126,7 +126,10 @@ impl Net {
     }
 
     fn connect(&mut self, address: &Address, maker: &Maker, woken: &mut Vec<usize>) -> io::Result<Output> {
-        let refused = || io::Error::from_raw_os_error(libc::ECONNREFUSED);
+        let refused = || {
+            let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
+            crate::os::sockets::cannot_connect(address, error)
+        };
         let number = *self.names.get(address).ok_or_else(refused)?;
         if self.listeners[number].arrived.len() >= self.listeners[number].backlog {
             return Err(refused());

@@ -105,7 +105,13 @@ impl Flight {
                 libc::ECANCELED => Step::Done(Err(interrupted())),
                 libc::EINTR | libc::EAGAIN if self.cancelled => Step::Done(Err(interrupted())),
                 libc::EINTR | libc::EAGAIN => Step::Again,
-                errno => Step::Done(Err(io::Error::from_raw_os_error(errno))),
+                errno => {
+                    let error = io::Error::from_raw_os_error(errno);
+                    Step::Done(Err(match &self.op {
+                        Op::Connect { address } => sockets::cannot_connect(address, error),
+                        _ => error,
+                    }))
+                }
             };
         };
         match &self.op {

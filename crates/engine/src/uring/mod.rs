@@ -175,7 +175,10 @@ impl Driver for UringDriver {
             return;
         }
         match op {
-            Op::Read { ref buffers, .. } | Op::Write { ref buffers, .. } | Op::Send { ref buffers, .. }
+            Op::Read { ref buffers, .. }
+            | Op::Write { ref buffers, .. }
+            | Op::Recv { ref buffers, .. }
+            | Op::Send { ref buffers, .. }
                 if buffers.is_empty() =>
             {
                 self.ready.push(Completion { token, result: Ok(Output::Bytes(0)), op });

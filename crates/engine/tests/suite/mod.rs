@@ -51,12 +51,14 @@ macro_rules! with_every_test {
                 connecting_where_nobody_listens_is_refused,
                 a_large_send_arrives_whole_and_in_order,
                 a_receive_waits_for_the_first_byte,
+                a_receive_without_room_does_not_wait,
                 a_shut_down_stream_ends_after_what_was_sent,
                 dropping_the_last_handle_ends_the_stream,
                 waiting_operations_can_be_cancelled,
                 a_stream_of_another_engine_is_refused,
                 many_streams_at_once_do_not_mix,
-                a_foreign_descriptor_can_be_waited_for;
+                a_foreign_descriptor_can_be_waited_for,
+                waiting_for_either_direction_ends_with_the_first_that_comes;
         }
     };
 }

@@ -1,6 +1,6 @@
 //! Stream sockets.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -96,7 +96,9 @@ pub fn connecting_where_nobody_listens_is_refused(bench: &mut Bench) {
     let listener = bench.listen(loopback());
     let address = Box::new(listener.address().clone());
     drop(listener);
-    assert_eq!(bench.error(Op::Connect { address }).kind(), ErrorKind::ConnectionRefused);
+    let error = bench.error(Op::Connect { address: address.clone() });
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
 }
 
 pub fn a_large_send_arrives_whole_and_in_order(bench: &mut Bench) {
@@ -117,6 +119,13 @@ pub fn a_receive_waits_for_the_first_byte(bench: &mut Bench) {
     let done = bench.wait(recv);
     assert_eq!(done.result.unwrap().bytes(), 1);
     assert_eq!(bytes_of(&done.op.into_buffers())[0], b'x');
+}
+
+pub fn a_receive_without_room_does_not_wait(bench: &mut Bench) {
+    let (a, b) = bench.pair();
+    assert_eq!(bench.output(Op::Recv { socket: b.clone(), buffers: Buffers::None }).bytes(), 0);
+    bench.send(&a, b"x");
+    assert_eq!(bench.recv_all(&b, 1), b"x");
 }
 
 pub fn a_shut_down_stream_ends_after_what_was_sent(bench: &mut Bench) {
@@ -203,4 +212,26 @@ pub fn a_foreign_descriptor_can_be_waited_for(bench: &mut Bench) {
         Output::Ready(ready) => assert_eq!(ready, Interest::READABLE),
         other => panic!("{other:?}"),
     }
+}
+
+pub fn waiting_for_either_direction_ends_with_the_first_that_comes(bench: &mut Bench) {
+    if bench.engine.world().is_some() {
+        return;
+    }
+    let (near, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+    near.set_nonblocking(true).unwrap();
+    let fill = pattern(1 << 16, 1);
+    while (&near).write(&fill).is_ok() {}
+    let fd = Arc::new(OwnedFd::from(near));
+    let poll = |interest| Op::Poll { fd: fd.clone(), interest };
+    let to_read = bench.submit(poll(Interest::READABLE));
+    let either = bench.submit(poll(Interest { readable: true, writable: true }));
+    assert!(!bench.is_done(either));
+    // Nothing comes, but room does.
+    far.set_nonblocking(true).unwrap();
+    while far.read(&mut [0; 1 << 16]).is_ok() {}
+    assert!(matches!(bench.wait(either).result, Ok(Output::Ready(Interest { writable: true, .. }))));
+    assert!(!bench.is_done(to_read));
+    far.write_all(b"x").unwrap();
+    assert!(matches!(bench.wait(to_read).result, Ok(Output::Ready(Interest { readable: true, .. }))));
 }
