@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// Starts an OS thread named `name` (the kernel keeps 15 bytes) and runs `f` on it, pinned to `core`
-/// if one is given. Returns once the pin is in place, or with the kernel's refusal; then `f` does not run.
+/// if one is given; otherwise it may run where the caller may. Returns once the pin is in place, or with the
+/// kernel's refusal; then `f` does not run.
 pub fn spawn_pinned<T: Send + 'static>(
     name: &str,
     core: Option<usize>,
@@ -45,6 +46,15 @@ fn pin(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(core);
     Ok(sched_setaffinity(None, &set)?)
+}
+
+/// Lets the calling OS thread run on any of `cores`: it was started by one that is pinned, and would stay
+/// with it.
+pub(crate) fn unpin(cores: &crate::CpuSet) {
+    let mut set = CpuSet::new();
+    cores.iter().filter(|core| *core < CpuSet::MAX_CPU).for_each(|core| set.set(core));
+    // Refused where none of them is there any more: then it stays where it is.
+    let _ = sched_setaffinity(None, &set);
 }
 
 /// Names an OS thread of this process to the kernel.

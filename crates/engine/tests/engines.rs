@@ -4,8 +4,38 @@
 
 mod suite;
 
-use suite::{suite, with_every_test};
+use std::fs;
+
+use spindle_engine::{Engine, EngineKind, OpenOptions, available_cores, spawn_pinned};
+use suite::{Bench, suite, with_every_test};
 
 with_every_test!(suite!(#[cfg(test)] io_uring, [EngineKind::IoUring];));
 with_every_test!(suite!(#[cfg(test)] epoll, [EngineKind::Epoll];));
 with_every_test!(suite!(#[cfg(test)] sim, (0..20).map(EngineKind::Sim);));
+
+#[test]
+fn workers_do_not_stay_on_the_core_of_the_reactor_that_starts_them() {
+    let status =
+        |task: &str| fs::read_to_string(format!("/proc/self/task/{task}/status")).unwrap_or_default();
+    let cores = |status: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let here = fs::read_link("/proc/thread-self").unwrap();
+    let all = cores(&status(here.file_name().unwrap().to_str().unwrap()));
+    let engine = Engine::open(EngineKind::Epoll).unwrap();
+    let core = available_cores().affinity.lowest();
+    // Opens a file, which the first worker of this engine does; it stays as long as the engine.
+    let open = {
+        let engine = engine.clone();
+        move || drop(Bench::with(engine).open(OpenOptions::new("/proc/self/exe")))
+    };
+    spawn_pinned("reactor", core, open).unwrap().join().unwrap();
+    for task in fs::read_dir("/proc/self/task").unwrap() {
+        let status = status(task.unwrap().file_name().to_str().unwrap());
+        if status.starts_with("Name:\tengine_io") {
+            assert_eq!(cores(&status), all, "{status}");
+        }
+    }
+    drop(engine);
+}

@@ -1,5 +1,6 @@
 //! Worker OS threads for calls that would block: a bounded few, shared by all drivers of an engine,
-//! started when first needed, ended with the engine.
+//! started when first needed, ended with the engine. They run on whatever cores the OS thread might that opened
+//! the engine: the reactor that starts one is pinned, and needs its core for itself.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,7 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::{Closes, FileFd, IoVecs, Waker, files, sockets};
 use crate::engine::Home;
 use crate::handle::{Body, FileInner};
-use crate::{Completion, File, Op, OpenOptions, Output, Token, Unpark, spawn_pinned};
+use crate::os_thread::unpin;
+use crate::{Completion, CpuSet, File, Op, OpenOptions, Output, Token, Unpark, available_cores, spawn_pinned};
 
 /// The most worker threads of one engine. A disk wants some requests in flight; more threads than this
 /// only take turns on the cores.
@@ -28,6 +30,7 @@ pub(crate) struct Pool {
     closed_one: Condvar,
     home: Home,
     blocking_sockets: bool,
+    cores: CpuSet,
 }
 
 #[derive(Default)]
@@ -91,8 +94,10 @@ impl Returns {
 
 impl Workers {
     pub(crate) fn new(home: Home, blocking_sockets: bool) -> Workers {
+        let cores = available_cores().affinity;
         let (work, closed_one) = (Condvar::new(), Condvar::new());
-        Workers(Arc::new(Pool { queue: Mutex::default(), work, closed_one, home, blocking_sockets }))
+        let queue = Mutex::default();
+        Workers(Arc::new(Pool { queue, work, closed_one, home, blocking_sockets, cores }))
     }
 
     /// Queues `op`; its completion comes through `back`. If not even one thread can be started it
@@ -161,6 +166,7 @@ impl Pool {
     }
 
     fn work(self: &Arc<Self>) {
+        unpin(&self.cores);
         let mut vecs = IoVecs::default();
         while let Some(job) = self.next_job() {
             match job {

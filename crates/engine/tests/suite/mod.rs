@@ -114,11 +114,16 @@ impl Bench {
             }
             Err(error) => panic!("{error}"),
         };
+        Some(Bench::with(engine))
+    }
+
+    /// With an engine that is there.
+    pub fn with(engine: Engine) -> Bench {
         let driver = engine.driver(0).unwrap();
         // Beside the build, not in /tmp, which may be a tmpfs without direct transfers.
         let folder =
             engine.world().is_none().then(|| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
-        Some(Bench { engine, driver, folder, next: 1, done: Vec::new() })
+        Bench { engine, driver, folder, next: 1, done: Vec::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
