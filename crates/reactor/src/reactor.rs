@@ -62,11 +62,10 @@ impl Reactor {
     ) -> Reactor {
         shared.ports[index].open(driver.unparker());
         shared.ports[index].activity.open();
-        let reactors = shared.ports.len();
-        let local = Local::new(shared, index, driver, simulated);
         // Polling while another reactor needs the same core only keeps that one waiting.
-        let linger =
-            if reactors > spindle_engine::available_cores().affinity.len() { Duration::ZERO } else { LINGER };
+        let here = shared.cores.iter().filter(|core| **core == shared.cores[index]).count();
+        let linger = if here > 1 { Duration::ZERO } else { LINGER };
+        let local = Local::new(shared, index, driver, simulated);
         Reactor {
             local,
             rings: Rings::default(),

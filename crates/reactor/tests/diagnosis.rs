@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use spindle_engine::{Bell, EngineKind};
 use spindle_reactor::{
-    Busy, Handle, Lock, LockAction, Mode, Poller, RunError, Runtime, Thread, Wake, sleep, spawn_local,
-    yield_now,
+    Builder, Busy, Handle, Lock, LockAction, Mode, Poller, ReactorDump, RunError, Runtime, Thread, Wake,
+    sleep, spawn_local, yield_now,
 };
 
 /// Long enough for anything that happens at all.
@@ -233,6 +233,29 @@ fn a_mode_is_switched_while_the_reactor_runs() {
     let before = sleeps();
     (0..10).for_each(|_| drop(handle.dump().wait(LONG)));
     assert_eq!(sleeps(), before);
+}
+
+#[test]
+fn an_adaptive_reactor_looks_on_for_a_while_unless_it_shares_its_core() {
+    let cores = spindle_engine::available_cores().set;
+    let turns_of = |runtime: Builder| {
+        let running = runtime.engine(EngineKind::Epoll).build().unwrap().start().unwrap();
+        let handle = running.handle();
+        let threads = [(); 2].map(|()| handle.create_thread("one each", "[0-1023]").unwrap());
+        for _ in 0..50 {
+            threads.iter().for_each(|thread| thread.spawn(async || ()).wait().unwrap());
+        }
+        let dump = handle.dump().wait(LONG);
+        let sum = |of: fn(&ReactorDump) -> u64| dump.reactors.iter().map(of).sum::<u64>();
+        (sum(|reactor| reactor.turns.1), sum(|reactor| reactor.sleeps))
+    };
+    let (idle, sleeps) =
+        turns_of(Runtime::builder().cores(&format!("[{}]", cores.lowest().unwrap())).reactors(2));
+    assert!(idle <= 2 * sleeps, "on one core: {idle} idle turns, {sleeps} sleeps");
+    if cores.len() > 1 {
+        let (idle, sleeps) = turns_of(Runtime::builder().reactors(2));
+        assert!(idle > 5 * sleeps, "on two cores: {idle} idle turns, {sleeps} sleeps");
+    }
 }
 
 #[test]
