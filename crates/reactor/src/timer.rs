@@ -160,8 +160,8 @@ pub struct Interval {
     next: Option<Time>,
 }
 
-/// Ticks at once and then once a `period`. A tick that came late moves those behind it: there are no
-/// bursts to catch up.
+/// Ticks at once and then once a `period`, in every turn of the thread if that is 0. A tick that came late
+/// moves those behind it: there are no bursts to catch up.
 pub fn interval(period: Duration) -> Interval {
     Interval { period, next: None }
 }
@@ -169,10 +169,11 @@ pub fn interval(period: Duration) -> Interval {
 impl Interval {
     /// Waits for the next tick. Dropping the future loses no tick.
     pub async fn tick(&mut self) {
-        let now = current::now();
-        let due = *self.next.get_or_insert(now);
-        if due > now {
-            Sleep::until(due).await;
+        match self.next {
+            Some(due) if due > current::now() => Sleep::until(due).await,
+            // Others have their turns between two ticks all the same.
+            Some(_) if self.period.is_zero() => current::yield_now().await,
+            _ => {}
         }
         self.next = Some(current::now() + self.period);
     }

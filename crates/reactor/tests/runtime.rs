@@ -246,6 +246,31 @@ fn sleeping_takes_at_least_its_time_also_behind_what_took_long_in_the_same_turn(
 }
 
 #[test]
+fn an_interval_of_0_ticks_once_a_turn_and_leaves_others_theirs() {
+    everywhere(|runtime| {
+        let outcome = runtime.run(async || {
+            let (turns, ticks) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+            let (counts, counted) = (turns.clone(), ticks.clone());
+            let ticking = spawn_local(async move {
+                let mut interval = interval(Duration::ZERO);
+                loop {
+                    interval.tick().await;
+                    counted.set(counted.get() + 1);
+                    assert!(counted.get() < 1000, "it holds its thread");
+                }
+            });
+            for _ in 0..100 {
+                yield_now().await;
+                counts.set(counts.get() + 1);
+            }
+            assert!((20..500).contains(&ticks.get()), "{} ticks", ticks.get());
+            ticking.abort();
+        });
+        outcome.unwrap();
+    });
+}
+
+#[test]
 fn pollers_run_until_dropped_and_timed_ones_once_a_period() {
     everywhere(|runtime| {
         let (active, timed) = runtime
