@@ -133,7 +133,7 @@ impl ReactorDump {
     /// As others see it: it does not answer.
     pub(crate) fn from_outside(shared: &Shared, index: usize) -> ReactorDump {
         let call = shared.ports[index].activity.sample();
-        let name = shared.threads().into_iter().find(|thread| thread.id == call.thread);
+        let name = shared.thread(call.thread);
         let name = name.map_or_else(|| "gone by now".to_owned(), |thread| thread.name.clone());
         ReactorDump {
             index,

@@ -58,7 +58,7 @@ impl Handle {
     pub async fn for_each_thread(&self, f: impl AsyncFn() + Send + Sync + 'static) -> Result<(), RunError> {
         let f = Arc::new(f);
         let mut last = 0;
-        while let Some(shared) = self.shared.threads().into_iter().find(|thread| thread.id > last) {
+        while let Some(shared) = self.shared.next_thread(last) {
             last = shared.id;
             let f = f.clone();
             match (Thread { shared }).run(async move || f().await).await {

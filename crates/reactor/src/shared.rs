@@ -1,5 +1,6 @@
 //! What all reactors of one runtime, and everybody who holds a handle, share.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -74,13 +75,22 @@ struct Directory {
     next_id: u64,
     next_reactor: usize,
     stopping: bool,
-    threads: Slab<Arc<ThreadShared>>,
+    /// By id.
+    threads: BTreeMap<u64, Arc<ThreadShared>>,
+    /// Their places in the tables of their reactors.
+    places: Slab<()>,
 }
 
 impl Shared {
     pub(crate) fn new(cores: Vec<usize>, settings: Settings) -> Arc<Shared> {
         let ports = cores.iter().map(|_| Port::new(settings.mode)).collect();
-        let directory = Directory { next_id: 1, next_reactor: 0, stopping: false, threads: Slab::new() };
+        let directory = Directory {
+            next_id: 1,
+            next_reactor: 0,
+            stopping: false,
+            threads: BTreeMap::new(),
+            places: Slab::new(),
+        };
         Arc::new(Shared {
             ports,
             shutting_down: AtomicBool::new(false),
@@ -126,8 +136,7 @@ impl Shared {
         directory.next_reactor = (reactor + 1) % reactors;
         let id = directory.next_id;
         directory.next_id += 1;
-        let place = directory.threads.vacant_entry();
-        let slot = u32::try_from(place.key()).expect("fewer threads than fit in memory");
+        let slot = u32::try_from(directory.places.insert(())).expect("fewer threads than fit in memory");
         let thread = Arc::new(ThreadShared {
             id,
             name,
@@ -138,7 +147,7 @@ impl Shared {
             state: AtomicU8::new(RUNNING),
             joined: Mutex::default(),
         });
-        place.insert(thread.clone());
+        directory.threads.insert(id, thread.clone());
         // Under the lock: a shut-down that came between would let the reactor end without the thread.
         self.ports[reactor].adopt(thread.clone());
         drop(directory);
@@ -152,14 +161,24 @@ impl Shared {
 
     /// Forgets a thread that has exited.
     pub(crate) fn forget(&self, thread: &ThreadShared) {
-        self.directory().threads.try_remove(thread.slot as usize);
+        let mut directory = self.directory();
+        directory.threads.remove(&thread.id);
+        directory.places.try_remove(thread.slot as usize);
     }
 
     /// The living threads, in the order of their ids.
     pub(crate) fn threads(&self) -> Vec<Arc<ThreadShared>> {
-        let mut threads: Vec<_> = self.directory().threads.iter().map(|(_, thread)| thread.clone()).collect();
-        threads.sort_by_key(|thread| thread.id);
-        threads
+        self.directory().threads.values().cloned().collect()
+    }
+
+    /// The living thread of that id.
+    pub(crate) fn thread(&self, id: u64) -> Option<Arc<ThreadShared>> {
+        self.directory().threads.get(&id).cloned()
+    }
+
+    /// The first living thread after `id`.
+    pub(crate) fn next_thread(&self, id: u64) -> Option<Arc<ThreadShared>> {
+        self.directory().threads.range(id + 1..).next().map(|(_, thread)| thread.clone())
     }
 
     /// Asks for a stop; the first caller's code counts. True if this was the first.

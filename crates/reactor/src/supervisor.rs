@@ -236,7 +236,7 @@ impl Stall {
 
 impl Stall {
     fn new(shared: &Shared, reactor: usize, call: Sample, held: Duration) -> Stall {
-        let name = shared.threads().into_iter().find(|thread| thread.id == call.thread);
+        let name = shared.thread(call.thread);
         Stall {
             reactor,
             reactor_name: shared.names[reactor].clone(),
