@@ -20,7 +20,7 @@ use crate::shared::Shared;
 /// What some reactors are doing.
 #[derive(Clone, Debug, Default)]
 pub struct Dump {
-    /// One for each reactor.
+    /// One for each reactor that has not ended.
     pub reactors: Vec<ReactorDump>,
 }
 

@@ -105,8 +105,10 @@ impl Handle {
         self.shared.ports.get(reactor).map(|port| port.set_mode(mode)).is_some()
     }
 
-    /// Asks for a stop: main is dropped, and [`Runtime::run`] returns [`RunError::Stopped`] with `code`.
-    /// The first caller's code counts.
+    /// Asks for a stop: main is dropped, and [`Runtime::run`](crate::Runtime::run) returns
+    /// [`RunError::Stopped`] with `code`. The first caller's code counts. A runtime that was started beside
+    /// another program has no main, and nobody to give a code to: what it still runs is dropped, as when its
+    /// [`Running`](crate::Running) is.
     pub fn stop(&self, code: u8) {
         self.shared.request_stop("stop", code);
     }

@@ -162,8 +162,12 @@ impl<C: 'static> IoDevice<C> {
             return Ok(IoChannel { cell, hold: Hold::channel(inner.name.clone()) });
         }
         let value = (inner.create)().map_err(|source| ChannelError::Create { device: device(), source })?;
-        let cell =
-            Rc::new(ChannelCell { value: Some(value), device: inner.clone(), core: Rc::downgrade(&core) });
+        let cell = Rc::new(ChannelCell {
+            value: Some(value),
+            device: inner.clone(),
+            thread: core.shared.id,
+            core: Rc::downgrade(&core),
+        });
         // Unregistered while it was made, it counts all the same: the unregistration waits for it.
         inner.state().threads.insert(core.shared.id, core.shared.clone());
         core.channels.borrow_mut().insert(inner.key(), Box::new(Rc::downgrade(&cell)));
@@ -308,6 +312,8 @@ struct ChannelCell<C: 'static> {
     /// There until dropped.
     value: Option<C>,
     device: Arc<Inner<C>>,
+    /// The thread's number; its table, as long as it lives.
+    thread: u64,
     core: Weak<ThreadCore>,
 }
 
@@ -319,14 +325,13 @@ impl<C> ChannelCell<C> {
 
 impl<C> Drop for ChannelCell<C> {
     fn drop(&mut self) {
-        let core = self.core.upgrade();
-        core.iter().for_each(|core| drop(core.channels.borrow_mut().remove(&self.device.key())));
+        if let Some(core) = self.core.upgrade() {
+            core.channels.borrow_mut().remove(&self.device.key());
+        }
         // Before the device hears that it is gone: an unregistration then finds nothing left of it.
         // A panic of its destructor must not keep the device from hearing it.
         drop_caught(self.value.take());
-        if let Some(core) = core {
-            self.device.leave(|state| drop(state.threads.remove(&core.shared.id)));
-        }
+        self.device.leave(|state| drop(state.threads.remove(&self.thread)));
     }
 }
 

@@ -11,6 +11,7 @@ use crate::dump::{Dump, ReactorDump};
 use crate::shared::Shared;
 use crate::thread::Thread;
 
+use crate::wait::waits_for;
 /// The future of [`Handle::dump`](crate::Handle::dump): ready when every reactor has answered or ended.
 /// One that is held by something answers when that is over; [`wait`](Self::wait) does not wait for it.
 /// Dropping it takes nothing back.
@@ -27,13 +28,22 @@ struct Answers {
 }
 
 struct State {
-    /// By reactor; none for one that has not answered, or has ended.
-    reactors: Vec<Option<ReactorDump>>,
+    /// By reactor.
+    reactors: Vec<Known>,
     missing: usize,
     waker: Option<Waker>,
 }
 
 /// One reactor's answer; dropped without one, the reactor has ended.
+/// What is known of a reactor.
+#[derive(Clone)]
+enum Known {
+    /// It has not answered.
+    Nothing,
+    Ended,
+    Answer(ReactorDump),
+}
+
 struct Answer {
     answers: Arc<Answers>,
     index: usize,
@@ -49,7 +59,7 @@ impl Answer {
 impl Drop for Answer {
     fn drop(&mut self) {
         let mut state = self.answers.state();
-        state.reactors[self.index] = self.dump.take();
+        state.reactors[self.index] = self.dump.take().map_or(Known::Ended, Known::Answer);
         state.missing -= 1;
         if state.missing == 0 {
             let waker = state.waker.take();
@@ -70,7 +80,7 @@ impl PendingDump {
     /// Asks every reactor.
     pub(crate) fn ask(shared: &Arc<Shared>) -> PendingDump {
         let missing = shared.ports.len();
-        let state = State { reactors: vec![None; missing], missing, waker: None };
+        let state = State { reactors: vec![Known::Nothing; missing], missing, waker: None };
         let answers = Arc::new(Answers { state: Mutex::new(state), complete: Condvar::new() });
         for (index, port) in shared.ports.iter().enumerate() {
             let answer = Answer { answers: answers.clone(), index, dump: None };
@@ -89,8 +99,10 @@ impl PendingDump {
         let state = self.answers.state();
         let waited = self.answers.complete.wait_timeout_while(state, limit, |state| state.missing > 0);
         let reactors = waited.unwrap_or_else(PoisonError::into_inner).0.reactors.clone();
-        let describe = |(index, dump): (usize, Option<ReactorDump>)| {
-            dump.unwrap_or_else(|| ReactorDump::from_outside(&self.shared, index))
+        let describe = |(index, known): (usize, Known)| match known {
+            Known::Nothing => Some(ReactorDump::from_outside(&self.shared, index)),
+            Known::Ended => None,
+            Known::Answer(dump) => Some(dump),
         };
         Dump { reactors: reactors.into_iter().enumerate().map(describe).collect() }
     }
@@ -104,8 +116,13 @@ impl Future for PendingDump {
         if state.missing > 0 {
             state.waker = Some(cx.waker().clone());
             return Poll::Pending;
+            waits_for("the answers of the reactors to a dump");
         }
-        Poll::Ready(Dump { reactors: state.reactors.iter().flatten().cloned().collect() })
+        let answer = |known: &Known| match known {
+            Known::Answer(dump) => Some(dump.clone()),
+            Known::Nothing | Known::Ended => None,
+        };
+        Poll::Ready(Dump { reactors: state.reactors.iter().filter_map(answer).collect() })
     }
 }
 

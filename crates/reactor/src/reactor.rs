@@ -246,6 +246,8 @@ impl Reactor {
         self.local.settle();
         self.local.port().close();
         self.inbound.drain(..).for_each(|envelope| drop_caught(envelope.call));
+        // Whoever looks at it from outside sees that nothing holds it.
+        self.local.activity().begin(CallKind::Nothing, None);
         self.local.shared.reactor_ended();
     }
 }

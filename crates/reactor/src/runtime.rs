@@ -191,7 +191,8 @@ pub(crate) fn stopped(error: RunError, shared: &Shared) -> RunError {
 }
 
 /// The reactors of a runtime that was started beside another program. Dropping it drops what still runs
-/// on them, each future on its own thread, and waits for their OS threads.
+/// on them, each future on its own thread, and waits for their OS threads. On a Spindle thread, of this or
+/// of another runtime, it does not wait, which would block a reactor: they end by themselves.
 pub struct Running {
     handle: Handle,
     /// Supervises the reactors, or runs the simulation. There until dropped.
@@ -208,6 +209,9 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.handle.shared.shut_down();
+        if Thread::current().is_some() {
+            return;
+        }
         // It catches the panics of what it runs; one of its own has been reported.
         self.os_thread.take().into_iter().for_each(|os_thread| drop(os_thread.join()));
     }

@@ -55,7 +55,7 @@ pub(crate) struct Shared {
     supervisor: OnceLock<Unparker>,
     /// Calls from outside so far: each is named by its number.
     calls: AtomicU64,
-    /// What a stop does first: it drops main.
+    /// What a stop does first: it drops main. None: there is no main, and all ends at once.
     on_stop: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Every reactor ends its threads and then itself; looked at once a turn.
     shutting_down: AtomicBool,
@@ -189,7 +189,10 @@ impl Shared {
         drop(stop);
         if first {
             let action = self.on_stop.lock().unwrap_or_else(PoisonError::into_inner).take();
-            action.into_iter().for_each(|action| action());
+            match action {
+                Some(action) => action(),
+                None => self.shut_down(),
+            }
             // It says what a stop waits for, which may never give it a sign of its own.
             self.wake_supervisor();
         }

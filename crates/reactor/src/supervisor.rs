@@ -128,7 +128,8 @@ impl Supervisor {
 
     fn look_and_wait(&mut self, limit: Option<Duration>) {
         self.obey();
-        let pause = self.limit.map(|limit| if self.look(limit) { limit } else { limit * IDLE_FACTOR });
+        let pause =
+            self.limit.map(|limit| if self.look(limit) { limit } else { limit.saturating_mul(IDLE_FACTOR) });
         self.bell.wait(pause.into_iter().chain(limit).min());
     }
 

@@ -1,0 +1,106 @@
+//! What ends, when, and what is said of it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::cell::RefCell;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use spindle_engine::Bell;
+use spindle_reactor::*;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Far longer than anything here takes.
+const LONG: Duration = Duration::from_secs(20);
+
+fn start(reactors: usize) -> Running {
+    Runtime::builder().reactors(reactors).engine(EngineKind::Epoll).build().unwrap().start().unwrap()
+}
+
+/// Waits on a plain OS thread until `seen` is true.
+fn wait_for(mut seen: impl FnMut() -> bool) {
+    let bell = Bell::new().unwrap();
+    while !seen() {
+        assert!(bell.now().as_nanos() < LONG.as_nanos() as u64, "not within {LONG:?}");
+        bell.wait(Some(MS));
+    }
+}
+
+#[test]
+fn what_is_dropped_on_a_thread_of_its_own_ends_and_that_thread_does_not_wait_for_itself() {
+    let running = start(2);
+    let handle = running.handle();
+    let thread = handle.create_thread("holds its runtime", "[0-1023]").unwrap();
+    thread.spawn(async move || drop(running)).wait().unwrap();
+    wait_for(|| thread.is_gone());
+    assert!(matches!(handle.create_thread("late", "[0]"), Err(CreateError::Stopping { .. })));
+}
+
+#[test]
+fn a_stop_ends_a_runtime_that_was_started_beside_another_program() {
+    for kind in [EngineKind::Epoll, EngineKind::Sim(1)] {
+        let running = Runtime::builder().reactors(2).engine(kind).build().unwrap().start().unwrap();
+        let thread = running.handle().create_thread("worker", "[0-1023]").unwrap();
+        let waits = thread.spawn(std::future::pending::<()>);
+        running.handle().stop(3);
+        assert!(waits.wait().is_err());
+        wait_for(|| thread.is_gone());
+    }
+}
+
+#[test]
+fn a_reactor_that_has_ended_is_in_no_dump_and_in_no_report() {
+    let running = start(2);
+    let handle = running.handle();
+    let threads = [(); 2].map(|()| handle.create_thread("one each", "[0-1023]").unwrap());
+    let place = |thread: &Thread| thread.spawn(async || reactor_index()).wait().unwrap();
+    let held = threads.iter().find(|thread| place(thread) == 1).unwrap();
+    let free = Arc::new(AtomicBool::new(false));
+    let until = free.clone();
+    held.send_msg(move || wait_for(|| until.load(Ordering::Relaxed))).unwrap();
+    handle.stop(0);
+    let others_end = || threads.iter().all(|thread| thread == held || thread.is_gone());
+    wait_for(|| others_end() && !handle.stalls().is_empty());
+    // Long enough for the watchdog to look several times.
+    Bell::new().unwrap().wait(Some(100 * MS));
+    let dump = handle.dump().wait(MS);
+    let stalls = handle.stalls();
+    free.store(true, Ordering::Relaxed);
+    let indexes: Vec<_> = dump.reactors.iter().map(|reactor| reactor.index).collect();
+    assert_eq!(indexes, [1], "{dump}");
+    assert!(dump.reactors[0].held_by.is_some(), "{dump}");
+    assert!(stalls.iter().all(|stall| stall.reactor == 1), "{stalls:?}");
+    wait_for(|| held.is_gone());
+    wait_for(|| handle.dump().wait(MS).reactors.is_empty());
+}
+
+#[test]
+fn a_channel_that_outlives_its_thread_is_counted_down_all_the_same() {
+    type Kept = (IoDevice<u32>, IoChannel<u32>);
+    thread_local!(static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) });
+    let mut runner = ThreadRunner::new("by hand", EngineKind::Epoll).unwrap();
+    let keep = || {
+        let device = IoDevice::register("device", || Ok::<_, Infallible>(7));
+        let channel = device.channel().unwrap();
+        KEPT.with(|kept| *kept.borrow_mut() = Some((device, channel)));
+    };
+    runner.thread().send_msg(keep).unwrap();
+    let is_kept = || KEPT.with(|kept| kept.borrow().is_some());
+    runner.run_until(is_kept);
+    drop(runner);
+    let (device, channel) = KEPT.with(RefCell::take).unwrap();
+    assert_eq!(device.channels(), 1);
+    drop(channel);
+    assert_eq!(device.channels(), 0);
+}
+
+#[test]
+fn a_watchdog_that_never_looks_and_one_that_always_does_end_with_their_runtime() {
+    for limit in [Duration::MAX, Duration::ZERO] {
+        let runtime = Runtime::builder().reactors(2).engine(EngineKind::Epoll).watchdog(Some(limit));
+        let ended = runtime.build().unwrap().run(async || sleep(5 * MS).await);
+        ended.unwrap();
+    }
+}
