@@ -121,7 +121,7 @@ impl ThreadCore {
             let Some(call) = self.messages.borrow_mut().pop_front() else { break };
             self.begin(CallKind::Message, None);
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.call())) {
-                let what = format!("a message panicked: {}", panic_message(&*payload));
+                let what = format!("a message panicked: {}", panic_message(payload));
                 self.local.report(&self.shared, &what);
             }
         }
@@ -133,7 +133,7 @@ impl ThreadCore {
         let any = !expired.is_empty();
         for waker in expired.drain(..) {
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                let what = format!("a waker panicked: {}", panic_message(&*payload));
+                let what = format!("a waker panicked: {}", panic_message(payload));
                 self.local.report(&self.shared, &what);
             }
         }

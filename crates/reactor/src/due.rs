@@ -108,12 +108,15 @@ impl<T: Clone> DueRings<T> {
         Some(taken)
     }
 
-    /// Keeps those that `keep` says.
+    /// Keeps those that `keep` says. Rings that are empty go: a program may use any number of periods, one
+    /// after the other.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.rings.iter_mut().for_each(|ring| ring.retain(&mut keep));
+        self.rings.retain(|ring| !ring.entries.is_empty());
+        self.by_period =
+            self.rings.iter().enumerate().map(|(number, ring)| (ring.period_ns, number)).collect();
         let heads = self.rings.iter().enumerate();
-        let heads = heads.filter_map(|(number, ring)| Some(Reverse((ring.entries.first()?.0, number))));
-        self.heads = heads.collect();
+        self.heads = heads.map(|(number, ring)| Reverse((ring.entries[0].0, number))).collect();
     }
 
     /// All of them, in no order.
@@ -166,5 +169,19 @@ mod tests {
         assert_eq!(rings.next_time(), Some(Time(4)));
         rings.retain(|value| *value != 'a');
         assert_eq!((rings.next_time(), rings.iter().count()), (Some(Time(6)), 1));
+    }
+
+    #[test]
+    fn periods_that_nobody_has_any_more_take_no_room() {
+        let mut rings = DueRings::default();
+        for period in 1..100 {
+            rings.insert(Time(0), NS * period, period);
+        }
+        rings.retain(|period| period % 50 == 0);
+        assert_eq!((rings.rings.len(), rings.by_period.len(), rings.heads.len()), (1, 1, 1));
+        rings.insert(Time(0), NS * 50, 7);
+        rings.insert(Time(0), NS * 20, 8);
+        let mut due = |time| std::iter::from_fn(|| rings.take_due(time, |_| false)).collect::<Vec<_>>();
+        assert_eq!(due(Time(100)), [8, 50, 7]);
     }
 }

@@ -28,6 +28,7 @@ mod local;
 mod lock;
 mod mode;
 mod ops;
+mod origins;
 mod outgoing;
 mod pending_dump;
 mod poller;

@@ -79,7 +79,7 @@ impl Ops {
         core.begin(CallKind::Completion, None);
         let call = AssertUnwindSafe(|| entry.sink.complete(entry.key, completion));
         if let Err(payload) = catch_unwind(call) {
-            let what = format!("the handling of a completion panicked: {}", panic_message(&*payload));
+            let what = format!("the handling of a completion panicked: {}", panic_message(payload));
             core.local.report(&core.shared, &what);
         }
         // What it holds may be the last of something that panics when dropped.

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crate::dump::{Dump, ReactorDump};
 use crate::shared::Shared;
+use crate::task::call_caught;
 use crate::thread::Thread;
-
 use crate::wait::waits_for;
+
 /// The future of [`Handle::dump`](crate::Handle::dump): ready when every reactor has answered or ended.
 /// One that is held by something answers when that is over; [`wait`](Self::wait) does not wait for it.
 /// Dropping it takes nothing back.
@@ -34,7 +35,6 @@ struct State {
     waker: Option<Waker>,
 }
 
-/// One reactor's answer; dropped without one, the reactor has ended.
 /// What is known of a reactor.
 #[derive(Clone)]
 enum Known {
@@ -44,6 +44,7 @@ enum Known {
     Answer(ReactorDump),
 }
 
+/// One reactor's answer; dropped without one, the reactor has ended.
 struct Answer {
     answers: Arc<Answers>,
     index: usize,
@@ -65,7 +66,7 @@ impl Drop for Answer {
             let waker = state.waker.take();
             drop(state);
             self.answers.complete.notify_all();
-            waker.into_iter().for_each(Waker::wake);
+            waker.into_iter().for_each(|waker| call_caught(|| waker.wake()));
         }
     }
 }
@@ -104,7 +105,7 @@ impl PendingDump {
             Known::Ended => None,
             Known::Answer(dump) => Some(dump),
         };
-        Dump { reactors: reactors.into_iter().enumerate().map(describe).collect() }
+        Dump { reactors: reactors.into_iter().enumerate().filter_map(describe).collect() }
     }
 }
 
@@ -115,8 +116,8 @@ impl Future for PendingDump {
         let mut state = self.answers.state();
         if state.missing > 0 {
             state.waker = Some(cx.waker().clone());
-            return Poll::Pending;
             waits_for("the answers of the reactors to a dump");
+            return Poll::Pending;
         }
         let answer = |known: &Known| match known {
             Known::Answer(dump) => Some(dump.clone()),

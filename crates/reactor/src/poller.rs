@@ -137,7 +137,7 @@ impl Poller {
         if !self.cell.paused.replace(true)
             && let Some(core) = self.core.upgrade()
         {
-            core.pollers.recount();
+            core.pollers.stale.set(true);
         }
     }
 
@@ -165,14 +165,17 @@ impl Poller {
 
 impl Drop for Poller {
     fn drop(&mut self) {
-        self.cell.stopped.set(true);
-        // Taken out first: what the function captured may itself hold pollers. While it is being called it
-        // is out already, and dropped after.
-        let function = self.cell.function.try_borrow_mut().ok().and_then(|mut function| function.take());
-        drop(function);
+        // One that panicked was stopped then.
+        if self.cell.stopped.replace(true) {
+            return;
+        }
         if let Some(core) = self.core.upgrade() {
             core.pollers.forget_stopped();
         }
+        // Taken out first: what the function captured may itself hold pollers. While it is being called it
+        // is out already, and dropped after.
+        let function = self.cell.function.try_borrow_mut().ok().and_then(|mut function| function.take());
+        drop_caught(function);
     }
 }
 
@@ -223,13 +226,15 @@ impl PollerCell {
         matches!(self.kind, Kind::Timed(period) if spent::is_measured(period, self.runs.get()))
     }
 
-    /// A call panicked: stops the poller.
+    /// A call panicked: stops the poller. Nobody waits for it any more.
     #[cold]
     fn panicked(&self, core: &ThreadCore, payload: Box<dyn Any + Send>) {
-        self.stopped.set(true);
+        if !self.stopped.replace(true) {
+            core.pollers.forget_stopped();
+        }
         self.runs.set(self.runs.get() + 1);
         let (name, made_at) = (&self.name, self.made_at);
-        let what = format!("poller {name}, made at {made_at}, panicked: {}", panic_message(&*payload));
+        let what = format!("poller {name}, made at {made_at}, panicked: {}", panic_message(payload));
         core.local.report(&core.shared, &what);
         let function = self.function.borrow_mut().take();
         drop_caught(function);
@@ -257,7 +262,7 @@ pub(crate) struct Pollers {
     busy: Cell<bool>,
     /// The active ones are being called one by one, and are not in their list meanwhile.
     walking: Cell<bool>,
-    /// One of them changed meanwhile: the walk looks at all of them anew at its end.
+    /// Some were made, stopped, paused or resumed since the lists were looked over.
     stale: Cell<bool>,
 }
 
@@ -268,6 +273,7 @@ impl Pollers {
 
     /// Whether they want to be called although nothing woke the thread.
     pub(crate) fn has_work(&self) -> bool {
+        self.look_over();
         self.spinning.get() > 0 || self.busy.get()
     }
 
@@ -285,6 +291,7 @@ impl Pollers {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.look_over();
         let timed = self.timed.borrow().next_time();
         let every = self.every.get().map(|every| self.ran.get() + every);
         timed.into_iter().chain(every).min()
@@ -297,7 +304,7 @@ impl Pollers {
         }
         self.count.set(self.count.get() + 1);
         self.first_walks.set(FIRST_WALKS);
-        self.recount();
+        self.stale.set(true);
     }
 
     fn resume(&self, cell: &Rc<PollerCell>, now: Time) {
@@ -307,29 +314,24 @@ impl Pollers {
             timed.retain(|other| !Rc::ptr_eq(other, cell));
             timed.insert(now, period, cell.clone());
         }
-        self.recount();
+        self.stale.set(true);
     }
 
-    /// Drops the places of stopped pollers, unless the active ones are being walked: then the walk does
-    /// it at its end.
+    /// One of them was stopped: its place goes when the list is next [looked over](Self::look_over).
     fn forget_stopped(&self) {
         self.count.set(self.count.get() - 1);
-        self.compact();
+        self.stale.set(true);
     }
 
-    fn compact(&self) {
-        match self.walking.get() {
-            true => self.stale.set(true),
-            false => self.active.borrow_mut().retain(|cell| !cell.stopped.get()),
+    /// Drops the places of stopped pollers and counts the others anew, if something changed; while the active
+    /// ones are being walked, later. Once for all changes of a turn: a program may stop thousands.
+    fn look_over(&self) {
+        if self.walking.get() || !self.stale.take() {
+            return;
         }
+        // Their functions are gone, so this runs nobody's code.
+        self.active.borrow_mut().retain(|cell| !cell.stopped.get());
         self.timed.borrow_mut().retain(|cell| !cell.stopped.get());
-        self.recount();
-    }
-
-    fn recount(&self) {
-        if self.walking.get() {
-            return self.stale.set(true);
-        }
         let active = self.active.borrow();
         let living = || active.iter().filter(|cell| cell.is_active());
         self.spinning.set(living().filter(|cell| cell.kind == Kind::Active(Wake::Spin)).count());
@@ -367,9 +369,6 @@ impl Pollers {
         self.walking.set(false);
         active.append(&mut self.active.borrow_mut());
         *self.active.borrow_mut() = active;
-        if self.stale.take() {
-            self.compact();
-        }
         self.ran.set(now);
         self.busy.set(busy);
         busy
@@ -417,7 +416,8 @@ impl Pollers {
             let function = cell.function.borrow_mut().take();
             drop_caught(function);
         }
-        self.recount();
+        self.count.set(0);
+        self.stale.set(true);
     }
 
     /// What they are, for a dump.

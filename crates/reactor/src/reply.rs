@@ -41,11 +41,10 @@ impl Replies {
         (place.generation == (number >> 32) as u32).then_some(place)
     }
 
-    /// Leaves an answer; returns whom to wake.
-    pub(crate) fn deliver(&mut self, number: u64, answer: Answer) -> Option<Waker> {
-        let place = self.place(number)?;
-        place.answer = Some(answer);
-        place.waker.take()
+    /// Leaves an answer; returns whom to wake, and the answer to a call that was dropped.
+    pub(crate) fn deliver(&mut self, number: u64, answer: Answer) -> (Option<Waker>, Option<Answer>) {
+        let Some(place) = self.place(number) else { return (None, Some(answer)) };
+        (place.waker.take(), place.answer.replace(answer))
     }
 
     /// The answer, which frees the place, or a promise to wake.

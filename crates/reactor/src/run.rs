@@ -221,8 +221,9 @@ impl<R: Send + 'static> Drop for Reply<R> {
 
 /// Runs on the caller's thread.
 fn deliver(number: u64, answer: Answer) {
-    current::with(|core| {
-        let waker = core.and_then(|core| core.replies.borrow_mut().deliver(number, answer));
-        waker.into_iter().for_each(std::task::Waker::wake);
-    });
+    let Some(core) = current::cloned() else { return };
+    let (waker, unwanted) = core.replies.borrow_mut().deliver(number, answer);
+    // Somebody's code, both of them: nothing is borrowed any more.
+    drop(unwanted);
+    waker.into_iter().for_each(std::task::Waker::wake);
 }

@@ -22,6 +22,7 @@ use crate::activity::CallKind;
 use crate::core::ThreadCore;
 use crate::current;
 use crate::error::{Panicked, RunError};
+use crate::origins::Origins;
 use crate::thread::ThreadShared;
 use crate::wait::Wait;
 
@@ -73,13 +74,17 @@ pub(crate) struct TaskInfo {
 #[derive(Default)]
 pub(crate) struct Tasks {
     slots: RefCell<Slab<Slot>>,
+    /// Those that answer calls.
+    origins: RefCell<Origins>,
     ready: RefCell<VecDeque<TaskKey>>,
     generation: Cell<u32>,
     /// What the task that is being polled has noted.
     wait: Cell<Wait>,
     /// Wakers that nobody holds any more, to be used again.
     spare: RefCell<Vec<Arc<TaskWaker>>>,
-    /// Who is to be told why, once the panic that unwinds now has been caught.
+    /// A poll is under way: its panic is caught, and then its message is known.
+    polling: Cell<bool>,
+    /// Who is to be told why, once the panic that unwinds that poll has been caught.
     bereaved: RefCell<Vec<Tell>>,
 }
 
@@ -114,6 +119,7 @@ impl Tasks {
         let place = slots.vacant_entry();
         let key = TaskKey { index: place.key() as u32, generation };
         let waker = self.waker(thread, key);
+        origin.into_iter().for_each(|origin| self.origins.borrow_mut().insert(origin, key.index));
         place.insert(Slot {
             generation,
             future: Some(future),
@@ -161,7 +167,9 @@ impl Tasks {
         let Some((mut future, waker, spawned_at)) = self.take_future(key) else { return true };
         self.wait.set(Wait::Unknown);
         core.begin(CallKind::Task, Some(spawned_at));
+        self.polling.set(true);
         let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut Context::from_waker(&waker))));
+        self.polling.set(false);
         drop(waker);
         match poll {
             Ok(Poll::Pending) => self.put_back(key, future, core.local.now.get()),
@@ -170,12 +178,13 @@ impl Tasks {
                 self.remove(key);
             }
             Err(payload) => {
-                let panicked = Panicked { message: panic_message(&*payload), spawned_at };
+                let panicked = Panicked { message: panic_message(payload), spawned_at };
                 core.local.report(&core.shared, &panicked);
                 drop_caught(future);
                 self.remove(key);
                 let bereaved = std::mem::take(&mut *self.bereaved.borrow_mut());
-                bereaved.into_iter().for_each(|tell| tell(RunError::Panicked(panicked.clone())));
+                let reason = || RunError::Panicked(panicked.clone());
+                bereaved.into_iter().for_each(|tell| call_caught(|| tell(reason())));
             }
         }
         true
@@ -204,6 +213,7 @@ impl Tasks {
 
     fn remove(&self, key: TaskKey) {
         let slot = self.slots.borrow_mut().remove(key.index as usize);
+        slot.origin.into_iter().for_each(|origin| self.origins.borrow_mut().remove(origin));
         let mut waker = slot.waker;
         if Arc::get_mut(&mut waker).is_some() {
             self.spare.borrow_mut().push(waker);
@@ -217,13 +227,14 @@ impl Tasks {
         Some(slot.spawned_at)
     }
 
-    /// Has `tell` called with the reason why a task ends without an answer: now, or when the panic that
-    /// drops it has been caught and its message is known.
+    /// Has `tell` called with the reason why a task ends without an answer: now, or when the panic of its
+    /// poll has been caught and its message is known.
     pub(crate) fn tell_why(&self, tell: impl FnOnce(RunError) + 'static) {
-        if std::thread::panicking() {
+        if self.polling.get() && std::thread::panicking() {
             self.bereaved.borrow_mut().push(Box::new(tell));
         } else {
-            tell(RunError::Cancelled);
+            // Also while a destructor unwinds, which a second panic must not reach.
+            call_caught(|| tell(RunError::Cancelled));
         }
     }
 
@@ -240,20 +251,22 @@ impl Tasks {
             slot.future.take()
         };
         if let Some(future) = future {
+            // If a poll is under way and panics, that is no reason of this task's.
+            let polling = self.polling.replace(false);
             drop_caught(future);
+            self.polling.set(polling);
             self.remove(key);
         }
     }
 
     /// Drops the task that `origin` named.
     pub(crate) fn cancel_origin(&self, origin: Origin) {
-        let found = self
-            .slots
-            .borrow()
-            .iter()
-            .find(|(_, slot)| slot.origin == Some(origin))
-            .map(|(index, slot)| TaskKey { index: index as u32, generation: slot.generation });
-        if let Some(key) = found {
+        let index = self.origins.borrow().find(origin);
+        let key = |index| {
+            let slots = self.slots.borrow();
+            slots.get(index as usize).map(|slot| TaskKey { index, generation: slot.generation })
+        };
+        if let Some(key) = index.and_then(key) {
             self.cancel(key);
         }
     }
@@ -285,15 +298,32 @@ impl Tasks {
 
 /// Drops what somebody left here, and keeps a panic of its destructors from ending the reactor.
 pub(crate) fn drop_caught<T>(left: T) {
-    // The panic hook has reported it; there is nobody left to tell.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(left)));
+    call_caught(|| drop(left));
+}
+
+/// Calls what is not the reactor's own, where there is nobody to tell of a panic: the panic hook has
+/// reported it.
+pub(crate) fn call_caught(call: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+        drop_payload(payload);
+    }
 }
 
 /// What a panic said, as far as it was text.
-pub(crate) fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_message(payload: Box<dyn std::any::Any + Send>) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without text").to_owned()
+    let text = text.unwrap_or("a panic without text").to_owned();
+    drop_payload(payload);
+    text
+}
+
+/// Drops what a panic carried: somebody's value, whose destructor may panic too.
+fn drop_payload(payload: Box<dyn std::any::Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        // It might go on for ever.
+        std::mem::forget(again);
+    }
 }
 
 /// Brings a task back: at once on its own thread, by message from elsewhere.

@@ -4,11 +4,13 @@
 //! last handle is dropped.
 
 use std::fmt;
-use std::future::poll_fn;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
+use slab::Slab;
 use spindle_engine::CpuSet;
 use spindle_ring::Call;
 
@@ -18,6 +20,7 @@ use crate::join::JoinHandle;
 use crate::port::{Address, Envelope};
 use crate::run::Run;
 use crate::shared::Shared;
+use crate::task::call_caught;
 use crate::wait::{self, Wait};
 
 /// The thread runs.
@@ -40,7 +43,7 @@ pub(crate) struct ThreadShared {
     pub(crate) runtime: Arc<Shared>,
     pub(crate) state: AtomicU8,
     /// Who waits for its end.
-    pub(crate) joined: Mutex<Vec<Waker>>,
+    pub(crate) joined: Mutex<Slab<Waker>>,
 }
 
 impl ThreadShared {
@@ -109,11 +112,49 @@ impl ThreadShared {
     /// Marks the end and tells everybody who waits for it.
     pub(crate) fn set_exited(&self) {
         let waiting = {
-            let mut joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut joined = self.joined();
             self.state.store(EXITED, Ordering::Release);
             std::mem::take(&mut *joined)
         };
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(|(_, waker)| call_caught(|| waker.wake()));
+    }
+
+    fn joined(&self) -> MutexGuard<'_, Slab<Waker>> {
+        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for a thread's end. Dropping it gives its place among the waiting back.
+struct Joined<'a> {
+    thread: &'a ThreadShared,
+    place: Option<usize>,
+}
+
+impl Future for Joined<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let thread = self.thread;
+        let mut joined = thread.joined();
+        if thread.is_gone() {
+            return Poll::Ready(());
+        }
+        match self.place {
+            Some(place) => joined[place].clone_from(cx.waker()),
+            None => self.place = Some(joined.insert(cx.waker().clone())),
+        }
+        wait::note(Wait::Exit(thread.id));
+        Poll::Pending
+    }
+}
+
+impl Drop for Joined<'_> {
+    fn drop(&mut self) {
+        let mut joined = self.thread.joined();
+        // At its end the thread took all of them.
+        let waker = self.place.and_then(|place| joined.try_remove(place));
+        drop(joined);
+        drop(waker);
     }
 }
 
@@ -211,18 +252,7 @@ impl Thread {
 
     /// Waits until the thread has exited.
     pub async fn joined(&self) {
-        poll_fn(|cx| {
-            let mut joined = self.shared.joined.lock().unwrap_or_else(PoisonError::into_inner);
-            if self.shared.state.load(Ordering::Acquire) == EXITED {
-                return Poll::Ready(());
-            }
-            if !joined.iter().any(|waker| waker.will_wake(cx.waker())) {
-                joined.push(cx.waker().clone());
-            }
-            wait::note(Wait::Exit(self.shared.id));
-            Poll::Pending
-        })
-        .await;
+        Joined { thread: &self.shared, place: None }.await;
     }
 
     /// Whether it has exited.
@@ -242,5 +272,27 @@ impl Eq for Thread {}
 impl fmt::Debug for Thread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Thread({} {:?} on core {})", self.id(), self.name(), self.core())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::{EngineKind, Runtime, Thread, timeout};
+
+    #[test]
+    fn who_gives_up_waiting_for_an_end_leaves_no_place_behind() {
+        let runtime = Runtime::builder().engine(EngineKind::Sim(1)).build().unwrap();
+        let ended = runtime.run(async || {
+            let thread = Thread::create("thread", "[0-1023]").unwrap();
+            for _ in 0..10 {
+                assert!(timeout(Duration::ZERO, thread.joined()).await.is_err());
+            }
+            assert!(thread.shared.joined().is_empty());
+            thread.exit();
+            thread.joined().await;
+        });
+        ended.unwrap();
     }
 }
