@@ -40,6 +40,14 @@ impl Timers {
         key
     }
 
+    /// Has a wait end with this waker; gives back the one before, if it was another, to be dropped while nothing
+    /// of the thread is borrowed. None if the wait is over.
+    fn renew(&mut self, key: &Key, waker: &Waker) -> Option<Option<Waker>> {
+        let known = self.waiting.get_mut(key)?;
+        let other = !known.will_wake(waker);
+        Some(other.then(|| std::mem::replace(known, waker.clone())))
+    }
+
     /// Takes those out that wait for `now` or a time before, `most` at most. To be woken while nothing of the
     /// thread is borrowed, as a waker may be anybody's, and the list [given back](Self::keep).
     pub(crate) fn expire(&mut self, now: Time, most: usize) -> Vec<Waker> {
@@ -109,14 +117,10 @@ impl Future for Sleep {
             }
             Until::At(time) => self.until = Sleep::start(&current::expect("sleep"), *time, cx),
             Until::Time { core, key } => {
-                let mut timers = core.timers.borrow_mut();
-                match timers.waiting.get_mut(key) {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    None => {
-                        drop(timers);
-                        self.until = Until::Past;
-                        return Poll::Ready(());
-                    }
+                let renewed = core.timers.borrow_mut().renew(key, cx.waker());
+                if renewed.is_none() {
+                    self.until = Until::Past;
+                    return Poll::Ready(());
                 }
             }
         }
@@ -130,7 +134,8 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         if let Until::Time { core, key } = &self.until {
-            core.timers.borrow_mut().waiting.remove(key);
+            let waker = core.timers.borrow_mut().waiting.remove(key);
+            drop(waker);
         }
     }
 }
