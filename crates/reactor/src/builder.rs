@@ -64,8 +64,8 @@ impl Builder {
     }
 
     /// How long one call of a task, poller or message may hold a reactor before it is reported, on
-    /// standard error and by [`Handle::stalls`](crate::Handle::stalls): 10 ms by default. None: nobody
-    /// looks. In simulation nothing takes time, and nobody looks.
+    /// standard error and by [`Handle::stalls`](crate::Handle::stalls): 10 ms by default, 1 ms at
+    /// least. None: nobody looks. In simulation nothing takes time, and nobody looks.
     pub fn watchdog(mut self, limit: Option<Duration>) -> Builder {
         self.settings.watchdog = limit;
         self

@@ -1,9 +1,12 @@
 //! What a runtime says on standard error.
 
 use std::fmt::Arguments;
-use std::io::Write;
+use std::time::Duration;
 
-/// Says one line. If nobody listens any more, nothing is said: the runtime goes on.
+use spindle_engine::report;
+
+/// Says one line. If nobody listens any more, or nobody reads what was said before, nothing is said: the runtime
+/// goes on.
 pub(crate) fn say(what: Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "spindle: {what}");
+    report(&format!("spindle: {what}\n"), Duration::ZERO);
 }

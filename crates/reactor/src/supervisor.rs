@@ -9,7 +9,7 @@
 //! limit, ten times less often while all of them sleep.
 
 use std::future::Future;
-use std::io::{self, Write};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -23,10 +23,14 @@ use crate::pending_dump::PendingDump;
 use crate::say::say;
 use crate::shared::Shared;
 
+/// Looks that follow each other faster would take a core.
+const SHORTEST_LIMIT: Duration = Duration::from_millis(1);
+
 /// How much longer the pause between two looks is while all reactors sleep.
 const IDLE_FACTOR: u32 = 10;
 
-/// How long a reactor has to answer for a dump before it is described from outside.
+/// How long a reactor has to answer for a dump before it is described from outside; and how long standard error
+/// has to take some of it.
 const DUMP_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long a stop may take before it says what it waits for, and then again.
@@ -78,7 +82,7 @@ impl Supervisor {
         let signals = if signals { take() } else { None };
         shared.supervised_by(bell.unparker());
         let watches = shared.ports.iter().map(|_| Watch::default()).collect();
-        let limit = shared.watchdog;
+        let limit = shared.watchdog.map(|limit| limit.max(SHORTEST_LIMIT));
         Ok(Supervisor { shared, bell, signals, signalled: false, limit, watches })
     }
 
@@ -150,8 +154,7 @@ impl Supervisor {
         }
         if signals.arrived(Signal::User1) > 0 {
             let dump = PendingDump::ask(&self.shared).wait(DUMP_PATIENCE);
-            // Nobody may be listening any more.
-            let _ = write!(std::io::stderr(), "{dump}");
+            spindle_engine::report(&dump.to_string(), DUMP_PATIENCE);
         }
     }
 

@@ -467,6 +467,29 @@ fn a_process_whose_standard_error_nobody_reads_outlives_the_panic_of_a_task() {
 }
 
 #[test]
+fn child_whose_tasks_panic_often() {
+    if !is_child("child_whose_tasks_panic_often") {
+        return;
+    }
+    // The library's own report of a panic would wait.
+    std::panic::set_hook(Box::new(|_| ()));
+    let result = Runtime::builder().reactors(1).build().unwrap().run(async || {
+        for _ in 0..2000 {
+            assert!(spawn_local(async { panic!("on purpose") }).await.is_err());
+        }
+        7
+    });
+    std::process::exit(result.unwrap());
+}
+
+#[test]
+fn a_process_whose_standard_error_is_full_and_read_by_nobody_goes_on() {
+    let mut child = child("child_whose_tasks_panic_often");
+    let ended = wait_for(|| child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(7));
+}
+
+#[test]
 fn child_that_stops_itself_and_hangs() {
     if !is_child("child_that_stops_itself_and_hangs") {
         return;
