@@ -185,9 +185,15 @@ impl Blob {
         R: Send + 'static,
     {
         self.check_open()?;
-        let id = self.id();
+        let opened = self.opened.clone();
         on_md(&self.opened.shared.store, async move |md| {
+            let id = opened.shared.id;
+            // While it is open it is not deleted; closed by now, its id may have a new owner.
+            if opened.closed.load(Ordering::Acquire) {
+                return Err(BlobError::Closed { blob: id });
+            }
             let blob = md.blob(id)?;
+            drop(opened);
             operation(md, blob).await
         })
         .await
@@ -202,6 +208,7 @@ impl Md {
     /// Opens a blob.
     pub(crate) fn open(self: &Rc<Md>, id: BlobId, options: OpenOptions) -> Result<Opened, BlobError> {
         let blob = self.blob(id)?;
+        blob.check_stays()?;
         if options.clear_method.is_some() {
             blob.cleared_by.set(options.clear_method);
         }

@@ -114,7 +114,7 @@ impl Blobstore {
     /// Opens a blob. It stays open until every handle was closed or dropped.
     ///
     /// # Errors
-    /// There is no such blob, or it is damaged.
+    /// There is no such blob, it is just being deleted, or it is damaged.
     pub async fn open_blob(&self, id: BlobId) -> Result<Blob, BlobError> {
         self.open_blob_with(id, OpenOptions::default()).await
     }
@@ -131,7 +131,7 @@ impl Blobstore {
     /// Deletes a blob that nobody has open. A snapshot that one clone reads through gives it what it reads.
     ///
     /// # Errors
-    /// It is open, or more than one clone reads through it.
+    /// It is open, more than one clone reads through it, or another operation works on it or on its clone.
     pub async fn delete_blob(&self, id: BlobId) -> Result<(), BlobError> {
         on_md(&self.shared, async move |md| md.remove(id).await).await
     }
@@ -160,7 +160,7 @@ impl Blobstore {
     /// Gives a blob clusters of its own for everything, so that it has no parent and is no longer thin.
     ///
     /// # Errors
-    /// Not enough clusters are free; nothing was copied then.
+    /// Not enough clusters are free, and nothing was copied then; or another operation works on the blob.
     pub async fn inflate(&self, id: BlobId) -> Result<(), BlobError> {
         on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, true).await).await
     }
@@ -250,7 +250,7 @@ impl Blobstore {
     /// device. After an error of the device the store is unloaded all the same, and will be recovered.
     ///
     /// # Errors
-    /// Blobs are open (nothing has happened then), or a write fails.
+    /// Blobs are open, or are being inflated or decoupled (nothing has happened then), or a write fails.
     pub async fn unload(&self) -> Result<(), BlobError> {
         on_md(&self.shared, async |md| md.unload().await).await
     }

@@ -10,6 +10,7 @@ use spindle_format::{BlobId, BlobMetadata, ClearMethod, Flags, PageIdx, Parent};
 
 use super::Md;
 use super::commit::Commits;
+use super::create::busy;
 use crate::error::BlobError;
 use crate::shared::{Back, BlobShared, locked};
 
@@ -30,6 +31,8 @@ pub(crate) struct BlobState {
     pub(crate) cleared_by: Cell<Option<ClearMethod>>,
     /// An operation that wants the blob to itself.
     pub(crate) held: Cell<bool>,
+    /// It is being deleted, or is a snapshot that is not finished: nobody is let in.
+    pub(crate) passing: Cell<bool>,
     /// What all threads see of it, while it or a clone of it is open.
     shared: RefCell<Weak<BlobShared>>,
     /// Changes of its map under way.
@@ -47,6 +50,7 @@ impl BlobState {
             opened: Cell::new(0),
             cleared_by: Cell::new(None),
             held: Cell::new(false),
+            passing: Cell::new(false),
             shared: RefCell::default(),
             commits: Commits::default(),
         }
@@ -75,6 +79,11 @@ impl BlobState {
     /// How clusters that it gives back are cleared.
     pub(crate) fn clear_method(&self) -> ClearMethod {
         self.cleared_by.get().unwrap_or_else(|| self.flags().clear_method())
+    }
+
+    /// An error if nobody may begin to use it.
+    pub(crate) fn check_stays(&self) -> Result<(), BlobError> {
+        if self.passing.get() { Err(busy(self.id)) } else { Ok(()) }
     }
 
     pub(crate) fn check_metadata(&self) -> Result<(), BlobError> {

@@ -137,7 +137,7 @@ impl Md {
     }
 
     async fn write_chain(&self, blob: &Rc<BlobState>, slot: u32, group: &[Change]) -> Result<(), BlobError> {
-        let _guard = self.exclusive().await?;
+        let _guard = self.exclusive_on(blob).await?;
         if let Some(page) = page_of(blob, slot) {
             return self.write_in_place(blob, slot, page, group).await;
         }

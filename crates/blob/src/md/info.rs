@@ -103,7 +103,7 @@ impl Md {
     /// Makes a blob read-only, once no write to it is under way.
     pub(crate) async fn set_read_only(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
         let _frozen = self.freeze(blob).await;
-        let _guard = self.exclusive().await?;
+        let _guard = self.exclusive_on(blob).await?;
         self.check_writable()?;
         if blob.flags().read_only() {
             return Ok(());
@@ -136,11 +136,10 @@ impl Md {
 
     /// Writes what was changed in memory.
     pub(crate) async fn sync(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
-        let _guard = self.exclusive().await?;
+        let _guard = self.exclusive_on(blob).await?;
         if !blob.unsynced.get() {
             return Ok(());
         }
-        self.check_writable()?;
         let meta = blob.meta.borrow().clone();
         // What is set from here on is not in `meta` and has to wait for the next sync.
         blob.unsynced.set(false);

@@ -5,7 +5,8 @@
 //! New clusters are filled by the threads that write to them ([`crate::allocate`]), beside all this, and come
 //! here to be mapped ([`commit`]). An operation
 //! that must have a blob's map to itself freezes the blob *before* it takes the lock, since an allocation
-//! under way may need the lock to end.
+//! under way may need the lock to end. Whoever has waited looks again at what it found before: the store may
+//! have been left, the blob deleted, its clones or its parent be others.
 //!
 //! Not promised: anything after a write or flush of metadata has failed; then every change is refused until
 //! the store is loaded again.
@@ -118,8 +119,26 @@ impl Md {
         Ok(guard)
     }
 
+    /// The same for an operation on a blob: an error also if that was deleted while this waited.
+    pub(crate) async fn exclusive_on(&self, blob: &Rc<BlobState>) -> Result<TaskGuard<'_>, BlobError> {
+        let guard = self.exclusive().await?;
+        match self.is_there(blob) {
+            true => Ok(guard),
+            false => Err(BlobError::NoSuchBlob { blob: blob.id }),
+        }
+    }
+
+    /// Whether a blob is still in the store; its id may have a new owner.
+    pub(crate) fn is_there(&self, blob: &Rc<BlobState>) -> bool {
+        self.blobs.borrow().get(&blob.id).is_some_and(|now| Rc::ptr_eq(now, blob))
+    }
+
     /// An error if metadata must not be changed.
     pub(crate) fn check_writable(&self) -> Result<(), BlobError> {
+        // Also of what began before: nothing may change behind the masks.
+        if self.shared.is_unloaded() {
+            return Err(self.shared.gone());
+        }
         if self.shared.read_only {
             return Err(BlobError::StoreReadOnly { store: self.shared.name.clone() });
         }

@@ -21,8 +21,7 @@ impl Md {
     pub(crate) async fn set_parent(self: &Rc<Md>, id: BlobId, parent: Parent) -> Result<(), BlobError> {
         let blob = self.blob(id)?;
         let _frozen = self.freeze(&blob).await;
-        let _guard = self.exclusive().await?;
-        self.check_writable()?;
+        let _guard = self.exclusive_on(&blob).await?;
         blob.check_known()?;
         if blob.held.get() {
             return Err(busy(id));
@@ -102,6 +101,7 @@ impl Md {
         progress: Progress,
     ) -> Result<(), BlobError> {
         let blob = self.blob(id)?;
+        blob.check_stays()?;
         let refused = |why| Err(BlobError::Refused { blob: id, why });
         if !blob.flags().data_locked() {
             return refused("only a read-only blob is copied: take a snapshot");

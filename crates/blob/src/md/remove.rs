@@ -2,17 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use spindle_format::metadata::internal;
 use spindle_format::page::Page;
 use spindle_format::{BlobId, BlobMetadata, ClusterIdx, PageIdx, Parent};
 
-use super::create::set_parent;
+use super::create::{busy, set_parent};
+use super::freeze::Frozen;
 use super::persist::Persist;
 use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::ordering::Point;
 use crate::shared::Source;
+use crate::sync::TaskGuard;
 
 impl Md {
     /// Deletes a blob that nobody has open.
@@ -22,11 +25,12 @@ impl Md {
         let clones = blob.clones.borrow().clone();
         match clones.as_slice() {
             [] => {
-                // Requests that outlive the blob's handles end first.
-                let _frozen = self.freeze_if_seen(&blob).await;
-                let _guard = self.exclusive().await?;
-                self.check_removable(&blob, 0)?;
-                self.erase(&blob, &BTreeSet::new(), &BTreeSet::new()).await
+                let _alone = self.alone_with(&blob).await?;
+                self.check_removable(&blob, &[])?;
+                blob.passing.set(true);
+                let erased = self.erase(&blob, &BTreeSet::new(), &BTreeSet::new()).await;
+                blob.passing.set(false);
+                erased
             }
             [clone] => self.merge_into(&blob, &self.blob(*clone)?).await,
             _ => Err(BlobError::Busy {
@@ -36,15 +40,27 @@ impl Md {
         }
     }
 
-    fn check_removable(&self, blob: &Rc<BlobState>, clones: usize) -> Result<(), BlobError> {
-        let id = blob.id;
-        if !self.blobs.borrow().get(&id).is_some_and(|now| Rc::ptr_eq(now, blob)) {
-            return Err(BlobError::NoSuchBlob { blob: id });
+    /// Waits until requests that outlive the blob's handles have ended, and for [`Md::lock`].
+    async fn alone_with(&self, blob: &Rc<BlobState>) -> Result<(Option<Frozen>, TaskGuard<'_>), BlobError> {
+        loop {
+            let frozen = self.freeze_if_seen(blob).await;
+            let guard = self.exclusive_on(blob).await?;
+            // Somebody may have had it open while this waited.
+            if frozen.is_some() || blob.shared().is_none() {
+                return Ok((frozen, guard));
+            }
         }
+    }
+
+    fn check_removable(&self, blob: &Rc<BlobState>, clones: &[BlobId]) -> Result<(), BlobError> {
+        let id = blob.id;
         if blob.opened.get() > 0 {
             return Err(BlobError::Busy { blob: id, by: "it is open: close it" });
         }
-        if blob.clones.borrow().len() != clones {
+        if blob.held.get() {
+            return Err(busy(id));
+        }
+        if *blob.clones.borrow() != *clones {
             return Err(BlobError::Busy { blob: id, by: "its clones have changed meanwhile: try again" });
         }
         Ok(())
@@ -66,6 +82,8 @@ impl Md {
         self.clear_root(root).await?;
         self.used_blob_ids.borrow_mut().clear(root.0);
         self.blobs.borrow_mut().remove(&blob.id);
+        // Whoever waits to write to it finds that there is nothing left.
+        blob.shared().into_iter().for_each(|shared| shared.clusters.store(0, Ordering::Release));
         if let Some(Parent::Snapshot(parent)) = blob.parent()
             && let Ok(parent) = self.blob(parent)
         {
@@ -124,10 +142,27 @@ impl Md {
         snapshot: &Rc<BlobState>,
         clone: &Rc<BlobState>,
     ) -> Result<(), BlobError> {
-        self.check_removable(snapshot, 1)?;
+        self.check_removable(snapshot, &[clone.id])?;
         let _frozen = self.freeze(clone).await;
-        let _guard = self.exclusive().await?;
-        self.check_removable(snapshot, 1)?;
+        let _guard = self.exclusive_on(snapshot).await?;
+        self.check_removable(snapshot, &[clone.id])?;
+        if clone.held.get() {
+            return Err(busy(clone.id));
+        }
+        snapshot.passing.set(true);
+        clone.held.set(true);
+        let merged = self.merge_held(snapshot, clone).await;
+        clone.held.set(false);
+        snapshot.passing.set(false);
+        merged
+    }
+
+    /// The same under [`Md::lock`], when nobody else begins anything with either.
+    async fn merge_held(
+        self: &Rc<Md>,
+        snapshot: &Rc<BlobState>,
+        clone: &Rc<BlobState>,
+    ) -> Result<(), BlobError> {
         let mut taken = Vec::new();
         let merged = self.merged(snapshot, clone, &mut taken).await;
         let step = |after| Persist { urgent: true, after: vec![after], ..Persist::default() };

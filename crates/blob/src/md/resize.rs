@@ -23,7 +23,7 @@ impl Md {
             return Err(BlobError::Option { option: "clusters", why });
         }
         let _frozen = self.freeze(blob).await;
-        let _guard = self.exclusive().await?;
+        let _guard = self.exclusive_on(blob).await?;
         blob.check_metadata()?;
         let old = blob.meta.borrow().map.num_clusters();
         match clusters {

@@ -36,7 +36,7 @@ impl Md {
             named.set(name, value).map_err(|source| BlobError::Xattr { blob: id, source })?;
         }
         let _frozen = self.freeze(&original).await;
-        let _guard = self.exclusive().await?;
+        let _guard = self.exclusive_on(&original).await?;
         original.check_metadata()?;
         if original.held.get() {
             return Err(busy(id));
@@ -57,6 +57,7 @@ impl Md {
             return Err(error);
         }
         self.give_back(aside.unwrap_or_default());
+        snapshot.passing.set(false);
         let mut done = snapshot.meta.borrow().clone();
         done.remove_internal(internal::SNAPSHOT_IN_PROGRESS);
         let last = Persist { urgent: true, ..Persist::default() };
@@ -75,7 +76,9 @@ impl Md {
         meta.xattrs = named;
         meta.flags.data_read_only |= Flags::READ_ONLY;
         set_id(&mut meta, internal::SNAPSHOT_IN_PROGRESS, original.id);
-        self.write_new(meta, Point::MarkBeforeClone).await
+        let snapshot = self.write_new(meta, Point::MarkBeforeClone).await?;
+        snapshot.passing.set(true);
+        Ok(snapshot)
     }
 
     /// The original lets go of all it has and names the snapshot as its parent.
@@ -126,6 +129,7 @@ impl Md {
     /// not), so that it needs its parent no more (`inflate`: none at all).
     pub(crate) async fn detach(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
         self.check_allocation()?;
+        blob.check_stays()?;
         blob.check_known()?;
         if blob.parent().is_none() && !inflate {
             return Err(BlobError::Refused { blob: blob.id, why: "it has no parent to be decoupled from" });
@@ -143,22 +147,8 @@ impl Md {
 
     async fn detach_held(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
         let shared = self.shared_of(blob);
-        let needs = |index: &u64| {
-            if let Entry::Own(_) = shared.leaves.get(*index) {
-                return false;
-            }
-            match &*locked(&shared.back) {
-                _ if inflate => true,
-                Back::Zeroes => false,
-                Back::Blob(parent) => {
-                    let inside = *index < parent.clusters.load(Ordering::Acquire);
-                    inside && matches!(parent.leaves.get(*index), Entry::Own(_))
-                }
-                Back::External(_) | Back::Missing(_) => true,
-            }
-        };
         loop {
-            let wanted: Vec<u64> = (0..shared.clusters.load(Ordering::Acquire)).filter(needs).collect();
+            let wanted = wanted(&shared, inflate);
             if wanted.len() as u64 > self.free_clusters() {
                 return Err(self.no_space(wanted.len() as u64));
             }
@@ -166,7 +156,7 @@ impl Md {
                 let done = join_all(some.iter().map(|&index| self.copy_up(blob, index))).await;
                 done.into_iter().collect::<Result<Vec<()>, BlobError>>()?;
             }
-            // Meanwhile clusters may have been unmapped, or the blob may have grown.
+            // Meanwhile clusters may have been unmapped, the blob may have grown, or its parent have got more.
             if self.change_parent(blob, inflate).await? {
                 return Ok(());
             }
@@ -186,15 +176,15 @@ impl Md {
         }
     }
 
-    /// False if the blob is to have everything and has not.
+    /// False if the blob has not all that it is to have.
     async fn change_parent(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<bool, BlobError> {
         let _frozen = self.freeze(blob).await;
-        let _guard = self.exclusive().await?;
-        let old = blob.parent();
-        let mut meta = blob.meta.borrow().clone();
-        if inflate && meta.map.allocated() < meta.map.num_clusters() {
+        let _guard = self.exclusive_on(blob).await?;
+        if !wanted(&self.shared_of(blob), inflate).is_empty() {
             return Ok(false);
         }
+        let old = blob.parent();
+        let mut meta = blob.meta.borrow().clone();
         let (mut slots, mut taken) = (BTreeSet::new(), Vec::new());
         let parent = match &old {
             Some(Parent::Snapshot(parent)) => Some(self.blob(*parent)?),
@@ -230,4 +220,23 @@ impl Md {
         self.rechain(blob).await;
         Ok(true)
     }
+}
+
+/// The clusters that a blob has not itself and needs to be free of its parent (`inflate`: of all parents).
+fn wanted(shared: &BlobShared, inflate: bool) -> Vec<u64> {
+    let needs = |index: &u64| {
+        if let Entry::Own(_) = shared.leaves.get(*index) {
+            return false;
+        }
+        match &*locked(&shared.back) {
+            _ if inflate => true,
+            Back::Zeroes => false,
+            Back::Blob(parent) => {
+                let inside = *index < parent.clusters.load(Ordering::Acquire);
+                inside && matches!(parent.leaves.get(*index), Entry::Own(_))
+            }
+            Back::External(_) | Back::Missing(_) => true,
+        }
+    };
+    (0..shared.clusters.load(Ordering::Acquire)).filter(needs).collect()
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use spindle_format::Change;
 use spindle_format::unload::{InUse, changes};
 
-use super::Md;
+use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::ordering::Point;
 use crate::shared::locked;
@@ -40,7 +40,8 @@ impl Md {
         // Requests that outlive their blobs' handles end first: a map must not change behind the masks.
         let frozen = self.freeze_all().await;
         let guard = self.lock.lock().await;
-        let open = self.blobs.borrow().values().filter(|blob| blob.opened.get() > 0).count();
+        let in_use = |blob: &&Rc<BlobState>| blob.opened.get() > 0 || blob.held.get();
+        let open = self.blobs.borrow().values().filter(in_use).count();
         if open > 0 {
             return Err(BlobError::BlobsOpen { store: self.shared.name.clone(), open });
         }
