@@ -226,3 +226,31 @@ fn what_a_blob_reads_stays_when_its_parent_changes_while_it_is_decoupled() {
         }
     }
 }
+
+#[test]
+fn a_blob_that_is_cut_off_while_it_is_inflated_is_whole_as_far_as_it_goes() {
+    at_every_step(async |disk, later| {
+        let store = init().await;
+        let (id, blob) = thin(&store, 1).await;
+        let inflating = store.clone();
+        let inflated = async move { inflating.inflate(id).await };
+        let (inflated, resized) = together(inflated, later, blob.resize(1)).await;
+        assert!(inflated.is_ok() && resized.is_ok(), "{later}: {inflated:?}, {resized:?}");
+        let info = blob.info().await.unwrap();
+        assert_eq!((info.clusters, info.allocated, info.thin), (1, 1, false));
+        agrees(&store, &disk).await;
+    });
+}
+
+#[test]
+fn a_store_that_is_being_left_opens_nothing() {
+    at_every_step(async |_, later| {
+        let store = init().await;
+        let (id, blob) = thin(&store, 1).await;
+        blob.close().await.unwrap();
+        let leaving = store.clone();
+        let left = async move { leaving.unload().await };
+        let (left, opened) = together(left, later, store.open_blob(id)).await;
+        assert!(left.is_ok() != opened.is_ok(), "{later}: {left:?}, {opened:?}");
+    });
+}

@@ -167,7 +167,8 @@ impl Md {
         let shared = self.shared_of(blob);
         loop {
             shared.thawed().await;
-            if matches!(shared.leaves.get(index), Entry::Own(_)) {
+            let cut_off = index >= shared.clusters.load(Ordering::Acquire);
+            if cut_off || matches!(shared.leaves.get(index), Entry::Own(_)) {
                 return Ok(());
             }
             if let Allocated::Done = allocate(&shared, &self.local, index, Payload::Nothing).await.0? {
