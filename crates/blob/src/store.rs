@@ -282,7 +282,11 @@ where
     let here = shared.clone();
     let there = async move || {
         let md = Md::of(&here)?;
-        let task = spindle_reactor::spawn_local(async move { operation(md).await });
+        let store = here.clone();
+        let task = spindle_reactor::spawn_local(async move {
+            // Nobody begins anything while it is being left.
+            if store.is_unloaded() { Err(store.gone()) } else { operation(md).await }
+        });
         task.await.unwrap_or_else(|error| Err(here.panicked(&error)))
     };
     match shared.md.run(there).await {

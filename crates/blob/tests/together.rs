@@ -254,3 +254,43 @@ fn a_store_that_is_being_left_opens_nothing() {
         assert!(left.is_ok() != opened.is_ok(), "{later}: {left:?}, {opened:?}");
     });
 }
+
+#[test]
+fn an_id_that_has_a_new_owner_is_not_taken_for_the_old_one() {
+    at_every_step(async |disk, later| {
+        let store = init().await;
+        let (id, blob) = thin(&store, 1).await;
+        let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+        fill(&blob, CLUSTER, CLUSTER, 2).await;
+        blob.close().await.unwrap();
+        let (gives, takes) = (store.clone(), store.clone());
+        let given = spindle_reactor::spawn_local(async move { gives.delete_blob(id).await });
+        // Its turn comes right behind the delete, and the page of the root is free by then.
+        let renewed = async move { takes.clone_blob(snapshot, Vec::new()).await };
+        let (renewed, deleted) = together(renewed, later, store.delete_blob(snapshot)).await;
+        given.await.unwrap().unwrap();
+        assert!(renewed.is_ok() || deleted.is_ok(), "{later}: {renewed:?}, {deleted:?}");
+        if let Ok(clone) = renewed {
+            let blob = store.open_blob(clone).await.unwrap();
+            assert_eq!(byte(&blob, 0, 2 * CLUSTER).await, 1, "{later}: {deleted:?}");
+        }
+        agrees(&store, &disk).await;
+    });
+}
+
+#[test]
+fn no_cluster_that_is_unmapped_while_its_store_is_left_is_lost() {
+    at_every_step(async |disk, later| {
+        let store = init().await;
+        let (_, blob) = thin(&store, 1).await;
+        let handle = blob.clone();
+        let unmapped = async move { handle.unmap(0, CLUSTER).await };
+        let (_unmapped, left) = together(unmapped, later, async {
+            blob.close().await.unwrap();
+            store.unload().await
+        })
+        .await;
+        left.unwrap();
+        check(&disk);
+    });
+}

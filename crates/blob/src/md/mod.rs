@@ -96,10 +96,6 @@ struct Stores(RefCell<BTreeMap<usize, Rc<Md>>>);
 impl Md {
     /// The metadata of a store whose metadata thread runs the caller.
     pub(crate) fn of(shared: &Arc<StoreShared>) -> Result<Rc<Md>, BlobError> {
-        // Nobody begins anything while it is being left.
-        if shared.is_unloaded() {
-            return Err(shared.gone());
-        }
         let stores = spindle_reactor::extension::<Stores>();
         let found = stores.0.borrow().get(&shared.device.key()).cloned();
         found.ok_or_else(|| shared.gone())

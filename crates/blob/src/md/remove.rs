@@ -146,7 +146,8 @@ impl Md {
         let _frozen = self.freeze(clone).await;
         let _guard = self.exclusive_on(snapshot).await?;
         self.check_removable(snapshot, &[clone.id])?;
-        if clone.held.get() {
+        // By then its id may be that of another clone.
+        if clone.held.get() || !self.is_there(clone) {
             return Err(busy(clone.id));
         }
         snapshot.passing.set(true);

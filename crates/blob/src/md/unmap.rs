@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{BlobState, Md};
+use crate::claims::Claim;
 use crate::error::BlobError;
 use crate::leaves::{Entry, LEAF};
 use crate::ordering::Point;
@@ -30,7 +31,7 @@ impl Md {
             let done = join_all(some.iter().map(|&index| self.unmap_one(blob, index, &again))).await;
             for one in done {
                 match one {
-                    Ok(cluster) => freed.extend(cluster),
+                    Ok(taken) => freed.extend(taken),
                     Err(error) => failed = Some(error),
                 }
             }
@@ -40,7 +41,10 @@ impl Md {
             if self.options.order.keeps(Point::ReadersBeforeFree) {
                 self.quiesce().await;
             }
-            self.release_clusters(freed, blob.clear_method()).await;
+            // Claimed until they are free: whoever leaves the store waits for that, and no mask says that they
+            // are in use.
+            let (clusters, _claims): (Vec<u32>, Vec<Claim>) = freed.into_iter().unzip();
+            self.release_clusters(clusters, blob.clear_method()).await;
         }
         failed.map_or(Ok(!again.get()), Err)
     }
@@ -50,7 +54,7 @@ impl Md {
         blob: &Rc<BlobState>,
         index: u64,
         again: &Cell<bool>,
-    ) -> Result<Option<u32>, BlobError> {
+    ) -> Result<Option<(u32, Claim)>, BlobError> {
         let shared = self.shared_of(blob);
         let claim = loop {
             match shared.claim(index).await {
@@ -70,8 +74,7 @@ impl Md {
             return Ok(None);
         }
         let Entry::Own(cluster) = shared.leaves.get(index) else { return Ok(None) };
-        let done = self.commit(blob, index, None).await;
-        drop(claim);
-        done.map(|()| Some(cluster))
+        self.commit(blob, index, None).await?;
+        Ok(Some((cluster, claim)))
     }
 }
