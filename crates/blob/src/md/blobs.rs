@@ -1,7 +1,7 @@
 //! The blobs of a store as its metadata thread knows them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -246,10 +246,13 @@ impl Md {
         }
     }
 
-    /// Every blob id that a clone names as its parent, there or not.
-    pub(crate) fn names_parent(&self, page: u32) -> bool {
-        let id = BlobId::from_page(PageIdx(page));
-        let blobs = self.blobs.borrow();
-        blobs.values().any(|blob| blob.parent() == Some(Parent::Snapshot(id)))
+    /// The roots of the blobs that clones name as their parents and that are not there. No operation adds to
+    /// them: a blob with clones stays.
+    pub(crate) fn missing_parents(blobs: &BTreeMap<BlobId, Rc<BlobState>>) -> BTreeSet<PageIdx> {
+        let parents = blobs.values().filter_map(|blob| match blob.parent() {
+            Some(Parent::Snapshot(id)) if !blobs.contains_key(&id) => id.root_page(),
+            _ => None,
+        });
+        parents.collect()
     }
 }

@@ -83,8 +83,8 @@ impl Md {
         after: Point,
     ) -> Result<Rc<BlobState>, BlobError> {
         self.mark_dirty().await?;
-        let parents = |page| self.names_parent(page);
-        let root = self.space.borrow_mut().take_page_unless(0, false, parents);
+        let named = |page| self.missing_parents.contains(&PageIdx(page));
+        let root = self.space.borrow_mut().take_page_unless(0, false, named);
         let root: PageIdx = root.ok_or_else(|| self.no_pages(1))?;
         let empty = BlobMetadata { map: ClusterMap::new_table(), ..meta.clone() };
         let blob = Rc::new(BlobState::new(BlobId::from_page(root), empty, vec![root]));

@@ -219,6 +219,7 @@ fn assemble(
         super_block: RefCell::new(super_block),
         blobs: RefCell::default(),
         damaged: BTreeMap::new(),
+        missing_parents: BTreeSet::new(),
         unreadable: BTreeSet::new(),
         recovered: false,
         blocked: None,
@@ -257,17 +258,14 @@ fn from_store(opened: &Opened, store: Store, options: StoreOptions, read_only: b
         })
         .collect();
     md.repairs = store.repairs;
-    md.blobs = RefCell::new(
-        store
-            .blobs
-            .into_values()
-            .map(|blob| {
-                let state = BlobState::new(blob.id, blob.metadata, blob.chain);
-                *state.clones.borrow_mut() = blob.clones;
-                (blob.id, Rc::new(state))
-            })
-            .collect(),
-    );
+    let blobs = store.blobs.into_values().map(|blob| {
+        let state = BlobState::new(blob.id, blob.metadata, blob.chain);
+        *state.clones.borrow_mut() = blob.clones;
+        (blob.id, Rc::new(state))
+    });
+    let blobs = blobs.collect();
+    md.missing_parents = Md::missing_parents(&blobs);
+    md.blobs = RefCell::new(blobs);
     md
 }
 

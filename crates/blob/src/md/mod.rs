@@ -63,6 +63,8 @@ pub(crate) struct Md {
     pub(crate) blobs: RefCell<BTreeMap<BlobId, Rc<BlobState>>>,
     /// Blobs that could not be read, and why.
     pub(crate) damaged: BTreeMap<BlobId, Arc<str>>,
+    /// Where the roots of parents were that clones name and nobody has: no new blob begins there.
+    pub(crate) missing_parents: BTreeSet<PageIdx>,
     /// Metadata pages that the device could not read: whose they are nobody knows.
     pub(crate) unreadable: BTreeSet<PageIdx>,
     pub(crate) recovered: bool,
