@@ -29,8 +29,8 @@ impl Blobstore {
     /// Makes a store on a device and loads it; this thread becomes its metadata thread.
     ///
     /// # Errors
-    /// The device holds something known and `force` is not set; the options do not fit the device; the
-    /// device fails.
+    /// The device holds something known and `force` is not set, or another store has it; the options do not
+    /// fit the device; the device fails.
     pub async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Blobstore, BlobError> {
         let opening = spindle_reactor::spawn_local(async move { md::init(device, options).await });
         Ok(Blobstore { shared: finished(opening.await)?.shared.clone() })
@@ -40,7 +40,8 @@ impl Blobstore {
     /// in order is recovered.
     ///
     /// # Errors
-    /// There is no store, it is of another type, or the device fails.
+    /// There is no store, it is of another type, one that may be written has the device already (a read-only
+    /// load does not mind), or the device fails.
     pub async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Blobstore, BlobError> {
         let opening = spindle_reactor::spawn_local(async move { md::load(device, options).await });
         Ok(Blobstore { shared: finished(opening.await)?.shared.clone() })

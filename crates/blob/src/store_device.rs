@@ -8,19 +8,36 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use spindle_block::{Channel, Device, OpenError};
+use spindle_block::{Channel, Claimed, Device, OpenError};
 
 use crate::local::Local;
 use crate::reserve::Reserve;
+use crate::shared::locked;
 
 /// The device of one store.
-pub(crate) struct StoreDevice(Arc<dyn Device>);
+pub(crate) struct StoreDevice {
+    device: Arc<dyn Device>,
+    /// While a store may be written that is on it.
+    claimed: Mutex<Option<Claimed>>,
+}
 
 impl StoreDevice {
+    /// A device of a store that is only read.
     pub(crate) fn new(device: Arc<dyn Device>) -> Arc<StoreDevice> {
-        Arc::new(StoreDevice(device))
+        Arc::new(StoreDevice { device, claimed: Mutex::default() })
+    }
+
+    /// Has it belong to this store.
+    pub(crate) fn claim(&self) -> Result<(), OpenError> {
+        *locked(&self.claimed) = Some(Claimed::take(self.device.clone())?);
+        Ok(())
+    }
+
+    /// Lets another store have it.
+    pub(crate) fn let_go(&self) {
+        *locked(&self.claimed) = None;
     }
 
     /// What tells it from every other while it exists.
@@ -30,7 +47,7 @@ impl StoreDevice {
 
     /// The size of the device now.
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.geometry().bytes()
+        self.device.geometry().bytes()
     }
 
     /// This thread's way to it, made on first use, with this reserve then.
@@ -40,7 +57,7 @@ impl StoreDevice {
         }
         let locals = spindle_reactor::extension::<Locals>();
         // Kept in the thread's extension, which an exit drops.
-        let channel = Channel::open_unheld(self.0.clone())?;
+        let channel = Channel::open_unheld(self.device.clone())?;
         let local = Rc::new(Local::new(channel, reserve));
         locals.opened.borrow_mut().insert(self.key(), local.clone());
         Ok(local)

@@ -48,7 +48,7 @@ use std::sync::Arc;
 
 pub use spindle_reactor::Busy;
 
-use crate::{Cx, Geometry, Io, IoId, LaneCx, OpenError, Status, Submit};
+use crate::{Claim, Cx, Geometry, Io, IoId, LaneCx, OpenError, Status, Submit};
 
 /// A block device as all threads see it. Its state that changes lives in its lanes.
 pub trait Device: Send + Sync + 'static {
@@ -57,6 +57,12 @@ pub trait Device: Send + Sync + 'static {
 
     /// Its shape. Must not change while lanes are open.
     fn geometry(&self) -> &Geometry;
+
+    /// By which it can be claimed as a whole, always the same. One that stands on another as it is passes that
+    /// one's on; `None` for one that cannot be claimed.
+    fn claim(&self) -> Option<&Claim> {
+        None
+    }
 
     /// Makes this thread's half. Called once per thread, when the first channel opens; the devices it
     /// lies on are opened here, through `cx`, and closed by the table when this lane is.

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::{
-    Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError, Operation, Status, Submit,
+    Claim, Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError, Operation, Status,
+    Submit,
 };
 
 /// What happens to a request that the plan hits.
@@ -101,6 +102,10 @@ impl Device for Faulty {
 
     fn geometry(&self) -> &Geometry {
         self.below.geometry()
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        self.below.claim()
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -14,7 +14,7 @@ use spindle_engine::{Direct, FileInfo, Op, OpenOptions, Output};
 use spindle_mem::Pool;
 
 use crate::file_lane::FileLane;
-use crate::{Device, Geometry, GeometryError, Lane, LaneCx, OpenError};
+use crate::{Claim, Device, Geometry, GeometryError, Lane, LaneCx, OpenError};
 
 /// Requests that one lane has in the engine at a time; more wait in the lane table.
 const DEPTH: u32 = 256;
@@ -104,6 +104,7 @@ pub struct File {
     geometry: Geometry,
     file: spindle_engine::File,
     bounce: Pool,
+    claim: Claim,
 }
 
 impl File {
@@ -134,7 +135,7 @@ impl File {
             Err(source) => return Err(OpenError::Geometry { device: name, source }),
         };
         let bounce = Pool::new("file bounce", BOUNCE_BYTES);
-        Ok(Arc::new(File { name, geometry, file, bounce }))
+        Ok(Arc::new(File { name, geometry, file, bounce, claim: Claim::default() }))
     }
 
     /// What the engine knows of it.
@@ -184,6 +185,10 @@ impl Device for File {
 
     fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        Some(&self.claim)
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+mod claim;
 mod cx;
 mod device;
 mod epochs;
@@ -34,6 +35,7 @@ mod sim_disk;
 mod table;
 
 pub use channel::Channel;
+pub use claim::{Claim, Claimed};
 pub use cx::{Cx, LaneId, Split};
 pub use device::{Busy, Device, Lane};
 pub use error::{IoError, IoErrorKind, OpenError, Status};

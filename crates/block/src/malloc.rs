@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use spindle_mem::SharedMem;
 
-use crate::{Cx, Device, Geometry, Io, Lane, LaneCx, OpenError, Operation, Submit};
+use crate::{Claim, Cx, Device, Geometry, Io, Lane, LaneCx, OpenError, Operation, Submit};
 
 /// The device; holds the memory.
 pub struct Malloc {
     name: String,
     geometry: Geometry,
     memory: SharedMem,
+    claim: Claim,
 }
 
 impl Malloc {
@@ -41,7 +42,7 @@ impl Malloc {
         let name = name.into();
         let made = usize::try_from(geometry.bytes()).map_err(std::io::Error::other).and_then(SharedMem::new);
         match made {
-            Ok(memory) => Ok(Arc::new(Malloc { name, geometry, memory })),
+            Ok(memory) => Ok(Arc::new(Malloc { name, geometry, memory, claim: Claim::default() })),
             Err(source) => Err(OpenError::System { device: name, source }),
         }
     }
@@ -54,6 +55,10 @@ impl Device for Malloc {
 
     fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        Some(&self.claim)
     }
 
     fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{Cx, Device, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Status, Submit};
+use crate::{
+    Claim, Cx, Device, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Status, Submit,
+};
 
 /// The blocks of a device from some block on. Shared by all threads, without state of its own.
 pub struct Offset {
@@ -10,6 +12,7 @@ pub struct Offset {
     below: Arc<dyn Device>,
     from: u64,
     geometry: Geometry,
+    claim: Claim,
 }
 
 impl Offset {
@@ -31,7 +34,7 @@ impl Offset {
             Err(GeometryError::Beyond { from, blocks, of: whole.blocks() })
         };
         match part {
-            Ok(geometry) => Ok(Arc::new(Offset { name, below, from, geometry })),
+            Ok(geometry) => Ok(Arc::new(Offset { name, below, from, geometry, claim: Claim::default() })),
             Err(source) => Err(OpenError::Geometry { device: name, source }),
         }
     }
@@ -44,6 +47,10 @@ impl Device for Offset {
 
     fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        Some(&self.claim)
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

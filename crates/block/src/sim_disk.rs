@@ -15,7 +15,8 @@ use spindle_engine::sim::{Disk, UnmapReads};
 use spindle_mem::Buffers;
 
 use crate::{
-    Busy, Cx, Device, Geometry, GeometryError, Io, IoErrorKind, IoId, Lane, LaneCx, OpenError, Operation,
+    Busy, Claim, Cx, Device, Geometry, GeometryError, Io, IoErrorKind, IoId, Lane, LaneCx, OpenError,
+    Operation,
 };
 use crate::{Status, Submit};
 
@@ -26,6 +27,7 @@ pub struct SimDisk {
     disk: Disk,
     seed: Option<u64>,
     lanes: AtomicU64,
+    claim: Claim,
 }
 
 impl SimDisk {
@@ -48,7 +50,14 @@ impl SimDisk {
 
     fn make(name: String, disk: Disk, seed: Option<u64>) -> Result<Arc<SimDisk>, OpenError> {
         match geometry(&disk) {
-            Ok(geometry) => Ok(Arc::new(SimDisk { name, geometry, disk, seed, lanes: AtomicU64::new(0) })),
+            Ok(geometry) => Ok(Arc::new(SimDisk {
+                name,
+                geometry,
+                disk,
+                seed,
+                lanes: AtomicU64::new(0),
+                claim: Claim::default(),
+            })),
             Err(source) => Err(OpenError::Geometry { device: name, source }),
         }
     }
@@ -75,6 +84,10 @@ impl Device for SimDisk {
 
     fn geometry(&self) -> &Geometry {
         &self.geometry
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        Some(&self.claim)
     }
 
     fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -34,10 +34,13 @@ struct Opened {
     thread: Thread,
 }
 
-fn open(device: Arc<dyn Device>) -> Result<Opened, BlobError> {
+fn open(device: Arc<dyn Device>, read_only: bool) -> Result<Opened, BlobError> {
     let name: Arc<str> = device.name().into();
     let failed = |source| BlobError::Open { store: name.clone(), source: Arc::new(source) };
     let device = StoreDevice::new(device);
+    if !read_only {
+        device.claim().map_err(failed)?;
+    }
     let local = device.local(Arc::default()).map_err(failed)?;
     let not_here = spindle_block::OpenError::NotOnThread { device: name.to_string() };
     let thread = Thread::current().ok_or_else(|| failed(not_here))?;
@@ -119,6 +122,7 @@ async fn close<T>(opened: Opened, error: BlobError) -> Result<T, BlobError> {
     let Opened { device, local, .. } = opened;
     drop(local);
     device.close_local().await;
+    device.let_go();
     Err(error)
 }
 

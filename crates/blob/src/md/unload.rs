@@ -60,6 +60,7 @@ impl Md {
             // A thread that has exited has closed its channels.
             let _ = member.thread.run(async move || device.close_local().await).await;
         }
+        self.shared.device.let_go();
         written
     }
 
