@@ -26,25 +26,27 @@ pub struct Blobstore {
 }
 
 impl Blobstore {
-    /// Makes a store on a device and loads it; this thread becomes its metadata thread.
+    /// Makes a store on a device and loads it; this thread becomes its metadata thread. If the future is
+    /// dropped the store is made all the same, and let go of without an unload.
     ///
     /// # Errors
     /// The device holds something known and `force` is not set, or another store has it; the options do not
     /// fit the device; the device fails.
     pub async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Blobstore, BlobError> {
         let opening = spindle_reactor::spawn_local(async move { md::init(device, options).await });
-        Ok(Blobstore { shared: finished(opening.await)?.shared.clone() })
+        Ok(Blobstore { shared: finished(opening.await)?.keep() })
     }
 
     /// Loads the store on a device; this thread becomes its metadata thread. A store that was not unloaded
-    /// in order is recovered.
+    /// in order is recovered. If the future is dropped the load goes on to its end, and the store is let go of
+    /// then.
     ///
     /// # Errors
     /// There is no store, it is of another type, one that may be written has the device already (a read-only
     /// load does not mind), or the device fails.
     pub async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Blobstore, BlobError> {
         let opening = spindle_reactor::spawn_local(async move { md::load(device, options).await });
-        Ok(Blobstore { shared: finished(opening.await)?.shared.clone() })
+        Ok(Blobstore { shared: finished(opening.await)?.keep() })
     }
 
     /// The store's name, that of its device.

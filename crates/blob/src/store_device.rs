@@ -68,6 +68,12 @@ impl StoreDevice {
         spindle_reactor::extension::<Locals>().get(self.key())
     }
 
+    /// Forgets this thread's way to it, on which there are no requests, and lets another store have it.
+    pub(crate) fn abandon(self: &Arc<StoreDevice>) {
+        drop(spindle_reactor::extension::<Locals>().remove(self.key()));
+        self.let_go();
+    }
+
     /// Forgets this thread's way to it, once its requests have ended.
     pub(crate) async fn close_local(self: &Arc<StoreDevice>) {
         let local = spindle_reactor::extension::<Locals>().remove(self.key());

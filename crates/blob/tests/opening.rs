@@ -4,8 +4,11 @@
 
 mod support;
 
-use spindle_blob::{BlobError, Blobstore, BsType, InitOptions, LoadOptions};
-use support::{disk, run_on, small};
+use std::future::Future;
+use std::task::Poll;
+
+use spindle_blob::{BlobError, BlobOptions, Blobstore, BsType, InitOptions, LoadOptions};
+use support::{disk, run_on, slow_device, small};
 
 #[test]
 fn a_device_has_one_store_that_may_be_written() {
@@ -30,4 +33,48 @@ fn a_device_has_one_store_that_may_be_written() {
         );
         Blobstore::load(device, LoadOptions::default()).await.unwrap();
     });
+}
+
+/// Nobody has a handle then by which it could be unloaded.
+#[test]
+fn a_store_whose_load_nobody_waits_for_is_let_go_of() {
+    for turns in 0..40 {
+        run_on("sim:7", async move || {
+            let disk = disk(8);
+            let device = slow_device(&disk, 7);
+            let made = drop_after(turns, Blobstore::init(device.clone(), small())).await;
+            let store = match made {
+                Some(store) => store.unwrap(),
+                None => {
+                    // It is made all the same.
+                    spindle_reactor::sleep(std::time::Duration::from_secs(1)).await;
+                    Blobstore::load(device.clone(), LoadOptions::default()).await.unwrap()
+                }
+            };
+            store.create_blob(BlobOptions::thick(2)).await.unwrap();
+            store.unload().await.unwrap();
+            match drop_after(turns, Blobstore::load(device.clone(), LoadOptions::default())).await {
+                Some(store) => store.unwrap().unload().await.unwrap(),
+                None => spindle_reactor::sleep(std::time::Duration::from_secs(1)).await,
+            }
+            let again = Blobstore::load(device, LoadOptions::default()).await;
+            assert_eq!(again.unwrap().blobs().await.unwrap().len(), 1, "{turns}");
+        });
+    }
+}
+
+/// What comes of a future within so many turns of its thread.
+async fn drop_after<F: Future>(turns: u32, future: F) -> Option<F::Output> {
+    let mut future = Box::pin(future);
+    let mut left = turns;
+    std::future::poll_fn(move |cx| match future.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending if left == 0 => Poll::Ready(None),
+        Poll::Pending => {
+            left -= 1;
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }

@@ -26,6 +26,9 @@ use crate::shared::{Member, StoreShared};
 use crate::store_device::StoreDevice;
 use crate::sync::TaskLock;
 
+/// A store that nobody has a handle of yet. If it gets none, the device is let go of.
+pub(crate) struct Loaded(Option<Rc<Md>>);
+
 /// A device on the thread that is to be its metadata thread.
 struct Opened {
     name: Arc<str>,
@@ -48,8 +51,8 @@ fn open(device: Arc<dyn Device>, read_only: bool) -> Result<Opened, BlobError> {
 }
 
 /// Makes a store; this thread becomes its metadata thread.
-pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Rc<Md>, BlobError> {
-    let opened = open(device)?;
+pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Loaded, BlobError> {
+    let opened = open(device, false)?;
     let shape = opened.local.channel().geometry();
     let (block_size, size) = (shape.block_size(), shape.bytes());
     let device_shape = DeviceShape { size, block_size, physical_block_size: block_size };
@@ -87,16 +90,16 @@ pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Resul
             if md.local.refuses_unmap() && options.layout.clear == ClearData::Unmap {
                 md.space.borrow_mut().forget_zero();
             }
-            Ok(registered(md))
+            Ok(Loaded::new(md))
         }
         Err(error) => close(opened, error).await,
     }
 }
 
 /// Loads a store; this thread becomes its metadata thread.
-pub(crate) async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Rc<Md>, BlobError> {
-    let opened = open(device)?;
-    let read_only = options.read_only || !opened.local.channel().geometry().writable();
+pub(crate) async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Loaded, BlobError> {
+    let read_only = options.read_only || !device.geometry().writable();
+    let opened = open(device, read_only)?;
     let store = match read_store(&opened, &options).await {
         Ok(store) => store,
         Err(error) => return close(opened, error).await,
@@ -107,15 +110,30 @@ pub(crate) async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Resul
         false => finish(&mut md, &store.1, &options).await,
     };
     match finished {
-        Ok(()) => Ok(registered(md)),
+        Ok(()) => Ok(Loaded::new(md)),
         Err(error) => close(opened, error).await,
     }
 }
 
-fn registered(md: Md) -> Rc<Md> {
-    let md = Rc::new(md);
-    md.register();
-    md
+impl Loaded {
+    fn new(md: Md) -> Loaded {
+        Loaded(Some(Rc::new(md)))
+    }
+
+    /// From now on handles find the store.
+    pub(crate) fn keep(mut self) -> Arc<StoreShared> {
+        let md = self.0.take().expect("taken here only");
+        md.register();
+        md.shared.clone()
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        if let Some(md) = self.0.take() {
+            md.shared.device.abandon();
+        }
+    }
 }
 
 async fn close<T>(opened: Opened, error: BlobError) -> Result<T, BlobError> {
