@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use spindle_block::Device;
 use spindle_format::{BlobId, Xattr};
 
 use crate::error::BlobError;
 use crate::md::{BlobState, Md};
 use crate::options::{BlobInfo, OpenOptions};
-use crate::shared::BlobShared;
+use crate::shared::{Back, BlobShared, locked};
 use crate::store::on_md;
 
 /// An open blob. A handle: clones are the same opening, and it may be used from any Spindle thread; I/O runs
@@ -125,6 +126,25 @@ impl Blob {
     /// Out of metadata pages, or a failed write.
     pub async fn set_read_only(&self) -> Result<(), BlobError> {
         self.on_md(async |md, blob| md.set_read_only(&blob).await).await
+    }
+
+    /// The device that it reads its external snapshot on; `None` if it is no clone of one, or that is missing.
+    pub fn external_device(&self) -> Option<Arc<dyn Device>> {
+        match &*locked(&self.opened.shared.back) {
+            Back::External(device) => Some(device.clone()),
+            _ => None,
+        }
+    }
+
+    /// Has a clone of an external snapshot read that on this device from now on: it was missing and is there
+    /// now, or has moved. Holds until the blob, and what reads through it, was closed; who opens it then asks
+    /// the store's [`ExternalSource`](crate::ExternalSource) again. Reads that are under way end on the old
+    /// device; no later one goes there.
+    ///
+    /// # Errors
+    /// The blob is no clone of an external snapshot.
+    pub async fn set_external_device(&self, device: Arc<dyn Device>) -> Result<(), BlobError> {
+        self.on_md(async move |md, blob| md.set_external_device(&blob, device).await).await
     }
 
     /// The ranges of clusters that it has itself, first and number, in order.

@@ -13,6 +13,11 @@ use crate::reserve::Reserve;
 /// Bytes of zeroes written at a time to a device that has no command for it.
 const ZEROES: u64 = 1 << 20;
 
+/// What tells a device from every other while it exists.
+fn key_of(device: &Arc<dyn Device>) -> usize {
+    Arc::as_ptr(device).cast::<u8>() as usize
+}
+
 /// A thread's way to the device of a store.
 pub(crate) struct Local {
     channel: Channel,
@@ -45,7 +50,7 @@ impl Local {
 
     /// This thread's channel to an external snapshot.
     pub(crate) fn external(&self, device: &Arc<dyn Device>) -> Result<Rc<Channel>, OpenError> {
-        let key = Arc::as_ptr(device).cast::<u8>() as usize;
+        let key = key_of(device);
         let found = self.external.borrow().get(&key).cloned();
         if let Some(channel) = found {
             return Ok(channel);
@@ -53,6 +58,11 @@ impl Local {
         let channel = Rc::new(Channel::open_unheld(device.clone())?);
         self.external.borrow_mut().insert(key, channel.clone());
         Ok(channel)
+    }
+
+    /// Lets go of this thread's channel to an external snapshot.
+    pub(crate) fn close_external(&self, device: &Arc<dyn Device>) {
+        self.external.borrow_mut().remove(&key_of(device));
     }
 
     /// Makes a range read zero, by writing zeroes where the device has no command for it.

@@ -144,6 +144,18 @@ impl StoreShared {
         });
         join_all(asked).await;
     }
+
+    /// Has every thread let go of an external snapshot that is behind a blob no more. Who still needs it for
+    /// another blob opens it again.
+    pub(crate) async fn close_external(&self, outside: &Arc<dyn Device>) {
+        let members = locked(&self.members).clone();
+        for member in members {
+            let (device, outside) = (self.device.clone(), outside.clone());
+            let closed = async move || device.known().iter().for_each(|local| local.close_external(&outside));
+            // A thread that has exited has closed its channels.
+            let _ = member.thread.run(closed).await;
+        }
+    }
 }
 
 async fn quiesce_here(device: &Arc<StoreDevice>) {

@@ -128,6 +128,43 @@ fn a_clone_of_an_external_snapshot_reads_it_until_written() {
     });
 }
 
+/// A device of one byte throughout.
+async fn full_of(name: &str, clusters: u64, byte: u8) -> Arc<Malloc> {
+    let device = Malloc::new(name, 512, clusters * CLUSTER / 512).unwrap();
+    let channel = spindle_block::Channel::open(device.clone()).unwrap();
+    channel.write(0, IoBuf::copy_from(&vec![byte; (clusters * CLUSTER) as usize])).await.0.unwrap();
+    device
+}
+
+#[test]
+fn an_external_snapshot_that_was_missing_or_has_moved_is_put_behind_an_open_clone() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let clone = BlobOptions { external_snapshot: Some(b"outside".to_vec()), ..BlobOptions::thin(4) };
+        let id = store.create_blob(clone).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+        let below = store.open_blob(snapshot).await.unwrap();
+        assert!(below.external_device().is_none() && blob.info().await.unwrap().degraded);
+        let (result, _) = blob.read(0, IoBuf::zeroed(512)).await;
+        assert!(matches!(result, Err(BlobError::MissingParent { .. })), "{result:?}");
+
+        let first = full_of("first", 2, 7).await;
+        below.set_external_device(first.clone()).await.unwrap();
+        assert!(below.external_device().is_some() && !blob.info().await.unwrap().degraded);
+        assert_eq!((byte(&blob, 0, CLUSTER).await, byte(&blob, 3 * CLUSTER, CLUSTER).await), (7, 0));
+        fill(&blob, 512, 512, 9).await;
+        below.set_external_device(full_of("second", 4, 8).await).await.unwrap();
+        assert_eq!((byte(&blob, 0, 512).await, byte(&blob, 512, 512).await), (7, 9), "copied up before");
+        assert_eq!((byte(&blob, CLUSTER, CLUSTER).await, byte(&blob, 3 * CLUSTER, CLUSTER).await), (8, 8));
+        assert_eq!(Arc::strong_count(&first), 1, "every thread has let go of it");
+
+        let refused = blob.set_external_device(first).await;
+        assert!(matches!(refused, Err(BlobError::Refused { .. })), "{refused:?}");
+    });
+}
+
 #[test]
 fn a_blob_put_under_another_parent_reads_what_that_one_has() {
     run_everywhere(async || {

@@ -211,14 +211,20 @@ impl Md {
     /// Has an open blob look for what stands behind it again: its parent is another. When this is over nobody
     /// will look at a cluster by what was found in the old parents, and no I/O that did is under way.
     pub(crate) async fn rechain(&self, blob: &Rc<BlobState>) {
+        let back = blob.shared().map_or(Back::Zeroes, |_| self.back_of(blob));
+        self.rechain_to(blob, back).await;
+    }
+
+    /// The same, to what is known to stand behind it.
+    pub(crate) async fn rechain_to(&self, blob: &Rc<BlobState>, back: Back) {
         self.shared.arena.chains_change();
-        if let Some(shared) = blob.shared() {
-            let back = self.back_of(blob);
-            // The old one goes when it is unlocked: it may be the last to hold a whole chain.
-            let _old = std::mem::replace(&mut *locked(&shared.back), back);
-        }
+        // The old one goes when it is unlocked: it may be the last to hold a whole chain.
+        let old = blob.shared().map(|shared| std::mem::replace(&mut *locked(&shared.back), back));
         self.forget_inherited(blob).await;
         self.shared.arena.chains_settled();
+        if let Some(Back::External(device)) = old {
+            self.shared.close_external(&device).await;
+        }
     }
 
     /// Forgets what readers of a blob, and of all below it, noted down about parents, so that nobody will

@@ -12,6 +12,7 @@ use super::create::{busy, set_parent};
 use super::persist::Persist;
 use super::{BlobState, Md};
 use crate::error::BlobError;
+use crate::shared::Back;
 
 /// Called after every cluster with how many are done and how many there are.
 pub(crate) type Progress = Box<dyn FnMut(u64, u64) + Send>;
@@ -77,6 +78,24 @@ impl Md {
                 Ok(())
             }
         }
+    }
+
+    /// Has an open clone of an external snapshot read that on another device.
+    pub(crate) async fn set_external_device(
+        &self,
+        blob: &Rc<BlobState>,
+        device: Arc<dyn Device>,
+    ) -> Result<(), BlobError> {
+        // Also of a store that is read-only: nothing is written.
+        let _guard = self.lock.lock().await;
+        if self.shared.is_unloaded() {
+            return Err(self.shared.gone());
+        }
+        if !matches!(blob.parent(), Some(Parent::External(_))) {
+            return Err(BlobError::Refused { blob: blob.id, why: "it is no clone of an external snapshot" });
+        }
+        self.rechain_to(blob, Back::External(device)).await;
+        Ok(())
     }
 
     /// Whether `id` is `other` or stands above it.
