@@ -160,6 +160,8 @@ pub struct StoreInfo {
     pub free_clusters: u32,
     /// Bytes of the largest device that the store can grow to.
     pub max_growable_size: u64,
+    /// Bytes of a metadata page.
+    pub md_page_size: u32,
     /// Metadata pages.
     pub md_pages: u32,
     /// Metadata pages in use.

@@ -23,6 +23,7 @@ impl Md {
             data_clusters: geometry.data_clusters(),
             free_clusters: self.free_clusters() as u32,
             max_growable_size: geometry.max_growable_size(),
+            md_page_size: geometry.md_page_size(),
             md_pages: geometry.md_pages(),
             used_md_pages: space.pages.count(),
             bs_type: super_block.bs_type,
