@@ -233,6 +233,18 @@ fn a_store_takes_over_what_its_file_has_grown_by() {
 }
 
 #[test]
+fn a_file_stays_as_large_as_it_is_where_no_store_takes_it_over() {
+    let image = store(8);
+    let old = fs::metadata(image.path()).unwrap().len();
+    on(&image, "grow", &["--size", "4T"]).fails(1, &["store.img", "can grow to", "4398046511104"]);
+    assert_eq!(fs::metadata(image.path()).unwrap().len(), old);
+    in_order(&image);
+    let other = Image::new(&[7; 1 << 20]);
+    on(&other, "grow", &["--size", "64M"]).fails(1, &["store.img", "no Blobstore"]);
+    assert_eq!(fs::metadata(other.path()).unwrap().len(), 1 << 20);
+}
+
+#[test]
 fn every_store_that_spdk_wrote_takes_changes_and_stays_in_order() {
     for name in ["hello", "many", "dirty", "steps/5-snapshot"] {
         let image = Image::new(&unpack(name));

@@ -4,7 +4,7 @@ use super::foreground;
 use super::image::ImageFile;
 use super::info::print_report;
 use super::session::{Session, change};
-use super::source::Source;
+use super::source::{Source, load};
 use crate::cli::failure::{Failure, shown};
 use crate::cli::size;
 use crate::cli::text;
@@ -35,7 +35,7 @@ impl Grow {
     }
 }
 
-/// Makes an image file larger, under the lock that keeps others out.
+/// Makes the image file of a store that can take it over larger, under the lock that keeps others out.
 fn extend(path: &Path, size: u64) -> Result<(), Failure> {
     let image = ImageFile::open(path)?;
     if !image.is_file() {
@@ -52,6 +52,10 @@ fn extend(path: &Path, size: u64) -> Result<(), Failure> {
     let path = path.to_owned();
     foreground::run(async move |_| {
         let _locked = File::open(FileOptions::new(&path).writable(true).name(shown(&path))).await?;
+        // Whatever else is in the file stays as large as it is.
+        let store = load(&ImageFile::open(&path)?)?;
+        spindle_format::grow::plan(&store.super_block, &store.geometry, size)
+            .map_err(|error| Failure::Refused(format!("{}: {error}", shown(&path))))?;
         let file = std::fs::File::options().write(true).open(&path);
         let made = file.and_then(|file| file.set_len(size));
         made.map_err(|error| Failure::file(&path, "made larger", error))
