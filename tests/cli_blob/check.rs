@@ -342,6 +342,11 @@ fn an_undo_refuses_an_image_that_was_changed_since_and_a_file_that_is_none() {
     assert_eq!(forced.code, 0, "{}", forced.err);
     fs::write(image.beside("kept"), b"SPINDLE UNDO 1\n\0").unwrap();
     on(&image, "undo", &[undo]).fails(1, &["kept", "no undo file"]);
+    // Without end: looked at, not read.
+    on(&image, "undo", &["/dev/zero"]).fails(1, &["/dev/zero", "no undo file"]);
+    let large = image.beside("large");
+    std::fs::File::create(&large).unwrap().set_len(1 << 43).unwrap();
+    on(&image, "undo", &[large.to_str().unwrap()]).fails(1, &["large", "no undo file"]);
 
     // What an undo that was cut off left is no change.
     fs::write(image.path(), &bytes).unwrap();

@@ -7,7 +7,7 @@ use spindle_format::check::Medium;
 use spindle_format::crc::crc32c;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// Bytes of a block that is kept.
@@ -136,9 +136,22 @@ impl UndoFile {
 
     /// Reads one that was stored.
     pub(super) fn load(path: &Path) -> Result<UndoFile, Failure> {
-        let bytes = std::fs::read(path).map_err(|error| Failure::file(path, "read", error))?;
-        UndoFile::parse(&bytes)
-            .map_err(|why| Failure::Refused(format!("{} is no undo file: {why}", shown(path))))
+        let failed = |error| Failure::file(path, "read", error);
+        let refused = |why: &str| Failure::Refused(format!("{} is no undo file: {why}", shown(path)));
+        // Looked at before it is opened: opening a pipe would wait for its other end.
+        let known = std::fs::metadata(path).map_err(failed)?;
+        if !known.is_file() {
+            return Err(refused("it is no file"));
+        }
+        let mut file = File::open(path).map_err(failed)?;
+        let mut head = [0; MAGIC.len()];
+        // Before all of it is read, which may be much.
+        if known.len() < head.len() as u64 || file.read_exact(&mut head).is_err() || head != *MAGIC {
+            return Err(refused("it does not begin as an undo file does"));
+        }
+        let mut bytes = head.to_vec();
+        file.take(known.len() - head.len() as u64).read_to_end(&mut bytes).map_err(failed)?;
+        UndoFile::parse(&bytes).map_err(refused)
     }
 }
 
