@@ -2,9 +2,10 @@
 
 use super::image::Identity;
 use crate::cli::failure::Failure;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -22,10 +23,18 @@ pub(super) struct OutputFile {
 }
 
 enum Sink {
-    /// Written beside the destination under a temporary name, which goes away if this is dropped.
-    Sparse { file: NamedTempFile, target: PathBuf, replace: bool },
+    /// Written on the file system of the destination, and only whole under its name.
+    Sparse { file: Unfinished, target: PathBuf, replace: bool },
     /// Standard output, a pipe, or a device.
     Stream { file: File, kind: StreamKind },
+}
+
+/// A file that is not whole yet.
+enum Unfinished {
+    /// It has no name: whatever ends the process, nothing of it stays. Comes with the folder it is to appear in.
+    Unnamed(File, PathBuf),
+    /// Where the file system makes none without a name: a temporary name, which goes away if this is dropped.
+    Named(NamedTempFile),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,12 +108,12 @@ impl OutputFile {
         let OutputFile { path, sink } = self;
         match sink {
             Sink::Sparse { file, target, replace: true } => {
-                file.persist(&target).map_err(|e| Failure::file(&path, "replaced", e.error))?;
+                file.replace(&target).map_err(|error| Failure::file(&path, "replaced", error))?;
             }
             Sink::Sparse { file, target, replace: false } => {
-                file.persist_noclobber(&target).map_err(|e| match e.error.kind() {
+                file.appear(&target).map_err(|error| match error.kind() {
                     ErrorKind::AlreadyExists => Failure::Exists { path: path.clone() },
-                    _ => Failure::file(&path, "created", e.error),
+                    _ => Failure::file(&path, "created", error),
                 })?;
             }
             // A device reports what it could not keep only now.
@@ -135,14 +144,65 @@ fn open_sparse(path: &Path, size: u64, replace: bool) -> Result<Sink, Failure> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let file = tempfile::Builder::new()
-        .prefix(".spindle-export-")
-        .suffix(".partial")
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(folder)
-        .map_err(failed)?;
+    let file = Unfinished::make(folder).map_err(failed)?;
     file.as_file().set_len(size).map_err(failed)?;
     Ok(Sink::Sparse { file, target, replace })
+}
+
+impl Unfinished {
+    fn make(folder: &Path) -> io::Result<Unfinished> {
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let unnamed = rustix::fs::openat(CWD, folder, flags, Mode::from_raw_mode(0o666));
+        if let Ok(unnamed) = unnamed {
+            let file = File::from(unnamed);
+            // It gets its name by this path.
+            if path_of(&file).exists() {
+                return Ok(Unfinished::Unnamed(file, folder.to_owned()));
+            }
+        }
+        let mut named = tempfile::Builder::new();
+        named.prefix(".spindle-export-").suffix(".partial").permissions(Permissions::from_mode(0o666));
+        Ok(Unfinished::Named(named.tempfile_in(folder)?))
+    }
+
+    fn as_file(&self) -> &File {
+        match self {
+            Unfinished::Unnamed(file, _) => file,
+            Unfinished::Named(file) => file.as_file(),
+        }
+    }
+
+    /// Appears under a name that is not taken.
+    fn appear(self, target: &Path) -> io::Result<()> {
+        match self {
+            Unfinished::Unnamed(file, _) => link(&file, target),
+            Unfinished::Named(file) => Ok(file.persist_noclobber(target).map(drop)?),
+        }
+    }
+
+    /// Takes the place of what goes by this name.
+    fn replace(self, target: &Path) -> io::Result<()> {
+        let named = match self {
+            Unfinished::Named(file) => file,
+            Unfinished::Unnamed(file, folder) => {
+                let mut named = tempfile::Builder::new();
+                named
+                    .prefix(".spindle-export-")
+                    .make_in(folder, |path| link(&file, path).and_then(|()| file.try_clone()))?
+            }
+        };
+        Ok(named.persist(target).map(drop)?)
+    }
+}
+
+/// A path to a file that may have no name.
+fn path_of(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+/// Gives a name to a file without one.
+fn link(file: &File, name: &Path) -> io::Result<()> {
+    Ok(rustix::fs::linkat(CWD, path_of(file), CWD, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
 fn open_stream(path: &Path, size: u64, replace: bool, metadata: &Metadata) -> Result<Sink, Failure> {
