@@ -37,11 +37,11 @@ pub(crate) enum Failure {
     NoSuchBlob { path: PathBuf, asked: Vec<u8>, near: String },
     /// More than one blob goes by this id or name.
     #[error(
-        "{} means more than one blob of {}: give the id of one of {candidates}",
+        "{} means more than one blob of {}: {candidates}; give an id: {ids}",
         printable(asked),
         shown(path)
     )]
-    AmbiguousBlob { path: PathBuf, asked: Vec<u8>, candidates: String },
+    AmbiguousBlob { path: PathBuf, asked: Vec<u8>, candidates: String, ids: String },
     /// The blob that was asked for is damaged.
     #[error("blob {blob} of {} is damaged and cannot be read: {errors}", shown(path))]
     DamagedBlob { path: PathBuf, blob: BlobId, errors: String },

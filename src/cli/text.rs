@@ -29,6 +29,23 @@ fn is_invisible(character: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Text of at most so many columns; dots stand for what is left out.
+pub(crate) fn shortened(text: String, columns: usize) -> String {
+    use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+    if text.width() <= columns {
+        return text;
+    }
+    let mut left = columns.saturating_sub(3);
+    let fits = |character: &char| match left.checked_sub(character.width().unwrap_or(0)) {
+        Some(rest) => {
+            left = rest;
+            true
+        }
+        None => false,
+    };
+    text.chars().take_while(fits).chain("...".chars()).collect()
+}
+
 /// Bytes as JSON text: themselves if they are UTF-8 (JSON escapes the rest), otherwise as [`printable`].
 pub(crate) fn json_text(bytes: &[u8]) -> String {
     std::str::from_utf8(bytes).map_or_else(|_| printable(bytes), str::to_owned)
@@ -108,6 +125,13 @@ mod tests {
         ] {
             assert_eq!(size(bytes), text, "{bytes}");
         }
+    }
+
+    #[test]
+    fn what_is_too_wide_is_cut_and_says_so() {
+        assert_eq!(shortened("abcdef".into(), 6), "abcdef");
+        assert_eq!(shortened("abcdefg".into(), 6), "abc...");
+        assert_eq!(shortened("\u{7cf8}\u{7cf8}\u{7cf8}\u{7cf8}".into(), 7), "\u{7cf8}\u{7cf8}...");
     }
 
     #[test]

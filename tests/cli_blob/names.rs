@@ -38,6 +38,28 @@ fn an_ambiguous_name_lists_every_candidate() {
 }
 
 #[test]
+fn a_name_that_is_the_id_of_another_blob_leaves_a_way_to_say_either() {
+    let image = Image::new(&HELLO);
+    assert_eq!(on(&image, "create", &["--size", "0", "--name", "0x100000000"]).code, 0);
+    let said = on(&image, "xattr", &["0x100000000"]);
+    said.fails(1, &["more than one", "4294967296 or 0x"]);
+    assert!(on(&image, "xattr", &["4294967296"]).text().contains("name=alpha"));
+}
+
+#[test]
+fn a_name_is_not_empty_and_a_long_one_is_listed_in_part() {
+    let image = Image::new(&HELLO);
+    on(&image, "create", &["--size", "0", "--name", ""]).fails(2, &["a name is not empty"]);
+    let long = "x".repeat(3000);
+    assert_eq!(on(&image, "create", &["--size", "0", "--name", &long]).code, 0);
+    let listed = on(&image, "ls", &[]);
+    assert!(listed.text().contains("xxx...") && listed.text().lines().all(|line| line.len() < 200));
+    let all = on(&image, "ls", &["--json"]).json();
+    assert!(all.as_array().unwrap().iter().any(|blob| blob["name"] == long.as_str()));
+    assert!(on(&image, "xattr", &[&long]).text().contains(&long));
+}
+
+#[test]
 fn control_characters_in_a_name_are_escaped_for_people_and_kept_for_scripts() {
     let image = renamed(b"\x1b[2J\n");
     let listed = on(&image, "ls", &[]);

@@ -5,12 +5,15 @@ use super::source::{Source, load};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
 use crate::cli::table::{Align, Table};
-use crate::cli::text::{count, size};
+use crate::cli::text::{count, shortened, size};
 use spindle_format::{Blob, Store};
 use std::io::Write;
 
 /// Clones listed by id in one line; more are counted.
 const CLONES_LISTED: usize = 4;
+
+/// Columns of a name in a line; JSON has all of it.
+const WIDEST_NAME: usize = 48;
 
 /// Arguments of `ls`.
 #[derive(clap::Args)]
@@ -56,7 +59,7 @@ fn print(store: &Store, out: &mut impl Write) -> Result<(), Failure> {
     for blob in store.blobs.values() {
         table.row([
             blob.id.to_string(),
-            name_text(blob),
+            shortened(name_text(blob), WIDEST_NAME),
             size(size_of(store, blob)),
             size(blob.metadata.map.allocated().saturating_mul(cluster_size)),
             flags_text(blob),

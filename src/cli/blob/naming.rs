@@ -54,6 +54,9 @@ impl Naming {
         let lvols = session.info().await?.bs_type == BsType::LVOLSTORE;
         let name = xattrs.iter().find(|(key, _)| key == b"name").map(|(_, value)| value.clone());
         match name {
+            Some(name) if name.is_empty() => {
+                return Err(Failure::Usage("a name is not empty: leave --name out, or give one".into()));
+            }
             Some(name) => check_free(session, &name).await?,
             None if lvols => {
                 let image = session.image();

@@ -60,7 +60,13 @@ pub(super) fn choose(blobs: &[Entry], image: &Path, asked: &OsStr) -> Result<Blo
             Err(Failure::DamagedBlob { path, blob: *id, errors: errors.clone() })
         }
         [one] => Ok(one.id),
-        _ => Err(Failure::AmbiguousBlob { path, asked, candidates: list(matches) }),
+        many => {
+            // What was typed is the id of one and the name of another: the other way to write an id is not.
+            let candidates = list(many.iter().copied());
+            let ids: Vec<String> =
+                many.iter().take(CANDIDATES).map(|entry| other_way(entry.id, &asked)).collect();
+            Err(Failure::AmbiguousBlob { path, asked, candidates, ids: ids.join(" or ") })
+        }
     }
 }
 
@@ -73,6 +79,14 @@ pub(super) fn parse_id(asked: &[u8]) -> Option<u64> {
     };
     // The parser of the standard library takes a sign; an id has none.
     if digits.starts_with('+') { None } else { u64::from_str_radix(digits, radix).ok() }
+}
+
+/// An id written in a way that is not this one.
+fn other_way(id: BlobId, asked: &[u8]) -> String {
+    match id.to_string() {
+        same if same.as_bytes() == asked => id.raw().to_string(),
+        other => other,
+    }
 }
 
 /// Blobs as an error lists them: id and name.
