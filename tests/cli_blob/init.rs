@@ -45,13 +45,15 @@ fn what_cannot_be_is_refused_with_the_option_and_leaves_no_file() {
     let path = image.beside("new.img");
     let name = path.to_str().unwrap();
     for (rest, code, saying) in [
-        (&["--size", "1M"][..], 1, &["new.img", "4194304", "smaller clusters"][..]),
+        (&["--size", "1M"][..], 1, &["new.img", "4194304", "larger device"][..]),
+        (&["--size", "0"], 1, &["new.img", "4194304"]),
+        (&["--size", "1K"], 1, &["new.img", "4194304"]),
         (&["--size", "64M", "--cluster-size", "5000"], 1, &["cluster_size", "4096"]),
         (&["--size", "64M", "--md-pages", "0"], 1, &["num_md_pages"]),
         (&["--size", "64M", "--md-page-size", "5000"], 1, &["md_page_size"]),
         (&["--size", "64M", "--bstype", "seventeen bytes!!"], 2, &["16 bytes"]),
         (&["--size", "64M", "--lvolstore", ""], 1, &["1 to 63 bytes"]),
-        (&[], 1, &["new.img", "cannot be opened"]),
+        (&[], 1, &["new.img", "--size"]),
     ] {
         let ended = blob(["init", name].iter().chain(rest));
         ended.fails(code, saying);

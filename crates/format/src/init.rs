@@ -81,7 +81,7 @@ pub enum InitError {
     },
     /// The device is too small.
     #[error(
-        "the device has {size} bytes, a store with these options needs at least {needed}: choose smaller clusters or fewer metadata pages"
+        "the device has {size} bytes, a store with these options needs at least {needed}: choose a larger device, fewer metadata pages, or clusters of another size"
     )]
     TooSmall {
         /// Bytes of the device.

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use rustix::fs::FallocateFlags;
 use spindle_blob::{BlobOptions, Blobstore, BsType, ClearData, InitOptions, LayoutOptions, MdPages};
 use spindle_block::{Device, File, FileOptions};
-use spindle_format::init::{DeviceShape, plan};
+use spindle_format::init::{DeviceShape, InitPlan, plan};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -78,11 +78,26 @@ impl Init {
     pub(super) fn run(self) -> Result<(), Failure> {
         let layout = self.layout()?;
         let lvolstore = self.lvolstore.as_ref().map(|name| lvol_name(name.as_bytes())).transpose()?;
-        let made = self.size.map(|size| NewFile::make(&self.image, size)).transpose()?;
+        let made = self.size.map(|size| self.make_file(size, &layout)).transpose()?;
         let init = self.clone();
         foreground::run(async move |_| init.make_store(layout, lvolstore).await)?;
         made.into_iter().for_each(NewFile::keep);
         print_report(&self.image, self.json)
+    }
+
+    /// Makes a file that a store fits on.
+    fn make_file(&self, size: u64, layout: &LayoutOptions) -> Result<NewFile, Failure> {
+        let made = NewFile::make(&self.image, size)?;
+        let block_size = self.block_size.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(FILE_BLOCK);
+        if size < u64::from(block_size) {
+            // Smaller than any device: what it would have to have is all there is to say.
+            self.plan(&DeviceShape { size: 0, block_size, physical_block_size: block_size }, layout)?;
+        }
+        Ok(made)
+    }
+
+    fn plan(&self, shape: &DeviceShape, layout: &LayoutOptions) -> Result<InitPlan, Failure> {
+        plan(shape, layout).map_err(|error| Failure::Refused(format!("{}: {error}", shown(&self.image))))
     }
 
     fn layout(&self) -> Result<LayoutOptions, Failure> {
@@ -123,6 +138,10 @@ impl Init {
 
     /// Looks at what is there, then makes the store and unloads it.
     async fn make_store(self, layout: LayoutOptions, lvolstore: Option<Vec<u8>>) -> Result<(), Failure> {
+        if matches!(self.image.try_exists(), Ok(false)) {
+            let why = format!("{} is not there: --size makes a file of that size", shown(&self.image));
+            return Err(Failure::Refused(why));
+        }
         let image = ImageFile::open(&self.image)?;
         if !self.force {
             in_use::refuse_used(&image)?;
@@ -159,8 +178,7 @@ impl Init {
         let (shape, info) = (device.geometry(), device.info());
         let block_size = shape.block_size();
         let shape = DeviceShape { size: shape.bytes(), block_size, physical_block_size: block_size };
-        let plan = plan(&shape, layout)
-            .map_err(|error| Failure::Refused(format!("{}: {error}", shown(&self.image))))?;
+        let plan = self.plan(&shape, layout)?;
         if info.block_device {
             return Ok(());
         }
