@@ -192,19 +192,23 @@ impl Md {
             _ => None,
         };
         let new = match &parent {
-            Some(parent) if !inflate => {
-                self.pin_zeroes(parent, &mut meta, &mut slots, &mut taken).await?;
-                parent.parent()
-            }
+            Some(parent) if !inflate => parent.parent(),
             _ => None,
+        };
+        let pinned = match &parent {
+            Some(parent) if !inflate => self.pin_zeroes(parent, &mut meta, &mut slots, &mut taken).await,
+            _ => Ok(()),
         };
         set_parent(&mut meta, new.as_ref());
         if inflate {
             meta.flags.invalid &= !Flags::THIN;
         }
-        if let Err(error) =
-            self.persist(blob, meta, Persist { slots, fills: true, ..Persist::default() }).await
-        {
+        let how = Persist { slots, fills: true, ..Persist::default() };
+        let done = match pinned {
+            Ok(()) => self.persist(blob, meta, how).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
             if self.check_writable().is_ok() {
                 self.release_clusters(taken, blob.clear_method()).await;
             }

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 use super::{BlobState, Md};
 use crate::claims::Claim;
@@ -71,6 +72,10 @@ impl Md {
         }
         if blob.parent().is_some() || !blob.flags().thin() {
             again.set(true);
+            return Ok(None);
+        }
+        // Deleted meanwhile it has no size any more, but still says where its clusters were.
+        if index >= shared.clusters.load(Ordering::Acquire) {
             return Ok(None);
         }
         let Entry::Own(cluster) = shared.leaves.get(index) else { return Ok(None) };
