@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use spindle::block::load::Pattern;
-use spindle::block::{Channel, Malloc};
+use spindle::block::{Channel, Device, Malloc};
 use spindle::reactor::{Busy, EngineKind, Poller, ThreadRunner, Wake};
 use spindle::{BlobOptions, Blobstore, InitOptions, Thread};
 
@@ -141,7 +141,7 @@ async fn threads(count: u64) -> Result<(), Failed> {
 /// Reads of scattered blocks of a memory disk.
 async fn bare_reads(count: u64) -> Result<(), Failed> {
     let channel = Channel::open(Malloc::new("malloc", BLOCK, 1 << 15)?)?;
-    let mut pattern = Pattern::random(channel.geometry(), u64::from(BLOCK), 1)?;
+    let mut pattern = Pattern::random(&channel.geometry(), u64::from(BLOCK), 1)?;
     fly(count, &mut buffers(MANY as usize, BLOCK as usize), |buffers| {
         channel.read(pattern.next_start() * u64::from(BLOCK), buffers)
     })
@@ -153,11 +153,11 @@ async fn blob_reads(count: u64) -> Result<(), Failed> {
     let disk = Malloc::new("malloc", BLOCK, 1 << 17)?;
     let store = Blobstore::init(disk.clone(), InitOptions::default()).await?;
     let blob = store.open_blob(store.create_blob(BlobOptions::thick(16)).await?).await?;
-    let geometry = *Channel::open(disk)?.geometry();
-    let mut pattern = Pattern::random(&geometry, u64::from(BLOCK), 1)?;
+    let mut pattern = Pattern::random(disk.geometry(), u64::from(BLOCK), 1)?;
     let bytes = 16 * u64::from(store.cluster_size());
+    let channel = blob.channel()?;
     fly(count, &mut buffers(MANY as usize, BLOCK as usize), |buffers| {
-        blob.read(pattern.next_start() * u64::from(BLOCK) % bytes, buffers)
+        channel.read(pattern.next_start() * u64::from(BLOCK) % bytes, buffers)
     })
     .await?;
     blob.close().await?;

@@ -182,9 +182,9 @@ impl Sources {
     /// Those that only look each see whether it is what they wait for, in whatever direction.
     fn look_again(&mut self, source: usize, vecs: &mut IoVecs, home: &Home, ready: &mut Vec<Completion>) {
         let Some(source) = self.sources.get_mut(source) else { return };
-        let waiting = &mut self.waiting;
+        let (waiting, calls) = (&mut self.waiting, &mut self.calls);
         source.lookers.retain(|&key| {
-            let Step::Done(result) = waiting[key].attempt(vecs, home) else { return true };
+            let Step::Done(result) = waiting[key].attempt(vecs, home, calls) else { return true };
             let done = waiting.remove(key);
             ready.push(Completion { token: done.token, result, op: done.op });
             false

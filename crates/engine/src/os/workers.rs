@@ -12,7 +12,9 @@ use super::{Closes, FileFd, IoVecs, Waker, files, sockets};
 use crate::engine::Home;
 use crate::handle::{Body, FileInner};
 use crate::os_thread::unpin;
-use crate::{Completion, CpuSet, File, Op, OpenOptions, Output, Token, Unpark, available_cores, spawn_pinned};
+use crate::{
+    Completion, CpuSet, File, Op, OpenOptions, Output, Token, Unpark, available_cores, spawn_pinned,
+};
 
 /// The most worker threads of one engine. A disk wants some requests in flight; more threads than this
 /// only take turns on the cores.
