@@ -32,8 +32,8 @@ pub enum Point {
     MarkBeforeClone,
     /// The other blob's root is durable before the snapshot loses its marker, or goes.
     CloneBeforeUnmark,
-    /// The sector of a super block that a load can explain is durable before the other, where a write can
-    /// tear and not every torn super block could be told.
+    /// The note beside a super block's CRC that tells the old values and the new is durable before the new,
+    /// where a write can tear and not every torn super block could be told.
     SectorBySector,
     /// One step of a repair at load is durable before the next.
     RepairStep,

@@ -76,7 +76,10 @@ fn no_crash_while_a_store_grows_or_changes_hands_leaves_one_that_cannot_be_loade
         let states = watch(&disk);
         growing.grow();
         store.grow().await.unwrap();
-        store.set_bs_type(BsType(*b"SOMEBODY'S OWN\0\0")).await.unwrap();
+        for bs_type in [b"SOMEBODY'S OWN\0\0", b"ANOTHER'S OWN\0\0\0", b"A THIRD'S\0\0\0\0\0\0\0"] {
+            store.set_bs_type(BsType(*bs_type)).await.unwrap();
+        }
+        store.set_super_blob(Some(store.create_blob(BlobOptions::thin(2)).await.unwrap())).await.unwrap();
         store.set_bs_type(BsType::LVOLSTORE).await.unwrap();
         crashes_leave_order(&states);
     });

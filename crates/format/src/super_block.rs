@@ -16,6 +16,16 @@ pub const VERSION: u32 = 3;
 
 const NO_SUPER_BLOB: u64 = u64::MAX;
 
+/// Bytes of the values, all in the first sector.
+pub(crate) const VALUES: usize = 96;
+
+/// The bytes that say "clean".
+const CLEAN: std::ops::Range<usize> = 16..20;
+
+/// Where, in the last sector of the smallest device, a note of the values may stand.
+const NOTE: usize = PAGE_SIZE - 512;
+const NOTE_END: usize = NOTE + 2 * VALUES;
+
 /// Which program's store it is: 16 bytes that mean nothing to the format.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct BsType(pub [u8; 16]);
@@ -164,16 +174,44 @@ impl SuperBlock {
         Change::Write { offset: 0, bytes }
     }
 
-    /// The write of the sector with all the values, for devices that can tear the super block.
-    pub fn write_values(&self, sector: u32) -> Change {
-        Change::Write { offset: 0, bytes: self.to_bytes()[..sector as usize].to_vec() }
+    /// The two writes that put another super block in the place of this one where a write can tear, the first to
+    /// be durable before the second: from then on the last sector says what the first can hold.
+    pub fn change_to(&self, next: &SuperBlock, sector: u32, geometry: &geometry::Geometry) -> [Change; 2] {
+        let at = PAGE_SIZE - sector as usize;
+        let announced = self.to_bytes_beside(next)[at..].to_vec();
+        let mut whole = next.to_bytes_beside(self).to_vec();
+        whole.resize(geometry.md_page_size() as usize, 0);
+        [Change::Write { offset: at as u64, bytes: announced }, Change::Write { offset: 0, bytes: whole }]
     }
 
-    /// The write of the sector with the CRC, for devices that can tear the super block.
-    pub fn write_crc(&self, sector: u32) -> Change {
-        let offset = PAGE_SIZE - sector as usize;
-        Change::Write { offset: offset as u64, bytes: self.to_bytes()[offset..].to_vec() }
+    /// The super block, sealed, with a note in its last sector: its own values, and those of another that may
+    /// stand in the first sector instead.
+    fn to_bytes_beside(&self, other: &SuperBlock) -> [u8; PAGE_SIZE] {
+        let mut bytes = self.to_bytes();
+        bytes.copy_within(..VALUES, NOTE);
+        bytes[NOTE + VALUES..NOTE + 2 * VALUES].copy_from_slice(&other.to_bytes()[..VALUES]);
+        crc::seal(&mut bytes);
+        bytes
     }
+}
+
+/// What a super block's reserved bytes may say: nothing, or in the last sector the values that its CRC belongs
+/// to and others that may stand in the first sector instead. `None` if they say anything else.
+pub(crate) fn note_in(page: &[u8; PAGE_SIZE]) -> Option<&[u8]> {
+    let (before, note, behind) = (&page[VALUES..NOTE], &page[NOTE..NOTE_END], &page[NOTE_END..PAGE_SIZE - 4]);
+    let empty = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+    let known = empty(note) || note.starts_with(&SIGNATURE);
+    (empty(before) && empty(behind) && known).then_some(note)
+}
+
+/// Whether the note in a super block whose CRC is wrong says that the first sector may hold what it holds, clean
+/// or not: it is the half of a change whose other half is in the last sector, or that half after a repair.
+pub(crate) fn is_noted(page: &[u8; PAGE_SIZE]) -> bool {
+    let Some((own, other)) = note_in(page).map(|note| note.split_at(VALUES)) else { return false };
+    let mut whole = *page;
+    whole[..VALUES].copy_from_slice(own);
+    let same = page[..CLEAN.start] == other[..CLEAN.start] && page[CLEAN.end..VALUES] == other[CLEAN.end..];
+    same && crc::of_page(&whole) == crc::stored_in(page)
 }
 
 impl Raw {

@@ -305,6 +305,46 @@ fn a_super_block_torn_by_any_of_its_rewrites_is_resolved_and_never_taken_for_cle
 }
 
 #[test]
+fn a_super_block_torn_on_the_way_from_one_unknown_type_to_another_is_one_of_the_two() {
+    let Life { store, .. } = begin(true);
+    let types = [BsType(*b"SOMEBODY'S OWN\0\0"), BsType(*b"ANOTHER'S OWN\0\0\0")];
+    for clean in [false, true] {
+        let old = SuperBlock { bs_type: types[0], clean, ..store.plan.super_block.clone() };
+        let new = SuperBlock { bs_type: types[1], ..old.clone() };
+        let marked = SuperBlock { clean: !clean, ..new.clone() };
+        let mut image = store.image.clone();
+        image.write(0, &old.to_bytes());
+        let changes = old.change_to(&new, 512, &store.plan.geometry);
+        for change in changes.into_iter().chain([marked.write(&store.plan.geometry)]) {
+            let mut after = image.clone();
+            after.apply(&change);
+            for sectors in [0b0000_0001, 0b1000_0000, 0b0111_1111, 0b1111_1110] {
+                let torn_once = torn(&image, 0, &after.read(0, 4096), sectors);
+                let loaded = torn_once.load().unwrap();
+                assert!(types.contains(&loaded.super_block.bs_type));
+                let is_torn = loaded.repairs.iter().any(|one| one.reason == RepairReason::TornSuperBlock);
+                if !is_torn {
+                    // All that differs is in the other sector.
+                    continue;
+                }
+                assert!(!loaded.was_clean() && loaded.recovered);
+                repairs_hold_at_every_cut(&torn_once);
+                // The repair can be torn, too.
+                for sectors in [0b0000_0001, 0b1000_0000] {
+                    let repaired = torn(&torn_once, 0, &loaded.super_block.to_bytes(), sectors);
+                    assert_eq!(repaired.load().unwrap().super_block, loaded.super_block);
+                }
+                // The note speaks for what it names only.
+                let mut rotten = torn_once.clone();
+                rotten.write(60, &[0x55]);
+                rotten.load().unwrap_err();
+            }
+            image = after;
+        }
+    }
+}
+
+#[test]
 fn a_super_block_that_no_rewrite_explains_is_refused_with_both_crcs() {
     let mut image = begin(true).store.image;
     // Two values at once: the super blob and the type.

@@ -210,11 +210,9 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         }
         Change::SetSuper => Some(Op::SetSuper { tag: one_of(&all).filter(|_| below(4) > 0) }),
         Change::SetType => {
-            // Any other than these only from one of these: a load could not explain it torn.
-            let known = BsType::KNOWN;
-            let other = BsType(*b"SOMEBODY'S OWN\0\0");
-            let any = known.contains(model.bs_type.now()) && below(2) == 0;
-            Some(Op::SetType { bs_type: if any { other } else { known[below(2) as usize] } })
+            let own = [*b"SOMEBODY'S OWN\0\0", *b"ANOTHER'S OWN\0\0\0"].map(BsType);
+            let types = [BsType::NONE, BsType::LVOLSTORE, own[0], own[1]];
+            Some(Op::SetType { bs_type: types[below(4) as usize] })
         }
         Change::Reload => Some(Op::Reload { grow: below(8) == 0 }),
         Change::Remake => Some(Op::Destroy),

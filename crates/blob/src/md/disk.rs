@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use spindle_format::page::PAGE_SIZE;
 use spindle_format::repair::PageCopy;
-use spindle_format::{BlobId, Change, PageIdx, page::Page};
+use spindle_format::{BlobId, Change, PageIdx, SuperBlock, page::Page};
 use spindle_mem::IoBuf;
 
 use super::Md;
@@ -210,6 +210,30 @@ impl Md {
     pub(crate) async fn write_super_block(&self) -> Result<(), BlobError> {
         let change = self.super_block.borrow().write(&self.geometry.borrow());
         self.apply(&change).await.inspect_err(|error| self.poison(error))
+    }
+
+    /// Writes another super block in the place of the one on disk, durably. One that is torn on the way has to
+    /// be told, whatever has changed.
+    pub(crate) async fn change_super_block(
+        &self,
+        next: impl FnOnce(&SuperBlock) -> SuperBlock,
+    ) -> Result<(), BlobError> {
+        let _guard = self.marking.lock().await;
+        let next = next(&self.super_block.borrow());
+        let sector = self.local.channel().geometry().block_size();
+        let change = match self.tears_pages() {
+            false => next.write(&self.geometry.borrow()),
+            true => {
+                let now = self.super_block.borrow().clone();
+                let [noted, change] = now.change_to(&next, sector, &self.geometry.borrow());
+                self.apply(&noted).await.inspect_err(|error| self.poison(error))?;
+                self.flush_for(&[Point::SectorBySector]).await?;
+                change
+            }
+        };
+        self.apply(&change).await.inspect_err(|error| self.poison(error))?;
+        *self.super_block.borrow_mut() = next;
+        self.flush_for(&[Point::DurableBeforeAck]).await
     }
 
     pub(crate) fn no_pages(&self, needed: u64) -> BlobError {

@@ -6,7 +6,6 @@ use spindle_format::grow;
 
 use super::Md;
 use crate::error::BlobError;
-use crate::ordering::Point;
 use crate::shared::locked;
 
 impl Md {
@@ -39,16 +38,7 @@ impl Md {
         // The masks on disk are those of the smaller store: not clean before it is larger.
         self.mark_dirty().await?;
         let clusters = geometry.total_clusters();
-        if self.tears_pages() {
-            // Torn, the new size with the old CRC could not be told: nothing says what the old size was.
-            let sector = self.local.channel().geometry().block_size();
-            self.apply(&super_block.write_crc(sector)).await.inspect_err(|error| self.poison(error))?;
-            self.flush_for(&[Point::SectorBySector]).await?;
-        }
-        let change = super_block.write(&geometry);
-        self.apply(&change).await.inspect_err(|error| self.poison(error))?;
-        self.flush_for(&[Point::DurableBeforeAck]).await?;
-        *self.super_block.borrow_mut() = super_block;
+        self.change_super_block(|_| super_block).await?;
         *self.geometry.borrow_mut() = geometry;
         self.space.borrow_mut().grow(clusters);
         self.space_changed();

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::rc::Rc;
 
 use spindle_format::super_block::BsType;
-use spindle_format::{BlobId, BlobMetadata};
+use spindle_format::{BlobId, BlobMetadata, SuperBlock};
 
 use super::persist::Persist;
 use super::{BlobState, Md};
@@ -83,22 +83,7 @@ impl Md {
         if self.super_block.borrow().bs_type == bs_type {
             return Ok(());
         }
-        // Nobody else writes the super block meanwhile, least of all the type before its turn.
-        let _marking = self.marking.lock().await;
-        self.super_block.borrow_mut().bs_type = bs_type;
-        if self.tears_pages() {
-            // First the half that can be told with the other half of the old super block: a load guesses
-            // known types only.
-            let sector = self.local.channel().geometry().block_size();
-            let change = match BsType::KNOWN.contains(&bs_type) {
-                true => self.super_block.borrow().write_crc(sector),
-                false => self.super_block.borrow().write_values(sector),
-            };
-            self.apply(&change).await.inspect_err(|error| self.poison(error))?;
-            self.flush_for(&[Point::SectorBySector]).await?;
-        }
-        self.write_super_block().await?;
-        self.flush_for(&[Point::DurableBeforeAck]).await
+        self.change_super_block(|now| SuperBlock { bs_type, ..now.clone() }).await
     }
 
     /// Makes a blob read-only, once no write to it is under way.

@@ -7,7 +7,7 @@ use crate::geometry::Geometry;
 use crate::ids::{BlobId, PageIdx};
 use crate::page::{PAGE_SIZE, Page};
 use crate::repair::{PageCopy, Repair, RepairReason};
-use crate::super_block::{BsType, SIGNATURE, SuperBlock, VERSION};
+use crate::super_block::{BsType, SIGNATURE, SuperBlock, VALUES, VERSION, is_noted, note_in};
 use crate::{change::Change, geometry};
 use std::collections::BTreeMap;
 
@@ -19,19 +19,23 @@ const MOST_SUPER_BLOBS: u32 = 4096;
 /// All its values lie in the first sector and its CRC in the last one, so a torn write leaves the old values
 /// with the new CRC or the other way round. Both belonged to a super block of this store, so the values hold
 /// if some single write that SPDK or we make explains the CRC: marking clean or dirty, setting the super
-/// blob, growing to the device's size, or changing the type to or from one that is known. (Where the old size
-/// or a new type would have to be guessed, the Blobstore writes the two sectors one after the other.)
+/// blob, growing to the device's size, or changing the type to or from one that is known. Where the old size
+/// or a new type would have to be guessed, the Blobstore has noted both beside the CRC before.
 pub(super) fn untear_super_block(bytes: &[u8], device_bytes: u64) -> Option<SuperBlock> {
     let page: &[u8; PAGE_SIZE] = bytes.first_chunk()?;
     let found = SuperBlock::parse_unchecked(page).ok()?;
     let plausible = page.starts_with(&SIGNATURE)
         && (1..=VERSION).contains(&found.version)
-        && page[96..PAGE_SIZE - 4].iter().all(|&byte| byte == 0)
+        && note_in(page).is_some()
         && geometry::Geometry::from_super(&found, device_bytes).is_ok();
-    let stored = crc::stored_in(page);
-    let explained = |block: &SuperBlock| crc::stored_in(&block.to_bytes()) == stored;
+    let explained = |block: &SuperBlock| {
+        let mut whole = *page;
+        whole[..VALUES].copy_from_slice(&block.to_bytes()[..VALUES]);
+        crc::of_page(&whole) == crc::stored_in(page)
+    };
     let dirty = SuperBlock { clean: false, ..found };
-    (plausible && candidates(&dirty, device_bytes).any(|block| explained(&block))).then_some(dirty)
+    let torn = || is_noted(page) || candidates(&dirty, device_bytes).any(|block| explained(&block));
+    (plausible && torn()).then_some(dirty)
 }
 
 /// What the other half of the torn write can have said.
