@@ -28,7 +28,7 @@ fn healthy() -> Vec<u8> {
     blob.map.resize(20);
     blob.map.set(3, Some(ClusterIdx(plan.geometry.metadata_clusters())));
     blob.map.set_extent_page(0, PageIdx(1));
-    put(1, chain::extent_page(snapshot, 0, &blob.map.leaves()[0].clusters).bytes());
+    put(1, chain::extent_page(snapshot, 0, &blob.map.leaves()[0].clusters.to_vec()).bytes());
     blob.xattrs.set(b"name", b"one\0").expect("a short name fits");
     for id in [snapshot, clone] {
         let mut pages = chain::to_pages(id, &blob);

@@ -3,15 +3,29 @@
 //! Shared by all threads of the store, which look into leaves by number, without a lock. Taken and given up
 //! now and then, under a lock. Memory is never given back while the store is open: a leaf that no blob has is
 //! the next one's, so that it takes as much as was in use at most at one time.
+//!
+//! The metadata thread's maps of open blobs have no words of their own: they hold leaves ([`Held`]), and what
+//! readers see is the map. A leaf is the next blob's when no blob shows it and no map holds it.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use spindle_format::entries::Words;
 
 use crate::chunked::Chunked;
-use crate::leaves::LEAF;
+use crate::leaves::{LEAF, own};
 use crate::shared::locked;
 
-type Leaf = [AtomicU32; LEAF as usize];
+/// 512 entries that all threads read.
+pub(crate) type Leaf = [AtomicU32; LEAF as usize];
+
+/// A leaf and what is known of it under the lock.
+struct Place {
+    entries: Leaf,
+    /// Maps of the metadata thread that hold it.
+    holders: AtomicU32,
+}
 
 /// Chunks of leaves for as many as there can be: numbers have 31 bits.
 const CHUNKS: usize = 31;
@@ -19,7 +33,7 @@ const CHUNKS: usize = 31;
 /// The leaves of all blobs of a store.
 #[derive(Default)]
 pub(crate) struct Arena {
-    leaves: Chunked<OnceLock<Box<Leaf>>, CHUNKS>,
+    leaves: Chunked<OnceLock<Box<Place>>, CHUNKS>,
     spare: Mutex<Spare>,
 }
 
@@ -31,20 +45,76 @@ struct Spare {
     free: Vec<u32>,
     /// Given up while somebody may still look into them.
     retired: Vec<u32>,
+    /// Given up, but some map still holds them.
+    held: BTreeSet<u32>,
     /// Changes of chains under way.
     changes: usize,
 }
 
+impl Spare {
+    /// These are the next blob's, once nobody looks into them.
+    fn put(&mut self, leaves: impl Iterator<Item = u32>) {
+        match self.changes {
+            0 => self.free.extend(leaves),
+            _ => self.retired.extend(leaves),
+        }
+    }
+}
+
+/// A leaf as a map of the metadata thread holds it: what it says is what readers see.
+pub(crate) struct Held {
+    arena: Arc<Arena>,
+    pub(crate) number: u32,
+}
+
+impl Words for Held {
+    fn get(&self, at: usize) -> u32 {
+        own(self.arena.leaf(self.number)[at].load(Ordering::Acquire))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.arena.let_go(self.number);
+    }
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "leaf {}", self.number)
+    }
+}
+
 impl Arena {
-    /// Leaves that blobs have.
+    /// Leaves that blobs show.
     pub(crate) fn in_use(&self) -> u64 {
         let spare = locked(&self.spare);
-        u64::from(spare.made) - (spare.free.len() + spare.retired.len()) as u64
+        u64::from(spare.made) - (spare.free.len() + spare.retired.len() + spare.held.len()) as u64
+    }
+
+    /// Holds a leaf that a blob shows.
+    pub(crate) fn hold(self: &Arc<Arena>, number: u32) -> Held {
+        let _spare = locked(&self.spare);
+        self.place(number).holders.fetch_add(1, Ordering::Relaxed);
+        Held { arena: self.clone(), number }
+    }
+
+    fn let_go(&self, number: u32) {
+        let mut spare = locked(&self.spare);
+        let last = self.place(number).holders.fetch_sub(1, Ordering::Relaxed) == 1;
+        if last && spare.held.remove(&number) {
+            spare.put([number].into_iter());
+        }
     }
 
     /// A leaf by its number, which [`take`](Self::take) gave.
     #[inline]
     pub(crate) fn leaf(&self, number: u32) -> &Leaf {
+        &self.place(number).entries
+    }
+
+    #[inline]
+    fn place(&self, number: u32) -> &Place {
         let known = self.leaves.get(u64::from(number) - 1).and_then(OnceLock::get);
         match known {
             Some(leaf) => leaf,
@@ -53,10 +123,11 @@ impl Arena {
     }
 
     #[cold]
-    fn make(&self, number: u32) -> &Leaf {
-        self.leaves
-            .get_or_init(u64::from(number) - 1)
-            .get_or_init(|| Box::new([const { AtomicU32::new(0) }; LEAF as usize]))
+    fn make(&self, number: u32) -> &Place {
+        self.leaves.get_or_init(u64::from(number) - 1).get_or_init(|| {
+            let entries = [const { AtomicU32::new(0) }; LEAF as usize];
+            Box::new(Place { entries, holders: AtomicU32::new(0) })
+        })
     }
 
     /// A leaf without entries. Numbers begin at 1.
@@ -78,9 +149,11 @@ impl Arena {
     /// chain](Self::chains_change).
     pub(crate) fn give_up(&self, leaves: impl Iterator<Item = u32>) {
         let mut spare = locked(&self.spare);
-        match spare.changes {
-            0 => spare.free.extend(leaves),
-            _ => spare.retired.extend(leaves),
+        for number in leaves {
+            match self.place(number).holders.load(Ordering::Relaxed) {
+                0 => spare.put([number].into_iter()),
+                _ => drop(spare.held.insert(number)),
+            }
         }
     }
 

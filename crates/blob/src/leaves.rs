@@ -5,16 +5,20 @@
 //! parent that has, once a reader has found it, so that a clone costs four bytes for each leaf that does not
 //! differ and every chain is one lookup long.
 //!
-//! Leaves are made and given up on the metadata thread, which also writes the entries that are a blob's own.
+//! Leaves are made and given up on the metadata thread, which also writes the entries that are a blob's own;
+//! its own map of an open blob is these same leaves.
 //! Any reader may note down what it found by walking up the chain of parents: in an entry, or, for a whole
 //! leaf, in a slot. Leaves stay in the arena for the next blob that needs one. Not promised: that an entry
 //! read a moment ago still holds; who frees a cluster or gives up a leaf waits until all requests sent before
 //! have ended.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::arena::Arena;
+use spindle_format::Entries;
+
+use crate::arena::{Arena, Held};
 use crate::chunked::Chunked;
 
 /// Entries of a leaf.
@@ -93,6 +97,49 @@ impl Leaves {
         }
     }
 
+    /// Whether these entries are the leaf that readers see in this slot.
+    pub(crate) fn keeps(&self, slot: u32, entries: &Entries) -> bool {
+        let own = self.own_leaf(u64::from(slot) * LEAF);
+        own.is_some() && own == held(entries)
+    }
+
+    /// Makes a leaf say what these entries say of the blob's own clusters. Returns the entries as they are kept
+    /// from now on, if they were not, and if any is allocated. Called on the metadata thread.
+    pub(crate) fn show(&self, slot: u32, entries: &Entries) -> Option<Entries> {
+        let own_leaf = self.own_leaf(u64::from(slot) * LEAF);
+        let number = match own_leaf {
+            Some(number) if Some(number) == held(entries) => return None,
+            Some(number) => number,
+            None if entries.pieces().next().is_none() => return None,
+            None => self.arena.take(),
+        };
+        let words = entries.to_vec();
+        let words = words.into_iter().chain(std::iter::repeat(0));
+        for (entry, word) in self.arena.leaf(number).iter().zip(words) {
+            match word {
+                0 => {
+                    let forget = |raw| (own(raw) != 0).then_some(0);
+                    let _ = entry.fetch_update(Ordering::AcqRel, Ordering::Relaxed, forget);
+                }
+                word => entry.store(word, Ordering::Release),
+            }
+        }
+        if own_leaf.is_none() {
+            self.slots.get_or_init(slot.into()).store(number, Ordering::Release);
+        }
+        Some(Entries::kept(Arc::new(self.arena.hold(number)), entries.len()))
+    }
+
+    /// Says that no cluster is the blob's own any more. Called on the metadata thread.
+    pub(crate) fn forget_own(&self) {
+        for (_, slot) in self.own_slots() {
+            for entry in self.arena.leaf(slot.load(Ordering::Acquire)) {
+                let forget = |raw| (own(raw) != 0).then_some(0);
+                let _ = entry.fetch_update(Ordering::AcqRel, Ordering::Relaxed, forget);
+            }
+        }
+    }
+
     /// Notes down that this parent's leaf says all there is to say of this and all neighbouring clusters.
     pub(crate) fn share(&self, index: u64, leaf: u32) {
         self.note_slot(index, INHERITED | leaf);
@@ -164,6 +211,17 @@ impl Drop for Leaves {
     }
 }
 
+/// What a raw entry says of the blob's own cluster, 0 for none.
+pub(crate) fn own(raw: u32) -> u32 {
+    if raw & INHERITED == 0 { raw } else { 0 }
+}
+
+/// The leaf that keeps these entries, if one does.
+fn held(entries: &Entries) -> Option<u32> {
+    let keeper: &dyn Any = entries.keeper()?;
+    keeper.downcast_ref::<Held>().map(|held| held.number)
+}
+
 /// Whether the clusters of a store of this many can be noted down as inherited.
 pub(crate) fn can_note(total_clusters: u32) -> bool {
     total_clusters < INHERITED
@@ -226,6 +284,31 @@ mod tests {
         assert_eq!(clone.get(77), Entry::Inherited(None));
         clone.forget_inherited();
         assert_eq!((clone.get(77), clone.get(601)), (Entry::Unknown, Entry::Own(4)));
+    }
+
+    #[test]
+    fn what_is_shown_is_kept_in_the_leaf_and_the_leaf_is_nobody_elses_until_both_let_go() {
+        let (arena, leaves) = leaves();
+        leaves.note(3, Some(7));
+        let mut words = [0; 20];
+        (words[3], words[5]) = (8, 9);
+        let kept = leaves.show(1, &Entries::from(words.as_slice())).unwrap();
+        assert_eq!(kept.to_vec(), words);
+        assert!(leaves.keeps(1, &kept) && leaves.show(1, &kept).is_none());
+        leaves.set(LEAF + 5, None);
+        leaves.note(LEAF + 5, Some(70));
+        leaves.set(LEAF + 6, Some(4));
+        assert_eq!([3, 5, 6].map(|at| kept.get(at)), [8, 0, 4], "a change is in the map, a note is not");
+        let again = leaves.show(1, &Entries::from(words.as_slice())).unwrap();
+        assert_eq!([5, 6].map(|at| leaves.get(LEAF + at)), [Entry::Own(9), Entry::Unknown]);
+        drop(leaves);
+        assert_eq!((arena.in_use(), kept.get(5)), (0, 9));
+        let other = Leaves::new(arena.clone());
+        other.set(0, Some(1));
+        assert_eq!(kept.get(5), 9, "held, so nobody else's");
+        drop((kept, again));
+        other.set(LEAF, Some(1));
+        assert_eq!((arena.in_use(), other.own_leaf(LEAF)), (2, Some(1)), "the first leaf again");
     }
 
     #[test]

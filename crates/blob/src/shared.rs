@@ -21,6 +21,7 @@ use crate::error::BlobError;
 use crate::flushing::Flushing;
 use crate::leaves::{Entry, LEAF, Leaves};
 use crate::local::Local;
+use crate::md::Md;
 use crate::ordering::{Order, Point};
 use crate::reserve::Reserve;
 use crate::store_device::StoreDevice;
@@ -393,8 +394,16 @@ impl BlobShared {
 }
 
 impl Drop for BlobShared {
-    /// Lets go of the chain of parents link by link: it may be as long as there are blobs.
+    /// Lets go of the chain of parents link by link: it may be as long as there are blobs. The metadata thread
+    /// hears of it, so that its map takes less memory.
     fn drop(&mut self) {
+        let (store, id) = (self.store.clone(), self.id);
+        // A thread that is gone has no maps.
+        let _ = self.store.md.send_msg(move || {
+            if let Ok(md) = Md::of(&store) {
+                md.unseen(id);
+            }
+        });
         let mut back = std::mem::replace(&mut *locked(&self.back), Back::Zeroes);
         while let Back::Blob(parent) = back {
             let Some(parent) = Arc::into_inner(parent) else { return };

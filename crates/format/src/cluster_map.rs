@@ -1,10 +1,11 @@
 //! Which cluster of the device holds which cluster of a blob.
 //!
 //! Sparse: memory follows what the metadata pages really say, not the size of the blob, so that a hostile
-//! size costs nothing. Leaves are shared where blobs share an extent page.
+//! size costs nothing. A run-length list and a table of extent pages differ on disk; in memory both are
+//! leaves of 512 clusters, each as small as its [`Entries`] can be.
 
+use crate::entries::{Entries, Piece};
 use crate::ids::{ClusterIdx, PageIdx};
-use std::sync::Arc;
 
 /// Clusters that one extent page describes.
 pub const CLUSTERS_PER_EXTENT_PAGE: u32 = 512;
@@ -12,13 +13,13 @@ pub const CLUSTERS_PER_EXTENT_PAGE: u32 = 512;
 /// The most clusters a blob can have: extent pages count them in 32 bits.
 pub const MAX_CLUSTERS: u64 = u32::MAX as u64;
 
-/// The map of a blob's clusters, in the shape it has on disk.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum ClusterMap {
-    /// A run-length list in the chain itself.
-    Rle(RunList),
-    /// A table of extent pages.
-    Table(ExtentTable),
+/// The map of a blob's clusters.
+#[derive(Clone, Debug)]
+pub struct ClusterMap {
+    /// Whether it is a table of extent pages on disk, or a run-length list in the chain itself.
+    table: bool,
+    num_clusters: u64,
+    leaves: Vec<Leaf>,
 }
 
 /// A run of clusters that lie one after the other on the device.
@@ -38,37 +39,21 @@ impl Run {
         self.start + u64::from(self.length)
     }
 
-    /// Where cluster `index` of the blob lies, if it is in this run.
-    fn at(&self, index: u64) -> Option<ClusterIdx> {
-        let inside = (self.start..self.end()).contains(&index);
-        inside.then(|| ClusterIdx(self.cluster.0 + (index - self.start) as u32))
+    /// The clusters of the device.
+    pub fn clusters(&self) -> std::ops::Range<u32> {
+        self.cluster.0..self.cluster.0 + self.length
     }
 }
 
-/// A run-length list: allocated runs in order of the blob.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct RunList {
-    num_clusters: u64,
-    runs: Vec<Run>,
-}
-
-/// A table of extent pages: only those that exist take memory.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ExtentTable {
-    num_clusters: u64,
-    leaves: Vec<Leaf>,
-}
-
-/// One extent page of a table.
+/// 512 clusters of a blob: what one extent page of a table describes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Leaf {
     /// Which slot of the table: clusters `512 * slot ..` of the blob.
     pub slot: u32,
-    /// The metadata page that holds it on disk; `None` if it has none yet.
+    /// The metadata page that holds it on disk; `None` if it has none yet, or never will.
     pub page: Option<PageIdx>,
-    /// Clusters of the device, 0 for unallocated; at most 512. Entries beyond the end of the blob do not
-    /// count, missing ones are unallocated.
-    pub clusters: Arc<[u32]>,
+    /// Clusters of the device. Entries beyond the end of the blob do not count, missing ones are unallocated.
+    pub clusters: Entries,
 }
 
 impl Leaf {
@@ -76,68 +61,148 @@ impl Leaf {
     pub fn first_cluster(&self) -> u64 {
         u64::from(self.slot) * u64::from(CLUSTERS_PER_EXTENT_PAGE)
     }
+
+    /// Its allocated clusters below `end` as runs.
+    fn runs(&self, end: u64) -> impl Iterator<Item = Run> + '_ {
+        let first = self.first_cluster();
+        let left = end.saturating_sub(first).min(u64::from(CLUSTERS_PER_EXTENT_PAGE)) as usize;
+        let live = move |Piece { at, length, cluster }: Piece| {
+            let length = usize::from(length).min(left.saturating_sub(usize::from(at)));
+            let run =
+                Run { start: first + u64::from(at), cluster: ClusterIdx(cluster), length: length as u32 };
+            (length > 0).then_some(run)
+        };
+        self.clusters.pieces().map_while(live)
+    }
 }
 
 impl ClusterMap {
     /// An extent table of a blob of no size.
     pub fn new_table() -> ClusterMap {
-        ClusterMap::Table(ExtentTable::default())
+        ClusterMap::table_of(0, 0)
     }
 
     /// A run-length list of a blob of no size.
     pub fn new_rle() -> ClusterMap {
-        ClusterMap::Rle(RunList::default())
+        ClusterMap { table: false, num_clusters: 0, leaves: Vec::new() }
+    }
+
+    /// A table of a blob of so many clusters whose extent pages, so many of them, are added with
+    /// [`ClusterMap::push_leaf`].
+    pub(crate) fn table_of(num_clusters: u64, pages: usize) -> ClusterMap {
+        ClusterMap { table: true, num_clusters, leaves: Vec::with_capacity(pages) }
+    }
+
+    /// Adds an extent page behind the ones that are there.
+    pub(crate) fn push_leaf(&mut self, leaf: Leaf) {
+        debug_assert!(self.leaves.last().is_none_or(|last| last.slot < leaf.slot));
+        self.leaves.push(leaf);
+    }
+
+    /// Adds clusters at the end that follow each other on the device; `None` is unallocated. The whole must
+    /// stay within [`MAX_CLUSTERS`].
+    pub(crate) fn push_run(&mut self, cluster: Option<ClusterIdx>, length: u32) {
+        let start = self.num_clusters;
+        self.num_clusters += u64::from(length);
+        let Some(ClusterIdx(cluster)) = cluster else { return };
+        let mut done = 0;
+        while done < length {
+            let (slot, entry) = split(start + u64::from(done));
+            let now = (length - done).min(CLUSTERS_PER_EXTENT_PAGE - entry as u32);
+            self.push_entries(slot, entry, now as usize, cluster + done);
+            done += now;
+        }
+    }
+
+    fn push_entries(&mut self, slot: u32, entry: usize, length: usize, cluster: u32) {
+        match self.leaves.last_mut() {
+            Some(last) if last.slot == slot => {
+                let entries = entry..entry + length;
+                entries.zip(cluster..).for_each(|(at, cluster)| last.clusters.set(at, cluster));
+                return;
+            }
+            Some(done) => done.clusters.compact(),
+            None => {}
+        }
+        let len = CLUSTERS_PER_EXTENT_PAGE as usize;
+        self.leaves.push(Leaf { slot, page: None, clusters: Entries::run(len, entry, length, cluster) });
+    }
+
+    /// Whether it is a table of extent pages on disk.
+    pub fn is_table(&self) -> bool {
+        self.table
     }
 
     /// Clusters of the blob, allocated or not.
     pub fn num_clusters(&self) -> u64 {
-        match self {
-            ClusterMap::Rle(list) => list.num_clusters,
-            ClusterMap::Table(table) => table.num_clusters,
-        }
+        self.num_clusters
+    }
+
+    /// Slots of a table: extent pages it would have if none were missing.
+    pub fn slots(&self) -> u64 {
+        self.num_clusters.div_ceil(u64::from(CLUSTERS_PER_EXTENT_PAGE))
     }
 
     /// Clusters that are allocated.
     pub fn allocated(&self) -> u64 {
-        self.runs().map(|run| u64::from(run.length)).sum()
+        self.leaf_runs().map(|run| u64::from(run.length)).sum()
     }
 
     /// Where a cluster of the blob lies; `None` if it is not allocated or beyond the end.
     pub fn get(&self, index: u64) -> Option<ClusterIdx> {
-        match self {
-            ClusterMap::Rle(list) => list.get(index),
-            ClusterMap::Table(table) => table.get(index),
+        if index >= self.num_clusters {
+            return None;
         }
+        let (slot, entry) = split(index);
+        let cluster = self.leaf(slot)?.clusters.get(entry);
+        (cluster != 0).then_some(ClusterIdx(cluster))
     }
 
     /// Says where a cluster of the blob lies. Beyond the end nothing happens.
     pub fn set(&mut self, index: u64, cluster: Option<ClusterIdx>) {
-        if index >= self.num_clusters() {
+        if index >= self.num_clusters {
             return;
         }
-        match self {
-            ClusterMap::Rle(list) => list.set(index, cluster),
-            ClusterMap::Table(table) => table.set(index, cluster),
-        }
+        let (slot, entry) = split(index);
+        let raw = cluster.map_or(0, |cluster| cluster.0);
+        let at = match self.place(slot) {
+            Ok(at) => at,
+            Err(_) if raw == 0 => return,
+            Err(at) => {
+                self.leaves.insert(at, Leaf { slot, page: None, clusters: Entries::default() });
+                at
+            }
+        };
+        let leaf = &mut self.leaves[at];
+        let wanted = (self.num_clusters - leaf.first_cluster()).min(u64::from(CLUSTERS_PER_EXTENT_PAGE));
+        leaf.clusters.resize(wanted as usize);
+        leaf.clusters.set(entry, raw);
     }
 
     /// Changes the number of clusters; what is cut off is forgotten (extent pages with nothing left too),
     /// what is added is unallocated. At most [`MAX_CLUSTERS`].
     pub fn resize(&mut self, clusters: u64) {
         let clusters = clusters.min(MAX_CLUSTERS);
-        match self {
-            ClusterMap::Rle(list) => list.resize(clusters),
-            ClusterMap::Table(table) => table.resize(clusters),
-        }
+        self.num_clusters = clusters;
+        // Only a leaf across the old or the new end changes its length.
+        self.leaves.retain_mut(|leaf| {
+            let left = clusters.saturating_sub(leaf.first_cluster());
+            let len = left.min(u64::from(CLUSTERS_PER_EXTENT_PAGE)) as usize;
+            if len > 0 {
+                leaf.clusters.resize(len);
+            }
+            len > 0
+        });
+    }
+
+    /// Has what was set entry by entry take as little memory as it can.
+    pub fn compact(&mut self) {
+        self.leaves.iter_mut().for_each(|leaf| leaf.clusters.compact());
     }
 
     /// The allocated runs in order of the blob; neighbours that follow each other on the device are one run.
     pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
-        let (runs, leaves, end) = match self {
-            ClusterMap::Rle(list) => (list.runs.as_slice(), [].as_slice(), 0),
-            ClusterMap::Table(table) => ([].as_slice(), table.leaves.as_slice(), table.num_clusters),
-        };
-        let mut pieces = runs.iter().copied().chain(leaves.iter().flat_map(move |leaf| singles(leaf, end)));
+        let mut pieces = self.leaf_runs();
         let mut held: Option<Run> = None;
         std::iter::from_fn(move || {
             for piece in pieces.by_ref() {
@@ -154,6 +219,20 @@ impl ClusterMap {
         })
     }
 
+    fn leaf_runs(&self) -> impl Iterator<Item = Run> + '_ {
+        self.leaves.iter().flat_map(|leaf| leaf.runs(self.num_clusters))
+    }
+
+    /// The allocated clusters from this one of the blob on: each with its cluster of the device.
+    pub fn allocated_from(&self, first: u64) -> impl Iterator<Item = (u64, ClusterIdx)> + '_ {
+        let behind = self
+            .leaves
+            .partition_point(|leaf| leaf.first_cluster() + u64::from(CLUSTERS_PER_EXTENT_PAGE) <= first);
+        let runs = self.leaves[behind..].iter().flat_map(|leaf| leaf.runs(self.num_clusters));
+        let all = runs.flat_map(|run| (run.start..).zip(run.clusters().map(ClusterIdx)));
+        all.skip_while(move |&(index, _)| index < first)
+    }
+
     /// The allocated ranges of the blob (first cluster, number), wherever they lie on the device.
     pub fn allocated_ranges(&self) -> Vec<(u64, u64)> {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
@@ -166,191 +245,66 @@ impl ClusterMap {
         ranges
     }
 
-    /// The leaves of an extent table; none for a run-length list.
+    /// Its leaves that exist, in order.
     pub fn leaves(&self) -> &[Leaf] {
-        match self {
-            ClusterMap::Rle(_) => &[],
-            ClusterMap::Table(table) => &table.leaves,
+        &self.leaves
+    }
+
+    /// The leaf in a slot, if it exists.
+    pub fn leaf(&self, slot: u32) -> Option<&Leaf> {
+        self.place(slot).ok().map(|at| &self.leaves[at])
+    }
+
+    /// Has the entries of a slot, which must exist, be kept otherwise; they say the same.
+    pub fn keep(&mut self, slot: u32, clusters: Entries) {
+        if let Ok(at) = self.place(slot) {
+            self.leaves[at].clusters = clusters;
         }
+    }
+
+    fn place(&self, slot: u32) -> Result<usize, usize> {
+        self.leaves.binary_search_by_key(&slot, |leaf| leaf.slot)
     }
 
     /// The extent pages on disk: slot of the table and metadata page.
     pub fn extent_pages(&self) -> impl Iterator<Item = (u32, PageIdx)> + '_ {
-        self.leaves().iter().filter_map(|leaf| Some((leaf.slot, leaf.page?)))
+        self.leaves.iter().filter_map(|leaf| Some((leaf.slot, leaf.page?)))
     }
 
-    /// Says which metadata page holds a slot of the table, which must exist.
+    /// Says which metadata page holds a slot of a table, which must exist.
     pub fn set_extent_page(&mut self, slot: u32, page: PageIdx) {
-        if let ClusterMap::Table(table) = self
-            && let Ok(at) = table.leaves.binary_search_by_key(&slot, |leaf| leaf.slot)
+        if self.table
+            && let Ok(at) = self.place(slot)
         {
-            table.leaves[at].page = Some(page);
+            self.leaves[at].page = Some(page);
         }
     }
 
     /// Forgets an extent page and all it says; the size stays.
     pub fn drop_slot(&mut self, slot: u32) {
-        if let ClusterMap::Table(table) = self {
-            table.leaves.retain(|leaf| leaf.slot != slot);
-        }
+        self.leaves.retain(|leaf| leaf.slot != slot);
     }
 
     /// Forgets every allocation (and extent page); the size stays.
     pub fn clear(&mut self) {
-        match self {
-            ClusterMap::Rle(list) => list.runs.clear(),
-            ClusterMap::Table(table) => table.leaves.clear(),
-        }
+        self.leaves.clear();
     }
 }
+
+impl PartialEq for ClusterMap {
+    /// Run-length lists are equal if they say the same, tables if their pages do.
+    fn eq(&self, other: &ClusterMap) -> bool {
+        let alike = self.table == other.table && self.num_clusters == other.num_clusters;
+        alike && if self.table { self.leaves == other.leaves } else { self.runs().eq(other.runs()) }
+    }
+}
+
+impl Eq for ClusterMap {}
 
 fn follows(run: &Run, next: &Run) -> bool {
     run.end() == next.start
         && u64::from(run.cluster.0) + u64::from(run.length) == u64::from(next.cluster.0)
         && run.length.checked_add(next.length).is_some()
-}
-
-fn singles(leaf: &Leaf, end: u64) -> impl Iterator<Item = Run> + '_ {
-    let first = leaf.first_cluster();
-    let entries = leaf.clusters.iter().enumerate().map(move |(at, &cluster)| (first + at as u64, cluster));
-    let live = entries.take_while(move |&(start, _)| start < end).filter(|&(_, cluster)| cluster != 0);
-    live.map(|(start, cluster)| Run { start, cluster: ClusterIdx(cluster), length: 1 })
-}
-
-impl RunList {
-    /// Clusters of the blob so far.
-    pub fn num_clusters(&self) -> u64 {
-        self.num_clusters
-    }
-
-    /// Adds a run at the end; `None` is unallocated.
-    pub(crate) fn push(&mut self, cluster: Option<ClusterIdx>, length: u32) {
-        if let Some(cluster) = cluster
-            && length > 0
-        {
-            let run = Run { start: self.num_clusters, cluster, length };
-            self.runs.push(run);
-            self.merge(self.runs.len() - 1);
-        }
-        self.num_clusters += u64::from(length);
-    }
-
-    fn get(&self, index: u64) -> Option<ClusterIdx> {
-        let at = self.runs.partition_point(|run| run.end() <= index);
-        self.runs.get(at)?.at(index)
-    }
-
-    fn set(&mut self, index: u64, cluster: Option<ClusterIdx>) {
-        let at = self.runs.partition_point(|run| run.end() <= index);
-        let mut pieces = Vec::with_capacity(3);
-        let mut replaced = at..at;
-        if let Some(run) = self.runs.get(at).copied()
-            && run.start <= index
-        {
-            replaced.end += 1;
-            let before = (index - run.start) as u32;
-            let after = run.length - before - 1;
-            if before > 0 {
-                pieces.push(Run { length: before, ..run });
-            }
-            pieces.extend(cluster.map(|cluster| Run { start: index, cluster, length: 1 }));
-            if after > 0 {
-                let cluster = ClusterIdx(run.cluster.0 + before + 1);
-                pieces.push(Run { start: index + 1, cluster, length: after });
-            }
-        } else {
-            pieces.extend(cluster.map(|cluster| Run { start: index, cluster, length: 1 }));
-        }
-        let touched = replaced.start..replaced.start + pieces.len() + 1;
-        self.runs.splice(replaced, pieces);
-        for at in touched.rev() {
-            self.merge(at);
-        }
-    }
-
-    /// Joins a run with the one before it if both follow each other, so that equal maps are equal lists.
-    fn merge(&mut self, at: usize) {
-        if let Some(before) = at.checked_sub(1)
-            && let (Some(&first), Some(&second)) = (self.runs.get(before), self.runs.get(at))
-            && follows(&first, &second)
-        {
-            self.runs[before].length += second.length;
-            self.runs.remove(at);
-        }
-    }
-
-    fn resize(&mut self, clusters: u64) {
-        self.num_clusters = clusters;
-        self.runs.retain_mut(|run| {
-            run.length = u64::from(run.length).min(clusters.saturating_sub(run.start)) as u32;
-            run.length > 0
-        });
-    }
-}
-
-impl ExtentTable {
-    /// A table of a blob of so many clusters whose extent pages are added with [`ExtentTable::push`].
-    pub(crate) fn with_clusters(num_clusters: u64) -> ExtentTable {
-        ExtentTable { num_clusters, leaves: Vec::new() }
-    }
-
-    /// Adds an extent page behind the ones that are there.
-    pub(crate) fn push(&mut self, leaf: Leaf) {
-        debug_assert!(self.leaves.last().is_none_or(|last| last.slot < leaf.slot));
-        self.leaves.push(leaf);
-    }
-
-    /// Slots of the table: extent pages it would have if none were missing.
-    pub fn slots(&self) -> u64 {
-        self.num_clusters.div_ceil(u64::from(CLUSTERS_PER_EXTENT_PAGE))
-    }
-
-    fn get(&self, index: u64) -> Option<ClusterIdx> {
-        if index >= self.num_clusters {
-            return None;
-        }
-        let (slot, entry) = split(index);
-        let at = self.leaves.binary_search_by_key(&slot, |leaf| leaf.slot).ok()?;
-        let cluster = *self.leaves[at].clusters.get(entry)?;
-        (cluster != 0).then_some(ClusterIdx(cluster))
-    }
-
-    fn set(&mut self, index: u64, cluster: Option<ClusterIdx>) {
-        let (slot, entry) = split(index);
-        let raw = cluster.map_or(0, |cluster| cluster.0);
-        let at = match self.leaves.binary_search_by_key(&slot, |leaf| leaf.slot) {
-            Ok(at) => at,
-            Err(_) if raw == 0 => return,
-            Err(at) => {
-                self.leaves.insert(at, Leaf { slot, page: None, clusters: Arc::from([]) });
-                at
-            }
-        };
-        let leaf = &mut self.leaves[at];
-        let wanted = (self.num_clusters - leaf.first_cluster()).min(u64::from(CLUSTERS_PER_EXTENT_PAGE));
-        if leaf.clusters.len() != wanted as usize {
-            let mut clusters = leaf.clusters.to_vec();
-            clusters.resize(wanted as usize, 0);
-            leaf.clusters = clusters.into();
-        }
-        if let Some(place) = Arc::make_mut(&mut leaf.clusters).get_mut(entry) {
-            *place = raw;
-        }
-    }
-
-    fn resize(&mut self, clusters: u64) {
-        self.num_clusters = clusters;
-        self.leaves.retain_mut(|leaf| {
-            let left = clusters.saturating_sub(leaf.first_cluster());
-            let len = left.min(u64::from(CLUSTERS_PER_EXTENT_PAGE)) as usize;
-            if len != leaf.clusters.len() {
-                let mut entries = leaf.clusters.to_vec();
-                entries.resize(len, 0);
-                leaf.clusters = entries.into();
-            }
-            len > 0
-        });
-    }
 }
 
 fn split(index: u64) -> (u32, usize) {

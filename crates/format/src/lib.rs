@@ -7,7 +7,7 @@
 //! * [`super_block`], [`mask`], [`page`], [`descriptor`]: one codec per structure.
 //! * [`geometry`], [`init`], [`grow`], [`unload`]: where everything lies, and what is written when a store is
 //!   made, grows, and is left.
-//! * [`metadata`], [`cluster_map`], [`chain`]: one blob, as values and as its pages on disk.
+//! * [`metadata`], [`cluster_map`], [`entries`], [`chain`]: one blob, as values and as its pages on disk.
 //! * [`loader`]: asks for byte ranges, takes bytes, ends with a [`Store`]: blobs, bitmaps, relations, and
 //!   the [`repair`]s that a writing load has to carry out.
 //! * [`resolve`]: which cluster holds a piece of a blob, through snapshots and clones.
@@ -27,6 +27,7 @@ pub mod check;
 pub mod cluster_map;
 pub mod crc;
 pub mod descriptor;
+pub mod entries;
 pub mod error;
 pub mod geometry;
 pub mod grow;
@@ -45,6 +46,7 @@ pub mod unload;
 pub use bitmap::Bitmap;
 pub use change::Change;
 pub use cluster_map::ClusterMap;
+pub use entries::{Entries, Piece};
 pub use error::{FormatError, Place};
 pub use geometry::{Geometry, Region};
 pub use ids::{BlobId, ClusterIdx, PageIdx};

@@ -6,12 +6,14 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use spindle_format::{BlobId, BlobMetadata, ClearMethod, Flags, PageIdx, Parent};
+use spindle_format::cluster_map::Leaf;
+use spindle_format::{BlobId, BlobMetadata, ClearMethod, ClusterIdx, Entries, Flags, PageIdx, Parent};
 
 use super::Md;
 use super::commit::Commits;
 use super::create::busy;
 use crate::error::BlobError;
+use crate::leaves::LEAF;
 use crate::shared::{Back, BlobShared, locked};
 
 /// A blob: what its metadata says, where that lies, and who uses it.
@@ -108,16 +110,46 @@ impl BlobState {
         }
     }
 
-    /// Makes the leaves that other threads see agree with the map, entry by entry.
+    /// Makes the leaves that other threads see agree with the map, which is kept there from now on.
     pub(crate) fn publish_map(&self) {
-        if let Some(shared) = self.shared() {
-            let meta = self.meta.borrow();
-            for run in meta.map.runs() {
-                for at in 0..run.length {
-                    shared.leaves.set(run.start + u64::from(at), Some(run.cluster.0 + at));
-                }
+        let Some(shared) = self.shared() else { return };
+        let mut meta = self.meta.borrow_mut();
+        let show = |leaf: &Leaf| Some((leaf.slot, shared.leaves.show(leaf.slot, &leaf.clusters)?));
+        let kept: Vec<(u32, Entries)> = meta.map.leaves().iter().filter_map(show).collect();
+        kept.into_iter().for_each(|(slot, clusters)| meta.map.keep(slot, clusters));
+    }
+
+    /// Disk says now that these clusters of it lie there, or nowhere: so do the map and what other threads see.
+    pub(crate) fn remap(&self, changes: impl IntoIterator<Item = (u64, Option<u32>)>) {
+        let shared = self.shared();
+        let mut meta = self.meta.borrow_mut();
+        for (index, cluster) in changes {
+            let (slot, at) = ((index / LEAF) as u32, (index % LEAF) as usize);
+            if let (Some(shared), Some(leaf)) = (&shared, meta.map.leaf(slot))
+                && shared.leaves.keeps(slot, &leaf.clusters)
+                && at < leaf.clusters.len()
+            {
+                shared.leaves.set(index, cluster);
+                continue;
+            }
+            meta.map.set(index, cluster.map(ClusterIdx));
+            let shown = |leaf: &Leaf| shared.as_ref()?.leaves.show(slot, &leaf.clusters);
+            if let Some(kept) = meta.map.leaf(slot).and_then(shown) {
+                meta.map.keep(slot, kept);
             }
         }
+    }
+
+    /// Nobody looks at it any more: the map is as small as it can be again.
+    fn fold(&self) {
+        if self.shared().is_some() {
+            return;
+        }
+        let mut meta = self.meta.borrow_mut();
+        let kept = meta.map.leaves().iter().filter(|leaf| leaf.clusters.keeper().is_some());
+        let small = kept.map(|leaf| (leaf.slot, Entries::from(leaf.clusters.to_vec().as_slice())));
+        let small: Vec<(u32, Entries)> = small.collect();
+        small.into_iter().for_each(|(slot, clusters)| meta.map.keep(slot, clusters));
     }
 }
 
@@ -137,6 +169,13 @@ impl Md {
             }
             _ => BlobError::NoSuchBlob { blob: id },
         })
+    }
+
+    /// No thread sees this blob any more.
+    pub(crate) fn unseen(&self, id: BlobId) {
+        if let Ok(blob) = self.blob(id) {
+            blob.fold();
+        }
     }
 
     /// What all threads see of a blob; made, with its parents, if nobody looked before.

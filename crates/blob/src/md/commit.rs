@@ -85,13 +85,9 @@ impl Md {
     async fn write_group(&self, blob: &Rc<BlobState>, slot: u32, group: &[Change]) -> Result<(), BlobError> {
         self.mark_dirty().await?;
         match page_of(blob, slot) {
-            Some(page) => self.write_in_place(blob, slot, page, group).await?,
-            None => self.write_chain(blob, slot, group).await?,
+            Some(page) => self.write_in_place(blob, slot, page, group).await,
+            None => self.write_chain(blob, slot, group).await,
         }
-        if let Some(shared) = blob.shared() {
-            group.iter().for_each(|change| shared.leaves.set(change.index, change.number()));
-        }
-        Ok(())
     }
 
     /// An extent page of unchanged length, in its place.
@@ -104,10 +100,8 @@ impl Md {
     ) -> Result<(), BlobError> {
         let page = {
             let meta = blob.meta.borrow();
-            let leaves = meta.map.leaves();
-            let leaf = leaves.binary_search_by_key(&slot, |leaf| leaf.slot).ok().map(|at| &leaves[at]);
             let first = u64::from(slot) * u64::from(CLUSTERS_PER_EXTENT_PAGE);
-            let mut entries = leaf.map_or_else(Vec::new, |leaf| leaf.clusters.to_vec());
+            let mut entries = meta.map.leaf(slot).map_or_else(Vec::new, |leaf| leaf.clusters.to_vec());
             for change in group {
                 entries[(change.index - first) as usize] = change.number().unwrap_or(0);
             }
@@ -121,10 +115,7 @@ impl Md {
         };
         prepared.await.inspect_err(|_| self.forget_rewrite(at))?;
         self.rewrite(at, &page).await?;
-        let mut meta = blob.meta.borrow_mut();
-        for change in group {
-            meta.map.set(change.index, change.number().map(ClusterIdx));
-        }
+        blob.remap(group.iter().map(|change| (change.index, change.number())));
         Ok(())
     }
 
@@ -142,9 +133,9 @@ impl Md {
             return self.write_in_place(blob, slot, page, group).await;
         }
         let mut meta = blob.meta.borrow().clone();
-        let changes: Vec<_> = group.iter().map(|one| (one.index, one.number().map(ClusterIdx))).collect();
+        let changes: Vec<_> = group.iter().map(|one| (one.index, one.number())).collect();
         for &(index, cluster) in &changes {
-            meta.map.set(index, cluster);
+            meta.map.set(index, cluster.map(ClusterIdx));
         }
         let (slots, changes) = ([slot].into(), Some(changes));
         // Whoever wants it durable flushes, as with any write.
@@ -157,8 +148,7 @@ impl Md {
 /// The page of a slot, if it has one and holds an entry for every cluster of its part of the blob.
 fn page_of(blob: &BlobState, slot: u32) -> Option<PageIdx> {
     let meta = blob.meta.borrow();
-    let leaves = meta.map.leaves();
-    let leaf = &leaves[leaves.binary_search_by_key(&slot, |leaf| leaf.slot).ok()?];
+    let leaf = meta.map.leaf(slot)?;
     let left = meta.map.num_clusters().saturating_sub(leaf.first_cluster());
     let whole = leaf.clusters.len() as u64 == left.min(u64::from(CLUSTERS_PER_EXTENT_PAGE));
     leaf.page.filter(|_| whole)

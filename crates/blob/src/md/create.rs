@@ -43,6 +43,7 @@ impl Md {
         for (index, &cluster) in clusters.iter().enumerate() {
             meta.map.set(index as u64, Some(ClusterIdx(cluster)));
         }
+        meta.map.compact();
         Ok(())
     }
 
@@ -66,7 +67,7 @@ impl Md {
         }
         let (clusters, extent_table) = {
             let meta = parent.meta.borrow();
-            (meta.map.num_clusters(), matches!(meta.map, ClusterMap::Table(_)))
+            (meta.map.num_clusters(), meta.map.is_table())
         };
         let options = BlobOptions { extent_table, xattrs: xattrs.to_vec(), ..BlobOptions::thin(clusters) };
         let mut meta = new_metadata(&options)?;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use spindle_format::page::Page;
-use spindle_format::{BlobMetadata, ClusterIdx, PageIdx, chain};
+use spindle_format::{BlobMetadata, PageIdx, chain};
 
 use super::{BlobState, Md};
 use crate::error::BlobError;
@@ -22,7 +22,7 @@ pub(crate) struct Persist {
     pub(crate) after: Vec<Point>,
     /// For a blob that is not frozen: the changes of its map that this makes. Other clusters of it may
     /// change meanwhile.
-    pub(crate) changes: Option<Vec<(u64, Option<ClusterIdx>)>>,
+    pub(crate) changes: Option<Vec<(u64, Option<u32>)>>,
     /// Old extent pages that stay: another blob has them now.
     pub(crate) keep: BTreeSet<PageIdx>,
 }
@@ -74,7 +74,7 @@ impl Md {
         let unmap = (!gone.is_empty()).then_some(Point::UnmapBeforeFree);
         self.flush_for(&[how.after.as_slice(), unmap.as_slice()].concat()).await?;
         *blob.chain.borrow_mut() = at;
-        take_over(&mut blob.meta.borrow_mut(), meta, how.changes);
+        take_over(blob, meta, how.changes);
         self.free_pages(gone).await?;
         self.trim_copies().await
     }
@@ -89,12 +89,14 @@ impl Md {
     ) -> Result<(Vec<Page>, Vec<PageIdx>), BlobError> {
         let root = blob.id.root_page().ok_or(BlobError::NoSuchBlob { blob: blob.id })?;
         let mut writes = Vec::new();
-        for leaf in meta.map.leaves().to_vec() {
+        let leaves = if meta.map.is_table() { meta.map.leaves().to_vec() } else { Vec::new() };
+        for leaf in leaves {
             if leaf.page.is_none() || how.slots.contains(&leaf.slot) {
                 let page = self.take_page(how.urgent, taken)?;
                 meta.map.set_extent_page(leaf.slot, page);
                 // A slot lies below 2^23, its first cluster below 2^32.
-                writes.push((page, chain::extent_page(blob.id, leaf.first_cluster() as u32, &leaf.clusters)));
+                let (first, clusters) = (leaf.first_cluster() as u32, leaf.clusters.to_vec());
+                writes.push((page, chain::extent_page(blob.id, first, &clusters)));
             }
         }
         let mut pages = chain::to_pages(blob.id, meta);
@@ -162,21 +164,16 @@ impl Md {
 
 /// What is on disk now becomes what is known, but for what has changed meanwhile: xattrs that were set, and
 /// the clusters of a blob that is not frozen.
-fn take_over(
-    known: &mut BlobMetadata,
-    mut written: BlobMetadata,
-    changes: Option<Vec<(u64, Option<ClusterIdx>)>>,
-) {
+fn take_over(blob: &BlobState, mut written: BlobMetadata, changes: Option<Vec<(u64, Option<u32>)>>) {
     let Some(changes) = changes else {
+        let mut known = blob.meta.borrow_mut();
         written.xattrs = std::mem::take(&mut known.xattrs);
         *known = written;
         return;
     };
-    for (index, cluster) in changes {
-        known.map.set(index, cluster);
-    }
-    let pages: Vec<(u32, PageIdx)> = written.map.extent_pages().collect();
-    for (slot, page) in pages {
+    blob.remap(changes);
+    let mut known = blob.meta.borrow_mut();
+    for (slot, page) in written.map.extent_pages() {
         known.map.set_extent_page(slot, page);
     }
 }

@@ -295,7 +295,7 @@ impl Md {
 
 /// Every cluster that a map names.
 pub(crate) fn clusters_of(meta: &BlobMetadata) -> impl Iterator<Item = u32> + '_ {
-    meta.map.runs().flat_map(|run| (0..run.length).map(move |at| run.cluster.0 + at))
+    meta.map.runs().flat_map(|run| run.clusters())
 }
 
 /// Sets an internal xattr that is a blob id.

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use spindle_format::{BlobMetadata, ClusterIdx};
 
 use super::persist::Persist;
-use super::remove::clusters_of;
 use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::leaves::LEAF;
@@ -87,22 +86,20 @@ impl Md {
     }
 
     async fn shrink_blob(self: &Rc<Md>, blob: &Rc<BlobState>, new: u64) -> Result<(), BlobError> {
-        let before = blob.meta.borrow().clone();
-        let mut meta = before.clone();
+        let mut meta = blob.meta.borrow().clone();
+        let cut: Vec<_> = meta.map.allocated_from(new).collect();
         meta.map.resize(new);
-        let kept: BTreeSet<u32> = clusters_of(&meta).collect();
         let last = (!new.is_multiple_of(LEAF)).then_some((new / LEAF) as u32);
         let how = Persist { slots: last.into_iter().collect(), urgent: true, ..Persist::default() };
         let how = Persist { after: vec![Point::DurableBeforeAck, Point::UnmapBeforeFree], ..how };
         self.persist(blob, meta, how).await?;
         let shared = self.shared_of(blob);
         shared.clusters.store(new, Ordering::Release);
-        for run in before.map.runs().filter(|run| run.end() > new) {
-            (run.start.max(new)..run.end()).for_each(|index| shared.leaves.set(index, None));
-        }
+        cut.iter().for_each(|&(index, _)| shared.leaves.set(index, None));
+        blob.publish_map();
         // Notes about parents beyond the end would come back into sight if the blob grew again.
         self.forget_inherited(blob).await;
-        let freed: Vec<u32> = clusters_of(&before).filter(|cluster| !kept.contains(cluster)).collect();
+        let freed = cut.into_iter().map(|(_, cluster)| cluster.0).collect();
         if self.options.order.keeps(Point::ReadersBeforeFree) {
             self.quiesce().await;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use spindle_format::metadata::internal;
-use spindle_format::{BlobId, BlobMetadata, Flags, Parent, Xattrs};
+use spindle_format::{BlobId, Flags, Parent, Xattrs};
 
 use super::create::{busy, set_parent};
 use super::persist::Persist;
@@ -98,12 +98,12 @@ impl Md {
         self.persist(original, meta, how).await?;
         self.replace_clone(parent.as_ref(), original.id, Some(snapshot.id));
         snapshot.clones.borrow_mut().push(original.id);
-        self.publish_snapshot(original, snapshot, &before);
+        self.publish_snapshot(original, snapshot);
         Ok(())
     }
 
     /// Has readers of the original see its snapshot behind it. They find the same clusters at any moment.
-    fn publish_snapshot(&self, original: &Rc<BlobState>, snapshot: &Rc<BlobState>, before: &BlobMetadata) {
+    fn publish_snapshot(&self, original: &Rc<BlobState>, snapshot: &Rc<BlobState>) {
         let shared = self.shared_of(original);
         match snapshot.shared() {
             None => {
@@ -113,13 +113,12 @@ impl Md {
                 below.leaves.adopt(&shared.leaves);
                 *locked(&shared.back) = Back::Blob(below);
                 shared.leaves.share_all();
+                snapshot.publish_map();
             }
             // Somebody was quick and opened it: it has leaves already.
             Some(below) => {
                 *locked(&shared.back) = Back::Blob(below);
-                for run in before.map.runs() {
-                    (run.start..run.end()).for_each(|index| shared.leaves.set(index, None));
-                }
+                shared.leaves.forget_own();
             }
         }
         original.publish_flags();

@@ -1,13 +1,13 @@
 //! From pages to values, every rule of the format checked.
 
-use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, MAX_CLUSTERS, RunList};
-use crate::descriptor::{Descriptor, Entries};
+use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap, MAX_CLUSTERS};
+use crate::descriptor::{self, Descriptor};
+use crate::entries::Entries;
 use crate::error::{FormatError, Place, Problem};
 use crate::geometry::Geometry;
 use crate::ids::{ClusterIdx, PageIdx};
 use crate::metadata::{Flags, Xattrs};
 use crate::page::Page;
-use std::sync::Arc;
 
 /// Bits of `invalid` that this crate knows.
 const KNOWN_INVALID: u64 =
@@ -26,7 +26,7 @@ pub struct ExtentSlot {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MapShape {
     /// Complete.
-    Rle(RunList),
+    Rle(ClusterMap),
     /// The extent pages are still to be read.
     Table {
         /// Clusters of the blob.
@@ -60,6 +60,9 @@ pub struct ChainDecoder<'g> {
     internal: Xattrs,
     map: Option<MapShape>,
     table_slots: u64,
+    /// Clusters that its run-length list names; no more than there are, so that it takes memory as the store's
+    /// masks do.
+    listed: u64,
     unknown: Vec<(Place, u8)>,
 }
 
@@ -73,6 +76,7 @@ impl<'g> ChainDecoder<'g> {
             internal: Xattrs::new(),
             map: None,
             table_slots: 0,
+            listed: 0,
             unknown: Vec::new(),
         }
     }
@@ -103,7 +107,10 @@ impl<'g> ChainDecoder<'g> {
     /// # Errors
     /// The extent table does not describe as many clusters as it says the blob has.
     pub fn finish(self, root: Place) -> Result<Parts, FormatError> {
-        let map = self.map.unwrap_or_else(|| MapShape::Rle(RunList::default()));
+        let mut map = self.map.unwrap_or_else(|| MapShape::Rle(ClusterMap::new_rle()));
+        if let MapShape::Rle(list) = &mut map {
+            list.compact();
+        }
         if let MapShape::Table { num_clusters, .. } = &map {
             let wanted = num_clusters.div_ceil(u64::from(CLUSTERS_PER_EXTENT_PAGE));
             if self.table_slots != wanted {
@@ -136,15 +143,16 @@ impl<'g> ChainDecoder<'g> {
         Ok(())
     }
 
-    fn take_runs(&mut self, entries: Entries<'_>) -> Result<(), Problem> {
-        let list = match self.map.get_or_insert_with(|| MapShape::Rle(RunList::default())) {
+    fn take_runs(&mut self, entries: descriptor::Entries<'_>) -> Result<(), Problem> {
+        let list = match self.map.get_or_insert_with(|| MapShape::Rle(ClusterMap::new_rle())) {
             MapShape::Rle(list) => list,
             MapShape::Table { .. } => return Err(mixed()),
         };
         for (cluster, length) in entries.iter() {
+            check_size(list.num_clusters() + u64::from(length))?;
             if cluster == 0 {
                 check_unallocated(&self.flags)?;
-                list.push(None, length);
+                list.push_run(None, length);
                 continue;
             }
             let end = u64::from(cluster) + u64::from(length);
@@ -155,12 +163,16 @@ impl<'g> ChainDecoder<'g> {
                 let total = self.geometry.total_clusters();
                 return Err(Problem::field("end of extent", end, format!("at most {total:#x}")));
             }
-            list.push(Some(ClusterIdx(cluster)), length);
+            self.listed += u64::from(length);
+            if self.listed > u64::from(self.geometry.total_clusters()) {
+                return Err(Problem::Rule("the blob names more clusters than the store has".into()));
+            }
+            list.push_run(Some(ClusterIdx(cluster)), length);
         }
-        check_size(list.num_clusters())
+        Ok(())
     }
 
-    fn take_table(&mut self, clusters: u64, entries: Entries<'_>) -> Result<(), Problem> {
+    fn take_table(&mut self, clusters: u64, entries: descriptor::Entries<'_>) -> Result<(), Problem> {
         check_size(clusters)?;
         let fresh = || MapShape::Table { num_clusters: clusters, slots: Vec::new() };
         let slots = match self.map.get_or_insert_with(fresh) {
@@ -233,7 +245,7 @@ pub struct ExtentPage {
     /// First cluster of the blob that it describes, a multiple of 512.
     pub start_cluster: u32,
     /// Clusters of the device, 0 for unallocated; 1 to 512 of them.
-    pub clusters: Arc<[u32]>,
+    pub clusters: Entries,
 }
 
 /// Decodes an extent page. Its CRC is the caller's to check; its id says nothing (it may name any blob that
@@ -272,8 +284,11 @@ pub fn decode_extent_page(
         return Err(Problem::field("number of clusters", found, "at most 0x200").at(descriptor_place));
     }
     let data = geometry.metadata_clusters()..geometry.total_clusters();
-    if let Some(cluster) = clusters.iter().find(|cluster| *cluster != 0 && !data.contains(cluster)) {
+    let mut words = [0; CLUSTERS_PER_EXTENT_PAGE as usize];
+    words.iter_mut().zip(clusters.iter()).for_each(|(word, cluster)| *word = cluster);
+    let words = &words[..clusters.len()];
+    if let Some(&cluster) = words.iter().find(|cluster| **cluster != 0 && !data.contains(cluster)) {
         check_cluster(geometry, cluster).map_err(|problem| problem.at(descriptor_place))?;
     }
-    Ok(ExtentPage { start_cluster, clusters: clusters.iter().collect() })
+    Ok(ExtentPage { start_cluster, clusters: Entries::from(words) })
 }

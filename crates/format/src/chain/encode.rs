@@ -1,6 +1,6 @@
 //! From values to pages.
 
-use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap, ExtentTable};
+use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap};
 use crate::descriptor::kind;
 use crate::ids::{BlobId, PageIdx};
 use crate::metadata::{BlobMetadata, Xattr};
@@ -24,9 +24,9 @@ pub fn to_pages(id: BlobId, metadata: &BlobMetadata) -> Vec<Page> {
     for xattr in metadata.internal.iter() {
         chain.put_xattr(kind::INTERNAL_XATTR, xattr);
     }
-    match &metadata.map {
-        ClusterMap::Rle(_) => chain.put_run_list(&metadata.map),
-        ClusterMap::Table(table) => chain.put_table(&metadata.map, table),
+    match metadata.map.is_table() {
+        true => chain.put_table(&metadata.map),
+        false => chain.put_run_list(&metadata.map),
     }
     chain.pages
 }
@@ -110,9 +110,9 @@ impl Chain {
 
     /// As many entries as fit into each page. SPDK writes no table at all for a blob of no size if the page
     /// has no room for an empty one, and then takes it for a run-length blob; here it starts a new page.
-    fn put_table(&mut self, map: &ClusterMap, table: &ExtentTable) {
+    fn put_table(&mut self, map: &ClusterMap) {
         let num_clusters = map.num_clusters().to_le_bytes();
-        let mut entries = table_entries(map, table.slots()).peekable();
+        let mut entries = table_entries(map, map.slots()).peekable();
         loop {
             if self.room() < 13 {
                 self.next_page();

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
 
 use super::*;
-use crate::cluster_map::{ClusterMap, ExtentTable, Leaf};
+use crate::cluster_map::{ClusterMap, Leaf};
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::init::{DeviceShape, InitOptions, plan};
@@ -52,17 +52,17 @@ fn decode(pages: &[crate::page::Page], at: &[PageIdx], original: &ClusterMap) ->
     }
     let parts = decoder.finish(geometry.page_place(at[0])).unwrap();
     let map = match parts.map {
-        MapShape::Rle(list) => ClusterMap::Rle(list),
+        MapShape::Rle(list) => list,
         MapShape::Table { num_clusters, slots } => {
-            let mut table = ExtentTable::with_clusters(num_clusters);
+            let mut table = ClusterMap::table_of(num_clusters, slots.len());
             for ExtentSlot { slot, page } in slots {
                 let leaf = original.leaves().iter().find(|leaf| leaf.slot == slot).unwrap();
-                let raw = extent_page(BlobId::from_raw(0), slot * 512, &leaf.clusters);
+                let raw = extent_page(BlobId::from_raw(0), slot * 512, &leaf.clusters.to_vec());
                 let extent = decode_extent_page(&raw, page, &geometry).unwrap();
                 assert_eq!(extent.start_cluster, slot * 512);
-                table.push(Leaf { slot, page: Some(page), clusters: extent.clusters });
+                table.push_leaf(Leaf { slot, page: Some(page), clusters: extent.clusters });
             }
-            ClusterMap::Table(table)
+            table
         }
     };
     BlobMetadata { flags: parts.flags, xattrs: parts.xattrs, internal: parts.internal, map }

@@ -1,7 +1,6 @@
 //! All that can be said of one load, and what concerns single blobs and clusters.
 
 use super::{Cause, Finding, links, masks};
-use crate::cluster_map::ClusterMap;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::metadata::Flags;
 use crate::repair::RepairReason;
@@ -88,7 +87,7 @@ fn blob(blob: &Blob) -> Vec<Finding> {
         .iter()
         .map(|&(place, kind)| Finding::UnknownDescriptor { blob: id, place, kind })
         .collect();
-    let table = matches!(blob.metadata.map, ClusterMap::Table(_));
+    let table = blob.metadata.map.is_table();
     let says = blob.metadata.flags.invalid & Flags::EXTENT_TABLE != 0;
     // SPDK writes no table at all for a blob of no size if there is no room for one in the page.
     if table != says && blob.metadata.map.num_clusters() > 0 {

@@ -10,7 +10,6 @@ use super::overlay::Overlay;
 use super::{Finding, Medium, examine, load};
 use crate::chain;
 use crate::change::Change;
-use crate::cluster_map::ClusterMap;
 use crate::ids::{BlobId, PageIdx};
 use crate::loader::LoadError;
 use crate::metadata::{BlobMetadata, Flags, Parent, internal};
@@ -156,9 +155,9 @@ fn put_right(meta: &mut BlobMetadata, blob: &Blob, store: &Store) {
         meta.flags.data_read_only |= Flags::READ_ONLY;
     }
     if meta.map.num_clusters() > 0 {
-        match meta.map {
-            ClusterMap::Table(_) => meta.flags.invalid |= Flags::EXTENT_TABLE,
-            ClusterMap::Rle(_) => meta.flags.invalid &= !Flags::EXTENT_TABLE,
+        match meta.map.is_table() {
+            true => meta.flags.invalid |= Flags::EXTENT_TABLE,
+            false => meta.flags.invalid &= !Flags::EXTENT_TABLE,
         }
     }
     for name in [internal::SNAPSHOT_IN_PROGRESS, internal::SNAPSHOT_PENDING_REMOVAL] {

@@ -3,8 +3,9 @@
 use super::records::{Bad, Record, Records};
 use crate::bitmap::Bitmap;
 use crate::chain::{ChainDecoder, ExtentPage, ExtentSlot, MapShape, Parts, decode_extent_page};
-use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap, ExtentTable, Leaf};
+use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap, Leaf};
 use crate::descriptor::kind;
+use crate::entries::Entries;
 use crate::error::{FormatError, Place, Problem};
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, PageIdx};
@@ -206,14 +207,13 @@ impl Assembler<'_> {
         let Parts { flags, xattrs, internal, map, .. } = parts;
         let (mut cut, mut resize) = (None, HalfDoneResize::default());
         let map = match map {
-            MapShape::Rle(list) => {
-                let map = ClusterMap::Rle(list);
+            MapShape::Rle(map) => {
                 self.rle_budget = spend(self.rle_budget, map.allocated(), root)?;
                 map
             }
             MapShape::Table { num_clusters, slots } => {
                 self.page_budget = spend(self.page_budget, slots.len() as u64, root)?;
-                let mut table = ExtentTable::with_clusters(num_clusters);
+                let mut table = ClusterMap::table_of(num_clusters, slots.len());
                 for slot in slots {
                     let left = num_clusters - u64::from(slot.slot) * u64::from(CLUSTERS_PER_EXTENT_PAGE);
                     let wanted = left.min(u64::from(CLUSTERS_PER_EXTENT_PAGE)) as usize;
@@ -227,9 +227,9 @@ impl Assembler<'_> {
                         let rule = "two of its extent pages describe fewer clusters than they should";
                         return Err(Problem::Rule(rule.into()).at(root));
                     }
-                    table.push(Leaf { slot: slot.slot, page: Some(slot.page), clusters });
+                    table.push_leaf(Leaf { slot: slot.slot, page: Some(slot.page), clusters });
                 }
-                ClusterMap::Table(table)
+                table
             }
         };
         let mut metadata = BlobMetadata { flags, xattrs, internal, map };
@@ -251,7 +251,7 @@ impl Assembler<'_> {
         slot: ExtentSlot,
         wanted: usize,
         thin: bool,
-    ) -> Result<(std::sync::Arc<[u32]>, bool), FormatError> {
+    ) -> Result<(Entries, bool), FormatError> {
         let (geometry, records) = (self.geometry, self.records);
         let cached =
             self.extents.entry(slot.page).or_insert_with(|| read_extent(geometry, records, slot.page));
@@ -265,11 +265,13 @@ impl Assembler<'_> {
             let expected = format!("{start:#x} in slot {} of the extent table", slot.slot);
             return Err(Problem::field("start_cluster_idx", page.start_cluster, expected).at(place));
         }
-        let (clusters, longer) = match page.clusters.get(..wanted) {
-            Some(cut) if cut.len() < page.clusters.len() => (cut.into(), true),
-            _ => (page.clusters.clone(), false),
-        };
-        if !thin && clusters.contains(&0) {
+        let mut clusters = page.clusters.clone();
+        let longer = clusters.len() > wanted;
+        if longer {
+            clusters.resize(wanted);
+            clusters.compact();
+        }
+        if !thin && clusters.allocated() < clusters.len() {
             return Err(Problem::Rule("clusters are missing, but the blob is not thin".into()).at(place));
         }
         Ok((clusters, longer))

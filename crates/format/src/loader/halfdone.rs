@@ -156,24 +156,21 @@ fn named_clusters(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> (Bit
     let mut pages_once = Bitmap::new(geometry.md_pages());
     let mut pages_twice = Bitmap::new(geometry.md_pages());
     let mut name = |cluster: u32, shared: bool| {
-        if cluster != 0 && (!once.set(cluster) || shared) {
+        if !once.set(cluster) || shared {
             twice.set(cluster);
         }
     };
     for draft in drafts.values() {
-        let map = &draft.metadata.map;
-        for leaf in map.leaves() {
+        for leaf in draft.metadata.map.leaves() {
             let shared = leaf.page.is_some_and(|page| !pages_once.set(page.0));
             // All that could be said about a shared page is said once.
             if shared && !leaf.page.is_some_and(|page| pages_twice.set(page.0)) {
                 continue;
             }
-            leaf.clusters.iter().for_each(|&cluster| name(cluster, shared));
-        }
-        if let ClusterMap::Rle(_) = map {
-            map.runs().for_each(|run| {
-                (run.cluster.0..run.cluster.0 + run.length).for_each(|cluster| name(cluster, false));
-            });
+            for piece in leaf.clusters.pieces() {
+                let clusters = piece.cluster..piece.cluster + u32::from(piece.length);
+                clusters.for_each(|cluster| name(cluster, shared));
+            }
         }
     }
     (once, twice)
@@ -189,10 +186,8 @@ fn unshare(blobs: &mut Blobs, twice: &Bitmap, resolution: &mut Resolution) {
             continue;
         };
         let (own, above) = (&draft.metadata.map, &above.metadata.map);
-        let singles = own.runs().flat_map(|run| {
-            (0..run.length).map(move |i| (run.start + u64::from(i), ClusterIdx(run.cluster.0 + i)))
-        });
-        let shared: Vec<(u64, ClusterIdx)> = singles
+        let shared: Vec<(u64, ClusterIdx)> = own
+            .allocated_from(0)
             .filter(|&(index, cluster)| twice.get(cluster.0) && above.get(index) == Some(cluster))
             .collect();
         if shared.is_empty() {
@@ -212,10 +207,10 @@ fn unshare(blobs: &mut Blobs, twice: &Bitmap, resolution: &mut Resolution) {
         let map = &mut draft.metadata.map;
         shared.iter().for_each(|&(index, _)| map.set(index, None));
         dropped.iter().for_each(|&slot| map.drop_slot(slot));
-        let chain = !dropped.is_empty() || matches!(map, ClusterMap::Rle(_));
-        let slots = match map {
-            ClusterMap::Rle(_) => BTreeSet::new(),
-            ClusterMap::Table(_) => touched.into_iter().filter(|slot| !dropped.contains(slot)).collect(),
+        let chain = !dropped.is_empty() || !map.is_table();
+        let slots = match map.is_table() {
+            false => BTreeSet::new(),
+            true => touched.into_iter().filter(|slot| !dropped.contains(slot)).collect(),
         };
         let clusters = shared.into_iter().map(|(_, cluster)| cluster).collect();
         let reason = RepairReason::UnshareClusters { clone, clusters };

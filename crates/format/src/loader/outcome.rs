@@ -158,7 +158,7 @@ impl Draft {
 
     /// The clusters of the device that its map names.
     fn clusters(&self) -> impl Iterator<Item = ClusterIdx> + '_ {
-        self.metadata.map.runs().flat_map(|run| (0..run.length).map(move |i| ClusterIdx(run.cluster.0 + i)))
+        self.metadata.map.runs().flat_map(|run| run.clusters().map(ClusterIdx))
     }
 }
 
@@ -210,7 +210,7 @@ fn rewrite_blob(
     let mut changes = Vec::new();
     for leaf in draft.metadata.map.leaves().iter().filter(|leaf| rewrite.slots.contains(&leaf.slot)) {
         let first = u32::try_from(leaf.first_cluster()).ok()?;
-        let page = chain::extent_page(rewrite.blob, first, &leaf.clusters);
+        let page = chain::extent_page(rewrite.blob, first, &leaf.clusters.to_vec());
         changes.extend(writes::rewrite_in_place(geometry, leaf.page?, &page, used_pages)?);
     }
     if rewrite.chain {

@@ -46,14 +46,15 @@ impl Builder {
 
     /// Gives a page to every leaf that has none and writes all of them.
     pub fn write_extents(&mut self, owner: BlobId, blob: &mut BlobMetadata) {
-        for leaf in blob.map.leaves().to_vec() {
+        let leaves = if blob.map.is_table() { blob.map.leaves().to_vec() } else { Vec::new() };
+        for leaf in leaves {
             let page = leaf.page.unwrap_or_else(|| {
                 let page = self.pages.first_clear(1).unwrap();
                 self.pages.set(page);
                 PageIdx(page)
             });
             blob.map.set_extent_page(leaf.slot, page);
-            let bytes = chain::extent_page(owner, leaf.first_cluster() as u32, &leaf.clusters);
+            let bytes = chain::extent_page(owner, leaf.first_cluster() as u32, &leaf.clusters.to_vec());
             self.image.write(self.plan.geometry.page_offset(page), bytes.bytes());
         }
     }
