@@ -28,6 +28,9 @@ pub enum BlobError {
     /// The device holds something that making a store would destroy.
     #[error("{store} holds {found}; set `force` to overwrite it")]
     InUse { store: Arc<str>, found: &'static str },
+    /// There are more clusters than the maps in memory can tell from notes about parents.
+    #[error("store {store} has {clusters} clusters, more than 2^31 - 1: make it with larger clusters")]
+    TooManyClusters { store: Arc<str>, clusters: u32 },
     /// The store cannot grow.
     #[error("store {store}: {source}")]
     Grow { store: Arc<str>, source: GrowError },

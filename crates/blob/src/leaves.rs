@@ -24,8 +24,7 @@ use crate::chunked::Chunked;
 /// Entries of a leaf.
 pub(crate) const LEAF: u64 = 512;
 
-/// Marks an entry that was found in a parent, and a slot whose leaf is a parent's. Stores with more clusters
-/// do without such entries.
+/// Marks an entry that was found in a parent, and a slot whose leaf is a parent's. Stores have fewer clusters.
 const INHERITED: u32 = 1 << 31;
 
 /// Chunks of slots for the largest blob there can be.
@@ -78,6 +77,24 @@ impl Leaves {
     pub(crate) fn own_leaf(&self, index: u64) -> Option<u32> {
         let slot = self.slots.get(index / LEAF)?.load(Ordering::Acquire);
         (slot != 0 && slot & INHERITED == 0).then_some(slot)
+    }
+
+    /// The first cluster from `from` on, below `end`, that is the blob's own, or is not. Looks at 512 at a time where
+    /// none is.
+    pub(crate) fn find(&self, from: u64, end: u64, is_own: bool) -> Option<u64> {
+        let mut at = from;
+        while at < end {
+            let next = ((at / LEAF + 1) * LEAF).min(end);
+            let found = match self.own_leaf(at) {
+                Some(_) => (at..next).find(|&index| matches!(self.get(index), Entry::Own(_)) == is_own),
+                None => Some(at).filter(|_| !is_own),
+            };
+            if found.is_some() {
+                return found;
+            }
+            at = next;
+        }
+        None
     }
 
     /// Says that a cluster is the blob's own, or no longer. Called on the metadata thread.
@@ -222,8 +239,8 @@ fn held(entries: &Entries) -> Option<u32> {
     keeper.downcast_ref::<Held>().map(|held| held.number)
 }
 
-/// Whether the clusters of a store of this many can be noted down as inherited.
-pub(crate) fn can_note(total_clusters: u32) -> bool {
+/// Whether every cluster of a store of this many can be told from one that was found in a parent.
+pub(crate) fn can_tell(total_clusters: u32) -> bool {
     total_clusters < INHERITED
 }
 
@@ -247,6 +264,19 @@ mod tests {
         for (at, &index) in some.iter().enumerate() {
             assert_eq!(leaves.get(index), Entry::Own(at as u32 + 1), "{index}");
         }
+    }
+
+    #[test]
+    fn the_next_cluster_of_its_own_is_found_behind_leaves_that_have_none() {
+        let (_, leaves) = leaves();
+        leaves.set(5, Some(1));
+        leaves.set(LEAF * 9 + 3, Some(2));
+        leaves.note(6, Some(7));
+        assert_eq!(leaves.find(0, 6000, true), Some(5));
+        assert_eq!(leaves.find(6, 6000, true), Some(LEAF * 9 + 3));
+        assert_eq!(leaves.find(6, LEAF * 9 + 3, true), None);
+        assert_eq!((leaves.find(5, 6000, false), leaves.find(700, 6000, false)), (Some(6), Some(700)));
+        assert_eq!(leaves.find(5, 6, false), None);
     }
 
     #[test]

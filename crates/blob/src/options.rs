@@ -18,13 +18,16 @@ pub type ExternalSource = Arc<dyn Fn(&[u8]) -> Option<Arc<dyn Device>> + Send + 
 pub type LoadProgress = Arc<dyn Fn(LoadStep) + Send + Sync>;
 
 /// How far a load has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LoadStep {
     /// Bytes of metadata that have been read.
     pub bytes_read: u64,
     /// Bytes of the store's metadata: at most this many will be read, and most of it only if the store was
     /// not unloaded in order. 0 while the super block is not known yet.
     pub bytes_total: u64,
+    /// How far the blobs have been put together from what was read: units of work, a few for each metadata page
+    /// in use, done of so many as far as is known. 0 of 0 while it is being read.
+    pub assembled: (u64, u64),
     /// Repairs that have been written, of so many.
     pub repairs: (usize, usize),
 }
@@ -60,7 +63,7 @@ pub struct LoadOptions {
     pub read_only: bool,
     /// Take over the space that the device has gained since the store was made, if it fits the masks.
     pub grow: bool,
-    /// Told, on the metadata thread, how much of the metadata has been read.
+    /// Told, on the metadata thread, how far the load has come.
     pub progress: Option<LoadProgress>,
     /// What holds while it is open.
     pub store: StoreOptions,

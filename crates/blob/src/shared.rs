@@ -41,8 +41,6 @@ pub(crate) struct StoreShared {
     pub(crate) io_unit: u32,
     /// The leaves of its blobs' maps.
     pub(crate) arena: Arc<Arena>,
-    /// Whether readers may note down what they found in parents.
-    pub(crate) notes: bool,
     /// Which ordering points are kept.
     pub(crate) order: Order,
     /// Nothing may be written.
@@ -248,8 +246,7 @@ impl BlobShared {
     /// The first byte at or behind `offset` whose cluster is the blob's own, or is not.
     pub(crate) fn next(&self, offset: u64, own: bool) -> Option<u64> {
         let size = self.cluster_size.bytes();
-        let is = |index: &u64| matches!(self.leaves.get(*index), Entry::Own(_)) == own;
-        let found = (offset / size..self.clusters.load(Ordering::Acquire)).find(is)?;
+        let found = self.leaves.find(offset / size, self.clusters.load(Ordering::Acquire), own)?;
         Some(offset.max(found * size))
     }
 
@@ -289,9 +286,6 @@ impl BlobShared {
     }
 
     fn walk(&self, index: u64) -> Source {
-        if !self.store.notes {
-            return self.source_above(index);
-        }
         if self.leaves.own_leaf(index).is_none()
             && let Some(outside) = self.find_leaf(index)
         {

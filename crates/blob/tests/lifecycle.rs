@@ -173,6 +173,17 @@ fn a_dropped_handle_closes_its_blob() {
 }
 
 #[test]
+fn a_store_with_more_clusters_than_maps_can_tell_is_not_made() {
+    run_everywhere(async || {
+        let device = spindle_block::Null::new("vast", spindle_block::Geometry::new(4096, 1 << 31).unwrap());
+        let mut options = small();
+        options.layout.cluster_size = 4096;
+        let made = spindle_blob::Blobstore::init(device, options).await;
+        assert!(matches!(made, Err(BlobError::TooManyClusters { clusters: 0x8000_0000, .. })), "{made:?}");
+    });
+}
+
+#[test]
 fn a_device_that_holds_something_is_not_overwritten_unless_forced() {
     run_everywhere(async || {
         let disk = disk(8);

@@ -69,6 +69,11 @@ impl Entries {
         }
     }
 
+    /// Whether they take a word each.
+    pub(crate) fn is_scattered(&self) -> bool {
+        matches!(self.kind, Kind::Words(_))
+    }
+
     /// One entry; 0 beyond the end.
     pub fn get(&self, at: usize) -> u32 {
         if at >= self.len() {

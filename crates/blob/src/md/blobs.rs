@@ -1,7 +1,7 @@
 //! The blobs of a store as its metadata thread knows them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -12,6 +12,7 @@ use spindle_format::{BlobId, BlobMetadata, ClearMethod, ClusterIdx, Entries, Fla
 use super::Md;
 use super::commit::Commits;
 use super::create::busy;
+use super::turns::Turns;
 use crate::error::BlobError;
 use crate::leaves::LEAF;
 use crate::shared::{Back, BlobShared, locked};
@@ -140,16 +141,24 @@ impl BlobState {
         }
     }
 
-    /// Nobody looks at it any more: the map is as small as it can be again.
-    fn fold(&self) {
-        if self.shared().is_some() {
-            return;
+    /// Nobody looks at it any more: the map is made as small as it can be, unless somebody looks again meanwhile.
+    async fn fold(&self) {
+        let is_kept = |leaf: &&Leaf| leaf.clusters.keeper().is_some();
+        let kept: Vec<u32> =
+            self.meta.borrow().map.leaves().iter().filter(is_kept).map(|leaf| leaf.slot).collect();
+        let mut turns = Turns::default();
+        for slot in kept {
+            if self.shared().is_some() {
+                return;
+            }
+            let small = {
+                let meta = self.meta.borrow();
+                let leaf = meta.map.leaf(slot).filter(is_kept);
+                leaf.map(|leaf| Entries::from(leaf.clusters.to_vec().as_slice()))
+            };
+            small.into_iter().for_each(|small| self.meta.borrow_mut().map.keep(slot, small));
+            turns.spend(64).await;
         }
-        let mut meta = self.meta.borrow_mut();
-        let kept = meta.map.leaves().iter().filter(|leaf| leaf.clusters.keeper().is_some());
-        let small = kept.map(|leaf| (leaf.slot, Entries::from(leaf.clusters.to_vec().as_slice())));
-        let small: Vec<(u32, Entries)> = small.collect();
-        small.into_iter().for_each(|(slot, clusters)| meta.map.keep(slot, clusters));
     }
 }
 
@@ -173,8 +182,10 @@ impl Md {
 
     /// No thread sees this blob any more.
     pub(crate) fn unseen(&self, id: BlobId) {
-        if let Ok(blob) = self.blob(id) {
-            blob.fold();
+        if let Ok(blob) = self.blob(id)
+            && !blob.meta.borrow().map.leaves().is_empty()
+        {
+            drop(spindle_reactor::spawn_local(async move { blob.fold().await }));
         }
     }
 
@@ -289,15 +300,5 @@ impl Md {
             let clones = clones.iter().filter(|&&clone| seen.insert(clone));
             below.extend(clones.filter_map(|&clone| self.blob(clone).ok()));
         }
-    }
-
-    /// The roots of the blobs that clones name as their parents and that are not there. No operation adds to
-    /// them: a blob with clones stays.
-    pub(crate) fn missing_parents(blobs: &BTreeMap<BlobId, Rc<BlobState>>) -> BTreeSet<PageIdx> {
-        let parents = blobs.values().filter_map(|blob| match blob.parent() {
-            Some(Parent::Snapshot(id)) if !blobs.contains_key(&id) => id.root_page(),
-            _ => None,
-        });
-        parents.collect()
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use spindle_format::ClearMethod;
 
 use super::Md;
+use super::turns::Turns;
 use crate::allocate::Fill;
 use crate::error::BlobError;
 use crate::ordering::Point;
@@ -110,9 +111,16 @@ impl Md {
         }
         let zeroed = method != ClearMethod::None && self.options.order.keeps(Point::ZeroNewCluster);
         let mut dirty = Vec::new();
+        let mut turns = Turns::default();
         for _ in 0..count {
-            let next = self.space.borrow_mut().take_lowest();
+            let mut next = self.space.borrow_mut().take_lowest();
+            if next.is_none() {
+                // Threads may have taken some in hand meanwhile.
+                self.recall().await;
+                next = self.space.borrow_mut().take_lowest();
+            }
             let fresh = next.ok_or_else(|| self.no_space(count))?;
+            turns.spend(1).await;
             taken.push(fresh.cluster);
             if fresh.zero.is_none() && zeroed {
                 dirty.push(fresh.cluster);
@@ -142,9 +150,13 @@ impl Md {
             zero &= cleared;
         }
         let since = zero.then(|| self.flushes.begun());
-        {
-            let mut space = self.space.borrow_mut();
-            clusters.into_iter().for_each(|cluster| space.free_cluster(cluster, since));
+        let mut turns = Turns::default();
+        for some in clusters.chunks(256) {
+            {
+                let mut space = self.space.borrow_mut();
+                some.iter().for_each(|&cluster| space.free_cluster(cluster, since));
+            }
+            turns.spend(some.len() as u32).await;
         }
         self.space_changed();
     }

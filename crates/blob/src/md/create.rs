@@ -6,6 +6,7 @@ use spindle_format::metadata::internal;
 use spindle_format::{BlobId, BlobMetadata, ClusterIdx, ClusterMap, Flags, PageIdx, Parent};
 
 use super::persist::Persist;
+use super::turns::Turns;
 use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::options::BlobOptions;
@@ -40,8 +41,10 @@ impl Md {
             return Ok(());
         }
         self.take_clusters(options.clusters, options.clear_method, clusters).await?;
+        let mut turns = Turns::default();
         for (index, &cluster) in clusters.iter().enumerate() {
             meta.map.set(index as u64, Some(ClusterIdx(cluster)));
+            turns.spend(1).await;
         }
         meta.map.compact();
         Ok(())

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use spindle_format::grow;
 
 use super::Md;
+use super::load::check_clusters;
 use crate::error::BlobError;
 use crate::shared::locked;
 
@@ -35,6 +36,7 @@ impl Md {
         let planned =
             planned.map_err(|source| BlobError::Grow { store: self.shared.name.clone(), source })?;
         let Some((super_block, geometry)) = planned else { return Ok(()) };
+        check_clusters(&self.shared.name, &geometry)?;
         // The masks on disk are those of the smaller store: not clean before it is larger.
         self.mark_dirty().await?;
         let clusters = geometry.total_clusters();

@@ -9,15 +9,16 @@ use std::sync::{Arc, Mutex, OnceLock};
 use spindle_block::Device;
 use spindle_format::init::{ClearData, DeviceShape};
 use spindle_format::repair::RepairReason;
-use spindle_format::{Bitmap, Geometry, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout};
+use spindle_format::{Bitmap, Geometry, Loader, PAGE_SIZE, Parent, Store, SuperBlock, grow, init as layout};
 use spindle_mem::IoBuf;
-use spindle_reactor::Thread;
+use spindle_reactor::{Thread, yield_now};
 
 use super::space::Space;
+use super::turns::Turns;
 use super::{BlobState, Md, flushes, read};
 use crate::error::BlobError;
 use crate::flushing::Flushing;
-use crate::leaves::can_note;
+use crate::leaves::can_tell;
 use crate::local::Local;
 use crate::low_space::Watches;
 use crate::options::{InitOptions, LoadOptions, LoadStep, StoreOptions};
@@ -58,6 +59,7 @@ pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Resul
     let device_shape = DeviceShape { size, block_size, physical_block_size: block_size };
     let plan = layout::plan(&device_shape, &options.layout)
         .map_err(|source| BlobError::Init { store: opened.name.clone(), source });
+    let plan = plan.and_then(|plan| check_clusters(&opened.name, &plan.geometry).map(|()| plan));
     let plan = match plan {
         Ok(plan) => plan,
         Err(error) => return close(opened, error).await,
@@ -104,7 +106,7 @@ pub(crate) async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Resul
         Ok(store) => store,
         Err(error) => return close(opened, error).await,
     };
-    let mut md = from_store(&opened, store.0, options.store.clone(), read_only);
+    let mut md = from_store(&opened, store.0, options.store.clone(), read_only).await;
     let finished = match read_only {
         true => Ok(()),
         false => finish(&mut md, &store.1, &options).await,
@@ -181,19 +183,38 @@ async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u6
     };
     let mut loader = Loader::new(shape.bytes(), wanted);
     let channel = opened.local.channel();
-    report(options, || loader.progress(), (0, 0));
-    let progress = |loader: &Loader| report(options, || loader.progress(), (0, 0));
-    read::read(&mut loader, channel, progress).await;
-    let store = loader.finish();
+    let step = |loader: &Loader| {
+        let (bytes_read, bytes_total) = loader.progress();
+        LoadStep { bytes_read, bytes_total, ..LoadStep::default() }
+    };
+    report(options, || step(&loader));
+    read::read(&mut loader, channel, |loader| report(options, || step(loader))).await;
+    let all = step(&loader);
+    let mut assembly = loader.assemble();
+    let store = loop {
+        if let Some(done) = assembly.step() {
+            break done;
+        }
+        report(options, || LoadStep { assembled: assembly.progress(), ..all });
+        yield_now().await;
+    };
     let store = store.map_err(|source| BlobError::Load { store: opened.name.clone(), source })?;
+    check_clusters(&opened.name, &store.geometry)?;
     Ok((store, shape.bytes()))
 }
 
+/// An error if there are too many clusters for the maps in memory.
+pub(super) fn check_clusters(store: &Arc<str>, geometry: &Geometry) -> Result<(), BlobError> {
+    match geometry.total_clusters() {
+        clusters if can_tell(clusters) => Ok(()),
+        clusters => Err(BlobError::TooManyClusters { store: store.clone(), clusters }),
+    }
+}
+
 /// Says how far a load has come, to whoever asked.
-fn report(options: &LoadOptions, bytes: impl FnOnce() -> (u64, u64), repairs: (usize, usize)) {
+fn report(options: &LoadOptions, step: impl FnOnce() -> LoadStep) {
     if let Some(progress) = &options.progress {
-        let (bytes_read, bytes_total) = bytes();
-        progress(LoadStep { bytes_read, bytes_total, repairs });
+        progress(step());
     }
 }
 
@@ -219,7 +240,6 @@ fn assemble(
         cluster_size: geometry.cluster_size(),
         io_unit: opened.local.channel().geometry().block_size(),
         arena: Arc::default(),
-        notes: can_note(geometry.total_clusters()),
         order: options.order,
         read_only,
         unloaded: AtomicBool::new(false),
@@ -240,8 +260,8 @@ fn assemble(
         geometry: RefCell::new(geometry),
         super_block: RefCell::new(super_block),
         blobs: RefCell::default(),
-        damaged: BTreeMap::new(),
         missing_parents: BTreeSet::new(),
+        damaged: BTreeMap::new(),
         unreadable: BTreeSet::new(),
         recovered: false,
         blocked: None,
@@ -257,7 +277,7 @@ fn assemble(
     }
 }
 
-fn from_store(opened: &Opened, store: Store, options: StoreOptions, read_only: bool) -> Md {
+async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, read_only: bool) -> Md {
     let used = Used { clusters: store.used_clusters, pages: store.used_pages, blob_ids: store.used_blob_ids };
     let mut super_block = store.super_block;
     let repaired = |repair: &spindle_format::repair::Repair| repair.reason == RepairReason::MarkDirty;
@@ -280,13 +300,19 @@ fn from_store(opened: &Opened, store: Store, options: StoreOptions, read_only: b
         })
         .collect();
     md.repairs = store.repairs;
-    let blobs = store.blobs.into_values().map(|blob| {
-        let state = BlobState::new(blob.id, blob.metadata, blob.chain);
+    let (mut blobs, mut turns) = (BTreeMap::new(), Turns::default());
+    while let Some((id, blob)) = store.blobs.pop_first() {
+        if let Some(Parent::Snapshot(parent)) = &blob.parent
+            && !store.blobs.contains_key(parent)
+            && !blobs.contains_key(parent)
+        {
+            md.missing_parents.extend(parent.root_page());
+        }
+        let state = BlobState::new(id, blob.metadata, blob.chain);
         *state.clones.borrow_mut() = blob.clones;
-        (blob.id, Rc::new(state))
-    });
-    let blobs = blobs.collect();
-    md.missing_parents = Md::missing_parents(&blobs);
+        blobs.insert(id, Rc::new(state));
+        turns.spend(2).await;
+    }
     md.blobs = RefCell::new(blobs);
     md
 }
@@ -300,7 +326,13 @@ async fn finish(md: &mut Md, device_bytes: &u64, options: &LoadOptions) -> Resul
         md.flush_for(&[Point::FoundBeforeChange]).await?;
     }
     for (done, repair) in repairs.iter().enumerate() {
-        report(options, || (bytes, bytes), (done, repairs.len()));
+        let repairs = (done, repairs.len());
+        report(options, || LoadStep {
+            bytes_read: bytes,
+            bytes_total: bytes,
+            repairs,
+            ..LoadStep::default()
+        });
         md.apply_all(&repair.changes, Point::RepairStep, Point::RepairStep).await?;
     }
     if !repairs.is_empty() {

@@ -29,6 +29,7 @@ mod remove;
 mod resize;
 mod snapshot;
 mod space;
+mod turns;
 mod unload;
 mod unmap;
 
@@ -61,10 +62,11 @@ pub(crate) struct Md {
     pub(crate) space: RefCell<space::Space>,
     pub(crate) used_blob_ids: RefCell<Bitmap>,
     pub(crate) blobs: RefCell<BTreeMap<BlobId, Rc<BlobState>>>,
+    /// Parents that clones named when the store was loaded and that were not there: their pages never become the
+    /// root of a new blob, or an orphaned clone would find a stranger for a parent.
+    pub(crate) missing_parents: BTreeSet<PageIdx>,
     /// Blobs that could not be read, and why.
     pub(crate) damaged: BTreeMap<BlobId, Arc<str>>,
-    /// Where the roots of parents were that clones name and nobody has: no new blob begins there.
-    pub(crate) missing_parents: BTreeSet<PageIdx>,
     /// Metadata pages that the device could not read: whose they are nobody knows.
     pub(crate) unreadable: BTreeSet<PageIdx>,
     pub(crate) recovered: bool,

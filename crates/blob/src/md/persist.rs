@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use spindle_format::cluster_map::Leaf;
 use spindle_format::page::Page;
 use spindle_format::{BlobMetadata, PageIdx, chain};
 
@@ -9,6 +10,9 @@ use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::ordering::Point;
 use crate::sync::join_all;
+
+/// New pages that are written side by side.
+const PAGES_AT_ONCE: usize = 64;
 
 /// What a persist takes with it.
 pub(crate) struct Persist {
@@ -88,16 +92,21 @@ impl Md {
         taken: &mut Vec<PageIdx>,
     ) -> Result<(Vec<Page>, Vec<PageIdx>), BlobError> {
         let root = blob.id.root_page().ok_or(BlobError::NoSuchBlob { blob: blob.id })?;
-        let mut writes = Vec::new();
-        let leaves = if meta.map.is_table() { meta.map.leaves().to_vec() } else { Vec::new() };
-        for leaf in leaves {
-            if leaf.page.is_none() || how.slots.contains(&leaf.slot) {
+        let stale = |leaf: &&Leaf| leaf.page.is_none() || how.slots.contains(&leaf.slot);
+        let leaves: Vec<Leaf> = match meta.map.is_table() {
+            true => meta.map.leaves().iter().filter(stale).cloned().collect(),
+            false => Vec::new(),
+        };
+        for some in leaves.chunks(PAGES_AT_ONCE) {
+            let mut writes = Vec::new();
+            for leaf in some {
                 let page = self.take_page(how.urgent, taken)?;
                 meta.map.set_extent_page(leaf.slot, page);
                 // A slot lies below 2^23, its first cluster below 2^32.
                 let (first, clusters) = (leaf.first_cluster() as u32, leaf.clusters.to_vec());
                 writes.push((page, chain::extent_page(blob.id, first, &clusters)));
             }
+            self.write_pages(&writes).await?;
         }
         let mut pages = chain::to_pages(blob.id, meta);
         let mut at = vec![root];
@@ -105,11 +114,12 @@ impl Md {
             at.push(self.take_page(how.urgent, taken)?);
         }
         chain::link(&mut pages, &at);
-        writes.extend(at.iter().copied().zip(pages.iter().cloned()).skip(1));
-        let written = join_all(writes.iter().map(|(at, page)| self.write_page(*at, page))).await;
-        written.into_iter().collect::<Result<Vec<()>, BlobError>>()?;
+        let writes: Vec<_> = at.iter().copied().zip(pages.iter().cloned()).skip(1).collect();
+        for some in writes.chunks(PAGES_AT_ONCE) {
+            self.write_pages(some).await?;
+        }
         let fills = how.fills.then_some(Point::FillBeforeMap);
-        let new = (!writes.is_empty()).then_some(Point::PagesBeforeRoot);
+        let new = (leaves.len() + writes.len() > 0).then_some(Point::PagesBeforeRoot);
         self.flush_for(&[fills.as_slice(), new.as_slice()].concat()).await?;
         // Only now: the copy counts as soon as it is there if what lies in the root's page is damaged, be it
         // the half of what was cleared when that was freed.
@@ -117,6 +127,11 @@ impl Md {
             self.flush_for(&[Point::CopyBeforePlace]).await?;
         }
         Ok((pages, at))
+    }
+
+    async fn write_pages(&self, pages: &[(PageIdx, Page)]) -> Result<(), BlobError> {
+        let written = join_all(pages.iter().map(|(at, page)| self.write_page(*at, page))).await;
+        written.into_iter().collect()
     }
 
     fn take_page(&self, urgent: bool, taken: &mut Vec<PageIdx>) -> Result<PageIdx, BlobError> {

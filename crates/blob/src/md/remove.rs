@@ -6,15 +6,15 @@ use std::sync::atomic::Ordering;
 
 use spindle_format::metadata::internal;
 use spindle_format::page::Page;
-use spindle_format::{BlobId, BlobMetadata, ClusterIdx, PageIdx, Parent};
+use spindle_format::{Bitmap, BlobId, BlobMetadata, ClusterIdx, PageIdx, Parent};
 
 use super::create::{busy, set_parent};
 use super::freeze::Frozen;
 use super::persist::Persist;
+use super::turns::Turns;
 use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::ordering::Point;
-use crate::shared::Source;
 use crate::sync::TaskGuard;
 
 impl Md {
@@ -28,7 +28,7 @@ impl Md {
                 let _alone = self.alone_with(&blob).await?;
                 self.check_removable(&blob, &[])?;
                 blob.passing.set(true);
-                let erased = self.erase(&blob, &BTreeSet::new(), &BTreeSet::new()).await;
+                let erased = self.erase(&blob, &Bitmap::new(0), &BTreeSet::new()).await;
                 blob.passing.set(false);
                 erased
             }
@@ -72,7 +72,7 @@ impl Md {
     async fn erase(
         &self,
         blob: &Rc<BlobState>,
-        kept_clusters: &BTreeSet<u32>,
+        kept_clusters: &Bitmap,
         kept_pages: &BTreeSet<PageIdx>,
     ) -> Result<(), BlobError> {
         self.mark_dirty().await?;
@@ -101,7 +101,7 @@ impl Md {
         if self.options.order.keeps(Point::ReadersBeforeFree) {
             self.quiesce().await;
         }
-        let clusters = clusters_of(&meta).filter(|cluster| !kept_clusters.contains(cluster)).collect();
+        let clusters = clusters_of(&meta).filter(|&cluster| !kept_clusters.get(cluster)).collect();
         self.release_clusters(clusters, blob.clear_method()).await;
         self.flush_for(&[Point::DurableBeforeAck]).await
     }
@@ -132,7 +132,7 @@ impl Md {
     pub(crate) async fn erase_unfinished(&self, snapshot: &Rc<BlobState>) -> Result<(), BlobError> {
         let meta = snapshot.meta.borrow().clone();
         let pages = meta.map.extent_pages().map(|(_, page)| page).collect();
-        self.erase(snapshot, &clusters_of(&meta).collect(), &pages).await
+        self.erase(snapshot, &self.clusters_in(&meta).await, &pages).await
     }
 
     /// Deletes a snapshot whose one clone gets what it still reads there. The clone takes everything over in
@@ -199,11 +199,23 @@ impl Md {
         self.replace_clone(snapshot.parent().as_ref(), snapshot.id, Some(clone.id));
         clone.publish_map();
         self.rechain(clone).await;
-        let (clusters, pages) = {
-            let meta = clone.meta.borrow();
-            (clusters_of(&meta).collect(), meta.map.extent_pages().map(|(_, page)| page).collect())
-        };
+        let meta = clone.meta.borrow().clone();
+        let clusters = self.clusters_in(&meta).await;
+        let pages = meta.map.extent_pages().map(|(_, page)| page).collect();
         self.erase(snapshot, &clusters, &pages).await
+    }
+
+    /// The clusters that a map names.
+    async fn clusters_in(&self, meta: &BlobMetadata) -> Bitmap {
+        let mut clusters = Bitmap::new(self.geometry.borrow().total_clusters());
+        let mut turns = Turns::default();
+        for run in meta.map.runs() {
+            for cluster in run.clusters() {
+                clusters.set(cluster);
+                turns.spend(1).await;
+            }
+        }
+        clusters
     }
 
     /// What the clone's metadata is when it has taken over what it reads in the snapshot, and the slots of
@@ -217,21 +229,19 @@ impl Md {
         let below = snapshot.meta.borrow().clone();
         let before = clone.meta.borrow().clone();
         let mut meta = before.clone();
-        let mut slots = BTreeSet::new();
-        for run in below.map.runs() {
-            for at in 0..run.length {
-                let index = run.start + u64::from(at);
-                if index < meta.map.num_clusters() && before.map.get(index).is_none() {
-                    meta.map.set(index, Some(ClusterIdx(run.cluster.0 + at)));
-                    slots.insert((index / crate::leaves::LEAF) as u32);
-                }
+        let (mut slots, mut turns) = (BTreeSet::new(), Turns::default());
+        for (index, cluster) in below.map.allocated_from(0) {
+            if index < meta.map.num_clusters() && before.map.get(index).is_none() {
+                meta.map.set(index, Some(cluster));
+                slots.insert((index / crate::leaves::LEAF) as u32);
             }
+            turns.spend(1).await;
         }
         self.pin_zeroes(snapshot, &mut meta, &mut slots, taken).await?;
         for leaf in below.map.leaves() {
-            let same =
-                meta.map.leaves().iter().any(|now| now.slot == leaf.slot && now.clusters == leaf.clusters);
-            let absent = !before.map.leaves().iter().any(|had| had.slot == leaf.slot);
+            let same = meta.map.leaf(leaf.slot).is_some_and(|now| now.clusters == leaf.clusters);
+            let absent = before.map.leaf(leaf.slot).is_none();
+            turns.spend(crate::leaves::LEAF as u32).await;
             if let Some(page) = leaf.page
                 && same
                 && absent
@@ -255,11 +265,8 @@ impl Md {
         taken: &mut Vec<u32>,
     ) -> Result<(), BlobError> {
         let end = parent.meta.borrow().map.num_clusters();
-        let above = self.shared_of(parent);
-        let holes: Vec<u64> = (end..meta.map.num_clusters())
-            .filter(|&index| meta.map.get(index).is_none())
-            .filter(|&index| !matches!(above.source_above(index), Source::Zeroes))
-            .collect();
+        let mut holes = self.visible_above(&self.shared_of(parent), end, meta.map.num_clusters()).await;
+        holes.retain(|&index| meta.map.get(index).is_none());
         self.pin(&holes, meta, slots, taken).await
     }
 

@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use spindle_format::{BlobMetadata, ClusterIdx};
 
 use super::persist::Persist;
+use super::turns::Turns;
 use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::leaves::LEAF;
 use crate::ordering::Point;
-use crate::shared::Source;
+use crate::shared::{Back, BlobShared, Source, locked};
 
 impl Md {
     /// Changes the size of an open blob, on disk too.
@@ -70,19 +71,36 @@ impl Md {
         let new = meta.map.num_clusters();
         if !meta.flags.thin() {
             self.take_clusters(new - old, meta.flags.clear_method(), taken).await?;
+            let mut turns = Turns::default();
             for (index, &cluster) in (old..new).zip(taken.iter()) {
                 meta.map.set(index, Some(ClusterIdx(cluster)));
+                turns.spend(1).await;
             }
             return Ok(());
         }
         // What is new reads zero, also where a parent has data that was out of sight.
-        let shared = self.shared_of(blob);
-        let seen = |index: &u64| !matches!(shared.source_above(*index), Source::Zeroes);
-        let holes: Vec<u64> = match blob.parent() {
-            Some(_) => (old..new).filter(seen).collect(),
-            None => Vec::new(),
-        };
+        let holes = self.visible_above(&self.shared_of(blob), old, new).await;
         self.pin(&holes, meta, slots, taken).await
+    }
+
+    /// The clusters from `first` on, below `end`, that read something else than zeroes in a blob's parents.
+    pub(crate) async fn visible_above(&self, blob: &BlobShared, first: u64, end: u64) -> Vec<u64> {
+        let size = u64::from(self.shared.cluster_size);
+        let end = match &*locked(&blob.back) {
+            Back::Zeroes => 0,
+            // Shorter than what the blob is to be: all beyond is zeroes.
+            Back::Blob(parent) => end.min(parent.clusters.load(Ordering::Acquire)),
+            Back::External(device) => end.min(device.geometry().bytes().div_ceil(size)),
+            Back::Missing(_) => end,
+        };
+        let (mut found, mut turns) = (Vec::new(), Turns::default());
+        for index in first..end {
+            if !matches!(blob.source_above(index), Source::Zeroes) {
+                found.push(index);
+            }
+            turns.spend(1).await;
+        }
+        found
     }
 
     async fn shrink_blob(self: &Rc<Md>, blob: &Rc<BlobState>, new: u64) -> Result<(), BlobError> {

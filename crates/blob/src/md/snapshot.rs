@@ -11,6 +11,7 @@ use spindle_format::{BlobId, Flags, Parent, Xattrs};
 use super::create::{busy, set_parent};
 use super::persist::Persist;
 use super::remove::set_id;
+use super::turns::Turns;
 use super::{BlobState, Md};
 use crate::allocate::{Allocated, Payload, allocate};
 use crate::error::BlobError;
@@ -147,7 +148,7 @@ impl Md {
     async fn detach_held(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
         let shared = self.shared_of(blob);
         loop {
-            let wanted = wanted(&shared, inflate);
+            let wanted = wanted(&shared, inflate, self.free_clusters()).await;
             if wanted.len() as u64 > self.free_clusters() {
                 return Err(self.no_space(wanted.len() as u64));
             }
@@ -180,7 +181,7 @@ impl Md {
     async fn change_parent(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<bool, BlobError> {
         let _frozen = self.freeze(blob).await;
         let _guard = self.exclusive_on(blob).await?;
-        if !wanted(&self.shared_of(blob), inflate).is_empty() {
+        if !wanted(&self.shared_of(blob), inflate, 0).await.is_empty() {
             return Ok(false);
         }
         let old = blob.parent();
@@ -226,8 +227,9 @@ impl Md {
     }
 }
 
-/// The clusters that a blob has not itself and needs to be free of its parent (`inflate`: of all parents).
-fn wanted(shared: &BlobShared, inflate: bool) -> Vec<u64> {
+/// The clusters that a blob has not itself and needs to be free of its parent (`inflate`: of all parents): all, or
+/// one more than `most`.
+async fn wanted(shared: &BlobShared, inflate: bool, most: u64) -> Vec<u64> {
     let needs = |index: &u64| {
         if let Entry::Own(_) = shared.leaves.get(*index) {
             return false;
@@ -242,5 +244,13 @@ fn wanted(shared: &BlobShared, inflate: bool) -> Vec<u64> {
             Back::External(_) | Back::Missing(_) => true,
         }
     };
-    (0..shared.clusters.load(Ordering::Acquire)).filter(needs).collect()
+    let (mut wanted, mut turns) = (Vec::new(), Turns::default());
+    for index in 0..shared.clusters.load(Ordering::Acquire) {
+        wanted.extend(Some(index).filter(needs));
+        if wanted.len() as u64 > most {
+            break;
+        }
+        turns.spend(1).await;
+    }
+    wanted
 }

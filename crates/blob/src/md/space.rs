@@ -6,6 +6,9 @@ use spindle_format::{Bitmap, Geometry, PageIdx};
 
 use crate::reserve::Fresh;
 
+/// Free clusters that are looked at for some that have to be zeroed.
+const FARTHEST: u32 = 1024;
+
 /// What is in use.
 pub(crate) struct Space {
     pub(crate) clusters: Bitmap,
@@ -70,13 +73,12 @@ impl Space {
         Some(self.take(cluster))
     }
 
-    /// Takes the lowest free clusters that are not known to read zero, up to `count`.
+    /// Takes the lowest free clusters that are not known to read zero, up to `count`; does not look far.
     pub(crate) fn take_dirty(&mut self, count: usize) -> Vec<u32> {
         let mut taken = Vec::new();
         let mut at = self.lowest();
-        while let Some(cluster) = at
-            && taken.len() < count
-        {
+        for _ in 0..FARTHEST {
+            let Some(cluster) = at.filter(|_| taken.len() < count) else { break };
             if !self.is_zero(cluster) {
                 self.take(cluster);
                 taken.push(cluster);

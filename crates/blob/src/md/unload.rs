@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use spindle_format::Change;
 use spindle_format::unload::{InUse, changes};
 
+use super::turns::Turns;
 use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::ordering::Point;
@@ -59,6 +60,10 @@ impl Md {
             let device = self.shared.device.clone();
             // A thread that has exited has closed its channels.
             let _ = member.thread.run(async move || device.close_local().await).await;
+        }
+        let mut turns = Turns::default();
+        while self.blobs.borrow_mut().pop_first().is_some() {
+            turns.spend(1).await;
         }
         self.shared.device.let_go();
         written

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
+use super::turns::Turns;
 use super::{BlobState, Md};
 use crate::claims::Claim;
 use crate::error::BlobError;
@@ -23,9 +24,11 @@ impl Md {
     ) -> Result<bool, BlobError> {
         self.check_allocation()?;
         let shared = self.shared_of(blob);
-        let own: Vec<u64> = (first..first + count)
-            .filter(|&index| matches!(shared.leaves.get(index), Entry::Own(_)))
-            .collect();
+        let (mut own, mut turns) = (Vec::new(), Turns::default());
+        for index in first..first + count {
+            own.extend(matches!(shared.leaves.get(index), Entry::Own(_)).then_some(index));
+            turns.spend(1).await;
+        }
         let (mut freed, mut failed) = (Vec::new(), None);
         let again = Cell::new(false);
         for some in own.chunks(LEAF as usize) {

@@ -1,10 +1,11 @@
 //! From pages to blobs: every chain followed, every rule checked, damaged blobs set aside.
 
+use super::halfdone;
+use super::pace::Pace;
 use super::records::{Bad, Record, Records};
 use crate::bitmap::Bitmap;
 use crate::chain::{ChainDecoder, ExtentPage, ExtentSlot, MapShape, Parts, decode_extent_page};
 use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap, Leaf};
-use crate::descriptor::kind;
 use crate::entries::Entries;
 use crate::error::{FormatError, Place, Problem};
 use crate::geometry::Geometry;
@@ -49,26 +50,21 @@ impl Draft {
 pub(super) struct Blobs {
     pub(super) drafts: BTreeMap<BlobId, Draft>,
     pub(super) damaged: Vec<DamagedBlob>,
-}
-
-/// The pages that are roots by themselves: right, or damaged but still saying so.
-pub(super) fn roots_by_looks(records: &Records) -> Vec<PageIdx> {
-    let is_root = |index: PageIdx, record: &Record| match record {
-        Record::Good(page) => {
-            let own = page.sequence() == 0 && page.id() == BlobId::from_page(index);
-            own && page.first_kind() != kind::EXTENT_PAGE
-        }
-        // With an empty last sector it was being made or being deleted when the program died.
-        Record::Bad(bad) => bad.says_root && !bad.last_sector_empty,
-    };
-    records.iter().filter(|&(index, record)| is_root(index, record)).map(|(index, _)| index).collect()
+    /// Those that carry the marker of a snapshot operation.
+    pub(super) marked: Vec<BlobId>,
 }
 
 /// Reads the blobs with these roots.
-pub(super) fn assemble(geometry: &Geometry, records: &Records, roots: &[PageIdx]) -> Blobs {
+pub(super) async fn assemble(
+    geometry: &Geometry,
+    records: &Records,
+    roots: &[PageIdx],
+    pace: &Pace,
+) -> Blobs {
     let mut assembler = Assembler {
         geometry,
         records,
+        pace,
         claimed: Bitmap::new(geometry.md_pages()),
         extents: BTreeMap::new(),
         rle_budget: 4 * u64::from(geometry.total_clusters()),
@@ -81,8 +77,9 @@ pub(super) fn assemble(geometry: &Geometry, records: &Records, roots: &[PageIdx]
     let mut blobs = Blobs::default();
     for &root in roots {
         let id = BlobId::from_page(root);
-        match assembler.blob(root) {
+        match assembler.blob(root).await {
             Ok(draft) => {
+                blobs.marked.extend(halfdone::marker(&draft).map(|_| id));
                 blobs.drafts.insert(id, draft);
             }
             Err(damage) => {
@@ -105,8 +102,10 @@ struct Damage {
 struct Assembler<'a> {
     geometry: &'a Geometry,
     records: &'a Records,
+    pace: &'a Pace,
     claimed: Bitmap,
-    extents: BTreeMap<PageIdx, Result<ExtentPage, FormatError>>,
+    /// Scattered pages that were decoded, for when a second blob names one. Others are as easily decoded again.
+    extents: BTreeMap<PageIdx, ExtentPage>,
     /// Clusters that run-length lists may still name, and extent pages that tables may: a healthy store
     /// names each once, a half-done snapshot twice. Keeps hostile images from costing more than they weigh.
     rle_budget: u64,
@@ -119,18 +118,22 @@ fn spend(budget: u64, cost: u64, root: Place) -> Result<u64, FormatError> {
 }
 
 impl Assembler<'_> {
-    fn blob(&mut self, root: PageIdx) -> Result<Draft, Box<Damage>> {
+    async fn blob(&mut self, root: PageIdx) -> Result<Draft, Box<Damage>> {
         let mut chain = Vec::new();
         let mut decoder = ChainDecoder::new(self.geometry);
-        if let Err(error) = self.follow(root, &mut decoder, &mut chain) {
+        if let Err(error) = self.follow(root, &mut decoder, &mut chain).await {
             let name = decoder.name();
             return Err(Box::new(Damage { error, name, pages: chain, whole_chain: false }));
         }
         let place = self.geometry.page_place(root);
-        let finished = decoder.finish(place).and_then(|mut parts| {
-            let unknown = std::mem::take(&mut parts.unknown);
-            self.complete(parts, place).map(|(metadata, resize)| (metadata, resize, unknown))
-        });
+        let finished = match decoder.finish(place) {
+            Ok(mut parts) => {
+                let unknown = std::mem::take(&mut parts.unknown);
+                let complete = self.complete(parts, place).await;
+                complete.map(|(metadata, resize)| (metadata, resize, unknown))
+            }
+            Err(error) => Err(error),
+        };
         let damage = |error, pages: Vec<PageIdx>| {
             let name = self.name(&pages);
             Box::new(Damage { error, name, pages, whole_chain: true })
@@ -161,7 +164,7 @@ impl Assembler<'_> {
     }
 
     /// Takes every page of a chain; each page is claimed once, so the walk ends.
-    fn follow(
+    async fn follow(
         &mut self,
         root: PageIdx,
         decoder: &mut ChainDecoder<'_>,
@@ -197,13 +200,18 @@ impl Assembler<'_> {
             }
             chain.push(index);
             decoder.page(&page, index)?;
+            self.pace.spend(1).await;
             next = page.next();
         }
         Ok(())
     }
 
     /// Reads the extent pages of a table. Also says where they do not fit the blob's size.
-    fn complete(&mut self, parts: Parts, root: Place) -> Result<(BlobMetadata, HalfDoneResize), FormatError> {
+    async fn complete(
+        &mut self,
+        parts: Parts,
+        root: Place,
+    ) -> Result<(BlobMetadata, HalfDoneResize), FormatError> {
         let Parts { flags, xattrs, internal, map, .. } = parts;
         let (mut cut, mut resize) = (None, HalfDoneResize::default());
         let map = match map {
@@ -221,6 +229,7 @@ impl Assembler<'_> {
                     if longer {
                         resize.slots.insert(slot.slot);
                     }
+                    self.pace.spend(1).await;
                     if clusters.len() < wanted
                         && cut.replace(num_clusters - left + clusters.len() as u64).is_some()
                     {
@@ -252,20 +261,20 @@ impl Assembler<'_> {
         wanted: usize,
         thin: bool,
     ) -> Result<(Entries, bool), FormatError> {
-        let (geometry, records) = (self.geometry, self.records);
-        let cached =
-            self.extents.entry(slot.page).or_insert_with(|| read_extent(geometry, records, slot.page));
-        let place = geometry.page_place(slot.page);
-        let page = match cached {
-            Ok(page) => page,
-            Err(error) => return Err(error.clone()),
+        let place = self.geometry.page_place(slot.page);
+        let page = match self.extents.get(&slot.page) {
+            Some(page) => page.clone(),
+            None => read_extent(self.geometry, self.records, slot.page)?,
         };
+        if page.clusters.is_scattered() {
+            self.extents.entry(slot.page).or_insert_with(|| page.clone());
+        }
         let start = slot.slot * CLUSTERS_PER_EXTENT_PAGE;
         if page.start_cluster != start {
             let expected = format!("{start:#x} in slot {} of the extent table", slot.slot);
             return Err(Problem::field("start_cluster_idx", page.start_cluster, expected).at(place));
         }
-        let mut clusters = page.clusters.clone();
+        let mut clusters = page.clusters;
         let longer = clusters.len() > wanted;
         if longer {
             clusters.resize(wanted);

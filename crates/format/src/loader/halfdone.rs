@@ -9,6 +9,7 @@
 //! is done for every clone and parent, marker or not.
 
 use super::assemble::{Blobs, Draft};
+use super::pace::Pace;
 use crate::bitmap::Bitmap;
 use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap};
 use crate::geometry::Geometry;
@@ -42,14 +43,14 @@ pub(super) struct Resolution {
 }
 
 /// Resolves everything half-done in the blobs.
-pub(super) fn resolve(geometry: &Geometry, blobs: &mut Blobs) -> Resolution {
+pub(super) async fn resolve(geometry: &Geometry, blobs: &mut Blobs, pace: &Pace) -> Resolution {
     let mut resolution = Resolution::default();
-    resolve_markers(blobs, &mut resolution);
-    let (named, twice) = named_clusters(geometry, &blobs.drafts);
+    resolve_markers(blobs, &mut resolution, pace).await;
+    let (named, twice) = named_clusters(geometry, &blobs.drafts, pace).await;
     resolution.named = named;
     if twice.count() > 0 {
-        unshare(blobs, &twice, &mut resolution);
-        let (named, twice) = named_clusters(geometry, &blobs.drafts);
+        unshare(blobs, &twice, &mut resolution, pace).await;
+        let (named, twice) = named_clusters(geometry, &blobs.drafts, pace).await;
         resolution.named = named;
         resolution.conflicts = twice.iter().map(ClusterIdx).collect();
     }
@@ -88,29 +89,31 @@ fn rewrite_chain(blob: BlobId, reason: RepairReason) -> Rewrite {
 }
 
 /// The marker of a blob: whether it was being deleted, and the other blob.
-fn marker(draft: &Draft) -> Option<(bool, BlobId)> {
+pub(super) fn marker(draft: &Draft) -> Option<(bool, BlobId)> {
     let metadata = &draft.metadata;
     let removal = metadata.internal_id(internal::SNAPSHOT_PENDING_REMOVAL).map(|other| (true, other));
     removal.or_else(|| Some((false, metadata.internal_id(internal::SNAPSHOT_IN_PROGRESS)?)))
 }
 
-fn resolve_markers(blobs: &mut Blobs, resolution: &mut Resolution) {
+async fn resolve_markers(blobs: &mut Blobs, resolution: &mut Resolution, pace: &Pace) {
     let marked: Vec<(BlobId, bool, BlobId)> = blobs
-        .drafts
+        .marked
         .iter()
-        .filter_map(|(&id, draft)| marker(draft).map(|(removal, other)| (id, removal, other)))
+        .filter_map(|&id| marker(blobs.drafts.get(&id)?).map(|(removal, other)| (id, removal, other)))
         .collect();
     if marked.is_empty() {
         return;
     }
     let mut clones: BTreeMap<BlobId, Vec<BlobId>> = BTreeMap::new();
     for (&id, draft) in &blobs.drafts {
+        pace.spend(1).await;
         if let Some(parent) = draft.snapshot() {
             clones.entry(parent).or_default().push(id);
         }
     }
     let damaged: BTreeSet<BlobId> = blobs.damaged.iter().map(|damaged| damaged.id).collect();
     for (snapshot, removal, other) in marked {
+        pace.spend(1).await;
         let own_clones = clones.get(&snapshot).map_or(&[][..], Vec::as_slice);
         let unresolved = match () {
             () if other == snapshot => Some("the marker names the snapshot itself"),
@@ -150,7 +153,11 @@ fn keep(blobs: &mut Blobs, snapshot: BlobId, removal: bool, other: BlobId, resol
 
 /// Clusters that the blobs' maps name, and those that more than one place of them names. An extent page that
 /// two blobs name counts for all its clusters.
-fn named_clusters(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> (Bitmap, Bitmap) {
+async fn named_clusters(
+    geometry: &Geometry,
+    drafts: &BTreeMap<BlobId, Draft>,
+    pace: &Pace,
+) -> (Bitmap, Bitmap) {
     let total = geometry.total_clusters();
     let (mut once, mut twice) = (Bitmap::new(total), Bitmap::new(total));
     let mut pages_once = Bitmap::new(geometry.md_pages());
@@ -162,6 +169,7 @@ fn named_clusters(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> (Bit
     };
     for draft in drafts.values() {
         for leaf in draft.metadata.map.leaves() {
+            pace.spend(1).await;
             let shared = leaf.page.is_some_and(|page| !pages_once.set(page.0));
             // All that could be said about a shared page is said once.
             if shared && !leaf.page.is_some_and(|page| pages_twice.set(page.0)) {
@@ -177,7 +185,7 @@ fn named_clusters(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> (Bit
 }
 
 /// Clears what a clone names and its parent names at the same place.
-fn unshare(blobs: &mut Blobs, twice: &Bitmap, resolution: &mut Resolution) {
+async fn unshare(blobs: &mut Blobs, twice: &Bitmap, resolution: &mut Resolution, pace: &Pace) {
     let pairs: Vec<(BlobId, BlobId)> =
         blobs.drafts.iter().filter_map(|(&id, draft)| Some((id, draft.snapshot()?))).collect();
     let mut unshared = Vec::new();
@@ -186,6 +194,7 @@ fn unshare(blobs: &mut Blobs, twice: &Bitmap, resolution: &mut Resolution) {
             continue;
         };
         let (own, above) = (&draft.metadata.map, &above.metadata.map);
+        pace.spend(1 + own.leaves().len() as u32).await;
         let shared: Vec<(u64, ClusterIdx)> = own
             .allocated_from(0)
             .filter(|&(index, cluster)| twice.get(cluster.0) && above.get(index) == Some(cluster))

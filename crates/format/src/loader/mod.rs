@@ -16,7 +16,8 @@
 //! ```
 //!
 //! Many reads may be in flight: ask [`Loader::next_read`] until it has no more, supply what comes back in
-//! any order, ask again; when it has no more and nothing is in flight, [`Loader::finish`].
+//! any order, ask again; when it has no more and nothing is in flight, [`Loader::finish`], or, where nothing
+//! may take long, [`Loader::assemble`].
 //!
 //! A clean store is read by its masks; a dirty one (or an old one without the mask of blob ids, or one whose
 //! masks cannot be used) by looking at every metadata page. What is kept of a page is its descriptors
@@ -25,6 +26,7 @@
 mod assemble;
 mod halfdone;
 mod outcome;
+mod pace;
 mod records;
 mod scan;
 mod torn;
@@ -34,7 +36,11 @@ use crate::geometry::Geometry;
 use crate::page::PAGE_SIZE;
 use crate::store::Store;
 use crate::super_block::{BsType, SuperBlock};
+use pace::Pace;
 use scan::Scan;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 /// A range of an image in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -100,6 +106,41 @@ pub struct Loader {
     device_bytes: u64,
     options: LoadOptions,
     phase: Phase,
+}
+
+type Work = Pin<Box<dyn Future<Output = Result<Store, LoadError>>>>;
+
+/// A store that is being put together from what was read. Owned by whoever drives it.
+pub struct Assembly {
+    work: Work,
+    pace: Rc<Pace>,
+    total: u64,
+}
+
+impl Assembly {
+    /// Does the next step, about a millisecond of work however large the store is; `None` if that was not the
+    /// last. Not to be called again after the last.
+    ///
+    /// # Errors
+    /// As [`Loader::finish`].
+    pub fn step(&mut self) -> Option<Result<Store, LoadError>> {
+        match self.work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Some(result),
+            Poll::Pending => None,
+        }
+    }
+
+    /// How much is done, and how much there is to do as far as is known, in units that mean nothing else.
+    pub fn progress(&self) -> (u64, u64) {
+        let done = self.pace.done();
+        (done, self.total.max(done))
+    }
+}
+
+impl std::fmt::Debug for Assembly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Assembly({:?})", self.progress())
+    }
 }
 
 #[derive(Debug)]
@@ -176,17 +217,32 @@ impl Loader {
         }
     }
 
-    /// The store.
+    /// The store, put together in one go.
     ///
     /// # Errors
     /// The super block cannot be used, the store is of another type, or not everything was supplied.
-    pub fn finish(mut self) -> Result<Store, LoadError> {
-        let more_wanted = self.next_read().is_some();
-        match self.phase {
-            Phase::Failed(error) => Err(error),
-            Phase::Scan(scan) if !more_wanted && scan.is_complete() => Ok(outcome::build(*scan)),
-            _ => Err(LoadError::Unfinished),
+    pub fn finish(self) -> Result<Store, LoadError> {
+        let mut assembly = self.assemble();
+        loop {
+            if let Some(result) = assembly.step() {
+                return result;
+            }
         }
+    }
+
+    /// Puts the store together step by step.
+    pub fn assemble(mut self) -> Assembly {
+        let more_wanted = self.next_read().is_some();
+        let pace = Rc::new(Pace::default());
+        let (total, work): (u64, Work) = match self.phase {
+            Phase::Failed(error) => (0, Box::pin(async { Err(error) })),
+            Phase::Scan(scan) if !more_wanted && scan.is_complete() => {
+                let (total, pace) = (outcome::units(&scan), pace.clone());
+                (total, Box::pin(async move { Ok(outcome::build(*scan, &pace).await) }))
+            }
+            _ => (0, Box::pin(async { Err(LoadError::Unfinished) })),
+        };
+        Assembly { work, pace, total }
     }
 
     fn begin(&self, bytes: &[u8]) -> Phase {

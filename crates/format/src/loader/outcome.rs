@@ -2,7 +2,8 @@
 
 use super::assemble::{self, Blobs, Draft};
 use super::halfdone::{self, Resolution, Rewrite};
-use super::records::{Record, Records};
+use super::pace::Pace;
+use super::records::Records;
 use super::scan::Scan;
 use super::torn;
 use crate::bitmap::Bitmap;
@@ -17,23 +18,29 @@ use crate::store::{AllocationBlocked, Blob, DiskMasks, Store};
 use crate::super_block::SuperBlock;
 use std::collections::BTreeMap;
 
-pub(super) fn build(mut scan: Scan) -> Store {
+/// How much work [`build`] has with what was read, about: each page is looked at when its blob is put together,
+/// when clusters are counted, and when it is forgotten.
+pub(super) fn units(scan: &Scan) -> u64 {
+    3 * scan.records.count()
+}
+
+pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
     let recovered = scan.recovered();
     let geometry = scan.found.geometry;
     let restored = torn::restore_pages(&geometry, &mut scan.records);
     let roots: Vec<PageIdx> = match &scan.masks {
         Some(masks) => masks.used_blob_ids.iter().map(PageIdx).collect(),
-        None => assemble::roots_by_looks(&scan.records),
+        None => scan.records.roots(),
     };
     let unlisted = match &scan.masks {
         Some(masks) => unlisted(&scan.records, masks),
         None => Vec::new(),
     };
-    let mut blobs = assemble::assemble(&geometry, &scan.records, &roots);
-    let resolution = halfdone::resolve(&geometry, &mut blobs);
-    let mut usage = Usage::of(&geometry, &blobs, scan.masks.as_ref(), &resolution.named);
-    usage.release(&geometry, &blobs, &resolution);
-    let blocked = blocked(&blobs, &resolution, &scan.records, recovered);
+    let mut blobs = assemble::assemble(&geometry, &scan.records, &roots, pace).await;
+    let resolution = halfdone::resolve(&geometry, &mut blobs, pace).await;
+    let mut usage = Usage::of(&geometry, &blobs, scan.masks.as_ref(), &resolution.named, pace).await;
+    usage.release(&geometry, &blobs, &resolution, pace).await;
+    let blocked = blocked(&blobs, &resolution, &scan.records, recovered, pace).await;
     let mut repairs = super_block_repairs(&scan.found.block, &geometry, scan.found.torn);
     repairs.extend(restored);
     // What looks free may not be while allocation is blocked: nothing is freed or allocated then.
@@ -61,11 +68,14 @@ pub(super) fn build(mut scan: Scan) -> Store {
         repairs.extend(torn::leftovers(&geometry, &scan.records, |page| usage.pages.get(page.0)));
     }
     mark_dirty_first(&scan.found.block, &geometry, &mut repairs);
+    while scan.records.drop_some() {
+        pace.spend(32).await;
+    }
     Store {
         super_block: scan.found.block,
         recovered,
         damaged: std::mem::take(&mut blobs.damaged),
-        blobs: related(blobs.drafts),
+        blobs: related(blobs.drafts, pace).await,
         used_pages: usage.pages,
         used_clusters: usage.clusters,
         used_blob_ids: usage.blob_ids,
@@ -80,7 +90,7 @@ pub(super) fn build(mut scan: Scan) -> Store {
 }
 
 fn unlisted(records: &Records, masks: &DiskMasks) -> Vec<BlobId> {
-    let roots = assemble::roots_by_looks(records).into_iter();
+    let roots = records.roots().into_iter();
     roots.filter(|root| !masks.used_blob_ids.get(root.0)).map(BlobId::from_page).collect()
 }
 
@@ -94,7 +104,13 @@ struct Usage {
 impl Usage {
     /// What masks and metadata name together: what a clean store's masks name beyond that is leaked, but not
     /// free.
-    fn of(geometry: &Geometry, blobs: &Blobs, masks: Option<&DiskMasks>, named: &Bitmap) -> Usage {
+    async fn of(
+        geometry: &Geometry,
+        blobs: &Blobs,
+        masks: Option<&DiskMasks>,
+        named: &Bitmap,
+        pace: &Pace,
+    ) -> Usage {
         let mut usage = match masks.cloned() {
             Some(DiskMasks { used_pages, used_clusters, used_blob_ids }) => {
                 Usage { pages: used_pages, clusters: used_clusters, blob_ids: used_blob_ids }
@@ -114,6 +130,7 @@ impl Usage {
             for page in draft.pages().chain(draft.resize.behind.iter().copied()) {
                 usage.pages.set(page.0);
             }
+            pace.spend(1).await;
         }
         for damaged in &blobs.damaged {
             usage.root(damaged.id);
@@ -132,12 +149,12 @@ impl Usage {
     }
 
     /// Takes back what only removed blobs had.
-    fn release(&mut self, geometry: &Geometry, blobs: &Blobs, resolution: &Resolution) {
+    async fn release(&mut self, geometry: &Geometry, blobs: &Blobs, resolution: &Resolution, pace: &Pace) {
         let Resolution { removed, named, .. } = resolution;
         if removed.is_empty() {
             return;
         }
-        let kept = Usage::of(geometry, blobs, None, named);
+        let kept = Usage::of(geometry, blobs, None, named, pace).await;
         for (_, draft, _) in removed {
             draft.chain.first().map(|root| self.blob_ids.clear(root.0));
             for page in draft.pages().filter(|page| !kept.pages.get(page.0)) {
@@ -246,24 +263,25 @@ fn free_behind(
     free.into_iter().map(|page| Page::clear(page, geometry)).collect()
 }
 
-fn blocked(
+async fn blocked(
     blobs: &Blobs,
     resolution: &Resolution,
     records: &Records,
     recovered: bool,
+    pace: &Pace,
 ) -> Option<AllocationBlocked> {
     let mut blocked = AllocationBlocked { clusters: resolution.conflicts.clone(), ..Default::default() };
     // The masks of a clean store say what a damaged blob uses; without them nothing does.
     if recovered {
         blocked.blobs = blobs.damaged.iter().map(|damaged| damaged.id).collect();
-        let orphans = blobs.drafts.values().filter_map(Draft::snapshot);
-        let mut missing: Vec<BlobId> = orphans.filter(|parent| !blobs.drafts.contains_key(parent)).collect();
-        blocked.blobs.append(&mut missing);
+        for parent in blobs.drafts.values().filter_map(Draft::snapshot) {
+            blocked.blobs.extend((!blobs.drafts.contains_key(&parent)).then_some(parent));
+            pace.spend(1).await;
+        }
         blocked.blobs.sort();
         blocked.blobs.dedup();
-        let unreadable = |record: &Record| matches!(record, Record::Bad(bad) if bad.crcs.is_none());
-        blocked.pages =
-            records.iter().filter(|(_, record)| unreadable(record)).map(|(index, _)| index).collect();
+        let unreadable = records.bad().filter(|(_, bad)| bad.crcs.is_none());
+        blocked.pages = unreadable.map(|(index, _)| index).collect();
     }
     (blocked != AllocationBlocked::default()).then_some(blocked)
 }
@@ -288,17 +306,20 @@ fn write_super(block: &SuperBlock, geometry: &Geometry, reason: RepairReason) ->
 }
 
 /// The blobs with their clones.
-fn related(drafts: BTreeMap<BlobId, Draft>) -> BTreeMap<BlobId, Blob> {
+async fn related(mut drafts: BTreeMap<BlobId, Draft>, pace: &Pace) -> BTreeMap<BlobId, Blob> {
     let mut clones: BTreeMap<BlobId, Vec<BlobId>> = BTreeMap::new();
     for (&id, draft) in &drafts {
         if let Some(parent) = draft.snapshot() {
             clones.entry(parent).or_default().push(id);
         }
+        pace.spend(1).await;
     }
-    let blobs = drafts.into_iter().map(|(id, draft)| {
+    let mut blobs = BTreeMap::new();
+    while let Some((id, draft)) = drafts.pop_first() {
         let Draft { metadata, chain, parent, unknown, .. } = draft;
         let clones = clones.remove(&id).unwrap_or_default();
-        (id, Blob { id, metadata, chain, parent, clones, unknown_descriptors: unknown })
-    });
-    blobs.collect()
+        blobs.insert(id, Blob { id, metadata, chain, parent, clones, unknown_descriptors: unknown });
+        pace.spend(1).await;
+    }
+    blobs
 }

@@ -44,9 +44,13 @@ impl Stored {
         u32::from_le_bytes(self.word(8))
     }
 
+    fn looks_like_copy(&self) -> bool {
+        PageCopy::looks_like(self.id(), self.sequence())
+    }
+
     /// The copy of another page that this page holds, if it is one.
-    pub(super) fn page_copy(&self) -> Option<PageCopy> {
-        PageCopy::looks_like(self.id(), self.sequence()).then(|| PageCopy::from_page(&self.page())).flatten()
+    fn page_copy(&self) -> Option<PageCopy> {
+        self.looks_like_copy().then(|| PageCopy::from_page(&self.page())).flatten()
     }
 
     /// Type of the first descriptor.
@@ -106,12 +110,37 @@ impl Bad {
 #[derive(Debug)]
 pub(super) enum Record {
     Good(Stored),
-    Bad(Bad),
+    Bad(Box<Bad>),
 }
+
+impl Record {
+    fn is_root(&self, index: PageIdx) -> bool {
+        match self {
+            Record::Good(page) => {
+                let own = page.sequence() == 0 && page.id() == BlobId::from_page(index);
+                own && page.first_kind() != kind::EXTENT_PAGE
+            }
+            // With an empty last sector it was being made or being deleted when the program died.
+            Record::Bad(bad) => bad.says_root && !bad.last_sector_empty,
+        }
+    }
+}
+
+/// Pages whose records lie together.
+const TOGETHER: u32 = 32;
 
 /// The pages that were read and are not empty, by index.
 #[derive(Debug, Default)]
-pub(super) struct Records(BTreeMap<PageIdx, Record>);
+pub(super) struct Records {
+    pages: BTreeMap<u32, Box<[Option<Record>; TOGETHER as usize]>>,
+    count: u64,
+    /// Those that looked like roots when they came, in any order.
+    roots: Vec<PageIdx>,
+    /// Those that looked like copies.
+    copies: Vec<PageIdx>,
+    /// Those that cannot be used.
+    bad: Vec<PageIdx>,
+}
 
 impl Records {
     /// Takes a page as it was read. Costs two looks at an empty one.
@@ -126,30 +155,84 @@ impl Records {
         let record = if computed == page.stored_crc() {
             Record::Good(Stored::new(page))
         } else {
-            Record::Bad(Bad::new(page, index, computed))
+            Record::Bad(Box::new(Bad::new(page, index, computed)))
         };
-        self.0.insert(index, record);
+        self.put(index, record);
     }
 
     /// Takes a page that could not be read.
     pub(super) fn take_unreadable(&mut self, index: PageIdx) {
-        self.0.insert(index, Record::Bad(Bad::unreadable()));
+        self.put(index, Record::Bad(Box::new(Bad::unreadable())));
     }
 
     /// Puts a whole page in the place of a torn one.
     pub(super) fn restore(&mut self, index: PageIdx, page: &Page) {
-        self.0.insert(index, Record::Good(Stored::new(page)));
+        self.put(index, Record::Good(Stored::new(page)));
+    }
+
+    fn put(&mut self, index: PageIdx, record: Record) {
+        if record.is_root(index) {
+            self.roots.push(index);
+        }
+        match &record {
+            Record::Good(stored) if stored.looks_like_copy() => self.copies.push(index),
+            Record::Good(_) => {}
+            Record::Bad(_) => self.bad.push(index),
+        }
+        let none = || Box::new([const { None }; TOGETHER as usize]);
+        let place =
+            &mut self.pages.entry(index.0 / TOGETHER).or_insert_with(none)[(index.0 % TOGETHER) as usize];
+        self.count += u64::from(place.replace(record).is_none());
     }
 
     pub(super) fn forget(&mut self, index: PageIdx) {
-        self.0.remove(&index);
+        if let Some(together) = self.pages.get_mut(&(index.0 / TOGETHER)) {
+            self.count -= u64::from(together[(index.0 % TOGETHER) as usize].take().is_some());
+        }
     }
 
     pub(super) fn get(&self, index: PageIdx) -> Option<&Record> {
-        self.0.get(&index)
+        self.pages.get(&(index.0 / TOGETHER))?[(index.0 % TOGETHER) as usize].as_ref()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PageIdx, &Record)> {
-        self.0.iter().map(|(&index, record)| (index, record))
+    /// How many there are.
+    pub(super) fn count(&self) -> u64 {
+        self.count
     }
+
+    /// The pages that are roots by themselves, in order: right, or damaged but still saying so.
+    pub(super) fn roots(&self) -> Vec<PageIdx> {
+        let is_root = |&index: &PageIdx| self.get(index).is_some_and(|record| record.is_root(index));
+        sorted(self.roots.iter().copied().filter(is_root))
+    }
+
+    /// The copies of other pages, in order of their own places.
+    pub(super) fn copies(&self) -> impl Iterator<Item = (PageIdx, PageCopy)> + '_ {
+        let copy = |index| match self.get(index) {
+            Some(Record::Good(stored)) => Some((index, stored.page_copy()?)),
+            _ => None,
+        };
+        sorted(self.copies.iter().copied()).into_iter().filter_map(copy)
+    }
+
+    /// The pages that cannot be used, in order.
+    pub(super) fn bad(&self) -> impl Iterator<Item = (PageIdx, &Bad)> {
+        let bad = |index| match self.get(index) {
+            Some(Record::Bad(bad)) => Some((index, &**bad)),
+            _ => None,
+        };
+        sorted(self.bad.iter().copied()).into_iter().filter_map(bad)
+    }
+
+    /// Lets go of some; false if there were none left.
+    pub(super) fn drop_some(&mut self) -> bool {
+        self.pages.pop_first().is_some()
+    }
+}
+
+fn sorted(pages: impl Iterator<Item = PageIdx>) -> Vec<PageIdx> {
+    let mut pages: Vec<PageIdx> = pages.collect();
+    pages.sort_unstable();
+    pages.dedup();
+    pages
 }

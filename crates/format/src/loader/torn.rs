@@ -66,13 +66,8 @@ fn candidates(found: &SuperBlock, device_bytes: u64) -> impl Iterator<Item = Sup
 /// of whole pages cleared.
 pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Vec<Repair> {
     let mut copies: BTreeMap<PageIdx, Vec<(PageIdx, PageCopy)>> = BTreeMap::new();
-    for (index, record) in records.iter() {
-        if let Record::Good(stored) = record
-            && let Some(copy) = stored.page_copy()
-            && copy.target.0 < geometry.md_pages()
-        {
-            copies.entry(copy.target).or_default().push((index, copy));
-        }
+    for (index, copy) in records.copies().filter(|(_, copy)| copy.target.0 < geometry.md_pages()) {
+        copies.entry(copy.target).or_default().push((index, copy));
     }
     let mut repairs = Vec::new();
     for (target, mut found) in copies {
@@ -101,9 +96,7 @@ pub(super) fn leftovers(
     records: &Records,
     used: impl Fn(PageIdx) -> bool,
 ) -> Vec<Repair> {
-    let left = records.iter().filter(|(page, record)| {
-        !used(*page) && matches!(record, Record::Bad(bad) if bad.says_root && bad.last_sector_empty)
-    });
+    let left = records.bad().filter(|(page, bad)| !used(*page) && bad.says_root && bad.last_sector_empty);
     let clear = |page| Repair {
         reason: RepairReason::ClearTorn { page },
         changes: vec![Page::clear(page, geometry)],
