@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use spindle_ring::Unpark;
+
 use crate::{Completion, Op, SystemCalls, Time, Token};
 
 /// The engine as one reactor sees it: clock, randomness, operations, sleep. `!Send` by its owners.
@@ -42,11 +44,5 @@ pub trait Driver {
     fn system_calls(&self) -> SystemCalls;
 }
 
-/// Ends a sleep from any OS thread.
-pub trait Unpark: Send + Sync {
-    /// Makes the current or the next [`Driver::park`] return. A signal handler may call it.
-    fn unpark(&self);
-}
-
-/// A cloneable handle to an [`Unpark`].
+/// Makes the current or the next [`Driver::park`] return.
 pub type Unparker = Arc<dyn Unpark>;

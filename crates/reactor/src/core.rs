@@ -18,6 +18,7 @@ use crate::activity::CallKind;
 use crate::io_device::Channels;
 use crate::local::Local;
 use crate::poller::Pollers;
+use crate::port::Address;
 use crate::reply::Replies;
 use crate::task::{Tasks, drop_caught, panic_message};
 use crate::thread::{EXITED, EXITING, ThreadShared};
@@ -25,7 +26,7 @@ use crate::timer::Timers;
 
 /// Messages that one turn takes at most: SPDK's number. More would save little, and be felt by what comes in
 /// for another thread meanwhile.
-const MESSAGES: usize = 8;
+pub(crate) const MESSAGES: usize = 8;
 
 /// Tasks polled in one turn at most. A poll is longer than a message.
 const TASKS: usize = 4;
@@ -114,18 +115,41 @@ impl ThreadCore {
         self.busy_ns.set(self.busy_ns.get() + share);
     }
 
-    fn run_messages(&self) -> bool {
+    /// Calls some of the messages that wait here; true if there were any.
+    pub(crate) fn run_messages(&self) -> bool {
         // Those that are there now: one that sends to its own thread waits for the next turn.
         let there = self.messages.borrow().len().min(MESSAGES);
         for _ in 0..there {
-            let Some(call) = self.messages.borrow_mut().pop_front() else { break };
-            self.begin(CallKind::Message, None);
-            if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.call())) {
-                let what = format!("a message panicked: {}", panic_message(payload));
-                self.local.report(&self.shared, &what);
-            }
+            let Some(mut call) = self.messages.borrow_mut().pop_front() else { break };
+            self.run_message(&mut call);
         }
         there > 0
+    }
+
+    /// Calls one message; the caller has made this the current thread.
+    #[inline]
+    pub(crate) fn run_message(&self, call: &mut Call) {
+        self.begin(CallKind::Message, None);
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(|| call.call_in_place())) {
+            self.message_panicked(payload);
+        }
+    }
+
+    #[cold]
+    fn message_panicked(&self, payload: Box<dyn Any + Send>) {
+        let what = format!("a message panicked: {}", panic_message(payload));
+        self.local.report(&self.shared, &what);
+    }
+
+    /// Whether a message to that address is for it.
+    #[inline]
+    pub(crate) fn is_at(&self, to: Address) -> bool {
+        self.shared.slot == to.slot && self.shared.id as u32 == to.id
+    }
+
+    /// Whether a turn of it would call nothing but messages.
+    pub(crate) fn has_only_messages(&self) -> bool {
+        self.tasks.ready() == 0 && self.pollers.len() == 0
     }
 
     fn expire_timers(&self, now: Time) -> bool {
@@ -151,6 +175,7 @@ impl ThreadCore {
     }
 
     /// Whether a turn at `now` would find something to do.
+    #[inline]
     pub(crate) fn has_work(&self, now: Time) -> bool {
         !self.messages.borrow().is_empty()
             || self.tasks.ready() > 0

@@ -5,6 +5,7 @@
 use std::any::TypeId;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::rc::Rc;
 use std::task::Poll;
@@ -15,7 +16,9 @@ use crate::core::ThreadCore;
 use crate::join::LocalJoinHandle;
 
 thread_local! {
-    static CURRENT: RefCell<Option<Rc<ThreadCore>>> = const { RefCell::new(None) };
+    /// Never dropped by itself, so that looking at it is a load: whoever [enters](Entered) leaves, too.
+    static CURRENT: RefCell<ManuallyDrop<Option<Rc<ThreadCore>>>> =
+        const { RefCell::new(ManuallyDrop::new(None)) };
 }
 
 /// Calls `f` with the current thread, if there is one. `f` may come here again, but must not make another
@@ -23,11 +26,8 @@ thread_local! {
 /// [`cloned`].
 #[inline(always)]
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Rc<ThreadCore>>) -> R) -> R {
-    let mut f = Some(f);
-    let mut call = |core: Option<&Rc<ThreadCore>>| f.take().map(|f| f(core));
-    let result = CURRENT.try_with(|current| call(current.borrow().as_ref()));
-    // During the OS thread's own end there is none.
-    result.ok().flatten().unwrap_or_else(|| call(None).expect("not called yet"))
+    // `try_with` is inlined, `with` is not, and nothing here is ever destroyed.
+    CURRENT.try_with(|current| f(current.borrow().as_ref())).expect("a thread-local without a destructor")
 }
 
 /// The current thread, if there is one.
@@ -51,16 +51,21 @@ pub(crate) struct Entered(Option<Rc<ThreadCore>>);
 
 impl Entered {
     pub(crate) fn new(core: &Rc<ThreadCore>) -> Entered {
-        Entered(CURRENT.with(|current| current.borrow_mut().replace(core.clone())))
+        Entered(exchange(Some(core.clone())))
     }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let before = self.0.take();
-        // The guard lives within a turn, so the thread-local does too.
-        let _ = CURRENT.try_with(|current| std::mem::replace(&mut *current.borrow_mut(), before));
+        exchange(self.0.take());
     }
+}
+
+/// Makes another thread the current one, or none; which one was.
+#[inline]
+fn exchange(core: Option<Rc<ThreadCore>>) -> Option<Rc<ThreadCore>> {
+    let before = CURRENT.with(|current| current.replace(ManuallyDrop::new(core)));
+    ManuallyDrop::into_inner(before)
 }
 
 /// Starts a future on the current thread. Dropping the handle lets it run to its end.

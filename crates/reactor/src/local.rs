@@ -4,19 +4,19 @@
 //! On the reactor's OS thread only, behind `Rc`. The loop itself is the reactor's own half.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
 use spindle_engine::{Driver, Time};
-use spindle_ring::Call;
+use spindle_ring::{Call, Outgoing};
 
 use crate::activity::Activity;
 use crate::core::ThreadCore;
 use crate::current::Entered;
 use crate::ops::{OpId, Ops};
-use crate::outgoing::Outgoing;
-use crate::port::{Address, Envelope, Port};
+use crate::port::{Address, News, Port, Question};
 use crate::say::say;
 use crate::shared::Shared;
 use crate::spent;
@@ -36,7 +36,14 @@ pub(crate) struct Local {
     /// Where it shows what it is running; the port has it too.
     activity: Arc<Activity>,
     /// What goes to the other reactors.
-    outgoing: RefCell<Outgoing>,
+    outgoing: RefCell<Outgoing<Call>>,
+    /// News that were taken and are not told yet; kept for its room.
+    news: RefCell<VecDeque<News>>,
+    /// Questions to be answered between two turns.
+    questions: RefCell<Vec<Question>>,
+    /// The place of the thread that has the reactor to itself, and whether another one got a message since.
+    alone: Cell<usize>,
+    strayed: Cell<bool>,
     /// Threads came or went since the loop last looked.
     changed: Cell<bool>,
     pub(crate) simulated: bool,
@@ -71,6 +78,10 @@ impl Local {
             now: Cell::default(),
             threads: RefCell::default(),
             outgoing,
+            news: RefCell::default(),
+            questions: RefCell::default(),
+            alone: Cell::new(usize::MAX),
+            strayed: Cell::new(false),
             changed: Cell::new(false),
             simulated,
             this: this.clone(),
@@ -87,20 +98,15 @@ impl Local {
         &self.shared.ports[self.index]
     }
 
-    /// Leaves a message for a thread of this runtime. Always inlined, with what leads here: the message is
-    /// then built where it is left, and not copied from frame to frame.
+    /// Leaves the message that `make` gives for a thread of this runtime. Always inlined, with what leads here:
+    /// the message is then made where it is left, and not copied from frame to frame.
     #[inline(always)]
-    pub(crate) fn send(&self, reactor: usize, to: Address, call: Call) {
-        if reactor != self.index {
-            return self.send_away(reactor, Envelope { to, call });
+    pub(crate) fn send(&self, reactor: usize, to: Address, make: impl FnOnce() -> Call) {
+        if reactor == self.index {
+            return self.leave(to, make);
         }
-        if let Err(call) = self.leave(to, call) {
-            self.leave_again(to, call);
-        }
-    }
-
-    fn send_away(&self, reactor: usize, envelope: Envelope) {
-        self.outgoing.borrow_mut().send(&self.shared.ports, reactor, envelope);
+        let port = &self.shared.ports[reactor].door;
+        self.outgoing.borrow_mut().send(reactor, port, to.slot as usize, to.tag(), make);
     }
 
     /// Makes sure that no reactor sleeps over what was sent to it from here.
@@ -116,32 +122,70 @@ impl Local {
     /// The thread was not there: it may have been created a moment ago, and wait to be taken over. To one
     /// that is gone the message is dropped.
     #[cold]
-    fn leave_again(&self, to: Address, call: Call) {
-        self.take_over_threads();
-        if let Err(call) = self.leave(to, call) {
-            drop_caught(call);
+    fn leave_late(&self, to: Address, call: Call) {
+        self.take_news();
+        let core = self.threads.borrow().get(to.slot as usize).cloned().flatten();
+        match core.filter(|core| core.is_at(to)) {
+            Some(core) => {
+                self.strayed.set(true);
+                core.messages.borrow_mut().push_back(call);
+            }
+            None => drop_caught(call),
         }
     }
 
-    /// Hands a message to its thread here, if that is there.
+    /// Hands the message that `make` gives to its thread here.
     #[inline(always)]
-    fn leave(&self, to: Address, call: Call) -> Result<(), Call> {
+    pub(crate) fn leave(&self, to: Address, make: impl FnOnce() -> Call) {
         let threads = self.threads.borrow();
         match threads.get(to.slot as usize) {
-            Some(Some(core)) if core.shared.id as u32 == to.id => {
-                core.messages.borrow_mut().push_back(call);
-                Ok(())
+            Some(Some(core)) if core.is_at(to) => {
+                if to.slot as usize != self.alone.get() {
+                    self.strayed.set(true);
+                }
+                core.messages.borrow_mut().push_back(make());
             }
-            _ => Err(call),
+            _ => {
+                drop(threads);
+                self.leave_late(to, make());
+            }
         }
     }
 
-    /// Takes over the threads created since the last look; true if there were some.
-    pub(crate) fn take_over_threads(&self) -> bool {
-        let adopted = self.port().take_adoptions();
-        let any = !adopted.is_empty();
-        adopted.into_iter().for_each(|shared| self.adopt(shared));
+    /// One thread is to have the reactor to itself, until another one [gets a message](Self::has_strayed).
+    pub(crate) fn leave_to(&self, core: &ThreadCore) {
+        self.alone.set(core.shared.slot as usize);
+        self.strayed.set(false);
+    }
+
+    /// Whether another thread than the one that has the reactor to itself got a message.
+    #[inline]
+    pub(crate) fn has_strayed(&self) -> bool {
+        self.strayed.get()
+    }
+
+    /// Takes over the threads created since the last look, and keeps the questions; true if there were some.
+    pub(crate) fn take_news(&self) -> bool {
+        let mut news = self.news.borrow_mut();
+        self.port().door.take_news(&mut news);
+        let any = !news.is_empty();
+        for news in news.drain(..) {
+            match news {
+                News::Thread(shared) => self.adopt(shared),
+                News::Question(question) => self.questions.borrow_mut().push(question),
+            }
+        }
         any
+    }
+
+    /// Whether questions were taken among the news and not [taken](Self::take_questions) yet.
+    pub(crate) fn has_questions(&self) -> bool {
+        !self.questions.borrow().is_empty()
+    }
+
+    /// The questions to be answered now.
+    pub(crate) fn take_questions(&self) -> Vec<Question> {
+        self.questions.take()
     }
 
     fn adopt(&self, shared: Arc<ThreadShared>) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use spindle_engine::Time;
 
-use crate::activity::CallKind;
+use crate::activity::{Activity, CallKind};
 use crate::core::ThreadCore;
 use crate::current;
 use crate::due::DueRings;
@@ -53,13 +53,20 @@ pub(crate) struct PollerCell {
     kind: Kind,
     /// Borrowed while it is called; none once stopped.
     function: RefCell<Option<Function>>,
-    stopped: Cell<bool>,
-    paused: Cell<bool>,
+    state: Cell<State>,
     runs: Cell<u64>,
     busy_runs: Cell<u64>,
     /// How many calls there were after the last one that found something to do.
     busy_at: Cell<u64>,
     spent: Spent,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Active,
+    Paused,
+    /// Its handle was dropped, or it panicked.
+    Stopped,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,8 +128,7 @@ impl Poller {
             made_at: Location::caller(),
             kind,
             function: RefCell::new(Some(function)),
-            stopped: Cell::new(false),
-            paused: Cell::new(false),
+            state: Cell::new(State::Active),
             runs: Cell::new(0),
             busy_runs: Cell::new(0),
             busy_at: Cell::new(0),
@@ -134,7 +140,7 @@ impl Poller {
 
     /// Stops calling it until [`resume`](Self::resume). Again changes nothing.
     pub fn pause(&self) {
-        if !self.cell.paused.replace(true)
+        if self.cell.turn_from(State::Active, State::Paused)
             && let Some(core) = self.core.upgrade()
         {
             core.pollers.stale.set(true);
@@ -143,7 +149,7 @@ impl Poller {
 
     /// Calls it again; a timed poller waits a whole period first. Again changes nothing.
     pub fn resume(&self) {
-        if self.cell.paused.replace(false)
+        if self.cell.turn_from(State::Paused, State::Active)
             && let Some(core) = self.core.upgrade()
         {
             core.pollers.resume(&self.cell, core.local.clock());
@@ -166,7 +172,7 @@ impl Poller {
 impl Drop for Poller {
     fn drop(&mut self) {
         // One that panicked was stopped then.
-        if self.cell.stopped.replace(true) {
+        if self.cell.state.replace(State::Stopped) == State::Stopped {
             return;
         }
         if let Some(core) = self.core.upgrade() {
@@ -181,20 +187,33 @@ impl Drop for Poller {
 
 impl PollerCell {
     fn is_active(&self) -> bool {
-        !self.stopped.get() && !self.paused.get()
+        self.state.get() == State::Active
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.state.get() == State::Stopped
+    }
+
+    /// Changes the state, if it is `from`.
+    fn turn_from(&self, from: State, to: State) -> bool {
+        let is_from = self.state.get() == from;
+        if is_from {
+            self.state.set(to);
+        }
+        is_from
     }
 
     /// Calls the function, if the poller is active; true if that found something to do. A panic goes
     /// through, to be handed to [`panicked`](Self::panicked).
     #[inline]
-    fn call<const MEASURED: bool>(&self, core: &ThreadCore) -> bool {
+    fn call<const MEASURED: bool>(&self, core: &ThreadCore, activity: &Activity) -> bool {
         if !self.is_active() {
             return false;
         }
         // Borrowed while it runs: a drop of its handle from within finds that, and leaves it to us.
         let mut function = self.function.borrow_mut();
         let Some(call) = function.as_mut() else { return false };
-        core.local.activity().poller(self.made_at);
+        activity.poller(self.made_at);
         let before = self.runs.get();
         let busy = if MEASURED { self.measured(core, before, call) } else { call() == Busy::Yes };
         self.runs.set(before + 1);
@@ -202,7 +221,7 @@ impl PollerCell {
             self.busy_runs.set(self.busy_runs.get() + 1);
             self.busy_at.set(before + 1);
         }
-        if self.stopped.get() {
+        if self.is_stopped() {
             let function = function.take();
             drop_caught(function);
         }
@@ -229,7 +248,7 @@ impl PollerCell {
     /// A call panicked: stops the poller. Nobody waits for it any more.
     #[cold]
     fn panicked(&self, core: &ThreadCore, payload: Box<dyn Any + Send>) {
-        if !self.stopped.replace(true) {
+        if self.state.replace(State::Stopped) != State::Stopped {
             core.pollers.forget_stopped();
         }
         self.runs.set(self.runs.get() + 1);
@@ -330,8 +349,8 @@ impl Pollers {
             return;
         }
         // Their functions are gone, so this runs nobody's code.
-        self.active.borrow_mut().retain(|cell| !cell.stopped.get());
-        self.timed.borrow_mut().retain(|cell| !cell.stopped.get());
+        self.active.borrow_mut().retain(|cell| !cell.is_stopped());
+        self.timed.borrow_mut().retain(|cell| !cell.is_stopped());
         let active = self.active.borrow();
         let living = || active.iter().filter(|cell| cell.is_active());
         self.spinning.set(living().filter(|cell| cell.kind == Kind::Active(Wake::Spin)).count());
@@ -352,15 +371,22 @@ impl Pollers {
         // Taken out meanwhile: a call may start others, which are called from the next turn on.
         let mut active = std::mem::take(&mut *self.active.borrow_mut());
         let (mut busy, mut at) = (false, active.len());
-        let mut picks = self.picks(at);
+        let (mut picks, activity) = (self.picks(at), core.local.activity());
         self.walking.set(true);
         core.begin_all(CallKind::Poller, at);
         // One net under all of them: a net under each would cost more than an idle poller.
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
             while at > 0 {
-                at -= 1;
-                let cell = &active[at];
-                busy |= if picks.take(at) { cell.call::<true>(core) } else { cell.call::<false>(core) };
+                let measured = picks.next_below(at);
+                while at > measured {
+                    at -= 1;
+                    busy |= active[at].call::<false>(core, activity);
+                }
+                if at > 0 {
+                    at -= 1;
+                    picks.take();
+                    busy |= active[at].call::<true>(core, activity);
+                }
             }
         })) {
             busy = true;
@@ -386,7 +412,7 @@ impl Pollers {
         if self.timed.borrow().next_time().is_none_or(|time| time > now) {
             return false;
         }
-        let (mut busy, mut called) = (false, 0);
+        let (mut busy, mut called, activity) = (false, 0, core.local.activity());
         let mut running: Option<Rc<PollerCell>> = None;
         core.begin_all(CallKind::Poller, 0);
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
@@ -395,7 +421,10 @@ impl Pollers {
                 let Some(cell) = &running else { break };
                 called += 1;
                 let measured = cell.is_due_for_measure();
-                busy |= if measured { cell.call::<true>(core) } else { cell.call::<false>(core) };
+                busy |= match measured {
+                    true => cell.call::<true>(core, activity),
+                    false => cell.call::<false>(core, activity),
+                };
             }
         })) {
             busy = true;
@@ -412,7 +441,7 @@ impl Pollers {
         let active = std::mem::take(&mut *self.active.borrow_mut());
         let timed = std::mem::take(&mut *self.timed.borrow_mut());
         for cell in active.iter().chain(timed.iter()) {
-            cell.stopped.set(true);
+            cell.state.set(State::Stopped);
             let function = cell.function.borrow_mut().take();
             drop_caught(function);
         }
@@ -437,10 +466,10 @@ impl Pollers {
                 Kind::Active(Wake::Event(name)) => name.to_owned(),
                 Kind::Active(Wake::Every(every)) | Kind::Timed(every) => format!("a timer every {every:?}"),
             },
-            paused: cell.paused.get(),
+            paused: cell.state.get() == State::Paused,
             runs: (cell.runs.get(), cell.busy_runs.get()),
             times: cell.spent.times(),
         };
-        cells.filter(|cell| !cell.stopped.get()).map(info).collect()
+        cells.filter(|cell| !cell.is_stopped()).map(info).collect()
     }
 }

@@ -12,21 +12,30 @@ use std::time::Duration;
 use spindle_engine::{Driver, Time};
 
 use crate::activity::CallKind;
-use crate::core::ThreadCore;
+use crate::core::{MESSAGES, ThreadCore};
 use crate::current::Entered;
 use crate::dump::ReactorDump;
 use crate::local::Local;
 use crate::mode::Mode;
-use crate::port::{Envelope, Rings};
+use crate::port::{Address, Rings, Tagged};
 use crate::reaped::Reaped;
 use crate::shared::Shared;
 use crate::task::drop_caught;
 
-/// Messages from outside taken in one turn. They stand in one line, so more than of the bulk.
+/// Messages taken out of bulk in one turn: what comes another way waits for them.
+const BULK_BUDGET: usize = 4;
+
+/// Messages from outside taken in one turn: those to one thread take turns with those to another.
 const OUTSIDE_BUDGET: usize = 64;
 
 /// What the adaptive mode keeps polling for after the last work: about what a sleep and a wake cost.
 const LINGER: Duration = Duration::from_micros(50);
+
+/// Short turns between two whole ones at most.
+const SHORT_TURNS: usize = 8;
+
+/// Where calls take longer on average there are no short turns: these would save little, and timers wait.
+const QUICK: Duration = Duration::from_nanos(250);
 
 /// Looks for messages between two turns of a reactor that polls and has nothing to do. A turn also asks for
 /// completions, so these looks take no longer than it.
@@ -41,15 +50,19 @@ pub(crate) struct Reactor {
     last_work: Time,
     asleep: bool,
     clock_is_fresh: bool,
+    /// The place among `cores` of the one thread that had work in the last turn.
+    alone: Option<usize>,
+    /// The calls before the clock was read last were [`QUICK`].
+    quick: bool,
     /// When the last turn began, and whether its time has yet to be accounted for.
     began: Time,
     to_account: bool,
     /// The threads here, as of their last change.
     cores: Vec<Rc<ThreadCore>>,
-    /// Messages from outside that a turn had no time for.
-    inbound: VecDeque<Envelope>,
     /// Completions that a turn had no time for.
     reaped: Reaped,
+    /// Empty between two turns. Kept for its room.
+    outside: VecDeque<Tagged>,
 }
 
 impl Reactor {
@@ -60,7 +73,7 @@ impl Reactor {
         driver: Box<dyn Driver>,
         simulated: bool,
     ) -> Reactor {
-        shared.ports[index].open(driver.unparker());
+        shared.ports[index].door.open(driver.unparker());
         shared.ports[index].activity.open();
         // Polling while another reactor needs the same core only keeps that one waiting.
         let here = shared.cores.iter().filter(|core| **core == shared.cores[index]).count();
@@ -71,12 +84,14 @@ impl Reactor {
             rings: Rings::default(),
             linger,
             last_work: Time::default(),
+            alone: None,
+            quick: false,
             asleep: false,
             clock_is_fresh: false,
             began: Time::default(),
             to_account: false,
-            inbound: VecDeque::new(),
             reaped: Reaped::default(),
+            outside: VecDeque::new(),
             cores: Vec::new(),
         }
     }
@@ -85,7 +100,7 @@ impl Reactor {
     pub(crate) fn turn(&mut self) -> bool {
         let local = self.local.clone();
         if std::mem::take(&mut self.asleep) {
-            local.port().sleep.cancel();
+            local.port().door.awake();
             self.clock_is_fresh = false;
         }
         if !std::mem::take(&mut self.clock_is_fresh) {
@@ -126,46 +141,86 @@ impl Reactor {
     }
 
     /// Shares out the nanoseconds of a turn among the threads that called something in it.
-    fn account(&self, ns: u64) {
+    fn account(&mut self, ns: u64) {
         self.local.busy_ns.set(self.local.busy_ns.get() + ns);
         let all = self.cores.iter().map(|core| core.called.get()).sum();
+        self.quick = ns <= QUICK.as_nanos() as u64 * u64::from(all);
         self.cores.iter().filter(|core| core.called.get() > 0).for_each(|core| core.account(ns, all));
     }
 
     fn receive(&mut self) -> bool {
         let local = &self.local;
-        let port = local.port();
+        let has_mail = local.port().door.has_mail() || local.has_questions();
+        let busy = has_mail && self.open_mail();
+        let local = &self.local;
+        let came = self.rings.take(BULK_BUDGET, |front| {
+            local.leave(Address::of_tag(front.tag()), || front.take());
+            true
+        });
+        busy || came
+    }
+
+    /// Receives what does not come by rings: seldom, beside the rest of a turn.
+    #[inline(never)]
+    fn open_mail(&mut self) -> bool {
+        let local = &self.local;
+        let door = &local.port().door;
         let mut busy = false;
-        if port.has_news() {
-            self.rings.adopt(port);
-            busy |= local.take_over_threads();
-            port.take_questions().into_iter().for_each(|question| question(ReactorDump::of(local)));
+        if door.has_news() {
+            self.rings.adopt(door);
+            busy |= local.take_news();
         }
-        busy |= self.rings.drain(|to, call| local.send(local.index, to, call));
-        if self.inbound.len() < OUTSIDE_BUDGET {
-            port.take_foreign(&mut self.inbound);
+        local.take_questions().into_iter().for_each(|question| question(ReactorDump::of(local)));
+        door.take_outside(OUTSIDE_BUDGET, &mut self.outside);
+        busy |= !self.outside.is_empty();
+        for Tagged { tag, value } in self.outside.drain(..) {
+            local.leave(Address::of_tag(tag), || value);
         }
-        let outside = self.inbound.len().min(OUTSIDE_BUDGET);
-        self.inbound.drain(..outside).for_each(|Envelope { to, call }| local.send(local.index, to, call));
-        busy || outside > 0
+        busy
     }
 
     fn run_threads(&mut self, now: Time) -> bool {
         if self.local.has_changed() {
             self.cores = self.local.cores();
         }
-        let mut busy = false;
-        for core in &self.cores {
+        let (mut busy, mut turns) = (false, 0);
+        for (place, core) in self.cores.iter().enumerate() {
             if core.has_work(now) || core.pollers.len() > 0 {
                 let _on_thread = Entered::new(core);
                 busy |= core.turn(now);
+                turns += 1;
+                self.alone = Some(place);
             }
             if core.may_exit() {
                 self.local.end(core);
+                turns += 1;
                 busy = true;
             }
         }
+        self.alone = self.alone.filter(|_| turns == 1);
         busy
+    }
+
+    /// After a turn in which one thread alone had work: goes on with its messages in short turns, which look
+    /// for nothing else than what ends them, everything that another thread or a whole turn is needed for.
+    /// In a flood a whole turn for each eight messages would take as long as they do.
+    pub(crate) fn go_on(&mut self) {
+        let alone = self.alone.take().filter(|_| self.quick).and_then(|place| self.cores.get(place));
+        let Some(core) = alone.filter(|core| core.has_only_messages()) else { return };
+        let local = &self.local;
+        let _on_thread = Entered::new(core);
+        local.leave_to(core);
+        local.activity().enter(core.shared.id);
+        for _ in 0..SHORT_TURNS {
+            let is_called_away = local.has_strayed()
+                || !core.has_only_messages()
+                || local.port().door.has_mail()
+                || local.driver.borrow().in_flight() > 0;
+            if is_called_away || !short_turn(core, &mut self.rings) {
+                break;
+            }
+        }
+        local.activity().begin(CallKind::Nothing, None);
     }
 
     /// After a turn without work: sleeps, if the mode says so and nothing came meanwhile.
@@ -184,10 +239,8 @@ impl Reactor {
             return self.watch_for_mail();
         }
         local.settle();
-        let port = local.port();
-        port.sleep.prepare();
         self.asleep = true;
-        if port.has_mail() || !self.rings.are_empty() {
+        if !local.port().door.fall_asleep(&self.rings) {
             return;
         }
         let deadline = self.next_deadline().into_iter().chain(limit).min();
@@ -197,9 +250,9 @@ impl Reactor {
 
     /// Looks for messages a little while: a look is shorter than a turn, so they are seen sooner.
     fn watch_for_mail(&self) {
-        let port = self.local.port();
+        let door = &self.local.port().door;
         for _ in 0..LOOKS_PER_TURN {
-            if self.rings.have_express() || port.has_mail() {
+            if self.rings.have_express() || door.has_mail() {
                 return;
             }
         }
@@ -226,7 +279,7 @@ impl Reactor {
         if !self.local.shared.is_shutting_down() {
             return false;
         }
-        self.local.take_over_threads();
+        self.local.take_news();
         for core in self.local.cores() {
             let _on_thread = Entered::new(&core);
             core.cancel_everything();
@@ -244,10 +297,33 @@ impl Reactor {
     /// The end: later messages from outside are refused.
     pub(crate) fn close(&mut self) {
         self.local.settle();
-        self.local.port().close();
-        self.inbound.drain(..).for_each(|envelope| drop_caught(envelope.call));
+        let (values, _news) = self.local.port().door.close();
+        values.into_iter().for_each(|message| drop_caught(message.value));
+        drop(self.local.take_questions());
         // Whoever looks at it from outside sees that nothing holds it.
         self.local.activity().begin(CallKind::Nothing, None);
         self.local.shared.reactor_ended();
     }
+}
+
+/// A turn of the one thread that has work, with messages only: those that wait, and as many straight out of
+/// the rings. True if there were any.
+fn short_turn(core: &ThreadCore, rings: &mut Rings) -> bool {
+    let (local, mut left) = (&core.local, MESSAGES);
+    let waited = core.run_messages();
+    let came = rings.take(MESSAGES, |mut front| {
+        let to = Address::of_tag(front.tag());
+        if left > 0 && core.is_at(to) && core.messages.borrow().is_empty() {
+            left -= 1;
+            core.run_message(front.as_mut());
+        } else {
+            local.leave(to, || front.take());
+        }
+        left > 0 && !local.has_strayed()
+    });
+    if waited || came {
+        core.busy_turns.set(core.busy_turns.get() + 1);
+        local.busy_turns.set(local.busy_turns.get() + 1);
+    }
+    waited || came
 }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use spindle_ring::{Call, Parcel};
+use spindle_ring::Parcel;
 
 use crate::current;
 use crate::error::RunError;
@@ -85,11 +85,11 @@ where
     R: Send + 'static,
 {
     let reply = Reply { to: Some(to) };
-    let call = Call::new(move || {
+    let call = move || {
         let core = current::expect("a call");
         let origin = reply.origin();
         core.spawn(Box::pin(async move { reply.answer(f().await) }), called_at, origin);
-    });
+    };
     // Refused: the call was dropped, and its reply has said so.
     let _ = thread.shared.send(call);
 }

@@ -171,6 +171,7 @@ fn run_reactor(
 fn turn_until_finished(mut reactor: Reactor) {
     loop {
         let busy = reactor.turn();
+        reactor.go_on();
         if reactor.is_finished() {
             break;
         }

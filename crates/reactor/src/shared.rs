@@ -11,7 +11,7 @@ use spindle_engine::{CpuSet, Unparker};
 use crate::error::CreateError;
 use crate::lock::LockAction;
 use crate::mode::Mode;
-use crate::port::Port;
+use crate::port::{News, Port};
 use crate::say::say;
 use crate::supervisor::Stall;
 use crate::thread::{RUNNING, ThreadShared};
@@ -147,11 +147,17 @@ impl Shared {
             state: AtomicU8::new(RUNNING),
             joined: Mutex::default(),
         });
-        directory.threads.insert(id, thread.clone());
         // Under the lock: a shut-down that came between would let the reactor end without the thread.
-        self.ports[reactor].adopt(thread.clone());
-        drop(directory);
-        Ok(thread)
+        match self.ports[reactor].door.tell(News::Thread(thread.clone())) {
+            Ok(()) => {
+                directory.threads.insert(id, thread.clone());
+                Ok(thread)
+            }
+            Err(_) => {
+                directory.places.remove(slot as usize);
+                Err(CreateError::Stopping { thread: thread.name.clone() })
+            }
+        }
     }
 
     /// A number that no other call from outside has.
@@ -265,7 +271,7 @@ impl Shared {
     pub(crate) fn shut_down(&self) {
         self.directory().stopping = true;
         self.shutting_down.store(true, Ordering::Release);
-        self.ports.iter().for_each(Port::unpark);
+        self.ports.iter().for_each(|port| port.door.unpark());
         self.wake_supervisor();
     }
 

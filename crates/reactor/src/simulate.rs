@@ -35,6 +35,7 @@ fn simulate_turn(world: &World, reactors: &mut Simulated) -> bool {
     let Some(index) = world.next_core() else { return false };
     let Some(reactor) = reactors.get_mut(&index) else { return false };
     let busy = reactor.turn();
+    reactor.go_on();
     if reactor.is_finished() {
         reactor.close();
         reactors.remove(&index);

@@ -30,25 +30,28 @@ const TRIALS: usize = 16;
 pub(crate) struct Picks {
     /// The next one; behind all of them if there is none.
     next: usize,
-    all: bool,
+    /// From one to the next.
+    step: usize,
 }
 
 impl Picks {
     /// In the walk number `walk` over `len` pollers: all, or those whose turn it is.
     pub(crate) fn new(walk: usize, len: usize, all: bool) -> Picks {
-        let first = walk % ONE_IN;
-        let next = if first < len { first + (len - 1 - first) / ONE_IN * ONE_IN } else { usize::MAX };
-        Picks { next, all }
+        let step = if all { 1 } else { ONE_IN };
+        let first = walk % step;
+        let next = if first < len { first + (len - 1 - first) / step * step } else { usize::MAX };
+        Picks { next, step }
     }
 
-    /// Whether the poller at `at` is measured.
-    #[inline]
-    pub(crate) fn take(&mut self, at: usize) -> bool {
-        if at == self.next {
-            self.next = at.checked_sub(ONE_IN).unwrap_or(usize::MAX);
-            return true;
-        }
-        self.all
+    /// How many pollers from the first on come after the next one that is measured, of those below `at`: 0 if
+    /// none of them is.
+    pub(crate) fn next_below(&self, at: usize) -> usize {
+        if self.next < at { self.next + 1 } else { 0 }
+    }
+
+    /// The next one is being measured.
+    pub(crate) fn take(&mut self) {
+        self.next = self.next.checked_sub(self.step).unwrap_or(usize::MAX);
     }
 }
 
@@ -114,15 +117,22 @@ mod tests {
 
     #[test]
     fn of_so_many_walks_each_poller_is_measured_in_one() {
+        fn measured(mut picks: Picks, len: usize) -> Vec<usize> {
+            let mut at = len;
+            std::iter::from_fn(|| {
+                at = picks.next_below(at).checked_sub(1)?;
+                picks.take();
+                Some(at)
+            })
+            .collect()
+        }
         for len in [1, 2, ONE_IN - 1, ONE_IN, ONE_IN + 1, 1000] {
             let mut times = vec![0; len];
             for walk in 0..ONE_IN {
-                let mut picks = Picks::new(walk, len, false);
-                (0..len).rev().for_each(|at| times[at] += usize::from(picks.take(at)));
+                measured(Picks::new(walk, len, false), len).into_iter().for_each(|at| times[at] += 1);
             }
             assert!(times.iter().all(|n| *n == 1), "of {len}");
-            let mut picks = Picks::new(7, len, true);
-            assert!((0..len).rev().all(|at| picks.take(at)));
+            assert!(measured(Picks::new(7, len, true), len).into_iter().eq((0..len).rev()));
         }
     }
 }

@@ -16,7 +16,6 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use slab::Slab;
 use spindle_engine::Time;
-use spindle_ring::Call;
 
 use crate::activity::CallKind;
 use crate::core::ThreadCore;
@@ -349,9 +348,9 @@ impl Wake for TaskWaker {
         });
         if !is_here {
             // A thread that is gone has dropped the task.
-            let _ = self.thread.send(Call::new(move || {
+            let _ = self.thread.send(move || {
                 current::with(|core| core.into_iter().for_each(|core| core.tasks.wake(key)));
-            }));
+            });
         }
     }
 }

@@ -17,7 +17,7 @@ use spindle_ring::Call;
 use crate::current;
 use crate::error::{CreateError, ThreadGone};
 use crate::join::JoinHandle;
-use crate::port::{Address, Envelope};
+use crate::port::Address;
 use crate::run::Run;
 use crate::shared::Shared;
 use crate::task::call_caught;
@@ -49,23 +49,23 @@ pub(crate) struct ThreadShared {
 impl ThreadShared {
     /// Leaves a message. FIFO per sender.
     #[inline(always)]
-    pub(crate) fn send(&self, call: Call) -> Result<(), ThreadGone> {
+    pub(crate) fn send(&self, f: impl FnOnce() + Send + 'static) -> Result<(), ThreadGone> {
         if self.is_gone() {
             return Err(self.gone());
         }
         current::with(|core| match core {
             Some(core) if std::ptr::eq(&*core.local.shared, &*self.runtime) => {
-                core.local.send(self.reactor, self.address(), call);
+                core.local.send(self.reactor, self.address(), || Call::new(f));
                 Ok(())
             }
-            _ => self.send_foreign(call),
+            _ => self.send_foreign(Call::new(f)),
         })
     }
 
     #[cold]
     fn send_foreign(&self, call: Call) -> Result<(), ThreadGone> {
-        let envelope = Envelope { to: self.address(), call };
-        self.runtime.ports[self.reactor].push_foreign(envelope).map_err(|_| self.gone())
+        let door = &self.runtime.ports[self.reactor].door;
+        door.push(self.slot as usize, self.address().tag(), call).map_err(|_| self.gone())
     }
 
     /// Leaves an answer with the thread that asked. The handle goes along and is dropped there, so that the
@@ -76,16 +76,16 @@ impl ThreadShared {
         let here = current::with(|core| core.is_some_and(|core| Arc::as_ptr(&core.local.shared) == runtime));
         if !here {
             // Refused: nobody waits.
-            let _ = self.send(Call::new(f));
+            let _ = self.send(f);
             return;
         }
-        let call = Call::new(move || {
+        let f = move || {
             f();
             drop(self);
-        });
+        };
         current::with(|core| {
             if let Some(core) = core {
-                core.local.send(reactor, to, call);
+                core.local.send(reactor, to, || Call::new(f));
             }
         });
     }
@@ -216,7 +216,7 @@ impl Thread {
     /// The thread has exited. A message that was left before it exits and not called is dropped.
     #[inline(always)]
     pub fn send_msg(&self, f: impl FnOnce() + Send + 'static) -> Result<(), ThreadGone> {
-        self.shared.send(Call::new(f))
+        self.shared.send(f)
     }
 
     /// Makes and runs a future *there* and brings its result *here*. Dropping it cancels the future

@@ -27,6 +27,8 @@ enum Flood {
     /// A thread beside the prober sends more than a ring holds in each of its turns, to a thread beside the
     /// victim.
     Ring,
+    /// As `Ring`, and a thread on a third core does so, too.
+    TwoRings,
     /// A thread beside the prober and one beside the victim have a thousand messages between them, each of
     /// which is sent back when it is handled.
     Between,
@@ -45,8 +47,9 @@ enum Flood {
     Completions,
 }
 
-const FLOODS: [Flood; 7] = [
+const FLOODS: [Flood; 8] = [
     Flood::Ring,
+    Flood::TwoRings,
     Flood::Between,
     Flood::Own,
     Flood::Tasks,
@@ -92,6 +95,11 @@ impl Watch {
     }
 }
 
+/// How many reactors there are.
+fn cores() -> usize {
+    Handle::current().unwrap().cores().len()
+}
+
 /// A thread on the reactor number `at`.
 fn thread(name: &str, at: usize) -> Thread {
     let core = Handle::current().unwrap().cores()[at];
@@ -134,30 +142,38 @@ fn at_once(socket: &Socket) -> Op {
     Op::Shutdown { socket: socket.clone(), how: Shutdown::Read }
 }
 
+/// Has a thread send more than a ring holds in each of its turns.
+fn pour(from: &Thread, to: Thread, watch: Watch) {
+    drop(from.spawn(async move || {
+        let handled = Arc::new(AtomicU64::new(0));
+        let mut sent = 0;
+        while !watch.is_done() {
+            for _ in 0..600 {
+                let handled = handled.clone();
+                let count = move || {
+                    handled.fetch_add(1, Ordering::Relaxed);
+                };
+                to.send_msg(count).unwrap();
+            }
+            sent += 600;
+            while sent > handled.load(Ordering::Relaxed) + FLOOD {
+                yield_now().await;
+            }
+        }
+    }));
+}
+
 /// Starts the flood, on threads beside the prober (core 0) and the victim (core 1).
 fn start(flood: Flood, watch: &Watch) {
     let [here, there] = [0, 1].map(|at| thread("flood", at));
     let watch = watch.clone();
     match flood {
         Flood::None => {}
-        Flood::Ring => drop(here.spawn(async move || {
-            let handled = Arc::new(AtomicU64::new(0));
-            let mut sent = 0;
-            while !watch.is_done() {
-                for _ in 0..600 {
-                    let handled = handled.clone();
-                    there
-                        .send_msg(move || {
-                            handled.fetch_add(1, Ordering::Relaxed);
-                        })
-                        .unwrap();
-                }
-                sent += 600;
-                while sent > handled.load(Ordering::Relaxed) + FLOOD {
-                    yield_now().await;
-                }
-            }
-        })),
+        Flood::Ring => pour(&here, there, watch),
+        Flood::TwoRings => {
+            pour(&here, there.clone(), watch.clone());
+            pour(&thread("flood", 2 % cores()), there, watch);
+        }
         Flood::Between => {
             (0..1000).for_each(|_| send_on(there.clone(), here.clone(), watch.clone()));
         }
@@ -249,7 +265,7 @@ async fn latencies(flood: Flood, watch: Watch) -> Vec<u64> {
 
 /// The latencies in turns.
 fn latencies_in_turns(seed: u64, flood: Flood) -> Vec<u64> {
-    let runtime = Runtime::builder().engine(EngineKind::Sim(seed)).reactors(2).build().unwrap();
+    let runtime = Runtime::builder().engine(EngineKind::Sim(seed)).reactors(3).build().unwrap();
     let taken = runtime.run(async move || {
         let watch = Watch::default();
         watch.count_on(0);
@@ -291,6 +307,30 @@ fn on_real_cores_the_latencies_are_printed() {
         let at = |percent| percentile(&taken, percent);
         println!("{flood:?}: p50 {} ns, p90 {} ns, p99 {} ns", at(50), at(90), at(99));
     }
+}
+
+#[test]
+fn what_comes_from_outside_for_one_thread_does_not_wait_for_a_flood_from_outside_to_another() {
+    let mut runner = ThreadRunner::new("by hand", EngineKind::Sim(1)).unwrap();
+    let flooded = runner.thread();
+    let (tell, told) = std::sync::mpsc::channel();
+    flooded.send_msg(move || tell.send(Handle::current().unwrap()).unwrap()).unwrap();
+    runner.step();
+    let other = told.recv().unwrap().create_thread("other", &format!("[{}]", flooded.core())).unwrap();
+
+    let (handled, answered) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    for _ in 0..20_000 {
+        let handled = handled.clone();
+        let count = move || {
+            handled.fetch_add(1, Ordering::Relaxed);
+        };
+        flooded.send_msg(count).unwrap();
+    }
+    let answer = answered.clone();
+    other.send_msg(move || answer.store(true, Ordering::Relaxed)).unwrap();
+    (0..2).for_each(|_| assert_eq!(runner.step(), Busy::Yes));
+    assert!(answered.load(Ordering::Relaxed), "after two turns");
+    assert!(handled.load(Ordering::Relaxed) <= 16, "before the flood is over");
 }
 
 #[test]

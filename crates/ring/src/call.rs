@@ -1,7 +1,6 @@
 //! A closure that runs once, in 56 bytes.
 
 use std::fmt;
-use std::mem::ManuallyDrop;
 
 use crate::inline::Inline;
 
@@ -29,6 +28,9 @@ impl<F: FnOnce() + Send + 'static> VtableOf<F> {
     };
 }
 
+/// Of a call that was run in its place: there is nothing to drop any more.
+static SPENT: Vtable = Vtable { run: |_| (), drop: |_| () };
+
 // SAFETY: only `Send` closures are put in, and nothing but running or dropping is done with them.
 unsafe impl Send for Call {}
 
@@ -41,17 +43,27 @@ impl Call {
 
     /// Runs it.
     #[inline]
-    pub fn call(self) {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never dropped, so the captures are taken once, also when the closure panics.
-        unsafe { (this.vtable.run)(&raw const this.captures) }
+    pub fn call(mut self) {
+        self.call_in_place();
+    }
+
+    /// Runs it where it lies, which spares a move of 56 bytes; again does nothing.
+    #[inline]
+    pub fn call_in_place(&mut self) {
+        let vtable = std::mem::replace(&mut self.vtable, &SPENT);
+        // SAFETY: the captures are taken once, also when the closure panics: from here on the table is that of
+        // a spent call, which touches none.
+        unsafe { (vtable.run)(&raw const self.captures) }
     }
 }
 
 impl Drop for Call {
+    #[inline]
     fn drop(&mut self) {
-        // SAFETY: `call` forgets the Call, so the captures are still there.
-        unsafe { (self.vtable.drop)(&raw const self.captures) }
+        if !std::ptr::eq(self.vtable, &SPENT) {
+            // SAFETY: it was not run, so the captures are still there.
+            unsafe { (self.vtable.drop)(&raw const self.captures) }
+        }
     }
 }
 

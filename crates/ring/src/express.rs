@@ -5,7 +5,7 @@
 //! was put into express before it. The other way round it may, until [`Sender::has_taken`] says that the
 //! value in bulk was taken. Each half lives on one core, as those of [`spsc`].
 
-use crate::spsc;
+use crate::spsc::{self, Front};
 
 /// The half that fills the rings.
 pub struct Sender<T> {
@@ -24,6 +24,17 @@ pub struct Receiver<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket(usize);
 
+/// A free slot of the bulk ring.
+pub(crate) struct BulkSlot<'a, T>(spsc::Vacant<'a, T>);
+
+impl<T: Send> BulkSlot<'_, T> {
+    /// Puts a value there, with a tag of 63 bits beside it.
+    #[inline]
+    pub(crate) fn fill(self, tag: u64, value: T) -> Ticket {
+        Ticket(self.0.fill(tag, value))
+    }
+}
+
 /// Makes two rings of so many slots each, rounded up to powers of two.
 pub fn pair<T: Send>(express_slots: usize, bulk_slots: usize) -> (Sender<T>, Receiver<T>) {
     let (express_in, express) = spsc::ring(express_slots);
@@ -39,7 +50,13 @@ impl<T: Send> Sender<T> {
     /// The value comes back when the ring is full.
     #[inline]
     pub fn push_express(&mut self, tag: u64, value: T) -> Result<(), T> {
-        self.express.push(tag, value)
+        match self.express() {
+            Some(slot) => {
+                slot.fill(tag, value);
+                Ok(())
+            }
+            None => Err(value),
+        }
     }
 
     /// Puts a value, with a tag of 63 bits beside it, behind all that was put anywhere before.
@@ -48,8 +65,22 @@ impl<T: Send> Sender<T> {
     /// The value comes back when the ring is full.
     #[inline]
     pub fn push_bulk(&mut self, tag: u64, value: T) -> Result<Ticket, T> {
-        self.bulk.push(tag, value)?;
-        Ok(Ticket(self.bulk.pushed()))
+        match self.bulk() {
+            Some(slot) => Ok(slot.fill(tag, value)),
+            None => Err(value),
+        }
+    }
+
+    /// A slot of the express ring; none if that is full.
+    #[inline]
+    pub(crate) fn express(&mut self) -> Option<spsc::Vacant<'_, T>> {
+        self.express.vacant()
+    }
+
+    /// A slot of the bulk ring; none if that is full.
+    #[inline]
+    pub(crate) fn bulk(&mut self) -> Option<BulkSlot<'_, T>> {
+        self.bulk.vacant().map(BulkSlot)
     }
 
     /// Whether the consumer has taken that value out of bulk. Looks at a line of the consumer's if it had
@@ -61,32 +92,47 @@ impl<T: Send> Sender<T> {
 }
 
 impl<T: Send> Receiver<T> {
-    /// Takes up to `budget` values out of bulk, and what is in express; true if there were any. Express comes
-    /// last, so that what came meanwhile need not wait for the next call.
+    /// Takes up to `budget` values out of bulk, which counts down, and what is in express; true if there were any.
+    /// Express comes last, so that what came meanwhile need not wait for the next call. Once `deliver` has
+    /// answered false, the budget is 0.
     #[inline]
-    pub fn take(&mut self, budget: usize, mut deliver: impl FnMut(u64, T)) -> bool {
-        let mut any = false;
-        for _ in 0..budget {
-            if self.bulk.is_empty() {
+    pub fn take(&mut self, budget: &mut usize, mut deliver: impl FnMut(Front<'_, T>) -> bool) -> bool {
+        let (mut any, mut bulk) = (false, false);
+        while *budget > 0 && !self.bulk.is_empty() {
+            // All that was put into express before this one is there by now.
+            any |= self.take_express(budget, &mut deliver);
+            if *budget == 0 {
                 break;
             }
-            // All that was put into express before this one is there by now.
-            self.take_express(&mut deliver);
-            let Some((tag, value)) = self.bulk.pop() else { break };
-            any = true;
-            deliver(tag, value);
+            let Some(front) = self.bulk.front() else { break };
+            bulk = true;
+            *budget -= 1;
+            if !deliver(front) {
+                *budget = 0;
+            }
         }
-        self.take_express(&mut deliver) || any
+        if bulk {
+            self.bulk.publish();
+        }
+        self.take_express(budget, &mut deliver) || any || bulk
     }
 
     /// Takes what is there now, and not for ever what comes meanwhile.
     #[inline]
-    fn take_express(&mut self, deliver: &mut impl FnMut(u64, T)) -> bool {
-        for taken in 0..self.express_slots {
-            let Some((tag, value)) = self.express.pop() else { return taken > 0 };
-            deliver(tag, value);
+    fn take_express(&mut self, budget: &mut usize, deliver: &mut impl FnMut(Front<'_, T>) -> bool) -> bool {
+        let mut taken = 0;
+        while taken < self.express_slots
+            && let Some(front) = self.express.front()
+        {
+            taken += 1;
+            if !deliver(front) {
+                *budget = 0;
+            }
         }
-        true
+        if taken > 0 {
+            self.express.publish();
+        }
+        taken > 0
     }
 
     /// Whether something waits in express: a quicker look than [`is_empty`](Self::is_empty).

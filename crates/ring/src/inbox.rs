@@ -2,13 +2,14 @@
 //!
 //! The slow way in, and the exit protocol: [`close`](Inbox::close) and a push are ordered by one lock,
 //! so a value is either taken by the consumer, close included, or given back to its sender. None is
-//! lost in between.
+//! lost in between. Values stand in lines that take turns, and the consumer takes as many as it has time for.
 
 use std::collections::VecDeque;
 
+use crate::lines::Lines;
 use crate::primitive::{AtomicUsize, Mutex, Ordering};
 
-/// A multi-producer queue that can be closed. FIFO per producer.
+/// A multi-producer queue that can be closed. FIFO per producer and line.
 pub struct Inbox<T> {
     /// A hint that spares the consumer the lock; the queue decides.
     len: AtomicUsize,
@@ -17,7 +18,7 @@ pub struct Inbox<T> {
 
 struct Queue<T> {
     open: bool,
-    values: VecDeque<T>,
+    lines: Lines<T>,
 }
 
 /// The inbox is closed; the value comes back.
@@ -33,40 +34,42 @@ impl<T> Default for Inbox<T> {
 impl<T> Inbox<T> {
     /// Open and empty.
     pub fn new() -> Inbox<T> {
-        let queue = Queue { open: true, values: VecDeque::new() };
+        let queue = Queue { open: true, lines: Lines::new() };
         Inbox { len: AtomicUsize::new(0), queue: Mutex::new(queue) }
     }
 
-    /// Puts a value at the end.
+    /// Puts a value at the end of its line; lines are numbered from 0, without large gaps.
     ///
     /// # Errors
     /// The value comes back once the inbox is closed.
-    pub fn push(&self, value: T) -> Result<(), Closed<T>> {
+    pub fn push(&self, line: usize, value: T) -> Result<(), Closed<T>> {
         let mut queue = self.lock();
         if !queue.open {
             return Err(Closed(value));
         }
-        queue.values.push_back(value);
-        self.len.store(queue.values.len(), Ordering::Release);
+        queue.lines.push(line, value);
+        self.len.store(queue.lines.len(), Ordering::Release);
         Ok(())
     }
 
-    /// Moves everything there is to the end of `into`, in order.
-    pub fn drain(&self, into: &mut VecDeque<T>) {
-        if self.is_empty() {
-            return;
+    /// Moves up to `budget` values to the end of `into`.
+    pub fn take(&self, budget: usize, into: &mut VecDeque<T>) {
+        if !self.is_empty() {
+            self.move_out(&mut self.lock(), budget, into);
         }
-        let mut queue = self.lock();
-        into.append(&mut queue.values);
-        self.len.store(0, Ordering::Release);
     }
 
     /// Refuses every later push and moves what is left to the end of `into`.
     pub fn close(&self, into: &mut VecDeque<T>) {
         let mut queue = self.lock();
         queue.open = false;
-        into.append(&mut queue.values);
-        self.len.store(0, Ordering::Release);
+        self.move_out(&mut queue, usize::MAX, into);
+    }
+
+    fn move_out(&self, queue: &mut Queue<T>, budget: usize, into: &mut VecDeque<T>) {
+        let next = || queue.lines.pop().map(|(_, value)| value);
+        into.extend(std::iter::from_fn(next).take(budget));
+        self.len.store(queue.lines.len(), Ordering::Release);
     }
 
     /// Whether there is nothing to take now.

@@ -5,7 +5,7 @@
 //! news of it cross in one cache line, and the only other shared line, the consumer's index, is looked at
 //! by the producer once a lap. Wait-free. Values left in the ring are dropped with its last half.
 
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 
 use crate::primitive::{Arc, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
@@ -79,10 +79,20 @@ pub struct Producer<T> {
     head: usize,
 }
 
+/// The slot at the end of a ring that is not full: for who would keep the value elsewhere if it were.
+pub(crate) struct Vacant<'a, T>(&'a mut Producer<T>);
+
 /// The half that empties the ring.
 pub struct Consumer<T> {
     ring: Arc<Ring<T>>,
+    /// Next slot to pop; the producer may not know yet.
     head: usize,
+}
+
+/// The value at the front of a ring, where it lies: it can be used there, or moved out. Dropped, it is gone.
+pub struct Front<'a, T> {
+    consumer: &'a mut Consumer<T>,
+    header: u64,
 }
 
 /// Makes a ring of `capacity` slots, rounded up to a power of two.
@@ -101,28 +111,26 @@ impl<T: Send> Producer<T> {
     /// The value comes back when the ring is full.
     #[inline]
     pub fn push(&mut self, tag: u64, value: T) -> Result<(), T> {
-        debug_assert!(tag & ODD_LAP == 0, "a tag has 63 bits");
-        if self.in_ring() == self.ring.slots.len() {
-            self.look();
-            if self.in_ring() == self.ring.slots.len() {
-                return Err(value);
+        match self.vacant() {
+            Some(slot) => {
+                slot.fill(tag, value);
+                Ok(())
             }
+            None => Err(value),
         }
-        let slot = self.ring.slot(self.tail);
-        // SAFETY: the consumer has passed this slot and will not look before its header says "filled".
-        slot.value.with_mut(|place| unsafe { (*place).write(value) });
-        slot.header.store(self.ring.lap(self.tail) | (tag & !ODD_LAP), Ordering::Release);
-        self.tail = self.tail.wrapping_add(1);
-        Ok(())
     }
 
-    /// How many values were put in so far, modulo the width of a word.
+    /// The slot at the end; none if the ring is full.
     #[inline]
-    pub(crate) fn pushed(&self) -> usize {
-        self.tail
+    pub(crate) fn vacant(&mut self) -> Option<Vacant<'_, T>> {
+        let slots = self.ring.slots.len();
+        if self.in_ring() == slots {
+            self.look();
+        }
+        (self.in_ring() < slots).then_some(Vacant(self))
     }
 
-    /// Whether the consumer has taken the value after which so many were [`pushed`](Self::pushed).
+    /// Whether the consumer has taken the value with which so many were [put in](Vacant::fill).
     #[inline]
     pub(crate) fn has_popped(&mut self, pushed: usize) -> bool {
         let later = self.tail.wrapping_sub(pushed);
@@ -143,21 +151,101 @@ impl<T: Send> Producer<T> {
     }
 }
 
+impl<T: Send> Vacant<'_, T> {
+    /// Puts a value there, with a tag of 63 bits beside it. How many were put in so far, this one included,
+    /// modulo the width of a word.
+    #[inline]
+    pub(crate) fn fill(self, tag: u64, value: T) -> usize {
+        debug_assert!(tag & ODD_LAP == 0, "a tag has 63 bits");
+        let Vacant(producer) = self;
+        let slot = producer.ring.slot(producer.tail);
+        // SAFETY: the consumer has passed this slot and will not look before its header says "filled".
+        slot.value.with_mut(|place| unsafe { (*place).write(value) });
+        slot.header.store(producer.ring.lap(producer.tail) | (tag & !ODD_LAP), Ordering::Release);
+        producer.tail = producer.tail.wrapping_add(1);
+        producer.tail
+    }
+}
+
 impl<T: Send> Consumer<T> {
     /// Takes the value at the front, and its tag.
     #[inline]
     pub fn pop(&mut self) -> Option<(u64, T)> {
+        let front = self.front()?;
+        let popped = (front.tag(), front.take());
+        self.publish();
+        Some(popped)
+    }
+
+    /// The value at the front, where it lies. The producer learns that it is gone when this is
+    /// [published](Self::publish).
+    #[inline]
+    pub(crate) fn front(&mut self) -> Option<Front<'_, T>> {
         let header = self.ring.filled(self.head)?;
-        // SAFETY: the producer has filled this slot and will not touch it before `head` passes it.
-        let value = self.ring.slot(self.head).value.with_mut(|value| unsafe { (*value).assume_init_read() });
-        self.head = self.head.wrapping_add(1);
+        Some(Front { consumer: self, header })
+    }
+
+    /// Lets the producer know how much was popped: a store to a line that it looks at.
+    #[inline]
+    pub(crate) fn publish(&mut self) {
         self.ring.head.0.store(self.head, Ordering::Release);
-        Some((header & !ODD_LAP, value))
     }
 
     /// Whether there is nothing to take now.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ring.filled(self.head).is_none()
+    }
+}
+
+impl<T> Front<'_, T> {
+    /// The tag of 63 bits.
+    #[inline]
+    pub fn tag(&self) -> u64 {
+        self.header & !ODD_LAP
+    }
+
+    /// Moves it out.
+    #[inline]
+    pub fn take(self) -> T {
+        // Not dropped: it is moved out instead.
+        let mut front = ManuallyDrop::new(self);
+        // SAFETY: filled, as `front` saw, and read once: it is passed.
+        let value = front.with(|value| unsafe { value.read() });
+        front.consumer.head = front.consumer.head.wrapping_add(1);
+        value
+    }
+
+    /// Calls `f` with where it lies.
+    #[inline]
+    fn with<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        self.consumer.ring.slot(self.consumer.head).value.with_mut(|value| f(value.cast()))
+    }
+}
+
+impl<T> AsMut<T> for Front<'_, T> {
+    #[inline]
+    fn as_mut(&mut self) -> &mut T {
+        // SAFETY: filled, as `front` saw; the producer does not touch it before `head` passes it, and nobody
+        // else has this front.
+        self.with(|value| unsafe { &mut *value })
+    }
+}
+
+impl<T> Drop for Front<'_, T> {
+    #[inline]
+    fn drop(&mut self) {
+        // Passed first: if the value panics when it is dropped, it is not dropped again.
+        let index = self.consumer.head;
+        self.consumer.head = index.wrapping_add(1);
+        // SAFETY: filled, as `front` saw; the producer learns later that it was passed, and it is dropped once.
+        self.consumer.ring.slot(index).value.with_mut(|value| unsafe { (*value).assume_init_drop() });
+    }
+}
+
+impl<T> Drop for Consumer<T> {
+    fn drop(&mut self) {
+        // What was popped is not dropped again with the ring.
+        self.ring.head.0.store(self.head, Ordering::Release);
     }
 }

@@ -1,6 +1,7 @@
 //! What closures, parcels and queues promise on one OS thread and on two.
 #![cfg(not(loom))]
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -105,19 +106,23 @@ fn a_ring_carries_values_between_os_threads_in_order() {
 #[test]
 fn express_overtakes_bulk_and_bulk_never_express() {
     let (mut sender, mut receiver) = express::pair(4, 4);
-    let mut taken = Vec::new();
+    let taken = RefCell::new(Vec::new());
+    let keep = |front: spsc::Front<'_, char>| {
+        taken.borrow_mut().push(front.take());
+        true
+    };
     sender.push_bulk(0, 'a').unwrap();
     let last = sender.push_bulk(0, 'b').unwrap();
     sender.push_express(0, 'c').unwrap();
-    assert!(receiver.take(1, |_, value| taken.push(value)));
-    assert_eq!(taken, ['c', 'a']);
+    assert!(receiver.take(&mut 1, keep));
+    assert_eq!(*taken.borrow(), ['c', 'a']);
     assert!(!sender.has_taken(last) && !receiver.is_empty());
     sender.push_express(0, 'd').unwrap();
-    assert!(receiver.take(0, |_, value| taken.push(value)));
-    assert!(receiver.take(9, |_, value| taken.push(value)));
-    assert_eq!(taken, ['c', 'a', 'd', 'b']);
+    assert!(receiver.take(&mut 0, keep));
+    assert!(receiver.take(&mut 9, keep));
+    assert_eq!(*taken.borrow(), ['c', 'a', 'd', 'b']);
     assert!(sender.has_taken(last) && receiver.is_empty());
-    assert!(!receiver.take(9, |_, _| ()));
+    assert!(!receiver.take(&mut 9, |_| true));
 }
 
 #[test]
@@ -129,9 +134,53 @@ fn a_budget_bounds_what_is_taken_out_of_bulk() {
     assert_eq!(sender.push_bulk(8, 8), Err(8));
     let mut taken = Vec::new();
     for _ in 0..2 {
-        receiver.take(3, |_, value| taken.push(value));
+        receiver.take(&mut 3, |front| {
+            taken.push(front.take());
+            true
+        });
     }
     assert_eq!(taken, [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn who_wants_no_more_gets_nothing_more_out_of_bulk() {
+    let (mut sender, mut receiver) = express::pair(2, 4);
+    sender.push_express(0, 'a').unwrap();
+    for value in ['b', 'c', 'd'] {
+        sender.push_bulk(0, value).unwrap();
+    }
+    let mut take_until = |last| {
+        let mut taken = Vec::new();
+        receiver.take(&mut 9, |front| {
+            taken.push(front.take());
+            taken.last() != Some(&last)
+        });
+        taken
+    };
+    assert_eq!(take_until('a'), ['a']);
+    assert_eq!(take_until('c'), ['b', 'c']);
+    sender.push_express(0, 'e').unwrap();
+    assert_eq!(take_until('e'), ['e'], "what came by express before it stops bulk, too");
+    assert_eq!(take_until('-'), ['d']);
+}
+
+#[test]
+fn what_was_popped_is_dropped_once_also_if_its_receiver_panics() {
+    let alive = Arc::new(());
+    let (mut sender, mut receiver) = express::pair(2, 4);
+    for number in 0..3 {
+        assert!(sender.push_bulk(number, alive.clone()).is_ok());
+    }
+    for moved_out in [true, false] {
+        let take = |front: spsc::Front<'_, Arc<()>>| {
+            let _held = moved_out.then(|| front.take());
+            panic!("as asked");
+        };
+        assert!(catch_unwind(AssertUnwindSafe(|| receiver.take(&mut 9, take))).is_err());
+    }
+    assert_eq!(Arc::strong_count(&alive), 2, "one is left in the ring");
+    drop((sender, receiver));
+    assert_eq!(Arc::strong_count(&alive), 1);
 }
 
 #[test]
@@ -155,10 +204,23 @@ fn a_static_reference_reads_as_it_was_set() {
 #[test]
 fn a_closed_inbox_gives_values_back_and_keeps_what_came_before() {
     let inbox = Inbox::new();
-    inbox.push(1).expect("open");
+    inbox.push(0, 1).expect("open");
     let mut taken = VecDeque::new();
     inbox.close(&mut taken);
-    assert_eq!((taken, inbox.push(2)), (VecDeque::from([1]), Err(Closed(2))));
+    assert_eq!((taken, inbox.push(0, 2)), (VecDeque::from([1]), Err(Closed(2))));
+}
+
+#[test]
+fn who_floods_an_inbox_in_one_line_holds_up_nobody_in_another() {
+    let inbox = Inbox::new();
+    (0..1000).for_each(|number| inbox.push(5, number).expect("open"));
+    inbox.push(0, -1).expect("open");
+    let mut taken = VecDeque::new();
+    inbox.take(16, &mut taken);
+    assert_eq!((taken.len(), inbox.len(), taken.contains(&-1)), (16, 985, true));
+    inbox.take(usize::MAX, &mut taken);
+    taken.retain(|number| *number >= 0);
+    assert!(taken.into_iter().eq(0..1000), "each line in order");
 }
 
 proptest! {

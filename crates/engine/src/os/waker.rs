@@ -1,23 +1,19 @@
-//! The sleep and wake handshake of a driver: an atomic state and an eventfd that is written only when
-//! somebody sleeps.
+//! What ends the sleep of a driver: an eventfd that is written only when it sleeps.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::event::{EventfdFlags, eventfd};
+use spindle_ring::Parking;
 
 use crate::Unpark;
-
-const AWAKE: u8 = 0;
-const ASLEEP: u8 = 1;
-const NOTIFIED: u8 = 2;
 
 /// Ends a driver's sleep from any OS thread, also from a signal handler: one atomic exchange, and a
 /// write when the driver sleeps.
 #[derive(Debug)]
 pub(crate) struct Waker {
-    state: AtomicU8,
+    parking: Parking,
     event: OwnedFd,
     /// Writes to the eventfd, and reads of it.
     wakes: AtomicU64,
@@ -28,7 +24,7 @@ impl Waker {
     pub(crate) fn new() -> io::Result<Waker> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let (wakes, drains) = (AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Waker { state: AtomicU8::new(AWAKE), event, wakes, drains })
+        Ok(Waker { parking: Parking::new(), event, wakes, drains })
     }
 
     /// Readable when a sleeper must wake.
@@ -38,18 +34,12 @@ impl Waker {
 
     /// The driver is about to sleep; false if it was notified since it last slept and must not.
     pub(crate) fn fall_asleep(&self) -> bool {
-        match self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst) {
-            Ok(_) => true,
-            Err(_) => {
-                self.state.store(AWAKE, Ordering::SeqCst);
-                false
-            }
-        }
+        self.parking.fall_asleep()
     }
 
     /// The driver no longer sleeps; what woke it counts as seen.
     pub(crate) fn wake_up(&self) {
-        self.state.swap(AWAKE, Ordering::SeqCst);
+        self.parking.wake_up();
     }
 
     /// How often the eventfd was written to, and read.
@@ -67,7 +57,7 @@ impl Waker {
 
 impl Unpark for Waker {
     fn unpark(&self) {
-        if self.state.swap(NOTIFIED, Ordering::SeqCst) == ASLEEP {
+        if self.parking.unpark() {
             self.wakes.fetch_add(1, Ordering::Relaxed);
             // Only a full counter can refuse, and that is readable too.
             let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());

@@ -1,0 +1,118 @@
+//! What one sender leaves at the ports of others: a route to each.
+//!
+//! Owned by the sender, who calls it in turns. A value is left and the receiver's sleep flag glanced at; at
+//! the end of the turn one full barrier makes sure of all that were left: see [`Sleep`](crate::Sleep).
+
+use crate::Unpark;
+use crate::port::{Port, Tagged};
+use crate::route::{FLUSH_BUDGET, Place, RETRY, Route};
+
+/// The routes to the other receivers.
+pub struct Outgoing<T> {
+    /// By receiver; made when first used.
+    targets: Vec<Option<Target<T>>>,
+    /// Those that got values in this turn and did not seem asleep: to be looked at once more.
+    unsettled: Vec<usize>,
+    /// The sender's turn, by number.
+    turn: u32,
+    /// Something waits for room.
+    overflowing: bool,
+}
+
+/// One other receiver.
+struct Target<T> {
+    route: Route<T>,
+    /// It is among the unsettled.
+    unsettled: bool,
+}
+
+impl<T: Send> Outgoing<T> {
+    /// No routes yet, to `receivers` receivers.
+    pub fn new(receivers: usize) -> Outgoing<T> {
+        let targets = (0..receivers).map(|_| None).collect();
+        // Room for all of them, so that no value allocates.
+        Outgoing { targets, unsettled: Vec::with_capacity(receivers), turn: 0, overflowing: false }
+    }
+
+    /// Leaves a value at the port number `to`, behind all that went there in the same flow. Flows are numbered
+    /// from 0, without large gaps; `tag` has 63 bits. The value is made where it goes, which spares moving it:
+    /// `make` must not panic.
+    #[inline(always)]
+    pub fn send<N, U: Unpark>(
+        &mut self,
+        to: usize,
+        port: &Port<T, N, U>,
+        flow: usize,
+        tag: u64,
+        make: impl FnOnce() -> T,
+    ) {
+        match self.place(to, port, flow) {
+            Place::Express(slot) => {
+                slot.fill(tag, make());
+            }
+            Place::Bulk(slot, last) => *last = Some(slot.fill(tag, make())),
+            Place::Waits(waiting) => {
+                let waiting = waiting.push(flow, Tagged { tag, value: make() });
+                self.waits(to, waiting);
+            }
+        }
+        self.left(to, port);
+    }
+
+    #[inline(never)]
+    fn place<N, U: Unpark>(&mut self, to: usize, port: &Port<T, N, U>, flow: usize) -> Place<'_, T> {
+        let target = self.targets[to]
+            .get_or_insert_with(|| Target { route: Route::new(port.connect()), unsettled: false });
+        target.route.place(self.turn, flow)
+    }
+
+    /// So many wait in one flow now.
+    #[inline(never)]
+    fn waits(&mut self, to: usize, waiting: usize) {
+        self.overflowing = true;
+        // A long flood goes on into the room that the receiver has made meanwhile.
+        if waiting.is_multiple_of(RETRY)
+            && let Some(target) = &mut self.targets[to]
+        {
+            target.route.flush(RETRY);
+        }
+    }
+
+    /// A value was left.
+    #[inline]
+    fn left<N, U: Unpark>(&mut self, to: usize, port: &Port<T, N, U>) {
+        // A full barrier for each value would cost more than the value: one at the end of the turn serves
+        // all, and until then only a receiver that is just falling asleep is overlooked.
+        if port.seems_asleep() {
+            port.wake();
+        } else if let Some(target) = &mut self.targets[to]
+            && !std::mem::replace(&mut target.unsettled, true)
+        {
+            self.unsettled.push(to);
+        }
+    }
+
+    /// Makes sure that nobody sleeps over what was left. To be called at the end of a turn, and before any
+    /// sleep.
+    pub fn settle<N, U: Unpark>(&mut self, ports: &[impl AsRef<Port<T, N, U>>]) {
+        self.turn = self.turn.wrapping_add(1);
+        for to in self.unsettled.drain(..) {
+            self.targets[to].iter_mut().for_each(|target| target.unsettled = false);
+            ports[to].as_ref().wake();
+        }
+    }
+
+    /// Moves a few of the values that wait for room into the rings, once a turn; true if something is left.
+    pub fn flush<N, U: Unpark>(&mut self, ports: &[impl AsRef<Port<T, N, U>>]) -> bool {
+        if !self.overflowing {
+            return false;
+        }
+        self.overflowing = false;
+        for (target, port) in self.targets.iter_mut().zip(ports) {
+            let Some(target) = target.as_mut().filter(|target| target.route.is_waiting()) else { continue };
+            self.overflowing |= !target.route.flush(FLUSH_BUDGET);
+            port.as_ref().wake();
+        }
+        self.overflowing
+    }
+}
