@@ -20,6 +20,9 @@ use crate::shared::StoreShared;
 /// after the other; calls go there by themselves. Dropping the future of such an operation does not stop it:
 /// it runs to its end and only its result is lost. When one has answered with success, what it did is
 /// durable. Dropping the last handle does not unload the store.
+///
+/// A call finds the blob that has the id when its turn comes, and the id of a deleted blob is given to a later
+/// one: who shares a store sees to it that nobody uses the id of a blob that another deletes.
 #[derive(Clone)]
 pub struct Blobstore {
     pub(crate) shared: Arc<StoreShared>,
@@ -253,7 +256,7 @@ impl Blobstore {
     /// device. After an error of the device the store is unloaded all the same, and will be recovered.
     ///
     /// # Errors
-    /// Blobs are open, or are being inflated or decoupled (nothing has happened then), or a write fails.
+    /// Blobs are open (nothing has happened then), or a write fails.
     pub async fn unload(&self) -> Result<(), BlobError> {
         on_md(&self.shared, async |md| md.unload().await).await
     }

@@ -189,8 +189,8 @@ fn nothing_is_changed_in_a_store_that_was_left_meanwhile() {
             if left.is_ok() {
                 let found = check(&disk);
                 assert!(found.super_block.clean, "{later}: {done:?}");
-                let same = found.blobs.len() == before
-                    && !found.blobs[&id].metadata.map.runs().any(|run| run.length > 2);
+                let is_thin = |blob: &spindle_format::Blob| blob.metadata.flags.thin();
+                let same = found.blobs.len() == before && found.blobs.get(&id).is_some_and(is_thin);
                 assert!(done.is_ok() != same, "{later}: {done:?}");
             }
         });

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use spindle_format::Change;
 use spindle_format::unload::{InUse, changes};
 
+use super::Md;
 use super::turns::Turns;
-use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::ordering::Point;
 use crate::shared::locked;
@@ -41,20 +41,22 @@ impl Md {
         // Requests that outlive their blobs' handles end first: a map must not change behind the masks.
         let frozen = self.freeze_all().await;
         let guard = self.lock.lock().await;
-        let in_use = |blob: &&Rc<BlobState>| blob.opened.get() > 0 || blob.held.get();
-        let open = self.blobs.borrow().values().filter(in_use).count();
+        let open = self.blobs.borrow().values().filter(|blob| blob.opened.get() > 0).count();
         if open > 0 {
             return Err(BlobError::BlobsOpen { store: self.shared.name.clone(), open });
         }
         if self.shared.unloaded.swap(true, Ordering::AcqRel) {
             return Err(self.shared.gone());
         }
-        let written = last(self).await;
+        // Whoever waits for the lock is refused from here on. What had begun on blobs that nobody had seen by
+        // then ends first too, and gives back what it took.
         drop(guard);
+        let late = self.freeze_all().await;
+        let written = last(self).await;
         self.forget();
         self.watches.end();
         // Whoever waited to be let in finds that the store is gone.
-        drop(frozen);
+        drop((frozen, late));
         let members = std::mem::take(&mut *locked(&self.shared.members));
         for member in members {
             let device = self.shared.device.clone();
