@@ -181,7 +181,7 @@ impl Blob {
     pub async fn close(self) -> Result<(), BlobError> {
         let opened = self.opened.clone();
         self.on_md(async move |md, blob| {
-            let synced = match blob.unsynced.get() {
+            let synced = match blob.is_unsynced() {
                 true => md.sync(&blob).await,
                 false => Ok(()),
             };

@@ -13,7 +13,7 @@ use spindle_blob::{Blob, BlobError, BlobId, BlobOptions, Blobstore, Parent};
 use spindle_block::{Device, File, FileOptions};
 use spindle_engine::sim::{Disk, Image, World};
 use spindle_reactor::{Runtime, sleep};
-use support::{CLUSTER, byte, check, disk_of, fill, small};
+use support::{CLUSTER, byte, check, check_image, disk_of, fill, small};
 
 /// The second of two operations begins so many microseconds later in every round.
 const STEP: u32 = 5;
@@ -252,6 +252,23 @@ fn a_store_that_is_being_left_opens_nothing() {
         let left = async move { leaving.unload().await };
         let (left, opened) = together(left, later, store.open_blob(id)).await;
         assert!(left.is_ok() != opened.is_ok(), "{later}: {left:?}, {opened:?}");
+    });
+}
+
+#[test]
+fn a_close_waits_for_what_another_is_just_bringing_to_disk() {
+    at_every_step(async |disk, later| {
+        let store = init().await;
+        let (id, blob) = thin(&store, 1).await;
+        blob.set_xattr("name", "value").await.unwrap();
+        let other = store.open_blob(id).await.unwrap();
+        let synced = async move { other.sync().await };
+        let syncing = spindle_reactor::spawn_local(synced);
+        sleep(Duration::from_micros(later.into())).await;
+        blob.close().await.unwrap();
+        let found = check_image(&disk.snapshot().durable());
+        assert_eq!(found.blobs[&id].metadata.xattrs.get(b"name"), Some(&b"value"[..]), "{later}");
+        syncing.await.unwrap().unwrap();
     });
 }
 

@@ -22,8 +22,9 @@ pub(crate) struct BlobState {
     pub(crate) id: BlobId,
     /// What is on disk, and xattrs that were set since the last sync.
     pub(crate) meta: RefCell<BlobMetadata>,
-    /// Whether there are such xattrs.
-    pub(crate) unsynced: Cell<bool>,
+    /// How often xattrs were set, and how many of these changes are durable.
+    pub(crate) edits: Cell<u64>,
+    pub(crate) synced: Cell<u64>,
     /// The pages of the chain, root first.
     pub(crate) chain: RefCell<Vec<PageIdx>>,
     /// Blobs whose parent it is.
@@ -47,7 +48,8 @@ impl BlobState {
         BlobState {
             id,
             meta: RefCell::new(meta),
-            unsynced: Cell::new(false),
+            edits: Cell::new(0),
+            synced: Cell::new(0),
             chain: RefCell::new(chain),
             clones: RefCell::default(),
             opened: Cell::new(0),
@@ -68,6 +70,11 @@ impl BlobState {
     pub(crate) fn show(&self, shared: &Arc<BlobShared>) {
         *self.shared.borrow_mut() = Arc::downgrade(shared);
         self.publish_flags();
+    }
+
+    /// Whether xattrs were set that are not durable yet.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.edits.get() != self.synced.get()
     }
 
     /// What it reads where it has nothing itself.

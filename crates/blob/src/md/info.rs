@@ -97,12 +97,9 @@ impl Md {
         blob.check_metadata()?;
         let mut meta = blob.meta.borrow().clone();
         meta.flags.data_read_only |= spindle_format::Flags::READ_ONLY;
-        let synced = blob.unsynced.replace(false);
-        let result = self.persist(blob, meta, Persist::default()).await;
-        if result.is_err() {
-            blob.unsynced.set(synced || blob.unsynced.get());
-        }
-        result?;
+        let edits = blob.edits.get();
+        self.persist(blob, meta, Persist::default()).await?;
+        blob.synced.set(edits);
         blob.publish_flags();
         Ok(())
     }
@@ -116,24 +113,22 @@ impl Md {
         self.check_writable()?;
         blob.check_metadata()?;
         let result = edit(&mut blob.meta.borrow_mut())?;
-        blob.unsynced.set(true);
+        blob.edits.update(|edits| edits + 1);
         Ok(result)
     }
 
     /// Writes what was changed in memory.
     pub(crate) async fn sync(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
         let _guard = self.exclusive_on(blob).await?;
-        if !blob.unsynced.get() {
+        if !blob.is_unsynced() {
             return Ok(());
         }
         let meta = blob.meta.borrow().clone();
         // What is set from here on is not in `meta` and has to wait for the next sync.
-        blob.unsynced.set(false);
+        let edits = blob.edits.get();
         let how = Persist { changes: Some(Vec::new()), ..Persist::default() };
-        let result = self.persist(blob, meta, how).await;
-        if result.is_err() {
-            blob.unsynced.set(true);
-        }
-        result
+        self.persist(blob, meta, how).await?;
+        blob.synced.set(edits);
+        Ok(())
     }
 }
