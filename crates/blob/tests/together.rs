@@ -266,7 +266,7 @@ fn a_close_waits_for_what_another_is_just_bringing_to_disk() {
         let syncing = spindle_reactor::spawn_local(synced);
         sleep(Duration::from_micros(later.into())).await;
         blob.close().await.unwrap();
-        let found = check_image(&disk.snapshot().durable());
+        let found = check_image(disk.snapshot().durable());
         assert_eq!(found.blobs[&id].metadata.xattrs.get(b"name"), Some(&b"value"[..]), "{later}");
         syncing.await.unwrap().unwrap();
     });
