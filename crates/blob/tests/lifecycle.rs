@@ -178,6 +178,7 @@ fn a_store_with_more_clusters_than_maps_can_tell_is_not_made() {
         let device = spindle_block::Null::new("vast", spindle_block::Geometry::new(4096, 1 << 31).unwrap());
         let mut options = small();
         options.layout.cluster_size = 4096;
+        options.layout.md_pages = spindle_blob::MdPages::Count(64);
         let made = spindle_blob::Blobstore::init(device, options).await;
         assert!(matches!(made, Err(BlobError::TooManyClusters { clusters: 0x8000_0000, .. })), "{made:?}");
     });

@@ -311,11 +311,11 @@ impl Reactor {
 fn short_turn(core: &ThreadCore, rings: &mut Rings) -> bool {
     let (local, mut left) = (&core.local, MESSAGES);
     let waited = core.run_messages();
-    let came = rings.take(MESSAGES, |mut front| {
+    let came = rings.take(MESSAGES, |front| {
         let to = Address::of_tag(front.tag());
         if left > 0 && core.is_at(to) && core.messages.borrow().is_empty() {
             left -= 1;
-            core.run_message(front.as_mut());
+            core.run_message(&mut front.take());
         } else {
             local.leave(to, || front.take());
         }

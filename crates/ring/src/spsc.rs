@@ -89,7 +89,9 @@ pub struct Consumer<T> {
     head: usize,
 }
 
-/// The value at the front of a ring, where it lies: it can be used there, or moved out. Dropped, it is gone.
+/// The value at the front of a ring, to be moved to where it is wanted. Not to be used where it lies: that would
+/// write to a line which the producer then has to fetch back, and whatever its receiver sends next would wait
+/// for it to come. Dropped, it is gone.
 pub struct Front<'a, T> {
     consumer: &'a mut Consumer<T>,
     header: u64,
@@ -220,15 +222,6 @@ impl<T> Front<'_, T> {
     #[inline]
     fn with<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         self.consumer.ring.slot(self.consumer.head).value.with_mut(|value| f(value.cast()))
-    }
-}
-
-impl<T> AsMut<T> for Front<'_, T> {
-    #[inline]
-    fn as_mut(&mut self) -> &mut T {
-        // SAFETY: filled, as `front` saw; the producer does not touch it before `head` passes it, and nobody
-        // else has this front.
-        self.with(|value| unsafe { &mut *value })
     }
 }
 
