@@ -205,7 +205,8 @@ impl Reactor {
     /// for nothing else than what ends them, everything that another thread or a whole turn is needed for.
     /// In a flood a whole turn for each eight messages would take as long as they do.
     pub(crate) fn go_on(&mut self) {
-        let alone = self.alone.take().filter(|_| self.quick).and_then(|place| self.cores.get(place));
+        let free = self.quick && self.reaped.is_empty();
+        let alone = self.alone.take().filter(|_| free).and_then(|place| self.cores.get(place));
         let Some(core) = alone.filter(|core| core.has_only_messages()) else { return };
         let local = &self.local;
         let _on_thread = Entered::new(core);
