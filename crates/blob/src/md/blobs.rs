@@ -35,6 +35,8 @@ pub(crate) struct BlobState {
     pub(crate) cleared_by: Cell<Option<ClearMethod>>,
     /// An operation that wants the blob to itself.
     pub(crate) held: Cell<bool>,
+    /// Unmaps of its clusters that are under way.
+    pub(crate) unmaps: Cell<usize>,
     /// It is being deleted, or is a snapshot that is not finished: nobody is let in.
     pub(crate) passing: Cell<bool>,
     /// What all threads see of it, while it or a clone of it is open.
@@ -55,6 +57,7 @@ impl BlobState {
             opened: Cell::new(0),
             cleared_by: Cell::new(None),
             held: Cell::new(false),
+            unmaps: Cell::new(0),
             passing: Cell::new(false),
             shared: RefCell::default(),
             commits: Commits::default(),

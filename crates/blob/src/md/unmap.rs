@@ -22,6 +22,19 @@ impl Md {
         first: u64,
         count: u64,
     ) -> Result<bool, BlobError> {
+        let beside = blob.unmaps.replace(blob.unmaps.get() + 1) > 0;
+        let done = self.unmap_beside(blob, (first, count), beside).await;
+        blob.unmaps.set(blob.unmaps.get() - 1);
+        done
+    }
+
+    /// The same; `beside` others of the blob are under way, and may have taken away what is not there.
+    async fn unmap_beside(
+        self: &Rc<Md>,
+        blob: &Rc<BlobState>,
+        (first, count): (u64, u64),
+        beside: bool,
+    ) -> Result<bool, BlobError> {
         self.check_allocation()?;
         let shared = self.shared_of(blob);
         let (mut own, mut turns) = (Vec::new(), Turns::default());
@@ -49,6 +62,9 @@ impl Md {
             // are in use.
             let (clusters, _claims): (Vec<u32>, Vec<Claim>) = freed.into_iter().unzip();
             self.release_clusters(clusters, blob.clear_method()).await;
+        } else if beside {
+            // What they took away is durable when this is over, or this fails as they do.
+            self.flush_for(&[Point::UnmapBeforeFree]).await?;
         }
         failed.map_or(Ok(!again.get()), Err)
     }
