@@ -58,8 +58,14 @@ fn a_reactor_that_has_ended_is_in_no_dump_and_in_no_report() {
     let place = |thread: &Thread| thread.spawn(async || reactor_index()).wait().unwrap();
     let held = threads.iter().find(|thread| place(thread) == 1).unwrap();
     let free = Arc::new(AtomicBool::new(false));
-    let until = free.clone();
-    held.send_msg(move || wait_for(|| until.load(Ordering::Relaxed))).unwrap();
+    let (until, (tell, told)) = (free.clone(), std::sync::mpsc::channel());
+    let hold = move || {
+        tell.send(()).unwrap();
+        wait_for(|| until.load(Ordering::Relaxed));
+    };
+    held.send_msg(hold).unwrap();
+    // A stop drops messages that were not called yet.
+    told.recv().unwrap();
     handle.stop(0);
     let others_end = || threads.iter().all(|thread| thread == held || thread.is_gone());
     wait_for(|| others_end() && !handle.stalls().is_empty());
