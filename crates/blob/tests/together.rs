@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use spindle_blob::{Blob, BlobError, BlobId, BlobOptions, Blobstore, Parent};
 use spindle_block::{Device, File, FileOptions};
-use spindle_engine::sim::{Disk, Image, World};
+use spindle_engine::sim::{Disk, Effect, Fault, Image, Operation, World};
 use spindle_reactor::{Runtime, sleep};
 use support::{CLUSTER, byte, check, check_image, disk_of, fill, small};
 
@@ -269,6 +269,21 @@ fn a_close_waits_for_what_another_is_just_bringing_to_disk() {
         let found = check_image(disk.snapshot().durable());
         assert_eq!(found.blobs[&id].metadata.xattrs.get(b"name"), Some(&b"value"[..]), "{later}");
         syncing.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn of_two_unmaps_of_a_cluster_none_succeeds_when_their_flush_fails() {
+    at_every_step(async |disk, later| {
+        let store = init().await;
+        let (_, blob) = thin(&store, 1).await;
+        blob.flush().await.unwrap();
+        let effect = Effect::Error;
+        disk.inject(Fault { operation: Operation::Flush, nth: 1, times: 1, effect });
+        let handle = blob.clone();
+        let first = async move { handle.unmap(0, CLUSTER).await };
+        let (first, second) = together(first, later, blob.unmap(0, CLUSTER)).await;
+        assert!(first.is_err() && second.is_err(), "{later}: {first:?}, {second:?}");
     });
 }
 

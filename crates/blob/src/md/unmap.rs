@@ -62,8 +62,8 @@ impl Md {
             // are in use.
             let (clusters, _claims): (Vec<u32>, Vec<Claim>) = freed.into_iter().unzip();
             self.release_clusters(clusters, blob.clear_method()).await;
-        } else if beside {
-            // What they took away is durable when this is over, or this fails as they do.
+        } else if beside || !own.is_empty() {
+            // What others took away, or just did, is durable when this is over, or this fails as they do.
             self.flush_for(&[Point::UnmapBeforeFree]).await?;
         }
         failed.map_or(Ok(!again.get()), Err)
