@@ -70,6 +70,22 @@ impl Bitmap {
         fresh
     }
 
+    /// Sets so many bits from this one on if all of them are there and clear; else changes nothing and says false.
+    pub fn set_clear_range(&mut self, from: u32, count: u32) -> bool {
+        let Some(end) = from.checked_add(count).filter(|&end| end <= self.len) else { return false };
+        let masks = (from / 64..end.div_ceil(64)).map(|word| {
+            let first = from.saturating_sub(word * 64);
+            let last = (end - word * 64).min(64);
+            (word as usize, (u64::MAX << first) & (u64::MAX >> (64 - last)))
+        });
+        if count == 0 || masks.clone().any(|(word, mask)| self.words[word] & mask != 0) {
+            return count == 0;
+        }
+        masks.for_each(|(word, mask)| self.words[word] |= mask);
+        self.ones += count;
+        true
+    }
+
     /// Clears a bit; true if it was set before.
     pub fn clear(&mut self, index: u32) -> bool {
         if !self.get(index) {
@@ -186,6 +202,28 @@ mod tests {
             }
             let clear: Vec<u32> = (0..len).filter(|bit| !expected.contains(bit)).collect();
             prop_assert_eq!(map.first_clear(0), clear.first().copied());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_range_is_set_as_a_whole_or_not_at_all(
+            len in 0_u32..300, from in 0_u32..320, count in 0_u32..320, set in proptest::option::of(0_u32..300),
+        ) {
+            let mut map = Bitmap::new(len);
+            if let Some(bit) = set {
+                map.set(bit);
+            }
+            let mut expected = map.clone();
+            let free = from + count <= len && (from..from + count).all(|bit| !map.get(bit));
+            if free {
+                for bit in from..from + count {
+                    expected.set(bit);
+                }
+            }
+            prop_assert_eq!(map.set_clear_range(from, count), free);
+            prop_assert_eq!(&map, &expected);
+            prop_assert_eq!(map.count() as usize, map.iter().count());
         }
     }
 

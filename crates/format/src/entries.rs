@@ -160,14 +160,22 @@ impl Entries {
 impl From<&[u32]> for Entries {
     /// At most 512 of them.
     fn from(words: &[u32]) -> Entries {
-        // Counted first: most pages are one run, or scattered, and neither should cost a list that grows.
-        let starts = |at: usize| words[at] != 0 && (at == 0 || !follow(words[at - 1], words[at]));
-        let pieces = (0..words.len()).filter(|&at| starts(at)).count();
+        // Counted first: most pages are one run, or scattered, and neither should cost a list that grows. Without
+        // a branch, so that many words are looked at at once.
+        let starts = |&[one, next]: &[u32; 2]| u32::from(next != 0) & u32::from(!follow(one, next));
+        let behind = words.array_windows().map(starts).sum::<u32>();
+        let pieces = (behind + u32::from(words.first().is_some_and(|&word| word != 0))) as usize;
         let scattered = pieces * size_of::<Piece>() >= size_of_val(words);
         let mut entries = Entries { kind: Kind::Words(Arc::default()), len: words.len() as u16 };
         if scattered {
             entries.kind = Kind::Words(words.into());
             return entries;
+        }
+        if pieces == 1 {
+            let allocated = |word: &u32| *word != 0;
+            let first = words.iter().position(allocated).unwrap_or(0);
+            let end = words.iter().rposition(allocated).map_or(first, |last| last + 1);
+            return Entries::run(words.len(), first, end - first, words[first]);
         }
         let mut found = Vec::with_capacity(pieces);
         let mut at = 0;
@@ -185,7 +193,8 @@ impl From<&[u32]> for Entries {
 }
 
 fn follow(one: u32, next: u32) -> bool {
-    one != 0 && one.checked_add(1) == Some(next)
+    // Behind the last number there is is 0, which is no cluster.
+    (one != 0) & (one.wrapping_add(1) == next) & (next != 0)
 }
 
 impl Piece {

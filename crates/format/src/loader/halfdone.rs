@@ -162,9 +162,14 @@ async fn named_clusters(
     let (mut once, mut twice) = (Bitmap::new(total), Bitmap::new(total));
     let mut pages_once = Bitmap::new(geometry.md_pages());
     let mut pages_twice = Bitmap::new(geometry.md_pages());
-    let mut name = |cluster: u32, shared: bool| {
-        if !once.set(cluster) || shared {
-            twice.set(cluster);
+    let mut name = |cluster: u32, count: u32, shared: bool| {
+        if !shared && once.set_clear_range(cluster, count) {
+            return;
+        }
+        for cluster in cluster..cluster + count {
+            if !once.set(cluster) || shared {
+                twice.set(cluster);
+            }
         }
     };
     for draft in drafts.values() {
@@ -175,10 +180,7 @@ async fn named_clusters(
             if shared && !leaf.page.is_some_and(|page| pages_twice.set(page.0)) {
                 continue;
             }
-            for piece in leaf.clusters.pieces() {
-                let clusters = piece.cluster..piece.cluster + u32::from(piece.length);
-                clusters.for_each(|cluster| name(cluster, shared));
-            }
+            leaf.clusters.pieces().for_each(|piece| name(piece.cluster, piece.length.into(), shared));
         }
     }
     (once, twice)
