@@ -69,7 +69,9 @@ impl Failures {
     /// is known.
     pub fn failed(&mut self, begun: Time, now: Time, op: &Op, error: &BlobError) -> Option<Outcome> {
         self.arrived = true;
-        let known = op.is_data() || self.poisoned.is_some_and(|since| since < begun);
+        // An xattr is set in memory only, or not at all.
+        let in_memory = matches!(op, Op::SetXattr { .. } | Op::RemoveXattr { .. });
+        let known = op.is_data() || in_memory || self.poisoned.is_some_and(|since| since < begun);
         if let BlobError::Poisoned { .. } = error {
             self.poisoned.get_or_insert(now);
         }

@@ -307,6 +307,8 @@ impl Model {
             self.super_blob.withdraw(begun);
             self.bs_type.withdraw(begun);
             self.clusters.withdraw(begun);
+            let blob = pending.op.blob().and_then(|tag| self.blobs.get_mut(&tag));
+            blob.into_iter().for_each(|blob| blob.xattrs.withdraw(begun));
         }
     }
 
