@@ -37,10 +37,12 @@ pub(crate) struct Picks {
 impl Picks {
     /// In the walk number `walk` over `len` pollers: all, or those whose turn it is.
     pub(crate) fn new(walk: usize, len: usize, all: bool) -> Picks {
-        let step = if all { 1 } else { ONE_IN };
-        let first = walk % step;
-        let next = if first < len { first + (len - 1 - first) / step * step } else { usize::MAX };
-        Picks { next, step }
+        if all {
+            return Picks { next: len.wrapping_sub(1), step: 1 };
+        }
+        let first = walk % ONE_IN;
+        let next = if first < len { first + (len - 1 - first) / ONE_IN * ONE_IN } else { usize::MAX };
+        Picks { next, step: ONE_IN }
     }
 
     /// How many pollers from the first on come after the next one that is measured, of those below `at`: 0 if
