@@ -135,7 +135,9 @@ struct Done {
     waker: Waker,
 }
 
-/// The two threads that a message goes between.
+/// The two threads that a message goes between. On lines of its own: both cores read it with every message,
+/// and what happens to lie beside it may be written by one of them.
+#[repr(align(128))]
 struct Ends {
     here: Thread,
     there: Thread,
