@@ -188,7 +188,8 @@ impl<T: Send> Rings<T> {
         self.rings.iter().any(Receiver::has_express)
     }
 
-    /// Takes what there is in express and up to `budget` values out of bulk; true if there was something. Once `deliver` has answered false, nothing more comes out of bulk.
+    /// Takes what there is in express and up to `budget` values out of bulk; true if there was something. Once
+    /// `deliver` has answered false, nothing more comes out of bulk.
     #[inline]
     pub fn take(&mut self, mut budget: usize, mut deliver: impl FnMut(Front<'_, T>) -> bool) -> bool {
         let mut any = false;
