@@ -184,6 +184,7 @@ impl ThreadCore {
     }
 
     /// When the thread wants to run again by itself.
+    #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let timer = self.timers.borrow().next_deadline();
         let poller = self.pollers.next_deadline();

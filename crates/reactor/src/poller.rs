@@ -291,6 +291,7 @@ impl Pollers {
     }
 
     /// Whether they want to be called although nothing woke the thread.
+    #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.look_over();
         self.spinning.get() > 0 || self.busy.get()
@@ -309,6 +310,7 @@ impl Pollers {
         self.active.borrow().iter().filter_map(culprit).collect()
     }
 
+    #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         self.look_over();
         let timed = self.timed.borrow().next_time();
@@ -344,10 +346,17 @@ impl Pollers {
 
     /// Drops the places of stopped pollers and counts the others anew, if something changed; while the active
     /// ones are being walked, later. Once for all changes of a turn: a program may stop thousands.
+    #[inline]
     fn look_over(&self) {
-        if self.walking.get() || !self.stale.take() {
-            return;
+        // Asked of every thread in every turn, and almost always no.
+        if self.stale.get() && !self.walking.get() {
+            self.look_over_now();
         }
+    }
+
+    #[inline(never)]
+    fn look_over_now(&self) {
+        self.stale.set(false);
         // Their functions are gone, so this runs nobody's code.
         self.active.borrow_mut().retain(|cell| !cell.is_stopped());
         self.timed.borrow_mut().retain(|cell| !cell.is_stopped());
