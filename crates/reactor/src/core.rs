@@ -17,7 +17,7 @@ use spindle_ring::Call;
 use crate::activity::CallKind;
 use crate::io_device::Channels;
 use crate::local::Local;
-use crate::poller::Pollers;
+use crate::pollers::Pollers;
 use crate::port::Address;
 use crate::reply::Replies;
 use crate::task::{Tasks, drop_caught, panic_message};

@@ -31,6 +31,7 @@ mod ops;
 mod origins;
 mod pending_dump;
 mod poller;
+mod pollers;
 mod port;
 mod reactor;
 mod reaped;

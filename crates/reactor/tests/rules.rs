@@ -68,6 +68,43 @@ fn a_poller_made_by_a_poller_is_called_from_the_next_turn_on_and_one_may_drop_it
 }
 
 #[test]
+fn what_a_poller_captured_is_dropped_with_its_handle_or_when_the_pollers_have_been_called() {
+    simulated(1, async || {
+        let captured = Rc::new(());
+        let idle =
+            |wake| {
+                let captured = captured.clone();
+                Poller::active("idle", wake, move || {
+                    if Rc::strong_count(&captured) > 0 { Busy::No } else { Busy::Yes }
+                })
+            };
+        let mut pollers: Vec<Poller> = (0..5).map(|_| idle(Wake::Spin)).collect();
+        yield_now().await;
+        // Wherever in the list they are, and before the list is looked over.
+        for left in (0..5).rev() {
+            drop(pollers.remove(left / 2));
+            assert_eq!(Rc::strong_count(&captured), left + 1);
+        }
+        // While all are being called, by one called before the others, with others made and stopped meanwhile.
+        let others = Rc::new(RefCell::new(vec![idle(Wake::Spin), idle(Wake::Spin)]));
+        let (stops, inner) = (others.clone(), captured.clone());
+        let stopper = Poller::active("stopper", Wake::Spin, move || {
+            let (others, captured) = (stops.take(), inner.clone());
+            drop(Poller::active("made", Wake::Spin, move || {
+                if Rc::strong_count(&captured) > 0 { Busy::No } else { Busy::Yes }
+            }));
+            if others.is_empty() { Busy::No } else { Busy::Yes }
+        });
+        assert_eq!(Rc::strong_count(&captured), 4);
+        yield_now().await;
+        yield_now().await;
+        assert_eq!((Rc::strong_count(&captured), others.borrow().len()), (2, 0));
+        drop(stopper);
+        assert_eq!(Rc::strong_count(&captured), 1);
+    });
+}
+
+#[test]
 fn a_paused_poller_is_not_called_and_a_timed_one_waits_a_whole_period_when_it_is_resumed() {
     simulated(1, async || {
         let calls = Rc::new(Cell::new(0));

@@ -1,0 +1,303 @@
+//! The pollers of one thread: which are called in its turn, and in what order.
+//!
+//! Owned by the thread. The functions of active pollers are in the list that is walked, one behind the other, so
+//! that calling one that finds nothing to do costs little more than the call.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Duration;
+
+use spindle_engine::Time;
+
+use crate::activity::{Activity, CallKind};
+use crate::core::ThreadCore;
+use crate::due::DueRings;
+use crate::poller::{Function, Kind, PollerCell, PollerInfo, State, Wake};
+use crate::spent::{FIRST_WALKS, Picks};
+use crate::task::drop_caught;
+
+/// An active poller in its thread's list.
+struct Active {
+    /// None once it is stopped.
+    function: Option<Function>,
+    cell: Rc<PollerCell>,
+}
+
+impl Active {
+    /// Calls the function, if the poller is active; true if that found something to do.
+    #[inline]
+    fn call<const MEASURED: bool>(&mut self, core: &ThreadCore, activity: &Activity) -> bool {
+        if !self.cell.is_active() {
+            return false;
+        }
+        let Some(function) = &mut self.function else { return false };
+        self.cell.call::<MEASURED>(core, activity, function)
+    }
+}
+
+/// The pollers of one thread.
+#[derive(Default)]
+pub(crate) struct Pollers {
+    /// The newest last. Out of here while they are called one by one.
+    active: RefCell<Vec<Active>>,
+    timed: RefCell<DueRings<Rc<PollerCell>>>,
+    /// Living pollers.
+    count: Cell<usize>,
+    /// Active ones that spin, neither paused nor stopped.
+    spinning: Cell<usize>,
+    /// The shortest `Wake::Every`.
+    every: Cell<Option<Duration>>,
+    /// When the active ones ran last.
+    ran: Cell<Time>,
+    /// Walks over the active ones.
+    walks: Cell<usize>,
+    /// How many of the next ones measure all of them.
+    first_walks: Cell<u32>,
+    /// The last call of any active poller found something to do.
+    busy: Cell<bool>,
+    /// The active ones are being called.
+    walking: Cell<bool>,
+    /// Some were made, stopped, paused or resumed since the lists were looked over.
+    stale: Cell<bool>,
+}
+
+impl Pollers {
+    pub(crate) fn len(&self) -> usize {
+        self.count.get()
+    }
+
+    /// Whether they want to be called although nothing woke the thread.
+    #[inline]
+    pub(crate) fn has_work(&self) -> bool {
+        self.look_over();
+        self.spinning.get() > 0 || self.busy.get()
+    }
+
+    /// Those that keep the reactor awake, by name and place: they spin, or the last call found something to do.
+    pub(crate) fn culprits(&self) -> Vec<String> {
+        let culprit = |Active { cell, .. }: &Active| {
+            let why = match cell.kind {
+                Kind::Active(Wake::Spin) => "spins",
+                _ if self.busy.get() && cell.was_busy() => "found something to do",
+                _ => return None,
+            };
+            cell.is_active().then(|| format!("poller {}, made at {}: {why}", cell.name, cell.made_at))
+        };
+        self.active.borrow().iter().filter_map(culprit).collect()
+    }
+
+    #[inline]
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.look_over();
+        let timed = self.timed.borrow().next_time();
+        let every = self.every.get().map(|every| self.ran.get() + every);
+        timed.into_iter().chain(every).min()
+    }
+
+    /// Begins to call `function` for an active one; that of a timed one is in its cell.
+    pub(crate) fn insert_active(&self, cell: Rc<PollerCell>, function: Function) {
+        let mut active = self.active.borrow_mut();
+        cell.place.set(active.len());
+        active.push(Active { function: Some(function), cell });
+        self.inserted();
+    }
+
+    pub(crate) fn insert_timed(&self, cell: Rc<PollerCell>, period: Duration, now: Time) {
+        self.timed.borrow_mut().insert(now, period, cell);
+        self.inserted();
+    }
+
+    fn inserted(&self) {
+        self.count.set(self.count.get() + 1);
+        self.first_walks.set(FIRST_WALKS);
+        self.stale.set(true);
+    }
+
+    pub(crate) fn resume(&self, cell: &Rc<PollerCell>, now: Time) {
+        if let Kind::Timed(period) = cell.kind {
+            // Its old place, if it is still there, goes: it waits a whole period.
+            let mut timed = self.timed.borrow_mut();
+            timed.retain(|other| !Rc::ptr_eq(other, cell));
+            timed.insert(now, period, cell.clone());
+        }
+        self.stale.set(true);
+    }
+
+    /// Some were paused.
+    pub(crate) fn paused(&self) {
+        self.stale.set(true);
+    }
+
+    /// One of them was stopped: its place goes when the list is next [looked over](Self::look_over).
+    pub(crate) fn forget_stopped(&self) {
+        self.count.set(self.count.get() - 1);
+        self.stale.set(true);
+    }
+
+    /// The function of one that was stopped. None while it is being called, or any active one is: whoever calls
+    /// them drops it when that is over.
+    pub(crate) fn take_function(&self, cell: &Rc<PollerCell>) -> Option<Function> {
+        if let Kind::Timed(_) = cell.kind {
+            return cell.function.try_borrow_mut().ok()?.take();
+        }
+        let mut active = self.active.borrow_mut();
+        let is_it = |active: &Active| Rc::ptr_eq(&active.cell, cell);
+        let place = Some(cell.place.get()).filter(|&place| active.get(place).is_some_and(is_it));
+        let place = place.or_else(|| active.iter().position(is_it))?;
+        active[place].function.take()
+    }
+
+    /// Drops the places of stopped pollers and counts the others anew, if something changed; while the active
+    /// ones are being walked, later. Once for all changes of a turn: a program may stop thousands.
+    #[inline]
+    fn look_over(&self) {
+        // Asked of every thread in every turn, and almost always no.
+        if self.stale.get() && !self.walking.get() {
+            self.look_over_now();
+        }
+    }
+
+    #[inline(never)]
+    fn look_over_now(&self) {
+        self.stale.set(false);
+        // Their functions are gone, so this runs nobody's code.
+        let mut active = self.active.borrow_mut();
+        active.retain(|active| !active.cell.is_stopped());
+        active.iter().enumerate().for_each(|(place, active)| active.cell.place.set(place));
+        self.timed.borrow_mut().retain(|cell| !cell.is_stopped());
+        let living = || active.iter().map(|active| &active.cell).filter(|cell| cell.is_active());
+        self.spinning.set(living().filter(|cell| cell.kind == Kind::Active(Wake::Spin)).count());
+        let every = living().filter_map(|cell| match cell.kind {
+            Kind::Active(Wake::Every(every)) => Some(every),
+            _ => None,
+        });
+        self.every.set(every.min());
+    }
+
+    /// Calls every active poller once, the newest first, and the timed ones that are due.
+    pub(crate) fn run(&self, core: &ThreadCore, now: Time) -> bool {
+        let busy = self.run_active(core, now);
+        self.run_timed(core, now) || busy
+    }
+
+    fn run_active(&self, core: &ThreadCore, now: Time) -> bool {
+        // Taken out meanwhile: a call may start others, which are called from the next turn on.
+        let mut active = std::mem::take(&mut *self.active.borrow_mut());
+        self.walking.set(true);
+        let busy = self.walk(core, &mut active);
+        if self.stale.get() {
+            self.drop_stopped(&mut active);
+        }
+        *self.active.borrow_mut() = active;
+        self.walking.set(false);
+        self.ran.set(now);
+        self.busy.set(busy);
+        busy
+    }
+
+    fn walk(&self, core: &ThreadCore, active: &mut [Active]) -> bool {
+        let (mut busy, mut left) = (false, active.len());
+        let (mut picks, activity) = (self.picks(left), core.local.activity());
+        core.begin_all(CallKind::Poller, left);
+        // One net under all of them: a net under each would cost more than an idle poller.
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
+            while left > 0 {
+                let measured = picks.next_below(left);
+                for active in active[measured..left].iter_mut().rev() {
+                    left -= 1;
+                    busy |= active.call::<false>(core, activity);
+                }
+                if left > 0 {
+                    left -= 1;
+                    picks.take();
+                    busy |= active[left].call::<true>(core, activity);
+                }
+            }
+        })) {
+            busy = true;
+            let panicked = &mut active[left];
+            panicked.cell.panicked(core, payload);
+            panicked.function.take().into_iter().for_each(drop_caught);
+        }
+        busy
+    }
+
+    /// Drops the functions of those that were stopped while they were being called, and puts the new ones
+    /// behind the others.
+    #[cold]
+    fn drop_stopped(&self, active: &mut Vec<Active>) {
+        loop {
+            active.append(&mut self.active.borrow_mut());
+            let stopped = active.iter_mut().filter(|active| active.cell.is_stopped());
+            let functions: Vec<Function> = stopped.filter_map(|active| active.function.take()).collect();
+            if functions.is_empty() {
+                return;
+            }
+            // What they captured may make and stop others.
+            functions.into_iter().for_each(drop_caught);
+        }
+    }
+
+    /// Which of `len` active ones the next walk measures.
+    fn picks(&self, len: usize) -> Picks {
+        let (walk, first) = (self.walks.get(), self.first_walks.get());
+        self.walks.set(walk.wrapping_add(1));
+        self.first_walks.set(first.saturating_sub(1));
+        Picks::new(walk, len, first > 0)
+    }
+
+    fn run_timed(&self, core: &ThreadCore, now: Time) -> bool {
+        if self.timed.borrow().next_time().is_none_or(|time| time > now) {
+            return false;
+        }
+        let (mut busy, mut called, activity) = (false, 0, core.local.activity());
+        let mut running: Option<Rc<PollerCell>> = None;
+        core.begin_all(CallKind::Poller, 0);
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                running = self.timed.borrow_mut().take_due(now, |cell| cell.is_active());
+                let Some(cell) = &running else { break };
+                called += 1;
+                let measured = cell.is_due_for_measure();
+                busy |= match measured {
+                    true => cell.call_timed::<true>(core, activity),
+                    false => cell.call_timed::<false>(core, activity),
+                };
+            }
+        })) {
+            busy = true;
+            if let Some(cell) = running.take() {
+                cell.panicked(core, payload);
+                drop_caught(cell.function.borrow_mut().take());
+            }
+        }
+        core.called.set(core.called.get() + called);
+        busy
+    }
+
+    /// Stops all of them.
+    pub(crate) fn clear(&self) {
+        let active = std::mem::take(&mut *self.active.borrow_mut());
+        let timed = std::mem::take(&mut *self.timed.borrow_mut());
+        for Active { function, cell } in active {
+            cell.state.set(State::Stopped);
+            drop_caught(function);
+        }
+        for cell in timed.iter() {
+            cell.state.set(State::Stopped);
+            let function = cell.function.borrow_mut().take();
+            drop_caught(function);
+        }
+        self.count.set(0);
+        self.stale.set(true);
+    }
+
+    /// What they are, for a dump.
+    pub(crate) fn infos(&self) -> Vec<PollerInfo> {
+        let active = self.active.borrow();
+        let timed = self.timed.borrow();
+        let cells = active.iter().map(|active| &active.cell).chain(timed.iter());
+        cells.filter(|cell| !cell.is_stopped()).map(|cell| cell.info()).collect()
+    }
+}
