@@ -1,6 +1,7 @@
 //! What a blob costs beside the bare disk: reads and writes where clusters are there, where they are not,
 //! and where they are a parent's.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use spindle::block::load::Pattern;
@@ -17,7 +18,7 @@ use super::pairs::{Pairs, Timed, timed, timed_by_cpu};
 use super::{Effort, Failed, Figures, aims, clock, filling, runtime};
 
 /// How long one side of a pair of steady load takes, in nanoseconds.
-const ROUND_NS: u64 = 8_000_000;
+const ROUND_NS: u64 = 3_000_000;
 
 /// Blobs on a disk, in pairs with the bare disk.
 pub(crate) fn blob(effort: Effort, medium: Medium) -> Figures {
@@ -194,7 +195,8 @@ impl Bench {
         self.effort.progress.at(&what);
         let pairs = Pairs::start(what, format!("bare disk: {load}"));
         let requests = self.requests(place, load).await?;
-        let (mut own, mut bare) = (self.pattern(1)?, self.pattern(1)?);
+        // Not the same blocks: whoever comes second would find them in the cache.
+        let (mut own, mut bare) = (self.pattern(1)?, self.pattern(2)?);
         let pairs = pairs
             .measure(
                 self.effort,
@@ -238,29 +240,30 @@ impl Bench {
         let what = format!("thick, two cores: {load}");
         self.effort.progress.at(&what);
         let requests = self.requests(place, load).await?;
-        let (here, there) = (self.pattern(1)?, self.pattern(2)?);
+        // Others in every round, as above.
+        let seeds = Cell::new(0);
+        let patterns = || -> Result<(Pattern, Pattern), Failed> {
+            let seed = seeds.replace(seeds.get() + 2);
+            Ok((self.pattern(seed)?, self.pattern(seed + 1)?))
+        };
         let own = async || -> Timed {
-            let mut pattern = here;
+            let (mut here, mut there) = patterns()?;
             let far = blob.clone();
             let start = clock::wall_ns();
-            let half = other.spawn(async move || {
-                let mut pattern = there;
-                on_blob(&far, load, &mut pattern, requests).await
-            });
-            on_blob(blob, load, &mut pattern, requests).await?;
+            let half = other.spawn(async move || on_blob(&far, load, &mut there, requests).await);
+            on_blob(blob, load, &mut here, requests).await?;
             half.await??;
             Ok((2 * requests, clock::wall_ns() - start))
         };
         let yardstick = async || -> Timed {
-            let mut pattern = here;
+            let (mut here, mut there) = patterns()?;
             let (device, far) = (self.device.clone(), place.clone());
             let start = clock::wall_ns();
             let half = other.spawn(async move || -> Result<(), Failed> {
                 let channel = Channel::open(device)?;
-                let mut pattern = there;
-                on_disk(&channel, &far, load, &mut pattern, requests).await
+                on_disk(&channel, &far, load, &mut there, requests).await
             });
-            on_disk(&self.channel, place, load, &mut pattern, requests).await?;
+            on_disk(&self.channel, place, load, &mut here, requests).await?;
             half.await??;
             Ok((2 * requests, clock::wall_ns() - start))
         };
@@ -306,7 +309,7 @@ impl Bench {
         load: Load,
     ) -> Result<Figure, Failed> {
         let requests = self.requests(place, load).await?;
-        let (mut own, mut other) = (self.pattern(1)?, self.pattern(1)?);
+        let (mut own, mut other) = (self.pattern(1)?, self.pattern(2)?);
         let pairs = Pairs::start(format!("under 64 snapshots, beside 1: {load}"), "under 1 snapshot");
         let pairs = pairs
             .measure(

@@ -54,7 +54,7 @@ pub(crate) struct Effort {
 impl Effort {
     /// Enough to compare.
     pub(crate) fn full() -> Effort {
-        Effort { samples: 200, batch: 1000, pairs: 41, quick: false, progress: Progress::new() }
+        Effort { samples: 200, batch: 1000, pairs: 201, quick: false, progress: Progress::new() }
     }
 
     /// A few samples, to see that it works.
