@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod builder;
+pub mod content;
 
 use spindle_format::{ByteRange, LoadError, LoadOptions, Loader, Store};
 use std::collections::BTreeMap;
