@@ -49,6 +49,8 @@ pub(crate) struct ThreadCore {
     pub(crate) holds: RefCell<BTreeMap<Arc<str>, usize>>,
     /// Its parts of io devices.
     pub(crate) channels: Channels,
+    /// Its exit was asked for. What others see of that lies elsewhere, and this is asked in every turn.
+    exiting: Cell<bool>,
     /// Turns that found something to do, and those that did not.
     pub(crate) busy_turns: Cell<u64>,
     pub(crate) idle_turns: Cell<u64>,
@@ -71,6 +73,7 @@ impl ThreadCore {
             extensions: RefCell::default(),
             holds: RefCell::default(),
             channels: RefCell::default(),
+            exiting: Cell::new(false),
             busy_turns: Cell::new(0),
             idle_turns: Cell::new(0),
             busy_ns: Cell::new(0),
@@ -193,6 +196,7 @@ impl ThreadCore {
 
     /// Begins the exit; it completes when nothing is left.
     pub(crate) fn start_exit(&self) {
+        self.exiting.set(true);
         self.shared.state.store(EXITING, Ordering::Release);
     }
 
@@ -214,8 +218,9 @@ impl ThreadCore {
     }
 
     /// Whether exit was asked for and nothing is left.
+    #[inline]
     pub(crate) fn may_exit(&self) -> bool {
-        self.shared.state.load(Ordering::Acquire) == EXITING
+        self.exiting.get()
             && self.messages.borrow().is_empty()
             && self.tasks.len() == 0
             && self.pollers.len() == 0
