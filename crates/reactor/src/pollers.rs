@@ -67,6 +67,12 @@ impl Pollers {
         self.count.get()
     }
 
+    /// Whether there are active ones: a turn calls them, whatever it is for.
+    #[inline]
+    pub(crate) fn has_active(&self) -> bool {
+        !self.active.borrow().is_empty()
+    }
+
     /// Whether they want to be called although nothing woke the thread.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {

@@ -63,6 +63,8 @@ pub(crate) struct Reactor {
     reaped: Reaped,
     /// Empty between two turns. Kept for its room.
     outside: VecDeque<Tagged>,
+    /// The last turn called active pollers.
+    polls: bool,
 }
 
 impl Reactor {
@@ -92,6 +94,7 @@ impl Reactor {
             to_account: false,
             reaped: Reaped::default(),
             outside: VecDeque::new(),
+            polls: false,
             cores: Vec::new(),
         }
     }
@@ -184,10 +187,12 @@ impl Reactor {
             self.cores = self.local.cores();
         }
         let (mut busy, mut turns) = (false, 0);
+        self.polls = false;
         for (place, core) in self.cores.iter().enumerate() {
             if core.has_work(now) || core.pollers.len() > 0 {
                 let _on_thread = Entered::new(core);
                 busy |= core.turn(now);
+                self.polls |= core.pollers.has_active();
                 turns += 1;
                 self.alone = Some(place);
             }
@@ -249,8 +254,12 @@ impl Reactor {
         local.driver.borrow_mut().park(deadline);
     }
 
-    /// Looks for messages a little while: a look is shorter than a turn, so they are seen sooner.
+    /// Looks for messages a little while: a look is shorter than a turn, so they are seen sooner. Active
+    /// pollers would wait meanwhile.
     fn watch_for_mail(&self) {
+        if self.polls {
+            return;
+        }
         let door = &self.local.port().door;
         for _ in 0..LOOKS_PER_TURN {
             if self.rings.have_express() || door.has_mail() {
