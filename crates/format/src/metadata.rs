@@ -5,6 +5,10 @@
 use crate::cluster_map::ClusterMap;
 use crate::ids::BlobId;
 
+/// The xattr of a new blob that an import is filling: its value is the name that the blob gets when all of it is
+/// durable, or nothing. Ours; to SPDK it is an xattr like any other.
+pub const IMPORTING: &[u8] = b"spindle.importing";
+
 /// What is above a blob: who is asked for the clusters it does not have.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Parent {

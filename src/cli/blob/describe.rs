@@ -1,5 +1,6 @@
 //! A blob as the commands show it: the fields that scripts rely on, and the words for people.
 
+use super::unfinished;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::text::{before_nul, external_id, hex, json_text, printable};
@@ -175,7 +176,13 @@ pub(super) fn name_text(blob: &Blob) -> String {
 /// What is special about a blob, for people.
 pub(super) fn flags_text(blob: &Blob) -> String {
     let flags = &blob.metadata.flags;
-    let marks = [(flags.thin(), "thin"), (flags.read_only(), "read-only"), (blob.is_snapshot(), "snapshot")];
+    let importing = unfinished::name_of(blob.metadata.xattrs.iter().as_slice()).is_some();
+    let marks = [
+        (flags.thin(), "thin"),
+        (flags.read_only(), "read-only"),
+        (blob.is_snapshot(), "snapshot"),
+        (importing, "importing"),
+    ];
     let marks: Vec<&str> = marks.into_iter().filter(|(set, _)| *set).map(|(_, mark)| mark).collect();
     if marks.is_empty() { "-".into() } else { marks.join(",") }
 }

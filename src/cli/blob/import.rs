@@ -1,7 +1,7 @@
 //! `spindle blob import`: the contents of a file, device or stream as a blob.
 //!
 //! Streams, with a bounded number of writes in flight. Afterwards the blob holds the input and then zeroes. A
-//! blob that was made for an import that failed is removed again.
+//! new blob gets its name last ([`unfinished`](super::unfinished)), and is removed again if the import fails.
 
 use super::create::rounded;
 use super::describe::{BlobJson, Live};
@@ -10,6 +10,7 @@ use super::input::{Grain, Input, Piece};
 use super::naming::Naming;
 use super::session::{Session, change};
 use super::source::Source;
+use super::unfinished::Unfinished;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::{Output, note};
 use crate::cli::progress::Progress;
@@ -139,28 +140,35 @@ async fn import(
     let cluster = u64::from(session.store.cluster_size());
     let grain = Grain { block: u64::from(session.store.io_unit_size()), zeroes: ZERO_GRAIN.min(cluster) };
     let begin = || Input::read(file, length, grain).map_err(|error| Failure::Engine(error.to_string()));
-    let (blob, new) = match target {
-        Target::Existing(asked) => (open_existing(session, &asked, length, name).await?, false),
+    let (blob, unfinished) = match target {
+        Target::Existing(asked) => (open_existing(session, &asked, length, name).await?, None),
         Target::New { thin, size, naming } => {
-            (create(session, length, name, thin, size, &naming).await?, true)
+            let (blob, unfinished) = create(session, length, name, thin, size, &naming).await?;
+            (blob, Some(unfinished))
         }
     };
-    let id = blob.id();
+    let (id, new) = (blob.id(), unfinished.is_some());
     let may_grow = new && length.is_none() && blob.clusters() == 0;
     let mut copy = Copy { session, blob, input: begin()?, block: grain.block, new, may_grow, written: 0 };
-    let copied = copy.run(name).await;
+    let mut copied = copy.run(name).await;
     let Copy { blob, written, .. } = copy;
+    if let (Ok(_), Some(unfinished)) = (&copied, unfinished)
+        && let Err(error) = unfinished.finish(&blob).await
+    {
+        copied = Err(error.into());
+    }
+    // Everything is durable, or the error says more than what it did to the close.
+    let closed = blob.close().await;
     match copied {
         Ok(bytes) => {
-            blob.close().await?;
+            closed?;
             Ok(Imported { blob: session.live(id).await?, bytes, written })
         }
         Err(error) => {
-            // The error says more than what it did to the close.
-            let _ = blob.close().await;
-            match new {
-                true => session.store.delete_blob(id).await?,
-                false => note(&format!("blob {id} holds part of {name} now: import it again")),
+            if !new {
+                note(&format!("blob {id} holds part of {name} now: import it again"));
+            } else if session.store.delete_blob(id).await.is_err() {
+                note(&format!("blob {id} holds part of {name} and could not be removed"));
             }
             Err(error)
         }
@@ -197,7 +205,7 @@ async fn create(
     thin: bool,
     size: Option<u64>,
     naming: &Naming,
-) -> Result<Blob, Failure> {
+) -> Result<(Blob, Unfinished), Failure> {
     if let (Some(length), Some(size)) = (length, size)
         && length > size
     {
@@ -208,10 +216,12 @@ async fn create(
         (Some(size), _) => rounded(session, size),
         (None, length) => session.clusters(length.unwrap_or(0)),
     };
-    let xattrs = naming.xattrs(session).await?;
+    let mut xattrs = naming.xattrs(session).await?;
+    let unfinished = Unfinished::mark(session, &mut xattrs).await?;
+    unfinished.remove_left(session).await?;
     let options = BlobOptions { clusters, thin, xattrs, ..BlobOptions::default() };
     let id = session.store.create_blob(options).await?;
-    Ok(session.store.open_blob(id).await?)
+    Ok((session.store.open_blob(id).await?, unfinished))
 }
 
 /// The copying of an input into a blob.

@@ -2,7 +2,8 @@
 
 use super::describe::{BlobJson, flags_text, name_text, parent_text, size_of};
 use super::source::{Source, load};
-use crate::cli::failure::Failure;
+use super::unfinished;
+use crate::cli::failure::{Failure, shown};
 use crate::cli::output::{Output, note};
 use crate::cli::table::{Align, Table};
 use crate::cli::text::{count, shortened, size};
@@ -37,6 +38,11 @@ impl Ls {
             print(&store, &mut out)?;
         }
         out.finish()?;
+        for blob in store.blobs.values() {
+            if let Some(name) = unfinished::name_of(blob.metadata.xattrs.iter().as_slice()) {
+                note(&unfinished::explained(&shown(image.path()), blob.id, name));
+            }
+        }
         if !store.damaged.is_empty() {
             let damaged = count(store.damaged.len() as u64, "damaged blob");
             note(&format!("{damaged} not listed: spindle blob info says what is wrong"));

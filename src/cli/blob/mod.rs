@@ -39,6 +39,7 @@ mod source;
 mod super_blob;
 mod undo;
 mod undo_file;
+mod unfinished;
 mod xattr;
 
 use super::failure::Failure;

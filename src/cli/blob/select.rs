@@ -1,6 +1,7 @@
 //! Which blob is meant: by its id (decimal, or hexadecimal behind `0x`) or by its `name` xattr.
 
 use super::describe::name_of;
+use super::unfinished;
 use crate::cli::failure::Failure;
 use crate::cli::text::printable;
 use spindle_format::{Blob, BlobId, Store};
@@ -18,6 +19,8 @@ pub(super) struct Entry {
     pub(super) id: BlobId,
     /// Its name, if it has one.
     pub(super) name: Option<Vec<u8>>,
+    /// The name that it is to get when its import has ended, if it has not.
+    pub(super) importing: Option<Vec<u8>>,
     /// Why it cannot be used, if so.
     pub(super) damage: Option<String>,
 }
@@ -32,6 +35,7 @@ fn entries(store: &Store) -> Vec<Entry> {
     let healthy = store.blobs.values().map(|blob| Entry {
         id: blob.id,
         name: name_of(blob).map(<[u8]>::to_vec),
+        importing: unfinished::name_of(blob.metadata.xattrs.iter().as_slice()).map(<[u8]>::to_vec),
         damage: None,
     });
     let damaged = store.damaged.iter().map(|blob| {
@@ -39,6 +43,7 @@ fn entries(store: &Store) -> Vec<Entry> {
         Entry {
             id: blob.id,
             name: blob.name.as_ref().map(|name| name.clone().into_bytes()),
+            importing: None,
             damage: Some(errors.join("; ")),
         }
     });
@@ -112,6 +117,9 @@ fn near(blobs: &[Entry], asked: &[u8], id: Option<BlobId>) -> String {
     let healthy = || blobs.iter().filter(|blob| blob.damage.is_none());
     if healthy().next().is_none() {
         return ": the store has no blobs".into();
+    }
+    if let Some(blob) = healthy().find(|blob| blob.importing.as_deref() == Some(asked)) {
+        return format!(": {} is to get that name, but its import has not ended", blob.id);
     }
     // Who types the number of a root page means the blob that begins there.
     let page = id.map(BlobId::raw).and_then(|raw| u32::try_from(raw).ok());

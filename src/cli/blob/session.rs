@@ -10,6 +10,7 @@ use super::image::ImageFile;
 use super::naming;
 use super::select::{Entry, choose};
 use super::source::Source;
+use super::unfinished;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
@@ -106,12 +107,14 @@ impl Session {
     pub(super) async fn entries(&self) -> Result<Vec<Entry>, Failure> {
         let mut entries = Vec::new();
         for id in self.store.blobs().await? {
-            let name = naming::name_of(&self.store.blob_xattrs(id).await?);
-            entries.push(Entry { id, name, damage: None });
+            let xattrs = self.store.blob_xattrs(id).await?;
+            let importing = unfinished::name_of(&xattrs).map(<[u8]>::to_vec);
+            entries.push(Entry { id, name: naming::name_of(&xattrs), importing, damage: None });
         }
         for id in self.info().await?.damaged {
             let why = self.store.open_blob(id).await.err();
-            entries.push(Entry { id, name: None, damage: why.map(|why| why.to_string()) });
+            let damage = why.map(|why| why.to_string());
+            entries.push(Entry { id, name: None, importing: None, damage });
         }
         Ok(entries)
     }

@@ -2,7 +2,7 @@
 
 use super::{Cause, Finding, links, masks};
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
-use crate::metadata::Flags;
+use crate::metadata::{Flags, IMPORTING};
 use crate::repair::RepairReason;
 use crate::store::{Blob, Store};
 use std::collections::BTreeMap;
@@ -95,6 +95,9 @@ fn blob(blob: &Blob) -> Vec<Finding> {
     }
     if !blob.clones.is_empty() && !blob.metadata.flags.read_only() {
         findings.push(Finding::WritableParent { blob: id, clones: blob.clones.clone() });
+    }
+    if blob.metadata.xattrs.get(IMPORTING).is_some() {
+        findings.push(Finding::UnfinishedImport { blob: id });
     }
     findings
 }

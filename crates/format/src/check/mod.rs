@@ -172,6 +172,11 @@ pub enum Finding {
         /// Its type.
         kind: u8,
     },
+    /// A new blob is being filled by an import, or that was cut off.
+    UnfinishedImport {
+        /// The blob.
+        blob: BlobId,
+    },
     /// A snapshot operation was cut off and cannot be resolved without guessing.
     HalfDone(HalfDone),
     /// Something was cut off; a writing load puts it right.

@@ -29,6 +29,7 @@ impl Finding {
             Finding::WrongMapFlag { .. } => "map-flag",
             Finding::UnknownDescriptor { .. } => "unknown-descriptor",
             Finding::DeadLink { .. } => "dead-link",
+            Finding::UnfinishedImport { .. } => "unfinished-import",
             Finding::HalfDone(_) => "unresolved-marker",
             Finding::Pending(reason) => pending_code(reason),
         }
@@ -53,6 +54,7 @@ impl Finding {
             | Finding::MissingSuperBlob { .. }
             | Finding::WrongMapFlag { .. }
             | Finding::DeadLink { .. }
+            | Finding::UnfinishedImport { .. }
             | Finding::UnknownDescriptor { .. } => Severity::Minor,
             Finding::Pending(_) => Severity::Pending,
         }
@@ -89,6 +91,9 @@ impl Finding {
             }
             Finding::UnknownDescriptor { .. } => {
                 "it is kept out of sight; SPDK refuses to recover a dirty store that has one"
+            }
+            Finding::UnfinishedImport { .. } => {
+                "it holds part of what was to be imported, under no name yet, and takes space"
             }
             Finding::DeadLink { .. } => "no data depends on it; SPDK may stop at it",
             Finding::HalfDone(_) => {
@@ -130,6 +135,9 @@ impl Finding {
             Finding::WrongMapFlag { .. } => "sets the flag as the map is",
             Finding::UnknownDescriptor { .. } => {
                 "not mended: a newer program may need it; that program has to remove it"
+            }
+            Finding::UnfinishedImport { .. } => {
+                "not mended: import under the same name again, or remove it with spindle blob rm"
             }
             Finding::DeadLink { .. } => "removes the xattr",
             Finding::HalfDone(_) => {
@@ -178,6 +186,9 @@ impl fmt::Display for Finding {
             Finding::SharedPage { page, offset, owners } => {
                 write!(f, "extent page {page} at byte {offset} has {} owners:", owners.len())?;
                 owners.iter().try_for_each(|blob| write!(f, " blob {blob};"))
+            }
+            Finding::UnfinishedImport { blob } => {
+                write!(f, "blob {blob} is being imported, or that was cut off")
             }
             Finding::DeadLink { blob, xattr, why } => write!(f, "blob {blob}: xattr {xattr} {why}"),
             Finding::LeakedClusters { clusters } => write!(f, "leaked clusters: {}", List(clusters)),
