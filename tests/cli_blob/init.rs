@@ -45,9 +45,14 @@ fn what_cannot_be_is_refused_with_the_option_and_leaves_no_file() {
     let path = image.beside("new.img");
     let name = path.to_str().unwrap();
     for (rest, code, saying) in [
-        (&["--size", "1M"][..], 1, &["new.img", "4194304", "larger device"][..]),
-        (&["--size", "0"], 1, &["new.img", "4194304"]),
-        (&["--size", "1K"], 1, &["new.img", "4194304"]),
+        (&["--size", "1M"][..], 1, &["new.img", "8388608", "larger device"][..]),
+        (&["--size", "0"], 1, &["new.img", "8388608"]),
+        (&["--size", "1K"], 1, &["new.img", "8388608"]),
+        // One cluster, and that holds the metadata.
+        (&["--size", "4M"], 1, &["new.img", "has 4194304 bytes", "at least 8388608"]),
+        (&["--size", "7M", "--lvolstore", "lvs"], 1, &["at least 8388608"]),
+        (&["--size", "64M", "--md-pages", "20000"], 1, &["at least 88080384"]),
+        (&["--size", "64M", "--cluster-size", "4K"], 1, &["all of any device", "larger clusters"]),
         (&["--size", "64M", "--cluster-size", "5000"], 1, &["cluster_size", "4096"]),
         (&["--size", "64M", "--md-pages", "0"], 1, &["num_md_pages"]),
         (&["--size", "64M", "--md-page-size", "5000"], 1, &["md_page_size"]),

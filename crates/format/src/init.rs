@@ -4,6 +4,9 @@ use crate::change::Change;
 use crate::geometry::{Geometry, Region, mask_pages};
 use crate::super_block::{BsType, SuperBlock, VERSION};
 
+/// Layouts that are tried to find the least with room for data.
+const LAYOUTS_TRIED: u32 = 1 << 12;
+
 /// The device a store is to be made on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DeviceShape {
@@ -89,6 +92,9 @@ pub enum InitError {
         /// Bytes needed.
         needed: u64,
     },
+    /// A store with these options has no room for data, on however large a device.
+    #[error("the metadata would take all of any device: choose fewer metadata pages, or larger clusters")]
+    AllMetadata,
 }
 
 /// What making a store comes to.
@@ -103,32 +109,61 @@ pub struct InitPlan {
     pub changes: Vec<Change>,
 }
 
-/// Chooses the layout of a new store on a device as SPDK does.
+/// Chooses the layout of a new store on a device as SPDK does. As there, the metadata may take all of it: such a
+/// store has blobs with xattrs and no data.
 ///
 /// # Errors
 /// An option cannot be, or the device is too small.
 pub fn plan(device: &DeviceShape, options: &InitOptions) -> Result<InitPlan, InitError> {
-    let md_page_size = device.physical_block_size.max(4096).max(options.md_page_size);
+    let md_page_size = md_page_size(device, options);
     check_options(device, options, md_page_size)?;
     let cluster_size = u64::from(options.cluster_size);
-    let too_small = |needed| InitError::TooSmall { size: device.size, needed };
     if device.size < cluster_size {
-        return Err(too_small(cluster_size));
+        return Err(too_small(device, options));
     }
     let total_clusters = u32::try_from(device.size / cluster_size).map_err(|_| InitError::Option {
         option: "cluster_size",
         value: cluster_size,
         expected: format!("larger: the device has more than {} such clusters", u32::MAX),
     })?;
-    let super_block = lay_out(device, options, md_page_size, total_clusters)?;
-    let metadata_end = super_block.metadata.end() * u64::from(md_page_size);
-    if metadata_end.div_ceil(cluster_size) > u64::from(total_clusters) {
-        return Err(too_small(metadata_end.div_ceil(cluster_size) * cluster_size));
+    let super_block = lay_out(device, options, md_page_size, total_clusters);
+    if metadata_clusters(&super_block) > u64::from(total_clusters) {
+        return Err(too_small(device, options));
     }
-    let geometry = Geometry::from_super(&super_block, device.size)
-        .map_err(|_| too_small(metadata_end.next_multiple_of(cluster_size)))?;
+    let geometry = Geometry::from_super(&super_block, device.size).map_err(|_| too_small(device, options))?;
+    let metadata_end = super_block.metadata.end() * u64::from(md_page_size);
     let changes = changes(device, options, super_block.write(&geometry), metadata_end);
     Ok(InitPlan { geometry, super_block, changes })
+}
+
+/// That a device is too small for a store with room for data, and how large it would have to be. The options
+/// are such that [`plan`] finds nothing else wrong with them.
+pub fn too_small(device: &DeviceShape, options: &InitOptions) -> InitError {
+    let md_page_size = md_page_size(device, options);
+    let mut clusters = 1;
+    // A larger store has more metadata. Where that does not settle it is nearly all of the store, or more.
+    for _ in 0..LAYOUTS_TRIED {
+        let layout = lay_out(device, options, md_page_size, clusters);
+        match u32::try_from(metadata_clusters(&layout) + 1) {
+            Ok(needed) if needed <= clusters => {
+                let needed = u64::from(clusters) * u64::from(options.cluster_size);
+                return InitError::TooSmall { size: device.size, needed };
+            }
+            Ok(needed) => clusters = needed,
+            Err(_) => break,
+        }
+    }
+    InitError::AllMetadata
+}
+
+fn md_page_size(device: &DeviceShape, options: &InitOptions) -> u32 {
+    device.physical_block_size.max(4096).max(options.md_page_size)
+}
+
+/// Clusters, from 0, that hold metadata.
+fn metadata_clusters(super_block: &SuperBlock) -> u64 {
+    let end = super_block.metadata.end() * u64::from(super_block.md_page_size);
+    end.div_ceil(super_block.cluster_size.into())
 }
 
 fn check_options(device: &DeviceShape, options: &InitOptions, md_page: u32) -> Result<(), InitError> {
@@ -162,7 +197,7 @@ fn lay_out(
     options: &InitOptions,
     md_page_size: u32,
     total_clusters: u32,
-) -> Result<SuperBlock, InitError> {
+) -> SuperBlock {
     let md_len = match options.md_pages {
         MdPages::OnePerCluster => total_clusters,
         MdPages::Count(count) => count,
@@ -178,7 +213,7 @@ fn lay_out(
     let cluster_mask_reserve = cluster_mask.max(page_mask);
     let cluster_mask_start = 1 + page_mask;
     let blobid_mask_start = cluster_mask_start + cluster_mask_reserve;
-    Ok(SuperBlock {
+    SuperBlock {
         version: VERSION,
         clean: false,
         super_blob: None,
@@ -191,7 +226,7 @@ fn lay_out(
         size: device.size / u64::from(device.block_size) * u64::from(device.block_size),
         io_unit_size: device.block_size,
         md_page_size,
-    })
+    }
 }
 
 fn changes(
@@ -247,6 +282,33 @@ mod tests {
         assert!(plan(&device(1 << 19), &InitOptions::default()).is_err());
     }
 
+    #[test]
+    fn the_least_size_has_room_for_data_and_a_cluster_less_has_not() {
+        for (cluster_size, md_pages) in [
+            (4 << 20, MdPages::OnePerCluster),
+            (8192, MdPages::OnePerCluster),
+            (64 << 10, MdPages::Count(1_000_000)),
+            (8192, MdPages::PerHundredClusters(150)),
+        ] {
+            let options = InitOptions { cluster_size, md_pages, ..InitOptions::default() };
+            let InitError::TooSmall { needed, .. } = too_small(&device(0), &options) else {
+                panic!("{options:?} fit a device")
+            };
+            assert!(plan(&device(needed), &options).unwrap().geometry.data_clusters() > 0, "{options:?}");
+            let less = plan(&device(needed - u64::from(cluster_size)), &options);
+            assert!(less.ok().is_none_or(|plan| plan.geometry.data_clusters() == 0), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn options_by_which_metadata_takes_all_of_any_device_are_told_so() {
+        for md_pages in [MdPages::OnePerCluster, MdPages::PerHundredClusters(300)] {
+            let options = InitOptions { cluster_size: 4096, md_pages, ..InitOptions::default() };
+            assert_eq!(too_small(&device(0), &options), InitError::AllMetadata);
+            assert_eq!(plan(&device(1 << 30), &options).unwrap_err(), InitError::AllMetadata);
+        }
+    }
+
     proptest! {
         #[test]
         fn options_never_panic_and_what_is_planned_can_be_loaded(
@@ -263,7 +325,11 @@ mod tests {
         ) {
             let device = DeviceShape { size, block_size: block, physical_block_size: physical };
             let options = InitOptions { cluster_size, md_pages, md_page_size, ..InitOptions::default() };
-            if let Ok(plan) = plan(&device, &options) {
+            let planned = plan(&device, &options);
+            if !matches!(planned, Err(InitError::Option { .. })) {
+                too_small(&device, &options);
+            }
+            if let Ok(plan) = planned {
                 let parsed = SuperBlock::parse(&plan.super_block.to_bytes()).unwrap();
                 prop_assert_eq!(&parsed, &plan.super_block);
                 prop_assert_eq!(Geometry::from_super(&parsed, size).unwrap(), plan.geometry);

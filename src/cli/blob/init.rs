@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use rustix::fs::FallocateFlags;
 use spindle_blob::{BlobOptions, Blobstore, BsType, ClearData, InitOptions, LayoutOptions, MdPages};
 use spindle_block::{Device, File, FileOptions};
-use spindle_format::init::{DeviceShape, InitPlan, plan};
+use spindle_format::init::{DeviceShape, InitPlan, plan, too_small};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -96,8 +96,13 @@ impl Init {
         Ok(made)
     }
 
+    /// The layout; an error also if it has no room for data, which SPDK does not mind.
     fn plan(&self, shape: &DeviceShape, layout: &LayoutOptions) -> Result<InitPlan, Failure> {
-        plan(shape, layout).map_err(|error| Failure::Refused(format!("{}: {error}", shown(&self.image))))
+        let planned = match plan(shape, layout) {
+            Ok(plan) if plan.geometry.data_clusters() == 0 => Err(too_small(shape, layout)),
+            planned => planned,
+        };
+        planned.map_err(|error| Failure::Refused(format!("{}: {error}", shown(&self.image))))
     }
 
     fn layout(&self) -> Result<LayoutOptions, Failure> {
