@@ -56,6 +56,7 @@ fn what_cannot_be_is_refused_with_the_option_and_leaves_no_file() {
         (&["--size", "64M", "--cluster-size", "5000"], 1, &["cluster_size", "4096"]),
         (&["--size", "64M", "--md-pages", "0"], 1, &["num_md_pages"]),
         (&["--size", "64M", "--md-page-size", "5000"], 1, &["md_page_size"]),
+        (&["--size", "64M", "--md-page-size", "2K"], 1, &["md_page_size is 2048", "multiple of 4096"]),
         (&["--size", "64M", "--bstype", "seventeen bytes!!"], 2, &["16 bytes"]),
         (&["--size", "64M", "--lvolstore", ""], 1, &["1 to 63 bytes"]),
         (&[], 1, &["new.img", "--size"]),

@@ -53,7 +53,8 @@ pub struct InitOptions {
     pub clear: ClearData,
     /// Whose store it is; zeroes by default.
     pub bs_type: BsType,
-    /// The least size of a metadata slot in bytes; 4096 and the physical block size are lower bounds anyway.
+    /// The least size of a metadata slot in bytes, a multiple of 4096; that and the physical block size are lower
+    /// bounds anyway.
     pub md_page_size: u32,
 }
 
@@ -177,6 +178,9 @@ fn check_options(device: &DeviceShape, options: &InitOptions, md_page: u32) -> R
     let physical = device.physical_block_size;
     if physical == 0 || !physical.is_multiple_of(block) {
         return refuse("physical_block_size", physical, format!("a multiple of the block size, {block}"));
+    }
+    if !options.md_page_size.is_multiple_of(4096) {
+        return refuse("md_page_size", options.md_page_size, "0 or a multiple of 4096".into());
     }
     if !md_page.is_multiple_of(4096) || !md_page.is_multiple_of(block) {
         return refuse("md_page_size", md_page, format!("a multiple of 4096 and of the block size, {block}"));
@@ -306,6 +310,14 @@ mod tests {
             let options = InitOptions { cluster_size: 4096, md_pages, ..InitOptions::default() };
             assert_eq!(too_small(&device(0), &options), InitError::AllMetadata);
             assert_eq!(plan(&device(1 << 30), &options).unwrap_err(), InitError::AllMetadata);
+        }
+    }
+
+    #[test]
+    fn a_metadata_page_that_the_format_does_not_know_is_refused_also_below_the_least() {
+        for md_page_size in [512, 2048, 5000] {
+            let error = plan(&device(64 << 20), &InitOptions { md_page_size, ..InitOptions::default() });
+            assert!(error.unwrap_err().to_string().contains("a multiple of 4096"), "{md_page_size}");
         }
     }
 
