@@ -143,7 +143,7 @@ fn a_snapshot_is_merged_into_the_clone_that_it_has_by_then() {
                 }
                 false => together(deleted, later, snapshot).await,
             };
-            assert!(snapshot.is_ok() || deleted.is_ok(), "{later}: {snapshot:?}, {deleted:?}");
+            assert!(snapshot.is_ok() && deleted.is_ok(), "{later}: {snapshot:?}, {deleted:?}");
             assert_eq!((byte(&blob, 0, CLUSTER).await, byte(&blob, CLUSTER, CLUSTER).await), (1, 2));
             agrees(&store, &disk).await;
             blob.close().await.unwrap();
@@ -153,6 +153,34 @@ fn a_snapshot_is_merged_into_the_clone_that_it_has_by_then() {
             assert_eq!((byte(&blob, 0, CLUSTER).await, byte(&blob, CLUSTER, CLUSTER).await), (1, 2));
         });
     }
+}
+
+#[test]
+fn a_snapshot_can_be_deleted_while_its_clones_are() {
+    at_every_step(async |disk, later| {
+        let store = init().await;
+        let (id, blob) = thin(&store, 1).await;
+        let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+        let clones = [
+            store.clone_blob(snapshot, Vec::new()).await.unwrap(),
+            store.clone_blob(snapshot, Vec::new()).await.unwrap(),
+        ];
+        let deleting = clones.map(|clone| {
+            let store = store.clone();
+            spindle_reactor::spawn_local(async move { store.delete_blob(clone).await })
+        });
+        let clones_deleted = async {
+            for clone in deleting {
+                clone.await.unwrap().unwrap();
+            }
+        };
+        // Behind them: the clock moves when both have begun.
+        let (_, deleted) = together(clones_deleted, later + 1, store.delete_blob(snapshot)).await;
+        assert!(deleted.is_ok(), "{later}: {deleted:?}");
+        assert_eq!(byte(&blob, 0, 2 * CLUSTER).await, 1);
+        assert_eq!(store.blobs().await.unwrap(), [id]);
+        agrees(&store, &disk).await;
+    });
 }
 
 #[test]

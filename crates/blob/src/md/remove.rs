@@ -18,26 +18,47 @@ use crate::ordering::Point;
 use crate::sync::TaskGuard;
 
 impl Md {
-    /// Deletes a blob that nobody has open.
+    /// Deletes a blob that nobody has open. Operations that change its clones meanwhile end first: it is looked
+    /// at again then.
     pub(crate) async fn remove(self: &Rc<Md>, id: BlobId) -> Result<(), BlobError> {
         self.check_allocation()?;
         let blob = self.blob(id)?;
-        let clones = blob.clones.borrow().clone();
-        match clones.as_slice() {
-            [] => {
-                let _alone = self.alone_with(&blob).await?;
-                self.check_removable(&blob, &[])?;
-                blob.passing.set(true);
-                let erased = self.erase(&blob, &Bitmap::new(0), &BTreeSet::new()).await;
-                blob.passing.set(false);
-                erased
+        loop {
+            let clones = blob.clones.borrow().clone();
+            let removed = match clones.as_slice() {
+                [] => self.remove_alone(&blob).await?,
+                [clone] => self.merge_into(&blob, &self.blob(*clone)?).await?,
+                _ => self.has_one_clone_at_most(&blob).await.map(|()| false)?,
+            };
+            if removed {
+                return Ok(());
             }
-            [clone] => self.merge_into(&blob, &self.blob(*clone)?).await,
+        }
+    }
+
+    /// Waits for those who take away or add clones just now; an error if there is more than one then.
+    async fn has_one_clone_at_most(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
+        let _guard = self.exclusive_on(blob).await?;
+        match blob.clones.borrow().len() {
+            0 | 1 => Ok(()),
             _ => Err(BlobError::Busy {
-                blob: id,
+                blob: blob.id,
                 by: "more than one clone reads through it: delete or inflate them",
             }),
         }
+    }
+
+    /// Deletes a blob without clones; false if it has some by the time that nobody else works on it.
+    async fn remove_alone(self: &Rc<Md>, blob: &Rc<BlobState>) -> Result<bool, BlobError> {
+        let _alone = self.alone_with(blob).await?;
+        check_unused(blob)?;
+        if !blob.clones.borrow().is_empty() {
+            return Ok(false);
+        }
+        blob.passing.set(true);
+        let erased = self.erase(blob, &Bitmap::new(0), &BTreeSet::new()).await;
+        blob.passing.set(false);
+        erased.map(|()| true)
     }
 
     /// Waits until requests that outlive the blob's handles have ended, and for [`Md::lock`].
@@ -50,20 +71,6 @@ impl Md {
                 return Ok((frozen, guard));
             }
         }
-    }
-
-    fn check_removable(&self, blob: &Rc<BlobState>, clones: &[BlobId]) -> Result<(), BlobError> {
-        let id = blob.id;
-        if blob.opened.get() > 0 {
-            return Err(BlobError::Busy { blob: id, by: "it is open: close it" });
-        }
-        if blob.held.get() {
-            return Err(busy(id));
-        }
-        if *blob.clones.borrow() != *clones {
-            return Err(BlobError::Busy { blob: id, by: "its clones have changed meanwhile: try again" });
-        }
-        Ok(())
     }
 
     /// Takes a blob off the disk and frees what it had, but for what another blob has now. Called under
@@ -136,18 +143,23 @@ impl Md {
     }
 
     /// Deletes a snapshot whose one clone gets what it still reads there. The clone takes everything over in
-    /// one write of its root; until then its map on disk does not change.
+    /// one write of its root; until then its map on disk does not change. False if that is no longer its one
+    /// clone by the time that nobody else works on them.
     async fn merge_into(
         self: &Rc<Md>,
         snapshot: &Rc<BlobState>,
         clone: &Rc<BlobState>,
-    ) -> Result<(), BlobError> {
-        self.check_removable(snapshot, &[clone.id])?;
+    ) -> Result<bool, BlobError> {
+        check_unused(snapshot)?;
         let _frozen = self.freeze(clone).await;
         let _guard = self.exclusive_on(snapshot).await?;
-        self.check_removable(snapshot, &[clone.id])?;
+        check_unused(snapshot)?;
         // By then its id may be that of another clone.
-        if clone.held.get() || !self.is_there(clone) {
+        if *snapshot.clones.borrow() != [clone.id] || !self.is_there(clone) {
+            return Ok(false);
+        }
+        // It is being inflated or decoupled, which takes as long as there is data.
+        if clone.held.get() {
             return Err(busy(clone.id));
         }
         snapshot.passing.set(true);
@@ -155,7 +167,7 @@ impl Md {
         let merged = self.merge_held(snapshot, clone).await;
         clone.held.set(false);
         snapshot.passing.set(false);
-        merged
+        merged.map(|()| true)
     }
 
     /// The same under [`Md::lock`], when nobody else begins anything with either.
@@ -298,6 +310,14 @@ impl Md {
             clones.extend(new);
         }
     }
+}
+
+/// An error if somebody has a blob open, or inflates or decouples it.
+fn check_unused(blob: &BlobState) -> Result<(), BlobError> {
+    if blob.opened.get() > 0 {
+        return Err(BlobError::Busy { blob: blob.id, by: "it is open: close it" });
+    }
+    if blob.held.get() { Err(busy(blob.id)) } else { Ok(()) }
 }
 
 /// Every cluster that a map names.
