@@ -19,6 +19,9 @@ use crate::shared::{BlobShared, Source};
 use crate::sync::join_all;
 use crate::transfer::{Direction, Done, Steps};
 
+/// Pieces of a range without data that are worked on at a time.
+const SIDE_BY_SIDE: usize = 128;
+
 /// A part of a range that lies in one cluster.
 #[derive(Clone, Copy)]
 struct Piece {
@@ -36,8 +39,7 @@ impl Blob {
     pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), BlobError> {
         let local = self.begin_write(offset, len)?;
         let shared = &self.opened.shared;
-        let done = join_all(self.pieces(offset, len).map(|piece| zero_piece(shared, &local, piece))).await;
-        done.into_iter().collect()
+        all(self.pieces(offset, len).map(|piece| zero_piece(shared, &local, piece))).await
     }
 
     /// Says that `len` bytes from byte `offset` on hold nothing of use. Whole clusters of a thin blob without
@@ -50,21 +52,25 @@ impl Blob {
         let local = self.begin_write(offset, len)?;
         let shared = &self.opened.shared;
         let size = shared.cluster_size.bytes();
+        let (first, end) = (offset.div_ceil(size), (offset + len) / size);
         loop {
             shared.thawed().await;
             if !shared.thin.load(Ordering::Acquire) || !shared.is_without_parent() {
-                let pieces = self.pieces(offset, len).map(|piece| unmap_piece(shared, &local, piece));
-                return join_all(pieces).await.into_iter().collect();
+                return all(self.pieces(offset, len).map(|piece| unmap_piece(shared, &local, piece))).await;
             }
-            let (first, end) = (offset.div_ceil(size), (offset + len) / size);
             if first >= end
                 || self.on_md(async move |md, blob| md.unmap(&blob, first, end - first).await).await?
             {
                 break;
             }
         }
-        let partial = self.pieces(offset, len).filter(|piece| piece.len < size);
-        join_all(partial.map(|piece| unmap_piece(shared, &local, piece))).await.into_iter().collect()
+        // What is left are the ends of the range, of clusters that are not all in it.
+        let (head, tail) = match first <= end {
+            true => (first * size - offset, offset + len - end * size),
+            false => (len, 0),
+        };
+        let ends = self.pieces(offset, head).chain(self.pieces(offset + len - tail, tail));
+        all(ends.map(|piece| unmap_piece(shared, &local, piece))).await
     }
 
     /// Makes everything durable that was written before, by anybody, and had succeeded. Goes on to its end if the
@@ -325,6 +331,23 @@ async fn unmap_piece(shared: &BlobShared, local: &Local, piece: Piece) -> Result
         local.unmap(shared.place(cluster, piece), piece.len).await?;
     }
     Ok(())
+}
+
+/// Works on the pieces of a range, some side by side: it may be all of a huge blob.
+async fn all<F>(mut pieces: impl Iterator<Item = F>) -> Result<(), BlobError>
+where
+    F: Future<Output = Result<(), BlobError>>,
+{
+    loop {
+        let some: Vec<F> = pieces.by_ref().take(SIDE_BY_SIDE).collect();
+        let last = some.len() < SIDE_BY_SIDE;
+        join_all(some).await.into_iter().collect::<Result<(), BlobError>>()?;
+        if last {
+            return Ok(());
+        }
+        // Where there is nothing to do nobody has waited for anything.
+        spindle_reactor::yield_now().await;
+    }
 }
 
 /// The pieces of a range put together again; the first error is the range's.
