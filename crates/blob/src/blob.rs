@@ -226,13 +226,21 @@ fn no_xattr(blob: &BlobState, name: &[u8]) -> BlobError {
 
 impl Md {
     /// Opens a blob.
-    pub(crate) fn open(self: &Rc<Md>, id: BlobId, options: OpenOptions) -> Result<Opened, BlobError> {
+    pub(crate) async fn open(self: &Rc<Md>, id: BlobId, options: OpenOptions) -> Result<Opened, BlobError> {
         let blob = self.blob(id)?;
+        blob.check_stays()?;
+        let shared = self.shared_of(&blob).await;
+        // While this waited it may have been deleted, or the store left.
+        if self.shared.is_unloaded() {
+            return Err(self.shared.gone());
+        }
+        if !self.is_there(&blob) {
+            return Err(BlobError::NoSuchBlob { blob: id });
+        }
         blob.check_stays()?;
         if options.clear_method.is_some() {
             blob.cleared_by.set(options.clear_method);
         }
-        let shared = self.shared_of(&blob);
         blob.opened.set(blob.opened.get() + 1);
         Ok(Opened { shared, closed: AtomicBool::new(false) })
     }

@@ -184,17 +184,20 @@ impl Leaves {
         let _ = entry.compare_exchange(0, raw, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Forgets what readers noted down: the chain has changed.
-    pub(crate) fn forget_inherited(&self) {
-        for (_, slot) in self.slots.iter() {
-            let known = slot.load(Ordering::Acquire);
-            if known & INHERITED != 0 {
-                slot.store(0, Ordering::Release);
-            } else if known != 0 {
-                for entry in self.arena.leaf(known) {
-                    let inherited = |raw| (raw & INHERITED != 0).then_some(0);
-                    let _ = entry.fetch_update(Ordering::AcqRel, Ordering::Relaxed, inherited);
-                }
+    /// All slots.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = &AtomicU32> {
+        self.slots.iter().map(|(_, slot)| slot)
+    }
+
+    /// Forgets what readers noted down in one of them: the chain has changed.
+    pub(crate) fn forget_inherited(&self, slot: &AtomicU32) {
+        let known = slot.load(Ordering::Acquire);
+        if known & INHERITED != 0 {
+            slot.store(0, Ordering::Release);
+        } else if known != 0 {
+            for entry in self.arena.leaf(known) {
+                let inherited = |raw| (raw & INHERITED != 0).then_some(0);
+                let _ = entry.fetch_update(Ordering::AcqRel, Ordering::Relaxed, inherited);
             }
         }
     }
@@ -290,7 +293,7 @@ mod tests {
         assert_eq!(leaves.get(4), Entry::Inherited(Some(7)));
         assert_eq!(leaves.get(5), Entry::Inherited(None));
         leaves.share(3, 5);
-        leaves.forget_inherited();
+        leaves.slots().for_each(|slot| leaves.forget_inherited(slot));
         assert_eq!([3, 4, 5].map(|at| leaves.get(at)), [Entry::Own(9), Entry::Unknown, Entry::Unknown]);
     }
 
@@ -312,7 +315,7 @@ mod tests {
         assert_eq!((clone.get(601), clone.get(600), arena.in_use()), (Entry::Own(4), Entry::Unknown, 2));
         clone.share_zeroes(0);
         assert_eq!(clone.get(77), Entry::Inherited(None));
-        clone.forget_inherited();
+        clone.slots().for_each(|slot| clone.forget_inherited(slot));
         assert_eq!((clone.get(77), clone.get(601)), (Entry::Unknown, Entry::Own(4)));
     }
 

@@ -130,7 +130,7 @@ impl Blobstore {
     /// # Errors
     /// As [`open_blob`](Self::open_blob).
     pub async fn open_blob_with(&self, id: BlobId, options: OpenOptions) -> Result<Blob, BlobError> {
-        let opened = on_md(&self.shared, async move |md| md.open(id, options)).await?;
+        let opened = on_md(&self.shared, async move |md| md.open(id, options).await).await?;
         Ok(Blob::new(opened))
     }
 

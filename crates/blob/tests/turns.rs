@@ -95,7 +95,7 @@ fn the_end_of_a_load_leaves_others_their_turns_and_says_how_far_it_is() {
             assert!((1..1024).contains(&more), "{more} units of work in one step");
             assert!(pair[1].1 > pair[0].1, "nobody else had a turn between two steps");
         }
-        store.unload().await.unwrap();
+        leaves_turns("leaving it", store.unload()).await.unwrap();
     });
 }
 
@@ -106,7 +106,8 @@ fn large_blobs_leave_others_their_turns_whatever_is_done_with_them() {
         let (_, store) = store(CLUSTERS, 4096).await;
         let thick = BlobOptions::thick(CLUSTERS / 2);
         let id = leaves_turns("making it", store.create_blob(thick)).await.unwrap();
-        let blob = store.open_blob(id).await.unwrap();
+        let blob = leaves_turns("opening it", store.open_blob(id)).await.unwrap();
+        leaves_turns("growing it by one", blob.resize(CLUSTERS / 2 + 1)).await.unwrap();
         leaves_turns("growing it", blob.resize(CLUSTERS - 4096)).await.unwrap();
         leaves_turns("cutting it", blob.resize(CLUSTERS / 2)).await.unwrap();
         let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
@@ -119,5 +120,14 @@ fn large_blobs_leave_others_their_turns_whatever_is_done_with_them() {
         leaves_turns("zeroing nothing", thin.write_zeroes(0, thin.size())).await.unwrap();
         leaves_turns("unmapping nothing", thin.unmap(0, thin.size())).await.unwrap();
         assert_eq!(thin.next_allocated(0), None);
+    });
+}
+
+#[test]
+fn the_masks_of_a_vast_store_leave_others_their_turns() {
+    run_on("epoll", async || {
+        let (_, store) = store(1 << 26, 64).await;
+        store.create_blob(BlobOptions::thick(1)).await.unwrap();
+        leaves_turns("leaving it", store.unload()).await.unwrap();
     });
 }

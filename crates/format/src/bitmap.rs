@@ -1,5 +1,7 @@
 //! A fixed-length set of small numbers: used pages, used clusters, used blob ids.
 
+use std::ops::Range;
+
 /// A bitmap of a length fixed when made; bits beyond the length read as clear and cannot be set.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Bitmap {
@@ -31,10 +33,12 @@ impl Bitmap {
         map
     }
 
-    /// The bytes of a mask, least significant bit first, rounded up to whole bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self.words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        bytes.truncate(self.len.div_ceil(8) as usize);
+    /// Some of the bytes of a mask, least significant bit first; zeroes beyond the end.
+    pub fn bytes(&self, range: Range<usize>) -> Vec<u8> {
+        let words = self.words.iter().take(range.end.div_ceil(8)).skip(range.start / 8);
+        let bytes = words.flat_map(|word| word.to_le_bytes()).skip(range.start % 8);
+        let mut bytes: Vec<u8> = bytes.collect();
+        bytes.resize(range.len(), 0);
         bytes
     }
 
@@ -191,7 +195,11 @@ mod tests {
             let expected: Vec<u32> = picks.iter().copied().filter(|&pick| pick < len).collect();
             prop_assert_eq!(map.iter().collect::<Vec<_>>(), expected.clone());
             prop_assert_eq!(map.count() as usize, expected.len());
-            prop_assert_eq!(&Bitmap::from_bytes(&map.to_bytes(), len), &map);
+            let bytes = map.bytes(0..50);
+            prop_assert_eq!(&Bitmap::from_bytes(&bytes, len), &map);
+            for at in 0..=50 {
+                prop_assert_eq!(&[map.bytes(0..at), map.bytes(at..50)].concat(), &bytes);
+            }
             for other in [Bitmap::new(len / 2), Bitmap::new(len + 70)] {
                 let (mut both, mut more) = (map.clone(), other.clone());
                 more.fill();

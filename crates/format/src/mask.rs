@@ -9,6 +9,9 @@ use crate::error::{FormatError, Place, Problem};
 use crate::geometry::Geometry;
 use std::fmt;
 
+/// Bytes that are written at a time: as much as is made within a millisecond.
+const WRITE: u64 = 256 << 10;
+
 /// Bytes before the bits of a mask.
 pub const HEADER_SIZE: usize = 5;
 
@@ -76,18 +79,21 @@ pub fn parse(kind: MaskKind, bytes: &[u8], geometry: &Geometry) -> Result<Bitmap
     Ok(Bitmap::from_bytes(&bytes[HEADER_SIZE..needed], bits))
 }
 
-/// The bytes of a mask's whole region, padded with zeroes.
-pub fn to_bytes(kind: MaskKind, bits: &Bitmap, geometry: &Geometry) -> Vec<u8> {
-    let (_, len) = geometry.bytes_of(geometry.mask(kind));
-    let mut bytes = Vec::with_capacity(len as usize);
-    bytes.push(kind.code());
-    bytes.extend_from_slice(&bits.len().to_le_bytes());
-    bytes.extend_from_slice(&bits.to_bytes());
-    bytes.resize(len as usize, 0);
-    bytes
+/// How many writes put a mask in its place.
+pub(crate) fn writes(kind: MaskKind, geometry: &Geometry) -> u64 {
+    geometry.bytes_of(geometry.mask(kind)).1.div_ceil(WRITE)
 }
 
-/// The write that puts a mask in its place.
-pub fn write(kind: MaskKind, bits: &Bitmap, geometry: &Geometry) -> Change {
-    Change::Write { offset: geometry.bytes_of(geometry.mask(kind)).0, bytes: to_bytes(kind, bits, geometry) }
+/// One of these writes. They fill the mask's whole region, with zeroes behind the bits.
+pub(crate) fn write(kind: MaskKind, number: u64, bits: &Bitmap, geometry: &Geometry) -> Change {
+    let (start, len) = geometry.bytes_of(geometry.mask(kind));
+    let from = (number * WRITE).min(len);
+    let (at, end) = (from as usize, (from + WRITE).min(len) as usize);
+    let mut bytes = Vec::with_capacity(end - at);
+    if at == 0 {
+        bytes.push(kind.code());
+        bytes.extend_from_slice(&bits.len().to_le_bytes());
+    }
+    bytes.extend_from_slice(&bits.bytes(at.saturating_sub(HEADER_SIZE)..end - HEADER_SIZE));
+    Change::Write { offset: start + from, bytes }
 }

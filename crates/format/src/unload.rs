@@ -17,19 +17,83 @@ pub struct InUse<'a> {
     pub clusters: &'a Bitmap,
 }
 
-/// What an unload writes, in SPDK's order: the masks of pages, blob ids and clusters, then the super block
-/// marked clean. The flushes between are ours: a super block that says "clean" over masks that were lost
-/// would be believed.
-pub fn changes(super_block: &SuperBlock, geometry: &Geometry, in_use: InUse<'_>) -> Vec<Change> {
-    let bits = |kind| match kind {
-        MaskKind::UsedPages => in_use.pages,
-        MaskKind::UsedBlobIds => in_use.blob_ids,
-        MaskKind::UsedClusters => in_use.clusters,
-    };
-    // Stores older than version 3 have no mask of blob ids; they are recovered at every load.
-    let kinds = MaskKind::IN_WRITE_ORDER.into_iter().filter(|&kind| geometry.mask(kind).len > 0);
-    let mut changes: Vec<Change> = kinds.map(|kind| mask::write(kind, bits(kind), geometry)).collect();
+impl InUse<'_> {
+    /// One of the writes that put the masks in their places, in SPDK's order: pages, blob ids, clusters. `None`
+    /// behind the last. Large masks take many: whoever has other work does that between.
+    pub fn write(&self, number: u64, geometry: &Geometry) -> Option<Change> {
+        let mut number = number;
+        // Stores older than version 3 have no mask of blob ids, which takes no writes then; they are recovered at
+        // every load.
+        for kind in MaskKind::IN_WRITE_ORDER {
+            let writes = mask::writes(kind, geometry);
+            if number < writes {
+                let bits = match kind {
+                    MaskKind::UsedPages => self.pages,
+                    MaskKind::UsedBlobIds => self.blob_ids,
+                    MaskKind::UsedClusters => self.clusters,
+                };
+                return Some(mask::write(kind, number, bits, geometry));
+            }
+            number -= writes;
+        }
+        None
+    }
+}
+
+/// What an unload writes when the masks are in their places: the super block marked clean. The flushes are ours:
+/// a super block that says "clean" over masks that were lost would be believed.
+pub fn clean(super_block: &SuperBlock, geometry: &Geometry) -> [Change; 3] {
     let clean = SuperBlock { clean: true, ..super_block.clone() };
-    changes.extend([Change::Flush, clean.write(geometry), Change::Flush]);
-    changes
+    [Change::Flush, clean.write(geometry), Change::Flush]
+}
+
+/// All that an unload writes.
+pub fn changes(super_block: &SuperBlock, geometry: &Geometry, in_use: InUse<'_>) -> Vec<Change> {
+    let masks = (0..).map_while(|number| in_use.write(number, geometry));
+    masks.chain(clean(super_block, geometry)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init::{DeviceShape, InitOptions, InitPlan, MdPages, plan};
+
+    #[test]
+    fn a_mask_that_takes_many_writes_is_read_back_as_it_was() {
+        let shape = DeviceShape { size: 20 << 30, block_size: 4096, physical_block_size: 4096 };
+        let options =
+            InitOptions { cluster_size: 4096, md_pages: MdPages::Count(70_000), ..InitOptions::default() };
+        let InitPlan { geometry, super_block, .. } = plan(&shape, &options).unwrap();
+        let every = |step: usize, kind| {
+            let mut bits = Bitmap::new(geometry.mask_bits(kind));
+            (0..bits.len()).step_by(step).for_each(|bit| {
+                bits.set(bit);
+            });
+            bits
+        };
+        let pages = every(3, MaskKind::UsedPages);
+        let blob_ids = every(7, MaskKind::UsedBlobIds);
+        let clusters = every(5, MaskKind::UsedClusters);
+        let in_use = InUse { pages: &pages, blob_ids: &blob_ids, clusters: &clusters };
+        let changes = changes(&super_block, &geometry, in_use);
+        assert!(changes.len() > 3 + 3, "the mask of clusters takes more than one");
+        for (kind, bits) in [
+            (MaskKind::UsedPages, &pages),
+            (MaskKind::UsedBlobIds, &blob_ids),
+            (MaskKind::UsedClusters, &clusters),
+        ] {
+            let (start, len) = geometry.bytes_of(geometry.mask(kind));
+            let mut region = vec![0xEE; len as usize];
+            for change in &changes {
+                if let Change::Write { offset, bytes } = change
+                    && (start..start + len).contains(offset)
+                {
+                    let at = (offset - start) as usize;
+                    region[at..at + bytes.len()].copy_from_slice(bytes);
+                }
+            }
+            assert!(mask::parse(kind, &region, &geometry).unwrap() == *bits, "{kind}");
+            assert_eq!(region.last(), Some(&0), "the whole region is written");
+        }
+    }
 }

@@ -41,6 +41,8 @@ pub(crate) struct BlobState {
     pub(crate) passing: Cell<bool>,
     /// What all threads see of it, while it or a clone of it is open.
     shared: RefCell<Weak<BlobShared>>,
+    /// Whether all of its map is in there, so that threads may look.
+    whole: Cell<bool>,
     /// Changes of its map under way.
     pub(crate) commits: Commits,
 }
@@ -60,18 +62,25 @@ impl BlobState {
             unmaps: Cell::new(0),
             passing: Cell::new(false),
             shared: RefCell::default(),
+            whole: Cell::new(false),
             commits: Commits::default(),
         }
     }
 
-    /// What all threads see of it, if anybody looks.
+    /// What all threads see of it, if anybody looks or is just going to.
     pub(crate) fn shared(&self) -> Option<Arc<BlobShared>> {
         self.shared.borrow().upgrade()
     }
 
-    /// From now on threads see this of it.
-    pub(crate) fn show(&self, shared: &Arc<BlobShared>) {
+    /// The same, if all of its map is in there.
+    fn shown(&self) -> Option<Arc<BlobShared>> {
+        self.shared().filter(|_| self.whole.get())
+    }
+
+    /// From now on threads see this of it, which says where its clusters are, or does not yet.
+    pub(crate) fn show(&self, shared: &Arc<BlobShared>, whole: bool) {
         *self.shared.borrow_mut() = Arc::downgrade(shared);
+        self.whole.set(whole);
         self.publish_flags();
     }
 
@@ -121,13 +130,18 @@ impl BlobState {
         }
     }
 
-    /// Makes the leaves that other threads see agree with the map, which is kept there from now on.
-    pub(crate) fn publish_map(&self) {
+    /// Makes the leaves that other threads see agree with the map, which is kept there from now on. Nobody else
+    /// changes the map meanwhile.
+    pub(crate) async fn publish_map(&self) {
         let Some(shared) = self.shared() else { return };
-        let mut meta = self.meta.borrow_mut();
-        let show = |leaf: &Leaf| Some((leaf.slot, shared.leaves.show(leaf.slot, &leaf.clusters)?));
-        let kept: Vec<(u32, Entries)> = meta.map.leaves().iter().filter_map(show).collect();
-        kept.into_iter().for_each(|(slot, clusters)| meta.map.keep(slot, clusters));
+        let slots: Vec<u32> = self.meta.borrow().map.leaves().iter().map(|leaf| leaf.slot).collect();
+        let mut turns = Turns::default();
+        for slot in slots {
+            let shown = |leaf: &Leaf| shared.leaves.show(slot, &leaf.clusters);
+            let kept = self.meta.borrow().map.leaf(slot).and_then(shown);
+            kept.into_iter().for_each(|kept| self.meta.borrow_mut().map.keep(slot, kept));
+            turns.spend(64).await;
+        }
     }
 
     /// Disk says now that these clusters of it lie there, or nowhere: so do the map and what other threads see.
@@ -199,11 +213,17 @@ impl Md {
         }
     }
 
-    /// What all threads see of a blob; made, with its parents, if nobody looked before.
-    pub(crate) fn shared_of(&self, blob: &Rc<BlobState>) -> Arc<BlobShared> {
+    /// What all threads see of a blob; made, with its parents, if nobody looked before. That may take a while, in
+    /// which the blob may be deleted.
+    pub(crate) async fn shared_of(&self, blob: &Rc<BlobState>) -> Arc<BlobShared> {
+        if let Some(shared) = blob.shown() {
+            return shared;
+        }
+        // One at a time: who comes here while a map is being shown finds all of it.
+        let _showing = self.showing.lock().await;
         let (mut unseen, mut ids, mut next) = (Vec::new(), BTreeSet::new(), blob.clone());
         let mut back = loop {
-            if let Some(shared) = next.shared() {
+            if let Some(shared) = next.shown() {
                 break Back::Blob(shared);
             }
             let parent = next.parent();
@@ -221,8 +241,9 @@ impl Md {
         };
         while let Some(blob) = unseen.pop() {
             let shared = Arc::new(BlobShared::new(blob.id, self.shared.clone(), back));
-            blob.show(&shared);
-            blob.publish_map();
+            blob.show(&shared, false);
+            blob.publish_map().await;
+            blob.whole.set(true);
             back = Back::Blob(shared);
         }
         match back {
@@ -232,12 +253,12 @@ impl Md {
     }
 
     /// What stands behind a blob now.
-    fn back_of(&self, blob: &BlobState) -> Back {
+    async fn back_of(&self, blob: &BlobState) -> Back {
         match blob.parent() {
             None => Back::Zeroes,
             Some(Parent::External(id)) => self.external(&id),
             Some(Parent::Snapshot(id)) => match self.blob(id) {
-                Ok(parent) => Back::Blob(self.shared_of(&parent)),
+                Ok(parent) => Back::Blob(self.shared_of(&parent).await),
                 Err(_) => Back::Missing(id.to_string().into()),
             },
         }
@@ -271,7 +292,10 @@ impl Md {
     /// Has an open blob look for what stands behind it again: its parent is another. When this is over nobody
     /// will look at a cluster by what was found in the old parents, and no I/O that did is under way.
     pub(crate) async fn rechain(&self, blob: &Rc<BlobState>) {
-        let back = blob.shared().map_or(Back::Zeroes, |_| self.back_of(blob));
+        let back = match blob.shared() {
+            Some(_) => self.back_of(blob).await,
+            None => Back::Zeroes,
+        };
         self.rechain_to(blob, back).await;
     }
 
@@ -293,18 +317,24 @@ impl Md {
         // A reader may be between its walk up the old chain and its note: once every thread has come by, it
         // is not, and the second look finds what it wrote.
         for _ in 0..2 {
-            self.forget_notes(blob);
+            self.forget_notes(blob).await;
             self.quiesce().await;
         }
     }
 
-    fn forget_notes(&self, blob: &Rc<BlobState>) {
+    /// Parents before their clones, so that what is forgotten is not found there again.
+    async fn forget_notes(&self, blob: &Rc<BlobState>) {
         let mut below = vec![blob.clone()];
+        let mut turns = Turns::default();
         let mut seen = BTreeSet::from([blob.id]);
         while let Some(blob) = below.pop() {
             if let Some(shared) = blob.shared() {
-                shared.leaves.forget_inherited();
+                for slot in shared.leaves.slots() {
+                    shared.leaves.forget_inherited(slot);
+                    turns.spend(16).await;
+                }
             }
+            turns.spend(1).await;
             let clones = blob.clones.borrow();
             // Parents of a hostile store may form a circle.
             let clones = clones.iter().filter(|&&clone| seen.insert(clone));

@@ -3,8 +3,12 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::turns::Turns;
 use super::{BlobState, Md};
 use crate::shared::BlobShared;
+
+/// Blobs that are looked at in one go.
+const AT_ONCE: u32 = 256;
 
 /// Keeps writes to a blob out until dropped.
 pub(crate) struct Frozen {
@@ -15,7 +19,7 @@ impl Md {
     /// Keeps writes to a blob out and waits until none is under way, so that its map holds still. Never
     /// called under [`Md::lock`]: an allocation under way may need that to end.
     pub(crate) async fn freeze(&self, blob: &Rc<BlobState>) -> Frozen {
-        let shared = self.shared_of(blob);
+        let shared = self.shared_of(blob).await;
         shared.freeze();
         let frozen = Frozen { shared };
         frozen.shared.settled().await;
@@ -30,10 +34,21 @@ impl Md {
 
     /// The same for every blob that threads can see.
     pub(crate) async fn freeze_all(&self) -> Vec<Frozen> {
-        let blobs: Vec<Rc<BlobState>> = self.blobs.borrow().values().cloned().collect();
-        let shared = blobs.iter().filter_map(|blob| blob.shared());
-        let frozen: Vec<Frozen> = shared.map(|shared| Frozen { shared }).collect();
-        frozen.iter().for_each(|one| one.shared.freeze());
+        let (mut frozen, mut turns) = (Vec::new(), Turns::default());
+        let mut next = self.blobs.borrow().first_key_value().map(|(&id, _)| id);
+        while let Some(id) = next {
+            {
+                let blobs = self.blobs.borrow();
+                let mut behind = blobs.range(id..);
+                let some = behind.by_ref().take(AT_ONCE as usize);
+                for shared in some.filter_map(|(_, blob)| blob.shared()) {
+                    shared.freeze();
+                    frozen.push(Frozen { shared });
+                }
+                next = behind.next().map(|(&id, _)| id);
+            }
+            turns.spend(AT_ONCE).await;
+        }
         for one in &frozen {
             one.shared.settled().await;
         }

@@ -83,6 +83,8 @@ pub(crate) struct Md {
     /// Copies of pages that were rewritten in place, on devices that can tear a page.
     copies: RefCell<disk::Copies>,
     flushes: flushes::Flushes,
+    /// Held by whoever makes what threads see of a blob.
+    showing: TaskLock,
     /// Held while clusters are zeroed in the background.
     zeroing: TaskLock,
     /// Whether that goes on now.

@@ -108,7 +108,8 @@ impl Md {
         if self.options.order.keeps(Point::ReadersBeforeFree) {
             self.quiesce().await;
         }
-        let clusters = clusters_of(&meta).filter(|&cluster| !kept_clusters.get(cluster)).collect();
+        let clusters = clusters_of(&meta).filter(|&cluster| !kept_clusters.get(cluster));
+        let clusters = Turns::default().collect(clusters).await;
         self.release_clusters(clusters, blob.clear_method()).await;
         self.flush_for(&[Point::DurableBeforeAck]).await
     }
@@ -209,7 +210,7 @@ impl Md {
             return Err(error);
         }
         self.replace_clone(snapshot.parent().as_ref(), snapshot.id, Some(clone.id));
-        clone.publish_map();
+        clone.publish_map().await;
         self.rechain(clone).await;
         let meta = clone.meta.borrow().clone();
         let clusters = self.clusters_in(&meta).await;
@@ -277,7 +278,8 @@ impl Md {
         taken: &mut Vec<u32>,
     ) -> Result<(), BlobError> {
         let end = parent.meta.borrow().map.num_clusters();
-        let mut holes = self.visible_above(&self.shared_of(parent), end, meta.map.num_clusters()).await;
+        let shared = self.shared_of(parent).await;
+        let mut holes = self.visible_above(&shared, end, meta.map.num_clusters()).await;
         holes.retain(|&index| meta.map.get(index).is_none());
         self.pin(&holes, meta, slots, taken).await
     }

@@ -55,7 +55,7 @@ impl Md {
         // A leaf that it shares was right for its old size: a snapshot taken since may end where it ended.
         self.forget_inherited(blob).await;
         // The map before the size: nobody looks beyond the end.
-        blob.publish_map();
+        blob.publish_map().await;
         blob.publish_flags();
         Ok(())
     }
@@ -79,7 +79,8 @@ impl Md {
             return Ok(());
         }
         // What is new reads zero, also where a parent has data that was out of sight.
-        let holes = self.visible_above(&self.shared_of(blob), old, new).await;
+        let shared = self.shared_of(blob).await;
+        let holes = self.visible_above(&shared, old, new).await;
         self.pin(&holes, meta, slots, taken).await
     }
 
@@ -105,16 +106,20 @@ impl Md {
 
     async fn shrink_blob(self: &Rc<Md>, blob: &Rc<BlobState>, new: u64) -> Result<(), BlobError> {
         let mut meta = blob.meta.borrow().clone();
-        let cut: Vec<_> = meta.map.allocated_from(new).collect();
+        let mut turns = Turns::default();
+        let cut = turns.collect(meta.map.allocated_from(new)).await;
         meta.map.resize(new);
         let last = (!new.is_multiple_of(LEAF)).then_some((new / LEAF) as u32);
         let how = Persist { slots: last.into_iter().collect(), urgent: true, ..Persist::default() };
         let how = Persist { after: vec![Point::DurableBeforeAck, Point::UnmapBeforeFree], ..how };
         self.persist(blob, meta, how).await?;
-        let shared = self.shared_of(blob);
+        let shared = self.shared_of(blob).await;
         shared.clusters.store(new, Ordering::Release);
-        cut.iter().for_each(|&(index, _)| shared.leaves.set(index, None));
-        blob.publish_map();
+        for &(index, _) in &cut {
+            shared.leaves.set(index, None);
+            turns.spend(1).await;
+        }
+        blob.publish_map().await;
         // Notes about parents beyond the end would come back into sight if the blob grew again.
         self.forget_inherited(blob).await;
         let freed = cut.into_iter().map(|(_, cluster)| cluster.0).collect();

@@ -99,22 +99,21 @@ impl Md {
         self.persist(original, meta, how).await?;
         self.replace_clone(parent.as_ref(), original.id, Some(snapshot.id));
         snapshot.clones.borrow_mut().push(original.id);
-        self.publish_snapshot(original, snapshot);
+        self.publish_snapshot(original, snapshot).await;
         Ok(())
     }
 
     /// Has readers of the original see its snapshot behind it. They find the same clusters at any moment.
-    fn publish_snapshot(&self, original: &Rc<BlobState>, snapshot: &Rc<BlobState>) {
-        let shared = self.shared_of(original);
+    async fn publish_snapshot(&self, original: &Rc<BlobState>, snapshot: &Rc<BlobState>) {
+        let shared = self.shared_of(original).await;
         match snapshot.shared() {
             None => {
                 let back = locked(&shared.back).clone();
                 let below = Arc::new(BlobShared::new(snapshot.id, self.shared.clone(), back));
-                snapshot.show(&below);
                 below.leaves.adopt(&shared.leaves);
+                snapshot.show(&below, true);
                 *locked(&shared.back) = Back::Blob(below);
                 shared.leaves.share_all();
-                snapshot.publish_map();
             }
             // Somebody was quick and opened it: it has leaves already.
             Some(below) => {
@@ -123,6 +122,7 @@ impl Md {
             }
         }
         original.publish_flags();
+        snapshot.publish_map().await;
     }
 
     /// Gives a blob clusters of its own for all that it reads in its parents (`inflate`: for all that it has
@@ -146,7 +146,7 @@ impl Md {
     }
 
     async fn detach_held(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
-        let shared = self.shared_of(blob);
+        let shared = self.shared_of(blob).await;
         loop {
             let wanted = wanted(&shared, inflate, self.free_clusters()).await;
             if wanted.len() as u64 > self.free_clusters() {
@@ -164,7 +164,7 @@ impl Md {
     }
 
     async fn copy_up(self: &Rc<Md>, blob: &Rc<BlobState>, index: u64) -> Result<(), BlobError> {
-        let shared = self.shared_of(blob);
+        let shared = self.shared_of(blob).await;
         loop {
             shared.thawed().await;
             let cut_off = index >= shared.clusters.load(Ordering::Acquire);
@@ -181,7 +181,8 @@ impl Md {
     async fn change_parent(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<bool, BlobError> {
         let _frozen = self.freeze(blob).await;
         let _guard = self.exclusive_on(blob).await?;
-        if !wanted(&self.shared_of(blob), inflate, 0).await.is_empty() {
+        let shared = self.shared_of(blob).await;
+        if !wanted(&shared, inflate, 0).await.is_empty() {
             return Ok(false);
         }
         let old = blob.parent();
@@ -220,7 +221,7 @@ impl Md {
         {
             new.clones.borrow_mut().push(blob.id);
         }
-        blob.publish_map();
+        blob.publish_map().await;
         blob.publish_flags();
         self.rechain(blob).await;
         Ok(true)

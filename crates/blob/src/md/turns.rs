@@ -15,8 +15,23 @@ impl Turns {
     pub(crate) async fn spend(&mut self, steps: u32) {
         self.done = self.done.saturating_add(steps);
         if self.done >= IN_A_TURN {
-            self.done = 0;
-            spindle_reactor::yield_now().await;
+            self.end().await;
         }
+    }
+
+    /// Collects what may be much.
+    pub(crate) async fn collect<T>(&mut self, items: impl Iterator<Item = T>) -> Vec<T> {
+        let mut all = Vec::new();
+        for item in items {
+            all.push(item);
+            self.spend(1).await;
+        }
+        all
+    }
+
+    /// The thread's other work has a turn now, whatever was done since the last.
+    pub(crate) async fn end(&mut self) {
+        self.done = 0;
+        spindle_reactor::yield_now().await;
     }
 }

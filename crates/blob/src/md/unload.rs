@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use spindle_format::Change;
-use spindle_format::unload::{InUse, changes};
+use spindle_format::unload::{InUse, clean};
 
 use super::Md;
 use super::turns::Turns;
@@ -77,12 +77,19 @@ impl Md {
             return Ok(());
         }
         self.drop_copies().await?;
-        let changes = {
-            let space = self.space.borrow();
-            let ids = self.used_blob_ids.borrow();
-            let in_use = InUse { pages: &space.pages, blob_ids: &ids, clusters: &space.clusters };
-            changes(&self.super_block.borrow(), &self.geometry.borrow(), in_use)
-        };
-        self.apply_all(&changes, Point::MasksBeforeClean, Point::DurableBeforeAck).await
+        let mut turns = Turns::default();
+        for number in 0.. {
+            let Some(change) = self.mask_write(number) else { break };
+            self.apply(&change).await.inspect_err(|error| self.poison(error))?;
+            turns.end().await;
+        }
+        let clean = clean(&self.super_block.borrow(), &self.geometry.borrow());
+        self.apply_all(&clean, Point::MasksBeforeClean, Point::DurableBeforeAck).await
+    }
+
+    fn mask_write(&self, number: u64) -> Option<Change> {
+        let (space, ids) = (self.space.borrow(), self.used_blob_ids.borrow());
+        let in_use = InUse { pages: &space.pages, blob_ids: &ids, clusters: &space.clusters };
+        in_use.write(number, &self.geometry.borrow())
     }
 }

@@ -36,7 +36,7 @@ impl Md {
         beside: bool,
     ) -> Result<bool, BlobError> {
         self.check_allocation()?;
-        let shared = self.shared_of(blob);
+        let shared = self.shared_of(blob).await;
         let (mut own, mut turns) = (Vec::new(), Turns::default());
         for index in first..first + count {
             own.extend(matches!(shared.leaves.get(index), Entry::Own(_)).then_some(index));
@@ -75,7 +75,7 @@ impl Md {
         index: u64,
         again: &Cell<bool>,
     ) -> Result<Option<(u32, Claim)>, BlobError> {
-        let shared = self.shared_of(blob);
+        let shared = self.shared_of(blob).await;
         let claim = loop {
             match shared.claim(index).await {
                 Some(claim) => break claim,
