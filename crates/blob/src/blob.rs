@@ -131,7 +131,7 @@ impl Blob {
     /// The device that it reads its external snapshot on; `None` if it is no clone of one, or that is missing.
     pub fn external_device(&self) -> Option<Arc<dyn Device>> {
         match &*locked(&self.opened.shared.back) {
-            Back::External(device) => Some(device.clone()),
+            Back::External(outside) => Some(outside.device.clone()),
             _ => None,
         }
     }

@@ -27,6 +27,7 @@ mod low_space;
 mod md;
 mod options;
 pub mod ordering;
+mod outside;
 mod reserve;
 mod shared;
 mod store;

@@ -14,7 +14,7 @@ use crate::reserve::Reserve;
 const ZEROES: u64 = 1 << 20;
 
 /// What tells a device from every other while it exists.
-fn key_of(device: &Arc<dyn Device>) -> usize {
+pub(crate) fn key_of(device: &Arc<dyn Device>) -> usize {
     Arc::as_ptr(device).cast::<u8>() as usize
 }
 

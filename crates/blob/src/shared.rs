@@ -23,6 +23,7 @@ use crate::leaves::{Entry, LEAF, Leaves};
 use crate::local::Local;
 use crate::md::Md;
 use crate::ordering::{Order, Point};
+use crate::outside::Outside;
 use crate::reserve::Reserve;
 use crate::store_device::StoreDevice;
 use crate::sync::join_all;
@@ -144,8 +145,7 @@ impl StoreShared {
         join_all(asked).await;
     }
 
-    /// Has every thread let go of an external snapshot that is behind a blob no more. Who still needs it for
-    /// another blob opens it again.
+    /// Has every thread let go of an external snapshot. Who needs it all the same opens it again.
     pub(crate) async fn close_external(&self, outside: &Arc<dyn Device>) {
         let members = locked(&self.members).clone();
         for member in members {
@@ -171,7 +171,7 @@ pub(crate) enum Back {
     /// What this snapshot reads.
     Blob(Arc<BlobShared>),
     /// The same offset of this device, zeroes beyond its end.
-    External(Arc<dyn Device>),
+    External(Arc<Outside>),
     /// Something that is not there.
     Missing(Arc<str>),
 }
@@ -266,7 +266,7 @@ impl BlobShared {
         loop {
             let blob = match back {
                 Back::Zeroes => return Source::Zeroes,
-                Back::External(device) => return Source::External(device),
+                Back::External(outside) => return Source::External(outside.device.clone()),
                 Back::Missing(what) => return Source::Missing(what),
                 Back::Blob(blob) => blob,
             };
@@ -319,7 +319,9 @@ impl BlobShared {
                     self.leaves.share_zeroes(index);
                     return None;
                 }
-                Back::External(device) if index < seen => return Some(Source::External(device)),
+                Back::External(outside) if index < seen => {
+                    return Some(Source::External(outside.device.clone()));
+                }
                 Back::Missing(what) if index < seen => return Some(Source::Missing(what)),
                 Back::External(_) | Back::Missing(_) => return Some(Source::Zeroes),
                 Back::Blob(blob) => blob,

@@ -166,6 +166,60 @@ fn an_external_snapshot_that_was_missing_or_has_moved_is_put_behind_an_open_clon
 }
 
 #[test]
+fn every_thread_lets_go_of_an_external_snapshot_when_the_last_blob_that_reads_it_does() {
+    run_everywhere(async || {
+        let outside = full_of("outside", 2, 7).await;
+        let found = outside.clone();
+        let external: spindle_blob::ExternalSource = Arc::new(move |_| Some(found.clone()));
+        let external = StoreOptions { external: Some(external), ..StoreOptions::default() };
+        let disk = disk(8);
+        let options = spindle_blob::InitOptions { store: external, ..small() };
+        let store = Blobstore::init(device(&disk), options).await.unwrap();
+        let unread = Arc::strong_count(&outside);
+        let clone = || BlobOptions { external_snapshot: Some(b"outside".to_vec()), ..BlobOptions::thin(2) };
+        let first = store.create_blob(clone()).await.unwrap();
+        let second = store.create_blob(clone()).await.unwrap();
+        let cores = Thread::current().unwrap().cores().to_string();
+        let other = Thread::create("other", &cores).unwrap();
+        let let_go = async || {
+            for _ in 0..1000 {
+                if Arc::strong_count(&outside) == unread {
+                    return true;
+                }
+                spindle_reactor::yield_now().await;
+            }
+            false
+        };
+
+        let blobs = [store.open_blob(first).await.unwrap(), store.open_blob(second).await.unwrap()];
+        for blob in &blobs {
+            let there = blob.clone();
+            other.run(async move || assert_eq!(byte(&there, 0, CLUSTER).await, 7)).await.unwrap();
+            assert_eq!(byte(blob, 0, CLUSTER).await, 7);
+        }
+        let [one, another] = blobs;
+        one.close().await.unwrap();
+        assert!(!let_go().await, "the other blob reads it");
+        assert_eq!(byte(&another, 0, CLUSTER).await, 7);
+        another.close().await.unwrap();
+        assert!(let_go().await, "closed");
+
+        // A snapshot stands between; then the clone is inflated, the snapshot deleted.
+        let snapshot = store.snapshot(first, Vec::new()).await.unwrap();
+        let blob = store.open_blob(first).await.unwrap();
+        assert_eq!(byte(&blob, 0, CLUSTER).await, 7);
+        assert!(!let_go().await);
+        store.inflate(first).await.unwrap();
+        assert!(let_go().await, "inflated");
+        store.delete_blob(snapshot).await.unwrap();
+        store.delete_blob(second).await.unwrap();
+        assert!(let_go().await, "deleted");
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+    });
+}
+
+#[test]
 fn a_blob_put_under_another_parent_reads_what_that_one_has() {
     run_everywhere(async || {
         let disk = disk(8);

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
+use spindle_block::Device;
 use spindle_format::cluster_map::Leaf;
 use spindle_format::{BlobId, BlobMetadata, ClearMethod, ClusterIdx, Entries, Flags, PageIdx, Parent};
 
@@ -265,10 +266,15 @@ impl Md {
     }
 
     fn external(&self, id: &[u8]) -> Back {
-        match self.options.external.as_ref().and_then(|find| find(id)) {
-            Some(device) => Back::External(device),
+        match self.find_external(id) {
+            Some(device) => Back::External(self.outside(device)),
             None => Back::Missing(id.escape_ascii().to_string().into()),
         }
+    }
+
+    /// The device behind an external snapshot, if it is there.
+    pub(crate) fn find_external(&self, id: &[u8]) -> Option<Arc<dyn Device>> {
+        self.options.external.as_ref().and_then(|find| find(id))
     }
 
     /// Whether something above a blob in its chain is missing: of an open one as its readers find it.
@@ -280,7 +286,7 @@ impl Md {
             }
             match at.parent() {
                 None => return false,
-                Some(Parent::External(id)) => return matches!(self.external(&id), Back::Missing(_)),
+                Some(Parent::External(id)) => return self.find_external(&id).is_none(),
                 Some(Parent::Snapshot(id)) => match self.blob(id) {
                     Ok(parent) if seen.insert(id) => at = parent,
                     _ => return true,
@@ -306,8 +312,12 @@ impl Md {
         let old = blob.shared().map(|shared| std::mem::replace(&mut *locked(&shared.back), back));
         self.forget_inherited(blob).await;
         self.shared.arena.chains_settled();
-        if let Some(Back::External(device)) = old {
-            self.shared.close_external(&device).await;
+        if let Some(Back::External(outside)) = old {
+            let device = outside.device.clone();
+            drop(outside);
+            if self.is_unread(&device) {
+                self.shared.close_external(&device).await;
+            }
         }
     }
 

@@ -270,6 +270,7 @@ fn assemble(
         lock: TaskLock::default(),
         copies: RefCell::default(),
         flushes: flushes::Flushes::default(),
+        outside: RefCell::default(),
         showing: TaskLock::default(),
         zeroing: TaskLock::default(),
         refilling: Cell::new(false),

@@ -36,7 +36,7 @@ mod unmap;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use spindle_format::{Bitmap, BlobId, Geometry, PageIdx, SuperBlock};
 
@@ -44,6 +44,7 @@ use crate::error::BlobError;
 use crate::local::Local;
 use crate::low_space::Watches;
 use crate::options::StoreOptions;
+use crate::outside::Outside;
 use crate::shared::StoreShared;
 use crate::sync::{TaskGuard, TaskLock};
 
@@ -91,6 +92,8 @@ pub(crate) struct Md {
     refilling: Cell<bool>,
     /// How many clusters it keeps ready.
     ready_target: Cell<usize>,
+    /// External snapshots that open blobs read, by their device.
+    pub(crate) outside: RefCell<BTreeMap<usize, Weak<Outside>>>,
     /// Who wants to be told when space runs low.
     pub(crate) watches: Watches,
 }

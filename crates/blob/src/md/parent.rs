@@ -68,7 +68,7 @@ impl Md {
                 if tried.set_internal(internal::EXTERNAL_SNAPSHOT_ID, name).is_err() {
                     return refused("the id of the external snapshot does not fit a metadata page");
                 }
-                let found = self.options.external.as_ref().and_then(|find| find(name));
+                let found = self.find_external(name);
                 let missing = || name.escape_ascii().to_string().into();
                 let device =
                     found.ok_or_else(|| BlobError::MissingParent { blob: blob.id, parent: missing() })?;
@@ -94,7 +94,7 @@ impl Md {
         if !matches!(blob.parent(), Some(Parent::External(_))) {
             return Err(BlobError::Refused { blob: blob.id, why: "it is no clone of an external snapshot" });
         }
-        self.rechain_to(blob, Back::External(device)).await;
+        self.rechain_to(blob, Back::External(self.outside(device))).await;
         Ok(())
     }
 

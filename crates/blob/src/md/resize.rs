@@ -91,7 +91,7 @@ impl Md {
             Back::Zeroes => 0,
             // Shorter than what the blob is to be: all beyond is zeroes.
             Back::Blob(parent) => end.min(parent.clusters.load(Ordering::Acquire)),
-            Back::External(device) => end.min(device.geometry().bytes().div_ceil(size)),
+            Back::External(outside) => end.min(outside.device.geometry().bytes().div_ceil(size)),
             Back::Missing(_) => end,
         };
         let (mut found, mut turns) = (Vec::new(), Turns::default());
