@@ -60,6 +60,8 @@ pub struct ChainDecoder<'g> {
     internal: Xattrs,
     map: Option<MapShape>,
     table_slots: u64,
+    /// Its map leaves clusters out.
+    unallocated: bool,
     /// Clusters that its run-length list names; no more than there are, so that it takes memory as the store's
     /// masks do.
     listed: u64,
@@ -76,6 +78,7 @@ impl<'g> ChainDecoder<'g> {
             internal: Xattrs::new(),
             map: None,
             table_slots: 0,
+            unallocated: false,
             listed: 0,
             unknown: Vec::new(),
         }
@@ -130,6 +133,10 @@ impl<'g> ChainDecoder<'g> {
                     return Err(Problem::field("invalid_flags", flags.invalid, expected));
                 }
                 self.flags = flags;
+                // The last flags count; what those before them allowed must be allowed still.
+                if self.unallocated {
+                    check_unallocated(&self.flags)?;
+                }
             }
             Descriptor::Xattr(xattr) => self.xattrs.push(xattr.name, xattr.value),
             Descriptor::InternalXattr(xattr) => self.internal.push(xattr.name, xattr.value),
@@ -152,6 +159,7 @@ impl<'g> ChainDecoder<'g> {
             check_size(list.num_clusters() + u64::from(length))?;
             if cluster == 0 {
                 check_unallocated(&self.flags)?;
+                self.unallocated = true;
                 list.push_run(None, length);
                 continue;
             }
@@ -187,6 +195,7 @@ impl<'g> ChainDecoder<'g> {
         for (page, count) in entries.iter() {
             if page == 0 {
                 check_unallocated(&self.flags)?;
+                self.unallocated = true;
             } else {
                 check_extent_page_entry(self.geometry, page, count)?;
                 // Below `end`, which MAX_CLUSTERS keeps small; a longer table is refused right after.

@@ -111,3 +111,27 @@ fn an_xattr_may_fill_a_page_and_not_one_byte_more() {
     assert!(xattrs.set(b"n", &[0; 4062]).is_ok());
     assert!(xattrs.set(b"n", &[0; 4063]).is_err());
 }
+
+#[test]
+fn flags_that_follow_a_map_do_not_take_back_that_clusters_may_be_missing() {
+    let geometry = geometry();
+    let missing = |table: bool, last: Flags| {
+        let mut blob = BlobMetadata::new_thin();
+        blob.map = if table { ClusterMap::new_table() } else { ClusterMap::new_rle() };
+        blob.map.resize(3);
+        let mut page = to_pages(BlobId::from_page(PageIdx(7)), &blob).remove(0);
+        // Both maps end with a number below 256, of four bytes.
+        let end = page.descriptor_bytes().iter().rposition(|byte| *byte != 0).unwrap() + 4;
+        let bytes = page.descriptor_bytes_mut();
+        bytes[end..end + 5].copy_from_slice(&[3, 24, 0, 0, 0]);
+        bytes[end + 5..end + 13].copy_from_slice(&last.invalid.to_le_bytes());
+        let mut decoder = ChainDecoder::new(&geometry);
+        decoder.page(&page, PageIdx(7)).map_err(|error| error.to_string())
+    };
+    for table in [false, true] {
+        let thin = Flags { invalid: Flags::THIN, ..Flags::default() };
+        assert_eq!(missing(table, thin), Ok(()));
+        let refused = missing(table, Flags::default()).unwrap_err();
+        assert!(refused.contains("clusters are missing, but the blob is not thin"), "{refused}");
+    }
+}
