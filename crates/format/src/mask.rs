@@ -80,12 +80,12 @@ pub fn parse(kind: MaskKind, bytes: &[u8], geometry: &Geometry) -> Result<Bitmap
 }
 
 /// How many writes put a mask in its place.
-pub(crate) fn writes(kind: MaskKind, geometry: &Geometry) -> u64 {
+pub fn writes(kind: MaskKind, geometry: &Geometry) -> u64 {
     geometry.bytes_of(geometry.mask(kind)).1.div_ceil(WRITE)
 }
 
 /// One of these writes. They fill the mask's whole region, with zeroes behind the bits.
-pub(crate) fn write(kind: MaskKind, number: u64, bits: &Bitmap, geometry: &Geometry) -> Change {
+pub fn write(kind: MaskKind, number: u64, bits: &Bitmap, geometry: &Geometry) -> Change {
     let (start, len) = geometry.bytes_of(geometry.mask(kind));
     let from = (number * WRITE).min(len);
     let (at, end) = (from as usize, (from + WRITE).min(len) as usize);

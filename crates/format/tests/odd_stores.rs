@@ -127,7 +127,7 @@ fn with_mask(image: &Image, geometry: &Geometry, kind: MaskKind, change: impl Fn
     let (offset, len) = geometry.bytes_of(geometry.mask(kind));
     let mut bits = mask::parse(kind, &image.read(offset, len as usize), geometry).unwrap();
     change(&mut bits);
-    let write: Change = mask::write(kind, &bits, geometry);
+    let write: Change = mask::write(kind, 0, &bits, geometry);
     image.apply(&write);
     image
 }
