@@ -26,12 +26,8 @@ fuzz_target!(|input: &[u8]| {
     }
     let Ok(parts) = decoder.finish(geometry.page_place(root)) else { return };
     let MapShape::Rle(list) = parts.map else { return };
-    let blob = BlobMetadata {
-        flags: parts.flags,
-        xattrs: parts.xattrs,
-        internal: parts.internal,
-        map: list,
-    };
+    assert!(list.allocated_from(0).all(|(_, cluster)| geometry.is_data_cluster(cluster.0)));
+    let blob = BlobMetadata { flags: parts.flags, xattrs: parts.xattrs, internal: parts.internal, map: list };
     let mut again = ChainDecoder::new(&geometry);
     for (at, page) in to_pages(page.id(), &blob).iter().enumerate() {
         again.page(page, PageIdx(at as u32)).expect("what was written can be read");
