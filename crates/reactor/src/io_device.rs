@@ -12,8 +12,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::ops::Deref;
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
@@ -50,6 +51,8 @@ struct State {
     threads: BTreeMap<u64, Arc<ThreadShared>>,
     /// Visits of all channels under way.
     visits: usize,
+    /// The threads, by id, on which a visitor is being polled just now.
+    visitors: Vec<u64>,
     /// Who waits for the last channel.
     waiting: Vec<Waker>,
 }
@@ -111,6 +114,21 @@ pub enum VisitError<E> {
     Unregistered {
         /// Its name.
         device: String,
+    },
+}
+
+/// A device was not taken out of use.
+#[derive(Debug, thiserror::Error)]
+pub enum UnregisterError {
+    /// It was awaited inside a visit of the device's own channels, which would have to end first.
+    #[error(
+        "device {device}: unregistered inside a visit of its channels, on thread {thread}, for whose end it would wait; unregister it after the visit, or in a task that the visitor does not await"
+    )]
+    Visiting {
+        /// Its name.
+        device: String,
+        /// The thread that is visited, by id.
+        thread: u64,
     },
 }
 
@@ -207,7 +225,7 @@ impl<C: 'static> IoDevice<C> {
             last = thread;
             let (device, visitor) = (self.clone(), visitor.clone());
             let visited = Thread { shared }.run(async move || match device.known() {
-                Some(cell) => visitor(cell.value()).await,
+                Some(cell) => device.inner.visited(thread, visitor(cell.value())).await,
                 None => Ok(()),
             });
             match visited.await {
@@ -224,12 +242,21 @@ impl<C: 'static> IoDevice<C> {
     /// stay as they are, so a caller who holds one must drop it first. Again, it waits too.
     ///
     /// Dropping the future takes nothing back.
-    pub async fn unregister(&self) {
-        self.inner.state().unregistered = true;
+    ///
+    /// # Errors
+    /// [`UnregisterError`] inside a visit of this device's channels, which it would wait for: it stays in use.
+    pub async fn unregister(&self) -> Result<(), UnregisterError> {
         poll_fn(|cx| {
             let mut state = self.inner.state();
+            if let Some(thread) = state.visitor_here() {
+                return Poll::Ready(Err(UnregisterError::Visiting {
+                    device: self.name().to_owned(),
+                    thread,
+                }));
+            }
+            state.unregistered = true;
             if state.visits == 0 && state.threads.is_empty() {
-                return Poll::Ready(());
+                return Poll::Ready(Ok(()));
             }
             if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                 state.waiting.push(cx.waker().clone());
@@ -237,7 +264,15 @@ impl<C: 'static> IoDevice<C> {
             waits_for("the last channel of a device that is unregistered");
             Poll::Pending
         })
-        .await;
+        .await
+    }
+}
+
+impl State {
+    /// The current thread, if a visitor polls the caller.
+    fn visitor_here(&self) -> Option<u64> {
+        let here = current::with(|core| core.map(|core| core.shared.id))?;
+        self.visitors.contains(&here).then_some(here)
     }
 }
 
@@ -254,6 +289,16 @@ impl<C> Inner<C> {
     /// The first thread after `last` that has a channel.
     fn next_thread(&self, last: u64) -> Option<Arc<ThreadShared>> {
         self.state().threads.range(last + 1..).next().map(|(_, thread)| thread.clone())
+    }
+
+    /// What a visitor does on a thread; the device knows while it is polled.
+    async fn visited<R>(&self, thread: u64, visitor: impl Future<Output = R>) -> R {
+        let mut visitor = pin!(visitor);
+        poll_fn(|cx| {
+            let _polled = Visitor::new(self, thread);
+            visitor.as_mut().poll(cx)
+        })
+        .await
     }
 
     /// Changes the state, and wakes those who wait if nothing is left.
@@ -289,6 +334,28 @@ impl<'a, C> Visit<'a, C> {
 impl<C> Drop for Visit<'_, C> {
     fn drop(&mut self) {
         self.device.leave(|state| state.visits -= 1);
+    }
+}
+
+/// A visitor that is being polled.
+struct Visitor<'a, C> {
+    device: &'a Inner<C>,
+    thread: u64,
+}
+
+impl<'a, C> Visitor<'a, C> {
+    fn new(device: &'a Inner<C>, thread: u64) -> Visitor<'a, C> {
+        device.state().visitors.push(thread);
+        Visitor { device, thread }
+    }
+}
+
+impl<C> Drop for Visitor<'_, C> {
+    fn drop(&mut self) {
+        let mut state = self.device.state();
+        if let Some(at) = state.visitors.iter().position(|thread| *thread == self.thread) {
+            state.visitors.swap_remove(at);
+        }
     }
 }
 

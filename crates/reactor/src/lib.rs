@@ -55,7 +55,7 @@ pub use dump::{ChannelDump, Dump, ReactorDump, TaskDump, ThreadDump};
 pub use error::{BuildError, CreateError, Panicked, RunError, ThreadGone};
 pub use handle::Handle;
 pub use hold::Hold;
-pub use io_device::{ChannelError, IoChannel, IoDevice, VisitError};
+pub use io_device::{ChannelError, IoChannel, IoDevice, UnregisterError, VisitError};
 pub use join::{JoinHandle, LocalJoinHandle};
 pub use lock::{Lock, LockAction, LockFault, LockGuard};
 pub use mode::Mode;

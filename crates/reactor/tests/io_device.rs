@@ -193,7 +193,7 @@ fn unregistering_completes_when_the_last_part_is_gone_and_new_channels_are_refus
                 let (first, second) = (Keeper::of(&device, "a").await, Keeper::of(&device, "b").await);
                 let (gone, alive) = (device.clone(), living.clone());
                 let unregistered = spawn_local(async move {
-                    gone.unregister().await;
+                    gone.unregister().await.unwrap();
                     alive.load(Ordering::Relaxed)
                 });
                 sleep(Duration::from_millis(1)).await;
@@ -205,7 +205,7 @@ fn unregistering_completes_when_the_last_part_is_gone_and_new_channels_are_refus
                 assert!(!unregistered.is_finished(), "one is left");
                 second.let_go().await;
                 assert_eq!(unregistered.await.unwrap(), 0, "every part is dropped before it completes");
-                device.unregister().await;
+                device.unregister().await.unwrap();
             })
             .unwrap();
     });
@@ -233,9 +233,51 @@ fn unregistering_waits_for_a_visit_under_way() {
                     sleep(Duration::from_millis(1)).await;
                 }
                 keeper.let_go().await;
-                device.unregister().await;
+                device.unregister().await.unwrap();
                 assert_eq!(tell.load(Ordering::Relaxed), 2);
                 visit.await.unwrap();
+            })
+            .unwrap();
+    });
+}
+
+#[test]
+fn unregistering_inside_a_visit_is_refused_where_it_would_wait_for_itself_and_works_where_not() {
+    everywhere(|runtime| {
+        runtime
+            .run(async || {
+                let (device, ..) = device();
+                let (here, keeper) = (device.channel().unwrap(), Keeper::of(&device, "a").await);
+                for by_itself in [true, false] {
+                    let (visited, answers) = (device.clone(), Arc::new(AtomicUsize::new(0)));
+                    let answered = answers.clone();
+                    let visit = device.for_each_channel(async move |part: &Part| {
+                        // Not only in its first poll.
+                        yield_now().await;
+                        let refused = match by_itself {
+                            true => visited.unregister().await,
+                            false => {
+                                let there = visited.clone();
+                                let other = spawn_local(async move { there.unregister().await });
+                                timeout(Duration::from_millis(1), other).await.map_or(Ok(()), |r| r.unwrap())
+                            }
+                        };
+                        match refused {
+                            Err(UnregisterError::Visiting { thread, .. }) => {
+                                assert!(by_itself && thread == part.thread);
+                                assert!(visited.channel().is_ok(), "it is still in use");
+                            }
+                            Ok(()) => assert!(!by_itself),
+                        }
+                        answered.fetch_add(1, Ordering::Relaxed);
+                        Ok::<_, Infallible>(())
+                    });
+                    visit.await.unwrap();
+                    assert_eq!(answers.load(Ordering::Relaxed), 2, "both threads were visited");
+                }
+                drop(here);
+                keeper.let_go().await;
+                device.unregister().await.unwrap();
             })
             .unwrap();
     });

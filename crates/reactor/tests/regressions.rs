@@ -242,7 +242,7 @@ fn a_device_whose_part_panics_when_dropped_can_be_unregistered() {
         let ended = runtime.run(async || {
             let device = IoDevice::register("panics", || Ok::<_, std::convert::Infallible>(Panics));
             drop(device.channel().unwrap());
-            device.unregister().await;
+            device.unregister().await.unwrap();
         });
         ended.unwrap();
     });

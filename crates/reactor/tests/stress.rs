@@ -316,7 +316,9 @@ impl Actor {
             let at = 1 + self.rng.below(devices.len() - 1);
             std::mem::replace(&mut devices[at], new)
         };
-        old.unregister().await;
+        if let Err(error) = old.unregister().await {
+            self.run.wrong(format!("outside of any visit: {error}"));
+        }
         if old.channels() > 0 {
             self.run.wrong("an unregistration completed before the last channel was gone".to_owned());
         }
@@ -395,7 +397,7 @@ async fn everything(seed: u64, size: Size) {
     outsiders.into_iter().for_each(|outsider| outsider.join().unwrap());
     let devices = std::mem::take(&mut *run.devices.lock().unwrap());
     for device in devices {
-        device.unregister().await;
+        device.unregister().await.unwrap();
     }
     let all = std::mem::take(&mut *run.all.lock().unwrap());
     all.iter().for_each(Thread::exit);
