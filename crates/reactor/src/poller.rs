@@ -37,7 +37,7 @@ pub enum Wake {
     /// A completion of the engine, a message or a waker: whatever wakes the thread anyway. The name says
     /// in dumps which it is: "completions of the queue pair".
     Event(&'static str),
-    /// A time at most this far away, beside whatever wakes the thread anyway.
+    /// A time at most this far away, beside whatever wakes the thread anyway. With 0 it is [`Spin`](Wake::Spin).
     Every(Duration),
 }
 
@@ -108,18 +108,24 @@ impl Poller {
     /// Away from a Spindle thread.
     #[track_caller]
     pub fn active(name: &str, wake: Wake, function: impl FnMut() -> Busy + 'static) -> Poller {
+        // No sleep is short enough: counted and named as what it is.
+        let wake = if wake == Wake::Every(Duration::ZERO) { Wake::Spin } else { wake };
         let core = current::expect("a poller");
         let cell = PollerCell::new(name, Kind::Active(wake), None);
         core.pollers.insert_active(cell.clone(), Box::new(function));
         Poller { cell, core: Rc::downgrade(&core) }
     }
 
-    /// Has `function` called once a `period`, the first time one period from now.
+    /// Has `function` called once a `period`, the first time one period from now. With a period of 0 it is an
+    /// active poller that [spins](Wake::Spin).
     ///
     /// # Panics
     /// Away from a Spindle thread.
     #[track_caller]
     pub fn timed(name: &str, period: Duration, function: impl FnMut() -> Busy + 'static) -> Poller {
+        if period.is_zero() {
+            return Poller::active(name, Wake::Spin, function);
+        }
         let core = current::expect("a poller");
         let cell = PollerCell::new(name, Kind::Timed(period), Some(Box::new(function)));
         core.pollers.insert_timed(cell.clone(), period, core.local.clock());

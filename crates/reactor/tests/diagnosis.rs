@@ -216,6 +216,26 @@ fn a_dump_names_what_wakes_each_poller_and_the_one_that_keeps_its_reactor_awake(
 }
 
 #[test]
+fn a_poller_with_a_period_of_0_spins_and_is_named_for_it() {
+    let runtime = Runtime::builder().engine(EngineKind::Sim(1)).reactors(1).build().unwrap();
+    let dump = runtime.run(async || {
+        let every = Poller::active("every", Wake::Every(Duration::ZERO), || Busy::No);
+        let timed = Poller::timed("timed", Duration::ZERO, || Busy::No);
+        sleep(Duration::from_micros(1)).await;
+        assert!(every.runs().0 > 0 && timed.runs().0 > 0);
+        Handle::current().unwrap().dump().await
+    });
+    let dump = dump.unwrap();
+    let thread = &dump.reactors[0].threads[0];
+    assert_eq!(thread.pollers.len(), 2);
+    for poller in &thread.pollers {
+        assert_eq!((poller.kind, poller.woken_by.as_str()), ("active", "nothing, it spins"));
+        let named = format!("poller {}, made at {}: spins", poller.name, poller.made_at);
+        assert!(thread.keeps_awake.contains(&named), "{dump}");
+    }
+}
+
+#[test]
 fn a_mode_is_switched_while_the_reactor_runs() {
     let running = Runtime::builder().reactors(1).mode(Mode::Poll).build().unwrap().start().unwrap();
     let handle = running.handle();
