@@ -13,17 +13,21 @@ use crate::core::ThreadCore;
 use crate::current;
 use crate::error::RunError;
 use crate::foreign::ForeignCell;
-use crate::run::{ReplyTo, cancel, foreign_origin, send_call};
+use crate::run::{ReplyTo, cancel, foreign_origin, named, send_call};
 use crate::task::TaskKey;
 use crate::thread::Thread;
 use crate::wait::{self, Wait};
 
 /// A task started by [`Thread::spawn`]. May be sent and awaited anywhere, on any executor. Dropping it
 /// lets the task run to its end; [`cancel_on_drop`](Self::cancel_on_drop) changes that.
+///
+/// # Panics
+/// When polled again after it has given its result.
 pub struct JoinHandle<R> {
     thread: Thread,
     cell: Arc<ForeignCell<R>>,
     cancel_on_drop: bool,
+    given: bool,
 }
 
 impl<R: Send + 'static> JoinHandle<R> {
@@ -34,7 +38,7 @@ impl<R: Send + 'static> JoinHandle<R> {
     {
         let cell = Arc::new(ForeignCell::new(thread.shared.runtime.number_call()));
         send_call(&thread, f, ReplyTo::Cell(cell.clone()), Location::caller());
-        JoinHandle { thread, cell, cancel_on_drop: false }
+        JoinHandle { thread, cell, cancel_on_drop: false, given: false }
     }
 
     /// Cancels the task there, if it still runs.
@@ -67,14 +71,12 @@ impl<R: Send + 'static> JoinHandle<R> {
 impl<R> Future for JoinHandle<R> {
     type Output = Result<R, RunError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.given, "a JoinHandle was polled again after it has given its result");
         wait::note(Wait::Call(self.thread.id()));
-        self.cell.poll(cx).map_err(|error| match error {
-            RunError::Cancelled if self.thread.is_gone() => {
-                RunError::Gone { thread: self.thread.name().to_owned() }
-            }
-            error => error,
-        })
+        let answer = self.cell.poll(cx);
+        self.given = answer.is_ready();
+        answer.map_err(|error| named(error, &self.thread))
     }
 }
 
@@ -109,11 +111,15 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// A task started by [`spawn_local`](crate::spawn_local). Stays on its thread. Dropping it lets the task
 /// run to its end; [`cancel_on_drop`](Self::cancel_on_drop) changes that.
+///
+/// # Panics
+/// When polled again after it has given its result.
 pub struct LocalJoinHandle<T> {
     core: Rc<ThreadCore>,
     key: TaskKey,
     cell: Rc<LocalCell<T>>,
     cancel_on_drop: bool,
+    given: bool,
 }
 
 struct LocalCell<T>(RefCell<LocalState<T>>);
@@ -162,7 +168,7 @@ impl<T: 'static> LocalJoinHandle<T> {
             }
         };
         let key = core.spawn(Box::pin(task), spawned_at, None);
-        LocalJoinHandle { core: core.clone(), key, cell, cancel_on_drop: false }
+        LocalJoinHandle { core: core.clone(), key, cell, cancel_on_drop: false, given: false }
     }
 
     /// Drops the task, if it still runs: at once, or when its current poll returns.
@@ -185,16 +191,17 @@ impl<T: 'static> LocalJoinHandle<T> {
 impl<T> Future for LocalJoinHandle<T> {
     type Output = Result<T, RunError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(!self.given, "a LocalJoinHandle was polled again after it has given its result");
         let mut state = self.cell.0.borrow_mut();
-        match state.answer.take() {
-            Some(answer) => Poll::Ready(answer),
-            None => {
-                state.waker = Some(cx.waker().clone());
-                self.core.tasks.spawned_at(self.key).into_iter().for_each(|at| wait::note(Wait::Task(at)));
-                Poll::Pending
-            }
-        }
+        let Some(answer) = state.answer.take() else {
+            state.waker = Some(cx.waker().clone());
+            self.core.tasks.spawned_at(self.key).into_iter().for_each(|at| wait::note(Wait::Task(at)));
+            return Poll::Pending;
+        };
+        drop(state);
+        self.given = true;
+        Poll::Ready(answer)
     }
 }
 

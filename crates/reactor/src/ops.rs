@@ -129,7 +129,7 @@ pub fn cancel_op(id: OpId) {
 /// next one waits for; what it had taken by then is lost, and a send may have gone out in part.
 ///
 /// # Panics
-/// When polled away from a Spindle thread.
+/// When polled away from a Spindle thread, and when polled again after it has given its result.
 pub fn op(op: Op) -> impl Future<Output = (io::Result<Output>, Op)> {
     OpFuture { op: Some(op), cell: None, endless: None }
 }
@@ -168,16 +168,17 @@ impl Future for OpFuture {
             wait::note(Wait::Named("an operation of the engine"));
             return Poll::Pending;
         }
-        let Some(cell) = &self.cell else { return Poll::Pending };
+        let cell =
+            self.cell.as_ref().expect("an operation is not polled again after it has given its result");
         let mut state = cell.0.borrow_mut();
-        match state.0.take() {
-            Some(completion) => Poll::Ready((completion.result, completion.op)),
-            None => {
-                state.1 = Some(cx.waker().clone());
-                wait::note(Wait::Named("an operation of the engine"));
-                Poll::Pending
-            }
-        }
+        let Some(completion) = state.0.take() else {
+            state.1 = Some(cx.waker().clone());
+            wait::note(Wait::Named("an operation of the engine"));
+            return Poll::Pending;
+        };
+        drop(state);
+        self.cell = None;
+        Poll::Ready((completion.result, completion.op))
     }
 }
 

@@ -20,6 +20,9 @@ use crate::thread::{Thread, ThreadShared};
 use crate::wait::{self, Wait};
 
 /// The future of [`Thread::run`].
+///
+/// # Panics
+/// When polled again after it has given its result.
 #[must_use = "nothing runs before it is awaited"]
 pub struct Run<F, R> {
     thread: Thread,
@@ -109,7 +112,7 @@ where
             self.state = self.send(f, cx)?;
         }
         let answer = match &self.state {
-            State::New(_) | State::Done => return Poll::Pending,
+            State::New(_) | State::Done => panic!("a call was polled again after it has given its result"),
             State::Foreign(cell) => cell.poll(cx),
             State::Local { caller, number } => match current::cloned() {
                 Some(core) if Arc::ptr_eq(&core.shared, caller) => {
@@ -133,7 +136,7 @@ fn open_parcel<R: Send + 'static>(answer: Answer) -> Result<R, RunError> {
 }
 
 /// Puts the thread's name into an answer that was given by a dropped message, which knows no names.
-fn named(error: RunError, thread: &Thread) -> RunError {
+pub(crate) fn named(error: RunError, thread: &Thread) -> RunError {
     match error {
         RunError::Cancelled if thread.is_gone() => RunError::Gone { thread: thread.name().to_owned() },
         error => error,

@@ -7,6 +7,7 @@ use std::panic::panic_any;
 use std::rc::Rc;
 use std::time::Duration;
 
+use spindle_engine::Op;
 use spindle_reactor::*;
 
 /// Far longer than anything here takes.
@@ -192,4 +193,37 @@ fn a_poller_that_panicked_keeps_neither_its_core_awake_nor_its_thread_alive() {
         let ended = waits.spawn(async move || timeout(LONG, worker.joined()).await).wait().unwrap();
         ended.unwrap();
     }
+}
+
+/// Polls a future once more after it has given its result.
+async fn polled_again<F: Future + Unpin + 'static>(mut future: F) {
+    let _result = (&mut future).await;
+    let _again = future.await;
+}
+
+#[test]
+fn a_future_that_has_given_its_result_panics_when_it_is_polled_again_and_waits_for_nothing() {
+    everywhere(|runtime| {
+        let ended = runtime.run(async || {
+            let worker = Thread::create("worker", "[0-1023]").unwrap();
+            let again = [
+                spawn_local(polled_again(spawn_local(async {}))),
+                spawn_local(polled_again(worker.spawn(async || ()))),
+                spawn_local(polled_again(worker.run(async || ()))),
+                spawn_local(polled_again(Box::pin(op(Op::Pair)))),
+            ];
+            for task in again {
+                match timeout(LONG, task).await.unwrap() {
+                    Err(RunError::Panicked(panicked)) => {
+                        assert!(
+                            panicked.message.contains("polled again after it has given its result"),
+                            "{panicked}"
+                        );
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        ended.unwrap();
+    });
 }
