@@ -177,6 +177,45 @@ impl Op {
         }
     }
 
+    /// What an error of the system leaves out, which is only a number: the operation and its object. An error
+    /// that already has words stays as it is, and so does one of a stream, which has no name. The kind is kept,
+    /// and the system's own error is the source of the one that names.
+    pub fn named(&self, error: io::Error) -> io::Error {
+        let object = self.object();
+        let has_words = error.get_ref().is_some_and(|inner| !inner.is::<io::Error>());
+        if object.is_empty() || has_words {
+            return error;
+        }
+        let what = match self {
+            Op::Read { offset, buffers, .. } | Op::Write { offset, buffers, .. } => {
+                format!("{} of {} bytes at offset {offset} of {object}", self.name(), buffers.len())
+            }
+            Op::ZeroRange { offset, length, .. } | Op::Discard { offset, length, .. } => {
+                format!("{} of {length} bytes at offset {offset} of {object}", self.name())
+            }
+            _ => format!("{} of {object}", self.name()),
+        };
+        io::Error::new(error.kind(), NamedError { what, source: error })
+    }
+
+    /// The path or address that it is about; empty if it has none.
+    fn object(&self) -> String {
+        match self {
+            Op::Open { options } => options.path.display().to_string(),
+            Op::Inspect { file }
+            | Op::Read { file, .. }
+            | Op::Write { file, .. }
+            | Op::Flush { file }
+            | Op::ZeroRange { file, .. }
+            | Op::Discard { file, .. } => file.path().display().to_string(),
+            Op::Listen { address, .. } | Op::Connect { address } => address.to_string(),
+            Op::Accept { listener } => listener.address().to_string(),
+            Op::Pair | Op::Recv { .. } | Op::Send { .. } | Op::Shutdown { .. } | Op::Poll { .. } => {
+                String::new()
+            }
+        }
+    }
+
     /// A short name for reports: "read", "flush".
     pub fn name(&self) -> &'static str {
         match self {
@@ -197,6 +236,14 @@ impl Op {
             Op::Poll { .. } => "poll",
         }
     }
+}
+
+/// An operation that failed, by name, and what the system said.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+struct NamedError {
+    what: String,
+    source: io::Error,
 }
 
 /// What a successful operation produced. Which operation gives which: see [`Op`].

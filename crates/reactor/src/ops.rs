@@ -25,7 +25,7 @@ use crate::wait::{self, Wait};
 pub struct OpId(pub(crate) Token);
 
 /// Where completions go that no future waits for. Called on the thread that submitted, outside of any
-/// task; may submit again.
+/// task; may submit again. An error is as the engine has it: [`Op::named`] says of what.
 pub trait OpSink {
     /// Takes the completion of the operation that was submitted with `key`.
     fn complete(&self, key: u64, completion: Completion);
@@ -123,8 +123,8 @@ pub fn cancel_op(id: OpId) {
     core.local.cancel(id);
 }
 
-/// Runs `op`; comes back with its result and the operation, whose buffers it owned. Nothing happens before
-/// the first poll. Dropping the future detaches the operation: it runs to its end, and keeps its buffers
+/// Runs `op`; comes back with its result and the operation, whose buffers it owned. An error [names](Op::named)
+/// the operation and its file. Nothing happens before the first poll. Dropping the future detaches the operation: it runs to its end, and keeps its buffers
 /// until then. One that [waits for a peer](Op::waits_for_peer) is cancelled, so that it takes nothing that the
 /// next one waits for; what it had taken by then is lost, and a send may have gone out in part.
 ///
@@ -178,7 +178,8 @@ impl Future for OpFuture {
         };
         drop(state);
         self.cell = None;
-        Poll::Ready((completion.result, completion.op))
+        let Completion { result, op, .. } = completion;
+        Poll::Ready((result.map_err(|error| op.named(error)), op))
     }
 }
 

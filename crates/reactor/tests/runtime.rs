@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::cell::Cell;
+use std::error::Error;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use spindle_engine::sim::World;
-use spindle_engine::{Bell, Op, OpenOptions};
+use spindle_engine::{Bell, Op, OpenOptions, Output};
+use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::*;
 
 /// Runs a test on every engine, and in simulation with many seeds.
@@ -366,6 +368,33 @@ fn a_file_that_a_task_still_has_when_the_runtime_ends_is_closed_by_then() {
             opened.unwrap().unwrap();
             let mut open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
             assert!(!open.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|open| open == path)), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn an_operation_that_failed_says_which_it_was_and_of_which_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("read-only");
+    let name = path.display();
+    for kind in [EngineKind::Auto, EngineKind::Epoll, EngineKind::Sim(1)] {
+        let options = OpenOptions::new(&path).create(8192);
+        let runtime = Runtime::builder().reactors(1).engine(kind).build().unwrap();
+        let errors = runtime.run(async move || {
+            let Output::File(file) = op(Op::Open { options: Box::new(options) }).await.0.unwrap() else {
+                panic!("an open gives a file")
+            };
+            let buffers = Buffers::from(IoBuf::zeroed(512));
+            let write = op(Op::Write { file: file.clone(), offset: 4096, buffers }).await.0;
+            let zero = op(Op::ZeroRange { file, offset: 0, length: 1024 }).await.0;
+            [write.unwrap_err(), zero.unwrap_err()]
+        });
+        let of = ["write of 512 bytes at offset 4096", "zero range of 1024 bytes at offset 0"];
+        for (error, what) in errors.unwrap().iter().zip(of) {
+            let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+            let source = source.unwrap_or_else(|| panic!("{kind:?}: no source: {error}"));
+            assert_eq!(error.to_string(), format!("{what} of {name}: {source}"), "{kind:?}");
+            assert_eq!((error.kind(), source.raw_os_error().is_some()), (source.kind(), true), "{kind:?}");
         }
     }
 }
