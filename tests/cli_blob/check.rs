@@ -56,7 +56,8 @@ fn change_mask(bytes: &mut [u8], kind: MaskKind, change: impl FnOnce(&mut Bitmap
         MaskKind::UsedBlobIds => masks.used_blob_ids,
     };
     change(&mut bits);
-    mask::write(kind, &bits, &store.geometry).apply(bytes);
+    // It is small: one write.
+    mask::write(kind, 0, &bits, &store.geometry).apply(bytes);
 }
 
 fn change_super(bytes: &mut [u8], change: impl FnOnce(&mut SuperBlock)) {
