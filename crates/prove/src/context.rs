@@ -106,6 +106,9 @@ impl Context {
         let begun = inner.model.time;
         inner.model.apply(&event);
         inner.history.events.push(event);
+        let impossible = inner.model.take_impossible();
+        drop(inner);
+        impossible.into_iter().for_each(|what| self.wrong(what));
         begun
     }
 
@@ -244,6 +247,17 @@ impl Context {
         }
     }
 
+    /// Whether an error is what comes of others that leave the store, or delete the blob, at the same time.
+    pub fn is_of_others(&self, tag: Tag, error: &BlobError) -> bool {
+        match error {
+            BlobError::Unloaded { .. } => true,
+            BlobError::NoSuchBlob { .. } | BlobError::Busy { .. } => {
+                self.model(|model| model.may_be_absent(tag))
+            }
+            _ => false,
+        }
+    }
+
     /// What came of the run.
     pub fn take(&self) -> (History, Wrong) {
         let mut inner = locked(&self.inner);
@@ -267,6 +281,7 @@ fn is_expected(error: &BlobError) -> bool {
             | BlobError::NoSuchBlob { .. }
             | BlobError::NoSuchXattr { .. }
             | BlobError::Unloaded { .. }
+            | BlobError::BlobsOpen { .. }
             | BlobError::Grow { .. }
     )
 }

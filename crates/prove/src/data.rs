@@ -9,7 +9,7 @@ use crate::content;
 use crate::context::Context;
 use crate::op::{Op, Outcome, Tag};
 use crate::seen::value_of;
-use crate::units::{Time, Value};
+use crate::units::{Time, Units, Value};
 
 /// Carries out an operation on data of an open blob.
 pub async fn perform(run: &Arc<Context>, blob: &Blob, op: Op) {
@@ -50,21 +50,21 @@ async fn read(
     count: u64,
 ) -> Result<(), BlobError> {
     let unit = run.profile.block as usize;
-    let shape = run.model(|model| model.blobs.get(&tag).map(|blob| blob.shape));
     let (result, buffers) = blob.read(at * unit as u64, IoBuf::zeroed(count as usize * unit)).await;
     result?;
     let bytes = buffers.to_vec();
     let wrong = run.model(|model| {
         // What the blob is has changed meanwhile, and with it what the read may have seen.
-        let known = model.blobs.get(&tag).filter(|blob| Some(blob.shape) == shape)?;
-        let moves = |op: &Op| matches!(op, Op::SetParent { tag: moved, .. } if *moved == tag);
-        if model.pending.values().any(|pending| moves(&pending.op)) {
+        if !model.is_same_since(tag, begun) {
             return None;
         }
+        let known: Vec<&Units> =
+            model.worlds.iter().filter_map(|world| world.blobs.get(&tag)).map(|blob| &blob.units).collect();
+        let first = known.first()?;
         let held = bytes.chunks_exact(unit).map(value_of).zip(at..);
-        let mut bad = held.filter(|(value, at)| !known.units.shows(*at, *value, begun));
+        let mut bad = held.filter(|(value, at)| !known.iter().any(|units| units.shows(*at, *value, begun)));
         let (value, at) = bad.next()?;
-        let visible: Vec<String> = known.units.visible(at, begun).into_iter().map(content::name).collect();
+        let visible: Vec<String> = first.visible(at, begun).into_iter().map(content::name).collect();
         let (holds, may) = (content::name(value), visible.join(" or "));
         Some(format!("a read of unit {at} of blob {tag} returned {holds}, not {may}"))
     });

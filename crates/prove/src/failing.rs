@@ -51,8 +51,8 @@ pub fn is_device(error: &BlobError, reloaded: bool) -> bool {
 /// What is known of a run whose device fails.
 #[derive(Default)]
 pub struct Failures {
-    /// Operations on metadata that may have happened, by their beginning.
-    doubtful: Vec<Time>,
+    /// Operations on metadata that may have happened: when they began and when they failed.
+    doubtful: Vec<(Time, Time)>,
     /// When the store first said that it is poisoned.
     poisoned: Option<Time>,
     /// Whether an error of the device has arrived.
@@ -78,7 +78,7 @@ impl Failures {
         if known {
             return Some(Outcome::Refused);
         }
-        self.doubtful.push(begun);
+        self.doubtful.push((begun, now));
         None
     }
 
@@ -93,10 +93,8 @@ impl Failures {
         if let Some(since) = self.poisoned.filter(|since| *since < begun) {
             return Err(format!("{op:?}, begun at {begun}, was accepted by a store poisoned since {since}"));
         }
-        let before = |one: &Time| is_change(op) && *one < begun;
-        let (undone, rest) = self.doubtful.iter().partition(|one| before(one));
-        self.doubtful = rest;
-        Ok(undone)
+        let before = |(_, failed): &mut (Time, Time)| is_change(op) && *failed < begun;
+        Ok(self.doubtful.extract_if(.., before).map(|(begun, _)| begun).collect())
     }
 }
 

@@ -11,8 +11,7 @@
 //! Each simulation belongs to one OS thread; the command runs one for each core. A seed and a step name the
 //! same crash in every run of the same source.
 //!
-//! Not promised: that what one change of the workload left findable stays under the same seed, and anything
-//! about metadata operations that are under way at once: one task changes metadata.
+//! Not promised: that what one change of the workload left findable stays under the same seed.
 #![forbid(unsafe_code)]
 
 pub mod content;
@@ -23,6 +22,7 @@ pub mod directed;
 pub mod external;
 pub mod failing;
 pub mod growing;
+pub mod kept;
 pub mod look;
 pub mod metadata;
 pub mod model;
@@ -38,3 +38,4 @@ pub mod session;
 pub mod units;
 pub mod verdict;
 pub mod workload;
+pub mod world;

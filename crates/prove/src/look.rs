@@ -32,6 +32,9 @@ pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
     let mut blobs = BTreeMap::new();
     for (id, tag) in &tags {
         let info = store.blob_info(*id).await.map_err(told)?;
+        if info.degraded {
+            return Err(format!("blob {tag} ({id}) misses a parent"));
+        }
         let all = store.blob_xattrs(*id).await.map_err(told)?;
         let seen = SeenBlob {
             id: *id,
@@ -39,6 +42,8 @@ pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
             thin: info.thin,
             read_only: info.read_only,
             parent: above(info.parent.as_ref(), &tags),
+            clones: info.clones.iter().filter_map(|clone| tags.get(clone).copied()).collect(),
+            allocated: info.allocated,
             xattrs: xattrs(all.iter().map(|xattr| (&*xattr.name, &*xattr.value))),
             units: units(run, store, *id, *tag).await.map_err(told)?,
         };
@@ -46,6 +51,9 @@ pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
     }
     let super_blob = store.super_blob().await.map_err(told)?;
     let info = store.info().await.map_err(told)?;
+    if !info.damaged.is_empty() {
+        return Err(format!("blobs {:?} are damaged", info.damaged));
+    }
     let (bs_type, clusters) = (info.bs_type, info.data_clusters.into());
     Ok(Seen { blobs, super_blob: super_blob.and_then(|id| tags.get(&id).copied()), bs_type, clusters })
 }
@@ -74,7 +82,8 @@ async fn read(run: &Context, blob: &Blob) -> Result<BTreeMap<u64, u32>, BlobErro
     let mut clusters: BTreeSet<u64> = (0..ALWAYS).collect();
     // Of every blob: one that a crash has left unfinished is not in the model yet, and shares with another.
     clusters.extend(run.model(|model| {
-        let places = model.blobs.values().flat_map(|blob| blob.units.places());
+        let blobs = model.worlds.iter().flat_map(|world| world.blobs.values());
+        let places = blobs.flat_map(|blob| blob.units.places());
         places.map(|at| at / per_cluster).collect::<Vec<_>>()
     }));
     let mut units = BTreeMap::new();

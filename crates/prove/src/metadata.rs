@@ -45,14 +45,7 @@ pub async fn perform(run: &Arc<Context>, op: Op) {
     }
     if let Some(id) = run.ended(begun, &op, result) {
         run.end(begun, Outcome::Done(id));
-        let new = match op {
-            Op::Create { tag, .. } => Some(tag),
-            Op::Snapshot { new, .. } | Op::Clone { new, .. } | Op::CloneExternal { tag: new, .. } => {
-                Some(new)
-            }
-            _ => None,
-        };
-        if let (Some(tag), Some(store)) = (new, run.store()) {
+        if let (Some(tag), Some(store)) = (op.new_blob(), run.store()) {
             open(run, &store, tag).await;
         }
     }
@@ -61,9 +54,7 @@ pub async fn perform(run: &Arc<Context>, op: Op) {
 /// What answers with an error if its blob is not open or not there, and with the id of a blob it has made.
 async fn simple(run: &Context, store: &Blobstore, op: &Op) -> Result<Option<BlobId>, BlobError> {
     let handle = |tag: &Tag| run.handle(*tag).ok_or_else(|| none(*tag));
-    let id = |tag: &Tag| {
-        run.model(|model| model.blobs.get(tag).and_then(|blob| blob.id)).ok_or_else(|| none(*tag))
-    };
+    let id = |tag: &Tag| known_id(run, *tag).ok_or_else(|| none(*tag));
     match op {
         Op::Create { tag, clusters, thin, table, waived, xattrs } => {
             let mut all = tagged(*tag);
@@ -87,6 +78,10 @@ async fn simple(run: &Context, store: &Blobstore, op: &Op) -> Result<Option<Blob
         }
         Op::RemoveXattr { tag, name } => handle(tag)?.remove_xattr(xattr_name(*name)).await?,
         Op::Sync { tag } => handle(tag)?.sync().await?,
+        Op::Open { tag } => {
+            let blob = store.open_blob(id(tag)?).await?;
+            run.put_handle(*tag, blob);
+        }
         Op::Reopen { tag } => {
             let blob = run.take_handle(*tag).ok_or_else(|| none(*tag))?;
             close(run, *tag, blob).await?;
@@ -128,19 +123,21 @@ fn none(tag: Tag) -> BlobError {
 
 /// Opens a blob for the tasks to use.
 pub async fn open(run: &Context, store: &Blobstore, tag: Tag) {
-    let Some(id) = run.model(|model| model.blobs.get(&tag).and_then(|blob| blob.id)) else { return };
+    let Some(id) = known_id(run, tag) else { return };
     match store.open_blob(id).await {
         Ok(blob) => run.put_handle(tag, blob),
-        Err(error) if run.is_device_failure(&error) => {}
+        Err(error) if run.is_device_failure(&error) || run.is_of_others(tag, &error) => {}
         Err(error) => run.wrong(format!("blob {tag} ({id}) cannot be opened: {error}")),
     }
 }
 
+fn known_id(run: &Context, tag: Tag) -> Option<BlobId> {
+    run.model(|model| model.now().blobs.get(&tag).and_then(|blob| blob.id))
+}
+
 /// Closes a blob, with I/O to it under way as it may be, and deletes it.
 async fn delete(run: &Context, store: &Blobstore, tag: Tag) -> Result<Option<BlobId>, BlobError> {
-    let Some(id) = run.model(|model| model.blobs.get(&tag).and_then(|blob| blob.id)) else {
-        return Err(none(tag));
-    };
+    let id = known_id(run, tag).ok_or_else(|| none(tag))?;
     if let Some(blob) = run.take_handle(tag) {
         close(run, tag, blob).await?;
     }
@@ -162,8 +159,11 @@ async fn close(run: &Context, tag: Tag, blob: Blob) -> Result<(), BlobError> {
 
 /// Leaves the store in order and loads it again.
 async fn reload(run: &Context, store: Blobstore, grow: bool) -> Result<Option<BlobId>, BlobError> {
-    close_all(run).await?;
-    store.unload().await?;
+    // What is not open, nobody closes, and its xattrs would not be brought to the disk.
+    open_all(run).await;
+    // Another may have left it meanwhile, and loaded it again.
+    let store = run.store().unwrap_or(store);
+    leave(run, &store, async || store.unload().await).await?;
     if run.has_failed() {
         // What a failed flush lost can still be read, so only a crash tells what there is.
         return Ok(None);
@@ -177,9 +177,27 @@ async fn reload(run: &Context, store: Blobstore, grow: bool) -> Result<Option<Bl
     Ok(None)
 }
 
-/// Nobody is to begin anything with the store any more.
-async fn close_all(run: &Context) -> Result<(), BlobError> {
+/// Leaves the store; where others keep blobs of it open it stays in use.
+async fn leave(
+    run: &Context,
+    store: &Blobstore,
+    last: impl AsyncFnOnce() -> Result<(), BlobError>,
+) -> Result<(), BlobError> {
+    // Nobody is to begin anything with it any more.
     run.set_store(None);
+    let left = match close_all(run).await {
+        Ok(()) => last().await,
+        Err(error) => Err(error),
+    };
+    // One that another has left is not to be used again.
+    if left.as_ref().is_err_and(|error| !matches!(error, BlobError::Unloaded { .. })) {
+        run.set_store(Some(store.clone()));
+        open_all(run).await;
+    }
+    left
+}
+
+async fn close_all(run: &Context) -> Result<(), BlobError> {
     for tag in run.open_tags() {
         if let Some(blob) = run.take_handle(tag) {
             close(run, tag, blob).await?;
@@ -190,8 +208,7 @@ async fn close_all(run: &Context) -> Result<(), BlobError> {
 
 /// Takes the store off the device.
 async fn destroy(run: &Context, store: Blobstore) -> Result<Option<BlobId>, BlobError> {
-    close_all(run).await?;
-    store.destroy().await.map(|()| None)
+    leave(run, &store, async || store.destroy().await).await.map(|()| None)
 }
 
 /// Makes a store where none is; what the device held before is nobody's.
@@ -224,7 +241,7 @@ async fn shallow_copy(
     tag: Tag,
     begun: Time,
 ) -> Result<Option<BlobId>, BlobError> {
-    let Some(blob) = run.model(|model| model.blobs.get(&tag).cloned()) else { return Err(none(tag)) };
+    let blob = run.model(|model| model.now().blobs.get(&tag).cloned()).ok_or_else(|| none(tag))?;
     let id = blob.id.ok_or_else(|| none(tag))?;
     let size = (blob.clusters * u64::from(run.profile.cluster)).max(4096);
     let disk = Disk::new(DiskOptions::new(size));
@@ -233,6 +250,9 @@ async fn shallow_copy(
     let mut bytes = vec![0; size as usize];
     disk.snapshot().durable().read(0, &mut bytes);
     let held = bytes.chunks_exact(run.profile.block as usize).map(value_of).zip(0..);
+    if !run.model(|model| model.is_same_since(tag, begun)) {
+        return Ok(None);
+    }
     // What it reads in its parents is not copied.
     let skipped = |value| value == ZERO && blob.parent.is_some();
     let bad = held.filter(|(value, at)| !skipped(*value) && !blob.units.shows(*at, *value, begun));
@@ -253,7 +273,9 @@ pub async fn load(run: &Context, options: LoadOptions) -> Result<Blobstore, Blob
 /// Opens the blobs that the model knows.
 pub async fn open_all(run: &Context) {
     let Some(store) = run.store() else { return };
-    for tag in run.model(|model| model.blobs.keys().copied().collect::<Vec<_>>()) {
-        open(run, &store, tag).await;
+    for tag in run.model(|model| model.now().blobs.keys().copied().collect::<Vec<_>>()) {
+        if run.handle(tag).is_none() {
+            open(run, &store, tag).await;
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! What the workload does to a store, and the history of it.
 
+use std::collections::BTreeSet;
+
 use spindle_blob::{BlobId, BsType};
 
 use crate::units::Value;
@@ -46,6 +48,8 @@ pub enum Op {
     RemoveXattr { tag: Tag, name: u8 },
     /// Makes xattrs durable.
     Sync { tag: Tag },
+    /// Opens a blob once more.
+    Open { tag: Tag },
     /// Closes a blob, which makes xattrs durable, and opens it again.
     Reopen { tag: Tag },
     /// Makes a blob read-only.
@@ -97,6 +101,7 @@ impl Op {
             Op::SetXattr { .. } => "set xattr",
             Op::RemoveXattr { .. } => "remove xattr",
             Op::Sync { .. } => "sync",
+            Op::Open { .. } => "open",
             Op::Reopen { .. } => "close and open",
             Op::ReadOnly { .. } => "set read-only",
             Op::Snapshot { .. } => "snapshot",
@@ -129,7 +134,53 @@ impl Op {
         }
     }
 
-    /// Whether it is about data; the others change metadata, all or nothing.
+    /// The blob that it makes.
+    pub fn new_blob(&self) -> Option<Tag> {
+        match self {
+            Op::Create { tag, .. } | Op::CloneExternal { tag, .. } => Some(*tag),
+            Op::Snapshot { new, .. } | Op::Clone { new, .. } => Some(*new),
+            _ => None,
+        }
+    }
+
+    /// The blobs that it names.
+    pub fn tags(&self) -> BTreeSet<Tag> {
+        let mut tags: BTreeSet<Tag> = self.new_blob().into_iter().collect();
+        match self {
+            Op::Snapshot { tag, .. }
+            | Op::Clone { tag, .. }
+            | Op::Resize { tag, .. }
+            | Op::Sync { tag }
+            | Op::Open { tag }
+            | Op::Reopen { tag }
+            | Op::ReadOnly { tag }
+            | Op::ShallowCopy { tag }
+            | Op::Inflate { tag }
+            | Op::Decouple { tag }
+            | Op::Delete { tag }
+            | Op::SetSuper { tag: Some(tag) } => tags.extend([*tag]),
+            Op::SetParent { tag, parent: Above::Blob(parent) } => tags.extend([*tag, *parent]),
+            Op::SetParent { tag, .. } => tags.extend([*tag]),
+            _ => {}
+        }
+        tags
+    }
+
+    /// Whether it is about the whole store, so that every operation meets it.
+    pub fn is_about_all(&self) -> bool {
+        matches!(self, Op::Init { .. } | Op::Destroy)
+    }
+
+    /// Whether it changes metadata on the disk, all or nothing.
+    pub fn is_change(&self) -> bool {
+        let passes = matches!(
+            self,
+            Op::SetXattr { .. } | Op::RemoveXattr { .. } | Op::Open { .. } | Op::ShallowCopy { .. }
+        );
+        !self.is_data() && !passes
+    }
+
+    /// Whether it is about data; the others are about metadata.
     pub fn is_data(&self) -> bool {
         matches!(
             self,

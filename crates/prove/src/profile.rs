@@ -31,6 +31,8 @@ pub struct Profile {
     /// Whether requests take time on their way and back, and a flush covers only what had completed when it
     /// was sent; else they take effect when they complete.
     pub slow: bool,
+    /// Tasks that change metadata.
+    pub changers: u32,
     /// Whether a blob is closed only when no I/O to it is under way.
     pub patient: bool,
     /// Whether the device fails operations in some runs; not where a scenario was asked for that shows
@@ -67,6 +69,8 @@ impl Profile {
         let discard = discard[pick(4)];
         let clear = [ClearData::Unmap, ClearData::WriteZeroes, ClearData::None][pick(3)];
         let slow = pick(2) == 0 || scenario.slow();
+        let changers = [1, 1, 2, 3][pick(4)];
+        let patient = pick(4) > 0;
         Profile {
             cluster,
             clusters,
@@ -78,7 +82,8 @@ impl Profile {
             discard,
             clear,
             slow,
-            patient: true,
+            changers,
+            patient,
             failing,
             scenario,
         }

@@ -79,7 +79,9 @@ pub fn prove(seed: u64, task: &Task, watch: Watch<'_>) -> Report {
         io: task.effort.io,
     };
     let record = session::run(plan);
-    let mut proof = Proof { seed, task, profile, geometry, report: Report::default(), step: 0, watch };
+    let mut report = Report::default();
+    report.count_ends(&record.history, record.model.time);
+    let mut proof = Proof { seed, task, profile, geometry, report, step: 0, watch };
     let trail = Trail { before: None, record: &record, number: record.history.points.len(), cut: None };
     let ended = match some(&record.wrong) {
         Some(wrong) => proof.violation(&record.model, &trail, wrong),
@@ -166,6 +168,7 @@ impl Proof<'_> {
         let (operation, step) = (operation(model), step(&point.moment, &self.geometry));
         self.report.count(operation, step, depth, self.profile.atomic_unit);
         self.report.failed += u64::from(point.failed);
+        self.report.together += u64::from(model.open().len() > 1);
         let judged = raw(&image).and_then(|found| judge(model, found.seen()).map(|()| found));
         if self.task.detail == Some(self.step) {
             println!("{}", detail::tell(self.seed, &self.profile, trail, judged.as_ref().err()));
@@ -199,6 +202,7 @@ impl Proof<'_> {
             io: self.task.effort.io_after,
         };
         let record = session::run(plan);
+        self.report.count_ends(&record.history, record.model.time);
         if let Some(wrong) = some(&record.wrong) {
             let number = record.history.points.len();
             let trail = Trail { before: Some(trail), record: &record, number, cut: None };

@@ -5,6 +5,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::context::History;
+use crate::op::{Event, Outcome};
+use crate::units::Time;
+
 /// A promise that was broken.
 #[derive(Clone, Debug, Serialize)]
 pub struct Violation {
@@ -40,6 +44,10 @@ pub struct Report {
     pub depths: BTreeMap<u32, u64>,
     /// Crash points by atomic unit.
     pub atomic_units: BTreeMap<u32, u64>,
+    /// Of all, those at which more than one operation on metadata was under way.
+    pub together: u64,
+    /// How often each operation ended well, and how often it was refused.
+    pub ended: BTreeMap<&'static str, (u64, u64)>,
     /// Of all, those from which the store itself was loaded, worked on and crashed again.
     pub worked_on: u64,
     /// Of all, those at which a load had something to put right.
@@ -67,6 +75,19 @@ impl Report {
         *self.atomic_units.entry(atomic_unit).or_default() += 1;
     }
 
+    /// Counts how the operations of a run ended.
+    pub fn count_ends(&mut self, history: &History, first: Time) {
+        let begun = |at: &Time| history.events.get((at.checked_sub(first)?) as usize);
+        for event in &history.events {
+            if let Event::End(at, outcome) = event
+                && let Some(Event::Begin(op)) = begun(at)
+            {
+                let (done, refused) = self.ended.entry(op.name()).or_default();
+                *if *outcome == Outcome::Refused { refused } else { done } += 1;
+            }
+        }
+    }
+
     /// Takes in what another has counted.
     pub fn add(&mut self, other: Report) {
         for (operation, steps) in other.points {
@@ -76,6 +97,11 @@ impl Report {
         other.depths.into_iter().for_each(|(depth, count)| *self.depths.entry(depth).or_default() += count);
         for (unit, count) in other.atomic_units {
             *self.atomic_units.entry(unit).or_default() += count;
+        }
+        self.together += other.together;
+        for (operation, (done, refused)) in other.ended {
+            let mine = self.ended.entry(operation).or_default();
+            *mine = (mine.0 + done, mine.1 + refused);
         }
         self.worked_on += other.worked_on;
         self.repaired += other.repaired;
@@ -96,14 +122,15 @@ impl Report {
         for step in &steps {
             let _ = write!(text, "  {step:>8}");
         }
-        text.push('\n');
+        text.push_str("      done   refused\n");
         for (operation, counts) in &self.points {
             let _ = write!(text, "{operation:first$}");
             for step in &steps {
                 let count = counts.get(step).map_or(String::from("-"), u64::to_string);
                 let _ = write!(text, "  {count:>width$}", width = step.len().max(8));
             }
-            text.push('\n');
+            let (done, refused) = self.ended.get(operation).copied().unwrap_or_default();
+            let _ = writeln!(text, "  {done:>8}  {refused:>8}");
         }
         let list = |counts: &BTreeMap<u32, u64>| {
             let each: Vec<String> = counts.iter().map(|(key, count)| format!("{key}: {count}")).collect();
@@ -117,6 +144,11 @@ impl Report {
             self.seeds, self.worked_on, self.repaired
         );
         let _ = writeln!(text, "the device had failed an operation before {} of the crashes", self.failed);
+        let _ = writeln!(
+            text,
+            "more than one operation on metadata was under way at {} of the crashes",
+            self.together
+        );
         let JudgedTwice { clean, dirty } = self.judged_twice;
         let _ = writeln!(
             text,

@@ -1,7 +1,7 @@
 //! What a store shows: its blobs and what each of their units holds. Made from the raw image by the format's
 //! own loader, and from a loaded store through its handles; both are held against the model, and each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spindle_blob::{BlobId, BsType};
 use spindle_engine::sim::Image;
@@ -43,6 +43,10 @@ pub struct SeenBlob {
     pub read_only: bool,
     /// Its parent.
     pub parent: Option<Above>,
+    /// The blobs that read through it.
+    pub clones: BTreeSet<Tag>,
+    /// The clusters that it has itself.
+    pub allocated: u64,
     /// Its xattrs but for the tag.
     pub xattrs: Xattrs,
     /// Its units that are not zero.
@@ -124,6 +128,10 @@ fn see(image: &Image, store: &Store, wrong: &mut Wrong) -> Seen {
         }
     }
     let mut reader = Reader::new(image, store);
+    let clones = |id: BlobId| {
+        let reads = |(_, blob): &(&BlobId, &spindle_format::Blob)| blob.parent == Some(Parent::Snapshot(id));
+        store.blobs.iter().filter(reads).filter_map(|(clone, _)| tags.get(clone).copied()).collect()
+    };
     let blob = |(id, tag): (&BlobId, &Tag)| {
         let blob = &store.blobs[id];
         let meta = &blob.metadata;
@@ -133,6 +141,8 @@ fn see(image: &Image, store: &Store, wrong: &mut Wrong) -> Seen {
             thin: meta.flags.thin(),
             read_only: meta.flags.read_only(),
             parent: above(blob.parent.as_ref(), &tags),
+            clones: clones(*id),
+            allocated: meta.map.allocated(),
             xattrs: xattrs(meta.xattrs.iter().map(|xattr| (&*xattr.name, &*xattr.value))),
             units: reader.units(*id),
         };

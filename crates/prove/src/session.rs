@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use spindle_blob::LoadOptions;
 use spindle_blob::ordering::Order;
+use spindle_blob::{Blobstore, LoadOptions};
 use spindle_block::{Device, File, FileOptions, SimDisk};
 use spindle_engine::sim::{Disk, Image, State, World};
+use spindle_format::page::PAGE_SIZE;
 use spindle_reactor::{Runtime, Thread, timeout};
 
 use crate::context::{Context, History};
@@ -19,15 +20,17 @@ use crate::growing::Growing;
 use crate::look::look;
 use crate::metadata;
 use crate::model::{Model, Rules};
-use crate::op::{Op, Outcome};
+use crate::op::{Op, Outcome, Tag};
 use crate::profile::Profile;
-use crate::seen::{Found, SeenBlob, Wrong, raw};
-use crate::units::NEVER;
-use crate::verdict::judge;
+use crate::seen::{Found, Seen, SeenBlob, Wrong, raw};
+use crate::verdict::{judge, judge_now};
 use crate::workload::{below, change_metadata, do_io};
 
 /// An operation that takes longer than this, in the world's time, will never end.
 const LONGEST: Duration = Duration::from_secs(20);
+
+/// Copies of metadata pages that a store keeps at a time, and one more while it makes it.
+const COPIES: u32 = 18;
 
 /// Where a run begins.
 pub enum Start {
@@ -126,12 +129,20 @@ async fn session(run: Arc<Context>, disk: Disk, (seed, crashed): (u64, bool), ch
         run.set_failing(disk.clone());
     }
     let mut tasks = Vec::new();
+    // Several that change metadata do less each.
+    let several = run.profile.changers > 1;
+    let changes = if several { (changes / run.profile.changers).max(2) } else { changes };
     for (name, cores) in [("io on the first core", "[0]"), ("io on the second core", "[1]")] {
         match Thread::create(name, cores) {
             Ok(thread) => {
                 for _ in 0..2 {
                     let run = run.clone();
                     tasks.push(thread.spawn(async move || do_io(run, io).await));
+                }
+                // One on the store's own thread, one or two elsewhere.
+                if tasks.len() / 2 < run.profile.changers as usize {
+                    let run = run.clone();
+                    tasks.push(thread.spawn(async move || change_metadata(run, changes).await));
                 }
             }
             Err(error) => run.wrong(error.to_string()),
@@ -181,6 +192,10 @@ async fn recover(run: &Arc<Context>, disk: &Disk) -> Result<(), String> {
     run.end(begun, Outcome::Done(None));
     let seen = look(run, &store).await.map_err(|error| format!("after the load: {error}"))?;
     run.model(|model| judge(model, Ok(&seen))).map_err(|wrong| told("after the load: ", &wrong))?;
+    let wrong = accounts(run, &store, disk, &seen).await;
+    if !wrong.is_empty() {
+        return Err(told("after the load: ", &wrong));
+    }
     run.found(Some(seen));
     metadata::open_all(run).await;
     Ok(())
@@ -193,43 +208,48 @@ async fn all_is_as_it_should_be(run: &Arc<Context>, disk: &Disk) {
         Ok(seen) => seen,
         Err(error) => return run.wrong(format!("at the end: {error}")),
     };
-    let wrong = run.model(|model| {
-        let mut wrong = judge(model, Ok(&seen)).err().unwrap_or_default();
-        for (tag, blob) in &model.blobs {
-            let units = seen.blobs.get(tag).map(|seen| &seen.units);
-            let held = |at: u64| units.and_then(|units| units.get(&at)).copied().unwrap_or_default();
-            let last = blob.clusters * model.rules.per_cluster;
-            let visible = |at: &u64| blob.units.shows(*at, held(*at), NEVER - 1);
-            let bad = blob.units.places().filter(|at| *at < last).find(|at| !visible(at));
-            wrong
-                .extend(bad.map(|at| format!("unit {at} of blob {tag} does not show what was written last")));
-        }
-        wrong
-    });
-    if !wrong.is_empty() {
+    if let Err(wrong) = run.model(|model| judge_now(model, &seen)) {
         run.wrong(told("at the end: ", &wrong));
     }
-    let free = store.info().await.map(|info| info.free_clusters);
-    match (raw(disk.snapshot().visible()), free) {
-        (Ok(Found::Store(raw)), Ok(free)) => {
-            if raw.store.free_clusters() != free {
-                let real = raw.store.free_clusters();
-                run.wrong(format!("the store says that {free} clusters are free, the disk that {real} are"));
-            }
-            // Xattrs may not have been brought to the disk yet.
-            let same = raw.seen.blobs.iter().all(|(tag, on_disk)| {
-                seen.blobs
-                    .get(tag)
-                    .is_some_and(|seen| SeenBlob { xattrs: seen.xattrs.clone(), ..on_disk.clone() } == *seen)
-            });
-            if !same || raw.seen.blobs.len() != seen.blobs.len() || raw.seen.super_blob != seen.super_blob {
-                run.wrong(format!("the store shows {seen:?}, the disk {:?}", raw.seen));
-            }
-        }
-        (Ok(Found::Nothing(why)), _) => run.wrong(format!("at the end: the store cannot be loaded: {why}")),
-        (Err(wrong), _) => run.wrong(told("at the end: ", &wrong)),
-        (_, Err(error)) => run.wrong(format!("at the end: {error}")),
+    let wrong = accounts(run, &store, disk, &seen).await;
+    wrong.into_iter().for_each(|wrong| run.wrong(format!("at the end: {wrong}")));
+}
+
+/// What a store in use says of itself and what lies on the disk, where they differ: its blobs, and the space
+/// that is free.
+async fn accounts(run: &Context, store: &Blobstore, disk: &Disk, seen: &Seen) -> Wrong {
+    let raw = match raw(disk.snapshot().visible()) {
+        Ok(Found::Store(raw)) => raw,
+        Ok(Found::Nothing(why)) => return vec![format!("the store cannot be loaded: {why}")],
+        Err(wrong) => return wrong,
+    };
+    let info = match store.info().await {
+        Ok(info) => info,
+        Err(error) => return vec![error.to_string()],
+    };
+    let mut wrong = Wrong::new();
+    if raw.store.free_clusters() != info.free_clusters {
+        let (says, real) = (info.free_clusters, raw.store.free_clusters());
+        wrong.push(format!("the store says that {says} clusters are free, the disk that {real} are"));
     }
+    // Copies of pages are in use, and no page that a load would count.
+    let pages = raw.store.used_pages.count();
+    let copies = if (run.profile.known_atomic_unit() as usize) < PAGE_SIZE { COPIES } else { 0 };
+    if !(pages..=pages + copies).contains(&info.used_md_pages) {
+        let says = info.used_md_pages;
+        wrong
+            .push(format!("the store says that {says} metadata pages are in use, the disk that {pages} are"));
+    }
+    // Xattrs may not have been brought to the disk yet.
+    let same = |(tag, on_disk): (&Tag, &SeenBlob)| {
+        let known = seen.blobs.get(tag);
+        known.is_some_and(|seen| SeenBlob { xattrs: seen.xattrs.clone(), ..on_disk.clone() } == *seen)
+    };
+    let all = raw.seen.blobs.len() == seen.blobs.len() && raw.seen.blobs.iter().all(same);
+    if !all || (raw.seen.super_blob, raw.seen.bs_type) != (seen.super_blob, seen.bs_type) {
+        wrong.push(format!("the store shows {seen:?}, the disk {:?}", raw.seen));
+    }
+    wrong
 }
 
 fn told(when: &str, wrong: &Wrong) -> String {

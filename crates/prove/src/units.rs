@@ -157,6 +157,36 @@ impl Units {
         copy
     }
 
+    /// Each unit holds what it does or what `other`'s does, and nobody knows which.
+    pub fn either(&mut self, other: &Units) {
+        if other.blank == ANYTHING {
+            self.blank = ANYTHING;
+        }
+        let places: Vec<u64> = self.units.keys().chain(other.units.keys()).copied().collect();
+        for at in places {
+            let (blank, others) = (Unit::One(other.blank), other.units.get(&at));
+            let others = others.unwrap_or(&blank);
+            let mine = self.units.entry(at).or_insert(Unit::One(self.blank));
+            if mine == others {
+                continue;
+            }
+            let theirs = others.clone().records().clone();
+            let mine = mine.records();
+            let same = |one: &Record, other: &Record| (one.begin, one.value) == (other.begin, other.value);
+            for one in mine.iter_mut() {
+                let known = theirs.iter().find(|other| same(one, other));
+                // Nothing that only one of them knows for certain is certain.
+                one.sure &= known.is_some_and(|other| other.sure);
+                if let Some(other) = known {
+                    (one.end, one.cut) = (one.end.max(other.end), one.cut || other.cut);
+                }
+            }
+            let new = theirs.iter().filter(|other| !mine.iter().any(|one| same(one, other)));
+            let new: Vec<Record> = new.map(|other| Record { sure: false, ..*other }).collect();
+            mine.extend(new);
+        }
+    }
+
     /// Each unit may hold what it could or what `other`'s could: of a blob that was put under another parent.
     pub fn join(&mut self, other: &Units, units: u64) {
         if other.blank == ANYTHING {
@@ -252,6 +282,22 @@ mod tests {
         assert_eq!((units.possible(1), units.possible(2)), (vec![5], vec![ZERO]));
         units.join(&Units::known([(1, 9)], ZERO), 4);
         assert!(units.allows(1, 5) && units.allows(1, 9) && !units.allows(1, ZERO));
+    }
+
+    #[test]
+    fn of_two_histories_either_may_be_true_until_both_are_written_over() {
+        let mut units = Units::known([(1, 5), (2, 6)], ZERO);
+        let mut other = units.clone();
+        other.begin(1, 7, 1);
+        other.end(1, 7, 1, 2, true);
+        other.settle(3);
+        units.either(&other);
+        assert_eq!((units.possible(1), units.visible(1, 9)), (vec![5, 7], vec![5, 7]));
+        assert_eq!(units.possible(2), [6]);
+        units.begin(1, 8, 4);
+        units.end(1, 8, 4, 5, true);
+        units.settle(6);
+        assert_eq!(units.possible(1), [8]);
     }
 
     #[test]

@@ -1,83 +1,121 @@
 //! Whether what a store shows after a crash is something that the model allows.
 
+use std::ops::ControlFlow;
+
 use crate::content;
-use crate::model::{Blob, Model};
+use crate::kept::Blob;
+use crate::model::{Model, Rules};
 use crate::op::{Op, Tag};
 use crate::seen::{Seen, SeenBlob, Wrong};
-use crate::units::{Time, ZERO};
+use crate::units::{NEVER, Units, Value, ZERO};
+use crate::world::World;
 
 /// At most so many differences are told; the first ones say what happened.
 const MOST: usize = 8;
 
-/// Holds a store against the model: every operation on metadata under way has happened or has not, and every
-/// unit holds something that it may hold. Where no store was found, it says why.
-///
-/// # Errors
-/// What differs: for metadata in every way that the operations under way may have gone, else for contents.
-pub fn judge(model: &Model, seen: Result<&Seen, &str>) -> Result<(), Wrong> {
-    let open: Vec<(Time, &Op)> = model
-        .pending
-        .iter()
-        .map(|(begun, pending)| (*begun, &pending.op))
-        .filter(|(_, op)| !op.is_data())
-        .collect();
-    let mut told = Wrong::new();
-    for ways in 0..1u32 << open.len().min(5) {
-        let happened: Vec<&(Time, &Op)> =
-            open.iter().enumerate().filter(|(at, _)| ways >> at & 1 == 1).map(|(_, op)| op).collect();
-        let altered;
-        let after = if happened.is_empty() {
-            model
-        } else {
-            let mut after = model.clone();
-            for (begun, op) in &happened {
-                after.happened(*begun, op, None, model.rules.per_cluster);
-            }
-            altered = after;
-            &altered
-        };
-        let wrong = match (after.absent, seen) {
-            (true, Err(_)) => return Ok(()),
-            (true, Ok(_)) => vec!["there should be no store".to_owned()],
-            (false, Err(why)) => vec![format!("the store cannot be loaded: {why}")],
-            (false, Ok(seen)) => {
-                let mut wrong = metadata(after, seen);
-                if wrong.is_empty() {
-                    wrong = contents(after, seen);
-                    if wrong.is_empty() {
-                        return Ok(());
-                    }
-                    told.clear();
-                }
-                wrong
-            }
-        };
-        let which: Vec<&str> = happened.iter().map(|(_, op)| op.name()).collect();
-        let which =
-            if which.is_empty() { String::new() } else { format!("with {} done: ", which.join(", ")) };
-        told.extend(wrong.into_iter().take(MOST).map(|wrong| format!("{which}{wrong}")));
-    }
-    Err(told)
+/// Which of what a unit may hold counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// All that a crash may leave.
+    Crash,
+    /// What a read returns now.
+    Now,
 }
 
-fn metadata(model: &Model, seen: &Seen) -> Wrong {
+impl When {
+    fn allows(self, units: &Units, at: u64, value: Value) -> bool {
+        match self {
+            When::Crash => units.allows(at, value),
+            When::Now => units.shows(at, value, NEVER - 1),
+        }
+    }
+}
+
+/// Holds what a crash left against the model: every operation on metadata under way has happened or has not,
+/// and every unit holds something that it may hold. Where no store was found, it says why.
+///
+/// # Errors
+/// What differs, from whatever is nearest of all that the model allows.
+pub fn judge(model: &Model, seen: Result<&Seen, &str>) -> Result<(), Wrong> {
+    compare(model, seen, When::Crash)
+}
+
+/// Holds what a store shows while it is in use against the model.
+///
+/// # Errors
+/// What differs, from whatever is nearest of all that the model allows.
+pub fn judge_now(model: &Model, seen: &Seen) -> Result<(), Wrong> {
+    compare(model, Ok(seen), When::Now)
+}
+
+fn compare(model: &Model, seen: Result<&Seen, &str>, when: When) -> Result<(), Wrong> {
+    let open = model.open();
+    // Contents are looked at only where the metadata fits.
+    let mut nearest: Option<(bool, Wrong)> = None;
+    for world in &model.worlds {
+        let fits = world.explore(&open, model.rules, &mut |world| {
+            let (fits, wrong) = differences(model, world, seen, when);
+            if wrong.is_empty() {
+                return ControlFlow::Break(());
+            }
+            let nearer = |(best, least): &(bool, Wrong)| (!fits, wrong.len()) < (!best, least.len());
+            if nearest.as_ref().is_none_or(nearer) {
+                let happened = open.iter().filter(|(begun, _)| world.ahead.contains(begun));
+                let which: Vec<&str> = happened.map(|(_, op)| op.name()).collect();
+                let which = if which.is_empty() {
+                    String::new()
+                } else {
+                    format!("with {} done: ", which.join(", "))
+                };
+                let told = wrong.into_iter().take(MOST).map(|wrong| format!("{which}{wrong}"));
+                nearest = Some((fits, told.collect()));
+            }
+            ControlFlow::Continue(())
+        });
+        if fits.is_break() {
+            return Ok(());
+        }
+    }
+    Err(nearest.map(|(_, wrong)| wrong).unwrap_or_default())
+}
+
+/// What differs, and whether that is contents only.
+fn differences(model: &Model, world: &World, seen: Result<&Seen, &str>, when: When) -> (bool, Wrong) {
+    match (world.absent, seen) {
+        (true, Err(_)) => (true, Wrong::new()),
+        (true, Ok(_)) => (false, vec!["there should be no store".to_owned()]),
+        (false, Err(why)) => (false, vec![format!("the store cannot be loaded: {why}")]),
+        (false, Ok(seen)) => {
+            let wrong = metadata(model, world, seen);
+            match wrong.is_empty() {
+                true => (true, contents(world, seen, model.rules, when)),
+                false => (false, wrong),
+            }
+        }
+    }
+}
+
+fn metadata(model: &Model, world: &World, seen: &Seen) -> Wrong {
     let mut wrong = Wrong::new();
-    for (tag, blob) in &model.blobs {
+    for (tag, blob) in &world.blobs {
         match seen.blobs.get(tag) {
             Some(seen) => blob_metadata(*tag, blob, seen, &mut wrong),
             None => wrong.push(format!("blob {tag} is gone")),
         }
     }
-    let strangers = seen.blobs.iter().filter(|(tag, _)| !model.blobs.contains_key(tag));
+    let strangers = seen.blobs.iter().filter(|(tag, _)| !world.blobs.contains_key(tag));
     wrong.extend(strangers.map(|(tag, blob)| format!("blob {tag} ({}) should not be there", blob.id)));
-    if !model.clusters.allows(&seen.clusters) {
-        wrong.push(format!("there are {} clusters for data, not {}", seen.clusters, model.clusters.now()));
+    if world.clusters != seen.clusters {
+        wrong.push(format!("there are {} clusters for data, not {}", seen.clusters, world.clusters));
     }
-    if !model.bs_type.allows(&seen.bs_type) {
-        wrong.push(format!("the type is {:?}, not {:?}", seen.bs_type, model.bs_type.now()));
+    if world.bs_type != seen.bs_type {
+        wrong.push(format!("the type is {:?}, not {:?}", seen.bs_type, world.bs_type));
     }
-    if !model.super_blob.allows(&seen.super_blob) {
-        wrong.push(format!("the super blob is {:?}, not {:?}", seen.super_blob, model.super_blob.now()));
+    // A super blob that is deleted stops being one first.
+    let deleted = |tag| model.pending.values().any(|pending| pending.op == Op::Delete { tag });
+    let forgotten = seen.super_blob.is_none() && world.super_blob.is_some_and(deleted);
+    if world.super_blob != seen.super_blob && !forgotten {
+        wrong.push(format!("the super blob is {:?}, not {:?}", seen.super_blob, world.super_blob));
     }
     wrong
 }
@@ -95,6 +133,9 @@ fn blob_metadata(tag: Tag, blob: &Blob, seen: &SeenBlob, wrong: &mut Wrong) {
     if blob.thin != seen.thin {
         differs("thin", &seen.thin, &blob.thin);
     }
+    if !seen.thin && seen.allocated != seen.clusters {
+        differs("the number of clusters that it has, thick,", &seen.allocated, &seen.clusters);
+    }
     if blob.read_only != seen.read_only {
         differs("read-only", &seen.read_only, &blob.read_only);
     }
@@ -106,15 +147,16 @@ fn blob_metadata(tag: Tag, blob: &Blob, seen: &SeenBlob, wrong: &mut Wrong) {
     }
 }
 
-fn contents(model: &Model, seen: &Seen) -> Wrong {
+fn contents(world: &World, seen: &Seen, rules: Rules, when: When) -> Wrong {
     let mut wrong = Wrong::new();
     for (tag, seen) in &seen.blobs {
-        let Some(blob) = model.blobs.get(tag) else { continue };
-        let units = blob.clusters * model.rules.per_cluster;
-        let written = seen.units.iter().filter(|(at, value)| !blob.units.allows(**at, **value));
+        let Some(blob) = world.blobs.get(tag) else { continue };
+        let units = blob.clusters * rules.per_cluster;
+        let allows = |at: u64, value| when.allows(&blob.units, at, value);
+        let written = seen.units.iter().filter(|(at, value)| !allows(**at, **value));
         let mut bad: Vec<(u64, u32)> = written.map(|(at, value)| (*at, *value)).collect();
         let lost = blob.units.places().filter(|at| *at < units && !seen.units.contains_key(at));
-        bad.extend(lost.filter(|at| !blob.units.allows(*at, ZERO)).map(|at| (at, ZERO)));
+        bad.extend(lost.filter(|at| !allows(*at, ZERO)).map(|at| (at, ZERO)));
         wrong.extend(bad.into_iter().take(MOST).map(|(at, value)| {
             let may: Vec<String> = blob.units.possible(at).into_iter().map(content::name).collect();
             let holds = content::name(value);

@@ -1,8 +1,10 @@
 //! The workload: which operation comes next, and the tasks that carry them out.
 //!
-//! One task changes metadata, one operation after the other; others do I/O beside it, on two reactors, to
-//! whatever is open, also to blobs that are being closed, cut off and deleted.
+//! One task changes metadata, one operation after the other, or two or three do, each not knowing what the
+//! others are about; others do I/O beside them, on two reactors, to whatever is open, also to blobs that are
+//! being closed, cut off and deleted.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +15,9 @@ use crate::context::Context;
 use crate::data;
 use crate::directed;
 use crate::external;
+use crate::kept::Blob;
 use crate::metadata;
-use crate::model::{Blob, Model};
+use crate::model::Model;
 use crate::op::{Above, Op, Tag, Xattrs};
 use crate::scenario::{Scenario, Shares};
 
@@ -43,7 +46,10 @@ pub async fn change_metadata(run: Arc<Context>, steps: u32) {
         if run.is_stopped() {
             return;
         }
-        match run.model(|model| choose_change(model, &shares)) {
+        let chosen = run.model(|model| choose_change(model, &shares));
+        match chosen.map(|op| or_open(&run, op)) {
+            Some(_) if run.store().is_none() => wait_for_store(&run).await,
+            Some(op) if run.model(|model| may_meet_a_stranger(model, &op)) => rest().await,
             Some(Op::Destroy) => remake(&run).await,
             Some(op) => metadata::perform(&run, op).await,
             None => rest().await,
@@ -51,11 +57,31 @@ pub async fn change_metadata(run: Arc<Context>, steps: u32) {
     }
 }
 
+/// A blob that is not open can only be opened; one that is, once more, if there are others who may want it.
+fn or_open(run: &Context, op: Op) -> Op {
+    match op {
+        Op::Reopen { tag } if run.handle(tag).is_none() || run.profile.changers > 1 && below(3) == 0 => {
+            Op::Open { tag }
+        }
+        op => op,
+    }
+}
+
+/// Another task has left the store and will load it again, or make one.
+async fn wait_for_store(run: &Context) {
+    for _ in 0..500 {
+        if run.store().is_some() || run.is_stopped() {
+            return;
+        }
+        sleep(Duration::from_micros(20)).await;
+    }
+}
+
 /// Takes the store off its device and makes another.
 async fn remake(run: &Arc<Context>) {
     metadata::perform(run, Op::Destroy).await;
     if !run.is_stopped()
-        && run.model(|model| model.absent)
+        && run.model(|model| model.worlds.iter().all(|world| world.absent))
         && let Err(wrong) = metadata::make(run).await
     {
         run.wrong(wrong);
@@ -157,12 +183,18 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         (shares.grow, Change::Grow),
         (shares.pause, Change::Pause),
     ];
-    let full = model.blobs.len() >= MOST_BLOBS;
+    let store = model.now();
+    let full = store.blobs.len() >= MOST_BLOBS;
     let new = model.next.0;
-    let all: Vec<Tag> = model.blobs.keys().copied().collect();
+    let busy = in_use(model);
     let those = |want: &dyn Fn(&Blob) -> bool| -> Vec<Tag> {
-        model.blobs.iter().filter(|(_, blob)| want(blob)).map(|(tag, _)| *tag).collect()
+        let all = store.blobs.iter().filter(|(_, blob)| want(blob)).map(|(tag, _)| *tag);
+        let all: Vec<Tag> = all.collect();
+        let met: Vec<Tag> = all.iter().copied().filter(|tag| busy.contains(tag)).collect();
+        // Half of the time one that somebody else is at, or one that stands in a chain with it.
+        if met.is_empty() || below(2) == 0 { all } else { met }
     };
+    let all = those(&|_| true);
     let writable = those(&|blob| !blob.read_only);
     let child = those(&|blob| !blob.read_only && blob.parent.is_some());
     match pick(&table)? {
@@ -179,10 +211,14 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         Change::Delete => Some(Op::Delete { tag: one_of(&all)? }),
         Change::Resize => {
             let tag = one_of(&writable)?;
-            Some(Op::Resize { tag, clusters: size(model.blobs[&tag].thin) })
+            Some(Op::Resize { tag, clusters: size(store.blobs[&tag].thin) })
         }
         Change::Xattr => {
             let (tag, name) = (one_of(&writable)?, b'a' + below(3) as u8);
+            // Of two at once nobody could tell which was last.
+            if model.pending.values().any(|pending| pending.op.blob() == Some(tag) && !pending.op.is_data()) {
+                return None;
+            }
             if below(4) == 0 {
                 return Some(Op::RemoveXattr { tag, name });
             }
@@ -204,7 +240,7 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
                 let parent = Above::External(below(external::COUNT.into()) as u8);
                 return Some(Op::SetParent { tag, parent });
             }
-            let clusters = model.blobs[&tag].clusters;
+            let clusters = store.blobs[&tag].clusters;
             let parents = those(&|blob| blob.read_only && blob.clusters == clusters);
             Some(Op::SetParent { tag, parent: Above::Blob(one_of(&parents)?) })
         }
@@ -219,6 +255,28 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         Change::Grow => Some(Op::Grow),
         _ => None,
     }
+}
+
+/// The blobs that operations under way have to do with.
+fn in_use(model: &Model) -> BTreeSet<Tag> {
+    let open = model.pending.values().filter(|pending| pending.op.is_change());
+    open.flat_map(|pending| model.now().family(&pending.op)).collect()
+}
+
+/// Whether an id could have a new owner by the time that an operation gets to it which was begun with it: one
+/// names a blob that another deletes, and a third makes one.
+fn may_meet_a_stranger(model: &Model, op: &Op) -> bool {
+    let mut ops: Vec<&Op> = model.pending.values().map(|one| &one.op).filter(|one| one.is_change()).collect();
+    ops.push(op);
+    let others = |than: usize| ops.iter().enumerate().filter(move |(at, _)| *at != than).map(|(_, op)| *op);
+    ops.iter().enumerate().any(|(at, named)| {
+        let mut tags = named.tags();
+        tags.retain(|tag| named.new_blob() != Some(*tag));
+        let goes = |tag: &Tag| {
+            !model.now().blobs.contains_key(tag) || others(at).any(|other| *other == Op::Delete { tag: *tag })
+        };
+        tags.iter().any(goes) && others(at).any(|other| other.new_blob().is_some())
+    })
 }
 
 fn create(tag: Tag) -> Op {
@@ -252,7 +310,7 @@ fn choose_io(model: &Model, tag: Tag, shares: &Shares, busy: u64) -> Option<Op> 
         (shares.read, Io::Read),
     ];
     let io = pick(&table)?;
-    let blob = model.blobs.get(&tag)?;
+    let blob = model.now().blobs.get(&tag)?;
     if io == Io::Flush {
         return Some(Op::Flush { tag });
     }

@@ -53,7 +53,7 @@ needed! {
     clearing_comes_before_the_super_block: ClearedBeforeSuper, Reloads, 30_000;
     the_dirty_mark_comes_before_a_change: DirtyBeforeChange, Reloads, 30_000;
     the_fill_comes_before_the_map: FillBeforeMap, Everything, 30_000;
-    pages_come_before_the_root: PagesBeforeRoot, Everything, 30_000;
+    pages_come_before_the_root: PagesBeforeRoot, Everything, 200_000;
     the_copy_comes_before_the_place: CopyBeforePlace, Everything, 30_000;
     the_place_comes_before_its_copy_goes: PlaceBeforeForget, Everything, 200_000;
     the_copy_goes_before_its_page: ForgetBeforeClear, ComeAndGo, 200_000;

@@ -1,0 +1,181 @@
+//! What the model keeps of a blob: its metadata, its data, and the xattrs that a crash may bring back.
+
+use spindle_blob::BlobId;
+
+use crate::model::Rules;
+use crate::op::{Above, Op, Xattrs};
+use crate::units::{GARBAGE, NEVER, Time, Units, Value, ZERO};
+
+/// One value of something that is changed in memory first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Version<T> {
+    begin: Time,
+    end: Time,
+    value: T,
+}
+
+/// A value of which an older one may be on the disk still. Changes of it come one after the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versions<T> {
+    /// Oldest first; the last is what holds now.
+    list: Vec<Version<T>>,
+}
+
+impl<T: PartialEq + Clone> Versions<T> {
+    /// One, durable.
+    pub fn known(value: T) -> Versions<T> {
+        Versions { list: vec![Version { begin: 0, end: 0, value }] }
+    }
+
+    /// What holds now.
+    pub fn now(&self) -> &T {
+        &self.list[self.list.len() - 1].value
+    }
+
+    /// Whether a crash may leave this.
+    pub fn allows(&self, value: &T) -> bool {
+        self.list.iter().any(|known| known.value == *value)
+    }
+
+    /// A change begins.
+    fn begin(&mut self, begin: Time, value: T) {
+        self.list.push(Version { begin, end: NEVER, value });
+    }
+
+    /// The change that began then has ended, and has happened or not.
+    fn end(&mut self, begin: Time, end: Time, done: bool) {
+        match done {
+            true => self.list.iter_mut().filter(|one| one.begin == begin).for_each(|one| one.end = end),
+            false => self.list.retain(|one| one.begin != begin || begin == 0),
+        }
+    }
+
+    /// What had been changed by that time is durable.
+    pub fn settle(&mut self, time: Time) {
+        let older = self.list.iter().rposition(|known| known.end < time);
+        self.list.drain(..older.unwrap_or(0));
+    }
+
+    /// Either's values may be there.
+    fn join(&mut self, other: &Versions<T>) {
+        let begins: Vec<Time> = self.list.iter().map(|known| known.begin).collect();
+        self.list.extend(other.list.iter().filter(|known| !begins.contains(&known.begin)).cloned());
+        self.list.sort_by_key(|known| known.begin);
+    }
+}
+
+/// A blob of the model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Its id, once known.
+    pub id: Option<BlobId>,
+    /// Its size in clusters.
+    pub clusters: u64,
+    /// Whether it is thin.
+    pub thin: bool,
+    /// Whether its data cannot be written.
+    pub read_only: bool,
+    /// Its parent.
+    pub parent: Option<Above>,
+    /// Its xattrs but for the tag.
+    pub xattrs: Versions<Xattrs>,
+    /// Its data.
+    pub units: Units,
+    /// Reads that are under way: while there are, nothing is forgotten.
+    pub reads: u32,
+}
+
+impl Blob {
+    /// A thick blob without xattrs.
+    pub fn new(id: Option<BlobId>, clusters: u64, units: Units) -> Blob {
+        let xattrs = Versions::known(Xattrs::new());
+        let (thin, read_only, parent) = (false, false, None);
+        Blob { id, clusters, thin, read_only, parent, xattrs, units, reads: 0 }
+    }
+
+    /// Whether both are the same but for data and xattrs.
+    pub fn is_alike(&self, other: &Blob) -> bool {
+        (self.clusters, self.thin, self.read_only, self.parent)
+            == (other.clusters, other.thin, other.read_only, other.parent)
+    }
+
+    /// It may hold what either held.
+    pub fn join(&mut self, other: &Blob) {
+        self.id = self.id.or(other.id);
+        self.xattrs.join(&other.xattrs);
+        self.units.either(&other.units);
+        self.reads = self.reads.max(other.reads);
+    }
+
+    /// An operation on its data or xattrs begins.
+    pub fn begin(&mut self, time: Time, op: &Op, rules: Rules) {
+        match op {
+            Op::Write { unit, count, value, .. } => {
+                (0..*count).for_each(|at| self.units.begin(unit + at, value + at as Value, time));
+            }
+            Op::Zeroes { unit, count, .. } => {
+                (0..*count).for_each(|at| self.units.begin(unit + at, ZERO, time));
+            }
+            Op::Unmap { unit, count, .. } => (0..*count).for_each(|at| {
+                self.units.begin(unit + at, ZERO, time);
+                if !rules.unmap_reads_zero {
+                    self.units.begin(unit + at, GARBAGE, time);
+                }
+            }),
+            Op::Read { .. } => self.reads += 1,
+            Op::SetXattr { name, value, .. } => {
+                let mut all = self.xattrs.now().clone();
+                all.insert(*name, value.clone());
+                self.xattrs.begin(time, all);
+            }
+            Op::RemoveXattr { name, .. } => {
+                let mut all = self.xattrs.now().clone();
+                all.remove(name);
+                self.xattrs.begin(time, all);
+            }
+            _ => {}
+        }
+    }
+
+    /// An operation on its data or xattrs that began at `begun` has ended.
+    pub fn end(&mut self, begun: Time, now: Time, op: &Op, (done, steady): (bool, bool), rules: Rules) {
+        let per_cluster = rules.per_cluster;
+        // What was written beyond the end was written before that was cut off.
+        let inside = self.clusters * per_cluster;
+        match op {
+            Op::Write { unit, count, value, .. } => {
+                (0..*count).for_each(|at| {
+                    let sure = done && unit + at < inside;
+                    self.units.end(unit + at, value + at as Value, begun, now, sure);
+                });
+            }
+            Op::Zeroes { unit, count, .. } => (0..*count).for_each(|at| {
+                self.units.end(unit + at, ZERO, begun, now, done && unit + at < inside);
+            }),
+            Op::Unmap { unit, count, .. } => {
+                // Whole clusters of a thin blob without parent are freed, durably; where the blob's shape
+                // has changed meanwhile, nobody can tell.
+                let steady = done && steady;
+                let frees = steady && self.thin && self.parent.is_none();
+                let (first, end) =
+                    (unit.div_ceil(per_cluster) * per_cluster, (unit + count) / per_cluster * per_cluster);
+                for at in *unit..unit + count {
+                    let freed = frees && (first..end).contains(&at);
+                    let zero = freed || steady && rules.unmap_reads_zero && self.parent.is_none();
+                    self.units.end(at, ZERO, begun, now, zero);
+                    if !rules.unmap_reads_zero {
+                        // A unit that is zero for certain is so after it was anything else.
+                        let end = if freed { begun - 1 } else { now };
+                        self.units.end(at, GARBAGE, begun, end, false);
+                    }
+                    if freed && self.reads == 0 {
+                        self.units.durable(at, begun);
+                    }
+                }
+            }
+            Op::Read { .. } => self.reads -= 1,
+            Op::SetXattr { .. } | Op::RemoveXattr { .. } => self.xattrs.end(begun, now, done),
+            _ => {}
+        }
+    }
+}
