@@ -12,7 +12,7 @@ use std::time::Duration;
 use spindle_blob::{Blob, BlobError, BlobId, BlobOptions, Blobstore, Parent};
 use spindle_block::{Device, File, FileOptions};
 use spindle_engine::sim::{Disk, Effect, Fault, Image, Operation, World};
-use spindle_reactor::{Runtime, sleep};
+use spindle_reactor::{Runtime, sleep, yield_now};
 use support::{CLUSTER, byte, check, check_image, disk_of, fill, small};
 
 /// The second of two operations begins so many microseconds later in every round.
@@ -311,6 +311,29 @@ fn of_two_unmaps_of_a_cluster_none_succeeds_when_their_flush_fails() {
         let handle = blob.clone();
         let first = async move { handle.unmap(0, CLUSTER).await };
         let (first, second) = together(first, later, blob.unmap(0, CLUSTER)).await;
+        assert!(first.is_err() && second.is_err(), "{later}: {first:?}, {second:?}");
+    });
+}
+
+#[test]
+fn an_unmap_whose_clusters_a_later_one_takes_away_does_not_succeed_when_that_ones_flush_fails() {
+    at_every_step(async |disk, later| {
+        let store = init().await;
+        // So many that the first lets others have a turn when it has seen what is there.
+        let id = store.create_blob(BlobOptions::thin(8192)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        fill(&blob, 0, CLUSTER, 1).await;
+        blob.flush().await.unwrap();
+        let effect = Effect::Error;
+        disk.inject(Fault { operation: Operation::Flush, nth: 1, times: 1, effect });
+        let handle = blob.clone();
+        let first = async move { handle.unmap(0, 8192 * CLUSTER).await };
+        let first = spindle_reactor::spawn_local(first);
+        for _ in 0..later % 8 {
+            yield_now().await;
+        }
+        let second = blob.unmap(0, CLUSTER).await;
+        let first = first.await.unwrap();
         assert!(first.is_err() && second.is_err(), "{later}: {first:?}, {second:?}");
     });
 }
