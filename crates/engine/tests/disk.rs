@@ -216,7 +216,7 @@ fn the_observer_sees_the_disk_before_and_after_every_change() {
     let seen = seen.lock().unwrap();
     let counts: Vec<usize> = seen.iter().map(|(_, unflushed)| *unflushed).collect();
     assert_eq!(counts, [0, 1, 1, 2, 2, 3, 3, 0]);
-    let first = Moment { before: true, operation: Operation::Write, offset: 512, length: 1024 };
+    let first = Moment { before: true, operation: Operation::Write, offset: 512, length: 1024, faults: 0 };
     assert_eq!(seen[0].0, first);
     assert_eq!(seen[7].0.operation, Operation::Flush);
 }

@@ -27,8 +27,6 @@ pub struct Point {
     pub state: State,
     /// What was about to be done.
     pub moment: Moment,
-    /// Whether the device has failed an operation by then.
-    pub failed: bool,
 }
 
 /// What happened, and where the disk may have crashed.
@@ -131,8 +129,7 @@ impl Context {
     pub fn point(&self, moment: Moment, state: &State) {
         let mut inner = locked(&self.inner);
         let events = inner.history.events.len();
-        let failed = inner.failures.have_arrived();
-        inner.history.points.push(Point { events, state: state.clone(), moment, failed });
+        inner.history.points.push(Point { events, state: state.clone(), moment });
     }
 
     /// Something is wrong.

@@ -20,6 +20,11 @@ impl Growing {
         Arc::new(Growing { below, small, grown: grown.into() })
     }
 
+    /// Whether it has grown.
+    pub fn has_grown(&self) -> bool {
+        self.grown.load(Ordering::SeqCst)
+    }
+
     /// From now on it is as large as what it stands on.
     pub fn grow(&self) {
         self.grown.store(true, Ordering::SeqCst);
@@ -32,7 +37,7 @@ impl Device for Growing {
     }
 
     fn geometry(&self) -> &Geometry {
-        if self.grown.load(Ordering::SeqCst) { self.below.geometry() } else { &self.small }
+        if self.has_grown() { self.below.geometry() } else { &self.small }
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

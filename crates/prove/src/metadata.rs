@@ -216,10 +216,9 @@ async fn destroy(run: &Context, store: Blobstore) -> Result<Option<BlobId>, Blob
 /// # Errors
 /// What the store says.
 pub async fn make(run: &Context) -> Result<(), String> {
-    let clusters = run.model(|model| match model.device_grown {
-        true => model.rules.clusters.1,
-        false => model.rules.clusters.0,
-    });
+    // The device itself is asked: who was to grow it may have been refused before that.
+    let (small, large) = run.model(|model| model.rules.clusters);
+    let clusters = if run.device.has_grown() { large } else { small };
     let begun = run.begin(&Op::Init { clusters });
     let options = InitOptions { layout: run.profile.layout(), force: true, store: run.store_options() };
     let store = Blobstore::init(run.device.clone(), options).await;

@@ -167,7 +167,7 @@ impl Proof<'_> {
         let (point, depth) = (&trail.record.history.points[trail.number], trail.depth());
         let (operation, step) = (operation(model), step(&point.moment, &self.geometry));
         self.report.count(operation, step, depth, self.profile.atomic_unit);
-        self.report.failed += u64::from(point.failed);
+        self.report.failed += u64::from(point.moment.faults > 0);
         self.report.together += u64::from(model.open().len() > 1);
         let judged = raw(&image).and_then(|found| judge(model, found.seen()).map(|()| found));
         if self.task.detail == Some(self.step) {
@@ -244,7 +244,7 @@ fn can_be_killed(point: &Point) -> bool {
         Ok(Found::Store(raw)) => !raw.store.super_block.clean,
         _ => false,
     };
-    !point.failed && point.state.unflushed() > 0 && dirty()
+    point.moment.faults == 0 && point.state.unflushed() > 0 && dirty()
 }
 
 /// Which parts of what is not flushed survive: nothing to choose if there is none.

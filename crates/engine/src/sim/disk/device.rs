@@ -72,6 +72,8 @@ pub struct Moment {
     pub offset: u64,
     /// Bytes; 0 for a flush.
     pub length: u64,
+    /// Operations that were made to fail until then: what a failed flush lost can still be read.
+    pub faults: u64,
 }
 
 /// How many operations a disk served since it was made, those that failed included.
@@ -351,7 +353,7 @@ impl Core {
         }
         let write = InCache(self.next_write);
         self.next_write += 1;
-        let moment = Moment { before: true, operation, offset, length };
+        let moment = Moment { before: true, operation, offset, length, faults: self.counters.faults };
         self.tell(moment);
         let result = match self.hit(operation) {
             Some(Effect::Error) => Err(injected()),
@@ -369,7 +371,7 @@ impl Core {
         if !self.options.volatile_cache {
             self.state.settle(&mut self.spare);
         }
-        self.tell(Moment { before: false, ..moment });
+        self.tell(Moment { before: false, faults: self.counters.faults, ..moment });
         result
     }
 
@@ -437,7 +439,13 @@ impl Core {
 
     fn flush(&mut self, ticket: u64) -> io::Result<()> {
         self.counters.flushes += 1;
-        let moment = Moment { before: true, operation: Operation::Flush, offset: 0, length: 0 };
+        let moment = Moment {
+            before: true,
+            operation: Operation::Flush,
+            offset: 0,
+            length: 0,
+            faults: self.counters.faults,
+        };
         self.tell(moment);
         let result = match self.hit(Operation::Flush) {
             Some(Effect::Error | Effect::TornError) => {
@@ -453,7 +461,7 @@ impl Core {
                 Ok(())
             }
         };
-        self.tell(Moment { before: false, ..moment });
+        self.tell(Moment { before: false, faults: self.counters.faults, ..moment });
         result
     }
 
