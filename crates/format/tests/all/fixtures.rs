@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
 
-mod support;
+use crate::support;
 
 use serde_json::Value;
 use spindle_format::{BlobId, LoadOptions, Parent, Store, check};

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
 
-mod support;
+use crate::support;
 
 use spindle_format::metadata::internal;
 use spindle_format::{BlobMetadata, Flags, SuperBlock};

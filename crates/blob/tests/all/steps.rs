@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
+use crate::support;
 
 use spindle_blob::{BlobOptions, Blobstore, BsType, InitOptions, LayoutOptions};
 use spindle_engine::sim::{Disk, Image};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
+use crate::support;
 
 use std::sync::Arc;
 
@@ -68,12 +68,12 @@ fn a_store_is_full_only_when_every_thread_has_given_back_what_it_had_in_hand() {
             let (blob, from) = (blob.clone(), at as u64 * 100);
             let refused =
                 thread.run(async move || write_each(blob, from..from + 9, at as u8 + 1).await).await;
-            assert_eq!(refused.unwrap(), []);
+            assert_eq!(refused.unwrap(), [0u64; 0]);
         }
         assert_eq!(store.info().await.unwrap().free_clusters as u64, free - 27, "in hand is free");
         let rest = blob.clone();
         let last = threads[0].run(async move || write_each(rest, 300..300 + free - 27, 9).await);
-        assert_eq!(last.await.unwrap(), [], "all that is free can be had by one thread");
+        assert_eq!(last.await.unwrap(), [0u64; 0], "all that is free can be had by one thread");
         assert_eq!(store.info().await.unwrap().free_clusters, 0);
         let (result, _) = blob.write(999 * CLUSTER, IoBuf::zeroed(512)).await;
         assert!(matches!(result, Err(BlobError::OutOfSpace { needed: 1, free: 0, .. })), "{result:?}");
@@ -281,16 +281,19 @@ fn a_store_in_use_grows_with_its_device_on_every_thread() {
         let blob = store.open_blob(id).await.unwrap();
         let other = thread("other");
         let (here, there) = (blob.clone(), blob.clone());
-        assert_eq!(write_each(here, 0..4, 1).await, []);
-        assert_eq!(other.run(async move || write_each(there, 4..8, 1).await).await.unwrap(), []);
+        assert_eq!(write_each(here, 0..4, 1).await, [0u64; 0]);
+        assert_eq!(other.run(async move || write_each(there, 4..8, 1).await).await.unwrap(), [0u64; 0]);
         growing.grow();
         store.grow().await.unwrap();
         let free = u64::from(store.info().await.unwrap().free_clusters);
         assert!(free > 128, "{free} clusters are free");
         let (here, there) = (blob.clone(), blob.clone());
         let half = 8 + free / 2;
-        assert_eq!(write_each(here, 8..half, 2).await, []);
-        assert_eq!(other.run(async move || write_each(there, half..8 + free, 2).await).await.unwrap(), []);
+        assert_eq!(write_each(here, 8..half, 2).await, [0u64; 0]);
+        assert_eq!(
+            other.run(async move || write_each(there, half..8 + free, 2).await).await.unwrap(),
+            [0u64; 0]
+        );
         for index in 0..8 + free {
             assert_eq!(byte(&blob, index * CLUSTER, 512).await, if index < 8 { 1 } else { 2 });
         }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of a test fail like the test")]
 
-mod support;
+use crate::support;
 
 use spindle_format::check::{Finding, Span, check};
 use spindle_format::init::{DeviceShape, InitOptions, plan};

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod support;
+use crate::support;
 
 use spindle_blob::{BlobError, BlobOptions};
 use spindle_mem::IoBuf;
@@ -149,7 +149,7 @@ fn ranges_are_checked_and_errors_name_them() {
         assert!(matches!(result, Err(BlobError::OutOfRange { .. })));
         let (result, _) = blob.read(100, IoBuf::zeroed(512)).await;
         assert!(matches!(result, Err(BlobError::Unaligned { .. })));
-        assert_eq!(read(&blob, 0, 0).await, []);
+        assert_eq!(read(&blob, 0, 0).await, [0u8; 0]);
         assert!(matches!(store.unload().await, Err(BlobError::BlobsOpen { open: 1, .. })));
         let other = blob.clone();
         blob.close().await.unwrap();

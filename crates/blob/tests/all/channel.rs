@@ -1,6 +1,6 @@
 //! Channels to blobs: one look-up for many requests, and nothing else that differs from the blob itself.
 
-mod support;
+use crate::support;
 
 use spindle_blob::{BlobError, BlobOptions, Blobstore};
 use spindle_mem::IoBuf;

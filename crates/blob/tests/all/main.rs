@@ -1,0 +1,24 @@
+//! The store, as its callers see it. One binary for the tests of the crate: it links once.
+//! Beside it stand the tests that need a process of their own.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod chains;
+mod channel;
+mod faults;
+mod fixtures;
+mod lifecycle;
+mod maps;
+mod model;
+mod opening;
+mod operations;
+mod second_reader;
+mod space;
+mod steps;
+mod threads;
+mod together;
+mod torn;
+mod turns;

@@ -1,0 +1,13 @@
+//! The block layer, as its callers see it. One binary for the tests of the crate: it links once.
+//! Beside it stand the tests that need a process of their own.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod devices;
+mod exit;
+mod files;
+mod lanes;
+mod layers;
