@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::engine::Home;
-use crate::os::FileFd;
+use crate::os::{FileFd, OwnedSocketFile};
 use crate::sim::SimHandle;
 use crate::{Address, FileInfo};
 
@@ -80,6 +80,8 @@ pub(crate) struct ListenerInner {
     pub(crate) home: Home,
     pub(crate) body: Body,
     pub(crate) address: Address,
+    /// The files that go with it, if it is the one owner of its path.
+    pub(crate) _owned: Option<OwnedSocketFile>,
 }
 
 impl Listener {

@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use spindle_mem::Buffers;
@@ -84,6 +85,16 @@ pub enum Op {
     Listen {
         /// Where to listen; TCP port 0 picks a free one, see [`Listener::address`].
         address: Box<Address>,
+        /// Connections that may wait to be accepted.
+        backlog: u32,
+    },
+    /// Binds a Unix path and listens, as its one owner: holds a flock on `PATH.lock` as SPDK's applications do,
+    /// removes a socket that a killed process left, and gives the socket the mode 0600. Both files go when the
+    /// last handle on the listener drops. Output: [`Output::Listener`]. Another owner is the error
+    /// [`io::ErrorKind::AddrInUse`], which names its process where that can be found.
+    ListenAlone {
+        /// The socket's path.
+        path: Box<PathBuf>,
         /// Connections that may wait to be accepted.
         backlog: u32,
     },
@@ -173,7 +184,12 @@ impl Op {
             Op::Recv { socket, .. } | Op::Send { socket, .. } | Op::Shutdown { socket, .. } => {
                 home.check(&socket.0.home, socket)
             }
-            Op::Open { .. } | Op::Listen { .. } | Op::Connect { .. } | Op::Pair | Op::Poll { .. } => Ok(()),
+            Op::Open { .. }
+            | Op::Listen { .. }
+            | Op::ListenAlone { .. }
+            | Op::Connect { .. }
+            | Op::Pair
+            | Op::Poll { .. } => Ok(()),
         }
     }
 
@@ -209,6 +225,7 @@ impl Op {
             | Op::ZeroRange { file, .. }
             | Op::Discard { file, .. } => file.path().display().to_string(),
             Op::Listen { address, .. } | Op::Connect { address } => address.to_string(),
+            Op::ListenAlone { path, .. } => path.display().to_string(),
             Op::Accept { listener } => listener.address().to_string(),
             Op::Pair | Op::Recv { .. } | Op::Send { .. } | Op::Shutdown { .. } | Op::Poll { .. } => {
                 String::new()
@@ -226,7 +243,7 @@ impl Op {
             Op::Flush { .. } => "flush",
             Op::ZeroRange { .. } => "zero range",
             Op::Discard { .. } => "discard",
-            Op::Listen { .. } => "listen",
+            Op::Listen { .. } | Op::ListenAlone { .. } => "listen",
             Op::Accept { .. } => "accept",
             Op::Connect { .. } => "connect",
             Op::Pair => "pair",

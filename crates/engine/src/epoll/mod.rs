@@ -142,7 +142,8 @@ impl Driver for EpollDriver {
             | Op::Flush { .. }
             | Op::ZeroRange { .. }
             | Op::Discard { .. }
-            | Op::Listen { .. } => {
+            | Op::Listen { .. }
+            | Op::ListenAlone { .. } => {
                 self.handed_over += 1;
                 self.workers.submit(token, op, &self.returns);
             }

@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use super::socket_file::SocketFile;
 use super::workers::Pool;
 
 /// An open file. Dropping it has a worker close it.
@@ -29,8 +30,33 @@ impl AsFd for FileFd {
 
 impl Drop for FileFd {
     fn drop(&mut self) {
-        self.fd.take().into_iter().for_each(|fd| self.pool.close(fd));
+        self.fd.take().into_iter().for_each(|fd| self.pool.close(Closing::File(fd)));
     }
+}
+
+/// The files of a socket's path with one owner. Dropping it has a worker remove them.
+pub(crate) struct OwnedSocketFile {
+    /// There until dropped.
+    file: Option<SocketFile>,
+    pool: Arc<Pool>,
+}
+
+impl OwnedSocketFile {
+    pub(crate) fn new(file: SocketFile, pool: Arc<Pool>) -> OwnedSocketFile {
+        OwnedSocketFile { file: Some(file), pool }
+    }
+}
+
+impl Drop for OwnedSocketFile {
+    fn drop(&mut self) {
+        self.file.take().into_iter().for_each(|file| self.pool.close(Closing::SocketFile(file)));
+    }
+}
+
+/// What a worker closes by dropping it.
+pub(crate) enum Closing {
+    File(OwnedFd),
+    SocketFile(SocketFile),
 }
 
 /// The files that are to be closed, by numbers in the order in which they were dropped.

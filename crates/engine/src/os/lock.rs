@@ -71,6 +71,11 @@ fn holder(fd: BorrowedFd<'_>, exclusive: bool, stat: &Stat) -> Option<u32> {
     if asked == 0 && lock.l_pid > 0 {
         return u32::try_from(lock.l_pid).ok();
     }
+    holder_seen(stat)
+}
+
+/// The process that is seen to hold a lock of any kind on the file, among those we may look at.
+pub(super) fn holder_seen(stat: &Stat) -> Option<u32> {
     let device = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
     let object = format!("{:02x}:{:02x}:{} ", device.0, device.1, stat.st_ino);
     let processes = fs::read_dir("/proc").ok()?.flatten();

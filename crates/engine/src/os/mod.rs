@@ -7,12 +7,13 @@ pub(crate) mod files;
 mod geometry;
 pub(crate) mod iovec;
 mod lock;
+mod socket_file;
 pub(crate) mod sockets;
 pub(crate) mod waker;
 pub(crate) mod workers;
 
 pub(crate) use clock::Clock;
-pub(crate) use closing::{Closes, FileFd};
+pub(crate) use closing::{Closes, Closing, FileFd, OwnedSocketFile};
 pub(crate) use iovec::{IoVecs, receive, send};
 pub(crate) use waker::Waker;
 pub(crate) use workers::{Returns, Workers};

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname,
@@ -88,7 +89,22 @@ pub(crate) fn listen(address: &Address, backlog: u32, blocking: bool, home: &Hom
     if let Address::Tcp(tcp) = &mut address {
         *tcp = std::net::SocketAddr::try_from(getsockname(&fd)?)?;
     }
-    Ok(Listener(Arc::new(ListenerInner { home: home.clone(), body: Body::Os(fd), address })))
+    Ok(Listener(Arc::new(ListenerInner { home: home.clone(), body: Body::Os(fd), address, _owned: None })))
+}
+
+/// Binds a Unix path to a socket that only its owner's programs may connect to, and listens.
+pub(crate) fn listen_private(path: &Path, backlog: u32, blocking: bool) -> io::Result<(OwnedFd, Address)> {
+    let address = Address::Unix(path.to_owned());
+    let named = |errno: Errno| {
+        let error = io::Error::from(errno);
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
+    };
+    let (fd, kernel) = stream_for(&address, blocking)?;
+    // The file gets the socket's mode when it is made, so that there is no moment with another one.
+    rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o600)).map_err(named)?;
+    bind(&fd, &kernel).map_err(named)?;
+    listen_on(&fd, i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(named)?;
+    Ok((fd, address))
 }
 
 /// The same kind of error with the address in front.

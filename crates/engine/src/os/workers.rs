@@ -4,16 +4,17 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{Closes, FileFd, IoVecs, Waker, files, sockets};
+use super::socket_file::SocketFile;
+use super::{Closes, Closing, FileFd, IoVecs, OwnedSocketFile, Waker, files, sockets};
 use crate::engine::Home;
-use crate::handle::{Body, FileInner};
+use crate::handle::{Body, FileInner, ListenerInner};
 use crate::os_thread::unpin;
 use crate::{
-    Completion, CpuSet, File, Op, OpenOptions, Output, Token, Unpark, available_cores, spawn_pinned,
+    Completion, CpuSet, File, Listener, Op, OpenOptions, Output, Token, Unpark, available_cores, spawn_pinned,
 };
 
 /// The most worker threads of one engine. A disk wants some requests in flight; more threads than this
@@ -53,7 +54,7 @@ enum Job {
         closes: u64,
     },
     Close {
-        fd: OwnedFd,
+        it: Closing,
         number: u64,
     },
 }
@@ -144,8 +145,8 @@ impl Pool {
     }
 
     /// Has a worker close a file; if not even one can be started, closes it here.
-    pub(crate) fn close(self: &Arc<Self>, fd: OwnedFd) {
-        self.give(|closes| Job::Close { fd, number: closes.begin() });
+    pub(crate) fn close(self: &Arc<Self>, it: Closing) {
+        self.give(|closes| Job::Close { it, number: closes.begin() });
     }
 
     /// Queues a job, and starts a worker for it if there should be one more.
@@ -176,13 +177,16 @@ impl Pool {
                     let result = self.perform(&mut op, closes, &mut vecs);
                     back.give(Completion { token, result, op });
                 }
-                Job::Close { fd, number } => self.close_here(fd, number),
+                Job::Close { it, number } => self.close_here(it, number),
             }
         }
     }
 
-    fn close_here(&self, fd: OwnedFd, number: u64) {
-        drop(fd);
+    fn close_here(&self, it: Closing, number: u64) {
+        match it {
+            Closing::File(fd) => drop(fd),
+            Closing::SocketFile(file) => drop(file),
+        }
         self.queue().closes.end(number);
         self.closed_one.notify_all();
     }
@@ -216,8 +220,18 @@ impl Pool {
             Op::Listen { address, backlog } => {
                 sockets::listen(address, *backlog, self.blocking_sockets, &self.home).map(Output::Listener)
             }
+            Op::ListenAlone { path, backlog } => self.listen_alone(path, *backlog).map(Output::Listener),
             _ => files::perform(op, vecs),
         }
+    }
+
+    fn listen_alone(self: &Arc<Self>, path: &Path, backlog: u32) -> io::Result<Listener> {
+        let mut file = SocketFile::claim(path)?;
+        let (fd, address) = sockets::listen_private(path, backlog, self.blocking_sockets)?;
+        file.bound()?;
+        let owned = Some(OwnedSocketFile::new(file, Arc::clone(self)));
+        let body = Body::Os(fd);
+        Ok(Listener(Arc::new(ListenerInner { home: self.home.clone(), body, address, _owned: owned })))
     }
 
     /// The next job; none when the engine is gone and nothing is left.
@@ -253,7 +267,7 @@ impl Pool {
                     let message = format!("cannot start a worker thread for '{}': {error}", op.name());
                     back.give(Completion { token, result: Err(io::Error::new(error.kind(), message)), op });
                 }
-                Job::Close { fd, number } => self.close_here(fd, number),
+                Job::Close { it, number } => self.close_here(it, number),
             }
         }
     }

@@ -62,6 +62,9 @@ impl Net {
     ) -> Option<io::Result<Output>> {
         match &mut flight.op {
             Op::Listen { address, backlog } => Some(self.listen(address, *backlog, maker)),
+            Op::ListenAlone { path, backlog } => {
+                Some(self.listen(&Address::Unix((**path).clone()), *backlog, maker))
+            }
             Op::Connect { address } => Some(self.connect(address, maker, woken)),
             Op::Pair => {
                 let (a, b) = self.pair();

@@ -367,7 +367,7 @@ impl Maker {
 
     pub(super) fn listener(&self, number: usize, address: Address) -> Listener {
         let body = self.body(SimObject::Listener(number));
-        Listener(Arc::new(ListenerInner { home: self.home.clone(), body, address }))
+        Listener(Arc::new(ListenerInner { home: self.home.clone(), body, address, _owned: None }))
     }
 }
 

@@ -199,7 +199,8 @@ impl Driver for UringDriver {
             | Op::Inspect { .. }
             | Op::ZeroRange { .. }
             | Op::Discard { .. }
-            | Op::Listen { .. } => {
+            | Op::Listen { .. }
+            | Op::ListenAlone { .. } => {
                 self.handed_over += 1;
                 self.workers.submit(token, op, &self.returns);
             }

@@ -1,0 +1,137 @@
+//! A Unix socket's path with one owner: the lock file beside it, and the files left by one that was killed.
+//!
+//! The lock is a flock on `PATH.lock`, as SPDK's applications take it, so that each finds the other. Both files
+//! go when the owner drops: by a worker thread, as removing a file may take long.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+use super::lock;
+
+/// The owner of a Unix socket's path. Dropping it removes the socket's file, if it is the one made under this
+/// lock, and then the lock file.
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    lock_path: PathBuf,
+    /// Released last.
+    _lock: OwnedFd,
+    /// Device and inode of the socket's file, once it is bound.
+    bound: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    /// Takes the path for this process: locks `PATH.lock`, and removes a socket that nobody listens at.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when another process holds the lock or listens there, by its number where it
+    /// can be found; [`io::ErrorKind::AlreadyExists`] when something else than a socket has the path.
+    pub(crate) fn claim(path: &Path) -> io::Result<SocketFile> {
+        let mut lock_path = path.as_os_str().to_owned().into_vec();
+        lock_path.extend_from_slice(b".lock");
+        let lock_path = PathBuf::from(std::ffi::OsString::from_vec(lock_path));
+        let lock = locked(path, &lock_path)?;
+        let claimed = SocketFile { path: path.to_owned(), lock_path, _lock: lock, bound: None };
+        claimed.remove_stale()?;
+        Ok(claimed)
+    }
+
+    /// The socket's file was made: it goes with the owner.
+    pub(crate) fn bound(&mut self) -> io::Result<()> {
+        let file = fs::symlink_metadata(&self.path)?;
+        self.bound = Some((file.dev(), file.ino()));
+        Ok(())
+    }
+
+    fn remove_stale(&self) -> io::Result<()> {
+        let path = &self.path;
+        let file = match fs::symlink_metadata(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(named(&format!("cannot look at {}", path.display()), error)),
+        };
+        if !file.file_type().is_socket() {
+            let message =
+                format!("{} exists and is not a socket; remove it or use another path", path.display());
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        if is_served(path)? {
+            let message = format!(
+                "{} is in use: another program listens there; stop it or use another path",
+                path.display()
+            );
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+        }
+        fs::remove_file(path)
+            .map_err(|error| named(&format!("cannot remove the stale {}", path.display()), error))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let ours = |file: fs::Metadata| Some((file.dev(), file.ino())) == self.bound;
+        if fs::symlink_metadata(&self.path).is_ok_and(ours) {
+            // What cannot be removed is taken over by the next owner.
+            let _ = fs::remove_file(&self.path);
+        }
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+/// The lock file, open and locked. It may be removed by an owner that ends between the opening and the locking:
+/// then once more.
+fn locked(path: &Path, lock_path: &Path) -> io::Result<OwnedFd> {
+    loop {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let file = open(lock_path, flags, Mode::from_raw_mode(0o600))
+            .map_err(|errno| named(&format!("cannot create {}", lock_path.display()), errno.into()))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(in_use(path, &file)),
+            Err(errno) => return Err(named(&format!("cannot lock {}", lock_path.display()), errno.into())),
+        }
+        let held = fstat(&file)?;
+        let current = fs::symlink_metadata(lock_path);
+        if current.is_ok_and(|current| (current.dev(), current.ino()) == (held.st_dev, held.st_ino)) {
+            return Ok(file);
+        }
+    }
+}
+
+fn in_use(path: &Path, lock: &OwnedFd) -> io::Error {
+    let holder = fstat(lock).ok().and_then(|stat| lock::holder_seen(&stat));
+    let by = match holder {
+        Some(pid) if pid == std::process::id() => "by this process itself".to_owned(),
+        Some(pid) => format!("by process {pid}{}", program(pid)),
+        None => "by another process".to_owned(),
+    };
+    let message = format!("{} is in use {by}; stop it or use another path", path.display());
+    io::Error::new(io::ErrorKind::AddrInUse, message)
+}
+
+/// The name of a process, in brackets; nothing if it cannot be seen.
+fn program(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm"))
+        .map_or_else(|_| String::new(), |name| format!(" ({})", name.trim_end()))
+}
+
+/// Whether a program listens at the socket: one with a full backlog does.
+fn is_served(path: &Path) -> io::Result<bool> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    match connect(probe.as_fd(), &SocketAddrUnix::new(path)?) {
+        Ok(()) | Err(Errno::AGAIN) => Ok(true),
+        Err(_) => Ok(false),
+    }
+}
+
+fn named(what: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
