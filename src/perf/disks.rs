@@ -28,7 +28,7 @@ async fn measure(effort: Effort) -> Figures {
     let table = LaneTable::current().ok_or("not on a Spindle thread")?;
     fill(&table, &malloc, &memory).await?;
 
-    let pattern = Pattern::random(malloc.geometry(), u64::from(BLOCK), 1)?;
+    let pattern = Pattern::random(&malloc.geometry(), u64::from(BLOCK), 1)?;
     let bare = bare(&memory, pattern, effort);
     let mut figures = vec![bare.clone()];
     for device in [&null, &malloc] {
@@ -58,7 +58,7 @@ async fn measure(effort: Effort) -> Figures {
 
 /// Has every page of both memories there before anything is timed.
 async fn fill(table: &LaneTable, malloc: &Arc<dyn Device>, memory: &SharedMem) -> Result<(), Failed> {
-    let mut whole = Pattern::sequential(malloc.geometry(), u64::from(BLOCK))?;
+    let mut whole = Pattern::sequential(&malloc.geometry(), u64::from(BLOCK))?;
     PairLoad::new(table.queue_pair(malloc)?, Operation::Write, 1, whole).round(BLOCKS).await?;
     let mut buffer = [IoBuf::zeroed(BLOCK as usize)];
     bare_copies(memory, BLOCK.trailing_zeros(), Operation::Write, &mut buffer, &mut whole, BLOCKS);

@@ -153,7 +153,7 @@ async fn blob_reads(count: u64) -> Result<(), Failed> {
     let disk = Malloc::new("malloc", BLOCK, 1 << 17)?;
     let store = Blobstore::init(disk.clone(), InitOptions::default()).await?;
     let blob = store.open_blob(store.create_blob(BlobOptions::thick(16)).await?).await?;
-    let mut pattern = Pattern::random(disk.geometry(), u64::from(BLOCK), 1)?;
+    let mut pattern = Pattern::random(&disk.geometry(), u64::from(BLOCK), 1)?;
     let bytes = 16 * u64::from(store.cluster_size());
     let channel = blob.channel()?;
     fly(count, &mut buffers(MANY as usize, BLOCK as usize), |buffers| {

@@ -46,7 +46,7 @@ fn main() {
     let malloc: Arc<dyn Device> = Malloc::new("malloc", block, 1 << 14).unwrap();
     let memory = SharedMem::new(64 << 20).unwrap();
     // Every page is there before anything is timed.
-    let mut whole = Pattern::sequential(malloc.geometry(), u64::from(block)).unwrap();
+    let mut whole = Pattern::sequential(&malloc.geometry(), u64::from(block)).unwrap();
     let table = LaneTable::default();
     let mut fill = PairLoad::new(table.queue_pair(&malloc).unwrap(), Operation::Write, 1, whole);
     now(fill.round(1 << 14)).unwrap();
@@ -56,7 +56,7 @@ fn main() {
         for device in [&null, &malloc] {
             for depth in [1, 32, 128] {
                 let table = LaneTable::default();
-                let mut pattern = Pattern::random(device.geometry(), u64::from(block), 1).unwrap();
+                let mut pattern = Pattern::random(&device.geometry(), u64::from(block), 1).unwrap();
                 let mut buffers: Vec<IoBuf> = (0..depth).map(|_| IoBuf::zeroed(block as usize)).collect();
                 let bare = time(|| {
                     bare_copies(

@@ -7,7 +7,6 @@
 //! until the device returns them, and then go back to their pool. Requests in flight at one time may
 //! complete, and reach the disk, in any order.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use std::sync::Arc;
 use spindle_mem::Buffers;
 use spindle_reactor::Hold;
 
+use crate::lane_state::Shape;
 use crate::request::{Command, Transfer};
 use crate::table::Table;
 use crate::{Device, Geometry, IoErrorKind, LaneTable, OpenError, Operation};
@@ -43,7 +43,8 @@ use crate::{Device, Geometry, IoErrorKind, LaneTable, OpenError, Operation};
 pub struct Channel {
     pub(crate) table: Rc<Table>,
     device: Arc<dyn Device>,
-    geometry: Cell<Geometry>,
+    /// The same for all channels of the thread.
+    shape: Shape,
     pub(crate) lane: u32,
     /// Keeps the thread from exiting, and names the device in its dump.
     hold: Option<Hold>,
@@ -78,14 +79,15 @@ impl Channel {
         &self.device
     }
 
-    /// The device's shape, as it was when the channel was opened or last [looked](Self::refresh).
+    /// The device's shape, as it was when this thread opened the device or was last told of a change.
+    #[inline]
     pub fn geometry(&self) -> Geometry {
-        self.geometry.get()
+        self.shape.get()
     }
 
-    /// Looks at the device's shape again: it may have grown.
+    /// Looks at the device's shape again: for one that does not say when it has grown.
     pub fn refresh(&self) {
-        self.geometry.set(*self.device.geometry());
+        self.shape.set(self.device.geometry());
     }
 
     /// Fills `buffers` from byte `offset` on; comes back with them. Nothing happens before the first
@@ -131,9 +133,9 @@ impl Channel {
         Command::new(self, Operation::Flush, 0, 0)
     }
 
-    /// Waits until every request has ended that this thread had made of the device, by any of its channels,
-    /// when this was first polled: also those whose future was dropped. Requests made later are not waited
-    /// for, and not held up.
+    /// Waits until every request has ended that was in this thread's lane of the device when this was first
+    /// polled, whoever had sent it: channels, also if the future was dropped, queue pairs, lanes above. Requests
+    /// that come later are not waited for, and not held up.
     pub async fn quiesce(&self) {
         let ending = self.table.inner.borrow_mut().queues.lanes[self.lane as usize].epochs.turn();
         poll_fn(|cx| {
@@ -158,7 +160,7 @@ impl Channel {
         offset: u64,
         len: u64,
     ) -> Result<(u64, u64), IoErrorKind> {
-        let geometry = self.geometry.get();
+        let geometry = self.shape.get();
         if operation.changes_data() && !geometry.writable() {
             return Err(IoErrorKind::ReadOnly);
         }
@@ -177,7 +179,7 @@ impl Clone for Channel {
         Channel {
             table: self.table.clone(),
             device: self.device.clone(),
-            geometry: self.geometry.clone(),
+            shape: self.shape.clone(),
             lane: self.lane,
             hold: self.hold.clone(),
         }
@@ -202,13 +204,7 @@ impl LaneTable {
     /// # Errors
     /// Whatever the device says.
     pub fn channel(&self, device: Arc<dyn Device>) -> Result<Channel, OpenError> {
-        let lane = self.0.open(&device)?;
-        Ok(Channel {
-            table: self.0.clone(),
-            geometry: Cell::new(*device.geometry()),
-            device,
-            lane,
-            hold: None,
-        })
+        let (lane, shape) = self.0.open(&device)?;
+        Ok(Channel { table: self.0.clone(), shape, device, lane, hold: None })
     }
 }

@@ -4,14 +4,15 @@
 //! lane is never entered twice.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use spindle_mem::Buffers;
 
 use crate::io::{Frame, Top};
 use crate::queues::Queues;
-use crate::{Io, IoErrorKind, IoId, MAX_DEPTH, Operation, Status};
+use crate::{Device, Io, IoErrorKind, IoId, MAX_DEPTH, Operation, Status};
 
-/// Names a lane of this thread. Another thread has other lanes, so it stays here:
+/// Names a lane of this thread; the name of one that was closed is never used again. Another thread has other lanes, so it stays here:
 /// ```compile_fail,E0277
 /// fn goes_elsewhere<T: Send>() {}
 /// goes_elsewhere::<spindle_block::LaneId>();
@@ -19,12 +20,13 @@ use crate::{Io, IoErrorKind, IoId, MAX_DEPTH, Operation, Status};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LaneId {
     pub(crate) index: u32,
+    pub(crate) generation: u32,
     here: PhantomData<*const ()>,
 }
 
 impl LaneId {
-    pub(crate) fn new(index: u32) -> LaneId {
-        LaneId { index, here: PhantomData }
+    pub(crate) fn new(index: u32, generation: u32) -> LaneId {
+        LaneId { index, generation, here: PhantomData }
     }
 }
 
@@ -69,9 +71,9 @@ impl Cx<'_> {
             // Opening refuses deeper stacks; only a lane that forwards in circles comes here.
             return self.done(io, Err(IoErrorKind::Unsupported));
         }
-        slot.frames[depth] = Frame { lane: self.this, saved };
+        slot.frames[depth] = Frame { held: slot.held, saved };
         slot.depth += 1;
-        self.queues.send_down(lower.index, io);
+        self.queues.send_to(lower, io);
     }
 
     /// Completes a request: the layer above, or who made it, hears of it.
@@ -90,7 +92,7 @@ impl Cx<'_> {
 
     /// Ends a request that this lane [created](Self::create), and gives its buffers back.
     pub fn finish(&mut self, io: Io) -> Buffers {
-        self.queues.leave(io.slot().at);
+        self.queues.leave(io.slot().held);
         self.queues.recycle(io)
     }
 
@@ -134,6 +136,26 @@ impl Cx<'_> {
         }
     }
 
+    /// Opens one more device below this lane, when the call has returned; the answer comes by
+    /// [`Lane::opened`](crate::Lane::opened).
+    pub fn open(&mut self, device: Arc<dyn Device>) {
+        let this = self.this();
+        self.queues.opening.push_back((this, device));
+    }
+
+    /// Gives up a device that this lane had opened. Its requests that are under way come back as ever; no more
+    /// must be forwarded there.
+    pub fn close(&mut self, lower: LaneId) {
+        let this = self.this();
+        self.queues.closing.push_back((this, lower));
+    }
+
+    /// The lane that is called.
+    pub fn this(&self) -> LaneId {
+        let generation = self.queues.lanes.get(self.this as usize).map_or(0, |state| state.generation);
+        LaneId::new(self.this, generation)
+    }
+
     /// Asks a lane below to end a request early.
     pub fn abort(&mut self, lower: LaneId, id: IoId) {
         self.aborts.push((lower.index, id));
@@ -141,10 +163,7 @@ impl Cx<'_> {
 
     /// A request that this lane answers for, as if it had been submitted to it.
     fn adopt(&mut self, mut io: Io) -> Io {
-        io.slot_mut().at = self.this;
-        if let Some(state) = self.queues.lanes.get_mut(self.this as usize) {
-            state.in_flight += 1;
-        }
+        io.slot_mut().held = self.queues.enter(self.this);
         io
     }
 }

@@ -19,8 +19,8 @@
 //!         "tail"
 //!     }
 //!
-//!     fn geometry(&self) -> &Geometry {
-//!         &self.geometry
+//!     fn geometry(&self) -> Geometry {
+//!         self.geometry
 //!     }
 //!
 //!     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
@@ -48,15 +48,24 @@ use std::sync::Arc;
 
 pub use spindle_reactor::Busy;
 
-use crate::{Claim, Cx, Geometry, Io, IoId, LaneCx, OpenError, Status, Submit};
+use crate::{
+    Claim, Cx, DeviceState, Geometry, Io, IoId, LaneCx, LaneEvent, LaneId, OpenError, Status, Submit,
+};
 
 /// A block device as all threads see it. Its state that changes lives in its lanes.
 pub trait Device: Send + Sync + 'static {
     /// Its name, for people.
     fn name(&self) -> &str;
 
-    /// Its shape. Must not change while lanes are open.
-    fn geometry(&self) -> &Geometry;
+    /// Its shape now. The number of blocks may change while lanes are open, and is then said by
+    /// [`DeviceState::resized`]; all else stays.
+    fn geometry(&self) -> Geometry;
+
+    /// Where its lanes are found, always the same. A device without one cannot be resized, frozen or removed
+    /// while lanes are open.
+    fn state(&self) -> Option<&DeviceState> {
+        None
+    }
 
     /// By which it can be claimed as a whole, always the same. One that stands on another as it is passes that
     /// one's on; `None` for one that cannot be claimed.
@@ -93,6 +102,16 @@ pub trait Lane {
     fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
         let _ = cx;
         Busy::No
+    }
+
+    /// Something has happened to the device. Requests that wait at the gate are seen to by the table.
+    fn event(&mut self, event: &LaneEvent, cx: &mut Cx<'_>) {
+        let _ = (event, cx);
+    }
+
+    /// A device that this lane asked for with [`Cx::open`] is open below it, or cannot be.
+    fn opened(&mut self, device: &Arc<dyn Device>, lower: Result<LaneId, OpenError>, cx: &mut Cx<'_>) {
+        let _ = (device, lower, cx);
     }
 
     /// Somebody wants this request to end early. A lane that holds it completes it soon, aborted or not;

@@ -1,41 +1,34 @@
-//! Which requests of a lane were made before a moment, so that somebody can wait for those and no others.
+//! The requests that are in one lane, and which of them came before a moment, so that somebody can wait for
+//! those and no others.
 //!
-//! Part of the lane's state in the lane table. Requests are counted by the epoch in which they were made; who
-//! waits begins a new one and waits until those before it are over.
+//! Part of the lane's state in the lane table. Requests are counted by the epoch in which they came; who waits
+//! begins a new one and waits until those before it are over.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-/// The epoch of a request that is not counted.
-pub(crate) const UNCOUNTED: u64 = 0;
-
-/// The requests that entered one lane from above the stack and are under way.
+/// The requests in one lane, whoever sent them.
+#[derive(Default)]
 pub(crate) struct Epochs {
-    current: u64,
+    current: u32,
     /// Those of the current epoch.
     count: u32,
     /// Those of epochs before it that are not over, oldest first.
-    earlier: VecDeque<(u64, u32)>,
+    earlier: VecDeque<(u32, u32)>,
     waiting: Vec<Waker>,
 }
 
-impl Default for Epochs {
-    fn default() -> Epochs {
-        Epochs { current: UNCOUNTED + 1, count: 0, earlier: VecDeque::new(), waiting: Vec::new() }
-    }
-}
-
 impl Epochs {
-    /// A request is made; returns its epoch.
+    /// A request comes; returns its epoch.
     #[inline]
-    pub(crate) fn begin(&mut self) -> u64 {
+    pub(crate) fn begin(&mut self) -> u32 {
         self.count += 1;
         self.current
     }
 
-    /// A request has ended. Those to be woken then go to `wakes`.
+    /// A request has gone. Those to be woken then go to `wakes`.
     #[inline]
-    pub(crate) fn end(&mut self, epoch: u64, wakes: &mut VecDeque<Waker>) {
+    pub(crate) fn end(&mut self, epoch: u32, wakes: &mut VecDeque<Waker>) {
         match epoch == self.current {
             true => self.count -= 1,
             false => self.end_earlier(epoch, wakes),
@@ -44,7 +37,7 @@ impl Epochs {
 
     /// Only such an end is what somebody may wait for.
     #[cold]
-    fn end_earlier(&mut self, epoch: u64, wakes: &mut VecDeque<Waker>) {
+    fn end_earlier(&mut self, epoch: u32, wakes: &mut VecDeque<Waker>) {
         if let Some((_, count)) = self.earlier.iter_mut().find(|(found, _)| *found == epoch) {
             *count -= 1;
         }
@@ -55,9 +48,9 @@ impl Epochs {
     }
 
     /// Begins a new epoch; returns the one that ends.
-    pub(crate) fn turn(&mut self) -> u64 {
+    pub(crate) fn turn(&mut self) -> u32 {
         let ending = self.current;
-        self.current += 1;
+        self.current = ending.wrapping_add(1);
         let count = std::mem::take(&mut self.count);
         if count > 0 {
             self.earlier.push_back((ending, count));
@@ -66,12 +59,24 @@ impl Epochs {
     }
 
     /// Ready when all requests of that epoch and of those before it have ended.
-    pub(crate) fn poll_over(&mut self, epoch: u64, cx: &mut Context<'_>) -> Poll<()> {
-        if self.earlier.front().is_none_or(|&(oldest, _)| oldest > epoch) {
+    pub(crate) fn poll_over(&mut self, epoch: u32, cx: &mut Context<'_>) -> Poll<()> {
+        // Epochs are compared on the circle of their numbers: fewer than 2^31 are under way at one time.
+        if self.earlier.front().is_none_or(|&(oldest, _)| oldest.wrapping_sub(epoch).cast_signed() > 0) {
             return Poll::Ready(());
         }
         self.waiting.push(cx.waker().clone());
         Poll::Pending
+    }
+
+    /// Requests in the lane.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.count as usize + self.earlier.iter().map(|&(_, count)| count as usize).sum::<usize>()
+    }
+
+    /// True if there is none.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0 && self.earlier.is_empty()
     }
 }
 
@@ -81,26 +86,32 @@ mod tests {
 
     #[test]
     fn who_waits_waits_for_what_was_under_way_and_for_nothing_that_came_later() {
-        let (mut epochs, mut wakes) = (Epochs::default(), VecDeque::new());
-        let mut cx = Context::from_waker(Waker::noop());
-        let (first, second) = (epochs.begin(), epochs.begin());
-        let one = epochs.turn();
-        assert!(epochs.poll_over(one, &mut cx).is_pending());
-        let later = epochs.begin();
-        let two = epochs.turn();
-        assert!(epochs.poll_over(two, &mut cx).is_pending());
-        let last = epochs.begin();
-        epochs.end(later, &mut wakes);
-        epochs.end(second, &mut wakes);
-        assert!(epochs.poll_over(one, &mut cx).is_pending(), "the first is still under way");
-        assert!(epochs.poll_over(two, &mut cx).is_pending());
-        wakes.clear();
-        epochs.end(first, &mut wakes);
-        assert!(!wakes.is_empty(), "who waits is told");
-        assert!(epochs.poll_over(one, &mut cx).is_ready());
-        assert!(epochs.poll_over(two, &mut cx).is_ready());
-        epochs.end(last, &mut wakes);
-        let three = epochs.turn();
-        assert!(epochs.poll_over(three, &mut cx).is_ready(), "nothing is left");
+        let start = Epochs { current: u32::MAX - 1, ..Epochs::default() };
+        for mut epochs in [Epochs::default(), start] {
+            let mut wakes = VecDeque::new();
+            let mut cx = Context::from_waker(Waker::noop());
+            let (first, second) = (epochs.begin(), epochs.begin());
+            let one = epochs.turn();
+            assert!(epochs.poll_over(one, &mut cx).is_pending());
+            let later = epochs.begin();
+            let two = epochs.turn();
+            assert!(epochs.poll_over(two, &mut cx).is_pending());
+            let last = epochs.begin();
+            assert_eq!(epochs.in_flight(), 4);
+            epochs.end(later, &mut wakes);
+            epochs.end(second, &mut wakes);
+            assert!(epochs.poll_over(one, &mut cx).is_pending(), "the first is still under way");
+            assert!(epochs.poll_over(two, &mut cx).is_pending());
+            wakes.clear();
+            epochs.end(first, &mut wakes);
+            assert!(!wakes.is_empty(), "who waits is told");
+            assert!(epochs.poll_over(one, &mut cx).is_ready());
+            assert!(epochs.poll_over(two, &mut cx).is_ready());
+            assert!(!epochs.is_empty());
+            epochs.end(last, &mut wakes);
+            let three = epochs.turn();
+            assert!(epochs.poll_over(three, &mut cx).is_ready(), "nothing is left");
+            assert!(epochs.is_empty());
+        }
     }
 }

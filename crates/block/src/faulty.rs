@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use crate::{
-    Claim, Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError, Operation, Status,
-    Submit,
+    Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError,
+    Operation, Status, Submit,
 };
 
 /// What happens to a request that the plan hits.
@@ -31,6 +31,7 @@ pub struct Faulty {
     name: String,
     below: Arc<dyn Device>,
     plan: Plan,
+    state: DeviceState,
 }
 
 /// Numbers only, so that looking at them takes no lock: a plan that changes while requests run hits some
@@ -51,7 +52,7 @@ const EFFECTS: [Effect; 4] = [Effect::Fail, Effect::FailAfter, Effect::Drop, Eff
 impl Faulty {
     /// A layer over `below`, without a plan.
     pub fn new(name: impl Into<String>, below: Arc<dyn Device>) -> Arc<Faulty> {
-        Arc::new(Faulty { name: name.into(), below, plan: Plan::default() })
+        Arc::new(Faulty { name: name.into(), below, plan: Plan::default(), state: DeviceState::new() })
     }
 
     /// From now on the `nth` request (1 is the next) whose operation is among `operations` has `effect`,
@@ -100,8 +101,12 @@ impl Device for Faulty {
         &self.name
     }
 
-    fn geometry(&self) -> &Geometry {
+    fn geometry(&self) -> Geometry {
         self.below.geometry()
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.state)
     }
 
     fn claim(&self) -> Option<&Claim> {

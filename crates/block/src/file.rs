@@ -14,7 +14,7 @@ use spindle_engine::{Direct, FileInfo, Op, OpenOptions, Output};
 use spindle_mem::Pool;
 
 use crate::file_lane::FileLane;
-use crate::{Claim, Device, Geometry, GeometryError, Lane, LaneCx, OpenError};
+use crate::{Claim, CurrentGeometry, Device, DeviceState, Geometry, GeometryError, Lane, LaneCx, OpenError};
 
 /// Requests that one lane has in the engine at a time; more wait in the lane table.
 const DEPTH: u32 = 256;
@@ -101,10 +101,11 @@ impl FileOptions {
 #[derive(Debug)]
 pub struct File {
     name: String,
-    geometry: Geometry,
-    file: spindle_engine::File,
-    bounce: Pool,
+    geometry: CurrentGeometry,
+    pub(crate) file: spindle_engine::File,
+    pub(crate) bounce: Pool,
     claim: Claim,
+    state: DeviceState,
 }
 
 impl File {
@@ -135,10 +136,44 @@ impl File {
             Err(source) => return Err(OpenError::Geometry { device: name, source }),
         };
         let bounce = Pool::new("file bounce", BOUNCE_BYTES);
-        Ok(Arc::new(File { name, geometry, file, bounce, claim: Claim::default() }))
+        Ok(Arc::new(File {
+            name,
+            geometry: geometry.into(),
+            file,
+            bounce,
+            claim: Claim::default(),
+            state: DeviceState::new(),
+        }))
     }
 
-    /// What the engine knows of it.
+    /// Asks the system how large it is now; a new size becomes that of the device, and the lanes are told.
+    /// Needs the current Spindle thread's engine. Resolves when all lanes know; dropping the future leaves the
+    /// device as it was or as it is now.
+    ///
+    /// A file that became smaller is not waited for: requests beyond its end fail from now on.
+    ///
+    /// # Errors
+    /// The system cannot say, or it is smaller than a block; nothing has changed then.
+    pub async fn rescan(&self) -> Result<(), OpenError> {
+        let (result, _op) = spindle_reactor::op(Op::Inspect { file: self.file.clone() }).await;
+        let device = || self.name.clone();
+        let info = match result {
+            Ok(Output::Info(info)) => info,
+            Ok(other) => return Err(unexpected(device(), &other)),
+            Err(source) => return Err(OpenError::System { device: device(), source }),
+        };
+        let before = self.geometry.get();
+        let blocks = info.size >> before.block_shift();
+        if blocks == before.blocks() {
+            return Ok(());
+        }
+        let changed = self.geometry.set_blocks(blocks);
+        changed.map_err(|source| OpenError::Geometry { device: device(), source })?;
+        self.state.resized().await;
+        Ok(())
+    }
+
+    /// What the engine knew of it when it was opened.
     pub fn info(&self) -> &FileInfo {
         self.file.info()
     }
@@ -149,15 +184,16 @@ async fn open(name: &str, options: OpenOptions) -> Result<spindle_engine::File, 
     let (result, _op) = spindle_reactor::op(Op::Open { options: Box::new(options) }).await;
     match result {
         Ok(Output::File(file)) => Ok(file),
-        Ok(other) => {
-            let source = io::Error::other(format!("an open that answered {other:?}"));
-            Err(OpenError::System { device, source })
-        }
+        Ok(other) => Err(unexpected(device, &other)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             Err(OpenError::Busy { device, holder: error.to_string() })
         }
         Err(source) => Err(OpenError::System { device, source }),
     }
+}
+
+fn unexpected(device: String, output: &Output) -> OpenError {
+    OpenError::System { device, source: io::Error::other(format!("an operation that answered {output:?}")) }
 }
 
 fn geometry(info: &FileInfo, wanted: Option<u32>) -> Result<Geometry, GeometryError> {
@@ -183,8 +219,12 @@ impl Device for File {
         &self.name
     }
 
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
+    fn geometry(&self) -> Geometry {
+        self.geometry.get()
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.state)
     }
 
     fn claim(&self) -> Option<&Claim> {
@@ -192,6 +232,6 @@ impl Device for File {
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(FileLane::new(self.file.clone(), self.geometry, self.bounce.clone(), cx.notifier())))
+        Ok(Box::new(FileLane::new(self, cx.notifier())))
     }
 }

@@ -8,12 +8,13 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use spindle_engine::{Completion, File, Op, Output};
-use spindle_mem::{Buffers, Pool};
+use spindle_engine::{Completion, Op, Output};
+use spindle_mem::Buffers;
 use spindle_reactor::{OpId, OpSink, cancel_op, submit_op};
 
-use crate::{Busy, Cx, Geometry, Io, IoErrorKind, IoId, Lane, Notifier, Operation, Status, Submit};
+use crate::{Busy, Cx, Device, File, Io, IoErrorKind, IoId, Lane, Notifier, Operation, Status, Submit};
 
 /// An input or output error, as the system numbers it: a transfer that ended early.
 const EIO: i32 = 5;
@@ -54,13 +55,12 @@ struct Pending {
 
 /// The lane.
 pub(crate) struct FileLane {
-    file: File,
-    geometry: Geometry,
+    device: Arc<File>,
+    block_shift: u32,
     /// What addresses of buffers must be multiples of.
     address_unit: usize,
     /// What lengths of buffers must be multiples of.
     length_unit: usize,
-    bounce: Pool,
     arrivals: Rc<Arrivals>,
     sink: Rc<dyn OpSink>,
     pending: Vec<Option<Pending>>,
@@ -68,32 +68,31 @@ pub(crate) struct FileLane {
 }
 
 impl FileLane {
-    pub(crate) fn new(file: File, geometry: Geometry, bounce: Pool, notifier: Notifier) -> FileLane {
+    pub(crate) fn new(device: Arc<File>, notifier: Notifier) -> FileLane {
         let arrivals = Rc::new(Arrivals { list: RefCell::default(), notifier });
-        let info = file.info();
+        let info = device.info();
         // Direct transfers need each part of a list to be whole sectors at aligned addresses.
         let (address, sector) =
             if info.direct { (info.memory_alignment, info.logical_block) } else { (1, 1) };
         FileLane {
             address_unit: address.max(1) as usize,
             length_unit: sector.max(1) as usize,
-            geometry,
-            bounce,
+            block_shift: device.geometry().block_shift(),
             sink: arrivals.clone(),
             arrivals,
             pending: Vec::new(),
             free: Vec::new(),
-            file,
+            device,
         }
     }
 
     /// Byte offset of the request.
     fn offset(&self, io: &Io) -> u64 {
-        io.start() << self.geometry.block_shift()
+        io.start() << self.block_shift
     }
 
     fn length(&self, io: &Io) -> u64 {
-        io.count() << self.geometry.block_shift()
+        io.count() << self.block_shift
     }
 
     fn aligned(&self, buffers: &Buffers) -> bool {
@@ -115,11 +114,11 @@ impl FileLane {
 
     /// Reads or writes, through a bounce buffer if the engine could not use the request's own.
     fn transfer(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
-        let (file, offset) = (self.file.clone(), self.offset(&io));
+        let (file, offset) = (self.device.file.clone(), self.offset(&io));
         let (stage, buffers) = if self.aligned(io.buffers()) {
             (Stage::Plain, io.take_buffers())
         } else {
-            let Ok(mut bounce) = self.bounce.get(io.buffers().len()) else {
+            let Ok(mut bounce) = self.device.bounce.get(io.buffers().len()) else {
                 if self.free.len() < self.pending.len() {
                     return Submit::Full(io);
                 }
@@ -160,7 +159,7 @@ impl FileLane {
         }
         let unoffered = matches!(&completion.result, Err(e) if e.kind() == io::ErrorKind::Unsupported);
         if status.is_ok() && io.operation() == Operation::Write && io.fua() && stage != Stage::Flush {
-            let file = self.file.clone();
+            let file = self.device.file.clone();
             self.start(io, Stage::Flush, Op::Flush { file });
         } else if unoffered && io.operation() == Operation::Unmap && stage == Stage::Plain {
             self.unmap_unoffered(io, cx);
@@ -171,8 +170,8 @@ impl FileLane {
 
     /// A discard is advice, except where the device promised zeroes.
     fn unmap_unoffered(&mut self, io: Io, cx: &mut Cx<'_>) {
-        if self.geometry.unmap_reads_zero() {
-            let (file, offset, length) = (self.file.clone(), self.offset(&io), self.length(&io));
+        if self.device.geometry().unmap_reads_zero() {
+            let (file, offset, length) = (self.device.file.clone(), self.offset(&io), self.length(&io));
             self.start(io, Stage::Zeroes, Op::ZeroRange { file, offset, length });
         } else {
             cx.done(io, Ok(()));
@@ -194,14 +193,14 @@ fn outcome(result: &io::Result<Output>, operation: Operation, stage: Stage, leng
 
 impl Lane for FileLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
-        if let Err(kind) = io.check(&self.geometry) {
+        if let Err(kind) = io.check(&self.device.geometry()) {
             cx.done(io, Err(kind));
             return Submit::Taken;
         }
-        if self.pending.len() - self.free.len() >= self.geometry.depth() as usize {
+        if self.pending.len() - self.free.len() >= self.device.geometry().depth() as usize {
             return Submit::Full(io);
         }
-        let (file, offset, length) = (self.file.clone(), self.offset(&io), self.length(&io));
+        let (file, offset, length) = (self.device.file.clone(), self.offset(&io), self.length(&io));
         match io.operation() {
             Operation::Read | Operation::Write if io.count() > 0 => return self.transfer(io, cx),
             Operation::Flush => self.start(io, Stage::Plain, Op::Flush { file }),

@@ -1,7 +1,10 @@
 //! The shape of a block device: what its users must respect and what they may count on.
 //!
-//! A [`Geometry`] is a plain checked value owned by its device, readable from any thread. It promises
-//! nothing about speed; `boundary` and `depth` are hints, all else holds.
+//! A [`Geometry`] is a plain checked value: a copy of what its device was when asked. The number of blocks may
+//! change ([`CurrentGeometry`]), all else stays. It promises nothing about speed; `boundary` and `depth` are
+//! hints, all else holds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Largest block size accepted: one larger than any disk sells, small enough for a bounce buffer.
 const MAX_BLOCK_SIZE: u32 = 64 * 1024;
@@ -232,5 +235,42 @@ impl Geometry {
     /// True if `count` blocks from block `start` lie inside the device.
     pub fn contains(&self, start: u64, count: u64) -> bool {
         count <= self.blocks && start <= self.blocks - count
+    }
+}
+
+/// The geometry of a device whose number of blocks may change; readable from any thread.
+#[derive(Debug)]
+pub struct CurrentGeometry {
+    fixed: Geometry,
+    blocks: AtomicU64,
+}
+
+impl CurrentGeometry {
+    /// Starts as `geometry`.
+    pub fn new(geometry: Geometry) -> CurrentGeometry {
+        CurrentGeometry { blocks: AtomicU64::new(geometry.blocks), fixed: geometry }
+    }
+
+    /// As it is now.
+    #[inline]
+    pub fn get(&self) -> Geometry {
+        Geometry { blocks: self.blocks.load(Ordering::Acquire), ..self.fixed }
+    }
+
+    /// Gives the device another number of blocks. The lanes are to be told
+    /// ([`DeviceState::resized`](crate::DeviceState::resized)).
+    ///
+    /// # Errors
+    /// As [`Geometry::new`]; nothing has changed then.
+    pub fn set_blocks(&self, blocks: u64) -> Result<(), GeometryError> {
+        self.fixed.with_blocks(blocks)?;
+        self.blocks.store(blocks, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl From<Geometry> for CurrentGeometry {
+    fn from(geometry: Geometry) -> CurrentGeometry {
+        CurrentGeometry::new(geometry)
     }
 }

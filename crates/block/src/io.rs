@@ -14,7 +14,7 @@ use spindle_mem::Buffers;
 use crate::table::Table;
 use crate::{Geometry, IoErrorKind, Status};
 
-/// Layers that may wait for one request at a time; opening a deeper stack is refused.
+/// Modules that may lie above the lowest device; a deeper stack is refused.
 pub const MAX_DEPTH: usize = 8;
 
 /// What a request asks of the device.
@@ -77,10 +77,22 @@ pub enum Submit {
     Full(Io),
 }
 
+/// The lane that answers for a request, and the lane's epoch in which it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) lane: u32,
+    pub(crate) epoch: u32,
+}
+
+impl Held {
+    /// No lane: a request that its maker has not submitted.
+    pub(crate) const NOWHERE: Held = Held { lane: u32::MAX, epoch: 0 };
+}
+
 /// A layer that waits for a request: who it is, and what it wants to remember.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Frame {
-    pub(crate) lane: u32,
+    pub(crate) held: Held,
     pub(crate) saved: [u64; 2],
 }
 
@@ -105,10 +117,8 @@ pub(crate) struct Slot {
     pub(crate) depth: u8,
     pub(crate) status: Status,
     /// The lane that answers for it now.
-    pub(crate) at: u32,
+    pub(crate) held: Held,
     pub(crate) top: Top,
-    /// In which it entered the stack; see [`Epochs`](crate::epochs::Epochs).
-    pub(crate) epoch: u64,
     pub(crate) start: u64,
     pub(crate) count: u64,
     pub(crate) tag: u64,

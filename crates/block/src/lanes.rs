@@ -4,22 +4,26 @@
 //! move first: what completes makes room for what is submitted. A lane is called with `&mut`, while the
 //! queues it fills are another part of the same value: no lane can be entered twice.
 
+use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
+use crate::lane_state::{LaneState, Shape};
 use crate::late::Late;
-use crate::queues::{LaneState, Queues};
+use crate::mailbox::Mailbox;
+use crate::queues::Queues;
 use crate::table::{Notifier, Table};
-use crate::{Busy, Cx, Device, Io, IoErrorKind, IoId, Lane, LaneId, MAX_DEPTH, OpenError, Submit};
+use crate::{Busy, Cx, Device, Gate, Io, IoErrorKind, IoId, Lane, LaneId, OpenError, Submit};
 
 /// Steps of the loop before other work of the thread gets its turn.
 const BUDGET: u32 = 4096;
 
 /// What a device may do while it makes a lane.
 pub struct LaneCx<'a> {
-    lanes: &'a mut Lanes,
-    home: &'a Weak<Table>,
-    this: u32,
+    pub(crate) lanes: &'a mut Lanes,
+    pub(crate) home: &'a Weak<Table>,
+    pub(crate) mailbox: &'a Arc<Mailbox>,
+    pub(crate) this: u32,
 }
 
 impl LaneCx<'_> {
@@ -28,12 +32,9 @@ impl LaneCx<'_> {
     /// # Errors
     /// As the device's own [`lane`](Device::lane), and stacks that are too deep.
     pub fn open(&mut self, lower: &Arc<dyn Device>) -> Result<LaneId, OpenError> {
-        let index = self.lanes.open(self.home, lower)?;
-        let below = self.lanes.queues.lanes[index as usize].height;
-        let state = &mut self.lanes.queues.lanes[self.this as usize];
-        state.lowers.push(index);
-        state.height = state.height.max(below + 1);
-        Ok(LaneId::new(index))
+        let index = self.lanes.open(self.home, self.mailbox, lower)?;
+        self.lanes.queues.lanes[self.this as usize].lowers.push(index);
+        Ok(self.lanes.id_of(index))
     }
 
     /// The way to have the new lane polled.
@@ -44,15 +45,22 @@ impl LaneCx<'_> {
 
     /// Has the new lane polled every turn of its thread, which then never sleeps.
     pub fn poll_always(&mut self) {
-        self.lanes.queues.lanes[self.this as usize].always = true;
+        let queues = &mut self.lanes.queues;
+        if !std::mem::replace(&mut queues.lanes[self.this as usize].always, true) {
+            queues.always.push(self.this);
+        }
     }
 }
 
 /// The lanes and what lies between them.
 pub(crate) struct Lanes {
-    lanes: Vec<Option<Box<dyn Lane>>>,
+    pub(crate) lanes: Vec<Option<Box<dyn Lane>>>,
     pub(crate) queues: Queues,
     pub(crate) aborts: Vec<(u32, IoId)>,
+    /// Places of lanes that are free.
+    pub(crate) free: Vec<u32>,
+    /// The lane of each device, by the device's address.
+    pub(crate) by_device: BTreeMap<usize, u32>,
 }
 
 /// Two handles on one device.
@@ -62,21 +70,34 @@ pub(crate) fn same_device(a: &Arc<dyn Device>, b: &Arc<dyn Device>) -> bool {
 
 impl Lanes {
     pub(crate) fn new(home: Weak<Table>) -> Lanes {
-        Lanes { lanes: Vec::new(), queues: Queues::new(home), aborts: Vec::new() }
+        Lanes {
+            lanes: Vec::new(),
+            queues: Queues::new(home),
+            aborts: Vec::new(),
+            free: Vec::new(),
+            by_device: BTreeMap::new(),
+        }
     }
 
     /// Everything that can move moves, up to the budget. True if something is left.
-    pub(crate) fn turn(&mut self, late: &Late) -> bool {
+    pub(crate) fn turn(&mut self, late: &Late, mailbox: &Arc<Mailbox>) -> bool {
         let mut budget = BUDGET;
         loop {
             if late.any.replace(false) {
                 self.take_late(late);
+                self.take_mail(mailbox);
             }
             if !self.drain(&mut budget) {
                 return true;
             }
             while let Some((lane, id)) = self.aborts.pop() {
                 self.abort(lane, id);
+            }
+            while let Some((lane, device)) = self.queues.opening.pop_front() {
+                self.open_below(mailbox, lane, &device);
+            }
+            while let Some((lane, lower)) = self.queues.closing.pop_front() {
+                self.close_below(lane, lower);
             }
             while let Some(lane) = self.queues.idle.pop() {
                 self.close_if_idle(lane);
@@ -111,25 +132,30 @@ impl Lanes {
         slot.depth = depth;
         let frame = slot.frames[usize::from(depth)];
         let status = slot.status;
-        slot.at = frame.lane;
-        let Some(Some(lane)) = self.lanes.get_mut(frame.lane as usize) else {
+        slot.held = frame.held;
+        let this = frame.held.lane;
+        let Some(Some(lane)) = self.lanes.get_mut(this as usize) else {
             // A lane stays while a request has a frame of it; only one made for another table has not.
             return self.queues.send_up(io);
         };
-        let cx = &mut Cx { queues: &mut self.queues, this: frame.lane, aborts: &mut self.aborts };
+        let cx = &mut Cx { queues: &mut self.queues, this, aborts: &mut self.aborts };
         lane.complete(io, frame.saved, status, cx);
     }
 
     fn descend(&mut self, io: Io) {
-        let to = io.slot().at;
+        let to = io.slot().held.lane;
         match self.queues.lanes.get_mut(to as usize) {
-            Some(state) if !state.stalled.is_empty() => state.stalled.push_back(io),
-            Some(_) => {
+            Some(state) if state.is_open() => {
                 if let Submit::Full(io) = self.submit(to, io) {
                     self.queues.lanes[to as usize].stalled.push_front(io);
                 }
             }
-            None => self.refuse(io),
+            Some(state) if state.gate != Gate::Husk => {
+                state.stalled.push_back(io);
+                // A frozen lane may be waited for, until only such requests are left.
+                self.queues.look_at(to);
+            }
+            _ => self.refuse(io),
         }
     }
 
@@ -142,14 +168,18 @@ impl Lanes {
         lane.submit(io, cx)
     }
 
-    fn refuse(&mut self, mut io: Io) {
+    pub(crate) fn refuse(&mut self, mut io: Io) {
         io.slot_mut().status = Err(IoErrorKind::Removed);
         self.queues.send_up(io);
     }
 
     /// Offers a lane, in order, what it was too full for.
     fn retry(&mut self, lane: u32) {
-        self.queues.lanes[lane as usize].retrying = false;
+        let state = &mut self.queues.lanes[lane as usize];
+        state.retrying = false;
+        if state.gate != Gate::Open {
+            return;
+        }
         while let Some(io) = self.queues.lanes[lane as usize].stalled.pop_front() {
             if let Submit::Full(io) = self.submit(lane, io) {
                 self.queues.lanes[lane as usize].stalled.push_front(io);
@@ -178,11 +208,10 @@ impl Lanes {
                 self.poll(index);
             }
         }
-        for index in 0..self.queues.lanes.len() {
-            if self.queues.lanes[index].always {
-                any = true;
-                self.poll(index as u32);
-            }
+        for at in 0..self.queues.always.len() {
+            let Some(&index) = self.queues.always.get(at) else { break };
+            any = true;
+            self.poll(index);
         }
         any
     }
@@ -212,8 +241,7 @@ impl Lanes {
             self.queues.lanes[lane as usize].refs += 1;
         }
         while let Some(lane) = late.take(|lists| &mut lists.released) {
-            self.queues.lanes[lane as usize].refs -= 1;
-            self.close_if_idle(lane);
+            self.release(lane);
         }
     }
 
@@ -230,61 +258,33 @@ impl Lanes {
         }
     }
 
-    pub(crate) fn open(&mut self, home: &Weak<Table>, device: &Arc<dyn Device>) -> Result<u32, OpenError> {
-        let states = &mut self.queues.lanes;
-        let found =
-            states.iter().position(|s| s.device.as_ref().is_some_and(|open| same_device(open, device)));
-        if let Some(index) = found {
-            if self.lanes[index].is_none() {
-                return Err(OpenError::Other {
-                    device: device.name().to_owned(),
-                    reason: "it lies on itself; break the circle".to_owned(),
-                });
-            }
-            states[index].refs += 1;
-            return Ok(index as u32);
-        }
-        let index = states.iter().position(|s| s.device.is_none()).unwrap_or_else(|| {
-            states.push(LaneState::default());
-            self.lanes.push(None);
-            states.len() - 1
-        });
-        states[index] =
-            LaneState { device: Some(device.clone()), refs: 1, height: 1, ..LaneState::default() };
-        let this = index as u32;
-        let made = device.clone().lane(&mut LaneCx { lanes: self, home, this });
-        let height = usize::from(self.queues.lanes[index].height);
-        match made {
-            Ok(lane) if height <= MAX_DEPTH => {
-                self.lanes[index] = Some(lane);
-                Ok(this)
-            }
-            Ok(_) => {
-                self.clear(this);
-                Err(OpenError::TooDeep { device: device.name().to_owned(), max: MAX_DEPTH })
-            }
-            Err(error) => {
-                self.clear(this);
-                Err(error)
-            }
+    /// Calls a lane if it is there.
+    pub(crate) fn call(&mut self, index: u32, f: impl FnOnce(&mut dyn Lane, &mut Cx<'_>)) {
+        if let Some(Some(lane)) = self.lanes.get_mut(index as usize) {
+            let cx = &mut Cx { queues: &mut self.queues, this: index, aborts: &mut self.aborts };
+            f(lane.as_mut(), cx);
         }
     }
 
-    fn close_if_idle(&mut self, index: u32) {
-        let state = &self.queues.lanes[index as usize];
-        if state.device.is_some() && state.refs == 0 && state.in_flight == 0 {
-            self.clear(index);
-        }
+    /// The full name of the lane at `index`.
+    pub(crate) fn id_of(&self, index: u32) -> LaneId {
+        LaneId::new(index, self.queues.lanes[index as usize].generation)
     }
 
-    /// Drops a lane and lets go of the lanes it opened.
-    fn clear(&mut self, index: u32) {
-        let state = std::mem::take(&mut self.queues.lanes[index as usize]);
-        drop(self.lanes[index as usize].take());
-        self.queues.wakes.extend(state.closers);
-        for lower in state.lowers {
-            self.queues.lanes[lower as usize].refs -= 1;
-            self.close_if_idle(lower);
-        }
+    /// The state of a lane, unless it was closed.
+    pub(crate) fn state_of(&mut self, lane: LaneId) -> Option<&mut LaneState> {
+        let state = self.queues.lanes.get_mut(lane.index as usize)?;
+        (state.generation == lane.generation && state.device.is_some()).then_some(state)
+    }
+
+    /// The copy of its geometry that all channels of a device share.
+    pub(crate) fn shape(&mut self, lane: u32, device: &Arc<dyn Device>) -> Shape {
+        let state = &mut self.queues.lanes[lane as usize];
+        state.shape.get_or_insert_with(|| Rc::new(device.geometry().into())).clone()
+    }
+
+    /// Lanes there are.
+    pub(crate) fn open_lanes(&self) -> usize {
+        self.lanes.len() - self.free.len()
     }
 }

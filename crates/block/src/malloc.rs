@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use spindle_mem::SharedMem;
 
-use crate::{Claim, Cx, Device, Geometry, Io, Lane, LaneCx, OpenError, Operation, Submit};
+use crate::{Claim, Cx, Device, DeviceState, Geometry, Io, Lane, LaneCx, OpenError, Operation, Submit};
 
 /// The device; holds the memory.
 pub struct Malloc {
@@ -17,6 +17,7 @@ pub struct Malloc {
     geometry: Geometry,
     memory: SharedMem,
     claim: Claim,
+    state: DeviceState,
 }
 
 impl Malloc {
@@ -42,7 +43,13 @@ impl Malloc {
         let name = name.into();
         let made = usize::try_from(geometry.bytes()).map_err(std::io::Error::other).and_then(SharedMem::new);
         match made {
-            Ok(memory) => Ok(Arc::new(Malloc { name, geometry, memory, claim: Claim::default() })),
+            Ok(memory) => Ok(Arc::new(Malloc {
+                name,
+                geometry,
+                memory,
+                claim: Claim::default(),
+                state: DeviceState::new(),
+            })),
             Err(source) => Err(OpenError::System { device: name, source }),
         }
     }
@@ -53,8 +60,12 @@ impl Device for Malloc {
         &self.name
     }
 
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.state)
     }
 
     fn claim(&self) -> Option<&Claim> {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Claim, Cx, Device, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Status, Submit,
+    Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Status,
+    Submit,
 };
 
 /// The blocks of a device from some block on. Shared by all threads, without state of its own.
@@ -13,6 +14,7 @@ pub struct Offset {
     from: u64,
     geometry: Geometry,
     claim: Claim,
+    state: DeviceState,
 }
 
 impl Offset {
@@ -27,14 +29,21 @@ impl Offset {
         blocks: u64,
     ) -> Result<Arc<Offset>, OpenError> {
         let name = name.into();
-        let whole = *below.geometry();
+        let whole = below.geometry();
         let part = if whole.contains(from, blocks) {
             whole.with_blocks(blocks)
         } else {
             Err(GeometryError::Beyond { from, blocks, of: whole.blocks() })
         };
         match part {
-            Ok(geometry) => Ok(Arc::new(Offset { name, below, from, geometry, claim: Claim::default() })),
+            Ok(geometry) => Ok(Arc::new(Offset {
+                name,
+                below,
+                from,
+                geometry,
+                claim: Claim::default(),
+                state: DeviceState::new(),
+            })),
             Err(source) => Err(OpenError::Geometry { device: name, source }),
         }
     }
@@ -45,8 +54,12 @@ impl Device for Offset {
         &self.name
     }
 
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.state)
     }
 
     fn claim(&self) -> Option<&Claim> {

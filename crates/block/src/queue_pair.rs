@@ -12,6 +12,7 @@ use std::task::Poll;
 use spindle_mem::Buffers;
 
 use crate::io::Top;
+use crate::lane_state::Shape;
 use crate::queues::Pair;
 use crate::table::{Table, remember};
 use crate::{Device, Geometry, Io, IoId, LaneTable, OpenError, Operation, Status};
@@ -19,7 +20,7 @@ use crate::{Device, Geometry, Io, IoId, LaneTable, OpenError, Operation, Status}
 /// Submits requests to a device and collects them when they are done. `!Send`.
 pub struct QueuePair {
     table: Rc<Table>,
-    geometry: Geometry,
+    shape: Shape,
     lane: u32,
     key: u32,
 }
@@ -36,9 +37,9 @@ impl QueuePair {
         }
     }
 
-    /// The device's shape.
-    pub fn geometry(&self) -> &Geometry {
-        &self.geometry
+    /// The device's shape, as this thread was last told.
+    pub fn geometry(&self) -> Geometry {
+        self.shape.get()
     }
 
     /// Makes a request of `count` blocks from block `start` on. Nothing happens before it is submitted.
@@ -56,7 +57,7 @@ impl QueuePair {
     /// after the next [`reap`](Self::reap); a request outside the device comes back with an error.
     #[inline]
     pub fn submit(&mut self, mut io: Io) {
-        let status = io.check(&self.geometry);
+        let status = io.check(&self.shape.get());
         let slot = io.slot_mut();
         slot.top = Top::Queue(self.key);
         slot.status = status;
@@ -99,7 +100,7 @@ impl QueuePair {
             let Some(io) = queues.pairs[self.key as usize].finished.pop_front() else { break };
             let status = io.slot().status;
             let Some(mut io) = each(io, status) else { continue };
-            let checked = io.check(&self.geometry);
+            let checked = io.check(&self.shape.get());
             io.slot_mut().top = Top::Queue(self.key);
             io.slot_mut().status = checked;
             queues.pairs[self.key as usize].outstanding += 1;
@@ -156,7 +157,7 @@ impl LaneTable {
     /// # Errors
     /// Whatever the device says.
     pub fn queue_pair(&self, device: &Arc<dyn Device>) -> Result<QueuePair, OpenError> {
-        let lane = self.0.open(device)?;
+        let (lane, shape) = self.0.open(device)?;
         let pairs = &mut self.0.inner.borrow_mut().queues.pairs;
         let free = pairs.iter().position(|pair| !pair.open && pair.outstanding == 0);
         let key = free.unwrap_or_else(|| {
@@ -164,6 +165,6 @@ impl LaneTable {
             pairs.len() - 1
         });
         pairs[key].open = true;
-        Ok(QueuePair { table: self.0.clone(), geometry: *device.geometry(), lane, key: key as u32 })
+        Ok(QueuePair { table: self.0.clone(), shape, lane, key: key as u32 })
     }
 }

@@ -10,43 +10,12 @@ use std::task::{Context, Waker};
 
 use spindle_mem::Buffers;
 
-use crate::epochs::{Epochs, UNCOUNTED};
-use crate::io::{Frame, Slot, Top};
+use crate::io::{Frame, Held, Slot, Top};
 use crate::joins::Joins;
-use crate::table::{Notify, Table, remember};
-use crate::{Device, Io, IoErrorKind, IoId, MAX_DEPTH, Operation};
-
-/// Stands for "no lane": a request that its maker has not submitted.
-pub(crate) const NOWHERE: u32 = u32::MAX;
-
-/// What the table knows of one lane.
-#[derive(Default)]
-pub(crate) struct LaneState {
-    /// `None` while the place is free.
-    pub(crate) device: Option<Arc<dyn Device>>,
-    /// Channels, queue pairs and lanes above that hold it open.
-    pub(crate) refs: u32,
-    /// Requests that entered the lane and have not left it, queued ones included.
-    pub(crate) in_flight: u32,
-    /// Those of them that channels made.
-    pub(crate) epochs: Epochs,
-    /// Layers from here down, itself included.
-    pub(crate) height: u8,
-    /// On the retry list.
-    pub(crate) retrying: bool,
-    /// Asked to be polled every turn.
-    pub(crate) always: bool,
-    /// On the list of lanes to poll in the next turn.
-    pub(crate) soon: bool,
-    /// Requests it was too full for, in order.
-    pub(crate) stalled: VecDeque<Io>,
-    /// Lanes it opened.
-    pub(crate) lowers: Vec<u32>,
-    /// Set while a notification waits.
-    pub(crate) notify: Notify,
-    /// Who waits for it to close.
-    pub(crate) closers: Vec<Waker>,
-}
+use crate::lane_state::LaneState;
+use crate::mailbox::Obligation;
+use crate::table::{Table, remember};
+use crate::{Device, Gate, Io, IoErrorKind, IoId, LaneId, MAX_DEPTH, Operation};
 
 /// Where the request in the slot of the same index finds the future that waits for it. Its fields are set one
 /// by one, as copying the whole for each request takes longer.
@@ -119,12 +88,20 @@ pub(crate) struct Queues {
     pub(crate) idle: Vec<u32>,
     /// Lanes to poll in the next turn.
     pub(crate) soon: VecDeque<u32>,
+    /// Lanes to poll in every turn.
+    pub(crate) always: Vec<u32>,
+    /// Devices that lanes asked for.
+    pub(crate) opening: VecDeque<(LaneId, Arc<dyn Device>)>,
+    /// Lanes that lanes above have no more use for.
+    pub(crate) closing: VecDeque<(LaneId, LaneId)>,
     pub(crate) lanes: Vec<LaneState>,
     pub(crate) joins: Joins,
     pub(crate) waiters: Vec<Waiter>,
     pub(crate) pairs: Vec<Pair>,
     /// Wakers to use once no part of the table is borrowed.
     pub(crate) wakes: VecDeque<Waker>,
+    /// To be met then, too.
+    pub(crate) met: Vec<Obligation>,
     pub(crate) aborted: u64,
     #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
     pool: Vec<Box<Slot>>,
@@ -136,9 +113,18 @@ impl Queues {
         Queues { home, ..Queues::default() }
     }
 
+    /// The table these belong to.
+    pub(crate) fn home(&self) -> &Weak<Table> {
+        &self.home
+    }
+
     /// True if nothing can move by itself.
     pub(crate) fn is_still(&self) -> bool {
-        self.up.is_empty() && self.down.is_empty() && self.retry.is_empty()
+        self.up.is_empty()
+            && self.down.is_empty()
+            && self.retry.is_empty()
+            && self.opening.is_empty()
+            && self.closing.is_empty()
     }
 
     /// Takes a request from the pool; its range is not checked here.
@@ -159,9 +145,8 @@ impl Queues {
         slot.fua = false;
         slot.depth = 0;
         slot.status = Ok(());
-        slot.at = NOWHERE;
+        slot.held = Held::NOWHERE;
         slot.top = top;
-        slot.epoch = UNCOUNTED;
         slot.start = start;
         slot.count = count;
         slot.tag = 0;
@@ -178,9 +163,8 @@ impl Queues {
             fua: false,
             depth: 0,
             status: Ok(()),
-            at: NOWHERE,
+            held: Held::NOWHERE,
             top: Top::Lane,
-            epoch: UNCOUNTED,
             start: 0,
             count: 0,
             tag: 0,
@@ -201,48 +185,63 @@ impl Queues {
         buffers
     }
 
-    /// Queues a request that comes from a channel.
-    #[inline]
-    pub(crate) fn enter(&mut self, lane: u32, mut io: Io) {
-        io.slot_mut().epoch = self.lanes[lane as usize].epochs.begin();
-        self.send_down(lane, io);
-    }
-
     /// Queues a request for `lane`, which counts it from now on.
     #[inline]
     pub(crate) fn send_down(&mut self, lane: u32, mut io: Io) {
-        io.slot_mut().at = lane;
-        match self.lanes.get_mut(lane as usize) {
-            Some(state) => state.in_flight += 1,
-            None => io.slot_mut().at = NOWHERE,
-        }
+        io.slot_mut().held = self.enter(lane);
         self.down.push_back(io);
+    }
+
+    /// As [`send_down`](Self::send_down); a lane that is closed refuses it.
+    #[inline]
+    pub(crate) fn send_to(&mut self, lane: LaneId, mut io: Io) {
+        let held = match self.lanes.get_mut(lane.index as usize) {
+            Some(state) if state.generation == lane.generation => {
+                Held { lane: lane.index, epoch: state.epochs.begin() }
+            }
+            _ => Held::NOWHERE,
+        };
+        io.slot_mut().held = held;
+        self.down.push_back(io);
+    }
+
+    /// Counts one more request in `lane`.
+    #[inline]
+    pub(crate) fn enter(&mut self, lane: u32) -> Held {
+        match self.lanes.get_mut(lane as usize) {
+            Some(state) => Held { lane, epoch: state.epochs.begin() },
+            None => Held::NOWHERE,
+        }
     }
 
     /// Queues a request for the layer above; the lane that answered for it has let go of it.
     #[inline]
     pub(crate) fn send_up(&mut self, io: Io) {
-        let Slot { at, depth, epoch, .. } = *io.slot();
-        if depth == 0
-            && epoch != UNCOUNTED
-            && let Some(state) = self.lanes.get_mut(at as usize)
-        {
-            state.epochs.end(epoch, &mut self.wakes);
-        }
-        self.leave(at);
+        self.leave(io.slot().held);
         self.up.push_back(io);
     }
 
-    /// One request has left `lane`: others may fit in, or it may close.
+    /// One request has left its lane: others may fit in, or it may close.
     #[inline]
-    pub(crate) fn leave(&mut self, lane: u32) {
-        let Some(state) = self.lanes.get_mut(lane as usize) else { return };
-        state.in_flight -= 1;
-        if !state.stalled.is_empty() && !state.retrying {
+    pub(crate) fn leave(&mut self, held: Held) {
+        let Some(state) = self.lanes.get_mut(held.lane as usize) else { return };
+        state.epochs.end(held.epoch, &mut self.wakes);
+        if state.needs_a_look() {
+            self.look_at(held.lane);
+        }
+    }
+
+    /// Sees to what a lane from which a request has gone may have come to.
+    pub(crate) fn look_at(&mut self, lane: u32) {
+        let state = &mut self.lanes[lane as usize];
+        if !state.stalled.is_empty() && !state.retrying && state.gate == Gate::Open {
             state.retrying = true;
             self.retry.push_back(lane);
         }
-        if state.in_flight == 0 && state.refs == 0 {
+        if !state.quiet.is_empty() && state.is_quiet() {
+            self.met.append(&mut state.quiet);
+        }
+        if state.refs == 0 && state.epochs.is_empty() {
             self.idle.push(lane);
         }
     }
@@ -250,7 +249,7 @@ impl Queues {
     /// A request was dropped: it goes up as aborted.
     pub(crate) fn abort_fallen(&mut self, mut slot: Box<Slot>) {
         // A request that its maker let go before submitting it, or after it was finished, has no hearer.
-        let unheard = slot.at == NOWHERE && slot.top == Top::Lane;
+        let unheard = slot.held == Held::NOWHERE && slot.top == Top::Lane;
         slot.status = Err(IoErrorKind::Aborted);
         let io = Io::from_slot(slot);
         if unheard {
@@ -288,7 +287,7 @@ impl Queues {
             },
             Top::Queue(key) => {
                 let slot = io.slot_mut();
-                slot.at = NOWHERE;
+                slot.held = Held::NOWHERE;
                 slot.top = Top::Lane;
                 let pair = &mut self.pairs[key as usize];
                 pair.outstanding -= 1;

@@ -95,7 +95,7 @@ impl<'a> Request<'a> {
                 inner.queues.waiters[id.index as usize].begin();
                 // Said first: a lane that panics must not leave a request that nobody detaches.
                 self.state = State::Waiting(id);
-                inner.queues.enter(self.channel.lane, io);
+                inner.queues.send_down(self.channel.lane, io);
                 (id, table.turn(&mut inner))
             }
             State::New(io) => return Poll::Ready(io),

@@ -15,8 +15,8 @@ use spindle_engine::sim::{Disk, UnmapReads};
 use spindle_mem::Buffers;
 
 use crate::{
-    Busy, Claim, Cx, Device, Geometry, GeometryError, Io, IoErrorKind, IoId, Lane, LaneCx, OpenError,
-    Operation,
+    Busy, Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, IoErrorKind, IoId, Lane, LaneCx,
+    OpenError, Operation,
 };
 use crate::{Status, Submit};
 
@@ -28,6 +28,7 @@ pub struct SimDisk {
     seed: Option<u64>,
     lanes: AtomicU64,
     claim: Claim,
+    state: DeviceState,
 }
 
 impl SimDisk {
@@ -57,6 +58,7 @@ impl SimDisk {
                 seed,
                 lanes: AtomicU64::new(0),
                 claim: Claim::default(),
+                state: DeviceState::new(),
             })),
             Err(source) => Err(OpenError::Geometry { device: name, source }),
         }
@@ -82,8 +84,12 @@ impl Device for SimDisk {
         &self.name
     }
 
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.state)
     }
 
     fn claim(&self) -> Option<&Claim> {

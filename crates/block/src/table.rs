@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::io::Slot;
+use crate::lane_state::Shape;
 use crate::lanes::{Lanes, same_device};
 use crate::late::Late;
+use crate::mailbox::Mailbox;
 use crate::service::Service;
 use crate::{Busy, Device, IoId, OpenError};
 
@@ -38,6 +40,7 @@ impl Default for LaneTable {
     fn default() -> LaneTable {
         LaneTable(Rc::new_cyclic(|home| Table {
             home: home.clone(),
+            mailbox: Mailbox::new(),
             inner: RefCell::new(Lanes::new(home.clone())),
             late: Late::default(),
             service: Service::default(),
@@ -62,8 +65,8 @@ impl LaneTable {
         let Ok(inner) = self.0.inner.try_borrow() else { return TableStats::default() };
         let states = &inner.queues.lanes;
         TableStats {
-            lanes: states.iter().filter(|state| state.device.is_some()).count(),
-            in_flight: states.iter().map(|state| state.in_flight as usize).sum(),
+            lanes: inner.open_lanes(),
+            in_flight: states.iter().map(|state| state.epochs.in_flight()).sum(),
             aborted: inner.queues.aborted,
             slots: inner.queues.waiters.len(),
         }
@@ -101,6 +104,7 @@ impl Notifier {
 
 pub(crate) struct Table {
     home: Weak<Table>,
+    mailbox: Arc<Mailbox>,
     pub(crate) inner: RefCell<Lanes>,
     late: Late,
     service: Service,
@@ -113,15 +117,23 @@ impl Table {
         self.service.wake(&self.home);
     }
 
+    pub(crate) fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// Events have come from other threads.
+    pub(crate) fn read_mail(&self) {
+        self.late.any.set(true);
+        self.run();
+    }
+
     pub(crate) fn service(&self) -> &Service {
         &self.service
     }
 
     /// True if no lane is open.
     pub(crate) fn is_unused(&self) -> bool {
-        self.inner
-            .try_borrow()
-            .is_ok_and(|inner| inner.queues.lanes.iter().all(|state| state.device.is_none()))
+        self.inner.try_borrow().is_ok_and(|inner| inner.open_lanes() == 0)
     }
 
     /// One more holder of an open lane.
@@ -166,20 +178,21 @@ impl Table {
     }
 
     /// Opens `device` on this thread, or counts one more holder.
-    pub(crate) fn open(&self, device: &Arc<dyn Device>) -> Result<u32, OpenError> {
+    pub(crate) fn open(&self, device: &Arc<dyn Device>) -> Result<(u32, Shape), OpenError> {
         let Ok(mut inner) = self.inner.try_borrow_mut() else {
             return Err(OpenError::Other {
                 device: device.name().to_owned(),
                 reason: "a lane opened it while running; open lower devices in Device::lane".to_owned(),
             });
         };
-        let lane = inner.open(&self.home, device)?;
-        let always = inner.queues.lanes.iter().any(|state| state.always);
+        let lane = inner.open(&self.home, &self.mailbox, device)?;
+        let shape = inner.shape(lane, device);
+        let always = !inner.queues.always.is_empty();
         drop(inner);
         if always {
             self.service.wake(&self.home);
         }
-        Ok(lane)
+        Ok((lane, shape))
     }
 
     /// Runs the table if it does not run yet; leaves what exceeds the budget to the thread's next turn.
@@ -193,9 +206,12 @@ impl Table {
 
     /// The same for the owner of the turn: says whether there is more to do.
     pub(crate) fn step(&self) -> Busy {
+        if self.mailbox.has_mail() {
+            self.late.any.set(true);
+        }
         let Ok(mut inner) = self.inner.try_borrow_mut() else { return Busy::No };
         let polled = inner.poll_waiting();
-        let more = inner.turn(&self.late);
+        let more = inner.turn(&self.late, &self.mailbox);
         drop(inner);
         self.wake();
         let soon = self.inner.borrow().queues.soon.is_empty();
@@ -205,7 +221,7 @@ impl Table {
     /// Runs the table's loop on an already borrowed table; a caller then drops the borrow and calls
     /// [`after`](Self::after).
     pub(crate) fn turn(&self, inner: &mut Lanes) -> bool {
-        let more = inner.turn(&self.late);
+        let more = inner.turn(&self.late, &self.mailbox);
         more || !inner.queues.soon.is_empty()
     }
 
@@ -221,9 +237,15 @@ impl Table {
         // One at a time: a waker may do anything, even come back here.
         loop {
             let Ok(mut inner) = self.inner.try_borrow_mut() else { return };
-            let Some(waker) = inner.queues.wakes.pop_front() else { return };
-            drop(inner);
-            waker.wake();
+            if let Some(waker) = inner.queues.wakes.pop_front() {
+                drop(inner);
+                waker.wake();
+            } else if let Some(obligation) = inner.queues.met.pop() {
+                drop(inner);
+                drop(obligation);
+            } else {
+                return;
+            }
         }
     }
 
@@ -237,6 +259,12 @@ impl Table {
         }
         state.closers.push(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        self.mailbox.close();
     }
 }
 

@@ -36,8 +36,8 @@ impl Device for Growing {
         self.below.name()
     }
 
-    fn geometry(&self) -> &Geometry {
-        if self.has_grown() { self.below.geometry() } else { &self.small }
+    fn geometry(&self) -> Geometry {
+        if self.has_grown() { self.below.geometry() } else { self.small }
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

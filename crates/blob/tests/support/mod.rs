@@ -139,7 +139,7 @@ impl Device for Plain {
         self.0.name()
     }
 
-    fn geometry(&self) -> &Geometry {
+    fn geometry(&self) -> Geometry {
         self.0.geometry()
     }
 
@@ -183,9 +183,9 @@ impl Device for Growing {
         self.below.name()
     }
 
-    fn geometry(&self) -> &Geometry {
+    fn geometry(&self) -> Geometry {
         let grown = self.grown.load(std::sync::atomic::Ordering::SeqCst);
-        if grown { self.below.geometry() } else { &self.small }
+        if grown { self.below.geometry() } else { self.small }
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -24,7 +24,7 @@ struct Shift {
 
 impl Shift {
     fn over(below: Arc<dyn Device>, by: u64) -> Arc<dyn Device> {
-        let geometry = *below.geometry();
+        let geometry = below.geometry();
         Arc::new(Shift { below, by, geometry })
     }
 }
@@ -33,8 +33,8 @@ impl Device for Shift {
     fn name(&self) -> &str {
         "shift"
     }
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
+    fn geometry(&self) -> Geometry {
+        self.geometry
     }
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         Ok(Box::new(ShiftLane { below: cx.open(&self.below)?, by: self.by }))
@@ -64,7 +64,7 @@ impl Lane for ShiftLane {
 fn each_layer_gets_back_what_it_saved() {
     let table = LaneTable::default();
     let mut device: Arc<dyn Device> = Null::new("null", geometry(1000));
-    for by in 1..MAX_DEPTH as u64 {
+    for by in 1..=MAX_DEPTH as u64 {
         device = Shift::over(device, by);
     }
     let mut pair = table.queue_pair(&device).unwrap();
@@ -79,7 +79,7 @@ fn each_layer_gets_back_what_it_saved() {
 fn a_stack_deeper_than_a_request_has_frames_is_refused_at_open() {
     let table = LaneTable::default();
     let mut device: Arc<dyn Device> = Null::new("null", geometry(1000));
-    for _ in 0..MAX_DEPTH {
+    for _ in 0..=MAX_DEPTH {
         device = Shift::over(device, 1);
     }
     assert!(matches!(table.queue_pair(&device), Err(OpenError::TooDeep { max: MAX_DEPTH, .. })));
@@ -266,7 +266,7 @@ impl Device for Cutter {
     fn name(&self) -> &str {
         "cutter"
     }
-    fn geometry(&self) -> &Geometry {
+    fn geometry(&self) -> Geometry {
         self.0.geometry()
     }
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
@@ -431,8 +431,8 @@ fn a_device_that_lies_on_itself_is_refused() {
         fn name(&self) -> &str {
             "circle"
         }
-        fn geometry(&self) -> &Geometry {
-            &self.1
+        fn geometry(&self) -> Geometry {
+            self.1
         }
         fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
             let below = self.0.lock().unwrap().clone().unwrap();

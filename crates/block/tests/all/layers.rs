@@ -21,7 +21,7 @@ impl Device for Twice {
     fn name(&self) -> &str {
         "twice"
     }
-    fn geometry(&self) -> &Geometry {
+    fn geometry(&self) -> Geometry {
         self.0.geometry()
     }
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
@@ -97,7 +97,7 @@ impl Device for Wheel {
     fn name(&self) -> &str {
         "wheel"
     }
-    fn geometry(&self) -> &Geometry {
+    fn geometry(&self) -> Geometry {
         self.0.geometry()
     }
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
@@ -276,7 +276,7 @@ fn a_request_without_buffers_may_be_split_too() {
         fn name(&self) -> &str {
             "halves"
         }
-        fn geometry(&self) -> &Geometry {
+        fn geometry(&self) -> Geometry {
             self.0.geometry()
         }
         fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
@@ -321,8 +321,8 @@ impl Device for Bomb {
     fn name(&self) -> &str {
         "bomb"
     }
-    fn geometry(&self) -> &Geometry {
-        &self.0
+    fn geometry(&self) -> Geometry {
+        self.0
     }
     fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         Ok(Box::new(BombLane))

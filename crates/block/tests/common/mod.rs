@@ -104,8 +104,8 @@ impl Device for HandDevice {
     fn name(&self) -> &str {
         "hand"
     }
-    fn geometry(&self) -> &Geometry {
-        &self.geometry
+    fn geometry(&self) -> Geometry {
+        self.geometry
     }
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         let hand = HANDS.with(|hands| hands.borrow()[self.key].clone());

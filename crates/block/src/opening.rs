@@ -1,0 +1,178 @@
+//! How the lanes of a thread are opened, on each other, and closed.
+//!
+//! Done by the table's loop, and by whoever opens a device. A lane is closed when nothing holds it open any
+//! more and every request has left it.
+
+use std::rc::Weak;
+use std::sync::Arc;
+
+use crate::lane_state::LaneState;
+use crate::lanes::{LaneCx, Lanes};
+use crate::mailbox::Mailbox;
+use crate::table::Table;
+use crate::{Device, Gate, LaneId, MAX_DEPTH, OpenError};
+
+/// What tells a device from every other while it exists.
+fn key_of(device: &Arc<dyn Device>) -> usize {
+    Arc::as_ptr(device).cast::<u8>().addr()
+}
+
+impl Lanes {
+    /// Opens the lane of a device, or counts one more holder.
+    pub(crate) fn open(
+        &mut self,
+        home: &Weak<Table>,
+        mailbox: &Arc<Mailbox>,
+        device: &Arc<dyn Device>,
+    ) -> Result<u32, OpenError> {
+        if let Some(&index) = self.by_device.get(&key_of(device)) {
+            if self.lanes[index as usize].is_none() {
+                return Err(circle(device));
+            }
+            self.queues.lanes[index as usize].refs += 1;
+            return Ok(index);
+        }
+        let index = self.place(device);
+        if let Some(state) = device.state() {
+            let generation = self.queues.lanes[index as usize].generation;
+            let registration = state.register(mailbox, index, generation);
+            // Read when it is registered, so that no change of it is missed.
+            self.queues.lanes[index as usize].gate = registration.gate();
+            self.queues.lanes[index as usize].registration = Some(registration);
+        }
+        let made = device.clone().lane(&mut LaneCx { lanes: self, home, mailbox, this: index });
+        let checked = made.and_then(|lane| match self.is_too_deep(index) {
+            true => Err(OpenError::TooDeep { device: device.name().to_owned(), max: MAX_DEPTH }),
+            false => Ok(lane),
+        });
+        match checked {
+            Ok(lane) => {
+                self.lanes[index as usize] = Some(lane);
+                Ok(index)
+            }
+            Err(error) => {
+                self.clear(index);
+                Err(error)
+            }
+        }
+    }
+
+    /// A place for the lane of a device that is being opened.
+    fn place(&mut self, device: &Arc<dyn Device>) -> u32 {
+        let states = &mut self.queues.lanes;
+        let index = self.free.pop().unwrap_or_else(|| {
+            states.push(LaneState::default());
+            self.lanes.push(None);
+            u32::try_from(states.len() - 1).expect("fewer than 2^32 lanes fit in memory")
+        });
+        let generation = states[index as usize].generation;
+        states[index as usize] =
+            LaneState { device: Some(device.clone()), generation, refs: 1, ..LaneState::default() };
+        self.by_device.insert(key_of(device), index);
+        index
+    }
+
+    /// A lane has asked for one more device below it.
+    pub(crate) fn open_below(&mut self, mailbox: &Arc<Mailbox>, upper: LaneId, device: &Arc<dyn Device>) {
+        if self.state_of(upper).is_none() {
+            return;
+        }
+        let home = self.queues.home().clone();
+        let opened = self.open(&home, mailbox, device).and_then(|lower| {
+            let refused = if self.reaches(lower, upper.index) {
+                Some(circle(device))
+            } else {
+                self.queues.lanes[upper.index as usize].lowers.push(lower);
+                let deep = self.is_too_deep_from(upper.index);
+                deep.then(|| OpenError::TooDeep { device: device.name().to_owned(), max: MAX_DEPTH })
+            };
+            let Some(error) = refused else { return Ok(self.id_of(lower)) };
+            if matches!(error, OpenError::TooDeep { .. }) {
+                self.queues.lanes[upper.index as usize].lowers.pop();
+            }
+            self.release(lower);
+            Err(error)
+        });
+        self.call(upper.index, |lane, cx| lane.opened(device, opened, cx));
+    }
+
+    /// A lane has no more use for a device below it.
+    pub(crate) fn close_below(&mut self, upper: LaneId, lower: LaneId) {
+        let Some(state) = self.state_of(upper) else { return };
+        if let Some(at) = state.lowers.iter().position(|index| *index == lower.index) {
+            state.lowers.swap_remove(at);
+            self.release(lower.index);
+        }
+    }
+
+    /// One holder less.
+    pub(crate) fn release(&mut self, index: u32) {
+        self.queues.lanes[index as usize].refs -= 1;
+        self.close_if_idle(index);
+    }
+
+    /// Whether `from` is `to`, or lies on it.
+    fn reaches(&self, from: u32, to: u32) -> bool {
+        from == to || self.queues.lanes[from as usize].lowers.iter().any(|&lower| self.reaches(lower, to))
+    }
+
+    /// Layers below a lane.
+    fn height(&self, index: u32) -> usize {
+        let lowers = &self.queues.lanes[index as usize].lowers;
+        lowers.iter().map(|&lower| self.height(lower) + 1).max().unwrap_or(0)
+    }
+
+    fn is_too_deep(&self, index: u32) -> bool {
+        self.height(index) > MAX_DEPTH
+    }
+
+    /// The same for a lane and all that lie on it.
+    fn is_too_deep_from(&self, index: u32) -> bool {
+        self.is_too_deep(index) || self.uppers(index).iter().any(|&upper| self.is_too_deep_from(upper))
+    }
+
+    /// The lanes that lie on one.
+    pub(crate) fn uppers(&self, index: u32) -> Vec<u32> {
+        let states = self.queues.lanes.iter().enumerate();
+        states.filter(|(_, state)| state.lowers.contains(&index)).map(|(at, _)| at as u32).collect()
+    }
+
+    pub(crate) fn close_if_idle(&mut self, index: u32) {
+        let state = &self.queues.lanes[index as usize];
+        if state.device.is_some() && state.refs == 0 && state.epochs.is_empty() {
+            self.clear(index);
+        }
+    }
+
+    /// Drops a lane and lets go of the lanes it opened.
+    fn clear(&mut self, index: u32) {
+        let state = &mut self.queues.lanes[index as usize];
+        let generation = state.generation.wrapping_add(1);
+        let mut state = std::mem::replace(state, LaneState { generation, ..LaneState::default() });
+        drop(self.lanes[index as usize].take());
+        if state.always {
+            self.queues.always.retain(|lane| *lane != index);
+        }
+        self.queues.wakes.extend(state.closers);
+        self.queues.met.append(&mut state.quiet);
+        if let Some(device) = &state.device {
+            self.by_device.remove(&key_of(device));
+        }
+        self.free.push(index);
+        for lower in state.lowers {
+            self.release(lower);
+        }
+    }
+
+    /// Whether requests pass into the device of a lane.
+    pub(crate) fn device_gate(&self, index: u32) -> Gate {
+        self.queues.lanes[index as usize].registration.as_ref().map_or(Gate::Open, |entry| entry.gate())
+    }
+}
+
+fn circle(device: &Arc<dyn Device>) -> OpenError {
+    OpenError::Other {
+        device: device.name().to_owned(),
+        reason: "it lies on itself; break the circle".to_owned(),
+    }
+}
