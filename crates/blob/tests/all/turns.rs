@@ -1,7 +1,7 @@
 //! Long work on the metadata thread leaves the thread's other work its turns.
 //!
-//! How long others wait for one is told as a part of all the work, both in time that this thread had on a core:
-//! work in one piece is one long wait, however fast the machine is and whoever else is on it.
+//! Turns that another task had are counted, at two sizes of the same work. Work that is done in steps gives turns
+//! in proportion to its size; work in one piece gives the same few at any size.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -11,9 +11,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use spindle_blob::{BlobOptions, Blobstore, InitOptions, LayoutOptions, LoadOptions, LoadStep, MdPages};
 use spindle_block::{Device, Malloc};
 use support::run_on;
@@ -27,38 +25,31 @@ async fn store(clusters: u64, pages: u32) -> (Arc<dyn Device>, Blobstore) {
     (device.clone(), Blobstore::init(device, options).await.unwrap())
 }
 
-/// The time that this thread has had on a core.
-fn on_core() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+/// Does some work, and counts the turns that another task of the thread had meanwhile.
+async fn counting<T>(work: impl Future<Output = T>) -> (T, u64) {
+    let turns = Rc::new(Cell::new(0));
+    let counted = turns.clone();
+    let beside = spindle_reactor::spawn_local(async move {
+        loop {
+            counted.set(counted.get() + 1);
+            spindle_reactor::yield_now().await;
+        }
+    });
+    let done = work.await;
+    beside.abort();
+    (done, turns.get())
 }
 
-/// Does some work, during which no other task may wait for its turn for a quarter of it.
+/// What was done, and the turns that others had meanwhile.
+type Counted = Vec<(&'static str, u64)>;
+
+/// The same work at a size and at four times that size: each part of it must give others more turns at the second.
 #[track_caller]
-fn leaves_turns<T>(what: &str, work: impl Future<Output = T>) -> impl Future<Output = T> {
-    let caller = std::panic::Location::caller();
-    async move {
-        let longest = Rc::new(Cell::new(Duration::ZERO));
-        let seen = longest.clone();
-        let beside = spindle_reactor::spawn_local(async move {
-            let mut last = on_core();
-            loop {
-                spindle_reactor::yield_now().await;
-                let now = on_core();
-                seen.set(seen.get().max(now - last));
-                last = now;
-            }
-        });
-        spindle_reactor::yield_now().await;
-        let begun = on_core();
-        let done = work.await;
-        // The last wait ends with the work.
-        spindle_reactor::yield_now().await;
-        let (whole, longest) = (on_core() - begun, longest.get());
-        beside.abort();
-        println!("{what}: a wait of {longest:?} at most in {whole:?}");
-        assert!(longest * 4 <= whole, "{caller}: {what}: a wait of {longest:?} in {whole:?}");
-        done
+fn turns_grow_with_the_size(small: Counted, large: Counted) {
+    assert_eq!(small.len(), large.len());
+    for ((what, few), (_, many)) in small.into_iter().zip(large) {
+        println!("{what}: {few} turns, {many} at four times the size");
+        assert!(many >= 2 * few && many >= 8, "{what}: {few} turns, {many} at four times the size");
     }
 }
 
@@ -76,10 +67,10 @@ fn the_end_of_a_load_leaves_others_their_turns_and_says_how_far_it_is() {
         let steps = Arc::new(Mutex::new(Vec::<(LoadStep, u64)>::new()));
         let (seen, clock) = (steps.clone(), turns.clone());
         let progress = move |step: LoadStep| seen.lock().unwrap().push((step, clock.load(Ordering::Relaxed)));
-        let counting = turns.clone();
+        let counted = turns.clone();
         let beside = spindle_reactor::spawn_local(async move {
             loop {
-                counting.fetch_add(1, Ordering::Relaxed);
+                counted.fetch_add(1, Ordering::Relaxed);
                 spindle_reactor::yield_now().await;
             }
         });
@@ -95,39 +86,66 @@ fn the_end_of_a_load_leaves_others_their_turns_and_says_how_far_it_is() {
             assert!((1..1024).contains(&more), "{more} units of work in one step");
             assert!(pair[1].1 > pair[0].1, "nobody else had a turn between two steps");
         }
-        leaves_turns("leaving it", store.unload()).await.unwrap();
+        let (left, turns) = counting(store.unload()).await;
+        left.unwrap();
+        assert!(turns >= BLOBS / 1024, "{turns} turns while it was left");
     });
+}
+
+/// The life of a huge blob, with the turns that others had in each part of it.
+async fn life_of_a_blob(clusters: u64) -> Counted {
+    let (_, store) = store(clusters, 4096).await;
+    let mut counted = Counted::new();
+    let (id, turns) = counting(store.create_blob(BlobOptions::thick(clusters / 2))).await;
+    counted.push(("making it", turns));
+    let id = id.unwrap();
+    let (blob, turns) = counting(store.open_blob(id)).await;
+    counted.push(("opening it", turns));
+    let blob = blob.unwrap();
+    for (what, size) in [
+        ("growing it by one", clusters / 2 + 1),
+        ("growing it", clusters - 4096),
+        ("cutting it", clusters / 2),
+    ] {
+        let (resized, turns) = counting(blob.resize(size)).await;
+        resized.unwrap();
+        counted.push((what, turns));
+    }
+    let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+    blob.close().await.unwrap();
+    for (what, id) in [("deleting its snapshot", snapshot), ("deleting it", id)] {
+        let (deleted, turns) = counting(store.delete_blob(id)).await;
+        deleted.unwrap();
+        counted.push((what, turns));
+    }
+    // A huge blob without anything in it.
+    let thin = store.create_blob(BlobOptions::thin(4 * clusters)).await.unwrap();
+    let thin = store.open_blob(thin).await.unwrap();
+    let (zeroed, turns) = counting(thin.write_zeroes(0, thin.size())).await;
+    zeroed.unwrap();
+    counted.push(("zeroing nothing", turns));
+    let (unmapped, turns) = counting(thin.unmap(0, thin.size())).await;
+    unmapped.unwrap();
+    counted.push(("unmapping nothing", turns));
+    assert_eq!(thin.next_allocated(0), None);
+    counted
 }
 
 #[test]
 fn large_blobs_leave_others_their_turns_whatever_is_done_with_them() {
-    const CLUSTERS: u64 = 1 << 19;
     run_on("epoll", async || {
-        let (_, store) = store(CLUSTERS, 4096).await;
-        let thick = BlobOptions::thick(CLUSTERS / 2);
-        let id = leaves_turns("making it", store.create_blob(thick)).await.unwrap();
-        let blob = leaves_turns("opening it", store.open_blob(id)).await.unwrap();
-        leaves_turns("growing it by one", blob.resize(CLUSTERS / 2 + 1)).await.unwrap();
-        leaves_turns("growing it", blob.resize(CLUSTERS - 4096)).await.unwrap();
-        leaves_turns("cutting it", blob.resize(CLUSTERS / 2)).await.unwrap();
-        let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
-        blob.close().await.unwrap();
-        leaves_turns("deleting its snapshot", store.delete_blob(snapshot)).await.unwrap();
-        leaves_turns("deleting it", store.delete_blob(id)).await.unwrap();
-        // A huge blob without anything in it.
-        let thin = store.create_blob(BlobOptions::thin(1 << 21)).await.unwrap();
-        let thin = store.open_blob(thin).await.unwrap();
-        leaves_turns("zeroing nothing", thin.write_zeroes(0, thin.size())).await.unwrap();
-        leaves_turns("unmapping nothing", thin.unmap(0, thin.size())).await.unwrap();
-        assert_eq!(thin.next_allocated(0), None);
+        turns_grow_with_the_size(life_of_a_blob(1 << 17).await, life_of_a_blob(1 << 19).await);
     });
 }
 
 #[test]
 fn the_masks_of_a_vast_store_leave_others_their_turns() {
-    run_on("epoll", async || {
-        let (_, store) = store(1 << 26, 64).await;
+    async fn leaving(clusters: u64) -> Counted {
+        let (_, store) = store(clusters, 64).await;
         store.create_blob(BlobOptions::thick(1)).await.unwrap();
-        leaves_turns("leaving it", store.unload()).await.unwrap();
-    });
+        let (left, turns) = counting(store.unload()).await;
+        left.unwrap();
+        vec![("leaving it", turns)]
+    }
+    run_on("epoll", async || turns_grow_with_the_size(leaving(1 << 24).await, leaving(1 << 26).await));
 }
