@@ -6,6 +6,7 @@
 //! `examples/multicore_blobstore.rs` is the place to begin.
 #![forbid(unsafe_code)]
 
+pub use spindle_bdev as bdev;
 pub use spindle_blob as blob;
 pub use spindle_block as block;
 pub use spindle_engine as engine;
@@ -13,6 +14,7 @@ pub use spindle_format as format;
 pub use spindle_mem as mem;
 pub use spindle_reactor as reactor;
 
+pub use spindle_bdev::{Bdev, BlobDevice, Registry};
 pub use spindle_blob::{Blob, BlobOptions, Blobstore, InitOptions, LoadOptions};
 pub use spindle_block::{Channel, Malloc};
 pub use spindle_mem::{Buffers, IoBuf};

@@ -69,6 +69,22 @@ impl Handle {
         Ok(())
     }
 
+    /// The runtime's value of type `T`, if a layer above [keeps](Self::set_extension) one.
+    pub fn extension<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.shared.extensions.get()
+    }
+
+    /// Keeps a value beside the runtime, one of each type, until the runtime ends. For layers above that have one
+    /// state in a runtime. False if there is one already, which stays.
+    pub fn set_extension<T: Send + Sync + 'static>(&self, value: Arc<T>) -> bool {
+        self.shared.extensions.set(value)
+    }
+
+    /// Gives up the value of type `T`; another one can be kept then.
+    pub fn take_extension<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.shared.extensions.take()
+    }
+
     /// The cores its reactors run on, one entry a reactor.
     pub fn cores(&self) -> &[usize] {
         &self.shared.cores

@@ -19,6 +19,7 @@ mod current;
 mod due;
 mod dump;
 mod error;
+mod extensions;
 mod foreign;
 mod handle;
 mod hold;

@@ -9,6 +9,7 @@ use slab::Slab;
 use spindle_engine::{CpuSet, Unparker};
 
 use crate::error::CreateError;
+use crate::extensions::Extensions;
 use crate::lock::LockAction;
 use crate::mode::Mode;
 use crate::port::{News, Port};
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     shutting_down: AtomicBool,
     /// Reactors that still run.
     running: AtomicU64,
+    /// What layers above keep beside the runtime.
+    pub(crate) extensions: Extensions,
 }
 
 /// Who asked for a stop, and the exit code.
@@ -106,6 +109,7 @@ impl Shared {
             supervisor: OnceLock::new(),
             calls: AtomicU64::new(0),
             on_stop: Mutex::new(None),
+            extensions: Extensions::default(),
         })
     }
 
@@ -280,9 +284,15 @@ impl Shared {
         self.shutting_down.load(Ordering::Acquire)
     }
 
-    /// One reactor has ended.
+    /// One reactor has ended; the last one drops what layers above keep.
     pub(crate) fn reactor_ended(&self) {
-        self.running.fetch_sub(1, Ordering::AcqRel);
+        if self.running.load(Ordering::Acquire) == 1 {
+            self.extensions.clear();
+        }
+        if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Two that ended at once saw each other still running.
+            self.extensions.clear();
+        }
         self.wake_supervisor();
     }
 

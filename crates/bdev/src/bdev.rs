@@ -1,0 +1,331 @@
+//! A block device by name: what it is, where its life stands, who has it open.
+//!
+//! Shared by all threads. What changes is behind one lock of the bdev, held for a few instructions.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use spindle_block::{Device, Geometry};
+use uuid::Uuid;
+
+use crate::claim::Claims;
+use crate::counter::{Counter, Gone};
+use crate::desc::Opened;
+use crate::registry::Shared;
+use crate::{
+    BdevError, ClaimInfo, Desc, Detail, Disk, Event, IoType, IoTypes, NotificationKind, OpenOptions, Registry,
+};
+
+/// What a module registers.
+pub struct BdevSpec {
+    /// Its name; not empty, and no other bdev's name, alias or UUID.
+    pub name: String,
+    /// More names.
+    pub aliases: Vec<String>,
+    /// Its UUID, which as text is a name, too; `None` chooses one.
+    pub uuid: Option<Uuid>,
+    /// What kind of disk it is, for people.
+    pub product_name: &'static str,
+    /// The module whose it is.
+    pub module: &'static str,
+    /// The module's side of it.
+    pub disk: Arc<dyn Disk>,
+}
+
+/// Where a bdev's life stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It can be opened.
+    #[default]
+    Ready,
+    /// It is being removed: nobody opens it any more.
+    Removing,
+    /// It was removed.
+    Gone,
+}
+
+/// A registered bdev. A handle: it keeps nothing open, and goes on to name a bdev that was removed.
+#[derive(Clone)]
+pub struct Bdev(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    /// In the order of registration.
+    pub(crate) number: u64,
+    pub(crate) name: String,
+    pub(crate) uuid: Uuid,
+    pub(crate) product_name: &'static str,
+    pub(crate) module: &'static str,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) device: Arc<dyn Device>,
+    pub(crate) registry: Weak<Shared>,
+    /// Tasks that examine it.
+    pub(crate) examining: Counter,
+    /// When it was removed.
+    pub(crate) gone: Gone,
+    state: Mutex<State>,
+}
+
+/// What changes of a bdev.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) phase: Phase,
+    /// The UUID's text first, if that is not the name.
+    pub(crate) aliases: Vec<String>,
+    /// The open descriptors by their numbers.
+    pub(crate) opened: BTreeMap<u64, Arc<Opened>>,
+    next_desc: u64,
+    pub(crate) claims: Claims,
+    /// The modules that have examined it, or are about to.
+    pub(crate) examined: BTreeSet<&'static str>,
+    /// Its registration was put into the log.
+    pub(crate) announced: bool,
+}
+
+/// What is known of a bdev, all at one moment; what its module says of its own is in [`Bdev::details`].
+#[derive(Clone, Debug)]
+pub struct BdevInfo {
+    /// Its name.
+    pub name: String,
+    /// Its other names, its UUID's text among them unless that is its name.
+    pub aliases: Vec<String>,
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// What kind of disk it is.
+    pub product_name: &'static str,
+    /// The module whose it is.
+    pub module: &'static str,
+    /// Its shape now.
+    pub geometry: Geometry,
+    /// The requests it supports.
+    pub io_types: IoTypes,
+    /// A claim on it; those of several holders are of one kind.
+    pub claim: Option<ClaimInfo>,
+    /// Descriptors that are open.
+    pub descriptors: usize,
+    /// Where its life stands.
+    pub phase: Phase,
+}
+
+impl Inner {
+    pub(crate) fn new(number: u64, spec: BdevSpec, uuid: Uuid, registry: Weak<Shared>) -> Inner {
+        let BdevSpec { name, aliases, product_name, module, disk, .. } = spec;
+        let text = uuid.to_string();
+        let aliases = if text == name { aliases } else { [vec![text], aliases].concat() };
+        let device = disk.device();
+        let state = Mutex::new(State { aliases, ..State::default() });
+        let (examining, gone) = (Counter::default(), Gone::default());
+        Inner { number, name, uuid, product_name, module, disk, device, registry, examining, gone, state }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All names, its own first.
+    pub(crate) fn names(&self) -> Vec<String> {
+        [vec![self.name.clone()], self.state().aliases.clone()].concat()
+    }
+
+    /// Tells everybody who has it open.
+    pub(crate) fn tell(&self, event: impl Fn() -> Event) {
+        let opened: Vec<Arc<Opened>> = self.state().opened.values().cloned().collect();
+        opened.into_iter().for_each(|opened| opened.tell(event()));
+    }
+}
+
+impl State {
+    /// A number for a new descriptor.
+    pub(crate) fn number_desc(&mut self) -> u64 {
+        self.next_desc += 1;
+        self.next_desc
+    }
+
+    /// Descriptors open for writing without a claim, `except` not counted.
+    pub(crate) fn writers(&self, except: u64) -> usize {
+        let unclaimed = |(number, opened): &(&u64, &Arc<Opened>)| {
+            **number != except && opened.is_writable() && !self.claims.has(**number)
+        };
+        self.opened.iter().filter(unclaimed).count()
+    }
+}
+
+impl Bdev {
+    /// Opens the bdev of that name, alias or UUID in the current runtime, for reading and writing. The descriptor
+    /// belongs to the calling thread and is told nothing; [`OpenOptions`] say otherwise.
+    ///
+    /// # Errors
+    /// There is none, it is being removed, a claim is in the way, or the caller runs on no Spindle thread of a
+    /// runtime with a registry.
+    pub fn open(name: &str) -> Result<Desc, BdevError> {
+        OpenOptions::new().write(true).open(name)
+    }
+
+    /// Opens it. The descriptor belongs to the calling thread.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for names.
+    pub fn descriptor(&self, options: OpenOptions) -> Result<Desc, BdevError> {
+        Desc::open(self, options)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its UUID.
+    pub fn uuid(&self) -> Uuid {
+        self.0.uuid
+    }
+
+    /// The module whose it is.
+    pub fn module(&self) -> &'static str {
+        self.0.module
+    }
+
+    /// The module's side of it.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.0.disk
+    }
+
+    /// Its shape now.
+    pub fn geometry(&self) -> Geometry {
+        *self.0.device.geometry()
+    }
+
+    /// Its names beside [`name`](Self::name), in the order in which they were given.
+    pub fn aliases(&self) -> Vec<String> {
+        self.0.state().aliases.clone()
+    }
+
+    /// Where its life stands.
+    pub fn phase(&self) -> Phase {
+        self.0.state().phase
+    }
+
+    /// How many descriptors are open.
+    pub fn descriptors(&self) -> usize {
+        self.0.state().opened.len()
+    }
+
+    /// The requests it supports.
+    pub fn io_types(&self) -> IoTypes {
+        let types = self.0.disk.io_types();
+        if self.geometry().writable() {
+            return types;
+        }
+        let writing = [
+            IoType::Write,
+            IoType::Unmap,
+            IoType::WriteZeroes,
+            IoType::CompareAndWrite,
+            IoType::Copy,
+            IoType::ZoneAppend,
+        ];
+        writing.into_iter().fold(types, |types, io_type| types.with(io_type, false))
+    }
+
+    /// What is known of it.
+    pub fn info(&self) -> BdevInfo {
+        let (geometry, io_types) = (self.geometry(), self.io_types());
+        let state = self.0.state();
+        BdevInfo {
+            name: self.0.name.clone(),
+            aliases: state.aliases.clone(),
+            uuid: self.0.uuid,
+            product_name: self.0.product_name,
+            module: self.0.module,
+            geometry,
+            io_types,
+            claim: state.claims.first().cloned(),
+            descriptors: state.opened.len(),
+            phase: state.phase,
+        }
+    }
+
+    /// What its module says of its own about it (`driver_specific`), asked on the app thread.
+    ///
+    /// # Errors
+    /// The runtime stops.
+    pub async fn details(&self) -> Result<Detail, BdevError> {
+        let disk = self.0.disk.clone();
+        self.registry()?.on_app(async move |_| Ok(disk.details().await)).await
+    }
+
+    /// Gives it one more name.
+    ///
+    /// # Errors
+    /// The name is empty or taken, or the bdev is being removed.
+    pub fn add_alias(&self, alias: &str) -> Result<(), BdevError> {
+        let registry = self.registry()?;
+        let mut names = registry.0.names();
+        let mut state = self.0.state();
+        if state.phase != Phase::Ready {
+            return Err(BdevError::BeingRemoved { name: self.0.name.clone() });
+        }
+        names.add_alias(alias, &self.0)?;
+        state.aliases.push(alias.to_owned());
+        Ok(())
+    }
+
+    /// Changes one of its aliases to another, in its place. Nobody sees it with both or with neither.
+    ///
+    /// # Errors
+    /// It has no such alias, the new one is empty or taken (also by itself), or the bdev is being removed.
+    pub fn rename_alias(&self, from: &str, to: &str) -> Result<(), BdevError> {
+        let registry = self.registry()?;
+        let mut names = registry.0.names();
+        let mut state = self.0.state();
+        if state.phase != Phase::Ready {
+            return Err(BdevError::BeingRemoved { name: self.0.name.clone() });
+        }
+        let Some(place) = state.aliases.iter().position(|alias| alias == from) else {
+            return Err(BdevError::NoSuchBdev { name: from.to_owned() });
+        };
+        names.add_alias(to, &self.0)?;
+        names.remove_alias(from);
+        state.aliases[place] = to.to_owned();
+        Ok(())
+    }
+
+    /// Its module changed the size of its device: everybody who has it open is told, and the log. A device that
+    /// grows does so before this is called.
+    pub fn resized(&self) {
+        self.0.tell(|| Event::Resize);
+        if let Ok(registry) = self.registry() {
+            registry.0.log.add(NotificationKind::Resize, &self.0.name);
+        }
+    }
+
+    /// Waits until every module has examined it.
+    pub async fn examined(&self) {
+        self.0.examining.none().await;
+    }
+
+    /// Waits until it was removed.
+    pub async fn removed(&self) {
+        self.0.gone.seen().await;
+    }
+
+    /// The registry it is in.
+    ///
+    /// # Errors
+    /// The runtime has ended.
+    pub fn registry(&self) -> Result<Registry, BdevError> {
+        self.0.registry.upgrade().map(Registry).ok_or(BdevError::Stopping)
+    }
+}
+
+impl PartialEq for Bdev {
+    fn eq(&self, other: &Bdev) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Bdev {}
+
+impl std::fmt::Debug for Bdev {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bdev({} of {})", self.0.name, self.0.module)
+    }
+}

@@ -1,0 +1,91 @@
+//! Waiting for an end: of the last of several things under way, or of one that ends once.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// The count; clones are the same.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Counter(Arc<Mutex<State>>);
+
+#[derive(Default, Debug)]
+struct State {
+    count: usize,
+    waiting: Vec<Waker>,
+}
+
+/// One thing under way, until dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Counter);
+
+impl Counter {
+    /// One more is under way.
+    pub(crate) fn begin(&self) -> Counted {
+        self.state().count += 1;
+        Counted(self.clone())
+    }
+
+    /// How many are.
+    pub(crate) fn count(&self) -> usize {
+        self.state().count
+    }
+
+    /// Waits until nothing is under way.
+    pub(crate) async fn none(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state();
+            if state.count == 0 {
+                return Poll::Ready(());
+            }
+            // A wait is polled again for other reasons, too; its waker is kept once.
+            if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                state.waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut state = self.0.state();
+            state.count -= 1;
+            if state.count == 0 { std::mem::take(&mut state.waiting) } else { Vec::new() }
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// Something that ends once.
+#[derive(Debug)]
+pub(crate) struct Gone {
+    counter: Counter,
+    there: Mutex<Option<Counted>>,
+}
+
+impl Default for Gone {
+    fn default() -> Gone {
+        let counter = Counter::default();
+        let there = Mutex::new(Some(counter.begin()));
+        Gone { counter, there }
+    }
+}
+
+impl Gone {
+    /// It has ended.
+    pub(crate) fn set(&self) {
+        let there = self.there.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(there);
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn seen(&self) {
+        self.counter.none().await;
+    }
+}

@@ -1,0 +1,198 @@
+//! Descriptors: one opening of a bdev.
+//!
+//! A [`Desc`] belongs to the thread that opened it, where its events are delivered; it may be used and dropped on any
+//! thread. Dropping it closes it, without waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use spindle_block::{Channel, Device, Geometry, QueuePair};
+use spindle_reactor::Thread;
+
+use crate::bdev::Inner;
+use crate::event::OnEvent;
+use crate::read_only::ReadOnly;
+use crate::{Bdev, BdevError, ClaimInfo, ClaimKind, Event, Phase, Registry};
+
+/// How a bdev is opened: for reading, and told nothing, unless said otherwise.
+#[derive(Clone, Default)]
+pub struct OpenOptions {
+    write: bool,
+    on_event: Option<OnEvent>,
+}
+
+impl OpenOptions {
+    /// For reading.
+    pub fn new() -> OpenOptions {
+        OpenOptions::default()
+    }
+
+    /// For writing, too.
+    #[must_use]
+    pub fn write(mut self, yes: bool) -> OpenOptions {
+        self.write = yes;
+        self
+    }
+
+    /// Has `on_event` called with what happens to the bdev, on the thread that opens it.
+    #[must_use]
+    pub fn on_event(mut self, on_event: impl Fn(Event) + Send + Sync + 'static) -> OpenOptions {
+        self.on_event = Some(Arc::new(on_event));
+        self
+    }
+
+    /// Opens the bdev of that name, alias or UUID in the current runtime.
+    ///
+    /// # Errors
+    /// As [`Bdev::open`].
+    pub fn open(self, name: &str) -> Result<Desc, BdevError> {
+        Registry::current_for(name)?.open(name, self)
+    }
+}
+
+/// What a bdev knows of one opening.
+pub(crate) struct Opened {
+    thread: Thread,
+    on_event: Option<OnEvent>,
+    writable: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Opened {
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Acquire)
+    }
+
+    /// Delivers an event on the descriptor's thread, unless it is closed by then.
+    pub(crate) fn tell(self: Arc<Opened>, event: Event) {
+        if self.on_event.is_none() {
+            return;
+        }
+        let opened = self.clone();
+        let deliver = move || {
+            if let Some(on_event) = &opened.on_event
+                && !opened.closed.load(Ordering::Acquire)
+            {
+                on_event(event);
+            }
+        };
+        // A thread that is gone hears nothing; the event is dropped, and with it what it held up.
+        let _ = self.thread.send_msg(deliver);
+    }
+}
+
+/// An open bdev. Dropping it closes it.
+pub struct Desc {
+    bdev: Arc<Inner>,
+    opened: Arc<Opened>,
+    number: u64,
+}
+
+impl Desc {
+    pub(crate) fn open(bdev: &Bdev, options: OpenOptions) -> Result<Desc, BdevError> {
+        let inner = &bdev.0;
+        let Some(thread) = Thread::current() else {
+            return Err(BdevError::NotOnThread { name: inner.name.clone() });
+        };
+        let mut state = inner.state();
+        if state.phase != Phase::Ready {
+            return Err(BdevError::BeingRemoved { name: inner.name.clone() });
+        }
+        if options.write
+            && let Some(refusal) = state.claims.refusal(&inner.name)
+        {
+            return Err(refusal);
+        }
+        let opened = Arc::new(Opened {
+            thread,
+            on_event: options.on_event,
+            writable: AtomicBool::new(options.write),
+            closed: AtomicBool::new(false),
+        });
+        let number = state.number_desc();
+        state.opened.insert(number, opened.clone());
+        Ok(Desc { bdev: inner.clone(), opened, number })
+    }
+
+    /// The bdev.
+    pub fn bdev(&self) -> Bdev {
+        Bdev(self.bdev.clone())
+    }
+
+    /// Its shape now; of a descriptor that is open for reading only, a shape that cannot be written.
+    pub fn geometry(&self) -> Geometry {
+        let geometry = *self.bdev.device.geometry();
+        geometry.with_writable(geometry.writable() && self.is_writable())
+    }
+
+    /// Whether it was opened for writing, or claimed for that.
+    pub fn is_writable(&self) -> bool {
+        self.opened.is_writable()
+    }
+
+    /// Claims the bdev for this descriptor, until it is closed. A claim that writes makes the descriptor one that
+    /// may write. `holder` is what others are told; `module` is the name of the caller's module, or empty.
+    ///
+    /// # Errors
+    /// Another claim, or a writer, is in the way; a claim that nobody writes on a descriptor that may; the bdev is
+    /// being removed.
+    pub fn claim(&self, kind: ClaimKind, holder: &str, module: &'static str) -> Result<(), BdevError> {
+        let name = &self.bdev.name;
+        let mut state = self.bdev.state();
+        if state.phase != Phase::Ready {
+            return Err(BdevError::BeingRemoved { name: name.clone() });
+        }
+        if !kind.writes() && self.is_writable() {
+            let what = format!("claim ({}) on bdev {name:?}", kind.name());
+            return Err(BdevError::argument(what, "the descriptor may write; open it for reading"));
+        }
+        let writers = state.writers(self.number);
+        let claim = ClaimInfo { kind, holder: holder.to_owned(), module };
+        state.claims.add(name, self.number, claim, writers)?;
+        if kind.writes() {
+            self.opened.writable.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The device, for layers that stand on it. What is opened for reading only cannot be written by it.
+    pub fn device(&self) -> Arc<dyn Device> {
+        let device = self.bdev.device.clone();
+        if self.is_writable() || !device.geometry().writable() { device } else { ReadOnly::over(device) }
+    }
+
+    /// The current thread's way to the bdev; on any thread.
+    ///
+    /// # Errors
+    /// The caller runs on no Spindle thread, or the device cannot be opened on this one.
+    pub fn channel(&self) -> Result<Channel, BdevError> {
+        Ok(Channel::open(self.device())?)
+    }
+
+    /// The current thread's way to the bdev without futures; on any thread.
+    ///
+    /// # Errors
+    /// As [`channel`](Self::channel).
+    pub fn queue_pair(&self) -> Result<QueuePair, BdevError> {
+        Ok(QueuePair::open(&self.device())?)
+    }
+}
+
+impl Drop for Desc {
+    fn drop(&mut self) {
+        self.opened.closed.store(true, Ordering::Release);
+        let mut state = self.bdev.state();
+        state.claims.remove(self.number);
+        let opened = state.opened.remove(&self.number);
+        drop(state);
+        // Behind the lock: the callback may hold anything.
+        drop(opened);
+    }
+}
+
+impl std::fmt::Debug for Desc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mode = if self.is_writable() { "read, write" } else { "read" };
+        write!(f, "Desc({} of {}: {mode})", self.number, self.bdev.name)
+    }
+}

@@ -1,0 +1,55 @@
+//! What a module says of its own about a bdev (`driver_specific` of `bdev_get_bdevs`): values with names, in order.
+//!
+//! The control plane makes JSON of it, `top` and the metrics read it as it is.
+
+/// A value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// True or false.
+    Bool(bool),
+    /// A number.
+    Number(u64),
+    /// Text.
+    Text(String),
+    /// Values one behind the other.
+    List(Vec<Detail>),
+    /// Values with names, in this order.
+    Object(Vec<(&'static str, Detail)>),
+}
+
+impl Detail {
+    /// An object without members.
+    pub fn none() -> Detail {
+        Detail::Object(Vec::new())
+    }
+
+    /// The member of an object.
+    pub fn get(&self, name: &str) -> Option<&Detail> {
+        let Detail::Object(members) = self else { return None };
+        members.iter().find(|(member, _)| *member == name).map(|(_, value)| value)
+    }
+}
+
+impl From<bool> for Detail {
+    fn from(value: bool) -> Detail {
+        Detail::Bool(value)
+    }
+}
+
+impl From<u64> for Detail {
+    fn from(value: u64) -> Detail {
+        Detail::Number(value)
+    }
+}
+
+impl From<String> for Detail {
+    fn from(value: String) -> Detail {
+        Detail::Text(value)
+    }
+}
+
+impl From<&str> for Detail {
+    fn from(value: &str) -> Detail {
+        Detail::Text(value.to_owned())
+    }
+}

@@ -1,0 +1,45 @@
+//! Block devices by name: what programs, targets and the control plane reach a disk by.
+//!
+//! A [`Registry`] belongs to one runtime and holds its [`Bdev`]s: a name, aliases, a UUID, and the
+//! [`Device`](spindle_block::Device) that does the work. Registering, unregistering and examining happen on the
+//! runtime's app thread, and calls go there by themselves. Looking up, opening and closing work on any thread and
+//! wait for no other: each takes a lock for a few instructions, and nothing here lies on the way of a request.
+//!
+//! A [`Desc`] is one opening: for reading or for writing, with a claim if its holder needs one, and told when the
+//! bdev is removed or changes its size. `desc.channel()` is the current thread's way to the device.
+//!
+//! Not here: volumes (`spindle-lvol`), JSON (`spindle-control`), and what the block layer does for every device
+//! (limits, statistics, gates).
+
+#![forbid(unsafe_code)]
+
+mod bdev;
+mod blob_device;
+mod claim;
+mod counter;
+mod desc;
+mod detail;
+mod error;
+mod event;
+mod examine;
+mod io_types;
+mod module;
+pub mod modules;
+mod namespace;
+mod notify;
+mod read_only;
+mod registry;
+mod unregister;
+
+pub use bdev::{Bdev, BdevInfo, BdevSpec, Phase};
+pub use blob_device::BlobDevice;
+pub use claim::{ClaimInfo, ClaimKind};
+pub use desc::{Desc, OpenOptions};
+pub use detail::Detail;
+pub use error::BdevError;
+pub use event::{Event, Grace};
+pub use io_types::{IoType, IoTypes};
+pub use module::{Disk, LocalFuture, Module};
+pub use notify::{Notification, NotificationKind};
+pub use registry::Registry;
+pub use uuid::Uuid;

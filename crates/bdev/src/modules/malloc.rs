@@ -1,0 +1,74 @@
+//! `bdev_malloc_*`: RAM disks. What one holds is gone with it.
+
+use std::sync::Arc;
+
+use spindle_block::{Device, Geometry, Malloc};
+use uuid::Uuid;
+
+use crate::error::errno;
+use crate::{Bdev, BdevError, BdevSpec, Disk, IoType, IoTypes, Registry};
+
+/// The module's name.
+pub const MODULE: &str = "malloc";
+
+/// What to make.
+#[derive(Clone, Debug, Default)]
+pub struct MallocSpec {
+    /// Its name; the next of `Malloc0`, `Malloc1` without.
+    pub name: Option<String>,
+    /// Its UUID; a random one without.
+    pub uuid: Option<Uuid>,
+    /// Bytes of a block: 512, 1024, ... 65536.
+    pub block_size: u32,
+    /// Blocks.
+    pub num_blocks: u64,
+    /// Blocks that a transfer had better not cross the multiples of; 0 is none.
+    pub optimal_io_boundary: u32,
+    /// Bytes that the disk says it writes at once; 0 is one block.
+    pub physical_block_size: u32,
+}
+
+/// Makes a RAM disk and registers it.
+///
+/// # Errors
+/// A size or block size that no disk has (`EINVAL`), no room in the address space (`ENOMEM`), and as
+/// [`Registry::register`].
+pub async fn create(registry: &Registry, spec: MallocSpec) -> Result<Bdev, BdevError> {
+    registry.on_app(async move |registry| create_here(&registry, spec).await).await
+}
+
+async fn create_here(registry: &Registry, spec: MallocSpec) -> Result<Bdev, BdevError> {
+    let name = spec.name.clone().unwrap_or_else(|| registry.next_name("Malloc"));
+    let what = || format!("malloc bdev {name:?}");
+    let refused = |error: spindle_block::GeometryError| BdevError::argument(what(), error.to_string());
+    let mut geometry = Geometry::new(spec.block_size, spec.num_blocks).map_err(refused)?;
+    if spec.physical_block_size != 0 {
+        geometry = geometry.with_atomic_unit(spec.physical_block_size).map_err(refused)?;
+    }
+    let geometry = geometry.with_boundary(spec.optimal_io_boundary).with_unmap_reads_zero(true);
+    let made = Malloc::with_geometry(name.clone(), geometry);
+    let device = made.map_err(|error| BdevError::Module {
+        what: what(),
+        why: format!("{} bytes of address space are not free: {error}", geometry.bytes()),
+        errno: errno::ENOMEM,
+    })?;
+    let disk = Arc::new(MallocDisk { device });
+    let (uuid, aliases) = (spec.uuid, Vec::new());
+    let product_name = "Malloc disk";
+    registry.register(BdevSpec { name, aliases, uuid, product_name, module: MODULE, disk }).await
+}
+
+struct MallocDisk {
+    device: Arc<Malloc>,
+}
+
+impl Disk for MallocDisk {
+    fn device(&self) -> Arc<dyn Device> {
+        self.device.clone()
+    }
+
+    fn io_types(&self) -> IoTypes {
+        use IoType::{Abort, Flush, Read, Reset, Unmap, Write, WriteZeroes};
+        IoTypes::of(&[Read, Write, Unmap, Flush, Reset, WriteZeroes, Abort])
+    }
+}

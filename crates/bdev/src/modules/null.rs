@@ -1,0 +1,59 @@
+//! `bdev_null_*`: disks that store nothing. Writes vanish, reads give zeroes.
+
+use std::sync::Arc;
+
+use spindle_block::{Device, Geometry, Null};
+use uuid::Uuid;
+
+use crate::{Bdev, BdevError, BdevSpec, Disk, IoType, IoTypes, Registry};
+
+/// The module's name.
+pub const MODULE: &str = "null";
+
+/// What to make.
+#[derive(Clone, Debug, Default)]
+pub struct NullSpec {
+    /// Its name.
+    pub name: String,
+    /// Its UUID; a random one without.
+    pub uuid: Option<Uuid>,
+    /// Bytes of a block: 512, 1024, ... 65536.
+    pub block_size: u32,
+    /// Blocks.
+    pub num_blocks: u64,
+    /// Bytes that the disk says it writes at once; 0 is one block.
+    pub physical_block_size: u32,
+}
+
+/// Makes a disk that stores nothing and registers it.
+///
+/// # Errors
+/// A size or block size that no disk has (`EINVAL`), and as [`Registry::register`].
+pub async fn create(registry: &Registry, spec: NullSpec) -> Result<Bdev, BdevError> {
+    let what = || format!("null bdev {:?}", spec.name);
+    let refused = |error: spindle_block::GeometryError| BdevError::argument(what(), error.to_string());
+    let mut geometry = Geometry::new(spec.block_size, spec.num_blocks).map_err(refused)?;
+    if spec.physical_block_size != 0 {
+        geometry = geometry.with_atomic_unit(spec.physical_block_size).map_err(refused)?;
+    }
+    let device = Null::new(spec.name.clone(), geometry.with_unmap_reads_zero(true));
+    let disk = Arc::new(NullDisk { device });
+    let NullSpec { name, uuid, .. } = spec;
+    let (product_name, aliases) = ("Null disk", Vec::new());
+    registry.register(BdevSpec { name, aliases, uuid, product_name, module: MODULE, disk }).await
+}
+
+struct NullDisk {
+    device: Arc<Null>,
+}
+
+impl Disk for NullDisk {
+    fn device(&self) -> Arc<dyn Device> {
+        self.device.clone()
+    }
+
+    fn io_types(&self) -> IoTypes {
+        use IoType::{Abort, Flush, Read, Reset, Unmap, Write, WriteZeroes};
+        IoTypes::of(&[Read, Write, Unmap, Flush, Reset, WriteZeroes, Abort])
+    }
+}

@@ -1,0 +1,48 @@
+//! A device as an opener sees it who may only read.
+
+use std::sync::Arc;
+
+use spindle_block::{Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Submit};
+
+/// The device below, which refuses what changes data.
+pub(crate) struct ReadOnly {
+    below: Arc<dyn Device>,
+    geometry: Geometry,
+}
+
+impl ReadOnly {
+    pub(crate) fn over(below: Arc<dyn Device>) -> Arc<ReadOnly> {
+        let geometry = below.geometry().with_writable(false);
+        Arc::new(ReadOnly { below, geometry })
+    }
+}
+
+impl Device for ReadOnly {
+    fn name(&self) -> &str {
+        self.below.name()
+    }
+
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        let below = cx.open(&self.below)?;
+        Ok(Box::new(ReadOnlyLane { below }))
+    }
+}
+
+struct ReadOnlyLane {
+    below: LaneId,
+}
+
+impl Lane for ReadOnlyLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        if io.operation().changes_data() {
+            cx.done(io, Err(IoErrorKind::ReadOnly));
+        } else {
+            cx.forward(self.below, io, [0, 0]);
+        }
+        Submit::Taken
+    }
+}

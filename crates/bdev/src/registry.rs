@@ -1,0 +1,228 @@
+//! The registry of one runtime: who is called what, and the thread on which bdevs come and go.
+//!
+//! Kept beside the runtime, and gone with it. Its locks are held for a few instructions, by whatever thread asks.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use spindle_reactor::{Handle, Thread};
+use uuid::Uuid;
+
+use crate::bdev::Inner;
+use crate::counter::Counter;
+use crate::error::errno;
+use crate::namespace::Namespace;
+use crate::notify::Notifications;
+use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
+
+/// The bdevs of a runtime. A handle: clones are the same registry, for any thread.
+#[derive(Clone)]
+pub struct Registry(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    /// On which bdevs come and go.
+    app: Thread,
+    names: Mutex<Namespace>,
+    next_number: AtomicU64,
+    modules: Mutex<Vec<Arc<dyn Module>>>,
+    pub(crate) log: Notifications,
+    /// Examinations under way.
+    pub(crate) examining: Counter,
+    pub(crate) rules: Mutex<ExamineRules>,
+    stopping: AtomicBool,
+}
+
+/// Which bdevs modules look at.
+pub(crate) struct ExamineRules {
+    /// All.
+    pub(crate) auto: bool,
+    /// Those of these names and aliases, if not all.
+    pub(crate) allowed: Vec<String>,
+}
+
+impl Shared {
+    pub(crate) fn names(&self) -> MutexGuard<'_, Namespace> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn modules(&self) -> MutexGuard<'_, Vec<Arc<dyn Module>>> {
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn rules(&self) -> MutexGuard<'_, ExamineRules> {
+        self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    /// Makes the current runtime's registry; the calling thread becomes the one on which bdevs come and go: the app
+    /// thread of a runtime that runs a main. A registry that is there already is given out instead.
+    ///
+    /// # Errors
+    /// The caller runs on no Spindle thread.
+    pub fn start() -> Result<Registry, BdevError> {
+        let (Some(app), Some(runtime)) = (Thread::current(), Handle::current()) else {
+            return Err(BdevError::NotOnThread { name: "registry".to_owned() });
+        };
+        let shared = Arc::new(Shared {
+            app,
+            names: Mutex::default(),
+            next_number: AtomicU64::new(0),
+            modules: Mutex::default(),
+            log: Notifications::default(),
+            examining: Counter::default(),
+            rules: Mutex::new(ExamineRules { auto: true, allowed: Vec::new() }),
+            stopping: AtomicBool::new(false),
+        });
+        runtime.set_extension(shared);
+        Registry::of(&runtime)
+    }
+
+    /// The registry of a runtime.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn of(runtime: &Handle) -> Result<Registry, BdevError> {
+        runtime.extension::<Shared>().map(Registry).ok_or(BdevError::NoRegistry)
+    }
+
+    /// The registry of the current runtime.
+    ///
+    /// # Errors
+    /// It has none, or the caller runs on no Spindle thread.
+    pub fn current() -> Result<Registry, BdevError> {
+        Registry::current_for("registry")
+    }
+
+    pub(crate) fn current_for(name: &str) -> Result<Registry, BdevError> {
+        match Handle::current() {
+            Some(runtime) => Registry::of(&runtime),
+            None => Err(BdevError::NotOnThread { name: name.to_owned() }),
+        }
+    }
+
+    /// The thread on which bdevs come and go.
+    pub fn app_thread(&self) -> &Thread {
+        &self.0.app
+    }
+
+    /// The bdev of that name, alias or UUID (in lower case).
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn get(&self, name: &str) -> Result<Bdev, BdevError> {
+        let found = self.0.names().get(name).cloned();
+        found.map(Bdev).ok_or_else(|| BdevError::NoSuchBdev { name: name.to_owned() })
+    }
+
+    /// All bdevs, in the order of registration.
+    pub fn bdevs(&self) -> Vec<Bdev> {
+        self.0.names().all().cloned().map(Bdev).collect()
+    }
+
+    /// Opens the bdev of that name, alias or UUID. The descriptor belongs to the calling thread.
+    ///
+    /// # Errors
+    /// As [`Bdev::open`].
+    pub fn open(&self, name: &str, options: OpenOptions) -> Result<Desc, BdevError> {
+        Desc::open(&self.get(name)?, options)
+    }
+
+    /// Registers a bdev on the app thread. It can be opened when this answers; modules examine it in the background
+    /// ([`wait_for_examine`](Self::wait_for_examine)), and the log has it when they have. Dropping the future does
+    /// not stop it.
+    ///
+    /// # Errors
+    /// The name is empty, or it or an alias or the UUID is taken; the registry is shutting down.
+    pub async fn register(&self, spec: BdevSpec) -> Result<Bdev, BdevError> {
+        self.on_app(async move |registry| registry.register_here(spec)).await
+    }
+
+    /// As [`register`](Self::register), on the app thread.
+    fn register_here(&self, spec: BdevSpec) -> Result<Bdev, BdevError> {
+        if self.0.stopping.load(Ordering::Acquire) {
+            return Err(BdevError::Stopping);
+        }
+        let uuid = spec.uuid.filter(|uuid| !uuid.is_nil()).unwrap_or_else(random_uuid);
+        let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
+        let inner = Arc::new(Inner::new(number, spec, uuid, Arc::downgrade(&self.0)));
+        self.0.names().add(&inner.names(), &inner)?;
+        self.begin_examine(&inner);
+        Ok(Bdev(inner))
+    }
+
+    /// The next free name of a row, for a module whose user gave none: "Malloc0", "Malloc1".
+    pub fn next_name(&self, row: &'static str) -> String {
+        self.0.names().next_name(row)
+    }
+
+    /// The log from number `id` on, `max` entries at most: what came, went and changed its size.
+    pub fn notifications(&self, id: u64, max: u64) -> Vec<Notification> {
+        self.0.log.from(id, max)
+    }
+
+    /// Runs an operation on the app thread, to its end whatever becomes of this future.
+    ///
+    /// # Errors
+    /// What the operation says; it panicked; the runtime stops.
+    pub async fn on_app<R, F>(&self, operation: F) -> Result<R, BdevError>
+    where
+        F: AsyncFnOnce(Registry) -> Result<R, BdevError> + Send + 'static,
+        R: Send + 'static,
+    {
+        let registry = self.clone();
+        let there = async move || {
+            let task = spindle_reactor::spawn_local(async move { operation(registry).await });
+            task.await.unwrap_or_else(|error| {
+                let what = "an operation on bdevs".to_owned();
+                Err(BdevError::Module { what, why: error.to_string(), errno: errno::EIO })
+            })
+        };
+        self.0.app.run(there).await.unwrap_or(Err(BdevError::Stopping))
+    }
+
+    /// Closes everything, on the app thread: nothing is registered any more, modules close what they have open on
+    /// bdevs (stores are unloaded), the latest module first, and bdevs are unregistered, the latest first, those
+    /// that others stand on after them. Dropping the future does not stop it.
+    ///
+    /// # Errors
+    /// The runtime stops.
+    pub async fn shutdown(&self) -> Result<(), BdevError> {
+        self.on_app(async |registry| {
+            registry.0.stopping.store(true, Ordering::Release);
+            registry.wait_for_examine().await;
+            let modules = registry.0.modules().clone();
+            for module in modules.into_iter().rev() {
+                module.shutdown().await;
+            }
+            while let Some(bdev) = registry.topmost() {
+                // Refused only if another call removes it, which is waited for.
+                if registry.unregister_here(&bdev).await.is_err() {
+                    bdev.removed().await;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The latest bdev on which nothing stands; the latest of all if there is none.
+    fn topmost(&self) -> Option<Bdev> {
+        let names = self.0.names();
+        let free = names.all().rev().find(|bdev| bdev.state().claims.first().is_none());
+        free.or_else(|| names.all().next_back()).cloned().map(Bdev)
+    }
+}
+
+/// A UUID of version 4, from the engine's randomness: the seed's in simulation.
+fn random_uuid() -> Uuid {
+    let bits = u128::from(spindle_reactor::random()) << 64 | u128::from(spindle_reactor::random());
+    uuid::Builder::from_random_bytes(bits.to_ne_bytes()).into_uuid()
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<String> = self.bdevs().iter().map(|bdev| bdev.name().to_owned()).collect();
+        write!(f, "Registry({})", names.join(", "))
+    }
+}

@@ -1,0 +1,107 @@
+//! What a claim demands of others.
+
+use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimKind, Desc, OpenOptions};
+use spindle_block::{Device, IoErrorKind};
+use spindle_mem::IoBuf;
+
+use crate::support::{malloc, simulated};
+
+const EXCLUSIVE: ClaimKind = ClaimKind::Exclusive;
+const ONE: ClaimKind = ClaimKind::ReadManyWriteOne;
+const NONE: ClaimKind = ClaimKind::ReadManyWriteNone;
+const SHARED: ClaimKind = ClaimKind::ReadManyWriteShared(7);
+
+fn reader() -> Desc {
+    OpenOptions::new().open("M0").unwrap()
+}
+
+fn claim(kind: ClaimKind) -> Result<Desc, BdevError> {
+    let desc = reader();
+    desc.claim(kind, "a test", "test").map(|()| desc)
+}
+
+#[test]
+fn claims_go_together_as_in_spdk_and_end_with_their_descriptor() {
+    simulated(async |registry| {
+        let bdev = malloc(&registry, "M0").await;
+        let kinds = [EXCLUSIVE, ONE, NONE, SHARED, ClaimKind::ReadManyWriteShared(8)];
+        for first in kinds {
+            for second in kinds {
+                let held = claim(first).unwrap();
+                let together = first == second && [NONE, SHARED, kinds[4]].contains(&first);
+                let other = claim(second);
+                assert_eq!(other.is_ok(), together, "{first:?}, then {second:?}");
+                if let Err(refused) = &other {
+                    assert_eq!(refused.errno(), 1);
+                    assert!(refused.to_string().contains("a test"), "names the holder: {refused}");
+                }
+                drop((held, other));
+                assert!(bdev.info().claim.is_none());
+            }
+        }
+        assert_eq!(claim(ClaimKind::ReadManyWriteShared(0)).unwrap_err().errno(), 22);
+    });
+}
+
+#[test]
+fn a_claim_keeps_writers_out_and_lets_readers_in() {
+    simulated(async |registry| {
+        malloc(&registry, "M0").await;
+        for kind in [EXCLUSIVE, ONE, NONE, SHARED] {
+            let held = claim(kind).unwrap();
+            assert_eq!(held.is_writable(), kind != NONE, "{kind:?}");
+            let refused = Bdev::open("M0").unwrap_err();
+            assert_eq!(refused.errno(), 1, "{kind:?}: {refused}");
+            assert!(!reader().is_writable());
+        }
+        drop(Bdev::open("M0").unwrap());
+    });
+}
+
+#[test]
+fn a_claim_is_refused_while_another_writes() {
+    simulated(async |registry| {
+        malloc(&registry, "M0").await;
+        let writer = Bdev::open("M0").unwrap();
+        for kind in [EXCLUSIVE, ONE, NONE, SHARED] {
+            let refused = claim(kind).unwrap_err();
+            assert_eq!(refused.errno(), 1, "{refused}");
+        }
+        assert_eq!(
+            writer.claim(NONE, "a test", "").unwrap_err().errno(),
+            22,
+            "one that may write claims that nobody does"
+        );
+        writer.claim(ONE, "a test", "").unwrap();
+    });
+}
+
+#[test]
+fn a_descriptor_for_reading_cannot_write() {
+    simulated(async |registry| {
+        malloc(&registry, "M0").await;
+        let desc = reader();
+        assert!(!desc.geometry().writable());
+        let channel = desc.channel().unwrap();
+        let (written, _) = channel.write(0, IoBuf::copy_from(&[1; 512])).await;
+        assert_eq!(written.unwrap_err().kind, IoErrorKind::ReadOnly);
+        assert_eq!(channel.unmap(0, 512).await.unwrap_err().kind, IoErrorKind::ReadOnly);
+        let (read, buffers) = channel.read(0, IoBuf::copy_from(&[1; 512])).await;
+        read.unwrap();
+        assert_eq!(buffers.to_vec(), [0; 512]);
+    });
+}
+
+#[test]
+fn a_store_has_its_bdev_to_itself_and_snapshots_outside_share_theirs() {
+    simulated(async |registry| {
+        malloc(&registry, "M0").await;
+        let base = BlobDevice::open("M0", |_| {}).unwrap();
+        assert_eq!(base.desc().bdev().info().claim.unwrap().kind, ONE);
+        assert_eq!(BlobDevice::open("M0", |_| {}).map(drop).unwrap_err().errno(), 1);
+        drop(base);
+        let outside = [(); 2].map(|()| BlobDevice::open_read_only("M0", |_| {}).unwrap());
+        assert!(!outside[0].geometry().writable());
+        assert_eq!(BlobDevice::open("M0", |_| {}).map(drop).unwrap_err().errno(), 1);
+    });
+}
