@@ -190,7 +190,7 @@ impl Bdev {
 
     /// Its shape now.
     pub fn geometry(&self) -> Geometry {
-        *self.0.device.geometry()
+        self.0.device.geometry()
     }
 
     /// Its names beside [`name`](Self::name), in the order in which they were given.

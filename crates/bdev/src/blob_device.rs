@@ -70,7 +70,7 @@ impl Device for BlobDevice {
         self.device.name()
     }
 
-    fn geometry(&self) -> &Geometry {
+    fn geometry(&self) -> Geometry {
         self.device.geometry()
     }
 

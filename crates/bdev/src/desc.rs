@@ -121,7 +121,7 @@ impl Desc {
 
     /// Its shape now; of a descriptor that is open for reading only, a shape that cannot be written.
     pub fn geometry(&self) -> Geometry {
-        let geometry = *self.bdev.device.geometry();
+        let geometry = self.bdev.device.geometry();
         geometry.with_writable(geometry.writable() && self.is_writable())
     }
 

@@ -28,7 +28,7 @@ async fn user(rounds: u64, counts: &Arc<Counts>) {
             }
             .fetch_add(1, Ordering::Relaxed);
         };
-        let write = spindle_reactor::random() % 2 == 0;
+        let write = spindle_reactor::random().is_multiple_of(2);
         let options = OpenOptions::new().write(write).on_event(on_event);
         match options.open("M0") {
             Ok(desc) => {
