@@ -35,6 +35,13 @@ pub struct Record {
     cut: bool,
 }
 
+impl Record {
+    /// Whether it may land at any moment from now on.
+    fn is_under_way(&self) -> bool {
+        self.begin > 0 && self.end == NEVER
+    }
+}
+
 /// The writes of one unit that count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Unit {
@@ -188,22 +195,27 @@ impl Units {
     }
 
     /// Each unit may hold what it could or what `other`'s could: of a blob that was put under another parent.
+    /// Writes under way are yet to come.
     pub fn join(&mut self, other: &Units, units: u64) {
         if other.blank == ANYTHING {
             self.blank = ANYTHING;
         }
         let places: Vec<u64> = self.units.keys().chain(other.units.keys()).copied().collect();
         for at in places.into_iter().filter(|&at| at < units) {
-            let mut values = self.possible(at);
+            let blank = self.blank;
+            let records = self.units.entry(at).or_insert(Unit::One(blank)).records();
+            let coming: Vec<Record> = records.extract_if(.., |record| record.is_under_way()).collect();
+            let mut values: Vec<Value> = records.iter().map(|record| record.value).collect();
             values.extend(other.possible(at));
             values.sort_unstable();
             values.dedup();
-            if let [value] = values[..] {
-                self.units.insert(at, Unit::One(value));
-                continue;
-            }
-            let record = |value| Record { value, begin: 0, end: NEVER, sure: false, cut: false };
-            self.units.insert(at, Unit::Many(values.into_iter().map(record).collect()));
+            let (end, sure) = if values.len() == 1 { (0, true) } else { (NEVER, false) };
+            let known = values.iter().map(|&value| Record { value, begin: 0, end, sure, cut: false });
+            let unit = match (&values[..], &coming[..]) {
+                ([value], []) => Unit::One(*value),
+                _ => Unit::Many(known.chain(coming).collect()),
+            };
+            self.units.insert(at, unit);
         }
     }
 
@@ -282,6 +294,20 @@ mod tests {
         assert_eq!((units.possible(1), units.possible(2)), (vec![5], vec![ZERO]));
         units.join(&Units::known([(1, 9)], ZERO), 4);
         assert!(units.allows(1, 5) && units.allows(1, 9) && !units.allows(1, ZERO));
+    }
+
+    #[test]
+    fn a_write_under_way_while_the_parent_changes_may_land_after_a_later_one() {
+        let (mut units, same) = (Units::default(), Units::default());
+        units.begin(4, ZERO, 19);
+        units.join(&same, 16);
+        units.begin(4, 9, 27);
+        units.end(4, 9, 27, 29, true);
+        units.end(4, ZERO, 19, 33, true);
+        assert_eq!(units.visible(4, 34), [ZERO, 9]);
+        units.begin(4, 21, 35);
+        units.end(4, 21, 35, 36, true);
+        assert_eq!(units.visible(4, 37), [21]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::kept::Blob;
 use crate::model::{Model, Rules};
 use crate::op::{Op, Tag};
 use crate::seen::{Seen, SeenBlob, Wrong};
-use crate::units::{NEVER, Units, Value, ZERO};
+use crate::units::{NEVER, Time, Units, Value, ZERO};
 use crate::world::World;
 
 /// At most so many differences are told; the first ones say what happened.
@@ -22,11 +22,21 @@ enum When {
     Now,
 }
 
+/// Later than every operation that has ended.
+const LATEST: Time = NEVER - 1;
+
 impl When {
     fn allows(self, units: &Units, at: u64, value: Value) -> bool {
         match self {
             When::Crash => units.allows(at, value),
-            When::Now => units.shows(at, value, NEVER - 1),
+            When::Now => units.shows(at, value, LATEST),
+        }
+    }
+
+    fn possible(self, units: &Units, at: u64) -> Vec<Value> {
+        match self {
+            When::Crash => units.possible(at),
+            When::Now => units.visible(at, LATEST),
         }
     }
 }
@@ -158,7 +168,7 @@ fn contents(world: &World, seen: &Seen, rules: Rules, when: When) -> Wrong {
         let lost = blob.units.places().filter(|at| *at < units && !seen.units.contains_key(at));
         bad.extend(lost.filter(|at| !allows(*at, ZERO)).map(|at| (at, ZERO)));
         wrong.extend(bad.into_iter().take(MOST).map(|(at, value)| {
-            let may: Vec<String> = blob.units.possible(at).into_iter().map(content::name).collect();
+            let may: Vec<String> = when.possible(&blob.units, at).into_iter().map(content::name).collect();
             let holds = content::name(value);
             format!("unit {at} of blob {tag} ({}) holds {holds}, not {}", seen.id, may.join(" or "))
         }));

@@ -107,6 +107,8 @@ struct Core {
     options: DiskOptions,
     state: State,
     spare: Spare,
+    /// Room for a flush to sort the log.
+    room: Vec<Piece>,
     faults: Faults,
     /// What stale reads answer with: the content when the fault was injected.
     stale: Option<Image>,
@@ -162,6 +164,7 @@ impl Disk {
             options,
             state,
             spare: Spare::default(),
+            room: Vec::new(),
             faults: Faults::default(),
             stale: None,
             observer: None,
@@ -457,7 +460,7 @@ impl Core {
             }
             Some(Effect::Lost) => Ok(()),
             Some(Effect::Stale) | None => {
-                self.state.flush(ticket, &mut self.spare);
+                self.state.flush(ticket, &mut self.room, &mut self.spare);
                 Ok(())
             }
         };
@@ -474,4 +477,105 @@ impl Core {
 
 fn injected() -> io::Error {
     io::Error::from_raw_os_error(libc::EIO)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::{Just, Strategy, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use proptest::test_runner::Config as ProptestConfig;
+
+    use super::{Crash, Disk, DiskOptions, Image, InCache, Rng};
+
+    const UNITS: usize = 12;
+
+    /// What a disk is asked, with writes and flushes that are told of later than they take effect.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A write, zero-range or discard of so many units takes effect.
+        Apply(u8, usize, usize),
+        /// The submitter of one that is under way is told.
+        Tell(usize),
+        /// A flush is submitted.
+        Submit,
+        /// The flush submitted last takes effect.
+        Flush,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0..8u8, 0..UNITS, 1..5usize).prop_map(|(kind, at, count)| Step::Apply(kind, at, count)),
+            2 => (0..8usize).prop_map(Step::Tell),
+            1 => Just(Step::Submit),
+            1 => Just(Step::Flush),
+        ]
+    }
+
+    /// What one unit may hold: the values it had since the last that a flush covered, oldest first, each with
+    /// the number of its write.
+    type History = Vec<(u64, u8)>;
+
+    fn units(image: &Image) -> Vec<u8> {
+        image.to_bytes().chunks(512).map(|unit| unit[0]).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        #[test]
+        fn overlapping_writes_become_durable_in_the_order_in_which_they_become_visible(
+            steps in proptest::collection::vec(step(), 1..40), seed: u64
+        ) {
+            let disk = Disk::new(DiskOptions::new(UNITS as u64 * 512));
+            let mut histories: Vec<History> = vec![vec![(0, 0)]; UNITS];
+            let mut under_way: Vec<(u64, InCache)> = Vec::new();
+            let (mut told, mut ticket) = (BTreeSet::new(), None);
+            for (number, step) in (1u64..).zip(steps) {
+                match step {
+                    Step::Apply(kind, at, count) => {
+                        let (start, count) = (at as u64 * 512, count.min(UNITS - at));
+                        let (value, length) = (if kind < 2 { 0 } else { number as u8 }, count as u64 * 512);
+                        let write = match kind {
+                            0 => disk.apply_zero_range(start, length),
+                            1 => disk.apply_discard(start, length),
+                            _ => disk.apply_write(start, &vec![value; length as usize]),
+                        };
+                        under_way.push((number, write.unwrap()));
+                        histories[at..at + count].iter_mut().for_each(|unit| unit.push((number, value)));
+                    }
+                    Step::Tell(which) if !under_way.is_empty() => {
+                        let (number, write) = under_way.remove(which % under_way.len());
+                        disk.acknowledge(write);
+                        told.insert(number);
+                    }
+                    Step::Tell(_) => {}
+                    Step::Submit => ticket = Some((disk.flush_ticket(), told.clone())),
+                    Step::Flush => {
+                        let Some((ticket, covered)) = ticket.take() else { continue };
+                        disk.apply_flush(ticket).unwrap();
+                        for unit in &mut histories {
+                            let last = unit.iter().rposition(|(number, _)| covered.contains(number));
+                            unit.drain(..last.unwrap_or(0));
+                        }
+                    }
+                }
+                let (visible, mut rng) = (units(disk.snapshot().visible()), Rng::new(seed ^ number));
+                let durable = units(&disk.crash(Crash::LoseAll, &mut |_| 0));
+                let kept = units(&disk.crash(Crash::KeepAll, &mut |_| 0));
+                let random = units(&disk.crash(Crash::Random, &mut |n| rng.below(n)));
+                prop_assert_eq!(&kept, &visible);
+                for (at, unit) in histories.iter().enumerate() {
+                    prop_assert_eq!(visible[at], unit[unit.len() - 1].1, "unit {} as read", at);
+                    prop_assert_eq!(durable[at], unit[0].1, "unit {} as flushed", at);
+                    prop_assert!(unit.iter().any(|(_, value)| *value == random[at]), "unit {at} after a crash");
+                }
+            }
+            disk.flush().unwrap();
+            let state = disk.snapshot();
+            if under_way.is_empty() {
+                prop_assert!(state.durable() == state.visible());
+            }
+        }
+    }
 }

@@ -25,8 +25,6 @@ const EMPTY: [Node; FAN] = [const { Node::Zero }; FAN];
 #[derive(Default)]
 pub(super) struct Spare {
     pages: Vec<Arc<Page>>,
-    /// Room for a flush to mark the pieces it takes.
-    pub(super) marks: Vec<bool>,
 }
 
 impl Spare {

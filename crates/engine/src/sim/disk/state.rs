@@ -167,25 +167,26 @@ impl State {
         self.log.push(piece);
     }
 
-    /// Makes durable what was acknowledged before `ticket`, and what it overlies.
-    pub(super) fn flush(&mut self, ticket: u64, spare: &mut Spare) {
+    /// Makes durable what was acknowledged before `ticket`. A write still under way stays in the log, but for
+    /// what a covered later one lies over: kept behind that one it could come back from the dead.
+    /// `room` is empty before and after.
+    pub(super) fn flush(&mut self, ticket: u64, room: &mut Vec<Piece>, spare: &mut Spare) {
         if self.log.iter().all(|piece| piece.acknowledged < ticket) {
             return self.settle(spare);
         }
-        // A write still under way stays in the log, unless a later one that is now durable lies over it:
-        // kept behind that one it could come back from the dead.
-        let mut goes = std::mem::take(&mut spare.marks);
-        goes.clear();
-        goes.extend((0..self.log.len()).map(|i| {
-            let over = |later: &Piece| later.acknowledged < ticket && later.overlaps(&self.log[i]);
-            self.log[i].acknowledged < ticket || self.log[i + 1..].iter().any(over)
-        }));
-        let mut marks = goes.iter();
-        for piece in self.log.extract_if(.., |_| marks.next() == Some(&true)) {
-            piece.apply_all(&mut self.durable, spare);
-            recycle(piece, spare);
+        for (at, piece) in self.log.iter().enumerate() {
+            if piece.acknowledged < ticket {
+                piece.apply_all(&mut self.durable, spare);
+                continue;
+            }
+            let first = room.len();
+            room.push(piece.clone());
+            for over in self.log[at + 1..].iter().filter(|later| later.acknowledged < ticket) {
+                cut(room, first, over);
+            }
         }
-        spare.marks = goes;
+        std::mem::swap(&mut self.log, room);
+        room.drain(..).for_each(|piece| recycle(piece, spare));
     }
 
     /// Settles the fate of all unflushed writes as a crash would, while reads go on seeing them: what a
@@ -200,6 +201,23 @@ impl State {
         for piece in self.log.drain(..) {
             piece.apply_all(&mut self.durable, spare);
             recycle(piece, spare);
+        }
+    }
+}
+
+/// Takes what `over` lies over away from the pieces from `first` on.
+fn cut(pieces: &mut Vec<Piece>, first: usize, over: &Piece) {
+    for at in (first..pieces.len()).rev() {
+        if !pieces[at].overlaps(over) {
+            continue;
+        }
+        let piece = pieces.swap_remove(at);
+        let (end, over_end) = (piece.offset + piece.length, over.offset + over.length);
+        if over_end < end {
+            pieces.push(Piece { offset: over_end, length: end - over_end, ..piece.clone() });
+        }
+        if piece.offset < over.offset {
+            pieces.push(Piece { length: over.offset - piece.offset, ..piece });
         }
     }
 }
