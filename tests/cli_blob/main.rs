@@ -9,6 +9,7 @@ mod export;
 mod fixtures;
 mod import;
 mod init;
+mod lvolstore;
 mod made;
 mod names;
 mod support;

@@ -2,6 +2,7 @@
 
 use super::describe::Live;
 use super::external::SnapshotId;
+use super::lvol;
 use super::naming::Naming;
 use super::session::{Session, change};
 use super::source::Source;
@@ -44,7 +45,10 @@ impl Create {
                 (None, size) => rounded(session, size.unwrap_or(0)),
             };
             let xattrs = naming.xattrs(session).await?;
-            let external_snapshot = external_snapshot.map(|id| id.0);
+            let external_snapshot = match external_snapshot {
+                Some(id) => Some(lvol::external_id(session, id.0).await?),
+                None => None,
+            };
             let options = BlobOptions { clusters, thin, xattrs, external_snapshot, ..BlobOptions::default() };
             session.live(session.store.create_blob(options).await?).await
         })?;

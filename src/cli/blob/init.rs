@@ -3,8 +3,7 @@
 use super::foreground;
 use super::image::ImageFile;
 use super::info::print_report;
-use super::naming::{lvol_name, new_uuid};
-use super::{in_use, signature};
+use super::{in_use, lvol, signature};
 use crate::cli::failure::{Failure, shown};
 use crate::cli::size;
 use crate::cli::text;
@@ -77,7 +76,7 @@ enum Clear {
 impl Init {
     pub(super) fn run(self) -> Result<(), Failure> {
         let layout = self.layout()?;
-        let lvolstore = self.lvolstore.as_ref().map(|name| lvol_name(name.as_bytes())).transpose()?;
+        let lvolstore = self.lvolstore.as_ref().map(|name| lvol::name(name.as_bytes())).transpose()?;
         let made = self.size.map(|size| self.make_file(size, &layout)).transpose()?;
         let init = self.clone();
         foreground::run(async move |_| init.make_store(layout, lvolstore).await)?;
@@ -137,6 +136,10 @@ impl Init {
         match bytes.get_mut(..typed.len()) {
             Some(start) => start.copy_from_slice(typed),
             None => return Err(Failure::Usage("--bstype has at most 16 bytes".into())),
+        }
+        if BsType(bytes) == BsType::LVOLSTORE {
+            let why = "an lvolstore has a name and a UUID, without which SPDK opens none: --lvolstore NAME makes one";
+            return Err(Failure::Usage(why.into()));
         }
         Ok(BsType(bytes))
     }
@@ -203,7 +206,7 @@ impl Init {
 
 /// What makes a Blobstore an lvolstore: a super blob with its name and identity.
 async fn make_lvolstore(store: &Blobstore, name: Vec<u8>) -> Result<(), Failure> {
-    let options = BlobOptions::thick(0).xattr("uuid", new_uuid()?).xattr("name", name);
+    let options = BlobOptions::thick(0).xattr("uuid", lvol::new_uuid()?).xattr("name", name);
     let id = store.create_blob(options).await?;
     Ok(store.set_super_blob(Some(id)).await?)
 }

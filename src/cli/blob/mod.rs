@@ -25,6 +25,7 @@ mod info;
 mod init;
 mod input;
 mod ls;
+mod lvol;
 mod mending;
 mod naming;
 mod output_file;

@@ -1,20 +1,15 @@
-//! Names and other xattrs of new blobs, as they are typed and as a store must have them.
-//!
-//! SPDK's lvolstores need more than a bare Blobstore: a blob there without a `name` that ends in a NUL makes
-//! SPDK refuse the whole lvolstore, and without a `uuid` it has no stable identity.
+//! Names and other xattrs of new blobs, as they are typed and as a store must have them: an lvolstore needs
+//! more of them than a bare Blobstore ([`lvol`]).
 
 use super::describe::name_among;
+use super::lvol;
 use super::session::Session;
 use crate::cli::failure::Failure;
 use crate::cli::text::printable;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use spindle_blob::{BsType, Xattr};
+use spindle_blob::Xattr;
 use std::ffi::OsString;
-use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-
-/// Bytes of an lvol's name with its NUL, at most.
-const LONGEST_LVOL_NAME: usize = 64;
 
 /// A name and a value.
 pub(super) type Pair = (Vec<u8>, Vec<u8>);
@@ -51,7 +46,7 @@ impl Naming {
             }
             xattrs.push((key, value));
         }
-        let lvols = session.info().await?.bs_type == BsType::LVOLSTORE;
+        let lvols = lvol::is_lvolstore(session).await?;
         let name = xattrs.iter().find(|(key, _)| key == b"name").map(|(_, value)| value.clone());
         match name {
             Some(name) if name.is_empty() => {
@@ -66,34 +61,26 @@ impl Naming {
             }
             None => {}
         }
-        if lvols { as_lvol(xattrs) } else { Ok(xattrs) }
+        if lvols { as_lvol(session, xattrs).await } else { Ok(xattrs) }
     }
 }
 
-/// Adds what an lvol has beside its name.
-fn as_lvol(mut xattrs: Vec<Pair>) -> Result<Vec<Pair>, Failure> {
+/// The xattrs of a volume as SPDK keeps them, with a UUID if none was given.
+async fn as_lvol(session: &Session, mut xattrs: Vec<Pair>) -> Result<Vec<Pair>, Failure> {
     for (key, value) in &mut xattrs {
-        if key == b"name" {
-            *value = lvol_name(value)?;
+        match key.as_slice() {
+            b"name" => *value = lvol::name(value)?,
+            b"uuid" => {
+                *value = lvol::uuid(value)?;
+                lvol::check_uuid_free(session, value, None).await?;
+            }
+            _ => {}
         }
     }
     if !xattrs.iter().any(|(key, _)| key == b"uuid") {
-        xattrs.push((b"uuid".to_vec(), new_uuid()?));
+        xattrs.push((b"uuid".to_vec(), lvol::new_uuid()?));
     }
     Ok(xattrs)
-}
-
-/// A name as lvolstores keep it, with its NUL.
-pub(super) fn lvol_name(name: &[u8]) -> Result<Vec<u8>, Failure> {
-    let name = name.strip_suffix(b"\0").unwrap_or(name);
-    if name.is_empty() || name.contains(&0) || name.len() >= LONGEST_LVOL_NAME {
-        return Err(Failure::Refused(format!(
-            "{} cannot name a blob of an lvolstore: a name has 1 to {} bytes, none of them NUL",
-            printable(name),
-            LONGEST_LVOL_NAME - 1
-        )));
-    }
-    Ok([name, b"\0"].concat())
 }
 
 /// An error if a blob goes by this name already.
@@ -126,19 +113,6 @@ fn parse_pair(argument: OsString) -> Result<Pair, &'static str> {
     if key.is_empty() { Err("it must be KEY=VALUE, and KEY not empty") } else { Ok((key, value)) }
 }
 
-/// A random UUID (version 4) as text with its NUL, as lvolstores keep it.
-pub(super) fn new_uuid() -> Result<Vec<u8>, Failure> {
-    let path = std::path::Path::new("/dev/urandom");
-    let mut bytes = [0; 16];
-    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
-    read.map_err(|error| Failure::file(path, "read", error))?;
-    bytes[6] = bytes[6] & 0x0f | 0x40;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let digits = crate::cli::text::hex(&bytes);
-    let groups = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
-    Ok([groups.join("-").as_bytes(), b"\0"].concat())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,20 +122,5 @@ mod tests {
         assert_eq!(parse_pair("a=b=c".into()), Ok((b"a".to_vec(), b"b=c".to_vec())));
         assert_eq!(parse_pair("a=".into()), Ok((b"a".to_vec(), Vec::new())));
         assert!(parse_pair("a".into()).is_err() && parse_pair("=b".into()).is_err());
-    }
-
-    #[test]
-    fn a_new_uuid_is_text_of_36_bytes_with_a_nul_and_no_two_are_the_same() {
-        let (one, two) = (new_uuid().unwrap(), new_uuid().unwrap());
-        assert_eq!((one.len(), one[36], one[14]), (37, 0, b'4'));
-        assert_ne!(one, two);
-    }
-
-    #[test]
-    fn an_lvol_name_ends_in_one_nul_and_has_at_most_64_bytes() {
-        assert_eq!(lvol_name(b"disk").unwrap(), b"disk\0");
-        assert_eq!(lvol_name(b"disk\0").unwrap(), b"disk\0");
-        assert_eq!(lvol_name(&[b'x'; 63]).unwrap().len(), 64);
-        assert!(lvol_name(&[b'x'; 64]).is_err() && lvol_name(b"").is_err() && lvol_name(b"a\0b").is_err());
     }
 }

@@ -1,5 +1,6 @@
 //! `spindle blob rm`: takes a blob out of a store.
 
+use super::lvol::keep_super_blob;
 use super::session::{Session, change};
 use super::source::Source;
 use crate::cli::failure::Failure;
@@ -16,6 +17,9 @@ pub(crate) struct Rm {
     /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
+    /// Remove it even if it is the super blob of an lvolstore, which SPDK does not open without
+    #[arg(long)]
+    force: bool,
     /// Print what was removed as JSON
     #[arg(long)]
     json: bool,
@@ -32,9 +36,10 @@ struct Removed {
 
 impl Rm {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let asked = self.blob;
-        let (blob, freed) = change(&self.source, async move |session: &Session| {
+        let Rm { source, blob: asked, force, json } = self;
+        let (blob, freed) = change(&source, async move |session: &Session| {
             let id = session.find(&asked).await?;
+            keep_super_blob(session, id, "removed", force).await?;
             let blob = session.live(id).await?;
             let before = session.info().await?.free_clusters;
             session.store.delete_blob(id).await?;
@@ -42,7 +47,7 @@ impl Rm {
             Ok((blob, u64::from(freed) * u64::from(session.store.cluster_size())))
         })?;
         let mut out = Output::stdout();
-        if self.json {
+        if json {
             out.json(&Removed { id: blob.id().raw(), name: blob.name().map(json_text), freed })?;
         } else {
             writeln!(out, "removed {}: {} freed", blob.label(), size(freed))?;

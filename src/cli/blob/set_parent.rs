@@ -1,6 +1,7 @@
 //! `spindle blob set-parent`: puts a thin blob under another snapshot.
 
 use super::external::SnapshotId;
+use super::lvol;
 use super::session::{Session, change};
 use super::source::Source;
 use crate::cli::failure::Failure;
@@ -32,7 +33,7 @@ impl SetParent {
         let blob = change(&source, async move |session: &Session| {
             let id = session.find(&asked).await?;
             let parent = match (external, snapshot) {
-                (Some(external), _) => Parent::External(external.0),
+                (Some(external), _) => Parent::External(lvol::external_id(session, external.0).await?),
                 (None, snapshot) => Parent::Snapshot(session.find(&snapshot.unwrap_or_default()).await?),
             };
             session.store.set_parent(id, parent).await?;

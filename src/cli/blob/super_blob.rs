@@ -1,5 +1,6 @@
 //! `spindle blob super`: the blob that programs look for first.
 
+use super::lvol::check_new_super_blob;
 use super::session::{Session, change};
 use super::source::{Source, load};
 use crate::cli::failure::Failure;
@@ -16,6 +17,9 @@ pub(crate) struct SuperBlob {
     /// The blob that it is from now on: its id or its name, or none; left out, shows which one it is
     #[arg(value_name = "BLOB")]
     blob: Option<OsString>,
+    /// Set it even if SPDK does not open the lvolstore then
+    #[arg(long)]
+    force: bool,
     /// Print its id, or null, as JSON
     #[arg(long)]
     json: bool,
@@ -23,19 +27,21 @@ pub(crate) struct SuperBlob {
 
 impl SuperBlob {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let now = match self.blob {
-            None => load(&self.source.open()?.0)?.super_block.super_blob,
-            Some(asked) => change(&self.source, async move |session: &Session| {
+        let SuperBlob { source, blob, force, json } = self;
+        let now = match blob {
+            None => load(&source.open()?.0)?.super_block.super_blob,
+            Some(asked) => change(&source, async move |session: &Session| {
                 let blob = match asked == "none" {
                     true => None,
                     false => Some(session.find(&asked).await?),
                 };
+                check_new_super_blob(session, blob, force).await?;
                 session.store.set_super_blob(blob).await?;
                 Ok(blob)
             })?,
         };
         let mut out = Output::stdout();
-        match self.json {
+        match json {
             true => out.json(&now.map(BlobId::raw))?,
             false => writeln!(out, "{}", now.map_or("none".into(), |id| id.to_string()))?,
         }

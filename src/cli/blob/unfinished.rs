@@ -4,12 +4,13 @@
 //! metadata then sets the one and removes the other. A program that is killed before leaves the blob with its
 //! mark, which `ls` and `check` tell of, and the next import of that name removes it.
 
-use super::naming::{Pair, new_uuid};
+use super::lvol::{is_lvolstore, new_uuid};
+use super::naming::Pair;
 use super::session::Session;
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
 use crate::cli::text::{before_nul, printable};
-use spindle_blob::{Blob, BlobError, BlobId, BsType, Xattr};
+use spindle_blob::{Blob, BlobError, BlobId, Xattr};
 use spindle_format::metadata::IMPORTING;
 
 /// What a marked blob gets when it is finished.
@@ -23,7 +24,7 @@ impl Unfinished {
     pub(super) async fn mark(session: &Session, xattrs: &mut Vec<Pair>) -> Result<Unfinished, Failure> {
         let at = xattrs.iter().position(|(key, _)| key == b"name");
         let name = at.map(|at| xattrs.remove(at).1);
-        if session.info().await?.bs_type == BsType::LVOLSTORE {
+        if is_lvolstore(session).await? {
             xattrs.push((b"name".to_vec(), [&b"importing-"[..], &new_uuid()?].concat()));
         }
         xattrs.push((IMPORTING.to_vec(), before_nul(name.as_deref().unwrap_or_default()).to_vec()));

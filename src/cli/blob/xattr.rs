@@ -1,14 +1,15 @@
 //! `spindle blob xattr`: what programs keep beside a blob's data.
 
 use super::describe::XattrsJson;
-use super::naming::{check_free, lvol_name};
+use super::lvol;
+use super::naming::check_free;
 use super::select::find;
 use super::session::Session;
 use super::source::{Source, load};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::text::{before_nul, printable};
-use spindle_blob::{BlobError, BlobId, BsType};
+use spindle_blob::{BlobError, BlobId};
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -110,16 +111,21 @@ async fn make(session: &Session, id: BlobId, change: Change) -> Result<(), Failu
     Ok(closed?)
 }
 
-/// A change of a name as the store must have it: free, and in lvolstores with its NUL and never gone.
+/// A change as the store must have it: names are free, and lvolstores keep names and UUIDs as SPDK does.
 async fn checked(session: &Session, id: BlobId, change: Change) -> Result<Change, Failure> {
-    let lvols = session.info().await?.bs_type == BsType::LVOLSTORE;
+    let lvols = lvol::is_lvolstore(session).await?;
     match change {
         Change::Set(key, value) if key == b"name" => {
             let own = session.live(id).await?;
             if own.name() != Some(before_nul(&value)) {
                 check_free(session, &value).await?;
             }
-            Ok(Change::Set(key, if lvols { lvol_name(&value)? } else { value }))
+            Ok(Change::Set(key, if lvols { lvol::name(&value)? } else { value }))
+        }
+        Change::Set(key, value) if lvols && key == b"uuid" => {
+            let uuid = lvol::uuid(&value)?;
+            lvol::check_uuid_free(session, &uuid, Some(id)).await?;
+            Ok(Change::Set(key, uuid))
         }
         Change::Remove(key) if lvols && (key == b"name" || key == b"uuid") => Err(Failure::Refused(format!(
             "{} is an lvolstore, which needs the {} of every blob: set another one instead",
