@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use spindle_block::{Claim, Device, Geometry, Lane, LaneCx, OpenError};
+use spindle_block::{Claim, Device, DeviceState, Geometry, Lane, LaneCx, OpenError};
 
 use crate::{Bdev, BdevError, ClaimKind, Desc, Event, OpenOptions, Registry};
 
@@ -72,6 +72,10 @@ impl Device for BlobDevice {
 
     fn geometry(&self) -> Geometry {
         self.device.geometry()
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        self.device.state()
     }
 
     fn claim(&self) -> Option<&Claim> {

@@ -1,6 +1,7 @@
 //! What a bdev module implements: [`Disk`] for each bdev, and [`Module`] where it makes bdevs of what it finds on
 //! others.
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::{Bdev, Detail, IoTypes};
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 /// A module's side of one bdev.
-pub trait Disk: Send + Sync + 'static {
+pub trait Disk: Any + Send + Sync {
     /// The device that does the work; always the same.
     fn device(&self) -> Arc<dyn Device>;
 

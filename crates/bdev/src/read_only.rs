@@ -7,13 +7,11 @@ use spindle_block::{Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId,
 /// The device below, which refuses what changes data.
 pub(crate) struct ReadOnly {
     below: Arc<dyn Device>,
-    geometry: Geometry,
 }
 
 impl ReadOnly {
     pub(crate) fn over(below: Arc<dyn Device>) -> Arc<ReadOnly> {
-        let geometry = below.geometry().with_writable(false);
-        Arc::new(ReadOnly { below, geometry })
+        Arc::new(ReadOnly { below })
     }
 }
 
@@ -23,7 +21,7 @@ impl Device for ReadOnly {
     }
 
     fn geometry(&self) -> Geometry {
-        self.geometry
+        self.below.geometry().with_writable(false)
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -3,9 +3,11 @@
 //! 1. Nobody opens it any more.
 //! 2. Each descriptor is told ([`Event::Remove`]) on its own thread.
 //! 3. Every [`Grace`] is waited for: a holder with work to do first keeps it until that is done.
-//! 4. Its names are free, the log has it, and its module gives up what it held.
+//! 4. Descriptors that are still open become husks: what they send ends as removed. What the device still holds
+//!    is waited for.
+//! 5. Its names are free, the log has it, and its module gives up what it held.
 //!
-//! A descriptor that is still open then leads to no bdev any more; nothing waits for it.
+//! So a removal waits for what holders ask for and for the device, and not for holders that do not care.
 
 use crate::counter::Counter;
 use crate::error::errno;
@@ -52,6 +54,9 @@ impl Registry {
         bdev.0.tell(|| Event::Remove(grace.clone()));
         drop(grace);
         graces.none().await;
+        if let Some(state) = bdev.0.device.state() {
+            state.remove().await;
+        }
         self.end_removal(bdev);
         let disk = bdev.disk().clone();
         // On a task of its own: a module that panics has not held up the removal.

@@ -155,22 +155,30 @@ impl File {
     /// # Errors
     /// The system cannot say, or it is smaller than a block; nothing has changed then.
     pub async fn rescan(&self) -> Result<(), OpenError> {
-        let (result, _op) = spindle_reactor::op(Op::Inspect { file: self.file.clone() }).await;
-        let device = || self.name.clone();
-        let info = match result {
-            Ok(Output::Info(info)) => info,
-            Ok(other) => return Err(unexpected(device(), &other)),
-            Err(source) => return Err(OpenError::System { device: device(), source }),
-        };
+        let bytes = self.current_size().await?;
         let before = self.geometry.get();
-        let blocks = info.size >> before.block_shift();
+        let blocks = bytes >> before.block_shift();
         if blocks == before.blocks() {
             return Ok(());
         }
         let changed = self.geometry.set_blocks(blocks);
-        changed.map_err(|source| OpenError::Geometry { device: device(), source })?;
+        changed.map_err(|source| OpenError::Geometry { device: self.name.clone(), source })?;
         self.state.resized().await;
         Ok(())
+    }
+
+    /// Asks the system for its size in bytes, and changes nothing. Needs the current Spindle thread's engine.
+    ///
+    /// # Errors
+    /// The system cannot say.
+    pub async fn current_size(&self) -> Result<u64, OpenError> {
+        let (result, _op) = spindle_reactor::op(Op::Inspect { file: self.file.clone() }).await;
+        let device = || self.name.clone();
+        match result {
+            Ok(Output::Info(info)) => Ok(info.size),
+            Ok(other) => Err(unexpected(device(), &other)),
+            Err(source) => Err(OpenError::System { device: device(), source }),
+        }
     }
 
     /// What the engine knew of it when it was opened.

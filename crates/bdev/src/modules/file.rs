@@ -2,6 +2,7 @@
 //!
 //! One module with two spellings; which engine does the work is the runtime's choice, not the method's.
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -92,6 +93,38 @@ async fn create_here(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevEr
     let (product_name, module, aliases) = (spelling.product_name(), spelling.module(), Vec::new());
     let disk = Arc::new(FileDisk { file, spec });
     registry.register(BdevSpec { name, aliases, uuid, product_name, module, disk }).await
+}
+
+/// Asks the system for the file's size; one that grew, has grown. One that became smaller is taken as it is if
+/// nobody has it open.
+///
+/// # Errors
+/// There is none of that name among the bdevs of that spelling (`ENODEV`); it became smaller and is open (`EBUSY`),
+/// or is no whole block any more (`EINVAL`); the system's.
+pub async fn rescan(registry: &Registry, spelling: Spelling, name: &str) -> Result<(), BdevError> {
+    let name = name.to_owned();
+    registry.on_app(async move |registry| rescan_here(&registry, spelling, &name).await).await
+}
+
+async fn rescan_here(registry: &Registry, spelling: Spelling, name: &str) -> Result<(), BdevError> {
+    let bdev = registry.of_module(spelling.module(), name)?;
+    let Some(disk) = (&**bdev.disk() as &dyn Any).downcast_ref::<FileDisk>() else {
+        return Err(BdevError::NoSuchBdev { name: name.to_owned() });
+    };
+    let what = format!("rescan of bdev {name:?}");
+    let before = bdev.geometry();
+    let bytes = disk.file.current_size().await.map_err(|error| refused(&what, error))?;
+    let blocks = bytes >> before.block_shift();
+    if blocks < before.blocks() && bdev.descriptors() > 0 {
+        let (path, was) = (disk.spec.filename.display(), before.blocks());
+        let why = format!("{path} has shrunk from {was} to {blocks} blocks and is in use; close it first");
+        return Err(BdevError::Busy { name: name.to_owned(), why });
+    }
+    disk.file.rescan().await.map_err(|error| refused(&what, error))?;
+    if bdev.geometry().blocks() != before.blocks() {
+        bdev.resized();
+    }
+    Ok(())
 }
 
 /// What kind of refusal it is: sizes that do not fit are the caller's, all else the system's.

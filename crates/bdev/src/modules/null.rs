@@ -1,5 +1,6 @@
 //! `bdev_null_*`: disks that store nothing. Writes vanish, reads give zeroes.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use spindle_block::{Device, Geometry, Null};
@@ -41,6 +42,35 @@ pub async fn create(registry: &Registry, spec: NullSpec) -> Result<Bdev, BdevErr
     let NullSpec { name, uuid, .. } = spec;
     let (product_name, aliases) = ("Null disk", Vec::new());
     registry.register(BdevSpec { name, aliases, uuid, product_name, module: MODULE, disk }).await
+}
+
+/// Gives a null disk another size: more blocks, or as many.
+///
+/// # Errors
+/// There is none of that name (`ENODEV`); it is another module's, the size is smaller or no size of a disk
+/// (`EINVAL`).
+pub async fn resize(registry: &Registry, name: &str, num_blocks: u64) -> Result<(), BdevError> {
+    let name = name.to_owned();
+    let resize = async move |registry: Registry| {
+        let bdev = registry.get(&name)?;
+        let what = || format!("resize of bdev {name:?}");
+        let Some(disk) = (&**bdev.disk() as &dyn Any).downcast_ref::<NullDisk>() else {
+            let why = format!("it is a bdev of module {}; only null bdevs are resized so", bdev.module());
+            return Err(BdevError::argument(what(), why));
+        };
+        let now = bdev.geometry().blocks();
+        if num_blocks < now {
+            let why = format!("{num_blocks} blocks are fewer than the {now} it has; it only grows");
+            return Err(BdevError::argument(what(), why));
+        }
+        let known = disk.device.resize(num_blocks);
+        known.map_err(|error| BdevError::argument(what(), error.to_string()))?.await;
+        if num_blocks > now {
+            bdev.resized();
+        }
+        Ok(())
+    };
+    registry.on_app(resize).await
 }
 
 struct NullDisk {

@@ -1,9 +1,11 @@
 //! Files as bdevs: those that fit, and those that do not.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
-use spindle_bdev::{Bdev, Detail, IoType, Registry};
+use spindle_bdev::{Bdev, Detail, IoType, NotificationKind, OpenOptions, Registry};
 use spindle_mem::IoBuf;
 use spindle_reactor::EngineKind;
 
@@ -117,5 +119,36 @@ fn a_file_cut_short_while_in_use_fails_reads_behind_its_end_only() {
         channel.read(4096, IoBuf::zeroed(4096)).await.0.unwrap();
         let error = channel.read(8192, IoBuf::zeroed(4096)).await.0.unwrap_err();
         assert!(error.to_string().contains("8192"), "{error}");
+    });
+}
+
+#[test]
+fn a_rescan_sees_growth_tells_holders_and_refuses_a_shrink_while_in_use() {
+    in_folder(async |registry, folder| {
+        let path = file(&folder, "f", 8192);
+        let bdev = file::create(&registry, spec("F", &path, 512)).await.unwrap();
+        registry.wait_for_examine().await;
+        let told = Arc::new(AtomicUsize::new(0));
+        let seen = told.clone();
+        let on_event = move |_| _ = seen.fetch_add(1, Ordering::Relaxed);
+        let desc = OpenOptions::new().write(true).on_event(on_event).open("F").unwrap();
+        let channel = desc.channel().unwrap();
+        channel.write(8192, IoBuf::zeroed(512)).await.0.unwrap_err();
+        let resize = |size| std::fs::File::options().write(true).open(&path).unwrap().set_len(size).unwrap();
+        resize(16384);
+        file::rescan(&registry, Spelling::Aio, "F").await.unwrap();
+        channel.write(8192, IoBuf::zeroed(512)).await.0.unwrap();
+        resize(4096);
+        let refused = file::rescan(&registry, Spelling::Aio, "F").await.unwrap_err();
+        assert_eq!((refused.errno(), bdev.geometry().blocks()), (16, 32), "{refused}");
+        drop((channel, desc));
+        file::rescan(&registry, Spelling::Aio, "F").await.unwrap();
+        assert_eq!(bdev.geometry().blocks(), 8);
+        resize(100);
+        assert_eq!(file::rescan(&registry, Spelling::Aio, "F").await.unwrap_err().errno(), 22);
+        assert_eq!(file::rescan(&registry, Spelling::Uring, "F").await.unwrap_err().errno(), 19);
+        let resizes =
+            registry.notifications(0, 100).into_iter().filter(|n| n.kind == NotificationKind::Resize);
+        assert_eq!((resizes.count(), told.load(Ordering::Relaxed)), (2, 1));
     });
 }

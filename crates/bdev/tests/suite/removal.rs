@@ -3,7 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use spindle_bdev::modules::null::{self, NullSpec};
 use spindle_bdev::{Bdev, BdevError, Desc, Event, Grace, OpenOptions, Phase};
+use spindle_block::IoErrorKind;
+use spindle_mem::IoBuf;
 use spindle_reactor::Thread;
 
 use crate::support::{malloc, simulated, thread};
@@ -128,5 +131,59 @@ fn a_removal_whose_future_is_dropped_goes_on_to_its_end() {
         bdev.removed().await;
         assert!(registry.get("M0").is_err());
         drop(desc);
+    });
+}
+
+#[test]
+fn after_a_removal_an_open_descriptor_is_a_husk_on_every_thread() {
+    simulated(async |registry| {
+        let bdev = malloc(&registry, "M0").await;
+        let (worker, desc) = (thread("worker"), Arc::new(Bdev::open("M0").unwrap()));
+        let theirs = desc.clone();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let there = worker.spawn(async move || {
+            let channel = theirs.channel().unwrap();
+            sender.send(()).unwrap();
+            // Until it is removed it works.
+            loop {
+                match channel.read(0, IoBuf::zeroed(512)).await.0 {
+                    Ok(()) => spindle_reactor::yield_now().await,
+                    Err(error) => return error.kind,
+                }
+            }
+        });
+        let channel = desc.channel().unwrap();
+        while receiver.try_recv().is_err() {
+            spindle_reactor::yield_now().await;
+        }
+        registry.unregister(&bdev).await.unwrap();
+        assert_eq!(there.await.unwrap(), IoErrorKind::Removed);
+        assert_eq!(channel.flush().await.unwrap_err().kind, IoErrorKind::Removed);
+        // So is one that is opened on a thread from now on.
+        let late = desc.channel().unwrap().read(0, IoBuf::zeroed(512)).await.0;
+        assert_eq!(late.unwrap_err().kind, IoErrorKind::Removed);
+        worker.exit();
+    });
+}
+
+#[test]
+fn a_null_bdev_grows_and_does_not_shrink() {
+    simulated(async |registry| {
+        let spec = NullSpec { name: "N0".into(), block_size: 512, num_blocks: 8, ..NullSpec::default() };
+        let bdev = null::create(&registry, spec).await.unwrap();
+        malloc(&registry, "M0").await;
+        let desc = Bdev::open("N0").unwrap();
+        let channel = desc.channel().unwrap();
+        null::resize(&registry, "N0", 16).await.unwrap();
+        assert_eq!((bdev.geometry().blocks(), desc.geometry().blocks()), (16, 16));
+        channel.read(8 * 512, IoBuf::zeroed(512)).await.0.unwrap();
+        for (name, blocks, errno) in
+            [("N0", 15, 22), ("N0", 0, 22), ("N0", u64::MAX, 22), ("M0", 128, 22), ("X", 8, 19)]
+        {
+            let refused = null::resize(&registry, name, blocks).await.unwrap_err();
+            assert_eq!(refused.errno(), errno, "{refused}");
+        }
+        null::resize(&registry, "N0", 16).await.unwrap();
+        assert_eq!(bdev.geometry().blocks(), 16);
     });
 }
