@@ -1,0 +1,62 @@
+//! Error numbers on the wire, and the faults of a client after which a connection cannot go on.
+
+use spindle_block::IoErrorKind;
+
+/// An error of a request, as the protocol numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ErrorCode {
+    /// The export is read-only.
+    Permission = 1,
+    /// The device failed.
+    Io = 5,
+    /// The request breaks the protocol or lies outside the export.
+    Invalid = 22,
+    /// No space is left, or a write ends beyond the export.
+    NoSpace = 28,
+    /// Zeroes cannot be written faster than data.
+    NotSupported = 95,
+    /// The export or the server is going away.
+    ShuttingDown = 108,
+}
+
+impl ErrorCode {
+    /// What a failed request of the device becomes.
+    pub fn of_device(kind: IoErrorKind) -> ErrorCode {
+        match kind {
+            IoErrorKind::OutOfRange | IoErrorKind::Unaligned => ErrorCode::Invalid,
+            IoErrorKind::ReadOnly => ErrorCode::Permission,
+            IoErrorKind::NoSpace => ErrorCode::NoSpace,
+            IoErrorKind::Removed => ErrorCode::ShuttingDown,
+            // EDQUOT 122 and EFBIG 27: no space of another kind.
+            IoErrorKind::Device { errno: 27 | 122 } => ErrorCode::NoSpace,
+            _ => ErrorCode::Io,
+        }
+    }
+}
+
+/// Why a connection is closed without an answer: nothing that follows could be understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// Flags that were not offered.
+    #[error("the client answered the greeting with unknown flags {0:#x}")]
+    ClientFlags(u32),
+    /// An option that does not begin as one.
+    #[error("an option began with {0:#x} instead of the magic number")]
+    OptionMagic(u64),
+    /// An option that is too long to skip.
+    #[error("an option of {0} bytes is longer than any")]
+    OptionLength(u32),
+    /// More options than a client has reason to send.
+    #[error("more than {0} options were sent")]
+    Options(u32),
+    /// Something else than an export's name, without fixed newstyle.
+    #[error("option {0} was sent by a client that does not speak fixed newstyle")]
+    NotFixed(u32),
+    /// The oldest option has no error reply.
+    #[error("an export was asked for by EXPORT_NAME that cannot be served")]
+    ExportName,
+    /// A request that does not begin as one.
+    #[error("a request began with {0:#x} instead of the magic number")]
+    RequestMagic(u32),
+}

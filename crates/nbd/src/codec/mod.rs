@@ -1,0 +1,35 @@
+//! The NBD protocol without input or output: bytes in, checked requests and encoded replies out.
+//!
+//! [`Negotiation`] is the fixed newstyle handshake, [`Request::parse`] and [`Rules::check`] read the
+//! transmission phase, [`reply`] writes its answers. Every value here belongs to one connection and holds no
+//! handle. No input panics, and none has more than [`MAX_OPTION`] bytes kept. The facts are those of the
+//! protocol document (NetworkBlockDevice/nbd, `doc/proto.md`). Extended headers and TLS are not offered.
+
+mod context;
+mod error;
+mod negotiation;
+mod offer;
+mod option;
+mod option_reply;
+pub mod reply;
+mod request;
+mod rules;
+mod text;
+
+pub use context::{Context, Contexts};
+pub use error::{ErrorCode, Violation};
+pub use negotiation::{Advance, Agreed, Negotiation, Query, Refusal};
+pub use offer::{BlockSizes, Offer, TransmissionFlags};
+pub use option::MAX_OPTION;
+pub use request::{CommandFlags, REQUEST_LEN, Request};
+pub use rules::{Checked, Command, Rules};
+pub use text::shortened;
+
+/// Longest name of an export, and longest query for a metadata context, in bytes.
+pub const MAX_STRING: usize = 4096;
+
+/// The most bytes that one read or write carries.
+pub const MAX_PAYLOAD: u32 = 32 << 20;
+
+/// The most extents in one reply to a block status request.
+pub const MAX_EXTENTS: usize = 16 << 10;

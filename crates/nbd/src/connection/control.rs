@@ -1,0 +1,99 @@
+//! What the server knows of a connection and may tell it, from any thread.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+
+use spindle_engine::Time;
+
+use crate::server::Exported;
+use crate::stats::Counters;
+
+/// What a connection was told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Stop {
+    /// Go on.
+    No = 0,
+    /// Finish what is under way, refuse what comes, and end.
+    Gently = 1,
+    /// End without sending another byte.
+    AtOnce = 2,
+}
+
+/// The half of a connection that every thread reaches.
+pub(crate) struct Control {
+    pub(crate) id: u64,
+    /// Who is at the other end, for people.
+    pub(crate) peer: String,
+    /// Set when a client begins to use an export.
+    export: Mutex<Option<Arc<Exported>>>,
+    pub(crate) counters: Counters,
+    stop: AtomicU8,
+    task: Mutex<Option<Waker>>,
+    /// When the send that is under way began, in nanoseconds; 0 if none is.
+    sending_since: AtomicU64,
+}
+
+impl Control {
+    pub(crate) fn new(id: u64, peer: String) -> Control {
+        Control {
+            id,
+            peer,
+            export: Mutex::default(),
+            counters: Counters::default(),
+            stop: AtomicU8::new(Stop::No as u8),
+            task: Mutex::default(),
+            sending_since: AtomicU64::new(0),
+        }
+    }
+
+    /// The export that is used.
+    pub(crate) fn export(&self) -> Option<Arc<Exported>> {
+        self.export.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Says which export is used.
+    pub(crate) fn set_export(&self, exported: Option<Arc<Exported>>) {
+        *self.export.lock().unwrap_or_else(PoisonError::into_inner) = exported;
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the connection; never takes back what it was told before.
+    pub(crate) fn stop(&self, stop: Stop) {
+        if self.stop.fetch_max(stop as u8, Ordering::AcqRel) < stop as u8 {
+            let task = self.task().clone();
+            task.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// What the connection was told.
+    pub(crate) fn told(&self) -> Stop {
+        match self.stop.load(Ordering::Acquire) {
+            0 => Stop::No,
+            1 => Stop::Gently,
+            _ => Stop::AtOnce,
+        }
+    }
+
+    /// Says which task to wake: before [`told`](Self::told) is asked, and again if the task has another waker.
+    pub(crate) fn belong_to(&self, cx: &Context<'_>) {
+        *self.task() = Some(cx.waker().clone());
+    }
+
+    /// Says that a send begins, or that none is under way.
+    pub(crate) fn sending(&self, since: Option<Time>) {
+        self.sending_since.store(since.map_or(0, |since| since.as_nanos().max(1)), Ordering::Relaxed);
+    }
+
+    /// When the send that is under way began.
+    pub(crate) fn sending_since(&self) -> Option<Time> {
+        match self.sending_since.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Some(Time(nanos)),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! A connection from its first byte to its last.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use spindle_block::Channel;
+use spindle_engine::Socket;
+use spindle_mem::{Buffers, IoBuf};
+use spindle_reactor::timeout;
+
+use super::session::Session;
+use super::stream::Stream;
+use super::transmission::transmit;
+use super::{Control, Stop, buffer};
+use crate::codec::{Advance, Agreed, Negotiation, Query, Refusal};
+use crate::server::{Exported, Shared};
+
+/// Bytes received at a time.
+const RECEIVED: usize = 4096;
+
+/// How long a client is given to take the last replies before its connection is closed over bytes that it
+/// sent and that were not read: TCP throws those replies away then.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// A handshake that ended with an export.
+struct Served {
+    agreed: Agreed,
+    exported: Arc<Exported>,
+    channel: Channel,
+    /// What came behind the handshake.
+    early: Vec<u8>,
+}
+
+/// Serves one client, from the greeting to the last reply.
+pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Socket) {
+    let mut stream = Stream::new(socket);
+    let limit = server.options.handshake;
+    let shaken = {
+        let handshake = unless_stopped(&control, handshake(&server, &control, &mut stream));
+        timeout(limit, handshake).await
+    };
+    let Ok(Some(Some(served))) = shaken else { return };
+    let Served { agreed, exported, channel, early } = served;
+    let session = Session::new(channel, exported, agreed.rules, server.pool.clone(), control.clone());
+    let violation = transmit(&mut stream, session.clone(), server.clone(), &early).await;
+    // The client is not there to be told: a failure is counted.
+    if session.dirty.get() && session.channel.flush().await.is_err() {
+        server.flush_failed(&session.exported);
+    }
+    stream.end().await;
+    if violation.is_some() || control.told() == Stop::Gently {
+        let _ = timeout(LINGER, drain(&mut stream)).await;
+    }
+}
+
+/// Runs `future` until the server tells the connection to end.
+async fn unless_stopped<T>(control: &Control, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        control.belong_to(cx);
+        match future.as_mut().poll(cx) {
+            Poll::Ready(value) => Poll::Ready(Some(value)),
+            Poll::Pending if control.told() != Stop::No => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// The handshake; none if the client left, asked for nothing or broke the protocol.
+async fn handshake(server: &Arc<Shared>, control: &Arc<Control>, stream: &mut Stream) -> Option<Served> {
+    let mut out = Vec::new();
+    let mut negotiation = Negotiation::new(&mut out);
+    let mut input = Vec::new();
+    let mut room = Buffers::One(buffer(&server.pool, RECEIVED));
+    loop {
+        let (used, advance) = negotiation.advance(&input, &mut out).ok()?;
+        input.drain(..used);
+        match advance {
+            Advance::NeedsInput => {
+                send(stream, &mut out).await?;
+                let (received, buffers) = stream.received(room).await;
+                let bytes = received.ok().filter(|bytes| *bytes > 0)?;
+                buffers.iter().for_each(|part| input.extend_from_slice(&part[..bytes]));
+                room = buffers;
+            }
+            Advance::Aborted => {
+                send(stream, &mut out).await?;
+                return None;
+            }
+            Advance::Query(Query::List) => {
+                let exports = server.list();
+                let names = exports.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+                negotiation.list(names, &mut out);
+            }
+            Advance::Query(Query::Export { name, serve: false }) => match server.find(&name) {
+                Ok(exported) => {
+                    negotiation.offer(&exported.export.offer(), &mut out);
+                }
+                Err(refusal) => negotiation.refuse(&refusal, &mut out).ok()?,
+            },
+            Advance::Query(Query::Export { name, serve: true }) => match open(server, control, &name) {
+                Ok((exported, channel)) => {
+                    let agreed = negotiation.offer(&exported.export.offer(), &mut out)?;
+                    send(stream, &mut out).await?;
+                    return Some(Served { agreed, exported, channel, early: input });
+                }
+                Err(refusal) => negotiation.refuse(&refusal, &mut out).ok()?,
+            },
+        }
+    }
+}
+
+/// Opens an export for a client, which from then on counts as one of its connections.
+fn open(
+    server: &Arc<Shared>,
+    control: &Arc<Control>,
+    name: &str,
+) -> Result<(Arc<Exported>, Channel), Refusal> {
+    let exported = server.attach(control, name)?;
+    match Channel::open(exported.export.device.clone()) {
+        Ok(channel) => Ok((exported, channel)),
+        Err(error) => {
+            control.set_export(None);
+            Err(Refusal::Failed(error.to_string()))
+        }
+    }
+}
+
+async fn send(stream: &mut Stream, out: &mut Vec<u8>) -> Option<()> {
+    if out.is_empty() {
+        return Some(());
+    }
+    let (sent, _) = stream.sent(Buffers::One(IoBuf::copy_from(out))).await;
+    out.clear();
+    sent.ok().map(|_| ())
+}
+
+/// Reads until the client is gone.
+async fn drain(stream: &mut Stream) {
+    loop {
+        if !stream.is_receiving() {
+            stream.receive(Buffers::One(IoBuf::zeroed(RECEIVED)));
+        }
+        let received = poll_fn(|cx| {
+            stream.belong_to(cx);
+            stream.take_received().map_or(Poll::Pending, Poll::Ready)
+        });
+        if !matches!(received.await, (Ok(1..), _)) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! One request, from its header to its reply.
+//!
+//! Runs as a future in a place of the connection's [slots](super::slots). Requests that do not keep to the
+//! device's blocks are served by reading and writing the blocks around them.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use spindle_block::{IoError, IoErrorKind};
+use spindle_mem::{Buffers, IoBuf};
+
+use super::buffer;
+use super::session::Session;
+use crate::codec::{Command, Context, ErrorCode, MAX_EXTENTS, reply};
+use crate::extents::{Content, Extent, for_reply};
+
+/// Zeroes written at a time where they have to be written as data.
+const ZEROES: u64 = 1 << 20;
+
+/// A request that was checked.
+pub(crate) struct Work {
+    pub(crate) cookie: u64,
+    pub(crate) command: Command,
+    /// Of a write.
+    pub(crate) payload: Option<IoBuf>,
+    /// Bytes that it counts for, until its reply was sent.
+    pub(crate) cost: usize,
+}
+
+/// A request that was carried out.
+pub(crate) struct Reply {
+    pub(crate) cookie: u64,
+    pub(crate) cost: usize,
+    pub(crate) body: Result<Body, Failure>,
+}
+
+/// What a reply carries besides success.
+pub(crate) enum Body {
+    Nothing,
+    Data {
+        offset: u64,
+        data: IoBuf,
+    },
+    /// The reply itself.
+    Status(Vec<u8>),
+}
+
+/// Why a request failed.
+pub(crate) struct Failure {
+    pub(crate) code: ErrorCode,
+    pub(crate) text: String,
+}
+
+impl From<IoError> for Failure {
+    fn from(error: IoError) -> Failure {
+        Failure { code: ErrorCode::of_device(error.kind), text: error.to_string() }
+    }
+}
+
+/// Carries a request out.
+pub(crate) async fn perform(session: Rc<Session>, work: Work) -> Reply {
+    let Work { cookie, command, payload, cost } = work;
+    let body = match command {
+        Command::Read { offset, len } => session.read(offset, len).await,
+        Command::Write { len: 0, fua, .. } => session.persist(fua).await,
+        Command::Write { offset, fua, .. } => match payload {
+            Some(payload) => session.write(offset, payload, fua).await,
+            None => Ok(Body::Nothing),
+        },
+        // What reading ahead would gain, the cache of what lies below does.
+        Command::Cache { .. } | Command::Disconnect => Ok(Body::Nothing),
+        Command::Flush => session.flush().await,
+        Command::Trim { offset, len, fua } => session.trim(offset, len, fua).await,
+        Command::WriteZeroes { offset, len, fua, no_hole, fast } => {
+            session.write_zeroes(offset, len, fua, no_hole, fast).await
+        }
+        Command::BlockStatus { offset, len, one } => session.status(cookie, offset, len, one).await,
+    };
+    Reply { cookie, cost, body }
+}
+
+type Outcome = Result<Body, Failure>;
+
+impl Session {
+    fn block(&self) -> u64 {
+        u64::from(self.geometry.block_size())
+    }
+
+    /// The bytes of all blocks that a range touches.
+    fn around(&self, offset: u64, len: u64) -> Range<u64> {
+        let block = self.block();
+        offset / block * block..(offset + len).next_multiple_of(block)
+    }
+
+    fn blocks(&self, bytes: &Range<u64>) -> Range<u64> {
+        bytes.start / self.block()..bytes.end.div_ceil(self.block())
+    }
+
+    async fn read_bytes(&self, offset: u64, len: usize) -> Result<IoBuf, IoError> {
+        let (result, buffers) = self.channel.read(offset, buffer(&self.pool, len)).await;
+        result?;
+        Ok(buffers.into_one().unwrap_or_else(|parts| IoBuf::copy_from(&parts.to_vec())))
+    }
+
+    async fn read(&self, offset: u64, len: u32) -> Outcome {
+        if len == 0 {
+            return Ok(Body::Data { offset, data: IoBuf::zeroed(0) });
+        }
+        let around = self.around(offset, u64::from(len));
+        let mut data = self.read_bytes(around.start, (around.end - around.start) as usize).await?;
+        drop(data.split_to((offset - around.start) as usize));
+        data.truncate(len as usize);
+        Ok(Body::Data { offset, data })
+    }
+
+    /// Whether all of a range are whole blocks.
+    fn is_whole(&self, offset: u64, len: u64) -> bool {
+        (offset | len) & (self.block() - 1) == 0
+    }
+
+    async fn write(&self, offset: u64, payload: IoBuf, fua: bool) -> Outcome {
+        let len = payload.len() as u64;
+        self.dirty.set(true);
+        let around = self.around(offset, len);
+        if self.is_whole(offset, len) {
+            let _permit = self.writer.whole(self.blocks(&around)).await;
+            self.write_bytes(offset, payload, fua).await?;
+        } else {
+            let _permit = self.writer.parts(self.blocks(&around)).await;
+            self.write_parts(offset, &payload, fua).await?;
+        }
+        Ok(Body::Nothing)
+    }
+
+    async fn write_bytes(&self, offset: u64, data: IoBuf, fua: bool) -> Result<(), IoError> {
+        let write = self.channel.write(offset, data);
+        let (result, _buffers) = if fua { write.fua().await } else { write.await };
+        result
+    }
+
+    /// Writes bytes that are no whole blocks. Nothing else writes to those meanwhile.
+    async fn write_parts(&self, offset: u64, bytes: &[u8], fua: bool) -> Result<(), IoError> {
+        let (block, end) = (self.block(), offset + bytes.len() as u64);
+        let around = self.around(offset, bytes.len() as u64);
+        let mut whole = buffer(&self.pool, (around.end - around.start) as usize);
+        let mut edges = [(!offset.is_multiple_of(block)).then_some(around.start), None];
+        // The last block, unless it is the first.
+        if !end.is_multiple_of(block) && edges[0].is_none_or(|first| first + block < around.end) {
+            edges[1] = Some(around.end - block);
+        }
+        for edge in edges.into_iter().flatten() {
+            let old = self.read_bytes(edge, block as usize).await?;
+            let at = (edge - around.start) as usize;
+            whole[at..at + old.len()].copy_from_slice(&old);
+        }
+        let at = (offset - around.start) as usize;
+        whole[at..at + bytes.len()].copy_from_slice(bytes);
+        self.write_bytes(around.start, whole, fua).await
+    }
+
+    async fn flush(&self) -> Outcome {
+        // Said before: what is written meanwhile may not be covered.
+        let dirty = self.dirty.replace(false);
+        if self.rules.read_only {
+            return Ok(Body::Nothing);
+        }
+        if let Err(error) = self.channel.flush().await {
+            self.dirty.set(dirty || self.dirty.get());
+            return Err(error.into());
+        }
+        Ok(Body::Nothing)
+    }
+
+    /// Makes what was done durable, if that was asked for.
+    async fn persist(&self, fua: bool) -> Outcome {
+        if fua {
+            self.channel.flush().await?;
+        }
+        Ok(Body::Nothing)
+    }
+
+    async fn trim(&self, offset: u64, len: u32, fua: bool) -> Outcome {
+        let block = self.block();
+        // A hint: blocks that are only touched stay as they are.
+        let start = offset.next_multiple_of(block);
+        let end = (offset + u64::from(len)) / block * block;
+        if start < end {
+            self.dirty.set(true);
+            let _permit = self.writer.whole(self.blocks(&(start..end))).await;
+            match self.channel.unmap(start, end - start).await {
+                Err(error) if error.kind == IoErrorKind::Unsupported => {}
+                result => result?,
+            }
+        }
+        self.persist(fua).await
+    }
+
+    async fn write_zeroes(&self, offset: u64, len: u32, fua: bool, no_hole: bool, fast: bool) -> Outcome {
+        let len = u64::from(len);
+        // What knows of holes may leave some; written as data, zeroes take as long as any.
+        let as_data = no_hole && self.exported.export.extents.is_some();
+        if as_data && fast {
+            let text = "zeroes without holes take as long as data here".to_owned();
+            return Err(Failure { code: ErrorCode::NotSupported, text });
+        }
+        if len == 0 {
+            return self.persist(fua).await;
+        }
+        self.dirty.set(true);
+        let (block, end) = (self.block(), offset + len);
+        let around = self.around(offset, len);
+        let whole = self.is_whole(offset, len);
+        let _permit = match whole {
+            true => self.writer.whole(self.blocks(&around)).await,
+            false => self.writer.parts(self.blocks(&around)).await,
+        };
+        let (first, last) = (offset.next_multiple_of(block), end / block * block);
+        if first > last {
+            // Inside one block.
+            self.write_parts(offset, &vec![0; len as usize], false).await?;
+        } else {
+            if offset < first {
+                self.write_parts(offset, &vec![0; (first - offset) as usize], false).await?;
+            }
+            if last < end {
+                self.write_parts(last, &vec![0; (end - last) as usize], false).await?;
+            }
+            if first < last {
+                self.zero_blocks(first, last - first, as_data).await?;
+            }
+        }
+        self.persist(fua).await
+    }
+
+    async fn zero_blocks(&self, offset: u64, len: u64, as_data: bool) -> Result<(), IoError> {
+        if !as_data {
+            return self.channel.write_zeroes(offset, len).await;
+        }
+        let mut zeroes = Buffers::None;
+        let mut done = 0;
+        while done < len {
+            let now = (len - done).min(ZEROES) as usize;
+            if zeroes.len() != now {
+                zeroes = Buffers::One(IoBuf::zeroed(now));
+            }
+            let (result, buffers) = self.channel.write(offset + done, zeroes).await;
+            result?;
+            zeroes = buffers;
+            done += now as u64;
+        }
+        Ok(())
+    }
+
+    async fn status(&self, cookie: u64, offset: u64, len: u32, one: bool) -> Outcome {
+        let extents = match &self.exported.export.extents {
+            Some(extents) => extents
+                .of(offset, u64::from(len), MAX_EXTENTS)
+                .await
+                .map_err(|kind| Failure { code: ErrorCode::of_device(kind), text: kind.to_string() })?,
+            None => vec![Extent { len: u64::from(len), content: Content::Data, depth: 1 }],
+        };
+        // A volume that can say nothing is as if it held data, which is always safe to say.
+        let unknown = [Extent { len: u64::from(len), content: Content::Data, depth: 1 }];
+        let extents = if extents.iter().all(|extent| extent.len == 0) { &unknown[..] } else { &extents };
+        let extents = &extents[..extents.len().min(MAX_EXTENTS)];
+        let mut out = Vec::new();
+        let mut left = self.rules.contexts.iter().count();
+        for context in self.rules.contexts.iter() {
+            left -= 1;
+            let runs = for_reply(extents, len, one, |extent| match context {
+                Context::Allocation => extent.content.flags(),
+                Context::Depth => extent.depth,
+            });
+            reply::status(&mut out, cookie, context, runs.into_iter(), left == 0);
+        }
+        Ok(Body::Status(out))
+    }
+}

@@ -1,0 +1,143 @@
+//! A socket with at most one receive and one send under way.
+//!
+//! Belongs to the connection's task. Its place for completions is made once and used again. Dropping it
+//! cancels what is under way; buffers come back to their pool when the engine returns them.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use spindle_engine::{Completion, Op, Output, Shutdown, Socket};
+use spindle_mem::Buffers;
+use spindle_reactor::{OpId, OpSink, cancel_op, submit_op};
+
+const RECEIVE: u64 = 0;
+const SEND: u64 = 1;
+
+/// How an operation ended: bytes moved, and its buffers.
+pub(crate) type Moved = (io::Result<usize>, Buffers);
+
+#[derive(Default)]
+struct Arrivals {
+    received: RefCell<Option<Completion>>,
+    sent: RefCell<Option<Completion>>,
+    task: RefCell<Option<Waker>>,
+    woken: Cell<bool>,
+}
+
+impl OpSink for Arrivals {
+    fn complete(&self, key: u64, completion: Completion) {
+        let place = if key == RECEIVE { &self.received } else { &self.sent };
+        *place.borrow_mut() = Some(completion);
+        if !self.woken.replace(true)
+            && let Some(task) = self.task.borrow().as_ref()
+        {
+            task.wake_by_ref();
+        }
+    }
+}
+
+/// See the module's documentation.
+pub(crate) struct Stream {
+    socket: Socket,
+    arrivals: Rc<Arrivals>,
+    sink: Rc<dyn OpSink>,
+    receiving: Option<OpId>,
+    sending: Option<OpId>,
+}
+
+impl Stream {
+    pub(crate) fn new(socket: Socket) -> Stream {
+        let arrivals = Rc::<Arrivals>::default();
+        Stream { socket, sink: arrivals.clone(), arrivals, receiving: None, sending: None }
+    }
+
+    /// Says which task to wake; to be called each time the task is polled.
+    pub(crate) fn belong_to(&self, cx: &Context<'_>) {
+        self.arrivals.woken.set(false);
+        let mut task = self.arrivals.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+    }
+
+    pub(crate) fn is_receiving(&self) -> bool {
+        self.receiving.is_some()
+    }
+
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// Begins to receive into `buffers`. Only when none is under way.
+    pub(crate) fn receive(&mut self, buffers: Buffers) {
+        debug_assert!(self.receiving.is_none());
+        let op = Op::Recv { socket: self.socket.clone(), buffers };
+        self.receiving = Some(submit_op(op, &self.sink, RECEIVE));
+    }
+
+    /// Begins to send all of `buffers`. Only when none is under way.
+    pub(crate) fn send(&mut self, buffers: Buffers) {
+        debug_assert!(self.sending.is_none());
+        let op = Op::Send { socket: self.socket.clone(), buffers };
+        self.sending = Some(submit_op(op, &self.sink, SEND));
+    }
+
+    /// What was received, if that has ended.
+    pub(crate) fn take_received(&mut self) -> Option<Moved> {
+        let completion = self.arrivals.received.borrow_mut().take()?;
+        self.receiving = None;
+        Some(moved(completion))
+    }
+
+    /// What was sent, if that has ended.
+    pub(crate) fn take_sent(&mut self) -> Option<Moved> {
+        let completion = self.arrivals.sent.borrow_mut().take()?;
+        self.sending = None;
+        Some(moved(completion))
+    }
+
+    /// Asks that what is under way end.
+    pub(crate) fn cancel(&self) {
+        self.receiving.into_iter().chain(self.sending).for_each(cancel_op);
+    }
+
+    /// Receives; 0 bytes are the end of the stream.
+    pub(crate) async fn received(&mut self, buffers: Buffers) -> Moved {
+        self.receive(buffers);
+        poll_fn(|cx| {
+            self.belong_to(cx);
+            self.take_received().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Sends all of `buffers`.
+    pub(crate) async fn sent(&mut self, buffers: Buffers) -> Moved {
+        self.send(buffers);
+        poll_fn(|cx| {
+            self.belong_to(cx);
+            self.take_sent().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Tells the peer that nothing more will be sent.
+    pub(crate) async fn end(&self) {
+        // A peer that is gone needs no telling.
+        let _ = spindle_reactor::op(Op::Shutdown { socket: self.socket.clone(), how: Shutdown::Write }).await;
+    }
+}
+
+fn moved(completion: Completion) -> Moved {
+    let Completion { result, op, .. } = completion;
+    (result.map(|output: Output| output.bytes()), op.into_buffers())
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}

@@ -1,0 +1,480 @@
+//! The transmission phase of one connection: requests in, replies out.
+//!
+//! One future of the connection's task. Each time it is polled it takes what has arrived, starts what can be
+//! started, and sends all replies that are there at once. What a request needs in memory counts from its
+//! header until its reply was sent; where the budget is spent nothing more is read, so that a client which
+//! does not read replies holds what it asked for and no more.
+
+use std::future::{Future, poll_fn};
+use std::io::ErrorKind;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use spindle_reactor::{Sleep, now, sleep, timeout};
+
+use super::input::Input;
+use super::outbox::Outbox;
+use super::perform::{Body, Failure, Reply, Work, perform};
+use super::session::Session;
+use super::slots::{MAX_REQUESTS, Slots};
+use super::stream::Stream;
+use super::{Control, Stop, buffer};
+use crate::budget::Lease;
+use crate::codec::{Checked, Command, ErrorCode, Request, Violation, reply};
+use crate::server::Shared;
+
+/// Bytes that a connection may use without asking: what small requests need.
+const ALLOWANCE: usize = 256 << 10;
+
+/// The most that one connection uses, but for a single request.
+pub(crate) const CONNECTION_LIMIT: usize = 64 << 20;
+
+/// Bytes asked of the budget at a time.
+const GRAIN: usize = 1 << 20;
+
+/// How long a connection waits for memory before others that do not read their replies are closed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long nothing comes before a client counts as silent.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// What the next bytes of the client are.
+enum Expect {
+    Header,
+    /// A request waits for memory or for others to end.
+    Room {
+        cookie: u64,
+        command: Command,
+    },
+    /// The payload of a write.
+    Payload {
+        cookie: u64,
+        command: Command,
+        cost: usize,
+    },
+    /// Bytes to be skipped before a request is refused.
+    Skip {
+        cookie: u64,
+        left: u32,
+        failure: Failure,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// What comes is answered with an error; ends when all is answered.
+    Refusing,
+    /// Nothing more is read.
+    Finishing,
+    /// Nothing more is sent either.
+    Broken,
+}
+
+/// Replies and what they count for.
+#[derive(Clone, Copy, Default)]
+struct Batch {
+    requests: usize,
+    cost: usize,
+}
+
+struct Transmission<'a, F> {
+    stream: &'a mut Stream,
+    session: Rc<Session>,
+    control: Arc<Control>,
+    server: Arc<Shared>,
+    start: fn(Rc<Session>, Work) -> F,
+    input: Input,
+    outbox: Outbox,
+    slots: Slots<F>,
+    expect: Expect,
+    phase: Phase,
+    violation: Option<Violation>,
+    /// Bytes of requests whose replies were not sent.
+    used: usize,
+    lease: Lease,
+    waiting: Option<Pin<Box<dyn Future<Output = Lease>>>>,
+    queued: Batch,
+    out: Batch,
+    /// Receives so far, and how many there had been when `quiet` began.
+    receives: u64,
+    receives_before: u64,
+    /// Runs while there is a large window to give up if nothing comes.
+    quiet: Option<Pin<Box<Sleep>>>,
+    /// The receive under way was cancelled for a smaller window.
+    resizing: bool,
+    /// Kept for their room.
+    ended: Vec<Reply>,
+    text: Vec<u8>,
+}
+
+/// Serves a client until it or the server ends that, and all of its requests have ended. `early` came with the
+/// handshake.
+pub(crate) async fn transmit(
+    stream: &mut Stream,
+    session: Rc<Session>,
+    server: Arc<Shared>,
+    early: &[u8],
+) -> Option<Violation> {
+    let pool = session.pool.clone();
+    let boxed: fn(Rc<Session>, Work) -> _ = perform;
+    let mut transmission = Transmission {
+        stream,
+        control: session.control.clone(),
+        session,
+        start: boxed,
+        input: Input::new(pool.clone(), early),
+        outbox: Outbox::new(pool),
+        slots: Slots::new(),
+        expect: Expect::Header,
+        phase: Phase::Serving,
+        violation: None,
+        used: 0,
+        lease: Lease::none(&server.budget),
+        server,
+        waiting: None,
+        queued: Batch::default(),
+        out: Batch::default(),
+        receives: 0,
+        receives_before: 0,
+        quiet: None,
+        resizing: false,
+        ended: Vec::new(),
+        text: Vec::new(),
+    };
+    poll_fn(|cx| transmission.poll(cx)).await;
+    transmission.violation
+}
+
+impl<F: Future<Output = Reply>> Transmission<'_, F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.slots.belong_to(cx);
+        self.stream.belong_to(cx);
+        self.obey();
+        self.take_sent();
+        self.take_replies();
+        self.take_received();
+        if matches!(self.phase, Phase::Serving | Phase::Refusing) {
+            self.advance(cx);
+        }
+        self.send();
+        self.receive();
+        self.watch_quiet(cx);
+        match self.is_over() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    fn obey(&mut self) {
+        match self.control.told() {
+            Stop::No => {}
+            Stop::Gently if self.phase == Phase::Serving => {
+                self.phase = Phase::Refusing;
+                self.waiting = None;
+                if let Expect::Room { cookie, command } = self.expect {
+                    self.expect = refused(cookie, payload_of(&command));
+                }
+            }
+            Stop::Gently => {}
+            Stop::AtOnce => self.break_off(),
+        }
+    }
+
+    /// The client is gone: only requests under way are waited for.
+    fn break_off(&mut self) {
+        if self.phase != Phase::Broken {
+            self.phase = Phase::Broken;
+            self.waiting = None;
+            self.stream.cancel();
+        }
+    }
+
+    /// Requests that were not answered, or whose answers were not sent.
+    fn in_flight(&self) -> usize {
+        self.slots.len() + self.queued.requests + self.out.requests
+    }
+
+    fn is_over(&self) -> bool {
+        let answered = self.slots.len() == 0;
+        let sent = self.outbox.is_empty() && !self.stream.is_sending();
+        match self.phase {
+            Phase::Serving => false,
+            Phase::Refusing => answered && sent && !self.input.has_more(),
+            Phase::Finishing => answered && sent,
+            Phase::Broken => answered,
+        }
+    }
+
+    fn take_sent(&mut self) {
+        let Some((result, buffers)) = self.stream.take_sent() else { return };
+        self.control.sending(None);
+        self.outbox.give_back(buffers);
+        let batch = std::mem::take(&mut self.out);
+        self.release(batch.cost);
+        if result.is_err() {
+            self.break_off();
+        }
+    }
+
+    fn release(&mut self, cost: usize) {
+        self.used -= cost;
+        if self.server.budget.is_wanted() || self.used == 0 {
+            self.lease.shrink(self.used.saturating_sub(ALLOWANCE));
+        }
+    }
+
+    fn take_replies(&mut self) {
+        let mut ended = std::mem::take(&mut self.ended);
+        self.slots.poll_woken(|reply| ended.push(reply));
+        ended.drain(..).for_each(|reply| self.answer(reply));
+        self.ended = ended;
+    }
+
+    fn take_received(&mut self) {
+        let Some((result, buffers)) = self.stream.take_received() else { return };
+        let bytes = *result.as_ref().unwrap_or(&0);
+        self.input.received(buffers, bytes);
+        self.receives += 1;
+        let resizing = std::mem::take(&mut self.resizing);
+        match (result, self.phase) {
+            (Ok(1..), _) | (_, Phase::Broken) => {}
+            (Err(error), _) if resizing && error.kind() == ErrorKind::Interrupted => {}
+            (Ok(_), _) => self.phase = Phase::Finishing,
+            (Err(_), _) => self.break_off(),
+        }
+    }
+
+    /// Starts what has arrived, as far as there is room.
+    fn advance(&mut self, cx: &mut Context<'_>) {
+        while self.step(cx) && self.phase != Phase::Finishing {}
+    }
+
+    /// Takes the next thing that the client sent; false if it has not come, or there is no room for it.
+    fn step(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.expect {
+            Expect::Header => self.in_flight() < MAX_REQUESTS && self.take_header(),
+            Expect::Room { cookie, command } => {
+                let (cookie, command) = (*cookie, *command);
+                let enough = self.has_room(cost_of(&command), cx);
+                if enough {
+                    self.admit(cookie, command);
+                }
+                enough
+            }
+            Expect::Payload { cookie, command, cost } => {
+                let Some(payload) = self.input.payload() else { return false };
+                let work = Work { cookie: *cookie, command: *command, payload: Some(payload), cost: *cost };
+                self.expect = Expect::Header;
+                self.carry_out(work);
+                true
+            }
+            Expect::Skip { left, .. } => {
+                *left -= self.input.skip(*left as usize) as u32;
+                *left == 0 && self.refuse_skipped()
+            }
+        }
+    }
+
+    fn take_header(&mut self) -> bool {
+        match self.input.header().map(|bytes| Request::parse(&bytes)) {
+            None => return false,
+            Some(Ok(request)) => self.begin(&request),
+            Some(Err(violation)) => {
+                self.violation = Some(violation);
+                self.phase = Phase::Finishing;
+            }
+        }
+        true
+    }
+
+    /// A header has come.
+    fn begin(&mut self, request: &Request) {
+        let cookie = request.cookie;
+        self.expect = match self.session.rules.check(request) {
+            Checked::Command(Command::Disconnect) => {
+                self.phase = Phase::Finishing;
+                Expect::Header
+            }
+            Checked::Command(command) if self.phase == Phase::Refusing => {
+                refused(cookie, payload_of(&command))
+            }
+            Checked::Command(command) => Expect::Room { cookie, command },
+            Checked::Refused { code, reason, payload } => {
+                let failure = Failure { code, text: reason.to_owned() };
+                Expect::Skip { cookie, left: payload, failure }
+            }
+        };
+    }
+
+    /// Whether a request of that many bytes may begin; else the task is woken when it may.
+    fn has_room(&mut self, cost: usize, cx: &mut Context<'_>) -> bool {
+        let (used, wanted) = (self.used, self.used + cost);
+        if used > 0 && wanted > CONNECTION_LIMIT {
+            // Replies that are sent make room.
+            self.waiting = None;
+            return false;
+        }
+        loop {
+            let more = wanted.saturating_sub(ALLOWANCE).saturating_sub(self.lease.bytes());
+            if more == 0 {
+                self.waiting = None;
+                return true;
+            }
+            let more = more.next_multiple_of(GRAIN);
+            if self.waiting.is_none() {
+                if let Some(lease) = self.server.budget.try_take(more) {
+                    self.lease.join(lease);
+                    continue;
+                }
+                // Nobody who waits keeps more than is in use, so that who waits first gets it.
+                self.lease.shrink(used.saturating_sub(ALLOWANCE));
+            }
+            let server = &self.server;
+            let waiting = self.waiting.get_or_insert_with(|| Box::pin(wait_for(server.clone(), more)));
+            match waiting.as_mut().poll(cx) {
+                Poll::Pending => return false,
+                Poll::Ready(lease) => {
+                    self.waiting = None;
+                    self.lease.join(lease);
+                }
+            }
+        }
+    }
+
+    /// There is room for a request.
+    fn admit(&mut self, cookie: u64, command: Command) {
+        let cost = cost_of(&command);
+        self.used += cost;
+        if let Command::Write { len: 1.., .. } = command {
+            self.input.begin_payload(buffer(&self.session.pool, cost));
+            self.expect = Expect::Payload { cookie, command, cost };
+        } else {
+            self.expect = Expect::Header;
+            self.carry_out(Work { cookie, command, payload: None, cost });
+        }
+    }
+
+    fn carry_out(&mut self, work: Work) {
+        self.control.counters.request(&work.command);
+        let future = (self.start)(self.session.clone(), work);
+        if let Some(reply) = self.slots.start(future) {
+            self.answer(reply);
+        }
+    }
+
+    fn refuse_skipped(&mut self) -> bool {
+        if let Expect::Skip { cookie, failure, .. } = std::mem::replace(&mut self.expect, Expect::Header) {
+            self.control.counters.refused();
+            self.add(cookie, 0, Err(failure));
+        }
+        true
+    }
+
+    fn answer(&mut self, reply: Reply) {
+        if reply.body.is_err() {
+            self.control.counters.failed();
+        }
+        self.add(reply.cookie, reply.cost, reply.body);
+    }
+
+    /// Queues a reply.
+    fn add(&mut self, cookie: u64, cost: usize, body: Result<Body, Failure>) {
+        if self.phase == Phase::Broken {
+            return self.release(cost);
+        }
+        self.queued.requests += 1;
+        self.queued.cost += cost;
+        let structured = self.session.rules.structured;
+        match body {
+            Ok(Body::Nothing) => self.outbox.put(reply::success(cookie).as_ref()),
+            Ok(Body::Data { offset, data }) => {
+                self.outbox.put(reply::read(structured, cookie, offset, data.len() as u32).as_ref());
+                if !data.is_empty() {
+                    self.outbox.put_data(data);
+                }
+            }
+            Ok(Body::Status(bytes)) => self.outbox.put(&bytes),
+            Err(Failure { code, text }) => {
+                self.text.clear();
+                reply::error(&mut self.text, structured, cookie, code, &text);
+                self.outbox.put(&self.text);
+            }
+        }
+    }
+
+    fn send(&mut self) {
+        if self.phase == Phase::Broken || self.stream.is_sending() || self.outbox.is_empty() {
+            return;
+        }
+        self.out = std::mem::take(&mut self.queued);
+        self.control.sending(Some(now()));
+        self.stream.send(self.outbox.take());
+    }
+
+    fn receive(&mut self) {
+        let reads = matches!(self.phase, Phase::Serving | Phase::Refusing);
+        let full = matches!(self.expect, Expect::Room { .. }) || self.in_flight() >= MAX_REQUESTS;
+        if !reads || full || self.stream.is_receiving() || self.input.has_more() {
+            return;
+        }
+        if self.in_flight() == 0 {
+            self.slots.rest();
+            self.outbox.rest();
+        }
+        self.stream.receive(self.input.room());
+    }
+}
+
+impl<F: Future<Output = Reply>> Transmission<'_, F> {
+    /// Has a client that was busy and is silent now keep a small window only.
+    fn watch_quiet(&mut self, cx: &mut Context<'_>) {
+        while self.phase == Phase::Serving && self.input.is_large() {
+            let quiet = self.quiet.get_or_insert_with(|| {
+                self.receives_before = self.receives;
+                Box::pin(sleep(QUIET))
+            });
+            if quiet.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.quiet = None;
+            if self.receives == self.receives_before && self.in_flight() == 0 && self.stream.is_receiving() {
+                self.input.rest();
+                self.resizing = true;
+                self.stream.cancel();
+            }
+        }
+    }
+}
+
+/// Waits for memory, and has clients closed that hold some and do not read.
+async fn wait_for(server: Arc<Shared>, bytes: usize) -> Lease {
+    let mut lease = pin!(server.budget.take(bytes));
+    loop {
+        match timeout(PATIENCE, lease.as_mut()).await {
+            Ok(lease) => return lease,
+            Err(_) => server.close_stalled(now()),
+        }
+    }
+}
+
+/// Bytes of memory that a request needs until it was replied to.
+fn cost_of(command: &Command) -> usize {
+    match *command {
+        Command::Read { len, .. } | Command::Write { len, .. } => len as usize,
+        _ => 0,
+    }
+}
+
+fn payload_of(command: &Command) -> u32 {
+    if let Command::Write { len, .. } = *command { len } else { 0 }
+}
+
+/// What becomes of a request that comes too late.
+fn refused(cookie: u64, payload: u32) -> Expect {
+    let text = "the export is going away".to_owned();
+    Expect::Skip { cookie, left: payload, failure: Failure { code: ErrorCode::ShuttingDown, text } }
+}

@@ -1,0 +1,46 @@
+//! What a server refuses, with the object's name and the remedy.
+
+use spindle_engine::Address;
+
+/// An export that cannot be added or removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// A name or description that the protocol cannot carry.
+    #[error("export '{name}': its {what} {reason}; choose another")]
+    Text {
+        /// The export, its name shortened.
+        name: String,
+        /// Name or description.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// There is one of this name.
+    #[error("export '{0}' exists already; remove it first or choose another name")]
+    Exists(String),
+    /// There is none of this name.
+    #[error("no export is called '{0}'; list the exports for their names")]
+    Unknown(String),
+    /// The server is stopping.
+    #[error("export '{0}': the server is stopping; start it again")]
+    Stopping(String),
+}
+
+/// A place where the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// The system refused.
+    #[error("{0}")]
+    System(#[from] std::io::Error),
+    /// The server listens there already.
+    #[error("the server listens on {0} already")]
+    Exists(Address),
+    /// The server does not listen there.
+    #[error("the server does not listen on {0}; list the listeners for their addresses")]
+    Unknown(Address),
+    /// The server is stopping.
+    #[error("cannot listen on {0}: the server is stopping; start it again")]
+    Stopping(Address),
+}

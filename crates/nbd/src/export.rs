@@ -1,0 +1,66 @@
+//! An export: a device under a name, as clients may use it.
+
+use std::sync::Arc;
+
+use spindle_block::Device;
+
+use crate::codec::{BlockSizes, Contexts, MAX_PAYLOAD, MAX_STRING, Offer, TransmissionFlags, shortened};
+use crate::{ExportError, Extents};
+
+/// A device under a name.
+#[derive(Clone)]
+pub struct Export {
+    /// By which clients ask for it: UTF-8 without NUL, at most 4096 bytes.
+    pub name: String,
+    /// For people who list exports; may be empty.
+    pub description: String,
+    /// Clients may only read, whatever the device allows.
+    pub read_only: bool,
+    /// What is served.
+    pub device: Arc<dyn Device>,
+    /// What block status tells; without, that all is data.
+    pub extents: Option<Arc<dyn Extents>>,
+}
+
+impl Export {
+    /// A device under a name, writable if the device is.
+    pub fn new(name: impl Into<String>, device: Arc<dyn Device>) -> Export {
+        Export { name: name.into(), description: String::new(), read_only: false, device, extents: None }
+    }
+
+    /// Says whether a client can be told of it.
+    pub(crate) fn check(&self) -> Result<(), ExportError> {
+        for (what, text) in [("name", &self.name), ("description", &self.description)] {
+            let reason = if text.len() > MAX_STRING {
+                "is longer than 4096 bytes"
+            } else if text.contains('\0') {
+                "contains a NUL"
+            } else {
+                continue;
+            };
+            return Err(ExportError::Text { name: shortened(&self.name), what, reason });
+        }
+        Ok(())
+    }
+
+    /// Whether clients may only read.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only || !self.device.geometry().writable()
+    }
+
+    /// What a client is told of it.
+    pub(crate) fn offer(&self) -> Offer {
+        let geometry = *self.device.geometry();
+        let minimum = geometry.block_size();
+        let flags =
+            if self.is_read_only() { TransmissionFlags::READING } else { TransmissionFlags::WRITABLE };
+        Offer {
+            name: self.name.clone(),
+            description: self.description.clone(),
+            size: geometry.bytes(),
+            flags,
+            block_sizes: BlockSizes { minimum, preferred: minimum.max(4096), maximum: MAX_PAYLOAD },
+            contexts: Contexts::ALL,
+        }
+    }
+}

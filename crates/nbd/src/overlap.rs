@@ -1,0 +1,270 @@
+//! Order between writes of parts of blocks and all other writes of one device.
+//!
+//! A write of a part of a block reads the block, changes it and writes it back; another write of that block
+//! that ended in between would be undone. So it waits for all that overlaps its blocks, and they for it.
+//! Shared by all connections of the device, on all threads. As long as no client has written a part of a
+//! block, other writes pay for two atomic operations on a line of their own connection and for nothing else:
+//! the first such write of a device waits until those under way have ended, and from then on every write
+//! shows its range.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+/// The writes of one device.
+#[derive(Default)]
+pub(crate) struct Overlaps {
+    /// Every write shows its range.
+    shown: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    writers: Vec<Arc<Unseen>>,
+    active: Vec<Shown>,
+    waiting: VecDeque<Shown>,
+    next: u64,
+    /// Who waits for writes that do not show their range.
+    drained: Vec<Waker>,
+}
+
+/// Writes under way that do not show their range, of one connection.
+#[derive(Default)]
+#[repr(align(128))]
+struct Unseen(AtomicUsize);
+
+/// A write that shows its range.
+struct Shown {
+    id: u64,
+    blocks: Range<u64>,
+    /// Nothing may overlap it.
+    alone: bool,
+    waker: Option<Waker>,
+}
+
+impl Shown {
+    fn excludes(&self, other: &Shown) -> bool {
+        let apart = self.blocks.end <= other.blocks.start || other.blocks.end <= self.blocks.start;
+        !apart && (self.alone || other.alone)
+    }
+}
+
+impl Overlaps {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for writes that began before ranges were shown.
+    async fn show(&self) {
+        self.shown.store(true, Ordering::SeqCst);
+        poll_fn(|cx| {
+            let mut state = self.state();
+            // Left before looking: who ends after the look finds it.
+            state.drained.push(cx.waker().clone());
+            match state.writers.iter().all(|writer| writer.0.load(Ordering::SeqCst) == 0) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    async fn enter(self: &Arc<Overlaps>, blocks: Range<u64>, alone: bool) -> Permit {
+        let id = {
+            let mut state = self.state();
+            let id = state.next;
+            state.next += 1;
+            state.waiting.push_back(Shown { id, blocks, alone, waker: None });
+            state.admit();
+            id
+        };
+        let permit = Permit(Held::Shown { overlaps: self.clone(), id });
+        poll_fn(|cx| {
+            let mut state = self.state();
+            match state.waiting.iter_mut().find(|shown| shown.id == id) {
+                None => Poll::Ready(()),
+                Some(shown) => {
+                    shown.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await;
+        permit
+    }
+
+    fn leave(&self, id: u64) {
+        let mut state = self.state();
+        state.active.retain(|shown| shown.id != id);
+        state.waiting.retain(|shown| shown.id != id);
+        let wakers = state.admit();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl State {
+    /// Lets those in, in order, that nothing active and nothing waiting before them excludes.
+    fn admit(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        let mut index = 0;
+        while let Some(shown) = self.waiting.get(index) {
+            let before = self.active.iter().chain(self.waiting.range(..index));
+            if before.into_iter().any(|other| other.excludes(shown)) {
+                index += 1;
+                continue;
+            }
+            let mut shown = self.waiting.remove(index).expect("it was looked at");
+            wakers.extend(shown.waker.take());
+            self.active.push(shown);
+        }
+        wakers
+    }
+}
+
+/// A connection's way to the order.
+pub(crate) struct Writer {
+    overlaps: Arc<Overlaps>,
+    unseen: Arc<Unseen>,
+}
+
+impl Writer {
+    pub(crate) fn new(overlaps: &Arc<Overlaps>) -> Writer {
+        let unseen = Arc::<Unseen>::default();
+        overlaps.state().writers.push(unseen.clone());
+        Writer { overlaps: overlaps.clone(), unseen }
+    }
+
+    /// Before whole blocks are written; the write ends before the permit is dropped.
+    pub(crate) async fn whole(&self, blocks: Range<u64>) -> Permit {
+        self.unseen.0.fetch_add(1, Ordering::SeqCst);
+        let unseen = Permit(Held::Unseen { overlaps: self.overlaps.clone(), unseen: self.unseen.clone() });
+        if !self.overlaps.shown.load(Ordering::SeqCst) {
+            return unseen;
+        }
+        drop(unseen);
+        self.overlaps.enter(blocks, false).await
+    }
+
+    /// Before parts of blocks are written; all the blocks that are touched.
+    pub(crate) async fn parts(&self, blocks: Range<u64>) -> Permit {
+        self.overlaps.show().await;
+        self.overlaps.enter(blocks, true).await
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // Writes that are still under way are waited for by who looked before; permits hold the count.
+        let unseen = &self.unseen;
+        self.overlaps
+            .state()
+            .writers
+            .retain(|writer| !Arc::ptr_eq(writer, unseen) || writer.0.load(Ordering::SeqCst) > 0);
+    }
+}
+
+/// A write may be under way.
+#[must_use = "the write ends before its permit"]
+pub(crate) struct Permit(Held);
+
+enum Held {
+    Unseen { overlaps: Arc<Overlaps>, unseen: Arc<Unseen> },
+    Shown { overlaps: Arc<Overlaps>, id: u64 },
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        match &self.0 {
+            Held::Shown { overlaps, id } => overlaps.leave(*id),
+            Held::Unseen { overlaps, unseen } => {
+                let last = unseen.0.fetch_sub(1, Ordering::SeqCst) == 1;
+                if last && overlaps.shown.load(Ordering::SeqCst) {
+                    let drained = std::mem::take(&mut overlaps.state().drained);
+                    drained.into_iter().for_each(Waker::wake);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::Context;
+
+    use super::*;
+
+    fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
+    #[test]
+    fn whole_blocks_are_written_side_by_side() {
+        let overlaps = Arc::default();
+        let (a, b) = (Writer::new(&overlaps), Writer::new(&overlaps));
+        let _first = now(a.whole(0..4)).expect("nothing excludes it");
+        let _second = now(b.whole(0..4)).expect("nothing excludes it");
+    }
+
+    #[test]
+    fn a_part_waits_for_writes_that_began_before_ranges_were_shown() {
+        let overlaps = Arc::default();
+        let (a, b) = (Writer::new(&overlaps), Writer::new(&overlaps));
+        let whole = now(a.whole(0..4)).expect("nothing excludes it");
+        let mut part = Box::pin(b.parts(3..5));
+        assert!(now(&mut part).is_none());
+        drop(whole);
+        assert!(now(&mut part).is_some());
+    }
+
+    #[test]
+    fn a_part_excludes_what_overlaps_it_and_nothing_else() {
+        let overlaps = Arc::default();
+        let writer = Writer::new(&overlaps);
+        let part = now(writer.parts(3..5)).expect("nothing excludes it");
+        let mut whole = Box::pin(writer.whole(0..4));
+        let mut other = Box::pin(writer.parts(4..5));
+        assert!(now(&mut whole).is_none() && now(&mut other).is_none());
+        assert!(now(writer.whole(0..3)).is_some() && now(writer.parts(5..6)).is_some());
+        drop(part);
+        assert!(now(&mut whole).is_some() && now(&mut other).is_some());
+    }
+
+    #[test]
+    fn a_part_that_waits_is_not_passed_by_what_overlaps_it() {
+        let overlaps = Arc::default();
+        let writer = Writer::new(&overlaps);
+        drop(now(writer.parts(0..1)));
+        let first = now(writer.whole(0..4)).expect("nothing excludes it");
+        let mut part = Box::pin(writer.parts(3..5));
+        let mut second = Box::pin(writer.whole(3..4));
+        assert!(now(&mut part).is_none() && now(&mut second).is_none());
+        drop(first);
+        assert!(now(&mut second).is_none(), "the part was first");
+        drop(now(&mut part).expect("nothing excludes it any more"));
+        assert!(now(&mut second).is_some());
+    }
+
+    #[test]
+    fn who_gives_up_waiting_leaves_nothing_behind() {
+        let overlaps = Arc::<Overlaps>::default();
+        let writer = Writer::new(&overlaps);
+        let part = now(writer.parts(0..1)).expect("nothing excludes it");
+        let mut waiting = Box::pin(writer.parts(0..1));
+        assert!(now(&mut waiting).is_none());
+        drop(waiting);
+        drop(part);
+        drop(writer);
+        let state = overlaps.state();
+        assert!(state.active.is_empty() && state.waiting.is_empty() && state.writers.is_empty());
+    }
+}

@@ -1,0 +1,41 @@
+//! An export of a server, and what was done with it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::Export;
+use crate::overlap::Overlaps;
+use crate::stats::Counts;
+
+/// An export of a server. Stays until the last connection that uses it has ended.
+pub(crate) struct Exported {
+    pub(crate) export: Export,
+    /// Shared by all exports of one device.
+    pub(crate) overlaps: Arc<Overlaps>,
+    /// What connections did that have ended.
+    past: Mutex<Counts>,
+    failed_flushes: AtomicU64,
+}
+
+impl Exported {
+    pub(crate) fn new(export: Export, overlaps: Arc<Overlaps>) -> Arc<Exported> {
+        Arc::new(Exported { export, overlaps, past: Mutex::default(), failed_flushes: AtomicU64::new(0) })
+    }
+
+    pub(crate) fn flush_failed(&self) {
+        self.failed_flushes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn failed_flushes(&self) -> u64 {
+        self.failed_flushes.load(Ordering::Relaxed)
+    }
+
+    /// A connection ended that did this.
+    pub(crate) fn remember(&self, counts: Counts) {
+        *self.past.lock().unwrap_or_else(PoisonError::into_inner) += counts;
+    }
+
+    pub(crate) fn past(&self) -> Counts {
+        *self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,127 @@
+//! Where a server listens: a task for each address, on the thread that asked for it.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use spindle_engine::{Address, Listener, Op, Output};
+use spindle_reactor::{Thread, op, sleep};
+
+use super::Shared;
+use super::shared::Accepting;
+use crate::ListenError;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 128;
+
+/// How long a listener rests when nothing can be accepted, as with too many open files.
+const REST: Duration = Duration::from_millis(100);
+
+/// What ends a listener, and says that it has ended.
+#[derive(Default)]
+pub(crate) struct End {
+    asked: AtomicBool,
+    over: AtomicBool,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+impl End {
+    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn raise(&self, flag: &AtomicBool) {
+        flag.store(true, Ordering::Release);
+        let wakers = std::mem::take(&mut *self.wakers());
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    async fn raised(&self, flag: &AtomicBool) {
+        poll_fn(|cx| {
+            let mut wakers = self.wakers();
+            if flag.load(Ordering::Acquire) {
+                return Poll::Ready(());
+            }
+            if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                wakers.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+/// Says that the listener is gone, also when its task is dropped.
+struct Over(Arc<End>);
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.0.raise(&self.0.over);
+    }
+}
+
+pub(crate) async fn listen(server: &Arc<Shared>, address: Address) -> Result<Address, ListenError> {
+    if server.is_stopping() {
+        return Err(ListenError::Stopping(address));
+    }
+    if server.addresses().contains(&address) {
+        return Err(ListenError::Exists(address));
+    }
+    let listen = match &address {
+        Address::Unix(path) => Op::ListenAlone { path: Box::new(path.clone()), backlog: BACKLOG },
+        Address::Tcp(_) => Op::Listen { address: Box::new(address.clone()), backlog: BACKLOG },
+    };
+    let (made, _) = op(listen).await;
+    let Output::Listener(listener) = made? else {
+        return Err(std::io::Error::other(format!("{address}: the engine gave no listener")).into());
+    };
+    let address = listener.address().clone();
+    let end = Arc::<End>::default();
+    let thread =
+        Thread::current().ok_or_else(|| std::io::Error::other("listening takes a Spindle thread"))?;
+    let accepting = Accepting { address: address.clone(), end: end.clone() };
+    if !server.add_listener(accepting) {
+        return Err(ListenError::Stopping(address));
+    }
+    let server = server.clone();
+    let over = Over(end.clone());
+    drop(thread.spawn(async move || {
+        let _over = over;
+        accept(&server, listener, &end).await;
+    }));
+    Ok(address)
+}
+
+async fn accept(server: &Arc<Shared>, listener: Listener, end: &End) {
+    let mut accepting = pin!(async {
+        loop {
+            match op(Op::Accept { listener: listener.clone() }).await.0 {
+                Ok(Output::Socket(socket)) => server.place(socket, listener.address().to_string()),
+                Ok(_) => {}
+                Err(_) => sleep(REST).await,
+            }
+        }
+    });
+    let mut ended = pin!(end.raised(&end.asked));
+    poll_fn(|cx| match ended.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => accepting.as_mut().poll(cx),
+    })
+    .await;
+}
+
+pub(crate) async fn stop(server: &Arc<Shared>, address: &Address) -> Result<(), ListenError> {
+    let accepting = server.take_listener(address).ok_or_else(|| ListenError::Unknown(address.clone()))?;
+    stop_all(vec![accepting]).await;
+    Ok(())
+}
+
+pub(crate) async fn stop_all(listeners: Vec<Accepting>) {
+    listeners.iter().for_each(|accepting| accepting.end.raise(&accepting.end.asked));
+    for accepting in listeners {
+        accepting.end.raised(&accepting.end.over).await;
+    }
+}

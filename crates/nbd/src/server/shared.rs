@@ -1,0 +1,297 @@
+//! The lists of a server: exports, connections, listeners.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use spindle_engine::{Address, Socket, Time};
+use spindle_mem::Pool;
+use spindle_reactor::{Thread, spawn_local};
+
+use super::{ConnectionInfo, ExportInfo, Exported, Options};
+use crate::budget::Budget;
+use crate::codec::{Refusal, shortened};
+use crate::connection::{self, CONNECTION_LIMIT, Control, Stop};
+use crate::{Export, ExportError};
+
+/// How long a client may leave replies lying while others wait for memory.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// What the handles and connections of a server share.
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) pool: Pool,
+    pub(crate) budget: Arc<Budget>,
+    threads: Vec<Thread>,
+    lists: Mutex<Lists>,
+    failed_flushes: AtomicU64,
+}
+
+#[derive(Default)]
+struct Lists {
+    exports: BTreeMap<String, Arc<Exported>>,
+    connections: BTreeMap<u64, Connection>,
+    listeners: Vec<Accepting>,
+    next_id: u64,
+    stopping: bool,
+    /// Woken each time a connection ends.
+    waiting: Vec<Waker>,
+}
+
+struct Connection {
+    control: Arc<Control>,
+    /// Its place among the threads; `usize::MAX` for one that stays where it came in.
+    thread: usize,
+    thread_name: String,
+}
+
+/// Where a listener is, and what ends it.
+#[derive(Clone)]
+pub(crate) struct Accepting {
+    pub(crate) address: Address,
+    pub(crate) end: Arc<super::listening::End>,
+}
+
+impl Shared {
+    pub(crate) fn new(options: Options, threads: Vec<Thread>) -> Arc<Shared> {
+        let memory = options.memory.max(CONNECTION_LIMIT);
+        Arc::new(Shared {
+            // Buffers are lent in powers of two, and allowances come on top.
+            pool: Pool::new("nbd", memory.saturating_mul(3)),
+            budget: Budget::new(memory),
+            options,
+            threads,
+            lists: Mutex::default(),
+            failed_flushes: AtomicU64::new(0),
+        })
+    }
+
+    fn lists(&self) -> MutexGuard<'_, Lists> {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.lists().stopping
+    }
+
+    /// Places a client on the thread with the fewest connections.
+    pub(crate) fn place(self: &Arc<Shared>, socket: Socket, peer: String) {
+        let (control, thread) = {
+            let mut lists = self.lists();
+            if lists.stopping || lists.connections.len() >= self.options.connections {
+                return;
+            }
+            let mut loads = vec![0usize; self.threads.len()];
+            for connection in lists.connections.values() {
+                loads.get_mut(connection.thread).into_iter().for_each(|load| *load += 1);
+            }
+            let thread = (0..loads.len()).min_by_key(|index| loads[*index]);
+            let id = lists.next_id;
+            lists.next_id += 1;
+            let control = Arc::new(Control::new(id, peer));
+            let here = thread.map(|index| self.threads[index].clone()).or_else(Thread::current);
+            let connection = Connection {
+                control: control.clone(),
+                thread: thread.unwrap_or(usize::MAX),
+                thread_name: here.map_or_else(String::new, |thread| thread.name().to_owned()),
+            };
+            lists.connections.insert(id, connection);
+            (control, thread)
+        };
+        let registered = Registered { server: self.clone(), control: control.clone() };
+        let server = self.clone();
+        let serve = async move || {
+            let _registered = registered;
+            connection::run(server, control, socket).await;
+        };
+        match thread {
+            // It runs to its end; if the thread is gone it is dropped, which closes the socket.
+            Some(index) => drop(self.threads[index].spawn(serve)),
+            None => drop(spawn_local(serve())),
+        }
+    }
+
+    /// Whether nobody of those is connected any more; else the task is woken when somebody has gone.
+    pub(crate) fn are_gone(
+        &self,
+        which: &impl Fn(&Option<Arc<Exported>>) -> bool,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let mut lists = self.lists();
+        if !lists.connections.values().any(|connection| which(&connection.control.export())) {
+            return true;
+        }
+        if !lists.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            lists.waiting.push(cx.waker().clone());
+        }
+        false
+    }
+
+    /// Tells those connections to end; says how many of them use an export.
+    pub(crate) fn tell(&self, which: &impl Fn(&Option<Arc<Exported>>) -> bool, stop: Stop) -> usize {
+        let told: Vec<_> = {
+            let lists = self.lists();
+            let all = lists.connections.values().map(|connection| connection.control.clone());
+            all.filter(|control| which(&control.export())).collect()
+        };
+        told.iter().for_each(|control| control.stop(stop));
+        told.iter().filter(|control| control.export().is_some()).count()
+    }
+
+    /// Closes clients that leave replies lying which others could use the memory of.
+    pub(crate) fn close_stalled(&self, now: Time) {
+        let lists = self.lists();
+        let controls = lists.connections.values().map(|connection| &connection.control);
+        let stalled =
+            |control: &&Arc<Control>| control.sending_since().is_some_and(|since| now.since(since) > STALLED);
+        controls.filter(stalled).for_each(|control| control.stop(Stop::AtOnce));
+    }
+
+    pub(crate) fn add_export(&self, export: Export) -> Result<(), ExportError> {
+        export.check()?;
+        let mut lists = self.lists();
+        if lists.stopping {
+            return Err(ExportError::Stopping(shortened(&export.name)));
+        }
+        if lists.exports.contains_key(&export.name) {
+            return Err(ExportError::Exists(shortened(&export.name)));
+        }
+        let same = |exported: &&Arc<Exported>| {
+            std::ptr::addr_eq(Arc::as_ptr(&exported.export.device), Arc::as_ptr(&export.device))
+        };
+        let overlaps = lists.exports.values().find(same).map(|exported| exported.overlaps.clone());
+        let name = export.name.clone();
+        lists.exports.insert(name, Exported::new(export, overlaps.unwrap_or_default()));
+        Ok(())
+    }
+
+    /// Takes an export off the list: no client finds it any more.
+    pub(crate) fn take_export(&self, name: &str) -> Result<Arc<Exported>, ExportError> {
+        let mut lists = self.lists();
+        lists.exports.remove(name).ok_or_else(|| ExportError::Unknown(shortened(name)))
+    }
+
+    /// The export that a client means: the only one may also be called by the empty name.
+    fn named<'a>(lists: &'a Lists, name: &str) -> Result<&'a Arc<Exported>, Refusal> {
+        if lists.stopping {
+            return Err(Refusal::ShuttingDown);
+        }
+        let only = || lists.exports.values().next().filter(|_| name.is_empty() && lists.exports.len() == 1);
+        lists.exports.get(name).or_else(only).ok_or(Refusal::Unknown)
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Exported>, Refusal> {
+        Shared::named(&self.lists(), name).cloned()
+    }
+
+    /// Finds an export for a connection that is going to use it.
+    pub(crate) fn attach(&self, control: &Control, name: &str) -> Result<Arc<Exported>, Refusal> {
+        let lists = self.lists();
+        let exported = Shared::named(&lists, name)?;
+        // Under the lock, so that who removes the export finds the connection.
+        control.set_export(Some(exported.clone()));
+        Ok(exported.clone())
+    }
+
+    /// Names and descriptions of all exports.
+    pub(crate) fn list(&self) -> Vec<(String, String)> {
+        let lists = self.lists();
+        let exports = lists.exports.values();
+        exports.map(|exported| (exported.export.name.clone(), exported.export.description.clone())).collect()
+    }
+
+    pub(crate) fn exports(&self) -> Vec<ExportInfo> {
+        let lists = self.lists();
+        lists.exports.values().map(|exported| lists.info(exported)).collect()
+    }
+
+    /// A connection ended whose last flush failed.
+    pub(crate) fn flush_failed(&self, exported: &Exported) {
+        self.failed_flushes.fetch_add(1, Ordering::Relaxed);
+        exported.flush_failed();
+    }
+
+    pub(crate) fn failed_flushes(&self) -> u64 {
+        self.failed_flushes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        self.lists().listeners.iter().map(|accepting| accepting.address.clone()).collect()
+    }
+
+    pub(crate) fn add_listener(&self, accepting: Accepting) -> bool {
+        let mut lists = self.lists();
+        if !lists.stopping {
+            lists.listeners.push(accepting);
+        }
+        !lists.stopping
+    }
+
+    pub(crate) fn take_listener(&self, address: &Address) -> Option<Accepting> {
+        let mut lists = self.lists();
+        let index = lists.listeners.iter().position(|accepting| accepting.address == *address)?;
+        Some(lists.listeners.remove(index))
+    }
+
+    /// From now on nobody is let in; the listeners that are to be ended.
+    pub(crate) fn begin_stop(&self) -> Vec<Accepting> {
+        let mut lists = self.lists();
+        lists.stopping = true;
+        std::mem::take(&mut lists.listeners)
+    }
+}
+
+impl Lists {
+    fn info(&self, exported: &Arc<Exported>) -> ExportInfo {
+        let uses = |connection: &&Connection| {
+            connection.control.export().is_some_and(|export| Arc::ptr_eq(&export, exported))
+        };
+        let connections: Vec<_> = self
+            .connections
+            .values()
+            .filter(uses)
+            .map(|Connection { control, thread_name, .. }| ConnectionInfo {
+                id: control.id,
+                peer: control.peer.clone(),
+                thread: thread_name.clone(),
+                counts: control.counters.counts(),
+            })
+            .collect();
+        let mut counts = exported.past();
+        connections.iter().for_each(|connection| counts += connection.counts);
+        let export = &exported.export;
+        let geometry = *export.device.geometry();
+        ExportInfo {
+            name: export.name.clone(),
+            description: export.description.clone(),
+            device: export.device.name().to_owned(),
+            size: geometry.bytes(),
+            block_size: geometry.block_size(),
+            read_only: export.is_read_only(),
+            connections,
+            counts,
+        }
+    }
+}
+
+/// A connection's place on the list; dropped with its task, however that ends.
+struct Registered {
+    server: Arc<Shared>,
+    control: Arc<Control>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let wakers = {
+            let mut lists = self.server.lists();
+            lists.connections.remove(&self.control.id);
+            if let Some(exported) = self.control.export() {
+                exported.remember(self.control.counters.counts());
+            }
+            std::mem::take(&mut lists.waiting)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}

@@ -1,0 +1,6 @@
+//! The NBD server, as its clients and its owner see it. One binary for the tests of the crate: it links once.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod programs;
+mod support;

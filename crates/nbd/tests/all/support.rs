@@ -1,0 +1,94 @@
+//! A server in a runtime of its own, beside a test that blocks: for programs and for sockets of the system.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use spindle_block::{Device, File, FileOptions, Malloc};
+use spindle_nbd::{Address, Ended, Export, Options, Server};
+use spindle_reactor::{EngineKind, Running, Runtime, Thread};
+
+/// A runtime with a server that listens at a Unix socket.
+pub struct Served {
+    pub server: Server,
+    pub socket: PathBuf,
+    pub folder: tempfile::TempDir,
+    thread: Thread,
+    _running: Running,
+}
+
+impl Served {
+    /// A server on two reactors that exports nothing yet.
+    pub fn start(kind: EngineKind, options: Options) -> Served {
+        let running = Runtime::builder().engine(kind).reactors(2).build().unwrap().start().unwrap();
+        let cores: Vec<usize> = running.handle().cores().to_vec();
+        let threads = cores.iter().enumerate().map(|(index, core)| {
+            running.handle().create_thread(&format!("nbd_{index}"), &format!("[{core}]")).unwrap()
+        });
+        let threads: Vec<Thread> = threads.collect();
+        let thread = threads[0].clone();
+        let server = Server::new(options, threads);
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("nbd.sock");
+        let served = Served { server, socket, folder, thread, _running: running };
+        served.listen(Address::Unix(served.socket.clone()));
+        served
+    }
+
+    pub fn listen(&self, address: Address) -> Address {
+        let server = self.server.clone();
+        self.run(async move || server.listen(address).await.unwrap())
+    }
+
+    /// Runs a future on a thread of the runtime, and waits for it.
+    pub fn run<R: Send + 'static>(&self, f: impl AsyncFnOnce() -> R + Send + 'static) -> R {
+        self.thread.spawn(f).wait().unwrap()
+    }
+
+    /// Exports a RAM disk.
+    pub fn export_malloc(&self, name: &str, block: u32, bytes: u64) {
+        let device = Malloc::new(name, block, bytes / u64::from(block)).unwrap();
+        self.server.add_export(Export::new(name, device)).unwrap();
+    }
+
+    /// Exports a file of zeroes.
+    pub fn export_file(&self, name: &str, bytes: u64) {
+        let path = self.folder.path().join(format!("{name}.img"));
+        let device: Arc<dyn Device> = self.run(async move || {
+            File::open(FileOptions::new(path).writable(true).create(bytes)).await.unwrap() as Arc<dyn Device>
+        });
+        self.server.add_export(Export::new(name, device)).unwrap();
+    }
+
+    pub fn stop(&self) -> Ended {
+        let server = self.server.clone();
+        self.run(async move || server.stop().await)
+    }
+
+    pub fn uri(&self, name: &str) -> String {
+        format!("nbd+unix:///{name}?socket={}", self.socket.display())
+    }
+}
+
+/// Whether a program is installed; says so if it is not.
+pub fn have(program: &str) -> bool {
+    let found = std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()));
+    if !found {
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    found
+}
+
+/// Runs a program that must end within a minute; its output, whatever it was.
+pub fn ran(program: &str, arguments: &[&str]) -> Output {
+    Command::new("timeout").arg("60").arg(program).args(arguments).output().unwrap()
+}
+
+/// Runs a program that must succeed; what it printed.
+pub fn run(program: &str, arguments: &[&str]) -> String {
+    let output = ran(program, arguments);
+    let (out, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {}\n{out}{errors}", output.status);
+    out.into_owned()
+}
