@@ -50,7 +50,7 @@ impl Export {
 
     /// What a client is told of it.
     pub(crate) fn offer(&self) -> Offer {
-        let geometry = *self.device.geometry();
+        let geometry = self.device.geometry();
         let minimum = geometry.block_size();
         let flags =
             if self.is_read_only() { TransmissionFlags::READING } else { TransmissionFlags::WRITABLE };

@@ -262,7 +262,7 @@ impl Lists {
         let mut counts = exported.past();
         connections.iter().for_each(|connection| counts += connection.counts);
         let export = &exported.export;
-        let geometry = *export.device.geometry();
+        let geometry = export.device.geometry();
         ExportInfo {
             name: export.name.clone(),
             description: export.description.clone(),
