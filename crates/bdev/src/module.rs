@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use spindle_block::Device;
 
-use crate::{Bdev, Detail, IoTypes};
+use crate::{Bdev, Detail, Extents, IoTypes};
 
 /// A future that stays on its thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -24,6 +24,11 @@ pub trait Disk: Any + Send + Sync {
     /// What the module says of its own about it. Called on the app thread.
     fn details(&self) -> LocalFuture<'_, Detail> {
         Box::pin(std::future::ready(Detail::none()))
+    }
+
+    /// What tells where it holds what, if anything does: for a disk with holes. Itself, as a rule.
+    fn extents(self: Arc<Self>) -> Option<Arc<dyn Extents>> {
+        None
     }
 
     /// The bdev is gone: no name leads to it and no request is under way. The module gives up what it holds.
