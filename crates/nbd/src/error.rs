@@ -1,9 +1,10 @@
 //! What a server refuses, with the object's name and the remedy.
 
+use spindle_bdev::BdevError;
 use spindle_engine::Address;
 
 /// An export that cannot be added or removed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
     /// A name or description that the protocol cannot carry.
@@ -22,6 +23,14 @@ pub enum ExportError {
     /// There is none of this name.
     #[error("no export is called '{0}'; list the exports for their names")]
     Unknown(String),
+    /// The bdev cannot be opened.
+    #[error("export '{name}': {source}")]
+    Bdev {
+        /// The export, its name shortened.
+        name: String,
+        /// Why.
+        source: BdevError,
+    },
     /// The server is stopping.
     #[error("export '{0}': the server is stopping; start it again")]
     Stopping(String),

@@ -1,7 +1,9 @@
 //! An export: a device under a name, as clients may use it.
 
+use std::any::Any;
 use std::sync::Arc;
 
+use spindle_bdev::Desc;
 use spindle_block::Device;
 
 use crate::codec::{BlockSizes, Contexts, MAX_PAYLOAD, MAX_STRING, Offer, TransmissionFlags, shortened};
@@ -20,12 +22,23 @@ pub struct Export {
     pub device: Arc<dyn Device>,
     /// What block status tells; without, that all is data.
     pub extents: Option<Arc<dyn Extents>>,
+    /// Dropped when the export is removed and its last connection has ended.
+    pub held: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Export {
     /// A device under a name, writable if the device is.
     pub fn new(name: impl Into<String>, device: Arc<dyn Device>) -> Export {
-        Export { name: name.into(), description: String::new(), read_only: false, device, extents: None }
+        let (name, description) = (name.into(), String::new());
+        Export { name, description, read_only: false, device, extents: None, held: None }
+    }
+
+    /// What a descriptor has open, writable if it is; closed when the export is gone. It is not removed with its
+    /// bdev: [`Server::export_bdev`](crate::Server::export_bdev) sees to that, too.
+    pub fn of_desc(name: impl Into<String>, desc: Desc) -> Export {
+        let extents = desc.bdev().disk().clone().extents();
+        let device = desc.device();
+        Export { extents, held: Some(Arc::new(desc)), ..Export::new(name, device) }
     }
 
     /// Says whether a client can be told of it.

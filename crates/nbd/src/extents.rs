@@ -1,53 +1,14 @@
-//! What the ranges of a volume hold: the source of block status.
+//! The extents of a disk as replies to block status.
 
-use std::future::Future;
-use std::pin::Pin;
+use spindle_bdev::{Content, Extent};
 
-use spindle_block::IoErrorKind;
-
-/// What a range holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// Bytes, or nothing is known.
-    Data,
-    /// Zeroes in clusters of its own.
-    Zero,
-    /// No cluster, in no layer: it reads as zeroes.
-    Hole,
-}
-
-impl Content {
-    /// Its flags in `base:allocation`. A hole is never sent without saying that it reads as zeroes.
-    pub(crate) fn flags(self) -> u32 {
-        match self {
-            Content::Data => 0,
-            Content::Zero => 2,
-            Content::Hole => 3,
-        }
+/// The flags of a content in `base:allocation`. A hole is never sent without saying that it reads as zeroes.
+pub(crate) fn allocation(content: Content) -> u32 {
+    match content {
+        Content::Data => 0,
+        Content::Zero => 2,
+        Content::Hole => 3,
     }
-}
-
-/// One run of a volume with the same content and depth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
-    /// Bytes, more than none.
-    pub len: u64,
-    /// What it holds.
-    pub content: Content,
-    /// The layer that it comes from: 0 none, 1 the volume itself, 2 its parent, and so on.
-    pub depth: u32,
-}
-
-/// The future of [`Extents::of`]; stays on its thread.
-pub type ExtentsOf<'a> = Pin<Box<dyn Future<Output = Result<Vec<Extent>, IoErrorKind>> + 'a>>;
-
-/// A volume that knows where it holds what.
-pub trait Extents: Send + Sync + 'static {
-    /// The extents from byte `offset` on, at least one and at most `most`. They may end before `len` bytes
-    /// are described, or beyond. Called on the thread of a connection; a range lies inside the volume.
-    ///
-    /// What a write changes while this is asked may be described as before or as after it.
-    fn of(&self, offset: u64, len: u64, most: usize) -> ExtentsOf<'_>;
 }
 
 /// Puts extents into the form of a reply: none of no bytes, equal neighbours in one, none behind `len` with

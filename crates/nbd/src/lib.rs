@@ -26,7 +26,7 @@ mod stats;
 
 pub use error::{ExportError, ListenError};
 pub use export::Export;
-pub use extents::{Content, Extent, Extents, ExtentsOf};
-pub use server::{ConnectionInfo, Ended, ExportInfo, Options, Server};
+pub use server::{BdevExport, ConnectionInfo, Ended, ExportInfo, Options, Server};
+pub use spindle_bdev::{Content, Extent, Extents};
 pub use spindle_engine::Address;
 pub use stats::Counts;

@@ -12,7 +12,8 @@ use spindle_mem::{Buffers, IoBuf};
 use super::buffer;
 use super::session::Session;
 use crate::codec::{Command, Context, ErrorCode, MAX_EXTENTS, reply};
-use crate::extents::{Content, Extent, for_reply};
+use crate::extents::{allocation, for_reply};
+use crate::{Content, Extent};
 
 /// Zeroes written at a time where they have to be written as data.
 const ZEROES: u64 = 1 << 20;
@@ -254,7 +255,7 @@ impl Session {
     async fn status(&self, cookie: u64, offset: u64, len: u32, one: bool) -> Outcome {
         let extents = match &self.exported.export.extents {
             Some(extents) => extents
-                .of(offset, u64::from(len), MAX_EXTENTS)
+                .extents(offset, u64::from(len), MAX_EXTENTS)
                 .await
                 .map_err(|kind| Failure { code: ErrorCode::of_device(kind), text: kind.to_string() })?,
             None => vec![Extent { len: u64::from(len), content: Content::Data, depth: 1 }],
@@ -268,7 +269,7 @@ impl Session {
         for context in self.rules.contexts.iter() {
             left -= 1;
             let runs = for_reply(extents, len, one, |extent| match context {
-                Context::Allocation => extent.content.flags(),
+                Context::Allocation => allocation(extent.content),
                 Context::Depth => extent.depth,
             });
             reply::status(&mut out, cookie, context, runs.into_iter(), left == 0);

@@ -4,6 +4,7 @@
 //! requests never. Connections are placed on one of the threads it was given, where they stay. Dropping the
 //! last handle stops nothing: call [`Server::stop`].
 
+mod bdev;
 mod exported;
 mod listening;
 mod options;
@@ -21,6 +22,7 @@ use crate::connection::Stop;
 use crate::stats::Counts;
 use crate::{Export, ExportError, ListenError};
 
+pub use bdev::BdevExport;
 pub(crate) use exported::Exported;
 pub use options::Options;
 pub(crate) use shared::Shared;
@@ -115,7 +117,17 @@ impl Server {
     /// # Errors
     /// The name is taken, or one that clients cannot ask for.
     pub fn add_export(&self, export: Export) -> Result<(), ExportError> {
-        self.0.add_export(export)
+        self.0.add(export).map(|_| ())
+    }
+
+    /// Opens a bdev on the Spindle thread that runs the caller and exports it, for reading only if that is asked
+    /// for or the bdev cannot be written. When the bdev is removed the export is removed first, as by
+    /// [`remove_export`](Self::remove_export).
+    ///
+    /// # Errors
+    /// As [`add_export`](Self::add_export), and the bdev cannot be opened: it is not there, or claimed.
+    pub fn export_bdev(&self, bdev: &str, export: BdevExport) -> Result<(), ExportError> {
+        bdev::export(&self.0, bdev, export)
     }
 
     /// Removes an export. Its requests under way are answered, later ones refused as shutting down, and its
@@ -126,12 +138,17 @@ impl Server {
     /// There is none of this name.
     pub async fn remove_export(&self, name: &str) -> Result<Ended, ExportError> {
         let exported = self.0.take_export(name)?;
+        Ok(self.end_export(exported).await)
+    }
+
+    /// Ends the connections of an export that is off the list.
+    async fn end_export(&self, exported: Arc<Exported>) -> Ended {
         let failed = exported.failed_flushes();
         let uses = |export: &Option<Arc<Exported>>| {
             export.as_ref().is_some_and(|other| Arc::ptr_eq(other, &exported))
         };
         let connections = self.end_connections(uses).await;
-        Ok(Ended { connections, failed_flushes: exported.failed_flushes() - failed })
+        Ended { connections, failed_flushes: exported.failed_flushes() - failed }
     }
 
     /// The exports, by name, with those who use them.

@@ -149,7 +149,7 @@ impl Shared {
         controls.filter(stalled).for_each(|control| control.stop(Stop::AtOnce));
     }
 
-    pub(crate) fn add_export(&self, export: Export) -> Result<(), ExportError> {
+    pub(crate) fn add(&self, export: Export) -> Result<Arc<Exported>, ExportError> {
         export.check()?;
         let mut lists = self.lists();
         if lists.stopping {
@@ -163,8 +163,18 @@ impl Shared {
         };
         let overlaps = lists.exports.values().find(same).map(|exported| exported.overlaps.clone());
         let name = export.name.clone();
-        lists.exports.insert(name, Exported::new(export, overlaps.unwrap_or_default()));
-        Ok(())
+        let exported = Exported::new(export, overlaps.unwrap_or_default());
+        lists.exports.insert(name, exported.clone());
+        Ok(exported)
+    }
+
+    /// Takes this export off the list, if it is there.
+    pub(crate) fn forget_export(&self, exported: &Arc<Exported>) {
+        let name = &exported.export.name;
+        let mut lists = self.lists();
+        if lists.exports.get(name).is_some_and(|listed| Arc::ptr_eq(listed, exported)) {
+            lists.exports.remove(name);
+        }
     }
 
     /// Takes an export off the list: no client finds it any more.

@@ -1,0 +1,48 @@
+//! Exports of bdevs, which go when their bdev does.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use spindle_bdev::{Event, OpenOptions, Registry};
+use spindle_reactor::spawn_local;
+
+use super::{Exported, Server, Shared};
+use crate::codec::shortened;
+use crate::{Export, ExportError};
+
+/// How a bdev is exported.
+#[derive(Clone, Debug, Default)]
+pub struct BdevExport {
+    /// By which clients ask for it; the name of the bdev if this is empty.
+    pub name: String,
+    /// For people who list exports; may be empty.
+    pub description: String,
+    /// Clients may only read.
+    pub read_only: bool,
+}
+
+pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Result<(), ExportError> {
+    let name = if how.name.is_empty() { bdev.to_owned() } else { how.name };
+    let failed = |source| ExportError::Bdev { name: shortened(&name), source };
+    let found = Registry::current().and_then(|registry| registry.get(bdev)).map_err(failed)?;
+    let writes = !how.read_only && found.geometry().writable();
+    // Told to the events, which may come as soon as this thread is back in its loop.
+    let exported = Arc::<OnceLock<Weak<Exported>>>::default();
+    let (told, shared) = (exported.clone(), Arc::downgrade(server));
+    let on_event = move |event: Event| {
+        let Event::Remove(grace) = event else { return };
+        let (Some(server), Some(exported)) = (shared.upgrade(), told.get().and_then(Weak::upgrade)) else {
+            return;
+        };
+        drop(spawn_local(async move {
+            // It may be off the list already: its connections are ended all the same.
+            server.forget_export(&exported);
+            Server(server).end_export(exported).await;
+            drop(grace);
+        }));
+    };
+    let desc = found.descriptor(OpenOptions::new().write(writes).on_event(on_event)).map_err(failed)?;
+    let export = Export { description: how.description, ..Export::of_desc(name.clone(), desc) };
+    let added = server.add(export)?;
+    exported.set(Arc::downgrade(&added)).expect("set once, here");
+    Ok(())
+}
