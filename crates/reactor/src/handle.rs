@@ -10,6 +10,7 @@ use crate::io_device::IoDevice;
 use crate::mode::Mode;
 use crate::pending_dump::PendingDump;
 use crate::shared::Shared;
+use crate::stop::StopRequested;
 use crate::supervisor::Stall;
 use crate::thread::Thread;
 
@@ -127,5 +128,13 @@ impl Handle {
     /// [`Running`](crate::Running) is.
     pub fn stop(&self, code: u8) {
         self.shared.request_stop("stop", code);
+    }
+
+    /// Has main end by itself when a stop is asked for, by a signal or [`stop`](Self::stop): from now on main is
+    /// not dropped then, and learns of it from the future. A second signal still ends the process at once. For
+    /// programs that end in order: they close what they opened and return, and what they return is the result of
+    /// [`Runtime::run`](crate::Runtime::run).
+    pub fn stop_requested(&self) -> StopRequested {
+        StopRequested::new(self.shared.clone())
     }
 }

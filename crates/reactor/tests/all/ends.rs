@@ -110,3 +110,21 @@ fn a_watchdog_that_never_looks_and_one_that_always_does_end_with_their_runtime()
         ended.unwrap();
     }
 }
+
+#[test]
+fn a_main_that_takes_a_stop_upon_itself_ends_in_its_own_time_and_with_its_own_result() {
+    for kind in [EngineKind::Epoll, EngineKind::Sim(1)] {
+        let runtime = Runtime::builder().reactors(1).engine(kind).build().unwrap();
+        let result = runtime.run(async || {
+            let handle = Handle::current().unwrap();
+            let stop = handle.stop_requested();
+            let asks = spawn_local(async move { handle.stop(9) });
+            let by = stop.await;
+            asks.await.unwrap();
+            // What an orderly end takes is still there.
+            sleep(MS).await;
+            by
+        });
+        assert_eq!(result.unwrap(), "stop");
+    }
+}

@@ -1,0 +1,180 @@
+//! One connection: a task that sends answers, one that reads requests, one for each call.
+//!
+//! On the thread of the server. The engine's socket is theirs alone and closes when the last of them ends.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use spindle_engine::{Op, Output, Shutdown, Socket};
+use spindle_mem::{Buffers, IoBuf};
+use spindle_reactor::{op, spawn_local, timeout};
+
+use crate::answers::{Answers, Batch};
+use crate::budget::Share;
+use crate::dispatch::Dispatcher;
+use crate::error::RpcError;
+use crate::parser::{Limits, Parsed, Parser};
+use crate::request::{Call, Message, Refused};
+
+/// Received at once while nothing is under way, and within a message.
+const FIRST_PART: usize = 4 << 10;
+const NEXT_PART: usize = 64 << 10;
+
+/// What a client may still send after the error that ends its connection, and for how long: it may find the answer
+/// only when it has sent everything.
+const LINGER_BYTES: usize = 64 << 20;
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Serves one client until it has gone, or the server closes.
+pub(crate) async fn serve<C: Clone + 'static>(
+    socket: Socket,
+    dispatcher: Dispatcher<C>,
+    limits: Limits,
+    answers: Rc<Answers>,
+    input: Share,
+) {
+    let reader = Reader { socket: socket.clone(), dispatcher, answers: answers.clone(), input };
+    let reader = spawn_local(reader.run(limits)).cancel_on_drop();
+    while let Some(bytes) = answers.next().await {
+        let sent = op(Op::Send { socket: socket.clone(), buffers: IoBuf::copy_from(&bytes).into() }).await;
+        if sent.0.is_err() {
+            answers.break_off();
+        }
+    }
+    let over = answers.is_over();
+    // A client that has gone does not see it.
+    let _ = op(Op::Shutdown { socket, how: Shutdown::Write }).await;
+    if !over {
+        // It may still have to take what the client sends after a fault. A panic in it has been reported.
+        let _ = reader.await;
+    }
+}
+
+struct Reader<C> {
+    socket: Socket,
+    dispatcher: Dispatcher<C>,
+    answers: Rc<Answers>,
+    input: Share,
+}
+
+impl<C: Clone + 'static> Reader<C> {
+    async fn run(self, limits: Limits) {
+        let outcome = self.read(Parser::new(limits)).await;
+        self.input.set(0);
+        if let Err(error) = outcome {
+            self.answers.refuse(None, error);
+            self.answers.end();
+            // What comes after a fault means nothing.
+            let _ = timeout(LINGER, self.discard()).await;
+        }
+        self.answers.end();
+    }
+
+    /// Reads requests until the client sends no more.
+    async fn read(&self, mut parser: Parser) -> Result<(), RpcError> {
+        let mut buffer = IoBuf::zeroed(FIRST_PART);
+        while self.answers.room().await {
+            let (received, part) = receive(&self.socket, buffer).await;
+            let count = received.unwrap_or(0);
+            if count == 0 {
+                break;
+            }
+            self.take(&mut parser, &part[..count]).await?;
+            self.hold(&parser)?;
+            let wanted = if parser.is_within() { NEXT_PART } else { FIRST_PART };
+            buffer = if part.len() == wanted { part } else { IoBuf::zeroed(wanted) };
+        }
+        Ok(())
+    }
+
+    /// Starts what ends in a part that came.
+    async fn take(&self, parser: &mut Parser, mut part: &[u8]) -> Result<(), RpcError> {
+        while !part.is_empty() {
+            let parsed = parser.push(part);
+            let (parsed, used) = parsed.map_err(|error| {
+                RpcError::new(RpcError::PARSE, format!("Parse error: {error}; the connection is closed"))
+            })?;
+            part = &part[used..];
+            if let Some(parsed) = parsed {
+                self.start(parsed);
+                // One message at a time is past the limits, not a whole buffer of them.
+                if !self.answers.room().await {
+                    return Ok(());
+                }
+            }
+        }
+        if let Some(parsed) = parser.pause() {
+            self.start(parsed);
+        }
+        Ok(())
+    }
+
+    /// Counts what the parser keeps.
+    fn hold(&self, parser: &Parser) -> Result<(), RpcError> {
+        if self.input.set(parser.held()) {
+            return Ok(());
+        }
+        let message = format!(
+            "Internal error: unfinished requests of all clients take more than {} bytes; send smaller ones, or later",
+            self.input.most()
+        );
+        Err(RpcError::new(RpcError::INTERNAL, message))
+    }
+
+    fn start(&self, parsed: Parsed) {
+        match parsed {
+            Parsed::Value(value) => match Message::from_value(value) {
+                Message::Single(call) => self.begin(None, call),
+                Message::Batch(calls) => self.begin_batch(calls),
+            },
+            Parsed::TooLarge { id, what } => {
+                let Refused { id, error } = Refused::new(id, what);
+                self.answers.refuse(id.as_ref(), error);
+            }
+        }
+    }
+
+    fn begin_batch(&self, calls: Vec<Result<Call, Refused>>) {
+        let batch = Rc::<Batch>::default();
+        // Keeps the batch open until all of it has begun; a notification that succeeds leaves nothing.
+        let whole = self.answers.begin(Some(batch.clone()), "", None);
+        calls.into_iter().for_each(|call| self.begin(Some(batch.clone()), call));
+        whole.answer(Ok(String::new()));
+    }
+
+    fn begin(&self, batch: Option<Rc<Batch>>, call: Result<Call, Refused>) {
+        match call {
+            Ok(call) => {
+                let obligation = self.answers.begin(batch, &call.method, call.id.clone());
+                let dispatcher = self.dispatcher.clone();
+                // To its end, whether the client stays or goes.
+                drop(spawn_local(async move { obligation.answer(dispatcher.call(call).await) }));
+            }
+            Err(Refused { id, error }) => self.answers.begin(batch, "", id).answer(Err(error)),
+        }
+    }
+
+    async fn discard(&self) {
+        let mut left = LINGER_BYTES;
+        let mut buffer = IoBuf::zeroed(NEXT_PART);
+        while left > 0 && !self.answers.is_over() {
+            let (received, part) = receive(&self.socket, buffer).await;
+            match received {
+                Ok(count) if count > 0 => left = left.saturating_sub(count),
+                _ => break,
+            }
+            buffer = part;
+        }
+    }
+}
+
+/// Receives into `buffer`; how many bytes came, 0 at the end of the stream.
+async fn receive(socket: &Socket, buffer: IoBuf) -> (io::Result<usize>, IoBuf) {
+    let (result, done) = op(Op::Recv { socket: socket.clone(), buffers: buffer.into() }).await;
+    let buffer = match done.into_buffers() {
+        Buffers::One(buffer) => buffer,
+        _ => IoBuf::zeroed(FIRST_PART),
+    };
+    (result.map(|output: Output| output.bytes()), buffer)
+}

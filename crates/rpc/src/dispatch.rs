@@ -1,0 +1,42 @@
+//! Calls the methods of a table: one for all connections of a server, and for what configuration replays.
+
+use std::rc::Rc;
+
+use crate::error::RpcError;
+use crate::phase::Phase;
+use crate::request::Call;
+use crate::table::Table;
+
+/// Calls methods with a context of the application. A handle; on one thread.
+pub struct Dispatcher<C>(Rc<Inner<C>>);
+
+struct Inner<C> {
+    table: Table<C>,
+    context: C,
+    phase: Phase,
+}
+
+impl<C> Clone for Dispatcher<C> {
+    fn clone(&self) -> Dispatcher<C> {
+        Dispatcher(self.0.clone())
+    }
+}
+
+impl<C: Clone + 'static> Dispatcher<C> {
+    /// Calls the methods of `table` with copies of `context`, in the states that `phase` goes through.
+    pub fn new(table: Table<C>, context: C, phase: Phase) -> Dispatcher<C> {
+        Dispatcher(Rc::new(Inner { table, context, phase }))
+    }
+
+    /// The table it calls by.
+    pub fn table(&self) -> &Table<C> {
+        &self.0.table
+    }
+
+    /// Calls a method: its result as JSON. Its parameters are decoded, and refused, at the first poll. Dropping the
+    /// future drops the handler's; what that gave to others to do goes on.
+    pub async fn call(&self, call: Call) -> Result<String, RpcError> {
+        let Inner { table, context, phase } = &*self.0;
+        table.start(context.clone(), phase.state(), &call.method, call.params)?.await
+    }
+}

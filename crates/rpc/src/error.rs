@@ -1,0 +1,52 @@
+//! The error of an answer: SPDK's code and first words, then the object and the remedy.
+
+use std::fmt;
+
+use crate::errno::Errno;
+
+/// The error of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RpcError {
+    /// JSON-RPC's own from -32768 to -32000, or a negative error number of the system.
+    pub code: i32,
+    /// For people: the first words are SPDK's.
+    pub message: String,
+}
+
+impl RpcError {
+    /// The stream is not JSON.
+    pub const PARSE: i32 = -32700;
+    /// The value is no request.
+    pub const INVALID_REQUEST: i32 = -32600;
+    /// There is no such method.
+    pub const METHOD_NOT_FOUND: i32 = -32601;
+    /// The parameters are not what the method takes.
+    pub const INVALID_PARAMS: i32 = -32602;
+    /// The method failed; SPDK uses it for parameters too.
+    pub const INTERNAL: i32 = -32603;
+    /// The method may not be called in this state.
+    pub const INVALID_STATE: i32 = -1;
+
+    /// An error of that code and text.
+    pub fn new(code: i32, message: impl Into<String>) -> RpcError {
+        RpcError { code, message: message.into() }
+    }
+
+    /// The error number as the code, its name, and what it is about.
+    pub fn errno(errno: Errno, detail: impl fmt::Display) -> RpcError {
+        RpcError::new(errno.code(), format!("{errno}: {detail}"))
+    }
+
+    /// Another code with the name of an error number, as many of SPDK's methods answer what ended late.
+    pub fn named(code: i32, errno: Errno, detail: impl fmt::Display) -> RpcError {
+        RpcError::new(code, format!("{errno}: {detail}"))
+    }
+}
+
+impl fmt::Display for RpcError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (code {})", self.message, self.code)
+    }
+}
+
+impl std::error::Error for RpcError {}

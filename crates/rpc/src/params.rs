@@ -1,0 +1,285 @@
+//! Parameters as plain structs, decoded by SPDK's rules.
+//!
+//! A struct derives `Deserialize` with `deny_unknown_fields`: an unknown member, one that comes twice and one that is
+//! missing fail. An `Option` is a member that may be absent; a null in its place fails, as in SPDK. Integers are
+//! read as [`Number::as_u64`](crate::Number::as_u64) says; a string for a number, a number for a boolean and a NUL in
+//! a string fail.
+
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::value::StrDeserializer;
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, Visitor,
+};
+use serde::forward_to_deserialize_any;
+
+use crate::number::{NotAnInteger, Number};
+use crate::request::shown;
+use crate::value::Value;
+
+/// What is wrong with parameters, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParamError {
+    path: String,
+    what: String,
+}
+
+impl ParamError {
+    /// The same, one level further out.
+    fn within(mut self, name: &str) -> ParamError {
+        let inner = std::mem::take(&mut self.path);
+        self.path = match inner.chars().next() {
+            None => shown(name),
+            Some('[') => format!("{}{inner}", shown(name)),
+            Some(_) => format!("{}.{inner}", shown(name)),
+        };
+        self
+    }
+}
+
+impl fmt::Display for ParamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.path.as_str() {
+            "" => f.write_str(&self.what),
+            path => write!(f, "'{path}' {}", self.what),
+        }
+    }
+}
+
+impl std::error::Error for ParamError {}
+
+impl de::Error for ParamError {
+    fn custom<T: fmt::Display>(what: T) -> ParamError {
+        ParamError { path: String::new(), what: what.to_string() }
+    }
+
+    fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> ParamError {
+        let found = match unexpected {
+            de::Unexpected::Unit => "null".to_owned(),
+            de::Unexpected::Bool(_) => "a boolean".to_owned(),
+            de::Unexpected::Str(_) => "a string".to_owned(),
+            de::Unexpected::Seq => "an array".to_owned(),
+            de::Unexpected::Map => "an object".to_owned(),
+            other => other.to_string(),
+        };
+        ParamError::custom(format_args!("is {found}, not {expected}"))
+    }
+
+    fn invalid_value(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> ParamError {
+        ParamError::custom(format_args!("is {unexpected}, not {expected}"))
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> ParamError {
+        let known = if expected.is_empty() { "it has none".to_owned() } else { expected.join(", ") };
+        ParamError::custom(format_args!("no parameter is called '{}'; known: {known}", shown(field)))
+    }
+
+    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> ParamError {
+        ParamError::custom(format_args!("is \"{}\", not one of {}", shown(variant), expected.join(", ")))
+    }
+
+    fn missing_field(field: &'static str) -> ParamError {
+        ParamError::custom("is missing").within(field)
+    }
+
+    fn duplicate_field(field: &'static str) -> ParamError {
+        ParamError::custom("is there twice").within(field)
+    }
+}
+
+/// Decodes parameters.
+///
+/// # Errors
+/// [`ParamError`] names the member and what is wrong with it.
+pub fn from_value<P: DeserializeOwned>(value: &Value) -> Result<P, ParamError> {
+    P::deserialize(Strict(value))
+}
+
+/// The names of the members of `P`, a struct that derives `Deserialize`; none for another type.
+pub fn names<P: DeserializeOwned>() -> &'static [&'static str] {
+    let found = Cell::new(&[] as &[&str]);
+    // It never gives a value: it only listens what the type asks for.
+    let _ = P::deserialize(Listen(&found));
+    found.get()
+}
+
+struct Strict<'a>(&'a Value);
+
+impl Strict<'_> {
+    fn number(&self, expected: &dyn de::Expected) -> Result<&Number, ParamError> {
+        match self.0 {
+            Value::Number(number) => Ok(number),
+            other => Err(ParamError::custom(format_args!("is {}, not {expected}", other.kind()))),
+        }
+    }
+
+    fn text(&self) -> Result<&str, ParamError> {
+        match self.0 {
+            Value::String(text) if text.contains('\0') => {
+                Err(ParamError::custom("has a NUL character in it"))
+            }
+            Value::String(text) => Ok(text),
+            other => Err(ParamError::custom(format_args!("is {}, not a string", other.kind()))),
+        }
+    }
+}
+
+fn not_an_integer(number: &Number, why: NotAnInteger) -> ParamError {
+    ParamError::custom(format_args!("{}: {why}", shown(number.text())))
+}
+
+macro_rules! integers {
+    ($($method:ident $read:ident $visit:ident,)+) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
+            let number = self.number(&visitor)?;
+            let value = number.$read().map_err(|why| not_an_integer(number, why))?;
+            visitor.$visit(value)
+        })+
+    };
+}
+
+impl<'de> Deserializer<'de> for Strict<'de> {
+    type Error = ParamError;
+
+    integers! {
+        deserialize_u8 as_u64 visit_u64,
+        deserialize_u16 as_u64 visit_u64,
+        deserialize_u32 as_u64 visit_u64,
+        deserialize_u64 as_u64 visit_u64,
+        deserialize_i8 as_i64 visit_i64,
+        deserialize_i16 as_i64 visit_i64,
+        deserialize_i32 as_i64 visit_i64,
+        deserialize_i64 as_i64 visit_i64,
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
+        match self.0 {
+            Value::Null => visitor.visit_unit(),
+            Value::Bool(value) => visitor.visit_bool(*value),
+            Value::Number(number) => match number.as_u64() {
+                Ok(value) => visitor.visit_u64(value),
+                Err(_) => visitor.visit_i64(number.as_i64().map_err(|why| not_an_integer(number, why))?),
+            },
+            Value::String(_) => visitor.visit_borrowed_str(match self.0 {
+                Value::String(text) => text,
+                _ => unreachable!("matched as a string"),
+            }),
+            Value::Array(elements) => visitor.visit_seq(Elements { elements, next: 0 }),
+            Value::Object(members) => visitor.visit_map(Members { members, next: 0 }),
+        }
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
+        visitor.visit_str(self.text()?)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
+        self.deserialize_str(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
+        // A null too: whatever stands in the option refuses it.
+        visitor.visit_some(self)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, ParamError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ParamError> {
+        match self.0 {
+            Value::Object(members) => visitor.visit_map(Members { members, next: 0 }),
+            other => Err(ParamError::custom(format_args!("is {}, not an object", other.kind()))),
+        }
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ParamError> {
+        let name: StrDeserializer<'_, ParamError> = self.text()?.into_deserializer();
+        visitor.visit_enum(name)
+    }
+
+    forward_to_deserialize_any! {
+        bool i128 u128 f32 f64 char bytes byte_buf unit unit_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
+
+struct Elements<'de> {
+    elements: &'de [Value],
+    next: usize,
+}
+
+impl<'de> de::SeqAccess<'de> for Elements<'de> {
+    type Error = ParamError;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, ParamError> {
+        let place = self.next;
+        let Some(element) = self.elements.get(place) else { return Ok(None) };
+        self.next += 1;
+        seed.deserialize(Strict(element)).map(Some).map_err(|error| error.within(&format!("[{place}]")))
+    }
+}
+
+struct Members<'de> {
+    members: &'de [(String, Value)],
+    next: usize,
+}
+
+impl<'de> de::MapAccess<'de> for Members<'de> {
+    type Error = ParamError;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, ParamError> {
+        let Some((name, _)) = self.members.get(self.next) else { return Ok(None) };
+        let name: StrDeserializer<'_, ParamError> = name.as_str().into_deserializer();
+        seed.deserialize(name).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, ParamError> {
+        let (name, value) = &self.members[self.next];
+        self.next += 1;
+        seed.deserialize(Strict(value)).map_err(|error| error.within(name))
+    }
+}
+
+/// Notes which members a struct asks for, and gives nothing.
+struct Listen<'a>(&'a Cell<&'static [&'static str]>);
+
+impl<'de> Deserializer<'de> for Listen<'_> {
+    type Error = ParamError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, ParamError> {
+        Err(ParamError::custom("only listening"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ParamError> {
+        self.0.set(fields);
+        self.deserialize_any(visitor)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}

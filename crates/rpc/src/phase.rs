@@ -1,0 +1,84 @@
+//! How far the application is, shared by those who refuse methods and those who move it on.
+//!
+//! On one thread.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+/// How far the application is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum State {
+    /// Subsystems are not initialised.
+    Startup,
+    /// They are.
+    Runtime,
+}
+
+/// The states in which a method may be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct States {
+    startup: bool,
+    runtime: bool,
+}
+
+impl States {
+    /// Before subsystems are initialised only.
+    pub const STARTUP: States = States { startup: true, runtime: false };
+    /// After that only.
+    pub const RUNTIME: States = States { startup: false, runtime: true };
+    /// Always.
+    pub const BOTH: States = States { startup: true, runtime: true };
+
+    /// Whether `state` is among them.
+    pub fn contain(self, state: State) -> bool {
+        match state {
+            State::Startup => self.startup,
+            State::Runtime => self.runtime,
+        }
+    }
+}
+
+/// How far the application is; a handle, all copies of which show the same.
+#[derive(Clone)]
+pub struct Phase(Rc<Inner>);
+
+struct Inner {
+    state: Cell<State>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl Phase {
+    /// An application in that state.
+    pub fn new(state: State) -> Phase {
+        Phase(Rc::new(Inner { state: Cell::new(state), waiting: RefCell::default() }))
+    }
+
+    /// The state now.
+    pub fn state(&self) -> State {
+        self.0.state.get()
+    }
+
+    /// Moves on, and wakes those who wait for it.
+    pub fn set(&self, state: State) {
+        self.0.state.set(state);
+        let waiting = self.0.waiting.take();
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Waits until the application is that far. Dropping the future ends the wait.
+    pub async fn reached(&self, state: State) {
+        poll_fn(|cx| {
+            if self.state() >= state {
+                return Poll::Ready(());
+            }
+            let mut waiting = self.0.waiting.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+}

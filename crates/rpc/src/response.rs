@@ -1,0 +1,35 @@
+//! Answers as text: compact, the members in SPDK's order.
+
+use serde::Serialize;
+
+use crate::error::RpcError;
+use crate::value::Value;
+
+#[derive(Serialize)]
+struct ErrorAnswer<'a> {
+    jsonrpc: &'static str,
+    id: Option<&'a Value>,
+    error: ErrorMember<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorMember<'a> {
+    code: i32,
+    message: &'a str,
+}
+
+/// The answer to a call, without the line feed; none for a notification that succeeded. `result` is JSON.
+pub(crate) fn answer(id: Option<&Value>, outcome: Result<String, RpcError>) -> Option<String> {
+    match outcome {
+        Ok(result) => id.map(|id| format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, text(id))),
+        Err(error) => {
+            let error = ErrorMember { code: error.code, message: &error.message };
+            Some(text(&ErrorAnswer { jsonrpc: "2.0", id, error }))
+        }
+    }
+}
+
+/// A value of ours as JSON.
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("strings, numbers in JSON's own form and objects with string keys")
+}

@@ -1,0 +1,203 @@
+//! The server on a Unix socket: one owner of its path, a task that accepts, one for each connection.
+//!
+//! All of it on the thread that serves. Dropping the server ends its connections where they are; calls under way run
+//! to their end.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use slab::Slab;
+use spindle_engine::{Listener, Op, Output, Socket};
+use spindle_reactor::{LocalJoinHandle, op, sleep, spawn_local, timeout};
+
+use crate::answers::Answers;
+use crate::budget::Budget;
+use crate::connection;
+use crate::dispatch::Dispatcher;
+use crate::parser::Limits;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 512;
+
+/// The pause after an accept that failed: descriptors may be short for a while.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a closing server waits for clients to take their answers.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// What a server allows.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerOptions {
+    /// How large one message may be.
+    pub message: Limits,
+    /// Connections served at once; others wait in the kernel.
+    pub connections: usize,
+    /// Bytes of unfinished requests of all connections together.
+    pub unfinished: usize,
+    /// Bytes of unsent answers of all connections together.
+    pub unsent: usize,
+}
+
+impl Default for ServerOptions {
+    /// 4,096 connections, 64 MiB of unfinished requests, 256 MiB of unsent answers.
+    fn default() -> ServerOptions {
+        ServerOptions {
+            message: Limits::default(),
+            connections: 4096,
+            unfinished: 64 << 20,
+            unsent: 256 << 20,
+        }
+    }
+}
+
+/// A socket that clients may connect to, and that nobody serves yet: they wait.
+pub struct Bound(Listener);
+
+impl Bound {
+    /// Takes the path, with its lock file, as [`Op::ListenAlone`] does.
+    ///
+    /// # Errors
+    /// The path is in use, too long, or cannot be made; the error says which, and the remedy.
+    pub async fn bind(path: &Path) -> io::Result<Bound> {
+        match op(Op::ListenAlone { path: Box::new(path.to_owned()), backlog: BACKLOG }).await {
+            (Ok(Output::Listener(listener)), _) => Ok(Bound(listener)),
+            (Ok(other), _) => Err(io::Error::other(format!("the engine listened and gave {other:?}"))),
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Serves those who wait, and others.
+    pub fn serve<C: Clone + 'static>(self, dispatcher: Dispatcher<C>, options: ServerOptions) -> Server {
+        let connections = Connections::default();
+        let accept = Accept {
+            listener: self.0,
+            dispatcher,
+            options,
+            connections: connections.clone(),
+            input: Budget::new(options.unfinished),
+            output: Budget::new(options.unsent),
+        };
+        Server { accepting: Some(spawn_local(accept.run()).cancel_on_drop()), connections }
+    }
+}
+
+/// A server at work.
+pub struct Server {
+    accepting: Option<LocalJoinHandle<()>>,
+    connections: Connections,
+}
+
+impl Server {
+    /// How many clients are connected.
+    pub fn connections(&self) -> usize {
+        self.connections.count()
+    }
+
+    /// Accepts and reads no more, sends the answers that are there, and waits for that for a second at most. How many
+    /// connections there were.
+    pub async fn close(mut self) -> usize {
+        self.accepting = None;
+        let open = self.connections.count();
+        self.connections.close();
+        let _ = timeout(GRACE, self.connections.below(1)).await;
+        open
+    }
+}
+
+struct Accept<C> {
+    listener: Listener,
+    dispatcher: Dispatcher<C>,
+    options: ServerOptions,
+    connections: Connections,
+    input: Budget,
+    output: Budget,
+}
+
+impl<C: Clone + 'static> Accept<C> {
+    async fn run(self) {
+        loop {
+            self.connections.below(self.options.connections).await;
+            match op(Op::Accept { listener: self.listener.clone() }).await.0 {
+                Ok(Output::Socket(socket)) => self.begin(socket),
+                _ => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    fn begin(&self, socket: Socket) {
+        let answers = Answers::new(self.output.share());
+        let here = self.connections.enter(answers.clone());
+        let (dispatcher, message) = (self.dispatcher.clone(), self.options.message);
+        let input = self.input.share();
+        drop(spawn_local(async move {
+            connection::serve(socket, dispatcher, message, answers, input).await;
+            drop(here);
+        }));
+    }
+}
+
+/// The connections that are open. A handle.
+#[derive(Clone, Default)]
+struct Connections(Rc<RefCell<Open>>);
+
+#[derive(Default)]
+struct Open {
+    answers: Slab<Rc<Answers>>,
+    waiting: Vec<Waker>,
+}
+
+/// The place of a connection among the open ones, until dropped.
+struct Here {
+    connections: Connections,
+    place: usize,
+}
+
+impl Connections {
+    fn count(&self) -> usize {
+        self.0.borrow().answers.len()
+    }
+
+    fn enter(&self, answers: Rc<Answers>) -> Here {
+        let place = self.0.borrow_mut().answers.insert(answers);
+        Here { connections: self.clone(), place }
+    }
+
+    fn close(&self) {
+        let open: Vec<_> = self.0.borrow().answers.iter().map(|(_, answers)| answers.clone()).collect();
+        open.iter().for_each(|answers| answers.close());
+    }
+
+    /// Waits until fewer than `most` are open.
+    async fn below(&self, most: usize) {
+        poll_fn(|cx| {
+            let mut open = self.0.borrow_mut();
+            if open.answers.len() < most {
+                return Poll::Ready(());
+            }
+            open.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Here {
+    fn drop(&mut self) {
+        let mut open = self.connections.0.borrow_mut();
+        open.answers.remove(self.place);
+        let waiting = std::mem::take(&mut open.waiting);
+        drop(open);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.connections.close();
+    }
+}
