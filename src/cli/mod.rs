@@ -9,6 +9,8 @@ mod output;
 mod perf;
 mod progress;
 mod quickstart;
+mod rpc;
+mod serve;
 mod size;
 mod table;
 mod text;
@@ -31,6 +33,10 @@ enum Command {
     /// Look into and change a Blobstore on an image file or block device, offline
     #[command(subcommand, arg_required_else_help = true)]
     Blob(blob::Command),
+    /// Call an RPC method of a daemon
+    Rpc(rpc::Command),
+    /// Run the daemon
+    Serve(serve::Command),
     /// Measure this build on this machine, beside the bare machine
     Perf(perf::Command),
 }
@@ -52,6 +58,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Some(Command::Blob(command)) => blob::run(command),
         Some(Command::Perf(command)) => perf::run(command),
+        Some(Command::Rpc(command)) => rpc::run(command),
+        Some(Command::Serve(command)) => serve::run(command),
         None => quickstart::run(),
     }
 }

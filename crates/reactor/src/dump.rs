@@ -8,7 +8,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use spindle_engine::SystemCalls;
+use spindle_engine::{OsThread, SystemCalls};
 
 use crate::core::ThreadCore;
 use crate::local::Local;
@@ -33,6 +33,8 @@ pub struct ReactorDump {
     pub name: String,
     /// The core it runs on.
     pub core: usize,
+    /// Its OS thread; none in simulation, and before it began.
+    pub os_thread: Option<OsThread>,
     /// What it does when it has nothing to do.
     pub mode: Mode,
     /// Turns with work and without.
@@ -119,6 +121,7 @@ impl ReactorDump {
             index: local.index,
             name: local.shared.names[local.index].clone(),
             core: local.shared.cores[local.index],
+            os_thread: port.activity.os_thread(),
             mode: port.mode(),
             turns: (local.busy_turns.get(), local.idle_turns.get()),
             busy: Duration::from_nanos(local.busy_ns.get()),
@@ -139,6 +142,7 @@ impl ReactorDump {
             index,
             name: shared.names[index].clone(),
             core: shared.cores[index],
+            os_thread: shared.ports[index].activity.os_thread(),
             mode: shared.ports[index].mode(),
             turns: (0, 0),
             busy: Duration::ZERO,

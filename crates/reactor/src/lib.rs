@@ -67,7 +67,7 @@ pub use poller::{Busy, Poller, PollerInfo, Wake};
 pub use run::Run;
 pub use runner::ThreadRunner;
 pub use runtime::{Running, Runtime};
-pub use spindle_engine::{CpuSet, EngineKind, SystemCalls, Time};
+pub use spindle_engine::{CpuSet, EngineKind, OsThread, SystemCalls, Time};
 pub use stop::StopRequested;
 pub use supervisor::Stall;
 pub use thread::Thread;

@@ -85,6 +85,8 @@ pub struct PollerInfo {
     pub kind: &'static str,
     /// What wakes its thread for it: the name of its event, "nothing, it spins", "a timer every 1s".
     pub woken_by: String,
+    /// How often it is called, if by time.
+    pub period: Option<Duration>,
     /// Paused.
     pub paused: bool,
     /// Calls, and those that found something to do.
@@ -290,6 +292,10 @@ impl PollerCell {
                 Kind::Active(Wake::Spin) => "nothing, it spins".to_owned(),
                 Kind::Active(Wake::Event(name)) => name.to_owned(),
                 Kind::Active(Wake::Every(every)) | Kind::Timed(every) => format!("a timer every {every:?}"),
+            },
+            period: match self.kind {
+                Kind::Active(Wake::Every(every)) | Kind::Timed(every) => Some(every),
+                Kind::Active(_) => None,
             },
             paused: self.state.get() == State::Paused,
             runs: (self.runs.get(), self.busy_runs.get()),

@@ -1,0 +1,151 @@
+//! `spindle serve`: the daemon. `spdk_tgt`'s options are its options.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use spindle_control::{Daemon, DaemonOptions, methods};
+use spindle_reactor::{Handle, Runtime};
+
+use super::failure::Failure;
+use super::output::{Output, note};
+
+/// Where SPDK's programs look for the socket.
+pub(super) const DEFAULT_SOCKET: &str = "/var/tmp/spdk.sock";
+
+/// What to serve, and where.
+#[derive(Args)]
+pub(crate) struct Command {
+    /// The cores to run on: a mask as 0x3 or a list as [0,2-4]. Default: all that this process may use
+    #[arg(short = 'm', long, visible_alias = "lcores", value_name = "CORES")]
+    cpumask: Option<String>,
+    /// The RPC socket
+    #[arg(short = 'r', long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
+    rpc_socket: PathBuf,
+    /// Wait for framework_start_init before subsystems are initialised
+    #[arg(long)]
+    wait_for_rpc: bool,
+    /// Only these RPC methods are allowed
+    #[arg(long, value_name = "METHOD,...", value_delimiter = ',')]
+    rpcs_allowed: Vec<String>,
+    #[command(flatten)]
+    meaningless: Meaningless,
+}
+
+/// Options of SPDK's applications that mean nothing here. They are accepted, and that is said once.
+#[derive(Args)]
+struct Meaningless {
+    #[arg(short = 'i', long, hide = true)]
+    shm_id: Option<i64>,
+    #[arg(short = 's', long, hide = true)]
+    mem_size: Option<String>,
+    #[arg(short = 'n', long, hide = true)]
+    mem_channels: Option<i64>,
+    #[arg(short = 'p', long, hide = true)]
+    main_core: Option<i64>,
+    #[arg(short = 'g', long, hide = true)]
+    single_file_segments: bool,
+    #[arg(short = 'u', long, hide = true)]
+    no_pci: bool,
+    #[arg(short = 'B', long, hide = true)]
+    pci_blocked: Vec<String>,
+    #[arg(short = 'A', long, hide = true)]
+    pci_allowed: Vec<String>,
+    #[arg(short = 'R', long, hide = true)]
+    huge_unlink: bool,
+    #[arg(short = 'd', long, hide = true)]
+    limit_coredump: bool,
+    #[arg(short = 'e', long, hide = true)]
+    tpoint_group: Option<String>,
+    #[arg(short = 'L', long, hide = true)]
+    logflag: Vec<String>,
+    #[arg(long, hide = true)]
+    no_huge: bool,
+    #[arg(long, hide = true)]
+    huge_dir: Option<String>,
+    #[arg(long, hide = true)]
+    iova_mode: Option<String>,
+    #[arg(long, hide = true)]
+    base_virtaddr: Option<String>,
+    #[arg(long, hide = true)]
+    env_context: Option<String>,
+    #[arg(long, hide = true)]
+    num_trace_entries: Option<u64>,
+    #[arg(long, hide = true)]
+    silence_noticelog: bool,
+    #[arg(long, hide = true)]
+    disable_cpumask_locks: bool,
+    #[arg(long, hide = true)]
+    interrupt_mode: bool,
+    #[arg(long, hide = true)]
+    msg_mempool_size: Option<u64>,
+    #[arg(long, hide = true)]
+    vfio_vf_token: Option<String>,
+    #[arg(long, hide = true)]
+    no_rpc_server: bool,
+}
+
+impl Meaningless {
+    /// The options that were given, as they are written.
+    fn given(&self) -> Vec<&'static str> {
+        let given = [
+            ("-i", self.shm_id.is_some()),
+            ("-s", self.mem_size.is_some()),
+            ("-n", self.mem_channels.is_some()),
+            ("-p", self.main_core.is_some()),
+            ("-g", self.single_file_segments),
+            ("-u", self.no_pci),
+            ("-B", !self.pci_blocked.is_empty()),
+            ("-A", !self.pci_allowed.is_empty()),
+            ("-R", self.huge_unlink),
+            ("-d", self.limit_coredump),
+            ("-e", self.tpoint_group.is_some()),
+            ("-L", !self.logflag.is_empty()),
+            ("--no-huge", self.no_huge),
+            ("--huge-dir", self.huge_dir.is_some()),
+            ("--iova-mode", self.iova_mode.is_some()),
+            ("--base-virtaddr", self.base_virtaddr.is_some()),
+            ("--env-context", self.env_context.is_some()),
+            ("--num-trace-entries", self.num_trace_entries.is_some()),
+            ("--silence-noticelog", self.silence_noticelog),
+            ("--disable-cpumask-locks", self.disable_cpumask_locks),
+            ("--interrupt-mode", self.interrupt_mode),
+            ("--msg-mempool-size", self.msg_mempool_size.is_some()),
+            ("--vfio-vf-token", self.vfio_vf_token.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
+}
+
+/// Serves until a signal ends it.
+pub(crate) fn run(command: Command) -> Result<(), Failure> {
+    let ignored = command.meaningless.given();
+    if !ignored.is_empty() {
+        note(&format!("{} mean nothing here and change nothing", ignored.join(", ")));
+    }
+    let mut builder = Runtime::builder();
+    if let Some(cores) = &command.cpumask {
+        builder = builder.cores(cores);
+    }
+    let runtime = builder.build().map_err(|error| Failure::Engine(error.to_string()))?;
+    runtime.run(async move || serve(command).await).map_err(|error| Failure::Engine(error.to_string()))?
+}
+
+async fn serve(command: Command) -> Result<(), Failure> {
+    let stop = Handle::current().map(|runtime| runtime.stop_requested());
+    let options = DaemonOptions {
+        rpc_socket: command.rpc_socket.clone(),
+        wait_for_rpc: command.wait_for_rpc,
+        rpcs_allowed: command.rpcs_allowed,
+    };
+    let daemon = Daemon::start(options, methods::table()).await;
+    let daemon = daemon.map_err(|error| Failure::Refused(error.to_string()))?;
+    let mut out = Output::stdout();
+    writeln!(out, "control  {}", command.rpc_socket.display())?;
+    out.finish()?;
+    if let Some(stop) = stop {
+        stop.await;
+    }
+    daemon.stop().await;
+    Ok(())
+}
