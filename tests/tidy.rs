@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// Crates from the ground up. A crate may depend only on those before it.
 const FLOORS: [&str; 13] = [
-    "mem", "ring", "engine", "reactor", "block", "format", "blob", "bdev", "lvol", "nbd", "rpc", "control", "prove",
+    "mem", "ring", "engine", "reactor", "block", "format", "blob", "bdev", "lvol", "nbd", "rpc", "control",
+    "prove",
 ];
 
 /// The only crates that may hold `unsafe`.
