@@ -43,6 +43,12 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
     let mut runner = ThreadRunner::new("counted", EngineKind::Epoll)?;
     match what {
         "message" => messages(&mut runner, count),
+        "message-idle" => {
+            let idle = idle_threads(&mut runner)?;
+            let done = messages(&mut runner, count);
+            drop(idle);
+            done
+        }
         "poller-call" => {
             pollers(&mut runner, count, || Poller::active("idle", Wake::Event("none"), || Busy::No))
         }
@@ -72,6 +78,26 @@ where
     });
     runner.run_until(|| ended.load(Ordering::Relaxed) == 1);
     result.wait()?
+}
+
+/// A hundred thousand threads that wait: a third for nothing, the others for a timer.
+fn idle_threads(runner: &mut ThreadRunner) -> Result<Vec<Thread>, Failed> {
+    let made = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keep = made.clone();
+    work(runner, async move || {
+        let here = Thread::current().ok_or("not on a Spindle thread")?;
+        for place in 0..100_000 {
+            let thread = Thread::create_on("idle", here.cores())?;
+            if place % 3 > 0 {
+                thread
+                    .run(async || drop(spindle::spawn_local(spindle::sleep(Duration::from_secs(3600)))))
+                    .await?;
+            }
+            keep.lock().map_err(|_| "a thread panicked")?.push(thread);
+        }
+        Ok(())
+    })?;
+    Ok(std::mem::take(&mut *made.lock().map_err(|_| "a thread panicked")?))
 }
 
 /// Messages to and fro between two threads of one reactor.

@@ -58,6 +58,10 @@ pub(crate) struct ThreadCore {
     pub(crate) busy_ns: Cell<u64>,
     /// What it has called in this turn of its reactor: messages, tasks, pollers, completions.
     pub(crate) called: Cell<u32>,
+    /// It gets a turn; the number of the reactor's turn in which it had its last one; it is gone.
+    pub(crate) listed: Cell<bool>,
+    pub(crate) turn_had: Cell<u64>,
+    pub(crate) ended: Cell<bool>,
 }
 
 impl ThreadCore {
@@ -78,6 +82,9 @@ impl ThreadCore {
             idle_turns: Cell::new(0),
             busy_ns: Cell::new(0),
             called: Cell::new(0),
+            listed: Cell::new(false),
+            turn_had: Cell::new(0),
+            ended: Cell::new(false),
         }
     }
 

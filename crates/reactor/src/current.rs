@@ -57,7 +57,10 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        exchange(self.0.take());
+        // What ran may have changed what the thread waits for, or until when.
+        if let Some(core) = exchange(self.0.take()) {
+            core.local.ready.list(&core);
+        }
     }
 }
 

@@ -51,6 +51,8 @@ impl Drop for Hold {
             *count -= 1;
             if *count == 0 {
                 holds.remove(&self.name);
+                // It may have been the last that an exit waits for.
+                core.local.ready.list(&core);
             }
         }
     }

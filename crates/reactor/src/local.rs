@@ -17,6 +17,7 @@ use crate::core::ThreadCore;
 use crate::current::Entered;
 use crate::ops::{OpId, Ops};
 use crate::port::{Address, News, Port, Question};
+use crate::ready::Ready;
 use crate::say::say;
 use crate::shared::Shared;
 use crate::spent;
@@ -44,8 +45,8 @@ pub(crate) struct Local {
     /// The place of the thread that has the reactor to itself, and whether another one got a message since.
     alone: Cell<usize>,
     strayed: Cell<bool>,
-    /// Threads came or went since the loop last looked.
-    changed: Cell<bool>,
+    /// Which of the threads get a turn.
+    pub(crate) ready: Ready,
     pub(crate) simulated: bool,
     /// For the threads that are made here.
     this: Weak<Local>,
@@ -82,7 +83,7 @@ impl Local {
             questions: RefCell::default(),
             alone: Cell::new(usize::MAX),
             strayed: Cell::new(false),
-            changed: Cell::new(false),
+            ready: Ready::default(),
             simulated,
             this: this.clone(),
             busy_turns: Cell::new(0),
@@ -129,6 +130,7 @@ impl Local {
             Some(core) => {
                 self.strayed.set(true);
                 core.messages.borrow_mut().push_back(call);
+                self.ready.list(&core);
             }
             None => drop_caught(call),
         }
@@ -144,6 +146,7 @@ impl Local {
                     self.strayed.set(true);
                 }
                 core.messages.borrow_mut().push_back(make());
+                self.ready.list(core);
             }
             _ => {
                 drop(threads);
@@ -197,7 +200,6 @@ impl Local {
             threads.resize_with(slot + 1, || None);
         }
         threads[slot] = Some(core);
-        self.changed.set(true);
     }
 
     /// The time now, read from the clock: what ran in this turn may have taken long.
@@ -248,12 +250,12 @@ impl Local {
 
     /// When the first of them wants to run by itself.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        self.threads.borrow().iter().flatten().filter_map(|core| core.next_deadline()).min()
+        self.ready.next_deadline()
     }
 
     /// Whether a poller of theirs keeps the reactor awake.
     pub(crate) fn is_spinning(&self) -> bool {
-        self.threads.borrow().iter().flatten().any(|core| core.pollers.has_work())
+        self.ready.is_spinning()
     }
 
     /// Whether all of them have ended.
@@ -261,9 +263,18 @@ impl Local {
         self.threads.borrow().iter().flatten().next().is_none()
     }
 
-    /// Whether threads came or went since this was asked last.
-    pub(crate) fn has_changed(&self) -> bool {
-        self.changed.take()
+    /// Begins a turn of the reactor: threads whose deadlines have passed get a turn in it.
+    pub(crate) fn begin_turn(&self, now: Time) {
+        self.ready.begin_turn(now, |place| {
+            let threads = self.threads.borrow();
+            threads.get(place).into_iter().flatten().for_each(|core| self.ready.list(core));
+        });
+    }
+
+    /// The next thread that gets its turn.
+    #[inline]
+    pub(crate) fn next_ready(&self) -> Option<Rc<ThreadCore>> {
+        self.ready.take(|n| self.choose(n))
     }
 
     /// Ends a thread whose exit is complete.
@@ -271,7 +282,7 @@ impl Local {
         let _on_thread = Entered::new(core);
         // Out of the table first: a late message to it is dropped, not queued for nobody.
         self.threads.borrow_mut()[core.shared.slot as usize] = None;
-        self.changed.set(true);
+        self.ready.end(core);
         core.end();
     }
 }

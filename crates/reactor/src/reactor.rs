@@ -50,15 +50,15 @@ pub(crate) struct Reactor {
     last_work: Time,
     asleep: bool,
     clock_is_fresh: bool,
-    /// The place among `cores` of the one thread that had work in the last turn.
-    alone: Option<usize>,
+    /// The one thread that had work in the last turn.
+    alone: Option<Rc<ThreadCore>>,
     /// The calls before the clock was read last were [`QUICK`].
     quick: bool,
     /// When the last turn began, and whether its time has yet to be accounted for.
     began: Time,
     to_account: bool,
-    /// The threads here, as of their last change.
-    cores: Vec<Rc<ThreadCore>>,
+    /// The threads that had a turn in the last turn of the reactor. Kept for its room.
+    ran: Vec<Rc<ThreadCore>>,
     /// Completions that a turn had no time for.
     reaped: Reaped,
     /// Empty between two turns. Kept for its room.
@@ -95,7 +95,7 @@ impl Reactor {
             reaped: Reaped::default(),
             outside: VecDeque::new(),
             polls: false,
-            cores: Vec::new(),
+            ran: Vec::new(),
         }
     }
 
@@ -146,9 +146,9 @@ impl Reactor {
     /// Shares out the nanoseconds of a turn among the threads that called something in it.
     fn account(&mut self, ns: u64) {
         self.local.busy_ns.set(self.local.busy_ns.get() + ns);
-        let all = self.cores.iter().map(|core| core.called.get()).sum();
+        let all = self.ran.iter().map(|core| core.called.get()).sum();
         self.quick = ns <= QUICK.as_nanos() as u64 * u64::from(all);
-        self.cores.iter().filter(|core| core.called.get() > 0).for_each(|core| core.account(ns, all));
+        self.ran.iter().filter(|core| core.called.get() > 0).for_each(|core| core.account(ns, all));
     }
 
     fn receive(&mut self) -> bool {
@@ -182,27 +182,39 @@ impl Reactor {
         busy
     }
 
+    /// Gives each listed thread its turn. One that is listed meanwhile has it in this turn of the reactor, too, if
+    /// it has not had one yet.
     fn run_threads(&mut self, now: Time) -> bool {
-        if self.local.has_changed() {
-            self.cores = self.local.cores();
-        }
-        let (mut busy, mut turns) = (false, 0);
+        let local = self.local.clone();
+        local.begin_turn(now);
+        self.ran.clear();
+        self.alone = None;
         self.polls = false;
-        for (place, core) in self.cores.iter().enumerate() {
-            if core.has_work(now) || core.pollers.len() > 0 {
-                let _on_thread = Entered::new(core);
+        let (mut busy, mut turns) = (false, 0);
+        while let Some(core) = local.next_ready() {
+            if core.ended.get() {
+                continue;
+            }
+            self.ran.push(core.clone());
+            if core.has_work(now) || core.pollers.has_active() {
+                let _on_thread = Entered::new(&core);
                 busy |= core.turn(now);
                 self.polls |= core.pollers.has_active();
                 turns += 1;
-                self.alone = Some(place);
             }
             if core.may_exit() {
-                self.local.end(core);
+                local.end(&core);
                 turns += 1;
                 busy = true;
+            } else if core.has_work(now) || core.pollers.has_active() {
+                local.ready.put_back(core);
+            } else {
+                local.ready.leave(&core, core.next_deadline());
             }
         }
-        self.alone = self.alone.filter(|_| turns == 1);
+        if turns == 1 {
+            self.alone = self.ran.iter().find(|core| core.called.get() > 0).cloned();
+        }
         busy
     }
 
@@ -211,18 +223,18 @@ impl Reactor {
     /// In a flood a whole turn for each eight messages would take as long as they do.
     pub(crate) fn go_on(&mut self) {
         let free = self.quick && self.reaped.is_empty();
-        let alone = self.alone.take().filter(|_| free).and_then(|place| self.cores.get(place));
+        let alone = self.alone.take().filter(|core| free && !core.ended.get());
         let Some(core) = alone.filter(|core| core.has_only_messages()) else { return };
         let local = &self.local;
-        let _on_thread = Entered::new(core);
-        local.leave_to(core);
+        let _on_thread = Entered::new(&core);
+        local.leave_to(&core);
         local.activity().enter(core.shared.id);
         for _ in 0..SHORT_TURNS {
             let is_called_away = local.has_strayed()
                 || !core.has_only_messages()
                 || local.port().door.has_mail()
                 || local.driver.borrow().in_flight() > 0;
-            if is_called_away || !short_turn(core, &mut self.rings) {
+            if is_called_away || !short_turn(&core, &mut self.rings) {
                 break;
             }
         }
@@ -309,6 +321,8 @@ impl Reactor {
         self.local.settle();
         let (values, _news) = self.local.port().door.close();
         values.into_iter().for_each(|message| drop_caught(message.value));
+        self.ran.clear();
+        self.local.ready.clear();
         drop(self.local.take_questions());
         // Whoever looks at it from outside sees that nothing holds it.
         self.local.activity().begin(CallKind::Nothing, None);

@@ -5,6 +5,7 @@
 
 mod ends;
 mod fairness;
+mod idle;
 mod io_device;
 mod lock;
 mod panics;

@@ -240,11 +240,15 @@ fn every_test_that_the_page_names_exists() {
     let mut named = 0;
     for word in page.split('`').skip(1).step_by(2) {
         let (folder, name) = word.split_once("::").or_else(|| word.split_once('/')).unwrap_or_default();
-        let file = root.join("crates/reactor/tests").join(folder).with_extension("rs");
+        let tests = root.join("crates/reactor/tests");
+        let [alone, together] =
+            [&tests, &tests.join("all")].map(|tests| tests.join(folder).with_extension("rs"));
         if folder == "compile_fail" {
             named += 1;
             assert!(name == "x" || root.join("tests").join(word).with_extension("stderr").exists(), "{word}");
-        } else if let Ok(tests) = std::fs::read_to_string(file) {
+        } else if let Ok(tests) =
+            std::fs::read_to_string(alone).or_else(|_| std::fs::read_to_string(together))
+        {
             named += 1;
             assert!(matches!(name, "x" | "*") || tests.contains(&format!("\nfn {name}()")), "{word}");
         }
