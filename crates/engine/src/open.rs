@@ -52,6 +52,10 @@ impl OpenOptions {
     /// writable, shared when read-only. On conflict the open fails with [`std::io::ErrorKind::WouldBlock`]
     /// and names the holder's process id where the kernel tells it. A lock that no process is seen to hold,
     /// as that of one that was just killed, is waited for, 2 s at most.
+    ///
+    /// What a block device lies on is locked with it: the file behind a loop device, the disk of a partition,
+    /// the parts of a device-mapper or RAID device. `docs/one-writer.md` says what is kept apart and what the
+    /// system cannot tell.
     pub fn locked(mut self, yes: bool) -> Self {
         self.locked = yes;
         self

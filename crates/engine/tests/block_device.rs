@@ -5,6 +5,8 @@
 mod suite;
 
 use std::io::ErrorKind;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 
 use spindle_engine::{Direct, EngineKind, Op, OpenOptions, Output};
@@ -17,8 +19,13 @@ struct Loop(String);
 
 impl Loop {
     /// None where loop devices cannot be made.
-    fn over(path: &std::path::Path) -> Option<Loop> {
-        let made = Command::new("losetup").args(["--find", "--show"]).arg(path).output().ok()?;
+    fn over(path: &Path) -> Option<Loop> {
+        Loop::with(path, &[])
+    }
+
+    /// The same with more arguments of losetup.
+    fn with(path: &Path, more: &[&str]) -> Option<Loop> {
+        let made = Command::new("losetup").args(["--find", "--show"]).args(more).arg(path).output().ok()?;
         let name = String::from_utf8_lossy(&made.stdout).trim().to_owned();
         if made.status.success() { Some(Loop(name)) } else { None }
     }
@@ -67,4 +74,151 @@ fn on_device(bench: &mut Bench, device: &Loop) {
     let error = bench.error(Op::Open { options: Box::new(options) });
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     assert!(error.to_string().contains("this process"), "{error}");
+}
+
+/// Opens both for writing, in either order: the second is refused, naming this process and the first.
+fn exclude_each_other(bench: &mut Bench, one: &Path, other: &Path) {
+    for (first, second) in [(one, other), (other, one)] {
+        let held = bench.open(OpenOptions::new(first).writable(true).locked(true));
+        let options = OpenOptions::new(second).writable(true).locked(true);
+        let error = bench.error(Op::Open { options: Box::new(options) });
+        assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}");
+        for said in [second, first].map(|path| path.display().to_string()) {
+            assert!(error.to_string().contains(&said), "{said} is not named: {error}");
+        }
+        assert!(error.to_string().contains("this process"), "{error}");
+        drop(held);
+    }
+}
+
+/// Both may be open for writing at once.
+fn go_together(bench: &mut Bench, one: &Path, other: &Path) {
+    let _one = bench.open(OpenOptions::new(one).writable(true).locked(true));
+    bench.open(OpenOptions::new(other).writable(true).locked(true));
+}
+
+/// A bench, and a file in it of so many bytes, where a loop device can be made over that.
+fn bench_with_backing() -> Option<(Bench, std::path::PathBuf)> {
+    let mut bench = Bench::new(EngineKind::Epoll)?;
+    bench.file("backing", SIZE);
+    let path = bench.path("backing");
+    if Loop::over(&path).is_none() {
+        eprintln!("skipped: no loop device can be made here");
+        return None;
+    }
+    Some((bench, path))
+}
+
+#[test]
+fn a_file_has_one_writer_whatever_it_is_called() {
+    let Some(mut bench) = Bench::new(EngineKind::Epoll) else { return };
+    bench.file("file", SIZE);
+    let (file, link) = (bench.path("file"), bench.path("link"));
+    std::fs::hard_link(&file, &link).unwrap();
+    exclude_each_other(&mut bench, &file, &link);
+}
+
+#[test]
+fn a_loop_device_and_its_file_have_one_writer() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    let device = Loop::over(&file).unwrap();
+    exclude_each_other(&mut bench, Path::new(&device.0), &file);
+    let other = Loop::over(&file).unwrap();
+    exclude_each_other(&mut bench, Path::new(&device.0), Path::new(&other.0));
+    let above = Loop::over(Path::new(&device.0)).unwrap();
+    exclude_each_other(&mut bench, Path::new(&above.0), Path::new(&device.0));
+    exclude_each_other(&mut bench, Path::new(&above.0), &file);
+}
+
+#[test]
+fn two_halves_of_a_file_have_a_writer_each() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    let half = (SIZE / 2).to_string();
+    let first = Loop::with(&file, &["--sizelimit", &half]).unwrap();
+    let second = Loop::with(&file, &["--offset", &half]).unwrap();
+    go_together(&mut bench, Path::new(&first.0), Path::new(&second.0));
+    exclude_each_other(&mut bench, Path::new(&second.0), &file);
+}
+
+#[test]
+fn a_partition_shares_its_writer_with_the_disk_and_the_file_and_not_with_other_partitions() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    let backing = std::fs::File::options().write(true).open(&file).unwrap();
+    // Two partitions of 1 MiB, the first at 1 MiB.
+    for (at, start) in [(446, 2048_u32), (462, 4096)] {
+        let entry =
+            [&[0, 0, 0, 0, 0x83, 0, 0, 0][..], &start.to_le_bytes(), &2048_u32.to_le_bytes()].concat();
+        backing.write_all_at(&entry, at).unwrap();
+    }
+    backing.write_all_at(&[0x55, 0xAA], 510).unwrap();
+    let disk = Loop::with(&file, &["--partscan"]).unwrap();
+    let parts = ["p1", "p2"].map(|part| format!("{}{part}", disk.0));
+    if !Path::new(&parts[1]).exists() {
+        eprintln!("skipped: the kernel shows no partitions of loop devices here");
+        return;
+    }
+    go_together(&mut bench, Path::new(&parts[0]), Path::new(&parts[1]));
+    exclude_each_other(&mut bench, Path::new(&parts[0]), Path::new(&disk.0));
+    exclude_each_other(&mut bench, Path::new(&parts[1]), &file);
+}
+
+/// A device-mapper device, removed when dropped.
+struct Mapped(String);
+
+impl Mapped {
+    /// So many sectors of another device, from `start` on. None where that cannot be made.
+    fn over(device: &str, start: u64, sectors: u64) -> Option<Mapped> {
+        let name = format!("spindle-test-{}-{start}", std::process::id());
+        let table = format!("0 {sectors} linear {device} {start}");
+        let made = Command::new("dmsetup").args(["create", &name, "--table", &table]).output().ok()?;
+        made.status.success().then(|| Mapped(name))
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        std::fs::canonicalize(Path::new("/dev/mapper").join(&self.0)).unwrap()
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let _ = Command::new("dmsetup").args(["remove", "--retry", &self.0]).status();
+    }
+}
+
+#[test]
+fn a_mapped_device_shares_its_writer_with_what_it_lies_on_and_not_with_its_neighbour() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    let disk = Loop::over(&file).unwrap();
+    let (Some(first), Some(second)) = (Mapped::over(&disk.0, 0, 2048), Mapped::over(&disk.0, 2048, 2048))
+    else {
+        eprintln!("skipped: no device-mapper device can be made here");
+        return;
+    };
+    go_together(&mut bench, &first.path(), &second.path());
+    exclude_each_other(&mut bench, &first.path(), &file);
+    let _held = bench.open(OpenOptions::new(first.path()).writable(true).locked(true));
+    let options = OpenOptions::new(&disk.0).writable(true).locked(true);
+    let error = bench.error(Op::Open { options: Box::new(options) });
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    assert!(error.to_string().contains("this process itself as"), "{error}");
+}
+
+#[test]
+fn a_device_that_only_refuses_writes_is_refused_when_it_is_opened_for_them() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    let device = Loop::over(&file).unwrap();
+    let set =
+        |how: &str| assert!(Command::new("blockdev").args([how, &device.0]).status().unwrap().success());
+    set("--setro");
+    let options = OpenOptions::new(&device.0).writable(true).locked(true);
+    let error = bench.run(Op::Open { options: Box::new(options) }).result;
+    // It would stay so for the next file behind it.
+    set("--setrw");
+    let error = error.err().expect("it is read-only");
+    assert!(error.to_string().contains(&device.0), "{error}");
+    assert!(
+        error.to_string().contains("read-only") || error.kind() == ErrorKind::PermissionDenied,
+        "{error}"
+    );
+    bench.open(OpenOptions::new(&device.0).writable(true).locked(true));
 }

@@ -3,21 +3,22 @@
 //! So a worker thread does it, whoever drops the last handle. Not by an operation of io_uring: that closes on
 //! the thread which entered the kernel.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use super::files::OpenFd;
 use super::socket_file::SocketFile;
 use super::workers::Pool;
 
 /// An open file. Dropping it has a worker close it.
 pub(crate) struct FileFd {
     /// There until dropped.
-    fd: Option<OwnedFd>,
+    fd: Option<OpenFd>,
     pool: Arc<Pool>,
 }
 
 impl FileFd {
-    pub(crate) fn new(fd: OwnedFd, pool: Arc<Pool>) -> FileFd {
+    pub(crate) fn new(fd: OpenFd, pool: Arc<Pool>) -> FileFd {
         FileFd { fd: Some(fd), pool }
     }
 }
@@ -55,7 +56,7 @@ impl Drop for OwnedSocketFile {
 
 /// What a worker closes by dropping it.
 pub(crate) enum Closing {
-    File(OwnedFd),
+    File(OpenFd),
     SocketFile(SocketFile),
 }
 

@@ -2,13 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FileType, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SealFlags, Stat};
 use rustix::io::Errno;
 use spindle_mem::{Buffers, IoBuf};
 
 use super::iovec::{self, IoVecs};
-use super::{geometry, lock};
+use super::{geometry, layers, lock};
 use crate::handle::Body;
 use crate::{Direct, File, FileInfo, Op, OpenOptions, Output};
 
@@ -45,27 +46,45 @@ pub(crate) fn perform(op: &mut Op, vecs: &mut IoVecs) -> io::Result<Output> {
     }
 }
 
+/// An open file, and the locks on what it lies on.
+#[derive(Debug)]
+pub(crate) struct OpenFd {
+    fd: OwnedFd,
+    _locks: Vec<OwnedFd>,
+}
+
+impl AsFd for OpenFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
 /// Opens a file or block device, blocking until it is done.
-pub(crate) fn open(options: &OpenOptions) -> io::Result<(OwnedFd, FileInfo)> {
+pub(crate) fn open(options: &OpenOptions) -> io::Result<(OpenFd, FileInfo)> {
     let (fd, direct) = open_direct_or_not(options).map_err(|error| holder_or(options, &error))?;
     let stat = rustix::fs::fstat(&fd)?;
     let info = geometry::inspect(fd.as_fd(), direct, options.writable).map_err(|e| named(options, &e))?;
     // Kept, it would make io_uring refuse to wait for the disk.
     let flags = rustix::fs::fcntl_getfl(&fd)?;
     rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK)?;
-    if options.locked {
-        lock::lock(fd.as_fd(), options.writable, &options.path, &stat)?;
+    let locks = match options.locked {
+        true => lock::lock(fd.as_fd(), options.writable, &options.path, &stat)?,
+        false => Vec::new(),
+    };
+    if options.writable {
+        refuse_unwritable(&fd, &stat, &options.path)?;
     }
-    Ok((fd, info))
+    Ok((OpenFd { fd, _locks: locks }, info))
 }
 
 /// The same kind of error with the path in front.
 fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
     let path = options.path.display();
     let message = match error.kind() {
-        io::ErrorKind::ResourceBusy => {
-            format!("{path} is mounted or in use by another program; free it first")
-        }
+        io::ErrorKind::ResourceBusy => match device_above(&options.path) {
+            Some(above) => format!("{path} is in use: {} is made of it; free it first", above.display()),
+            None => format!("{path} is mounted or in use by another program; free it first"),
+        },
         _ => format!("cannot open {path}: {error}"),
     };
     io::Error::new(error.kind(), message)
@@ -78,12 +97,35 @@ fn holder_or(options: &OpenOptions, error: &io::Error) -> io::Error {
             return Ok(());
         }
         let fd = rustix::fs::open(&options.path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        lock::lock(fd.as_fd(), true, &options.path, &rustix::fs::fstat(&fd)?)
+        lock::lock(fd.as_fd(), true, &options.path, &rustix::fs::fstat(&fd)?).map(drop)
     };
     match locked() {
         Err(locked) if locked.kind() == io::ErrorKind::WouldBlock => locked,
         _ => named(options, error),
     }
+}
+
+/// A device that is made of the one at this path.
+fn device_above(path: &Path) -> Option<PathBuf> {
+    let device = layers::number_of(&rustix::fs::stat(path).ok()?)?;
+    layers::above(Path::new("/"), device)
+}
+
+/// An error if writes to what was opened for writing fail all the same, which the kernel says only then.
+fn refuse_unwritable(fd: &OwnedFd, stat: &Stat, path: &Path) -> io::Result<()> {
+    let path = path.display();
+    let message = match geometry::is_read_only_device(fd.as_fd(), stat) {
+        true => format!("{path} is a read-only device: blockdev --setrw makes it writable if its medium is"),
+        false if is_sealed(fd) => format!("{path} is sealed against writing: copy it to a file"),
+        false => return Ok(()),
+    };
+    Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, message))
+}
+
+/// Whether a file in memory takes no writes any more.
+fn is_sealed(fd: &OwnedFd) -> bool {
+    let sealed = SealFlags::WRITE | SealFlags::FUTURE_WRITE;
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.intersects(sealed))
 }
 
 /// For a block device that is to be written under a lock: the kernel refuses one that is mounted or

@@ -79,3 +79,14 @@ fn direct_alignment(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
 
 /// _IOR(0x12, 114, size_t)
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272;
+
+/// Whether it is a block device that was set read-only. Such a one can be opened for writing.
+pub(super) fn is_read_only_device(fd: BorrowedFd<'_>, stat: &Stat) -> bool {
+    let mut read_only: libc::c_int = 0;
+    let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
+    // SAFETY: BLKROGET stores one int at the address given, which is that of `read_only`.
+    is_device && unsafe { libc::ioctl(fd.as_raw_fd(), BLKROGET, &mut read_only) } == 0 && read_only != 0
+}
+
+/// _IO(0x12, 94)
+const BLKROGET: libc::Ioctl = 0x125e;

@@ -1,28 +1,97 @@
-//! One opener at a time: a lock on the whole file that belongs to the open file, and who holds it.
+//! One opener at a time: a lock on an open file and on what it [lies on](layers), and who holds it.
+//!
+//! Locks belong to the open file (OFD) and cover bytes: a partition locks its part of the disk, so that other
+//! partitions stay free. What a device lies on is locked only as far as it can be found and opened; nodes of
+//! other devices are opened for reading, since a node that was open for writing has udev read the partition
+//! table again when it closes, and their lock is a shared one: it keeps a writer of the whole out.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::Stat;
+use rustix::fs::{Mode, OFlags, Stat};
 use rustix::time::Timespec;
+
+use super::layers::{self, Kind, Layer, Part};
 
 /// How often a lock is tried again that nobody is seen to hold, and the pause before each time: 2 s in all.
 /// The kernel keeps the open files of a process that was killed until its transfers are over.
 const TRIES: u32 = 200;
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
-/// Locks the whole file until the description closes: exclusive or shared (F_OFD_SETLK). On conflict an
-/// error of kind [`io::ErrorKind::WouldBlock`] that names the holder as far as it can be found; a lock that
-/// no process is seen to hold is waited for, 2 s at most.
-pub(super) fn lock(fd: BorrowedFd<'_>, exclusive: bool, path: &Path, stat: &Stat) -> io::Result<()> {
+/// Where sysfs and the device nodes are.
+const ROOT: &str = "/";
+
+/// Locks the whole file until its description closes, and what it lies on until the result drops: exclusive
+/// or shared. On conflict an error of kind [`io::ErrorKind::WouldBlock`] that names the holder as far as it can
+/// be found; a lock that no process is seen to hold is waited for, 2 s at most.
+pub(super) fn lock(
+    fd: BorrowedFd<'_>,
+    exclusive: bool,
+    path: &Path,
+    stat: &Stat,
+) -> io::Result<Vec<OwnedFd>> {
+    take(fd, Wanted { exclusive, part: Part::WHOLE }, stat, &path.display().to_string())?;
+    let Some(device) = layers::number_of(stat) else { return Ok(Vec::new()) };
+    let mut held = Vec::new();
+    for layer in layers::beneath(Path::new(ROOT), device) {
+        let own = layer.kind == Kind::Device(device);
+        let others = matches!(layer.kind, Kind::Device(_)) && !own;
+        let exclusive = exclusive && !layer.shared && !others;
+        let Some((fd, below)) = open_layer(&layer, exclusive) else { continue };
+        if (below.st_dev, below.st_ino) == (stat.st_dev, stat.st_ino) {
+            continue;
+        }
+        let wanted = Wanted { exclusive: exclusive && is_writable(&fd), part: layer.part };
+        let what = match own {
+            true => path.display().to_string(),
+            false => format!("{} lies on {}, which", path.display(), layer.path.display()),
+        };
+        match take(fd.as_fd(), wanted, &below, &what) {
+            Ok(()) => held.push(fd),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
+            // A file system without locks: what lies on it cannot be kept apart.
+            Err(_) => {}
+        }
+    }
+    Ok(held)
+}
+
+/// Opens a layer; for writing if it is to be locked exclusively and may be written.
+fn open_layer(layer: &Layer, exclusive: bool) -> Option<(OwnedFd, Stat)> {
+    let open = |access| {
+        rustix::fs::open(&layer.path, access | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()
+    };
+    let writable = exclusive.then(|| open(OFlags::RDWR)).flatten();
+    let fd = writable.or_else(|| open(OFlags::RDONLY))?;
+    let stat = rustix::fs::fstat(&fd).ok()?;
+    let same = match layer.kind {
+        Kind::Device(number) => layers::number_of(&stat) == Some(number),
+        Kind::File => layers::number_of(&stat).is_none(),
+    };
+    same.then_some((fd, stat))
+}
+
+fn is_writable(fd: &OwnedFd) -> bool {
+    rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
+}
+
+/// What is to be locked, and how.
+#[derive(Clone, Copy)]
+struct Wanted {
+    exclusive: bool,
+    part: Part,
+}
+
+/// Takes one lock; `what` begins the sentence that says it is in use.
+fn take(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat, what: &str) -> io::Result<()> {
     let mut seen = None;
     for _ in 0..TRIES {
-        if taken(fd, exclusive, path)? {
+        if taken(fd, wanted, what)? {
             return Ok(());
         }
-        seen = holder(fd, exclusive, stat);
+        seen = holder(fd, wanted, stat);
         if seen.is_some() {
             break;
         }
@@ -30,17 +99,17 @@ pub(super) fn lock(fd: BorrowedFd<'_>, exclusive: bool, path: &Path, stat: &Stat
         let _ = rustix::thread::nanosleep(&PAUSE);
     }
     let holder = match seen {
-        Some(pid) if pid == std::process::id() => "by this process itself".to_owned(),
-        Some(pid) => format!("by process {pid}"),
+        Some(pid) if pid == std::process::id() => format!("by this process itself{}", opened_as(pid, stat)),
+        Some(pid) => format!("by process {pid}{}", opened_as(pid, stat)),
         None => "by another process that cannot be seen from here".to_owned(),
     };
-    let message = format!("{} is in use, locked {holder}; stop that first", path.display());
+    let message = format!("{what} is in use, locked {holder}; stop that first");
     Err(io::Error::new(io::ErrorKind::WouldBlock, message))
 }
 
 /// Tries once: whether the lock is ours now, and not somebody else's.
-fn taken(fd: BorrowedFd<'_>, exclusive: bool, path: &Path) -> io::Result<bool> {
-    let mut lock = whole_file(exclusive);
+fn taken(fd: BorrowedFd<'_>, wanted: Wanted, what: &str) -> io::Result<bool> {
+    let mut lock = wanted.flock();
     // SAFETY: `lock` is a valid flock that outlives the call.
     if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_SETLK, &mut lock) } == 0 {
         return Ok(true);
@@ -50,22 +119,28 @@ fn taken(fd: BorrowedFd<'_>, exclusive: bool, path: &Path) -> io::Result<bool> {
         return Ok(false);
     }
     // Some network and FUSE file systems know no locks: the promise cannot be kept there, so say so.
-    let message = format!("cannot lock {}: {error}; open it unlocked if no one else uses it", path.display());
+    let message = format!("cannot lock {what}: {error}; open it unlocked if no one else uses it");
     Err(io::Error::new(error.kind(), message))
 }
 
-fn whole_file(exclusive: bool) -> libc::flock {
-    // SAFETY: an flock of zeroes is valid: from the start, to the end, no process.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK } as libc::c_short;
-    lock.l_whence = libc::SEEK_SET as libc::c_short;
-    lock
+impl Wanted {
+    fn flock(self) -> libc::flock {
+        let Part { start, length } = self.part;
+        // SAFETY: an flock of zeroes is valid: from the start, to the end, no process.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = if self.exclusive { libc::F_WRLCK } else { libc::F_RDLCK } as libc::c_short;
+        lock.l_whence = libc::SEEK_SET as libc::c_short;
+        // No device reaches as far as what does not fit.
+        lock.l_start = libc::off_t::try_from(start).unwrap_or(libc::off_t::MAX);
+        lock.l_len = libc::off_t::try_from(length).unwrap_or(0);
+        lock
+    }
 }
 
 /// The process that holds a conflicting lock. The kernel names it for a lock that belongs to a process;
 /// one that belongs to an open file is found in /proc among those we may look at.
-fn holder(fd: BorrowedFd<'_>, exclusive: bool, stat: &Stat) -> Option<u32> {
-    let mut lock = whole_file(exclusive);
+fn holder(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat) -> Option<u32> {
+    let mut lock = wanted.flock();
     // SAFETY: `lock` is a valid flock that outlives the call.
     let asked = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
     if asked == 0 && lock.l_pid > 0 {
@@ -76,20 +151,48 @@ fn holder(fd: BorrowedFd<'_>, exclusive: bool, stat: &Stat) -> Option<u32> {
 
 /// The process that is seen to hold a lock of any kind on the file, among those we may look at.
 pub(super) fn holder_seen(stat: &Stat) -> Option<u32> {
-    let device = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
-    let object = format!("{:02x}:{:02x}:{} ", device.0, device.1, stat.st_ino);
+    let object = object(stat);
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.into_iter().find(|pid| holds(*pid, &object))
+    pids.into_iter().find(|pid| locked_by(*pid).any(|(_, locks)| locks.contains(&object)))
 }
 
-/// Whether one of the process's descriptors carries a lock on `object`.
-fn holds(pid: u32, object: &str) -> bool {
-    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else { return false };
-    descriptors.flatten().any(|descriptor| {
-        let Ok(info) = fs::read_to_string(descriptor.path()) else { return false };
-        info.lines().any(|line| line.starts_with("lock:") && line.contains(object))
+/// A file as the kernel lists it among locks.
+fn object(stat: &Stat) -> String {
+    let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
+    format!("{major:02x}:{minor:02x}:{} ", stat.st_ino)
+}
+
+/// The descriptors of a process that carry locks, as links, and these locks as the kernel lists them.
+fn locked_by(pid: u32) -> impl Iterator<Item = (PathBuf, String)> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    descriptors.filter_map(move |descriptor| {
+        let info = fs::read_to_string(descriptor.path()).ok()?;
+        let locks: Vec<&str> = info.lines().filter(|line| line.starts_with("lock:")).collect();
+        let link = Path::new(&format!("/proc/{pid}/fd")).join(descriptor.file_name());
+        (!locks.is_empty()).then(|| (link, locks.join("\n")))
     })
+}
+
+/// As what a process has a file open that it locked: the device that lies on the file, or the file by the
+/// path that the process opened. " as PATH", or nothing if it cannot be told.
+fn opened_as(pid: u32, stat: &Stat) -> String {
+    let object = object(stat);
+    let lies_on_it = |link: &PathBuf| {
+        let opened = rustix::fs::stat(link).ok()?;
+        let layers = layers::beneath(Path::new(ROOT), layers::number_of(&opened)?);
+        let same = |layer: &Layer| {
+            let below = rustix::fs::stat(&layer.path).ok();
+            below.is_some_and(|below| (below.st_dev, below.st_ino) == (stat.st_dev, stat.st_ino))
+        };
+        layers.iter().any(same).then_some(())
+    };
+    let locked: Vec<(PathBuf, String)> = locked_by(pid).collect();
+    let itself = || locked.iter().find(|(_, locks)| locks.contains(&object)).map(|(link, _)| link);
+    let others = locked.iter().filter(|(_, locks)| !locks.contains(&object)).map(|(link, _)| link);
+    let device = others.into_iter().find(|link| lies_on_it(link).is_some());
+    let path = device.or_else(itself).and_then(|link| fs::read_link(link).ok());
+    path.map_or(String::new(), |path| format!(" as {}", path.display()))
 }
 
 #[cfg(test)]

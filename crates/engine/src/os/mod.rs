@@ -6,6 +6,7 @@ mod closing;
 pub(crate) mod files;
 mod geometry;
 pub(crate) mod iovec;
+mod layers;
 mod lock;
 mod socket_file;
 pub(crate) mod sockets;
