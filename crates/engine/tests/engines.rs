@@ -39,3 +39,44 @@ fn workers_do_not_stay_on_the_core_of_the_reactor_that_starts_them() {
     }
     drop(engine);
 }
+
+/// In a child under strace, which answers the first call of each kind with EINTR.
+const INTERRUPTED: &str = "SPINDLE_TEST_INTERRUPTED";
+
+#[test]
+#[ignore = "runs in a child whose first calls are interrupted"]
+fn auto_takes_io_uring_all_the_same() {
+    if std::env::var_os(INTERRUPTED).is_none() {
+        return;
+    }
+    let engine = Engine::open(EngineKind::Auto).unwrap();
+    assert_eq!((engine.kind(), engine.fallback_reason()), (EngineKind::IoUring, None));
+    engine.driver(0).unwrap();
+}
+
+#[test]
+fn a_signal_at_the_first_call_to_the_ring_neither_fails_the_engine_nor_changes_the_choice() {
+    if Engine::open(EngineKind::Auto).unwrap().kind() != EngineKind::IoUring {
+        eprintln!("skipped: there is no io_uring here");
+        return;
+    }
+    let test = std::env::current_exe().unwrap();
+    for call in ["io_uring_setup", "io_uring_enter", "io_uring_register"] {
+        let inject = format!("inject={call}:error=EINTR:when=1");
+        let mut strace = std::process::Command::new("strace");
+        strace
+            .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject])
+            .arg(&test);
+        strace.args(["--ignored", "--exact", "auto_takes_io_uring_all_the_same"]).env(INTERRUPTED, "1");
+        match strace.output() {
+            Ok(output) if String::from_utf8_lossy(&output.stderr).contains("ptrace") => {
+                eprintln!("skipped: strace may not trace here");
+            }
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stdout);
+                assert!(output.status.success() && said.contains("1 passed"), "{call}: {said}");
+            }
+            Err(_) => eprintln!("skipped: there is no strace here"),
+        }
+    }
+}

@@ -130,7 +130,7 @@ fn build(entries: u32) -> io::Result<IoUring> {
         let mut builder = IoUring::builder();
         builder.dontfork().setup_clamp().setup_cqsize(COMPLETIONS.max(entries));
         setup(&mut builder);
-        match builder.build(entries) {
+        match again(|| builder.build(entries)) {
             Ok(ring) => return Ok(ring),
             // Flags that the kernel does not know.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
@@ -154,7 +154,8 @@ pub(crate) fn probe() -> Result<(), String> {
         return Err("the kernel's io_uring is too old: Linux 5.11 or newer is needed".into());
     }
     let mut known = Probe::new();
-    ring.submitter().register_probe(&mut known).map_err(|e| format!("io_uring_register failed ({e})"))?;
+    again(|| ring.submitter().register_probe(&mut known))
+        .map_err(|e| format!("io_uring_register failed ({e})"))?;
     let needed = [
         opcode::Read::CODE,
         opcode::Write::CODE,
@@ -176,8 +177,18 @@ pub(crate) fn probe() -> Result<(), String> {
     // A filter may allow making a ring and forbid using it.
     // SAFETY: a no-operation points at nothing.
     unsafe { ring.submission().push(&opcode::Nop::new().build()) }.map_err(|e| e.to_string())?;
-    ring.submit_and_wait(1).map_err(|error| format!("io_uring_enter failed ({error})"))?;
+    again(|| ring.submit_and_wait(1)).map_err(|error| format!("io_uring_enter failed ({error})"))?;
     Ok(())
+}
+
+/// Makes a system call, and makes it again if a signal cut it off: that says nothing about what the kernel can.
+fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +217,14 @@ mod tests {
             }
         }
         assert!(seen.iter().copied().eq(0..9_999), "no-operations complete in the order of submission");
+    }
+
+    #[test]
+    fn a_call_that_a_signal_cut_off_is_made_again_and_any_other_error_is_the_answer() {
+        let mut answers = [libc::EINTR, libc::EINTR, libc::EPERM].into_iter();
+        let mut call = || Err::<(), _>(io::Error::from_raw_os_error(answers.next().expect("no more calls")));
+        let error = again(&mut call).expect_err("the last answer");
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM));
     }
 
     #[test]
