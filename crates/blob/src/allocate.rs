@@ -215,7 +215,7 @@ async fn read_above(blob: &BlobShared, local: &Local, index: u64) -> Result<Opti
         Source::Zeroes => Ok(None),
         Source::Missing(parent) => Err(BlobError::MissingParent { blob: blob.id, parent }),
         Source::Cluster { cluster, .. } => {
-            let buffer = IoBuf::zeroed(size as usize);
+            let buffer = IoBuf::try_zeroed(size as usize)?;
             let (result, buffers) = local.channel().read(u64::from(cluster) * size, buffer).await;
             result?;
             Ok(buffers.into_one().ok())
@@ -226,9 +226,9 @@ async fn read_above(blob: &BlobShared, local: &Local, index: u64) -> Result<Opti
                 return Ok(None);
             }
             let channel = local.external(&device).map_err(|source| blob.store.open_error(source))?;
-            let (result, buffers) = channel.read(index * size, IoBuf::zeroed(left as usize)).await;
+            let (result, buffers) = channel.read(index * size, IoBuf::try_zeroed(left as usize)?).await;
             result?;
-            let mut whole = IoBuf::zeroed(size as usize);
+            let mut whole = IoBuf::try_zeroed(size as usize)?;
             buffers.copy_to(0, &mut whole);
             Ok(Some(whole))
         }

@@ -101,6 +101,9 @@ pub enum BlobError {
         "blob {blob} reads through {parent}, which is missing or damaged: restore it or set another parent"
     )]
     MissingParent { blob: BlobId, parent: Arc<str> },
+    /// There is no memory for a buffer as large as a cluster or a block of the device.
+    #[error(transparent)]
+    Memory(#[from] spindle_mem::OutOfMemory),
     /// An option has a value it cannot have.
     #[error("{option}: {why}")]
     Option { option: &'static str, why: String },

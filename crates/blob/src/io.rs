@@ -317,7 +317,11 @@ async fn read_external(channel: &spindle_block::Channel, start: u64, mut buffers
     if first >= end {
         return (Ok(()), buffers);
     }
-    let (result, around) = channel.read(first, IoBuf::zeroed((end - first) as usize)).await;
+    let around = match IoBuf::try_zeroed((end - first) as usize) {
+        Ok(around) => around,
+        Err(error) => return (Err(error.into()), buffers),
+    };
+    let (result, around) = channel.read(first, around).await;
     if let (Ok(()), Ok(around)) = (&result, around.into_one()) {
         let skip = ((start - first) as usize).min(around.len());
         buffers.copy_from(0, &around[skip..]);

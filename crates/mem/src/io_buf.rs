@@ -9,6 +9,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
 
+use crate::OutOfMemory;
 use crate::segment::Segment;
 
 /// A uniquely owned run of bytes. The unsplit buffer begins at a multiple of
@@ -26,9 +27,22 @@ unsafe impl Send for IoBuf {}
 unsafe impl Sync for IoBuf {}
 
 impl IoBuf {
-    /// Allocates `len` zero bytes outside of any pool.
+    /// Allocates `len` zero bytes outside of any pool. A length that comes from outside, from a file, a peer
+    /// or a command line, goes to [`try_zeroed`](Self::try_zeroed).
+    ///
+    /// # Panics
+    /// If no address space is that large. Without memory the process ends.
     pub fn zeroed(len: usize) -> IoBuf {
         IoBuf::whole(Segment::allocate(len), len)
+    }
+
+    /// Allocates `len` zero bytes outside of any pool.
+    ///
+    /// # Errors
+    /// There is no memory for it. Where the kernel promises more than it has, that shows only when the bytes
+    /// are first written.
+    pub fn try_zeroed(len: usize) -> Result<IoBuf, OutOfMemory> {
+        Ok(IoBuf::whole(Segment::try_allocate(len)?, len))
     }
 
     /// Allocates outside of any pool and copies `bytes` in.

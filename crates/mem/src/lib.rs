@@ -18,5 +18,13 @@ pub use io_buf::IoBuf;
 pub use pool::{OutOfBuffers, Pool};
 pub use shared::SharedMem;
 
+/// There is no memory for a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no memory for a buffer of {bytes} bytes: ask for less, or free some")]
+pub struct OutOfMemory {
+    /// Bytes that were asked for.
+    pub bytes: usize,
+}
+
 /// Every buffer begins at a multiple of this, as direct file I/O asks: one page.
 pub const ALIGNMENT: usize = 4096;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_queue::ArrayQueue;
 
+use crate::OutOfMemory;
 use crate::io_buf::IoBuf;
 use crate::segment::Segment;
 
@@ -59,7 +60,11 @@ impl fmt::Display for Mebibytes {
     }
 }
 
+/// The size class of a length; [`CLASSES`] of one that is larger than all.
 fn class_of(len: usize) -> usize {
+    if len > SMALLEST << (CLASSES - 1) {
+        return CLASSES;
+    }
     len.max(SMALLEST).next_power_of_two().trailing_zeros() as usize - SMALLEST.trailing_zeros() as usize
 }
 
@@ -79,13 +84,27 @@ impl Pool {
     /// Lends a buffer of `len` bytes with unspecified content. Dropping it, anywhere, returns it.
     ///
     /// # Errors
-    /// [`OutOfBuffers`] when the budget has no room; nothing waits.
+    /// [`OutOfBuffers`] when the budget has no room or the process no memory; nothing waits.
     pub fn get(&self, len: usize) -> Result<IoBuf, OutOfBuffers> {
+        // Also before it is rounded up: it may come from outside.
+        if len > self.0.budget {
+            return Err(self.0.refusal(len));
+        }
         let class = class_of(len);
-        let capacity = if class < CLASSES { SMALLEST << class } else { len.next_multiple_of(SMALLEST) };
+        let capacity = match class < CLASSES {
+            true => SMALLEST << class,
+            false => len.checked_next_multiple_of(SMALLEST).ok_or_else(|| self.0.refusal(len))?,
+        };
         self.0.lend(capacity)?;
         let free = self.0.free.get(class).and_then(ArrayQueue::pop);
-        let mut segment = free.unwrap_or_else(|| self.0.allocate(capacity));
+        let segment = match free {
+            Some(segment) => Ok(segment),
+            None => self.0.allocate(capacity),
+        };
+        let mut segment = segment.map_err(|_| {
+            self.0.lent.fetch_sub(capacity, Ordering::Release);
+            self.0.refusal(capacity)
+        })?;
         segment.set_home(self.0.clone());
         Ok(IoBuf::whole(segment, len))
     }
@@ -112,14 +131,17 @@ impl PoolInner {
         let fits = |lent: usize| lent.checked_add(capacity).filter(|total| *total <= self.budget);
         match self.lent.fetch_update(Ordering::Acquire, Ordering::Relaxed, fits) {
             Ok(_) => Ok(()),
-            Err(lent) => {
-                Err(OutOfBuffers { pool: self.name.clone(), needed: capacity, free: self.budget - lent })
-            }
+            Err(_) => Err(self.refusal(capacity)),
         }
     }
 
+    fn refusal(&self, needed: usize) -> OutOfBuffers {
+        let free = self.budget.saturating_sub(self.lent.load(Ordering::Relaxed));
+        OutOfBuffers { pool: self.name.clone(), needed, free }
+    }
+
     /// The cold way: allocates, after idle buffers of other sizes have made way.
-    fn allocate(&self, capacity: usize) -> Segment {
+    fn allocate(&self, capacity: usize) -> Result<Segment, OutOfMemory> {
         let mut held = self.held.fetch_add(capacity, Ordering::Relaxed) + capacity;
         let mut idle = self.free.iter().rev();
         while held > self.budget
@@ -132,7 +154,9 @@ impl PoolInner {
                 held = self.held.load(Ordering::Relaxed);
             }
         }
-        Segment::allocate(capacity)
+        Segment::try_allocate(capacity).inspect_err(|_| {
+            self.held.fetch_sub(capacity, Ordering::Relaxed);
+        })
     }
 
     /// Frees a segment that nobody has.

@@ -7,8 +7,8 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
-use crate::ALIGNMENT;
 use crate::pool::Home;
+use crate::{ALIGNMENT, OutOfMemory};
 
 /// The bookkeeping of an allocation, on the heap beside it.
 struct Header {
@@ -26,14 +26,23 @@ pub(crate) struct Segment(NonNull<Header>);
 unsafe impl Send for Segment {}
 
 impl Segment {
-    /// Allocates zeroed memory of `capacity` bytes, freed with its last owner unless it gets a home.
-    pub(crate) fn allocate(capacity: usize) -> Segment {
-        let layout = layout(capacity);
+    /// Allocates zeroed memory of `capacity` bytes, freed with its last owner unless it gets a home. An error if
+    /// there is none.
+    pub(crate) fn try_allocate(capacity: usize) -> Result<Segment, OutOfMemory> {
+        let layout = layout(capacity)?;
         // SAFETY: the layout's size is at least 1.
         let memory = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(memory) else { handle_alloc_error(layout) };
+        let base = NonNull::new(memory).ok_or(OutOfMemory { bytes: capacity })?;
         let header = Header { owners: AtomicUsize::new(1), base, capacity, home: None };
-        Segment(NonNull::from(Box::leak(Box::new(header))))
+        Ok(Segment(NonNull::from(Box::leak(Box::new(header)))))
+    }
+
+    /// The same; without memory the process ends, as everywhere in Rust.
+    pub(crate) fn allocate(capacity: usize) -> Segment {
+        Segment::try_allocate(capacity).unwrap_or_else(|_| match layout(capacity) {
+            Ok(layout) => handle_alloc_error(layout),
+            Err(error) => panic!("{error}"),
+        })
     }
 
     fn header(&self) -> &Header {
@@ -105,9 +114,9 @@ unsafe fn free(header: NonNull<Header>) {
     // SAFETY: made by Box::leak in `allocate`, and freed once.
     let header = unsafe { Box::from_raw(header.as_ptr()) };
     // SAFETY: `base` came from this layout.
-    unsafe { dealloc(header.base.as_ptr(), layout(header.capacity)) };
+    unsafe { dealloc(header.base.as_ptr(), layout(header.capacity).expect("it was allocated by it")) };
 }
 
-fn layout(capacity: usize) -> Layout {
-    Layout::from_size_align(capacity.max(1), ALIGNMENT).expect("a capacity fits the address space")
+fn layout(capacity: usize) -> Result<Layout, OutOfMemory> {
+    Layout::from_size_align(capacity.max(1), ALIGNMENT).map_err(|_| OutOfMemory { bytes: capacity })
 }

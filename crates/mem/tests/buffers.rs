@@ -198,3 +198,16 @@ proptest! {
         prop_assert_eq!(back.to_vec(), tail);
     }
 }
+
+#[test]
+fn a_length_that_no_memory_holds_is_an_error_where_it_may_come_from_outside() {
+    for len in [1 << 46, usize::MAX / 2, usize::MAX - 4096, usize::MAX] {
+        let error = IoBuf::try_zeroed(len).expect_err("more than any address space has here");
+        assert!(error.to_string().contains(&len.to_string()), "{error}");
+        assert!(Pool::new("small", 1 << 20).get(len).is_err());
+        let huge = Pool::new("huge", usize::MAX);
+        assert!(huge.get(len).is_err());
+        assert_eq!((huge.lent(), huge.held()), (0, 0), "nothing is counted that nobody has");
+    }
+    assert_eq!(IoBuf::try_zeroed(4096).map(|buffer| buffer.len()), Ok(4096));
+}

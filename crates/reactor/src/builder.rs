@@ -12,6 +12,9 @@ use crate::mode::Mode;
 use crate::runtime::Runtime;
 use crate::shared::{Settings, Shared};
 
+/// Reactors that a runtime may have: as many as there can be cores. Each pair has two rings.
+const MOST_REACTORS: usize = 1024;
+
 /// Says what runtime to build.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
@@ -31,7 +34,7 @@ impl Builder {
         self
     }
 
-    /// How many reactors, on the [`cores`](Self::cores) that were given or the default ones. More than
+    /// How many reactors, 1024 at most, on the [`cores`](Self::cores) that were given or the default ones. More than
     /// there are cores share them, around again from the lowest; fewer use the lowest. A simulated machine
     /// for which no cores were given has one for each.
     pub fn reactors(mut self, count: usize) -> Builder {
@@ -128,6 +131,9 @@ fn spread(cores: CpuSet, reactors: Option<usize>) -> Result<Vec<usize>, BuildErr
     if cores.is_empty() || count == 0 {
         return Err(BuildError::NoCore { available: spindle_engine::available_cores().affinity.as_list() });
     }
+    if count > MOST_REACTORS {
+        return Err(BuildError::TooManyReactors { asked: count, most: MOST_REACTORS });
+    }
     let cores: Vec<usize> = cores.iter().collect();
     Ok(cores.into_iter().cycle().take(count).collect())
 }
@@ -159,6 +165,17 @@ mod tests {
         }
         assert_eq!(real_cores(None, Some(3), &machine()).unwrap(), [0, 1, 0], "shared");
         assert_eq!(simulated_cores(None, Some(3)).unwrap(), [0, 1, 2], "one for each");
+    }
+
+    #[test]
+    fn more_reactors_than_can_be_of_use_are_an_error_before_anything_is_made() {
+        for count in [MOST_REACTORS + 1, usize::MAX] {
+            for spread in [real_cores(None, Some(count), &machine()), simulated_cores(None, Some(count))] {
+                let error = spread.unwrap_err().to_string();
+                assert!(error.contains(&count.to_string()) && error.contains("at most 1024"), "{error}");
+            }
+        }
+        assert_eq!(real_cores(None, Some(MOST_REACTORS), &machine()).unwrap().len(), MOST_REACTORS);
     }
 
     #[test]

@@ -114,6 +114,16 @@ pub enum BuildError {
         /// The cores that are available.
         available: String,
     },
+    /// More reactors than can be of use were asked for.
+    #[error(
+        "{asked} reactors are too many: at most {most}, as each pair of them has rings of its own; ask for one a core"
+    )]
+    TooManyReactors {
+        /// How many were asked for.
+        asked: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// What watches over the reactors could not be made.
     #[error("cannot watch over the runtime: {0}")]
     Supervisor(std::io::Error),

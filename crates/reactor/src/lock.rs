@@ -108,7 +108,7 @@ impl<T> Lock<T> {
     /// Waits for the lock and takes it.
     fn take(&self, taken_at: &'static Location<'static>) -> Held<'_, T> {
         let Some(core) = current::cloned() else {
-            let place = "no Spindle thread runs here";
+            let place = "code that runs on no Spindle thread";
             self.fault(LockFault::NotOnThread, taken_at, place, "take it inside Runtime::run or Thread::run")
         };
         let me = Holder { thread: core.shared.clone(), os_thread: std::thread::current().id(), taken_at };

@@ -150,7 +150,7 @@ impl Md {
         let runs: Vec<_> = blob.meta.borrow().map.runs().collect();
         let total = runs.iter().map(|run| u64::from(run.length)).sum();
         let mut done = 0;
-        let mut buffers = Buffers::from(IoBuf::zeroed(size as usize));
+        let mut buffers = Buffers::from(IoBuf::try_zeroed(size as usize)?);
         for run in runs {
             for at in 0..u64::from(run.length) {
                 let from = (u64::from(run.cluster.0) + at) * size;
