@@ -198,6 +198,14 @@ impl<'a> Command<'a> {
     pub(crate) fn new(channel: &'a Channel, operation: Operation, offset: u64, len: u64) -> Command<'a> {
         Command { request: Request::new(channel, operation, Some(offset), len, Buffers::None) }
     }
+
+    /// Asks that what the command changes be durable when it completes (force unit access).
+    pub fn fua(mut self) -> Self {
+        if let State::New(io) = &mut self.request.state {
+            io.set_fua(true);
+        }
+        self
+    }
 }
 
 impl Future for Command<'_> {

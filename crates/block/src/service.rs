@@ -2,13 +2,14 @@
 //!
 //! A table moves requests whenever something is submitted or an event source notifies a lane. What remains
 //! (a turn's budget was spent, a lane wants to be polled later or always) is done by one task of the
-//! thread, made when first needed and ended when the last lane closes. Away from a Spindle thread there is
-//! no task, and who owns the table steps it.
+//! thread. It is made when there is something to do and ends when there is not, so that a table at rest does
+//! not keep its thread from exiting. Away from a Spindle thread there is no task, and who owns the table
+//! steps it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Weak;
-use std::task::{Poll, Waker};
+use std::task::Poll;
 
 use crate::table::Table;
 use crate::{Busy, LaneTable};
@@ -17,7 +18,6 @@ use crate::{Busy, LaneTable};
 #[derive(Default)]
 pub(crate) struct Service {
     running: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
 }
 
 impl Service {
@@ -29,40 +29,24 @@ impl Service {
 
     /// Has the table stepped in a later turn of the thread.
     pub(crate) fn wake(&self, table: &Weak<Table>) {
-        if self.running.get() {
-            self.wake_task();
-        } else if spindle_reactor::Thread::current().is_some() {
+        if !self.running.get() && spindle_reactor::Thread::current().is_some() {
             self.running.set(true);
             drop(spindle_reactor::spawn_local(serve(table.clone())));
         }
     }
-
-    /// Has the thread's task look at the table, if there is such a task.
-    pub(crate) fn wake_task(&self) {
-        // Taken out first: a waker may come back here.
-        let waker = self.waker.borrow_mut().take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
 }
 
-/// Steps the table while there is something to do, then sleeps until woken.
+/// Steps the table while there is something to do.
 async fn serve(table: Weak<Table>) {
     poll_fn(|cx| {
         let Some(table) = table.upgrade() else { return Poll::Ready(()) };
-        let busy = table.step();
-        let service = table.service();
-        if table.is_unused() {
-            service.running.set(false);
-            return Poll::Ready(());
-        }
-        if busy == Busy::Yes {
+        // What is asked for during the step, when it has looked already, has a task of its own.
+        table.service().running.set(false);
+        if table.step() == Busy::Yes && !table.service().running.replace(true) {
             cx.waker().wake_by_ref();
-        } else {
-            *service.waker.borrow_mut() = Some(cx.waker().clone());
+            return Poll::Pending;
         }
-        Poll::Pending
+        Poll::Ready(())
     })
     .await;
 }

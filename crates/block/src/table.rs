@@ -131,11 +131,6 @@ impl Table {
         &self.service
     }
 
-    /// True if no lane is open.
-    pub(crate) fn is_unused(&self) -> bool {
-        self.inner.try_borrow().is_ok_and(|inner| inner.open_lanes() == 0)
-    }
-
     /// One more holder of an open lane.
     pub(crate) fn retain(&self, lane: u32) {
         match self.inner.try_borrow_mut() {
@@ -148,10 +143,6 @@ impl Table {
     pub(crate) fn release(&self, lane: u32) {
         self.late.add(|late| late.released.push_back(lane));
         self.run();
-        if self.is_unused() {
-            // The thread's task for this table ends with its last lane.
-            self.service.wake_task();
-        }
     }
 
     /// The future that waited for a request is gone.

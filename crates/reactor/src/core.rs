@@ -49,6 +49,8 @@ pub(crate) struct ThreadCore {
     pub(crate) holds: RefCell<BTreeMap<Arc<str>, usize>>,
     /// Its parts of io devices.
     pub(crate) channels: Channels,
+    /// Its operations in the engine that end by themselves.
+    pub(crate) ops: Cell<usize>,
     /// Its exit was asked for. What others see of that lies elsewhere, and this is asked in every turn.
     exiting: Cell<bool>,
     /// Turns that found something to do, and those that did not.
@@ -77,6 +79,7 @@ impl ThreadCore {
             extensions: RefCell::default(),
             holds: RefCell::default(),
             channels: RefCell::default(),
+            ops: Cell::new(0),
             exiting: Cell::new(false),
             busy_turns: Cell::new(0),
             idle_turns: Cell::new(0),
@@ -218,6 +221,7 @@ impl ThreadCore {
         count(self.messages.borrow().len(), "message");
         count(self.tasks.len(), "task");
         count(self.pollers.len(), "poller");
+        count(self.ops.get(), "operation");
         reasons.extend(self.holds.borrow().iter().map(|(device, count)| {
             format!("{count} channel{} of device {device}", if *count == 1 { "" } else { "s" })
         }));
@@ -231,6 +235,7 @@ impl ThreadCore {
             && self.messages.borrow().is_empty()
             && self.tasks.len() == 0
             && self.pollers.len() == 0
+            && self.ops.get() == 0
             && self.holds.borrow().is_empty()
     }
 

@@ -35,6 +35,8 @@ struct Entry {
     generation: u32,
     /// Whether nobody here can end it but by cancelling it.
     waits_for_peer: bool,
+    /// The thread's exit waits for it.
+    counted: bool,
     core: Rc<ThreadCore>,
     sink: Rc<dyn OpSink>,
     key: u64,
@@ -50,9 +52,17 @@ pub(crate) struct Ops {
 impl Ops {
     fn insert(&self, core: Rc<ThreadCore>, op: &Op, sink: Rc<dyn OpSink>, key: u64) -> Token {
         let waits_for_peer = op.waits_for_peer();
+        core.ops.set(core.ops.get() + usize::from(!waits_for_peer));
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
-        let index = self.entries.borrow_mut().insert(Entry { generation, waits_for_peer, core, sink, key });
+        let index = self.entries.borrow_mut().insert(Entry {
+            generation,
+            waits_for_peer,
+            counted: !waits_for_peer,
+            core,
+            sink,
+            key,
+        });
         Token(u64::from(generation) << 32 | index as u64)
     }
 
@@ -84,6 +94,7 @@ impl Ops {
         }
         // What it holds may be the last of something that panics when dropped.
         drop_caught(entry.sink);
+        core.ops.set(core.ops.get() - usize::from(entry.counted));
     }
 
     /// The operations which would never end by themselves, each once; also those of threads that have exited.

@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use spindle_block::{Channel, Device, Geometry, Null};
+use spindle_block::{Channel, Device, Geometry, Null, SimDisk};
 use spindle_engine::EngineKind;
+use spindle_engine::sim::{Disk, DiskOptions};
+use spindle_mem::IoBuf;
 use spindle_reactor::{Handle, Runtime, Thread, extension, sleep};
 
 /// A layer's table on each thread.
@@ -52,4 +55,33 @@ fn a_layers_own_channel_goes_with_the_thread() {
             worker.joined().await;
         })
         .unwrap();
+}
+
+/// Reads that were given up are under way when the thread is asked to exit.
+#[test]
+fn a_thread_exits_when_its_requests_have_ended_also_those_that_were_given_up() {
+    for seed in 0..10 {
+        let disk = Disk::new(DiskOptions::new(1 << 20));
+        let runtime = Runtime::builder().engine(EngineKind::Sim(seed)).build().unwrap();
+        runtime
+            .run(async move || {
+                let worker = Thread::create("worker", "[1]").unwrap();
+                let device: Arc<dyn Device> = SimDisk::new("sim0", disk.clone(), seed).unwrap();
+                let written = disk.clone();
+                let give_up = async move || {
+                    let channel = Channel::open_unheld(device).unwrap();
+                    let mut write = Box::pin(channel.write(512, IoBuf::copy_from(&[7; 512])));
+                    std::future::poll_fn(|cx| std::task::Poll::Ready(drop(write.as_mut().poll(cx)))).await;
+                    drop(write);
+                    *extension::<Kept>().0.borrow_mut() = Some(channel);
+                };
+                worker.run(give_up).await.unwrap();
+                worker.exit();
+                worker.joined().await;
+                let mut bytes = [0; 512];
+                written.read(512, &mut bytes).unwrap();
+                assert_eq!(bytes, [7; 512], "the write had not ended when the thread had");
+            })
+            .unwrap();
+    }
 }
