@@ -1,17 +1,17 @@
 //! Giving a blob a cluster of its own, on the thread that wants to write to it: claimed, filled from here,
 //! and only then, on the metadata thread, mapped on disk and shown to readers.
 //!
-//! Runs as a task of its own, so that a write whose future is dropped leaves nothing half done. A cluster
+//! Runs in a task that nobody drops, so that a write which is given up leaves nothing half done. A cluster
 //! comes from the thread's [`Reserve`](crate::reserve::Reserve), or from the metadata thread if that is
 //! empty. After a failure it goes back there, but for a store that is poisoned: nobody knows then whose it
 //! is.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use spindle_mem::{Buffers, IoBuf};
 
+use crate::blob_local::BlobLocal;
 use crate::error::BlobError;
 use crate::leaves::Entry;
 use crate::local::Local;
@@ -66,28 +66,27 @@ impl Payload {
     }
 }
 
-/// Gives a blob a cluster of its own that reads as before but for the payload. When this is over the map on
-/// disk has been written. Runs to its end whatever becomes of the future.
+/// Gives a blob a cluster of its own that reads as before but for the payload, which comes back. When this is over
+/// the map on disk has been written. Not to be dropped before its end.
 pub(crate) async fn allocate(
     blob: &Arc<BlobShared>,
-    local: &Rc<Local>,
+    here: &BlobLocal,
     index: u64,
-    payload: Payload,
+    mut payload: Payload,
 ) -> (Result<Allocated, BlobError>, Buffers) {
-    let (task_blob, local) = (blob.clone(), local.clone());
-    let task = spindle_reactor::spawn_local(async move {
-        let mut payload = payload;
-        let result = allocate_here(&task_blob, &local, index, &mut payload).await;
-        (result, payload.into_buffers())
-    });
-    task.await.unwrap_or_else(|error| {
-        let error = blob.store.panicked(&error);
-        (Err(error), Buffers::None)
-    })
+    // A panic leaves nobody who knows what was done.
+    let unfinished = blob.store.poison_by_panic();
+    let result = match blob.store.local() {
+        Ok(local) => allocate_here(blob, here, &local, index, &mut payload).await,
+        Err(error) => Err(error),
+    };
+    drop(unfinished);
+    (result, payload.into_buffers())
 }
 
 async fn allocate_here(
     blob: &Arc<BlobShared>,
+    here: &BlobLocal,
     local: &Local,
     index: u64,
     payload: &mut Payload,
@@ -112,7 +111,7 @@ async fn allocate_here(
             (map.is_ok(), map.and(data))
         }
         _ => {
-            let done = match fill(blob, local, index, fresh, payload).await {
+            let done = match fill(blob, (here, local), index, fresh, payload).await {
                 Ok(()) => map(blob, local, index, fresh.cluster, Fill::New).await,
                 Err(error) => Err(error),
             };
@@ -154,7 +153,7 @@ async fn map(
 /// Fills a new cluster with what the parents have there, or zeroes, and the payload on top.
 async fn fill(
     blob: &BlobShared,
-    local: &Local,
+    (here, local): (&BlobLocal, &Local),
     index: u64,
     fresh: Fresh,
     payload: &mut Payload,
@@ -163,7 +162,7 @@ async fn fill(
     let start = blob.start_of(fresh.cluster);
     let (within, len) = payload.range();
     if len < size
-        && let Some(mut whole) = read_above(blob, local, index).await?
+        && let Some(mut whole) = read_above(blob, here, local, index).await?
     {
         match payload {
             Payload::Data(_, buffers) => {
@@ -209,8 +208,15 @@ async fn write_payload(
 }
 
 /// The cluster as the parents have it; `None` if that is zeroes.
-async fn read_above(blob: &BlobShared, local: &Local, index: u64) -> Result<Option<IoBuf>, BlobError> {
+async fn read_above(
+    blob: &BlobShared,
+    here: &BlobLocal,
+    local: &Local,
+    index: u64,
+) -> Result<Option<IoBuf>, BlobError> {
     let size = u64::from(blob.store.cluster_size);
+    // Counted from the look-up on: who frees the parents' cluster waits for it.
+    let _under_way = here.epochs.under_way();
     match blob.source(index) {
         Source::Zeroes => Ok(None),
         Source::Missing(parent) => Err(BlobError::MissingParent { blob: blob.id, parent }),

@@ -1,16 +1,15 @@
 //! A thread's handle on an open blob.
 
-use std::rc::Rc;
-
+use spindle_block::Channel;
 use spindle_mem::Buffers;
 
 use crate::blob::Blob;
 use crate::error::BlobError;
-use crate::local::Local;
-use crate::transfer::{Direction, Transfer};
+use crate::transfer::{Command, Transfer};
 
-/// The current thread's handle on an open blob, as [`block::Channel`](spindle_block::Channel) is on a device:
-/// for a thread that makes many requests, which are found their way once. It stays on its thread.
+/// The current thread's handle on an open blob, as [`block::Channel`](spindle_block::Channel) is on a device: a
+/// channel of the blob's [device](Blob::device), for a thread that makes many requests. It stays on its thread,
+/// which does not exit while it has the channel.
 ///
 /// ```compile_fail,E0277
 /// fn goes_elsewhere<T: Send>() {}
@@ -18,9 +17,13 @@ use crate::transfer::{Direction, Transfer};
 /// ```
 ///
 /// It keeps the blob open. Once its blob was [closed](Blob::close), requests are refused.
+///
+/// Nothing happens before a request is first polled. Dropping its future afterwards detaches the request: it goes
+/// on, each of its pieces may still be written, and its memory goes back to its pool when the device has returned
+/// it.
 pub struct BlobChannel {
     blob: Blob,
-    local: Rc<Local>,
+    channel: Channel,
 }
 
 impl BlobChannel {
@@ -31,29 +34,47 @@ impl BlobChannel {
 
     /// Fills `buffers` from byte `offset` on and comes back with them. What was never written reads zero.
     ///
-    /// Nothing happens before the first poll. Dropping the future afterwards detaches the request: its
-    /// memory goes back to its pool when the device has returned it.
-    ///
     /// # Errors
     /// The range is not inside the blob or not aligned, the device fails, or a parent is missing.
     #[inline]
     pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(&self.blob, &self.local, Direction::Read, offset, buffers.into())
+        Transfer::new(&self.blob, self.channel.read(offset, buffers))
     }
 
     /// Stores `buffers` from byte `offset` on and comes back with them. When it has succeeded the data can be
-    /// read back; it is durable after a later [`flush`](Blob::flush). Each block of a write that a crash
-    /// interrupts is old or new.
-    ///
-    /// Nothing happens before the first poll. Dropping the future afterwards detaches the request: each of
-    /// its pieces may still be written.
+    /// read back; it is durable after a later [`flush`](Self::flush), or at once with [`Transfer::fua`]. Each
+    /// block of a write that a crash interrupts is old or new.
     ///
     /// # Errors
     /// The range is not inside the blob or not aligned, the blob is read-only, the store is out of space
     /// ([`BlobError::OutOfSpace`]), or the device fails. Some of the range may have been written then.
     #[inline]
     pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(&self.blob, &self.local, Direction::Write, offset, buffers.into())
+        Transfer::new(&self.blob, self.channel.write(offset, buffers))
+    }
+
+    /// As [`Blob::write_zeroes`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn write_zeroes(&self, offset: u64, len: u64) -> Command<'_> {
+        Command::new(&self.blob, self.channel.write_zeroes(offset, len))
+    }
+
+    /// As [`Blob::unmap`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unmap(&self, offset: u64, len: u64) -> Command<'_> {
+        Command::new(&self.blob, self.channel.unmap(offset, len))
+    }
+
+    /// As [`Blob::flush`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn flush(&self) -> Command<'_> {
+        Command::new(&self.blob, self.channel.flush())
     }
 }
 
@@ -64,36 +85,65 @@ impl Blob {
     /// The blob was closed, or the store's device cannot be opened on this thread.
     pub fn channel(&self) -> Result<BlobChannel, BlobError> {
         self.check_open()?;
-        let local = self.opened.shared.store.local()?;
-        Ok(BlobChannel { blob: self.clone(), local })
+        let store = &self.opened.shared.store;
+        let channel = Channel::open(self.device()).map_err(|source| store.open_error(source))?;
+        Ok(BlobChannel { blob: self.clone(), channel })
     }
 
-    /// As [`BlobChannel::read`], by a channel that is looked up for this request.
+    /// As [`BlobChannel::read`], by a channel that this thread keeps until the blob is closed.
     ///
     /// # Errors
     /// As there, and as [`channel`](Self::channel).
     pub async fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> (Result<(), BlobError>, Buffers) {
-        self.transfer(Direction::Read, offset, buffers.into()).await
+        match self.own_channel() {
+            Ok(channel) => Transfer::new(self, channel.read(offset, buffers)).await,
+            Err(error) => (Err(error), buffers.into()),
+        }
     }
 
-    /// As [`BlobChannel::write`], by a channel that is looked up for this request.
+    /// As [`BlobChannel::write`], by a channel that this thread keeps until the blob is closed.
     ///
     /// # Errors
     /// As there, and as [`channel`](Self::channel).
     pub async fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> (Result<(), BlobError>, Buffers) {
-        self.transfer(Direction::Write, offset, buffers.into()).await
+        match self.own_channel() {
+            Ok(channel) => Transfer::new(self, channel.write(offset, buffers)).await,
+            Err(error) => (Err(error), buffers.into()),
+        }
     }
 
-    async fn transfer(
-        &self,
-        direction: Direction,
-        offset: u64,
-        buffers: Buffers,
-    ) -> (Result<(), BlobError>, Buffers) {
-        match self.opened.shared.store.local() {
-            Ok(local) => Transfer::new(self, &local, direction, offset, buffers).await,
-            Err(error) => (Err(error), buffers),
-        }
+    /// Makes `len` bytes from byte `offset` on read zero. Where nothing is allocated and no parent has data,
+    /// nothing is written.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), BlobError> {
+        Command::new(self, self.own_channel()?.write_zeroes(offset, len)).await
+    }
+
+    /// Says that `len` bytes from byte `offset` on hold nothing of use. Whole clusters of a thin blob without
+    /// parent are freed, durably, and read zero; what lies in other clusters is passed to the device, and
+    /// reads what the device says; what reads through to a parent stays.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub async fn unmap(&self, offset: u64, len: u64) -> Result<(), BlobError> {
+        Command::new(self, self.own_channel()?.unmap(offset, len)).await
+    }
+
+    /// Makes everything durable that was written before, by anybody, and had succeeded. Goes on to its end if the
+    /// future is dropped.
+    ///
+    /// # Errors
+    /// The device fails: any write since the last flush may be lost, the maps of new clusters too. This and
+    /// every later flush fails then, and the store refuses changes of its metadata until it is loaded again.
+    pub async fn flush(&self) -> Result<(), BlobError> {
+        Command::new(self, self.own_channel()?.flush()).await
+    }
+
+    fn own_channel(&self) -> Result<std::rc::Rc<Channel>, BlobError> {
+        self.check_open()?;
+        self.opened.shared.channel()
     }
 }
 

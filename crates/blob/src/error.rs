@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use spindle_block::{IoError, OpenError};
+use spindle_block::{IoError, IoErrorKind, OpenError};
 use spindle_format::grow::GrowError;
 use spindle_format::init::InitError;
 use spindle_format::metadata::XattrError;
@@ -107,4 +107,37 @@ pub enum BlobError {
     /// An option has a value it cannot have.
     #[error("{option}: {why}")]
     Option { option: &'static str, why: String },
+}
+
+/// No such device or address, as the system numbers it: a parent that is missing.
+const ENXIO: i32 = 6;
+/// Out of memory.
+const ENOMEM: i32 = 12;
+/// An input or output error: what the disk holds is not known.
+const EIO: i32 = 5;
+/// The structure needs cleaning: damaged metadata.
+const EUCLEAN: i32 = 117;
+
+impl BlobError {
+    /// What a request ends with that failed for this reason, where there is no room for words.
+    pub(crate) fn kind(&self) -> IoErrorKind {
+        match self {
+            BlobError::Io(error) => error.kind,
+            BlobError::OutOfSpace { .. } | BlobError::OutOfMetadata { .. } => IoErrorKind::NoSpace,
+            BlobError::StoreReadOnly { .. }
+            | BlobError::ReadOnly { .. }
+            | BlobError::MetadataReadOnly { .. } => IoErrorKind::ReadOnly,
+            BlobError::OutOfRange { .. } => IoErrorKind::OutOfRange,
+            BlobError::Unaligned { .. } => IoErrorKind::Unaligned,
+            BlobError::Unloaded { .. } | BlobError::Closed { .. } | BlobError::NoSuchBlob { .. } => {
+                IoErrorKind::Removed
+            }
+            BlobError::MissingParent { .. } => IoErrorKind::Device { errno: ENXIO },
+            BlobError::Memory(_) => IoErrorKind::Device { errno: ENOMEM },
+            BlobError::AllocationBlocked { .. } | BlobError::Damaged { .. } => {
+                IoErrorKind::Device { errno: EUCLEAN }
+            }
+            _ => IoErrorKind::Device { errno: EIO },
+        }
+    }
 }

@@ -22,44 +22,41 @@ struct State {
     waiting: Vec<Waker>,
 }
 
-/// A flush that is under way; ends when dropped. A failure must have poisoned the store by then.
-pub(crate) struct UnderWay<'a> {
-    flushing: &'a Flushing,
-    number: u64,
-}
-
 impl Flushing {
-    /// A flush begins.
-    pub(crate) fn begin(&self) -> UnderWay<'_> {
+    /// A flush begins; its number, with which it [ends](Self::end).
+    pub(crate) fn begin(&self) -> u64 {
         let mut state = locked(&self.0);
         state.begun += 1;
         let number = state.begun;
         state.under_way.insert(number);
-        UnderWay { flushing: self, number }
+        number
     }
 
-    /// Waits until all flushes have ended that had begun when this was first polled.
-    pub(crate) async fn settled(&self) {
-        let last = locked(&self.0).begun;
-        poll_fn(|cx| {
+    /// A flush has ended. A failure must have poisoned the store by then. Returns how many have begun so far: it
+    /// counts when they have [ended](Self::is_settled) too.
+    pub(crate) fn end(&self, number: u64) -> u64 {
+        let (begun, waiting) = {
             let mut state = locked(&self.0);
-            if state.under_way.first().is_none_or(|&oldest| oldest > last) {
-                return Poll::Ready(());
-            }
-            state.waiting.push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-    }
-}
-
-impl Drop for UnderWay<'_> {
-    fn drop(&mut self) {
-        let mut state = locked(&self.flushing.0);
-        state.under_way.remove(&self.number);
-        let waiting = std::mem::take(&mut state.waiting);
-        drop(state);
+            state.under_way.remove(&number);
+            (state.begun, std::mem::take(&mut state.waiting))
+        };
         waiting.into_iter().for_each(Waker::wake);
+        begun
+    }
+
+    /// Whether the first `begun` flushes have ended; the waker is used when it may be so, if not.
+    pub(crate) fn is_settled(&self, begun: u64, waker: &Waker) -> bool {
+        let mut state = locked(&self.0);
+        if state.under_way.first().is_none_or(|&oldest| oldest > begun) {
+            return true;
+        }
+        state.waiting.push(waker.clone());
+        false
+    }
+
+    /// Waits until the first `begun` flushes have ended.
+    pub(crate) async fn settled(&self, begun: u64) {
+        poll_fn(|cx| if self.is_settled(begun, cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 }
 
@@ -72,18 +69,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_waits_waits_for_the_flushes_that_had_begun_and_no_others() {
+    fn a_flush_counts_when_those_that_overlapped_it_have_ended_and_does_not_wait_for_others() {
         let flushing = Flushing::default();
         let mut cx = Context::from_waker(Waker::noop());
         let (first, second) = (flushing.begin(), flushing.begin());
-        let mut settled = pin!(flushing.settled());
+        let begun = flushing.end(second);
+        let mut settled = pin!(flushing.settled(begun));
         assert!(settled.as_mut().poll(&mut cx).is_pending());
         let later = flushing.begin();
-        drop(first);
-        assert!(settled.as_mut().poll(&mut cx).is_pending());
-        drop(second);
+        flushing.end(first);
         assert!(settled.as_mut().poll(&mut cx).is_ready());
-        drop(later);
-        assert!(pin!(flushing.settled()).poll(&mut cx).is_ready());
+        let begun = flushing.end(later);
+        assert!(pin!(flushing.settled(begun)).poll(&mut cx).is_ready());
     }
 }

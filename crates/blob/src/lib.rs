@@ -14,13 +14,17 @@
 mod allocate;
 mod arena;
 mod blob;
+mod blob_local;
 mod channel;
 mod chunked;
 mod claims;
 mod cluster_size;
+mod device;
+mod epochs;
 mod error;
 mod flushing;
 mod io;
+mod lane;
 mod leaves;
 mod local;
 mod low_space;
@@ -48,4 +52,4 @@ pub use spindle_format::init::{ClearData, InitOptions as LayoutOptions, MdPages}
 pub use spindle_format::super_block::BsType;
 pub use spindle_format::{BlobId, ClearMethod, Parent, Xattr};
 pub use store::Blobstore;
-pub use transfer::Transfer;
+pub use transfer::{Command, Transfer};

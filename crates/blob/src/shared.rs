@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
-use spindle_block::Device;
+use spindle_block::{Claim, Device, Geometry};
 use spindle_format::BlobId;
 use spindle_reactor::Thread;
 
@@ -26,7 +26,6 @@ use crate::ordering::{Order, Point};
 use crate::outside::Outside;
 use crate::reserve::Reserve;
 use crate::store_device::StoreDevice;
-use crate::sync::join_all;
 
 /// A store as all threads see it.
 pub(crate) struct StoreShared {
@@ -40,6 +39,8 @@ pub(crate) struct StoreShared {
     pub(crate) cluster_size: u32,
     /// Bytes of the smallest I/O.
     pub(crate) io_unit: u32,
+    /// The shape of a blob as a device, but for its size.
+    pub(crate) blob_shape: Geometry,
     /// The leaves of its blobs' maps.
     pub(crate) arena: Arc<Arena>,
     /// Which ordering points are kept.
@@ -90,14 +91,15 @@ impl StoreShared {
     /// Makes durable what was written before. A failure, also of another flush that this one overlaps, poisons
     /// the store. Must not be dropped before its end.
     pub(crate) async fn flush(&self, local: &Local) -> Result<(), BlobError> {
-        let under_way = self.flushing.begin();
+        let number = self.flushing.begin();
         let flushed = local.channel().flush().await.map_err(BlobError::from);
-        flushed.inspect_err(|error| self.poison(error))?;
-        drop(under_way);
+        let flushed = flushed.inspect_err(|error| self.poison(error));
+        let begun = self.flushing.end(number);
+        flushed?;
         if !self.order.keeps(Point::FailedFlushLasts) {
             return Ok(());
         }
-        self.flushing.settled().await;
+        self.flushing.settled(begun).await;
         self.check_poison()
     }
 
@@ -121,6 +123,11 @@ impl StoreShared {
         BlobError::Poisoned { store: self.name.clone(), cause }
     }
 
+    /// Poisons the store if it is dropped while a panic unwinds.
+    pub(crate) fn poison_by_panic(self: &Arc<StoreShared>) -> PoisonByPanic {
+        PoisonByPanic(self.clone())
+    }
+
     /// Whether the store was left.
     pub(crate) fn is_unloaded(&self) -> bool {
         self.unloaded.load(Ordering::Acquire)
@@ -128,21 +135,6 @@ impl StoreShared {
 
     pub(crate) fn gone(&self) -> BlobError {
         BlobError::Unloaded { store: self.name.clone() }
-    }
-
-    /// Waits until every request that any thread had under way has ended.
-    pub(crate) async fn quiesce(&self) {
-        let members = locked(&self.members).clone();
-        let here = Thread::current().map(|thread| thread.id());
-        let asked = members.iter().map(async |member| {
-            let device = self.device.clone();
-            if Some(member.thread.id()) == here {
-                return quiesce_here(&device).await;
-            }
-            // A thread that has exited has no requests any more.
-            let _ = member.thread.run(async move || quiesce_here(&device).await).await;
-        });
-        join_all(asked).await;
     }
 
     /// Has every thread let go of an external snapshot. Who needs it all the same opens it again.
@@ -157,9 +149,14 @@ impl StoreShared {
     }
 }
 
-async fn quiesce_here(device: &Arc<StoreDevice>) {
-    if let Some(local) = device.known() {
-        local.quiesce().await;
+/// See [`StoreShared::poison_by_panic`].
+pub(crate) struct PoisonByPanic(Arc<StoreShared>);
+
+impl Drop for PoisonByPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            drop(self.0.panicked(&"it panicked"));
+        }
     }
 }
 
@@ -197,11 +194,15 @@ pub(crate) enum Source {
 /// An open blob as all threads see it.
 pub(crate) struct BlobShared {
     pub(crate) id: BlobId,
+    /// For people.
+    pub(crate) name: String,
+    /// The shape of its lanes but for its size, which changes: of the largest blob there can be.
+    pub(crate) shape: Geometry,
+    /// By which it can be claimed as a device.
+    pub(crate) claim: Claim,
     pub(crate) store: Arc<StoreShared>,
     /// That of the store, as every request asks for it.
     pub(crate) cluster_size: ClusterSize,
-    /// The bits of an offset inside an io unit.
-    pub(crate) unit_mask: u64,
     /// Size in clusters.
     pub(crate) clusters: AtomicU64,
     pub(crate) leaves: Leaves,
@@ -210,6 +211,8 @@ pub(crate) struct BlobShared {
     pub(crate) back: Mutex<Back>,
     /// Places of the map that are being changed.
     pub(crate) claims: Claims,
+    /// The threads that do I/O to it.
+    pub(crate) threads: Mutex<Vec<Thread>>,
     /// Operations that keep writes out.
     frozen: AtomicUsize,
     waiting: Mutex<Vec<Waker>>,
@@ -219,8 +222,10 @@ impl BlobShared {
     pub(crate) fn new(id: BlobId, store: Arc<StoreShared>, back: Back) -> BlobShared {
         BlobShared {
             id,
+            name: format!("blob {id} of {}", store.name),
+            shape: store.blob_shape,
+            claim: Claim::default(),
             cluster_size: ClusterSize::new(store.cluster_size),
-            unit_mask: u64::from(store.io_unit) - 1,
             clusters: AtomicU64::new(0),
             leaves: Leaves::new(store.arena.clone()),
             store,
@@ -228,6 +233,7 @@ impl BlobShared {
             read_only: AtomicBool::new(false),
             back: Mutex::new(back),
             claims: Claims::default(),
+            threads: Mutex::default(),
             frozen: AtomicUsize::new(0),
             waiting: Mutex::default(),
         }
@@ -362,7 +368,7 @@ impl BlobShared {
         self.frozen.load(Ordering::SeqCst) > 0
     }
 
-    /// Keeps writes out. Those under way are waited for with [`StoreShared::quiesce`].
+    /// Keeps writes out. Those under way are waited for with [`quiesce`](crate::blob_local::quiesce).
     pub(crate) fn freeze(&self) {
         self.frozen.fetch_add(1, Ordering::SeqCst);
     }
@@ -381,11 +387,20 @@ impl BlobShared {
             if !self.is_frozen() {
                 return Poll::Ready(());
             }
-            locked(&self.waiting).push(cx.waker().clone());
-            // Thawed between the look and the push: nobody will wake us.
-            if self.is_frozen() { Poll::Pending } else { Poll::Ready(()) }
+            if self.is_frozen_yet(cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
+    }
+
+    /// Whether writes are kept out still; the waker is used when they are let in.
+    pub(crate) fn is_frozen_yet(&self, waker: &Waker) -> bool {
+        let mut waiting = locked(&self.waiting);
+        // Looked at under the lock: who lets writes in says so first and takes the lock then.
+        let frozen = self.is_frozen();
+        if frozen && !waiting.iter().any(|known| known.will_wake(waker)) {
+            waiting.push(waker.clone());
+        }
+        frozen
     }
 }
 

@@ -40,6 +40,11 @@ impl StoreDevice {
         *locked(&self.claimed) = None;
     }
 
+    /// What lies below.
+    pub(crate) fn device(&self) -> &Arc<dyn Device> {
+        &self.device
+    }
+
     /// What tells it from every other while it exists.
     pub(crate) fn key(self: &Arc<StoreDevice>) -> usize {
         Arc::as_ptr(self) as usize

@@ -205,6 +205,15 @@ impl Md {
         })
     }
 
+    /// The blob that threads see as this one. An error if it is gone: its id may have a new owner.
+    pub(crate) fn state_of(&self, shared: &Arc<BlobShared>) -> Result<Rc<BlobState>, BlobError> {
+        let state = self.blob(shared.id)?;
+        match state.shared() {
+            Some(now) if Arc::ptr_eq(&now, shared) => Ok(state),
+            _ => Err(BlobError::NoSuchBlob { blob: shared.id }),
+        }
+    }
+
     /// No thread sees this blob any more.
     pub(crate) fn unseen(&self, id: BlobId) {
         if let Ok(blob) = self.blob(id)
@@ -328,7 +337,7 @@ impl Md {
         // is not, and the second look finds what it wrote.
         for _ in 0..2 {
             self.forget_notes(blob).await;
-            self.quiesce().await;
+            self.quiesce_below(blob).await;
         }
     }
 

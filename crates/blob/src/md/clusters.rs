@@ -88,11 +88,7 @@ impl Md {
         fill: Fill,
     ) -> Result<(), BlobError> {
         self.check_allocation()?;
-        let state = self.blob(blob.id)?;
-        // The id may have a new owner meanwhile.
-        if !state.shared().is_some_and(|now| Arc::ptr_eq(&now, blob)) {
-            return Err(BlobError::NoSuchBlob { blob: blob.id });
-        }
+        let state = self.state_of(blob)?;
         self.commit(&state, index, Some((cluster, fill))).await
     }
 

@@ -1,10 +1,12 @@
 //! Having a blob's map to oneself: writes to that blob are kept out, all else goes on.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::turns::Turns;
 use super::{BlobState, Md};
+use crate::blob_local::quiesce;
 use crate::shared::BlobShared;
 
 /// Blobs that are looked at in one go.
@@ -23,7 +25,7 @@ impl Md {
         shared.freeze();
         let frozen = Frozen { shared };
         frozen.shared.settled().await;
-        self.quiesce().await;
+        quiesce(vec![frozen.shared.clone()]).await;
         frozen
     }
 
@@ -52,12 +54,24 @@ impl Md {
         for one in &frozen {
             one.shared.settled().await;
         }
+        quiesce(frozen.iter().map(|one| one.shared.clone()).collect()).await;
         frozen
     }
 
-    /// Waits until every request that any thread had under way has ended.
-    pub(crate) async fn quiesce(&self) {
-        self.shared.quiesce().await;
+    /// Waits until every request has ended that any thread had sent to a cluster by the map of this blob, or of one
+    /// that reads through it. Others are not waited for, however slow.
+    pub(crate) async fn quiesce_below(&self, blob: &Rc<BlobState>) {
+        let (mut seen, mut turns) = (Vec::new(), Turns::default());
+        let (mut below, mut ids) = (vec![blob.clone()], BTreeSet::from([blob.id]));
+        while let Some(blob) = below.pop() {
+            seen.extend(blob.shared());
+            turns.spend(1).await;
+            let clones = blob.clones.borrow();
+            // Parents of a hostile store may form a circle.
+            let clones = clones.iter().filter(|&&clone| ids.insert(clone));
+            below.extend(clones.filter_map(|&clone| self.blob(clone).ok()));
+        }
+        quiesce(seen).await;
     }
 }
 

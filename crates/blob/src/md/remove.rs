@@ -106,7 +106,7 @@ impl Md {
         self.space.borrow_mut().free_pages_again(copies.into_iter().chain([root]));
         self.free_pages(pages).await?;
         if self.options.order.keeps(Point::ReadersBeforeFree) {
-            self.quiesce().await;
+            self.quiesce_below(blob).await;
         }
         let clusters = clusters_of(&meta).filter(|&cluster| !kept_clusters.get(cluster));
         let clusters = Turns::default().collect(clusters).await;

@@ -124,7 +124,7 @@ impl Md {
         self.forget_inherited(blob).await;
         let freed = cut.into_iter().map(|(_, cluster)| cluster.0).collect();
         if self.options.order.keeps(Point::ReadersBeforeFree) {
-            self.quiesce().await;
+            self.quiesce_below(blob).await;
         }
         self.release_clusters(freed, blob.clear_method()).await;
         Ok(())

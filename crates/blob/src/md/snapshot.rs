@@ -14,6 +14,7 @@ use super::remove::set_id;
 use super::turns::Turns;
 use super::{BlobState, Md};
 use crate::allocate::{Allocated, Payload, allocate};
+use crate::blob_local::BlobLocal;
 use crate::error::BlobError;
 use crate::leaves::Entry;
 use crate::ordering::Point;
@@ -147,31 +148,18 @@ impl Md {
 
     async fn detach_held(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
         let shared = self.shared_of(blob).await;
+        let here = BlobLocal::of(&shared).ok_or_else(|| self.shared.gone())?;
         loop {
             let wanted = wanted(&shared, inflate, self.free_clusters()).await;
             if wanted.len() as u64 > self.free_clusters() {
                 return Err(self.no_space(wanted.len() as u64));
             }
             for some in wanted.chunks(COPIES) {
-                let done = join_all(some.iter().map(|&index| self.copy_up(blob, index))).await;
+                let done = join_all(some.iter().map(|&index| copy_up(&shared, &here, index))).await;
                 done.into_iter().collect::<Result<Vec<()>, BlobError>>()?;
             }
             // Meanwhile clusters may have been unmapped, the blob may have grown, or its parent have got more.
             if self.change_parent(blob, inflate).await? {
-                return Ok(());
-            }
-        }
-    }
-
-    async fn copy_up(self: &Rc<Md>, blob: &Rc<BlobState>, index: u64) -> Result<(), BlobError> {
-        let shared = self.shared_of(blob).await;
-        loop {
-            shared.thawed().await;
-            let cut_off = index >= shared.clusters.load(Ordering::Acquire);
-            if cut_off || matches!(shared.leaves.get(index), Entry::Own(_)) {
-                return Ok(());
-            }
-            if let Allocated::Done = allocate(&shared, &self.local, index, Payload::Nothing).await.0? {
                 return Ok(());
             }
         }
@@ -225,6 +213,20 @@ impl Md {
         blob.publish_flags();
         self.rechain(blob).await;
         Ok(true)
+    }
+}
+
+/// Gives a blob a cluster of its own that reads as before.
+async fn copy_up(shared: &Arc<BlobShared>, here: &BlobLocal, index: u64) -> Result<(), BlobError> {
+    loop {
+        shared.thawed().await;
+        let cut_off = index >= shared.clusters.load(Ordering::Acquire);
+        if cut_off || matches!(shared.leaves.get(index), Entry::Own(_)) {
+            return Ok(());
+        }
+        if let Allocated::Done = allocate(shared, here, index, Payload::Nothing).await.0? {
+            return Ok(());
+        }
     }
 }
 

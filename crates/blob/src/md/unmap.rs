@@ -56,7 +56,7 @@ impl Md {
         if !freed.is_empty() {
             self.flush_for(&[Point::UnmapBeforeFree]).await?;
             if self.options.order.keeps(Point::ReadersBeforeFree) {
-                self.quiesce().await;
+                self.quiesce_below(blob).await;
             }
             // Claimed until they are free: whoever leaves the store waits for that, and no mask says that they
             // are in use.

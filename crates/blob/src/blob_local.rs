@@ -1,0 +1,166 @@
+//! What a thread keeps of a blob that it does I/O to. It never leaves the thread.
+//!
+//! Made when the first lane of the blob opens on the thread and known to the blob from then on, until the last
+//! closes: who changes the blob's map waits for the requests that are counted here, on every thread, and
+//! rings for lanes that wait for a thaw or for a flush elsewhere.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use spindle_block::Notifier;
+use spindle_reactor::Thread;
+
+use crate::epochs::Epochs;
+use crate::error::BlobError;
+use crate::shared::{BlobShared, locked};
+use crate::sync::join_all;
+
+/// A thread's part of a blob.
+pub(crate) struct BlobLocal {
+    shared: Arc<BlobShared>,
+    /// The requests that it has sent to the blob's clusters, or to those of its parents.
+    pub(crate) epochs: Epochs,
+    /// Its lanes, by number.
+    lanes: RefCell<BTreeMap<u64, Notifier>>,
+    /// Has its lanes polled, from any thread.
+    waker: Waker,
+    /// Why a request failed lately that could not say so itself.
+    failure: RefCell<Option<BlobError>>,
+}
+
+/// The blobs that a thread does I/O to; lives in the thread's extensions.
+#[derive(Default)]
+struct BlobLocals(RefCell<BTreeMap<usize, Weak<BlobLocal>>>);
+
+impl BlobLocals {
+    fn get(&self, key: usize) -> Option<Rc<BlobLocal>> {
+        self.0.borrow().get(&key).and_then(Weak::upgrade)
+    }
+}
+
+/// What tells a blob from every other while somebody has it.
+fn key_of(blob: &Arc<BlobShared>) -> usize {
+    Arc::as_ptr(blob) as usize
+}
+
+impl BlobLocal {
+    /// This thread's part of a blob, made on first use. `None` away from a Spindle thread.
+    pub(crate) fn of(blob: &Arc<BlobShared>) -> Option<Rc<BlobLocal>> {
+        let thread = Thread::current()?;
+        let locals = spindle_reactor::extension::<BlobLocals>();
+        let key = key_of(blob);
+        if let Some(local) = locals.get(key) {
+            return Some(local);
+        }
+        // Before the first look at the map: who changes it asks every thread on the list.
+        locked(&blob.threads).push(thread.clone());
+        let local = Rc::new(BlobLocal {
+            shared: blob.clone(),
+            epochs: Epochs::default(),
+            lanes: RefCell::default(),
+            waker: Waker::from(Arc::new(Bell { thread, key })),
+            failure: RefCell::default(),
+        });
+        locals.0.borrow_mut().insert(key, Rc::downgrade(&local));
+        Some(local)
+    }
+
+    /// The same, if it was made.
+    pub(crate) fn known(blob: &Arc<BlobShared>) -> Option<Rc<BlobLocal>> {
+        Thread::current()?;
+        spindle_reactor::extension::<BlobLocals>().get(key_of(blob))
+    }
+
+    /// One more lane, which is polled when the [waker](Self::waker) is used; its number.
+    pub(crate) fn add_lane(&self, lane: Notifier) -> u64 {
+        let mut lanes = self.lanes.borrow_mut();
+        let number = lanes.last_key_value().map_or(0, |(last, _)| last + 1);
+        lanes.insert(number, lane);
+        number
+    }
+
+    /// A lane closes.
+    pub(crate) fn remove_lane(&self, number: u64) {
+        self.lanes.borrow_mut().remove(&number);
+    }
+
+    /// Has the lanes polled, from whatever thread it is used on.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Notes down why a request fails, for who can say more than its status does.
+    pub(crate) fn note_failure(&self, error: &BlobError) {
+        *self.failure.borrow_mut() = Some(error.clone());
+    }
+
+    /// The last failure that was noted down.
+    pub(crate) fn failure(&self) -> Option<BlobError> {
+        self.failure.borrow().clone()
+    }
+
+    fn ring(&self) {
+        // Copied: a lane that is polled may close.
+        let lanes: Vec<Notifier> = self.lanes.borrow().values().cloned().collect();
+        lanes.iter().for_each(Notifier::notify);
+    }
+}
+
+impl Drop for BlobLocal {
+    fn drop(&mut self) {
+        let key = key_of(&self.shared);
+        if let Some(here) = Thread::current() {
+            spindle_reactor::extension::<BlobLocals>().0.borrow_mut().remove(&key);
+            let mut threads = locked(&self.shared.threads);
+            if let Some(at) = threads.iter().position(|thread| thread.id() == here.id()) {
+                drop(threads.swap_remove(at));
+            }
+        }
+    }
+}
+
+/// Has the lanes of a blob on a thread polled.
+struct Bell {
+    thread: Thread,
+    key: usize,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        let key = self.key;
+        // A thread that is gone has no lanes.
+        let _ = self.thread.send_msg(move || {
+            let local = spindle_reactor::extension::<BlobLocals>().get(key);
+            local.into_iter().for_each(|local| local.ring());
+        });
+    }
+}
+
+/// Waits until every request has ended that any thread had sent to a cluster by the maps of these blobs.
+pub(crate) async fn quiesce(blobs: Vec<Arc<BlobShared>>) {
+    let mut threads: BTreeMap<u64, (Thread, Vec<Arc<BlobShared>>)> = BTreeMap::new();
+    for blob in blobs {
+        for thread in locked(&blob.threads).iter() {
+            let asked = threads.entry(thread.id()).or_insert_with(|| (thread.clone(), Vec::new()));
+            asked.1.push(blob.clone());
+        }
+    }
+    let here = Thread::current().map(|thread| thread.id());
+    let asked = threads.into_iter().map(async |(id, (thread, blobs))| match Some(id) == here {
+        true => quiesce_here(blobs).await,
+        // A thread that has exited has no requests any more.
+        false => drop(thread.run(async move || quiesce_here(blobs).await).await),
+    });
+    join_all(asked).await;
+}
+
+async fn quiesce_here(blobs: Vec<Arc<BlobShared>>) {
+    let known = blobs.iter().filter_map(BlobLocal::known);
+    let waits: Vec<_> = known.map(|local| (local.epochs.turn(), local)).collect();
+    for (epoch, local) in &waits {
+        local.epochs.over(*epoch).await;
+    }
+}

@@ -1,0 +1,129 @@
+//! Which requests of a blob a thread has sent to clusters, so that a change of the map can wait for those that
+//! went by the old one, and for no others.
+//!
+//! Belongs to one thread. Requests are counted by the epoch in which they were sent; who waits begins a new one
+//! and waits until those before it are over. Counting allocates nothing.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+
+use std::cell::RefCell;
+
+/// The requests under way, by epoch.
+#[derive(Default)]
+pub(crate) struct Epochs(RefCell<State>);
+
+#[derive(Default)]
+struct State {
+    current: u64,
+    /// Requests of the current epoch.
+    count: usize,
+    /// Epochs before it that are not over, oldest first.
+    earlier: VecDeque<(u64, usize)>,
+    waiting: Vec<Waker>,
+}
+
+/// One request is under way until this is dropped.
+pub(crate) struct UnderWay<'a> {
+    epochs: &'a Epochs,
+    epoch: u64,
+}
+
+impl Epochs {
+    /// A request is sent; its epoch, with which it [ends](Self::end).
+    #[inline]
+    pub(crate) fn begin(&self) -> u64 {
+        let mut state = self.0.borrow_mut();
+        state.count += 1;
+        state.current
+    }
+
+    /// The same for a request that a future waits for.
+    pub(crate) fn under_way(&self) -> UnderWay<'_> {
+        UnderWay { epochs: self, epoch: self.begin() }
+    }
+
+    /// A request has ended.
+    #[inline]
+    pub(crate) fn end(&self, epoch: u64) {
+        let mut state = self.0.borrow_mut();
+        if epoch == state.current {
+            state.count -= 1;
+            return;
+        }
+        if let Some((_, count)) = state.earlier.iter_mut().find(|(found, _)| *found == epoch) {
+            *count -= 1;
+        }
+        while let Some((_, 0)) = state.earlier.front() {
+            state.earlier.pop_front();
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        drop(state);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Begins a new epoch; the one that ends.
+    pub(crate) fn turn(&self) -> u64 {
+        let mut state = self.0.borrow_mut();
+        let ending = state.current;
+        state.current += 1;
+        let count = std::mem::take(&mut state.count);
+        if count > 0 {
+            state.earlier.push_back((ending, count));
+        }
+        ending
+    }
+
+    /// Waits until all requests of that epoch and of those before it have ended.
+    pub(crate) async fn over(&self, epoch: u64) {
+        poll_fn(|cx| {
+            let mut state = self.0.borrow_mut();
+            if state.earlier.front().is_none_or(|&(oldest, _)| oldest > epoch) {
+                return Poll::Ready(());
+            }
+            state.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.epochs.end(self.epoch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::Context;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_is_for_what_was_under_way_and_for_nothing_that_came_later() {
+        let epochs = Epochs::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let (first, second) = (epochs.begin(), epochs.under_way());
+        let one = epochs.turn();
+        let mut first_over = pin!(epochs.over(one));
+        assert!(first_over.as_mut().poll(&mut cx).is_pending());
+        let later = epochs.begin();
+        let two = epochs.turn();
+        let last = epochs.begin();
+        epochs.end(later);
+        drop(second);
+        assert!(first_over.as_mut().poll(&mut cx).is_pending(), "the first is still under way");
+        let mut second_over = pin!(epochs.over(two));
+        assert!(second_over.as_mut().poll(&mut cx).is_pending());
+        epochs.end(first);
+        assert!(first_over.as_mut().poll(&mut cx).is_ready());
+        assert!(second_over.as_mut().poll(&mut cx).is_ready());
+        epochs.end(last);
+        let three = epochs.turn();
+        assert!(pin!(epochs.over(three)).poll(&mut cx).is_ready(), "nothing is left");
+    }
+}

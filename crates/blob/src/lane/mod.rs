@@ -1,0 +1,291 @@
+//! A blob's lane: one thread's way from requests for a blob to requests for its store's device. It is the only
+//! data path: the library's own reads and writes pass through it as those of a volume do.
+//!
+//! What lies in clusters that are known goes straight on, cut where the blob's map is not in one piece; reads of
+//! zeroes end here. What takes time (a new cluster, clusters to be freed, an external snapshot) goes to a task
+//! of this thread, which owns the request and gives it back. The map is looked up and the request sent in one
+//! call, and every request that was sent is counted, so that who changes the map can wait for those that went by
+//! the old one.
+//!
+//! While the blob is frozen a write is answered `Full` and waits, with what comes behind it, until the thaw.
+//! Force unit access is a flush of the store behind the write, as the write may rest on a map that no flush has
+//! covered yet. Not promised: an order between requests, and that one which fails has changed nothing.
+
+mod flush;
+mod tasks;
+mod way;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use spindle_block::{
+    Busy, Cx, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError, Operation, Status, Submit,
+};
+
+use crate::blob::Opened;
+use crate::blob_local::BlobLocal;
+use crate::error::BlobError;
+use crate::shared::BlobShared;
+use flush::LaneFlushes;
+use tasks::{Outcome, Returned};
+use way::Way;
+
+/// Set in what a request carries to the device and back: it must be durable when it completes.
+const DURABLE: u64 = 1;
+
+/// The lane of a blob on one thread.
+pub(crate) struct BlobLane {
+    blob: Arc<BlobShared>,
+    /// The opening that its device stands for; none for the library's own requests.
+    opened: Option<Arc<Opened>>,
+    here: Rc<BlobLocal>,
+    /// Its number in there.
+    number: u64,
+    /// The lane of the store's device.
+    below: LaneId,
+    block_shift: u32,
+    /// What tasks give back.
+    returned: Rc<Returned>,
+    /// What is to go on when writes are let in again and cannot be given back to the table.
+    held: VecDeque<Io>,
+    flushes: LaneFlushes,
+    /// The device has said that it knows no write-zeroes.
+    zeroes_by_hand: bool,
+}
+
+impl BlobLane {
+    pub(crate) fn open(
+        blob: Arc<BlobShared>,
+        opened: Option<Arc<Opened>>,
+        cx: &mut LaneCx<'_>,
+    ) -> Result<Box<dyn Lane>, OpenError> {
+        let not_here = || OpenError::NotOnThread { device: blob.name.clone() };
+        let here = BlobLocal::of(&blob).ok_or_else(not_here)?;
+        let below = cx.open(blob.store.device.device())?;
+        let number = here.add_lane(cx.notifier());
+        let lane = BlobLane {
+            block_shift: blob.store.io_unit.trailing_zeros(),
+            blob,
+            opened,
+            here,
+            number,
+            below,
+            returned: Returned::new(cx.notifier()),
+            held: VecDeque::new(),
+            flushes: LaneFlushes::default(),
+            zeroes_by_hand: false,
+        };
+        Ok(Box::new(lane))
+    }
+
+    /// First byte and length of a request's range, if they are numbers at all.
+    #[inline]
+    fn range(&self, io: &Io) -> Option<(u64, u64)> {
+        let (start, count) = (io.start(), io.count());
+        let limit = u64::MAX >> self.block_shift;
+        (start <= limit && count <= limit).then(|| (start << self.block_shift, count << self.block_shift))
+    }
+
+    /// The byte of the device where a read or write lies that is in one known cluster and let in.
+    #[inline]
+    fn place_of(&self, io: &Io) -> Option<u64> {
+        let (offset, len) = self.range(io)?;
+        if io.fua() || self.is_closed() {
+            return None;
+        }
+        match io.operation() {
+            Operation::Read => self.blob.place_of_read(offset, len),
+            Operation::Write => self.blob.place_of_write(offset, len),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    fn is_closed(&self) -> bool {
+        self.opened.as_ref().is_some_and(|opened| opened.is_closed())
+    }
+
+    /// Sends a request to a byte of the device. Called where the map was looked up.
+    #[inline]
+    fn forward(&mut self, mut io: Io, place: u64, cx: &mut Cx<'_>) {
+        let start = io.start();
+        let durable = if io.fua() { DURABLE } else { 0 };
+        if durable != 0 {
+            io.set_fua(false);
+        }
+        let epoch = self.here.epochs.begin();
+        io.set_start(place >> self.block_shift);
+        cx.forward(self.below, io, [start, epoch << 1 | durable]);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn submit_otherwise(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        let checked = self.check(&io);
+        match io.operation() {
+            Operation::Flush if checked.is_ok() => self.flush(io, cx),
+            _ if checked.is_err() || io.count() == 0 => cx.done(io, checked),
+            operation if operation.changes_data() && self.keeps_out() => return Submit::Full(io),
+            _ => self.take(io, cx),
+        }
+        Submit::Taken
+    }
+
+    /// An error if the request can never be done.
+    fn check(&self, io: &Io) -> Status {
+        let blob = &self.blob;
+        if self.is_closed() || blob.store.is_unloaded() {
+            return Err(IoErrorKind::Removed);
+        }
+        if io.operation().changes_data() && (blob.store.read_only || blob.read_only.load(Ordering::Acquire)) {
+            return Err(IoErrorKind::ReadOnly);
+        }
+        if io.operation() == Operation::Flush {
+            return Ok(());
+        }
+        let (offset, len) = self.range(io).ok_or(IoErrorKind::OutOfRange)?;
+        if offset.checked_add(len).is_none_or(|end| end > blob.bytes()) {
+            return Err(IoErrorKind::OutOfRange);
+        }
+        if io.operation().moves_data() && io.buffers().len() as u64 != len {
+            return Err(IoErrorKind::Unaligned);
+        }
+        Ok(())
+    }
+
+    /// Whether writes have to wait; this lane is polled when they need not any more.
+    fn keeps_out(&self) -> bool {
+        self.blob.is_frozen() && self.blob.is_frozen_yet(self.here.waker())
+    }
+
+    /// Takes a request that is inside the blob and let in: cuts it where its ways part.
+    fn take(&mut self, io: Io, cx: &mut Cx<'_>) {
+        let operation = io.operation();
+        let (mut offset, mut left) = (io.start() << self.block_shift, io.count() << self.block_shift);
+        let (mut way, mut len) = self.way(operation, offset, left);
+        if len == left {
+            return self.go(io, way, cx);
+        }
+        if self.is_long(operation, left) {
+            return self.in_steps(io);
+        }
+        let mut split = cx.split(io);
+        loop {
+            let piece = cx.child(&mut split, len >> self.block_shift);
+            self.go(piece, way, cx);
+            (offset, left) = (offset + len, left - len);
+            if left == 0 {
+                return cx.join(split);
+            }
+            (way, len) = self.way(operation, offset, left);
+        }
+    }
+
+    /// Sends a request on its way, which all of it has in common.
+    fn go(&mut self, mut io: Io, way: Way, cx: &mut Cx<'_>) {
+        match way {
+            Way::Device { place } => self.forward(io, place, cx),
+            Way::Zeroes => {
+                io.buffers_mut().fill(0);
+                cx.done(io, Ok(()));
+            }
+            Way::Nothing => self.finish(io, Ok(()), cx),
+            Way::Missing { parent } => {
+                let error = BlobError::MissingParent { blob: self.blob.id, parent };
+                self.here.note_failure(&error);
+                cx.done(io, Err(error.kind()));
+            }
+            Way::External => self.read_external(io),
+            Way::New { index } => self.allocate(io, index),
+            Way::Free { first, count } => self.free(io, first, count),
+            Way::ZeroesByHand => self.zero_by_hand(io),
+        }
+    }
+
+    /// A write has ended, but for the flush that it may ask for.
+    fn finish(&mut self, io: Io, status: Status, cx: &mut Cx<'_>) {
+        match status.is_ok() && io.fua() {
+            true => self.flush(io, cx),
+            false => cx.done(io, status),
+        }
+    }
+
+    /// A request that was let in before and has to find its way anew.
+    fn again(&mut self, io: Io, cx: &mut Cx<'_>) {
+        match self.check(&io) {
+            Err(kind) => cx.done(io, Err(kind)),
+            Ok(()) if io.operation().changes_data() && self.keeps_out() => self.held.push_back(io),
+            Ok(()) => self.take(io, cx),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn complete_otherwise(&mut self, mut io: Io, durable: bool, status: Status, cx: &mut Cx<'_>) {
+        io.set_fua(durable);
+        match (io.operation(), status) {
+            (Operation::WriteZeroes, Err(IoErrorKind::Unsupported)) => {
+                self.zeroes_by_hand = true;
+                self.again(io, cx);
+            }
+            // An unmap is advice.
+            (Operation::Unmap, Err(IoErrorKind::Unsupported)) => self.finish(io, Ok(()), cx),
+            _ => self.finish(io, status, cx),
+        }
+    }
+}
+
+impl Lane for BlobLane {
+    #[inline]
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        match self.place_of(&io) {
+            Some(place) => {
+                self.forward(io, place, cx);
+                Submit::Taken
+            }
+            None => self.submit_otherwise(io, cx),
+        }
+    }
+
+    #[inline]
+    fn complete(&mut self, mut io: Io, [start, mark]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
+        if io.operation() == Operation::Flush {
+            return self.flush_ended(io, status, cx);
+        }
+        io.set_start(start);
+        self.here.epochs.end(mark >> 1);
+        match (status, mark & DURABLE) {
+            (Ok(()), 0) => cx.done(io, status),
+            (_, durable) => self.complete_otherwise(io, durable != 0, status, cx),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
+        while let Some((io, outcome)) = self.returned.take() {
+            match outcome {
+                Outcome::Done(status) => self.finish(io, status, cx),
+                Outcome::Again => self.again(io, cx),
+            }
+        }
+        // Those that are there now: what is still kept out comes back.
+        for _ in 0..self.held.len() {
+            let Some(io) = self.held.pop_front() else { break };
+            self.again(io, cx);
+        }
+        self.settle(cx);
+        Busy::Yes
+    }
+
+    fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
+        cx.abort(self.below, id);
+    }
+}
+
+impl Drop for BlobLane {
+    fn drop(&mut self) {
+        self.here.remove_lane(self.number);
+        self.give_up_flush();
+    }
+}

@@ -1,0 +1,109 @@
+//! Which way a request goes, and how far all of it goes the same.
+
+use std::sync::atomic::Ordering;
+
+use spindle_block::Operation;
+
+use super::BlobLane;
+use crate::leaves::Entry;
+use crate::shared::Source;
+
+/// Requests without data that lie in more clusters than this are done in steps, so that no call is long.
+pub(super) const LONG: u64 = 128;
+
+/// Where a request goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// To this byte of the store's device, and on from there.
+    Device { place: u64 },
+    /// Nowhere: it reads zeroes.
+    Zeroes,
+    /// Nowhere: there is nothing to do.
+    Nothing,
+    /// To an external snapshot.
+    External,
+    /// To something that is not there.
+    Missing { parent: std::sync::Arc<str> },
+    /// To a cluster that the blob has not yet.
+    New { index: u64 },
+    /// Whole clusters of the blob are to be freed.
+    Free { first: u64, count: u64 },
+    /// To clusters of the blob that have to be overwritten with zeroes, as the device has no command for it.
+    ZeroesByHand,
+}
+
+impl BlobLane {
+    /// Where a range of the blob goes, and how many bytes of it go there.
+    pub(super) fn way(&self, operation: Operation, offset: u64, len: u64) -> (Way, u64) {
+        let size = self.blob.cluster_size.bytes();
+        let (index, within) = self.blob.cluster_size.split(offset);
+        let in_first = (size - within).min(len);
+        if operation == Operation::Unmap && self.frees_clusters() {
+            let count = if within == 0 { len / size } else { 0 };
+            return match count {
+                0 => (self.way_in(operation, index, within), in_first),
+                count => (Way::Free { first: index, count }, count * size),
+            };
+        }
+        let way = self.way_in(operation, index, within);
+        let mut run = in_first;
+        // What has to be looked at again by a task goes there cluster by cluster.
+        if matches!(way, Way::New { .. } | Way::External | Way::ZeroesByHand) {
+            return (way, run);
+        }
+        let mut next = index + 1;
+        while run < len && next - index < LONG && goes_on(&way, run, &self.way_in(operation, next, 0)) {
+            run += size.min(len - run);
+            next += 1;
+        }
+        (way, run)
+    }
+
+    /// Whether whole clusters that are unmapped are given back: of a thin blob that reads zeroes then.
+    fn frees_clusters(&self) -> bool {
+        self.blob.thin.load(Ordering::Acquire) && self.blob.is_without_parent()
+    }
+
+    /// Where a byte of a cluster goes.
+    fn way_in(&self, operation: Operation, index: u64, within: u64) -> Way {
+        let blob = &self.blob;
+        let place = |cluster| Way::Device { place: blob.start_of(cluster) + within };
+        match operation {
+            Operation::Read => match blob.source(index) {
+                Source::Cluster { cluster, .. } => place(cluster),
+                Source::Zeroes => Way::Zeroes,
+                Source::External(_) => Way::External,
+                Source::Missing(parent) => Way::Missing { parent },
+            },
+            Operation::WriteZeroes => match blob.source(index) {
+                Source::Cluster { own: true, .. } if self.zeroes_by_hand => Way::ZeroesByHand,
+                Source::Cluster { cluster, own: true } => place(cluster),
+                Source::Zeroes => Way::Nothing,
+                _ => Way::New { index },
+            },
+            Operation::Unmap => match blob.leaves.get(index) {
+                Entry::Own(cluster) => place(cluster),
+                _ => Way::Nothing,
+            },
+            _ => match blob.leaves.get(index) {
+                Entry::Own(cluster) => place(cluster),
+                _ => Way::New { index },
+            },
+        }
+    }
+
+    /// Whether a request without data lies in so many pieces that it is worked on in steps.
+    pub(super) fn is_long(&self, operation: Operation, len: u64) -> bool {
+        let in_one = operation == Operation::Unmap && self.frees_clusters();
+        !operation.moves_data() && !in_one && len / self.blob.cluster_size.bytes() > LONG
+    }
+}
+
+/// Whether what lies `run` bytes behind the beginning of a way goes the same.
+fn goes_on(way: &Way, run: u64, next: &Way) -> bool {
+    match (way, next) {
+        (Way::Device { place }, Way::Device { place: next }) => place + run == *next,
+        (Way::Zeroes, Way::Zeroes) | (Way::Nothing, Way::Nothing) => true,
+        _ => false,
+    }
+}
