@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use spindle_block::{Device, Geometry};
+use spindle_block::Device;
 use spindle_format::{BlobId, Xattr};
 
 use crate::error::BlobError;
@@ -26,8 +26,6 @@ pub struct Blob {
 /// One opening of a blob; ends when dropped.
 pub(crate) struct Opened {
     pub(crate) shared: Arc<BlobShared>,
-    /// The blob's as a device.
-    pub(crate) shape: Geometry,
     closed: AtomicBool,
 }
 
@@ -244,11 +242,7 @@ impl Md {
             blob.cleared_by.set(options.clear_method);
         }
         blob.opened.set(blob.opened.get() + 1);
-        let blocks = shared.bytes() / u64::from(self.shared.io_unit);
-        // A blob without clusters is a device of one block, every request to which is refused.
-        let shape = shared.shape.with_writable(shared.shape.writable() && !blob.flags().data_locked());
-        let shape = shape.with_blocks(blocks.max(1)).unwrap_or(shape);
-        Ok(Opened { shared, shape, closed: AtomicBool::new(false) })
+        Ok(Opened { shared, closed: AtomicBool::new(false) })
     }
 
     fn close(&self, blob: &BlobState) {

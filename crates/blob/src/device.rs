@@ -8,23 +8,25 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use spindle_block::{Channel, Claim, Device, Geometry, Lane, LaneCx, OpenError};
+use spindle_block::{Channel, Claim, Device, DeviceState, Geometry, Lane, LaneCx, OpenError};
 
 use crate::blob::{Blob, Opened};
 use crate::error::BlobError;
 use crate::lane::BlobLane;
 use crate::shared::{BlobShared, locked};
 
-/// Blocks of the largest blob there can be, of the largest clusters: what the lane cuts off nobody else need.
-const MOST_BYTES: u64 = 1 << 62;
-
-/// The shape of blobs as devices, on a device of this shape: of the largest there can be.
-pub(crate) fn blob_shape(below: &Geometry, read_only: bool) -> Geometry {
-    // A block size and a unit that another device has already.
-    let shape = below.with_boundary(0).with_unmap_reads_zero(false);
-    let shape = shape.with_writable(below.writable() && !read_only).with_depth(u32::MAX);
-    shape.with_blocks(MOST_BYTES >> below.block_shift()).unwrap_or(shape)
+impl BlobShared {
+    /// Its shape as a device.
+    fn shape(&self) -> Geometry {
+        let below = self.store.device.device().geometry();
+        let writable = !self.store.read_only && !self.read_only.load(Ordering::Acquire);
+        let shape = below.with_boundary(0).with_unmap_reads_zero(false);
+        let shape = shape.with_writable(below.writable() && writable).with_depth(u32::MAX);
+        // One without clusters is a device of one block, every request to which is refused.
+        shape.with_blocks((self.bytes() >> below.block_shift()).max(1)).unwrap_or(shape)
+    }
 }
 
 impl Device for BlobShared {
@@ -32,8 +34,12 @@ impl Device for BlobShared {
         &self.name
     }
 
-    fn geometry(&self) -> &Geometry {
-        &self.shape
+    fn geometry(&self) -> Geometry {
+        self.shape()
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.lanes)
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
@@ -46,8 +52,12 @@ impl Device for Opened {
         &self.shared.name
     }
 
-    fn geometry(&self) -> &Geometry {
-        &self.shape
+    fn geometry(&self) -> Geometry {
+        self.shared.shape()
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.shared.lanes)
     }
 
     fn claim(&self) -> Option<&Claim> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
-use spindle_block::{Claim, Device, Geometry};
+use spindle_block::{Claim, Device, DeviceState};
 use spindle_format::BlobId;
 use spindle_reactor::Thread;
 
@@ -39,8 +39,6 @@ pub(crate) struct StoreShared {
     pub(crate) cluster_size: u32,
     /// Bytes of the smallest I/O.
     pub(crate) io_unit: u32,
-    /// The shape of a blob as a device, but for its size.
-    pub(crate) blob_shape: Geometry,
     /// The leaves of its blobs' maps.
     pub(crate) arena: Arc<Arena>,
     /// Which ordering points are kept.
@@ -196,8 +194,8 @@ pub(crate) struct BlobShared {
     pub(crate) id: BlobId,
     /// For people.
     pub(crate) name: String,
-    /// The shape of its lanes but for its size, which changes: of the largest blob there can be.
-    pub(crate) shape: Geometry,
+    /// Its lanes on all threads.
+    pub(crate) lanes: DeviceState,
     /// By which it can be claimed as a device.
     pub(crate) claim: Claim,
     pub(crate) store: Arc<StoreShared>,
@@ -223,7 +221,7 @@ impl BlobShared {
         BlobShared {
             id,
             name: format!("blob {id} of {}", store.name),
-            shape: store.blob_shape,
+            lanes: DeviceState::new(),
             claim: Claim::default(),
             cluster_size: ClusterSize::new(store.cluster_size),
             clusters: AtomicU64::new(0),

@@ -60,7 +60,8 @@ impl BlobLane {
         let store = self.blob.store.clone();
         if let Err(kind) = status {
             let device = store.name.clone();
-            let error = BlobError::Io(IoError { device, operation: Operation::Flush, offset: 0, len: 0, kind });
+            let error =
+                BlobError::Io(IoError { device, operation: Operation::Flush, offset: 0, len: 0, kind });
             // Known before those that overlap it hear of its end.
             store.poison(&error);
             self.here.note_failure(&error);

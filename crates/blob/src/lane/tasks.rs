@@ -146,11 +146,11 @@ impl BlobLane {
             let (offset, _) = errand.range(io);
             let local = errand.blob.store.local()?;
             let _under_way = errand.here.epochs.under_way();
-            let Source::External(device) = errand.blob.source(errand.blob.cluster_size.split(offset).0) else {
+            let Source::External(device) = errand.blob.source(errand.blob.cluster_size.split(offset).0)
+            else {
                 return Ok(Outcome::Again);
             };
-            let channel =
-                local.external(&device).map_err(|source| errand.blob.store.open_error(source))?;
+            let channel = local.external(&device).map_err(|source| errand.blob.store.open_error(source))?;
             let (result, buffers) = read_around(&channel, offset, io.take_buffers()).await;
             io.put_buffers(buffers);
             result.map(|()| Outcome::Done(Ok(())))

@@ -24,7 +24,6 @@ use crate::low_space::Watches;
 use crate::options::{InitOptions, LoadOptions, LoadStep, StoreOptions};
 use crate::ordering::Point;
 use crate::shared::{Member, StoreShared};
-use crate::device::blob_shape;
 use crate::store_device::StoreDevice;
 use crate::sync::TaskLock;
 
@@ -234,14 +233,12 @@ fn assemble(
     all_zero: bool,
     read_only: bool,
 ) -> Md {
-    let shape = opened.local.channel().geometry();
     let shared = Arc::new(StoreShared {
         name: opened.name.clone(),
         device: opened.device.clone(),
         md: opened.thread.clone(),
         cluster_size: geometry.cluster_size(),
-        io_unit: shape.block_size(),
-        blob_shape: blob_shape(&shape, read_only),
+        io_unit: opened.local.channel().geometry().block_size(),
         arena: Arc::default(),
         order: options.order,
         read_only,

@@ -57,6 +57,7 @@ impl Md {
         // The map before the size: nobody looks beyond the end.
         blob.publish_map().await;
         blob.publish_flags();
+        self.say_resized(blob).await;
         Ok(())
     }
 
@@ -104,6 +105,13 @@ impl Md {
         found
     }
 
+    /// Has the lanes and channels of an open blob see its size. Its geometry says it already.
+    async fn say_resized(&self, blob: &BlobState) {
+        if let Some(shared) = blob.shared() {
+            shared.lanes.resized().await;
+        }
+    }
+
     async fn shrink_blob(self: &Rc<Md>, blob: &Rc<BlobState>, new: u64) -> Result<(), BlobError> {
         let mut meta = blob.meta.borrow().clone();
         let mut turns = Turns::default();
@@ -115,6 +123,7 @@ impl Md {
         self.persist(blob, meta, how).await?;
         let shared = self.shared_of(blob).await;
         shared.clusters.store(new, Ordering::Release);
+        self.say_resized(blob).await;
         for &(index, _) in &cut {
             shared.leaves.set(index, None);
             turns.spend(1).await;

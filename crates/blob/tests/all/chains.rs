@@ -67,20 +67,25 @@ async fn together(seed: u64) {
                 (what, id, made)
             }));
         }
-        let mut gone = Vec::new();
+        let (mut gone, mut made_of) = (Vec::new(), Vec::new());
         let mut story = Vec::new();
         for job in jobs {
             let (what, id, made) = job.await.unwrap();
             story.push(format!("{what} {id} {made:?}"));
             match made {
-                Ok(Some(new)) => {
-                    let contents = known[&id].clone();
-                    known.insert(new, contents);
-                }
+                Ok(Some(new)) => made_of.push((new, id)),
                 Ok(None) if what >= 4 => gone.push(id),
                 Ok(None) => {}
                 Err(BlobError::Poisoned { .. } | BlobError::Damaged { .. }) => panic!("{made:?}"),
                 Err(_) => {}
+            }
+        }
+        for (new, of) in made_of {
+            // What was made of a blob whose id was given out again may hold what either held.
+            let contents = known[&of].clone();
+            match gone.contains(&of) {
+                true => drop(known.remove(&new)),
+                false => drop(known.insert(new, contents)),
             }
         }
         let mut used = 0;

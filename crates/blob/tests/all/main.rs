@@ -8,8 +8,10 @@ mod support;
 
 mod chains;
 mod channel;
+mod exits;
 mod faults;
 mod fixtures;
+mod lanes;
 mod lifecycle;
 mod maps;
 mod model;

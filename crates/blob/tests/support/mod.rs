@@ -4,11 +4,13 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
 
 use spindle_blob::{Blob, Blobstore, InitOptions, LayoutOptions};
 use spindle_block::{
-    Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation, SimDisk, Submit,
+    Busy, Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation, SimDisk, Submit,
 };
 use spindle_engine::sim::{Disk, DiskOptions, Image};
 use spindle_mem::IoBuf;
@@ -35,6 +37,12 @@ pub fn disk(mib: u64) -> Disk {
 /// A disk with this content and 4096-byte blocks.
 pub fn disk_of(image: Image) -> Disk {
     let options = DiskOptions { block: 4096, atomic_unit: 4096, ..DiskOptions::new(image.size()) };
+    Disk::from_image(image, options)
+}
+
+/// A disk like [`disk`]'s with this content.
+pub fn disk_again(image: Image) -> Disk {
+    let options = DiskOptions::new(image.size());
     Disk::from_image(image, options)
 }
 
@@ -199,5 +207,85 @@ impl Lane for PassLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
         cx.forward(self.0, io, [0, 0]);
         Submit::Taken
+    }
+}
+
+/// A device that keeps requests which come while it is told to hold them, until it is told to let them go. For one
+/// thread.
+pub struct Stuck {
+    below: Arc<dyn Device>,
+    state: Arc<Mutex<Hold>>,
+}
+
+#[derive(Default)]
+struct Hold {
+    holds: bool,
+    goes: bool,
+}
+
+impl Stuck {
+    pub fn new(below: Arc<dyn Device>) -> Arc<Stuck> {
+        Arc::new(Stuck { below, state: Arc::default() })
+    }
+
+    /// Whether requests that come from now on are held.
+    pub fn hold(&self, holds: bool) {
+        self.state.lock().unwrap().holds = holds;
+    }
+
+    /// Those that are held go on, in a later turn.
+    pub fn let_go(&self) {
+        *self.state.lock().unwrap() = Hold { holds: false, goes: true };
+    }
+}
+
+impl Device for Stuck {
+    fn name(&self) -> &str {
+        self.below.name()
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.below.geometry()
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(StuckLane { below: cx.open(&self.below)?, state: self.state.clone(), held: Vec::new() }))
+    }
+}
+
+struct StuckLane {
+    below: LaneId,
+    state: Arc<Mutex<Hold>>,
+    held: Vec<Io>,
+}
+
+impl Lane for StuckLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        if self.state.lock().unwrap().holds {
+            self.held.push(io);
+            cx.poll_soon();
+        } else {
+            cx.forward(self.below, io, [0, 0]);
+        }
+        Submit::Taken
+    }
+
+    fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
+        if self.state.lock().unwrap().goes {
+            for io in std::mem::take(&mut self.held) {
+                cx.forward(self.below, io, [0, 0]);
+            }
+        } else if !self.held.is_empty() {
+            cx.poll_soon();
+        }
+        Busy::Yes
+    }
+}
+
+/// Polls a future once.
+pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+    match future.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
     }
 }
