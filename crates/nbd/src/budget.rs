@@ -44,7 +44,6 @@ impl Budget {
     }
 
     /// Bytes on loan.
-    #[cfg(test)]
     pub(crate) fn lent(&self) -> usize {
         locked(&self.state).lent
     }

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use spindle_block::{IoError, IoErrorKind};
 use spindle_mem::{Buffers, IoBuf};
+use spindle_reactor::yield_now;
 
 use super::buffer;
 use super::session::Session;
@@ -17,6 +18,9 @@ use crate::{Content, Extent};
 
 /// Zeroes written at a time where they have to be written as data.
 const ZEROES: u64 = 1 << 20;
+
+/// Bytes read or written at a time: a device that copies memory holds the thread as long as that takes.
+const STEP: usize = 4 << 20;
 
 /// A request that was checked.
 pub(crate) struct Work {
@@ -98,9 +102,26 @@ impl Session {
     }
 
     async fn read_bytes(&self, offset: u64, len: usize) -> Result<IoBuf, IoError> {
-        let (result, buffers) = self.channel.read(offset, buffer(&self.pool, len)).await;
-        result?;
-        Ok(buffers.into_one().unwrap_or_else(|parts| IoBuf::copy_from(&parts.to_vec())))
+        let mut data = IoBuf::zeroed(0);
+        let mut rest = buffer(&self.pool, len);
+        let mut at = offset;
+        loop {
+            let part = rest.split_to(rest.len().min(STEP));
+            let step = part.len() as u64;
+            let (result, part) = self.channel.read(at, part).await;
+            result?;
+            let part = part.into_one().expect("a request gives back the buffer it was given");
+            if at == offset {
+                data = part;
+            } else {
+                data = data.join(part).expect("parts of one buffer touch");
+            }
+            if rest.is_empty() {
+                return Ok(data);
+            }
+            at += step;
+            yield_now().await;
+        }
     }
 
     async fn read(&self, offset: u64, len: u32) -> Outcome {
@@ -133,10 +154,19 @@ impl Session {
         Ok(Body::Nothing)
     }
 
-    async fn write_bytes(&self, offset: u64, data: IoBuf, fua: bool) -> Result<(), IoError> {
-        let write = self.channel.write(offset, data);
-        let (result, _buffers) = if fua { write.fua().await } else { write.await };
-        result
+    async fn write_bytes(&self, mut offset: u64, mut data: IoBuf, fua: bool) -> Result<(), IoError> {
+        loop {
+            let part = data.split_to(data.len().min(STEP));
+            let step = part.len() as u64;
+            let write = self.channel.write(offset, part);
+            let (result, _buffers) = if fua { write.fua().await } else { write.await };
+            result?;
+            if data.is_empty() {
+                return Ok(());
+            }
+            offset += step;
+            yield_now().await;
+        }
     }
 
     /// Writes bytes that are no whole blocks. Nothing else writes to those meanwhile.

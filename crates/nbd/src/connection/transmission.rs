@@ -35,9 +35,6 @@ pub(crate) const CONNECTION_LIMIT: usize = 64 << 20;
 /// Bytes asked of the budget at a time.
 const GRAIN: usize = 1 << 20;
 
-/// How long a connection waits for memory before others that do not read their replies are closed.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// How long nothing comes before a client counts as silent.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -453,8 +450,9 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
 /// Waits for memory, and has clients closed that hold some and do not read.
 async fn wait_for(server: Arc<Shared>, bytes: usize) -> Lease {
     let mut lease = pin!(server.budget.take(bytes));
+    let patience = server.options.stalled / 4;
     loop {
-        match timeout(PATIENCE, lease.as_mut()).await {
+        match timeout(patience, lease.as_mut()).await {
             Ok(lease) => return lease,
             Err(_) => server.close_stalled(now()),
         }

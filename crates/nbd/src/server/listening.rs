@@ -1,14 +1,17 @@
 //! Where a server listens: a task for each address, on the thread that asked for it.
 
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use spindle_engine::{Address, Listener, Op, Output};
-use spindle_reactor::{Thread, op, sleep};
+use spindle_engine::{Address, Completion, Listener, Op, Output};
+use spindle_reactor::{OpSink, Thread, cancel_op, op, sleep, submit_op};
 
 use super::Shared;
 use super::shared::Accepting;
@@ -95,22 +98,66 @@ pub(crate) async fn listen(server: &Arc<Shared>, address: Address) -> Result<Add
     Ok(address)
 }
 
-async fn accept(server: &Arc<Shared>, listener: Listener, end: &End) {
-    let mut accepting = pin!(async {
-        loop {
-            match op(Op::Accept { listener: listener.clone() }).await.0 {
-                Ok(Output::Socket(socket)) => server.place(socket, listener.address().to_string()),
-                Ok(_) => {}
-                Err(_) => sleep(REST).await,
+/// The end of the accept that is under way.
+#[derive(Default)]
+struct Accepted {
+    completion: RefCell<Option<Completion>>,
+    task: RefCell<Option<Waker>>,
+}
+
+impl OpSink for Accepted {
+    fn complete(&self, _key: u64, completion: Completion) {
+        *self.completion.borrow_mut() = Some(completion);
+        let task = self.task.take();
+        task.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Accepted {
+    async fn next(&self) -> io::Result<Output> {
+        poll_fn(|cx| match self.completion.take() {
+            Some(completion) => Poll::Ready(completion.result),
+            None => {
+                self.task.replace(Some(cx.waker().clone()));
+                Poll::Pending
             }
+        })
+        .await
+    }
+}
+
+/// Accepts until it is told to end. The engine has given the listener back by then, so that its address is free
+/// when the task is over.
+async fn accept(server: &Arc<Shared>, listener: Listener, end: &End) {
+    let accepted = Rc::<Accepted>::default();
+    let sink: Rc<dyn OpSink> = accepted.clone();
+    loop {
+        let id = submit_op(Op::Accept { listener: listener.clone() }, &sink, 0);
+        let (result, ended) = {
+            let mut next = pin!(accepted.next());
+            let mut ended = pin!(end.raised(&end.asked));
+            let first = poll_fn(|cx| match ended.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => next.as_mut().poll(cx).map(Some),
+            });
+            match first.await {
+                Some(result) => (result, false),
+                None => {
+                    cancel_op(id);
+                    (next.await, true)
+                }
+            }
+        };
+        match result {
+            Ok(Output::Socket(socket)) => server.place(socket, listener.address().to_string()),
+            _ if ended => return,
+            Ok(_) => {}
+            Err(_) => sleep(REST).await,
         }
-    });
-    let mut ended = pin!(end.raised(&end.asked));
-    poll_fn(|cx| match ended.as_mut().poll(cx) {
-        Poll::Ready(()) => Poll::Ready(()),
-        Poll::Pending => accepting.as_mut().poll(cx),
-    })
-    .await;
+        if ended {
+            return;
+        }
+    }
 }
 
 pub(crate) async fn stop(server: &Arc<Shared>, address: &Address) -> Result<(), ListenError> {

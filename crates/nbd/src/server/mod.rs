@@ -156,6 +156,16 @@ impl Server {
         self.0.exports()
     }
 
+    /// Connections, those that shake hands included.
+    pub fn connections(&self) -> usize {
+        self.0.connections()
+    }
+
+    /// Bytes of the [shared memory](Options::memory) that requests use now.
+    pub fn memory_in_use(&self) -> usize {
+        self.0.budget.lent()
+    }
+
     /// Ends the server: it listens no more, answers what is under way, flushes what was written and closes all
     /// connections. Dropping the future leaves that to happen, but for clients that do not take their replies.
     pub async fn stop(&self) -> Ended {

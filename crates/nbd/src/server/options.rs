@@ -12,11 +12,19 @@ pub struct Options {
     /// Bytes that all connections together use for requests under way, beyond the 256 KiB that each may use
     /// for itself. At least 64 MiB.
     pub memory: usize,
+    /// How long a client may leave replies lying while others wait for the memory that they are in; then its
+    /// connection is closed.
+    pub stalled: Duration,
 }
 
 impl Default for Options {
-    /// 1024 connections, ten seconds, 256 MiB.
+    /// 1024 connections, ten seconds, 256 MiB, thirty seconds.
     fn default() -> Options {
-        Options { connections: 1024, handshake: Duration::from_secs(10), memory: 256 << 20 }
+        Options {
+            connections: 1024,
+            handshake: Duration::from_secs(10),
+            memory: 256 << 20,
+            stalled: Duration::from_secs(30),
+        }
     }
 }

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
-use std::time::Duration;
 
 use spindle_engine::{Address, Socket, Time};
 use spindle_mem::Pool;
@@ -15,9 +14,6 @@ use crate::budget::Budget;
 use crate::codec::{Refusal, shortened};
 use crate::connection::{self, CONNECTION_LIMIT, Control, Stop};
 use crate::{Export, ExportError};
-
-/// How long a client may leave replies lying while others wait for memory.
-const STALLED: Duration = Duration::from_secs(30);
 
 /// What the handles and connections of a server share.
 pub(crate) struct Shared {
@@ -144,8 +140,9 @@ impl Shared {
     pub(crate) fn close_stalled(&self, now: Time) {
         let lists = self.lists();
         let controls = lists.connections.values().map(|connection| &connection.control);
-        let stalled =
-            |control: &&Arc<Control>| control.sending_since().is_some_and(|since| now.since(since) > STALLED);
+        let stalled = |control: &&Arc<Control>| {
+            control.sending_since().is_some_and(|since| now.since(since) > self.options.stalled)
+        };
         controls.filter(stalled).for_each(|control| control.stop(Stop::AtOnce));
     }
 
@@ -203,6 +200,10 @@ impl Shared {
         // Under the lock, so that who removes the export finds the connection.
         control.set_export(Some(exported.clone()));
         Ok(exported.clone())
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.lists().connections.len()
     }
 
     /// Names and descriptions of all exports.

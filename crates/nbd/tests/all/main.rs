@@ -2,5 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod client;
+mod connections;
+mod handshake;
 mod programs;
+mod requests;
+mod simulated;
 mod support;
