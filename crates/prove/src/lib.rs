@@ -8,6 +8,8 @@
 //! ([`failing`]). Leaving out one ordering point of the store must make
 //! it fail; `tests/leave_out.rs` does that for each.
 //!
+//! [`damage`] is another judge: of stores that a disk or a program has damaged.
+//!
 //! Each simulation belongs to one OS thread; the command runs one for each core. A seed and a step name the
 //! same crash in every run of the same source.
 //!
@@ -16,6 +18,7 @@
 
 pub mod content;
 pub mod context;
+pub mod damage;
 pub mod data;
 pub mod detail;
 pub mod directed;

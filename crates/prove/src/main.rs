@@ -1,4 +1,7 @@
-//! The command `prove`: crashes stores until told to stop, and says what it found.
+//! The command `prove`: crashes stores, or damages them, until told to stop, and says what it found.
+
+mod damaging;
+mod fixtures;
 
 use std::io::IsTerminal;
 use std::ops::ControlFlow;
@@ -50,6 +53,13 @@ struct Arguments {
     /// Of so many crashed images the second reader is given one; of stores left in order it is given more.
     #[arg(long, default_value_t = 4000)]
     second_every: u64,
+    /// Damages stores instead, and judges what checks, repairs and commands make of them; ends with the line
+    /// `N damaged images, V violations`. --seeds (20 by default), --minutes, --seed and --step are of these then.
+    #[arg(long, conflicts_with_all = ["points", "leave_out", "scenario", "second_reader", "json"])]
+    damage: bool,
+    /// A folder with images (.img.zst) that SPDK wrote, to be damaged too: tests/fixtures has some.
+    #[arg(long, requires = "damage")]
+    fixtures: Option<PathBuf>,
     /// Goes on after a violation.
     #[arg(long)]
     keep_going: bool,
@@ -89,41 +99,60 @@ struct Shared {
     next_seed: AtomicU64,
     points: AtomicU64,
     stopped: AtomicBool,
-    report: Mutex<Report>,
+}
+
+impl Shared {
+    fn new(seed: u64) -> Shared {
+        Shared { next_seed: AtomicU64::new(seed), points: AtomicU64::new(0), stopped: AtomicBool::new(false) }
+    }
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let shared = Arc::new(Shared {
-        next_seed: AtomicU64::new(arguments.seed),
-        points: AtomicU64::new(0),
-        stopped: AtomicBool::new(false),
-        report: Mutex::default(),
+    match arguments.damage {
+        true => damaging::run(&arguments),
+        false => crash(&arguments),
+    }
+}
+
+/// Crashes stores.
+fn crash(arguments: &Arguments) -> ExitCode {
+    let shared = Arc::new(Shared::new(arguments.seed));
+    let report: Arc<Mutex<Report>> = Arc::default();
+    let running = spawn_workers(arguments, |_| {
+        let (shared, arguments, report) = (shared.clone(), arguments.clone(), report.clone());
+        move || work(&shared, &arguments, &report)
     });
+    let Some(running) = running else { return ExitCode::from(2) };
+    wait(&shared, arguments, &running, "crash points");
+    let died = running.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+    let report = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
+    print(&report, arguments);
+    if report.violations.is_empty() && died == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// One OS thread for each simulation; none if one could not be started, which is said.
+fn spawn_workers<W: FnOnce() + Send + 'static>(
+    arguments: &Arguments,
+    worker: impl Fn(usize) -> W,
+) -> Option<Vec<JoinHandle<()>>> {
     let threads = arguments.threads.unwrap_or_else(|| spindle_engine::available_cores().set.len());
     let threads = if arguments.step.is_some() { 1 } else { threads.max(1) };
     let mut running = Vec::new();
     for number in 0..threads {
-        let (shared, arguments) = (shared.clone(), arguments.clone());
-        match spindle_engine::spawn_pinned(&format!("prove_{number}"), None, move || {
-            work(&shared, &arguments)
-        }) {
+        match spindle_engine::spawn_pinned(&format!("prove_{number}"), None, worker(number)) {
             Ok(thread) => running.push(thread),
             Err(error) => {
                 eprintln!("prove: no OS thread could be started: {error}");
-                return ExitCode::from(2);
+                return None;
             }
         }
     }
-    wait(&shared, &arguments, &running);
-    let died = running.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
-    let report = std::mem::take(&mut *shared.report.lock().unwrap_or_else(PoisonError::into_inner));
-    print(&report, &arguments);
-    if report.violations.is_empty() && died == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    Some(running)
 }
 
 /// Until the time is over: an OS thread that only waits, and shows how far it is.
-fn wait(shared: &Shared, arguments: &Arguments, running: &[JoinHandle<()>]) {
+fn wait(shared: &Shared, arguments: &Arguments, running: &[JoinHandle<()>], what: &str) {
     let (tell, told) = std::sync::mpsc::channel::<()>();
     let limit = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
     // Whoever is no terminal gets a line now and then.
@@ -139,9 +168,9 @@ fn wait(shared: &Shared, arguments: &Arguments, running: &[JoinHandle<()>]) {
         let points = shared.points.load(Ordering::Relaxed);
         let rate = points as f64 / passed.as_secs_f64();
         match terminal {
-            true => eprint!("\r{points} crash points, {rate:.0} a second  "),
+            true => eprint!("\r{points} {what}, {rate:.0} a second  "),
             false if passed.as_millis().is_multiple_of(line.as_millis()) => {
-                eprintln!("{points} crash points, {rate:.0} a second");
+                eprintln!("{points} {what}, {rate:.0} a second");
             }
             false => {}
         }
@@ -153,7 +182,7 @@ fn wait(shared: &Shared, arguments: &Arguments, running: &[JoinHandle<()>]) {
 }
 
 /// Proves one seed after the other.
-fn work(shared: &Shared, arguments: &Arguments) {
+fn work(shared: &Shared, arguments: &Arguments, all: &Mutex<Report>) {
     let order = arguments.leave_out.map_or(Order::STRICT, Order::leaving_out);
     let second_reader = arguments.second_reader.clone();
     let second_reader =
@@ -181,7 +210,7 @@ fn work(shared: &Shared, arguments: &Arguments) {
         });
         let broken = !report.violations.is_empty() && !arguments.keep_going;
         report.violations.iter().for_each(|violation| println!("{violation}{}", also(arguments)));
-        shared.report.lock().unwrap_or_else(PoisonError::into_inner).add(report);
+        all.lock().unwrap_or_else(PoisonError::into_inner).add(report);
         if broken || shared.points.load(Ordering::Relaxed) >= most || arguments.step.is_some() {
             shared.stopped.store(true, Ordering::Relaxed);
         }

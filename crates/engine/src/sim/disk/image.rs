@@ -120,25 +120,32 @@ impl Image {
     /// The first byte in which the images differ; images of different size differ at the shorter's end.
     pub fn first_difference(&self, other: &Image) -> Option<u64> {
         let common = self.size.min(other.size);
+        let found = self.difference_in(other, 0, common);
+        found.or_else(|| (self.size != other.size).then_some(common))
+    }
+
+    /// Whether a range is the same in both. Panics past the end of either.
+    pub fn is_same(&self, other: &Image, offset: u64, length: u64) -> bool {
+        self.check(offset, length);
+        other.check(offset, length);
+        self.difference_in(other, offset, length).is_none()
+    }
+
+    /// The first byte of a range in which the images differ; pages that both share are not looked at.
+    fn difference_in(&self, other: &Image, offset: u64, length: u64) -> Option<u64> {
         let (mut mine, mut theirs) = ([0; PAGE], [0; PAGE]);
-        for (page, start, end) in pages(0, common) {
-            if let (Some(a), Some(b)) = (self.page(page), other.page(page))
-                && Arc::ptr_eq(a, b)
-            {
-                continue;
+        pages(offset, length).find_map(|(page, start, end)| {
+            match (self.page(page), other.page(page)) {
+                (Some(a), Some(b)) if Arc::ptr_eq(a, b) => return None,
+                (None, None) => return None,
+                _ => {}
             }
-            if self.page(page).is_none() && other.page(page).is_none() {
-                continue;
-            }
-            let at = page * PAGE as u64;
-            self.read(at, &mut mine[..end - start]);
-            other.read(at, &mut theirs[..end - start]);
-            if let Some(i) = mine[..end - start].iter().zip(&theirs[..end - start]).position(|(a, b)| a != b)
-            {
-                return Some(at + i as u64);
-            }
-        }
-        (self.size != other.size).then_some(common)
+            let (at, length) = (page * PAGE as u64 + start as u64, end - start);
+            self.read(at, &mut mine[..length]);
+            other.read(at, &mut theirs[..length]);
+            let differs = mine[..length].iter().zip(&theirs[..length]).position(|(a, b)| a != b);
+            differs.map(|nth| at + nth as u64)
+        })
     }
 
     fn check(&self, offset: u64, length: u64) {
@@ -360,5 +367,6 @@ mod tests {
         b.write(9_001, &[0, 7]);
         assert_eq!(a.first_difference(&b), Some(9_002));
         assert_eq!(a.first_difference(&Image::zeroed(20_001)), Some(20_000));
+        assert!(a.is_same(&b, 9_003, 10_997) && a.is_same(&b, 0, 9_002) && !a.is_same(&b, 9_000, 3));
     }
 }

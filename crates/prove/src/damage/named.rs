@@ -1,0 +1,101 @@
+//! What cannot be read is named.
+
+use std::collections::BTreeSet;
+
+use spindle_engine::sim::Image;
+use spindle_format::check::{Finding, Severity};
+use spindle_format::page::Page;
+use spindle_format::repair::RepairReason;
+use spindle_format::{BlobId, PAGE_SIZE, PageIdx};
+
+use super::contents::{Allowed, lost, readable};
+use super::source::Base;
+use super::{Broken, State};
+
+/// Bytes that a device writes at once, whatever it is.
+const SECTOR: usize = 512;
+
+/// Whether the next writing load puts this right by itself.
+pub fn is_pending(finding: &Finding) -> bool {
+    finding.severity() == Severity::Pending
+}
+
+/// Whether a finding says something of a blob, by its id or by the page of its root.
+fn names(finding: &Finding, id: BlobId) -> bool {
+    let text = finding.to_string();
+    let told = |word: &str, ends: fn(char) -> bool| {
+        text.match_indices(word).any(|(at, _)| !text[at + word.len()..].starts_with(ends))
+    };
+    let by_id = told(&id.to_string(), |next| next.is_ascii_hexdigit());
+    let by_page =
+        || id.root_page().is_some_and(|root| told(&format!("page {root}"), |next| next.is_ascii_digit()));
+    by_id || by_page()
+}
+
+/// Whether some finding, other than one of what a load puts right, names a blob.
+pub fn is_named(findings: &[Finding], id: BlobId) -> bool {
+    findings.iter().any(|finding| !is_pending(finding) && names(finding, id))
+}
+
+/// Every id that damage is found of.
+pub fn damaged(state: &State) -> BTreeSet<BlobId> {
+    let found = state.examined.findings.iter().filter_map(|finding| match finding {
+        Finding::DamagedBlob { blob, .. } | Finding::OrphanedClone { blob, .. } => Some(*blob),
+        Finding::ParentCircle { blob } | Finding::UnlistedBlob { blob } => Some(*blob),
+        Finding::HalfDone(half) => Some(half.snapshot),
+        _ => None,
+    });
+    found.collect()
+}
+
+/// Blobs of the undamaged store that cannot be read as before are named, where their pages tell.
+pub fn judge(base: &Base, image: &Image, state: &State) -> Result<(), Broken> {
+    let findings = &state.examined.findings;
+    let in_order = state.examined.store.super_block.clean && !state.examined.store.recovered;
+    if in_order && let Some(wrong) = findings.iter().find(|finding| is_half_done(finding)) {
+        return Err(Broken::new("in a store left in order nothing is half done", wrong.to_string()));
+    }
+    let whole = readable(&base.ground, &base.image, &base.store);
+    for (id, blob) in &base.store.blobs {
+        let Some(why) = blob.pages().find_map(|page| broken_page(base, image, page, in_order)) else {
+            continue;
+        };
+        let Some(what) = lost(*id, &whole[id], state.readable.get(id), &Allowed::default()) else { continue };
+        if !is_named(findings, *id) {
+            return Err(Broken::new("what cannot be read is named", format!("{what}; {why}")));
+        }
+    }
+    Ok(())
+}
+
+/// What only a crash leaves.
+fn is_half_done(finding: &Finding) -> bool {
+    matches!(finding, Finding::Pending(RepairReason::FinishResize { .. }))
+}
+
+/// Why a page of a blob cannot be what a store or a crash has left there, if that can be told.
+fn broken_page(base: &Base, image: &Image, index: PageIdx, in_order: bool) -> Option<String> {
+    let offset = base.store.geometry.page_offset(index);
+    if image.is_same(&base.image, offset, PAGE_SIZE as u64) {
+        return None;
+    }
+    let mut bytes = [0; PAGE_SIZE];
+    image.read(offset, &mut bytes);
+    let whole = Page::view(&bytes)?.crc_ok();
+    let is_empty = bytes.iter().all(|byte| *byte == 0);
+    match in_order {
+        true if is_empty => Some(format!("metadata page {index} is empty")),
+        _ if whole || is_empty || !in_order && may_be_torn(base, index, &bytes) => None,
+        _ => Some(format!("the checksum of metadata page {index} is wrong")),
+    }
+}
+
+/// Whether a crash may have left this of a page that was being made, rewritten, or cleared.
+fn may_be_torn(base: &Base, index: PageIdx, page: &[u8; PAGE_SIZE]) -> bool {
+    let mut before = [0; PAGE_SIZE];
+    base.image.read(base.store.geometry.page_offset(index), &mut before);
+    let mut ages = vec![before, [0; PAGE_SIZE]];
+    ages.extend(base.copies_of(index).iter().map(Page::bytes));
+    let mut sectors = page.chunks(SECTOR).enumerate();
+    sectors.all(|(at, sector)| ages.iter().any(|age| age[at * SECTOR..][..SECTOR] == *sector))
+}

@@ -1,0 +1,454 @@
+//! The real store on a damaged image: it refuses, or leaves everything else as it can be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_blob::{Blob, BlobError, BlobId, BlobOptions, Blobstore, LoadOptions, Parent, StoreOptions};
+use spindle_block::SimDisk;
+use spindle_engine::sim::{Disk, Image, Rng, World};
+use spindle_format::PageIdx;
+use spindle_mem::IoBuf;
+use spindle_reactor::{Runtime, timeout};
+
+use super::contents::{Allowed, Contents, lost};
+use super::named::{damaged, is_named};
+use super::source::Base;
+use super::{Broken, State};
+
+/// An operation that takes longer than this, in the world's time, will never end.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// Bytes that are written at most.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// One thing to do. Numbers choose among what there is when its turn comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields are what they are called; `which` chooses a blob")]
+pub enum Op {
+    Create {
+        clusters: u64,
+        thin: bool,
+        table: bool,
+    },
+    Delete {
+        which: u64,
+    },
+    Resize {
+        which: u64,
+        clusters: u64,
+    },
+    Write {
+        which: u64,
+        at: u64,
+        units: u64,
+    },
+    Unmap {
+        which: u64,
+        at: u64,
+        units: u64,
+    },
+    Snapshot {
+        which: u64,
+    },
+    Clone {
+        which: u64,
+    },
+    Inflate {
+        which: u64,
+    },
+    Decouple {
+        which: u64,
+    },
+    SetParent {
+        which: u64,
+        parent: u64,
+    },
+    SetXattr {
+        which: u64,
+        long: bool,
+    },
+    SetReadOnly {
+        which: u64,
+    },
+    SetSuper {
+        which: u64,
+    },
+    /// The store is left in order and loaded again.
+    Reload,
+}
+
+/// What is done to one image.
+pub fn plan(rng: &mut Rng) -> Vec<Op> {
+    (0..1 + rng.below(4)).map(|_| choose(rng)).collect()
+}
+
+fn choose(rng: &mut Rng) -> Op {
+    let which = rng.next_u64();
+    match rng.below(18) {
+        0..=3 => {
+            let (clusters, thin, table) = (rng.below(6) as u64, rng.below(2) == 0, rng.below(3) > 0);
+            Op::Create { clusters, thin, table }
+        }
+        4 | 5 => Op::Delete { which },
+        6 | 7 => Op::Resize { which, clusters: rng.below(12) as u64 },
+        8 | 9 => Op::Write { which, at: rng.next_u64(), units: 1 + rng.below(20) as u64 },
+        10 => Op::Unmap { which, at: rng.next_u64(), units: 1 + rng.below(40) as u64 },
+        11 => Op::Snapshot { which },
+        12 => Op::Clone { which },
+        13 => match rng.below(2) {
+            0 => Op::Inflate { which },
+            _ => Op::Decouple { which },
+        },
+        14 => Op::SetParent { which, parent: rng.next_u64() },
+        15 => Op::SetXattr { which, long: rng.below(3) == 0 },
+        16 => match rng.below(2) {
+            0 => Op::SetReadOnly { which },
+            _ => Op::SetSuper { which },
+        },
+        _ => Op::Reload,
+    }
+}
+
+/// What the operations may have changed.
+#[derive(Clone, Debug, Default)]
+struct Changed {
+    blobs: BTreeMap<BlobId, Allowed>,
+    /// New blobs, with the blob whose contents they must have.
+    made: BTreeMap<BlobId, Option<BlobId>>,
+}
+
+impl Changed {
+    fn of(&mut self, id: BlobId) -> &mut Allowed {
+        self.blobs.entry(id).or_default()
+    }
+}
+
+/// A store that cannot be loaded is refused, and nothing is written.
+///
+/// # Errors
+/// It was not.
+pub fn refused(base: &Base, image: &Image, seed: u64) -> Result<(), Broken> {
+    let ran = run(base, image, &[], seed)?;
+    let rule = "what cannot be checked is not loaded";
+    if ran.loaded {
+        return Err(Broken::new(rule, "the store was loaded"));
+    }
+    match ran.image.first_difference(image) {
+        Some(at) => Err(Broken::new(rule, format!("byte {at} was written"))),
+        None => Ok(()),
+    }
+}
+
+/// Loads the store and carries out the plan.
+///
+/// # Errors
+/// A rule was broken.
+pub fn judge(base: &Base, image: &Image, before: &State, plan: &[Op], seed: u64) -> Result<(), Broken> {
+    reads_the_same(base, image, before, seed)?;
+    let ran = run(base, image, plan, seed)?;
+    let after = State::of(base, &ran.image)?;
+    let loaded = if ran.loaded { "" } else { "the load was refused, and all the same " };
+    let done = |what: String| format!("{loaded}{what}, after {}", ran.done.join(", "));
+    let none = Allowed::default();
+    for (id, blob) in &before.readable {
+        let allowed = ran.changed.blobs.get(id).unwrap_or(&none);
+        if let Some(what) = lost(*id, blob, after.readable.get(id), allowed) {
+            return Err(Broken::new("a command makes nothing unreadable", done(what)));
+        }
+    }
+    let left = &after.examined.findings;
+    for id in damaged(before) {
+        let given_up = ran.changed.blobs.get(&id).is_some_and(|allowed| allowed.anything);
+        let whole = after.readable.get(&id).is_some_and(Contents::is_whole);
+        if !whole && !given_up && !is_named(left, id) {
+            let what = done(format!("blob {id}"));
+            return Err(Broken::new("what is damaged stays named after a command", what));
+        }
+    }
+    for (id, like) in &ran.changed.made {
+        if let Some(what) = wrong_with_new(*id, *like, before, &after, &ran.changed) {
+            return Err(Broken::new("a new blob has an id and contents of its own", done(what)));
+        }
+    }
+    let known = damaged(before);
+    let new = damaged(&after)
+        .into_iter()
+        .find(|id| !known.contains(id) && !is_named(&before.examined.findings, *id));
+    match new {
+        Some(id) => {
+            let findings: Vec<String> = left.iter().map(ToString::to_string).collect();
+            let what = done(format!("blob {id}: {}", findings.join("; ")));
+            Err(Broken::new("a command damages nothing", what))
+        }
+        None => Ok(()),
+    }
+}
+
+fn wrong_with_new(
+    id: BlobId,
+    like: Option<BlobId>,
+    before: &State,
+    after: &State,
+    changed: &Changed,
+) -> Option<String> {
+    if before.readable.contains_key(&id) && !changed.blobs.contains_key(&id)
+        || is_named(&before.examined.findings, id)
+    {
+        return Some(format!("blob {id} was there"));
+    }
+    let (like, old) = (like?, before.readable.get(&like?)?);
+    // What was done to the other, or to this one, meanwhile.
+    if changed.blobs.contains_key(&like) || changed.blobs.contains_key(&id) {
+        return None;
+    }
+    let allowed = Allowed { xattrs: true, ..Allowed::default() };
+    lost(like, old, after.readable.get(&id), &allowed)
+        .map(|what| format!("blob {id} is not like another: {what}"))
+}
+
+/// What a run of the store came to.
+struct Ran {
+    image: Image,
+    loaded: bool,
+    done: Vec<String>,
+    changed: Changed,
+}
+
+fn device(base: &Base, image: &Image) -> (Disk, Arc<SimDisk>) {
+    let disk = Disk::from_image(image.clone(), base.disk(image));
+    let device = SimDisk::immediate("disk", disk.clone()).expect("the sizes of a base's disk fit each other");
+    (disk, device)
+}
+
+/// Runs something in a world of its own.
+fn in_world<T: Send + 'static>(
+    seed: u64,
+    work: impl AsyncFnOnce() -> T + Send + 'static,
+) -> Result<T, Broken> {
+    let ended = |error: String| Broken::new("a store that is worked on goes on", error);
+    let runtime = Runtime::builder().reactors(1).world(World::new(seed)).build();
+    let runtime = runtime.map_err(|error| ended(error.to_string()))?;
+    let ran = runtime.run(async move || timeout(LONGEST, work()).await);
+    let ran = ran.map_err(|error| ended(error.to_string()))?;
+    ran.map_err(|_| ended("an operation did not end".to_owned()))
+}
+
+fn run(base: &Base, image: &Image, plan: &[Op], seed: u64) -> Result<Ran, Broken> {
+    let (disk, device) = device(base, image);
+    let (plan, external) = (plan.to_vec(), base.external.clone());
+    let mut rng = Rng::new(seed ^ 0x7772);
+    let force_recover = rng.below(8) == 0;
+    let (killed, unloads) = (rng.below(4) == 0, rng.below(8) > 0);
+    let (loaded, done, changed) = in_world(seed, async move || {
+        let store = StoreOptions { external, ..StoreOptions::default() };
+        let options = LoadOptions { force_recover, store, ..LoadOptions::default() };
+        let mut work = Work { device, options, changed: Changed::default(), done: Vec::new() };
+        let loaded = work.all(&plan, !killed && unloads).await;
+        (loaded, work.done, work.changed)
+    })?;
+    let image = disk.snapshot().visible().clone();
+    Ok(Ran { image, loaded, done, changed })
+}
+
+struct Work {
+    device: Arc<SimDisk>,
+    options: LoadOptions,
+    changed: Changed,
+    done: Vec<String>,
+}
+
+impl Work {
+    /// Loads, carries out the plan, and leaves the store; whether it could be loaded.
+    async fn all(&mut self, plan: &[Op], unloads: bool) -> bool {
+        let Some(mut store) = self.load().await else { return false };
+        for op in plan {
+            let result = match op {
+                Op::Reload => {
+                    let left = store.unload().await;
+                    self.say("unload", &left);
+                    if left.is_err() {
+                        return true;
+                    }
+                    let Some(loaded) = self.load().await else { return true };
+                    store = loaded;
+                    continue;
+                }
+                op => self.one(&store, *op).await,
+            };
+            self.say(&format!("{op:?}"), &result);
+        }
+        if unloads {
+            let left = store.unload().await;
+            self.say("unload", &left);
+        }
+        true
+    }
+
+    async fn load(&mut self) -> Option<Blobstore> {
+        let loaded = Blobstore::load(self.device.clone(), self.options.clone()).await;
+        self.say("load", &loaded.as_ref().map(|_| ()).map_err(Clone::clone));
+        loaded.ok()
+    }
+
+    fn say(&mut self, what: &str, result: &Result<(), BlobError>) {
+        self.done.push(match result {
+            Ok(()) => what.to_owned(),
+            Err(error) => format!("{what} ({error})"),
+        });
+    }
+
+    async fn one(&mut self, store: &Blobstore, op: Op) -> Result<(), BlobError> {
+        let ids = ids(store).await?;
+        let id = |which: u64| ids[which as usize % ids.len()];
+        match op {
+            Op::Create { clusters, thin, table } => {
+                let options = BlobOptions { clusters, thin, extent_table: table, ..BlobOptions::default() };
+                let made = store.create_blob(options).await?;
+                self.changed.made.insert(made, None);
+                self.changed.blobs.entry(made).or_default();
+            }
+            Op::Delete { which } => {
+                let id = id(which);
+                store.delete_blob(id).await?;
+                self.changed.of(id).anything = true;
+            }
+            Op::Snapshot { which } => {
+                let made = store.snapshot(id(which), Vec::new()).await?;
+                self.changed.made.insert(made, Some(id(which)));
+            }
+            Op::Clone { which } => {
+                let made = store.clone_blob(id(which), Vec::new()).await?;
+                self.changed.made.insert(made, Some(id(which)));
+            }
+            Op::Inflate { which } => store.inflate(id(which)).await?,
+            Op::Decouple { which } => store.decouple_parent(id(which)).await?,
+            Op::SetParent { which, parent } => {
+                let (id, parent) = (id(which), id(parent));
+                let readers = readers(store, id).await?;
+                store.set_parent(id, Parent::Snapshot(parent)).await?;
+                readers.into_iter().for_each(|reader| self.changed.of(reader).anything = true);
+            }
+            Op::SetSuper { which } => store.set_super_blob(Some(id(which))).await?,
+            Op::Reload => {}
+            Op::Resize { which, .. }
+            | Op::Write { which, .. }
+            | Op::Unmap { which, .. }
+            | Op::SetXattr { which, .. }
+            | Op::SetReadOnly { which } => {
+                let blob = store.open_blob(id(which)).await?;
+                let result = self.on_open(store, &blob, op).await;
+                blob.close().await?;
+                result?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_open(&mut self, store: &Blobstore, blob: &Blob, op: Op) -> Result<(), BlobError> {
+        let (id, unit) = (blob.id(), u64::from(store.io_unit_size()));
+        match op {
+            Op::Resize { clusters, .. } => {
+                self.changed.of(id).size = true;
+                // What a growth brings back of what was cut off before is zero.
+                let cut = clusters.min(blob.clusters());
+                blob.resize(clusters).await?;
+                self.changed.of(id).cells.push(cut..u64::MAX);
+            }
+            Op::Write { at, units, .. } | Op::Unmap { at, units, .. } => {
+                let (all, cluster) = (blob.size() / unit, u64::from(store.cluster_size()));
+                if all == 0 {
+                    return Ok(());
+                }
+                let first = at % all;
+                let units = units.min(all - first).min((MOST_BYTES / unit).max(1));
+                let (offset, len) = (first * unit, units * unit);
+                let touched = offset / cluster..(offset + len).div_ceil(cluster);
+                self.changed.of(id).cells.push(touched);
+                match op {
+                    Op::Unmap { .. } => blob.unmap(offset, len).await?,
+                    _ => {
+                        let mut bytes = IoBuf::zeroed(len as usize);
+                        bytes.fill(0xd7);
+                        blob.write(offset, bytes).await.0?;
+                    }
+                }
+            }
+            Op::SetXattr { long, .. } => {
+                self.changed.of(id).xattrs = true;
+                let value = vec![b'v'; if long { 2000 } else { 9 }];
+                blob.set_xattr(b"damage".to_vec(), value).await?;
+                blob.sync().await?;
+            }
+            Op::SetReadOnly { .. } => {
+                blob.set_read_only().await?;
+                blob.sync().await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Every blob that an operation may be about: those there are, those that are damaged, and one that is neither.
+async fn ids(store: &Blobstore) -> Result<Vec<BlobId>, BlobError> {
+    let mut ids: BTreeSet<BlobId> = store.blobs().await?.into_iter().collect();
+    ids.extend(store.info().await?.damaged);
+    ids.insert(BlobId::from_page(PageIdx(0)));
+    Ok(ids.into_iter().collect())
+}
+
+/// A blob and all that read through it.
+async fn readers(store: &Blobstore, id: BlobId) -> Result<Vec<BlobId>, BlobError> {
+    let mut all = vec![id];
+    let mut next = 0;
+    while let Some(id) = all.get(next).copied() {
+        if let Ok(info) = store.blob_info(id).await {
+            let new: Vec<BlobId> = info.clones.into_iter().filter(|clone| !all.contains(clone)).collect();
+            all.extend(new);
+        }
+        next += 1;
+    }
+    Ok(all)
+}
+
+/// A load for reading writes nothing, and shows through its handles what the format's loader says.
+fn reads_the_same(base: &Base, image: &Image, before: &State, seed: u64) -> Result<(), Broken> {
+    let (disk, device) = device(base, image);
+    let external = base.external.clone();
+    let ids: Vec<BlobId> = before.readable.keys().copied().collect();
+    let sizes: BTreeMap<BlobId, u64> =
+        before.readable.iter().map(|(id, blob)| (*id, blob.clusters)).collect();
+    let wrong = in_world(seed, async move || {
+        let store = StoreOptions { external, ..StoreOptions::default() };
+        let options = LoadOptions { read_only: true, store, ..LoadOptions::default() };
+        let store = match Blobstore::load(device, options).await {
+            Ok(store) => store,
+            Err(error) => return Some(error.to_string()),
+        };
+        let listed = match store.blobs().await {
+            Ok(listed) => listed,
+            Err(error) => return Some(error.to_string()),
+        };
+        if listed != ids {
+            return Some(format!("it lists {listed:?}, not {ids:?}"));
+        }
+        for id in listed {
+            match store.blob_info(id).await {
+                Ok(info) if info.clusters == sizes[&id] => {}
+                Ok(info) => {
+                    return Some(format!("blob {id} has {} clusters, not {}", info.clusters, sizes[&id]));
+                }
+                Err(error) => return Some(error.to_string()),
+            }
+        }
+        None
+    })?;
+    if let Some(wrong) = wrong {
+        return Err(Broken::new("what can be checked can be read", wrong));
+    }
+    match disk.snapshot().visible().first_difference(image) {
+        Some(at) => Err(Broken::new("a load for reading writes nothing", format!("byte {at}"))),
+        None => Ok(()),
+    }
+}
