@@ -28,6 +28,36 @@ impl From<SocketAddr> for Address {
     }
 }
 
+/// Who is at the other end of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Peer {
+    /// A process of this machine, as it was when it connected; 0 for one that cannot be seen from here.
+    Process {
+        /// Its number.
+        pid: u32,
+        /// Its user.
+        uid: u32,
+    },
+    /// A TCP address.
+    Tcp(SocketAddr),
+    /// Another task of a simulated world.
+    Simulated,
+    /// It is gone, or the system does not say.
+    Unknown,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Process { pid, uid } => write!(f, "process {pid} of user {uid}"),
+            Peer::Tcp(address) => write!(f, "{address}"),
+            Peer::Simulated => f.write_str("simulated"),
+            Peer::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
 /// Which directions of a stream to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {

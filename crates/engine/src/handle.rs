@@ -11,6 +11,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::engine::Home;
 use crate::os::{FileFd, OwnedSocketFile};
@@ -61,6 +62,26 @@ pub struct Socket(pub(crate) Arc<SocketInner>);
 pub(crate) struct SocketInner {
     pub(crate) home: Home,
     pub(crate) body: Body,
+    /// Which driver has a send under way, where the kernel does not keep their order; 0 if none has.
+    sending: AtomicUsize,
+}
+
+impl SocketInner {
+    pub(crate) fn new(home: Home, body: Body) -> SocketInner {
+        SocketInner { home, body, sending: AtomicUsize::new(0) }
+    }
+
+    /// Says that `driver` begins a send; false if it has one under way, behind which this one waits. Drivers do
+    /// not wait for each other.
+    pub(crate) fn begin_send(&self, driver: usize) -> bool {
+        let found = self.sending.compare_exchange(0, driver, Ordering::AcqRel, Ordering::Acquire);
+        found != Err(driver)
+    }
+
+    /// Says that `driver` has no send under way any more.
+    pub(crate) fn end_send(&self, driver: usize) {
+        let _ = self.sending.compare_exchange(driver, 0, Ordering::AcqRel, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for Socket {

@@ -23,9 +23,9 @@
 //! # Ok::<(), spindle_engine::EngineError>(())
 //! ```
 //!
-//! Not promised: fairness between operations, an order among operations in flight at once (two sends on
-//! one stream included: keep one in flight), and wall-clock time. `unsafe` lives in this crate only where
-//! the kernel is spoken to; each block says why it holds.
+//! Not promised: fairness between operations, an order among operations in flight at once, and wall-clock
+//! time. Sends alone keep their order: those that one driver has on one stream go out whole, one behind the
+//! other. `unsafe` lives in this crate only where the kernel is spoken to; each block says why it holds.
 
 mod address;
 mod bell;
@@ -47,7 +47,7 @@ mod system_calls;
 mod time;
 mod uring;
 
-pub use address::{Address, Interest, Shutdown};
+pub use address::{Address, Interest, Peer, Shutdown};
 pub use bell::Bell;
 pub use cores::{AvailableCores, available_cores};
 pub use cpu_set::{BadCpuSet, CpuSet, MAX_CPUS};

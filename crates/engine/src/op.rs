@@ -119,7 +119,8 @@ pub enum Op {
         /// Filled from the front.
         buffers: Buffers,
     },
-    /// Sends all of `buffers`: everything or an error. Output: [`Output::Bytes`]. After an error or a
+    /// Sends all of `buffers`: everything or an error, behind what this driver was given to send on the stream
+    /// before. Output: [`Output::Bytes`]. After an error or a
     /// cancellation any part may have gone out: close the stream. A peer that is gone is the error
     /// [`io::ErrorKind::BrokenPipe`], never SIGPIPE.
     Send {

@@ -1,6 +1,7 @@
 //! Making sockets: streams over Unix paths and TCP.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,22 +9,39 @@ use std::sync::Arc;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, getsockname,
+    AddressFamily, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, bind, getpeername, getsockname,
     listen as listen_on, socket_with, socketpair, sockopt,
 };
 
 use crate::engine::Home;
 use crate::handle::{Body, ListenerInner, SocketInner};
-use crate::{Address, Listener, Shutdown, Socket};
+use crate::{Address, Listener, Peer, Shutdown, Socket};
 
 impl Socket {
     pub(crate) fn from_fd(fd: OwnedFd, home: &Home) -> Socket {
-        Socket(Arc::new(SocketInner { home: home.clone(), body: Body::Os(fd) }))
+        Socket(Arc::new(SocketInner::new(home.clone(), Body::Os(fd))))
     }
 
     /// The kernel's descriptor of a socket whose home was checked.
     pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
         os_fd(&self.0.body)
+    }
+
+    /// Who is at the other end. Asks the system each time, which does not block.
+    pub fn peer(&self) -> Peer {
+        let Body::Os(fd) = &self.0.body else { return Peer::Simulated };
+        match getpeername(fd) {
+            Ok(Some(address)) if address.address_family() == AddressFamily::UNIX => process_at(fd.as_fd()),
+            Ok(Some(address)) => SocketAddr::try_from(address).map_or(Peer::Unknown, Peer::Tcp),
+            _ => Peer::Unknown,
+        }
+    }
+}
+
+fn process_at(fd: BorrowedFd<'_>) -> Peer {
+    match sockopt::socket_peercred(fd) {
+        Ok(found) => Peer::Process { pid: found.pid.as_raw_pid().unsigned_abs(), uid: found.uid.as_raw() },
+        Err(_) => Peer::Unknown,
     }
 }
 
@@ -87,7 +105,7 @@ pub(crate) fn listen(address: &Address, backlog: u32, blocking: bool, home: &Hom
     listen_on(&fd, i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(named)?;
     let mut address = address.clone();
     if let Address::Tcp(tcp) = &mut address {
-        *tcp = std::net::SocketAddr::try_from(getsockname(&fd)?)?;
+        *tcp = SocketAddr::try_from(getsockname(&fd)?)?;
     }
     Ok(Listener(Arc::new(ListenerInner { home: home.clone(), body: Body::Os(fd), address, _owned: None })))
 }

@@ -68,9 +68,12 @@ impl Inner {
     /// Tries again, soon, what waited for something that has now happened.
     pub(super) fn retry_woken(&mut self) {
         let mut woken = std::mem::take(&mut self.woken);
+        // One that woke another may have been forgotten with it.
         for key in woken.drain(..) {
-            let delay = self.delay();
-            self.schedule(key, delay);
+            if self.flights.slots.contains(key) {
+                let delay = self.delay();
+                self.schedule(key, delay);
+            }
         }
         self.woken = woken;
     }
@@ -90,6 +93,10 @@ impl Inner {
         let flight =
             Flight { serial, core, token, op, result, ready: false, in_cache: None, effects, sent: 0 };
         let key = self.flights.slots.insert(flight);
+        let flight = &self.flights.slots[key];
+        if flight.result.is_none() {
+            self.net.at_submission(key, &flight.op);
+        }
         let delay = self.delay();
         self.schedule(key, delay);
     }
@@ -149,11 +156,12 @@ impl Inner {
         for key in found {
             // A write or flush that the disk has is not called back, as with a real one.
             if !matches!(self.flights.slots[key].op, Op::Write { .. } | Op::Flush { .. }) {
-                self.net.forget(key);
+                self.net.forget(key, &mut self.woken);
                 self.flights.slots[key].result = Some(Err(interrupted()));
                 self.schedule(key, 0);
             }
         }
+        self.retry_woken();
     }
 
     /// Hands out finished operations of a core, in a seeded order, at times not all of them.
@@ -194,9 +202,10 @@ impl Inner {
         let of_core = |(key, flight): (usize, &Flight)| (flight.core == core).then_some(key);
         let keys: Vec<usize> = self.flights.slots.iter().filter_map(of_core).collect();
         for key in keys {
-            self.net.forget(key);
+            self.net.forget(key, &mut self.woken);
             self.flights.slots.remove(key);
         }
+        self.retry_woken();
         self.cores.remove(&core);
     }
 

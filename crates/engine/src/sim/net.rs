@@ -40,6 +40,8 @@ struct Stream {
     mute: bool,
     receivers: Vec<usize>,
     senders: Vec<usize>,
+    /// Sends in the order they were submitted: the first goes on.
+    line: VecDeque<usize>,
 }
 
 struct Listening {
@@ -50,6 +52,25 @@ struct Listening {
 }
 
 impl Net {
+    /// An operation was submitted. Sends of one stream keep their order, whenever each has its moment.
+    pub(super) fn at_submission(&mut self, key: usize, op: &Op) {
+        if let Op::Send { socket, .. } = op
+            && let Ok(number) = stream_of(socket)
+        {
+            self.streams[number].line.push_back(key);
+        }
+    }
+
+    /// A send has ended, or will not be: the next of its stream may go on.
+    fn leave_line(&mut self, number: usize, key: usize, woken: &mut Vec<usize>) {
+        let line = &mut self.streams[number].line;
+        let was_first = line.front() == Some(&key);
+        line.retain(|other| *other != key);
+        if was_first {
+            woken.extend(line.front());
+        }
+    }
+
     /// An operation on sockets has its moment: its result, or none if it waits. Operations that may go
     /// on because of it are added to `woken`.
     pub(super) fn perform(
@@ -85,7 +106,13 @@ impl Net {
                 Err(error) => Some(Err(error)),
             },
             Op::Send { socket, buffers } => match stream_of(socket) {
-                Ok(stream) => self.send(key, stream, buffers, &mut flight.sent, woken),
+                Ok(stream) => {
+                    let result = self.send(key, stream, buffers, &mut flight.sent, woken);
+                    if result.is_some() {
+                        self.leave_line(stream, key, woken);
+                    }
+                    result
+                }
                 Err(error) => Some(Err(error)),
             },
             Op::Shutdown { socket, how } => Some(stream_of(socket).map(|stream| {
@@ -188,6 +215,9 @@ impl Net {
         let Some(peer) = stream.peer.filter(|peer| !stream.mute && !self.streams[*peer].deaf) else {
             return Some(Err(io::Error::from_raw_os_error(libc::EPIPE)));
         };
+        if stream.line.front() != Some(&key) {
+            return None;
+        }
         let target = &mut self.streams[peer];
         let mut skip = *sent;
         for slice in buffers.iter() {
@@ -246,10 +276,15 @@ impl Net {
     }
 
     /// A waiting operation was cancelled.
-    pub(super) fn forget(&mut self, key: usize) {
+    pub(super) fn forget(&mut self, key: usize, woken: &mut Vec<usize>) {
         for (_, stream) in &mut self.streams {
             stream.receivers.retain(|k| *k != key);
             stream.senders.retain(|k| *k != key);
+            let was_first = stream.line.front() == Some(&key);
+            stream.line.retain(|k| *k != key);
+            if was_first {
+                woken.extend(stream.line.front());
+            }
         }
         for (_, listening) in &mut self.listeners {
             listening.accepters.retain(|k| *k != key);

@@ -362,7 +362,7 @@ impl Maker {
 
     pub(super) fn socket(&self, number: usize) -> Socket {
         let body = self.body(SimObject::Socket(number));
-        Socket(Arc::new(SocketInner { home: self.home.clone(), body }))
+        Socket(Arc::new(SocketInner::new(self.home.clone(), body)))
     }
 
     pub(super) fn listener(&self, number: usize, address: Address) -> Listener {

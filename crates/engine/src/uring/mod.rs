@@ -21,7 +21,9 @@ use self::ring::Ring;
 use crate::engine::Home;
 use crate::os::{Clock, Returns, Waker, Workers, clock, sockets};
 use crate::sim::Rng;
-use crate::{Address, Completion, Driver, EngineError, Op, Output, SystemCalls, Time, Token, Unparker};
+use crate::{
+    Address, Completion, Driver, EngineError, Op, Output, Socket, SystemCalls, Time, Token, Unparker,
+};
 
 pub(crate) use self::ring::probe;
 
@@ -50,6 +52,8 @@ pub(crate) struct UringDriver {
     spare: Spare,
     workers: Arc<Workers>,
     returns: Arc<Returns>,
+    /// Sends that wait for one of the same stream, in order: the kernel would mix their bytes.
+    sends: Vec<(Token, Op)>,
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
     in_flight: usize,
@@ -74,6 +78,7 @@ impl UringDriver {
             serial: 0,
             spare: Spare::default(),
             workers,
+            sends: Vec::new(),
             ready: Vec::new(),
             in_flight: 0,
             socket_calls: 0,
@@ -104,7 +109,27 @@ impl UringDriver {
     fn finish(&mut self, key: usize, result: io::Result<Output>) {
         let mut flight = self.flights.remove(key);
         self.spare.keep(flight.scratch.take());
+        if let Op::Send { socket, .. } = &flight.op {
+            self.next_send(socket);
+        }
         self.ready.push(Completion { token: flight.token, result, op: flight.op });
+    }
+
+    /// By which a stream knows the driver.
+    fn number(&self) -> usize {
+        Arc::as_ptr(&self.waker).addr()
+    }
+
+    /// A send of `stream` has ended: the next one's turn has come.
+    fn next_send(&mut self, stream: &Socket) {
+        let same = |(_, op): &(Token, Op)| matches!(op, Op::Send { socket, .. } if Arc::ptr_eq(&socket.0, &stream.0));
+        match self.sends.iter().position(same) {
+            Some(index) => {
+                let (token, op) = self.sends.remove(index);
+                self.launch(token, op);
+            }
+            None => stream.0.end_send(self.number()),
+        }
     }
 
     /// The key of the flight that the kernel means; none if it is over.
@@ -183,6 +208,9 @@ impl Driver for UringDriver {
             {
                 self.ready.push(Completion { token, result: Ok(Output::Bytes(0)), op });
             }
+            Op::Send { ref socket, .. } if !socket.0.begin_send(self.number()) => {
+                self.sends.push((token, op));
+            }
             Op::Connect { ref address } => {
                 // The socket is made here, and the delay of TCP switched off.
                 self.socket_calls += if matches!(**address, Address::Tcp(_)) { 2 } else { 1 };
@@ -219,6 +247,9 @@ impl Driver for UringDriver {
 
     fn cancel(&mut self, token: Token) {
         if let Some(op) = self.workers.cancel(token, &self.returns) {
+            self.ready.push(Completion { token, result: Err(flight::interrupted()), op });
+        } else if let Some(index) = self.sends.iter().position(|(waiting, _)| *waiting == token) {
+            let (_, op) = self.sends.remove(index);
             self.ready.push(Completion { token, result: Err(flight::interrupted()), op });
         } else if let Some((key, _)) = self.flights.iter().find(|(_, flight)| flight.token == token) {
             self.call_back(key);

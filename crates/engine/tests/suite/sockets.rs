@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use spindle_engine::{Address, Interest, Listener, Op, Output, Shutdown, Socket};
+use spindle_engine::{Address, Interest, Listener, Op, Output, Peer, Shutdown, Socket};
 use spindle_mem::{Buffers, IoBuf};
 
 use super::{Bench, buffer, bytes_of, pattern};
@@ -109,6 +109,48 @@ pub fn a_large_send_arrives_whole_and_in_order(bench: &mut Bench) {
     assert!(!bench.is_done(send), "nobody received yet, and no buffer is that large");
     assert!(bench.recv_all(&b, bytes.len()) == bytes);
     assert_eq!(bench.wait(send).result.unwrap().bytes(), bytes.len());
+}
+
+pub fn sends_on_one_stream_keep_their_order_and_do_not_mix(bench: &mut Bench) {
+    // The kernel takes 1024 parts at a time, and a socket less than one of these.
+    for parts in [1, 1500] {
+        let (a, b) = bench.pair();
+        let bytes = |n: u8| vec![n; 250_000];
+        let sends: Vec<_> = (1..=4)
+            .map(|n| {
+                let list: Vec<IoBuf> = bytes(n).chunks(250_000 / parts).map(IoBuf::copy_from).collect();
+                bench.submit(Op::Send { socket: a.clone(), buffers: Buffers::from(list) })
+            })
+            .collect();
+        let expected: Vec<u8> = (1..=4).flat_map(bytes).collect();
+        assert!(bench.recv_all(&b, expected.len()) == expected, "in {parts} parts");
+        sends.into_iter().for_each(|send| assert_eq!(bench.wait(send).result.unwrap().bytes(), 250_000));
+        assert_eq!(bench.send(&a, b"and on"), 6);
+    }
+}
+
+pub fn a_send_that_waits_for_its_turn_can_be_cancelled(bench: &mut Bench) {
+    let (a, b) = bench.pair();
+    let send = |bench: &mut Bench, n: u8| {
+        bench.submit(Op::Send { socket: a.clone(), buffers: buffer(&vec![n; 400_000]) })
+    };
+    let (first, second, third) = (send(bench, 1), send(bench, 2), send(bench, 3));
+    assert!(!bench.is_done(first) && !bench.is_done(second));
+    bench.driver.cancel(second);
+    let error = bench.wait(second).result.expect_err("cancelled");
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    let expected = [vec![1; 400_000], vec![3; 400_000]].concat();
+    assert!(bench.recv_all(&b, expected.len()) == expected);
+    assert!(bench.wait(first).result.is_ok() && bench.wait(third).result.is_ok());
+}
+
+pub fn a_stream_says_who_is_at_its_other_end(bench: &mut Bench) {
+    let (a, _b) = bench.pair();
+    match a.peer() {
+        Peer::Simulated => assert!(bench.engine.world().is_some()),
+        Peer::Process { pid, .. } => assert_eq!(pid, std::process::id()),
+        other => panic!("{other}"),
+    }
 }
 
 pub fn a_receive_waits_for_the_first_byte(bench: &mut Bench) {
