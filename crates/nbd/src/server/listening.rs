@@ -149,7 +149,10 @@ async fn accept(server: &Arc<Shared>, listener: Listener, end: &End) {
             }
         };
         match result {
-            Ok(Output::Socket(socket)) => server.place(socket, listener.address().to_string()),
+            Ok(Output::Socket(socket)) => {
+                let peer = socket.peer().to_string();
+                server.place(socket, peer);
+            }
             _ if ended => return,
             Ok(_) => {}
             Err(_) => sleep(REST).await,

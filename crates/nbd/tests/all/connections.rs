@@ -182,7 +182,7 @@ fn many_requests_are_under_way_and_each_has_its_reply() {
         let mut bytes = Vec::new();
         for n in 0..500u64 {
             bytes.extend(request(
-                if n % 5 == 0 { CACHE } else { READ },
+                if n.is_multiple_of(5) { CACHE } else { READ },
                 DF * u16::from(n % 5 == 1),
                 1000 + n,
                 n * 2000,
@@ -195,7 +195,7 @@ fn many_requests_are_under_way_and_each_has_its_reply() {
             let reply = client.reply().await.unwrap();
             let n = (reply.cookie - 1000) as usize;
             assert!(!std::mem::replace(&mut seen[n], true) && reply.error == 0);
-            let data = if n % 5 == 0 { &[] } else { &expected[n * 2000..n * 2000 + 1000] };
+            let data = if n.is_multiple_of(5) { &[] } else { &expected[n * 2000..n * 2000 + 1000] };
             assert!(reply.data == data, "request {n}");
         }
     });
@@ -482,7 +482,7 @@ fn a_listener_is_there_until_it_is_stopped() {
         }
         server.stop_listening(&tcp).await.unwrap();
         assert!(server.stop_listening(&tcp).await.is_err());
-        assert_eq!(server.addresses(), [unix.clone()]);
+        assert_eq!(server.addresses(), std::slice::from_ref(&unix));
         let again = server.listen(tcp.clone()).await.unwrap();
         assert_eq!(again, tcp);
         server.stop().await;
