@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""NBD servers beside each other in one run: requests per second, and the server's CPU time for each.
+
+  tests/measure/nbd.py SERVER [--seconds N] [--rounds N] [--only PATTERN]
+
+SERVER is target/release/examples/nbd_server. Needs fio (with the nbd engine), nbdkit and qemu-nbd. Every server
+serves 256 MiB at a Unix socket: from memory (Spindle, nbdkit) and from one file each (Spindle, nbdkit, qemu-nbd).
+The servers take turns for each pattern; a figure is the median of the rounds.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+SIZE_MIB = 256
+PATTERNS = [
+    (rw, block, depth) for rw in ("randread", "randwrite") for block in ("4k", "128k") for depth in (1, 32)
+]
+
+
+def cpu_seconds(pid):
+    """CPU time of a process, with all threads that it has or had."""
+    with open(f"/proc/{pid}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+class Server:
+    def __init__(self, name, command, socket, uri):
+        self.name, self.socket, self.uri = name, socket, uri
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            if os.path.exists(socket):
+                return
+            time.sleep(0.05)
+        raise SystemExit(f"{name} does not listen")
+
+    def stop(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def servers(spindle, folder):
+    started = []
+
+    def start(name, command, export):
+        socket = os.path.join(folder, f"{len(started)}.sock")
+        path = os.path.join(folder, f"{len(started)}.img")
+        with open(path, "wb") as file:
+            file.write(b"\1" * (1 << 20) * SIZE_MIB)
+        command = [part.format(socket=socket, file=path) for part in command]
+        started.append(Server(name, command, socket, f"nbd+unix:///{export}?socket={socket}"))
+
+    start("Spindle, memory", [spindle, "{socket}", "1", f"disk=malloc:{SIZE_MIB}"], "disk")
+    start("nbdkit, memory", ["nbdkit", "-f", "-U", "{socket}", "memory", f"{SIZE_MIB}M"], "")
+    start("Spindle, file", [spindle, "{socket}", "1", "disk=file:{file}"], "disk")
+    start("nbdkit, file", ["nbdkit", "-f", "-U", "{socket}", "file", "{file}"], "")
+    qemu = ["qemu-nbd", "-k", "{socket}", "-f", "raw", "-t", "-e", "16", "-x", ""]
+    start("qemu-nbd, file", qemu + ["--cache=none", "--aio=io_uring", "{file}"], "")
+    return started
+
+
+def measure(server, rw, block, depth, seconds):
+    before = cpu_seconds(server.process.pid)
+    command = [
+        "fio", "--name=x", "--ioengine=nbd", f"--uri={server.uri}", f"--rw={rw}", f"--bs={block}",
+        f"--iodepth={depth}", f"--size={SIZE_MIB}m", "--time_based", f"--runtime={seconds}",
+        "--output-format=json", "--randrepeat=1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    job = json.loads(done.stdout[done.stdout.index("{"):])["jobs"][0]
+    side = job["read" if "read" in rw else "write"]
+    used = cpu_seconds(server.process.pid) - before
+    requests = side["total_ios"]
+    return side["iops"], used / requests * 1e6, (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] * 1e3 / requests
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("server")
+    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        started = servers(options.server, folder)
+        try:
+            print("| pattern | server | IOPS | server's CPU, us each | client's CPU, us each |")
+            print("|---|---|---:|---:|---:|")
+            for rw, block, depth in PATTERNS:
+                pattern = f"{rw} {block} depth {depth}"
+                if not re.search(options.only, pattern):
+                    continue
+                figures = {server.name: [] for server in started}
+                for _ in range(options.rounds):
+                    for server in started:
+                        figures[server.name].append(measure(server, rw, block, depth, options.seconds))
+                for name, rounds in figures.items():
+                    iops, cpu, client = (statistics.median(column) for column in zip(*rounds))
+                    print(f"| {pattern} | {name} | {iops:.0f} | {cpu:.1f} | {client:.1f} |")
+                    sys.stdout.flush()
+        finally:
+            for server in started:
+                server.stop()
+
+
+if __name__ == "__main__":
+    main()
