@@ -22,7 +22,7 @@ pub(super) fn reads(effort: Effort) -> Figures {
 }
 
 async fn measure(effort: Effort) -> Figures {
-    let null: Arc<dyn Device> = Null::new("null", Geometry::new(BLOCK, BLOCKS)?);
+    let null: Arc<dyn Device> = Null::leaving_buffers_alone("null", Geometry::new(BLOCK, BLOCKS)?);
     let malloc: Arc<dyn Device> = Malloc::new("malloc", BLOCK, BLOCKS)?;
     let memory = SharedMem::new((BLOCKS * u64::from(BLOCK)) as usize)?;
     let table = LaneTable::current().ok_or("not on a Spindle thread")?;

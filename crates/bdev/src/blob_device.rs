@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use spindle_block::{Claim, Device, DeviceState, Geometry, Lane, LaneCx, OpenError};
+use spindle_block::{Claim, Device, DeviceState, Geometry, Lane, LaneCx, OpenError, Operation};
 
 use crate::{Bdev, BdevError, ClaimKind, Desc, Event, OpenOptions, Registry};
 
@@ -80,6 +80,10 @@ impl Device for BlobDevice {
 
     fn claim(&self) -> Option<&Claim> {
         self.device.claim()
+    }
+
+    fn supports(&self, operation: Operation) -> bool {
+        self.device.supports(operation)
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -42,7 +42,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 
 fn main() {
     let block = 4096;
-    let null: Arc<dyn Device> = Null::new("null", Geometry::new(block, 1 << 14).unwrap());
+    let null: Arc<dyn Device> = Null::leaving_buffers_alone("null", Geometry::new(block, 1 << 14).unwrap());
     let malloc: Arc<dyn Device> = Malloc::new("malloc", block, 1 << 14).unwrap();
     let memory = SharedMem::new(64 << 20).unwrap();
     // Every page is there before anything is timed.

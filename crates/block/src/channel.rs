@@ -4,9 +4,12 @@
 //! one thread share one lane; the lane closes when the last is dropped and its requests have ended. This
 //! is the top of the I/O stack: bounds and alignment are checked here, once, and only here does a request
 //! have a future. Dropping that future detaches the request: it goes on, its buffers stay owned by it
-//! until the device returns them, and then go back to their pool. Requests in flight at one time may
+//! until the device returns them, and then go back to their pool. A change of data that only waits then
+//! does not happen, and newer changes of the blocks that an older one may still reach wait for it. Requests
+//! in flight at one time may
 //! complete, and reach the disk, in any order.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,7 +20,7 @@ use spindle_reactor::Hold;
 use crate::lane_state::Shape;
 use crate::request::{Command, Transfer};
 use crate::table::Table;
-use crate::{Device, Geometry, IoErrorKind, LaneTable, OpenError, Operation};
+use crate::{Device, Geometry, IoError, IoErrorKind, LaneTable, OpenError, Operation};
 
 /// The current thread's counted handle on a device.
 ///
@@ -46,6 +49,8 @@ pub struct Channel {
     /// The same for all channels of the thread.
     shape: Shape,
     pub(crate) lane: u32,
+    pub(crate) opener: Cell<u32>,
+    writable: Cell<bool>,
     /// Keeps the thread from exiting, and names the device in its dump.
     hold: Option<Hold>,
 }
@@ -90,6 +95,19 @@ impl Channel {
         self.shape.set(self.device.geometry());
     }
 
+    /// Marks the requests that are made from now on by this channel, and by clones that are made of it from now
+    /// on, as those of an opener: each then knows [when it was submitted](crate::Io::submitted) and can be
+    /// found while it is [under way](LaneTable::overdue). 0 is nobody.
+    pub fn set_opener(&self, opener: u32) {
+        self.opener.set(opener);
+    }
+
+    /// Has this channel, and clones that are made of it from now on, refuse whatever changes data: for who opened
+    /// the device for reading only.
+    pub fn set_read_only(&self) {
+        self.writable.set(false);
+    }
+
     /// Fills `buffers` from byte `offset` on; comes back with them. Nothing happens before the first
     /// poll. `Buffers` of several parts are filled in order.
     #[inline]
@@ -127,6 +145,50 @@ impl Channel {
         Command::new(self, Operation::Unmap, offset, len)
     }
 
+    /// Compares `buffers` with what lies from byte `offset` on; comes back with them. What differs is a
+    /// [`Miscompare`](IoErrorKind::Miscompare). Nothing happens before the first poll.
+    pub fn compare(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
+        Transfer::new(self, Operation::Compare, Some(offset), buffers.into())
+    }
+
+    /// Compares the first half of `buffers` with what lies from byte `offset` on and, if they are equal, stores the
+    /// second half there, without another change of the range in between.
+    pub fn compare_and_write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
+        let buffers = buffers.into();
+        let len = buffers.len() as u64;
+        if !len.is_multiple_of(2) {
+            // Half a byte more is refused like any other length that is no whole number of blocks.
+            return Transfer::of_len(self, Operation::CompareAndWrite, offset, 1, buffers);
+        }
+        Transfer::of_len(self, Operation::CompareAndWrite, offset, len / 2, buffers)
+    }
+
+    /// Stores at byte `offset` what `len` bytes from byte `from` on hold.
+    pub fn copy(&self, offset: u64, from: u64, len: u64) -> Command<'_> {
+        Command::copy(self, offset, from, len)
+    }
+
+    /// The first byte from `offset` on that may hold data; the end of the device if there is none.
+    ///
+    /// # Errors
+    /// Many devices cannot tell: [`Unsupported`](IoErrorKind::Unsupported).
+    pub async fn seek_data(&self, offset: u64) -> Result<u64, IoError> {
+        Command::new(self, Operation::SeekData, offset, 0).found().await
+    }
+
+    /// The first byte from `offset` on that is known to hold no data; the end of the device if there is none.
+    ///
+    /// # Errors
+    /// As [`seek_data`](Self::seek_data).
+    pub async fn seek_hole(&self, offset: u64) -> Result<u64, IoError> {
+        Command::new(self, Operation::SeekHole, offset, 0).found().await
+    }
+
+    /// Has the device begin anew; what is under way ends, well or badly.
+    pub fn reset(&self) -> Command<'_> {
+        Command::new(self, Operation::Reset, 0, 0)
+    }
+
     /// Makes every write durable that had completed when this was first polled. A failed flush says that
     /// any write since the last good one may be lost.
     pub fn flush(&self) -> Command<'_> {
@@ -161,7 +223,7 @@ impl Channel {
         len: u64,
     ) -> Result<(u64, u64), IoErrorKind> {
         let geometry = self.shape.get();
-        if operation.changes_data() && !geometry.writable() {
+        if operation.changes_data() && !(geometry.writable() && self.writable.get()) {
             return Err(IoErrorKind::ReadOnly);
         }
         if (offset | len) & (u64::from(geometry.block_size()) - 1) != 0 {
@@ -181,6 +243,8 @@ impl Clone for Channel {
             device: self.device.clone(),
             shape: self.shape.clone(),
             lane: self.lane,
+            opener: self.opener.clone(),
+            writable: self.writable.clone(),
             hold: self.hold.clone(),
         }
     }
@@ -205,6 +269,14 @@ impl LaneTable {
     /// Whatever the device says.
     pub fn channel(&self, device: Arc<dyn Device>) -> Result<Channel, OpenError> {
         let (lane, shape) = self.0.open(&device)?;
-        Ok(Channel { table: self.0.clone(), shape, device, lane, hold: None })
+        Ok(Channel {
+            table: self.0.clone(),
+            shape,
+            device,
+            lane,
+            opener: Cell::new(0),
+            writable: Cell::new(true),
+            hold: None,
+        })
     }
 }

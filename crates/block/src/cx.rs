@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use spindle_mem::Buffers;
 
+use crate::abandoning::is_abandoned;
 use crate::io::{Frame, Top};
 use crate::queues::Queues;
 use crate::{Device, Io, IoErrorKind, IoId, MAX_DEPTH, Operation, Status};
@@ -83,16 +84,30 @@ impl Cx<'_> {
         self.queues.send_up(io);
     }
 
-    /// Makes a request of this lane's own, to be forwarded. It comes back through `complete`; there,
-    /// [`finish`](Self::finish) ends it. The range is not checked.
+    /// Makes a request of this lane's own that serves no other: work in the background. It is to be forwarded,
+    /// and comes back through `complete`; there, [`finish`](Self::finish) ends it. The range is not checked.
     pub fn create(&mut self, operation: Operation, start: u64, count: u64, buffers: Buffers) -> Io {
         let io = self.queues.make(Top::Lane, operation, start, count, buffers);
         self.adopt(io)
     }
 
+    /// As [`create`](Self::create), for a request that this lane holds: who aborts that one aborts this one.
+    pub fn create_for(
+        &mut self,
+        io: &Io,
+        operation: Operation,
+        start: u64,
+        count: u64,
+        buffers: Buffers,
+    ) -> Io {
+        let mut made = self.queues.make(Top::Lane, operation, start, count, buffers);
+        self.queues.derive(&mut made, io.slot());
+        self.adopt(made)
+    }
+
     /// Ends a request that this lane [created](Self::create), and gives its buffers back.
     pub fn finish(&mut self, io: Io) -> Buffers {
-        self.queues.leave(io.slot().held);
+        self.queues.leave(&io);
         self.queues.recycle(io)
     }
 
@@ -104,16 +119,20 @@ impl Cx<'_> {
     }
 
     /// Cuts the next `count` blocks off, or what is left if that is less, with their part of the
-    /// buffers: a request like its parent, held by this lane, to be forwarded or done like any other.
+    /// buffers: a request like its parent, held by this lane, to be forwarded or done like any other. A compare
+    /// and write cannot be cut.
     pub fn child(&mut self, split: &mut Split, count: u64) -> Io {
         let count = count.min(split.left);
-        let parent = self.queues.joins.parent(split.key);
-        let (operation, fua) = (parent.operation(), parent.fua());
-        let buffers = cut(parent, count, split.left);
-        let part = self.queues.joins.part(split.key);
-        let mut io =
-            self.queues.make(Top::Join { key: split.key, part }, operation, split.start, count, buffers);
+        let mut parent = self.queues.joins.take_parent(split.key);
+        let (operation, fua, at) = (parent.operation(), parent.fua(), split.start - parent.start());
+        let buffers = cut(&mut parent, count, split.left);
+        let part = self.queues.joins.part(split.key, buffers.len());
+        let top = Top::Join { key: split.key, part };
+        let mut io = self.queues.make(top, operation, split.start, count, buffers);
         io.set_fua(fua);
+        io.set_aux(parent.aux() + at);
+        self.queues.derive(&mut io, parent.slot());
+        self.queues.joins.put_parent(split.key, parent);
         split.start += count;
         split.left -= count;
         self.adopt(io)
@@ -124,6 +143,11 @@ impl Cx<'_> {
         if let Some(parent) = self.queues.joins.close(split.key) {
             self.queues.send_up(parent);
         }
+    }
+
+    /// Whether nobody waits any more for a request that this lane holds, or for the one that it was made for.
+    pub fn is_abandoned(&self, io: &Io) -> bool {
+        is_abandoned(io.slot(), &self.queues.waiters, &self.queues.pairs)
     }
 
     /// Has this lane polled in a later turn of its thread.
@@ -156,7 +180,8 @@ impl Cx<'_> {
         LaneId::new(self.this, generation)
     }
 
-    /// Asks a lane below to end a request early.
+    /// Asks a lane below to end a request of this lane's own early. What a request of another is made of the
+    /// table finds by itself.
     pub fn abort(&mut self, lower: LaneId, id: IoId) {
         self.aborts.push((lower.index, id));
     }

@@ -49,7 +49,8 @@ use std::sync::Arc;
 pub use spindle_reactor::Busy;
 
 use crate::{
-    Claim, Cx, DeviceState, Geometry, Io, IoId, LaneCx, LaneEvent, LaneId, OpenError, Status, Submit,
+    Claim, Cx, DeviceState, Geometry, Io, IoId, LaneCx, LaneEvent, LaneId, OpenError, Operation, Status,
+    Submit,
 };
 
 /// A block device as all threads see it. Its state that changes lives in its lanes.
@@ -65,6 +66,13 @@ pub trait Device: Send + Sync + 'static {
     /// while lanes are open.
     fn state(&self) -> Option<&DeviceState> {
         None
+    }
+
+    /// Whether its lanes do an operation; one that they do not ends as
+    /// [`Unsupported`](crate::IoErrorKind::Unsupported).
+    fn supports(&self, operation: Operation) -> bool {
+        use Operation::{Flush, Read, Unmap, Write, WriteZeroes};
+        matches!(operation, Read | Write | WriteZeroes | Unmap | Flush)
     }
 
     /// By which it can be claimed as a whole, always the same. One that stands on another as it is passes that
@@ -114,9 +122,20 @@ pub trait Lane {
         let _ = (device, lower, cx);
     }
 
-    /// Somebody wants this request to end early. A lane that holds it completes it soon, aborted or not;
-    /// a lane that passed it on says `cx.abort(lower, id)`; ignoring it is allowed.
+    /// A request is to end early. The table asks each lane below the one where the request was submitted, for
+    /// it and for every request that was made of it ([`Cx::child`], [`Cx::create_for`]); what waits in front of
+    /// a lane it has ended itself. A lane that holds the request completes it soon, aborted or not; ignoring it
+    /// is allowed. A task that holds it sees it in [`Io::poll_aborted`].
     fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
         let _ = (id, cx);
+    }
+
+    /// Requests that change data were given up: their futures were dropped, or their queue pair. Whoever made
+    /// them may have others make the same changes again, on other threads. A lane that holds such requests
+    /// ([`Cx::is_abandoned`]) ends each as aborted if nothing of it will happen any more; else it keeps what it
+    /// may still change in a [`HeldRange`](crate::HeldRange) until the request has ended. The table does so for the device
+    /// that a request was submitted to.
+    fn abandoned(&mut self, cx: &mut Cx<'_>) {
+        let _ = cx;
     }
 }

@@ -1,20 +1,37 @@
-//! What the lanes of one device have in common: where they are, and the gate that requests pass into them.
+//! What the lanes of one device have in common: where they are, the gate that requests pass into them, what is
+//! counted and limited, and ranges that older writes may still reach.
 //!
-//! Owned by the device and reached from any thread; its lock is taken when a lane opens or closes and when
-//! an event is sent, never for a request. An event reaches each lane as a message to its thread.
+//! Owned by the device and reached from any thread; its lock is taken when a lane opens or closes, when an event
+//! is sent, and when statistics are asked for, never for a request that ends well. An event reaches each lane as
+//! a message to its thread.
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 use spindle_reactor::Thread;
 
-use crate::mailbox::{Letter, Mailbox, Obligation, locked};
-use crate::{Delivered, Gate, LaneEvent};
+use crate::aside::Wanted;
+use crate::histogram::LaneHistogram;
+use crate::limits::Account;
+use crate::mailbox::{Body, Letter, Mailbox, Obligation, locked};
+use crate::ranges::Ranges;
+use crate::statistics::Counters;
+use crate::{
+    Delivered, ErrorCounts, Gate, Histogram, HistogramOptions, IoErrorKind, LaneEvent, Limits, Statistics,
+    StatisticsReset,
+};
 
 /// Shared by a [`Device`](crate::Device) and its lanes on all threads. Clones are handles on the same state.
 #[derive(Clone, Default)]
-pub struct DeviceState(Arc<Mutex<Inner>>);
+pub struct DeviceState(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    ranges: Ranges,
+}
 
 #[derive(Default)]
 struct Inner {
@@ -23,13 +40,21 @@ struct Inner {
     removed: bool,
     next: u64,
     lanes: BTreeMap<u64, LaneRef>,
+    statistics: bool,
+    histogram: Option<HistogramOptions>,
+    account: Option<Arc<Account>>,
+    /// Of lanes that are closed.
+    past: Statistics,
+    past_histogram: Option<Histogram>,
+    errors: ErrorCounts,
 }
 
-/// Where a lane of the device is.
+/// Where a lane of the device is, and what is kept for it.
 struct LaneRef {
     mailbox: Arc<Mailbox>,
     lane: u32,
     generation: u32,
+    wanted: Wanted,
 }
 
 impl Inner {
@@ -39,6 +64,24 @@ impl Inner {
             (false, 0) => Gate::Open,
             (false, _) => Gate::Frozen,
         }
+    }
+
+    /// What a lane is to do from now on, if it did `before`.
+    fn wanted(&self, before: &Wanted) -> Wanted {
+        let same = before.histogram.as_ref().filter(|known| Some(known.options) == self.histogram).cloned();
+        Wanted {
+            counters: self.statistics.then(|| before.counters.clone().unwrap_or_default()),
+            histogram: self
+                .histogram
+                .map(|options| same.unwrap_or_else(|| Arc::new(LaneHistogram::new(options)))),
+            account: self.account.clone(),
+        }
+    }
+
+    /// Keeps what a lane has counted that counts no more.
+    fn keep(&mut self, counters: &Counters) {
+        let last = Statistics { in_flight: 0, ..counters.read() };
+        self.past.add(&last);
     }
 }
 
@@ -50,36 +93,36 @@ impl DeviceState {
 
     /// Whether requests pass into the lanes of the device.
     pub fn gate(&self) -> Gate {
-        locked(&self.0).gate()
+        locked(&self.0.inner).gate()
     }
 
     /// Lanes that are open, on all threads.
     pub fn lanes(&self) -> usize {
-        locked(&self.0).lanes.len()
+        locked(&self.0.inner).lanes.len()
     }
 
     /// The threads that have a lane of the device. A table that is stepped by hand has none.
     pub fn threads(&self) -> Vec<Thread> {
-        locked(&self.0).lanes.values().filter_map(|lane| lane.mailbox.thread().cloned()).collect()
+        locked(&self.0.inner).lanes.values().filter_map(|lane| lane.mailbox.thread().cloned()).collect()
     }
 
     /// Tells the lanes that the geometry has changed. To grow, change the geometry first and then say so; to
     /// shrink, [freeze](Self::freeze), change it, say so, thaw. The copies that channels and lanes above keep
     /// follow when this arrives.
     pub fn resized(&self) -> Delivered {
-        self.tell(LaneEvent::Resized, |_| {})
+        self.tell(Body::Event(LaneEvent::Resized), |_| {})
     }
 
     /// Sends every lane an event of the module's own.
     pub fn send(&self, event: Arc<dyn Any + Send + Sync>) -> Delivered {
-        self.tell(LaneEvent::Module(event), |_| {})
+        self.tell(Body::Event(LaneEvent::Module(event)), |_| {})
     }
 
     /// Keeps requests out of the lanes and waits until those that are in them have ended. Requests that come
     /// wait in order until the [`Frozen`] is dropped, which also happens when this future is dropped.
     /// Freezing twice needs thawing twice.
     pub async fn freeze(&self) -> Frozen {
-        let quiet = self.tell(LaneEvent::Freeze, |inner| inner.freezes += 1);
+        let quiet = self.tell(Body::Event(LaneEvent::Freeze), |inner| inner.freezes += 1);
         let frozen = Frozen(self.clone());
         quiet.await;
         frozen
@@ -89,19 +132,107 @@ impl DeviceState {
     /// [`Removed`](crate::IoErrorKind::Removed), and a lane that a thread opens later is one too. Resolves when
     /// every request that the lanes held has ended.
     pub fn remove(&self) -> Delivered {
-        self.tell(LaneEvent::Removed, |inner| inner.removed = true)
+        self.tell(Body::Event(LaneEvent::Removed), |inner| inner.removed = true)
     }
 
-    /// Changes the state and sends the event to every lane that there is then.
-    fn tell(&self, event: LaneEvent, change: impl FnOnce(&mut Inner)) -> Delivered {
+    /// Has the lanes count what they do, or no longer. What was counted stays.
+    pub fn keep_statistics(&self, yes: bool) -> Delivered {
+        self.want(|inner| inner.statistics = yes)
+    }
+
+    /// What the lanes have counted. Those of other threads go on meanwhile.
+    pub fn statistics(&self) -> Statistics {
+        let inner = locked(&self.0.inner);
+        let mut sum = inner.past.clone();
+        inner
+            .lanes
+            .values()
+            .filter_map(|lane| lane.wanted.counters.as_ref())
+            .for_each(|one| sum.add(&one.read()));
+        sum
+    }
+
+    /// The same for each lane that is open, with its thread.
+    pub fn lane_statistics(&self) -> Vec<(Option<Thread>, Statistics)> {
+        let inner = locked(&self.0.inner);
+        let counted = inner.lanes.values().filter_map(|lane| {
+            lane.wanted.counters.as_ref().map(|one| (lane.mailbox.thread().cloned(), one.read()))
+        });
+        counted.collect()
+    }
+
+    /// Failed requests, counted while statistics are kept.
+    pub fn errors(&self) -> ErrorCounts {
+        locked(&self.0.inner).errors.clone()
+    }
+
+    /// Has the counts begin anew. Resolves when they have on every thread.
+    pub fn reset_statistics(&self, what: StatisticsReset) -> Delivered {
+        self.tell(Body::Reset(what), |inner| {
+            inner.past.reset(what);
+            if what == StatisticsReset::All {
+                inner.errors.clear();
+            }
+        })
+    }
+
+    /// Has the lanes keep a histogram of times from now on, or none. What another one counted is forgotten.
+    pub fn keep_histogram(&self, options: Option<HistogramOptions>) -> Delivered {
+        self.want(|inner| {
+            inner.histogram = options;
+            inner.past_histogram = None;
+            inner.lanes.values_mut().for_each(|lane| lane.wanted.histogram = None);
+        })
+    }
+
+    /// The histogram, if one is kept.
+    pub fn histogram(&self) -> Option<Histogram> {
+        let inner = locked(&self.0.inner);
+        let past = inner.past_histogram.clone();
+        let mut sum = past.or_else(|| inner.histogram.map(Histogram::new))?;
+        inner.lanes.values().filter_map(|lane| lane.wanted.histogram.as_ref()).for_each(|one| sum.add(one));
+        Some(sum)
+    }
+
+    /// Limits what the device is asked on all threads together, from now on; what waits is let go or waits
+    /// according to the new limits. A limit of 0 counts as 1.
+    pub fn set_limits(&self, limits: Limits) -> Delivered {
+        self.want(|inner| inner.account = Account::new(limits).map(Arc::new))
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> Limits {
+        locked(&self.0.inner).account.as_ref().map(|account| account.limits()).unwrap_or_default()
+    }
+
+    /// Changes what the table does beside the lanes.
+    fn want(&self, change: impl FnOnce(&mut Inner)) -> Delivered {
+        self.tell(Body::Wanted, |inner| {
+            change(inner);
+            let mut lanes = std::mem::take(&mut inner.lanes);
+            for lane in lanes.values_mut() {
+                let wanted = inner.wanted(&lane.wanted);
+                let before = std::mem::replace(&mut lane.wanted, wanted);
+                if lane.wanted.counters.is_none()
+                    && let Some(counters) = before.counters
+                {
+                    inner.keep(&counters);
+                }
+            }
+            inner.lanes = lanes;
+        })
+    }
+
+    /// Changes the state and sends a letter to every lane that there is then.
+    fn tell(&self, body: Body, change: impl FnOnce(&mut Inner)) -> Delivered {
         let (first, delivered) = Obligation::new();
         let mut to_ring = Vec::new();
-        let mut inner = locked(&self.0);
+        let mut inner = locked(&self.0.inner);
         change(&mut inner);
-        // Left under the lock, so that two events reach every lane in the same order.
-        for LaneRef { mailbox, lane, generation } in inner.lanes.values() {
-            let (event, obligation) = (event.clone(), first.clone());
-            let letter = Letter { lane: *lane, generation: *generation, event, obligation };
+        // Left under the lock, so that two letters reach every lane in the same order.
+        for LaneRef { mailbox, lane, generation, .. } in inner.lanes.values() {
+            let (body, obligation) = (body.clone(), Some(first.clone()));
+            let letter = Letter { lane: *lane, generation: *generation, body, obligation };
             if mailbox.leave(letter) {
                 to_ring.push(mailbox.clone());
             }
@@ -111,14 +242,19 @@ impl DeviceState {
         delivered
     }
 
+    pub(crate) fn ranges(&self) -> &Ranges {
+        &self.0.ranges
+    }
+
     /// A thread opens a lane.
     pub(crate) fn register(&self, mailbox: &Arc<Mailbox>, lane: u32, generation: u32) -> Registration {
-        let mut inner = locked(&self.0);
+        let mut inner = locked(&self.0.inner);
         let key = inner.next;
         inner.next += 1;
-        inner.lanes.insert(key, LaneRef { mailbox: mailbox.clone(), lane, generation });
+        let wanted = inner.wanted(&Wanted::default());
+        inner.lanes.insert(key, LaneRef { mailbox: mailbox.clone(), lane, generation, wanted });
         drop(inner);
-        Registration { state: self.clone(), key }
+        Registration { state: self.clone(), mailbox: mailbox.clone(), lane, generation, key }
     }
 }
 
@@ -134,7 +270,8 @@ pub struct Frozen(DeviceState);
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        let _arrives_by_itself = self.0.tell(LaneEvent::Thaw, |inner| inner.freezes -= 1);
+        let thaw = Body::Event(LaneEvent::Thaw);
+        let _arrives_by_itself = self.0.tell(thaw, |inner| inner.freezes -= 1);
     }
 }
 
@@ -147,17 +284,53 @@ impl std::fmt::Debug for Frozen {
 /// A lane's entry in the state of its device; removed when it is dropped.
 pub(crate) struct Registration {
     state: DeviceState,
+    mailbox: Arc<Mailbox>,
+    lane: u32,
+    generation: u32,
     key: u64,
 }
 
 impl Registration {
+    pub(crate) fn state(&self) -> &DeviceState {
+        &self.state
+    }
+
     pub(crate) fn gate(&self) -> Gate {
         self.state.gate()
+    }
+
+    /// What the table is to do beside the lane.
+    pub(crate) fn wanted(&self) -> Wanted {
+        let inner = locked(&self.state.0.inner);
+        inner.lanes.get(&self.key).map(|lane| lane.wanted.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn count_error(&self, kind: IoErrorKind) {
+        *locked(&self.state.0.inner).errors.entry(kind.class()).or_default() += 1;
+    }
+
+    /// The count of ranges that are held.
+    pub(crate) fn held_ranges(&self) -> Arc<AtomicU32> {
+        self.state.ranges().count().clone()
+    }
+
+    /// Whether a change of these blocks must wait for an older one; the lane is then told when it need not.
+    pub(crate) fn must_wait(&self, start: u64, count: u64) -> bool {
+        self.state.ranges().must_wait(start, count, &self.mailbox, self.lane, self.generation)
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        locked(&self.state.0).lanes.remove(&self.key);
+        let mut inner = locked(&self.state.0.inner);
+        let Some(LaneRef { wanted, .. }) = inner.lanes.remove(&self.key) else { return };
+        if let Some(counters) = wanted.counters {
+            inner.keep(&counters);
+        }
+        if let Some(histogram) = wanted.histogram
+            && let Some(options) = inner.histogram
+        {
+            inner.past_histogram.get_or_insert_with(|| Histogram::new(options)).add(&histogram);
+        }
     }
 }

@@ -58,6 +58,11 @@ impl Epochs {
         ending
     }
 
+    /// The epoch in which requests come now.
+    pub(crate) fn current(&self) -> u32 {
+        self.current
+    }
+
     /// Ready when all requests of that epoch and of those before it have ended.
     pub(crate) fn poll_over(&mut self, epoch: u32, cx: &mut Context<'_>) -> Poll<()> {
         // Epochs are compared on the circle of their numbers: fewer than 2^31 are under way at one time.

@@ -11,7 +11,7 @@ use crate::{GeometryError, Operation};
 pub type Status = Result<(), IoErrorKind>;
 
 /// Why a request failed, without saying where: small and `Copy`, for use inside the I/O stack.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[non_exhaustive]
 pub enum IoErrorKind {
     /// The range does not lie inside the device.
@@ -35,6 +35,27 @@ pub enum IoErrorKind {
         /// As in errno(3).
         errno: i32,
     },
+    /// The medium cannot give or take the data; other blocks may be well.
+    #[error("the medium failed at these blocks; restore them from elsewhere, replace the device")]
+    Medium,
+    /// The device did not answer in time; its blocks hold old or new data.
+    #[error("the device did not answer in time; look whether it can be reached")]
+    TimedOut,
+    /// The buffers differ from the range they were compared with.
+    #[error("the data differs from byte {offset} of the request on")]
+    Miscompare {
+        /// The first byte that differs, counted from the start of the request.
+        offset: u32,
+    },
+    /// There is no memory for it now.
+    #[error("no memory is free for the request now; repeat it when others have ended")]
+    NoMemory,
+    /// The other end of a network or guest protocol refused it.
+    #[error("the device reports status {0:#x} of its protocol")]
+    Protocol(
+        /// As the module's protocol encodes it.
+        u32,
+    ),
     /// The request was aborted, or a layer let go of it; its blocks hold old or new data.
     #[error("the request was aborted before it ended; repeat it if it is still wanted")]
     Aborted,
@@ -46,8 +67,12 @@ pub enum IoErrorKind {
 impl IoErrorKind {
     /// The kind that an error of the operating system stands for.
     pub fn from_os(error: &std::io::Error) -> IoErrorKind {
-        // ENOSPC 28, EROFS 30, EOPNOTSUPP 95, ENODEV 19 on every Linux this builds for.
+        // On every Linux this builds for: ENOSPC 28, EROFS 30, EOPNOTSUPP 95, ENODEV 19, ENOMEM 12, ETIMEDOUT 110,
+        // and ENODATA 61, as block devices say that a sector cannot be read.
         match error.raw_os_error() {
+            Some(12) => IoErrorKind::NoMemory,
+            Some(61) => IoErrorKind::Medium,
+            Some(110) => IoErrorKind::TimedOut,
             Some(28) => IoErrorKind::NoSpace,
             Some(30) => IoErrorKind::ReadOnly,
             Some(95) => IoErrorKind::Unsupported,
@@ -57,6 +82,14 @@ impl IoErrorKind {
             None if error.kind() == std::io::ErrorKind::Unsupported => IoErrorKind::Unsupported,
             // EIO: an error that only names itself in words.
             None => IoErrorKind::Device { errno: 5 },
+        }
+    }
+
+    /// The same without what belongs to one request only: for counting.
+    pub fn class(self) -> IoErrorKind {
+        match self {
+            IoErrorKind::Miscompare { .. } => IoErrorKind::Miscompare { offset: 0 },
+            other => other,
         }
     }
 }

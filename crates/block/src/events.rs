@@ -2,7 +2,7 @@
 //! above whose shape follows.
 
 use crate::lanes::Lanes;
-use crate::mailbox::{Letter, Mailbox, Obligation};
+use crate::mailbox::{Body, Letter, Mailbox, Obligation};
 use crate::{Gate, LaneEvent, LaneId};
 
 impl Lanes {
@@ -16,32 +16,51 @@ impl Lanes {
     }
 
     fn deliver(&mut self, letter: Letter) {
-        let Letter { lane, generation, event, obligation } = letter;
+        let Letter { lane, generation, body, obligation } = letter;
         if self.state_of(LaneId::new(lane, generation)).is_none() {
             // Closed since: there is nobody to tell.
-            return self.queues.met.push(obligation);
+            return self.queues.met.extend(obligation);
         }
+        match body {
+            Body::Event(event) => return self.deliver_event(lane, &event, obligation),
+            Body::Wanted => self.follow_wanted(lane),
+            Body::Reset(what) => {
+                let counters = self.queues.lanes[lane as usize].counters();
+                counters.into_iter().for_each(|counters| counters.reset(what));
+            }
+            Body::Recheck => self.recheck(lane),
+        }
+        self.queues.met.extend(obligation);
+    }
+
+    fn deliver_event(&mut self, lane: u32, event: &LaneEvent, obligation: Option<Obligation>) {
         match event {
-            LaneEvent::Resized => return self.deliver_resize(lane, obligation),
+            LaneEvent::Resized => {
+                self.look_at_shape(lane);
+            }
             LaneEvent::Removed | LaneEvent::Freeze | LaneEvent::Thaw => self.turn_gate(lane),
             LaneEvent::Module(_) => {}
         }
-        self.tell(lane, &event);
+        self.tell(lane, event);
         match event {
             // Who freezes or removes waits for what is in the lane.
             LaneEvent::Freeze | LaneEvent::Removed => {
-                self.queues.lanes[lane as usize].quiet.push(obligation);
+                self.queues.lanes[lane as usize].quiet.extend(obligation);
+                self.queues.lanes[lane as usize].look();
                 self.queues.look_at(lane);
             }
-            _ => self.queues.met.push(obligation),
+            LaneEvent::Resized => {
+                self.resize_above(lane);
+                self.queues.met.extend(obligation);
+            }
+            LaneEvent::Thaw | LaneEvent::Module(_) => self.queues.met.extend(obligation),
         }
     }
 
-    fn deliver_resize(&mut self, lane: u32, obligation: Obligation) {
-        self.look_at_shape(lane);
-        self.tell(lane, &LaneEvent::Resized);
-        self.resize_above(lane);
-        self.queues.met.push(obligation);
+    /// Has the data beside a lane be what the device wants now.
+    fn follow_wanted(&mut self, lane: u32) {
+        self.queues.lanes[lane as usize].follow_wanted();
+        self.let_paid_go(lane);
     }
 
     /// Lanes above whose devices follow the size of what they lie on.
@@ -76,13 +95,19 @@ impl Lanes {
         let gate = self.device_gate(lane);
         let state = &mut self.queues.lanes[lane as usize];
         state.gate = gate;
+        state.look();
         match gate {
-            Gate::Open => self.queues.look_at(lane),
+            Gate::Open => {
+                self.queues.look_at(lane);
+                self.recheck(lane);
+                self.let_paid_go(lane);
+            }
             Gate::Frozen => {}
             Gate::Husk => {
-                for io in std::mem::take(&mut state.stalled) {
+                for io in state.take_all_waiting() {
                     self.refuse(io);
                 }
+                self.queues.look_at_limits();
             }
         }
     }

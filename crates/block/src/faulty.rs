@@ -5,11 +5,11 @@
 //! everything on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use crate::{
-    Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError,
-    Operation, Status, Submit,
+    Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation,
+    Status, Submit,
 };
 
 /// What happens to a request that the plan hits.
@@ -43,7 +43,7 @@ struct Plan {
     /// The first to hit, counted from 1; 0 is none.
     first: AtomicU64,
     times: AtomicU64,
-    operations: AtomicU8,
+    operations: AtomicU16,
     effect: AtomicU8,
 }
 
@@ -92,7 +92,7 @@ impl Plan {
     }
 }
 
-fn bit(operation: Operation) -> u8 {
+fn bit(operation: Operation) -> u16 {
     1 << operation as u8
 }
 
@@ -107,6 +107,10 @@ impl Device for Faulty {
 
     fn state(&self) -> Option<&DeviceState> {
         Some(&self.state)
+    }
+
+    fn supports(&self, operation: Operation) -> bool {
+        self.below.supports(operation)
     }
 
     fn claim(&self) -> Option<&Claim> {
@@ -141,9 +145,5 @@ impl Lane for FaultyLane {
 
     fn complete(&mut self, io: Io, [fail, _]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
         cx.done(io, if fail == 1 { Err(EIO) } else { status });
-    }
-
-    fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
-        cx.abort(self.below, id);
     }
 }

@@ -146,6 +146,10 @@ impl File {
         }))
     }
 
+    pub(crate) fn held_state(&self) -> &DeviceState {
+        &self.state
+    }
+
     /// Asks the system how large it is now; a new size becomes that of the device, and the lanes are told.
     /// Needs the current Spindle thread's engine. Resolves when all lanes know; dropping the future leaves the
     /// device as it was or as it is now.

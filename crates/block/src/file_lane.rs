@@ -14,21 +14,32 @@ use spindle_engine::{Completion, Op, Output};
 use spindle_mem::Buffers;
 use spindle_reactor::{OpId, OpSink, cancel_op, submit_op};
 
-use crate::{Busy, Cx, Device, File, Io, IoErrorKind, IoId, Lane, Notifier, Operation, Status, Submit};
+use crate::{
+    Busy, Cx, Device, File, HeldRange, Io, IoErrorKind, IoId, Lane, Notifier, Operation, Status, Submit,
+};
 
 /// An input or output error, as the system numbers it: a transfer that ended early.
 const EIO: i32 = 5;
 /// Out of memory, as the system numbers it.
 const ENOMEM: i32 = 12;
 
-/// Completions on their way from the engine to the lane.
+/// Completions on their way from the engine to the lane. Outlives the lane if operations do.
 struct Arrivals {
     list: RefCell<VecDeque<(u64, Completion)>>,
     notifier: Notifier,
+    /// What operations may still change whose lane is gone.
+    orphans: RefCell<Vec<(u64, HeldRange)>>,
 }
 
 impl OpSink for Arrivals {
     fn complete(&self, key: u64, completion: Completion) {
+        let mut orphans = self.orphans.borrow_mut();
+        if let Some(at) = orphans.iter().position(|(orphan, _)| *orphan == key) {
+            let ended = orphans.swap_remove(at);
+            drop(orphans);
+            return drop(ended);
+        }
+        drop(orphans);
         self.list.borrow_mut().push_back((key, completion));
         self.notifier.notify();
     }
@@ -51,6 +62,15 @@ struct Pending {
     io: Io,
     stage: Stage,
     op: OpId,
+    /// Nobody waits for the request any more; what it may still change.
+    given_up: Option<HeldRange>,
+}
+
+impl Pending {
+    /// Whether the operation that the engine has may change the file.
+    fn changes_data(&self) -> bool {
+        self.io.operation().changes_data() && self.stage != Stage::Flush
+    }
 }
 
 /// The lane.
@@ -69,7 +89,7 @@ pub(crate) struct FileLane {
 
 impl FileLane {
     pub(crate) fn new(device: Arc<File>, notifier: Notifier) -> FileLane {
-        let arrivals = Rc::new(Arrivals { list: RefCell::default(), notifier });
+        let arrivals = Rc::new(Arrivals { list: RefCell::default(), notifier, orphans: RefCell::default() });
         let info = device.info();
         // Direct transfers need each part of a list to be whole sectors at aligned addresses.
         let (address, sector) =
@@ -109,7 +129,7 @@ impl FileLane {
             self.pending.len() - 1
         });
         let op = submit_op(op, &self.sink, key as u64);
-        self.pending[key] = Some(Pending { io, stage, op });
+        self.pending[key] = Some(Pending { io, stage, op, given_up: None });
     }
 
     /// Reads or writes, through a bounce buffer if the engine could not use the request's own.
@@ -158,13 +178,22 @@ impl FileLane {
             _ => {}
         }
         let unoffered = matches!(&completion.result, Err(e) if e.kind() == io::ErrorKind::Unsupported);
-        if status.is_ok() && io.operation() == Operation::Write && io.fua() && stage != Stage::Flush {
-            let file = self.device.file.clone();
-            self.start(io, Stage::Flush, Op::Flush { file });
-        } else if unoffered && io.operation() == Operation::Unmap && stage == Stage::Plain {
+        if unoffered && io.operation() == Operation::Unmap && stage == Stage::Plain {
             self.unmap_unoffered(io, cx);
+        } else if status.is_ok() && stage != Stage::Flush {
+            self.finish(io, cx);
         } else {
             cx.done(io, status);
+        }
+    }
+
+    /// What was asked is done; durable, if that was asked, after a flush.
+    fn finish(&mut self, io: Io, cx: &mut Cx<'_>) {
+        if io.fua() && io.operation().changes_data() {
+            let file = self.device.file.clone();
+            self.start(io, Stage::Flush, Op::Flush { file });
+        } else {
+            cx.done(io, Ok(()));
         }
     }
 
@@ -174,7 +203,7 @@ impl FileLane {
             let (file, offset, length) = (self.device.file.clone(), self.offset(&io), self.length(&io));
             self.start(io, Stage::Zeroes, Op::ZeroRange { file, offset, length });
         } else {
-            cx.done(io, Ok(()));
+            self.finish(io, cx);
         }
     }
 }
@@ -210,7 +239,10 @@ impl Lane for FileLane {
             Operation::WriteZeroes if io.count() > 0 => {
                 self.start(io, Stage::Plain, Op::ZeroRange { file, offset, length });
             }
-            _ => cx.done(io, Ok(())),
+            Operation::Read | Operation::Write | Operation::Unmap | Operation::WriteZeroes => {
+                cx.done(io, Ok(()));
+            }
+            _ => cx.done(io, Err(IoErrorKind::Unsupported)),
         }
         Submit::Taken
     }
@@ -230,6 +262,28 @@ impl Lane for FileLane {
             if pending.io.id() == id {
                 cancel_op(pending.op);
             }
+        }
+    }
+
+    fn abandoned(&mut self, cx: &mut Cx<'_>) {
+        let state = self.device.held_state();
+        for pending in self.pending.iter_mut().flatten() {
+            if pending.given_up.is_none() && pending.changes_data() && cx.is_abandoned(&pending.io) {
+                pending.given_up = Some(state.hold_range(pending.io.start(), pending.io.count()));
+            }
+        }
+    }
+}
+
+impl Drop for FileLane {
+    /// The thread exits: what the engine has of it goes on.
+    fn drop(&mut self) {
+        let state = self.device.held_state();
+        for (key, pending) in self.pending.iter_mut().enumerate() {
+            let Some(pending) = pending.as_mut().filter(|pending| pending.changes_data()) else { continue };
+            let (start, count) = (pending.io.start(), pending.io.count());
+            let range = pending.given_up.take().unwrap_or_else(|| state.hold_range(start, count));
+            self.arrivals.orphans.borrow_mut().push((key as u64, range));
         }
     }
 }

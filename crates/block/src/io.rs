@@ -8,8 +8,10 @@
 
 use std::fmt;
 use std::rc::Weak;
+use std::task::{Context, Poll};
 
 use spindle_mem::Buffers;
+use spindle_reactor::Time;
 
 use crate::table::Table;
 use crate::{Geometry, IoErrorKind, Status};
@@ -31,17 +33,58 @@ pub enum Operation {
     Unmap,
     /// Make durable every write that completed before this was submitted. Has no range.
     Flush,
+    /// Compare the buffers with the range; [`Miscompare`](IoErrorKind::Miscompare) names the first byte that
+    /// differs.
+    Compare,
+    /// Compare the first half of the buffers with the range and, if they are equal, store the second half there;
+    /// nothing changes the range in between. Is not split.
+    CompareAndWrite,
+    /// Store in the range what [`aux`](Io::aux) and as many blocks behind it hold. What overlapping ranges
+    /// come to is the device's own matter.
+    Copy,
+    /// Find the first block from the range's start on that may hold data: its number, or that of the end of the
+    /// device, is then in [`aux`](Io::aux). Has no count.
+    SeekData,
+    /// The same for the first block that is known to hold none.
+    SeekHole,
+    /// Have the device begin anew; requests under way end, well or badly. Has no range.
+    Reset,
 }
 
 impl Operation {
+    /// All of them.
+    pub const ALL: [Operation; 11] = [
+        Operation::Read,
+        Operation::Write,
+        Operation::WriteZeroes,
+        Operation::Unmap,
+        Operation::Flush,
+        Operation::Compare,
+        Operation::CompareAndWrite,
+        Operation::Copy,
+        Operation::SeekData,
+        Operation::SeekHole,
+        Operation::Reset,
+    ];
+
     /// True if the operation may change what a later read returns.
+    #[inline]
     pub fn changes_data(self) -> bool {
-        matches!(self, Operation::Write | Operation::WriteZeroes | Operation::Unmap)
+        use Operation::{CompareAndWrite, Copy, Unmap, Write, WriteZeroes};
+        matches!(self, Write | WriteZeroes | Unmap | CompareAndWrite | Copy)
     }
 
     /// True if the operation moves data through the request's buffers.
+    #[inline]
     pub fn moves_data(self) -> bool {
-        matches!(self, Operation::Read | Operation::Write)
+        use Operation::{Compare, CompareAndWrite, Read, Write};
+        matches!(self, Read | Write | Compare | CompareAndWrite)
+    }
+
+    /// Bytes of buffers that belong to one byte of the range.
+    #[inline]
+    fn share(self) -> u64 {
+        if self == Operation::CompareAndWrite { 2 } else { 1 }
     }
 }
 
@@ -53,6 +96,12 @@ impl fmt::Display for Operation {
             Operation::WriteZeroes => "write zeroes",
             Operation::Unmap => "unmap",
             Operation::Flush => "flush",
+            Operation::Compare => "compare",
+            Operation::CompareAndWrite => "compare and write",
+            Operation::Copy => "copy",
+            Operation::SeekData => "seek data",
+            Operation::SeekHole => "seek hole",
+            Operation::Reset => "reset",
         })
     }
 }
@@ -122,6 +171,14 @@ pub(crate) struct Slot {
     pub(crate) start: u64,
     pub(crate) count: u64,
     pub(crate) tag: u64,
+    pub(crate) aux: u64,
+    /// Whose request it is, and when it was submitted; see [`Channel::set_opener`](crate::Channel::set_opener).
+    pub(crate) opener: u32,
+    pub(crate) submitted: Time,
+    /// When it came to the lane at each depth that does something beside passing it on, and the depth at which
+    /// limits have let it pass.
+    pub(crate) arrived: [Time; MAX_DEPTH + 1],
+    pub(crate) paid: u8,
     pub(crate) id: IoId,
     pub(crate) buffers: Buffers,
     pub(crate) home: Weak<Table>,
@@ -195,13 +252,40 @@ impl Io {
         self.slot_mut().operation = operation;
     }
 
-    /// True if a write must be durable when it completes (force unit access).
+    /// A second block number: where a copy reads from, or what a seek has found.
+    #[inline]
+    pub fn aux(&self) -> u64 {
+        self.slot().aux
+    }
+
+    /// Sets the second block number.
+    #[inline]
+    pub fn set_aux(&mut self, block: u64) {
+        self.slot_mut().aux = block;
+    }
+
+    /// Whose request it is: the number that the [channel](crate::Channel::set_opener) or
+    /// [pair](crate::QueuePair::set_opener) was given, 0 if none. Pieces, and requests that a lane makes for
+    /// another, have that of the request they serve.
+    #[inline]
+    pub fn opener(&self) -> u32 {
+        self.slot().opener
+    }
+
+    /// When it was submitted, if it has an opener: the clock is read once for each pass of the lane table, and
+    /// after 32 requests.
+    #[inline]
+    pub fn submitted(&self) -> Option<Time> {
+        (self.slot().opener != 0).then(|| self.slot().submitted)
+    }
+
+    /// True if a change of data must be durable when it completes (force unit access).
     #[inline]
     pub fn fua(&self) -> bool {
         self.slot().fua
     }
 
-    /// Asks that a write be durable when it completes.
+    /// Asks that a write, zeroes or an unmap be durable when it completes.
     #[inline]
     pub fn set_fua(&mut self, fua: bool) {
         self.slot_mut().fua = fua;
@@ -244,6 +328,14 @@ impl Io {
         self.slot_mut().buffers = buffers;
     }
 
+    /// Ready when somebody has asked that this request end early: for a task that holds it, polled beside what
+    /// else the task waits for. Asked of the table, so not from within a lane that is called.
+    pub fn poll_aborted(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let slot = self.slot();
+        let asked = slot.home.upgrade().is_some_and(|table| table.poll_aborted(slot.id, cx));
+        if asked { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Checks the request against the device it is for: range, writability, length of the buffers.
     ///
     /// The top of the stack does this once; the lowest devices do it again because their callers are
@@ -261,7 +353,11 @@ impl Io {
         if !geometry.contains(slot.start, slot.count) {
             return Err(IoErrorKind::OutOfRange);
         }
-        if slot.operation.moves_data() && slot.buffers.len() as u64 != slot.count << geometry.block_shift() {
+        if slot.operation == Operation::Copy && !geometry.contains(slot.aux, slot.count) {
+            return Err(IoErrorKind::OutOfRange);
+        }
+        let bytes = slot.count << geometry.block_shift();
+        if slot.operation.moves_data() && slot.buffers.len() as u64 != bytes * slot.operation.share() {
             return Err(IoErrorKind::Unaligned);
         }
         Ok(())

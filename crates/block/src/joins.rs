@@ -8,7 +8,7 @@
 
 use spindle_mem::Buffers;
 
-use crate::{Io, Status};
+use crate::{Io, IoErrorKind, Status};
 
 /// A parent and what is known of its pieces.
 #[derive(Default)]
@@ -18,6 +18,10 @@ struct Join {
     left: u32,
     status: Option<Status>,
     parts: Vec<Buffers>,
+    /// Bytes of buffers in the pieces so far.
+    bytes: usize,
+    /// Where in the parent's buffers each piece begins.
+    starts: Vec<u32>,
 }
 
 /// All parents of a thread.
@@ -41,16 +45,23 @@ impl Joins {
         key
     }
 
-    /// The parked parent, while it is open.
-    pub(crate) fn parent(&mut self, key: u32) -> &mut Io {
-        self.joins[key as usize].parent.as_mut().expect("a parent stays parked until its last piece is back")
+    /// The parked parent, while pieces are cut; to be put back.
+    pub(crate) fn take_parent(&mut self, key: u32) -> Io {
+        self.joins[key as usize].parent.take().expect("a parent stays parked until its last piece is back")
     }
 
-    /// Counts one more piece; its number.
-    pub(crate) fn part(&mut self, key: u32) -> u32 {
+    /// Parks it again.
+    pub(crate) fn put_parent(&mut self, key: u32, parent: Io) {
+        self.joins[key as usize].parent = Some(parent);
+    }
+
+    /// Counts one more piece, with so many bytes; its number.
+    pub(crate) fn part(&mut self, key: u32, bytes: usize) -> u32 {
         let join = &mut self.joins[key as usize];
         join.left += 1;
         join.parts.push(Buffers::None);
+        join.starts.push(u32::try_from(join.bytes).unwrap_or(u32::MAX));
+        join.bytes += bytes;
         u32::try_from(join.parts.len() - 1).expect("a parent has fewer than 2^32 pieces")
     }
 
@@ -58,8 +69,15 @@ impl Joins {
     pub(crate) fn child_done(&mut self, key: u32, part: u32, status: Status, buffers: Buffers) -> Option<Io> {
         let join = &mut self.joins[key as usize];
         join.parts[part as usize] = buffers;
-        if status.is_err() && join.status.is_none() {
-            join.status = Some(status);
+        if let Err(kind) = status
+            && join.status.is_none()
+        {
+            join.status = Some(Err(match kind {
+                IoErrorKind::Miscompare { offset } => {
+                    IoErrorKind::Miscompare { offset: offset.saturating_add(join.starts[part as usize]) }
+                }
+                other => other,
+            }));
         }
         self.close(key)
     }
@@ -78,6 +96,8 @@ impl Joins {
         for part in join.parts.drain(..).chain([rest]) {
             whole.append(part);
         }
+        join.starts.clear();
+        join.bytes = 0;
         parent.put_buffers(whole);
         parent.slot_mut().status = join.status.take().unwrap_or(Ok(()));
         self.free.push(key);

@@ -7,11 +7,16 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 
+use crate::aside::Aside;
+use crate::clock::Clock;
 use crate::device_state::Registration;
 use crate::epochs::Epochs;
+use crate::io::Slot;
 use crate::mailbox::Obligation;
+use crate::statistics::Counters;
 use crate::table::Notify;
 use crate::{Device, Gate, Geometry, Io};
 
@@ -37,8 +42,20 @@ pub(crate) struct LaneState {
     pub(crate) always: bool,
     /// On the list of lanes to poll in the next turn.
     pub(crate) soon: bool,
+    /// Something may keep a request from going straight to the lane.
+    hindered: bool,
+    /// Something may have to happen when a request leaves.
+    watched: bool,
+    /// Ranges of the device that an older write may still reach.
+    held_ranges: Arc<AtomicU32>,
     /// Requests that the gate or a lane without room keeps out, in order.
     pub(crate) stalled: VecDeque<Io>,
+    /// Requests that wait for such ranges.
+    pub(crate) held_back: Vec<Io>,
+    /// What the table does beside the lane, if anything.
+    pub(crate) aside: Option<Box<Aside>>,
+    /// The epoch from which on requests were seen by `aside`.
+    counted_from: u32,
     /// Lanes it opened.
     pub(crate) lowers: Vec<u32>,
     /// Set while a notification waits.
@@ -54,20 +71,148 @@ pub(crate) struct LaneState {
 }
 
 impl LaneState {
+    /// That of a lane which is being opened.
+    pub(crate) fn of(device: Arc<dyn Device>, generation: u32) -> LaneState {
+        LaneState { device: Some(device), generation, refs: 1, ..LaneState::default() }
+    }
+
+    /// That of a free place.
+    pub(crate) fn free(generation: u32) -> LaneState {
+        LaneState { generation, ..LaneState::default() }
+    }
+
+    /// The entry of the lane in its device's state, and what follows from that.
+    pub(crate) fn set_registration(&mut self, registration: Registration) {
+        self.gate = registration.gate();
+        self.held_ranges = registration.held_ranges();
+        self.registration = Some(registration);
+        self.follow_wanted();
+    }
+
+    /// Has the data beside the lane be what its device wants.
+    pub(crate) fn follow_wanted(&mut self) {
+        let wanted = self.registration.as_ref().map(Registration::wanted).unwrap_or_default();
+        match &mut self.aside {
+            Some(aside) => aside.change(wanted),
+            None if wanted.is_nothing() => {}
+            None => {
+                // Requests that are in the lane already were not seen when they came.
+                self.epochs.turn();
+                self.counted_from = self.epochs.current();
+                let shift = self.device.as_ref().map_or(9, |device| device.geometry().block_shift());
+                self.aside = Some(Box::new(Aside::new(wanted, shift)));
+            }
+        }
+        self.drop_idle_aside();
+    }
+
+    /// Drops the data beside the lane if nothing is wanted of it and nothing waits there.
+    pub(crate) fn drop_idle_aside(&mut self) {
+        if self.aside.as_ref().is_some_and(|aside| aside.wanted.is_nothing() && aside.waiting() == 0) {
+            self.aside = None;
+        }
+        self.look();
+    }
+
+    pub(crate) fn counters(&self) -> Option<&Counters> {
+        self.aside.as_ref().and_then(|aside| aside.wanted.counters.as_deref())
+    }
+
     /// True if a request can go straight to the lane.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.gate == Gate::Open && self.stalled.is_empty()
+        !self.hindered && self.held_ranges.load(Ordering::Relaxed) == 0
+    }
+
+    /// Sees whether requests can still go straight to the lane, and leave it unwatched: after any change.
+    pub(crate) fn look(&mut self) {
+        let aside = self.aside.is_some();
+        self.hindered = self.gate != Gate::Open || !self.stalled.is_empty() || aside;
+        self.watched =
+            aside || !self.stalled.is_empty() || !self.held_back.is_empty() || !self.quiet.is_empty();
     }
 
     /// True if something may have to happen after a request has left.
     #[inline]
     pub(crate) fn needs_a_look(&self) -> bool {
-        !self.stalled.is_empty() || !self.quiet.is_empty() || (self.refs == 0 && self.epochs.is_empty())
+        self.watched || (self.refs == 0 && self.epochs.is_empty())
+    }
+
+    /// A request comes in front of the lane.
+    pub(crate) fn arrive(&mut self, io: &mut Io, clock: &mut Clock) {
+        if let Some(aside) = &mut self.aside {
+            aside.begin(io.slot_mut(), clock.now());
+        }
+    }
+
+    /// A request has gone.
+    pub(crate) fn depart(&mut self, slot: &Slot, clock: &mut Clock) {
+        let Some(aside) = &mut self.aside else { return };
+        if slot.held.epoch.wrapping_sub(self.counted_from).cast_signed() < 0 {
+            return;
+        }
+        aside.end(slot, clock.now());
+        if let (Err(kind), true) = (slot.status, aside.wanted.counters.is_some())
+            && let Some(registration) = &self.registration
+        {
+            registration.count_error(kind);
+        }
+    }
+
+    /// Puts a request behind those that wait.
+    pub(crate) fn stall(&mut self, io: Io) {
+        self.stalled.push_back(io);
+        self.look();
+    }
+
+    /// Puts a request that the lane had no room for before those that wait.
+    pub(crate) fn stall_first(&mut self, io: Io) {
+        self.stalled.push_front(io);
+        self.look();
+    }
+
+    /// The next of those that wait.
+    pub(crate) fn next_stalled(&mut self) -> Option<Io> {
+        let io = self.stalled.pop_front();
+        self.look();
+        io
+    }
+
+    /// Whether a request for a change must wait for an older one of the same blocks.
+    pub(crate) fn must_wait_for_range(&self, io: &Io) -> bool {
+        let held = self.held_ranges.load(Ordering::Acquire) != 0 && io.operation().changes_data();
+        held && self.registration.as_ref().is_some_and(|entry| entry.must_wait(io.start(), io.count()))
+    }
+
+    /// Takes a request out that waits in front of the lane.
+    pub(crate) fn take_waiting(&mut self, is_it: &dyn Fn(&Slot) -> bool) -> Option<Io> {
+        let stalled = self.stalled.iter().position(|io| is_it(io.slot()));
+        let found = if let Some(at) = stalled {
+            self.stalled.remove(at)
+        } else if let Some(at) = self.held_back.iter().position(|io| is_it(io.slot())) {
+            Some(self.held_back.remove(at))
+        } else {
+            self.aside.as_mut().and_then(|aside| aside.take_waiting(is_it))
+        };
+        self.look();
+        found
+    }
+
+    /// All that wait in front of the lane.
+    pub(crate) fn take_all_waiting(&mut self) -> Vec<Io> {
+        let mut all: Vec<Io> = self.stalled.drain(..).chain(self.held_back.drain(..)).collect();
+        if let Some(aside) = &mut self.aside {
+            while let Some(io) = aside.take_waiting(&|_| true) {
+                all.push(io);
+            }
+        }
+        self.look();
+        all
     }
 
     /// True if no request is in the lane but those that wait in front of it.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.epochs.in_flight() == self.stalled.len()
+        let throttled = self.aside.as_ref().map_or(0, |aside| aside.waiting());
+        self.epochs.in_flight() == self.stalled.len() + self.held_back.len() + throttled
     }
 }

@@ -13,7 +13,7 @@ use crate::late::Late;
 use crate::mailbox::Mailbox;
 use crate::queues::Queues;
 use crate::table::{Notifier, Table};
-use crate::{Busy, Cx, Device, Gate, Io, IoErrorKind, IoId, Lane, LaneId, OpenError, Submit};
+use crate::{Busy, Cx, Device, Io, IoErrorKind, IoId, Lane, LaneId, OpenError, Submit};
 
 /// Steps of the loop before other work of the thread gets its turn.
 const BUDGET: u32 = 4096;
@@ -82,6 +82,7 @@ impl Lanes {
     /// Everything that can move moves, up to the budget. True if something is left.
     pub(crate) fn turn(&mut self, late: &Late, mailbox: &Arc<Mailbox>) -> bool {
         let mut budget = BUDGET;
+        self.queues.clock.begin_pass();
         loop {
             if late.any.replace(false) {
                 self.take_late(late);
@@ -91,7 +92,7 @@ impl Lanes {
                 return true;
             }
             while let Some((lane, id)) = self.aborts.pop() {
-                self.abort(lane, id);
+                self.abort_family(lane, id);
             }
             while let Some((lane, device)) = self.queues.opening.pop_front() {
                 self.open_below(mailbox, lane, &device);
@@ -144,22 +145,21 @@ impl Lanes {
 
     fn descend(&mut self, io: Io) {
         let to = io.slot().held.lane;
-        match self.queues.lanes.get_mut(to as usize) {
-            Some(state) if state.is_open() => {
-                if let Submit::Full(io) = self.submit(to, io) {
-                    self.queues.lanes[to as usize].stalled.push_front(io);
-                }
-            }
-            Some(state) if state.gate != Gate::Husk => {
-                state.stalled.push_back(io);
-                // A frozen lane may be waited for, until only such requests are left.
-                self.queues.look_at(to);
-            }
-            _ => self.refuse(io),
+        match self.queues.lanes.get(to as usize) {
+            Some(state) if state.is_open() => self.offer(to, io),
+            Some(_) => self.descend_hindered(to, io),
+            None => self.refuse(io),
         }
     }
 
-    fn submit(&mut self, to: u32, io: Io) -> Submit {
+    #[inline]
+    fn offer(&mut self, to: u32, io: Io) {
+        if let Submit::Full(io) = self.submit(to, io) {
+            self.queues.lanes[to as usize].stall_first(io);
+        }
+    }
+
+    pub(crate) fn submit(&mut self, to: u32, io: Io) -> Submit {
         let Some(Some(lane)) = self.lanes.get_mut(to as usize) else {
             self.refuse(io);
             return Submit::Taken;
@@ -173,21 +173,6 @@ impl Lanes {
         self.queues.send_up(io);
     }
 
-    /// Offers a lane, in order, what it was too full for.
-    fn retry(&mut self, lane: u32) {
-        let state = &mut self.queues.lanes[lane as usize];
-        state.retrying = false;
-        if state.gate != Gate::Open {
-            return;
-        }
-        while let Some(io) = self.queues.lanes[lane as usize].stalled.pop_front() {
-            if let Submit::Full(io) = self.submit(lane, io) {
-                self.queues.lanes[lane as usize].stalled.push_front(io);
-                return;
-            }
-        }
-    }
-
     fn poll(&mut self, index: u32) -> Busy {
         let Some(Some(lane)) = self.lanes.get_mut(index as usize) else { return Busy::No };
         let cx = &mut Cx { queues: &mut self.queues, this: index, aborts: &mut self.aborts };
@@ -198,7 +183,7 @@ impl Lanes {
 
     /// Polls the lanes that asked for it; true if there are any.
     pub(crate) fn poll_waiting(&mut self) -> bool {
-        let mut any = false;
+        let mut any = self.let_due_go();
         // Those that ask again are not polled twice in one turn.
         for _ in 0..self.queues.soon.len() {
             let Some(index) = self.queues.soon.pop_front() else { break };
@@ -216,17 +201,30 @@ impl Lanes {
         any
     }
 
+    /// Sees to requests whose futures are gone.
+    pub(crate) fn take_detached(&mut self, late: &Late) {
+        while let Some(detached) = late.take(|lists| &mut lists.detached) {
+            self.detach(detached);
+        }
+    }
+
     /// Sees to what arrived while the table ran or was not running.
     fn take_late(&mut self, late: &Late) {
         // Popped one by one: a lane called here may add more, and the lists keep their room.
         while let Some(slot) = late.take(|lists| &mut lists.fallen) {
             self.queues.abort_fallen(slot);
         }
-        while let Some(id) = late.take(|lists| &mut lists.detached) {
-            self.queues.detach(id);
+        self.take_detached(late);
+        while let Some((key, lane)) = late.take(|lists| &mut lists.pairs) {
+            self.close_pair(key, lane);
         }
-        while let Some(key) = late.take(|lists| &mut lists.pairs) {
-            self.queues.close_pair(key);
+        while let Some((lane, id)) = late.take(|lists| &mut lists.aborts) {
+            self.abort_family(lane, id);
+        }
+        while let Some((device, id)) = late.take(|lists| &mut lists.aborts_by_device) {
+            if let Some(lane) = self.lane_of(&device) {
+                self.abort_family(lane, id);
+            }
         }
         while let Some((lane, waiting)) = late.take(|lists| &mut lists.ready) {
             // A place may have been given to another lane since; its notification is another cell.
@@ -242,19 +240,6 @@ impl Lanes {
         }
         while let Some(lane) = late.take(|lists| &mut lists.released) {
             self.release(lane);
-        }
-    }
-
-    fn abort(&mut self, lane: u32, id: IoId) {
-        let Some(state) = self.queues.lanes.get_mut(lane as usize) else { return };
-        if let Some(at) = state.stalled.iter().position(|io| io.id() == id) {
-            if let Some(mut io) = state.stalled.remove(at) {
-                io.slot_mut().status = Err(IoErrorKind::Aborted);
-                self.queues.send_up(io);
-            }
-        } else if let Some(Some(lane_mut)) = self.lanes.get_mut(lane as usize) {
-            let cx = &mut Cx { queues: &mut self.queues, this: lane, aborts: &mut self.aborts };
-            lane_mut.abort(id, cx);
         }
     }
 

@@ -5,10 +5,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::IoId;
 use crate::io::Slot;
 use crate::table::Notify;
+use crate::{Device, IoId, LaneId};
+
+/// A request whose future is gone.
+pub(crate) struct Detached {
+    pub(crate) id: IoId,
+    /// Where it was submitted.
+    pub(crate) lane: u32,
+    /// The blocks that it changes there: first and count.
+    pub(crate) changes: Option<(u64, u64)>,
+}
 
 /// What arrived while the table ran.
 #[derive(Default)]
@@ -18,9 +28,13 @@ pub(crate) struct LateLists {
     /// Lanes that were notified, and the mark to clear.
     pub(crate) ready: VecDeque<(u32, Notify)>,
     /// Requests whose futures are gone.
-    pub(crate) detached: VecDeque<IoId>,
-    /// Queue pairs that are gone.
-    pub(crate) pairs: VecDeque<u32>,
+    pub(crate) detached: VecDeque<Detached>,
+    /// Requests that are to end early, and where they were submitted.
+    pub(crate) aborts: VecDeque<(u32, IoId)>,
+    /// The same, by the device.
+    pub(crate) aborts_by_device: VecDeque<(Arc<dyn Device>, IoId)>,
+    /// Queue pairs that are gone, and where they submitted.
+    pub(crate) pairs: VecDeque<(u32, LaneId)>,
     /// Lanes with one more holder.
     pub(crate) retained: VecDeque<u32>,
     /// Lanes with one holder less.

@@ -13,19 +13,32 @@ use std::task::{Context, Poll, Waker};
 
 use spindle_reactor::Thread;
 
-use crate::{LaneEvent, LaneTable};
+use crate::{LaneEvent, LaneTable, StatisticsReset};
 
 /// A lock that a panic elsewhere does not close: what it guards is whole between any two statements.
 pub(crate) fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An event for one lane.
+/// What a letter says.
+#[derive(Clone)]
+pub(crate) enum Body {
+    /// Something for the lane to hear.
+    Event(LaneEvent),
+    /// What the table does beside the lane is to be something else.
+    Wanted,
+    /// The lane's counts begin anew.
+    Reset(StatisticsReset),
+    /// What waits in front of the lane may go now.
+    Recheck,
+}
+
+/// A message for one lane, and what its sender is owed.
 pub(crate) struct Letter {
     pub(crate) lane: u32,
     pub(crate) generation: u32,
-    pub(crate) event: LaneEvent,
-    pub(crate) obligation: Obligation,
+    pub(crate) body: Body,
+    pub(crate) obligation: Option<Obligation>,
 }
 
 /// What reaches a table from other threads.

@@ -7,9 +7,12 @@
 
 use std::sync::Arc;
 
-use spindle_mem::SharedMem;
+use spindle_mem::{Buffers, SharedMem};
 
-use crate::{Claim, Cx, Device, DeviceState, Geometry, Io, Lane, LaneCx, OpenError, Operation, Submit};
+use crate::{
+    Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, OpenError, Operation, Status,
+    Submit,
+};
 
 /// The device; holds the memory.
 pub struct Malloc {
@@ -68,6 +71,11 @@ impl Device for Malloc {
         Some(&self.state)
     }
 
+    fn supports(&self, operation: Operation) -> bool {
+        use Operation::{CompareAndWrite, SeekData, SeekHole};
+        !matches!(operation, SeekData | SeekHole | CompareAndWrite)
+    }
+
     fn claim(&self) -> Option<&Claim> {
         Some(&self.claim)
     }
@@ -83,30 +91,67 @@ impl Lane for MallocLane {
     #[inline]
     fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
         let Malloc { geometry, memory, .. } = &*self.0;
-        let status = io.check(geometry);
+        let mut status = io.check(geometry);
         if status.is_ok() {
-            // In range, and the memory's length is a usize: so is every offset in it.
-            let mut at = (io.start() << geometry.block_shift()) as usize;
-            match io.operation() {
-                Operation::Read => {
-                    for part in io.buffers_mut().iter_mut() {
-                        memory.read(at, part);
-                        at += part.len();
-                    }
-                }
-                Operation::Write => {
-                    for part in io.buffers().iter() {
-                        memory.write(at, part);
-                        at += part.len();
-                    }
-                }
-                Operation::WriteZeroes | Operation::Unmap => {
-                    memory.zero(at, (io.count() << geometry.block_shift()) as usize);
-                }
-                Operation::Flush => {}
-            }
+            status = perform(memory, geometry.block_shift(), &mut io);
         }
         cx.done(io, status);
         Submit::Taken
+    }
+}
+
+/// Does a request whose ranges lie in the memory, whose length is a usize: so is every offset in it.
+#[inline]
+fn perform(memory: &SharedMem, shift: u32, io: &mut Io) -> Status {
+    let mut at = (io.start() << shift) as usize;
+    match io.operation() {
+        Operation::Read => {
+            for part in io.buffers_mut().iter_mut() {
+                memory.read(at, part);
+                at += part.len();
+            }
+        }
+        Operation::Write => {
+            for part in io.buffers().iter() {
+                memory.write(at, part);
+                at += part.len();
+            }
+        }
+        Operation::WriteZeroes | Operation::Unmap => memory.zero(at, (io.count() << shift) as usize),
+        Operation::Flush | Operation::Reset => {}
+        Operation::Compare => return compare(memory, at, io.buffers()),
+        Operation::Copy => copy(memory, at, (io.aux() << shift) as usize, (io.count() << shift) as usize),
+        // Pages that were never written are not told apart from others.
+        Operation::SeekData | Operation::SeekHole | Operation::CompareAndWrite => {
+            return Err(IoErrorKind::Unsupported);
+        }
+    }
+    Ok(())
+}
+
+/// Compares piece by piece, as the memory may change meanwhile and is never a slice.
+fn compare(memory: &SharedMem, from: usize, buffers: &Buffers) -> Status {
+    let (mut piece, mut offset) = ([0; 512], 0);
+    for wanted in buffers.iter().flat_map(|part| part.chunks(512)) {
+        let found = &mut piece[..wanted.len()];
+        memory.read(from + offset, found);
+        if let Some(at) = found.iter().zip(wanted).position(|(a, b)| a != b) {
+            return Err(IoErrorKind::Miscompare { offset: u32::try_from(offset + at).unwrap_or(u32::MAX) });
+        }
+        offset += wanted.len();
+    }
+    Ok(())
+}
+
+/// Copies as if all had been read before anything is written.
+fn copy(memory: &SharedMem, to: usize, from: usize, len: usize) {
+    let step = to.abs_diff(from);
+    let mut left = if step == 0 { 0 } else { len };
+    while left > 0 {
+        let now = left.min(step);
+        // The end first where the target lies behind the source.
+        let at = if to > from { left - now } else { len - left };
+        memory.copy_from(to + at, memory, from + at, now);
+        left -= now;
     }
 }

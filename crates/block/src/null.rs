@@ -1,11 +1,15 @@
-//! A device that stores nothing: writes vanish, reads leave the buffers as they are. For measuring what
-//! everything above it costs. What a read returns is not promised.
+//! A device that stores nothing: writes vanish, reads give zeroes.
+//!
+//! For measuring what everything above it costs there is one whose reads leave the buffers as they are. What is
+//! in them then is somebody's data: it is for programs that look at none.
 
 use std::sync::Arc;
 
+use spindle_mem::Buffers;
+
 use crate::{
-    CurrentGeometry, Cx, Delivered, Device, DeviceState, Geometry, GeometryError, Io, Lane, LaneCx,
-    OpenError, Submit,
+    CurrentGeometry, Cx, Delivered, Device, DeviceState, Geometry, GeometryError, Io, IoErrorKind, Lane,
+    LaneCx, OpenError, Operation, Status, Submit,
 };
 
 /// The device; shared by all threads, without data.
@@ -14,12 +18,24 @@ pub struct Null {
     name: String,
     geometry: CurrentGeometry,
     state: DeviceState,
+    leaves_buffers_alone: bool,
 }
 
 impl Null {
     /// A device of the given shape.
     pub fn new(name: impl Into<String>, geometry: Geometry) -> Arc<Null> {
-        Arc::new(Null { name: name.into(), geometry: geometry.into(), state: DeviceState::new() })
+        Null::make(name.into(), geometry, false)
+    }
+
+    /// One whose reads take no time, because they leave the buffers as they are. Not to be given to anybody who
+    /// could see what is in them.
+    pub fn leaving_buffers_alone(name: impl Into<String>, geometry: Geometry) -> Arc<Null> {
+        Null::make(name.into(), geometry, true)
+    }
+
+    fn make(name: String, geometry: Geometry, leaves_buffers_alone: bool) -> Arc<Null> {
+        let state = DeviceState::new();
+        Arc::new(Null { name, geometry: geometry.into(), state, leaves_buffers_alone })
     }
 
     /// Gives it another number of blocks and tells its lanes. What is returned resolves when all know.
@@ -46,15 +62,46 @@ impl Device for Null {
     }
 
     fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(NullLane))
+        Ok(Box::new(NullLane { leaves_buffers_alone: self.leaves_buffers_alone }))
+    }
+
+    fn supports(&self, operation: Operation) -> bool {
+        use Operation::{Compare, Flush, Read, Reset, Unmap, Write, WriteZeroes};
+        matches!(operation, Read | Write | WriteZeroes | Unmap | Flush | Compare | Reset)
     }
 }
 
-struct NullLane;
+struct NullLane {
+    leaves_buffers_alone: bool,
+}
 
 impl Lane for NullLane {
-    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
-        cx.done(io, Ok(()));
+    #[inline]
+    fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
+        let status = match io.operation() {
+            Operation::Read if self.leaves_buffers_alone => Ok(()),
+            Operation::Read => {
+                io.buffers_mut().fill(0);
+                Ok(())
+            }
+            Operation::Write
+            | Operation::WriteZeroes
+            | Operation::Unmap
+            | Operation::Flush
+            | Operation::Reset => Ok(()),
+            Operation::Compare => differs_from_zeroes(io.buffers()),
+            Operation::CompareAndWrite | Operation::Copy | Operation::SeekData | Operation::SeekHole => {
+                Err(IoErrorKind::Unsupported)
+            }
+        };
+        cx.done(io, status);
         Submit::Taken
+    }
+}
+
+fn differs_from_zeroes(buffers: &Buffers) -> Status {
+    match buffers.iter().flatten().position(|byte| *byte != 0) {
+        Some(at) => Err(IoErrorKind::Miscompare { offset: u32::try_from(at).unwrap_or(u32::MAX) }),
+        None => Ok(()),
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Status,
-    Submit,
+    Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Operation,
+    Status, Submit,
 };
 
 /// The blocks of a device from some block on. Shared by all threads, without state of its own.
@@ -62,6 +62,10 @@ impl Device for Offset {
         Some(&self.state)
     }
 
+    fn supports(&self, operation: Operation) -> bool {
+        self.below.supports(operation)
+    }
+
     fn claim(&self) -> Option<&Claim> {
         Some(&self.claim)
     }
@@ -79,24 +83,31 @@ struct OffsetLane {
 
 impl Lane for OffsetLane {
     fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
-        let start = io.start();
+        let (start, aux) = (io.start(), io.aux());
         // Checked again: beyond this part lies somebody else's data.
         match io.check(&self.geometry) {
             Ok(()) => {
                 io.set_start(start + self.from);
-                cx.forward(self.below, io, [start, 0]);
+                if io.operation() == Operation::Copy {
+                    io.set_aux(aux + self.from);
+                }
+                cx.forward(self.below, io, [start, aux]);
             }
             Err(kind) => cx.done(io, Err(kind)),
         }
         Submit::Taken
     }
 
-    fn complete(&mut self, mut io: Io, [start, _]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
+    fn complete(&mut self, mut io: Io, [start, aux]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
         io.set_start(start);
+        match io.operation() {
+            Operation::Copy => io.set_aux(aux),
+            // What lies behind the part is its end.
+            Operation::SeekData | Operation::SeekHole => {
+                io.set_aux(io.aux().saturating_sub(self.from).min(self.geometry.blocks()));
+            }
+            _ => {}
+        }
         cx.done(io, status);
-    }
-
-    fn abort(&mut self, id: crate::IoId, cx: &mut Cx<'_>) {
-        cx.abort(self.below, id);
     }
 }

@@ -36,9 +36,7 @@ impl Lanes {
         if let Some(state) = device.state() {
             let generation = self.queues.lanes[index as usize].generation;
             let registration = state.register(mailbox, index, generation);
-            // Read when it is registered, so that no change of it is missed.
-            self.queues.lanes[index as usize].gate = registration.gate();
-            self.queues.lanes[index as usize].registration = Some(registration);
+            self.queues.lanes[index as usize].set_registration(registration);
         }
         let made = device.clone().lane(&mut LaneCx { lanes: self, home, mailbox, this: index });
         let checked = made.and_then(|lane| match self.is_too_deep(index) {
@@ -57,6 +55,11 @@ impl Lanes {
         }
     }
 
+    /// The lane of a device that is open.
+    pub(crate) fn lane_of(&self, device: &Arc<dyn Device>) -> Option<u32> {
+        self.by_device.get(&key_of(device)).copied()
+    }
+
     /// A place for the lane of a device that is being opened.
     fn place(&mut self, device: &Arc<dyn Device>) -> u32 {
         let states = &mut self.queues.lanes;
@@ -66,8 +69,7 @@ impl Lanes {
             u32::try_from(states.len() - 1).expect("fewer than 2^32 lanes fit in memory")
         });
         let generation = states[index as usize].generation;
-        states[index as usize] =
-            LaneState { device: Some(device.clone()), generation, refs: 1, ..LaneState::default() };
+        states[index as usize] = LaneState::of(device.clone(), generation);
         self.by_device.insert(key_of(device), index);
         index
     }
@@ -148,7 +150,7 @@ impl Lanes {
     fn clear(&mut self, index: u32) {
         let state = &mut self.queues.lanes[index as usize];
         let generation = state.generation.wrapping_add(1);
-        let mut state = std::mem::replace(state, LaneState { generation, ..LaneState::default() });
+        let mut state = std::mem::replace(state, LaneState::free(generation));
         drop(self.lanes[index as usize].take());
         if state.always {
             self.queues.always.retain(|lane| *lane != index);

@@ -15,14 +15,15 @@ use crate::io::Top;
 use crate::lane_state::Shape;
 use crate::queues::Pair;
 use crate::table::{Table, remember};
-use crate::{Device, Geometry, Io, IoId, LaneTable, OpenError, Operation, Status};
+use crate::{Device, Geometry, Io, IoId, LaneId, LaneTable, OpenError, Operation, Status};
 
 /// Submits requests to a device and collects them when they are done. `!Send`.
 pub struct QueuePair {
     table: Rc<Table>,
     shape: Shape,
-    lane: u32,
+    lane: LaneId,
     key: u32,
+    opener: u32,
 }
 
 impl QueuePair {
@@ -40,6 +41,11 @@ impl QueuePair {
     /// The device's shape, as this thread was last told.
     pub fn geometry(&self) -> Geometry {
         self.shape.get()
+    }
+
+    /// As [`Channel::set_opener`](crate::Channel::set_opener), for requests that are submitted from now on.
+    pub fn set_opener(&mut self, opener: u32) {
+        self.opener = opener;
     }
 
     /// Makes a request of `count` blocks from block `start` on. Nothing happens before it is submitted.
@@ -64,7 +70,7 @@ impl QueuePair {
         let mut inner = self.table.inner.borrow_mut();
         inner.queues.pairs[self.key as usize].outstanding += 1;
         match status {
-            Ok(()) => inner.queues.send_down(self.lane, io),
+            Ok(()) => inner.queues.submit_from(self.key, self.lane.index, self.opener, io),
             Err(_) => inner.queues.finish(io),
         }
     }
@@ -105,7 +111,7 @@ impl QueuePair {
             io.slot_mut().status = checked;
             queues.pairs[self.key as usize].outstanding += 1;
             match checked {
-                Ok(()) => queues.send_down(self.lane, io),
+                Ok(()) => queues.submit_from(self.key, self.lane.index, self.opener, io),
                 Err(_) => queues.finish(io),
             }
         }
@@ -119,7 +125,7 @@ impl QueuePair {
 
     /// Asks that a request end early. It still comes back, aborted or not.
     pub fn abort(&mut self, id: IoId) {
-        self.table.abort(self.lane, id);
+        self.table.abort(self.lane.index, id);
     }
 
     /// Requests submitted and not yet reaped.
@@ -158,13 +164,15 @@ impl LaneTable {
     /// Whatever the device says.
     pub fn queue_pair(&self, device: &Arc<dyn Device>) -> Result<QueuePair, OpenError> {
         let (lane, shape) = self.0.open(device)?;
-        let pairs = &mut self.0.inner.borrow_mut().queues.pairs;
+        let mut inner = self.0.inner.borrow_mut();
+        let lane = inner.id_of(lane);
+        let pairs = &mut inner.queues.pairs;
         let free = pairs.iter().position(|pair| !pair.open && pair.outstanding == 0);
         let key = free.unwrap_or_else(|| {
             pairs.push(Pair::default());
             pairs.len() - 1
         });
         pairs[key].open = true;
-        Ok(QueuePair { table: self.0.clone(), shape, lane, key: key as u32 })
+        Ok(QueuePair { table: self.0.clone(), shape, lane, key: key as u32, opener: 0 })
     }
 }

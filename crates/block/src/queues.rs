@@ -6,68 +6,20 @@
 use std::collections::VecDeque;
 use std::rc::Weak;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::Waker;
 
 use spindle_mem::Buffers;
+use spindle_reactor::Time;
 
+use crate::aside::NOT_PAID;
+use crate::clock::Clock;
 use crate::io::{Frame, Held, Slot, Top};
 use crate::joins::Joins;
 use crate::lane_state::LaneState;
 use crate::mailbox::Obligation;
-use crate::table::{Table, remember};
-use crate::{Device, Gate, Io, IoErrorKind, IoId, LaneId, MAX_DEPTH, Operation};
-
-/// Where the request in the slot of the same index finds the future that waits for it. Its fields are set one
-/// by one, as copying the whole for each request takes longer.
-#[derive(Default)]
-pub(crate) struct Waiter {
-    /// False if there is no future, or it was dropped and the request goes on without it.
-    waits: bool,
-    /// Left by the future.
-    waker: Option<Waker>,
-    /// The request, when it is back.
-    done: Option<Io>,
-}
-
-impl Waiter {
-    /// A future is going to wait.
-    #[inline]
-    pub(crate) fn begin(&mut self) {
-        self.waits = true;
-    }
-
-    /// The request, if it is back; else leaves the waker.
-    #[inline]
-    pub(crate) fn settle(&mut self, cx: &Context<'_>) -> Option<Io> {
-        match self.done.take() {
-            Some(io) => {
-                self.waits = false;
-                Some(io)
-            }
-            None => {
-                remember(&mut self.waker, cx);
-                None
-            }
-        }
-    }
-
-    /// The request is back: who is to be woken, or the request itself if nobody waits.
-    #[inline]
-    fn finish(&mut self, io: Io) -> Result<Option<Waker>, Io> {
-        match self.waits {
-            true => {
-                self.done = Some(io);
-                Ok(self.waker.take())
-            }
-            false => Err(io),
-        }
-    }
-
-    /// The future is gone; the request, if it was back.
-    fn forget(&mut self) -> Option<Io> {
-        std::mem::take(self).done
-    }
-}
+use crate::table::Table;
+use crate::waiter::{Root, Waiter};
+use crate::{Device, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, MAX_DEPTH, Operation};
 
 /// What a queue pair has coming.
 #[derive(Default)]
@@ -102,7 +54,15 @@ pub(crate) struct Queues {
     pub(crate) wakes: VecDeque<Waker>,
     /// To be met then, too.
     pub(crate) met: Vec<Obligation>,
+    /// Ranges that old writes no longer reach, to be given up then, too.
+    pub(crate) released: Vec<HeldRange>,
     pub(crate) aborted: u64,
+    /// Whether any request was ever asked to end early.
+    pub(crate) aborts_asked: bool,
+    pub(crate) clock: Clock,
+    /// Lanes in front of which requests wait for limits, and when the first may go.
+    pub(crate) throttled: Vec<u32>,
+    pub(crate) deadline: Option<Time>,
     #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
     pool: Vec<Box<Slot>>,
     home: Weak<Table>,
@@ -150,6 +110,7 @@ impl Queues {
         slot.start = start;
         slot.count = count;
         slot.tag = 0;
+        slot.opener = 0;
         slot.buffers = buffers;
         Io::from_slot(slot)
     }
@@ -168,6 +129,11 @@ impl Queues {
             start: 0,
             count: 0,
             tag: 0,
+            aux: 0,
+            opener: 0,
+            submitted: Time::default(),
+            arrived: [Time::default(); MAX_DEPTH + 1],
+            paid: NOT_PAID,
             id: IoId { index, generation: 0 },
             buffers: Buffers::None,
             home: self.home.clone(),
@@ -190,6 +156,42 @@ impl Queues {
     pub(crate) fn send_down(&mut self, lane: u32, mut io: Io) {
         io.slot_mut().held = self.enter(lane);
         self.down.push_back(io);
+    }
+
+    /// As [`send_down`](Self::send_down), for a request from above the stack.
+    #[inline]
+    pub(crate) fn submit(&mut self, lane: u32, opener: u32, mut io: Io) {
+        if opener != 0 {
+            self.note_opener(opener, &mut io);
+        }
+        self.send_down(lane, io);
+    }
+
+    /// As [`submit`](Self::submit), for a request of a queue pair.
+    #[inline]
+    pub(crate) fn submit_from(&mut self, pair: u32, lane: u32, opener: u32, io: Io) {
+        let slot = io.slot();
+        if slot.operation.changes_data() {
+            let waiter = &mut self.waiters[slot.id.index as usize];
+            waiter.begin_change(pair, slot.id.generation, slot.start, slot.count);
+        }
+        self.submit(lane, opener, io);
+    }
+
+    /// A request from above the stack has ended; newer ones need not wait for it.
+    #[inline]
+    fn let_newer_go(&mut self, id: IoId) {
+        if let Some(held) = self.waiters[id.index as usize].take_change() {
+            self.released.push(held);
+        }
+    }
+
+    #[inline(never)]
+    fn note_opener(&mut self, opener: u32, io: &mut Io) {
+        let now = self.clock.now();
+        let slot = io.slot_mut();
+        (slot.opener, slot.submitted) = (opener, now);
+        self.waiters[slot.id.index as usize].begin_timed(slot.id.generation, opener, now);
     }
 
     /// As [`send_down`](Self::send_down); a lane that is closed refuses it.
@@ -217,16 +219,18 @@ impl Queues {
     /// Queues a request for the layer above; the lane that answered for it has let go of it.
     #[inline]
     pub(crate) fn send_up(&mut self, io: Io) {
-        self.leave(io.slot().held);
+        self.leave(&io);
         self.up.push_back(io);
     }
 
     /// One request has left its lane: others may fit in, or it may close.
     #[inline]
-    pub(crate) fn leave(&mut self, held: Held) {
+    pub(crate) fn leave(&mut self, io: &Io) {
+        let held = io.slot().held;
         let Some(state) = self.lanes.get_mut(held.lane as usize) else { return };
         state.epochs.end(held.epoch, &mut self.wakes);
         if state.needs_a_look() {
+            state.depart(io.slot(), &mut self.clock);
             self.look_at(held.lane);
         }
     }
@@ -240,10 +244,26 @@ impl Queues {
         }
         if !state.quiet.is_empty() && state.is_quiet() {
             self.met.append(&mut state.quiet);
+            state.look();
         }
         if state.refs == 0 && state.epochs.is_empty() {
             self.idle.push(lane);
         }
+    }
+
+    /// Something that waited for a limit does not any more: whoever waits for the time is to look again.
+    pub(crate) fn look_at_limits(&mut self) {
+        if self.deadline.is_some() {
+            self.deadline = Some(Time::default());
+        }
+    }
+
+    /// A request waits for a limit until then.
+    pub(crate) fn wait_until(&mut self, due: Option<Time>) {
+        self.deadline = match (self.deadline, due) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
     }
 
     /// A request was dropped: it goes up as aborted.
@@ -260,35 +280,44 @@ impl Queues {
         }
     }
 
-    /// The future that waits for a request is gone.
-    pub(crate) fn detach(&mut self, id: IoId) {
-        if let Some(io) = self.waiters[id.index as usize].forget() {
-            drop(self.recycle(io));
-        }
+    /// A request that serves another, in the end one that came from above the stack.
+    pub(crate) fn derive(&mut self, child: &mut Io, parent: &Slot) {
+        let root = self.waiters[parent.id.index as usize].root_of(parent.id);
+        let root = root.unwrap_or(Root { id: parent.id, top: parent.top });
+        let slot = child.slot_mut();
+        (slot.opener, slot.submitted) = (parent.opener, parent.submitted);
+        self.waiters[slot.id.index as usize].set_root(slot.id, root);
     }
 
-    /// A queue pair is gone: what is back is recycled, what is not will be.
-    pub(crate) fn close_pair(&mut self, key: u32) {
-        let pair = &mut self.pairs[key as usize];
-        pair.open = false;
-        pair.waker = None;
-        while let Some(io) = self.pairs[key as usize].finished.pop_front() {
-            drop(self.recycle(io));
-        }
+    /// The names of all requests that serve one, itself included.
+    pub(crate) fn family(&self, id: IoId) -> Vec<IoId> {
+        let derived = self.waiters.iter().enumerate().filter_map(|(index, waiter)| {
+            waiter.derived_from(id).map(|generation| IoId { index: index as u32, generation })
+        });
+        std::iter::once(id).chain(derived).collect()
     }
 
     /// A request that no layer waits for any more reaches who made it.
     #[inline]
     pub(crate) fn finish(&mut self, mut io: Io) {
+        if io.slot().opener != 0 || self.aborts_asked {
+            self.waiters[io.slot().id.index as usize].end();
+        }
         match io.slot().top {
             Top::Future => match self.waiters[io.slot().id.index as usize].finish(io) {
                 Ok(waker) => self.wakes.extend(waker),
-                Err(io) => drop(self.recycle(io)),
+                Err(io) => {
+                    self.let_newer_go(io.id());
+                    drop(self.recycle(io));
+                }
             },
             Top::Queue(key) => {
                 let slot = io.slot_mut();
                 slot.held = Held::NOWHERE;
                 slot.top = Top::Lane;
+                if slot.operation.changes_data() {
+                    self.let_newer_go(slot.id);
+                }
                 let pair = &mut self.pairs[key as usize];
                 pair.outstanding -= 1;
                 if pair.open {

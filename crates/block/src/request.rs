@@ -3,7 +3,7 @@
 //! A request is put into a pooled [`Io`] when it is made, checked when it gets its place, and submitted at the
 //! first poll. It belongs to the thread of its channel.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use spindle_mem::Buffers;
 
 use crate::io::Top;
+use crate::late::Detached;
 use crate::{Channel, Io, IoError, IoErrorKind, IoId, Operation};
 
 /// Where the request of a future is.
@@ -29,6 +30,8 @@ struct Request<'a> {
     /// As asked, for the error.
     offset: u64,
     len: u64,
+    /// Changes data.
+    changes: bool,
     /// Found wrong before it was submitted.
     refused: Option<IoErrorKind>,
     state: State,
@@ -53,7 +56,8 @@ impl<'a> Request<'a> {
         // Borrowed already only if a lane makes requests by a channel of its own thread from inside the
         // table, which no lane has a reason to do.
         let io = channel.table.inner.borrow_mut().queues.make(Top::Lane, operation, start, count, buffers);
-        Request { channel, offset: offset.unwrap_or(0), len, refused, state: State::New(io) }
+        let changes = operation.changes_data();
+        Request { channel, offset: offset.unwrap_or(0), len, changes, refused, state: State::New(io) }
     }
 
     /// Says where it goes; before the first poll. False if it cannot go there, and will end with the error.
@@ -95,7 +99,7 @@ impl<'a> Request<'a> {
                 inner.queues.waiters[id.index as usize].begin();
                 // Said first: a lane that panics must not leave a request that nobody detaches.
                 self.state = State::Waiting(id);
-                inner.queues.send_down(self.channel.lane, io);
+                inner.queues.submit(self.channel.lane, self.channel.opener.get(), io);
                 (id, table.turn(&mut inner))
             }
             State::New(io) => return Poll::Ready(io),
@@ -109,6 +113,19 @@ impl<'a> Request<'a> {
         ended.map_or(Poll::Pending, Poll::Ready)
     }
 
+    fn id(&self) -> Option<IoId> {
+        match self.state {
+            State::Waiting(id) => Some(id),
+            State::New(_) | State::Over => None,
+        }
+    }
+
+    fn abort(&self) {
+        if let Some(id) = self.id() {
+            self.channel.table.abort(self.channel.lane, id);
+        }
+    }
+
     #[cold]
     fn error(&self, operation: Operation, kind: IoErrorKind) -> IoError {
         let device = Arc::from(self.channel.device().name());
@@ -119,7 +136,9 @@ impl<'a> Request<'a> {
 impl Drop for Request<'_> {
     fn drop(&mut self) {
         if let State::Waiting(id) = self.state {
-            self.channel.table.detach(id);
+            let shift = self.channel.geometry().block_shift();
+            let changes = self.changes.then_some((self.offset >> shift, self.len >> shift));
+            self.channel.table.detach(Detached { id, lane: self.channel.lane, changes });
         }
     }
 }
@@ -141,6 +160,27 @@ impl<'a> Transfer<'a> {
     ) -> Transfer<'a> {
         let len = buffers.len() as u64;
         Transfer { request: Request::new(channel, operation, offset, len, buffers) }
+    }
+
+    /// One whose buffers are not as long as its range.
+    pub(crate) fn of_len(
+        channel: &'a Channel,
+        operation: Operation,
+        offset: u64,
+        len: u64,
+        buffers: Buffers,
+    ) -> Transfer<'a> {
+        Transfer { request: Request::new(channel, operation, Some(offset), len, buffers) }
+    }
+
+    /// The name under which the thread's table knows it, while it is under way.
+    pub fn id(&self) -> Option<IoId> {
+        self.request.id()
+    }
+
+    /// Asks that it end early; it ends, aborted or not. Nothing happens before the first poll.
+    pub fn abort(&self) {
+        self.request.abort();
     }
 
     /// Says from which byte on to read or write; only before the first poll. Says whether that can be: if
@@ -199,12 +239,48 @@ impl<'a> Command<'a> {
         Command { request: Request::new(channel, operation, Some(offset), len, Buffers::None) }
     }
 
-    /// Asks that what the command changes be durable when it completes (force unit access).
+    pub(crate) fn copy(channel: &'a Channel, offset: u64, from: u64, len: u64) -> Command<'a> {
+        let mut command = Command::new(channel, Operation::Copy, offset, len);
+        let request = &mut command.request;
+        match channel.check(Operation::Copy, from, len) {
+            Ok((source, _)) => {
+                if let State::New(io) = &mut request.state {
+                    io.set_aux(source);
+                }
+            }
+            Err(kind) => request.refused = request.refused.or(Some(kind)),
+        }
+        command
+    }
+
+    /// Asks that zeroes or an unmap be durable when it completes (force unit access).
     pub fn fua(mut self) -> Self {
         if let State::New(io) = &mut self.request.state {
             io.set_fua(true);
         }
         self
+    }
+
+    /// The name under which the thread's table knows it, while it is under way.
+    pub fn id(&self) -> Option<IoId> {
+        self.request.id()
+    }
+
+    /// Asks that it end early; it ends, aborted or not. Nothing happens before the first poll.
+    pub fn abort(&self) {
+        self.request.abort();
+    }
+
+    /// The byte that a seek has found.
+    pub(crate) async fn found(mut self) -> Result<u64, IoError> {
+        let io = poll_fn(|cx| self.request.poll_ended(cx)).await;
+        let status = self.request.refused.map_or(io.slot().status, Err);
+        let (operation, block) = (io.operation(), io.aux());
+        drop(self.request.channel.table.inner.borrow_mut().queues.recycle(io));
+        match status {
+            Ok(()) => Ok(block << self.request.channel.geometry().block_shift()),
+            Err(kind) => Err(self.request.error(operation, kind)),
+        }
     }
 }
 

@@ -6,10 +6,13 @@
 //! not keep its thread from exiting. Away from a Spindle thread there is no task, and who owns the table
 //! steps it.
 
-use std::cell::Cell;
-use std::future::poll_fn;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Weak;
-use std::task::Poll;
+use std::task::{Poll, Waker};
+
+use spindle_reactor::{Sleep, Time};
 
 use crate::table::Table;
 use crate::{Busy, LaneTable};
@@ -18,6 +21,10 @@ use crate::{Busy, LaneTable};
 #[derive(Default)]
 pub(crate) struct Service {
     running: Cell<bool>,
+    /// Until when the task waits that steps the table for limits; `None` if there is none.
+    alarm: Cell<Option<Time>>,
+    /// That of this task.
+    waker: RefCell<Option<Waker>>,
 }
 
 impl Service {
@@ -25,6 +32,23 @@ impl Service {
     pub(crate) fn table_of_thread() -> Option<LaneTable> {
         spindle_reactor::Thread::current()?;
         Some(spindle_reactor::extension::<LaneTable>().as_ref().clone())
+    }
+
+    /// Has the table stepped when requests that wait for limits may go.
+    pub(crate) fn wake_at(&self, due: Time, table: &Weak<Table>) {
+        let before = self.alarm.get();
+        if before == Some(due) || spindle_reactor::Thread::current().is_none() {
+            return;
+        }
+        self.alarm.set(Some(due));
+        match before {
+            None => drop(spindle_reactor::spawn_local(wait_for_limits(table.clone()))),
+            Some(_) => {
+                // Taken out first: a waker may come back here.
+                let waker = self.waker.borrow_mut().take();
+                waker.into_iter().for_each(Waker::wake);
+            }
+        }
     }
 
     /// Has the table stepped in a later turn of the thread.
@@ -47,6 +71,30 @@ async fn serve(table: Weak<Table>) {
             return Poll::Pending;
         }
         Poll::Ready(())
+    })
+    .await;
+}
+
+/// Steps the table when requests that wait for limits may go, as long as there are any.
+async fn wait_for_limits(table: Weak<Table>) {
+    let mut set: Option<(Time, Pin<Box<Sleep>>)> = None;
+    poll_fn(|cx| {
+        let Some(table) = table.upgrade() else { return Poll::Ready(()) };
+        if set.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready()) {
+            set = None;
+            table.go_on();
+        }
+        let service = table.service();
+        service.alarm.set(table.deadline());
+        let Some(due) = table.deadline() else { return Poll::Ready(()) };
+        *service.waker.borrow_mut() = Some(cx.waker().clone());
+        if set.as_ref().is_none_or(|(until, _)| *until != due) {
+            let span = due.since(spindle_reactor::clock().unwrap_or(due));
+            set = Some((due, Box::pin(spindle_reactor::sleep(span))));
+            // Polled for the first time it begins.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     })
     .await;
 }

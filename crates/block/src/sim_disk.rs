@@ -15,8 +15,8 @@ use spindle_engine::sim::{Disk, UnmapReads};
 use spindle_mem::Buffers;
 
 use crate::{
-    Busy, Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, IoErrorKind, IoId, Lane, LaneCx,
-    OpenError, Operation,
+    Busy, Claim, Cx, Device, DeviceState, Geometry, GeometryError, HeldRange, Io, IoErrorKind, IoId, Lane,
+    LaneCx, OpenError, Operation,
 };
 use crate::{Status, Submit};
 
@@ -92,6 +92,11 @@ impl Device for SimDisk {
         Some(&self.state)
     }
 
+    fn supports(&self, operation: Operation) -> bool {
+        use Operation::{Flush, Read, Reset, Unmap, Write, WriteZeroes};
+        matches!(operation, Read | Write | WriteZeroes | Unmap | Flush | Reset)
+    }
+
     fn claim(&self) -> Option<&Claim> {
         Some(&self.claim)
     }
@@ -100,7 +105,13 @@ impl Device for SimDisk {
         // Each lane follows a sequence of its own, or two would mirror each other.
         let number = self.lanes.fetch_add(1, Ordering::Relaxed);
         let random = self.seed.map(|seed| Random(seed ^ number.wrapping_mul(0xd134_2543_de82_ef95)));
-        Ok(Box::new(SimLane { device: self, random, held: Vec::new(), gathered: Vec::new() }))
+        Ok(Box::new(SimLane {
+            device: self,
+            random,
+            held: Vec::new(),
+            given_up: Vec::new(),
+            gathered: Vec::new(),
+        }))
     }
 }
 
@@ -108,6 +119,8 @@ struct SimLane {
     device: Arc<SimDisk>,
     random: Option<Random>,
     held: Vec<Io>,
+    /// What requests that were given up may still change, by request.
+    given_up: Vec<(IoId, HeldRange)>,
     /// Where the parts of a list are put together: the disk takes a request whole.
     gathered: Vec<u8>,
 }
@@ -119,10 +132,7 @@ impl SimLane {
         let (offset, length) = (io.start() << shift, io.count() << shift);
         let done = match io.operation() {
             Operation::Read => self.read(offset, io.buffers_mut()),
-            Operation::Write => {
-                let wrote = self.write(offset, io.buffers());
-                if io.fua() { wrote.and_then(|()| disk.flush()) } else { wrote }
-            }
+            Operation::Write => self.write(offset, io.buffers()),
             Operation::WriteZeroes => disk.zero_range(offset, length),
             Operation::Unmap => match disk.discard(offset, length) {
                 // A discard is advice: a disk that does not offer it keeps its data.
@@ -130,7 +140,11 @@ impl SimLane {
                 done => done,
             },
             Operation::Flush => disk.flush(),
+            Operation::Reset => Ok(()),
+            _ => return Err(IoErrorKind::Unsupported),
         };
+        let durable = io.fua() && io.operation().changes_data();
+        let done = if durable { done.and_then(|()| disk.flush()) } else { done };
         done.map_err(|error| IoErrorKind::from_os(&error))
     }
 
@@ -185,6 +199,7 @@ impl Lane for SimLane {
             let at = random.below(self.held.len());
             let mut io = self.held.swap_remove(at);
             let status = self.perform(&mut io);
+            self.given_up.retain(|(id, _)| *id != io.id());
             cx.done(io, status);
         }
         if !self.held.is_empty() {
@@ -195,7 +210,18 @@ impl Lane for SimLane {
 
     fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
         if let Some(at) = self.held.iter().position(|io| io.id() == id) {
+            self.given_up.retain(|(given_up, _)| *given_up != id);
             cx.done(self.held.swap_remove(at), Err(IoErrorKind::Aborted));
+        }
+    }
+
+    fn abandoned(&mut self, cx: &mut Cx<'_>) {
+        for io in &self.held {
+            let known = self.given_up.iter().any(|(id, _)| *id == io.id());
+            if io.operation().changes_data() && !known && cx.is_abandoned(io) {
+                let range = self.device.state.hold_range(io.start(), io.count());
+                self.given_up.push((io.id(), range));
+            }
         }
     }
 }

@@ -10,14 +10,17 @@ use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use spindle_reactor::Time;
 
 use crate::io::Slot;
 use crate::lane_state::Shape;
 use crate::lanes::{Lanes, same_device};
-use crate::late::Late;
+use crate::late::{Detached, Late};
 use crate::mailbox::Mailbox;
 use crate::service::Service;
-use crate::{Busy, Device, IoId, OpenError};
+use crate::{Busy, Device, IoId, LaneId, OpenError};
 
 /// Counts of one thread's table, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +61,31 @@ impl LaneTable {
     /// happens by itself; a table without a reactor is stepped by this.
     pub fn step(&self) -> Busy {
         self.0.step()
+    }
+
+    /// The requests of an opener that are under way and were submitted before `moment`, with the times at which
+    /// they were; each can be [aborted](Self::abort). See [`Channel::set_opener`](crate::Channel::set_opener).
+    pub fn overdue(&self, opener: u32, moment: Time) -> Vec<(IoId, Time)> {
+        let Ok(inner) = self.0.inner.try_borrow() else { return Vec::new() };
+        let timed = inner.queues.waiters.iter().enumerate().filter_map(|(index, waiter)| {
+            let (generation, since) = waiter.timed_of(opener)?;
+            (since < moment).then_some((IoId { index: index as u32, generation }, since))
+        });
+        timed.collect()
+    }
+
+    /// Asks that a request that was submitted to `device` end early. It still ends, aborted or not. Nothing
+    /// happens if it has ended, or the device is not open here.
+    pub fn abort(&self, device: &Arc<dyn Device>, id: IoId) {
+        self.0.late.add(|late| late.aborts_by_device.push_back((device.clone(), id)));
+        self.0.run();
+    }
+
+    /// Lets time pass on a table that is away from a Spindle thread, where no clock is read: for tests.
+    pub fn advance(&self, span: Duration) {
+        if let Ok(mut inner) = self.0.inner.try_borrow_mut() {
+            inner.queues.clock.advance(span);
+        }
     }
 
     /// Counts, for diagnosis. Zeroes while the table runs.
@@ -146,26 +174,35 @@ impl Table {
     }
 
     /// The future that waited for a request is gone.
-    pub(crate) fn detach(&self, id: IoId) {
-        match self.inner.try_borrow_mut() {
-            Ok(mut inner) => inner.queues.detach(id),
-            Err(_) => self.late.add(|late| late.detached.push_back(id)),
+    pub(crate) fn detach(&self, detached: Detached) {
+        // A change that was given up may set something in motion.
+        let moves = detached.changes.is_some();
+        self.late.add(|late| late.detached.push_back(detached));
+        if moves {
+            return self.run();
+        }
+        if let Ok(mut inner) = self.inner.try_borrow_mut() {
+            inner.take_detached(&self.late);
         }
     }
 
     /// A queue pair on `lane` is gone.
-    pub(crate) fn close_pair(&self, key: u32, lane: u32) {
-        self.late.add(|late| late.pairs.push_back(key));
-        self.release(lane);
+    pub(crate) fn close_pair(&self, key: u32, lane: LaneId) {
+        self.late.add(|late| late.pairs.push_back((key, lane)));
+        self.release(lane.index);
     }
 
     /// Asks that a request end early. `top` is where it was submitted. It still completes, aborted or
     /// not.
     pub(crate) fn abort(&self, top: u32, id: IoId) {
-        if let Ok(mut inner) = self.inner.try_borrow_mut() {
-            inner.aborts.push((top, id));
-        }
+        self.late.add(|late| late.aborts.push_back((top, id)));
         self.run();
+    }
+
+    /// Whether a request is to end early; else its holder is woken when it is.
+    pub(crate) fn poll_aborted(&self, id: IoId, cx: &Context<'_>) -> bool {
+        let Ok(mut inner) = self.inner.try_borrow_mut() else { return false };
+        inner.queues.waiters[id.index as usize].poll_abort(id.generation, cx)
     }
 
     /// Opens `device` on this thread, or counts one more holder.
@@ -224,6 +261,11 @@ impl Table {
         self.wake();
     }
 
+    /// When requests that wait for limits may go.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.inner.try_borrow().ok().and_then(|inner| inner.queues.deadline)
+    }
+
     fn wake(&self) {
         // One at a time: a waker may do anything, even come back here.
         loop {
@@ -234,9 +276,21 @@ impl Table {
             } else if let Some(obligation) = inner.queues.met.pop() {
                 drop(inner);
                 drop(obligation);
+            } else if let Some(range) = inner.queues.released.pop() {
+                drop(inner);
+                drop(range);
             } else {
-                return;
+                let due = inner.queues.deadline;
+                drop(inner);
+                return due.into_iter().for_each(|due| self.service.wake_at(due, &self.home));
             }
+        }
+    }
+
+    /// Steps the table, and has it stepped again if that was not enough.
+    pub(crate) fn go_on(&self) {
+        if self.step() == Busy::Yes {
+            self.service.wake(&self.home);
         }
     }
 

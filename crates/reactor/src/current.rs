@@ -88,6 +88,13 @@ pub fn now() -> Time {
     expect("now").local.now.get()
 }
 
+/// The time now, by a reading of the clock of its own; `None` away from a Spindle thread. For who measures:
+/// everything else does with [`now`].
+#[inline]
+pub fn clock() -> Option<Time> {
+    with(|core| core.map(|core| core.local.driver.borrow_mut().now()))
+}
+
 /// A random number; seeded in simulation.
 ///
 /// # Panics

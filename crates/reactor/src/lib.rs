@@ -54,7 +54,7 @@ mod timer;
 mod wait;
 
 pub use builder::Builder;
-pub use current::{current_cpu, extension, now, random, reactor_index, spawn_local, yield_now};
+pub use current::{clock, current_cpu, extension, now, random, reactor_index, spawn_local, yield_now};
 pub use dump::{ChannelDump, Dump, ReactorDump, TaskDump, ThreadDump};
 pub use error::{BuildError, CreateError, Panicked, RunError, ThreadGone};
 pub use handle::Handle;

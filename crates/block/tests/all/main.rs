@@ -6,8 +6,16 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod abandoned;
+mod aborts;
 mod devices;
+mod events;
 mod exit;
 mod files;
 mod lanes;
 mod layers;
+mod limits;
+mod modules;
+mod quiesce;
+mod requests;
+mod statistics;

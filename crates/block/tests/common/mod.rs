@@ -14,8 +14,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::ThreadId;
 
 use spindle_block::{
-    Busy, Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneTable, Notifier, OpenError, Status,
-    Submit,
+    Busy, Cx, Device, DeviceState, Geometry, HeldRange, Io, IoErrorKind, IoId, Lane, LaneCx, LaneTable,
+    Notifier, OpenError, Operation, Status, Submit,
 };
 
 /// A writable device of 512-byte blocks.
@@ -72,12 +72,14 @@ thread_local! {
 pub struct HandDevice {
     geometry: Geometry,
     key: usize,
+    state: DeviceState,
 }
 
 /// The test's grip on a [`HandDevice`].
 pub struct Hand {
     room: usize,
     held: RefCell<Vec<Io>>,
+    given_up: RefCell<Vec<(IoId, HeldRange)>>,
     orders: RefCell<Vec<(u64, Status, Option<u8>)>>,
     notifier: RefCell<Option<Notifier>>,
     polls: Cell<usize>,
@@ -88,6 +90,7 @@ impl HandDevice {
         let hand = Rc::new(Hand {
             room,
             held: RefCell::default(),
+            given_up: RefCell::default(),
             orders: RefCell::default(),
             notifier: RefCell::default(),
             polls: Cell::default(),
@@ -96,7 +99,7 @@ impl HandDevice {
             hands.borrow_mut().push(hand.clone());
             hands.borrow().len() - 1
         });
-        (Arc::new(HandDevice { geometry, key }), hand)
+        (Arc::new(HandDevice { geometry, key, state: DeviceState::new() }), hand)
     }
 }
 
@@ -107,14 +110,20 @@ impl Device for HandDevice {
     fn geometry(&self) -> Geometry {
         self.geometry
     }
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.state)
+    }
+    fn supports(&self, _operation: Operation) -> bool {
+        true
+    }
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         let hand = HANDS.with(|hands| hands.borrow()[self.key].clone());
         *hand.notifier.borrow_mut() = Some(cx.notifier());
-        Ok(Box::new(HandLane(hand)))
+        Ok(Box::new(HandLane(hand, self)))
     }
 }
 
-struct HandLane(Rc<Hand>);
+struct HandLane(Rc<Hand>, Arc<HandDevice>);
 
 impl Lane for HandLane {
     fn submit(&mut self, io: Io, _cx: &mut Cx<'_>) -> Submit {
@@ -134,6 +143,7 @@ impl Lane for HandLane {
             if let Some(byte) = fill {
                 io.buffers_mut().iter_mut().for_each(|part| part.fill(byte));
             }
+            self.0.given_up.borrow_mut().retain(|(id, _)| *id != io.id());
             cx.done(io, status);
         }
         Busy::Yes
@@ -142,6 +152,15 @@ impl Lane for HandLane {
         let mut held = self.0.held.borrow_mut();
         if let Some(at) = held.iter().position(|io| io.id() == id) {
             cx.done(held.remove(at), Err(IoErrorKind::Aborted));
+        }
+    }
+    fn abandoned(&mut self, cx: &mut Cx<'_>) {
+        for io in self.0.held.borrow().iter() {
+            let mut given_up = self.0.given_up.borrow_mut();
+            let known = given_up.iter().any(|(id, _)| *id == io.id());
+            if io.operation().changes_data() && !known && cx.is_abandoned(io) {
+                given_up.push((io.id(), self.1.state.hold_range(io.start(), io.count())));
+            }
         }
     }
 }

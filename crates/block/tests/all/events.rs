@@ -13,7 +13,7 @@ use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::{EngineKind, Runtime, Thread, spawn_local, yield_now};
 
 use crate::common::{HandDevice, block_on_ready, geometry, poll_once};
-use crate::layers::{Pass, Switch, Turn, heard};
+use crate::modules::{Pass, Switch, Turn, heard};
 
 #[test]
 fn every_holder_of_a_copy_of_the_geometry_follows_a_resize() {

@@ -6,7 +6,7 @@ use spindle_block::{Device, LaneTable, Offset, Operation};
 use spindle_mem::IoBuf;
 
 use crate::common::{HandDevice, geometry, poll_once};
-use crate::layers::Pass;
+use crate::modules::Pass;
 
 #[test]
 fn quiesce_waits_for_a_request_of_a_queue_pair() {

@@ -1,0 +1,91 @@
+//! Requests whose makers are gone: futures dropped, queue pairs closed.
+//!
+//! What only waits is cancelled if it changes data. What a lane has goes on, and the blocks that it may still
+//! change are held in each device that it passed, so that newer changes of them wait.
+
+use crate::io::{Slot, Top};
+use crate::lanes::Lanes;
+use crate::late::Detached;
+use crate::queues::Pair;
+use crate::waiter::Waiter;
+use crate::{IoId, LaneId};
+
+/// Whether nobody waits any more for a request, or for the one that it was made for.
+pub(crate) fn is_abandoned(slot: &Slot, waiters: &[Waiter], pairs: &[Pair]) -> bool {
+    let root = waiters[slot.id.index as usize].root_of(slot.id);
+    let (id, top) = root.map_or((slot.id, slot.top), |root| (root.id, root.top));
+    match top {
+        Top::Future => !waiters[id.index as usize].is_awaited(),
+        Top::Queue(key) => !pairs[key as usize].open,
+        Top::Lane | Top::Join { .. } => false,
+    }
+}
+
+impl Lanes {
+    /// The future that waited for a request is gone.
+    pub(crate) fn detach(&mut self, detached: Detached) {
+        let Detached { id, lane, changes } = detached;
+        if let Some(io) = self.queues.waiters[id.index as usize].forget() {
+            drop(self.queues.recycle(io));
+        } else if let Some((start, count)) = changes {
+            self.hold(lane, id, start, count);
+            self.abandon(lane);
+        }
+    }
+
+    /// A queue pair is gone: what is back is recycled, what is not will be.
+    pub(crate) fn close_pair(&mut self, key: u32, lane: LaneId) {
+        let pair = &mut self.queues.pairs[key as usize];
+        pair.open = false;
+        pair.waker = None;
+        while let Some(io) = self.queues.pairs[key as usize].finished.pop_front() {
+            drop(self.queues.recycle(io));
+        }
+        let waiters = self.queues.waiters.iter().enumerate();
+        let changes: Vec<(IoId, u64, u64)> = waiters
+            .filter_map(|(index, waiter)| {
+                let (generation, start, count) = waiter.change_of(key)?;
+                Some((IoId { index: index as u32, generation }, start, count))
+            })
+            .collect();
+        for &(id, start, count) in &changes {
+            self.hold(lane.index, id, start, count);
+        }
+        if !changes.is_empty() {
+            self.abandon(lane.index);
+        }
+    }
+
+    /// Holds what a request that was submitted to `lane` changes there, until it has ended.
+    fn hold(&mut self, lane: u32, id: IoId, start: u64, count: u64) {
+        let Some(state) = self.queues.lanes.get(lane as usize) else { return };
+        if let Some(registration) = &state.registration {
+            let range = registration.state().hold_range(start, count);
+            self.queues.waiters[id.index as usize].hold(range);
+        }
+    }
+
+    /// Cancels what only waits, and has the lanes look through the rest.
+    fn abandon(&mut self, lane: u32) {
+        if self.queues.lanes.get(lane as usize).is_none_or(|state| state.device.is_none()) {
+            return;
+        }
+        let lanes = self.down_from(lane);
+        // Apart from the queues that they are to judge.
+        let waiters = std::mem::take(&mut self.queues.waiters);
+        let pairs = std::mem::take(&mut self.queues.pairs);
+        let mut cancelled = Vec::new();
+        let given_up = |slot: &Slot| {
+            // What a lane made of its own accord it may have reasons to count on.
+            slot.operation.changes_data() && slot.top != Top::Lane && is_abandoned(slot, &waiters, &pairs)
+        };
+        while let Some(io) = self.take_queued(&lanes, &given_up) {
+            cancelled.push(io);
+        }
+        (self.queues.waiters, self.queues.pairs) = (waiters, pairs);
+        cancelled.into_iter().for_each(|io| self.end_as_aborted(io));
+        for lane in lanes {
+            self.call(lane, |lane, cx| lane.abandoned(cx));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! What may keep a request in front of its lane: the gate, a range that an older write still reaches, limits, a
+//! lane without room; and how it goes on.
+//!
+//! Part of the table's loop, for lanes that have any of this; other requests do not come here.
+
+use crate::lanes::Lanes;
+use crate::{Gate, Io, Submit};
+
+impl Lanes {
+    /// A request comes to a lane that is not simply open.
+    #[inline(never)]
+    pub(crate) fn descend_hindered(&mut self, to: u32, mut io: Io) {
+        let state = &mut self.queues.lanes[to as usize];
+        state.arrive(&mut io, &mut self.queues.clock);
+        match state.gate {
+            Gate::Husk => return self.refuse(io),
+            Gate::Frozen => {
+                state.stall(io);
+                // A frozen lane may be waited for, until only such requests are left.
+                return self.queues.look_at(to);
+            }
+            Gate::Open => {}
+        }
+        let Some(io) = self.admit(to, io) else { return };
+        let state = &mut self.queues.lanes[to as usize];
+        match state.stalled.is_empty() {
+            true => {
+                if let Submit::Full(io) = self.submit(to, io) {
+                    self.queues.lanes[to as usize].stall_first(io);
+                }
+            }
+            false => state.stall(io),
+        }
+    }
+
+    /// Lets a request pass, or keeps it until ranges and limits let it.
+    fn admit(&mut self, lane: u32, io: Io) -> Option<Io> {
+        let state = &mut self.queues.lanes[lane as usize];
+        if state.must_wait_for_range(&io) {
+            state.held_back.push(io);
+            state.look();
+            self.queues.look_at(lane);
+            return None;
+        }
+        let Some(aside) = &mut state.aside else { return Some(io) };
+        if aside.wanted.account.is_none() {
+            return Some(io);
+        }
+        match aside.pay(io, self.queues.clock.now()) {
+            Ok(io) => Some(io),
+            Err(due) => {
+                if !self.queues.throttled.contains(&lane) {
+                    self.queues.throttled.push(lane);
+                }
+                self.queues.wait_until(due);
+                self.queues.look_at(lane);
+                None
+            }
+        }
+    }
+
+    /// Offers a lane, in order, what it was too full for or what its gate kept out.
+    pub(crate) fn retry(&mut self, lane: u32) {
+        let state = &mut self.queues.lanes[lane as usize];
+        state.retrying = false;
+        if state.gate != Gate::Open {
+            return;
+        }
+        while let Some(io) = self.queues.lanes[lane as usize].next_stalled() {
+            let Some(io) = self.admit(lane, io) else { continue };
+            if let Submit::Full(io) = self.submit(lane, io) {
+                self.queues.lanes[lane as usize].stall_first(io);
+                return;
+            }
+        }
+    }
+
+    /// Ranges are free again: what waited for them tries once more, in order.
+    pub(crate) fn recheck(&mut self, lane: u32) {
+        let state = &mut self.queues.lanes[lane as usize];
+        if state.gate != Gate::Open {
+            return;
+        }
+        for io in std::mem::take(&mut state.held_back) {
+            if let Some(io) = self.admit(lane, io) {
+                self.queues.lanes[lane as usize].stall(io);
+            }
+        }
+        self.queues.lanes[lane as usize].look();
+        self.queues.look_at(lane);
+    }
+
+    /// Lets go what limits have kept until now; whether there was anything.
+    pub(crate) fn let_due_go(&mut self) -> bool {
+        let Some(deadline) = self.queues.deadline else { return false };
+        if self.queues.clock.read_now() < deadline {
+            return false;
+        }
+        self.queues.deadline = None;
+        for lane in std::mem::take(&mut self.queues.throttled) {
+            self.let_paid_go(lane);
+        }
+        true
+    }
+
+    /// Lets go what limits do not keep in front of a lane.
+    pub(crate) fn let_paid_go(&mut self, lane: u32) {
+        loop {
+            let now = self.queues.clock.now();
+            let state = &mut self.queues.lanes[lane as usize];
+            let open = state.gate == Gate::Open;
+            let Some(aside) = &mut state.aside else { return };
+            if !open || aside.waiting() == 0 {
+                break;
+            }
+            match aside.next_paid(now) {
+                Ok(io) => {
+                    state.stall(io);
+                    self.queues.look_at(lane);
+                }
+                Err(due) => {
+                    self.queues.wait_until(due);
+                    if !self.queues.throttled.contains(&lane) {
+                        self.queues.throttled.push(lane);
+                    }
+                    break;
+                }
+            }
+        }
+        // With nothing left to wait for, and nothing wanted, the data beside the lane goes.
+        self.queues.lanes[lane as usize].drop_idle_aside();
+    }
+}

@@ -1,0 +1,202 @@
+//! What a device did: counts, times and a histogram of times.
+//!
+//! Each lane counts for itself, in words that only its thread changes and any thread reads; a device adds up
+//! those of its lanes, and keeps those of lanes that are closed. Times are those of the table's clock: read once
+//! a pass, so what begins and ends in one pass took none.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::{IoErrorKind, Operation};
+
+/// Requests of one kind that ended well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperationStatistics {
+    /// Bytes read, written, unmapped or copied.
+    pub bytes: u64,
+    /// Requests.
+    pub operations: u64,
+    /// The times of all of them together.
+    pub latency: Duration,
+    /// The longest time.
+    pub longest: Duration,
+    /// The shortest; `None` if there was no request since the extremes were reset.
+    pub shortest: Option<Duration>,
+}
+
+/// What a device did since it was made, or since its statistics were reset.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Reads.
+    pub read: OperationStatistics,
+    /// Writes.
+    pub write: OperationStatistics,
+    /// Unmaps.
+    pub unmap: OperationStatistics,
+    /// Copies.
+    pub copy: OperationStatistics,
+    /// Requests of any kind that are in the device now.
+    pub in_flight: u64,
+}
+
+/// What to reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatisticsReset {
+    /// Everything but the requests that are in the device.
+    All,
+    /// The longest and shortest times.
+    Extremes,
+}
+
+/// Failed requests by their [class](IoErrorKind::class).
+pub type ErrorCounts = BTreeMap<IoErrorKind, u64>;
+
+impl OperationStatistics {
+    fn add(&mut self, other: &OperationStatistics) {
+        self.bytes += other.bytes;
+        self.operations += other.operations;
+        self.latency += other.latency;
+        self.longest = self.longest.max(other.longest);
+        self.shortest = match (self.shortest, other.shortest) {
+            (Some(one), Some(two)) => Some(one.min(two)),
+            (one, two) => one.or(two),
+        };
+    }
+}
+
+impl Statistics {
+    /// Adds those of another lane.
+    pub(crate) fn add(&mut self, other: &Statistics) {
+        self.read.add(&other.read);
+        self.write.add(&other.write);
+        self.unmap.add(&other.unmap);
+        self.copy.add(&other.copy);
+        self.in_flight += other.in_flight;
+    }
+
+    pub(crate) fn reset(&mut self, what: StatisticsReset) {
+        for one in [&mut self.read, &mut self.write, &mut self.unmap, &mut self.copy] {
+            match what {
+                StatisticsReset::All => *one = OperationStatistics::default(),
+                StatisticsReset::Extremes => (one.longest, one.shortest) = (Duration::ZERO, None),
+            }
+        }
+    }
+}
+
+/// A word that one thread changes and any may read: no locked instruction is needed.
+#[derive(Default)]
+struct Count(AtomicU64);
+
+impl Count {
+    #[inline]
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn add(&self, value: u64) {
+        self.set(self.get().wrapping_add(value));
+    }
+}
+
+#[derive(Default)]
+struct OperationCounters {
+    bytes: Count,
+    operations: Count,
+    latency: Count,
+    longest: Count,
+    /// One more than the shortest; 0 if there is none.
+    shortest: Count,
+}
+
+impl OperationCounters {
+    #[inline]
+    fn tally(&self, bytes: u64, nanos: u64) {
+        self.bytes.add(bytes);
+        self.operations.add(1);
+        self.latency.add(nanos);
+        if nanos > self.longest.get() {
+            self.longest.set(nanos);
+        }
+        let shortest = self.shortest.get();
+        if shortest == 0 || nanos < shortest - 1 {
+            self.shortest.set(nanos.saturating_add(1));
+        }
+    }
+
+    fn read(&self) -> OperationStatistics {
+        OperationStatistics {
+            bytes: self.bytes.get(),
+            operations: self.operations.get(),
+            latency: Duration::from_nanos(self.latency.get()),
+            longest: Duration::from_nanos(self.longest.get()),
+            shortest: self.shortest.get().checked_sub(1).map(Duration::from_nanos),
+        }
+    }
+
+    fn reset(&self, what: StatisticsReset) {
+        self.longest.set(0);
+        self.shortest.set(0);
+        if what == StatisticsReset::All {
+            [&self.bytes, &self.operations, &self.latency].into_iter().for_each(|count| count.set(0));
+        }
+    }
+}
+
+/// The counts of one lane. Changed by its thread only.
+#[derive(Default)]
+pub(crate) struct Counters {
+    by_operation: [OperationCounters; 4],
+    in_flight: Count,
+}
+
+/// Where an operation is counted, if it is.
+#[inline]
+fn place_of(operation: Operation) -> Option<usize> {
+    match operation {
+        Operation::Read => Some(0),
+        Operation::Write => Some(1),
+        Operation::Unmap => Some(2),
+        Operation::Copy => Some(3),
+        _ => None,
+    }
+}
+
+impl Counters {
+    /// A request comes.
+    #[inline]
+    pub(crate) fn begin(&self) {
+        self.in_flight.add(1);
+    }
+
+    /// One has gone; what it did, if it ended well.
+    #[inline]
+    pub(crate) fn end(&self, operation: Operation, done: Option<(u64, u64)>) {
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
+        if let (Some(place), Some((bytes, nanos))) = (place_of(operation), done) {
+            self.by_operation[place].tally(bytes, nanos);
+        }
+    }
+
+    pub(crate) fn read(&self) -> Statistics {
+        let [read, write, unmap, copy] = &self.by_operation;
+        Statistics {
+            read: read.read(),
+            write: write.read(),
+            unmap: unmap.read(),
+            copy: copy.read(),
+            in_flight: self.in_flight.get(),
+        }
+    }
+
+    pub(crate) fn reset(&self, what: StatisticsReset) {
+        self.by_operation.iter().for_each(|one| one.reset(what));
+    }
+}
