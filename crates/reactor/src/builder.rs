@@ -66,6 +66,13 @@ impl Builder {
         self
     }
 
+    /// Whether taking [`Lock`](crate::Lock)s in an order that contradicts another's is a fault, code 2, even where
+    /// nothing hangs this time. Yes in debug builds by default. A circle of waits is one in every build.
+    pub fn check_lock_order(mut self, check: bool) -> Builder {
+        self.settings.lock_order = check;
+        self
+    }
+
     /// How long one call of a task, poller or message may hold a reactor before it is reported, on
     /// standard error and by [`Handle::stalls`](crate::Handle::stalls): 10 ms by default, 1 ms at
     /// least. None: nobody looks. In simulation nothing takes time, and nobody looks.

@@ -150,7 +150,11 @@ impl ReactorDump {
             operations: 0,
             system_calls: SystemCalls::default(),
             threads: Vec::new(),
-            held_by: (!call.is_nothing()).then(|| format!("{call} on thread {} ({name})", call.thread)),
+            held_by: (!call.is_nothing()).then(|| {
+                let wait =
+                    shared.lock_waits.describe(index).map_or_else(String::new, |wait| format!("; {wait}"));
+                format!("{call} on thread {} ({name}){wait}", call.thread)
+            }),
         }
     }
 

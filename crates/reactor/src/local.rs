@@ -15,6 +15,7 @@ use spindle_ring::{Call, Outgoing};
 use crate::activity::Activity;
 use crate::core::ThreadCore;
 use crate::current::Entered;
+use crate::lock_order::HeldLock;
 use crate::ops::{OpId, Ops};
 use crate::port::{Address, News, Port, Question};
 use crate::ready::Ready;
@@ -57,6 +58,8 @@ pub(crate) struct Local {
     pub(crate) sleeps: Cell<u64>,
     /// What a reading of the clock takes.
     reading: Duration,
+    /// The checked locks that are held here, the newest last, where their order is checked.
+    pub(crate) locks: RefCell<Vec<HeldLock>>,
 }
 
 impl Local {
@@ -91,6 +94,7 @@ impl Local {
             busy_ns: Cell::new(0),
             sleeps: Cell::new(0),
             reading,
+            locks: RefCell::default(),
         })
     }
 

@@ -12,15 +12,20 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::ThreadId;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
+use crate::core::ThreadCore;
 use crate::current;
+use crate::lock_state::{Holder, LockState, place};
+use crate::lock_wait::circle;
 use crate::say::say;
-use crate::thread::ThreadShared;
 
 /// Turns of spinning before the OS thread is yielded: the holder may need this core.
 const SPINS_BEFORE_YIELD: u32 = 128;
+
+/// Yields before others are told of the wait, and how many more between two looks for a circle of waits.
+const YIELDS_BEFORE_LOOK: u32 = 16;
 
 /// What can go wrong with a checked lock, by SPDK's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +33,8 @@ const SPINS_BEFORE_YIELD: u32 = 128;
 pub enum LockFault {
     /// Taken on a plain OS thread.
     NotOnThread = 1,
-    /// Taken again within the call that holds it.
+    /// Taken again within the call that holds it; waited for in a circle; or taken in an order that contradicts
+    /// another's, where that is [checked](crate::Builder::check_lock_order).
     Deadlock = 2,
     /// Its guard was forgotten: the call is over, and nobody has let go.
     Held = 7,
@@ -44,36 +50,16 @@ pub enum LockAction {
     Abort,
 }
 
-/// Who holds a lock, and where it was taken.
-struct Holder {
-    thread: Arc<ThreadShared>,
-    /// What it runs on: a thread that is stepped within the call may be another one of the same.
-    os_thread: ThreadId,
-    taken_at: &'static Location<'static>,
-}
-
-impl Holder {
-    /// The thread and its core, for a report.
-    fn place(&self) -> String {
-        place(&self.thread)
-    }
-}
-
-fn place(thread: &ThreadShared) -> String {
-    format!("thread {} ({}) on core {}", thread.id, thread.name, thread.runtime.cores[thread.reactor])
-}
-
 /// A value behind a checked lock.
 pub struct Lock<T> {
-    name: Arc<str>,
+    state: Arc<LockState>,
     value: Mutex<T>,
-    holder: Mutex<Option<Holder>>,
 }
 
 impl<T> Lock<T> {
     /// A free lock; `name` appears in reports.
     pub fn new(name: &str, value: T) -> Lock<T> {
-        Lock { name: name.into(), value: Mutex::new(value), holder: Mutex::new(None) }
+        Lock { state: LockState::new(name), value: Mutex::new(value) }
     }
 
     /// Calls `f` with the value, alone. Nothing of the value can leave the call, and no await fits in.
@@ -112,12 +98,24 @@ impl<T> Lock<T> {
             self.fault(LockFault::NotOnThread, taken_at, place, "take it inside Runtime::run or Thread::run")
         };
         let me = Holder { thread: core.shared.clone(), os_thread: std::thread::current().id(), taken_at };
+        // A thread's own second call is told apart from an order by the wait.
+        let is_mine = || self.state.holder().is_some_and(|holder| holder.os_thread == me.os_thread);
+        let order = core.local.shared.lock_order.as_ref();
+        if let Some(order) = order.filter(|_| !is_mine())
+            && let Err(why) = order.take(&core.local.locks.borrow(), &self.state, taken_at)
+        {
+            self.fault(LockFault::Deadlock, taken_at, &me.place(), &why)
+        }
         let value = self.wait(&me);
-        *locked(&self.holder) = Some(me);
-        Held { _holding: Holding(&self.holder), value }
+        self.state.set_holder(Some(me));
+        if order.is_some() {
+            core.local.locks.borrow_mut().push((self.state.clone(), taken_at));
+        }
+        Held { _holding: Holding { lock: &self.state, core }, value }
     }
 
     fn wait(&self, me: &Holder) -> MutexGuard<'_, T> {
+        let mut noted = None;
         for spin in 1u32.. {
             match self.value.try_lock() {
                 Ok(value) => return value,
@@ -126,29 +124,39 @@ impl<T> Lock<T> {
                     panic!(
                         "lock {} is poisoned: a panic under it, reported then, may have left its value half \
                          changed; Lock::clear_poison says that it is whole",
-                        self.name
+                        self.state.name
                     )
                 }
                 // Once is enough: nothing else of this OS thread runs while it waits.
-                Err(TryLockError::WouldBlock) if spin == 1 => self.check_deadlock(me),
+                Err(TryLockError::WouldBlock) if spin == 1 => self.check_own(me),
                 Err(TryLockError::WouldBlock) => {}
             }
-            if spin % SPINS_BEFORE_YIELD == 0 { std::thread::yield_now() } else { std::hint::spin_loop() }
+            if spin % SPINS_BEFORE_YIELD != 0 {
+                std::hint::spin_loop();
+                continue;
+            }
+            std::thread::yield_now();
+            if (spin / SPINS_BEFORE_YIELD).is_multiple_of(YIELDS_BEFORE_LOOK) {
+                noted.get_or_insert_with(|| me.thread.runtime.lock_waits.note(&self.state, me));
+                self.check_circle(me);
+            }
         }
         unreachable!("spinning ends with the lock")
     }
 
     /// Waiting for what this OS thread itself holds would never end.
-    fn check_deadlock(&self, me: &Holder) {
-        let holds = {
-            let holder = locked(&self.holder);
-            holder
-                .as_ref()
-                .filter(|holder| holder.os_thread == me.os_thread)
-                .map(|holder| (holder.place(), holder.taken_at))
-        };
-        if let Some((holder, since)) = holds {
-            let remedy = format!("{holder} holds it since {since}, and lets go only when that call returns");
+    fn check_own(&self, me: &Holder) {
+        if let Some(holder) = self.state.holder().filter(|holder| holder.os_thread == me.os_thread) {
+            let (place, since) = (holder.place(), holder.taken_at);
+            let remedy = format!("{place} holds it since {since}, and lets go only when that call returns");
+            self.fault(LockFault::Deadlock, me.taken_at, &me.place(), &remedy)
+        }
+    }
+
+    /// Waiting for what waits for this thread would never end.
+    fn check_circle(&self, me: &Holder) {
+        if let Some(circle) = circle(&self.state, me) {
+            let remedy = format!("{circle}: each waits for the other, so take these locks in one order");
             self.fault(LockFault::Deadlock, me.taken_at, &me.place(), &remedy)
         }
     }
@@ -166,7 +174,7 @@ impl<T> Lock<T> {
     fn fault(&self, fault: LockFault, at: &Location<'_>, place: &str, remedy: &str) -> ! {
         let report = format!(
             "lock {}, code {} ({fault:?}): taken at {at} by {place}; {remedy}",
-            self.name, fault as u8
+            self.state.name, fault as u8
         );
         // Away from Spindle threads there is no runtime to tell, and none that chose.
         let runtime = current::with(|core| core.map(|core| core.local.shared.clone()));
@@ -183,7 +191,7 @@ impl<T> Lock<T> {
 
 impl<T> fmt::Debug for Lock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lock({})", self.name)
+        write!(f, "Lock({})", self.state.name)
     }
 }
 
@@ -219,16 +227,18 @@ struct Held<'a, T> {
     value: MutexGuard<'a, T>,
 }
 
-/// Says when it is dropped that nobody holds the lock.
-struct Holding<'a>(&'a Mutex<Option<Holder>>);
+/// Says when it is dropped that the lock is held no more.
+struct Holding<'a> {
+    lock: &'a Arc<LockState>,
+    core: Rc<ThreadCore>,
+}
 
 impl Drop for Holding<'_> {
     fn drop(&mut self) {
-        let holder = locked(self.0).take();
-        drop(holder);
+        self.lock.set_holder(None);
+        let mut held = self.core.local.locks.borrow_mut();
+        // Empty where the order is not checked.
+        let place = held.iter().rposition(|(lock, _)| Arc::ptr_eq(lock, self.lock));
+        place.into_iter().for_each(|place| drop(held.remove(place)));
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -183,10 +183,12 @@ fn turn_until_finished(mut reactor: Reactor) {
     reactor.close();
 }
 
-/// A cancelled main was stopped, if a stop was asked for.
+/// A main that was cancelled, or whose thread has exited, was stopped, if a stop was asked for.
 pub(crate) fn stopped(error: RunError, shared: &Shared) -> RunError {
     match (error, shared.stop()) {
-        (RunError::Cancelled, Some(Stop { by, code })) => RunError::Stopped { by, code },
+        (RunError::Cancelled | RunError::Gone { .. }, Some(Stop { by, code })) => {
+            RunError::Stopped { by, code }
+        }
         (error, _) => error,
     }
 }

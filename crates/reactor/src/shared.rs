@@ -11,6 +11,8 @@ use spindle_engine::{CpuSet, Unparker};
 use crate::error::CreateError;
 use crate::extensions::Extensions;
 use crate::lock::LockAction;
+use crate::lock_order::LockOrder;
+use crate::lock_wait::LockWaits;
 use crate::mode::Mode;
 use crate::port::{News, Port};
 use crate::say::say;
@@ -25,6 +27,8 @@ const REPORTS: usize = 64;
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) lock_action: LockAction,
+    /// Whether the order of locks is checked.
+    pub(crate) lock_order: bool,
     pub(crate) watchdog: Option<Duration>,
 }
 
@@ -33,6 +37,7 @@ impl Default for Settings {
         Settings {
             mode: Mode::default(),
             lock_action: LockAction::default(),
+            lock_order: cfg!(debug_assertions),
             watchdog: Some(Duration::from_millis(10)),
         }
     }
@@ -51,6 +56,9 @@ pub(crate) struct Shared {
     /// What checked locks have found.
     lock_reports: Mutex<Vec<String>>,
     pub(crate) lock_action: LockAction,
+    /// None: it is not checked.
+    pub(crate) lock_order: Option<LockOrder>,
+    pub(crate) lock_waits: LockWaits,
     stalls: Mutex<Vec<Stall>>,
     pub(crate) watchdog: Option<Duration>,
     supervisor: OnceLock<Unparker>,
@@ -94,6 +102,7 @@ impl Shared {
             threads: BTreeMap::new(),
             places: Slab::new(),
         };
+        let lock_waits = LockWaits::new(cores.len());
         Arc::new(Shared {
             ports,
             shutting_down: AtomicBool::new(false),
@@ -104,6 +113,8 @@ impl Shared {
             stop: Mutex::new(None),
             lock_reports: Mutex::default(),
             lock_action: settings.lock_action,
+            lock_order: settings.lock_order.then(LockOrder::default),
+            lock_waits,
             stalls: Mutex::default(),
             watchdog: settings.watchdog,
             supervisor: OnceLock::new(),

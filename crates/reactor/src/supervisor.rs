@@ -246,7 +246,10 @@ impl Stall {
             reactor_name: shared.names[reactor].clone(),
             core: shared.cores[reactor],
             thread: (call.thread, name.map(|thread| thread.name.clone())),
-            call: call.to_string(),
+            call: match shared.lock_waits.describe(reactor) {
+                Some(wait) => format!("{call}, in which {wait},"),
+                None => call.to_string(),
+            },
             held,
             times: 1,
         }

@@ -139,6 +139,14 @@ impl Future for Joined<'_> {
         if thread.is_gone() {
             return Poll::Ready(());
         }
+        let is_its_own = current::with(|core| core.is_some_and(|core| std::ptr::eq(&*core.shared, thread)));
+        if is_its_own {
+            drop(joined);
+            panic!(
+                "thread {} ({}) awaits its own end, which waits for this task: await it on another thread, or return",
+                thread.id, thread.name
+            );
+        }
         match self.place {
             Some(place) => joined[place].clone_from(cx.waker()),
             None => self.place = Some(joined.insert(cx.waker().clone())),
@@ -251,6 +259,9 @@ impl Thread {
     }
 
     /// Waits until the thread has exited.
+    ///
+    /// # Panics
+    /// On the thread itself: its exit waits for its tasks, and this is one of them.
     pub async fn joined(&self) {
         Joined { thread: &self.shared, place: None }.await;
     }

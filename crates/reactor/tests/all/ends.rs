@@ -128,3 +128,33 @@ fn a_main_that_takes_a_stop_upon_itself_ends_in_its_own_time_and_with_its_own_re
         assert_eq!(result.unwrap(), "stop");
     }
 }
+
+#[test]
+fn a_main_that_awaits_the_end_of_its_own_thread_is_told_so() {
+    for kind in [EngineKind::Epoll, EngineKind::Sim(1)] {
+        let runtime = Runtime::builder().reactors(1).engine(kind).build().unwrap();
+        let ended = runtime.run(async || {
+            let own = Thread::current().unwrap();
+            own.exit();
+            own.joined().await;
+        });
+        let error = ended.unwrap_err();
+        assert!(error.to_string().contains("thread 1 (app_thread) awaits its own end"), "{error}");
+    }
+}
+
+#[test]
+fn a_stop_ends_a_main_whose_thread_was_asked_to_exit_with_the_code_of_the_stop() {
+    let runtime = Runtime::builder().reactors(2).engine(EngineKind::Epoll).build().unwrap();
+    let ended = runtime.run(async || {
+        let (own, handle) = (Thread::current().unwrap(), Handle::current().unwrap());
+        let other = Thread::create("waits for it", "[0-1023]").unwrap();
+        own.exit();
+        other.spawn(async move || {
+            sleep(5 * MS).await;
+            handle.stop(130);
+        });
+        other.run(async move || own.joined().await).await
+    });
+    assert!(matches!(ended, Err(RunError::Stopped { code: 130, .. })), "{ended:?}");
+}

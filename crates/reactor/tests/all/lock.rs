@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use spindle_reactor::*;
 
@@ -138,4 +139,105 @@ fn reports_are_kept_in_bounded_room() {
     let kept = kept.unwrap();
     assert!((1..=100).contains(&kept.len()), "{}", kept.len());
     assert!(kept[0].contains("lock twice, code 2") && kept[0].contains("lock.rs"), "{}", kept[0]);
+}
+
+/// Holds `first` and takes `second`, when the other side holds what it holds, too.
+fn take_both(
+    on: &Thread,
+    (first, second): (Arc<Lock<u32>>, Arc<Lock<u32>>),
+    both_hold: Arc<std::sync::Barrier>,
+) -> JoinHandle<()> {
+    on.spawn(async move || {
+        first.with(|held| {
+            both_hold.wait();
+            second.with(|other| *other += *held);
+        });
+    })
+}
+
+#[test]
+fn locks_that_are_waited_for_in_a_circle_are_code_2_and_no_hang_and_both_places_are_named() {
+    let runtime = Runtime::builder().reactors(2).engine(EngineKind::Epoll).check_lock_order(false);
+    let runtime = runtime.build().unwrap();
+    let errors = runtime.run(async || {
+        let threads = [0, 1].map(|at| {
+            let core = Handle::current().unwrap().cores()[at];
+            Thread::create("takes both", &format!("[{core}]")).unwrap()
+        });
+        let (a, b) = (Arc::new(Lock::new("left", 1)), Arc::new(Lock::new("right", 1)));
+        let both_hold = Arc::new(std::sync::Barrier::new(2));
+        // Neither may be the app thread: main waits there.
+        let here = reactor_index();
+        let other = &threads[1 - here];
+        let far = take_both(other, (a.clone(), b.clone()), both_hold.clone());
+        let near = take_both(&threads[here], (b, a), both_hold);
+        let errors = [near.await, far.await].map(|ended| ended.err().map(|error| error.to_string()));
+        (errors, Handle::current().unwrap().lock_reports())
+    });
+    let (errors, reports) = errors.unwrap();
+    // The first that sees the circle ends; its lock is poisoned, which ends the other.
+    assert!(errors.iter().all(Option::is_some), "{errors:?}");
+    let report = reports.first().unwrap();
+    for words in ["code 2 (Deadlock)", "lock left", "lock right", "waits for lock", "in one order"] {
+        assert!(report.contains(words), "{words}: {report}");
+    }
+    assert!(report.matches("lock.rs:").count() >= 3, "where each was taken, and the waits: {report}");
+}
+
+#[test]
+fn locks_taken_in_two_orders_are_code_2_before_anything_hangs_where_the_order_is_checked() {
+    for check in [true, false] {
+        let runtime = Runtime::builder().reactors(1).engine(EngineKind::Sim(1)).check_lock_order(check);
+        let ended = runtime.build().unwrap().run(async || {
+            let (outer, inner) = (Lock::new("outer", ()), Lock::new("inner", ()));
+            outer.with(|()| inner.with(|()| ()));
+            outer.with(|()| inner.with(|()| ()));
+            inner.with(|()| outer.with(|()| ()));
+        });
+        let Err(error) = ended else {
+            assert!(!check);
+            continue;
+        };
+        let text = error.to_string();
+        assert!(check && text.contains("code 2 (Deadlock)") && text.contains("in one order"), "{text}");
+        assert!(text.contains("lock inner") && text.contains("lock outer"), "{text}");
+        assert!(text.matches("lock.rs:").count() >= 4, "this order and the other: {text}");
+    }
+}
+
+#[test]
+fn a_long_wait_for_a_lock_is_named_with_its_holder_by_the_watchdog_and_in_dumps() {
+    let running = Runtime::builder().reactors(2).engine(EngineKind::Epoll).build().unwrap().start().unwrap();
+    let handle = running.handle();
+    let threads = [(); 2].map(|()| handle.create_thread("uses it", "[0-1023]").unwrap());
+    let lock = Arc::new(Lock::new("busy", ()));
+    let (held, (free, wait)) = (Arc::new(std::sync::Barrier::new(2)), std::sync::mpsc::channel::<()>());
+    let (holds, holding) = (lock.clone(), held.clone());
+    let holder = threads[0].spawn(async move || {
+        holds.with(|()| {
+            holding.wait();
+            let _ = wait.recv();
+        });
+    });
+    held.wait();
+    let waiter = threads[1].spawn(async move || lock.with(|()| ()));
+    let bell = spindle_engine::Bell::new().unwrap();
+    let names_it = |text: &str| {
+        ["waits for lock busy", "held by thread 1 (uses it)", "lock.rs:"]
+            .iter()
+            .all(|words| text.contains(words))
+    };
+    let deadline = bell.now() + Duration::from_secs(60);
+    loop {
+        let stalls = handle.stalls();
+        let dump = handle.dump().wait(Duration::from_millis(20)).to_string();
+        if stalls.iter().any(|stall| names_it(&stall.to_string())) && names_it(&dump) {
+            break;
+        }
+        assert!(bell.now() < deadline, "{stalls:?}\n{dump}");
+        bell.wait(Some(Duration::from_millis(10)));
+    }
+    free.send(()).unwrap();
+    holder.wait().unwrap();
+    waiter.wait().unwrap();
 }

@@ -1,0 +1,54 @@
+//! What is known of a checked lock beside its value: its name, and what holds it.
+//!
+//! Shared by the lock, by reactors that wait for it and by what watches these.
+
+use std::panic::Location;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
+
+use crate::thread::ThreadShared;
+
+/// The thread that holds a lock, or waits for it, and the line that takes it.
+#[derive(Clone)]
+pub(crate) struct Holder {
+    pub(crate) thread: Arc<ThreadShared>,
+    /// What it runs on: a thread that is stepped within the call may be another one of the same.
+    pub(crate) os_thread: ThreadId,
+    pub(crate) taken_at: &'static Location<'static>,
+}
+
+impl Holder {
+    /// The thread and its core, for a report.
+    pub(crate) fn place(&self) -> String {
+        place(&self.thread)
+    }
+}
+
+/// A thread and its core, for a report.
+pub(crate) fn place(thread: &ThreadShared) -> String {
+    format!("thread {} ({}) on core {}", thread.id, thread.name, thread.runtime.cores[thread.reactor])
+}
+
+/// A lock without its value.
+pub(crate) struct LockState {
+    pub(crate) name: Box<str>,
+    holder: Mutex<Option<Holder>>,
+}
+
+impl LockState {
+    pub(crate) fn new(name: &str) -> Arc<LockState> {
+        Arc::new(LockState { name: name.into(), holder: Mutex::new(None) })
+    }
+
+    /// What holds it.
+    pub(crate) fn holder(&self) -> Option<Holder> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It was taken, or is about to be free.
+    pub(crate) fn set_holder(&self, holder: Option<Holder>) {
+        let before =
+            std::mem::replace(&mut *self.holder.lock().unwrap_or_else(PoisonError::into_inner), holder);
+        drop(before);
+    }
+}
