@@ -11,6 +11,7 @@ pub use spindle_blob as blob;
 pub use spindle_block as block;
 pub use spindle_engine as engine;
 pub use spindle_format as format;
+pub use spindle_lvol as lvol;
 pub use spindle_mem as mem;
 pub use spindle_reactor as reactor;
 

@@ -1,5 +1,8 @@
 //! The examples do what they say, each in a process of its own as a user would run it.
 
+#[path = "../examples/bdev_blobstore.rs"]
+#[expect(dead_code, reason = "its main gives an exit code; what it runs gives the error")]
+mod bdev_blobstore;
 #[path = "../examples/several_runtimes.rs"]
 #[expect(dead_code, reason = "its main gives an exit code; what it runs gives the error")]
 mod several_runtimes;
@@ -62,4 +65,18 @@ fn two_runtimes_of_different_modes_call_each_other() {
         "thread 1 (app_thread) of the runtime in interrupt mode was called back",
     ];
     prints("two_runtimes_of_different_modes_call_each_other", several_runtimes::run, &lines);
+}
+
+#[test]
+fn a_store_on_a_bdev_is_told_of_its_removal_and_unloaded_before_it_is_gone() {
+    let lines = [
+        "app_thread Malloc0 is there: Malloc disk",
+        "worker     a Blobstore on Malloc0, and a blob in it",
+        "app_thread claimed by a Blobstore",
+        "worker     told: Malloc0 is going",
+        "worker     unload the store: Ok(())",
+        "app_thread go on: the bdev is gone",
+    ];
+    let name = "a_store_on_a_bdev_is_told_of_its_removal_and_unloaded_before_it_is_gone";
+    prints(name, bdev_blobstore::run, &lines);
 }

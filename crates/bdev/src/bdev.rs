@@ -9,7 +9,7 @@ use spindle_block::{Device, Geometry};
 use uuid::Uuid;
 
 use crate::claim::Claims;
-use crate::counter::{Counter, Gone};
+use crate::counter::{Counter, Ending};
 use crate::desc::Opened;
 use crate::registry::Shared;
 use crate::{
@@ -61,7 +61,7 @@ pub(crate) struct Inner {
     /// Tasks that examine it.
     pub(crate) examining: Counter,
     /// When it was removed.
-    pub(crate) gone: Gone,
+    pub(crate) gone: Ending,
     state: Mutex<State>,
 }
 
@@ -96,6 +96,8 @@ pub struct BdevInfo {
     pub module: &'static str,
     /// Its shape now.
     pub geometry: Geometry,
+    /// How many blocks it has now; may be 0.
+    pub num_blocks: u64,
     /// The requests it supports.
     pub io_types: IoTypes,
     /// A claim on it; those of several holders are of one kind.
@@ -113,7 +115,7 @@ impl Inner {
         let aliases = if text == name { aliases } else { [vec![text], aliases].concat() };
         let device = disk.device();
         let state = Mutex::new(State { aliases, ..State::default() });
-        let (examining, gone) = (Counter::default(), Gone::default());
+        let (examining, gone) = (Counter::default(), Ending::default());
         Inner { number, name, uuid, product_name, module, disk, device, registry, examining, gone, state }
     }
 
@@ -193,6 +195,11 @@ impl Bdev {
         self.0.device.geometry()
     }
 
+    /// How many blocks it has now: 0 for an empty volume, whose device has one that nobody reaches.
+    pub fn num_blocks(&self) -> u64 {
+        self.0.disk.num_blocks()
+    }
+
     /// Its names beside [`name`](Self::name), in the order in which they were given.
     pub fn aliases(&self) -> Vec<String> {
         self.0.state().aliases.clone()
@@ -227,7 +234,7 @@ impl Bdev {
 
     /// What is known of it.
     pub fn info(&self) -> BdevInfo {
-        let (geometry, io_types) = (self.geometry(), self.io_types());
+        let (geometry, num_blocks, io_types) = (self.geometry(), self.num_blocks(), self.io_types());
         let state = self.0.state();
         BdevInfo {
             name: self.0.name.clone(),
@@ -236,6 +243,7 @@ impl Bdev {
             product_name: self.0.product_name,
             module: self.0.module,
             geometry,
+            num_blocks,
             io_types,
             claim: state.claims.first().cloned(),
             descriptors: state.opened.len(),
@@ -307,12 +315,28 @@ impl Bdev {
         self.0.gone.seen().await;
     }
 
+    /// The same without keeping it: for the module's side of a bdev, which the bdev keeps.
+    pub fn downgrade(&self) -> WeakBdev {
+        WeakBdev(Arc::downgrade(&self.0))
+    }
+
     /// The registry it is in.
     ///
     /// # Errors
     /// The runtime has ended.
     pub fn registry(&self) -> Result<Registry, BdevError> {
         self.0.registry.upgrade().map(Registry).ok_or(BdevError::Stopping)
+    }
+}
+
+/// A bdev that this does not keep.
+#[derive(Clone)]
+pub struct WeakBdev(Weak<Inner>);
+
+impl WeakBdev {
+    /// The bdev, as long as it is registered or anybody else keeps it.
+    pub fn upgrade(&self) -> Option<Bdev> {
+        self.0.upgrade().map(Bdev)
     }
 }
 

@@ -4,9 +4,9 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-/// The count; clones are the same.
+/// How many of something are under way; clones are the same count. For any thread.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Counter(Arc<Mutex<State>>);
+pub struct Counter(Arc<Mutex<State>>);
 
 #[derive(Default, Debug)]
 struct State {
@@ -16,22 +16,24 @@ struct State {
 
 /// One thing under way, until dropped.
 #[derive(Debug)]
-pub(crate) struct Counted(Counter);
+pub struct Counted(Counter);
 
 impl Counter {
     /// One more is under way.
-    pub(crate) fn begin(&self) -> Counted {
+    pub fn begin(&self) -> Counted {
         self.state().count += 1;
         Counted(self.clone())
     }
 
     /// How many are.
-    pub(crate) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.state().count
     }
 
     /// Waits until nothing is under way.
-    pub(crate) async fn none(&self) {
+    ///
+    /// Dropping the future stops the wait.
+    pub async fn none(&self) {
         poll_fn(|cx| {
             let mut state = self.state();
             if state.count == 0 {
@@ -64,28 +66,28 @@ impl Drop for Counted {
 
 /// Something that ends once.
 #[derive(Debug)]
-pub(crate) struct Gone {
+pub struct Ending {
     counter: Counter,
     there: Mutex<Option<Counted>>,
 }
 
-impl Default for Gone {
-    fn default() -> Gone {
+impl Default for Ending {
+    fn default() -> Ending {
         let counter = Counter::default();
         let there = Mutex::new(Some(counter.begin()));
-        Gone { counter, there }
+        Ending { counter, there }
     }
 }
 
-impl Gone {
+impl Ending {
     /// It has ended.
-    pub(crate) fn set(&self) {
+    pub fn set(&self) {
         let there = self.there.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(there);
     }
 
     /// Waits for its end.
-    pub(crate) async fn seen(&self) {
+    pub async fn seen(&self) {
         self.counter.none().await;
     }
 }

@@ -32,9 +32,10 @@ mod read_only;
 mod registry;
 mod unregister;
 
-pub use bdev::{Bdev, BdevInfo, BdevSpec, Phase};
+pub use bdev::{Bdev, BdevInfo, BdevSpec, Phase, WeakBdev};
 pub use blob_device::BlobDevice;
 pub use claim::{ClaimInfo, ClaimKind};
+pub use counter::{Counted, Counter, Ending};
 pub use desc::{Desc, OpenOptions};
 pub use detail::Detail;
 pub use error::BdevError;
@@ -43,5 +44,5 @@ pub use extents::{Content, Extent, Extents};
 pub use io_types::{IoType, IoTypes};
 pub use module::{Disk, LocalFuture, Module};
 pub use notify::{Notification, NotificationKind};
-pub use registry::Registry;
+pub use registry::{Registry, WeakRegistry, random_uuid};
 pub use uuid::Uuid;

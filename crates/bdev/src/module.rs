@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use spindle_block::Device;
 
-use crate::{Bdev, Detail, Extents, IoTypes};
+use crate::{Bdev, BdevError, Detail, Extents, IoTypes};
 
 /// A future that stays on its thread.
 pub type LocalFuture<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -20,6 +20,17 @@ pub trait Disk: Any + Send + Sync {
 
     /// The requests that it supports. Writing kinds are taken out where the device cannot be written.
     fn io_types(&self) -> IoTypes;
+
+    /// How many blocks it has now; may be 0, which no device has.
+    fn num_blocks(&self) -> u64 {
+        self.device().geometry().blocks()
+    }
+
+    /// Looks whether what it stands on has grown, and grows with it. Called on the app thread.
+    fn rescan<'a>(&'a self, bdev: &'a Bdev) -> LocalFuture<'a, Result<(), BdevError>> {
+        let _ = bdev;
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// What the module says of its own about it. Called on the app thread.
     fn details(&self) -> LocalFuture<'_, Detail> {

@@ -3,7 +3,7 @@
 //! Kept beside the runtime, and gone with it. Its locks are held for a few instructions, by whatever thread asks.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use spindle_reactor::{Handle, Thread};
 use uuid::Uuid;
@@ -101,6 +101,11 @@ impl Registry {
         }
     }
 
+    /// The same without keeping it.
+    pub fn downgrade(&self) -> WeakRegistry {
+        WeakRegistry(Arc::downgrade(&self.0))
+    }
+
     /// The thread on which bdevs come and go.
     pub fn app_thread(&self) -> &Thread {
         &self.0.app
@@ -165,20 +170,21 @@ impl Registry {
     ///
     /// # Errors
     /// What the operation says; it panicked; the runtime stops.
-    pub async fn on_app<R, F>(&self, operation: F) -> Result<R, BdevError>
+    pub async fn on_app<R, E, F>(&self, operation: F) -> Result<R, E>
     where
-        F: AsyncFnOnce(Registry) -> Result<R, BdevError> + Send + 'static,
+        F: AsyncFnOnce(Registry) -> Result<R, E> + Send + 'static,
         R: Send + 'static,
+        E: From<BdevError> + Send + 'static,
     {
         let registry = self.clone();
         let there = async move || {
             let task = spindle_reactor::spawn_local(async move { operation(registry).await });
             task.await.unwrap_or_else(|error| {
                 let what = "an operation on bdevs".to_owned();
-                Err(BdevError::Module { what, why: error.to_string(), errno: errno::EIO })
+                Err(BdevError::Module { what, why: error.to_string(), errno: errno::EIO }.into())
             })
         };
-        self.0.app.run(there).await.unwrap_or(Err(BdevError::Stopping))
+        self.0.app.run(there).await.unwrap_or_else(|_| Err(BdevError::Stopping.into()))
     }
 
     /// Closes everything, on the app thread: nothing is registered any more, modules close what they have open on
@@ -214,8 +220,25 @@ impl Registry {
     }
 }
 
+/// A registry that this does not keep: for modules, which the registry keeps.
+#[derive(Clone)]
+pub struct WeakRegistry(Weak<Shared>);
+
+impl WeakRegistry {
+    /// The registry.
+    ///
+    /// # Errors
+    /// The runtime has ended.
+    pub fn get(&self) -> Result<Registry, BdevError> {
+        self.0.upgrade().map(Registry).ok_or(BdevError::Stopping)
+    }
+}
+
 /// A UUID of version 4, from the engine's randomness: the seed's in simulation.
-fn random_uuid() -> Uuid {
+///
+/// # Panics
+/// Away from a Spindle thread.
+pub fn random_uuid() -> Uuid {
     let bits = u128::from(spindle_reactor::random()) << 64 | u128::from(spindle_reactor::random());
     uuid::Builder::from_random_bytes(bits.to_ne_bytes()).into_uuid()
 }

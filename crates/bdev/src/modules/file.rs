@@ -2,7 +2,6 @@
 //!
 //! One module with two spellings; which engine does the work is the runtime's choice, not the method's.
 
-use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -108,23 +107,27 @@ pub async fn rescan(registry: &Registry, spelling: Spelling, name: &str) -> Resu
 
 async fn rescan_here(registry: &Registry, spelling: Spelling, name: &str) -> Result<(), BdevError> {
     let bdev = registry.of_module(spelling.module(), name)?;
-    let Some(disk) = (&**bdev.disk() as &dyn Any).downcast_ref::<FileDisk>() else {
-        return Err(BdevError::NoSuchBdev { name: name.to_owned() });
-    };
-    let what = format!("rescan of bdev {name:?}");
-    let before = bdev.geometry();
-    let bytes = disk.file.current_size().await.map_err(|error| refused(&what, error))?;
-    let blocks = bytes >> before.block_shift();
-    if blocks < before.blocks() && bdev.descriptors() > 0 {
-        let (path, was) = (disk.spec.filename.display(), before.blocks());
-        let why = format!("{path} has shrunk from {was} to {blocks} blocks and is in use; close it first");
-        return Err(BdevError::Busy { name: name.to_owned(), why });
+    bdev.disk().clone().rescan(&bdev).await
+}
+
+impl FileDisk {
+    async fn look_again(&self, bdev: &Bdev) -> Result<(), BdevError> {
+        let (name, before) = (bdev.name(), bdev.geometry());
+        let what = format!("rescan of bdev {name:?}");
+        let bytes = self.file.current_size().await.map_err(|error| refused(&what, error))?;
+        let blocks = bytes >> before.block_shift();
+        if blocks < before.blocks() && bdev.descriptors() > 0 {
+            let (path, was) = (self.spec.filename.display(), before.blocks());
+            let why =
+                format!("{path} has shrunk from {was} to {blocks} blocks and is in use; close it first");
+            return Err(BdevError::Busy { name: name.to_owned(), why });
+        }
+        self.file.rescan().await.map_err(|error| refused(&what, error))?;
+        if bdev.geometry().blocks() != before.blocks() {
+            bdev.resized();
+        }
+        Ok(())
     }
-    disk.file.rescan().await.map_err(|error| refused(&what, error))?;
-    if bdev.geometry().blocks() != before.blocks() {
-        bdev.resized();
-    }
-    Ok(())
 }
 
 /// What kind of refusal it is: sizes that do not fit are the caller's, all else the system's.
@@ -148,6 +151,10 @@ impl Disk for FileDisk {
     fn io_types(&self) -> IoTypes {
         use IoType::{Abort, Flush, Read, Reset, Unmap, Write, WriteZeroes};
         IoTypes::of(&[Read, Write, Unmap, Flush, Reset, WriteZeroes, Abort])
+    }
+
+    fn rescan<'a>(&'a self, bdev: &'a Bdev) -> LocalFuture<'a, Result<(), BdevError>> {
+        Box::pin(self.look_again(bdev))
     }
 
     fn details(&self) -> LocalFuture<'_, Detail> {

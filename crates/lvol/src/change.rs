@@ -1,0 +1,166 @@
+//! Changing volumes and stores: names, sizes, parents.
+
+use std::sync::Arc;
+
+use spindle_bdev::Bdev;
+use spindle_blob::Blob;
+
+use crate::create::check_clusters;
+use crate::identity::NAME;
+use crate::lvol::LvolInner;
+use crate::name::Name;
+use crate::store::StoreInner;
+use crate::{LvolError, Lvols};
+
+/// Writes a name to a blob, durably; if that fails, the blob in memory has the old one.
+async fn write_name(blob: &Blob, from: &Name, to: &Name) -> Result<(), spindle_blob::BlobError> {
+    blob.set_xattr(NAME, to.terminated()).await?;
+    if let Err(error) = blob.sync().await {
+        // What the disk has is not known then, and the store refuses changes.
+        let _ = blob.set_xattr(NAME, from.terminated()).await;
+        return Err(error);
+    }
+    Ok(())
+}
+
+impl LvolInner {
+    pub(crate) async fn rename(self: &Arc<LvolInner>, store: &StoreInner, to: Name) -> Result<(), LvolError> {
+        let _busy = self.begin()?;
+        let _named = store.names_bdevs().await;
+        let (blob, from) = (self.opened()?, self.name());
+        if self.blob_info(store).await?.read_only {
+            return Err(LvolError::ReadOnly { lvol: self.shown(), what: "renamed" });
+        }
+        if !store.volumes.take(&to) {
+            return Err(LvolError::LvolExists { store: store.name().to_string(), name: to.to_string() });
+        }
+        let (before, after) = (store.alias(&from), store.alias(&to));
+        let bdev = self.bdev();
+        // The alias first: it is the one step that another bdev can be in the way of.
+        let mut renamed =
+            bdev.as_ref().map_or(Ok(()), |bdev| bdev.rename_alias(&before, &after).map_err(Into::into));
+        if renamed.is_ok() {
+            renamed = write_name(&blob, &from, &to).await.map_err(LvolError::blob(before.clone()));
+            if renamed.is_err()
+                && let Some(bdev) = &bdev
+            {
+                let _ = bdev.rename_alias(&after, &before);
+            }
+        }
+        match renamed {
+            Ok(()) => {
+                store.volumes.renamed(self, &from, &to);
+                self.set_name(to);
+            }
+            Err(_) => store.volumes.free(&to),
+        }
+        renamed
+    }
+
+    pub(crate) async fn resize(
+        self: &Arc<LvolInner>,
+        store: &StoreInner,
+        bytes: u64,
+    ) -> Result<(), LvolError> {
+        let _busy = self.begin()?;
+        let (blob, info) = (self.opened()?, self.blob_info(store).await?);
+        if info.read_only {
+            return Err(LvolError::ReadOnly { lvol: self.shown(), what: "resized" });
+        }
+        let clusters = bytes.div_ceil(store.cluster_size());
+        check_clusters(&self.shown(), clusters, info.thin)?;
+        let bdev = self.bdev();
+        let open = bdev.as_ref().map_or(0, Bdev::descriptors);
+        if clusters < info.clusters && open > 0 {
+            let why = format!("it is open {open} times and cannot shrink; close it first");
+            return Err(LvolError::Busy { lvol: self.shown(), why });
+        }
+        blob.resize(clusters).await.map_err(LvolError::blob(self.shown()))?;
+        if clusters != info.clusters
+            && let Some(bdev) = &bdev
+        {
+            bdev.resized();
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn set_read_only(self: &Arc<LvolInner>) -> Result<(), LvolError> {
+        let _busy = self.begin()?;
+        self.opened()?.set_read_only().await.map_err(LvolError::blob(self.shown()))
+    }
+
+    pub(crate) async fn inflate(self: &Arc<LvolInner>, store: &StoreInner) -> Result<(), LvolError> {
+        let _busy = self.begin()?;
+        store.blobstore.inflate(self.id).await.map_err(LvolError::blob(self.shown()))
+    }
+
+    pub(crate) async fn decouple(self: &Arc<LvolInner>, store: &StoreInner) -> Result<(), LvolError> {
+        let _busy = self.begin()?;
+        if self.blob_info(store).await?.parent.is_none() {
+            return Err(LvolError::NoParent { lvol: self.shown() });
+        }
+        store.blobstore.decouple_parent(self.id).await.map_err(LvolError::blob(self.shown()))
+    }
+}
+
+impl StoreInner {
+    pub(crate) async fn rename(self: &Arc<StoreInner>, to: Name) -> Result<(), LvolError> {
+        let from = self.name();
+        if to == from {
+            return Ok(());
+        }
+        let lvols = self.lvols.upgrade().map(Lvols).ok_or(LvolError::NotStarted)?;
+        let Some(_renaming) = self.renames_itself().await else {
+            let why = "the store is being renamed already; ask again when that has ended".to_owned();
+            return Err(LvolError::Busy { lvol: from.to_string(), why });
+        };
+        self.rename_all(&lvols, &self.name(), to).await
+    }
+
+    /// The aliases first, then the disk; all back if that fails.
+    async fn rename_all(
+        self: &Arc<StoreInner>,
+        lvols: &Lvols,
+        from: &Name,
+        to: Name,
+    ) -> Result<(), LvolError> {
+        lvols.check_name(to.as_str(), Some(self))?;
+        let all = self.volumes.all();
+        self.set_name(to.clone());
+        for (done, lvol) in all.iter().enumerate() {
+            if let Err(error) = lvol.rename_alias(from, &to) {
+                all[..done].iter().for_each(|lvol| _ = lvol.rename_alias(&to, from));
+                self.set_name(from.clone());
+                return Err(error);
+            }
+        }
+        let written = self.write_own_name(from, &to).await;
+        if written.is_err() {
+            self.set_name(from.clone());
+            all.iter().for_each(|lvol| _ = lvol.rename_alias(&to, from));
+        }
+        written.map_err(LvolError::blob(format!("lvolstore {:?}", from.as_str())))
+    }
+
+    async fn write_own_name(&self, from: &Name, to: &Name) -> Result<(), spindle_blob::BlobError> {
+        let blob = self.blobstore.open_blob(self.super_blob).await?;
+        let written = write_name(&blob, from, to).await;
+        let closed = blob.close().await;
+        written.and(closed)
+    }
+
+    pub(crate) async fn grow(&self) -> Result<(), LvolError> {
+        let what = || format!("lvolstore {:?}", self.name().as_str());
+        self.base.disk().clone().rescan(&self.base).await?;
+        self.blobstore.grow().await.map_err(LvolError::blob(what()))
+    }
+}
+
+impl LvolInner {
+    /// The store has another name.
+    fn rename_alias(&self, from: &Name, to: &Name) -> Result<(), LvolError> {
+        let (name, bdev) = (self.name(), self.bdev());
+        let rename = |bdev: Bdev| bdev.rename_alias(&format!("{from}/{name}"), &format!("{to}/{name}"));
+        Ok(bdev.map_or(Ok(()), rename)?)
+    }
+}

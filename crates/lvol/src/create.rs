@@ -1,0 +1,244 @@
+//! Making stores and volumes.
+
+use std::sync::Arc;
+
+use spindle_bdev::{Uuid, random_uuid};
+use spindle_blob::{
+    BlobId, BlobOptions, Blobstore, BsType, ClearData, ClearMethod, InitOptions, LayoutOptions, MdPages,
+};
+
+use crate::identity::{self, NAME, UUID, uuid_bytes};
+use crate::lvol::LvolInner;
+use crate::name::Name;
+use crate::store::StoreInner;
+use crate::{Lvol, LvolError, LvolStore, Lvols};
+
+/// Clusters that a volume may have: as many as maps in memory can tell from notes about parents.
+const MOST_CLUSTERS: u64 = (1 << 31) - 1;
+
+/// Bytes of a cluster if nothing is said.
+const CLUSTER_SIZE: u32 = 4 << 20;
+
+/// What store to make.
+#[derive(Clone, Debug, Default)]
+pub struct StoreSpec {
+    /// The bdev it is to stand on, by name, alias or UUID.
+    pub bdev: String,
+    /// Its name.
+    pub name: String,
+    /// Bytes of a cluster: a multiple of 4096; 4 MiB without, or if 0.
+    pub cluster_size: Option<u32>,
+    /// What happens to the data area: unmapped without.
+    pub clear: ClearData,
+    /// Metadata pages for every hundred clusters; 100 without.
+    pub md_pages_per_hundred_clusters: Option<u32>,
+    /// Bytes of a metadata page: a power of two from 4096 to 65536; as the bdev needs without, or if 0.
+    pub md_page_size: Option<u32>,
+    /// Overwrite what the bdev holds, whatever it is.
+    pub force: bool,
+}
+
+/// What volume to make.
+#[derive(Clone, Debug)]
+pub struct LvolSpec {
+    /// Its name in its store.
+    pub name: String,
+    /// Its size in bytes, rounded up to whole clusters; may be 0.
+    pub bytes: u64,
+    /// Whether it takes space when it is first written, and not now.
+    pub thin: bool,
+    /// How clusters that it gives back are cleared.
+    pub clear_method: ClearMethod,
+}
+
+impl LvolSpec {
+    /// A thin volume.
+    pub fn thin(name: impl Into<String>, bytes: u64) -> LvolSpec {
+        LvolSpec { name: name.into(), bytes, thin: true, clear_method: ClearMethod::Default }
+    }
+
+    /// A thick volume.
+    pub fn thick(name: impl Into<String>, bytes: u64) -> LvolSpec {
+        LvolSpec { thin: false, ..LvolSpec::thin(name, bytes) }
+    }
+}
+
+impl Lvols {
+    /// Makes a store; on the app thread.
+    pub(crate) async fn make_store(&self, spec: StoreSpec) -> Result<LvolStore, LvolError> {
+        let name = Name::new("lvolstore name", &spec.name)?;
+        let bdev = self.registry()?.get(&spec.bdev)?;
+        self.check_name(name.as_str(), None)?;
+        // A look that is under way may be taking in the store that this would overwrite.
+        bdev.examined().await;
+        let layout = layout(&spec, bdev.geometry().bytes(), bdev.geometry().block_size())?;
+        let (desc, _making) = self.claim_base(&bdev)?;
+        // Looked at again, now that nothing can come between.
+        self.check_name(name.as_str(), None)?;
+        let what = || format!("lvolstore {:?} on bdev {:?}", name.as_str(), bdev.name());
+        let options = InitOptions { layout, force: spec.force, store: self.store_options() };
+        let made = Blobstore::init(desc.device(), options).await;
+        let blobstore = made.map_err(LvolError::blob(what()))?;
+        let uuid = random_uuid();
+        let super_blob = match write_super_blob(&blobstore, &name, uuid).await {
+            Ok(super_blob) => super_blob,
+            Err(error) => {
+                // What was made is no store yet; if it cannot be taken back, a look finds that it has no name.
+                let _ = blobstore.destroy().await;
+                return Err(LvolError::Blob { what: what(), source: error });
+            }
+        };
+        let store = StoreInner::new(&self.0, (name, uuid), (blobstore, super_blob), desc);
+        store.ready.set();
+        self.add_store(store.clone());
+        Ok(LvolStore(store))
+    }
+}
+
+fn layout(spec: &StoreSpec, bytes: u64, block_size: u32) -> Result<LayoutOptions, LvolError> {
+    let cluster_size = spec.cluster_size.filter(|&size| size != 0).unwrap_or(CLUSTER_SIZE);
+    let what = || format!("lvolstore {:?}", spec.name);
+    if cluster_size < block_size || !cluster_size.is_multiple_of(block_size) {
+        let why = format!("clusters of {cluster_size} bytes are not whole blocks of {block_size}");
+        return Err(LvolError::Argument { what: what(), why });
+    }
+    if bytes < u64::from(cluster_size) {
+        let why = format!("bdev {:?} has {bytes} bytes, less than a cluster of {cluster_size}", spec.bdev);
+        return Err(LvolError::NoSpace { what: what(), why });
+    }
+    let md_page_size = spec.md_page_size.unwrap_or(0);
+    if md_page_size != 0 && !(md_page_size.is_power_of_two() && (4096..=65536).contains(&md_page_size)) {
+        let why = format!("md_page_size is {md_page_size}; give a power of two from 4096 to 65536, or 0");
+        return Err(LvolError::Argument { what: what(), why });
+    }
+    let md_pages = match spec.md_pages_per_hundred_clusters {
+        Some(count) => MdPages::PerHundredClusters(count),
+        None => MdPages::OnePerCluster,
+    };
+    let (clear, bs_type) = (spec.clear, BsType::LVOLSTORE);
+    Ok(LayoutOptions { cluster_size, md_pages, clear, bs_type, md_page_size })
+}
+
+/// The blob that says who the store is, in SPDK's order of writes.
+async fn write_super_blob(
+    blobstore: &Blobstore,
+    name: &Name,
+    uuid: Uuid,
+) -> Result<BlobId, spindle_blob::BlobError> {
+    let id = blobstore.create_blob(BlobOptions::default()).await?;
+    let blob = blobstore.open_blob(id).await?;
+    blobstore.set_super_blob(Some(id)).await?;
+    blob.set_xattr(UUID, uuid_bytes(uuid)).await?;
+    blob.set_xattr(NAME, name.terminated()).await?;
+    blob.close().await?;
+    Ok(id)
+}
+
+impl StoreInner {
+    /// Makes a volume.
+    pub(crate) async fn create(self: &Arc<StoreInner>, spec: LvolSpec) -> Result<Lvol, LvolError> {
+        let name = Name::new("volume name", &spec.name)?;
+        let clusters = spec.bytes.div_ceil(self.cluster_size());
+        self.make(name, false, async |store, xattrs| {
+            let what = store.alias(&Name::new("volume name", &spec.name)?);
+            check_clusters(&what, clusters, spec.thin)?;
+            let (thin, clear_method) = (spec.thin, spec.clear_method);
+            let options = BlobOptions { clusters, thin, clear_method, xattrs, ..BlobOptions::default() };
+            store.blobstore.create_blob(options).await.map_err(LvolError::blob(what))
+        })
+        .await
+    }
+
+    /// Takes a snapshot of a volume.
+    pub(crate) async fn snapshot(
+        self: &Arc<StoreInner>,
+        lvol: &Arc<LvolInner>,
+        name: Name,
+    ) -> Result<Lvol, LvolError> {
+        let _busy = lvol.begin()?;
+        if lvol.blob_info(self).await?.read_only {
+            return Err(LvolError::SnapshotOfReadOnly { lvol: lvol.shown() });
+        }
+        self.make(name, true, async |store, xattrs| {
+            let taken = store.blobstore.snapshot(lvol.id, xattrs).await;
+            taken.map_err(LvolError::blob(lvol.shown()))
+        })
+        .await
+    }
+
+    /// Makes a clone of a volume.
+    pub(crate) async fn clone_of(
+        self: &Arc<StoreInner>,
+        lvol: &Arc<LvolInner>,
+        name: Name,
+    ) -> Result<Lvol, LvolError> {
+        let _busy = lvol.begin()?;
+        if !lvol.blob_info(self).await?.read_only {
+            return Err(LvolError::NotReadOnly { lvol: lvol.shown() });
+        }
+        let made = self
+            .make(name, false, async |store, xattrs| {
+                let made = store.blobstore.clone_blob(lvol.id, xattrs).await;
+                made.map_err(LvolError::blob(lvol.shown()))
+            })
+            .await?;
+        lvol.snapshot.store(true, std::sync::atomic::Ordering::Release);
+        Ok(made)
+    }
+
+    /// Makes a blob with a name and a UUID a volume and a bdev; all of it, or nothing.
+    async fn make(
+        self: &Arc<StoreInner>,
+        name: Name,
+        snapshot: bool,
+        blob: impl AsyncFnOnce(&Arc<StoreInner>, Vec<(Vec<u8>, Vec<u8>)>) -> Result<BlobId, LvolError>,
+    ) -> Result<Lvol, LvolError> {
+        let _named = self.names_bdevs().await;
+        let alias = self.alias(&name);
+        let exists = || LvolError::LvolExists { store: self.name().to_string(), name: name.to_string() };
+        if self.registry()?.get(&alias).is_ok() || !self.volumes.take(&name) {
+            return Err(exists());
+        }
+        let uuid = random_uuid();
+        let made = match blob(self, identity::xattrs(&name, uuid)).await {
+            Ok(id) => self.open_new(id, &name, uuid, snapshot).await,
+            Err(error) => Err(error),
+        };
+        if made.is_err() {
+            self.volumes.free(&name);
+        }
+        made.map(Lvol)
+    }
+
+    /// Opens a blob that was just made; one that cannot be offered is deleted again.
+    async fn open_new(
+        self: &Arc<StoreInner>,
+        id: BlobId,
+        name: &Name,
+        uuid: Uuid,
+        snapshot: bool,
+    ) -> Result<Arc<LvolInner>, LvolError> {
+        let lvol = self.open_as(id, name, Some(uuid), snapshot).await?;
+        // Others find it from here on; they leave it alone until it is a bdev.
+        let _busy = lvol.begin()?;
+        if let Err(error) = self.offer(&lvol).await {
+            let _ = lvol.close(self).await;
+            self.volumes.remove(&lvol);
+            // It stays in the store as a blob if it cannot be deleted either, and the next load finds it.
+            let _ = self.blobstore.delete_blob(id).await;
+            return Err(error);
+        }
+        Ok(lvol)
+    }
+}
+
+/// Refuses what no map in memory can hold.
+pub(crate) fn check_clusters(what: &str, clusters: u64, thin: bool) -> Result<(), LvolError> {
+    if clusters <= MOST_CLUSTERS {
+        return Ok(());
+    }
+    let why = format!("{clusters} clusters are more than the {MOST_CLUSTERS} that a volume may have");
+    let what = what.to_owned();
+    // SPDK has no memory for so large a map, and no space for so many clusters.
+    Err(if thin { LvolError::TooMuch { what, why } } else { LvolError::NoSpace { what, why } })
+}

@@ -1,0 +1,118 @@
+//! What can go wrong with stores and volumes: which one, why, what to do, and the errno that SPDK answers with.
+
+use spindle_bdev::BdevError;
+use spindle_blob::BlobError;
+use spindle_block::IoErrorKind;
+
+/// Why an operation on a store or a volume failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the fields are what the messages say they are")]
+pub enum LvolError {
+    /// No store is called so. `ENODEV`.
+    #[error("there is no lvolstore {store}; list them for those there are")]
+    NoStore { store: String },
+    /// No volume is called so. `ENODEV`.
+    #[error("there is no volume {name:?}; list them for those there are")]
+    NoLvol { name: String },
+    /// The runtime has no lvol module. `ENODEV`.
+    #[error("this runtime has no logical volumes; call Lvols::start first")]
+    NotStarted,
+    /// A name that cannot be. `EINVAL`.
+    #[error("{what} {name:?}: {why}")]
+    Name { what: &'static str, name: String, why: String },
+    /// A size or option that cannot be. `EINVAL`.
+    #[error("{what}: {why}")]
+    Argument { what: String, why: String },
+    /// Another store has the name. `EEXIST`.
+    #[error("an lvolstore {name:?} is there already, on bdev {base}; choose another name")]
+    StoreExists { name: String, base: String },
+    /// Another volume of the store, or another bdev, has the name. `EEXIST`.
+    #[error("{name:?} is there already in lvolstore {store:?}; choose another name")]
+    LvolExists { store: String, name: String },
+    /// More than one clone reads through it. `EPERM`.
+    #[error("volume {lvol:?} has {clones} clones; delete all but one of them, or inflate them, first")]
+    HasClones { lvol: String, clones: usize },
+    /// It cannot be written, and so not be changed. `EPERM`.
+    #[error("volume {lvol:?} is read-only and cannot be {what}; do that with a clone of it")]
+    ReadOnly { lvol: String, what: &'static str },
+    /// A snapshot is taken of what can be written. `EINVAL`.
+    #[error("volume {lvol:?} is read-only; no snapshot of it is needed, clone it")]
+    SnapshotOfReadOnly { lvol: String },
+    /// A clone is made of what cannot be written. `EINVAL`.
+    #[error("volume {lvol:?} can be written; take a snapshot and clone that")]
+    NotReadOnly { lvol: String },
+    /// It has no parent. `EINVAL`.
+    #[error("volume {lvol:?} has no parent, and needs no decoupling from one")]
+    NoParent { lvol: String },
+    /// Another operation works on it, or it is open. `EBUSY`.
+    #[error("volume {lvol:?}: {why}")]
+    Busy { lvol: String, why: String },
+    /// No room. `ENOSPC`.
+    #[error("{what}: {why}")]
+    NoSpace { what: String, why: String },
+    /// More than a store can keep account of. `ENOMEM`.
+    #[error("{what}: {why}")]
+    TooMuch { what: String, why: String },
+    /// What is on the bdev is no store that can be loaded. `EILSEQ`, `EINVAL`.
+    #[error("lvolstore on bdev {base:?}: {why}")]
+    NotLoadable { base: String, why: String },
+    /// The bdev says no.
+    #[error(transparent)]
+    Bdev(#[from] BdevError),
+    /// The Blobstore says no.
+    #[error("{what}: {source}")]
+    Blob { what: String, source: BlobError },
+}
+
+impl LvolError {
+    /// The errno of Linux that SPDK's interfaces answer with (there with a minus).
+    pub fn errno(&self) -> i32 {
+        match self {
+            LvolError::NoStore { .. } | LvolError::NoLvol { .. } | LvolError::NotStarted => 19,
+            LvolError::Name { .. }
+            | LvolError::Argument { .. }
+            | LvolError::SnapshotOfReadOnly { .. }
+            | LvolError::NotReadOnly { .. }
+            | LvolError::NoParent { .. }
+            | LvolError::NotLoadable { .. } => 22,
+            LvolError::StoreExists { .. } | LvolError::LvolExists { .. } => 17,
+            LvolError::HasClones { .. } | LvolError::ReadOnly { .. } => 1,
+            LvolError::Busy { .. } => 16,
+            LvolError::NoSpace { .. } => 28,
+            LvolError::TooMuch { .. } => 12,
+            LvolError::Bdev(error) => error.errno(),
+            LvolError::Blob { source, .. } => errno_of_blob(source),
+        }
+    }
+
+    /// An error of the Blobstore while `what` was done.
+    pub(crate) fn blob(what: impl Into<String>) -> impl FnOnce(BlobError) -> LvolError {
+        let what = what.into();
+        move |source| LvolError::Blob { what, source }
+    }
+}
+
+fn errno_of_blob(error: &BlobError) -> i32 {
+    match error {
+        BlobError::OutOfSpace { .. } | BlobError::Grow { .. } => 28,
+        BlobError::OutOfMetadata { .. } => 12,
+        BlobError::Busy { .. } | BlobError::BlobsOpen { .. } => 16,
+        BlobError::ReadOnly { .. } | BlobError::MetadataReadOnly { .. } => 1,
+        BlobError::InUse { .. } => 17,
+        BlobError::NoSuchBlob { .. } | BlobError::Unloaded { .. } | BlobError::Closed { .. } => 19,
+        BlobError::Refused { .. }
+        | BlobError::Option { .. }
+        | BlobError::Init { .. }
+        | BlobError::OutOfRange { .. }
+        | BlobError::Unaligned { .. }
+        | BlobError::Xattr { .. } => 22,
+        BlobError::Load { .. } | BlobError::Damaged { .. } => 84,
+        BlobError::Io(error) => match error.kind {
+            IoErrorKind::NoSpace => 28,
+            IoErrorKind::Removed => 19,
+            _ => 5,
+        },
+        _ => 5,
+    }
+}

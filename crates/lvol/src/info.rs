@@ -1,0 +1,123 @@
+//! What can be asked about stores and volumes: the answers of `bdev_lvol_get_lvstores` and `bdev_lvol_get_lvols`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use spindle_bdev::Uuid;
+use spindle_blob::{ClearMethod, Parent};
+
+use crate::LvolError;
+use crate::lvol::LvolInner;
+use crate::store::StoreInner;
+
+/// What is known of a store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreInfo {
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// Its name.
+    pub name: String,
+    /// The name of the bdev it stands on.
+    pub base_bdev: String,
+    /// Clusters that can hold data.
+    pub total_data_clusters: u64,
+    /// Clusters that are free.
+    pub free_clusters: u64,
+    /// Bytes of the smallest I/O, the block size of its volumes.
+    pub block_size: u32,
+    /// Bytes of a cluster.
+    pub cluster_size: u32,
+    /// Bytes of the largest bdev that it can grow to.
+    pub max_growable_size: u64,
+}
+
+/// What is known of a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LvolInfo {
+    /// `store/volume`.
+    pub alias: String,
+    /// The name of its bdev: its UUID as text.
+    pub uuid: String,
+    /// Its name.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Whether it takes space when it is first written.
+    pub is_thin_provisioned: bool,
+    /// Whether clones read through it, or have since the store was loaded.
+    pub is_snapshot: bool,
+    /// Whether it reads through a snapshot of its store.
+    pub is_clone: bool,
+    /// Whether it reads through a bdev outside of its store.
+    pub is_esnap_clone: bool,
+    /// Whether something that it reads through is missing; it is no bdev then.
+    pub is_degraded: bool,
+    /// Whether it cannot be written.
+    pub is_read_only: bool,
+    /// Clusters it has itself.
+    pub num_allocated_clusters: u64,
+    /// How clusters that it gives back are cleared.
+    pub clear_method: ClearMethod,
+    /// The name of the snapshot that it reads through, or the id of the bdev outside.
+    pub parent: Option<String>,
+    /// The names of the clones that read through it.
+    pub clones: Vec<String>,
+    /// The name of its store.
+    pub store: String,
+    /// The UUID of its store.
+    pub store_uuid: Uuid,
+}
+
+impl StoreInner {
+    pub(crate) async fn info(&self) -> Result<StoreInfo, LvolError> {
+        let name = self.name().to_string();
+        let info = self.blobstore.info().await.map_err(LvolError::blob(format!("lvolstore {name:?}")))?;
+        Ok(StoreInfo {
+            uuid: self.uuid,
+            name,
+            base_bdev: self.base.name().to_owned(),
+            total_data_clusters: info.data_clusters.into(),
+            free_clusters: info.free_clusters.into(),
+            block_size: info.io_unit_size,
+            cluster_size: info.cluster_size,
+            max_growable_size: info.max_growable_size,
+        })
+    }
+}
+
+impl LvolInner {
+    pub(crate) async fn info(self: &Arc<LvolInner>, store: &StoreInner) -> Result<LvolInfo, LvolError> {
+        self.opened()?;
+        let info = self.blob_info(store).await?;
+        let name_of = |id| store.volumes.get(id).map(|lvol| lvol.name().to_string());
+        let parent = match &info.parent {
+            Some(Parent::Snapshot(id)) => name_of(*id),
+            Some(Parent::External(id)) => Some(external_id(id)),
+            None => None,
+        };
+        Ok(LvolInfo {
+            alias: store.alias(&self.name()),
+            uuid: self.unique_id.clone(),
+            name: self.name().to_string(),
+            size: info.clusters * store.cluster_size(),
+            is_thin_provisioned: info.thin,
+            is_snapshot: self.snapshot.load(Ordering::Acquire) || !info.clones.is_empty(),
+            is_clone: matches!(info.parent, Some(Parent::Snapshot(_))),
+            is_esnap_clone: matches!(info.parent, Some(Parent::External(_))),
+            is_degraded: info.degraded,
+            is_read_only: info.read_only,
+            num_allocated_clusters: info.allocated,
+            clear_method: info.clear_method,
+            parent,
+            clones: info.clones.into_iter().filter_map(name_of).collect(),
+            store: store.name().to_string(),
+            store_uuid: store.uuid,
+        })
+    }
+}
+
+/// The id of an external snapshot as text.
+pub(crate) fn external_id(id: &[u8]) -> String {
+    let end = id.iter().position(|&byte| byte == 0).unwrap_or(id.len());
+    String::from_utf8_lossy(&id[..end]).into_owned()
+}

@@ -1,0 +1,206 @@
+//! Taking stores in from bdevs, and leaving them.
+
+use std::sync::Arc;
+
+use spindle_bdev::{Bdev, ClaimKind, Counted, Counter, Desc, Event, OpenOptions};
+use spindle_blob::{BlobId, Blobstore, BsType, LoadOptions, StoreOptions};
+use spindle_mem::IoBuf;
+
+use crate::identity::Identity;
+use crate::lvol::LvolInner;
+use crate::store::{StoreInner, locked};
+use crate::{LvolError, Lvols, MODULE};
+
+/// Bytes of a super block.
+const SUPER_BLOCK: usize = 4096;
+
+impl Lvols {
+    /// Loads the store on a bdev with all its volumes, if there is one.
+    pub(crate) async fn load(&self, bdev: &Bdev) -> Result<Option<Arc<StoreInner>>, LvolError> {
+        if !holds_store(bdev).await? {
+            return Ok(None);
+        }
+        let (desc, _loading) = self.claim_base(bdev)?;
+        let options = LoadOptions {
+            bs_type: Some(BsType::LVOLSTORE),
+            read_only: !bdev.geometry().writable(),
+            store: self.store_options(),
+            ..LoadOptions::default()
+        };
+        let loaded = Blobstore::load(desc.device(), options).await;
+        let blobstore = loaded.map_err(LvolError::blob(format!("lvolstore on bdev {:?}", bdev.name())))?;
+        let store = match self.identify(&blobstore, desc).await {
+            Ok(store) => store,
+            Err(error) => {
+                // No blob is open; what the device says to the rest changes nothing about the reason.
+                let _ = blobstore.unload().await;
+                return Err(error);
+            }
+        };
+        self.add_store(store.clone());
+        store.open_all().await;
+        store.ready.set();
+        Ok(Some(store))
+    }
+
+    /// Opens and claims the bdev of a store. Its removal waits until the store was left, and until the guard is
+    /// dropped: whoever makes or loads the store has then added it, or failed.
+    pub(crate) fn claim_base(&self, bdev: &Bdev) -> Result<(Desc, Counted), LvolError> {
+        let opening = Counter::default();
+        let guard = opening.begin();
+        let (lvols, base) = (Arc::downgrade(&self.0), bdev.clone());
+        let on_event = move |event| {
+            let Event::Remove(grace) = event else { return };
+            let (lvols, base, opening) = (lvols.clone(), base.clone(), opening.clone());
+            // Called on the app thread, where the descriptor was opened.
+            drop(spindle_reactor::spawn_local(async move {
+                opening.none().await;
+                if let Some(lvols) = lvols.upgrade().map(Lvols)
+                    && let Some(store) = lvols.store_on(&base)
+                    && let Err(error) = store.unload().await
+                {
+                    lvols.report(&base, &error);
+                }
+                drop(grace);
+            }));
+        };
+        let desc = bdev.descriptor(OpenOptions::new().on_event(on_event))?;
+        desc.claim(ClaimKind::ReadManyWriteOne, "an lvolstore", MODULE)?;
+        Ok((desc, guard))
+    }
+
+    pub(crate) fn store_options(&self) -> StoreOptions {
+        StoreOptions { external: Some(self.external_source()), ..StoreOptions::default() }
+    }
+
+    /// Who a loaded store is, from the xattrs of its super blob.
+    async fn identify(&self, blobstore: &Blobstore, desc: Desc) -> Result<Arc<StoreInner>, LvolError> {
+        let base = desc.bdev().name().to_owned();
+        let blob_error = || LvolError::blob(format!("lvolstore on bdev {base:?}"));
+        let refused = |why: &str| LvolError::NotLoadable { base: base.clone(), why: why.to_owned() };
+        let super_blob = blobstore.super_blob().await.map_err(blob_error())?;
+        let super_blob =
+            super_blob.ok_or_else(|| refused("it has no super blob; set it with `spindle blob super`"))?;
+        let xattrs = blobstore.blob_xattrs(super_blob).await.map_err(blob_error())?;
+        let Identity { name, uuid } = Identity::of(&xattrs);
+        let name = name.ok_or_else(|| refused("its super blob has no valid xattr `name`"))?;
+        let uuid = uuid.ok_or_else(|| refused("its super blob has no valid xattr `uuid`"))?;
+        self.check_name(name.as_str(), None)?;
+        Ok(StoreInner::new(&self.0, (name, uuid), (blobstore.clone(), super_blob), desc))
+    }
+}
+
+/// Whether a bdev looks as if it held an lvolstore, so that it is worth claiming.
+async fn holds_store(bdev: &Bdev) -> Result<bool, LvolError> {
+    let desc = bdev.descriptor(OpenOptions::new())?;
+    let geometry = desc.geometry();
+    let block = geometry.block_size() as usize;
+    let length = SUPER_BLOCK.next_multiple_of(block);
+    if geometry.bytes() < length as u64 || bdev.num_blocks() == 0 {
+        return Ok(false);
+    }
+    let channel = desc.channel()?;
+    let (read, buffers) = channel.read(0, IoBuf::zeroed(length)).await;
+    // A bdev that cannot be read is none of ours, and says so to those that use it.
+    if read.is_err() {
+        return Ok(false);
+    }
+    let bytes = buffers.to_vec();
+    Ok(bytes.starts_with(b"SPDKBLOB") && bytes[56..72] == BsType::LVOLSTORE.0)
+}
+
+impl StoreInner {
+    /// Opens all volumes and registers their bdevs. What cannot be a volume is left out and noted.
+    pub(crate) async fn open_all(self: &Arc<StoreInner>) {
+        let blobs = match self.blobstore.blobs().await {
+            Ok(blobs) => blobs,
+            Err(error) => return self.note(format!("its blobs cannot be listed: {error}")),
+        };
+        for id in blobs.into_iter().filter(|id| *id != self.super_blob) {
+            if let Err(error) = self.open(id).await {
+                self.note(format!("blob {id}: {error}"));
+            }
+        }
+        if let Ok(info) = self.blobstore.info().await {
+            info.damaged.iter().for_each(|id| self.note(format!("blob {id} is damaged")));
+        }
+    }
+
+    /// Opens a blob as the volume that its xattrs say it is.
+    async fn open(self: &Arc<StoreInner>, id: BlobId) -> Result<(), LvolError> {
+        let what = || format!("blob {id}");
+        let xattrs = self.blobstore.blob_xattrs(id).await.map_err(LvolError::blob(what()))?;
+        let Identity { name, uuid } = Identity::of(&xattrs);
+        let base = self.base.name().to_owned();
+        let refused = |why: String| LvolError::NotLoadable { base: base.clone(), why };
+        let name = name.ok_or_else(|| refused(format!("blob {id} has no valid xattr `name`")))?;
+        if !self.volumes.take(&name) {
+            return Err(refused(format!("blob {id} has the name {:?} of another volume", name.as_str())));
+        }
+        let opened = self.open_as(id, &name, uuid, false).await;
+        match opened {
+            Ok(lvol) => self.offer(&lvol).await,
+            Err(error) => {
+                self.volumes.free(&name);
+                Err(error)
+            }
+        }
+    }
+
+    /// Opens a blob as the volume of that name, which was taken for it.
+    pub(crate) async fn open_as(
+        self: &Arc<StoreInner>,
+        id: BlobId,
+        name: &crate::name::Name,
+        uuid: Option<spindle_bdev::Uuid>,
+        snapshot: bool,
+    ) -> Result<Arc<LvolInner>, LvolError> {
+        let what = self.alias(name);
+        let blob = self.blobstore.open_blob(id).await.map_err(LvolError::blob(what.clone()))?;
+        let info = blob.info().await.map_err(LvolError::blob(what))?;
+        let snapshot = snapshot || !info.clones.is_empty();
+        let lvol = LvolInner::new(self, blob, name.clone(), uuid, snapshot);
+        self.volumes.insert(&lvol);
+        Ok(lvol)
+    }
+
+    /// Registers the bdev of a volume, unless something it reads through is missing.
+    pub(crate) async fn offer(self: &Arc<StoreInner>, lvol: &Arc<LvolInner>) -> Result<(), LvolError> {
+        if lvol.blob_info(self).await?.degraded {
+            return Ok(());
+        }
+        lvol.register(self).await
+    }
+
+    /// As [`unload`](Self::unload), once all volumes were opened.
+    pub(crate) async fn unload_loaded(self: &Arc<StoreInner>) -> Result<(), LvolError> {
+        self.ready.seen().await;
+        self.unload().await
+    }
+
+    /// Leaves the store in order: volumes first, then the Blobstore, then the bdev. On the app thread.
+    pub(crate) async fn unload(self: &Arc<StoreInner>) -> Result<(), LvolError> {
+        if !self.close().await {
+            self.left.seen().await;
+            return Ok(());
+        }
+        for lvol in self.volumes.all() {
+            // Nothing is lost by a close that fails: what changed was synced. The unload says what is wrong.
+            let _ = lvol.close(self).await;
+            self.volumes.remove(&lvol);
+        }
+        let unloaded = self.blobstore.unload().await;
+        self.leave();
+        unloaded.map_err(LvolError::blob(format!("lvolstore {:?}", self.name().as_str())))
+    }
+
+    /// Forgets the store and lets others have its bdev.
+    pub(crate) fn leave(self: &Arc<StoreInner>) {
+        if let Some(lvols) = self.lvols.upgrade() {
+            Lvols(lvols).remove_store(self);
+        }
+        let desc = locked(&self.base_desc).take();
+        drop(desc);
+        self.left.set();
+    }
+}

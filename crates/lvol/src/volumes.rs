@@ -1,0 +1,81 @@
+//! The volumes of one store, by blob and by name; names that are about to be used are taken, too.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use spindle_blob::BlobId;
+
+use crate::lvol::LvolInner;
+use crate::name::Name;
+
+/// Behind a lock that is held for a few instructions.
+#[derive(Default)]
+pub(crate) struct Volumes(Mutex<Maps>);
+
+#[derive(Default)]
+struct Maps {
+    by_id: BTreeMap<BlobId, Arc<LvolInner>>,
+    /// `None` for a name that is about to be used.
+    by_name: BTreeMap<Name, Option<BlobId>>,
+}
+
+impl Volumes {
+    pub(crate) fn get(&self, id: BlobId) -> Option<Arc<LvolInner>> {
+        self.maps().by_id.get(&id).cloned()
+    }
+
+    /// All, in the order of their blobs.
+    pub(crate) fn all(&self) -> Vec<Arc<LvolInner>> {
+        self.maps().by_id.values().cloned().collect()
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<Arc<LvolInner>> {
+        let maps = self.maps();
+        let (_, id) = maps.by_name.iter().find(|(known, _)| known.as_str() == name)?;
+        maps.by_id.get(&(*id)?).cloned()
+    }
+
+    /// Takes a name, unless it is taken. To be [used](Self::insert) or [given up](Self::free).
+    pub(crate) fn take(&self, name: &Name) -> bool {
+        let mut maps = self.maps();
+        let is_free = !maps.by_name.contains_key(name);
+        if is_free {
+            maps.by_name.insert(name.clone(), None);
+        }
+        is_free
+    }
+
+    /// Gives a name up.
+    pub(crate) fn free(&self, name: &Name) {
+        self.maps().by_name.remove(name);
+    }
+
+    /// Adds a volume under its name.
+    pub(crate) fn insert(&self, lvol: &Arc<LvolInner>) {
+        let name = lvol.name();
+        let mut maps = self.maps();
+        maps.by_name.insert(name, Some(lvol.id));
+        maps.by_id.insert(lvol.id, lvol.clone());
+    }
+
+    /// The volume has another name, which was taken.
+    pub(crate) fn renamed(&self, lvol: &LvolInner, from: &Name, to: &Name) {
+        let mut maps = self.maps();
+        maps.by_name.remove(from);
+        maps.by_name.insert(to.clone(), Some(lvol.id));
+    }
+
+    /// Forgets a volume and its name.
+    pub(crate) fn remove(&self, lvol: &LvolInner) {
+        let name = lvol.name();
+        let mut maps = self.maps();
+        maps.by_id.remove(&lvol.id);
+        if maps.by_name.get(&name) == Some(&Some(lvol.id)) {
+            maps.by_name.remove(&name);
+        }
+    }
+
+    fn maps(&self) -> MutexGuard<'_, Maps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

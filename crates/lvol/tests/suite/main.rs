@@ -1,0 +1,10 @@
+//! What stores and volumes promise.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod extents;
+mod images;
+mod lives;
+mod names;
+mod races;
+mod removal;
+mod support;
