@@ -125,8 +125,7 @@ impl Cx<'_> {
         let count = count.min(split.left);
         let mut parent = self.queues.joins.take_parent(split.key);
         let (operation, fua, at) = (parent.operation(), parent.fua(), split.start - parent.start());
-        let buffers = cut(&mut parent, count, split.left);
-        let part = self.queues.joins.part(split.key, buffers.len());
+        let (part, buffers) = self.queues.joins.cut(split.key, &mut parent, count, split.left);
         let top = Top::Join { key: split.key, part };
         let mut io = self.queues.make(top, operation, split.start, count, buffers);
         io.set_fua(fua);
@@ -191,18 +190,4 @@ impl Cx<'_> {
         io.slot_mut().held = self.queues.enter(self.this);
         io
     }
-}
-
-/// Takes the buffers of the next `count` of `left` blocks from the parent.
-fn cut(parent: &mut Io, count: u64, left: u64) -> Buffers {
-    let bytes = parent.buffers().len();
-    if bytes == 0 || count == left {
-        return parent.take_buffers();
-    }
-    // The buffers hold exactly the blocks left, so the size of a block follows.
-    let at = (bytes as u64 / left * count) as usize;
-    let mut front = parent.take_buffers();
-    let rest = front.split_off(at);
-    parent.put_buffers(rest);
-    front
 }

@@ -68,6 +68,12 @@ pub trait Device: Send + Sync + 'static {
         None
     }
 
+    /// The devices that it lies on, as far as they are known: for [`check_stack`](crate::check_stack), which who
+    /// makes a device of others calls.
+    fn lowers(&self) -> Vec<Arc<dyn Device>> {
+        Vec::new()
+    }
+
     /// Whether its lanes do an operation; one that they do not ends as
     /// [`Unsupported`](crate::IoErrorKind::Unsupported).
     fn supports(&self, operation: Operation) -> bool {

@@ -139,10 +139,12 @@ pub enum OpenError {
         source: GeometryError,
     },
     /// Devices are stacked deeper than a request has frames for.
-    #[error("{device}: lies on more than {max} other devices; stack fewer")]
+    #[error("{device}: {depth} modules would lie above the lowest device, at most {max} may; stack fewer")]
     TooDeep {
         /// Name of the device.
         device: String,
+        /// Modules there would be.
+        depth: usize,
         /// [`MAX_DEPTH`](crate::MAX_DEPTH).
         max: usize,
     },

@@ -29,6 +29,9 @@ impl Lanes {
                 counters.into_iter().for_each(|counters| counters.reset(what));
             }
             Body::Recheck => self.recheck(lane),
+            Body::Notify => {
+                self.poll(lane);
+            }
         }
         self.queues.met.extend(obligation);
     }

@@ -109,6 +109,10 @@ impl Device for Faulty {
         Some(&self.state)
     }
 
+    fn lowers(&self) -> Vec<Arc<dyn Device>> {
+        vec![self.below.clone()]
+    }
+
     fn supports(&self, operation: Operation) -> bool {
         self.below.supports(operation)
     }

@@ -10,11 +10,10 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use spindle_engine::{Direct, FileInfo, Op, OpenOptions, Output};
-use spindle_mem::Pool;
-
+use crate::bounce::Bounce;
 use crate::file_lane::FileLane;
 use crate::{Claim, CurrentGeometry, Device, DeviceState, Geometry, GeometryError, Lane, LaneCx, OpenError};
+use spindle_engine::{Direct, FileInfo, Op, OpenOptions, Output};
 
 /// Requests that one lane has in the engine at a time; more wait in the lane table.
 const DEPTH: u32 = 256;
@@ -32,6 +31,7 @@ pub struct FileOptions {
     create: Option<u64>,
     locked: bool,
     block_size: Option<u32>,
+    bounce_bytes: usize,
 }
 
 impl FileOptions {
@@ -45,6 +45,7 @@ impl FileOptions {
             create: None,
             locked: true,
             block_size: None,
+            bounce_bytes: BOUNCE_BYTES,
         }
     }
 
@@ -78,6 +79,13 @@ impl FileOptions {
         FileOptions { block_size: Some(bytes), ..self }
     }
 
+    /// Bounds the memory for transfers whose buffers are not aligned as direct transfers need: 64 MiB for each
+    /// file, unless said otherwise. Larger transfers go in steps, and those that find none wait.
+    #[must_use]
+    pub fn bounce_bytes(self, bytes: usize) -> FileOptions {
+        FileOptions { bounce_bytes: bytes, ..self }
+    }
+
     /// Takes no lock: for who looks at a file that another opener may be changing.
     #[must_use]
     pub fn unlocked(self) -> FileOptions {
@@ -103,7 +111,7 @@ pub struct File {
     name: String,
     geometry: CurrentGeometry,
     pub(crate) file: spindle_engine::File,
-    pub(crate) bounce: Pool,
+    pub(crate) bounce: Bounce,
     claim: Claim,
     state: DeviceState,
 }
@@ -131,11 +139,12 @@ impl File {
             drop(file);
             file = open(&name, options.engine(Direct::Off)).await?;
         }
-        let geometry = match geometry(file.info(), options.block_size) {
-            Ok(geometry) => geometry,
+        let shaped = geometry(file.info(), options.block_size)
+            .and_then(|geometry| Ok((geometry, Bounce::new(options.bounce_bytes, geometry.block_size())?)));
+        let (geometry, bounce) = match shaped {
+            Ok(shaped) => shaped,
             Err(source) => return Err(OpenError::Geometry { device: name, source }),
         };
-        let bounce = Pool::new("file bounce", BOUNCE_BYTES);
         Ok(Arc::new(File {
             name,
             geometry: geometry.into(),
@@ -244,6 +253,6 @@ impl Device for File {
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(FileLane::new(self, cx.notifier())))
+        Ok(Box::new(FileLane::new(self, cx)))
     }
 }

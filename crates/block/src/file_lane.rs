@@ -4,44 +4,56 @@
 //! is in the engine it owns the request's buffers; if the lane goes first, they return to their pools when
 //! the operation ends.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use spindle_engine::{Completion, Op, Output};
-use spindle_mem::Buffers;
+use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::{OpId, OpSink, cancel_op, submit_op};
 
 use crate::{
-    Busy, Cx, Device, File, HeldRange, Io, IoErrorKind, IoId, Lane, Notifier, Operation, Status, Submit,
+    Busy, Cx, Device, File, HeldRange, Io, IoErrorKind, IoId, Lane, LaneCx, Notifier, Operation,
+    RemoteNotifier, Status, Submit,
 };
 
 /// An input or output error, as the system numbers it: a transfer that ended early.
 const EIO: i32 = 5;
-/// Out of memory, as the system numbers it.
-const ENOMEM: i32 = 12;
 
 /// Completions on their way from the engine to the lane. Outlives the lane if operations do.
 struct Arrivals {
+    device: Arc<File>,
     list: RefCell<VecDeque<(u64, Completion)>>,
     notifier: Notifier,
+    lane_is_gone: Cell<bool>,
     /// What operations may still change whose lane is gone.
     orphans: RefCell<Vec<(u64, HeldRange)>>,
 }
 
 impl OpSink for Arrivals {
     fn complete(&self, key: u64, completion: Completion) {
-        let mut orphans = self.orphans.borrow_mut();
-        if let Some(at) = orphans.iter().position(|(orphan, _)| *orphan == key) {
-            let ended = orphans.swap_remove(at);
-            drop(orphans);
-            return drop(ended);
+        if self.lane_is_gone.get() {
+            return self.complete_orphan(key, completion);
         }
-        drop(orphans);
         self.list.borrow_mut().push_back((key, completion));
         self.notifier.notify();
+    }
+}
+
+impl Arrivals {
+    /// An operation has ended whose lane went with its thread.
+    fn complete_orphan(&self, key: u64, completion: Completion) {
+        if let Buffers::One(buffer) = completion.op.into_buffers() {
+            // It may be one that other lanes wait for.
+            self.device.bounce.give_back(buffer);
+        }
+        let mut orphans = self.orphans.borrow_mut();
+        let place = orphans.iter().position(|(orphan, _)| *orphan == key);
+        let ended = place.map(|at| orphans.swap_remove(at));
+        drop(orphans);
+        drop(ended);
     }
 }
 
@@ -50,7 +62,7 @@ impl OpSink for Arrivals {
 enum Stage {
     /// The operation itself, with the request's own buffers.
     Plain,
-    /// The same with a bounce buffer; the request keeps its own.
+    /// The same in steps, with a bounce buffer; the request keeps its own.
     Bounced,
     /// The flush behind a write that must be durable.
     Flush,
@@ -58,19 +70,32 @@ enum Stage {
     Zeroes,
 }
 
-struct Pending {
+/// A request that the engine works on.
+struct Work {
     io: Io,
     stage: Stage,
-    op: OpId,
+    /// Bytes that earlier steps have moved through bounce buffers.
+    moved: usize,
+    /// Is to end early: no further step is made.
+    aborted: bool,
     /// Nobody waits for the request any more; what it may still change.
     given_up: Option<HeldRange>,
 }
 
-impl Pending {
+impl Work {
+    fn new(io: Io) -> Work {
+        Work { io, stage: Stage::Plain, moved: 0, aborted: false, given_up: None }
+    }
+
     /// Whether the operation that the engine has may change the file.
     fn changes_data(&self) -> bool {
         self.io.operation().changes_data() && self.stage != Stage::Flush
     }
+}
+
+struct Pending {
+    work: Work,
+    op: OpId,
 }
 
 /// The lane.
@@ -81,6 +106,7 @@ pub(crate) struct FileLane {
     address_unit: usize,
     /// What lengths of buffers must be multiples of.
     length_unit: usize,
+    remote: RemoteNotifier,
     arrivals: Rc<Arrivals>,
     sink: Rc<dyn OpSink>,
     pending: Vec<Option<Pending>>,
@@ -88,8 +114,14 @@ pub(crate) struct FileLane {
 }
 
 impl FileLane {
-    pub(crate) fn new(device: Arc<File>, notifier: Notifier) -> FileLane {
-        let arrivals = Rc::new(Arrivals { list: RefCell::default(), notifier, orphans: RefCell::default() });
+    pub(crate) fn new(device: Arc<File>, cx: &LaneCx<'_>) -> FileLane {
+        let arrivals = Rc::new(Arrivals {
+            device: device.clone(),
+            list: RefCell::default(),
+            notifier: cx.notifier(),
+            lane_is_gone: Cell::new(false),
+            orphans: RefCell::default(),
+        });
         let info = device.info();
         // Direct transfers need each part of a list to be whole sectors at aligned addresses.
         let (address, sector) =
@@ -98,6 +130,7 @@ impl FileLane {
             address_unit: address.max(1) as usize,
             length_unit: sector.max(1) as usize,
             block_shift: device.geometry().block_shift(),
+            remote: cx.remote_notifier(),
             sink: arrivals.clone(),
             arrivals,
             pending: Vec::new(),
@@ -122,97 +155,137 @@ impl FileLane {
         })
     }
 
-    /// Hands `op` to the engine on behalf of `io`.
-    fn start(&mut self, io: Io, stage: Stage, op: Op) {
+    /// Hands `op` to the engine.
+    fn start(&mut self, work: Work, op: Op) {
         let key = self.free.pop().unwrap_or_else(|| {
             self.pending.push(None);
             self.pending.len() - 1
         });
         let op = submit_op(op, &self.sink, key as u64);
-        self.pending[key] = Some(Pending { io, stage, op, given_up: None });
+        self.pending[key] = Some(Pending { work, op });
     }
 
-    /// Reads or writes, through a bounce buffer if the engine could not use the request's own.
-    fn transfer(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
-        let (file, offset) = (self.device.file.clone(), self.offset(&io));
-        let (stage, buffers) = if self.aligned(io.buffers()) {
-            (Stage::Plain, io.take_buffers())
-        } else {
-            let Ok(mut bounce) = self.device.bounce.get(io.buffers().len()) else {
-                if self.free.len() < self.pending.len() {
-                    return Submit::Full(io);
-                }
-                cx.done(io, Err(IoErrorKind::Device { errno: ENOMEM }));
-                return Submit::Taken;
-            };
-            if io.operation() == Operation::Write {
-                io.buffers().copy_to(0, &mut bounce);
+    /// Reads or writes, through bounce buffers if the engine could not use the request's own.
+    fn transfer(&mut self, mut io: Io) -> Submit {
+        if self.aligned(io.buffers()) {
+            let (offset, buffers) = (self.offset(&io), io.take_buffers());
+            let op = self.transfer_op(io.operation(), offset, buffers);
+            self.start(Work::new(io), op);
+            return Submit::Taken;
+        }
+        let step = self.device.bounce.step(io.buffers().len());
+        match self.device.bounce.get(step, &self.remote) {
+            Some(bounce) => {
+                self.step(Work { stage: Stage::Bounced, ..Work::new(io) }, bounce);
+                Submit::Taken
             }
-            (Stage::Bounced, Buffers::One(bounce))
-        };
-        let op = match io.operation() {
+            // Told when memory has come back.
+            None => Submit::Full(io),
+        }
+    }
+
+    /// Moves the next bytes of a request through a bounce buffer.
+    fn step(&mut self, work: Work, mut bounce: IoBuf) {
+        let io = &work.io;
+        bounce.truncate(io.buffers().len() - work.moved);
+        if io.operation() == Operation::Write {
+            io.buffers().copy_to(work.moved, &mut bounce);
+        }
+        let offset = self.offset(io) + work.moved as u64;
+        let op = self.transfer_op(io.operation(), offset, Buffers::One(bounce));
+        self.start(work, op);
+    }
+
+    fn transfer_op(&self, operation: Operation, offset: u64, buffers: Buffers) -> Op {
+        let file = self.device.file.clone();
+        match operation {
             Operation::Read => Op::Read { file, offset, buffers },
             _ => Op::Write { file, offset, buffers },
-        };
-        self.start(io, stage, op);
-        Submit::Taken
+        }
     }
 
     /// One operation ended: the request does too, or goes to its next stage.
     fn arrived(&mut self, key: u64, completion: Completion, cx: &mut Cx<'_>) {
         let key = key as usize;
-        let Some(Pending { mut io, stage, .. }) = self.pending.get_mut(key).and_then(Option::take) else {
+        let Some(Pending { mut work, .. }) = self.pending.get_mut(key).and_then(Option::take) else {
             return;
         };
         self.free.push(key);
-        let status = outcome(&completion.result, io.operation(), stage, self.length(&io));
-        match stage {
-            Stage::Plain if io.operation().moves_data() => io.put_buffers(completion.op.into_buffers()),
-            Stage::Bounced if io.operation() == Operation::Read && status.is_ok() => {
-                let bounce = completion.op.into_buffers();
-                let mut at = 0;
-                for part in io.buffers_mut().iter_mut() {
-                    at += bounce.copy_to(at, part);
-                }
-            }
-            _ => {}
+        if work.stage == Stage::Bounced {
+            return self.arrived_step(work, completion, cx);
+        }
+        let (operation, length) = (work.io.operation(), self.length(&work.io));
+        let moved = operation.moves_data() && work.stage != Stage::Flush;
+        let status = outcome(&completion.result, moved.then_some(length));
+        if moved {
+            work.io.put_buffers(completion.op.into_buffers());
         }
         let unoffered = matches!(&completion.result, Err(e) if e.kind() == io::ErrorKind::Unsupported);
-        if unoffered && io.operation() == Operation::Unmap && stage == Stage::Plain {
-            self.unmap_unoffered(io, cx);
-        } else if status.is_ok() && stage != Stage::Flush {
-            self.finish(io, cx);
+        if unoffered && operation == Operation::Unmap && work.stage == Stage::Plain {
+            self.unmap_unoffered(work, cx);
+        } else if status.is_ok() && work.stage != Stage::Flush {
+            self.finish(work, cx);
         } else {
-            cx.done(io, status);
+            cx.done(work.io, status);
+        }
+    }
+
+    /// Bytes have been moved through a bounce buffer, which serves the next step too.
+    fn arrived_step(&mut self, mut work: Work, completion: Completion, cx: &mut Cx<'_>) {
+        let Ok(bounce) = completion.op.into_buffers().into_one() else {
+            return cx.done(work.io, Err(IoErrorKind::Device { errno: EIO }));
+        };
+        let status = outcome(&completion.result, Some(bounce.len() as u64));
+        if status.is_ok() && work.io.operation() == Operation::Read {
+            work.io.buffers_mut().copy_from(work.moved, &bounce);
+        }
+        work.moved += bounce.len();
+        let more = work.moved < work.io.buffers().len();
+        match status {
+            Ok(()) if more && (work.aborted || work.given_up.is_some()) => {
+                self.device.bounce.give_back(bounce);
+                cx.done(work.io, Err(IoErrorKind::Aborted));
+            }
+            Ok(()) if more => self.step(work, bounce),
+            Ok(()) => {
+                self.device.bounce.give_back(bounce);
+                self.finish(work, cx);
+            }
+            Err(_) => {
+                self.device.bounce.give_back(bounce);
+                cx.done(work.io, status);
+            }
         }
     }
 
     /// What was asked is done; durable, if that was asked, after a flush.
-    fn finish(&mut self, io: Io, cx: &mut Cx<'_>) {
-        if io.fua() && io.operation().changes_data() {
+    fn finish(&mut self, work: Work, cx: &mut Cx<'_>) {
+        if work.io.fua() && work.io.operation().changes_data() {
             let file = self.device.file.clone();
-            self.start(io, Stage::Flush, Op::Flush { file });
+            // A flush changes nothing: newer changes need not wait for it.
+            self.start(Work { stage: Stage::Flush, given_up: None, ..work }, Op::Flush { file });
         } else {
-            cx.done(io, Ok(()));
+            cx.done(work.io, Ok(()));
         }
     }
 
     /// A discard is advice, except where the device promised zeroes.
-    fn unmap_unoffered(&mut self, io: Io, cx: &mut Cx<'_>) {
+    fn unmap_unoffered(&mut self, work: Work, cx: &mut Cx<'_>) {
         if self.device.geometry().unmap_reads_zero() {
-            let (file, offset, length) = (self.device.file.clone(), self.offset(&io), self.length(&io));
-            self.start(io, Stage::Zeroes, Op::ZeroRange { file, offset, length });
+            let file = self.device.file.clone();
+            let (offset, length) = (self.offset(&work.io), self.length(&work.io));
+            self.start(Work { stage: Stage::Zeroes, ..work }, Op::ZeroRange { file, offset, length });
         } else {
-            self.finish(io, cx);
+            self.finish(work, cx);
         }
     }
 }
 
-/// How the request ends if this operation was its last.
-fn outcome(result: &io::Result<Output>, operation: Operation, stage: Stage, length: u64) -> Status {
+/// How the request ends if this operation was its last; it should have moved so many bytes, if any.
+fn outcome(result: &io::Result<Output>, length: Option<u64>) -> Status {
     match result {
-        Ok(output) if operation.moves_data() && stage != Stage::Flush && output.bytes() as u64 != length => {
-            // The file became shorter than it was when it was opened.
+        // The file became shorter than it was when it was opened.
+        Ok(output) if length.is_some_and(|length| output.bytes() as u64 != length) => {
             Err(IoErrorKind::Device { errno: EIO })
         }
         Ok(_) => Ok(()),
@@ -231,13 +304,13 @@ impl Lane for FileLane {
         }
         let (file, offset, length) = (self.device.file.clone(), self.offset(&io), self.length(&io));
         match io.operation() {
-            Operation::Read | Operation::Write if io.count() > 0 => return self.transfer(io, cx),
-            Operation::Flush => self.start(io, Stage::Plain, Op::Flush { file }),
+            Operation::Read | Operation::Write if io.count() > 0 => return self.transfer(io),
+            Operation::Flush => self.start(Work::new(io), Op::Flush { file }),
             Operation::Unmap if io.count() > 0 => {
-                self.start(io, Stage::Plain, Op::Discard { file, offset, length })
+                self.start(Work::new(io), Op::Discard { file, offset, length });
             }
             Operation::WriteZeroes if io.count() > 0 => {
-                self.start(io, Stage::Plain, Op::ZeroRange { file, offset, length });
+                self.start(Work::new(io), Op::ZeroRange { file, offset, length });
             }
             Operation::Read | Operation::Write | Operation::Unmap | Operation::WriteZeroes => {
                 cx.done(io, Ok(()));
@@ -258,18 +331,19 @@ impl Lane for FileLane {
     }
 
     fn abort(&mut self, id: IoId, _cx: &mut Cx<'_>) {
-        for pending in self.pending.iter().flatten() {
-            if pending.io.id() == id {
-                cancel_op(pending.op);
+        for Pending { work, op } in self.pending.iter_mut().flatten() {
+            if work.io.id() == id {
+                work.aborted = true;
+                cancel_op(*op);
             }
         }
     }
 
     fn abandoned(&mut self, cx: &mut Cx<'_>) {
         let state = self.device.held_state();
-        for pending in self.pending.iter_mut().flatten() {
-            if pending.given_up.is_none() && pending.changes_data() && cx.is_abandoned(&pending.io) {
-                pending.given_up = Some(state.hold_range(pending.io.start(), pending.io.count()));
+        for Pending { work, .. } in self.pending.iter_mut().flatten() {
+            if work.given_up.is_none() && work.changes_data() && cx.is_abandoned(&work.io) {
+                work.given_up = Some(state.hold_range(work.io.start(), work.io.count()));
             }
         }
     }
@@ -279,11 +353,18 @@ impl Drop for FileLane {
     /// The thread exits: what the engine has of it goes on.
     fn drop(&mut self) {
         let state = self.device.held_state();
+        self.arrivals.lane_is_gone.set(true);
         for (key, pending) in self.pending.iter_mut().enumerate() {
-            let Some(pending) = pending.as_mut().filter(|pending| pending.changes_data()) else { continue };
-            let (start, count) = (pending.io.start(), pending.io.count());
-            let range = pending.given_up.take().unwrap_or_else(|| state.hold_range(start, count));
+            let Some(Pending { work, .. }) = pending.as_mut().filter(|pending| pending.work.changes_data())
+            else {
+                continue;
+            };
+            let held = work.given_up.take();
+            let range = held.unwrap_or_else(|| state.hold_range(work.io.start(), work.io.count()));
             self.arrivals.orphans.borrow_mut().push((key as u64, range));
         }
+        // What has arrived, but not been seen to, has ended.
+        let arrived = self.arrivals.list.take();
+        arrived.into_iter().for_each(|(key, completion)| self.arrivals.complete_orphan(key, completion));
     }
 }

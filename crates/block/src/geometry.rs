@@ -56,6 +56,16 @@ pub enum GeometryError {
     /// The atomic unit is not a whole number of blocks.
     #[error("atomic unit {0} is not a power of two of at least one block")]
     AtomicUnit(u32),
+    /// The memory for transfers that are not aligned does not hold two blocks.
+    #[error(
+        "{bytes} bytes for transfers that are not aligned hold no two blocks of {block_size} bytes; give more"
+    )]
+    BounceTooSmall {
+        /// Bytes given.
+        bytes: usize,
+        /// Bytes in a block.
+        block_size: u32,
+    },
     /// No transfer would be small enough.
     #[error("the largest transfer must hold at least one block, not 0")]
     MaxTransfer,

@@ -2,13 +2,24 @@
 //!
 //! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; when
 //! all pieces are back the buffers are put together again in the order they were cut, so a parent that
-//! had one buffer has that one buffer back. Cutting or joining a single [`IoBuf`](spindle_mem::IoBuf)
-//! allocates nothing; a list of buffers is cut by making another list. Not promised: an order in which
+//! had one buffer, or a list of them, has the same back. Once warm, cutting and joining allocate nothing: the
+//! lists of pieces are kept for their room. Not promised: an order in which
 //! pieces complete. The first error to come back is the parent's.
 
-use spindle_mem::Buffers;
+use spindle_mem::{Buffers, IoBuf};
 
 use crate::{Io, IoErrorKind, Status};
+
+/// A piece of a parent.
+#[derive(Default)]
+struct Part {
+    /// Its buffers, when they are back.
+    buffers: Buffers,
+    /// Where in the parent's buffers it begins.
+    start: u32,
+    /// Its end cut a run of the parent's buffers in two.
+    cut: bool,
+}
 
 /// A parent and what is known of its pieces.
 #[derive(Default)]
@@ -17,11 +28,9 @@ struct Join {
     /// Pieces under way, and one more while pieces may still be cut.
     left: u32,
     status: Option<Status>,
-    parts: Vec<Buffers>,
+    parts: Vec<Part>,
     /// Bytes of buffers in the pieces so far.
     bytes: usize,
-    /// Where in the parent's buffers each piece begins.
-    starts: Vec<u32>,
 }
 
 /// All parents of a thread.
@@ -29,6 +38,8 @@ struct Join {
 pub(crate) struct Joins {
     joins: Vec<Join>,
     free: Vec<u32>,
+    /// Empty lists of buffers, for their room.
+    lists: Vec<Vec<IoBuf>>,
 }
 
 impl Joins {
@@ -55,26 +66,37 @@ impl Joins {
         self.joins[key as usize].parent = Some(parent);
     }
 
-    /// Counts one more piece, with so many bytes; its number.
-    pub(crate) fn part(&mut self, key: u32, bytes: usize) -> u32 {
+    /// Cuts off what belongs to the next `count` of the `left` blocks that the parent has buffers for: the number
+    /// of the piece, and its buffers.
+    #[inline]
+    pub(crate) fn cut(&mut self, key: u32, parent: &mut Io, count: u64, left: u64) -> (u32, Buffers) {
         let join = &mut self.joins[key as usize];
+        let bytes = parent.buffers().len();
+        let (buffers, cut) = if bytes == 0 || count == left {
+            (parent.take_buffers(), false)
+        } else {
+            // The buffers hold exactly the blocks left, so the size of a block follows.
+            let at = (bytes as u64 / left * count) as usize;
+            parent.buffers_mut().split_front(at, &mut self.lists)
+        };
+        let start = u32::try_from(join.bytes).unwrap_or(u32::MAX);
         join.left += 1;
-        join.parts.push(Buffers::None);
-        join.starts.push(u32::try_from(join.bytes).unwrap_or(u32::MAX));
-        join.bytes += bytes;
-        u32::try_from(join.parts.len() - 1).expect("a parent has fewer than 2^32 pieces")
+        join.bytes += buffers.len();
+        join.parts.push(Part { buffers: Buffers::None, start, cut });
+        let number = u32::try_from(join.parts.len() - 1).expect("a parent has fewer than 2^32 pieces");
+        (number, buffers)
     }
 
     /// A piece is back with its buffers; the parent, if it was the last.
     pub(crate) fn child_done(&mut self, key: u32, part: u32, status: Status, buffers: Buffers) -> Option<Io> {
         let join = &mut self.joins[key as usize];
-        join.parts[part as usize] = buffers;
+        join.parts[part as usize].buffers = buffers;
         if let Err(kind) = status
             && join.status.is_none()
         {
             join.status = Some(Err(match kind {
                 IoErrorKind::Miscompare { offset } => {
-                    IoErrorKind::Miscompare { offset: offset.saturating_add(join.starts[part as usize]) }
+                    IoErrorKind::Miscompare { offset: offset.saturating_add(join.parts[part as usize].start) }
                 }
                 other => other,
             }));
@@ -92,11 +114,12 @@ impl Joins {
         let mut parent = join.parent.take().expect("a parent stays parked until its last piece is back");
         // What no piece took is still the parent's, and lies behind all of them.
         let rest = parent.take_buffers();
-        let mut whole = Buffers::None;
-        for part in join.parts.drain(..).chain([rest]) {
-            whole.append(part);
+        let (mut whole, mut cut) = (Buffers::None, false);
+        for part in join.parts.drain(..) {
+            whole.rejoin(part.buffers, cut, &mut self.lists);
+            cut = part.cut;
         }
-        join.starts.clear();
+        whole.rejoin(rest, cut, &mut self.lists);
         join.bytes = 0;
         parent.put_buffers(whole);
         parent.slot_mut().status = join.status.take().unwrap_or(Ok(()));

@@ -13,7 +13,7 @@ use crate::late::Late;
 use crate::mailbox::Mailbox;
 use crate::queues::Queues;
 use crate::table::{Notifier, Table};
-use crate::{Busy, Cx, Device, Io, IoErrorKind, IoId, Lane, LaneId, OpenError, Submit};
+use crate::{Busy, Cx, Device, Io, IoErrorKind, IoId, Lane, LaneId, OpenError, RemoteNotifier, Submit};
 
 /// Steps of the loop before other work of the thread gets its turn.
 const BUDGET: u32 = 4096;
@@ -41,6 +41,12 @@ impl LaneCx<'_> {
     pub fn notifier(&self) -> Notifier {
         let waiting = self.lanes.queues.lanes[self.this as usize].notify.clone();
         Notifier::new(self.home.clone(), self.this, waiting)
+    }
+
+    /// The way to have the new lane polled from other threads.
+    pub fn remote_notifier(&self) -> RemoteNotifier {
+        let generation = self.lanes.queues.lanes[self.this as usize].generation;
+        RemoteNotifier::new(self.mailbox.clone(), self.this, generation)
     }
 
     /// Has the new lane polled every turn of its thread, which then never sleeps.
@@ -173,7 +179,7 @@ impl Lanes {
         self.queues.send_up(io);
     }
 
-    fn poll(&mut self, index: u32) -> Busy {
+    pub(crate) fn poll(&mut self, index: u32) -> Busy {
         let Some(Some(lane)) = self.lanes.get_mut(index as usize) else { return Busy::No };
         let cx = &mut Cx { queues: &mut self.queues, this: index, aborts: &mut self.aborts };
         let busy = lane.poll(cx);

@@ -12,6 +12,7 @@ use std::task::Poll;
 
 use spindle_mem::{Buffers, IoBuf, SharedMem};
 
+pub use crate::load_layers::{Cutting, Empty};
 use crate::{Channel, Device, Geometry, Io, IoErrorKind, OpenError, Operation, QueuePair, Status, Transfer};
 
 /// Which blocks to touch: seeded, so that two loads can have the same.
@@ -80,10 +81,30 @@ pub struct PairLoad {
 impl PairLoad {
     /// `depth` reads or writes in flight, as `pattern` places them, with a buffer each.
     pub fn new(mut pair: QueuePair, operation: Operation, depth: usize, pattern: Pattern) -> PairLoad {
-        let (blocks, shift) = (pattern.blocks, pair.geometry().block_shift());
-        let bytes = if operation.moves_data() { (blocks << shift) as usize } else { 0 };
-        let buffers = || if bytes > 0 { IoBuf::zeroed(bytes).into() } else { Buffers::None };
-        let idle = (0..depth.max(1)).map(|_| pair.request(operation, 0, blocks, buffers())).collect();
+        let bytes = (pattern.blocks << pair.geometry().block_shift()) as usize;
+        let buffers = || match operation.moves_data() {
+            true => IoBuf::zeroed(bytes).into(),
+            false => Buffers::None,
+        };
+        let idle = (0..depth.max(1)).map(|_| pair.request(operation, 0, pattern.blocks, buffers())).collect();
+        PairLoad { pair, idle, pattern }
+    }
+
+    /// The same with a list of `parts` buffers for each request, of which each has whole blocks.
+    pub fn vectored(
+        mut pair: QueuePair,
+        operation: Operation,
+        depth: usize,
+        pattern: Pattern,
+        parts: u64,
+    ) -> PairLoad {
+        let shift = pair.geometry().block_shift();
+        let list = || -> Buffers {
+            let ends: Vec<u64> = (0..=parts).map(|part| pattern.blocks * part / parts.max(1)).collect();
+            let part = |ends: &[u64]| IoBuf::zeroed(((ends[1] - ends[0]) << shift) as usize);
+            ends.windows(2).map(part).collect::<Vec<IoBuf>>().into()
+        };
+        let idle = (0..depth.max(1)).map(|_| pair.request(operation, 0, pattern.blocks, list())).collect();
         PairLoad { pair, idle, pattern }
     }
 

@@ -31,6 +31,8 @@ pub(crate) enum Body {
     Reset(StatisticsReset),
     /// What waits in front of the lane may go now.
     Recheck,
+    /// The lane has something to do.
+    Notify,
 }
 
 /// A message for one lane, and what its sender is owed.
@@ -108,6 +110,42 @@ impl Mailbox {
     pub(crate) fn close(&self) {
         let left = locked(&self.letters).take();
         drop(left);
+    }
+}
+
+/// As [`Notifier`](crate::Notifier), from any thread: has a lane polled, and offered again what it was too full for.
+/// Nothing happens if the lane is closed.
+#[derive(Clone)]
+pub struct RemoteNotifier {
+    mailbox: Arc<Mailbox>,
+    lane: u32,
+    generation: u32,
+}
+
+impl RemoteNotifier {
+    pub(crate) fn new(mailbox: Arc<Mailbox>, lane: u32, generation: u32) -> RemoteNotifier {
+        RemoteNotifier { mailbox, lane, generation }
+    }
+
+    /// Has the lane polled, in a later turn of its thread. A table that is stepped by hand does so when it is.
+    pub fn notify(&self) {
+        let (lane, generation) = (self.lane, self.generation);
+        if self.mailbox.leave(Letter { lane, generation, body: Body::Notify, obligation: None }) {
+            self.mailbox.ring();
+        }
+    }
+}
+
+impl PartialEq for RemoteNotifier {
+    fn eq(&self, other: &RemoteNotifier) -> bool {
+        let lanes = (self.lane, self.generation) == (other.lane, other.generation);
+        lanes && Arc::ptr_eq(&self.mailbox, &other.mailbox)
+    }
+}
+
+impl std::fmt::Debug for RemoteNotifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RemoteNotifier({}, {})", self.lane, self.generation)
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use spindle_mem::Buffers;
 
 use crate::{
-    CurrentGeometry, Cx, Delivered, Device, DeviceState, Geometry, GeometryError, Io, IoErrorKind, Lane,
-    LaneCx, OpenError, Operation, Status, Submit,
+    Claim, CurrentGeometry, Cx, Delivered, Device, DeviceState, Geometry, GeometryError, Io, IoErrorKind,
+    Lane, LaneCx, OpenError, Operation, Status, Submit,
 };
 
 /// The device; shared by all threads, without data.
@@ -18,6 +18,7 @@ pub struct Null {
     name: String,
     geometry: CurrentGeometry,
     state: DeviceState,
+    claim: Claim,
     leaves_buffers_alone: bool,
 }
 
@@ -34,8 +35,8 @@ impl Null {
     }
 
     fn make(name: String, geometry: Geometry, leaves_buffers_alone: bool) -> Arc<Null> {
-        let state = DeviceState::new();
-        Arc::new(Null { name, geometry: geometry.into(), state, leaves_buffers_alone })
+        let (state, claim) = (DeviceState::new(), Claim::default());
+        Arc::new(Null { name, geometry: geometry.into(), state, claim, leaves_buffers_alone })
     }
 
     /// Gives it another number of blocks and tells its lanes. What is returned resolves when all know.
@@ -55,6 +56,10 @@ impl Device for Null {
 
     fn geometry(&self) -> Geometry {
         self.geometry.get()
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        Some(&self.claim)
     }
 
     fn state(&self) -> Option<&DeviceState> {

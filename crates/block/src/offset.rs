@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::stack::check_stack;
 use crate::{
     Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Operation,
     Status, Submit,
@@ -29,6 +30,7 @@ impl Offset {
         blocks: u64,
     ) -> Result<Arc<Offset>, OpenError> {
         let name = name.into();
+        check_stack(&name, std::slice::from_ref(&below))?;
         let whole = below.geometry();
         let part = if whole.contains(from, blocks) {
             whole.with_blocks(blocks)
@@ -36,14 +38,12 @@ impl Offset {
             Err(GeometryError::Beyond { from, blocks, of: whole.blocks() })
         };
         match part {
-            Ok(geometry) => Ok(Arc::new(Offset {
-                name,
-                below,
-                from,
-                geometry,
-                claim: Claim::default(),
-                state: DeviceState::new(),
-            })),
+            Ok(geometry) => {
+                let shift = geometry.block_shift();
+                let part = below.claim().map(|whole| whole.part(from << shift, blocks << shift));
+                let (claim, state) = (part.unwrap_or_default(), DeviceState::new());
+                Ok(Arc::new(Offset { name, below, from, geometry, claim, state }))
+            }
             Err(source) => Err(OpenError::Geometry { device: name, source }),
         }
     }
@@ -60,6 +60,10 @@ impl Device for Offset {
 
     fn state(&self) -> Option<&DeviceState> {
         Some(&self.state)
+    }
+
+    fn lowers(&self) -> Vec<Arc<dyn Device>> {
+        vec![self.below.clone()]
     }
 
     fn supports(&self, operation: Operation) -> bool {

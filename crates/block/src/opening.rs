@@ -39,9 +39,9 @@ impl Lanes {
             self.queues.lanes[index as usize].set_registration(registration);
         }
         let made = device.clone().lane(&mut LaneCx { lanes: self, home, mailbox, this: index });
-        let checked = made.and_then(|lane| match self.is_too_deep(index) {
-            true => Err(OpenError::TooDeep { device: device.name().to_owned(), max: MAX_DEPTH }),
-            false => Ok(lane),
+        let checked = made.and_then(|lane| match self.height(index) {
+            depth if depth > MAX_DEPTH => Err(too_deep(device, depth)),
+            _ => Ok(lane),
         });
         match checked {
             Ok(lane) => {
@@ -85,8 +85,8 @@ impl Lanes {
                 Some(circle(device))
             } else {
                 self.queues.lanes[upper.index as usize].lowers.push(lower);
-                let deep = self.is_too_deep_from(upper.index);
-                deep.then(|| OpenError::TooDeep { device: device.name().to_owned(), max: MAX_DEPTH })
+                let depth = self.height(self.top_of(upper.index));
+                (depth > MAX_DEPTH).then(|| too_deep(device, depth))
             };
             let Some(error) = refused else { return Ok(self.id_of(lower)) };
             if matches!(error, OpenError::TooDeep { .. }) {
@@ -124,13 +124,10 @@ impl Lanes {
         lowers.iter().map(|&lower| self.height(lower) + 1).max().unwrap_or(0)
     }
 
-    fn is_too_deep(&self, index: u32) -> bool {
-        self.height(index) > MAX_DEPTH
-    }
-
-    /// The same for a lane and all that lie on it.
-    fn is_too_deep_from(&self, index: u32) -> bool {
-        self.is_too_deep(index) || self.uppers(index).iter().any(|&upper| self.is_too_deep_from(upper))
+    /// The highest of the lanes that lie on one.
+    fn top_of(&self, index: u32) -> u32 {
+        let tops = self.uppers(index).into_iter().map(|upper| self.top_of(upper));
+        tops.max_by_key(|&top| self.height(top)).unwrap_or(index)
     }
 
     /// The lanes that lie on one.
@@ -170,6 +167,10 @@ impl Lanes {
     pub(crate) fn device_gate(&self, index: u32) -> Gate {
         self.queues.lanes[index as usize].registration.as_ref().map_or(Gate::Open, |entry| entry.gate())
     }
+}
+
+fn too_deep(device: &Arc<dyn Device>, depth: usize) -> OpenError {
+    OpenError::TooDeep { device: device.name().to_owned(), depth, max: MAX_DEPTH }
 }
 
 fn circle(device: &Arc<dyn Device>) -> OpenError {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use common::geometry;
+use spindle_block::load::Cutting;
 use spindle_block::{Channel, Device, LaneTable, Malloc, Null, Offset, Operation, QueuePair, Transfer};
 use spindle_mem::{Buffers, IoBuf};
 
@@ -144,4 +145,77 @@ fn requests_that_wait_on_a_slow_device_allocate_nothing_either() {
     };
     (0..10).for_each(|_| round());
     assert_eq!(allocations_in(|| (0..100).for_each(|_| round())), 0);
+}
+
+#[test]
+fn cutting_and_joining_allocate_nothing_once_warm_in_one_buffer_and_in_lists() {
+    let null: Arc<dyn Device> = Null::new("null", geometry(1024));
+    for pieces in [2, 3, 8] {
+        // Twice, so that pieces are cut again.
+        let cut = Cutting::into_pieces(Cutting::into_pieces(null.clone(), pieces), 2);
+        for parts in [1, 2, 5, 8] {
+            let table = LaneTable::default();
+            let mut pair = table.queue_pair(&cut).unwrap();
+            for _ in 0..4 {
+                let buffers: Buffers = match parts {
+                    1 => IoBuf::zeroed(8 * 512).into(),
+                    // Runs that end within blocks, and within pieces.
+                    _ => {
+                        let len = 8 * 512 / parts;
+                        let mut list: Vec<IoBuf> = (1..parts).map(|_| IoBuf::zeroed(len)).collect();
+                        list.push(IoBuf::zeroed(8 * 512 - (parts - 1) * len));
+                        list.into()
+                    }
+                };
+                let io = pair.request(Operation::Write, 0, 8, buffers);
+                pair.submit(io);
+            }
+            let lengths = |io: &spindle_block::Io| io.buffers().iter().map(<[u8]>::len).collect::<Vec<_>>();
+            let mut rounds = |rounds: usize| {
+                for _ in 0..rounds {
+                    pair.cycle(|io, status| {
+                        status.unwrap();
+                        Some(io)
+                    });
+                }
+            };
+            // Until every list has had every length.
+            rounds(200);
+            assert_eq!(allocations_in(|| rounds(100)), 0, "{parts} runs in {pieces} pieces");
+            pair.cycle(|io, _| {
+                let lengths = lengths(&io);
+                assert_eq!((lengths.len(), lengths.iter().sum::<usize>()), (parts, 8 * 512), "the same runs");
+                None
+            });
+        }
+    }
+}
+
+#[test]
+fn statistics_and_limits_allocate_nothing_on_the_way_of_a_request() {
+    use spindle_block::{HistogramOptions, Limits};
+    let null = Null::new("null", geometry(1024));
+    let state = null.state().unwrap().clone();
+    let table = LaneTable::default();
+    let mut pair = table.queue_pair(&(null as Arc<dyn Device>)).unwrap();
+    let _on = state.keep_statistics(true);
+    let _histogram = state.keep_histogram(Some(HistogramOptions::default()));
+    let _limits = state.set_limits(Limits { operations: Some(u64::MAX), ..Limits::default() });
+    table.step();
+    for n in 0..8 {
+        let io = pair.request(Operation::Read, n, 1, IoBuf::zeroed(512));
+        pair.submit(io);
+    }
+    let mut rounds = |rounds: usize| {
+        for _ in 0..rounds {
+            table.advance(std::time::Duration::from_micros(1));
+            pair.cycle(|io, status| {
+                status.unwrap();
+                Some(io)
+            });
+        }
+    };
+    rounds(10);
+    assert_eq!(allocations_in(|| rounds(100)), 0);
+    assert!(state.statistics().read.operations >= 800);
 }

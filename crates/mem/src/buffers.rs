@@ -89,6 +89,85 @@ impl Buffers {
         };
     }
 
+    /// Takes the bytes before `at` out, and says whether that cut a run in two. A list that is needed comes from
+    /// `lists`, which keeps empty ones for their room: then nothing is allocated.
+    ///
+    /// # Panics
+    /// If `at` is beyond the end, as slices do.
+    pub fn split_front(&mut self, at: usize, lists: &mut Vec<Vec<IoBuf>>) -> (Buffers, bool) {
+        match self {
+            Buffers::None => {
+                assert_eq!(at, 0, "split of no bytes");
+                (Buffers::None, false)
+            }
+            Buffers::One(part) => {
+                let cut = at < part.len();
+                (Buffers::One(part.split_to(at)), cut)
+            }
+            Buffers::Many(parts) => {
+                let mut left = at;
+                let fits = |part: &&IoBuf| {
+                    let fits = part.len() <= left;
+                    left -= if fits { part.len() } else { 0 };
+                    fits
+                };
+                let whole = parts.iter().take_while(fits).count();
+                let mut front = lists.pop().unwrap_or_default();
+                front.extend(parts.drain(..whole));
+                if left > 0 {
+                    let next = parts.first_mut();
+                    front.push(next.expect("split within the bytes there are").split_to(left));
+                }
+                (Buffers::Many(front), left > 0)
+            }
+        }
+    }
+
+    /// Puts back behind `self` what [`split_front`](Self::split_front) left behind; `cut` is what that said. A list
+    /// that is not needed any more goes to `lists`.
+    pub fn rejoin(&mut self, next: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        let mut next = match (std::mem::take(self), next) {
+            (Buffers::None, next) => return *self = next,
+            (this, Buffers::None) => return *self = this,
+            (Buffers::One(first), Buffers::One(second)) => match first.join(second) {
+                Ok(joined) => return *self = Buffers::One(joined),
+                Err((first, second)) => {
+                    *self = Buffers::One(first);
+                    Buffers::One(second)
+                }
+            },
+            (this, next) => {
+                *self = this;
+                next
+            }
+        };
+        let parts = self.as_list(lists);
+        let list = next.as_list(lists);
+        let mut runs = list.drain(..);
+        if cut && let Some(run) = runs.next() {
+            push_joined(parts, run);
+        }
+        parts.extend(runs);
+        if let Buffers::Many(list) = next {
+            lists.push(list);
+        }
+    }
+
+    /// The runs as a list.
+    fn as_list(&mut self, lists: &mut Vec<Vec<IoBuf>>) -> &mut Vec<IoBuf> {
+        if !matches!(self, Buffers::Many(_)) {
+            let mut list = lists.pop().unwrap_or_default();
+            if let Buffers::One(part) = std::mem::take(self) {
+                list.push(part);
+            }
+            *self = Buffers::Many(list);
+        }
+        match self {
+            Buffers::Many(list) => list,
+            Buffers::None | Buffers::One(_) => unreachable!("a list was just made of it"),
+        }
+    }
+
     /// The single run.
     ///
     /// # Errors

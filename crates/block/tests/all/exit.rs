@@ -71,7 +71,11 @@ fn a_thread_exits_when_its_requests_have_ended_also_those_that_were_given_up() {
                 let give_up = async move || {
                     let channel = Channel::open_unheld(device).unwrap();
                     let mut write = Box::pin(channel.write(512, IoBuf::copy_from(&[7; 512])));
-                    std::future::poll_fn(|cx| std::task::Poll::Ready(drop(write.as_mut().poll(cx)))).await;
+                    std::future::poll_fn(|cx| {
+                        let _pending = write.as_mut().poll(cx);
+                        std::task::Poll::Ready(())
+                    })
+                    .await;
                     drop(write);
                     *extension::<Kept>().0.borrow_mut() = Some(channel);
                 };

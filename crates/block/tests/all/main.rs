@@ -8,6 +8,8 @@ mod common;
 
 mod abandoned;
 mod aborts;
+mod bounce;
+mod claims;
 mod devices;
 mod events;
 mod exit;
@@ -18,4 +20,5 @@ mod limits;
 mod modules;
 mod quiesce;
 mod requests;
+mod stacks;
 mod statistics;

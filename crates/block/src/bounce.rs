@@ -1,0 +1,74 @@
+//! Memory for transfers whose buffers are not aligned as direct transfers need: one pool for all lanes of a file.
+//!
+//! A lane that finds it empty is told when memory has come back, on whatever thread that happens; nobody gets an
+//! error because of a neighbour. What is larger than a step goes in steps, each with the memory of the one before.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+
+use spindle_mem::{IoBuf, Pool};
+
+use crate::mailbox::locked;
+use crate::{GeometryError, RemoteNotifier};
+
+/// The most that is moved at a time: the largest buffers that a pool keeps.
+const LARGEST_STEP: usize = 4 << 20;
+
+/// See above; shared by all lanes of a file.
+#[derive(Debug)]
+pub(crate) struct Bounce {
+    pool: Pool,
+    step: usize,
+    /// Lanes that wait, for a look without the lock.
+    waiting: AtomicUsize,
+    lanes: Mutex<Vec<RemoteNotifier>>,
+}
+
+impl Bounce {
+    /// A pool of so many bytes, for blocks of `block_size` bytes.
+    pub(crate) fn new(bytes: usize, block_size: u32) -> Result<Bounce, GeometryError> {
+        // A step fits with room for a second, so that two threads do not always wait for each other.
+        let half = (bytes / 2).checked_ilog2().map_or(0, |log| 1 << log);
+        let step = LARGEST_STEP.min(half);
+        if step < block_size as usize {
+            return Err(GeometryError::BounceTooSmall { bytes, block_size });
+        }
+        let (waiting, lanes) = (AtomicUsize::new(0), Mutex::default());
+        Ok(Bounce { pool: Pool::new("file bounce", bytes), step, waiting, lanes })
+    }
+
+    /// How much of what is left is moved at a time.
+    pub(crate) fn step(&self, left: usize) -> usize {
+        left.min(self.step)
+    }
+
+    /// Memory for a step; without it the lane is told when to ask again.
+    pub(crate) fn get(&self, bytes: usize, lane: &RemoteNotifier) -> Option<IoBuf> {
+        if let Ok(buffer) = self.pool.get(bytes) {
+            return Some(buffer);
+        }
+        let mut lanes = locked(&self.lanes);
+        if !lanes.contains(lane) {
+            lanes.push(lane.clone());
+        }
+        self.waiting.store(lanes.len(), Ordering::Relaxed);
+        drop(lanes);
+        // Against the one in `give_back`: either that sees who waits, or the memory is seen here.
+        fence(Ordering::SeqCst);
+        self.pool.get(bytes).ok()
+    }
+
+    /// Memory comes back.
+    pub(crate) fn give_back(&self, buffer: IoBuf) {
+        drop(buffer);
+        fence(Ordering::SeqCst);
+        if self.waiting.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut lanes = locked(&self.lanes);
+        self.waiting.store(0, Ordering::Relaxed);
+        let waiting = std::mem::take(&mut *lanes);
+        drop(lanes);
+        waiting.iter().for_each(RemoteNotifier::notify);
+    }
+}

@@ -1,0 +1,50 @@
+//! How devices lie on each other: checked when one is made, or is to lie on another, and not when a thread first
+//! opens a lane.
+
+use std::sync::Arc;
+
+use crate::{Device, MAX_DEPTH, OpenError};
+
+/// Checks that a device called `name` may lie on `lowers`.
+///
+/// # Errors
+/// [`TooDeep`](OpenError::TooDeep) with the numbers.
+pub fn check_stack(name: &str, lowers: &[Arc<dyn Device>]) -> Result<(), OpenError> {
+    let depth = lowers.iter().map(|lower| depth_of(lower, MAX_DEPTH) + 1).max().unwrap_or(0);
+    match depth > MAX_DEPTH {
+        true => Err(OpenError::TooDeep { device: name.to_owned(), depth, max: MAX_DEPTH }),
+        false => Ok(()),
+    }
+}
+
+/// Checks that a device which is there already, and on which `above` devices lie at most, may lie on another
+/// one, too.
+///
+/// # Errors
+/// It would lie on itself, or be too deep with those above it.
+pub fn check_base(device: &Arc<dyn Device>, above: usize, base: &Arc<dyn Device>) -> Result<(), OpenError> {
+    if lies_on(base, device, MAX_DEPTH) {
+        let reason = format!("it would lie on itself by {}; choose another base", base.name());
+        return Err(OpenError::Other { device: device.name().to_owned(), reason });
+    }
+    let depth = depth_of(base, MAX_DEPTH) + 1 + above;
+    match depth > MAX_DEPTH {
+        true => Err(OpenError::TooDeep { device: device.name().to_owned(), depth, max: MAX_DEPTH }),
+        false => Ok(()),
+    }
+}
+
+/// Layers below a device; one more than `most` stands for any number beyond.
+fn depth_of(device: &Arc<dyn Device>, most: usize) -> usize {
+    let lowers = device.lowers();
+    match most.checked_sub(1) {
+        Some(left) => lowers.iter().map(|lower| depth_of(lower, left) + 1).max().unwrap_or(0),
+        None => usize::from(!lowers.is_empty()),
+    }
+}
+
+/// Whether `from` is `to`, or lies on it.
+fn lies_on(from: &Arc<dyn Device>, to: &Arc<dyn Device>, most: usize) -> bool {
+    let same = std::ptr::addr_eq(Arc::as_ptr(from), Arc::as_ptr(to));
+    same || (most > 0 && from.lowers().iter().any(|lower| lies_on(lower, to, most - 1)))
+}
