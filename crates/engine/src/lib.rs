@@ -40,6 +40,7 @@ mod op;
 mod open;
 mod os;
 mod os_thread;
+mod places;
 mod report;
 mod signals;
 pub mod sim;

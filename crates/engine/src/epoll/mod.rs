@@ -17,6 +17,7 @@ pub(crate) use self::sources::ready_for;
 use self::sources::{Sources, WAKE};
 use crate::engine::Home;
 use crate::os::{Clock, IoVecs, Returns, Waker, Workers, clock, sockets};
+use crate::places::Places;
 use crate::sim::Rng;
 use crate::{Completion, Driver, EngineError, Op, Output, SystemCalls, Time, Token, Unparker};
 
@@ -33,6 +34,8 @@ pub(crate) struct EpollDriver {
     workers: Arc<Workers>,
     returns: Arc<Returns>,
     sources: Sources,
+    /// The jobs given to workers, by token.
+    jobs: Places,
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
     in_flight: usize,
@@ -61,6 +64,7 @@ impl EpollDriver {
             epoll,
             workers,
             sources: Sources::default(),
+            jobs: Places::default(),
             ready: Vec::new(),
             in_flight: 0,
             vecs: IoVecs::default(),
@@ -145,7 +149,7 @@ impl Driver for EpollDriver {
             | Op::Listen { .. }
             | Op::ListenAlone { .. } => {
                 self.handed_over += 1;
-                self.workers.submit(token, op, &self.returns);
+                self.jobs.insert(token, self.workers.submit(token, op, &self.returns));
             }
             Op::Pair => {
                 self.sources.calls += 1;
@@ -164,8 +168,12 @@ impl Driver for EpollDriver {
     }
 
     fn cancel(&mut self, token: Token) {
-        let op = self.workers.cancel(token, &self.returns).or_else(|| self.sources.cancel(token));
+        let op = match self.jobs.get(token) {
+            Some(job) => self.workers.cancel(job),
+            None => self.sources.cancel(token),
+        };
         if let Some(op) = op {
+            self.jobs.remove(token);
             let result = Err(io::Error::new(io::ErrorKind::Interrupted, "cancelled"));
             self.ready.push(Completion { token, result, op });
         }
@@ -177,7 +185,11 @@ impl Driver for EpollDriver {
         }
         self.in_flight -= self.ready.len();
         out.append(&mut self.ready);
+        let first = out.len();
         self.in_flight -= self.returns.take(out);
+        for completion in &out[first..] {
+            self.jobs.remove(completion.token);
+        }
     }
 
     fn park(&mut self, deadline: Option<Time>) {

@@ -16,10 +16,14 @@ use slab::Slab;
 use crate::engine::Home;
 use crate::handle::{ListenerInner, SocketInner};
 use crate::os::{IoVecs, sockets};
+use crate::places::Places;
 use crate::{Address, Completion, Interest, Op, Output, Socket, Token};
 
 /// The event data of the driver's own eventfd.
 pub(super) const WAKE: u64 = u64::MAX;
+
+/// Entries of a line that were taken back and may stay.
+const FEW: usize = 16;
 
 /// Sources kept before the first look for dead ones.
 const SWEEP_AT: usize = 64;
@@ -50,9 +54,18 @@ impl Object {
 struct Source {
     object: Object,
     address: usize,
-    readers: VecDeque<usize>,
-    writers: VecDeque<usize>,
-    lookers: VecDeque<usize>,
+    readers: Line,
+    writers: Line,
+    lookers: Line,
+}
+
+/// Those that wait on one side of a source, in order, and some that were taken back.
+#[derive(Default)]
+struct Line {
+    /// By key and token: a key may have been given to another since.
+    entries: VecDeque<(usize, Token)>,
+    /// How many of them wait.
+    live: usize,
 }
 
 struct Waiting {
@@ -79,6 +92,8 @@ pub(super) struct Sources {
     sources: Slab<Source>,
     by_address: BTreeMap<usize, usize>,
     waiting: Slab<Waiting>,
+    /// The keys of those that wait, by token.
+    keys: Places,
     sweep_at: usize,
     /// System calls on the descriptors.
     pub(super) calls: u64,
@@ -104,7 +119,7 @@ impl Sources {
         let known = waiting.address().and_then(|address| self.by_address.get(&address).copied());
         let side = waiting.side();
         let queued =
-            side != Side::Look && known.is_some_and(|source| !self.sources[source].queue(side).is_empty());
+            side != Side::Look && known.is_some_and(|source| self.sources[source].line(side).live > 0);
         if !queued {
             match waiting.attempt(vecs, home, &mut self.calls) {
                 Step::Done(result) => {
@@ -120,7 +135,8 @@ impl Sources {
         };
         waiting.source = source;
         let key = self.waiting.insert(waiting);
-        self.sources[source].queue(side).push_back(key);
+        self.keys.insert(token, key as u64);
+        self.sources[source].line(side).push(key, token);
         Ok(())
     }
 
@@ -136,9 +152,9 @@ impl Sources {
         entry.insert(Source {
             object,
             address,
-            readers: VecDeque::new(),
-            writers: VecDeque::new(),
-            lookers: VecDeque::new(),
+            readers: Line::default(),
+            writers: Line::default(),
+            lookers: Line::default(),
         });
         self.by_address.insert(address, key);
         Ok(key)
@@ -182,13 +198,18 @@ impl Sources {
     /// Those that only look each see whether it is what they wait for, in whatever direction.
     fn look_again(&mut self, source: usize, vecs: &mut IoVecs, home: &Home, ready: &mut Vec<Completion>) {
         let Some(source) = self.sources.get_mut(source) else { return };
-        let (waiting, calls) = (&mut self.waiting, &mut self.calls);
-        source.lookers.retain(|&key| {
+        let (waiting, calls, keys) = (&mut self.waiting, &mut self.calls, &mut self.keys);
+        source.lookers.entries.retain(|&(key, token)| {
+            if !is_waiting(waiting, key, token) {
+                return false;
+            }
             let Step::Done(result) = waiting[key].attempt(vecs, home, calls) else { return true };
             let done = waiting.remove(key);
-            ready.push(Completion { token: done.token, result, op: done.op });
+            keys.remove(token);
+            ready.push(Completion { token, result, op: done.op });
             false
         });
+        source.lookers.live = source.lookers.entries.len();
     }
 
     fn go_on(
@@ -201,25 +222,53 @@ impl Sources {
     ) {
         // An event of a source forgotten meanwhile finds nothing, or another that tries in vain.
         let Some(source) = self.sources.get_mut(source) else { return };
-        while let Some(&key) = source.queue(side).front() {
+        let line = source.line(side);
+        while let Some(&(key, token)) = line.entries.front() {
+            if !is_waiting(&self.waiting, key, token) {
+                line.entries.pop_front();
+                continue;
+            }
             let Step::Done(result) = self.waiting[key].attempt(vecs, home, &mut self.calls) else { return };
-            source.queue(side).pop_front();
+            line.entries.pop_front();
+            line.live -= 1;
             let done = self.waiting.remove(key);
-            ready.push(Completion { token: done.token, result, op: done.op });
+            self.keys.remove(token);
+            ready.push(Completion { token, result, op: done.op });
         }
     }
 
     /// Takes back an operation that waits.
     pub(super) fn cancel(&mut self, token: Token) -> Option<Op> {
-        let (key, waiting) = self.waiting.iter().find(|(_, w)| w.token == token)?;
-        let (source, side) = (waiting.source, waiting.side());
-        self.sources[source].queue(side).retain(|k| *k != key);
-        Some(self.waiting.remove(key).op)
+        let key = self.keys.remove(token)? as usize;
+        let waiting = self.waiting.remove(key);
+        // Its entry in the line goes later: to find it takes time.
+        self.sources[waiting.source].line(waiting.side()).took_back(&self.waiting);
+        Some(waiting.op)
+    }
+}
+
+/// Whether an entry of a line was not taken back.
+fn is_waiting(waiting: &Slab<Waiting>, key: usize, token: Token) -> bool {
+    waiting.get(key).is_some_and(|waiting| waiting.token == token)
+}
+
+impl Line {
+    fn push(&mut self, key: usize, token: Token) {
+        self.entries.push_back((key, token));
+        self.live += 1;
+    }
+
+    /// One of them was taken back. Once most were, their entries go.
+    fn took_back(&mut self, waiting: &Slab<Waiting>) {
+        self.live -= 1;
+        if self.entries.len() > 2 * self.live + FEW {
+            self.entries.retain(|&(key, token)| is_waiting(waiting, key, token));
+        }
     }
 }
 
 impl Source {
-    fn queue(&mut self, side: Side) -> &mut VecDeque<usize> {
+    fn line(&mut self, side: Side) -> &mut Line {
         match side {
             Side::Read => &mut self.readers,
             Side::Write => &mut self.writers,

@@ -196,7 +196,7 @@ fn opened_as(pid: u32, stat: &Stat) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::os) mod tests {
     use std::fs::{File, OpenOptions};
     use std::io::IoSlice;
     use std::mem::MaybeUninit;
@@ -214,7 +214,7 @@ mod tests {
     }
 
     /// A socket in whose queue the only handle on a lock of `path` lies: no process has it.
-    fn held_by_nobody(path: &Path) -> (UnixStream, UnixStream) {
+    pub(in crate::os) fn held_by_nobody(path: &Path) -> (UnixStream, UnixStream) {
         let (file, stat) = opened(path);
         lock(file.as_fd(), true, path, &stat).unwrap();
         let (near, far) = UnixStream::pair().unwrap();

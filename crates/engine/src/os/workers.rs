@@ -17,9 +17,12 @@ use crate::{
     Completion, CpuSet, File, Listener, Op, OpenOptions, Output, Token, Unpark, available_cores, spawn_pinned,
 };
 
-/// The most worker threads of one engine. A disk wants some requests in flight; more threads than this
+/// The most worker threads of one engine that work. A disk wants some requests in flight; more threads than this
 /// only take turns on the cores.
 const MOST_WORKERS: usize = 8;
+
+/// The most worker threads of one engine, with those that open a file and may wait for its lock.
+const MOST_THREADS: usize = 64;
 
 /// The workers of one engine. Dropping it lets them finish what they have and end, and waits until every file
 /// that was dropped is closed.
@@ -38,9 +41,15 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    /// None: taken back. In the order of their numbers, the first of which is `first`.
+    jobs: VecDeque<Option<Job>>,
+    first: u64,
+    /// Those that were not taken back.
+    waiting: usize,
     threads: usize,
     idle: usize,
+    /// Threads that open a file: it may be locked, or be about to be closed, for as long as it takes.
+    opening: usize,
     closed: bool,
     closes: Closes,
 }
@@ -104,10 +113,10 @@ impl Workers {
     }
 
     /// Queues `op`; its completion comes through `back`. If not even one thread can be started it
-    /// completes with that error.
-    pub(crate) fn submit(&self, token: Token, op: Op, back: &Arc<Returns>) {
+    /// completes with that error. Gives the job's number, by which it can be [taken back](Self::cancel).
+    pub(crate) fn submit(&self, token: Token, op: Op, back: &Arc<Returns>) -> u64 {
         let back = Arc::clone(back);
-        self.0.give(|closes| Job::Operation { token, op, back, closes: closes.last() });
+        self.0.give(|closes| Job::Operation { token, op, back, closes: closes.last() })
     }
 
     /// Opens a file at once, on the calling thread.
@@ -117,13 +126,18 @@ impl Workers {
     }
 
     /// Takes back an operation that no worker has begun.
-    pub(crate) fn cancel(&self, token: Token, back: &Arc<Returns>) -> Option<Op> {
+    pub(crate) fn cancel(&self, number: u64) -> Option<Op> {
         let mut queue = self.0.queue();
-        let is_it = |job: &Job| matches!(job, Job::Operation { token: t, back: b, .. } if *t == token && Arc::ptr_eq(b, back));
-        let found = queue.jobs.iter().position(is_it)?;
-        match queue.jobs.remove(found)? {
-            Job::Operation { op, .. } => Some(op),
-            Job::Close { .. } => None,
+        let index = number.checked_sub(queue.first)? as usize;
+        match queue.jobs.get_mut(index)?.take()? {
+            Job::Operation { op, .. } => {
+                queue.waiting -= 1;
+                Some(op)
+            }
+            close => {
+                queue.jobs[index] = Some(close);
+                None
+            }
         }
     }
 }
@@ -149,12 +163,21 @@ impl Pool {
         self.give(|closes| Job::Close { it, number: closes.begin() });
     }
 
-    /// Queues a job, and starts a worker for it if there should be one more.
-    fn give(self: &Arc<Self>, job: impl FnOnce(&mut Closes) -> Job) {
+    /// Queues a job, and starts a worker for it if there should be one more. The job's number.
+    fn give(self: &Arc<Self>, job: impl FnOnce(&mut Closes) -> Job) -> u64 {
         let mut queue = self.queue();
         let job = job(&mut queue.closes);
-        queue.jobs.push_back(job);
-        if queue.idle >= queue.jobs.len() || queue.threads == MOST_WORKERS {
+        let own = queue.first + queue.jobs.len() as u64;
+        queue.jobs.push_back(Some(job));
+        queue.waiting += 1;
+        self.staff(queue);
+        own
+    }
+
+    /// Wakes a worker for the jobs that wait, or starts one more if all have something to do.
+    fn staff(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+        let full = queue.threads - queue.opening >= MOST_WORKERS || queue.threads == MOST_THREADS;
+        if queue.idle >= queue.waiting || full {
             drop(queue);
             self.work.notify_one();
             return;
@@ -166,6 +189,19 @@ impl Pool {
         if let Err(error) = spawn_pinned(&format!("engine_io_{number}"), None, move || pool.work()) {
             self.could_not_start(&error);
         }
+    }
+
+    /// Opens a file on this worker, which counts as none meanwhile: files that are locked hold up nothing else.
+    fn open_aside(self: &Arc<Self>, options: &OpenOptions, closes: u64) -> io::Result<File> {
+        let mut queue = self.queue();
+        queue.opening += 1;
+        match queue.waiting {
+            0 => drop(queue),
+            _ => self.staff(queue),
+        }
+        let opened = self.open(options, closes);
+        self.queue().opening -= 1;
+        opened
     }
 
     fn work(self: &Arc<Self>) {
@@ -216,7 +252,7 @@ impl Pool {
 
     fn perform(self: &Arc<Self>, op: &mut Op, closes: u64, vecs: &mut IoVecs) -> io::Result<Output> {
         match op {
-            Op::Open { options } => self.open(options, closes).map(Output::File),
+            Op::Open { options } => self.open_aside(options, closes).map(Output::File),
             Op::Listen { address, backlog } => {
                 sockets::listen(address, *backlog, self.blocking_sockets, &self.home).map(Output::Listener)
             }
@@ -238,8 +274,17 @@ impl Pool {
     fn next_job(&self) -> Option<Job> {
         let mut queue = self.queue();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
+            if queue.threads - queue.opening > MOST_WORKERS {
+                // Started while another opened a file.
+                queue.threads -= 1;
+                return None;
+            }
+            while let Some(job) = queue.jobs.pop_front() {
+                queue.first += 1;
+                if job.is_some() {
+                    queue.waiting -= 1;
+                    return job;
+                }
             }
             if queue.closed {
                 // A file that outlives the engine has another one started.
@@ -260,8 +305,10 @@ impl Pool {
             return;
         }
         let stranded = std::mem::take(&mut queue.jobs);
+        queue.first += stranded.len() as u64;
+        queue.waiting = 0;
         drop(queue);
-        for job in stranded {
+        for job in stranded.into_iter().flatten() {
             match job {
                 Job::Operation { token, op, back, .. } => {
                     let message = format!("cannot start a worker thread for '{}': {error}", op.name());
@@ -276,4 +323,41 @@ impl Pool {
 /// Whether a file was refused because somebody has it open.
 fn is_in_use(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::lock::tests::held_by_nobody;
+
+    #[test]
+    fn files_that_are_locked_do_not_hold_up_other_work() {
+        let workers = Workers::new(Home::new(), true);
+        let waker = Arc::new(Waker::new().expect("an eventfd"));
+        let back = Returns::new(waker);
+        let folder = tempfile::tempdir().expect("a folder");
+        let locked: Vec<_> = (0..2 * MOST_WORKERS)
+            .map(|number| {
+                let path = folder.path().join(format!("locked-{number}"));
+                std::fs::write(&path, [0; 512]).expect("a file");
+                let held = held_by_nobody(&path);
+                (path, held)
+            })
+            .collect();
+        for (number, (path, _)) in locked.iter().enumerate() {
+            let options = OpenOptions::new(path).writable(true).locked(true);
+            workers.submit(Token(number as u64), Op::Open { options: Box::new(options) }, &back);
+        }
+        let other = folder.path().join("other");
+        std::fs::write(&other, [0; 512]).expect("a file");
+        let file = workers.open(&OpenOptions::new(other).writable(true)).expect("a file");
+        let zeroed = Token(1000);
+        workers.submit(zeroed, Op::ZeroRange { file, offset: 0, length: 512 }, &back);
+        let mut done = Vec::new();
+        while done.is_empty() {
+            back.take(&mut done);
+            std::thread::yield_now();
+        }
+        assert_eq!(done[0].token, zeroed, "before any of those that wait for a lock");
+    }
 }

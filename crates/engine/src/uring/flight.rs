@@ -47,6 +47,8 @@ pub(super) struct Flight {
     pub(super) user_data: u64,
     /// Bytes moved so far.
     done: usize,
+    /// Its entry's number in the ring's overflow queue, if it went there.
+    pub(super) queued: Option<u64>,
     /// It was asked to end: what is left is not submitted.
     pub(super) cancelled: bool,
     pub(super) scratch: Option<Box<Scratch>>,
@@ -63,7 +65,16 @@ pub(super) enum Step {
 
 impl Flight {
     pub(super) fn new(token: Token, op: Op, user_data: u64) -> Flight {
-        Flight { token, op, user_data, done: 0, cancelled: false, scratch: None, connecting: None }
+        Flight {
+            token,
+            op,
+            user_data,
+            done: 0,
+            queued: None,
+            cancelled: false,
+            scratch: None,
+            connecting: None,
+        }
     }
 
     /// The entry to submit next. It points into this flight's buffers and scratch and into nothing else.

@@ -20,6 +20,7 @@ use self::flight::{Flight, Spare, Step};
 use self::ring::Ring;
 use crate::engine::Home;
 use crate::os::{Clock, Returns, Waker, Workers, clock, sockets};
+use crate::places::Places;
 use crate::sim::Rng;
 use crate::{
     Address, Completion, Driver, EngineError, Op, Output, Socket, SystemCalls, Time, Token, Unparker,
@@ -48,6 +49,9 @@ pub(crate) struct UringDriver {
     listening: bool,
     ring: Ring,
     flights: Slab<Flight>,
+    /// The keys of the flights, and the jobs given to workers, by token.
+    keys: Places,
+    jobs: Places,
     serial: u32,
     spare: Spare,
     workers: Arc<Workers>,
@@ -75,6 +79,8 @@ impl UringDriver {
             listening: false,
             ring: Ring::new().map_err(failed("io_uring_setup"))?,
             flights: Slab::new(),
+            keys: Places::default(),
+            jobs: Places::default(),
             serial: 0,
             spare: Spare::default(),
             workers,
@@ -92,6 +98,7 @@ impl UringDriver {
         let slot = self.flights.vacant_entry();
         let key = slot.key();
         slot.insert(Flight::new(token, op, u64::from(self.serial) << 32 | key as u64));
+        self.keys.insert(token, key as u64);
         self.push_next(key);
     }
 
@@ -101,13 +108,14 @@ impl UringDriver {
             // SAFETY: the entry points into the flight's buffers and scratch, which are on the heap and
             // stay there, untouched, until the flight is taken out of the table on its completion; a
             // dropped driver waits for that or leaks them.
-            Ok(entry) => unsafe { self.ring.push(entry) },
+            Ok(entry) => self.flights[key].queued = unsafe { self.ring.push(entry) },
             Err(error) => self.finish(key, Err(error)),
         }
     }
 
     fn finish(&mut self, key: usize, result: io::Result<Output>) {
         let mut flight = self.flights.remove(key);
+        self.keys.remove(flight.token);
         self.spare.keep(flight.scratch.take());
         if let Op::Send { socket, .. } = &flight.op {
             self.next_send(socket);
@@ -169,20 +177,21 @@ impl UringDriver {
         let fd = Fd(std::os::fd::AsRawFd::as_raw_fd(&self.waker.event()));
         let entry = opcode::PollAdd::new(fd, u32::from(PollFlags::IN.bits())).build().user_data(WAKE);
         // SAFETY: a poll points at nothing.
-        unsafe { self.ring.push(entry) };
+        let _ = unsafe { self.ring.push(entry) };
         self.listening = true;
     }
 
     /// Asks the kernel to end a flight early, or ends it here if the kernel has not seen it.
     fn call_back(&mut self, key: usize) {
         let user_data = self.flights[key].user_data;
-        if self.ring.take_back(user_data) {
+        let nothing = opcode::Nop::new().build().user_data(CANCEL);
+        if self.flights[key].queued.is_some_and(|number| self.ring.take_back(number, nothing)) {
             return self.finish(key, Err(flight::interrupted()));
         }
         self.flights[key].cancelled = true;
         let entry = opcode::AsyncCancel::new(user_data).build().user_data(CANCEL);
         // SAFETY: a cancellation points at nothing.
-        unsafe { self.ring.push(entry) };
+        let _ = unsafe { self.ring.push(entry) };
     }
 }
 
@@ -230,7 +239,7 @@ impl Driver for UringDriver {
             | Op::Listen { .. }
             | Op::ListenAlone { .. } => {
                 self.handed_over += 1;
-                self.workers.submit(token, op, &self.returns);
+                self.jobs.insert(token, self.workers.submit(token, op, &self.returns));
             }
             Op::Pair => {
                 self.socket_calls += 1;
@@ -246,13 +255,16 @@ impl Driver for UringDriver {
     }
 
     fn cancel(&mut self, token: Token) {
-        if let Some(op) = self.workers.cancel(token, &self.returns) {
-            self.ready.push(Completion { token, result: Err(flight::interrupted()), op });
+        if let Some(key) = self.keys.get(token) {
+            self.call_back(key as usize);
+        } else if let Some(job) = self.jobs.get(token) {
+            if let Some(op) = self.workers.cancel(job) {
+                self.jobs.remove(token);
+                self.ready.push(Completion { token, result: Err(flight::interrupted()), op });
+            }
         } else if let Some(index) = self.sends.iter().position(|(waiting, _)| *waiting == token) {
             let (_, op) = self.sends.remove(index);
             self.ready.push(Completion { token, result: Err(flight::interrupted()), op });
-        } else if let Some((key, _)) = self.flights.iter().find(|(_, flight)| flight.token == token) {
-            self.call_back(key);
         }
     }
 
@@ -261,7 +273,11 @@ impl Driver for UringDriver {
         self.take_completions();
         self.in_flight -= self.ready.len();
         out.append(&mut self.ready);
+        let first = out.len();
         self.in_flight -= self.returns.take(out);
+        for completion in &out[first..] {
+            self.jobs.remove(completion.token);
+        }
     }
 
     fn park(&mut self, deadline: Option<Time>) {

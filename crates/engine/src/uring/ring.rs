@@ -37,35 +37,41 @@ pub(super) struct Ring {
     ring: IoUring,
     /// Entries that did not fit, oldest first. Warm, it does not allocate.
     overflow: VecDeque<Entry>,
+    /// Entries that have left the overflow queue: the number of its first one.
+    left: u64,
     /// Calls of io_uring_enter.
     pub(super) enters: u64,
 }
 
 impl Ring {
     pub(super) fn new() -> io::Result<Ring> {
-        Ok(Ring { ring: build(ENTRIES)?, overflow: VecDeque::new(), enters: 0 })
+        Ok(Ring { ring: build(ENTRIES)?, overflow: VecDeque::new(), left: 0, enters: 0 })
     }
 
-    /// Queues an entry behind all before it.
+    /// Queues an entry behind all before it. One that does not fit yet has a number in the overflow queue, by which
+    /// it can be [taken back](Self::take_back).
     ///
     /// # Safety
     /// What the entry points at must stay valid, and untouched where the kernel writes, until its
     /// completion was taken.
-    pub(super) unsafe fn push(&mut self, entry: Entry) {
+    pub(super) unsafe fn push(&mut self, entry: Entry) -> Option<u64> {
         if self.overflow.is_empty() {
             // SAFETY: the caller's promise.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                return;
+                return None;
             }
         }
         self.overflow.push_back(entry);
+        Some(self.left + self.overflow.len() as u64 - 1)
     }
 
-    /// Takes back an entry that the kernel has not been shown. False if it has.
-    pub(super) fn take_back(&mut self, user_data: u64) -> bool {
-        let before = self.overflow.len();
-        self.overflow.retain(|entry| entry.get_user_data() != user_data);
-        self.overflow.len() < before
+    /// Takes back an entry that the kernel has not been shown, by its number in the overflow queue; `instead` takes
+    /// its place. False if it has been shown.
+    pub(super) fn take_back(&mut self, number: u64, instead: Entry) -> bool {
+        let place = number.checked_sub(self.left).and_then(|index| self.overflow.get_mut(index as usize));
+        let is_there = place.is_some();
+        place.into_iter().for_each(|entry| *entry = instead.clone());
+        is_there
     }
 
     /// Hands the kernel what is queued and lets it post what it has finished, without waiting. No system
@@ -98,6 +104,7 @@ impl Ring {
                 return;
             }
             self.overflow.pop_front();
+            self.left += 1;
         }
     }
 
@@ -202,21 +209,24 @@ mod tests {
             return;
         }
         let mut ring = Ring::new().unwrap();
+        let mut last = None;
         for i in 0..10_000 {
             // SAFETY: a no-operation points at nothing.
-            unsafe { ring.push(opcode::Nop::new().build().user_data(i)) };
+            let number = unsafe { ring.push(opcode::Nop::new().build().user_data(i)) };
+            last = number.or(last);
         }
-        assert!(!ring.overflow.is_empty());
-        assert!(ring.take_back(9_999) && !ring.take_back(9_999));
+        let instead = || opcode::Nop::new().build().user_data(10_000);
+        assert!(ring.take_back(last.expect("the ring overflows"), instead()));
         let mut seen = Vec::new();
-        while seen.len() < 9_999 {
+        while seen.len() < 10_000 {
             ring.enter();
             while let Some((user_data, result)) = ring.next_completion() {
                 assert_eq!(result, 0);
                 seen.push(user_data);
             }
         }
-        assert!(seen.iter().copied().eq(0..9_999), "no-operations complete in the order of submission");
+        assert!(seen.iter().copied().eq((0..9_999).chain([10_000])), "in the order of submission");
+        assert!(!ring.take_back(last.expect("seen above"), instead()), "the kernel has it");
     }
 
     #[test]
@@ -236,9 +246,9 @@ mod tests {
             let mut builder = IoUring::builder();
             setup(&mut builder);
             let Ok(ring) = builder.build(8) else { continue };
-            let mut ring = Ring { ring, overflow: VecDeque::new(), enters: 0 };
+            let mut ring = Ring { ring, overflow: VecDeque::new(), left: 0, enters: 0 };
             // SAFETY: a no-operation points at nothing.
-            unsafe { ring.push(opcode::Nop::new().build().user_data(7)) };
+            let _ = unsafe { ring.push(opcode::Nop::new().build().user_data(7)) };
             ring.sleep(Some(Duration::from_secs(10)));
             assert_eq!(ring.next_completion(), Some((7, 0)));
         }

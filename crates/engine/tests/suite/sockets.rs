@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use spindle_engine::{Address, Interest, Listener, Op, Output, Peer, Shutdown, Socket};
+use spindle_engine::{Address, Interest, Listener, Op, Output, Peer, Shutdown, Socket, Token};
 use spindle_mem::{Buffers, IoBuf};
 
 use super::{Bench, buffer, bytes_of, pattern};
@@ -192,6 +192,44 @@ pub fn dropping_the_last_handle_ends_the_stream(bench: &mut Bench) {
     assert_eq!(bench.wait(recv).result.unwrap().bytes(), 0);
     let error = bench.error(Op::Send { socket: b, buffers: buffer(b"to nobody") });
     assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+}
+
+pub fn thousands_that_wait_on_one_stream_are_cancelled_in_any_order_and_the_rest_keep_theirs(
+    bench: &mut Bench,
+) {
+    const MANY: u64 = 1200;
+    let (near, far) = bench.pair();
+    let tokens: Vec<Token> = (0..MANY)
+        .map(|_| bench.submit(Op::Recv { socket: near.clone(), buffers: IoBuf::zeroed(1).into() }))
+        .collect();
+    // Every third stays; the others go from behind, from the front and from the middle, some of them before the
+    // kernel has seen them.
+    let leaving: Vec<Token> =
+        tokens.iter().enumerate().filter(|(i, _)| i % 3 != 1).map(|(_, t)| *t).collect();
+    let (front, back) = leaving.split_at(leaving.len() / 2);
+    for (first, last) in front.iter().zip(back.iter().rev()) {
+        bench.driver.cancel(*last);
+        bench.driver.cancel(*first);
+    }
+    for token in &leaving {
+        let error = bench.wait(*token).result.expect_err("cancelled");
+        assert_eq!(error.kind(), ErrorKind::Interrupted);
+    }
+    let staying: Vec<Token> =
+        tokens.iter().enumerate().filter(|(i, _)| i % 3 == 1).map(|(_, t)| *t).collect();
+    let bytes: Vec<u8> = (0..staying.len()).map(|i| (i % 251) as u8).collect();
+    let sent = bench.submit(Op::Send { socket: far.clone(), buffers: buffer(&bytes) });
+    bench.wait(sent).result.expect("sent");
+    let mut received: Vec<u8> = Vec::new();
+    for token in &staying {
+        let completion = bench.wait(*token);
+        completion.result.expect("received");
+        received.extend(completion.op.into_buffers().to_vec());
+    }
+    received.sort_unstable();
+    let mut all = bytes;
+    all.sort_unstable();
+    assert_eq!(received, all, "each byte once");
 }
 
 pub fn waiting_operations_can_be_cancelled(bench: &mut Bench) {
