@@ -32,6 +32,7 @@ mod md;
 mod options;
 pub mod ordering;
 mod outside;
+mod replacement;
 mod reserve;
 mod shared;
 mod store;
@@ -47,6 +48,7 @@ pub use options::{
     BlobInfo, BlobOptions, ExternalSource, InitOptions, LoadOptions, LoadProgress, LoadStep, OpenOptions,
     StoreInfo, StoreOptions,
 };
+pub use replacement::Replacement;
 
 pub use spindle_format::init::{ClearData, InitOptions as LayoutOptions, MdPages};
 pub use spindle_format::super_block::BsType;

@@ -26,6 +26,7 @@ mod persist;
 mod read;
 mod ready;
 mod remove;
+mod replace;
 mod resize;
 mod snapshot;
 mod space;

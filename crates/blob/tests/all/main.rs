@@ -17,6 +17,7 @@ mod maps;
 mod model;
 mod opening;
 mod operations;
+mod replace;
 mod second_reader;
 mod space;
 mod steps;

@@ -1,0 +1,158 @@
+//! New contents of a blob that take the place of the old ones in one step.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use spindle_mem::Buffers;
+
+use crate::blob::Blob;
+use crate::error::BlobError;
+use crate::local::Local;
+use crate::md::Md;
+use crate::shared::locked;
+use crate::sync::TaskLock;
+
+/// New contents of a blob, written to clusters that nothing on disk names, until
+/// [`commit`](Self::commit) makes them the blob's contents with one write of its root page. Until then, and
+/// after a crash before that, the blob holds what it held; afterwards it holds what was written here and zeroes
+/// elsewhere. Id, name, xattrs, size and parent stay.
+///
+/// Takes as many clusters as are written to; a blob that is not thin gets one for each of its places at the
+/// commit. Dropping it gives them back. It keeps the blob open, and stays on its thread.
+pub struct Replacement {
+    blob: Blob,
+    local: Rc<Local>,
+    draft: Arc<Mutex<Draft>>,
+    /// Held while a cluster is taken and made ready.
+    taking: TaskLock,
+}
+
+/// What the metadata thread shares with it.
+#[derive(Default)]
+pub(crate) struct Draft {
+    /// The clusters that hold new contents, by their places in the blob.
+    clusters: BTreeMap<u64, u32>,
+    /// Writes that have begun and not succeeded.
+    unfinished: usize,
+    /// It was committed or dropped: nothing is added.
+    over: bool,
+}
+
+impl Blob {
+    /// Begins to write new contents that take the place of the old ones in one step. Needs the current Spindle
+    /// thread.
+    ///
+    /// # Errors
+    /// The blob is closed or read-only, clones read through it, or it is being inflated or decoupled.
+    pub async fn replace(&self) -> Result<Replacement, BlobError> {
+        self.on_md(async |md, blob| md.check_replaceable(&blob)).await?;
+        let local = self.opened.shared.store.local()?;
+        Ok(Replacement { blob: self.clone(), local, draft: Arc::default(), taking: TaskLock::default() })
+    }
+}
+
+impl Replacement {
+    /// Stores `buffers` from byte `offset` of the new contents on. What was written before there is overwritten;
+    /// two writes of the same bytes at once leave either.
+    ///
+    /// # Errors
+    /// The range is not inside the blob or not aligned, the store is out of space, or the device fails. Then, and
+    /// when the future was dropped, [`commit`](Self::commit) is refused.
+    pub async fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Result<(), BlobError> {
+        let mut buffers = buffers.into();
+        let len = buffers.len() as u64;
+        let store = &self.blob.opened.shared.store;
+        let (unit, size) = (u64::from(store.io_unit), u64::from(store.cluster_size));
+        let blob = self.blob.id();
+        if !offset.is_multiple_of(unit) || !len.is_multiple_of(unit) {
+            return Err(BlobError::Unaligned { blob, offset, len, unit: store.io_unit });
+        }
+        if offset.checked_add(len).is_none_or(|end| end > self.blob.size()) {
+            return Err(BlobError::OutOfRange { blob, offset, len, size: self.blob.size() });
+        }
+        locked(&self.draft).unfinished += 1;
+        let mut at = offset;
+        while !buffers.is_empty() {
+            let within = at % size;
+            let rest = buffers.split_off((size - within).min(buffers.len() as u64) as usize);
+            let piece = std::mem::replace(&mut buffers, rest);
+            let len = piece.len() as u64;
+            let cluster = self.cluster(at / size, len == size).await?;
+            let (written, _) = self.local.channel().write(u64::from(cluster) * size + within, piece).await;
+            written?;
+            at += len;
+        }
+        locked(&self.draft).unfinished -= 1;
+        Ok(())
+    }
+
+    /// Makes what was written the contents of the blob, durably. Runs to its end whatever becomes of the future.
+    ///
+    /// # Errors
+    /// A write has failed or was given up, the blob has become smaller or read-only or has got clones, the store
+    /// is out of space or metadata pages, or the device fails. The blob holds what it held then, unless a write
+    /// or flush of metadata failed: after that only a load can tell.
+    pub async fn commit(self) -> Result<(), BlobError> {
+        let clusters = {
+            let mut draft = locked(&self.draft);
+            if draft.unfinished > 0 {
+                let why = "a write of its new contents failed or was given up: begin again";
+                return Err(BlobError::Refused { blob: self.blob.id(), why });
+            }
+            draft.over = true;
+            std::mem::take(&mut draft.clusters)
+        };
+        self.blob.on_md(async move |md, blob| md.replace(&blob, clusters).await).await
+    }
+
+    /// The cluster for a place of the blob, taken if there is none. It reads zero, unless all of it is written
+    /// next.
+    async fn cluster(&self, index: u64, whole: bool) -> Result<u32, BlobError> {
+        let _taking = self.taking.lock().await;
+        if let Some(&cluster) = locked(&self.draft).clusters.get(&index) {
+            return Ok(cluster);
+        }
+        let draft = self.draft.clone();
+        let taken =
+            self.blob.on_md(async move |md, blob| md.take_for_draft(&blob, index, &draft).await).await?;
+        if !taken.is_zero && !whole {
+            let size = u64::from(self.blob.opened.shared.store.cluster_size);
+            self.local.write_zeroes(u64::from(taken.cluster) * size, size).await?;
+        }
+        Ok(taken.cluster)
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        let clusters = {
+            let mut draft = locked(&self.draft);
+            draft.over = true;
+            std::mem::take(&mut draft.clusters)
+        };
+        let shared = self.blob.opened.shared.clone();
+        // A metadata thread that is gone has forgotten the store.
+        let _ = shared.store.md.clone().send_msg(move || {
+            if let Ok(md) = Md::of(&shared.store) {
+                md.drop_draft(clusters.into_values().collect());
+            }
+        });
+    }
+}
+
+impl Draft {
+    /// Notes a cluster down, if it is still wanted.
+    pub(crate) fn add(&mut self, index: u64, cluster: u32) -> bool {
+        if !self.over {
+            self.clusters.insert(index, cluster);
+        }
+        !self.over
+    }
+}
+
+impl std::fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replacement({:?}, {} clusters)", self.blob, locked(&self.draft).clusters.len())
+    }
+}
