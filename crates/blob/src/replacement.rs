@@ -19,7 +19,8 @@ use crate::sync::TaskLock;
 /// elsewhere. Id, name, xattrs, size and parent stay.
 ///
 /// Takes as many clusters as are written to; a blob that is not thin gets one for each of its places at the
-/// commit. Dropping it gives them back. It keeps the blob open, and stays on its thread.
+/// commit. Dropping it gives them back; a store that is unloaded before that has ended keeps them in use until a
+/// check frees them, so [`abandon`](Self::abandon) waits for it. It keeps the blob open, and stays on its thread.
 pub struct Replacement {
     blob: Blob,
     local: Rc<Local>,
@@ -106,6 +107,28 @@ impl Replacement {
         self.blob.on_md(async move |md, blob| md.replace(&blob, clusters).await).await
     }
 
+    /// Gives its clusters back, and comes back when that is done. The blob holds what it held.
+    ///
+    /// # Errors
+    /// The store was unloaded.
+    pub async fn abandon(self) -> Result<(), BlobError> {
+        let clusters = self.end();
+        self.local.quiesce().await;
+        self.blob
+            .on_md(async move |md, _| {
+                md.release_draft(clusters).await;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Ends it; the clusters that it had.
+    fn end(&self) -> Vec<u32> {
+        let mut draft = locked(&self.draft);
+        draft.over = true;
+        std::mem::take(&mut draft.clusters).into_values().collect()
+    }
+
     /// The cluster for a place of the blob, taken if there is none. It reads zero, unless all of it is written
     /// next.
     async fn cluster(&self, index: u64, whole: bool) -> Result<u32, BlobError> {
@@ -126,18 +149,28 @@ impl Replacement {
 
 impl Drop for Replacement {
     fn drop(&mut self) {
-        let clusters = {
-            let mut draft = locked(&self.draft);
-            draft.over = true;
-            std::mem::take(&mut draft.clusters)
-        };
+        let clusters = self.end();
+        if clusters.is_empty() {
+            return;
+        }
         let shared = self.blob.opened.shared.clone();
-        // A metadata thread that is gone has forgotten the store.
-        let _ = shared.store.md.clone().send_msg(move || {
-            if let Ok(md) = Md::of(&shared.store) {
-                md.drop_draft(clusters.into_values().collect());
-            }
-        });
+        let give_back = move || {
+            // A metadata thread that is gone has forgotten the store.
+            let _ = shared.store.md.clone().send_msg(move || {
+                if let Ok(md) = Md::of(&shared.store) {
+                    md.drop_draft(clusters);
+                }
+            });
+        };
+        if locked(&self.draft).unfinished == 0 {
+            return give_back();
+        }
+        // A write that was given up may still be under way.
+        let local = self.local.clone();
+        drop(spindle_reactor::spawn_local(async move {
+            local.quiesce().await;
+            give_back();
+        }));
     }
 }
 

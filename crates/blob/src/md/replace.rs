@@ -62,7 +62,7 @@ impl Md {
         Ok(Taken { cluster: fresh.cluster, is_zero })
     }
 
-    /// Gives clusters back that held new contents nobody wants any more.
+    /// Gives clusters back that held new contents which are not wanted any more. No write to them is under way.
     pub(crate) fn drop_draft(self: &Rc<Md>, clusters: Vec<u32>) {
         if clusters.is_empty() || self.check_writable().is_err() {
             return;
@@ -71,10 +71,12 @@ impl Md {
         drop(spindle_reactor::spawn_local(async move { md.release_draft(clusters).await }));
     }
 
-    /// The same, when no write to them is under way any more.
-    async fn release_draft(&self, clusters: Vec<u32>) {
-        self.quiesce().await;
-        self.release_clusters(clusters, spindle_format::ClearMethod::Default).await;
+    /// The same, to its end. A store that is left meanwhile waits for it.
+    pub(crate) async fn release_draft(&self, clusters: Vec<u32>) {
+        let _guard = self.lock.lock().await;
+        if self.check_writable().is_ok() {
+            self.release_clusters(clusters, spindle_format::ClearMethod::Default).await;
+        }
     }
 
     /// Makes these clusters, by their places, all that an open blob has; it reads zeroes elsewhere. The root is
@@ -135,7 +137,7 @@ impl Md {
         }
         blob.publish_map().await;
         if self.options.order.keeps(Point::ReadersBeforeFree) {
-            self.quiesce().await;
+            self.quiesce_below(blob).await;
         }
         let freed = old.into_iter().map(|(_, cluster)| cluster.0).collect();
         self.release_clusters(freed, blob.clear_method()).await;

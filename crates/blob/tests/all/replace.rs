@@ -169,6 +169,9 @@ fn what_cannot_be_replaced_is_refused_and_a_failed_try_gives_everything_back() {
         let failed = blob.replace().await.unwrap();
         disk.inject(Fault::error(disk::Operation::Write, 1));
         failed.write(0, IoBuf::copy_from(&vec![NEW; CLUSTER as usize])).await.unwrap_err();
+        let given_up = blob.replace().await.unwrap();
+        given_up.write(0, IoBuf::copy_from(&vec![NEW; CLUSTER as usize])).await.unwrap();
+        given_up.abandon().await.unwrap();
         assert!(matches!(failed.commit().await, Err(BlobError::Refused { .. })));
         // A store that has no room for all of a thick blob.
         let large = BlobOptions::thick(u64::from(free) - 2);
