@@ -60,7 +60,7 @@ pub use op::{Completion, Op, Output, Token};
 pub use open::{Direct, FileInfo, OpenOptions};
 pub use os_thread::{OsThread, OsThreadTimes, spawn_pinned};
 pub use report::report;
-pub use signals::{Signal, SignalError, Signals};
+pub use signals::{Signal, SignalError, Signals, ignore_deadly_signals};
 pub use spindle_ring::Unpark;
 pub use system_calls::SystemCalls;
 pub use time::Time;

@@ -20,16 +20,19 @@ pub enum Signal {
     Terminate,
     /// SIGUSR1: a dump.
     User1,
+    /// SIGHUP: the terminal has gone. A process that was started to ignore it, as by nohup, still does.
+    Hangup,
 }
 
 impl Signal {
-    const ALL: [Signal; 3] = [Signal::Interrupt, Signal::Terminate, Signal::User1];
+    const ALL: [Signal; 4] = [Signal::Interrupt, Signal::Terminate, Signal::User1, Signal::Hangup];
 
     fn number(self) -> libc::c_int {
         match self {
             Signal::Interrupt => libc::SIGINT,
             Signal::Terminate => libc::SIGTERM,
             Signal::User1 => libc::SIGUSR1,
+            Signal::Hangup => libc::SIGHUP,
         }
     }
 }
@@ -84,7 +87,12 @@ impl Signals {
         // From here on a failure drops `taken`, which gives back what was installed.
         let mut taken = Signals { previous: Vec::new() };
         for &signal in signals {
-            let previous = install(signal).map_err(|source| SignalError::Refused { signal, source })?;
+            let refused = |source| SignalError::Refused { signal, source };
+            let previous = install(signal).map_err(refused)?;
+            if signal == Signal::Hangup && previous.sa_sigaction == libc::SIG_IGN {
+                restore(signal, &previous);
+                continue;
+            }
             taken.previous.push((signal, previous));
         }
         Ok(taken)
@@ -105,9 +113,7 @@ impl std::fmt::Debug for Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         for (signal, previous) in self.previous.drain(..).rev() {
-            // SAFETY: `previous` was the kernel's own answer when the handler was installed. A refusal
-            // would leave our handler, which does nothing once the target is gone.
-            unsafe { libc::sigaction(signal.number(), &previous, ptr::null_mut()) };
+            restore(signal, &previous);
         }
         let target = TARGET.swap(ptr::null_mut(), Ordering::SeqCst);
         // A handler that read the target before the swap has counted itself first; it ends by itself,
@@ -125,6 +131,29 @@ impl Drop for Signals {
 
 fn lock_holder() -> MutexGuard<'static, Option<String>> {
     HOLDER.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the process ignore two signals that would kill it by default: SIGXFSZ, so that a write beyond a limit on
+/// the size of files fails with EFBIG, and SIGUSR1 while no one [takes](Signals::take) it. For the start of a
+/// program; its child processes inherit it.
+///
+/// # Errors
+/// The kernel refused.
+pub fn ignore_deadly_signals() -> io::Result<()> {
+    for number in [libc::SIGXFSZ, libc::SIGUSR1] {
+        // SAFETY: to ignore a signal runs no code.
+        if unsafe { libc::signal(number, libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Puts back what was there before [`install`].
+fn restore(signal: Signal, previous: &libc::sigaction) {
+    // SAFETY: `previous` was the kernel's own answer when the handler was installed. A refusal
+    // would leave our handler, which does nothing once the target is gone.
+    unsafe { libc::sigaction(signal.number(), previous, ptr::null_mut()) };
 }
 
 /// Installs the handler and returns what was there.

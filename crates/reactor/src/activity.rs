@@ -40,6 +40,9 @@ pub(crate) struct Activity {
     os_thread: AtomicU32,
 }
 
+/// A call whose panic is being reported.
+pub(crate) struct Paused(u64);
+
 /// What an [`Activity`] showed at one moment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sample {
@@ -73,6 +76,20 @@ impl Activity {
         let number = (self.call.load(Ordering::Relaxed) >> KIND_BITS) + 1;
         self.at.set(at);
         self.call.store(number << KIND_BITS | kind as u64, Ordering::Relaxed);
+    }
+
+    /// The call has panicked: until [`resume`](Self::resume) what runs is the report of that, which may take long
+    /// and is not the call's fault.
+    pub(crate) fn pause(&self) -> Paused {
+        let call = self.call.load(Ordering::Relaxed);
+        self.call.store(call >> KIND_BITS << KIND_BITS, Ordering::Relaxed);
+        Paused(call)
+    }
+
+    /// The report has ended, and the call goes on to unwind.
+    pub(crate) fn resume(&self, Paused(call): Paused) {
+        // A number of its own: its time begins anew.
+        self.call.store(call + (1 << KIND_BITS), Ordering::Relaxed);
     }
 
     /// The reactor is about to call the next of its pollers: after [`begin`](Self::begin), which gave the

@@ -34,6 +34,7 @@ mod lock_wait;
 mod mode;
 mod ops;
 mod origins;
+mod panic_hook;
 mod pending_dump;
 mod poller;
 mod pollers;

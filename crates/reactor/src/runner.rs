@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use spindle_engine::{Engine, EngineKind, Time};
 
+use crate::dump::Dump;
 use crate::error::BuildError;
 use crate::mode::Mode;
 use crate::reactor::Reactor;
@@ -62,6 +63,11 @@ impl ThreadRunner {
     pub fn park(&mut self, limit: Option<Duration>) {
         let limit = limit.map(|limit| self.reactor.local.now.get() + limit);
         self.reactor.rest_until(limit);
+    }
+
+    /// What the thread is doing, as of the last step.
+    pub fn dump(&self) -> Dump {
+        Dump::of(std::iter::once(&self.reactor))
     }
 
     /// When the thread wants its next step by itself.

@@ -70,12 +70,12 @@ impl Wake for Ring {
 }
 
 impl Supervisor {
-    /// For a runtime whose reactors are about to start. With `signals`, SIGINT, SIGTERM and SIGUSR1 are
+    /// For a runtime whose reactors are about to start. With `signals`, SIGINT, SIGTERM, SIGHUP and SIGUSR1 are
     /// this runtime's, unless another has taken them.
     pub(crate) fn new(shared: Arc<Shared>, signals: bool) -> io::Result<Supervisor> {
         let bell = Bell::new()?;
         let take = || {
-            let all = [Signal::Interrupt, Signal::Terminate, Signal::User1];
+            let all = [Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::User1];
             // Held by the first runtime that asks; this one then runs without.
             Signals::take("a runtime", &all, bell.unparker()).ok()
         };
@@ -83,6 +83,9 @@ impl Supervisor {
         shared.supervised_by(bell.unparker());
         let watches = shared.ports.iter().map(|_| Watch::default()).collect();
         let limit = shared.watchdog.map(|limit| limit.max(SHORTEST_LIMIT));
+        if limit.is_some() {
+            crate::panic_hook::set();
+        }
         Ok(Supervisor { shared, bell, signals, signalled: false, limit, watches })
     }
 
@@ -141,8 +144,12 @@ impl Supervisor {
     /// SIGUSR1 asks for a dump.
     fn obey(&mut self) {
         let Some(signals) = &self.signals else { return };
-        for (signal, name, code) in [(Signal::Interrupt, "SIGINT", 130), (Signal::Terminate, "SIGTERM", 143)]
-        {
+        let stops = [
+            (Signal::Interrupt, "SIGINT", 130),
+            (Signal::Terminate, "SIGTERM", 143),
+            (Signal::Hangup, "SIGHUP", 129),
+        ];
+        for (signal, name, code) in stops {
             for _ in 0..signals.arrived(signal) {
                 self.shared.request_stop(name, code);
                 if std::mem::replace(&mut self.signalled, true) {

@@ -510,6 +510,30 @@ fn a_process_whose_standard_error_is_full_and_read_by_nobody_goes_on() {
 }
 
 #[test]
+fn child_whose_report_of_a_panic_takes_long() {
+    if !is_child("child_whose_report_of_a_panic_takes_long") {
+        return;
+    }
+    // As a backtrace that is looked up in large files.
+    std::panic::set_hook(Box::new(|_| Bell::new().unwrap().wait(Some(Duration::from_millis(300)))));
+    let runtime = Runtime::builder().reactors(1).watchdog(Some(Duration::from_millis(50))).build().unwrap();
+    let stalls = runtime.run(async || {
+        assert!(spawn_local(async { panic!("on purpose") }).await.is_err());
+        Handle::current().unwrap().stalls()
+    });
+    let stalls = stalls.unwrap();
+    assert!(stalls.is_empty(), "{stalls:?}");
+    std::process::exit(7);
+}
+
+#[test]
+fn the_report_of_a_panic_is_not_counted_as_time_of_the_call_that_panicked() {
+    let mut child = child("child_whose_report_of_a_panic_takes_long");
+    let ended = wait_for(|| child.try_wait().unwrap());
+    assert_eq!(ended.code(), Some(7));
+}
+
+#[test]
 fn child_that_stops_itself_and_hangs() {
     if !is_child("child_that_stops_itself_and_hangs") {
         return;
