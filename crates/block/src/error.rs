@@ -26,6 +26,12 @@ pub enum IoErrorKind {
     /// The device, or what lies below it, is full.
     #[error("no space is left; free some or make the device larger")]
     NoSpace,
+    /// The quota of the file system below it is used up (EDQUOT).
+    #[error("the disk quota is used up: free some of it or have it raised")]
+    Quota,
+    /// The file would become larger than the process or the file system allows (EFBIG).
+    #[error("no file may be so large here: raise the limit (ulimit -f), or use another file system")]
+    FileTooLarge,
     /// The device does not know the operation.
     #[error("the device does not support this operation")]
     Unsupported,
@@ -67,13 +73,15 @@ pub enum IoErrorKind {
 impl IoErrorKind {
     /// The kind that an error of the operating system stands for.
     pub fn from_os(error: &std::io::Error) -> IoErrorKind {
-        // On every Linux this builds for: ENOSPC 28, EROFS 30, EOPNOTSUPP 95, ENODEV 19, ENOMEM 12, ETIMEDOUT 110,
-        // and ENODATA 61, as block devices say that a sector cannot be read.
+        // On every Linux this builds for: ENOSPC 28, EDQUOT 122, EFBIG 27, EROFS 30, EOPNOTSUPP 95, ENODEV 19,
+        // ENOMEM 12, ETIMEDOUT 110, and ENODATA 61, as block devices say that a sector cannot be read.
         match error.raw_os_error() {
             Some(12) => IoErrorKind::NoMemory,
             Some(61) => IoErrorKind::Medium,
             Some(110) => IoErrorKind::TimedOut,
             Some(28) => IoErrorKind::NoSpace,
+            Some(122) => IoErrorKind::Quota,
+            Some(27) => IoErrorKind::FileTooLarge,
             Some(30) => IoErrorKind::ReadOnly,
             Some(95) => IoErrorKind::Unsupported,
             Some(19) => IoErrorKind::Removed,
