@@ -99,6 +99,15 @@ fn send_and_sync_are_promised_by_hand_only_beside_a_model_checked_test() {
 }
 
 #[test]
+fn the_program_in_the_readme_is_the_example_that_compiles() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).expect("it is there");
+    let example = read("examples/readme.rs");
+    let (_, program) = example.split_once("\n\n").expect("a line that says what it is, then the program");
+    let shown = format!("```rust\n{program}```");
+    assert!(read("README.md").contains(&shown), "README.md shows examples/readme.rs as it is:\n{shown}");
+}
+
+#[test]
 fn nothing_is_left_unfinished() {
     let marks = ["todo!(", "unimplemented!(", "FIXME", "XXX", "dbg!(", "#[ignore]"];
     let mut offences = Vec::new();
