@@ -18,6 +18,13 @@ pub(crate) enum Failure {
     /// Standard output could not be written for another reason.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
+    /// What a command has done could not be told.
+    #[error("{done}, but standard output cannot be written: {error}")]
+    Untold {
+        /// What was done: "made blob 0x100000000".
+        done: String,
+        error: io::Error,
+    },
     /// A file or device could not be used.
     #[error("{} cannot be {action}: {error}", shown(path))]
     File {
@@ -32,9 +39,19 @@ pub(crate) enum Failure {
     /// The image holds no store that can be loaded.
     #[error("{}: {error}", shown(path))]
     Load { path: PathBuf, error: LoadError },
+    /// The image holds something else than a store.
+    #[error("{} is no Blobstore: {found}", shown(path))]
+    NoStore { path: PathBuf, found: String },
     /// No blob goes by this id or name.
     #[error("no blob of {} is called {}{near}", shown(path), printable(asked))]
     NoSuchBlob { path: PathBuf, asked: Vec<u8>, near: String },
+    /// What was typed looks like an id, and is only the name of a blob.
+    #[error(
+        "{} is read as an id, and {} has no such blob; the blob of that name is {blob}: give this id",
+        printable(asked),
+        shown(path)
+    )]
+    NotAnId { path: PathBuf, asked: Vec<u8>, blob: BlobId },
     /// More than one blob goes by this id or name.
     #[error(
         "{} means more than one blob of {}: {candidates}; give an id: {ids}",
@@ -137,7 +154,19 @@ impl Failure {
 
 impl From<BlobError> for Failure {
     fn from(error: BlobError) -> Failure {
-        Failure::Store(error)
+        match error {
+            // By the name that was typed, not by that of the field.
+            BlobError::Option { option, why } => Failure::Refused(format!("{}: {why}", option_name(option))),
+            error => Failure::Store(error),
+        }
+    }
+}
+
+/// The option of the command line that a field of the library's options is set by.
+fn option_name(field: &str) -> String {
+    match field {
+        "xattrs" => "--xattr".into(),
+        field => format!("--{}", field.replace('_', "-")),
     }
 }
 

@@ -43,6 +43,8 @@ enum Command {
 
 /// Runs the command that the process's arguments ask for.
 pub(crate) fn main() -> ExitCode {
+    // Refused by no kernel; without it a limit on file sizes kills instead of failing a write.
+    let _ = spindle_engine::ignore_deadly_signals();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

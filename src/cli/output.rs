@@ -1,16 +1,72 @@
 //! Standard output as every command uses it: buffered, and a closed pipe ends the command quietly.
 
 use super::failure::Failure;
+use rustix::fs::OFlags;
 use serde::Serialize;
 use std::io::{self, BufWriter, StdoutLock, Write};
+use std::os::fd::AsFd;
 
 /// Standard output, locked and buffered. Call [`Output::finish`] at the end: dropping it hides errors.
-pub(crate) struct Output(BufWriter<StdoutLock<'static>>);
+pub(crate) struct Output(BufWriter<Stdout>);
+
+/// Standard output, which may have been closed before the process started.
+enum Stdout {
+    Open(StdoutLock<'static>),
+    Closed,
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stdout::Open(stdout) => stdout.write(bytes),
+            Stdout::Closed => Err(closed()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stdout::Open(stdout) => stdout.flush(),
+            Stdout::Closed => Ok(()),
+        }
+    }
+}
+
+/// Why nothing can be written to a standard output that is closed.
+pub(crate) fn closed() -> io::Error {
+    io::Error::other("it is closed")
+}
+
+/// Whether a standard stream was closed when the process started. Rust opens /dev/null in its place then, for
+/// reading and writing, which no redirection of a shell does.
+pub(crate) fn was_closed(stream: impl AsFd) -> bool {
+    let is_null = |stat: rustix::fs::Stat| stat.st_rdev == rustix::fs::makedev(1, 3);
+    let both = |flags: OFlags| flags & OFlags::RWMODE == OFlags::RDWR;
+    rustix::fs::fstat(&stream).is_ok_and(is_null) && rustix::fs::fcntl_getfl(&stream).is_ok_and(both)
+}
+
+/// Prints the result of a command that changed something. If that fails, the error says what was done.
+pub(crate) fn tell(
+    done: impl FnOnce() -> String,
+    print: impl FnOnce(&mut Output) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut out = Output::stdout();
+    match print(&mut out).and_then(|()| out.finish()) {
+        Err(Failure::OutputClosed) => {
+            Err(Failure::Untold { done: done(), error: io::ErrorKind::BrokenPipe.into() })
+        }
+        Err(Failure::Output(error)) => Err(Failure::Untold { done: done(), error }),
+        other => other,
+    }
+}
 
 impl Output {
     /// Takes standard output.
     pub(crate) fn stdout() -> Output {
-        Output(BufWriter::with_capacity(64 << 10, io::stdout().lock()))
+        let stdout = match was_closed(io::stdout()) {
+            true => Stdout::Closed,
+            false => Stdout::Open(io::stdout().lock()),
+        };
+        Output(BufWriter::with_capacity(64 << 10, stdout))
     }
 
     /// Writes a value as JSON, indented, with a newline.

@@ -1,27 +1,54 @@
-//! Sizes as people type them: bytes, or a number behind which stands a binary unit.
+//! Sizes as people type them: bytes, or a number behind which stands a unit. Every option reads them the same.
 
-/// Bytes of `4096`, `64K`, `4M`, `10G` or `2T`; `KiB` and `KB` mean the same as `K`, as everything here counts
-/// in powers of 1024.
+/// What a size looks like, for errors.
+const FORM: &str = "a size is a number of bytes, or of K, M, G, T or P: 4096, 64K, 1.5GiB, 10G";
+
+/// Bytes of `4096`, `64K`, `4MiB`, `1.5G` or `2T`. `K` and `KiB` are 1024 bytes, and so on by 1024; `KB`, `MB` and
+/// the like, which mean 1000 to some and 1024 to others, are refused with both. A fraction must come to whole bytes.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit.to_ascii_uppercase().as_str() {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let upper = unit.to_ascii_uppercase();
+    let shift = match upper.as_str() {
         "" | "B" => 0,
-        "K" | "KB" | "KIB" => 10,
-        "M" | "MB" | "MIB" => 20,
-        "G" | "GB" | "GIB" => 30,
-        "T" | "TB" | "TIB" => 40,
-        "P" | "PB" | "PIB" => 50,
-        _ => return Err("a size is a whole number of bytes, or of K, M, G, T or P: 4096, 64K, 10G".into()),
+        "K" | "KIB" => 10,
+        "M" | "MIB" => 20,
+        "G" | "GIB" => 30,
+        "T" | "TIB" => 40,
+        "P" | "PIB" => 50,
+        "KB" | "MB" | "GB" | "TB" | "PB" => return Err(ambiguous(number, &upper)),
+        _ => return Err(FORM.into()),
     };
-    if number.is_empty() {
-        return Err("a size begins with a number: 4096, 64K, 10G".into());
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if whole.is_empty() || fraction.is_empty() || fraction.contains('.') {
+        return Err(FORM.into());
     }
-    let number: Option<u64> = number.parse().ok();
-    let bytes = number.and_then(|number| number.checked_mul(1 << shift));
+    let bytes = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(1 << shift));
+    let bytes = match part(fraction, shift) {
+        Some(part) => bytes.and_then(|bytes| bytes.checked_add(part)),
+        None => return Err(format!("{text} is no whole number of bytes: give it in a smaller unit")),
+    };
     // No file and no device is larger.
     let bytes = bytes.filter(|bytes| i64::try_from(*bytes).is_ok());
     bytes.ok_or_else(|| "that is more than a file or device can have".into())
+}
+
+/// Bytes of the decimals behind the point; `None` if they are not whole.
+fn part(fraction: &str, shift: u32) -> Option<u64> {
+    let digits = fraction.trim_end_matches('0');
+    // 2^50 has no more than fifty decimals, but 10^38 is the last that fits.
+    let tens = 10_u128.checked_pow(u32::try_from(digits.len()).ok()?)?;
+    let value: u128 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+    let scaled = value.checked_mul(1 << shift)?;
+    if scaled.is_multiple_of(tens) { u64::try_from(scaled / tens).ok() } else { None }
+}
+
+fn ambiguous(number: &str, unit: &str) -> String {
+    let letter = &unit[..1];
+    format!(
+        "{number}{unit} is 1000-based to some and 1024-based to others: write {number}{letter} or \
+         {number}{letter}iB for powers of 1024, or the number of bytes"
+    )
 }
 
 #[cfg(test)]
@@ -30,20 +57,45 @@ mod tests {
 
     #[test]
     fn a_size_is_a_number_with_a_binary_unit_or_none() {
-        for (text, bytes) in
-            [("0", 0), ("4096", 4096), ("64K", 65536), ("4m", 4 << 20), ("10GiB", 10 << 30), ("2TB", 2 << 40)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("4096", 4096),
+            ("64K", 65536),
+            ("4m", 4 << 20),
+            ("10GiB", 10 << 30),
+            ("2T", 2 << 40),
+            ("512B", 512),
+            ("1.5G", 3 << 29),
+            ("0.5k", 512),
+            ("1.0", 1),
+            ("2.25MiB", 9 << 18),
+            ("0.0009765625M", 1024),
+        ] {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_size_says_what_one_looks_like() {
-        for wrong in ["", "G", "-1", "+1", "1.5G", "4 M", "4X", "0x10", "4MM"] {
+        for wrong in ["", "G", "-1", "+1", "4 M", "4X", "0x10", "4MM", ".5G", "1.G", "1.2.3G", "."] {
             assert!(parse(wrong).unwrap_err().contains("64K"), "{wrong:?}");
         }
-        for large in ["99999999999999999999", "16384P", "8192P"] {
-            assert!(parse(large).unwrap_err().contains("more than"), "{large}");
+        for large in ["99999999999999999999", "16384P", "8192P", "8191.999999P0"] {
+            assert!(parse(large).is_err(), "{large}");
+        }
+        assert!(parse("8192P").unwrap_err().contains("more than"));
+        for part in ["1.5", "0.1K", "1.00000000000000000000000000000000000000000001P"] {
+            assert!(parse(part).unwrap_err().contains("whole number of bytes"), "{part}");
+        }
+    }
+
+    #[test]
+    fn a_unit_that_means_two_things_is_refused_with_both() {
+        for (text, names) in
+            [("4KB", "4KiB"), ("1.5mb", "1.5MiB"), ("10GB", "10GiB"), ("2TB", "2TiB"), ("1PB", "1PiB")]
+        {
+            let said = parse(text).unwrap_err();
+            assert!(said.contains(names) && said.contains("1000"), "{said}");
         }
     }
 }

@@ -119,7 +119,86 @@ fn what_does_not_fit_is_refused_before_anything_changes() {
     // A stream says too late that it is too long.
     let ended = import_stream(&image, &["small", "-"], &large);
     assert_eq!(ended.code, 1);
-    assert!(ended.err.contains("holds part of -") && ended.err.contains("resize"), "{}", ended.err);
+    assert!(ended.err.contains("holds what it held") && ended.err.contains("resize"), "{}", ended.err);
+    assert!(contents(&image, "small").iter().all(|&byte| byte == 0));
+    let ended = import_stream(&image, &["--in-place", "small", "-"], &large);
+    assert_eq!(ended.code, 1);
+    for words in ["written over as it comes", "holds part of -", "resize"] {
+        assert!(ended.err.contains(words), "{words}: {}", ended.err);
+    }
+    in_order(&image);
+}
+
+#[test]
+fn an_input_without_end_ends_with_an_error() {
+    let image = store(16);
+    done(&image, "create", &["--clusters", "40", "--name", "disk"]);
+    let before = image.sha256();
+    for device in ["/dev/zero", "/dev/urandom", "/dev/full"] {
+        on(&image, "import", &["disk", device]).fails(1, &[device, "never ends", "head -c"]);
+        on(&image, "import", &["--create", "--name", "z", device]).fails(1, &[device, "never ends"]);
+    }
+    assert_eq!(image.sha256(), before);
+    // A pipe says nothing: what comes is counted, zeroes too.
+    for (arguments, says) in [
+        (&["disk", "-"][..], "spindle blob resize"),
+        (&["--in-place", "disk", "-"], "spindle blob resize"),
+        (&["--create", "--thin", "--name", "z", "-"], "give --size"),
+        (&["--create", "--thin", "--size", "1M", "--name", "z", "-"], "spindle blob resize"),
+    ] {
+        let mut endless =
+            std::process::Command::new("cat").arg("/dev/zero").stdout(Stdio::piped()).spawn().unwrap();
+        let all = ["blob".as_ref(), "import".as_ref(), image.path().as_os_str()];
+        let ended = command(all.into_iter().chain(arguments.iter().map(std::ffi::OsStr::new)))
+            .stdin(endless.stdout.take().unwrap())
+            .output()
+            .unwrap();
+        endless.wait().unwrap();
+        let err = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {err}");
+        assert!(err.contains(says), "{arguments:?}: {err}");
+        assert_eq!(blobs(&image).len(), 1, "{arguments:?}");
+        in_order(&image);
+    }
+}
+
+#[test]
+fn a_kill_in_the_middle_of_an_import_leaves_the_old_contents_or_with_in_place_a_mixture() {
+    for in_place in [false, true] {
+        let image = store(64);
+        done(&image, "create", &["--size", "20M", "--name", "disk", "--xattr", "mine=kept"]);
+        let old = pattern(11, 20 << 20);
+        assert_eq!(import_file(&image, &["disk", "FILE"], &old).code, 0);
+        let before = named(&image, "disk");
+        let arguments: &[&str] = if in_place { &["--in-place", "disk", "-"] } else { &["disk", "-"] };
+        let mut child = endless(&image, arguments);
+        signal(&child, "-KILL");
+        child.wait().unwrap();
+        assert_eq!(unlocked(|| on(&image, "rm", &["nobody"])).code, 1);
+        assert_eq!(contents(&image, "disk") == old, !in_place, "in place: {in_place}");
+        assert_eq!(named(&image, "disk"), before, "id, name and xattrs stay");
+        assert_eq!(on(&image, "check", &[]).code, 0);
+    }
+}
+
+#[test]
+fn an_import_takes_space_beside_the_old_contents_and_says_so_before() {
+    let image = store(32);
+    done(&image, "create", &["--size", "20M", "--name", "disk"]);
+    let all = pattern(12, 20 << 20);
+    let before = image.sha256();
+    import_file(&image, &["disk", "FILE"], &all).fails(1, &["20 MiB", "are free", "--in-place"]);
+    assert_eq!(image.sha256(), before);
+    let ended = import_file(&image, &["--in-place", "disk", "FILE"], &all);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    done(&image, "create", &["--size", "20M", "--thin", "--name", "thin"]);
+    let free = on(&image, "info", &["--json"]).json()["free_clusters"].clone();
+    let ended = import_file(&image, &["thin", "FILE"], &all);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    for words in ["at most 20 MiB", "out of space", "holds what it held"] {
+        assert!(ended.err.contains(words), "{words}: {}", ended.err);
+    }
+    assert_eq!(on(&image, "info", &["--json"]).json()["free_clusters"], free);
     in_order(&image);
 }
 

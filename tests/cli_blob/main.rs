@@ -12,5 +12,6 @@ mod init;
 mod lvolstore;
 mod made;
 mod names;
+mod streams;
 mod support;
 mod writing;

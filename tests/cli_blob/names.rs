@@ -38,15 +38,6 @@ fn an_ambiguous_name_lists_every_candidate() {
 }
 
 #[test]
-fn a_name_that_is_the_id_of_another_blob_leaves_a_way_to_say_either() {
-    let image = Image::new(&HELLO);
-    assert_eq!(on(&image, "create", &["--size", "0", "--name", "0x100000000"]).code, 0);
-    let said = on(&image, "xattr", &["0x100000000"]);
-    said.fails(1, &["more than one", "4294967296 or 0x"]);
-    assert!(on(&image, "xattr", &["4294967296"]).text().contains("name=alpha"));
-}
-
-#[test]
 fn a_name_is_not_empty_and_a_long_one_is_listed_in_part() {
     let image = Image::new(&HELLO);
     on(&image, "create", &["--size", "0", "--name", ""]).fails(2, &["a name is not empty"]);

@@ -2,6 +2,7 @@
 
 use super::image::ImageFile;
 use super::mending::{OnImage, failure, repair};
+use super::reading::attended;
 use super::select::parse_id;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::{Output, note};
@@ -47,7 +48,7 @@ impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
         let Check { image, repair: mends, undo, give_up, json } = self;
         let findings = match mends {
-            false => checked(&image)?,
+            false => attended("check", || checked(&image))?,
             true => mended(&image, undo, give_up.into_iter().collect())?,
         };
         let mut out = Output::stdout();

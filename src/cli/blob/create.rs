@@ -17,7 +17,7 @@ use spindle_blob::BlobOptions;
 pub(crate) struct Create {
     #[command(flatten)]
     source: Source,
-    /// Its size, rounded up to whole clusters: bytes, or a number of K, M, G or T
+    /// Its size, rounded up to whole clusters: bytes, or a number of K, M, G, T or P
     #[arg(long, value_name = "SIZE", value_parser = size::parse, required_unless_present = "clusters")]
     size: Option<u64>,
     /// Its size in clusters
@@ -74,5 +74,5 @@ pub(super) fn rounded(session: &Session, bytes: u64) -> u64 {
 
 /// Prints a blob that was made: its id, which scripts take, or all of it in JSON.
 pub(super) fn print_new(blob: &Live, json: bool) -> Result<(), Failure> {
-    blob.print(json, |blob| blob.id().to_string())
+    blob.print("made", json, |blob| blob.id().to_string())
 }

@@ -2,7 +2,7 @@
 
 use super::unfinished;
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, tell};
 use crate::cli::text::{before_nul, external_id, hex, json_text, printable};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use spindle_blob::BlobInfo;
@@ -36,6 +36,14 @@ impl ParentJson {
     }
 }
 
+/// The id of a parent in the store, as text.
+fn parent_id(parent: &Parent) -> Option<String> {
+    match parent {
+        Parent::Snapshot(id) => Some(id.to_string()),
+        Parent::External(_) => None,
+    }
+}
+
 /// Xattrs in JSON: values in hexadecimal, in their order on disk.
 pub(super) struct XattrsJson<'a>(pub(super) &'a [Xattr]);
 
@@ -53,6 +61,8 @@ impl Serialize for XattrsJson<'_> {
 #[derive(serde::Serialize)]
 pub(super) struct BlobJson<'a> {
     id: u64,
+    /// As it is printed and typed: hexadecimal behind 0x.
+    id_text: String,
     /// `null` if the blob has no `name` xattr.
     name: Option<String>,
     /// In bytes.
@@ -62,7 +72,10 @@ pub(super) struct BlobJson<'a> {
     thin: bool,
     read_only: bool,
     parent: Option<ParentJson>,
+    /// The id of the parent as text; `null` without one, and for an external snapshot.
+    parent_text: Option<String>,
     clones: Vec<u64>,
+    clones_text: Vec<String>,
     xattrs: XattrsJson<'a>,
 }
 
@@ -70,6 +83,7 @@ impl<'a> BlobJson<'a> {
     pub(super) fn of(store: &Store, blob: &'a Blob) -> BlobJson<'a> {
         BlobJson {
             id: blob.id.raw(),
+            id_text: blob.id.to_string(),
             name: name_of(blob).map(json_text),
             size: size_of(store, blob),
             clusters: blob.metadata.map.num_clusters(),
@@ -77,7 +91,9 @@ impl<'a> BlobJson<'a> {
             thin: blob.metadata.flags.thin(),
             read_only: blob.metadata.flags.read_only(),
             parent: blob.parent.as_ref().map(ParentJson::of),
+            parent_text: blob.parent.as_ref().and_then(parent_id),
             clones: blob.clones.iter().map(|id| id.raw()).collect(),
+            clones_text: blob.clones.iter().map(BlobId::to_string).collect(),
             xattrs: XattrsJson(blob.metadata.xattrs.iter().as_slice()),
         }
     }
@@ -115,14 +131,18 @@ impl Live {
         }
     }
 
-    /// Prints it: a sentence for people, or all of it in JSON.
-    pub(super) fn print(&self, json: bool, sentence: impl FnOnce(&Live) -> String) -> Result<(), Failure> {
-        let mut out = Output::stdout();
-        match json {
-            true => out.json(&self.json())?,
-            false => writeln!(out, "{}", sentence(self))?,
-        }
-        out.finish()
+    /// Prints it: a sentence for people, or all of it in JSON. `done` says what was done to it, as "made".
+    pub(super) fn print(
+        &self,
+        done: &str,
+        json: bool,
+        sentence: impl FnOnce(&Live) -> String,
+    ) -> Result<(), Failure> {
+        let print = |out: &mut Output| match json {
+            true => out.json(&self.json()),
+            false => Ok(writeln!(out, "{}", sentence(self))?),
+        };
+        tell(|| format!("{done} blob {}", self.label()), print)
     }
 
     /// Its id, and its name if it has one.
@@ -137,6 +157,7 @@ impl Live {
     pub(super) fn json(&self) -> BlobJson<'_> {
         BlobJson {
             id: self.info.id.raw(),
+            id_text: self.info.id.to_string(),
             name: self.name().map(json_text),
             size: self.size(),
             clusters: self.info.clusters,
@@ -144,7 +165,9 @@ impl Live {
             thin: self.info.thin,
             read_only: self.info.read_only,
             parent: self.info.parent.as_ref().map(ParentJson::of),
+            parent_text: self.info.parent.as_ref().and_then(parent_id),
             clones: self.info.clones.iter().map(|id| id.raw()).collect(),
+            clones_text: self.info.clones.iter().map(BlobId::to_string).collect(),
             xattrs: XattrsJson(&self.xattrs),
         }
     }

@@ -1,8 +1,8 @@
 //! Runs the work of a writing command: one Spindle thread, stepped on the process's main thread.
 //!
-//! SIGINT and SIGTERM ask the work to stop, so that it can leave the store in order; a second one ends the
-//! process at once, as a crash would, and the next load recovers the store. Not promised: that work which
-//! never looks at its [`Stop`] ends before it is done.
+//! SIGINT, SIGTERM and SIGHUP ask the work to stop, so that it can leave the store in order; a second one ends
+//! the process at once, as a crash would, and the next load recovers the store. SIGUSR1 prints what the thread
+//! does. Not promised: that work which never looks at its [`Stop`] ends before it is done.
 
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
@@ -18,8 +18,8 @@ use std::time::Duration;
 /// How long a signal may go unseen while the work waits for something.
 const HEED: Duration = Duration::from_millis(100);
 
-/// What was asked by SIGINT, and what by SIGTERM: the exit code.
-const CODES: [(Signal, u8); 2] = [(Signal::Interrupt, 130), (Signal::Terminate, 143)];
+/// The signals that ask for a stop, and the exit code of each.
+const CODES: [(Signal, u8); 3] = [(Signal::Interrupt, 130), (Signal::Terminate, 143), (Signal::Hangup, 129)];
 
 /// Says whether the work was asked to stop, by the exit code: 0 if not. Clones say the same.
 #[derive(Clone, Default)]
@@ -49,7 +49,8 @@ where
     let engine = |error: &dyn std::fmt::Display| Failure::Engine(error.to_string());
     let mut runner = ThreadRunner::new("spindle blob", kind).map_err(|error| engine(&error))?;
     let bell = Bell::new().map_err(|error| engine(&error))?;
-    let signals = Signals::take("spindle blob", &[Signal::Interrupt, Signal::Terminate], bell.unparker());
+    let asked = [Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::User1];
+    let signals = Signals::take("spindle blob", &asked, bell.unparker());
     let signals = signals.map_err(|error| engine(&error))?;
     let stop = Stop::default();
     let asked = stop.clone();
@@ -59,6 +60,9 @@ where
             return ended.unwrap_or_else(|error| Err(engine(&error)));
         }
         heed(&signals, &stop);
+        if signals.arrived(Signal::User1) > 0 {
+            note(&runner.dump().to_string());
+        }
         if runner.step() == Busy::No {
             runner.park(Some(HEED));
         }

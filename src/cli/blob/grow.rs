@@ -31,7 +31,7 @@ impl Grow {
             extend(&image, size)?;
         }
         change(&self.source, async |session: &Session| Ok(session.store.grow().await?))?;
-        print_report(&image, self.json)
+        print_report("grew", &image, self.json)
     }
 }
 

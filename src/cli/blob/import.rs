@@ -12,17 +12,18 @@ use super::session::{Session, change};
 use super::source::Source;
 use super::unfinished::Unfinished;
 use crate::cli::failure::{Failure, shown};
-use crate::cli::output::{Output, note};
+use crate::cli::output::{Output, note, tell};
 use crate::cli::progress::Progress;
 use crate::cli::size;
 use crate::cli::text::{self, count};
-use spindle_blob::{Blob, BlobError, BlobOptions};
+use spindle_blob::{Blob, BlobError, BlobOptions, Replacement};
 use spindle_reactor::{LocalJoinHandle, spawn_local, timeout};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Writes in flight.
@@ -48,6 +49,11 @@ pub(crate) struct Import {
     /// standard input
     #[arg(value_names = ["BLOB", "FILE"], num_args = 1..=2, required = true)]
     names: Vec<OsString>,
+    /// Write over the blob where it is. Without, its new contents are written beside the old, which takes as much
+    /// space again until they are complete, and then take their place in one step: a kill leaves the old or the
+    /// new contents. With it, a kill leaves a mixture
+    #[arg(long, conflicts_with = "create")]
+    in_place: bool,
     /// Make a new blob, as large as the input rounded up to whole clusters
     #[arg(long)]
     create: bool,
@@ -88,7 +94,7 @@ struct Report<'a> {
 /// Where the input goes.
 enum Target {
     New { thin: bool, size: Option<u64>, naming: Naming },
-    Existing(OsString),
+    Existing { asked: OsString, in_place: bool },
 }
 
 impl Import {
@@ -96,7 +102,9 @@ impl Import {
         let path = PathBuf::from(self.names.pop().unwrap_or_default());
         let target = match (self.create, self.names.pop()) {
             (true, None) => Target::New { thin: self.thin, size: self.size, naming: self.naming },
-            (false, Some(blob)) if self.naming.is_empty() => Target::Existing(blob),
+            (false, Some(asked)) if self.naming.is_empty() => {
+                Target::Existing { asked, in_place: self.in_place }
+            }
             (false, Some(_)) => return usage("--name and --xattr are for a new blob: add --create"),
             (false, None) => return usage("name the BLOB to overwrite and the FILE, or add --create"),
             (true, Some(_)) => {
@@ -106,9 +114,13 @@ impl Import {
         let (file, length) = Input::open(&path)?;
         refuse_image(&self.source, &file, &path)?;
         let name = shown(&path);
+        let name_again = name.clone();
         let done =
             change(&self.source, async move |session| import(session, target, file, length, &name).await)?;
-        print(&done, self.json)
+        tell(
+            || format!("imported {name_again} into blob {}", done.blob.label()),
+            |out| print(&done, self.json, out),
+        )
     }
 }
 
@@ -139,18 +151,27 @@ async fn import(
 ) -> Result<Imported, Failure> {
     let cluster = u64::from(session.store.cluster_size());
     let grain = Grain { block: u64::from(session.store.io_unit_size()), zeroes: ZERO_GRAIN.min(cluster) };
-    let begin = || Input::read(file, length, grain).map_err(|error| Failure::Engine(error.to_string()));
-    let (blob, unfinished) = match target {
-        Target::Existing(asked) => (open_existing(session, &asked, length, name).await?, None),
+    let (blob, unfinished, beside) = match target {
+        Target::Existing { asked, in_place } => {
+            let blob = open_existing(session, &asked, length, name, in_place).await?;
+            let beside = if in_place { None } else { Some(Rc::new(blob.replace().await?)) };
+            (blob, None, beside)
+        }
         Target::New { thin, size, naming } => {
             let (blob, unfinished) = create(session, length, name, thin, size, &naming).await?;
-            (blob, Some(unfinished))
+            (blob, Some(unfinished), None)
         }
     };
-    let (id, new) = (blob.id(), unfinished.is_some());
+    let (id, new, in_place) = (blob.id(), unfinished.is_some(), beside.is_none());
     let may_grow = new && length.is_none() && blob.clusters() == 0;
-    let mut copy = Copy { session, blob, input: begin()?, block: grain.block, new, may_grow, written: 0 };
+    // A stream may become as large as the store at most, unless it was said how large.
+    let most = if may_grow { u64::from(session.info().await?.data_clusters) * cluster } else { blob.size() };
+    let input = Input::read(file, length, grain, most).map_err(|error| Failure::Engine(error.to_string()))?;
+    let in_flight = VecDeque::with_capacity(DEPTH);
+    let mut copy =
+        Copy { session, blob, beside, input, block: grain.block, new, may_grow, most, written: 0, in_flight };
     let mut copied = copy.run(name).await;
+    copied = copy.end_beside(copied).await;
     let Copy { blob, written, .. } = copy;
     if let (Ok(_), Some(unfinished)) = (&copied, unfinished)
         && let Err(error) = unfinished.finish(&blob).await
@@ -165,8 +186,10 @@ async fn import(
             Ok(Imported { blob: session.live(id).await?, bytes, written })
         }
         Err(error) => {
-            if !new {
+            if !new && in_place {
                 note(&format!("blob {id} holds part of {name} now: import it again"));
+            } else if !new {
+                note(&format!("blob {id} holds what it held"));
             } else if session.store.delete_blob(id).await.is_err() {
                 note(&format!("blob {id} holds part of {name} and could not be removed"));
             }
@@ -180,6 +203,7 @@ async fn open_existing(
     asked: &OsString,
     length: Option<u64>,
     name: &str,
+    in_place: bool,
 ) -> Result<Blob, Failure> {
     let id = session.find(asked).await?;
     let live = session.live(id).await?;
@@ -189,7 +213,35 @@ async fn open_existing(
     if let Some(length) = length.filter(|length| *length > live.size()) {
         return Err(too_large(name, length, &live.label(), live.size()));
     }
+    match in_place {
+        false => check_space(session, &live, length).await?,
+        true if length.is_none() => note(&format!(
+            "how long {name} is will be known at its end: blob {} is written over as it comes",
+            live.label()
+        )),
+        true => {}
+    }
     Ok(session.store.open_blob(id).await?)
+}
+
+/// Says what new contents beside the old will take; an error if that is more than there is.
+async fn check_space(session: &Session, live: &Live, length: Option<u64>) -> Result<(), Failure> {
+    let cluster = u64::from(session.store.cluster_size());
+    let free = u64::from(session.info().await?.free_clusters) * cluster;
+    let most = live.size().min(length.map_or(u64::MAX, |length| session.clusters(length) * cluster));
+    let (needed, at_most) = if live.info.thin { (most, "at most ") } else { (live.size(), "") };
+    let (label, needed_text, free_text) = (live.label(), text::size(needed), text::size(free));
+    if !live.info.thin && needed > free {
+        return Err(Failure::Refused(format!(
+            "blob {label} keeps its contents until the new ones are complete, which takes {needed_text} beside \
+             them, and {free_text} are free: --in-place writes over the old ones"
+        )));
+    }
+    note(&format!(
+        "blob {label} keeps its contents until the new ones are complete: {at_most}{needed_text} are taken beside \
+         them meanwhile, {free_text} are free"
+    ));
+    Ok(())
 }
 
 fn too_large(name: &str, length: u64, blob: &str, size: u64) -> Failure {
@@ -228,6 +280,8 @@ async fn create(
 struct Copy<'a> {
     session: &'a Session,
     blob: Blob,
+    /// New contents beside the old ones, if it is not written over.
+    beside: Option<Rc<Replacement>>,
     input: Input,
     /// Bytes of the smallest write.
     block: u64,
@@ -235,14 +289,19 @@ struct Copy<'a> {
     new: bool,
     /// Whether the blob follows the length of the input.
     may_grow: bool,
+    /// Bytes that it may have.
+    most: u64,
     written: u64,
+    /// Writes under way, oldest first.
+    in_flight: VecDeque<Writing>,
 }
+
+type Writing = LocalJoinHandle<Result<(), BlobError>>;
 
 impl Copy<'_> {
     /// Copies everything, durably; the bytes of the input.
     async fn run(&mut self, name: &str) -> Result<u64, Failure> {
         let mut progress = Progress::new("importing", self.input.length().unwrap_or(0));
-        let mut in_flight = VecDeque::with_capacity(DEPTH);
         let mut end = 0;
         while let Some(piece) = self.next().await? {
             let piece = piece.map_err(|error| Failure::Input { name: name.to_owned(), at: end, error })?;
@@ -251,19 +310,39 @@ impl Copy<'_> {
                 Piece::Zeroes { at, len } => at + len,
             };
             self.make_room(end, name).await?;
-            if in_flight.len() == DEPTH
-                && let Some(oldest) = in_flight.pop_front()
+            if self.in_flight.len() == DEPTH
+                && let Some(oldest) = self.in_flight.pop_front()
             {
                 ended(oldest).await?;
             }
-            in_flight.extend(self.submit(piece));
+            let write = self.submit(piece);
+            self.in_flight.extend(write);
             progress.at(end, self.input.length().unwrap_or(end));
         }
-        for write in in_flight {
+        while let Some(write) = self.in_flight.pop_front() {
             ended(write).await?;
         }
         self.finish(end).await?;
         Ok(end)
+    }
+
+    /// Makes new contents beside the old ones the blob's if all went well, and gives up what they took otherwise.
+    async fn end_beside(&mut self, copied: Result<u64, Failure>) -> Result<u64, Failure> {
+        let Some(beside) = self.beside.take() else { return copied };
+        while let Some(write) = self.in_flight.pop_front() {
+            // The first error is known.
+            let _ = ended(write).await;
+        }
+        // A task that has ended holds nothing any more.
+        let Some(beside) = Rc::into_inner(beside) else { return copied };
+        match copied {
+            Ok(bytes) => beside.commit().await.map(|()| bytes).map_err(Failure::from),
+            Err(error) => {
+                // What could not be given back a check finds.
+                let _ = beside.abandon().await;
+                Err(error)
+            }
+        }
     }
 
     /// The next piece; an error if the work is to stop.
@@ -281,6 +360,14 @@ impl Copy<'_> {
         if end <= self.blob.size() {
             return Ok(());
         }
+        if self.may_grow && end > self.most {
+            return Err(Failure::Refused(format!(
+                "{name} has more bytes than {} could hold ({}), and no end was seen: give --size if the blob is to \
+                 be larger than its store",
+                self.session.image(),
+                text::size(self.most)
+            )));
+        }
         if !self.may_grow {
             return Err(too_large(name, end, &self.blob.id().to_string(), self.blob.size()));
         }
@@ -293,14 +380,18 @@ impl Copy<'_> {
         }
     }
 
-    fn submit(&mut self, piece: Piece) -> Option<LocalJoinHandle<Result<(), BlobError>>> {
+    fn submit(&mut self, piece: Piece) -> Option<Writing> {
         let blob = self.blob.clone();
         match piece {
             Piece::Data { at, bytes, own } => {
                 self.written += own;
+                if let Some(beside) = self.beside.clone() {
+                    return Some(spawn_local(async move { beside.write(at, bytes).await }));
+                }
                 Some(spawn_local(async move { blob.write(at, bytes).await.0 }))
             }
-            Piece::Zeroes { .. } if self.new => None,
+            // New contents read zero where nothing is written.
+            Piece::Zeroes { .. } if self.new || self.beside.is_some() => None,
             Piece::Zeroes { at, len } => {
                 let len = len.next_multiple_of(self.block);
                 Some(spawn_local(async move { blob.write_zeroes(at, len).await }))
@@ -311,6 +402,9 @@ impl Copy<'_> {
     /// Leaves zeroes behind the input and brings everything to disk.
     async fn finish(&self, end: u64) -> Result<(), Failure> {
         let padded = end.next_multiple_of(self.block);
+        if self.beside.is_some() {
+            return Ok(());
+        }
         if self.may_grow {
             self.blob.resize(self.session.clusters(end)).await?;
         } else if !self.new && padded < self.blob.size() {
@@ -320,14 +414,13 @@ impl Copy<'_> {
     }
 }
 
-async fn ended(write: LocalJoinHandle<Result<(), BlobError>>) -> Result<(), Failure> {
+async fn ended(write: Writing) -> Result<(), Failure> {
     Ok(write.await.map_err(|error| Failure::Engine(error.to_string()))??)
 }
 
-fn print(done: &Imported, json: bool) -> Result<(), Failure> {
+fn print(done: &Imported, json: bool, out: &mut Output) -> Result<(), Failure> {
     let Imported { blob, bytes, written } = done;
     let (zeroes, padding) = (bytes - written, blob.size() - bytes);
-    let mut out = Output::stdout();
     if json {
         out.json(&Report { blob: blob.json(), bytes: *bytes, written: *written, zeroes, padding })?;
     } else {
@@ -343,5 +436,5 @@ fn print(done: &Imported, json: bool) -> Result<(), Failure> {
             )?;
         }
     }
-    out.finish()
+    Ok(())
 }

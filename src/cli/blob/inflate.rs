@@ -41,7 +41,7 @@ impl Inflate {
             session.live(id).await
         })?;
         let cluster = u64::from(blob.cluster_size);
-        blob.print(self.json, |blob| {
+        blob.print(if wholly { "inflated" } else { "decoupled" }, self.json, |blob| {
             format!(
                 "{} has {} itself and {}",
                 blob.label(),

@@ -5,7 +5,7 @@ use super::external::Externals;
 use super::image::ImageFile;
 use super::source::{Source, load};
 use crate::cli::failure::{Failure, shown};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, tell};
 use crate::cli::table::print_pairs;
 use crate::cli::text::{before_nul, count, external_id, json_text, printable, size};
 use spindle_format::super_block::BsType;
@@ -31,19 +31,20 @@ impl Info {
     }
 }
 
-/// What `info` prints of the store on this image.
-pub(super) fn print_report(image: &Path, json: bool) -> Result<(), Failure> {
-    print(&ImageFile::open(image)?, &Externals::open(&[])?, json)
+/// What `info` prints of the store on this image, behind something that was `done` to it.
+pub(super) fn print_report(done: &str, image: &Path, json: bool) -> Result<(), Failure> {
+    let file = ImageFile::open(image)?;
+    let store = load(&file)?;
+    let report = Report::of(&store, &Externals::open(&[])?);
+    let print = |out: &mut Output| report.write(&shown(image), json, out);
+    tell(|| format!("{done} {}", shown(image)), print)
 }
 
 fn print(image: &ImageFile, externals: &Externals, json: bool) -> Result<(), Failure> {
     let store = load(image)?;
     let report = Report::of(&store, externals);
     let mut out = Output::stdout();
-    match json {
-        true => out.json(&report)?,
-        false => report.print(&shown(image.path()), &mut out)?,
-    }
+    report.write(&shown(image.path()), json, &mut out)?;
     out.finish()
 }
 
@@ -57,6 +58,7 @@ struct Report {
     /// Whether everything was found by reading all metadata, because the masks on disk are stale or absent.
     recovered: bool,
     super_blob_id: Option<u64>,
+    super_blob_id_text: Option<String>,
     size: u64,
     max_growable_size: u64,
     cluster_size: u32,
@@ -113,6 +115,7 @@ struct External {
 #[derive(serde::Serialize)]
 struct Damaged {
     id: u64,
+    id_text: String,
     name: Option<String>,
     errors: Vec<String>,
 }
@@ -149,6 +152,7 @@ impl Report {
             clean: store.was_clean(),
             recovered: store.recovered,
             super_blob_id: block.super_blob.map(|id| id.raw()),
+            super_blob_id_text: block.super_blob.map(|id| id.to_string()),
             size: geometry.size(),
             max_growable_size: geometry.max_growable_size(),
             cluster_size: geometry.cluster_size(),
@@ -174,6 +178,10 @@ impl Report {
             allocation_blocked: store.allocation_blocked.as_ref().map(Blocked::of),
             repairs: store.repairs.iter().map(Repair::of).collect(),
         }
+    }
+
+    fn write(&self, image: &str, json: bool, out: &mut Output) -> Result<(), Failure> {
+        if json { out.json(self) } else { self.print(image, out) }
     }
 
     fn print(&self, image: &str, out: &mut impl Write) -> Result<(), Failure> {
@@ -327,6 +335,7 @@ fn external_snapshots(store: &Store, externals: &Externals) -> Vec<External> {
 fn damaged(store: &Store) -> Vec<Damaged> {
     let of = |blob: &spindle_format::DamagedBlob| Damaged {
         id: blob.id.raw(),
+        id_text: blob.id.to_string(),
         name: blob.name.clone(),
         errors: blob.errors.iter().map(|error| error.to_string()).collect(),
     };

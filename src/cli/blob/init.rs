@@ -3,8 +3,10 @@
 use super::foreground;
 use super::image::ImageFile;
 use super::info::print_report;
+use super::naming::refuse_id;
 use super::{in_use, lvol, signature};
 use crate::cli::failure::{Failure, shown};
+use crate::cli::output::note;
 use crate::cli::size;
 use crate::cli::text;
 use clap::ValueEnum;
@@ -20,6 +22,9 @@ use std::sync::Arc;
 
 /// Blocks of a store on a regular file: the smallest that every program can read it by.
 const FILE_BLOCK: u32 = 4096;
+
+/// Metadata of so many bytes is worth a word.
+const MUCH_METADATA: u64 = 256 << 20;
 
 /// Arguments of `init`.
 #[derive(clap::Args, Clone)]
@@ -77,11 +82,12 @@ impl Init {
     pub(super) fn run(self) -> Result<(), Failure> {
         let layout = self.layout()?;
         let lvolstore = self.lvolstore.as_ref().map(|name| lvol::name(name.as_bytes())).transpose()?;
+        lvolstore.iter().try_for_each(|name| refuse_id(name))?;
         let made = self.size.map(|size| self.make_file(size, &layout)).transpose()?;
         let init = self.clone();
         foreground::run(async move |_| init.make_store(layout, lvolstore).await)?;
         made.into_iter().for_each(NewFile::keep);
-        print_report(&self.image, self.json)
+        print_report("made a store on", &self.image, self.json)
     }
 
     /// Makes a file that a store fits on.
@@ -101,7 +107,9 @@ impl Init {
             Ok(plan) if plan.geometry.data_clusters() == 0 => Err(too_small(shape, layout)),
             planned => planned,
         };
-        planned.map_err(|error| Failure::Refused(format!("{}: {error}", shown(&self.image))))
+        planned.map_err(|error| {
+            Failure::Refused(format!("{}: {}", shown(&self.image), by_options(&error.to_string())))
+        })
     }
 
     fn layout(&self) -> Result<LayoutOptions, Failure> {
@@ -187,10 +195,11 @@ impl Init {
         let block_size = shape.block_size();
         let shape = DeviceShape { size: shape.bytes(), block_size, physical_block_size: block_size };
         let plan = self.plan(&shape, layout)?;
+        say_what_metadata_takes(&plan);
         if info.block_device {
             return Ok(());
         }
-        let end = plan.super_block.metadata.end() * u64::from(plan.geometry.md_page_size());
+        let end = metadata_bytes(&plan);
         let file = std::fs::File::options().write(true).open(&self.image);
         let file = file.map_err(|error| Failure::file(&self.image, "opened for writing", error))?;
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, end) {
@@ -202,6 +211,33 @@ impl Init {
             }
         }
     }
+}
+
+fn metadata_bytes(plan: &InitPlan) -> u64 {
+    plan.super_block.metadata.end() * u64::from(plan.geometry.md_page_size())
+}
+
+/// The metadata of a large store takes a while to write, and space that its maker may not expect.
+fn say_what_metadata_takes(plan: &InitPlan) {
+    let bytes = metadata_bytes(plan);
+    if bytes >= MUCH_METADATA {
+        let pages = text::count(plan.geometry.md_pages(), "page");
+        note(&format!(
+            "metadata takes {} ({pages}): fewer with --md-pages, --md-ratio or a larger --cluster-size",
+            text::size(bytes)
+        ));
+    }
+}
+
+/// An error of the layout with the options of the command line in place of the fields they set.
+fn by_options(error: &str) -> String {
+    let options = [
+        ("num_md_pages", "--md-pages"),
+        ("md_page_size", "--md-page-size"),
+        ("cluster_size", "--cluster-size"),
+        ("block_size", "--block-size"),
+    ];
+    options.iter().fold(error.to_owned(), |text, (field, option)| text.replace(field, option))
 }
 
 /// What makes a Blobstore an lvolstore: a super blob with its name and identity.

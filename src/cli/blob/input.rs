@@ -5,7 +5,8 @@
 //! the kernel at the process's end ends with it.
 
 use super::output_file::is_zero;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, shown};
+use crate::cli::output::was_closed;
 use rustix::fs::SeekFrom as Seek;
 use spindle_mem::IoBuf;
 use std::collections::VecDeque;
@@ -66,20 +67,25 @@ impl Input {
     /// Opens what was named, `-` for standard input, and measures it if it can be.
     pub(super) fn open(path: &Path) -> Result<(File, Option<u64>), Failure> {
         if path == Path::new("-") {
+            if was_closed(io::stdin()) {
+                return Err(Failure::Refused("standard input is closed: nothing is imported from it".into()));
+            }
             let file = io::stdin().as_fd().try_clone_to_owned();
             let file = File::from(file.map_err(|error| Failure::file(path, "read", error))?);
             let length = measure(&file).map_err(|error| Failure::file(path, "measured", error))?;
+            refuse_endless(&file, path)?;
             return Ok((file, length));
         }
         let file = File::open(path).map_err(|error| Failure::file(path, "opened", error))?;
         let length = measure(&file).map_err(|error| Failure::file(path, "measured", error))?;
+        refuse_endless(&file, path)?;
         Ok((file, length))
     }
 
-    /// Begins to read from where the file stands.
-    pub(super) fn read(file: File, length: Option<u64>, grain: Grain) -> io::Result<Input> {
+    /// Begins to read from where the file stands, to its end or soon behind `most` bytes.
+    pub(super) fn read(file: File, length: Option<u64>, grain: Grain, most: u64) -> io::Result<Input> {
         let queue = Arc::new(Queue { state: Mutex::default(), room: Condvar::new() });
-        let reader = Reader { queue: queue.clone(), file, length, grain, at: 0, zeroes: 0 };
+        let reader = Reader { queue: queue.clone(), file, length, grain, most, at: 0, zeroes: 0 };
         spindle_engine::spawn_pinned("import", None, move || reader.run())?;
         Ok(Input { queue, length })
     }
@@ -143,6 +149,23 @@ impl Queue {
     }
 }
 
+/// The devices that never end: zero, full, random, urandom.
+const ENDLESS: [(u32, u32); 4] = [(1, 5), (1, 7), (1, 8), (1, 9)];
+
+/// An error if the input has no end.
+fn refuse_endless(file: &File, path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let metadata = file.metadata().map_err(|error| Failure::file(path, "looked at", error))?;
+    let number = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+    match metadata.file_type().is_char_device() && ENDLESS.contains(&number) {
+        true => Err(Failure::Refused(format!(
+            "{} never ends: import so much of it as is wanted, as by head -c SIZE, from standard input (-)",
+            shown(path)
+        ))),
+        false => Ok(()),
+    }
+}
+
 /// Bytes from where the file stands to its end; `None` for what has no length.
 fn measure(file: &File) -> io::Result<Option<u64>> {
     let kind = file.metadata()?.file_type();
@@ -165,6 +188,8 @@ struct Reader {
     file: File,
     length: Option<u64>,
     grain: Grain,
+    /// More than this is not wanted: enough is handed over to see that there is more.
+    most: u64,
     /// Bytes that were read or skipped.
     at: u64,
     /// So many of the last of them are zeroes that were not handed over yet.
@@ -188,7 +213,7 @@ impl Reader {
             if !self.cut(bytes, len as u64) {
                 return Ok(());
             }
-            if (len as u64) < CHUNK {
+            if (len as u64) < CHUNK || self.at > self.most {
                 self.hand_over_zeroes();
                 return Ok(());
             }

@@ -29,6 +29,7 @@ mod lvol;
 mod mending;
 mod naming;
 mod output_file;
+mod reading;
 mod resize;
 mod rm;
 mod select;
@@ -44,6 +45,7 @@ mod unfinished;
 mod xattr;
 
 use super::failure::Failure;
+use reading::attended;
 
 /// The commands on a store.
 #[derive(clap::Subcommand)]
@@ -51,6 +53,7 @@ pub(super) enum Command {
     /// Show the store: geometry, space, whether it is clean, what a writing load would repair
     Info(info::Info),
     /// List the blobs
+    #[command(visible_alias = "list")]
     Ls(ls::Ls),
     /// Decode every metadata page
     Dump(dump::Dump),
@@ -63,6 +66,7 @@ pub(super) enum Command {
     /// Copy a file into a blob
     Import(import::Import),
     /// Remove a blob; a snapshot gives its one clone what that reads
+    #[command(visible_alias = "delete")]
     Rm(rm::Rm),
     /// Make a blob larger or smaller
     Resize(resize::Resize),
@@ -94,10 +98,10 @@ pub(super) enum Command {
 /// Runs one of the commands.
 pub(super) fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Info(info) => info.run(),
-        Command::Ls(ls) => ls.run(),
-        Command::Dump(dump) => dump.run(),
-        Command::Export(export) => export.run(),
+        Command::Info(info) => attended("info", || info.run()),
+        Command::Ls(ls) => attended("ls", || ls.run()),
+        Command::Dump(dump) => attended("dump", || dump.run()),
+        Command::Export(export) => attended("export", || export.run()),
         Command::Init(init) => init.run(),
         Command::Create(create) => create.run(),
         Command::Import(import) => import.run(),

@@ -3,6 +3,7 @@
 
 use super::describe::name_among;
 use super::lvol;
+use super::select::parse_id;
 use super::session::Session;
 use crate::cli::failure::Failure;
 use crate::cli::text::printable;
@@ -52,7 +53,10 @@ impl Naming {
             Some(name) if name.is_empty() => {
                 return Err(Failure::Usage("a name is not empty: leave --name out, or give one".into()));
             }
-            Some(name) => check_free(session, &name).await?,
+            Some(name) => {
+                refuse_id(&name)?;
+                check_free(session, &name).await?;
+            }
             None if lvols => {
                 let image = session.image();
                 return Err(Failure::Refused(format!(
@@ -81,6 +85,17 @@ async fn as_lvol(session: &Session, mut xattrs: Vec<Pair>) -> Result<Vec<Pair>, 
         xattrs.push((b"uuid".to_vec(), lvol::new_uuid()?));
     }
     Ok(xattrs)
+}
+
+/// An error if a name would be taken for an id wherever it is typed.
+pub(super) fn refuse_id(name: &[u8]) -> Result<(), Failure> {
+    match parse_id(crate::cli::text::before_nul(name)) {
+        None => Ok(()),
+        Some(_) => Err(Failure::Refused(format!(
+            "{} would be taken for the id of a blob: choose a name with another character in it",
+            printable(name)
+        ))),
+    }
 }
 
 /// An error if a blob goes by this name already.

@@ -17,7 +17,7 @@ pub(crate) struct Resize {
     /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
-    /// Its new size, rounded up to whole clusters: bytes, or a number of K, M, G or T
+    /// Its new size, rounded up to whole clusters: bytes, or a number of K, M, G, T or P
     #[arg(value_name = "SIZE", value_parser = size::parse)]
     size: u64,
     /// Let it become smaller; what is cut off is lost
@@ -52,6 +52,6 @@ impl Resize {
             resized?;
             session.live(id).await
         })?;
-        blob.print(json, |blob| format!("{} has {} now", blob.label(), text::size(blob.size())))
+        blob.print("resized", json, |blob| format!("{} has {} now", blob.label(), text::size(blob.size())))
     }
 }

@@ -4,7 +4,7 @@ use super::lvol::keep_super_blob;
 use super::session::{Session, change};
 use super::source::Source;
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, tell};
 use crate::cli::text::{json_text, size};
 use std::ffi::OsString;
 use std::io::Write;
@@ -29,6 +29,7 @@ pub(crate) struct Rm {
 #[derive(serde::Serialize)]
 struct Removed {
     id: u64,
+    id_text: String,
     name: Option<String>,
     /// Bytes that are free now and were not before; what a clone of it took over is not.
     freed: u64,
@@ -46,12 +47,12 @@ impl Rm {
             let freed = session.info().await?.free_clusters.saturating_sub(before);
             Ok((blob, u64::from(freed) * u64::from(session.store.cluster_size())))
         })?;
-        let mut out = Output::stdout();
-        if json {
-            out.json(&Removed { id: blob.id().raw(), name: blob.name().map(json_text), freed })?;
-        } else {
-            writeln!(out, "removed {}: {} freed", blob.label(), size(freed))?;
-        }
-        out.finish()
+        let (id, name) = (blob.id(), blob.name().map(json_text));
+        let removed = Removed { id: id.raw(), id_text: id.to_string(), name, freed };
+        let print = |out: &mut Output| match json {
+            true => out.json(&removed),
+            false => Ok(writeln!(out, "removed {}: {} freed", blob.label(), size(freed))?),
+        };
+        tell(|| format!("removed blob {}", blob.label()), print)
     }
 }

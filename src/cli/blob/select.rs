@@ -64,6 +64,8 @@ pub(super) fn choose(blobs: &[Entry], image: &Path, asked: &OsStr) -> Result<Blo
         [Entry { id, damage: Some(errors), .. }] => {
             Err(Failure::DamagedBlob { path, blob: *id, errors: errors.clone() })
         }
+        // What looks like an id is one: by a name that happens to look so nothing is removed.
+        [one] if id.is_some_and(|id| id != one.id) => Err(Failure::NotAnId { path, asked, blob: one.id }),
         [one] => Ok(one.id),
         many => {
             // What was typed is the id of one and the name of another: the other way to write an id is not.

@@ -9,7 +9,7 @@ use super::foreground::{self, Stop};
 use super::image::ImageFile;
 use super::naming;
 use super::select::{Entry, choose};
-use super::source::Source;
+use super::source::{Source, not_loaded};
 use super::unfinished;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::note;
@@ -65,12 +65,12 @@ impl Session {
         stop: Stop,
     ) -> Result<Session, Failure> {
         // The same look and the same errors as in the commands that read.
-        drop(ImageFile::open(&image)?);
+        let file = ImageFile::open(&image)?;
         let device = File::open(FileOptions::new(&image).writable(true).name(shown(&image))).await?;
         let store = StoreOptions { external: Some(devices(externals).await?), ..options.store };
         let options = LoadOptions { store, progress: Some(progress()), ..options };
         let store = Blobstore::load(device, options).await.map_err(|error| match error {
-            BlobError::Load { source, .. } => Failure::Load { path: image.clone(), error: source },
+            BlobError::Load { source, .. } => not_loaded(&file, source),
             error => error.into(),
         })?;
         let session = Session { store, stop, image };

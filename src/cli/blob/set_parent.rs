@@ -39,6 +39,6 @@ impl SetParent {
             session.store.set_parent(id, parent).await?;
             session.live(id).await
         })?;
-        blob.print(json, |blob| format!("{} has {}", blob.label(), blob.parent()))
+        blob.print("set the parent of", json, |blob| format!("{} has {}", blob.label(), blob.parent()))
     }
 }

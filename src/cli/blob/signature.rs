@@ -21,9 +21,11 @@ const fn known(what: &'static str, offsets: &'static [usize], magic: &'static [u
     Known { what, offsets, magic }
 }
 
+const STORE: &str = "a Blobstore";
+
 /// In the order in which they are named; what a boot sector may be part of comes before it.
 static KNOWN: &[Known] = &[
-    known("a Blobstore", &[0], b"SPDKBLOB"),
+    known(STORE, &[0], b"SPDKBLOB"),
     known("a partition table (GPT)", &[512, 4096], b"EFI PART"),
     known("an ext2, ext3 or ext4 file system", &[1080], b"\x53\xEF"),
     known("an XFS file system", &[0], b"XFSB"),
@@ -62,11 +64,32 @@ static KNOWN: &[Known] = &[
     known("a disk image (VMDK)", &[0], b"KDMV"),
     known("a disk image (VHDX)", &[0], b"vhdxfile"),
     known("a disk image (VDI)", &[64], b"\x7F\x10\xDA\xBE"),
+    known("zstd-compressed data", &[0], b"\x28\xB5\x2F\xFD"),
+    known("gzip-compressed data", &[0], b"\x1F\x8B\x08"),
+    known("xz-compressed data", &[0], b"\xFD7zXZ\0"),
+    known("bzip2-compressed data", &[0], b"BZh"),
+    known("lz4-compressed data", &[0], b"\x04\x22\x4D\x18"),
     known("a partition table or boot sector", &[510], b"\x55\xAA"),
 ];
 
 const MD: &[u8] = b"\xFC\x4E\x2B\xA9";
 const ZFS_UBERBLOCK: &[u8] = b"\x0C\xB1\xBA\0\0\0\0\0";
+
+/// What is known of an image that holds no store, and how to come to one, as the rest of a sentence; nothing if
+/// nothing is known.
+pub(super) fn instead(image: &ImageFile) -> Option<String> {
+    let found = look(image).ok()?;
+    let (what, at) = found.iter().find(|(what, _)| *what != STORE)?;
+    let remedy = match *what {
+        what if what.contains("partition table") => "name one of its partitions",
+        what if what.contains("compressed") => "unpack it first",
+        what if what.contains("disk image") => {
+            "convert it to a raw image first, as by qemu-img convert -O raw"
+        }
+        _ => "name a store that spindle or SPDK made",
+    };
+    Some(format!("it holds {what} (byte {at}): {remedy}"))
+}
 
 /// An error that names everything known on the image, unless there is nothing.
 pub(super) fn refuse_known(image: &ImageFile) -> Result<(), Failure> {

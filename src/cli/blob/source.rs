@@ -2,10 +2,13 @@
 
 use super::external::{ExternalArgument, Externals};
 use super::image::ImageFile;
-use crate::cli::failure::Failure;
+use super::signature;
+use crate::cli::failure::{Failure, shown};
+use crate::cli::output::note;
 use crate::cli::progress::Progress;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use spindle_format::{LoadOptions, Loader, Store};
+use spindle_format::error::{FormatError, Place, Problem};
+use spindle_format::{LoadError, LoadOptions, Loader, Store};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
@@ -40,13 +43,63 @@ impl Source {
     }
 }
 
-/// Loads the store of an image, as a writing load would leave it. The image is not changed.
+/// Loads the store of an image, as a writing load would leave it. The image is not changed. Of one that was cut short
+/// it loads what is there, and says so.
 pub(super) fn load(image: &ImageFile) -> Result<Store, Failure> {
+    match load_as(image, image.size()) {
+        Err(error) => match cut_short(image, &error) {
+            Some(whole) => {
+                note(&format!("{}; shown is what is there", short_text(image, whole)));
+                load_as(image, whole).map_err(|error| not_loaded(image, error))
+            }
+            None => Err(not_loaded(image, error)),
+        },
+        Ok(store) => Ok(store),
+    }
+}
+
+/// Why an image holds no store that can be loaded, with what is known of it.
+pub(super) fn not_loaded(image: &ImageFile, error: LoadError) -> Failure {
+    let path = image.path().to_owned();
+    if let Some(whole) = cut_short(image, &error) {
+        return Failure::Refused(short_text(image, whole));
+    }
+    match signature::instead(image) {
+        Some(found) if is_no_store(&error) => Failure::NoStore { path, found },
+        _ => Failure::Load { path, error },
+    }
+}
+
+/// Whether the very beginning of the super block is that of something else.
+fn is_no_store(error: &LoadError) -> bool {
+    matches!(error, LoadError::Format(FormatError { place: Place::SuperBlock, .. }))
+}
+
+/// How large an image has to be, if it is smaller than its store.
+fn cut_short(image: &ImageFile, error: &LoadError) -> Option<u64> {
+    let LoadError::Format(FormatError { place: Place::SuperBlock, problem }) = error else { return None };
+    match problem {
+        Problem::Field { field: "size", found, .. } => Some(*found).filter(|whole| *whole > image.size()),
+        _ => None,
+    }
+}
+
+fn short_text(image: &ImageFile, whole: u64) -> String {
+    format!(
+        "{} is cut short: it has {} bytes of the {whole} of its store; truncate a copy to {whole} bytes to read it \
+         (truncate -s {whole} COPY), what is missing reads zero then",
+        shown(image.path()),
+        image.size()
+    )
+}
+
+/// Loads from an image that is taken to have so many bytes.
+fn load_as(image: &ImageFile, bytes: u64) -> Result<Store, LoadError> {
     let options = LoadOptions { max_read: READ_SIZE, ..LoadOptions::default() };
-    let mut loader = Loader::new(image.size(), options);
+    let mut loader = Loader::new(bytes, options);
     let mut progress = Progress::new("reading metadata", 0);
     let mut in_flight = VecDeque::with_capacity(READS_IN_FLIGHT);
-    let mut bytes = Vec::new();
+    let mut buffer = Vec::new();
     loop {
         while in_flight.len() < READS_IN_FLIGHT
             && let Some(range) = loader.next_read()
@@ -55,14 +108,14 @@ pub(super) fn load(image: &ImageFile) -> Result<Store, Failure> {
             in_flight.push_back(range);
         }
         let Some(range) = in_flight.pop_front() else { break };
-        bytes.resize(range.len, 0);
-        match image.read(range.offset, &mut bytes) {
-            Ok(()) => loader.supply(range, &bytes),
+        buffer.resize(range.len, 0);
+        match image.read(range.offset, &mut buffer) {
+            Ok(()) => loader.supply(range, &buffer),
             // Whatever lies there counts as damaged and is reported as such, with its place.
             Err(_) => loader.read_failed(range),
         }
         let (done, total) = loader.progress();
         progress.at(done, total);
     }
-    loader.finish().map_err(|error| Failure::Load { path: image.path().to_owned(), error })
+    loader.finish()
 }

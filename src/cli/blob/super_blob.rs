@@ -1,10 +1,11 @@
 //! `spindle blob super`: the blob that programs look for first.
 
 use super::lvol::check_new_super_blob;
+use super::reading::attended;
 use super::session::{Session, change};
 use super::source::{Source, load};
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, tell};
 use spindle_blob::BlobId;
 use std::ffi::OsString;
 use std::io::Write;
@@ -28,8 +29,9 @@ pub(crate) struct SuperBlob {
 impl SuperBlob {
     pub(super) fn run(self) -> Result<(), Failure> {
         let SuperBlob { source, blob, force, json } = self;
+        let sets = blob.is_some();
         let now = match blob {
-            None => load(&source.open()?.0)?.super_block.super_blob,
+            None => attended("super", || load(&source.open()?.0))?.super_block.super_blob,
             Some(asked) => change(&source, async move |session: &Session| {
                 let blob = match asked == "none" {
                     true => None,
@@ -40,11 +42,16 @@ impl SuperBlob {
                 Ok(blob)
             })?,
         };
-        let mut out = Output::stdout();
-        match json {
-            true => out.json(&now.map(BlobId::raw))?,
-            false => writeln!(out, "{}", now.map_or("none".into(), |id| id.to_string()))?,
+        let text = now.map_or("none".into(), |id| id.to_string());
+        let print = |out: &mut Output| match json {
+            true => out.json(&now.map(BlobId::raw)),
+            false => Ok(writeln!(out, "{text}")?),
+        };
+        if sets {
+            return tell(|| format!("set the super blob to {text}"), print);
         }
+        let mut out = Output::stdout();
+        print(&mut out)?;
         out.finish()
     }
 }

@@ -2,12 +2,13 @@
 
 use super::describe::XattrsJson;
 use super::lvol;
-use super::naming::check_free;
+use super::naming::{check_free, refuse_id};
+use super::reading::attended;
 use super::select::find;
 use super::session::Session;
 use super::source::{Source, load};
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, tell};
 use crate::cli::text::{before_nul, printable};
 use spindle_blob::{BlobError, BlobId};
 use std::ffi::OsString;
@@ -65,8 +66,12 @@ enum Change {
 impl Xattr {
     pub(super) fn run(self) -> Result<(), Failure> {
         let change = match self.what {
-            None | Some(What::List) => return list(&self.source, &self.blob, self.json),
-            Some(What::Get { key }) => return get(&self.source, &self.blob, key.as_bytes()),
+            None | Some(What::List) => {
+                return attended("xattr", || list(&self.source, &self.blob, self.json));
+            }
+            Some(What::Get { key }) => {
+                return attended("xattr", || get(&self.source, &self.blob, key.as_bytes()));
+            }
             Some(What::Set { key, value }) => Change::Set(key.into_vec(), value.into_vec()),
             Some(What::Rm { key }) => Change::Remove(key.into_vec()),
         };
@@ -74,9 +79,10 @@ impl Xattr {
         let xattrs = super::session::change(&self.source, async move |session: &Session| {
             let id = session.find(&asked).await?;
             make(session, id, change).await?;
-            Ok(session.store.blob_xattrs(id).await?)
+            Ok((id, session.store.blob_xattrs(id).await?))
         })?;
-        print(&xattrs, self.json)
+        let (id, xattrs) = xattrs;
+        tell(|| format!("changed the xattrs of blob {id}"), |out| write(&xattrs, self.json, out))
     }
 }
 
@@ -118,6 +124,7 @@ async fn checked(session: &Session, id: BlobId, change: Change) -> Result<Change
         Change::Set(key, value) if key == b"name" => {
             let own = session.live(id).await?;
             if own.name() != Some(before_nul(&value)) {
+                refuse_id(&value)?;
                 check_free(session, &value).await?;
             }
             Ok(Change::Set(key, if lvols { lvol::name(&value)? } else { value }))
@@ -138,12 +145,16 @@ async fn checked(session: &Session, id: BlobId, change: Change) -> Result<Change
 
 fn print(xattrs: &[spindle_blob::Xattr], json: bool) -> Result<(), Failure> {
     let mut out = Output::stdout();
-    if json {
-        out.json(&XattrsJson(xattrs))?;
-    } else {
-        for xattr in xattrs {
-            writeln!(out, "{}={}", printable(&xattr.name), printable(&xattr.value))?;
-        }
-    }
+    write(xattrs, json, &mut out)?;
     out.finish()
+}
+
+fn write(xattrs: &[spindle_blob::Xattr], json: bool, out: &mut Output) -> Result<(), Failure> {
+    if json {
+        return out.json(&XattrsJson(xattrs));
+    }
+    for xattr in xattrs {
+        writeln!(out, "{}={}", printable(&xattr.name), printable(&xattr.value))?;
+    }
+    Ok(())
 }
