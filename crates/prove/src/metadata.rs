@@ -7,13 +7,14 @@ use spindle_blob::{
 };
 use spindle_block::SimDisk;
 use spindle_engine::sim::{Disk, DiskOptions};
+use spindle_mem::IoBuf;
 
 use crate::content;
 use crate::context::Context;
 use crate::external;
 use crate::op::{Above, Op, Outcome, Tag};
 use crate::seen::{TAG, value_of, xattr_name};
-use crate::units::{Time, ZERO};
+use crate::units::{Time, Value, ZERO};
 
 /// The xattrs that a new blob carries for the model.
 fn tagged(tag: Tag) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -73,6 +74,9 @@ async fn simple(run: &Context, store: &Blobstore, op: &Op) -> Result<Option<Blob
         Op::Snapshot { tag, new } => return store.snapshot(id(tag)?, tagged(*new)).await.map(Some),
         Op::Clone { tag, new } => return store.clone_blob(id(tag)?, tagged(*new)).await.map(Some),
         Op::Resize { tag, clusters } => handle(tag)?.resize(*clusters).await?,
+        Op::Replace { tag, unit, count, value } => {
+            replace(run, &handle(tag)?, (*unit, *count), *value).await?;
+        }
         Op::SetXattr { tag, name, value } => {
             handle(tag)?.set_xattr(xattr_name(*name), value.clone()).await?;
         }
@@ -115,6 +119,26 @@ async fn simple(run: &Context, store: &Blobstore, op: &Op) -> Result<Option<Blob
         _ => unreachable!("handled by the caller, or about data"),
     }
     Ok(None)
+}
+
+async fn replace(
+    run: &Context,
+    blob: &Blob,
+    (unit, count): (u64, u64),
+    value: Value,
+) -> Result<(), BlobError> {
+    let size = run.profile.block as usize;
+    let mut bytes = IoBuf::zeroed(count as usize * size);
+    content::fill(&mut bytes, size, value);
+    let new = blob.replace().await?;
+    match new.write(unit * size as u64, bytes).await {
+        Ok(()) => new.commit().await,
+        Err(error) => {
+            // Why it failed says more than what came of giving it up.
+            let _ = new.abandon().await;
+            Err(error)
+        }
+    }
 }
 
 fn none(tag: Tag) -> BlobError {

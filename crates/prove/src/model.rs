@@ -157,7 +157,11 @@ impl Model {
 
     /// Whether what a blob reads has been the same since then, whatever is under way.
     pub fn is_same_since(&self, tag: Tag, time: Time) -> bool {
-        let moves = |op: &Op| matches!(op, Op::SetParent { tag: moved, .. } if self.now().readers(*moved).contains(&tag));
+        let moves = |op: &Op| match op {
+            Op::SetParent { tag: moved, .. } => self.now().readers(*moved).contains(&tag),
+            Op::Replace { tag: replaced, .. } => *replaced == tag,
+            _ => false,
+        };
         self.reshaped.get(&tag).is_none_or(|at| *at < time)
             && !self.pending.values().any(|pending| moves(&pending.op))
     }
@@ -193,6 +197,7 @@ impl Model {
                     | Op::Decouple { .. }
                     | Op::SetParent { .. }
                     | Op::Resize { .. }
+                    | Op::Replace { .. }
                     | Op::Delete { .. }
             )
         })
@@ -206,7 +211,9 @@ impl Model {
         }
         self.next.0 = self.next.0.max(op.new_blob().map_or(0, |new| new + 1));
         match op {
-            Op::Write { count, value, .. } => self.next.1 = self.next.1.max(value + *count as Value),
+            Op::Write { count, value, .. } | Op::Replace { count, value, .. } => {
+                self.next.1 = self.next.1.max(value + *count as Value)
+            }
             Op::Grow | Op::Load { grow: true } | Op::Reload { grow: true } => self.device_grown = true,
             _ => {}
         }

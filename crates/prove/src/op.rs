@@ -42,6 +42,8 @@ pub enum Op {
     Read { tag: Tag, unit: u64, count: u64 },
     /// Changes a blob's size.
     Resize { tag: Tag, clusters: u64 },
+    /// Replaces all that a blob holds by these consecutive values, one a unit, and zeroes.
+    Replace { tag: Tag, unit: u64, count: u64, value: Value },
     /// Sets an xattr, not durably.
     SetXattr { tag: Tag, name: u8, value: Vec<u8> },
     /// Removes an xattr, not durably.
@@ -98,6 +100,7 @@ impl Op {
             Op::Flush { .. } => "flush",
             Op::Read { .. } => "read",
             Op::Resize { .. } => "resize",
+            Op::Replace { .. } => "replace",
             Op::SetXattr { .. } => "set xattr",
             Op::RemoveXattr { .. } => "remove xattr",
             Op::Sync { .. } => "sync",
@@ -150,6 +153,7 @@ impl Op {
             Op::Snapshot { tag, .. }
             | Op::Clone { tag, .. }
             | Op::Resize { tag, .. }
+            | Op::Replace { tag, .. }
             | Op::Sync { tag }
             | Op::Open { tag }
             | Op::Reopen { tag }

@@ -15,6 +15,8 @@ pub enum Scenario {
     Chains,
     /// Stores that are left and loaded again all the time, with few changes between.
     Reloads,
+    /// All that blobs hold replaced at once, under writes and beside everything else.
+    Replacements,
     /// Everything, on devices whose flushes fail.
     FailedFlushes,
 }
@@ -26,6 +28,7 @@ pub struct Shares {
     pub create: u32,
     pub delete: u32,
     pub resize: u32,
+    pub replace: u32,
     pub xattr: u32,
     pub sync: u32,
     pub reopen: u32,
@@ -54,12 +57,13 @@ pub struct Shares {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Scenario; 6] = [
+    pub const ALL: [Scenario; 7] = [
         Scenario::Everything,
         Scenario::ComeAndGo,
         Scenario::LateIo,
         Scenario::Chains,
         Scenario::Reloads,
+        Scenario::Replacements,
         Scenario::FailedFlushes,
     ];
 
@@ -69,7 +73,8 @@ impl Scenario {
     /// The scenario of a part.
     pub fn pick(part: usize) -> Scenario {
         match part {
-            0..4 => Scenario::Everything,
+            0..3 => Scenario::Everything,
+            3 => Scenario::Replacements,
             4 => Scenario::ComeAndGo,
             5 => Scenario::LateIo,
             6 => Scenario::Chains,
@@ -98,6 +103,7 @@ impl Scenario {
             create: 8,
             delete: 8,
             resize: 8,
+            replace: 0,
             xattr: 6,
             sync: 3,
             reopen: 2,
@@ -147,6 +153,7 @@ impl Scenario {
             Scenario::Reloads => {
                 Shares { reload: 30, remake: 4, delete: 14, create: 14, pause: 2, ..everything }
             }
+            Scenario::Replacements => Shares { replace: 24, write: 14, snapshot: 4, ..everything },
             Scenario::Chains => {
                 Shares { snapshot: 20, clone: 14, delete: 20, decouple: 6, inflate: 4, ..everything }
             }

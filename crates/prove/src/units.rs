@@ -219,6 +219,25 @@ impl Units {
         }
     }
 
+    /// All units were replaced, durably, by an operation that began at `begun`: those that are named hold these
+    /// values, the others zeroes. A write that overlaps it may have come before or after it.
+    pub fn replace(&mut self, new: impl IntoIterator<Item = (u64, Value)>, begun: Time) {
+        self.blank = ZERO;
+        let new: BTreeMap<u64, Value> = new.into_iter().collect();
+        let now = new.iter().map(|(&at, &value)| (at, Unit::One(value))).collect();
+        for (at, unit) in std::mem::replace(&mut self.units, now) {
+            let Unit::Many(mut records) = unit else { continue };
+            records.retain(|record| record.begin > 0 && record.end >= begun);
+            if records.is_empty() {
+                continue;
+            }
+            records.iter_mut().for_each(|record| (record.sure, record.cut) = (false, true));
+            let value = new.get(&at).copied().unwrap_or(ZERO);
+            records.insert(0, Record { value, begin: 0, end: 0, sure: true, cut: false });
+            self.units.insert(at, Unit::Many(records));
+        }
+    }
+
     /// Everything from this unit on is gone: zero if it ever comes back, but for writes that are under way
     /// still and may be let in then.
     pub fn truncate(&mut self, units: u64) {
@@ -285,6 +304,23 @@ mod tests {
         assert_eq!(snapshot.visible(0, 9), [1, 2]);
         units.end(0, 2, 3, 5, true);
         assert_eq!((units.visible(0, 9), snapshot.visible(0, 9)), (vec![2], vec![1, 2]));
+    }
+
+    #[test]
+    fn what_was_replaced_is_gone_but_for_writes_that_overlap() {
+        let mut units = Units::known([(1, 5), (2, 6)], ANYTHING);
+        units.begin(3, 7, 2);
+        units.begin(1, 8, 3);
+        units.replace([(1, 20), (4, 21)], 4);
+        assert_eq!(
+            (units.possible(1), units.possible(2), units.possible(4)),
+            (vec![20, 8], vec![ZERO], vec![21])
+        );
+        units.end(3, 7, 2, 5, true);
+        assert_eq!((units.visible(3, 6), units.visible(9, 6)), (vec![ZERO, 7], vec![ZERO]));
+        units.begin(3, 9, 6);
+        units.end(3, 9, 6, 7, true);
+        assert_eq!(units.visible(3, 8), [9]);
     }
 
     #[test]

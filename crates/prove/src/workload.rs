@@ -141,6 +141,7 @@ enum Change {
     Create,
     Delete,
     Resize,
+    Replace,
     Xattr,
     Sync,
     Reopen,
@@ -165,6 +166,7 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         (shares.create, Change::Create),
         (shares.delete, Change::Delete),
         (shares.resize, Change::Resize),
+        (shares.replace, Change::Replace),
         (shares.xattr, Change::Xattr),
         (shares.sync, Change::Sync),
         (shares.reopen, Change::Reopen),
@@ -212,6 +214,12 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         Change::Resize => {
             let tag = one_of(&writable)?;
             Some(Op::Resize { tag, clusters: size(store.blobs[&tag].thin) })
+        }
+        Change::Replace => {
+            let alone = those(&|blob| !blob.read_only && blob.clusters > 0);
+            let tag = one_of(&alone)?;
+            let (unit, count) = range(&store.blobs[&tag], model.rules.per_cluster, false, 8)?;
+            Some(Op::Replace { tag, unit, count, value: model.next.1 })
         }
         Change::Xattr => {
             let (tag, name) = (one_of(&writable)?, b'a' + below(3) as u8);

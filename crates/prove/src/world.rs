@@ -118,6 +118,7 @@ impl World {
             | Op::Decouple { tag }
             | Op::Inflate { tag }
             | Op::Resize { tag, .. }
+            | Op::Replace { tag, .. }
             | Op::ReadOnly { tag } => vec![*tag],
             Op::SetParent { tag, .. } => self.readers(*tag),
             Op::Delete { tag } => self.clones(*tag),
@@ -154,6 +155,9 @@ impl World {
             Op::Create { tag, .. } | Op::CloneExternal { tag, .. } => blob(tag).is_none(),
             Op::Snapshot { tag, .. } | Op::Resize { tag, .. } => {
                 blob(tag).is_some_and(|blob| !blob.read_only)
+            }
+            Op::Replace { tag, .. } => {
+                blob(tag).is_some_and(|blob| !blob.read_only) && self.clones(*tag).is_empty()
             }
             Op::Clone { tag, .. } => blob(tag).is_some_and(|blob| blob.read_only),
             Op::Decouple { tag } => blob(tag).is_some_and(|blob| blob.parent.is_some()),
@@ -216,6 +220,10 @@ impl World {
             Op::Resize { tag, clusters } => self.change(*tag, |blob| {
                 blob.clusters = *clusters;
                 blob.units.truncate(clusters * per_cluster);
+            }),
+            Op::Replace { tag, unit, count, value } => self.change(*tag, |blob| {
+                let values = (*unit..unit + count).zip(*value..);
+                blob.units.replace(values, begun);
             }),
             Op::ReadOnly { tag } => self.change(*tag, |blob| blob.read_only = true),
             Op::Sync { tag } | Op::Reopen { tag } => self.change(*tag, |blob| blob.xattrs.settle(begun)),

@@ -35,6 +35,16 @@ fn is_needed(point: Point, scenario: Scenario, most: u64) {
     assert_eq!(strict, None, "it fails with every point kept: that says nothing about {point:?}");
 }
 
+#[test]
+fn a_replaced_blob_needs_its_fill_before_its_map() {
+    is_needed(Point::FillBeforeMap, Scenario::Replacements, 30_000);
+}
+
+#[test]
+fn a_replaced_blob_needs_its_pages_before_its_root() {
+    is_needed(Point::PagesBeforeRoot, Scenario::Replacements, 200_000);
+}
+
 macro_rules! needed {
     ($($name:ident: $point:ident, $scenario:ident, $most:literal;)*) => {
         $(#[test]
