@@ -8,7 +8,7 @@ use spindle_reactor::Runtime;
 use spindle_rpc::{Client, ClientError, Limits, Parsed, Parser, Value};
 
 use super::failure::{Failure, shown};
-use super::output::Output;
+use super::output::{Output, tell};
 use super::serve::DEFAULT_SOCKET;
 
 /// What to call, and where.
@@ -31,14 +31,15 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     }
     let runtime =
         Runtime::builder().reactors(1).build().map_err(|error| Failure::Engine(error.to_string()))?;
+    let method = command.method.clone();
     let result = runtime.run(async move || call(command).await);
     let result = result.map_err(|error| Failure::Engine(error.to_string()))??;
-    let mut out = Output::stdout();
-    match result {
-        Value::String(text) => writeln!(out, "{text}")?,
-        other => out.json(&other)?,
-    }
-    out.finish()
+    let print = |out: &mut Output| match &result {
+        Value::String(text) => Ok(writeln!(out, "{text}")?),
+        other => out.json(other),
+    };
+    // It may have made something whose name is lost otherwise.
+    tell(|| format!("{method} was answered: {}", serde_json::to_string(&result).unwrap_or_default()), print)
 }
 
 async fn call(command: Command) -> Result<Value, Failure> {

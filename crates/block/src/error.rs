@@ -173,3 +173,22 @@ pub enum OpenError {
         reason: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_the_host_are_kinds_of_their_own_with_a_remedy() {
+        let kind = |errno| IoErrorKind::from_os(&std::io::Error::from_raw_os_error(errno));
+        for (errno, expected, says) in [
+            (28, IoErrorKind::NoSpace, "no space"),
+            (122, IoErrorKind::Quota, "quota"),
+            (27, IoErrorKind::FileTooLarge, "ulimit -f"),
+            (30, IoErrorKind::ReadOnly, "read-only"),
+        ] {
+            assert_eq!(kind(errno), expected);
+            assert!(kind(errno).to_string().contains(says));
+        }
+    }
+}
