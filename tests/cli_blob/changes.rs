@@ -131,7 +131,9 @@ fn snapshots_keep_clones_follow_and_removing_merges() {
     assert!(out[..second.len()] == second && out[second.len()..].iter().all(|&byte| byte == 0));
     in_order(&image);
     let removed = on(&image, "rm", &["copy", "--json"]).json();
-    assert_eq!(removed, json!({"id": named_id(&removed), "name": "copy", "freed": 10 * CLUSTER}));
+    let id = named_id(&removed);
+    let id_text = format!("{id:#x}");
+    assert_eq!(removed, json!({"id": id, "id_text": id_text, "name": "copy", "freed": 10 * CLUSTER}));
 }
 
 fn named_id(removed: &serde_json::Value) -> u64 {

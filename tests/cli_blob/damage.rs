@@ -42,9 +42,16 @@ fn garbage_is_no_store() {
 }
 
 #[test]
-fn an_image_shorter_than_its_store_is_refused_with_both_sizes() {
+fn an_image_shorter_than_its_store_shows_what_is_there_and_is_not_written_to() {
     for len in [4096, 20_000, 1 << 20, HELLO.len() - 1] {
-        all_fail(&HELLO[..len], &["super block at byte 0", "size", &format!("{len:#x}")]);
+        let image = Image::new(&HELLO[..len]);
+        let sizes = [format!("it has {len} bytes"), format!("to {} bytes to read it", HELLO.len())];
+        let said = ["cut short", &sizes[0], &sizes[1]];
+        let info = on(&image, "info", &[]);
+        assert_eq!(info.code, 0, "{len}: {}", info.err);
+        assert!(said.iter().all(|word| info.err.contains(word)), "{}", info.err);
+        on(&image, "create", &["--size", "1M"]).fails(1, &said);
+        assert_eq!(std::fs::read(image.path()).unwrap(), HELLO[..len], "nothing was written");
     }
 }
 

@@ -8,7 +8,7 @@ mod page;
 mod text;
 
 use super::image::ImageFile;
-use super::source::{Source, load};
+use super::source::{Source, load, not_loaded};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::progress::Progress;
@@ -63,8 +63,7 @@ impl Dump {
 }
 
 fn dump(image: &ImageFile, printer: &mut dyn Printer, out: &mut Output) -> Result<(), Failure> {
-    let unusable =
-        |error: FormatError| Failure::Load { path: image.path().to_owned(), error: LoadError::Format(error) };
+    let unusable = |error: FormatError| not_loaded(image, LoadError::Format(error));
     let mut head = vec![0; PAGE_SIZE.min(usize::try_from(image.size()).unwrap_or(PAGE_SIZE))];
     image.read(0, &mut head)?;
     let block = SuperBlock::parse_unchecked(&head).map_err(unusable)?;
@@ -73,7 +72,9 @@ fn dump(image: &ImageFile, printer: &mut dyn Printer, out: &mut Output) -> Resul
         return Err(unusable(error.clone()));
     }
     printer.super_block(out, &block, damage.as_ref())?;
-    let read = match Geometry::from_super(&block, image.size()) {
+    // Of an image that was cut short the pages that are there.
+    let whole = if damage.is_none() { image.size().max(block.size) } else { image.size() };
+    let read = match Geometry::from_super(&block, whole) {
         Ok(geometry) => masks(image, &geometry, printer, out).and(pages(image, &geometry, printer, out)),
         Err(error) => Err(unusable(error)),
     };
