@@ -110,6 +110,8 @@ fn errno_of_blob(error: &BlobError) -> i32 {
         BlobError::Load { .. } | BlobError::Damaged { .. } => 84,
         BlobError::Io(error) => match error.kind {
             IoErrorKind::NoSpace => 28,
+            IoErrorKind::Quota => 122,
+            IoErrorKind::FileTooLarge => 27,
             IoErrorKind::Removed => 19,
             _ => 5,
         },

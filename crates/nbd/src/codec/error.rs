@@ -26,10 +26,8 @@ impl ErrorCode {
         match kind {
             IoErrorKind::OutOfRange | IoErrorKind::Unaligned => ErrorCode::Invalid,
             IoErrorKind::ReadOnly => ErrorCode::Permission,
-            IoErrorKind::NoSpace => ErrorCode::NoSpace,
+            IoErrorKind::NoSpace | IoErrorKind::Quota | IoErrorKind::FileTooLarge => ErrorCode::NoSpace,
             IoErrorKind::Removed => ErrorCode::ShuttingDown,
-            // EDQUOT 122 and EFBIG 27: no space of another kind.
-            IoErrorKind::Device { errno: 27 | 122 } => ErrorCode::NoSpace,
             _ => ErrorCode::Io,
         }
     }
