@@ -7,7 +7,7 @@ use spindle_format::check::{Finding, mend};
 use spindle_format::{BlobId, Change};
 
 use super::contents::{Allowed, lost};
-use super::named::{damaged, is_named, is_pending};
+use super::named::{damaged, is_named, is_pending, is_traceless};
 use super::source::Base;
 use super::{Broken, State};
 
@@ -53,7 +53,7 @@ pub fn judge(base: &Base, image: &Image, before: &State, rng: &mut Rng) -> Resul
             told(left),
         ));
     }
-    kept(before, &after, &BTreeSet::new())?;
+    kept(base, &repaired, before, &after, &BTreeSet::new())?;
     let again = mend(&base.medium(&repaired), &none).map_err(failed)?;
     let twice = carried_out(&repaired, &again.changes);
     if let Some(at) = twice.first_difference(&repaired) {
@@ -66,7 +66,8 @@ pub fn judge(base: &Base, image: &Image, before: &State, rng: &mut Rng) -> Resul
             what: format!("cut off after {some} of {}: {}", mended.changes.len(), broken.what),
             ..broken
         };
-        kept(before, &State::of(base, &cut).map_err(cut_off)?, &BTreeSet::new()).map_err(cut_off)?;
+        let left = State::of(base, &cut).map_err(cut_off)?;
+        kept(base, &cut, before, &left, &BTreeSet::new()).map_err(cut_off)?;
     }
     give_up(base, image, before, rng)
 }
@@ -81,7 +82,7 @@ fn give_up(base: &Base, image: &Image, before: &State, rng: &mut Rng) -> Result<
     let Ok(mended) = mend(&base.medium(image), &gone) else { return Ok(()) };
     let repaired = carried_out(image, &mended.changes);
     data_is_untouched(base, image, &repaired)?;
-    kept(before, &State::of(base, &repaired)?, &gone)
+    kept(base, &repaired, before, &State::of(base, &repaired)?, &gone)
 }
 
 fn carried_out(image: &Image, changes: &[Change]) -> Image {
@@ -105,7 +106,13 @@ fn data_is_untouched(base: &Base, before: &Image, after: &Image) -> Result<(), B
 }
 
 /// What could be read can be read, and what could not is still named or can be read now.
-fn kept(before: &State, after: &State, gone: &BTreeSet<BlobId>) -> Result<(), Broken> {
+fn kept(
+    base: &Base,
+    image: &Image,
+    before: &State,
+    after: &State,
+    gone: &BTreeSet<BlobId>,
+) -> Result<(), Broken> {
     for (id, blob) in before.readable.iter().filter(|(id, _)| !gone.contains(id)) {
         if let Some(what) = lost(*id, blob, after.readable.get(id), &Allowed::default()) {
             return Err(Broken::new("a repair makes nothing unreadable", what));
@@ -114,7 +121,7 @@ fn kept(before: &State, after: &State, gone: &BTreeSet<BlobId>) -> Result<(), Br
     let left = &after.examined.findings;
     for id in damaged(before).difference(gone) {
         let whole = after.readable.get(id).is_some_and(|blob| blob.is_whole());
-        if !whole && !is_named(left, *id) {
+        if !whole && !is_named(left, *id) && !is_traceless(base, image, after, *id) {
             return Err(Broken::new("a repair keeps the findings of what it leaves", format!("blob {id}")));
         }
     }

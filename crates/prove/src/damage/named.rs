@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use spindle_engine::sim::Image;
 use spindle_format::check::{Finding, Severity};
+use spindle_format::descriptor::kind;
 use spindle_format::page::Page;
 use spindle_format::repair::RepairReason;
 use spindle_format::{BlobId, PAGE_SIZE, PageIdx};
@@ -11,6 +12,9 @@ use spindle_format::{BlobId, PAGE_SIZE, PageIdx};
 use super::contents::{Allowed, lost, readable};
 use super::source::Base;
 use super::{Broken, State};
+
+/// The high word of the id that a copy of a page carries.
+const COPY: u64 = 0x434f_5049;
 
 /// Bytes that a device writes at once, whatever it is.
 const SECTOR: usize = 512;
@@ -48,18 +52,51 @@ pub fn damaged(state: &State) -> BTreeSet<BlobId> {
     found.collect()
 }
 
+/// Whether the damage that was done lies in the page of a blob's root.
+pub fn is_hit(base: &Base, image: &Image, id: BlobId) -> bool {
+    let root = id.root_page().filter(|root| root.0 < base.store.geometry.md_pages());
+    let offset = root.map(|root| base.store.geometry.page_offset(root));
+    offset.is_some_and(|offset| !image.is_same(&base.image, offset, PAGE_SIZE as u64))
+}
+
+/// Whether damage of a blob leaves no trace in a store that is not left in order: the page of its root is one that
+/// nothing has to name there.
+pub fn is_traceless(base: &Base, image: &Image, state: &State, id: BlobId) -> bool {
+    let Some(root) = id.root_page().filter(|root| root.0 < base.store.geometry.md_pages()) else {
+        return true;
+    };
+    let mut bytes = [0; PAGE_SIZE];
+    image.read(state.examined.store.geometry.page_offset(root), &mut bytes);
+    let whole = |page: &Page| {
+        let leftover = page.descriptor_bytes()[0] == kind::EXTENT_PAGE || page.sequence() > 0;
+        page.crc_ok() && (leftover || page.id().raw() < 1 << 32 || page.id().raw() >> 32 == COPY)
+    };
+    let being_cleared = bytes[PAGE_SIZE - SECTOR..].iter().all(|byte| *byte == 0);
+    let traceless = being_cleared || Page::view(&bytes).is_some_and(whole) || may_be_torn(base, root, &bytes);
+    !state.examined.store.super_block.clean && traceless
+}
+
 /// Blobs of the undamaged store that cannot be read as before are named, where their pages tell.
+///
+/// # Errors
+/// One is not named.
 pub fn judge(base: &Base, image: &Image, state: &State) -> Result<(), Broken> {
-    let findings = &state.examined.findings;
-    let in_order = state.examined.store.super_block.clean && !state.examined.store.recovered;
-    if in_order && let Some(wrong) = findings.iter().find(|finding| is_half_done(finding)) {
+    let (findings, store) = (&state.examined.findings, &state.examined.store);
+    // Also SPDK leaves such a store in order.
+    let was_so = |finding: &Finding| base.findings.contains(finding);
+    // A page of another blob that is longer is found with the clusters that both name.
+    let shared = findings.iter().any(|finding| matches!(finding, Finding::SharedCluster { .. }));
+    let half_done = findings.iter().find(|finding| is_half_done(finding) && !was_so(finding) && !shared);
+    if let Some(wrong) = half_done.filter(|_| store.super_block.clean) {
         return Err(Broken::new("in a store left in order nothing is half done", wrong.to_string()));
     }
+    let masks = (0, base.store.geometry.page_offset(PageIdx(0)));
+    let in_order = store.super_block.clean && image.is_same(&base.image, masks.0, masks.1);
     let whole = readable(&base.ground, &base.image, &base.store);
     for (id, blob) in &base.store.blobs {
-        let Some(why) = blob.pages().find_map(|page| broken_page(base, image, page, in_order)) else {
-            continue;
-        };
+        let restored = |page| findings.iter().any(|finding| is_restored(finding, page));
+        let mut pages = blob.pages().filter(|page| !restored(*page));
+        let Some(why) = pages.find_map(|page| broken_page(base, image, page, in_order)) else { continue };
         let Some(what) = lost(*id, &whole[id], state.readable.get(id), &Allowed::default()) else { continue };
         if !is_named(findings, *id) {
             return Err(Broken::new("what cannot be read is named", format!("{what}; {why}")));
@@ -70,7 +107,12 @@ pub fn judge(base: &Base, image: &Image, state: &State) -> Result<(), Broken> {
 
 /// What only a crash leaves.
 fn is_half_done(finding: &Finding) -> bool {
-    matches!(finding, Finding::Pending(RepairReason::FinishResize { .. }))
+    matches!(finding, Finding::Pending(RepairReason::FinishResize { .. } | RepairReason::RestorePage { .. }))
+}
+
+/// Whether a page is put back as a write that was cut off was to leave it.
+fn is_restored(finding: &Finding, index: PageIdx) -> bool {
+    matches!(finding, Finding::Pending(RepairReason::RestorePage { page, .. }) if *page == index)
 }
 
 /// Why a page of a blob cannot be what a store or a crash has left there, if that can be told.
@@ -94,8 +136,7 @@ fn broken_page(base: &Base, image: &Image, index: PageIdx, in_order: bool) -> Op
 fn may_be_torn(base: &Base, index: PageIdx, page: &[u8; PAGE_SIZE]) -> bool {
     let mut before = [0; PAGE_SIZE];
     base.image.read(base.store.geometry.page_offset(index), &mut before);
-    let mut ages = vec![before, [0; PAGE_SIZE]];
-    ages.extend(base.copies_of(index).iter().map(Page::bytes));
+    let ages = [before, [0; PAGE_SIZE]];
     let mut sectors = page.chunks(SECTOR).enumerate();
     sectors.all(|(at, sector)| ages.iter().any(|age| age[at * SECTOR..][..SECTOR] == *sector))
 }

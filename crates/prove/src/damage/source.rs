@@ -8,9 +8,7 @@ use spindle_blob::ExternalSource;
 use spindle_blob::ordering::Order;
 use spindle_engine::sim::{DiskOptions, Image, Moment, Operation, Rng};
 use spindle_format::check::{Finding, Medium, check, load};
-use spindle_format::page::Page;
-use spindle_format::repair::PageCopy;
-use spindle_format::{PAGE_SIZE, PageIdx, Store};
+use spindle_format::{PAGE_SIZE, Store};
 
 use super::contents::Ground;
 use crate::context::Point;
@@ -23,6 +21,9 @@ const CHANGES: u32 = 25;
 
 /// Operations on data of each of its tasks.
 const IO: u32 = 6;
+
+/// Images of more bytes are damaged less often.
+const LARGE: u64 = 100 << 20;
 
 /// An image that SPDK wrote.
 pub struct Fixture {
@@ -102,6 +103,8 @@ pub struct Base {
     pub earlier: Vec<(Image, Option<Moment>)>,
     /// What it holds.
     pub store: Store,
+    /// What a check says of it: nothing but what a crash leaves.
+    pub findings: Vec<Finding>,
     /// Bytes of a block of the device.
     pub block: u32,
     /// Bytes that the device never tears.
@@ -129,12 +132,17 @@ impl Source {
         Source::Fixture { name: name.clone(), ground: ground(image, 512), earlier: earlier.clone() }
     }
 
+    /// Whether an image takes long to look at.
+    pub fn is_large(&self) -> bool {
+        matches!(self, Source::Fixture { ground, .. } if ground.image().size() > LARGE)
+    }
+
     /// One store of it; none if it has none.
     pub fn base(&self, rng: &mut Rng) -> Option<Base> {
         match self {
             Source::Fixture { name, ground, earlier } => {
                 let image = ground.image();
-                let store = in_order(image, 512)?;
+                let (store, findings) = in_order(image, 512)?;
                 Some(Base {
                     about: name.clone(),
                     image: image.clone(),
@@ -144,6 +152,7 @@ impl Source {
                     external: None,
                     ground: ground.clone(),
                     store,
+                    findings,
                 })
             }
             Source::Workload { profile, points } => {
@@ -156,7 +165,7 @@ impl Source {
                     false => clean[rng.below(clean.len())],
                 };
                 let image = points[at].state.visible().clone();
-                let store = in_order(&image, profile.block)?;
+                let (store, findings) = in_order(&image, profile.block)?;
                 let bytes = |which| external::bytes(which, profile.cluster, profile.block);
                 let outside = (0..external::COUNT).map(|which| (external::id(which), bytes(which)));
                 let ground = Ground::new(image.clone(), profile.cluster.into(), outside.collect());
@@ -171,6 +180,7 @@ impl Source {
                     ground: Rc::new(ground),
                     image,
                     store,
+                    findings,
                 })
             }
         }
@@ -185,9 +195,10 @@ fn ground(image: &Image, block: u32) -> Rc<Ground> {
 }
 
 /// The store of an image in which nothing is wrong but what a crash can leave.
-fn in_order(image: &Image, block: u32) -> Option<Store> {
+fn in_order(image: &Image, block: u32) -> Option<(Store, Vec<Finding>)> {
     let store = load(&OnImage { image, block }, false).ok()?;
-    check(&store).iter().all(|finding| matches!(finding, Finding::Pending(_))).then_some(store)
+    let findings = check(&store);
+    findings.iter().all(|finding| matches!(finding, Finding::Pending(_))).then_some((store, findings))
 }
 
 fn is_clean(image: &Image) -> bool {
@@ -211,19 +222,6 @@ impl Base {
     pub fn metadata_end(&self) -> u64 {
         let (start, length) = self.store.geometry.bytes_of(self.store.geometry.metadata());
         start + length
-    }
-
-    /// What a write cut off by a crash may have left of each sector of a metadata page, beside what is there:
-    /// what it was to become, by the copies that were made of it first.
-    pub fn copies_of(&self, index: PageIdx) -> Vec<Page> {
-        let geometry = &self.store.geometry;
-        let pages = (0..geometry.md_pages()).filter_map(|page| {
-            let mut bytes = [0; PAGE_SIZE];
-            self.image.read(geometry.page_offset(PageIdx(page)), &mut bytes);
-            let copy = PageCopy::from_page(Page::view(&bytes)?)?;
-            (copy.target == index).then_some(copy.page)
-        });
-        pages.collect()
     }
 
     /// Writes whose loss would change the image: what lay there before each.

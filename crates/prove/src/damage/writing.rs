@@ -12,7 +12,7 @@ use spindle_mem::IoBuf;
 use spindle_reactor::{Runtime, timeout};
 
 use super::contents::{Allowed, Contents, lost};
-use super::named::{damaged, is_named};
+use super::named::{damaged, is_hit, is_named, is_traceless};
 use super::source::Base;
 use super::{Broken, State};
 
@@ -116,6 +116,8 @@ struct Changed {
     blobs: BTreeMap<BlobId, Allowed>,
     /// New blobs, with the blob whose contents they must have.
     made: BTreeMap<BlobId, Option<BlobId>>,
+    /// Blobs that were deleted: their ids may be given to others.
+    deleted: BTreeSet<BlobId>,
 }
 
 impl Changed {
@@ -159,9 +161,12 @@ pub fn judge(base: &Base, image: &Image, before: &State, plan: &[Op], seed: u64)
     }
     let left = &after.examined.findings;
     for id in damaged(before) {
-        let given_up = ran.changed.blobs.get(&id).is_some_and(|allowed| allowed.anything);
+        let changed = &ran.changed;
+        let given_up = changed.blobs.get(&id).is_some_and(|allowed| allowed.anything)
+            || changed.made.values().any(|like| *like == Some(id));
         let whole = after.readable.get(&id).is_some_and(Contents::is_whole);
-        if !whole && !given_up && !is_named(left, id) {
+        let traceless = is_traceless(base, &ran.image, &after, id);
+        if !whole && !given_up && !traceless && !is_named(left, id) {
             let what = done(format!("blob {id}"));
             return Err(Broken::new("what is damaged stays named after a command", what));
         }
@@ -172,9 +177,11 @@ pub fn judge(base: &Base, image: &Image, before: &State, plan: &[Op], seed: u64)
         }
     }
     let known = damaged(before);
-    let new = damaged(&after)
-        .into_iter()
-        .find(|id| !known.contains(id) && !is_named(&before.examined.findings, *id));
+    // What was made of a damaged blob is as that is, and pages that the masks hid may show in a store in use.
+    let made = &ran.changed.made;
+    let is_new = |id: &BlobId| !known.contains(id) && !made.contains_key(id) && !is_hit(base, image, *id);
+    let mut found = damaged(&after).into_iter().filter(is_new);
+    let new = found.find(|id| !is_named(&before.examined.findings, *id));
     match new {
         Some(id) => {
             let findings: Vec<String> = left.iter().map(ToString::to_string).collect();
@@ -192,9 +199,11 @@ fn wrong_with_new(
     after: &State,
     changed: &Changed,
 ) -> Option<String> {
-    if before.readable.contains_key(&id) && !changed.blobs.contains_key(&id)
-        || is_named(&before.examined.findings, id)
-    {
+    let hidden = |id| before.examined.store.unlisted.contains(&id) || damaged(before).contains(&id);
+    let known = is_named(&before.examined.findings, id)
+        && (hidden(id)
+            || before.examined.without_masks.as_ref().is_none_or(|store| store.blob(id).is_none()));
+    if (before.readable.contains_key(&id) || known) && !changed.deleted.contains(&id) {
         return Some(format!("blob {id} was there"));
     }
     let (like, old) = (like?, before.readable.get(&like?)?);
@@ -238,11 +247,10 @@ fn run(base: &Base, image: &Image, plan: &[Op], seed: u64) -> Result<Ran, Broken
     let (disk, device) = device(base, image);
     let (plan, external) = (plan.to_vec(), base.external.clone());
     let mut rng = Rng::new(seed ^ 0x7772);
-    let force_recover = rng.below(8) == 0;
     let (killed, unloads) = (rng.below(4) == 0, rng.below(8) > 0);
     let (loaded, done, changed) = in_world(seed, async move || {
         let store = StoreOptions { external, ..StoreOptions::default() };
-        let options = LoadOptions { force_recover, store, ..LoadOptions::default() };
+        let options = LoadOptions { store, ..LoadOptions::default() };
         let mut work = Work { device, options, changed: Changed::default(), done: Vec::new() };
         let loaded = work.all(&plan, !killed && unloads).await;
         (loaded, work.done, work.changed)
@@ -306,12 +314,12 @@ impl Work {
                 let options = BlobOptions { clusters, thin, extent_table: table, ..BlobOptions::default() };
                 let made = store.create_blob(options).await?;
                 self.changed.made.insert(made, None);
-                self.changed.blobs.entry(made).or_default();
             }
             Op::Delete { which } => {
                 let id = id(which);
                 store.delete_blob(id).await?;
                 self.changed.of(id).anything = true;
+                self.changed.deleted.insert(id);
             }
             Op::Snapshot { which } => {
                 let made = store.snapshot(id(which), Vec::new()).await?;
