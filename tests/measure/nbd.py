@@ -23,6 +23,7 @@ SIZE_MIB = 256
 PATTERNS = [
     (rw, block, depth) for rw in ("randread", "randwrite") for block in ("4k", "128k") for depth in (1, 32)
 ]
+TICK = os.sysconf("SC_CLK_TCK")
 
 
 def cpu_seconds(pid):
@@ -58,12 +59,15 @@ def servers(spindle, folder):
         command = [part.format(socket=socket, file=path) for part in command]
         started.append(Server(name, command, socket, f"nbd+unix:///{export}?socket={socket}"))
 
-    start("Spindle, memory", [spindle, "{socket}", "1", f"disk=malloc:{SIZE_MIB}"], "disk")
+    for mode in ("interrupt", "adaptive"):
+        start(f"Spindle, memory, {mode}", [spindle, "{socket}", "1", mode, f"disk=malloc:{SIZE_MIB}"], "disk")
     start("nbdkit, memory", ["nbdkit", "-f", "-U", "{socket}", "memory", f"{SIZE_MIB}M"], "")
-    start("Spindle, file", [spindle, "{socket}", "1", "disk=file:{file}"], "disk")
-    start("nbdkit, file", ["nbdkit", "-f", "-U", "{socket}", "file", "{file}"], "")
+    start("Spindle, cached file, interrupt", [spindle, "{socket}", "1", "interrupt", "disk=cached:{file}"], "disk")
+    start("nbdkit, cached file", ["nbdkit", "-f", "-U", "{socket}", "file", "{file}"], "")
     qemu = ["qemu-nbd", "-k", "{socket}", "-f", "raw", "-t", "-e", "16", "-x", ""]
-    start("qemu-nbd, file", qemu + ["--cache=none", "--aio=io_uring", "{file}"], "")
+    start("qemu-nbd, cached file", qemu + ["--cache=writeback", "{file}"], "")
+    start("Spindle, direct file, interrupt", [spindle, "{socket}", "1", "interrupt", "disk=file:{file}"], "disk")
+    start("qemu-nbd, direct file", qemu + ["--cache=none", "--aio=io_uring", "{file}"], "")
     return started
 
 

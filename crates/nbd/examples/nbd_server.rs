@@ -1,14 +1,16 @@
 //! Serves block devices over NBD until it is killed: what the performance page and a quick look need.
 //!
-//! `nbd_server ADDRESS REACTORS NAME=malloc:MIB[:BLOCK] NAME=file:PATH ...`, where ADDRESS is a path or HOST:PORT.
+//! `nbd_server ADDRESS REACTORS MODE NAME=malloc:MIB[:BLOCK] NAME=file:PATH NAME=cached:PATH ...`, where ADDRESS is a
+//! path or HOST:PORT, and MODE what a reactor does when it is idle: poll, adaptive or interrupt. `cached` leaves
+//! reading and writing to the page cache, `file` passes it by.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use spindle_block::{Device, File, FileOptions, Malloc};
-use spindle_engine::Address;
+use spindle_engine::{Address, Direct};
 use spindle_nbd::{Export, Options, Server};
-use spindle_reactor::{Handle, Runtime, Thread};
+use spindle_reactor::{Handle, Mode, Runtime, Thread};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -21,6 +23,7 @@ async fn device(spec: &str) -> Result<Arc<dyn Device>, Failure> {
             Ok(Malloc::new("malloc", block, (mib.parse::<u64>()? << 20) / u64::from(block))?)
         }
         "file" => Ok(File::open(FileOptions::new(rest).writable(true)).await?),
+        "cached" => Ok(File::open(FileOptions::new(rest).writable(true).direct(Direct::Off)).await?),
         _ => Err(format!("no device is of kind '{kind}'").into()),
     }
 }
@@ -49,7 +52,17 @@ fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().ok_or("say where to listen")?;
     let reactors = arguments.next().ok_or("say how many reactors")?.parse()?;
+    let mode = match arguments.next().ok_or("say what an idle reactor does")?.as_str() {
+        "poll" => Mode::Poll,
+        "adaptive" => Mode::Adaptive,
+        "interrupt" => Mode::Interrupt,
+        other => return Err(format!("no mode is called '{other}'").into()),
+    };
     let exports = arguments.collect();
-    Runtime::builder().reactors(reactors).build()?.run(async move || serve(address, exports).await)??;
+    Runtime::builder()
+        .mode(mode)
+        .reactors(reactors)
+        .build()?
+        .run(async move || serve(address, exports).await)??;
     Ok(())
 }

@@ -102,7 +102,7 @@ impl Session {
     }
 
     async fn read_bytes(&self, offset: u64, len: usize) -> Result<IoBuf, IoError> {
-        let mut data = IoBuf::zeroed(0);
+        let mut data: Option<IoBuf> = None;
         let mut rest = buffer(&self.pool, len);
         let mut at = offset;
         loop {
@@ -111,14 +111,14 @@ impl Session {
             let (result, part) = self.channel.read(at, part).await;
             result?;
             let part = part.into_one().expect("a request gives back the buffer it was given");
-            if at == offset {
-                data = part;
-            } else {
-                data = data.join(part).expect("parts of one buffer touch");
-            }
+            let whole = match data {
+                Some(before) => before.join(part).expect("parts of one buffer touch"),
+                None => part,
+            };
             if rest.is_empty() {
-                return Ok(data);
+                return Ok(whole);
             }
+            data = Some(whole);
             at += step;
             yield_now().await;
         }

@@ -1,0 +1,107 @@
+//! Law: once warm, a request allocates nothing on the reactor that serves it; counted by the allocator itself.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+
+use spindle_block::Malloc;
+use spindle_nbd::{Address, Export, Options, Server};
+use spindle_reactor::{EngineKind, Runtime, Thread};
+
+thread_local! {
+    static BLOCKS: Cell<u64> = const { Cell::new(0) };
+}
+
+struct Counting;
+
+fn count() {
+    // Gone while the OS thread ends; nobody counts then.
+    let _ = BLOCKS.try_with(|blocks| blocks.set(blocks.get() + 1));
+}
+
+// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(at, layout) }
+    }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `realloc`'s contract.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Requests sent at once.
+const DEPTH: u64 = 32;
+
+fn request(command: u16, offset: u64, len: u32) -> Vec<u8> {
+    let head = [&0x2560_9513u32.to_be_bytes()[..], &[0, 0], &command.to_be_bytes(), &offset.to_be_bytes()];
+    [&head.concat()[..], &offset.to_be_bytes(), &len.to_be_bytes()].concat()
+}
+
+/// A client behind the shortest handshake there is.
+fn client(socket: &std::path::Path) -> UnixStream {
+    let mut client = UnixStream::connect(socket).unwrap();
+    client.write_all(b"\0\0\0\x03IHAVEOPT\0\0\0\x01\0\0\0\x04disk").unwrap();
+    client.read_exact(&mut [0; 18 + 10]).unwrap();
+    client
+}
+
+/// Reads, writes and flushes, many at once and one by one.
+fn work(client: &mut UnixStream, len: u32) {
+    let mut many = Vec::new();
+    for n in 0..DEPTH {
+        many.extend(request((n % 2) as u16, n * 4096, len));
+        many.extend(vec![7; if n % 2 == 1 { len as usize } else { 0 }]);
+    }
+    client.write_all(&many).unwrap();
+    client.read_exact(&mut vec![0; DEPTH as usize * 16 + DEPTH as usize / 2 * len as usize]).unwrap();
+    for command in [0, 3] {
+        client.write_all(&request(command, 0, if command == 0 { len } else { 0 })).unwrap();
+        client.read_exact(&mut vec![0; 16 + if command == 0 { len as usize } else { 0 }]).unwrap();
+    }
+}
+
+/// Blocks that the reactor has taken; asking takes some, too.
+fn blocks(thread: &Thread) -> u64 {
+    thread.spawn(async || BLOCKS.get()).wait().unwrap()
+}
+
+#[test]
+fn a_warm_connection_allocates_nothing() {
+    for kind in [EngineKind::IoUring, EngineKind::Epoll] {
+        let running = Runtime::builder().engine(kind).reactors(1).build().unwrap().start().unwrap();
+        let core = running.handle().cores()[0];
+        let thread = running.handle().create_thread("nbd", &format!("[{core}]")).unwrap();
+        let server = Server::new(Options::default(), vec![thread.clone()]);
+        server.add_export(Export::new("disk", Malloc::new("ram", 512, 4096).unwrap())).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let (listening, address) = (server.clone(), Address::Unix(socket.clone()));
+        thread.spawn(async move || listening.listen(address).await.unwrap()).wait().unwrap();
+        for len in [512, 4096, 100] {
+            let mut client = client(&socket);
+            // How much is under way at a time depends on the kernel: warm is who has seen a lot.
+            (0..200).for_each(|_| work(&mut client, len));
+            let asking = {
+                let before = blocks(&thread);
+                blocks(&thread) - before
+            };
+            let before = blocks(&thread);
+            (0..100).for_each(|_| work(&mut client, len));
+            let taken = blocks(&thread) - before;
+            assert!(taken <= asking + 5, "{kind}, {len} bytes: {taken} blocks for 3400 requests");
+        }
+    }
+}
