@@ -109,6 +109,15 @@ impl Pool {
         Ok(IoBuf::whole(segment, len))
     }
 
+    /// Frees the buffers that nobody has: for when what needed them is over.
+    pub fn trim(&self) {
+        for free in &self.0.free {
+            while let Some(segment) = free.pop() {
+                self.0.release(segment);
+            }
+        }
+    }
+
     /// Bytes on loan, in whole size classes.
     pub fn lent(&self) -> usize {
         self.0.lent.load(Ordering::Relaxed)

@@ -211,3 +211,17 @@ fn a_length_that_no_memory_holds_is_an_error_where_it_may_come_from_outside() {
     }
     assert_eq!(IoBuf::try_zeroed(4096).map(|buffer| buffer.len()), Ok(4096));
 }
+
+#[test]
+fn a_trimmed_pool_holds_what_is_on_loan_and_no_more() {
+    let pool = Pool::new("trimmed", 1 << 20);
+    let kept = pool.get(5000).unwrap();
+    drop((pool.get(4096).unwrap(), pool.get(100_000).unwrap()));
+    assert!(pool.held() > pool.lent());
+    pool.trim();
+    assert_eq!((pool.held(), pool.lent()), (8192, 8192));
+    drop(kept);
+    assert_eq!((pool.held(), pool.lent()), (8192, 0));
+    pool.trim();
+    assert_eq!(pool.held(), 0);
+}

@@ -442,6 +442,8 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
                 self.input.rest();
                 self.resizing = true;
                 self.stream.cancel();
+                // Whoever is busy takes what it needs again, and keeps it.
+                self.session.pool.trim();
             }
         }
     }

@@ -13,7 +13,6 @@ mod shared;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use spindle_engine::{Address, Socket};
 use spindle_reactor::{Thread, timeout};
@@ -26,9 +25,6 @@ pub use bdev::BdevExport;
 pub(crate) use exported::Exported;
 pub use options::Options;
 pub(crate) use shared::Shared;
-
-/// How long clients are given to take their last replies.
-const GRACE: Duration = Duration::from_secs(5);
 
 /// A connection as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +127,7 @@ impl Server {
     }
 
     /// Removes an export. Its requests under way are answered, later ones refused as shutting down, and its
-    /// connections closed; a client that does not take its replies is given five seconds. When this returns
+    /// connections closed; a client that does not take its replies is given [a while](Options::grace). When this returns
     /// the server has no channel of the device. Dropping the future leaves that to happen.
     ///
     /// # Errors
@@ -179,7 +175,7 @@ impl Server {
     /// Ends the connections whose export is one of those; says how many used an export.
     async fn end_connections(&self, which: impl Fn(&Option<Arc<Exported>>) -> bool) -> usize {
         let count = self.0.tell(&which, Stop::Gently);
-        if timeout(GRACE, self.ended(&which)).await.is_err() {
+        if timeout(self.0.options.grace, self.ended(&which)).await.is_err() {
             self.0.tell(&which, Stop::AtOnce);
             self.ended(&which).await;
         }

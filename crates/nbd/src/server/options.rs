@@ -15,16 +15,19 @@ pub struct Options {
     /// How long a client may leave replies lying while others wait for the memory that they are in; then its
     /// connection is closed.
     pub stalled: Duration,
+    /// How long clients are given to take their last replies when their export or the server goes.
+    pub grace: Duration,
 }
 
 impl Default for Options {
-    /// 1024 connections, ten seconds, 256 MiB, thirty seconds.
+    /// 1024 connections, ten seconds, 256 MiB, thirty seconds, five seconds.
     fn default() -> Options {
         Options {
             connections: 1024,
             handshake: Duration::from_secs(10),
             memory: 256 << 20,
             stalled: Duration::from_secs(30),
+            grace: Duration::from_secs(5),
         }
     }
 }

@@ -301,6 +301,9 @@ impl Drop for Registered {
             if let Some(exported) = self.control.export() {
                 exported.remember(self.control.counters.counts());
             }
+            if lists.connections.is_empty() {
+                self.server.pool.trim();
+            }
             std::mem::take(&mut lists.waiting)
         };
         wakers.into_iter().for_each(Waker::wake);

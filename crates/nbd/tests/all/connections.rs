@@ -338,6 +338,22 @@ fn a_client_that_reads_no_replies_holds_what_it_asked_for_and_no_more() {
 }
 
 #[test]
+fn a_client_that_reads_no_replies_cannot_hold_up_a_stop() {
+    everywhere(async || {
+        let server = server(Options { grace: Duration::from_millis(50), ..Options::default() });
+        server.add_export(Export::new("disk", ram(4096, 16 * MIB))).unwrap();
+        let mut slow = Client::new(&server, "disk", SIMPLE).await;
+        let requests: Vec<u8> = (0..8).flat_map(|n| request(READ, 0, n, 0, 8 << 20)).collect();
+        slow.send(&requests).await.unwrap();
+        while server.exports()[0].counts.reads == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(server.stop().await.connections, 1);
+        assert_eq!((server.connections(), server.memory_in_use()), (0, 0));
+    });
+}
+
+#[test]
 fn handshakes_have_a_deadline_and_connections_a_limit() {
     everywhere(async || {
         let options = Options { handshake: Duration::from_millis(50), connections: 2, ..Options::default() };

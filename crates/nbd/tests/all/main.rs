@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bdevs;
 mod client;
 mod connections;
 mod handshake;

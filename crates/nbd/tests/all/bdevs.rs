@@ -1,0 +1,243 @@
+//! Exports of bdevs and of volumes.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use spindle_bdev::modules::malloc::{self, MallocSpec};
+use spindle_bdev::modules::null::{self, NullSpec};
+use spindle_bdev::{Bdev, ClaimKind, OpenOptions, Registry};
+use spindle_lvol::{LvolSpec, LvolStore, Lvols, StoreSpec};
+use spindle_nbd::{BdevExport, ExportError, Options, Server};
+use spindle_reactor::{EngineKind, Runtime, random, spawn_local, yield_now};
+
+use crate::client::{Client, FLUSH, READ, SIMPLE, STATUS, STATUSES, TRIM, WRITE, ZEROES, paired, request};
+use crate::connections::server;
+
+const MIB: u64 = 1 << 20;
+
+/// Runs a test with a registry and a server, in simulation and on the machine, and leaves everything in order.
+fn with_registry(kinds: &[EngineKind], test: impl AsyncFnOnce(Registry, Server) + Send + Clone + 'static) {
+    for kind in kinds {
+        let runtime = Runtime::builder().reactors(2).engine(*kind).build().unwrap();
+        let test = test.clone();
+        let main = async move || {
+            let registry = Registry::start().unwrap();
+            let server = server(Options::default());
+            test(registry.clone(), server.clone()).await;
+            server.stop().await;
+            registry.shutdown().await.unwrap();
+        };
+        runtime.run(main).unwrap_or_else(|error| panic!("{kind}: {error}"));
+    }
+}
+
+const KINDS: [EngineKind; 3] = [EngineKind::Sim(1), EngineKind::Sim(2), EngineKind::IoUring];
+
+async fn ram(registry: &Registry, name: &str, mib: u64) -> Bdev {
+    let (name, num_blocks) = (Some(name.to_owned()), mib * MIB / 512);
+    let spec = MallocSpec { name, block_size: 512, num_blocks, ..MallocSpec::default() };
+    malloc::create(registry, spec).await.unwrap()
+}
+
+async fn store(registry: &Registry) -> LvolStore {
+    let lvols = Lvols::start(registry).await.unwrap();
+    ram(registry, "M0", 64).await;
+    let cluster_size = Some(64 << 10);
+    let spec = StoreSpec { bdev: "M0".into(), name: "lvs".into(), cluster_size, ..StoreSpec::default() };
+    lvols.create_store(spec).await.unwrap()
+}
+
+#[test]
+fn an_export_goes_with_its_bdev_and_its_clients_with_it() {
+    with_registry(&KINDS, async |registry: Registry, server: Server| {
+        ram(&registry, "M0", 1).await;
+        ram(&registry, "M1", 1).await;
+        server.export_bdev("M0", BdevExport::default()).unwrap();
+        let named = BdevExport { name: "other".into(), read_only: true, ..BdevExport::default() };
+        server.export_bdev("M1", named).unwrap();
+        let mut leaving = Client::new(&server, "M0", SIMPLE).await;
+        let mut staying = Client::new(&server, "other", SIMPLE).await;
+        leaving.write(0, &[1; 512]).await;
+        assert_eq!(staying.error(WRITE, 0, 0, 512, &[1; 512]).await, 1, "it is exported for reading only");
+        registry.delete(malloc::MODULE, "M0").await.unwrap();
+        assert!(leaving.is_closed().await);
+        assert!(Client::shaken(paired(&server).await, "M0", SIMPLE).await.is_err());
+        assert_eq!(staying.read(0, 1).await, [0]);
+        // The name is free again, and an export that is removed leaves its bdev alone.
+        ram(&registry, "M0", 2).await;
+        server.export_bdev("M0", BdevExport::default()).unwrap();
+        assert_eq!(Client::new(&server, "M0", SIMPLE).await.size, 2 * MIB);
+        server.remove_export("M0").await.unwrap();
+        assert_eq!(registry.get("M0").unwrap().descriptors(), 0);
+    });
+}
+
+#[test]
+fn a_bdev_that_is_not_there_or_claimed_is_not_exported() {
+    with_registry(&KINDS[..1], async |registry: Registry, server: Server| {
+        let found = server.export_bdev("nothing", BdevExport::default());
+        assert!(matches!(found, Err(ExportError::Bdev { .. })), "{found:?}");
+        ram(&registry, "M0", 1).await;
+        let claim = Bdev::open("M0").unwrap();
+        claim.claim(ClaimKind::Exclusive, "a test", "").unwrap();
+        let error = server.export_bdev("M0", BdevExport::default()).unwrap_err().to_string();
+        assert!(error.contains("M0") && error.contains("a test"), "{error}");
+        let reading = BdevExport { read_only: true, ..BdevExport::default() };
+        server.export_bdev("M0", reading).unwrap();
+        assert!(matches!(server.export_bdev("M0", BdevExport::default()), Err(ExportError::Bdev { .. })));
+        drop(claim);
+        assert!(matches!(server.export_bdev("M0", BdevExport::default()), Err(ExportError::Exists(_))));
+        assert_eq!(registry.get("M0").unwrap().descriptors(), 1, "who is refused leaves nothing open");
+    });
+}
+
+#[test]
+fn a_client_keeps_its_size_and_the_next_one_sees_the_new() {
+    with_registry(&KINDS[..1], async |registry: Registry, server: Server| {
+        let spec = NullSpec { name: "N0".into(), block_size: 512, num_blocks: 2048, ..NullSpec::default() };
+        null::create(&registry, spec).await.unwrap();
+        server.export_bdev("N0", BdevExport::default()).unwrap();
+        let mut old = Client::new(&server, "N0", SIMPLE).await;
+        null::resize(&registry, "N0", 4096).await.unwrap();
+        let mut new = Client::new(&server, "N0", SIMPLE).await;
+        assert_eq!((old.size, new.size), (MIB, 2 * MIB));
+        assert_eq!(old.error(READ, 0, MIB, 512, b"").await, 22);
+        assert_eq!(new.error(READ, 0, MIB, 512, b"").await, 0);
+    });
+}
+
+#[test]
+fn a_chain_of_volumes_tells_its_holes_and_its_layers() {
+    with_registry(&KINDS, async |registry: Registry, server: Server| {
+        let store = store(&registry).await;
+        let volume = store.create(LvolSpec::thin("vol", MIB)).await.unwrap();
+        server.export_bdev("lvs/vol", BdevExport::default()).unwrap();
+        let k = 64u32 << 10;
+        let mut client = Client::new(&server, "lvs/vol", STATUSES).await;
+        let status = client.call(STATUS, 0, 0, MIB as u32, b"").await.unwrap().status;
+        assert_eq!((&status[&1][..], &status[&2][..]), (&[(16 * k, 3)][..], &[(16 * k, 0)][..]));
+        client.write(0, &[1; 100]).await;
+        let snapshot = volume.snapshot("snap").await.unwrap();
+        client.write(3 * u64::from(k) - 5, &[2; 10]).await;
+        let status = client.call(STATUS, 0, 0, MIB as u32, b"").await.unwrap().status;
+        assert_eq!(status[&2], [(k, 2), (k, 0), (2 * k, 1), (12 * k, 0)]);
+        assert_eq!(status[&1], [(k, 0), (k, 3), (2 * k, 0), (12 * k, 3)]);
+        assert_eq!(client.error(ZEROES, 0, 0, k, b"").await, 0);
+        assert_eq!(client.error(TRIM, 0, 0, MIB as u32, b"").await, 0);
+        assert!(client.read(0, k).await.iter().all(|byte| *byte == 0), "zeroes hide what the parent has");
+        // A snapshot cannot be written, whatever is asked for.
+        server.export_bdev(&snapshot.alias(), BdevExport::default()).unwrap();
+        let mut client = Client::new(&server, "lvs/snap", SIMPLE).await;
+        assert_eq!(client.error(WRITE, 0, 0, 512, &[1; 512]).await, 1);
+        assert_eq!(client.read(98, 4).await, [1, 1, 0, 0]);
+    });
+}
+
+#[test]
+fn a_full_store_is_no_space_and_its_clients_go_on() {
+    with_registry(&KINDS[..2], async |registry: Registry, server: Server| {
+        let store = store(&registry).await;
+        store.create(LvolSpec::thin("vol", 256 * MIB)).await.unwrap();
+        server.export_bdev("lvs/vol", BdevExport::default()).unwrap();
+        let mut client = Client::new(&server, "lvs/vol", SIMPLE).await;
+        let mut at = 0;
+        let error = loop {
+            let error = client.error(WRITE, 0, at, MIB as u32, &[5; MIB as usize]).await;
+            if error != 0 {
+                break error;
+            }
+            at += MIB;
+        };
+        assert_eq!((error, at >= 48 * MIB), (28, true));
+        assert_eq!(client.read(at - 1, 1).await, [5]);
+        assert_eq!(client.error(FLUSH, 0, 0, 0, b"").await, 0);
+    });
+}
+
+/// What a volume is written with: each block its number of writes.
+#[derive(Default)]
+struct Written {
+    next: u64,
+    issued: Vec<u64>,
+    acknowledged: Vec<u64>,
+}
+
+const BLOCKS: usize = 256;
+
+/// Takes a snapshot in the middle of `bursts` of writes and looks at its clone.
+async fn snapshot_under_load(registry: Registry, server: Server) {
+    let store = store(&registry).await;
+    let volume = store.create(LvolSpec::thin("vol", MIB)).await.unwrap();
+    server.export_bdev("lvs/vol", BdevExport::default()).unwrap();
+    let written = Written { next: 0, issued: vec![0; BLOCKS], acknowledged: vec![0; BLOCKS] };
+    let written = Rc::new(RefCell::new(written));
+    let mut client = Client::new(&server, "lvs/vol", SIMPLE).await;
+    let mut snapshot = None;
+    for burst in 0..24 {
+        let first = (random() % BLOCKS as u64) as usize;
+        let blocks: Vec<usize> = (0..48).map(|n| (first + n * 5) % BLOCKS).collect();
+        let mut bytes = Vec::new();
+        for block in &blocks {
+            let mut written = written.borrow_mut();
+            written.next += 1;
+            written.issued[*block] = written.next;
+            bytes.extend(request(WRITE, 0, *block as u64, *block as u64 * 4096, 4096));
+            bytes.extend(written.next.to_be_bytes().repeat(512));
+        }
+        client.send(&bytes).await.unwrap();
+        if burst == 8 {
+            let (volume, written) = (volume.clone(), written.clone());
+            snapshot = Some(spawn_local(async move {
+                for _ in 0..random() % 20 {
+                    yield_now().await;
+                }
+                let before = written.borrow().acknowledged.clone();
+                volume.snapshot("snap").await.unwrap();
+                (before, written.borrow().issued.clone())
+            }));
+        }
+        for _ in &blocks {
+            let reply = client.reply().await.unwrap();
+            assert_eq!(reply.error, 0);
+            let mut written = written.borrow_mut();
+            let block = reply.cookie as usize;
+            written.acknowledged[block] = written.issued[block];
+        }
+    }
+    let (before, after) = snapshot.unwrap().await.unwrap();
+    let snapshot = store.lvol("snap").unwrap();
+    snapshot.clone_as("clone").await.unwrap();
+    server.export_bdev("lvs/clone", BdevExport::default()).unwrap();
+    let bytes = Client::new(&server, "lvs/clone", SIMPLE).await.read(0, MIB as u32).await;
+    for (block, bytes) in bytes.chunks(4096).enumerate() {
+        let found = u64::from_be_bytes(bytes[..8].try_into().unwrap());
+        assert!(bytes.chunks(8).all(|word| word == &bytes[..8]), "block {block} is written whole");
+        let (least, most) = (before[block], after[block]);
+        assert!((least..=most).contains(&found), "block {block} holds {found}, not {least} to {most}");
+    }
+    let bytes = client.read(0, MIB as u32).await;
+    for (block, bytes) in bytes.chunks(4096).enumerate() {
+        assert_eq!(bytes[..8], written.borrow().issued[block].to_be_bytes(), "block {block} of the volume");
+    }
+}
+
+#[test]
+fn a_snapshot_under_load_holds_what_was_acknowledged_before_it_and_nothing_later() {
+    let mut kinds: Vec<_> = (0..10).map(EngineKind::Sim).collect();
+    kinds.extend([EngineKind::IoUring, EngineKind::Epoll]);
+    with_registry(&kinds, snapshot_under_load);
+}
+
+#[test]
+fn an_open_descriptor_is_exported_as_it_is() {
+    with_registry(&KINDS[..1], async |registry: Registry, server: Server| {
+        ram(&registry, "M0", 1).await;
+        let desc = OpenOptions::new().open("M0").unwrap();
+        server.add_export(spindle_nbd::Export::of_desc("disk", desc)).unwrap();
+        let mut client = Client::new(&server, "disk", SIMPLE).await;
+        assert_eq!(client.error(WRITE, 0, 0, 512, &[1; 512]).await, 1, "it is open for reading");
+        drop(client);
+        server.remove_export("disk").await.unwrap();
+        assert_eq!(registry.get("M0").unwrap().descriptors(), 0);
+    });
+}
