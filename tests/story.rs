@@ -1,12 +1,36 @@
 //! The program of spdk/spdk#3237, done right: each step runs where it should, as the kernel tells it.
 
-use std::process::Command;
+#[path = "../examples/multicore_blobstore.rs"]
+#[expect(dead_code, reason = "its main is that of the example: this calls what it calls")]
+mod multicore_blobstore;
+
+use std::process::{Command, Output};
+
+/// Set in a child: be the example.
+const BE_THE_EXAMPLE: &str = "SPINDLE_TEST_BE_THE_EXAMPLE";
+
+/// Runs this test binary again as the example.
+fn run(engine: &str) -> Output {
+    let mut child = Command::new(std::env::current_exe().expect("this binary"));
+    child.args(["--exact", "the_example_in_a_process_of_its_own", "--nocapture", "--test-threads=1"]);
+    child.env(BE_THE_EXAMPLE, "yes").env("SPINDLE_ENGINE", engine).output().expect("it starts")
+}
 
 fn story(engine: &str) -> String {
-    let run = Command::new(env!("CARGO_BIN_EXE_spindle")).env("SPINDLE_ENGINE", engine).output();
-    let run = run.expect("the command starts");
+    let run = run(engine);
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     String::from_utf8(run.stdout).expect("the story is text")
+}
+
+#[test]
+fn the_example_in_a_process_of_its_own() {
+    if std::env::var_os(BE_THE_EXAMPLE).is_none() {
+        return;
+    }
+    if let Err(error) = multicore_blobstore::run() {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
 }
 
 /// The core and the thread of the step that says `what`.
@@ -44,8 +68,7 @@ fn one_seed_tells_one_story() {
 
 #[test]
 fn a_bad_engine_name_is_refused_with_the_good_ones() {
-    let run =
-        Command::new(env!("CARGO_BIN_EXE_spindle")).env("SPINDLE_ENGINE", "uring").output().expect("starts");
+    let run = run("uring");
     let error = String::from_utf8_lossy(&run.stderr);
     assert!(!run.status.success() && error.contains("io_uring") && error.contains("sim:SEED"), "{error}");
 }

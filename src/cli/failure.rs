@@ -110,13 +110,6 @@ pub(crate) enum Failure {
     /// A store was checked, and something is wrong with it.
     #[error("{} has {}", shown(path), crate::cli::text::count(*count as u64, "finding"))]
     Findings { path: PathBuf, count: usize },
-    /// The program that `spindle` shows did not run to its end.
-    #[error("the story did not end well: {error}")]
-    Story {
-        error: String,
-        /// That of the stop, if it was stopped.
-        code: u8,
-    },
     /// A measurement could not be made.
     #[error("cannot measure: {error}")]
     Measurement {
@@ -144,9 +137,7 @@ impl Failure {
             Failure::Usage(_) => 2,
             // As that of fsck: errors were found and are left.
             Failure::Findings { .. } => 4,
-            Failure::Interrupted { code }
-            | Failure::Story { code, .. }
-            | Failure::Measurement { code, .. } => *code,
+            Failure::Interrupted { code } | Failure::Measurement { code, .. } => *code,
             _ => 1,
         }
     }

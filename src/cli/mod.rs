@@ -7,6 +7,7 @@ mod blob;
 mod failure;
 mod output;
 mod perf;
+mod programs;
 mod progress;
 mod quickstart;
 mod rpc;
@@ -20,7 +21,15 @@ use failure::Failure;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// A storage kit on SPDK's model. Without a command it tells a short story on a memory disk.
+/// What is said without a command.
+const WHAT_NEXT: &str = "\
+Spindle, a storage kit on SPDK's model.
+  spindle quickstart   a store, a volume, its NBD export and SPDK's RPC socket, in a folder here
+  spindle serve        the daemon; 'spindle rpc METHOD' calls it
+  spindle help         the rest
+";
+
+/// A storage kit on SPDK's model.
 #[derive(Parser)]
 #[command(name = "spindle", version, about)]
 struct Arguments {
@@ -33,6 +42,8 @@ enum Command {
     /// Look into and change a Blobstore on an image file or block device, offline
     #[command(subcommand, arg_required_else_help = true)]
     Blob(blob::Command),
+    /// Make a store and a volume in a folder here, and serve them
+    Quickstart(quickstart::Command),
     /// Call an RPC method of a daemon
     Rpc(rpc::Command),
     /// Run the daemon
@@ -62,7 +73,12 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Perf(command)) => perf::run(command),
         Some(Command::Rpc(command)) => rpc::run(command),
         Some(Command::Serve(command)) => serve::run(command),
-        None => quickstart::run(),
+        Some(Command::Quickstart(command)) => quickstart::run(command),
+        None => {
+            let mut out = output::Output::stdout();
+            write!(out, "{WHAT_NEXT}")?;
+            out.finish()
+        }
     }
 }
 

@@ -1,42 +1,305 @@
-//! `spindle` without arguments: the example's program, then what to try next.
+//! `spindle quickstart`: a store in a file, a thin volume in it, its NBD export and SPDK's RPC socket, in one folder.
+//!
+//! The first run makes them, the next ones open what is there.
 
-use spindle_reactor::RunError;
-use std::io::Write;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use super::failure::Failure;
+use clap::Args;
+use spindle_bdev::modules::file::{self, FileSpec, Spelling};
+use spindle_control::{Daemon, DaemonOptions, Ended, methods, uri};
+use spindle_engine::Address;
+use spindle_format::{PAGE_SIZE, SuperBlock};
+use spindle_lvol::{LvolSpec, StoreKey, StoreSpec};
+use spindle_nbd::BdevExport;
+use spindle_reactor::{Handle, Runtime};
+
+use super::failure::{Failure, shown};
 use super::output::Output;
+use super::programs;
+use super::text::{count, printable, size};
 
-#[path = "../../examples/multicore_blobstore.rs"]
-#[expect(dead_code, reason = "its main is that of the example: the command ends by itself")]
-mod multicore_blobstore;
+const IMAGE_BYTES: u64 = 10 << 30;
+const BLOCK_SIZE: u32 = 4096;
+const CLUSTER_SIZE: u32 = 4 << 20;
+const VOLUME_BYTES: u64 = 8 << 30;
+const BASE: &str = "disk";
+const STORE: &str = "demo";
+const VOLUME: &str = "vm";
+const ALIAS: &str = "demo/vm";
 
-const INTRODUCTION: &str = "\
-A worker thread initialises a Blobstore on the memory disk Malloc0; the app thread awaits that.
+/// The longest path that a socket can have.
+const SOCKET_PATH: usize = 107;
 
-";
-
-const NEXT: &str = "
-That was a memory disk. Things to try next:
-
-  spindle blob ls IMAGE                list the blobs of a store that SPDK wrote, clean or dirty
-  spindle blob export IMAGE BLOB FILE  copy a volume out of it, through snapshots and clones
-  spindle perf --yardstick             what a message and a read cost here, beside the bare machine
-  SPINDLE_ENGINE=sim:1 spindle         the same story in simulation: one seed, one history
-
-`spindle help` says the rest; examples/multicore_blobstore.rs is the program you just saw.
-";
-
-/// Tells the story.
-pub(crate) fn run() -> Result<(), Failure> {
-    say(INTRODUCTION)?;
-    let told = multicore_blobstore::run();
-    told.map_err(|error| Failure::Story { code: RunError::exit_code_of(&*error), error: error.to_string() })?;
-    say(NEXT)
+/// Where.
+#[derive(Args)]
+pub(crate) struct Command {
+    /// The folder with the store and the sockets
+    #[arg(default_value = "spindle-quickstart")]
+    folder: PathBuf,
 }
 
-/// Prints at once: the story prints from other OS threads, so nothing may wait here with the lock held.
-fn say(text: &str) -> Result<(), Failure> {
+/// The folder and what is in it.
+struct Place {
+    /// As it was typed.
+    typed: PathBuf,
+    absolute: PathBuf,
+}
+
+/// How the store was found.
+enum Found {
+    New,
+    Clean,
+    Dirty,
+}
+
+impl Place {
+    fn new(typed: PathBuf) -> Result<Place, Failure> {
+        fs::create_dir_all(&typed).map_err(|error| Failure::file(&typed, "made", error))?;
+        let absolute = typed.canonicalize().map_err(|error| Failure::file(&typed, "found", error))?;
+        let place = Place { typed, absolute };
+        for socket in ["spdk.sock", "nbd.sock"] {
+            let path = place.absolute.join(socket);
+            // The name of the lock file beside it need not fit.
+            if path.as_os_str().len() > SOCKET_PATH {
+                return Err(Failure::Refused(format!(
+                    "{} has {} bytes, and a socket's path at most {SOCKET_PATH}: run it in another folder, or name one: spindle quickstart FOLDER",
+                    shown(&path),
+                    path.as_os_str().len()
+                )));
+            }
+        }
+        let ignore = place.absolute.join(".gitignore");
+        fs::write(&ignore, "*\n").map_err(|error| Failure::file(&ignore, "written", error))?;
+        Ok(place)
+    }
+
+    fn image(&self) -> PathBuf {
+        self.absolute.join("disk.img")
+    }
+
+    fn rpc_socket(&self) -> PathBuf {
+        self.absolute.join("spdk.sock")
+    }
+
+    fn nbd_address(&self) -> Address {
+        Address::Unix(self.absolute.join("nbd.sock"))
+    }
+
+    /// The image, made if there is none, and how it was left.
+    fn found(&self) -> Result<Found, Failure> {
+        let path = self.image();
+        let mut page = [0; PAGE_SIZE];
+        match fs::File::open(&path) {
+            Ok(mut image) => {
+                let read = io::Read::read_exact(&mut image, &mut page);
+                read.map_err(|error| Failure::file(&path, "read", error))?;
+                match SuperBlock::parse(&page) {
+                    Ok(block) if block.clean => Ok(Found::Clean),
+                    Ok(_) => Ok(Found::Dirty),
+                    // Made, and left before there was a store on it.
+                    Err(_) if page.iter().all(|byte| *byte == 0) => Ok(Found::New),
+                    Err(error) => Err(Failure::Refused(format!(
+                        "{} is there and holds no store that can be read: {error}; see 'spindle blob check', or name another folder",
+                        shown(&path)
+                    ))),
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let image = fs::File::create_new(&path);
+                let made = image.and_then(|image| image.set_len(IMAGE_BYTES));
+                made.map_err(|error| Failure::file(&path, "made", error))?;
+                Ok(Found::New)
+            }
+            Err(error) => Err(Failure::file(&path, "opened", error)),
+        }
+    }
+}
+
+/// Makes or opens all of it and serves until a signal.
+pub(crate) fn run(command: Command) -> Result<(), Failure> {
+    let place = Place::new(command.folder)?;
+    let runtime = Runtime::builder().build().map_err(|error| Failure::Engine(error.to_string()))?;
+    let engine = runtime.engine().kind().to_string();
+    let result = runtime.run(async move || serve(place, engine).await);
+    result.map_err(|error| Failure::Engine(error.to_string()))?
+}
+
+async fn serve(place: Place, engine: String) -> Result<(), Failure> {
+    let stop = Handle::current().map(|runtime| runtime.stop_requested());
+    let options = DaemonOptions { rpc_socket: place.rpc_socket(), ..DaemonOptions::default() };
+    let daemon = Daemon::start(options, methods::table()).await.map_err(refused)?;
+    let started = set_up(&place, &daemon, &engine).await;
+    if let (Ok(()), Some(stop)) = (&started, stop) {
+        stop.await;
+    }
+    let began = spindle_reactor::now();
+    let ended = daemon.stop().await;
+    started?;
+    say_end(&ended, spindle_reactor::now() - began)
+}
+
+fn refused(error: impl std::fmt::Display) -> Failure {
+    Failure::Refused(printable(error.to_string().as_bytes()))
+}
+
+/// The store, the volume and the export; then the screen.
+async fn set_up(place: &Place, daemon: &Daemon, engine: &str) -> Result<(), Failure> {
+    let control = daemon.control();
+    // The socket is ours, so nobody else makes the image now.
+    let found = place.found()?;
+    let began = spindle_reactor::now();
+    let spec = FileSpec {
+        name: BASE.to_owned(),
+        filename: place.image(),
+        block_size: Some(BLOCK_SIZE),
+        read_only: false,
+        fallocate: true,
+        uuid: None,
+        spelling: Spelling::Aio,
+    };
+    let base = file::create(control.registry(), spec).await.map_err(refused)?;
+    base.examined().await;
+    let opening = spindle_reactor::now() - began;
+    let lvols = control.lvols();
+    let store = match lvols.store(&StoreKey::Name(STORE.to_owned())) {
+        Ok(store) => store,
+        Err(_) if matches!(found, Found::New) => {
+            let spec = StoreSpec {
+                bdev: BASE.to_owned(),
+                name: STORE.to_owned(),
+                cluster_size: Some(CLUSTER_SIZE),
+                ..StoreSpec::default()
+            };
+            lvols.create_store(spec).await.map_err(refused)?
+        }
+        Err(error) => {
+            let reports = lvols.reports().into_iter().map(|(_, what)| what).collect::<Vec<_>>().join("; ");
+            return Err(refused(format!(
+                "{}: {error} {reports}; name another folder",
+                shown(&place.image())
+            )));
+        }
+    };
+    let volume = match store.lvol(VOLUME) {
+        Ok(volume) => volume,
+        Err(_) => store.create(LvolSpec::thin(VOLUME, VOLUME_BYTES)).await.map_err(refused)?,
+    };
+    let export = BdevExport { name: ALIAS.to_owned(), ..BdevExport::default() };
+    control.nbd().export_bdev(&volume.alias(), export).map_err(refused)?;
+    control.nbd().listen(place.nbd_address()).await.map_err(refused)?;
+    let info = volume.info().await.map_err(refused)?;
+    let written = info.num_allocated_clusters * u64::from(CLUSTER_SIZE);
+    let screen =
+        Screen { place, engine, cores: control.runtime().cores(), found, opening, size: info.size, written };
+    screen.print()
+}
+
+/// What the user sees.
+struct Screen<'a> {
+    place: &'a Place,
+    engine: &'a str,
+    cores: &'a [usize],
+    found: Found,
+    opening: Duration,
+    size: u64,
+    written: u64,
+}
+
+impl Screen<'_> {
+    fn print(&self) -> Result<(), Failure> {
+        let mut out = Output::stdout();
+        let paint = Paint(io::stdout().is_terminal());
+        let version = env!("CARGO_PKG_VERSION");
+        let title = paint.bold(&format!("Spindle {version}"));
+        let reactors = count(self.cores.len() as u64, "reactor");
+        writeln!(out, "{title} \u{b7} {} \u{b7} {reactors} \u{b7} no root, no hugepages\n", self.engine)?;
+        let typed = self.place.typed.join("disk.img");
+        let image = if typed.is_absolute() { shown(&typed) } else { format!("./{}", shown(&typed)) };
+        let label = |label: &str| paint.bold(&format!("{label:<9}"));
+        let wide = image.len().max(8);
+        writeln!(out, "  {}{image:<wide$}  {}", label("store"), self.store()?)?;
+        writeln!(out, "  {}{ALIAS:<wide$}  {}", label("volume"), self.volume())?;
+        writeln!(out, "  {}{}", label("control"), shown(&self.place.rpc_socket()))?;
+        writeln!(out, "  {}{}\n", label("data"), uri(&self.place.nbd_address(), ALIAS))?;
+        self.cores(&mut out)?;
+        self.next(&mut out)?;
+        let ready = spindle_reactor::now().as_nanos() as f64 / 1e9;
+        writeln!(out, "Ready in {ready:.2} s. Ctrl-C stops; the volume is here next time.")?;
+        out.finish()
+    }
+
+    fn store(&self) -> Result<String, Failure> {
+        let path = self.place.image();
+        let file = fs::metadata(&path).map_err(|error| Failure::file(&path, "looked at", error))?;
+        let used = size(file.blocks() * 512);
+        Ok(match self.found {
+            Found::New => format!("{}, new; {used} of this disk used", size(file.len())),
+            Found::Clean => {
+                format!("{}, opened, last stop clean; {used} of this disk used", size(file.len()))
+            }
+            Found::Dirty => {
+                let milliseconds = self.opening.as_millis().max(1);
+                format!("{}, recovered in {milliseconds} ms; {used} of this disk used", size(file.len()))
+            }
+        })
+    }
+
+    fn volume(&self) -> String {
+        match self.written {
+            0 => format!("{} thin, nothing written", size(self.size)),
+            written => format!("{} thin, {} written", size(self.size), size(written)),
+        }
+    }
+
+    fn cores(&self, out: &mut Output) -> Result<(), Failure> {
+        for (index, core) in self.cores.iter().enumerate() {
+            let what = match (index, self.cores.len()) {
+                (0, 1) => "app, metadata, control, NBD connections",
+                (0, _) => "app, metadata, control",
+                _ => "NBD connections",
+            };
+            writeln!(out, "  core {core:<3} {what}")?;
+        }
+        Ok(writeln!(out)?)
+    }
+
+    fn next(&self, out: &mut Output) -> Result<(), Failure> {
+        let spindle = programs::this();
+        let folder = shown(&self.place.typed);
+        let socket = format!("{folder}/spdk.sock");
+        writeln!(out, "In another terminal, here:")?;
+        writeln!(out, "  {spindle} rpc -s {socket} bdev_get_bdevs")?;
+        let snapshot = r#"'{"lvol_name":"demo/vm","snapshot_name":"monday"}'"#;
+        writeln!(out, "  {spindle} rpc -s {socket} bdev_lvol_snapshot {snapshot}")?;
+        let package = programs::package_of_missing("nbdcopy", "libnbd-bin");
+        writeln!(out, "  nbdcopy IMAGE.raw \"nbd+unix:///{ALIAS}?socket={folder}/nbd.sock\"{package}\n")?;
+        Ok(())
+    }
+}
+
+fn say_end(ended: &Ended, took: Duration) -> Result<(), Failure> {
     let mut out = Output::stdout();
-    write!(out, "{text}")?;
+    let closed = count((ended.rpc_connections + ended.nbd_connections) as u64, "connection");
+    let seconds = took.as_secs_f64();
+    match ended.failed_flushes {
+        0 => writeln!(out, "Stopped: {closed} closed, all flushed, store clean ({seconds:.2} s).")?,
+        failed => writeln!(
+            out,
+            "Stopped: {closed} closed, {failed} flushes failed: what was written since may be lost ({seconds:.2} s)."
+        )?,
+    }
     out.finish()
+}
+
+/// Bold text on a terminal.
+struct Paint(bool);
+
+impl Paint {
+    fn bold(&self, text: &str) -> String {
+        if self.0 { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
 }

@@ -1,13 +1,15 @@
 //! `spindle serve`: the daemon. `spdk_tgt`'s options are its options.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use spindle_control::{Daemon, DaemonOptions, methods};
+use spindle_control::{Daemon, DaemonOptions, methods, parse_address, uri};
+use spindle_engine::Address;
 use spindle_reactor::{Handle, Runtime};
 
-use super::failure::Failure;
+use super::failure::{Failure, shown};
 use super::output::{Output, note};
 
 /// Where SPDK's programs look for the socket.
@@ -28,8 +30,21 @@ pub(crate) struct Command {
     /// Only these RPC methods are allowed
     #[arg(long, value_name = "METHOD,...", value_delimiter = ',')]
     rpcs_allowed: Vec<String>,
+    /// Serve NBD here: unix:PATH or IP:PORT. With --file the default is 127.0.0.1:10809
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    nbd: Vec<Address>,
+    /// Serve this file as an NBD export of its name, without any RPC
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
     #[command(flatten)]
     meaningless: Meaningless,
+}
+
+/// The port that NBD clients try.
+const NBD_PORT: u16 = 10809;
+
+fn address(text: &str) -> Result<Address, String> {
+    parse_address(text)
 }
 
 /// Options of SPDK's applications that mean nothing here. They are accepted, and that is said once.
@@ -137,15 +152,35 @@ async fn serve(command: Command) -> Result<(), Failure> {
         rpc_socket: command.rpc_socket.clone(),
         wait_for_rpc: command.wait_for_rpc,
         rpcs_allowed: command.rpcs_allowed,
+        nbd: match command.nbd {
+            addresses if addresses.is_empty() && !command.file.is_empty() => {
+                vec![Address::Tcp((Ipv4Addr::LOCALHOST, NBD_PORT).into())]
+            }
+            addresses => addresses,
+        },
+        files: command.file,
     };
     let daemon = Daemon::start(options, methods::table()).await;
     let daemon = daemon.map_err(|error| Failure::Refused(error.to_string()))?;
-    let mut out = Output::stdout();
-    writeln!(out, "control  {}", command.rpc_socket.display())?;
-    out.finish()?;
+    say(&command.rpc_socket, &daemon)?;
     if let Some(stop) = stop {
         stop.await;
     }
     daemon.stop().await;
     Ok(())
+}
+
+/// Where it is reached.
+fn say(rpc_socket: &Path, daemon: &Daemon) -> Result<(), Failure> {
+    let mut out = Output::stdout();
+    writeln!(out, "control  {}", shown(rpc_socket))?;
+    let nbd = daemon.control().nbd();
+    for address in nbd.addresses() {
+        let exports = nbd.exports();
+        exports.iter().try_for_each(|export| writeln!(out, "data     {}", uri(&address, &export.name)))?;
+        if exports.is_empty() {
+            writeln!(out, "data     {}", uri(&address, ""))?;
+        }
+    }
+    out.finish()
 }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::BdevError;
 use crate::bdev::Inner;
@@ -15,6 +16,8 @@ pub(crate) struct Namespace {
     /// In the order of registration.
     in_order: BTreeMap<u64, Arc<Inner>>,
     counters: BTreeMap<&'static str, u64>,
+    /// Those who wait for a name to come.
+    waiting: Vec<Waker>,
 }
 
 impl Namespace {
@@ -34,13 +37,26 @@ impl Namespace {
             self.by_name.insert(name.clone(), bdev.clone());
         }
         self.in_order.insert(bdev.number, bdev.clone());
+        self.tell_of_names();
         Ok(())
+    }
+
+    /// Has `waker` woken when a name comes.
+    pub(crate) fn wait(&mut self, waker: &Waker) {
+        if !self.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
+            self.waiting.push(waker.clone());
+        }
+    }
+
+    fn tell_of_names(&mut self) {
+        self.waiting.drain(..).for_each(Waker::wake);
     }
 
     /// Adds a name of a bdev that is there.
     pub(crate) fn add_alias(&mut self, alias: &str, bdev: &Arc<Inner>) -> Result<(), BdevError> {
         self.check_free(alias)?;
         self.by_name.insert(alias.to_owned(), bdev.clone());
+        self.tell_of_names();
         Ok(())
     }
 

@@ -2,8 +2,10 @@
 //!
 //! Kept beside the runtime, and gone with it. Its locks are held for a few instructions, by whatever thread asks.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 
 use spindle_reactor::{Handle, Thread};
 use uuid::Uuid;
@@ -120,6 +122,19 @@ impl Registry {
         found.map(Bdev).ok_or_else(|| BdevError::NoSuchBdev { name: name.to_owned() })
     }
 
+    /// Waits until there is a bdev of that name, alias or UUID.
+    pub async fn appears(&self, name: &str) -> Bdev {
+        poll_fn(|cx| {
+            let mut names = self.0.names();
+            if let Some(bdev) = names.get(name) {
+                return Poll::Ready(Bdev(bdev.clone()));
+            }
+            names.wait(cx.waker());
+            Poll::Pending
+        })
+        .await
+    }
+
     /// All bdevs, in the order of registration.
     pub fn bdevs(&self) -> Vec<Bdev> {
         self.0.names().all().cloned().map(Bdev).collect()
@@ -152,6 +167,10 @@ impl Registry {
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
         let inner = Arc::new(Inner::new(number, spec, uuid, Arc::downgrade(&self.0)));
         self.0.names().add(&inner.names(), &inner)?;
+        if let Some(state) = inner.device.state() {
+            // Lanes that are open already begin to count when they are told.
+            drop(state.keep_statistics(true));
+        }
         self.begin_examine(&inner);
         Ok(Bdev(inner))
     }

@@ -170,7 +170,7 @@ impl DeviceState {
     pub fn reset_statistics(&self, what: StatisticsReset) -> Delivered {
         self.tell(Body::Reset(what), |inner| {
             inner.past.reset(what);
-            if what == StatisticsReset::All {
+            if matches!(what, StatisticsReset::All | StatisticsReset::Errors) {
                 inner.errors.clear();
             }
         })

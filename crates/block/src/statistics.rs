@@ -47,6 +47,8 @@ pub enum StatisticsReset {
     All,
     /// The longest and shortest times.
     Extremes,
+    /// The counts of failed requests.
+    Errors,
 }
 
 /// Failed requests by their [class](IoErrorKind::class).
@@ -80,6 +82,8 @@ impl Statistics {
             match what {
                 StatisticsReset::All => *one = OperationStatistics::default(),
                 StatisticsReset::Extremes => (one.longest, one.shortest) = (Duration::ZERO, None),
+                // They are counted beside the lanes.
+                StatisticsReset::Errors => {}
             }
         }
     }
@@ -142,6 +146,9 @@ impl OperationCounters {
     }
 
     fn reset(&self, what: StatisticsReset) {
+        if what == StatisticsReset::Errors {
+            return;
+        }
         self.longest.set(0);
         self.shortest.set(0);
         if what == StatisticsReset::All {

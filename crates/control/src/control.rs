@@ -4,8 +4,13 @@
 
 use std::rc::Rc;
 
-use spindle_reactor::Handle;
+use spindle_bdev::Registry;
+use spindle_lvol::Lvols;
+use spindle_nbd::{Options, Server};
+use spindle_reactor::{CpuSet, CreateError, Handle, Thread};
 use spindle_rpc::Phase;
+
+use crate::daemon::StartError;
 
 /// What handlers work with. A handle.
 #[derive(Clone)]
@@ -14,16 +19,26 @@ pub struct Control(Rc<Inner>);
 struct Inner {
     runtime: Handle,
     phase: Phase,
+    registry: Registry,
+    lvols: Lvols,
+    nbd: Server,
 }
 
 impl Control {
-    /// For the runtime that runs the caller.
+    /// For the runtime that runs the caller, whose thread becomes the one on which bdevs come and go. NBD
+    /// connections get a thread on each other core.
+    ///
+    /// # Errors
+    /// The runtime is stopping.
     ///
     /// # Panics
     /// Away from a Spindle thread.
-    pub fn new(phase: Phase) -> Control {
+    pub async fn new(phase: Phase) -> Result<Control, StartError> {
         let runtime = Handle::current().expect("the control plane lives on a Spindle thread");
-        Control(Rc::new(Inner { runtime, phase }))
+        let registry = Registry::start().expect("a Spindle thread may have a registry");
+        let lvols = Lvols::start(&registry).await?;
+        let nbd = Server::new(Options::default(), nbd_threads(&runtime)?);
+        Ok(Control(Rc::new(Inner { runtime, phase, registry, lvols, nbd })))
     }
 
     /// The runtime it controls.
@@ -31,8 +46,30 @@ impl Control {
         &self.0.runtime
     }
 
+    /// The bdevs.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    /// The logical volumes.
+    pub fn lvols(&self) -> &Lvols {
+        &self.0.lvols
+    }
+
+    /// The NBD server.
+    pub fn nbd(&self) -> &Server {
+        &self.0.nbd
+    }
+
     /// How far the application is.
     pub fn phase(&self) -> &Phase {
         &self.0.phase
     }
+}
+
+/// One thread on each core but the first, which has the app thread; none if there is no other core.
+fn nbd_threads(runtime: &Handle) -> Result<Vec<Thread>, CreateError> {
+    let others: CpuSet = runtime.cores().iter().copied().skip(1).collect();
+    let others = others.iter().filter(|core| Some(core) != runtime.cores().first());
+    others.map(|core| Thread::create_on(&format!("nbd_{core}"), CpuSet::from_iter([core]))).collect()
 }

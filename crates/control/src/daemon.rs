@@ -4,14 +4,23 @@
 //! On the app thread. Dropping the daemon ends its server at once; [`Daemon::stop`] ends it in order.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use spindle_bdev::BdevError;
+use spindle_bdev::modules::file::{self, FileSpec, Spelling};
+use spindle_engine::Address;
+use spindle_lvol::LvolError;
+use spindle_nbd::{BdevExport, ExportError, ListenError};
+use spindle_reactor::CreateError;
 use spindle_rpc::{Bound, Dispatcher, Phase, Server, ServerOptions, State, Table};
 
 use crate::control::Control;
 
+/// Bytes of a block of a file that is served without more being said.
+const FILE_BLOCK: u32 = 512;
+
 /// What to start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct DaemonOptions {
     /// The RPC socket.
     pub rpc_socket: PathBuf,
@@ -19,6 +28,10 @@ pub struct DaemonOptions {
     pub wait_for_rpc: bool,
     /// Only these methods are there, if any are named.
     pub rpcs_allowed: Vec<String>,
+    /// Where the NBD server listens from the beginning.
+    pub nbd: Vec<Address>,
+    /// Files that are bdevs and NBD exports from the beginning, by the names of the files.
+    pub files: Vec<PathBuf>,
 }
 
 /// Why the daemon did not start.
@@ -27,6 +40,21 @@ pub enum StartError {
     /// The RPC socket is in use or cannot be made.
     #[error("{0}")]
     Socket(io::Error),
+    /// A thread could not be made.
+    #[error(transparent)]
+    Thread(#[from] CreateError),
+    /// The logical volumes cannot be had.
+    #[error(transparent)]
+    Volumes(#[from] LvolError),
+    /// A file cannot be served.
+    #[error(transparent)]
+    File(#[from] BdevError),
+    /// A file cannot be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The NBD server cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
 }
 
 /// What ended with the daemon.
@@ -34,6 +62,10 @@ pub enum StartError {
 pub struct Ended {
     /// RPC clients that were connected.
     pub rpc_connections: usize,
+    /// NBD clients that used an export.
+    pub nbd_connections: usize,
+    /// Flushes of theirs that failed: what they wrote may be lost.
+    pub failed_flushes: u64,
 }
 
 /// A daemon at work.
@@ -48,15 +80,21 @@ impl Daemon {
     /// # Errors
     /// [`StartError`] says what is in the way, and the remedy.
     pub async fn start(options: DaemonOptions, mut table: Table<Control>) -> Result<Daemon, StartError> {
-        // Whoever connects early waits.
+        // Clients that connect early wait.
         let bound = Bound::bind(&options.rpc_socket).await.map_err(StartError::Socket)?;
-        let control = Control::new(Phase::new(State::Startup));
+        let control = Control::new(Phase::new(State::Startup)).await?;
         if !options.rpcs_allowed.is_empty() {
             let allowed: Vec<&str> = options.rpcs_allowed.iter().map(String::as_str).collect();
             table.keep_only(&allowed);
         }
         if !options.wait_for_rpc {
             control.phase().set(State::Runtime);
+        }
+        for path in &options.files {
+            export_file(&control, path).await?;
+        }
+        for address in options.nbd {
+            control.nbd().listen(address).await?;
         }
         let dispatcher = Dispatcher::new(table, control.clone(), control.phase().clone());
         Ok(Daemon { server: bound.serve(dispatcher, ServerOptions::default()), control })
@@ -67,8 +105,29 @@ impl Daemon {
         &self.control
     }
 
-    /// Ends it in order: answers that are there go out first.
+    /// Ends it in order: answers that are there go out first, NBD clients' writes are flushed, bdevs are closed.
     pub async fn stop(self) -> Ended {
-        Ended { rpc_connections: self.server.close().await }
+        let rpc_connections = self.server.close().await;
+        let nbd = self.control.nbd().stop().await;
+        // It fails only if the runtime has ended, and its bdevs with it.
+        let _ = self.control.registry().shutdown().await;
+        Ended { rpc_connections, nbd_connections: nbd.connections, failed_flushes: nbd.failed_flushes }
     }
+}
+
+/// Makes a file a bdev and an export.
+async fn export_file(control: &Control, path: &Path) -> Result<(), StartError> {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let spec = FileSpec {
+        name: name.clone(),
+        filename: path.to_owned(),
+        block_size: Some(FILE_BLOCK),
+        read_only: false,
+        fallocate: true,
+        uuid: None,
+        spelling: Spelling::Aio,
+    };
+    file::create(control.registry(), spec).await?;
+    control.nbd().export_bdev(&name, BdevExport::default())?;
+    Ok(())
 }

@@ -6,9 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+mod address;
 mod control;
 mod daemon;
 pub mod methods;
+mod values;
 
+pub use address::{parse_address, uri};
 pub use control::Control;
 pub use daemon::{Daemon, DaemonOptions, Ended, StartError};

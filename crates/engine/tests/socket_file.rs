@@ -64,6 +64,15 @@ fn the_socket_and_its_lock_are_for_their_owner_alone_and_go_with_the_listener() 
 }
 
 #[test]
+fn a_path_is_free_again_as_soon_as_its_listener_is_dropped() {
+    each_engine(|bench, path| {
+        for _ in 0..50 {
+            drop(listen(bench, path));
+        }
+    });
+}
+
+#[test]
 fn a_socket_that_a_killed_process_left_is_taken_over() {
     each_engine(|bench, path| {
         drop(UnixListener::bind(path).unwrap());

@@ -121,6 +121,19 @@ impl Answers {
         .await
     }
 
+    /// Waits until no call is under way.
+    pub(crate) async fn idle(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state.borrow_mut();
+            if state.calls == 0 || state.broken || state.closing {
+                return Poll::Ready(());
+            }
+            state.reader = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// Waits for something to send; none when everything was answered and sent, or the client is gone.
     pub(crate) async fn next(&self) -> Option<Vec<u8>> {
         poll_fn(|cx| {

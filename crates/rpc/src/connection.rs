@@ -63,6 +63,8 @@ impl<C: Clone + 'static> Reader<C> {
         let outcome = self.read(Parser::new(limits)).await;
         self.input.set(0);
         if let Err(error) = outcome {
+            // It comes last, but for calls that take long.
+            let _ = timeout(LINGER, self.answers.idle()).await;
             self.answers.refuse(None, error);
             self.answers.end();
             // What comes after a fault means nothing.
@@ -128,10 +130,7 @@ impl<C: Clone + 'static> Reader<C> {
                 Message::Single(call) => self.begin(None, call),
                 Message::Batch(calls) => self.begin_batch(calls),
             },
-            Parsed::TooLarge { id, what } => {
-                let Refused { id, error } = Refused::new(id, what);
-                self.answers.refuse(id.as_ref(), error);
-            }
+            Parsed::TooLarge { id, what } => self.begin(None, Err(Refused::new(id, what))),
         }
     }
 
@@ -143,16 +142,21 @@ impl<C: Clone + 'static> Reader<C> {
         whole.answer(Ok(String::new()));
     }
 
+    /// Starts a call in a task of its own, to its end whether the client stays or goes. One that is refused gets a
+    /// task, too: calls that do not wait are answered in the order in which they came.
     fn begin(&self, batch: Option<Rc<Batch>>, call: Result<Call, Refused>) {
-        match call {
-            Ok(call) => {
-                let obligation = self.answers.begin(batch, &call.method, call.id.clone());
-                let dispatcher = self.dispatcher.clone();
-                // To its end, whether the client stays or goes.
-                drop(spawn_local(async move { obligation.answer(dispatcher.call(call).await) }));
-            }
-            Err(Refused { id, error }) => self.answers.begin(batch, "", id).answer(Err(error)),
-        }
+        let (method, id) = match &call {
+            Ok(call) => (call.method.as_str(), call.id.clone()),
+            Err(refused) => ("", refused.id.clone()),
+        };
+        let obligation = self.answers.begin(batch, method, id);
+        let dispatcher = self.dispatcher.clone();
+        drop(spawn_local(async move {
+            obligation.answer(match call {
+                Ok(call) => dispatcher.call(call).await,
+                Err(refused) => Err(refused.error),
+            });
+        }));
     }
 
     async fn discard(&self) {

@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::errno::Errno;
 
+/// Characters of a message.
+const LONGEST_MESSAGE: usize = 1000;
+
 /// The error of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RpcError {
@@ -27,9 +30,14 @@ impl RpcError {
     /// The method may not be called in this state.
     pub const INVALID_STATE: i32 = -1;
 
-    /// An error of that code and text.
+    /// An error of that code and text, which is cut where it is very long: names come from outside.
     pub fn new(code: i32, message: impl Into<String>) -> RpcError {
-        RpcError { code, message: message.into() }
+        let mut message = message.into();
+        if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
+            message.truncate(end);
+            message.push_str("...");
+        }
+        RpcError { code, message }
     }
 
     /// The error number as the code, its name, and what it is about.

@@ -38,14 +38,15 @@ pub async fn create(registry: &Registry, spec: MallocSpec) -> Result<Bdev, BdevE
 }
 
 async fn create_here(registry: &Registry, spec: MallocSpec) -> Result<Bdev, BdevError> {
-    let name = spec.name.clone().unwrap_or_else(|| registry.next_name("Malloc"));
-    let what = || format!("malloc bdev {name:?}");
+    let what = || format!("malloc bdev {:?}", spec.name.as_deref().unwrap_or("without a name"));
     let refused = |error: spindle_block::GeometryError| BdevError::argument(what(), error.to_string());
     let mut geometry = Geometry::new(spec.block_size, spec.num_blocks).map_err(refused)?;
     if spec.physical_block_size != 0 {
         geometry = geometry.with_atomic_unit(spec.physical_block_size).map_err(refused)?;
     }
     let geometry = geometry.with_boundary(spec.optimal_io_boundary).with_unmap_reads_zero(true);
+    // What is refused uses up no name of the row.
+    let name = spec.name.clone().unwrap_or_else(|| registry.next_name("Malloc"));
     let made = Malloc::with_geometry(name.clone(), geometry);
     let device = made.map_err(|error| BdevError::Module {
         what: what(),

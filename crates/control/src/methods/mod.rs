@@ -1,9 +1,20 @@
 //! The methods, one file for each group.
 
 mod application;
+mod bdevs;
+mod files;
 mod framework;
+mod limits;
+mod lvols;
+mod lvstores;
+mod malloc;
+mod nbd;
+mod notify;
+mod null;
+mod statistics;
 mod threads;
 
+use serde::Deserialize;
 use spindle_rpc::{NameTaken, Table};
 
 use crate::control::Control;
@@ -14,9 +25,38 @@ use crate::control::Control;
 /// Never: the names are ours, and a test holds them apart.
 pub fn table() -> Table<Control> {
     let mut table = Table::new();
-    let add = [framework::add, threads::add, application::add];
+    let add = [
+        framework::add,
+        threads::add,
+        notify::add,
+        bdevs::add,
+        statistics::add,
+        limits::add,
+        malloc::add,
+        null::add,
+        files::add,
+        lvstores::add,
+        lvols::add,
+        nbd::add,
+        application::add,
+    ];
     add.iter().try_for_each(|add| add(&mut table)).expect("our own methods have names of their own");
     table
 }
 
 type Added = Result<(), NameTaken>;
+
+/// Parameters that are a name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_methods_have_names_of_their_own() {
+        assert!(super::table().methods().count() > 20);
+    }
+}

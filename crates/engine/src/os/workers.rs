@@ -256,13 +256,24 @@ impl Pool {
             Op::Listen { address, backlog } => {
                 sockets::listen(address, *backlog, self.blocking_sockets, &self.home).map(Output::Listener)
             }
-            Op::ListenAlone { path, backlog } => self.listen_alone(path, *backlog).map(Output::Listener),
+            Op::ListenAlone { path, backlog } => {
+                self.listen_alone(path, *backlog, closes).map(Output::Listener)
+            }
             _ => files::perform(op, vecs),
         }
     }
 
-    fn listen_alone(self: &Arc<Self>, path: &Path, backlog: u32) -> io::Result<Listener> {
-        let mut file = SocketFile::claim(path)?;
+    /// A path in use may be that of a listener of ours which was dropped and not closed yet, as a file may
+    /// be: see [`open`](Self::open).
+    fn listen_alone(self: &Arc<Self>, path: &Path, backlog: u32, closes: u64) -> io::Result<Listener> {
+        let pending = self.queue().closes.any_up_to(closes);
+        let mut file = match SocketFile::claim(path) {
+            Err(error) if pending && error.kind() == io::ErrorKind::AddrInUse => {
+                drop(self.wait_for_closes(self.queue(), closes));
+                SocketFile::claim(path)?
+            }
+            claimed => claimed?,
+        };
         let (fd, address) = sockets::listen_private(path, backlog, self.blocking_sockets)?;
         file.bound()?;
         let owned = Some(OwnedSocketFile::new(file, Arc::clone(self)));

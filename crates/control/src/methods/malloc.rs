@@ -1,0 +1,105 @@
+//! RAM disks.
+
+use serde::Deserialize;
+use spindle_bdev::modules::malloc::{self, MallocSpec};
+use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
+
+use super::{Added, Named};
+use crate::control::Control;
+use crate::values::{Uuid, not_implemented, refused};
+
+pub(super) fn add(table: &mut Table<Control>) -> Added {
+    let decode = BadParams::DECODE_FAILED;
+    table.add(Method::with("bdev_malloc_create", States::RUNTIME, decode, create))?;
+    table.add(Method::with("bdev_malloc_delete", States::RUNTIME, decode, delete))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: Option<String>,
+    uuid: Option<Uuid>,
+    num_blocks: u64,
+    block_size: u32,
+    physical_block_size: Option<u32>,
+    optimal_io_boundary: Option<u32>,
+    md_size: Option<u32>,
+    #[expect(dead_code, reason = "without metadata it has no effect, in SPDK neither")]
+    md_interleave: Option<bool>,
+    dif_type: Option<i32>,
+    #[expect(dead_code, reason = "without metadata it has no effect, in SPDK neither")]
+    dif_is_head_of_md: Option<bool>,
+    #[expect(dead_code, reason = "without metadata it has no effect, in SPDK neither")]
+    dif_pi_format: Option<u32>,
+    numa_id: Option<i32>,
+}
+
+impl Create {
+    /// Metadata beside blocks is not implemented, and memory is bound to no node.
+    fn check(&self) -> Result<(), RpcError> {
+        match self.dif_type {
+            None | Some(0) => {}
+            Some(1..=3) if self.md_size.unwrap_or(0) > 0 => {
+                return Err(not_implemented("dif_type", "0, none"));
+            }
+            Some(other) => {
+                let what = format!("'dif_type' {other} needs 'md_size', and is 1, 2 or 3; leave it out");
+                return Err(RpcError::errno(Errno::INVAL, what));
+            }
+        }
+        match self.md_size {
+            None | Some(0) => {}
+            Some(8 | 16 | 32 | 64 | 128) => return Err(not_implemented("md_size", "0, no metadata")),
+            Some(other) => {
+                let what = format!("'md_size' {other} is none of 0, 8, 16, 32, 64, 128; leave it out");
+                return Err(RpcError::errno(Errno::INVAL, what));
+            }
+        }
+        match self.numa_id {
+            None | Some(-1 | 0) => Ok(()),
+            Some(other) => {
+                let what = format!("'numa_id' {other}: there is no such node; leave it out");
+                Err(RpcError::errno(Errno::INVAL, what))
+            }
+        }
+    }
+}
+
+/// A RAM disk takes memory as it is written; one that could never be full is refused.
+fn check_memory(params: &Create) -> Result<(), RpcError> {
+    let machine = rustix::system::sysinfo();
+    let has = machine.totalram as u64 * u64::from(machine.mem_unit);
+    let needs = params.num_blocks.saturating_mul(u64::from(params.block_size));
+    let block_size_fits = params.block_size.is_power_of_two() && (512..=65536).contains(&params.block_size);
+    if needs <= has || !block_size_fits {
+        return Ok(());
+    }
+    let what = format!("it needs {} MiB, and this machine has {}", needs >> 20, has >> 20);
+    Err(RpcError::errno(Errno::NOMEM, what))
+}
+
+async fn create(control: Control, params: Create) -> Result<String, RpcError> {
+    if let Err(error) = params.check() {
+        if params.name.is_none() && params.dif_type.is_some_and(|dif_type| dif_type != 0) {
+            // SPDK has named it by then: the next one gets the same name from both.
+            control.registry().next_name("Malloc");
+        }
+        return Err(error);
+    }
+    check_memory(&params)?;
+    let spec = MallocSpec {
+        name: params.name,
+        uuid: params.uuid.map(|Uuid(uuid)| uuid),
+        block_size: params.block_size,
+        num_blocks: params.num_blocks,
+        optimal_io_boundary: params.optimal_io_boundary.unwrap_or(0),
+        physical_block_size: params.physical_block_size.unwrap_or(0),
+    };
+    let bdev = malloc::create(control.registry(), spec).await.map_err(refused)?;
+    Ok(bdev.name().to_owned())
+}
+
+async fn delete(control: Control, params: Named) -> Result<bool, RpcError> {
+    control.registry().delete(malloc::MODULE, &params.name).await.map_err(refused)?;
+    Ok(true)
+}

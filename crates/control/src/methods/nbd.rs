@@ -1,0 +1,154 @@
+//! The NBD server, for which SPDK has no methods: its own drives the kernel's client.
+
+use serde::{Deserialize, Serialize};
+use spindle_engine::Address;
+use spindle_nbd::{BdevExport, ConnectionInfo, Counts, ExportError, ExportInfo, ListenError};
+use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
+
+use super::{Added, Named};
+use crate::address::{parse_address, uri};
+use crate::control::Control;
+
+pub(super) fn add(table: &mut Table<Control>) -> Added {
+    let (runtime, decode) = (States::RUNTIME, BadParams::DECODE_FAILED);
+    let refusal = BadParams::new(RpcError::INVALID_PARAMS, "'nbd_get_exports' requires no arguments");
+    table.add(Method::with("nbd_listen", runtime, decode, listen))?;
+    table.add(Method::with("nbd_export", runtime, decode, export))?;
+    table.add(Method::with("nbd_unexport", runtime, decode, unexport))?;
+    table.add(Method::without("nbd_get_exports", runtime, refusal, get_exports))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Listen {
+    address: String,
+}
+
+/// Listens; where, with the port that was picked.
+async fn listen(control: Control, params: Listen) -> Result<String, RpcError> {
+    let address = parse_address(&params.address).map_err(|what| RpcError::errno(Errno::INVAL, what))?;
+    let listening = control.nbd().listen(address).await.map_err(|error| {
+        let errno = match &error {
+            ListenError::Exists(_) => Errno::EXIST,
+            ListenError::System(error) => Errno::from_raw(error.raw_os_error().unwrap_or(EADDRINUSE)),
+            _ => Errno::INVAL,
+        };
+        RpcError::errno(errno, error)
+    })?;
+    Ok(listening.to_string())
+}
+
+/// What listening fails with, where the system's own number is behind words.
+const EADDRINUSE: i32 = 98;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewExport {
+    bdev_name: String,
+    name: Option<String>,
+    description: Option<String>,
+    read_only: Option<bool>,
+}
+
+/// Exports a bdev under a name, its own if none is given.
+async fn export(control: Control, params: NewExport) -> Result<String, RpcError> {
+    let name = params.name.unwrap_or_else(|| params.bdev_name.clone());
+    let how = BdevExport {
+        name: name.clone(),
+        description: params.description.unwrap_or_default(),
+        read_only: params.read_only.unwrap_or(false),
+    };
+    control.nbd().export_bdev(&params.bdev_name, how).map_err(|error| not_exported(&error))?;
+    Ok(name)
+}
+
+fn not_exported(error: &ExportError) -> RpcError {
+    let errno = match error {
+        ExportError::Text { .. } => Errno::INVAL,
+        ExportError::Exists(_) => Errno::EXIST,
+        ExportError::Unknown(_) => Errno::NODEV,
+        ExportError::Bdev { source, .. } => Errno::from_raw(source.errno()),
+        _ => Errno::BUSY,
+    };
+    RpcError::errno(errno, error)
+}
+
+/// Removes an export; the connections that used it are closed.
+async fn unexport(control: Control, params: Named) -> Result<bool, RpcError> {
+    control.nbd().remove_export(&params.name).await.map_err(|error| not_exported(&error))?;
+    Ok(true)
+}
+
+#[derive(Serialize)]
+struct Shown {
+    name: String,
+    description: String,
+    device: String,
+    size: u64,
+    block_size: u32,
+    read_only: bool,
+    uris: Vec<String>,
+    connections: Vec<Connection>,
+    #[serde(flatten)]
+    counts: ShownCounts,
+}
+
+#[derive(Serialize)]
+struct Connection {
+    id: u64,
+    peer: String,
+    thread: String,
+    #[serde(flatten)]
+    counts: ShownCounts,
+}
+
+#[derive(Serialize)]
+struct ShownCounts {
+    num_read_ops: u64,
+    bytes_read: u64,
+    num_write_ops: u64,
+    bytes_written: u64,
+    num_flush_ops: u64,
+    num_unmap_ops: u64,
+    num_errors: u64,
+}
+
+impl From<Counts> for ShownCounts {
+    fn from(counts: Counts) -> ShownCounts {
+        ShownCounts {
+            num_read_ops: counts.reads,
+            bytes_read: counts.bytes_read,
+            num_write_ops: counts.writes,
+            bytes_written: counts.bytes_written,
+            num_flush_ops: counts.flushes,
+            num_unmap_ops: counts.unmaps,
+            num_errors: counts.errors,
+        }
+    }
+}
+
+impl From<ConnectionInfo> for Connection {
+    fn from(info: ConnectionInfo) -> Connection {
+        Connection { id: info.id, peer: info.peer, thread: info.thread, counts: info.counts.into() }
+    }
+}
+
+async fn get_exports(control: Control) -> Result<Vec<Shown>, RpcError> {
+    let addresses = control.nbd().addresses();
+    let shown = control.nbd().exports().into_iter().map(|export| shown(export, &addresses));
+    Ok(shown.collect())
+}
+
+fn shown(export: ExportInfo, addresses: &[Address]) -> Shown {
+    Shown {
+        uris: addresses.iter().map(|address| uri(address, &export.name)).collect(),
+        name: export.name,
+        description: export.description,
+        device: export.device,
+        size: export.size,
+        block_size: export.block_size,
+        read_only: export.read_only,
+        connections: export.connections.into_iter().map(Connection::from).collect(),
+        counts: export.counts.into(),
+    }
+}

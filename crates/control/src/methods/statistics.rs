@@ -1,0 +1,220 @@
+//! What bdevs did: counts and times of their requests.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use spindle_bdev::Bdev;
+use spindle_block::{DeviceState, IoErrorKind, OperationStatistics, Statistics, StatisticsReset};
+use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
+
+use super::Added;
+use super::threads::TICK_RATE;
+use crate::control::Control;
+use crate::values::refused;
+
+/// Names that one call may give.
+const MOST_NAMES: usize = 1024;
+
+pub(super) fn add(table: &mut Table<Control>) -> Added {
+    let decode = BadParams::DECODE_FAILED;
+    table.add(Method::with_optional("bdev_get_iostat", States::RUNTIME, decode, get_iostat))?;
+    table.add(Method::with_optional("bdev_reset_iostat", States::RUNTIME, decode, reset_iostat))
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+enum Reset {
+    All,
+    MaxMin,
+    Error,
+    None,
+}
+
+impl Reset {
+    async fn apply(self, state: Option<&DeviceState>) {
+        let what = match self {
+            Reset::All => StatisticsReset::All,
+            Reset::MaxMin => StatisticsReset::Extremes,
+            Reset::Error => StatisticsReset::Errors,
+            Reset::None => return,
+        };
+        if let Some(state) = state {
+            state.reset_statistics(what).await;
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetIostat {
+    names: Option<Vec<String>>,
+    per_channel: Option<bool>,
+    reset_mode: Option<Reset>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Iostat {
+    Bdevs { tick_rate: u64, ticks: u64, bdevs: Vec<OfBdev> },
+    Channels { tick_rate: u64, ticks: u64, name: String, channels: Vec<OfChannel> },
+}
+
+#[derive(Serialize)]
+struct OfBdev {
+    name: String,
+    #[serde(flatten)]
+    counts: Counts,
+    io_error: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Serialize)]
+struct OfChannel {
+    thread_id: u64,
+    #[serde(flatten)]
+    counts: Counts,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    bytes_read: u64,
+    num_read_ops: u64,
+    bytes_written: u64,
+    num_write_ops: u64,
+    bytes_unmapped: u64,
+    num_unmap_ops: u64,
+    bytes_copied: u64,
+    num_copy_ops: u64,
+    read_latency_ticks: u64,
+    max_read_latency_ticks: u64,
+    min_read_latency_ticks: u64,
+    write_latency_ticks: u64,
+    max_write_latency_ticks: u64,
+    min_write_latency_ticks: u64,
+    unmap_latency_ticks: u64,
+    max_unmap_latency_ticks: u64,
+    min_unmap_latency_ticks: u64,
+    copy_latency_ticks: u64,
+    max_copy_latency_ticks: u64,
+    min_copy_latency_ticks: u64,
+}
+
+impl From<&Statistics> for Counts {
+    fn from(statistics: &Statistics) -> Counts {
+        let Statistics { read, write, unmap, copy, .. } = statistics;
+        Counts {
+            bytes_read: read.bytes,
+            num_read_ops: read.operations,
+            bytes_written: write.bytes,
+            num_write_ops: write.operations,
+            bytes_unmapped: unmap.bytes,
+            num_unmap_ops: unmap.operations,
+            bytes_copied: copy.bytes,
+            num_copy_ops: copy.operations,
+            read_latency_ticks: total(read),
+            max_read_latency_ticks: longest(read),
+            min_read_latency_ticks: shortest(read),
+            write_latency_ticks: total(write),
+            max_write_latency_ticks: longest(write),
+            min_write_latency_ticks: shortest(write),
+            unmap_latency_ticks: total(unmap),
+            max_unmap_latency_ticks: longest(unmap),
+            min_unmap_latency_ticks: shortest(unmap),
+            copy_latency_ticks: total(copy),
+            max_copy_latency_ticks: longest(copy),
+            min_copy_latency_ticks: shortest(copy),
+        }
+    }
+}
+
+fn total(statistics: &OperationStatistics) -> u64 {
+    statistics.latency.as_nanos() as u64
+}
+
+fn longest(statistics: &OperationStatistics) -> u64 {
+    statistics.longest.as_nanos() as u64
+}
+
+/// 0 if there was none.
+fn shortest(statistics: &OperationStatistics) -> u64 {
+    statistics.shortest.unwrap_or_default().as_nanos() as u64
+}
+
+/// The name of SPDK's status for a failure.
+fn status(kind: IoErrorKind) -> &'static str {
+    match kind {
+        IoErrorKind::NoMemory => "nomem",
+        IoErrorKind::Miscompare { .. } => "miscompare",
+        IoErrorKind::Aborted => "aborted",
+        IoErrorKind::Protocol(_) => "nvme_error",
+        IoErrorKind::Device { .. } => "aio_error",
+        _ => "failed",
+    }
+}
+
+fn of_bdev(bdev: &Bdev) -> OfBdev {
+    let device = bdev.disk().device();
+    let (statistics, errors) = match device.state() {
+        Some(state) => (state.statistics(), state.errors()),
+        None => Default::default(),
+    };
+    let mut io_error = BTreeMap::new();
+    for (kind, count) in errors {
+        *io_error.entry(status(kind)).or_default() += count;
+    }
+    OfBdev { name: bdev.name().to_owned(), counts: (&statistics).into(), io_error }
+}
+
+async fn get_iostat(control: Control, params: Option<GetIostat>) -> Result<Iostat, RpcError> {
+    let GetIostat { names, per_channel, reset_mode } = params.unwrap_or_default();
+    let names_given = names.is_some();
+    let bdevs = named(&control, names)?;
+    let (tick_rate, ticks) = (TICK_RATE, spindle_reactor::now().as_nanos());
+    let answer = if per_channel == Some(true) {
+        let [bdev] = &bdevs[..] else { return Err(one_name()) };
+        if !names_given {
+            return Err(one_name());
+        }
+        let device = bdev.disk().device();
+        let lanes = device.state().map(DeviceState::lane_statistics).unwrap_or_default();
+        let channels = lanes.iter().map(|(thread, statistics)| OfChannel {
+            thread_id: thread.as_ref().map_or(0, spindle_reactor::Thread::id),
+            counts: statistics.into(),
+        });
+        Iostat::Channels { tick_rate, ticks, name: bdev.name().to_owned(), channels: channels.collect() }
+    } else {
+        Iostat::Bdevs { tick_rate, ticks, bdevs: bdevs.iter().map(of_bdev).collect() }
+    };
+    for bdev in &bdevs {
+        reset_mode.unwrap_or(Reset::None).apply(bdev.disk().device().state()).await;
+    }
+    Ok(answer)
+}
+
+fn one_name() -> RpcError {
+    RpcError::errno(Errno::INVAL, "'per_channel' needs 'names' with the name of one bdev")
+}
+
+fn named(control: &Control, names: Option<Vec<String>>) -> Result<Vec<Bdev>, RpcError> {
+    let registry = control.registry();
+    let Some(names) = names else { return Ok(registry.bdevs()) };
+    if names.len() > MOST_NAMES {
+        let what = format!("'names' has {} names, and {MOST_NAMES} at most are taken", names.len());
+        return Err(BadParams::DECODE_FAILED.error(what));
+    }
+    names.iter().map(|name| registry.get(name).map_err(refused)).collect()
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResetIostat {
+    name: Option<String>,
+    mode: Option<Reset>,
+}
+
+async fn reset_iostat(control: Control, params: Option<ResetIostat>) -> Result<bool, RpcError> {
+    let ResetIostat { name, mode } = params.unwrap_or_default();
+    for bdev in named(&control, name.map(|name| vec![name]))? {
+        mode.unwrap_or(Reset::All).apply(bdev.disk().device().state()).await;
+    }
+    Ok(true)
+}

@@ -1,0 +1,74 @@
+//! Parameters that many methods take, as checked types, and values of other crates as JSON.
+
+use serde::de::Error;
+use serde::ser::{SerializeMap, SerializeSeq};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use spindle_bdev::{BdevError, Detail};
+use spindle_rpc::{Errno, RpcError};
+
+/// A UUID as SPDK takes it: 36 characters with hyphens, in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Uuid(pub(crate) spindle_bdev::Uuid);
+
+impl<'de> Deserialize<'de> for Uuid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_uuid(&text).map(Uuid).ok_or_else(|| {
+            D::Error::custom("is no UUID; write it as xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx in hex")
+        })
+    }
+}
+
+/// A UUID in its form with hyphens; others that mean the same are not taken.
+pub(crate) fn parse_uuid(text: &str) -> Option<spindle_bdev::Uuid> {
+    const LENGTH: usize = 36;
+    if text.len() != LENGTH {
+        return None;
+    }
+    spindle_bdev::Uuid::try_parse(text).ok()
+}
+
+/// What a module says of its own, as JSON.
+pub(crate) struct Details(pub(crate) Detail);
+
+impl Serialize for Details {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_detail(&self.0, serializer)
+    }
+}
+
+struct Borrowed<'a>(&'a Detail);
+
+impl Serialize for Borrowed<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serialize_detail(self.0, serializer)
+    }
+}
+
+fn serialize_detail<S: Serializer>(detail: &Detail, serializer: S) -> Result<S::Ok, S::Error> {
+    match detail {
+        Detail::Bool(value) => serializer.serialize_bool(*value),
+        Detail::Number(value) => serializer.serialize_u64(*value),
+        Detail::Text(value) => serializer.serialize_str(value),
+        Detail::List(values) => {
+            let mut sequence = serializer.serialize_seq(Some(values.len()))?;
+            values.iter().try_for_each(|value| sequence.serialize_element(&Borrowed(value)))?;
+            sequence.end()
+        }
+        Detail::Object(members) => {
+            let mut map = serializer.serialize_map(Some(members.len()))?;
+            members.iter().try_for_each(|(name, value)| map.serialize_entry(name, &Borrowed(value)))?;
+            map.end()
+        }
+    }
+}
+
+/// The answer to what the bdev layer refused: its error number as the code.
+pub(crate) fn refused(error: BdevError) -> RpcError {
+    RpcError::errno(Errno::from_raw(error.errno()), error)
+}
+
+/// The answer to a parameter that means something and is not implemented.
+pub(crate) fn not_implemented(parameter: &str, only: &str) -> RpcError {
+    RpcError::errno(Errno::OPNOTSUPP, format!("'{parameter}' is not implemented but for {only}"))
+}
