@@ -14,4 +14,5 @@ mod made;
 mod names;
 mod streams;
 mod support;
+mod unharmed;
 mod writing;

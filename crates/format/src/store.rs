@@ -6,7 +6,7 @@ use crate::bitmap::Bitmap;
 use crate::error::{FormatError, Place};
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
-use crate::metadata::{BlobMetadata, Parent};
+use crate::metadata::{BlobMetadata, Parent, internal};
 use crate::repair::Repair;
 use crate::super_block::SuperBlock;
 use std::collections::BTreeMap;
@@ -40,6 +40,10 @@ pub struct DamagedBlob {
     pub name: Option<String>,
     /// The metadata pages that are known to be its, root first if that can be read.
     pub pages: Vec<PageIdx>,
+    /// The metadata pages that these name, whatever they hold.
+    pub named_pages: Vec<PageIdx>,
+    /// The blobs that these name: a parent, or the other blob of a snapshot operation.
+    pub named_blobs: Vec<BlobId>,
     /// Whether its chain could be read to the end, so that the damage is in what the chain names.
     pub whole_chain: bool,
 }
@@ -79,6 +83,11 @@ pub struct AllocationBlocked {
     pub pages: Vec<PageIdx>,
     /// Clusters that two blobs name.
     pub clusters: Vec<ClusterIdx>,
+    /// Blobs that the mask of blob ids lacks: nothing here knows what they use, or whose clones they are.
+    pub unlisted: Vec<BlobId>,
+    /// Blobs that the marker of a snapshot operation names and that are not there, on a store whose masks cannot
+    /// be used.
+    pub marked: Vec<BlobId>,
 }
 
 /// A store as its metadata describes it.
@@ -130,15 +139,6 @@ impl Store {
         self.blobs.values().filter(move |blob| blob.metadata.name() == Some(name))
     }
 
-    /// Every blob id that a clone names as its parent, there or not: none of them may become the id of a new
-    /// blob, or an orphaned clone would find a stranger for a parent.
-    pub fn named_parents(&self) -> impl Iterator<Item = BlobId> + '_ {
-        self.blobs.values().filter_map(|blob| match blob.parent {
-            Some(Parent::Snapshot(parent)) => Some(parent),
-            _ => None,
-        })
-    }
-
     /// Whether the super block on disk says that the store was unloaded in order.
     pub fn was_clean(&self) -> bool {
         self.super_block.clean
@@ -149,6 +149,13 @@ impl Blob {
     /// The name, if the blob has one.
     pub fn name(&self) -> Option<&str> {
         self.metadata.name()
+    }
+
+    /// The blobs that it names: a parent, or the other blob of a snapshot operation. They need not be there; then
+    /// their ids must not go to new blobs, which would be taken for what was meant.
+    pub fn named_blobs(&self) -> impl Iterator<Item = BlobId> + '_ {
+        let names = [internal::SNAPSHOT, internal::SNAPSHOT_IN_PROGRESS, internal::SNAPSHOT_PENDING_REMOVAL];
+        names.into_iter().filter_map(|name| self.metadata.internal_id(name))
     }
 
     /// Every metadata page that is its: the chain, root first, and the extent pages.

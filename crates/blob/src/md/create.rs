@@ -86,8 +86,9 @@ impl Md {
         meta: BlobMetadata,
         after: Point,
     ) -> Result<Rc<BlobState>, BlobError> {
+        self.check_allocation()?;
         self.mark_dirty().await?;
-        let named = |page| self.missing_parents.contains(&PageIdx(page));
+        let named = |page| self.reserved_roots.contains(&PageIdx(page));
         let root = self.space.borrow_mut().take_page_unless(0, false, named);
         let root: PageIdx = root.ok_or_else(|| self.no_pages(1))?;
         let empty = BlobMetadata { map: ClusterMap::new_table(), ..meta.clone() };

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use spindle_format::page::PAGE_SIZE;
-use spindle_format::repair::PageCopy;
+use spindle_format::repair::{CopyPages, PageCopy, SectorSums};
 use spindle_format::{BlobId, Change, PageIdx, SuperBlock, page::Page};
 use spindle_mem::IoBuf;
 
@@ -18,11 +18,28 @@ use crate::ordering::Point;
 /// believed only when its page is torn, and cleared before its page is freed.
 #[derive(Default)]
 pub(crate) struct Copies {
-    of: BTreeMap<PageIdx, PageIdx>,
+    of: BTreeMap<PageIdx, Spares>,
+    /// What pages hold that were rewritten in place, as checksums of their sectors.
+    holds: BTreeMap<PageIdx, SectorSums>,
     /// Pages between the writing of their copy and their own.
     busy: BTreeSet<PageIdx>,
     /// The flushes that had begun when a page was last rewritten.
     rewritten: BTreeMap<PageIdx, u64>,
+}
+
+/// The pages of a copy.
+#[derive(Clone, Copy)]
+struct Spares {
+    copy: PageIdx,
+    /// For its checksums, if they did not fit in it once.
+    sums: Option<PageIdx>,
+}
+
+impl Spares {
+    fn pages(self) -> impl Iterator<Item = PageIdx> {
+        // The copy last: without its checksums it says nothing.
+        self.sums.into_iter().chain([self.copy])
+    }
 }
 
 /// Copies that are kept at a time; the metadata pages they lie in are not free meanwhile.
@@ -96,20 +113,50 @@ impl Md {
         if rewritten.is_some_and(|begun| !self.flushes.covers(begun)) {
             self.flush_for(&[Point::PlaceBeforeForget]).await?;
         }
-        let had = self.copies.borrow().of.get(&at).copied();
-        let spare = match had {
-            Some(spare) => spare,
-            None => {
-                let taken = self.space.borrow_mut().take_page(1, true);
-                let spare = taken.ok_or_else(|| self.no_pages(1))?;
-                self.copies.borrow_mut().of.insert(at, spare);
-                spare
-            }
-        };
+        let before = self.held_by(at).await?;
+        let pages = PageCopy::new(at, page.clone(), before).to_pages();
+        let spares = self.spares_for(at, &pages)?;
         // A copy that is there although it failed would speak for a rewrite that never happened.
-        let copy = PageCopy::new(at, page.clone()).to_page();
-        self.write_page(spare, &copy).await.inspect_err(|error| self.poison(error))?;
+        let beside = spares.sums.zip(pages.sums_for(spares.copy));
+        for (spare, page) in
+            beside.iter().map(|(spare, page)| (*spare, page)).chain([(spares.copy, &pages.copy)])
+        {
+            self.write_page(spare, page).await.inspect_err(|error| self.poison(error))?;
+        }
         Ok(true)
+    }
+
+    /// Checksums of what a page holds that nothing is being written to.
+    async fn held_by(&self, at: PageIdx) -> Result<SectorSums, BlobError> {
+        if let Some(&known) = self.copies.borrow().holds.get(&at) {
+            return Ok(known);
+        }
+        let offset = self.geometry.borrow().page_offset(at);
+        let (result, buffers) = self.local.channel().read(offset, IoBuf::zeroed(PAGE_SIZE)).await;
+        result?;
+        let bytes = buffers.to_vec();
+        Ok(SectorSums::of(Page::view(&bytes).expect("as many bytes as a page has were read")))
+    }
+
+    /// Where a page's copy goes.
+    fn spares_for(&self, at: PageIdx, pages: &CopyPages) -> Result<Spares, BlobError> {
+        let take = || {
+            self.check_allocation()?;
+            let taken = self.space.borrow_mut().take_page(1, true);
+            taken.ok_or_else(|| self.no_pages(1))
+        };
+        let had = self.copies.borrow().of.get(&at).copied();
+        let mut spares = match had {
+            Some(spares) => spares,
+            None => Spares { copy: take()?, sums: None },
+        };
+        // Known from here on, so that it is given back even if there is no second one.
+        self.copies.borrow_mut().of.insert(at, spares);
+        if pages.needs_another() && spares.sums.is_none() {
+            spares.sums = Some(take()?);
+            self.copies.borrow_mut().of.insert(at, spares);
+        }
+        Ok(spares)
     }
 
     /// Second half of rewriting a page in place. A failure leaves the page unknown and poisons the store.
@@ -117,15 +164,13 @@ impl Md {
         let written = self.write_page(at, page).await.inspect_err(|error| self.poison(error));
         let mut copies = self.copies.borrow_mut();
         copies.busy.remove(&at);
+        if written.is_ok() && self.tears_pages() {
+            copies.holds.insert(at, SectorSums::of(page));
+        }
         if copies.of.contains_key(&at) {
             copies.rewritten.insert(at, self.flushes.begun());
         }
         written
-    }
-
-    /// Whether there is a copy of what a page holds.
-    pub(crate) fn has_copy(&self, page: PageIdx) -> bool {
-        self.copies.borrow().of.contains_key(&page)
     }
 
     /// The page will not be rewritten after all.
@@ -143,9 +188,9 @@ impl Md {
     pub(crate) async fn drop_copies(&self) -> Result<(), BlobError> {
         let copies: Vec<PageIdx> = {
             let mut all = self.copies.borrow_mut();
-            let Copies { of, busy, rewritten } = &mut *all;
+            let Copies { of, busy, rewritten, .. } = &mut *all;
             rewritten.retain(|page, _| busy.contains(page));
-            of.extract_if(.., |page, _| !busy.contains(page)).map(|(_, spare)| spare).collect()
+            of.extract_if(.., |page, _| !busy.contains(page)).flat_map(|(_, spares)| spares.pages()).collect()
         };
         if copies.is_empty() {
             return Ok(());
@@ -163,8 +208,9 @@ impl Md {
         let mut copies = self.copies.borrow_mut();
         pages.iter().for_each(|page| {
             copies.rewritten.remove(page);
+            copies.holds.remove(page);
         });
-        pages.iter().filter_map(|page| copies.of.remove(page)).collect()
+        pages.iter().filter_map(|page| copies.of.remove(page)).flat_map(Spares::pages).collect()
     }
 
     /// Clears pages.
@@ -184,6 +230,11 @@ impl Md {
         self.check_writable()?;
         if !self.clean_on_disk.get() {
             return Ok(());
+        }
+        if self.recovered {
+            // Left in order with masks that cannot be used: it could not be left so again, and that it was is
+            // part of what tells damage from what a crash cut off.
+            self.check_allocation()?;
         }
         let _guard = self.marking.lock().await;
         self.check_writable()?;

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use spindle_block::Device;
 use spindle_format::init::{ClearData, DeviceShape};
 use spindle_format::repair::RepairReason;
-use spindle_format::{Bitmap, Geometry, Loader, PAGE_SIZE, Parent, Store, SuperBlock, grow, init as layout};
+use spindle_format::store::AllocationBlocked;
+use spindle_format::{Bitmap, BlobId, Geometry, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout};
 use spindle_mem::IoBuf;
 use spindle_reactor::{Thread, yield_now};
 
@@ -260,7 +261,8 @@ fn assemble(
         geometry: RefCell::new(geometry),
         super_block: RefCell::new(super_block),
         blobs: RefCell::default(),
-        missing_parents: BTreeSet::new(),
+        reserved_roots: BTreeSet::new(),
+        named_by_damaged: BTreeSet::new(),
         damaged: BTreeMap::new(),
         unreadable: BTreeSet::new(),
         recovered: false,
@@ -282,18 +284,21 @@ fn assemble(
 async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, read_only: bool) -> Md {
     let used = Used { clusters: store.used_clusters, pages: store.used_pages, blob_ids: store.used_blob_ids };
     let mut super_block = store.super_block;
+    let super_blob = super_block.super_blob;
     let repaired = |repair: &spindle_format::repair::Repair| repair.reason == RepairReason::MarkDirty;
     super_block.clean &= !store.repairs.iter().any(repaired);
     let mut md = assemble(opened, store.geometry, super_block, used, options, false, read_only);
     md.recovered = store.recovered;
     md.blocked = store.allocation_blocked.map(|blocked| {
-        let (blobs, pages, clusters) = (blocked.blobs.len(), blocked.pages.len(), blocked.clusters.len());
-        let why = format!(
-            "{blobs} blobs and {pages} metadata pages cannot be read and {clusters} clusters have two owners"
-        );
+        let why = why_blocked(&blocked);
         md.unreadable = blocked.pages.into_iter().collect();
         why.into()
     });
+    md.named_by_damaged = store.damaged.iter().flat_map(|damaged| damaged.named_blobs.clone()).collect();
+    let damaged = md.named_by_damaged.iter().copied();
+    let super_blob = super_blob.filter(|id| !store.blobs.contains_key(id));
+    let named = damaged.chain(store.half_done.iter().map(|half| half.other)).chain(super_blob);
+    md.reserved_roots = named.filter_map(BlobId::root_page).collect();
     md.damaged = store
         .damaged
         .into_iter()
@@ -304,12 +309,8 @@ async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, re
     md.repairs = store.repairs;
     let (mut blobs, mut turns) = (BTreeMap::new(), Turns::default());
     while let Some((id, blob)) = store.blobs.pop_first() {
-        if let Some(Parent::Snapshot(parent)) = &blob.parent
-            && !store.blobs.contains_key(parent)
-            && !blobs.contains_key(parent)
-        {
-            md.missing_parents.extend(parent.root_page());
-        }
+        let missing = |named: &BlobId| !store.blobs.contains_key(named) && !blobs.contains_key(named);
+        md.reserved_roots.extend(blob.named_blobs().filter(missing).filter_map(BlobId::root_page));
         let state = BlobState::new(id, blob.metadata, blob.chain);
         *state.clones.borrow_mut() = blob.clones;
         blobs.insert(id, Rc::new(state));
@@ -317,6 +318,20 @@ async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, re
     }
     md.blobs = RefCell::new(blobs);
     md
+}
+
+/// Why nothing may be allocated or freed, in words.
+fn why_blocked(blocked: &AllocationBlocked) -> String {
+    let AllocationBlocked { blobs, pages, clusters, unlisted, marked } = blocked;
+    let parts = [
+        (blobs.len(), "blobs cannot be read"),
+        (pages.len(), "metadata pages cannot be read"),
+        (clusters.len(), "clusters have two owners"),
+        (unlisted.len(), "blobs are missing in the mask of blob ids"),
+        (marked.len(), "blobs are missing that unfinished snapshot operations name"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    parts.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
 /// What a writing load does before anybody works on the store: repairs, then growth.

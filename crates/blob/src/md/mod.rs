@@ -64,9 +64,11 @@ pub(crate) struct Md {
     pub(crate) space: RefCell<space::Space>,
     pub(crate) used_blob_ids: RefCell<Bitmap>,
     pub(crate) blobs: RefCell<BTreeMap<BlobId, Rc<BlobState>>>,
-    /// Parents that clones named when the store was loaded and that were not there: their pages never become the
-    /// root of a new blob, or an orphaned clone would find a stranger for a parent.
-    pub(crate) missing_parents: BTreeSet<PageIdx>,
+    /// Pages of blobs that something on disk named when the store was loaded and that were not there, or may go
+    /// while their names stay: none becomes the root of a new blob, which would be taken for what was meant.
+    pub(crate) reserved_roots: BTreeSet<PageIdx>,
+    /// Blobs that damaged ones name: they may read through them.
+    pub(crate) named_by_damaged: BTreeSet<BlobId>,
     /// Blobs that could not be read, and why.
     pub(crate) damaged: BTreeMap<BlobId, Arc<str>>,
     /// Metadata pages that the device could not read: whose they are nobody knows.

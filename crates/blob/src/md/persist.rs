@@ -135,6 +135,7 @@ impl Md {
     }
 
     fn take_page(&self, urgent: bool, taken: &mut Vec<PageIdx>) -> Result<PageIdx, BlobError> {
+        self.check_allocation()?;
         let page = self.space.borrow_mut().take_page(1, urgent);
         let page = page.ok_or_else(|| self.no_pages(1))?;
         taken.push(page);

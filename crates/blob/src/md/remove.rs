@@ -23,6 +23,10 @@ impl Md {
     pub(crate) async fn remove(self: &Rc<Md>, id: BlobId) -> Result<(), BlobError> {
         self.check_allocation()?;
         let blob = self.blob(id)?;
+        if self.named_by_damaged.contains(&id) {
+            let why = "a damaged blob reads through it: give that up first, with check --repair --give-up";
+            return Err(BlobError::Refused { blob: id, why });
+        }
         loop {
             let clones = blob.clones.borrow().clone();
             let removed = match clones.as_slice() {
@@ -114,10 +118,10 @@ impl Md {
         self.flush_for(&[Point::DurableBeforeAck]).await
     }
 
-    /// Clears a root for good. Half cleared it would be a damaged blob's, unless a copy tells what it was; so
-    /// where a crash can tear it, the sector without which it is no root goes first.
+    /// Clears a root for good. Half cleared it would be a damaged blob's, so where a crash can tear it, the sector
+    /// without which it is no root goes first.
     async fn clear_root(&self, root: PageIdx) -> Result<(), BlobError> {
-        if self.tears_pages() && !self.has_copy(root) {
+        if self.tears_pages() {
             let change = Page::clear_last_sector(root, &self.geometry.borrow());
             self.apply(&change).await.inspect_err(|error| self.poison(error))?;
             self.flush_for(&[Point::RootBeforeRest]).await?;

@@ -72,7 +72,9 @@ impl Md {
     }
 
     async fn write_clean(&self) -> Result<(), BlobError> {
-        let nothing_to_say = self.clean_on_disk.get() || self.blocked.is_some();
+        // Where the masks on disk were used, what is blocked is in them.
+        let unknown = self.blocked.is_some() && self.recovered;
+        let nothing_to_say = self.clean_on_disk.get() || unknown;
         if self.shared.read_only || self.shared.check_poison().is_err() || nothing_to_say {
             return Ok(());
         }

@@ -110,7 +110,11 @@ impl<'g> ChainDecoder<'g> {
     /// # Errors
     /// The extent table does not describe as many clusters as it says the blob has.
     pub fn finish(self, root: Place) -> Result<Parts, FormatError> {
-        let mut map = self.map.unwrap_or_else(|| MapShape::Rle(ClusterMap::new_rle()));
+        // SPDK leaves out the table of a blob without clusters where it does not fit: the flag says that it is one.
+        let mut map = self.map.unwrap_or_else(|| match self.flags.invalid & Flags::EXTENT_TABLE {
+            0 => MapShape::Rle(ClusterMap::new_rle()),
+            _ => MapShape::Table { num_clusters: 0, slots: Vec::new() },
+        });
         if let MapShape::Rle(list) = &mut map {
             list.compact();
         }

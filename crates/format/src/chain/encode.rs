@@ -3,17 +3,21 @@
 use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap};
 use crate::descriptor::kind;
 use crate::ids::{BlobId, PageIdx};
-use crate::metadata::{BlobMetadata, Xattr};
+use crate::metadata::{BlobMetadata, Flags, Xattr};
 use crate::page::{DESCRIPTORS_SIZE, Page};
 
 /// The chain of a blob's metadata, root first: neither linked nor sealed, since where pages 1.. go is for
 /// the caller to say (see [`link`]). Extent pages are not part of it; a leaf that has no page yet counts as
-/// missing.
+/// missing. The flag that says what kind of map there is follows the map.
 pub fn to_pages(id: BlobId, metadata: &BlobMetadata) -> Vec<Page> {
     let mut chain = Chain::new(id);
     let flags = &metadata.flags;
     let mut payload = [0; 24];
-    let words = [flags.invalid, flags.data_read_only, flags.metadata_read_only];
+    let invalid = match metadata.map.is_table() {
+        true => flags.invalid | Flags::EXTENT_TABLE,
+        false => flags.invalid & !Flags::EXTENT_TABLE,
+    };
+    let words = [invalid, flags.data_read_only, flags.metadata_read_only];
     for (place, word) in payload.as_chunks_mut::<8>().0.iter_mut().zip(words) {
         *place = word.to_le_bytes();
     }

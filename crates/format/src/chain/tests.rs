@@ -74,7 +74,8 @@ proptest! {
     fn a_blob_is_the_same_after_its_pages_were_read_back(
         xattrs in xattrs(8), internal in xattrs(3), map in map(), clear in 0_u64..4,
     ) {
-        let flags = Flags { invalid: Flags::THIN, data_read_only: 1, metadata_read_only: clear };
+        let table = if map.is_table() { Flags::EXTENT_TABLE } else { 0 };
+        let flags = Flags { invalid: Flags::THIN | table, data_read_only: 1, metadata_read_only: clear };
         let blob = BlobMetadata { flags, xattrs, internal, map };
         let id = BlobId::from_page(PageIdx(7));
         let mut pages = to_pages(id, &blob);
@@ -87,6 +88,29 @@ proptest! {
             prop_assert_eq!(page.next(), at.get(sequence + 1).copied());
         }
         prop_assert_eq!(decode(&pages, &at, &blob.map), blob);
+    }
+}
+
+#[test]
+fn the_flag_says_what_kind_of_map_is_written_and_of_which_kind_an_empty_blob_is() {
+    let at = [PageIdx(7)];
+    for table in [false, true] {
+        for said in [0, Flags::EXTENT_TABLE] {
+            let mut blob = BlobMetadata::new_thin();
+            blob.flags.invalid = Flags::THIN | said;
+            blob.map = if table { ClusterMap::new_table() } else { ClusterMap::new_rle() };
+            blob.map.resize(3);
+            let mut pages = to_pages(BlobId::from_page(at[0]), &blob);
+            link(&mut pages, &at);
+            let read = decode(&pages, &at, &blob.map);
+            assert_eq!((read.map.is_table(), read.flags.invalid & Flags::EXTENT_TABLE != 0), (table, table));
+        }
+        // No descriptor of a map, as SPDK leaves it where a table without clusters does not fit.
+        let mut empty = BlobMetadata::new_thin();
+        empty.map = ClusterMap::new_rle();
+        let mut pages = to_pages(BlobId::from_page(at[0]), &empty);
+        pages[0].descriptor_bytes_mut()[5] = if table { Flags::EXTENT_TABLE as u8 } else { 0 };
+        assert_eq!(decode(&pages, &at, &empty.map).map.is_table(), table);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading a store to judge it, wherever it lies.
 
-use super::{Finding, check};
+use super::{Finding, check, lvolstore};
 use crate::loader::{ByteRange, LoadError, LoadOptions, Loader};
 use crate::store::Store;
 
@@ -47,7 +47,7 @@ pub fn load(medium: &dyn Medium, force_recover: bool) -> Result<Store, LoadError
     loader.finish()
 }
 
-/// Loads a store and looks for everything that is wrong with it.
+/// Loads a store and looks for everything that is wrong with it, as a store and as an lvolstore if it is one.
 ///
 /// # Errors
 /// As [`Loader::finish`]: the super block cannot be used.
@@ -58,6 +58,7 @@ pub fn examine(medium: &dyn Medium) -> Result<Examination, LoadError> {
         false => Some(load(medium, true)?),
     };
     let mut findings = check(&store);
+    findings.extend(lvolstore::findings(&store));
     if let Some(all) = &without_masks {
         findings.extend(hidden(&store, all));
     }

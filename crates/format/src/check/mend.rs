@@ -12,9 +12,11 @@ use crate::chain;
 use crate::change::Change;
 use crate::ids::{BlobId, PageIdx};
 use crate::loader::LoadError;
+use crate::mask::{self, MaskKind};
 use crate::metadata::{BlobMetadata, Flags, Parent, internal};
 use crate::page::Page;
-use crate::store::{Blob, Store};
+use crate::repair::RepairReason;
+use crate::store::{AllocationBlocked, Blob, Store};
 use crate::super_block::SuperBlock;
 use crate::unload::{self, InUse};
 
@@ -45,6 +47,9 @@ pub enum MendError {
 
 /// Works out a repair. The blobs in `give_up` are deleted, whatever state they are in.
 ///
+/// What cannot be mended stays as it is, and is found again: a store that was left in order stays in order, with
+/// masks that still name what is damaged, and one that was not stays so.
+///
 /// # Errors
 /// The store cannot be loaded, or a blob cannot be given up.
 pub fn mend(medium: &dyn Medium, give_up: &BTreeSet<BlobId>) -> Result<Mended, MendError> {
@@ -55,40 +60,103 @@ pub fn mend(medium: &dyn Medium, give_up: &BTreeSet<BlobId>) -> Result<Mended, M
     if before.is_empty() && give_up.is_empty() && store.super_block.clean {
         return Ok(Mended { changes: Vec::new(), before, after: Vec::new() });
     }
-    let geometry = store.geometry.clone();
-    let (start, len) = geometry.bytes_of(geometry.metadata());
-    let mut overlay = Overlay::new(medium, start + len);
-
-    // Whatever a crash leaves of the rest, the next load reads all metadata.
-    let dirty = SuperBlock { clean: false, ..store.super_block.clone() };
-    overlay.apply([dirty.write(&geometry), Change::Flush]);
-    for id in give_up {
-        overlay.apply(id.root_page().map(|root| Page::clear(root, &geometry)));
-        overlay.apply([Change::Flush]);
-    }
-    let repaired = load(&overlay, true)?;
-    for repair in &repaired.repairs {
-        overlay.apply(repair.changes.iter().cloned().chain([Change::Flush]));
-    }
-    let mut found = load(&overlay, true)?;
-    // A root that is gone leaves no trace but in the masks.
-    let gone = store.damaged.iter().any(|damaged| !give_up.contains(&damaged.id));
-    if !gone && !is_lost(&found) {
-        mend_blobs(&mut overlay, &found);
-        found = load(&overlay, true)?;
-        let super_block = SuperBlock { super_blob: super_blob(&found), ..found.super_block.clone() };
-        let (pages, blob_ids) = (&found.used_pages, &found.used_blob_ids);
-        let in_use = InUse { pages, blob_ids, clusters: &found.used_clusters };
-        overlay.apply(unload::changes(&super_block, &geometry, in_use));
-    } else if store.super_block.clean && give_up.is_empty() && store.repairs.is_empty() {
-        // Nothing can be done, and the masks tell what the lost blobs hold: all stays as it is.
-        return Ok(Mended { changes: Vec::new(), after: before.clone(), before });
-    }
+    let overlay = match mend_all(medium, &store, give_up)? {
+        Some(overlay) => overlay,
+        None => mend_around(medium, &store, &before, give_up)?,
+    };
     if overlay.is_as_before() {
         return Ok(Mended { changes: Vec::new(), after: before.clone(), before });
     }
     let after = examine(&overlay)?.findings;
-    Ok(Mended { changes: overlay.into_changes(), before, after })
+    // Whatever a crash leaves of the rest, the next load reads all metadata.
+    let dirty = SuperBlock { clean: false, ..store.super_block };
+    let changes = [dirty.write(&store.geometry), Change::Flush].into_iter().chain(overlay.into_changes());
+    Ok(Mended { changes: changes.collect(), before, after })
+}
+
+/// The store with all of it put right and masks that say what its metadata says; `None` if that cannot be, since
+/// something is lost or damaged.
+fn mend_all<'a>(
+    medium: &'a dyn Medium,
+    store: &Store,
+    give_up: &BTreeSet<BlobId>,
+) -> Result<Option<Overlay<'a>>, LoadError> {
+    // A root that is gone leaves no trace but in the masks.
+    if store.damaged.iter().any(|damaged| !give_up.contains(&damaged.id)) {
+        return Ok(None);
+    }
+    let mut overlay = without(medium, store, give_up);
+    let repaired = load(&overlay, true)?;
+    carry_out(&mut overlay, &repaired);
+    let found = load(&overlay, true)?;
+    if is_lost(&found) {
+        return Ok(None);
+    }
+    mend_blobs(&mut overlay, &found);
+    let found = load(&overlay, true)?;
+    let super_block = SuperBlock { super_blob: super_blob(&found), ..found.super_block.clone() };
+    overlay.apply(unload::changes(&super_block, &store.geometry, in_use(&found)));
+    Ok(Some(overlay))
+}
+
+/// The store with what a crash cut off finished, and the rest as it was.
+fn mend_around<'a>(
+    medium: &'a dyn Medium,
+    store: &Store,
+    before: &[Finding],
+    give_up: &BTreeSet<BlobId>,
+) -> Result<Overlay<'a>, LoadError> {
+    let mut overlay = without(medium, store, give_up);
+    let Some(masks) = &store.disk_masks else {
+        // Nothing here can say what is in use, and whether it was left in order is part of what is known.
+        if !store.super_block.clean {
+            let repaired = load(&overlay, true)?;
+            carry_out(&mut overlay, &repaired);
+        } else if !give_up.is_empty() {
+            overlay.apply([Change::Flush, store.super_block.write(&store.geometry), Change::Flush]);
+        }
+        return Ok(overlay);
+    };
+    if !give_up.is_empty() {
+        let mut blob_ids = masks.used_blob_ids.clone();
+        give_up.iter().filter_map(|id| id.root_page()).for_each(|root| {
+            blob_ids.clear(root.0);
+        });
+        let writes = mask::writes(MaskKind::UsedBlobIds, &store.geometry);
+        let write = |number| mask::write(MaskKind::UsedBlobIds, number, &blob_ids, &store.geometry);
+        overlay.apply((0..writes).map(write));
+    }
+    let repaired = load(&overlay, false)?;
+    let unmarked = before.iter().any(|finding| matches!(finding, Finding::UnmarkedInMask { .. }));
+    if give_up.is_empty() && repaired.repairs.is_empty() && !unmarked {
+        return Ok(overlay);
+    }
+    carry_out(&mut overlay, &repaired);
+    // As a load that writes and leaves it in order: what the masks say of the damaged stays.
+    overlay.apply(unload::changes(&store.super_block, &store.geometry, in_use(&repaired)));
+    Ok(overlay)
+}
+
+/// The store without these blobs' roots.
+fn without<'a>(medium: &'a dyn Medium, store: &Store, give_up: &BTreeSet<BlobId>) -> Overlay<'a> {
+    let geometry = &store.geometry;
+    let (start, len) = geometry.bytes_of(geometry.metadata());
+    let mut overlay = Overlay::new(medium, start + len);
+    let roots = give_up.iter().filter_map(|id| id.root_page());
+    overlay.apply(roots.flat_map(|root| [Page::clear(root, geometry), Change::Flush]));
+    overlay
+}
+
+/// Does what the next load that may write would; the store is marked as not clean already.
+fn carry_out(overlay: &mut Overlay<'_>, store: &Store) {
+    let repairs = store.repairs.iter().filter(|repair| repair.reason != RepairReason::MarkDirty);
+    for repair in repairs {
+        overlay.apply(repair.changes.iter().cloned().chain([Change::Flush]));
+    }
+}
+
+fn in_use(store: &Store) -> InUse<'_> {
+    InUse { pages: &store.used_pages, blob_ids: &store.used_blob_ids, clusters: &store.used_clusters }
 }
 
 fn check_given_up(store: &Store, all: &Store, give_up: &BTreeSet<BlobId>) -> Result<(), MendError> {
@@ -102,17 +170,29 @@ fn check_given_up(store: &Store, all: &Store, give_up: &BTreeSet<BlobId>) -> Res
             .blobs
             .values()
             .find(|blob| blob.parent == Some(Parent::Snapshot(id)) && !give_up.contains(&blob.id));
+        let clone = clone.map(|clone| clone.id).or_else(|| damaged_clone(store, id, give_up));
         if let Some(clone) = clone {
-            return Err(MendError::HasClones(id, clone.id));
+            return Err(MendError::HasClones(id, clone));
         }
     }
     Ok(())
 }
 
+/// A damaged blob that names this one and stays.
+fn damaged_clone(store: &Store, id: BlobId, give_up: &BTreeSet<BlobId>) -> Option<BlobId> {
+    let mut damaged = store.damaged.iter().filter(|damaged| !give_up.contains(&damaged.id));
+    damaged.find(|damaged| damaged.named_blobs.contains(&id)).map(|damaged| damaged.id)
+}
+
 /// Whether something may be in use of which nobody knows what it is: then nothing may be counted as free.
 fn is_lost(store: &Store) -> bool {
     let orphan = |blob: &Blob| matches!(blob.parent, Some(Parent::Snapshot(id)) if store.blob(id).is_none());
-    store.allocation_blocked.is_some() || !store.damaged.is_empty() || store.blobs.values().any(orphan)
+    let unknown = |blocked: &AllocationBlocked| {
+        !(blocked.blobs.is_empty() && blocked.pages.is_empty() && blocked.clusters.is_empty())
+    };
+    store.allocation_blocked.as_ref().is_some_and(unknown)
+        || !store.damaged.is_empty()
+        || store.blobs.values().any(orphan)
 }
 
 /// The super blob, if it is there.

@@ -12,6 +12,7 @@ mod cause;
 mod compare;
 mod examine;
 mod links;
+mod lvolstore;
 mod masks;
 mod mend;
 mod overlay;
@@ -19,6 +20,7 @@ mod words;
 
 pub use cause::Cause;
 pub use examine::{Examination, Medium, examine, load};
+pub use lvolstore::LvolFault;
 pub use mend::{MendError, Mended, mend};
 
 use crate::error::{FormatError, Place};
@@ -177,6 +179,8 @@ pub enum Finding {
         /// The blob.
         blob: BlobId,
     },
+    /// The store says that it is an lvolstore, and SPDK does not open it as one, or not all of it.
+    Lvolstore(LvolFault),
     /// A snapshot operation was cut off and cannot be resolved without guessing.
     HalfDone(HalfDone),
     /// Something was cut off; a writing load puts it right.

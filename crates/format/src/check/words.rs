@@ -30,6 +30,7 @@ impl Finding {
             Finding::UnknownDescriptor { .. } => "unknown-descriptor",
             Finding::DeadLink { .. } => "dead-link",
             Finding::UnfinishedImport { .. } => "unfinished-import",
+            Finding::Lvolstore(fault) => fault.code(),
             Finding::HalfDone(_) => "unresolved-marker",
             Finding::Pending(reason) => pending_code(reason),
         }
@@ -56,6 +57,8 @@ impl Finding {
             | Finding::DeadLink { .. }
             | Finding::UnfinishedImport { .. }
             | Finding::UnknownDescriptor { .. } => Severity::Minor,
+            Finding::Lvolstore(fault) if fault.is_refused() => Severity::Damage,
+            Finding::Lvolstore(_) => Severity::Minor,
             Finding::Pending(_) => Severity::Pending,
         }
     }
@@ -96,6 +99,7 @@ impl Finding {
                 "it holds part of what was to be imported, under no name yet, and takes space"
             }
             Finding::DeadLink { .. } => "no data depends on it; SPDK may stop at it",
+            Finding::Lvolstore(fault) => fault.meaning(),
             Finding::HalfDone(_) => {
                 "both blobs are left as they are; SPDK may drop one of them when it loads the store"
             }
@@ -140,6 +144,7 @@ impl Finding {
                 "not mended: import under the same name again, or remove it with spindle blob rm"
             }
             Finding::DeadLink { .. } => "removes the xattr",
+            Finding::Lvolstore(fault) => fault.remedy(),
             Finding::HalfDone(_) => {
                 "takes the marker off and keeps both blobs, unless the other blob is damaged"
             }
@@ -219,6 +224,7 @@ impl fmt::Display for Finding {
                 let what = if *removal { "deleting" } else { "making" };
                 write!(f, "{what} snapshot {snapshot} (blob {other}) was cut off: {why}")
             }
+            Finding::Lvolstore(fault) => write!(f, "{fault}"),
             Finding::Pending(reason) => write!(f, "to do: {reason}"),
         }
     }

@@ -6,10 +6,12 @@ use super::records::{Bad, Record, Records};
 use crate::bitmap::Bitmap;
 use crate::chain::{ChainDecoder, ExtentPage, ExtentSlot, MapShape, Parts, decode_extent_page};
 use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap, Leaf};
+use crate::descriptor::Descriptor;
 use crate::entries::Entries;
 use crate::error::{FormatError, Place, Problem};
 use crate::geometry::Geometry;
-use crate::ids::{BlobId, PageIdx};
+use crate::ids::{BlobId, ClusterIdx, PageIdx};
+use crate::mask::{self, MaskKind};
 use crate::metadata::{BlobMetadata, Parent, internal};
 use crate::store::DamagedBlob;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +35,8 @@ pub(super) struct HalfDoneResize {
     pub(super) behind: Vec<PageIdx>,
     /// Slots whose extent pages name more clusters than the blob has: what they name beyond its end is free.
     pub(super) slots: BTreeSet<u32>,
+    /// The clusters that they name there.
+    pub(super) beyond: Vec<ClusterIdx>,
 }
 
 impl Draft {
@@ -54,16 +58,29 @@ pub(super) struct Blobs {
     pub(super) marked: Vec<BlobId>,
 }
 
+/// What is known of a store before its blobs are read.
+#[derive(Clone, Debug)]
+pub(super) struct Left {
+    /// It was left in order: nothing can be half done that a resize does.
+    pub(super) in_order: bool,
+    /// No mask says where the roots are: a page that no program leaves where it is may be one.
+    pub(super) unlisted: bool,
+    /// Where roots were when it was last left in order, if that is known and of use.
+    pub(super) old_ids: Option<Bitmap>,
+}
+
 /// Reads the blobs with these roots.
 pub(super) async fn assemble(
     geometry: &Geometry,
     records: &Records,
     roots: &[PageIdx],
+    left: &Left,
     pace: &Pace,
 ) -> Blobs {
     let mut assembler = Assembler {
         geometry,
         records,
+        in_order: left.in_order,
         pace,
         claimed: Bitmap::new(geometry.md_pages()),
         extents: BTreeMap::new(),
@@ -82,11 +99,11 @@ pub(super) async fn assemble(
                 blobs.marked.extend(halfdone::marker(&draft).map(|_| id));
                 blobs.drafts.insert(id, draft);
             }
-            Err(damage) => {
-                let Damage { error, name, pages, whole_chain } = *damage;
-                blobs.damaged.push(DamagedBlob { id, errors: vec![error], name, pages, whole_chain });
-            }
+            Err(damage) => blobs.damaged.push(damage.of(id, geometry, records)),
         }
+    }
+    if left.unlisted {
+        assembler.strange(&mut blobs, left.old_ids.as_ref()).await;
     }
     blobs
 }
@@ -99,9 +116,40 @@ struct Damage {
     whole_chain: bool,
 }
 
+impl Damage {
+    /// The blob with this id, damaged.
+    fn of(self, id: BlobId, geometry: &Geometry, records: &Records) -> DamagedBlob {
+        let Damage { error, name, pages, whole_chain } = self;
+        let (mut named_pages, mut named_blobs) = (Vec::new(), Vec::new());
+        for &index in &pages {
+            let Some(Record::Good(stored)) = records.get(index) else { continue };
+            let page = stored.page();
+            named_pages.extend(page.next());
+            for descriptor in page.descriptors(index, 0).flatten() {
+                match descriptor {
+                    Descriptor::ExtentTable { entries, .. } => {
+                        named_pages.extend(entries.iter().filter(|one| one.0 != 0).map(|one| PageIdx(one.0)));
+                    }
+                    Descriptor::InternalXattr(xattr) => {
+                        named_blobs.extend(<[u8; 8]>::try_from(xattr.value).map(id_of));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        named_pages.retain(|page| page.0 < geometry.md_pages());
+        DamagedBlob { id, errors: vec![error], name, pages, named_pages, named_blobs, whole_chain }
+    }
+}
+
+fn id_of(bytes: [u8; 8]) -> BlobId {
+    BlobId::from_raw(u64::from_le_bytes(bytes))
+}
+
 struct Assembler<'a> {
     geometry: &'a Geometry,
     records: &'a Records,
+    in_order: bool,
     pace: &'a Pace,
     claimed: Bitmap,
     /// Scattered pages that were decoded, for when a second blob names one. Others are as easily decoded again.
@@ -150,6 +198,34 @@ impl Assembler<'_> {
                 Err(damage)
             }
         }
+    }
+
+    /// Damaged blobs from pages that may be roots and that no blob names.
+    async fn strange(&mut self, blobs: &mut Blobs, old_ids: Option<&Bitmap>) {
+        let mut named = self.claimed.clone();
+        for (_, page) in blobs.drafts.values().flat_map(|draft| draft.metadata.map.extent_pages()) {
+            named.set(page.0);
+        }
+        for draft in blobs.drafts.values() {
+            draft.resize.behind.iter().for_each(|page| {
+                named.set(page.0);
+            });
+        }
+        for page in blobs.damaged.iter().flat_map(|damaged| &damaged.named_pages) {
+            named.set(page.0);
+        }
+        for root in self.records.strange().filter(|page| !named.get(page.0)) {
+            if let Err(damage) = self.blob(root).await {
+                let mut damaged = damage.of(BlobId::from_page(root), self.geometry, self.records);
+                if old_ids.is_some_and(|ids| ids.get(root.0)) {
+                    let rule = format!("had a blob at page {root} when the store was last left in order");
+                    let place = mask::place(MaskKind::UsedBlobIds, self.geometry);
+                    damaged.errors.push(Problem::Rule(rule).at(place));
+                }
+                blobs.damaged.push(damaged);
+            }
+        }
+        blobs.damaged.sort_by_key(|damaged| damaged.id);
     }
 
     /// The name in a chain whose pages are whole.
@@ -225,9 +301,15 @@ impl Assembler<'_> {
                 for slot in slots {
                     let left = num_clusters - u64::from(slot.slot) * u64::from(CLUSTERS_PER_EXTENT_PAGE);
                     let wanted = left.min(u64::from(CLUSTERS_PER_EXTENT_PAGE)) as usize;
-                    let (clusters, longer) = self.extent(slot, wanted, flags.thin())?;
-                    if longer {
+                    let (clusters, beyond) = self.extent(slot, wanted, flags.thin())?;
+                    if let Some(beyond) = beyond {
                         resize.slots.insert(slot.slot);
+                        resize.beyond.extend(beyond);
+                    }
+                    if clusters.len() < wanted && self.in_order {
+                        let found = clusters.len();
+                        let rule = format!("describes {found} clusters, the blob has {wanted} there");
+                        return Err(Problem::Rule(rule).at(self.geometry.page_place(slot.page)));
                     }
                     self.pace.spend(1).await;
                     if clusters.len() < wanted
@@ -253,14 +335,14 @@ impl Assembler<'_> {
         Ok((metadata, resize))
     }
 
-    /// The clusters of an extent page that a blob names in this slot, and whether the page names more: what the
-    /// blob cannot have there is what an interrupted growth left behind, and does not count.
+    /// The clusters of an extent page that a blob names in this slot, and those behind them if the page describes
+    /// more: what the blob cannot have there does not count.
     fn extent(
         &mut self,
         slot: ExtentSlot,
         wanted: usize,
         thin: bool,
-    ) -> Result<(Entries, bool), FormatError> {
+    ) -> Result<(Entries, Option<Vec<ClusterIdx>>), FormatError> {
         let place = self.geometry.page_place(slot.page);
         let page = match self.extents.get(&slot.page) {
             Some(page) => page.clone(),
@@ -275,15 +357,16 @@ impl Assembler<'_> {
             return Err(Problem::field("start_cluster_idx", page.start_cluster, expected).at(place));
         }
         let mut clusters = page.clusters;
-        let longer = clusters.len() > wanted;
-        if longer {
+        let beyond = (clusters.len() > wanted).then(|| {
+            let words = clusters.to_vec().split_off(wanted).into_iter();
             clusters.resize(wanted);
             clusters.compact();
-        }
+            words.filter(|&cluster| cluster != 0).map(ClusterIdx).collect()
+        });
         if !thin && clusters.allocated() < clusters.len() {
             return Err(Problem::Rule("clusters are missing, but the blob is not thin".into()).at(place));
         }
-        Ok((clusters, longer))
+        Ok((clusters, beyond))
     }
 }
 

@@ -8,15 +8,16 @@
 //! reads the same through the snapshot. SPDK's loader takes the marker off without seeing that, so the same
 //! is done for every clone and parent, marker or not.
 
-use super::assemble::{Blobs, Draft};
+use super::assemble::{Blobs, Draft, Left};
 use super::pace::Pace;
 use crate::bitmap::Bitmap;
 use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap};
+use crate::error::Problem;
 use crate::geometry::Geometry;
-use crate::ids::{BlobId, ClusterIdx};
+use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::metadata::{Flags, internal};
 use crate::repair::RepairReason;
-use crate::store::HalfDone;
+use crate::store::{DamagedBlob, DiskMasks, HalfDone};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A blob that was changed in memory and whose metadata is to be written.
@@ -43,8 +44,17 @@ pub(super) struct Resolution {
 }
 
 /// Resolves everything half-done in the blobs.
-pub(super) async fn resolve(geometry: &Geometry, blobs: &mut Blobs, pace: &Pace) -> Resolution {
+pub(super) async fn resolve(
+    geometry: &Geometry,
+    blobs: &mut Blobs,
+    left: &Left,
+    masks: Option<&DiskMasks>,
+    pace: &Pace,
+) -> Resolution {
     let mut resolution = Resolution::default();
+    if left.in_order {
+        set_cut_short_aside(geometry, blobs, masks, pace).await;
+    }
     resolve_markers(blobs, &mut resolution, pace).await;
     let (named, twice) = named_clusters(geometry, &blobs.drafts, pace).await;
     resolution.named = named;
@@ -82,6 +92,40 @@ fn resizes(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> Vec<Rewrite
         (rewrite.chain || !rewrite.slots.is_empty()).then_some(rewrite)
     };
     drafts.iter().filter_map(rewrite).collect()
+}
+
+/// Sets blobs aside whose extent pages go on beyond their ends, in a store that was left in order, where that may
+/// be data: SPDK leaves such a page where it deleted a snapshot larger than its clone, but frees what is beyond.
+/// What is in use and no other blob's belongs to the blob, and its root is older than the page.
+async fn set_cut_short_aside(geometry: &Geometry, blobs: &mut Blobs, masks: Option<&DiskMasks>, pace: &Pace) {
+    if blobs.drafts.values().all(|draft| draft.resize.beyond.is_empty()) {
+        return;
+    }
+    let (named, _) = named_clusters(geometry, &blobs.drafts, pace).await;
+    let in_use = |cluster: u32| masks.is_none_or(|masks| masks.used_clusters.get(cluster));
+    let may_be_data = |cluster: &ClusterIdx| !named.get(cluster.0) && in_use(cluster.0);
+    let short: Vec<BlobId> = blobs
+        .drafts
+        .iter()
+        .filter(|(_, draft)| draft.resize.beyond.iter().any(may_be_data))
+        .map(|(&id, _)| id)
+        .collect();
+    for (id, draft) in short.into_iter().filter_map(|id| Some((id, blobs.drafts.remove(&id)?))) {
+        let slot = draft.resize.slots.last().and_then(|&slot| draft.metadata.map.leaf(slot));
+        let page = slot.and_then(|leaf| leaf.page).or(draft.chain.first().copied()).unwrap_or(PageIdx(0));
+        let clusters = draft.metadata.map.num_clusters();
+        let rule = format!("goes on beyond the blob's {clusters} clusters, with clusters that are in use");
+        blobs.damaged.push(DamagedBlob {
+            id,
+            errors: vec![Problem::Rule(rule).at(geometry.page_place(page))],
+            name: draft.metadata.name().map(str::to_owned),
+            named_pages: draft.metadata.map.extent_pages().map(|(_, page)| page).collect(),
+            named_blobs: draft.snapshot().into_iter().collect(),
+            pages: draft.chain,
+            whole_chain: true,
+        });
+    }
+    blobs.damaged.sort_by_key(|damaged| damaged.id);
 }
 
 fn rewrite_chain(blob: BlobId, reason: RepairReason) -> Rewrite {

@@ -1,9 +1,9 @@
 //! Everything was read: what kind of store is it, and what has to be put right?
 
-use super::assemble::{self, Blobs, Draft};
+use super::assemble::{self, Blobs, Draft, Left};
 use super::halfdone::{self, Resolution, Rewrite};
 use super::pace::Pace;
-use super::records::Records;
+use super::records::{Record, Records};
 use super::scan::Scan;
 use super::torn;
 use crate::bitmap::Bitmap;
@@ -13,7 +13,7 @@ use crate::geometry::Geometry;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::metadata::ClearMethod;
 use crate::page::Page;
-use crate::repair::{Repair, RepairReason, writes};
+use crate::repair::{Repair, RepairReason, SectorSums, writes};
 use crate::store::{AllocationBlocked, Blob, DiskMasks, Store};
 use crate::super_block::SuperBlock;
 use std::collections::BTreeMap;
@@ -26,8 +26,13 @@ pub(super) fn units(scan: &Scan) -> u64 {
 
 pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
     let recovered = scan.recovered();
+    let left = Left { in_order: scan.in_order(), unlisted: scan.unlisted(), old_ids: scan.old_ids() };
     let geometry = scan.found.geometry;
-    let restored = torn::restore_pages(&geometry, &mut scan.records);
+    let copies = match left.in_order {
+        // A copy that was left behind is older than what lies there.
+        true => torn::Copies::default(),
+        false => torn::restore_pages(&geometry, &mut scan.records),
+    };
     let roots: Vec<PageIdx> = match &scan.masks {
         Some(masks) => masks.used_blob_ids.iter().map(PageIdx).collect(),
         None => scan.records.roots(),
@@ -36,13 +41,13 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
         Some(masks) => unlisted(&scan.records, masks),
         None => Vec::new(),
     };
-    let mut blobs = assemble::assemble(&geometry, &scan.records, &roots, pace).await;
-    let resolution = halfdone::resolve(&geometry, &mut blobs, pace).await;
+    let mut blobs = assemble::assemble(&geometry, &scan.records, &roots, &left, pace).await;
+    let resolution = halfdone::resolve(&geometry, &mut blobs, &left, scan.masks.as_ref(), pace).await;
     let mut usage = Usage::of(&geometry, &blobs, scan.masks.as_ref(), &resolution.named, pace).await;
     usage.release(&geometry, &blobs, &resolution, pace).await;
-    let blocked = blocked(&blobs, &resolution, &scan.records, recovered, pace).await;
+    let blocked = blocked(&blobs, &resolution, &scan.records, recovered, &unlisted, pace).await;
     let mut repairs = super_block_repairs(&scan.found.block, &geometry, scan.found.torn);
-    repairs.extend(restored);
+    repairs.extend(copies.repairs);
     // What looks free may not be while allocation is blocked: nothing is freed or allocated then.
     for (_, draft, reason) in &resolution.removed {
         let changes = match blocked {
@@ -55,7 +60,10 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
     for rewrite in &resolution.rewrites {
         let changes = match blocked {
             Some(_) => Vec::new(),
-            None => rewrite_blob(&geometry, &mut blobs, rewrite, &mut usage.pages).unwrap_or_default(),
+            None => {
+                let pages = &mut usage.pages;
+                rewrite_blob(&geometry, &mut blobs, rewrite, pages, &mut scan.records).unwrap_or_default()
+            }
         };
         if rewrite.chain && !changes.is_empty() {
             shortened.push(rewrite.blob);
@@ -65,6 +73,7 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
     let mut changes = free_behind(&geometry, &blobs, &shortened, &mut usage.pages);
     repairs.last_mut().into_iter().for_each(|repair| repair.changes.append(&mut changes));
     if blocked.is_none() {
+        repairs.extend(copies.useless);
         repairs.extend(torn::leftovers(&geometry, &scan.records, |page| usage.pages.get(page.0)));
     }
     mark_dirty_first(&scan.found.block, &geometry, &mut repairs);
@@ -134,7 +143,7 @@ impl Usage {
         }
         for damaged in &blobs.damaged {
             usage.root(damaged.id);
-            for page in &damaged.pages {
+            for page in damaged.pages.iter().chain(&damaged.named_pages) {
                 usage.pages.set(page.0);
             }
         }
@@ -222,19 +231,29 @@ fn rewrite_blob(
     blobs: &mut Blobs,
     rewrite: &Rewrite,
     used_pages: &mut Bitmap,
+    records: &mut Records,
 ) -> Option<Vec<Change>> {
     let draft = blobs.drafts.get_mut(&rewrite.blob)?;
+    let before = |records: &Records, page| match records.get(page) {
+        Some(Record::Good(stored)) => Some(SectorSums::of(&stored.page())),
+        _ => None,
+    };
     let mut changes = Vec::new();
     for leaf in draft.metadata.map.leaves().iter().filter(|leaf| rewrite.slots.contains(&leaf.slot)) {
         let first = u32::try_from(leaf.first_cluster()).ok()?;
         let page = chain::extent_page(rewrite.blob, first, &leaf.clusters.to_vec());
-        changes.extend(writes::rewrite_in_place(geometry, leaf.page?, &page, used_pages)?);
+        let sums = before(records, leaf.page?)?;
+        changes.extend(writes::rewrite_in_place(geometry, leaf.page?, &page, sums, used_pages)?);
+        records.restore(leaf.page?, &page);
     }
     if rewrite.chain {
-        let (more, chain) =
-            writes::rewrite_chain(geometry, rewrite.blob, &draft.metadata, &draft.chain, used_pages)?;
-        changes.extend(more);
-        draft.chain = chain;
+        let &root = draft.chain.first()?;
+        let sums = before(records, root)?;
+        let written =
+            writes::rewrite_chain(geometry, rewrite.blob, &draft.metadata, &draft.chain, sums, used_pages)?;
+        changes.extend(written.changes);
+        records.restore(root, &written.root);
+        draft.chain = written.at;
     }
     Some(changes)
 }
@@ -256,7 +275,7 @@ fn free_behind(
     for page in blobs.drafts.values().flat_map(Draft::pages) {
         named.set(page.0);
     }
-    for page in blobs.damaged.iter().flat_map(|damaged| &damaged.pages) {
+    for page in blobs.damaged.iter().flat_map(|damaged| damaged.pages.iter().chain(&damaged.named_pages)) {
         named.set(page.0);
     }
     let free: Vec<PageIdx> = behind().filter(|page| !named.get(page.0) && used_pages.clear(page.0)).collect();
@@ -268,9 +287,11 @@ async fn blocked(
     resolution: &Resolution,
     records: &Records,
     recovered: bool,
+    unlisted: &[BlobId],
     pace: &Pace,
 ) -> Option<AllocationBlocked> {
-    let mut blocked = AllocationBlocked { clusters: resolution.conflicts.clone(), ..Default::default() };
+    let (clusters, unlisted) = (resolution.conflicts.clone(), unlisted.to_vec());
+    let mut blocked = AllocationBlocked { clusters, unlisted, ..Default::default() };
     // The masks of a clean store say what a damaged blob uses; without them nothing does.
     if recovered {
         blocked.blobs = blobs.damaged.iter().map(|damaged| damaged.id).collect();
@@ -282,6 +303,8 @@ async fn blocked(
         blocked.blobs.dedup();
         let unreadable = records.bad().filter(|(_, bad)| bad.crcs.is_none());
         blocked.pages = unreadable.map(|(index, _)| index).collect();
+        let missing = |id: &BlobId| !blobs.drafts.contains_key(id) && !blocked.blobs.contains(id);
+        blocked.marked = resolution.unresolved.iter().map(|half| half.other).filter(missing).collect();
     }
     (blocked != AllocationBlocked::default()).then_some(blocked)
 }

@@ -4,8 +4,8 @@ use crate::crc;
 use crate::descriptor::kind;
 use crate::ids::{BlobId, PageIdx};
 use crate::page::{DESCRIPTORS_OFFSET, PAGE_SIZE, Page};
-use crate::repair::PageCopy;
-use std::collections::BTreeMap;
+use crate::repair::{PageCopy, SectorSums};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Sectors of the smallest device: what a torn write is made of.
 const SECTOR: usize = 512;
@@ -48,11 +48,6 @@ impl Stored {
         PageCopy::looks_like(self.id(), self.sequence())
     }
 
-    /// The copy of another page that this page holds, if it is one.
-    fn page_copy(&self) -> Option<PageCopy> {
-        self.looks_like_copy().then(|| PageCopy::from_page(&self.page())).flatten()
-    }
-
     /// Type of the first descriptor.
     pub(super) fn first_kind(&self) -> u8 {
         self.head.get(DESCRIPTORS_OFFSET).copied().unwrap_or(0)
@@ -77,32 +72,25 @@ pub(super) struct Bad {
     pub(super) says_root: bool,
     /// Its last sector is empty, as in a write that was cut off over an empty page or by zeroes.
     pub(super) last_sector_empty: bool,
-    sectors: [u32; PAGE_SIZE / SECTOR],
+    /// What its sectors hold.
+    pub(super) sums: SectorSums,
 }
 
 impl Bad {
-    fn new(page: &Page, index: PageIdx, computed: u32) -> Bad {
+    fn new(page: &Page, header: Header, computed: u32) -> Bad {
         let bytes = page.bytes();
-        let mut sectors = [0; PAGE_SIZE / SECTOR];
-        for (sum, sector) in sectors.iter_mut().zip(bytes.chunks(SECTOR)) {
-            *sum = crc::crc32c(sector);
-        }
         Bad {
             crcs: Some((page.stored_crc(), computed)),
-            says_root: page.sequence() == 0 && page.id() == BlobId::from_page(index),
+            says_root: header == Header::Root,
             last_sector_empty: bytes[PAGE_SIZE - SECTOR..].iter().all(|&byte| byte == 0),
-            sectors,
+            sums: SectorSums::of(page),
         }
     }
 
     fn unreadable() -> Bad {
-        Bad { crcs: None, says_root: false, last_sector_empty: false, sectors: [0; 8] }
-    }
-
-    /// In how many sectors the page is equal to another: a torn write is equal in some to what was written.
-    pub(super) fn likeness(&self, page: &Page) -> usize {
-        let sums = page.bytes().chunks(SECTOR).map(crc::crc32c);
-        self.sectors.iter().zip(sums).filter(|&(&own, other)| own == other).count()
+        let nothing = Page::new(BlobId::from_raw(0), 0);
+        let sums = SectorSums::of(&nothing);
+        Bad { crcs: None, says_root: false, last_sector_empty: false, sums }
     }
 }
 
@@ -113,13 +101,38 @@ pub(super) enum Record {
     Bad(Box<Bad>),
 }
 
+/// What the first bytes of a page say that it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Header {
+    /// The root of the blob whose id is the page's index.
+    Root,
+    /// A page behind another blob's root, an extent page, or a copy; or nothing.
+    Other,
+    /// None of these: no program writes such a page in this place.
+    Strange,
+}
+
+impl Header {
+    /// A torn write leaves whole sectors of what was written, so that the first one holds a header, or nothing.
+    fn of(page: &Page, index: PageIdx, md_pages: u32, whole: bool) -> Header {
+        let (id, sequence) = (page.id(), page.sequence());
+        let extent_page = page.descriptor_bytes()[0] == kind::EXTENT_PAGE;
+        let nothing = || !whole && page.bytes()[..SECTOR].iter().all(|&byte| byte == 0);
+        match id.root_page() {
+            Some(root) if root == index && sequence == 0 => Header::Root,
+            Some(root) if root == index || root.0 >= md_pages || sequence >= md_pages => Header::Strange,
+            Some(_) if sequence == 0 && !extent_page => Header::Strange,
+            Some(_) => Header::Other,
+            None if PageCopy::looks_like(id, sequence) || nothing() => Header::Other,
+            None => Header::Strange,
+        }
+    }
+}
+
 impl Record {
     fn is_root(&self, index: PageIdx) -> bool {
         match self {
-            Record::Good(page) => {
-                let own = page.sequence() == 0 && page.id() == BlobId::from_page(index);
-                own && page.first_kind() != kind::EXTENT_PAGE
-            }
+            Record::Good(page) => page.sequence() == 0 && page.id() == BlobId::from_page(index),
             // With an empty last sector it was being made or being deleted when the program died.
             Record::Bad(bad) => bad.says_root && !bad.last_sector_empty,
         }
@@ -140,9 +153,18 @@ pub(super) struct Records {
     copies: Vec<PageIdx>,
     /// Those that cannot be used.
     bad: Vec<PageIdx>,
+    /// Those with a header that no program writes there.
+    strange: BTreeSet<PageIdx>,
+    /// Metadata pages of the store.
+    md_pages: u32,
 }
 
 impl Records {
+    /// None yet, of a store with so many metadata pages.
+    pub(super) fn of(md_pages: u32) -> Records {
+        Records { md_pages, ..Records::default() }
+    }
+
     /// Takes a page as it was read. Costs two looks at an empty one.
     pub(super) fn take(&mut self, index: PageIdx, page: &Page) {
         // Neither a root, nor a link of a chain, nor an extent page has a zero here: id and CRC of the first
@@ -152,10 +174,15 @@ impl Records {
             return;
         }
         let computed = crc::of_page(page.bytes());
-        let record = if computed == page.stored_crc() {
+        let whole = computed == page.stored_crc();
+        let header = Header::of(page, index, self.md_pages, whole);
+        if header == Header::Strange {
+            self.strange.insert(index);
+        }
+        let record = if whole {
             Record::Good(Stored::new(page))
         } else {
-            Record::Bad(Box::new(Bad::new(page, index, computed)))
+            Record::Bad(Box::new(Bad::new(page, header, computed)))
         };
         self.put(index, record);
     }
@@ -167,6 +194,7 @@ impl Records {
 
     /// Puts a whole page in the place of a torn one.
     pub(super) fn restore(&mut self, index: PageIdx, page: &Page) {
+        self.strange.remove(&index);
         self.put(index, Record::Good(Stored::new(page)));
     }
 
@@ -206,13 +234,31 @@ impl Records {
         sorted(self.roots.iter().copied().filter(is_root))
     }
 
-    /// The copies of other pages, in order of their own places.
-    pub(super) fn copies(&self) -> impl Iterator<Item = (PageIdx, PageCopy)> + '_ {
-        let copy = |index| match self.get(index) {
-            Some(Record::Good(stored)) => Some((index, stored.page_copy()?)),
-            _ => None,
+    /// The copies of other pages, in order of their own places, each with the page that holds its checksums if it
+    /// does not hold them itself.
+    pub(super) fn copies(&self) -> Vec<(PageIdx, PageCopy, Option<PageIdx>)> {
+        let pages = || {
+            let looking = sorted(self.copies.iter().copied()).into_iter();
+            looking.filter_map(|index| match self.get(index) {
+                Some(Record::Good(stored)) if stored.looks_like_copy() => Some((index, stored.page())),
+                _ => None,
+            })
         };
-        sorted(self.copies.iter().copied()).into_iter().filter_map(copy)
+        let sums: BTreeMap<(PageIdx, u32), (PageIdx, SectorSums)> = pages()
+            .filter_map(|(at, page)| {
+                PageCopy::sums_in(&page).map(|(copy, crc, sums)| ((copy, crc), (at, sums)))
+            })
+            .collect();
+        let copy = |(index, page): (PageIdx, Page)| {
+            let mut beside = None;
+            let found = PageCopy::from_page(&page, |crc| {
+                let (at, sums) = sums.get(&(index, crc))?;
+                beside = Some(*at);
+                Some(*sums)
+            });
+            found.map(|copy| (index, copy, beside))
+        };
+        pages().filter_map(copy).collect()
     }
 
     /// The pages that cannot be used, in order.
@@ -222,6 +268,11 @@ impl Records {
             _ => None,
         };
         sorted(self.bad.iter().copied()).into_iter().filter_map(bad)
+    }
+
+    /// The pages, in order, that are none of those that a program or a torn write leaves in their places.
+    pub(super) fn strange(&self) -> impl Iterator<Item = PageIdx> {
+        self.strange.iter().copied()
     }
 
     /// Lets go of some; false if there were none left.

@@ -28,6 +28,9 @@ pub(super) struct Scan {
     /// What is wrong with the masks of a store that says it is clean.
     pub(super) mask_errors: Vec<FormatError>,
     mask_reads: Vec<MaskRead>,
+    /// Of a store that was not left in order: the mask of blob ids of when it last was, read where pages were found
+    /// that may be damaged roots.
+    old_ids: Option<MaskRead>,
     /// Metadata pages to be read or read; `None` while the masks are not in.
     wanted: Option<Bitmap>,
     /// The wanted pages that were not asked for yet.
@@ -41,8 +44,11 @@ pub(super) struct Scan {
     in_flight: usize,
     bytes_read: u64,
     max_read: usize,
+    /// Whether the masks were not wanted.
+    forced: bool,
     /// Whether the device can write a sector of a page alone, and so tear a page.
     pub(super) small_blocks: bool,
+    block_size: u64,
 }
 
 /// One mask being read, piece by piece.
@@ -72,10 +78,11 @@ impl Scan {
         let wanted = if by_masks { None } else { Some(all(pages)) };
         let todo = wanted.clone().unwrap_or_else(|| Bitmap::new(pages));
         Scan {
-            records: Records::default(),
+            records: Records::of(pages),
             masks: None,
             mask_errors: Vec::new(),
             mask_reads,
+            old_ids: None,
             wanted,
             todo,
             rounds: 0,
@@ -84,9 +91,22 @@ impl Scan {
             in_flight: 0,
             bytes_read: 0,
             max_read: options.max_read,
+            forced: options.force_recover,
             small_blocks: block_size == 512,
+            block_size,
             found,
         }
+    }
+
+    /// Whether nothing says which pages are roots: there are no masks to be used, rather than none that were asked
+    /// for.
+    pub(super) fn unlisted(&self) -> bool {
+        self.recovered() && !(self.in_order() && self.found.block.used_blobid_mask.len > 0 && self.forced)
+    }
+
+    /// Whether the store was left in order.
+    pub(super) fn in_order(&self) -> bool {
+        self.found.block.clean && !self.found.torn
     }
 
     /// Whether every page was looked at rather than those the masks name.
@@ -106,13 +126,34 @@ impl Scan {
             return None;
         }
         self.follow_links();
-        self.next_pages()
+        self.next_pages().or_else(|| self.next_of_old_ids())
+    }
+
+    fn next_of_old_ids(&mut self) -> Option<ByteRange> {
+        let wanted = !self.in_order() && self.records.strange().next().is_some();
+        if !wanted || self.found.geometry.mask(MaskKind::UsedBlobIds).len == 0 {
+            return None;
+        }
+        let (geometry, block_size) = (&self.found.geometry, self.block_size);
+        let new = || MaskRead::new(MaskKind::UsedBlobIds, geometry, block_size);
+        let range = self.old_ids.get_or_insert_with(new).next(self.max_read)?;
+        self.in_flight += 1;
+        Some(range)
+    }
+
+    /// The roots of when the store was last left in order, if anybody wanted to know and they can be read.
+    pub(super) fn old_ids(&self) -> Option<Bitmap> {
+        let read = self.old_ids.as_ref().filter(|read| !read.failed)?;
+        mask::parse(read.kind, &read.bytes, &self.found.geometry).ok()
     }
 
     pub(super) fn supply(&mut self, range: ByteRange, bytes: &[u8]) {
         let bytes = &bytes[..bytes.len().min(range.len)];
         self.in_flight = self.in_flight.saturating_sub(1);
         self.bytes_read += range.len as u64;
+        if let Some(read) = self.old_ids.as_mut().filter(|read| read.covers(range)) {
+            return read.take(range, bytes);
+        }
         match self.mask_reads.iter_mut().find(|read| read.covers(range)) {
             Some(read) => {
                 read.take(range, bytes);

@@ -6,7 +6,7 @@ use crate::crc;
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, PageIdx};
 use crate::page::{PAGE_SIZE, Page};
-use crate::repair::{PageCopy, Repair, RepairReason};
+use crate::repair::{PageCopy, Repair, RepairReason, SectorSums};
 use crate::super_block::{BsType, SIGNATURE, SuperBlock, VALUES, VERSION, is_noted, note_in};
 use crate::{change::Change, geometry};
 use std::collections::BTreeMap;
@@ -62,31 +62,57 @@ fn candidates(found: &SuperBlock, device_bytes: u64) -> impl Iterator<Item = Sup
     dirty.flat_map(|block| [block.clone(), SuperBlock { clean: true, ..block }])
 }
 
+/// What is done about the copies that were found.
+#[derive(Debug, Default)]
+pub(super) struct Copies {
+    /// Torn pages restored, and copies cleared that are of no use any more.
+    pub(super) repairs: Vec<Repair>,
+    /// The clearing of copies that say nothing of the damage in the pages they are copies of. They may help who
+    /// looks for what was lost.
+    pub(super) useless: Vec<Repair>,
+}
+
 /// Restores torn root and extent pages from their copies, in the records and as repairs, and has the copies
 /// of whole pages cleared.
-pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Vec<Repair> {
-    let mut copies: BTreeMap<PageIdx, Vec<(PageIdx, PageCopy)>> = BTreeMap::new();
-    for (index, copy) in records.copies().filter(|(_, copy)| copy.target.0 < geometry.md_pages()) {
-        copies.entry(copy.target).or_default().push((index, copy));
+pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Copies {
+    let mut found: BTreeMap<PageIdx, Vec<(PageIdx, PageCopy, Option<PageIdx>)>> = BTreeMap::new();
+    for one in records.copies().into_iter().filter(|(_, copy, _)| copy.target.0 < geometry.md_pages()) {
+        found.entry(one.1.target).or_default().push(one);
     }
-    let mut repairs = Vec::new();
-    for (target, mut found) in copies {
+    let mut copies = Copies::default();
+    for (target, found) in found {
+        let mut whole = true;
         if let Some(Record::Bad(torn)) = records.get(target) {
             // The page is made of old and new sectors; the copy most like it is that of the torn write.
-            found.sort_by_key(|(index, copy)| (std::cmp::Reverse(torn.likeness(&copy.page)), *index));
-            let (at, copy) = &found[0];
-            records.restore(target, &copy.page);
-            let reason = RepairReason::RestorePage { page: target, copy: *at };
-            let changes = vec![copy.page.write(target, geometry), Change::Flush];
-            repairs.push(Repair { reason, changes });
+            let explains =
+                |(_, copy, _): &&(_, PageCopy, _)| torn.crcs.is_some() && copy.explains(&torn.sums);
+            let likeness = |(index, copy, _): &&(PageIdx, PageCopy, _)| {
+                (std::cmp::Reverse(torn.sums.likeness(&SectorSums::of(&copy.page))), *index)
+            };
+            match found.iter().filter(explains).min_by_key(likeness) {
+                Some((at, copy, _)) => {
+                    let reason = RepairReason::RestorePage { page: target, copy: *at };
+                    let changes = vec![copy.page.write(target, geometry), Change::Flush];
+                    copies.repairs.push(Repair { reason, changes });
+                    records.restore(target, &copy.page);
+                }
+                None => whole = false,
+            }
         }
-        for (at, _) in found {
-            records.forget(at);
+        for (at, _, beside) in found {
             let reason = RepairReason::ForgetCopy { copy: at, page: target };
-            repairs.push(Repair { reason, changes: vec![Page::clear(at, geometry)] });
+            let pages = beside.into_iter().chain([at]).map(|page| Page::clear(page, geometry));
+            let repair = Repair { reason, changes: pages.collect() };
+            match whole {
+                true => {
+                    records.forget(at);
+                    copies.repairs.push(repair);
+                }
+                false => copies.useless.push(repair),
+            }
         }
     }
-    repairs
+    copies
 }
 
 /// Has pages cleared that look like the beginning of a root and are none: written over and torn again, they

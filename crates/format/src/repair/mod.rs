@@ -7,7 +7,7 @@
 mod copy;
 pub(crate) mod writes;
 
-pub use copy::PageCopy;
+pub use copy::{CopyPages, PageCopy, SectorSums};
 
 use crate::change::Change;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};

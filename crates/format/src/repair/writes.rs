@@ -1,6 +1,6 @@
 //! The writes that change metadata so that a crash between any two of them leaves the old or the new.
 
-use super::PageCopy;
+use super::{PageCopy, SectorSums};
 use crate::bitmap::Bitmap;
 use crate::chain;
 use crate::change::Change;
@@ -15,28 +15,44 @@ pub(crate) fn rewrite_in_place(
     geometry: &Geometry,
     at: PageIdx,
     page: &Page,
+    before: SectorSums,
     used_pages: &Bitmap,
 ) -> Option<Vec<Change>> {
     let spare = PageIdx(used_pages.first_clear(1)?);
-    Some(vec![
-        PageCopy::new(at, page.clone()).to_page().write(spare, geometry),
-        Change::Flush,
-        page.write(at, geometry),
-        Change::Flush,
-        Page::clear(spare, geometry),
-    ])
+    let pages = PageCopy::new(at, page.clone(), before).to_pages();
+    let mut changes = vec![pages.copy.write(spare, geometry)];
+    let mut cleared = vec![Page::clear(spare, geometry)];
+    if let Some(sums) = pages.sums_for(spare) {
+        let beside = PageIdx(used_pages.first_clear(spare.0 + 1)?);
+        changes.push(sums.write(beside, geometry));
+        cleared.push(Page::clear(beside, geometry));
+    }
+    changes.extend([Change::Flush, page.write(at, geometry), Change::Flush]);
+    changes.extend(cleared);
+    Some(changes)
+}
+
+/// A chain that is to be written anew.
+pub(crate) struct Rewritten {
+    /// The writes.
+    pub(crate) changes: Vec<Change>,
+    /// Where the chain lies afterwards, root first.
+    pub(crate) at: Vec<PageIdx>,
+    /// What its root holds then.
+    pub(crate) root: Page,
 }
 
 /// Rewrites a blob's chain: new pages for all but the root, then the root in place, then the old pages go.
-/// Returns the writes and where the chain lies afterwards; `used_pages` is changed accordingly. `None`, with
-/// nothing changed, if too few metadata pages are free.
+/// `before` is what the root holds now; `used_pages` is changed to what is used afterwards. `None`, with nothing
+/// changed, if too few metadata pages are free.
 pub(crate) fn rewrite_chain(
     geometry: &Geometry,
     id: BlobId,
     metadata: &BlobMetadata,
     old: &[PageIdx],
+    before: SectorSums,
     used_pages: &mut Bitmap,
-) -> Option<(Vec<Change>, Vec<PageIdx>)> {
+) -> Option<Rewritten> {
     let (&root, old_rest) = old.split_first()?;
     let mut pages = chain::to_pages(id, metadata);
     let mut at = vec![root];
@@ -49,7 +65,8 @@ pub(crate) fn rewrite_chain(
     if enough {
         chain::link(&mut pages, &at);
     }
-    let root_writes = enough.then(|| rewrite_in_place(geometry, root, &pages[0], used_pages)).flatten();
+    let root_writes =
+        enough.then(|| rewrite_in_place(geometry, root, &pages[0], before, used_pages)).flatten();
     let Some(root_writes) = root_writes else {
         at[1..].iter().for_each(|page| {
             used_pages.clear(page.0);
@@ -63,5 +80,5 @@ pub(crate) fn rewrite_chain(
     old_rest.iter().for_each(|page| {
         used_pages.clear(page.0);
     });
-    Some((changes, at))
+    Some(Rewritten { changes, at, root: pages.swap_remove(0) })
 }

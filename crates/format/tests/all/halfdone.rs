@@ -6,10 +6,11 @@ use crate::support;
 
 use spindle_format::check::{Finding, check};
 use spindle_format::metadata::internal;
-use spindle_format::repair::{PageCopy, RepairReason};
+use spindle_format::page::Page;
+use spindle_format::repair::{PageCopy, RepairReason, SectorSums};
 use spindle_format::resolve::{Source, resolve};
 use spindle_format::super_block::BsType;
-use spindle_format::{BlobId, BlobMetadata, Flags, PageIdx, Parent, Store, SuperBlock, chain};
+use spindle_format::{BlobId, BlobMetadata, Flags, LoadOptions, PageIdx, Parent, Store, SuperBlock, chain};
 use std::collections::BTreeMap;
 use support::Image;
 use support::builder::Builder;
@@ -233,6 +234,10 @@ fn torn(image: &Image, offset: u64, new: &[u8], sectors: u32) -> Image {
     image
 }
 
+fn sums(image: &Image, offset: u64) -> SectorSums {
+    SectorSums::of(Page::view(&image.read(offset, 4096)).unwrap())
+}
+
 #[test]
 fn a_torn_root_or_extent_page_is_restored_from_its_copy() {
     let Life { store, blob, mut data } = begin(true);
@@ -247,8 +252,8 @@ fn a_torn_root_or_extent_page_is_restored_from_its_copy() {
     for (target, page) in [(blob.root_page().unwrap(), roots[0].clone()), (extents, extent)] {
         let spare = PageIdx(40);
         let mut image = store.image.clone();
-        let copy = PageCopy::new(target, page.clone()).to_page();
-        image.write(geometry.page_offset(spare), copy.bytes());
+        let copy = PageCopy::new(target, page.clone(), sums(&image, geometry.page_offset(target))).to_pages();
+        image.write(geometry.page_offset(spare), copy.copy.bytes());
         for sectors in 0..256 {
             let image = torn(&image, geometry.page_offset(target), page.bytes(), sectors);
             let loaded = image.load().unwrap();
@@ -260,6 +265,131 @@ fn a_torn_root_or_extent_page_is_restored_from_its_copy() {
                 repairs_hold_at_every_cut(&image);
             }
         }
+    }
+}
+
+/// The ways to tear a page that leave something else than the old or the new.
+fn tears(image: &Image, offset: u64, new: &[u8]) -> Vec<(u32, Image)> {
+    let torn = (1..255).map(|sectors| (sectors, torn(image, offset, new, sectors)));
+    let in_two = |torn: &Image| !Page::view(&torn.read(offset, 4096)).unwrap().crc_ok();
+    let torn: Vec<(u32, Image)> = torn.filter(|(_, torn)| in_two(torn)).collect();
+    assert!(torn.len() > 60);
+    torn
+}
+
+/// A root that is rewritten: what it holds, and what it held before. `full` leaves no room for checksums.
+fn rewritten_root(full: bool) -> (Life, Page, Page) {
+    let life = begin(true);
+    let root = |change: &dyn Fn(&mut BlobMetadata)| {
+        let mut data = life.data.clone();
+        change(&mut data);
+        let mut pages = chain::to_pages(life.blob, &data);
+        chain::link(&mut pages, &[life.blob.root_page().unwrap()]);
+        assert_eq!(pages.len(), 1);
+        pages.remove(0)
+    };
+    let mut long = 3000;
+    while full && {
+        let mut data = life.data.clone();
+        data.xattrs.set(b"long", &vec![8; long + 1]).unwrap();
+        chain::to_pages(life.blob, &data).len() == 1
+    } {
+        long += 1;
+    }
+    let old = root(&|_| {});
+    let new = root(&|data| data.xattrs.set(b"long", &vec![8; long]).unwrap());
+    (life, new, old)
+}
+
+#[test]
+fn a_copy_without_room_has_its_checksums_in_a_second_page_and_says_nothing_without_it() {
+    let (Life { store, blob, .. }, new, old) = rewritten_root(true);
+    let root = blob.root_page().unwrap();
+    let geometry = &store.plan.geometry;
+    let pages = PageCopy::new(root, new.clone(), SectorSums::of(&old)).to_pages();
+    assert!(pages.needs_another());
+    let (copy, beside) = (PageIdx(40), PageIdx(41));
+    let mut without = store.image.clone();
+    without.write(geometry.page_offset(copy), pages.copy.bytes());
+    let mut with = without.clone();
+    with.write(geometry.page_offset(beside), pages.sums_for(copy).unwrap().bytes());
+    let offset = geometry.page_offset(root);
+    for (sectors, torn) in tears(&with, offset, new.bytes()) {
+        let loaded = torn.load().unwrap();
+        assert_eq!(loaded.damaged, [], "sectors {sectors:#b}");
+        let first = &loaded.repairs[0].reason;
+        assert_eq!(*first, RepairReason::RestorePage { page: root, copy });
+    }
+    for (sectors, torn) in tears(&without, offset, new.bytes()) {
+        let loaded = torn.load().unwrap();
+        assert_eq!(loaded.damaged[0].id, blob, "sectors {sectors:#b}");
+        assert_eq!(loaded.repairs, [], "what may help stays");
+    }
+    repairs_hold_at_every_cut(&torn(&with, offset, new.bytes(), 0b0101_0101));
+}
+
+#[test]
+fn a_copy_that_was_left_behind_says_nothing_of_what_another_write_tore() {
+    // SPDK, which knows no copies, has written the root twice since; the second write was torn.
+    for full in [false, true] {
+        let (Life { store, blob, mut data }, copied, before) = rewritten_root(full);
+        let root = blob.root_page().unwrap();
+        let geometry = &store.plan.geometry;
+        let pages = PageCopy::new(root, copied, SectorSums::of(&before)).to_pages();
+        let mut image = store.image.clone();
+        image.write(geometry.page_offset(PageIdx(40)), pages.copy.bytes());
+        if let Some(sums) = pages.sums_for(PageIdx(40)) {
+            image.write(geometry.page_offset(PageIdx(41)), sums.bytes());
+        }
+        let mut versions = (0..2).map(|version| {
+            data.xattrs.set(b"later", &[version; 3200]).unwrap();
+            let mut pages = chain::to_pages(blob, &data);
+            chain::link(&mut pages, &[root]);
+            pages.remove(0)
+        });
+        let offset = geometry.page_offset(root);
+        image.write(offset, versions.next().unwrap().bytes());
+        let last = versions.next().unwrap();
+        for (sectors, torn) in tears(&image, offset, last.bytes()) {
+            let loaded = torn.load().unwrap();
+            assert_eq!(loaded.damaged[0].id, blob, "sectors {sectors:#b}");
+            assert_eq!(loaded.repairs, []);
+        }
+        // Whole it is what counts, and the copy goes.
+        let loaded = image.load().unwrap();
+        assert_eq!(loaded.damaged, []);
+        assert_eq!(reasons(&loaded), [RepairReason::ForgetCopy { copy: PageIdx(40), page: root }]);
+    }
+}
+
+#[test]
+fn a_copy_without_checksums_counts_where_the_sector_with_the_crc_is_the_copys() {
+    let (Life { store, blob, .. }, new, _) = rewritten_root(false);
+    let root = blob.root_page().unwrap();
+    let geometry = &store.plan.geometry;
+    let bare = PageCopy { target: root, page: new.clone(), before: None };
+    let mut image = store.image.clone();
+    image.write(geometry.page_offset(PageIdx(40)), bare.to_pages().copy.bytes());
+    for (sectors, torn) in tears(&image, geometry.page_offset(root), new.bytes()) {
+        let loaded = torn.load().unwrap();
+        assert_eq!(loaded.damaged.is_empty(), sectors & 0b1000_0000 != 0, "sectors {sectors:#b}");
+    }
+}
+
+#[test]
+fn no_copy_is_looked_for_in_a_store_that_was_left_in_order() {
+    let (Life { mut store, blob, .. }, new, old) = rewritten_root(false);
+    let root = blob.root_page().unwrap();
+    let geometry = store.plan.geometry.clone();
+    let pages = PageCopy::new(root, new.clone(), SectorSums::of(&old)).to_pages();
+    store.image.write(geometry.page_offset(PageIdx(40)), pages.copy.bytes());
+    let super_block = store.plan.super_block.clone();
+    store.unload(&super_block);
+    let torn = torn(&store.image, geometry.page_offset(root), new.bytes(), 0b0000_1111);
+    for force_recover in [false, true] {
+        let loaded = torn.load_with(LoadOptions { force_recover, ..LoadOptions::default() }).unwrap();
+        assert_eq!(loaded.damaged[0].id, blob);
+        assert_eq!(loaded.repairs, []);
     }
 }
 
