@@ -51,6 +51,32 @@ fn a_root_that_is_torn_while_its_blob_is_deleted_is_a_blob_or_none() {
 }
 
 #[test]
+fn a_root_without_room_is_restored_by_checksums_in_a_second_page() {
+    run_on("sim:4", async || {
+        let disk = torn_disk(4);
+        let store = Blobstore::init(slow_device(&disk, 1), small()).await.unwrap();
+        // So long that fewer bytes are left in the root than checksums take.
+        let id = store.create_blob(BlobOptions::thin(2).xattr("filler", vec![1; 3990])).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let states = watch(&disk);
+        for byte in 2..6 {
+            blob.set_xattr("filler", vec![byte; 3990]).await.unwrap();
+            blob.sync().await.unwrap();
+        }
+        // From a full root to one with room, and back.
+        for len in [10, 3990, 10] {
+            blob.set_xattr("filler", vec![9; len]).await.unwrap();
+            blob.sync().await.unwrap();
+        }
+        crashes_leave_order(&states);
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        let left = check_image(disk.snapshot().visible());
+        assert_eq!((left.used_pages.count(), left.repairs), (1, Vec::new()), "no copy is left");
+    });
+}
+
+#[test]
 fn no_crash_leaves_a_super_block_that_names_a_deleted_blob() {
     for merged in [false, true] {
         run_on("sim:2", async move || {

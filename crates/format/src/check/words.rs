@@ -168,6 +168,7 @@ fn pending_code(reason: &RepairReason) -> &'static str {
         }
         RepairReason::UnshareClusters { .. } => "shared-with-snapshot",
         RepairReason::FinishResize { .. } => "half-done-resize",
+        RepairReason::CutExtentPage { .. } => "long-extent-page",
     }
 }
 

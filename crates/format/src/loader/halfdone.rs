@@ -64,13 +64,13 @@ pub(super) async fn resolve(
         resolution.named = named;
         resolution.conflicts = twice.iter().map(ClusterIdx).collect();
     }
-    resolution.rewrites.extend(resizes(geometry, &blobs.drafts));
+    resolution.rewrites.extend(resizes(geometry, &blobs.drafts, left.in_order));
     resolution
 }
 
 /// What resizes that were cut off left to be written. SPDK does not open a blob of a clean store whose extent
 /// page names a free cluster beyond its end. A page that two blobs name stays as it is.
-fn resizes(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> Vec<Rewrite> {
+fn resizes(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>, in_order: bool) -> Vec<Rewrite> {
     let half_done = |draft: &Draft| draft.resize.chain || !draft.resize.slots.is_empty();
     if !drafts.values().any(half_done) {
         return Vec::new();
@@ -87,7 +87,11 @@ fn resizes(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>) -> Vec<Rewrite
             .extent_pages()
             .filter(|&(slot, page)| draft.resize.slots.contains(&slot) && !twice.get(page.0));
         let slots: BTreeSet<u32> = own.map(|(slot, _)| slot).collect();
-        let reason = RepairReason::FinishResize { blob, clusters: map.num_clusters() };
+        let clusters = map.num_clusters();
+        let reason = match in_order {
+            true => RepairReason::CutExtentPage { blob, clusters },
+            false => RepairReason::FinishResize { blob, clusters },
+        };
         let rewrite = Rewrite { blob, reason, chain: draft.resize.chain, slots };
         (rewrite.chain || !rewrite.slots.is_empty()).then_some(rewrite)
     };

@@ -95,6 +95,14 @@ pub enum RepairReason {
         /// Clusters that it has now.
         clusters: u64,
     },
+    /// In a store left in order, an extent page goes on beyond its blob with clusters that are not the blob's, as
+    /// SPDK leaves it where it deleted a snapshot larger than its clone; it is cut, or SPDK does not open the blob.
+    CutExtentPage {
+        /// The blob.
+        blob: BlobId,
+        /// Clusters that it has, before and after.
+        clusters: u64,
+    },
 }
 
 impl fmt::Display for RepairReason {
@@ -126,6 +134,9 @@ impl fmt::Display for RepairReason {
             RepairReason::UnshareClusters { clone, clusters } => {
                 let count = clusters.len();
                 write!(f, "let clone {clone} read {count} clusters through its snapshot, which owns them")
+            }
+            RepairReason::CutExtentPage { blob, clusters } => {
+                write!(f, "cut an extent page of blob {blob} behind its {clusters} clusters")
             }
             RepairReason::FinishResize { blob, clusters } => {
                 write!(f, "finish resizing blob {blob} to {clusters} clusters")
