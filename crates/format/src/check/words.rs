@@ -167,8 +167,7 @@ fn pending_code(reason: &RepairReason) -> &'static str {
             "half-deleted-snapshot"
         }
         RepairReason::UnshareClusters { .. } => "shared-with-snapshot",
-        RepairReason::FinishResize { .. } => "half-done-resize",
-        RepairReason::CutExtentPage { .. } => "long-extent-page",
+        RepairReason::FinishResize { .. } | RepairReason::CutExtentPage { .. } => "half-done-resize",
     }
 }
 

@@ -553,7 +553,7 @@ fn an_extent_page_longer_than_its_blob_is_cut_also_in_a_clean_store() {
     assert!(loaded.was_clean());
     assert_eq!(
         reasons(&loaded),
-        [RepairReason::MarkDirty, RepairReason::FinishResize { blob, clusters: 20 }]
+        [RepairReason::MarkDirty, RepairReason::CutExtentPage { blob, clusters: 20 }]
     );
     repairs_hold_at_every_cut(&store.image);
     for change in loaded.repairs.iter().flat_map(|repair| &repair.changes) {

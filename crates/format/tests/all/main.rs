@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod damage;
 mod fixtures;
 mod halfdone;
 mod odd_stores;
