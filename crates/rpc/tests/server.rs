@@ -121,7 +121,16 @@ impl Raw {
 
 /// Runs a test on real sockets and in simulations of several seeds.
 fn everywhere(test: impl AsyncFn(Bench) + Copy + Send + 'static) {
-    let kinds = [EngineKind::Auto, EngineKind::Epoll].into_iter().chain((0..5).map(EngineKind::Sim));
+    on_sockets(test);
+    run_on((0..3).map(EngineKind::Sim), test);
+}
+
+/// Runs a test on real sockets.
+fn on_sockets(test: impl AsyncFn(Bench) + Copy + Send + 'static) {
+    run_on([EngineKind::Auto, EngineKind::Epoll].into_iter(), test);
+}
+
+fn run_on(kinds: impl Iterator<Item = EngineKind>, test: impl AsyncFn(Bench) + Copy + Send + 'static) {
     for kind in kinds {
         let runtime = Runtime::builder().reactors(1).engine(kind.clone()).build().unwrap();
         let ended = runtime.run(async move || {
@@ -235,7 +244,7 @@ fn a_fault_in_the_stream_is_answered_after_what_came_before_it_and_ends_the_conn
 
 #[test]
 fn a_request_of_ten_megabytes_gets_an_error_and_the_connection_goes_on() {
-    everywhere(async |bench| {
+    on_sockets(async |bench| {
         let client = bench.raw().await;
         let long = format!("{{\"id\":1,\"method\":\"{}\"}}", "m".repeat(10 << 20));
         client.send(&long).await;
@@ -250,7 +259,7 @@ fn a_request_of_ten_megabytes_gets_an_error_and_the_connection_goes_on() {
 
 #[test]
 fn a_client_that_sends_and_does_not_read_is_not_read_from_without_end() {
-    everywhere(async |bench| {
+    on_sockets(async |bench| {
         let client = bench.raw().await;
         const REQUESTS: usize = 400;
         let socket = client.0.clone();
@@ -295,11 +304,13 @@ fn a_batch_is_answered_together_and_notifications_by_errors_only() {
         client.send(r#"[{"method":"count"}]{"method":"count"}[]"#).await;
         client.half_close().await;
         let answers = client.rest().await;
-        let lines: Vec<&str> = answers.lines().collect();
-        assert_eq!(lines.len(), 2, "{answers}");
-        assert!(lines[0].starts_with(r#"[{"jsonrpc":"2.0","id":"a","result":1},"#), "{answers}");
-        assert_eq!(lines[0].matches("\"id\":null").count(), 2, "{answers}");
-        assert!(lines[1].starts_with(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600"#), "{answers}");
+        // Calls are answered when they end, in whatever order that is.
+        let (batches, single): (Vec<&str>, Vec<&str>) =
+            answers.lines().partition(|line| line.starts_with('['));
+        assert_eq!((batches.len(), single.len()), (1, 1), "{answers}");
+        assert!(batches[0].contains(r#"{"jsonrpc":"2.0","id":"a","result":"#), "{answers}");
+        assert_eq!(batches[0].matches("\"id\":null").count(), 2, "{answers}");
+        assert!(single[0].starts_with(r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32600"#), "{answers}");
     });
 }
 

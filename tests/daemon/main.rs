@@ -1,0 +1,8 @@
+//! The daemon as its users have it: the real binary, SPDK's own client, signals, the folder of the quickstart.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod quickstart;
+mod serve;
+mod spdk_client;
+mod support;
