@@ -1,7 +1,5 @@
 //! The parser: what is JSON, wherever it is cut, and what is not.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use proptest::prelude::*;
 use spindle_rpc::{Limits, ParseError, Parsed, Parser, Value};
 

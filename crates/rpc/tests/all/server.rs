@@ -1,7 +1,5 @@
 //! A server and its clients, on every engine: what one client does costs others nothing.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -132,7 +130,7 @@ fn on_sockets(test: impl AsyncFn(Bench) + Copy + Send + 'static) {
 
 fn run_on(kinds: impl Iterator<Item = EngineKind>, test: impl AsyncFn(Bench) + Copy + Send + 'static) {
     for kind in kinds {
-        let runtime = Runtime::builder().reactors(1).engine(kind.clone()).build().unwrap();
+        let runtime = Runtime::builder().reactors(1).engine(kind).build().unwrap();
         let ended = runtime.run(async move || {
             let folder = tempfile::tempdir().unwrap();
             test(Bench::new(folder.path()).await).await;

@@ -1,7 +1,5 @@
 //! Parameters: SPDK's rules for what is missing, unknown, twice, null or of another type.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use serde::Deserialize;
 use spindle_rpc::{Limits, Parsed, Parser, Value, from_value, names};
 
