@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use spindle_block::Channel;
 use spindle_mem::{Buffers, IoBuf};
 
 use crate::blob_local::BlobLocal;
@@ -119,7 +120,7 @@ async fn allocate_here(
         }
     };
     if !mapped && blob.store.check_poison().is_ok() {
-        local.reserve.put([Fresh { zero: None, ..fresh }]);
+        give_back(blob, local, fresh.cluster).await;
     }
     drop(claim);
     done.map(|()| Allocated::Done)
@@ -132,6 +133,14 @@ async fn take(blob: &BlobShared, local: &Local) -> Result<Fresh, BlobError> {
     }
     let reserve = local.reserve.clone();
     on_md(&blob.store, async move |md| md.take_fresh(&reserve).await).await
+}
+
+/// Gives a cluster back that was not mapped, and what was written in it of the host's space.
+async fn give_back(blob: &BlobShared, local: &Local, cluster: u32) {
+    // A courtesy: it is zeroed before it is used.
+    let _ = local.unmap(blob.start_of(cluster), u64::from(blob.store.cluster_size)).await;
+    local.reserve.put([Fresh { cluster, zero: None, written: false }]);
+    let _ = on_md(&blob.store, async |md| Ok(md.space_changed())).await;
 }
 
 /// Has the map on disk name the cluster, and readers see it.
@@ -180,7 +189,7 @@ async fn fill(
     };
     // They do not overlap: all at once.
     let around = around.iter().filter(|(_, len)| *len > 0);
-    let around = join_all(around.map(|&(at, len)| local.write_zeroes(at, len)));
+    let around = join_all(around.map(|&(at, len)| local.clear(at, len)));
     let (around, data) = crate::sync::join(around, write_payload(local, start, zero, payload)).await;
     data?;
     Ok(around.into_iter().collect::<Result<(), _>>()?)
@@ -200,9 +209,7 @@ async fn write_payload(
             *buffers = back;
             Ok(result?)
         }
-        Payload::Zeroes(within, len) if !zero && *len > 0 => {
-            Ok(local.write_zeroes(start + *within, *len).await?)
-        }
+        Payload::Zeroes(within, len) if !zero && *len > 0 => Ok(local.clear(start + *within, *len).await?),
         Payload::Zeroes(..) | Payload::Nothing => Ok(()),
     }
 }
@@ -226,12 +233,13 @@ async fn read_above(
             result?;
             Ok(buffers.into_one().ok())
         }
-        Source::External(device) => {
-            let left = device.geometry().bytes().saturating_sub(index * size).min(size);
+        Source::External(outside) => {
+            let left = outside.device.geometry().bytes().saturating_sub(index * size).min(size);
             if left == 0 {
                 return Ok(None);
             }
-            let channel = local.external(&device).map_err(|source| blob.store.open_error(source))?;
+            let channel = Channel::open_unheld(outside.device.clone());
+            let channel = channel.map_err(|source| blob.store.open_error(source))?;
             let (result, buffers) = channel.read(index * size, IoBuf::try_zeroed(left as usize)?).await;
             result?;
             let mut whole = IoBuf::try_zeroed(size as usize)?;

@@ -8,6 +8,7 @@ use spindle_block::Device;
 use spindle_format::{BlobId, Xattr};
 
 use crate::error::BlobError;
+use crate::held::Held;
 use crate::md::{BlobState, Md};
 use crate::options::{BlobInfo, OpenOptions};
 use crate::shared::{Back, BlobShared, locked};
@@ -27,6 +28,8 @@ pub struct Blob {
 pub(crate) struct Opened {
     pub(crate) shared: Arc<BlobShared>,
     closed: AtomicBool,
+    /// Keeps the store loaded.
+    _held: Arc<Held>,
 }
 
 impl Blob {
@@ -226,7 +229,12 @@ fn no_xattr(blob: &BlobState, name: &[u8]) -> BlobError {
 
 impl Md {
     /// Opens a blob.
-    pub(crate) async fn open(self: &Rc<Md>, id: BlobId, options: OpenOptions) -> Result<Opened, BlobError> {
+    pub(crate) async fn open(
+        self: &Rc<Md>,
+        id: BlobId,
+        options: OpenOptions,
+        held: Arc<Held>,
+    ) -> Result<Opened, BlobError> {
         let blob = self.blob(id)?;
         blob.check_stays()?;
         let shared = self.shared_of(&blob).await;
@@ -242,11 +250,18 @@ impl Md {
             blob.cleared_by.set(options.clear_method);
         }
         blob.opened.set(blob.opened.get() + 1);
-        Ok(Opened { shared, closed: AtomicBool::new(false) })
+        blob.openings.set(blob.openings.get() + 1);
+        self.open.set(self.open.get() + 1);
+        Ok(Opened { shared, closed: AtomicBool::new(false), _held: held })
     }
 
-    fn close(&self, blob: &BlobState) {
+    fn close(self: &Rc<Md>, blob: &BlobState) {
         blob.opened.set(blob.opened.get() - 1);
+        self.open.set(self.open.get() - 1);
+        if self.open.get() == 0 && self.space.borrow().has_written_ahead() {
+            let md = self.clone();
+            drop(spindle_reactor::spawn_local(async move { md.forget_ready().await }));
+        }
         if blob.opened.get() == 0 {
             blob.cleared_by.set(None);
             blob.shared().iter().for_each(BlobShared::close_channels);

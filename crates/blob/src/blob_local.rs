@@ -15,6 +15,7 @@ use spindle_reactor::Thread;
 
 use crate::epochs::Epochs;
 use crate::error::BlobError;
+use crate::outside::Outside;
 use crate::shared::{BlobShared, locked};
 use crate::sync::join_all;
 
@@ -27,6 +28,8 @@ pub(crate) struct BlobLocal {
     lanes: RefCell<BTreeMap<u64, Notifier>>,
     /// Has its lanes polled, from any thread.
     waker: Waker,
+    /// External snapshots that tell the waker of their end.
+    outsides: RefCell<Vec<std::sync::Weak<Outside>>>,
     /// Why a request failed lately that could not say so itself.
     failure: RefCell<Option<BlobError>>,
 }
@@ -62,6 +65,7 @@ impl BlobLocal {
             epochs: Epochs::default(),
             lanes: RefCell::default(),
             waker: Waker::from(Arc::new(Bell { thread, key })),
+            outsides: RefCell::default(),
             failure: RefCell::default(),
         });
         locals.0.borrow_mut().insert(key, Rc::downgrade(&local));
@@ -92,6 +96,14 @@ impl BlobLocal {
         &self.waker
     }
 
+    /// Has the lanes polled when no blob reads this any more.
+    pub(crate) fn reads_outside(&self, outside: &Arc<Outside>) {
+        outside.add_reader(&self.waker);
+        let mut known = self.outsides.borrow_mut();
+        known.retain(|known| known.strong_count() > 0 && !std::ptr::eq(known.as_ptr(), Arc::as_ptr(outside)));
+        known.push(Arc::downgrade(outside));
+    }
+
     /// Notes down why a request fails, for who can say more than its status does.
     pub(crate) fn note_failure(&self, error: &BlobError) {
         *self.failure.borrow_mut() = Some(error.clone());
@@ -111,6 +123,9 @@ impl BlobLocal {
 
 impl Drop for BlobLocal {
     fn drop(&mut self) {
+        for outside in self.outsides.take() {
+            outside.upgrade().iter().for_each(|outside| outside.remove_reader(&self.waker));
+        }
         let key = key_of(&self.shared);
         if let Some(here) = Thread::current() {
             spindle_reactor::extension::<BlobLocals>().0.borrow_mut().remove(&key);

@@ -23,6 +23,7 @@ mod device;
 mod epochs;
 mod error;
 mod flushing;
+mod held;
 mod io;
 mod lane;
 mod leaves;

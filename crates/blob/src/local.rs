@@ -1,30 +1,24 @@
 //! What a thread keeps of a store that it does I/O to. It never leaves the thread.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::cell::Cell;
 use std::sync::Arc;
 
-use spindle_block::{Channel, Device, IoError, IoErrorKind, OpenError};
+use spindle_block::{Channel, IoError, IoErrorKind};
 use spindle_mem::{Buffers, IoBuf};
 
 use crate::reserve::Reserve;
+use crate::shared::Membership;
 
 /// Bytes of zeroes written at a time to a device that has no command for it.
 const ZEROES: u64 = 1 << 20;
-
-/// What tells a device from every other while it exists.
-pub(crate) fn key_of(device: &Arc<dyn Device>) -> usize {
-    Arc::as_ptr(device).cast::<u8>() as usize
-}
 
 /// A thread's way to the device of a store.
 pub(crate) struct Local {
     channel: Channel,
     /// The clusters that this thread has in hand.
     pub(crate) reserve: Arc<Reserve>,
-    /// Its channels to external snapshots, by the address of the device.
-    external: RefCell<BTreeMap<usize, Rc<Channel>>>,
+    /// Ends with this; the metadata thread has none.
+    _membership: Option<Membership>,
     /// The device has said that it knows no write-zeroes.
     zeroes_by_hand: Cell<bool>,
     /// It has said that it knows no unmap.
@@ -32,11 +26,12 @@ pub(crate) struct Local {
 }
 
 impl Local {
-    pub(crate) fn new(channel: Channel, reserve: Arc<Reserve>) -> Local {
+    pub(crate) fn new(channel: Channel, membership: Option<Membership>) -> Local {
+        let reserve = membership.as_ref().map_or_else(Arc::default, |member| member.reserve.clone());
         Local {
             channel,
             reserve,
-            external: RefCell::default(),
+            _membership: membership,
             zeroes_by_hand: Cell::new(false),
             refuses_unmap: Cell::new(false),
         }
@@ -46,23 +41,6 @@ impl Local {
     #[inline]
     pub(crate) fn channel(&self) -> &Channel {
         &self.channel
-    }
-
-    /// This thread's channel to an external snapshot.
-    pub(crate) fn external(&self, device: &Arc<dyn Device>) -> Result<Rc<Channel>, OpenError> {
-        let key = key_of(device);
-        let found = self.external.borrow().get(&key).cloned();
-        if let Some(channel) = found {
-            return Ok(channel);
-        }
-        let channel = Rc::new(Channel::open_unheld(device.clone())?);
-        self.external.borrow_mut().insert(key, channel.clone());
-        Ok(channel)
-    }
-
-    /// Lets go of this thread's channel to an external snapshot.
-    pub(crate) fn close_external(&self, device: &Arc<dyn Device>) {
-        self.external.borrow_mut().remove(&key_of(device));
     }
 
     /// Makes a range read zero, by writing zeroes where the device has no command for it.
@@ -87,6 +65,20 @@ impl Local {
             at += now;
         }
         Ok(())
+    }
+
+    /// Makes a range of a new cluster read zero: by an unmap where that makes zeroes, so that what is not written
+    /// takes no space of the host, else by writing them. Durable as a write is.
+    pub(crate) async fn clear(&self, offset: u64, len: u64) -> Result<(), IoError> {
+        match self.clears_by_unmap() && self.unmap(offset, len).await? {
+            true => Ok(()),
+            false => self.write_zeroes(offset, len).await,
+        }
+    }
+
+    /// Whether zeroes are made by an unmap.
+    pub(crate) fn clears_by_unmap(&self) -> bool {
+        self.channel.geometry().unmap_reads_zero() && !self.refuses_unmap()
     }
 
     /// Tells the device that a range is not needed. That is advice; false if it did not take it.

@@ -1,52 +1,45 @@
 //! An external snapshot that open blobs read, and the end of that.
 //!
-//! Held by what stands behind each of these blobs. When the last lets go of it, on whatever thread, every thread
-//! closes its channel to the device, if it has one: the metadata thread asks them.
+//! Held by what stands behind such a blob, and by nobody else. The blob's lanes, and those of its clones, open the
+//! device below them when they first read it; when it is let go of, on whatever thread, they are told to close it.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
 
 use spindle_block::Device;
 
-use crate::local::key_of;
-use crate::md::Md;
-use crate::shared::StoreShared;
+use crate::shared::locked;
 
 /// The device of an external snapshot.
 pub(crate) struct Outside {
     pub(crate) device: Arc<dyn Device>,
-    store: Arc<StoreShared>,
+    /// Has the lanes polled that have it open.
+    readers: Mutex<Vec<Waker>>,
 }
 
-impl Md {
-    /// A device as open blobs hold it, the same for all of them.
-    pub(crate) fn outside(&self, device: Arc<dyn Device>) -> Arc<Outside> {
-        let mut known = self.outside.borrow_mut();
-        let known = known.entry(key_of(&device)).or_default();
-        known.upgrade().unwrap_or_else(|| {
-            let outside = Arc::new(Outside { device, store: self.shared.clone() });
-            *known = Arc::downgrade(&outside);
-            outside
-        })
+impl Outside {
+    /// A device that a blob is to read.
+    pub(crate) fn new(device: Arc<dyn Device>) -> Arc<Outside> {
+        Arc::new(Outside { device, readers: Mutex::default() })
     }
 
-    /// Whether no open blob reads a device any more; says so once, to who is to close it.
-    pub(crate) fn is_unread(&self, device: &Arc<dyn Device>) -> bool {
-        let mut known = self.outside.borrow_mut();
-        let unread = known.get(&key_of(device)).is_some_and(|known| Weak::strong_count(known) == 0);
-        unread && known.remove(&key_of(device)).is_some()
+    /// The waker is used when no blob reads it any more. Kept once, however often it comes.
+    pub(crate) fn add_reader(&self, waker: &Waker) {
+        let mut readers = locked(&self.readers);
+        if !readers.iter().any(|known| known.will_wake(waker)) {
+            readers.push(waker.clone());
+        }
+    }
+
+    /// The lanes behind that waker have closed.
+    pub(crate) fn remove_reader(&self, waker: &Waker) {
+        locked(&self.readers).retain(|known| !known.will_wake(waker));
     }
 }
 
 impl Drop for Outside {
     fn drop(&mut self) {
-        let (store, device) = (self.store.clone(), self.device.clone());
-        // A thread that is gone has left its stores.
-        let _ = self.store.md.send_msg(move || {
-            if let Ok(md) = Md::of(&store)
-                && md.is_unread(&device)
-            {
-                drop(spindle_reactor::spawn_local(async move { md.shared.close_external(&device).await }));
-            }
-        });
+        let readers = std::mem::take(&mut *locked(&self.readers));
+        readers.into_iter().for_each(Waker::wake);
     }
 }

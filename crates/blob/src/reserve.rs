@@ -19,6 +19,8 @@ pub(crate) struct Fresh {
     pub(crate) cluster: u32,
     /// It reads zero: durably so when a flush with a higher number than this has ended well.
     pub(crate) zero: Option<u64>,
+    /// Zeroes were written into it ahead, which take space of the host.
+    pub(crate) written: bool,
 }
 
 /// The clusters that one thread has in hand.
@@ -71,7 +73,7 @@ mod tests {
     use super::*;
 
     fn some(reserve: &Reserve, from: u32, count: usize) {
-        reserve.put((from..).take(count).map(|cluster| Fresh { cluster, zero: None }));
+        reserve.put((from..).take(count).map(|cluster| Fresh { cluster, zero: None, written: false }));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
-use spindle_block::{Claim, Device, DeviceState};
+use spindle_block::{Claim, DeviceState};
 use spindle_format::BlobId;
 use spindle_reactor::Thread;
 
@@ -47,15 +47,17 @@ pub(crate) struct StoreShared {
     pub(crate) read_only: bool,
     /// Set when the store was left.
     pub(crate) unloaded: AtomicBool,
+    /// Set when nobody has a handle any more: it is going to be left.
+    pub(crate) abandoned: AtomicBool,
     /// The flushes that are under way.
     pub(crate) flushing: Flushing,
     /// The failed write of metadata, or flush of anything, after which nothing may be changed.
     pub(crate) poison: OnceLock<Arc<str>>,
-    /// The threads that have done I/O to it.
+    /// The threads that have a way to its device of their own, to give its blobs new clusters.
     pub(crate) members: Mutex<Vec<Member>>,
 }
 
-/// A thread that has done I/O to a store.
+/// A thread that gives a store's blobs new clusters.
 #[derive(Clone)]
 pub(crate) struct Member {
     pub(crate) thread: Thread,
@@ -63,23 +65,41 @@ pub(crate) struct Member {
     pub(crate) reserve: Arc<Reserve>,
 }
 
+/// A thread is a member until this is dropped, which its exit does.
+pub(crate) struct Membership {
+    store: Arc<StoreShared>,
+    pub(crate) reserve: Arc<Reserve>,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let (store, reserve) = (self.store.clone(), self.reserve.clone());
+        // What it has in hand counts as free as long as it is on the list.
+        let _ = self.store.md.send_msg(move || {
+            if let Ok(md) = Md::of(&store) {
+                md.member_left(&reserve);
+            }
+        });
+    }
+}
+
 impl StoreShared {
     /// This thread's way to the device, made and made known on first use.
-    pub(crate) fn local(&self) -> Result<Rc<Local>, BlobError> {
+    pub(crate) fn local(self: &Arc<StoreShared>) -> Result<Rc<Local>, BlobError> {
         if let Some(local) = self.device.known() {
             return Ok(local);
         }
         let reserve = Arc::<Reserve>::default();
         {
-            // Before the first look at a map: who frees a cluster asks every thread on the list. Unloading
-            // takes the list, so that no thread adds itself behind its back.
+            // Unloading takes the list, so that no thread adds itself behind its back.
             let mut members = locked(&self.members);
             if self.unloaded.load(Ordering::Acquire) {
                 return Err(self.gone());
             }
             members.extend(Thread::current().map(|thread| Member { thread, reserve: reserve.clone() }));
         }
-        self.device.local(reserve).map_err(|source| self.open_error(source))
+        let membership = Membership { store: self.clone(), reserve };
+        self.device.local(membership).map_err(|source| self.open_error(source))
     }
 
     pub(crate) fn open_error(&self, source: spindle_block::OpenError) -> BlobError {
@@ -134,17 +154,6 @@ impl StoreShared {
     pub(crate) fn gone(&self) -> BlobError {
         BlobError::Unloaded { store: self.name.clone() }
     }
-
-    /// Has every thread let go of an external snapshot. Who needs it all the same opens it again.
-    pub(crate) async fn close_external(&self, outside: &Arc<dyn Device>) {
-        let members = locked(&self.members).clone();
-        for member in members {
-            let (device, outside) = (self.device.clone(), outside.clone());
-            let closed = async move || device.known().iter().for_each(|local| local.close_external(&outside));
-            // A thread that has exited has closed its channels.
-            let _ = member.thread.run(closed).await;
-        }
-    }
 }
 
 /// See [`StoreShared::poison_by_panic`].
@@ -184,7 +193,7 @@ pub(crate) enum Source {
     /// Nowhere: zeroes.
     Zeroes,
     /// At the same offset of this device.
-    External(Arc<dyn Device>),
+    External(Arc<Outside>),
     /// Not to be had.
     Missing(Arc<str>),
 }
@@ -270,7 +279,7 @@ impl BlobShared {
         loop {
             let blob = match back {
                 Back::Zeroes => return Source::Zeroes,
-                Back::External(outside) => return Source::External(outside.device.clone()),
+                Back::External(outside) => return Source::External(outside),
                 Back::Missing(what) => return Source::Missing(what),
                 Back::Blob(blob) => blob,
             };
@@ -324,7 +333,7 @@ impl BlobShared {
                     return None;
                 }
                 Back::External(outside) if index < seen => {
-                    return Some(Source::External(outside.device.clone()));
+                    return Some(Source::External(outside));
                 }
                 Back::Missing(what) if index < seen => return Some(Source::Missing(what)),
                 Back::External(_) | Back::Missing(_) => return Some(Source::Zeroes),

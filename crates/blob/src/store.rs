@@ -9,6 +9,7 @@ use spindle_format::{BlobId, Parent, Xattr};
 
 use crate::blob::Blob;
 use crate::error::BlobError;
+use crate::held::Held;
 use crate::low_space::LowSpace;
 use crate::md::{self, Md};
 use crate::options::{BlobInfo, BlobOptions, InitOptions, LoadOptions, OpenOptions, StoreInfo};
@@ -19,13 +20,17 @@ use crate::shared::StoreShared;
 /// Operations on metadata run on the thread that called [`init`](Self::init) or [`load`](Self::load), one
 /// after the other; calls go there by themselves. Dropping the future of such an operation does not stop it:
 /// it runs to its end and only its result is lost. When one has answered with success, what it did is
-/// durable. Dropping the last handle does not unload the store.
+/// durable. When the last handle and the last open blob are dropped without an [`unload`](Self::unload), the store
+/// lets go of its device, without a write: the next load recovers it, on the same thread as soon as what was under
+/// way has ended.
 ///
 /// A call finds the blob that has the id when its turn comes, and the id of a deleted blob is given to a later
 /// one: who shares a store sees to it that nobody uses the id of a blob that another deletes.
 #[derive(Clone)]
 pub struct Blobstore {
     pub(crate) shared: Arc<StoreShared>,
+    /// Of all handles and openings; the last one leaves the store.
+    held: Arc<Held>,
 }
 
 impl Blobstore {
@@ -37,7 +42,7 @@ impl Blobstore {
     /// fit the device; the device fails.
     pub async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Blobstore, BlobError> {
         let opening = spindle_reactor::spawn_local(async move { md::init(device, options).await });
-        Ok(Blobstore { shared: finished(opening.await)?.keep() })
+        Ok(Blobstore::new(finished(opening.await)?.keep()))
     }
 
     /// Loads the store on a device; this thread becomes its metadata thread. A store that was not unloaded
@@ -49,7 +54,11 @@ impl Blobstore {
     /// load does not mind), or the device fails.
     pub async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Blobstore, BlobError> {
         let opening = spindle_reactor::spawn_local(async move { md::load(device, options).await });
-        Ok(Blobstore { shared: finished(opening.await)?.keep() })
+        Ok(Blobstore::new(finished(opening.await)?.keep()))
+    }
+
+    fn new(shared: Arc<StoreShared>) -> Blobstore {
+        Blobstore { held: Held::new(shared.clone()), shared }
     }
 
     /// The store's name, that of its device.
@@ -130,7 +139,8 @@ impl Blobstore {
     /// # Errors
     /// As [`open_blob`](Self::open_blob).
     pub async fn open_blob_with(&self, id: BlobId, options: OpenOptions) -> Result<Blob, BlobError> {
-        let opened = on_md(&self.shared, async move |md| md.open(id, options).await).await?;
+        let held = self.held.clone();
+        let opened = on_md(&self.shared, async move |md| md.open(id, options, held).await).await?;
         Ok(Blob::new(opened))
     }
 

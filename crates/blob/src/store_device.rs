@@ -13,8 +13,7 @@ use std::sync::{Arc, Mutex};
 use spindle_block::{Channel, Claimed, Device, OpenError};
 
 use crate::local::Local;
-use crate::reserve::Reserve;
-use crate::shared::locked;
+use crate::shared::{Membership, locked};
 
 /// The device of one store.
 pub(crate) struct StoreDevice {
@@ -55,15 +54,17 @@ impl StoreDevice {
         self.device.geometry().bytes()
     }
 
-    /// This thread's way to it, made on first use, with this reserve then.
-    pub(crate) fn local(self: &Arc<StoreDevice>, reserve: Arc<Reserve>) -> Result<Rc<Local>, OpenError> {
-        if let Some(local) = self.known() {
-            return Ok(local);
-        }
+    /// Makes this thread's way to it: of a member, or of the metadata thread.
+    pub(crate) fn local(
+        self: &Arc<StoreDevice>,
+        membership: impl Into<Option<Membership>>,
+    ) -> Result<Rc<Local>, OpenError> {
         let locals = spindle_reactor::extension::<Locals>();
         // Kept in the thread's extension, which an exit drops.
         let channel = Channel::open_unheld(self.device.clone())?;
-        let local = Rc::new(Local::new(channel, reserve));
+        // It may have grown since another lane of this thread opened it.
+        channel.refresh();
+        let local = Rc::new(Local::new(channel, membership.into()));
         locals.opened.borrow_mut().insert(self.key(), local.clone());
         Ok(local)
     }

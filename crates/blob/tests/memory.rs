@@ -6,11 +6,16 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use spindle_blob::{Blob, BlobId, BlobOptions, Blobstore, InitOptions, LayoutOptions, LoadOptions, MdPages};
+use spindle_blob::{
+    Blob, BlobId, BlobOptions, Blobstore, ExternalSource, InitOptions, LayoutOptions, LoadOptions, MdPages,
+    StoreOptions,
+};
 use spindle_block::{Device, Malloc};
 use spindle_mem::IoBuf;
+use spindle_reactor::Thread;
 use support::run_on;
 
 /// Counts what the current thread holds.
@@ -181,5 +186,87 @@ fn a_leaf_that_a_clone_shares_takes_sixteen_bytes_at_most() {
         let per_leaf = (took[2] - took[1]) as f64 / (LEAVES - 1) as f64;
         println!("{per_leaf:.2} bytes per shared leaf");
         assert!(per_leaf <= 16.0, "{per_leaf} bytes per shared leaf");
+    });
+}
+
+/// A thread that allocates, reads, makes channels, reads an external snapshot, and goes.
+async fn come_and_go(blob: &Blob, outside: &Blob, at: u64) {
+    let thread = Thread::create("conn", "[0-1023]").unwrap();
+    let (blob, outside) = (blob.clone(), outside.clone());
+    let touch = async move || {
+        let block = || IoBuf::zeroed(CLUSTER as usize);
+        blob.write(at * CLUSTER, block()).await.0.unwrap();
+        blob.read(at * CLUSTER, block()).await.0.unwrap();
+        outside.read(0, block()).await.0.unwrap();
+        let channel = blob.channel().unwrap();
+        channel.write(0, block()).fua().await.0.unwrap();
+        channel.unmap(at * CLUSTER, CLUSTER).await.unwrap();
+        blob.flush().await.unwrap();
+        drop(support::poll_once(Box::pin(channel.read(0, block())).as_mut()));
+    };
+    thread.run(touch).await.unwrap();
+    thread.exit();
+    thread.joined().await;
+}
+
+/// How many turns another task has while a snapshot of a blob is taken that no thread but this one has touched.
+async fn turns_of_a_snapshot(store: &Blobstore, id: BlobId) -> u64 {
+    let (turns, over) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let counting = spindle_reactor::spawn_local({
+        let (turns, over) = (turns.clone(), over.clone());
+        async move {
+            while !over.get() {
+                turns.set(turns.get() + 1);
+                spindle_reactor::yield_now().await;
+            }
+        }
+    });
+    let snapshot = store.snapshot(id, vec![]).await.unwrap();
+    over.set(true);
+    counting.await.unwrap();
+    store.delete_blob(snapshot).await.unwrap();
+    turns.get()
+}
+
+/// 2,000 threads; `SPINDLE_LONG=1` makes it 100,000.
+#[test]
+fn threads_that_come_and_go_leave_no_memory_and_no_steps_behind() {
+    run_on("epoll", async || {
+        let long = std::env::var_os("SPINDLE_LONG").is_some();
+        let outside: Arc<dyn Device> = Malloc::new("outside", 4096, 64).unwrap();
+        let device: Arc<dyn Device> = Malloc::new("memory", 4096, 1 << 14).unwrap();
+        let md_pages = MdPages::Count(512);
+        let layout = LayoutOptions { cluster_size: CLUSTER as u32, md_pages, ..LayoutOptions::default() };
+        let external: ExternalSource = Arc::new(move |_| Some(outside.clone()));
+        let options = StoreOptions { external: Some(external), ..StoreOptions::default() };
+        let options = InitOptions { layout, store: options, ..InitOptions::default() };
+        let store = Blobstore::init(device, options).await.unwrap();
+        let id = store.create_blob(BlobOptions::thin(64)).await.unwrap();
+        let idle = store.create_blob(BlobOptions::thin(8)).await.unwrap();
+        let clone = BlobOptions { external_snapshot: Some(b"outside".to_vec()), ..BlobOptions::thin(8) };
+        let clone = store.create_blob(clone).await.unwrap();
+        let (blob, outside) = (store.open_blob(id).await.unwrap(), store.open_blob(clone).await.unwrap());
+        let some = if long { 50_000 } else { 1_000 };
+        let mut seen = Vec::new();
+        for round in 0..3 {
+            let threads = if round == 0 { 100 } else { some };
+            for n in 0..threads {
+                come_and_go(&blob, &outside, 1 + n % 60).await;
+            }
+            let free = store.info().await.unwrap().free_clusters;
+            seen.push((HELD.get(), turns_of_a_snapshot(&store, idle).await, free));
+        }
+        println!(
+            "bytes, turns and free clusters after 100, {}, {} threads: {seen:?}",
+            some + 100,
+            2 * some + 100
+        );
+        // Lists double now and then: a byte for each thread would be noticed.
+        assert!(seen[2].0 - seen[1].0 < some as isize, "{seen:?}");
+        assert!(seen[2].1 <= seen[0].1 + 2, "{seen:?}");
+        assert_eq!(seen[2].2, seen[0].2, "no cluster stays with a thread that is gone: {seen:?}");
+        blob.close().await.unwrap();
+        outside.close().await.unwrap();
+        store.unload().await.unwrap();
     });
 }

@@ -3,7 +3,7 @@
 //! A flush is the store's, whoever asks for it, and counts as [`crate::flushing`] says: a failure poisons the
 //! store, and a success is one only when those that overlapped it have ended too.
 
-use spindle_block::{Cx, Io, IoError, Operation, Status};
+use spindle_block::{Cx, Io, IoError, IoErrorKind, Operation, Status};
 use spindle_mem::Buffers;
 
 use super::BlobLane;
@@ -44,6 +44,9 @@ impl BlobLane {
             return;
         }
         std::mem::swap(&mut self.flushes.served, &mut self.flushes.next);
+        if self.removed {
+            return self.end_flush(Err(IoErrorKind::Removed), cx);
+        }
         if let Err(error) = self.blob.store.check_poison() {
             self.here.note_failure(&error);
             return self.end_flush(Err(error.kind()), cx);
@@ -98,7 +101,7 @@ impl BlobLane {
     /// The lane closes: nobody will hear of a flush that is under way, so it may have failed.
     pub(super) fn give_up_flush(&mut self) {
         if let Stage::UnderWay(number) = self.flushes.stage {
-            let aborted = spindle_block::IoErrorKind::Aborted;
+            let aborted = IoErrorKind::Aborted;
             let device = self.blob.store.name.clone();
             let (operation, offset, len) = (Operation::Flush, 0, 0);
             self.blob.store.poison(&BlobError::Io(IoError { device, operation, offset, len, kind: aborted }));

@@ -2,8 +2,8 @@
 //! data path: the library's own reads and writes pass through it as those of a volume do.
 //!
 //! What lies in clusters that are known goes straight on, cut where the blob's map is not in one piece; reads of
-//! zeroes end here. What takes time (a new cluster, clusters to be freed, an external snapshot) goes to a task
-//! of this thread, which owns the request and gives it back. The map is looked up and the request sent in one
+//! zeroes end here, and reads of an external snapshot go to its device. What takes time (a new cluster, clusters to
+//! be freed) goes to a task of this thread, which owns the request and gives it back. The map is looked up and the request sent in one
 //! call, and every request that was sent is counted, so that who changes the map can wait for those that went by
 //! the old one.
 //!
@@ -11,6 +11,7 @@
 //! Force unit access is a flush of the store behind the write, as the write may rest on a map that no flush has
 //! covered yet. Not promised: an order between requests, and that one which fails has changed nothing.
 
+mod external;
 mod flush;
 mod tasks;
 mod way;
@@ -20,20 +21,26 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use slab::Slab;
 use spindle_block::{
-    Busy, Cx, Io, IoErrorKind, IoId, Lane, LaneCx, LaneId, OpenError, Operation, Status, Submit,
+    Busy, Cx, Device, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId, OpenError, Operation, Status,
+    Submit,
 };
 
 use crate::blob::Opened;
 use crate::blob_local::BlobLocal;
 use crate::error::BlobError;
 use crate::shared::BlobShared;
+use external::External;
 use flush::LaneFlushes;
 use tasks::{Outcome, Returned};
 use way::Way;
 
 /// Set in what a request carries to the device and back: it must be durable when it completes.
 const DURABLE: u64 = 1;
+
+/// Set there in a request that stands for another, in blocks of another size.
+const EXTERNAL: u64 = 2;
 
 /// The lane of a blob on one thread.
 pub(crate) struct BlobLane {
@@ -53,6 +60,12 @@ pub(crate) struct BlobLane {
     flushes: LaneFlushes,
     /// The device has said that it knows no write-zeroes.
     zeroes_by_hand: bool,
+    /// The external snapshots that it has open below it.
+    externals: Vec<External>,
+    /// Reads that others stand for.
+    parked: Slab<Io>,
+    /// The blob is gone, and the lanes below are given up.
+    removed: bool,
 }
 
 impl BlobLane {
@@ -76,6 +89,9 @@ impl BlobLane {
             held: VecDeque::new(),
             flushes: LaneFlushes::default(),
             zeroes_by_hand: false,
+            externals: Vec::new(),
+            parked: Slab::new(),
+            removed: false,
         };
         Ok(Box::new(lane))
     }
@@ -117,7 +133,7 @@ impl BlobLane {
         }
         let epoch = self.here.epochs.begin();
         io.set_start(place >> self.block_shift);
-        cx.forward(self.below, io, [start, epoch << 1 | durable]);
+        cx.forward(self.below, io, [start, epoch << 2 | durable]);
     }
 
     #[cold]
@@ -136,7 +152,7 @@ impl BlobLane {
     /// An error if the request can never be done.
     fn check(&self, io: &Io) -> Status {
         let blob = &self.blob;
-        if self.is_closed() || blob.store.is_unloaded() {
+        if self.removed || self.is_closed() || blob.store.is_unloaded() {
             return Err(IoErrorKind::Removed);
         }
         if io.operation().changes_data() && (blob.store.read_only || blob.read_only.load(Ordering::Acquire)) {
@@ -197,7 +213,7 @@ impl BlobLane {
                 self.here.note_failure(&error);
                 cx.done(io, Err(error.kind()));
             }
-            Way::External => self.read_external(io),
+            Way::External { outside } => self.read_external(io, &outside, cx),
             Way::New { index } => self.allocate(io, index),
             Way::Free { first, count } => self.free(io, first, count),
             Way::ZeroesByHand => self.zero_by_hand(io),
@@ -254,8 +270,11 @@ impl Lane for BlobLane {
         if io.operation() == Operation::Flush {
             return self.flush_ended(io, status, cx);
         }
+        self.here.epochs.end(mark >> 2);
+        if mark & EXTERNAL != 0 {
+            return self.external_read(io, start, status, cx);
+        }
         io.set_start(start);
-        self.here.epochs.end(mark >> 1);
         match (status, mark & DURABLE) {
             (Ok(()), 0) => cx.done(io, status),
             (_, durable) => self.complete_otherwise(io, durable != 0, status, cx),
@@ -275,7 +294,22 @@ impl Lane for BlobLane {
             self.again(io, cx);
         }
         self.settle(cx);
+        self.close_externals(false, cx);
         Busy::Yes
+    }
+
+    fn event(&mut self, event: &LaneEvent, cx: &mut Cx<'_>) {
+        if let LaneEvent::Removed = event
+            && !std::mem::replace(&mut self.removed, true)
+        {
+            self.close_externals(true, cx);
+            cx.close(self.below);
+        }
+    }
+
+    fn opened(&mut self, device: &Arc<dyn Device>, lower: Result<LaneId, OpenError>, cx: &mut Cx<'_>) {
+        self.external_opened(device, lower, cx);
+        self.close_externals(self.removed, cx);
     }
 
     fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {

@@ -140,17 +140,15 @@ impl BlobLane {
         });
     }
 
-    /// Reads a part of a cluster from an external snapshot.
-    pub(super) fn read_external(&self, io: Io) {
+    /// Reads from an external snapshot what is not in whole blocks of it, or beyond its end.
+    pub(super) fn read_around(&self, io: Io) {
         self.send(io, async |errand, io| {
             let (offset, _) = errand.range(io);
-            let local = errand.blob.store.local()?;
             let _under_way = errand.here.epochs.under_way();
-            let Source::External(device) = errand.blob.source(errand.blob.cluster_size.split(offset).0)
-            else {
-                return Ok(Outcome::Again);
-            };
-            let channel = local.external(&device).map_err(|source| errand.blob.store.open_error(source))?;
+            let source = errand.blob.source(errand.blob.cluster_size.split(offset).0);
+            let Source::External(outside) = source else { return Ok(Outcome::Again) };
+            let channel = Channel::open_unheld(outside.device.clone());
+            let channel = channel.map_err(|source| errand.blob.store.open_error(source))?;
             let (result, buffers) = read_around(&channel, offset, io.take_buffers()).await;
             io.put_buffers(buffers);
             result.map(|()| Outcome::Done(Ok(())))

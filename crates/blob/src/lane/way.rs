@@ -1,18 +1,19 @@
 //! Which way a request goes, and how far all of it goes the same.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use spindle_block::Operation;
 
 use super::BlobLane;
 use crate::leaves::Entry;
+use crate::outside::Outside;
 use crate::shared::Source;
 
 /// Requests without data that lie in more clusters than this are done in steps, so that no call is long.
 pub(super) const LONG: u64 = 128;
 
 /// Where a request goes.
-#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Way {
     /// To this byte of the store's device, and on from there.
     Device { place: u64 },
@@ -21,9 +22,9 @@ pub(super) enum Way {
     /// Nowhere: there is nothing to do.
     Nothing,
     /// To an external snapshot.
-    External,
+    External { outside: Arc<Outside> },
     /// To something that is not there.
-    Missing { parent: std::sync::Arc<str> },
+    Missing { parent: Arc<str> },
     /// To a cluster that the blob has not yet.
     New { index: u64 },
     /// Whole clusters of the blob are to be freed.
@@ -48,13 +49,21 @@ impl BlobLane {
         let way = self.way_in(operation, index, within);
         let mut run = in_first;
         // What has to be looked at again by a task goes there cluster by cluster.
-        if matches!(way, Way::New { .. } | Way::External | Way::ZeroesByHand) {
+        if matches!(way, Way::New { .. } | Way::ZeroesByHand) {
             return (way, run);
         }
         let mut next = index + 1;
         while run < len && next - index < LONG && goes_on(&way, run, &self.way_in(operation, next, 0)) {
             run += size.min(len - run);
             next += 1;
+        }
+        if let Way::External { outside } = &way {
+            let end = outside.device.geometry().bytes();
+            if offset >= end {
+                return (Way::Zeroes, run);
+            }
+            // The last block may lie there in part.
+            run = run.min((end - offset).next_multiple_of(1 << self.block_shift));
         }
         (way, run)
     }
@@ -72,7 +81,7 @@ impl BlobLane {
             Operation::Read => match blob.source(index) {
                 Source::Cluster { cluster, .. } => place(cluster),
                 Source::Zeroes => Way::Zeroes,
-                Source::External(_) => Way::External,
+                Source::External(outside) => Way::External { outside },
                 Source::Missing(parent) => Way::Missing { parent },
             },
             Operation::WriteZeroes => match blob.source(index) {
@@ -104,6 +113,7 @@ fn goes_on(way: &Way, run: u64, next: &Way) -> bool {
     match (way, next) {
         (Way::Device { place }, Way::Device { place: next }) => place + run == *next,
         (Way::Zeroes, Way::Zeroes) | (Way::Nothing, Way::Nothing) => true,
+        (Way::External { outside }, Way::External { outside: next }) => Arc::ptr_eq(outside, next),
         _ => false,
     }
 }

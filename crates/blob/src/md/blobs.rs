@@ -16,6 +16,7 @@ use super::create::busy;
 use super::turns::Turns;
 use crate::error::BlobError;
 use crate::leaves::LEAF;
+use crate::outside::Outside;
 use crate::shared::{Back, BlobShared, locked};
 
 /// A blob: what its metadata says, where that lies, and who uses it.
@@ -32,6 +33,8 @@ pub(crate) struct BlobState {
     pub(crate) clones: RefCell<Vec<BlobId>>,
     /// Handles that are open.
     pub(crate) opened: Cell<usize>,
+    /// How often it was opened.
+    pub(crate) openings: Cell<u64>,
     /// How clusters that it gives back are cleared while it is open, if not by its own method.
     pub(crate) cleared_by: Cell<Option<ClearMethod>>,
     /// An operation that wants the blob to itself.
@@ -58,6 +61,7 @@ impl BlobState {
             chain: RefCell::new(chain),
             clones: RefCell::default(),
             opened: Cell::new(0),
+            openings: Cell::new(0),
             cleared_by: Cell::new(None),
             held: Cell::new(false),
             unmaps: Cell::new(0),
@@ -276,7 +280,7 @@ impl Md {
 
     fn external(&self, id: &[u8]) -> Back {
         match self.find_external(id) {
-            Some(device) => Back::External(self.outside(device)),
+            Some(device) => Back::External(Outside::new(device)),
             None => Back::Missing(id.escape_ascii().to_string().into()),
         }
     }
@@ -322,11 +326,9 @@ impl Md {
         self.forget_inherited(blob).await;
         self.shared.arena.chains_settled();
         if let Some(Back::External(outside)) = old {
-            let device = outside.device.clone();
             drop(outside);
-            if self.is_unread(&device) {
-                self.shared.close_external(&device).await;
-            }
+            // Lanes have been told to close it before this comes by.
+            self.quiesce_below(blob).await;
         }
     }
 

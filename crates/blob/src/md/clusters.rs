@@ -55,16 +55,26 @@ impl Md {
     pub(crate) async fn recall(&self) {
         // Clusters that are being zeroed come back at the end of it.
         let _idle = self.zeroing.lock().await;
-        let mut members = locked(&self.shared.members);
+        for member in locked(&self.shared.members).iter() {
+            self.take_back(&member.reserve);
+        }
+    }
+
+    /// A thread has exited, or left the store.
+    pub(crate) fn member_left(&self, reserve: &Arc<Reserve>) {
+        locked(&self.shared.members).retain(|member| !Arc::ptr_eq(&member.reserve, reserve));
+        self.take_back(reserve);
+        self.space_changed();
+    }
+
+    fn take_back(&self, reserve: &Reserve) {
         let mut space = self.space.borrow_mut();
-        members.retain(|member| {
-            // A thread that is gone puts nothing back any more, and nobody need ask it again.
-            let gone = member.thread.is_gone();
-            for fresh in member.reserve.recall() {
-                space.free_cluster(fresh.cluster, fresh.zero);
+        for fresh in reserve.recall() {
+            space.free_cluster(fresh.cluster, fresh.zero);
+            if fresh.written {
+                space.note_written_ahead(fresh.cluster);
             }
-            !gone
-        });
+        }
     }
 
     /// Clusters that are free, those that threads have in hand among them.
@@ -122,11 +132,16 @@ impl Md {
                 dirty.push(fresh.cluster);
             }
         }
-        self.space_changed();
+        // Who watches the space is told when it is known that the clusters are used.
         for (offset, len) in self.byte_ranges(dirty) {
             self.local.write_zeroes(offset, len).await?;
         }
         Ok(())
+    }
+
+    /// Gives clusters back that were taken for what then failed, and what zeroes in them take of the host's space.
+    pub(crate) async fn release_unused(&self, clusters: Vec<u32>) {
+        self.release_clusters(clusters, ClearMethod::Default).await;
     }
 
     /// Gives clusters back that nobody names, cleared as the blob that had them wanted it.

@@ -25,9 +25,9 @@ impl Md {
             Err(error) => Err(error),
         };
         if result.is_err() && self.check_writable().is_ok() {
-            let mut space = self.space.borrow_mut();
-            clusters.iter().for_each(|&cluster| space.free_cluster(cluster, None));
+            self.release_unused(clusters).await;
         }
+        self.space_changed();
         result.map(|blob| blob.id)
     }
 

@@ -14,7 +14,7 @@ const AT_ONCE: u32 = 256;
 
 /// Keeps writes to a blob out until dropped.
 pub(crate) struct Frozen {
-    shared: Arc<BlobShared>,
+    pub(crate) shared: Arc<BlobShared>,
 }
 
 impl Md {

@@ -39,14 +39,15 @@ struct Opened {
     thread: Thread,
 }
 
-fn open(device: Arc<dyn Device>, read_only: bool) -> Result<Opened, BlobError> {
+async fn open(device: Arc<dyn Device>, read_only: bool) -> Result<Opened, BlobError> {
+    Md::abandoned_are_gone(&device).await;
     let name: Arc<str> = device.name().into();
     let failed = |source| BlobError::Open { store: name.clone(), source: Arc::new(source) };
     let device = StoreDevice::new(device);
     if !read_only {
         device.claim().map_err(failed)?;
     }
-    let local = device.local(Arc::default()).map_err(failed)?;
+    let local = device.local(None).map_err(failed)?;
     let not_here = spindle_block::OpenError::NotOnThread { device: name.to_string() };
     let thread = Thread::current().ok_or_else(|| failed(not_here))?;
     Ok(Opened { name: name.clone(), device, local, thread })
@@ -54,7 +55,7 @@ fn open(device: Arc<dyn Device>, read_only: bool) -> Result<Opened, BlobError> {
 
 /// Makes a store; this thread becomes its metadata thread.
 pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Loaded, BlobError> {
-    let opened = open(device, false)?;
+    let opened = open(device, false).await?;
     let shape = opened.local.channel().geometry();
     let (block_size, size) = (shape.block_size(), shape.bytes());
     let device_shape = DeviceShape { size, block_size, physical_block_size: block_size };
@@ -102,7 +103,7 @@ pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Resul
 /// Loads a store; this thread becomes its metadata thread.
 pub(crate) async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Loaded, BlobError> {
     let read_only = options.read_only || !device.geometry().writable();
-    let opened = open(device, read_only)?;
+    let opened = open(device, read_only).await?;
     let store = match read_store(&opened, &options).await {
         Ok(store) => store,
         Err(error) => return close(opened, error).await,
@@ -244,6 +245,7 @@ fn assemble(
         order: options.order,
         read_only,
         unloaded: AtomicBool::new(false),
+        abandoned: AtomicBool::new(false),
         flushing: Flushing::default(),
         poison: OnceLock::new(),
         members: Mutex::new(vec![Member {
@@ -272,12 +274,13 @@ fn assemble(
         lock: TaskLock::default(),
         copies: RefCell::default(),
         flushes: flushes::Flushes::default(),
-        outside: RefCell::default(),
         showing: TaskLock::default(),
         zeroing: TaskLock::default(),
         refilling: Cell::new(false),
         ready_target: Cell::new(0),
         watches: Watches::default(),
+        left: RefCell::default(),
+        open: Cell::new(0),
     }
 }
 

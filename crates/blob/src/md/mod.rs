@@ -36,16 +36,19 @@ mod unmap;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Poll, Waker};
 
+use spindle_block::Device;
 use spindle_format::{Bitmap, BlobId, Geometry, PageIdx, SuperBlock};
 
 use crate::error::BlobError;
 use crate::local::Local;
 use crate::low_space::Watches;
 use crate::options::StoreOptions;
-use crate::outside::Outside;
 use crate::shared::StoreShared;
 use crate::sync::{TaskGuard, TaskLock};
 
@@ -95,32 +98,68 @@ pub(crate) struct Md {
     refilling: Cell<bool>,
     /// How many clusters it keeps ready.
     ready_target: Cell<usize>,
-    /// External snapshots that open blobs read, by their device.
-    pub(crate) outside: RefCell<BTreeMap<usize, Weak<Outside>>>,
+    /// Openings of blobs.
+    pub(crate) open: Cell<usize>,
+    /// Who waits until the store has let go of its device.
+    left: RefCell<Vec<Waker>>,
     /// Who wants to be told when space runs low.
     pub(crate) watches: Watches,
 }
 
 /// The stores whose metadata thread this is; lives in the thread's extensions.
 #[derive(Default)]
-struct Stores(RefCell<BTreeMap<usize, Rc<Md>>>);
+struct Stores {
+    loaded: RefCell<BTreeMap<usize, Rc<Md>>>,
+    /// Those that have not let go of their devices yet, although no operation finds them any more.
+    leaving: RefCell<Vec<Rc<Md>>>,
+}
 
 impl Md {
     /// The metadata of a store whose metadata thread runs the caller.
     pub(crate) fn of(shared: &Arc<StoreShared>) -> Result<Rc<Md>, BlobError> {
         let stores = spindle_reactor::extension::<Stores>();
-        let found = stores.0.borrow().get(&shared.device.key()).cloned();
+        let found = stores.loaded.borrow().get(&shared.device.key()).cloned();
         found.ok_or_else(|| shared.gone())
+    }
+
+    /// Waits until stores of this metadata thread have let go of a device that they are leaving.
+    async fn abandoned_are_gone(device: &Arc<dyn Device>) {
+        let stores = spindle_reactor::extension::<Stores>();
+        loop {
+            let is_on_it = |md: &&Rc<Md>| Arc::ptr_eq(md.shared.device.device(), device);
+            let is_abandoned = |md: &&Rc<Md>| is_on_it(md) && md.shared.abandoned.load(Ordering::Acquire);
+            let left = stores.leaving.borrow().iter().find(is_on_it).cloned();
+            let found = left.or_else(|| stores.loaded.borrow().values().find(is_abandoned).cloned());
+            let Some(md) = found else { return };
+            let mut waits = false;
+            poll_fn(|cx| match std::mem::replace(&mut waits, true) {
+                true => Poll::Ready(()),
+                false => {
+                    md.left.borrow_mut().push(cx.waker().clone());
+                    Poll::Pending
+                }
+            })
+            .await;
+        }
     }
 
     fn register(self: &Rc<Md>) {
         let stores = spindle_reactor::extension::<Stores>();
-        stores.0.borrow_mut().insert(self.shared.device.key(), self.clone());
+        stores.loaded.borrow_mut().insert(self.shared.device.key(), self.clone());
     }
 
-    fn forget(&self) {
+    /// No operation finds it any more.
+    fn forget(self: &Rc<Md>) {
         let stores = spindle_reactor::extension::<Stores>();
-        stores.0.borrow_mut().remove(&self.shared.device.key());
+        stores.loaded.borrow_mut().remove(&self.shared.device.key());
+        stores.leaving.borrow_mut().push(self.clone());
+    }
+
+    /// It has let go of its device.
+    fn has_left(self: &Rc<Md>) {
+        let stores = spindle_reactor::extension::<Stores>();
+        stores.leaving.borrow_mut().retain(|leaving| !Rc::ptr_eq(leaving, self));
+        self.left.take().into_iter().for_each(Waker::wake);
     }
 
     /// Waits for [`Md::lock`]. An error if metadata must not be changed by then: the store may have been

@@ -12,6 +12,7 @@ use super::create::{busy, set_parent};
 use super::persist::Persist;
 use super::{BlobState, Md};
 use crate::error::BlobError;
+use crate::outside::Outside;
 use crate::shared::Back;
 
 /// Called after every cluster with how many are done and how many there are.
@@ -94,7 +95,7 @@ impl Md {
         if !matches!(blob.parent(), Some(Parent::External(_))) {
             return Err(BlobError::Refused { blob: blob.id, why: "it is no clone of an external snapshot" });
         }
-        self.rechain_to(blob, Back::External(self.outside(device))).await;
+        self.rechain_to(blob, Back::External(Outside::new(device))).await;
         Ok(())
     }
 

@@ -2,13 +2,15 @@
 //!
 //! Only where clusters are not known to read zero: a store that was loaded, or a device whose unmapped
 //! blocks read anything. The pool begins small, when a write has had to zero its cluster itself, and grows
-//! while it is used up faster than it is refilled.
+//! while it is used up faster than it is refilled. Where an unmap makes zeroes it takes none of the host's
+//! space; else it is bounded in bytes, so that large clusters are not zeroed ahead at all, and is given back when
+//! no blob is open any more, and by an unload.
 
 use std::rc::Rc;
 
 use super::Md;
 
-/// Bytes that are kept zeroed ahead, at most.
+/// Bytes of zeroes that are written ahead, at most.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Clusters that are kept zeroed ahead, at most.
@@ -27,9 +29,34 @@ impl Md {
         }));
     }
 
+    /// Clusters that are kept zeroed ahead at most.
+    fn most_ready(&self) -> usize {
+        match self.local.clears_by_unmap() {
+            true => MOST as usize,
+            false => (MOST_BYTES / u64::from(self.shared.cluster_size)).min(MOST) as usize,
+        }
+    }
+
+    /// Gives the host back what zeroes take that were written ahead and not used.
+    pub(crate) async fn forget_ready(&self) {
+        self.recall().await;
+        let _idle = self.zeroing.lock().await;
+        // Also of a store that is being left.
+        if self.shared.read_only || self.blocked.is_some() || self.shared.check_poison().is_err() {
+            return;
+        }
+        self.ready_target.set(0);
+        let clusters = {
+            let mut space = self.space.borrow_mut();
+            space.want_zero(0);
+            space.take_written_ahead()
+        };
+        self.release_unused(clusters).await;
+    }
+
     async fn refill_ready(&self) {
-        let most = (MOST_BYTES / u64::from(self.shared.cluster_size)).clamp(2, MOST) as usize;
-        let target = (self.ready_target.get() * 2).clamp(2, most);
+        let most = self.most_ready();
+        let target = (self.ready_target.get() * 2).clamp(most.min(2), most);
         self.ready_target.set(target);
         self.space.borrow_mut().want_zero(target / 2);
         loop {
@@ -52,11 +79,17 @@ impl Md {
             }
             let mut zeroed = true;
             for (offset, len) in self.byte_ranges(batch.iter().copied()) {
-                zeroed &= self.local.write_zeroes(offset, len).await.is_ok();
+                zeroed &= self.local.clear(offset, len).await.is_ok();
             }
             let since = zeroed.then(|| self.flushes.begun());
+            let by_unmap = self.local.clears_by_unmap();
             let mut space = self.space.borrow_mut();
-            batch.into_iter().for_each(|cluster| space.free_cluster(cluster, since));
+            for cluster in batch {
+                space.free_cluster(cluster, since);
+                if !by_unmap {
+                    space.note_written_ahead(cluster);
+                }
+            }
             if !zeroed {
                 // Whoever needs one finds out what is wrong with the device.
                 return;

@@ -203,7 +203,7 @@ impl Md {
         };
         if let Err(error) = result {
             if self.check_writable().is_ok() {
-                self.release_clusters(taken, clone.clear_method()).await;
+                self.release_unused(taken).await;
                 let mut unmarked = snapshot.meta.borrow().clone();
                 if unmarked.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL).is_some() {
                     let undone = self.persist(snapshot, unmarked, step(Point::DurableBeforeAck)).await;

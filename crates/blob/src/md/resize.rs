@@ -48,10 +48,11 @@ impl Md {
         };
         if let Err(error) = result {
             if self.check_writable().is_ok() {
-                self.release_clusters(taken, blob.clear_method()).await;
+                self.release_unused(taken).await;
             }
             return Err(error);
         }
+        self.space_changed();
         // A leaf that it shares was right for its old size: a snapshot taken since may end where it ended.
         self.forget_inherited(blob).await;
         // The map before the size: nobody looks beyond the end.

@@ -149,14 +149,58 @@ impl Md {
     async fn detach_held(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
         let shared = self.shared_of(blob).await;
         let here = BlobLocal::of(&shared).ok_or_else(|| self.shared.gone())?;
+        let (openings, before) = (blob.openings.get(), blob.opened.get());
+        let mut copied = Vec::new();
+        let detached = self.copy_and_detach(blob, inflate, (&shared, &here), &mut copied).await;
+        // Nobody can have written to what was copied: it goes back.
+        if detached.is_err() && before == 0 && blob.openings.get() == openings {
+            self.undo_copies(blob, &shared, copied).await;
+        }
+        detached
+    }
+
+    /// Takes clusters away again that were copied for an operation that failed; the blob reads them in its parent as
+    /// before. It has those that cannot be taken away for good.
+    async fn undo_copies(self: &Rc<Md>, blob: &Rc<BlobState>, shared: &Arc<BlobShared>, copied: Vec<u64>) {
+        if self.check_allocation().is_err() {
+            return;
+        }
+        let mut freed = Vec::new();
+        for index in copied {
+            let Some(claim) = shared.claim(index).await else { continue };
+            let Entry::Own(cluster) = shared.leaves.get(index) else { continue };
+            if self.commit(blob, index, None).await.is_err() {
+                break;
+            }
+            freed.push((cluster, claim));
+        }
+        if freed.is_empty() || self.flush_for(&[Point::UnmapBeforeFree]).await.is_err() {
+            return;
+        }
+        if self.options.order.keeps(Point::ReadersBeforeFree) {
+            self.quiesce_below(blob).await;
+        }
+        let (clusters, _claims): (Vec<u32>, Vec<_>) = freed.into_iter().unzip();
+        self.release_unused(clusters).await;
+    }
+
+    async fn copy_and_detach(
+        self: &Rc<Md>,
+        blob: &Rc<BlobState>,
+        inflate: bool,
+        (shared, here): (&Arc<BlobShared>, &BlobLocal),
+        copied: &mut Vec<u64>,
+    ) -> Result<(), BlobError> {
         loop {
-            let wanted = wanted(&shared, inflate, self.free_clusters()).await;
+            let wanted = wanted(shared, inflate, self.free_clusters()).await;
             if wanted.len() as u64 > self.free_clusters() {
                 return Err(self.no_space(wanted.len() as u64));
             }
             for some in wanted.chunks(COPIES) {
-                let done = join_all(some.iter().map(|&index| copy_up(&shared, &here, index))).await;
-                done.into_iter().collect::<Result<Vec<()>, BlobError>>()?;
+                let done = join_all(some.iter().map(|&index| copy_up(shared, here, index))).await;
+                let made = some.iter().zip(&done).filter(|(_, done)| matches!(done, Ok(true)));
+                copied.extend(made.map(|(&index, _)| index));
+                done.into_iter().collect::<Result<Vec<bool>, BlobError>>()?;
             }
             // Meanwhile clusters may have been unmapped, the blob may have grown, or its parent have got more.
             if self.change_parent(blob, inflate).await? {
@@ -199,10 +243,11 @@ impl Md {
         };
         if let Err(error) = done {
             if self.check_writable().is_ok() {
-                self.release_clusters(taken, blob.clear_method()).await;
+                self.release_unused(taken).await;
             }
             return Err(error);
         }
+        self.space_changed();
         self.replace_clone(old.as_ref(), blob.id, None);
         if let Some(Parent::Snapshot(new)) = new
             && let Ok(new) = self.blob(new)
@@ -216,16 +261,16 @@ impl Md {
     }
 }
 
-/// Gives a blob a cluster of its own that reads as before.
-async fn copy_up(shared: &Arc<BlobShared>, here: &BlobLocal, index: u64) -> Result<(), BlobError> {
+/// Gives a blob a cluster of its own that reads as before; whether it needed one.
+async fn copy_up(shared: &Arc<BlobShared>, here: &BlobLocal, index: u64) -> Result<bool, BlobError> {
     loop {
         shared.thawed().await;
         let cut_off = index >= shared.clusters.load(Ordering::Acquire);
         if cut_off || matches!(shared.leaves.get(index), Entry::Own(_)) {
-            return Ok(());
+            return Ok(false);
         }
         if let Allocated::Done = allocate(shared, here, index, Payload::Nothing).await.0? {
-            return Ok(());
+            return Ok(true);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Which clusters and metadata pages are free. Owned by the store's metadata; does no I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spindle_format::{Bitmap, Geometry, PageIdx};
 
@@ -24,6 +24,8 @@ pub(crate) struct Space {
     touched: Bitmap,
     /// Cleared clusters of which fewer are too few.
     enough_cleared: usize,
+    /// Those of them in which zeroes were written ahead.
+    written_ahead: BTreeSet<u32>,
     /// Pages kept back for what gives space back.
     reserve: u32,
 }
@@ -35,6 +37,7 @@ impl Space {
             reserve: (geometry.md_pages() / 8).min(16),
             zero_from: all_zero.then(|| geometry.metadata_clusters()),
             cleared: BTreeMap::new(),
+            written_ahead: BTreeSet::new(),
             lowest: 0,
             enough_cleared: 0,
             clusters,
@@ -88,6 +91,25 @@ impl Space {
         taken
     }
 
+    /// Zeroes were written into a free cluster that nobody has asked for yet.
+    pub(crate) fn note_written_ahead(&mut self, cluster: u32) {
+        self.written_ahead.insert(cluster);
+    }
+
+    /// Whether there are such clusters.
+    pub(crate) fn has_written_ahead(&self) -> bool {
+        !self.written_ahead.is_empty()
+    }
+
+    /// Takes those of them that are still free.
+    pub(crate) fn take_written_ahead(&mut self) -> Vec<u32> {
+        let clusters: Vec<u32> = std::mem::take(&mut self.written_ahead).into_iter().collect();
+        for &cluster in &clusters {
+            self.take(cluster);
+        }
+        clusters
+    }
+
     /// Free clusters that were cleared.
     pub(crate) fn ready(&self) -> usize {
         self.cleared.len()
@@ -121,15 +143,17 @@ impl Space {
         // What was cleared when the store was made is durable since its first flush.
         let untouched = self.is_untouched(cluster).then_some(0);
         let zero = self.cleared.remove(&cluster).or(untouched);
+        let written = self.written_ahead.remove(&cluster);
         self.clusters.set(cluster);
         self.touched.set(cluster);
-        Fresh { cluster, zero }
+        Fresh { cluster, zero, written }
     }
 
     /// Nothing is known to read zero after all.
     pub(crate) fn forget_zero(&mut self) {
         self.zero_from = None;
         self.cleared.clear();
+        self.written_ahead.clear();
     }
 
     /// Gives a cluster back, with the number of flushes that had begun when it was cleared, if it was.

@@ -16,17 +16,24 @@ impl Md {
     /// Writes the masks, says that they can be trusted, and lets go of the device on every thread. An error
     /// of the device leaves the store not clean, and unloaded all the same.
     pub(crate) async fn unload(self: &Rc<Md>) -> Result<(), BlobError> {
-        self.leave(async |md| {
+        self.leave(true, async |md| {
             md.recall().await;
+            md.forget_ready().await;
             md.write_clean().await
         })
         .await
     }
 
+    /// Lets go of the device on every thread, without a write: the store was forgotten by all who had it.
+    pub(crate) async fn abandon(self: &Rc<Md>) {
+        // It was unloaded meanwhile if this fails.
+        let _ = self.leave(false, async |_| Ok(())).await;
+    }
+
     /// Clears the super block, and lets go of the device on every thread.
     pub(crate) async fn destroy(self: &Rc<Md>) -> Result<(), BlobError> {
         self.check_writable()?;
-        self.leave(async |md| {
+        self.leave(true, async |md| {
             let change = Change::Zero { offset: 0, len: md.geometry.borrow().md_page_size().into() };
             md.apply(&change).await.inspect_err(|error| md.poison(error))?;
             md.flush_for(&[Point::DurableBeforeAck]).await
@@ -36,13 +43,14 @@ impl Md {
 
     async fn leave(
         self: &Rc<Md>,
+        unless_open: bool,
         last: impl AsyncFnOnce(&Rc<Md>) -> Result<(), BlobError>,
     ) -> Result<(), BlobError> {
         // Requests that outlive their blobs' handles end first: a map must not change behind the masks.
         let frozen = self.freeze_all().await;
         let guard = self.lock.lock().await;
         let open = self.blobs.borrow().values().filter(|blob| blob.opened.get() > 0).count();
-        if open > 0 {
+        if open > 0 && unless_open {
             return Err(BlobError::BlobsOpen { store: self.shared.name.clone(), open });
         }
         if self.shared.unloaded.swap(true, Ordering::AcqRel) {
@@ -55,8 +63,14 @@ impl Md {
         let written = last(self).await;
         self.forget();
         self.watches.end();
+        let seen: Vec<_> = frozen.iter().chain(&late).map(|one| one.shared.clone()).collect();
         // Whoever waited to be let in finds that the store is gone.
         drop((frozen, late));
+        for blob in seen {
+            // Channels of blobs that were closed may still be there.
+            blob.lanes.remove().await;
+            blob.close_channels();
+        }
         let members = std::mem::take(&mut *locked(&self.shared.members));
         for member in members {
             let device = self.shared.device.clone();
@@ -68,6 +82,7 @@ impl Md {
             turns.spend(1).await;
         }
         self.shared.device.let_go();
+        self.has_left();
         written
     }
 

@@ -4,8 +4,9 @@
 
 use crate::support;
 
-use spindle_blob::{BlobError, BlobOptions};
+use spindle_blob::{BlobError, BlobOptions, Blobstore, LoadOptions};
 use spindle_mem::IoBuf;
+use spindle_reactor::Thread;
 use support::{CLUSTER, byte, check, disk, fill, init, load, read, run_everywhere, slow_device, small};
 
 #[test]
@@ -194,5 +195,46 @@ fn a_device_that_holds_something_is_not_overwritten_unless_forced() {
         let mut options = small();
         options.force = true;
         spindle_blob::Blobstore::init(support::device(&disk), options).await.unwrap();
+    });
+}
+
+/// Tries to load a store; with a read that was given up under way on another thread, handles there, and an opening.
+#[test]
+fn a_store_whose_handles_are_all_dropped_lets_go_of_its_device_and_is_recovered_by_the_next_load() {
+    run_everywhere(async || {
+        let disk = disk(16);
+        let device = slow_device(&disk, 5);
+        let store = Blobstore::init(device.clone(), small()).await.unwrap();
+        let id = store.create_blob(BlobOptions::thin(8)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        fill(&blob, 0, CLUSTER, 3).await;
+        let thread = Thread::create("other", &Thread::current().unwrap().cores().to_string()).unwrap();
+        let there = blob.clone();
+        let held = thread.spawn(async move || {
+            there.write(CLUSTER, IoBuf::copy_from(&[4; 512])).await.0.unwrap();
+            drop(support::poll_once(Box::pin(there.read(0, IoBuf::zeroed(512))).as_mut()));
+            there.device()
+        });
+        let last = held.await.unwrap();
+        drop(store);
+        let kept = Blobstore::load(device.clone(), LoadOptions::default()).await;
+        assert!(matches!(kept, Err(BlobError::Open { .. })), "a blob is open: {kept:?}");
+        // The device of an opening is the last that holds the store.
+        drop(blob);
+        drop(last);
+        let store = Blobstore::load(device.clone(), LoadOptions::default()).await.unwrap();
+        assert!(store.info().await.unwrap().recovered, "nobody had left it in order");
+        let blob = store.open_blob(id).await.unwrap();
+        assert_eq!((byte(&blob, 0, CLUSTER).await, byte(&blob, CLUSTER, 512).await), (3, 4));
+        // A change that goes on although nobody waits for it ends first.
+        let opening = store.clone();
+        let mut creating = Box::pin(opening.create_blob(BlobOptions::thick(2)));
+        assert!(support::poll_once(creating.as_mut()).is_none());
+        spindle_reactor::yield_now().await;
+        drop(creating);
+        drop((opening, blob, store));
+        let store = Blobstore::load(device, LoadOptions::default()).await.unwrap();
+        store.unload().await.unwrap();
+        check(&disk);
     });
 }

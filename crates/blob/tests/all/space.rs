@@ -6,9 +6,11 @@ use crate::support;
 
 use std::sync::Arc;
 
-use spindle_blob::{Blob, BlobError, BlobOptions, Blobstore, SpaceEvent};
-use spindle_block::{Device, Effect, Faulty, Operation, SimDisk};
-use spindle_engine::sim::{Disk, DiskOptions};
+use spindle_blob::{
+    Blob, BlobError, BlobOptions, Blobstore, InitOptions, LayoutOptions, LoadOptions, SpaceEvent,
+};
+use spindle_block::{Device, Effect, Faulty, IoErrorKind, Operation, SimDisk};
+use spindle_engine::sim::{Disk, DiskOptions, UnmapReads};
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, Runtime, Thread};
 use support::{
@@ -300,5 +302,130 @@ fn a_store_in_use_grows_with_its_device_on_every_thread() {
         blob.close().await.unwrap();
         store.unload().await.unwrap();
         assert_eq!(check(&disk).geometry.total_clusters(), 256);
+    });
+}
+
+/// A loaded store, of whose free clusters nothing is known, on a host that is going to be full.
+async fn on_a_host(cluster_size: u32, unmap_reads_zero: bool) -> (Arc<support::Host>, Blobstore) {
+    let options = DiskOptions { discard: Some(UnmapReads::Zero), ..DiskOptions::new(64 << 20) };
+    let host = support::Host::new(device(&Disk::new(options)), unmap_reads_zero);
+    let layout = LayoutOptions { cluster_size, ..LayoutOptions::default() };
+    let options = InitOptions { layout, ..InitOptions::default() };
+    let store = Blobstore::init(host.clone(), options).await.unwrap();
+    // The map's page is there already when what a test counts is written.
+    store.create_blob(BlobOptions::thin(16)).await.unwrap();
+    store.unload().await.unwrap();
+    let store = Blobstore::load(host.clone(), LoadOptions::default()).await.unwrap();
+    (host, store)
+}
+
+#[test]
+fn a_create_or_growth_that_the_host_has_no_room_for_gives_back_what_it_took_and_is_no_event() {
+    run_everywhere(async || {
+        for unmap_reads_zero in [false, true] {
+            let (host, store) = on_a_host(CLUSTER as u32, unmap_reads_zero).await;
+            let id = store.create_blob(BlobOptions::thick(4)).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            let free = u64::from(store.info().await.unwrap().free_clusters);
+            let mut low = store.low_space(free - 100).await.unwrap();
+            let used = host.used();
+            host.leave_room(30);
+            let refused = store.create_blob(BlobOptions::thick(200)).await;
+            assert!(
+                matches!(&refused, Err(BlobError::Io(error)) if error.kind == IoErrorKind::NoSpace),
+                "{refused:?}"
+            );
+            if !unmap_reads_zero {
+                // Else the clusters are known to read zero now, and need no room.
+                let refused = blob.resize(204).await;
+                let no_room = |error: &spindle_block::IoError| error.kind == IoErrorKind::NoSpace;
+                assert!(matches!(&refused, Err(BlobError::Io(error)) if no_room(error)), "{refused:?}");
+            }
+            assert!(host.used() <= used + 2, "{} of {used} units more", host.used() - used);
+            assert_eq!(u64::from(store.info().await.unwrap().free_clusters), free);
+            assert!(support::poll_once(Box::pin(low.next()).as_mut()).is_none(), "nothing was used up");
+            host.leave_room(1000);
+            store.create_blob(BlobOptions::thick(200)).await.unwrap();
+            let event = support::poll_once(Box::pin(low.next()).as_mut()).unwrap();
+            assert_eq!(event, Some(SpaceEvent { free_clusters: free - 200, threshold: free - 100 }));
+            blob.close().await.unwrap();
+            store.unload().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_inflate_that_the_host_has_no_room_for_gives_back_what_it_took() {
+    run_everywhere(async || {
+        let (host, store) = on_a_host(CLUSTER as u32, true).await;
+        let id = store.create_blob(BlobOptions::thin(40)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        fill(&blob, 0, 30 * CLUSTER, 7).await;
+        let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+        fill(&blob, 3 * CLUSTER, CLUSTER, 8).await;
+        blob.close().await.unwrap();
+        let (used, free) = (host.used(), store.info().await.unwrap().free_clusters);
+        for inflate in [true, false] {
+            host.leave_room(12);
+            let refused = if inflate { store.inflate(id).await } else { store.decouple_parent(id).await };
+            assert!(
+                matches!(&refused, Err(BlobError::Io(error)) if error.kind == IoErrorKind::NoSpace),
+                "{refused:?}"
+            );
+            assert!(host.used() <= used + 2, "{} of {used} units more", host.used() - used);
+            assert_eq!(store.info().await.unwrap().free_clusters, free);
+            assert_eq!(store.blob_info(id).await.unwrap().allocated, 1);
+        }
+        host.leave_room(1000);
+        let blob = store.open_blob(id).await.unwrap();
+        assert_eq!((byte(&blob, 0, 3 * CLUSTER).await, byte(&blob, 3 * CLUSTER, CLUSTER).await), (7, 8));
+        store.inflate(id).await.unwrap();
+        store.delete_blob(snapshot).await.unwrap();
+        assert_eq!((byte(&blob, 0, 3 * CLUSTER).await, byte(&blob, 3 * CLUSTER, CLUSTER).await), (7, 8));
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+    });
+}
+
+/// Where an unmap makes zeroes; elsewhere zeroes are written, and ahead as much as clusters of that size allow.
+#[test]
+fn a_block_written_to_a_thin_blob_takes_a_block_of_the_host_whatever_the_size_of_clusters() {
+    run_everywhere(async || {
+        let (host, store) = on_a_host(8 << 20, true).await;
+        let id = store.blobs().await.unwrap()[0];
+        let blob = store.open_blob(id).await.unwrap();
+        let used = host.used();
+        for cluster in 0..3 {
+            fill(&blob, (cluster << 23) + (1 << 20), 4096, 5).await;
+        }
+        blob.write_zeroes((3 << 23) + 4096, 4096).await.unwrap();
+        // One each, and a page or two of metadata.
+        assert!(host.used() <= used + 5, "{} units more", host.used() - used);
+        assert_eq!(byte(&blob, 0, 1 << 20).await, 0);
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+    });
+}
+
+#[test]
+fn zeroes_that_were_written_ahead_are_given_back_when_no_blob_is_open_and_by_an_unload() {
+    run_everywhere(async || {
+        for closes in [true, false] {
+            let (host, store) = on_a_host(CLUSTER as u32, false).await;
+            let id = store.blobs().await.unwrap()[0];
+            let blob = store.open_blob(id).await.unwrap();
+            let used = host.used();
+            for at in 0..4 {
+                fill(&blob, at * CLUSTER, 4096, 5).await;
+            }
+            assert!(host.used() > used + 5, "some are zeroed ahead");
+            if closes {
+                blob.close().await.unwrap();
+            } else {
+                drop(blob);
+            }
+            store.unload().await.unwrap();
+            assert!(host.used() <= used + 4 + 3, "{} units more", host.used() - used);
+        }
     });
 }

@@ -289,3 +289,81 @@ pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
         Poll::Pending => None,
     }
 }
+
+/// Bytes that a [`Host`] counts together.
+pub const UNIT: u64 = 64 << 10;
+
+/// A device on a host that has room for so many units; zeroes take room there, unmapped ranges give it back.
+pub struct Host {
+    below: Arc<dyn Device>,
+    unmap_reads_zero: bool,
+    used: Arc<Mutex<(std::collections::BTreeSet<u64>, usize)>>,
+}
+
+impl Host {
+    pub fn new(below: Arc<dyn Device>, unmap_reads_zero: bool) -> Arc<Host> {
+        Arc::new(Host {
+            below,
+            unmap_reads_zero,
+            used: Arc::new(Mutex::new((Default::default(), usize::MAX))),
+        })
+    }
+
+    /// Units that hold something.
+    pub fn used(&self) -> usize {
+        self.used.lock().unwrap().0.len()
+    }
+
+    /// Has room for so many units more than it holds.
+    pub fn leave_room(&self, units: usize) {
+        let mut used = self.used.lock().unwrap();
+        used.1 = used.0.len() + units;
+    }
+}
+
+impl Device for Host {
+    fn name(&self) -> &str {
+        self.below.name()
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.below.geometry().with_unmap_reads_zero(self.unmap_reads_zero)
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(HostLane { below: cx.open(&self.below)?, host: self }))
+    }
+}
+
+struct HostLane {
+    below: LaneId,
+    host: Arc<Host>,
+}
+
+impl Lane for HostLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        let block = u64::from(self.host.below.geometry().block_size());
+        let (first, end) = (io.start() * block, (io.start() + io.count()) * block);
+        let mut used = self.host.used.lock().unwrap();
+        match io.operation() {
+            Operation::Write | Operation::WriteZeroes => {
+                for unit in first / UNIT..end.div_ceil(UNIT) {
+                    if !used.0.contains(&unit) && used.0.len() >= used.1 {
+                        cx.done(io, Err(IoErrorKind::NoSpace));
+                        return Submit::Taken;
+                    }
+                    used.0.insert(unit);
+                }
+            }
+            Operation::Unmap => {
+                for unit in first.div_ceil(UNIT)..end / UNIT {
+                    used.0.remove(&unit);
+                }
+            }
+            _ => {}
+        }
+        drop(used);
+        cx.forward(self.below, io, [0, 0]);
+        Submit::Taken
+    }
+}

@@ -1,0 +1,37 @@
+//! What handles hold of a store: when the last of them is dropped without an unload, the store lets go of its
+//! device.
+//!
+//! Held by every store handle and every opening of a blob, on whatever thread. The store's metadata thread does
+//! the rest: it waits for what is under way, closes every thread's way to the device, and writes nothing, so that
+//! the store stays as a killed program leaves it, and the next load recovers it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::md::Md;
+use crate::shared::StoreShared;
+
+/// Keeps a store loaded.
+pub(crate) struct Held(Arc<StoreShared>);
+
+impl Held {
+    pub(crate) fn new(store: Arc<StoreShared>) -> Arc<Held> {
+        Arc::new(Held(store))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let store = self.0.clone();
+        if store.is_unloaded() {
+            return;
+        }
+        store.abandoned.store(true, Ordering::Release);
+        // A metadata thread that is gone has forgotten the store.
+        let _ = self.0.md.send_msg(move || {
+            if let Ok(md) = Md::of(&store) {
+                drop(spindle_reactor::spawn_local(async move { md.abandon().await }));
+            }
+        });
+    }
+}
