@@ -104,3 +104,10 @@ fn a_file_that_is_there_is_never_measured_on() {
     assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
     assert!(!path.exists(), "the file that was made is removed");
 }
+
+#[test]
+fn the_block_layer_is_measured_bare_layered_cut_and_watched() {
+    let names =
+        ["bare loop", "null, depth 128", "4 empty layers", "cut into 8, a list", "statistics and a limit"];
+    name_and_hold(&figures(&["block"]), &names);
+}

@@ -44,6 +44,8 @@ enum What {
     Pollers,
     /// Making and ending threads, and their memory
     Threads,
+    /// The block layer: a request through layers, cut, counted and limited, beside the bare loop
+    Block,
     /// Blobs beside the bare disk: reads and writes, chains, filling, copies
     Blob,
     /// Loading stores, clean and not, beside reading the disk
@@ -65,6 +67,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Some(What::Messages) => perf::messages(effort),
         Some(What::Pollers) => perf::pollers(effort),
         Some(What::Threads) => perf::threads(effort),
+        Some(What::Block) => perf::block(effort),
         Some(What::Blob) => perf::blob(effort, medium),
         Some(What::Load) => perf::load(effort, medium),
         None => perf::yardstick(effort),

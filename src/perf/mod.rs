@@ -6,6 +6,7 @@
 
 mod aims;
 mod blob;
+mod block;
 mod clock;
 mod disks;
 mod figure;
@@ -25,6 +26,7 @@ mod threads;
 mod yardstick;
 
 pub(crate) use blob::blob;
+pub(crate) use block::block;
 pub(crate) use figure::Figure;
 pub(crate) use loading::load;
 pub(crate) use medium::Medium;

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use spindle::block::load::Pattern;
-use spindle::block::{Channel, Device, Malloc};
+use spindle::block::load::{Cutting, Empty, PairLoad, Pattern};
+use spindle::block::{Channel, Device, Geometry, Limits, Malloc, Null, Operation, QueuePair};
 use spindle::reactor::{Busy, EngineKind, Poller, ThreadRunner, Wake};
 use spindle::{BlobOptions, Blobstore, InitOptions, Thread};
 
@@ -59,6 +59,10 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
         }
         "thread" => work(&mut runner, async move || threads(count).await),
         "bare-read" => work(&mut runner, async move || bare_reads(count).await),
+        "null-read" | "null-layer" | "null-cut" | "null-cut-list" | "null-counted" | "null-limited" => {
+            let what = what.to_owned();
+            work(&mut runner, async move || null_reads(&what, count).await)
+        }
         "blob-read" => work(&mut runner, async move || blob_reads(count).await),
         _ => Err(format!("'{what}' is none of the operations in tests/instructions/bounds").into()),
     }
@@ -172,6 +176,32 @@ async fn bare_reads(count: u64) -> Result<(), Failed> {
         channel.read(pattern.next_start() * u64::from(BLOCK), buffers)
     })
     .await
+}
+
+/// Reads of scattered blocks of a device that does nothing, by a queue pair.
+async fn null_reads(what: &str, count: u64) -> Result<(), Failed> {
+    let null = Null::leaving_buffers_alone("null", Geometry::new(BLOCK, 1 << 15)?);
+    let state = null.state().ok_or("a null device has a state")?.clone();
+    let device: Arc<dyn Device> = match what {
+        "null-layer" => Empty::layers(null, 1),
+        "null-cut" | "null-cut-list" => Cutting::into_pieces(null, 2),
+        _ => null,
+    };
+    match what {
+        "null-counted" => state.keep_statistics(true).await,
+        "null-limited" => {
+            let limits = Limits { operations: Some(u64::MAX / 2), ..Limits::default() };
+            state.set_limits(limits).await;
+        }
+        _ => {}
+    }
+    let pattern = Pattern::random(&device.geometry(), 8 * u64::from(BLOCK), 1)?;
+    let pair = QueuePair::open(&device)?;
+    let mut load = match what {
+        "null-cut-list" => PairLoad::vectored(pair, Operation::Read, MANY as usize, pattern, 3),
+        _ => PairLoad::new(pair, Operation::Read, MANY as usize, pattern),
+    };
+    Ok(load.round(count).await?)
 }
 
 /// Reads of scattered blocks of a blob with clusters of its own, on a memory disk.

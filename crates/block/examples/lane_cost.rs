@@ -1,7 +1,7 @@
 //! What a request costs: the null and the malloc device at depths 1, 32 and 128, by queue pair and by
 //! channel, beside the bare copy loop of the same pattern.
 //!
-//! `cargo run --release -p spindle-block --example lane_cost`
+//! `cargo run --release -p spindle-block --example lane_cost`; with `layers`, of a null device under layers.
 
 #![allow(clippy::unwrap_used, reason = "a measuring program may stop at the first surprise")]
 
@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use spindle_block::load::{ChannelLoad, PairLoad, Pattern, bare_copies};
+use spindle_block::load::{ChannelLoad, Cutting, Empty, PairLoad, Pattern, bare_copies};
 use spindle_block::{Device, Geometry, LaneTable, Malloc, Null, Operation};
 use spindle_mem::{IoBuf, SharedMem};
 
@@ -40,7 +40,40 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+/// Requests of eight blocks through layers and cuts at depth 32.
+fn layers() {
+    let null =
+        || -> Arc<dyn Device> { Null::leaving_buffers_alone("null", Geometry::new(512, 1 << 20).unwrap()) };
+    let cases: Vec<(String, Arc<dyn Device>, u64)> = [
+        ("null".to_owned(), null(), 1),
+        ("1 empty layer".to_owned(), Empty::layers(null(), 1), 1),
+        ("4 empty layers".to_owned(), Empty::layers(null(), 4), 1),
+        ("cut in 2".to_owned(), Cutting::into_pieces(null(), 2), 1),
+        ("cut in 8".to_owned(), Cutting::into_pieces(null(), 8), 1),
+        ("list of 8, cut in 2".to_owned(), Cutting::into_pieces(null(), 2), 8),
+        ("list of 8, cut in 8".to_owned(), Cutting::into_pieces(null(), 8), 8),
+    ]
+    .into();
+    let only: Option<usize> = std::env::args().nth(2).and_then(|n| n.parse().ok());
+    for (n, (what, device, parts)) in cases.into_iter().enumerate() {
+        if only.is_some_and(|only| only != n) {
+            continue;
+        }
+        let table = LaneTable::default();
+        let pattern = Pattern::random(&device.geometry(), 4096, 1).unwrap();
+        let pair = table.queue_pair(&device).unwrap();
+        let mut load = match parts {
+            1 => PairLoad::new(pair, Operation::Read, 32, pattern),
+            parts => PairLoad::vectored(pair, Operation::Read, 32, pattern, parts),
+        };
+        println!("{what:24} {:9.1}", time(|| now(load.round(REQUESTS)).unwrap()));
+    }
+}
+
 fn main() {
+    if std::env::args().nth(1).is_some_and(|what| what == "layers") {
+        return layers();
+    }
     let block = 4096;
     let null: Arc<dyn Device> = Null::leaving_buffers_alone("null", Geometry::new(block, 1 << 14).unwrap());
     let malloc: Arc<dyn Device> = Malloc::new("malloc", block, 1 << 14).unwrap();

@@ -40,9 +40,8 @@ impl Lanes {
 
     /// Takes a request out that waits in front of one of these lanes or is on its way there.
     pub(crate) fn take_queued(&mut self, lanes: &[u32], is_it: &dyn Fn(&Slot) -> bool) -> Option<Io> {
-        let down = &mut self.queues.down;
-        if let Some(at) = down.iter().position(|io| is_it(io.slot())) {
-            return down.remove(at);
+        if let Some(io) = self.queues.down.take(is_it) {
+            return Some(io);
         }
         lanes.iter().find_map(|&lane| self.queues.lanes[lane as usize].take_waiting(is_it))
     }

@@ -58,8 +58,6 @@ impl Split {
 pub struct Cx<'a> {
     pub(crate) queues: &'a mut Queues,
     pub(crate) this: u32,
-    /// Aborts asked for during the call.
-    pub(crate) aborts: &'a mut Vec<(u32, IoId)>,
 }
 
 impl Cx<'_> {
@@ -113,6 +111,7 @@ impl Cx<'_> {
 
     /// Starts to cut a request into pieces. It completes, without another call to this lane, when
     /// [`join`](Self::join) was called and all pieces are done; the first error wins.
+    #[inline]
     pub fn split(&mut self, io: Io) -> Split {
         let (start, left) = (io.start(), io.count());
         Split { key: self.queues.joins.open(io), start, left, here: PhantomData }
@@ -121,6 +120,7 @@ impl Cx<'_> {
     /// Cuts the next `count` blocks off, or what is left if that is less, with their part of the
     /// buffers: a request like its parent, held by this lane, to be forwarded or done like any other. A compare
     /// and write cannot be cut.
+    #[inline]
     pub fn child(&mut self, split: &mut Split, count: u64) -> Io {
         let count = count.min(split.left);
         let mut parent = self.queues.joins.take_parent(split.key);
@@ -138,6 +138,7 @@ impl Cx<'_> {
     }
 
     /// Ends the cutting. A parent without pieces completes with success.
+    #[inline]
     pub fn join(&mut self, split: Split) {
         if let Some(parent) = self.queues.joins.close(split.key) {
             self.queues.send_up(parent);
@@ -182,10 +183,11 @@ impl Cx<'_> {
     /// Asks a lane below to end a request of this lane's own early. What a request of another is made of the
     /// table finds by itself.
     pub fn abort(&mut self, lower: LaneId, id: IoId) {
-        self.aborts.push((lower.index, id));
+        self.queues.aborts.push((lower.index, id));
     }
 
     /// A request that this lane answers for, as if it had been submitted to it.
+    #[inline]
     fn adopt(&mut self, mut io: Io) -> Io {
         io.slot_mut().held = self.queues.enter(self.this);
         io

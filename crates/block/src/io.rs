@@ -164,6 +164,8 @@ pub(crate) struct Slot {
     pub(crate) operation: Operation,
     pub(crate) fua: bool,
     pub(crate) depth: u8,
+    /// In the pool, or on its way there: dropping it concerns nobody.
+    pub(crate) resting: bool,
     pub(crate) status: Status,
     /// The lane that answers for it now.
     pub(crate) held: Held,
@@ -185,6 +187,33 @@ pub(crate) struct Slot {
     pub(crate) frames: [Frame; MAX_DEPTH],
 }
 
+impl Slot {
+    /// All of it, without what is left.
+    fn move_out(&mut self) -> Slot {
+        Slot {
+            operation: self.operation,
+            fua: self.fua,
+            depth: self.depth,
+            resting: self.resting,
+            status: self.status,
+            held: self.held,
+            top: self.top,
+            start: self.start,
+            count: self.count,
+            tag: self.tag,
+            aux: self.aux,
+            opener: self.opener,
+            submitted: self.submitted,
+            arrived: self.arrived,
+            paid: self.paid,
+            id: self.id,
+            buffers: std::mem::take(&mut self.buffers),
+            home: std::mem::take(&mut self.home),
+            frames: self.frames,
+        }
+    }
+}
+
 /// A request: operation, range in blocks, buffers, and the layers that wait for it.
 ///
 /// It belongs to its thread's lane table and stays there. Dropping it completes it as aborted.
@@ -192,27 +221,27 @@ pub(crate) struct Slot {
 /// fn goes_elsewhere<T: Send>() {}
 /// goes_elsewhere::<spindle_block::Io>();
 /// ```
-pub struct Io(Option<Box<Slot>>);
-
-const HELD: &str = "an Io holds its slot until it is consumed";
+pub struct Io(Box<Slot>);
 
 impl Io {
+    #[inline]
     pub(crate) fn from_slot(slot: Box<Slot>) -> Io {
-        Io(Some(slot))
+        Io(slot)
     }
 
-    pub(crate) fn into_slot(mut self) -> Box<Slot> {
-        self.0.take().expect(HELD)
+    #[inline]
+    pub(crate) fn into_slot(self) -> Box<Slot> {
+        self.0
     }
 
     #[inline]
     pub(crate) fn slot(&self) -> &Slot {
-        self.0.as_deref().expect(HELD)
+        &self.0
     }
 
     #[inline]
     pub(crate) fn slot_mut(&mut self) -> &mut Slot {
-        self.0.as_deref_mut().expect(HELD)
+        &mut self.0
     }
 
     /// The request's name on this thread.
@@ -376,13 +405,16 @@ impl fmt::Debug for Io {
     }
 }
 
-impl Drop for Io {
+impl Drop for Slot {
+    /// A request was dropped by who held it: what it was goes to the table in another box, as this one cannot be
+    /// saved. That is no way that a request should take often, and every other is free of a test.
     fn drop(&mut self) {
-        // A slot whose table is gone has nobody left to tell; its memory goes the ordinary way.
-        if let Some(slot) = self.0.take()
-            && let Some(table) = slot.home.upgrade()
-        {
-            table.fallen(slot);
+        if self.resting {
+            return;
+        }
+        // A slot whose table is gone has nobody left to tell.
+        if let Some(table) = self.home.upgrade() {
+            table.fallen(Box::new(self.move_out()));
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::late::Late;
 use crate::mailbox::Mailbox;
 use crate::queues::Queues;
 use crate::table::{Notifier, Table};
-use crate::{Busy, Cx, Device, Io, IoErrorKind, IoId, Lane, LaneId, OpenError, RemoteNotifier, Submit};
+use crate::{Busy, Cx, Device, Io, IoErrorKind, Lane, LaneId, OpenError, RemoteNotifier, Submit};
 
 /// Steps of the loop before other work of the thread gets its turn.
 const BUDGET: u32 = 4096;
@@ -62,7 +62,6 @@ impl LaneCx<'_> {
 pub(crate) struct Lanes {
     pub(crate) lanes: Vec<Option<Box<dyn Lane>>>,
     pub(crate) queues: Queues,
-    pub(crate) aborts: Vec<(u32, IoId)>,
     /// Places of lanes that are free.
     pub(crate) free: Vec<u32>,
     /// The lane of each device, by the device's address.
@@ -76,13 +75,7 @@ pub(crate) fn same_device(a: &Arc<dyn Device>, b: &Arc<dyn Device>) -> bool {
 
 impl Lanes {
     pub(crate) fn new(home: Weak<Table>) -> Lanes {
-        Lanes {
-            lanes: Vec::new(),
-            queues: Queues::new(home),
-            aborts: Vec::new(),
-            free: Vec::new(),
-            by_device: BTreeMap::new(),
-        }
+        Lanes { lanes: Vec::new(), queues: Queues::new(home), free: Vec::new(), by_device: BTreeMap::new() }
     }
 
     /// Everything that can move moves, up to the budget. True if something is left.
@@ -97,7 +90,7 @@ impl Lanes {
             if !self.drain(&mut budget) {
                 return true;
             }
-            while let Some((lane, id)) = self.aborts.pop() {
+            while let Some((lane, id)) = self.queues.aborts.pop() {
                 self.abort_family(lane, id);
             }
             while let Some((lane, device)) = self.queues.opening.pop_front() {
@@ -117,13 +110,14 @@ impl Lanes {
 
     /// Empties both queues. Upwards first: what completes makes room for what is submitted. False if the
     /// budget ran out.
+    #[inline]
     fn drain(&mut self, budget: &mut u32) -> bool {
         while *budget > 0 {
             *budget -= 1;
             if let Some(io) = self.queues.up.pop_front() {
                 self.ascend(io);
-            } else if let Some(lane) = self.queues.retry.pop_front() {
-                self.retry(lane);
+            } else if !self.queues.retry.is_empty() {
+                self.retry_first();
             } else if let Some(io) = self.queues.down.pop_front() {
                 self.descend(io);
             } else {
@@ -133,6 +127,14 @@ impl Lanes {
         false
     }
 
+    #[cold]
+    fn retry_first(&mut self) {
+        if let Some(lane) = self.queues.retry.pop_front() {
+            self.retry(lane);
+        }
+    }
+
+    #[inline]
     fn ascend(&mut self, mut io: Io) {
         let slot = io.slot_mut();
         let Some(depth) = slot.depth.checked_sub(1) else { return self.queues.finish(io) };
@@ -145,10 +147,11 @@ impl Lanes {
             // A lane stays while a request has a frame of it; only one made for another table has not.
             return self.queues.send_up(io);
         };
-        let cx = &mut Cx { queues: &mut self.queues, this, aborts: &mut self.aborts };
+        let cx = &mut Cx { queues: &mut self.queues, this };
         lane.complete(io, frame.saved, status, cx);
     }
 
+    #[inline]
     fn descend(&mut self, io: Io) {
         let to = io.slot().held.lane;
         match self.queues.lanes.get(to as usize) {
@@ -165,12 +168,13 @@ impl Lanes {
         }
     }
 
+    #[inline]
     pub(crate) fn submit(&mut self, to: u32, io: Io) -> Submit {
         let Some(Some(lane)) = self.lanes.get_mut(to as usize) else {
             self.refuse(io);
             return Submit::Taken;
         };
-        let cx = &mut Cx { queues: &mut self.queues, this: to, aborts: &mut self.aborts };
+        let cx = &mut Cx { queues: &mut self.queues, this: to };
         lane.submit(io, cx)
     }
 
@@ -181,7 +185,7 @@ impl Lanes {
 
     pub(crate) fn poll(&mut self, index: u32) -> Busy {
         let Some(Some(lane)) = self.lanes.get_mut(index as usize) else { return Busy::No };
-        let cx = &mut Cx { queues: &mut self.queues, this: index, aborts: &mut self.aborts };
+        let cx = &mut Cx { queues: &mut self.queues, this: index };
         let busy = lane.poll(cx);
         self.retry(index);
         busy
@@ -252,7 +256,7 @@ impl Lanes {
     /// Calls a lane if it is there.
     pub(crate) fn call(&mut self, index: u32, f: impl FnOnce(&mut dyn Lane, &mut Cx<'_>)) {
         if let Some(Some(lane)) = self.lanes.get_mut(index as usize) {
-            let cx = &mut Cx { queues: &mut self.queues, this: index, aborts: &mut self.aborts };
+            let cx = &mut Cx { queues: &mut self.queues, this: index };
             f(lane.as_mut(), cx);
         }
     }

@@ -42,6 +42,7 @@ mod malloc;
 mod null;
 mod offset;
 mod opening;
+mod queue;
 mod queue_pair;
 mod queues;
 mod ranges;

@@ -17,6 +17,7 @@ use crate::io::{Frame, Held, Slot, Top};
 use crate::joins::Joins;
 use crate::lane_state::LaneState;
 use crate::mailbox::Obligation;
+use crate::queue::Queue;
 use crate::table::Table;
 use crate::waiter::{Root, Waiter};
 use crate::{Device, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, MAX_DEPTH, Operation};
@@ -33,8 +34,8 @@ pub(crate) struct Pair {
 /// Queues, pools and counts of one thread.
 #[derive(Default)]
 pub(crate) struct Queues {
-    pub(crate) down: VecDeque<Io>,
-    pub(crate) up: VecDeque<Io>,
+    pub(crate) down: Queue,
+    pub(crate) up: Queue,
     pub(crate) retry: VecDeque<u32>,
     /// Lanes that became free to close.
     pub(crate) idle: Vec<u32>,
@@ -48,6 +49,8 @@ pub(crate) struct Queues {
     pub(crate) closing: VecDeque<(LaneId, LaneId)>,
     pub(crate) lanes: Vec<LaneState>,
     pub(crate) joins: Joins,
+    /// Requests that lanes want to end early, and the lanes below which they are.
+    pub(crate) aborts: Vec<(u32, IoId)>,
     pub(crate) waiters: Vec<Waiter>,
     pub(crate) pairs: Vec<Pair>,
     /// Wakers to use once no part of the table is borrowed.
@@ -104,6 +107,7 @@ impl Queues {
         slot.operation = operation;
         slot.fua = false;
         slot.depth = 0;
+        slot.resting = false;
         slot.status = Ok(());
         slot.held = Held::NOWHERE;
         slot.top = top;
@@ -123,6 +127,7 @@ impl Queues {
             operation: Operation::Read,
             fua: false,
             depth: 0,
+            resting: false,
             status: Ok(()),
             held: Held::NOWHERE,
             top: Top::Lane,
@@ -147,6 +152,7 @@ impl Queues {
         let mut slot = io.into_slot();
         slot.id.generation = slot.id.generation.wrapping_add(1);
         let buffers = std::mem::take(&mut slot.buffers);
+        slot.resting = true;
         self.pool.push(slot);
         buffers
     }
@@ -281,11 +287,19 @@ impl Queues {
     }
 
     /// A request that serves another, in the end one that came from above the stack.
+    #[inline]
     pub(crate) fn derive(&mut self, child: &mut Io, parent: &Slot) {
-        let root = self.waiters[parent.id.index as usize].root_of(parent.id);
-        let root = root.unwrap_or(Root { id: parent.id, top: parent.top });
+        let root = match parent.top {
+            Top::Future | Top::Queue(_) => Root { id: parent.id, top: parent.top },
+            Top::Lane | Top::Join { .. } => {
+                let known = self.waiters[parent.id.index as usize].root_of(parent.id);
+                known.unwrap_or(Root { id: parent.id, top: parent.top })
+            }
+        };
         let slot = child.slot_mut();
-        (slot.opener, slot.submitted) = (parent.opener, parent.submitted);
+        if parent.opener != 0 {
+            (slot.opener, slot.submitted) = (parent.opener, parent.submitted);
+        }
         self.waiters[slot.id.index as usize].set_root(slot.id, root);
     }
 
@@ -305,7 +319,8 @@ impl Queues {
         }
         match io.slot().top {
             Top::Future => match self.waiters[io.slot().id.index as usize].finish(io) {
-                Ok(waker) => self.wakes.extend(waker),
+                Ok(Some(waker)) => self.wakes.push_back(waker),
+                Ok(None) => {}
                 Err(io) => {
                     self.let_newer_go(io.id());
                     drop(self.recycle(io));
@@ -322,7 +337,9 @@ impl Queues {
                 pair.outstanding -= 1;
                 if pair.open {
                     pair.finished.push_back(io);
-                    self.wakes.extend(pair.waker.take());
+                    if let Some(waker) = pair.waker.take() {
+                        self.wakes.push_back(waker);
+                    }
                 } else {
                     drop(self.recycle(io));
                 }
