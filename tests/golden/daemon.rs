@@ -1,7 +1,7 @@
 //! The real binary with a folder of its own, and connections to it.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -24,18 +24,16 @@ impl Daemon {
     /// Starts one that answers at `rpc.sock` of the folder; none if it ends before.
     pub fn start(folder: &Path, args: &[String]) -> Option<Daemon> {
         let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
-        let child = command(folder, args).stderr(log).spawn().unwrap();
+        let mut child = command(folder, args).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        // It says where it is reached when it is. The socket's file alone may be that of one that was killed.
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
         let mut daemon = Daemon { folder: folder.to_owned(), child };
-        for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
-            if daemon.child.try_wait().unwrap().is_some() {
-                return None;
-            }
-            if UnixStream::connect(daemon.socket()).is_ok() {
-                return Some(daemon);
-            }
-            pause();
+        if said.starts_with("control") {
+            return Some(daemon);
         }
-        panic!("the daemon does not listen");
+        daemon.wait();
+        None
     }
 
     pub fn socket(&self) -> PathBuf {

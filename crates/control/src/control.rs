@@ -11,6 +11,8 @@ use spindle_reactor::{CpuSet, CreateError, Handle, Thread};
 use spindle_rpc::Phase;
 
 use crate::daemon::StartError;
+use crate::methods::log::LogSettings;
+use crate::methods::scheduler::SchedulerSettings;
 
 /// What handlers work with. A handle.
 #[derive(Clone)]
@@ -22,6 +24,8 @@ struct Inner {
     registry: Registry,
     lvols: Lvols,
     nbd: Server,
+    log: LogSettings,
+    scheduler: SchedulerSettings,
 }
 
 impl Control {
@@ -38,7 +42,8 @@ impl Control {
         let registry = Registry::start().expect("a Spindle thread may have a registry");
         let lvols = Lvols::start(&registry).await?;
         let nbd = Server::new(Options::default(), nbd_threads(&runtime)?);
-        Ok(Control(Rc::new(Inner { runtime, phase, registry, lvols, nbd })))
+        let (log, scheduler) = (LogSettings::default(), SchedulerSettings::default());
+        Ok(Control(Rc::new(Inner { runtime, phase, registry, lvols, nbd, log, scheduler })))
     }
 
     /// The runtime it controls.
@@ -59,6 +64,16 @@ impl Control {
     /// The NBD server.
     pub fn nbd(&self) -> &Server {
         &self.0.nbd
+    }
+
+    /// Log levels and flags.
+    pub(crate) fn log(&self) -> &LogSettings {
+        &self.0.log
+    }
+
+    /// What the scheduler was told.
+    pub(crate) fn scheduler(&self) -> &SchedulerSettings {
+        &self.0.scheduler
     }
 
     /// How far the application is.

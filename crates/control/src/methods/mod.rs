@@ -4,13 +4,16 @@ mod application;
 mod bdevs;
 mod files;
 mod framework;
+mod iobuf;
 mod limits;
+pub(crate) mod log;
 mod lvols;
 mod lvstores;
 mod malloc;
 mod nbd;
 mod notify;
 mod null;
+pub(crate) mod scheduler;
 mod statistics;
 mod threads;
 
@@ -27,6 +30,9 @@ pub fn table() -> Table<Control> {
     let mut table = Table::new();
     let add = [
         framework::add,
+        scheduler::add,
+        log::add,
+        iobuf::add,
         threads::add,
         notify::add,
         bdevs::add,

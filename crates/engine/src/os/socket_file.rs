@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 
 use super::lock;
 
@@ -62,9 +62,9 @@ impl SocketFile {
                 format!("{} exists and is not a socket; remove it or use another path", path.display());
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
         }
-        if is_served(path)? {
+        if let Some(server) = server(path)? {
             let message = format!(
-                "{} is in use: another program listens there; stop it or use another path",
+                "{} is in use: another program listens there{server}; stop it or use another path",
                 path.display()
             );
             return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
@@ -122,13 +122,31 @@ fn program(pid: u32) -> String {
         .map_or_else(|_| String::new(), |name| format!(" ({})", name.trim_end()))
 }
 
-/// Whether a program listens at the socket: one with a full backlog does.
-fn is_served(path: &Path) -> io::Result<bool> {
+/// The program that listens at the socket, as far as it is known; none if there is none. One that was killed may
+/// seem to listen for a moment: the kernel keeps its sockets until its operations are called back.
+fn server(path: &Path) -> io::Result<Option<String>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     match connect(probe.as_fd(), &SocketAddrUnix::new(path)?) {
-        Ok(()) | Err(Errno::AGAIN) => Ok(true),
-        Err(_) => Ok(false),
+        // Its backlog is full.
+        Err(Errno::AGAIN) => Ok(Some(String::new())),
+        Err(_) => Ok(None),
+        Ok(()) => {
+            let Ok(peer) = sockopt::socket_peercred(&probe) else { return Ok(Some(String::new())) };
+            let pid = peer.pid.as_raw_nonzero().get() as u32;
+            Ok(lives(pid).then(|| format!(", process {pid}{}", program(pid))))
+        }
+    }
+}
+
+/// Whether a process is there and has not ended; one that cannot be seen counts as there.
+fn lives(pid: u32) -> bool {
+    let gone =
+        |error: io::Error| error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/stat").exists();
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The state follows the name, which is in parentheses and may hold anything.
+        Ok(stat) => !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
+        Err(error) => !gone(error),
     }
 }
 

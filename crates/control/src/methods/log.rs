@@ -1,0 +1,149 @@
+//! Log levels and flags. They are kept and answered; nothing is logged by them yet.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use spindle_rpc::{BadParams, Method, RpcError, States, Table};
+
+use super::Added;
+use crate::control::Control;
+
+/// SPDK's flags for the parts that are here.
+const FLAGS: [&str; 13] = [
+    "aio",
+    "app_rpc",
+    "bdev",
+    "bdev_malloc",
+    "bdev_null",
+    "blob",
+    "log_rpc",
+    "lvol",
+    "nbd",
+    "notify_rpc",
+    "rpc",
+    "thread",
+    "vbdev_lvol",
+];
+
+/// Stands for all flags.
+const ALL: &str = "all";
+
+/// What is set.
+pub(crate) struct LogSettings {
+    level: Cell<Level>,
+    print_level: Cell<Level>,
+    flags: RefCell<BTreeMap<&'static str, bool>>,
+}
+
+#[derive(Clone, Copy, Deserialize, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum Level {
+    Error,
+    Warning,
+    Notice,
+    Info,
+    Debug,
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings {
+            level: Cell::new(Level::Notice),
+            print_level: Cell::new(Level::Info),
+            flags: RefCell::new(FLAGS.iter().map(|flag| (*flag, false)).collect()),
+        }
+    }
+}
+
+pub(super) fn add(table: &mut Table<Control>) -> Added {
+    let (both, decode) = (States::BOTH, BadParams::DECODE_FAILED);
+    let refusal = |words| BadParams::new(RpcError::INVALID_PARAMS, words);
+    let timestamps = refusal("spdk_json_decode_object failed");
+    table.add(Method::with("log_enable_timestamps", States::RUNTIME, timestamps, enable_timestamps))?;
+    table.add(Method::without(
+        "log_get_flags",
+        both,
+        refusal("log_get_flags requires no parameters"),
+        get_flags,
+    ))?;
+    table.add(Method::with("log_set_flag", both, decode, set_flag))?;
+    table.add(Method::with("log_clear_flag", both, decode, clear_flag))?;
+    table.add(Method::without(
+        "log_get_level",
+        both,
+        refusal("log_get_level requires no parameters"),
+        get_level,
+    ))?;
+    table.add(Method::with("log_set_level", both, decode, set_level))?;
+    let words = "log_get_print_level requires no parameters";
+    table.add(Method::without("log_get_print_level", both, refusal(words), get_print_level))?;
+    table.add(Method::with("log_set_print_level", both, decode, set_print_level))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Flag {
+    flag: String,
+}
+
+async fn get_flags(control: Control) -> Result<BTreeMap<&'static str, bool>, RpcError> {
+    Ok(control.log().flags.borrow().clone())
+}
+
+async fn set_flag(control: Control, params: Flag) -> Result<bool, RpcError> {
+    change_flag(&control, &params.flag, true)
+}
+
+async fn clear_flag(control: Control, params: Flag) -> Result<bool, RpcError> {
+    change_flag(&control, &params.flag, false)
+}
+
+fn change_flag(control: &Control, name: &str, to: bool) -> Result<bool, RpcError> {
+    let mut flags = control.log().flags.borrow_mut();
+    let named = |flag: &str| name.eq_ignore_ascii_case(ALL) || flag.eq_ignore_ascii_case(name);
+    let mut known = false;
+    for (_, set) in flags.iter_mut().filter(|(flag, _)| named(flag)) {
+        (*set, known) = (to, true);
+    }
+    if !known {
+        let what = format!("invalid log flag: '{name}'; log_get_flags lists them");
+        return Err(RpcError::new(RpcError::INVALID_PARAMS, what));
+    }
+    Ok(true)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetLevel {
+    level: Level,
+}
+
+async fn get_level(control: Control) -> Result<Level, RpcError> {
+    Ok(control.log().level.get())
+}
+
+async fn set_level(control: Control, params: SetLevel) -> Result<bool, RpcError> {
+    control.log().level.set(params.level);
+    Ok(true)
+}
+
+async fn get_print_level(control: Control) -> Result<Level, RpcError> {
+    Ok(control.log().print_level.get())
+}
+
+async fn set_print_level(control: Control, params: SetLevel) -> Result<bool, RpcError> {
+    control.log().print_level.set(params.level);
+    Ok(true)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Timestamps {
+    #[expect(dead_code, reason = "nothing is logged with a time yet")]
+    enabled: bool,
+}
+
+async fn enable_timestamps(_: Control, _: Timestamps) -> Result<bool, RpcError> {
+    Ok(true)
+}

@@ -1,0 +1,108 @@
+//! The scheduler: there is one, which moves nothing. A thread lives and dies on its reactor.
+
+use std::cell::Cell;
+
+use serde::{Deserialize, Serialize};
+use spindle_reactor::CpuSet;
+use spindle_rpc::{BadParams, Method, RpcError, State, States, Table};
+
+use super::Added;
+use crate::control::Control;
+
+/// The one scheduler.
+const STATIC: &str = "static";
+
+/// The period that SPDK shows once a scheduler was set, in microseconds.
+const PERIOD: u64 = 1_000_000;
+
+/// What was set.
+#[derive(Default)]
+pub(crate) struct SchedulerSettings {
+    period: Cell<u64>,
+}
+
+pub(super) fn add(table: &mut Table<Control>) -> Added {
+    let refusal = |words| BadParams::new(RpcError::INVALID_PARAMS, words);
+    let governor = refusal("'rpc_get_governor' requires no arguments");
+    let scheduler = refusal("'rpc_get_scheduler' requires no arguments");
+    let decode = refusal("spdk_json_decode_object failed");
+    table.add(Method::without("framework_get_governor", States::RUNTIME, governor, get_governor))?;
+    table.add(Method::without("framework_get_scheduler", States::BOTH, scheduler, get_scheduler))?;
+    table.add(Method::with("framework_set_scheduler", States::BOTH, BadParams::INVALID, set_scheduler))?;
+    table.add(Method::with("thread_set_cpumask", States::RUNTIME, decode, set_cpumask))
+}
+
+#[derive(Serialize)]
+struct Governor {}
+
+/// There is none.
+async fn get_governor(_: Control) -> Result<Governor, RpcError> {
+    Ok(Governor {})
+}
+
+#[derive(Serialize)]
+struct Scheduler {
+    /// There is none before the framework is started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheduler_name: Option<&'static str>,
+    scheduler_period: u64,
+    isolated_core_mask: &'static str,
+    scheduling_core: usize,
+}
+
+async fn get_scheduler(control: Control) -> Result<Scheduler, RpcError> {
+    Ok(Scheduler {
+        scheduler_name: (control.phase().state() == State::Runtime).then_some(STATIC),
+        scheduler_period: control.scheduler().period.get(),
+        isolated_core_mask: "0",
+        scheduling_core: control.runtime().cores().first().copied().unwrap_or(0),
+    })
+}
+
+/// Members for SPDK's other schedulers are passed over, as its static one does.
+#[derive(Deserialize)]
+struct SetScheduler {
+    name: String,
+    period: Option<u64>,
+}
+
+async fn set_scheduler(control: Control, params: SetScheduler) -> Result<bool, RpcError> {
+    if params.name != STATIC {
+        let what = format!(
+            "Unknown error -22: there is no scheduler '{}', as threads do not move; name 'static'",
+            params.name
+        );
+        return Err(RpcError::new(RpcError::INTERNAL, what));
+    }
+    control.scheduler().period.set(params.period.unwrap_or(PERIOD));
+    Ok(true)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetCpumask {
+    id: u64,
+    cpumask: String,
+}
+
+/// A thread may be told that it stays where it is.
+async fn set_cpumask(control: Control, params: SetCpumask) -> Result<bool, RpcError> {
+    let SetCpumask { id, cpumask } = params;
+    let Some(thread) = control.runtime().threads().into_iter().find(|thread| thread.id() == id) else {
+        let what = format!("Thread {id} does not exist; thread_get_stats lists those there are");
+        return Err(RpcError::new(RpcError::INVALID_PARAMS, what));
+    };
+    let cores: CpuSet = cpumask
+        .parse()
+        .map_err(|error| RpcError::new(RpcError::INTERNAL, format!("Invalid cpumask {cpumask}: {error}")))?;
+    let reactors: CpuSet = control.runtime().cores().iter().copied().collect();
+    if (cores & reactors).is_empty() {
+        let what = format!("No CPU is selected from reactor mask {reactors}: '{cpumask}' has none of them");
+        return Err(RpcError::new(RpcError::INTERNAL, what));
+    }
+    if !cores.contains(thread.core()) {
+        let what = format!("thread {id} lives on core {} and does not move; add that core", thread.core());
+        return Err(RpcError::new(RpcError::INTERNAL, what));
+    }
+    Ok(true)
+}
