@@ -166,7 +166,11 @@ impl Desc {
     /// # Errors
     /// The caller runs on no Spindle thread, or the device cannot be opened on this one.
     pub fn channel(&self) -> Result<Channel, BdevError> {
-        Ok(Channel::open(self.device())?)
+        let channel = Channel::open(self.bdev.device.clone())?;
+        if !self.is_writable() {
+            channel.set_read_only();
+        }
+        Ok(channel)
     }
 
     /// The current thread's way to the bdev without futures; on any thread.

@@ -1,5 +1,7 @@
 //! The kinds of requests that a bdev may support, in SPDK's order and by SPDK's names.
 
+use spindle_block::{Device, Operation};
+
 /// A kind of request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -56,6 +58,24 @@ impl IoType {
         IoType::WriteUncorrectable,
     ];
 
+    fn of_operation(operation: Operation) -> Option<IoType> {
+        Some(match operation {
+            Operation::Read => IoType::Read,
+            Operation::Write => IoType::Write,
+            Operation::WriteZeroes => IoType::WriteZeroes,
+            Operation::Unmap => IoType::Unmap,
+            Operation::Flush => IoType::Flush,
+            Operation::Compare => IoType::Compare,
+            Operation::CompareAndWrite => IoType::CompareAndWrite,
+            Operation::Copy => IoType::Copy,
+            Operation::SeekData => IoType::SeekData,
+            Operation::SeekHole => IoType::SeekHole,
+            Operation::Reset => IoType::Reset,
+            // A kind that has no name here yet is not shown.
+            _ => return None,
+        })
+    }
+
     /// Its name in `supported_io_types` of `bdev_get_bdevs`.
     pub fn name(self) -> &'static str {
         match self {
@@ -90,6 +110,13 @@ impl IoType {
 pub struct IoTypes(u32);
 
 impl IoTypes {
+    /// What a device does, and aborts, which the lane tables see to for every device.
+    pub fn of_device(device: &dyn Device) -> IoTypes {
+        let supported = Operation::ALL.into_iter().filter(|operation| device.supports(*operation));
+        let abort = IoTypes::of(&[IoType::Abort]);
+        supported.filter_map(IoType::of_operation).fold(abort, |types, io_type| types.with(io_type, true))
+    }
+
     /// The set of these kinds.
     pub const fn of(types: &[IoType]) -> IoTypes {
         let mut bits = 0;

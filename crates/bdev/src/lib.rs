@@ -30,6 +30,7 @@ mod namespace;
 mod notify;
 mod read_only;
 mod registry;
+mod statistics;
 mod unregister;
 
 pub use bdev::{Bdev, BdevInfo, BdevSpec, Phase, WeakBdev};

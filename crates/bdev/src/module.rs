@@ -18,8 +18,11 @@ pub trait Disk: Any + Send + Sync {
     /// The device that does the work; always the same.
     fn device(&self) -> Arc<dyn Device>;
 
-    /// The requests that it supports. Writing kinds are taken out where the device cannot be written.
-    fn io_types(&self) -> IoTypes;
+    /// The requests that it supports: those of its device, as a rule. Writing kinds are taken out where the device
+    /// cannot be written.
+    fn io_types(&self) -> IoTypes {
+        IoTypes::of_device(&*self.device())
+    }
 
     /// How many blocks it has now; may be 0, which no device has.
     fn num_blocks(&self) -> u64 {

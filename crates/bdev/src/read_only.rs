@@ -1,8 +1,10 @@
-//! A device as an opener sees it who may only read.
+//! A device as a layer or a queue pair sees it whose opener may only read. Channels refuse writes themselves.
 
 use std::sync::Arc;
 
-use spindle_block::{Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Submit};
+use spindle_block::{
+    Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation, Submit,
+};
 
 /// The device below, which refuses what changes data.
 pub(crate) struct ReadOnly {
@@ -22,6 +24,10 @@ impl Device for ReadOnly {
 
     fn geometry(&self) -> Geometry {
         self.below.geometry().with_writable(false)
+    }
+
+    fn supports(&self, operation: Operation) -> bool {
+        !operation.changes_data() && self.below.supports(operation)
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -25,7 +25,7 @@ async fn write_name(blob: &Blob, from: &Name, to: &Name) -> Result<(), spindle_b
 
 impl LvolInner {
     pub(crate) async fn rename(self: &Arc<LvolInner>, store: &StoreInner, to: Name) -> Result<(), LvolError> {
-        let _busy = self.begin()?;
+        let _busy = self.begin_on_bdev()?;
         let _named = store.names_bdevs().await;
         let (blob, from) = (self.opened()?, self.name());
         if self.blob_info(store).await?.read_only {
@@ -62,7 +62,7 @@ impl LvolInner {
         store: &StoreInner,
         bytes: u64,
     ) -> Result<(), LvolError> {
-        let _busy = self.begin()?;
+        let _busy = self.begin_on_bdev()?;
         let (blob, info) = (self.opened()?, self.blob_info(store).await?);
         if info.read_only {
             return Err(LvolError::ReadOnly { lvol: self.shown(), what: "resized" });
@@ -85,17 +85,17 @@ impl LvolInner {
     }
 
     pub(crate) async fn set_read_only(self: &Arc<LvolInner>) -> Result<(), LvolError> {
-        let _busy = self.begin()?;
+        let _busy = self.begin_on_bdev()?;
         self.opened()?.set_read_only().await.map_err(LvolError::blob(self.shown()))
     }
 
     pub(crate) async fn inflate(self: &Arc<LvolInner>, store: &StoreInner) -> Result<(), LvolError> {
-        let _busy = self.begin()?;
+        let _busy = self.begin_on_bdev()?;
         store.blobstore.inflate(self.id).await.map_err(LvolError::blob(self.shown()))
     }
 
     pub(crate) async fn decouple(self: &Arc<LvolInner>, store: &StoreInner) -> Result<(), LvolError> {
-        let _busy = self.begin()?;
+        let _busy = self.begin_on_bdev()?;
         if self.blob_info(store).await?.parent.is_none() {
             return Err(LvolError::NoParent { lvol: self.shown() });
         }

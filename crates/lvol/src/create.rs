@@ -155,7 +155,7 @@ impl StoreInner {
         lvol: &Arc<LvolInner>,
         name: Name,
     ) -> Result<Lvol, LvolError> {
-        let _busy = lvol.begin()?;
+        let _busy = lvol.begin_on_bdev()?;
         if lvol.blob_info(self).await?.read_only {
             return Err(LvolError::SnapshotOfReadOnly { lvol: lvol.shown() });
         }
@@ -172,7 +172,7 @@ impl StoreInner {
         lvol: &Arc<LvolInner>,
         name: Name,
     ) -> Result<Lvol, LvolError> {
-        let _busy = lvol.begin()?;
+        let _busy = lvol.begin_on_bdev()?;
         if !lvol.blob_info(self).await?.read_only {
             return Err(LvolError::NotReadOnly { lvol: lvol.shown() });
         }
@@ -187,7 +187,7 @@ impl StoreInner {
     }
 
     /// Makes a blob with a name and a UUID a volume and a bdev; all of it, or nothing.
-    async fn make(
+    pub(crate) async fn make(
         self: &Arc<StoreInner>,
         name: Name,
         snapshot: bool,

@@ -45,6 +45,15 @@ pub enum LvolError {
     /// It has no parent. `EINVAL`.
     #[error("volume {lvol:?} has no parent, and needs no decoupling from one")]
     NoParent { lvol: String },
+    /// It has that parent already. `EEXIST`.
+    #[error("volume {lvol:?} reads through {parent:?} already")]
+    ParentAlready { lvol: String, parent: String },
+    /// Only what does not change is copied. `EPERM`.
+    #[error("volume {lvol:?} can be written while it is copied; make it read-only, or copy a snapshot of it")]
+    CopyOfWritable { lvol: String },
+    /// Something that it reads through is missing, so that it is no bdev. `ENODEV`.
+    #[error("volume {lvol:?} misses its external snapshot; bring that back, or delete the volume")]
+    Degraded { lvol: String },
     /// Another operation works on it, or it is open. `EBUSY`.
     #[error("volume {lvol:?}: {why}")]
     Busy { lvol: String, why: String },
@@ -69,15 +78,20 @@ impl LvolError {
     /// The errno of Linux that SPDK's interfaces answer with (there with a minus).
     pub fn errno(&self) -> i32 {
         match self {
-            LvolError::NoStore { .. } | LvolError::NoLvol { .. } | LvolError::NotStarted => 19,
+            LvolError::NoStore { .. }
+            | LvolError::NoLvol { .. }
+            | LvolError::NotStarted
+            | LvolError::Degraded { .. } => 19,
             LvolError::Name { .. }
             | LvolError::Argument { .. }
             | LvolError::SnapshotOfReadOnly { .. }
             | LvolError::NotReadOnly { .. }
             | LvolError::NoParent { .. }
             | LvolError::NotLoadable { .. } => 22,
-            LvolError::StoreExists { .. } | LvolError::LvolExists { .. } => 17,
-            LvolError::HasClones { .. } | LvolError::ReadOnly { .. } => 1,
+            LvolError::StoreExists { .. }
+            | LvolError::LvolExists { .. }
+            | LvolError::ParentAlready { .. } => 17,
+            LvolError::HasClones { .. } | LvolError::ReadOnly { .. } | LvolError::CopyOfWritable { .. } => 1,
             LvolError::Busy { .. } => 16,
             LvolError::NoSpace { .. } => 28,
             LvolError::TooMuch { .. } => 12,
@@ -100,7 +114,10 @@ fn errno_of_blob(error: &BlobError) -> i32 {
         BlobError::Busy { .. } | BlobError::BlobsOpen { .. } => 16,
         BlobError::ReadOnly { .. } | BlobError::MetadataReadOnly { .. } => 1,
         BlobError::InUse { .. } => 17,
-        BlobError::NoSuchBlob { .. } | BlobError::Unloaded { .. } | BlobError::Closed { .. } => 19,
+        BlobError::MissingParent { .. }
+        | BlobError::NoSuchBlob { .. }
+        | BlobError::Unloaded { .. }
+        | BlobError::Closed { .. } => 19,
         BlobError::Refused { .. }
         | BlobError::Option { .. }
         | BlobError::Init { .. }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use spindle_bdev::{Bdev, BlobDevice, ClaimKind, OpenOptions};
 use spindle_blob::{ExternalSource, Parent};
-use spindle_block::Device;
+use spindle_block::{Device, Gate};
 
 use crate::identity::uuid_of;
-use crate::lvol::{Busy, LvolInner};
+use crate::lvol::LvolInner;
 use crate::store::StoreInner;
 use crate::{LvolError, Lvols, MODULE};
 
@@ -47,29 +47,40 @@ impl Lvols {
 }
 
 impl StoreInner {
+    /// Volumes that miss the bdev read it from now on, and become bdevs where that was all they missed.
     async fn plug_in(self: &Arc<StoreInner>, bdev: &Bdev) -> Result<(), LvolError> {
-        let waiting = self.volumes.all().into_iter().filter(|lvol| lvol.bdev().is_none());
-        // One that another operation works on is being deleted.
-        let waiting: Vec<(Arc<LvolInner>, Busy)> =
-            waiting.filter_map(|lvol| lvol.begin().ok().map(|busy| (lvol, busy))).collect();
-        let mut any = false;
-        for (lvol, _) in &waiting {
+        for lvol in self.volumes.reading(bdev.uuid()) {
+            // One that another operation works on is being deleted, or gets another parent.
+            let (Ok(_busy), Some(blob)) = (lvol.begin(), lvol.blob()) else { continue };
             let parent = lvol.blob_info(self).await?.parent;
-            let waits = matches!(&parent, Some(Parent::External(id)) if uuid_of(id) == Some(bdev.uuid()));
-            if waits && let Some(blob) = lvol.blob() {
+            let reads = matches!(&parent, Some(Parent::External(id)) if uuid_of(id) == Some(bdev.uuid()));
+            if reads && blob.external_device().is_none_or(|known| is_gone(&*known)) {
                 let device = claim(bdev)?;
                 blob.set_external_device(device).await.map_err(LvolError::blob(lvol.shown()))?;
-                any = true;
-            }
-        }
-        if any {
-            // Those that read through the ones that waited have everything now, too.
-            for (lvol, _) in &waiting {
-                if lvol.blob().is_some() {
-                    self.offer(lvol).await?;
-                }
+                self.offer_with_clones(&lvol).await?;
             }
         }
         Ok(())
     }
+
+    /// Offers a volume that missed something, and those that read through it.
+    async fn offer_with_clones(self: &Arc<StoreInner>, first: &Arc<LvolInner>) -> Result<(), LvolError> {
+        let mut next = vec![first.clone()];
+        while let Some(lvol) = next.pop() {
+            let clones = lvol.blob_info(self).await?.clones;
+            next.extend(clones.into_iter().filter_map(|id| self.volumes.get(id)));
+            // The first is held by the caller; a clone that is being worked on is being deleted.
+            let busy = (!Arc::ptr_eq(&lvol, first)).then(|| lvol.begin());
+            let held = !matches!(busy, Some(Err(_)));
+            if held && lvol.bdev().is_none() && lvol.blob().is_some() {
+                self.offer(&lvol).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the bdev that a clone read was removed.
+fn is_gone(device: &dyn Device) -> bool {
+    device.state().is_some_and(|lanes| lanes.gate() == Gate::Husk)
 }

@@ -17,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 mod change;
+mod copy;
 mod create;
 mod delete;
 mod details;
@@ -29,9 +30,11 @@ mod load;
 mod lvol;
 mod module;
 mod name;
+mod parents;
 mod store;
 mod volumes;
 
+pub use copy::ShallowCopy;
 pub use create::{LvolSpec, StoreSpec};
 pub use error::LvolError;
 pub use info::{LvolInfo, StoreInfo};

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use spindle_bdev::{Bdev, ClaimKind, Counted, Counter, Desc, Event, OpenOptions};
-use spindle_blob::{BlobId, Blobstore, BsType, LoadOptions, StoreOptions};
+use spindle_blob::{BlobId, Blobstore, BsType, LoadOptions, Parent, StoreOptions};
 use spindle_mem::IoBuf;
 
-use crate::identity::Identity;
+use crate::identity::{Identity, uuid_of};
 use crate::lvol::LvolInner;
 use crate::store::{StoreInner, locked};
 use crate::{LvolError, Lvols, MODULE};
@@ -159,6 +159,11 @@ impl StoreInner {
         let blob = self.blobstore.open_blob(id).await.map_err(LvolError::blob(what.clone()))?;
         let info = blob.info().await.map_err(LvolError::blob(what))?;
         let snapshot = snapshot || !info.clones.is_empty();
+        if let Some(Parent::External(id)) = &info.parent
+            && let Some(outside) = uuid_of(id)
+        {
+            self.volumes.reads_outside(outside, blob.id());
+        }
         let lvol = LvolInner::new(self, blob, name.clone(), uuid, snapshot);
         self.volumes.insert(&lvol);
         Ok(lvol)

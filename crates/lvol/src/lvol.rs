@@ -9,7 +9,7 @@ use spindle_block::Device;
 
 use crate::name::Name;
 use crate::store::{Pair, StoreInner, locked};
-use crate::{LvolError, LvolInfo, LvolStore, MODULE};
+use crate::{LvolError, LvolInfo, LvolStore, MODULE, ShallowCopy};
 
 /// A volume. A handle: clones are the same volume, for any thread.
 #[derive(Clone)]
@@ -114,6 +114,16 @@ impl LvolInner {
         Ok(Busy(self.clone()))
     }
 
+    /// As [`begin`](Self::begin), of an operation that works on bdevs only.
+    pub(crate) fn begin_on_bdev(self: &Arc<LvolInner>) -> Result<Busy, LvolError> {
+        let busy = self.begin()?;
+        if self.bdev().is_none() {
+            self.opened()?;
+            return Err(LvolError::Degraded { lvol: self.shown() });
+        }
+        Ok(busy)
+    }
+
     pub(crate) async fn blob_info(&self, store: &StoreInner) -> Result<BlobInfo, LvolError> {
         store.blobstore.blob_info(self.id).await.map_err(LvolError::blob(self.shown()))
     }
@@ -165,8 +175,8 @@ impl Disk for LvolInner {
     }
 
     fn io_types(&self) -> IoTypes {
-        use IoType::{Flush, Read, Reset, SeekData, SeekHole, Unmap, Write, WriteZeroes};
-        IoTypes::of(&[Read, Write, Unmap, Flush, Reset, WriteZeroes, SeekHole, SeekData])
+        let of_blob = IoTypes::of_device(&*self.device);
+        of_blob.with(IoType::SeekData, true).with(IoType::SeekHole, true)
     }
 
     fn details(&self) -> LocalFuture<'_, spindle_bdev::Detail> {
@@ -284,6 +294,37 @@ impl Lvol {
     /// It has no parent (`EINVAL`); no room (`ENOSPC`); another operation works on it; a device fails.
     pub async fn decouple_parent(&self) -> Result<(), LvolError> {
         self.run(async |(store, lvol)| lvol.decouple(&store).await).await
+    }
+
+    /// Has this thin volume read another snapshot of its store, of the same size, where it has nothing itself.
+    ///
+    /// # Errors
+    /// It is not thin, or the parent is no snapshot, has another size, or reads through this volume (`EINVAL`); it is
+    /// its parent already (`EEXIST`); another operation works on one of both (`EBUSY`); a write fails.
+    pub async fn set_parent(&self, parent: &Lvol) -> Result<(), LvolError> {
+        let parent = parent.0.clone();
+        self.run(async move |(store, lvol)| lvol.set_parent(&store, &parent).await).await
+    }
+
+    /// Has this thin volume read a bdev outside of its store where it has nothing itself. Nobody writes to that bdev
+    /// as long as the volume is open.
+    ///
+    /// # Errors
+    /// It is not thin, or the bdev is no whole number of clusters or stands below (`EINVAL`); it is its parent already
+    /// (`EEXIST`); the bdev is open for writing; a write fails.
+    pub async fn set_parent_bdev(&self, parent: &Bdev) -> Result<(), LvolError> {
+        let parent = parent.clone();
+        self.run(async move |(store, lvol)| lvol.set_parent_bdev(&store, &parent).await).await
+    }
+
+    /// Starts to copy the clusters that this read-only volume has itself, not what it reads through others, to the
+    /// same offsets of a bdev, which is claimed meanwhile.
+    ///
+    /// # Errors
+    /// The bdev is claimed or open for writing. What else goes wrong the copy says at its end.
+    pub async fn shallow_copy(&self, target: &Bdev) -> Result<ShallowCopy, LvolError> {
+        let target = target.clone();
+        self.run(async move |(store, lvol)| lvol.shallow_copy(&store, &target).await).await
     }
 
     /// Deletes it. Those that have it open are told, and waited for as long as they ask for. A snapshot with one

@@ -210,6 +210,17 @@ impl LvolStore {
         self.0.run(async move |store| store.create(spec).await).await
     }
 
+    /// Makes a volume that reads a bdev outside of the store until it is written, and a bdev of it. Nobody writes to
+    /// that bdev as long as the volume is open.
+    ///
+    /// # Errors
+    /// The bdev is a volume of this store, or no whole number of clusters (`EINVAL`), or open for writing; the name is
+    /// taken or no name; a write fails.
+    pub async fn clone_bdev(&self, bdev: &Bdev, name: &str) -> Result<Lvol, LvolError> {
+        let (bdev, name) = (bdev.clone(), Name::new("volume name", name)?);
+        self.0.run(async move |store| store.clone_bdev(&bdev, name).await).await
+    }
+
     /// Gives it another name, and its volumes the aliases that follow. The same name changes nothing.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use spindle_bdev::Uuid;
 use spindle_blob::BlobId;
 
 use crate::lvol::LvolInner;
@@ -17,6 +18,8 @@ struct Maps {
     by_id: BTreeMap<BlobId, Arc<LvolInner>>,
     /// `None` for a name that is about to be used.
     by_name: BTreeMap<Name, Option<BlobId>>,
+    /// Those that read through a bdev outside of the store, by its UUID.
+    outside: BTreeMap<Uuid, Vec<BlobId>>,
 }
 
 impl Volumes {
@@ -31,8 +34,24 @@ impl Volumes {
 
     pub(crate) fn by_name(&self, name: &str) -> Option<Arc<LvolInner>> {
         let maps = self.maps();
-        let (_, id) = maps.by_name.iter().find(|(known, _)| known.as_str() == name)?;
-        maps.by_id.get(&(*id)?).cloned()
+        let id = maps.by_name.get(name).copied()??;
+        maps.by_id.get(&id).cloned()
+    }
+
+    /// A volume reads through the bdev of that UUID; it may not be there any more when it is asked for.
+    pub(crate) fn reads_outside(&self, outside: Uuid, id: BlobId) {
+        let mut maps = self.maps();
+        let ids = maps.outside.entry(outside).or_default();
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+
+    /// The volumes that read, or did, through the bdev of that UUID.
+    pub(crate) fn reading(&self, outside: Uuid) -> Vec<Arc<LvolInner>> {
+        let maps = self.maps();
+        let ids = maps.outside.get(&outside).into_iter().flatten();
+        ids.filter_map(|id| maps.by_id.get(id).cloned()).collect()
     }
 
     /// Takes a name, unless it is taken. To be [used](Self::insert) or [given up](Self::free).

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use spindle_block::{Device, File, FileOptions, OpenError};
 use uuid::Uuid;
 
-use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, IoType, IoTypes, LocalFuture, Registry};
+use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry};
 
 /// By which methods a file is made a bdev: what it is called, and what is shown of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,11 +146,6 @@ struct FileDisk {
 impl Disk for FileDisk {
     fn device(&self) -> Arc<dyn Device> {
         self.file.clone()
-    }
-
-    fn io_types(&self) -> IoTypes {
-        use IoType::{Abort, Flush, Read, Reset, Unmap, Write, WriteZeroes};
-        IoTypes::of(&[Read, Write, Unmap, Flush, Reset, WriteZeroes, Abort])
     }
 
     fn rescan<'a>(&'a self, bdev: &'a Bdev) -> LocalFuture<'a, Result<(), BdevError>> {

@@ -6,7 +6,7 @@ use spindle_block::{Device, Geometry, Malloc};
 use uuid::Uuid;
 
 use crate::error::errno;
-use crate::{Bdev, BdevError, BdevSpec, Disk, IoType, IoTypes, Registry};
+use crate::{Bdev, BdevError, BdevSpec, Disk, Registry};
 
 /// The module's name.
 pub const MODULE: &str = "malloc";
@@ -66,10 +66,5 @@ struct MallocDisk {
 impl Disk for MallocDisk {
     fn device(&self) -> Arc<dyn Device> {
         self.device.clone()
-    }
-
-    fn io_types(&self) -> IoTypes {
-        use IoType::{Abort, Flush, Read, Reset, Unmap, Write, WriteZeroes};
-        IoTypes::of(&[Read, Write, Unmap, Flush, Reset, WriteZeroes, Abort])
     }
 }

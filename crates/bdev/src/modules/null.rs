@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spindle_block::{Device, Geometry, Null};
 use uuid::Uuid;
 
-use crate::{Bdev, BdevError, BdevSpec, Disk, IoType, IoTypes, Registry};
+use crate::{Bdev, BdevError, BdevSpec, Disk, Registry};
 
 /// The module's name.
 pub const MODULE: &str = "null";
@@ -80,10 +80,5 @@ struct NullDisk {
 impl Disk for NullDisk {
     fn device(&self) -> Arc<dyn Device> {
         self.device.clone()
-    }
-
-    fn io_types(&self) -> IoTypes {
-        use IoType::{Abort, Flush, Read, Reset, Unmap, Write, WriteZeroes};
-        IoTypes::of(&[Read, Write, Unmap, Flush, Reset, WriteZeroes, Abort])
     }
 }

@@ -182,3 +182,41 @@ fn what_a_bdev_is_shows_in_its_info() {
         assert_eq!(other.errno(), 19, "{other}");
     });
 }
+
+#[test]
+fn requests_are_counted_from_the_registration_on_by_device_and_by_thread() {
+    simulated(async |registry: Registry| {
+        let bdev = malloc(&registry, "M0").await;
+        registry.wait_for_examine().await;
+        let desc = Bdev::open("M0").unwrap();
+        let channel = desc.channel().unwrap();
+        channel.write(0, IoBuf::zeroed(1024)).await.0.unwrap();
+        channel.read(0, IoBuf::zeroed(512)).await.0.unwrap();
+        channel.read(0, IoBuf::zeroed(512)).await.0.unwrap();
+        let counted = bdev.statistics();
+        assert_eq!((counted.read.operations, counted.read.bytes), (2, 1024));
+        assert_eq!((counted.write.operations, counted.write.bytes, counted.in_flight), (1, 1024, 0));
+        let threads = bdev.thread_statistics();
+        assert_eq!(threads.len(), 1);
+        assert_eq!((threads[0].0.name(), threads[0].1.read.operations), ("app_thread", 2));
+        drop(channel);
+        assert_eq!(bdev.statistics().read.operations, 2, "what closed lanes counted stays");
+        bdev.reset_statistics(spindle_block::StatisticsReset::All).await;
+        assert_eq!(bdev.statistics().read.operations, 0);
+    });
+}
+
+#[test]
+fn what_a_bdev_supports_is_what_its_device_does() {
+    simulated(async |registry: Registry| {
+        let types = malloc(&registry, "M0").await.io_types();
+        for yes in [IoType::Compare, IoType::Copy, IoType::Reset, IoType::Abort, IoType::WriteZeroes] {
+            assert!(types.contains(yes), "{}", yes.name());
+        }
+        assert!(!types.contains(IoType::SeekHole) && !types.contains(IoType::Zcopy));
+        let desc = spindle_bdev::OpenOptions::new().open("M0").unwrap();
+        let channel = desc.channel().unwrap();
+        assert!(channel.compare(0, IoBuf::zeroed(512)).await.0.is_ok(), "comparing changes nothing");
+        assert_eq!(channel.copy(512, 0, 512).await.unwrap_err().kind, spindle_block::IoErrorKind::ReadOnly);
+    });
+}

@@ -3,9 +3,11 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use spindle_bdev::Registry;
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
+use spindle_bdev::{Bdev, Registry};
+use spindle_block::Channel;
 use spindle_lvol::Lvols;
+use spindle_mem::IoBuf;
 use spindle_reactor::EngineKind;
 
 use crate::support::on;
@@ -56,9 +58,28 @@ fn a_store_that_spdk_wrote_comes_with_all_its_volumes() {
         // It comes, and the clone is a bdev.
         let uuid = info.parent.unwrap();
         let outside = unpacked(folder.path(), "ext");
+        let again = outside.clone();
         load(&registry, "E0", outside, 4096, Some(&uuid)).await;
         assert!(degraded[0].bdev().is_some(), "{:?}", lvols.reports());
         assert!(!degraded[0].info().await.unwrap().is_degraded);
         assert_eq!(registry.get("E0").unwrap().info().claim.unwrap().kind.name(), "read_many_write_none");
+        // It goes while the clone is open, and comes back.
+        let desc = Bdev::open(&info.alias).unwrap();
+        let channel = desc.channel().unwrap();
+        let holes = degraded[0].extents(0, info.size, 99).await.unwrap();
+        let depth_2 = holes.iter().scan(0, |at, extent| {
+            *at += extent.len;
+            Some((*at - extent.len, extent.depth))
+        });
+        let below = depth_2.filter(|(_, depth)| *depth == 2).map(|(at, _)| at).next().unwrap();
+        let read = async |channel: &Channel| channel.read(below, IoBuf::zeroed(4096)).await;
+        let (before, content) = read(&channel).await;
+        before.unwrap();
+        registry.delete("aio", "E0").await.unwrap();
+        assert!(read(&channel).await.0.is_err());
+        load(&registry, "E1", again, 4096, Some(&uuid)).await;
+        let (after, same) = read(&channel).await;
+        after.unwrap();
+        assert_eq!(content.to_vec(), same.to_vec());
     });
 }

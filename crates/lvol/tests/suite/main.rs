@@ -5,6 +5,7 @@ mod extents;
 mod images;
 mod lives;
 mod names;
+mod parents;
 mod races;
 mod removal;
 mod support;
