@@ -12,13 +12,14 @@ use spindle_reactor::Thread;
 use crate::bdev::Inner;
 use crate::event::OnEvent;
 use crate::read_only::ReadOnly;
-use crate::{Bdev, BdevError, ClaimInfo, ClaimKind, Event, Phase, Registry};
+use crate::{Bdev, BdevError, ClaimInfo, ClaimKind, Counted, Counter, Event, Phase, Registry};
 
 /// How a bdev is opened: for reading, and told nothing, unless said otherwise.
 #[derive(Clone, Default)]
 pub struct OpenOptions {
     write: bool,
     on_event: Option<OnEvent>,
+    counter: Option<Counter>,
 }
 
 impl OpenOptions {
@@ -38,6 +39,14 @@ impl OpenOptions {
     #[must_use]
     pub fn on_event(mut self, on_event: impl Fn(Event) + Send + Sync + 'static) -> OpenOptions {
         self.on_event = Some(Arc::new(on_event));
+        self
+    }
+
+    /// Counts the descriptor as long as it is open: for a module whose devices hold descriptors, and that has to
+    /// wait until they are gone.
+    #[must_use]
+    pub fn counted(mut self, counter: &Counter) -> OpenOptions {
+        self.counter = Some(counter.clone());
         self
     }
 
@@ -86,6 +95,9 @@ pub struct Desc {
     bdev: Arc<Inner>,
     opened: Arc<Opened>,
     number: u64,
+    /// Behind the rest, so that all of it is gone when this says so.
+    #[expect(dead_code, reason = "counted while it lives")]
+    counted: Option<Counted>,
 }
 
 impl Desc {
@@ -111,7 +123,8 @@ impl Desc {
         });
         let number = state.number_desc();
         state.opened.insert(number, opened.clone());
-        Ok(Desc { bdev: inner.clone(), opened, number })
+        let counted = options.counter.map(|counter| counter.begin());
+        Ok(Desc { bdev: inner.clone(), opened, number, counted })
     }
 
     /// The bdev.

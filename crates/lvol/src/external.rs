@@ -1,33 +1,50 @@
 //! Snapshots outside of a store: bdevs by their UUIDs.
 //!
 //! One that is missing when its clone is opened leaves the clone, and what reads through it, without bdevs. When a
-//! bdev of that UUID comes they get theirs.
+//! bdev of that UUID comes they get theirs. One that goes while clones are open is given up first: what would be read
+//! there ends as removed, until a bdev of that UUID comes.
 
 use std::sync::Arc;
 
-use spindle_bdev::{Bdev, BlobDevice, ClaimKind, OpenOptions};
+use spindle_bdev::{Bdev, BlobDevice, ClaimKind, Counter, Event, OpenOptions, Uuid};
 use spindle_blob::{ExternalSource, Parent};
-use spindle_block::{Device, Gate};
+use spindle_block::{Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, OpenError, Submit};
 
 use crate::identity::uuid_of;
 use crate::lvol::LvolInner;
 use crate::store::StoreInner;
 use crate::{LvolError, Lvols, MODULE};
 
-/// Opens a bdev as a snapshot that is only read; nobody writes to it from now on.
-fn claim(bdev: &Bdev) -> Result<Arc<dyn Device>, LvolError> {
-    let (options, kind) = (OpenOptions::new(), ClaimKind::ReadManyWriteNone);
-    Ok(BlobDevice::claim(bdev, options, kind, "a clone of an external snapshot", MODULE)?)
-}
-
 impl Lvols {
     /// Finds bdevs for the Blobstores; called on the app thread.
     pub(crate) fn external_source(&self) -> ExternalSource {
-        let registry = self.0.registry.clone();
+        let lvols = Arc::downgrade(&self.0);
         Arc::new(move |id| {
-            let bdev = registry.get().ok()?.get(&uuid_of(id)?.to_string()).ok()?;
-            claim(&bdev).ok()
+            let lvols = Lvols(lvols.upgrade()?);
+            let bdev = lvols.registry().ok()?.get(&uuid_of(id)?.to_string()).ok()?;
+            lvols.claim_outside(&bdev).ok()
         })
+    }
+
+    /// Opens a bdev as a snapshot that is only read; nobody writes to it from now on.
+    fn claim_outside(&self, bdev: &Bdev) -> Result<Arc<dyn Device>, LvolError> {
+        let (open, uuid, lvols) = (Counter::default(), bdev.uuid(), Arc::downgrade(&self.0));
+        let still_open = open.clone();
+        let on_event = move |event| {
+            let Event::Remove(grace) = event else { return };
+            let (lvols, open) = (lvols.clone(), still_open.clone());
+            // Called on the app thread, where the descriptor was opened.
+            drop(spindle_reactor::spawn_local(async move {
+                if let Some(lvols) = lvols.upgrade() {
+                    Lvols(lvols).unplug(uuid).await;
+                }
+                open.none().await;
+                drop(grace);
+            }));
+        };
+        let options = OpenOptions::new().on_event(on_event).counted(&open);
+        let kind = ClaimKind::ReadManyWriteNone;
+        Ok(BlobDevice::claim(bdev, options, kind, "a clone of an external snapshot", MODULE)?)
     }
 
     /// A bdev has come: clones that wait for it read it from now on.
@@ -39,23 +56,51 @@ impl Lvols {
             store.0.ready.seen().await;
             let Ok(_counted) = store.0.begin() else { continue };
             let _named = store.0.names_bdevs().await;
-            if let Err(error) = store.0.plug_in(bdev).await {
+            if let Err(error) = store.0.plug_in(self, bdev).await {
                 self.report(bdev, &error);
             }
         }
+    }
+
+    /// The bdev of that UUID goes: clones that read it let go of it.
+    async fn unplug(&self, uuid: Uuid) {
+        for store in self.stores() {
+            store.0.ready.seen().await;
+            // One that is being left closes its volumes, and with them what they read.
+            let Ok(_counted) = store.0.begin() else { continue };
+            for lvol in store.0.volumes.reading(uuid) {
+                let Some(blob) = lvol.blob() else { continue };
+                if lvol.reads(&store.0, uuid).await {
+                    // Refused only if it has another parent by now.
+                    let _ = blob.set_external_device(self.0.missing.clone()).await;
+                }
+            }
+        }
+    }
+
+    /// Whether a device is the one that stands for a bdev that went.
+    pub(crate) fn is_missing(&self, device: &Arc<dyn Device>) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(device), Arc::as_ptr(&self.0.missing))
+    }
+}
+
+impl LvolInner {
+    /// Whether the bdev of that UUID is its parent.
+    async fn reads(&self, store: &StoreInner, uuid: Uuid) -> bool {
+        let info = self.blob_info(store).await;
+        info.is_ok_and(|info| matches!(&info.parent, Some(Parent::External(id)) if uuid_of(id) == Some(uuid)))
     }
 }
 
 impl StoreInner {
     /// Volumes that miss the bdev read it from now on, and become bdevs where that was all they missed.
-    async fn plug_in(self: &Arc<StoreInner>, bdev: &Bdev) -> Result<(), LvolError> {
+    async fn plug_in(self: &Arc<StoreInner>, lvols: &Lvols, bdev: &Bdev) -> Result<(), LvolError> {
         for lvol in self.volumes.reading(bdev.uuid()) {
             // One that another operation works on is being deleted, or gets another parent.
             let (Ok(_busy), Some(blob)) = (lvol.begin(), lvol.blob()) else { continue };
-            let parent = lvol.blob_info(self).await?.parent;
-            let reads = matches!(&parent, Some(Parent::External(id)) if uuid_of(id) == Some(bdev.uuid()));
-            if reads && blob.external_device().is_none_or(|known| is_gone(&*known)) {
-                let device = claim(bdev)?;
+            let misses = |known: Arc<dyn Device>| lvols.is_missing(&known);
+            if lvol.reads(self, bdev.uuid()).await && blob.external_device().is_none_or(misses) {
+                let device = lvols.claim_outside(bdev)?;
                 blob.set_external_device(device).await.map_err(LvolError::blob(lvol.shown()))?;
                 self.offer_with_clones(&lvol).await?;
             }
@@ -80,7 +125,29 @@ impl StoreInner {
     }
 }
 
-/// Whether the bdev that a clone read was removed.
-fn is_gone(device: &dyn Device) -> bool {
-    device.state().is_some_and(|lanes| lanes.gate() == Gate::Husk)
+/// Stands for a bdev that went while clones read it: as large as any, and nothing can be read there.
+pub(crate) struct Missing;
+
+impl Device for Missing {
+    fn name(&self) -> &str {
+        "an external snapshot that was removed"
+    }
+
+    fn geometry(&self) -> Geometry {
+        let blocks = i64::MAX as u64 / 512;
+        Geometry::new(512, blocks).expect("fewer bytes than 2^63").with_writable(false)
+    }
+
+    fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(MissingLane))
+    }
+}
+
+struct MissingLane;
+
+impl Lane for MissingLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        cx.done(io, Err(IoErrorKind::Removed));
+        Submit::Taken
+    }
 }

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use spindle_bdev::Uuid;
 use spindle_blob::{ClearMethod, Parent};
 
-use crate::LvolError;
 use crate::lvol::LvolInner;
 use crate::store::StoreInner;
+use crate::{LvolError, Lvols};
 
 /// What is known of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,12 @@ impl StoreInner {
 
 impl LvolInner {
     pub(crate) async fn info(self: &Arc<LvolInner>, store: &StoreInner) -> Result<LvolInfo, LvolError> {
-        self.opened()?;
+        let outside = self.opened()?.external_device();
+        let went = store
+            .lvols
+            .upgrade()
+            .zip(outside)
+            .is_some_and(|(lvols, device)| Lvols(lvols).is_missing(&device));
         let info = self.blob_info(store).await?;
         let name_of = |id| store.volumes.get(id).map(|lvol| lvol.name().to_string());
         let parent = match &info.parent {
@@ -104,7 +109,7 @@ impl LvolInner {
             is_snapshot: self.snapshot.load(Ordering::Acquire) || !info.clones.is_empty(),
             is_clone: matches!(info.parent, Some(Parent::Snapshot(_))),
             is_esnap_clone: matches!(info.parent, Some(Parent::External(_))),
-            is_degraded: info.degraded,
+            is_degraded: info.degraded || went,
             is_read_only: info.read_only,
             num_allocated_clusters: info.allocated,
             clear_method: info.clear_method,

@@ -4,8 +4,10 @@ use std::any::Any;
 use std::sync::{Arc, Mutex};
 
 use spindle_bdev::{Bdev, LocalFuture, Module, Registry, Uuid, WeakRegistry};
+use spindle_block::Device;
 use spindle_reactor::Handle;
 
+use crate::external::Missing;
 use crate::lvol::LvolInner;
 use crate::store::{StoreInner, locked};
 use crate::{Lvol, LvolError, LvolStore, MODULE, StoreSpec};
@@ -22,6 +24,8 @@ pub(crate) struct Shared {
     /// In the order in which they were loaded.
     stores: Mutex<Vec<Arc<StoreInner>>>,
     reports: Mutex<Vec<(String, String)>>,
+    /// Stands for every external snapshot that went.
+    pub(crate) missing: Arc<dyn Device>,
 }
 
 /// How a store is named.
@@ -56,6 +60,7 @@ impl Lvols {
                     registry: registry.downgrade(),
                     stores: Mutex::default(),
                     reports: Mutex::default(),
+                    missing: Arc::new(Missing),
                 }));
                 let lvols = Lvols::of(&runtime)?;
                 registry.add_module(Arc::new(lvols.clone())).await?;

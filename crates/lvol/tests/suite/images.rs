@@ -76,7 +76,7 @@ fn a_store_that_spdk_wrote_comes_with_all_its_volumes() {
         let (before, content) = read(&channel).await;
         before.unwrap();
         registry.delete("aio", "E0").await.unwrap();
-        assert!(read(&channel).await.0.is_err());
+        assert!(read(&channel).await.0.is_err() && degraded[0].info().await.unwrap().is_degraded);
         load(&registry, "E1", again, 4096, Some(&uuid)).await;
         let (after, same) = read(&channel).await;
         after.unwrap();
