@@ -14,19 +14,14 @@ use crate::replay::Replay;
 /// What our bdevs of a kind have otherwise than SPDK's, see docs/differences.md ("Requests that bdevs support").
 pub fn bdev_as_here(mut bdev: Value) -> Value {
     let supported: &[(&str, bool)] = match text(&bdev, "product_name").as_deref() {
-        Some("Malloc disk") => &[("zcopy", false), ("compare", false), ("copy", false)],
-        Some("Null disk") => &[("unmap", true), ("flush", true)],
-        Some("Logical Volume") => &[("flush", true)],
-        Some("AIO disk") => &[("unmap", true), ("abort", true)],
+        Some("Malloc disk") => &[("zcopy", false)],
+        Some("Null disk") => &[("unmap", true), ("flush", true), ("compare", true)],
+        Some("Logical Volume") => &[("flush", true), ("abort", true), ("reset", false)],
+        Some("AIO disk") => &[("unmap", true), ("abort", true), ("reset", false)],
         _ => &[],
     };
     if let Value::Object(members) = &mut bdev {
         members.retain(|(name, _)| name != "memory_domains");
-        // An empty volume has one block, which cannot be reached.
-        let blocks = members.iter_mut().find(|(name, _)| name == "num_blocks");
-        if let Some((_, blocks)) = blocks.filter(|(_, blocks)| *blocks == crate::fixture::parse("0 ")) {
-            *blocks = crate::fixture::parse("1 ");
-        }
     }
     if let Value::Object(members) = &mut bdev
         && let Some((_, Value::Object(types))) =

@@ -77,7 +77,7 @@ impl Shown {
             aliases: info.aliases,
             product_name: info.product_name,
             block_size: info.geometry.block_size(),
-            num_blocks: info.geometry.blocks(),
+            num_blocks: info.num_blocks,
             preferred_write_alignment: 0,
             preferred_write_granularity: 0,
             optimal_write_size: 0,
