@@ -210,12 +210,7 @@ impl Blob {
         self.check_open()?;
         let opened = self.opened.clone();
         on_md(&self.opened.shared.store, async move |md| {
-            let id = opened.shared.id;
-            // While it is open it is not deleted; closed by now, its id may have a new owner.
-            if opened.closed.load(Ordering::Acquire) {
-                return Err(BlobError::Closed { blob: id });
-            }
-            let blob = md.blob(id)?;
+            let blob = opened.state(&md)?;
             drop(opened);
             operation(md, blob).await
         })
@@ -270,6 +265,15 @@ impl Md {
 }
 
 impl Opened {
+    /// The blob on the metadata thread, while it is open.
+    pub(crate) fn state(&self, md: &Md) -> Result<Rc<BlobState>, BlobError> {
+        // While it is open it is not deleted; closed by now, its id may have a new owner.
+        match self.is_closed() {
+            true => Err(BlobError::Closed { blob: self.shared.id }),
+            false => md.blob(self.shared.id),
+        }
+    }
+
     /// Whether [`Blob::close`] was called.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {

@@ -11,6 +11,7 @@ use crate::error::BlobError;
 use crate::local::Local;
 use crate::md::Md;
 use crate::shared::locked;
+use crate::store::on_md;
 use crate::sync::TaskLock;
 
 /// New contents of a blob, written to clusters that nothing on disk names, until
@@ -104,7 +105,19 @@ impl Replacement {
             draft.over = true;
             std::mem::take(&mut draft.clusters)
         };
-        self.blob.on_md(async move |md, blob| md.replace(&blob, clusters).await).await
+        let opened = self.blob.opened.clone();
+        // Not as an operation on the blob: one that was closed meanwhile gives the clusters back all the same.
+        on_md(&self.blob.opened.shared.store, async move |md| match opened.state(&md) {
+            Ok(blob) => {
+                drop(opened);
+                md.replace(&blob, clusters).await
+            }
+            Err(error) => {
+                md.release_draft(clusters.into_values().collect()).await;
+                Err(error)
+            }
+        })
+        .await
     }
 
     /// Gives its clusters back, and comes back when that is done. The blob holds what it held.
@@ -114,12 +127,11 @@ impl Replacement {
     pub async fn abandon(self) -> Result<(), BlobError> {
         let clusters = self.end();
         self.local.quiesce().await;
-        self.blob
-            .on_md(async move |md, _| {
-                md.release_draft(clusters).await;
-                Ok(())
-            })
-            .await
+        on_md(&self.blob.opened.shared.store, async move |md| {
+            md.release_draft(clusters).await;
+            Ok(())
+        })
+        .await
     }
 
     /// Ends it; the clusters that it had.

@@ -197,3 +197,26 @@ fn what_cannot_be_replaced_is_refused_and_a_failed_try_gives_everything_back() {
         assert_eq!(check(&disk).free_clusters(), free);
     });
 }
+
+#[test]
+fn a_blob_that_is_closed_before_the_commit_keeps_what_it_held_and_no_cluster_is_lost() {
+    run_on("sim:2", async || {
+        let disk = crate::support::disk(4);
+        let store = init(&disk).await;
+        let id = old_blob(&store, Kind::Thin).await;
+        let free = store.info().await.unwrap().free_clusters;
+        for commits in [true, false] {
+            let blob = store.open_blob(id).await.unwrap();
+            let new = write_new(&blob).await;
+            blob.close().await.unwrap();
+            let ended = if commits { new.commit().await } else { new.abandon().await };
+            assert_eq!(ended.is_err(), commits, "{ended:?}");
+            assert_eq!(store.info().await.unwrap().free_clusters, free);
+        }
+        let blob = store.open_blob(id).await.unwrap();
+        assert!(!is_new(&blob, Kind::Thin).await);
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        assert_eq!(check(&disk).free_clusters(), free);
+    });
+}
