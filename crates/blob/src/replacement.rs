@@ -10,6 +10,7 @@ use crate::blob::Blob;
 use crate::error::BlobError;
 use crate::local::Local;
 use crate::md::Md;
+use crate::options::OpenOptions;
 use crate::shared::locked;
 use crate::store::on_md;
 use crate::sync::TaskLock;
@@ -20,9 +21,10 @@ use crate::sync::TaskLock;
 /// elsewhere. Id, name, xattrs, size and parent stay.
 ///
 /// Takes as many clusters as are written to; a blob that is not thin gets one for each of its places at the
-/// commit. Dropping it gives them back; a store that is unloaded before that has ended keeps them in use until a
-/// check frees them, so [`abandon`](Self::abandon) waits for it. It keeps the blob open, and stays on its thread.
+/// commit. Dropping it gives them back, and [`abandon`](Self::abandon) waits for that. It is an opening of the blob
+/// of its own, also when the handle that it came from was closed, and stays on its thread.
 pub struct Replacement {
+    /// An opening of its own: while it is there the store is not left.
     blob: Blob,
     local: Rc<Local>,
     draft: Arc<Mutex<Draft>>,
@@ -48,9 +50,13 @@ impl Blob {
     /// # Errors
     /// The blob is closed or read-only, clones read through it, or it is being inflated or decoupled.
     pub async fn replace(&self) -> Result<Replacement, BlobError> {
-        self.on_md(async |md, blob| md.check_replaceable(&blob)).await?;
+        let opened = self.on_md(async |md, blob| {
+            md.check_replaceable(&blob)?;
+            md.open(blob.id, OpenOptions::default()).await
+        });
+        let blob = Blob::new(opened.await?);
         let local = self.opened.shared.store.local()?;
-        Ok(Replacement { blob: self.clone(), local, draft: Arc::default(), taking: TaskLock::default() })
+        Ok(Replacement { blob, local, draft: Arc::default(), taking: TaskLock::default() })
     }
 }
 
@@ -177,11 +183,12 @@ impl Drop for Replacement {
         if locked(&self.draft).unfinished == 0 {
             return give_back();
         }
-        // A write that was given up may still be under way.
-        let local = self.local.clone();
+        // A write that was given up may still be under way: the store is not left before it has ended.
+        let (local, blob) = (self.local.clone(), self.blob.clone());
         drop(spindle_reactor::spawn_local(async move {
             local.quiesce().await;
             give_back();
+            drop(blob);
         }));
     }
 }

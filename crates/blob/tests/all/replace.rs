@@ -199,22 +199,43 @@ fn what_cannot_be_replaced_is_refused_and_a_failed_try_gives_everything_back() {
 }
 
 #[test]
-fn a_blob_that_is_closed_before_the_commit_keeps_what_it_held_and_no_cluster_is_lost() {
+fn new_contents_outlive_the_handle_they_came_from_and_keep_the_store_until_they_end() {
     run_on("sim:2", async || {
         let disk = crate::support::disk(4);
         let store = init(&disk).await;
         let id = old_blob(&store, Kind::Thin).await;
         let free = store.info().await.unwrap().free_clusters;
-        for commits in [true, false] {
+        for commits in [false, true] {
             let blob = store.open_blob(id).await.unwrap();
             let new = write_new(&blob).await;
             blob.close().await.unwrap();
-            let ended = if commits { new.commit().await } else { new.abandon().await };
-            assert_eq!(ended.is_err(), commits, "{ended:?}");
-            assert_eq!(store.info().await.unwrap().free_clusters, free);
+            assert!(matches!(store.unload().await, Err(BlobError::BlobsOpen { .. })));
+            assert!(matches!(store.delete_blob(id).await, Err(BlobError::Busy { .. })));
+            if commits {
+                new.commit().await.unwrap()
+            } else {
+                new.abandon().await.unwrap()
+            }
+            let blob = store.open_blob(id).await.unwrap();
+            assert_eq!(is_new(&blob, Kind::Thin).await, commits);
+            blob.close().await.unwrap();
         }
+        // Three clusters before, two now.
+        assert_eq!(store.info().await.unwrap().free_clusters, free + 1);
+        store.unload().await.unwrap();
+        assert_eq!(check(&disk).free_clusters(), free + 1);
+    });
+}
+
+#[test]
+fn new_contents_that_are_dropped_leave_nothing_in_use_when_the_store_is_left_at_once() {
+    run_on("sim:3", async || {
+        let disk = crate::support::disk(4);
+        let store = init(&disk).await;
+        let id = old_blob(&store, Kind::Thin).await;
+        let free = store.info().await.unwrap().free_clusters;
         let blob = store.open_blob(id).await.unwrap();
-        assert!(!is_new(&blob, Kind::Thin).await);
+        drop(write_new(&blob).await);
         blob.close().await.unwrap();
         store.unload().await.unwrap();
         assert_eq!(check(&disk).free_clusters(), free);
