@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -35,6 +36,25 @@ impl Socket {
             Ok(Some(address)) => SocketAddr::try_from(address).map_or(Peer::Unknown, Peer::Tcp),
             _ => Peer::Unknown,
         }
+    }
+}
+
+impl Socket {
+    /// Has the system ask a TCP peer that was silent for `idle` whether it is there, once in `idle` and three times
+    /// at most: a receive from one that is not ends with an error. Does nothing where the system knows by itself.
+    /// Asks the system, which does not block.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn keep_alive(&self, idle: Duration) -> io::Result<()> {
+        let Body::Os(fd) = &self.0.body else { return Ok(()) };
+        if !matches!(self.peer(), Peer::Tcp(_)) {
+            return Ok(());
+        }
+        sockopt::set_tcp_keepidle(fd, idle)?;
+        sockopt::set_tcp_keepintvl(fd, idle)?;
+        sockopt::set_tcp_keepcnt(fd, 3)?;
+        Ok(sockopt::set_socket_keepalive(fd, true)?)
     }
 }
 

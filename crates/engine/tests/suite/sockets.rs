@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spindle_engine::{Address, Interest, Listener, Op, Output, Peer, Shutdown, Socket, Token};
 use spindle_mem::{Buffers, IoBuf};
@@ -151,6 +152,14 @@ pub fn a_stream_says_who_is_at_its_other_end(bench: &mut Bench) {
         Peer::Process { pid, .. } => assert_eq!(pid, std::process::id()),
         other => panic!("{other}"),
     }
+    // The system knows when a local peer is gone.
+    a.keep_alive(Duration::from_secs(60)).unwrap();
+    let listener = bench.listen(loopback());
+    let address = Box::new(listener.address().clone());
+    let connect = bench.submit(Op::Connect { address });
+    let Output::Socket(accepted) = bench.output(Op::Accept { listener }) else { panic!() };
+    bench.wait(connect).result.unwrap();
+    accepted.keep_alive(Duration::from_secs(60)).unwrap();
 }
 
 pub fn a_receive_waits_for_the_first_byte(bench: &mut Bench) {

@@ -82,6 +82,11 @@ impl Outbox {
         }
     }
 
+    /// Whether it has room for heads that [`rest`](Self::rest) would free.
+    pub(crate) fn has_room(&self) -> bool {
+        self.room.is_some()
+    }
+
     /// Frees what a connection without requests has no need of.
     pub(crate) fn rest(&mut self) {
         if self.is_empty() {

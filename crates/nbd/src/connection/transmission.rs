@@ -99,7 +99,7 @@ struct Transmission<'a, F> {
     /// Receives so far, and how many there had been when `quiet` began.
     receives: u64,
     receives_before: u64,
-    /// Runs while there is a large window to give up if nothing comes.
+    /// Runs while there is memory to give up if nothing comes.
     quiet: Option<Pin<Box<Sleep>>>,
     /// The receive under way was cancelled for a smaller window.
     resizing: bool,
@@ -418,10 +418,6 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         if !reads || full || self.stream.is_receiving() || self.input.has_more() {
             return;
         }
-        if self.in_flight() == 0 {
-            self.slots.rest();
-            self.outbox.rest();
-        }
         self.stream.receive(self.input.room());
     }
 }
@@ -429,7 +425,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
 impl<F: Future<Output = Reply>> Transmission<'_, F> {
     /// Has a client that was busy and is silent now keep a small window only.
     fn watch_quiet(&mut self, cx: &mut Context<'_>) {
-        while self.phase == Phase::Serving && self.input.is_large() {
+        while self.phase == Phase::Serving && (self.input.is_large() || self.outbox.has_room()) {
             let quiet = self.quiet.get_or_insert_with(|| {
                 self.receives_before = self.receives;
                 Box::pin(sleep(QUIET))
@@ -439,9 +435,13 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
             }
             self.quiet = None;
             if self.receives == self.receives_before && self.in_flight() == 0 && self.stream.is_receiving() {
-                self.input.rest();
-                self.resizing = true;
-                self.stream.cancel();
+                self.slots.rest();
+                self.outbox.rest();
+                if self.input.is_large() {
+                    self.input.rest();
+                    self.resizing = true;
+                    self.stream.cancel();
+                }
                 // Whoever is busy takes what it needs again, and keeps it.
                 self.session.pool.trim();
             }

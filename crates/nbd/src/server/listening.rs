@@ -20,6 +20,9 @@ use crate::ListenError;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 128;
 
+/// How long a TCP client is silent before the system asks whether it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
 /// How long a listener rests when nothing can be accepted, as with too many open files.
 const REST: Duration = Duration::from_millis(100);
 
@@ -151,6 +154,8 @@ async fn accept(server: &Arc<Shared>, listener: Listener, end: &End) {
         match result {
             Ok(Output::Socket(socket)) => {
                 let peer = socket.peer().to_string();
+                // One whose host was switched off would stay for good; where that cannot be asked for, it does.
+                let _ = socket.keep_alive(KEEP_ALIVE);
                 server.place(socket, peer);
             }
             _ if ended => return,

@@ -162,6 +162,11 @@ impl Server {
         self.0.budget.lent()
     }
 
+    /// Bytes of buffers that connections hold now, those they receive into included.
+    pub fn buffers_held(&self) -> usize {
+        self.0.pool.lent()
+    }
+
     /// Ends the server: it listens no more, answers what is under way, flushes what was written and closes all
     /// connections. Dropping the future leaves that to happen, but for clients that do not take their replies.
     pub async fn stop(&self) -> Ended {

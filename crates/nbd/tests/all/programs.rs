@@ -158,3 +158,62 @@ fn fio_verifies_what_it_wrote() {
         assert!(served.server.exports().iter().all(|export| export.counts.errors == 0));
     }
 }
+
+/// What libnbd's own tests do with other servers: requests that a client should not make.
+const LIBNBD: &str = r#"
+import errno, nbd
+h = nbd.NBD()
+def error(f):
+    try:
+        f()
+    except nbd.Error as found:
+        return found.errnum
+    return None
+h.set_opt_mode(True)
+h.add_meta_context("base:allocation")
+h.connect_uri(uri)
+names = []
+h.opt_list(lambda name, description: names.append(name))
+assert sorted(names) == ["file", "ram", "ram4k"], names
+h.set_export_name("ram4k")
+h.opt_info()
+assert h.get_size() == 64 << 20 and h.get_block_size(nbd.SIZE_MINIMUM) == 4096
+h.set_export_name("nothing")
+assert error(h.opt_info) == errno.ENOENT
+contexts = []
+h.set_export_name("ram4k")
+h.opt_list_meta_context(lambda name: contexts.append(name))
+assert contexts == ["base:allocation"], contexts
+h.opt_go()
+h.set_strict_mode(0)
+h.pwrite(b"x" * 3000, 5000)
+assert h.pread(3002, 4999) == b"\0" + b"x" * 3000 + b"\0"
+assert error(lambda: h.pread(512, 64 << 20)) == errno.EINVAL
+assert error(lambda: h.pwrite(b"x" * 512, 64 << 20)) == errno.ENOSPC
+assert error(lambda: h.pread(1, 2**63)) == errno.EINVAL
+assert error(lambda: h.trim(512, 0, 64)) == errno.EINVAL
+h.zero(2000, 5500, nbd.CMD_FLAG_FAST_ZERO | nbd.CMD_FLAG_FUA)
+assert h.pread(3000, 5000) == b"x" * 500 + b"\0" * 2000 + b"x" * 500
+h.trim(64 << 20, 0)
+h.cache(4096, 0)
+h.flush()
+cookies = [h.aio_pread(nbd.Buffer(65536), n * 65536) for n in range(500)]
+while cookies:
+    h.poll(-1)
+    cookies = [cookie for cookie in cookies if not h.aio_command_completed(cookie)]
+h.shutdown()
+"#;
+
+#[test]
+fn libnbd_gets_answers_to_what_it_should_not_ask() {
+    // The system's own: that is where the package puts the module.
+    let python = "/usr/bin/python3";
+    if !std::path::Path::new(python).exists() || !ran(python, &["-c", "import nbd"]).status.success() {
+        eprintln!("SKIPPED: python3-libnbd is not installed");
+        return;
+    }
+    for kind in ENGINES {
+        let served = served(kind);
+        run(python, &["-c", &format!("uri = {:?}\n{LIBNBD}", served.uri(""))]);
+    }
+}

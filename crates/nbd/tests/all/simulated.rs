@@ -251,3 +251,38 @@ fn one_seed_gives_one_history() {
     assert_eq!(day(77), day(77));
     assert_ne!(day(77).0, day(78).0);
 }
+
+#[test]
+fn silent_connections_hold_a_page_each_and_an_idle_pool_nothing() {
+    let runtime = Runtime::builder().world(World::new(5)).reactors(2).build().unwrap();
+    let test = async || {
+        let server = server(Options::default());
+        server.add_export(Export::new("disk", crate::connections::ram(512, 1 << 20))).unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..20 {
+            let mut client = Client::new(&server, "disk", SIMPLE).await;
+            // Busy first: a large window, and many requests at once.
+            for n in 0..100u64 {
+                client.ask(WRITE, 0, n * 512, 8192, &[1; 8192]).await.unwrap();
+            }
+            for _ in 0..100 {
+                assert_eq!(client.reply().await.unwrap().error, 0);
+            }
+            clients.push(client);
+        }
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(server.buffers_held(), 20 * 4096);
+        for client in &mut clients {
+            assert_eq!(client.read(0, 1).await, [1], "and they go on");
+        }
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(server.buffers_held(), 20 * 4096);
+        drop(clients);
+        server.stop().await;
+        // The engine gives them back when it has cancelled the last receives.
+        while server.buffers_held() > 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    runtime.run(test).unwrap();
+}
