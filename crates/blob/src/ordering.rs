@@ -20,8 +20,6 @@ pub enum Point {
     CopyBeforePlace,
     /// The page in place is durable before its copy is cleared or written over.
     PlaceBeforeForget,
-    /// The clearing of a page's copy is durable before the page is given up.
-    ForgetBeforeClear,
     /// The write that no longer names a cluster or page is durable before it is cleared and used again.
     UnmapBeforeFree,
     /// I/O that may still hold a cluster has ended before the cluster is cleared and used again.
@@ -51,14 +49,13 @@ pub enum Point {
 
 impl Point {
     /// All of them.
-    pub const ALL: [Point; 19] = [
+    pub const ALL: [Point; 18] = [
         Point::ClearedBeforeSuper,
         Point::DirtyBeforeChange,
         Point::FillBeforeMap,
         Point::PagesBeforeRoot,
         Point::CopyBeforePlace,
         Point::PlaceBeforeForget,
-        Point::ForgetBeforeClear,
         Point::UnmapBeforeFree,
         Point::ReadersBeforeFree,
         Point::RootBeforeRest,

@@ -66,7 +66,6 @@ needed! {
     pages_come_before_the_root: PagesBeforeRoot, Everything, 200_000;
     the_copy_comes_before_the_place: CopyBeforePlace, Everything, 30_000;
     the_place_comes_before_its_copy_goes: PlaceBeforeForget, Everything, 200_000;
-    the_copy_goes_before_its_page: ForgetBeforeClear, ComeAndGo, 200_000;
     the_unmap_comes_before_the_next_use: UnmapBeforeFree, LateIo, 30_000;
     readers_end_before_the_next_use: ReadersBeforeFree, LateIo, 30_000;
     the_root_goes_before_the_rest: RootBeforeRest, Everything, 30_000;

@@ -198,7 +198,6 @@ impl Md {
         // What the copies stand for must be whole on the disk before they go.
         self.flush_for(&[Point::PlaceBeforeForget]).await?;
         self.clear_pages(copies.iter().copied()).await?;
-        self.flush_for(&[Point::ForgetBeforeClear]).await?;
         self.space.borrow_mut().free_pages_again(copies);
         Ok(())
     }

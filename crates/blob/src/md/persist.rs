@@ -166,13 +166,9 @@ impl Md {
             return Ok(());
         }
         let copies = self.take_copies(&pages);
-        let any = !copies.is_empty();
         pages.extend(copies);
+        // A copy that comes back after a crash says nothing of what its page holds then, by its checksums.
         self.clear_pages(pages.iter().copied()).await?;
-        // A copy that comes back after a crash would be taken for that of whatever its page holds then.
-        if any {
-            self.flush_for(&[Point::ForgetBeforeClear]).await?;
-        }
         self.space.borrow_mut().free_pages_again(pages);
         Ok(())
     }

@@ -104,9 +104,6 @@ impl Md {
         pages.extend(meta.map.extent_pages().map(|(_, page)| page).filter(|page| !kept_pages.contains(page)));
         let copies = self.take_copies(&[root]);
         self.clear_pages(copies.iter().copied()).await?;
-        if !copies.is_empty() {
-            self.flush_for(&[Point::ForgetBeforeClear]).await?;
-        }
         self.space.borrow_mut().free_pages_again(copies.into_iter().chain([root]));
         self.free_pages(pages).await?;
         if self.options.order.keeps(Point::ReadersBeforeFree) {

@@ -10,8 +10,7 @@
 //! One that holds anything else was torn by another write, perhaps of a program that knows no copies, and the
 //! copy says nothing of it.
 //!
-//! Whoever writes copies has to clear one, durably, before the page it is a copy of is deleted, and before
-//! the next copy of the same page is flushed.
+//! Whoever writes copies has to make the page durable before its copy is cleared or written over.
 
 use crate::crc;
 use crate::ids::{BlobId, PageIdx};
