@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use spindle_block::{Channel, Claim, Device, DeviceState, Geometry, Lane, LaneCx, OpenError};
+use spindle_block::{Channel, Claim, Device, DeviceState, Geometry, Lane, LaneCx, OpenError, Operation};
 
 use crate::blob::{Blob, Opened};
 use crate::error::BlobError;
@@ -42,6 +42,10 @@ impl Device for BlobShared {
         Some(&self.lanes)
     }
 
+    fn supports(&self, operation: Operation) -> bool {
+        BlobLane::does(operation)
+    }
+
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         BlobLane::open(self, None, cx)
     }
@@ -62,6 +66,14 @@ impl Device for Opened {
 
     fn claim(&self) -> Option<&Claim> {
         Some(&self.shared.claim)
+    }
+
+    fn lowers(&self) -> Vec<Arc<dyn Device>> {
+        vec![self.shared.store.device.device().clone()]
+    }
+
+    fn supports(&self, operation: Operation) -> bool {
+        BlobLane::does(operation)
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -93,7 +93,11 @@ impl Claimed {
     /// # Errors
     /// [`Busy`](OpenError::Busy) names the holder of another claim.
     pub fn take(device: Arc<dyn Device>) -> Result<Claimed, OpenError> {
-        Claimed::take_as(device, ClaimKind::Exclusive, "a store that this process has loaded")
+        Claimed::take_as(
+            device,
+            ClaimKind::Exclusive,
+            "a store that this process has loaded (unload it, or drop its handles and open blobs)",
+        )
     }
 
     /// Claims a device; `holder` is what others are told.

@@ -131,7 +131,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// Another opener writes to it.
-    #[error("{device}: in use by {holder}; stop it or open read-only")]
+    #[error("{device}: {}", in_use(.holder))]
     Busy {
         /// Name of the device.
         device: String,
@@ -174,6 +174,15 @@ pub enum OpenError {
     },
 }
 
+/// Says once that a device is in use, by whom, and what to do.
+fn in_use(holder: &str) -> String {
+    // The system's words say all of that.
+    match holder.contains("is in use") {
+        true => holder.to_owned(),
+        false => format!("in use by {holder}; close that first, or open read-only"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,5 +199,17 @@ mod tests {
             assert_eq!(kind(errno), expected);
             assert!(kind(errno).to_string().contains(says));
         }
+    }
+
+    #[test]
+    fn a_device_in_use_is_said_to_be_so_once_and_with_a_way_out() {
+        let busy =
+            |holder: &str| OpenError::Busy { device: "a.img".into(), holder: holder.into() }.to_string();
+        assert_eq!(
+            busy("another store"),
+            "a.img: in use by another store; close that first, or open read-only"
+        );
+        let locked = "/tmp/a.img is in use, locked by process 7; stop that first";
+        assert_eq!(busy(locked), format!("a.img: {locked}"));
     }
 }

@@ -68,7 +68,7 @@ impl BlobLane {
             return cx.forward(lane, io, [start, epoch << 2]);
         }
         let buffers = io.take_buffers();
-        let read = cx.create(Operation::Read, offset >> shift, len >> shift, buffers);
+        let read = cx.create_for(&io, Operation::Read, offset >> shift, len >> shift, buffers);
         let parked = self.parked.insert(io);
         cx.forward(lane, read, [parked as u64, epoch << 2 | EXTERNAL]);
     }

@@ -96,6 +96,12 @@ impl BlobLane {
         Ok(Box::new(lane))
     }
 
+    /// Whether blobs know an operation.
+    pub(crate) fn does(operation: Operation) -> bool {
+        use Operation::{Flush, Read, SeekData, SeekHole, Unmap, Write, WriteZeroes};
+        matches!(operation, Read | Write | WriteZeroes | Unmap | Flush | SeekData | SeekHole)
+    }
+
     /// First byte and length of a request's range, if they are numbers at all.
     #[inline]
     fn range(&self, io: &Io) -> Option<(u64, u64)> {
@@ -142,6 +148,7 @@ impl BlobLane {
         let checked = self.check(&io);
         match io.operation() {
             Operation::Flush if checked.is_ok() => self.flush(io, cx),
+            Operation::SeekData | Operation::SeekHole if checked.is_ok() => self.seek(io, cx),
             _ if checked.is_err() || io.count() == 0 => cx.done(io, checked),
             operation if operation.changes_data() && self.keeps_out() => return Submit::Full(io),
             _ => self.take(io, cx),
@@ -154,6 +161,9 @@ impl BlobLane {
         let blob = &self.blob;
         if self.removed || self.is_closed() || blob.store.is_unloaded() {
             return Err(IoErrorKind::Removed);
+        }
+        if !BlobLane::does(io.operation()) {
+            return Err(IoErrorKind::Unsupported);
         }
         if io.operation().changes_data() && (blob.store.read_only || blob.read_only.load(Ordering::Acquire)) {
             return Err(IoErrorKind::ReadOnly);
@@ -237,6 +247,17 @@ impl BlobLane {
         }
     }
 
+    /// Ends some of the requests that wait to be let in.
+    fn end_held(&mut self, ends: impl Fn(&Io, &Cx<'_>) -> bool, cx: &mut Cx<'_>) {
+        for _ in 0..self.held.len() {
+            let Some(io) = self.held.pop_front() else { break };
+            match ends(&io, cx) {
+                true => cx.done(io, Err(IoErrorKind::Aborted)),
+                false => self.held.push_back(io),
+            }
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn complete_otherwise(&mut self, mut io: Io, durable: bool, status: Status, cx: &mut Cx<'_>) {
@@ -313,7 +334,11 @@ impl Lane for BlobLane {
     }
 
     fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
-        cx.abort(self.below, id);
+        self.end_held(|io, _| io.id() == id, cx);
+    }
+
+    fn abandoned(&mut self, cx: &mut Cx<'_>) {
+        self.end_held(|io, cx| cx.is_abandoned(io), cx);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use spindle_block::Operation;
+use spindle_block::{Cx, Io, Operation};
 
 use super::BlobLane;
 use crate::leaves::Entry;
@@ -12,6 +12,9 @@ use crate::shared::Source;
 
 /// Requests without data that lie in more clusters than this are done in steps, so that no call is long.
 pub(super) const LONG: u64 = 128;
+
+/// Clusters that a seek looks at in one call where a parent has to be asked.
+const SOUGHT: u64 = 1 << 16;
 
 /// Where a request goes.
 pub(super) enum Way {
@@ -99,6 +102,30 @@ impl BlobLane {
                 _ => Way::New { index },
             },
         }
+    }
+
+    /// Finds the first block that may hold data, or the first that is known to read zero because nothing is
+    /// there: the end of the blob if there is none, or if a parent has to be asked too often.
+    pub(super) fn seek(&mut self, mut io: Io, cx: &mut Cx<'_>) {
+        let blob = &self.blob;
+        let (from, for_data) = (io.start() << self.block_shift, io.operation() == Operation::SeekData);
+        let found = match blob.is_without_parent() {
+            true => blob.next(from, for_data),
+            false => self.seek_in_parents(from, for_data),
+        };
+        io.set_aux(found.unwrap_or(blob.bytes()) >> self.block_shift);
+        cx.done(io, Ok(()));
+    }
+
+    fn seek_in_parents(&self, from: u64, for_data: bool) -> Option<u64> {
+        let blob = &self.blob;
+        let size = blob.cluster_size.bytes();
+        let (first, end) = (from / size, blob.clusters.load(Ordering::Acquire));
+        let holds = |index: u64| !matches!(blob.source(index), Source::Zeroes);
+        let found = (first..end.min(first + SOUGHT)).find(|&index| holds(index) == for_data);
+        // Data that may be there must be told of; a hole need not.
+        let unknown = (for_data && first + SOUGHT < end).then_some(first + SOUGHT);
+        found.or(unknown).map(|index| from.max(index * size))
     }
 
     /// Whether a request without data lies in so many pieces that it is worked on in steps.

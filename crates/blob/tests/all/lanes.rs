@@ -47,6 +47,38 @@ fn a_blobs_device_reads_and_writes_what_the_blob_does_and_is_refused_once_that_w
 }
 
 #[test]
+fn a_blobs_device_tells_where_data_and_holes_are_and_refuses_what_it_does_not_know() {
+    run_everywhere(async || {
+        let disk = disk(16);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(8)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let channel = Channel::open(blob.device()).unwrap();
+        fill(&blob, 2 * CLUSTER, 2 * CLUSTER, 1).await;
+        // Of the blob itself, and of one that reads its clusters in a snapshot.
+        for _ in 0..2 {
+            assert_eq!(channel.seek_data(0).await.unwrap(), 2 * CLUSTER);
+            assert_eq!(channel.seek_data(3 * CLUSTER + 512).await.unwrap(), 3 * CLUSTER + 512);
+            assert_eq!(channel.seek_data(5 * CLUSTER).await.unwrap(), 8 * CLUSTER, "there is no more");
+            assert_eq!(channel.seek_hole(512).await.unwrap(), 512);
+            assert_eq!(channel.seek_hole(2 * CLUSTER).await.unwrap(), 4 * CLUSTER);
+            store.snapshot(id, Vec::new()).await.unwrap();
+        }
+        let device = blob.device();
+        let mut pair = QueuePair::open(&device).unwrap();
+        for operation in [Operation::Compare, Operation::Reset, Operation::Copy] {
+            let buffers =
+                if operation == Operation::Compare { IoBuf::zeroed(512).into() } else { Buffers::None };
+            let count = if operation == Operation::Reset { 0 } else { 1 };
+            let io = pair.request(operation, 0, count, buffers);
+            pair.submit(io);
+            pair.wait().await;
+            pair.reap(|_, status| assert_eq!(status, Err(IoErrorKind::Unsupported), "{operation}"));
+        }
+    });
+}
+
+#[test]
 fn a_blobs_device_keeps_the_blob_open_and_follows_its_size() {
     run_everywhere(async || {
         let disk = disk(16);
