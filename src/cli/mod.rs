@@ -47,7 +47,7 @@ enum Command {
     /// Call an RPC method of a daemon
     Rpc(rpc::Command),
     /// Run the daemon
-    Serve(serve::Command),
+    Serve(Box<serve::Command>),
     /// Measure this build on this machine, beside the bare machine
     Perf(perf::Command),
 }
@@ -72,7 +72,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Some(Command::Blob(command)) => blob::run(command),
         Some(Command::Perf(command)) => perf::run(command),
         Some(Command::Rpc(command)) => rpc::run(command),
-        Some(Command::Serve(command)) => serve::run(command),
+        Some(Command::Serve(command)) => serve::run(*command),
         Some(Command::Quickstart(command)) => quickstart::run(command),
         None => {
             let mut out = output::Output::stdout();
