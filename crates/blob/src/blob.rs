@@ -29,7 +29,7 @@ pub(crate) struct Opened {
     pub(crate) shared: Arc<BlobShared>,
     closed: AtomicBool,
     /// Keeps the store loaded.
-    _held: Arc<Held>,
+    pub(crate) held: Arc<Held>,
 }
 
 impl Blob {
@@ -247,7 +247,7 @@ impl Md {
         blob.opened.set(blob.opened.get() + 1);
         blob.openings.set(blob.openings.get() + 1);
         self.open.set(self.open.get() + 1);
-        Ok(Opened { shared, closed: AtomicBool::new(false), _held: held })
+        Ok(Opened { shared, closed: AtomicBool::new(false), held })
     }
 
     fn close(self: &Rc<Md>, blob: &BlobState) {

@@ -50,9 +50,10 @@ impl Blob {
     /// # Errors
     /// The blob is closed or read-only, clones read through it, or it is being inflated or decoupled.
     pub async fn replace(&self) -> Result<Replacement, BlobError> {
-        let opened = self.on_md(async |md, blob| {
+        let held = self.opened.held.clone();
+        let opened = self.on_md(async move |md, blob| {
             md.check_replaceable(&blob)?;
-            md.open(blob.id, OpenOptions::default()).await
+            md.open(blob.id, OpenOptions::default(), held).await
         });
         let blob = Blob::new(opened.await?);
         let local = self.opened.shared.store.local()?;
