@@ -15,4 +15,5 @@ mod names;
 mod streams;
 mod support;
 mod unharmed;
+mod undone;
 mod writing;
