@@ -163,9 +163,11 @@ impl Context {
         failed && is_device(error, self.reloaded.load(Ordering::SeqCst))
     }
 
-    /// Whether an error of the device has arrived.
+    /// Whether the device has failed something, whether or not anybody was told: what a failed flush lost can
+    /// still be read, so that only a crash tells what there is.
     pub fn has_failed(&self) -> bool {
-        locked(&self.inner).failures.have_arrived()
+        self.failing.get().is_some_and(|disk| disk.counters().faults > 0)
+            || locked(&self.inner).failures.have_arrived()
     }
 
     /// Says how an operation ended that began at that event; an error that should not have come is wrong.

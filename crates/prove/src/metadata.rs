@@ -189,7 +189,6 @@ async fn reload(run: &Context, store: Blobstore, grow: bool) -> Result<Option<Bl
     let store = run.store().unwrap_or(store);
     leave(run, &store, async || store.unload().await).await?;
     if run.has_failed() {
-        // What a failed flush lost can still be read, so only a crash tells what there is.
         return Ok(None);
     }
     if grow {

@@ -31,7 +31,8 @@ pub struct Record {
     end: Time,
     /// Whether it is known to have happened.
     sure: bool,
-    /// Whether its place was cut off while it was under way: it may have happened before that.
+    /// Whether its place was cut off, or put under another parent, while it was under way: it may have happened
+    /// before that.
     cut: bool,
 }
 
@@ -195,7 +196,7 @@ impl Units {
     }
 
     /// Each unit may hold what it could or what `other`'s could: of a blob that was put under another parent.
-    /// Writes under way are yet to come.
+    /// A write under way may have happened before that, to what it does not read any more, or is yet to come.
     pub fn join(&mut self, other: &Units, units: u64) {
         if other.blank == ANYTHING {
             self.blank = ANYTHING;
@@ -204,7 +205,8 @@ impl Units {
         for at in places.into_iter().filter(|&at| at < units) {
             let blank = self.blank;
             let records = self.units.entry(at).or_insert(Unit::One(blank)).records();
-            let coming: Vec<Record> = records.extract_if(.., |record| record.is_under_way()).collect();
+            let mut coming: Vec<Record> = records.extract_if(.., |record| record.is_under_way()).collect();
+            coming.iter_mut().for_each(|record| record.cut = true);
             let mut values: Vec<Value> = records.iter().map(|record| record.value).collect();
             values.extend(other.possible(at));
             values.sort_unstable();
@@ -344,6 +346,15 @@ mod tests {
         units.begin(4, 21, 35);
         units.end(4, 21, 35, 36, true);
         assert_eq!(units.visible(4, 37), [21]);
+    }
+
+    #[test]
+    fn a_write_under_way_while_the_parent_changes_may_have_landed_in_the_old_one() {
+        let (mut units, other) = (Units::default(), Units::default());
+        units.begin(4, 47, 21);
+        units.join(&other, 16);
+        units.end(4, 47, 21, 36, true);
+        assert_eq!(units.visible(4, 37), [ZERO, 47]);
     }
 
     #[test]

@@ -168,7 +168,10 @@ impl Md {
         clone.held.set(true);
         let merged = self.merge_held(snapshot, clone).await;
         clone.held.set(false);
-        snapshot.passing.set(false);
+        // What the clone has taken over changes with it: if the snapshot could not be erased, nobody reads that
+        // through the snapshot any more.
+        let taken_over = clone.parent() != Some(Parent::Snapshot(snapshot.id));
+        snapshot.passing.set(merged.is_err() && taken_over);
         merged.map(|()| true)
     }
 

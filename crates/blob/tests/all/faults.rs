@@ -371,3 +371,39 @@ fn a_load_stands_every_fault() {
         }
     });
 }
+
+#[test]
+fn a_snapshot_whose_deletion_failed_never_shows_what_its_clone_writes() {
+    run_on("sim:1", async move || {
+        for atomic_unit in [512, 4096] {
+            let (image, options, ids) = prepare(atomic_unit).await;
+            let mut taken_over = 0;
+            for nth in 1.. {
+                let disk = Disk::from_image(image.clone(), options);
+                let faulty = Faulty::new("disk0", device(&disk));
+                let store = Blobstore::load(faulty.clone(), LoadOptions::default()).await.unwrap();
+                let snapshot = store.open_blob(ids.snapshot).await.unwrap();
+                let held = support::read(&snapshot, 0, CLUSTER).await;
+                snapshot.close().await.unwrap();
+                faulty.inject(&[Operation::Flush], nth, 1, Effect::Fail);
+                let deleted = store.delete_blob(ids.snapshot).await;
+                let hit = faulty.seen() >= nth;
+                faulty.clear();
+                if !hit {
+                    break;
+                }
+                deleted.unwrap_err();
+                let clone = store.open_blob(ids.clone).await.unwrap();
+                // Where the clone has the cluster, no metadata is needed.
+                let (written, _) = clone.write(0, IoBuf::zeroed(512)).await;
+                match store.open_blob(ids.snapshot).await {
+                    Ok(snapshot) => {
+                        assert_eq!(support::read(&snapshot, 0, CLUSTER).await, held, "flush {nth}")
+                    }
+                    Err(_) => taken_over += u32::from(written.is_ok()),
+                }
+            }
+            assert!(taken_over > 0, "no flush failed after the clone had taken the snapshot's clusters over");
+        }
+    });
+}
