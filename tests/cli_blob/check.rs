@@ -355,3 +355,21 @@ fn an_undo_refuses_an_image_that_was_changed_since_and_a_file_that_is_none() {
     fs::write(image.path(), half).unwrap();
     take_back(&image, &damaged);
 }
+
+#[test]
+fn giving_up_a_blob_clears_no_page_that_another_blob_names() {
+    let mut bytes = HELLO.clone();
+    long_chain(&mut bytes);
+    change_mask(&mut bytes, MaskKind::UsedBlobIds, |bits| assert!(bits.set(FREE)));
+    let image = Image::new(&bytes);
+    assert_eq!(
+        codes(&image, &[]).len(),
+        1,
+        "one blob is damaged: there is a page of gamma's chain where its root should be"
+    );
+    assert_eq!(on(&image, "check", &["--repair", "--give-up", "0x100000006"]).code, 0);
+    assert_eq!(codes(&image, &[]), [] as [&str; 0]);
+    let store = load(&fs::read(image.path()).unwrap());
+    let gamma = store.blob(BlobId::from_raw(GAMMA)).unwrap();
+    assert_eq!(gamma.metadata.xattrs.get(b"long").map(<[u8]>::len), Some(3000));
+}

@@ -14,6 +14,6 @@ mod made;
 mod names;
 mod streams;
 mod support;
-mod unharmed;
 mod undone;
+mod unharmed;
 mod writing;

@@ -140,7 +140,11 @@ async fn give_back(blob: &BlobShared, local: &Local, cluster: u32) {
     // A courtesy: it is zeroed before it is used.
     let _ = local.unmap(blob.start_of(cluster), u64::from(blob.store.cluster_size)).await;
     local.reserve.put([Fresh { cluster, zero: None, written: false }]);
-    let _ = on_md(&blob.store, async |md| Ok(md.space_changed())).await;
+    let _ = on_md(&blob.store, async |md| {
+        md.space_changed();
+        Ok(())
+    })
+    .await;
 }
 
 /// Has the map on disk name the cluster, and readers see it.

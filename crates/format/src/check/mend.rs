@@ -137,13 +137,16 @@ fn mend_around<'a>(
     Ok(overlay)
 }
 
-/// The store without these blobs' roots.
+/// The store without these blobs' roots. What another blob has there is that one's.
 fn without<'a>(medium: &'a dyn Medium, store: &Store, give_up: &BTreeSet<BlobId>) -> Overlay<'a> {
     let geometry = &store.geometry;
     let (start, len) = geometry.bytes_of(geometry.metadata());
     let mut overlay = Overlay::new(medium, start + len);
-    let roots = give_up.iter().filter_map(|id| id.root_page());
-    overlay.apply(roots.flat_map(|root| [Page::clear(root, geometry), Change::Flush]));
+    let is_named = |root: &PageIdx| store.blobs.values().any(|blob| blob.pages().any(|page| page == *root));
+    let roots = give_up.iter().filter(|id| store.blob(**id).is_none());
+    let roots = roots.filter_map(|id| id.root_page()).filter(|root| !is_named(root));
+    let whole = give_up.iter().filter(|id| store.blob(**id).is_some()).filter_map(|id| id.root_page());
+    overlay.apply(roots.chain(whole).flat_map(|root| [Page::clear(root, geometry), Change::Flush]));
     overlay
 }
 

@@ -37,7 +37,7 @@ pub fn judge(base: &Base, image: &Image, before: &State, rng: &mut Rng) -> Resul
         return Err(Broken::new("a repair begins with what a check finds", told(&mended.before)));
     }
     let repaired = carried_out(image, &mended.changes);
-    data_is_untouched(base, image, &repaired)?;
+    data_is_untouched(before, image, &repaired)?;
     let after = State::of(base, &repaired)?;
     if mended.after != after.examined.findings {
         let (says, is) = (told(&mended.after), told(&after.examined.findings));
@@ -81,7 +81,7 @@ fn give_up(base: &Base, image: &Image, before: &State, rng: &mut Rng) -> Result<
     let gone = BTreeSet::from([damaged[rng.below(damaged.len())]]);
     let Ok(mended) = mend(&base.medium(image), &gone) else { return Ok(()) };
     let repaired = carried_out(image, &mended.changes);
-    data_is_untouched(base, image, &repaired)?;
+    data_is_untouched(before, image, &repaired)?;
     kept(base, &repaired, before, &State::of(base, &repaired)?, &gone)
 }
 
@@ -97,8 +97,10 @@ fn carried_out(image: &Image, changes: &[Change]) -> Image {
     image
 }
 
-fn data_is_untouched(base: &Base, before: &Image, after: &Image) -> Result<(), Broken> {
-    let end = base.metadata_end().min(before.size());
+fn data_is_untouched(state: &State, before: &Image, after: &Image) -> Result<(), Broken> {
+    let geometry = &state.examined.store.geometry;
+    let (start, length) = geometry.bytes_of(geometry.metadata());
+    let end = (start + length).min(before.size());
     match before.is_same(after, end, before.size() - end) {
         true => Ok(()),
         false => Err(Broken::new(DATA, "a byte of data is another")),

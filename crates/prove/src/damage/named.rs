@@ -65,15 +65,29 @@ pub fn is_traceless(base: &Base, image: &Image, state: &State, id: BlobId) -> bo
     let Some(root) = id.root_page().filter(|root| root.0 < base.store.geometry.md_pages()) else {
         return true;
     };
-    let mut bytes = [0; PAGE_SIZE];
-    image.read(state.examined.store.geometry.page_offset(root), &mut bytes);
-    let whole = |page: &Page| {
-        let leftover = page.descriptor_bytes()[0] == kind::EXTENT_PAGE || page.sequence() > 0;
-        page.crc_ok() && (leftover || page.id().raw() < 1 << 32 || page.id().raw() >> 32 == COPY)
-    };
-    let being_cleared = bytes[PAGE_SIZE - SECTOR..].iter().all(|byte| *byte == 0);
-    let traceless = being_cleared || Page::view(&bytes).is_some_and(whole) || may_be_torn(base, root, &bytes);
-    !state.examined.store.super_block.clean && traceless
+    let mut page = [0; PAGE_SIZE];
+    image.read(state.examined.store.geometry.page_offset(root), &mut page);
+    !state.examined.store.super_block.clean && may_be_left(base, root, &page)
+}
+
+/// Blobs that only the second reading of a check sees, as if there were no masks: no load does.
+pub fn hidden(state: &State) -> BTreeSet<BlobId> {
+    let store = &state.examined.store;
+    let found = state.examined.findings.iter().filter_map(|finding| match finding {
+        Finding::UnlistedBlob { blob } => Some(*blob).filter(|blob| !store.unlisted.contains(blob)),
+        _ => None,
+    });
+    found.collect()
+}
+
+/// Blobs of which a cluster belongs to another place too: a write there is a write to both.
+pub fn sharing(state: &State) -> BTreeSet<BlobId> {
+    let found = state.examined.findings.iter().flat_map(|finding| match finding {
+        Finding::SharedCluster { owners, .. } => owners.iter().map(|(blob, _)| *blob).collect(),
+        Finding::SharedPage { owners, .. } => owners.clone(),
+        _ => Vec::new(),
+    });
+    found.collect()
 }
 
 /// Blobs of the undamaged store that cannot be read as before are named, where their pages tell.
@@ -92,10 +106,16 @@ pub fn judge(base: &Base, image: &Image, state: &State) -> Result<(), Broken> {
     }
     let masks = (0, base.store.geometry.page_offset(PageIdx(0)));
     let in_order = store.super_block.clean && image.is_same(&base.image, masks.0, masks.1);
+    if store.super_block.clean && !in_order {
+        // Masks that are damaged too may hide a blob whose root is.
+        return Ok(());
+    }
     let whole = readable(&base.ground, &base.image, &base.store);
     for (id, blob) in &base.store.blobs {
         let restored = |page| findings.iter().any(|finding| is_restored(finding, page));
-        let mut pages = blob.pages().filter(|page| !restored(*page));
+        // Of a root that was hit only that page tells, and one that is right in itself counts, however old it is.
+        let pages = blob.pages().take(if is_hit(base, image, *id) { 1 } else { usize::MAX });
+        let mut pages = pages.filter(|page| !restored(*page));
         let Some(why) = pages.find_map(|page| broken_page(base, image, page, in_order)) else { continue };
         let Some(what) = lost(*id, &whole[id], state.readable.get(id), &Allowed::default()) else { continue };
         if !is_named(findings, *id) {
@@ -127,12 +147,25 @@ fn broken_page(base: &Base, image: &Image, index: PageIdx, in_order: bool) -> Op
     let is_empty = bytes.iter().all(|byte| *byte == 0);
     match in_order {
         true if is_empty => Some(format!("metadata page {index} is empty")),
-        _ if whole || is_empty || !in_order && may_be_torn(base, index, &bytes) => None,
+        _ if whole || is_empty || !in_order && may_be_left(base, index, &bytes) => None,
         _ => Some(format!("the checksum of metadata page {index} is wrong")),
     }
 }
 
-/// Whether a crash may have left this of a page that was being made, rewritten, or cleared.
+/// Whether a crash may have left this page in a store in use: empty, being made, rewritten or cleared, or what
+/// nothing names any more.
+fn may_be_left(base: &Base, index: PageIdx, bytes: &[u8; PAGE_SIZE]) -> bool {
+    let Some(page) = Page::view(bytes) else { return false };
+    let is_zero = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == 0);
+    let nothing = is_zero(0..8) && is_zero(PAGE_SIZE - 8..PAGE_SIZE);
+    let half = is_zero(0..SECTOR) || is_zero(PAGE_SIZE - SECTOR..PAGE_SIZE);
+    let copy = page.id().raw() < 1 << 32 || page.id().raw() >> 32 == COPY;
+    let others = page.id().root_page().is_some_and(|root| root != index)
+        && (page.sequence() > 0 || page.descriptor_bytes()[0] == kind::EXTENT_PAGE);
+    nothing || half || copy || others || may_be_torn(base, index, bytes)
+}
+
+/// Whether each of its sectors is one that was there, or empty.
 fn may_be_torn(base: &Base, index: PageIdx, page: &[u8; PAGE_SIZE]) -> bool {
     let mut before = [0; PAGE_SIZE];
     base.image.read(base.store.geometry.page_offset(index), &mut before);

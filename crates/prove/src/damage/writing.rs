@@ -8,11 +8,12 @@ use spindle_blob::{Blob, BlobError, BlobId, BlobOptions, Blobstore, LoadOptions,
 use spindle_block::SimDisk;
 use spindle_engine::sim::{Disk, Image, Rng, World};
 use spindle_format::PageIdx;
+use spindle_format::check::Finding;
 use spindle_mem::IoBuf;
 use spindle_reactor::{Runtime, timeout};
 
 use super::contents::{Allowed, Contents, lost};
-use super::named::{damaged, is_hit, is_named, is_traceless};
+use super::named::{damaged, hidden, is_hit, is_named, is_traceless, sharing};
 use super::source::Base;
 use super::{Broken, State};
 
@@ -153,14 +154,16 @@ pub fn judge(base: &Base, image: &Image, before: &State, plan: &[Op], seed: u64)
     let loaded = if ran.loaded { "" } else { "the load was refused, and all the same " };
     let done = |what: String| format!("{loaded}{what}, after {}", ran.done.join(", "));
     let none = Allowed::default();
-    for (id, blob) in &before.readable {
+    let written = plan.iter().any(|op| matches!(op, Op::Write { .. } | Op::Unmap { .. }));
+    let shared = if written { sharing(before) } else { BTreeSet::new() };
+    for (id, blob) in before.readable.iter().filter(|(id, _)| !shared.contains(id)) {
         let allowed = ran.changed.blobs.get(id).unwrap_or(&none);
         if let Some(what) = lost(*id, blob, after.readable.get(id), allowed) {
             return Err(Broken::new("a command makes nothing unreadable", done(what)));
         }
     }
     let left = &after.examined.findings;
-    for id in damaged(before) {
+    for id in damaged(before).difference(&hidden(before)).copied() {
         let changed = &ran.changed;
         let given_up = changed.blobs.get(&id).is_some_and(|allowed| allowed.anything)
             || changed.made.values().any(|like| *like == Some(id));
@@ -180,7 +183,15 @@ pub fn judge(base: &Base, image: &Image, before: &State, plan: &[Op], seed: u64)
     // What was made of a damaged blob is as that is, and pages that the masks hid may show in a store in use.
     let made = &ran.changed.made;
     let is_new = |id: &BlobId| !known.contains(id) && !made.contains_key(id) && !is_hit(base, image, *id);
-    let mut found = damaged(&after).into_iter().filter(is_new);
+    // A clone of an orphan whose deletion hands its parent on is one, as it was.
+    let handed_on: BTreeSet<BlobId> = left
+        .iter()
+        .filter_map(|finding| match finding {
+            Finding::OrphanedClone { blob, parent } => known.contains(parent).then_some(*blob),
+            _ => None,
+        })
+        .collect();
+    let mut found = damaged(&after).into_iter().filter(|id| is_new(id) && !handed_on.contains(id));
     let new = found.find(|id| !is_named(&before.examined.findings, *id));
     match new {
         Some(id) => {
@@ -199,10 +210,11 @@ fn wrong_with_new(
     after: &State,
     changed: &Changed,
 ) -> Option<String> {
-    let hidden = |id| before.examined.store.unlisted.contains(&id) || damaged(before).contains(&id);
-    let known = is_named(&before.examined.findings, id)
-        && (hidden(id)
-            || before.examined.without_masks.as_ref().is_none_or(|store| store.blob(id).is_none()));
+    // What a damaged page says of others reserves nothing.
+    let of_others = |finding: &&Finding| matches!(finding, Finding::DamagedBlob { blob, .. } if *blob != id);
+    let findings = before.examined.findings.iter().filter(|finding| !of_others(finding));
+    let findings: Vec<Finding> = findings.cloned().collect();
+    let known = is_named(&findings, id) && !hidden(before).contains(&id);
     if (before.readable.contains_key(&id) || known) && !changed.deleted.contains(&id) {
         return Some(format!("blob {id} was there"));
     }
