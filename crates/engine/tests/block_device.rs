@@ -214,7 +214,7 @@ fn a_device_that_only_refuses_writes_is_refused_when_it_is_opened_for_them() {
     let error = bench.run(Op::Open { options: Box::new(options) }).result;
     // It would stay so for the next file behind it.
     set("--setrw");
-    let error = error.err().expect("it is read-only");
+    let error = error.expect_err("it is read-only");
     assert!(error.to_string().contains(&device.0), "{error}");
     assert!(
         error.to_string().contains("read-only") || error.kind() == ErrorKind::PermissionDenied,
