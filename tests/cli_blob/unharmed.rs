@@ -91,7 +91,9 @@ fn no_new_blob_gets_an_id_that_anything_names() {
     // Page 6 is the lowest that is free.
     let named: u64 = 0x1_0000_0006;
     let value = named.to_le_bytes();
-    let names: [fn(&mut [u8], [u8; 8]); 4] = [
+    /// Has an image name a blob, given in little endian.
+    type Name = fn(&mut [u8], [u8; 8]);
+    let names: [Name; 4] = [
         |bytes, value| {
             rewrite(bytes, 0x1_0000_0009, &[], |meta| {
                 meta.set_internal(internal::SNAPSHOT_PENDING_REMOVAL, &value).unwrap();
@@ -148,7 +150,8 @@ fn a_repair_that_leaves_damage_keeps_the_finding_and_the_state_of_the_store() {
             meta.set_internal(internal::SNAPSHOT_IN_PROGRESS, &0x1_0000_0000_u64.to_le_bytes()).unwrap();
         });
     };
-    let damages: [(&str, fn(&mut [u8])); 5] = [
+    type Damage = fn(&mut [u8]);
+    let damages: [(&str, Damage); 5] = [
         ("root-foreign", |bytes| change_page(bytes, 5, |page| page[0] = 7)),
         ("root-missing", |bytes| page_of(bytes, 5).fill(0)),
         ("root-crc", |bytes| page_of(bytes, 5)[100] ^= 1),
