@@ -60,9 +60,10 @@ pub fn mend(medium: &dyn Medium, give_up: &BTreeSet<BlobId>) -> Result<Mended, M
     if before.is_empty() && give_up.is_empty() && store.super_block.clean {
         return Ok(Mended { changes: Vec::new(), before, after: Vec::new() });
     }
-    let overlay = match mend_all(medium, &store, give_up)? {
+    let start = without(medium, &store, all, give_up);
+    let overlay = match mend_all(start.clone(), &store, give_up)? {
         Some(overlay) => overlay,
-        None => mend_around(medium, &store, &before, give_up)?,
+        None => mend_around(start, &store, &before, give_up)?,
     };
     if overlay.is_as_before() {
         return Ok(Mended { changes: Vec::new(), after: before.clone(), before });
@@ -77,7 +78,7 @@ pub fn mend(medium: &dyn Medium, give_up: &BTreeSet<BlobId>) -> Result<Mended, M
 /// The store with all of it put right and masks that say what its metadata says; `None` if that cannot be, since
 /// something is lost or damaged.
 fn mend_all<'a>(
-    medium: &'a dyn Medium,
+    mut overlay: Overlay<'a>,
     store: &Store,
     give_up: &BTreeSet<BlobId>,
 ) -> Result<Option<Overlay<'a>>, LoadError> {
@@ -85,7 +86,6 @@ fn mend_all<'a>(
     if store.damaged.iter().any(|damaged| !give_up.contains(&damaged.id)) {
         return Ok(None);
     }
-    let mut overlay = without(medium, store, give_up);
     let repaired = load(&overlay, true)?;
     carry_out(&mut overlay, &repaired);
     let found = load(&overlay, true)?;
@@ -101,12 +101,11 @@ fn mend_all<'a>(
 
 /// The store with what a crash cut off finished, and the rest as it was.
 fn mend_around<'a>(
-    medium: &'a dyn Medium,
+    mut overlay: Overlay<'a>,
     store: &Store,
     before: &[Finding],
     give_up: &BTreeSet<BlobId>,
 ) -> Result<Overlay<'a>, LoadError> {
-    let mut overlay = without(medium, store, give_up);
     let Some(masks) = &store.disk_masks else {
         // Nothing here can say what is in use, and whether it was left in order is part of what is known.
         if !store.super_block.clean {
@@ -137,12 +136,19 @@ fn mend_around<'a>(
     Ok(overlay)
 }
 
-/// The store without these blobs' roots. What another blob has there is that one's.
-fn without<'a>(medium: &'a dyn Medium, store: &Store, give_up: &BTreeSet<BlobId>) -> Overlay<'a> {
+/// The store without these blobs' roots. A page of another blob stays, also of one that can be read only when the
+/// masks are ignored: a stale mask can name a page in the middle of a chain as a root.
+fn without<'a>(
+    medium: &'a dyn Medium,
+    store: &Store,
+    all: &Store,
+    give_up: &BTreeSet<BlobId>,
+) -> Overlay<'a> {
     let geometry = &store.geometry;
     let (start, len) = geometry.bytes_of(geometry.metadata());
     let mut overlay = Overlay::new(medium, start + len);
-    let is_named = |root: &PageIdx| store.blobs.values().any(|blob| blob.pages().any(|page| page == *root));
+    let blobs = || store.blobs.values().chain(all.blobs.values()).filter(|blob| !give_up.contains(&blob.id));
+    let is_named = |root: &PageIdx| blobs().any(|blob| blob.pages().any(|page| page == *root));
     let roots = give_up.iter().filter(|id| store.blob(**id).is_none());
     let roots = roots.filter_map(|id| id.root_page()).filter(|root| !is_named(root));
     let whole = give_up.iter().filter(|id| store.blob(**id).is_some()).filter_map(|id| id.root_page());

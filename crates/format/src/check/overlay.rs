@@ -9,6 +9,7 @@ use crate::page::PAGE_SIZE;
 const PAGE: u64 = PAGE_SIZE as u64;
 
 /// A medium as it would be after some changes. Lives as long as whoever tries them.
+#[derive(Clone)]
 pub(super) struct Overlay<'a> {
     below: &'a dyn Medium,
     /// Bytes of the medium that belong to metadata; what lies behind is left alone.
