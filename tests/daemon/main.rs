@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod image;
 mod quickstart;
 mod serve;
 mod spdk_client;

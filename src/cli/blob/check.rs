@@ -4,6 +4,7 @@ use super::image::ImageFile;
 use super::mending::{OnImage, failure, repair};
 use super::reading::attended;
 use super::select::parse_id;
+use super::served::note_writer;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::{Output, note};
 use crate::cli::text::count;
@@ -68,6 +69,7 @@ impl Check {
 /// What is wrong.
 fn checked(image: &Path) -> Result<Vec<Finding>, Failure> {
     let file = ImageFile::open(image)?;
+    note_writer(&file);
     let examined = examine(&OnImage(file)).map_err(|error| failure(image, error.into()))?;
     if !examined.store.super_block.clean {
         note(&format!("{} was not unloaded in order: shown is what recovery finds", shown(image)));

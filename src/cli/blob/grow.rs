@@ -3,12 +3,12 @@
 use super::foreground;
 use super::image::ImageFile;
 use super::info::print_report;
+use super::served::open_for_writing;
 use super::session::{Session, change};
 use super::source::{Source, load};
 use crate::cli::failure::{Failure, shown};
 use crate::cli::size;
 use crate::cli::text;
-use spindle_block::{File, FileOptions};
 use std::path::Path;
 
 /// Arguments of `grow`.
@@ -51,7 +51,7 @@ fn extend(path: &Path, size: u64) -> Result<(), Failure> {
     }
     let path = path.to_owned();
     foreground::run(async move |_| {
-        let _locked = File::open(FileOptions::new(&path).writable(true).name(shown(&path))).await?;
+        let _locked = open_for_writing(&path).await?;
         // Whatever else is in the file stays as large as it is.
         let store = load(&ImageFile::open(&path)?)?;
         spindle_format::grow::plan(&store.super_block, &store.geometry, size)

@@ -67,6 +67,11 @@ impl ImageFile {
         &self.path
     }
 
+    /// The open file.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Bytes of the file or device.
     pub(crate) fn size(&self) -> u64 {
         self.size

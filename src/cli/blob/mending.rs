@@ -6,9 +6,10 @@
 use super::foreground;
 use super::image::ImageFile;
 use super::in_use::refuse_used;
+use super::served::open_for_writing;
 use super::undo_file::{BLOCK, UndoFile};
 use crate::cli::failure::{Failure, shown};
-use spindle_block::{Channel, File, FileOptions, IoError};
+use spindle_block::{Channel, IoError};
 use spindle_format::BlobId;
 use spindle_format::Change;
 use spindle_format::check::{Medium, MendError, Mended, mend};
@@ -68,7 +69,7 @@ fn with_locked<T: Send + 'static>(
 ) -> Result<T, Failure> {
     foreground::run(async move |_| {
         refuse_used(&ImageFile::open(&path)?)?;
-        let device = File::open(FileOptions::new(&path).writable(true).name(shown(&path))).await?;
+        let device = open_for_writing(&path).await?;
         let channel = Channel::open(device)?;
         // Opened behind the lock: what it reads nobody changes.
         work(&OnImage(ImageFile::open(&path)?), &channel).await

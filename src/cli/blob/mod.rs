@@ -33,6 +33,7 @@ mod reading;
 mod resize;
 mod rm;
 mod select;
+mod served;
 mod session;
 mod set_parent;
 mod signature;

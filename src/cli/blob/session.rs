@@ -9,6 +9,7 @@ use super::foreground::{self, Stop};
 use super::image::ImageFile;
 use super::naming;
 use super::select::{Entry, choose};
+use super::served::open_for_writing;
 use super::source::{Source, not_loaded};
 use super::unfinished;
 use crate::cli::failure::{Failure, shown};
@@ -18,7 +19,6 @@ use crate::cli::text::count;
 use spindle_blob::{
     BlobError, BlobId, Blobstore, LoadOptions, LoadProgress, LoadStep, StoreInfo, StoreOptions,
 };
-use spindle_block::{File, FileOptions};
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -66,7 +66,7 @@ impl Session {
     ) -> Result<Session, Failure> {
         // The same look and the same errors as in the commands that read.
         let file = ImageFile::open(&image)?;
-        let device = File::open(FileOptions::new(&image).writable(true).name(shown(&image))).await?;
+        let device = open_for_writing(&image).await?;
         let store = StoreOptions { external: Some(devices(externals).await?), ..options.store };
         let options = LoadOptions { store, progress: Some(progress()), ..options };
         let store = Blobstore::load(device, options).await.map_err(|error| match error {

@@ -2,6 +2,7 @@
 
 use super::external::{ExternalArgument, Externals};
 use super::image::ImageFile;
+use super::served::note_writer;
 use super::signature;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::note;
@@ -37,9 +38,11 @@ impl Source {
         (self.image.clone(), self.externals.clone())
     }
 
-    /// Opens image and external snapshots for reading only.
+    /// Opens image and external snapshots for reading only. Says so if a program writes to the image.
     pub(super) fn open(&self) -> Result<(ImageFile, Externals), Failure> {
-        Ok((ImageFile::open(&self.image)?, Externals::open(&self.externals)?))
+        let image = ImageFile::open(&self.image)?;
+        note_writer(&image);
+        Ok((image, Externals::open(&self.externals)?))
     }
 }
 

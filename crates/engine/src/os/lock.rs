@@ -58,6 +58,27 @@ pub(super) fn lock(
     Ok(held)
 }
 
+/// A lock by which a program keeps others from writing to a file; see [`write_lock`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WriteLock {
+    /// The process that holds it, if it can be seen from here.
+    pub pid: Option<u32>,
+}
+
+/// The lock under which another program writes to this file or device now, as programs on this engine take it.
+/// It may be gone when the caller looks at the answer; what the file lies on is not looked at.
+pub fn write_lock(file: &fs::File) -> Option<WriteLock> {
+    let wanted = Wanted { exclusive: false, part: Part::WHOLE };
+    let mut lock = wanted.flock();
+    // SAFETY: `lock` is a valid flock that outlives the call.
+    let asked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
+    if asked != 0 || lock.l_type == libc::F_UNLCK as libc::c_short {
+        return None;
+    }
+    let stat = rustix::fs::fstat(file).ok()?;
+    Some(WriteLock { pid: holder(file.as_fd(), wanted, &stat) })
+}
+
 /// Opens a layer; for writing if it is to be locked exclusively and may be written.
 fn open_layer(layer: &Layer, exclusive: bool) -> Option<(OwnedFd, Stat)> {
     let open = |access| {

@@ -16,5 +16,6 @@ pub(crate) mod workers;
 pub(crate) use clock::Clock;
 pub(crate) use closing::{Closes, Closing, FileFd, OwnedSocketFile};
 pub(crate) use iovec::{IoVecs, receive, send};
+pub use lock::{WriteLock, write_lock};
 pub(crate) use waker::Waker;
 pub(crate) use workers::{Returns, Workers};
