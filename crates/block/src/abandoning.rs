@@ -1,7 +1,7 @@
-//! Requests whose makers are gone: futures dropped, queue pairs closed.
+//! Requests that lost their maker: the future was dropped or the queue pair closed.
 //!
-//! What only waits is cancelled if it changes data. What a lane has goes on, and the blocks that it may still
-//! change are held in each device that it passed, so that newer changes of them wait.
+//! A request that only waits is cancelled if it changes data. One that a lane holds goes on: the blocks that
+//! it may still change are held in each device that it passed, so that newer changes of them wait.
 
 use crate::io::{Slot, Top};
 use crate::lanes::Lanes;
@@ -10,7 +10,7 @@ use crate::queues::Pair;
 use crate::waiter::Waiter;
 use crate::{IoId, LaneId};
 
-/// Whether nobody waits any more for a request, or for the one that it was made for.
+/// True if no future and no queue pair waits for a request, or for the request that it serves.
 pub(crate) fn is_abandoned(slot: &Slot, waiters: &[Waiter], pairs: &[Pair]) -> bool {
     let root = waiters[slot.id.index as usize].root_of(slot.id);
     let (id, top) = root.map_or((slot.id, slot.top), |root| (root.id, root.top));
@@ -22,7 +22,7 @@ pub(crate) fn is_abandoned(slot: &Slot, waiters: &[Waiter], pairs: &[Pair]) -> b
 }
 
 impl Lanes {
-    /// The future that waited for a request is gone.
+    /// Handles a dropped future.
     pub(crate) fn detach(&mut self, detached: Detached) {
         let Detached { id, lane, changes } = detached;
         if let Some(io) = self.queues.waiters[id.index as usize].forget() {
@@ -33,7 +33,7 @@ impl Lanes {
         }
     }
 
-    /// A queue pair is gone: what is back is recycled, what is not will be.
+    /// Closes a queue pair: finished requests are recycled now, the others when they end.
     pub(crate) fn close_pair(&mut self, key: u32, lane: LaneId) {
         let pair = &mut self.queues.pairs[key as usize];
         pair.open = false;
@@ -56,7 +56,7 @@ impl Lanes {
         }
     }
 
-    /// Holds what a request that was submitted to `lane` changes there, until it has ended.
+    /// Holds the blocks that a request submitted to `lane` changes there, until it has ended.
     fn hold(&mut self, lane: u32, id: IoId, start: u64, count: u64) {
         let Some(state) = self.queues.lanes.get(lane as usize) else { return };
         if let Some(registration) = &state.registration {
@@ -65,18 +65,18 @@ impl Lanes {
         }
     }
 
-    /// Cancels what only waits, and has the lanes look through the rest.
+    /// Cancels the abandoned requests that only wait, and calls `Lane::abandoned` for the rest.
     fn abandon(&mut self, lane: u32) {
         if self.queues.lanes.get(lane as usize).is_none_or(|state| state.device.is_none()) {
             return;
         }
         let lanes = self.down_from(lane);
-        // Apart from the queues that they are to judge.
+        // Taken apart from the queues, which the test below borrows too.
         let waiters = std::mem::take(&mut self.queues.waiters);
         let pairs = std::mem::take(&mut self.queues.pairs);
         let mut cancelled = Vec::new();
         let given_up = |slot: &Slot| {
-            // What a lane made of its own accord it may have reasons to count on.
+            // A lane may rely on requests that it made for itself: they stay.
             slot.operation.changes_data() && slot.top != Top::Lane && is_abandoned(slot, &waiters, &pairs)
         };
         while let Some(io) = self.take_queued(&lanes, &given_up) {

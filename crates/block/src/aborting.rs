@@ -1,15 +1,15 @@
-//! How a request that is to end early is found: in the table's queues, in front of a lane, in a lane, or with
-//! a task, and with it whatever was made of it.
+//! Finds a request that is to end early, and every request made for it: in the table's queues, in front of a
+//! lane, in a lane, or with a task.
 //!
-//! Rare, so nothing is kept for it on a request's way: the table asks every lane below the one where the request
-//! was submitted.
+//! Aborts are rare, so requests carry nothing for them: the table asks every lane below the one where the
+//! request was submitted.
 
 use crate::io::Slot;
 use crate::lanes::Lanes;
 use crate::{Io, IoErrorKind, IoId};
 
 impl Lanes {
-    /// Aborts a request that was submitted to `lane`, and all that were made for it.
+    /// Aborts a request that was submitted to `lane`, and all requests made for it.
     pub(crate) fn abort_family(&mut self, lane: u32, id: IoId) {
         if self.queues.lanes.get(lane as usize).is_none_or(|state| state.device.is_none()) {
             return;
@@ -38,7 +38,7 @@ impl Lanes {
         self.queues.send_up(io);
     }
 
-    /// Takes a request out that waits in front of one of these lanes or is on its way there.
+    /// Removes and returns a request that waits in front of one of these lanes or is on its way there.
     pub(crate) fn take_queued(&mut self, lanes: &[u32], is_it: &dyn Fn(&Slot) -> bool) -> Option<Io> {
         if let Some(io) = self.queues.down.take(is_it) {
             return Some(io);
@@ -46,7 +46,7 @@ impl Lanes {
         lanes.iter().find_map(|&lane| self.queues.lanes[lane as usize].take_waiting(is_it))
     }
 
-    /// A lane and all that it lies on, each once.
+    /// A lane and all lanes below it, each once.
     pub(crate) fn down_from(&self, lane: u32) -> Vec<u32> {
         let mut found = vec![lane];
         let mut next = 0;

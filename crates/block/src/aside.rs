@@ -1,6 +1,6 @@
 //! What a lane table does for a lane beside passing requests to it: counting, timing, limits.
 //!
-//! Boxed beside the lane, and there only while its device wants any of it: a lane without costs nothing.
+//! Boxed, and allocated only while the device wants one of these: other lanes pay nothing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::limits::Account;
 use crate::statistics::Counters;
 use crate::{Io, Operation};
 
-/// What the lanes of a device are to do; changed by its state.
+/// What the device wants from its lanes; changed by `DeviceState`.
 #[derive(Clone, Default)]
 pub(crate) struct Wanted {
     pub(crate) counters: Option<Arc<Counters>>,
@@ -30,18 +30,18 @@ impl Wanted {
 /// Requests of one kind that wait for a limit.
 #[derive(Default)]
 struct Line {
-    /// In order.
+    /// First in, first out.
     waiting: VecDeque<Io>,
-    /// When the first of them may go; taken into account already.
+    /// When the first of them may go; already charged to the account.
     due: Option<Time>,
 }
 
-/// See above.
+/// Counting, timing and limits of one lane.
 pub(crate) struct Aside {
     pub(crate) wanted: Wanted,
     /// Bytes in a block of the device, as a shift.
     block_shift: u32,
-    /// Reads and writes, which may have limits of their own.
+    /// Reads and writes, which may have separate limits.
     lines: [Line; 2],
 }
 
@@ -59,7 +59,7 @@ impl Aside {
         slot.count << self.block_shift
     }
 
-    /// A request comes for the first time.
+    /// Counts a request when it arrives.
     pub(crate) fn begin(&mut self, slot: &mut Slot, now: Time) {
         slot.arrived[usize::from(slot.depth)] = now;
         slot.paid = NOT_PAID;
@@ -68,7 +68,7 @@ impl Aside {
         }
     }
 
-    /// A request has gone.
+    /// Counts a request when it leaves.
     pub(crate) fn end(&mut self, slot: &Slot, now: Time) {
         let took = now.0.saturating_sub(slot.arrived[usize::from(slot.depth)].0);
         if let Some(counters) = &self.wanted.counters {
@@ -81,8 +81,8 @@ impl Aside {
         }
     }
 
-    /// Whether a request may go as far as limits are concerned; if not, it waits, and the time says until when
-    /// if it is the first.
+    /// Charges a request to the limits and returns it if it may go. Otherwise it is queued; the error is the
+    /// time at which it may go, if it is the first in its line.
     pub(crate) fn pay(&mut self, mut io: Io, now: Time) -> Result<Io, Option<Time>> {
         let slot = io.slot_mut();
         let paid = slot.paid == slot.depth;
@@ -104,7 +104,7 @@ impl Aside {
         Err(line.due)
     }
 
-    /// The next request whose time has come; else until when the first waits, if one does.
+    /// The next request whose time has come; otherwise the time of the first that waits, if any.
     pub(crate) fn next_paid(&mut self, now: Time) -> Result<Io, Option<Time>> {
         let mut until: Option<Time> = None;
         for line in &mut self.lines {
@@ -127,7 +127,7 @@ impl Aside {
         Err(until)
     }
 
-    /// Takes out a request that waits for a limit.
+    /// Removes and returns a request that waits for a limit.
     pub(crate) fn take_waiting(&mut self, is_it: &dyn Fn(&Slot) -> bool) -> Option<Io> {
         for line in &mut self.lines {
             let Some(at) = line.waiting.iter().position(|io| is_it(io.slot())) else { continue };
@@ -143,7 +143,7 @@ impl Aside {
         None
     }
 
-    /// The account is another, or none: the first in line are taken into account anew.
+    /// Takes over new settings: the first request of each line is charged anew.
     pub(crate) fn change(&mut self, wanted: Wanted) {
         self.wanted = wanted;
         self.lines.iter_mut().for_each(|line| line.due = None);
@@ -155,5 +155,5 @@ impl Aside {
     }
 }
 
-/// Stands in a request's slot for a lane that it has not paid at: deeper than any.
+/// In a request's slot: the depth of a lane where it has not paid; deeper than any real one.
 pub(crate) const NOT_PAID: u8 = u8::MAX;

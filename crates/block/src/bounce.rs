@@ -1,7 +1,8 @@
 //! Memory for transfers whose buffers are not aligned as direct transfers need: one pool for all lanes of a file.
 //!
-//! A lane that finds it empty is told when memory has come back, on whatever thread that happens; nobody gets an
-//! error because of a neighbour. What is larger than a step goes in steps, each with the memory of the one before.
+//! A lane that finds the pool empty is notified when memory comes back, on whatever thread that happens: load
+//! from a neighbour causes waiting, never an error. A transfer larger than a step goes in steps that reuse
+//! the same memory.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -14,12 +15,12 @@ use crate::{GeometryError, RemoteNotifier};
 /// The most that is moved at a time: the largest buffers that a pool keeps.
 const LARGEST_STEP: usize = 4 << 20;
 
-/// See above; shared by all lanes of a file.
+/// The bounce memory of a file; shared by all its lanes.
 #[derive(Debug)]
 pub(crate) struct Bounce {
     pool: Pool,
     step: usize,
-    /// Lanes that wait, for a look without the lock.
+    /// Number of waiting lanes, readable without the lock.
     waiting: AtomicUsize,
     lanes: Mutex<Vec<RemoteNotifier>>,
 }
@@ -37,12 +38,12 @@ impl Bounce {
         Ok(Bounce { pool: Pool::new("file bounce", bytes), step, waiting, lanes })
     }
 
-    /// How much of what is left is moved at a time.
+    /// How many of the remaining bytes one step moves.
     pub(crate) fn step(&self, left: usize) -> usize {
         left.min(self.step)
     }
 
-    /// Memory for a step; without it the lane is told when to ask again.
+    /// Memory for a step; if there is none, the lane is notified when it should ask again.
     pub(crate) fn get(&self, bytes: usize, lane: &RemoteNotifier) -> Option<IoBuf> {
         if let Ok(buffer) = self.pool.get(bytes) {
             return Some(buffer);
@@ -53,12 +54,13 @@ impl Bounce {
         }
         self.waiting.store(lanes.len(), Ordering::Relaxed);
         drop(lanes);
-        // Against the one in `give_back`: either that sees who waits, or the memory is seen here.
+        // Pairs with the fence in `give_back`: either that side sees the waiting lane, or this side sees the
+        // memory.
         fence(Ordering::SeqCst);
         self.pool.get(bytes).ok()
     }
 
-    /// Memory comes back.
+    /// Returns memory to the pool and notifies waiting lanes.
     pub(crate) fn give_back(&self, buffer: IoBuf) {
         drop(buffer);
         fence(Ordering::SeqCst);

@@ -3,11 +3,10 @@
 //! A [`Channel`] belongs to the thread that opened it and cannot leave it. All channels of one device on
 //! one thread share one lane; the lane closes when the last is dropped and its requests have ended. This
 //! is the top of the I/O stack: bounds and alignment are checked here, once, and only here does a request
-//! have a future. Dropping that future detaches the request: it goes on, its buffers stay owned by it
-//! until the device returns them, and then go back to their pool. A change of data that only waits then
-//! does not happen, and newer changes of the blocks that an older one may still reach wait for it. Requests
-//! in flight at one time may
-//! complete, and reach the disk, in any order.
+//! have a future. Dropping that future detaches the request: it goes on, and its buffers belong to it until
+//! the device returns them to their pool. A detached change of data that has not reached a device is
+//! cancelled; newer changes wait for the blocks that an older detached one may still reach. Requests in
+//! flight at the same time may complete, and reach the disk, in any order.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -46,7 +45,7 @@ use crate::{Device, Geometry, IoError, IoErrorKind, LaneTable, OpenError, Operat
 pub struct Channel {
     pub(crate) table: Rc<Table>,
     device: Arc<dyn Device>,
-    /// The same for all channels of the thread.
+    /// Shared by all channels of the thread on this device.
     shape: Shape,
     pub(crate) lane: u32,
     pub(crate) opener: Cell<u32>,
@@ -56,11 +55,11 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Opens a device on the Spindle thread that runs the caller. The thread does not exit while it has
-    /// the channel.
+    /// Opens a device on the Spindle thread that runs the caller. The thread does not exit while the channel
+    /// is open.
     ///
     /// # Errors
-    /// [`NotOnThread`](OpenError::NotOnThread) elsewhere, and whatever the device says.
+    /// [`NotOnThread`](OpenError::NotOnThread) elsewhere, and any error of the device.
     pub fn open(device: Arc<dyn Device>) -> Result<Channel, OpenError> {
         let mut channel = Channel::open_unheld(device)?;
         channel.hold = Some(Hold::channel(channel.device.name()));
@@ -90,20 +89,20 @@ impl Channel {
         self.shape.get()
     }
 
-    /// Looks at the device's shape again: for one that does not say when it has grown.
+    /// Reads the device's shape again, for a device that does not announce when it has grown.
     pub fn refresh(&self) {
         self.shape.set(self.device.geometry());
     }
 
-    /// Marks the requests that are made from now on by this channel, and by clones that are made of it from now
-    /// on, as those of an opener: each then knows [when it was submitted](crate::Io::submitted) and can be
-    /// found while it is [under way](LaneTable::overdue). 0 is nobody.
+    /// Marks requests made from now on by this channel, and by clones made of it from now on, as those of an
+    /// opener: each then knows [when it was submitted](crate::Io::submitted) and can be found while it is
+    /// [under way](LaneTable::overdue). 0 marks none.
     pub fn set_opener(&self, opener: u32) {
         self.opener.set(opener);
     }
 
-    /// Has this channel, and clones that are made of it from now on, refuse whatever changes data: for who opened
-    /// the device for reading only.
+    /// Makes this channel, and clones made of it from now on, refuse requests that change data: for an opener
+    /// with read access only.
     pub fn set_read_only(&self) {
         self.writable.set(false);
     }
@@ -145,25 +144,25 @@ impl Channel {
         Command::new(self, Operation::Unmap, offset, len)
     }
 
-    /// Compares `buffers` with what lies from byte `offset` on; comes back with them. What differs is a
+    /// Compares `buffers` with the data from byte `offset` on; comes back with them. A difference is a
     /// [`Miscompare`](IoErrorKind::Miscompare). Nothing happens before the first poll.
     pub fn compare(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
         Transfer::new(self, Operation::Compare, Some(offset), buffers.into())
     }
 
-    /// Compares the first half of `buffers` with what lies from byte `offset` on and, if they are equal, stores the
-    /// second half there, without another change of the range in between.
+    /// Compares the first half of `buffers` with the data from byte `offset` on and, if they are equal,
+    /// stores the second half there; nothing changes the range in between.
     pub fn compare_and_write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
         let buffers = buffers.into();
         let len = buffers.len() as u64;
         if !len.is_multiple_of(2) {
-            // Half a byte more is refused like any other length that is no whole number of blocks.
+            // Half a byte more is refused like any other length that is not a whole number of blocks.
             return Transfer::of_len(self, Operation::CompareAndWrite, offset, 1, buffers);
         }
         Transfer::of_len(self, Operation::CompareAndWrite, offset, len / 2, buffers)
     }
 
-    /// Stores at byte `offset` what `len` bytes from byte `from` on hold.
+    /// Copies `len` bytes from byte `from` on to byte `offset`.
     pub fn copy(&self, offset: u64, from: u64, len: u64) -> Command<'_> {
         Command::copy(self, offset, from, len)
     }
@@ -184,7 +183,7 @@ impl Channel {
         Command::new(self, Operation::SeekHole, offset, 0).found().await
     }
 
-    /// Has the device begin anew; what is under way ends, well or badly.
+    /// Resets the device; requests under way end, with success or an error.
     pub fn reset(&self) -> Command<'_> {
         Command::new(self, Operation::Reset, 0, 0)
     }
@@ -195,9 +194,9 @@ impl Channel {
         Command::new(self, Operation::Flush, 0, 0)
     }
 
-    /// Waits until every request has ended that was in this thread's lane of the device when this was first
-    /// polled, whoever had sent it: channels, also if the future was dropped, queue pairs, lanes above. Requests
-    /// that come later are not waited for, and not held up.
+    /// Waits until every request that was in this thread's lane of the device at the first poll has ended,
+    /// whatever its origin: channels (also with a dropped future), queue pairs, lanes above. Later requests
+    /// are neither waited for nor held up.
     pub async fn quiesce(&self) {
         let ending = self.table.inner.borrow_mut().queues.lanes[self.lane as usize].epochs.turn();
         poll_fn(|cx| {
@@ -214,7 +213,7 @@ impl Channel {
         poll_fn(|cx| table.poll_closed(lane, &device, cx)).await;
     }
 
-    /// The range in blocks, if the request may be made at all.
+    /// The range in blocks, if the request is valid.
     #[inline]
     pub(crate) fn check(
         &self,
@@ -266,7 +265,7 @@ impl LaneTable {
     /// Opens a device on this table. The channel holds no thread.
     ///
     /// # Errors
-    /// Whatever the device says.
+    /// Any error of the device.
     pub fn channel(&self, device: Arc<dyn Device>) -> Result<Channel, OpenError> {
         let (lane, shape) = self.0.open(&device)?;
         Ok(Channel {

@@ -1,9 +1,9 @@
-//! Who may write to a device, and to parts of it, within this process.
+//! Claims: which users of one process may write to a device, or to parts of it.
 //!
-//! A lock on a file keeps other openers of that file out; this keeps out other users of the same device in the
-//! same process, on whatever thread. It is asked for by whoever must not share, and stops only those who ask,
-//! too. A part of a device has its claims in the list of the whole, so that whole and part, and parts that
-//! overlap, exclude each other. The kinds are SPDK's.
+//! A file lock keeps other openers of a file out; a claim keeps out other users of the same device in the
+//! same process, on any thread. Claims are cooperative: they stop only users that ask for one, too. A part of
+//! a device keeps its claims in the list of the whole, so that whole and part, and overlapping parts, exclude
+//! each other. The kinds are SPDK's.
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
@@ -11,27 +11,27 @@ use std::sync::{Arc, Mutex};
 use crate::mailbox::locked;
 use crate::{Device, OpenError};
 
-/// What a holder demands of others.
+/// What a holder demands of other users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimKind {
-    /// Nothing of other writers: only that no claim is there, and that none comes but an exclusive one.
+    /// Allows other writers. No claim of another kind may be present; only an exclusive one may come later.
     Writer,
-    /// To be the only claim.
+    /// No other claim.
     Exclusive,
-    /// To be the only claim and the only writer.
+    /// No other claim and no other writer.
     ReadManyWriteOne,
-    /// That nobody writes; many may demand that at once.
+    /// No writer; any number of holders may demand this at once.
     ReadManyWriteNone,
-    /// That only those write who claim with the same key.
+    /// Writers only with the same key.
     ReadManyWriteShared(NonZeroU64),
 }
 
 impl ClaimKind {
-    /// Whether a holder of `self` and one of `other` can be there at once, `other` having come first.
+    /// True if a claim `self` may be added beside an existing claim `other`.
     fn goes_with(self, other: ClaimKind) -> bool {
         use ClaimKind::{Exclusive, ReadManyWriteNone, ReadManyWriteShared, Writer};
         match (self, other) {
-            // SPDK's exclusive claim does not look at writers that are open already.
+            // SPDK's exclusive claim ignores writers that are already open.
             (Writer | Exclusive, Writer) => true,
             (ReadManyWriteNone, ReadManyWriteNone) => true,
             (ReadManyWriteShared(mine), ReadManyWriteShared(theirs)) => mine == theirs,
@@ -40,11 +40,11 @@ impl ClaimKind {
     }
 }
 
-/// The claims on a device, or on the part of another that a device is.
+/// The claims on a device, or on the part of a device that this one covers.
 #[derive(Clone, Debug)]
 pub struct Claim {
     list: Arc<Mutex<List>>,
-    /// The bytes of the whole that these are about.
+    /// The bytes of the whole device that these claims cover.
     from: u64,
     end: u64,
 }
@@ -66,14 +66,14 @@ struct Held {
 }
 
 impl Default for Claim {
-    /// Of a whole device.
+    /// Covers a whole device.
     fn default() -> Claim {
         Claim { list: Arc::default(), from: 0, end: u64::MAX }
     }
 }
 
 impl Claim {
-    /// Of a device that is `bytes` bytes from byte `from` on of the one that `self` belongs to.
+    /// The claims of a device that covers `bytes` bytes from byte `from` on of the device of `self`.
     #[must_use]
     pub fn part(&self, from: u64, bytes: u64) -> Claim {
         let from = self.from.saturating_add(from);
@@ -81,14 +81,14 @@ impl Claim {
     }
 }
 
-/// A claim that is held, until it is dropped.
+/// A held claim; released when it is dropped.
 pub struct Claimed {
     device: Arc<dyn Device>,
     held: Option<(Claim, u64)>,
 }
 
 impl Claimed {
-    /// Claims a device for a store. One that keeps no [`Claim`] is given to everybody.
+    /// Claims a device for a store. A device without a [`Claim`] can be claimed any number of times.
     ///
     /// # Errors
     /// [`Busy`](OpenError::Busy) names the holder of another claim.
@@ -100,7 +100,7 @@ impl Claimed {
         )
     }
 
-    /// Claims a device; `holder` is what others are told.
+    /// Claims a device; `holder` is the name that errors of other claimants show.
     ///
     /// # Errors
     /// As [`take`](Self::take).
@@ -127,7 +127,7 @@ impl Claimed {
         Ok(Claimed { device, held: Some((claim, key)) })
     }
 
-    /// Who holds what of a device, or of a part or a whole that overlaps it.
+    /// The claims on a device, or on a part or whole that overlaps it, with their holders.
     pub fn holders(device: &Arc<dyn Device>) -> Vec<(ClaimKind, String)> {
         let Some(claim) = device.claim() else { return Vec::new() };
         let list = locked(&claim.list);

@@ -31,8 +31,8 @@ impl LaneId {
     }
 }
 
-/// A request being cut into pieces; end it with [`Cx::join`]. Dropping it instead leaves the parent
-/// waiting for ever, which the compiler warns about.
+/// A request being cut into pieces; end it with [`Cx::join`]. A split that is dropped instead leaves its
+/// parent waiting for ever; the compiler warns about that.
 #[must_use = "a split request completes only after `Cx::join`"]
 #[derive(Debug)]
 pub struct Split {
@@ -54,7 +54,7 @@ impl Split {
     }
 }
 
-/// A lane's surroundings during one call.
+/// What a lane may do during one call.
 pub struct Cx<'a> {
     pub(crate) queues: &'a mut Queues,
     pub(crate) this: u32,
@@ -67,7 +67,7 @@ impl Cx<'_> {
         let slot = io.slot_mut();
         let depth = usize::from(slot.depth);
         if depth == MAX_DEPTH {
-            // Opening refuses deeper stacks; only a lane that forwards in circles comes here.
+            // Opening refuses deeper stacks, so only a lane that forwards in a circle comes here.
             return self.done(io, Err(IoErrorKind::Unsupported));
         }
         slot.frames[depth] = Frame { held: slot.held, saved };
@@ -75,21 +75,21 @@ impl Cx<'_> {
         self.queues.send_to(lower, io);
     }
 
-    /// Completes a request: the layer above, or who made it, hears of it.
+    /// Completes a request: the layer above, or its maker, receives the status.
     #[inline]
     pub fn done(&mut self, mut io: Io, status: Status) {
         io.slot_mut().status = status;
         self.queues.send_up(io);
     }
 
-    /// Makes a request of this lane's own that serves no other: work in the background. It is to be forwarded,
-    /// and comes back through `complete`; there, [`finish`](Self::finish) ends it. The range is not checked.
+    /// Makes a request of this lane that serves no other request (background work). The lane must forward it;
+    /// it comes back through `complete`, where [`finish`](Self::finish) ends it. The range is not checked.
     pub fn create(&mut self, operation: Operation, start: u64, count: u64, buffers: Buffers) -> Io {
         let io = self.queues.make(Top::Lane, operation, start, count, buffers);
         self.adopt(io)
     }
 
-    /// As [`create`](Self::create), for a request that this lane holds: who aborts that one aborts this one.
+    /// As [`create`](Self::create), for a request that this lane holds: aborting that one aborts this one.
     pub fn create_for(
         &mut self,
         io: &Io,
@@ -117,9 +117,9 @@ impl Cx<'_> {
         Split { key: self.queues.joins.open(io), start, left, here: PhantomData }
     }
 
-    /// Cuts the next `count` blocks off, or what is left if that is less, with their part of the
-    /// buffers: a request like its parent, held by this lane, to be forwarded or done like any other. A compare
-    /// and write cannot be cut.
+    /// Cuts off the next `count` blocks, or the rest if less is left, with their part of the buffers. The
+    /// piece is a request like its parent, held by this lane, to be forwarded or completed. A compare and
+    /// write cannot be cut.
     #[inline]
     pub fn child(&mut self, split: &mut Split, count: u64) -> Io {
         let count = count.min(split.left);
@@ -145,12 +145,13 @@ impl Cx<'_> {
         }
     }
 
-    /// Whether nobody waits any more for a request that this lane holds, or for the one that it was made for.
+    /// True if no future and no queue pair waits for a request that this lane holds, or for the request that
+    /// it serves.
     pub fn is_abandoned(&self, io: &Io) -> bool {
         is_abandoned(io.slot(), &self.queues.waiters, &self.queues.pairs)
     }
 
-    /// Has this lane polled in a later turn of its thread.
+    /// Polls this lane in a later turn of its thread.
     pub fn poll_soon(&mut self) {
         if let Some(state) = self.queues.lanes.get_mut(self.this as usize)
             && !state.soon
@@ -160,15 +161,15 @@ impl Cx<'_> {
         }
     }
 
-    /// Opens one more device below this lane, when the call has returned; the answer comes by
+    /// Opens one more device below this lane after the call has returned; the result arrives in
     /// [`Lane::opened`](crate::Lane::opened).
     pub fn open(&mut self, device: Arc<dyn Device>) {
         let this = self.this();
         self.queues.opening.push_back((this, device));
     }
 
-    /// Gives up a device that this lane had opened. Its requests that are under way come back as ever; no more
-    /// must be forwarded there.
+    /// Closes a device that this lane had opened. Requests under way there come back as usual; the lane must
+    /// forward no more.
     pub fn close(&mut self, lower: LaneId) {
         let this = self.this();
         self.queues.closing.push_back((this, lower));
@@ -180,13 +181,13 @@ impl Cx<'_> {
         LaneId::new(self.this, generation)
     }
 
-    /// Asks a lane below to end a request of this lane's own early. What a request of another is made of the
-    /// table finds by itself.
+    /// Asks a lane below to end a request early that this lane made. The table itself finds the pieces of
+    /// other requests.
     pub fn abort(&mut self, lower: LaneId, id: IoId) {
         self.queues.aborts.push((lower.index, id));
     }
 
-    /// A request that this lane answers for, as if it had been submitted to it.
+    /// Makes this lane answer for a request as if the request had been submitted to it.
     #[inline]
     fn adopt(&mut self, mut io: Io) -> Io {
         io.slot_mut().held = self.queues.enter(self.this);

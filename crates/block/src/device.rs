@@ -53,45 +53,45 @@ use crate::{
     Submit,
 };
 
-/// A block device as all threads see it. Its state that changes lives in its lanes.
+/// A block device as all threads see it. State that changes lives in its lanes.
 pub trait Device: Send + Sync + 'static {
     /// Its name, for people.
     fn name(&self) -> &str;
 
-    /// Its shape now. The number of blocks may change while lanes are open, and is then said by
-    /// [`DeviceState::resized`]; all else stays.
+    /// Its shape now. Only the number of blocks may change while lanes are open; [`DeviceState::resized`]
+    /// then announces it.
     fn geometry(&self) -> Geometry;
 
-    /// Where its lanes are found, always the same. A device without one cannot be resized, frozen or removed
-    /// while lanes are open.
+    /// The state shared by its lanes, always the same. A device without one cannot be resized, frozen or
+    /// removed while lanes are open.
     fn state(&self) -> Option<&DeviceState> {
         None
     }
 
-    /// The devices that it lies on, as far as they are known: for [`check_stack`](crate::check_stack), which who
-    /// makes a device of others calls.
+    /// The devices below it, as far as known: for [`check_stack`](crate::check_stack), which the maker of a
+    /// stacked device calls.
     fn lowers(&self) -> Vec<Arc<dyn Device>> {
         Vec::new()
     }
 
-    /// Whether its lanes do an operation; one that they do not ends as
+    /// True if its lanes support an operation; others end as
     /// [`Unsupported`](crate::IoErrorKind::Unsupported).
     fn supports(&self, operation: Operation) -> bool {
         use Operation::{Flush, Read, Unmap, Write, WriteZeroes};
         matches!(operation, Read | Write | WriteZeroes | Unmap | Flush)
     }
 
-    /// By which it can be claimed as a whole, always the same. One that stands on another as it is passes that
-    /// one's on; `None` for one that cannot be claimed.
+    /// The claims on the whole device, always the same. A device that covers another one completely returns
+    /// that one's; `None` if it cannot be claimed.
     fn claim(&self) -> Option<&Claim> {
         None
     }
 
-    /// Makes this thread's half. Called once per thread, when the first channel opens; the devices it
-    /// lies on are opened here, through `cx`, and closed by the table when this lane is.
+    /// Makes this thread's lane. Called once per thread, when the first channel opens. Open the devices below
+    /// here, through `cx`; the table closes them with this lane.
     ///
     /// # Errors
-    /// Whatever stops this thread from using the device.
+    /// Anything that prevents this thread from using the device.
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError>;
 }
 
@@ -100,12 +100,13 @@ pub trait Device: Send + Sync + 'static {
 /// Never called from within itself: [`Cx`] only queues. Dropped by the table when the last channel on
 /// this thread is closed and every request has left it.
 pub trait Lane {
-    /// Takes a request, already checked against the device's geometry when it came from a channel.
-    /// Ends with `cx.forward`, `cx.done`, keeping the request for later, or giving it back as full.
+    /// Takes a request, already checked against the device's geometry when it came from a channel. The lane
+    /// ends the call by `cx.forward` or `cx.done`, by keeping the request, or by returning it in
+    /// `Submit::Full`.
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit;
 
-    /// A request this lane forwarded came back. The range in it is as the layer below left it; `saved`
-    /// is what this lane gave to `forward`.
+    /// A request that this lane forwarded came back. The layer below may have changed its range; `saved` is
+    /// what this lane passed to `forward`.
     fn complete(&mut self, io: Io, saved: [u64; 2], status: Status, cx: &mut Cx<'_>) {
         let _ = saved;
         cx.done(io, status);
@@ -118,29 +119,29 @@ pub trait Lane {
         Busy::No
     }
 
-    /// Something has happened to the device. Requests that wait at the gate are seen to by the table.
+    /// An event of the device. The table itself handles requests that wait at the gate.
     fn event(&mut self, event: &LaneEvent, cx: &mut Cx<'_>) {
         let _ = (event, cx);
     }
 
-    /// A device that this lane asked for with [`Cx::open`] is open below it, or cannot be.
+    /// The result of [`Cx::open`]: a device is now open below this lane, or could not be opened.
     fn opened(&mut self, device: &Arc<dyn Device>, lower: Result<LaneId, OpenError>, cx: &mut Cx<'_>) {
         let _ = (device, lower, cx);
     }
 
-    /// A request is to end early. The table asks each lane below the one where the request was submitted, for
-    /// it and for every request that was made of it ([`Cx::child`], [`Cx::create_for`]); what waits in front of
-    /// a lane it has ended itself. A lane that holds the request completes it soon, aborted or not; ignoring it
-    /// is allowed. A task that holds it sees it in [`Io::poll_aborted`].
+    /// Asks for the early end of a request. The table asks each lane below the one where the request was
+    /// submitted, for it and for every request made for it ([`Cx::child`], [`Cx::create_for`]); it has
+    /// already ended those that wait in front of a lane. A lane that holds the request completes it soon,
+    /// aborted or not; it may ignore this call. A task that holds it sees it in [`Io::poll_aborted`].
     fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
         let _ = (id, cx);
     }
 
-    /// Requests that change data were given up: their futures were dropped, or their queue pair. Whoever made
-    /// them may have others make the same changes again, on other threads. A lane that holds such requests
-    /// ([`Cx::is_abandoned`]) ends each as aborted if nothing of it will happen any more; else it keeps what it
-    /// may still change in a [`HeldRange`](crate::HeldRange) until the request has ended. The table does so for the device
-    /// that a request was submitted to.
+    /// Requests that change data have lost their maker: the future was dropped, or the queue pair closed.
+    /// Their maker may send the same changes again, on other threads. A lane that holds such requests
+    /// ([`Cx::is_abandoned`]) ends each as aborted if it will do no more of it; otherwise it keeps the blocks
+    /// that the request may still change in a [`HeldRange`](crate::HeldRange) until the request has ended.
+    /// The table does this for the device that a request was submitted to.
     fn abandoned(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }

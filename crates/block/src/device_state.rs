@@ -1,9 +1,9 @@
-//! What the lanes of one device have in common: where they are, the gate that requests pass into them, what is
-//! counted and limited, and ranges that older writes may still reach.
+//! State shared by the lanes of one device: their places, the gate in front of them, statistics and limits,
+//! and ranges that older writes may still reach.
 //!
-//! Owned by the device and reached from any thread; its lock is taken when a lane opens or closes, when an event
-//! is sent, and when statistics are asked for, never for a request that ends well. An event reaches each lane as
-//! a message to its thread.
+//! Owned by the device and used from any thread. Its lock is taken when a lane opens or closes, when an event
+//! is sent, and when statistics are asked for; a request that succeeds never takes it. An event reaches each
+//! lane as a message to its thread.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -35,7 +35,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Inner {
-    /// [`Frozen`] values that exist.
+    /// Number of live [`Frozen`] values.
     freezes: u32,
     removed: bool,
     next: u64,
@@ -43,13 +43,13 @@ struct Inner {
     statistics: bool,
     histogram: Option<HistogramOptions>,
     account: Option<Arc<Account>>,
-    /// Of lanes that are closed.
+    /// Statistics of closed lanes.
     past: Statistics,
     past_histogram: Option<Histogram>,
     errors: ErrorCounts,
 }
 
-/// Where a lane of the device is, and what is kept for it.
+/// The place of one lane, and its counters.
 struct LaneRef {
     mailbox: Arc<Mailbox>,
     lane: u32,
@@ -66,7 +66,7 @@ impl Inner {
         }
     }
 
-    /// What a lane is to do from now on, if it did `before`.
+    /// The new settings of a lane whose settings were `before`.
     fn wanted(&self, before: &Wanted) -> Wanted {
         let same = before.histogram.as_ref().filter(|known| Some(known.options) == self.histogram).cloned();
         Wanted {
@@ -78,7 +78,7 @@ impl Inner {
         }
     }
 
-    /// Keeps what a lane has counted that counts no more.
+    /// Keeps the counts of a lane that stops counting.
     fn keep(&mut self, counters: &Counters) {
         let last = Statistics { in_flight: 0, ..counters.read() };
         self.past.add(&last);
@@ -86,7 +86,7 @@ impl Inner {
 }
 
 impl DeviceState {
-    /// The state of a device that has no lane and is open.
+    /// The state of an open device without lanes.
     pub fn new() -> DeviceState {
         DeviceState::default()
     }
@@ -101,14 +101,14 @@ impl DeviceState {
         locked(&self.0.inner).lanes.len()
     }
 
-    /// The threads that have a lane of the device. A table that is stepped by hand has none.
+    /// The threads that have a lane of the device; tables stepped by hand are left out.
     pub fn threads(&self) -> Vec<Thread> {
         locked(&self.0.inner).lanes.values().filter_map(|lane| lane.mailbox.thread().cloned()).collect()
     }
 
-    /// Tells the lanes that the geometry has changed. To grow, change the geometry first and then say so; to
-    /// shrink, [freeze](Self::freeze), change it, say so, thaw. The copies that channels and lanes above keep
-    /// follow when this arrives.
+    /// Tells the lanes that the geometry has changed. To grow: change the geometry, then call this. To
+    /// shrink: [freeze](Self::freeze), change it, call this, thaw. Channels and lanes above update their
+    /// copies when the event arrives.
     pub fn resized(&self) -> Delivered {
         self.tell(Body::Event(LaneEvent::Resized), |_| {})
     }
@@ -128,19 +128,19 @@ impl DeviceState {
         frozen
     }
 
-    /// Makes husks of the lanes, for good: what waits in front of them and what comes ends as
-    /// [`Removed`](crate::IoErrorKind::Removed), and a lane that a thread opens later is one too. Resolves when
-    /// every request that the lanes held has ended.
+    /// Turns the lanes into husks, for good: waiting and new requests end as
+    /// [`Removed`](crate::IoErrorKind::Removed), and lanes opened later are husks too. Resolves when every
+    /// request that the lanes held has ended.
     pub fn remove(&self) -> Delivered {
         self.tell(Body::Event(LaneEvent::Removed), |inner| inner.removed = true)
     }
 
-    /// Has the lanes count what they do, or no longer. What was counted stays.
+    /// Starts or stops counting in the lanes. Existing counts stay.
     pub fn keep_statistics(&self, yes: bool) -> Delivered {
         self.want(|inner| inner.statistics = yes)
     }
 
-    /// What the lanes have counted. Those of other threads go on meanwhile.
+    /// The counts of all lanes. Lanes of other threads go on counting meanwhile.
     pub fn statistics(&self) -> Statistics {
         let inner = locked(&self.0.inner);
         let mut sum = inner.past.clone();
@@ -152,7 +152,7 @@ impl DeviceState {
         sum
     }
 
-    /// The same for each lane that is open, with its thread.
+    /// The counts of each open lane, with its thread.
     pub fn lane_statistics(&self) -> Vec<(Option<Thread>, Statistics)> {
         let inner = locked(&self.0.inner);
         let counted = inner.lanes.values().filter_map(|lane| {
@@ -166,7 +166,7 @@ impl DeviceState {
         locked(&self.0.inner).errors.clone()
     }
 
-    /// Has the counts begin anew. Resolves when they have on every thread.
+    /// Resets the counts. Resolves when every thread has done so.
     pub fn reset_statistics(&self, what: StatisticsReset) -> Delivered {
         self.tell(Body::Reset(what), |inner| {
             inner.past.reset(what);
@@ -176,7 +176,7 @@ impl DeviceState {
         })
     }
 
-    /// Has the lanes keep a histogram of times from now on, or none. What another one counted is forgotten.
+    /// Starts a new histogram of times in the lanes, or ends it. Earlier counts are forgotten.
     pub fn keep_histogram(&self, options: Option<HistogramOptions>) -> Delivered {
         self.want(|inner| {
             inner.histogram = options;
@@ -194,8 +194,8 @@ impl DeviceState {
         Some(sum)
     }
 
-    /// Limits what the device is asked on all threads together, from now on; what waits is let go or waits
-    /// according to the new limits. A limit of 0 counts as 1.
+    /// Limits the load on the device, over all threads together, from now on. Waiting requests follow the new
+    /// limits at once. A limit of 0 counts as 1.
     pub fn set_limits(&self, limits: Limits) -> Delivered {
         self.want(|inner| inner.account = Account::new(limits).map(Arc::new))
     }
@@ -223,13 +223,13 @@ impl DeviceState {
         })
     }
 
-    /// Changes the state and sends a letter to every lane that there is then.
+    /// Changes the state and sends a letter to every lane that exists then.
     fn tell(&self, body: Body, change: impl FnOnce(&mut Inner)) -> Delivered {
         let (first, delivered) = Obligation::new();
         let mut to_ring = Vec::new();
         let mut inner = locked(&self.0.inner);
         change(&mut inner);
-        // Left under the lock, so that two letters reach every lane in the same order.
+        // Sent under the lock, so that two letters reach every lane in the same order.
         for LaneRef { mailbox, lane, generation, .. } in inner.lanes.values() {
             let (body, obligation) = (body.clone(), Some(first.clone()));
             let letter = Letter { lane: *lane, generation: *generation, body, obligation };
@@ -246,7 +246,7 @@ impl DeviceState {
         &self.0.ranges
     }
 
-    /// A thread opens a lane.
+    /// Registers a new lane of a thread.
     pub(crate) fn register(&self, mailbox: &Arc<Mailbox>, lane: u32, generation: u32) -> Registration {
         let mut inner = locked(&self.0.inner);
         let key = inner.next;
@@ -281,7 +281,7 @@ impl std::fmt::Debug for Frozen {
     }
 }
 
-/// A lane's entry in the state of its device; removed when it is dropped.
+/// A lane's entry in the state of its device; dropping it removes the entry.
 pub(crate) struct Registration {
     state: DeviceState,
     mailbox: Arc<Mailbox>,
@@ -299,7 +299,7 @@ impl Registration {
         self.state.gate()
     }
 
-    /// What the table is to do beside the lane.
+    /// What the table does beside the lane.
     pub(crate) fn wanted(&self) -> Wanted {
         let inner = locked(&self.state.0.inner);
         inner.lanes.get(&self.key).map(|lane| lane.wanted.clone()).unwrap_or_default()
@@ -309,12 +309,12 @@ impl Registration {
         *locked(&self.state.0.inner).errors.entry(kind.class()).or_default() += 1;
     }
 
-    /// The count of ranges that are held.
+    /// The number of held ranges.
     pub(crate) fn held_ranges(&self) -> Arc<AtomicU32> {
         self.state.ranges().count().clone()
     }
 
-    /// Whether a change of these blocks must wait for an older one; the lane is then told when it need not.
+    /// True if a change of these blocks must wait for an older one; the lane is notified when it need not.
     pub(crate) fn must_wait(&self, start: u64, count: u64) -> bool {
         self.state.ranges().must_wait(start, count, &self.mailbox, self.lane, self.generation)
     }

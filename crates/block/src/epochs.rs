@@ -1,32 +1,32 @@
-//! The requests that are in one lane, and which of them came before a moment, so that somebody can wait for
-//! those and no others.
+//! Counts the requests in one lane by epoch, so that a caller can wait for those that came before a moment
+//! and for no others.
 //!
-//! Part of the lane's state in the lane table. Requests are counted by the epoch in which they came; who waits
-//! begins a new one and waits until those before it are over.
+//! Part of the lane's state in the lane table. A waiter begins a new epoch and waits until the earlier ones
+//! are over.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 
-/// The requests in one lane, whoever sent them.
+/// The requests in one lane, from all senders.
 #[derive(Default)]
 pub(crate) struct Epochs {
     current: u32,
-    /// Those of the current epoch.
+    /// Requests of the current epoch.
     count: u32,
-    /// Those of epochs before it that are not over, oldest first.
+    /// Earlier epochs that are not over, oldest first: number and requests.
     earlier: VecDeque<(u32, u32)>,
     waiting: Vec<Waker>,
 }
 
 impl Epochs {
-    /// A request comes; returns its epoch.
+    /// Counts a request; returns its epoch.
     #[inline]
     pub(crate) fn begin(&mut self) -> u32 {
         self.count += 1;
         self.current
     }
 
-    /// A request has gone. Those to be woken then go to `wakes`.
+    /// Removes a request from its epoch; wakers that are now due go to `wakes`.
     #[inline]
     pub(crate) fn end(&mut self, epoch: u32, wakes: &mut VecDeque<Waker>) {
         match epoch == self.current {
@@ -35,7 +35,7 @@ impl Epochs {
         }
     }
 
-    /// Only such an end is what somebody may wait for.
+    /// Only the end of such a request can wake a waiter.
     #[cold]
     fn end_earlier(&mut self, epoch: u32, wakes: &mut VecDeque<Waker>) {
         if let Some((_, count)) = self.earlier.iter_mut().find(|(found, _)| *found == epoch) {
@@ -47,7 +47,7 @@ impl Epochs {
         wakes.extend(self.waiting.drain(..));
     }
 
-    /// Begins a new epoch; returns the one that ends.
+    /// Begins a new epoch; returns the previous one.
     pub(crate) fn turn(&mut self) -> u32 {
         let ending = self.current;
         self.current = ending.wrapping_add(1);
@@ -58,14 +58,14 @@ impl Epochs {
         ending
     }
 
-    /// The epoch in which requests come now.
+    /// The current epoch.
     pub(crate) fn current(&self) -> u32 {
         self.current
     }
 
-    /// Ready when all requests of that epoch and of those before it have ended.
+    /// Ready when all requests of `epoch` and of earlier ones have ended.
     pub(crate) fn poll_over(&mut self, epoch: u32, cx: &mut Context<'_>) -> Poll<()> {
-        // Epochs are compared on the circle of their numbers: fewer than 2^31 are under way at one time.
+        // Numbers wrap, so they are compared by difference: fewer than 2^31 epochs are under way at one time.
         if self.earlier.front().is_none_or(|&(oldest, _)| oldest.wrapping_sub(epoch).cast_signed() > 0) {
             return Poll::Ready(());
         }

@@ -1,16 +1,16 @@
-//! What can go wrong with a request or with opening a device, with the object's name and the remedy.
+//! Errors of requests and of opening a device, with the object's name and the remedy.
 //!
-//! Inside the stack a request carries a [`Status`]: small, `Copy`, nothing to allocate or format. Only
-//! at the top, where a person may read it, does the channel make an [`IoError`] of it.
+//! Inside the stack a request carries a [`Status`]: small, `Copy`, nothing to allocate or format. The channel
+//! turns it into an [`IoError`] at the top, where people may read it.
 
 use std::sync::Arc;
 
 use crate::{GeometryError, Operation};
 
-/// How a request ended, as layers hand it upwards.
+/// How a request ended, as layers pass it upwards.
 pub type Status = Result<(), IoErrorKind>;
 
-/// Why a request failed, without saying where: small and `Copy`, for use inside the I/O stack.
+/// Why a request failed, without its place: small and `Copy`, for use inside the I/O stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 #[non_exhaustive]
 pub enum IoErrorKind {
@@ -32,16 +32,16 @@ pub enum IoErrorKind {
     /// The file would become larger than the process or the file system allows (EFBIG).
     #[error("no file may be so large here: raise the limit (ulimit -f), or use another file system")]
     FileTooLarge,
-    /// The device does not know the operation.
+    /// The device does not support the operation.
     #[error("the device does not support this operation")]
     Unsupported,
-    /// The operating system said no.
+    /// The operating system reported an error.
     #[error("the system reports: {}", std::io::Error::from_raw_os_error(*errno))]
     Device {
         /// As in errno(3).
         errno: i32,
     },
-    /// The medium cannot give or take the data; other blocks may be well.
+    /// The medium cannot read or write these blocks; others may work.
     #[error("the medium failed at these blocks; restore them from elsewhere, replace the device")]
     Medium,
     /// The device did not answer in time; its blocks hold old or new data.
@@ -53,7 +53,7 @@ pub enum IoErrorKind {
         /// The first byte that differs, counted from the start of the request.
         offset: u32,
     },
-    /// There is no memory for it now.
+    /// No memory is available now.
     #[error("no memory is free for the request now; repeat it when others have ended")]
     NoMemory,
     /// The other end of a network or guest protocol refused it.
@@ -62,7 +62,7 @@ pub enum IoErrorKind {
         /// As the module's protocol encodes it.
         u32,
     ),
-    /// The request was aborted, or a layer let go of it; its blocks hold old or new data.
+    /// The request was aborted, or a layer dropped it; its blocks hold old or new data.
     #[error("the request was aborted before it ended; repeat it if it is still wanted")]
     Aborted,
     /// The device was removed while the request waited.
@@ -71,10 +71,10 @@ pub enum IoErrorKind {
 }
 
 impl IoErrorKind {
-    /// The kind that an error of the operating system stands for.
+    /// The kind for an error of the operating system.
     pub fn from_os(error: &std::io::Error) -> IoErrorKind {
-        // On every Linux this builds for: ENOSPC 28, EDQUOT 122, EFBIG 27, EROFS 30, EOPNOTSUPP 95, ENODEV 19,
-        // ENOMEM 12, ETIMEDOUT 110, and ENODATA 61, as block devices say that a sector cannot be read.
+        // On every Linux this builds for: ENOSPC 28, EDQUOT 122, EFBIG 27, EROFS 30, EOPNOTSUPP 95, ENODEV
+        // 19, ENOMEM 12, ETIMEDOUT 110, and ENODATA 61, by which block devices report an unreadable sector.
         match error.raw_os_error() {
             Some(12) => IoErrorKind::NoMemory,
             Some(61) => IoErrorKind::Medium,
@@ -88,12 +88,12 @@ impl IoErrorKind {
             Some(errno) => IoErrorKind::Device { errno },
             None if error.kind() == std::io::ErrorKind::Interrupted => IoErrorKind::Aborted,
             None if error.kind() == std::io::ErrorKind::Unsupported => IoErrorKind::Unsupported,
-            // EIO: an error that only names itself in words.
+            // EIO, for an error without a number.
             None => IoErrorKind::Device { errno: 5 },
         }
     }
 
-    /// The same without what belongs to one request only: for counting.
+    /// The same kind without the fields of a single request: for counting.
     pub fn class(self) -> IoErrorKind {
         match self {
             IoErrorKind::Miscompare { .. } => IoErrorKind::Miscompare { offset: 0 },
@@ -127,7 +127,7 @@ pub enum OpenError {
     System {
         /// Name of the device.
         device: String,
-        /// As the system says it.
+        /// The system's error.
         source: std::io::Error,
     },
     /// Another opener writes to it.
@@ -135,10 +135,10 @@ pub enum OpenError {
     Busy {
         /// Name of the device.
         device: String,
-        /// Who holds it, as far as known.
+        /// The holder, as far as known.
         holder: String,
     },
-    /// Its size or block size makes no device.
+    /// Its size or block size is not valid for a device.
     #[error("{device}: {source}")]
     Geometry {
         /// Name of the device.
@@ -151,7 +151,7 @@ pub enum OpenError {
     TooDeep {
         /// Name of the device.
         device: String,
-        /// Modules there would be.
+        /// Modules that the stack would have.
         depth: usize,
         /// [`MAX_DEPTH`](crate::MAX_DEPTH).
         max: usize,
@@ -174,9 +174,9 @@ pub enum OpenError {
     },
 }
 
-/// Says once that a device is in use, by whom, and what to do.
+/// Completes a holder's name to a sentence that names the remedy.
 fn in_use(holder: &str) -> String {
-    // The system's words say all of that.
+    // The system's message already does.
     match holder.contains("is in use") {
         true => holder.to_owned(),
         false => format!("in use by {holder}; close that first, or open read-only"),

@@ -1,7 +1,7 @@
-//! What a lane is told about its device, and the gate that requests pass on their way into it.
+//! Events that lanes receive about their device, and the gate in front of each lane.
 //!
-//! Events are made by a [`DeviceState`](crate::DeviceState), on any thread, and reach each lane of the device
-//! as a message to its thread.
+//! A [`DeviceState`](crate::DeviceState) sends events, from any thread; each lane receives them in a message
+//! to its thread.
 
 use std::any::Any;
 use std::fmt;
@@ -10,28 +10,28 @@ use std::sync::Arc;
 /// Whether requests pass into the lanes of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Gate {
-    /// They do.
+    /// Requests pass.
     #[default]
     Open,
-    /// They wait in front of the lane, in order, until the device thaws.
+    /// Requests wait in front of the lane, in order, until the device thaws.
     Frozen,
-    /// The device was removed: they end as [`Removed`](crate::IoErrorKind::Removed).
+    /// The device was removed: requests end as [`Removed`](crate::IoErrorKind::Removed).
     Husk,
 }
 
-/// Something that every lane of a device is told.
+/// An event that every lane of a device receives.
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum LaneEvent {
-    /// The geometry of the device, or of one below it, has changed; it is the new one already.
+    /// The geometry of the device, or of one below it, has changed; the new one is already in place.
     Resized,
-    /// The device was removed. No request comes any more; those that the lane holds it ends as usual.
+    /// The device was removed. No more requests come; the lane ends those that it holds as usual.
     Removed,
-    /// No request comes until [`Thaw`](Self::Thaw). Those that the lane holds it ends as usual.
+    /// No request comes until [`Thaw`](Self::Thaw). The lane ends those that it holds as usual.
     Freeze,
     /// Requests come again.
     Thaw,
-    /// The module's own.
+    /// An event of the module's own.
     Module(Arc<dyn Any + Send + Sync>),
 }
 

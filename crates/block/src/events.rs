@@ -1,4 +1,4 @@
-//! How the events of a device come to its lanes on this thread: the gate first, then the lane, then the lanes
+//! Delivers a device's events to its lanes on this thread: first to the gate, then to the lane, then to lanes
 //! above whose shape follows.
 
 use crate::lanes::Lanes;
@@ -6,7 +6,7 @@ use crate::mailbox::{Body, Letter, Mailbox, Obligation};
 use crate::{Gate, LaneEvent, LaneId};
 
 impl Lanes {
-    /// Sees to the events that have come from other threads.
+    /// Handles events that came from other threads.
     pub(crate) fn take_mail(&mut self, mailbox: &Mailbox) {
         if mailbox.has_mail() {
             for letter in mailbox.take() {
@@ -18,7 +18,7 @@ impl Lanes {
     fn deliver(&mut self, letter: Letter) {
         let Letter { lane, generation, body, obligation } = letter;
         if self.state_of(LaneId::new(lane, generation)).is_none() {
-            // Closed since: there is nobody to tell.
+            // The lane has closed: met unread.
             return self.queues.met.extend(obligation);
         }
         match body {
@@ -46,7 +46,7 @@ impl Lanes {
         }
         self.tell(lane, event);
         match event {
-            // Who freezes or removes waits for what is in the lane.
+            // The sender waits for the requests that are in the lane.
             LaneEvent::Freeze | LaneEvent::Removed => {
                 self.queues.lanes[lane as usize].quiet.extend(obligation);
                 self.queues.lanes[lane as usize].look();
@@ -60,13 +60,13 @@ impl Lanes {
         }
     }
 
-    /// Has the data beside a lane be what the device wants now.
+    /// Adapts the data beside a lane to what its device wants now.
     fn follow_wanted(&mut self, lane: u32) {
         self.queues.lanes[lane as usize].follow_wanted();
         self.let_paid_go(lane);
     }
 
-    /// Lanes above whose devices follow the size of what they lie on.
+    /// Updates lanes above whose devices follow the size of this one.
     fn resize_above(&mut self, lane: u32) {
         for upper in self.uppers(lane) {
             if self.look_at_shape(upper) {
@@ -76,7 +76,7 @@ impl Lanes {
         }
     }
 
-    /// Renews the copy of a lane's geometry; whether it was another.
+    /// Renews the copy of a lane's geometry; true if it changed.
     fn look_at_shape(&mut self, lane: u32) -> bool {
         let state = &self.queues.lanes[lane as usize];
         match (&state.device, &state.shape) {
@@ -84,7 +84,7 @@ impl Lanes {
                 let now = device.geometry();
                 shape.replace(now) != now
             }
-            // Nobody has a copy but, perhaps, the lane.
+            // No copy exists outside the lane.
             _ => true,
         }
     }
@@ -93,7 +93,7 @@ impl Lanes {
         self.call(lane, |lane, cx| lane.event(event, cx));
     }
 
-    /// Has a lane's gate follow that of its device.
+    /// Sets a lane's gate to that of its device.
     fn turn_gate(&mut self, lane: u32) {
         let gate = self.device_gate(lane);
         let state = &mut self.queues.lanes[lane as usize];

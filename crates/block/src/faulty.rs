@@ -1,8 +1,7 @@
 //! A layer that makes requests fail on demand, for tests of what lies above it.
 //!
-//! The [`Faulty`] device is shared by all threads, and so is its plan: the n-th request of the chosen
-//! operation, counted over all threads, fails, and those behind it if asked. Without a plan it passes
-//! everything on.
+//! The [`Faulty`] device and its plan are shared by all threads: the n-th request of the chosen operations,
+//! counted over all threads, fails, and the following ones too if asked. Without a plan all requests pass.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
@@ -16,17 +15,17 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect {
-    /// It fails with EIO and does not reach the device.
+    /// The request fails with EIO and does not reach the device.
     Fail,
-    /// The device does it, and it fails with EIO all the same.
+    /// The device performs the request, which fails with EIO all the same.
     FailAfter,
-    /// The layer lets go of it: it comes back as aborted.
+    /// The layer drops the request: it comes back as aborted.
     Drop,
-    /// It fails for want of space and does not reach the device.
+    /// The request fails with `NoSpace` and does not reach the device.
     NoSpace,
 }
 
-/// The device.
+/// The device with faults on demand.
 pub struct Faulty {
     name: String,
     below: Arc<dyn Device>,
@@ -34,8 +33,7 @@ pub struct Faulty {
     state: DeviceState,
 }
 
-/// Numbers only, so that looking at them takes no lock: a plan that changes while requests run hits some
-/// of them.
+/// Plain numbers, read without a lock: a plan that changes while requests run hits some of them.
 #[derive(Default)]
 struct Plan {
     /// Requests of the chosen kind seen since the plan was made.
@@ -55,8 +53,8 @@ impl Faulty {
         Arc::new(Faulty { name: name.into(), below, plan: Plan::default(), state: DeviceState::new() })
     }
 
-    /// From now on the `nth` request (1 is the next) whose operation is among `operations` has `effect`,
-    /// and so have those that follow it, `times` in all. Replaces the plan before it.
+    /// From now on the `nth` request (1 is the next) with one of these operations has `effect`, and so have
+    /// the following ones, `times` in all. Replaces the previous plan.
     pub fn inject(&self, operations: &[Operation], nth: u64, times: u64, effect: Effect) {
         let plan = &self.plan;
         plan.first.store(0, Ordering::Relaxed);

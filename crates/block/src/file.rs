@@ -1,10 +1,10 @@
 //! A file or block device of the operating system, or a disk of the simulated world: whatever the
 //! thread's engine opens under a path.
 //!
-//! The open file is shared by all threads; each has a lane that hands requests to its own engine.
-//! Transfers go past the page cache where the file system can. What completes has reached the kernel,
-//! not the medium: only a flush (or a write with force unit access, which flushes) makes it durable.
-//! Requests in flight at once may take effect in any order.
+//! All threads share the open file; each has a lane that hands requests to its own engine. Transfers bypass
+//! the page cache where the file system allows. A completed write has reached the kernel, not the medium:
+//! only a flush (or a write with force unit access, which flushes) makes it durable. Requests in flight at
+//! once may take effect in any order.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,13 +15,13 @@ use crate::file_lane::FileLane;
 use crate::{Claim, CurrentGeometry, Device, DeviceState, Geometry, GeometryError, Lane, LaneCx, OpenError};
 use spindle_engine::{Direct, FileInfo, Op, OpenOptions, Output};
 
-/// Requests that one lane has in the engine at a time; more wait in the lane table.
+/// Requests that one lane has in the engine at a time; further ones wait in the lane table.
 const DEPTH: u32 = 256;
 
-/// Memory for transfers whose buffers are not aligned as direct transfers need, for each file.
+/// Default size, per file, of the memory for transfers whose buffers are not aligned.
 const BOUNCE_BYTES: usize = 64 << 20;
 
-/// How to open a [`File`]: read-only, locked, past the page cache where possible, unless said otherwise.
+/// How to open a [`File`]. Default: read-only, locked, bypassing the page cache where possible.
 #[derive(Clone, Debug)]
 pub struct FileOptions {
     path: PathBuf,
@@ -55,38 +55,38 @@ impl FileOptions {
         FileOptions { writable: yes, ..self }
     }
 
-    /// Gives the device a name of its own; without, it is called by its path.
+    /// Gives the device a name of its own; the default is its path.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> FileOptions {
         FileOptions { name: Some(name.into()), ..self }
     }
 
-    /// Makes a sparse file of `bytes` bytes if there is none; one that exists keeps its size.
+    /// Creates a sparse file of `bytes` bytes if none exists; an existing one keeps its size.
     #[must_use]
     pub fn create(self, bytes: u64) -> FileOptions {
         FileOptions { create: Some(bytes), ..self }
     }
 
-    /// Chooses about the page cache.
+    /// Chooses whether to bypass the page cache.
     #[must_use]
     pub fn direct(self, direct: Direct) -> FileOptions {
         FileOptions { direct, ..self }
     }
 
-    /// Chooses the block size; without, it is the device's own, or 512 bytes for a regular file.
+    /// Chooses the block size; the default is the device's own, or 512 bytes for a regular file.
     #[must_use]
     pub fn block_size(self, bytes: u32) -> FileOptions {
         FileOptions { block_size: Some(bytes), ..self }
     }
 
-    /// Bounds the memory for transfers whose buffers are not aligned as direct transfers need: 64 MiB for each
-    /// file, unless said otherwise. Larger transfers go in steps, and those that find none wait.
+    /// Bounds the memory for transfers whose buffers are not aligned for direct transfers; default 64 MiB per
+    /// file. Larger transfers go in steps, and transfers that find no memory wait.
     #[must_use]
     pub fn bounce_bytes(self, bytes: usize) -> FileOptions {
         FileOptions { bounce_bytes: bytes, ..self }
     }
 
-    /// Takes no lock: for who looks at a file that another opener may be changing.
+    /// Takes no lock: for reading a file that another opener may be changing.
     #[must_use]
     pub fn unlocked(self) -> FileOptions {
         FileOptions { locked: false, ..self }
@@ -117,16 +117,14 @@ pub struct File {
 }
 
 impl File {
-    /// Opens a file. Needs the current Spindle thread's engine. Dropping the future opens nothing that
-    /// stays open.
+    /// Opens a file. Needs the current Spindle thread's engine. A dropped future leaves nothing open.
     ///
     /// A writer excludes all other openers, readers exclude writers (an open-file-description lock), unless
-    /// [`unlocked`](FileOptions::unlocked). A size that is no whole number of blocks loses its ragged end.
+    /// [`unlocked`](FileOptions::unlocked). Bytes beyond the last whole block are not used.
     ///
     /// # Errors
-    /// [`Busy`](OpenError::Busy) if another opener's lock is in the way, [`Geometry`](OpenError::Geometry)
-    /// if it is smaller than a block or its blocks are larger than those asked for, and what the system
-    /// says.
+    /// [`Busy`](OpenError::Busy) if another opener's lock is in the way, [`Geometry`](OpenError::Geometry) if
+    /// the file is smaller than a block or needs larger blocks than asked for, and errors of the system.
     pub async fn open(options: FileOptions) -> Result<Arc<File>, OpenError> {
         let name = options.name_or_path();
         let mut file = open(&name, options.engine(options.direct)).await?;
@@ -135,7 +133,7 @@ impl File {
             && !file.info().block_device
             && options.direct == Direct::Wanted
         {
-            // Blocks this small can only be reached through the page cache.
+            // Only the page cache allows blocks this small.
             drop(file);
             file = open(&name, options.engine(Direct::Off)).await?;
         }
@@ -159,14 +157,14 @@ impl File {
         &self.state
     }
 
-    /// Asks the system how large it is now; a new size becomes that of the device, and the lanes are told.
-    /// Needs the current Spindle thread's engine. Resolves when all lanes know; dropping the future leaves the
-    /// device as it was or as it is now.
+    /// Reads the file's size again; a new size becomes that of the device, and the lanes are told. Needs the
+    /// current Spindle thread's engine. Resolves when all lanes know; a dropped future leaves the old size or
+    /// the new one.
     ///
-    /// A file that became smaller is not waited for: requests beyond its end fail from now on.
+    /// Shrinking does not wait for requests: those beyond the new end fail from now on.
     ///
     /// # Errors
-    /// The system cannot say, or it is smaller than a block; nothing has changed then.
+    /// The system cannot tell the size, or it is smaller than a block; then nothing has changed.
     pub async fn rescan(&self) -> Result<(), OpenError> {
         let bytes = self.current_size().await?;
         let before = self.geometry.get();
@@ -180,10 +178,11 @@ impl File {
         Ok(())
     }
 
-    /// Asks the system for its size in bytes, and changes nothing. Needs the current Spindle thread's engine.
+    /// The file's size in bytes according to the system; changes nothing. Needs the current Spindle thread's
+    /// engine.
     ///
     /// # Errors
-    /// The system cannot say.
+    /// The system cannot tell the size.
     pub async fn current_size(&self) -> Result<u64, OpenError> {
         let (result, _op) = spindle_reactor::op(Op::Inspect { file: self.file.clone() }).await;
         let device = || self.name.clone();
@@ -194,7 +193,7 @@ impl File {
         }
     }
 
-    /// What the engine knew of it when it was opened.
+    /// What the engine found when it opened the file.
     pub fn info(&self) -> &FileInfo {
         self.file.info()
     }
@@ -225,7 +224,7 @@ fn geometry(info: &FileInfo, wanted: Option<u32>) -> Result<Geometry, GeometryEr
         return Err(GeometryError::BlockTooSmall { wanted: block_size, needed });
     }
     let shape = Geometry::new(block_size, info.size.checked_div(u64::from(block_size)).unwrap_or(0))?;
-    // A disk replaces a sector of its medium whole; what a file system makes of a write is its own matter.
+    // A disk replaces a whole sector of its medium; a file system makes no such promise.
     let unit = if info.block_device { info.physical_block.max(block_size) } else { block_size };
     Ok(shape
         .with_atomic_unit(unit)?

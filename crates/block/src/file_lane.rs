@@ -1,8 +1,8 @@
 //! One thread's half of a [`File`](crate::File): requests become engine operations and come back.
 //!
-//! The engine's completions arrive at a sink of this thread, which has the lane polled. While an operation
-//! is in the engine it owns the request's buffers; if the lane goes first, they return to their pools when
-//! the operation ends.
+//! The engine's completions arrive at a sink of this thread, which polls the lane. An operation in the engine
+//! owns the request's buffers; if the lane is dropped first, the buffers return to their pools when the
+//! operation ends.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use crate::{
     RemoteNotifier, Status, Submit,
 };
 
-/// An input or output error, as the system numbers it: a transfer that ended early.
+/// EIO, for a transfer that ended early.
 const EIO: i32 = 5;
 
 /// Completions on their way from the engine to the lane. Outlives the lane if operations do.
@@ -28,7 +28,7 @@ struct Arrivals {
     list: RefCell<VecDeque<(u64, Completion)>>,
     notifier: Notifier,
     lane_is_gone: Cell<bool>,
-    /// What operations may still change whose lane is gone.
+    /// Ranges that operations of a dropped lane may still change.
     orphans: RefCell<Vec<(u64, HeldRange)>>,
 }
 
@@ -43,10 +43,10 @@ impl OpSink for Arrivals {
 }
 
 impl Arrivals {
-    /// An operation has ended whose lane went with its thread.
+    /// Handles the end of an operation whose lane was dropped with its thread.
     fn complete_orphan(&self, key: u64, completion: Completion) {
         if let Buffers::One(buffer) = completion.op.into_buffers() {
-            // It may be one that other lanes wait for.
+            // It may be a bounce buffer, for which other lanes wait.
             self.device.bounce.give_back(buffer);
         }
         let mut orphans = self.orphans.borrow_mut();
@@ -57,16 +57,16 @@ impl Arrivals {
     }
 }
 
-/// What the engine does for a request now.
+/// What the engine currently does for a request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// The operation itself, with the request's own buffers.
     Plain,
-    /// The same in steps, with a bounce buffer; the request keeps its own.
+    /// The operation in steps through a bounce buffer; the request keeps its own buffers.
     Bounced,
     /// The flush behind a write that must be durable.
     Flush,
-    /// Zeroes instead of a discard that is not offered.
+    /// Zeroes, because the file does not offer a discard.
     Zeroes,
 }
 
@@ -76,9 +76,9 @@ struct Work {
     stage: Stage,
     /// Bytes that earlier steps have moved through bounce buffers.
     moved: usize,
-    /// Is to end early: no further step is made.
+    /// The request is to end early: no further step starts.
     aborted: bool,
-    /// Nobody waits for the request any more; what it may still change.
+    /// Set when no future or queue pair waits for the request: the range that it may still change.
     given_up: Option<HeldRange>,
 }
 
@@ -87,7 +87,7 @@ impl Work {
         Work { io, stage: Stage::Plain, moved: 0, aborted: false, given_up: None }
     }
 
-    /// Whether the operation that the engine has may change the file.
+    /// True if the operation in the engine may change the file.
     fn changes_data(&self) -> bool {
         self.io.operation().changes_data() && self.stage != Stage::Flush
     }
@@ -98,13 +98,13 @@ struct Pending {
     op: OpId,
 }
 
-/// The lane.
+/// A file's lane.
 pub(crate) struct FileLane {
     device: Arc<File>,
     block_shift: u32,
-    /// What addresses of buffers must be multiples of.
+    /// Required alignment of buffer addresses.
     address_unit: usize,
-    /// What lengths of buffers must be multiples of.
+    /// Required alignment of buffer lengths.
     length_unit: usize,
     remote: RemoteNotifier,
     arrivals: Rc<Arrivals>,
@@ -123,7 +123,7 @@ impl FileLane {
             orphans: RefCell::default(),
         });
         let info = device.info();
-        // Direct transfers need each part of a list to be whole sectors at aligned addresses.
+        // In direct transfers each part of a list must be whole sectors at an aligned address.
         let (address, sector) =
             if info.direct { (info.memory_alignment, info.logical_block) } else { (1, 1) };
         FileLane {
@@ -179,7 +179,7 @@ impl FileLane {
                 self.step(Work { stage: Stage::Bounced, ..Work::new(io) }, bounce);
                 Submit::Taken
             }
-            // Told when memory has come back.
+            // The pool notifies this lane when memory has come back.
             None => Submit::Full(io),
         }
     }
@@ -204,7 +204,7 @@ impl FileLane {
         }
     }
 
-    /// One operation ended: the request does too, or goes to its next stage.
+    /// Handles the end of an operation: ends the request or starts its next stage.
     fn arrived(&mut self, key: u64, completion: Completion, cx: &mut Cx<'_>) {
         let key = key as usize;
         let Some(Pending { mut work, .. }) = self.pending.get_mut(key).and_then(Option::take) else {
@@ -230,7 +230,7 @@ impl FileLane {
         }
     }
 
-    /// Bytes have been moved through a bounce buffer, which serves the next step too.
+    /// Handles the end of a step; the bounce buffer serves the next step too.
     fn arrived_step(&mut self, mut work: Work, completion: Completion, cx: &mut Cx<'_>) {
         let Ok(bounce) = completion.op.into_buffers().into_one() else {
             return cx.done(work.io, Err(IoErrorKind::Device { errno: EIO }));
@@ -258,11 +258,11 @@ impl FileLane {
         }
     }
 
-    /// What was asked is done; durable, if that was asked, after a flush.
+    /// Ends a request whose operation succeeded, after a flush if it must be durable.
     fn finish(&mut self, work: Work, cx: &mut Cx<'_>) {
         if work.io.fua() && work.io.operation().changes_data() {
             let file = self.device.file.clone();
-            // A flush changes nothing: newer changes need not wait for it.
+            // A flush changes nothing, so newer changes need not wait for it.
             self.start(Work { stage: Stage::Flush, given_up: None, ..work }, Op::Flush { file });
         } else {
             cx.done(work.io, Ok(()));
@@ -281,10 +281,10 @@ impl FileLane {
     }
 }
 
-/// How the request ends if this operation was its last; it should have moved so many bytes, if any.
+/// The status of a request after its last operation, which should have moved `length` bytes, if any.
 fn outcome(result: &io::Result<Output>, length: Option<u64>) -> Status {
     match result {
-        // The file became shorter than it was when it was opened.
+        // The file has become shorter since it was opened.
         Ok(output) if length.is_some_and(|length| output.bytes() as u64 != length) => {
             Err(IoErrorKind::Device { errno: EIO })
         }
@@ -350,7 +350,7 @@ impl Lane for FileLane {
 }
 
 impl Drop for FileLane {
-    /// The thread exits: what the engine has of it goes on.
+    /// The thread exits: operations in the engine go on without the lane.
     fn drop(&mut self) {
         let state = self.device.held_state();
         self.arrivals.lane_is_gone.set(true);
@@ -363,7 +363,7 @@ impl Drop for FileLane {
             let range = held.unwrap_or_else(|| state.hold_range(work.io.start(), work.io.count()));
             self.arrivals.orphans.borrow_mut().push((key as u64, range));
         }
-        // What has arrived, but not been seen to, has ended.
+        // Completions that arrived unread belong to operations that have ended.
         let arrived = self.arrivals.list.take();
         arrived.into_iter().for_each(|(key, completion)| self.arrivals.complete_orphan(key, completion));
     }

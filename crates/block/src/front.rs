@@ -1,13 +1,13 @@
-//! What may keep a request in front of its lane: the gate, a range that an older write still reaches, limits, a
-//! lane without room; and how it goes on.
+//! What may keep a request in front of its lane (the gate, a range that an older write may still reach,
+//! limits, a full lane), and how the request goes on.
 //!
-//! Part of the table's loop, for lanes that have any of this; other requests do not come here.
+//! Part of the table's loop, for lanes that have any of these; other requests never come here.
 
 use crate::lanes::Lanes;
 use crate::{Gate, Io, Submit};
 
 impl Lanes {
-    /// A request comes to a lane that is not simply open.
+    /// Handles a request for a lane that is not simply open.
     #[inline(never)]
     pub(crate) fn descend_hindered(&mut self, to: u32, mut io: Io) {
         let state = &mut self.queues.lanes[to as usize];
@@ -16,7 +16,7 @@ impl Lanes {
             Gate::Husk => return self.refuse(io),
             Gate::Frozen => {
                 state.stall(io);
-                // A frozen lane may be waited for, until only such requests are left.
+                // A freeze may wait until only requests in front of the lane are left.
                 return self.queues.look_at(to);
             }
             Gate::Open => {}
@@ -33,7 +33,7 @@ impl Lanes {
         }
     }
 
-    /// Lets a request pass, or keeps it until ranges and limits let it.
+    /// Lets a request pass, or keeps it until ranges and limits allow it.
     fn admit(&mut self, lane: u32, io: Io) -> Option<Io> {
         let state = &mut self.queues.lanes[lane as usize];
         if state.must_wait_for_range(&io) {
@@ -59,7 +59,7 @@ impl Lanes {
         }
     }
 
-    /// Offers a lane, in order, what it was too full for or what its gate kept out.
+    /// Offers a lane, in order, the requests for which it was full or its gate closed.
     pub(crate) fn retry(&mut self, lane: u32) {
         let state = &mut self.queues.lanes[lane as usize];
         state.retrying = false;
@@ -75,7 +75,7 @@ impl Lanes {
         }
     }
 
-    /// Ranges are free again: what waited for them tries once more, in order.
+    /// Retries, in order, the requests that waited for a range.
     pub(crate) fn recheck(&mut self, lane: u32) {
         let state = &mut self.queues.lanes[lane as usize];
         if state.gate != Gate::Open {
@@ -90,7 +90,7 @@ impl Lanes {
         self.queues.look_at(lane);
     }
 
-    /// Lets go what limits have kept until now; whether there was anything.
+    /// Releases requests whose limits allow them now; true if there were any.
     pub(crate) fn let_due_go(&mut self) -> bool {
         let Some(deadline) = self.queues.deadline else { return false };
         if self.queues.clock.read_now() < deadline {
@@ -103,7 +103,7 @@ impl Lanes {
         true
     }
 
-    /// Lets go what limits do not keep in front of a lane.
+    /// Releases the requests in front of a lane that limits no longer keep.
     pub(crate) fn let_paid_go(&mut self, lane: u32) {
         loop {
             let now = self.queues.clock.now();
@@ -127,7 +127,7 @@ impl Lanes {
                 }
             }
         }
-        // With nothing left to wait for, and nothing wanted, the data beside the lane goes.
+        // Drops the data beside the lane if nothing waits there and the device wants nothing of it.
         self.queues.lanes[lane as usize].drop_idle_aside();
     }
 }

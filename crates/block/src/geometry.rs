@@ -1,12 +1,12 @@
-//! The shape of a block device: what its users must respect and what they may count on.
+//! The shape of a block device: what its users must respect and what they may rely on.
 //!
-//! A [`Geometry`] is a plain checked value: a copy of what its device was when asked. The number of blocks may
-//! change ([`CurrentGeometry`]), all else stays. It promises nothing about speed; `boundary` and `depth` are
-//! hints, all else holds.
+//! A [`Geometry`] is a plain checked value, a copy of the device's shape at the time of the call. Only the
+//! number of blocks may change ([`CurrentGeometry`]). `boundary` and `depth` are hints; the rest is
+//! guaranteed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Largest block size accepted: one larger than any disk sells, small enough for a bounce buffer.
+/// Largest block size accepted: larger than any disk's, small enough for a bounce buffer.
 const MAX_BLOCK_SIZE: u32 = 64 * 1024;
 
 /// A geometry that no device can have.
@@ -21,7 +21,7 @@ pub enum GeometryError {
     BlockTooSmall {
         /// Bytes asked for.
         wanted: u32,
-        /// The least that works.
+        /// The smallest that works.
         needed: u32,
     },
     /// A part that its device does not have.
@@ -71,7 +71,7 @@ pub enum GeometryError {
     MaxTransfer,
 }
 
-/// What a device is made of and what it promises.
+/// The shape of a device and its guarantees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
     blocks: u64,
@@ -86,8 +86,8 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// A writable device of `blocks` blocks of `block_size` bytes, without a volatile cache, boundary or
-    /// transfer limit, atomic in one block, whose unmapped blocks read anything.
+    /// A writable device of `blocks` blocks of `block_size` bytes: no volatile cache, no boundary, no
+    /// transfer limit, atomic in one block, contents of unmapped blocks undefined.
     ///
     /// # Errors
     /// A block size that is not a power of two from 512 to 65536, no blocks, or more than 2^63 - 1 bytes.
@@ -154,25 +154,25 @@ impl Geometry {
         Ok(Geometry { max_transfer: blocks, ..self })
     }
 
-    /// Sets how many requests a lane takes before it says [`Full`](crate::Submit::Full).
+    /// Sets how many requests a lane takes before it answers [`Full`](crate::Submit::Full).
     #[must_use]
     pub fn with_depth(self, requests: u32) -> Geometry {
         Geometry { depth: requests, ..self }
     }
 
-    /// Says whether a completed write may be lost at a power cut until a flush completed.
+    /// Sets whether a completed write may be lost at a power cut until a flush has completed.
     #[must_use]
     pub fn with_volatile_cache(self, volatile: bool) -> Geometry {
         Geometry { volatile_cache: volatile, ..self }
     }
 
-    /// Says whether unmapped blocks read as zeroes.
+    /// Sets whether unmapped blocks read as zeroes.
     #[must_use]
     pub fn with_unmap_reads_zero(self, zero: bool) -> Geometry {
         Geometry { unmap_reads_zero: zero, ..self }
     }
 
-    /// Says whether anything but reading is allowed.
+    /// Sets whether requests may change data.
     #[must_use]
     pub fn with_writable(self, writable: bool) -> Geometry {
         Geometry { writable, ..self }
@@ -222,7 +222,7 @@ impl Geometry {
         self.max_transfer
     }
 
-    /// Requests that a lane takes before it says full; `u32::MAX` if it sets no limit.
+    /// Requests that a lane takes before it answers `Full`; `u32::MAX` if it sets no limit.
     pub fn depth(&self) -> u32 {
         self.depth
     }
@@ -267,8 +267,8 @@ impl CurrentGeometry {
         Geometry { blocks: self.blocks.load(Ordering::Acquire), ..self.fixed }
     }
 
-    /// Gives the device another number of blocks. The lanes are to be told
-    /// ([`DeviceState::resized`](crate::DeviceState::resized)).
+    /// Changes the number of blocks. Call [`DeviceState::resized`](crate::DeviceState::resized) afterwards to
+    /// tell the lanes.
     ///
     /// # Errors
     /// As [`Geometry::new`]; nothing has changed then.

@@ -1,7 +1,7 @@
-//! How many requests took how long, in buckets that grow with the time: each power of two is cut into the same
-//! number of equal parts, as SPDK's histograms are.
+//! A histogram of request times, in buckets that grow with the time: each power of two is cut into the same
+//! number of equal parts, as in SPDK.
 //!
-//! A lane tallies into one of its own, which any thread may read; a device adds them up.
+//! Each lane counts in its own, which any thread may read; the device adds them up.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ const MAX_GRANULARITY: u32 = 15;
 pub struct HistogramOptions {
     /// One operation only; `None` is all.
     pub operation: Option<Operation>,
-    /// The base-two logarithm of the buckets in each power of two, 7 as a rule; at most 15.
+    /// The base-two logarithm of the buckets in each power of two, usually 7; at most 15.
     pub granularity: u32,
 }
 

@@ -1,10 +1,10 @@
 //! A request on its way through the layers of one thread.
 //!
-//! An [`Io`] is one pooled box, moved by value: who holds it, owns it. The layers it passed wait for it in
-//! frames inside it, so nothing is allocated on the way and nothing calls back into a layer that runs.
-//! It belongs to the lane table of one thread and never leaves that thread. Dropping it is safe and
-//! counts as [`Aborted`](crate::IoErrorKind::Aborted): the layers above hear of it. Not promised: an
-//! order between requests, except that a lane which was full gets its waiting requests in order.
+//! An [`Io`] is one pooled box, moved by value: its holder owns it. Layers that it passed leave frames inside
+//! it, so nothing is allocated on the way and no layer is called while it runs. It belongs to the lane table
+//! of one thread and never leaves that thread. Dropping it is safe and counts as
+//! [`Aborted`](crate::IoErrorKind::Aborted): the layers above receive that status. Not promised: an order
+//! between requests, except that a lane which was full gets its waiting requests in order.
 
 use std::fmt;
 use std::rc::Weak;
@@ -39,15 +39,15 @@ pub enum Operation {
     /// Compare the first half of the buffers with the range and, if they are equal, store the second half there;
     /// nothing changes the range in between. Is not split.
     CompareAndWrite,
-    /// Store in the range what [`aux`](Io::aux) and as many blocks behind it hold. What overlapping ranges
-    /// come to is the device's own matter.
+    /// Store in the range the contents of as many blocks from block [`aux`](Io::aux) on. The device defines
+    /// the result for overlapping ranges.
     Copy,
-    /// Find the first block from the range's start on that may hold data: its number, or that of the end of the
-    /// device, is then in [`aux`](Io::aux). Has no count.
+    /// Find the first block from the range's start on that may hold data. Its number, or that of the end of
+    /// the device, is then in [`aux`](Io::aux). Has no count.
     SeekData,
     /// The same for the first block that is known to hold none.
     SeekHole,
-    /// Have the device begin anew; requests under way end, well or badly. Has no range.
+    /// Reset the device; requests under way end, with success or an error. Has no range.
     Reset,
 }
 
@@ -81,7 +81,7 @@ impl Operation {
         matches!(self, Read | Write | Compare | CompareAndWrite)
     }
 
-    /// Bytes of buffers that belong to one byte of the range.
+    /// Bytes of buffers for one byte of the range.
     #[inline]
     fn share(self) -> u64 {
         if self == Operation::CompareAndWrite { 2 } else { 1 }
@@ -106,19 +106,19 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Names one request of one thread; never reused for another request of the same thread before 2^32 more
-/// have passed through the same slot.
+/// Identifies one request of one thread; not reused on that thread before the same slot has carried 2^32 more
+/// requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct IoId {
     pub(crate) index: u32,
     pub(crate) generation: u32,
 }
 
-/// What a lane answers to a request.
+/// A lane's answer to a request.
 #[must_use = "a request given back as Full must be queued"]
 #[derive(Debug)]
 pub enum Submit {
-    /// The lane has it, or has already passed it on or completed it.
+    /// The lane holds it, or has already forwarded or completed it.
     Taken,
     /// The lane cannot take it now. The table keeps it, with those that follow, in order, and offers it
     /// again when the lane completes a request or is polled. A lane that answers this while it holds
@@ -126,7 +126,7 @@ pub enum Submit {
     Full(Io),
 }
 
-/// The lane that answers for a request, and the lane's epoch in which it came.
+/// The lane that answers for a request, and the epoch of that lane in which the request came.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
     pub(crate) lane: u32,
@@ -134,27 +134,27 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// No lane: a request that its maker has not submitted.
+    /// No lane: the request was never submitted.
     pub(crate) const NOWHERE: Held = Held { lane: u32::MAX, epoch: 0 };
 }
 
-/// A layer that waits for a request: who it is, and what it wants to remember.
+/// A layer that waits for a request: its lane, and two words that it saved.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Frame {
     pub(crate) held: Held,
     pub(crate) saved: [u64; 2],
 }
 
-/// Who hears of a request when no layer waits for it any more.
+/// Where a request goes when no layer waits for it any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Top {
-    /// The lane that made it, in `complete`; after that, nobody.
+    /// To `complete` of the lane that made it, once.
     Lane,
-    /// The future that waits under the slot's index.
+    /// To the future that waits under the slot's index.
     Future,
-    /// A queue pair.
+    /// To a queue pair.
     Queue(u32),
-    /// The request it was split from, as its `part`-th piece.
+    /// To the request it was split from, as its `part`-th piece.
     Join { key: u32, part: u32 },
 }
 
@@ -164,7 +164,7 @@ pub(crate) struct Slot {
     pub(crate) operation: Operation,
     pub(crate) fua: bool,
     pub(crate) depth: u8,
-    /// In the pool, or on its way there: dropping it concerns nobody.
+    /// In the pool, or on its way there: dropping it needs no completion.
     pub(crate) resting: bool,
     pub(crate) status: Status,
     /// The lane that answers for it now.
@@ -174,11 +174,11 @@ pub(crate) struct Slot {
     pub(crate) count: u64,
     pub(crate) tag: u64,
     pub(crate) aux: u64,
-    /// Whose request it is, and when it was submitted; see [`Channel::set_opener`](crate::Channel::set_opener).
+    /// The opener, and when it was submitted; see [`Channel::set_opener`](crate::Channel::set_opener).
     pub(crate) opener: u32,
     pub(crate) submitted: Time,
-    /// When it came to the lane at each depth that does something beside passing it on, and the depth at which
-    /// limits have let it pass.
+    /// When it came to the lane at each depth that times requests, and the depth at which limits have let it
+    /// pass.
     pub(crate) arrived: [Time; MAX_DEPTH + 1],
     pub(crate) paid: u8,
     pub(crate) id: IoId,
@@ -188,7 +188,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// All of it, without what is left.
+    /// Moves everything out.
     fn move_out(&mut self) -> Slot {
         Slot {
             operation: self.operation,
@@ -244,19 +244,19 @@ impl Io {
         &mut self.0
     }
 
-    /// The request's name on this thread.
+    /// The request's identity on this thread.
     #[inline]
     pub fn id(&self) -> IoId {
         self.slot().id
     }
 
-    /// What is asked.
+    /// The operation.
     #[inline]
     pub fn operation(&self) -> Operation {
         self.slot().operation
     }
 
-    /// First block of the range, in the terms of the lane that holds the request.
+    /// First block of the range, as the lane that holds the request numbers them.
     #[inline]
     pub fn start(&self) -> u64 {
         self.slot().start
@@ -281,7 +281,7 @@ impl Io {
         self.slot_mut().operation = operation;
     }
 
-    /// A second block number: where a copy reads from, or what a seek has found.
+    /// A second block number: the source of a copy, or the result of a seek.
     #[inline]
     pub fn aux(&self) -> u64 {
         self.slot().aux
@@ -293,15 +293,15 @@ impl Io {
         self.slot_mut().aux = block;
     }
 
-    /// Whose request it is: the number that the [channel](crate::Channel::set_opener) or
-    /// [pair](crate::QueuePair::set_opener) was given, 0 if none. Pieces, and requests that a lane makes for
-    /// another, have that of the request they serve.
+    /// The opener: the number given to the [channel](crate::Channel::set_opener) or
+    /// [pair](crate::QueuePair::set_opener), 0 if none. Pieces, and requests that a lane makes for another,
+    /// have that of the request they serve.
     #[inline]
     pub fn opener(&self) -> u32 {
         self.slot().opener
     }
 
-    /// When it was submitted, if it has an opener: the clock is read once for each pass of the lane table, and
+    /// When it was submitted, if it has an opener. The clock is read once per pass of the lane table, and
     /// after 32 requests.
     #[inline]
     pub fn submitted(&self) -> Option<Time> {
@@ -320,13 +320,13 @@ impl Io {
         self.slot_mut().fua = fua;
     }
 
-    /// The maker's own mark: set when the request is made, carried unread.
+    /// The maker's own mark: set when the request is made; no layer reads it.
     #[inline]
     pub fn tag(&self) -> u64 {
         self.slot().tag
     }
 
-    /// Sets the maker's own mark. Only who made the request should.
+    /// Sets the maker's own mark. Only the maker of the request should.
     #[inline]
     pub fn set_tag(&mut self, tag: u64) {
         self.slot_mut().tag = tag;
@@ -338,27 +338,27 @@ impl Io {
         &self.slot().buffers
     }
 
-    /// The data, to be filled.
+    /// The data, mutable: for a read.
     #[inline]
     pub fn buffers_mut(&mut self) -> &mut Buffers {
         &mut self.slot_mut().buffers
     }
 
-    /// Takes the data out, for an engine operation that owns it until it ends; put it back with
+    /// Takes the data out, for an engine operation that owns it until it ends; return it with
     /// [`put_buffers`](Self::put_buffers).
     #[inline]
     pub fn take_buffers(&mut self) -> Buffers {
         std::mem::take(&mut self.slot_mut().buffers)
     }
 
-    /// Puts data in, dropping what was there.
+    /// Puts data in; drops the previous data.
     #[inline]
     pub fn put_buffers(&mut self, buffers: Buffers) {
         self.slot_mut().buffers = buffers;
     }
 
-    /// Ready when somebody has asked that this request end early: for a task that holds it, polled beside what
-    /// else the task waits for. Asked of the table, so not from within a lane that is called.
+    /// Ready when the request should end early: for a task that holds it, polled beside its other work. It
+    /// asks the table, so a lane must not use it while it is called.
     pub fn poll_aborted(&self, cx: &mut Context<'_>) -> Poll<()> {
         let slot = self.slot();
         let asked = slot.home.upgrade().is_some_and(|table| table.poll_aborted(slot.id, cx));
@@ -367,8 +367,8 @@ impl Io {
 
     /// Checks the request against the device it is for: range, writability, length of the buffers.
     ///
-    /// The top of the stack does this once; the lowest devices do it again because their callers are
-    /// other people's modules.
+    /// The top of the stack does this once; the lowest devices repeat it, because their callers may be
+    /// modules outside this project.
     ///
     /// # Errors
     /// [`OutOfRange`](IoErrorKind::OutOfRange), [`ReadOnly`](IoErrorKind::ReadOnly) or
@@ -406,13 +406,13 @@ impl fmt::Debug for Io {
 }
 
 impl Drop for Slot {
-    /// A request was dropped by who held it: what it was goes to the table in another box, as this one cannot be
-    /// saved. That is no way that a request should take often, and every other is free of a test.
+    /// The request was dropped by its holder: its contents go to the table in another box. This costs an
+    /// allocation, in exchange for no test in any other request.
     fn drop(&mut self) {
         if self.resting {
             return;
         }
-        // A slot whose table is gone has nobody left to tell.
+        // Without a table no layer is left to complete it to.
         if let Some(table) = self.home.upgrade() {
             table.fallen(Box::new(self.move_out()));
         }

@@ -1,10 +1,9 @@
 //! Requests that were split and wait for their pieces.
 //!
-//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; when
-//! all pieces are back the buffers are put together again in the order they were cut, so a parent that
-//! had one buffer, or a list of them, has the same back. Once warm, cutting and joining allocate nothing: the
-//! lists of pieces are kept for their room. Not promised: an order in which
-//! pieces complete. The first error to come back is the parent's.
+//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; when all
+//! pieces are back, the buffers are joined in the order they were cut, so a parent that had one buffer, or a
+//! list, gets the same back. Once warm, cutting and joining allocate nothing: lists of pieces are reused. Not
+//! promised: an order in which pieces complete. The first error to come back is the parent's.
 
 use spindle_mem::{Buffers, IoBuf};
 
@@ -15,17 +14,17 @@ use crate::{Io, IoErrorKind, Status};
 struct Part {
     /// Its buffers, when they are back.
     buffers: Buffers,
-    /// Where in the parent's buffers it begins.
+    /// Where it begins in the parent's buffers.
     start: u32,
-    /// Its end cut a run of the parent's buffers in two.
+    /// Set if its end cut a run of the parent's buffers in two.
     cut: bool,
 }
 
-/// A parent and what is known of its pieces.
+/// A parent and the state of its pieces.
 #[derive(Default)]
 struct Join {
     parent: Option<Io>,
-    /// Pieces under way, and one more while pieces may still be cut.
+    /// Pieces under way, plus one while pieces may still be cut.
     left: u32,
     status: Option<Status>,
     parts: Vec<Part>,
@@ -38,7 +37,7 @@ struct Join {
 pub(crate) struct Joins {
     joins: Vec<Join>,
     free: Vec<u32>,
-    /// Empty lists of buffers, for their room.
+    /// Empty lists of buffers, kept for their capacity.
     lists: Vec<Vec<IoBuf>>,
 }
 
@@ -56,7 +55,7 @@ impl Joins {
         key
     }
 
-    /// The parked parent, while pieces are cut; to be put back.
+    /// Takes the parked parent out while pieces are cut; return it with `put_parent`.
     pub(crate) fn take_parent(&mut self, key: u32) -> Io {
         self.joins[key as usize].parent.take().expect("a parent stays parked until its last piece is back")
     }
@@ -66,8 +65,8 @@ impl Joins {
         self.joins[key as usize].parent = Some(parent);
     }
 
-    /// Cuts off what belongs to the next `count` of the `left` blocks that the parent has buffers for: the number
-    /// of the piece, and its buffers.
+    /// Cuts off the next `count` of the `left` blocks for which the parent has buffers. Returns the number of
+    /// the piece and its buffers.
     #[inline]
     pub(crate) fn cut(&mut self, key: u32, parent: &mut Io, count: u64, left: u64) -> (u32, Buffers) {
         let join = &mut self.joins[key as usize];
@@ -75,7 +74,7 @@ impl Joins {
         let (buffers, cut) = if bytes == 0 || count == left {
             (parent.take_buffers(), false)
         } else {
-            // The buffers hold exactly the blocks left, so the size of a block follows.
+            // The buffers hold exactly the blocks left, which gives the size of a block.
             let at = (bytes as u64 / left * count) as usize;
             parent.buffers_mut().split_front(at, &mut self.lists)
         };
@@ -87,7 +86,7 @@ impl Joins {
         (number, buffers)
     }
 
-    /// A piece is back with its buffers; the parent, if it was the last.
+    /// Stores a piece that came back, with its buffers; returns the parent if it was the last.
     pub(crate) fn child_done(&mut self, key: u32, part: u32, status: Status, buffers: Buffers) -> Option<Io> {
         let join = &mut self.joins[key as usize];
         join.parts[part as usize].buffers = buffers;
@@ -104,7 +103,7 @@ impl Joins {
         self.close(key)
     }
 
-    /// One reason less to wait; the parent, if it was the last.
+    /// Ends the cutting; returns the parent if all pieces are back.
     pub(crate) fn close(&mut self, key: u32) -> Option<Io> {
         let join = &mut self.joins[key as usize];
         join.left -= 1;
@@ -112,7 +111,7 @@ impl Joins {
             return None;
         }
         let mut parent = join.parent.take().expect("a parent stays parked until its last piece is back");
-        // What no piece took is still the parent's, and lies behind all of them.
+        // Blocks that no piece took are still the parent's, behind all pieces.
         let rest = parent.take_buffers();
         let (mut whole, mut cut) = (Buffers::None, false);
         for part in join.parts.drain(..) {

@@ -1,7 +1,7 @@
-//! What a lane table knows of one lane, beside the lane itself.
+//! The table's data about one lane.
 //!
-//! Belongs to the table; a place that is free keeps its generation, so that the name of a lane that was
-//! closed does not become the name of the next.
+//! Belongs to the lane table. A free place keeps its generation, so that the id of a closed lane never names
+//! a later lane.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -23,18 +23,18 @@ use crate::{Device, Gate, Geometry, Io};
 /// A device's shape as the channels of one thread see it.
 pub(crate) type Shape = Rc<Cell<Geometry>>;
 
-/// Everything but the lane.
+/// Everything the table keeps about a lane, except the lane itself.
 #[derive(Default)]
 pub(crate) struct LaneState {
     /// `None` while the place is free.
     pub(crate) device: Option<Arc<dyn Device>>,
-    /// Which of the lanes that had this place it is.
+    /// How many lanes have had this place.
     pub(crate) generation: u32,
     /// Channels, queue pairs and lanes above that hold it open.
     pub(crate) refs: u32,
     /// Requests that entered the lane and have not left it, queued ones included.
     pub(crate) epochs: Epochs,
-    /// What the device said last.
+    /// The device's gate, as last reported.
     pub(crate) gate: Gate,
     /// On the retry list.
     pub(crate) retrying: bool,
@@ -42,46 +42,46 @@ pub(crate) struct LaneState {
     pub(crate) always: bool,
     /// On the list of lanes to poll in the next turn.
     pub(crate) soon: bool,
-    /// Something may keep a request from going straight to the lane.
+    /// Set if a request may not go straight to the lane.
     hindered: bool,
-    /// Something may have to happen when a request leaves.
+    /// Set if the table must act when a request leaves.
     watched: bool,
-    /// Ranges of the device that an older write may still reach.
+    /// Number of ranges of the device that an older write may still reach.
     held_ranges: Arc<AtomicU32>,
-    /// Requests that the gate or a lane without room keeps out, in order.
+    /// Requests kept out by the gate or by a full lane, in order.
     pub(crate) stalled: VecDeque<Io>,
     /// Requests that wait for such ranges.
     pub(crate) held_back: Vec<Io>,
-    /// What the table does beside the lane, if anything.
+    /// Counting, timing and limits, if the device wants any.
     pub(crate) aside: Option<Box<Aside>>,
-    /// The epoch from which on requests were seen by `aside`.
+    /// The first epoch whose requests `aside` has counted.
     counted_from: u32,
     /// Lanes it opened.
     pub(crate) lowers: Vec<u32>,
-    /// Set while a notification waits.
+    /// Set while a notification is pending.
     pub(crate) notify: Notify,
-    /// Who waits for it to close.
+    /// Tasks that wait for it to close.
     pub(crate) closers: Vec<Waker>,
-    /// Met when no request is in the lane but those that wait in front of it.
+    /// Met when every remaining request waits in front of the lane.
     pub(crate) quiet: Vec<Obligation>,
-    /// The copy that channels have.
+    /// The copy of the geometry that channels share.
     pub(crate) shape: Option<Shape>,
     /// The lane's entry in the state of its device.
     pub(crate) registration: Option<Registration>,
 }
 
 impl LaneState {
-    /// That of a lane which is being opened.
+    /// The state of a lane that is being opened.
     pub(crate) fn of(device: Arc<dyn Device>, generation: u32) -> LaneState {
         LaneState { device: Some(device), generation, refs: 1, ..LaneState::default() }
     }
 
-    /// That of a free place.
+    /// The state of a free place.
     pub(crate) fn free(generation: u32) -> LaneState {
         LaneState { generation, ..LaneState::default() }
     }
 
-    /// The entry of the lane in its device's state, and what follows from that.
+    /// Stores the lane's entry in its device's state, and applies what the device wants.
     pub(crate) fn set_registration(&mut self, registration: Registration) {
         self.gate = registration.gate();
         self.held_ranges = registration.held_ranges();
@@ -89,14 +89,14 @@ impl LaneState {
         self.follow_wanted();
     }
 
-    /// Has the data beside the lane be what its device wants.
+    /// Adapts the data beside the lane to what its device wants.
     pub(crate) fn follow_wanted(&mut self) {
         let wanted = self.registration.as_ref().map(Registration::wanted).unwrap_or_default();
         match &mut self.aside {
             Some(aside) => aside.change(wanted),
             None if wanted.is_nothing() => {}
             None => {
-                // Requests that are in the lane already were not seen when they came.
+                // Requests already in the lane were not counted when they came.
                 self.epochs.turn();
                 self.counted_from = self.epochs.current();
                 let shift = self.device.as_ref().map_or(9, |device| device.geometry().block_shift());
@@ -106,7 +106,7 @@ impl LaneState {
         self.drop_idle_aside();
     }
 
-    /// Drops the data beside the lane if nothing is wanted of it and nothing waits there.
+    /// Drops the data beside the lane if the device wants nothing of it and nothing waits there.
     pub(crate) fn drop_idle_aside(&mut self) {
         if self.aside.as_ref().is_some_and(|aside| aside.wanted.is_nothing() && aside.waiting() == 0) {
             self.aside = None;
@@ -124,7 +124,7 @@ impl LaneState {
         !self.hindered && self.held_ranges.load(Ordering::Relaxed) == 0
     }
 
-    /// Sees whether requests can still go straight to the lane, and leave it unwatched: after any change.
+    /// Recomputes `hindered` and `watched`; call it after any change.
     pub(crate) fn look(&mut self) {
         let aside = self.aside.is_some();
         self.hindered = self.gate != Gate::Open || !self.stalled.is_empty() || aside;
@@ -132,20 +132,20 @@ impl LaneState {
             aside || !self.stalled.is_empty() || !self.held_back.is_empty() || !self.quiet.is_empty();
     }
 
-    /// True if something may have to happen after a request has left.
+    /// True if the table must act after a request has left.
     #[inline]
     pub(crate) fn needs_a_look(&self) -> bool {
         self.watched || (self.refs == 0 && self.epochs.is_empty())
     }
 
-    /// A request comes in front of the lane.
+    /// Counts a request that arrives in front of the lane.
     pub(crate) fn arrive(&mut self, io: &mut Io, clock: &mut Clock) {
         if let Some(aside) = &mut self.aside {
             aside.begin(io.slot_mut(), clock.now());
         }
     }
 
-    /// A request has gone.
+    /// Counts a request that leaves.
     pub(crate) fn depart(&mut self, slot: &Slot, clock: &mut Clock) {
         let Some(aside) = &mut self.aside else { return };
         if slot.held.epoch.wrapping_sub(self.counted_from).cast_signed() < 0 {
@@ -159,32 +159,32 @@ impl LaneState {
         }
     }
 
-    /// Puts a request behind those that wait.
+    /// Puts a request behind the waiting ones.
     pub(crate) fn stall(&mut self, io: Io) {
         self.stalled.push_back(io);
         self.look();
     }
 
-    /// Puts a request that the lane had no room for before those that wait.
+    /// Puts a request for which the lane had no room before the waiting ones.
     pub(crate) fn stall_first(&mut self, io: Io) {
         self.stalled.push_front(io);
         self.look();
     }
 
-    /// The next of those that wait.
+    /// The next waiting request.
     pub(crate) fn next_stalled(&mut self) -> Option<Io> {
         let io = self.stalled.pop_front();
         self.look();
         io
     }
 
-    /// Whether a request for a change must wait for an older one of the same blocks.
+    /// True if a request that changes data must wait for an older one of the same blocks.
     pub(crate) fn must_wait_for_range(&self, io: &Io) -> bool {
         let held = self.held_ranges.load(Ordering::Acquire) != 0 && io.operation().changes_data();
         held && self.registration.as_ref().is_some_and(|entry| entry.must_wait(io.start(), io.count()))
     }
 
-    /// Takes a request out that waits in front of the lane.
+    /// Removes and returns a request that waits in front of the lane.
     pub(crate) fn take_waiting(&mut self, is_it: &dyn Fn(&Slot) -> bool) -> Option<Io> {
         let stalled = self.stalled.iter().position(|io| is_it(io.slot()));
         let found = if let Some(at) = stalled {
@@ -198,7 +198,7 @@ impl LaneState {
         found
     }
 
-    /// All that wait in front of the lane.
+    /// Removes and returns all requests that wait in front of the lane.
     pub(crate) fn take_all_waiting(&mut self) -> Vec<Io> {
         let mut all: Vec<Io> = self.stalled.drain(..).chain(self.held_back.drain(..)).collect();
         if let Some(aside) = &mut self.aside {
@@ -210,7 +210,7 @@ impl LaneState {
         all
     }
 
-    /// True if no request is in the lane but those that wait in front of it.
+    /// True if every remaining request waits in front of the lane.
     pub(crate) fn is_quiet(&self) -> bool {
         let throttled = self.aside.as_ref().map_or(0, |aside| aside.waiting());
         self.epochs.in_flight() == self.stalled.len() + self.held_back.len() + throttled

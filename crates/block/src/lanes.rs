@@ -37,19 +37,19 @@ impl LaneCx<'_> {
         Ok(self.lanes.id_of(index))
     }
 
-    /// The way to have the new lane polled.
+    /// Polls the new lane on demand.
     pub fn notifier(&self) -> Notifier {
         let waiting = self.lanes.queues.lanes[self.this as usize].notify.clone();
         Notifier::new(self.home.clone(), self.this, waiting)
     }
 
-    /// The way to have the new lane polled from other threads.
+    /// Polls the new lane on demand, from other threads.
     pub fn remote_notifier(&self) -> RemoteNotifier {
         let generation = self.lanes.queues.lanes[self.this as usize].generation;
         RemoteNotifier::new(self.mailbox.clone(), self.this, generation)
     }
 
-    /// Has the new lane polled every turn of its thread, which then never sleeps.
+    /// Polls the new lane in every turn of its thread, which then never sleeps.
     pub fn poll_always(&mut self) {
         let queues = &mut self.lanes.queues;
         if !std::mem::replace(&mut queues.lanes[self.this as usize].always, true) {
@@ -58,17 +58,17 @@ impl LaneCx<'_> {
     }
 }
 
-/// The lanes and what lies between them.
+/// The lanes and the queues between them.
 pub(crate) struct Lanes {
     pub(crate) lanes: Vec<Option<Box<dyn Lane>>>,
     pub(crate) queues: Queues,
-    /// Places of lanes that are free.
+    /// Free places.
     pub(crate) free: Vec<u32>,
     /// The lane of each device, by the device's address.
     pub(crate) by_device: BTreeMap<usize, u32>,
 }
 
-/// Two handles on one device.
+/// True for two handles on one device.
 pub(crate) fn same_device(a: &Arc<dyn Device>, b: &Arc<dyn Device>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
 }
@@ -78,7 +78,7 @@ impl Lanes {
         Lanes { lanes: Vec::new(), queues: Queues::new(home), free: Vec::new(), by_device: BTreeMap::new() }
     }
 
-    /// Everything that can move moves, up to the budget. True if something is left.
+    /// Moves everything that can move, up to the budget. True if something is left.
     pub(crate) fn turn(&mut self, late: &Late, mailbox: &Arc<Mailbox>) -> bool {
         let mut budget = BUDGET;
         self.queues.clock.begin_pass();
@@ -144,7 +144,7 @@ impl Lanes {
         slot.held = frame.held;
         let this = frame.held.lane;
         let Some(Some(lane)) = self.lanes.get_mut(this as usize) else {
-            // A lane stays while a request has a frame of it; only one made for another table has not.
+            // A lane stays while a request has a frame of it; only a frame of another table can miss it.
             return self.queues.send_up(io);
         };
         let cx = &mut Cx { queues: &mut self.queues, this };
@@ -194,7 +194,7 @@ impl Lanes {
     /// Polls the lanes that asked for it; true if there are any.
     pub(crate) fn poll_waiting(&mut self) -> bool {
         let mut any = self.let_due_go();
-        // Those that ask again are not polled twice in one turn.
+        // A lane that asks again is not polled twice in one turn.
         for _ in 0..self.queues.soon.len() {
             let Some(index) = self.queues.soon.pop_front() else { break };
             if let Some(state) = self.queues.lanes.get_mut(index as usize) {
@@ -211,14 +211,14 @@ impl Lanes {
         any
     }
 
-    /// Sees to requests whose futures are gone.
+    /// Handles requests whose futures were dropped.
     pub(crate) fn take_detached(&mut self, late: &Late) {
         while let Some(detached) = late.take(|lists| &mut lists.detached) {
             self.detach(detached);
         }
     }
 
-    /// Sees to what arrived while the table ran or was not running.
+    /// Handles what arrived since the last turn.
     fn take_late(&mut self, late: &Late) {
         // Popped one by one: a lane called here may add more, and the lists keep their room.
         while let Some(slot) = late.take(|lists| &mut lists.fallen) {
@@ -237,7 +237,7 @@ impl Lanes {
             }
         }
         while let Some((lane, waiting)) = late.take(|lists| &mut lists.ready) {
-            // A place may have been given to another lane since; its notification is another cell.
+            // Another lane may have the place now; its notification is another cell.
             let current =
                 self.queues.lanes.get(lane as usize).is_some_and(|s| Rc::ptr_eq(&s.notify, &waiting));
             waiting.set(false);
@@ -261,7 +261,7 @@ impl Lanes {
         }
     }
 
-    /// The full name of the lane at `index`.
+    /// The id of the lane at `index`.
     pub(crate) fn id_of(&self, index: u32) -> LaneId {
         LaneId::new(index, self.queues.lanes[index as usize].generation)
     }
@@ -278,7 +278,7 @@ impl Lanes {
         state.shape.get_or_insert_with(|| Rc::new(device.geometry().into())).clone()
     }
 
-    /// Lanes there are.
+    /// Number of open lanes.
     pub(crate) fn open_lanes(&self) -> usize {
         self.lanes.len() - self.free.len()
     }

@@ -1,7 +1,7 @@
-//! What reaches a lane table while it runs: kept until the loop comes by.
+//! Side queues: what reaches a lane table while it runs, kept until the loop takes it.
 //!
-//! Owned by the table, beside what the loop borrows, so that anything a lane calls or drops has a place to
-//! leave its message. Nothing here calls anybody.
+//! Owned by the table, separate from what the loop borrows, so that anything a lane calls or drops can leave
+//! its message here. Nothing here calls a lane or a waker.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use crate::io::Slot;
 use crate::table::Notify;
 use crate::{Device, IoId, LaneId};
 
-/// A request whose future is gone.
+/// A request whose future was dropped.
 pub(crate) struct Detached {
     pub(crate) id: IoId,
     /// Where it was submitted.
@@ -23,17 +23,17 @@ pub(crate) struct Detached {
 /// What arrived while the table ran.
 #[derive(Default)]
 pub(crate) struct LateLists {
-    /// Requests dropped by whoever held them.
+    /// Requests dropped by their holder.
     pub(crate) fallen: VecDeque<Box<Slot>>,
-    /// Lanes that were notified, and the mark to clear.
+    /// Notified lanes, and the mark to clear.
     pub(crate) ready: VecDeque<(u32, Notify)>,
-    /// Requests whose futures are gone.
+    /// Requests whose futures were dropped.
     pub(crate) detached: VecDeque<Detached>,
-    /// Requests that are to end early, and where they were submitted.
+    /// Requests that should end early, and where they were submitted.
     pub(crate) aborts: VecDeque<(u32, IoId)>,
-    /// The same, by the device.
+    /// Requests that should end early, by device.
     pub(crate) aborts_by_device: VecDeque<(Arc<dyn Device>, IoId)>,
-    /// Queue pairs that are gone, and where they submitted.
+    /// Closed queue pairs, and where they submitted.
     pub(crate) pairs: VecDeque<(u32, LaneId)>,
     /// Lanes with one more holder.
     pub(crate) retained: VecDeque<u32>,
@@ -41,7 +41,7 @@ pub(crate) struct LateLists {
     pub(crate) released: VecDeque<u32>,
 }
 
-/// The lists, and whether any of them holds something.
+/// The lists, and whether any of them is not empty.
 #[derive(Default)]
 pub(crate) struct Late {
     pub(crate) any: Cell<bool>,

@@ -1,11 +1,11 @@
 //! Block devices on one thread: requests, the layers they pass, and the devices written once.
 //!
-//! A [`Device`] is shared by all threads; what works on one thread is its [`Lane`]. The thread's lane
-//! table owns the lanes and drains two queues, requests on their way down and completions on their way
-//! up: no layer is called from within another, so there is no recursion and no aliasing, and nothing is
-//! allocated once the pools are warm. On top stands a [`Channel`], the thread's counted handle on a
-//! device with async calls in bytes, or a [`QueuePair`], which takes and returns requests without
-//! futures. Not here: names, descriptors, claims, splitting, quality of service (the bdev layer).
+//! A [`Device`] is shared by all threads; its half on one thread is a [`Lane`]. The thread's lane table owns
+//! the lanes and drains two queues, requests on their way down and completions on their way up: no layer is
+//! called from within another, so there is no recursion and no aliasing, and nothing is allocated once the
+//! pools are warm. At the top is a [`Channel`], the thread's counted handle on a device with async calls in
+//! bytes, or a [`QueuePair`], which takes and returns requests without futures. Not here: names, descriptors
+//! and examine (the bdev layer).
 
 #![forbid(unsafe_code)]
 

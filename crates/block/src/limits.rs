@@ -1,9 +1,9 @@
-//! Limits on what a device is asked: one account for all threads.
+//! Rate limits of a device: one account for all threads.
 //!
-//! Each limit keeps the time up to which it is spent. A request moves that time on by what it costs and may go
-//! when the time before it has come, less a short run-up: so a request of any size goes once nothing is owed,
-//! and what it is too large for is owed by those behind. What is not used is gone. Requests wait in front of
-//! their lane; the account is told of the first of each lane only, so that lanes take turns.
+//! Each limit keeps the time up to which it is spent. A request moves that time forward by its cost and may
+//! go once the previous value has come, less a short run-up. So a request of any size goes when nothing is
+//! owed, and those behind it wait for its excess. Unused budget expires. Requests wait in front of their
+//! lane; each lane charges only its first waiting request, so that lanes take turns.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +11,7 @@ use spindle_reactor::Time;
 
 use crate::Operation;
 
-/// How far requests may run ahead of their limit: a millisecond's worth.
+/// How far requests may run ahead of their limit, in nanoseconds.
 const RUN_UP: u64 = 1_000_000;
 
 const SECOND: u64 = 1_000_000_000;
@@ -35,14 +35,14 @@ impl Limits {
     }
 }
 
-/// What a request takes of each limit.
+/// A request's cost for each limit.
 type Amounts = [u64; 4];
 
 /// Shared by the lanes of a device.
 #[derive(Debug)]
 pub(crate) struct Account {
     limits: Limits,
-    /// Up to when each limit is spent, in nanoseconds of the engine's time.
+    /// The time up to which each limit is spent, in nanoseconds of the engine's time.
     spent: [AtomicU64; 4],
 }
 
@@ -56,7 +56,7 @@ impl Account {
         self.limits
     }
 
-    /// Whether an operation is limited at all.
+    /// True if limits apply to an operation.
     #[inline]
     pub(crate) fn limits_operation(operation: Operation) -> bool {
         matches!(operation, Operation::Read | Operation::Write)
@@ -70,7 +70,7 @@ impl Account {
         }
     }
 
-    /// Nanoseconds that each limit is spent for.
+    /// Nanoseconds that a request costs of each limit.
     fn costs(&self, operation: Operation, bytes: u64) -> [u64; 4] {
         let amounts = Account::amounts(operation, bytes);
         let rates = self.limits.rates();
@@ -83,7 +83,7 @@ impl Account {
         })
     }
 
-    /// Takes a request into account; when it may go.
+    /// Charges a request; returns when it may go.
     pub(crate) fn reserve(&self, operation: Operation, bytes: u64, now: Time) -> Time {
         let mut due = now.0;
         for (spent, cost) in self.spent.iter().zip(self.costs(operation, bytes)) {
@@ -97,7 +97,7 @@ impl Account {
         Time(due)
     }
 
-    /// Gives back what a request that does not go had been taken into account for.
+    /// Refunds a request that does not go.
     pub(crate) fn refund(&self, operation: Operation, bytes: u64) {
         for (spent, cost) in self.spent.iter().zip(self.costs(operation, bytes)) {
             let _ = spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {

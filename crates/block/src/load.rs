@@ -2,8 +2,8 @@
 //! loop, so that one run can compare the three.
 //!
 //! A load belongs to its thread and keeps its requests and buffers from round to round; a warm round
-//! allocates nothing for each request. A round on a device that completes at once does not give the
-//! thread away in between: keep rounds short. Who measures reads the clock around a round.
+//! allocates nothing per request. A round on a device that completes at once does not yield the thread: keep
+//! rounds short. The caller reads the clock around a round.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use spindle_mem::{Buffers, IoBuf, SharedMem};
 pub use crate::load_layers::{Cutting, Empty};
 use crate::{Channel, Device, Geometry, Io, IoErrorKind, OpenError, Operation, QueuePair, Status, Transfer};
 
-/// Which blocks to touch: seeded, so that two loads can have the same.
+/// Which blocks to touch: seeded, so that two loads can touch the same.
 #[derive(Clone, Copy, Debug)]
 pub struct Pattern {
     blocks: u64,
@@ -41,7 +41,7 @@ impl Pattern {
         }
     }
 
-    /// The same, one place after the other, and again from the start.
+    /// The same in ascending order, starting over at the end.
     ///
     /// # Errors
     /// As [`random`](Self::random).
@@ -79,7 +79,7 @@ pub struct PairLoad {
 }
 
 impl PairLoad {
-    /// `depth` reads or writes in flight, as `pattern` places them, with a buffer each.
+    /// `depth` reads or writes in flight, placed by `pattern`, with a buffer each.
     pub fn new(mut pair: QueuePair, operation: Operation, depth: usize, pattern: Pattern) -> PairLoad {
         let bytes = (pattern.blocks << pair.geometry().block_shift()) as usize;
         let buffers = || match operation.moves_data() {
@@ -90,7 +90,7 @@ impl PairLoad {
         PairLoad { pair, idle, pattern }
     }
 
-    /// The same with a list of `parts` buffers for each request, of which each has whole blocks.
+    /// The same with a list of `parts` buffers for each request; each holds whole blocks.
     pub fn vectored(
         mut pair: QueuePair,
         operation: Operation,
@@ -108,7 +108,7 @@ impl PairLoad {
         PairLoad { pair, idle, pattern }
     }
 
-    /// Makes `requests` requests, and comes back when all are done. Dropping it detaches those in flight
+    /// Makes `requests` requests, and returns when all are done. A dropped future detaches those in flight
     /// and makes the load useless.
     ///
     /// # Errors
@@ -148,14 +148,14 @@ pub struct ChannelLoad {
 }
 
 impl ChannelLoad {
-    /// `depth` reads or writes in flight, as `pattern` places them. Any operation but a write reads.
+    /// `depth` reads or writes in flight, placed by `pattern`. Any operation but a write reads.
     pub fn new(channel: Channel, operation: Operation, depth: usize, pattern: Pattern) -> ChannelLoad {
         let bytes = (pattern.blocks << channel.geometry().block_shift()) as usize;
         let idle = (0..depth.max(1)).map(|_| IoBuf::zeroed(bytes).into()).collect();
         ChannelLoad { channel, operation, idle, pattern }
     }
 
-    /// Makes `requests` requests, and comes back when all are done. Dropping it detaches those in flight
+    /// Makes `requests` requests, and returns when all are done. A dropped future detaches those in flight
     /// and lessens the depth by them.
     ///
     /// # Errors
@@ -203,8 +203,8 @@ impl ChannelLoad {
     }
 }
 
-/// What the memory alone costs: the copies of `requests` requests of `pattern` between `memory` and
-/// `depth` buffers, with nothing around them.
+/// The cost of the memory alone: copies for `requests` requests of `pattern` between `memory` and `depth`
+/// buffers.
 ///
 /// # Panics
 /// If the pattern is of a larger device than `memory`.

@@ -1,6 +1,6 @@
-//! Layers for measuring: one that does nothing, and one that cuts.
+//! Layers for measuring: one that passes requests on, and one that cuts them.
 //!
-//! Shared by all threads, without state of their own; they promise nothing to anybody but a stopwatch.
+//! Shared by all threads, without state of their own; for measurements only.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::{Cx, Device, Geometry, Io, Lane, LaneCx, LaneId, OpenError, Submit};
 pub struct Empty(Arc<dyn Device>);
 
 impl Empty {
-    /// So many of them on a device.
+    /// `count` such layers on a device.
     pub fn layers(device: Arc<dyn Device>, count: usize) -> Arc<dyn Device> {
         (0..count).fold(device, |below, _| Arc::new(Empty(below)))
     }
@@ -50,7 +50,7 @@ pub struct Cutting {
 }
 
 impl Cutting {
-    /// Cuts into so many pieces, of a block or more.
+    /// Cuts into `pieces` pieces, of at least one block each.
     pub fn into_pieces(below: Arc<dyn Device>, pieces: u64) -> Arc<dyn Device> {
         Arc::new(Cutting { below, pieces: pieces.max(1) })
     }

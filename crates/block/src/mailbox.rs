@@ -1,8 +1,8 @@
-//! How an event reaches the lanes of other threads: one mailbox for each lane table.
+//! How an event reaches lanes on other threads: one mailbox per lane table.
 //!
-//! Shared by the table and by the states of the devices that have a lane there. A letter comes with an
-//! obligation, which is met by dropping it, so that the sender hears of every end: read, lane closed, thread
-//! exited. No lock is held while anybody is called.
+//! Shared by the table and by the states of the devices that have a lane there. A letter carries an
+//! obligation; dropping it meets it, so the sender learns of every end: read, lane closed, thread exited. No
+//! lock is held during a call.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -15,7 +15,7 @@ use spindle_reactor::Thread;
 
 use crate::{LaneEvent, LaneTable, StatisticsReset};
 
-/// A lock that a panic elsewhere does not close: what it guards is whole between any two statements.
+/// Locks a mutex, ignoring poison: what it guards is whole between any two statements.
 pub(crate) fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -23,19 +23,19 @@ pub(crate) fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a letter says.
 #[derive(Clone)]
 pub(crate) enum Body {
-    /// Something for the lane to hear.
+    /// An event for the lane.
     Event(LaneEvent),
-    /// What the table does beside the lane is to be something else.
+    /// The device wants other settings beside the lane.
     Wanted,
-    /// The lane's counts begin anew.
+    /// Resets the lane's counts.
     Reset(StatisticsReset),
-    /// What waits in front of the lane may go now.
+    /// Requests in front of the lane may go now.
     Recheck,
-    /// The lane has something to do.
+    /// Polls the lane.
     Notify,
 }
 
-/// A message for one lane, and what its sender is owed.
+/// A message for one lane, and the obligation towards its sender.
 pub(crate) struct Letter {
     pub(crate) lane: u32,
     pub(crate) generation: u32,
@@ -45,7 +45,7 @@ pub(crate) struct Letter {
 
 /// What reaches a table from other threads.
 pub(crate) struct Mailbox {
-    /// Whose table it is; a table without a thread looks when it is stepped.
+    /// The table's thread; a table without one reads its mail when it is stepped.
     thread: Option<Thread>,
     any: AtomicBool,
     /// `None` once the table is gone.
@@ -66,7 +66,7 @@ impl Mailbox {
         self.thread.as_ref()
     }
 
-    /// Leaves a letter; whether the table must be [rung](Self::ring).
+    /// Leaves a letter; true if the table must be [rung](Self::ring).
     pub(crate) fn leave(&self, letter: Letter) -> bool {
         let mut letters = locked(&self.letters);
         match &mut *letters {
@@ -81,11 +81,11 @@ impl Mailbox {
         !self.any.swap(true, Ordering::AcqRel)
     }
 
-    /// Has the thread read its mail.
+    /// Makes the thread read its mail.
     pub(crate) fn ring(self: &Arc<Mailbox>) {
         let Some(thread) = &self.thread else { return };
         let mailbox = self.clone();
-        // A thread that has exited took its table, and the letters, with it.
+        // A thread that has exited has dropped its table, and the letters with it.
         let _ = thread.send_msg(move || {
             if let Some(table) = LaneTable::current()
                 && Arc::ptr_eq(table.0.mailbox(), &mailbox)
@@ -106,14 +106,15 @@ impl Mailbox {
         locked(&self.letters).as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// The table is gone.
+    /// Closes the mailbox of a dropped table.
     pub(crate) fn close(&self) {
         let left = locked(&self.letters).take();
         drop(left);
     }
 }
 
-/// As [`Notifier`](crate::Notifier), from any thread: has a lane polled, and offered again what it was too full for.
+/// As [`Notifier`](crate::Notifier), from any thread: polls a lane, and offers it again the requests for
+/// which it was full.
 /// Nothing happens if the lane is closed.
 #[derive(Clone)]
 pub struct RemoteNotifier {
@@ -127,7 +128,7 @@ impl RemoteNotifier {
         RemoteNotifier { mailbox, lane, generation }
     }
 
-    /// Has the lane polled, in a later turn of its thread. A table that is stepped by hand does so when it is.
+    /// Polls the lane in a later turn of its thread, or in the next step of a table that is stepped by hand.
     pub fn notify(&self) {
         let (lane, generation) = (self.lane, self.generation);
         if self.mailbox.leave(Letter { lane, generation, body: Body::Notify, obligation: None }) {
@@ -149,18 +150,18 @@ impl std::fmt::Debug for RemoteNotifier {
     }
 }
 
-/// Those who have not yet seen to an event.
+/// The lanes that have not handled an event yet.
 #[derive(Default)]
 struct Round {
     left: AtomicUsize,
     waker: Mutex<Option<Waker>>,
 }
 
-/// What one lane owes to the sender of an event; met by dropping it.
+/// What one lane owes to the sender of an event; met when it is dropped.
 pub(crate) struct Obligation(Arc<Round>);
 
 impl Obligation {
-    /// One that nobody else has yet, and the wait for it and all that are made of it.
+    /// The first obligation of an event, and the future that waits for it and all its clones.
     pub(crate) fn new() -> (Obligation, Delivered) {
         let round = Arc::new(Round { left: AtomicUsize::new(1), waker: Mutex::default() });
         (Obligation(round.clone()), Delivered(round))
@@ -185,13 +186,13 @@ impl Drop for Obligation {
     }
 }
 
-/// Resolves when every lane that a device had has seen to an event, or is closed. The event is on its way
+/// Resolves when every lane that a device had has handled an event, or is closed. The event is on its way
 /// whether this is awaited or dropped.
 #[must_use = "the event is on its way, but nothing waits until it has arrived"]
 pub struct Delivered(Arc<Round>);
 
 impl Delivered {
-    /// Whether it would resolve at once.
+    /// True if it would resolve at once.
     pub fn is_over(&self) -> bool {
         self.0.left.load(Ordering::Acquire) == 0
     }
@@ -205,7 +206,7 @@ impl Future for Delivered {
             return Poll::Ready(());
         }
         *locked(&self.0.waker) = Some(cx.waker().clone());
-        // Looked at again: the last obligation may have been met before the waker was there.
+        // Checked again: the last obligation may have been met before the waker was stored.
         if self.is_over() { Poll::Ready(()) } else { Poll::Pending }
     }
 }

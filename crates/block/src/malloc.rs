@@ -1,9 +1,9 @@
 //! A RAM disk.
 //!
-//! Its memory is shared by all threads and touched only by the copying routines of
-//! [`SharedMem`](spindle_mem::SharedMem): two cores that write the same block at once get some mix of both
-//! writes, as on any disk, and nothing worse. Requests complete in the call that submits them. Pages that
-//! were never written take no memory, and unmapped ones are given back. Nothing survives the device.
+//! All threads share its memory, and only the copying routines of [`SharedMem`](spindle_mem::SharedMem) touch
+//! it: two cores that write the same block at once get some mix of both writes, as on any disk. Requests
+//! complete in the call that submits them. Pages that were never written take no memory, and unmapped ones
+//! are given back. Contents are lost with the device.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::{
     Submit,
 };
 
-/// The device; holds the memory.
+/// The RAM disk; owns the memory.
 pub struct Malloc {
     name: String,
     geometry: Geometry,
@@ -27,8 +27,8 @@ impl Malloc {
     /// A disk of `blocks` blocks of `block_size` bytes, all zero.
     ///
     /// # Errors
-    /// [`Geometry`](OpenError::Geometry) for a block size or size that no device has,
-    /// [`System`](OpenError::System) if the address space does not hold it.
+    /// [`Geometry`](OpenError::Geometry) for an invalid block size or size, [`System`](OpenError::System) if
+    /// the address space does not hold it.
     pub fn new(name: impl Into<String>, block_size: u32, blocks: u64) -> Result<Arc<Malloc>, OpenError> {
         let name = name.into();
         match Geometry::new(block_size, blocks) {
@@ -100,7 +100,7 @@ impl Lane for MallocLane {
     }
 }
 
-/// Does a request whose ranges lie in the memory, whose length is a usize: so is every offset in it.
+/// Performs a request whose ranges lie in the memory, so that every offset in it fits a usize.
 #[inline]
 fn perform(memory: &SharedMem, shift: u32, io: &mut Io) -> Status {
     let mut at = (io.start() << shift) as usize;
@@ -121,7 +121,7 @@ fn perform(memory: &SharedMem, shift: u32, io: &mut Io) -> Status {
         Operation::Flush | Operation::Reset => {}
         Operation::Compare => return compare(memory, at, io.buffers()),
         Operation::Copy => copy(memory, at, (io.aux() << shift) as usize, (io.count() << shift) as usize),
-        // Pages that were never written are not told apart from others.
+        // Seeks cannot tell never-written pages from others.
         Operation::SeekData | Operation::SeekHole | Operation::CompareAndWrite => {
             return Err(IoErrorKind::Unsupported);
         }
@@ -129,7 +129,7 @@ fn perform(memory: &SharedMem, shift: u32, io: &mut Io) -> Status {
     Ok(())
 }
 
-/// Compares piece by piece, as the memory may change meanwhile and is never a slice.
+/// Compares piece by piece: the memory may change meanwhile and is never a slice.
 fn compare(memory: &SharedMem, from: usize, buffers: &Buffers) -> Status {
     let (mut piece, mut offset) = ([0; 512], 0);
     for wanted in buffers.iter().flat_map(|part| part.chunks(512)) {
@@ -143,13 +143,13 @@ fn compare(memory: &SharedMem, from: usize, buffers: &Buffers) -> Status {
     Ok(())
 }
 
-/// Copies as if all had been read before anything is written.
+/// Copies; overlapping ranges behave as if everything was read first.
 fn copy(memory: &SharedMem, to: usize, from: usize, len: usize) {
     let step = to.abs_diff(from);
     let mut left = if step == 0 { 0 } else { len };
     while left > 0 {
         let now = left.min(step);
-        // The end first where the target lies behind the source.
+        // From the end if the target lies behind the source.
         let at = if to > from { left - now } else { len - left };
         memory.copy_from(to + at, memory, from + at, now);
         left -= now;

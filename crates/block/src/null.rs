@@ -1,7 +1,7 @@
-//! A device that stores nothing: writes vanish, reads give zeroes.
+//! A device that stores nothing: writes are discarded, reads give zeroes.
 //!
-//! For measuring what everything above it costs there is one whose reads leave the buffers as they are. What is
-//! in them then is somebody's data: it is for programs that look at none.
+//! For measuring the layers above there is a variant whose reads leave the buffers as they are. Those buffers
+//! may hold data of other requests: use it only in programs that do not look at them.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     Lane, LaneCx, OpenError, Operation, Status, Submit,
 };
 
-/// The device; shared by all threads, without data.
+/// The null device; shared by all threads, without data.
 #[derive(Debug)]
 pub struct Null {
     name: String,
@@ -28,8 +28,8 @@ impl Null {
         Null::make(name.into(), geometry, false)
     }
 
-    /// One whose reads take no time, because they leave the buffers as they are. Not to be given to anybody who
-    /// could see what is in them.
+    /// A device whose reads cost nothing, because they leave the buffers as they are. The buffers may hold
+    /// data of other requests: do not expose it to users.
     pub fn leaving_buffers_alone(name: impl Into<String>, geometry: Geometry) -> Arc<Null> {
         Null::make(name.into(), geometry, true)
     }
@@ -39,7 +39,7 @@ impl Null {
         Arc::new(Null { name, geometry: geometry.into(), state, claim, leaves_buffers_alone })
     }
 
-    /// Gives it another number of blocks and tells its lanes. What is returned resolves when all know.
+    /// Changes the number of blocks and tells the lanes; the result resolves when all lanes know.
     ///
     /// # Errors
     /// No blocks, or too many; nothing has changed then.

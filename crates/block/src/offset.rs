@@ -1,4 +1,4 @@
-//! A part of another device: some blocks of it, numbered from zero. What a partition is.
+//! A part of another device, its blocks numbered from zero, like a partition.
 
 use std::sync::Arc;
 
@@ -88,7 +88,7 @@ struct OffsetLane {
 impl Lane for OffsetLane {
     fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
         let (start, aux) = (io.start(), io.aux());
-        // Checked again: beyond this part lies somebody else's data.
+        // Checked again: beyond this part lie other users' data.
         match io.check(&self.geometry) {
             Ok(()) => {
                 io.set_start(start + self.from);
@@ -106,7 +106,7 @@ impl Lane for OffsetLane {
         io.set_start(start);
         match io.operation() {
             Operation::Copy => io.set_aux(aux),
-            // What lies behind the part is its end.
+            // The end of the part is the end for a seek.
             Operation::SeekData | Operation::SeekHole => {
                 io.set_aux(io.aux().saturating_sub(self.from).min(self.geometry.blocks()));
             }

@@ -1,7 +1,7 @@
-//! How the lanes of a thread are opened, on each other, and closed.
+//! Opens and closes the lanes of a thread, and lanes on each other.
 //!
-//! Done by the table's loop, and by whoever opens a device. A lane is closed when nothing holds it open any
-//! more and every request has left it.
+//! Called by the table's loop and by openers of a device. A lane closes when it has no holder and every
+//! request has left it.
 
 use std::rc::Weak;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::mailbox::Mailbox;
 use crate::table::Table;
 use crate::{Device, Gate, LaneId, MAX_DEPTH, OpenError};
 
-/// What tells a device from every other while it exists.
+/// Identifies a device while it exists.
 fn key_of(device: &Arc<dyn Device>) -> usize {
     Arc::as_ptr(device).cast::<u8>().addr()
 }
@@ -55,7 +55,7 @@ impl Lanes {
         }
     }
 
-    /// The lane of a device that is open.
+    /// The open lane of a device.
     pub(crate) fn lane_of(&self, device: &Arc<dyn Device>) -> Option<u32> {
         self.by_device.get(&key_of(device)).copied()
     }
@@ -74,7 +74,7 @@ impl Lanes {
         index
     }
 
-    /// A lane has asked for one more device below it.
+    /// Opens one more device below a lane, at that lane's request.
     pub(crate) fn open_below(&mut self, mailbox: &Arc<Mailbox>, upper: LaneId, device: &Arc<dyn Device>) {
         if self.state_of(upper).is_none() {
             return;
@@ -98,7 +98,7 @@ impl Lanes {
         self.call(upper.index, |lane, cx| lane.opened(device, opened, cx));
     }
 
-    /// A lane has no more use for a device below it.
+    /// Closes a device below a lane, at that lane's request.
     pub(crate) fn close_below(&mut self, upper: LaneId, lower: LaneId) {
         let Some(state) = self.state_of(upper) else { return };
         if let Some(at) = state.lowers.iter().position(|index| *index == lower.index) {
@@ -107,13 +107,13 @@ impl Lanes {
         }
     }
 
-    /// One holder less.
+    /// Counts one holder less.
     pub(crate) fn release(&mut self, index: u32) {
         self.queues.lanes[index as usize].refs -= 1;
         self.close_if_idle(index);
     }
 
-    /// Whether `from` is `to`, or lies on it.
+    /// True if `from` is `to`, or lies on it.
     fn reaches(&self, from: u32, to: u32) -> bool {
         from == to || self.queues.lanes[from as usize].lowers.iter().any(|&lower| self.reaches(lower, to))
     }
@@ -124,13 +124,13 @@ impl Lanes {
         lowers.iter().map(|&lower| self.height(lower) + 1).max().unwrap_or(0)
     }
 
-    /// The highest of the lanes that lie on one.
+    /// The highest lane above this one.
     fn top_of(&self, index: u32) -> u32 {
         let tops = self.uppers(index).into_iter().map(|upper| self.top_of(upper));
         tops.max_by_key(|&top| self.height(top)).unwrap_or(index)
     }
 
-    /// The lanes that lie on one.
+    /// The lanes directly above.
     pub(crate) fn uppers(&self, index: u32) -> Vec<u32> {
         let states = self.queues.lanes.iter().enumerate();
         states.filter(|(_, state)| state.lowers.contains(&index)).map(|(at, _)| at as u32).collect()
@@ -143,7 +143,7 @@ impl Lanes {
         }
     }
 
-    /// Drops a lane and lets go of the lanes it opened.
+    /// Drops a lane and releases the lanes it opened.
     fn clear(&mut self, index: u32) {
         let state = &mut self.queues.lanes[index as usize];
         let generation = state.generation.wrapping_add(1);

@@ -1,7 +1,7 @@
 //! Requests on their way, first in, first out.
 //!
-//! A request that is alone stands apart from the ring: most that a lane passes on or completes are taken out again
-//! at once, and then nothing but a word is written and read.
+//! A single request is stored beside the ring: most requests that a lane forwards or completes are taken out
+//! again at once, which then costs one word written and read.
 
 use std::collections::VecDeque;
 
@@ -40,7 +40,7 @@ impl Queue {
         self.first.is_none() && self.rest.is_empty()
     }
 
-    /// Takes one out of the middle.
+    /// Removes and returns a request from the middle.
     pub(crate) fn take(&mut self, is_it: &dyn Fn(&Slot) -> bool) -> Option<Io> {
         if self.first.as_ref().is_some_and(|io| is_it(io.slot())) {
             return self.first.take();

@@ -1,8 +1,8 @@
 //! The top of the I/O stack without futures: requests go in, requests come out.
 //!
-//! For who has many requests in flight and its own bookkeeping: a target, a load generator. Belongs to
-//! the thread that opened it. A finished request may be submitted again. Dropping the pair detaches what
-//! is in flight: it goes on, and its buffers return to their pools when the device returns them.
+//! For users with many requests in flight and their own bookkeeping: a target, a load generator. Belongs to
+//! the thread that opened it. A finished request may be submitted again. Dropping the pair detaches its
+//! requests in flight: they go on, and their buffers return to their pools when the device returns them.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -30,7 +30,7 @@ impl QueuePair {
     /// Opens a device on the Spindle thread that runs the caller.
     ///
     /// # Errors
-    /// [`NotOnThread`](OpenError::NotOnThread) elsewhere, and whatever the device says.
+    /// [`NotOnThread`](OpenError::NotOnThread) elsewhere, and any error of the device.
     pub fn open(device: &Arc<dyn Device>) -> Result<QueuePair, OpenError> {
         match LaneTable::current() {
             Some(table) => table.queue_pair(device),
@@ -59,8 +59,8 @@ impl QueuePair {
         self.table.inner.borrow_mut().queues.make(Top::Lane, operation, start, count, buffers.into())
     }
 
-    /// Submits a request made by this pair, or one that came back from it. It is under way at the latest
-    /// after the next [`reap`](Self::reap); a request outside the device comes back with an error.
+    /// Submits a request made by this pair, or one that came back from it. It starts at the latest with the
+    /// next [`reap`](Self::reap); a request outside the device comes back with an error.
     #[inline]
     pub fn submit(&mut self, mut io: Io) {
         let status = io.check(&self.shape.get());
@@ -81,7 +81,7 @@ impl QueuePair {
     pub fn reap(&mut self, mut each: impl FnMut(Io, Status)) -> usize {
         self.table.run();
         let mut count = 0;
-        // Taken one by one: `each` may submit again, which must not be collected by this call for ever.
+        // Counted first: `each` may submit again, and this call must not collect those for ever.
         let mut left = self.table.inner.borrow().queues.pairs[self.key as usize].finished.len();
         while left > 0 {
             let finished = self.table.inner.borrow_mut().queues.pairs[self.key as usize].finished.pop_front();
@@ -118,7 +118,7 @@ impl QueuePair {
         count
     }
 
-    /// Ends a request that came back; its buffers.
+    /// Ends a request that came back; returns its buffers.
     pub fn recycle(&mut self, io: Io) -> Buffers {
         self.table.inner.borrow_mut().queues.recycle(io)
     }
@@ -135,7 +135,7 @@ impl QueuePair {
         pair.outstanding as usize + pair.finished.len()
     }
 
-    /// Waits until there is something to reap; at once if nothing is under way.
+    /// Waits until there is something to reap; returns at once if nothing is under way.
     pub async fn wait(&mut self) {
         self.table.run();
         poll_fn(|cx| {
@@ -161,7 +161,7 @@ impl LaneTable {
     /// Opens a device on this table for use without futures.
     ///
     /// # Errors
-    /// Whatever the device says.
+    /// Any error of the device.
     pub fn queue_pair(&self, device: &Arc<dyn Device>) -> Result<QueuePair, OpenError> {
         let (lane, shape) = self.0.open(device)?;
         let mut inner = self.0.inner.borrow_mut();

@@ -1,7 +1,7 @@
-//! The two queues of a thread and the bookkeeping around them: everything of the lane table but the
-//! lanes themselves, so that a lane can be called with `&mut` while it fills these.
+//! The two queues of a thread and their bookkeeping: everything of the lane table except the lanes, so that a
+//! lane can be called with `&mut` while it fills these.
 //!
-//! Owned by the thread's lane table; lives and dies with it. Nothing here calls a lane.
+//! Owned by the thread's lane table. Nothing here calls a lane.
 
 use std::collections::VecDeque;
 use std::rc::Weak;
@@ -22,7 +22,7 @@ use crate::table::Table;
 use crate::waiter::{Root, Waiter};
 use crate::{Device, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, MAX_DEPTH, Operation};
 
-/// What a queue pair has coming.
+/// The finished requests of a queue pair.
 #[derive(Default)]
 pub(crate) struct Pair {
     pub(crate) open: bool,
@@ -37,33 +37,33 @@ pub(crate) struct Queues {
     pub(crate) down: Queue,
     pub(crate) up: Queue,
     pub(crate) retry: VecDeque<u32>,
-    /// Lanes that became free to close.
+    /// Lanes that may close now.
     pub(crate) idle: Vec<u32>,
     /// Lanes to poll in the next turn.
     pub(crate) soon: VecDeque<u32>,
     /// Lanes to poll in every turn.
     pub(crate) always: Vec<u32>,
-    /// Devices that lanes asked for.
+    /// Devices that lanes asked to open.
     pub(crate) opening: VecDeque<(LaneId, Arc<dyn Device>)>,
-    /// Lanes that lanes above have no more use for.
+    /// Lanes below that lanes asked to close.
     pub(crate) closing: VecDeque<(LaneId, LaneId)>,
     pub(crate) lanes: Vec<LaneState>,
     pub(crate) joins: Joins,
-    /// Requests that lanes want to end early, and the lanes below which they are.
+    /// Requests that lanes want to end early, and the lanes below that hold them.
     pub(crate) aborts: Vec<(u32, IoId)>,
     pub(crate) waiters: Vec<Waiter>,
     pub(crate) pairs: Vec<Pair>,
-    /// Wakers to use once no part of the table is borrowed.
+    /// Wakers to call once no part of the table is borrowed.
     pub(crate) wakes: VecDeque<Waker>,
-    /// To be met then, too.
+    /// Obligations to meet then, too.
     pub(crate) met: Vec<Obligation>,
-    /// Ranges that old writes no longer reach, to be given up then, too.
+    /// Ranges to release then, too: old writes no longer reach them.
     pub(crate) released: Vec<HeldRange>,
     pub(crate) aborted: u64,
-    /// Whether any request was ever asked to end early.
+    /// True once any request was asked to end early.
     pub(crate) aborts_asked: bool,
     pub(crate) clock: Clock,
-    /// Lanes in front of which requests wait for limits, and when the first may go.
+    /// Lanes in front of which requests wait for limits.
     pub(crate) throttled: Vec<u32>,
     pub(crate) deadline: Option<Time>,
     #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
@@ -81,7 +81,7 @@ impl Queues {
         &self.home
     }
 
-    /// True if nothing can move by itself.
+    /// True if no request can move by itself.
     pub(crate) fn is_still(&self) -> bool {
         self.up.is_empty()
             && self.down.is_empty()
@@ -146,7 +146,7 @@ impl Queues {
         })
     }
 
-    /// Returns a request that nobody waits for to the pool, and its buffers to the caller.
+    /// Returns a request without waiters to the pool, and its buffers to the caller.
     #[inline]
     pub(crate) fn recycle(&mut self, io: Io) -> Buffers {
         let mut slot = io.into_slot();
@@ -184,7 +184,7 @@ impl Queues {
         self.submit(lane, opener, io);
     }
 
-    /// A request from above the stack has ended; newer ones need not wait for it.
+    /// A request from above the stack has ended: newer changes need not wait for it.
     #[inline]
     fn let_newer_go(&mut self, id: IoId) {
         if let Some(held) = self.waiters[id.index as usize].take_change() {
@@ -222,14 +222,14 @@ impl Queues {
         }
     }
 
-    /// Queues a request for the layer above; the lane that answered for it has let go of it.
+    /// Queues a request for the layer above; the lane below no longer answers for it.
     #[inline]
     pub(crate) fn send_up(&mut self, io: Io) {
         self.leave(&io);
         self.up.push_back(io);
     }
 
-    /// One request has left its lane: others may fit in, or it may close.
+    /// Counts a request that left its lane: a waiting one may fit in, or the lane may close.
     #[inline]
     pub(crate) fn leave(&mut self, io: &Io) {
         let held = io.slot().held;
@@ -241,7 +241,7 @@ impl Queues {
         }
     }
 
-    /// Sees to what a lane from which a request has gone may have come to.
+    /// Reacts to a request having left a lane.
     pub(crate) fn look_at(&mut self, lane: u32) {
         let state = &mut self.lanes[lane as usize];
         if !state.stalled.is_empty() && !state.retrying && state.gate == Gate::Open {
@@ -257,14 +257,14 @@ impl Queues {
         }
     }
 
-    /// Something that waited for a limit does not any more: whoever waits for the time is to look again.
+    /// A request no longer waits for a limit: recompute when the table must look again.
     pub(crate) fn look_at_limits(&mut self) {
         if self.deadline.is_some() {
             self.deadline = Some(Time::default());
         }
     }
 
-    /// A request waits for a limit until then.
+    /// Notes that a request waits for a limit until `due`.
     pub(crate) fn wait_until(&mut self, due: Option<Time>) {
         self.deadline = match (self.deadline, due) {
             (Some(one), Some(two)) => Some(one.min(two)),
@@ -272,9 +272,9 @@ impl Queues {
         };
     }
 
-    /// A request was dropped: it goes up as aborted.
+    /// Sends a dropped request up as aborted.
     pub(crate) fn abort_fallen(&mut self, mut slot: Box<Slot>) {
-        // A request that its maker let go before submitting it, or after it was finished, has no hearer.
+        // Dropped before submission or after completion: there is nothing to notify.
         let unheard = slot.held == Held::NOWHERE && slot.top == Top::Lane;
         slot.status = Err(IoErrorKind::Aborted);
         let io = Io::from_slot(slot);
@@ -286,7 +286,7 @@ impl Queues {
         }
     }
 
-    /// A request that serves another, in the end one that came from above the stack.
+    /// Links a request to the one that it serves, in the end one from above the stack.
     #[inline]
     pub(crate) fn derive(&mut self, child: &mut Io, parent: &Slot) {
         let root = match parent.top {
@@ -303,7 +303,7 @@ impl Queues {
         self.waiters[slot.id.index as usize].set_root(slot.id, root);
     }
 
-    /// The names of all requests that serve one, itself included.
+    /// The ids of all requests that serve one, itself included.
     pub(crate) fn family(&self, id: IoId) -> Vec<IoId> {
         let derived = self.waiters.iter().enumerate().filter_map(|(index, waiter)| {
             waiter.derived_from(id).map(|generation| IoId { index: index as u32, generation })
@@ -311,7 +311,7 @@ impl Queues {
         std::iter::once(id).chain(derived).collect()
     }
 
-    /// A request that no layer waits for any more reaches who made it.
+    /// Delivers a request to its maker when no layer waits for it any more.
     #[inline]
     pub(crate) fn finish(&mut self, mut io: Io) {
         if io.slot().opener != 0 || self.aborts_asked {

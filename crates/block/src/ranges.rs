@@ -1,9 +1,9 @@
-//! Ranges of a device's blocks that an older change may still reach: a write that was given up, and that the
-//! device has.
+//! Ranges of a device's blocks that an older change may still reach: one whose maker was dropped while a lane
+//! held it.
 //!
-//! What changes data there waits until the old one has ended, on whatever thread either is, so that an older
-//! write never lands on a newer one that was acknowledged. Each such request looks at one count; the list is
-//! behind a lock that is taken only while the count is not zero. Reads and flushes do not wait.
+//! Newer changes of these blocks wait until the old one has ended, on any thread, so that an older write
+//! never overwrites a newer acknowledged one. Each change of data reads one count; the lock of the list is
+//! taken only while the count is not zero. Reads and flushes do not wait.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -40,7 +40,7 @@ struct Waiting {
 }
 
 impl Ranges {
-    /// How many there are, for a look at each request.
+    /// The number of held ranges, read by each request.
     pub(crate) fn count(&self) -> &Arc<AtomicU32> {
         &self.held
     }
@@ -57,7 +57,7 @@ impl Ranges {
         Some(key)
     }
 
-    /// Whether a change of these blocks must wait; the lane is then told when it need not.
+    /// True if a change of these blocks must wait; the lane is notified when it need not.
     pub(crate) fn must_wait(
         &self,
         start: u64,
@@ -93,8 +93,8 @@ impl Ranges {
     }
 }
 
-/// Blocks that an older change may still reach. Requests that change them wait until this is dropped, which is
-/// when the old one has ended.
+/// Blocks that an older change may still reach. Requests that change them wait until this is dropped, when
+/// the old one has ended.
 #[must_use = "dropping this lets newer changes of the range go"]
 pub struct HeldRange {
     state: DeviceState,
@@ -102,8 +102,8 @@ pub struct HeldRange {
 }
 
 impl DeviceState {
-    /// Has every request for a change of these blocks wait in front of the lanes of the device, on all threads:
-    /// for a lane whose device has an older one that was [given up](crate::Lane::abandoned).
+    /// Makes every request that changes these blocks wait in front of the device's lanes, on all threads: for
+    /// a lane whose device has an older change that was [given up](crate::Lane::abandoned).
     pub fn hold_range(&self, start: u64, count: u64) -> HeldRange {
         HeldRange { key: self.ranges().hold(start, count), state: self.clone() }
     }
@@ -113,7 +113,7 @@ impl DeviceState {
         self.ranges().held.load(Ordering::Relaxed) as usize
     }
 
-    /// Holds no range from now on: a proof that tests see what the order is for.
+    /// Stops holding ranges: with this switch tests prove that the order is needed.
     #[doc(hidden)]
     pub fn leave_out_held_ranges(&self) {
         self.ranges().left_out.store(true, Ordering::Relaxed);

@@ -18,9 +18,9 @@ use crate::{Channel, Io, IoError, IoErrorKind, IoId, Operation};
 enum State {
     /// Not submitted.
     New(Io),
-    /// Under way.
+    /// In flight.
     Waiting(IoId),
-    /// The result was given out.
+    /// The result was returned.
     Over,
 }
 
@@ -32,14 +32,14 @@ struct Request<'a> {
     len: u64,
     /// Changes data.
     changes: bool,
-    /// Found wrong before it was submitted.
+    /// The error found before submission.
     refused: Option<IoErrorKind>,
     state: State,
 }
 
 impl<'a> Request<'a> {
-    /// The buffers go into a pooled request at once and are not moved again until they come back. Without an
-    /// offset it is to be [placed](Self::place).
+    /// The buffers go into a pooled request at once and are not moved again until they come back. A request
+    /// without an offset must be [placed](Self::place).
     #[inline(always)]
     fn new(
         channel: &'a Channel,
@@ -53,14 +53,14 @@ impl<'a> Request<'a> {
             Ok((start, count)) => (None, start, count),
             Err(kind) => (Some(kind), 0, 0),
         };
-        // Borrowed already only if a lane makes requests by a channel of its own thread from inside the
-        // table, which no lane has a reason to do.
+        // Borrowed already only if a lane uses a channel of its own thread from inside the table, which no
+        // lane does.
         let io = channel.table.inner.borrow_mut().queues.make(Top::Lane, operation, start, count, buffers);
         let changes = operation.changes_data();
         Request { channel, offset: offset.unwrap_or(0), len, changes, refused, state: State::New(io) }
     }
 
-    /// Says where it goes; before the first poll. False if it cannot go there, and will end with the error.
+    /// Sets the offset, before the first poll. False if it is invalid; the request then ends with the error.
     #[inline]
     fn place(&mut self, offset: u64) -> bool {
         let State::New(io) = &mut self.state else { return false };
@@ -73,8 +73,8 @@ impl<'a> Request<'a> {
         self.refused.is_none()
     }
 
-    /// The result and the buffers. The error becomes the caller's here: turning it into another later copies
-    /// the room for it each time, and waits for the data just copied to arrive.
+    /// The result and the buffers. The error becomes the caller's type here: converting it later copies the
+    /// result each time, and waits for the data just copied to arrive.
     #[inline(always)]
     fn poll<E: From<IoError>>(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), E>, Buffers)> {
         let Poll::Ready(io) = self.poll_ended(cx) else { return Poll::Pending };
@@ -87,7 +87,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    // Always, as this is most of what a request costs its maker.
+    // Inlined: this is most of what a request costs its maker.
     #[inline(always)]
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Io> {
         let table = &self.channel.table;
@@ -97,7 +97,7 @@ impl<'a> Request<'a> {
                 let id = io.id();
                 io.slot_mut().top = Top::Future;
                 inner.queues.waiters[id.index as usize].begin();
-                // Said first: a lane that panics must not leave a request that nobody detaches.
+                // Set first: if a lane panics, dropping this future still detaches the request.
                 self.state = State::Waiting(id);
                 inner.queues.submit(self.channel.lane, self.channel.opener.get(), io);
                 (id, table.turn(&mut inner))
@@ -150,7 +150,7 @@ pub struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    /// One without an offset is to be [placed](Self::place).
+    /// A transfer without an offset must be [placed](Self::place).
     #[inline(always)]
     pub(crate) fn new(
         channel: &'a Channel,
@@ -162,7 +162,7 @@ impl<'a> Transfer<'a> {
         Transfer { request: Request::new(channel, operation, offset, len, buffers) }
     }
 
-    /// One whose buffers are not as long as its range.
+    /// A transfer whose buffers are longer or shorter than its range.
     pub(crate) fn of_len(
         channel: &'a Channel,
         operation: Operation,
@@ -173,30 +173,30 @@ impl<'a> Transfer<'a> {
         Transfer { request: Request::new(channel, operation, Some(offset), len, buffers) }
     }
 
-    /// The name under which the thread's table knows it, while it is under way.
+    /// Its id in the thread's table, while it is in flight.
     pub fn id(&self) -> Option<IoId> {
         self.request.id()
     }
 
-    /// Asks that it end early; it ends, aborted or not. Nothing happens before the first poll.
+    /// Asks for an early end; it ends, aborted or not. No effect before the first poll.
     pub fn abort(&self) {
         self.request.abort();
     }
 
-    /// Says from which byte on to read or write; only before the first poll. Says whether that can be: if
-    /// not, it will end with the error.
+    /// Sets the byte offset; only before the first poll. False if it is invalid; the request then ends with
+    /// the error.
     #[inline]
     pub fn place(&mut self, offset: u64) -> bool {
         self.request.place(offset)
     }
 
-    /// Bytes to be read or written.
+    /// Length in bytes.
     #[inline]
     pub fn bytes(&self) -> u64 {
         self.request.len
     }
 
-    /// Takes the buffers back instead; only before the first poll.
+    /// Takes the buffers back unused; only before the first poll.
     pub fn take_buffers(&mut self) -> Buffers {
         match &mut self.request.state {
             State::New(io) => io.take_buffers(),
@@ -204,7 +204,7 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// As a future's `poll`, with the error as the caller's own.
+    /// As a future's `poll`, with the error converted to `E`.
     #[inline]
     pub fn poll_as<E: From<IoError>>(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), E>, Buffers)> {
         self.request.poll(cx)
@@ -261,17 +261,17 @@ impl<'a> Command<'a> {
         self
     }
 
-    /// The name under which the thread's table knows it, while it is under way.
+    /// Its id in the thread's table, while it is in flight.
     pub fn id(&self) -> Option<IoId> {
         self.request.id()
     }
 
-    /// Asks that it end early; it ends, aborted or not. Nothing happens before the first poll.
+    /// Asks for an early end; it ends, aborted or not. No effect before the first poll.
     pub fn abort(&self) {
         self.request.abort();
     }
 
-    /// The byte that a seek has found.
+    /// The byte found by a seek.
     pub(crate) async fn found(mut self) -> Result<u64, IoError> {
         let io = poll_fn(|cx| self.request.poll_ended(cx)).await;
         let status = self.request.refused.map_or(io.slot().status, Err);

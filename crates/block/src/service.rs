@@ -1,10 +1,9 @@
-//! What ties a lane table to the Spindle thread it lives on: who steps it when nobody else does.
+//! Steps a lane table from its Spindle thread.
 //!
-//! A table moves requests whenever something is submitted or an event source notifies a lane. What remains
-//! (a turn's budget was spent, a lane wants to be polled later or always) is done by one task of the
-//! thread. It is made when there is something to do and ends when there is not, so that a table at rest does
-//! not keep its thread from exiting. Away from a Spindle thread there is no task, and who owns the table
-//! steps it.
+//! A table moves requests whenever a request is submitted or an event source notifies a lane. One task of the
+//! thread does the rest (a turn's budget was spent, a lane must be polled later or always). The task exists
+//! only while there is such work, so that an idle table does not keep its thread from exiting. Without a
+//! Spindle thread there is no task, and the table's owner steps it.
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
@@ -21,9 +20,9 @@ use crate::{Busy, LaneTable};
 #[derive(Default)]
 pub(crate) struct Service {
     running: Cell<bool>,
-    /// Until when the task waits that steps the table for limits; `None` if there is none.
+    /// When the task for limits will step the table; `None` if there is no such task.
     alarm: Cell<Option<Time>>,
-    /// That of this task.
+    /// That task's waker.
     waker: RefCell<Option<Waker>>,
 }
 
@@ -34,7 +33,7 @@ impl Service {
         Some(spindle_reactor::extension::<LaneTable>().as_ref().clone())
     }
 
-    /// Has the table stepped when requests that wait for limits may go.
+    /// Steps the table when requests that wait for limits may go.
     pub(crate) fn wake_at(&self, due: Time, table: &Weak<Table>) {
         let before = self.alarm.get();
         if before == Some(due) || spindle_reactor::Thread::current().is_none() {
@@ -44,14 +43,14 @@ impl Service {
         match before {
             None => drop(spindle_reactor::spawn_local(wait_for_limits(table.clone()))),
             Some(_) => {
-                // Taken out first: a waker may come back here.
+                // Taken out first: the waker may call this function again.
                 let waker = self.waker.borrow_mut().take();
                 waker.into_iter().for_each(Waker::wake);
             }
         }
     }
 
-    /// Has the table stepped in a later turn of the thread.
+    /// Steps the table in a later turn of the thread.
     pub(crate) fn wake(&self, table: &Weak<Table>) {
         if !self.running.get() && spindle_reactor::Thread::current().is_some() {
             self.running.set(true);
@@ -60,11 +59,11 @@ impl Service {
     }
 }
 
-/// Steps the table while there is something to do.
+/// Steps the table while it has work.
 async fn serve(table: Weak<Table>) {
     poll_fn(|cx| {
         let Some(table) = table.upgrade() else { return Poll::Ready(()) };
-        // What is asked for during the step, when it has looked already, has a task of its own.
+        // Work that comes during the step gets a task of its own.
         table.service().running.set(false);
         if table.step() == Busy::Yes && !table.service().running.replace(true) {
             cx.waker().wake_by_ref();
@@ -75,7 +74,7 @@ async fn serve(table: Weak<Table>) {
     .await;
 }
 
-/// Steps the table when requests that wait for limits may go, as long as there are any.
+/// Steps the table when requests that wait for limits may go, until none waits.
 async fn wait_for_limits(table: Weak<Table>) {
     let mut set: Option<(Time, Pin<Box<Sleep>>)> = None;
     poll_fn(|cx| {

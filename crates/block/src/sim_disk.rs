@@ -1,11 +1,10 @@
 //! The simulated disk as a block device, without an engine in between.
 //!
-//! A [`SimDisk`] stands on the fault model's [`Disk`], which any thread may hold too, to crash it, to make
-//! it fail, to look at it. Each lane keeps what it was given and completes some of it, in an order that
-//! follows from the seed, in each later turn of its thread; a request takes effect at the moment it
-//! completes. The same seed and the same calls give the same history. No time passes: for a disk whose
-//! requests take (virtual) time, register the `Disk` with the simulated world and open a
-//! [`File`](crate::File) under its path.
+//! A [`SimDisk`] uses the fault model's [`Disk`], which other threads may hold too, to crash it, to make it
+//! fail or to inspect it. Each lane keeps its requests and completes some of them, in an order derived from
+//! the seed, in each later turn of its thread; a request takes effect when it completes. The same seed and
+//! the same calls give the same history. No time passes: for a disk whose requests take (virtual) time,
+//! register the `Disk` with the simulated world and open a [`File`](crate::File) under its path.
 
 use std::io;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::{
 };
 use crate::{Status, Submit};
 
-/// The device; shared by all threads.
+/// The simulated device; shared by all threads.
 pub struct SimDisk {
     name: String,
     geometry: Geometry,
@@ -32,16 +31,16 @@ pub struct SimDisk {
 }
 
 impl SimDisk {
-    /// A device on `disk` whose completions are delayed and reordered as `seed` has it.
+    /// A device on `disk` whose completions are delayed and reordered by `seed`.
     ///
     /// # Errors
-    /// [`Geometry`](OpenError::Geometry) for a disk that is no whole number of 512-byte blocks.
+    /// [`Geometry`](OpenError::Geometry) for a disk that is not a whole number of 512-byte blocks.
     pub fn new(name: impl Into<String>, disk: Disk, seed: u64) -> Result<Arc<SimDisk>, OpenError> {
         SimDisk::make(name.into(), disk, Some(seed))
     }
 
-    /// A device on `disk` whose requests complete in the call that submits them: the fastest, for crash
-    /// tests that care about what is on the disk only.
+    /// A device on `disk` whose requests complete in the call that submits them: the fastest, for crash tests
+    /// that only look at the disk's contents.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -64,7 +63,7 @@ impl SimDisk {
         }
     }
 
-    /// The disk it stands on.
+    /// The underlying disk.
     pub fn disk(&self) -> &Disk {
         &self.disk
     }
@@ -102,7 +101,7 @@ impl Device for SimDisk {
     }
 
     fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        // Each lane follows a sequence of its own, or two would mirror each other.
+        // Each lane has its own sequence; otherwise two lanes would mirror each other.
         let number = self.lanes.fetch_add(1, Ordering::Relaxed);
         let random = self.seed.map(|seed| Random(seed ^ number.wrapping_mul(0xd134_2543_de82_ef95)));
         Ok(Box::new(SimLane {
@@ -119,9 +118,9 @@ struct SimLane {
     device: Arc<SimDisk>,
     random: Option<Random>,
     held: Vec<Io>,
-    /// What requests that were given up may still change, by request.
+    /// Ranges that abandoned requests may still change.
     given_up: Vec<(IoId, HeldRange)>,
-    /// Where the parts of a list are put together: the disk takes a request whole.
+    /// Joins the parts of a list: the disk takes a request whole.
     gathered: Vec<u8>,
 }
 
@@ -193,7 +192,7 @@ impl Lane for SimLane {
         if self.held.is_empty() {
             return Busy::No;
         }
-        // None at all now and then: what waits behind a request must not count on its speed.
+        // Sometimes none: users must not rely on a request being quick.
         for _ in 0..random.below(self.held.len() + 1) {
             let Some(random) = &mut self.random else { break };
             let at = random.below(self.held.len());

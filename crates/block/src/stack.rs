@@ -1,5 +1,5 @@
-//! How devices lie on each other: checked when one is made, or is to lie on another, and not when a thread first
-//! opens a lane.
+//! Checks how devices lie on each other, when a device is made or gets a new base, rather than when a thread
+//! first opens a lane.
 
 use std::sync::Arc;
 
@@ -17,8 +17,7 @@ pub fn check_stack(name: &str, lowers: &[Arc<dyn Device>]) -> Result<(), OpenErr
     }
 }
 
-/// Checks that a device which is there already, and on which `above` devices lie at most, may lie on another
-/// one, too.
+/// Checks that an existing device, with at most `above` devices on it, may lie on one more device.
 ///
 /// # Errors
 /// It would lie on itself, or be too deep with those above it.
@@ -34,7 +33,7 @@ pub fn check_base(device: &Arc<dyn Device>, above: usize, base: &Arc<dyn Device>
     }
 }
 
-/// Layers below a device; one more than `most` stands for any number beyond.
+/// Layers below a device; `most + 1` stands for any larger number.
 fn depth_of(device: &Arc<dyn Device>, most: usize) -> usize {
     let lowers = device.lowers();
     match most.checked_sub(1) {
@@ -43,7 +42,7 @@ fn depth_of(device: &Arc<dyn Device>, most: usize) -> usize {
     }
 }
 
-/// Whether `from` is `to`, or lies on it.
+/// True if `from` is `to`, or lies on it.
 fn lies_on(from: &Arc<dyn Device>, to: &Arc<dyn Device>, most: usize) -> bool {
     let same = std::ptr::addr_eq(Arc::as_ptr(from), Arc::as_ptr(to));
     same || (most > 0 && from.lowers().iter().any(|lower| lies_on(lower, to, most - 1)))

@@ -1,8 +1,8 @@
-//! What a device did: counts, times and a histogram of times.
+//! Statistics of a device: counts and times.
 //!
-//! Each lane counts for itself, in words that only its thread changes and any thread reads; a device adds up
-//! those of its lanes, and keeps those of lanes that are closed. Times are those of the table's clock: read once
-//! a pass, so what begins and ends in one pass took none.
+//! Each lane counts in words that only its thread changes and any thread reads; the device adds up its lanes
+//! and keeps the counts of closed ones. Times come from the table's clock, read once per pass: a request that
+//! begins and ends in one pass took no time.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,22 +10,22 @@ use std::time::Duration;
 
 use crate::{IoErrorKind, Operation};
 
-/// Requests of one kind that ended well.
+/// Successful requests of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperationStatistics {
     /// Bytes read, written, unmapped or copied.
     pub bytes: u64,
-    /// Requests.
+    /// Number of requests.
     pub operations: u64,
-    /// The times of all of them together.
+    /// Sum of their times.
     pub latency: Duration,
     /// The longest time.
     pub longest: Duration,
-    /// The shortest; `None` if there was no request since the extremes were reset.
+    /// The shortest; `None` if no request ended since the extremes were reset.
     pub shortest: Option<Duration>,
 }
 
-/// What a device did since it was made, or since its statistics were reset.
+/// A device's activity since it was made, or since its statistics were reset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Reads.
@@ -43,7 +43,7 @@ pub struct Statistics {
 /// What to reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatisticsReset {
-    /// Everything but the requests that are in the device.
+    /// Everything except the number of requests in the device.
     All,
     /// The longest and shortest times.
     Extremes,
@@ -68,7 +68,7 @@ impl OperationStatistics {
 }
 
 impl Statistics {
-    /// Adds those of another lane.
+    /// Adds the statistics of another lane.
     pub(crate) fn add(&mut self, other: &Statistics) {
         self.read.add(&other.read);
         self.write.add(&other.write);
@@ -82,14 +82,14 @@ impl Statistics {
             match what {
                 StatisticsReset::All => *one = OperationStatistics::default(),
                 StatisticsReset::Extremes => (one.longest, one.shortest) = (Duration::ZERO, None),
-                // They are counted beside the lanes.
+                // Errors are counted in another place.
                 StatisticsReset::Errors => {}
             }
         }
     }
 }
 
-/// A word that one thread changes and any may read: no locked instruction is needed.
+/// A word that one thread changes and any thread may read: needs no locked instruction.
 #[derive(Default)]
 struct Count(AtomicU64);
 
@@ -116,7 +116,7 @@ struct OperationCounters {
     operations: Count,
     latency: Count,
     longest: Count,
-    /// One more than the shortest; 0 if there is none.
+    /// The shortest plus one; 0 if there is none.
     shortest: Count,
 }
 
@@ -164,7 +164,7 @@ pub(crate) struct Counters {
     in_flight: Count,
 }
 
-/// Where an operation is counted, if it is.
+/// The counter of an operation, if it has one.
 #[inline]
 fn place_of(operation: Operation) -> Option<usize> {
     match operation {
@@ -177,13 +177,13 @@ fn place_of(operation: Operation) -> Option<usize> {
 }
 
 impl Counters {
-    /// A request comes.
+    /// Counts a request that arrives.
     #[inline]
     pub(crate) fn begin(&self) {
         self.in_flight.add(1);
     }
 
-    /// One has gone; what it did, if it ended well.
+    /// Counts a request that leaves, and its work if it succeeded.
     #[inline]
     pub(crate) fn end(&self, operation: Operation, done: Option<(u64, u64)>) {
         self.in_flight.set(self.in_flight.get().saturating_sub(1));

@@ -1,10 +1,10 @@
-//! The lane table of a thread, as everybody but the lanes sees it.
+//! The lane table of a thread: its public face.
 //!
 //! One per thread, kept with the thread ([`LaneTable::current`]); a test may make its own and step it by
-//! hand, without a reactor. It lives and dies on its thread. What reaches it while it runs (a request
-//! dropped by a lane, a notification, a channel closed) waits in side queues and is seen to before the
-//! loop ends. Wakers are used only when no part of the table is borrowed. Not promised: fairness between
-//! devices beyond first come, first served.
+//! hand, without a reactor. It lives and dies on its thread. What reaches it while it runs (a request dropped
+//! by a lane, a notification, a closed channel) waits in side queues that the loop empties before it ends.
+//! Wakers are called only when no part of the table is borrowed. Not promised: fairness between devices
+//! beyond first come, first served.
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -31,7 +31,7 @@ pub struct TableStats {
     pub in_flight: usize,
     /// Requests dropped on their way and therefore aborted, since the thread began.
     pub aborted: u64,
-    /// Requests ever made room for: the most that existed at one time.
+    /// Requests ever allocated: the most that existed at one time.
     pub slots: usize,
 }
 
@@ -57,14 +57,14 @@ impl LaneTable {
         Service::table_of_thread()
     }
 
-    /// Moves requests until none can move or the budget of one turn is spent. On a Spindle thread this
-    /// happens by itself; a table without a reactor is stepped by this.
+    /// Moves requests until none can move or the budget of one turn is spent. A Spindle thread does this by
+    /// itself; call this on a table without a reactor.
     pub fn step(&self) -> Busy {
         self.0.step()
     }
 
-    /// The requests of an opener that are under way and were submitted before `moment`, with the times at which
-    /// they were; each can be [aborted](Self::abort). See [`Channel::set_opener`](crate::Channel::set_opener).
+    /// The requests of an opener that are under way and were submitted before `moment`, with their submission
+    /// times; each can be [aborted](Self::abort). See [`Channel::set_opener`](crate::Channel::set_opener).
     pub fn overdue(&self, opener: u32, moment: Time) -> Vec<(IoId, Time)> {
         let Ok(inner) = self.0.inner.try_borrow() else { return Vec::new() };
         let timed = inner.queues.waiters.iter().enumerate().filter_map(|(index, waiter)| {
@@ -74,14 +74,14 @@ impl LaneTable {
         timed.collect()
     }
 
-    /// Asks that a request that was submitted to `device` end early. It still ends, aborted or not. Nothing
-    /// happens if it has ended, or the device is not open here.
+    /// Asks for the early end of a request that was submitted to `device`. It still ends, aborted or not. No
+    /// effect if it has ended, or if the device is not open here.
     pub fn abort(&self, device: &Arc<dyn Device>, id: IoId) {
         self.0.late.add(|late| late.aborts_by_device.push_back((device.clone(), id)));
         self.0.run();
     }
 
-    /// Lets time pass on a table that is away from a Spindle thread, where no clock is read: for tests.
+    /// Moves the time of a table without a Spindle thread, which reads no clock: for tests.
     pub fn advance(&self, span: Duration) {
         if let Ok(mut inner) = self.0.inner.try_borrow_mut() {
             inner.queues.clock.advance(span);
@@ -101,11 +101,11 @@ impl LaneTable {
     }
 }
 
-/// Set while a lane's notification waits to be seen.
+/// Set while a lane's notification is pending.
 pub(crate) type Notify = Rc<Cell<bool>>;
 
-/// Tells the table that a lane has something to do: it will be polled, and offered again what it was
-/// too full for. Kept by event sources of this thread (a completion sink, a task). `!Send`.
+/// Tells the table that a lane has work: the table polls it, and offers it again the requests for which it
+/// was full. Kept by event sources of this thread (a completion sink, a task). `!Send`.
 #[derive(Clone)]
 pub struct Notifier {
     table: Weak<Table>,
@@ -118,8 +118,7 @@ impl Notifier {
         Notifier { table, lane, waiting }
     }
 
-    /// Has the lane polled: now, or when the table's loop ends if it runs. Nothing happens if the lane
-    /// is closed.
+    /// Polls the lane: now, or at the end of the table's loop if it runs. No effect if the lane is closed.
     pub fn notify(&self) {
         if let Some(table) = self.table.upgrade()
             && !self.waiting.replace(true)
@@ -139,7 +138,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// A request was dropped by whoever held it.
+    /// Takes a request that was dropped by its holder.
     pub(crate) fn fallen(&self, slot: Box<Slot>) {
         self.late.add(|late| late.fallen.push_back(slot));
         self.service.wake(&self.home);
@@ -149,7 +148,7 @@ impl Table {
         &self.mailbox
     }
 
-    /// Events have come from other threads.
+    /// Reads the events that have come from other threads.
     pub(crate) fn read_mail(&self) {
         self.late.any.set(true);
         self.run();
@@ -159,7 +158,7 @@ impl Table {
         &self.service
     }
 
-    /// One more holder of an open lane.
+    /// Counts one more holder of an open lane.
     pub(crate) fn retain(&self, lane: u32) {
         match self.inner.try_borrow_mut() {
             Ok(mut inner) => inner.queues.lanes[lane as usize].refs += 1,
@@ -167,15 +166,15 @@ impl Table {
         }
     }
 
-    /// A holder of `lane` let go.
+    /// Counts one holder of `lane` less.
     pub(crate) fn release(&self, lane: u32) {
         self.late.add(|late| late.released.push_back(lane));
         self.run();
     }
 
-    /// The future that waited for a request is gone.
+    /// Handles the drop of a request's future.
     pub(crate) fn detach(&self, detached: Detached) {
-        // A change that was given up may set something in motion.
+        // An abandoned change may set other requests in motion.
         let moves = detached.changes.is_some();
         self.late.add(|late| late.detached.push_back(detached));
         if moves {
@@ -186,20 +185,20 @@ impl Table {
         }
     }
 
-    /// A queue pair on `lane` is gone.
+    /// Closes a queue pair on `lane`.
     pub(crate) fn close_pair(&self, key: u32, lane: LaneId) {
         self.late.add(|late| late.pairs.push_back((key, lane)));
         self.release(lane.index);
     }
 
-    /// Asks that a request end early. `top` is where it was submitted. It still completes, aborted or
+    /// Asks for the early end of a request that was submitted to lane `top`. It still completes, aborted or
     /// not.
     pub(crate) fn abort(&self, top: u32, id: IoId) {
         self.late.add(|late| late.aborts.push_back((top, id)));
         self.run();
     }
 
-    /// Whether a request is to end early; else its holder is woken when it is.
+    /// True if a request should end early; otherwise its holder is woken when it should.
     pub(crate) fn poll_aborted(&self, id: IoId, cx: &Context<'_>) -> bool {
         let Ok(mut inner) = self.inner.try_borrow_mut() else { return false };
         inner.queues.waiters[id.index as usize].poll_abort(id.generation, cx)
@@ -223,7 +222,7 @@ impl Table {
         Ok((lane, shape))
     }
 
-    /// Runs the table if it does not run yet; leaves what exceeds the budget to the thread's next turn.
+    /// Runs the table unless it runs already; what exceeds the budget is left to the thread's next turn.
     pub(crate) fn run(&self) {
         if let Ok(mut inner) = self.inner.try_borrow_mut() {
             let more = self.turn(&mut inner);
@@ -232,7 +231,7 @@ impl Table {
         }
     }
 
-    /// The same for the owner of the turn: says whether there is more to do.
+    /// As `run`, for the owner of the turn: returns whether there is more to do.
     pub(crate) fn step(&self) -> Busy {
         if self.mailbox.has_mail() {
             self.late.any.set(true);
@@ -253,7 +252,7 @@ impl Table {
         more || !inner.queues.soon.is_empty()
     }
 
-    /// Uses the wakers of finished requests, and arranges for what the budget left over.
+    /// Calls the wakers of finished requests, and schedules what the budget left over.
     pub(crate) fn after(&self, more: bool) {
         if more {
             self.service.wake(&self.home);
@@ -267,7 +266,7 @@ impl Table {
     }
 
     fn wake(&self) {
-        // One at a time: a waker may do anything, even come back here.
+        // One at a time: a waker may do anything, including calling this function.
         loop {
             let Ok(mut inner) = self.inner.try_borrow_mut() else { return };
             if let Some(waker) = inner.queues.wakes.pop_front() {
@@ -287,14 +286,14 @@ impl Table {
         }
     }
 
-    /// Steps the table, and has it stepped again if that was not enough.
+    /// Steps the table, and schedules another step if that was not enough.
     pub(crate) fn go_on(&self) {
         if self.step() == Busy::Yes {
             self.service.wake(&self.home);
         }
     }
 
-    /// Ready when `lane` is closed, or held open by others.
+    /// Ready when `lane` is closed, or when others hold it open.
     pub(crate) fn poll_closed(&self, lane: u32, device: &Arc<dyn Device>, cx: &mut Context<'_>) -> Poll<()> {
         let Ok(mut inner) = self.inner.try_borrow_mut() else { return Poll::Pending };
         let Some(state) = inner.queues.lanes.get_mut(lane as usize) else { return Poll::Ready(()) };
@@ -313,7 +312,7 @@ impl Drop for Table {
     }
 }
 
-/// Wakers of a test or a pair, kept without cloning where the same one comes again.
+/// Stores a waker; does not clone one that is stored already.
 pub(crate) fn remember(place: &mut Option<Waker>, cx: &Context<'_>) {
     match place {
         Some(waker) if waker.will_wake(cx.waker()) => {}

@@ -1,6 +1,6 @@
-//! What a lane table knows of a request while a lane, or a task, owns it.
+//! What a lane table keeps about a request while a lane or a task owns it.
 //!
-//! One for each slot, under its index; belongs to the table. Its fields are set one by one, as copying the whole
+//! One per slot, under its index; belongs to the table. Fields are set one by one, because copying the whole
 //! for each request takes longer.
 
 use std::task::{Context, Waker};
@@ -11,7 +11,7 @@ use crate::io::Top;
 use crate::table::remember;
 use crate::{HeldRange, Io, IoId};
 
-/// The request that another was made for, and who waits for that one.
+/// The request that another one serves, and its waiter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Root {
     pub(crate) id: IoId,
@@ -20,41 +20,41 @@ pub(crate) struct Root {
 
 /// Blocks that a request from above the stack changes.
 enum Change {
-    /// A queue pair waits for it.
+    /// By a request for which a queue pair waits.
     Of { pair: u32, generation: u32, start: u64, count: u64 },
-    /// Nobody does.
+    /// By a request without a waiter.
     GivenUp(HeldRange),
 }
 
-/// See above.
+/// What the table keeps about one request.
 #[derive(Default)]
 pub(crate) struct Waiter {
     /// False if there is no future, or it was dropped and the request goes on without it.
     waits: bool,
-    /// Left by the future.
+    /// The future's waker.
     waker: Option<Waker>,
-    /// The request, when it is back.
+    /// The request, once it is back.
     done: Option<Io>,
-    /// For a request that serves another: its generation, and that one.
+    /// For a request that serves another: its generation, and the request that it serves.
     root: Option<(u32, Root)>,
-    /// The generation that is to end early.
+    /// The generation that should end early.
     abort: Option<u32>,
-    /// Left by a task that holds the request.
+    /// The waker of a task that holds the request.
     holder: Option<Waker>,
-    /// What a request of a pair, or one that was given up, changes.
+    /// The blocks that a request of a pair, or an abandoned one, changes.
     change: Option<Change>,
-    /// The generation that is under way for an opener, whose it is, and since when.
+    /// The generation under way for an opener, the opener, and the time of submission.
     timed: Option<(u32, u32, Time)>,
 }
 
 impl Waiter {
-    /// A future is going to wait.
+    /// Begins waiting by a future.
     #[inline]
     pub(crate) fn begin(&mut self) {
         self.waits = true;
     }
 
-    /// The request, if it is back; else leaves the waker.
+    /// The request if it is back; otherwise stores the waker.
     #[inline]
     pub(crate) fn settle(&mut self, cx: &Context<'_>) -> Option<Io> {
         match self.done.take() {
@@ -69,7 +69,7 @@ impl Waiter {
         }
     }
 
-    /// The request is back: who is to be woken, or the request itself if nobody waits.
+    /// Stores a request that is back and returns the waker, or returns the request if no future waits.
     #[inline]
     pub(crate) fn finish(&mut self, io: Io) -> Result<Option<Waker>, Io> {
         match self.waits {
@@ -81,24 +81,24 @@ impl Waiter {
         }
     }
 
-    /// The future is gone; the request, if it was back.
+    /// Handles the drop of the future; returns the request if it was back.
     pub(crate) fn forget(&mut self) -> Option<Io> {
         self.waits = false;
         self.waker = None;
         self.done.take()
     }
 
-    /// Whether a future waits for the request.
+    /// True if a future waits for the request.
     pub(crate) fn is_awaited(&self) -> bool {
         self.waits
     }
 
-    /// A request of this slot serves another.
+    /// Notes that a request of this slot serves another.
     pub(crate) fn set_root(&mut self, id: IoId, root: Root) {
         self.root = Some((id.generation, root));
     }
 
-    /// What a request of this slot serves, if it serves one.
+    /// The request that a request of this slot serves, if any.
     pub(crate) fn root_of(&self, id: IoId) -> Option<Root> {
         self.root.and_then(|(generation, root)| (generation == id.generation).then_some(root))
     }
@@ -108,13 +108,13 @@ impl Waiter {
         self.root.and_then(|(generation, root)| (root.id == id).then_some(generation))
     }
 
-    /// A request is to end early; who holds it in a task, if anybody.
+    /// Asks for an early end; returns the waker of the task that holds the request, if any.
     pub(crate) fn ask_abort(&mut self, generation: u32) -> Option<Waker> {
         self.abort = Some(generation);
         self.holder.take()
     }
 
-    /// Whether a request is to end early; if not, the task that holds it is woken when it is.
+    /// True if a request should end early; otherwise the task that holds it is woken when it should.
     pub(crate) fn poll_abort(&mut self, generation: u32, cx: &Context<'_>) -> bool {
         let asked = self.abort == Some(generation);
         if !asked {
@@ -123,24 +123,24 @@ impl Waiter {
         asked
     }
 
-    /// A request of an opener is under way.
+    /// Notes that a request of an opener is under way.
     #[inline]
     pub(crate) fn begin_timed(&mut self, generation: u32, opener: u32, submitted: Time) {
         self.timed = Some((generation, opener, submitted));
     }
 
-    /// It has ended, and its name may come again without a new generation.
+    /// Notes its end: its id may come again without a new generation.
     pub(crate) fn end(&mut self) {
         (self.timed, self.abort, self.holder) = (None, None, None);
     }
 
-    /// A request of a queue pair changes these blocks.
+    /// Notes which blocks a request of a queue pair changes.
     #[inline]
     pub(crate) fn begin_change(&mut self, pair: u32, generation: u32, start: u64, count: u64) {
         self.change = Some(Change::Of { pair, generation, start, count });
     }
 
-    /// The request of a pair that changes blocks and is under way, and which blocks.
+    /// The blocks of a pair's request that is under way and changes data.
     pub(crate) fn change_of(&self, pair: u32) -> Option<(u32, u64, u64)> {
         match self.change {
             Some(Change::Of { pair: whose, generation, start, count }) if whose == pair => {
@@ -150,12 +150,12 @@ impl Waiter {
         }
     }
 
-    /// The request was given up; what it changes is held until it has ended.
+    /// Stores the blocks that an abandoned request may still change, until it has ended.
     pub(crate) fn hold(&mut self, range: HeldRange) {
         self.change = Some(Change::GivenUp(range));
     }
 
-    /// It has ended; what was held for it.
+    /// Takes what was held for a request that has ended.
     #[inline]
     pub(crate) fn take_change(&mut self) -> Option<HeldRange> {
         match self.change.take() {
@@ -164,7 +164,7 @@ impl Waiter {
         }
     }
 
-    /// The request of `opener` that is under way, and since when.
+    /// The opener's request that is under way, and its time of submission.
     pub(crate) fn timed_of(&self, opener: u32) -> Option<(u32, Time)> {
         let (generation, whose, since) = self.timed?;
         (whose == opener).then_some((generation, since))
