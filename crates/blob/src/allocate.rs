@@ -1,10 +1,9 @@
-//! Giving a blob a cluster of its own, on the thread that wants to write to it: claimed, filled from here,
-//! and only then, on the metadata thread, mapped on disk and shown to readers.
+//! Gives a blob a cluster of its own, on the thread that writes to it: the place in the map is claimed, the
+//! cluster is filled on this thread, and then the metadata thread maps it on disk and shows it to readers.
 //!
-//! Runs in a task that nobody drops, so that a write which is given up leaves nothing half done. A cluster
-//! comes from the thread's [`Reserve`](crate::reserve::Reserve), or from the metadata thread if that is
-//! empty. After a failure it goes back there, but for a store that is poisoned: nobody knows then whose it
-//! is.
+//! Runs in a task that is never dropped, so that an abandoned write leaves nothing half done. A cluster comes
+//! from the thread's [`Reserve`](crate::reserve::Reserve), or from the metadata thread if that is empty.
+//! After a failure it goes back there, unless the store is poisoned: then its owner is unknown.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,9 +21,9 @@ use crate::shared::{BlobShared, Source, locked};
 use crate::store::on_md;
 use crate::sync::join_all;
 
-/// What is written into a new cluster by whoever asked for it.
+/// What the request writes into the new cluster.
 pub(crate) enum Payload {
-    /// Nothing: it is to read as before.
+    /// Nothing: it must read as before.
     Nothing,
     /// These bytes, from this byte of the cluster on.
     Data(u64, Buffers),
@@ -32,20 +31,20 @@ pub(crate) enum Payload {
     Zeroes(u64, u64),
 }
 
-/// What came of asking for a cluster.
+/// The outcome of an allocation.
 pub(crate) enum Allocated {
-    /// It is there and holds the payload.
+    /// The cluster is mapped and holds the payload.
     Done,
-    /// Somebody else was faster, or keeps writes out: look again.
+    /// Another task was faster, or keeps writes out: look up again.
     Retry,
 }
 
-/// How durable that is which a new cluster must hold, whatever becomes of the payload.
+/// How durable the contents of a new cluster are, apart from the payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fill {
     /// Written just now.
     New,
-    /// The cluster read zero before, as it was to, since before a flush with a higher number than this.
+    /// The cluster already read zero, as required, since before a flush with a higher number than this.
     Zero(u64),
 }
 
@@ -58,7 +57,7 @@ impl Payload {
         }
     }
 
-    /// The memory in it.
+    /// Its memory.
     pub(crate) fn into_buffers(self) -> Buffers {
         match self {
             Payload::Data(_, buffers) => buffers,
@@ -67,15 +66,15 @@ impl Payload {
     }
 }
 
-/// Gives a blob a cluster of its own that reads as before but for the payload, which comes back. When this is over
-/// the map on disk has been written. Not to be dropped before its end.
+/// Gives a blob a cluster of its own that reads as before except for the payload, which comes back. When this
+/// is over the map on disk has been written. Must not be dropped before its end.
 pub(crate) async fn allocate(
     blob: &Arc<BlobShared>,
     here: &BlobLocal,
     index: u64,
     mut payload: Payload,
 ) -> (Result<Allocated, BlobError>, Buffers) {
-    // A panic leaves nobody who knows what was done.
+    // After a panic the state of the allocation is unknown.
     let unfinished = blob.store.poison_by_panic();
     let result = match blob.store.local() {
         Ok(local) => allocate_here(blob, here, &local, index, &mut payload).await,
@@ -94,7 +93,7 @@ async fn allocate_here(
 ) -> Result<Allocated, BlobError> {
     blob.store.check_poison()?;
     let Some(claim) = blob.claim(index).await else { return Ok(Allocated::Retry) };
-    // Looked at again: a blob that was frozen may have become read-only or shorter.
+    // Checked again: a blob that was frozen may have become read-only or shorter.
     let writes = !matches!(payload, Payload::Nothing);
     if writes && blob.read_only.load(Ordering::Acquire) {
         return Err(BlobError::ReadOnly { blob: blob.id });
@@ -104,7 +103,8 @@ async fn allocate_here(
     }
     let fresh = take(blob, local).await?;
     let (mapped, done) = match fresh.zero {
-        // The cluster is what it has to be, with or without the payload: nobody waits for anybody.
+        // The cluster has its required contents with or without the payload: payload and map are written side
+        // by side.
         Some(since) if locked(&blob.back).is_zeroes() => {
             let data = write_payload(local, blob.start_of(fresh.cluster), true, payload);
             let map = map(blob, local, index, fresh.cluster, Fill::Zero(since));
@@ -126,7 +126,7 @@ async fn allocate_here(
     done.map(|()| Allocated::Done)
 }
 
-/// A free cluster: one that this thread has in hand, or one from the metadata thread.
+/// A free cluster from this thread's reserve, or from the metadata thread.
 async fn take(blob: &BlobShared, local: &Local) -> Result<Fresh, BlobError> {
     if let Some(fresh) = local.reserve.take() {
         return Ok(fresh);
@@ -135,9 +135,9 @@ async fn take(blob: &BlobShared, local: &Local) -> Result<Fresh, BlobError> {
     on_md(&blob.store, async move |md| md.take_fresh(&reserve).await).await
 }
 
-/// Gives a cluster back that was not mapped, and what was written in it of the host's space.
+/// Gives back an unmapped cluster, and the host's space that its contents take.
 async fn give_back(blob: &BlobShared, local: &Local, cluster: u32) {
-    // A courtesy: it is zeroed before it is used.
+    // Best effort: it is zeroed before it is used.
     let _ = local.unmap(blob.start_of(cluster), u64::from(blob.store.cluster_size)).await;
     local.reserve.put([Fresh { cluster, zero: None, written: false }]);
     let _ = on_md(&blob.store, async |md| {
@@ -147,7 +147,7 @@ async fn give_back(blob: &BlobShared, local: &Local, cluster: u32) {
     .await;
 }
 
-/// Has the map on disk name the cluster, and readers see it.
+/// Names the cluster in the map on disk and shows it to readers.
 async fn map(
     blob: &Arc<BlobShared>,
     local: &Local,
@@ -163,7 +163,7 @@ async fn map(
     .await
 }
 
-/// Fills a new cluster with what the parents have there, or zeroes, and the payload on top.
+/// Fills a new cluster with the parents' data or zeroes, and the payload on top.
 async fn fill(
     blob: &BlobShared,
     (here, local): (&BlobLocal, &Local),
@@ -191,7 +191,7 @@ async fn fill(
         true => &[],
         false => &[(start, within), (start + within + len, size - within - len)],
     };
-    // They do not overlap: all at once.
+    // They do not overlap, so all are written at once.
     let around = around.iter().filter(|(_, len)| *len > 0);
     let around = join_all(around.map(|&(at, len)| local.clear(at, len)));
     let (around, data) = crate::sync::join(around, write_payload(local, start, zero, payload)).await;
@@ -199,7 +199,7 @@ async fn fill(
     Ok(around.into_iter().collect::<Result<(), _>>()?)
 }
 
-/// Writes the payload into a cluster that begins there.
+/// Writes the payload into a cluster that begins at `start`.
 async fn write_payload(
     local: &Local,
     start: u64,
@@ -218,7 +218,7 @@ async fn write_payload(
     }
 }
 
-/// The cluster as the parents have it; `None` if that is zeroes.
+/// The cluster's contents in the parents; `None` if that is zeroes.
 async fn read_above(
     blob: &BlobShared,
     here: &BlobLocal,
@@ -226,7 +226,7 @@ async fn read_above(
     index: u64,
 ) -> Result<Option<IoBuf>, BlobError> {
     let size = u64::from(blob.store.cluster_size);
-    // Counted from the look-up on: who frees the parents' cluster waits for it.
+    // Counted from the look-up on: an operation that frees the parents' cluster waits for it.
     let _under_way = here.epochs.under_way();
     match blob.source(index) {
         Source::Zeroes => Ok(None),

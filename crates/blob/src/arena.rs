@@ -1,11 +1,11 @@
 //! The leaves of the cluster maps of all open blobs of a store.
 //!
-//! Shared by all threads of the store, which look into leaves by number, without a lock. Taken and given up
-//! now and then, under a lock. Memory is never given back while the store is open: a leaf that no blob has is
-//! the next one's, so that it takes as much as was in use at most at one time.
+//! All threads of the store read leaves by number, without a lock; a lock is taken to make or give up a leaf.
+//! Memory is not freed while the store is open: an unused leaf is given to the next blob, so that the arena
+//! takes as much as was in use at its peak.
 //!
-//! The metadata thread's maps of open blobs have no words of their own: they hold leaves ([`Held`]), and what
-//! readers see is the map. A leaf is the next blob's when no blob shows it and no map holds it.
+//! The metadata thread's maps of open blobs have no words of their own: they hold leaves ([`Held`]), so the
+//! map is what readers see. A leaf is free for the next blob when no blob shows it and no map holds it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,17 +17,17 @@ use crate::chunked::Chunked;
 use crate::leaves::{LEAF, own};
 use crate::shared::locked;
 
-/// 512 entries that all threads read.
+/// 512 entries, read by all threads.
 pub(crate) type Leaf = [AtomicU32; LEAF as usize];
 
-/// A leaf and what is known of it under the lock.
+/// A leaf and its data under the lock.
 struct Place {
     entries: Leaf,
     /// Maps of the metadata thread that hold it.
     holders: AtomicU32,
 }
 
-/// Chunks of leaves for as many as there can be: numbers have 31 bits.
+/// Chunks of leaves for the largest arena: numbers have 31 bits.
 const CHUNKS: usize = 31;
 
 /// The leaves of all blobs of a store.
@@ -40,19 +40,19 @@ pub(crate) struct Arena {
 /// Leaves that no blob has.
 #[derive(Default)]
 struct Spare {
-    /// How many leaves were ever made.
+    /// Number of leaves ever made.
     made: u32,
     free: Vec<u32>,
-    /// Given up while somebody may still look into them.
+    /// Given up while readers may still look into them.
     retired: Vec<u32>,
-    /// Given up, but some map still holds them.
+    /// Given up, but still held by a map.
     held: BTreeSet<u32>,
     /// Changes of chains under way.
     changes: usize,
 }
 
 impl Spare {
-    /// These are the next blob's, once nobody looks into them.
+    /// Frees these leaves: at once, or when no reader can be looking into them.
     fn put(&mut self, leaves: impl Iterator<Item = u32>) {
         match self.changes {
             0 => self.free.extend(leaves),
@@ -61,7 +61,7 @@ impl Spare {
     }
 }
 
-/// A leaf as a map of the metadata thread holds it: what it says is what readers see.
+/// A leaf held by a map of the metadata thread: its entries are what readers see.
 pub(crate) struct Held {
     arena: Arc<Arena>,
     pub(crate) number: u32,
@@ -86,7 +86,7 @@ impl std::fmt::Debug for Held {
 }
 
 impl Arena {
-    /// Leaves that blobs show.
+    /// Number of leaves that blobs show.
     pub(crate) fn in_use(&self) -> u64 {
         let spare = locked(&self.spare);
         u64::from(spare.made) - (spare.free.len() + spare.retired.len() + spare.held.len()) as u64
@@ -107,7 +107,7 @@ impl Arena {
         }
     }
 
-    /// A leaf by its number, which [`take`](Self::take) gave.
+    /// A leaf by its number from [`take`](Self::take).
     #[inline]
     pub(crate) fn leaf(&self, number: u32) -> &Leaf {
         &self.place(number).entries
@@ -145,8 +145,8 @@ impl Arena {
         }
     }
 
-    /// Nobody who comes from now on looks into these leaves; who does so already has [changed a
-    /// chain](Self::chains_change).
+    /// Gives up leaves that no reader will look into from now on; an operation whose earlier readers may
+    /// still do so has called [`chains_change`](Self::chains_change).
     pub(crate) fn give_up(&self, leaves: impl Iterator<Item = u32>) {
         let mut spare = locked(&self.spare);
         for number in leaves {
@@ -157,13 +157,13 @@ impl Arena {
         }
     }
 
-    /// A chain is going to change: until [`chains_settled`](Self::chains_settled), slots may name leaves of
-    /// blobs that are parents no more.
+    /// Begins a change of chains: until [`chains_settled`](Self::chains_settled), slots may name leaves of
+    /// blobs that are no longer parents.
     pub(crate) fn chains_change(&self) {
         locked(&self.spare).changes += 1;
     }
 
-    /// No slot names a leaf of a blob that is no parent any more, and no reader looks into one.
+    /// Ends it: no slot names a leaf of a former parent, and no reader looks into one.
     pub(crate) fn chains_settled(&self) {
         let mut spare = locked(&self.spare);
         spare.changes -= 1;

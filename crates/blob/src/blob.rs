@@ -1,4 +1,4 @@
-//! A blob as callers hold it: everything about it but its data, which is in `io.rs`.
+//! A blob as callers hold it: everything about it except its data, which is in `io.rs`.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::options::{BlobInfo, OpenOptions};
 use crate::shared::{Back, BlobShared, locked};
 use crate::store::on_md;
 
-/// An open blob. A handle: clones are the same opening, and it may be used from any Spindle thread; I/O runs
-/// on the thread that asks for it.
+/// An open blob. A handle: clones are the same opening, and any Spindle thread may use it; I/O runs on the
+/// calling thread.
 ///
-/// It is closed by [`close`](Self::close), which brings changed xattrs to disk, or when the last clone is
-/// dropped, which does not.
+/// [`close`](Self::close) closes it and writes changed xattrs to disk; dropping the last clone closes it
+/// without writing them.
 #[derive(Clone)]
 pub struct Blob {
     pub(crate) opened: Arc<Opened>,
@@ -52,7 +52,7 @@ impl Blob {
         self.opened.shared.clusters.load(Ordering::Acquire)
     }
 
-    /// What is known of it.
+    /// Its properties.
     ///
     /// # Errors
     /// The blob was closed or the store unloaded.
@@ -60,8 +60,8 @@ impl Blob {
         self.on_md(async |md, blob| md.blob_info(blob.id)).await
     }
 
-    /// Changes its size in clusters, durably. What is added reads zero (a thick blob's new clusters are
-    /// zeroed unless its clear method is `none`); what is cut off is freed.
+    /// Changes its size in clusters, durably. Added clusters read zero (those of a thick blob are zeroed
+    /// unless its clear method is `none`); removed ones are freed.
     ///
     /// # Errors
     /// Out of clusters or metadata pages, or the blob is read-only.
@@ -122,8 +122,8 @@ impl Blob {
         .await
     }
 
-    /// Makes the blob read-only, durably, xattrs that were set before included. Writes that are under way end
-    /// first, later ones fail.
+    /// Makes the blob read-only, durably, together with xattrs set before. Writes under way end first, later
+    /// ones fail.
     ///
     /// # Errors
     /// Out of metadata pages, or a failed write.
@@ -131,7 +131,7 @@ impl Blob {
         self.on_md(async |md, blob| md.set_read_only(&blob).await).await
     }
 
-    /// The device that it reads its external snapshot on; `None` if it is no clone of one, or that is missing.
+    /// The device of its external snapshot; `None` if it is no clone of one, or the device is missing.
     pub fn external_device(&self) -> Option<Arc<dyn Device>> {
         match &*locked(&self.opened.shared.back) {
             Back::External(outside) => Some(outside.device.clone()),
@@ -139,10 +139,10 @@ impl Blob {
         }
     }
 
-    /// Has a clone of an external snapshot read that on this device from now on: it was missing and is there
-    /// now, or has moved. Holds until the blob, and what reads through it, was closed; who opens it then asks
-    /// the store's [`ExternalSource`](crate::ExternalSource) again. Reads that are under way end on the old
-    /// device; no later one goes there.
+    /// Changes the device of an external snapshot, which was missing or has moved, for this blob. Holds until
+    /// the blob, and all blobs that read through it, are closed; the next opening asks the store's
+    /// [`ExternalSource`](crate::ExternalSource) again. Reads under way end on the old device; later ones go
+    /// to the new one.
     ///
     /// # Errors
     /// The blob is no clone of an external snapshot.
@@ -150,7 +150,7 @@ impl Blob {
         self.on_md(async move |md, blob| md.set_external_device(&blob, device).await).await
     }
 
-    /// The ranges of clusters that it has itself, first and number, in order.
+    /// The ranges of clusters that it owns, first and number, in order.
     ///
     /// # Errors
     /// The blob was closed or the store unloaded.
@@ -158,18 +158,17 @@ impl Blob {
         self.on_md(async |_, blob| Ok(blob.meta.borrow().map.allocated_ranges())).await
     }
 
-    /// The first byte at or behind `offset` that lies in a cluster which the blob has itself, if there is one.
+    /// The first byte at or behind `offset` in a cluster that the blob owns, if there is one.
     pub fn next_allocated(&self, offset: u64) -> Option<u64> {
         self.opened.shared.next(offset, true)
     }
 
-    /// The first byte at or behind `offset` that lies in a cluster which the blob has not itself, if there is
-    /// one.
+    /// The first byte at or behind `offset` in a cluster that the blob does not own, if there is one.
     pub fn next_unallocated(&self, offset: u64) -> Option<u64> {
         self.opened.shared.next(offset, false)
     }
 
-    /// Brings changed xattrs to disk, durably.
+    /// Writes changed xattrs to disk, durably.
     ///
     /// # Errors
     /// Out of metadata pages, or a failed write.
@@ -180,7 +179,7 @@ impl Blob {
     /// Closes this opening for all its clones, after a [`sync`](Self::sync).
     ///
     /// # Errors
-    /// As sync; the blob is closed all the same.
+    /// As `sync`; the blob is closed all the same.
     pub async fn close(self) -> Result<(), BlobError> {
         let opened = self.opened.clone();
         self.on_md(async move |md, blob| {
@@ -233,7 +232,7 @@ impl Md {
         let blob = self.blob(id)?;
         blob.check_stays()?;
         let shared = self.shared_of(&blob).await;
-        // While this waited it may have been deleted, or the store left.
+        // While this waited the blob may have been deleted, or the store unloaded.
         if self.shared.is_unloaded() {
             return Err(self.shared.gone());
         }
@@ -267,14 +266,14 @@ impl Md {
 impl Opened {
     /// The blob on the metadata thread, while it is open.
     pub(crate) fn state(&self, md: &Md) -> Result<Rc<BlobState>, BlobError> {
-        // While it is open it is not deleted; closed by now, its id may have a new owner.
+        // An open blob is not deleted; once it is closed, its id may have a new owner.
         match self.is_closed() {
             true => Err(BlobError::Closed { blob: self.shared.id }),
             false => md.blob(self.shared.id),
         }
     }
 
-    /// Whether [`Blob::close`] was called.
+    /// True if [`Blob::close`] was called.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
@@ -287,7 +286,7 @@ impl Drop for Opened {
             return;
         }
         let shared = self.shared.clone();
-        // A metadata thread that is gone has forgotten the store.
+        // If the metadata thread is gone, so is the store.
         let _ = self.shared.store.md.send_msg(move || {
             if let Ok(md) = Md::of(&shared.store)
                 && let Ok(blob) = md.blob(shared.id)

@@ -1,8 +1,8 @@
-//! What a thread keeps of a blob that it does I/O to. It never leaves the thread.
+//! A thread's data about a blob to which it does I/O. It never leaves the thread.
 //!
-//! Made when the first lane of the blob opens on the thread and known to the blob from then on, until the last
-//! closes: who changes the blob's map waits for the requests that are counted here, on every thread, and
-//! rings for lanes that wait for a thaw or for a flush elsewhere.
+//! Made when the first lane of the blob opens on the thread; the blob lists it until the last one closes. An
+//! operation that changes the blob's map waits, on every thread, for the requests counted here, and rings the
+//! bell of lanes that wait for a thaw or for a flush of another thread.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -22,19 +22,19 @@ use crate::sync::join_all;
 /// A thread's part of a blob.
 pub(crate) struct BlobLocal {
     shared: Arc<BlobShared>,
-    /// The requests that it has sent to the blob's clusters, or to those of its parents.
+    /// The requests that this thread has sent to clusters of the blob or of its parents.
     pub(crate) epochs: Epochs,
     /// Its lanes, by number.
     lanes: RefCell<BTreeMap<u64, Notifier>>,
-    /// Has its lanes polled, from any thread.
+    /// Polls its lanes, from any thread.
     waker: Waker,
-    /// External snapshots that tell the waker of their end.
+    /// External snapshots that will call the waker when they end.
     outsides: RefCell<Vec<std::sync::Weak<Outside>>>,
-    /// Why a request failed lately that could not say so itself.
+    /// The reason of a recent failure, for requests whose status cannot carry it.
     failure: RefCell<Option<BlobError>>,
 }
 
-/// The blobs that a thread does I/O to; lives in the thread's extensions.
+/// A thread's blobs; stored in the thread's extensions.
 #[derive(Default)]
 struct BlobLocals(RefCell<BTreeMap<usize, Weak<BlobLocal>>>);
 
@@ -44,13 +44,13 @@ impl BlobLocals {
     }
 }
 
-/// What tells a blob from every other while somebody has it.
+/// Identifies a blob while it is referenced.
 fn key_of(blob: &Arc<BlobShared>) -> usize {
     Arc::as_ptr(blob) as usize
 }
 
 impl BlobLocal {
-    /// This thread's part of a blob, made on first use. `None` away from a Spindle thread.
+    /// This thread's part of a blob, made on first use. `None` outside a Spindle thread.
     pub(crate) fn of(blob: &Arc<BlobShared>) -> Option<Rc<BlobLocal>> {
         let thread = Thread::current()?;
         let locals = spindle_reactor::extension::<BlobLocals>();
@@ -58,7 +58,7 @@ impl BlobLocal {
         if let Some(local) = locals.get(key) {
             return Some(local);
         }
-        // Before the first look at the map: who changes it asks every thread on the list.
+        // Before the first look-up: an operation that changes the map asks every listed thread.
         locked(&blob.threads).push(thread.clone());
         let local = Rc::new(BlobLocal {
             shared: blob.clone(),
@@ -72,13 +72,13 @@ impl BlobLocal {
         Some(local)
     }
 
-    /// The same, if it was made.
+    /// This thread's part of a blob, if it exists.
     pub(crate) fn known(blob: &Arc<BlobShared>) -> Option<Rc<BlobLocal>> {
         Thread::current()?;
         spindle_reactor::extension::<BlobLocals>().get(key_of(blob))
     }
 
-    /// One more lane, which is polled when the [waker](Self::waker) is used; its number.
+    /// Adds a lane, which is polled when the [waker](Self::waker) is used; returns its number.
     pub(crate) fn add_lane(&self, lane: Notifier) -> u64 {
         let mut lanes = self.lanes.borrow_mut();
         let number = lanes.last_key_value().map_or(0, |(last, _)| last + 1);
@@ -86,17 +86,17 @@ impl BlobLocal {
         number
     }
 
-    /// A lane closes.
+    /// Removes a closing lane.
     pub(crate) fn remove_lane(&self, number: u64) {
         self.lanes.borrow_mut().remove(&number);
     }
 
-    /// Has the lanes polled, from whatever thread it is used on.
+    /// Polls the lanes, on whatever thread it is used.
     pub(crate) fn waker(&self) -> &Waker {
         &self.waker
     }
 
-    /// Has the lanes polled when no blob reads this any more.
+    /// Polls the lanes when no blob reads this snapshot any more.
     pub(crate) fn reads_outside(&self, outside: &Arc<Outside>) {
         outside.add_reader(&self.waker);
         let mut known = self.outsides.borrow_mut();
@@ -104,12 +104,12 @@ impl BlobLocal {
         known.push(Arc::downgrade(outside));
     }
 
-    /// Notes down why a request fails, for who can say more than its status does.
+    /// Stores why a request fails, for callers that report more than its status.
     pub(crate) fn note_failure(&self, error: &BlobError) {
         *self.failure.borrow_mut() = Some(error.clone());
     }
 
-    /// The last failure that was noted down.
+    /// The last stored failure.
     pub(crate) fn failure(&self) -> Option<BlobError> {
         self.failure.borrow().clone()
     }
@@ -137,7 +137,7 @@ impl Drop for BlobLocal {
     }
 }
 
-/// Has the lanes of a blob on a thread polled.
+/// The waker that polls the lanes of a blob on a thread.
 struct Bell {
     thread: Thread,
     key: usize,
@@ -154,7 +154,7 @@ impl Wake for Bell {
     }
 }
 
-/// Waits until every request has ended that any thread had sent to a cluster by the maps of these blobs.
+/// Waits until every request that any thread had sent to a cluster by the maps of these blobs has ended.
 pub(crate) async fn quiesce(blobs: Vec<Arc<BlobShared>>) {
     let mut threads: BTreeMap<u64, (Thread, Vec<Arc<BlobShared>>)> = BTreeMap::new();
     for blob in blobs {
@@ -166,7 +166,7 @@ pub(crate) async fn quiesce(blobs: Vec<Arc<BlobShared>>) {
     let here = Thread::current().map(|thread| thread.id());
     let asked = threads.into_iter().map(async |(id, (thread, blobs))| match Some(id) == here {
         true => quiesce_here(blobs).await,
-        // A thread that has exited has no requests any more.
+        // A thread that has exited has no requests left.
         false => drop(thread.run(async move || quiesce_here(blobs).await).await),
     });
     join_all(asked).await;

@@ -7,20 +7,20 @@ use crate::blob::Blob;
 use crate::error::BlobError;
 use crate::transfer::{Command, Transfer};
 
-/// The current thread's handle on an open blob, as [`block::Channel`](spindle_block::Channel) is on a device: a
-/// channel of the blob's [device](Blob::device), for a thread that makes many requests. It stays on its thread,
-/// which does not exit while it has the channel.
+/// The current thread's handle on an open blob, as [`block::Channel`](spindle_block::Channel) is on a device:
+/// a channel of the blob's [device](Blob::device), for a thread that makes many requests. It stays on its
+/// thread, which does not exit while the channel is open.
 ///
 /// ```compile_fail,E0277
 /// fn goes_elsewhere<T: Send>() {}
 /// goes_elsewhere::<spindle_blob::BlobChannel>();
 /// ```
 ///
-/// It keeps the blob open. Once its blob was [closed](Blob::close), requests are refused.
+/// It keeps the blob open. After [`Blob::close`], requests are refused.
 ///
-/// Nothing happens before a request is first polled. Dropping its future afterwards detaches the request: it goes
-/// on, each of its pieces may still be written, and its memory goes back to its pool when the device has returned
-/// it.
+/// Nothing happens before a request is first polled. Dropping its future afterwards detaches the request: it
+/// goes on, each of its pieces may still be written, and its memory returns to its pool when the device has
+/// returned it.
 pub struct BlobChannel {
     blob: Blob,
     channel: Channel,
@@ -90,7 +90,7 @@ impl Blob {
         Ok(BlobChannel { blob: self.clone(), channel })
     }
 
-    /// As [`BlobChannel::read`], by a channel that this thread keeps until the blob is closed.
+    /// As [`BlobChannel::read`], on a channel that this thread keeps until the blob is closed.
     ///
     /// # Errors
     /// As there, and as [`channel`](Self::channel).
@@ -101,7 +101,7 @@ impl Blob {
         }
     }
 
-    /// As [`BlobChannel::write`], by a channel that this thread keeps until the blob is closed.
+    /// As [`BlobChannel::write`], on a channel that this thread keeps until the blob is closed.
     ///
     /// # Errors
     /// As there, and as [`channel`](Self::channel).
@@ -121,9 +121,10 @@ impl Blob {
         Command::new(self, self.own_channel()?.write_zeroes(offset, len)).await
     }
 
-    /// Says that `len` bytes from byte `offset` on hold nothing of use. Whole clusters of a thin blob without
-    /// parent are freed, durably, and read zero; what lies in other clusters is passed to the device, and
-    /// reads what the device says; what reads through to a parent stays.
+    /// Declares `len` bytes from byte `offset` on unused. Whole clusters of a thin blob without parent are
+    /// freed, durably, and read zero. In other clusters the device gets the unmap, and its
+    /// [promise](spindle_block::Geometry::unmap_reads_zero) says what they read. Ranges that read through to
+    /// a parent stay.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -131,7 +132,7 @@ impl Blob {
         Command::new(self, self.own_channel()?.unmap(offset, len)).await
     }
 
-    /// Makes everything durable that was written before, by anybody, and had succeeded. Goes on to its end if the
+    /// Makes every write durable that had succeeded before, from any thread. Runs to its end even if the
     /// future is dropped.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! An array that grows without moving, so that readers on other threads need no lock.
 //!
-//! Chunk `k` holds 2^k elements and is made when one of them is first wanted.
+//! Chunk `k` holds 2^k elements and is made on first use.
 
 use std::sync::OnceLock;
 
@@ -16,7 +16,7 @@ impl<T, const CHUNKS: usize> Default for Chunked<T, CHUNKS> {
 }
 
 impl<T: Default, const CHUNKS: usize> Chunked<T, CHUNKS> {
-    /// An element; `None` if its chunk has never been wanted.
+    /// An element; `None` if its chunk does not exist.
     #[inline]
     pub(crate) fn get(&self, index: u64) -> Option<&T> {
         let (chunk, at) = place(index);

@@ -1,8 +1,8 @@
-//! Who is giving a cluster to a blob, or taking one away, right now.
+//! Claims on places of a blob's map, held while a cluster is given to the blob or taken away.
 //!
-//! A place of a blob's map is changed by one task at a time, on whatever thread it runs: it claims the place
-//! first, and others wait for the end of the claim and look again. Whoever keeps writes out of a blob waits
-//! until nothing is claimed. The lock is held for a few instructions.
+//! One task at a time, on any thread, changes a place of a map: it claims the place first; other tasks wait
+//! for the end of the claim and look up again. An operation that keeps writes out of a blob waits until
+//! nothing is claimed. The lock is held for a few instructions.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -19,21 +19,21 @@ pub(crate) struct Claims {
 
 #[derive(Default)]
 struct State {
-    /// Claimed places, and who waits for each.
+    /// Claimed places, and the tasks that wait for each.
     held: BTreeMap<u64, Vec<Waker>>,
-    /// Who waits until there are none.
+    /// Tasks that wait until nothing is claimed.
     settling: Vec<Waker>,
 }
 
-/// A place of a blob's map, claimed until this is dropped.
+/// A claimed place of a blob's map; released when dropped.
 pub(crate) struct Claim {
     pub(crate) blob: Arc<BlobShared>,
     pub(crate) index: u64,
 }
 
 impl BlobShared {
-    /// Claims a place of the map. `None` if somebody else had it, when that one has ended, or if writes are
-    /// kept out: to be looked at again.
+    /// Claims a place of the map. `None` if another task had claimed it (returned when that claim has ended),
+    /// or if writes are kept out: look up again.
     pub(crate) async fn claim(self: &Arc<BlobShared>, index: u64) -> Option<Claim> {
         let mut waited = false;
         poll_fn(|cx| {
@@ -43,7 +43,7 @@ impl BlobShared {
                 waiting.push(cx.waker().clone());
                 return Poll::Pending;
             }
-            // Looked at under the lock: who keeps writes out says so first and takes the lock then.
+            // Checked under the lock: a freeze sets its flag first and takes the lock then.
             if waited || self.is_frozen() {
                 return Poll::Ready(None);
             }

@@ -1,12 +1,12 @@
 //! The size of a store's clusters, for looking up where an offset lies.
 //!
-//! A plain value; every read and write asks it.
+//! A plain value, used by every read and write.
 
-/// Bytes of a cluster. Almost always a power of two, where a shift does for a division.
+/// Bytes of a cluster. Almost always a power of two, where a shift replaces the division.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClusterSize {
     bytes: u64,
-    /// Of a power of two.
+    /// Set for a power of two.
     shift: Option<u32>,
 }
 
@@ -21,7 +21,7 @@ impl ClusterSize {
         self.bytes
     }
 
-    /// The cluster of a blob in which a byte lies, and the byte's place in it.
+    /// The blob's cluster that holds a byte, and the byte's place in it.
     #[inline]
     pub(crate) fn split(self, offset: u64) -> (u64, u64) {
         match self.shift {

@@ -1,8 +1,8 @@
 //! A blob as a block device.
 //!
-//! Two handles on the same lane code. What [`Blob::device`] gives stands for one opening: it keeps the blob open,
-//! and once that opening was closed its requests end as removed. The library's own requests go to the blob
-//! itself; each thread keeps a channel for them until the blob is closed.
+//! Two handles on the same lane code. The device from [`Blob::device`] stands for one opening: it keeps the
+//! blob open, and after that opening is closed its requests end as removed. The library's own requests use
+//! the blob itself as device; each thread keeps a channel for them until the blob is closed.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ impl BlobShared {
         let writable = !self.store.read_only && !self.read_only.load(Ordering::Acquire);
         let shape = below.with_boundary(0).with_unmap_reads_zero(false);
         let shape = shape.with_writable(below.writable() && writable).with_depth(u32::MAX);
-        // One without clusters is a device of one block, every request to which is refused.
+        // A blob without clusters is a device of one block that refuses every request.
         shape.with_blocks((self.bytes() >> below.block_shift()).max(1)).unwrap_or(shape)
     }
 }
@@ -82,9 +82,9 @@ impl Device for Opened {
 }
 
 impl Blob {
-    /// The blob as a block device, which keeps it open. Its lanes serve reads, writes, write zeroes, unmaps and
-    /// flushes as [`BlobChannel`](crate::BlobChannel) does; once the blob was [closed](Self::close) requests end
-    /// as [`Removed`](spindle_block::IoErrorKind::Removed).
+    /// The blob as a block device, which keeps it open. Its lanes serve reads, writes, write zeroes, unmaps
+    /// and flushes as [`BlobChannel`](crate::BlobChannel) does; after [`close`](Self::close) requests end as
+    /// [`Removed`](spindle_block::IoErrorKind::Removed).
     ///
     /// Always the same device for one opening of the blob. It may be claimed; all openings share the claim.
     pub fn device(&self) -> Arc<dyn Device> {
@@ -92,11 +92,11 @@ impl Blob {
     }
 }
 
-/// A thread's own channels to blobs; lives in the thread's extensions.
+/// A thread's own channels to blobs; stored in the thread's extensions.
 #[derive(Default)]
 struct BlobChannels {
     open: RefCell<BTreeMap<usize, Rc<Channel>>>,
-    /// The one that was asked for last, which is mostly the one that is asked for next.
+    /// The last one used, which is usually the next one used.
     last: RefCell<Option<(usize, Rc<Channel>)>>,
 }
 
@@ -114,7 +114,7 @@ impl BlobChannels {
     }
 
     fn remove(&self, key: usize) {
-        // Not while anything is borrowed: the blob may go with it.
+        // Dropped while nothing is borrowed: the blob may go with it.
         let last = self.last.take();
         let open = self.open.borrow_mut().remove(&key);
         drop((last, open));
@@ -143,7 +143,7 @@ impl BlobShared {
         Ok(channel)
     }
 
-    /// Has every thread close its own channel to the blob. Who needs it all the same opens it again.
+    /// Closes every thread's own channel to the blob. A later request opens it again.
     pub(crate) fn close_channels(self: &Arc<BlobShared>) {
         let threads = locked(&self.threads).clone();
         for thread in threads {

@@ -1,8 +1,8 @@
-//! Which requests of a blob a thread has sent to clusters, so that a change of the map can wait for those that
-//! went by the old one, and for no others.
+//! Counts the requests that a thread has sent to a blob's clusters, so that a change of the map can wait for
+//! those that used the old one, and for no others.
 //!
-//! Belongs to one thread. Requests are counted by the epoch in which they were sent; who waits begins a new one
-//! and waits until those before it are over. Counting allocates nothing.
+//! Belongs to one thread. Requests are counted by the epoch in which they were sent; a waiter begins a new
+//! epoch and waits until the earlier ones are over. Counting allocates nothing.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -19,19 +19,19 @@ struct State {
     current: u64,
     /// Requests of the current epoch.
     count: usize,
-    /// Epochs before it that are not over, oldest first.
+    /// Earlier epochs that are not over, oldest first: number and requests.
     earlier: VecDeque<(u64, usize)>,
     waiting: Vec<Waker>,
 }
 
-/// One request is under way until this is dropped.
+/// A request that is under way until this is dropped.
 pub(crate) struct UnderWay<'a> {
     epochs: &'a Epochs,
     epoch: u64,
 }
 
 impl Epochs {
-    /// A request is sent; its epoch, with which it [ends](Self::end).
+    /// Counts a sent request; returns the epoch for [`end`](Self::end).
     #[inline]
     pub(crate) fn begin(&self) -> u64 {
         let mut state = self.0.borrow_mut();
@@ -39,12 +39,12 @@ impl Epochs {
         state.current
     }
 
-    /// The same for a request that a future waits for.
+    /// As `begin`, for a request that a future waits for.
     pub(crate) fn under_way(&self) -> UnderWay<'_> {
         UnderWay { epochs: self, epoch: self.begin() }
     }
 
-    /// A request has ended.
+    /// Counts the end of a request.
     #[inline]
     pub(crate) fn end(&self, epoch: u64) {
         let mut state = self.0.borrow_mut();
@@ -63,7 +63,7 @@ impl Epochs {
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Begins a new epoch; the one that ends.
+    /// Begins a new epoch; returns the previous one.
     pub(crate) fn turn(&self) -> u64 {
         let mut state = self.0.borrow_mut();
         let ending = state.current;
@@ -75,7 +75,7 @@ impl Epochs {
         ending
     }
 
-    /// Waits until all requests of that epoch and of those before it have ended.
+    /// Waits until all requests of `epoch` and of earlier ones have ended.
     pub(crate) async fn over(&self, epoch: u64) {
         poll_fn(|cx| {
             let mut state = self.0.borrow_mut();

@@ -1,4 +1,4 @@
-//! What can go wrong with a store or a blob: which object, why, and what to do about it.
+//! Errors of a store or a blob: which object, why, and the remedy.
 
 use std::sync::Arc;
 
@@ -28,23 +28,23 @@ pub enum BlobError {
     /// The device holds something that making a store would destroy.
     #[error("{store} holds {found}; set `force` to overwrite it")]
     InUse { store: Arc<str>, found: &'static str },
-    /// There are more clusters than the maps in memory can tell from notes about parents.
+    /// The store has more clusters than maps in memory can represent.
     #[error("store {store} has {clusters} clusters, more than 2^31 - 1: make it with larger clusters")]
     TooManyClusters { store: Arc<str>, clusters: u32 },
     /// The store cannot grow.
     #[error("store {store}: {source}")]
     Grow { store: Arc<str>, source: GrowError },
-    /// Fewer clusters are free than are wanted.
+    /// Not enough clusters are free.
     #[error(
         "store {store} is out of space: {needed} clusters wanted, {free} free; delete or unmap something, or grow the store"
     )]
     OutOfSpace { store: Arc<str>, needed: u64, free: u64 },
-    /// Fewer metadata pages are free than are wanted; those kept back for shrinking and deleting do not count.
+    /// Not enough metadata pages are free; those reserved for shrinking and deleting do not count.
     #[error(
         "store {store} is out of metadata pages: {needed} wanted, {free} free; delete blobs or make a store with more of them"
     )]
     OutOfMetadata { store: Arc<str>, needed: u64, free: u64 },
-    /// A metadata write or a flush failed before: what the disk holds is not known.
+    /// An earlier metadata write or flush failed: the contents of the disk are unknown.
     #[error(
         "store {store} refuses changes of its metadata since a write or flush failed ({cause}): unload and load it again"
     )]
@@ -101,25 +101,25 @@ pub enum BlobError {
         "blob {blob} reads through {parent}, which is missing or damaged: restore it or set another parent"
     )]
     MissingParent { blob: BlobId, parent: Arc<str> },
-    /// There is no memory for a buffer as large as a cluster or a block of the device.
+    /// No memory for a buffer as large as a cluster or a block of the device.
     #[error(transparent)]
     Memory(#[from] spindle_mem::OutOfMemory),
-    /// An option has a value it cannot have.
+    /// An option has an invalid value.
     #[error("{option}: {why}")]
     Option { option: &'static str, why: String },
 }
 
-/// No such device or address, as the system numbers it: a parent that is missing.
+/// ENXIO: a parent that is missing.
 const ENXIO: i32 = 6;
-/// Out of memory.
+/// ENOMEM: out of memory.
 const ENOMEM: i32 = 12;
-/// An input or output error: what the disk holds is not known.
+/// EIO: the contents of the disk are unknown.
 const EIO: i32 = 5;
-/// The structure needs cleaning: damaged metadata.
+/// EUCLEAN: damaged metadata.
 const EUCLEAN: i32 = 117;
 
 impl BlobError {
-    /// What a request ends with that failed for this reason, where there is no room for words.
+    /// The status of a request that failed for this reason.
     pub(crate) fn kind(&self) -> IoErrorKind {
         match self {
             BlobError::Io(error) => error.kind,

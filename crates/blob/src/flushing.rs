@@ -1,8 +1,8 @@
 //! The flushes of a store that are under way, on all threads.
 //!
-//! A flush that fails may have lost what was written before it, and one that succeeds later does not bring it
-//! back. So a flush counts only when all that began before its end have ended too, and none has failed: of
-//! two at once the failed one may be heard of last. Locked for a few instructions.
+//! A failed flush may have lost what was written before it, and a later successful one does not bring that
+//! back. So a flush counts only when every flush that began before its end has ended too, and none has
+//! failed: of two overlapping flushes the failed one may report last. Locked for a few instructions.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 
 use crate::shared::locked;
 
-/// Which flushes are under way.
+/// The set of flushes under way.
 #[derive(Default)]
 pub(crate) struct Flushing(Mutex<State>);
 
@@ -23,7 +23,7 @@ struct State {
 }
 
 impl Flushing {
-    /// A flush begins; its number, with which it [ends](Self::end).
+    /// Begins a flush; returns the number for [`end`](Self::end).
     pub(crate) fn begin(&self) -> u64 {
         let mut state = locked(&self.0);
         state.begun += 1;
@@ -32,8 +32,8 @@ impl Flushing {
         number
     }
 
-    /// A flush has ended. A failure must have poisoned the store by then. Returns how many have begun so far: it
-    /// counts when they have [ended](Self::is_settled) too.
+    /// Ends a flush. A failure must have poisoned the store before. Returns how many flushes have begun so
+    /// far: this one counts when [all of those have ended](Self::is_settled).
     pub(crate) fn end(&self, number: u64) -> u64 {
         let (begun, waiting) = {
             let mut state = locked(&self.0);
@@ -44,7 +44,8 @@ impl Flushing {
         begun
     }
 
-    /// Whether the first `begun` flushes have ended; the waker is used when it may be so, if not.
+    /// True if the first `begun` flushes have ended; otherwise the waker is called when that may have
+    /// changed.
     pub(crate) fn is_settled(&self, begun: u64, waker: &Waker) -> bool {
         let mut state = locked(&self.0);
         if state.under_way.first().is_none_or(|&oldest| oldest > begun) {

@@ -1,9 +1,9 @@
-//! What handles hold of a store: when the last of them is dropped without an unload, the store lets go of its
+//! A reference to a loaded store: when the last one is dropped without an unload, the store releases its
 //! device.
 //!
-//! Held by every store handle and every opening of a blob, on whatever thread. The store's metadata thread does
-//! the rest: it waits for what is under way, closes every thread's way to the device, and writes nothing, so that
-//! the store stays as a killed program leaves it, and the next load recovers it.
+//! Every store handle and every opening of a blob has one, on any thread. The store's metadata thread does
+//! the rest: it waits for work under way, closes every thread's channel to the device, and writes nothing, so
+//! that the store stays as a killed program leaves it, and the next load recovers it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +27,7 @@ impl Drop for Held {
             return;
         }
         store.abandoned.store(true, Ordering::Release);
-        // A metadata thread that is gone has forgotten the store.
+        // If the metadata thread is gone, so is the store.
         let _ = self.0.md.send_msg(move || {
             if let Ok(md) = Md::of(&store) {
                 drop(spindle_reactor::spawn_local(async move { md.abandon().await }));

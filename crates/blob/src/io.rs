@@ -1,4 +1,4 @@
-//! What may be asked of a blob's data, and where it lies: without a lock, on any thread.
+//! Checks a request for a blob's data and finds its place, without a lock, on any thread.
 
 use std::sync::atomic::Ordering;
 
@@ -10,7 +10,7 @@ use crate::leaves::Entry;
 use crate::shared::BlobShared;
 
 impl Blob {
-    /// An error if the range is not to be read or written.
+    /// An error if the range must not be read or written.
     pub(crate) fn check(&self, operation: Operation, offset: u64, len: u64) -> Result<(), BlobError> {
         let shared = &self.opened.shared;
         self.check_open()?;
@@ -38,8 +38,8 @@ impl Blob {
 }
 
 impl BlobShared {
-    /// The byte of the device where a range lies that is to be read, if it is in one cluster that is known. Asked
-    /// and used in one call.
+    /// The byte of the device for a read, if the range lies in one known cluster. Look up and send in one
+    /// call.
     #[inline]
     pub(crate) fn place_of_read(&self, offset: u64, len: u64) -> Option<u64> {
         let (index, within) = self.in_one_cluster(offset, len)?;
@@ -49,7 +49,7 @@ impl BlobShared {
         }
     }
 
-    /// The same for one that is to be written, and is let in.
+    /// The same for a write that is let in.
     #[inline]
     pub(crate) fn place_of_write(&self, offset: u64, len: u64) -> Option<u64> {
         let (index, within) = self.in_one_cluster(offset, len)?;
@@ -59,7 +59,7 @@ impl BlobShared {
         }
     }
 
-    /// The cluster in which a range lies, if it is one, and the range's place in it.
+    /// The cluster that holds all of a range, if one does, and the range's place in it.
     #[inline]
     fn in_one_cluster(&self, offset: u64, len: u64) -> Option<(u64, u64)> {
         let inside = offset.checked_add(len)? <= self.bytes();
@@ -68,7 +68,7 @@ impl BlobShared {
         (inside && in_one).then_some((index, within))
     }
 
-    /// Whether a write has to wait or to fail.
+    /// True if a write has to wait or to fail.
     #[inline]
     fn keeps_writes_out(&self) -> bool {
         self.is_frozen() || self.read_only.load(Ordering::Acquire) || self.store.read_only

@@ -1,16 +1,15 @@
-//! Where the clusters of open blobs lie, for readers on any thread without a lock.
+//! Where the clusters of open blobs lie, readable on any thread without a lock.
 //!
-//! The store's [`Arena`] holds leaves of 512 entries; each blob has a table with one slot per leaf. A blob that
-//! has clusters of its own in a leaf has a leaf of its own; one that has none shares the leaf of the nearest
-//! parent that has, once a reader has found it, so that a clone costs four bytes for each leaf that does not
-//! differ and every chain is one lookup long.
+//! The store's [`Arena`] holds leaves of 512 entries; each blob has a table with one slot per leaf. A blob
+//! that owns clusters in a leaf has a leaf of its own. Otherwise it shares the leaf of the nearest parent
+//! that has one, once a reader has found it: a clone costs four bytes for each leaf that does not differ, and
+//! every chain is one lookup long.
 //!
-//! Leaves are made and given up on the metadata thread, which also writes the entries that are a blob's own;
-//! its own map of an open blob is these same leaves.
-//! Any reader may note down what it found by walking up the chain of parents: in an entry, or, for a whole
-//! leaf, in a slot. Leaves stay in the arena for the next blob that needs one. Not promised: that an entry
-//! read a moment ago still holds; who frees a cluster or gives up a leaf waits until all requests sent before
-//! have ended.
+//! The metadata thread makes leaves, gives them up, and writes the entries of clusters that the blob owns;
+//! its own map of an open blob is these same leaves. Any reader may note what it found in the chain of
+//! parents: in an entry, or, for a whole leaf, in a slot. Not promised: that an entry read a moment ago still
+//! holds. An operation that frees a cluster or gives up a leaf waits until all requests sent before have
+//! ended.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -24,13 +23,13 @@ use crate::chunked::Chunked;
 /// Entries of a leaf.
 pub(crate) const LEAF: u64 = 512;
 
-/// Marks an entry that was found in a parent, and a slot whose leaf is a parent's. Stores have fewer clusters.
+/// Marks an entry found in a parent, and a slot whose leaf is a parent's. Cluster numbers are smaller.
 const INHERITED: u32 = 1 << 31;
 
-/// Chunks of slots for the largest blob there can be.
+/// Chunks of slots for the largest possible blob.
 const SLOTS: usize = 24;
 
-/// A slot of a blob that reads zeroes in the whole leaf.
+/// The slot of a leaf in which the blob reads zeroes everywhere.
 const ZEROES: u32 = u32::MAX;
 
 /// The clusters of one blob.
@@ -40,14 +39,14 @@ pub(crate) struct Leaves {
     slots: Chunked<AtomicU32, SLOTS>,
 }
 
-/// What is known of one cluster of a blob.
+/// What an entry says about one cluster of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Entry {
-    /// Not its own, and not looked for in its parents yet.
+    /// Not owned, and not looked for in the parents yet.
     Unknown,
-    /// Its own.
+    /// Owned: this cluster.
     Own(u32),
-    /// The nearest parent that has it has it there; `None` if all read zeroes.
+    /// Found in the nearest parent that owns it; `None` if the chain reads zeroes.
     Inherited(Option<u32>),
 }
 
@@ -56,7 +55,7 @@ impl Leaves {
         Leaves { arena, slots: Chunked::default() }
     }
 
-    /// What is known of a cluster.
+    /// The entry of a cluster.
     #[inline(always)]
     pub(crate) fn get(&self, index: u64) -> Entry {
         let slot = self.slots.get(index / LEAF).map_or(0, |slot| slot.load(Ordering::Acquire));
@@ -73,14 +72,14 @@ impl Leaves {
         }
     }
 
-    /// The leaf of its own that holds a cluster.
+    /// The blob's own leaf that holds a cluster's entry.
     pub(crate) fn own_leaf(&self, index: u64) -> Option<u32> {
         let slot = self.slots.get(index / LEAF)?.load(Ordering::Acquire);
         (slot != 0 && slot & INHERITED == 0).then_some(slot)
     }
 
-    /// The first cluster from `from` on, below `end`, that is the blob's own, or is not. Looks at 512 at a time where
-    /// none is.
+    /// The first cluster from `from` on, below `end`, that the blob owns, or does not own. Skips 512 at a
+    /// time where it owns none.
     pub(crate) fn find(&self, from: u64, end: u64, is_own: bool) -> Option<u64> {
         let mut at = from;
         while at < end {
@@ -97,14 +96,14 @@ impl Leaves {
         None
     }
 
-    /// Says that a cluster is the blob's own, or no longer. Called on the metadata thread.
+    /// Sets or clears the blob's ownership of a cluster. Called on the metadata thread.
     pub(crate) fn set(&self, index: u64, cluster: Option<u32>) {
         let at = (index % LEAF) as usize;
         match (self.own_leaf(index), cluster) {
             (Some(leaf), cluster) => {
                 self.arena.leaf(leaf)[at].store(cluster.unwrap_or(0), Ordering::Release);
             }
-            // A leaf that is not its own says the same already.
+            // A shared leaf says the same already.
             (None, None) => {}
             (None, Some(cluster)) => {
                 let leaf = self.arena.take();
@@ -114,14 +113,14 @@ impl Leaves {
         }
     }
 
-    /// Whether these entries are the leaf that readers see in this slot.
+    /// True if these entries are the leaf that readers see in this slot.
     pub(crate) fn keeps(&self, slot: u32, entries: &Entries) -> bool {
         let own = self.own_leaf(u64::from(slot) * LEAF);
         own.is_some() && own == held(entries)
     }
 
-    /// Makes a leaf say what these entries say of the blob's own clusters. Returns the entries as they are kept
-    /// from now on, if they were not, and if any is allocated. Called on the metadata thread.
+    /// Makes a leaf show these entries. Returns the entries as a map holds them from now on, if any is
+    /// allocated and they were not held before. Called on the metadata thread.
     pub(crate) fn show(&self, slot: u32, entries: &Entries) -> Option<Entries> {
         let own_leaf = self.own_leaf(u64::from(slot) * LEAF);
         let number = match own_leaf {
@@ -147,7 +146,7 @@ impl Leaves {
         Some(Entries::kept(Arc::new(self.arena.hold(number)), entries.len()))
     }
 
-    /// Says that no cluster is the blob's own any more. Called on the metadata thread.
+    /// Clears the blob's ownership of all clusters. Called on the metadata thread.
     pub(crate) fn forget_own(&self) {
         for (_, slot) in self.own_slots() {
             for entry in self.arena.leaf(slot.load(Ordering::Acquire)) {
@@ -157,12 +156,12 @@ impl Leaves {
         }
     }
 
-    /// Notes down that this parent's leaf says all there is to say of this and all neighbouring clusters.
+    /// Notes that this parent's leaf holds everything about the 512 clusters around `index`.
     pub(crate) fn share(&self, index: u64, leaf: u32) {
         self.note_slot(index, INHERITED | leaf);
     }
 
-    /// Notes down that this and all neighbouring clusters read zeroes.
+    /// Notes that the 512 clusters around `index` read zeroes.
     pub(crate) fn share_zeroes(&self, index: u64) {
         self.note_slot(index, ZEROES);
     }
@@ -172,8 +171,8 @@ impl Leaves {
         let _ = known.compare_exchange(0, slot, Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Notes down what a reader found in the parents, unless the entry has become something else. In a leaf
-    /// that is shared, all who share it have it then.
+    /// Notes what a reader found in the parents, unless the entry has changed since. In a shared leaf all
+    /// sharers see the note.
     pub(crate) fn note(&self, index: u64, cluster: Option<u32>) {
         let slot = self.slots.get(index / LEAF).map_or(0, |slot| slot.load(Ordering::Acquire));
         if slot == 0 || slot == ZEROES {
@@ -189,7 +188,7 @@ impl Leaves {
         self.slots.iter().map(|(_, slot)| slot)
     }
 
-    /// Forgets what readers noted down in one of them: the chain has changed.
+    /// Clears the notes in one slot: the chain has changed.
     pub(crate) fn forget_inherited(&self, slot: &AtomicU32) {
         let known = slot.load(Ordering::Acquire);
         if known & INHERITED != 0 {
@@ -202,14 +201,14 @@ impl Leaves {
         }
     }
 
-    /// Takes over all leaves of another blob whose parent this one is to be. Nobody reads this one yet.
+    /// Takes over all leaves of another blob whose parent this one becomes. No reader sees this one yet.
     pub(crate) fn adopt(&self, other: &Leaves) {
         for (number, slot) in other.own_slots() {
             self.slots.get_or_init(number).store(slot.load(Ordering::Acquire), Ordering::Release);
         }
     }
 
-    /// All leaves of its own are its parent's now, which has [adopted](Self::adopt) them.
+    /// Marks all own leaves as its parent's, which has [adopted](Self::adopt) them.
     pub(crate) fn share_all(&self) {
         for (_, slot) in self.own_slots() {
             slot.fetch_or(INHERITED, Ordering::AcqRel);
@@ -231,18 +230,18 @@ impl Drop for Leaves {
     }
 }
 
-/// What a raw entry says of the blob's own cluster, 0 for none.
+/// The cluster that a raw entry says the blob owns, 0 for none.
 pub(crate) fn own(raw: u32) -> u32 {
     if raw & INHERITED == 0 { raw } else { 0 }
 }
 
-/// The leaf that keeps these entries, if one does.
+/// The leaf that holds these entries, if one does.
 fn held(entries: &Entries) -> Option<u32> {
     let keeper: &dyn Any = entries.keeper()?;
     keeper.downcast_ref::<Held>().map(|held| held.number)
 }
 
-/// Whether every cluster of a store of this many can be told from one that was found in a parent.
+/// True if every cluster number of such a store differs from a marked one.
 pub(crate) fn can_tell(total_clusters: u32) -> bool {
     total_clusters < INHERITED
 }

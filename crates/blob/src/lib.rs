@@ -1,10 +1,10 @@
 //! Blobstore: an allocator of blobs over a block device, in SPDK's on-disk format, made safe against crashes.
 //!
-//! A [`Blobstore`] and its [`Blob`]s are handles that may be used from any Spindle thread. What changes
-//! metadata runs on the store's metadata thread, the one that called [`Blobstore::init`] or
-//! [`Blobstore::load`]; reads and writes run on the thread that asks, each thread with a channel of its own
-//! to the device, and look clusters up without a lock. What holds across a crash is written down in
-//! `docs/fault-model.md`; every place where the order of writes matters has a name in [`ordering::Point`].
+//! Any Spindle thread may use a [`Blobstore`] and its [`Blob`]s, which are handles. Changes of metadata run
+//! on the store's metadata thread, the one that called [`Blobstore::init`] or [`Blobstore::load`]; reads and
+//! writes run on the calling thread, each thread with a channel of its own to the device, and look clusters
+//! up without a lock. `docs/fault-model.md` states what survives a crash; every place where the order of
+//! writes matters has a name in [`ordering::Point`].
 //!
 //! Not promised: that a read or write of a range is atomic (each block of it is), and an order between
 //! requests that are under way at the same time.

@@ -1,4 +1,4 @@
-//! What a thread keeps of a store that it does I/O to. It never leaves the thread.
+//! A thread's data about a store to which it does I/O. It never leaves the thread.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use spindle_mem::{Buffers, IoBuf};
 use crate::reserve::Reserve;
 use crate::shared::Membership;
 
-/// Bytes of zeroes written at a time to a device that has no command for it.
+/// Bytes of zeroes written at a time to a device without a write-zeroes command.
 const ZEROES: u64 = 1 << 20;
 
-/// A thread's way to the device of a store.
+/// A thread's access to the device of a store.
 pub(crate) struct Local {
     channel: Channel,
-    /// The clusters that this thread has in hand.
+    /// This thread's reserve of clusters.
     pub(crate) reserve: Arc<Reserve>,
-    /// Ends with this; the metadata thread has none.
+    /// Ends when this is dropped; the metadata thread has none.
     _membership: Option<Membership>,
-    /// The device has said that it knows no write-zeroes.
+    /// Set once the device has refused write-zeroes.
     zeroes_by_hand: Cell<bool>,
-    /// It has said that it knows no unmap.
+    /// Set once the device has refused unmap.
     refuses_unmap: Cell<bool>,
 }
 
@@ -43,7 +43,7 @@ impl Local {
         &self.channel
     }
 
-    /// Makes a range read zero, by writing zeroes where the device has no command for it.
+    /// Makes a range read zero; writes zeroes if the device has no command for it.
     pub(crate) async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), IoError> {
         let channel = self.channel();
         if !self.zeroes_by_hand.get() {
@@ -67,8 +67,8 @@ impl Local {
         Ok(())
     }
 
-    /// Makes a range of a new cluster read zero: by an unmap where that makes zeroes, so that what is not written
-    /// takes no space of the host, else by writing them. Durable as a write is.
+    /// Makes a range of a new cluster read zero: by an unmap where that makes zeroes, so that unwritten parts
+    /// take no space of the host, otherwise by writing them. Durable as a write is.
     pub(crate) async fn clear(&self, offset: u64, len: u64) -> Result<(), IoError> {
         match self.clears_by_unmap() && self.unmap(offset, len).await? {
             true => Ok(()),
@@ -76,12 +76,12 @@ impl Local {
         }
     }
 
-    /// Whether zeroes are made by an unmap.
+    /// True if an unmap makes zeroes.
     pub(crate) fn clears_by_unmap(&self) -> bool {
         self.channel.geometry().unmap_reads_zero() && !self.refuses_unmap()
     }
 
-    /// Tells the device that a range is not needed. That is advice; false if it did not take it.
+    /// Tells the device that a range is not needed. The device may ignore it; false if it did.
     pub(crate) async fn unmap(&self, offset: u64, len: u64) -> Result<bool, IoError> {
         match self.channel().unmap(offset, len).await {
             Err(error) if error.kind == IoErrorKind::Unsupported => {
@@ -92,12 +92,12 @@ impl Local {
         }
     }
 
-    /// Whether the device has said that it knows no unmap.
+    /// True if the device has refused unmap.
     pub(crate) fn refuses_unmap(&self) -> bool {
         self.refuses_unmap.get()
     }
 
-    /// Waits until every request that was made on this thread when this was first polled has ended.
+    /// Waits until every request that this thread had made before the first poll has ended.
     pub(crate) async fn quiesce(&self) {
         self.channel().quiesce().await;
     }

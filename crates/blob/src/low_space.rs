@@ -1,7 +1,7 @@
-//! Being told before a store is full.
+//! Notifies callers before a store is full.
 //!
-//! A watch belongs to whoever asked for it and may be used on any thread. The metadata thread looks at all
-//! watches whenever clusters are taken or given back.
+//! A watch belongs to the caller that asked for it and may be used on any thread. The metadata thread checks
+//! all watches whenever clusters are taken or given back.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -10,12 +10,12 @@ use std::task::{Poll, Waker};
 
 use crate::shared::locked;
 
-/// What [`LowSpace::next`] tells.
+/// An event from [`LowSpace::next`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SpaceEvent {
-    /// Clusters that were free at that moment.
+    /// Free clusters at that moment.
     pub free_clusters: u64,
-    /// The threshold that they have reached or fallen below.
+    /// The threshold that was reached or passed.
     pub threshold: u64,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Watch {
 
 #[derive(Default)]
 struct State {
-    /// Whether space was low when last looked at.
+    /// True if space was low at the last check.
     low: bool,
     event: Option<SpaceEvent>,
     ended: bool,
@@ -46,9 +46,9 @@ impl LowSpace {
         (LowSpace { watch }, weak)
     }
 
-    /// Waits until the free clusters have fallen to the threshold or below: at once if they are there when
-    /// the watch begins, then each time that they get there from above. Events that nobody waited for are
-    /// kept as one, the latest. `None` when the store was unloaded. Dropping the future loses nothing.
+    /// Waits until the free clusters have fallen to the threshold or below: returns at once if they are there
+    /// when the watch begins, then each time they get there from above. Of unread events only the latest is
+    /// kept. `None` when the store was unloaded. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Option<SpaceEvent> {
         poll_fn(|cx| {
             let mut state = locked(&self.watch.state);
@@ -65,7 +65,7 @@ impl LowSpace {
     }
 }
 
-/// The watches of one store; lives on its metadata thread.
+/// The watches of one store; owned by its metadata thread.
 #[derive(Default)]
 pub(crate) struct Watches(RefCell<Vec<Weak<Watch>>>);
 
@@ -74,7 +74,7 @@ impl Watches {
         self.0.borrow_mut().push(watch);
     }
 
-    /// Tells those whose threshold has been reached; `free` is asked only if there are any.
+    /// Notifies the watches whose threshold has been reached; calls `free` only if there are any.
     pub(crate) fn look(&self, free: impl FnOnce() -> u64) {
         let mut watches = self.0.borrow_mut();
         if watches.is_empty() {
@@ -90,7 +90,7 @@ impl Watches {
         });
     }
 
-    /// Tells all that there will be no more events.
+    /// Tells all watches that no more events will come.
     pub(crate) fn end(&self) {
         for watch in self.0.take().iter().filter_map(Weak::upgrade) {
             let waker = {

@@ -1,4 +1,4 @@
-//! What callers choose: how a store is made or loaded, how a blob is made; and what they are told.
+//! Options for making or loading a store and for making a blob, and information returned to callers.
 
 use std::sync::Arc;
 
@@ -10,34 +10,34 @@ use crate::ordering::Order;
 
 /// Finds the device behind an external snapshot.
 ///
-/// Asked on the metadata thread with the id that the clone carries, opaque bytes (lvolstores: a UUID as text
-/// with its NUL). `None` says that it is not there: the clone can then be listed and deleted, not read.
+/// Called on the metadata thread with the id that the clone carries, opaque bytes (lvolstores: a UUID as text
+/// with its NUL). `None` means missing: the clone can then be listed and deleted, but not read.
 pub type ExternalSource = Arc<dyn Fn(&[u8]) -> Option<Arc<dyn Device>> + Send + Sync>;
 
 /// Called while a store is loaded.
 pub type LoadProgress = Arc<dyn Fn(LoadStep) + Send + Sync>;
 
-/// How far a load has come.
+/// The progress of a load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LoadStep {
     /// Bytes of metadata that have been read.
     pub bytes_read: u64,
     /// Bytes of the store's metadata: at most this many will be read, and most of it only if the store was
-    /// not unloaded in order. 0 while the super block is not known yet.
+    /// not unloaded cleanly. 0 while the super block is not known yet.
     pub bytes_total: u64,
-    /// How far the blobs have been put together from what was read: units of work, a few for each metadata page
-    /// in use, done of so many as far as is known. 0 of 0 while it is being read.
+    /// Progress of assembling the blobs: units of work (a few for each metadata page in use), done and known
+    /// total. 0 of 0 while metadata is being read.
     pub assembled: (u64, u64),
-    /// Repairs that have been written, of so many.
+    /// Repairs written, and their total.
     pub repairs: (usize, usize),
 }
 
-/// What holds for a store while it is open.
+/// Options of a store while it is open.
 #[derive(Clone, Default)]
 pub struct StoreOptions {
-    /// Finds external snapshots; without it their clones cannot be read where they have no data themselves.
+    /// Finds external snapshots; without it their clones can be read only where they own clusters.
     pub external: Option<ExternalSource>,
-    /// Which ordering points are kept: all of them, but in proofs.
+    /// The ordering points that are kept: all of them, except in proofs.
     pub order: Order,
 }
 
@@ -46,26 +46,26 @@ pub struct StoreOptions {
 pub struct InitOptions {
     /// Layout and type; SPDK's defaults by default.
     pub layout: spindle_format::init::InitOptions,
-    /// Overwrite what the device holds, whatever it is.
+    /// Overwrites any known contents of the device.
     pub force: bool,
-    /// What holds while it is open.
+    /// Options while it is open.
     pub store: StoreOptions,
 }
 
 /// How a store is loaded.
 #[derive(Clone, Default)]
 pub struct LoadOptions {
-    /// The type that the store must have; any by default.
+    /// The type that the store must have; by default any.
     pub bs_type: Option<BsType>,
-    /// Find out by reading all metadata what is in use, whatever the masks of a clean store say.
+    /// Determines what is in use by reading all metadata, even if the masks of the store are clean.
     pub force_recover: bool,
-    /// Change nothing on the device: repairs are done in memory, and everything that writes is refused.
+    /// Changes nothing on the device: repairs are done in memory, and operations that write are refused.
     pub read_only: bool,
-    /// Take over the space that the device has gained since the store was made, if it fits the masks.
+    /// Takes over the space that the device has gained since the store was made, if it fits the masks.
     pub grow: bool,
-    /// Told, on the metadata thread, how far the load has come.
+    /// Called on the metadata thread with the progress of the load.
     pub progress: Option<LoadProgress>,
-    /// What holds while it is open.
+    /// Options while it is open.
     pub store: StoreOptions,
 }
 
@@ -74,16 +74,16 @@ pub struct LoadOptions {
 pub struct BlobOptions {
     /// Its size in clusters.
     pub clusters: u64,
-    /// Whether a cluster is allocated when it is first written; else all are allocated now, and zeroed unless
+    /// True: a cluster is allocated when it is first written. False: all are allocated now, and zeroed unless
     /// `clear_method` is [`ClearMethod::None`].
     pub thin: bool,
-    /// Whether the cluster map is a table of pages, SPDK's default, or a run-length list.
+    /// True: the cluster map is a table of pages, SPDK's default. False: a run-length list.
     pub extent_table: bool,
     /// Its xattrs, in this order.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// How clusters are cleared when they are given back.
     pub clear_method: ClearMethod,
-    /// The id of an external snapshot that it is a clone of; makes it thin.
+    /// The id of the external snapshot of which it is a clone; makes it thin.
     pub external_snapshot: Option<Vec<u8>>,
 }
 
@@ -101,17 +101,17 @@ impl Default for BlobOptions {
 }
 
 impl BlobOptions {
-    /// A thick blob of so many clusters.
+    /// A thick blob of `clusters` clusters.
     pub fn thick(clusters: u64) -> BlobOptions {
         BlobOptions { clusters, ..BlobOptions::default() }
     }
 
-    /// A thin blob of so many clusters.
+    /// A thin blob of `clusters` clusters.
     pub fn thin(clusters: u64) -> BlobOptions {
         BlobOptions { clusters, thin: true, ..BlobOptions::default() }
     }
 
-    /// With one more xattr.
+    /// Adds an xattr.
     #[must_use]
     pub fn xattr(mut self, name: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> BlobOptions {
         self.xattrs.push((name.into(), value.into()));
@@ -122,35 +122,36 @@ impl BlobOptions {
 /// How a blob is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OpenOptions {
-    /// How clusters that it gives back are cleared while it is open, whatever its own method is. Who opens
-    /// it last decides.
+    /// How clusters that it gives back are cleared while it is open, instead of its own method. The last
+    /// opening decides.
     pub clear_method: Option<ClearMethod>,
 }
 
-/// What is known of a blob without opening it.
+/// Properties of a blob.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BlobInfo {
     /// Its id.
     pub id: BlobId,
     /// Its size in clusters.
     pub clusters: u64,
-    /// Clusters it has itself.
+    /// Clusters that it owns.
     pub allocated: u64,
-    /// Whether clusters are allocated when first written.
+    /// True if clusters are allocated when first written.
     pub thin: bool,
-    /// Whether its data cannot be written.
+    /// True if its data cannot be written.
     pub read_only: bool,
     /// How clusters are cleared when it gives them back; with `None` new ones may show old data.
     pub clear_method: ClearMethod,
-    /// What it reads where it has nothing itself.
+    /// What it reads where it owns no cluster.
     pub parent: Option<spindle_format::Parent>,
     /// The blobs whose parent it is.
     pub clones: Vec<BlobId>,
-    /// Whether something that it reads through is missing or damaged: what it has not itself cannot be read.
+    /// True if something that it reads through is missing or damaged: clusters that it does not own cannot be
+    /// read.
     pub degraded: bool,
 }
 
-/// What is known of a store.
+/// Properties of a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreInfo {
     /// Bytes of a cluster.
@@ -161,7 +162,7 @@ pub struct StoreInfo {
     pub data_clusters: u32,
     /// Clusters that are free.
     pub free_clusters: u32,
-    /// Bytes of the largest device that the store can grow to.
+    /// Size in bytes of the largest device to which the store can grow.
     pub max_growable_size: u64,
     /// Bytes of a metadata page.
     pub md_page_size: u32,
@@ -169,14 +170,14 @@ pub struct StoreInfo {
     pub md_pages: u32,
     /// Metadata pages in use.
     pub used_md_pages: u32,
-    /// Whose store it is.
+    /// The store's type.
     pub bs_type: BsType,
     /// The blob that programs look for first.
     pub super_blob: Option<BlobId>,
     /// Parts of the maps of open blobs in memory, each of 512 clusters and about 2 KiB. Blobs share those
     /// that do not differ from their parents'.
     pub map_leaves: u64,
-    /// Whether the load had to find out from the metadata what is in use.
+    /// True if the load had to determine from the metadata what is in use.
     pub recovered: bool,
     /// Blobs that cannot be read.
     pub damaged: Vec<BlobId>,

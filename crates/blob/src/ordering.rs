@@ -1,18 +1,18 @@
 //! The ordering points: where the store waits until something is durable, and why.
 //!
-//! Every flush and every other wait that crash safety rests on names its [`Point`] here. An [`Order`] is a
+//! Every flush and every other wait on which crash safety rests names its [`Point`] here. An [`Order`] is a
 //! plain value that belongs to one store; with the feature `prove` one point can be left out of it, and the
-//! proof harness must then find a violation. `docs/fault-model.md` says what each point is for.
+//! proof harness must then find a violation. `docs/fault-model.md` states the purpose of each point.
 
 /// A place where order matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Point {
-    /// What a new store's device held is cleared, durably, before its super block is written.
+    /// The old contents of a new store's device are cleared, durably, before its super block is written.
     ClearedBeforeSuper,
     /// "Not clean" is durable before the first change after a clean load.
     DirtyBeforeChange,
-    /// What fills a new cluster is durable before the map page that names it is written.
+    /// The contents of a new cluster are durable before the map page that names it is written.
     FillBeforeMap,
     /// New extent and chain pages are durable before the root that names them is written.
     PagesBeforeRoot,
@@ -30,8 +30,8 @@ pub enum Point {
     MarkBeforeClone,
     /// The other blob's root is durable before the snapshot loses its marker, or goes.
     CloneBeforeUnmark,
-    /// The note beside a super block's CRC that tells the old values and the new is durable before the new,
-    /// where a write can tear and not every torn super block could be told.
+    /// The note beside a super block's CRC that tells old from new values is durable before the new values,
+    /// where a write can tear and not every torn super block would be recognised.
     SectorBySector,
     /// One step of a repair at load is durable before the next.
     RepairStep,
@@ -41,9 +41,11 @@ pub enum Point {
     ZeroNewCluster,
     /// What an operation acknowledges is durable.
     DurableBeforeAck,
-    /// A flush confirms nothing once another has failed, which may have lost what this one was to cover.
+    /// A flush confirms nothing once another has failed, because that one may have lost what this one should
+    /// cover.
     FailedFlushLasts,
-    /// What a load has found in a store that was not left in order is durable before it changes anything.
+    /// What a load finds in a store that was not unloaded cleanly is durable before the load changes
+    /// anything.
     FoundBeforeChange,
 }
 
@@ -82,10 +84,10 @@ pub struct Order {
 }
 
 impl Order {
-    /// Every point kept.
+    /// Keeps every point.
     pub const STRICT: Order = Order { left_out: 0 };
 
-    /// Everything but one point: unsafe for data, for proofs that the point is needed.
+    /// Keeps all points but one: unsafe for data, for proofs that the point is needed.
     #[cfg(any(test, feature = "prove"))]
     pub fn leaving_out(point: Point) -> Order {
         Order { left_out: point.bit() }

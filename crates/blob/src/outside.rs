@@ -1,7 +1,8 @@
-//! An external snapshot that open blobs read, and the end of that.
+//! An external snapshot that open blobs read.
 //!
-//! Held by what stands behind such a blob, and by nobody else. The blob's lanes, and those of its clones, open the
-//! device below them when they first read it; when it is let go of, on whatever thread, they are told to close it.
+//! Only the `Back` of such a blob holds it. The lanes of the blob, and those of its clones, open the device
+//! below them when they first read it; when the last reference is dropped, on any thread, the lanes are told
+//! to close it.
 
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
@@ -13,17 +14,17 @@ use crate::shared::locked;
 /// The device of an external snapshot.
 pub(crate) struct Outside {
     pub(crate) device: Arc<dyn Device>,
-    /// Has the lanes polled that have it open.
+    /// Wakers of the lanes that have it open.
     readers: Mutex<Vec<Waker>>,
 }
 
 impl Outside {
-    /// A device that a blob is to read.
+    /// The device that a blob will read.
     pub(crate) fn new(device: Arc<dyn Device>) -> Arc<Outside> {
         Arc::new(Outside { device, readers: Mutex::default() })
     }
 
-    /// The waker is used when no blob reads it any more. Kept once, however often it comes.
+    /// Adds a waker to call when no blob reads it any more. Adding it again has no effect.
     pub(crate) fn add_reader(&self, waker: &Waker) {
         let mut readers = locked(&self.readers);
         if !readers.iter().any(|known| known.will_wake(waker)) {
@@ -31,7 +32,7 @@ impl Outside {
         }
     }
 
-    /// The lanes behind that waker have closed.
+    /// Removes the waker of closed lanes.
     pub(crate) fn remove_reader(&self, waker: &Waker) {
         locked(&self.readers).retain(|known| !known.will_wake(waker));
     }

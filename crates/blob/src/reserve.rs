@@ -1,38 +1,38 @@
-//! Clusters that a thread has in hand for its new writes.
+//! A thread's reserve: free clusters in hand for its new writes.
 //!
-//! The metadata thread puts free clusters in, the thread that the reserve belongs to takes them out, and the
-//! metadata thread takes back what is left when the store runs full. Meanwhile they count as free in what the
-//! store says of itself, and as used in what it gives out. The lock is held for a few instructions. Not
-//! promised: that a reserve holds anything.
+//! The metadata thread puts free clusters in, the owning thread takes them out, and the metadata thread takes
+//! back the rest when the store runs full. Meanwhile they count as free in what the store reports, and as
+//! used in what it gives out. The lock is held for a few instructions. Not promised: that a reserve holds
+//! anything.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::shared::locked;
 
-/// Clusters that a thread asks for at once, at most.
+/// The most clusters that a thread asks for at once.
 const MOST: usize = 64;
 
-/// A free cluster, and what is known of it.
+/// A free cluster, and what is known about its contents.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Fresh {
     pub(crate) cluster: u32,
-    /// It reads zero: durably so when a flush with a higher number than this has ended well.
+    /// Set if it reads zero: durably once a flush with a higher number than this has succeeded.
     pub(crate) zero: Option<u64>,
-    /// Zeroes were written into it ahead, which take space of the host.
+    /// Set if zeroes were written into it ahead, which take space of the host.
     pub(crate) written: bool,
 }
 
-/// The clusters that one thread has in hand.
+/// The reserve of one thread.
 #[derive(Default)]
 pub(crate) struct Reserve {
     clusters: Mutex<Vec<Fresh>>,
-    /// How many it got when it was last filled.
+    /// How many clusters the last filling brought.
     last: AtomicUsize,
 }
 
 impl Reserve {
-    /// Takes the one that came first.
+    /// Takes the oldest one.
     pub(crate) fn take(&self) -> Option<Fresh> {
         let mut clusters = locked(&self.clusters);
         (!clusters.is_empty()).then(|| clusters.remove(0))
@@ -43,7 +43,7 @@ impl Reserve {
         locked(&self.clusters).extend(some);
     }
 
-    /// Takes everything back; the next time it is filled it gets little again.
+    /// Takes everything back; the next filling is small again.
     pub(crate) fn recall(&self) -> Vec<Fresh> {
         self.last.store(0, Ordering::Relaxed);
         std::mem::take(&mut locked(&self.clusters))
@@ -54,8 +54,8 @@ impl Reserve {
         locked(&self.clusters).len()
     }
 
-    /// How many it should get now: twice what it got the last time, none while it holds more than half of
-    /// that.
+    /// How many clusters it should get now: twice as many as the last time, none while it holds more than
+    /// half of that.
     pub(crate) fn wants(&self) -> usize {
         let last = self.last.load(Ordering::Relaxed);
         let held = self.len();

@@ -1,8 +1,8 @@
-//! What all threads know of a store and of its open blobs.
+//! The view that all threads have of a store and of its open blobs.
 //!
-//! Shared by reference; written by the metadata thread only, but for entries that readers note down in
-//! [`Leaves`]. The locks in here are held for a few instructions, never across an await, and not by reads and
-//! writes of clusters that are known.
+//! Shared by reference; written by the metadata thread only, except for entries that readers note in
+//! [`Leaves`]. The locks here are held for a few instructions, never across an await, and never by reads and
+//! writes of known clusters.
 
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -33,7 +33,7 @@ pub(crate) struct StoreShared {
     pub(crate) name: Arc<str>,
     /// Its device.
     pub(crate) device: Arc<StoreDevice>,
-    /// The thread that called init or load and does all work on metadata.
+    /// The thread that called init or load and does all metadata work.
     pub(crate) md: Thread,
     /// Bytes of a cluster.
     pub(crate) cluster_size: u32,
@@ -43,25 +43,25 @@ pub(crate) struct StoreShared {
     pub(crate) arena: Arc<Arena>,
     /// Which ordering points are kept.
     pub(crate) order: Order,
-    /// Nothing may be written.
+    /// Set if nothing may be written.
     pub(crate) read_only: bool,
     /// Set when the store was left.
     pub(crate) unloaded: AtomicBool,
-    /// Set when nobody has a handle any more: it is going to be left.
+    /// Set when the last handle was dropped: the store is about to be left.
     pub(crate) abandoned: AtomicBool,
     /// The flushes that are under way.
     pub(crate) flushing: Flushing,
-    /// The failed write of metadata, or flush of anything, after which nothing may be changed.
+    /// The failed metadata write, or flush, after which nothing may be changed.
     pub(crate) poison: OnceLock<Arc<str>>,
-    /// The threads that have a way to its device of their own, to give its blobs new clusters.
+    /// The threads that allocate clusters, each with its own access to the device.
     pub(crate) members: Mutex<Vec<Member>>,
 }
 
-/// A thread that gives a store's blobs new clusters.
+/// A thread that allocates clusters for a store's blobs.
 #[derive(Clone)]
 pub(crate) struct Member {
     pub(crate) thread: Thread,
-    /// The clusters it has in hand.
+    /// Its reserve of clusters.
     pub(crate) reserve: Arc<Reserve>,
 }
 
@@ -74,7 +74,7 @@ pub(crate) struct Membership {
 impl Drop for Membership {
     fn drop(&mut self) {
         let (store, reserve) = (self.store.clone(), self.reserve.clone());
-        // What it has in hand counts as free as long as it is on the list.
+        // Its reserve counts as free while it is on the list.
         let _ = self.store.md.send_msg(move || {
             if let Ok(md) = Md::of(&store) {
                 md.member_left(&reserve);
@@ -84,14 +84,14 @@ impl Drop for Membership {
 }
 
 impl StoreShared {
-    /// This thread's way to the device, made and made known on first use.
+    /// This thread's access to the device, made and registered on first use.
     pub(crate) fn local(self: &Arc<StoreShared>) -> Result<Rc<Local>, BlobError> {
         if let Some(local) = self.device.known() {
             return Ok(local);
         }
         let reserve = Arc::<Reserve>::default();
         {
-            // Unloading takes the list, so that no thread adds itself behind its back.
+            // An unload takes the list, after which no thread can add itself.
             let mut members = locked(&self.members);
             if self.unloaded.load(Ordering::Acquire) {
                 return Err(self.gone());
@@ -106,8 +106,8 @@ impl StoreShared {
         BlobError::Open { store: self.name.clone(), source: Arc::new(source) }
     }
 
-    /// Makes durable what was written before. A failure, also of another flush that this one overlaps, poisons
-    /// the store. Must not be dropped before its end.
+    /// Makes everything written before durable. A failure, also of another flush that overlaps this one,
+    /// poisons the store. Must not be dropped before its end.
     pub(crate) async fn flush(&self, local: &Local) -> Result<(), BlobError> {
         let number = self.flushing.begin();
         let flushed = local.channel().flush().await.map_err(BlobError::from);
@@ -121,12 +121,12 @@ impl StoreShared {
         self.check_poison()
     }
 
-    /// From now on nothing may be changed: what the disk holds is not known.
+    /// Refuses all changes from now on: the contents of the disk are unknown.
     pub(crate) fn poison(&self, cause: &BlobError) {
         self.poison.get_or_init(|| cause.to_string().into());
     }
 
-    /// An error if what the disk holds is not known.
+    /// An error if the contents of the disk are unknown.
     pub(crate) fn check_poison(&self) -> Result<(), BlobError> {
         match self.poison.get() {
             Some(cause) => Err(BlobError::Poisoned { store: self.name.clone(), cause: cause.clone() }),
@@ -134,7 +134,7 @@ impl StoreShared {
         }
     }
 
-    /// The error of a task that panicked: what it left in memory is not known, so nothing may be changed.
+    /// The error of a task that panicked: its state in memory is unknown, so nothing may be changed.
     pub(crate) fn panicked(&self, how: &dyn std::fmt::Display) -> BlobError {
         let cause: Arc<str> = format!("an operation ended without a result: {how}").into();
         let cause = self.poison.get_or_init(|| cause).clone();
@@ -146,7 +146,7 @@ impl StoreShared {
         PoisonByPanic(self.clone())
     }
 
-    /// Whether the store was left.
+    /// True if the store was left.
     pub(crate) fn is_unloaded(&self) -> bool {
         self.unloaded.load(Ordering::Acquire)
     }
@@ -167,7 +167,7 @@ impl Drop for PoisonByPanic {
     }
 }
 
-/// What a blob reads where it has no cluster itself.
+/// What a blob reads where it owns no cluster.
 #[derive(Clone)]
 pub(crate) enum Back {
     /// Zeroes.
@@ -176,7 +176,7 @@ pub(crate) enum Back {
     Blob(Arc<BlobShared>),
     /// The same offset of this device, zeroes beyond its end.
     External(Arc<Outside>),
-    /// Something that is not there.
+    /// A parent that is missing; its name.
     Missing(Arc<str>),
 }
 
@@ -186,7 +186,7 @@ impl Back {
     }
 }
 
-/// Where a cluster is to be read.
+/// Where to read a cluster.
 pub(crate) enum Source {
     /// In this cluster of the device; the blob's own if `own`.
     Cluster { cluster: u32, own: bool },
@@ -194,21 +194,21 @@ pub(crate) enum Source {
     Zeroes,
     /// At the same offset of this device.
     External(Arc<Outside>),
-    /// Not to be had.
+    /// In a parent that is missing.
     Missing(Arc<str>),
 }
 
 /// An open blob as all threads see it.
 pub(crate) struct BlobShared {
     pub(crate) id: BlobId,
-    /// For people.
+    /// Its name, for people.
     pub(crate) name: String,
     /// Its lanes on all threads.
     pub(crate) lanes: DeviceState,
-    /// By which it can be claimed as a device.
+    /// The claims on it as a device.
     pub(crate) claim: Claim,
     pub(crate) store: Arc<StoreShared>,
-    /// That of the store, as every request asks for it.
+    /// The store's, copied because every request needs it.
     pub(crate) cluster_size: ClusterSize,
     /// Size in clusters.
     pub(crate) clusters: AtomicU64,
@@ -220,7 +220,7 @@ pub(crate) struct BlobShared {
     pub(crate) claims: Claims,
     /// The threads that do I/O to it.
     pub(crate) threads: Mutex<Vec<Thread>>,
-    /// Operations that keep writes out.
+    /// Number of operations that keep writes out.
     frozen: AtomicUsize,
     waiting: Mutex<Vec<Waker>>,
 }
@@ -256,14 +256,14 @@ impl BlobShared {
         self.clusters.load(Ordering::Acquire) * self.cluster_size.bytes()
     }
 
-    /// The first byte at or behind `offset` whose cluster is the blob's own, or is not.
+    /// The first byte at or behind `offset` whose cluster the blob owns, or does not own.
     pub(crate) fn next(&self, offset: u64, own: bool) -> Option<u64> {
         let size = self.cluster_size.bytes();
         let found = self.leaves.find(offset / size, self.clusters.load(Ordering::Acquire), own)?;
         Some(offset.max(found * size))
     }
 
-    /// Where a cluster is to be read. Asked and used in one poll, see [`crate::store_device`].
+    /// Where to read a cluster. Look up and send in one poll, see [`crate::store_device`].
     pub(crate) fn source(&self, index: u64) -> Source {
         match self.leaves.get(index) {
             Entry::Own(cluster) => Source::Cluster { cluster, own: true },
@@ -273,7 +273,7 @@ impl BlobShared {
         }
     }
 
-    /// Where the parents of this blob have a cluster, whatever it has itself.
+    /// Where the parents of this blob have a cluster, whatever the blob owns.
     pub(crate) fn source_above(&self, index: u64) -> Source {
         let mut back = locked(&self.back).clone();
         loop {
@@ -320,10 +320,10 @@ impl BlobShared {
     }
 
     /// Shares the leaf of the nearest parent that has one where this blob has none. If none has one and the
-    /// chain ends outside the store, that is where the cluster is to be read.
+    /// chain ends outside the store, returns that place to read the cluster.
     fn find_leaf(&self, index: u64) -> Option<Source> {
         let end = (index / LEAF + 1) * LEAF;
-        // A parent shows of what is above it only as much as it is long itself.
+        // A parent shows of the blobs above it only as much as its own length.
         let mut seen = end;
         let mut back = locked(&self.back).clone();
         loop {
@@ -352,7 +352,7 @@ impl BlobShared {
         }
     }
 
-    /// Whether something above it in its chain is missing.
+    /// True if something above it in its chain is missing.
     pub(crate) fn is_degraded(&self) -> bool {
         let mut back = locked(&self.back).clone();
         loop {
@@ -365,17 +365,17 @@ impl BlobShared {
         }
     }
 
-    /// Whether it reads zero where it has nothing itself.
+    /// True if it reads zero where it owns no cluster.
     pub(crate) fn is_without_parent(&self) -> bool {
         locked(&self.back).is_zeroes()
     }
 
-    /// Whether writes are kept out now.
+    /// True if writes are kept out now.
     pub(crate) fn is_frozen(&self) -> bool {
         self.frozen.load(Ordering::SeqCst) > 0
     }
 
-    /// Keeps writes out. Those under way are waited for with [`quiesce`](crate::blob_local::quiesce).
+    /// Keeps writes out. To wait for those under way: [`quiesce`](crate::blob_local::quiesce).
     pub(crate) fn freeze(&self) {
         self.frozen.fetch_add(1, Ordering::SeqCst);
     }
@@ -399,10 +399,10 @@ impl BlobShared {
         .await;
     }
 
-    /// Whether writes are kept out still; the waker is used when they are let in.
+    /// True if writes are still kept out; then the waker is called when they are let in.
     pub(crate) fn is_frozen_yet(&self, waker: &Waker) -> bool {
         let mut waiting = locked(&self.waiting);
-        // Looked at under the lock: who lets writes in says so first and takes the lock then.
+        // Checked under the lock: a thaw changes the count first and takes the lock then.
         let frozen = self.is_frozen();
         if frozen && !waiting.iter().any(|known| known.will_wake(waker)) {
             waiting.push(waker.clone());
@@ -412,8 +412,8 @@ impl BlobShared {
 }
 
 impl Drop for BlobShared {
-    /// Lets go of the chain of parents link by link: it may be as long as there are blobs. The metadata thread
-    /// hears of it, so that its map takes less memory.
+    /// Drops the chain of parents link by link, since it may be as long as there are blobs. Notifies the
+    /// metadata thread, which compacts the map.
     fn drop(&mut self) {
         let (store, id) = (self.store.clone(), self.id);
         // A thread that is gone has no maps.
@@ -430,7 +430,7 @@ impl Drop for BlobShared {
     }
 }
 
-/// Locks what nobody leaves half changed.
+/// Locks a mutex, ignoring poison: no holder leaves its data half changed.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

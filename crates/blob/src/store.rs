@@ -15,30 +15,30 @@ use crate::md::{self, Md};
 use crate::options::{BlobInfo, BlobOptions, InitOptions, LoadOptions, OpenOptions, StoreInfo};
 use crate::shared::StoreShared;
 
-/// A loaded store. A handle: clones are the same store, and it may be used from any Spindle thread.
+/// A loaded store. A handle: clones are the same store, and any Spindle thread may use it.
 ///
 /// Operations on metadata run on the thread that called [`init`](Self::init) or [`load`](Self::load), one
-/// after the other; calls go there by themselves. Dropping the future of such an operation does not stop it:
-/// it runs to its end and only its result is lost. When one has answered with success, what it did is
-/// durable. When the last handle and the last open blob are dropped without an [`unload`](Self::unload), the store
-/// lets go of its device, without a write: the next load recovers it, on the same thread as soon as what was under
-/// way has ended.
+/// after the other; calls are sent there. Dropping the future of such an operation does not stop it: it runs
+/// to its end and only its result is lost. An operation that has returned success is durable. When the last
+/// handle and the last open blob are dropped without an [`unload`](Self::unload), the store releases its
+/// device, without a write: the next load recovers it, on the same thread as soon as work under way has
+/// ended.
 ///
-/// A call finds the blob that has the id when its turn comes, and the id of a deleted blob is given to a later
-/// one: who shares a store sees to it that nobody uses the id of a blob that another deletes.
+/// A call finds the blob that has the id when its turn comes, and the id of a deleted blob is given to a
+/// later one: users that share a store must not use the id of a blob that another one deletes.
 #[derive(Clone)]
 pub struct Blobstore {
     pub(crate) shared: Arc<StoreShared>,
-    /// Of all handles and openings; the last one leaves the store.
+    /// Shared by all handles and openings; dropping the last one leaves the store.
     held: Arc<Held>,
 }
 
 impl Blobstore {
-    /// Makes a store on a device and loads it; this thread becomes its metadata thread. If the future is
-    /// dropped the store is made all the same, and let go of without an unload.
+    /// Creates a store on a device and loads it; this thread becomes its metadata thread. If the future is
+    /// dropped the store is created all the same, and released without an unload.
     ///
     /// # Errors
-    /// The device holds something known and `force` is not set, or another store has it; the options do not
+    /// The device holds known contents and `force` is not set, or another store has it; the options do not
     /// fit the device; the device fails.
     pub async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Blobstore, BlobError> {
         let opening = spindle_reactor::spawn_local(async move { md::init(device, options).await });
@@ -46,12 +46,12 @@ impl Blobstore {
     }
 
     /// Loads the store on a device; this thread becomes its metadata thread. A store that was not unloaded
-    /// in order is recovered. If the future is dropped the load goes on to its end, and the store is let go of
+    /// cleanly is recovered. If the future is dropped the load runs to its end, and the store is released
     /// then.
     ///
     /// # Errors
-    /// There is no store, it is of another type, one that may be written has the device already (a read-only
-    /// load does not mind), or the device fails.
+    /// There is no store, it is of another type, a store that may write has the device already (a read-only
+    /// load is allowed), or the device fails.
     pub async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Blobstore, BlobError> {
         let opening = spindle_reactor::spawn_local(async move { md::load(device, options).await });
         Ok(Blobstore::new(finished(opening.await)?.keep()))
@@ -76,7 +76,7 @@ impl Blobstore {
         self.shared.io_unit
     }
 
-    /// What is known of the store.
+    /// The store's properties.
     ///
     /// # Errors
     /// The store was unloaded.
@@ -84,7 +84,7 @@ impl Blobstore {
         on_md(&self.shared, async |md| Ok(md.info())).await
     }
 
-    /// The blobs that can be read, in the order of their ids.
+    /// The readable blobs, in the order of their ids.
     ///
     /// # Errors
     /// The store was unloaded.
@@ -92,7 +92,7 @@ impl Blobstore {
         on_md(&self.shared, async |md| Ok(md.list())).await
     }
 
-    /// The first blob behind this one in the order of their ids, or the first of all; `None` behind the last.
+    /// The first blob behind `after` in the order of their ids, or the first of all; `None` behind the last.
     /// Blobs may come and go between calls.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Blobstore {
         on_md(&self.shared, async move |md| Ok(md.next(after))).await
     }
 
-    /// What is known of a blob, open or not.
+    /// The properties of a blob, open or not.
     ///
     /// # Errors
     /// There is no such blob, or it is damaged.
@@ -121,7 +121,7 @@ impl Blobstore {
     /// Makes a blob.
     ///
     /// # Errors
-    /// Out of clusters or of metadata pages, an option that cannot be, or a failed write.
+    /// Out of clusters or of metadata pages, an invalid option, or a failed write.
     pub async fn create_blob(&self, options: BlobOptions) -> Result<BlobId, BlobError> {
         on_md(&self.shared, async move |md| md.create(&options).await).await
     }
@@ -144,7 +144,7 @@ impl Blobstore {
         Ok(Blob::new(opened))
     }
 
-    /// Deletes a blob that nobody has open. A snapshot that one clone reads through gives it what it reads.
+    /// Deletes a blob that is not open. A snapshot with one clone gives it what the clone reads.
     ///
     /// # Errors
     /// It is open, more than one clone reads through it, or another operation works on it or on its clone.
@@ -152,8 +152,8 @@ impl Blobstore {
         on_md(&self.shared, async move |md| md.remove(id).await).await
     }
 
-    /// Takes a snapshot: a new read-only blob with these xattrs and all that the blob holds now, which reads
-    /// through it from then on. Writes that are under way end first, later ones wait.
+    /// Takes a snapshot: a new read-only blob with these xattrs and the blob's present contents; the blob
+    /// then reads through it. Writes under way end first, later ones wait.
     ///
     /// # Errors
     /// The blob is read-only, or another such operation works on it.
@@ -173,16 +173,16 @@ impl Blobstore {
         on_md(&self.shared, async move |md| md.clone_of(snapshot, &xattrs).await).await
     }
 
-    /// Gives a blob clusters of its own for everything, so that it has no parent and is no longer thin.
+    /// Gives a blob clusters of its own for its whole size, so that it has no parent and is no longer thin.
     ///
     /// # Errors
-    /// Not enough clusters are free, and nothing was copied then; or another operation works on the blob.
+    /// Not enough clusters are free (nothing was copied then), or another operation works on the blob.
     pub async fn inflate(&self, id: BlobId) -> Result<(), BlobError> {
         on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, true).await).await
     }
 
-    /// Gives a blob clusters of its own for what its parent has, so that its parent is its grandparent, or
-    /// none.
+    /// Gives a blob clusters of its own for everything its parent has, so that its grandparent, or none,
+    /// becomes its parent.
     ///
     /// # Errors
     /// It has no parent, or not enough clusters are free.
@@ -190,18 +190,18 @@ impl Blobstore {
         on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, false).await).await
     }
 
-    /// Puts a thin blob under another snapshot of the same size, here or outside: what it has not itself
-    /// reads as there from now on.
+    /// Gives a thin blob another snapshot of the same size, in this store or outside, as its parent: clusters
+    /// that it does not own read as there from now on.
     ///
     /// # Errors
-    /// The blob is not thin, or the parent is none, has another size, or stands below the blob.
+    /// The blob is not thin, or the parent is missing, has another size, or is below the blob.
     pub async fn set_parent(&self, id: BlobId, parent: Parent) -> Result<(), BlobError> {
         on_md(&self.shared, async move |md| md.set_parent(id, parent).await).await
     }
 
-    /// Copies the clusters that a read-only blob has itself, not what it reads in its parents, to the same
-    /// offsets of another device, and flushes that. `progress` is called on the metadata thread after every
-    /// cluster with how many are done and how many there are.
+    /// Copies the clusters that a read-only blob owns, not those of its parents, to the same offsets of
+    /// another device, and flushes that. `progress` is called on the metadata thread after every cluster with
+    /// the number done and the total.
     ///
     /// # Errors
     /// The blob can be written, the target is too small or has larger blocks, or a device fails.
@@ -222,7 +222,7 @@ impl Blobstore {
         on_md(&self.shared, async |md| Ok(md.super_block.borrow().super_blob)).await
     }
 
-    /// Says which blob programs are to look for first.
+    /// Sets the blob that programs look for first.
     ///
     /// # Errors
     /// There is no such blob, or the write fails.
@@ -230,7 +230,7 @@ impl Blobstore {
         on_md(&self.shared, async move |md| md.set_super_blob(blob).await).await
     }
 
-    /// Says whose store it is: the type that a load may ask for.
+    /// Sets the store's type, which a load may ask for.
     ///
     /// # Errors
     /// The write fails.
@@ -239,7 +239,7 @@ impl Blobstore {
     }
 
     /// Takes over the space that the device has gained since the store was made, while it is in use: the
-    /// device's [`geometry`](Device::geometry) says how large it is now.
+    /// device's [`geometry`](Device::geometry) is its present size.
     ///
     /// # Errors
     /// The masks have no room for more clusters, or the device has shrunk.
@@ -247,7 +247,7 @@ impl Blobstore {
         on_md(&self.shared, async |md| md.grow_live().await).await
     }
 
-    /// Watches for the moment when no more than so many clusters are free; threads' reserves count as free.
+    /// Watches for the moment when at most `threshold` clusters are free; threads' reserves count as free.
     ///
     /// # Errors
     /// The store was unloaded.
@@ -262,22 +262,22 @@ impl Blobstore {
         Ok(events)
     }
 
-    /// Leaves the store in order, so that the next load need not recover it. Every thread lets go of the
+    /// Unloads the store cleanly, so that the next load need not recover it. Every thread releases the
     /// device. After an error of the device the store is unloaded all the same, and will be recovered.
     ///
     /// # Errors
-    /// Blobs are open (nothing has happened then), or a write fails.
+    /// Blobs are open (nothing has changed then), or a write fails.
     pub async fn unload(&self) -> Result<(), BlobError> {
         on_md(&self.shared, async |md| md.unload().await).await
     }
 }
 
 impl Blobstore {
-    /// Clears the super block, so that the device holds no store any more, and lets go of the device. What
-    /// else the store wrote stays where it is.
+    /// Clears the super block, so that the device no longer holds a store, and releases the device. Other
+    /// data of the store stays on the device.
     ///
     /// # Errors
-    /// Blobs are open (nothing has happened then), the store was loaded read-only, or a write fails.
+    /// Blobs are open (nothing has changed then), the store was loaded read-only, or a write fails.
     pub async fn destroy(&self) -> Result<(), BlobError> {
         on_md(&self.shared, async |md| md.destroy().await).await
     }
@@ -289,7 +289,7 @@ impl std::fmt::Debug for Blobstore {
     }
 }
 
-/// Runs an operation on the store's metadata thread, to its end whatever becomes of this future.
+/// Runs an operation on the store's metadata thread, to its end even if this future is dropped.
 pub(crate) async fn on_md<R, F>(shared: &Arc<StoreShared>, operation: F) -> Result<R, BlobError>
 where
     F: AsyncFnOnce(Rc<Md>) -> Result<R, BlobError> + Send + 'static,
@@ -300,7 +300,7 @@ where
         let md = Md::of(&here)?;
         let store = here.clone();
         let task = spindle_reactor::spawn_local(async move {
-            // Nobody begins anything while it is being left.
+            // No operation begins while the store is being left.
             if store.is_unloaded() { Err(store.gone()) } else { operation(md).await }
         });
         task.await.unwrap_or_else(|error| Err(here.panicked(&error)))

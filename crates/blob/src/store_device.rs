@@ -1,9 +1,9 @@
-//! The device of a store, and each thread's way to it.
+//! The device of a store, and each thread's access to it.
 //!
-//! A cluster may be given to another blob only when every request that was sent to it has ended, also one
-//! whose future was dropped. The look-up of a cluster and the making of its request happen in one poll, so that
-//! a message to the thread cannot come between them, and [`Channel::quiesce`] waits for what was made before.
-//! [`Local`] is what a thread keeps of a store it does I/O to.
+//! A cluster may be given to another blob only when every request sent to it has ended, also requests whose
+//! futures were dropped. Looking a cluster up and making its request happen in one poll, so that a message to
+//! the thread cannot come in between, and [`Channel::quiesce`] waits for all requests made before. [`Local`]
+//! is a thread's data about a store to which it does I/O.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,33 +18,33 @@ use crate::shared::{Membership, locked};
 /// The device of one store.
 pub(crate) struct StoreDevice {
     device: Arc<dyn Device>,
-    /// While a store may be written that is on it.
+    /// Held while a store on it may be written.
     claimed: Mutex<Option<Claimed>>,
 }
 
 impl StoreDevice {
-    /// A device of a store that is only read.
+    /// The device of a store that is only read.
     pub(crate) fn new(device: Arc<dyn Device>) -> Arc<StoreDevice> {
         Arc::new(StoreDevice { device, claimed: Mutex::default() })
     }
 
-    /// Has it belong to this store.
+    /// Claims it for this store.
     pub(crate) fn claim(&self) -> Result<(), OpenError> {
         *locked(&self.claimed) = Some(Claimed::take(self.device.clone())?);
         Ok(())
     }
 
-    /// Lets another store have it.
+    /// Releases the claim.
     pub(crate) fn let_go(&self) {
         *locked(&self.claimed) = None;
     }
 
-    /// What lies below.
+    /// The device below.
     pub(crate) fn device(&self) -> &Arc<dyn Device> {
         &self.device
     }
 
-    /// What tells it from every other while it exists.
+    /// Identifies it while it exists.
     pub(crate) fn key(self: &Arc<StoreDevice>) -> usize {
         Arc::as_ptr(self) as usize
     }
@@ -54,7 +54,7 @@ impl StoreDevice {
         self.device.geometry().bytes()
     }
 
-    /// Makes this thread's way to it: of a member, or of the metadata thread.
+    /// Makes this thread's access to it: as a member, or as the metadata thread.
     pub(crate) fn local(
         self: &Arc<StoreDevice>,
         membership: impl Into<Option<Membership>>,
@@ -69,18 +69,18 @@ impl StoreDevice {
         Ok(local)
     }
 
-    /// This thread's way to it, if it was made.
+    /// This thread's access to it, if it exists.
     pub(crate) fn known(self: &Arc<StoreDevice>) -> Option<Rc<Local>> {
         spindle_reactor::extension::<Locals>().get(self.key())
     }
 
-    /// Forgets this thread's way to it, on which there are no requests, and lets another store have it.
+    /// Drops this thread's access to it, which has no requests, and releases the claim.
     pub(crate) fn abandon(self: &Arc<StoreDevice>) {
         drop(spindle_reactor::extension::<Locals>().remove(self.key()));
         self.let_go();
     }
 
-    /// Forgets this thread's way to it, once its requests have ended.
+    /// Drops this thread's access to it, once its requests have ended.
     pub(crate) async fn close_local(self: &Arc<StoreDevice>) {
         let local = spindle_reactor::extension::<Locals>().remove(self.key());
         if let Some(local) = local {
@@ -89,11 +89,11 @@ impl StoreDevice {
     }
 }
 
-/// A thread's stores; lives in the thread's extensions.
+/// A thread's stores; kept in the thread's extensions.
 #[derive(Default)]
 struct Locals {
     opened: RefCell<BTreeMap<usize, Rc<Local>>>,
-    /// The one that was asked for last, which is mostly the one that is asked for next.
+    /// The last one used, which is usually the next one used.
     last: RefCell<Option<(usize, Rc<Local>)>>,
 }
 

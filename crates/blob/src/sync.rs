@@ -1,7 +1,7 @@
-//! Waiting between tasks of one thread: a fair lock, a promise, many futures at once.
+//! Tools for tasks of one thread that wait for each other: a fair lock, a promise, joins of futures.
 //!
-//! All of it is `!Send` and belongs to the thread that made it. Guards may be held across an await: nobody
-//! but tasks of the same thread waits for them.
+//! All are `!Send` and belong to the thread that made them. Guards may be held across an await: only tasks of
+//! the same thread wait for them.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// A lock between tasks; who asked first gets it first.
+/// A lock between tasks, granted in the order of requests.
 #[derive(Default)]
 pub(crate) struct TaskLock {
     held: Cell<bool>,
@@ -27,7 +27,7 @@ struct Place {
 pub(crate) struct TaskGuard<'a>(&'a TaskLock);
 
 impl TaskLock {
-    /// Waits for the lock. Dropping the future gives the place in the queue up.
+    /// Waits for the lock. Dropping the future gives up its place in the queue.
     pub(crate) async fn lock(&self) -> TaskGuard<'_> {
         if !self.held.replace(true) {
             return TaskGuard(self);
@@ -86,7 +86,7 @@ struct Cell1<T> {
     waker: Option<Waker>,
 }
 
-/// The half of a promise that keeps it.
+/// The half of a promise that resolves it.
 pub(crate) struct Resolver<T>(Rc<RefCell<Cell1<T>>>);
 
 /// The half of a promise that waits; resolves to `None` if the other half was dropped.
@@ -99,7 +99,7 @@ pub(crate) fn promise<T>() -> (Resolver<T>, Promise<T>) {
 }
 
 impl<T> Resolver<T> {
-    /// Keeps the promise.
+    /// Resolves the promise.
     pub(crate) fn resolve(self, value: T) {
         self.0.borrow_mut().value = Some(value);
     }
@@ -129,7 +129,7 @@ impl<T> Future for Promise<T> {
     }
 }
 
-/// Runs two futures side by side.
+/// Runs two futures concurrently.
 pub(crate) async fn join<A: Future, B: Future>(one: A, other: B) -> (A::Output, B::Output) {
     let (mut one, mut other) = (std::pin::pin!(one), std::pin::pin!(other));
     let (mut first, mut second) = (None, None);
@@ -155,7 +155,7 @@ pub(crate) async fn join<A: Future, B: Future>(one: A, other: B) -> (A::Output, 
     .await
 }
 
-/// Runs futures side by side; their outputs in the order in which they were given.
+/// Runs futures concurrently; returns their outputs in the given order.
 pub(crate) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures.into_iter().map(|future| Some(Box::pin(future))).collect();
     let mut outputs: Vec<Option<F::Output>> = running.iter().map(|_| None).collect();

@@ -1,4 +1,4 @@
-//! The futures of a blob's requests: those of its channel, with errors that say what is known of the blob.
+//! The futures of a blob's requests: those of its channel, with more detailed errors.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -71,7 +71,7 @@ impl Future for Command<'_> {
 }
 
 impl Blob {
-    /// What is known of a failed request beyond what its status says.
+    /// The error of a failed request, with more detail than its status holds, if known.
     #[cold]
     fn explain(&self, error: IoError) -> BlobError {
         let shared = &self.opened.shared;

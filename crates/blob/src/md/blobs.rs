@@ -1,4 +1,4 @@
-//! The blobs of a store as its metadata thread knows them.
+//! The blobs of a store, on its metadata thread.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -19,12 +19,12 @@ use crate::leaves::LEAF;
 use crate::outside::Outside;
 use crate::shared::{Back, BlobShared, locked};
 
-/// A blob: what its metadata says, where that lies, and who uses it.
+/// A blob: its metadata, the pages that hold it, and its users.
 pub(crate) struct BlobState {
     pub(crate) id: BlobId,
-    /// What is on disk, and xattrs that were set since the last sync.
+    /// The metadata on disk, plus xattrs set since the last sync.
     pub(crate) meta: RefCell<BlobMetadata>,
-    /// How often xattrs were set, and how many of these changes are durable.
+    /// Number of xattr changes, and how many of these are durable.
     pub(crate) edits: Cell<u64>,
     pub(crate) synced: Cell<u64>,
     /// The pages of the chain, root first.
@@ -35,17 +35,17 @@ pub(crate) struct BlobState {
     pub(crate) opened: Cell<usize>,
     /// How often it was opened.
     pub(crate) openings: Cell<u64>,
-    /// How clusters that it gives back are cleared while it is open, if not by its own method.
+    /// The clear method while it is open, if it differs from its own.
     pub(crate) cleared_by: Cell<Option<ClearMethod>>,
-    /// An operation that wants the blob to itself.
+    /// Set by an operation that needs the blob exclusively.
     pub(crate) held: Cell<bool>,
-    /// Unmaps of its clusters that are under way.
+    /// Number of unmaps of its clusters under way.
     pub(crate) unmaps: Cell<usize>,
-    /// It is being deleted, or is a snapshot that is not finished: nobody is let in.
+    /// Set while it is being deleted, or is an unfinished snapshot: it cannot be opened.
     pub(crate) passing: Cell<bool>,
-    /// What all threads see of it, while it or a clone of it is open.
+    /// The view of all threads, while it or a clone of it is open.
     shared: RefCell<Weak<BlobShared>>,
-    /// Whether all of its map is in there, so that threads may look.
+    /// Set once that view holds the whole map, so that threads may look.
     whole: Cell<bool>,
     /// Changes of its map under way.
     pub(crate) commits: Commits,
@@ -72,29 +72,29 @@ impl BlobState {
         }
     }
 
-    /// What all threads see of it, if anybody looks or is just going to.
+    /// The view of all threads, if one exists or is being made.
     pub(crate) fn shared(&self) -> Option<Arc<BlobShared>> {
         self.shared.borrow().upgrade()
     }
 
-    /// The same, if all of its map is in there.
+    /// The view of all threads, if it holds the whole map.
     fn shown(&self) -> Option<Arc<BlobShared>> {
         self.shared().filter(|_| self.whole.get())
     }
 
-    /// From now on threads see this of it, which says where its clusters are, or does not yet.
+    /// Sets the view of all threads, and whether it holds the whole map already.
     pub(crate) fn show(&self, shared: &Arc<BlobShared>, whole: bool) {
         *self.shared.borrow_mut() = Arc::downgrade(shared);
         self.whole.set(whole);
         self.publish_flags();
     }
 
-    /// Whether xattrs were set that are not durable yet.
+    /// True if xattrs were set that are not durable yet.
     pub(crate) fn is_unsynced(&self) -> bool {
         self.edits.get() != self.synced.get()
     }
 
-    /// What it reads where it has nothing itself.
+    /// The parent that it reads where it has no cluster.
     pub(crate) fn parent(&self) -> Option<Parent> {
         self.meta.borrow().parent()
     }
@@ -108,7 +108,7 @@ impl BlobState {
         self.cleared_by.get().unwrap_or_else(|| self.flags().clear_method())
     }
 
-    /// An error if nobody may begin to use it.
+    /// An error if no new use of it may begin.
     pub(crate) fn check_stays(&self) -> Result<(), BlobError> {
         if self.passing.get() { Err(busy(self.id)) } else { Ok(()) }
     }
@@ -118,14 +118,14 @@ impl BlobState {
         if locked { Err(BlobError::MetadataReadOnly { blob: self.id }) } else { Ok(()) }
     }
 
-    /// The same for operations on snapshots too: only what a newer version locked stays locked.
+    /// The same for operations that also work on snapshots: only a lock by a newer version refuses.
     pub(crate) fn check_known(&self) -> Result<(), BlobError> {
         let mut flags = self.flags();
         flags.data_read_only &= !Flags::READ_ONLY;
         if flags.metadata_locked() { Err(BlobError::MetadataReadOnly { blob: self.id }) } else { Ok(()) }
     }
 
-    /// Makes what other threads see of it agree with the metadata, but for the map.
+    /// Brings the view of all threads in line with the metadata, except for the map.
     pub(crate) fn publish_flags(&self) {
         if let Some(shared) = self.shared() {
             let meta = self.meta.borrow();
@@ -135,8 +135,8 @@ impl BlobState {
         }
     }
 
-    /// Makes the leaves that other threads see agree with the map, which is kept there from now on. Nobody else
-    /// changes the map meanwhile.
+    /// Brings the leaves that other threads see in line with the map, which lives there from now on. No other
+    /// task changes the map meanwhile.
     pub(crate) async fn publish_map(&self) {
         let Some(shared) = self.shared() else { return };
         let slots: Vec<u32> = self.meta.borrow().map.leaves().iter().map(|leaf| leaf.slot).collect();
@@ -149,7 +149,7 @@ impl BlobState {
         }
     }
 
-    /// Disk says now that these clusters of it lie there, or nowhere: so do the map and what other threads see.
+    /// Notes clusters that the disk now maps, or no longer maps, in the map and in the view of all threads.
     pub(crate) fn remap(&self, changes: impl IntoIterator<Item = (u64, Option<u32>)>) {
         let shared = self.shared();
         let mut meta = self.meta.borrow_mut();
@@ -170,7 +170,7 @@ impl BlobState {
         }
     }
 
-    /// Nobody looks at it any more: the map is made as small as it can be, unless somebody looks again meanwhile.
+    /// Compacts the map after the last view was dropped, unless a new one appears meanwhile.
     async fn fold(&self) {
         let is_kept = |leaf: &&Leaf| leaf.clusters.keeper().is_some();
         let kept: Vec<u32> =
@@ -192,7 +192,7 @@ impl BlobState {
 }
 
 impl Md {
-    /// A blob that can be read.
+    /// A readable blob.
     pub(crate) fn blob(&self, id: BlobId) -> Result<Rc<BlobState>, BlobError> {
         if let Some(blob) = self.blobs.borrow().get(&id) {
             return Ok(blob.clone());
@@ -209,7 +209,7 @@ impl Md {
         })
     }
 
-    /// The blob that threads see as this one. An error if it is gone: its id may have a new owner.
+    /// The blob behind a view. An error if it is gone: its id may have a new owner.
     pub(crate) fn state_of(&self, shared: &Arc<BlobShared>) -> Result<Rc<BlobState>, BlobError> {
         let state = self.blob(shared.id)?;
         match state.shared() {
@@ -218,7 +218,7 @@ impl Md {
         }
     }
 
-    /// No thread sees this blob any more.
+    /// Handles the drop of a blob's view.
     pub(crate) fn unseen(&self, id: BlobId) {
         if let Ok(blob) = self.blob(id)
             && !blob.meta.borrow().map.leaves().is_empty()
@@ -227,13 +227,13 @@ impl Md {
         }
     }
 
-    /// What all threads see of a blob; made, with its parents, if nobody looked before. That may take a while, in
-    /// which the blob may be deleted.
+    /// The view of a blob for all threads; made, with its parents', if there was none. That may take a while,
+    /// in which the blob may be deleted.
     pub(crate) async fn shared_of(&self, blob: &Rc<BlobState>) -> Arc<BlobShared> {
         if let Some(shared) = blob.shown() {
             return shared;
         }
-        // One at a time: who comes here while a map is being shown finds all of it.
+        // One at a time: a second caller waits until the whole map is shown.
         let _showing = self.showing.lock().await;
         let (mut unseen, mut ids, mut next) = (Vec::new(), BTreeSet::new(), blob.clone());
         let mut back = loop {
@@ -247,7 +247,7 @@ impl Md {
                 None => break Back::Zeroes,
                 Some(Parent::External(id)) => break self.external(&id),
                 Some(Parent::Snapshot(id)) => match self.blob(id) {
-                    // Parents of a hostile store may form a circle.
+                    // Parents in a hostile store may form a circle.
                     Ok(parent) if !ids.contains(&id) => next = parent,
                     _ => break Back::Missing(id.to_string().into()),
                 },
@@ -266,7 +266,7 @@ impl Md {
         }
     }
 
-    /// What stands behind a blob now.
+    /// What is behind a blob now.
     async fn back_of(&self, blob: &BlobState) -> Back {
         match blob.parent() {
             None => Back::Zeroes,
@@ -290,7 +290,7 @@ impl Md {
         self.options.external.as_ref().and_then(|find| find(id))
     }
 
-    /// Whether something above a blob in its chain is missing: of an open one as its readers find it.
+    /// True if something above a blob in its chain is missing: for an open blob, as its readers find it.
     pub(crate) fn is_degraded(&self, blob: &Rc<BlobState>) -> bool {
         let (mut at, mut seen) = (blob.clone(), BTreeSet::new());
         loop {
@@ -308,8 +308,8 @@ impl Md {
         }
     }
 
-    /// Has an open blob look for what stands behind it again: its parent is another. When this is over nobody
-    /// will look at a cluster by what was found in the old parents, and no I/O that did is under way.
+    /// Updates an open blob after its parent has changed. When this is over, no thread will look at a cluster
+    /// by notes about the old parents, and no I/O that did is under way.
     pub(crate) async fn rechain(&self, blob: &Rc<BlobState>) {
         let back = match blob.shared() {
             Some(_) => self.back_of(blob).await,
@@ -318,32 +318,32 @@ impl Md {
         self.rechain_to(blob, back).await;
     }
 
-    /// The same, to what is known to stand behind it.
+    /// The same, with the new parent already known.
     pub(crate) async fn rechain_to(&self, blob: &Rc<BlobState>, back: Back) {
         self.shared.arena.chains_change();
-        // The old one goes when it is unlocked: it may be the last to hold a whole chain.
+        // The old one is dropped outside the lock: it may be the last reference to a whole chain.
         let old = blob.shared().map(|shared| std::mem::replace(&mut *locked(&shared.back), back));
         self.forget_inherited(blob).await;
         self.shared.arena.chains_settled();
         if let Some(Back::External(outside)) = old {
             drop(outside);
-            // Lanes have been told to close it before this comes by.
+            // Lanes have been told to close it before this waits for them.
             self.quiesce_below(blob).await;
         }
     }
 
-    /// Forgets what readers of a blob, and of all below it, noted down about parents, so that nobody will
-    /// look at a cluster by an old note when this is over, and no I/O that did is under way.
+    /// Clears the notes about parents of a blob's readers, and of all blobs below it. When this is over, no
+    /// thread will look at a cluster by an old note, and no I/O that did is under way.
     pub(crate) async fn forget_inherited(&self, blob: &Rc<BlobState>) {
-        // A reader may be between its walk up the old chain and its note: once every thread has come by, it
-        // is not, and the second look finds what it wrote.
+        // A reader may be between its walk up the old chain and its note. Once every thread has passed, it is
+        // not, and the second pass finds the note.
         for _ in 0..2 {
             self.forget_notes(blob).await;
             self.quiesce_below(blob).await;
         }
     }
 
-    /// Parents before their clones, so that what is forgotten is not found there again.
+    /// Parents before their clones, so that a cleared note is not found there again.
     async fn forget_notes(&self, blob: &Rc<BlobState>) {
         let mut below = vec![blob.clone()];
         let mut turns = Turns::default();
@@ -357,7 +357,7 @@ impl Md {
             }
             turns.spend(1).await;
             let clones = blob.clones.borrow();
-            // Parents of a hostile store may form a circle.
+            // Parents in a hostile store may form a circle.
             let clones = clones.iter().filter(|&&clone| seen.insert(clone));
             below.extend(clones.filter_map(|&clone| self.blob(clone).ok()));
         }

@@ -14,8 +14,8 @@ use crate::reserve::{Fresh, Reserve};
 use crate::shared::{BlobShared, locked};
 
 impl Md {
-    /// A free cluster for a thread that has none in hand, and some more into its reserve. What other threads
-    /// have in hand is taken back before this says that there is no space.
+    /// A free cluster for a thread with an empty reserve, and more for that reserve. Recalls the reserves of
+    /// other threads before it reports a lack of space.
     pub(crate) async fn take_fresh(self: &Rc<Md>, reserve: &Reserve) -> Result<Fresh, BlobError> {
         self.check_allocation()?;
         let mut taken = self.space.borrow_mut().take_for_write();
@@ -39,7 +39,7 @@ impl Md {
         }
         let members = locked(&self.shared.members).len();
         let mut space = self.space.borrow_mut();
-        // Nobody hoards what others will want soon.
+        // Leaves enough for other threads.
         let most = space.free_clusters() as usize / (4 * members).max(1);
         let wants = if most == 0 { 0 } else { reserve.wants().min(most) };
         reserve.put(std::iter::from_fn(|| space.take_zero()).take(wants));
@@ -51,16 +51,16 @@ impl Md {
         self.space_changed();
     }
 
-    /// Takes back what threads have in hand.
+    /// Takes back the reserves of all threads.
     pub(crate) async fn recall(&self) {
-        // Clusters that are being zeroed come back at the end of it.
+        // Clusters that are being zeroed come back when that ends.
         let _idle = self.zeroing.lock().await;
         for member in locked(&self.shared.members).iter() {
             self.take_back(&member.reserve);
         }
     }
 
-    /// A thread has exited, or left the store.
+    /// Takes back the reserve of a thread that has exited or left the store.
     pub(crate) fn member_left(&self, reserve: &Arc<Reserve>) {
         locked(&self.shared.members).retain(|member| !Arc::ptr_eq(&member.reserve, reserve));
         self.take_back(reserve);
@@ -77,19 +77,19 @@ impl Md {
         }
     }
 
-    /// Clusters that are free, those that threads have in hand among them.
+    /// Free clusters, including those in threads' reserves.
     pub(crate) fn free_clusters(&self) -> u64 {
         let members = locked(&self.shared.members);
         let in_hand: usize = members.iter().map(|member| member.reserve.len()).sum();
         u64::from(self.space.borrow().free_clusters()) + in_hand as u64
     }
 
-    /// Tells who watches that clusters were taken or given back.
+    /// Tells watches that clusters were taken or given back.
     pub(crate) fn space_changed(&self) {
         self.watches.look(|| self.free_clusters());
     }
 
-    /// Has the map on disk name a cluster that its thread has filled, and readers see it.
+    /// Names a filled cluster in the map on disk and shows it to readers.
     pub(crate) async fn map(
         self: &Rc<Md>,
         blob: &Arc<BlobShared>,
@@ -102,15 +102,15 @@ impl Md {
         self.commit(&state, index, Some((cluster, fill))).await
     }
 
-    /// Takes clusters for a thick blob and zeroes those that may hold something, unless the blob's clear
-    /// method waives it. What was taken is in `taken`, also after an error.
+    /// Takes clusters for a thick blob and zeroes those that may hold data, unless the blob's clear method
+    /// waives it. `taken` lists what was taken, also after an error.
     pub(crate) async fn take_clusters(
         &self,
         count: u64,
         method: ClearMethod,
         taken: &mut Vec<u32>,
     ) -> Result<(), BlobError> {
-        // The lowest first, and every one that is free.
+        // The lowest first, and every free one.
         self.recall().await;
         if u64::from(self.space.borrow().free_clusters()) < count {
             return Err(self.no_space(count));
@@ -121,7 +121,7 @@ impl Md {
         for _ in 0..count {
             let mut next = self.space.borrow_mut().take_lowest();
             if next.is_none() {
-                // Threads may have taken some in hand meanwhile.
+                // Threads may have refilled their reserves meanwhile.
                 self.recall().await;
                 next = self.space.borrow_mut().take_lowest();
             }
@@ -132,19 +132,19 @@ impl Md {
                 dirty.push(fresh.cluster);
             }
         }
-        // Who watches the space is told when it is known that the clusters are used.
+        // Watches are notified when the clusters are known to be used.
         for (offset, len) in self.byte_ranges(dirty) {
             self.local.write_zeroes(offset, len).await?;
         }
         Ok(())
     }
 
-    /// Gives clusters back that were taken for what then failed, and what zeroes in them take of the host's space.
+    /// Gives back clusters taken for an operation that failed, and the host's space that zeroes in them take.
     pub(crate) async fn release_unused(&self, clusters: Vec<u32>) {
         self.release_clusters(clusters, ClearMethod::Default).await;
     }
 
-    /// Gives clusters back that nobody names, cleared as the blob that had them wanted it.
+    /// Gives back clusters that no map names, cleared by the method of the blob that had them.
     pub(crate) async fn release_clusters(&self, mut clusters: Vec<u32>, method: ClearMethod) {
         clusters.sort_unstable();
         let mut zero = true;
@@ -157,7 +157,7 @@ impl Md {
                     done && self.local.channel().geometry().unmap_reads_zero()
                 }
             };
-            // Clearing is a courtesy: the next owner zeroes what is not known to be zero.
+            // Best effort: the next owner zeroes what is not known to be zero.
             zero &= cleared;
         }
         let since = zero.then(|| self.flushes.begun());
@@ -172,7 +172,7 @@ impl Md {
         self.space_changed();
     }
 
-    /// Bytes of clusters, neighbours joined.
+    /// Byte ranges of clusters, neighbours joined.
     pub(crate) fn byte_ranges(&self, clusters: impl IntoIterator<Item = u32>) -> Vec<(u64, u64)> {
         let size = u64::from(self.shared.cluster_size);
         let mut ranges: Vec<(u64, u64)> = Vec::new();

@@ -1,8 +1,8 @@
 //! Writing changes of a blob's map to the page that holds them, many at a time.
 //!
-//! At most one write of an extent page is under way. Changes that come meanwhile wait and are written
-//! together by the next (group commit), behind one flush that makes durable what fills their clusters. Where
-//! there is no page yet, and for run-length lists, the whole chain is written, under the store's lock.
+//! At most one write of an extent page is under way. Changes that come meanwhile wait and share the next
+//! write (group commit), behind one flush that makes the contents of their clusters durable. If there is no
+//! page yet, and for run-length lists, the whole chain is written, under the store's lock.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use crate::error::BlobError;
 use crate::ordering::Point;
 use crate::sync::{Resolver, promise};
 
-/// A change that waits to be written.
+/// A change waiting to be written.
 struct Change {
     index: u64,
     cluster: Option<(u32, Fill)>,
@@ -38,8 +38,8 @@ pub(crate) struct Commits {
 }
 
 impl Md {
-    /// Writes to disk that a cluster of a blob lies there, or nowhere, and then shows it to readers. An error
-    /// reaches everyone whose change was in the same write.
+    /// Writes to disk that a place of a blob's map has this cluster, or none, and then shows it to readers.
+    /// An error reaches every caller whose change was in the same write.
     pub(crate) async fn commit(
         self: &Rc<Md>,
         blob: &Rc<BlobState>,
@@ -62,7 +62,7 @@ impl Md {
         promise.await.unwrap_or_else(|| Err(self.shared.gone()))
     }
 
-    /// Writes what waits for a slot until nothing does.
+    /// Writes the waiting changes of a slot until there are none.
     async fn run_commits(self: Rc<Md>, blob: Rc<BlobState>, slot: u32) {
         loop {
             let group = {
@@ -90,7 +90,7 @@ impl Md {
         }
     }
 
-    /// An extent page of unchanged length, in its place.
+    /// Rewrites an extent page of unchanged length in place.
     async fn write_in_place(
         &self,
         blob: &Rc<BlobState>,
@@ -119,7 +119,7 @@ impl Md {
         Ok(())
     }
 
-    /// Whether a new cluster of the group may not be what it has to be yet, after a crash.
+    /// True if a new cluster of the group might not have its required contents after a crash.
     fn needs_flush(&self, group: &[Change]) -> bool {
         group.iter().filter_map(|change| change.cluster).any(|(_, fill)| match fill {
             Fill::New => true,
@@ -138,14 +138,14 @@ impl Md {
             meta.map.set(index, cluster.map(ClusterIdx));
         }
         let (slots, changes) = ([slot].into(), Some(changes));
-        // Whoever wants it durable flushes, as with any write.
+        // A caller that wants the payload durable flushes, as after any write.
         let fills = self.needs_flush(group);
         let how = Persist { slots, changes, fills, after: Vec::new(), ..Persist::default() };
         self.persist(blob, meta, how).await
     }
 }
 
-/// The page of a slot, if it has one and holds an entry for every cluster of its part of the blob.
+/// The page of a slot, if it exists and has an entry for every cluster of its part of the blob.
 fn page_of(blob: &BlobState, slot: u32) -> Option<PageIdx> {
     let meta = blob.meta.borrow();
     let leaf = meta.map.leaf(slot)?;

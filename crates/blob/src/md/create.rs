@@ -1,4 +1,4 @@
-//! Making blobs: empty ones, and clones of snapshots.
+//! Creates blobs: empty ones, and clones of snapshots.
 
 use std::rc::Rc;
 
@@ -133,7 +133,7 @@ fn new_metadata(options: &BlobOptions) -> Result<BlobMetadata, BlobError> {
     Ok(meta)
 }
 
-/// Says in a blob's metadata what its parent is.
+/// Sets the parent in a blob's metadata.
 pub(crate) fn set_parent(meta: &mut BlobMetadata, parent: Option<&Parent>) {
     let fits = "ids of blobs are short, and this one's id fitted a page before";
     match parent {

@@ -1,4 +1,4 @@
-//! Writing metadata: the device's commands, flushes by name, and pages rewritten in place.
+//! Writes metadata: the device's commands, flushes by name, and pages rewritten in place.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,17 +13,17 @@ use crate::ordering::Point;
 
 /// Where copies of pages lie that were rewritten in place.
 ///
-/// A copy stays for the next rewrite of its page and is written over only when the last one is durable: with
-/// two copies of a torn page nobody could tell which belongs to it, and one alone could be torn too. It is
-/// believed only when its page is torn, and cleared before its page is freed.
+/// A copy stays for the next rewrite of its page and is overwritten only when the last one is durable: with
+/// two copies of a torn page the valid one could not be told, and a single one could be torn too. It is used
+/// only when its page is torn, and cleared before its page is freed.
 #[derive(Default)]
 pub(crate) struct Copies {
     of: BTreeMap<PageIdx, Spares>,
-    /// What pages hold that were rewritten in place, as checksums of their sectors.
+    /// Checksums by sector of pages that were rewritten in place.
     holds: BTreeMap<PageIdx, SectorSums>,
-    /// Pages between the writing of their copy and their own.
+    /// Pages whose copy is written and that are not rewritten yet.
     busy: BTreeSet<PageIdx>,
-    /// The flushes that had begun when a page was last rewritten.
+    /// The number of flushes that had begun when a page was last rewritten.
     rewritten: BTreeMap<PageIdx, u64>,
 }
 
@@ -31,27 +31,27 @@ pub(crate) struct Copies {
 #[derive(Clone, Copy)]
 struct Spares {
     copy: PageIdx,
-    /// For its checksums, if they did not fit in it once.
+    /// For its checksums, if they did not fit into it once.
     sums: Option<PageIdx>,
 }
 
 impl Spares {
     fn pages(self) -> impl Iterator<Item = PageIdx> {
-        // The copy last: without its checksums it says nothing.
+        // The copy last: without its checksums it is ignored.
         self.sums.into_iter().chain([self.copy])
     }
 }
 
-/// Copies that are kept at a time; the metadata pages they lie in are not free meanwhile.
+/// Copies kept at a time; their metadata pages are not free meanwhile.
 const MOST_COPIES: usize = 16;
 
 impl Md {
-    /// Whether the device can tear a page, so that one rewritten in place needs a copy.
+    /// True if the device can tear a page, so that a rewrite in place needs a copy.
     pub(crate) fn tears_pages(&self) -> bool {
         (self.local.channel().geometry().atomic_unit() as usize) < PAGE_SIZE
     }
 
-    /// Makes what was written so far durable, if any of these ordering points holds.
+    /// Flushes, if the store keeps any of these ordering points.
     pub(crate) async fn flush_for(&self, points: &[Point]) -> Result<(), BlobError> {
         if !points.iter().any(|&point| self.options.order.keeps(point)) {
             return Ok(());
@@ -65,20 +65,20 @@ impl Md {
         result.map_err(BlobError::from)
     }
 
-    /// Carries out a change that is no flush.
+    /// Carries out a change that is not a flush.
     pub(crate) async fn apply(&self, change: &Change) -> Result<(), BlobError> {
         match change {
             Change::Write { offset, bytes } => self.write_bytes(*offset, bytes).await?,
             Change::Zero { offset, len } => self.local.write_zeroes(*offset, *len).await?,
-            // An unmap is advice.
+            // The device may ignore an unmap.
             Change::Unmap { offset, len } => self.local.unmap(*offset, *len).await.map(drop)?,
             Change::Flush => self.flushes.flush(&self.local, &self.shared).await?,
         }
         Ok(())
     }
 
-    /// Carries out a list of changes in order, the last flush under the name `last` and those before it
-    /// under the name `point`; a failure poisons the store.
+    /// Carries out a list of changes in order; the last flush is named `last`, those before it `point`. A
+    /// failure poisons the store.
     pub(crate) async fn apply_all(
         &self,
         changes: &[Change],
@@ -96,14 +96,14 @@ impl Md {
         Ok(())
     }
 
-    /// Writes a page into a slot that nothing names yet.
+    /// Writes a page into a slot that nothing on disk names yet.
     pub(crate) async fn write_page(&self, at: PageIdx, page: &Page) -> Result<(), BlobError> {
         let change = page.write(at, &self.geometry.borrow());
         self.apply(&change).await
     }
 
-    /// First half of rewriting a page in place: its copy, where the device can tear a page. A flush for
-    /// [`Point::CopyBeforePlace`] must follow if this says so, then [`Md::rewrite`].
+    /// First half of rewriting a page in place: its copy, where the device can tear a page. If this returns
+    /// true, a flush for [`Point::CopyBeforePlace`] must follow, then [`Md::rewrite`].
     pub(crate) async fn write_copy(&self, at: PageIdx, page: &Page) -> Result<bool, BlobError> {
         if !self.tears_pages() || !self.options.order.keeps(Point::CopyBeforePlace) {
             return Ok(false);
@@ -116,7 +116,7 @@ impl Md {
         let before = self.held_by(at).await?;
         let pages = PageCopy::new(at, page.clone(), before).to_pages();
         let spares = self.spares_for(at, &pages)?;
-        // A copy that is there although it failed would speak for a rewrite that never happened.
+        // A copy left by a failed write would stand for a rewrite that never happened.
         let beside = spares.sums.zip(pages.sums_for(spares.copy));
         for (spare, page) in
             beside.iter().map(|(spare, page)| (*spare, page)).chain([(spares.copy, &pages.copy)])
@@ -126,7 +126,7 @@ impl Md {
         Ok(true)
     }
 
-    /// Checksums of what a page holds that nothing is being written to.
+    /// Checksums of a page to which nothing is being written.
     async fn held_by(&self, at: PageIdx) -> Result<SectorSums, BlobError> {
         if let Some(&known) = self.copies.borrow().holds.get(&at) {
             return Ok(known);
@@ -150,7 +150,7 @@ impl Md {
             Some(spares) => spares,
             None => Spares { copy: take()?, sums: None },
         };
-        // Known from here on, so that it is given back even if there is no second one.
+        // Registered now, so that it is given back even if there is no second page.
         self.copies.borrow_mut().of.insert(at, spares);
         if pages.needs_another() && spares.sums.is_none() {
             spares.sums = Some(take()?);
@@ -173,7 +173,7 @@ impl Md {
         written
     }
 
-    /// The page will not be rewritten after all.
+    /// Cancels the rewrite of a page.
     pub(crate) fn forget_rewrite(&self, at: PageIdx) {
         self.copies.borrow_mut().busy.remove(&at);
     }
@@ -183,8 +183,7 @@ impl Md {
         if self.copies.borrow().of.len() > MOST_COPIES { self.drop_copies().await } else { Ok(()) }
     }
 
-    /// Clears all copies for good, but for those of pages that are being rewritten, and gives their pages
-    /// back.
+    /// Clears all copies durably, except those of pages being rewritten, and gives their pages back.
     pub(crate) async fn drop_copies(&self) -> Result<(), BlobError> {
         let copies: Vec<PageIdx> = {
             let mut all = self.copies.borrow_mut();
@@ -195,14 +194,14 @@ impl Md {
         if copies.is_empty() {
             return Ok(());
         }
-        // What the copies stand for must be whole on the disk before they go.
+        // The pages must be whole on disk before their copies go.
         self.flush_for(&[Point::PlaceBeforeForget]).await?;
         self.clear_pages(copies.iter().copied()).await?;
         self.space.borrow_mut().free_pages_again(copies);
         Ok(())
     }
 
-    /// Takes the copies of these pages, which are being freed, so that they can be cleared with them.
+    /// Takes the copies of pages that are being freed, to be cleared with them.
     pub(crate) fn take_copies(&self, pages: &[PageIdx]) -> Vec<PageIdx> {
         let mut copies = self.copies.borrow_mut();
         pages.iter().for_each(|page| {
@@ -224,15 +223,15 @@ impl Md {
         Ok(())
     }
 
-    /// Says on disk that the masks there cannot be trusted any more, before the first change.
+    /// Marks the masks on disk as not to be trusted, before the first change.
     pub(crate) async fn mark_dirty(&self) -> Result<(), BlobError> {
         self.check_writable()?;
         if !self.clean_on_disk.get() {
             return Ok(());
         }
         if self.recovered {
-            // Left in order with masks that cannot be used: it could not be left so again, and that it was is
-            // part of what tells damage from what a crash cut off.
+            // A clean store with unusable masks could not be unloaded cleanly again, and its clean mark is
+            // part of what distinguishes damage from a crash.
             self.check_allocation()?;
         }
         let _guard = self.marking.lock().await;
@@ -254,16 +253,16 @@ impl Md {
         self.write_super_block().await
     }
 
-    /// Writes the super block as it is in memory, for whoever holds [`Md::marking`] since before he changed it:
-    /// of two writes the older might be the one that stays, and two changes in one could not be told from the
-    /// CRC when it is torn.
+    /// Writes the super block from memory. The caller has held [`Md::marking`] since before its change: of
+    /// two writes the older might be the one that stays, and two changes in one could not be told from the
+    /// CRC of a torn block.
     pub(crate) async fn write_super_block(&self) -> Result<(), BlobError> {
         let change = self.super_block.borrow().write(&self.geometry.borrow());
         self.apply(&change).await.inspect_err(|error| self.poison(error))
     }
 
-    /// Writes another super block in the place of the one on disk, durably. One that is torn on the way has to
-    /// be told, whatever has changed.
+    /// Overwrites the super block on disk with another one, durably. If the write can tear, the torn block
+    /// must stay recognisable, whatever has changed.
     pub(crate) async fn change_super_block(
         &self,
         next: impl FnOnce(&SuperBlock) -> SuperBlock,

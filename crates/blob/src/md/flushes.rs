@@ -1,4 +1,4 @@
-//! The flushes that metadata waits for: one at a time, and whoever comes meanwhile shares the next.
+//! The flushes that metadata waits for: one at a time; callers that come meanwhile share the next.
 
 use std::cell::{Cell, RefCell};
 
@@ -7,14 +7,14 @@ use crate::local::Local;
 use crate::shared::StoreShared;
 use crate::sync::{Resolver, TaskLock, promise};
 
-/// The flushes of a metadata thread: how many have begun, and the latest of those that have ended well.
+/// The flushes of a metadata thread: how many have begun, and the latest that succeeded.
 #[derive(Default)]
 pub(crate) struct Flushes {
     begun: Cell<u64>,
     good: Cell<u64>,
     /// Held while one is under way.
     turn: TaskLock,
-    /// Who shares the next.
+    /// Callers that share the next one.
     waiting: RefCell<Vec<Resolver<Result<(), BlobError>>>>,
 }
 
@@ -24,12 +24,12 @@ impl Flushes {
         self.begun.get()
     }
 
-    /// Whether what had been written when so many had begun is durable.
+    /// True if everything written before the flush with this number began is durable.
     pub(crate) fn covers(&self, begun: u64) -> bool {
         self.good.get() > begun
     }
 
-    /// Makes durable what was written before. A failure poisons the store.
+    /// Makes everything written before durable. A failure poisons the store.
     pub(crate) async fn flush(&self, local: &Local, store: &StoreShared) -> Result<(), BlobError> {
         let (done, shared) = promise();
         let first = {

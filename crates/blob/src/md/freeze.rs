@@ -1,4 +1,4 @@
-//! Having a blob's map to oneself: writes to that blob are kept out, all else goes on.
+//! Exclusive access to a blob's map: writes to that blob are kept out, other blobs go on.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -9,7 +9,7 @@ use super::{BlobState, Md};
 use crate::blob_local::quiesce;
 use crate::shared::BlobShared;
 
-/// Blobs that are looked at in one go.
+/// Blobs checked in one step.
 const AT_ONCE: u32 = 256;
 
 /// Keeps writes to a blob out until dropped.
@@ -18,8 +18,8 @@ pub(crate) struct Frozen {
 }
 
 impl Md {
-    /// Keeps writes to a blob out and waits until none is under way, so that its map holds still. Never
-    /// called under [`Md::lock`]: an allocation under way may need that to end.
+    /// Keeps writes to a blob out and waits until none is under way, so that its map does not change. Must
+    /// not be called under [`Md::lock`], which an allocation under way may need.
     pub(crate) async fn freeze(&self, blob: &Rc<BlobState>) -> Frozen {
         let shared = self.shared_of(blob).await;
         shared.freeze();
@@ -29,12 +29,12 @@ impl Md {
         frozen
     }
 
-    /// The same for a blob that nobody may have seen, and then nobody can write to.
+    /// The same for a blob that may have no view for other threads, and then has no writers.
     pub(crate) async fn freeze_if_seen(&self, blob: &Rc<BlobState>) -> Option<Frozen> {
         if blob.shared().is_some() { Some(self.freeze(blob).await) } else { None }
     }
 
-    /// The same for every blob that threads can see.
+    /// The same for every blob with a view for other threads.
     pub(crate) async fn freeze_all(&self) -> Vec<Frozen> {
         let (mut frozen, mut turns) = (Vec::new(), Turns::default());
         let mut next = self.blobs.borrow().first_key_value().map(|(&id, _)| id);
@@ -58,8 +58,8 @@ impl Md {
         frozen
     }
 
-    /// Waits until every request has ended that any thread had sent to a cluster by the map of this blob, or of one
-    /// that reads through it. Others are not waited for, however slow.
+    /// Waits until every request has ended that any thread had sent to a cluster by the map of this blob, or
+    /// of a blob that reads through it. Requests of other blobs are not waited for, however slow.
     pub(crate) async fn quiesce_below(&self, blob: &Rc<BlobState>) {
         let (mut seen, mut turns) = (Vec::new(), Turns::default());
         let (mut below, mut ids) = (vec![blob.clone()], BTreeSet::from([blob.id]));
@@ -67,7 +67,7 @@ impl Md {
             seen.extend(blob.shared());
             turns.spend(1).await;
             let clones = blob.clones.borrow();
-            // Parents of a hostile store may form a circle.
+            // Parents in a hostile store may form a circle.
             let clones = clones.iter().filter(|&&clone| ids.insert(clone));
             below.extend(clones.filter_map(|&clone| self.blob(clone).ok()));
         }

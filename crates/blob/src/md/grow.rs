@@ -1,4 +1,4 @@
-//! Taking over the space that the device has gained.
+//! Takes over space that the device has gained.
 
 use std::rc::Rc;
 
@@ -10,11 +10,11 @@ use crate::error::BlobError;
 use crate::shared::locked;
 
 impl Md {
-    /// Grows a store that is in use onto its device as that is now.
+    /// Grows a store in use to the present size of its device.
     pub(crate) async fn grow_live(self: &Rc<Md>) -> Result<(), BlobError> {
         let bytes = self.shared.device.bytes();
         let _guard = self.exclusive().await?;
-        // Before anybody gets a cluster there: a channel keeps the size that it found when it was opened.
+        // Before any cluster there is given out: a channel keeps the size that it found when it was opened.
         if bytes != self.local.channel().geometry().bytes() {
             let members = locked(&self.shared.members).clone();
             for member in members {
@@ -29,7 +29,7 @@ impl Md {
         self.grow_to(bytes).await
     }
 
-    /// Takes over the space of a device of so many bytes.
+    /// Takes over the space of a device of `device_bytes` bytes.
     pub(crate) async fn grow_to(&self, device_bytes: u64) -> Result<(), BlobError> {
         self.check_allocation()?;
         let planned = grow::plan(&self.super_block.borrow(), &self.geometry.borrow(), device_bytes);
@@ -37,7 +37,7 @@ impl Md {
             planned.map_err(|source| BlobError::Grow { store: self.shared.name.clone(), source })?;
         let Some((super_block, geometry)) = planned else { return Ok(()) };
         check_clusters(&self.shared.name, &geometry)?;
-        // The masks on disk are those of the smaller store: not clean before it is larger.
+        // The masks on disk are those of the smaller store: mark it dirty before it grows.
         self.mark_dirty().await?;
         let clusters = geometry.total_clusters();
         self.change_super_block(|_| super_block).await?;

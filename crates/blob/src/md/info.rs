@@ -1,4 +1,4 @@
-//! What can be asked about a store and its blobs, and small changes: xattrs, sync, the super blob.
+//! Queries about a store and its blobs, and small changes: xattrs, sync, the super blob.
 
 use std::ops::Bound;
 use std::rc::Rc;
@@ -34,7 +34,7 @@ impl Md {
         }
     }
 
-    /// The blobs, in the order of their ids, the same as that of their roots.
+    /// The blobs, in the order of their ids, which is the order of their roots.
     pub(crate) fn list(&self) -> Vec<BlobId> {
         self.blobs.borrow().keys().copied().collect()
     }
@@ -76,7 +76,7 @@ impl Md {
         self.flush_for(&[Point::DurableBeforeAck]).await
     }
 
-    /// Says whose store it is.
+    /// Sets the store's type.
     pub(crate) async fn set_bs_type(&self, bs_type: BsType) -> Result<(), BlobError> {
         self.check_writable()?;
         let _guard = self.exclusive().await?;
@@ -117,14 +117,14 @@ impl Md {
         Ok(result)
     }
 
-    /// Writes what was changed in memory.
+    /// Writes changes that were made in memory.
     pub(crate) async fn sync(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
         let _guard = self.exclusive_on(blob).await?;
         if !blob.is_unsynced() {
             return Ok(());
         }
         let meta = blob.meta.borrow().clone();
-        // What is set from here on is not in `meta` and has to wait for the next sync.
+        // Changes from here on are not in `meta` and wait for the next sync.
         let edits = blob.edits.get();
         let how = Persist { changes: Some(Vec::new()), ..Persist::default() };
         self.persist(blob, meta, how).await?;

@@ -1,4 +1,4 @@
-//! Making a store and loading one.
+//! Creates and loads stores.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,10 +28,10 @@ use crate::shared::{Member, StoreShared};
 use crate::store_device::StoreDevice;
 use crate::sync::TaskLock;
 
-/// A store that nobody has a handle of yet. If it gets none, the device is let go of.
+/// A store without handles yet. If it is dropped before it gets one, it releases its device.
 pub(crate) struct Loaded(Option<Rc<Md>>);
 
-/// A device on the thread that is to be its metadata thread.
+/// A device, opened on the future metadata thread.
 struct Opened {
     name: Arc<str>,
     device: Arc<StoreDevice>,
@@ -53,7 +53,7 @@ async fn open(device: Arc<dyn Device>, read_only: bool) -> Result<Opened, BlobEr
     Ok(Opened { name: name.clone(), device, local, thread })
 }
 
-/// Makes a store; this thread becomes its metadata thread.
+/// Creates a store; this thread becomes its metadata thread.
 pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Loaded, BlobError> {
     let opened = open(device, false).await?;
     let shape = opened.local.channel().geometry();
@@ -124,7 +124,7 @@ impl Loaded {
         Loaded(Some(Rc::new(md)))
     }
 
-    /// From now on handles find the store.
+    /// Registers the store, so that handles find it.
     pub(crate) fn keep(mut self) -> Arc<StoreShared> {
         let md = self.0.take().expect("taken here only");
         md.register();
@@ -148,13 +148,13 @@ async fn close<T>(opened: Opened, error: BlobError) -> Result<T, BlobError> {
     Err(error)
 }
 
-/// Refuses to overwrite what is known: another store, a partition table, a file system, a volume.
+/// Refuses to overwrite anything known: another store, a partition table, a file system, a volume.
 async fn refuse_known(opened: &Opened) -> Result<(), BlobError> {
     let bytes = (128 << 10).min(opened.local.channel().geometry().bytes());
     let (result, buffers) = opened.local.channel().read(0, IoBuf::zeroed(bytes as usize)).await;
     result?;
     let head = buffers.to_vec();
-    // Offset and bytes as the programs' own documentation has them.
+    // Offsets and bytes from the programs' own documentation.
     let known: [(usize, &[u8], &str); 10] = [
         (0, b"SPDKBLOB", "a Blobstore"),
         (512, b"EFI PART", "a partition table (GPT)"),
@@ -174,7 +174,7 @@ async fn refuse_known(opened: &Opened) -> Result<(), BlobError> {
     }
 }
 
-/// Reads a store's metadata; comes with the size of the device.
+/// Reads a store's metadata; also returns the size of the device.
 async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u64), BlobError> {
     let shape = opened.local.channel().geometry();
     let wanted = spindle_format::LoadOptions {
@@ -213,7 +213,7 @@ pub(super) fn check_clusters(store: &Arc<str>, geometry: &Geometry) -> Result<()
     }
 }
 
-/// Says how far a load has come, to whoever asked.
+/// Reports the progress of a load, if the caller asked for it.
 fn report(options: &LoadOptions, step: impl FnOnce() -> LoadStep) {
     if let Some(progress) = &options.progress {
         progress(step());
@@ -323,7 +323,7 @@ async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, re
     md
 }
 
-/// Why nothing may be allocated or freed, in words.
+/// The reason in words why nothing may be allocated or freed.
 fn why_blocked(blocked: &AllocationBlocked) -> String {
     let AllocationBlocked { blobs, pages, clusters, unlisted, marked } = blocked;
     let parts = [
@@ -337,12 +337,12 @@ fn why_blocked(blocked: &AllocationBlocked) -> String {
     parts.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-/// What a writing load does before anybody works on the store: repairs, then growth.
+/// The work of a writing load before the store is used: repairs, then growth.
 async fn finish(md: &mut Md, device_bytes: &u64, options: &LoadOptions) -> Result<(), BlobError> {
     let repairs = std::mem::take(&mut md.repairs);
     let bytes = md.geometry.borrow().metadata().len as u64 * u64::from(md.geometry.borrow().md_page_size());
     if !md.clean_on_disk.get() || !repairs.is_empty() {
-        // What a program that died has written can be read although it may not be durable yet.
+        // Data of a program that died can be read although it may not be durable yet.
         md.flush_for(&[Point::FoundBeforeChange]).await?;
     }
     for (done, repair) in repairs.iter().enumerate() {
@@ -360,7 +360,7 @@ async fn finish(md: &mut Md, device_bytes: &u64, options: &LoadOptions) -> Resul
     }
     if options.grow && md.blocked.is_none() {
         match md.grow_to(*device_bytes).await {
-            // As SPDK: a store that has no room for more masks is loaded as it is.
+            // As SPDK: a store whose masks cannot grow is loaded as it is.
             Err(BlobError::Grow { source: grow::GrowError::NoRoom { .. }, .. }) => {}
             other => other?,
         }

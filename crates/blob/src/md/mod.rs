@@ -1,12 +1,13 @@
 //! The metadata of a store, on its metadata thread.
 //!
 //! [`Md`] is owned by the thread that called init or load and never leaves it; handles on other threads send
-//! their operations here. Operations that write a blob's chain take [`Md::lock`] one after the other.
-//! New clusters are filled by the threads that write to them ([`crate::allocate`]), beside all this, and come
-//! here to be mapped ([`commit`]). An operation
-//! that must have a blob's map to itself freezes the blob *before* it takes the lock, since an allocation
-//! under way may need the lock to end. Whoever has waited looks again at what it found before: the store may
-//! have been left, the blob deleted, its clones or its parent be others.
+//! their operations here. Operations that write a blob's chain take [`Md::lock`] one after the other. Threads
+//! that write fill their new clusters themselves ([`crate::allocate`]) and send them here to be mapped
+//! ([`commit`]).
+//!
+//! An operation that needs a blob's map to itself freezes the blob *before* it takes the lock, since an
+//! allocation under way may need the lock to end. After every wait an operation checks again what it found
+//! before: the store may have been left, the blob deleted, its clones or its parent changed.
 //!
 //! Not promised: anything after a write or flush of metadata has failed; then every change is refused until
 //! the store is loaded again.
@@ -59,58 +60,58 @@ pub(crate) use load::{init, load};
 pub(crate) struct Md {
     pub(crate) shared: Arc<StoreShared>,
     pub(crate) options: StoreOptions,
-    /// This thread's way to the device.
+    /// This thread's access to the device.
     pub(crate) local: Rc<Local>,
     pub(crate) geometry: RefCell<Geometry>,
     pub(crate) super_block: RefCell<SuperBlock>,
-    /// What is in use.
+    /// Free clusters and pages.
     pub(crate) space: RefCell<space::Space>,
     pub(crate) used_blob_ids: RefCell<Bitmap>,
     pub(crate) blobs: RefCell<BTreeMap<BlobId, Rc<BlobState>>>,
-    /// Pages of blobs that something on disk named when the store was loaded and that were not there, or may go
-    /// while their names stay: none becomes the root of a new blob, which would be taken for what was meant.
+    /// Pages of blobs that something on disk named at the load and that were missing, or may be freed while
+    /// their names stay. None becomes the root of a new blob, which would be mistaken for the named one.
     pub(crate) reserved_roots: BTreeSet<PageIdx>,
-    /// Blobs that damaged ones name: they may read through them.
+    /// Blobs named by damaged ones, which may read through them.
     pub(crate) named_by_damaged: BTreeSet<BlobId>,
-    /// Blobs that could not be read, and why.
+    /// Unreadable blobs, and why.
     pub(crate) damaged: BTreeMap<BlobId, Arc<str>>,
-    /// Metadata pages that the device could not read: whose they are nobody knows.
+    /// Metadata pages that the device could not read: their owners are unknown.
     pub(crate) unreadable: BTreeSet<PageIdx>,
     pub(crate) recovered: bool,
     /// Why nothing may be allocated or freed.
     pub(crate) blocked: Option<Arc<str>>,
-    /// What a writing load still has to put right.
+    /// Repairs left for a writing load.
     repairs: Vec<spindle_format::repair::Repair>,
-    /// Whether the super block on disk says that masks can be trusted.
+    /// True if the super block on disk says that the masks can be trusted.
     clean_on_disk: Cell<bool>,
-    /// Held by whoever changes and writes the super block.
+    /// Held while the super block is changed and written.
     marking: TaskLock,
-    /// Held by whoever writes a chain.
+    /// Held while a chain is written.
     pub(crate) lock: TaskLock,
     /// Copies of pages that were rewritten in place, on devices that can tear a page.
     copies: RefCell<disk::Copies>,
     flushes: flushes::Flushes,
-    /// Held by whoever makes what threads see of a blob.
+    /// Held while a blob's view for other threads is made.
     showing: TaskLock,
     /// Held while clusters are zeroed in the background.
     zeroing: TaskLock,
-    /// Whether that goes on now.
+    /// True while that runs.
     refilling: Cell<bool>,
-    /// How many clusters it keeps ready.
+    /// How many zeroed clusters it keeps ready.
     ready_target: Cell<usize>,
-    /// Openings of blobs.
+    /// Number of openings of blobs.
     pub(crate) open: Cell<usize>,
-    /// Who waits until the store has let go of its device.
+    /// Tasks that wait until the store has released its device.
     left: RefCell<Vec<Waker>>,
-    /// Who wants to be told when space runs low.
+    /// Callers that want to know when space runs low.
     pub(crate) watches: Watches,
 }
 
-/// The stores whose metadata thread this is; lives in the thread's extensions.
+/// The stores whose metadata thread this is; stored in the thread's extensions.
 #[derive(Default)]
 struct Stores {
     loaded: RefCell<BTreeMap<usize, Rc<Md>>>,
-    /// Those that have not let go of their devices yet, although no operation finds them any more.
+    /// Stores that operations no longer find and that have not released their devices yet.
     leaving: RefCell<Vec<Rc<Md>>>,
 }
 
@@ -122,7 +123,7 @@ impl Md {
         found.ok_or_else(|| shared.gone())
     }
 
-    /// Waits until stores of this metadata thread have let go of a device that they are leaving.
+    /// Waits until stores of this metadata thread have released a device that they are leaving.
     async fn abandoned_are_gone(device: &Arc<dyn Device>) {
         let stores = spindle_reactor::extension::<Stores>();
         loop {
@@ -148,29 +149,29 @@ impl Md {
         stores.loaded.borrow_mut().insert(self.shared.device.key(), self.clone());
     }
 
-    /// No operation finds it any more.
+    /// Hides the store from operations.
     fn forget(self: &Rc<Md>) {
         let stores = spindle_reactor::extension::<Stores>();
         stores.loaded.borrow_mut().remove(&self.shared.device.key());
         stores.leaving.borrow_mut().push(self.clone());
     }
 
-    /// It has let go of its device.
+    /// Notes that the store has released its device.
     fn has_left(self: &Rc<Md>) {
         let stores = spindle_reactor::extension::<Stores>();
         stores.leaving.borrow_mut().retain(|leaving| !Rc::ptr_eq(leaving, self));
         self.left.take().into_iter().for_each(Waker::wake);
     }
 
-    /// Waits for [`Md::lock`]. An error if metadata must not be changed by then: the store may have been
-    /// left while this waited.
+    /// Waits for [`Md::lock`]. An error if metadata must not be changed by then: the store may have been left
+    /// meanwhile.
     pub(crate) async fn exclusive(&self) -> Result<TaskGuard<'_>, BlobError> {
         let guard = self.lock.lock().await;
         self.check_writable()?;
         Ok(guard)
     }
 
-    /// The same for an operation on a blob: an error also if that was deleted while this waited.
+    /// The same for an operation on a blob: an error also if the blob was deleted meanwhile.
     pub(crate) async fn exclusive_on(&self, blob: &Rc<BlobState>) -> Result<TaskGuard<'_>, BlobError> {
         let guard = self.exclusive().await?;
         match self.is_there(blob) {
@@ -179,14 +180,14 @@ impl Md {
         }
     }
 
-    /// Whether a blob is still in the store; its id may have a new owner.
+    /// True if a blob is still in the store; its id may have a new owner.
     pub(crate) fn is_there(&self, blob: &Rc<BlobState>) -> bool {
         self.blobs.borrow().get(&blob.id).is_some_and(|now| Rc::ptr_eq(now, blob))
     }
 
     /// An error if metadata must not be changed.
     pub(crate) fn check_writable(&self) -> Result<(), BlobError> {
-        // Also of what began before: nothing may change behind the masks.
+        // Also for operations that began before: nothing may change behind the masks.
         if self.shared.is_unloaded() {
             return Err(self.shared.gone());
         }
@@ -207,7 +208,7 @@ impl Md {
         }
     }
 
-    /// From now on nothing may be changed: what the disk holds is not known.
+    /// Refuses all changes from now on: the contents of the disk are unknown.
     pub(crate) fn poison(&self, cause: &BlobError) {
         self.shared.poison(cause);
     }

@@ -1,4 +1,4 @@
-//! Putting a thin blob under another parent, and copying what a blob has itself elsewhere.
+//! Gives a thin blob another parent, and copies the clusters that a blob owns to a device.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::error::BlobError;
 use crate::outside::Outside;
 use crate::shared::Back;
 
-/// Called after every cluster with how many are done and how many there are.
+/// Called after every cluster with the number done and the total.
 pub(crate) type Progress = Box<dyn FnMut(u64, u64) + Send>;
 
 impl Md {
-    /// Puts a thin blob under another parent: what it has not itself reads as there from now on.
+    /// Gives a thin blob another parent: clusters that it does not own read as there from now on.
     pub(crate) async fn set_parent(self: &Rc<Md>, id: BlobId, parent: Parent) -> Result<(), BlobError> {
         let blob = self.blob(id)?;
         let _frozen = self.freeze(&blob).await;
@@ -81,13 +81,13 @@ impl Md {
         }
     }
 
-    /// Has an open clone of an external snapshot read that on another device.
+    /// Makes an open clone of an external snapshot read that on another device.
     pub(crate) async fn set_external_device(
         &self,
         blob: &Rc<BlobState>,
         device: Arc<dyn Device>,
     ) -> Result<(), BlobError> {
-        // Also of a store that is read-only: nothing is written.
+        // Allowed on a read-only store too: nothing is written.
         let _guard = self.lock.lock().await;
         if self.shared.is_unloaded() {
             return Err(self.shared.gone());
@@ -99,7 +99,7 @@ impl Md {
         Ok(())
     }
 
-    /// Whether `id` is `other` or stands above it.
+    /// True if `id` is `other` or above it.
     fn stands_above(&self, id: BlobId, other: BlobId) -> bool {
         let mut at = Some(Parent::Snapshot(other));
         // No chain is longer than there are blobs, but a hostile one may be a circle.
@@ -113,7 +113,7 @@ impl Md {
         true
     }
 
-    /// Copies the clusters that a read-only blob has itself to the same offsets of another device.
+    /// Copies the clusters that a read-only blob owns to the same offsets of another device.
     pub(crate) async fn shallow_copy(
         self: &Rc<Md>,
         id: BlobId,
@@ -133,7 +133,7 @@ impl Md {
         if !self.shared.io_unit.is_multiple_of(target.geometry().block_size()) {
             return refused("the target has larger blocks than the store");
         }
-        // Open while it lasts, so that nobody deletes it.
+        // Held open meanwhile, so that it cannot be deleted.
         blob.opened.set(blob.opened.get() + 1);
         let result = self.copy_clusters(&blob, target, progress).await;
         blob.opened.set(blob.opened.get() - 1);

@@ -1,4 +1,4 @@
-//! Writing a blob's metadata so that a crash leaves the old or the new: new pages first, the root last.
+//! Writes a blob's metadata so that a crash leaves the old or the new: new pages first, the root last.
 
 use std::collections::BTreeSet;
 
@@ -11,28 +11,28 @@ use crate::error::BlobError;
 use crate::ordering::Point;
 use crate::sync::join_all;
 
-/// New pages that are written side by side.
+/// New pages written in parallel.
 const PAGES_AT_ONCE: usize = 64;
 
-/// What a persist takes with it.
+/// Parameters of a persist.
 pub(crate) struct Persist {
-    /// Slots of the extent table whose pages have to be written anew, besides those that have none.
+    /// Slots of the extent table whose pages must be written anew, besides slots without a page.
     pub(crate) slots: BTreeSet<u32>,
-    /// May use pages that are kept back.
+    /// Allows the use of reserved pages.
     pub(crate) urgent: bool,
-    /// Whether the map names clusters that have just been filled.
+    /// True if the map names clusters that have just been filled.
     pub(crate) fills: bool,
-    /// What the flush behind the root is for, besides freeing what was replaced.
+    /// The purposes of the flush after the root, besides freeing what was replaced.
     pub(crate) after: Vec<Point>,
-    /// For a blob that is not frozen: the changes of its map that this makes. Other clusters of it may
-    /// change meanwhile.
+    /// For a blob that is not frozen: the changes of its map that this makes. Other clusters of it may change
+    /// meanwhile.
     pub(crate) changes: Option<Vec<(u64, Option<u32>)>>,
-    /// Old extent pages that stay: another blob has them now.
+    /// Old extent pages that stay, because another blob has them now.
     pub(crate) keep: BTreeSet<PageIdx>,
 }
 
 impl Default for Persist {
-    /// The last write of an operation, without new clusters, of a blob that is frozen.
+    /// The last write, without new clusters, of an operation on a frozen blob.
     fn default() -> Persist {
         Persist {
             slots: BTreeSet::new(),
@@ -83,7 +83,7 @@ impl Md {
         self.trim_copies().await
     }
 
-    /// Everything before the root: pages taken, written and durable. What was taken is in `taken`.
+    /// Everything before the root: pages taken, written and durable. `taken` lists what was taken.
     async fn prepare(
         &self,
         blob: &BlobState,
@@ -121,8 +121,8 @@ impl Md {
         let fills = how.fills.then_some(Point::FillBeforeMap);
         let new = (leaves.len() + writes.len() > 0).then_some(Point::PagesBeforeRoot);
         self.flush_for(&[fills.as_slice(), new.as_slice()].concat()).await?;
-        // Only now: the copy counts as soon as it is there if what lies in the root's page is damaged, be it
-        // the half of what was cleared when that was freed.
+        // Only now: from here on the copy counts if the contents of the root's page are damaged, and they may
+        // be the half-cleared rest of an earlier use.
         if self.write_copy(root, &pages[0]).await? {
             self.flush_for(&[Point::CopyBeforePlace]).await?;
         }
@@ -142,7 +142,7 @@ impl Md {
         Ok(page)
     }
 
-    /// Takes pages out of use for a later step of an operation.
+    /// Reserves pages for a later step of an operation.
     pub(crate) fn set_aside(&self, count: usize) -> Result<Vec<PageIdx>, BlobError> {
         let mut taken = Vec::new();
         let all = (0..count).try_for_each(|_| self.take_page(true, &mut taken).map(drop));
@@ -155,7 +155,7 @@ impl Md {
         }
     }
 
-    /// Gives pages back that were set aside.
+    /// Gives reserved pages back.
     pub(crate) fn give_back(&self, pages: Vec<PageIdx>) {
         self.space.borrow_mut().free_pages_again(pages);
     }
@@ -167,15 +167,15 @@ impl Md {
         }
         let copies = self.take_copies(&pages);
         pages.extend(copies);
-        // A copy that comes back after a crash says nothing of what its page holds then, by its checksums.
+        // Should a copy reappear after a crash, its checksums do not match the page.
         self.clear_pages(pages.iter().copied()).await?;
         self.space.borrow_mut().free_pages_again(pages);
         Ok(())
     }
 }
 
-/// What is on disk now becomes what is known, but for what has changed meanwhile: xattrs that were set, and
-/// the clusters of a blob that is not frozen.
+/// Makes what is on disk the metadata in memory, except for what has changed meanwhile: xattrs, and the
+/// clusters of a blob that is not frozen.
 fn take_over(blob: &BlobState, mut written: BlobMetadata, changes: Option<Vec<(u64, Option<u32>)>>) {
     let Some(changes) = changes else {
         let mut known = blob.meta.borrow_mut();

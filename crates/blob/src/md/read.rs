@@ -1,7 +1,7 @@
-//! Reading a store's metadata: large reads, many in flight, each buffer used again and again.
+//! Reads a store's metadata: large reads, many in flight, each buffer reused.
 //!
-//! On the metadata thread, before there is a store. What has come is taken in a turn at a time, so that
-//! other work of the reactor goes on beside a long load. Dropping the future gives the load up.
+//! Runs on the metadata thread, before there is a store. Results are processed a turn at a time, so that
+//! other work of the reactor goes on beside a long load. Dropping the future cancels the load.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -11,16 +11,16 @@ use spindle_block::Channel;
 use spindle_format::{ByteRange, Loader};
 use spindle_mem::IoBuf;
 
-/// Bytes of the largest read: large for a disk, and still there in the core's cache when they are looked at.
+/// Bytes of the largest read: large for a disk, and small enough to stay in the core's cache.
 pub(super) const LARGEST_READ: usize = 256 << 10;
 
 /// Reads in flight.
 const READS: usize = 32;
 
-/// Reads that are taken in during one turn of the reactor.
+/// Reads processed during one turn of the reactor.
 const READS_IN_A_TURN: usize = 4;
 
-/// A read that came back, with its buffer if the device gave it back whole.
+/// A finished read, with its buffer if the device gave it back whole.
 struct Done {
     range: ByteRange,
     well: bool,
@@ -29,8 +29,8 @@ struct Done {
 
 type Flying<'a> = Pin<Box<dyn Future<Output = Done> + 'a>>;
 
-/// Reads what the loader asks for until it asks for no more. `progress` is told after every turn in which
-/// something came.
+/// Reads what the loader asks for until it asks for no more. `progress` is called after every turn in which
+/// data came.
 pub(super) async fn read(loader: &mut Loader, channel: &Channel, mut progress: impl FnMut(&Loader)) {
     let mut flying: Vec<Flying<'_>> = Vec::with_capacity(READS);
     let mut idle: Vec<IoBuf> = Vec::with_capacity(READS);
@@ -46,7 +46,7 @@ pub(super) async fn read(loader: &mut Loader, channel: &Channel, mut progress: i
                 Poll::Pending => at += 1,
             }
         }
-        // The buffer that was used last is taken first: its bytes are still near.
+        // The most recently used buffer first: its bytes are still in the cache.
         while taken < READS_IN_A_TURN
             && flying.len() < READS
             && let Some(range) = loader.next_read()
@@ -71,7 +71,7 @@ pub(super) async fn read(loader: &mut Loader, channel: &Channel, mut progress: i
     .await;
 }
 
-/// Hands a read that came back to the loader, and its buffer to those that are idle.
+/// Hands a finished read to the loader, and its buffer to the idle ones.
 fn take(
     read: Pin<&mut dyn Future<Output = Done>>,
     cx: &mut Context<'_>,

@@ -1,23 +1,23 @@
-//! Clusters zeroed in the background, so that a write that needs a new one need not wait for it.
+//! Zeroes clusters in the background, so that a write that needs a new one need not wait for that.
 //!
-//! Only where clusters are not known to read zero: a store that was loaded, or a device whose unmapped
-//! blocks read anything. The pool begins small, when a write has had to zero its cluster itself, and grows
-//! while it is used up faster than it is refilled. Where an unmap makes zeroes it takes none of the host's
-//! space; else it is bounded in bytes, so that large clusters are not zeroed ahead at all, and is given back when
-//! no blob is open any more, and by an unload.
+//! Only where clusters are not known to read zero: in a store that was loaded, or on a device whose unmapped
+//! blocks may read anything. The pool begins small, when a write had to zero its cluster itself, and grows
+//! while it is used up faster than it is refilled. Where an unmap makes zeroes the pool takes no space of the
+//! host. Otherwise it is bounded in bytes, so that large clusters are not zeroed ahead at all, and it is
+//! given back by an unload and when no blob is open any more.
 
 use std::rc::Rc;
 
 use super::Md;
 
-/// Bytes of zeroes that are written ahead, at most.
+/// Upper bound of zero bytes written ahead.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// Clusters that are kept zeroed ahead, at most.
+/// Upper bound of clusters zeroed ahead.
 const MOST: u64 = 64;
 
 impl Md {
-    /// Sees to it that zeroed clusters are ready, in the background.
+    /// Keeps zeroed clusters ready, in the background.
     pub(crate) fn keep_ready(self: &Rc<Md>) {
         if self.refilling.replace(true) {
             return;
@@ -29,7 +29,7 @@ impl Md {
         }));
     }
 
-    /// Clusters that are kept zeroed ahead at most.
+    /// The present bound of clusters zeroed ahead.
     fn most_ready(&self) -> usize {
         match self.local.clears_by_unmap() {
             true => MOST as usize,
@@ -37,11 +37,11 @@ impl Md {
         }
     }
 
-    /// Gives the host back what zeroes take that were written ahead and not used.
+    /// Gives the host the space of zeroes back that were written ahead and not used.
     pub(crate) async fn forget_ready(&self) {
         self.recall().await;
         let _idle = self.zeroing.lock().await;
-        // Also of a store that is being left.
+        // Also while the store is being left.
         if self.shared.read_only || self.blocked.is_some() || self.shared.check_poison().is_err() {
             return;
         }
@@ -91,7 +91,7 @@ impl Md {
                 }
             }
             if !zeroed {
-                // Whoever needs one finds out what is wrong with the device.
+                // The next write reports what is wrong with the device.
                 return;
             }
         }

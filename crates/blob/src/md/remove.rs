@@ -1,4 +1,4 @@
-//! Deleting blobs, and snapshots that one clone reads through.
+//! Deletes blobs, and snapshots through which one clone reads.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -18,8 +18,8 @@ use crate::ordering::Point;
 use crate::sync::TaskGuard;
 
 impl Md {
-    /// Deletes a blob that nobody has open. Operations that change its clones meanwhile end first: it is looked
-    /// at again then.
+    /// Deletes a blob that is not open. Operations that change its clones meanwhile end first; then it is
+    /// checked again.
     pub(crate) async fn remove(self: &Rc<Md>, id: BlobId) -> Result<(), BlobError> {
         self.check_allocation()?;
         let blob = self.blob(id)?;
@@ -40,7 +40,8 @@ impl Md {
         }
     }
 
-    /// Waits for those who take away or add clones just now; an error if there is more than one then.
+    /// Waits for operations that are adding or removing clones; an error if there is more than one clone
+    /// then.
     async fn has_one_clone_at_most(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
         let _guard = self.exclusive_on(blob).await?;
         match blob.clones.borrow().len() {
@@ -52,7 +53,7 @@ impl Md {
         }
     }
 
-    /// Deletes a blob without clones; false if it has some by the time that nobody else works on it.
+    /// Deletes a blob without clones; false if it has some once no other operation works on it.
     async fn remove_alone(self: &Rc<Md>, blob: &Rc<BlobState>) -> Result<bool, BlobError> {
         let _alone = self.alone_with(blob).await?;
         check_unused(blob)?;
@@ -70,16 +71,16 @@ impl Md {
         loop {
             let frozen = self.freeze_if_seen(blob).await;
             let guard = self.exclusive_on(blob).await?;
-            // Somebody may have had it open while this waited.
+            // It may have been opened while this waited.
             if frozen.is_some() || blob.shared().is_none() {
                 return Ok((frozen, guard));
             }
         }
     }
 
-    /// Takes a blob off the disk and frees what it had, but for what another blob has now. Called under
-    /// [`Md::lock`]. The root goes first and for good: a crash behind it leaves pages and clusters that
-    /// nobody names.
+    /// Removes a blob from the disk and frees what it had, except for what another blob has now. Called under
+    /// [`Md::lock`]. The root goes first and durably: a crash after it leaves pages and clusters that nothing
+    /// names.
     async fn erase(
         &self,
         blob: &Rc<BlobState>,
@@ -93,7 +94,7 @@ impl Md {
         self.clear_root(root).await?;
         self.used_blob_ids.borrow_mut().clear(root.0);
         self.blobs.borrow_mut().remove(&blob.id);
-        // Whoever waits to write to it finds that there is nothing left.
+        // A write that waited to be let in finds a blob without clusters.
         blob.shared().into_iter().for_each(|shared| shared.clusters.store(0, Ordering::Release));
         if let Some(Parent::Snapshot(parent)) = blob.parent()
             && let Ok(parent) = self.blob(parent)
@@ -115,8 +116,8 @@ impl Md {
         self.flush_for(&[Point::DurableBeforeAck]).await
     }
 
-    /// Clears a root for good. Half cleared it would be a damaged blob's, so where a crash can tear it, the sector
-    /// without which it is no root goes first.
+    /// Clears a root durably. A half-cleared root would look like a damaged blob, so where a crash can tear
+    /// it, the sector that makes it a root goes first.
     async fn clear_root(&self, root: PageIdx) -> Result<(), BlobError> {
         if self.tears_pages() {
             let change = Page::clear_last_sector(root, &self.geometry.borrow());
@@ -127,7 +128,7 @@ impl Md {
         self.flush_for(&[Point::RootBeforeRest]).await
     }
 
-    /// A blob that is to go stops being the super blob, durably: no super block ever names a blob that is gone.
+    /// Removes a blob that is to be deleted as super blob, durably: no super block ever names a deleted blob.
     async fn forget_super_blob(&self, id: BlobId) -> Result<(), BlobError> {
         if self.super_block.borrow().super_blob != Some(id) {
             return Ok(());
@@ -137,16 +138,16 @@ impl Md {
         self.flush_for(&[Point::RootBeforeRest]).await
     }
 
-    /// Takes a half-made snapshot away again: everything in it is the original's.
+    /// Removes an unfinished snapshot: everything in it is the original's.
     pub(crate) async fn erase_unfinished(&self, snapshot: &Rc<BlobState>) -> Result<(), BlobError> {
         let meta = snapshot.meta.borrow().clone();
         let pages = meta.map.extent_pages().map(|(_, page)| page).collect();
         self.erase(snapshot, &self.clusters_in(&meta).await, &pages).await
     }
 
-    /// Deletes a snapshot whose one clone gets what it still reads there. The clone takes everything over in
-    /// one write of its root; until then its map on disk does not change. False if that is no longer its one
-    /// clone by the time that nobody else works on them.
+    /// Deletes a snapshot with one clone, which takes over what it still reads there, in one write of its
+    /// root; until then its map on disk does not change. False if that is no longer its only clone once no
+    /// other operation works on them.
     async fn merge_into(
         self: &Rc<Md>,
         snapshot: &Rc<BlobState>,
@@ -168,14 +169,14 @@ impl Md {
         clone.held.set(true);
         let merged = self.merge_held(snapshot, clone).await;
         clone.held.set(false);
-        // What the clone has taken over changes with it: if the snapshot could not be erased, nobody reads that
-        // through the snapshot any more.
+        // What the clone has taken over changes with it. If the snapshot could not be erased, nothing reads
+        // that data through the snapshot any more.
         let taken_over = clone.parent() != Some(Parent::Snapshot(snapshot.id));
         snapshot.passing.set(merged.is_err() && taken_over);
         merged.map(|()| true)
     }
 
-    /// The same under [`Md::lock`], when nobody else begins anything with either.
+    /// The same under [`Md::lock`], when no other operation can begin on either.
     async fn merge_held(
         self: &Rc<Md>,
         snapshot: &Rc<BlobState>,
@@ -207,7 +208,7 @@ impl Md {
                 let mut unmarked = snapshot.meta.borrow().clone();
                 if unmarked.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL).is_some() {
                     let undone = self.persist(snapshot, unmarked, step(Point::DurableBeforeAck)).await;
-                    // Half undone: only a load can put it right.
+                    // Half undone: only a load can repair it.
                     undone.inspect_err(|error| self.poison(error))?;
                 }
             }
@@ -235,8 +236,8 @@ impl Md {
         clusters
     }
 
-    /// What the clone's metadata is when it has taken over what it reads in the snapshot, and the slots of
-    /// its table that change. Slots that only the snapshot has keep their page.
+    /// The clone's metadata once it has taken over what it reads in the snapshot, and the slots of its table
+    /// that change. Slots that only the snapshot has keep their page.
     async fn merged(
         self: &Rc<Md>,
         snapshot: &Rc<BlobState>,
@@ -272,8 +273,8 @@ impl Md {
         Ok((meta, slots))
     }
 
-    /// A clone longer than its parent reads zeroes beyond that one's end. Where it is to read through to a
-    /// grandparent that has data there, it gets clusters of zeroes first.
+    /// A clone longer than its parent reads zeroes beyond the parent's end. If it is about to read through to
+    /// a grandparent with data there, it gets clusters of zeroes first.
     pub(crate) async fn pin_zeroes(
         self: &Rc<Md>,
         parent: &Rc<BlobState>,
@@ -288,7 +289,7 @@ impl Md {
         self.pin(&holes, meta, slots, taken).await
     }
 
-    /// Gives clusters of zeroes to these places of a map.
+    /// Gives these places of a map clusters of zeroes.
     pub(crate) async fn pin(
         &self,
         holes: &[u64],
@@ -296,7 +297,7 @@ impl Md {
         slots: &mut BTreeSet<u32>,
         taken: &mut Vec<u32>,
     ) -> Result<(), BlobError> {
-        // Zeroed whatever the clear method: what is hidden here must not be seen.
+        // Zeroed whatever the clear method: what is hidden here must stay hidden.
         let method = spindle_format::ClearMethod::Default;
         self.take_clusters(holes.len() as u64, method, taken).await?;
         for (&index, &cluster) in holes.iter().zip(taken.iter()) {
@@ -306,7 +307,7 @@ impl Md {
         Ok(())
     }
 
-    /// In the parent's list of clones, one takes the place of another, or nobody does.
+    /// Replaces one clone by another, or by none, in the parent's list.
     pub(crate) fn replace_clone(&self, parent: Option<&Parent>, old: BlobId, new: Option<BlobId>) {
         if let Some(Parent::Snapshot(parent)) = parent
             && let Ok(parent) = self.blob(*parent)
@@ -318,7 +319,7 @@ impl Md {
     }
 }
 
-/// An error if somebody has a blob open, or inflates or decouples it.
+/// An error if a blob is open, or is being inflated or decoupled.
 fn check_unused(blob: &BlobState) -> Result<(), BlobError> {
     if blob.opened.get() > 0 {
         return Err(BlobError::Busy { blob: blob.id, by: "it is open: close it" });

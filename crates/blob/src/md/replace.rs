@@ -1,4 +1,4 @@
-//! Putting other clusters in the place of all that a blob has, with one write of its root.
+//! Replaces all clusters of a blob by others, with one write of its root.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::ordering::Point;
 use crate::replacement::Draft;
 use crate::shared::locked;
 
-/// A cluster that was taken for new contents.
+/// A cluster taken for new contents.
 pub(crate) struct Taken {
     pub(crate) cluster: u32,
     /// It is known to read zero.
@@ -38,7 +38,7 @@ impl Md {
         if blob.held.get() { Err(busy(blob.id)) } else { Ok(()) }
     }
 
-    /// Takes a cluster for new contents that nothing names yet.
+    /// Takes a cluster for new contents; nothing names it yet.
     pub(crate) async fn take_for_draft(
         self: &Rc<Md>,
         blob: &BlobState,
@@ -53,7 +53,7 @@ impl Md {
         }
         let fresh = fresh.ok_or_else(|| self.no_space(1))?;
         self.space_changed();
-        // What the cluster's zeroes rest on is flushed before a map names it.
+        // The flush that makes its zeroes durable happens before a map names it.
         let is_zero = fresh.zero.is_some();
         if !locked(draft).add(index, fresh.cluster) {
             self.space.borrow_mut().free_cluster(fresh.cluster, fresh.zero);
@@ -62,7 +62,7 @@ impl Md {
         Ok(Taken { cluster: fresh.cluster, is_zero })
     }
 
-    /// Gives clusters back that held new contents which are not wanted any more. No write to them is under way.
+    /// Gives back clusters of new contents that are no longer wanted. No write to them is under way.
     pub(crate) fn drop_draft(self: &Rc<Md>, clusters: Vec<u32>) {
         if clusters.is_empty() || self.check_writable().is_err() {
             return;
@@ -71,7 +71,7 @@ impl Md {
         drop(spindle_reactor::spawn_local(async move { md.release_draft(clusters).await }));
     }
 
-    /// The same, to its end. A store that is left meanwhile waits for it.
+    /// The same, waiting for its end. A store that is left meanwhile waits for it.
     pub(crate) async fn release_draft(&self, clusters: Vec<u32>) {
         let _guard = self.lock.lock().await;
         if self.check_writable().is_ok() {
@@ -79,8 +79,8 @@ impl Md {
         }
     }
 
-    /// Makes these clusters, by their places, all that an open blob has; it reads zeroes elsewhere. The root is
-    /// the commit: a crash leaves the old contents or the new ones.
+    /// Makes these clusters, by their places, the only ones of an open blob; elsewhere it reads zeroes. The
+    /// root is the commit: a crash leaves the old contents or the new ones.
     pub(crate) async fn replace(
         self: &Rc<Md>,
         blob: &Rc<BlobState>,
@@ -127,7 +127,7 @@ impl Md {
         taken.extend(pinned);
         filled?;
         let after = vec![Point::DurableBeforeAck, Point::UnmapBeforeFree];
-        // All pages of the map are new: it has none of the old ones.
+        // All pages of the map are new: none of the old ones stays.
         self.persist(blob, meta, Persist { fills: true, after, ..Persist::default() }).await?;
         for &(index, _) in &old {
             if blob.meta.borrow().map.get(index).is_none() {

@@ -1,4 +1,4 @@
-//! Making blobs larger and smaller.
+//! Grows and shrinks blobs.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -53,9 +53,9 @@ impl Md {
             return Err(error);
         }
         self.space_changed();
-        // A leaf that it shares was right for its old size: a snapshot taken since may end where it ended.
+        // A shared leaf was right for the old size only: a snapshot taken since may end at the old end.
         self.forget_inherited(blob).await;
-        // The map before the size: nobody looks beyond the end.
+        // The map before the size: readers stop at the old end.
         blob.publish_map().await;
         blob.publish_flags();
         self.say_resized(blob).await;
@@ -80,18 +80,18 @@ impl Md {
             }
             return Ok(());
         }
-        // What is new reads zero, also where a parent has data that was out of sight.
+        // The new part reads zero, even where a parent has data that was beyond the old end.
         let shared = self.shared_of(blob).await;
         let holes = self.visible_above(&shared, old, new).await;
         self.pin(&holes, meta, slots, taken).await
     }
 
-    /// The clusters from `first` on, below `end`, that read something else than zeroes in a blob's parents.
+    /// The clusters from `first` on, below `end`, that do not read as zeroes in a blob's parents.
     pub(crate) async fn visible_above(&self, blob: &BlobShared, first: u64, end: u64) -> Vec<u64> {
         let size = u64::from(self.shared.cluster_size);
         let end = match &*locked(&blob.back) {
             Back::Zeroes => 0,
-            // Shorter than what the blob is to be: all beyond is zeroes.
+            // The parent is shorter than the blob's new size: beyond it everything is zeroes.
             Back::Blob(parent) => end.min(parent.clusters.load(Ordering::Acquire)),
             Back::External(outside) => end.min(outside.device.geometry().bytes().div_ceil(size)),
             Back::Missing(_) => end,
@@ -106,7 +106,7 @@ impl Md {
         found
     }
 
-    /// Has the lanes and channels of an open blob see its size. Its geometry says it already.
+    /// Tells the lanes and channels of an open blob its new size, which its geometry already has.
     async fn say_resized(&self, blob: &BlobState) {
         if let Some(shared) = blob.shared() {
             shared.lanes.resized().await;
@@ -130,7 +130,7 @@ impl Md {
             turns.spend(1).await;
         }
         blob.publish_map().await;
-        // Notes about parents beyond the end would come back into sight if the blob grew again.
+        // Notes about parents beyond the end would be seen again if the blob grew again.
         self.forget_inherited(blob).await;
         let freed = cut.into_iter().map(|(_, cluster)| cluster.0).collect();
         if self.options.order.keeps(Point::ReadersBeforeFree) {

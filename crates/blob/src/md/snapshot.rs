@@ -1,4 +1,4 @@
-//! Snapshots, and freeing a blob from its parents.
+//! Takes snapshots, and detaches a blob from its parents.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -21,11 +21,12 @@ use crate::ordering::Point;
 use crate::shared::{Back, BlobShared, locked};
 use crate::sync::join_all;
 
-/// Clusters that are copied side by side.
+/// Clusters copied in parallel.
 const COPIES: usize = 8;
 
 impl Md {
-    /// Takes a snapshot: a new read-only blob gets all that the blob has, which reads through it from then on.
+    /// Takes a snapshot: a new read-only blob gets everything that the blob has; the blob then reads through
+    /// it.
     pub(crate) async fn snapshot(
         self: &Rc<Md>,
         id: BlobId,
@@ -44,8 +45,8 @@ impl Md {
             return Err(busy(id));
         }
         let snapshot = self.snapshot_marked(&original, named).await?;
-        // Once the original reads through the snapshot there is no way back: what the last step needs is
-        // put aside before.
+        // Once the original reads through the snapshot there is no way back, so the pages of the last step
+        // are reserved first.
         let aside = self.set_aside(snapshot.chain.borrow().len());
         let done = match &aside {
             Ok(_) => self.read_through(&original, &snapshot).await,
@@ -63,12 +64,12 @@ impl Md {
         let mut done = snapshot.meta.borrow().clone();
         done.remove_internal(internal::SNAPSHOT_IN_PROGRESS);
         let last = Persist { urgent: true, ..Persist::default() };
-        // Neither before nor after: only a load can tell now.
+        // The state on disk is unknown: only a load can tell now.
         self.persist(&snapshot, done, last).await.inspect_err(|error| self.poison(error))?;
         Ok(snapshot.id)
     }
 
-    /// The snapshot on disk, with everything the original has and the mark that it is not finished.
+    /// Writes the snapshot with everything the original has and the mark that it is unfinished.
     async fn snapshot_marked(
         &self,
         original: &Rc<BlobState>,
@@ -83,7 +84,7 @@ impl Md {
         Ok(snapshot)
     }
 
-    /// The original lets go of all it has and names the snapshot as its parent.
+    /// Writes the original without clusters, with the snapshot as its parent.
     async fn read_through(
         &self,
         original: &Rc<BlobState>,
@@ -104,7 +105,7 @@ impl Md {
         Ok(())
     }
 
-    /// Has readers of the original see its snapshot behind it. They find the same clusters at any moment.
+    /// Shows readers of the original its snapshot behind it. They find the same clusters at any moment.
     async fn publish_snapshot(&self, original: &Rc<BlobState>, snapshot: &Rc<BlobState>) {
         let shared = self.shared_of(original).await;
         match snapshot.shared() {
@@ -116,7 +117,7 @@ impl Md {
                 *locked(&shared.back) = Back::Blob(below);
                 shared.leaves.share_all();
             }
-            // Somebody was quick and opened it: it has leaves already.
+            // It was opened meanwhile: it has leaves already.
             Some(below) => {
                 *locked(&shared.back) = Back::Blob(below);
                 shared.leaves.forget_own();
@@ -126,8 +127,8 @@ impl Md {
         snapshot.publish_map().await;
     }
 
-    /// Gives a blob clusters of its own for all that it reads in its parents (`inflate`: for all that it has
-    /// not), so that it needs its parent no more (`inflate`: none at all).
+    /// Gives a blob clusters of its own for all that it reads in its parents (`inflate`: for all that it does
+    /// not own), so that it no longer needs its parent (`inflate`: has no parent).
     pub(crate) async fn detach(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
         self.check_allocation()?;
         blob.check_stays()?;
@@ -152,15 +153,15 @@ impl Md {
         let (openings, before) = (blob.openings.get(), blob.opened.get());
         let mut copied = Vec::new();
         let detached = self.copy_and_detach(blob, inflate, (&shared, &here), &mut copied).await;
-        // Nobody can have written to what was copied: it goes back.
+        // The copies cannot have been written to: they go back.
         if detached.is_err() && before == 0 && blob.openings.get() == openings {
             self.undo_copies(blob, &shared, copied).await;
         }
         detached
     }
 
-    /// Takes clusters away again that were copied for an operation that failed; the blob reads them in its parent as
-    /// before. It has those that cannot be taken away for good.
+    /// Takes back clusters that were copied for an operation that failed; the blob reads them in its parent
+    /// as before. Those that cannot be taken back stay with it.
     async fn undo_copies(self: &Rc<Md>, blob: &Rc<BlobState>, shared: &Arc<BlobShared>, copied: Vec<u64>) {
         if self.check_allocation().is_err() {
             return;
@@ -202,14 +203,15 @@ impl Md {
                 copied.extend(made.map(|(&index, _)| index));
                 done.into_iter().collect::<Result<Vec<bool>, BlobError>>()?;
             }
-            // Meanwhile clusters may have been unmapped, the blob may have grown, or its parent have got more.
+            // Meanwhile clusters may have been unmapped, the blob may have grown, or its parent may have got
+            // more.
             if self.change_parent(blob, inflate).await? {
                 return Ok(());
             }
         }
     }
 
-    /// False if the blob has not all that it is to have.
+    /// False if the blob still lacks clusters.
     async fn change_parent(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<bool, BlobError> {
         let _frozen = self.freeze(blob).await;
         let _guard = self.exclusive_on(blob).await?;
@@ -261,7 +263,7 @@ impl Md {
     }
 }
 
-/// Gives a blob a cluster of its own that reads as before; whether it needed one.
+/// Gives a blob a cluster of its own that reads as before; returns whether it needed one.
 async fn copy_up(shared: &Arc<BlobShared>, here: &BlobLocal, index: u64) -> Result<bool, BlobError> {
     loop {
         shared.thawed().await;
@@ -275,8 +277,8 @@ async fn copy_up(shared: &Arc<BlobShared>, here: &BlobLocal, index: u64) -> Resu
     }
 }
 
-/// The clusters that a blob has not itself and needs to be free of its parent (`inflate`: of all parents): all, or
-/// one more than `most`.
+/// The clusters that a blob does not own and needs to be independent of its parent (`inflate`: of all
+/// parents): all, or one more than `most`.
 async fn wanted(shared: &BlobShared, inflate: bool, most: u64) -> Vec<u64> {
     let needs = |index: &u64| {
         if let Entry::Own(_) = shared.leaves.get(*index) {

@@ -1,4 +1,4 @@
-//! Which clusters and metadata pages are free. Owned by the store's metadata; does no I/O.
+//! The free clusters and metadata pages of a store. Owned by its `Md`; does no I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use spindle_format::{Bitmap, Geometry, PageIdx};
 
 use crate::reserve::Fresh;
 
-/// Free clusters that are looked at for some that have to be zeroed.
+/// Free clusters searched for those that have to be zeroed.
 const FARTHEST: u32 = 1024;
 
 /// What is in use.
@@ -15,18 +15,19 @@ pub(crate) struct Space {
     pub(crate) pages: Bitmap,
     /// No cluster below this one is free.
     lowest: u32,
-    /// Free clusters that were cleared since the store was loaded, each with the number of flushes that had
-    /// begun by then.
+    /// Free clusters that were cleared since the load, each with the number of flushes that had begun by
+    /// then.
     cleared: BTreeMap<u32, u64>,
-    /// Every cluster from this one on reads zero unless it was used: the store was made on this device.
+    /// If set, every cluster from this one on reads zero unless it was used: the store was created on this
+    /// device.
     zero_from: Option<u32>,
-    /// Clusters given out since, where `zero_from` does not hold any more.
+    /// Clusters given out since, for which `zero_from` no longer holds.
     touched: Bitmap,
-    /// Cleared clusters of which fewer are too few.
+    /// The number of cleared clusters below which more are wanted.
     enough_cleared: usize,
-    /// Those of them in which zeroes were written ahead.
+    /// Cleared clusters into which zeroes were written ahead.
     written_ahead: BTreeSet<u32>,
-    /// Pages kept back for what gives space back.
+    /// Pages reserved for operations that free space.
     reserve: u32,
 }
 
@@ -49,7 +50,7 @@ impl Space {
         self.clusters.len() - self.clusters.count()
     }
 
-    /// Free pages, those kept back counted only for an `urgent` asker.
+    /// Number of free pages; reserved ones count only for an `urgent` caller.
     pub(crate) fn free_pages(&self, urgent: bool) -> u32 {
         let free = self.pages.len() - self.pages.count();
         if urgent { free } else { free.saturating_sub(self.reserve) }
@@ -61,12 +62,12 @@ impl Space {
         Some(self.take(cluster))
     }
 
-    /// Takes a free cluster for a write: the lowest, unless only another is known to read zero.
+    /// Takes a free cluster for a write: the lowest, unless only another one is known to read zero.
     pub(crate) fn take_for_write(&mut self) -> Option<Fresh> {
         self.take_zero().or_else(|| self.take_lowest())
     }
 
-    /// Takes a free cluster that is known to read zero: the lowest, or else the lowest that was cleared.
+    /// Takes a free cluster that is known to read zero: the lowest, or the lowest cleared one.
     pub(crate) fn take_zero(&mut self) -> Option<Fresh> {
         let lowest = self.lowest()?;
         let cluster = match self.is_zero(lowest) {
@@ -76,7 +77,8 @@ impl Space {
         Some(self.take(cluster))
     }
 
-    /// Takes the lowest free clusters that are not known to read zero, up to `count`; does not look far.
+    /// Takes the lowest free clusters that are not known to read zero, up to `count`; searches a bounded
+    /// range.
     pub(crate) fn take_dirty(&mut self, count: usize) -> Vec<u32> {
         let mut taken = Vec::new();
         let mut at = self.lowest();
@@ -91,17 +93,17 @@ impl Space {
         taken
     }
 
-    /// Zeroes were written into a free cluster that nobody has asked for yet.
+    /// Notes that zeroes were written ahead into a free cluster.
     pub(crate) fn note_written_ahead(&mut self, cluster: u32) {
         self.written_ahead.insert(cluster);
     }
 
-    /// Whether there are such clusters.
+    /// True if there are such clusters.
     pub(crate) fn has_written_ahead(&self) -> bool {
         !self.written_ahead.is_empty()
     }
 
-    /// Takes those of them that are still free.
+    /// Takes those that are still free.
     pub(crate) fn take_written_ahead(&mut self) -> Vec<u32> {
         let clusters: Vec<u32> = std::mem::take(&mut self.written_ahead).into_iter().collect();
         for &cluster in &clusters {
@@ -110,17 +112,17 @@ impl Space {
         clusters
     }
 
-    /// Free clusters that were cleared.
+    /// Number of cleared free clusters.
     pub(crate) fn ready(&self) -> usize {
         self.cleared.len()
     }
 
-    /// From now on fewer cleared clusters than this are too few.
+    /// Sets the number of cleared clusters below which more are wanted.
     pub(crate) fn want_zero(&mut self, enough: usize) {
         self.enough_cleared = enough;
     }
 
-    /// Whether too few clusters are known to read zero.
+    /// True if too few clusters are known to read zero.
     pub(crate) fn is_short_of_zero(&self) -> bool {
         self.cleared.len() < self.enough_cleared
     }
@@ -140,7 +142,7 @@ impl Space {
     }
 
     fn take(&mut self, cluster: u32) -> Fresh {
-        // What was cleared when the store was made is durable since its first flush.
+        // What was cleared at creation is durable since the first flush.
         let untouched = self.is_untouched(cluster).then_some(0);
         let zero = self.cleared.remove(&cluster).or(untouched);
         let written = self.written_ahead.remove(&cluster);
@@ -149,14 +151,14 @@ impl Space {
         Fresh { cluster, zero, written }
     }
 
-    /// Nothing is known to read zero after all.
+    /// Forgets all knowledge of zeroes.
     pub(crate) fn forget_zero(&mut self) {
         self.zero_from = None;
         self.cleared.clear();
         self.written_ahead.clear();
     }
 
-    /// Gives a cluster back, with the number of flushes that had begun when it was cleared, if it was.
+    /// Frees a cluster; `zero` is the number of flushes that had begun when it was cleared, if it was.
     pub(crate) fn free_cluster(&mut self, cluster: u32, zero: Option<u64>) {
         self.clusters.clear(cluster);
         self.lowest = self.lowest.min(cluster);
@@ -165,12 +167,12 @@ impl Space {
         }
     }
 
-    /// Takes the lowest free page at or after `from`; an `urgent` asker may have one kept back.
+    /// Takes the lowest free page at or after `from`; an `urgent` caller may get a reserved one.
     pub(crate) fn take_page(&mut self, from: u32, urgent: bool) -> Option<PageIdx> {
         self.take_page_unless(from, urgent, |_| false)
     }
 
-    /// The same, passing over some.
+    /// The same, skipping some pages.
     pub(crate) fn take_page_unless(
         &mut self,
         from: u32,
@@ -195,7 +197,7 @@ impl Space {
         });
     }
 
-    /// The store has become larger; what is new holds anything.
+    /// Adds clusters to the store; their contents are unknown.
     pub(crate) fn grow(&mut self, clusters: u32) {
         let before = self.clusters.len();
         self.clusters.grow(clusters);

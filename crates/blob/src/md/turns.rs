@@ -1,6 +1,7 @@
-//! Long loops on the metadata thread, in turns: nothing may hold a reactor, whatever the size of a store.
+//! Long loops on the metadata thread, cut into turns, so that no store is large enough to hold up its
+//! reactor.
 
-/// Steps of a loop that are done in one turn: well below a millisecond of work.
+/// Steps of a loop in one turn: well below a millisecond of work.
 const IN_A_TURN: u32 = 1024;
 
 /// Counts the steps of a long loop.
@@ -10,8 +11,8 @@ pub(crate) struct Turns {
 }
 
 impl Turns {
-    /// So many steps were done: after enough of them the thread's other work has a turn. What the loop stands on
-    /// may have changed then.
+    /// Counts `steps` steps; after enough of them the thread's other work gets a turn. The data under the
+    /// loop may have changed then.
     pub(crate) async fn spend(&mut self, steps: u32) {
         self.done = self.done.saturating_add(steps);
         if self.done >= IN_A_TURN {
@@ -19,7 +20,7 @@ impl Turns {
         }
     }
 
-    /// Collects what may be much.
+    /// Collects a possibly long iterator.
     pub(crate) async fn collect<T>(&mut self, items: impl Iterator<Item = T>) -> Vec<T> {
         let mut all = Vec::new();
         for item in items {
@@ -29,7 +30,7 @@ impl Turns {
         all
     }
 
-    /// The thread's other work has a turn now, whatever was done since the last.
+    /// Gives the thread's other work a turn now.
     pub(crate) async fn end(&mut self) {
         self.done = 0;
         spindle_reactor::yield_now().await;

@@ -1,4 +1,4 @@
-//! Leaving a store.
+//! Leaves a store.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -13,8 +13,8 @@ use crate::ordering::Point;
 use crate::shared::locked;
 
 impl Md {
-    /// Writes the masks, says that they can be trusted, and lets go of the device on every thread. An error
-    /// of the device leaves the store not clean, and unloaded all the same.
+    /// Writes the masks, marks them as valid, and releases the device on every thread. After an error of the
+    /// device the store is not clean, and unloaded all the same.
     pub(crate) async fn unload(self: &Rc<Md>) -> Result<(), BlobError> {
         self.leave(true, async |md| {
             md.recall().await;
@@ -24,13 +24,13 @@ impl Md {
         .await
     }
 
-    /// Lets go of the device on every thread, without a write: the store was forgotten by all who had it.
+    /// Releases the device on every thread, without a write: no handle of the store is left.
     pub(crate) async fn abandon(self: &Rc<Md>) {
-        // It was unloaded meanwhile if this fails.
+        // If this fails, the store was unloaded meanwhile.
         let _ = self.leave(false, async |_| Ok(())).await;
     }
 
-    /// Clears the super block, and lets go of the device on every thread.
+    /// Clears the super block, and releases the device on every thread.
     pub(crate) async fn destroy(self: &Rc<Md>) -> Result<(), BlobError> {
         self.check_writable()?;
         self.leave(true, async |md| {
@@ -46,7 +46,8 @@ impl Md {
         unless_open: bool,
         last: impl AsyncFnOnce(&Rc<Md>) -> Result<(), BlobError>,
     ) -> Result<(), BlobError> {
-        // Requests that outlive their blobs' handles end first: a map must not change behind the masks.
+        // Requests that outlive their blobs' handles end first: no map may change after the masks were
+        // written.
         let frozen = self.freeze_all().await;
         let guard = self.lock.lock().await;
         let open = self.blobs.borrow().values().filter(|blob| blob.opened.get() > 0).count();
@@ -56,18 +57,18 @@ impl Md {
         if self.shared.unloaded.swap(true, Ordering::AcqRel) {
             return Err(self.shared.gone());
         }
-        // Whoever waits for the lock is refused from here on. What had begun on blobs that nobody had seen by
-        // then ends first too, and gives back what it took.
+        // Tasks that wait for the lock are refused from here on. Operations on blobs without a view also end
+        // first, and give back what they took.
         drop(guard);
         let late = self.freeze_all().await;
         let written = last(self).await;
         self.forget();
         self.watches.end();
         let seen: Vec<_> = frozen.iter().chain(&late).map(|one| one.shared.clone()).collect();
-        // Whoever waited to be let in finds that the store is gone.
+        // Writes that waited to be let in find that the store is gone.
         drop((frozen, late));
         for blob in seen {
-            // Channels of blobs that were closed may still be there.
+            // Channels of closed blobs may still exist.
             blob.lanes.remove().await;
             blob.close_channels();
         }
@@ -87,7 +88,7 @@ impl Md {
     }
 
     async fn write_clean(&self) -> Result<(), BlobError> {
-        // Where the masks on disk were used, what is blocked is in them.
+        // If the masks on disk were used, blocked clusters are marked in them.
         let unknown = self.blocked.is_some() && self.recovered;
         let nothing_to_say = self.clean_on_disk.get() || unknown;
         if self.shared.read_only || self.shared.check_poison().is_err() || nothing_to_say {

@@ -1,4 +1,4 @@
-//! Taking whole clusters away from a thin blob.
+//! Frees whole clusters of a thin blob.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,9 +13,9 @@ use crate::ordering::Point;
 use crate::sync::join_all;
 
 impl Md {
-    /// Takes these clusters away from an open thin blob without parent; they read zero from now on and are
-    /// free when this is over. False if writes are kept out, or the blob has got a parent meanwhile: to be
-    /// looked at again.
+    /// Takes these clusters from an open thin blob without parent; they read zero from now on and are free
+    /// when this is over. False if writes are kept out, or the blob has got a parent meanwhile: look up
+    /// again.
     pub(crate) async fn unmap(
         self: &Rc<Md>,
         blob: &Rc<BlobState>,
@@ -28,7 +28,8 @@ impl Md {
         done
     }
 
-    /// The same; `beside` others of the blob are under way, and may have taken away what is not there.
+    /// The same; `beside` other unmaps of the blob are under way, and may have taken clusters that are
+    /// missing.
     async fn unmap_beside(
         self: &Rc<Md>,
         blob: &Rc<BlobState>,
@@ -58,12 +59,11 @@ impl Md {
             if self.options.order.keeps(Point::ReadersBeforeFree) {
                 self.quiesce_below(blob).await;
             }
-            // Claimed until they are free: whoever leaves the store waits for that, and no mask says that they
-            // are in use.
+            // Claimed until they are free: an unload waits for that, so no mask says that they are in use.
             let (clusters, _claims): (Vec<u32>, Vec<Claim>) = freed.into_iter().unzip();
             self.release_clusters(clusters, blob.clear_method()).await;
         } else if beside || !own.is_empty() {
-            // What others took away, or just did, is durable when this is over, or this fails as they do.
+            // Unmaps by other tasks are durable when this returns, or this fails as they do.
             self.flush_for(&[Point::UnmapBeforeFree]).await?;
         }
         failed.map_or(Ok(!again.get()), Err)
@@ -93,7 +93,7 @@ impl Md {
             again.set(true);
             return Ok(None);
         }
-        // Deleted meanwhile it has no size any more, but still says where its clusters were.
+        // If the blob was deleted meanwhile it has no size, but still says where its clusters were.
         if index >= shared.clusters.load(Ordering::Acquire) {
             return Ok(None);
         }
