@@ -1,8 +1,8 @@
 //! What a reactor runs right now, as others see it.
 //!
-//! Written by the reactor before everything it calls: a few plain stores to a line of its own. Read by the
-//! OS thread that watches the runtime, and for a dump when the reactor itself cannot answer. The reader
-//! may see the parts of two calls; two equal [samples](Sample) some time apart are of one call.
+//! Written by the reactor before every call: a few plain stores to a cache line of its own. Read by the OS
+//! thread that watches the runtime, and for a dump when the reactor itself does not answer. A reader may see
+//! parts of two calls; two equal [samples](Sample) some time apart belong to one call.
 
 use std::fmt;
 use std::panic::Location;
@@ -14,19 +14,19 @@ use spindle_ring::StaticRef;
 /// What a reactor may be running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallKind {
-    /// Its own loop, or it sleeps.
+    /// The reactor's own loop, or asleep.
     Nothing = 0,
     Message = 1,
     Task = 2,
     Poller = 3,
     Completion = 4,
-    /// Destructors of a thread that ends.
+    /// Destructors of an ending thread.
     End = 5,
 }
 
 const KIND_BITS: u32 = 3;
 
-/// One reactor's activity. On lines of its own: it changes with every call.
+/// One reactor's activity. On cache lines of its own: it changes with every call.
 #[repr(align(128))]
 #[derive(Default)]
 pub(crate) struct Activity {
@@ -78,22 +78,22 @@ impl Activity {
         self.call.store(number << KIND_BITS | kind as u64, Ordering::Relaxed);
     }
 
-    /// The call has panicked: until [`resume`](Self::resume) what runs is the report of that, which may take long
-    /// and is not the call's fault.
+    /// A call has panicked: until [`resume`](Self::resume) its panic is being reported, which may take long
+    /// and is not counted as the call's time.
     pub(crate) fn pause(&self) -> Paused {
         let call = self.call.load(Ordering::Relaxed);
         self.call.store(call >> KIND_BITS << KIND_BITS, Ordering::Relaxed);
         Paused(call)
     }
 
-    /// The report has ended, and the call goes on to unwind.
+    /// The report has ended; the call unwinds.
     pub(crate) fn resume(&self, Paused(call): Paused) {
-        // A number of its own: its time begins anew.
+        // A new number, so that its time begins anew.
         self.call.store(call + (1 << KIND_BITS), Ordering::Relaxed);
     }
 
-    /// The reactor is about to call the next of its pollers: after [`begin`](Self::begin), which gave the
-    /// kind. Two in a row are told apart by where they were made.
+    /// The reactor is about to call its next poller; [`begin`](Self::begin) has set the kind. Two in a row
+    /// differ in the place where they were made.
     #[inline]
     pub(crate) fn poller(&self, made_at: &'static Location<'static>) {
         self.at.set(Some(made_at));
@@ -107,7 +107,7 @@ impl Activity {
 }
 
 impl Sample {
-    /// Whether the reactor was in its own loop, or asleep.
+    /// True if the reactor was in its own loop, or asleep.
     pub(crate) fn is_nothing(&self) -> bool {
         self.call & ((1 << KIND_BITS) - 1) == CallKind::Nothing as u64
     }

@@ -12,10 +12,10 @@ use crate::mode::Mode;
 use crate::runtime::Runtime;
 use crate::shared::{Settings, Shared};
 
-/// Reactors that a runtime may have: as many as there can be cores. Each pair has two rings.
+/// The most reactors that a runtime may have. Each pair has two rings.
 const MOST_REACTORS: usize = 1024;
 
-/// Says what runtime to build.
+/// Configures a runtime.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
     cores: Option<Result<CpuSet, spindle_engine::BadCpuSet>>,
@@ -26,29 +26,29 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The cores to put a reactor on each, as SPDK takes them: "0x3" or "[0,2-4]". One that this process
-    /// may not run on is an error. By default those that affinity and cgroup quota together allow. A
-    /// simulated machine has whatever cores are asked for.
+    /// The cores that get a reactor each, as SPDK takes them: "0x3" or "[0,2-4]". A core that this process
+    /// may not run on is an error. Default: the cores that affinity and cgroup quota together allow. A
+    /// simulated machine has all cores that are asked for.
     pub fn cores(mut self, list: &str) -> Builder {
         self.cores = Some(CpuSet::from_str(list));
         self
     }
 
-    /// How many reactors, 1024 at most, on the [`cores`](Self::cores) that were given or the default ones. More than
-    /// there are cores share them, around again from the lowest; fewer use the lowest. A simulated machine
-    /// for which no cores were given has one for each.
+    /// The number of reactors, 1024 at most, on the given [`cores`](Self::cores) or the default ones. More
+    /// reactors than cores share them, starting again from the lowest; fewer use the lowest. A simulated
+    /// machine without given cores has one for each.
     pub fn reactors(mut self, count: usize) -> Builder {
         self.reactors = Some(count);
         self
     }
 
-    /// The engine; by default what `SPINDLE_ENGINE` says, or io_uring with epoll behind it.
+    /// The engine; default: the one in `SPINDLE_ENGINE`, or io_uring, or epoll where that is missing.
     pub fn engine(mut self, kind: EngineKind) -> Builder {
         self.engine = Some(kind);
         self
     }
 
-    /// Runs in a simulated world that the caller keeps in hand.
+    /// Runs in a simulated world that the caller also holds.
     pub fn world(mut self, world: World) -> Builder {
         self.world = Some(world);
         self
@@ -60,22 +60,22 @@ impl Builder {
         self
     }
 
-    /// What happens when a [`Lock`](crate::Lock) finds a mistake: a panic where it is made, by default.
+    /// What happens when a [`Lock`](crate::Lock) finds a mistake; default: a panic at that place.
     pub fn on_lock_fault(mut self, action: LockAction) -> Builder {
         self.settings.lock_action = action;
         self
     }
 
-    /// Whether taking [`Lock`](crate::Lock)s in an order that contradicts another's is a fault, code 2, even where
-    /// nothing hangs this time. Yes in debug builds by default. A circle of waits is one in every build.
+    /// Whether taking [`Lock`](crate::Lock)s in contradicting orders is a fault, code 2, even if nothing
+    /// hangs this time. Default: in debug builds. A circle of waits is a fault in every build.
     pub fn check_lock_order(mut self, check: bool) -> Builder {
         self.settings.lock_order = check;
         self
     }
 
-    /// How long one call of a task, poller or message may hold a reactor before it is reported, on
-    /// standard error and by [`Handle::stalls`](crate::Handle::stalls): 10 ms by default, 1 ms at
-    /// least. None: nobody looks. In simulation nothing takes time, and nobody looks.
+    /// How long one call of a task, poller or message may hold a reactor before it is reported, on standard
+    /// error and by [`Handle::stalls`](crate::Handle::stalls): 10 ms by default, at least 1 ms. `None` turns
+    /// the watchdog off. In simulation nothing takes time, and there is no watchdog.
     pub fn watchdog(mut self, limit: Option<Duration>) -> Builder {
         self.settings.watchdog = limit;
         self
@@ -84,7 +84,7 @@ impl Builder {
     /// Checks everything that can be checked before a thread starts.
     ///
     /// # Errors
-    /// [`BuildError`] says what was wrong and what is available.
+    /// [`BuildError`] names what is wrong and what is available.
     pub fn build(self) -> Result<Runtime, BuildError> {
         let engine = match self.world {
             Some(world) => Engine::simulated(world),
@@ -109,8 +109,7 @@ fn engine_from_environment() -> Result<EngineKind, BuildError> {
     }
 }
 
-/// A simulated machine has whatever cores are asked for, or one for each reactor, of which there are two by
-/// default.
+/// A simulated machine has the cores that are asked for, or one for each reactor; two by default.
 fn simulated_cores(asked: Option<CpuSet>, reactors: Option<usize>) -> Result<Vec<usize>, BuildError> {
     spread(asked.unwrap_or_else(|| CpuSet::first(reactors.unwrap_or(2))), reactors)
 }

@@ -1,7 +1,7 @@
-//! The half of a thread that runs: its messages, tasks, timers, pollers and what layers above keep there.
+//! The running half of a thread: its messages, tasks, timers, pollers and the values of layers above.
 //!
-//! Owned by one reactor and never leaves it (`!Send`); nobody else can name it, so nobody else can run it.
-//! One turn does a bounded amount of work, so that no thread starves another.
+//! Owned by one reactor and never leaves it (`!Send`); it cannot be named elsewhere, so it cannot run
+//! elsewhere. One turn does a bounded amount of work, so that no thread starves another.
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
@@ -24,14 +24,13 @@ use crate::task::{Tasks, drop_caught, panic_message};
 use crate::thread::{EXITED, EXITING, ThreadShared};
 use crate::timer::Timers;
 
-/// Messages that one turn takes at most: SPDK's number. More would save little, and be felt by what comes in
-/// for another thread meanwhile.
+/// Most messages in one turn: SPDK's number. More would save little, and delay messages to other threads.
 pub(crate) const MESSAGES: usize = 8;
 
-/// Tasks polled in one turn at most. A poll is longer than a message.
+/// Most task polls in one turn. A poll is longer than a message.
 const TASKS: usize = 4;
 
-/// Timers that end in one turn at most: each makes one task ready, if its task still waits for it.
+/// Most timers that end in one turn: each makes one task ready, if the task still waits for it.
 const TIMERS: usize = 8;
 
 /// The running half of a thread.
@@ -45,22 +44,23 @@ pub(crate) struct ThreadCore {
     pub(crate) replies: RefCell<Replies>,
     /// The few values of layers above, oldest first.
     pub(crate) extensions: RefCell<Vec<(TypeId, Rc<dyn Any>)>>,
-    /// What keeps the thread from exiting beside its own lists: channels, by device, counted.
+    /// Holds that keep the thread from exiting, besides its own lists: channels, counted by device.
     pub(crate) holds: RefCell<BTreeMap<Arc<str>, usize>>,
     /// Its parts of io devices.
     pub(crate) channels: Channels,
-    /// Its operations in the engine that end by themselves.
+    /// Its operations in the engine that end without cancelling.
     pub(crate) ops: Cell<usize>,
-    /// Its exit was asked for. What others see of that lies elsewhere, and this is asked in every turn.
+    /// Set once its exit was asked for. A copy of what others see, because every turn reads it.
     exiting: Cell<bool>,
-    /// Turns that found something to do, and those that did not.
+    /// Turns with work, and without.
     pub(crate) busy_turns: Cell<u64>,
     pub(crate) idle_turns: Cell<u64>,
     /// Its share of the time of its reactor's busy turns.
     pub(crate) busy_ns: Cell<u64>,
-    /// What it has called in this turn of its reactor: messages, tasks, pollers, completions.
+    /// Number of calls in this turn of its reactor: messages, tasks, pollers, completions.
     pub(crate) called: Cell<u32>,
-    /// It gets a turn; the number of the reactor's turn in which it had its last one; it is gone.
+    /// Whether it gets a turn; the number of the reactor's turn in which it had its last one; whether it is
+    /// gone.
     pub(crate) listed: Cell<bool>,
     pub(crate) turn_had: Cell<u64>,
     pub(crate) ended: Cell<bool>,
@@ -91,8 +91,7 @@ impl ThreadCore {
         }
     }
 
-    /// One turn at time `now`; the caller has made this the current thread. True if there was something
-    /// to do.
+    /// One turn at time `now`; the caller has made this the current thread. True if there was work.
     pub(crate) fn turn(self: &Rc<ThreadCore>, now: Time) -> bool {
         self.local.activity().enter(self.shared.id);
         let mut busy = self.run_messages();
@@ -106,14 +105,14 @@ impl ThreadCore {
         busy
     }
 
-    /// To be called before each message, task, poller or completion is.
+    /// Call this before each message, task, poller or completion.
     #[inline]
     pub(crate) fn begin(&self, kind: CallKind, at: Option<&'static Location<'static>>) {
         self.called.set(self.called.get() + 1);
         self.local.activity().begin(kind, at);
     }
 
-    /// To be called before `count` pollers are, each of which then says which one it is.
+    /// Call this before `count` pollers; each of them then announces itself.
     #[inline]
     pub(crate) fn begin_all(&self, kind: CallKind, count: usize) {
         self.called.set(self.called.get() + count as u32);
@@ -128,9 +127,9 @@ impl ThreadCore {
         self.busy_ns.set(self.busy_ns.get() + share);
     }
 
-    /// Calls some of the messages that wait here; true if there were any.
+    /// Calls some of the waiting messages; true if there were any.
     pub(crate) fn run_messages(&self) -> bool {
-        // Those that are there now: one that sends to its own thread waits for the next turn.
+        // Only those that wait now: a message sent to its own thread runs in the next turn.
         let there = self.messages.borrow().len().min(MESSAGES);
         for _ in 0..there {
             let Some(mut call) = self.messages.borrow_mut().pop_front() else { break };
@@ -154,13 +153,13 @@ impl ThreadCore {
         self.local.report(&self.shared, &what);
     }
 
-    /// Whether a message to that address is for it.
+    /// True if a message to that address is for this thread.
     #[inline]
     pub(crate) fn is_at(&self, to: Address) -> bool {
         self.shared.slot == to.slot && self.shared.id as u32 == to.id
     }
 
-    /// Whether a turn of it would call nothing but messages.
+    /// True if its turn would call nothing but messages.
     pub(crate) fn has_only_messages(&self) -> bool {
         self.tasks.ready() == 0 && self.pollers.len() == 0
     }
@@ -179,7 +178,7 @@ impl ThreadCore {
     }
 
     fn run_tasks(self: &Rc<ThreadCore>) -> bool {
-        // Those that are ready now: one that only yields gets one poll a turn.
+        // Only those that are ready now: a task that yields gets one poll per turn.
         let ready = self.tasks.ready().min(TASKS);
         for _ in 0..ready {
             self.tasks.poll_one(self, |n| self.local.choose(n));
@@ -187,7 +186,7 @@ impl ThreadCore {
         ready > 0
     }
 
-    /// Whether a turn at `now` would find something to do.
+    /// True if a turn at `now` would find work.
     #[inline]
     pub(crate) fn has_work(&self, now: Time) -> bool {
         !self.messages.borrow().is_empty()
@@ -196,7 +195,7 @@ impl ThreadCore {
             || self.next_deadline().is_some_and(|deadline| deadline <= now)
     }
 
-    /// When the thread wants to run again by itself.
+    /// The time at which the thread needs its next turn even if nothing arrives.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         let timer = self.timers.borrow().next_deadline();
@@ -228,7 +227,7 @@ impl ThreadCore {
         reasons
     }
 
-    /// Whether exit was asked for and nothing is left.
+    /// True if exit was asked for and nothing is left.
     #[inline]
     pub(crate) fn may_exit(&self) -> bool {
         self.exiting.get()
@@ -239,12 +238,12 @@ impl ThreadCore {
             && self.holds.borrow().is_empty()
     }
 
-    /// Drops everything that still runs here: the runtime stops, and nobody can wait for it any more.
+    /// Drops everything that still runs here: the runtime stops, and no task can wait for it.
     pub(crate) fn cancel_everything(&self) {
         self.begin(CallKind::End, None);
         self.tasks.cancel_all();
         self.pollers.clear();
-        // Taken out first: what a message captured may send others when dropped, also to this thread.
+        // Taken out first: captures of a message may send messages when dropped, also to this thread.
         let messages = std::mem::take(&mut *self.messages.borrow_mut());
         messages.into_iter().for_each(drop_caught);
     }
@@ -255,10 +254,10 @@ impl ThreadCore {
         self.extensions.borrow().iter().find(|(of, _)| *of == id).map(|(_, value)| value.clone())
     }
 
-    /// The end: drops what layers above kept here, then tells those who wait.
+    /// Ends the thread: drops the values of layers above, then notifies waiting tasks.
     pub(crate) fn end(&self) {
         self.begin(CallKind::End, None);
-        // One at a time, and not while the list is borrowed: a destructor may ask for another.
+        // One at a time, with the list not borrowed: a destructor may ask for another.
         loop {
             let Some((_, value)) = self.extensions.borrow_mut().pop() else { break };
             drop_caught(value);

@@ -1,4 +1,4 @@
-//! The one thread-local of the house: which Spindle thread this OS thread runs now.
+//! The library's only thread-local: the Spindle thread that this OS thread runs now.
 //!
 //! Set by a reactor for the duration of a turn, a completion or a message; empty otherwise.
 
@@ -16,13 +16,13 @@ use crate::core::ThreadCore;
 use crate::join::LocalJoinHandle;
 
 thread_local! {
-    /// Never dropped by itself, so that looking at it is a load: whoever [enters](Entered) leaves, too.
+    /// Never dropped by itself, so that reading it is a load: [`Entered`] clears it.
     static CURRENT: RefCell<ManuallyDrop<Option<Rc<ThreadCore>>>> =
         const { RefCell::new(ManuallyDrop::new(None)) };
 }
 
-/// Calls `f` with the current thread, if there is one. `f` may come here again, but must not make another
-/// thread the current one, so it runs no code of tasks (which may step a runner): for those, take
+/// Calls `f` with the current thread, if there is one. `f` may call this again, but must not make another
+/// thread the current one. So `f` must not run code of tasks (which may step a runner): for those, use
 /// [`cloned`].
 #[inline(always)]
 pub(crate) fn with<R>(f: impl FnOnce(Option<&Rc<ThreadCore>>) -> R) -> R {
@@ -38,7 +38,7 @@ pub(crate) fn cloned() -> Option<Rc<ThreadCore>> {
 /// The current thread.
 ///
 /// # Panics
-/// Away from a Spindle thread: `what` says what needs one.
+/// Outside a Spindle thread: `what` names the function that needs one.
 pub(crate) fn expect(what: &str) -> Rc<ThreadCore> {
     match cloned() {
         Some(core) => core,
@@ -46,7 +46,7 @@ pub(crate) fn expect(what: &str) -> Rc<ThreadCore> {
     }
 }
 
-/// Makes `core` the current thread until dropped, and then the one before.
+/// Makes `core` the current thread until dropped; then restores the previous one.
 pub(crate) struct Entered(Option<Rc<ThreadCore>>);
 
 impl Entered {
@@ -57,14 +57,14 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        // What ran may have changed what the thread waits for, or until when.
+        // The code that ran may have changed what the thread waits for.
         if let Some(core) = exchange(self.0.take()) {
             core.local.ready.list(&core);
         }
     }
 }
 
-/// Makes another thread the current one, or none; which one was.
+/// Replaces the current thread; returns the previous one.
 #[inline]
 fn exchange(core: Option<Rc<ThreadCore>>) -> Option<Rc<ThreadCore>> {
     let before = CURRENT.with(|current| current.replace(ManuallyDrop::new(core)));
@@ -74,7 +74,7 @@ fn exchange(core: Option<Rc<ThreadCore>>) -> Option<Rc<ThreadCore>> {
 /// Starts a future on the current thread. Dropping the handle lets it run to its end.
 ///
 /// # Panics
-/// Away from a Spindle thread.
+/// Outside a Spindle thread.
 #[track_caller]
 pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> LocalJoinHandle<T> {
     LocalJoinHandle::spawn(&expect("spawn_local"), future, Location::caller())
@@ -83,13 +83,13 @@ pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> Loc
 /// The time at which the current turn began. One clock reading serves a whole turn.
 ///
 /// # Panics
-/// Away from a Spindle thread.
+/// Outside a Spindle thread.
 pub fn now() -> Time {
     expect("now").local.now.get()
 }
 
-/// The time now, by a reading of the clock of its own; `None` away from a Spindle thread. For who measures:
-/// everything else does with [`now`].
+/// The time now, by a separate reading of the clock; `None` outside a Spindle thread. For measuring only;
+/// other code uses [`now`].
 #[inline]
 pub fn clock() -> Option<Time> {
     with(|core| core.map(|core| core.local.driver.borrow_mut().now()))
@@ -98,15 +98,15 @@ pub fn clock() -> Option<Time> {
 /// A random number; seeded in simulation.
 ///
 /// # Panics
-/// Away from a Spindle thread.
+/// Outside a Spindle thread.
 pub fn random() -> u64 {
     expect("random").local.driver.borrow_mut().random()
 }
 
-/// The core that runs the caller now, asked of the kernel; in simulation the simulated core.
+/// The core that runs the caller now, according to the kernel; in simulation the simulated core.
 ///
 /// # Panics
-/// Away from a Spindle thread.
+/// Outside a Spindle thread.
 pub fn current_cpu() -> usize {
     let local = &expect("current_cpu").local;
     if local.simulated { local.shared.cores[local.index] } else { local.driver.borrow().cpu() }
@@ -115,7 +115,7 @@ pub fn current_cpu() -> usize {
 /// The number of the reactor that runs the caller, from 0.
 ///
 /// # Panics
-/// Away from a Spindle thread.
+/// Outside a Spindle thread.
 pub fn reactor_index() -> usize {
     expect("reactor_index").local.index
 }
@@ -133,17 +133,17 @@ pub async fn yield_now() {
     .await;
 }
 
-/// The current thread's one value of type `T`: made by `Default` when first asked for, dropped when the
-/// thread exits. For layers above that keep a table on each thread.
+/// The current thread's single value of type `T`: made by `Default` on first use, dropped when the thread
+/// exits. For layers above that keep a table per thread.
 ///
 /// # Panics
-/// Away from a Spindle thread.
+/// Outside a Spindle thread.
 #[inline]
 pub fn extension<T: Default + 'static>() -> Rc<T> {
     let id = TypeId::of::<T>();
     let known = with(|core| core?.extension(id));
     let value = known.unwrap_or_else(|| {
-        // Made while nothing is borrowed: a Default may ask for another extension, or for this one.
+        // Made while nothing is borrowed: `Default` may ask for another extension, or for this one.
         let (core, made) = (expect("extension"), Rc::<T>::default());
         core.extension(id).unwrap_or_else(|| {
             core.extensions.borrow_mut().push((id, made.clone()));

@@ -1,7 +1,7 @@
-//! When each of many things wants to run: one deadline a place, the earliest first.
+//! Deadlines of many places: at most one per place, the earliest first.
 //!
-//! A binary heap that knows where each place stands, so that a deadline can be moved or taken back. Costs the
-//! logarithm of the number of deadlines; allocates only for a place beyond all before.
+//! A binary heap that knows the position of each place, so that a deadline can be moved or removed. Costs the
+//! logarithm of the number of deadlines; allocates only for a higher place than any before.
 
 use spindle_engine::Time;
 
@@ -12,7 +12,7 @@ const NOWHERE: u32 = u32::MAX;
 #[derive(Default)]
 pub(crate) struct Deadlines {
     heap: Vec<(Time, u32)>,
-    /// By place: where it stands in the heap.
+    /// By place: its position in the heap.
     positions: Vec<u32>,
 }
 
@@ -22,7 +22,7 @@ impl Deadlines {
         self.heap.first().map(|(time, _)| *time)
     }
 
-    /// Takes out a place whose deadline is `now` or earlier, the earliest first.
+    /// Takes the place with the earliest deadline, if that is `now` or before.
     #[inline]
     pub(crate) fn take_due(&mut self, now: Time) -> Option<usize> {
         let &(time, place) = self.heap.first()?;
@@ -33,7 +33,7 @@ impl Deadlines {
         Some(place as usize)
     }
 
-    /// Sets or takes back the deadline of a place.
+    /// Sets or removes the deadline of a place.
     #[inline]
     pub(crate) fn set(&mut self, place: usize, deadline: Option<Time>) {
         let known = self.positions.get(place).copied().filter(|position| *position != NOWHERE);
@@ -67,7 +67,7 @@ impl Deadlines {
         }
     }
 
-    /// Moves an entry whose time has changed to where it belongs.
+    /// Moves an entry whose time has changed to its position.
     fn settle(&mut self, position: usize) {
         let position = self.rise(position);
         self.sink(position);

@@ -1,8 +1,8 @@
 //! The timed pollers of one thread, in the order of their times.
 //!
-//! Pollers of one period stand in a ring: whoever ran is now the last of it, because its next time is later
-//! than all of them, and nothing is moved. Only the heads of the rings are sorted, so that a thousand pollers
-//! of a few periods cost no more than a few.
+//! Pollers of one period form a ring: the one that just ran becomes the last, because its next time is later
+//! than all others, and nothing is moved. Only the heads of the rings are sorted, so that a thousand pollers
+//! with a few different periods cost as little as a few pollers.
 
 use std::cmp::Reverse;
 use std::collections::binary_heap::PeekMut;
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use spindle_engine::Time;
 
-/// When something is due, and its number among equals: smaller numbers were put there earlier.
+/// A due time, and a number among equals: smaller numbers were inserted earlier.
 type Key = (Time, u64);
 
-/// Things that are due at times, each a period after the last.
+/// Values that are due periodically.
 pub(crate) struct DueRings<T> {
     rings: Vec<Ring<T>>,
     by_period: BTreeMap<u64, usize>,
@@ -23,7 +23,7 @@ pub(crate) struct DueRings<T> {
     order: u64,
 }
 
-/// Those of one period. From the head on, around the end, in the order of their keys.
+/// Values of one period. From the head on, around the end, in the order of their keys.
 struct Ring<T> {
     period_ns: u64,
     entries: Vec<(Key, T)>,
@@ -63,12 +63,12 @@ impl<T> Default for DueRings<T> {
 }
 
 impl<T: Clone> DueRings<T> {
-    /// When the first of all is due.
+    /// The earliest due time.
     pub(crate) fn next_time(&self) -> Option<Time> {
         self.heads.peek().map(|Reverse(((time, _), _))| *time)
     }
 
-    /// Puts `value` there, due one `period` after `now`. `now` must not run backwards.
+    /// Inserts `value`, due one `period` after `now`. `now` must not run backwards.
     pub(crate) fn insert(&mut self, now: Time, period: Duration, value: T) {
         // At least one tick ahead: a period of 0 is due once a turn, not for ever.
         let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(1);
@@ -86,7 +86,8 @@ impl<T: Clone> DueRings<T> {
         ring.wrap();
     }
 
-    /// The first that is due at `now`. If `again` says so it is due again a period later; else it is gone.
+    /// Takes the first value that is due at `now`. It stays, due again one period later, if `again` returns
+    /// true.
     #[inline]
     pub(crate) fn take_due(&mut self, now: Time, again: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut head = self.heads.peek_mut().filter(|head| head.0.0.0 <= now)?;
@@ -108,8 +109,8 @@ impl<T: Clone> DueRings<T> {
         Some(taken)
     }
 
-    /// Keeps those that `keep` says. Rings that are empty go: a program may use any number of periods, one
-    /// after the other.
+    /// Keeps the values for which `keep` returns true. Removes empty rings: a program may use any number of
+    /// periods, one after the other.
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         self.rings.iter_mut().for_each(|ring| ring.retain(&mut keep));
         self.rings.retain(|ring| !ring.entries.is_empty());
@@ -119,7 +120,7 @@ impl<T: Clone> DueRings<T> {
         self.heads = heads.map(|(number, ring)| Reverse((ring.entries[0].0, number))).collect();
     }
 
-    /// All of them, in no order.
+    /// All values, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.rings.iter().flat_map(|ring| ring.entries.iter().map(|(_, value)| value))
     }

@@ -2,8 +2,8 @@
 //! waits for.
 //!
 //! Taken by the reactors themselves between turns; nothing is stopped for it. Times come from one clock
-//! reading a turn: what a turn took is shared out among the threads that had work in it, by the number of
-//! things each ran. Of pollers some calls are measured, and stand for all.
+//! reading per turn: a turn's time is divided among the threads that had work in it, by the number of their
+//! calls. Of poller calls only some are measured, and represent the others.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::poller::PollerInfo;
 use crate::reactor::Reactor;
 use crate::shared::Shared;
 
-/// What some reactors are doing.
+/// The state of some reactors.
 #[derive(Clone, Debug, Default)]
 pub struct Dump {
     /// One for each reactor that has not ended.
     pub reactors: Vec<ReactorDump>,
 }
 
-/// What one reactor is doing.
+/// The state of one reactor.
 #[derive(Clone, Debug)]
 pub struct ReactorDump {
     /// Its number, from 0.
@@ -33,15 +33,15 @@ pub struct ReactorDump {
     pub name: String,
     /// The core it runs on.
     pub core: usize,
-    /// Its OS thread; none in simulation, and before it began.
+    /// Its OS thread; none in simulation, and before it starts.
     pub os_thread: Option<OsThread>,
     /// What it does when it has nothing to do.
     pub mode: Mode,
     /// Turns with work and without.
     pub turns: (u64, u64),
-    /// How long the turns with work took.
+    /// Total time of the turns with work.
     pub busy: Duration,
-    /// Times it went to sleep.
+    /// Number of times it went to sleep.
     pub sleeps: u64,
     /// Operations of the engine in flight: submitted, and their completion not handled yet.
     pub operations: usize,
@@ -49,11 +49,11 @@ pub struct ReactorDump {
     pub system_calls: SystemCalls,
     /// Its threads; none if the reactor could not answer.
     pub threads: Vec<ThreadDump>,
-    /// The one call that keeps it from answering.
+    /// The call that keeps it from answering.
     pub held_by: Option<String>,
 }
 
-/// What one thread is doing.
+/// The state of one thread.
 #[derive(Clone, Debug)]
 pub struct ThreadDump {
     /// Its number, from 1.
@@ -64,7 +64,7 @@ pub struct ThreadDump {
     pub turns: (u64, u64),
     /// Its share of its reactor's busy time.
     pub busy: Duration,
-    /// Exit was asked for.
+    /// True if exit was asked for.
     pub exiting: bool,
     /// What an exit would wait for.
     pub waits_for: Vec<String>,
@@ -78,27 +78,27 @@ pub struct ThreadDump {
     pub keeps_awake: Vec<String>,
 }
 
-/// The channels that one thread holds to one device.
+/// The channels of one thread to one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChannelDump {
     /// The device's name.
     pub device: String,
-    /// Handles.
+    /// Number of handles.
     pub handles: usize,
 }
 
-/// What one task is doing.
+/// The state of one task.
 #[derive(Clone, Debug)]
 pub struct TaskDump {
     /// Where it was spawned.
     pub spawned_at: String,
     /// How long ago.
     pub age: Duration,
-    /// Woken and waiting for its turn, or waiting to be woken.
+    /// True: woken and waiting for its turn. False: waiting to be woken.
     pub ready: bool,
-    /// What it waits for, as far as its future says: "a timer", "a call to thread 3".
+    /// What it waits for, if its future says so: "a timer", "a call to thread 3".
     pub waits_for: String,
-    /// Since when: how long ago it was last polled.
+    /// How long ago it was last polled.
     pub waits_since: Duration,
 }
 
@@ -107,14 +107,14 @@ impl Dump {
         Dump { reactors: reactors.map(|reactor| ReactorDump::of(&reactor.local)).collect() }
     }
 
-    /// What a stop waits for, a line each.
+    /// What a stop waits for, one line each.
     pub(crate) fn held_up(&self) -> Vec<String> {
         self.reactors.iter().flat_map(ReactorDump::held_up).collect()
     }
 }
 
 impl ReactorDump {
-    /// As the reactor itself sees it.
+    /// Described by the reactor itself.
     pub(crate) fn of(local: &Local) -> ReactorDump {
         let port = &local.shared.ports[local.index];
         ReactorDump {
@@ -133,7 +133,7 @@ impl ReactorDump {
         }
     }
 
-    /// As others see it: it does not answer.
+    /// Described from outside, because it does not answer.
     pub(crate) fn from_outside(shared: &Shared, index: usize) -> ReactorDump {
         let call = shared.ports[index].activity.sample();
         let name = shared.thread(call.thread);

@@ -1,11 +1,11 @@
-//! What can go wrong with a runtime and its threads. Device errors are elsewhere.
+//! Errors of a runtime and its threads. Device errors are elsewhere.
 
 use std::fmt;
 use std::panic::Location;
 
 use spindle_engine::{BadCpuSet, EngineError};
 
-/// A message could not be left: the thread has exited.
+/// A message could not be sent: the thread has exited.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("thread {thread} has exited; create a new one")]
 pub struct ThreadGone {
@@ -16,7 +16,7 @@ pub struct ThreadGone {
 /// A task panicked. The thread that ran it goes on.
 #[derive(Clone, Debug)]
 pub struct Panicked {
-    /// What the panic said.
+    /// The panic's message.
     pub message: String,
     /// Where the task was spawned.
     pub spawned_at: &'static Location<'static>,
@@ -53,7 +53,7 @@ pub enum RunError {
         /// The name of the thread that was called.
         thread: String,
     },
-    /// Nothing is left that could run, and main still waits (simulation only).
+    /// No task can run, and main still waits (simulation only).
     #[error("deadlock: nothing is left that could run, and main still waits\n{dump}")]
     Deadlock {
         /// What everything waits for.
@@ -62,9 +62,9 @@ pub enum RunError {
     /// The runtime was asked to stop before main had ended.
     #[error("stopped by {by} before main had ended")]
     Stopped {
-        /// Who asked: a signal's name, or `stop`.
+        /// The origin of the stop: a signal's name, or `stop`.
         by: &'static str,
-        /// The exit code to give.
+        /// The exit code for the process.
         code: u8,
     },
     /// A reactor could not be started.
@@ -73,8 +73,8 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// The exit code for a process that ends with it: the one that was given to the stop, 130 for SIGINT,
-    /// 143 for SIGTERM; 1 for everything else.
+    /// The exit code for a process that ends with this error: the code given to the stop, 130 for SIGINT, 143
+    /// for SIGTERM, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
             RunError::Stopped { code, .. } => *code,
@@ -93,7 +93,7 @@ impl RunError {
 /// A runtime could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The core list is not one.
+    /// The core list is invalid.
     #[error(transparent)]
     Cores(#[from] BadCpuSet),
     /// The core list names cores that this process may not use.
@@ -103,9 +103,9 @@ pub enum BuildError {
     NotAvailable {
         /// The cores that are not available, as a list.
         missing: String,
-        /// Those that are.
+        /// The cores that are available.
         available: String,
-        /// Where the limit comes from.
+        /// The source of the limit.
         limits: String,
     },
     /// No core, or no reactor, was asked for.
@@ -114,23 +114,23 @@ pub enum BuildError {
         /// The cores that are available.
         available: String,
     },
-    /// More reactors than can be of use were asked for.
+    /// Too many reactors were asked for.
     #[error(
         "{asked} reactors are too many: at most {most}, as each pair of them has rings of its own; ask for one a core"
     )]
     TooManyReactors {
-        /// How many were asked for.
+        /// The number asked for.
         asked: usize,
-        /// How many there may be.
+        /// The most that are allowed.
         most: usize,
     },
-    /// What watches over the reactors could not be made.
+    /// The supervisor could not be made.
     #[error("cannot watch over the runtime: {0}")]
     Supervisor(std::io::Error),
     /// `SPINDLE_ENGINE` names no engine.
     #[error("SPINDLE_ENGINE: {0}")]
     EngineName(#[from] spindle_engine::BadEngineKind),
-    /// The engine cannot be had.
+    /// The engine is not available.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// An OS thread could not be started.
@@ -140,7 +140,7 @@ pub enum BuildError {
         name: String,
         /// Its core.
         core: usize,
-        /// The kernel's refusal.
+        /// The kernel's error.
         source: std::io::Error,
     },
 }
@@ -148,7 +148,7 @@ pub enum BuildError {
 /// A thread could not be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CreateError {
-    /// The core list is not one.
+    /// The core list is invalid.
     #[error("thread {thread}: {source}")]
     Cores {
         /// The thread's name.
@@ -166,7 +166,7 @@ pub enum CreateError {
         /// The runtime's cores, as a list.
         cores: String,
     },
-    /// The caller is not on a Spindle thread, so there is no runtime to create it in.
+    /// The caller is not on a Spindle thread, so there is no runtime in which to create it.
     #[error(
         "thread {thread}: not on a Spindle thread; create it inside Runtime::run, or by Handle::create_thread"
     )]

@@ -1,14 +1,14 @@
 //! Values that layers above keep beside a runtime, one of each type.
 //!
-//! Locked on control paths only. Dropped when the runtime's last reactor ends, on its OS thread: a value may hold
-//! handles on threads, and with them the runtime.
+//! Locked on control paths only. Dropped when the runtime's last reactor ends, on that reactor's OS thread: a
+//! value may hold handles on threads, and with them the runtime.
 
 use std::any::{Any, TypeId};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 type Value = Arc<dyn Any + Send + Sync>;
 
-/// The values by their types; few, so that a list is the quickest way to one.
+/// The values by type; few, so that searching a list is fastest.
 #[derive(Default)]
 pub(crate) struct Extensions(Mutex<Vec<(TypeId, Value)>>);
 
@@ -21,7 +21,7 @@ impl Extensions {
         found.and_then(|value| value.downcast().ok())
     }
 
-    /// Keeps a value, unless there is one of its type: that one stays.
+    /// Stores a value; false, and the old value stays, if there is one of its type.
     pub(crate) fn set<T: Send + Sync + 'static>(&self, value: Arc<T>) -> bool {
         let mut values = self.values();
         let is_new = values.iter().all(|(id, _)| *id != TypeId::of::<T>());
@@ -31,7 +31,7 @@ impl Extensions {
         is_new
     }
 
-    /// Gives up the value of that type.
+    /// Removes and returns the value of that type.
     pub(crate) fn take<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         let mut values = self.values();
         let place = values.iter().position(|(id, _)| *id == TypeId::of::<T>())?;
@@ -42,7 +42,7 @@ impl Extensions {
 
     /// Drops all values, the latest first.
     pub(crate) fn clear(&self) {
-        // One by one and not under the lock: a value that is dropped may ask for another.
+        // One by one and not under the lock: the destructor of a value may ask for another.
         loop {
             let last = self.values().pop();
             if last.is_none() {

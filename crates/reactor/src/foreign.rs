@@ -1,6 +1,6 @@
-//! Where an answer arrives for a caller who is not on a Spindle thread, or who wants a handle to send.
+//! Where an answer arrives for a caller outside a Spindle thread, or for a handle that may be sent.
 //!
-//! Shared by the task there and whoever waits: a plain OS thread, a tokio task, any executor.
+//! Shared by the task that answers and the waiter: a plain OS thread, a tokio task, any executor.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -9,7 +9,7 @@ use crate::error::RunError;
 
 /// One answer, delivered once.
 pub(crate) struct ForeignCell<R> {
-    /// By which the call is cancelled: no other call to a thread of the same runtime ever has it.
+    /// Identifies the call for cancelling it; unique among all calls to threads of one runtime.
     pub(crate) number: u64,
     state: Mutex<State<R>>,
 }

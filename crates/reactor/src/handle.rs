@@ -14,7 +14,7 @@ use crate::stop::StopRequested;
 use crate::supervisor::Stall;
 use crate::thread::Thread;
 
-/// Reaches a running runtime from anywhere.
+/// A handle on a running runtime, usable anywhere.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) shared: Arc<Shared>,
@@ -29,7 +29,7 @@ impl Handle {
     /// Creates a thread named `name` on a reactor whose core is in `cores`, as [`Thread::create`] does.
     ///
     /// # Errors
-    /// [`CreateError`] names the thread, what it asked for and what there is.
+    /// [`CreateError`] names the thread, the cores it asked for and those available.
     pub fn create_thread(&self, name: &str, cores: &str) -> Result<Thread, CreateError> {
         let cpuset = cores.parse::<CpuSet>();
         let cpuset = cpuset.map_err(|source| CreateError::Cores { thread: name.to_owned(), source })?;
@@ -48,11 +48,11 @@ impl Handle {
         IoDevice::of(self.shared.clone(), name, create)
     }
 
-    /// Has `f` called on every thread, one after the other, in the order of their ids: what it does there
-    /// is done before the next one is visited. A thread that has exited by then is passed over; one created
-    /// meanwhile is visited too. Awaited anywhere, and done there.
+    /// Calls `f` on every thread, one after the other, in the order of their ids: its future there has ended
+    /// before the next thread is visited. A thread that has exited by then is skipped; one created meanwhile
+    /// is visited too. May be awaited anywhere.
     ///
-    /// Dropping the future cancels the call under way, and no further thread is visited.
+    /// Dropping the future cancels the current call, and no further thread is visited.
     ///
     /// # Errors
     /// `f` panicked on a thread, or the runtime stopped; the threads after that one are not visited.
@@ -70,23 +70,23 @@ impl Handle {
         Ok(())
     }
 
-    /// The runtime's value of type `T`, if a layer above [keeps](Self::set_extension) one.
+    /// The runtime's value of type `T`, if a layer above has [set](Self::set_extension) one.
     pub fn extension<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.shared.extensions.get()
     }
 
-    /// Keeps a value beside the runtime, one of each type, until the runtime ends. For layers above that have one
-    /// state in a runtime. False if there is one already, which stays.
+    /// Stores a value beside the runtime, one of each type, until the runtime ends. For layers above with one
+    /// state per runtime. False if there is one already, which stays.
     pub fn set_extension<T: Send + Sync + 'static>(&self, value: Arc<T>) -> bool {
         self.shared.extensions.set(value)
     }
 
-    /// Gives up the value of type `T`; another one can be kept then.
+    /// Removes and returns the value of type `T`; another one can be set then.
     pub fn take_extension<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.shared.extensions.take()
     }
 
-    /// The cores its reactors run on, one entry a reactor.
+    /// The cores of its reactors, one entry per reactor.
     pub fn cores(&self) -> &[usize] {
         &self.shared.cores
     }
@@ -96,43 +96,43 @@ impl Handle {
         self.shared.threads().into_iter().map(|shared| Thread { shared }).collect()
     }
 
-    /// What checked locks have found on threads of this runtime, the first 64.
+    /// Faults found by checked locks on threads of this runtime, the first 64.
     pub fn lock_reports(&self) -> Vec<String> {
         self.shared.lock_reports()
     }
 
-    /// What has held a reactor longer than the watchdog's limit, the first 64.
+    /// Calls that held a reactor longer than the watchdog's limit, the first 64.
     pub fn stalls(&self) -> Vec<Stall> {
         self.shared.stalls()
     }
 
-    /// What every reactor, thread, task and poller is doing. Await it, or [wait](PendingDump::wait) for it
-    /// on a plain OS thread. The reactors answer between two turns.
+    /// The state of every reactor, thread, task and poller. Await it, or [wait](PendingDump::wait) for it on
+    /// a plain OS thread. The reactors answer between two turns.
     pub fn dump(&self) -> PendingDump {
         PendingDump::ask(&self.shared)
     }
 
-    /// Has every reactor work in `mode` from its next turn on.
+    /// Sets the mode of every reactor, from its next turn on.
     pub fn set_mode(&self, mode: Mode) {
         self.shared.ports.iter().for_each(|port| port.set_mode(mode));
     }
 
-    /// Has one reactor, by its number from 0, work in `mode`; false if there is no such reactor.
+    /// Sets the mode of one reactor, by its number from 0; false if there is no such reactor.
     pub fn set_reactor_mode(&self, reactor: usize, mode: Mode) -> bool {
         self.shared.ports.get(reactor).map(|port| port.set_mode(mode)).is_some()
     }
 
     /// Asks for a stop: main is dropped, and [`Runtime::run`](crate::Runtime::run) returns
     /// [`RunError::Stopped`] with `code`. The first caller's code counts. A runtime that was started beside
-    /// another program has no main, and nobody to give a code to: what it still runs is dropped, as when its
+    /// another program has no main and returns no code: its tasks are dropped, as when its
     /// [`Running`](crate::Running) is.
     pub fn stop(&self, code: u8) {
         self.shared.request_stop("stop", code);
     }
 
-    /// Has main end by itself when a stop is asked for, by a signal or [`stop`](Self::stop): from now on main is
-    /// not dropped then, and learns of it from the future. A second signal still ends the process at once. For
-    /// programs that end in order: they close what they opened and return, and what they return is the result of
+    /// Lets main end by itself on a stop, by a signal or [`stop`](Self::stop): from now on a stop resolves
+    /// this future instead of dropping main. A second signal still ends the process at once. For programs
+    /// that shut down in order: they close what they opened and return, and their result is the result of
     /// [`Runtime::run`](crate::Runtime::run).
     pub fn stop_requested(&self) -> StopRequested {
         StopRequested::new(self.shared.clone())

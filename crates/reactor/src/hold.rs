@@ -1,4 +1,4 @@
-//! What keeps a thread from exiting beside its own lists: the channels that somebody holds on it.
+//! Holds that keep a thread from exiting, besides its own lists: one per open channel.
 
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::core::ThreadCore;
 use crate::current;
 
-/// Keeps the current thread from exiting until dropped, and says in dumps why. `!Send`.
+/// Keeps the current thread from exiting until dropped, and shows the reason in dumps. `!Send`.
 ///
-/// Every open channel has one. A layer that keeps a channel in an [extension](crate::extension) must do
-/// without: the extension is dropped by the exit that would wait for it.
+/// Every open channel has one, except a channel that a layer keeps in an [extension](crate::extension): the
+/// exit that would wait for it is what drops the extension.
 #[must_use = "dropping it lets the thread exit"]
 pub struct Hold {
     core: Weak<ThreadCore>,
@@ -17,10 +17,10 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// Holds the current thread; `device` is what the channel leads to.
+    /// Holds the current thread; `device` is the channel's device.
     ///
     /// # Panics
-    /// Away from a Spindle thread.
+    /// Outside a Spindle thread.
     pub fn channel(device: impl Into<Arc<str>>) -> Hold {
         let core = current::expect("a channel");
         Hold::on(&core, device.into())
@@ -36,7 +36,7 @@ impl Clone for Hold {
     fn clone(&self) -> Hold {
         match self.core.upgrade() {
             Some(core) => Hold::on(&core, self.name.clone()),
-            // The thread has ended, and is not held any more.
+            // The thread has ended; there is nothing to hold.
             None => Hold { core: Weak::new(), name: self.name.clone() },
         }
     }
@@ -46,12 +46,12 @@ impl Drop for Hold {
     fn drop(&mut self) {
         let Some(core) = self.core.upgrade() else { return };
         let mut holds = core.holds.borrow_mut();
-        // Not there: the runtime stopped, and nobody waits for the exit.
+        // Missing after a stop of the runtime, when no exit waits for it.
         if let Some(count) = holds.get_mut(&self.name) {
             *count -= 1;
             if *count == 0 {
                 holds.remove(&self.name);
-                // It may have been the last that an exit waits for.
+                // It may have been the last hold that an exit waits for.
                 core.local.ready.list(&core);
             }
         }

@@ -1,9 +1,8 @@
-//! Io devices: things of which every thread that uses them has a part of its own.
+//! Io devices: resources of which every thread that uses them has its own part.
 //!
 //! A device is a handle for any thread; it makes one `C` per thread, on first use there. The `C` lives and
 //! dies on that thread (it need not be `Send`), is shared there by counted [`IoChannel`]s, and is dropped
-//! with the last of them, in that very moment. Facts about SPDK's io devices, where this differs:
-//! `docs/threading.md`.
+//! with the last of them, immediately. Differences from SPDK's io devices: `docs/threading.md`.
 //!
 //! Not promised: that a channel which is dropped and taken again is the same one.
 
@@ -30,8 +29,8 @@ use crate::wait::waits_for;
 
 type CreateFailed = Box<dyn Error + Send + Sync>;
 
-/// A device with a part for each thread. Cloneable, for any OS thread. It lives until its last handle and
-/// its last channel are gone.
+/// A device with a part for each thread. Cloneable, for any OS thread. It lives until its last handle and its
+/// last channel are dropped.
 pub struct IoDevice<C: 'static> {
     inner: Arc<Inner<C>>,
 }
@@ -43,21 +42,21 @@ struct Inner<C> {
     state: Mutex<State>,
 }
 
-/// Locked for a moment when a channel comes or goes.
+/// Locked briefly when a channel is made or dropped.
 #[derive(Default)]
 struct State {
     unregistered: bool,
     /// The threads that have a channel, by id.
     threads: BTreeMap<u64, Arc<ThreadShared>>,
-    /// Visits of all channels under way.
+    /// Number of visits of all channels under way.
     visits: usize,
-    /// The threads, by id, on which a visitor is being polled just now.
+    /// The ids of threads on which a visitor is being polled now.
     visitors: Vec<u64>,
-    /// Who waits for the last channel.
+    /// Tasks that wait for the last channel.
     waiting: Vec<Waker>,
 }
 
-/// A thread has no channel to a device.
+/// Why a thread has no channel to a device.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     /// The caller is not on a Spindle thread.
@@ -74,7 +73,7 @@ pub enum ChannelError {
         /// Its name.
         device: String,
     },
-    /// The device is going away.
+    /// The device is being unregistered.
     #[error("device {device} is unregistered; register it again")]
     Unregistered {
         /// Its name.
@@ -85,28 +84,28 @@ pub enum ChannelError {
     Create {
         /// Its name.
         device: String,
-        /// What its `create` said.
+        /// The error of its `create`.
         source: CreateFailed,
     },
 }
 
-/// A visit of all channels did not reach the end.
+/// Why a visit of all channels stopped early.
 #[derive(Debug, thiserror::Error)]
 pub enum VisitError<E> {
-    /// The visitor said so.
+    /// The visitor returned an error.
     #[error("{error}")]
     Visitor {
         /// On which thread, by id.
         thread: u64,
-        /// What it said.
+        /// The error.
         error: E,
     },
-    /// It panicked, or the runtime stopped.
+    /// The visitor panicked, or the runtime stopped.
     #[error("the visit ended on thread {thread}: {source}")]
     Thread {
         /// On which thread, by id.
         thread: u64,
-        /// Why.
+        /// The cause.
         source: RunError,
     },
     /// The device is unregistered: no new visit may begin.
@@ -117,10 +116,10 @@ pub enum VisitError<E> {
     },
 }
 
-/// A device was not taken out of use.
+/// Why a device was not unregistered.
 #[derive(Debug, thiserror::Error)]
 pub enum UnregisterError {
-    /// It was awaited inside a visit of the device's own channels, which would have to end first.
+    /// The caller runs inside a visit of the device's own channels, which would have to end first.
     #[error(
         "device {device}: unregistered inside a visit of its channels, on thread {thread}, for whose end it would wait; unregister it after the visit, or in a task that the visitor does not await"
     )]
@@ -136,7 +135,7 @@ impl<C: 'static> IoDevice<C> {
     /// Registers a device with the runtime that runs the caller. `create` makes a thread's part, on that
     /// thread; it must not open a channel of the same device.
     ///
-    /// # Panics
+    /// Outside a Spindle thread; use [`Handle::register_io_device`](crate::Handle::register_io_device).
     /// Away from a Spindle thread; use [`Handle::register_io_device`](crate::Handle::register_io_device).
     pub fn register<E>(name: &str, create: impl Fn() -> Result<C, E> + Send + Sync + 'static) -> IoDevice<C>
     where
@@ -162,10 +161,10 @@ impl<C: 'static> IoDevice<C> {
         &self.inner.name
     }
 
-    /// The current thread's channel: made now if the thread has none, one more handle on it if it has.
+    /// The current thread's channel: made if the thread has none, otherwise one more handle on it.
     ///
     /// # Errors
-    /// [`ChannelError`] names the device and what to do.
+    /// [`ChannelError`] names the device and the remedy.
     pub fn channel(&self) -> Result<IoChannel<C>, ChannelError> {
         let inner = &self.inner;
         let device = || inner.name.to_string();
@@ -186,7 +185,7 @@ impl<C: 'static> IoDevice<C> {
             thread: core.shared.id,
             core: Rc::downgrade(&core),
         });
-        // Unregistered while it was made, it counts all the same: the unregistration waits for it.
+        // Counted even if the device was unregistered while it was made: the unregistration waits for it.
         inner.state().threads.insert(core.shared.id, core.shared.clone());
         core.channels.borrow_mut().insert(inner.key(), Box::new(Rc::downgrade(&cell)));
         Ok(IoChannel { cell, hold: Hold::channel(inner.name.clone()) })
@@ -205,14 +204,14 @@ impl<C: 'static> IoDevice<C> {
         self.inner.state().threads.len()
     }
 
-    /// Has `visitor` called with the part of every thread that has one: there, one thread after the other,
-    /// in the order of thread ids. A thread whose channel is gone by then is passed over; one that gets its
-    /// first channel meanwhile is visited if its turn has not passed. The first error ends the visit.
+    /// Calls `visitor` with the part of every thread that has one: on that thread, one thread after the
+    /// other, in the order of thread ids. A thread whose channel is gone by then is skipped; one that gets
+    /// its first channel meanwhile is visited if its turn has not passed. The first error ends the visit.
     ///
-    /// Dropping the future cancels the call under way, and no further thread is visited.
+    /// Dropping the future cancels the current call, and no further thread is visited.
     ///
     /// # Errors
-    /// [`VisitError`] says on which thread it ended and why.
+    /// [`VisitError`] names the thread on which it ended, and why.
     pub async fn for_each_channel<E: Send + 'static>(
         &self,
         visitor: impl AsyncFn(&C) -> Result<(), E> + Send + Sync + 'static,
@@ -237,14 +236,15 @@ impl<C: 'static> IoDevice<C> {
         Ok(())
     }
 
-    /// Takes the device out of use: no thread gets a channel from now on, and no visit begins.
-    /// Completes when the visits under way have ended and the last channel is gone. Channels that are open
-    /// stay as they are, so a caller who holds one must drop it first. Again, it waits too.
+    /// Takes the device out of use: no thread gets a channel from now on, and no visit begins. Completes when
+    /// the visits under way have ended and the last channel is dropped. Open channels stay usable, so a
+    /// caller that holds one must drop it first. A second call waits too.
     ///
-    /// Dropping the future takes nothing back.
+    /// Dropping the future does not undo it.
     ///
     /// # Errors
-    /// [`UnregisterError`] inside a visit of this device's channels, which it would wait for: it stays in use.
+    /// [`UnregisterError`] inside a visit of this device's channels, for which it would wait: it stays in
+    /// use.
     pub async fn unregister(&self) -> Result<(), UnregisterError> {
         poll_fn(|cx| {
             let mut state = self.inner.state();
@@ -281,7 +281,8 @@ impl<C> Inner<C> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What names the device in a thread's table. Its channels keep it alive, so it names no other.
+    /// Identifies the device in a thread's table. Its channels keep it alive, so no other device gets the
+    /// same key.
     fn key(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
@@ -291,7 +292,7 @@ impl<C> Inner<C> {
         self.state().threads.range(last + 1..).next().map(|(_, thread)| thread.clone())
     }
 
-    /// What a visitor does on a thread; the device knows while it is polled.
+    /// Runs a visitor on a thread; the device knows while it is polled.
     async fn visited<R>(&self, thread: u64, visitor: impl Future<Output = R>) -> R {
         let mut visitor = pin!(visitor);
         poll_fn(|cx| {
@@ -301,7 +302,7 @@ impl<C> Inner<C> {
         .await
     }
 
-    /// Changes the state, and wakes those who wait if nothing is left.
+    /// Changes the state, and wakes waiting tasks if nothing is left.
     fn leave(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         change(&mut state);
@@ -376,10 +377,10 @@ pub(crate) type Channels = RefCell<BTreeMap<usize, Box<dyn Any>>>;
 
 /// One thread's part of a device, shared by its channels.
 struct ChannelCell<C: 'static> {
-    /// There until dropped.
+    /// `Some` until dropped.
     value: Option<C>,
     device: Arc<Inner<C>>,
-    /// The thread's number; its table, as long as it lives.
+    /// The thread's id, and its table while it lives.
     thread: u64,
     core: Weak<ThreadCore>,
 }
@@ -395,15 +396,15 @@ impl<C> Drop for ChannelCell<C> {
         if let Some(core) = self.core.upgrade() {
             core.channels.borrow_mut().remove(&self.device.key());
         }
-        // Before the device hears that it is gone: an unregistration then finds nothing left of it.
-        // A panic of its destructor must not keep the device from hearing it.
+        // Dropped before the device is told: an unregistration then finds nothing left of it. A panic of its
+        // destructor must not prevent that.
         drop_caught(self.value.take());
         self.device.leave(|state| drop(state.threads.remove(&self.thread)));
     }
 }
 
-/// A counted handle on the current thread's part of a device. It keeps the thread from exiting, and stays
-/// on it:
+/// A counted handle on the current thread's part of a device. It keeps the thread from exiting, and stays on
+/// it:
 /// ```compile_fail,E0277
 /// fn goes_elsewhere<T: Send>() {}
 /// goes_elsewhere::<spindle_reactor::IoChannel<u32>>();

@@ -18,11 +18,11 @@ use crate::task::TaskKey;
 use crate::thread::Thread;
 use crate::wait::{self, Wait};
 
-/// A task started by [`Thread::spawn`]. May be sent and awaited anywhere, on any executor. Dropping it
-/// lets the task run to its end; [`cancel_on_drop`](Self::cancel_on_drop) changes that.
+/// A task started by [`Thread::spawn`]. May be sent and awaited anywhere, on any executor. Dropping it lets
+/// the task run to its end, unless [`cancel_on_drop`](Self::cancel_on_drop) was called.
 ///
 /// # Panics
-/// When polled again after it has given its result.
+/// When polled again after it has returned its result.
 pub struct JoinHandle<R> {
     thread: Thread,
     cell: Arc<ForeignCell<R>>,
@@ -52,7 +52,7 @@ impl<R: Send + 'static> JoinHandle<R> {
         self
     }
 
-    /// Cancels the task when called.
+    /// A function that cancels the task.
     pub(crate) fn aborter(&self) -> impl FnOnce() + Send + 'static {
         let (thread, origin) = (self.thread.clone(), foreign_origin(&self.cell));
         move || cancel(&thread, origin)
@@ -88,12 +88,12 @@ impl<R> Drop for JoinHandle<R> {
     }
 }
 
-/// Drives a future on a plain OS thread.
+/// Runs a future on a plain OS thread.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Bell(SyncSender<()>);
     impl Wake for Bell {
         fn wake(self: Arc<Self>) {
-            // A bell that rings already, or that nobody hears any more, needs no second ring.
+            // If it rings already, or the receiver is gone, no second ring is needed.
             let _ = self.0.try_send(());
         }
     }
@@ -109,11 +109,11 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// A task started by [`spawn_local`](crate::spawn_local). Stays on its thread. Dropping it lets the task
-/// run to its end; [`cancel_on_drop`](Self::cancel_on_drop) changes that.
+/// A task started by [`spawn_local`](crate::spawn_local). Stays on its thread. Dropping it lets the task run
+/// to its end, unless [`cancel_on_drop`](Self::cancel_on_drop) was called.
 ///
 /// # Panics
-/// When polled again after it has given its result.
+/// When polled again after it has returned its result.
 pub struct LocalJoinHandle<T> {
     core: Rc<ThreadCore>,
     key: TaskKey,
@@ -139,7 +139,7 @@ impl<T> LocalCell<T> {
     }
 }
 
-/// The task's end of the cell. Dropped without an answer it says why.
+/// The task's end of the cell. Dropped without an answer, it delivers the reason.
 struct Deliver<T: 'static>(Option<Rc<LocalCell<T>>>);
 
 impl<T: 'static> Drop for Deliver<T> {
@@ -182,7 +182,7 @@ impl<T: 'static> LocalJoinHandle<T> {
         self
     }
 
-    /// Whether the task has ended and its result waits.
+    /// True if the task has ended and its result is waiting.
     pub fn is_finished(&self) -> bool {
         self.cell.0.borrow().answer.is_some()
     }

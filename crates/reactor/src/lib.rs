@@ -1,9 +1,9 @@
-//! The runtime: one reactor per core, lightweight threads on them that share nothing and send messages.
+//! The runtime: one reactor per core, with lightweight threads that share nothing and send messages.
 //!
-//! A [`Runtime`] owns its reactors; nothing is global but one thread-local pointer to the Spindle thread
-//! that the OS thread is running now. A [`Thread`] is a handle: it can be sent to, asked and awaited, from
-//! anywhere, and it cannot be polled. What runs (`ThreadCore`) is `!Send` and private to its reactor, so
-//! that nobody else can run it: the program of spdk/spdk#3237 cannot be written.
+//! A [`Runtime`] owns its reactors; the only global is one thread-local pointer to the Spindle thread that
+//! the OS thread is running now. A [`Thread`] is a handle: any thread can send to it, call it and await it;
+//! it cannot be polled. The running half (`ThreadCore`) is `!Send` and private to its reactor, so that it
+//! cannot run anywhere else: the program of spdk/spdk#3237 cannot be written.
 //!
 //! Waiting is `.await`: [`Thread::run`] makes and runs a future *there* and brings its result *here*.
 //!

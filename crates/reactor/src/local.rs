@@ -33,32 +33,32 @@ pub(crate) struct Local {
     pub(crate) ops: Ops,
     /// The clock as read at the start of the turn.
     pub(crate) now: Cell<Time>,
-    /// By slot.
+    /// The threads, by slot.
     threads: RefCell<Vec<Option<Rc<ThreadCore>>>>,
-    /// Where it shows what it is running; the port has it too.
+    /// What it is running now; the port has it too.
     activity: Arc<Activity>,
-    /// What goes to the other reactors.
+    /// Messages to the other reactors.
     outgoing: RefCell<Outgoing<Call>>,
-    /// News that were taken and are not told yet; kept for its room.
+    /// News taken and not handled yet; kept for its capacity.
     news: RefCell<VecDeque<News>>,
-    /// Questions to be answered between two turns.
+    /// Questions to answer between two turns.
     questions: RefCell<Vec<Question>>,
-    /// The place of the thread that has the reactor to itself, and whether another one got a message since.
+    /// The slot of the only thread with work, and whether another one got a message since.
     alone: Cell<usize>,
     strayed: Cell<bool>,
-    /// Which of the threads get a turn.
+    /// The threads that get a turn.
     pub(crate) ready: Ready,
     pub(crate) simulated: bool,
-    /// For the threads that are made here.
+    /// For threads that are made here.
     this: Weak<Local>,
     /// Turns with work and without, the time of those with work, and sleeps.
     pub(crate) busy_turns: Cell<u64>,
     pub(crate) idle_turns: Cell<u64>,
     pub(crate) busy_ns: Cell<u64>,
     pub(crate) sleeps: Cell<u64>,
-    /// What a reading of the clock takes.
+    /// The cost of one reading of the clock.
     reading: Duration,
-    /// The checked locks that are held here, the newest last, where their order is checked.
+    /// The checked locks held here, newest last, if their order is checked.
     pub(crate) locks: RefCell<Vec<HeldLock>>,
 }
 
@@ -98,13 +98,13 @@ impl Local {
         })
     }
 
-    /// Its place for messages from outside.
+    /// Where messages from outside arrive.
     pub(crate) fn port(&self) -> &Port {
         &self.shared.ports[self.index]
     }
 
-    /// Leaves the message that `make` gives for a thread of this runtime. Always inlined, with what leads here:
-    /// the message is then made where it is left, and not copied from frame to frame.
+    /// Sends the message that `make` returns to a thread of this runtime. Always inlined, with its callers:
+    /// the message is then constructed in its slot instead of being copied from frame to frame.
     #[inline(always)]
     pub(crate) fn send(&self, reactor: usize, to: Address, make: impl FnOnce() -> Call) {
         if reactor == self.index {
@@ -114,18 +114,18 @@ impl Local {
         self.outgoing.borrow_mut().send(reactor, port, to.slot as usize, to.tag(), make);
     }
 
-    /// Makes sure that no reactor sleeps over what was sent to it from here.
+    /// Wakes the reactors that may be sleeping although a message was sent to them from here.
     pub(crate) fn settle(&self) {
         self.outgoing.borrow_mut().settle(&self.shared.ports);
     }
 
-    /// Sends what had no room; true if something still waits.
+    /// Sends messages that had no room before; true if some are still waiting.
     pub(crate) fn flush(&self) -> bool {
         self.outgoing.borrow_mut().flush(&self.shared.ports)
     }
 
-    /// The thread was not there: it may have been created a moment ago, and wait to be taken over. To one
-    /// that is gone the message is dropped.
+    /// The thread was not found: it may just have been created and not taken over yet. If it is gone, the
+    /// message is dropped.
     #[cold]
     fn leave_late(&self, to: Address, call: Call) {
         self.take_news();
@@ -140,7 +140,7 @@ impl Local {
         }
     }
 
-    /// Hands the message that `make` gives to its thread here.
+    /// Gives the message that `make` returns to a thread of this reactor.
     #[inline(always)]
     pub(crate) fn leave(&self, to: Address, make: impl FnOnce() -> Call) {
         let threads = self.threads.borrow();
@@ -159,19 +159,19 @@ impl Local {
         }
     }
 
-    /// One thread is to have the reactor to itself, until another one [gets a message](Self::has_strayed).
+    /// Marks one thread as the only one with work, until another one [gets a message](Self::has_strayed).
     pub(crate) fn leave_to(&self, core: &ThreadCore) {
         self.alone.set(core.shared.slot as usize);
         self.strayed.set(false);
     }
 
-    /// Whether another thread than the one that has the reactor to itself got a message.
+    /// True if a thread other than the marked one got a message.
     #[inline]
     pub(crate) fn has_strayed(&self) -> bool {
         self.strayed.get()
     }
 
-    /// Takes over the threads created since the last look, and keeps the questions; true if there were some.
+    /// Takes over newly created threads, and stores questions; true if there were any.
     pub(crate) fn take_news(&self) -> bool {
         let mut news = self.news.borrow_mut();
         self.port().door.take_news(&mut news);
@@ -185,12 +185,12 @@ impl Local {
         any
     }
 
-    /// Whether questions were taken among the news and not [taken](Self::take_questions) yet.
+    /// True if there are questions that were not [taken](Self::take_questions) yet.
     pub(crate) fn has_questions(&self) -> bool {
         !self.questions.borrow().is_empty()
     }
 
-    /// The questions to be answered now.
+    /// Takes the questions to answer now.
     pub(crate) fn take_questions(&self) -> Vec<Question> {
         self.questions.take()
     }
@@ -206,12 +206,12 @@ impl Local {
         threads[slot] = Some(core);
     }
 
-    /// The time now, read from the clock: what ran in this turn may have taken long.
+    /// The time now, by a new reading: the code that ran in this turn may have taken long.
     pub(crate) fn clock(&self) -> Time {
         self.driver.borrow_mut().now()
     }
 
-    /// Calls `f`, and says how long that took. In simulation it takes no time.
+    /// Calls `f` and measures its time. In simulation it takes no time.
     #[inline(never)]
     pub(crate) fn measure<T>(&self, f: impl FnOnce() -> T) -> (T, Duration) {
         if self.simulated {
@@ -223,7 +223,7 @@ impl Local {
         (value, span.saturating_sub(self.reading))
     }
 
-    /// Where it shows what it is running.
+    /// What it is running now.
     #[inline]
     pub(crate) fn activity(&self) -> &Activity {
         &self.activity
@@ -234,35 +234,35 @@ impl Local {
         if self.simulated { self.driver.borrow_mut().choose(n) } else { 0 }
     }
 
-    /// Asks that an operation end early, if it has not ended.
+    /// Asks an operation to end early, if it has not ended.
     pub(crate) fn cancel(&self, id: OpId) {
         if self.ops.is_live(id) {
             self.driver.borrow_mut().cancel(id.0);
         }
     }
 
-    /// Says on standard error what a task, message or poller did. Who waits for a task gets it as an
-    /// error too.
+    /// Reports on standard error what a task, message or poller did. A task's waiter also gets it as an
+    /// error.
     pub(crate) fn report(&self, thread: &ThreadShared, what: &dyn std::fmt::Display) {
         say(format_args!("thread {} ({}): {what}", thread.id, thread.name));
     }
 
-    /// The threads that live here, in the order of their places.
+    /// The threads on this reactor, in the order of their slots.
     pub(crate) fn cores(&self) -> Vec<Rc<ThreadCore>> {
         self.threads.borrow().iter().flatten().cloned().collect()
     }
 
-    /// When the first of them wants to run by itself.
+    /// The earliest time at which a thread needs a turn even if nothing arrives.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         self.ready.next_deadline()
     }
 
-    /// Whether a poller of theirs keeps the reactor awake.
+    /// True if a poller keeps the reactor awake.
     pub(crate) fn is_spinning(&self) -> bool {
         self.ready.is_spinning()
     }
 
-    /// Whether all of them have ended.
+    /// True if all threads have ended.
     pub(crate) fn has_no_threads(&self) -> bool {
         self.threads.borrow().iter().flatten().next().is_none()
     }
@@ -275,7 +275,7 @@ impl Local {
         });
     }
 
-    /// The next thread that gets its turn.
+    /// The next thread to get its turn.
     #[inline]
     pub(crate) fn next_ready(&self) -> Option<Rc<ThreadCore>> {
         self.ready.take(|n| self.choose(n))
@@ -284,7 +284,7 @@ impl Local {
     /// Ends a thread whose exit is complete.
     pub(crate) fn end(&self, core: &Rc<ThreadCore>) {
         let _on_thread = Entered::new(core);
-        // Out of the table first: a late message to it is dropped, not queued for nobody.
+        // Out of the table first: a late message is dropped, not queued.
         self.threads.borrow_mut()[core.shared.slot as usize] = None;
         self.ready.end(core);
         core.end();

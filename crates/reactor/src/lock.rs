@@ -1,11 +1,11 @@
 //! Locks that threads of one runtime may share, checked for what can still go wrong in safe Rust.
 //!
-//! Owned by whoever holds the value, on any thread; held by a Spindle thread, for one call of
-//! [`Lock::with`] or [`Lock::with_guard`] at most. Prefer a message: a lock is for short, bounded work.
+//! Owned with its value, on any thread; held by a Spindle thread, for one call of [`Lock::with`] or
+//! [`Lock::with_guard`] at most. Prefer a message: a lock is for short, bounded work.
 //!
-//! The value, or a guard that can let go of it early, is lent to a function that is not async, so nothing of
-//! it can leave the call, no await fits in, and no thread goes off its core with a lock. Of SPDK's nine
-//! spinlock errors three can happen here; the others cannot be written. A panic under a lock poisons it.
+//! The value, or a guard that can release it early, is lent to a function that is not async, so it cannot
+//! leave the call, no await fits in, and no thread leaves its core with a lock. Of SPDK's nine spinlock
+//! errors three can happen here; the others cannot be written. A panic under a lock poisons it.
 //!
 //! Not promised: fairness. Waiting spins, as in SPDK, and yields the OS thread now and then.
 
@@ -24,26 +24,26 @@ use crate::say::say;
 /// Turns of spinning before the OS thread is yielded: the holder may need this core.
 const SPINS_BEFORE_YIELD: u32 = 128;
 
-/// Yields before others are told of the wait, and how many more between two looks for a circle of waits.
+/// Yields before the wait is made known, and yields between two searches for a circle of waits.
 const YIELDS_BEFORE_LOOK: u32 = 16;
 
-/// What can go wrong with a checked lock, by SPDK's numbers.
+/// Mistakes with a checked lock, by SPDK's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum LockFault {
     /// Taken on a plain OS thread.
     NotOnThread = 1,
-    /// Taken again within the call that holds it; waited for in a circle; or taken in an order that contradicts
-    /// another's, where that is [checked](crate::Builder::check_lock_order).
+    /// Taken again inside the call that holds it; waited for in a circle; or taken in an order that
+    /// contradicts an earlier one, where that is [checked](crate::Builder::check_lock_order).
     Deadlock = 2,
-    /// Its guard was forgotten: the call is over, and nobody has let go.
+    /// Its guard was forgotten: the call is over, and the lock was not released.
     Held = 7,
 }
 
 /// What a runtime does when one of its locks finds a mistake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LockAction {
-    /// Panics where the mistake is made: that task ends, the rest goes on.
+    /// Panics at the place of the mistake: that task ends, the rest goes on.
     #[default]
     Panic,
     /// Reports it and ends the process, as SPDK does.
@@ -65,20 +65,20 @@ impl<T> Lock<T> {
     /// Calls `f` with the value, alone. Nothing of the value can leave the call, and no await fits in.
     ///
     /// # Panics
-    /// Code 1 away from a Spindle thread; code 2 within a call that holds the lock; and when the lock is
-    /// poisoned. [`LockAction::Abort`] ends the process instead of the first two.
+    /// Code 1 outside a Spindle thread; code 2 inside a call that holds the lock; and when the lock is
+    /// poisoned. With [`LockAction::Abort`] the first two end the process instead.
     #[track_caller]
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         let mut held = self.take(Location::caller());
         f(&mut held.value)
     }
 
-    /// Calls `f` with a guard of the value, which lets go of the lock when it is dropped, at the latest at the
-    /// end of the call. The guard cannot leave the call, and no await fits in.
+    /// Calls `f` with a guard of the value. Dropping the guard releases the lock, at the latest at the end of
+    /// the call. The guard cannot leave the call, and no await fits in.
     ///
     /// # Panics
-    /// As [`with`](Self::with); and code 7 if the guard was forgotten ([`std::mem::forget`]). The lock is
-    /// free all the same then.
+    /// As [`with`](Self::with), and code 7 if the guard was forgotten ([`std::mem::forget`]). The lock is
+    /// released all the same.
     #[track_caller]
     pub fn with_guard<R>(&self, f: impl FnOnce(LockGuard<'_, '_, T>) -> R) -> R {
         let taken_at = Location::caller();
@@ -98,7 +98,7 @@ impl<T> Lock<T> {
             self.fault(LockFault::NotOnThread, taken_at, place, "take it inside Runtime::run or Thread::run")
         };
         let me = Holder { thread: core.shared.clone(), os_thread: std::thread::current().id(), taken_at };
-        // A thread's own second call is told apart from an order by the wait.
+        // The wait distinguishes a second call of the same thread from a wrong order.
         let is_mine = || self.state.holder().is_some_and(|holder| holder.os_thread == me.os_thread);
         let order = core.local.shared.lock_order.as_ref();
         if let Some(order) = order.filter(|_| !is_mine())
@@ -127,7 +127,7 @@ impl<T> Lock<T> {
                         self.state.name
                     )
                 }
-                // Once is enough: nothing else of this OS thread runs while it waits.
+                // Once is enough: this OS thread runs nothing else while it waits.
                 Err(TryLockError::WouldBlock) if spin == 1 => self.check_own(me),
                 Err(TryLockError::WouldBlock) => {}
             }
@@ -144,7 +144,7 @@ impl<T> Lock<T> {
         unreachable!("spinning ends with the lock")
     }
 
-    /// Waiting for what this OS thread itself holds would never end.
+    /// Waiting for a lock that this OS thread itself holds would never end.
     fn check_own(&self, me: &Holder) {
         if let Some(holder) = self.state.holder().filter(|holder| holder.os_thread == me.os_thread) {
             let (place, since) = (holder.place(), holder.taken_at);
@@ -153,7 +153,7 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Waiting for what waits for this thread would never end.
+    /// Waiting for a thread that waits for this one would never end.
     fn check_circle(&self, me: &Holder) {
         if let Some(circle) = circle(&self.state, me) {
             let remedy = format!("{circle}: each waits for the other, so take these locks in one order");
@@ -161,12 +161,12 @@ impl<T> Lock<T> {
         }
     }
 
-    /// Whether something panicked while it held the lock.
+    /// True if a holder panicked.
     pub fn is_poisoned(&self) -> bool {
         self.value.is_poisoned()
     }
 
-    /// Says that the value is whole all the same: the lock can be taken again.
+    /// Declares the value valid: the lock can be taken again.
     pub fn clear_poison(&self) {
         self.value.clear_poison();
     }
@@ -176,7 +176,7 @@ impl<T> Lock<T> {
             "lock {}, code {} ({fault:?}): taken at {at} by {place}; {remedy}",
             self.state.name, fault as u8
         );
-        // Away from Spindle threads there is no runtime to tell, and none that chose.
+        // Outside Spindle threads there is no runtime to report to, and no configured action.
         let runtime = current::with(|core| core.map(|core| core.local.shared.clone()));
         if let Some(runtime) = runtime {
             runtime.note_lock_report(&report);
@@ -197,7 +197,7 @@ impl<T> fmt::Debug for Lock<T> {
 
 /// The value of a held lock, for the rest of a call of [`Lock::with_guard`]. Dropping it frees the lock.
 pub struct LockGuard<'call, 'lock, T> {
-    /// Where [`Lock::with_guard`] sees whether it was dropped. There is something in it until then.
+    /// `Some` until dropped, which [`Lock::with_guard`] checks.
     held: &'call mut Option<Held<'lock, T>>,
 }
 
@@ -221,13 +221,13 @@ impl<T> Drop for LockGuard<'_, '_, T> {
     }
 }
 
-/// A lock that is held. Its holder is forgotten before the value is free.
+/// A held lock. Its holder is cleared before the value is free.
 struct Held<'a, T> {
     _holding: Holding<'a>,
     value: MutexGuard<'a, T>,
 }
 
-/// Says when it is dropped that the lock is held no more.
+/// Removes the lock from the list of held ones when dropped.
 struct Holding<'a> {
     lock: &'a Arc<LockState>,
     core: Rc<ThreadCore>,
@@ -237,7 +237,7 @@ impl Drop for Holding<'_> {
     fn drop(&mut self) {
         self.lock.set_holder(None);
         let mut held = self.core.local.locks.borrow_mut();
-        // Empty where the order is not checked.
+        // Not in the list if the order is not checked.
         let place = held.iter().rposition(|(lock, _)| Arc::ptr_eq(lock, self.lock));
         place.into_iter().for_each(|place| drop(held.remove(place)));
     }

@@ -1,9 +1,9 @@
 //! The order in which the locks of a runtime are taken, checked before it can hang.
 //!
 //! Whenever a lock is taken while another is held, that order is noted. Taking two locks in an order that
-//! contradicts what was noted is a mistake even if nothing waits this time: two threads that do so at once wait for
-//! each other. Done in debug builds, or by choice of the [builder](crate::Builder::check_lock_order); costs a search
-//! for each lock taken under another.
+//! contradicts a noted one is a mistake even if nothing waits this time: two threads that do so at once wait
+//! for each other. Checked in debug builds, or as set by the [builder](crate::Builder::check_lock_order);
+//! costs a search for each lock taken under another.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::Location;
@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use crate::lock_state::LockState;
 
-/// A lock by its address. It is not used for another lock while the order knows it.
+/// A lock by its address, which is not reused while it is listed here.
 type Key = usize;
 
-/// Orders that were seen, until locks that are gone are looked for.
+/// Number of noted orders at which dropped locks are first looked for.
 const FIRST_LOOK: usize = 64;
 
-/// Two places: where a lock was held, and where another was taken.
+/// Where a lock was held, and where another was taken.
 #[derive(Clone, Copy)]
 struct Seen {
     held_since: &'static Location<'static>,
@@ -25,9 +25,9 @@ struct Seen {
 }
 
 struct Node {
-    /// Keeps the address from being used again.
+    /// Prevents reuse of the address.
     lock: Weak<LockState>,
-    /// What was taken under it.
+    /// The locks taken under it.
     then: BTreeMap<Key, Seen>,
 }
 
@@ -52,7 +52,7 @@ impl LockOrder {
     /// Notes that `lock` is taken at `at` while `held` are held.
     ///
     /// # Errors
-    /// It was taken before one of them elsewhere: in words.
+    /// The order was the other way round elsewhere: described in words.
     pub(crate) fn take(
         &self,
         held: &[HeldLock],
@@ -81,7 +81,7 @@ impl LockOrder {
 }
 
 impl Known {
-    /// If a way leads from one lock to another, its first step.
+    /// The first step of a path from one lock to another, if there is one.
     fn first_step(&self, from: Key, to: Key) -> Option<Seen> {
         let node = self.nodes.get(&from)?;
         let mut been = BTreeSet::from([from]);
@@ -115,7 +115,7 @@ impl Known {
             .or_insert_with(|| Node { lock: Arc::downgrade(lock), then: BTreeMap::new() })
     }
 
-    /// A program may make locks without end.
+    /// Removes dropped locks, since a program may make any number of locks.
     fn forget_the_gone(&mut self) {
         let gone: BTreeSet<Key> = self
             .nodes

@@ -1,6 +1,6 @@
-//! What is known of a checked lock beside its value: its name, and what holds it.
+//! The state of a checked lock without its value: its name, and its holder.
 //!
-//! Shared by the lock, by reactors that wait for it and by what watches these.
+//! Shared by the lock, by reactors that wait for it, and by the code that watches them.
 
 use std::panic::Location;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ use crate::thread::ThreadShared;
 #[derive(Clone)]
 pub(crate) struct Holder {
     pub(crate) thread: Arc<ThreadShared>,
-    /// What it runs on: a thread that is stepped within the call may be another one of the same.
+    /// Its OS thread: a thread stepped within the call may run on the same one.
     pub(crate) os_thread: ThreadId,
     pub(crate) taken_at: &'static Location<'static>,
 }
@@ -40,12 +40,12 @@ impl LockState {
         Arc::new(LockState { name: name.into(), holder: Mutex::new(None) })
     }
 
-    /// What holds it.
+    /// Its holder.
     pub(crate) fn holder(&self) -> Option<Holder> {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// It was taken, or is about to be free.
+    /// Sets the holder: the lock was taken, or is about to be free.
     pub(crate) fn set_holder(&self, holder: Option<Holder>) {
         let before =
             std::mem::replace(&mut *self.holder.lock().unwrap_or_else(PoisonError::into_inner), holder);

@@ -1,7 +1,7 @@
-//! The locks that reactors wait for, and the circles that they wait in.
+//! The locks that reactors wait for, and circles of such waits.
 //!
-//! One place a reactor, in the state that a runtime's reactors share: a reactor that waits for a lock does nothing
-//! else. Written by a wait that takes longer than most; read by other waits that look for a circle, by the
+//! One entry per reactor, in the runtime's shared state: a reactor that waits for a lock does nothing else.
+//! Written by waits that take longer than usual; read by other waits that search for a circle, by the
 //! watchdog and for dumps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::lock_state::{Holder, LockState};
 use crate::thread::ThreadShared;
 
-/// Locks in a circle at most: a longer one is found by its watchdog reports.
+/// The longest circle that is searched for: a longer one shows in the watchdog's reports.
 const LONGEST: usize = 64;
 
 /// One wait.
@@ -28,7 +28,7 @@ pub(crate) struct LockWaits {
     count: AtomicU64,
 }
 
-/// A reactor waits until this is dropped.
+/// A noted wait, until this is dropped.
 pub(crate) struct Noted<'a> {
     place: &'a Mutex<Option<Waiting>>,
 }
@@ -59,7 +59,7 @@ impl LockWaits {
         waits.by_reactor[thread.reactor].lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What a reactor waits for, if it waits for a lock.
+    /// The lock that a reactor waits for, if any.
     pub(crate) fn describe(&self, reactor: usize) -> Option<String> {
         let wait = self.by_reactor[reactor].lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let Waiting { lock, waiter, .. } = wait;
@@ -71,15 +71,15 @@ impl LockWaits {
     }
 }
 
-/// The circle that the wait of `waiter` for `lock` closes, in words; none if the wait will end. Each link was seen
-/// twice within one and the same wait: a lock that was given back in between is no link.
+/// The circle that the wait of `waiter` for `lock` closes, in words; `None` if the wait will end. Each link
+/// was seen twice within the same wait: a lock that was released in between is no link.
 pub(crate) fn circle(lock: &Arc<LockState>, waiter: &Holder) -> Option<String> {
     let (first, seen) = walk(lock, waiter)?;
     let (_, again) = walk(lock, waiter)?;
     (seen == again).then_some(first)
 }
 
-/// Follows the holders from `lock` on. The words of a circle, and the numbers of the waits in it.
+/// Follows the holders from `lock` on. Returns a circle in words, and the numbers of its waits.
 fn walk(lock: &Arc<LockState>, waiter: &Holder) -> Option<(String, Vec<u64>)> {
     let (mut lock, mut waits) = (lock.clone(), Vec::new());
     let mut words = String::new();

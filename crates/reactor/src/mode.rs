@@ -6,11 +6,11 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
-    /// Looks for work without end: the least latency, a whole core.
+    /// Looks for work continuously: the least latency, a whole core.
     Poll,
     /// Sleeps in the engine at once.
     Interrupt,
-    /// Looks for a little longer than a wake-up would cost, then sleeps.
+    /// Looks for work a little longer than a wake-up would cost, then sleeps.
     #[default]
     Adaptive,
 }

@@ -1,7 +1,7 @@
 //! Operations of the engine, for the layers above.
 //!
-//! Kept by the reactor whose driver works on them; a completion is handled on the thread that submitted.
-//! An operation owns its buffers until it completes, whoever still waits for it.
+//! Owned by the reactor whose driver works on them; a completion is handled on the thread that submitted. An
+//! operation owns its buffers until it completes, whether or not a future still waits for it.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -20,12 +20,12 @@ use crate::current::{self, Entered};
 use crate::task::{drop_caught, panic_message};
 use crate::wait::{self, Wait};
 
-/// Names an operation in flight. Stale names are harmless.
+/// Identifies an operation in flight. A stale id has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OpId(pub(crate) Token);
 
-/// Where completions go that no future waits for. Called on the thread that submitted, outside of any
-/// task; may submit again. An error is as the engine has it: [`Op::named`] says of what.
+/// Receives completions for which no future waits. Called on the thread that submitted, outside of any task;
+/// may submit again. An error is the engine's: [`Op::named`] adds its object.
 pub trait OpSink {
     /// Takes the completion of the operation that was submitted with `key`.
     fn complete(&self, key: u64, completion: Completion);
@@ -33,9 +33,9 @@ pub trait OpSink {
 
 struct Entry {
     generation: u32,
-    /// Whether nobody here can end it but by cancelling it.
+    /// True if only cancelling ends it on this side.
     waits_for_peer: bool,
-    /// The thread's exit waits for it.
+    /// True if the thread's exit waits for it.
     counted: bool,
     core: Rc<ThreadCore>,
     sink: Rc<dyn OpSink>,
@@ -92,12 +92,12 @@ impl Ops {
             let what = format!("the handling of a completion panicked: {}", panic_message(payload));
             core.local.report(&core.shared, &what);
         }
-        // What it holds may be the last of something that panics when dropped.
+        // Its captures may panic when dropped.
         drop_caught(entry.sink);
         core.ops.set(core.ops.get() - usize::from(entry.counted));
     }
 
-    /// The operations which would never end by themselves, each once; also those of threads that have exited.
+    /// Takes the operations that would never end by themselves, also those of threads that have exited.
     pub(crate) fn take_endless(&self) -> Vec<Token> {
         let mut entries = self.entries.borrow_mut();
         let once = |(index, entry): (usize, &mut Entry)| {
@@ -107,7 +107,7 @@ impl Ops {
         entries.iter_mut().filter_map(once).collect()
     }
 
-    /// How many operations each thread has in flight.
+    /// Number of operations of a thread in flight.
     pub(crate) fn of(&self, core: &Rc<ThreadCore>) -> usize {
         self.entries.borrow().iter().filter(|(_, entry)| Rc::ptr_eq(&entry.core, core)).count()
     }
@@ -116,7 +116,7 @@ impl Ops {
 /// Submits `op`; `sink` gets the completion with `key`. Allocates nothing once warm.
 ///
 /// # Panics
-/// Away from a Spindle thread.
+/// Outside a Spindle thread.
 pub fn submit_op(op: Op, sink: &Rc<dyn OpSink>, key: u64) -> OpId {
     let core = current::expect("submit_op");
     let local = core.local.clone();
@@ -125,22 +125,23 @@ pub fn submit_op(op: Op, sink: &Rc<dyn OpSink>, key: u64) -> OpId {
     OpId(token)
 }
 
-/// Asks that an operation end early. It still completes, with its result or as interrupted.
+/// Asks an operation to end early. It still completes, with its result or as interrupted.
 ///
 /// # Panics
-/// Away from a Spindle thread.
+/// Outside a Spindle thread.
 pub fn cancel_op(id: OpId) {
     let core = current::expect("cancel_op");
     core.local.cancel(id);
 }
 
-/// Runs `op`; comes back with its result and the operation, whose buffers it owned. An error [names](Op::named)
-/// the operation and its file. Nothing happens before the first poll. Dropping the future detaches the operation: it runs to its end, and keeps its buffers
-/// until then. One that [waits for a peer](Op::waits_for_peer) is cancelled, so that it takes nothing that the
-/// next one waits for; what it had taken by then is lost, and a send may have gone out in part.
+/// Runs `op`; returns its result and the operation, whose buffers it owned. An error [names](Op::named) the
+/// operation and its file. Nothing happens before the first poll. Dropping the future detaches the operation:
+/// it runs to its end, and keeps its buffers until then. One that [waits for a peer](Op::waits_for_peer) is
+/// cancelled, so that it takes no data meant for the next one; data it had taken by then is lost, and a send
+/// may have gone out in part.
 ///
 /// # Panics
-/// When polled away from a Spindle thread, and when polled again after it has given its result.
+/// When polled outside a Spindle thread, and when polled again after it has returned its result.
 pub fn op(op: Op) -> impl Future<Output = (io::Result<Output>, Op)> {
     OpFuture { op: Some(op), cell: None, endless: None }
 }
@@ -148,7 +149,7 @@ pub fn op(op: Op) -> impl Future<Output = (io::Result<Output>, Op)> {
 struct OpFuture {
     op: Option<Op>,
     cell: Option<Rc<OpCell>>,
-    /// To be cancelled if the future is dropped, and where.
+    /// What to cancel if the future is dropped, and where.
     endless: Option<(Rc<ThreadCore>, OpId)>,
 }
 

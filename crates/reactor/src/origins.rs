@@ -1,15 +1,15 @@
-//! Which task answers which call: a call is cancelled without a look at every task.
+//! The tasks that answer calls, by call, so that a cancel need not search all tasks.
 //!
-//! Owned by the tasks of one thread. A table of its own kind because calls come and go with every message: warm,
-//! it allocates nothing, and it needs no seed.
+//! Owned by the tasks of one thread. A special table because calls come and go with every message: warm, it
+//! allocates nothing, and it needs no seed.
 
 use crate::task::Origin;
 
-/// The places of the tasks that answer calls, by the call. At most half full; a call stands where its hash
-/// says, or in the first free place behind that.
+/// The places of the tasks that answer calls. At most half full; an entry is at its hash, or in the first
+/// free place behind that.
 #[derive(Default)]
 pub(crate) struct Origins {
-    /// As many as a power of two says, or none.
+    /// Its length is a power of two, or 0.
     places: Vec<Option<(Origin, u32)>>,
     len: usize,
 }
@@ -29,11 +29,11 @@ impl Origins {
         self.position(origin).and_then(|at| self.places[at]).map(|(_, task)| task)
     }
 
-    /// Forgets `origin`.
+    /// Removes `origin`.
     pub(crate) fn remove(&mut self, origin: Origin) {
         let Some(mut free) = self.position(origin) else { return };
         self.len -= 1;
-        // Those behind it that a search would now miss move up.
+        // Entries behind it that a search would now miss move up.
         let mut at = free;
         loop {
             self.places[free] = None;
@@ -78,7 +78,7 @@ impl Origins {
         before.into_iter().flatten().for_each(|(origin, task)| self.put(origin, task));
     }
 
-    /// Where a search begins. The table is not empty.
+    /// Where a search begins. The table must not be empty.
     fn home(&self, Origin { thread, number }: Origin) -> usize {
         let mixed = (number ^ thread.rotate_left(40)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         (mixed >> 32) as usize & (self.places.len() - 1)
@@ -88,7 +88,7 @@ impl Origins {
         (at + 1) & (self.places.len() - 1)
     }
 
-    /// How far `at` is behind `start`, around the end.
+    /// Distance from `start` to `at`, around the end.
     fn behind(&self, start: usize, at: usize) -> usize {
         at.wrapping_sub(start) & (self.places.len() - 1)
     }

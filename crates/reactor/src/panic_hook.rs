@@ -1,8 +1,9 @@
-//! A panic's report is not a stall: to print a backtrace takes longer than the watchdog allows a call.
+//! Keeps the report of a panic from counting as a stall: printing a backtrace takes longer than the watchdog
+//! allows.
 //!
-//! The hook is the process's, as there is no other way to learn that a thread panics before its report is printed.
-//! It is set once, in front of the one that was there, and holds nothing; a program that sets its own afterwards
-//! takes it away, and may then see a stall beside a panic.
+//! The hook is global to the process, as there is no other way to learn of a panic before its report is
+//! printed. It is set once, in front of the previous one, and holds nothing. A program that sets its own hook
+//! afterwards removes this one, and may then see a stall beside a panic.
 
 use std::sync::Once;
 
@@ -10,7 +11,7 @@ use crate::current;
 
 static SET: Once = Once::new();
 
-/// Has reports of panics on Spindle threads not counted as time of the call that panicked.
+/// Sets the hook, so that reports of panics on Spindle threads do not count as time of the panicking call.
 pub(crate) fn set() {
     SET.call_once(|| {
         let report = std::panic::take_hook();

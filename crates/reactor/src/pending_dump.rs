@@ -1,4 +1,4 @@
-//! A dump that was asked for: the reactors answer it one by one, between two turns.
+//! A requested dump: the reactors answer it one by one, between two turns.
 
 use std::fmt;
 use std::future::Future;
@@ -13,16 +13,16 @@ use crate::task::call_caught;
 use crate::thread::Thread;
 use crate::wait::waits_for;
 
-/// The future of [`Handle::dump`](crate::Handle::dump): ready when every reactor has answered or ended.
-/// One that is held by something answers when that is over; [`wait`](Self::wait) does not wait for it.
-/// Dropping it takes nothing back.
+/// The future of [`Handle::dump`](crate::Handle::dump): ready when every reactor has answered or ended. A
+/// reactor that is held up answers when that is over; [`wait`](Self::wait) does not wait for it. Dropping
+/// this does not undo the request.
 #[must_use = "await it, or wait for it"]
 pub struct PendingDump {
     shared: Arc<Shared>,
     answers: Arc<Answers>,
 }
 
-/// What has been answered.
+/// The answers so far.
 struct Answers {
     state: Mutex<State>,
     complete: Condvar,
@@ -35,7 +35,7 @@ struct State {
     waker: Option<Waker>,
 }
 
-/// What is known of a reactor.
+/// The answer of a reactor.
 #[derive(Clone)]
 enum Known {
     /// It has not answered.
@@ -44,7 +44,7 @@ enum Known {
     Answer(ReactorDump),
 }
 
-/// One reactor's answer; dropped without one, the reactor has ended.
+/// One reactor's obligation to answer; if it is dropped without an answer, the reactor has ended.
 struct Answer {
     answers: Arc<Answers>,
     index: usize,
@@ -90,8 +90,8 @@ impl PendingDump {
         PendingDump { shared: shared.clone(), answers }
     }
 
-    /// Blocks the OS thread until every reactor has answered, or `limit` has passed. What has not answered
-    /// by then is described by the one call that holds it.
+    /// Blocks the OS thread until every reactor has answered, or `limit` has passed. A reactor that has not
+    /// answered by then is described by the one call that holds it.
     ///
     /// # Panics
     /// On a Spindle thread: it would block its reactor. Await the dump there.

@@ -1,12 +1,12 @@
 //! Pollers: functions that a thread calls again and again.
 //!
 //! Owned by the [`Poller`] handle on the thread that made it (`!Send`); dropping the handle stops it, also
-//! from within its own call. Active pollers are called in every turn of their thread, the newest first as
-//! in SPDK; timed ones in the first turn at or after their time, and then a whole period later, so there
-//! are no bursts to catch up.
+//! from within its own call. Active pollers are called in every turn of their thread, newest first as in
+//! SPDK; timed ones in the first turn at or after their time, and then a whole period later, so there are no
+//! bursts to catch up.
 //!
-//! An active poller says what it waits for, so that an idle reactor may sleep: a reactor awake for any
-//! reason calls all of them; one that must [spin](Wake::Spin) keeps its core awake, and is named for it.
+//! An active poller names what it waits for, so that an idle reactor may sleep: a reactor awake for any
+//! reason calls all of them. One that must [spin](Wake::Spin) keeps its core awake, and dumps name it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -20,12 +20,12 @@ use crate::current;
 use crate::spent::{self, Spent};
 use crate::task::{drop_caught, panic_message};
 
-/// Whether a call found something to do.
+/// Whether a call found work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Busy {
     /// Nothing to do.
     No,
-    /// It did something, and may have more to do.
+    /// It did work, and may have more.
     Yes,
 }
 
@@ -34,10 +34,10 @@ pub enum Busy {
 pub enum Wake {
     /// Nothing does: the reactor never sleeps while this poller is active.
     Spin,
-    /// A completion of the engine, a message or a waker: whatever wakes the thread anyway. The name says
-    /// in dumps which it is: "completions of the queue pair".
+    /// A completion of the engine, a message or a waker: anything that wakes the thread anyway. Dumps show
+    /// the name: "completions of the queue pair".
     Event(&'static str),
-    /// A time at most this far away, beside whatever wakes the thread anyway. With 0 it is [`Spin`](Wake::Spin).
+    /// At the latest after this time, or when the thread wakes anyway. 0 is [`Spin`](Wake::Spin).
     Every(Duration),
 }
 
@@ -48,14 +48,15 @@ pub(crate) struct PollerCell {
     pub(crate) name: String,
     pub(crate) made_at: &'static Location<'static>,
     pub(crate) kind: Kind,
-    /// A timed one's: borrowed while it is called, none once stopped. An active one's is in its thread's list.
+    /// The function of a timed poller: borrowed while it is called, `None` once stopped. An active poller's
+    /// is in its thread's list.
     pub(crate) function: RefCell<Option<Function>>,
-    /// Where an active one was when that list was last looked over, or it was put there.
+    /// The place of an active poller in that list, at its last check.
     pub(crate) place: Cell<usize>,
     pub(crate) state: Cell<State>,
     runs: Cell<u64>,
     busy_runs: Cell<u64>,
-    /// How many calls there were after the last one that found something to do.
+    /// The number of calls after the last one that found work.
     busy_at: Cell<u64>,
     spent: Spent,
 }
@@ -74,7 +75,7 @@ pub(crate) enum Kind {
     Timed(Duration),
 }
 
-/// What a poller is, for a dump.
+/// A poller's description, for a dump.
 #[derive(Clone, Debug)]
 pub struct PollerInfo {
     /// Its name.
@@ -85,18 +86,18 @@ pub struct PollerInfo {
     pub kind: &'static str,
     /// What wakes its thread for it: the name of its event, "nothing, it spins", "a timer every 1s".
     pub woken_by: String,
-    /// How often it is called, if by time.
+    /// Its period, if timed.
     pub period: Option<Duration>,
     /// Paused.
     pub paused: bool,
-    /// Calls, and those that found something to do.
+    /// Calls, and calls that found work.
     pub runs: (u64, u64),
-    /// The time of all calls, and of those that found something to do: see [`Poller::times`].
+    /// The time of all calls, and of those that found work: see [`Poller::times`].
     pub times: (Duration, Duration),
 }
 
-/// A poller of the current thread. Dropping it stops the poller, and drops what its function captured: at once, or,
-/// while active pollers are being called, when all of them have been. `!Send`.
+/// A poller of the current thread. Dropping it stops the poller, and drops its function with its captures: at
+/// once, or, while active pollers are being called, after all of them have been. `!Send`.
 #[must_use = "dropping the handle stops the poller"]
 pub struct Poller {
     cell: Rc<PollerCell>,
@@ -104,13 +105,13 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Has `function` called in every turn of the current thread.
+    /// Calls `function` in every turn of the current thread.
     ///
     /// # Panics
-    /// Away from a Spindle thread.
+    /// Outside a Spindle thread.
     #[track_caller]
     pub fn active(name: &str, wake: Wake, function: impl FnMut() -> Busy + 'static) -> Poller {
-        // No sleep is short enough: counted and named as what it is.
+        // No sleep is short enough, so it is treated and named as spinning.
         let wake = if wake == Wake::Every(Duration::ZERO) { Wake::Spin } else { wake };
         let core = current::expect("a poller");
         let cell = PollerCell::new(name, Kind::Active(wake), None);
@@ -118,11 +119,11 @@ impl Poller {
         Poller { cell, core: Rc::downgrade(&core) }
     }
 
-    /// Has `function` called once a `period`, the first time one period from now. With a period of 0 it is an
+    /// Calls `function` once per `period`, the first time one period from now. With a period of 0 it is an
     /// active poller that [spins](Wake::Spin).
     ///
     /// # Panics
-    /// Away from a Spindle thread.
+    /// Outside a Spindle thread.
     #[track_caller]
     pub fn timed(name: &str, period: Duration, function: impl FnMut() -> Busy + 'static) -> Poller {
         if period.is_zero() {
@@ -134,7 +135,7 @@ impl Poller {
         Poller { cell, core: Rc::downgrade(&core) }
     }
 
-    /// Stops calling it until [`resume`](Self::resume). Again changes nothing.
+    /// Stops the calls until [`resume`](Self::resume). A second call has no effect.
     pub fn pause(&self) {
         if self.cell.turn_from(State::Active, State::Paused)
             && let Some(core) = self.core.upgrade()
@@ -143,7 +144,7 @@ impl Poller {
         }
     }
 
-    /// Calls it again; a timed poller waits a whole period first. Again changes nothing.
+    /// Restarts the calls; a timed poller waits a whole period first. A second call has no effect.
     pub fn resume(&self) {
         if self.cell.turn_from(State::Paused, State::Active)
             && let Some(core) = self.core.upgrade()
@@ -152,14 +153,14 @@ impl Poller {
         }
     }
 
-    /// Calls so far, and those that found something to do.
+    /// Calls so far, and calls that found work.
     pub fn runs(&self) -> (u64, u64) {
         (self.cell.runs.get(), self.cell.busy_runs.get())
     }
 
-    /// How long the calls so far took, and those that found something to do. Of a poller that is called
-    /// often this is an estimate: one call in 251 is measured, and stands for 251, because measuring takes
-    /// longer than an idle call. Zero in simulation, where nothing takes time.
+    /// The time of all calls so far, and of those that found work. For a poller that is called often this is
+    /// an estimate: one call in 251 is measured, and represents 251, because measuring takes longer than an
+    /// idle call. Zero in simulation, where nothing takes time.
     pub fn times(&self) -> (Duration, Duration) {
         self.cell.spent.times()
     }
@@ -167,14 +168,14 @@ impl Poller {
 
 impl Drop for Poller {
     fn drop(&mut self) {
-        // One that panicked was stopped then.
+        // A poller that panicked is stopped already.
         if self.cell.state.replace(State::Stopped) == State::Stopped {
             return;
         }
-        // Of a thread that is gone all were stopped.
+        // A thread that is gone has stopped all its pollers.
         if let Some(core) = self.core.upgrade() {
             core.pollers.forget_stopped();
-            // Taken out first: what the function captured may itself hold pollers.
+            // Taken out first: the function's captures may hold pollers.
             let function = core.pollers.take_function(&self.cell);
             drop_caught(function);
         }
@@ -215,7 +216,7 @@ impl PollerCell {
         is_from
     }
 
-    /// Calls the function; true if that found something to do. A panic goes through, to be handed to
+    /// Calls the function; true if it found work. A panic passes through, to be given to
     /// [`panicked`](Self::panicked).
     #[inline]
     pub(crate) fn call<const MEASURED: bool>(
@@ -235,13 +236,14 @@ impl PollerCell {
         busy
     }
 
-    /// As [`call`](Self::call), the function that is here, if the poller is active.
+    /// As [`call`](Self::call), with the function stored here, if the poller is running.
     #[inline]
     pub(crate) fn call_timed<const MEASURED: bool>(&self, core: &ThreadCore, activity: &Activity) -> bool {
         if !self.is_active() {
             return false;
         }
-        // Borrowed while it runs: a drop of its handle from within finds that, and leaves it to us.
+        // Borrowed while it runs: if its handle is dropped from within, the drop sees that and leaves the
+        // function to this call.
         let mut place = self.function.borrow_mut();
         let Some(function) = place.as_mut() else { return false };
         let busy = self.call::<MEASURED>(core, activity, function);
@@ -258,7 +260,7 @@ impl PollerCell {
         busy
     }
 
-    /// Whether its last call found something to do.
+    /// True if its last call found work.
     pub(crate) fn was_busy(&self) -> bool {
         self.runs.get() > 0 && self.busy_at.get() == self.runs.get()
     }
@@ -268,7 +270,7 @@ impl PollerCell {
         matches!(self.kind, Kind::Timed(period) if spent::is_measured(period, self.runs.get()))
     }
 
-    /// A call panicked: stops the poller. Nobody waits for it any more.
+    /// A call panicked: stops the poller.
     #[cold]
     pub(crate) fn panicked(&self, core: &ThreadCore, payload: Box<dyn Any + Send>) {
         if self.state.replace(State::Stopped) != State::Stopped {

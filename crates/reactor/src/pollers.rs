@@ -1,7 +1,7 @@
-//! The pollers of one thread: which are called in its turn, and in what order.
+//! The pollers of one thread, and the order of their calls.
 //!
-//! Owned by the thread. The functions of active pollers are in the list that is walked, one behind the other, so
-//! that calling one that finds nothing to do costs little more than the call.
+//! Owned by the thread. The functions of active pollers are in the list that is walked, one behind the other,
+//! so that an idle poller costs little more than its call.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,13 +19,13 @@ use crate::task::drop_caught;
 
 /// An active poller in its thread's list.
 struct Active {
-    /// None once it is stopped.
+    /// `None` once stopped.
     function: Option<Function>,
     cell: Rc<PollerCell>,
 }
 
 impl Active {
-    /// Calls the function, if the poller is active; true if that found something to do.
+    /// Calls the function, if the poller is running; true if it found work.
     #[inline]
     fn call<const MEASURED: bool>(&mut self, core: &ThreadCore, activity: &Activity) -> bool {
         if !self.cell.is_active() {
@@ -39,26 +39,26 @@ impl Active {
 /// The pollers of one thread.
 #[derive(Default)]
 pub(crate) struct Pollers {
-    /// The newest last. Out of here while they are called one by one.
+    /// Newest last. Taken out while they are called one by one.
     active: RefCell<Vec<Active>>,
     timed: RefCell<DueRings<Rc<PollerCell>>>,
-    /// Living pollers.
+    /// Number of living pollers.
     count: Cell<usize>,
-    /// Active ones that spin, neither paused nor stopped.
+    /// Number of active ones that spin, neither paused nor stopped.
     spinning: Cell<usize>,
     /// The shortest `Wake::Every`.
     every: Cell<Option<Duration>>,
-    /// When the active ones ran last.
+    /// When the active ones were called last.
     ran: Cell<Time>,
-    /// Walks over the active ones.
+    /// Number of walks over the active ones.
     walks: Cell<usize>,
-    /// How many of the next ones measure all of them.
+    /// Number of coming walks that measure all of them.
     first_walks: Cell<u32>,
-    /// The last call of any active poller found something to do.
+    /// True if the last call of any active poller found work.
     busy: Cell<bool>,
-    /// The active ones are being called.
+    /// True while the active ones are being called.
     walking: Cell<bool>,
-    /// Some were made, stopped, paused or resumed since the lists were looked over.
+    /// True if some were made, stopped, paused or resumed since the last `look_over`.
     stale: Cell<bool>,
 }
 
@@ -67,20 +67,20 @@ impl Pollers {
         self.count.get()
     }
 
-    /// Whether there are active ones: a turn calls them, whatever it is for.
+    /// True if there are active ones, which every turn calls.
     #[inline]
     pub(crate) fn has_active(&self) -> bool {
         !self.active.borrow().is_empty()
     }
 
-    /// Whether they want to be called although nothing woke the thread.
+    /// True if they must be called although nothing woke the thread.
     #[inline]
     pub(crate) fn has_work(&self) -> bool {
         self.look_over();
         self.spinning.get() > 0 || self.busy.get()
     }
 
-    /// Those that keep the reactor awake, by name and place: they spin, or the last call found something to do.
+    /// The pollers that keep the reactor awake, by name and place: they spin, or their last call found work.
     pub(crate) fn culprits(&self) -> Vec<String> {
         let culprit = |Active { cell, .. }: &Active| {
             let why = match cell.kind {
@@ -101,7 +101,7 @@ impl Pollers {
         timed.into_iter().chain(every).min()
     }
 
-    /// Begins to call `function` for an active one; that of a timed one is in its cell.
+    /// Starts an active one, whose function is here; that of a timed one is in its cell.
     pub(crate) fn insert_active(&self, cell: Rc<PollerCell>, function: Function) {
         let mut active = self.active.borrow_mut();
         cell.place.set(active.len());
@@ -122,7 +122,7 @@ impl Pollers {
 
     pub(crate) fn resume(&self, cell: &Rc<PollerCell>, now: Time) {
         if let Kind::Timed(period) = cell.kind {
-            // Its old place, if it is still there, goes: it waits a whole period.
+            // Its old place, if any, is removed: it waits a whole period.
             let mut timed = self.timed.borrow_mut();
             timed.retain(|other| !Rc::ptr_eq(other, cell));
             timed.insert(now, period, cell.clone());
@@ -130,19 +130,19 @@ impl Pollers {
         self.stale.set(true);
     }
 
-    /// Some were paused.
+    /// Notes that some were paused.
     pub(crate) fn paused(&self) {
         self.stale.set(true);
     }
 
-    /// One of them was stopped: its place goes when the list is next [looked over](Self::look_over).
+    /// Notes that one was stopped: its place is removed by the next [look-over](Self::look_over).
     pub(crate) fn forget_stopped(&self) {
         self.count.set(self.count.get() - 1);
         self.stale.set(true);
     }
 
-    /// The function of one that was stopped. None while it is being called, or any active one is: whoever calls
-    /// them drops it when that is over.
+    /// The function of a stopped poller. `None` while it, or any active poller, is being called: the caller drops it
+    /// afterwards.
     pub(crate) fn take_function(&self, cell: &Rc<PollerCell>) -> Option<Function> {
         if let Kind::Timed(_) = cell.kind {
             return cell.function.try_borrow_mut().ok()?.take();
@@ -154,11 +154,11 @@ impl Pollers {
         active[place].function.take()
     }
 
-    /// Drops the places of stopped pollers and counts the others anew, if something changed; while the active
-    /// ones are being walked, later. Once for all changes of a turn: a program may stop thousands.
+    /// Removes the places of stopped pollers and counts the others anew, if something changed; during a walk
+    /// over the active ones, later. Once for all changes of a turn: a program may stop thousands.
     #[inline]
     fn look_over(&self) {
-        // Asked of every thread in every turn, and almost always no.
+        // Checked by every thread in every turn, and almost always false.
         if self.stale.get() && !self.walking.get() {
             self.look_over_now();
         }
@@ -167,7 +167,7 @@ impl Pollers {
     #[inline(never)]
     fn look_over_now(&self) {
         self.stale.set(false);
-        // Their functions are gone, so this runs nobody's code.
+        // Their functions are gone, so this runs no foreign code.
         let mut active = self.active.borrow_mut();
         active.retain(|active| !active.cell.is_stopped());
         active.iter().enumerate().for_each(|(place, active)| active.cell.place.set(place));
@@ -181,14 +181,14 @@ impl Pollers {
         self.every.set(every.min());
     }
 
-    /// Calls every active poller once, the newest first, and the timed ones that are due.
+    /// Calls every active poller once, newest first, and the timed ones that are due.
     pub(crate) fn run(&self, core: &ThreadCore, now: Time) -> bool {
         let busy = self.run_active(core, now);
         self.run_timed(core, now) || busy
     }
 
     fn run_active(&self, core: &ThreadCore, now: Time) -> bool {
-        // Taken out meanwhile: a call may start others, which are called from the next turn on.
+        // Taken out meanwhile: a call may start pollers, which run from the next turn on.
         let mut active = std::mem::take(&mut *self.active.borrow_mut());
         self.walking.set(true);
         let busy = self.walk(core, &mut active);
@@ -206,7 +206,7 @@ impl Pollers {
         let (mut busy, mut left) = (false, active.len());
         let (mut picks, activity) = (self.picks(left), core.local.activity());
         core.begin_all(CallKind::Poller, left);
-        // One net under all of them: a net under each would cost more than an idle poller.
+        // One `catch_unwind` around all of them: one for each would cost more than an idle poller.
         while let Err(payload) = catch_unwind(AssertUnwindSafe(|| {
             while left > 0 {
                 let measured = picks.next_below(left);
@@ -229,8 +229,7 @@ impl Pollers {
         busy
     }
 
-    /// Drops the functions of those that were stopped while they were being called, and puts the new ones
-    /// behind the others.
+    /// Drops the functions of pollers stopped during the walk, and appends the new ones.
     #[cold]
     fn drop_stopped(&self, active: &mut Vec<Active>) {
         loop {
@@ -240,7 +239,7 @@ impl Pollers {
             if functions.is_empty() {
                 return;
             }
-            // What they captured may make and stop others.
+            // Their captures may make and stop pollers.
             functions.into_iter().for_each(drop_caught);
         }
     }
@@ -299,7 +298,7 @@ impl Pollers {
         self.stale.set(true);
     }
 
-    /// What they are, for a dump.
+    /// Their descriptions, for a dump.
     pub(crate) fn infos(&self) -> Vec<PollerInfo> {
         let active = self.active.borrow();
         let timed = self.timed.borrow();

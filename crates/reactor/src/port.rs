@@ -1,7 +1,7 @@
-//! Where messages for one reactor arrive, and its switches.
+//! The receiving end of one reactor, and its switches.
 //!
-//! Shared by all who send to it. The way in, to sleep and out of it is [`spindle_ring::Port`]; here is what
-//! goes that way: messages with the address of their thread, new threads, and questions.
+//! Shared by all its senders. Messages, sleep and exit are the work of [`spindle_ring::Port`]; this module
+//! defines what is sent: messages with the address of their thread, new threads, and questions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,17 +14,17 @@ use crate::dump::ReactorDump;
 use crate::mode::Mode;
 use crate::thread::ThreadShared;
 
-/// Which thread of a reactor a message is for.
+/// Identifies the thread of a reactor that a message is for.
 #[derive(Clone, Copy)]
 pub(crate) struct Address {
-    /// Its place in the reactor's table: below 2^31.
+    /// Its slot in the reactor's table: below 2^31.
     pub(crate) slot: u32,
-    /// The low half of its id: a late message to a place that has a new owner is dropped.
+    /// The low half of its id: a late message to a slot with a new owner is dropped.
     pub(crate) id: u32,
 }
 
 impl Address {
-    /// As it travels beside the message, in 63 bits.
+    /// Encoded in 63 bits, as it travels beside the message.
     #[inline]
     pub(crate) fn tag(self) -> u64 {
         u64::from(self.slot) << 32 | u64::from(self.id)
@@ -36,18 +36,18 @@ impl Address {
     }
 }
 
-/// What a reactor is told beside messages.
+/// Events for a reactor besides messages.
 pub(crate) enum News {
-    /// A new thread is to live there.
+    /// A new thread that will live there.
     Thread(Arc<ThreadShared>),
-    /// Somebody wants to know what it is doing. Dropped, the question counts as answered: it has ended.
+    /// A request for the reactor's state. Dropped, it counts as answered: the reactor has ended.
     Question(Question),
 }
 
-/// Takes a description of the reactor.
+/// Receives a description of the reactor.
 pub(crate) type Question = Box<dyn FnOnce(ReactorDump) + Send>;
 
-/// A message from outside, on its way.
+/// A message from outside, in transit.
 pub(crate) type Tagged = spindle_ring::Tagged<Call>;
 
 /// The ends of the rings into one reactor.
@@ -70,23 +70,23 @@ impl AsRef<Door> for Port {
 }
 
 impl Port {
-    /// Closed to nobody, and its reactor not there yet.
+    /// Open, for a reactor that does not run yet.
     pub(crate) fn new(mode: Mode) -> Port {
         Port { door: Door::new(), mode: AtomicU8::new(mode as u8), activity: Arc::default() }
     }
 
-    /// Asks what the reactor is doing. One that has ended drops the question.
+    /// Asks for the reactor's state. If it has ended, the question is dropped.
     pub(crate) fn ask(&self, question: Question) {
-        // Refused, it is dropped here.
+        // If refused, it is dropped here.
         let _ = self.door.tell(News::Question(question));
     }
 
-    /// What the reactor does when it has nothing to do.
+    /// The mode of the reactor.
     pub(crate) fn mode(&self) -> Mode {
         Mode::of(self.mode.load(Ordering::Relaxed))
     }
 
-    /// Changes the mode, and has the reactor see it.
+    /// Changes the mode, and wakes the reactor to see it.
     pub(crate) fn set_mode(&self, mode: Mode) {
         self.mode.store(mode as u8, Ordering::Relaxed);
         self.door.unpark();

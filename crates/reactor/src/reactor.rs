@@ -1,8 +1,8 @@
 //! One reactor: an engine's driver, the threads placed on it, and the rings into it.
 //!
 //! Owned by one OS thread (or, in simulation, by the loop that runs all of them in turn). A turn reads the
-//! clock once, takes what came in, hands out completions, gives every thread that has work one bounded turn,
-//! and ends threads whose exit is complete.
+//! clock once, takes messages, hands out completions, gives every thread that has work one bounded turn, and
+//! ends threads whose exit is complete.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -22,23 +22,23 @@ use crate::reaped::Reaped;
 use crate::shared::Shared;
 use crate::task::drop_caught;
 
-/// Messages taken out of bulk in one turn: what comes another way waits for them.
+/// Messages taken out of bulk in one turn: other messages wait for them.
 const BULK_BUDGET: usize = 4;
 
-/// Messages from outside taken in one turn: those to one thread take turns with those to another.
+/// Messages from outside taken in one turn; threads share them fairly.
 const OUTSIDE_BUDGET: usize = 64;
 
-/// What the adaptive mode keeps polling for after the last work: about what a sleep and a wake cost.
+/// How long the adaptive mode keeps polling after the last work: about the cost of a sleep and a wake.
 const LINGER: Duration = Duration::from_micros(50);
 
-/// Short turns between two whole ones at most.
+/// Most short turns between two whole ones.
 const SHORT_TURNS: usize = 8;
 
-/// Where calls take longer on average there are no short turns: these would save little, and timers wait.
+/// Above this average per call there are no short turns: they would save little, and timers wait.
 const QUICK: Duration = Duration::from_nanos(250);
 
-/// Looks for messages between two turns of a reactor that polls and has nothing to do. A turn also asks for
-/// completions, so these looks take no longer than it.
+/// Looks for messages between two turns of an idle reactor that polls. A turn also asks for completions, so
+/// all these looks together take no longer than one.
 const LOOKS_PER_TURN: usize = 16;
 
 /// A reactor, with what only its own loop touches.
@@ -50,20 +50,20 @@ pub(crate) struct Reactor {
     last_work: Time,
     asleep: bool,
     clock_is_fresh: bool,
-    /// The one thread that had work in the last turn.
+    /// The only thread that had work in the last turn.
     alone: Option<Rc<ThreadCore>>,
-    /// The calls before the clock was read last were [`QUICK`].
+    /// True if the calls before the last clock reading were [`QUICK`].
     quick: bool,
-    /// When the last turn began, and whether its time has yet to be accounted for.
+    /// When the last turn began, and whether its time is still to be accounted for.
     began: Time,
     to_account: bool,
-    /// The threads that had a turn in the last turn of the reactor. Kept for its room.
+    /// The threads that had a turn in the last turn of the reactor. Kept for its capacity.
     ran: Vec<Rc<ThreadCore>>,
-    /// Completions that a turn had no time for.
+    /// Completions left over from earlier turns.
     reaped: Reaped,
-    /// Empty between two turns. Kept for its room.
+    /// Empty between two turns. Kept for its capacity.
     outside: VecDeque<Tagged>,
-    /// The last turn called active pollers.
+    /// True if the last turn called active pollers.
     polls: bool,
 }
 
@@ -77,7 +77,7 @@ impl Reactor {
     ) -> Reactor {
         shared.ports[index].door.open(driver.unparker());
         shared.ports[index].activity.open();
-        // Polling while another reactor needs the same core only keeps that one waiting.
+        // Polling while another reactor needs the same core only delays that one.
         let here = shared.cores.iter().filter(|core| **core == shared.cores[index]).count();
         let linger = if here > 1 { Duration::ZERO } else { LINGER };
         let local = Local::new(shared, index, driver, simulated);
@@ -99,7 +99,7 @@ impl Reactor {
         }
     }
 
-    /// One turn; true if there was something to do.
+    /// One turn; true if there was work.
     pub(crate) fn turn(&mut self) -> bool {
         let local = self.local.clone();
         if std::mem::take(&mut self.asleep) {
@@ -127,8 +127,8 @@ impl Reactor {
         busy
     }
 
-    /// Reads the clock after a turn, for a caller who starts the next one at once: what comes in meanwhile
-    /// then need not wait for the reading.
+    /// Reads the clock after a turn, for a caller that starts the next one at once: messages that arrive
+    /// meanwhile then need not wait for the reading.
     pub(crate) fn read_clock_ahead(&mut self) {
         self.read_clock();
         self.clock_is_fresh = true;
@@ -143,7 +143,7 @@ impl Reactor {
         }
     }
 
-    /// Shares out the nanoseconds of a turn among the threads that called something in it.
+    /// Divides a turn's nanoseconds among the threads that called something in it.
     fn account(&mut self, ns: u64) {
         self.local.busy_ns.set(self.local.busy_ns.get() + ns);
         let all = self.ran.iter().map(|core| core.called.get()).sum();
@@ -163,7 +163,7 @@ impl Reactor {
         busy || came
     }
 
-    /// Receives what does not come by rings: seldom, beside the rest of a turn.
+    /// Receives what does not come through rings: rare, so once per turn.
     #[inline(never)]
     fn open_mail(&mut self) -> bool {
         let local = &self.local;
@@ -182,8 +182,8 @@ impl Reactor {
         busy
     }
 
-    /// Gives each listed thread its turn. One that is listed meanwhile has it in this turn of the reactor, too, if
-    /// it has not had one yet.
+    /// Gives each listed thread its turn. A thread that is listed meanwhile has it in this turn of the
+    /// reactor too, if it has not had one yet.
     fn run_threads(&mut self, now: Time) -> bool {
         let local = self.local.clone();
         local.begin_turn(now);
@@ -218,9 +218,9 @@ impl Reactor {
         busy
     }
 
-    /// After a turn in which one thread alone had work: goes on with its messages in short turns, which look
-    /// for nothing else than what ends them, everything that another thread or a whole turn is needed for.
-    /// In a flood a whole turn for each eight messages would take as long as they do.
+    /// After a turn in which only one thread had work: goes on with its messages in short turns, which end
+    /// when anything else needs attention. In a flood, whole turns for each eight messages would double the
+    /// cost.
     pub(crate) fn go_on(&mut self) {
         let free = self.quick && self.reaped.is_empty();
         let alone = self.alone.take().filter(|core| free && !core.ended.get());
@@ -241,7 +241,7 @@ impl Reactor {
         local.activity().begin(CallKind::Nothing, None);
     }
 
-    /// After a turn without work: sleeps, if the mode says so and nothing came meanwhile.
+    /// After a turn without work: sleeps, if the mode allows it and nothing arrived meanwhile.
     pub(crate) fn rest(&mut self) {
         self.rest_until(None);
     }
@@ -266,8 +266,8 @@ impl Reactor {
         local.driver.borrow_mut().park(deadline);
     }
 
-    /// Looks for messages a little while: a look is shorter than a turn, so they are seen sooner. Active
-    /// pollers would wait meanwhile.
+    /// Looks for messages for a while: a look is shorter than a turn, so they are seen sooner. Not used with
+    /// active pollers, which would wait meanwhile.
     fn watch_for_mail(&self) {
         if self.polls {
             return;
@@ -280,12 +280,12 @@ impl Reactor {
         }
     }
 
-    /// When the first of its threads wants to run by itself.
+    /// The earliest time at which one of its threads needs a turn.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
         self.local.next_deadline()
     }
 
-    /// Whether the reactor stays awake although it has nothing to do.
+    /// True if the reactor stays awake although it has nothing to do.
     fn must_poll(&self, now: Time) -> bool {
         let spinning = || self.local.is_spinning();
         match self.local.port().mode() {
@@ -296,7 +296,7 @@ impl Reactor {
         }
     }
 
-    /// Whether the runtime shuts down and nothing of it is left here. Drops what its threads still run.
+    /// True if the runtime shuts down and nothing is left here. Drops what its threads still run.
     pub(crate) fn is_finished(&mut self) -> bool {
         if !self.local.shared.is_shutting_down() {
             return false;
@@ -316,7 +316,7 @@ impl Reactor {
         driver.in_flight() == 0 && self.reaped.is_empty() && self.local.has_no_threads()
     }
 
-    /// The end: later messages from outside are refused.
+    /// Closes the port: later messages from outside are refused.
     pub(crate) fn close(&mut self) {
         self.local.settle();
         let (values, _news) = self.local.port().door.close();
@@ -324,14 +324,14 @@ impl Reactor {
         self.ran.clear();
         self.local.ready.clear();
         drop(self.local.take_questions());
-        // Whoever looks at it from outside sees that nothing holds it.
+        // Shows observers that no call holds it.
         self.local.activity().begin(CallKind::Nothing, None);
         self.local.shared.reactor_ended();
     }
 }
 
-/// A turn of the one thread that has work, with messages only: those that wait, and as many straight out of
-/// the rings. True if there were any.
+/// A turn of the only thread with work, messages only: waiting ones, and as many directly from the rings.
+/// True if there were any.
 fn short_turn(core: &ThreadCore, rings: &mut Rings) -> bool {
     let (local, mut left) = (&core.local, MESSAGES);
     let waited = core.run_messages();

@@ -1,8 +1,8 @@
-//! Which threads of a reactor get a turn, and when the others want one by themselves.
+//! The threads of a reactor that get a turn, and the deadlines of the others.
 //!
-//! On the reactor's OS thread only. A thread is listed when something was left for it, or when code ran on it that
-//! may have changed what it waits for; its turn decides whether it stays. A thread that is not listed costs
-//! nothing, however many there are. A thread that is not listed and has a deadline stands in the deadlines.
+//! Used on the reactor's OS thread only. A thread is listed when a message arrives for it, or when code ran
+//! on it that may have changed what it waits for; its turn decides whether it stays listed. Threads that are
+//! not listed cost nothing, however many there are; their deadlines are in `deadlines`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -16,18 +16,18 @@ use crate::deadlines::Deadlines;
 /// The listed threads of one reactor, and the deadlines of the others.
 #[derive(Default)]
 pub(crate) struct Ready {
-    /// Those that have not had a turn in this turn of the reactor, in the order in which they were listed.
+    /// Listed threads without a turn in this turn of the reactor, in the order of listing.
     now: RefCell<VecDeque<Rc<ThreadCore>>>,
-    /// Those that have: they come again in the next one.
+    /// Listed threads that had one: they come again in the next.
     next: RefCell<VecDeque<Rc<ThreadCore>>>,
     /// The number of the reactor's turn.
     turn: Cell<u64>,
-    /// By the places of the threads.
+    /// Deadlines by slot.
     deadlines: RefCell<Deadlines>,
 }
 
 impl Ready {
-    /// Gives the thread a turn: in this turn of the reactor if it had none in it yet.
+    /// Lists the thread: for this turn of the reactor if it had none in it yet.
     #[inline]
     pub(crate) fn list(&self, core: &Rc<ThreadCore>) {
         if !core.listed.get() {
@@ -44,7 +44,7 @@ impl Ready {
         queue.borrow_mut().push_back(core.clone());
     }
 
-    /// Begins a turn of the reactor. Gives the place of each thread whose deadline has passed to `due`.
+    /// Begins a turn of the reactor. Calls `due` with the slot of each thread whose deadline has passed.
     pub(crate) fn begin_turn(&self, now: Time, mut due: impl FnMut(usize)) {
         self.turn.set(self.turn.get() + 1);
         {
@@ -61,7 +61,7 @@ impl Ready {
         }
     }
 
-    /// The next thread to get its turn: the first, or the one that `choose` picks of so many.
+    /// The next thread to get its turn: the first, or the one that `choose` picks.
     pub(crate) fn take(&self, choose: impl FnOnce(usize) -> usize) -> Option<Rc<ThreadCore>> {
         let mut now = self.now.borrow_mut();
         let pick = if now.len() > 1 { choose(now.len()) } else { 0 };
@@ -70,33 +70,33 @@ impl Ready {
         Some(core)
     }
 
-    /// A thread that was [taken](Self::take) has had its turn, and has more to do in the next one.
+    /// Puts back a [taken](Self::take) thread that has more to do in the next turn.
     pub(crate) fn put_back(&self, core: Rc<ThreadCore>) {
         self.next.borrow_mut().push_back(core);
     }
 
-    /// A thread that was [taken](Self::take) has nothing to do before `deadline`.
+    /// Removes a [taken](Self::take) thread that has nothing to do before `deadline`.
     #[inline]
     pub(crate) fn leave(&self, core: &ThreadCore, deadline: Option<Time>) {
         core.listed.set(false);
         self.deadlines.borrow_mut().set(core.shared.slot as usize, deadline);
     }
 
-    /// A thread has ended.
+    /// Removes a thread that has ended.
     pub(crate) fn end(&self, core: &ThreadCore) {
         core.ended.set(true);
         self.deadlines.borrow_mut().set(core.shared.slot as usize, None);
     }
 
-    /// When the first thread wants to run by itself.
+    /// The earliest time at which a thread needs a turn.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        // Those of listed threads may have changed since these had their last turn.
+        // Deadlines of listed threads may have changed since their last turn.
         let mut deadlines = self.deadlines.borrow_mut();
         self.each(|core| deadlines.set(core.shared.slot as usize, core.next_deadline()));
         deadlines.first()
     }
 
-    /// Whether a poller of theirs keeps the reactor awake. Threads with active pollers stay listed.
+    /// True if a poller keeps the reactor awake. Threads with active pollers stay listed.
     pub(crate) fn is_spinning(&self) -> bool {
         let mut spinning = false;
         self.each(|core| spinning |= core.pollers.has_work());
@@ -109,7 +109,7 @@ impl Ready {
 
     /// Drops the lists: the reactor has ended.
     pub(crate) fn clear(&self) {
-        // Taken out first: the last handle on a thread's values may be here.
+        // Taken out first: these may be the last handles on a thread's values.
         let lists = (self.now.take(), self.next.take());
         drop(lists);
     }

@@ -1,8 +1,8 @@
-//! Completions that came from the driver, and which of them a turn hands out.
+//! Completions from the driver, and their distribution over turns.
 //!
-//! Owned by the reactor's loop. A turn hands each thread a few, in the order in which they came; the rest waits
-//! here, each thread's for itself, so that whoever has thousands in flight holds up neither what else the turn
-//! does nor the completions of others. Once warm nothing is allocated.
+//! Owned by the reactor's loop. A turn hands each thread a few, in the order of arrival; the rest waits here,
+//! per thread. So a thread with thousands of operations in flight delays neither the rest of the turn nor the
+//! completions of other threads. Once warm nothing is allocated.
 
 use std::collections::VecDeque;
 
@@ -10,23 +10,23 @@ use spindle_engine::Completion;
 
 use crate::local::Local;
 
-/// Completions of one thread that one turn hands out at most: as many as messages.
+/// Most completions per thread and turn: as many as messages.
 const SHARE: usize = 8;
 
-/// While some wait, the driver is asked for more in one turn of so many only: what they submit then goes to
-/// the kernel together, and not in as many system calls as there are turns.
+/// While some wait, only one turn in this many asks the driver for more: operations submitted meanwhile then
+/// go to the kernel in one system call instead of one per turn.
 const ASK_ONE_IN: u32 = 4;
 
-/// The completions that a reactor has and its threads have not.
+/// Completions that were not handed to their threads yet.
 #[derive(Default)]
 pub(crate) struct Reaped {
-    /// As they came. Kept for its room.
+    /// In the order of arrival. Kept for its capacity.
     came: Vec<Completion>,
-    /// The threads with some that wait, in the order of their turns.
+    /// Threads with waiting completions, in the order of their turns.
     waiting: VecDeque<Flow>,
-    /// The room of those without.
+    /// Unused queues, kept for their capacity.
     spare: Vec<VecDeque<Completion>>,
-    /// Turns since the driver was asked.
+    /// Turns since the driver was last asked.
     unasked: u32,
 }
 
@@ -37,15 +37,15 @@ struct Flow {
 }
 
 impl Reaped {
-    /// Whether none waits.
+    /// True if none waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// One turn's share: true if there was a completion.
+    /// One turn's share; true if there was a completion.
     #[inline]
     pub(crate) fn hand_out(&mut self, local: &Local) -> bool {
-        // What most turns find.
+        // The usual case.
         let nothing = self.waiting.is_empty() && local.driver.borrow().in_flight() == 0;
         !nothing && self.hand_out_some(local)
     }
@@ -83,7 +83,7 @@ impl Reaped {
         }
     }
 
-    /// Puts what came behind what waits for the same thread.
+    /// Sorts new completions by thread, behind those that wait.
     fn sort(&mut self, local: &Local) {
         for completion in self.came.drain(..) {
             let thread = local.ops.thread_of(&completion);

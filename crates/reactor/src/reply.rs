@@ -1,8 +1,8 @@
 //! Where the answers to this thread's calls arrive.
 //!
 //! Owned by the calling thread's core. A waiting call has a place here; the answer comes as a message that
-//! names the place and its generation, so an answer to a call that was dropped does no harm. Nothing is
-//! allocated once the places are warm.
+//! names the place and its generation, so a late answer to a dropped call has no effect. Nothing is allocated
+//! once warm.
 
 use std::task::{Context, Poll, Waker};
 
@@ -11,7 +11,7 @@ use spindle_ring::Parcel;
 
 use crate::error::RunError;
 
-/// What comes back: a value whose type the caller knows, or why there is none.
+/// The answer: a value whose type the caller knows, or the reason why there is none.
 pub(crate) type Answer = Result<Parcel, RunError>;
 
 struct Place {
@@ -28,7 +28,7 @@ pub(crate) struct Replies {
 }
 
 impl Replies {
-    /// Takes a place; its number names it until it is removed.
+    /// Takes a place; its number identifies it until it is removed.
     pub(crate) fn insert(&mut self, waker: Waker) -> u64 {
         self.generation = self.generation.wrapping_add(1);
         let generation = self.generation;
@@ -41,13 +41,13 @@ impl Replies {
         (place.generation == (number >> 32) as u32).then_some(place)
     }
 
-    /// Leaves an answer; returns whom to wake, and the answer to a call that was dropped.
+    /// Stores an answer; returns the waker to call, and the answer itself if its call was dropped.
     pub(crate) fn deliver(&mut self, number: u64, answer: Answer) -> (Option<Waker>, Option<Answer>) {
         let Some(place) = self.place(number) else { return (None, Some(answer)) };
         (place.waker.take(), place.answer.replace(answer))
     }
 
-    /// The answer, which frees the place, or a promise to wake.
+    /// Returns the answer, which frees the place, or stores the waker.
     pub(crate) fn poll(&mut self, number: u64, cx: &mut Context<'_>) -> Poll<Answer> {
         let Some(place) = self.place(number) else { return Poll::Ready(Err(RunError::Cancelled)) };
         if place.answer.is_none() {
@@ -61,8 +61,8 @@ impl Replies {
         Poll::Ready(place.answer.unwrap_or(Err(RunError::Cancelled)))
     }
 
-    /// Frees the place of a call that was dropped: its answer, if that has come, or the news that it had
-    /// not. None if the place is free already.
+    /// Frees the place of a dropped call; returns its answer, if that has come, or `Some(None)` if not.
+    /// `None` if the place is free already.
     pub(crate) fn remove(&mut self, number: u64) -> Option<Option<Answer>> {
         self.place(number)?;
         Some(self.places.remove(number as u32 as usize).answer)

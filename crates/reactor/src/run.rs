@@ -1,7 +1,7 @@
-//! `Thread::run`: a future made and run on another thread, its result brought here.
+//! `Thread::run`: makes and runs a future on another thread, and brings its result back.
 //!
-//! The call lives with the caller and goes as one message; the future is boxed there, once, and freed
-//! there. The answer comes back as one message.
+//! The call goes as one message; the future is boxed on the target thread, once, and freed there. The answer
+//! comes back as one message.
 
 use std::future::Future;
 use std::panic::Location;
@@ -22,7 +22,7 @@ use crate::wait::{self, Wait};
 /// The future of [`Thread::run`].
 ///
 /// # Panics
-/// When polled again after it has given its result.
+/// When polled again after it has returned its result.
 #[must_use = "nothing runs before it is awaited"]
 pub struct Run<F, R> {
     thread: Thread,
@@ -33,17 +33,17 @@ pub struct Run<F, R> {
 enum State<F, R> {
     /// Not sent yet.
     New(F),
-    /// Sent from a Spindle thread, by its id, and answered at that place.
+    /// Sent from the Spindle thread with this id; the answer comes to this place.
     Local {
         caller: Arc<ThreadShared>,
         number: u64,
     },
-    /// Sent from elsewhere.
+    /// Sent from outside a Spindle thread.
     Foreign(Arc<ForeignCell<R>>),
     Done,
 }
 
-// The closure is moved out whole; nothing here is ever pinned.
+// The closure is moved out whole; nothing here is pinned.
 impl<F, R> Unpin for Run<F, R> {}
 
 impl<F, R> Run<F, R> {
@@ -74,13 +74,13 @@ where
                 (ReplyTo::Cell(cell.clone()), State::Foreign(cell))
             }
         };
-        // If it cannot be left, dropping the message delivers the reason.
+        // If it cannot be sent, dropping the message delivers the reason.
         send_call(&self.thread, f, to, self.called_at);
         Ok(state)
     }
 }
 
-/// Leaves the message that makes and spawns the future. A message that is dropped answers that the thread
+/// Sends the message that makes and spawns the future. If the message is dropped, it answers that the thread
 /// is gone.
 pub(crate) fn send_call<F, R>(thread: &Thread, f: F, to: ReplyTo<R>, called_at: &'static Location<'static>)
 where
@@ -93,7 +93,7 @@ where
         let origin = reply.origin();
         core.spawn(Box::pin(async move { reply.answer(f().await) }), called_at, origin);
     };
-    // Refused: the call was dropped, and its reply has said so.
+    // Refused: the call was dropped, and its reply has delivered that.
     let _ = thread.shared.send(call);
 }
 
@@ -135,7 +135,7 @@ fn open_parcel<R: Send + 'static>(answer: Answer) -> Result<R, RunError> {
     answer.map(|parcel| parcel.take().unwrap_or_else(|_| unreachable!("the caller's place has one type")))
 }
 
-/// Puts the thread's name into an answer that was given by a dropped message, which knows no names.
+/// Adds the thread's name to the answer of a dropped message, which has no names.
 pub(crate) fn named(error: RunError, thread: &Thread) -> RunError {
     match error {
         RunError::Cancelled if thread.is_gone() => RunError::Gone { thread: thread.name().to_owned() },
@@ -149,7 +149,7 @@ impl<F, R> Drop for Run<F, R> {
             State::New(_) | State::Done => return,
             State::Foreign(cell) => foreign_origin(cell),
             State::Local { caller, number } => {
-                // An answer is dropped at the end of this, when nothing is borrowed.
+                // An answer is dropped at the end of this function, while nothing is borrowed.
                 let freed = current::cloned()
                     .filter(|core| Arc::ptr_eq(&core.shared, caller))
                     .map(|core| core.replies.borrow_mut().remove(*number));
@@ -171,7 +171,7 @@ pub(crate) fn cancel(thread: &Thread, origin: Origin) {
     });
 }
 
-/// How a call from outside is named.
+/// The identity of a call from outside.
 pub(crate) fn foreign_origin<R>(cell: &ForeignCell<R>) -> Origin {
     Origin { thread: 0, number: cell.number }
 }
@@ -182,7 +182,7 @@ pub(crate) enum ReplyTo<R> {
     Cell(Arc<ForeignCell<R>>),
 }
 
-/// The obligation to answer, once. Dropped without an answer it says why.
+/// The obligation to answer once. Dropped without an answer, it delivers the reason.
 struct Reply<R: Send + 'static> {
     to: Option<ReplyTo<R>>,
 }
@@ -226,7 +226,7 @@ impl<R: Send + 'static> Drop for Reply<R> {
 fn deliver(number: u64, answer: Answer) {
     let Some(core) = current::cloned() else { return };
     let (waker, unwanted) = core.replies.borrow_mut().deliver(number, answer);
-    // Somebody's code, both of them: nothing is borrowed any more.
+    // Both run foreign destructors: nothing is borrowed here.
     drop(unwanted);
     waker.into_iter().for_each(std::task::Waker::wake);
 }

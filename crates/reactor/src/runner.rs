@@ -1,8 +1,8 @@
-//! A thread without a reactor: the embedder owns it and steps it.
+//! A thread without a reactor: its owner steps it.
 //!
-//! Owned by value on one OS thread (`!Send`); a step needs `&mut`, and it cannot be cloned, so two pollers
-//! of one thread cannot exist. It has a driver of its own, and its [`Thread`] handle works like any other:
-//! other OS threads, runtimes and executors send to it, call it and await it.
+//! Owned by value on one OS thread (`!Send`); a step needs `&mut`, and it cannot be cloned, so two pollers of
+//! one thread cannot exist. It has its own driver, and its [`Thread`] handle works like any other: other OS
+//! threads, runtimes and executors can send to it, call it and await it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::shared::{Settings, Shared};
 use crate::thread::Thread;
 use crate::{Busy, CpuSet};
 
-/// One Spindle thread that its owner steps by hand.
+/// One Spindle thread, stepped by its owner.
 pub struct ThreadRunner {
     reactor: Reactor,
     thread: Thread,
@@ -28,7 +28,7 @@ impl ThreadRunner {
     /// Makes a thread named `name` on this OS thread, with an engine of its own.
     ///
     /// # Errors
-    /// The engine cannot be had.
+    /// The engine is not available.
     pub fn new(name: &str, kind: EngineKind) -> Result<ThreadRunner, BuildError> {
         let engine = Engine::open(kind)?;
         let driver = engine.driver(0)?;
@@ -54,28 +54,28 @@ impl ThreadRunner {
     /// One bounded turn: messages, tasks, timers, pollers, completions.
     pub fn step(&mut self) -> Busy {
         let busy = self.reactor.turn();
-        // Here, so that what the owner does between two steps is not counted.
+        // Read here, so that the owner's own work between two steps is not counted.
         self.reactor.read_clock();
         if busy { Busy::Yes } else { Busy::No }
     }
 
-    /// Sleeps until there is something to do, or `limit` has passed. May return early.
+    /// Sleeps until there is work, or `limit` has passed. May return early.
     pub fn park(&mut self, limit: Option<Duration>) {
         let limit = limit.map(|limit| self.reactor.local.now.get() + limit);
         self.reactor.rest_until(limit);
     }
 
-    /// What the thread is doing, as of the last step.
+    /// The thread's state, as of the last step.
     pub fn dump(&self) -> Dump {
         Dump::of(std::iter::once(&self.reactor))
     }
 
-    /// When the thread wants its next step by itself.
+    /// The time at which the thread needs its next step even if nothing arrives.
     pub fn next_deadline(&self) -> Option<Time> {
         self.reactor.next_deadline()
     }
 
-    /// Steps, and sleeps where there is nothing to do, until `done` says so.
+    /// Steps, sleeping where there is no work, until `done` returns true.
     pub fn run_until(&mut self, mut done: impl FnMut() -> bool) {
         while !done() {
             if self.step() == Busy::No {

@@ -1,8 +1,8 @@
 //! The runtime: reactors on cores, and the async main that runs on the first of them.
 //!
 //! Built by a [`Builder`], then either [run](Runtime::run) to the end of main on the calling OS thread, or
-//! [started](Runtime::start) beside another program. Everything hangs off this value: several runtimes
-//! run side by side in one process. In simulation all reactors take turns on one OS thread.
+//! [started](Runtime::start) beside another program. All state hangs off this value: several runtimes can run
+//! in one process. In simulation all reactors take turns on one OS thread.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// A runtime with the defaults: the available cores, the engine of `SPINDLE_ENGINE`.
+    /// A builder with the defaults: the available cores, the engine of `SPINDLE_ENGINE`.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -37,26 +37,26 @@ impl Runtime {
         &self.engine
     }
 
-    /// The cores its reactors run on, one entry a reactor.
+    /// The cores of its reactors, one entry per reactor.
     pub fn cores(&self) -> &[usize] {
         &self.shared.cores
     }
 
-    /// How many reactors it has.
+    /// Number of reactors.
     pub fn reactors(&self) -> usize {
         self.shared.cores.len()
     }
 
-    /// Runs `main` on the app thread, the first thread of the first reactor, and returns what it
-    /// returns. What then still runs is dropped, each future on its own thread.
+    /// Runs `main` on the app thread, the first thread of the first reactor, and returns its result. Then
+    /// everything that still runs is dropped, each future on its own thread.
     ///
-    /// SIGINT and SIGTERM drop main and end the runtime in order; a second one ends the process. They
-    /// belong to the first runtime of the process that asked.
+    /// SIGINT and SIGTERM drop main and end the runtime in order; a second signal ends the process. Signals
+    /// belong to the first runtime of the process that asked for them.
     ///
     /// # Errors
-    /// Main panicked, or was stopped, or nothing is left that could wake it (simulation). The process then
-    /// ends with the error's [exit code](RunError::exit_code), or that [of](RunError::exit_code_of) what the
-    /// error became.
+    /// Main panicked, or was stopped, or no task can wake it any more (simulation). The process should then
+    /// end with the error's [exit code](RunError::exit_code), or [that of](RunError::exit_code_of) an error
+    /// made from it.
     /// # Panics
     /// On a Spindle thread: it would block its reactor.
     #[track_caller]
@@ -87,11 +87,11 @@ impl Runtime {
         result.map_err(|error| stopped(error, &self.shared))
     }
 
-    /// Starts the reactors and returns; `Running` ends them when dropped. For programs that have a main
-    /// of their own. Signals are left alone.
+    /// Starts the reactors and returns; dropping the `Running` ends them. For programs with their own main.
+    /// Signals are left alone.
     ///
     /// # Errors
-    /// An OS thread or a driver could not be had.
+    /// An OS thread or a driver is not available.
     pub fn start(self) -> Result<Running, BuildError> {
         let handle = Handle { shared: self.shared.clone() };
         let os_thread = match self.engine.world().cloned() {
@@ -126,7 +126,7 @@ impl Runtime {
             }
         }
         drop(report);
-        // Each that runs says one word, and then drops its end.
+        // Each started reactor sends one outcome, and then drops its end.
         let outcome = outcome.and_then(|()| started.iter().take(os_threads.len()).collect());
         if outcome.is_err() {
             self.shared.shut_down();
@@ -163,7 +163,7 @@ fn run_reactor(
         Ok(driver) => (Ok(()), Some(Reactor::new(shared, index, driver, false))),
         Err(error) => (Err(error.into()), None),
     };
-    // The starter listens until every reactor has answered.
+    // The starter waits until every reactor has answered.
     let _ = started.send(outcome);
     reactor.into_iter().for_each(turn_until_finished);
 }
@@ -183,7 +183,7 @@ fn turn_until_finished(mut reactor: Reactor) {
     reactor.close();
 }
 
-/// A main that was cancelled, or whose thread has exited, was stopped, if a stop was asked for.
+/// Turns the error of a cancelled main, or of one whose thread has exited, into a stop, if one was asked for.
 pub(crate) fn stopped(error: RunError, shared: &Shared) -> RunError {
     match (error, shared.stop()) {
         (RunError::Cancelled | RunError::Gone { .. }, Some(Stop { by, code })) => {
@@ -193,17 +193,17 @@ pub(crate) fn stopped(error: RunError, shared: &Shared) -> RunError {
     }
 }
 
-/// The reactors of a runtime that was started beside another program. Dropping it drops what still runs
-/// on them, each future on its own thread, and waits for their OS threads. On a Spindle thread, of this or
-/// of another runtime, it does not wait, which would block a reactor: they end by themselves.
+/// The reactors of a runtime that was started beside another program. Dropping it drops what still runs on
+/// them, each future on its own thread, and waits for their OS threads. On a Spindle thread of any runtime it
+/// does not wait, because that would block a reactor: they end by themselves.
 pub struct Running {
     handle: Handle,
-    /// Supervises the reactors, or runs the simulation. There until dropped.
+    /// Supervises the reactors, or runs the simulation. `Some` until dropped.
     os_thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Running {
-    /// What other OS threads and tasks use the runtime by.
+    /// The handle by which other OS threads and tasks use the runtime.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -215,7 +215,7 @@ impl Drop for Running {
         if Thread::current().is_some() {
             return;
         }
-        // It catches the panics of what it runs; one of its own has been reported.
+        // It catches panics of tasks; one of its own has been reported.
         self.os_thread.take().into_iter().for_each(|os_thread| drop(os_thread.join()));
     }
 }

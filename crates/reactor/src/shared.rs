@@ -1,4 +1,4 @@
-//! What all reactors of one runtime, and everybody who holds a handle, share.
+//! The state shared by all reactors of one runtime and all its handles.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -22,12 +22,12 @@ use crate::thread::{RUNNING, ThreadShared};
 /// Reports of checked locks, and of stalls, that are kept: the first ones show the mistake.
 const REPORTS: usize = 64;
 
-/// What the builder may say beside cores and engine.
+/// Settings of the builder besides cores and engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) lock_action: LockAction,
-    /// Whether the order of locks is checked.
+    /// True if the order of locks is checked.
     pub(crate) lock_order: bool,
     pub(crate) watchdog: Option<Duration>,
 }
@@ -56,25 +56,25 @@ pub(crate) struct Shared {
     /// What checked locks have found.
     lock_reports: Mutex<Vec<String>>,
     pub(crate) lock_action: LockAction,
-    /// None: it is not checked.
+    /// `None`: not checked.
     pub(crate) lock_order: Option<LockOrder>,
     pub(crate) lock_waits: LockWaits,
     stalls: Mutex<Vec<Stall>>,
     pub(crate) watchdog: Option<Duration>,
     supervisor: OnceLock<Unparker>,
-    /// Calls from outside so far: each is named by its number.
+    /// Number of calls from outside so far: numbers them.
     calls: AtomicU64,
-    /// What a stop does first: it drops main. None: there is no main, and all ends at once.
+    /// What a stop does first: it drops main. `None`: there is no main, and everything ends at once.
     on_stop: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-    /// Every reactor ends its threads and then itself; looked at once a turn.
+    /// Set to make every reactor end its threads and then itself; read once per turn.
     shutting_down: AtomicBool,
-    /// Reactors that still run.
+    /// Number of running reactors.
     running: AtomicU64,
-    /// What layers above keep beside the runtime.
+    /// Values that layers above keep beside the runtime.
     pub(crate) extensions: Extensions,
 }
 
-/// Who asked for a stop, and the exit code.
+/// The origin of a stop, and its exit code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stop {
     pub(crate) by: &'static str,
@@ -88,7 +88,7 @@ struct Directory {
     stopping: bool,
     /// By id.
     threads: BTreeMap<u64, Arc<ThreadShared>>,
-    /// Their places in the tables of their reactors.
+    /// Their slots in the tables of their reactors.
     places: Slab<()>,
 }
 
@@ -162,7 +162,7 @@ impl Shared {
             state: AtomicU8::new(RUNNING),
             joined: Mutex::default(),
         });
-        // Under the lock: a shut-down that came between would let the reactor end without the thread.
+        // Under the lock: a shut-down in between would let the reactor end without the thread.
         match self.ports[reactor].door.tell(News::Thread(thread.clone())) {
             Ok(()) => {
                 directory.threads.insert(id, thread.clone());
@@ -175,12 +175,12 @@ impl Shared {
         }
     }
 
-    /// A number that no other call from outside has.
+    /// A number for a call from outside, unique in the runtime.
     pub(crate) fn number_call(&self) -> u64 {
         self.calls.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Forgets a thread that has exited.
+    /// Removes a thread that has exited.
     pub(crate) fn forget(&self, thread: &ThreadShared) {
         let mut directory = self.directory();
         directory.threads.remove(&thread.id);
@@ -214,13 +214,13 @@ impl Shared {
                 Some(action) => action(),
                 None => self.shut_down(),
             }
-            // It says what a stop waits for, which may never give it a sign of its own.
+            // The supervisor reports what a stop waits for, which may give no sign of its own.
             self.wake_supervisor();
         }
         first
     }
 
-    /// Keeps what a checked lock found: the first so many, which show the mistake.
+    /// Keeps a checked lock's report, if it is among the first.
     pub(crate) fn note_lock_report(&self, report: &str) {
         let mut reports = self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner);
         if reports.len() < REPORTS {
@@ -228,13 +228,13 @@ impl Shared {
         }
     }
 
-    /// What checked locks have found.
+    /// The reports of checked locks.
     pub(crate) fn lock_reports(&self) -> Vec<String> {
         self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says what held a reactor too long, on standard error, and keeps it. What does so again and again is
-    /// said the first, the tenth, the hundredth time.
+    /// Reports on standard error what held a reactor too long, and keeps it. Repetitions are reported the
+    /// first, the tenth, the hundredth time.
     pub(crate) fn note_stall(&self, stall: Stall) {
         let mut stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
         let room = stalls.len() < REPORTS;
@@ -257,14 +257,14 @@ impl Shared {
         }
     }
 
-    /// What has held a reactor too long.
+    /// The calls that have held a reactor too long.
     pub(crate) fn stalls(&self) -> Vec<Stall> {
         self.stalls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says whom to wake when something happens that only a supervisor sees to.
+    /// Sets the supervisor, woken for events that only it handles.
     pub(crate) fn supervised_by(&self, unparker: Unparker) {
-        // A second supervisor of one runtime is never made.
+        // A runtime never gets a second supervisor.
         let _ = self.supervisor.set(unparker);
     }
 
@@ -272,7 +272,7 @@ impl Shared {
         self.supervisor.get().into_iter().for_each(|unparker| unparker.unpark());
     }
 
-    /// Says what a stop does first.
+    /// Sets what a stop does first.
     pub(crate) fn on_stop(&self, action: impl FnOnce() + Send + 'static) {
         *self.on_stop.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(action));
     }
@@ -282,7 +282,7 @@ impl Shared {
         *self.stop.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// No thread is created from now on; every reactor ends its threads and then itself.
+    /// From now on no thread is created, and every reactor ends its threads and then itself.
     pub(crate) fn shut_down(&self) {
         self.directory().stopping = true;
         self.shutting_down.store(true, Ordering::Release);
@@ -290,24 +290,24 @@ impl Shared {
         self.wake_supervisor();
     }
 
-    /// Whether [`shut_down`](Self::shut_down) was called.
+    /// True if [`shut_down`](Self::shut_down) was called.
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutting_down.load(Ordering::Acquire)
     }
 
-    /// One reactor has ended; the last one drops what layers above keep.
+    /// Counts a reactor that has ended; the last one drops the values of layers above.
     pub(crate) fn reactor_ended(&self) {
         if self.running.load(Ordering::Acquire) == 1 {
             self.extensions.clear();
         }
         if self.running.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Two that ended at once saw each other still running.
+            // Two that ended at once each saw the other still running.
             self.extensions.clear();
         }
         self.wake_supervisor();
     }
 
-    /// Whether all reactors have ended; their OS threads are about to.
+    /// True if all reactors have ended; their OS threads are about to.
     pub(crate) fn all_reactors_ended(&self) -> bool {
         self.running.load(Ordering::Acquire) == 0
     }
@@ -317,8 +317,8 @@ impl Shared {
     }
 }
 
-/// The names of reactors on `cores`, which are those of their OS threads too: `reactor_N` for the only one on
-/// core N; `reactor_N.1`, `reactor_N.2` where several share it.
+/// The names of reactors on `cores`, also of their OS threads: `reactor_N` for the only one on core N;
+/// `reactor_N.1`, `reactor_N.2` where several share it.
 fn names(cores: &[usize]) -> Box<[String]> {
     let on = |core: usize, some: &[usize]| some.iter().filter(|other| **other == core).count();
     let name = |(index, &core): (usize, &usize)| match on(core, cores) {

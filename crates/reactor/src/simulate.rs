@@ -1,4 +1,4 @@
-//! A whole runtime in simulation: its reactors take turns on one OS thread, in the order that the seed picks.
+//! A whole runtime in simulation: its reactors take turns on one OS thread, in the order picked by the seed.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -14,12 +14,11 @@ use crate::join::JoinHandle;
 use crate::reactor::Reactor;
 use crate::runtime::{Runtime, stopped};
 
-/// How long a simulated world in which nothing can run waits for other OS threads, in real time, before
-/// that is called a deadlock.
+/// How long an idle simulated world waits for other OS threads, in real time, before that is a deadlock.
 const DEADLOCK_WAIT: Duration = Duration::from_millis(200);
 
-/// The reactors of a simulation, by their numbers: in the world each is a core of its own, also those that
-/// share one by the runtime's list.
+/// The reactors of a simulation, by number: in the world each has its own core, even if the runtime's list
+/// makes some share one.
 type Simulated = BTreeMap<usize, Reactor>;
 
 fn simulated_reactors(world: &World, runtime: &Runtime) -> Simulated {
@@ -30,7 +29,7 @@ fn simulated_reactors(world: &World, runtime: &Runtime) -> Simulated {
     (0..runtime.shared.cores.len()).map(make).collect()
 }
 
-/// Gives the reactor that the seed picks one turn. False if none can run.
+/// Gives one turn to the reactor that the seed picks. False if none can run.
 fn simulate_turn(world: &World, reactors: &mut Simulated) -> bool {
     let Some(index) = world.next_core() else { return false };
     let Some(reactor) = reactors.get_mut(&index) else { return false };
@@ -45,7 +44,7 @@ fn simulate_turn(world: &World, reactors: &mut Simulated) -> bool {
     true
 }
 
-/// Runs a runtime that was started beside another program, to its stop.
+/// Runs a runtime that was started beside another program, until its stop.
 pub(crate) fn simulate(world: &World, runtime: &Runtime) {
     let mut reactors = simulated_reactors(world, runtime);
     while !reactors.is_empty() {
@@ -68,7 +67,7 @@ pub(crate) fn simulate_main<T: Send + 'static>(
         if result.is_some() {
             continue;
         }
-        // Looked at after every turn, so nothing needs to wake this loop.
+        // Polled after every turn, so no waker is needed.
         if let Poll::Ready(ended) = Pin::new(&mut main).poll(&mut Context::from_waker(Waker::noop())) {
             result = Some(ended.map_err(|error| stopped(error, &runtime.shared)));
             runtime.shared.shut_down();

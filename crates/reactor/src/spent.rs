@@ -1,41 +1,41 @@
-//! How long the calls of pollers take: some of them measured, all of them accounted for.
+//! The time of poller calls: some are measured, all are accounted for.
 //!
-//! Owned by the pollers of one thread. Reading the clock takes longer than an idle poller, so in each walk over
-//! the active pollers one in 251 is measured, each in its turn, and all of them in a few walks after a new one
-//! came. Of timed pollers every call is measured where the period is long, one in 251 where it is short. What is
-//! measured stands for all calls since the last measurement. The time of the readings is taken off.
+//! Owned by the pollers of one thread. Reading the clock takes longer than an idle poller. So in each walk
+//! over the active pollers one in 251 is measured, in rotation; after a new one came, a few walks measure all
+//! of them. Of timed pollers every call is measured if the period is long, one in 251 if it is short. A
+//! measurement represents all calls since the previous one. The time of the readings is subtracted.
 //!
-//! Not promised: that work which is rare and long is seen, in a poller that is called often. The watchdog
-//! looks for that. In simulation nothing takes time.
+//! Not promised: that rare long calls are seen in a poller that is called often. The watchdog looks for
+//! those. In simulation nothing takes time.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use spindle_engine::{Driver, Time};
 
-/// One call in so many is measured. A prime: what a program does in steps of its own does not keep step with
-/// it.
+/// One call in so many is measured. A prime, so that it does not coincide with periods of the program.
 const ONE_IN: usize = 251;
 
-/// Walks in which all are measured when a new one came.
+/// Walks that measure all pollers after a new one came.
 pub(crate) const FIRST_WALKS: u32 = 4;
 
-/// Timed pollers of this period or longer have every call measured: the readings are less than 0.1 % of it.
+/// Every call of timed pollers with this period or longer is measured: the readings are less than 0.1 % of
+/// it.
 const LONG_PERIOD: Duration = Duration::from_micros(100);
 
-/// Readings that are looked at to know what one takes.
+/// Readings used to determine the cost of one.
 const TRIALS: usize = 16;
 
-/// Which active pollers are measured in one walk over them, from the last to the first.
+/// Which active pollers are measured in one walk over them, from last to first.
 pub(crate) struct Picks {
-    /// The next one; behind all of them if there is none.
+    /// The next one; beyond the list if there is none.
     next: usize,
-    /// From one to the next.
+    /// Distance from one to the next.
     step: usize,
 }
 
 impl Picks {
-    /// In the walk number `walk` over `len` pollers: all, or those whose turn it is.
+    /// For walk number `walk` over `len` pollers: all of them, or those in rotation.
     pub(crate) fn new(walk: usize, len: usize, all: bool) -> Picks {
         if all {
             return Picks { next: len.wrapping_sub(1), step: 1 };
@@ -45,19 +45,19 @@ impl Picks {
         Picks { next, step: ONE_IN }
     }
 
-    /// How many pollers from the first on come after the next one that is measured, of those below `at`: 0 if
-    /// none of them is.
+    /// The number of pollers from the first on up to and including the next measured one, if that is below
+    /// `at`; otherwise 0.
     pub(crate) fn next_below(&self, at: usize) -> usize {
         if self.next < at { self.next + 1 } else { 0 }
     }
 
-    /// The next one is being measured.
+    /// Moves to the one after.
     pub(crate) fn take(&mut self) {
         self.next = self.next.checked_sub(self.step).unwrap_or(usize::MAX);
     }
 }
 
-/// Whether the call number `number` of a timed poller is measured.
+/// True if call number `number` of a timed poller is measured.
 pub(crate) fn is_measured(period: Duration, number: u64) -> bool {
     period >= LONG_PERIOD || number < u64::from(FIRST_WALKS) || number.is_multiple_of(ONE_IN as u64)
 }
@@ -65,14 +65,14 @@ pub(crate) fn is_measured(period: Duration, number: u64) -> bool {
 /// The time of one poller's calls.
 #[derive(Default)]
 pub(crate) struct Spent {
-    /// Calls that are accounted for.
+    /// Number of calls accounted for.
     accounted: Cell<u64>,
     calls: Cell<Duration>,
     busy_calls: Cell<Duration>,
 }
 
 impl Spent {
-    /// The call after `before` others took `span`, which stands for those not accounted for yet.
+    /// Adds a call after `before` others that took `span`, which represents those not accounted for yet.
     pub(crate) fn add(&self, before: u64, span: Duration, busy: bool) {
         let all = before + 1;
         let stands_for = u32::try_from(all - self.accounted.replace(all)).unwrap_or(u32::MAX);
@@ -83,20 +83,20 @@ impl Spent {
         }
     }
 
-    /// The time of all calls, and of those that found something to do.
+    /// The time of all calls, and of those that found work.
     pub(crate) fn times(&self) -> (Duration, Duration) {
         (self.calls.get(), self.busy_calls.get())
     }
 }
 
-/// What one reading of the driver's clock adds to what is measured with it.
+/// The time that one reading of the driver's clock adds to a measurement.
 pub(crate) fn reading(driver: &mut dyn Driver) -> Duration {
     let mut last = driver.now();
     let mut span = |_| {
         let before: Time = std::mem::replace(&mut last, driver.now());
         last - before
     };
-    // The least: the others were interrupted.
+    // The smallest: the others were interrupted.
     (0..TRIALS).map(&mut span).min().unwrap_or_default()
 }
 

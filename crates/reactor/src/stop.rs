@@ -1,4 +1,4 @@
-//! A stop that main takes upon itself: it hears of it, ends what it began, and returns.
+//! A stop that main handles itself: it is notified, ends its work, and returns.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use crate::shared::{Shared, Stop};
 use crate::wait::{self, Wait};
 
-/// Resolves when a stop is asked for, to who asked: a signal's name, or `stop`. Made by
+/// Resolves to the origin of a stop when one is asked for: a signal's name, or `stop`. Made by
 /// [`Handle::stop_requested`](crate::Handle::stop_requested).
 pub struct StopRequested {
     shared: Arc<Shared>,
@@ -31,7 +31,7 @@ impl Future for StopRequested {
     type Output = &'static str;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<&'static str> {
-        // The waker first: a stop that comes in between then finds it.
+        // The waker is stored first, so that a stop in between finds it.
         *self.waker.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
         match self.shared.stop() {
             Some(Stop { by, .. }) => Poll::Ready(by),

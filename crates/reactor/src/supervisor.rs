@@ -1,12 +1,12 @@
-//! The OS thread beside a runtime's reactors: it obeys signals, watches for what holds a reactor too long,
-//! prints dumps, and says what a stop waits for.
+//! The OS thread beside a runtime's reactors: it obeys signals, watches for calls that hold a reactor too
+//! long, prints dumps, and reports what a stop waits for.
 //!
 //! It is the caller of [`Runtime::run`](crate::Runtime::run), or one made by
-//! [`Runtime::start`](crate::Runtime::start), and sleeps most of the time: it does its work when every
-//! reactor hangs. A simulated runtime has none: there nothing takes time.
+//! [`Runtime::start`](crate::Runtime::start), and sleeps most of the time; it works even when every reactor
+//! hangs. A simulated runtime has none: there nothing takes time.
 //!
-//! Not promised: that a call of less than twice the limit is seen. The reactors are looked at once in a
-//! limit, ten times less often while all of them sleep.
+//! Not promised: that a call of less than twice the limit is seen. The supervisor looks at the reactors once
+//! per limit, ten times less often while all of them sleep.
 
 use std::future::Future;
 use std::io;
@@ -23,17 +23,17 @@ use crate::pending_dump::PendingDump;
 use crate::say::say;
 use crate::shared::Shared;
 
-/// Looks that follow each other faster would take a core.
+/// Shorter intervals between looks would take a whole core.
 const SHORTEST_LIMIT: Duration = Duration::from_millis(1);
 
-/// How much longer the pause between two looks is while all reactors sleep.
+/// Factor for the interval while all reactors sleep.
 const IDLE_FACTOR: u32 = 10;
 
-/// How long a reactor has to answer for a dump before it is described from outside; and how long standard error
-/// has to take some of it.
+/// How long a reactor has to answer a dump before it is described from outside; also how long standard error
+/// has to accept some of it.
 const DUMP_PATIENCE: Duration = Duration::from_millis(100);
 
-/// How long a stop may take before it says what it waits for, and then again.
+/// How long a stop may take before its waits are reported, and the interval of further reports.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Watches one runtime.
@@ -41,9 +41,9 @@ pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     bell: Bell,
     signals: Option<Signals>,
-    /// One has arrived.
+    /// True once a signal has arrived.
     signalled: bool,
-    /// How long one call may hold a reactor; none: nobody looks.
+    /// How long one call may hold a reactor; `None`: not watched.
     limit: Option<Duration>,
     /// By reactor.
     watches: Vec<Watch>,
@@ -54,13 +54,13 @@ pub(crate) struct Supervisor {
 struct Watch {
     call: Option<Sample>,
     since: Time,
-    /// How its OS thread had fared by then.
+    /// The times of its OS thread at that moment.
     times: Option<OsThreadTimes>,
-    /// Reported when it was held for so long; the next report is due at ten times that.
+    /// The duration at the last report; the next is due at ten times that.
     reported: Option<Duration>,
 }
 
-/// Rings the supervisor's bell for a future.
+/// A waker that rings the supervisor's bell.
 struct Ring(Unparker);
 
 impl Wake for Ring {
@@ -70,13 +70,13 @@ impl Wake for Ring {
 }
 
 impl Supervisor {
-    /// For a runtime whose reactors are about to start. With `signals`, SIGINT, SIGTERM, SIGHUP and SIGUSR1 are
-    /// this runtime's, unless another has taken them.
+    /// For a runtime whose reactors are about to start. With `signals`, SIGINT, SIGTERM, SIGHUP and SIGUSR1
+    /// belong to this runtime, unless another has taken them.
     pub(crate) fn new(shared: Arc<Shared>, signals: bool) -> io::Result<Supervisor> {
         let bell = Bell::new()?;
         let take = || {
             let all = [Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::User1];
-            // Held by the first runtime that asks; this one then runs without.
+            // The first runtime that asks holds them; this one then runs without.
             Signals::take("a runtime", &all, bell.unparker()).ok()
         };
         let signals = if signals { take() } else { None };
@@ -103,7 +103,7 @@ impl Supervisor {
         }
     }
 
-    /// Says from time to time what a stop waits for; how long to wait until then.
+    /// Reports from time to time what a stop waits for; returns how long to wait until then.
     fn have_patience(&self, say_at: &mut Option<Time>) -> Duration {
         let now = self.bell.now();
         if *say_at.get_or_insert(now + STOP_PATIENCE) <= now {
@@ -113,7 +113,7 @@ impl Supervisor {
         STOP_PATIENCE
     }
 
-    /// Supervises until every reactor has ended. Once the runtime stops, says from time to time what that
+    /// Supervises until every reactor has ended. Once the runtime stops, reports from time to time what that
     /// waits for.
     pub(crate) fn until_stopped(&mut self, os_threads: Vec<JoinHandle<()>>) {
         let mut say_at = None;
@@ -128,7 +128,7 @@ impl Supervisor {
             self.look_and_wait(wait);
         }
         for os_thread in os_threads {
-            // A reactor catches the panics of what it runs; one of its own has been reported.
+            // A reactor catches the panics of tasks; one of its own has been reported.
             let _ = os_thread.join();
         }
     }
@@ -208,11 +208,11 @@ fn times(activity: &Activity) -> Option<OsThreadTimes> {
     activity.os_thread()?.times()
 }
 
-/// How much of a `span` a call is to blame for: not for the time that its core was given to others.
+/// The part of `span` for which a call is responsible: without the time that its core was given to others.
 fn held(span: Duration, before: Option<OsThreadTimes>, now: Option<OsThreadTimes>) -> Duration {
     let (Some(before), Some(now)) = (before, now) else { return span };
     match now.runnable {
-        // It may be waiting for its core right now, which the kernel has yet to count.
+        // It may be waiting for its core right now, which the kernel has not counted yet.
         true => now.on_core.saturating_sub(before.on_core).min(span),
         false => span.saturating_sub(now.waiting.saturating_sub(before.waiting)),
     }
@@ -229,17 +229,17 @@ pub struct Stall {
     pub core: usize,
     /// The id of the thread that made the call, and its name if it still lives.
     pub thread: (u64, Option<String>),
-    /// What was called: "the task spawned at FILE:LINE:COLUMN", "the poller made at ...", "a message".
+    /// The call: "the task spawned at FILE:LINE:COLUMN", "the poller made at ...", "a message".
     pub call: String,
-    /// How long it had held the reactor when it was seen, at most, without the time that the core was
-    /// given to other processes.
+    /// How long it had held the reactor when it was last seen, without the time that the core was given to
+    /// other processes.
     pub held: Duration,
-    /// How often such a call was seen to.
+    /// How often such a call was seen.
     pub times: u64,
 }
 
 impl Stall {
-    /// Whether `other` is of the same call on the same thread.
+    /// True if `other` is of the same call on the same thread.
     pub(crate) fn is_like(&self, other: &Stall) -> bool {
         (self.thread.0, &self.call) == (other.thread.0, &other.call)
     }

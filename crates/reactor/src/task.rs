@@ -1,8 +1,8 @@
-//! The futures of one thread and the wakers that bring them back.
+//! The futures of one thread and their wakers.
 //!
-//! Owned by the thread's core, on its reactor. A future is made, polled and dropped there. Its waker may
-//! go anywhere: it carries the thread, the place and a generation, so that a late wake finds another task,
-//! or none, and does no harm.
+//! Owned by the thread's core, on its reactor. A future is made, polled and dropped there. Its waker may go
+//! anywhere: it carries the thread, the place and a generation, so that a late wake finds another task, or
+//! none, and has no effect.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -25,17 +25,17 @@ use crate::origins::Origins;
 use crate::thread::ThreadShared;
 use crate::wait::Wait;
 
-/// A task without a result: whoever spawned it wrapped the future in one that delivers.
+/// A task without a result: the spawner has wrapped the future in one that delivers the result.
 pub(crate) type LocalFuture = Pin<Box<dyn Future<Output = ()>>>;
 
-/// Names one task, for as long as it lives.
+/// Identifies one task, for as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TaskKey {
     index: u32,
     generation: u32,
 }
 
-/// Names a task from the outside: the calling thread's id (0 for a foreign caller) and its own number.
+/// Identifies a task from outside: the calling thread's id (0 outside Spindle threads) and the call's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) thread: u64,
@@ -44,23 +44,23 @@ pub(crate) struct Origin {
 
 struct Slot {
     generation: u32,
-    /// Out while the task is polled.
+    /// `None` while the task is polled.
     future: Option<LocalFuture>,
     waker: Arc<TaskWaker>,
     spawned_at: &'static Location<'static>,
     spawned: Time,
-    /// When it was polled last, and what it waits for since.
+    /// When it was last polled, and what it has waited for since.
     polled: Time,
     wait: Wait,
     origin: Option<Origin>,
-    /// To be dropped as soon as it is not being polled.
+    /// Set if it must be dropped once its poll returns.
     cancelled: bool,
 }
 
-/// Tells somebody why there is no answer.
+/// Delivers the reason why there is no answer.
 type Tell = Box<dyn FnOnce(RunError)>;
 
-/// What a task is, for a dump.
+/// A task's description, for a dump.
 pub(crate) struct TaskInfo {
     pub(crate) spawned_at: &'static Location<'static>,
     pub(crate) spawned: Time,
@@ -73,17 +73,17 @@ pub(crate) struct TaskInfo {
 #[derive(Default)]
 pub(crate) struct Tasks {
     slots: RefCell<Slab<Slot>>,
-    /// Those that answer calls.
+    /// The tasks that answer calls.
     origins: RefCell<Origins>,
     ready: RefCell<VecDeque<TaskKey>>,
     generation: Cell<u32>,
-    /// What the task that is being polled has noted.
+    /// The wait noted by the task that is being polled.
     wait: Cell<Wait>,
-    /// Wakers that nobody holds any more, to be used again.
+    /// Wakers without other holders, for reuse.
     spare: RefCell<Vec<Arc<TaskWaker>>>,
-    /// A poll is under way: its panic is caught, and then its message is known.
+    /// True during a poll: its panic is caught, and then its message is known.
     polling: Cell<bool>,
-    /// Who is to be told why, once the panic that unwinds that poll has been caught.
+    /// Waiters that get the reason once the panic of that poll has been caught.
     bereaved: RefCell<Vec<Tell>>,
 }
 
@@ -92,12 +92,12 @@ impl Tasks {
         self.slots.borrow().len()
     }
 
-    /// How many wait for their turn.
+    /// Number of tasks that wait for their turn.
     pub(crate) fn ready(&self) -> usize {
         self.ready.borrow().len()
     }
 
-    /// The task that is being polled says what it is about to wait for.
+    /// Notes what the task being polled is about to wait for.
     #[inline]
     pub(crate) fn note_wait(&self, wait: Wait) {
         self.wait.set(wait);
@@ -134,7 +134,7 @@ impl Tasks {
         key
     }
 
-    /// A waker for `key` that counts as woken: an old one if nobody else holds it.
+    /// A waker for `key` that counts as woken: a reused one if it has no other holder.
     fn waker(&self, thread: &Arc<ThreadShared>, key: TaskKey) -> Arc<TaskWaker> {
         let mut spare = self.spare.borrow_mut().pop();
         if let Some(waker) = spare.as_mut().and_then(Arc::get_mut) {
@@ -147,13 +147,12 @@ impl Tasks {
         }
     }
 
-    /// Has the task polled in a later turn, if it still lives.
+    /// Schedules the task for a later turn, if it still lives.
     pub(crate) fn wake(&self, key: TaskKey) {
         self.ready.borrow_mut().push_back(key);
     }
 
-    /// Polls one task that is ready: the first, or the one that `choose` picks of so many.
-    /// False if none is.
+    /// Polls one ready task: the first, or the one that `choose` picks. False if none is ready.
     pub(crate) fn poll_one(&self, core: &Rc<ThreadCore>, choose: impl FnOnce(usize) -> usize) -> bool {
         let key = {
             let mut ready = self.ready.borrow_mut();
@@ -226,13 +225,13 @@ impl Tasks {
         Some(slot.spawned_at)
     }
 
-    /// Has `tell` called with the reason why a task ends without an answer: now, or when the panic of its
-    /// poll has been caught and its message is known.
+    /// Calls `tell` with the reason why a task ends without an answer: now, or when the panic of its poll has
+    /// been caught and its message is known.
     pub(crate) fn tell_why(&self, tell: impl FnOnce(RunError) + 'static) {
         if self.polling.get() && std::thread::panicking() {
             self.bereaved.borrow_mut().push(Box::new(tell));
         } else {
-            // Also while a destructor unwinds, which a second panic must not reach.
+            // Also during unwinding, when a second panic must not escape.
             call_caught(|| tell(RunError::Cancelled));
         }
     }
@@ -250,7 +249,7 @@ impl Tasks {
             slot.future.take()
         };
         if let Some(future) = future {
-            // If a poll is under way and panics, that is no reason of this task's.
+            // If a poll is under way and panics, that is not this task's reason.
             let polling = self.polling.replace(false);
             drop_caught(future);
             self.polling.set(polling);
@@ -258,7 +257,7 @@ impl Tasks {
         }
     }
 
-    /// Drops the task that `origin` named.
+    /// Drops the task that answers `origin`.
     pub(crate) fn cancel_origin(&self, origin: Origin) {
         let index = self.origins.borrow().find(origin);
         let key = |index| {
@@ -281,7 +280,7 @@ impl Tasks {
         keys.into_iter().for_each(|key| self.cancel(key));
     }
 
-    /// What the tasks are, for a dump.
+    /// Descriptions of the tasks, for a dump.
     pub(crate) fn infos(&self) -> Vec<TaskInfo> {
         let slots = self.slots.borrow();
         let info = |slot: &Slot| TaskInfo {
@@ -295,20 +294,19 @@ impl Tasks {
     }
 }
 
-/// Drops what somebody left here, and keeps a panic of its destructors from ending the reactor.
+/// Drops a foreign value, and catches a panic of its destructor, which would end the reactor.
 pub(crate) fn drop_caught<T>(left: T) {
     call_caught(|| drop(left));
 }
 
-/// Calls what is not the reactor's own, where there is nobody to tell of a panic: the panic hook has
-/// reported it.
+/// Calls foreign code where there is no task to receive a panic: the panic hook has reported it.
 pub(crate) fn call_caught(call: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
         drop_payload(payload);
     }
 }
 
-/// What a panic said, as far as it was text.
+/// A panic's message, if it was text.
 pub(crate) fn panic_message(payload: Box<dyn std::any::Any + Send>) -> String {
     let text = payload.downcast_ref::<&str>().copied();
     let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
@@ -317,7 +315,7 @@ pub(crate) fn panic_message(payload: Box<dyn std::any::Any + Send>) -> String {
     text
 }
 
-/// Drops what a panic carried: somebody's value, whose destructor may panic too.
+/// Drops a panic's payload, a foreign value whose destructor may panic too.
 fn drop_payload(payload: Box<dyn std::any::Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         // It might go on for ever.
@@ -325,11 +323,11 @@ fn drop_payload(payload: Box<dyn std::any::Any + Send>) {
     }
 }
 
-/// Brings a task back: at once on its own thread, by message from elsewhere.
+/// Schedules a task: directly on its own thread, by message from elsewhere.
 pub(crate) struct TaskWaker {
     thread: Arc<ThreadShared>,
     key: TaskKey,
-    /// On its way to being polled: further wakes add nothing.
+    /// Set while the task is scheduled: further wakes have no effect.
     queued: AtomicBool,
 }
 

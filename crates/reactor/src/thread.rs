@@ -1,7 +1,7 @@
-//! A handle on a lightweight thread: to send to, ask and await; never to poll.
+//! A handle on a lightweight thread: to send to, call and await; never to poll.
 //!
-//! Cloneable, for any OS thread. The thread itself lives and dies on its reactor, and goes on when the
-//! last handle is dropped.
+//! Cloneable, for any OS thread. The thread itself lives and dies on its reactor, and goes on when the last
+//! handle is dropped.
 
 use std::fmt;
 use std::future::Future;
@@ -25,29 +25,29 @@ use crate::wait::{self, Wait};
 
 /// The thread runs.
 pub(crate) const RUNNING: u8 = 0;
-/// Exit was asked for; it goes on until nothing is left.
+/// Exit was asked for; it runs until nothing is left.
 pub(crate) const EXITING: u8 = 1;
 /// It has exited.
 pub(crate) const EXITED: u8 = 2;
 
-/// The half of a thread that everybody may touch. Aligned so that its reference counts, which holders on
-/// other cores move, have a line of their own.
+/// The shared half of a thread. Aligned so that its reference counts, which holders on other cores change,
+/// have a cache line of their own.
 #[repr(align(128))]
 pub(crate) struct ThreadShared {
     pub(crate) id: u64,
     pub(crate) name: String,
     pub(crate) cpuset: CpuSet,
-    /// Its place in its reactor's table.
+    /// Its slot in its reactor's table.
     pub(crate) slot: u32,
     pub(crate) reactor: usize,
     pub(crate) runtime: Arc<Shared>,
     pub(crate) state: AtomicU8,
-    /// Who waits for its end.
+    /// Tasks that wait for its end.
     pub(crate) joined: Mutex<Slab<Waker>>,
 }
 
 impl ThreadShared {
-    /// Leaves a message. FIFO per sender.
+    /// Sends a message. FIFO per sender.
     #[inline(always)]
     pub(crate) fn send(&self, f: impl FnOnce() + Send + 'static) -> Result<(), ThreadGone> {
         if self.is_gone() {
@@ -68,14 +68,14 @@ impl ThreadShared {
         door.push(self.slot as usize, self.address().tag(), call).map_err(|_| self.gone())
     }
 
-    /// Leaves an answer with the thread that asked. The handle goes along and is dropped there, so that the
-    /// line of its count stays on that core. If the thread is gone, nobody waits for the answer.
+    /// Sends an answer to the thread that asked. The handle is dropped there, so that the cache line of its
+    /// count stays on that core. If the thread is gone, the answer is dropped.
     #[inline]
     pub(crate) fn answer(self: Arc<Self>, f: impl FnOnce() + Send + 'static) {
         let (reactor, to, runtime) = (self.reactor, self.address(), Arc::as_ptr(&self.runtime));
         let here = current::with(|core| core.is_some_and(|core| Arc::as_ptr(&core.local.shared) == runtime));
         if !here {
-            // Refused: nobody waits.
+            // Refused: no task waits for it.
             let _ = self.send(f);
             return;
         }
@@ -95,12 +95,12 @@ impl ThreadShared {
         Address { slot: self.slot, id: self.id as u32 }
     }
 
-    /// Whether exit was asked for and is not complete.
+    /// True if exit was asked for and is not complete.
     pub(crate) fn is_exiting(&self) -> bool {
         self.state.load(Ordering::Acquire) == EXITING
     }
 
-    /// Whether it has exited.
+    /// True if it has exited.
     pub(crate) fn is_gone(&self) -> bool {
         self.state.load(Ordering::Acquire) == EXITED
     }
@@ -109,7 +109,7 @@ impl ThreadShared {
         ThreadGone { thread: self.name.clone() }
     }
 
-    /// Marks the end and tells everybody who waits for it.
+    /// Marks the end and wakes the tasks that wait for it.
     pub(crate) fn set_exited(&self) {
         let waiting = {
             let mut joined = self.joined();
@@ -124,7 +124,7 @@ impl ThreadShared {
     }
 }
 
-/// Waits for a thread's end. Dropping it gives its place among the waiting back.
+/// Waits for a thread's end. Dropping it removes it from the list of waiters.
 struct Joined<'a> {
     thread: &'a ThreadShared,
     place: Option<usize>,
@@ -178,14 +178,14 @@ impl Thread {
     /// thread; from elsewhere use [`Handle::create_thread`](crate::Handle::create_thread).
     ///
     /// # Errors
-    /// [`CreateError`] names the thread, what it asked for and what there is.
+    /// [`CreateError`] names the thread, the cores it asked for and those available.
     pub fn create(name: &str, cores: &str) -> Result<Thread, CreateError> {
         let cpuset = cores.parse::<CpuSet>();
         let cpuset = cpuset.map_err(|source| CreateError::Cores { thread: name.to_owned(), source })?;
         Thread::create_on(name, cpuset)
     }
 
-    /// As [`create`](Self::create), with a set of cores that is parsed already.
+    /// As [`create`](Self::create), with a parsed set of cores.
     pub fn create_on(name: &str, cores: CpuSet) -> Result<Thread, CreateError> {
         let runtime = current::with(|core| core.map(|core| core.local.shared.clone()));
         let runtime = runtime.ok_or_else(|| CreateError::NotOnThread { thread: name.to_owned() })?;
@@ -217,18 +217,18 @@ impl Thread {
         self.shared.runtime.cores[self.shared.reactor]
     }
 
-    /// Has `f` called on the thread. Messages of one sender are called in the order they were sent.
-    /// Captures of up to 48 bytes allocate nothing.
+    /// Calls `f` on the thread. Messages of one sender are called in the order they were sent. Captures of up
+    /// to 48 bytes allocate nothing.
     ///
     /// # Errors
-    /// The thread has exited. A message that was left before it exits and not called is dropped.
+    /// The thread has exited. A message that was sent before and not called is dropped.
     #[inline(always)]
     pub fn send_msg(&self, f: impl FnOnce() + Send + 'static) -> Result<(), ThreadGone> {
         self.shared.send(f)
     }
 
-    /// Makes and runs a future *there* and brings its result *here*. Dropping it cancels the future
-    /// there. A panic there comes back as an error; the thread goes on.
+    /// Makes and runs a future *there* and brings its result *here*. Dropping it cancels the future there. A
+    /// panic there becomes an error; the thread goes on.
     ///
     /// Nothing happens before the first poll. Await it on the thread that first polled it.
     #[track_caller]
@@ -250,11 +250,11 @@ impl Thread {
         JoinHandle::spawn(self.clone(), f)
     }
 
-    /// Asks the thread to exit. It goes on until its messages, tasks and pollers have ended and its channels
-    /// are dropped, and then is gone; a [dump](crate::Handle::dump) says what it waits for. Asking again
-    /// changes nothing.
+    /// Asks the thread to exit. It runs until its messages, tasks and pollers have ended and its channels are
+    /// dropped, and then is gone; a [dump](crate::Handle::dump) shows what it waits for. A second call has no
+    /// effect.
     pub fn exit(&self) {
-        // A thread that has exited needs no asking.
+        // A thread that has exited need not be asked.
         let _ = self.send_msg(|| current::with(|core| core.into_iter().for_each(|core| core.start_exit())));
     }
 
@@ -266,7 +266,7 @@ impl Thread {
         Joined { thread: &self.shared, place: None }.await;
     }
 
-    /// Whether it has exited.
+    /// True if it has exited.
     pub fn is_gone(&self) -> bool {
         self.shared.is_gone()
     }

@@ -1,7 +1,7 @@
 //! Sleeping, on the engine's clock: virtual in simulation.
 //!
-//! The waits of one thread are kept in order of their ends, equal ends in the order they were asked for.
-//! A wait ends in the first turn that begins at or after its time; of very many that end at once, in a later one.
+//! The waits of one thread are sorted by their ends, equal ends by the order of the calls. A wait ends in the
+//! first turn that begins at or after its time; if very many end at once, in a later one.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -24,7 +24,7 @@ type Key = (Time, u64);
 pub(crate) struct Timers {
     waiting: BTreeMap<Key, Waker>,
     next: u64,
-    /// Kept for its room.
+    /// Kept for its capacity.
     expired: Vec<Waker>,
 }
 
@@ -40,16 +40,16 @@ impl Timers {
         key
     }
 
-    /// Has a wait end with this waker; gives back the one before, if it was another, to be dropped while nothing
-    /// of the thread is borrowed. None if the wait is over.
+    /// Sets the waker of a wait; returns the previous one, if it differed, to be dropped while nothing of the
+    /// thread is borrowed. `None` if the wait is over.
     fn renew(&mut self, key: &Key, waker: &Waker) -> Option<Option<Waker>> {
         let known = self.waiting.get_mut(key)?;
         let other = !known.will_wake(waker);
         Some(other.then(|| std::mem::replace(known, waker.clone())))
     }
 
-    /// Takes those out that wait for `now` or a time before, `most` at most. To be woken while nothing of the
-    /// thread is borrowed, as a waker may be anybody's, and the list [given back](Self::keep).
+    /// Takes at most `most` waits that end at `now` or before. Wake them while nothing of the thread is
+    /// borrowed, as wakers run foreign code, and [give the list back](Self::keep).
     pub(crate) fn expire(&mut self, now: Time, most: usize) -> Vec<Waker> {
         let mut expired = std::mem::take(&mut self.expired);
         while let Some(first) = self.waiting.first_entry() {
@@ -61,7 +61,7 @@ impl Timers {
         expired
     }
 
-    /// Keeps the room of a list for the next.
+    /// Keeps a list for its capacity.
     pub(crate) fn keep(&mut self, expired: Vec<Waker>) {
         self.expired = expired;
     }
@@ -73,7 +73,7 @@ pub struct Sleep {
 }
 
 enum Until {
-    /// Not polled yet: the clock of its thread decides.
+    /// Not polled yet: the end depends on its thread's clock.
     Span(Duration),
     /// Not polled yet.
     At(Time),
@@ -84,11 +84,11 @@ enum Until {
     Past,
 }
 
-/// Waits until `span` has passed, counted from the first poll. At least that long; how much longer depends
-/// on what else the thread does.
+/// Waits until `span` has passed, counted from the first poll. At least that long; how much longer depends on
+/// the thread's other work.
 ///
 /// # Panics
-/// When polled away from a Spindle thread.
+/// When polled outside a Spindle thread.
 pub fn sleep(span: Duration) -> Sleep {
     Sleep { until: Until::Span(span) }
 }
@@ -145,11 +145,11 @@ impl Drop for Sleep {
 #[error("not done within {0:?}")]
 pub struct Elapsed(pub Duration);
 
-/// Runs `future` for `limit` at most. When the time is over the future is dropped: see there what that
-/// does.
+/// Runs `future` for `limit` at most. When the time is over the future is dropped, with the effect that its
+/// own documentation states.
 ///
 /// # Errors
-/// [`Elapsed`] when the time was over first.
+/// [`Elapsed`] if the time was over first.
 pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
     let (mut future, mut end) = (pin!(future), pin!(sleep(limit)));
     poll_fn(|cx| match future.as_mut().poll(cx) {
@@ -159,14 +159,14 @@ pub async fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> Res
     .await
 }
 
-/// Ticks once a period: see [`interval`].
+/// Ticks once per period: see [`interval`].
 pub struct Interval {
     period: Duration,
     next: Option<Time>,
 }
 
-/// Ticks at once and then once a `period`, in every turn of the thread if that is 0. A tick that came late
-/// moves those behind it: there are no bursts to catch up.
+/// Ticks at once and then once per `period`; in every turn of the thread if that is 0. A late tick moves the
+/// following ones: there are no bursts to catch up.
 pub fn interval(period: Duration) -> Interval {
     Interval { period, next: None }
 }
@@ -176,7 +176,7 @@ impl Interval {
     pub async fn tick(&mut self) {
         match self.next {
             Some(due) if due > current::now() => Sleep::until(due).await,
-            // Others have their turns between two ticks all the same.
+            // Other tasks still have their turns between two ticks.
             Some(_) if self.period.is_zero() => current::yield_now().await,
             _ => {}
         }

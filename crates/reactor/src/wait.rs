@@ -1,4 +1,4 @@
-//! What a task waits for, as its innermost future says, for a dump.
+//! What a task waits for, as noted by its innermost future, for a dump.
 
 use std::fmt;
 use std::panic::Location;
@@ -11,7 +11,7 @@ use crate::current;
 /// What a task waits for. Small, because it is noted at every wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Its future did not say.
+    /// Not noted.
     #[default]
     Unknown,
     /// A time.
@@ -22,7 +22,7 @@ pub(crate) enum Wait {
     Task(&'static Location<'static>),
     /// The end of a thread, by its id.
     Exit(u64),
-    /// What a layer above calls it.
+    /// A name given by a layer above.
     Named(&'static str),
 }
 
@@ -39,15 +39,15 @@ impl fmt::Display for Wait {
     }
 }
 
-/// Notes what the current task is about to wait for; the last note before a task gives up its turn counts.
+/// Notes what the current task is about to wait for; the last note before the task yields counts.
 #[inline]
 pub(crate) fn note(wait: Wait) {
     current::with(|core| core.into_iter().for_each(|core| core.tasks.note_wait(wait)));
 }
 
-/// Says in dumps what the current task waits for: "a free lane", "room in the journal". To be called by a
-/// future of a layer above just before it returns `Pending`; the last call before the task gives up its
-/// turn counts. Away from a Spindle thread it does nothing.
+/// Sets what dumps show as the current task's wait: "a free lane", "room in the journal". A future of a layer
+/// above calls it just before it returns `Pending`; the last call before the task yields counts. No effect
+/// outside a Spindle thread.
 pub fn waits_for(what: &'static str) {
     note(Wait::Named(what));
 }
