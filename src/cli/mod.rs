@@ -18,8 +18,13 @@ mod text;
 
 use clap::{Parser, Subcommand};
 use failure::Failure;
+use std::ffi::OsString;
 use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+
+/// What SPDK calls its daemon.
+const SPDK_DAEMON: &str = "spdk_tgt";
 
 /// What is said without a command.
 const WHAT_NEXT: &str = "\
@@ -56,7 +61,7 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     // Refused by no kernel; without it a limit on file sizes kills instead of failing a write.
     let _ = spindle_engine::ignore_deadly_signals();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(typed(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version come this way too. A closed pipe is nobody's failure.
@@ -65,6 +70,17 @@ pub(crate) fn main() -> ExitCode {
         }
     };
     conclude(run(arguments))
+}
+
+/// The arguments as they are meant: under the name of SPDK's daemon, as a link to this program may have it, they
+/// are those of `serve`.
+fn typed(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let is_daemon = |program: &OsString| Path::new(program).file_name() == Some(SPDK_DAEMON.as_ref());
+    if arguments.first().is_some_and(is_daemon) {
+        arguments.insert(1, "serve".into());
+    }
+    arguments
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -97,6 +113,15 @@ fn conclude(outcome: Result<(), Failure>) -> ExitCode {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn a_link_by_the_name_of_spdks_daemon_serves() {
+        let words = |words: &[&str]| typed(words.iter().map(OsString::from));
+        assert_eq!(words(&["/usr/bin/spdk_tgt", "-m", "0x1"]), ["/usr/bin/spdk_tgt", "serve", "-m", "0x1"]);
+        assert_eq!(words(&["spdk_tgt"]), ["spdk_tgt", "serve"]);
+        assert_eq!(words(&["./spindle", "spdk_tgt"]), ["./spindle", "spdk_tgt"]);
+        assert_eq!(words(&[]), [] as [&str; 0]);
+    }
 
     #[test]
     fn the_arguments_are_consistent() {
