@@ -1,7 +1,7 @@
 //! JSON-RPC 2.0 as SPDK speaks it, on a Unix socket.
 //!
 //! [`Parser`] turns bytes into [`Value`]s and knows no sockets: values stand back to back, without newlines.
-//! [`params`] decodes parameters by SPDK's rules into plain structs. A [`Table`] holds the [`Method`]s; what is
+//! `params` decodes parameters by SPDK's rules into plain structs. A [`Table`] holds the [`Method`]s; what is
 //! dispatched, listed and refused comes from it, and a program that embeds the server adds its own. A [`Server`]
 //! has one task for each connection on the thread that serves, and one for each request, so that a method that
 //! waits holds up no other. [`Client`] is the other end.
