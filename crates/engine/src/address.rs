@@ -1,4 +1,4 @@
-//! Where a stream socket listens or connects, and small words about sockets.
+//! Addresses of stream sockets, their peers, and directions of a stream.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,11 +28,11 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// Who is at the other end of a stream.
+/// The other end of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Peer {
-    /// A process of this machine, as it was when it connected; 0 for one that cannot be seen from here.
+    /// A process of this machine, as it was when it connected; 0 where it is not visible from here.
     Process {
         /// Its number.
         pid: u32,
@@ -43,7 +43,7 @@ pub enum Peer {
     Tcp(SocketAddr),
     /// Another task of a simulated world.
     Simulated,
-    /// It is gone, or the system does not say.
+    /// It is gone, or the system does not tell.
     Unknown,
 }
 
@@ -69,7 +69,7 @@ pub enum Shutdown {
     Both,
 }
 
-/// What to wait for on a foreign descriptor, or what it is ready for.
+/// What to wait for on a foreign descriptor, or the result of that wait.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Interest {
     /// Reading would not block.

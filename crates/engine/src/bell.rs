@@ -1,4 +1,4 @@
-//! Where a plain OS thread waits for others to ring, with a clock.
+//! A bell: a plain OS thread waits at it until another thread rings, and reads its clock.
 //!
 //! For the OS thread that watches a runtime: it has no driver and submits nothing.
 
@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::os::{Clock, Waker};
 use crate::{Time, Unparker};
 
-/// One OS thread's place to wait.
+/// The place where one OS thread waits.
 #[derive(Debug)]
 pub struct Bell {
     waker: Arc<Waker>,
@@ -19,7 +19,7 @@ pub struct Bell {
 }
 
 impl Bell {
-    /// Not rung.
+    /// A bell that has not rung.
     ///
     /// # Errors
     /// The process has no file descriptor left.

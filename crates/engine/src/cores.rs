@@ -1,25 +1,24 @@
 //! Which cores this process may use: affinity and cgroup quota together.
 //!
-//! The quota is that of the tightest cgroup from the process's own up to the root that can be seen:
-//! `cpu.max` of version 2, `cpu.cfs_quota_us` over `cpu.cfs_period_us` of version 1. A quota of one CPU
-//! on a machine with 128 cores is one reactor: more would only be throttled.
+//! The quota is that of the tightest cgroup from the process's own up to the visible root: `cpu.max` of
+//! version 2, `cpu.cfs_quota_us` over `cpu.cfs_period_us` of version 1. A quota of one CPU on a machine with
+//! 128 cores gives one reactor: more would only be throttled.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::CpuSet;
 
-/// The cores this process may use, and why not more.
+/// The cores this process may use, and the reasons for the limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AvailableCores {
-    /// What to use by default: as many of the affinity's cores, lowest first, as the quota pays for; at
-    /// least one.
+    /// The default: as many of the affinity's cores, lowest first, as the quota allows; at least one.
     pub set: CpuSet,
     /// Every core the scheduler may put this process on.
     pub affinity: CpuSet,
-    /// CPUs' worth of time per unit of time that the tightest cgroup grants; none without a limit.
+    /// CPU time per unit of time that the tightest cgroup grants; none without a limit.
     pub quota: Option<f64>,
-    /// Where the limits come from, a line each, for an error message.
+    /// Sources of the limits, a line each, for an error message.
     pub reasons: Vec<String>,
 }
 
@@ -34,7 +33,7 @@ fn available_under(affinity: CpuSet, root: &Path) -> AvailableCores {
     let quota = tightest_quota(root);
     let mut count = affinity.len();
     if let Some((cpus, file)) = &quota {
-        // A part of a CPU still needs a core to run on.
+        // A fraction of a CPU still needs a core to run on.
         let paid = (cpus.ceil() as usize).max(1);
         reasons.push(format!("{} grants {cpus} CPUs of time, enough for {paid} cores", file.display()));
         count = count.min(paid);
@@ -46,12 +45,12 @@ fn available_under(affinity: CpuSet, root: &Path) -> AvailableCores {
 fn affinity() -> CpuSet {
     match rustix::thread::sched_getaffinity(None) {
         Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect(),
-        // More cores than the call can tell of: the one we are on is certain.
+        // More cores than the call can report: the current one is certain.
         Err(_) => [rustix::thread::sched_getcpu()].into_iter().collect(),
     }
 }
 
-/// The smallest quota on the way from this process's cgroups to their roots, and the file that says so.
+/// The smallest quota between this process's cgroups and their roots, and the file that sets it.
 fn tightest_quota(root: &Path) -> Option<(f64, PathBuf)> {
     let memberships = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let quotas = memberships.lines().filter_map(|line| {

@@ -19,7 +19,7 @@ pub struct CpuSet {
     words: [u64; WORDS],
 }
 
-/// Why a text is not a set of cores.
+/// Why a text is not a valid set of cores.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCpuSet {
     /// Nothing but blanks.
@@ -32,12 +32,12 @@ pub enum BadCpuSet {
     Unexpected {
         /// The whole text.
         text: String,
-        /// What stood there.
+        /// The unexpected character.
         found: char,
         /// Counted from 1.
         position: usize,
     },
-    /// The text ends where a number or a bracket should stand.
+    /// The text ends where a number or a bracket is expected.
     #[error("'{text}' ends too early; a list is written as [0,2-4]")]
     Unfinished {
         /// The whole text.
@@ -83,7 +83,7 @@ impl CpuSet {
         true
     }
 
-    /// Takes `cpu` out; false if it was not there.
+    /// Removes `cpu`; false if it was not there.
     pub fn remove(&mut self, cpu: usize) -> bool {
         let had = self.contains(cpu);
         if had {
@@ -102,7 +102,7 @@ impl CpuSet {
         self.words.iter().map(|w| w.count_ones() as usize).sum()
     }
 
-    /// No core at all.
+    /// True if it has no core.
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|w| *w == 0)
     }
@@ -117,12 +117,12 @@ impl CpuSet {
         self.iter().next()
     }
 
-    /// Whether every core of this set is in `other`.
+    /// True if every core of this set is in `other`.
     pub fn is_subset(&self, other: &CpuSet) -> bool {
         (*self - *other).is_empty()
     }
 
-    /// The set as a list such as `[0,2-4]`: what a person reads easiest.
+    /// The set as a list such as `[0,2-4]`, for people.
     pub fn as_list(&self) -> String {
         let mut parts = Vec::new();
         let mut cpu = 0;
@@ -143,7 +143,7 @@ impl CpuSet {
 }
 
 impl FromIterator<usize> for CpuSet {
-    /// Numbers out of range are passed over.
+    /// Ignores numbers out of range.
     fn from_iter<I: IntoIterator<Item = usize>>(cpus: I) -> CpuSet {
         let mut set = CpuSet::new();
         for cpu in cpus {

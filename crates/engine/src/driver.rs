@@ -12,10 +12,10 @@ pub trait Driver {
     fn now(&mut self) -> Time;
 
     /// Takes `op`; its completion appears in a later [`poll`](Self::poll) under `token`. Never refuses:
-    /// what the kernel cannot take yet waits inside in order, and failures arrive as completions.
+    /// operations that the kernel cannot take yet wait inside in order, and failures arrive as completions.
     fn submit(&mut self, token: Token, op: Op);
 
-    /// Asks that `token`'s operation end early. It still completes, with its result or `Interrupted`.
+    /// Asks `token`'s operation to end early. It still completes, with its result or `Interrupted`.
     fn cancel(&mut self, token: Token);
 
     /// Starts what was submitted and moves finished operations to `out`, without blocking.
@@ -34,7 +34,7 @@ pub trait Driver {
     /// A random number; seeded in simulation.
     fn random(&mut self) -> u64;
 
-    /// The core that runs the caller now: asked of the kernel, or the simulated core.
+    /// The core that runs the caller now, according to the kernel; in simulation the simulated core.
     fn cpu(&self) -> usize;
 
     /// Operations submitted and not yet reaped.

@@ -1,4 +1,4 @@
-//! The choice of engine, made once for a runtime: what its drivers share.
+//! The choice of engine, made once per runtime, and the state that its drivers share.
 
 use std::fmt;
 use std::io;
@@ -30,10 +30,10 @@ impl Home {
     }
 }
 
-/// An engine could not be had.
+/// The engine is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// io_uring was asked for by name and the kernel does not give it.
+    /// io_uring was asked for by name and is not available in the kernel.
     #[error("io_uring cannot be used here: {why}; SPINDLE_ENGINE=auto falls back to epoll by itself")]
     NoUring {
         /// What was missing.
@@ -46,7 +46,7 @@ pub enum EngineError {
         engine: &'static str,
         /// What was asked of the kernel.
         what: &'static str,
-        /// Its answer.
+        /// Its error.
         source: io::Error,
     },
 }
@@ -68,7 +68,7 @@ enum Back {
 }
 
 impl Engine {
-    /// Probes the kernel and settles [`EngineKind::Auto`].
+    /// Probes the kernel and resolves [`EngineKind::Auto`].
     pub fn open(kind: EngineKind) -> Result<Engine, EngineError> {
         match kind {
             EngineKind::Sim(seed) => Ok(Engine::simulated(World::new(seed))),
@@ -91,13 +91,13 @@ impl Engine {
         Engine(Arc::new(Shared { kind, fallback_reason, back }))
     }
 
-    /// The engine of an existing simulated world, for a test that keeps the world in hand.
+    /// The engine of an existing simulated world, for a test that also holds the world.
     pub fn simulated(world: World) -> Engine {
         let kind = EngineKind::Sim(world.seed());
         Engine(Arc::new(Shared { kind, fallback_reason: None, back: Back::Sim(world) }))
     }
 
-    /// What is in use: never [`EngineKind::Auto`].
+    /// The engine in use: never [`EngineKind::Auto`].
     pub fn kind(&self) -> EngineKind {
         self.0.kind
     }
@@ -115,9 +115,9 @@ impl Engine {
         }
     }
 
-    /// Makes the driver of reactor number `reactor`. Call it on the OS thread that will use the driver:
-    /// a ring belongs to the thread that made it. In simulation `reactor` is the simulated core, and a
-    /// core that has a driver already is a mistake that panics.
+    /// Makes the driver of reactor number `reactor`. Call it on the OS thread that will use the driver: a
+    /// ring belongs to the thread that made it. In simulation `reactor` is the simulated core; panics if that
+    /// core already has a driver.
     pub fn driver(&self, reactor: usize) -> Result<Box<dyn Driver>, EngineError> {
         let (clock, home, workers) = match &self.0.back {
             Back::Sim(world) => return Ok(Box::new(world.driver(reactor))),

@@ -1,11 +1,11 @@
 //! Counted handles on what an engine opened: [`File`], [`Socket`], [`Listener`].
 //!
-//! A handle may be cloned and sent to any thread of its engine; the last one to drop closes. A file is closed
-//! by a worker thread of its engine: that may take long (a large file that was deleted, a network file
-//! system), and whoever drops a handle may be a reactor. An [open](crate::Op::Open) that finds a file in use
-//! waits for what was to be closed before it, and an engine does not end before all is closed. A socket is
-//! closed by whoever drops it. What must be durable is flushed before. Each handle knows which engine made
-//! it, so one that strays into another engine is refused.
+//! A handle may be cloned and sent to any thread of its engine; dropping the last one closes. A worker thread
+//! of the engine closes files: that may take long (a large deleted file, a network file system), and the
+//! handle may be dropped on a reactor. An [open](crate::Op::Open) that finds a file in use waits for closes
+//! that were queued before it, and an engine does not end before all files are closed. A socket is closed by
+//! the thread that drops it. Flush what must be durable before closing. Each handle knows its engine, so that
+//! another engine refuses it.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -62,7 +62,7 @@ pub struct Socket(pub(crate) Arc<SocketInner>);
 pub(crate) struct SocketInner {
     pub(crate) home: Home,
     pub(crate) body: Body,
-    /// Which driver has a send under way, where the kernel does not keep their order; 0 if none has.
+    /// The driver that has a send under way, where the kernel does not keep their order; 0 if none.
     sending: AtomicUsize,
 }
 
@@ -71,14 +71,14 @@ impl SocketInner {
         SocketInner { home, body, sending: AtomicUsize::new(0) }
     }
 
-    /// Says that `driver` begins a send; false if it has one under way, behind which this one waits. Drivers do
-    /// not wait for each other.
+    /// Notes that `driver` begins a send; false if it has one under way already, which must end first.
+    /// Drivers do not wait for each other.
     pub(crate) fn begin_send(&self, driver: usize) -> bool {
         let found = self.sending.compare_exchange(0, driver, Ordering::AcqRel, Ordering::Acquire);
         found != Err(driver)
     }
 
-    /// Says that `driver` has no send under way any more.
+    /// Notes that `driver` has no send under way any more.
     pub(crate) fn end_send(&self, driver: usize) {
         let _ = self.sending.compare_exchange(driver, 0, Ordering::AcqRel, Ordering::Relaxed);
     }
@@ -101,7 +101,7 @@ pub(crate) struct ListenerInner {
     pub(crate) home: Home,
     pub(crate) body: Body,
     pub(crate) address: Address,
-    /// The files that go with it, if it is the one owner of its path.
+    /// The files to remove with it, if it is the sole owner of its path.
     pub(crate) _owned: Option<OwnedSocketFile>,
 }
 

@@ -1,4 +1,4 @@
-//! Which engine to use, as a person says it: `SPINDLE_ENGINE`.
+//! The choice of engine as text: `SPINDLE_ENGINE`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ pub enum EngineKind {
     /// io_uring where the kernel allows it, epoll otherwise.
     #[default]
     Auto,
-    /// io_uring, or an error that says why not.
+    /// io_uring, or an error with the reason why not.
     IoUring,
     /// epoll, with worker threads for files.
     Epoll,

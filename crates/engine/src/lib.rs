@@ -24,8 +24,8 @@
 //! ```
 //!
 //! Not promised: fairness between operations, an order among operations in flight at once, and wall-clock
-//! time. Sends alone keep their order: those that one driver has on one stream go out whole, one behind the
-//! other. `unsafe` lives in this crate only where the kernel is spoken to; each block says why it holds.
+//! time. Only sends keep their order: those that one driver has on one stream go out whole, one after the
+//! other. In this crate `unsafe` is used only at the kernel interface; each block states why it is sound.
 
 mod address;
 mod bell;

@@ -13,11 +13,11 @@ use spindle_mem::Buffers;
 use crate::engine::Home;
 use crate::{Address, File, FileInfo, Interest, Listener, OpenOptions, Shutdown, Socket};
 
-/// The submitter's name for an operation; the driver hands it back unread.
+/// The submitter's identifier of an operation; the driver returns it unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
-/// One operation. Offsets and lengths are bytes. A handle that another engine made is an error
+/// One operation. Offsets and lengths are bytes. A handle of another engine gives an error
 /// ([`io::ErrorKind::InvalidInput`]), never undefined behaviour.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -27,7 +27,7 @@ pub enum Op {
         /// What to open and how.
         options: Box<OpenOptions>,
     },
-    /// Asks again for the file's size and geometry. Output: [`Output::Info`].
+    /// Reads the file's size and geometry again. Output: [`Output::Info`].
     Inspect {
         /// The file.
         file: File,
@@ -52,9 +52,9 @@ pub enum Op {
         /// Written in order.
         buffers: Buffers,
     },
-    /// Makes every write of this file that had completed when this was submitted durable, with the
-    /// metadata needed to read it back (fdatasync). Output: [`Output::Done`]. After a failure nothing
-    /// is known about any write since the last success.
+    /// Makes every write of this file that had completed when this was submitted durable, with the metadata
+    /// needed to read it back (fdatasync). Output: [`Output::Done`]. After a failure the state of every write
+    /// since the last success is unknown.
     Flush {
         /// The file.
         file: File,
@@ -69,9 +69,9 @@ pub enum Op {
         /// Bytes.
         length: u64,
     },
-    /// Tells the device that the range holds nothing of use: a hole in a file, BLKDISCARD on a block
-    /// device. What it reads afterwards: [`FileInfo::discard_reads_zero`]. Output: [`Output::Done`];
-    /// where it is not offered, an error of kind [`io::ErrorKind::Unsupported`] and nothing changed.
+    /// Tells the device that the range is unused: a hole in a file, BLKDISCARD on a block device. What it
+    /// reads afterwards: [`FileInfo::discard_reads_zero`]. Output: [`Output::Done`]; where it is not
+    /// supported, an error of kind [`io::ErrorKind::Unsupported`], and nothing has changed.
     Discard {
         /// The file.
         file: File,
@@ -80,18 +80,18 @@ pub enum Op {
         /// Bytes.
         length: u64,
     },
-    /// Binds and listens. Output: [`Output::Listener`]. A Unix socket's file stays behind when the
-    /// listener closes, and a stale one is the caller's to remove.
+    /// Binds and listens. Output: [`Output::Listener`]. A Unix socket's file stays when the listener closes;
+    /// the caller must remove a stale one.
     Listen {
         /// Where to listen; TCP port 0 picks a free one, see [`Listener::address`].
         address: Box<Address>,
         /// Connections that may wait to be accepted.
         backlog: u32,
     },
-    /// Binds a Unix path and listens, as its one owner: holds a flock on `PATH.lock` as SPDK's applications do,
-    /// removes a socket that a killed process left, and gives the socket the mode 0600. Both files go when the
-    /// last handle on the listener drops. Output: [`Output::Listener`]. Another owner is the error
-    /// [`io::ErrorKind::AddrInUse`], which names its process where that can be found.
+    /// Binds a Unix path and listens, as its sole owner: holds a flock on `PATH.lock` as SPDK's applications
+    /// do, removes a socket left by a killed process, and gives the socket the mode 0600. Both files are
+    /// removed when the last handle on the listener drops. Output: [`Output::Listener`]. If there is another
+    /// owner: the error [`io::ErrorKind::AddrInUse`], which names its process if known.
     ListenAlone {
         /// The socket's path.
         path: Box<PathBuf>,
@@ -103,8 +103,8 @@ pub enum Op {
         /// Where from.
         listener: Listener,
     },
-    /// Connects. Output: [`Output::Socket`]. A Unix listener with as many connections waiting as it may have
-    /// refuses (epoll, simulation) or is waited for (io_uring).
+    /// Connects. Output: [`Output::Socket`]. If a Unix listener's backlog is full, it refuses (epoll,
+    /// simulation) or the connect waits (io_uring).
     Connect {
         /// Where to.
         address: Box<Address>,
@@ -119,10 +119,9 @@ pub enum Op {
         /// Filled from the front.
         buffers: Buffers,
     },
-    /// Sends all of `buffers`: everything or an error, behind what this driver was given to send on the stream
-    /// before. Output: [`Output::Bytes`]. After an error or a
-    /// cancellation any part may have gone out: close the stream. A peer that is gone is the error
-    /// [`io::ErrorKind::BrokenPipe`], never SIGPIPE.
+    /// Sends all of `buffers`: everything or an error, after earlier sends of this driver on the stream.
+    /// Output: [`Output::Bytes`]. After an error or a cancellation any part may have gone out: close the
+    /// stream. If the peer is gone: the error [`io::ErrorKind::BrokenPipe`], never SIGPIPE.
     Send {
         /// The socket.
         socket: Socket,
@@ -136,8 +135,8 @@ pub enum Op {
         /// Which directions.
         how: Shutdown,
     },
-    /// Waits until a foreign descriptor is ready. Output: [`Output::Ready`]. Not offered in simulation
-    /// ([`io::ErrorKind::Unsupported`]): what a foreign descriptor does follows no seed.
+    /// Waits until a foreign descriptor is ready. Output: [`Output::Ready`]. Not supported in simulation
+    /// ([`io::ErrorKind::Unsupported`]): a foreign descriptor does not follow the seed.
     Poll {
         /// The descriptor; stays open until the operation completes.
         fd: Arc<OwnedFd>,
@@ -147,14 +146,14 @@ pub enum Op {
 }
 
 impl Op {
-    /// Whether only somebody else can end it, who may never do so: it waits for a connection, for a peer's bytes,
-    /// or for room or readiness that the other side makes.
+    /// True if only the other side can end it, and may never do so: it waits for a connection, for a peer's
+    /// bytes, or for room or readiness.
     pub fn waits_for_peer(&self) -> bool {
         use Op::{Accept, Connect, Poll, Recv, Send};
         matches!(self, Accept { .. } | Connect { .. } | Recv { .. } | Send { .. } | Poll { .. })
     }
 
-    /// The buffers the operation owned; none if it is of a kind without.
+    /// The buffers the operation owned; none for kinds without buffers.
     pub fn into_buffers(self) -> Buffers {
         match self {
             Op::Read { buffers, .. }
@@ -165,7 +164,7 @@ impl Op {
         }
     }
 
-    /// An error when a handle in it was made by another engine than `home`, or no file reaches as far.
+    /// An error if a handle in it belongs to another engine than `home`, or its offset is beyond any file.
     pub(crate) fn check(&self, home: &Home) -> io::Result<()> {
         match self {
             Op::Read { file, offset, .. } | Op::Write { file, offset, .. } => {
@@ -194,9 +193,9 @@ impl Op {
         }
     }
 
-    /// What an error of the system leaves out, which is only a number: the operation and its object. An error
-    /// that already has words stays as it is, and so does one of a stream, which has no name. The kind is kept,
-    /// and the system's own error is the source of the one that names.
+    /// Adds the operation and its object to an error of the system, which is only a number. An error that
+    /// already has words stays as it is, and so does an error of a stream, which has no name. The kind is
+    /// kept, and the system's error is the source of the new one.
     pub fn named(&self, error: io::Error) -> io::Error {
         let object = self.object();
         let has_words = error.get_ref().is_some_and(|inner| !inner.is::<io::Error>());
@@ -215,7 +214,7 @@ impl Op {
         io::Error::new(error.kind(), NamedError { what, source: error })
     }
 
-    /// The path or address that it is about; empty if it has none.
+    /// Its path or address; empty if it has none.
     fn object(&self) -> String {
         match self {
             Op::Open { options } => options.path.display().to_string(),
@@ -256,7 +255,7 @@ impl Op {
     }
 }
 
-/// An operation that failed, by name, and what the system said.
+/// The error of a named operation, and the system's error.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {source}")]
 struct NamedError {
@@ -264,11 +263,11 @@ struct NamedError {
     source: io::Error,
 }
 
-/// What a successful operation produced. Which operation gives which: see [`Op`].
+/// The result of a successful operation. [`Op`] states which operation gives which.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Output {
-    /// Nothing but success.
+    /// Success without data.
     Done,
     /// That many bytes were moved.
     Bytes(usize),
@@ -287,7 +286,7 @@ pub enum Output {
 }
 
 impl Output {
-    /// Bytes moved; 0 for what moves none.
+    /// Bytes moved; 0 for operations that move none.
     pub fn bytes(&self) -> usize {
         if let Output::Bytes(n) = self { *n } else { 0 }
     }
@@ -298,7 +297,7 @@ impl Output {
 pub struct Completion {
     /// As given at submission.
     pub token: Token,
-    /// What came of it.
+    /// Its result.
     pub result: io::Result<Output>,
     /// The operation, with the buffers it owned.
     pub op: Op,

@@ -1,20 +1,20 @@
-//! How a file or block device is opened, and what is known about it once it is open.
+//! Options for opening a file or block device, and its properties once it is open.
 
 use std::path::{Path, PathBuf};
 
-/// Whether transfers go past the page cache (O_DIRECT).
+/// Whether transfers bypass the page cache (O_DIRECT).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direct {
     /// Through the page cache.
     #[default]
     Off,
-    /// Past it where the file system can, through it otherwise: see [`FileInfo::direct`].
+    /// Bypass it where the file system can, otherwise use it: see [`FileInfo::direct`].
     Wanted,
-    /// Past it, or the open fails.
+    /// Bypass it, or fail to open.
     Required,
 }
 
-/// What to open and how. Read-only, through the page cache, unlocked, not created unless asked.
+/// What to open and how. Default: read-only, through the page cache, unlocked, not created.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     pub(crate) path: PathBuf,
@@ -36,13 +36,13 @@ impl OpenOptions {
         self
     }
 
-    /// Chooses about the page cache.
+    /// Chooses whether to bypass the page cache.
     pub fn direct(mut self, direct: Direct) -> Self {
         self.direct = direct;
         self
     }
 
-    /// Makes a sparse file of `size` bytes if there is none; one that exists keeps its size.
+    /// Creates a sparse file of `size` bytes if none exists; an existing one keeps its size.
     pub fn create(mut self, size: u64) -> Self {
         self.create = Some(size);
         self
@@ -50,12 +50,12 @@ impl OpenOptions {
 
     /// Takes a lock held until the last handle drops (an OFD lock on the whole file): exclusive when
     /// writable, shared when read-only. On conflict the open fails with [`std::io::ErrorKind::WouldBlock`]
-    /// and names the holder's process id where the kernel tells it. A lock that no process is seen to hold,
-    /// as that of one that was just killed, is waited for, 2 s at most.
+    /// and names the holder's process id if the kernel tells it. If no process seems to hold the lock, as
+    /// just after its holder was killed, the open waits up to 2 s.
     ///
-    /// What a block device lies on is locked with it: the file behind a loop device, the disk of a partition,
-    /// the parts of a device-mapper or RAID device. `docs/one-writer.md` says what is kept apart and what the
-    /// system cannot tell.
+    /// Locks what a block device lies on, too: the file behind a loop device, the disk of a partition, the
+    /// parts of a device-mapper or RAID device. `docs/one-writer.md` lists what is locked and what the system
+    /// cannot tell.
     pub fn locked(mut self, yes: bool) -> Self {
         self.locked = yes;
         self
@@ -81,7 +81,7 @@ pub struct FileInfo {
     pub memory_alignment: u32,
     /// A block device, not a regular file.
     pub block_device: bool,
-    /// Transfers go past the page cache.
+    /// Transfers bypass the page cache.
     pub direct: bool,
     /// Opened for writing.
     pub writable: bool,

@@ -1,4 +1,4 @@
-//! OS threads: the only place that makes them.
+//! Creates OS threads: the only module that does.
 
 use std::io;
 use std::sync::mpsc;
@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// Starts an OS thread named `name` (the kernel keeps 15 bytes) and runs `f` on it, pinned to `core`
-/// if one is given; otherwise it may run where the caller may. Returns once the pin is in place, or with the
-/// kernel's refusal; then `f` does not run.
+/// Starts an OS thread named `name` (the kernel keeps 15 bytes) and runs `f` on it, pinned to `core` if one
+/// is given; otherwise it may run where the caller may. Returns once the thread is pinned, or with the
+/// kernel's error; then `f` does not run.
 pub fn spawn_pinned<T: Send + 'static>(
     name: &str,
     core: Option<usize>,
@@ -48,21 +48,20 @@ fn pin(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Lets the calling OS thread run on any of `cores`: it was started by one that is pinned, and would stay
-/// with it.
+/// Lets the calling OS thread run on any of `cores`: it inherited the pin of the thread that started it.
 pub(crate) fn unpin(cores: &crate::CpuSet) {
     let mut set = CpuSet::new();
     cores.iter().filter(|core| *core < CpuSet::MAX_CPU).for_each(|core| set.set(core));
-    // Refused where none of them is there any more: then it stays where it is.
+    // Fails if none of them is available any more: then it stays where it is.
     let _ = sched_setaffinity(None, &set);
 }
 
-/// Names an OS thread of this process to the kernel.
+/// The kernel's identifier of an OS thread of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OsThread(u32);
 
 impl OsThread {
-    /// The caller.
+    /// The calling OS thread.
     pub fn current() -> OsThread {
         OsThread(rustix::thread::gettid().as_raw_nonzero().get() as u32)
     }
@@ -77,8 +76,8 @@ impl OsThread {
         self.0
     }
 
-    /// How the kernel has dealt with it since it began; none where the kernel does not say, or the OS
-    /// thread is gone (/proc/PID/task/TID/schedstat and stat).
+    /// Its scheduling times so far; none if the kernel does not tell, or the OS thread is gone
+    /// (/proc/PID/task/TID/schedstat and stat).
     pub fn times(self) -> Option<OsThreadTimes> {
         let read = |file| std::fs::read_to_string(format!("/proc/self/task/{}/{file}", self.0)).ok();
         let times = read("schedstat")?;
@@ -91,14 +90,14 @@ impl OsThread {
     }
 }
 
-/// How the kernel has dealt with an OS thread.
+/// Scheduling times of an OS thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OsThreadTimes {
     /// Time on a core; the current stretch is counted at the kernel's ticks only.
     pub on_core: Duration,
     /// Time ready to run without a core; the current wait is not counted yet.
     pub waiting: Duration,
-    /// Running or ready to, and not blocked, now.
+    /// True if it is running or ready to run now.
     pub runnable: bool,
 }
 

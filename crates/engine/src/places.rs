@@ -1,16 +1,16 @@
-//! Where operations are kept, by their tokens: finding one takes the same time however many there are.
+//! A table of operations by their tokens, with constant-time look-up.
 //!
-//! Owned by a driver. A reactor numbers its operations by their places in a table, in the lower half of the token:
-//! those are looked up in a list. Other tokens are kept in order.
+//! Owned by a driver. A reactor's tokens carry the place of the operation in a table in their lower half:
+//! those are looked up in a list. Other tokens are kept in a tree.
 
 use std::collections::BTreeMap;
 
 use crate::Token;
 
-/// Lower halves from here on are no places in a table.
+/// Lower halves from here on are not treated as places.
 const LISTED: u64 = 1 << 22;
 
-/// Places by token. Allocates only for a lower half beyond all before.
+/// Places by token. Allocates only for a larger lower half than any before.
 #[derive(Default)]
 pub(crate) struct Places {
     listed: Vec<Option<(Token, u64)>>,

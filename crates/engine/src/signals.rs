@@ -1,8 +1,8 @@
-//! Process signals, held by the one owner that asked: the second of law 1's two exceptions.
+//! Process signals, held by the first owner that asks: the second of law 1's two exceptions.
 //!
-//! A handler runs on any OS thread at any moment, so it does the least: one atomic addition for each
-//! arrival and one unpark (an atomic exchange and perhaps a write to an eventfd). What a signal means is
-//! decided where the owner asks [`Signals::arrived`].
+//! A handler runs on any OS thread at any moment, so it does the minimum: one atomic addition for each
+//! arrival and one unpark (an atomic exchange and perhaps a write to an eventfd). The owner decides what a
+//! signal means when it calls [`Signals::arrived`].
 
 use std::io;
 use std::ptr;
@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Unparker;
 
-/// A signal that can be asked for.
+/// A signal that can be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Signal {
     /// SIGINT: ctrl-C.
@@ -20,7 +20,7 @@ pub enum Signal {
     Terminate,
     /// SIGUSR1: a dump.
     User1,
-    /// SIGHUP: the terminal has gone. A process that was started to ignore it, as by nohup, still does.
+    /// SIGHUP: the terminal has gone. A process started to ignore it, as by nohup, still ignores it.
     Hangup,
 }
 
@@ -37,7 +37,7 @@ impl Signal {
     }
 }
 
-/// Signals could not be taken.
+/// Why signals could not be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum SignalError {
     /// Another owner in this process holds them.
@@ -45,7 +45,7 @@ pub enum SignalError {
         "process signals are already held by '{holder}' in this process; only one Runtime may handle them: build the others without signals"
     )]
     Held {
-        /// The name the holder gave.
+        /// The name of the holder.
         holder: String,
     },
     /// The kernel refused.
@@ -53,28 +53,28 @@ pub enum SignalError {
     Refused {
         /// Which signal.
         signal: Signal,
-        /// The kernel's answer.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// The name of the holder: who may install handlers.
+/// The name of the holder, which may install handlers.
 static HOLDER: Mutex<Option<String>> = Mutex::new(None);
-/// What the handler unparks; null when nobody holds the signals.
+/// What the handler unparks; null while the signals are not held.
 static TARGET: AtomicPtr<Unparker> = AtomicPtr::new(ptr::null_mut());
 /// Handlers that run now: the target must outlive them.
 static IN_HANDLER: AtomicUsize = AtomicUsize::new(0);
-/// Arrivals not yet asked for, by signal.
+/// Arrivals not yet read, by signal.
 static ARRIVED: [AtomicU32; Signal::ALL.len()] = [const { AtomicU32::new(0) }; Signal::ALL.len()];
 
-/// Delivery of signals to one owner, from [`Signals::take`] until dropped; then the handlers that were
-/// there before are back.
+/// Delivery of signals to one owner, from [`Signals::take`] until dropped, which restores the previous
+/// handlers.
 pub struct Signals {
     previous: Vec<(Signal, libc::sigaction)>,
 }
 
 impl Signals {
-    /// Takes `signals` for `holder`. Each arrival from then on is counted, and unparks by `unparker`.
+    /// Takes `signals` for `holder`. Each arrival from then on is counted, and calls `unparker`.
     pub fn take(holder: &str, signals: &[Signal], unparker: Unparker) -> Result<Signals, SignalError> {
         let mut held = lock_holder();
         if let Some(holder) = &*held {
@@ -98,7 +98,7 @@ impl Signals {
         Ok(taken)
     }
 
-    /// How often `signal` arrived since this was last asked. One atomic exchange.
+    /// How often `signal` has arrived since the last call. One atomic exchange.
     pub fn arrived(&self, signal: Signal) -> u32 {
         ARRIVED[signal as usize].swap(0, Ordering::SeqCst)
     }
@@ -116,8 +116,8 @@ impl Drop for Signals {
             restore(signal, &previous);
         }
         let target = TARGET.swap(ptr::null_mut(), Ordering::SeqCst);
-        // A handler that read the target before the swap has counted itself first; it ends by itself,
-        // on another thread, within a few instructions.
+        // A handler that read the target before the swap has counted itself first; it ends on its own, on
+        // another thread, within a few instructions.
         while IN_HANDLER.load(Ordering::SeqCst) > 0 {
             std::thread::yield_now();
         }
@@ -133,9 +133,9 @@ fn lock_holder() -> MutexGuard<'static, Option<String>> {
     HOLDER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes the process ignore two signals that would kill it by default: SIGXFSZ, so that a write beyond a limit on
-/// the size of files fails with EFBIG, and SIGUSR1 while no one [takes](Signals::take) it. For the start of a
-/// program; its child processes inherit it.
+/// Makes the process ignore two signals that would kill it by default: SIGXFSZ, so that a write beyond a
+/// limit on the size of files fails with EFBIG, and SIGUSR1 while it is not [taken](Signals::take). Call it
+/// at the start of a program; its child processes inherit it.
 ///
 /// # Errors
 /// The kernel refused.
@@ -149,19 +149,19 @@ pub fn ignore_deadly_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Puts back what was there before [`install`].
+/// Restores the handler from before [`install`].
 fn restore(signal: Signal, previous: &libc::sigaction) {
-    // SAFETY: `previous` was the kernel's own answer when the handler was installed. A refusal
-    // would leave our handler, which does nothing once the target is gone.
+    // SAFETY: `previous` was the kernel's own answer when the handler was installed. A refusal would leave
+    // our handler, which does nothing once the target is gone.
     unsafe { libc::sigaction(signal.number(), previous, ptr::null_mut()) };
 }
 
-/// Installs the handler and returns what was there.
+/// Installs the handler and returns the previous one.
 fn install(signal: Signal) -> io::Result<libc::sigaction> {
     // SAFETY: a sigaction of zeroes is valid: default action, empty mask, no flags.
     let (mut action, mut previous) = unsafe { std::mem::zeroed::<(libc::sigaction, libc::sigaction)>() };
     action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
-    // System calls that can be are restarted, so that other code in the process need not know of us.
+    // Restarts system calls where possible, so that other code in the process is not affected.
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: both pointers are to valid structures, and `on_signal` is safe to call as a handler.
     match unsafe { libc::sigaction(signal.number(), &action, &mut previous) } {

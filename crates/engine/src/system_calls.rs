@@ -1,4 +1,4 @@
-//! How many system calls a driver has made: a figure that decides where time would only be noise.
+//! Counts of system calls that a driver has made: a criterion where times are too noisy.
 
 use std::fmt;
 use std::ops::Sub;
@@ -10,7 +10,7 @@ use std::ops::Sub;
 pub struct SystemCalls {
     /// Entries into the engine: io_uring_enter; epoll_wait, and the ppoll before one with a deadline.
     pub enters: u64,
-    /// Writes to the driver's eventfd, each by somebody who found it asleep.
+    /// Writes to the driver's eventfd, each by a thread that found it asleep.
     pub wakes: u64,
     /// Reads of that eventfd.
     pub drains: u64,

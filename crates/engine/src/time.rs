@@ -1,4 +1,4 @@
-//! A point in time as an engine tells it.
+//! A point in time on an engine's clock.
 
 use std::ops::{Add, Sub};
 use std::time::Duration;

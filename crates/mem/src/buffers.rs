@@ -20,7 +20,7 @@ impl Buffers {
         self.parts().iter().map(|part| part.len()).sum()
     }
 
-    /// Whether there is no byte.
+    /// True if there is no byte.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -53,8 +53,7 @@ impl Buffers {
         self.parts_mut().iter_mut().map(|part| &mut **part)
     }
 
-    /// Keeps the bytes before `at` and returns those from `at` on. Allocates only where there are
-    /// several runs.
+    /// Keeps the bytes before `at` and returns those from `at` on. Allocates only if there are several runs.
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
@@ -69,8 +68,8 @@ impl Buffers {
         }
     }
 
-    /// Puts `next` behind: joins what touches in one allocation, so that the parts a split made become
-    /// one again without allocating; otherwise keeps the runs side by side.
+    /// Appends `next`. Parts that touch in one allocation are joined, so that the parts of a split become one
+    /// again without allocating; otherwise the runs stay side by side.
     pub fn append(&mut self, next: Buffers) {
         *self = match (std::mem::take(self), next) {
             (Buffers::None, next) => next,
@@ -89,8 +88,8 @@ impl Buffers {
         };
     }
 
-    /// Takes the bytes before `at` out, and says whether that cut a run in two. A list that is needed comes from
-    /// `lists`, which keeps empty ones for their room: then nothing is allocated.
+    /// Takes the bytes before `at` out; also returns whether that cut a run in two. If a list is needed it
+    /// comes from `lists`, a store of empty ones kept for their capacity: then nothing is allocated.
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
@@ -123,8 +122,8 @@ impl Buffers {
         }
     }
 
-    /// Puts back behind `self` what [`split_front`](Self::split_front) left behind; `cut` is what that said. A list
-    /// that is not needed any more goes to `lists`.
+    /// Appends what [`split_front`](Self::split_front) left; `cut` is what it returned. A list that is no
+    /// longer needed goes to `lists`.
     pub fn rejoin(&mut self, next: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
         let mut next = match (std::mem::take(self), next) {
             (Buffers::None, next) => return *self = next,
@@ -171,7 +170,7 @@ impl Buffers {
     /// The single run.
     ///
     /// # Errors
-    /// Several runs, or none, come back unchanged.
+    /// Several runs, or none, are returned unchanged.
     pub fn into_one(self) -> Result<IoBuf, Buffers> {
         match self {
             Buffers::One(part) => Ok(part),
@@ -180,7 +179,7 @@ impl Buffers {
         }
     }
 
-    /// Copies into `target` from byte `from` on, as much as there is on both sides; returns how much.
+    /// Copies into `target` from byte `from` on, as much as both sides have; returns the number of bytes.
     pub fn copy_to(&self, from: usize, target: &mut [u8]) -> usize {
         let mut copied = 0;
         let mut skip = from;
@@ -194,7 +193,7 @@ impl Buffers {
         copied
     }
 
-    /// Copies `source` in from byte `to` on, as much as there is on both sides; returns how much.
+    /// Copies `source` in from byte `to` on, as much as both sides have; returns the number of bytes.
     pub fn copy_from(&mut self, to: usize, source: &[u8]) -> usize {
         let mut copied = 0;
         let mut skip = to;
@@ -208,12 +207,12 @@ impl Buffers {
         copied
     }
 
-    /// Sets every byte.
+    /// Sets every byte to `byte`.
     pub fn fill(&mut self, byte: u8) {
         self.iter_mut().for_each(|part| part.fill(byte));
     }
 
-    /// All bytes in one vector, for tests and small things.
+    /// All bytes in one vector, for tests and small data.
     pub fn to_vec(&self) -> Vec<u8> {
         self.iter().collect::<Vec<_>>().concat()
     }

@@ -1,8 +1,8 @@
 //! A uniquely owned buffer, or a part of one.
 //!
-//! Owned by whoever holds the value, on any thread: a future, a request on its way through the lanes, an
-//! operation in the engine. Dropping the last part gives the memory back to its pool. Splitting, joining
-//! and dropping allocate nothing.
+//! Owned by the holder of the value, on any thread: a future, a request on its way through the lanes, an
+//! operation in the engine. Dropping the last part returns the memory to its pool. Splitting, joining and
+//! dropping allocate nothing.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -23,12 +23,12 @@ pub struct IoBuf {
 // SAFETY: the bytes from `start` on belong to this value alone (parts of one segment never overlap),
 // and Segment is Send. Checked under ThreadSanitizer by `tests/buffers.rs`.
 unsafe impl Send for IoBuf {}
-// SAFETY: `&IoBuf` gives `&[u8]` and nothing else.
+// SAFETY: `&IoBuf` gives only `&[u8]`.
 unsafe impl Sync for IoBuf {}
 
 impl IoBuf {
-    /// Allocates `len` zero bytes outside of any pool. A length that comes from outside, from a file, a peer
-    /// or a command line, goes to [`try_zeroed`](Self::try_zeroed).
+    /// Allocates `len` zero bytes outside of any pool. For a length from outside (a file, a peer, a command
+    /// line) use [`try_zeroed`](Self::try_zeroed).
     ///
     /// # Panics
     /// If no address space is that large. Without memory the process ends.
@@ -39,8 +39,7 @@ impl IoBuf {
     /// Allocates `len` zero bytes outside of any pool.
     ///
     /// # Errors
-    /// There is no memory for it. Where the kernel promises more than it has, that shows only when the bytes
-    /// are first written.
+    /// No memory is available. If the kernel overcommits, that shows only when the bytes are first written.
     pub fn try_zeroed(len: usize) -> Result<IoBuf, OutOfMemory> {
         Ok(IoBuf::whole(Segment::try_allocate(len)?, len))
     }
@@ -80,10 +79,10 @@ impl IoBuf {
         std::mem::replace(self, rest)
     }
 
-    /// Puts `next` behind `self` again, if it follows directly in the same allocation.
+    /// Appends `next`, if it follows directly in the same allocation.
     ///
     /// # Errors
-    /// Both parts come back unchanged when they do not touch.
+    /// Both parts are returned unchanged if they do not touch.
     pub fn join(mut self, next: IoBuf) -> Result<IoBuf, (IoBuf, IoBuf)> {
         // SAFETY: one past the end of the part is still within, or at the end of, its allocation.
         let end = unsafe { self.start.add(self.len) };
@@ -94,7 +93,7 @@ impl IoBuf {
         Ok(self)
     }
 
-    /// Keeps the first `len` bytes; longer than it is changes nothing.
+    /// Keeps the first `len` bytes; no effect if it is shorter.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }

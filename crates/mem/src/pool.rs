@@ -1,8 +1,8 @@
 //! A pool of buffers with a budget in bytes.
 //!
-//! Shared by all threads that hold a handle. Free memory waits in one lock-free list per size class, so
-//! a warm pool neither allocates nor locks, whichever thread drops the buffer. What a request gets may
-//! hold old bytes of this process. Not promised: fairness between threads that wait for memory.
+//! Shared by all threads that hold a handle. Free memory waits in one lock-free list per size class, so a
+//! warm pool neither allocates nor locks, whichever thread drops the buffer. A returned buffer may hold old
+//! bytes of this process. Not promised: fairness between threads that wait for memory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ const SMALLEST: usize = 4096;
 /// 4 KiB to 4 MiB; larger buffers are allocated and freed each time, within the budget.
 const CLASSES: usize = 11;
 
-/// Free buffers kept per class; what comes back beyond that is freed.
+/// Free buffers kept per class; further ones are freed.
 const KEPT_PER_CLASS: usize = 1024;
 
 /// A cloneable handle to a pool of buffers.
 #[derive(Clone)]
 pub struct Pool(Arc<PoolInner>);
 
-/// What a segment on loan holds of its pool.
+/// A lent segment's reference to its pool.
 pub(crate) type Home = Arc<PoolInner>;
 
 pub(crate) struct PoolInner {
@@ -35,7 +35,7 @@ pub(crate) struct PoolInner {
     budget: usize,
     /// Bytes on loan.
     lent: AtomicUsize,
-    /// Bytes allocated, on loan or idle: idle buffers make way before this passes the budget.
+    /// Bytes allocated, lent or idle: idle buffers are freed before this passes the budget.
     held: AtomicUsize,
     free: [ArrayQueue<Segment>; CLASSES],
 }
@@ -60,7 +60,7 @@ impl fmt::Display for Mebibytes {
     }
 }
 
-/// The size class of a length; [`CLASSES`] of one that is larger than all.
+/// The size class of a length; [`CLASSES`] if it is larger than all.
 fn class_of(len: usize) -> usize {
     if len > SMALLEST << (CLASSES - 1) {
         return CLASSES;
@@ -84,9 +84,9 @@ impl Pool {
     /// Lends a buffer of `len` bytes with unspecified content. Dropping it, anywhere, returns it.
     ///
     /// # Errors
-    /// [`OutOfBuffers`] when the budget has no room or the process no memory; nothing waits.
+    /// [`OutOfBuffers`] if the budget has no room or the process no memory; this never waits.
     pub fn get(&self, len: usize) -> Result<IoBuf, OutOfBuffers> {
-        // Also before it is rounded up: it may come from outside.
+        // Checked before rounding up too: the length may come from outside.
         if len > self.0.budget {
             return Err(self.0.refusal(len));
         }
@@ -109,7 +109,7 @@ impl Pool {
         Ok(IoBuf::whole(segment, len))
     }
 
-    /// Frees the buffers that nobody has: for when what needed them is over.
+    /// Frees the idle buffers: for use when a load is over.
     pub fn trim(&self) {
         for free in &self.0.free {
             while let Some(segment) = free.pop() {
@@ -123,13 +123,12 @@ impl Pool {
         self.0.lent.load(Ordering::Relaxed)
     }
 
-    /// Bytes of memory allocated, on loan or idle; within the budget but for the moment in which several
-    /// threads allocate at once.
+    /// Bytes allocated, lent or idle; within the budget except while several threads allocate at once.
     pub fn held(&self) -> usize {
         self.0.held.load(Ordering::Relaxed)
     }
 
-    /// Bytes that may be on loan at a time.
+    /// Bytes that may be lent at a time.
     pub fn budget(&self) -> usize {
         self.0.budget
     }
@@ -149,7 +148,7 @@ impl PoolInner {
         OutOfBuffers { pool: self.name.clone(), needed, free }
     }
 
-    /// The cold way: allocates, after idle buffers of other sizes have made way.
+    /// The slow path: allocates, after freeing idle buffers of other sizes.
     fn allocate(&self, capacity: usize) -> Result<Segment, OutOfMemory> {
         let mut held = self.held.fetch_add(capacity, Ordering::Relaxed) + capacity;
         let mut idle = self.free.iter().rev();
@@ -168,14 +167,14 @@ impl PoolInner {
         })
     }
 
-    /// Frees a segment that nobody has.
+    /// Frees an idle segment.
     fn release(&self, segment: Segment) {
         self.held.fetch_sub(segment.capacity(), Ordering::Relaxed);
         // It has no home any more, so dropping it frees the memory.
         drop(segment);
     }
 
-    /// Takes back a segment whose last owner went.
+    /// Takes back a segment whose last owner was dropped.
     pub(crate) fn give_back(&self, segment: Segment) {
         let capacity = segment.capacity();
         let refused = match self.free.get(class_of(capacity)) {

@@ -1,7 +1,7 @@
 //! One aligned allocation and the count of buffers cut from it.
 //!
-//! Owned by the [`IoBuf`](crate::IoBuf)s that point into it, on whatever threads they are. The last one
-//! to go hands it back to its pool, or frees it. Not promised: which thread that happens on.
+//! Owned by the [`IoBuf`](crate::IoBuf)s that point into it, on any threads. Dropping the last one returns it
+//! to its pool, or frees it. Not promised: on which thread that happens.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -21,13 +21,13 @@ struct Header {
 /// A counted reference to an allocation.
 pub(crate) struct Segment(NonNull<Header>);
 
-// SAFETY: the header is touched through its atomic count only, or by the last owner, who is alone. The
+// SAFETY: the header is accessed through its atomic count only, or by the last owner, which is alone. The
 // bytes belong to the parts, which do not overlap. Checked under ThreadSanitizer by `tests/buffers.rs`.
 unsafe impl Send for Segment {}
 
 impl Segment {
-    /// Allocates zeroed memory of `capacity` bytes, freed with its last owner unless it gets a home. An error if
-    /// there is none.
+    /// Allocates zeroed memory of `capacity` bytes, freed with its last owner unless it gets a home. An error
+    /// if there is no memory.
     pub(crate) fn try_allocate(capacity: usize) -> Result<Segment, OutOfMemory> {
         let layout = layout(capacity)?;
         // SAFETY: the layout's size is at least 1.
@@ -37,7 +37,7 @@ impl Segment {
         Ok(Segment(NonNull::from(Box::leak(Box::new(header)))))
     }
 
-    /// The same; without memory the process ends, as everywhere in Rust.
+    /// As `try_allocate`; without memory the process ends, as everywhere in Rust.
     pub(crate) fn allocate(capacity: usize) -> Segment {
         Segment::try_allocate(capacity).unwrap_or_else(|_| match layout(capacity) {
             Ok(layout) => handle_alloc_error(layout),
@@ -60,19 +60,19 @@ impl Segment {
         self.header().capacity
     }
 
-    /// Whether both belong to one allocation.
+    /// True if both belong to one allocation.
     pub(crate) fn same(&self, other: &Segment) -> bool {
         self.0 == other.0
     }
 
-    /// One more owner.
+    /// Adds an owner.
     pub(crate) fn share(&self) -> Segment {
         // Relaxed: the new owner is made from one that exists.
         self.header().owners.fetch_add(1, Ordering::Relaxed);
         Segment(self.0)
     }
 
-    /// Says where the memory goes when its last owner does.
+    /// Sets the pool that gets the memory after its last owner.
     pub(crate) fn set_home(&mut self, home: Home) {
         // SAFETY: called by the pool before it hands the segment out, while it is the only owner.
         unsafe { self.0.as_mut() }.home = Some(home);
@@ -81,26 +81,26 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        // Release: what this owner wrote is seen by whoever gets the memory next.
+        // Release: the next user of the memory sees what this owner wrote.
         if self.header().owners.fetch_sub(1, Ordering::Release) != 1 {
             return;
         }
-        // Acquire: what every former owner wrote. ThreadSanitizer does not follow fences, so it is shown
-        // the same order by a load, as the standard library does for its own counts.
+        // Acquire: sees what every former owner wrote. ThreadSanitizer does not follow fences, so it gets the
+        // same order by a load, as in the standard library's own counts.
         if cfg!(sanitized) {
             self.header().owners.load(Ordering::Acquire);
         } else {
             fence(Ordering::Acquire);
         }
-        // SAFETY: the count is 0, so nobody else can reach the header.
+        // SAFETY: the count is 0, so no other reference to the header exists.
         let header = unsafe { self.0.as_mut() };
         match header.home.take() {
             Some(home) => {
                 header.owners.store(1, Ordering::Relaxed);
-                // A fresh Segment takes over the ownership that ended here.
+                // The new Segment takes over the ownership that ended here.
                 home.give_back(Segment(self.0));
             }
-            // SAFETY: nobody else can reach the header, and it is not used again.
+            // SAFETY: no other reference to the header exists, and it is not used again.
             None => unsafe { free(self.0) },
         }
     }

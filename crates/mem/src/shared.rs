@@ -1,8 +1,8 @@
-//! Memory that others touch at the same time: a RAM disk under two cores, a guest's memory.
+//! Memory that several users touch at the same time: a RAM disk under two cores, a guest's memory.
 //!
-//! Owned by the device that made it and shared by reference between threads. It never becomes a slice:
-//! only copies in and out, zeroing, and an address for the kernel. Two cores that touch the same bytes
-//! at once get some mix of both, byte by byte; nothing else is promised about them.
+//! Owned by the device that made it and shared by reference between threads. It never becomes a slice: only
+//! copies in and out, zeroing, and an address for the kernel. Two cores that touch the same bytes at once get
+//! some mix of both, byte by byte; nothing else is promised about them.
 
 use std::ffi::c_void;
 use std::io;
@@ -21,9 +21,9 @@ pub struct SharedMem {
     len: usize,
 }
 
-// SAFETY: the bytes are touched by `copy` below only, which no compiler can see through or assume
-// anything about; the map itself does not change until drop. Run from two threads under
-// ThreadSanitizer by `tests/buffers.rs`, where `copy` uses atomics.
+// SAFETY: only `copy` below touches the bytes, which the compiler cannot see through or assume anything
+// about; the map itself does not change until drop. Run from two threads under ThreadSanitizer by
+// `tests/buffers.rs`, where `copy` uses atomics.
 unsafe impl Send for SharedMem {}
 // SAFETY: as above.
 unsafe impl Sync for SharedMem {}
@@ -32,7 +32,7 @@ impl SharedMem {
     /// Maps `len` zero bytes without populating them.
     ///
     /// # Errors
-    /// The kernel's refusal, or a length of 0.
+    /// The kernel's error, or a length of 0.
     pub fn new(len: usize) -> io::Result<SharedMem> {
         // SAFETY: a fresh anonymous mapping aliases nothing.
         let base = unsafe {
@@ -52,12 +52,12 @@ impl SharedMem {
         self.len
     }
 
-    /// Never true: there is no mapping of no bytes.
+    /// Always false: there is no mapping of 0 bytes.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Where it lies, for the kernel or a guest's page tables; not for reading.
+    /// Its address, for the kernel or a guest's page tables; not for reading.
     pub fn address(&self) -> usize {
         self.base.as_ptr() as usize
     }
@@ -69,7 +69,7 @@ impl SharedMem {
     #[inline]
     pub fn read(&self, offset: usize, target: &mut [u8]) {
         let source = self.at(offset, target.len());
-        // SAFETY: `at` checked the source; the target is ours alone.
+        // SAFETY: `at` checked the source; the target is exclusively borrowed.
         unsafe { copy::copy(source, target.as_mut_ptr(), target.len()) }
     }
 
@@ -80,7 +80,7 @@ impl SharedMem {
     #[inline]
     pub fn write(&self, offset: usize, source: &[u8]) {
         let target = self.at(offset, source.len());
-        // SAFETY: `at` checked the target, which nobody holds a reference into.
+        // SAFETY: `at` checked the target, and no references into it exist.
         unsafe { copy::copy(source.as_ptr(), target, source.len()) }
     }
 
@@ -96,7 +96,7 @@ impl SharedMem {
         unsafe { copy::copy(start, target, len) }
     }
 
-    /// Makes `len` bytes from `offset` on read zero. Long ranges give their pages back to the kernel.
+    /// Makes `len` bytes from `offset` on read zero. Long ranges return their pages to the kernel.
     ///
     /// # Panics
     /// If the range is not within the memory, as slices do.
@@ -104,7 +104,7 @@ impl SharedMem {
         let start = self.at(offset, len);
         let head = start.align_offset(PAGE).min(len);
         let pages = (len - head) / PAGE * PAGE;
-        // SAFETY: whole pages of our own private mapping, which read zero afterwards.
+        // SAFETY: whole pages of this private mapping, which read zero afterwards.
         let given_back = pages >= GIVE_BACK
             && unsafe { madvise(start.add(head).cast::<c_void>(), pages, Advice::LinuxDontNeed) }.is_ok();
         let middle = if given_back { pages } else { 0 };
@@ -129,14 +129,14 @@ impl SharedMem {
 
 impl Drop for SharedMem {
     fn drop(&mut self) {
-        // SAFETY: our own mapping, and no reference into it can exist.
+        // SAFETY: the mapping is this value's own, and no reference into it can exist.
         let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
         debug_assert!(unmapped.is_ok(), "unmapping what was mapped");
     }
 }
 
-/// One instruction that the compiler cannot see through: as fast as memcpy, and free of the assumption
-/// that nobody else touches the bytes.
+/// One instruction that the compiler cannot see through: as fast as memcpy, without the assumption that the
+/// bytes do not change meanwhile.
 #[cfg(all(target_arch = "x86_64", not(any(sanitized, loom, miri))))]
 mod copy {
     use std::arch::asm;
@@ -164,14 +164,14 @@ mod copy {
     }
 }
 
-/// Relaxed atomic bytes and words: what the sanitizers can follow.
+/// Relaxed atomic bytes and words, which the sanitizers can follow.
 #[cfg(not(all(target_arch = "x86_64", not(any(sanitized, loom, miri)))))]
 mod copy {
     use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
     const WORD: usize = size_of::<u64>();
 
-    /// Whether both ends can be walked in aligned words.
+    /// True if both ends can be walked in aligned words.
     fn in_words(source: *const u8, target: *mut u8) -> bool {
         source as usize % WORD == 0 && target as usize % WORD == 0
     }

@@ -4,14 +4,14 @@ use std::fmt;
 
 use crate::inline::Inline;
 
-/// A closure that may cross cores and runs once. Captures of up to 48 bytes (aligned to at most 8) lie
+/// A closure that may cross cores and runs once. Captures of up to 48 bytes (aligned to at most 8) are stored
 /// inside; larger ones are boxed. Dropping it drops the captures without running it.
 pub struct Call {
     captures: Inline,
     vtable: &'static Vtable,
 }
 
-/// What can be done with captures whose type is forgotten. Each function ends their life.
+/// Functions for captures of an erased type. Each of them consumes the captures.
 struct Vtable {
     run: unsafe fn(*const Inline),
     drop: unsafe fn(*const Inline),
@@ -28,10 +28,10 @@ impl<F: FnOnce() + Send + 'static> VtableOf<F> {
     };
 }
 
-/// Of a call that was run in its place: there is nothing to drop any more.
+/// The table of a call that was run in place: nothing is left to drop.
 static SPENT: Vtable = Vtable { run: |_| (), drop: |_| () };
 
-// SAFETY: only `Send` closures are put in, and nothing but running or dropping is done with them.
+// SAFETY: only `Send` closures are put in, and they are only run or dropped.
 unsafe impl Send for Call {}
 
 impl Call {
@@ -47,12 +47,12 @@ impl Call {
         self.call_in_place();
     }
 
-    /// Runs it where it lies, which spares a move of 56 bytes; again does nothing.
+    /// Runs it in place, which avoids moving 56 bytes; a second call has no effect.
     #[inline]
     pub fn call_in_place(&mut self) {
         let vtable = std::mem::replace(&mut self.vtable, &SPENT);
-        // SAFETY: the captures are taken once, also when the closure panics: from here on the table is that of
-        // a spent call, which touches none.
+        // SAFETY: the captures are taken once, also when the closure panics: from here on the table is that
+        // of a spent call, which touches none.
         unsafe { (vtable.run)(&raw const self.captures) }
     }
 }

@@ -1,9 +1,9 @@
-//! Two rings from one producer to one consumer: the express ring is emptied first, the bulk ring as far as a
-//! budget goes.
+//! Two rings from one producer to one consumer: the express ring is emptied first, the bulk ring within a
+//! budget.
 //!
-//! A producer that puts a flood into bulk leaves the express ring to the rest. Nothing in bulk overtakes what
-//! was put into express before it. The other way round it may, until [`Sender::has_taken`] says that the
-//! value in bulk was taken. Each half lives on one core, as those of [`spsc`].
+//! A producer that puts a flood into bulk keeps the express ring free for other values. Nothing in bulk
+//! overtakes values put into express before it. A value in express may overtake one in bulk until
+//! [`Sender::has_taken`] returns true for that. Each half lives on one core, like those of [`spsc`].
 
 use crate::spsc::{self, Front};
 
@@ -20,7 +20,7 @@ pub struct Receiver<T> {
     express_slots: usize,
 }
 
-/// The place of a value in the bulk ring: how many were put there up to it.
+/// Identifies a value in the bulk ring: the number of values put there up to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ticket(usize);
 
@@ -35,7 +35,7 @@ impl<T: Send> BulkSlot<'_, T> {
     }
 }
 
-/// Makes two rings of so many slots each, rounded up to powers of two.
+/// Makes two rings with these numbers of slots, rounded up to powers of two.
 pub fn pair<T: Send>(express_slots: usize, bulk_slots: usize) -> (Sender<T>, Receiver<T>) {
     let (express_in, express) = spsc::ring(express_slots);
     let (bulk_in, bulk) = spsc::ring(bulk_slots);
@@ -44,10 +44,10 @@ pub fn pair<T: Send>(express_slots: usize, bulk_slots: usize) -> (Sender<T>, Rec
 }
 
 impl<T: Send> Sender<T> {
-    /// Puts a value, with a tag of 63 bits beside it, where it is taken first.
+    /// Puts a value, with a tag of 63 bits beside it, into the express ring.
     ///
     /// # Errors
-    /// The value comes back when the ring is full.
+    /// The value is returned if the ring is full.
     #[inline]
     pub fn push_express(&mut self, tag: u64, value: T) -> Result<(), T> {
         match self.express() {
@@ -59,10 +59,10 @@ impl<T: Send> Sender<T> {
         }
     }
 
-    /// Puts a value, with a tag of 63 bits beside it, behind all that was put anywhere before.
+    /// Puts a value, with a tag of 63 bits beside it, behind all values put into either ring before.
     ///
     /// # Errors
-    /// The value comes back when the ring is full.
+    /// The value is returned if the ring is full.
     #[inline]
     pub fn push_bulk(&mut self, tag: u64, value: T) -> Result<Ticket, T> {
         match self.bulk() {
@@ -83,8 +83,8 @@ impl<T: Send> Sender<T> {
         self.bulk.vacant().map(BulkSlot)
     }
 
-    /// Whether the consumer has taken that value out of bulk. Looks at a line of the consumer's if it had
-    /// not when this was asked last.
+    /// True if the consumer has taken that value out of bulk. Reads the consumer's cache line if the last
+    /// call returned false.
     #[inline]
     pub fn has_taken(&mut self, ticket: Ticket) -> bool {
         self.bulk.has_popped(ticket.0)
@@ -92,14 +92,14 @@ impl<T: Send> Sender<T> {
 }
 
 impl<T: Send> Receiver<T> {
-    /// Takes up to `budget` values out of bulk, which counts down, and what is in express; true if there were any.
-    /// Express comes last, so that what came meanwhile need not wait for the next call. Once `deliver` has
-    /// answered false, the budget is 0.
+    /// Takes up to `budget` values out of bulk, counting it down, and the values in express; true if there
+    /// were any. Express comes last, so that values that came meanwhile need not wait for the next call. Once
+    /// `deliver` returns false, the budget is 0.
     #[inline]
     pub fn take(&mut self, budget: &mut usize, mut deliver: impl FnMut(Front<'_, T>) -> bool) -> bool {
         let (mut any, mut bulk) = (false, false);
         while *budget > 0 && !self.bulk.is_empty() {
-            // All that was put into express before this one is there by now.
+            // All values put into express before this one are visible now.
             any |= self.take_express(budget, &mut deliver);
             if *budget == 0 {
                 break;
@@ -117,7 +117,7 @@ impl<T: Send> Receiver<T> {
         self.take_express(budget, &mut deliver) || any || bulk
     }
 
-    /// Takes what is there now, and not for ever what comes meanwhile.
+    /// Takes the values there now, not those that arrive meanwhile.
     #[inline]
     fn take_express(&mut self, budget: &mut usize, deliver: &mut impl FnMut(Front<'_, T>) -> bool) -> bool {
         let mut taken = 0;
@@ -135,13 +135,13 @@ impl<T: Send> Receiver<T> {
         taken > 0
     }
 
-    /// Whether something waits in express: a quicker look than [`is_empty`](Self::is_empty).
+    /// True if a value waits in express: quicker than [`is_empty`](Self::is_empty).
     #[inline]
     pub fn has_express(&self) -> bool {
         !self.express.is_empty()
     }
 
-    /// Whether there is nothing to take now.
+    /// True if there is nothing to take now.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.express.is_empty() && self.bulk.is_empty()

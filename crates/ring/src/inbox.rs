@@ -1,8 +1,8 @@
 //! A queue for OS threads that are not reactors: any number of producers, one consumer.
 //!
-//! The slow way in, and the exit protocol: [`close`](Inbox::close) and a push are ordered by one lock,
-//! so a value is either taken by the consumer, close included, or given back to its sender. None is
-//! lost in between. Values stand in lines that take turns, and the consumer takes as many as it has time for.
+//! The slow way in, and the exit protocol: one lock orders [`close`](Inbox::close) and a push, so a value is
+//! either taken by the consumer, at the latest when it closes, or returned to its sender; none is lost.
+//! Values wait in lines that take turns, and the consumer limits how many it takes.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use crate::primitive::{AtomicUsize, Mutex, Ordering};
 
 /// A multi-producer queue that can be closed. FIFO per producer and line.
 pub struct Inbox<T> {
-    /// A hint that spares the consumer the lock; the queue decides.
+    /// A hint that saves the consumer the lock; the queue decides.
     len: AtomicUsize,
     queue: Mutex<Queue<T>>,
 }
@@ -21,7 +21,7 @@ struct Queue<T> {
     lines: Lines<T>,
 }
 
-/// The inbox is closed; the value comes back.
+/// The inbox is closed; the value is returned.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Closed<T>(pub T);
 
@@ -41,7 +41,7 @@ impl<T> Inbox<T> {
     /// Puts a value at the end of its line; lines are numbered from 0, without large gaps.
     ///
     /// # Errors
-    /// The value comes back once the inbox is closed.
+    /// The value is returned once the inbox is closed.
     pub fn push(&self, line: usize, value: T) -> Result<(), Closed<T>> {
         let mut queue = self.lock();
         if !queue.open {
@@ -59,7 +59,7 @@ impl<T> Inbox<T> {
         }
     }
 
-    /// Refuses every later push and moves what is left to the end of `into`.
+    /// Refuses all later pushes and moves the remaining values to the end of `into`.
     pub fn close(&self, into: &mut VecDeque<T>) {
         let mut queue = self.lock();
         queue.open = false;
@@ -72,7 +72,7 @@ impl<T> Inbox<T> {
         self.len.store(queue.lines.len(), Ordering::Release);
     }
 
-    /// Whether there is nothing to take now.
+    /// True if there is nothing to take now.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -83,7 +83,7 @@ impl<T> Inbox<T> {
     }
 
     fn lock(&self) -> impl std::ops::DerefMut<Target = Queue<T>> + '_ {
-        // A panic cannot happen while the queue is locked, and would leave it whole.
+        // The queue is whole at any point: nothing panics while it is locked.
         self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -1,17 +1,17 @@
-//! 48 bytes that hold a value of any type that fits, or a box with one that does not.
+//! 48 bytes that hold a value of any type that fits, or a box with a larger one.
 
 use std::mem::{MaybeUninit, align_of, size_of};
 
 /// Words of storage: with the vtable and the address of its thread, a message fills one cache line.
 const WORDS: usize = 6;
 
-/// Storage without a type. Whoever made it knows what lies in it, and reaches it by address only.
+/// Storage without a type. Its maker knows the type, and accesses the value by address only.
 #[repr(transparent)]
 pub(crate) struct Inline {
     _storage: MaybeUninit<[u64; WORDS]>,
 }
 
-/// Whether `T` lies in the storage itself.
+/// True if `T` fits in the storage itself.
 const fn fits<T>() -> bool {
     size_of::<T>() <= size_of::<[u64; WORDS]>() && align_of::<T>() <= align_of::<u64>()
 }
@@ -34,7 +34,7 @@ impl Inline {
     /// Moves the value out.
     ///
     /// # Safety
-    /// It was made from a `T`, and is neither taken nor dropped again.
+    /// It was made from a `T`, and is not taken or dropped again.
     pub(crate) unsafe fn take<T>(storage: *const Inline) -> T {
         // SAFETY: the caller's promise; `new` wrote the same way.
         unsafe {

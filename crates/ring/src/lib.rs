@@ -1,7 +1,7 @@
 //! What passes between cores: closures and values in fixed slots, the queues that carry them, and the
-//! handshake by which a sleeping receiver is woken.
+//! handshake that wakes a sleeping receiver.
 //!
-//! Nothing here knows threads, reactors or engines. The lock-free parts take their primitives from one
+//! This crate knows no threads, reactors or engines. The lock-free parts take their primitives from one
 //! module, so the same source runs under loom (`tests/loom.rs`).
 
 mod call;

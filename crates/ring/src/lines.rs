@@ -1,34 +1,34 @@
-//! Values that wait in lines, which take turns: who stands in a long line holds up nobody in another.
+//! Values that wait in lines that take turns: a long line delays no other line.
 
 use std::collections::VecDeque;
 
-/// What waits in one line gets so many places before it is the next line's turn.
+/// Values taken from one line before the next line's turn.
 const QUANTUM: usize = 8;
 
 /// The lines, numbered from 0 without large gaps. FIFO in each.
 pub(crate) struct Lines<T> {
-    /// Kept for their room.
+    /// Kept for their capacity.
     lines: Vec<VecDeque<T>>,
-    /// The numbers of those with something waiting, in the order of their turns.
+    /// The numbers of lines with waiting values, in the order of their turns.
     turns: VecDeque<usize>,
-    /// How many places the first of them has had in this turn.
+    /// Number of values taken from the first of them in this turn.
     served: usize,
     len: usize,
 }
 
 impl<T> Lines<T> {
-    /// Nothing waits.
+    /// Empty lines.
     pub(crate) fn new() -> Lines<T> {
         Lines { lines: Vec::new(), turns: VecDeque::new(), served: 0, len: 0 }
     }
 
-    /// Whether something waits in that line.
+    /// True if a value waits in that line.
     #[inline]
     pub(crate) fn has(&self, line: usize) -> bool {
         self.lines.get(line).is_some_and(|line| !line.is_empty())
     }
 
-    /// Puts a value at the end of its line. How many wait there then.
+    /// Appends a value to its line; returns the length of the line.
     #[inline]
     pub(crate) fn push(&mut self, line: usize, value: T) -> usize {
         if line >= self.lines.len() {

@@ -1,7 +1,7 @@
-//! What one sender leaves at the ports of others: a route to each.
+//! The sending side of one sender: a route to each receiver's port.
 //!
-//! Owned by the sender, who calls it in turns. A value is left and the receiver's sleep flag glanced at; at
-//! the end of the turn one full barrier makes sure of all that were left: see [`Sleep`](crate::Sleep).
+//! Owned by the sender, who calls it in turns. Each send glances at the receiver's sleep flag; at the end of
+//! the turn one full barrier covers all values that were sent: see [`Sleep`](crate::Sleep).
 
 use crate::Unpark;
 use crate::port::{Port, Tagged};
@@ -9,33 +9,33 @@ use crate::route::{FLUSH_BUDGET, Place, RETRY, Route};
 
 /// The routes to the other receivers.
 pub struct Outgoing<T> {
-    /// By receiver; made when first used.
+    /// By receiver; made on first use.
     targets: Vec<Option<Target<T>>>,
-    /// Those that got values in this turn and did not seem asleep: to be looked at once more.
+    /// Receivers that got values in this turn and did not seem asleep: checked once more in `settle`.
     unsettled: Vec<usize>,
     /// The sender's turn, by number.
     turn: u32,
-    /// Something waits for room.
+    /// True if values wait for room.
     overflowing: bool,
 }
 
 /// One other receiver.
 struct Target<T> {
     route: Route<T>,
-    /// It is among the unsettled.
+    /// True if it is in `unsettled`.
     unsettled: bool,
 }
 
 impl<T: Send> Outgoing<T> {
-    /// No routes yet, to `receivers` receivers.
+    /// Without routes yet, for `receivers` receivers.
     pub fn new(receivers: usize) -> Outgoing<T> {
         let targets = (0..receivers).map(|_| None).collect();
-        // Room for all of them, so that no value allocates.
+        // Capacity for all of them, so that no send allocates.
         Outgoing { targets, unsettled: Vec::with_capacity(receivers), turn: 0, overflowing: false }
     }
 
-    /// Leaves a value at the port number `to`, behind all that went there in the same flow. Flows are numbered
-    /// from 0, without large gaps; `tag` has 63 bits. The value is made where it goes, which spares moving it:
+    /// Sends a value to the port number `to`, behind all earlier values of the same flow. Flows are numbered
+    /// from 0, without large gaps; `tag` has 63 bits. The value is made in its slot, which avoids moving it:
     /// `make` must not panic.
     #[inline(always)]
     pub fn send<N, U: Unpark>(
@@ -66,11 +66,11 @@ impl<T: Send> Outgoing<T> {
         target.route.place(self.turn, flow)
     }
 
-    /// So many wait in one flow now.
+    /// Notes how many values wait in one flow.
     #[inline(never)]
     fn waits(&mut self, to: usize, waiting: usize) {
         self.overflowing = true;
-        // A long flood goes on into the room that the receiver has made meanwhile.
+        // A long flood uses the room that the receiver has made meanwhile.
         if waiting.is_multiple_of(RETRY)
             && let Some(target) = &mut self.targets[to]
         {
@@ -78,11 +78,11 @@ impl<T: Send> Outgoing<T> {
         }
     }
 
-    /// A value was left.
+    /// Notes that a value was sent.
     #[inline]
     fn left<N, U: Unpark>(&mut self, to: usize, port: &Port<T, N, U>) {
-        // A full barrier for each value would cost more than the value: one at the end of the turn serves
-        // all, and until then only a receiver that is just falling asleep is overlooked.
+        // A full barrier per value would cost more than the value. One at the end of the turn serves all;
+        // until then only a receiver that is just falling asleep is missed.
         if port.seems_asleep() {
             port.wake();
         } else if let Some(target) = &mut self.targets[to]
@@ -92,8 +92,8 @@ impl<T: Send> Outgoing<T> {
         }
     }
 
-    /// Makes sure that nobody sleeps over what was left. To be called at the end of a turn, and before any
-    /// sleep.
+    /// Makes sure that no receiver sleeps although it got a value. Call it at the end of a turn, and before
+    /// any sleep.
     pub fn settle<N, U: Unpark>(&mut self, ports: &[impl AsRef<Port<T, N, U>>]) {
         self.turn = self.turn.wrapping_add(1);
         for to in self.unsettled.drain(..) {
@@ -102,7 +102,7 @@ impl<T: Send> Outgoing<T> {
         }
     }
 
-    /// Moves a few of the values that wait for room into the rings, once a turn; true if something is left.
+    /// Moves some of the waiting values into the rings, once a turn; true if some are left.
     pub fn flush<N, U: Unpark>(&mut self, ports: &[impl AsRef<Port<T, N, U>>]) -> bool {
         if !self.overflowing {
             return false;

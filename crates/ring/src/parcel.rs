@@ -6,8 +6,8 @@ use std::mem::ManuallyDrop;
 
 use crate::inline::Inline;
 
-/// A value that may cross cores, its type known to those who send and receive it. Up to 48 bytes
-/// (aligned to at most 8) lie inside; larger ones are boxed.
+/// A value that may cross cores, of a type known to its sender and receiver. Up to 48 bytes (aligned to at
+/// most 8) are stored inside; larger values are boxed.
 pub struct Parcel {
     value: Inline,
     vtable: &'static Vtable,
@@ -41,7 +41,7 @@ impl Parcel {
     /// The value.
     ///
     /// # Errors
-    /// The parcel comes back if it holds another type.
+    /// The parcel is returned if it holds another type.
     #[inline]
     pub fn take<T: Send + 'static>(self) -> Result<T, Parcel> {
         if (self.vtable.type_id)() != TypeId::of::<T>() {

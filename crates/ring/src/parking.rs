@@ -1,9 +1,10 @@
-//! The last step into a sleep and out of it: a state of three values, and whatever the sleeper waits for.
+//! The last step into a sleep and out of it: a state of three values, and the object that the sleeper waits
+//! for.
 //!
-//! For a sleeper that waits on something of the kernel (an eventfd), shared with those who end its sleep.
-//! Whoever unparks a sleeper must make that thing ready; whoever unparks one that is awake leaves a notice,
-//! and the next sleep does not begin. What was done before an unpark is seen after the sleep that it ended or
-//! kept from beginning. A thing that is made ready late, for a sleep that is over, ends a later one early.
+//! For a sleeper that waits for a kernel object (an eventfd), shared with the threads that wake it. Unparking
+//! a sleeper must make that object ready; unparking one that is awake leaves a notice, and the next sleep
+//! does not begin. What was done before an unpark is visible after the sleep that it ended or prevented. If
+//! the object is made ready late, for a sleep that is over, it ends a later one early.
 //!
 //! Nothing here blocks or allocates, so a signal handler may unpark.
 
@@ -25,7 +26,7 @@ impl<T: Unpark + ?Sized> Unpark for std::sync::Arc<T> {
     }
 }
 
-/// Whether a sleeper sleeps, or must not.
+/// The state of a sleeper.
 #[derive(Debug)]
 pub struct Parking {
     state: AtomicU8,
@@ -43,7 +44,7 @@ impl Parking {
         Parking { state: AtomicU8::new(AWAKE) }
     }
 
-    /// Sleeper: is about to sleep; false if it was notified since it last slept and must not.
+    /// Sleeper: before sleeping; false if it was notified since it last slept and must not.
     pub fn fall_asleep(&self) -> bool {
         if self.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
             return true;
@@ -52,14 +53,14 @@ impl Parking {
         false
     }
 
-    /// Sleeper: no longer sleeps; what woke it counts as seen.
+    /// Sleeper: after sleeping; counts earlier notifications as seen.
     pub fn wake_up(&self) {
-        // An exchange, not a store: it takes over from the last unpark what was done before that.
+        // An exchange, not a store: it acquires what was done before the last unpark.
         self.state.swap(AWAKE, Ordering::SeqCst);
     }
 
-    /// Anybody: ends the sleep, or keeps the next one from beginning; true if the caller must make ready what
-    /// the sleeper waits for.
+    /// Any thread: ends the sleep, or prevents the next one; true if the caller must make the sleeper's
+    /// object ready.
     #[must_use]
     pub fn unpark(&self) -> bool {
         self.state.swap(NOTIFIED, Ordering::SeqCst) == ASLEEP

@@ -19,7 +19,7 @@ pub(crate) use std::sync::{
 
 #[cfg(not(loom))]
 mod cell {
-    /// The standard cell with loom's way of access.
+    /// The standard cell with loom's interface.
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
     impl<T> UnsafeCell<T> {

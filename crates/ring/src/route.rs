@@ -1,57 +1,58 @@
-//! The way from one sender to one receiver: an express ring, a bulk ring, and what neither had room for.
+//! The way from one sender to one receiver: an express ring, a bulk ring, and a queue for values without
+//! room.
 //!
-//! Owned by the sender. Values go in flows. Nothing is refused, and nothing overtakes what goes in the same
-//! flow. Of a flow that floods the rest goes in bulk, and in bulk those who wait take turns: who floods in one
-//! flow holds up nobody who sends in another.
+//! Owned by the sender. Values belong to flows. Nothing is refused, and nothing overtakes earlier values of
+//! its flow. A flow that floods is moved to bulk, where flows take turns: a flood in one flow does not delay
+//! other flows.
 
 use crate::express::{BulkSlot, Sender, Ticket};
 use crate::lines::Lines;
 use crate::port::Tagged;
 use crate::spsc::Vacant;
 
-/// Values of one flow in one turn of the sender that go by express. Who answers sends few; who sends more
-/// can as well wait its turn.
+/// Values of one flow that go by express in one turn of the sender. A sender of answers sends few; one that
+/// sends more can wait its turn.
 const EXPRESS_SHARE: u32 = if cfg!(loom) { 1 } else { 2 };
 
-/// Who waits for room in bulk tries again after so many values more.
+/// While values wait for room in bulk, it is tried again after this many more.
 pub(crate) const RETRY: usize = 64;
 
-/// Values that wait are moved into bulk in one turn at most: what else the sender has to do waits for it.
+/// Most waiting values moved into bulk in one turn, in favour of the sender's other work.
 pub(crate) const FLUSH_BUDGET: usize = 16;
 
 /// The way to one receiver.
 pub(crate) struct Route<T> {
     rings: Sender<T>,
     flows: Vec<Flow>,
-    /// What no ring had room for, a line for each flow.
+    /// Values for which no ring had room, a line for each flow.
     waiting: Lines<Tagged<T>>,
 }
 
-/// What is known of one flow.
+/// The state of one flow.
 #[derive(Clone, Copy, Default)]
 struct Flow {
-    /// The last value in bulk, unless that was seen taken: until then the next ones stay behind it.
+    /// Its last value in bulk, until that is known to be taken: the next ones must go behind it.
     in_bulk: Option<Ticket>,
-    /// How many were sent in which turn.
+    /// Number of values sent, and in which turn.
     sent: u32,
     turn: u32,
 }
 
-/// Where a value goes.
+/// The place for a value.
 pub(crate) enum Place<'a, T> {
     Express(Vacant<'a, T>),
-    /// And there it is the last one of its flow.
+    /// A bulk slot, and where to note it as the last of its flow.
     Bulk(BulkSlot<'a, T>, &'a mut Option<Ticket>),
     Waits(&'a mut Lines<Tagged<T>>),
 }
 
 impl<T: Send> Route<T> {
-    /// Over rings that were just made.
+    /// A route through newly made rings.
     pub(crate) fn new(rings: Sender<T>) -> Route<T> {
         Route { rings, flows: Vec::new(), waiting: Lines::new() }
     }
 
-    /// Where the next value of a flow goes, behind all that went there before it, in turn number `turn` of the
+    /// The place for the next value of a flow, behind all its earlier ones, in turn number `turn` of the
     /// sender.
     pub(crate) fn place(&mut self, turn: u32, number: usize) -> Place<'_, T> {
         if number >= self.flows.len() {
@@ -62,7 +63,7 @@ impl<T: Send> Route<T> {
         if self.waiting.has(number) {
             return Place::Waits(&mut self.waiting);
         }
-        // Looked at twice: a slot that is lent cannot be given back for another one.
+        // Asked twice, because the borrow of a slot cannot be exchanged for another.
         if may_go_by_express && self.rings.express().is_some() {
             return self.rings.express().map_or(Place::Waits(&mut self.waiting), Place::Express);
         }
@@ -72,13 +73,13 @@ impl<T: Send> Route<T> {
         }
     }
 
-    /// Whether something waits for room.
+    /// True if a value waits for room.
     pub(crate) fn is_waiting(&self) -> bool {
         self.waiting.len() > 0
     }
 
-    /// Moves up to `budget` values that wait into bulk, until that is full; true if nothing is left. Without a
-    /// budget it would go on for as long as the receiver keeps pace.
+    /// Moves up to `budget` waiting values into bulk, until it is full; true if nothing is left. Without a
+    /// budget this would go on for as long as the receiver keeps pace.
     pub(crate) fn flush(&mut self, budget: usize) -> bool {
         for _ in 0..budget {
             if !self.is_waiting() {
@@ -93,7 +94,7 @@ impl<T: Send> Route<T> {
 }
 
 impl Flow {
-    /// Counts a value that is sent; whether it may go by express, if nothing waits before it.
+    /// Counts a value; true if it may go by express, provided that nothing waits before it.
     #[inline]
     fn count<T: Send>(&mut self, turn: u32, rings: &mut Sender<T>) -> bool {
         if self.turn != turn {

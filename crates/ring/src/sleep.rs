@@ -1,7 +1,7 @@
-//! The handshake between a receiver that would sleep and senders that would wake it.
+//! The handshake between a receiver about to sleep and senders that must wake it.
 //!
-//! The receiver raises the flag and looks again; a sender leaves its message and looks at the flag. A
-//! full barrier on each side between its write and its look makes one of them see the other: either the
+//! The receiver raises the flag and looks for messages again; a sender stores its message and looks at the
+//! flag. A full barrier on each side between write and look makes at least one see the other: either the
 //! receiver finds the message and does not sleep, or the sender finds the flag and wakes it. Exactly one
 //! sender is told to wake, so a flood costs one system call.
 
@@ -27,25 +27,25 @@ impl Sleep {
     /// Receiver: raises the flag. Look for messages again after this, and sleep only if there are none.
     #[inline]
     pub fn prepare(&self) {
-        // Read-modify-write, here and below: every change of the flag has its place in one order.
+        // Read-modify-write, here and below: all changes of the flag have one order.
         self.asleep.swap(true, Ordering::AcqRel);
         fence(Ordering::SeqCst);
     }
 
-    /// Receiver: awake again, whoever woke it.
+    /// Receiver: awake again, whatever woke it.
     #[inline]
     pub fn cancel(&self) {
         self.asleep.swap(false, Ordering::AcqRel);
     }
 
-    /// Sender, after leaving a message: whether the receiver is seen asleep. Without the barrier of
-    /// [`wake`](Self::wake), so a "no" must be followed by a `wake` before the sender itself sleeps.
+    /// Sender, after sending: true if the receiver is seen asleep. Without the barrier of
+    /// [`wake`](Self::wake), so after `false` the sender must call `wake` before it sleeps itself.
     #[inline]
     pub fn seems_asleep(&self) -> bool {
         self.asleep.load(Ordering::Relaxed)
     }
 
-    /// Sender, after leaving a message: whether the caller must wake the receiver.
+    /// Sender, after sending: true if the caller must wake the receiver.
     #[inline]
     #[must_use]
     pub fn wake(&self) -> bool {

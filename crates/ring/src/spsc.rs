@@ -1,15 +1,15 @@
 //! A ring with one producer and one consumer.
 //!
-//! The producer's half lives on one core, the consumer's on another; either may be sent once, neither
-//! shared. A slot says itself whether it is filled, by the parity of the lap in its header: a value and the
-//! news of it cross in one cache line, and the only other shared line, the consumer's index, is looked at
-//! by the producer once a lap. Wait-free. Values left in the ring are dropped with its last half.
+//! The producer's half lives on one core, the consumer's on another; each can be sent, but not shared. A
+//! slot's header shows whether it is filled, by the parity of the lap: a value and its announcement cross in
+//! one cache line, and the producer reads the only other shared line, the consumer's index, once a lap.
+//! Wait-free. Values left in the ring are dropped with its last half.
 
 use std::mem::{ManuallyDrop, MaybeUninit};
 
 use crate::primitive::{Arc, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
-/// The bit of a header that says in which kind of lap, even or odd, its slot was filled.
+/// The bit of a header with the parity, even or odd, of the lap in which its slot was filled.
 const ODD_LAP: u64 = 1 << 63;
 
 /// An index on cache lines of its own (two, for the adjacent-line prefetcher).
@@ -19,7 +19,7 @@ struct Index(AtomicUsize);
 /// With a value of 56 bytes, one cache line.
 #[repr(C, align(64))]
 struct Slot<T> {
-    /// The parity of the lap that filled it last, and the tag.
+    /// The parity of the lap that last filled it, and the tag.
     header: AtomicU64,
     value: UnsafeCell<MaybeUninit<T>>,
 }
@@ -45,12 +45,12 @@ impl<T> Ring<T> {
         &self.slots[index & (self.slots.len() - 1)]
     }
 
-    /// What the header of a slot filled as number `index` has in its highest bit.
+    /// The highest bit of the header for the slot filled as number `index`.
     fn lap(&self, index: usize) -> u64 {
         if index & self.slots.len() == 0 { 0 } else { ODD_LAP }
     }
 
-    /// The header of slot number `index`, if that has been filled.
+    /// The header of slot number `index`, if that is filled.
     #[inline]
     fn filled(&self, index: usize) -> Option<u64> {
         let header = self.slot(index).header.load(Ordering::Acquire);
@@ -75,11 +75,11 @@ impl<T> Drop for Ring<T> {
 pub struct Producer<T> {
     ring: Arc<Ring<T>>,
     tail: usize,
-    /// As last seen; the consumer may be further.
+    /// As last read; the consumer may be further.
     head: usize,
 }
 
-/// The slot at the end of a ring that is not full: for who would keep the value elsewhere if it were.
+/// The slot at the end of a ring that is not full: for callers that store the value elsewhere if it is.
 pub(crate) struct Vacant<'a, T>(&'a mut Producer<T>);
 
 /// The half that empties the ring.
@@ -89,9 +89,9 @@ pub struct Consumer<T> {
     head: usize,
 }
 
-/// The value at the front of a ring, to be moved to where it is wanted. Not to be used where it lies: that would
-/// write to a line which the producer then has to fetch back, and whatever its receiver sends next would wait
-/// for it to come. Dropped, it is gone.
+/// The value at the front of a ring. Move it out instead of using it in place: using it would write to a
+/// cache line that the producer then has to fetch back, delaying whatever its receiver sends next. Dropping
+/// this drops the value.
 pub struct Front<'a, T> {
     consumer: &'a mut Consumer<T>,
     header: u64,
@@ -99,7 +99,7 @@ pub struct Front<'a, T> {
 
 /// Makes a ring of `capacity` slots, rounded up to a power of two.
 pub fn ring<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
-    // As if a lap before the first, an odd one, had filled them.
+    // As if an odd lap before the first had filled them.
     let empty = || Slot { header: AtomicU64::new(ODD_LAP), value: UnsafeCell::new(MaybeUninit::uninit()) };
     let slots = (0..capacity.next_power_of_two()).map(|_| empty()).collect();
     let ring = Arc::new(Ring { head: Index(AtomicUsize::new(0)), slots });
@@ -110,7 +110,7 @@ impl<T: Send> Producer<T> {
     /// Puts a value at the end, with a tag of 63 bits beside it.
     ///
     /// # Errors
-    /// The value comes back when the ring is full.
+    /// The value is returned if the ring is full.
     #[inline]
     pub fn push(&mut self, tag: u64, value: T) -> Result<(), T> {
         match self.vacant() {
@@ -132,7 +132,7 @@ impl<T: Send> Producer<T> {
         (self.in_ring() < slots).then_some(Vacant(self))
     }
 
-    /// Whether the consumer has taken the value with which so many were [put in](Vacant::fill).
+    /// True if the consumer has taken the value with the number that [`fill`](Vacant::fill) returned.
     #[inline]
     pub(crate) fn has_popped(&mut self, pushed: usize) -> bool {
         let later = self.tail.wrapping_sub(pushed);
@@ -142,20 +142,20 @@ impl<T: Send> Producer<T> {
         self.in_ring() <= later
     }
 
-    /// Values that were not taken yet, as last seen.
+    /// Values not taken yet, according to the last look.
     fn in_ring(&self) -> usize {
         self.tail.wrapping_sub(self.head)
     }
 
-    /// Sees how far the consumer is.
+    /// Reads the consumer's position.
     fn look(&mut self) {
         self.head = self.ring.head.0.load(Ordering::Acquire);
     }
 }
 
 impl<T: Send> Vacant<'_, T> {
-    /// Puts a value there, with a tag of 63 bits beside it. How many were put in so far, this one included,
-    /// modulo the width of a word.
+    /// Puts a value there, with a tag of 63 bits beside it. Returns the number of values put in so far,
+    /// including this one, modulo the width of a word.
     #[inline]
     pub(crate) fn fill(self, tag: u64, value: T) -> usize {
         debug_assert!(tag & ODD_LAP == 0, "a tag has 63 bits");
@@ -179,7 +179,7 @@ impl<T: Send> Consumer<T> {
         Some(popped)
     }
 
-    /// The value at the front, where it lies. The producer learns that it is gone when this is
+    /// The value at the front, in place. The producer learns that it is gone when this is
     /// [published](Self::publish).
     #[inline]
     pub(crate) fn front(&mut self) -> Option<Front<'_, T>> {
@@ -187,13 +187,13 @@ impl<T: Send> Consumer<T> {
         Some(Front { consumer: self, header })
     }
 
-    /// Lets the producer know how much was popped: a store to a line that it looks at.
+    /// Publishes the consumer's position: a store to a line that the producer reads.
     #[inline]
     pub(crate) fn publish(&mut self) {
         self.ring.head.0.store(self.head, Ordering::Release);
     }
 
-    /// Whether there is nothing to take now.
+    /// True if there is nothing to take now.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ring.filled(self.head).is_none()
@@ -210,15 +210,15 @@ impl<T> Front<'_, T> {
     /// Moves it out.
     #[inline]
     pub fn take(self) -> T {
-        // Not dropped: it is moved out instead.
+        // Not dropped, because the value is moved out.
         let mut front = ManuallyDrop::new(self);
-        // SAFETY: filled, as `front` saw, and read once: it is passed.
+        // SAFETY: filled, as `front` saw, and read once, because `take` moves past it.
         let value = front.with(|value| unsafe { value.read() });
         front.consumer.head = front.consumer.head.wrapping_add(1);
         value
     }
 
-    /// Calls `f` with where it lies.
+    /// Calls `f` with its address.
     #[inline]
     fn with<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         self.consumer.ring.slot(self.consumer.head).value.with_mut(|value| f(value.cast()))
@@ -228,17 +228,18 @@ impl<T> Front<'_, T> {
 impl<T> Drop for Front<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        // Passed first: if the value panics when it is dropped, it is not dropped again.
+        // Moved past it first: if its destructor panics, it is not dropped again.
         let index = self.consumer.head;
         self.consumer.head = index.wrapping_add(1);
-        // SAFETY: filled, as `front` saw; the producer learns later that it was passed, and it is dropped once.
+        // SAFETY: filled, as `front` saw; the producer learns later that it was passed, and it is dropped
+        // once.
         self.consumer.ring.slot(index).value.with_mut(|value| unsafe { (*value).assume_init_drop() });
     }
 }
 
 impl<T> Drop for Consumer<T> {
     fn drop(&mut self) {
-        // What was popped is not dropped again with the ring.
+        // Popped values are not dropped again with the ring.
         self.ring.head.0.store(self.head, Ordering::Release);
     }
 }

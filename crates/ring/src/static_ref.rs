@@ -1,11 +1,11 @@
-//! A reference to something that lives for ever, written by one OS thread and read by any.
+//! A reference to a static value, written by one OS thread and read by any.
 
 use std::fmt;
 use std::ptr;
 
 use crate::primitive::{AtomicPtr, Ordering};
 
-/// Holds a `&'static T`, or none. Says nothing of the order in which other memory is seen.
+/// Holds a `&'static T`, or none. Makes no promise about the order of other memory accesses.
 pub struct StaticRef<T: 'static>(AtomicPtr<T>);
 
 impl<T: Sync + 'static> StaticRef<T> {
@@ -14,15 +14,15 @@ impl<T: Sync + 'static> StaticRef<T> {
         StaticRef(AtomicPtr::new(ptr::null_mut()))
     }
 
-    /// Replaces what is held.
+    /// Replaces the value.
     #[inline]
     pub fn set(&self, value: Option<&'static T>) {
         let pointer = value.map_or(ptr::null(), ptr::from_ref);
-        // Release: a value made just before it was given here is seen whole.
+        // Release: readers see a value made just before this call whole.
         self.0.store(pointer.cast_mut(), Ordering::Release);
     }
 
-    /// What is held now.
+    /// The present value.
     #[inline]
     pub fn get(&self) -> Option<&'static T> {
         // SAFETY: only null and addresses of `&'static T` are ever stored; `T: Sync` lets any OS thread read.

@@ -1,7 +1,7 @@
 //! The epoll engine: readiness for sockets, worker threads for files.
 //!
-//! Taken where io_uring is forbidden. One driver belongs to one reactor and stays on its OS thread; the
-//! workers are shared by the engine's drivers.
+//! Used where io_uring is forbidden. One driver belongs to one reactor and stays on its OS thread; the
+//! engine's drivers share the workers.
 
 mod sources;
 
@@ -110,7 +110,7 @@ fn wait_precisely<'a>(
     timeout: Option<Duration>,
     calls: &mut u64,
 ) -> rustix::io::Result<&'a mut [epoll::Event]> {
-    // A span that no timespec holds is as good as none.
+    // A span too long for a timespec waits without limit.
     let span = timeout.and_then(|span| Timespec::try_from(span).ok());
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
     let limit = match span {
@@ -196,7 +196,8 @@ impl Driver for EpollDriver {
         if !self.ready.is_empty() || self.returns.any() {
             return;
         }
-        // A worker that finishes from here on, and everyone else, sees that we sleep and writes.
+        // From here on any thread that wakes this driver, such as a finishing worker, sees that it sleeps,
+        // and writes.
         if !self.waker.fall_asleep() {
             return;
         }

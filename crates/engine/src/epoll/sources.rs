@@ -25,7 +25,7 @@ pub(super) const WAKE: u64 = u64::MAX;
 /// Entries of a line that were taken back and may stay.
 const FEW: usize = 16;
 
-/// Sources kept before the first look for dead ones.
+/// Number of sources at which dropped ones are first looked for.
 const SWEEP_AT: usize = 64;
 
 /// Whether an attempt finished the operation.
@@ -34,7 +34,7 @@ pub(super) enum Step {
     WouldBlock,
 }
 
-/// What keeps a source's identity: its address is not used again while this lives.
+/// Guards a source's identity: its address is not reused while this lives.
 enum Object {
     Socket(Weak<SocketInner>),
     Listener(Weak<ListenerInner>),
@@ -59,12 +59,12 @@ struct Source {
     lookers: Line,
 }
 
-/// Those that wait on one side of a source, in order, and some that were taken back.
+/// Operations waiting on one side of a source, in order, and some that were taken back.
 #[derive(Default)]
 struct Line {
-    /// By key and token: a key may have been given to another since.
+    /// By key and token: a key may have been reused.
     entries: VecDeque<(usize, Token)>,
-    /// How many of them wait.
+    /// Number of those that wait.
     live: usize,
 }
 
@@ -82,17 +82,17 @@ struct Waiting {
 enum Side {
     Read,
     Write,
-    /// Takes nothing, and so waits behind nobody.
+    /// Takes nothing, and so waits behind no other operation.
     Look,
 }
 
-/// See the module's documentation.
+/// The descriptors, and the operations that wait on them.
 #[derive(Default)]
 pub(super) struct Sources {
     sources: Slab<Source>,
     by_address: BTreeMap<usize, usize>,
     waiting: Slab<Waiting>,
-    /// The keys of those that wait, by token.
+    /// The keys of waiting operations, by token.
     keys: Places,
     sweep_at: usize,
     /// System calls on the descriptors.
@@ -105,7 +105,7 @@ impl Sources {
         self.waiting.len()
     }
 
-    /// Attempts `op`, unless others wait before it; if it would block it waits.
+    /// Attempts `op`, unless others wait before it; waits if it would block.
     pub(super) fn start(
         &mut self,
         token: Token,
@@ -160,7 +160,7 @@ impl Sources {
         Ok(key)
     }
 
-    /// Forgets sources whose handles are gone, each time their number has doubled.
+    /// Removes sources whose handles are gone, each time their number has doubled.
     fn sweep(&mut self) {
         if self.sources.len() < self.sweep_at.max(SWEEP_AT) {
             return;
@@ -176,7 +176,7 @@ impl Sources {
         self.sweep_at = self.sources.len() * 2;
     }
 
-    /// A descriptor became ready: its operations go on in order.
+    /// Handles readiness of a descriptor: its operations proceed in order.
     pub(super) fn on_event(
         &mut self,
         data: u64,
@@ -195,7 +195,7 @@ impl Sources {
         }
     }
 
-    /// Those that only look each see whether it is what they wait for, in whatever direction.
+    /// Each `Poll` checks whether its interest is met, in whatever direction.
     fn look_again(&mut self, source: usize, vecs: &mut IoVecs, home: &Home, ready: &mut Vec<Completion>) {
         let Some(source) = self.sources.get_mut(source) else { return };
         let (waiting, calls, keys) = (&mut self.waiting, &mut self.calls, &mut self.keys);
@@ -220,7 +220,7 @@ impl Sources {
         home: &Home,
         ready: &mut Vec<Completion>,
     ) {
-        // An event of a source forgotten meanwhile finds nothing, or another that tries in vain.
+        // An event of a source removed meanwhile finds nothing, or another source that tries in vain.
         let Some(source) = self.sources.get_mut(source) else { return };
         let line = source.line(side);
         while let Some(&(key, token)) = line.entries.front() {
@@ -237,11 +237,11 @@ impl Sources {
         }
     }
 
-    /// Takes back an operation that waits.
+    /// Takes back a waiting operation.
     pub(super) fn cancel(&mut self, token: Token) -> Option<Op> {
         let key = self.keys.remove(token)? as usize;
         let waiting = self.waiting.remove(key);
-        // Its entry in the line goes later: to find it takes time.
+        // Its entry in the line is removed later: finding it takes time.
         self.sources[waiting.source].line(waiting.side()).took_back(&self.waiting);
         Some(waiting.op)
     }
@@ -258,7 +258,7 @@ impl Line {
         self.live += 1;
     }
 
-    /// One of them was taken back. Once most were, their entries go.
+    /// Counts an entry that was taken back. Once most were, their entries are removed.
     fn took_back(&mut self, waiting: &Slab<Waiting>) {
         self.live -= 1;
         if self.entries.len() > 2 * self.live + FEW {
@@ -286,7 +286,7 @@ impl Waiting {
         }
     }
 
-    /// What identifies the descriptor; none before a connect has made its own.
+    /// The descriptor's identity; none before a connect has made its own.
     fn address(&self) -> Option<usize> {
         Some(match &self.op {
             Op::Recv { socket, .. } | Op::Send { socket, .. } => Arc::as_ptr(&socket.0) as usize,
@@ -320,7 +320,7 @@ impl Waiting {
     }
 
     fn try_now(&mut self, vecs: &mut IoVecs, home: &Home, calls: &mut u64) -> io::Result<Output> {
-        // The one that each makes at least.
+        // Each attempt makes at least one.
         *calls += 1;
         match &mut self.op {
             // The kernel would wait for a byte all the same.
@@ -330,7 +330,7 @@ impl Waiting {
             }
             Op::Send { socket, buffers } => {
                 while self.sent < buffers.len() {
-                    // A first one is counted already.
+                    // The first call is counted already.
                     *calls += u64::from(self.sent > 0);
                     self.sent += crate::os::send(socket.fd()?, buffers, self.sent, vecs)?;
                 }
@@ -357,7 +357,7 @@ impl Waiting {
                             self.connecting = Some(socket);
                             Err(Errno::AGAIN.into())
                         }
-                        // A Unix listener's backlog is full: no event will tell when it is not.
+                        // A Unix listener's backlog is full: no event will report when it is not.
                         Err(Errno::AGAIN) => Err(sockets::cannot_connect(address, Errno::CONNREFUSED.into())),
                         Err(errno) => Err(sockets::cannot_connect(address, errno.into())),
                     }
@@ -376,7 +376,7 @@ impl Waiting {
     }
 }
 
-/// How a connect that was under way ended; `WouldBlock` if it has not. Adds a second call to `calls`.
+/// The outcome of a connect under way; `WouldBlock` if it has not ended. Adds a second call to `calls`.
 fn connect_outcome(socket: &Socket, calls: &mut u64) -> io::Result<()> {
     let fd = socket.fd()?;
     sockopt::socket_error(fd)??;
@@ -401,7 +401,7 @@ fn ready_now(fd: &OwnedFd, interest: Interest) -> io::Result<Output> {
     Ok(Output::Ready(ready_for(told)))
 }
 
-/// What poll's answer means; an error or a hang-up is ready for both.
+/// Converts poll's answer; an error or a hang-up is ready for both.
 pub(crate) fn ready_for(told: PollFlags) -> Interest {
     let both = told.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL);
     Interest {

@@ -30,7 +30,7 @@ fn monotonic() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// A generator seeded by the kernel; by the clock where it gives nothing. Not for secrets.
+/// A generator seeded by the kernel, or by the clock if the kernel gives nothing. Not for secrets.
 pub(crate) fn random_generator() -> Rng {
     let mut seed = [0u8; 8];
     match rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::NONBLOCK) {

@@ -1,7 +1,7 @@
 //! Closing files, which may take long: the kernel frees what a deleted file held, or asks a server.
 //!
-//! So a worker thread does it, whoever drops the last handle. Not by an operation of io_uring: that closes on
-//! the thread which entered the kernel.
+//! So a worker thread does it, on whatever thread the last handle is dropped. Not by io_uring's operation:
+//! that closes on the thread that entered the kernel.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use super::files::OpenFd;
 use super::socket_file::SocketFile;
 use super::workers::Pool;
 
-/// An open file. Dropping it has a worker close it.
+/// An open file. Dropping it gives it to a worker to close.
 pub(crate) struct FileFd {
-    /// There until dropped.
+    /// `Some` until dropped.
     fd: Option<OpenFd>,
     pool: Arc<Pool>,
 }
@@ -35,9 +35,9 @@ impl Drop for FileFd {
     }
 }
 
-/// The files of a socket's path with one owner. Dropping it has a worker remove them.
+/// The files of a socket's path with one owner. Dropping it gives them to a worker to remove.
 pub(crate) struct OwnedSocketFile {
-    /// There until dropped.
+    /// `Some` until dropped.
     file: Option<SocketFile>,
     pool: Arc<Pool>,
 }
@@ -54,13 +54,13 @@ impl Drop for OwnedSocketFile {
     }
 }
 
-/// What a worker closes by dropping it.
+/// What a worker closes, by dropping it.
 pub(crate) enum Closing {
     File(OpenFd),
     SocketFile(SocketFile),
 }
 
-/// The files that are to be closed, by numbers in the order in which they were dropped.
+/// The files waiting to be closed, numbered in the order in which they were dropped.
 #[derive(Default)]
 pub(crate) struct Closes {
     next: u64,
@@ -69,14 +69,14 @@ pub(crate) struct Closes {
 }
 
 impl Closes {
-    /// Notes one; its number.
+    /// Notes a dropped file; returns its number.
     pub(crate) fn begin(&mut self) -> u64 {
         self.next += 1;
         self.pending.push(self.next);
         self.next
     }
 
-    /// One is closed.
+    /// Notes that a file was closed.
     pub(crate) fn end(&mut self, number: u64) {
         self.pending.retain(|pending| *pending != number);
     }
@@ -86,7 +86,7 @@ impl Closes {
         self.next
     }
 
-    /// Whether one up to number `last` is not closed yet.
+    /// True if a file with a number up to `last` is not closed yet.
     pub(crate) fn any_up_to(&self, last: u64) -> bool {
         self.pending.first().is_some_and(|first| *first <= last)
     }

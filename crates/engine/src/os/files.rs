@@ -17,7 +17,7 @@ use crate::{Direct, File, FileInfo, Op, OpenOptions, Output};
 const ZEROES: usize = 256 << 10;
 
 impl File {
-    /// The kernel's descriptor of a file whose home was checked.
+    /// The kernel's descriptor of a file, after checking its engine.
     pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
         match &self.0.body {
             Body::Os(fd) => Ok(fd.as_fd()),
@@ -46,7 +46,7 @@ pub(crate) fn perform(op: &mut Op, vecs: &mut IoVecs) -> io::Result<Output> {
     }
 }
 
-/// An open file, and the locks on what it lies on.
+/// An open file, and the locks on the layers below it.
 #[derive(Debug)]
 pub(crate) struct OpenFd {
     fd: OwnedFd,
@@ -64,7 +64,7 @@ pub(crate) fn open(options: &OpenOptions) -> io::Result<(OpenFd, FileInfo)> {
     let (fd, direct) = open_direct_or_not(options).map_err(|error| holder_or(options, &error))?;
     let stat = rustix::fs::fstat(&fd)?;
     let info = geometry::inspect(fd.as_fd(), direct, options.writable).map_err(|e| named(options, &e))?;
-    // Kept, it would make io_uring refuse to wait for the disk.
+    // If it stayed set, io_uring would refuse to wait for the disk.
     let flags = rustix::fs::fcntl_getfl(&fd)?;
     rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK)?;
     let locks = match options.locked {
@@ -77,7 +77,7 @@ pub(crate) fn open(options: &OpenOptions) -> io::Result<(OpenFd, FileInfo)> {
     Ok((OpenFd { fd, _locks: locks }, info))
 }
 
-/// The same kind of error with the path in front.
+/// The same kind of error, preceded by the path.
 fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
     let path = options.path.display();
     let message = match error.kind() {
@@ -90,7 +90,7 @@ fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), message)
 }
 
-/// Why it cannot be opened: of a device that is claimed, the process that locked it if one did.
+/// Why it cannot be opened: for a claimed device, the process that locked it, if any.
 fn holder_or(options: &OpenOptions, error: &io::Error) -> io::Error {
     let locked = || {
         if error.kind() != io::ErrorKind::ResourceBusy {
@@ -105,13 +105,14 @@ fn holder_or(options: &OpenOptions, error: &io::Error) -> io::Error {
     }
 }
 
-/// A device that is made of the one at this path.
+/// A device made from the one at this path.
 fn device_above(path: &Path) -> Option<PathBuf> {
     let device = layers::number_of(&rustix::fs::stat(path).ok()?)?;
     layers::above(Path::new("/"), device)
 }
 
-/// An error if writes to what was opened for writing fail all the same, which the kernel says only then.
+/// An error if writes would fail although the file was opened for writing, which the kernel does not report
+/// earlier.
 fn refuse_unwritable(fd: &OwnedFd, stat: &Stat, path: &Path) -> io::Result<()> {
     let path = path.display();
     let message = match geometry::is_read_only_device(fd.as_fd(), stat) {
@@ -122,14 +123,14 @@ fn refuse_unwritable(fd: &OwnedFd, stat: &Stat, path: &Path) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, message))
 }
 
-/// Whether a file in memory takes no writes any more.
+/// True if a file in memory is sealed against writes.
 fn is_sealed(fd: &OwnedFd) -> bool {
     let sealed = SealFlags::WRITE | SealFlags::FUTURE_WRITE;
     rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.intersects(sealed))
 }
 
-/// For a block device that is to be written under a lock: the kernel refuses one that is mounted or
-/// claimed (EBUSY), which no lock on a file would tell.
+/// For a block device that will be written under a lock: makes the kernel refuse one that is mounted or
+/// claimed (EBUSY), which no lock on a file would show.
 fn claim(options: &OpenOptions) -> OFlags {
     let wanted = options.locked && options.writable;
     let device = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
@@ -169,7 +170,7 @@ fn open_or_create(options: &OpenOptions, extra: OFlags) -> Result<OwnedFd, Errno
         match open(creating) {
             Ok(fd) => {
                 if let Err(refused) = rustix::fs::ftruncate(&fd, size) {
-                    // Just made, and of no use to anybody; if it cannot be removed, that is the lesser error.
+                    // Just created and unusable; a failure to remove it is the lesser error.
                     let _ = rustix::fs::unlink(&options.path);
                     return Err(refused);
                 }
@@ -177,7 +178,7 @@ fn open_or_create(options: &OpenOptions, extra: OFlags) -> Result<OwnedFd, Errno
                     return Ok(fd);
                 }
             }
-            // Somebody else was faster: it exists now.
+            // Another process was faster: it exists now.
             Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
@@ -203,8 +204,8 @@ fn read(file: &File, offset: u64, buffers: &mut Buffers, vecs: &mut IoVecs) -> i
     Ok(done)
 }
 
-/// Whether a read that stopped after `done` bytes must be at the end: a direct read stops inside a block
-/// only there, and the rest could not be asked for.
+/// True if a read that stopped after `done` bytes must be at the end: a direct read stops inside a block only
+/// there, and the rest could not be read.
 pub(crate) fn ends_here(file: &File, done: usize) -> bool {
     file.info().direct && !done.is_multiple_of(512)
 }
@@ -274,7 +275,7 @@ fn fallocate(file: &File, flags: FallocateFlags, offset: u64, length: u64) -> io
         .map_err(|errno| unsupported_as_such(errno.into()))
 }
 
-/// The kernel's several ways to say "not offered here" become one kind; all else stays.
+/// Maps the kernel's different errors for "not supported here" to one kind; others stay.
 fn unsupported_as_such(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTTY | libc::ENODEV) => {

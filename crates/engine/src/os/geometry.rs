@@ -41,7 +41,7 @@ fn block_device(fd: BorrowedFd<'_>, stat: &Stat, direct: bool, writable: bool) -
     })
 }
 
-/// The kernel's own word on what a discarded block reads; 0 on every kernel since 4.12.
+/// The kernel's information on what a discarded block reads; 0 on every kernel since 4.12.
 fn discard_zeroes(stat: &Stat) -> bool {
     let (major, minor) = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
     let path = format!("/sys/dev/block/{major}:{minor}/queue/discard_zeroes_data");
@@ -80,7 +80,7 @@ fn direct_alignment(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
 /// _IOR(0x12, 114, size_t)
 const BLKGETSIZE64: libc::Ioctl = 0x8008_1272;
 
-/// Whether it is a block device that was set read-only. Such a one can be opened for writing.
+/// True for a block device that was set read-only. Such a device can still be opened for writing.
 pub(super) fn is_read_only_device(fd: BorrowedFd<'_>, stat: &Stat) -> bool {
     let mut read_only: libc::c_int = 0;
     let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;

@@ -8,8 +8,8 @@ use spindle_mem::Buffers;
 /// The most slices the kernel takes at once.
 const MOST: usize = libc::UIO_MAXIOV as usize;
 
-/// A reused list of pointers into buffers. Each fill replaces the list; the pointers are good as long as
-/// the buffers live and nobody touches them.
+/// A reused list of pointers into buffers. Each fill replaces the list; the pointers are valid while the
+/// buffers live and are not accessed.
 #[derive(Default)]
 pub(crate) struct IoVecs(Vec<libc::iovec>);
 
@@ -38,7 +38,7 @@ impl IoVecs {
     }
 }
 
-/// Turns a system call's result into ours and tries again when a signal came between.
+/// Converts a system call's result, and repeats the call if a signal interrupted it.
 fn retried(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         match usize::try_from(call()) {

@@ -1,16 +1,16 @@
-//! What a block device lies on: the disk of a partition, the file behind a loop device, the devices that a
-//! device-mapper or RAID device is made of, and what those lie on in turn. Read from sysfs.
+//! The layers below a block device: the disk of a partition, the file behind a loop device, the devices of a
+//! device-mapper or RAID device, and their own layers in turn. Read from sysfs.
 //!
-//! Not told by sysfs, and so not found here: the file of a loop device that was made in another mount
-//! namespace or whose file was deleted since, which part of a device a device-mapper target uses, and what
-//! lies behind a network block device or a virtual machine's disk.
+//! Not shown by sysfs, and so not found here: the file of a loop device that was made in another mount
+//! namespace or whose file was deleted since, the part of a device that a device-mapper target uses, and the
+//! storage behind a network block device or a virtual machine's disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Stat};
 
-/// Layers that are looked at in all. Devices on devices are a handful; a circle cannot be made.
+/// Bound on the number of layers. Real stacks have a handful; a circle cannot be made.
 const MOST: usize = 64;
 
 /// Bytes of a sector, in which sysfs counts.
@@ -24,7 +24,8 @@ pub(super) type Number = (u32, u32);
 pub(super) struct Layer {
     pub(super) path: PathBuf,
     pub(super) part: Part,
-    /// Other devices may lie on the same part and be used at the same time, as two volumes of one LVM group.
+    /// Set if other devices may lie on the same part and be in use at the same time, like two volumes of one
+    /// LVM group.
     pub(super) shared: bool,
     pub(super) kind: Kind,
 }
@@ -48,7 +49,7 @@ pub(super) struct Part {
 impl Part {
     pub(super) const WHOLE: Part = Part { start: 0, length: 0 };
 
-    /// This part of a device that is itself a part of what lies below it.
+    /// The place of this part of a device that is itself a part of a lower one.
     fn within(self, outer: Part) -> Part {
         let start = outer.start.saturating_add(self.start);
         let rest = match outer.length {
@@ -64,7 +65,7 @@ impl Part {
     }
 }
 
-/// Everything that a block device lies on, its own node among them, according to the sysfs below `root`.
+/// All layers below a block device, and its own node, according to the sysfs below `root`.
 pub(super) fn beneath(root: &Path, device: Number) -> Vec<Layer> {
     let mut found = Vec::new();
     let mut next = vec![(device, Part::WHOLE, false)];
@@ -90,7 +91,7 @@ pub(super) fn beneath(root: &Path, device: Number) -> Vec<Layer> {
     found
 }
 
-/// A device that is made of this one.
+/// A device made from this one.
 pub(super) fn above(root: &Path, device: Number) -> Option<PathBuf> {
     let holder = fs::read_dir(folder(root, device).join("holders")).ok()?.flatten().next()?;
     Some(root.join("dev").join(holder.file_name()))
@@ -116,7 +117,7 @@ fn disk_of(folder: &Path) -> Option<(Number, Part)> {
     Some((parse(&fs::read_to_string(disk).ok()?)?, part))
 }
 
-/// The file behind a loop device, and which part of it.
+/// The file behind a loop device, and the part of it that the device uses.
 fn file_behind(folder: &Path) -> Option<(PathBuf, Part)> {
     use std::os::unix::ffi::OsStringExt;
     let mut path = fs::read(folder.join("loop/backing_file")).ok()?;
@@ -126,19 +127,19 @@ fn file_behind(folder: &Path) -> Option<(PathBuf, Part)> {
     Some((PathBuf::from(std::ffi::OsString::from_vec(path)), part))
 }
 
-/// The number of the block device at a path, if it is one: a loop device may show that too.
+/// The number of the block device at a path, if it is one: a loop device may lie on that too.
 fn device_at(path: &Path) -> Option<Number> {
     let stat = rustix::fs::stat(path).ok()?;
     number_of(&stat)
 }
 
-/// The number of a block device; none of anything else.
+/// The number of a block device; none for anything else.
 pub(super) fn number_of(stat: &Stat) -> Option<Number> {
     let is_device = FileType::from_raw_mode(stat.st_mode) == FileType::BlockDevice;
     is_device.then(|| (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev)))
 }
 
-/// The devices that a device-mapper or RAID device is made of.
+/// The devices that form a device-mapper or RAID device.
 fn made_of(folder: &Path) -> impl Iterator<Item = Number> {
     let parts = fs::read_dir(folder.join("slaves")).into_iter().flatten().flatten();
     parts.filter_map(|part| parse(&fs::read_to_string(part.path().join("dev")).ok()?))

@@ -1,9 +1,10 @@
-//! One opener at a time: a lock on an open file and on what it [lies on](layers), and who holds it.
+//! One opener at a time: a lock on an open file and on its [layers](layers), and a search for the holder of a
+//! lock.
 //!
 //! Locks belong to the open file (OFD) and cover bytes: a partition locks its part of the disk, so that other
-//! partitions stay free. What a device lies on is locked only as far as it can be found and opened; nodes of
-//! other devices are opened for reading, since a node that was open for writing has udev read the partition
-//! table again when it closes, and their lock is a shared one: it keeps a writer of the whole out.
+//! partitions stay free. Layers are locked only if they can be found and opened. Nodes of other devices are
+//! opened for reading, because udev reads the partition table again when a node open for writing closes;
+//! their lock is a shared one, which keeps out a writer of the whole device.
 
 use std::fs;
 use std::io;
@@ -15,17 +16,17 @@ use rustix::time::Timespec;
 
 use super::layers::{self, Kind, Layer, Part};
 
-/// How often a lock is tried again that nobody is seen to hold, and the pause before each time: 2 s in all.
-/// The kernel keeps the open files of a process that was killed until its transfers are over.
+/// How often to retry a lock that no process seems to hold, and the pause before each time: 2 s in all. The
+/// kernel keeps the open files of a killed process until its transfers are over.
 const TRIES: u32 = 200;
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 
 /// Where sysfs and the device nodes are.
 const ROOT: &str = "/";
 
-/// Locks the whole file until its description closes, and what it lies on until the result drops: exclusive
-/// or shared. On conflict an error of kind [`io::ErrorKind::WouldBlock`] that names the holder as far as it can
-/// be found; a lock that no process is seen to hold is waited for, 2 s at most.
+/// Locks the whole file until its description closes, and its layers until the result drops: exclusive or
+/// shared. On conflict an error of kind [`io::ErrorKind::WouldBlock`] that names the holder if it can be
+/// found; if no process seems to hold the lock, this waits for it, at most 2 s.
 pub(super) fn lock(
     fd: BorrowedFd<'_>,
     exclusive: bool,
@@ -51,22 +52,22 @@ pub(super) fn lock(
         match take(fd.as_fd(), wanted, &below, &what) {
             Ok(()) => held.push(fd),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
-            // A file system without locks: what lies on it cannot be kept apart.
+            // A file system without locks: its files cannot be locked.
             Err(_) => {}
         }
     }
     Ok(held)
 }
 
-/// A lock by which a program keeps others from writing to a file; see [`write_lock`].
+/// A lock that keeps other programs from writing to a file; see [`write_lock`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WriteLock {
-    /// The process that holds it, if it can be seen from here.
+    /// The process that holds it, if visible from here.
     pub pid: Option<u32>,
 }
 
-/// The lock under which another program writes to this file or device now, as programs on this engine take it.
-/// It may be gone when the caller looks at the answer; what the file lies on is not looked at.
+/// The lock under which another program writes to this file or device now, as programs on this engine take
+/// it. It may be gone when the caller sees the answer; the layers below are not checked.
 pub fn write_lock(file: &fs::File) -> Option<WriteLock> {
     let wanted = Wanted { exclusive: false, part: Part::WHOLE };
     let mut lock = wanted.flock();
@@ -98,14 +99,14 @@ fn is_writable(fd: &OwnedFd) -> bool {
     rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::RWMODE == OFlags::RDWR)
 }
 
-/// What is to be locked, and how.
+/// What to lock, and how.
 #[derive(Clone, Copy)]
 struct Wanted {
     exclusive: bool,
     part: Part,
 }
 
-/// Takes one lock; `what` begins the sentence that says it is in use.
+/// Takes one lock; `what` begins the error message that it is in use.
 fn take(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat, what: &str) -> io::Result<()> {
     let mut seen = None;
     for _ in 0..TRIES {
@@ -128,7 +129,7 @@ fn take(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat, what: &str) -> io::Resu
     Err(io::Error::new(io::ErrorKind::WouldBlock, message))
 }
 
-/// Tries once: whether the lock is ours now, and not somebody else's.
+/// Tries once; true if this process has the lock now.
 fn taken(fd: BorrowedFd<'_>, wanted: Wanted, what: &str) -> io::Result<bool> {
     let mut lock = wanted.flock();
     // SAFETY: `lock` is a valid flock that outlives the call.
@@ -139,7 +140,7 @@ fn taken(fd: BorrowedFd<'_>, wanted: Wanted, what: &str) -> io::Result<bool> {
     if let Some(libc::EAGAIN | libc::EACCES) = error.raw_os_error() {
         return Ok(false);
     }
-    // Some network and FUSE file systems know no locks: the promise cannot be kept there, so say so.
+    // Some network and FUSE file systems have no locks: the promise cannot be kept there, so report it.
     let message = format!("cannot lock {what}: {error}; open it unlocked if no one else uses it");
     Err(io::Error::new(error.kind(), message))
 }
@@ -151,15 +152,15 @@ impl Wanted {
         let mut lock: libc::flock = unsafe { std::mem::zeroed() };
         lock.l_type = if self.exclusive { libc::F_WRLCK } else { libc::F_RDLCK } as libc::c_short;
         lock.l_whence = libc::SEEK_SET as libc::c_short;
-        // No device reaches as far as what does not fit.
+        // Values that do not fit are beyond any device.
         lock.l_start = libc::off_t::try_from(start).unwrap_or(libc::off_t::MAX);
         lock.l_len = libc::off_t::try_from(length).unwrap_or(0);
         lock
     }
 }
 
-/// The process that holds a conflicting lock. The kernel names it for a lock that belongs to a process;
-/// one that belongs to an open file is found in /proc among those we may look at.
+/// The process that holds a conflicting lock. The kernel names it for a lock that belongs to a process; the
+/// holder of an open file's lock is searched for in /proc, among visible processes.
 fn holder(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat) -> Option<u32> {
     let mut lock = wanted.flock();
     // SAFETY: `lock` is a valid flock that outlives the call.
@@ -170,7 +171,7 @@ fn holder(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat) -> Option<u32> {
     holder_seen(stat)
 }
 
-/// The process that is seen to hold a lock of any kind on the file, among those we may look at.
+/// A visible process that holds a lock of any kind on the file.
 pub(super) fn holder_seen(stat: &Stat) -> Option<u32> {
     let object = object(stat);
     let processes = fs::read_dir("/proc").ok()?.flatten();
@@ -178,13 +179,13 @@ pub(super) fn holder_seen(stat: &Stat) -> Option<u32> {
     pids.into_iter().find(|pid| locked_by(*pid).any(|(_, locks)| locks.contains(&object)))
 }
 
-/// A file as the kernel lists it among locks.
+/// The file's identity in the kernel's list of locks.
 fn object(stat: &Stat) -> String {
     let (major, minor) = (rustix::fs::major(stat.st_dev), rustix::fs::minor(stat.st_dev));
     format!("{major:02x}:{minor:02x}:{} ", stat.st_ino)
 }
 
-/// The descriptors of a process that carry locks, as links, and these locks as the kernel lists them.
+/// The descriptors of a process that carry locks, as links, and those locks as the kernel lists them.
 fn locked_by(pid: u32) -> impl Iterator<Item = (PathBuf, String)> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     descriptors.filter_map(move |descriptor| {
@@ -195,8 +196,8 @@ fn locked_by(pid: u32) -> impl Iterator<Item = (PathBuf, String)> {
     })
 }
 
-/// As what a process has a file open that it locked: the device that lies on the file, or the file by the
-/// path that the process opened. " as PATH", or nothing if it cannot be told.
+/// The name under which a process has opened a file that it locked: the device that lies on the file, or the
+/// path that the process opened. " as PATH", or nothing if unknown.
 fn opened_as(pid: u32, stat: &Stat) -> String {
     let object = object(stat);
     let lies_on_it = |link: &PathBuf| {
@@ -234,7 +235,7 @@ pub(in crate::os) mod tests {
         (file, stat)
     }
 
-    /// A socket in whose queue the only handle on a lock of `path` lies: no process has it.
+    /// A socket whose queue holds the only handle on a lock of `path`: no process has it.
     pub(in crate::os) fn held_by_nobody(path: &Path) -> (UnixStream, UnixStream) {
         let (file, stat) = opened(path);
         lock(file.as_fd(), true, path, &stat).unwrap();

@@ -1,5 +1,5 @@
-//! What both kernel engines share: the clock, the sleep and wake handshake, worker threads for what
-//! would block, and the system calls themselves, each wrapped once.
+//! The parts shared by both kernel engines: the clock, the sleep and wake handshake, worker threads for
+//! blocking calls, and the system calls themselves, each wrapped once.
 
 pub(crate) mod clock;
 mod closing;

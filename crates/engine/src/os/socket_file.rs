@@ -1,7 +1,7 @@
-//! A Unix socket's path with one owner: the lock file beside it, and the files left by one that was killed.
+//! A Unix socket's path with one owner: the lock file beside it, and cleaning up after a killed owner.
 //!
-//! The lock is a flock on `PATH.lock`, as SPDK's applications take it, so that each finds the other. Both files
-//! go when the owner drops: by a worker thread, as removing a file may take long.
+//! The lock is a flock on `PATH.lock`, as SPDK's applications take it, so that both kinds of program see each
+//! other. Both files are removed when the owner drops, by a worker thread, as removing a file may take long.
 
 use std::fs;
 use std::io;
@@ -23,16 +23,16 @@ pub(crate) struct SocketFile {
     lock_path: PathBuf,
     /// Released last.
     _lock: OwnedFd,
-    /// Device and inode of the socket's file, once it is bound.
+    /// Device and inode of the socket's file, once bound.
     bound: Option<(u64, u64)>,
 }
 
 impl SocketFile {
-    /// Takes the path for this process: locks `PATH.lock`, and removes a socket that nobody listens at.
+    /// Takes the path for this process: locks `PATH.lock`, and removes a socket without a listener.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AddrInUse`] when another process holds the lock or listens there, by its number where it
-    /// can be found; [`io::ErrorKind::AlreadyExists`] when something else than a socket has the path.
+    /// [`io::ErrorKind::AddrInUse`] if another process holds the lock or listens there, with its process id
+    /// if known; [`io::ErrorKind::AlreadyExists`] if the path is not a socket.
     pub(crate) fn claim(path: &Path) -> io::Result<SocketFile> {
         let mut lock_path = path.as_os_str().to_owned().into_vec();
         lock_path.extend_from_slice(b".lock");
@@ -43,7 +43,7 @@ impl SocketFile {
         Ok(claimed)
     }
 
-    /// The socket's file was made: it goes with the owner.
+    /// Notes that the socket's file was made: it is removed with the owner.
     pub(crate) fn bound(&mut self) -> io::Result<()> {
         let file = fs::symlink_metadata(&self.path)?;
         self.bound = Some((file.dev(), file.ino()));
@@ -78,15 +78,15 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let ours = |file: fs::Metadata| Some((file.dev(), file.ino())) == self.bound;
         if fs::symlink_metadata(&self.path).is_ok_and(ours) {
-            // What cannot be removed is taken over by the next owner.
+            // The next owner takes over a file that cannot be removed.
             let _ = fs::remove_file(&self.path);
         }
         let _ = fs::remove_file(&self.lock_path);
     }
 }
 
-/// The lock file, open and locked. It may be removed by an owner that ends between the opening and the locking:
-/// then once more.
+/// The lock file, open and locked. An ending owner may remove it between the opening and the locking: then
+/// try again.
 fn locked(path: &Path, lock_path: &Path) -> io::Result<OwnedFd> {
     loop {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
@@ -116,14 +116,14 @@ fn in_use(path: &Path, lock: &OwnedFd) -> io::Error {
     io::Error::new(io::ErrorKind::AddrInUse, message)
 }
 
-/// The name of a process, in brackets; nothing if it cannot be seen.
+/// The name of a process, in brackets; empty if it is not visible.
 fn program(pid: u32) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm"))
         .map_or_else(|_| String::new(), |name| format!(" ({})", name.trim_end()))
 }
 
-/// The program that listens at the socket, as far as it is known; none if there is none. One that was killed may
-/// seem to listen for a moment: the kernel keeps its sockets until its operations are called back.
+/// The program that listens at the socket, if known; none if there is none. A killed one may seem to listen
+/// for a moment: the kernel keeps its sockets until its operations have been cancelled.
 fn server(path: &Path) -> io::Result<Option<String>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
@@ -139,7 +139,7 @@ fn server(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Whether a process is there and has not ended; one that cannot be seen counts as there.
+/// True if a process exists and has not ended, or is not visible.
 fn lives(pid: u32) -> bool {
     let gone =
         |error: io::Error| error.kind() == io::ErrorKind::NotFound && Path::new("/proc/self/stat").exists();

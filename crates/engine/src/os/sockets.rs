@@ -1,4 +1,4 @@
-//! Making sockets: streams over Unix paths and TCP.
+//! Creates sockets: streams over Unix paths and TCP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -23,12 +23,12 @@ impl Socket {
         Socket(Arc::new(SocketInner::new(home.clone(), Body::Os(fd))))
     }
 
-    /// The kernel's descriptor of a socket whose home was checked.
+    /// The kernel's descriptor of a socket, after checking its engine.
     pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
         os_fd(&self.0.body)
     }
 
-    /// Who is at the other end. Asks the system each time, which does not block.
+    /// The other end. Asks the system each time, which does not block.
     pub fn peer(&self) -> Peer {
         let Body::Os(fd) = &self.0.body else { return Peer::Simulated };
         match getpeername(fd) {
@@ -40,9 +40,9 @@ impl Socket {
 }
 
 impl Socket {
-    /// Has the system ask a TCP peer that was silent for `idle` whether it is there, once in `idle` and three times
-    /// at most: a receive from one that is not ends with an error. Does nothing where the system knows by itself.
-    /// Asks the system, which does not block.
+    /// Makes the system probe a TCP peer that has been silent for `idle`, once in `idle` and at most three
+    /// times; a receive from a dead peer then ends with an error. No effect where the system knows by itself.
+    /// Does not block.
     ///
     /// # Errors
     /// The system refuses.
@@ -66,7 +66,7 @@ fn process_at(fd: BorrowedFd<'_>) -> Peer {
 }
 
 impl Listener {
-    /// The kernel's descriptor of a listener whose home was checked.
+    /// The kernel's descriptor of a listener, after checking its engine.
     pub(crate) fn fd(&self) -> io::Result<BorrowedFd<'_>> {
         os_fd(&self.0.body)
     }
@@ -79,7 +79,7 @@ fn os_fd(body: &Body) -> io::Result<BorrowedFd<'_>> {
     }
 }
 
-/// io_uring waits by itself and wants blocking sockets; epoll wants the other kind.
+/// io_uring waits inside the kernel and needs blocking sockets; epoll needs non-blocking ones.
 pub(crate) fn flags(blocking: bool) -> SocketFlags {
     if blocking { SocketFlags::CLOEXEC } else { SocketFlags::CLOEXEC | SocketFlags::NONBLOCK }
 }
@@ -105,8 +105,8 @@ fn unix(path: &Path) -> io::Result<SocketAddrUnix> {
     })
 }
 
-/// Small messages go out at once: storage protocols wait for each other's answers. Not every stream is
-/// TCP, and one that cannot works all the same.
+/// Small messages go out at once: storage protocols wait for each other's answers. Not every stream is TCP; a
+/// failure is ignored.
 pub(crate) fn no_delay(fd: BorrowedFd<'_>) {
     let _ = sockopt::set_tcp_nodelay(fd, true);
 }
@@ -130,7 +130,7 @@ pub(crate) fn listen(address: &Address, backlog: u32, blocking: bool, home: &Hom
     Ok(Listener(Arc::new(ListenerInner { home: home.clone(), body: Body::Os(fd), address, _owned: None })))
 }
 
-/// Binds a Unix path to a socket that only its owner's programs may connect to, and listens.
+/// Binds a Unix path to a socket to which only its owner's programs may connect, and listens.
 pub(crate) fn listen_private(path: &Path, backlog: u32, blocking: bool) -> io::Result<(OwnedFd, Address)> {
     let address = Address::Unix(path.to_owned());
     let named = |errno: Errno| {
@@ -138,14 +138,14 @@ pub(crate) fn listen_private(path: &Path, backlog: u32, blocking: bool) -> io::R
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
     };
     let (fd, kernel) = stream_for(&address, blocking)?;
-    // The file gets the socket's mode when it is made, so that there is no moment with another one.
+    // The file is created with the socket's mode, so that it never has another one.
     rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o600)).map_err(named)?;
     bind(&fd, &kernel).map_err(named)?;
     listen_on(&fd, i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(named)?;
     Ok((fd, address))
 }
 
-/// The same kind of error with the address in front.
+/// The same kind of error, preceded by the address.
 pub(crate) fn cannot_connect(address: &Address, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("cannot connect to {address}: {error}"))
 }

@@ -1,4 +1,4 @@
-//! What ends the sleep of a driver: an eventfd that is written only when it sleeps.
+//! Ends the sleep of a driver: an eventfd that is written only while the driver sleeps.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,7 +15,7 @@ use crate::Unpark;
 pub(crate) struct Waker {
     parking: Parking,
     event: OwnedFd,
-    /// Writes to the eventfd, and reads of it.
+    /// Writes to the eventfd, and reads from it.
     wakes: AtomicU64,
     drains: AtomicU64,
 }
@@ -32,12 +32,12 @@ impl Waker {
         self.event.as_fd()
     }
 
-    /// The driver is about to sleep; false if it was notified since it last slept and must not.
+    /// Before sleeping; false if the driver was notified since it last slept and must not sleep.
     pub(crate) fn fall_asleep(&self) -> bool {
         self.parking.fall_asleep()
     }
 
-    /// The driver no longer sleeps; what woke it counts as seen.
+    /// After sleeping; counts earlier notifications as seen.
     pub(crate) fn wake_up(&self) {
         self.parking.wake_up();
     }
@@ -50,7 +50,7 @@ impl Waker {
     /// Empties the eventfd after it was seen readable.
     pub(crate) fn drain(&self) {
         self.drains.fetch_add(1, Ordering::Relaxed);
-        // Nothing to read is as good as read.
+        // An empty eventfd is fine.
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
     }
 }

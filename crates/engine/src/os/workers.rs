@@ -1,6 +1,6 @@
-//! Worker OS threads for calls that would block: a bounded few, shared by all drivers of an engine,
-//! started when first needed, ended with the engine. They run on whatever cores the OS thread might that opened
-//! the engine: the reactor that starts one is pinned, and needs its core for itself.
+//! Worker OS threads for calls that would block: a bounded number, shared by all drivers of an engine,
+//! started on demand, ended with the engine. They may run on all cores of the OS thread that opened the
+//! engine: the reactor that starts one is pinned, and needs its core for itself.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,22 +17,22 @@ use crate::{
     Completion, CpuSet, File, Listener, Op, OpenOptions, Output, Token, Unpark, available_cores, spawn_pinned,
 };
 
-/// The most worker threads of one engine that work. A disk wants some requests in flight; more threads than this
-/// only take turns on the cores.
+/// The most working worker threads of one engine. A disk needs some requests in flight; more threads would
+/// only compete for the cores.
 const MOST_WORKERS: usize = 8;
 
-/// The most worker threads of one engine, with those that open a file and may wait for its lock.
+/// The most worker threads of one engine, including those that open a file and may wait for its lock.
 const MOST_THREADS: usize = 64;
 
-/// The workers of one engine. Dropping it lets them finish what they have and end, and waits until every file
-/// that was dropped is closed.
+/// The workers of one engine. Dropping it lets them finish their jobs and end, and waits until every dropped
+/// file is closed.
 pub(crate) struct Workers(Arc<Pool>);
 
-/// The workers and what they have to do. Kept by every open file, which may outlive the engine.
+/// The workers and their jobs. Kept alive by every open file, which may outlive the engine.
 pub(crate) struct Pool {
     queue: Mutex<Queue>,
     work: Condvar,
-    /// A file was closed.
+    /// Signalled when a file was closed.
     closed_one: Condvar,
     home: Home,
     blocking_sockets: bool,
@@ -41,14 +41,14 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Queue {
-    /// None: taken back. In the order of their numbers, the first of which is `first`.
+    /// `None`: taken back. In the order of their numbers, the first of which is `first`.
     jobs: VecDeque<Option<Job>>,
     first: u64,
-    /// Those that were not taken back.
+    /// Number of jobs not taken back.
     waiting: usize,
     threads: usize,
     idle: usize,
-    /// Threads that open a file: it may be locked, or be about to be closed, for as long as it takes.
+    /// Number of threads that are opening a file, which may be locked, or about to be closed, for any time.
     opening: usize,
     closed: bool,
     closes: Closes,
@@ -59,7 +59,7 @@ enum Job {
         token: Token,
         op: Op,
         back: Arc<Returns>,
-        /// The last file that was to be closed when it was submitted.
+        /// The last file queued for closing when it was submitted.
         closes: u64,
     },
     Close {
@@ -68,7 +68,7 @@ enum Job {
     },
 }
 
-/// Where workers put what a driver gave them.
+/// Where workers put results for a driver.
 pub(crate) struct Returns {
     any: AtomicBool,
     done: Mutex<Vec<Completion>>,
@@ -80,12 +80,12 @@ impl Returns {
         Arc::new(Returns { any: AtomicBool::new(false), done: Mutex::default(), waker })
     }
 
-    /// Whether something waits to be taken: one atomic load.
+    /// True if results are waiting: one atomic load.
     pub(crate) fn any(&self) -> bool {
         self.any.load(Ordering::SeqCst)
     }
 
-    /// Moves everything to `out`; how many.
+    /// Moves all results to `out`; returns their number.
     pub(crate) fn take(&self, out: &mut Vec<Completion>) -> usize {
         if !self.any() {
             return 0;
@@ -112,14 +112,14 @@ impl Workers {
         Workers(Arc::new(Pool { queue, work, closed_one, home, blocking_sockets, cores }))
     }
 
-    /// Queues `op`; its completion comes through `back`. If not even one thread can be started it
-    /// completes with that error. Gives the job's number, by which it can be [taken back](Self::cancel).
+    /// Queues `op`; its completion comes through `back`. If no thread at all can be started it completes with
+    /// that error. Returns the job's number, for [cancelling](Self::cancel).
     pub(crate) fn submit(&self, token: Token, op: Op, back: &Arc<Returns>) -> u64 {
         let back = Arc::clone(back);
         self.0.give(|closes| Job::Operation { token, op, back, closes: closes.last() })
     }
 
-    /// Opens a file at once, on the calling thread.
+    /// Opens a file now, on the calling thread.
     #[cfg(test)]
     pub(crate) fn open(&self, options: &OpenOptions) -> io::Result<File> {
         self.0.open(options, 0)
@@ -147,7 +147,7 @@ impl Drop for Workers {
         let mut queue = self.0.queue();
         queue.closed = true;
         self.0.work.notify_all();
-        // Nobody then finds a file in use that the engine had.
+        // After this no file of the engine is found in use.
         let all = queue.closes.last();
         drop(self.0.wait_for_closes(queue, all));
     }
@@ -158,12 +158,12 @@ impl Pool {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has a worker close a file; if not even one can be started, closes it here.
+    /// Gives a file to a worker to close; closes it here if no worker can be started.
     pub(crate) fn close(self: &Arc<Self>, it: Closing) {
         self.give(|closes| Job::Close { it, number: closes.begin() });
     }
 
-    /// Queues a job, and starts a worker for it if there should be one more. The job's number.
+    /// Queues a job, and starts a worker for it if needed. Returns the job's number.
     fn give(self: &Arc<Self>, job: impl FnOnce(&mut Closes) -> Job) -> u64 {
         let mut queue = self.queue();
         let job = job(&mut queue.closes);
@@ -174,7 +174,7 @@ impl Pool {
         own
     }
 
-    /// Wakes a worker for the jobs that wait, or starts one more if all have something to do.
+    /// Wakes a worker for waiting jobs, or starts one more if all are busy.
     fn staff(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
         let full = queue.threads - queue.opening >= MOST_WORKERS || queue.threads == MOST_THREADS;
         if queue.idle >= queue.waiting || full {
@@ -191,7 +191,8 @@ impl Pool {
         }
     }
 
-    /// Opens a file on this worker, which counts as none meanwhile: files that are locked hold up nothing else.
+    /// Opens a file on this worker, which does not count as one meanwhile, so that locked files delay no
+    /// other jobs.
     fn open_aside(self: &Arc<Self>, options: &OpenOptions, closes: u64) -> io::Result<File> {
         let mut queue = self.queue();
         queue.opening += 1;
@@ -233,8 +234,8 @@ impl Pool {
         self.closed_one.wait_while(queue, pending).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens a file. If it is in use, and those up to number `closes` were not all closed, it may have been one
-    /// of them: then once more when they are. Other workers have those already, as jobs are begun in order.
+    /// Opens a file. If it is in use and files up to number `closes` were not all closed, it may be one of
+    /// them: then waits for them and tries again. Other workers have those already, as jobs begin in order.
     fn open(self: &Arc<Self>, options: &OpenOptions, closes: u64) -> io::Result<File> {
         let pending = self.queue().closes.any_up_to(closes);
         let opened = match files::open(options) {
@@ -263,8 +264,8 @@ impl Pool {
         }
     }
 
-    /// A path in use may be that of a listener of ours which was dropped and not closed yet, as a file may
-    /// be: see [`open`](Self::open).
+    /// A path in use may belong to a listener of this process that was dropped and not closed yet; handled as
+    /// in [`open`](Self::open).
     fn listen_alone(self: &Arc<Self>, path: &Path, backlog: u32, closes: u64) -> io::Result<Listener> {
         let pending = self.queue().closes.any_up_to(closes);
         let mut file = match SocketFile::claim(path) {
@@ -281,12 +282,12 @@ impl Pool {
         Ok(Listener(Arc::new(ListenerInner { home: self.home.clone(), body, address, _owned: owned })))
     }
 
-    /// The next job; none when the engine is gone and nothing is left.
+    /// The next job; none once the engine is gone and the queue is empty.
     fn next_job(&self) -> Option<Job> {
         let mut queue = self.queue();
         loop {
             if queue.threads - queue.opening > MOST_WORKERS {
-                // Started while another opened a file.
+                // Started while another one was opening a file.
                 queue.threads -= 1;
                 return None;
             }
@@ -298,7 +299,7 @@ impl Pool {
                 }
             }
             if queue.closed {
-                // A file that outlives the engine has another one started.
+                // A file that outlives the engine starts another one.
                 queue.threads -= 1;
                 return None;
             }
@@ -331,7 +332,7 @@ impl Pool {
     }
 }
 
-/// Whether a file was refused because somebody has it open.
+/// True if a file was refused because another opener has it.
 fn is_in_use(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::ResourceBusy)
 }

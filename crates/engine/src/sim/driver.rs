@@ -8,8 +8,8 @@ use crate::{Completion, Driver, Op, SystemCalls, Time, Token, Unparker};
 
 /// The driver of one simulated core, made by [`World::driver`].
 ///
-/// [`park`](Driver::park) does not block: it marks the core as resting and, when every core rests, moves
-/// the clock. Dropping the driver forgets what it has under way and takes the core out of the world.
+/// [`park`](Driver::park) does not block: it marks the core as resting and, when every core rests, moves the
+/// clock. Dropping the driver drops its operations and removes the core from the world.
 pub struct SimDriver {
     world: World,
     core: usize,

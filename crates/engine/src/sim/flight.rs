@@ -1,5 +1,5 @@
-//! Operations under way in a world: each takes effect at one seeded moment and completes at a later one,
-//! so operations in flight together overtake each other.
+//! Operations under way in a world: each takes effect at one seeded moment and completes at a later one, so
+//! that concurrent operations overtake each other.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -14,27 +14,27 @@ use crate::{Completion, Op, Output, Time, Token};
 
 /// One operation under way.
 pub(super) struct Flight {
-    /// Never used again, unlike the key: an event left over from a cancelled operation finds another.
+    /// Never reused, unlike the key: a left-over event of a cancelled operation is recognised.
     serial: u64,
     core: usize,
     pub(super) token: Token,
     pub(super) op: Op,
     /// Set when it has taken effect.
     result: Option<io::Result<Output>>,
-    /// It waits to be handed out.
+    /// True if it waits to be handed out.
     ready: bool,
     /// A write to acknowledge when the submitter is told.
     pub(super) in_cache: Option<InCache>,
-    /// What an operation must remember from its submission.
+    /// Data that an operation keeps from its submission.
     pub(super) effects: Effects,
     /// Bytes of a send that the peer's buffer has taken.
     pub(super) sent: usize,
 }
 
-/// When something happens to a flight: time, a seeded tie-breaker, then whom.
+/// The next event of a flight: time, a seeded tie-breaker, serial number, key.
 type Due = Reverse<(Time, u64, u64, usize)>;
 
-/// All operations under way, and when they move on. Warm, it allocates nothing.
+/// All operations under way, and their next events. Warm, it allocates nothing.
 #[derive(Default)]
 pub(super) struct Flights {
     slots: Slab<Flight>,
@@ -65,10 +65,10 @@ impl Inner {
         self.flights.due.push(Reverse((at, tie, serial, key)));
     }
 
-    /// Tries again, soon, what waited for something that has now happened.
+    /// Schedules operations again whose wait may be over.
     pub(super) fn retry_woken(&mut self) {
         let mut woken = std::mem::take(&mut self.woken);
-        // One that woke another may have been forgotten with it.
+        // A woken one may have been removed since.
         for key in woken.drain(..) {
             if self.flights.slots.contains(key) {
                 let delay = self.delay();
@@ -81,7 +81,7 @@ impl Inner {
     pub(super) fn submit(&mut self, core: usize, token: Token, op: Op, refused: Option<io::Error>) {
         let entered = self.enter(core);
         entered.in_flight += 1;
-        // All may be ready at once: room for that is made here, so that it depends on the depth alone.
+        // All may be ready at once: the room is reserved here, so that it depends on the depth alone.
         entered.ready.reserve(entered.in_flight - entered.ready.len());
         self.trace.add((core, token.0));
         self.trace.add(op.name());
@@ -101,7 +101,7 @@ impl Inner {
         self.schedule(key, delay);
     }
 
-    /// Everything whose moment has come.
+    /// Handles every event that is due.
     pub(super) fn complete_due(&mut self) {
         while let Some(Reverse((at, _, serial, key))) = self.flights.due.peek().copied()
             && at <= self.clock
@@ -125,7 +125,7 @@ impl Inner {
         }
     }
 
-    /// The operation's moment: its result, or none if it goes on waiting.
+    /// Performs the operation; returns its result, or none if it must wait on.
     fn take_effect(&mut self, key: usize) -> Option<io::Result<Output>> {
         let flight = &mut self.flights.slots[key];
         match &flight.op {
@@ -154,7 +154,7 @@ impl Inner {
         let waits = |f: &Flight| f.core == core && f.token == token && f.result.is_none();
         let found: Vec<usize> = self.flights.slots.iter().filter(|(_, f)| waits(f)).map(|(k, _)| k).collect();
         for key in found {
-            // A write or flush that the disk has is not called back, as with a real one.
+            // A write or flush that reached the disk cannot be cancelled, as with a real one.
             if !matches!(self.flights.slots[key].op, Op::Write { .. } | Op::Flush { .. }) {
                 self.net.forget(key, &mut self.woken);
                 self.flights.slots[key].result = Some(Err(interrupted()));
@@ -164,7 +164,7 @@ impl Inner {
         self.retry_woken();
     }
 
-    /// Hands out finished operations of a core, in a seeded order, at times not all of them.
+    /// Hands out finished operations of a core, in a seeded order, sometimes not all of them.
     pub(super) fn reap(&mut self, core: usize, out: &mut Vec<Completion>) {
         self.enter(core);
         self.look();
@@ -197,7 +197,7 @@ impl Inner {
         Completion { token: flight.token, result, op: flight.op }
     }
 
-    /// The core's driver is gone: what it had under way is forgotten.
+    /// Removes the operations of a core whose driver was dropped.
     pub(super) fn abandon(&mut self, core: usize) {
         let of_core = |(key, flight): (usize, &Flight)| (flight.core == core).then_some(key);
         let keys: Vec<usize> = self.flights.slots.iter().filter_map(of_core).collect();

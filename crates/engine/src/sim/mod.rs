@@ -1,11 +1,11 @@
 //! The simulation: one seed, one history.
 //!
-//! A [`World`] holds the virtual clock, the seeded choices, the running hash of everything that
-//! happened, the disks and the sockets. All its drivers are used from one OS thread, one at a time:
-//! [`World::next_core`] picks whose turn it is. [`Disk`] is the fault model's disk and works by itself.
+//! A [`World`] holds the virtual clock, the seeded choices, the running hash of all events, the disks and the
+//! sockets. All its drivers are used from one OS thread, one at a time: [`World::next_core`] picks the next
+//! one. [`Disk`] is the fault model's disk and works on its own.
 //!
-//! Not promised: that what comes from outside (another OS thread's unpark, a signal, a foreign
-//! descriptor) follows the seed.
+//! Not promised: that outside events (another OS thread's unpark, a signal, a foreign descriptor) follow the
+//! seed.
 
 pub mod disk;
 mod driver;

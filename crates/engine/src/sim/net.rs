@@ -12,7 +12,7 @@ use super::world::{Maker, SimObject};
 use crate::handle::Body;
 use crate::{Address, Op, Output, Shutdown, Socket};
 
-/// Bytes on their way in one direction; a send waits when they are this many.
+/// Bytes in transit in one direction; further sends wait.
 const BUFFERED: usize = 64 << 10;
 
 /// The first port handed out for TCP port 0.
@@ -32,15 +32,15 @@ struct Stream {
     /// The other end while it is open.
     peer: Option<usize>,
     incoming: VecDeque<u8>,
-    /// The peer sends no more.
+    /// True if the peer sends no more.
     ended: bool,
-    /// This end receives no more.
+    /// True if this end receives no more.
     deaf: bool,
-    /// This end sends no more.
+    /// True if this end sends no more.
     mute: bool,
     receivers: Vec<usize>,
     senders: Vec<usize>,
-    /// Sends in the order they were submitted: the first goes on.
+    /// Sends in the order of submission: the first one proceeds.
     line: VecDeque<usize>,
 }
 
@@ -52,7 +52,7 @@ struct Listening {
 }
 
 impl Net {
-    /// An operation was submitted. Sends of one stream keep their order, whenever each has its moment.
+    /// Notes a submitted operation. Sends of one stream keep their order, whenever each takes effect.
     pub(super) fn at_submission(&mut self, key: usize, op: &Op) {
         if let Op::Send { socket, .. } = op
             && let Ok(number) = stream_of(socket)
@@ -61,7 +61,7 @@ impl Net {
         }
     }
 
-    /// A send has ended, or will not be: the next of its stream may go on.
+    /// Removes a send that has ended or was cancelled: the next of its stream may proceed.
     fn leave_line(&mut self, number: usize, key: usize, woken: &mut Vec<usize>) {
         let line = &mut self.streams[number].line;
         let was_first = line.front() == Some(&key);
@@ -71,8 +71,8 @@ impl Net {
         }
     }
 
-    /// An operation on sockets has its moment: its result, or none if it waits. Operations that may go
-    /// on because of it are added to `woken`.
+    /// Performs an operation on sockets: its result, or none if it waits. Adds operations that it unblocks to
+    /// `woken`.
     pub(super) fn perform(
         &mut self,
         key: usize,
@@ -189,7 +189,7 @@ impl Net {
             stream.receivers.push(key);
             return None;
         }
-        // A stream has no messages: what was sent at once may arrive in parts.
+        // A stream has no message boundaries: one send may arrive in parts.
         let count = if rng.below(2) == 0 { there } else { 1 + rng.below(there) };
         let mut left = count;
         for slice in buffers.iter_mut() {
@@ -254,7 +254,7 @@ impl Net {
         }
     }
 
-    /// An end closes: the peer reads what is on its way, then the end.
+    /// Closes an end: the peer reads what is in transit, then the end.
     pub(super) fn close_socket(&mut self, number: usize, woken: &mut Vec<usize>) {
         let stream = self.streams.remove(number);
         if let Some(peer) = stream.peer {
@@ -266,7 +266,7 @@ impl Net {
         }
     }
 
-    /// A listener closes, and with it what nobody accepted.
+    /// Closes a listener, and its connections that were not accepted.
     pub(super) fn close_listener(&mut self, number: usize, woken: &mut Vec<usize>) {
         let listening = self.listeners.remove(number);
         self.names.remove(&listening.address);
@@ -275,7 +275,7 @@ impl Net {
         }
     }
 
-    /// A waiting operation was cancelled.
+    /// Removes a cancelled operation.
     pub(super) fn forget(&mut self, key: usize, woken: &mut Vec<usize>) {
         for (_, stream) in &mut self.streams {
             stream.receivers.retain(|k| *k != key);
@@ -292,7 +292,7 @@ impl Net {
     }
 }
 
-/// Moves the first bytes of `from`, which has that many, to `to`.
+/// Moves the first bytes of `from`, which has enough, to `to`.
 fn take_front(from: &mut VecDeque<u8>, to: &mut [u8]) {
     let (front, back) = from.as_slices();
     let split = front.len().min(to.len());

@@ -1,4 +1,4 @@
-//! The generator behind every seeded choice: splitmix64, small, fast, good enough to pick with.
+//! The generator behind every seeded choice: splitmix64, small, fast, sufficient for choices.
 
 /// A seeded generator. The same seed gives the same numbers on every machine.
 #[derive(Clone, Debug)]

@@ -45,7 +45,7 @@ impl OpenFile {
     }
 }
 
-/// What an operation must remember from the moment of its submission.
+/// Data that an operation keeps from the moment of its submission.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Effects {
     None,

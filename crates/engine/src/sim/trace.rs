@@ -1,10 +1,10 @@
-//! The running hash of everything that happened in a world.
+//! The running hash of all events in a world.
 
 use super::rng::mix;
 
-/// What can be fed into the trace.
+/// A value that can be fed into the trace.
 pub trait Traced {
-    /// Hands the value's words to `word`, in order.
+    /// Passes the value's words to `word`, in order.
     fn trace(&self, word: &mut dyn FnMut(u64));
 }
 

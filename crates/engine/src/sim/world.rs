@@ -1,4 +1,4 @@
-//! The simulated world: clock, choices, trace, and whose turn it is.
+//! The simulated world: clock, choices, trace, and the order of turns.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,11 +20,11 @@ use crate::engine::Home;
 use crate::handle::{Body, FileInner, ListenerInner, SocketInner};
 use crate::{Address, File, FileInfo, Listener, Socket, Time, Unpark};
 
-/// Looks at the world (a turn, a poll, a reading of the clock) at one instant before the clock moves all
-/// the same: whoever spins until a time has come, or until an operation is done, must get there.
+/// Looks at the world (a turn, a poll, a reading of the clock) at one instant before the clock moves anyway:
+/// a core that spins until a time has come, or until an operation is done, must make progress.
 const LOOKS_AT_ONE_INSTANT: u32 = 1000;
 
-/// How far the clock then moves at most: whoever spins may keep its own list of times.
+/// How far the clock then moves at most: a spinning core may keep its own list of times.
 const LONGEST_STEP: Duration = Duration::from_millis(1);
 
 /// A simulated world. Cloneable handle; its drivers belong on one OS thread at a time.
@@ -38,7 +38,7 @@ struct Shared {
     inner: Mutex<Inner>,
 }
 
-/// What happens in the world, behind one lock that nobody contends for.
+/// The state of the world, behind one uncontended lock.
 pub(super) struct Inner {
     pub(super) rng: Rng,
     pub(super) clock: Time,
@@ -50,7 +50,7 @@ pub(super) struct Inner {
     running: usize,
     looks: u32,
     pub(super) maker: Maker,
-    /// Operations that may go on, until [`Inner::retry_woken`] schedules them; kept for its room.
+    /// Operations that may proceed, until [`Inner::retry_woken`] schedules them; kept for its capacity.
     pub(super) woken: Vec<usize>,
 }
 
@@ -101,7 +101,7 @@ impl World {
         }))
     }
 
-    /// The seed it was made with.
+    /// Its seed.
     pub fn seed(&self) -> u64 {
         self.0.seed
     }
@@ -125,13 +125,13 @@ impl World {
         SimDriver::new(self.clone(), core, unpark)
     }
 
-    /// The core whose turn it is, picked by the seed among those not parked. When all are parked the
+    /// The core that has the next turn, picked by the seed among those not parked. When all are parked the
     /// clock first moves to the next completion or deadline. None: there is no core, or all are parked
-    /// without a deadline and nothing is under way, so only an unpark from another OS thread can go on
-    /// ([`wait_outside`](Self::wait_outside)).
+    /// without a deadline and nothing is under way, so that only an unpark from another OS thread can
+    /// continue ([`wait_outside`](Self::wait_outside)).
     ///
-    /// The clock also moves after 1000 looks (turns, polls, readings of the clock) at one instant:
-    /// whoever spins instead of parking must not stop time.
+    /// The clock also moves after 1000 looks (turns, polls, readings of the clock) at one instant, so that a
+    /// core that spins instead of parking does not stop time.
     pub fn next_core(&self) -> Option<usize> {
         let mut inner = self.inner();
         inner.look();
@@ -153,9 +153,9 @@ impl World {
         self.inner().running
     }
 
-    /// Blocks the OS thread until an [`Unparker`](crate::Unparker) of this world is used from another
-    /// OS thread, or `limit` of real time has passed. True if some core may run. What comes from outside
-    /// follows no seed.
+    /// Blocks the OS thread until an [`Unparker`](crate::Unparker) of this world is used from another OS
+    /// thread, or `limit` of real time has passed. True if some core may run. Outside events do not follow
+    /// the seed.
     pub fn wait_outside(&self, limit: Option<Duration>) -> bool {
         let Some(event) = self.0.outside.listen() else { return self.any_runnable() };
         if !self.any_runnable() {
@@ -171,7 +171,7 @@ impl World {
         self.inner().cores.values().any(Core::runnable)
     }
 
-    /// The virtual clock: moves only when nobody can run, or when somebody spins (see
+    /// The virtual clock: moves only when no core can run, or when a core spins (see
     /// [`next_core`](Self::next_core)).
     pub fn now(&self) -> Time {
         self.inner().clock
@@ -193,18 +193,18 @@ impl World {
         number
     }
 
-    /// Feeds something that happened into the trace.
+    /// Feeds an event into the trace.
     pub fn event(&self, what: impl Traced) {
         self.inner().trace.add(what);
     }
 
-    /// The hash of everything that happened so far: choices, turns, clock, operations and results.
+    /// The hash of all events so far: choices, turns, clock, operations and results.
     pub fn trace_hash(&self) -> u64 {
         self.inner().trace.hash()
     }
 
     /// Registers `disk` under `path`: [`Op::Open`](crate::Op::Open) of that path finds it. Returns the
-    /// disk that was there; files opened before keep it.
+    /// previous disk; files opened on that keep it.
     pub fn add_disk(&self, path: &str, disk: Disk) -> Option<Disk> {
         self.inner().storage.add(path, disk)
     }
@@ -218,7 +218,7 @@ impl World {
         &self.0.home
     }
 
-    /// The world, after what was dropped since the last look is closed.
+    /// Locks the world, and first closes objects dropped since the last call.
     pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.0.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.close_dropped();
@@ -275,7 +275,7 @@ impl Inner {
         }
     }
 
-    /// Moves the clock to the next thing that happens; false if nothing will.
+    /// Moves the clock to the next event; false if there is none.
     fn advance(&mut self) -> bool {
         let next = self.next_event();
         next.is_some_and(|next| {
@@ -284,7 +284,7 @@ impl Inner {
         })
     }
 
-    /// When the next operation moves on or the next sleep is over.
+    /// The time of the next operation event or the end of the next sleep.
     fn next_event(&self) -> Option<Time> {
         let deadlines = self.cores.values().filter(|c| c.parked).filter_map(|core| core.deadline);
         deadlines.chain(self.flights.next_due()).min()
@@ -317,7 +317,7 @@ impl Inner {
     }
 }
 
-/// An object of a world, as its handle names it.
+/// An object of a world, identified by its handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SimObject {
     File(usize),
@@ -344,7 +344,7 @@ impl Drop for SimHandle {
     }
 }
 
-/// Makes the handles on a world's objects.
+/// Makes handles on a world's objects.
 pub(super) struct Maker {
     home: Home,
     closed: Closed,
@@ -371,7 +371,7 @@ impl Maker {
     }
 }
 
-/// Objects whose last handle dropped. Apart from the world's lock: a handle may drop while it is held.
+/// Objects whose last handle dropped. Separate from the world's lock: a handle may drop while that is held.
 #[derive(Clone, Default)]
 struct Closed(Arc<ClosedInner>);
 
@@ -410,7 +410,7 @@ impl Unpark for SimUnpark {
     }
 }
 
-/// Wakes the OS thread that waits for outside; made when one first waits, since most worlds never do.
+/// Wakes the OS thread that waits for outside events; made on first use, since most worlds never wait.
 #[derive(Default)]
 struct Outside(OnceLock<OwnedFd>);
 

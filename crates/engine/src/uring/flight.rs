@@ -1,5 +1,5 @@
-//! One operation between its submission and its completion: the entry it needs next, and what the
-//! kernel's answer means for it.
+//! One operation between its submission and its completion: the entry it needs next, and the meaning of the
+//! kernel's result.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -19,8 +19,8 @@ use crate::{Interest, Op, Output, Socket, Token};
 /// The most bytes the kernel moves in one call.
 const MOST: usize = 0x7fff_f000;
 
-/// What the kernel may read or write besides the buffers. Boxed, so that it stays where it is while the
-/// table of flights grows; reused, so that a warm driver does not allocate.
+/// What the kernel may read or write besides the buffers. Boxed, so that it does not move while the table of
+/// flights grows; reused, so that a warm driver does not allocate.
 #[derive(Default)]
 pub(super) struct Scratch {
     vecs: IoVecs,
@@ -43,20 +43,20 @@ impl Spare {
 pub(super) struct Flight {
     pub(super) token: Token,
     pub(super) op: Op,
-    /// The number and key by which the kernel knows it; the number is not used again soon.
+    /// The kernel's identifier for it: serial number and key; the serial number is not reused soon.
     pub(super) user_data: u64,
     /// Bytes moved so far.
     done: usize,
     /// Its entry's number in the ring's overflow queue, if it went there.
     pub(super) queued: Option<u64>,
-    /// It was asked to end: what is left is not submitted.
+    /// Set if it was cancelled: the rest is not submitted.
     pub(super) cancelled: bool,
     pub(super) scratch: Option<Box<Scratch>>,
     /// The socket that a connect makes.
     connecting: Option<Socket>,
 }
 
-/// What the kernel's answer means.
+/// The meaning of the kernel's result.
 pub(super) enum Step {
     Done(io::Result<Output>),
     /// There is more to move: submit the next entry.
@@ -109,7 +109,7 @@ impl Flight {
         Ok(entry.user_data(self.user_data))
     }
 
-    /// Takes the kernel's answer.
+    /// Handles the kernel's result.
     pub(super) fn on_result(&mut self, result: i32, home: &Home) -> Step {
         let Ok(count) = usize::try_from(result) else {
             return match -result {
@@ -211,7 +211,7 @@ fn receive(fd: Fd, buffers: &mut Buffers, room: Room<'_>) -> Entry {
 }
 
 fn send(fd: Fd, buffers: &Buffers, done: usize, room: Room<'_>) -> Entry {
-    // The kernel goes on by itself as long as it can; what it leaves is submitted again.
+    // The kernel continues as long as it can; the rest is submitted again.
     let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
     if let Buffers::One(one) = buffers {
         let (start, length) = rest(one, done);
@@ -226,9 +226,9 @@ fn as_fd(fd: BorrowedFd<'_>) -> Fd {
     Fd(fd.as_raw_fd())
 }
 
-/// Takes charge of the descriptor that an accept returned.
+/// Takes ownership of the descriptor that an accept returned.
 fn accepted(fd: RawFd) -> OwnedFd {
-    // SAFETY: the kernel made this descriptor for us just now and told it to nobody else.
+    // SAFETY: the kernel made this descriptor for this operation just now; nothing else knows it.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 

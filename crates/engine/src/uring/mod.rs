@@ -1,8 +1,8 @@
 //! The io_uring engine: one ring for each reactor, made and used on its OS thread.
 //!
-//! Transfers, flushes and streams go through the ring. What the kernel would hand to a thread of its own
-//! anyway or has no operation for (opening, discarding, zeroing, binding) goes to the worker threads
-//! shared by the engine's drivers. Nothing is registered with the kernel, so no locked memory is needed.
+//! Transfers, flushes and streams go through the ring. Operations that the kernel lacks or would hand to a
+//! thread of its own anyway (opening, discarding, zeroing, binding) go to the worker threads shared by the
+//! engine's drivers. Nothing is registered with the kernel, so no locked memory is needed.
 
 mod flight;
 mod ring;
@@ -30,13 +30,13 @@ pub(crate) use self::ring::probe;
 
 /// The user data of the driver's own wait for its eventfd.
 const WAKE: u64 = u64::MAX;
-/// The user data of cancellations, whose own completions say nothing new.
+/// The user data of cancellations, whose own completions are ignored.
 const CANCEL: u64 = u64::MAX - 1;
 /// Highest serial number of a flight: below those of the two above.
 const LAST_SERIAL: u32 = u32::MAX - 1;
 
-/// How long a dropped driver waits for the kernel to give back its buffers. Longer than any sound disk
-/// takes; when it is over the buffers are left to the kernel for good.
+/// How long a dropped driver waits for the kernel to return its buffers. Longer than any working disk takes;
+/// after that the buffers are leaked to the kernel.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One reactor's driver.
@@ -45,7 +45,7 @@ pub(crate) struct UringDriver {
     home: Home,
     rng: Rng,
     waker: Arc<Waker>,
-    /// The ring waits for the waker's eventfd.
+    /// True while the ring waits for the waker's eventfd.
     listening: bool,
     ring: Ring,
     flights: Slab<Flight>,
@@ -123,12 +123,12 @@ impl UringDriver {
         self.ready.push(Completion { token: flight.token, result, op: flight.op });
     }
 
-    /// By which a stream knows the driver.
+    /// The driver's identity for a stream.
     fn number(&self) -> usize {
         Arc::as_ptr(&self.waker).addr()
     }
 
-    /// A send of `stream` has ended: the next one's turn has come.
+    /// A send of `stream` has ended: starts the next one.
     fn next_send(&mut self, stream: &Socket) {
         let same = |(_, op): &(Token, Op)| matches!(op, Op::Send { socket, .. } if Arc::ptr_eq(&socket.0, &stream.0));
         match self.sends.iter().position(same) {
@@ -146,7 +146,7 @@ impl UringDriver {
         self.flights.get(key).filter(|flight| flight.user_data == user_data).map(|_| key)
     }
 
-    /// Works off what the kernel has completed.
+    /// Handles what the kernel has completed.
     fn take_completions(&mut self) {
         while let Some((user_data, result)) = self.ring.next_completion() {
             match user_data {
@@ -202,7 +202,7 @@ impl Driver for UringDriver {
 
     fn submit(&mut self, token: Token, op: Op) {
         self.in_flight += 1;
-        // All may finish in one turn: room for that is made here, so that it depends on the depth alone.
+        // All may finish in one turn: the room is reserved here, so that it depends on the depth alone.
         self.ready.reserve(self.in_flight - self.ready.len());
         if let Err(error) = op.check(&self.home) {
             self.ready.push(Completion { token, result: Err(error), op });
@@ -281,12 +281,13 @@ impl Driver for UringDriver {
     }
 
     fn park(&mut self, deadline: Option<Time>) {
-        // What woke us last may lie there still: a reactor with nothing in flight need not poll.
+        // The completion that woke this thread may still be there: an idle reactor need not poll.
         self.take_completions();
         if !self.ready.is_empty() || self.returns.any() {
             return;
         }
-        // A worker that finishes from here on, and everyone else, sees that we sleep and writes.
+        // From here on any thread that wakes this driver, such as a finishing worker, sees that it sleeps,
+        // and writes.
         if !self.waker.fall_asleep() {
             return;
         }
@@ -341,8 +342,8 @@ impl Drop for UringDriver {
             }
         }
         if !self.flights.is_empty() {
-            // The kernel still holds these buffers: memory that is lost is better than memory that is
-            // written to after it was freed.
+            // The kernel still holds these buffers: leaking memory is better than the kernel writing to freed
+            // memory.
             std::mem::forget(std::mem::take(&mut self.flights));
         }
     }

@@ -9,8 +9,8 @@ use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{Builder, IoUring, Probe, cqueue, opcode};
 
-/// Submission entries of a ring; what does not fit waits in the overflow queue. The kernel charges them
-/// to nobody's locked memory since 5.12; before, 256 fit the usual 64 KiB.
+/// Submission entries of a ring; more wait in the overflow queue. Since 5.12 the kernel does not charge them
+/// to locked memory; before, 256 fit the usual 64 KiB.
 const ENTRIES: u32 = 256;
 
 /// Completion entries. More operations than this may be in flight: the kernel keeps what overflows.
@@ -19,9 +19,9 @@ const COMPLETIONS: u32 = 4096;
 /// One way to set up a ring.
 type Setup = fn(&mut Builder<Entry, cqueue::Entry>);
 
-/// From the best to what every kernel with io_uring takes.
+/// From the best to one that every kernel with io_uring accepts.
 const SETUPS: [Setup; 3] = [
-    // 6.1: completions are worked off when we ask, on our own thread, and a flag says that there are some.
+    // 6.1: completions are processed when this thread asks, and a flag says that there are some.
     |b| {
         b.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
     },
@@ -37,7 +37,7 @@ pub(super) struct Ring {
     ring: IoUring,
     /// Entries that did not fit, oldest first. Warm, it does not allocate.
     overflow: VecDeque<Entry>,
-    /// Entries that have left the overflow queue: the number of its first one.
+    /// Number of entries that have left the overflow queue, which is the number of its first one.
     left: u64,
     /// Calls of io_uring_enter.
     pub(super) enters: u64,
@@ -48,8 +48,8 @@ impl Ring {
         Ok(Ring { ring: build(ENTRIES)?, overflow: VecDeque::new(), left: 0, enters: 0 })
     }
 
-    /// Queues an entry behind all before it. One that does not fit yet has a number in the overflow queue, by which
-    /// it can be [taken back](Self::take_back).
+    /// Queues an entry behind all before it. If it does not fit yet it gets a number in the overflow queue,
+    /// for [taking it back](Self::take_back).
     ///
     /// # Safety
     /// What the entry points at must stay valid, and untouched where the kernel writes, until its
@@ -65,8 +65,8 @@ impl Ring {
         Some(self.left + self.overflow.len() as u64 - 1)
     }
 
-    /// Takes back an entry that the kernel has not been shown, by its number in the overflow queue; `instead` takes
-    /// its place. False if it has been shown.
+    /// Takes back an entry that the kernel has not seen, by its number in the overflow queue; `instead` takes
+    /// its place. False if the kernel has seen it.
     pub(super) fn take_back(&mut self, number: u64, instead: Entry) -> bool {
         let place = number.checked_sub(self.left).and_then(|index| self.overflow.get_mut(index as usize));
         let is_there = place.is_some();
@@ -74,8 +74,8 @@ impl Ring {
         is_there
     }
 
-    /// Hands the kernel what is queued and lets it post what it has finished, without waiting. No system
-    /// call when there is neither.
+    /// Submits queued entries and lets the kernel post finished ones, without waiting. No system call if
+    /// there are none.
     pub(super) fn enter(&mut self) {
         loop {
             self.refill();
@@ -139,7 +139,7 @@ fn build(entries: u32) -> io::Result<IoUring> {
         setup(&mut builder);
         match again(|| builder.build(entries)) {
             Ok(ring) => return Ok(ring),
-            // Flags that the kernel does not know.
+            // Flags unknown to the kernel.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => refused = Some(error),
             Err(error) => return Err(error),
         }
@@ -147,7 +147,7 @@ fn build(entries: u32) -> io::Result<IoUring> {
     Err(refused.unwrap_or_else(|| io::ErrorKind::Unsupported.into()))
 }
 
-/// Whether io_uring can be used here; if not, why.
+/// Checks whether io_uring can be used here; the error is the reason why not.
 pub(crate) fn probe() -> Result<(), String> {
     let mut ring = build(8).map_err(|error| match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => {
@@ -188,7 +188,8 @@ pub(crate) fn probe() -> Result<(), String> {
     Ok(())
 }
 
-/// Makes a system call, and makes it again if a signal cut it off: that says nothing about what the kernel can.
+/// Makes a system call, and repeats it if a signal interrupted it, which says nothing about the kernel's
+/// abilities.
 fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {

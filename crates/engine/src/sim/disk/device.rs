@@ -19,22 +19,22 @@ pub enum UnmapReads {
     Garbage,
 }
 
-/// What a disk is like.
+/// Properties of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DiskOptions {
     /// Bytes; a multiple of `block`.
     pub size: u64,
-    /// Bytes per logical block, a power of two: what offsets and lengths are multiples of. 1 behaves as
-    /// a file through the page cache.
+    /// Bytes per logical block, a power of two: offsets and lengths are multiples of it. 1 behaves as a file
+    /// through the page cache.
     pub block: u32,
     /// Bytes written at once: a crash tears between units, never inside one. 512 or 4096.
     pub atomic_unit: u32,
-    /// Whether writes wait in a volatile cache for a flush. Without it every write is durable at once.
+    /// True if writes wait in a volatile cache for a flush. Without it every write is durable at once.
     pub volatile_cache: bool,
-    /// Whether discard is offered, and what a discarded range reads.
+    /// Whether discard is supported, and what a discarded range reads.
     pub discard: Option<UnmapReads>,
-    /// Whether a failed flush settles the fate of what it should have covered, each unit durable or
-    /// never: as on Linux, where the pages are marked clean. Reads go on seeing it.
+    /// True if a failed flush decides for each unit that it should have covered whether it is durable or
+    /// never will be, as on Linux, where the pages are marked clean. Reads still see it.
     pub failed_flush_loses: bool,
     /// Seed of the disk's own choices: what a torn error or a failed flush keeps.
     pub seed: u64,
@@ -61,22 +61,22 @@ impl DiskOptions {
     }
 }
 
-/// When the observer is called, and about which operation.
+/// A call of the observer: when, and about which operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// Before it takes effect; otherwise after, while the submitter does not know yet.
+    /// True: before it takes effect. False: after, while the submitter does not know yet.
     pub before: bool,
-    /// What is done: never [`Operation::Read`].
+    /// The operation: never [`Operation::Read`].
     pub operation: Operation,
     /// Byte offset of the range; 0 for a flush.
     pub offset: u64,
     /// Bytes; 0 for a flush.
     pub length: u64,
-    /// Operations that were made to fail until then: what a failed flush lost can still be read.
+    /// Operations that were made to fail so far. Reads may still see what a failed flush lost.
     pub faults: u64,
 }
 
-/// How many operations a disk served since it was made, those that failed included.
+/// Number of operations that a disk has served since it was made, including failed ones.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Reads.
@@ -93,7 +93,7 @@ pub struct Counters {
     pub bytes_read: u64,
     /// Bytes written, zeroed ones not counted.
     pub bytes_written: u64,
-    /// Faults that hit.
+    /// Number of faults that hit.
     pub faults: u64,
 }
 
@@ -107,15 +107,15 @@ struct Core {
     options: DiskOptions,
     state: State,
     spare: Spare,
-    /// Room for a flush to sort the log.
+    /// Memory for sorting the log in a flush.
     room: Vec<Piece>,
     faults: Faults,
-    /// What stale reads answer with: the content when the fault was injected.
+    /// The contents that stale reads return: those when the fault was injected.
     stale: Option<Image>,
     observer: Option<Observer>,
     counters: Counters,
     rng: Rng,
-    /// What a discarded range reads, if not zero; made when first needed.
+    /// What a discarded range reads, if not zero; made on first use.
     garbage: Option<Arc<Page>>,
     /// The next write's number.
     next_write: u64,
@@ -123,7 +123,7 @@ struct Core {
     acknowledged: u64,
 }
 
-/// What a write-like operation does, for the code shared by all three.
+/// The effect of a write-like operation, for the code shared by all three.
 #[derive(Clone, Copy)]
 enum Change<'a> {
     Bytes(&'a [u8]),
@@ -131,7 +131,7 @@ enum Change<'a> {
     Discard(UnmapReads),
 }
 
-/// A write that took effect and whose submitter does not know it yet.
+/// A write that took effect and that its submitter does not know to be complete yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct InCache(u64);
 
@@ -140,20 +140,20 @@ pub(crate) struct InCache(u64);
 pub(crate) struct FlushTicket(u64);
 
 impl Disk {
-    /// A disk of zeroes. Panics if the sizes in `options` do not fit each other.
+    /// A disk of zeroes. Panics if the sizes in `options` are inconsistent.
     pub fn new(options: DiskOptions) -> Disk {
         Disk::from_image(Image::zeroed(options.size), options)
     }
 
-    /// A disk that holds `image`, all of it durable. The size is the image's; `options.size` is not
-    /// looked at. Panics if the sizes do not fit each other.
+    /// A disk that holds `image`, all of it durable. The size is the image's; `options.size` is ignored.
+    /// Panics if the sizes are inconsistent.
     pub fn from_image(image: Image, options: DiskOptions) -> Disk {
         Disk::from_state(State::new(image, options.atomic_unit), options)
     }
 
-    /// A disk that goes on where another was, as when the program that used it is killed and the next one
-    /// finds it: what is not durable counts as acknowledged. Size and atomic unit are the state's. Panics if
-    /// the sizes do not fit each other.
+    /// A disk that continues from the state of another, as when a program is killed and the next one opens
+    /// its disk: volatile writes count as acknowledged. Size and atomic unit are the state's. Panics if the
+    /// sizes are inconsistent.
     pub fn from_state(mut state: State, options: DiskOptions) -> Disk {
         let size = state.visible().size();
         let options = DiskOptions { size, atomic_unit: state.atomic_unit, ..options };
@@ -181,7 +181,7 @@ impl Disk {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the disk is like.
+    /// The disk's properties.
     pub fn options(&self) -> DiskOptions {
         self.core().options
     }
@@ -207,8 +207,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Unmaps a range, in the cache too. An error of kind [`io::ErrorKind::Unsupported`] where the disk
-    /// does not offer it.
+    /// Unmaps a range, in the cache too. An error of kind [`io::ErrorKind::Unsupported`] if the disk does not
+    /// support it.
     pub fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
         let write = self.apply_discard(offset, length)?;
         self.acknowledge(write);
@@ -220,7 +220,7 @@ impl Disk {
         self.core().flush(NEVER)
     }
 
-    /// A write takes effect; [`acknowledge`](Self::acknowledge) follows when its submitter is told.
+    /// Applies a write; [`acknowledge`](Self::acknowledge) follows when its submitter is told.
     pub(crate) fn apply_write(&self, offset: u64, from: &[u8]) -> io::Result<InCache> {
         self.core().change(Operation::Write, offset, from.len() as u64, Change::Bytes(from))
     }
@@ -239,23 +239,23 @@ impl Disk {
         core.change(Operation::Discard, offset, length, Change::Discard(reads))
     }
 
-    /// The submitter is told that `write` completed: from now on a flush covers it.
+    /// Notes that the submitter of `write` knows of its completion: from now on a flush covers it.
     pub(crate) fn acknowledge(&self, write: InCache) {
         self.core().acknowledge(write);
     }
 
-    /// Marks what a flush submitted now must cover.
+    /// The set of writes that a flush submitted now must cover.
     pub(crate) fn flush_ticket(&self) -> FlushTicket {
         FlushTicket(self.core().acknowledged)
     }
 
-    /// A flush takes effect. It covers no more than its ticket asks for: a write under way when the
-    /// flush was submitted stays volatile.
+    /// Applies a flush. It covers no more than its ticket: a write under way when the flush was submitted
+    /// stays volatile.
     pub(crate) fn apply_flush(&self, ticket: FlushTicket) -> io::Result<()> {
         self.core().flush(ticket.0)
     }
 
-    /// Everything about the disk now.
+    /// The disk's complete present state.
     pub fn snapshot(&self) -> State {
         self.core().state.clone()
     }
@@ -274,14 +274,14 @@ impl Disk {
         core.faults.add(fault);
     }
 
-    /// Forgets all faults to come.
+    /// Removes all pending faults.
     pub fn clear_faults(&self) {
         self.core().faults.clear();
     }
 
-    /// Calls `observer` before and after every write, zero-range, discard and flush, with the disk as it
-    /// is at that moment. Replaces the observer before it. The observer must not use a handle of this
-    /// disk, nor of the world that drives it: both are locked, and it gets what it may see.
+    /// Calls `observer` before and after every write, zero-range, discard and flush, with the disk's state at
+    /// that moment. Replaces the previous observer. The observer must not use a handle of this disk, nor of
+    /// the world that drives it: both are locked, and it gets the state as an argument.
     pub fn observe(&self, observer: impl FnMut(Moment, &State) + Send + 'static) {
         self.core().observer = Some(Box::new(observer));
     }
@@ -291,7 +291,7 @@ impl Disk {
         self.core().observer = None;
     }
 
-    /// What was done so far.
+    /// Number of operations so far.
     pub fn counters(&self) -> Counters {
         self.core().counters
     }
@@ -393,7 +393,7 @@ impl Core {
 
     fn garbage(&mut self) -> Arc<Page> {
         let rng = &mut self.rng;
-        // Never zero: a reader that takes it for a hole must be found out.
+        // Never zero, so that a reader that takes it for a hole is detected.
         let page = || Arc::new(std::array::from_fn(|_| 0xa0 | (rng.next_u64() as u8 & 0x0f)));
         Arc::clone(self.garbage.get_or_insert_with(page))
     }
@@ -490,12 +490,12 @@ mod tests {
 
     const UNITS: usize = 12;
 
-    /// What a disk is asked, with writes and flushes that are told of later than they take effect.
+    /// A step of a test: operations whose submitters are told later than they take effect.
     #[derive(Debug, Clone)]
     enum Step {
         /// A write, zero-range or discard of so many units takes effect.
         Apply(u8, usize, usize),
-        /// The submitter of one that is under way is told.
+        /// The submitter of one under way is told.
         Tell(usize),
         /// A flush is submitted.
         Submit,
@@ -512,8 +512,8 @@ mod tests {
         ]
     }
 
-    /// What one unit may hold: the values it had since the last that a flush covered, oldest first, each with
-    /// the number of its write.
+    /// The values that one unit may hold: those since the last one that a flush covered, oldest first, each
+    /// with the number of its write.
     type History = Vec<(u64, u8)>;
 
     fn units(image: &Image) -> Vec<u8> {

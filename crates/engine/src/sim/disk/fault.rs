@@ -1,4 +1,4 @@
-//! Faults to come: which operation they hit and what they do to it.
+//! Pending faults: which operation they hit and their effect.
 
 /// A kind of disk operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,20 +15,20 @@ pub enum Operation {
     Discard,
 }
 
-/// What an injected fault does to the operation it hits.
+/// The effect of an injected fault on the operation it hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// It fails (EIO) and changes nothing.
     Error,
     /// It fails (EIO) after some of its atomic units took effect; a read or flush just fails.
     TornError,
-    /// A read answers with what stood there when the fault was injected; others are not hit.
+    /// A read returns the contents at the time of the injection; other operations are not hit.
     Stale,
-    /// A write, zero-range, discard or flush answers success and does nothing; a read is not hit.
+    /// A write, zero-range, discard or flush returns success and does nothing; a read is not hit.
     Lost,
 }
 
-/// A fault to come.
+/// A pending fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Which kind of operation it hits.
@@ -63,7 +63,7 @@ impl Faults {
         self.to_come.clear();
     }
 
-    /// Counts one operation and tells what hits it; the fault injected first decides.
+    /// Counts one operation and returns the effect that hits it; the fault injected first decides.
     pub(super) fn hit(&mut self, operation: Operation) -> Option<Effect> {
         if self.to_come.is_empty() {
             return None;

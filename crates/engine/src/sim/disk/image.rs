@@ -21,14 +21,14 @@ enum Node {
 
 const EMPTY: [Node; FAN] = [const { Node::Zero }; FAN];
 
-/// Memory kept for the next operation: pages that nobody shares any more, and working room.
+/// Memory kept for the next operation: unshared pages, and working memory.
 #[derive(Default)]
 pub(super) struct Spare {
     pages: Vec<Arc<Page>>,
 }
 
 impl Spare {
-    /// Bounds what an idle disk keeps: 4 MiB.
+    /// Bounds the memory that an idle disk keeps: 4 MiB.
     const MOST: usize = 1024;
 
     pub(super) fn keep(&mut self, page: Arc<Page>) {
@@ -37,7 +37,7 @@ impl Spare {
         }
     }
 
-    /// A page filled by `fill`, which gets what a spare page held before or zeroes.
+    /// A page filled by `fill`, which gets the old contents of a spare page, or zeroes.
     pub(super) fn page(&mut self, fill: impl FnOnce(&mut Page)) -> Arc<Page> {
         let mut page = self.pages.pop().unwrap_or_else(|| Arc::new([0; PAGE]));
         fill(Arc::get_mut(&mut page).expect("spare pages have one owner"));
@@ -45,7 +45,7 @@ impl Spare {
     }
 }
 
-/// Bytes of a disk, copy-on-write. A clone is cheap and keeps what it had.
+/// The bytes of a disk, copy-on-write. A clone is cheap and never changes.
 #[derive(Clone)]
 pub struct Image {
     size: u64,
@@ -105,7 +105,7 @@ impl Image {
         }
     }
 
-    /// Makes a range zero and gives its whole pages back. Panics past the end.
+    /// Makes a range zero and frees its whole pages. Panics past the end.
     pub fn zero(&mut self, offset: u64, length: u64) {
         self.fill(offset, length, None, &mut Spare::default());
     }
@@ -124,14 +124,14 @@ impl Image {
         found.or_else(|| (self.size != other.size).then_some(common))
     }
 
-    /// Whether a range is the same in both. Panics past the end of either.
+    /// True if a range is the same in both. Panics past the end of either.
     pub fn is_same(&self, other: &Image, offset: u64, length: u64) -> bool {
         self.check(offset, length);
         other.check(offset, length);
         self.difference_in(other, offset, length).is_none()
     }
 
-    /// The first byte of a range in which the images differ; pages that both share are not looked at.
+    /// The first byte of a range in which the images differ; skips pages that both share.
     fn difference_in(&self, other: &Image, offset: u64, length: u64) -> Option<u64> {
         let (mut mine, mut theirs) = ([0; PAGE], [0; PAGE]);
         pages(offset, length).find_map(|(page, start, end)| {
@@ -219,7 +219,7 @@ impl Image {
         }
         if pattern.is_none() && whole.start < whole.end {
             prune(&mut self.root, self.depth, 0, &whole, spare);
-            // The loop above stopped at the first whole page; what lies after the last is left.
+            // The loop above stopped at the first whole page; the part behind the last one remains.
             let tail = last * PAGE as u64;
             for (page, start, end) in pages(tail, offset + length - tail) {
                 self.fill_part(page, start, end, None, spare);

@@ -1,4 +1,4 @@
-//! The fault model's disk: what a disk with a volatile write cache may do to whoever trusts it.
+//! The fault model's disk: a disk with a volatile write cache that does the worst its users must expect.
 //!
 //! A [`Disk`] holds a durable [`Image`] and, on top of it, the ordered log of writes not yet flushed.
 //! Reads see the newest data; a flush makes the log durable; a crash keeps any part of the log, in any

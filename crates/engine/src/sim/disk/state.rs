@@ -1,10 +1,10 @@
-//! The durable image and the log of unflushed writes on top of it, and what a crash makes of them.
+//! The durable image, the log of unflushed writes on top of it, and the outcome of a crash.
 
 use std::sync::Arc;
 
 use super::image::{Image, PAGE, Page, Spare, pages};
 
-/// What a crash leaves.
+/// The outcome of a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     /// Only what was flushed.
@@ -34,7 +34,7 @@ pub(super) struct Piece {
     pub(super) offset: u64,
     pub(super) length: u64,
     pub(super) fill: Fill,
-    /// When the submitter learnt that it completed, as a count; `NEVER` before that.
+    /// When the submitter learnt that it completed, as a counter value; `NEVER` before that.
     pub(super) acknowledged: u64,
 }
 
@@ -65,8 +65,8 @@ impl Piece {
     }
 }
 
-/// Everything about a disk at one moment: the durable image and the log on top. Cloning copies the
-/// log's list and shares all data.
+/// The complete state of a disk at one moment: the durable image and the log on top. Cloning copies the log's
+/// list and shares all data.
 #[derive(Clone)]
 pub struct State {
     pub(super) durable: Image,
@@ -80,12 +80,12 @@ impl State {
         State { durable: image.clone(), visible: image, log: Vec::new(), atomic_unit }
     }
 
-    /// What is on the medium for certain.
+    /// The contents certain to be on the medium.
     pub fn durable(&self) -> &Image {
         &self.durable
     }
 
-    /// What reads see.
+    /// The contents that reads see.
     pub fn visible(&self) -> &Image {
         &self.visible
     }
@@ -103,7 +103,7 @@ impl State {
     pub fn crash(&self, crash: Crash, choose: &mut dyn FnMut(usize) -> usize) -> Image {
         match crash {
             Crash::LoseAll => self.durable.clone(),
-            // Not what reads see: after a failed flush they see what is lost.
+            // Not what reads see: after a failed flush they still see lost data.
             Crash::KeepAll => {
                 let (mut image, mut spare) = (self.durable.clone(), Spare::default());
                 self.log.iter().for_each(|piece| piece.apply_all(&mut image, &mut spare));
@@ -167,9 +167,9 @@ impl State {
         self.log.push(piece);
     }
 
-    /// Makes durable what was acknowledged before `ticket`. A write still under way stays in the log, but for
-    /// what a covered later one lies over: kept behind that one it could come back from the dead.
-    /// `room` is empty before and after.
+    /// Makes everything acknowledged before `ticket` durable. A write still under way stays in the log,
+    /// except for parts overwritten by a later covered one: kept behind that one, they could reappear. `room`
+    /// is empty before and after.
     pub(super) fn flush(&mut self, ticket: u64, room: &mut Vec<Piece>, spare: &mut Spare) {
         if self.log.iter().all(|piece| piece.acknowledged < ticket) {
             return self.settle(spare);
@@ -189,8 +189,8 @@ impl State {
         room.drain(..).for_each(|piece| recycle(piece, spare));
     }
 
-    /// Settles the fate of all unflushed writes as a crash would, while reads go on seeing them: what a
-    /// failed flush leaves behind.
+    /// Decides the fate of all unflushed writes as a crash would, while reads still see them: the effect of a
+    /// failed flush.
     pub(super) fn abandon(&mut self, choose: &mut dyn FnMut(usize) -> usize) {
         self.durable = self.random_crash(choose);
         self.log.clear();
@@ -205,7 +205,7 @@ impl State {
     }
 }
 
-/// Takes what `over` lies over away from the pieces from `first` on.
+/// Removes the parts that `over` overwrites from the pieces from `first` on.
 fn cut(pieces: &mut Vec<Piece>, first: usize, over: &Piece) {
     for at in (first..pieces.len()).rev() {
         if !pieces[at].overlaps(over) {
@@ -228,7 +228,7 @@ fn recycle(piece: Piece, spare: &mut Spare) {
     }
 }
 
-/// `choose` for any n, in steps that it takes.
+/// Calls `choose` for any n, in steps within its range.
 fn pick(choose: &mut dyn FnMut(usize) -> usize, n: usize) -> usize {
     if n <= 1 << 16 {
         return choose(n);
