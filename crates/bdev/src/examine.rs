@@ -1,7 +1,8 @@
-//! Modules look at every bdev, in whatever order modules and bdevs come.
+//! Lets modules examine every bdev, in whatever order modules and bdevs come.
 //!
-//! A bdev is examined by one module after the other, and by each once; bdevs are examined at the same time. A module
-//! that comes late finds the bdevs that are there. All on the app thread; a panic of a module ends its own look.
+//! Modules examine a bdev one after the other, each of them once; different bdevs are examined concurrently.
+//! A late module finds the existing bdevs. All on the app thread; a panic of a module ends only its own
+//! examination.
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use crate::error::errno;
 use crate::{Bdev, BdevError, Module, NotificationKind, Phase, Registry};
 
 impl Registry {
-    /// Adds a module; it examines the bdevs that are there and all that come. A module whose name is known already
-    /// is not added.
+    /// Adds a module; it examines all present and future bdevs. A module whose name is registered already is
+    /// not added.
     ///
     /// # Errors
     /// The runtime stops.
@@ -34,16 +35,16 @@ impl Registry {
         self.0.examining.none().await;
     }
 
-    /// Has modules look at every bdev that comes (as at first), or only at those that were
-    /// [named](Self::examine).
+    /// Sets whether modules examine every new bdev (the default), or only those [named](Self::examine).
     pub fn set_auto_examine(&self, yes: bool) {
         self.0.rules().auto = yes;
     }
 
-    /// Has modules look at the bdev of that name or alias, now or when it comes, where they do not look at all.
+    /// Lets modules examine the bdev of that name or alias, now or when it comes, if they do not examine all
+    /// of them.
     ///
     /// # Errors
-    /// They look at all, or it was named before.
+    /// They examine all of them, or it was named before.
     pub async fn examine(&self, name: &str) -> Result<(), BdevError> {
         let name = name.to_owned();
         self.on_app(async move |registry| {
@@ -72,7 +73,7 @@ impl Registry {
         .await
     }
 
-    /// Starts a task that has every module look at the bdev that has not yet; on the app thread.
+    /// Starts a task in which every module examines the bdev that has not yet; on the app thread.
     pub(crate) fn begin_examine(&self, bdev: &Arc<Inner>) {
         let counted = (self.0.examining.begin(), bdev.examining.begin());
         let (registry, bdev) = (self.clone(), bdev.clone());
@@ -87,7 +88,7 @@ impl Registry {
         }));
     }
 
-    /// A module that is to look at the bdev and has not, which is noted down.
+    /// The next module that must examine the bdev; it is noted as having done so.
     fn next_module(&self, bdev: &Arc<Inner>) -> Option<Arc<dyn Module>> {
         let modules = self.0.modules().clone();
         let examines = self.examines(bdev);
@@ -106,7 +107,7 @@ impl Registry {
         rules.auto || names.iter().any(|name| rules.allowed.contains(name))
     }
 
-    /// The last look at a new bdev puts it into the log; the caller's is still counted.
+    /// The last examination of a new bdev puts it into the log; the caller's own is still counted.
     fn announce(&self, bdev: &Inner) {
         let mut state = bdev.state();
         let announce = bdev.examining.count() == 1 && state.phase == Phase::Ready && !state.announced;

@@ -1,4 +1,4 @@
-//! Changing volumes and stores: names, sizes, parents.
+//! Changes of volumes and stores: names, sizes, parents.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{LvolError, Lvols};
 async fn write_name(blob: &Blob, from: &Name, to: &Name) -> Result<(), spindle_blob::BlobError> {
     blob.set_xattr(NAME, to.terminated()).await?;
     if let Err(error) = blob.sync().await {
-        // What the disk has is not known then, and the store refuses changes.
+        // The contents of the disk are then unknown, and the store refuses changes.
         let _ = blob.set_xattr(NAME, from.terminated()).await;
         return Err(error);
     }
@@ -36,7 +36,7 @@ impl LvolInner {
         }
         let (before, after) = (store.alias(&from), store.alias(&to));
         let bdev = self.bdev();
-        // The alias first: it is the one step that another bdev can be in the way of.
+        // The alias first: only this step can conflict with another bdev.
         let mut renamed =
             bdev.as_ref().map_or(Ok(()), |bdev| bdev.rename_alias(&before, &after).map_err(Into::into));
         if renamed.is_ok() {
@@ -117,7 +117,7 @@ impl StoreInner {
         self.rename_all(&lvols, &self.name(), to).await
     }
 
-    /// The aliases first, then the disk; all back if that fails.
+    /// Renames the aliases first, then the disk; undoes everything if that fails.
     async fn rename_all(
         self: &Arc<StoreInner>,
         lvols: &Lvols,
@@ -157,7 +157,7 @@ impl StoreInner {
 }
 
 impl LvolInner {
-    /// The store has another name.
+    /// Updates the alias after a rename of the store.
     fn rename_alias(&self, from: &Name, to: &Name) -> Result<(), LvolError> {
         let (name, bdev) = (self.name(), self.bdev());
         let rename = |bdev: Bdev| bdev.rename_alias(&format!("{from}/{name}"), &format!("{to}/{name}"));

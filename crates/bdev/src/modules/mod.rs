@@ -1,4 +1,4 @@
-//! The modules that make bdevs of nothing but memory and files.
+//! The modules whose bdevs are made of memory or files.
 
 pub mod file;
 pub mod malloc;
