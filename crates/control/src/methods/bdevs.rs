@@ -1,4 +1,4 @@
-//! Bdevs of all modules: what there is, and examining.
+//! Methods for bdevs of all modules: listing and examining.
 
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ impl Shown {
     }
 }
 
-/// SPDK says of RAM disks, and of volumes on them, on which node their memory is; ours is bound to none.
+/// SPDK reports the memory node of RAM disks, and of volumes on them; here memory is bound to no node.
 fn is_memory(bdev: &Bdev, details: &Detail) -> bool {
     let base = details.get(spindle_lvol::MODULE).and_then(|volume| volume.get("base_bdev"));
     let base = match (base, bdev.registry()) {
@@ -105,7 +105,7 @@ fn is_memory(bdev: &Bdev, details: &Detail) -> bool {
     base.as_ref().unwrap_or(bdev).module() == spindle_bdev::modules::malloc::MODULE
 }
 
-/// One bdev by name, alias or UUID, or all. With a timeout, one that is not there is waited for.
+/// One bdev by name, alias or UUID, or all. With a timeout, waits for a missing one.
 async fn get_bdevs(control: Control, params: Option<GetBdevs>) -> Result<Vec<Shown>, RpcError> {
     let GetBdevs { name, timeout: patience } = params.unwrap_or_default();
     let registry = control.registry();

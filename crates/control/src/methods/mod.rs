@@ -25,7 +25,7 @@ use crate::control::Control;
 /// All methods of the daemon. A program that embeds it adds its own.
 ///
 /// # Panics
-/// Never: the names are ours, and a test holds them apart.
+/// Never: the names are constants, and a test checks that they differ.
 pub fn table() -> Table<Control> {
     let mut table = Table::new();
     let add = [
