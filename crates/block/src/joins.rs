@@ -1,35 +1,101 @@
 //! Requests that were split and wait for their pieces.
 //!
-//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; when all
-//! pieces are back, the buffers are joined in the order they were cut, so a parent that had one buffer, or a
-//! list, gets the same back. Once warm, cutting and joining allocate nothing: lists of pieces are reused. Not
-//! promised: an order in which pieces complete. The first error to come back is the parent's.
+//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; as pieces come
+//! back their buffers are put together again in the order they were cut, so a parent that
+//! had one buffer, or a list of them, has the same back. Once warm, cutting and joining allocate nothing: the
+//! lists of pieces are kept for their room. Not promised: an order in which
+//! pieces complete. The first error to come back is the parent's.
 
 use spindle_mem::{Buffers, IoBuf};
 
 use crate::{Io, IoErrorKind, Status};
 
-/// A piece of a parent.
-#[derive(Default)]
-struct Part {
-    /// Its buffers, when they are back.
+/// Where a piece belongs in its parent; carried by the piece.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// The byte of the parent's buffers where it begins.
+    pub(crate) offset: u32,
+    /// Its end cut a run of the parent's buffers in two.
+    pub(crate) cut: bool,
+}
+
+/// The buffers of a piece that is back before one that was cut before it.
+struct Early {
     buffers: Buffers,
-    /// Where it begins in the parent's buffers.
-    start: u32,
-    /// Set if its end cut a run of the parent's buffers in two.
     cut: bool,
 }
 
-/// A parent and the state of its pieces.
-#[derive(Default)]
+/// A parent and what is known of its pieces.
 struct Join {
     parent: Option<Io>,
     /// Pieces under way, plus one while pieces may still be cut.
     left: u32,
-    status: Option<Status>,
-    parts: Vec<Part>,
-    /// Bytes of buffers in the pieces so far.
-    bytes: usize,
+    status: Status,
+    /// The buffers of the first so many pieces, together.
+    whole: Buffers,
+    joined: u32,
+    /// What follows `whole` was cut off within a run.
+    cut: bool,
+    /// By the numbers of the pieces.
+    early: Vec<Option<Early>>,
+}
+
+impl Join {
+    fn new() -> Join {
+        let (whole, early) = (Buffers::None, Vec::new());
+        Join { parent: None, left: 0, status: Ok(()), whole, joined: 0, cut: false, early }
+    }
+
+    /// A piece has failed, at a byte of its own buffers if that is known.
+    #[cold]
+    fn fail(&mut self, kind: IoErrorKind, place: Place) {
+        if self.status.is_ok() {
+            self.status = Err(match kind {
+                IoErrorKind::Miscompare { offset } => {
+                    IoErrorKind::Miscompare { offset: offset.saturating_add(place.offset) }
+                }
+                other => other,
+            });
+        }
+    }
+
+    /// Puts the buffers of a piece back into their place.
+    #[inline]
+    fn put_back(&mut self, part: u32, buffers: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        if part == self.joined {
+            self.append(buffers, cut, lists);
+            if !self.early.is_empty() {
+                self.append_early(lists);
+            }
+        } else {
+            self.keep(part, Early { buffers, cut });
+        }
+    }
+
+    #[inline]
+    fn append(&mut self, buffers: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        self.whole.rejoin(buffers, self.cut, lists);
+        self.cut = cut;
+        self.joined += 1;
+    }
+
+    #[inline(never)]
+    fn keep(&mut self, part: u32, early: Early) {
+        let part = part as usize;
+        if self.early.len() <= part {
+            self.early.resize_with(part + 1, || None);
+        }
+        self.early[part] = Some(early);
+    }
+
+    #[inline(never)]
+    fn append_early(&mut self, lists: &mut Vec<Vec<IoBuf>>) {
+        while let Some(Early { buffers, cut }) =
+            self.early.get_mut(self.joined as usize).and_then(Option::take)
+        {
+            self.append(buffers, cut, lists);
+        }
+    }
 }
 
 /// All parents of a thread.
@@ -43,85 +109,73 @@ pub(crate) struct Joins {
 
 impl Joins {
     /// Parks `parent`; the caller may cut pieces until it calls [`close`](Self::close).
+    #[inline]
     pub(crate) fn open(&mut self, parent: Io) -> u32 {
-        let key = self.free.pop().unwrap_or_else(|| {
-            self.joins.push(Join::default());
-            u32::try_from(self.joins.len() - 1).expect("fewer than 2^32 requests fit in memory")
-        });
+        let key = self.free.pop().unwrap_or_else(|| self.grow());
         let join = &mut self.joins[key as usize];
         join.parent = Some(parent);
         join.left = 1;
-        join.status = None;
         key
     }
 
-    /// Takes the parked parent out while pieces are cut; return it with `put_parent`.
-    pub(crate) fn take_parent(&mut self, key: u32) -> Io {
-        self.joins[key as usize].parent.take().expect("a parent stays parked until its last piece is back")
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        self.joins.push(Join::new());
+        u32::try_from(self.joins.len() - 1).expect("fewer than 2^32 requests fit in memory")
     }
 
-    /// Parks it again.
-    pub(crate) fn put_parent(&mut self, key: u32, parent: Io) {
-        self.joins[key as usize].parent = Some(parent);
-    }
-
-    /// Cuts off the next `count` of the `left` blocks for which the parent has buffers. Returns the number of
-    /// the piece and its buffers.
+    /// One more piece of a parent, for which the first `bytes` of what its buffers still have are cut off.
     #[inline]
-    pub(crate) fn cut(&mut self, key: u32, parent: &mut Io, count: u64, left: u64) -> (u32, Buffers) {
+    pub(crate) fn cut(&mut self, key: u32, bytes: usize) -> (&Io, Buffers, bool) {
         let join = &mut self.joins[key as usize];
-        let bytes = parent.buffers().len();
-        let (buffers, cut) = if bytes == 0 || count == left {
-            (parent.take_buffers(), false)
-        } else {
-            // The buffers hold exactly the blocks left, which gives the size of a block.
-            let at = (bytes as u64 / left * count) as usize;
-            parent.buffers_mut().split_front(at, &mut self.lists)
-        };
-        let start = u32::try_from(join.bytes).unwrap_or(u32::MAX);
         join.left += 1;
-        join.bytes += buffers.len();
-        join.parts.push(Part { buffers: Buffers::None, start, cut });
-        let number = u32::try_from(join.parts.len() - 1).expect("a parent has fewer than 2^32 pieces");
-        (number, buffers)
+        let parent = join.parent.as_mut().expect("a parent stays parked until its last piece is back");
+        let (buffers, cut) = match parent.buffers().len() {
+            len if len == bytes => (parent.take_buffers(), false),
+            _ => parent.buffers_mut().split_front(bytes, &mut self.lists),
+        };
+        (parent, buffers, cut)
     }
 
-    /// Stores a piece that came back, with its buffers; returns the parent if it was the last.
-    pub(crate) fn child_done(&mut self, key: u32, part: u32, status: Status, buffers: Buffers) -> Option<Io> {
+    /// A piece is back with its buffers; the parent, if it was the last.
+    #[inline]
+    pub(crate) fn child_done(
+        &mut self,
+        key: u32,
+        part: u32,
+        place: Place,
+        status: Status,
+        buffers: Buffers,
+    ) -> Option<Io> {
         let join = &mut self.joins[key as usize];
-        join.parts[part as usize].buffers = buffers;
-        if let Err(kind) = status
-            && join.status.is_none()
-        {
-            join.status = Some(Err(match kind {
-                IoErrorKind::Miscompare { offset } => {
-                    IoErrorKind::Miscompare { offset: offset.saturating_add(join.parts[part as usize].start) }
-                }
-                other => other,
-            }));
+        if let Err(kind) = status {
+            join.fail(kind, place);
         }
-        self.close(key)
+        join.put_back(part, buffers, place.cut, &mut self.lists);
+        join.left -= 1;
+        if join.left > 0 { None } else { self.end(key) }
     }
 
-    /// Ends the cutting; returns the parent if all pieces are back.
+    /// No more pieces will be cut; the parent, if all are back.
+    #[inline]
     pub(crate) fn close(&mut self, key: u32) -> Option<Io> {
         let join = &mut self.joins[key as usize];
         join.left -= 1;
-        if join.left > 0 {
-            return None;
-        }
+        if join.left > 0 { None } else { self.end(key) }
+    }
+
+    fn end(&mut self, key: u32) -> Option<Io> {
+        let join = &mut self.joins[key as usize];
         let mut parent = join.parent.take().expect("a parent stays parked until its last piece is back");
-        // Blocks that no piece took are still the parent's, behind all pieces.
-        let rest = parent.take_buffers();
-        let (mut whole, mut cut) = (Buffers::None, false);
-        for part in join.parts.drain(..) {
-            whole.rejoin(part.buffers, cut, &mut self.lists);
-            cut = part.cut;
+        let slot = parent.slot_mut();
+        // What no piece took is still the parent's, and lies behind all of them.
+        if !matches!(slot.buffers, Buffers::None) {
+            join.whole.rejoin(std::mem::take(&mut slot.buffers), join.cut, &mut self.lists);
         }
-        whole.rejoin(rest, cut, &mut self.lists);
-        join.bytes = 0;
-        parent.put_buffers(whole);
-        parent.slot_mut().status = join.status.take().unwrap_or(Ok(()));
+        slot.buffers = std::mem::take(&mut join.whole);
+        slot.status = std::mem::replace(&mut join.status, Ok(()));
+        (join.joined, join.cut) = (0, false);
+        join.early.clear();
         self.free.push(key);
         Some(parent)
     }

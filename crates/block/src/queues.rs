@@ -14,7 +14,7 @@ use spindle_reactor::Time;
 use crate::aside::NOT_PAID;
 use crate::clock::Clock;
 use crate::io::{Frame, Held, Slot, Top};
-use crate::joins::Joins;
+use crate::joins::{Joins, Place};
 use crate::lane_state::LaneState;
 use crate::mailbox::Obligation;
 use crate::queue::Queue;
@@ -131,6 +131,7 @@ impl Queues {
             status: Ok(()),
             held: Held::NOWHERE,
             top: Top::Lane,
+            place: Place::default(),
             start: 0,
             count: 0,
             tag: 0,
@@ -226,7 +227,11 @@ impl Queues {
     #[inline]
     pub(crate) fn send_up(&mut self, io: Io) {
         self.leave(&io);
-        self.up.push_back(io);
+        match io.slot().depth {
+            // No lane is called for it.
+            0 => self.finish(io),
+            _ => self.up.push_back(io),
+        }
     }
 
     /// Counts a request that left its lane: a waiting one may fit in, or the lane may close.
@@ -288,11 +293,11 @@ impl Queues {
 
     /// Links a request to the one that it serves, in the end one from above the stack.
     #[inline]
-    pub(crate) fn derive(&mut self, child: &mut Io, parent: &Slot) {
+    pub(crate) fn derive(waiters: &mut [Waiter], child: &mut Io, parent: &Slot) {
         let root = match parent.top {
             Top::Future | Top::Queue(_) => Root { id: parent.id, top: parent.top },
             Top::Lane | Top::Join { .. } => {
-                let known = self.waiters[parent.id.index as usize].root_of(parent.id);
+                let known = waiters[parent.id.index as usize].root_of(parent.id);
                 known.unwrap_or(Root { id: parent.id, top: parent.top })
             }
         };
@@ -300,7 +305,7 @@ impl Queues {
         if parent.opener != 0 {
             (slot.opener, slot.submitted) = (parent.opener, parent.submitted);
         }
-        self.waiters[slot.id.index as usize].set_root(slot.id, root);
+        waiters[slot.id.index as usize].set_root(slot.id, root);
     }
 
     /// The ids of all requests that serve one, itself included.
@@ -345,9 +350,9 @@ impl Queues {
                 }
             }
             Top::Join { key, part } => {
-                let status = io.slot().status;
+                let (status, place) = (io.slot().status, io.slot().place);
                 let buffers = self.recycle(io);
-                if let Some(parent) = self.joins.child_done(key, part, status, buffers) {
+                if let Some(parent) = self.joins.child_done(key, part, place, status, buffers) {
                     self.send_up(parent);
                 }
             }

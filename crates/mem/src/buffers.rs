@@ -16,8 +16,13 @@ pub enum Buffers {
 
 impl Buffers {
     /// Bytes in all runs together.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.parts().iter().map(|part| part.len()).sum()
+        match self {
+            Buffers::None => 0,
+            Buffers::One(part) => part.len(),
+            Buffers::Many(parts) => parts.iter().map(|part| part.len()).sum(),
+        }
     }
 
     /// True if there is no byte.
@@ -93,6 +98,7 @@ impl Buffers {
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
+    #[inline]
     pub fn split_front(&mut self, at: usize, lists: &mut Vec<Vec<IoBuf>>) -> (Buffers, bool) {
         match self {
             Buffers::None => {
@@ -103,44 +109,35 @@ impl Buffers {
                 let cut = at < part.len();
                 (Buffers::One(part.split_to(at)), cut)
             }
-            Buffers::Many(parts) => {
-                let mut left = at;
-                let fits = |part: &&IoBuf| {
-                    let fits = part.len() <= left;
-                    left -= if fits { part.len() } else { 0 };
-                    fits
-                };
-                let whole = parts.iter().take_while(fits).count();
-                let mut front = lists.pop().unwrap_or_default();
-                front.extend(parts.drain(..whole));
-                if left > 0 {
-                    let next = parts.first_mut();
-                    front.push(next.expect("split within the bytes there are").split_to(left));
-                }
-                (Buffers::Many(front), left > 0)
-            }
+            Buffers::Many(parts) => split_list(parts, at, lists),
         }
     }
 
-    /// Appends what [`split_front`](Self::split_front) left; `cut` is what it returned. A list that is no
-    /// longer needed goes to `lists`.
+    /// Puts back behind `self` what [`split_front`](Self::split_front) left behind; `cut` is what that said. A list
+    /// that is not needed any more goes to `lists`.
+    #[inline]
     pub fn rejoin(&mut self, next: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
-        let mut next = match (std::mem::take(self), next) {
+        let next = match (&mut *self, next) {
             (Buffers::None, next) => return *self = next,
-            (this, Buffers::None) => return *self = this,
-            (Buffers::One(first), Buffers::One(second)) => match first.join(second) {
-                Ok(joined) => return *self = Buffers::One(joined),
-                Err((first, second)) => {
-                    *self = Buffers::One(first);
-                    Buffers::One(second)
-                }
+            (_, Buffers::None) => return,
+            (Buffers::One(first), Buffers::One(second)) => match first.append(second) {
+                Ok(()) => return,
+                Err(second) => Buffers::One(second),
             },
-            (this, next) => {
-                *self = this;
-                next
-            }
+            (_, next) => next,
         };
+        self.rejoin_lists(next, cut, lists);
+    }
+
+    #[inline(never)]
+    fn rejoin_lists(&mut self, mut next: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
         let parts = self.as_list(lists);
+        if let Buffers::One(run) = next {
+            return match cut {
+                true => push_joined(parts, run),
+                false => parts.push(run),
+            };
+        }
         let list = next.as_list(lists);
         let mut runs = list.drain(..);
         if cut && let Some(run) = runs.next() {
@@ -226,6 +223,24 @@ impl Buffers {
     }
 }
 
+/// Takes the bytes before `at` out of a list, and says whether that cut a run in two.
+fn split_list(parts: &mut Vec<IoBuf>, at: usize, lists: &mut Vec<Vec<IoBuf>>) -> (Buffers, bool) {
+    let mut left = at;
+    let fits = |part: &&IoBuf| {
+        let fits = part.len() <= left;
+        left -= if fits { part.len() } else { 0 };
+        fits
+    };
+    let whole = parts.iter().take_while(fits).count();
+    let mut front = lists.pop().unwrap_or_default();
+    front.extend(parts.drain(..whole));
+    if left > 0 {
+        let next = parts.first_mut();
+        front.push(next.expect("split within the bytes there are").split_to(left));
+    }
+    (Buffers::Many(front), left > 0)
+}
+
 /// Cuts `parts` at byte `at` and returns the runs behind.
 fn split_parts(parts: &mut Vec<IoBuf>, at: usize) -> Vec<IoBuf> {
     let mut left = at;
@@ -246,13 +261,11 @@ fn split_parts(parts: &mut Vec<IoBuf>, at: usize) -> Vec<IoBuf> {
 }
 
 fn push_joined(parts: &mut Vec<IoBuf>, next: IoBuf) {
-    match parts.pop() {
-        None => parts.push(next),
-        Some(last) => match last.join(next) {
-            Ok(joined) => parts.push(joined),
-            Err((last, next)) => parts.extend([last, next]),
-        },
-    }
+    let apart = match parts.last_mut() {
+        None => Some(next),
+        Some(last) => last.append(next).err(),
+    };
+    parts.extend(apart);
 }
 
 impl From<IoBuf> for Buffers {

@@ -61,6 +61,7 @@ impl IoBuf {
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
+    #[inline]
     pub fn split_off(&mut self, at: usize) -> IoBuf {
         assert!(at <= self.len, "split at {at} of {} bytes", self.len);
         // SAFETY: `at` is within the part, or at its end.
@@ -74,6 +75,7 @@ impl IoBuf {
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
+    #[inline]
     pub fn split_to(&mut self, at: usize) -> IoBuf {
         let rest = self.split_off(at);
         std::mem::replace(self, rest)
@@ -84,13 +86,25 @@ impl IoBuf {
     /// # Errors
     /// Both parts are returned unchanged if they do not touch.
     pub fn join(mut self, next: IoBuf) -> Result<IoBuf, (IoBuf, IoBuf)> {
+        match self.append(next) {
+            Ok(()) => Ok(self),
+            Err(next) => Err((self, next)),
+        }
+    }
+
+    /// Puts `next` behind `self` again, if it follows directly in the same allocation.
+    ///
+    /// # Errors
+    /// `next` comes back when the two do not touch.
+    #[inline]
+    pub(crate) fn append(&mut self, next: IoBuf) -> Result<(), IoBuf> {
         // SAFETY: one past the end of the part is still within, or at the end of, its allocation.
         let end = unsafe { self.start.add(self.len) };
         if !self.segment.same(&next.segment) || end != next.start {
-            return Err((self, next));
+            return Err(next);
         }
         self.len += next.len;
-        Ok(self)
+        Ok(())
     }
 
     /// Keeps the first `len` bytes; no effect if it is shorter.
