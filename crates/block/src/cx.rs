@@ -147,15 +147,14 @@ impl Cx<'_> {
     #[inline]
     fn cut(&mut self, split: &mut Split, count: u64) -> Io {
         let count = count.min(split.left);
-        let mut io = self.queues.make(Top::Lane, Operation::Read, split.start, count, Buffers::None);
+        let mut io = self.queues.make_blank(split.start, count);
         let bytes = count * split.block;
         let Queues { joins, waiters, .. } = &mut *self.queues;
-        let (parent, buffers, cut) = joins.cut(split.key, bytes as usize);
-        let (parent, slot) = (parent.slot(), io.slot_mut());
+        let slot = io.slot_mut();
+        let (parent, cut) = joins.cut(split.key, bytes as usize, &mut slot.buffers);
         slot.operation = parent.operation;
         slot.fua = parent.fua;
         slot.aux = parent.aux + (split.start - parent.start);
-        slot.buffers = buffers;
         slot.top = Top::Join { key: split.key, part: split.pieces };
         slot.place = Place { offset: u32::try_from(split.bytes).unwrap_or(u32::MAX), cut };
         Queues::derive(waiters, &mut io, parent);

@@ -8,7 +8,11 @@
 
 use spindle_mem::{Buffers, IoBuf};
 
+use crate::io::Slot;
 use crate::{Io, IoErrorKind, Status};
+
+/// Why a parent is there.
+const PARKED: &str = "a parent stays parked until its last piece is back";
 
 /// Where a piece belongs in its parent; carried by the piece.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,10 +35,11 @@ struct Join {
     /// Pieces under way, plus one while pieces may still be cut.
     left: u32,
     status: Status,
-    /// The buffers of the first so many pieces, together.
-    whole: Buffers,
+    /// The parent's buffers from which nothing has been cut off yet.
+    rest: Buffers,
+    /// The first so many pieces have given their buffers back to the parent.
     joined: u32,
-    /// What follows `whole` was cut off within a run.
+    /// What follows those was cut off within a run.
     cut: bool,
     /// By the numbers of the pieces.
     early: Vec<Option<Early>>,
@@ -42,8 +47,8 @@ struct Join {
 
 impl Join {
     fn new() -> Join {
-        let (whole, early) = (Buffers::None, Vec::new());
-        Join { parent: None, left: 0, status: Ok(()), whole, joined: 0, cut: false, early }
+        let (rest, early) = (Buffers::None, Vec::new());
+        Join { parent: None, left: 0, status: Ok(()), rest, joined: 0, cut: false, early }
     }
 
     /// A piece has failed, at a byte of its own buffers if that is known.
@@ -59,23 +64,29 @@ impl Join {
         }
     }
 
+    /// The parked parent's buffers.
+    #[inline]
+    fn whole(&mut self) -> &mut Buffers {
+        self.parent.as_mut().expect(PARKED).buffers_mut()
+    }
+
     /// Puts the buffers of a piece back into their place.
     #[inline]
-    fn put_back(&mut self, part: u32, buffers: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+    fn put_back(&mut self, part: u32, buffers: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
         if part == self.joined {
             self.append(buffers, cut, lists);
             if !self.early.is_empty() {
                 self.append_early(lists);
             }
         } else {
-            self.keep(part, Early { buffers, cut });
+            self.keep(part, Early { buffers: std::mem::take(buffers), cut });
         }
     }
 
     #[inline]
-    fn append(&mut self, buffers: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
-        self.whole.rejoin(buffers, self.cut, lists);
-        self.cut = cut;
+    fn append(&mut self, buffers: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        let behind_cut = std::mem::replace(&mut self.cut, cut);
+        self.whole().rejoin(buffers, behind_cut, lists);
         self.joined += 1;
     }
 
@@ -90,10 +101,10 @@ impl Join {
 
     #[inline(never)]
     fn append_early(&mut self, lists: &mut Vec<Vec<IoBuf>>) {
-        while let Some(Early { buffers, cut }) =
+        while let Some(Early { mut buffers, cut }) =
             self.early.get_mut(self.joined as usize).and_then(Option::take)
         {
-            self.append(buffers, cut, lists);
+            self.append(&mut buffers, cut, lists);
         }
     }
 }
@@ -110,9 +121,10 @@ pub(crate) struct Joins {
 impl Joins {
     /// Parks `parent`; the caller may cut pieces until it calls [`close`](Self::close).
     #[inline]
-    pub(crate) fn open(&mut self, parent: Io) -> u32 {
+    pub(crate) fn open(&mut self, mut parent: Io) -> u32 {
         let key = self.free.pop().unwrap_or_else(|| self.grow());
         let join = &mut self.joins[key as usize];
+        join.rest = parent.take_buffers();
         join.parent = Some(parent);
         join.left = 1;
         key
@@ -124,34 +136,23 @@ impl Joins {
         u32::try_from(self.joins.len() - 1).expect("fewer than 2^32 requests fit in memory")
     }
 
-    /// One more piece of a parent, for which the first `bytes` of what its buffers still have are cut off.
+    /// One more piece of a parent: moves so many bytes of buffers to it, and says whether that cut a run in two.
     #[inline]
-    pub(crate) fn cut(&mut self, key: u32, bytes: usize) -> (&Io, Buffers, bool) {
+    pub(crate) fn cut(&mut self, key: u32, bytes: usize, buffers: &mut Buffers) -> (&Slot, bool) {
         let join = &mut self.joins[key as usize];
         join.left += 1;
-        let parent = join.parent.as_mut().expect("a parent stays parked until its last piece is back");
-        let (buffers, cut) = match parent.buffers().len() {
-            len if len == bytes => (parent.take_buffers(), false),
-            _ => parent.buffers_mut().split_front(bytes, &mut self.lists),
-        };
-        (parent, buffers, cut)
+        let cut = join.rest.split_front(bytes, buffers, &mut self.lists);
+        (join.parent.as_ref().expect(PARKED).slot(), cut)
     }
 
-    /// A piece is back with its buffers; the parent, if it was the last.
+    /// A piece is back; gives its buffers back, and returns the parent if it was the last.
     #[inline]
-    pub(crate) fn child_done(
-        &mut self,
-        key: u32,
-        part: u32,
-        place: Place,
-        status: Status,
-        buffers: Buffers,
-    ) -> Option<Io> {
+    pub(crate) fn child_done(&mut self, key: u32, part: u32, piece: &mut Slot) -> Option<Io> {
         let join = &mut self.joins[key as usize];
-        if let Err(kind) = status {
-            join.fail(kind, place);
+        if let Err(kind) = piece.status {
+            join.fail(kind, piece.place);
         }
-        join.put_back(part, buffers, place.cut, &mut self.lists);
+        join.put_back(part, &mut piece.buffers, piece.place.cut, &mut self.lists);
         join.left -= 1;
         if join.left > 0 { None } else { self.end(key) }
     }
@@ -164,16 +165,16 @@ impl Joins {
         if join.left > 0 { None } else { self.end(key) }
     }
 
+    #[inline]
     fn end(&mut self, key: u32) -> Option<Io> {
         let join = &mut self.joins[key as usize];
-        let mut parent = join.parent.take().expect("a parent stays parked until its last piece is back");
-        let slot = parent.slot_mut();
-        // What no piece took is still the parent's, and lies behind all of them.
-        if !matches!(slot.buffers, Buffers::None) {
-            join.whole.rejoin(std::mem::take(&mut slot.buffers), join.cut, &mut self.lists);
+        if !matches!(join.rest, Buffers::None) {
+            // What no piece took lies behind all of them.
+            let (mut rest, cut) = (std::mem::take(&mut join.rest), join.cut);
+            join.whole().rejoin(&mut rest, cut, &mut self.lists);
         }
-        slot.buffers = std::mem::take(&mut join.whole);
-        slot.status = std::mem::replace(&mut join.status, Ok(()));
+        let mut parent = join.parent.take()?;
+        parent.slot_mut().status = std::mem::replace(&mut join.status, Ok(()));
         (join.joined, join.cut) = (0, false);
         join.early.clear();
         self.free.push(key);

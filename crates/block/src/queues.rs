@@ -100,22 +100,31 @@ impl Queues {
         count: u64,
         buffers: Buffers,
     ) -> Io {
+        let mut io = self.make_blank(start, count);
+        let slot = io.slot_mut();
+        slot.top = top;
+        slot.operation = operation;
+        slot.fua = false;
+        slot.buffers = buffers;
+        io
+    }
+
+    /// The same, of which the caller sets what is asked, by whom, and the buffers, each in its place: what is moved
+    /// there from another takes longer than the rest.
+    #[inline]
+    pub(crate) fn make_blank(&mut self, start: u64, count: u64) -> Io {
         let mut slot = match self.pool.pop() {
             Some(slot) => slot,
             None => self.grow(),
         };
-        slot.operation = operation;
-        slot.fua = false;
         slot.depth = 0;
         slot.resting = false;
         slot.status = Ok(());
         slot.held = Held::NOWHERE;
-        slot.top = top;
         slot.start = start;
         slot.count = count;
         slot.tag = 0;
         slot.opener = 0;
-        slot.buffers = buffers;
         Io::from_slot(slot)
     }
 
@@ -149,13 +158,20 @@ impl Queues {
 
     /// Returns a request without waiters to the pool, and its buffers to the caller.
     #[inline]
-    pub(crate) fn recycle(&mut self, io: Io) -> Buffers {
+    pub(crate) fn recycle(&mut self, mut io: Io) -> Buffers {
+        let buffers = io.take_buffers();
+        self.retire(io);
+        buffers
+    }
+
+    /// The same, and drops its buffers where they are.
+    #[inline]
+    pub(crate) fn retire(&mut self, io: Io) {
         let mut slot = io.into_slot();
         slot.id.generation = slot.id.generation.wrapping_add(1);
-        let buffers = std::mem::take(&mut slot.buffers);
+        slot.buffers = Buffers::None;
         slot.resting = true;
         self.pool.push(slot);
-        buffers
     }
 
     /// Queues a request for `lane`, which counts it from now on.
@@ -284,7 +300,7 @@ impl Queues {
         slot.status = Err(IoErrorKind::Aborted);
         let io = Io::from_slot(slot);
         if unheard {
-            drop(self.recycle(io));
+            self.retire(io);
         } else {
             self.aborted += 1;
             self.send_up(io);
@@ -328,7 +344,7 @@ impl Queues {
                 Ok(None) => {}
                 Err(io) => {
                     self.let_newer_go(io.id());
-                    drop(self.recycle(io));
+                    self.retire(io);
                 }
             },
             Top::Queue(key) => {
@@ -346,17 +362,17 @@ impl Queues {
                         self.wakes.push_back(waker);
                     }
                 } else {
-                    drop(self.recycle(io));
+                    self.retire(io);
                 }
             }
             Top::Join { key, part } => {
-                let (status, place) = (io.slot().status, io.slot().place);
-                let buffers = self.recycle(io);
-                if let Some(parent) = self.joins.child_done(key, part, place, status, buffers) {
+                let parent = self.joins.child_done(key, part, io.slot_mut());
+                self.retire(io);
+                if let Some(parent) = parent {
                     self.send_up(parent);
                 }
             }
-            Top::Lane => drop(self.recycle(io)),
+            Top::Lane => self.retire(io),
         }
     }
 }

@@ -93,44 +93,46 @@ impl Buffers {
         };
     }
 
-    /// Takes the bytes before `at` out; also returns whether that cut a run in two. If a list is needed it
-    /// comes from `lists`, a store of empty ones kept for their capacity: then nothing is allocated.
+    /// Moves the bytes before `at` to `front`, and says whether that cut a run in two. A list that is needed comes
+    /// from `lists`, which keeps empty ones for their room: then nothing is allocated.
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
     #[inline]
-    pub fn split_front(&mut self, at: usize, lists: &mut Vec<Vec<IoBuf>>) -> (Buffers, bool) {
+    pub fn split_front(&mut self, at: usize, front: &mut Buffers, lists: &mut Vec<Vec<IoBuf>>) -> bool {
         match self {
-            Buffers::None => {
-                assert_eq!(at, 0, "split of no bytes");
-                (Buffers::None, false)
+            Buffers::One(part) if at < part.len() => *front = Buffers::One(part.split_to(at)),
+            Buffers::Many(parts) if at < parts.iter().map(|part| part.len()).sum() => {
+                return split_list(parts, at, front, lists);
             }
-            Buffers::One(part) => {
-                let cut = at < part.len();
-                (Buffers::One(part.split_to(at)), cut)
+            whole => {
+                assert_eq!(at, whole.len(), "split beyond the bytes there are");
+                *front = std::mem::take(whole);
+                return false;
             }
-            Buffers::Many(parts) => split_list(parts, at, lists),
         }
+        true
     }
 
     /// Puts back behind `self` what [`split_front`](Self::split_front) left behind; `cut` is what that said. A list
     /// that is not needed any more goes to `lists`.
     #[inline]
-    pub fn rejoin(&mut self, next: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
-        let next = match (&mut *self, next) {
-            (Buffers::None, next) => return *self = next,
-            (_, Buffers::None) => return,
-            (Buffers::One(first), Buffers::One(second)) => match first.append(second) {
-                Ok(()) => return,
-                Err(second) => Buffers::One(second),
-            },
-            (_, next) => next,
+    pub fn rejoin(&mut self, next: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        let joined = match self {
+            Buffers::None => return *self = std::mem::take(next),
+            Buffers::One(first) => first.grow_over(next),
+            Buffers::Many(_) => false,
         };
-        self.rejoin_lists(next, cut, lists);
+        if !joined {
+            self.rejoin_lists(std::mem::take(next), cut, lists);
+        }
     }
 
     #[inline(never)]
     fn rejoin_lists(&mut self, mut next: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        if matches!(next, Buffers::None) {
+            return;
+        }
         let parts = self.as_list(lists);
         if let Buffers::One(run) = next {
             return match cut {
@@ -223,8 +225,8 @@ impl Buffers {
     }
 }
 
-/// Takes the bytes before `at` out of a list, and says whether that cut a run in two.
-fn split_list(parts: &mut Vec<IoBuf>, at: usize, lists: &mut Vec<Vec<IoBuf>>) -> (Buffers, bool) {
+/// Moves the bytes before `at` of a list to `front`, and says whether that cut a run in two.
+fn split_list(parts: &mut Vec<IoBuf>, at: usize, front: &mut Buffers, lists: &mut Vec<Vec<IoBuf>>) -> bool {
     let mut left = at;
     let fits = |part: &&IoBuf| {
         let fits = part.len() <= left;
@@ -232,13 +234,14 @@ fn split_list(parts: &mut Vec<IoBuf>, at: usize, lists: &mut Vec<Vec<IoBuf>>) ->
         fits
     };
     let whole = parts.iter().take_while(fits).count();
-    let mut front = lists.pop().unwrap_or_default();
-    front.extend(parts.drain(..whole));
+    let mut list = lists.pop().unwrap_or_default();
+    list.extend(parts.drain(..whole));
     if left > 0 {
         let next = parts.first_mut();
-        front.push(next.expect("split within the bytes there are").split_to(left));
+        list.push(next.expect("split within the bytes there are").split_to(left));
     }
-    (Buffers::Many(front), left > 0)
+    *front = Buffers::Many(list);
+    left > 0
 }
 
 /// Cuts `parts` at byte `at` and returns the runs behind.
@@ -261,11 +264,10 @@ fn split_parts(parts: &mut Vec<IoBuf>, at: usize) -> Vec<IoBuf> {
 }
 
 fn push_joined(parts: &mut Vec<IoBuf>, next: IoBuf) {
-    let apart = match parts.last_mut() {
-        None => Some(next),
-        Some(last) => last.append(next).err(),
-    };
-    parts.extend(apart);
+    let mut next = Buffers::One(next);
+    if !parts.last_mut().is_some_and(|last| last.grow_over(&mut next)) {
+        parts.extend(next.into_one().ok());
+    }
 }
 
 impl From<IoBuf> for Buffers {
