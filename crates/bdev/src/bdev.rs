@@ -12,6 +12,7 @@ use crate::claim::Claims;
 use crate::counter::{Counter, Ending};
 use crate::desc::Opened;
 use crate::registry::Shared;
+use crate::virtual_bdev::Standing;
 use crate::{
     BdevError, ClaimInfo, Desc, Detail, Disk, Event, IoType, IoTypes, NotificationKind, OpenOptions, Registry,
 };
@@ -63,6 +64,8 @@ pub(crate) struct Inner {
     /// Set once it was removed.
     pub(crate) gone: Ending,
     state: Mutex<State>,
+    /// What holds its base, until it is gone.
+    standing: Mutex<Option<Arc<Standing>>>,
 }
 
 /// The mutable state of a bdev.
@@ -109,14 +112,42 @@ pub struct BdevInfo {
 }
 
 impl Inner {
-    pub(crate) fn new(number: u64, spec: BdevSpec, uuid: Uuid, registry: Weak<Shared>) -> Inner {
+    pub(crate) fn new(
+        number: u64,
+        spec: BdevSpec,
+        uuid: Uuid,
+        standing: Option<Arc<Standing>>,
+        registry: Weak<Shared>,
+    ) -> Inner {
         let BdevSpec { name, aliases, product_name, module, disk, .. } = spec;
         let text = uuid.to_string();
         let aliases = if text == name { aliases } else { [vec![text], aliases].concat() };
         let device = disk.device();
         let state = Mutex::new(State { aliases, ..State::default() });
         let (examining, gone) = (Counter::default(), Ending::default());
-        Inner { number, name, uuid, product_name, module, disk, device, registry, examining, gone, state }
+        let standing = Mutex::new(standing);
+        Inner {
+            number,
+            name,
+            uuid,
+            product_name,
+            module,
+            disk,
+            device,
+            registry,
+            examining,
+            gone,
+            state,
+            standing,
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Option<Arc<Standing>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn take_standing(&self) -> Option<Arc<Standing>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {

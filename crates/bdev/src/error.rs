@@ -58,6 +58,7 @@ pub enum BdevError {
 /// Linux errnos (`EPERM`, `ENOENT`, ...), which SPDK answers negated.
 pub(crate) mod errno {
     pub(crate) const EPERM: i32 = 1;
+    pub(crate) const ENOENT: i32 = 2;
     pub(crate) const EIO: i32 = 5;
     pub(crate) const ENOMEM: i32 = 12;
     pub(crate) const EBUSY: i32 = 16;

@@ -8,7 +8,25 @@ use std::sync::Arc;
 
 use crate::bdev::Inner;
 use crate::error::errno;
+use crate::registry::ExamineRules;
 use crate::{Bdev, BdevError, Module, NotificationKind, Phase, Registry};
+
+impl ExamineRules {
+    /// Has a bdev of that name looked at, where not all are.
+    fn allow(&mut self, name: &str) -> Result<(), BdevError> {
+        let what = || format!("bdev_examine of {name:?}");
+        if self.auto {
+            let why = "every bdev is examined by itself; set bdev_auto_examine to false first";
+            return Err(BdevError::argument(what(), why));
+        }
+        if self.allowed.iter().any(|known| known == name) {
+            let why = "it was asked for already".into();
+            return Err(BdevError::Module { what: what(), why, errno: errno::EEXIST });
+        }
+        self.allowed.push(name.to_owned());
+        Ok(())
+    }
+}
 
 impl Registry {
     /// Adds a module; it examines all present and future bdevs. A module whose name is registered already is
@@ -48,24 +66,9 @@ impl Registry {
     pub async fn examine(&self, name: &str) -> Result<(), BdevError> {
         let name = name.to_owned();
         self.on_app(async move |registry| {
-            let mut rules = registry.0.rules();
-            if rules.auto {
-                return Err(BdevError::argument(
-                    format!("bdev_examine of {name:?}"),
-                    "every bdev is examined by itself; set bdev_auto_examine to false first",
-                ));
-            }
-            if rules.allowed.contains(&name) {
-                let what = format!("bdev_examine of {name:?}");
-                return Err(BdevError::Module {
-                    what,
-                    why: "it was asked for already".into(),
-                    errno: errno::EEXIST,
-                });
-            }
-            rules.allowed.push(name.clone());
-            drop(rules);
+            registry.0.rules().allow(&name)?;
             if let Ok(bdev) = registry.get(&name) {
+                registry.stand_on_new(&bdev).await;
                 registry.begin_examine(&bdev.0);
             }
             Ok(())
@@ -101,7 +104,7 @@ impl Registry {
         Some(next)
     }
 
-    fn examines(&self, bdev: &Inner) -> bool {
+    pub(crate) fn examines(&self, bdev: &Inner) -> bool {
         let names = bdev.names();
         let rules = self.0.rules();
         rules.auto || names.iter().any(|name| rules.allowed.contains(name))

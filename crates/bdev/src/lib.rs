@@ -32,6 +32,7 @@ mod read_only;
 mod registry;
 mod statistics;
 mod unregister;
+mod virtual_bdev;
 
 pub use bdev::{Bdev, BdevInfo, BdevSpec, Phase, WeakBdev};
 pub use blob_device::BlobDevice;
@@ -47,3 +48,4 @@ pub use module::{Disk, LocalFuture, Module};
 pub use notify::{Notification, NotificationKind};
 pub use registry::{Registry, WeakRegistry, random_uuid};
 pub use uuid::Uuid;
+pub use virtual_bdev::{Base, Virtual};

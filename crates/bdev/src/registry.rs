@@ -16,6 +16,7 @@ use crate::counter::Counter;
 use crate::error::errno;
 use crate::namespace::Namespace;
 use crate::notify::Notifications;
+use crate::virtual_bdev::{Entry, Standing};
 use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
 
 /// The bdevs of a runtime. A handle: clones are the same registry, for any thread.
@@ -28,6 +29,7 @@ pub(crate) struct Shared {
     names: Mutex<Namespace>,
     next_number: AtomicU64,
     modules: Mutex<Vec<Arc<dyn Module>>>,
+    virtuals: Mutex<Vec<Arc<Entry>>>,
     pub(crate) log: Notifications,
     /// Examinations under way.
     pub(crate) examining: Counter,
@@ -52,6 +54,10 @@ impl Shared {
         self.modules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn virtuals(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
+        self.virtuals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn rules(&self) -> MutexGuard<'_, ExamineRules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -73,6 +79,7 @@ impl Registry {
             names: Mutex::default(),
             next_number: AtomicU64::new(0),
             modules: Mutex::default(),
+            virtuals: Mutex::default(),
             log: Notifications::default(),
             examining: Counter::default(),
             rules: Mutex::new(ExamineRules { auto: true, allowed: Vec::new() }),
@@ -150,31 +157,42 @@ impl Registry {
         Desc::open(&self.get(name)?, options)
     }
 
-    /// Registers a bdev on the app thread. It can be opened when this returns; modules examine it in the
-    /// background ([`wait_for_examine`](Self::wait_for_examine)), and then it is put into the log. Dropping
-    /// the future does not stop it.
+    /// Registers a bdev on the app thread. When this returns it can be opened, and the bdevs that are to stand
+    /// on it ([`Virtual`](crate::Virtual)) exist; modules examine it in the background
+    /// ([`wait_for_examine`](Self::wait_for_examine)), and then it is put into the log. Dropping the future
+    /// does not stop it.
     ///
     /// # Errors
     /// The name is empty, or it or an alias or the UUID is taken; the registry is shutting down.
     pub async fn register(&self, spec: BdevSpec) -> Result<Bdev, BdevError> {
-        self.on_app(async move |registry| registry.register_here(spec)).await
+        self.on_app(async move |registry| registry.register_here(spec, None).await).await
     }
 
     /// As [`register`](Self::register), on the app thread.
-    fn register_here(&self, spec: BdevSpec) -> Result<Bdev, BdevError> {
+    pub(crate) async fn register_here(
+        &self,
+        spec: BdevSpec,
+        standing: Option<Arc<Standing>>,
+    ) -> Result<Bdev, BdevError> {
         if self.0.stopping.load(Ordering::Acquire) {
             return Err(BdevError::Stopping);
         }
         let uuid = spec.uuid.filter(|uuid| !uuid.is_nil()).unwrap_or_else(random_uuid);
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
-        let inner = Arc::new(Inner::new(number, spec, uuid, Arc::downgrade(&self.0)));
+        let inner = Arc::new(Inner::new(number, spec, uuid, standing, Arc::downgrade(&self.0)));
         self.0.names().add(&inner.names(), &inner)?;
         if let Some(state) = inner.device.state() {
             // Open lanes begin to count when they get the message.
             drop(state.keep_statistics(true));
         }
-        self.begin_examine(&inner);
-        Ok(Bdev(inner))
+        let (bdev, counted) = (Bdev(inner), self.0.examining.begin());
+        let own = bdev.0.examining.begin();
+        if self.examines(&bdev.0) {
+            self.stand_on_new(&bdev).await;
+        }
+        self.begin_examine(&bdev.0);
+        drop((counted, own));
+        Ok(bdev)
     }
 
     /// The next free name of a series, for a module whose user gave none: "Malloc0", "Malloc1".

@@ -61,6 +61,7 @@ impl Registry {
         let disk = bdev.disk().clone();
         // In its own task, so that a panic of the module does not stop the removal.
         let destructed = spindle_reactor::spawn_local(async move { disk.destruct().await }).await;
+        self.leave_base(bdev);
         bdev.0.gone.set();
         destructed.map_err(|error| BdevError::Module {
             what: format!("removing bdev {:?}", bdev.name()),

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use spindle_mem::Buffers;
+use spindle_reactor::Time;
 
 use crate::abandoning::is_abandoned;
 use crate::aside::NOT_ARRIVED;
@@ -187,6 +188,18 @@ impl Cx<'_> {
             state.soon = true;
             self.queues.soon.push_back(self.this);
         }
+    }
+
+    /// The time: read once for each pass of the lane table, and again after 32 requests.
+    pub fn now(&mut self) -> Time {
+        self.queues.clock.now()
+    }
+
+    /// Has this lane polled at that time. If it asks for several times, the earliest counts, once.
+    pub fn poll_at(&mut self, time: Time) {
+        let this = self.this();
+        self.queues.alarms.set(this, time);
+        self.queues.wait_until(Some(time));
     }
 
     /// Opens one more device below this lane after the call has returned; the result arrives in

@@ -11,6 +11,7 @@ use std::task::Waker;
 use spindle_mem::Buffers;
 use spindle_reactor::Time;
 
+use crate::alarms::Alarms;
 use crate::aside::NOT_PAID;
 use crate::clock::Clock;
 use crate::io::{Frame, Held, Slot, Top};
@@ -63,9 +64,11 @@ pub(crate) struct Queues {
     /// True once any request was asked to end early.
     pub(crate) aborts_asked: bool,
     pub(crate) clock: Clock,
-    /// Lanes in front of which requests wait for limits.
+    /// Lanes in front of which requests wait for limits; when the first may go or the first alarm is due.
     pub(crate) throttled: Vec<u32>,
     pub(crate) deadline: Option<Time>,
+    /// Lanes that are to be polled at a time.
+    pub(crate) alarms: Alarms,
     #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
     pool: Vec<Box<Slot>>,
     home: Weak<Table>,
