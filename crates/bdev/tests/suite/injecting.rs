@@ -3,6 +3,7 @@
 use std::task::Poll;
 use std::time::Duration;
 
+use spindle_bdev::modules::delay::{self, DelaySpec};
 use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
 use spindle_bdev::{Bdev, OpenOptions, Registry};
 use spindle_block::{Channel, IoErrorKind, Operation, QueuePair};
@@ -155,13 +156,18 @@ fn a_request_that_finds_no_memory_waits_in_order_and_is_tried_again() {
 #[test]
 fn an_injection_for_a_queue_depth_leaves_what_comes_to_a_shorter_queue_alone() {
     simulated(async |registry| {
-        let channel = with_errors(&registry).await;
+        malloc(&registry, "M0").await;
+        // A base that takes its time, so that requests are on their way together.
+        let base = DelaySpec { name: "D0".into(), base: "M0".into(), uuid: None, latencies: [10; 4] };
+        delay::create(&registry, base).await.unwrap();
+        error::create(&registry, ErrorSpec { base: "D0".into(), uuid: None }).await.unwrap();
+        let channel = Bdev::open("EE_D0").unwrap().channel().unwrap();
         let deep = Injection { effect: Effect::Failure, count: 1, queue_depth: 2 };
-        error::inject(&registry, "EE_M0", Target::One(Operation::Read), deep).unwrap();
+        error::inject(&registry, "EE_D0", Target::One(Operation::Read), deep).unwrap();
         for _ in 0..10 {
             read(&channel).await.unwrap();
         }
-        let mut pair = Bdev::open("EE_M0").unwrap().queue_pair().unwrap();
+        let mut pair = Bdev::open("EE_D0").unwrap().queue_pair().unwrap();
         (0..3).for_each(|start| submit(&mut pair, Operation::Read, start));
         let mut failed = Vec::new();
         while pair.outstanding() > 0 {
