@@ -1,4 +1,4 @@
-//! `spindle serve`: the daemon. `spdk_tgt`'s options are its options.
+//! `spindle serve`: the daemon, with `spdk_tgt`'s options.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -12,7 +12,7 @@ use spindle_reactor::{Handle, Runtime};
 use super::failure::{Failure, shown};
 use super::output::{Output, note};
 
-/// Where SPDK's programs look for the socket.
+/// The default socket of SPDK's programs.
 pub(super) const DEFAULT_SOCKET: &str = "/var/tmp/spdk.sock";
 
 /// What to serve, and where.
@@ -47,7 +47,7 @@ fn address(text: &str) -> Result<Address, String> {
     parse_address(text)
 }
 
-/// Options of SPDK's applications that mean nothing here. They are accepted, and that is said once.
+/// Options of SPDK's applications without effect here. They are accepted with a note.
 #[derive(Args)]
 struct Meaningless {
     #[arg(short = 'i', long, hide = true)]
@@ -101,7 +101,7 @@ struct Meaningless {
 }
 
 impl Meaningless {
-    /// The options that were given, as they are written.
+    /// The given options, as written.
     fn given(&self) -> Vec<&'static str> {
         let given = [
             ("-i", self.shm_id.is_some()),
@@ -170,7 +170,7 @@ async fn serve(command: Command) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where it is reached.
+/// Prints where it is reached.
 fn say(rpc_socket: &Path, daemon: &Daemon) -> Result<(), Failure> {
     let mut out = Output::stdout();
     writeln!(out, "control  {}", shown(rpc_socket))?;
