@@ -196,3 +196,24 @@ fn the_functions_that_finding_your_way_names_are_in_the_files_it_names() {
     }
     no_offences("docs/finding-your-way.md follows the code", offences);
 }
+
+#[test]
+fn the_files_that_the_glossary_names_are_there() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");
+    let (_, words) = page.split_once("## Words").expect("the glossary");
+    let (words, _) = words.split_once("## Laws").expect("what follows it");
+    let mut offences = Vec::new();
+    for row in words.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = row.split('|').collect();
+        let mut folder = PathBuf::new();
+        for file in quoted(cells[3]) {
+            let path = match file.split_once('/') {
+                Some((krate, rest)) => root().join("crates").join(krate).join("src").join(rest),
+                None => folder.join(file),
+            };
+            offences.extend((!path.is_file()).then(|| format!("{}: {file}", cells[1].trim())));
+            folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        }
+    }
+    no_offences("the glossary names files that are there", offences);
+}
