@@ -1,12 +1,12 @@
-//! Lanes that are to be polled when a time has come: of layers that hold requests for a while.
+//! Alarms of lanes that must be polled at a certain time, for layers that hold requests for a while.
 //!
-//! Part of the table's queues. A lane has one alarm at most, so the list is as long as there are such lanes.
+//! Part of the table's queues. A lane has at most one alarm, so the list is as long as there are such lanes.
 
 use spindle_reactor::Time;
 
 use crate::LaneId;
 
-/// See above.
+/// The alarms of a table.
 #[derive(Default)]
 pub(crate) struct Alarms(Vec<(LaneId, Time)>);
 
@@ -19,7 +19,7 @@ impl Alarms {
         }
     }
 
-    /// The lanes whose time has come; they have no alarm any more.
+    /// The lanes whose time has come; their alarms are removed.
     pub(crate) fn take_due(&mut self, now: Time) -> Vec<LaneId> {
         let due = self.0.iter().filter(|(_, time)| *time <= now).map(|(lane, _)| *lane).collect();
         self.0.retain(|(_, time)| *time > now);

@@ -137,8 +137,8 @@ impl Cx<'_> {
         self.adopt(io)
     }
 
-    /// Cuts off as [`child`](Self::child) does, and passes the piece to a lane below. It does not come back through
-    /// `complete`: this lane answers for the parent, and has nothing to remember of the piece.
+    /// Cuts off as [`child`](Self::child) does, and passes the piece to a lane below. The piece does not come
+    /// back through `complete`: this lane answers for the parent, and saves nothing for the piece.
     #[inline]
     pub fn forward_piece(&mut self, split: &mut Split, lower: LaneId, count: u64) {
         let io = self.cut(split, count);
@@ -195,7 +195,7 @@ impl Cx<'_> {
         self.queues.clock.now()
     }
 
-    /// Has this lane polled at that time. If it asks for several times, the earliest counts, once.
+    /// Polls this lane at that time. Of several times the earliest counts, once.
     pub fn poll_at(&mut self, time: Time) {
         let this = self.this();
         self.queues.alarms.set(this, time);
@@ -228,7 +228,8 @@ impl Cx<'_> {
         self.queues.aborts.push((lower.index, id));
     }
 
-    /// A request that this lane answers for, as if it had been submitted to it; it did not come from outside.
+    /// Makes this lane answer for a request as if the request had been submitted to it; it did not come from
+    /// outside.
     #[inline]
     fn adopt(&mut self, mut io: Io) -> Io {
         let slot = io.slot_mut();

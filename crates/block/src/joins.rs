@@ -1,35 +1,34 @@
 //! Requests that were split and wait for their pieces.
 //!
-//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; as pieces come
-//! back their buffers are put together again in the order they were cut, so a parent that
-//! had one buffer, or a list of them, has the same back. Once warm, cutting and joining allocate nothing: the
-//! lists of pieces are kept for their room. Not promised: an order in which
-//! pieces complete. The first error to come back is the parent's.
+//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; as pieces
+//! come back, their buffers are joined in the order they were cut, so a parent that had one buffer, or a
+//! list, gets the same back. Once warm, cutting and joining allocate nothing: lists of pieces are reused. Not
+//! promised: an order in which pieces complete. The first error to come back is the parent's.
 
 use spindle_mem::{Buffers, IoBuf};
 
 use crate::io::Slot;
 use crate::{Io, IoErrorKind, Status};
 
-/// Why a parent is there.
+/// The invariant behind each look-up of a parent.
 const PARKED: &str = "a parent stays parked until its last piece is back";
 
-/// Where a piece belongs in its parent; carried by the piece.
+/// A piece's place in its parent; carried by the piece.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Place {
     /// The byte of the parent's buffers where it begins.
     pub(crate) offset: u32,
-    /// Its end cut a run of the parent's buffers in two.
+    /// Set if its end cut a run of the parent's buffers in two.
     pub(crate) cut: bool,
 }
 
-/// The buffers of a piece that is back before one that was cut before it.
+/// The buffers of a piece that came back before one that was cut before it.
 struct Early {
     buffers: Buffers,
     cut: bool,
 }
 
-/// A parent and what is known of its pieces.
+/// A parent and the state of its pieces.
 struct Join {
     parent: Option<Io>,
     /// Pieces under way, plus one while pieces may still be cut.
@@ -37,11 +36,11 @@ struct Join {
     status: Status,
     /// The parent's buffers from which nothing has been cut off yet.
     rest: Buffers,
-    /// The first so many pieces have given their buffers back to the parent.
+    /// Number of pieces, from the first on, whose buffers are back in the parent.
     joined: u32,
-    /// What follows those was cut off within a run.
+    /// Set if the following part was cut off within a run.
     cut: bool,
-    /// By the numbers of the pieces.
+    /// By piece number.
     early: Vec<Option<Early>>,
 }
 
@@ -51,7 +50,7 @@ impl Join {
         Join { parent: None, left: 0, status: Ok(()), rest, joined: 0, cut: false, early }
     }
 
-    /// A piece has failed, at a byte of its own buffers if that is known.
+    /// Notes a failed piece, at a byte of its own buffers if known.
     #[cold]
     fn fail(&mut self, kind: IoErrorKind, place: Place) {
         if self.status.is_ok() {
@@ -136,7 +135,7 @@ impl Joins {
         u32::try_from(self.joins.len() - 1).expect("fewer than 2^32 requests fit in memory")
     }
 
-    /// One more piece of a parent: moves so many bytes of buffers to it, and says whether that cut a run in two.
+    /// Cuts one more piece: moves `bytes` bytes of buffers to it; also returns whether that cut a run in two.
     #[inline]
     pub(crate) fn cut(&mut self, key: u32, bytes: usize, buffers: &mut Buffers) -> (&Slot, bool) {
         let join = &mut self.joins[key as usize];
@@ -145,7 +144,7 @@ impl Joins {
         (join.parent.as_ref().expect(PARKED).slot(), cut)
     }
 
-    /// A piece is back; gives its buffers back, and returns the parent if it was the last.
+    /// Stores a piece that came back, with its buffers; returns the parent if it was the last.
     #[inline]
     pub(crate) fn child_done(&mut self, key: u32, part: u32, piece: &mut Slot) -> Option<Io> {
         let join = &mut self.joins[key as usize];
@@ -157,7 +156,7 @@ impl Joins {
         if join.left > 0 { None } else { self.end(key) }
     }
 
-    /// No more pieces will be cut; the parent, if all are back.
+    /// Ends the cutting; returns the parent if all pieces are back.
     #[inline]
     pub(crate) fn close(&mut self, key: u32) -> Option<Io> {
         let join = &mut self.joins[key as usize];
@@ -169,7 +168,7 @@ impl Joins {
     fn end(&mut self, key: u32) -> Option<Io> {
         let join = &mut self.joins[key as usize];
         if !matches!(join.rest, Buffers::None) {
-            // What no piece took lies behind all of them.
+            // Buffers that no piece took are behind all pieces.
             let (mut rest, cut) = (std::mem::take(&mut join.rest), join.cut);
             join.whole().rejoin(&mut rest, cut, &mut self.lists);
         }

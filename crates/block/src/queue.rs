@@ -1,8 +1,8 @@
 //! Requests on their way.
 //!
-//! One request stands apart from the ring and is the next: most that a lane passes on or completes are taken out again
-//! at once, and then nothing but a word is written and read. So what a lane passes on comes before what waited behind
-//! the request that it was called for.
+//! One request is stored beside the ring and is the next: most requests that a lane passes on or completes
+//! are taken out again at once, which then costs one word written and read. So a request that a lane passes
+//! on comes before those that waited behind the request for which the lane was called.
 
 use std::collections::VecDeque;
 
@@ -12,7 +12,7 @@ use crate::io::Slot;
 /// One of the two queues of a lane table.
 #[derive(Default)]
 pub(crate) struct Queue {
-    /// The next.
+    /// The next one.
     first: Option<Io>,
     rest: VecDeque<Io>,
 }

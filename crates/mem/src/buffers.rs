@@ -93,8 +93,8 @@ impl Buffers {
         };
     }
 
-    /// Moves the bytes before `at` to `front`, and says whether that cut a run in two. A list that is needed comes
-    /// from `lists`, which keeps empty ones for their room: then nothing is allocated.
+    /// Moves the bytes before `at` to `front`; returns whether that cut a run in two. If a list is needed it
+    /// comes from `lists`, a store of empty ones kept for their capacity: then nothing is allocated.
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
@@ -114,8 +114,8 @@ impl Buffers {
         true
     }
 
-    /// Puts back behind `self` what [`split_front`](Self::split_front) left behind; `cut` is what that said. A list
-    /// that is not needed any more goes to `lists`.
+    /// Appends what [`split_front`](Self::split_front) left; `cut` is what it returned. A list that is no
+    /// longer needed goes to `lists`.
     #[inline]
     pub fn rejoin(&mut self, next: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
         let joined = match self {
@@ -225,7 +225,7 @@ impl Buffers {
     }
 }
 
-/// Moves the bytes before `at` of a list to `front`, and says whether that cut a run in two.
+/// Moves the bytes before `at` of a list to `front`; returns whether that cut a run in two.
 fn split_list(parts: &mut Vec<IoBuf>, at: usize, front: &mut Buffers, lists: &mut Vec<Vec<IoBuf>>) -> bool {
     let mut left = at;
     let fits = |part: &&IoBuf| {

@@ -21,7 +21,7 @@ struct Create {
     name: String,
     base_bdev_name: String,
     uuid: Option<Uuid>,
-    /// Microseconds, as those that follow.
+    /// Microseconds, like the following ones.
     avg_read_latency: u64,
     p99_read_latency: u64,
     avg_write_latency: u64,
