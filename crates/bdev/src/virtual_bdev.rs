@@ -1,8 +1,8 @@
-//! Virtual bdevs: those that stand on another bdev, their base (SPDK's vbdev).
+//! Virtual bdevs (SPDK's vbdev): bdevs that stand on another bdev, their base.
 //!
-//! A module says in a [`Virtual`] what is to stand on which base; the registry does the rest, on the app thread: it
-//! opens and claims the base, makes the bdevs now or when the base comes, tells them of its size, and removes them
-//! with it. Nothing here lies on the way of a request.
+//! A module describes its bdevs in a [`Virtual`]; the registry does the rest, on the app thread. It opens and
+//! claims the base, makes the bdevs now or when the base comes, tells them of a new size, and removes them
+//! with the base. Requests do not pass through this module.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -13,27 +13,27 @@ use crate::bdev::Inner;
 use crate::counter::Counter;
 use crate::{Bdev, BdevError, BdevSpec, ClaimKind, Desc, Event, OpenOptions, Registry};
 
-/// What a module makes of a base.
+/// Describes a module's bdevs on one base.
 pub trait Virtual: Send + Sync + 'static {
-    /// The module's name: that of its bdevs and of the claim on the base.
+    /// The module's name: the owner of its bdevs and of the claim on the base.
     fn module(&self) -> &'static str;
 
-    /// What tells it from others of the module, as a rule the name of its bdev. A module has each once.
+    /// Identifies it within the module, as a rule by the name of its bdev. Unique in the module.
     fn key(&self) -> &str;
 
-    /// The base: a name, alias or UUID. A base that is not there yet is waited for by its name.
+    /// The base's name, alias or UUID. A base that does not exist yet is waited for by its name.
     fn base(&self) -> &str;
 
-    /// Whether it is made again when its base goes and comes back. If not, it is forgotten with the last of its
-    /// bdevs.
+    /// True if it is made again when its base goes and comes back. Otherwise the registry forgets it with the
+    /// last of its bdevs.
     fn comes_back(&self) -> bool {
         true
     }
 
-    /// The bdevs that are to stand on the base, all of which are registered, or none. Called on the app thread.
+    /// Makes the bdevs for the base. The registry registers all of them or none. Called on the app thread.
     ///
     /// # Errors
-    /// What the module cannot do with this base. The base is given up.
+    /// The module cannot use this base. The registry then closes the base.
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError>;
 }
 
@@ -49,28 +49,28 @@ impl Base {
         &self.bdev
     }
 
-    /// Its name: the bdev's own, by whatever name it was asked for.
+    /// The bdev's own name, even if it was found by an alias or UUID.
     pub fn name(&self) -> &str {
         self.bdev.name()
     }
 
-    /// Its device, for the devices that stand on it.
+    /// Its device, for the devices on top.
     pub fn device(&self) -> Arc<dyn Device> {
         self.device.clone()
     }
 
-    /// Its shape now.
+    /// Its current shape.
     pub fn geometry(&self) -> Geometry {
         self.device.geometry()
     }
 
-    /// The UUID of a bdev that is whole on this base, the same each time: of a namespace that the module has for
-    /// itself and the UUID of the base.
+    /// Returns the UUID for a bdev that covers this base entirely: derived from the module's namespace and
+    /// the base's UUID, so always the same.
     pub fn derive_uuid(&self, namespace: Uuid) -> Uuid {
         Uuid::new_v5(&namespace, self.bdev.uuid().as_bytes())
     }
 
-    /// The UUID of a bdev that is a part of this base, the same each time, and the same as SPDK's.
+    /// Returns the UUID for a bdev that is a part of this base: always the same, and the same as SPDK's.
     pub fn derive_part_uuid(&self, start: u64, blocks: u64) -> Uuid {
         let mut name = Vec::with_capacity(32);
         name.extend_from_slice(self.bdev.uuid().as_bytes());
@@ -83,21 +83,21 @@ impl Base {
 /// SPDK's namespace for the UUIDs of parts (`BDEV_PART_NAMESPACE_UUID`).
 const PARTS: Uuid = Uuid::from_u128(0x976b899e_3e1e_4d71_ab69_c2b08e9df8b8);
 
-/// One [`Virtual`] that was asked for, whether its base is there or not.
+/// A [`Virtual`] that was requested, whether its base exists or not.
 pub(crate) struct Entry {
     wanted: Arc<dyn Virtual>,
-    /// What stands now; the bdevs keep it.
+    /// Its bdevs, if they exist now; the bdevs keep this alive.
     standing: Mutex<Weak<Standing>>,
 }
 
-/// The bdevs that stand on one base, and the descriptor that holds it. Kept by each of these bdevs until it is gone:
-/// the base is closed with the last.
+/// The bdevs on one base, and the descriptor that holds it. Each of these bdevs keeps this until it is gone,
+/// so the base is closed with the last.
 pub(crate) struct Standing {
     desc: Desc,
     entry: Arc<Entry>,
-    /// Bdevs are still being registered.
+    /// Counts registrations still in progress.
     making: Counter,
-    /// The bdevs and the sizes that they said last.
+    /// The bdevs and the sizes that they reported last.
     bdevs: Mutex<Vec<(Weak<Inner>, u64)>>,
 }
 
@@ -114,12 +114,12 @@ impl Entry {
         locked(&self.standing).upgrade()
     }
 
-    /// The bdevs that stand now.
+    /// The bdevs that exist now.
     fn bdevs(&self) -> Vec<Bdev> {
         self.standing().map(|standing| standing.bdevs()).unwrap_or_default()
     }
 
-    /// The base has another size: bdevs whose size follows it say so to their openers.
+    /// Handles a new size of the base: bdevs whose size follows it tell their openers.
     fn base_resized(&self) {
         let Some(standing) = self.standing() else { return };
         let mut changed = Vec::new();
@@ -145,19 +145,19 @@ impl Standing {
 }
 
 impl Bdev {
-    /// The bdev that it stands on, if it is a [`Virtual`] one.
+    /// Returns its base, if it is a [`Virtual`] bdev.
     pub fn base(&self) -> Option<Bdev> {
         self.0.standing().as_ref().map(|standing| standing.base())
     }
 }
 
 impl Registry {
-    /// Has bdevs stand on a base: now, or when it comes. They are there when this answers, or none is, if the base
-    /// is not there yet. Dropping the future does not stop it.
+    /// Creates bdevs on a base. If the base exists, all of them exist when this resolves; otherwise they are
+    /// created when it comes. Dropping the future does not stop it.
     ///
     /// # Errors
-    /// The module has one of that key (`EEXIST`); the base is claimed or open for writing (`EPERM`); what
-    /// [`Virtual::make`] says, and as [`register`](Self::register). Nothing is left of it then.
+    /// The module already has one of that key (`EEXIST`); the base is claimed or open for writing (`EPERM`);
+    /// errors of [`Virtual::make`] and of [`register`](Self::register). Nothing is left behind.
     pub async fn create_virtual(&self, wanted: impl Virtual) -> Result<Vec<Bdev>, BdevError> {
         let wanted: Arc<dyn Virtual> = Arc::new(wanted);
         self.on_app(async move |registry| registry.create_virtual_here(wanted).await).await
@@ -170,7 +170,7 @@ impl Registry {
             Err(error) => Err(error),
         };
         match made {
-            // As one that is not there: it may come again.
+            // The same as a base that does not exist: it may come again.
             Err(BdevError::NoSuchBdev { .. } | BdevError::BeingRemoved { .. }) => Ok(Vec::new()),
             Err(error) => {
                 self.forget_virtual(&entry);
@@ -196,10 +196,10 @@ impl Registry {
         self.0.virtuals().retain(|known| !Arc::ptr_eq(known, entry));
     }
 
-    /// Removes the bdev of that name, alias or UUID, one of a module's [`Virtual`]s, and forgets the latter.
+    /// Deletes a virtual bdev of a module by name, alias or UUID, and forgets its [`Virtual`].
     ///
     /// # Errors
-    /// There is none, or it is another module's (`ENODEV`); and as [`unregister`](Self::unregister).
+    /// There is none, or it belongs to another module (`ENODEV`); errors of [`unregister`](Self::unregister).
     pub async fn delete_virtual(&self, module: &str, name: &str) -> Result<(), BdevError> {
         let bdev = self.of_module(module, name)?;
         if let Some(standing) = bdev.0.standing() {
@@ -208,7 +208,8 @@ impl Registry {
         self.unregister(&bdev).await
     }
 
-    /// Removes all bdevs of a module's [`Virtual`] of that key, and forgets it, whether its base is there or not.
+    /// Deletes all bdevs of a module's [`Virtual`] by its key, and forgets it, whether its base exists or
+    /// not.
     ///
     /// # Errors
     /// The module has none of that key (`ENOENT`).
@@ -227,17 +228,17 @@ impl Registry {
         .await
     }
 
-    /// Makes what is to stand on a new bdev, by its name.
+    /// Creates the bdevs that wait for a base of this name.
     pub(crate) async fn stand_on_new(&self, base: &Bdev) {
         let waits = |entry: &&Arc<Entry>| entry.wanted.base() == base.name() && entry.standing().is_none();
         let waiting: Vec<Arc<Entry>> = self.0.virtuals().iter().filter(waits).cloned().collect();
         for entry in waiting {
-            // An error has no caller to go to here. What cannot be made is made when the base comes again.
+            // There is no caller to return an error to. The bdevs are tried again when the base comes again.
             let _ = Box::pin(self.stand(&entry, base)).await;
         }
     }
 
-    /// Opens and claims the base, and registers what is to stand on it: all of it, or nothing.
+    /// Opens and claims the base, and registers the bdevs: all or none.
     async fn stand(&self, entry: &Arc<Entry>, base: &Bdev) -> Result<Vec<Bdev>, BdevError> {
         let module = entry.wanted.module();
         let desc = base.descriptor(OpenOptions::new().write(true).on_event(self.follow_base(entry)))?;
@@ -271,7 +272,7 @@ impl Registry {
         Ok(all)
     }
 
-    /// What is done with the events of a base.
+    /// Returns the handler of a base's events.
     fn follow_base(&self, entry: &Arc<Entry>) -> impl Fn(Event) + Send + Sync + 'static + use<> {
         let (registry, entry) = (self.downgrade(), Arc::downgrade(entry));
         move |event| {
@@ -288,20 +289,20 @@ impl Registry {
         }
     }
 
-    /// Removes what stands, the latest first, and waits for its end.
+    /// Removes the bdevs, latest first, and waits until they are gone.
     async fn take_down(&self, entry: &Arc<Entry>) {
         if let Some(making) = entry.standing().map(|standing| standing.making.clone()) {
             making.none().await;
         }
         for bdev in entry.bdevs().into_iter().rev() {
-            // Refused only if another call removes it, which is waited for.
+            // This fails only if another call is removing it; wait for that one.
             if self.unregister_here(&bdev).await.is_err() {
                 bdev.removed().await;
             }
         }
     }
 
-    /// A bdev is gone: its base is closed with the last that stood there.
+    /// Handles the end of a bdev: the last one on a base closes the base.
     pub(crate) fn leave_base(&self, bdev: &Bdev) {
         let Some(standing) = bdev.0.take_standing() else { return };
         let entry = standing.entry.clone();

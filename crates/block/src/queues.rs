@@ -56,18 +56,19 @@ pub(crate) struct Queues {
     pub(crate) pairs: Vec<Pair>,
     /// Wakers to call once no part of the table is borrowed.
     pub(crate) wakes: VecDeque<Waker>,
-    /// Obligations to meet then, too.
+    /// Obligations to meet at that moment too.
     pub(crate) met: Vec<Obligation>,
-    /// Ranges to release then, too: old writes no longer reach them.
+    /// Ranges to release at that moment too: old writes no longer reach them.
     pub(crate) released: Vec<HeldRange>,
     pub(crate) aborted: u64,
     /// True once any request was asked to end early.
     pub(crate) aborts_asked: bool,
     pub(crate) clock: Clock,
-    /// Lanes in front of which requests wait for limits; when the first may go or the first alarm is due.
+    /// Lanes in front of which requests wait for limits. The deadline is the earliest time at which one may
+    /// go on or an alarm is due.
     pub(crate) throttled: Vec<u32>,
     pub(crate) deadline: Option<Time>,
-    /// Lanes that are to be polled at a time.
+    /// Lanes to poll at a set time.
     pub(crate) alarms: Alarms,
     #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
     pool: Vec<Box<Slot>>,
@@ -112,8 +113,8 @@ impl Queues {
         io
     }
 
-    /// The same, of which the caller sets what is asked, by whom, and the buffers, each in its place: what is moved
-    /// there from another takes longer than the rest.
+    /// As [`make`](Self::make), but leaves operation, origin and buffers to the caller, which writes each in
+    /// its place: moving them there from another struct takes longer than the rest.
     #[inline]
     pub(crate) fn make_blank(&mut self, start: u64, count: u64) -> Io {
         let mut slot = match self.pool.pop() {
@@ -310,7 +311,7 @@ impl Queues {
         }
     }
 
-    /// Links a request to the one that it serves, in the end one from above the stack.
+    /// Links a request to the one that it serves, and so in the end to one from above the stack.
     #[inline]
     pub(crate) fn derive(waiters: &mut [Waiter], child: &mut Io, parent: &Slot) {
         let root = match parent.top {

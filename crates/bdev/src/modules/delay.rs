@@ -1,7 +1,8 @@
-//! `bdev_delay_*`: a bdev that answers later than the one it stands on, for tests of what waits for it.
+//! `bdev_delay_*`: a bdev that answers later than its base, for tests of timeouts and slow devices.
 //!
-//! Reads and writes are held for a while when they come back from the base; one in a hundred, chosen the same way in
-//! every run, for longer. A time that is made shorter counts for what comes later: what waits already goes first.
+//! The lane holds reads and writes for a while when they come back from the base: one in a hundred, chosen
+//! the same way in every run, for longer. A shortened time applies to later requests; those already held end
+//! first.
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -27,16 +28,16 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x4009b574_6430_4f1b_bc40_ace811091027);
 /// Of so many requests, one takes the longer time.
 const ONE_IN: u64 = 100;
 
-/// Which time.
+/// Names one of the four times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Latency {
-    /// Of most reads.
+    /// The time of most reads.
     AvgRead,
-    /// Of one read in a hundred.
+    /// The time of one read in a hundred.
     P99Read,
-    /// Of most writes.
+    /// The time of most writes.
     AvgWrite,
-    /// Of one write in a hundred.
+    /// The time of one write in a hundred.
     P99Write,
 }
 
@@ -53,23 +54,23 @@ impl Latency {
     }
 }
 
-/// What to make.
+/// Describes a delay bdev to create.
 #[derive(Clone, Debug)]
 pub struct DelaySpec {
     /// Its name.
     pub name: String,
-    /// The bdev it stands on, by name, alias or UUID.
+    /// The base bdev's name, alias or UUID.
     pub base: String,
-    /// Its UUID; one that follows from the base's without.
+    /// Its UUID; by default derived from the base's.
     pub uuid: Option<Uuid>,
     /// Microseconds, in the order of [`Latency`]: average and 99th percentile of reads, then of writes.
     pub latencies: [u64; 4],
 }
 
-/// Makes a delay bdev, now or when its base comes; what was made now.
+/// Creates a delay bdev, now or when its base comes. Returns the bdev if it was created now.
 ///
 /// # Errors
-/// A percentile below its average (`EINVAL`), and as [`Registry::create_virtual`].
+/// A percentile below its average (`EINVAL`); otherwise as [`Registry::create_virtual`].
 pub async fn create(registry: &Registry, spec: DelaySpec) -> Result<Option<Bdev>, BdevError> {
     let [avg_read, p99_read, avg_write, p99_write] = spec.latencies;
     if p99_read < avg_read || p99_write < avg_write {
@@ -80,7 +81,7 @@ pub async fn create(registry: &Registry, spec: DelaySpec) -> Result<Option<Bdev>
     Ok(made.into_iter().next())
 }
 
-/// Removes it.
+/// Deletes a delay bdev.
 ///
 /// # Errors
 /// As [`Registry::delete_virtual`].
@@ -88,11 +89,11 @@ pub async fn delete(registry: &Registry, name: &str) -> Result<(), BdevError> {
     registry.delete_virtual(MODULE, name).await
 }
 
-/// Changes one of its times, for requests that come back from the base from now on. No percentile is held to its
-/// average here.
+/// Changes one of the times, for requests that come back from the base from now on. Does not compare a
+/// percentile with its average.
 ///
 /// # Errors
-/// There is no delay bdev of that name (`ENODEV`).
+/// No delay bdev has that name (`ENODEV`).
 pub fn update(registry: &Registry, name: &str, latency: Latency, microseconds: u64) -> Result<(), BdevError> {
     let bdev = registry.of_module(MODULE, name)?;
     if let Some(disk) = (&**bdev.disk() as &dyn Any).downcast_ref::<DelayDisk>() {
@@ -157,9 +158,9 @@ impl Disk for DelayDisk {
 struct Delay {
     name: String,
     below: Arc<dyn Device>,
-    /// Microseconds.
+    /// Microseconds, indexed by [`Latency`].
     latencies: [AtomicU64; 4],
-    /// Lanes made so far: each begins its choice elsewhere.
+    /// Lanes made so far: the seed of each lane's choice.
     seeds: AtomicU64,
     state: DeviceState,
 }
@@ -206,28 +207,28 @@ struct Held {
     until: Time,
 }
 
-/// Its half on one thread.
+/// The device's part on one thread.
 struct DelayLane {
     below: LaneId,
     device: Arc<Delay>,
-    /// In the order in which they came back, for each of the times.
+    /// Held requests, a queue for each of the times, in the order in which they came back.
     held: [VecDeque<Held>; 4],
     dice: u64,
     removed: bool,
 }
 
-/// Stands in a frame for a request that is not held.
+/// In a frame: the request is not to be held.
 const NOT_HELD: u64 = u64::MAX;
 
 impl DelayLane {
     /// True for one request in a hundred.
     fn takes_long(&mut self) -> bool {
-        // A linear congruential step; its high bits are the good ones.
+        // A linear congruential step; its high bits are the random ones.
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.dice >> 33).is_multiple_of(ONE_IN)
     }
 
-    /// Which of the times an operation takes.
+    /// Returns the index of the time that applies to an operation.
     fn latency_of(&mut self, operation: Operation) -> u64 {
         let long = u64::from(self.takes_long());
         match operation {
@@ -237,7 +238,7 @@ impl DelayLane {
         }
     }
 
-    /// Ends the first of each kind as long as `over` says so.
+    /// Ends requests from the front of each queue while `over` accepts them.
     fn end_while(&mut self, over: impl Fn(&Held) -> bool, aborted: bool, cx: &mut Cx<'_>) -> bool {
         let mut any = false;
         for line in &mut self.held {
@@ -266,7 +267,7 @@ impl Lane for DelayLane {
         let Some(time) = self.device.latencies.get(line).map(|time| time.load(Ordering::Relaxed)) else {
             return cx.done(io, status);
         };
-        // The removal waits for the requests that are still here.
+        // The removal waits for the requests held here.
         if time == 0 || self.removed {
             return cx.done(io, status);
         }

@@ -1,7 +1,7 @@
-//! `bdev_error_*`: a bdev that does to requests what it is told, for tests of what lies above it.
+//! `bdev_error_*`: a bdev that fails, delays or corrupts requests on demand, for tests of the layers above.
 //!
-//! What is injected is shared by all threads: so many requests of a kind, whichever come first, fail, wait, find no
-//! memory, or have a byte of their data changed. Without injections everything is passed on to the base.
+//! Injections are shared by all threads: the next requests of a kind, up to a count, fail, wait, find no
+//! memory, or have a byte of their data changed. Without injections every request is passed on to the base.
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,69 +19,69 @@ use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry
 /// The module's name.
 pub const MODULE: &str = "error";
 
-/// When a request that found no memory is tried again if nothing ends before.
+/// How soon a request that found no memory is tried again if no other request ends before.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// The kinds of requests that something can be done to.
+/// The kinds of requests that can be changed.
 const KINDS: [Operation; 4] = [Operation::Read, Operation::Write, Operation::Unmap, Operation::Flush];
 
-/// What is done to a request.
+/// The effect of an injection on a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Effect {
-    /// It fails with EIO and does not reach the base.
+    /// The request fails with EIO and does not reach the base.
     Failure,
-    /// It waits, until it is resumed or aborted, or the bdev is reset or removed.
+    /// The request waits until it is resumed or aborted, or the bdev is reset or removed.
     Pending,
-    /// One byte of what a read gives, or of what a write stores, is another: it is combined with `value` by
-    /// exclusive or. A request that ends before that byte is left as it is, and so are unmaps and flushes.
+    /// One byte of the data read or written is combined with `value` by exclusive or. Leaves requests that
+    /// end before that byte, unmaps and flushes as they are.
     CorruptData {
-        /// Which byte of the request.
+        /// Offset of the byte in the request.
         offset: u64,
-        /// Not 0.
+        /// Must not be 0.
         value: u8,
     },
-    /// There is no memory for it: it waits in front of the device and is tried again.
+    /// The request finds no memory: it waits in front of the device and is tried again.
     NoMemory,
-    /// It fails with a status of NVMe.
+    /// The request fails with an NVMe status.
     NvmeFailure {
-        /// The type of the status code.
+        /// Status code type.
         sct: u32,
-        /// The status code.
+        /// Status code.
         sc: u32,
     },
 }
 
-/// What to inject.
+/// An injection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Injection {
-    /// What is done.
+    /// The effect.
     pub effect: Effect,
-    /// To how many requests.
+    /// Number of requests it applies to.
     pub count: u32,
-    /// Only to a request that comes when its thread has at least as many on their way to the base.
+    /// Applies only while the thread has at least this many requests on their way to the base.
     pub queue_depth: u64,
 }
 
-/// To which requests.
+/// Selects the requests to change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Those of one kind: read, write, unmap or flush.
+    /// Requests of one kind: read, write, unmap or flush.
     One(Operation),
-    /// Those of each of these kinds, counted for themselves.
+    /// Requests of all these kinds, each kind with its own count.
     All,
 }
 
-/// What to make.
+/// Describes an error bdev to create.
 #[derive(Clone, Debug)]
 pub struct ErrorSpec {
-    /// The bdev it stands on, by name, alias or UUID. It is called after what is said here: `EE_<base>`.
+    /// The base bdev's name, alias or UUID. The new bdev is named after this string: `EE_<base>`.
     pub base: String,
-    /// Its UUID; one that follows from the base's without.
+    /// Its UUID; by default derived from the base's.
     pub uuid: Option<Uuid>,
 }
 
-/// Makes an error bdev, now or when its base comes; what was made now.
+/// Creates an error bdev, now or when its base comes. Returns the bdev if it was created now.
 ///
 /// # Errors
 /// As [`Registry::create_virtual`].
@@ -90,7 +90,7 @@ pub async fn create(registry: &Registry, spec: ErrorSpec) -> Result<Option<Bdev>
     Ok(made.into_iter().next())
 }
 
-/// Removes it.
+/// Deletes an error bdev.
 ///
 /// # Errors
 /// As [`Registry::delete_virtual`].
@@ -98,11 +98,11 @@ pub async fn delete(registry: &Registry, name: &str) -> Result<(), BdevError> {
     registry.delete_virtual(MODULE, name).await
 }
 
-/// Injects something into requests that come from now on, in place of what was injected into that kind before.
+/// Injects an effect into requests that come from now on. Replaces the kind's previous injection.
 ///
 /// # Errors
-/// There is no error bdev of that name (`ENODEV`); a kind that nothing can be done to, or a corruption that changes
-/// nothing (`EINVAL`).
+/// No error bdev has that name (`ENODEV`); the kind cannot be changed, or the corruption would change nothing
+/// (`EINVAL`).
 pub fn inject(
     registry: &Registry,
     name: &str,
@@ -131,10 +131,10 @@ pub fn inject(
     Ok(())
 }
 
-/// Takes back what was injected. Requests that wait go on waiting.
+/// Removes the injections. Waiting requests go on waiting.
 ///
 /// # Errors
-/// There is no error bdev of that name (`ENODEV`).
+/// No error bdev has that name (`ENODEV`).
 pub fn clear(registry: &Registry, name: &str) -> Result<(), BdevError> {
     let device = device_of(registry, name)?;
     let mut plan = device.plan();
@@ -143,10 +143,10 @@ pub fn clear(registry: &Registry, name: &str) -> Result<(), BdevError> {
     Ok(())
 }
 
-/// Has requests that wait go on, and lets none wait any more. Resolves when they do, on every thread.
+/// Passes waiting requests on, and lets no later one wait. Resolves once that has happened on every thread.
 ///
 /// # Errors
-/// There is no error bdev of that name (`ENODEV`).
+/// No error bdev has that name (`ENODEV`).
 pub async fn resume(registry: &Registry, name: &str) -> Result<(), BdevError> {
     let device = device_of(registry, name)?;
     for place in device.plan().iter_mut() {
@@ -219,12 +219,12 @@ struct ErrorDevice {
     name: String,
     below: Arc<dyn Device>,
     plan: Mutex<Plan>,
-    /// Whether there is a plan: without one a request takes no lock.
+    /// True if there is a plan; otherwise a request takes no lock.
     armed: AtomicBool,
     state: DeviceState,
 }
 
-/// What is told to all lanes of what they hold.
+/// Tells all lanes what to do with the requests that they hold.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Held {
     GoOn,
@@ -236,7 +236,7 @@ impl ErrorDevice {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is to be done to a request that comes when so many are on their way.
+    /// Returns the effect on a request that comes while `in_flight` are on their way to the base.
     fn hit(&self, operation: Operation, in_flight: u64) -> Option<Effect> {
         if !self.armed.load(Ordering::Acquire) {
             return None;
@@ -291,13 +291,13 @@ impl Device for ErrorDevice {
     }
 }
 
-/// Its half on one thread.
+/// The device's part on one thread.
 struct ErrorLane {
     below: LaneId,
     device: Arc<ErrorDevice>,
     /// Requests on their way to the base.
     in_flight: u64,
-    /// Requests that wait to be resumed, in order.
+    /// Requests that wait to be resumed, oldest first.
     waiting: Vec<Io>,
 }
 
@@ -307,7 +307,7 @@ impl ErrorLane {
         cx.forward(self.below, io, saved);
     }
 
-    /// Ends all that wait, or has them go on, as if they came now.
+    /// Ends all waiting requests, or passes them on as if they came now.
     fn release(&mut self, what: Held, cx: &mut Cx<'_>) {
         for io in std::mem::take(&mut self.waiting) {
             match what {
@@ -318,7 +318,7 @@ impl ErrorLane {
     }
 }
 
-/// Changes one byte of a request's data, if it has as many; the same again changes it back.
+/// Changes one byte of a request's data, if it is that long. A second call restores it.
 fn corrupt(io: &mut Io, mut offset: u64, value: u8) {
     for part in io.buffers_mut().iter_mut() {
         if let Some(byte) = usize::try_from(offset).ok().and_then(|at| part.get_mut(at)) {
@@ -335,7 +335,7 @@ impl Lane for ErrorLane {
         match self.device.hit(operation, self.in_flight) {
             None => self.pass_on(io, [0, 0], cx),
             Some(Effect::CorruptData { offset, value }) => {
-                // The byte is changed back before the data goes back to the maker of the request.
+                // The byte is restored before the caller gets its data back.
                 if operation == Operation::Write {
                     corrupt(&mut io, offset, value);
                 }
@@ -353,7 +353,7 @@ impl Lane for ErrorLane {
             }
         }
         if operation == Operation::Reset {
-            // After the reset was passed on, whose base ends what it holds itself.
+            // This happens after the reset was passed on; the base ends its own requests.
             let _arrives = self.device.state.send(Arc::new(Held::EndAsAborted));
         }
         Submit::Taken
@@ -369,7 +369,7 @@ impl Lane for ErrorLane {
     }
 
     fn poll(&mut self, _cx: &mut Cx<'_>) -> Busy {
-        // The table offers again what found no memory.
+        // The lane table offers requests that found no memory again.
         Busy::Yes
     }
 
@@ -392,7 +392,7 @@ impl Lane for ErrorLane {
     }
 
     fn abandoned(&mut self, cx: &mut Cx<'_>) {
-        // Nothing of them has happened.
+        // They have changed nothing yet.
         let given_up = |io: &mut Io| io.operation().changes_data() && cx.is_abandoned(io);
         let ended: Vec<Io> = self.waiting.extract_if(.., given_up).collect();
         ended.into_iter().for_each(|io| cx.done(io, Err(IoErrorKind::Aborted)));

@@ -1,6 +1,6 @@
-//! `bdev_passthru_*`: a bdev that passes every request on to another as it is.
+//! `bdev_passthru_*`: a bdev that passes every request on to another, unchanged.
 //!
-//! It does nothing, and is whole: the page `docs/write-a-bdev.md` walks through it.
+//! A minimal but complete module: `docs/write-a-bdev.md` walks through it.
 
 use std::sync::Arc;
 
@@ -14,21 +14,21 @@ use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry
 /// The module's name.
 pub const MODULE: &str = "passthru";
 
-/// SPDK's namespace for the UUIDs of passthru bdevs: the same base gives the same UUID in both.
+/// SPDK's namespace for the UUIDs of passthru bdevs: the same base gives the same UUID in both programs.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7e25812e_c8c0_4d3f_8599_16d790555b85);
 
-/// What to make.
+/// Describes a passthru bdev to create.
 #[derive(Clone, Debug)]
 pub struct PassthruSpec {
     /// Its name.
     pub name: String,
-    /// The bdev it stands on, by name, alias or UUID.
+    /// The base bdev's name, alias or UUID.
     pub base: String,
-    /// Its UUID; one that follows from the base's without.
+    /// Its UUID; by default derived from the base's.
     pub uuid: Option<Uuid>,
 }
 
-/// Makes a passthru bdev, now or when its base comes; what was made now.
+/// Creates a passthru bdev, now or when its base comes. Returns the bdev if it was created now.
 ///
 /// # Errors
 /// As [`Registry::create_virtual`].
@@ -37,7 +37,7 @@ pub async fn create(registry: &Registry, spec: PassthruSpec) -> Result<Option<Bd
     Ok(made.into_iter().next())
 }
 
-/// Removes it.
+/// Deletes a passthru bdev.
 ///
 /// # Errors
 /// As [`Registry::delete_virtual`].
@@ -127,7 +127,7 @@ impl Device for Passthru {
     }
 }
 
-/// Its half on one thread.
+/// The device's part on one thread.
 struct PassthruLane {
     below: LaneId,
 }

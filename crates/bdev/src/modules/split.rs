@@ -14,22 +14,22 @@ const MIB: u64 = 1 << 20;
 /// Parts of one base at most.
 const MOST_PARTS: u64 = 16_384;
 
-/// What to make.
+/// Describes a bdev to split.
 #[derive(Clone, Debug)]
 pub struct SplitSpec {
-    /// The bdev to cut, by name, alias or UUID. The parts are called after what is said here: `<base>p0`, `<base>p1`.
+    /// The base bdev's name, alias or UUID. The parts are named after this string: `<base>p0`, `<base>p1`.
     pub base: String,
-    /// How many parts; fewer are made of a base that has no room for as many.
+    /// Number of parts; fewer are made if the base has no room for all.
     pub count: u32,
-    /// MiB of a part; 0 shares the base out, and leaves over what does not divide.
+    /// MiB of each part. 0 divides the base equally; the remainder is unused.
     pub size_mib: u64,
 }
 
-/// Cuts a bdev, now or when it comes; the parts that were made now.
+/// Splits a bdev, now or when it comes. Returns the parts that were created now.
 ///
 /// # Errors
-/// No parts, more than 16,384, or more than the base has blocks; parts that are larger than the base (`EINVAL`); the base is cut already
-/// (`EEXIST`); and as [`Registry::create_virtual`].
+/// No parts, more than 16,384, or more than the base has blocks; parts larger than the base (`EINVAL`); the
+/// base is already split (`EEXIST`); otherwise as [`Registry::create_virtual`].
 pub async fn create(registry: &Registry, spec: SplitSpec) -> Result<Vec<Bdev>, BdevError> {
     if spec.count == 0 {
         return Err(BdevError::argument(spec.what(), "no parts are asked for; ask for one or more"));
@@ -37,10 +37,10 @@ pub async fn create(registry: &Registry, spec: SplitSpec) -> Result<Vec<Bdev>, B
     registry.create_virtual(spec).await
 }
 
-/// Removes the parts of a base, by what it was called when it was cut.
+/// Deletes the parts of a base, identified by the string it was split under.
 ///
 /// # Errors
-/// It is not cut (`ENOENT`).
+/// It is not split (`ENOENT`).
 pub async fn delete(registry: &Registry, base: &str) -> Result<(), BdevError> {
     registry.delete_virtual_of_key(MODULE, base).await
 }
@@ -50,7 +50,7 @@ impl SplitSpec {
         format!("split of bdev {:?}", self.base)
     }
 
-    /// Blocks of a part, and how many parts there are of a base.
+    /// Returns the blocks of a part and the number of parts.
     fn shape(&self, base: &Base) -> Result<(u64, u64), BdevError> {
         let geometry = base.geometry();
         let (all, count) = (geometry.blocks(), u64::from(self.count));

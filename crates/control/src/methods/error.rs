@@ -1,4 +1,4 @@
-//! Bdevs into which errors are injected.
+//! Methods of error bdevs.
 
 use serde::Deserialize;
 use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};

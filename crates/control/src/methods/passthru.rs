@@ -1,4 +1,4 @@
-//! Bdevs that pass everything on.
+//! Methods of passthru bdevs.
 
 use serde::Deserialize;
 use spindle_bdev::modules::passthru::{self, PassthruSpec};

@@ -1,4 +1,4 @@
-//! Bdevs cut into parts.
+//! Methods of split bdevs.
 
 use serde::Deserialize;
 use spindle_bdev::modules::split::{self, SplitSpec};
