@@ -20,6 +20,7 @@ use spindle_reactor::{Handle, Runtime};
 use super::failure::{Failure, shown};
 use super::output::Output;
 use super::programs;
+use super::serve::IDLE;
 use super::text::{count, printable, size};
 
 const IMAGE_BYTES: u64 = 10 << 30;
@@ -122,7 +123,8 @@ impl Place {
 /// Creates or opens everything and serves until a signal.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let place = Place::new(command.folder)?;
-    let runtime = Runtime::builder().build().map_err(|error| Failure::Engine(error.to_string()))?;
+    let runtime =
+        Runtime::builder().mode(IDLE).build().map_err(|error| Failure::Engine(error.to_string()))?;
     let engine = runtime.engine().kind().to_string();
     let result = runtime.run(async move || serve(place, engine).await);
     result.map_err(|error| Failure::Engine(error.to_string()))?

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use spindle_control::{Daemon, DaemonOptions, methods, parse_address, uri};
 use spindle_engine::Address;
-use spindle_reactor::{Handle, Runtime};
+use spindle_reactor::{Handle, Mode, Runtime};
 
 use super::failure::{Failure, shown};
 use super::output::{Output, note};
@@ -39,6 +39,10 @@ pub(crate) struct Command {
     #[command(flatten)]
     meaningless: Meaningless,
 }
+
+/// What reactors do that have nothing to do. A client that waits for each reply before it asks again would keep a core
+/// looking for work; on a machine without cores to spare it would take that core from the client.
+pub(super) const IDLE: Mode = Mode::Interrupt;
 
 /// The port that NBD clients try.
 const NBD_PORT: u16 = 10809;
@@ -138,7 +142,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     if !ignored.is_empty() {
         note(&format!("{} mean nothing here and change nothing", ignored.join(", ")));
     }
-    let mut builder = Runtime::builder();
+    let mut builder = Runtime::builder().mode(IDLE);
     if let Some(cores) = &command.cpumask {
         builder = builder.cores(cores);
     }

@@ -70,10 +70,10 @@ impl LvolInner {
         let clusters = bytes.div_ceil(store.cluster_size());
         check_clusters(&self.shown(), clusters, info.thin)?;
         let bdev = self.bdev();
-        let open = bdev.as_ref().map_or(0, Bdev::descriptors);
-        if clusters < info.clusters && open > 0 {
-            let why = format!("it is open {open} times and cannot shrink; close it first");
-            return Err(LvolError::Busy { lvol: self.shown(), why });
+        if clusters < info.clusters
+            && let Some(bdev) = &bdev
+        {
+            self.may_shrink(bdev).await?;
         }
         blob.resize(clusters).await.map_err(LvolError::blob(self.shown()))?;
         if clusters != info.clusters
@@ -82,6 +82,18 @@ impl LvolInner {
             bdev.resized();
         }
         Ok(())
+    }
+
+    /// Nothing has the bdev open. Modules that still examine a new one are waited for: its maker knows nothing of them.
+    async fn may_shrink(&self, bdev: &Bdev) -> Result<(), LvolError> {
+        bdev.examined().await;
+        match bdev.descriptors() {
+            0 => Ok(()),
+            open => {
+                let why = format!("it is open {open} times and cannot shrink; close it first");
+                Err(LvolError::Busy { lvol: self.shown(), why })
+            }
+        }
     }
 
     pub(crate) async fn set_read_only(self: &Arc<LvolInner>) -> Result<(), LvolError> {

@@ -301,6 +301,8 @@ impl Drop for Registered {
             if let Some(exported) = self.control.export() {
                 exported.remember(self.control.counters.counts());
             }
+            // Before others are woken: they may go on to need the export's device for themselves.
+            self.control.set_export(None);
             if lists.connections.is_empty() {
                 self.server.pool.trim();
             }
