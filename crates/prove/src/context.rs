@@ -1,5 +1,5 @@
-//! Shared by the tasks of one simulated run: the store, its open blobs, and the history with the model that
-//! follows it. Used on one OS thread only; the locks are there for the compiler.
+//! What the tasks of one simulated run share: the store, its open blobs, and the history with the model that
+//! follows it. All of it is used on one OS thread; the locks only tell the compiler so.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,23 +18,23 @@ use crate::profile::Profile;
 use crate::seen::{Seen, Wrong};
 use crate::units::Time;
 
-/// A moment at which the disk may crash: just before a write, an unmap or a flush takes effect.
+/// A moment at which the disk may crash: before a write, an unmap or a flush takes effect.
 #[derive(Clone)]
 pub struct Point {
-    /// Number of events of the history before it.
+    /// Events of the history that lie before it.
     pub events: usize,
     /// The disk.
     pub state: State,
-    /// The operation about to take effect.
+    /// What was about to be done.
     pub moment: Moment,
 }
 
-/// Events, and the points at which the disk may crash.
+/// What happened, and where the disk may have crashed.
 #[derive(Default)]
 pub struct History {
-    /// Events in order.
+    /// What happened.
     pub events: Vec<Event>,
-    /// Points at which the disk may crash.
+    /// Where the disk may crash.
     pub points: Vec<Point>,
 }
 
@@ -47,31 +47,31 @@ struct Inner {
 
 /// Shared by the tasks of a run.
 pub struct Context {
-    /// The profile of the run.
+    /// The run's profile.
     pub profile: Profile,
-    /// The ordering points that the store keeps.
+    /// Which ordering points the store keeps.
     pub order: Order,
-    /// The device; all loads use the same.
+    /// The device, the same for every load.
     pub device: Arc<Growing>,
     /// Finds external snapshots.
     pub external: ExternalSource,
     inner: Mutex<Inner>,
     store: Mutex<Option<Blobstore>>,
     handles: Mutex<BTreeMap<Tag, Blob>>,
-    /// The disk, if this run's disk may fail.
+    /// The disk, if it is one that fails.
     failing: OnceLock<Disk>,
-    /// True if the store was loaded again while the disk could fail.
+    /// Whether the store was loaded while it may have failed.
     reloaded: AtomicBool,
     stopped: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic leaves nothing half changed here. It comes from the store, and is reported.
+    // Nothing is left half changed: what panics here is the store, and that is reported.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Context {
-    /// Creates a run that starts with this model.
+    /// A run that begins with this model.
     pub fn new(profile: Profile, order: Order, device: Arc<Growing>, model: Model) -> Arc<Context> {
         let inner =
             Inner { model, history: History::default(), wrong: Wrong::new(), failures: Failures::default() };
@@ -89,12 +89,12 @@ impl Context {
         })
     }
 
-    /// Returns the options for opening the store.
+    /// What holds for the store while it is open.
     pub fn store_options(&self) -> StoreOptions {
         StoreOptions { order: self.order, external: Some(self.external.clone()) }
     }
 
-    /// Passes the current model to `look`.
+    /// Looks at the model as it is now.
     pub fn model<R>(&self, look: impl FnOnce(&Model) -> R) -> R {
         look(&locked(&self.inner).model)
     }
@@ -110,67 +110,67 @@ impl Context {
         begun
     }
 
-    /// Records that an operation begins. Returns the number of the event, which names the operation.
+    /// An operation begins; the number of the event names it.
     pub fn begin(&self, op: &Op) -> Time {
         self.record(Event::Begin(op.clone()))
     }
 
-    /// Records the end of the operation that began at that event.
+    /// The operation that began at that event has ended.
     pub fn end(&self, begun: Time, outcome: Outcome) {
         self.record(Event::End(begun, outcome));
     }
 
-    /// Records that the whole store was read, and its contents.
+    /// Everything was read, and this is what it is.
     pub fn found(&self, seen: Option<Seen>) {
         self.record(Event::Found(seen.map(Box::new)));
     }
 
-    /// Records a point at which the disk may crash.
+    /// The disk may crash here.
     pub fn point(&self, moment: Moment, state: &State) {
         let mut inner = locked(&self.inner);
         let events = inner.history.events.len();
         inner.history.points.push(Point { events, state: state.clone(), moment });
     }
 
-    /// Records an error of the store.
+    /// Something is wrong.
     pub fn wrong(&self, what: String) {
         let mut inner = locked(&self.inner);
-        // A broken store breaks everything that follows.
+        // A store that is broken breaks everything that follows.
         if inner.wrong.len() < 20 {
             inner.wrong.push(what);
         }
         self.stopped.store(true, Ordering::SeqCst);
     }
 
-    /// Marks the disk as one that may fail from here on.
+    /// From here on the disk may fail.
     pub fn set_failing(&self, disk: Disk) {
         let _ = self.failing.set(disk);
     }
 
-    /// True if the disk may fail.
+    /// Whether the disk may fail.
     pub fn is_failing(&self) -> bool {
         self.failing.get().is_some()
     }
 
-    /// Notes that the store is loaded again: a load sets aside what it cannot read.
+    /// The store is loaded again: what cannot be read then is set aside.
     pub fn reloading(&self) {
         self.reloaded.store(true, Ordering::SeqCst);
     }
 
-    /// True if this error comes from a failing device that has failed an operation.
+    /// Whether this is an error of a device that fails, and has.
     pub fn is_device_failure(&self, error: &BlobError) -> bool {
         let failed = self.failing.get().is_some_and(|disk| disk.counters().faults > 0);
         failed && is_device(error, self.reloaded.load(Ordering::SeqCst))
     }
 
-    /// True if the device has failed an operation, reported or not: data that a failed flush lost can still
-    /// be read, so only a crash shows what is on the disk.
+    /// Whether the device has failed something, whether or not anybody was told: what a failed flush lost can
+    /// still be read, so that only a crash tells what there is.
     pub fn has_failed(&self) -> bool {
         self.failing.get().is_some_and(|disk| disk.counters().faults > 0)
             || locked(&self.inner).failures.have_arrived()
     }
 
-    /// Records the result of the operation that began at that event. An unexpected error counts as wrong.
+    /// Says how an operation ended that began at that event; an error that should not have come is wrong.
     pub fn ended<T>(&self, begun: Time, op: &Op, result: Result<T, BlobError>) -> Option<T> {
         match result {
             Ok(value) => {
@@ -202,7 +202,7 @@ impl Context {
         self.stopped.store(true, Ordering::SeqCst);
     }
 
-    /// True if the tasks must end.
+    /// Whether the tasks are to end.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
@@ -212,27 +212,27 @@ impl Context {
         locked(&self.store).clone()
     }
 
-    /// Sets the store after a load, or clears it before an unload.
+    /// The store was loaded or left.
     pub fn set_store(&self, store: Option<Blobstore>) {
         *locked(&self.store) = store;
     }
 
-    /// Returns an open blob.
+    /// An open blob.
     pub fn handle(&self, tag: Tag) -> Option<Blob> {
         locked(&self.handles).get(&tag).cloned()
     }
 
-    /// Returns the tags of the open blobs.
+    /// The blobs that are open.
     pub fn open_tags(&self) -> Vec<Tag> {
         locked(&self.handles).keys().copied().collect()
     }
 
-    /// Adds an opened blob.
+    /// A blob was opened.
     pub fn put_handle(&self, tag: Tag, blob: Blob) {
         locked(&self.handles).insert(tag, blob);
     }
 
-    /// Removes a blob from the open ones, so that no task begins another operation on it.
+    /// Nobody is to begin anything with this blob any more.
     pub fn take_handle(&self, tag: Tag) -> Option<Blob> {
         locked(&self.handles).remove(&tag)
     }
@@ -246,8 +246,7 @@ impl Context {
         }
     }
 
-    /// True if the error can come from another task that unloads the store or deletes the blob at the same
-    /// time.
+    /// Whether an error is what comes of others that leave the store, or delete the blob, at the same time.
     pub fn is_of_others(&self, tag: Tag, error: &BlobError) -> bool {
         match error {
             BlobError::Unloaded { .. } => true,
@@ -258,7 +257,7 @@ impl Context {
         }
     }
 
-    /// Takes the history and the errors of the run.
+    /// What came of the run.
     pub fn take(&self) -> (History, Wrong) {
         let mut inner = locked(&self.inner);
         let history = std::mem::take(&mut inner.history);
@@ -266,7 +265,7 @@ impl Context {
     }
 }
 
-/// True for errors that come from what the workload asks for, not from the store.
+/// Errors that come of what the workload asks for, not of the store.
 fn is_expected(error: &BlobError) -> bool {
     matches!(
         error,

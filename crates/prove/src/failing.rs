@@ -1,8 +1,8 @@
-//! A device that fails during a run, and the results that the store may return from then on.
+//! A device that fails while the workload runs, and what the store's answers say from then on.
 //!
-//! An operation on metadata that ended with a device error stays pending in the model: a crash may leave it
-//! done or not. Once the store has accepted a later change, the operation is known not to have happened. Once
-//! the store has returned `Poisoned`, it must accept no change and no flush that begins later.
+//! An operation on metadata that a device error ended stays under way for the model: a crash may leave it
+//! done or not. Once the store has accepted another change after it, it is known not to have happened. Once
+//! the store has said that it is poisoned, it accepts no change and no flush that begins later.
 
 use spindle_blob::BlobError;
 use spindle_engine::sim::{Disk, Effect, Fault, Operation};
@@ -11,13 +11,13 @@ use crate::op::{Op, Outcome};
 use crate::scenario::Scenario;
 use crate::units::Time;
 
-/// One in this many runs has a device that fails.
+/// Of so many runs, one has a device that fails.
 const PARTS: u64 = 3;
 
-/// Makes the disks of some runs fail, once or from some moment on. Returns true if this is such a run. In a
-/// `long` run the first failure may come later.
+/// Makes the disk of some runs fail once or from some time on; whether it is one of them. In a `long` run
+/// it may take longer until then.
 pub fn inject(disk: &Disk, seed: u64, long: bool, scenario: Scenario) -> bool {
-    // Uses numbers that neither the profile nor the workload draws from.
+    // Of numbers that no choice of the profile or the workload comes from.
     let mut rest = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let mut pick = |n: u64| {
         let picked = rest % n;
@@ -39,8 +39,7 @@ pub fn inject(disk: &Disk, seed: u64, long: bool, scenario: Scenario) -> bool {
     true
 }
 
-/// True if the device caused the error. A load sets aside what it cannot read, and blocks what depends on
-/// that.
+/// Whether the device is to blame. A load sets aside what cannot be read, and blocks what depends on it.
 pub fn is_device(error: &BlobError, reloaded: bool) -> bool {
     match error {
         BlobError::Io(_) | BlobError::Poisoned { .. } => true,
@@ -49,28 +48,28 @@ pub fn is_device(error: &BlobError, reloaded: bool) -> bool {
     }
 }
 
-/// The failures of a run.
+/// What is known of a run whose device fails.
 #[derive(Default)]
 pub struct Failures {
-    /// Operations on metadata that may have happened: begin and time of failure.
+    /// Operations on metadata that may have happened: when they began and when they failed.
     doubtful: Vec<(Time, Time)>,
-    /// Time at which the store first returned `Poisoned`.
+    /// When the store first said that it is poisoned.
     poisoned: Option<Time>,
-    /// True once an operation has ended with a device error.
+    /// Whether an error of the device has arrived.
     arrived: bool,
 }
 
 impl Failures {
-    /// True once an operation has ended with a device error.
+    /// Whether an error of the device has arrived.
     pub fn have_arrived(&self) -> bool {
         self.arrived
     }
 
-    /// Records that an operation begun at `begun` failed at `now` with a device error. Returns its outcome if
-    /// that is known.
+    /// An operation that began at `begun` ended with an error of the device `now`; what came of it, if that
+    /// is known.
     pub fn failed(&mut self, begun: Time, now: Time, op: &Op, error: &BlobError) -> Option<Outcome> {
         self.arrived = true;
-        // Xattrs are set in memory only, or not at all.
+        // An xattr is set in memory only, or not at all.
         let in_memory = matches!(op, Op::SetXattr { .. } | Op::RemoveXattr { .. });
         let known = op.is_data() || in_memory || self.poisoned.is_some_and(|since| since < begun);
         if let BlobError::Poisoned { .. } = error {
@@ -83,11 +82,10 @@ impl Failures {
         None
     }
 
-    /// Records that an operation begun at `begun` succeeded. Returns the earlier operations that are now
-    /// known not to have happened.
+    /// An operation that began at `begun` has ended well: those that did not happen.
     ///
     /// # Errors
-    /// A poisoned store accepted it.
+    /// A poisoned store must not have accepted it.
     pub fn accepted(&mut self, begun: Time, op: &Op) -> Result<Vec<Time>, String> {
         if !is_change(op) && !matches!(op, Op::Flush { .. }) {
             return Ok(Vec::new());
@@ -100,7 +98,7 @@ impl Failures {
     }
 }
 
-/// True if the operation cannot succeed without changing metadata.
+/// Whether it cannot end well without changing metadata.
 fn is_change(op: &Op) -> bool {
     matches!(
         op,

@@ -1,4 +1,4 @@
-//! Reads the contents of a loaded store through its handles.
+//! What a loaded store shows through its handles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use crate::op::Tag;
 use crate::seen::{Seen, SeenBlob, TAG, above, tag_of, value_of, xattrs};
 use crate::units::ZERO;
 
-/// Clusters of a large blob that are read even if they were never written.
+/// Clusters of a large blob that are read whether or not anything was written there.
 const ALWAYS: u64 = 8;
 
 /// Reads everything that the workload can have touched.
 ///
 /// # Errors
-/// An error of the store, or an error found in it.
+/// What the store answers with, or what is wrong with it.
 pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
     let told = |error: BlobError| error.to_string();
     let mut tags = BTreeMap::new();

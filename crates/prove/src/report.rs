@@ -1,4 +1,4 @@
-//! Counts of crash points by operation and step, and the violations.
+//! What was counted: crash points by operation and step, and violations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,61 +9,61 @@ use crate::context::History;
 use crate::op::{Event, Outcome};
 use crate::units::Time;
 
-/// A broken promise.
+/// A promise that was broken.
 #[derive(Clone, Debug, Serialize)]
 pub struct Violation {
     /// The seed.
     pub seed: u64,
-    /// The number of the crash point in the seed, or 0 if it needed no crash.
+    /// The number of the crash point in the seed, or 0 if no crash was needed.
     pub step: u64,
-    /// The operation in progress.
+    /// What was under way.
     pub operation: &'static str,
-    /// The disk's next operation.
+    /// What the disk was about to do.
     pub before: String,
-    /// Number of crashes before.
+    /// How often the store had crashed by then.
     pub crashes: u32,
-    /// The differences.
+    /// What is wrong.
     pub wrong: Vec<String>,
 }
 
-/// Number of images that the second reader judged.
+/// Images that the second reader judged.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct JudgedTwice {
-    /// Of unloaded stores.
+    /// Of stores that had been left in order.
     pub clean: u64,
-    /// Of all other stores.
+    /// Of all others.
     pub dirty: u64,
 }
 
-/// The counts.
+/// What was counted.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// Crash points by operation and step.
     pub points: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
-    /// Crash points by the number of crashes before.
+    /// Crash points by how often the store had crashed before.
     pub depths: BTreeMap<u32, u64>,
     /// Crash points by atomic unit.
     pub atomic_units: BTreeMap<u32, u64>,
-    /// Crash points with more than one operation on metadata in progress.
+    /// Of all, those at which more than one operation on metadata was under way.
     pub together: u64,
-    /// How often each operation succeeded, and how often it was refused.
+    /// How often each operation ended well, and how often it was refused.
     pub ended: BTreeMap<&'static str, (u64, u64)>,
-    /// Crash points from which the store was loaded, worked on and crashed again.
+    /// Of all, those from which the store itself was loaded, worked on and crashed again.
     pub worked_on: u64,
-    /// Crash points after which a load had something to repair.
+    /// Of all, those at which a load had something to put right.
     pub repaired: u64,
-    /// Images that the second reader judged too.
+    /// Of all, those whose image the independent reader judged too.
     pub judged_twice: JudgedTwice,
-    /// Crash points before which the device had failed an operation of the run.
+    /// Of all, those at which the device had failed an operation of the run.
     pub failed: u64,
-    /// Seeds that ran to their end.
+    /// Seeds that were run to their end.
     pub seeds: u64,
-    /// Broken promises.
+    /// Promises that were broken.
     pub violations: Vec<Violation>,
 }
 
 impl Report {
-    /// Returns the number of crash points.
+    /// Crash points in all.
     pub fn total(&self) -> u64 {
         self.depths.values().sum()
     }
@@ -75,7 +75,7 @@ impl Report {
         *self.atomic_units.entry(atomic_unit).or_default() += 1;
     }
 
-    /// Counts the outcomes of a run's operations.
+    /// Counts how the operations of a run ended.
     pub fn count_ends(&mut self, history: &History, first: Time) {
         let begun = |at: &Time| history.events.get((at.checked_sub(first)?) as usize);
         for event in &history.events {
@@ -88,7 +88,7 @@ impl Report {
         }
     }
 
-    /// Adds the counts of another report.
+    /// Takes in what another has counted.
     pub fn add(&mut self, other: Report) {
         for (operation, steps) in other.points {
             let mine = self.points.entry(operation).or_default();
@@ -112,7 +112,7 @@ impl Report {
         self.violations.extend(other.violations);
     }
 
-    /// Formats the counts as a table.
+    /// The table for people.
     pub fn table(&self) -> String {
         let mut steps: Vec<&str> = self.points.values().flat_map(|steps| steps.keys().copied()).collect();
         steps.sort_unstable();

@@ -1,9 +1,9 @@
 //! The second reader: an independent program in another language, written from the format's description
-//! alone, that also judges crashed images.
+//! alone, that judges crashed images too.
 //!
-//! It knows the format, but not what this store adds to it. If a crash can tear a page, it therefore gets the
-//! image as a load repairs it; otherwise the image itself. The atomic unit that the store was told of
-//! decides, since the store chooses its way of writing by that.
+//! It knows the format and nothing of what this store adds to it. Where a crash can tear a page it is
+//! therefore given what a load makes of the image, and elsewhere the image itself; what counts is what the
+//! store knows of the disk, since by that it chooses how to write.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,16 +20,16 @@ use crate::external;
 use crate::reader::Reader;
 use crate::seen::{Raw, Wrong};
 
-/// Runs the second reader.
+/// How to ask the second reader, and how often.
 #[derive(Clone, Debug)]
 pub struct SecondReader {
-    /// The python3 program.
+    /// The program, for python3.
     pub program: PathBuf,
-    /// Gives it one in this many crashed images.
+    /// Of so many crashed images it is given one.
     pub every: u64,
 }
 
-/// Its description of a store.
+/// What it says of a store.
 #[derive(Deserialize)]
 struct Said {
     accepted: bool,
@@ -44,7 +44,7 @@ struct Said {
     blobs: Vec<SaidBlob>,
 }
 
-/// Its description of a blob.
+/// What it says of a blob.
 #[derive(Deserialize, PartialEq, Debug)]
 struct SaidBlob {
     id: u64,
@@ -57,16 +57,16 @@ struct SaidBlob {
 }
 
 impl SecondReader {
-    /// True if it gets this image. It gets more of unloaded stores, which are rare.
+    /// Whether an image is one for it: of stores that were left in order, which are rare, it gets more.
     pub fn wants(&self, raw: &Raw, random: u64) -> bool {
         let every = if is_clean(raw) { (self.every / 32).max(1) } else { self.every };
         random.is_multiple_of(every)
     }
 
-    /// Gives it an image to judge.
+    /// Has it judge an image.
     ///
     /// # Errors
-    /// It rejects the image, finds an error, sees other blobs or contents, or cannot be run.
+    /// It does not accept the image, finds something wrong, sees other blobs or contents, or cannot be run.
     pub fn judge(&self, image: &Image, raw: &Raw, atomic_unit: u32) -> Result<(), Wrong> {
         let mut bytes = image.to_bytes();
         let repaired = (atomic_unit as usize) < PAGE_SIZE;
@@ -121,12 +121,12 @@ impl SecondReader {
     }
 }
 
-/// True if the store was unloaded.
+/// Whether a store was left in order.
 pub fn is_clean(raw: &Raw) -> bool {
     raw.store.super_block.clean && raw.store.repairs.is_empty()
 }
 
-/// Describes the blobs as the store's own loader sees them.
+/// The blobs as the store's own loader sees them.
 fn blobs(image: &Image, raw: &Raw) -> Vec<SaidBlob> {
     let mut reader = Reader::new(image, &raw.store);
     let one = |(id, blob): (&spindle_blob::BlobId, &spindle_format::Blob)| {

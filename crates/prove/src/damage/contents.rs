@@ -1,4 +1,4 @@
-//! The readable contents of a store: every cluster of every blob, by checksum or location.
+//! What can be read of a store: every cluster of every blob, by what it holds or where that lies.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,18 +8,18 @@ use spindle_format::crc::crc32c;
 use spindle_format::resolve::{Source, resolve};
 use spindle_format::{BlobId, Store};
 
-/// The content of a cluster of a blob.
+/// What a cluster of a blob reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cell {
-    /// The checksum of its bytes.
+    /// Bytes with this checksum.
     Bytes(u32),
-    /// Read from an external snapshot that is not known, by its id.
+    /// What an external snapshot has there that is not known.
     External(Vec<u8>),
-    /// An error: the blob it reads through is missing.
+    /// An error: what it reads through is missing.
     Unreadable,
 }
 
-/// The readable contents of a blob.
+/// What can be read of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// Its size in clusters.
@@ -31,39 +31,40 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// True if every cluster can be read.
+    /// Whether every cluster can be read.
     pub fn is_whole(&self) -> bool {
         self.cells.values().all(|cell| *cell != Cell::Unreadable)
     }
 }
 
-/// The contents of all blobs.
+/// All blobs that are there.
 pub type Readable = BTreeMap<BlobId, Contents>;
 
-/// Checksums of clusters: shared by images that differ little, so that each is computed once.
+/// Checksums of clusters that were looked at: of images that differ in little, each is computed once.
 pub struct Ground {
     image: Image,
     bytes_of_cluster: u64,
     known: RefCell<BTreeMap<u64, Option<u32>>>,
-    /// The contents of external snapshots, by their ids.
+    /// What external snapshots hold, by their ids.
     external: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Ground {
-    /// Creates it from an image, from which others are made, its cluster size in bytes, and its external
-    /// snapshots.
+    /// Of an image from which others are made, the bytes of its clusters, and the external snapshots that it has.
     pub fn new(image: Image, bytes_of_cluster: u64, external: BTreeMap<Vec<u8>, Vec<u8>>) -> Ground {
         Ground { image, bytes_of_cluster, known: RefCell::default(), external }
     }
 
-    /// Returns the image.
+    /// The image.
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// Returns the checksum of a range of an image; `None` if it is zero.
+    /// The checksum of a range of an image; none if it is zero.
     fn checksum(&self, image: &Image, offset: u64, length: u64) -> Option<u32> {
-        let mine = length == self.bytes_of_cluster && image.is_same(&self.image, offset, length);
+        let inside = offset.checked_add(length).is_some_and(|end| end <= self.image.size());
+        let known = inside && length == self.bytes_of_cluster;
+        let mine = known && image.is_same(&self.image, offset, length);
         if mine && let Some(known) = self.known.borrow().get(&offset) {
             return *known;
         }
@@ -77,12 +78,12 @@ impl Ground {
     }
 }
 
-/// Returns the checksum of bytes; `None` if they are zero.
+/// Of bytes that are not all zero.
 fn checksum(bytes: &[u8]) -> Option<u32> {
     bytes.iter().any(|byte| *byte != 0).then(|| crc32c(bytes))
 }
 
-/// Reads all blobs of the store in an image.
+/// What can be read of the store in an image.
 pub fn readable(ground: &Ground, image: &Image, store: &Store) -> Readable {
     store.blobs.keys().map(|id| (*id, contents(ground, image, store, *id))).collect()
 }
@@ -114,20 +115,20 @@ fn contents(ground: &Ground, image: &Image, store: &Store, id: BlobId) -> Conten
     Contents { clusters, xattrs, cells }
 }
 
-/// The changes that a blob may have.
+/// What need not be as before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// It may be gone, or hold anything.
+    /// It may be gone, or anything else.
     pub anything: bool,
     /// It may have other xattrs.
     pub xattrs: bool,
-    /// It may have another size; clusters within both sizes are unchanged.
+    /// It may have another size; what both sizes have is as before.
     pub size: bool,
-    /// These clusters may have changed.
+    /// These clusters may hold something else.
     pub cells: Vec<std::ops::Range<u64>>,
 }
 
-/// Describes the first content of a blob that cannot be read any more, or has changed without permission.
+/// What of a blob cannot be read any more, or not as before.
 pub fn lost(id: BlobId, before: &Contents, after: Option<&Contents>, allowed: &Allowed) -> Option<String> {
     if allowed.anything {
         return None;

@@ -1,4 +1,4 @@
-//! Counts of damaged images.
+//! What was counted of damaged images.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,35 +7,35 @@ use std::fmt::Write as _;
 use super::kinds::Damage;
 use super::{Broken, by_rule};
 
-/// The result of a check of a damaged image.
+/// What a check says of a damaged image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// No finding: the page was not needed, or is valid.
+    /// Nothing: the page was not needed, or is right in itself.
     Silent,
-    /// Only findings that the next load repairs.
+    /// Only what the next load puts right.
     Pending,
-    /// A finding that names the damage.
+    /// That something is wrong.
     Named,
-    /// The image holds no store that can be loaded.
+    /// That it holds no store that can be loaded.
     Refused,
 }
 
-/// An image that broke a rule.
+/// A rule that was broken by an image.
 #[derive(Clone, Debug)]
 pub struct Violation {
     /// The seed.
     pub seed: u64,
     /// The number of the image.
     pub step: u64,
-    /// The name of the store.
+    /// Which store it was.
     pub about: String,
-    /// The damage.
+    /// What was damaged.
     pub damages: Vec<String>,
-    /// The operations on it.
+    /// What was done to it.
     pub plan: Vec<String>,
-    /// The findings of a check.
+    /// What a check says of it.
     pub findings: Vec<String>,
-    /// The broken rule.
+    /// What is wrong.
     pub broken: Broken,
 }
 
@@ -51,20 +51,20 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The counts.
+/// What was counted.
 #[derive(Clone, Debug, Default)]
 pub struct DamageReport {
-    /// Images in all.
+    /// Damaged images.
     pub images: u64,
-    /// Images that SPDK wrote.
+    /// Of all, those that SPDK wrote.
     pub spdk: u64,
-    /// Images of stores that had been unloaded.
+    /// Of all, those of stores that had been left in order.
     pub clean: u64,
-    /// Images by the kind of their first damage, whether that was sealed, and the result of a check.
+    /// Images by the kind of their first damage, whether that was sealed, and what a check says.
     pub kinds: BTreeMap<(&'static str, bool), BTreeMap<Outcome, u64>>,
-    /// Seeds that ran to their end.
+    /// Seeds that were run to their end.
     pub seeds: u64,
-    /// Broken rules.
+    /// Rules that were broken.
     pub violations: Vec<Violation>,
 }
 
@@ -76,7 +76,7 @@ impl DamageReport {
         }
     }
 
-    /// Adds the counts of another report.
+    /// Takes in what another has counted.
     pub fn add(&mut self, other: DamageReport) {
         self.images += other.images;
         self.spdk += other.spdk;
@@ -89,7 +89,7 @@ impl DamageReport {
         self.violations.extend(other.violations);
     }
 
-    /// Formats the counts as a table.
+    /// The table for people.
     pub fn table(&self) -> String {
         let mut text =
             format!("{:32}  {:>8} {:>8} {:>8} {:>8}\n", "damage", "silent", "pending", "named", "refused");

@@ -1,4 +1,4 @@
-//! Runs the real store on a damaged image: it refuses, or leaves all other contents readable as before.
+//! The real store on a damaged image: it refuses, or leaves everything else as it can be read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,22 +6,26 @@ use std::time::Duration;
 
 use spindle_blob::{Blob, BlobError, BlobId, BlobOptions, Blobstore, LoadOptions, Parent, StoreOptions};
 use spindle_block::SimDisk;
-use spindle_engine::sim::{Disk, Image, Rng, World};
-use spindle_format::PageIdx;
+use spindle_engine::sim::{Disk, DiskOptions, Image, Rng, World};
 use spindle_format::check::Finding;
+use spindle_format::super_block::BsType;
+use spindle_format::{PAGE_SIZE, PageIdx};
 use spindle_mem::IoBuf;
 use spindle_reactor::{Runtime, timeout};
 
 use super::contents::{Allowed, Contents, lost};
-use super::named::{damaged, hidden, is_hit, is_named, is_traceless, sharing};
+use super::named::{damaged, hidden, is_hit, is_named, is_traceless};
 use super::source::Base;
 use super::{Broken, State};
 
-/// An operation that takes longer than this in simulated time counts as hung.
+/// An operation that takes longer than this, in the world's time, will never end.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// The most bytes written at once.
+/// Bytes that are written at most.
 const MOST_BYTES: u64 = 64 << 10;
+
+/// Clusters that a device has grown by.
+const MORE: u64 = 9;
 
 /// One thing to do. Numbers choose among what there is when its turn comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,18 +79,38 @@ pub enum Op {
     SetSuper {
         which: u64,
     },
+    WriteZeroes {
+        which: u64,
+        at: u64,
+        units: u64,
+    },
+    /// New contents in the place of the old ones, in one step or given up before that.
+    Replace {
+        which: u64,
+        at: u64,
+        units: u64,
+        commits: bool,
+    },
+    ShallowCopy {
+        which: u64,
+    },
+    SetType {
+        lvolstore: bool,
+    },
+    /// The store takes over what the device is larger than it.
+    Grow,
     /// The store is left in order and loaded again.
     Reload,
 }
 
-/// Chooses the operations for one image.
+/// What is done to one image.
 pub fn plan(rng: &mut Rng) -> Vec<Op> {
     (0..1 + rng.below(4)).map(|_| choose(rng)).collect()
 }
 
 fn choose(rng: &mut Rng) -> Op {
     let which = rng.next_u64();
-    match rng.below(18) {
+    match rng.below(24) {
         0..=3 => {
             let (clusters, thin, table) = (rng.below(6) as u64, rng.below(2) == 0, rng.below(3) > 0);
             Op::Create { clusters, thin, table }
@@ -107,17 +131,25 @@ fn choose(rng: &mut Rng) -> Op {
             0 => Op::SetReadOnly { which },
             _ => Op::SetSuper { which },
         },
+        17 => Op::WriteZeroes { which, at: rng.next_u64(), units: 1 + rng.below(40) as u64 },
+        18 | 19 => {
+            let (at, units) = (rng.next_u64(), 1 + rng.below(40) as u64);
+            Op::Replace { which, at, units, commits: rng.below(4) > 0 }
+        }
+        20 => Op::ShallowCopy { which },
+        21 => Op::SetType { lvolstore: rng.below(2) == 0 },
+        22 => Op::Grow,
         _ => Op::Reload,
     }
 }
 
-/// The changes that the operations may have made.
+/// What the operations may have changed.
 #[derive(Clone, Debug, Default)]
 struct Changed {
     blobs: BTreeMap<BlobId, Allowed>,
-    /// New blobs, each with the blob whose contents it must have.
+    /// New blobs, with the blob whose contents they must have.
     made: BTreeMap<BlobId, Option<BlobId>>,
-    /// Deleted blobs: their ids may be used again.
+    /// Blobs that were deleted: their ids may be given to others.
     deleted: BTreeSet<BlobId>,
 }
 
@@ -127,10 +159,10 @@ impl Changed {
     }
 }
 
-/// Verifies that a store that cannot be loaded is refused, and nothing is written.
+/// A store that cannot be loaded is refused, and nothing is written.
 ///
 /// # Errors
-/// It was loaded, or a byte was written.
+/// It was not.
 pub fn refused(base: &Base, image: &Image, seed: u64) -> Result<(), Broken> {
     let ran = run(base, image, &[], seed)?;
     let rule = "what cannot be checked is not loaded";
@@ -143,7 +175,7 @@ pub fn refused(base: &Base, image: &Image, seed: u64) -> Result<(), Broken> {
     }
 }
 
-/// Loads the store, performs the plan, and judges the result.
+/// Loads the store and carries out the plan.
 ///
 /// # Errors
 /// A rule was broken.
@@ -154,13 +186,14 @@ pub fn judge(base: &Base, image: &Image, before: &State, plan: &[Op], seed: u64)
     let loaded = if ran.loaded { "" } else { "the load was refused, and all the same " };
     let done = |what: String| format!("{loaded}{what}, after {}", ran.done.join(", "));
     let none = Allowed::default();
-    let written = plan.iter().any(|op| matches!(op, Op::Write { .. } | Op::Unmap { .. }));
-    let shared = if written { sharing(before) } else { BTreeSet::new() };
-    for (id, blob) in before.readable.iter().filter(|(id, _)| !shared.contains(id)) {
+    for (id, blob) in &before.readable {
         let allowed = ran.changed.blobs.get(id).unwrap_or(&none);
         if let Some(what) = lost(*id, blob, after.readable.get(id), allowed) {
             return Err(Broken::new("a command makes nothing unreadable", done(what)));
         }
+    }
+    if let Some(what) = ran.wrong.first() {
+        return Err(Broken::new("a copy holds what its blob holds", done(what.clone())));
     }
     let left = &after.examined.findings;
     for id in damaged(before).difference(&hidden(before)).copied() {
@@ -180,10 +213,10 @@ pub fn judge(base: &Base, image: &Image, before: &State, plan: &[Op], seed: u64)
         }
     }
     let known = damaged(before);
-    // A copy of a damaged blob is damaged too, and pages that the masks hid may show up in a store in use.
+    // What was made of a damaged blob is as that is, and pages that the masks hid may show in a store in use.
     let made = &ran.changed.made;
     let is_new = |id: &BlobId| !known.contains(id) && !made.contains_key(id) && !is_hit(base, image, *id);
-    // The clone of a deleted orphan gets the orphan's parent, and so becomes an orphan too.
+    // A clone of an orphan whose deletion hands its parent on is one, as it was.
     let handed_on: BTreeSet<BlobId> = left
         .iter()
         .filter_map(|finding| match finding {
@@ -210,7 +243,7 @@ fn wrong_with_new(
     after: &State,
     changed: &Changed,
 ) -> Option<String> {
-    // Pages of others that a damaged page names are not reserved.
+    // What a damaged page says of others reserves nothing.
     let of_others = |finding: &&Finding| matches!(finding, Finding::DamagedBlob { blob, .. } if *blob != id);
     let findings = before.examined.findings.iter().filter(|finding| !of_others(finding));
     let findings: Vec<Finding> = findings.cloned().collect();
@@ -219,7 +252,7 @@ fn wrong_with_new(
         return Some(format!("blob {id} was there"));
     }
     let (like, old) = (like?, before.readable.get(&like?)?);
-    // An operation has changed the other blob or this one meanwhile.
+    // What was done to the other, or to this one, meanwhile.
     if changed.blobs.contains_key(&like) || changed.blobs.contains_key(&id) {
         return None;
     }
@@ -228,12 +261,28 @@ fn wrong_with_new(
         .map(|what| format!("blob {id} is not like another: {what}"))
 }
 
-/// The result of a run.
+/// What a run of the store came to.
 struct Ran {
     image: Image,
     loaded: bool,
     done: Vec<String>,
     changed: Changed,
+    wrong: Vec<String>,
+}
+
+/// An image on a larger device.
+fn grown(base: &Base, image: &Image) -> Image {
+    let cluster = u64::from(base.store.geometry.cluster_size());
+    let mut larger = Image::zeroed(image.size().next_multiple_of(cluster) + MORE * cluster);
+    let mut page = [0; PAGE_SIZE];
+    for offset in (0..image.size()).step_by(PAGE_SIZE) {
+        let page = &mut page[..(image.size() - offset).min(PAGE_SIZE as u64) as usize];
+        image.read(offset, page);
+        if page.iter().any(|byte| *byte != 0) {
+            larger.write(offset, page);
+        }
+    }
+    larger
 }
 
 fn device(base: &Base, image: &Image) -> (Disk, Arc<SimDisk>) {
@@ -242,7 +291,7 @@ fn device(base: &Base, image: &Image) -> (Disk, Arc<SimDisk>) {
     (disk, device)
 }
 
-/// Runs `work` in its own simulated world.
+/// Runs something in a world of its own.
 fn in_world<T: Send + 'static>(
     seed: u64,
     work: impl AsyncFnOnce() -> T + Send + 'static,
@@ -256,31 +305,43 @@ fn in_world<T: Send + 'static>(
 }
 
 fn run(base: &Base, image: &Image, plan: &[Op], seed: u64) -> Result<Ran, Broken> {
-    let (disk, device) = device(base, image);
+    let grows = plan.contains(&Op::Grow);
+    let (disk, device) = match grows {
+        true => device(base, &grown(base, image)),
+        false => device(base, image),
+    };
     let (plan, external) = (plan.to_vec(), base.external.clone());
     let mut rng = Rng::new(seed ^ 0x7772);
     let (killed, unloads) = (rng.below(4) == 0, rng.below(8) > 0);
-    let (loaded, done, changed) = in_world(seed, async move || {
+    let grow = grows && rng.below(2) == 0;
+    let (loaded, work) = in_world(seed, async move || {
         let store = StoreOptions { external, ..StoreOptions::default() };
-        let options = LoadOptions { store, ..LoadOptions::default() };
-        let mut work = Work { device, options, changed: Changed::default(), done: Vec::new() };
+        let options = LoadOptions { store, grow, ..LoadOptions::default() };
+        let mut work = Work { device, options, told: Told::default() };
         let loaded = work.all(&plan, !killed && unloads).await;
-        (loaded, work.done, work.changed)
+        (loaded, work.told)
     })?;
+    let Told { changed, done, wrong } = work;
     let image = disk.snapshot().visible().clone();
-    Ok(Ran { image, loaded, done, changed })
+    Ok(Ran { image, loaded, done, changed, wrong })
 }
 
 struct Work {
     device: Arc<SimDisk>,
     options: LoadOptions,
+    told: Told,
+}
+
+/// What the work says of itself.
+#[derive(Default)]
+struct Told {
     changed: Changed,
     done: Vec<String>,
+    wrong: Vec<String>,
 }
 
 impl Work {
-    /// Loads the store, performs the plan, and unloads the store if `unloads`. Returns true if it could be
-    /// loaded.
+    /// Loads, carries out the plan, and leaves the store; whether it could be loaded.
     async fn all(&mut self, plan: &[Op], unloads: bool) -> bool {
         let Some(mut store) = self.load().await else { return false };
         for op in plan {
@@ -295,6 +356,9 @@ impl Work {
                     store = loaded;
                     continue;
                 }
+                Op::Grow => store.grow().await,
+                Op::SetType { lvolstore: true } => store.set_bs_type(BsType::LVOLSTORE).await,
+                Op::SetType { lvolstore: false } => store.set_bs_type(BsType::NONE).await,
                 op => self.one(&store, *op).await,
             };
             self.say(&format!("{op:?}"), &result);
@@ -313,7 +377,7 @@ impl Work {
     }
 
     fn say(&mut self, what: &str, result: &Result<(), BlobError>) {
-        self.done.push(match result {
+        self.told.done.push(match result {
             Ok(()) => what.to_owned(),
             Err(error) => format!("{what} ({error})"),
         });
@@ -326,21 +390,21 @@ impl Work {
             Op::Create { clusters, thin, table } => {
                 let options = BlobOptions { clusters, thin, extent_table: table, ..BlobOptions::default() };
                 let made = store.create_blob(options).await?;
-                self.changed.made.insert(made, None);
+                self.changed().made.insert(made, None);
             }
             Op::Delete { which } => {
                 let id = id(which);
                 store.delete_blob(id).await?;
-                self.changed.of(id).anything = true;
-                self.changed.deleted.insert(id);
+                self.changed().of(id).anything = true;
+                self.changed().deleted.insert(id);
             }
             Op::Snapshot { which } => {
                 let made = store.snapshot(id(which), Vec::new()).await?;
-                self.changed.made.insert(made, Some(id(which)));
+                self.changed().made.insert(made, Some(id(which)));
             }
             Op::Clone { which } => {
                 let made = store.clone_blob(id(which), Vec::new()).await?;
-                self.changed.made.insert(made, Some(id(which)));
+                self.changed().made.insert(made, Some(id(which)));
             }
             Op::Inflate { which } => store.inflate(id(which)).await?,
             Op::Decouple { which } => store.decouple_parent(id(which)).await?,
@@ -348,13 +412,16 @@ impl Work {
                 let (id, parent) = (id(which), id(parent));
                 let readers = readers(store, id).await?;
                 store.set_parent(id, Parent::Snapshot(parent)).await?;
-                readers.into_iter().for_each(|reader| self.changed.of(reader).anything = true);
+                readers.into_iter().for_each(|reader| self.changed().of(reader).anything = true);
             }
             Op::SetSuper { which } => store.set_super_blob(Some(id(which))).await?,
-            Op::Reload => {}
+            Op::ShallowCopy { which } => self.copy(store, id(which)).await?,
+            Op::Reload | Op::Grow | Op::SetType { .. } => {}
             Op::Resize { which, .. }
             | Op::Write { which, .. }
+            | Op::WriteZeroes { which, .. }
             | Op::Unmap { which, .. }
+            | Op::Replace { which, .. }
             | Op::SetXattr { which, .. }
             | Op::SetReadOnly { which } => {
                 let blob = store.open_blob(id(which)).await?;
@@ -366,37 +433,73 @@ impl Work {
         Ok(())
     }
 
+    fn changed(&mut self) -> &mut Changed {
+        &mut self.told.changed
+    }
+
+    /// Copies what a blob has itself to another device, and looks at the copy.
+    async fn copy(&mut self, store: &Blobstore, id: BlobId) -> Result<(), BlobError> {
+        let blob = store.open_blob(id).await?;
+        let result = self.copy_open(store, &blob).await;
+        blob.close().await?;
+        result
+    }
+
+    async fn copy_open(&mut self, store: &Blobstore, blob: &Blob) -> Result<(), BlobError> {
+        let cluster = u64::from(store.cluster_size());
+        let disk = Disk::new(DiskOptions::new(blob.size().max(cluster)));
+        let target = SimDisk::immediate("copy", disk.clone()).expect("the sizes of this disk fit each other");
+        store.shallow_copy(blob.id(), target, |_, _| {}).await?;
+        let copy = disk.snapshot().durable().clone();
+        let mut copied = vec![0; cluster as usize];
+        for index in
+            blob.allocated_ranges().await?.into_iter().flat_map(|(first, count)| first..first + count)
+        {
+            let (read, buffers) = blob.read(index * cluster, IoBuf::zeroed(cluster as usize)).await;
+            read?;
+            copy.read(index * cluster, &mut copied);
+            if buffers.to_vec() != copied {
+                self.told.wrong.push(format!("cluster {index} of the copy of blob {}", blob.id()));
+            }
+        }
+        Ok(())
+    }
+
     async fn on_open(&mut self, store: &Blobstore, blob: &Blob, op: Op) -> Result<(), BlobError> {
         let (id, unit) = (blob.id(), u64::from(store.io_unit_size()));
         match op {
             Op::Resize { clusters, .. } => {
-                self.changed.of(id).size = true;
+                self.changed().of(id).size = true;
                 // What a growth brings back of what was cut off before is zero.
                 let cut = clusters.min(blob.clusters());
                 blob.resize(clusters).await?;
-                self.changed.of(id).cells.push(cut..u64::MAX);
+                self.changed().of(id).cells.push(cut..u64::MAX);
             }
-            Op::Write { at, units, .. } | Op::Unmap { at, units, .. } => {
-                let (all, cluster) = (blob.size() / unit, u64::from(store.cluster_size()));
-                if all == 0 {
-                    return Ok(());
-                }
-                let first = at % all;
-                let units = units.min(all - first).min((MOST_BYTES / unit).max(1));
-                let (offset, len) = (first * unit, units * unit);
+            Op::Write { at, units, .. } | Op::WriteZeroes { at, units, .. } | Op::Unmap { at, units, .. } => {
+                let cluster = u64::from(store.cluster_size());
+                let Some((offset, len)) = range(blob, unit, at, units) else { return Ok(()) };
                 let touched = offset / cluster..(offset + len).div_ceil(cluster);
-                self.changed.of(id).cells.push(touched);
+                self.changed().of(id).cells.push(touched);
                 match op {
                     Op::Unmap { .. } => blob.unmap(offset, len).await?,
-                    _ => {
-                        let mut bytes = IoBuf::zeroed(len as usize);
-                        bytes.fill(0xd7);
-                        blob.write(offset, bytes).await.0?;
+                    Op::WriteZeroes { .. } => blob.write_zeroes(offset, len).await?,
+                    _ => blob.write(offset, written(len)).await.0?,
+                }
+            }
+            Op::Replace { at, units, commits, .. } => {
+                let Some((offset, len)) = range(blob, unit, at, units) else { return Ok(()) };
+                let new = blob.replace().await?;
+                new.write(offset, written(len)).await?;
+                match commits {
+                    true => {
+                        new.commit().await?;
+                        self.changed().of(id).cells.push(0..u64::MAX);
                     }
+                    false => new.abandon().await?,
                 }
             }
             Op::SetXattr { long, .. } => {
-                self.changed.of(id).xattrs = true;
+                self.changed().of(id).xattrs = true;
                 let value = vec![b'v'; if long { 2000 } else { 9 }];
                 blob.set_xattr(b"damage".to_vec(), value).await?;
                 blob.sync().await?;
@@ -411,6 +514,21 @@ impl Work {
     }
 }
 
+/// A range of a blob; none if it has no size.
+fn range(blob: &Blob, unit: u64, at: u64, units: u64) -> Option<(u64, u64)> {
+    let all = blob.size() / unit;
+    let first = at.checked_rem(all)?;
+    let units = units.min(all - first).min((MOST_BYTES / unit).max(1));
+    Some((first * unit, units * unit))
+}
+
+/// What is written.
+fn written(len: u64) -> IoBuf {
+    let mut bytes = IoBuf::zeroed(len as usize);
+    bytes.fill(0xd7);
+    bytes
+}
+
 /// Every blob that an operation may be about: those there are, those that are damaged, and one that is neither.
 async fn ids(store: &Blobstore) -> Result<Vec<BlobId>, BlobError> {
     let mut ids: BTreeSet<BlobId> = store.blobs().await?.into_iter().collect();
@@ -419,7 +537,7 @@ async fn ids(store: &Blobstore) -> Result<Vec<BlobId>, BlobError> {
     Ok(ids.into_iter().collect())
 }
 
-/// Returns a blob and all blobs that read through it.
+/// A blob and all that read through it.
 async fn readers(store: &Blobstore, id: BlobId) -> Result<Vec<BlobId>, BlobError> {
     let mut all = vec![id];
     let mut next = 0;
@@ -433,7 +551,7 @@ async fn readers(store: &Blobstore, id: BlobId) -> Result<Vec<BlobId>, BlobError
     Ok(all)
 }
 
-/// Verifies that a read-only load writes nothing, and shows the blobs that the format's loader found.
+/// A load for reading writes nothing, and shows through its handles what the format's loader says.
 fn reads_the_same(base: &Base, image: &Image, before: &State, seed: u64) -> Result<(), Broken> {
     let (disk, device) = device(base, image);
     let external = base.external.clone();
