@@ -402,6 +402,16 @@ fn a_block_written_to_a_thin_blob_takes_a_block_of_the_host_whatever_the_size_of
         // One each, and a page or two of metadata.
         assert!(host.used() <= used + 5, "{} units more", host.used() - used);
         assert_eq!(byte(&blob, 0, 1 << 20).await, 0);
+        // The same where they are new contents in the place of old ones.
+        let new = blob.replace().await.unwrap();
+        let used = host.used();
+        for cluster in 3..6 {
+            new.write((cluster << 23) + (1 << 20), IoBuf::copy_from(&[6; 4096])).await.unwrap();
+        }
+        assert!(host.used() <= used + 5, "{} units more", host.used() - used);
+        new.commit().await.unwrap();
+        assert_eq!(byte(&blob, 3 << 23, 1 << 20).await, 0);
+        assert_eq!(byte(&blob, (3 << 23) + (1 << 20), 4096).await, 6);
         blob.close().await.unwrap();
         store.unload().await.unwrap();
     });
