@@ -1,12 +1,13 @@
-//! Works out the writes that put a store in order again, without guessing.
+//! What to write so that a store is in order again, as far as that needs no guessing.
 //!
-//! Worked out on an overlay in memory and returned as changes: nothing is written here. The changes overwrite
-//! metadata only; freed clusters keep their contents, so that everything can be undone.
+//! Worked out on an overlay in memory and told as changes: nothing is written here. What a program that
+//! carries them out overwrites is metadata only; clusters that become free keep what they hold, so that all
+//! of it can be undone.
 
 use std::collections::BTreeSet;
 
 use super::overlay::Overlay;
-use super::{Finding, Medium, examine, load};
+use super::{Examination, Finding, Medium, examine, load};
 use crate::chain;
 use crate::change::Change;
 use crate::ids::{BlobId, PageIdx};
@@ -19,69 +20,96 @@ use crate::store::{AllocationBlocked, Blob, Store};
 use crate::super_block::SuperBlock;
 use crate::unload::{self, InUse};
 
-/// The effect of a repair.
+/// How often a repair looks whether there is more to do. Each time but the last something is put right for good.
+const MOST_ROUNDS: u32 = 8;
+
+/// What a repair does, and what it leaves.
 #[derive(Debug)]
 pub struct Mended {
-    /// The writes, in order, with flushes where the order matters. Empty if nothing can be mended.
+    /// The writes, in order, with flushes where the order matters. None if nothing can be mended.
     pub changes: Vec<Change>,
-    /// The findings before.
+    /// What is wrong now.
     pub before: Vec<Finding>,
-    /// The remaining findings.
+    /// What will still be wrong.
     pub after: Vec<Finding>,
 }
 
-/// Why a repair is impossible.
+/// Why a repair cannot be worked out.
 #[derive(Debug, thiserror::Error)]
 pub enum MendError {
     /// The store cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// A blob to be given up does not exist.
+    /// A blob that is to be given up is not there.
     #[error("blob {0} cannot be given up: it is not in the store")]
     NoSuchBlob(BlobId),
-    /// A blob to be given up has clones.
+    /// A blob that is to be given up has clones.
     #[error("blob {0} cannot be given up: blob {1} reads through it; give that up too, or inflate it first")]
     HasClones(BlobId, BlobId),
 }
 
-/// Works out a repair. The blobs in `give_up` are deleted, in any state.
+/// Works out a repair. The blobs in `give_up` are deleted, whatever state they are in.
 ///
-/// Damage that cannot be mended stays as it is, and is found again: a cleanly unloaded store stays clean,
-/// with masks that still name what is damaged, and another one stays dirty.
+/// What cannot be mended stays as it is, and is found again: a store that was left in order stays in order, with
+/// masks that still name what is damaged, and one that was not stays so.
 ///
 /// # Errors
 /// The store cannot be loaded, or a blob cannot be given up.
 pub fn mend(medium: &dyn Medium, give_up: &BTreeSet<BlobId>) -> Result<Mended, MendError> {
     let examined = examine(medium)?;
-    let (store, before) = (examined.store, examined.findings);
-    let all = examined.without_masks.as_ref().unwrap_or(&store);
-    check_given_up(&store, all, give_up)?;
-    if before.is_empty() && give_up.is_empty() && store.super_block.clean {
-        return Ok(Mended { changes: Vec::new(), before, after: Vec::new() });
+    check_given_up(&examined, give_up)?;
+    let before = examined.findings.clone();
+    let (mut overlay, mut examined) = (Overlay::new(medium, end_of_metadata(&examined.store)), examined);
+    let (mut give_up, nothing) = (give_up, BTreeSet::new());
+    // What is put right may be what kept other things from being put right.
+    for _ in 0..MOST_ROUNDS {
+        let Some(changes) = round(&overlay, &examined, give_up)? else { break };
+        overlay.apply(changes);
+        examined = examine(&overlay)?;
+        give_up = &nothing;
     }
-    let start = without(medium, &store, all, give_up);
-    let overlay = match mend_all(start.clone(), &store, give_up)? {
-        Some(overlay) => overlay,
-        None => mend_around(start, &store, &before, give_up)?,
-    };
-    if overlay.is_as_before() {
-        return Ok(Mended { changes: Vec::new(), after: before.clone(), before });
-    }
-    let after = examine(&overlay)?.findings;
-    // Whatever a crash leaves of the rest, the next load reads all metadata.
-    let dirty = SuperBlock { clean: false, ..store.super_block };
-    let changes = [dirty.write(&store.geometry), Change::Flush].into_iter().chain(overlay.into_changes());
-    Ok(Mended { changes: changes.collect(), before, after })
+    Ok(Mended { changes: overlay.into_changes(), before, after: examined.findings })
 }
 
-/// The store completely repaired, with masks that match its metadata; `None` if that is impossible, since
+/// What can be done for a store as it is; `None` if there is nothing to do.
+fn round(
+    medium: &dyn Medium,
+    examined: &Examination,
+    give_up: &BTreeSet<BlobId>,
+) -> Result<Option<Vec<Change>>, MendError> {
+    let Examination { store, without_masks, findings } = examined;
+    if findings.is_empty() && give_up.is_empty() && store.super_block.clean {
+        return Ok(None);
+    }
+    let all = without_masks.as_ref().unwrap_or(store);
+    let start = without(medium, store, all, give_up)?;
+    let overlay = match mend_all(start.clone(), store, give_up)? {
+        Some(overlay) => overlay,
+        None => mend_around(start, store, findings, give_up)?,
+    };
+    if overlay.is_as_before() {
+        return Ok(None);
+    }
+    // Whatever a crash leaves of the rest, the next load reads all metadata.
+    let dirty = SuperBlock { clean: false, ..store.super_block.clone() };
+    let changes = [dirty.write(&store.geometry), Change::Flush].into_iter().chain(overlay.into_changes());
+    Ok(Some(changes.collect()))
+}
+
+/// Byte of the image behind its metadata.
+fn end_of_metadata(store: &Store) -> u64 {
+    let (start, len) = store.geometry.bytes_of(store.geometry.metadata());
+    start + len
+}
+
+/// The store with all of it put right and masks that say what its metadata says; `None` if that cannot be, since
 /// something is lost or damaged.
 fn mend_all<'a>(
     mut overlay: Overlay<'a>,
     store: &Store,
     give_up: &BTreeSet<BlobId>,
 ) -> Result<Option<Overlay<'a>>, LoadError> {
-    // A missing root leaves no trace except in the masks.
+    // A root that is gone leaves no trace but in the masks.
     if store.damaged.iter().any(|damaged| !give_up.contains(&damaged.id)) {
         return Ok(None);
     }
@@ -98,7 +126,7 @@ fn mend_all<'a>(
     Ok(Some(overlay))
 }
 
-/// The store with interrupted operations finished, and the rest as it was.
+/// The store with what a crash cut off finished, and the rest as it was.
 fn mend_around<'a>(
     mut overlay: Overlay<'a>,
     store: &Store,
@@ -106,7 +134,7 @@ fn mend_around<'a>(
     give_up: &BTreeSet<BlobId>,
 ) -> Result<Overlay<'a>, LoadError> {
     let Some(masks) = &store.disk_masks else {
-        // Unknown here is what is in use, and whether the store was unloaded cleanly must be preserved.
+        // Nothing here can say what is in use, and whether it was left in order is part of what is known.
         if !store.super_block.clean {
             let repaired = load(&overlay, true)?;
             carry_out(&mut overlay, &repaired);
@@ -130,32 +158,35 @@ fn mend_around<'a>(
         return Ok(overlay);
     }
     carry_out(&mut overlay, &repaired);
-    // Like a load that writes and unloads cleanly: the mask bits of what is damaged stay.
+    // As a load that writes and leaves it in order: what the masks say of the damaged stays.
     overlay.apply(unload::changes(&store.super_block, &store.geometry, in_use(&repaired)));
     Ok(overlay)
 }
 
-/// The store without these blobs' roots. A page of another blob stays, also of one that is readable only
-/// without the masks: a stale mask can name a page in the middle of a chain as a root.
+/// The store without these blobs' roots. A root stays if another blob could not be read without it: what looks like a
+/// damaged root may be a page of that one, also of one that can be read only when the masks are ignored, or one that
+/// only the chain on disk names, since a resize was cut off.
 fn without<'a>(
     medium: &'a dyn Medium,
     store: &Store,
     all: &Store,
     give_up: &BTreeSet<BlobId>,
-) -> Overlay<'a> {
-    let geometry = &store.geometry;
-    let (start, len) = geometry.bytes_of(geometry.metadata());
-    let mut overlay = Overlay::new(medium, start + len);
-    let blobs = || store.blobs.values().chain(all.blobs.values()).filter(|blob| !give_up.contains(&blob.id));
-    let is_named = |root: &PageIdx| blobs().any(|blob| blob.pages().any(|page| page == *root));
-    let roots = give_up.iter().filter(|id| store.blob(**id).is_none());
-    let roots = roots.filter_map(|id| id.root_page()).filter(|root| !is_named(root));
-    let whole = give_up.iter().filter(|id| store.blob(**id).is_some()).filter_map(|id| id.root_page());
-    overlay.apply(roots.chain(whole).flat_map(|root| [Page::clear(root, geometry), Change::Flush]));
-    overlay
+) -> Result<Overlay<'a>, LoadError> {
+    let mut overlay = Overlay::new(medium, end_of_metadata(store));
+    let stays = |before: &Store, now: &Store| {
+        before.blobs.keys().all(|id| give_up.contains(id) || now.blob(*id).is_some())
+    };
+    for root in give_up.iter().filter_map(|id| id.root_page()) {
+        let mut without = overlay.clone();
+        without.apply([Page::clear(root, &store.geometry), Change::Flush]);
+        if stays(store, &load(&without, false)?) && stays(all, &load(&without, true)?) {
+            overlay = without;
+        }
+    }
+    Ok(overlay)
 }
 
-/// Makes the repairs of the next writing load; the store is marked dirty already.
+/// Does what the next load that may write would; the store is marked as not clean already.
 fn carry_out(overlay: &mut Overlay<'_>, store: &Store) {
     let repairs = store.repairs.iter().filter(|repair| repair.reason != RepairReason::MarkDirty);
     for repair in repairs {
@@ -167,7 +198,9 @@ fn in_use(store: &Store) -> InUse<'_> {
     InUse { pages: &store.used_pages, blob_ids: &store.used_blob_ids, clusters: &store.used_clusters }
 }
 
-fn check_given_up(store: &Store, all: &Store, give_up: &BTreeSet<BlobId>) -> Result<(), MendError> {
+fn check_given_up(examined: &Examination, give_up: &BTreeSet<BlobId>) -> Result<(), MendError> {
+    let store = &examined.store;
+    let all = examined.without_masks.as_ref().unwrap_or(store);
     for &id in give_up {
         let known =
             |store: &Store| store.blob(id).is_some() || store.damaged.iter().any(|damaged| damaged.id == id);
@@ -192,24 +225,25 @@ fn damaged_clone(store: &Store, id: BlobId, give_up: &BTreeSet<BlobId>) -> Optio
     damaged.find(|damaged| damaged.named_blobs.contains(&id)).map(|damaged| damaged.id)
 }
 
-/// True if something unknown may be in use: then nothing may be counted as free.
+/// Whether something may be in use of which nobody knows what it is: then nothing may be counted as free.
 fn is_lost(store: &Store) -> bool {
     let orphan = |blob: &Blob| matches!(blob.parent, Some(Parent::Snapshot(id)) if store.blob(id).is_none());
     let unknown = |blocked: &AllocationBlocked| {
-        !(blocked.blobs.is_empty() && blocked.pages.is_empty() && blocked.clusters.is_empty())
+        let AllocationBlocked { blobs, pages, clusters, extent_pages, .. } = blocked;
+        !(blobs.is_empty() && pages.is_empty() && clusters.is_empty() && extent_pages.is_empty())
     };
     store.allocation_blocked.as_ref().is_some_and(unknown)
         || !store.damaged.is_empty()
         || store.blobs.values().any(orphan)
 }
 
-/// The super blob, if it exists.
+/// The super blob, if it is there.
 fn super_blob(store: &Store) -> Option<BlobId> {
     store.super_block.super_blob.filter(|&id| store.blob(id).is_some())
 }
 
-/// Rewrites the chains of blobs with inconsistent metadata. Blobs with unknown descriptors stay: a rewrite
-/// would lose those.
+/// Rewrites the chains of blobs that say something wrong of themselves. Blobs with descriptors that are not
+/// known stay: they would lose them.
 fn mend_blobs(overlay: &mut Overlay<'_>, store: &Store) {
     let mut taken = store.used_pages.clone();
     for blob in store.blobs.values().filter(|blob| blob.unknown_descriptors.is_empty()) {
@@ -237,7 +271,7 @@ fn mend_blobs(overlay: &mut Overlay<'_>, store: &Store) {
     }
 }
 
-/// Corrects the blob's metadata.
+/// What the blob should say of itself.
 fn put_right(meta: &mut BlobMetadata, blob: &Blob, store: &Store) {
     if !blob.clones.is_empty() {
         meta.flags.data_read_only |= Flags::READ_ONLY;
