@@ -1,4 +1,4 @@
-//! Why a command failed, for its user: one sentence that names the object and the remedy.
+//! Why a command failed, in the words that its user reads: one sentence that names the object and the remedy.
 
 use super::text::printable;
 use spindle_blob::BlobError;
@@ -12,28 +12,28 @@ use std::path::{Path, PathBuf};
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The reader of standard output has closed it. Ends the command, but not as a failure.
+    /// Whoever read our standard output has gone. Ends the command, but not as a failure.
     #[error("standard output was closed")]
     OutputClosed,
     /// Standard output could not be written for another reason.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
-    /// The command's work was done, but its output could not be written.
+    /// What a command has done could not be told.
     #[error("{done}, but standard output cannot be written: {error}")]
     Untold {
-        /// The work: "made blob 0x100000000".
+        /// What was done: "made blob 0x100000000".
         done: String,
         error: io::Error,
     },
     /// A file or device could not be used.
     #[error("{} cannot be {action}: {error}", shown(path))]
     File {
-        /// The attempt: "opened", "read at byte 4096".
+        /// What was tried: "opened", "read at byte 4096".
         action: String,
         path: PathBuf,
         error: io::Error,
     },
-    /// A path that cannot hold a store.
+    /// A path names something that no store can be on.
     #[error("{} is {what}: name an image file or a block device", shown(path))]
     NotAnImage { path: PathBuf, what: &'static str },
     /// The image holds no store that can be loaded.
@@ -42,30 +42,30 @@ pub(crate) enum Failure {
     /// The image holds something else than a store.
     #[error("{} is no Blobstore: {found}", shown(path))]
     NoStore { path: PathBuf, found: String },
-    /// No blob has this id or name.
+    /// No blob goes by this id or name.
     #[error("no blob of {} is called {}{near}", shown(path), printable(asked))]
     NoSuchBlob { path: PathBuf, asked: Vec<u8>, near: String },
-    /// The text looks like an id, but is only the name of a blob.
+    /// What was typed looks like an id, and is only the name of a blob.
     #[error(
         "{} is read as an id, and {} has no such blob; the blob of that name is {blob}: give this id",
         printable(asked),
         shown(path)
     )]
     NotAnId { path: PathBuf, asked: Vec<u8>, blob: BlobId },
-    /// More than one blob has this id or name.
+    /// More than one blob goes by this id or name.
     #[error(
         "{} means more than one blob of {}: {candidates}; give an id: {ids}",
         printable(asked),
         shown(path)
     )]
     AmbiguousBlob { path: PathBuf, asked: Vec<u8>, candidates: String, ids: String },
-    /// The selected blob is damaged.
+    /// The blob that was asked for is damaged.
     #[error("blob {blob} of {} is damaged and cannot be read: {errors}", shown(path))]
     DamagedBlob { path: PathBuf, blob: BlobId, errors: String },
     /// The contents of a blob cannot be found.
     #[error("{}: {error}", shown(path))]
     Resolve { path: PathBuf, error: ResolveError },
-    /// A blob claims to be larger than any file.
+    /// A blob says that it is larger than any file.
     #[error("blob {blob} has {clusters} clusters, more than a file can hold: it cannot be exported")]
     BlobTooLarge { blob: BlobId, clusters: u64 },
     /// Part of the contents is on an external snapshot that was not given.
@@ -74,7 +74,7 @@ pub(crate) enum Failure {
     /// The output is there already.
     #[error("{} is there already: choose another name, or --force to replace it", shown(path))]
     Exists { path: PathBuf },
-    /// The output is the input.
+    /// The output is the very thing that is being read.
     #[error("{} is what is being read from: choose another output", shown(path))]
     OutputIsInput { path: PathBuf },
     /// The output is a device too small for the blob.
@@ -83,28 +83,28 @@ pub(crate) enum Failure {
     /// A new store would destroy what is there.
     #[error("{} holds {found}: --force overwrites it", shown(path))]
     Holds { path: PathBuf, found: String },
-    /// The storage for a new store is in use.
+    /// A new store would pull its storage from under somebody.
     #[error("{} is in use: {by}; free it first", shown(path))]
     InUse { path: PathBuf, by: String },
-    /// The input of an import cannot be read.
+    /// What is to be imported cannot be read.
     #[error("{name} cannot be read at byte {at}: {error}")]
     Input { name: String, at: u64, error: io::Error },
-    /// A store or blob refused the operation, or failed.
+    /// A store or blob refused what was asked, or failed.
     #[error(transparent)]
     Store(BlobError),
     /// The image or device cannot be opened for writing, or is in use.
     #[error("{0}")]
     Open(String),
-    /// The engine for the writing commands is not available.
+    /// The engine under the writing commands could not be had.
     #[error("cannot run: {0}")]
     Engine(String),
-    /// The operation cannot be done to this object; the text names it, the reason and the remedy.
+    /// What was asked cannot be done to this object; the text names it and says why and what to do.
     #[error("{0}")]
     Refused(String),
     /// A signal ended the work; the store was left in order.
     #[error("stopped by a signal before it was done")]
     Interrupted {
-        /// The exit code for the signal.
+        /// The exit code that says which.
         code: u8,
     },
     /// A store was checked, and something is wrong with it.
@@ -114,7 +114,7 @@ pub(crate) enum Failure {
     #[error("cannot measure: {error}")]
     Measurement {
         error: String,
-        /// The exit code of the stop, if it was stopped.
+        /// That of the stop, if it was stopped.
         code: u8,
     },
     /// `--check` was asked for, and a figure is beyond its aim.
@@ -126,16 +126,16 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// A failed call on a file; `action` is the attempt, as in "cannot be opened".
+    /// A failed call on a file; `action` is what was tried, as in "cannot be opened".
     pub(crate) fn file(path: &Path, action: impl Into<String>, error: io::Error) -> Failure {
         Failure::File { action: action.into(), path: path.to_owned(), error }
     }
 
-    /// The exit code.
+    /// The exit code that says so.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Usage(_) => 2,
-            // Like fsck's: errors were found and remain.
+            // As that of fsck: errors were found and are left.
             Failure::Findings { .. } => 4,
             Failure::Interrupted { code } | Failure::Measurement { code, .. } => *code,
             _ => 1,
@@ -146,14 +146,14 @@ impl Failure {
 impl From<BlobError> for Failure {
     fn from(error: BlobError) -> Failure {
         match error {
-            // With the name of the option, not of the field.
+            // By the name that was typed, not by that of the field.
             BlobError::Option { option, why } => Failure::Refused(format!("{}: {why}", option_name(option))),
             error => Failure::Store(error),
         }
     }
 }
 
-/// The command line option that sets a field of the library's options.
+/// The option of the command line that a field of the library's options is set by.
 fn option_name(field: &str) -> String {
     match field {
         "xattrs" => "--xattr".into(),
@@ -167,7 +167,7 @@ impl From<IoError> for Failure {
     }
 }
 
-/// The engine's error about a file names it already.
+/// What the engine says of a file names it already.
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         let text = match error {
@@ -179,7 +179,7 @@ impl From<OpenError> for Failure {
     }
 }
 
-/// Errors of standard output: other errors name their file through [`Failure::file`].
+/// Errors of standard output: everything else names its file by [`Failure::file`].
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {

@@ -1,4 +1,4 @@
-//! One measured figure: read by scripts, and judged by `--check`.
+//! One measured figure: what scripts read, and what `--check` judges.
 
 use serde::Serialize;
 
@@ -15,12 +15,12 @@ pub struct Figure {
     pub ns_p99: f64,
     /// CPU seconds of the whole process while measuring.
     pub cpu_s: f64,
-    /// The yardstick's time for the same work in the same run; none if there is no yardstick.
+    /// The yardstick doing the same in the same run; none where there is no such thing.
     pub yardstick_ns: Option<f64>,
-    /// Description of the yardstick.
+    /// What the yardstick is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub yardstick: Option<String>,
-    /// The largest allowed median, in yardsticks, for `--check`.
+    /// What the median may be at most, in yardsticks, for `--check`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aim_ratio: Option<f64>,
     /// Bytes that an operation moves.
@@ -39,11 +39,11 @@ pub struct Figure {
 pub struct Speed {
     /// Median share.
     pub share: f64,
-    /// Lower bound of the median share, with 95 % confidence; this is what is judged.
+    /// What the median share is at least, with 95 % confidence. This is what is judged.
     pub low: f64,
     /// Pairs measured.
     pub pairs: u64,
-    /// The smallest allowed value, for `--check`.
+    /// What it has to be at least, for `--check`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aim: Option<f64>,
 }
@@ -59,25 +59,25 @@ pub struct Memory {
 }
 
 impl Figure {
-    /// Sets the yardstick of this figure, and the largest allowed median in yardsticks.
+    /// Says what the yardstick of this figure is, and how many of it the median may take.
     pub fn against(self, yardstick: &Figure, aim_ratio: f64) -> Figure {
         Figure { aim_ratio: Some(aim_ratio), ..self.beside(yardstick) }
     }
 
-    /// Sets the yardstick of this figure, without an aim.
+    /// Says what the yardstick of this figure is, without an aim.
     pub fn beside(mut self, yardstick: &Figure) -> Figure {
         self.yardstick_ns = Some(yardstick.ns_median);
         self.yardstick = Some(yardstick.what.clone());
         self
     }
 
-    /// Sets the smallest allowed share of the yardstick's speed.
+    /// The speed has to be at least this share of the yardstick's.
     pub fn at_least(mut self, share: f64) -> Figure {
         self.speed = self.speed.map(|speed| Speed { aim: Some(share), ..speed });
         self
     }
 
-    /// Sets the memory taken, and the largest allowed.
+    /// Says what memory it takes, and how much it may take.
     pub fn taking(mut self, bytes: u64, aim: u64) -> Figure {
         self.memory = Some(Memory { bytes, aim: Some(aim) });
         self
@@ -88,7 +88,7 @@ impl Figure {
         self.yardstick_ns.map(|yardstick| self.ns_median / yardstick)
     }
 
-    /// True if an aim was missed; figures without an aim never miss.
+    /// Whether an aim was missed; figures without an aim never miss.
     pub fn missed(&self) -> bool {
         let slow = self.ratio().zip(self.aim_ratio).is_some_and(|(ratio, aim)| ratio > aim);
         let short = self.speed.is_some_and(|speed| speed.aim.is_some_and(|aim| speed.low < aim));

@@ -1,8 +1,8 @@
-//! Shows what is being measured, on standard error and only if that is a terminal.
+//! What is being measured right now, on standard error and only if that is a terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 
-/// Prints what is being measured, in one line that is replaced each time.
+/// Says what is being measured, in one line that the next one replaces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
     shown: bool,
@@ -14,19 +14,19 @@ impl Progress {
         Progress { shown: stderr().is_terminal() }
     }
 
-    /// Shows the present measurement.
+    /// Now this is being measured.
     pub(crate) fn at(self, what: &str) {
         self.line(&format!("measuring {what} ..."));
     }
 
-    /// Removes the line.
+    /// Takes the line away.
     pub(crate) fn end(self) {
         self.line("");
     }
 
     fn line(self, text: &str) {
         if self.shown {
-            // If standard error is gone, the line is dropped.
+            // Nobody to tell if it is gone.
             let _ = write!(stderr(), "\r\x1b[K{text}");
             let _ = stderr().flush();
         }

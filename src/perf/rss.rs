@@ -1,4 +1,4 @@
-//! The process's resident memory, according to the kernel.
+//! How much memory the process has, as the kernel counts it.
 
 use std::fs;
 

@@ -1,6 +1,6 @@
-//! A block device by name: its properties, its phase, its open descriptors.
+//! A block device by name: what it is, where its life stands, who has it open.
 //!
-//! Shared by all threads. Mutable state is behind one lock of the bdev, held for a few instructions.
+//! Shared by all threads. What changes is behind one lock of the bdev, held for a few instructions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,7 +12,6 @@ use crate::claim::Claims;
 use crate::counter::{Counter, Ending};
 use crate::desc::Opened;
 use crate::registry::Shared;
-use crate::virtual_bdev::Standing;
 use crate::{
     BdevError, ClaimInfo, Desc, Detail, Disk, Event, IoType, IoTypes, NotificationKind, OpenOptions, Registry,
 };
@@ -27,25 +26,25 @@ pub struct BdevSpec {
     pub uuid: Option<Uuid>,
     /// What kind of disk it is, for people.
     pub product_name: &'static str,
-    /// The module that owns it.
+    /// The module whose it is.
     pub module: &'static str,
     /// The module's side of it.
     pub disk: Arc<dyn Disk>,
 }
 
-/// The phase of a bdev's life.
+/// Where a bdev's life stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// It can be opened.
     #[default]
     Ready,
-    /// It is being removed: it cannot be opened any more.
+    /// It is being removed: nobody opens it any more.
     Removing,
     /// It was removed.
     Gone,
 }
 
-/// A registered bdev. A handle: it keeps nothing open, and still names a bdev that was removed.
+/// A registered bdev. A handle: it keeps nothing open, and goes on to name a bdev that was removed.
 #[derive(Clone)]
 pub struct Bdev(pub(crate) Arc<Inner>);
 
@@ -59,20 +58,18 @@ pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) device: Arc<dyn Device>,
     pub(crate) registry: Weak<Shared>,
-    /// Tasks that are examining it.
+    /// Tasks that examine it.
     pub(crate) examining: Counter,
-    /// Set once it was removed.
+    /// When it was removed.
     pub(crate) gone: Ending,
     state: Mutex<State>,
-    /// What holds its base, until it is gone.
-    standing: Mutex<Option<Arc<Standing>>>,
 }
 
-/// The mutable state of a bdev.
+/// What changes of a bdev.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) phase: Phase,
-    /// The UUID's text first, unless that is the name.
+    /// The UUID's text first, if that is not the name.
     pub(crate) aliases: Vec<String>,
     /// The open descriptors by their numbers.
     pub(crate) opened: BTreeMap<u64, Arc<Opened>>,
@@ -80,22 +77,22 @@ pub(crate) struct State {
     pub(crate) claims: Claims,
     /// The modules that have examined it, or are about to.
     pub(crate) examined: BTreeSet<&'static str>,
-    /// True once its registration is in the log.
+    /// Its registration was put into the log.
     pub(crate) announced: bool,
 }
 
-/// Properties of a bdev, all of one moment; module-specific ones are in [`Bdev::details`].
+/// What is known of a bdev, all at one moment; what its module says of its own is in [`Bdev::details`].
 #[derive(Clone, Debug)]
 pub struct BdevInfo {
     /// Its name.
     pub name: String,
-    /// Its other names, including its UUID's text unless that is its name.
+    /// Its other names, its UUID's text among them unless that is its name.
     pub aliases: Vec<String>,
     /// Its UUID.
     pub uuid: Uuid,
     /// What kind of disk it is.
     pub product_name: &'static str,
-    /// The module that owns it.
+    /// The module whose it is.
     pub module: &'static str,
     /// Its shape now.
     pub geometry: Geometry,
@@ -103,51 +100,23 @@ pub struct BdevInfo {
     pub num_blocks: u64,
     /// The requests it supports.
     pub io_types: IoTypes,
-    /// A claim on it; several holders have claims of the same kind.
+    /// A claim on it; those of several holders are of one kind.
     pub claim: Option<ClaimInfo>,
     /// Descriptors that are open.
     pub descriptors: usize,
-    /// Its phase.
+    /// Where its life stands.
     pub phase: Phase,
 }
 
 impl Inner {
-    pub(crate) fn new(
-        number: u64,
-        spec: BdevSpec,
-        uuid: Uuid,
-        standing: Option<Arc<Standing>>,
-        registry: Weak<Shared>,
-    ) -> Inner {
+    pub(crate) fn new(number: u64, spec: BdevSpec, uuid: Uuid, registry: Weak<Shared>) -> Inner {
         let BdevSpec { name, aliases, product_name, module, disk, .. } = spec;
         let text = uuid.to_string();
         let aliases = if text == name { aliases } else { [vec![text], aliases].concat() };
         let device = disk.device();
         let state = Mutex::new(State { aliases, ..State::default() });
         let (examining, gone) = (Counter::default(), Ending::default());
-        let standing = Mutex::new(standing);
-        Inner {
-            number,
-            name,
-            uuid,
-            product_name,
-            module,
-            disk,
-            device,
-            registry,
-            examining,
-            gone,
-            state,
-            standing,
-        }
-    }
-
-    pub(crate) fn standing(&self) -> Option<Arc<Standing>> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(crate) fn take_standing(&self) -> Option<Arc<Standing>> {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).take()
+        Inner { number, name, uuid, product_name, module, disk, device, registry, examining, gone, state }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -159,7 +128,7 @@ impl Inner {
         [vec![self.name.clone()], self.state().aliases.clone()].concat()
     }
 
-    /// Sends an event to every open descriptor.
+    /// Tells everybody who has it open.
     pub(crate) fn tell(&self, event: impl Fn() -> Event) {
         let opened: Vec<Arc<Opened>> = self.state().opened.values().cloned().collect();
         opened.into_iter().for_each(|opened| opened.tell(event()));
@@ -173,7 +142,7 @@ impl State {
         self.next_desc
     }
 
-    /// Number of descriptors open for writing without a claim, apart from `except`.
+    /// Descriptors open for writing without a claim, `except` not counted.
     pub(crate) fn writers(&self, except: u64) -> usize {
         let unclaimed = |(number, opened): &(&u64, &Arc<Opened>)| {
             **number != except && opened.is_writable() && !self.claims.has(**number)
@@ -183,17 +152,17 @@ impl State {
 }
 
 impl Bdev {
-    /// Opens the bdev of that name, alias or UUID in the current runtime, for reading and writing. The
-    /// descriptor belongs to the calling thread and gets no events; for other choices use [`OpenOptions`].
+    /// Opens the bdev of that name, alias or UUID in the current runtime, for reading and writing. The descriptor
+    /// belongs to the calling thread and is told nothing; [`OpenOptions`] say otherwise.
     ///
     /// # Errors
-    /// There is none, it is being removed, a claim is in the way, or the caller is not on a Spindle thread of
-    /// a runtime with a registry.
+    /// There is none, it is being removed, a claim is in the way, or the caller runs on no Spindle thread of a
+    /// runtime with a registry.
     pub fn open(name: &str) -> Result<Desc, BdevError> {
         OpenOptions::new().write(true).open(name)
     }
 
-    /// Opens it with options. The descriptor belongs to the calling thread.
+    /// Opens it. The descriptor belongs to the calling thread.
     ///
     /// # Errors
     /// As [`open`](Self::open), but for names.
@@ -211,7 +180,7 @@ impl Bdev {
         self.0.uuid
     }
 
-    /// The module that owns it.
+    /// The module whose it is.
     pub fn module(&self) -> &'static str {
         self.0.module
     }
@@ -226,7 +195,7 @@ impl Bdev {
         self.0.device.geometry()
     }
 
-    /// How many blocks it has now: 0 for an empty volume, whose device has one unreachable block.
+    /// How many blocks it has now: 0 for an empty volume, whose device has one that nobody reaches.
     pub fn num_blocks(&self) -> u64 {
         self.0.disk.num_blocks()
     }
@@ -236,7 +205,7 @@ impl Bdev {
         self.0.state().aliases.clone()
     }
 
-    /// Its phase.
+    /// Where its life stands.
     pub fn phase(&self) -> Phase {
         self.0.state().phase
     }
@@ -263,7 +232,7 @@ impl Bdev {
         writing.into_iter().fold(types, |types, io_type| types.with(io_type, false))
     }
 
-    /// Its properties.
+    /// What is known of it.
     pub fn info(&self) -> BdevInfo {
         let (geometry, num_blocks, io_types) = (self.geometry(), self.num_blocks(), self.io_types());
         let state = self.0.state();
@@ -282,7 +251,7 @@ impl Bdev {
         }
     }
 
-    /// The module's own information about it (`driver_specific`), asked for on the app thread.
+    /// What its module says of its own about it (`driver_specific`), asked on the app thread.
     ///
     /// # Errors
     /// The runtime stops.
@@ -291,7 +260,7 @@ impl Bdev {
         self.registry()?.on_app(async move |_| Ok(disk.details().await)).await
     }
 
-    /// Adds an alias.
+    /// Gives it one more name.
     ///
     /// # Errors
     /// The name is empty or taken, or the bdev is being removed.
@@ -307,7 +276,7 @@ impl Bdev {
         Ok(())
     }
 
-    /// Replaces one of its aliases by another, atomically and in its place.
+    /// Changes one of its aliases to another, in its place. Nobody sees it with both or with neither.
     ///
     /// # Errors
     /// It has no such alias, the new one is empty or taken (also by itself), or the bdev is being removed.
@@ -327,8 +296,8 @@ impl Bdev {
         Ok(())
     }
 
-    /// Called by its module after the size of its device has changed: notifies open descriptors and the log.
-    /// A device that grows does so before this call.
+    /// Its module changed the size of its device: everybody who has it open is told, and the log. A device that
+    /// grows does so before this is called.
     pub fn resized(&self) {
         self.0.tell(|| Event::Resize);
         if let Ok(registry) = self.registry() {
@@ -346,7 +315,7 @@ impl Bdev {
         self.0.gone.seen().await;
     }
 
-    /// A weak reference: for the module's side of a bdev, which the bdev keeps.
+    /// The same without keeping it: for the module's side of a bdev, which the bdev keeps.
     pub fn downgrade(&self) -> WeakBdev {
         WeakBdev(Arc::downgrade(&self.0))
     }
@@ -360,12 +329,12 @@ impl Bdev {
     }
 }
 
-/// A weak reference to a bdev.
+/// A bdev that this does not keep.
 #[derive(Clone)]
 pub struct WeakBdev(Weak<Inner>);
 
 impl WeakBdev {
-    /// The bdev, while it is registered or referenced elsewhere.
+    /// The bdev, as long as it is registered or anybody else keeps it.
     pub fn upgrade(&self) -> Option<Bdev> {
         self.0.upgrade().map(Bdev)
     }

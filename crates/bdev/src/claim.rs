@@ -1,21 +1,21 @@
 //! Claims: what a user of a bdev demands of all others.
 //!
-//! A claim belongs to a descriptor and ends with it. While a bdev has a claim, it can be opened for reading
-//! only. The kinds and their rules are SPDK's (`reference/bdev.md`, 6), except that an exclusive claim also
-//! considers writers that are open already.
+//! A claim belongs to a descriptor and ends with it. While there is one, others may open the bdev for reading only.
+//! The kinds and their rules are SPDK's (`reference/bdev.md`, 6); but an exclusive claim also looks at writers that
+//! are open already.
 
 use crate::BdevError;
 
-/// The demand of a claim.
+/// What a claim demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimKind {
-    /// One user, which writes.
+    /// One user, who writes.
     Exclusive,
-    /// One writer, many readers.
+    /// One who writes, many who read.
     ReadManyWriteOne,
-    /// No writer; many may claim it at once.
+    /// Nobody writes; many claim it at once.
     ReadManyWriteNone,
-    /// Writers with the same key, which is not 0.
+    /// Those write who claim with the same key, which is not 0.
     ReadManyWriteShared(u64),
 }
 
@@ -30,12 +30,12 @@ impl ClaimKind {
         }
     }
 
-    /// True if the holder of such a claim may write.
+    /// Whether who claims so may write.
     pub(crate) fn writes(self) -> bool {
         self != ClaimKind::ReadManyWriteNone
     }
 
-    /// True if two descriptors may have it at once.
+    /// Whether two descriptors may have it at once.
     fn goes_with(self, other: ClaimKind) -> bool {
         match self {
             ClaimKind::Exclusive | ClaimKind::ReadManyWriteOne => false,
@@ -44,19 +44,19 @@ impl ClaimKind {
     }
 }
 
-/// A claim and its holder.
+/// A claim, and who has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimInfo {
-    /// Its demand.
+    /// What it demands.
     pub kind: ClaimKind,
-    /// Its holder, for people.
+    /// Who has it, for people.
     pub holder: String,
-    /// The holder's module, or empty.
+    /// The module of who has it, or nothing.
     pub module: &'static str,
 }
 
 impl ClaimInfo {
-    /// The error for a user that it keeps out.
+    /// The error of one whom it keeps out.
     fn refuses(&self, bdev: &str) -> BdevError {
         BdevError::Claimed { name: bdev.to_owned(), kind: self.kind.name(), holder: self.holder.clone() }
     }
@@ -67,8 +67,8 @@ impl ClaimInfo {
 pub(crate) struct Claims(Vec<(u64, ClaimInfo)>);
 
 impl Claims {
-    /// Adds a claim of descriptor `desc`. `writers` is the number of other descriptors open for writing
-    /// without a claim.
+    /// Adds a claim of descriptor `desc`. `writers` are the descriptors that are open for writing beside it, those
+    /// with a claim not counted.
     pub(crate) fn add(
         &mut self,
         bdev: &str,
@@ -98,7 +98,7 @@ impl Claims {
         Ok(())
     }
 
-    /// Removes the claims of a closed descriptor.
+    /// Forgets the claims of a descriptor that is closed.
     pub(crate) fn remove(&mut self, desc: u64) {
         self.0.retain(|(holder, _)| *holder != desc);
     }
@@ -108,17 +108,17 @@ impl Claims {
         self.0.first().map(|(_, claim)| claim)
     }
 
-    /// True if that descriptor has a claim.
+    /// Whether that descriptor has a claim.
     pub(crate) fn has(&self, desc: u64) -> bool {
         self.0.iter().any(|(holder, _)| *holder == desc)
     }
 
-    /// True if a module may examine the bdev: there is no claim, or it has one.
+    /// Whether a module may examine the bdev: it has a claim itself, or nobody has.
     pub(crate) fn lets_examine(&self, module: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|(_, claim)| claim.module == module)
     }
 
-    /// The error for a writer, if there is a claim.
+    /// The error of one who wants to write, if there is a claim.
     pub(crate) fn refusal(&self, bdev: &str) -> Option<BdevError> {
         self.first().map(|claim| claim.refuses(bdev))
     }

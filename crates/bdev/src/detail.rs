@@ -1,6 +1,6 @@
-//! Module-specific information about a bdev (`driver_specific` of `bdev_get_bdevs`): named values, in order.
+//! What a module says of its own about a bdev (`driver_specific` of `bdev_get_bdevs`): values with names, in order.
 //!
-//! The control plane converts it to JSON; `top` and the metrics use it directly.
+//! The control plane makes JSON of it, `top` and the metrics read it as it is.
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,9 +11,9 @@ pub enum Detail {
     Number(u64),
     /// Text.
     Text(String),
-    /// Values in order.
+    /// Values one behind the other.
     List(Vec<Detail>),
-    /// Named values, in this order.
+    /// Values with names, in this order.
     Object(Vec<(&'static str, Detail)>),
 }
 

@@ -1,7 +1,6 @@
-//! The registry of one runtime: the names of bdevs, and the thread on which they are registered and removed.
+//! The registry of one runtime: who is called what, and the thread on which bdevs come and go.
 //!
-//! Stored in the runtime, and dropped with it. Its locks are held for a few instructions, on the calling
-//! thread.
+//! Kept beside the runtime, and gone with it. Its locks are held for a few instructions, by whatever thread asks.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,7 +15,6 @@ use crate::counter::Counter;
 use crate::error::errno;
 use crate::namespace::Namespace;
 use crate::notify::Notifications;
-use crate::virtual_bdev::{Entry, Standing};
 use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
 
 /// The bdevs of a runtime. A handle: clones are the same registry, for any thread.
@@ -24,12 +22,11 @@ use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
 pub struct Registry(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
-    /// On which bdevs are registered and removed.
+    /// On which bdevs come and go.
     app: Thread,
     names: Mutex<Namespace>,
     next_number: AtomicU64,
     modules: Mutex<Vec<Arc<dyn Module>>>,
-    virtuals: Mutex<Vec<Arc<Entry>>>,
     pub(crate) log: Notifications,
     /// Examinations under way.
     pub(crate) examining: Counter,
@@ -54,22 +51,17 @@ impl Shared {
         self.modules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn virtuals(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
-        self.virtuals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn rules(&self) -> MutexGuard<'_, ExamineRules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Registry {
-    /// Makes the current runtime's registry. The calling thread becomes the one on which bdevs are registered
-    /// and removed: call this on the app thread if the runtime runs a main. Returns an existing registry
-    /// instead, if there is one.
+    /// Makes the current runtime's registry; the calling thread becomes the one on which bdevs come and go: the app
+    /// thread of a runtime that runs a main. A registry that is there already is given out instead.
     ///
     /// # Errors
-    /// The caller is not on a Spindle thread.
+    /// The caller runs on no Spindle thread.
     pub fn start() -> Result<Registry, BdevError> {
         let (Some(app), Some(runtime)) = (Thread::current(), Handle::current()) else {
             return Err(BdevError::NotOnThread { name: "registry".to_owned() });
@@ -79,7 +71,6 @@ impl Registry {
             names: Mutex::default(),
             next_number: AtomicU64::new(0),
             modules: Mutex::default(),
-            virtuals: Mutex::default(),
             log: Notifications::default(),
             examining: Counter::default(),
             rules: Mutex::new(ExamineRules { auto: true, allowed: Vec::new() }),
@@ -100,7 +91,7 @@ impl Registry {
     /// The registry of the current runtime.
     ///
     /// # Errors
-    /// It has none, or the caller is not on a Spindle thread.
+    /// It has none, or the caller runs on no Spindle thread.
     pub fn current() -> Result<Registry, BdevError> {
         Registry::current_for("registry")
     }
@@ -112,12 +103,12 @@ impl Registry {
         }
     }
 
-    /// A weak reference.
+    /// The same without keeping it.
     pub fn downgrade(&self) -> WeakRegistry {
         WeakRegistry(Arc::downgrade(&self.0))
     }
 
-    /// The thread on which bdevs are registered and removed.
+    /// The thread on which bdevs come and go.
     pub fn app_thread(&self) -> &Thread {
         &self.0.app
     }
@@ -157,58 +148,47 @@ impl Registry {
         Desc::open(&self.get(name)?, options)
     }
 
-    /// Registers a bdev on the app thread. When this returns it can be opened, and the bdevs that are to stand
-    /// on it ([`Virtual`](crate::Virtual)) exist; modules examine it in the background
-    /// ([`wait_for_examine`](Self::wait_for_examine)), and then it is put into the log. Dropping the future
-    /// does not stop it.
+    /// Registers a bdev on the app thread. It can be opened when this answers; modules examine it in the background
+    /// ([`wait_for_examine`](Self::wait_for_examine)), and the log has it when they have. Dropping the future does
+    /// not stop it.
     ///
     /// # Errors
     /// The name is empty, or it or an alias or the UUID is taken; the registry is shutting down.
     pub async fn register(&self, spec: BdevSpec) -> Result<Bdev, BdevError> {
-        self.on_app(async move |registry| registry.register_here(spec, None).await).await
+        self.on_app(async move |registry| registry.register_here(spec)).await
     }
 
     /// As [`register`](Self::register), on the app thread.
-    pub(crate) async fn register_here(
-        &self,
-        spec: BdevSpec,
-        standing: Option<Arc<Standing>>,
-    ) -> Result<Bdev, BdevError> {
+    fn register_here(&self, spec: BdevSpec) -> Result<Bdev, BdevError> {
         if self.0.stopping.load(Ordering::Acquire) {
             return Err(BdevError::Stopping);
         }
         let uuid = spec.uuid.filter(|uuid| !uuid.is_nil()).unwrap_or_else(random_uuid);
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
-        let inner = Arc::new(Inner::new(number, spec, uuid, standing, Arc::downgrade(&self.0)));
+        let inner = Arc::new(Inner::new(number, spec, uuid, Arc::downgrade(&self.0)));
         self.0.names().add(&inner.names(), &inner)?;
         if let Some(state) = inner.device.state() {
-            // Open lanes begin to count when they get the message.
+            // Lanes that are open already begin to count when they are told.
             drop(state.keep_statistics(true));
         }
-        let (bdev, counted) = (Bdev(inner), self.0.examining.begin());
-        let own = bdev.0.examining.begin();
-        if self.examines(&bdev.0) {
-            self.stand_on_new(&bdev).await;
-        }
-        self.begin_examine(&bdev.0);
-        drop((counted, own));
-        Ok(bdev)
+        self.begin_examine(&inner);
+        Ok(Bdev(inner))
     }
 
-    /// The next free name of a series, for a module whose user gave none: "Malloc0", "Malloc1".
+    /// The next free name of a row, for a module whose user gave none: "Malloc0", "Malloc1".
     pub fn next_name(&self, row: &'static str) -> String {
         self.0.names().next_name(row)
     }
 
-    /// The log from number `id` on, at most `max` entries.
+    /// The log from number `id` on, `max` entries at most: what came, went and changed its size.
     pub fn notifications(&self, id: u64, max: u64) -> Vec<Notification> {
         self.0.log.from(id, max)
     }
 
-    /// Runs an operation on the app thread, to its end even if this future is dropped.
+    /// Runs an operation on the app thread, to its end whatever becomes of this future.
     ///
     /// # Errors
-    /// Those of the operation; it panicked; the runtime stops.
+    /// What the operation says; it panicked; the runtime stops.
     pub async fn on_app<R, E, F>(&self, operation: F) -> Result<R, E>
     where
         F: AsyncFnOnce(Registry) -> Result<R, E> + Send + 'static,
@@ -226,9 +206,9 @@ impl Registry {
         self.0.app.run(there).await.unwrap_or_else(|_| Err(BdevError::Stopping.into()))
     }
 
-    /// Shuts everything down, on the app thread: no bdev is registered any more, modules close their
-    /// descriptors (stores are unloaded), the latest module first, and bdevs are unregistered, the latest
-    /// first, but a bdev with others on it after those. Dropping the future does not stop it.
+    /// Closes everything, on the app thread: nothing is registered any more, modules close what they have open on
+    /// bdevs (stores are unloaded), the latest module first, and bdevs are unregistered, the latest first, those
+    /// that others stand on after them. Dropping the future does not stop it.
     ///
     /// # Errors
     /// The runtime stops.
@@ -241,7 +221,7 @@ impl Registry {
                 module.shutdown().await;
             }
             while let Some(bdev) = registry.topmost() {
-                // Refused only if another call removes it, for which this waits.
+                // Refused only if another call removes it, which is waited for.
                 if registry.unregister_here(&bdev).await.is_err() {
                     bdev.removed().await;
                 }
@@ -251,7 +231,7 @@ impl Registry {
         .await
     }
 
-    /// The latest bdev on which nothing stands; if there is none, the latest of all.
+    /// The latest bdev on which nothing stands; the latest of all if there is none.
     fn topmost(&self) -> Option<Bdev> {
         let names = self.0.names();
         let free = names.all().rev().find(|bdev| bdev.state().claims.first().is_none());
@@ -259,7 +239,7 @@ impl Registry {
     }
 }
 
-/// A weak reference to a registry: for modules, which the registry keeps.
+/// A registry that this does not keep: for modules, which the registry keeps.
 #[derive(Clone)]
 pub struct WeakRegistry(Weak<Shared>);
 

@@ -2,8 +2,7 @@
 //! `cargo run --release -p spindle-blob --example fill -- FILE [CLUSTER_KIB] [MIB]`.
 //!
 //! Prints MB/s of sequential thin fill beside thick and the bare device, and clusters per second of one new
-//! cluster per write beside the device's own zeroing of clusters, for depths 1 and 32, alternating, as
-//! medians.
+//! cluster per write beside the device's own zeroing of clusters, for depths 1 and 32, in turns, the median.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be made ends")]
 

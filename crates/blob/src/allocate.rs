@@ -95,8 +95,8 @@ async fn allocate_here(
     let Some(claim) = blob.claim(index).await else { return Ok(Allocated::Retry) };
     // Checked again: a blob that was frozen may have become read-only or shorter.
     let writes = !matches!(payload, Payload::Nothing);
-    if writes && blob.read_only.load(Ordering::Acquire) {
-        return Err(BlobError::ReadOnly { blob: blob.id });
+    if writes {
+        blob.check_data()?;
     }
     if matches!(blob.leaves.get(index), Entry::Own(_)) || index >= blob.clusters.load(Ordering::Acquire) {
         return Ok(Allocated::Retry);

@@ -76,6 +76,9 @@ pub enum BlobError {
     /// The blob's data must not be changed.
     #[error("blob {blob} is read-only: write to a clone of it")]
     ReadOnly { blob: BlobId },
+    /// The blob names a cluster that another blob names, too: what is written to one would change the other.
+    #[error("blob {blob} cannot be written: {}", shared_with(*blob, *other))]
+    SharesClusters { blob: BlobId, other: BlobId },
     /// The blob's metadata must not be changed.
     #[error("the metadata of blob {blob} is read-only: change a clone of it")]
     MetadataReadOnly { blob: BlobId },
@@ -109,6 +112,14 @@ pub enum BlobError {
     Option { option: &'static str, why: String },
 }
 
+fn shared_with(blob: BlobId, other: BlobId) -> String {
+    let owns = match other == blob {
+        true => format!("its map names a cluster twice, so that {blob} would change in two places"),
+        false => format!("blob {other} has clusters of it too and would change with it"),
+    };
+    format!("{owns}; run `spindle blob check` to see which, copy what is good, and give one of them up")
+}
+
 /// ENXIO: a parent that is missing.
 const ENXIO: i32 = 6;
 /// ENOMEM: out of memory.
@@ -126,6 +137,7 @@ impl BlobError {
             BlobError::OutOfSpace { .. } | BlobError::OutOfMetadata { .. } => IoErrorKind::NoSpace,
             BlobError::StoreReadOnly { .. }
             | BlobError::ReadOnly { .. }
+            | BlobError::SharesClusters { .. }
             | BlobError::MetadataReadOnly { .. } => IoErrorKind::ReadOnly,
             BlobError::OutOfRange { .. } => IoErrorKind::OutOfRange,
             BlobError::Unaligned { .. } => IoErrorKind::Unaligned,

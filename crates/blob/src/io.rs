@@ -18,9 +18,7 @@ impl Blob {
             if shared.store.read_only {
                 return Err(BlobError::StoreReadOnly { store: shared.store.name.clone() });
             }
-            if shared.read_only.load(Ordering::Acquire) {
-                return Err(BlobError::ReadOnly { blob: shared.id });
-            }
+            shared.check_data()?;
         }
         let unit = shared.store.io_unit;
         if (offset | len) & u64::from(unit - 1) != 0 {

@@ -214,7 +214,10 @@ pub(crate) struct BlobShared {
     pub(crate) clusters: AtomicU64,
     pub(crate) leaves: Leaves,
     pub(crate) thin: AtomicBool,
+    /// Its data must not be changed.
     pub(crate) read_only: AtomicBool,
+    /// A blob that would change with it, since both name a cluster: why it is read-only, whatever its flags say.
+    pub(crate) shares_with: Option<BlobId>,
     pub(crate) back: Mutex<Back>,
     /// Places of the map that are being changed.
     pub(crate) claims: Claims,
@@ -238,6 +241,7 @@ impl BlobShared {
             store,
             thin: AtomicBool::new(false),
             read_only: AtomicBool::new(false),
+            shares_with: None,
             back: Mutex::new(back),
             claims: Claims::default(),
             threads: Mutex::default(),
@@ -249,6 +253,15 @@ impl BlobShared {
     /// The byte of the device where a cluster begins.
     pub(crate) fn start_of(&self, cluster: u32) -> u64 {
         u64::from(cluster) * self.cluster_size.bytes()
+    }
+
+    /// An error if its data must not be changed.
+    pub(crate) fn check_data(&self) -> Result<(), BlobError> {
+        match (self.read_only.load(Ordering::Acquire), self.shares_with) {
+            (false, _) => Ok(()),
+            (true, None) => Err(BlobError::ReadOnly { blob: self.id }),
+            (true, Some(other)) => Err(BlobError::SharesClusters { blob: self.id, other }),
+        }
     }
 
     /// Size in bytes.

@@ -11,7 +11,6 @@
 
 mod abandoning;
 mod aborting;
-mod alarms;
 mod aside;
 mod bounce;
 mod channel;

@@ -1,8 +1,7 @@
-//! Requests on their way.
+//! Requests on their way, first in, first out.
 //!
-//! One request is stored beside the ring and is the next: most requests that a lane passes on or completes
-//! are taken out again at once, which then costs one word written and read. So a request that a lane passes
-//! on comes before those that waited behind the request for which the lane was called.
+//! A single request is stored beside the ring: most requests that a lane forwards or completes are taken out
+//! again at once, which then costs one word written and read.
 
 use std::collections::VecDeque;
 
@@ -12,7 +11,7 @@ use crate::io::Slot;
 /// One of the two queues of a lane table.
 #[derive(Default)]
 pub(crate) struct Queue {
-    /// The next one.
+    /// The first, if it was put into an empty queue.
     first: Option<Io>,
     rest: VecDeque<Io>,
 }
@@ -20,7 +19,7 @@ pub(crate) struct Queue {
 impl Queue {
     #[inline]
     pub(crate) fn push_back(&mut self, io: Io) {
-        if self.first.is_none() {
+        if self.first.is_none() && self.rest.is_empty() {
             self.first = Some(io);
         } else {
             self.rest.push_back(io);

@@ -1,4 +1,4 @@
-//! Errors in the bytes of an image: which structure, at which byte, what was expected.
+//! What can be wrong with bytes of an image: which structure, at which byte, what was expected.
 
 use crate::ids::{BlobId, PageIdx};
 use std::fmt;
@@ -56,17 +56,17 @@ impl fmt::Display for Place {
     }
 }
 
-/// A structure of an image breaks a rule of the format.
+/// One structure of an image is not what the format asks for.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub struct FormatError {
     /// The structure and where it begins.
     pub place: Place,
-    /// The expected and the found value.
+    /// What was expected and what was found.
     pub problem: Problem,
 }
 
-/// A broken rule of a structure.
+/// What was expected of a structure and what was found instead.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Problem {
     /// Fewer bytes than the structure needs.
@@ -74,7 +74,7 @@ pub enum Problem {
     TooShort {
         /// Bytes the structure needs.
         needed: u64,
-        /// Bytes available.
+        /// Bytes that are there.
         found: u64,
     },
     /// The CRC does not match the bytes.
@@ -85,14 +85,14 @@ pub enum Problem {
         /// The CRC of the bytes on disk.
         computed: u32,
     },
-    /// A field has an invalid value.
+    /// A field has a value it cannot have.
     #[error("{field} is {found:#x}, expected {expected}")]
     Field {
         /// Name of the field as the format page names it.
         field: &'static str,
         /// The value found.
         found: u64,
-        /// The expected value.
+        /// What it should have been.
         expected: String,
     },
     /// The device could not read the bytes.
@@ -104,21 +104,21 @@ pub enum Problem {
     /// A chain leads to a page that already belongs to a chain, its own or another.
     #[error("blob {0} leads here, but the page already belongs to a chain")]
     Claimed(BlobId),
-    /// A structure is missing.
+    /// Nothing is where something should be.
     #[error("is empty, expected {0}")]
     Empty(String),
-    /// A link leads to a blob that does not exist.
+    /// A link leads to a blob that is not there.
     #[error("names blob {0}, which is not in the store")]
     NoSuchBlob(BlobId),
 }
 
 impl Problem {
-    /// An invalid value of a field.
+    /// A field whose value is not what it should be.
     pub(crate) fn field(field: &'static str, found: impl Into<u64>, expected: impl Into<String>) -> Problem {
         Problem::Field { field, found: found.into(), expected: expected.into() }
     }
 
-    /// Adds a place to this problem.
+    /// This problem at a place.
     pub(crate) fn at(self, place: Place) -> FormatError {
         FormatError { place, problem: self }
     }

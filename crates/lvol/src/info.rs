@@ -1,4 +1,4 @@
-//! Information about stores and volumes: the answers of `bdev_lvol_get_lvstores` and `bdev_lvol_get_lvols`.
+//! What can be asked about stores and volumes: the answers of `bdev_lvol_get_lvstores` and `bdev_lvol_get_lvols`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,14 +10,14 @@ use crate::lvol::LvolInner;
 use crate::store::StoreInner;
 use crate::{LvolError, Lvols};
 
-/// Properties of a store.
+/// What is known of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreInfo {
     /// Its UUID.
     pub uuid: Uuid,
     /// Its name.
     pub name: String,
-    /// The name of its base bdev.
+    /// The name of the bdev it stands on.
     pub base_bdev: String,
     /// Clusters that can hold data.
     pub total_data_clusters: u64,
@@ -27,11 +27,11 @@ pub struct StoreInfo {
     pub block_size: u32,
     /// Bytes of a cluster.
     pub cluster_size: u32,
-    /// Size in bytes of the largest bdev to which it can grow.
+    /// Bytes of the largest bdev that it can grow to.
     pub max_growable_size: u64,
 }
 
-/// Properties of a volume.
+/// What is known of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LvolInfo {
     /// `store/volume`.
@@ -40,21 +40,21 @@ pub struct LvolInfo {
     pub uuid: String,
     /// Its name.
     pub name: String,
-    /// Size in bytes.
+    /// Bytes.
     pub size: u64,
-    /// True if it takes space on first write.
+    /// Whether it takes space when it is first written.
     pub is_thin_provisioned: bool,
-    /// True if clones read through it, or have since the store was loaded.
+    /// Whether clones read through it, or have since the store was loaded.
     pub is_snapshot: bool,
-    /// True if it reads through a snapshot of its store.
+    /// Whether it reads through a snapshot of its store.
     pub is_clone: bool,
-    /// True if it reads through a bdev outside of its store.
+    /// Whether it reads through a bdev outside of its store.
     pub is_esnap_clone: bool,
-    /// True if something that it reads through is missing; it has no bdev then.
+    /// Whether something that it reads through is missing; it is no bdev then.
     pub is_degraded: bool,
-    /// True if it cannot be written.
+    /// Whether it cannot be written.
     pub is_read_only: bool,
-    /// Clusters that it owns.
+    /// Clusters it has itself.
     pub num_allocated_clusters: u64,
     /// How clusters that it gives back are cleared.
     pub clear_method: ClearMethod,

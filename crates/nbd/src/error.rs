@@ -1,9 +1,9 @@
-//! Refusals of a server, with the object's name and the remedy.
+//! What a server refuses, with the object's name and the remedy.
 
 use spindle_bdev::BdevError;
 use spindle_engine::Address;
 
-/// Why an export cannot be added or removed.
+/// An export that cannot be added or removed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
@@ -14,13 +14,13 @@ pub enum ExportError {
         name: String,
         /// Name or description.
         what: &'static str,
-        /// The reason.
+        /// What is wrong with it.
         reason: &'static str,
     },
-    /// An export of this name exists.
+    /// There is one of this name.
     #[error("export '{0}' exists already; remove it first or choose another name")]
     Exists(String),
-    /// No export has this name.
+    /// There is none of this name.
     #[error("no export is called '{0}'; list the exports for their names")]
     Unknown(String),
     /// The bdev cannot be opened.
@@ -28,7 +28,7 @@ pub enum ExportError {
     Bdev {
         /// The export, its name shortened.
         name: String,
-        /// The reason.
+        /// Why.
         source: BdevError,
     },
     /// The server is stopping.
@@ -36,14 +36,14 @@ pub enum ExportError {
     Stopping(String),
 }
 
-/// Why the server cannot listen at an address.
+/// A place where the server cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
     /// The system refused.
     #[error("{0}")]
     System(#[from] std::io::Error),
-    /// The server already listens there.
+    /// The server listens there already.
     #[error("the server listens on {0} already")]
     Exists(Address),
     /// The server does not listen there.

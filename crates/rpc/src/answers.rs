@@ -1,8 +1,7 @@
-//! The outstanding work of one connection: calls under way, and unsent answers.
+//! What one connection owes its client: calls under way, and answers that are not sent yet.
 //!
-//! Shared by the connection's reader and writer and the tasks of its calls, all on one thread. Requests of a
-//! client that does not read its answers are not read either; if its answers exceed the limit, it is
-//! disconnected.
+//! Shared by the connection's reader and writer and the tasks of its calls, all on one thread. A client that does
+//! not read its answers is not read from either; one that lets them grow past the limit is cut off.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -14,16 +13,16 @@ use crate::error::RpcError;
 use crate::response::answer;
 use crate::value::Value;
 
-/// Number of calls under way at which reading stops.
+/// Calls under way at which no more requests are read.
 const MOST_CALLS: usize = 1024;
 
-/// Bytes of unsent answers at which reading stops.
+/// Bytes of unsent answers at which no more requests are read.
 const ENOUGH_UNSENT: usize = 1 << 20;
 
-/// Bytes of unsent answers at which the client is disconnected.
+/// Bytes of unsent answers at which the client is cut off.
 const MOST_UNSENT: usize = 64 << 20;
 
-/// The outstanding work of a connection.
+/// What a connection owes its client.
 pub(crate) struct Answers {
     state: RefCell<State>,
     share: Share,
@@ -31,23 +30,22 @@ pub(crate) struct Answers {
 
 #[derive(Default)]
 struct State {
-    /// Answers in the order of completion, each with its line feed.
+    /// Answers in the order in which they came, each with its line feed.
     unsent: Vec<u8>,
-    /// Bytes that the writer is sending.
+    /// Bytes that the writer has in hand.
     sending: usize,
     calls: usize,
-    /// True once no more requests come.
+    /// No more requests come.
     ended: bool,
-    /// True once the server closes: unsent answers still go out, calls under way are not waited for.
+    /// The server closes: what is unsent goes out, and calls under way are not waited for.
     closing: bool,
-    /// True once the client is gone or disconnected.
+    /// The client is gone or was cut off.
     broken: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-/// The obligation to answer one call. Dropped without an answer, as when the handler panics, it answers an
-/// error.
+/// Where the answer to one call goes. Dropped without an answer, as when the handler panics, it answers an error.
 pub(crate) struct Obligation {
     answers: Rc<Answers>,
     batch: Option<Rc<Batch>>,
@@ -65,7 +63,7 @@ impl Answers {
         Rc::new(Answers { state: RefCell::default(), share })
     }
 
-    /// Begins a call; its answer goes into its batch, if it has one.
+    /// A call begins; it is answered with its batch, if it is of one.
     pub(crate) fn begin(
         self: &Rc<Self>,
         batch: Option<Rc<Batch>>,
@@ -79,7 +77,7 @@ impl Answers {
         Obligation { answers: self.clone(), batch, id, method: method.to_owned(), open: true }
     }
 
-    /// Queues an error that belongs to no call.
+    /// Queues an error that answers no call in particular.
     pub(crate) fn refuse(&self, id: Option<&Value>, error: RpcError) {
         self.push(answer(id, Err(error)).into_iter());
     }
@@ -107,7 +105,7 @@ impl Answers {
         state.wake_both();
     }
 
-    /// Waits until another request may be read; false if no more may be read at all.
+    /// Waits until another request may be read; false if none may any more.
     pub(crate) async fn room(&self) -> bool {
         poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
@@ -136,7 +134,7 @@ impl Answers {
         .await;
     }
 
-    /// Waits for something to send; none once everything was answered and sent, or the client is gone.
+    /// Waits for something to send; none when everything was answered and sent, or the client is gone.
     pub(crate) async fn next(&self) -> Option<Vec<u8>> {
         poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
@@ -161,21 +159,21 @@ impl Answers {
         .await
     }
 
-    /// Notes that no more requests come.
+    /// No more requests come.
     pub(crate) fn end(&self) {
         let mut state = self.state.borrow_mut();
         state.ended = true;
         state.wake_both();
     }
 
-    /// Notes that the server closes.
+    /// The server closes.
     pub(crate) fn close(&self) {
         let mut state = self.state.borrow_mut();
         state.closing = true;
         state.wake_both();
     }
 
-    /// Notes that the client is gone.
+    /// The client is gone.
     pub(crate) fn break_off(&self) {
         let mut state = self.state.borrow_mut();
         state.broken = true;
@@ -183,7 +181,7 @@ impl Answers {
         state.wake_both();
     }
 
-    /// True if requests of the client are no longer of use.
+    /// Whether what the client sends is of no use any more.
     pub(crate) fn is_over(&self) -> bool {
         let state = self.state.borrow();
         state.broken || state.closing
@@ -197,7 +195,7 @@ impl State {
 }
 
 impl Obligation {
-    /// Sends the answer.
+    /// Answers.
     pub(crate) fn answer(mut self, outcome: Result<String, RpcError>) {
         self.settle(outcome);
     }
@@ -219,7 +217,7 @@ impl Obligation {
 }
 
 impl Batch {
-    /// Adds the answer of one call; returns all answers if it was the last.
+    /// Adds the answer of one call; all of them when it was the last.
     fn add(&self, text: Option<String>) -> Option<Vec<String>> {
         let mut batch = self.0.borrow_mut();
         batch.0.extend(text);

@@ -1,9 +1,9 @@
-//! A budget of bytes for all connections of a server together.
+//! Bytes that all connections of a server may hold together.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// The limit and the present use. A handle.
+/// What may be held in all, and what is. A handle.
 #[derive(Clone)]
 pub(crate) struct Budget(Rc<Account>);
 
@@ -12,7 +12,7 @@ struct Account {
     held: Cell<usize>,
 }
 
-/// A holder's share of a budget; returned when dropped.
+/// What one holder has of a budget; given back when dropped.
 pub(crate) struct Share {
     budget: Budget,
     held: Cell<usize>,
@@ -23,19 +23,19 @@ impl Budget {
         Budget(Rc::new(Account { most, held: Cell::new(0) }))
     }
 
-    /// An empty share.
+    /// A share of nothing yet.
     pub(crate) fn share(&self) -> Share {
         Share { budget: self.clone(), held: Cell::new(0) }
     }
 }
 
 impl Share {
-    /// The limit.
+    /// What may be held in all.
     pub(crate) fn most(&self) -> usize {
         self.budget.0.most
     }
 
-    /// Changes this share to `bytes`; false if that exceeds the budget. It is counted all the same.
+    /// Holds `bytes` from now on; false if that is more than there is. It is counted all the same.
     pub(crate) fn set(&self, bytes: usize) -> bool {
         let account = &self.budget.0;
         account.held.set(account.held.get() - self.held.replace(bytes) + bytes);

@@ -1,22 +1,22 @@
-//! A parser for JSON values that follow each other in parts of any size. Sans-I/O.
+//! A parser of JSON values that come back to back in parts of any size. Sans-I/O.
 //!
-//! Every byte is processed once, wherever the parts were cut. A value over a limit is skipped without being
-//! stored, and the next one is read as usual; invalid JSON ends the stream, because the start of the next
-//! value is unknown then.
+//! Every byte is looked at once, wherever the parts were cut. A value that is over a limit is passed over without
+//! being kept, and the next one is read as usual; what is not JSON ends the stream, as nobody can say where the
+//! next value begins.
 
 use std::fmt;
 
 use crate::scan::{NumberScan, Step, StringScan, WordScan};
 use crate::value::Value;
 
-/// The largest message.
+/// How large one message may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes from its first to its last.
     pub bytes: usize,
-    /// Number of values in it, without names of members.
+    /// Values in it, names of members not counted.
     pub values: usize,
-    /// Nesting of arrays and objects.
+    /// Arrays and objects within each other.
     pub depth: usize,
 }
 
@@ -27,16 +27,16 @@ impl Default for Limits {
     }
 }
 
-/// The result of parsing a message.
+/// What came of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parsed {
     /// A value.
     Value(Value),
-    /// A message over a limit: the limit and the remedy, and its `id` if that came before.
+    /// A message that is over a limit: what is wrong and the remedy, and its `id` where that came before.
     TooLarge {
         /// The member `id` of the message.
         id: Option<Value>,
-        /// The exceeded limit.
+        /// What is over which limit.
         what: String,
     },
 }
@@ -46,7 +46,7 @@ pub enum Parsed {
 pub struct ParseError {
     /// The byte of the message, from 0.
     pub at: usize,
-    /// The found text.
+    /// What stands there.
     pub what: String,
 }
 
@@ -84,7 +84,7 @@ enum Token {
 }
 
 impl Token {
-    /// Stops storing.
+    /// Keeps nothing from here on.
     fn empty(&mut self) {
         match self {
             Token::Name(scan) | Token::String(scan) => scan.empty(),
@@ -103,7 +103,7 @@ pub struct Parser {
     /// Bytes of the current message so far.
     size: usize,
     values: usize,
-    /// Set if the message is over a limit: its id, and which limit.
+    /// The message is over a limit: its id, and which.
     over: Option<(Option<Value>, String)>,
 }
 
@@ -114,21 +114,21 @@ impl Parser {
         Parser { limits, stack, token, expect: Expect::Value, size: 0, values: 0, over }
     }
 
-    /// True if a message has begun and not ended.
+    /// Whether a message has begun and not ended.
     pub fn is_within(&self) -> bool {
         self.token.is_some() || !self.stack.is_empty()
     }
 
-    /// Stored bytes of the message that has begun.
+    /// Bytes of the message that has begun, as far as they are kept.
     pub fn held(&self) -> usize {
         if self.over.is_some() { 0 } else { self.size }
     }
 
-    /// Takes bytes from the front of `input` until a message ends; returns that and the number of bytes used.
-    /// If no message ends, all are used.
+    /// Takes bytes from the front of `input` until a message ends: what came of it, and how many bytes were used.
+    /// Without a message all were.
     ///
     /// # Errors
-    /// [`ParseError`] once, after which the stream is unusable.
+    /// [`ParseError`] once, after which the stream is of no use.
     pub fn push(&mut self, input: &[u8]) -> Result<(Option<Parsed>, usize), ParseError> {
         let mut used = 0;
         while used < input.len() {
@@ -143,7 +143,7 @@ impl Parser {
         Ok((None, used))
     }
 
-    /// Call this when no more bytes are available for now: it ends a number at the top level, as in SPDK.
+    /// To be called when no more bytes are there for now: a number that stands alone ends then, as in SPDK.
     pub fn pause(&mut self) -> Option<Parsed> {
         let Some(Token::Number(number)) = &self.token else { return None };
         if !self.stack.is_empty() {
@@ -154,8 +154,7 @@ impl Parser {
         self.complete(Value::Number(number))
     }
 
-    /// Takes at least one byte, or ends a number before one; returns a value that ended, and the number of
-    /// bytes used.
+    /// Takes at least one byte, or ends a number before one: a value that ended with it, and how many were used.
     fn step(&mut self, input: &[u8]) -> Result<(Option<Value>, usize), ParseError> {
         let began = self.size;
         let Some(mut token) = self.token.take() else {
@@ -191,7 +190,7 @@ impl Parser {
         }
     }
 
-    /// Handles a byte outside of tokens; returns a value that ended with it.
+    /// A byte outside of tokens; a value that ended with it.
     fn structural(&mut self, byte: u8) -> Result<Option<Value>, ParseError> {
         if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
             if self.is_within() {
@@ -249,7 +248,7 @@ impl Parser {
         Ok(())
     }
 
-    /// Ends the current array or object and returns it.
+    /// The array or object that ends here.
     fn close(&mut self) -> Option<Value> {
         self.stack.pop().map(|frame| match frame {
             Frame::Array(elements) => Value::Array(elements),
@@ -257,7 +256,7 @@ impl Parser {
         })
     }
 
-    /// Adds a value to its container; returns the message if it is complete.
+    /// Puts a value where it belongs; the message, if it was the whole of it.
     fn complete(&mut self, value: Value) -> Option<Parsed> {
         self.values += 1;
         if self.values > self.limits.values {
@@ -282,7 +281,7 @@ impl Parser {
         None
     }
 
-    /// Ends the message; the next one begins.
+    /// The message ends; the next one begins.
     fn end(&mut self, value: Value) -> Parsed {
         self.expect = Expect::Value;
         self.size = 0;
@@ -301,7 +300,7 @@ impl Parser {
         }
     }
 
-    /// Frees the stored part of the message, and stores nothing more of it.
+    /// From here on nothing of the message is kept, and what was is given back.
     fn pass_over(&mut self, what: impl FnOnce() -> String) {
         if self.over.is_some() {
             return;

@@ -29,13 +29,13 @@ use std::time::Duration;
 /// Writes in flight.
 const DEPTH: usize = 16;
 
-/// The unit in which zeroes are distinguished from data, or a cluster if that is smaller.
+/// Zeroes are told from data in units of this, or of a cluster if that is smaller.
 const ZERO_GRAIN: u64 = 64 << 10;
 
-/// Clusters by which a blob grows when the length of its input is unknown.
+/// Clusters that a blob is made larger by when the length of its input is not known.
 const GROWTH: u64 = 64;
 
-/// How long a stop may remain unnoticed while the input is idle.
+/// How long a stop may go unseen while the input has nothing to say.
 const HEED: Duration = Duration::from_millis(100);
 
 /// Arguments of `import`.
@@ -70,7 +70,7 @@ pub(crate) struct Import {
     json: bool,
 }
 
-/// The result of an import.
+/// What came of an import.
 struct Imported {
     blob: Live,
     bytes: u64,
@@ -137,7 +137,7 @@ fn refuse_image(source: &Source, file: &File, path: &std::path::Path) -> Result<
         Ok(metadata) if Identity::of(&metadata) == input => {
             Err(Failure::Refused(format!("{} is the image itself: choose another input", shown(path))))
         }
-        // Other problems of the image are reported when it is opened.
+        // What else is wrong with the image is said when it is opened.
         _ => Ok(()),
     }
 }
@@ -164,7 +164,7 @@ async fn import(
     };
     let (id, new, in_place) = (blob.id(), unfinished.is_some(), beside.is_none());
     let may_grow = new && length.is_none() && blob.clusters() == 0;
-    // A stream may become at most as large as the store, unless a size was given.
+    // A stream may become as large as the store at most, unless it was said how large.
     let most = if may_grow { u64::from(session.info().await?.data_clusters) * cluster } else { blob.size() };
     let input = Input::read(file, length, grain, most).map_err(|error| Failure::Engine(error.to_string()))?;
     let in_flight = VecDeque::with_capacity(DEPTH);
@@ -178,7 +178,7 @@ async fn import(
     {
         copied = Err(error.into());
     }
-    // If the work failed, its error is more useful than that of the close.
+    // Everything is durable, or the error says more than what it did to the close.
     let closed = blob.close().await;
     match copied {
         Ok(bytes) => {
@@ -224,7 +224,7 @@ async fn open_existing(
     Ok(session.store.open_blob(id).await?)
 }
 
-/// Prints what new contents beside the old will take; an error if that is more than is available.
+/// Says what new contents beside the old will take; an error if that is more than there is.
 async fn check_space(session: &Session, live: &Live, length: Option<u64>) -> Result<(), Failure> {
     let cluster = u64::from(session.store.cluster_size());
     let free = u64::from(session.info().await?.free_clusters) * cluster;
@@ -280,16 +280,16 @@ async fn create(
 struct Copy<'a> {
     session: &'a Session,
     blob: Blob,
-    /// New contents beside the old ones, unless the blob is overwritten.
+    /// New contents beside the old ones, if it is not written over.
     beside: Option<Rc<Replacement>>,
     input: Input,
     /// Bytes of the smallest write.
     block: u64,
-    /// True if unwritten parts of the blob already read zero.
+    /// Whether the blob reads zero already where nothing is written.
     new: bool,
-    /// True if the blob grows with its input.
+    /// Whether the blob follows the length of the input.
     may_grow: bool,
-    /// The most bytes that it may have.
+    /// Bytes that it may have.
     most: u64,
     written: u64,
     /// Writes under way, oldest first.
@@ -299,7 +299,7 @@ struct Copy<'a> {
 type Writing = LocalJoinHandle<Result<(), BlobError>>;
 
 impl Copy<'_> {
-    /// Copies everything, durably; returns the bytes of the input.
+    /// Copies everything, durably; the bytes of the input.
     async fn run(&mut self, name: &str) -> Result<u64, Failure> {
         let mut progress = Progress::new("importing", self.input.length().unwrap_or(0));
         let mut end = 0;
@@ -326,26 +326,26 @@ impl Copy<'_> {
         Ok(end)
     }
 
-    /// Commits new contents beside the old ones if all went well, otherwise gives them up.
+    /// Makes new contents beside the old ones the blob's if all went well, and gives up what they took otherwise.
     async fn end_beside(&mut self, copied: Result<u64, Failure>) -> Result<u64, Failure> {
         let Some(beside) = self.beside.take() else { return copied };
         while let Some(write) = self.in_flight.pop_front() {
-            // The first error is reported already.
+            // The first error is known.
             let _ = ended(write).await;
         }
-        // A task that has ended holds no reference any more.
+        // A task that has ended holds nothing any more.
         let Some(beside) = Rc::into_inner(beside) else { return copied };
         match copied {
             Ok(bytes) => beside.commit().await.map(|()| bytes).map_err(Failure::from),
             Err(error) => {
-                // A later check finds clusters that could not be given back.
+                // What could not be given back a check finds.
                 let _ = beside.abandon().await;
                 Err(error)
             }
         }
     }
 
-    /// The next piece; an error if the work must stop.
+    /// The next piece; an error if the work is to stop.
     async fn next(&mut self) -> Result<Option<std::io::Result<Piece>>, Failure> {
         loop {
             self.session.stop.check()?;
@@ -355,7 +355,7 @@ impl Copy<'_> {
         }
     }
 
-    /// Makes the blob large enough for `end` bytes, if it may grow.
+    /// Makes the blob hold so many bytes, if it may grow.
     async fn make_room(&self, end: u64, name: &str) -> Result<(), Failure> {
         if end <= self.blob.size() {
             return Ok(());
@@ -399,7 +399,7 @@ impl Copy<'_> {
         }
     }
 
-    /// Leaves zeroes behind the input and makes everything durable.
+    /// Leaves zeroes behind the input and brings everything to disk.
     async fn finish(&self, end: u64) -> Result<(), Failure> {
         let padded = end.next_multiple_of(self.block);
         if self.beside.is_some() {

@@ -1,8 +1,8 @@
-//! The slow work of a lane, in tasks of its thread. A task owns the request, looks the map up again, and
-//! gives the request back, finished or to be looked up again.
+//! What a lane leaves to tasks of its thread. A task owns the request, looks the map up again, and gives the
+//! request back, done or to find its way anew.
 //!
-//! What a task sends to clusters is counted like the lane's own requests, from the look-up on. A task runs to
-//! its end even if the request's maker is gone.
+//! What a task sends to clusters of a map is counted like what the lane sends, from the look-up on. Whoever made
+//! the request may be gone: the task goes on to its end.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,11 +22,11 @@ use crate::md::Md;
 use crate::shared::{BlobShared, Source};
 use crate::store::on_md;
 
-/// The result of a request in a task.
+/// What became of a request in a task.
 pub(super) enum Outcome {
     /// It has ended.
     Done(Status),
-    /// The map has changed: it must be looked up again.
+    /// The map has changed: it is to find its way anew.
     Again,
 }
 
@@ -41,7 +41,7 @@ impl Returned {
         Rc::new(Returned { list: RefCell::default(), lane })
     }
 
-    /// The next of them.
+    /// The next one.
     pub(super) fn take(&self) -> Option<(Io, Outcome)> {
         self.list.borrow_mut().pop_front()
     }
@@ -52,7 +52,7 @@ impl Returned {
     }
 }
 
-/// A task's copy of its lane's data; the lane may be dropped before the task ends.
+/// What a task knows of its lane, which may be gone before it ends.
 #[derive(Clone)]
 struct Errand {
     blob: Arc<BlobShared>,
@@ -93,7 +93,7 @@ impl BlobLane {
         }));
     }
 
-    /// Gives the blob the cluster that a write needs, including the written data.
+    /// Gives the blob the cluster that a write needs, with what is written in it.
     pub(super) fn allocate(&self, io: Io, index: u64) {
         self.send(io, async move |errand, io| {
             let (offset, len) = errand.range(io);
@@ -123,7 +123,7 @@ impl BlobLane {
         });
     }
 
-    /// Overwrites a range within a cluster with zeroes.
+    /// Overwrites a cluster with zeroes, or a part of it.
     pub(super) fn zero_by_hand(&self, io: Io) {
         self.send(io, async |errand, io| {
             let (offset, len) = errand.range(io);
@@ -140,7 +140,7 @@ impl BlobLane {
         });
     }
 
-    /// Reads a range of an external snapshot that is not whole blocks of it, or beyond its end.
+    /// Reads from an external snapshot what is not in whole blocks of it, or beyond its end.
     pub(super) fn read_around(&self, io: Io) {
         self.send(io, async |errand, io| {
             let (offset, _) = errand.range(io);
@@ -155,7 +155,7 @@ impl BlobLane {
         });
     }
 
-    /// Processes a long range in steps, by separate requests.
+    /// Works on a long range in steps, by requests of its own.
     pub(super) fn in_steps(&self, io: Io) {
         self.send(io, async |errand, io| {
             let (mut at, len) = errand.range(io);
@@ -169,7 +169,7 @@ impl BlobLane {
                     _ => channel.write_zeroes(at, now).await?,
                 }
                 at += now;
-                // If there was nothing to do, nothing has waited yet.
+                // Where there is nothing to do nobody has waited for anything.
                 spindle_reactor::yield_now().await;
             }
             Ok(Outcome::Done(Ok(())))
@@ -177,8 +177,8 @@ impl BlobLane {
     }
 }
 
-/// Reads from an external snapshot; zeroes beyond its end. If its blocks are larger than the store's,
-/// surrounding bytes are read too.
+/// Reads from an external snapshot, zeroes beyond its end. Its blocks may be larger than the store's: what
+/// is asked for is read with what surrounds it then.
 async fn read_around(
     channel: &Channel,
     start: u64,

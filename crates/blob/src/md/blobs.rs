@@ -49,6 +49,8 @@ pub(crate) struct BlobState {
     whole: Cell<bool>,
     /// Changes of its map under way.
     pub(crate) commits: Commits,
+    /// A blob that names clusters of it, too, when the store was loaded; itself if it names one twice.
+    pub(crate) shares_with: Option<BlobId>,
 }
 
 impl BlobState {
@@ -69,6 +71,7 @@ impl BlobState {
             shared: RefCell::default(),
             whole: Cell::new(false),
             commits: Commits::default(),
+            shares_with: None,
         }
     }
 
@@ -130,7 +133,8 @@ impl BlobState {
         if let Some(shared) = self.shared() {
             let meta = self.meta.borrow();
             shared.thin.store(meta.flags.thin(), Ordering::Release);
-            shared.read_only.store(meta.flags.data_locked(), Ordering::Release);
+            let read_only = meta.flags.data_locked() || self.shares_with.is_some();
+            shared.read_only.store(read_only, Ordering::Release);
             shared.clusters.store(meta.map.num_clusters(), Ordering::Release);
         }
     }
@@ -254,7 +258,9 @@ impl Md {
             }
         };
         while let Some(blob) = unseen.pop() {
-            let shared = Arc::new(BlobShared::new(blob.id, self.shared.clone(), back));
+            let mut shared = BlobShared::new(blob.id, self.shared.clone(), back);
+            shared.shares_with = blob.shares_with;
+            let shared = Arc::new(shared);
             blob.show(&shared, false);
             blob.publish_map().await;
             blob.whole.set(true);

@@ -10,7 +10,9 @@ use spindle_block::Device;
 use spindle_format::init::{ClearData, DeviceShape};
 use spindle_format::repair::RepairReason;
 use spindle_format::store::AllocationBlocked;
-use spindle_format::{Bitmap, BlobId, Geometry, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout};
+use spindle_format::{
+    Bitmap, BlobId, Geometry, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout, sharing,
+};
 use spindle_mem::IoBuf;
 use spindle_reactor::{Thread, yield_now};
 
@@ -285,6 +287,7 @@ fn assemble(
 }
 
 async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, read_only: bool) -> Md {
+    let sharing = sharing::blobs(&store);
     let used = Used { clusters: store.used_clusters, pages: store.used_pages, blob_ids: store.used_blob_ids };
     let mut super_block = store.super_block;
     let super_blob = super_block.super_blob;
@@ -314,7 +317,8 @@ async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, re
     while let Some((id, blob)) = store.blobs.pop_first() {
         let missing = |named: &BlobId| !store.blobs.contains_key(named) && !blobs.contains_key(named);
         md.reserved_roots.extend(blob.named_blobs().filter(missing).filter_map(BlobId::root_page));
-        let state = BlobState::new(id, blob.metadata, blob.chain);
+        let mut state = BlobState::new(id, blob.metadata, blob.chain);
+        state.shares_with = sharing.get(&id).copied();
         *state.clones.borrow_mut() = blob.clones;
         blobs.insert(id, Rc::new(state));
         turns.spend(2).await;
@@ -325,11 +329,12 @@ async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, re
 
 /// The reason in words why nothing may be allocated or freed.
 fn why_blocked(blocked: &AllocationBlocked) -> String {
-    let AllocationBlocked { blobs, pages, clusters, unlisted, marked } = blocked;
+    let AllocationBlocked { blobs, pages, clusters, extent_pages, unlisted, marked } = blocked;
     let parts = [
         (blobs.len(), "blobs cannot be read"),
         (pages.len(), "metadata pages cannot be read"),
         (clusters.len(), "clusters have two owners"),
+        (extent_pages.len(), "extent pages have two owners"),
         (unlisted.len(), "blobs are missing in the mask of blob ids"),
         (marked.len(), "blobs are missing that unfinished snapshot operations name"),
     ];

@@ -19,6 +19,7 @@ mod opening;
 mod operations;
 mod replace;
 mod second_reader;
+mod sharing;
 mod space;
 mod steps;
 mod threads;

@@ -1,4 +1,4 @@
-//! Rate limits of bdevs.
+//! Limits on what bdevs are asked.
 
 use serde::{Deserialize, Serialize};
 use spindle_bdev::Bdev;
@@ -9,12 +9,12 @@ use super::Added;
 use crate::control::Control;
 use crate::values::refused;
 
-/// Limits on requests per second are multiples of this.
+/// Requests a second are limited in thousands.
 const REQUESTS_STEP: u64 = 1000;
 
 const MIB: u64 = 1 << 20;
 
-/// The most MiB per second whose bytes fit 64 bits.
+/// MiB a second whose bytes 64 bits count.
 const MOST_MIB: u64 = u64::MAX / MIB;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -53,7 +53,7 @@ struct SetQosLimit {
     w_mbytes_per_sec: Option<u64>,
 }
 
-/// A limit after the call: 0 removes it, and without a value it stays.
+/// A limit as it is after the call: 0 takes it away, and what is not named stays.
 fn changed(before: Option<u64>, asked: Option<u64>, rounded: impl Fn(u64) -> u64) -> Option<u64> {
     match asked {
         None => before,
@@ -62,7 +62,7 @@ fn changed(before: Option<u64>, asked: Option<u64>, rounded: impl Fn(u64) -> u64
     }
 }
 
-/// The limit, unless it is the value that SPDK treats as a missing parameter.
+/// What SPDK takes for a parameter that is not there.
 fn given(limit: Option<u64>) -> Option<u64> {
     limit.filter(|limit| *limit != u64::MAX)
 }

@@ -2,8 +2,6 @@
 
 mod application;
 mod bdevs;
-mod delay;
-mod error;
 mod files;
 mod framework;
 mod iobuf;
@@ -15,9 +13,7 @@ mod malloc;
 mod nbd;
 mod notify;
 mod null;
-mod passthru;
 pub(crate) mod scheduler;
-mod split;
 mod statistics;
 mod threads;
 
@@ -29,7 +25,7 @@ use crate::control::Control;
 /// All methods of the daemon. A program that embeds it adds its own.
 ///
 /// # Panics
-/// Never: the names are constants, and a test checks that they differ.
+/// Never: the names are ours, and a test holds them apart.
 pub fn table() -> Table<Control> {
     let mut table = Table::new();
     let add = [
@@ -45,10 +41,6 @@ pub fn table() -> Table<Control> {
         malloc::add,
         null::add,
         files::add,
-        passthru::add,
-        delay::add,
-        error::add,
-        split::add,
         lvstores::add,
         lvols::add,
         nbd::add,

@@ -1,11 +1,10 @@
-//! Findings of a single load about single blobs and clusters.
+//! All that can be said of one load, and what concerns single blobs and clusters.
 
 use super::{Cause, Finding, links, masks};
-use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::metadata::{Flags, IMPORTING};
 use crate::repair::RepairReason;
+use crate::sharing::{self, SharedCluster, SharedPage};
 use crate::store::{Blob, Store};
-use std::collections::BTreeMap;
 
 pub(super) fn findings(store: &Store) -> Vec<Finding> {
     let mut findings: Vec<Finding> = store.mask_errors.iter().cloned().map(Finding::BadMask).collect();
@@ -22,7 +21,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
             .iter()
             .map(|&page| Finding::UnreadablePage { page, offset: store.geometry.page_offset(page) }),
     );
-    findings.extend(shared_clusters(store, &blocked.clusters));
+    findings.extend(shared_clusters(store));
     findings.extend(shared_pages(store));
     findings.extend(masks::findings(store));
     findings.extend(store.unlisted.iter().map(|&blob| Finding::UnlistedBlob { blob }));
@@ -32,54 +31,28 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     let missing = store.super_block.super_blob.filter(|&blob| store.blob(blob).is_none());
     findings.extend(missing.map(|blob| Finding::MissingSuperBlob { blob }));
     findings.extend(store.half_done.iter().cloned().map(Finding::HalfDone));
-    // Marking a store dirty before a repair is not itself a repair.
+    // That a store is marked dirty before it is repaired is no repair in itself.
     let reasons = store.repairs.iter().map(|repair| &repair.reason);
     let reasons = reasons.filter(|reason| **reason != RepairReason::MarkDirty);
     findings.extend(reasons.cloned().map(Finding::Pending));
     findings
 }
 
-/// The owners of clusters that are named twice.
-fn shared_clusters(store: &Store, clusters: &[ClusterIdx]) -> Vec<Finding> {
-    if clusters.is_empty() {
-        return Vec::new();
-    }
-    let mut owners: BTreeMap<ClusterIdx, Vec<(BlobId, u64)>> =
-        clusters.iter().map(|&cluster| (cluster, Vec::new())).collect();
-    for blob in store.blobs.values() {
-        for run in blob.metadata.map.runs() {
-            let end = ClusterIdx(run.cluster.0 + run.length);
-            for (&cluster, owners) in owners.range_mut(run.cluster..end) {
-                owners.push((blob.id, run.start + u64::from(cluster.0 - run.cluster.0)));
-            }
-        }
-    }
-    let found = owners.into_iter().map(|(cluster, owners)| Finding::SharedCluster {
-        cluster,
-        offset: store.geometry.cluster_offset(cluster),
-        owners,
-    });
-    found.collect()
+fn shared_clusters(store: &Store) -> impl Iterator<Item = Finding> + '_ {
+    sharing::clusters(store).into_iter().map(|SharedCluster { cluster, owners }| {
+        let offset = store.geometry.cluster_offset(cluster);
+        Finding::SharedCluster { cluster, offset, owners }
+    })
 }
 
-/// Extent pages that more than one blob names.
-fn shared_pages(store: &Store) -> Vec<Finding> {
-    let mut owners: BTreeMap<PageIdx, Vec<BlobId>> = BTreeMap::new();
-    for blob in store.blobs.values() {
-        for (_, page) in blob.metadata.map.extent_pages() {
-            owners.entry(page).or_default().push(blob.id);
-        }
-    }
-    let shared = owners.into_iter().filter(|(_, owners)| owners.len() > 1);
-    let found = shared.map(|(page, owners)| Finding::SharedPage {
-        page,
-        offset: store.geometry.page_offset(page),
-        owners,
-    });
-    found.collect()
+fn shared_pages(store: &Store) -> impl Iterator<Item = Finding> + '_ {
+    sharing::pages(store).into_iter().map(|SharedPage { page, owners }| {
+        let offset = store.geometry.page_offset(page);
+        Finding::SharedPage { page, offset, owners }
+    })
 }
 
-/// Inconsistencies within a blob.
+/// What a blob says of itself that does not fit.
 fn blob(blob: &Blob) -> Vec<Finding> {
     let id = blob.id;
     let mut findings: Vec<Finding> = blob
@@ -89,7 +62,7 @@ fn blob(blob: &Blob) -> Vec<Finding> {
         .collect();
     let table = blob.metadata.map.is_table();
     let says = blob.metadata.flags.invalid & Flags::EXTENT_TABLE != 0;
-    // SPDK writes no table at all for a blob of size 0 if the page has no room for one.
+    // SPDK writes no table at all for a blob of no size if there is no room for one in the page.
     if table != says && blob.metadata.map.num_clusters() > 0 {
         findings.push(Finding::WrongMapFlag { blob: id, table });
     }

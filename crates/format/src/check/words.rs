@@ -1,4 +1,4 @@
-//! The findings in words: names, meanings, remedies.
+//! The findings in words: their names, what they mean, what is done about them.
 
 use super::{Finding, Severity, Span};
 use crate::mask::MaskKind;
@@ -7,7 +7,7 @@ use crate::store::HalfDone;
 use std::fmt;
 
 impl Finding {
-    /// A stable name, for programs.
+    /// A name that does not change, for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Finding::DamagedBlob { cause, .. } => cause.code(),
@@ -36,7 +36,7 @@ impl Finding {
         }
     }
 
-    /// Its severity.
+    /// How bad it is.
     pub fn severity(&self) -> Severity {
         match self {
             Finding::DamagedBlob { .. }
@@ -63,7 +63,7 @@ impl Finding {
         }
     }
 
-    /// Its meaning for the data, in a sentence.
+    /// What it means for the data, in a sentence.
     pub fn meaning(&self) -> &'static str {
         match self {
             Finding::DamagedBlob { .. } => {
@@ -72,11 +72,12 @@ impl Finding {
             Finding::BadMask(_) => "what is in use was found by reading all metadata instead",
             Finding::UnreadablePage { .. } => "if a blob has its root there, the blob cannot be seen",
             Finding::SharedCluster { .. } => {
-                "a write to or a deletion of one owner changes the data of the other; nothing is allocated or \
-                 freed until this is resolved"
+                "a write to one owner would change the data of the other, and is refused; nothing is allocated \
+                 or freed until this is resolved"
             }
             Finding::SharedPage { .. } => {
-                "what one owner allocates in this part of its map appears in the other"
+                "what one owner allocates in this part of its map would appear in the other; writes to them are \
+                 refused, and nothing is allocated or freed until this is resolved"
             }
             Finding::LeakedClusters { .. } => "no blob's data is there; this space cannot be used",
             Finding::LeakedPages { .. } => "no blob's metadata is there; these pages cannot be used",
@@ -107,7 +108,7 @@ impl Finding {
         }
     }
 
-    /// What a repair does about it, or why it does nothing and the remedy instead.
+    /// What a repair does about it, or why it does nothing and what to do instead.
     pub fn remedy(&self) -> &'static str {
         match self {
             Finding::DamagedBlob { .. } => {

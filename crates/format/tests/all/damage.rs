@@ -4,10 +4,12 @@
 
 use crate::support::Image;
 use crate::support::builder::Builder;
-use spindle_format::check::{Cause, Finding, LvolFault, Medium, check, examine};
+use spindle_format::check::{Cause, Finding, LvolFault, Medium, Severity, check, examine, mend};
+use spindle_format::metadata::internal;
 use spindle_format::page::Page;
 use spindle_format::repair::{PageCopy, RepairReason, SectorSums};
-use spindle_format::{BlobId, BlobMetadata, PageIdx, chain};
+use spindle_format::{BlobId, BlobMetadata, MaskKind, PageIdx, chain};
+use std::collections::BTreeSet;
 
 impl Medium for Image {
     fn bytes(&self) -> u64 {
@@ -170,6 +172,123 @@ fn an_extent_page_that_goes_on_with_clusters_in_use_shows_that_its_root_is_old()
     assert_eq!(loaded.damaged, []);
     let finish = RepairReason::FinishResize { blob: id, clusters: 3 };
     assert!(loaded.repairs.iter().any(|repair| repair.reason == finish));
+}
+
+/// Repairs a store, twice: the second time there is nothing to do, and unless damage is left nothing is found.
+#[track_caller]
+fn is_repaired_at_once(mut image: Image, what: &str) {
+    let mended = mend(&image, &BTreeSet::new()).unwrap();
+    mended.changes.iter().for_each(|change| image.apply(change));
+    let left = examine(&image).unwrap().findings;
+    assert_eq!(left, mended.after, "{what}: a check finds what the repair says that it leaves");
+    let pending = |finding: &Finding| finding.severity() == Severity::Pending;
+    assert!(left.is_empty() || !left.iter().all(pending), "{what}: the repair leaves {left:?} to a load");
+    let again = mend(&image, &BTreeSet::new()).unwrap();
+    let mut twice = image.clone();
+    again.changes.iter().for_each(|change| twice.apply(change));
+    assert_eq!(twice.first_difference(&image), None, "{what}: a second repair changes something");
+}
+
+#[test]
+fn a_repair_does_what_only_another_repair_makes_possible() {
+    // While the extent page goes on beyond its blob, what lies there may be data: only when the page is cut, the masks
+    // say what is leaked.
+    let whole = Image::fixture("cut/small-clone");
+    let store = whole.load().unwrap();
+    assert!(!store.repairs.is_empty(), "an extent page is to be cut");
+    let geometry = store.geometry;
+    for kind in MaskKind::IN_WRITE_ORDER {
+        let (start, _) = geometry.bytes_of(geometry.mask(kind));
+        for bit in 0..u64::from(geometry.mask_bits(kind)) {
+            let mut image = whole.clone();
+            let at = start + spindle_format::mask::HEADER_SIZE as u64 + bit / 8;
+            let byte = image.read(at, 1)[0] ^ 1 << (bit % 8);
+            image.write(at, &[byte]);
+            is_repaired_at_once(image, &format!("bit {bit} of the mask of {kind}"));
+        }
+    }
+}
+
+#[test]
+fn a_repair_finishes_all_that_was_cut_off_when_it_has_given_up_to_resolve_one_thing() {
+    let names = [internal::SNAPSHOT_IN_PROGRESS, internal::SNAPSHOT_PENDING_REMOVAL];
+    let cut = (1..=5)
+        .flat_map(|nth| [format!("cut/delete-snapshot-{nth}"), format!("cut/delete-run-length-{nth}")]);
+    let cut = cut.chain(["cut/snapshot-clone-2", "cut/snapshot-clone-3", "cut/shrink-1"].map(str::to_owned));
+    let mut tried = 0;
+    for name in cut {
+        let whole = Image::fixture(&name);
+        let store = whole.load().unwrap();
+        let missing = BlobId::from_page(PageIdx(store.geometry.md_pages() - 1)).raw().to_le_bytes();
+        for (blob, marker) in store.blobs.values().flat_map(|blob| names.map(|marker| (blob, marker))) {
+            let mut metadata = blob.metadata.clone();
+            metadata.set_internal(marker, &missing).unwrap();
+            let mut pages = chain::to_pages(blob.id, &metadata);
+            // What else is cut off must be as it was.
+            if pages.len() > 1 || names.iter().any(|name| blob.metadata.internal.get(name).is_some()) {
+                continue;
+            }
+            chain::link(&mut pages, &blob.chain[..1]);
+            let mut image = whole.clone();
+            image.apply(&pages[0].write(blob.chain[0], &store.geometry));
+            is_repaired_at_once(image, &format!("{name}, a marker in blob {}", blob.id));
+            tried += 1;
+        }
+    }
+    assert!(tried > 20, "only {tried} blobs could be marked");
+}
+
+#[test]
+fn a_page_that_only_the_chain_on_disk_names_is_not_cleared_when_the_blob_that_it_looks_like_is_given_up() {
+    // A resize to nothing was cut off: the blob has no extent page any more but on disk, and that page looks like the
+    // damaged root of another.
+    let mut image = Image::fixture("cut/shrink-to-nothing-1");
+    let store = image.load().unwrap();
+    let (blob, page) = (BlobId::from_page(PageIdx(0)), PageIdx(1));
+    assert_eq!(store.blob(blob).unwrap().metadata.map.num_clusters(), 0);
+    let offset = store.geometry.page_offset(page);
+    let mut bytes = image.read(offset, 4096);
+    bytes[..8].copy_from_slice(&BlobId::from_page(page).raw().to_le_bytes());
+    let mut foreign = Page::view(&bytes).unwrap().clone();
+    foreign.seal();
+    image.write(offset, foreign.bytes());
+    let found = examine(&image).unwrap();
+    assert_eq!(found.store.damaged[0].id, BlobId::from_page(page));
+    assert!(found.store.blob(blob).is_some());
+    let mended = mend(&image, &BTreeSet::from([BlobId::from_page(page)])).unwrap();
+    mended.changes.iter().for_each(|change| image.apply(change));
+    let left = examine(&image).unwrap();
+    assert!(left.store.blob(blob).is_some(), "{:?}", left.findings);
+    assert_eq!(left.findings, mended.after);
+}
+
+#[test]
+fn an_extent_page_of_two_blobs_keeps_anything_from_being_allocated() {
+    let mut store = Builder::new();
+    let ids = [(); 2].map(|()| store.new_blob());
+    let mut blob = BlobMetadata::new_thin();
+    blob.map.resize(3);
+    blob.map.set(1, Some(spindle_format::ClusterIdx(9)));
+    assert!(store.clusters.set(9));
+    store.write_extents(ids[0], &mut blob);
+    // No cluster is named there any more, but both blobs would get what is allocated next.
+    blob.map.set(1, None);
+    store.write_extents(ids[0], &mut blob);
+    ids.iter().for_each(|id| store.write_root(*id, &blob));
+    for clean in [false, true] {
+        if clean {
+            let super_block = store.plan.super_block.clone();
+            store.unload(&super_block);
+        }
+        let loaded = store.image.load().unwrap();
+        let page = blob.map.extent_pages().next().unwrap().1;
+        assert_eq!(loaded.allocation_blocked.clone().unwrap().extent_pages, [page]);
+        let shared = spindle_format::sharing::blobs(&loaded);
+        assert_eq!(shared.into_iter().collect::<Vec<_>>(), [(ids[0], ids[1]), (ids[1], ids[0])]);
+        let found = check(&loaded);
+        assert!(found.iter().any(|finding| matches!(finding, Finding::SharedPage { .. })), "{found:?}");
+        is_repaired_at_once(store.image.clone(), "two owners of a page");
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The rules by which requests on one connection are checked.
+//! What a request may ask of an export on one connection.
 
 use super::{CommandFlags, Contexts, ErrorCode, MAX_PAYLOAD, Request};
 
@@ -23,7 +23,7 @@ pub enum Command {
     },
     /// Finish what is under way and close; has no reply.
     Disconnect,
-    /// Make every write durable that was answered.
+    /// Make every write durable that was replied to.
     Flush,
     /// The range's contents are not needed any more.
     Trim {
@@ -54,7 +54,7 @@ pub enum Command {
         /// Fail at once if this takes as long as writing.
         fast: bool,
     },
-    /// Report what the range holds; never empty.
+    /// Tell what the range holds; never of no bytes.
     BlockStatus {
         /// First byte.
         offset: u64,
@@ -65,23 +65,23 @@ pub enum Command {
     },
 }
 
-/// The result of checking a request.
+/// What came of checking a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checked {
     /// It may be carried out.
     Command(Command),
-    /// It must be answered with an error, after skipping its payload.
+    /// It is answered with an error, after as many bytes of payload were skipped.
     Refused {
         /// The error.
         code: ErrorCode,
-        /// The reason, in words.
+        /// Why, in words.
         reason: &'static str,
         /// Bytes that follow the header.
         payload: u32,
     },
 }
 
-/// The agreement for one connection.
+/// What was agreed on for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Size of the export in bytes.
@@ -90,7 +90,7 @@ pub struct Rules {
     pub read_only: bool,
     /// Structured replies were negotiated.
     pub structured: bool,
-    /// The contexts in replies to block status.
+    /// What block status replies with.
     pub contexts: Contexts,
 }
 
@@ -106,7 +106,7 @@ const BLOCK_STATUS: u16 = 7;
 type Refusal = (ErrorCode, &'static str);
 
 impl Rules {
-    /// Checks a request.
+    /// Says what to do with a request.
     pub fn check(&self, request: &Request) -> Checked {
         match self.command(request) {
             Ok(command) => Checked::Command(command),
@@ -120,7 +120,7 @@ impl Rules {
     fn command(&self, request: &Request) -> Result<Command, Refusal> {
         let &Request { flags, offset, len, .. } = request;
         if request.command == DISCONNECT {
-            // Its other fields are ignored.
+            // Its other fields mean nothing.
             return Ok(Command::Disconnect);
         }
         self.check_flags(request)?;

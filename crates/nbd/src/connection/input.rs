@@ -1,7 +1,8 @@
-//! A client's bytes in the transmission phase, cut into headers and payloads.
+//! What a client sends in the transmission phase, cut into headers and payloads.
 //!
-//! Headers arrive in a reused window. A write's payload is received directly into the buffer for the device,
-//! except for the part that arrives with its header. Belongs to the connection's task.
+//! Small things arrive in a window that is used again and again; the payload of a write goes into the buffer
+//! that the device gets, what has not arrived with its header without being copied. Belongs to the
+//! connection's task.
 
 use spindle_mem::{Buffers, IoBuf, Pool};
 
@@ -13,21 +14,21 @@ const SMALL: usize = 4096;
 /// Bytes of the window once more than that came at a time.
 const LARGE: usize = 64 << 10;
 
-/// The receiving side of a connection.
+/// See the module's documentation.
 pub(crate) struct Input {
     pool: Pool,
-    /// `None` while a receive is under way.
+    /// Out while a receive is under way.
     window: Option<IoBuf>,
-    /// The unused received part of the window.
+    /// What of the window was received and not used.
     at: usize,
     end: usize,
-    /// The beginning of an incomplete header.
+    /// The beginning of a header whose rest has not come.
     header: [u8; REQUEST_LEN],
     headed: usize,
-    /// The payload being received: the filled part, and the rest.
+    /// The payload that is coming: the part that is there, and the rest.
     payload: Option<(IoBuf, IoBuf)>,
     size: usize,
-    /// Kept for its capacity.
+    /// Kept for its room.
     list: Vec<IoBuf>,
 }
 
@@ -49,7 +50,7 @@ impl Input {
         }
     }
 
-    /// The next header, if complete.
+    /// The next header, if all of it is there.
     pub(crate) fn header(&mut self) -> Option<[u8; REQUEST_LEN]> {
         let window = self.window.as_ref()?;
         let now = (REQUEST_LEN - self.headed).min(self.end - self.at);
@@ -63,12 +64,12 @@ impl Input {
         Some(self.header)
     }
 
-    /// True if received bytes are unused: they must be used before the next receive.
+    /// Whether something was received that is not used: nothing may be received before that is.
     pub(crate) fn has_more(&self) -> bool {
         self.at < self.end
     }
 
-    /// Begins to fill `payload`; [`payload`](Self::payload) returns it when it is full.
+    /// Begins to fill `payload`; [`payload`](Self::payload) gives it back when it is full.
     pub(crate) fn begin_payload(&mut self, mut payload: IoBuf) {
         let now = payload.len().min(self.end - self.at);
         if let Some(window) = &self.window {
@@ -80,22 +81,22 @@ impl Input {
         self.payload = Some((payload, rest));
     }
 
-    /// The payload, if complete.
+    /// The payload, if all of it is there.
     pub(crate) fn payload(&mut self) -> Option<IoBuf> {
-        // Its rest is in use while a receive is under way.
+        // Its rest is out while a receive is under way.
         self.window.as_ref()?;
         let (there, rest) = self.payload.take_if(|(_, rest)| rest.is_empty())?;
         Some(there.join(rest).unwrap_or_else(|(there, _)| there))
     }
 
-    /// Skips up to `bytes` received bytes; returns how many.
+    /// Skips up to `bytes` that were received; says how many.
     pub(crate) fn skip(&mut self, bytes: usize) -> usize {
         let now = bytes.min(self.end - self.at);
         self.at += now;
         now
     }
 
-    /// Buffers to receive into; return them with [`received`](Self::received).
+    /// Where to receive into; give it back with [`received`](Self::received).
     pub(crate) fn room(&mut self) -> Buffers {
         let window = self.window.take().filter(|window| window.len() == self.size);
         let window = window.unwrap_or_else(|| buffer(&self.pool, self.size));
@@ -110,7 +111,7 @@ impl Input {
         }
     }
 
-    /// Takes the buffers back; the first `bytes` of them were filled.
+    /// Takes the room back, of which the first `bytes` were filled.
     pub(crate) fn received(&mut self, buffers: Buffers, bytes: usize) {
         self.at = 0;
         self.end = bytes;
@@ -136,12 +137,12 @@ impl Input {
         }
     }
 
-    /// True if the next window is a large one.
+    /// Whether the next window is a large one.
     pub(crate) fn is_large(&self) -> bool {
         self.size == LARGE
     }
 
-    /// Makes the next window small again, because nothing came for a while.
+    /// Has the next window be small again: nothing came for a while.
     pub(crate) fn rest(&mut self) {
         self.size = SMALL;
     }

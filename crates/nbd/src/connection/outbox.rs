@@ -1,6 +1,7 @@
-//! Replies to be sent, as one list of buffers.
+//! Replies that wait to be sent, as one list of buffers.
 //!
-//! Heads of replies are packed into separate buffers; data is not copied. Belongs to the connection's task.
+//! Heads of replies lie one behind the other in buffers of their own; data is not copied. Belongs to the
+//! connection's task.
 
 use spindle_mem::{Buffers, IoBuf, Pool};
 
@@ -9,14 +10,14 @@ use super::buffer;
 /// Bytes of a buffer for heads.
 const HEADS: usize = 4096;
 
-/// The replies of a connection that are not sent yet.
+/// See the module's documentation.
 pub(crate) struct Outbox {
     pool: Pool,
-    /// Space for heads; its first `filled` bytes are not in `parts` yet.
+    /// Room for heads, of which the first `filled` bytes are not in `parts` yet.
     room: Option<IoBuf>,
     filled: usize,
     parts: Vec<IoBuf>,
-    /// Kept for its capacity.
+    /// Kept for its room.
     spare: Vec<IoBuf>,
 }
 
@@ -62,7 +63,7 @@ impl Outbox {
         }
     }
 
-    /// All replies, to be sent; at most one list is out at a time.
+    /// All of it, to be sent; at most one list is out at a time.
     pub(crate) fn take(&mut self) -> Buffers {
         self.cut();
         if self.parts.len() == 1
@@ -73,7 +74,7 @@ impl Outbox {
         Buffers::Many(std::mem::replace(&mut self.parts, std::mem::take(&mut self.spare)))
     }
 
-    /// Takes back a list that was sent.
+    /// Takes a list back that was sent.
     pub(crate) fn give_back(&mut self, buffers: Buffers) {
         if let Buffers::Many(mut parts) = buffers {
             parts.clear();
@@ -81,12 +82,12 @@ impl Outbox {
         }
     }
 
-    /// True if [`rest`](Self::rest) would free anything.
+    /// Whether it has room for heads that [`rest`](Self::rest) would free.
     pub(crate) fn has_room(&self) -> bool {
         self.room.is_some()
     }
 
-    /// Frees memory that a connection without requests does not need.
+    /// Frees what a connection without requests has no need of.
     pub(crate) fn rest(&mut self) {
         if self.is_empty() {
             self.room = None;

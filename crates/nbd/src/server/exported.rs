@@ -1,4 +1,4 @@
-//! An export of a server, and its statistics.
+//! An export of a server, and what was done with it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ pub(crate) struct Exported {
     pub(crate) export: Export,
     /// Shared by all exports of one device.
     pub(crate) overlaps: Arc<Overlaps>,
-    /// Statistics of ended connections.
+    /// What connections did that have ended.
     past: Mutex<Counts>,
     failed_flushes: AtomicU64,
 }
@@ -30,7 +30,7 @@ impl Exported {
         self.failed_flushes.load(Ordering::Relaxed)
     }
 
-    /// Adds the statistics of an ended connection.
+    /// A connection ended that did this.
     pub(crate) fn remember(&self, counts: Counts) {
         *self.past.lock().unwrap_or_else(PoisonError::into_inner) += counts;
     }
