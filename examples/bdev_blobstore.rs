@@ -50,7 +50,11 @@ async fn work() -> Outcome {
     let waker = Thread::current().expect("work runs on a thread");
     let on_event = move |event| match event {
         Event::Remove(grace) => {
-            assert_eq!(Thread::current().as_ref(), Some(&waker), "an event comes to who opened the bdev");
+            assert_eq!(
+                Thread::current().as_ref(),
+                Some(&waker),
+                "the event arrives on the thread that opened the bdev"
+            );
             step("told: Malloc0 is going");
             // Nobody listens any more once the store was unloaded.
             let _ = told.send(grace);

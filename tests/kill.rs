@@ -57,7 +57,7 @@ fn work_until_killed() {
         let store = open_store(&path).await;
         let ids = store.blobs().await.unwrap();
         for id in ids {
-            // A snapshot that nobody was told of.
+            // A snapshot whose creation was never acknowledged.
             if store.blob_info(id).await.unwrap().read_only && round.is_multiple_of(3) {
                 say(format!("delete {}", id.raw()));
                 store.delete_blob(id).await.unwrap();

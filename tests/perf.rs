@@ -1,4 +1,4 @@
-//! `spindle perf` prints figures that scripts can read. What they are is nobody's test.
+//! `spindle perf` prints figures that scripts can read. No test judges their values.
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::process::Command;

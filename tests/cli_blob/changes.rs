@@ -91,7 +91,7 @@ fn a_file_that_may_not_be_written_is_named() {
     if fs::File::options().write(true).open(image.path()).is_err() {
         on(&image, "create", &["--clusters", "1"]).fails(1, &["store.img", "ermission denied"]);
     }
-    // A program that runs may not be written by anybody, not even by root.
+    // No user may write to a running program, not even root.
     let program = image.beside("program");
     fs::copy("/bin/sleep", &program).unwrap();
     // Until a child that a test beside this one is just starting has let go of the copied file.

@@ -106,7 +106,7 @@ fn is_mended(code: &str, damage: impl FnOnce(&mut [u8])) {
     take_back(&image, &damaged);
 }
 
-/// Damage of which nobody can tell what it hides: found, and left as it is.
+/// Damage that may hide anything: reported, and left as it is.
 #[track_caller]
 fn is_left(code: &str, damage: impl FnOnce(&mut [u8])) {
     let mut bytes = HELLO.clone();

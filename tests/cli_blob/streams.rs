@@ -125,7 +125,7 @@ fn a_command_that_only_reads_survives_the_signal_for_a_dump() {
     let mut first = [0; 1];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut first).unwrap();
     signal(&child, "-USR1");
-    // The line comes before the end does: the export cannot end while nobody reads.
+    // The line comes before the end does: the export cannot end without a reader.
     let mut line = String::new();
     let mut err = std::io::BufReader::new(child.stderr.take().unwrap());
     std::io::BufRead::read_line(&mut err, &mut line).unwrap();

@@ -34,7 +34,7 @@ impl Image {
         Image { folder, path }
     }
 
-    /// A fixture, unpacked, which nobody may write to.
+    /// An unpacked fixture, read-only for all users.
     pub fn fixture(name: &str) -> Image {
         let image = Image::new(&unpack(name));
         fs::set_permissions(&image.path, fs::Permissions::from_mode(0o444)).unwrap();

@@ -337,7 +337,7 @@ mod tests {
         assert_eq!((arena.in_use(), kept.get(5)), (0, 9));
         let other = Leaves::new(arena.clone());
         other.set(0, Some(1));
-        assert_eq!(kept.get(5), 9, "held, so nobody else's");
+        assert_eq!(kept.get(5), 9, "held, so not given to another owner");
         drop((kept, again));
         other.set(LEAF, Some(1));
         assert_eq!((arena.in_use(), other.own_leaf(LEAF)), (2, Some(1)), "the first leaf again");

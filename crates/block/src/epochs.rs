@@ -109,7 +109,7 @@ mod tests {
             assert!(epochs.poll_over(two, &mut cx).is_pending());
             wakes.clear();
             epochs.end(first, &mut wakes);
-            assert!(!wakes.is_empty(), "who waits is told");
+            assert!(!wakes.is_empty(), "the waiters are woken");
             assert!(epochs.poll_over(one, &mut cx).is_ready());
             assert!(epochs.poll_over(two, &mut cx).is_ready());
             assert!(!epochs.is_empty());

@@ -24,7 +24,7 @@ thread_local! {
 struct Counting;
 
 fn count() {
-    // Gone while the OS thread ends; nobody counts then.
+    // Gone while the OS thread ends; nothing is counted then.
     let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
 }
 

@@ -1,4 +1,4 @@
-//! A file is closed by a worker thread and never by whoever drops the last handle, and no close is lost.
+//! A worker thread closes a file, never the thread that drops the last handle, and no close is lost.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -82,7 +82,7 @@ fn whoever_drops_the_last_handle_does_not_close_the_file() {
             let _ = may_end.recv();
         });
         told.recv().unwrap();
-        assert!(is_open(&paths[0]), "nobody has dropped it");
+        assert!(is_open(&paths[0]), "it was not dropped yet");
         assert!(is_closed_soon(&paths[1]), "{kind:?}: closed by the thread that dropped it, which may not");
         control();
         assert!(is_closed_soon(&paths[0]), "{kind:?}");
@@ -100,7 +100,7 @@ fn a_file_that_was_just_dropped_can_be_opened_under_a_lock_at_once() {
         }
         let _held = open(&mut bench, "a").unwrap();
         let error = open(&mut bench, "a").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "who still has it is waited for by nobody");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "no call waits for a handle that is still held");
     }
 }
 

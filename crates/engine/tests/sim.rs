@@ -100,7 +100,7 @@ fn the_clock_moves_only_when_nobody_can_run_and_then_to_the_next_deadline() {
     b.park(None);
     assert_eq!((world.now(), world.next_core()), (Time(5_000), Some(0)));
     a.park(None);
-    assert_eq!(world.next_core(), None, "nobody will ever run again");
+    assert_eq!(world.next_core(), None, "no core will ever run again");
     assert_eq!(world.now(), Time(5_000));
 }
 

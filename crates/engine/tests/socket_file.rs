@@ -1,4 +1,4 @@
-//! A Unix socket's path with one owner: who is refused, what is taken over, what is left.
+//! A Unix socket's path with one owner: which listeners are refused, what is taken over, what is left.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -207,7 +207,7 @@ fn a_length_that_no_memory_holds_is_an_error_where_it_may_come_from_outside() {
         assert!(Pool::new("small", 1 << 20).get(len).is_err());
         let huge = Pool::new("huge", usize::MAX);
         assert!(huge.get(len).is_err());
-        assert_eq!((huge.lent(), huge.held()), (0, 0), "nothing is counted that nobody has");
+        assert_eq!((huge.lent(), huge.held()), (0, 0), "a refused buffer is not counted");
     }
     assert_eq!(IoBuf::try_zeroed(4096).map(|buffer| buffer.len()), Ok(4096));
 }

@@ -17,7 +17,7 @@ thread_local! {
 struct Counting;
 
 fn count() {
-    // Gone while the OS thread ends; nobody counts then.
+    // Gone while the OS thread ends; nothing is counted then.
     let _ = BLOCKS.try_with(|blocks| blocks.set(blocks.get() + 1));
 }
 
@@ -92,7 +92,7 @@ fn a_warm_connection_allocates_nothing() {
         thread.spawn(async move || listening.listen(address).await.unwrap()).wait().unwrap();
         for len in [512, 4096, 100] {
             let mut client = client(&socket);
-            // How much is under way at a time depends on the kernel: warm is who has seen a lot.
+            // The kernel decides how many requests are in flight, so only a long run warms everything.
             (0..200).for_each(|_| work(&mut client, len));
             let asking = {
                 let before = blocks(&thread);

@@ -23,7 +23,7 @@ thread_local! {
 struct Counting;
 
 fn count(taken: u64, returned: u64) {
-    // Gone while the OS thread ends; nobody counts then.
+    // Gone while the OS thread ends; nothing is counted then.
     let _ = BLOCKS.try_with(|blocks| {
         let (t, r) = blocks.get();
         blocks.set((t + taken, r + returned));
@@ -103,7 +103,7 @@ async fn cost(thread: &Thread, work: impl AsyncFnOnce()) -> (Blocks, Blocks) {
 
 fn arrive(words: &[u32]) {
     SUM.fetch_add(words.iter().sum::<u32>() as usize, Ordering::Relaxed);
-    // The last one tells the waiting task; who waits has looked at the count under the same lock.
+    // The last one wakes the waiting task, which checked the count under the same lock.
     if ARRIVED.fetch_sub(1, Ordering::AcqRel) == 1 {
         WAITING.lock().unwrap().take().into_iter().for_each(Waker::wake);
     }

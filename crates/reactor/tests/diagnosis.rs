@@ -75,7 +75,7 @@ fn a_dump_from_outside_describes_a_held_reactor_by_what_holds_it() {
     free.store(true, Ordering::Relaxed);
     let dump = handle.dump().wait(LONG);
     assert_eq!((&dump.reactors[0].held_by, dump.reactors[0].threads.len()), (&None, 1));
-    assert!(handle.stalls().is_empty(), "nobody was to look");
+    assert!(handle.stalls().is_empty(), "the watch is off");
 }
 
 #[test]

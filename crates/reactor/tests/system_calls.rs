@@ -104,7 +104,7 @@ fn a_message_to_a_reactor_that_sleeps_is_one_write_one_read_and_one_sleep() {
     }
 }
 
-/// Counts completed reads, and wakes nobody: the task looks by itself.
+/// Counts completed reads and wakes no task: the task polls by itself.
 #[derive(Default)]
 struct Reads(Cell<u64>);
 

@@ -75,7 +75,7 @@ impl Event {
         self.readable.notify_one();
     }
 
-    /// Waits until it is readable. A lost wake-up leaves everybody asleep, which loom reports as a deadlock.
+    /// Waits until it is readable. A lost wake-up leaves all asleep, which loom reports as a deadlock.
     fn wait(&self) {
         let mut count = self.count.lock().unwrap();
         while *count == 0 {
@@ -134,7 +134,7 @@ fn what_was_done_before_an_unpark_is_seen_after_the_sleep_and_no_unpark_is_lost(
                 })
             })
             .collect();
-        // No more sleeps than unparks, and none that nobody ends.
+        // No more sleeps than unparks, and no sleep without an end.
         while !flags.iter().all(|flag| flag.load(Ordering::Relaxed)) {
             driver.park();
         }
@@ -446,7 +446,7 @@ impl Told {
     }
 }
 
-/// The obligation to answer that every call carries: kept by whoever handles it, or by its drop.
+/// The obligation to answer that every call carries: met by its handler, or by its drop.
 struct Obligation(Option<Arc<Told>>);
 
 impl Obligation {
@@ -491,7 +491,7 @@ fn a_call_by_a_ring_is_answered_once_whenever_its_receiver_exits() {
         let hears = told.clone();
         let sender = thread::spawn(move || {
             assert!(producer.push(0, Obligation(Some(hears.clone()))).is_ok());
-            // The sender's reactor ends; what nobody takes any more is dropped with the last half.
+            // The sender's reactor ends; messages that no half takes any more are dropped with the last half.
             drop(producer);
             hears.wait()
         });

@@ -70,7 +70,7 @@ fn a_claim_is_refused_while_another_writes() {
         assert_eq!(
             writer.claim(NONE, "a test", "").unwrap_err().errno(),
             22,
-            "one that may write claims that nobody does"
+            "a writing descriptor claims that no descriptor writes"
         );
         writer.claim(ONE, "a test", "").unwrap();
     });

@@ -89,7 +89,7 @@ fn what_is_no_disk_is_refused_with_what_is_wrong() {
             assert!(refused.to_string().contains(says), "{shown}: {refused}");
         }
         assert!(registry.bdevs().is_empty());
-        // What was refused was closed, and can be opened by who says it right.
+        // A refused file is closed again, so a correct request can open it.
         file::create(&registry, spec("F", &good, 512)).await.unwrap();
         let twice = file::create(&registry, spec("G", &good, 512)).await.unwrap_err();
         assert_eq!(twice.errno(), 16, "one writer a file: {twice}");

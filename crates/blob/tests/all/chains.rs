@@ -12,7 +12,7 @@ use spindle_blob::{BlobError, BlobId, BlobOptions, Blobstore};
 use spindle_reactor::spawn_local;
 use support::{CLUSTER, check, disk, fill, read, run_on, slow_device, small};
 
-/// Operations of one chain at once: whatever they say, nobody's contents change, and no cluster is lost.
+/// Concurrent operations on one chain change no blob's contents and lose no cluster, whatever they return.
 #[test]
 fn operations_on_one_chain_at_once_change_no_contents() {
     for seed in 0..60_u64 {
@@ -94,7 +94,7 @@ async fn together(seed: u64) {
         }
         let info = store.info().await.unwrap();
         let lost = u64::from(info.data_clusters - info.free_clusters) as i64 - used as i64;
-        assert_eq!(lost, 0, "seed {seed}: clusters that nobody has, after {story:?}");
+        assert_eq!(lost, 0, "seed {seed}: clusters without an owner, after {story:?}");
         // An id that was given out again is another blob's: left alone then.
         for id in gone {
             known.remove(&id);

@@ -1,4 +1,4 @@
-//! Blobs as block devices, and who waits for whom.
+//! Blobs as block devices, and the order in which their requests wait.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -160,7 +160,7 @@ fn a_snapshots_cluster_is_not_freed_under_a_clone_that_reads_it() {
         let mut reading = Box::pin(blob.read(0, IoBuf::zeroed(512)));
         assert!(support::poll_once(reading.as_mut()).is_none());
         slow.hold(false);
-        // From now on the blob has that cluster itself, and nobody needs the snapshot's.
+        // From now on the blob has its own cluster there, and no blob needs the snapshot's.
         fill(&blob, 0, CLUSTER, 2).await;
         let mut deleting = Box::pin(store.delete_blob(snapshot));
         for _ in 0..100 {

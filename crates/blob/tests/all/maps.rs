@@ -63,7 +63,7 @@ fn clones_share_the_leaves_of_their_snapshot_until_they_differ() {
             clone.close().await.unwrap();
         }
         blob.close().await.unwrap();
-        assert_eq!(leaves(&store).await, 0, "nobody looks any more");
+        assert_eq!(leaves(&store).await, 0, "no reader is left");
         store.unload().await.unwrap();
     });
 }

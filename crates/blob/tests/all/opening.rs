@@ -1,4 +1,4 @@
-//! Whose a device is: one store's at a time, and nobody's when nobody has a handle of its store.
+//! A device belongs to one store at a time, and to none once no handle of its store is left.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -35,7 +35,7 @@ fn a_device_has_one_store_that_may_be_written() {
     });
 }
 
-/// Nobody has a handle then by which it could be unloaded.
+/// No handle is left then to unload it with.
 #[test]
 fn a_store_whose_load_nobody_waits_for_is_let_go_of() {
     for turns in 0..40 {

@@ -177,7 +177,7 @@ fn a_store_of_spdks_that_is_changed_and_cut_off_is_what_spdk_accepts() {
         .await;
         points += cut_off("unload", &disk, &store, async |store| store.unload().await.unwrap()).await;
 
-        // What nobody touched reads as SPDK read it.
+        // Unchanged data reads as SPDK read it.
         let store = Blobstore::load(SimDisk::immediate("hello", disk).unwrap(), LoadOptions::default());
         let store = store.await.unwrap();
         let blob = store.open_blob(id("theta")).await.unwrap();

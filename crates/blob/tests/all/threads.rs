@@ -120,7 +120,7 @@ fn a_clone_of_an_external_snapshot_reads_it_until_written() {
         assert!(store.blob_info(id).await.unwrap().degraded);
         let blob = store.open_blob(id).await.unwrap();
         assert!(blob.info().await.unwrap().degraded);
-        assert_eq!(byte(&blob, 512, 512).await, 9, "what it has itself needs nobody");
+        assert_eq!(byte(&blob, 512, 512).await, 9, "its own cluster needs no parent");
         let (result, _) = blob.read(CLUSTER, IoBuf::zeroed(512)).await;
         assert!(matches!(result, Err(BlobError::MissingParent { .. })), "{result:?}");
         blob.close().await.unwrap();
@@ -394,7 +394,7 @@ fn what_comes_while_a_store_is_unloaded_is_done_before_or_refused() {
             let store = Blobstore::init(support::slow_device(&disk, seed), small()).await.unwrap();
             let id = store.create_blob(BlobOptions::thin(8)).await.unwrap();
             let blob = store.open_blob(id).await.unwrap();
-            // Writes that nobody waits for outlive the handle.
+            // Writes whose futures were dropped outlive the handle.
             for index in 0..8 {
                 let blob = blob.clone();
                 let write = async move { blob.write(index * CLUSTER, IoBuf::zeroed(512)).await.0 };

@@ -84,7 +84,7 @@ fn the_end_of_a_load_leaves_others_their_turns_and_says_how_far_it_is() {
         for pair in steps.windows(2) {
             let more = pair[1].0.assembled.0 - pair[0].0.assembled.0;
             assert!((1..1024).contains(&more), "{more} units of work in one step");
-            assert!(pair[1].1 > pair[0].1, "nobody else had a turn between two steps");
+            assert!(pair[1].1 > pair[0].1, "no other task had a turn between two steps");
         }
         let (left, turns) = counting(store.unload()).await;
         left.unwrap();

@@ -1,4 +1,4 @@
-//! Claims: who may write beside whom, on a device and on its parts.
+//! Claims: which writers exclude each other, on a device and on its parts.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;

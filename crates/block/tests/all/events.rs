@@ -166,7 +166,7 @@ fn an_event_is_over_when_the_lane_closes_or_its_table_goes_instead() {
     drop((kept, two));
     assert!(told.is_over());
     assert_eq!(pass.state.lanes(), 0);
-    assert!(pass.state.send(Arc::new("nobody hears")).is_over());
+    assert!(pass.state.send(Arc::new("no lane is open")).is_over());
     assert!(heard().is_empty(), "a lane in the place of a closed one would not be told either");
 }
 

@@ -1,4 +1,4 @@
-//! Limits: one account for a device, whoever asks, and requests that wait for it.
+//! Limits: one account for all users of a device, and requests that wait for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,7 +125,7 @@ fn what_waits_for_a_limit_can_be_aborted_frozen_let_go_and_removed() {
     assert_eq!(starts, [2, 4], "one whose turn came while it was frozen, and the one whose turn it is");
     let _none = state.set_limits(Limits::default());
     table.step();
-    assert_eq!(pair.reap(|_, status| status.unwrap()), 1, "no limit, nobody waits");
+    assert_eq!(pair.reap(|_, status| status.unwrap()), 1, "no limit, no request waits");
     let _set = state.set_limits(limits);
     table.step();
     submit(&mut pair, Operation::Read, 1, 3);

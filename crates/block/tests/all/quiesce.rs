@@ -1,4 +1,4 @@
-//! Quiescing waits for every request in a lane, whoever sent it.
+//! Quiescing waits for every request in a lane, from any sender.
 
 use std::sync::Arc;
 

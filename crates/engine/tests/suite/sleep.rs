@@ -71,7 +71,7 @@ pub fn a_driver_that_was_woken_with_nothing_in_flight_sleeps_again(bench: &mut B
     });
     bench.driver.park(None);
     other.unwrap().join().unwrap();
-    // Nobody polls: there is nothing in flight.
+    // No poll is needed: nothing is in flight.
     a_sleep_ends_at_its_deadline_and_not_before(bench);
 }
 

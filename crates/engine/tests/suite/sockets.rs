@@ -107,7 +107,7 @@ pub fn a_large_send_arrives_whole_and_in_order(bench: &mut Bench) {
     let bytes = pattern(3 << 20, 9);
     let parts: Vec<IoBuf> = bytes.chunks(100_000).map(IoBuf::copy_from).collect();
     let send = bench.submit(Op::Send { socket: a, buffers: Buffers::from(parts) });
-    assert!(!bench.is_done(send), "nobody received yet, and no buffer is that large");
+    assert!(!bench.is_done(send), "nothing was received yet, and no buffer is that large");
     assert!(bench.recv_all(&b, bytes.len()) == bytes);
     assert_eq!(bench.wait(send).result.unwrap().bytes(), bytes.len());
 }

@@ -87,7 +87,7 @@ fn a_bdev_that_is_not_there_or_claimed_is_not_exported() {
         assert!(matches!(server.export_bdev("M0", BdevExport::default()), Err(ExportError::Bdev { .. })));
         drop(claim);
         assert!(matches!(server.export_bdev("M0", BdevExport::default()), Err(ExportError::Exists(_))));
-        assert_eq!(registry.get("M0").unwrap().descriptors(), 1, "who is refused leaves nothing open");
+        assert_eq!(registry.get("M0").unwrap().descriptors(), 1, "a refused client leaves nothing open");
     });
 }
 

@@ -364,7 +364,7 @@ fn handshakes_have_a_deadline_and_connections_a_limit() {
         let mut third = Client::silent(paired(&server).await, SIMPLE);
         assert!(third.is_closed().await, "one too many is closed without a word");
         assert!(silent.take(18).await.is_ok() && silent.is_closed().await);
-        // Who has shaken hands has no deadline.
+        // After the handshake there is no deadline.
         sleep(Duration::from_millis(100)).await;
         assert_eq!(served.read(0, 1).await, [0]);
         let _fourth = Client::new(&server, "disk", SIMPLE).await;

@@ -218,7 +218,7 @@ fn structured_replies_are_negotiated_once_and_without_data() {
 #[test]
 fn unknown_options_are_skipped_and_answered_and_the_client_goes_on() {
     let mut client = Client::new();
-    // EXTENDED_HEADERS, which qemu and libnbd ask for first, PEEK_EXPORT, and what nobody knows, however long.
+    // EXTENDED_HEADERS, which qemu and libnbd ask for first, PEEK_EXPORT, and unknown options of any length.
     for (option, len) in [(11, 0), (4, 3), (4711, 100_000), (u32::MAX, 32 << 20)] {
         assert_eq!(client.kinds(option, &vec![7; len]), [UNSUP], "option {option}");
     }

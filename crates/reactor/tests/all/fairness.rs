@@ -1,4 +1,4 @@
-//! A good citizen: whoever floods does not raise another's message latency.
+//! Fairness: a thread that floods its queue does not raise another's message latency.
 //!
 //! In simulation latency is counted in turns, of all reactors together, so that a seed has one result. On
 //! real cores it is measured and printed, and nothing is asserted of time.
@@ -251,7 +251,7 @@ async fn latencies(flood: Flood, watch: Watch, count: usize) -> Vec<u64> {
         for _ in 0..count {
             let (sent, watch, seen) = (probes.now(), probes.clone(), seen.clone());
             victim.send_msg(move || seen.lock().unwrap().push(watch.now() - sent)).unwrap();
-            // Behind it: one at a time, so that the prober itself floods nobody.
+            // Behind it: one at a time, so that the prober itself floods no thread.
             victim.run(async || ()).await.unwrap();
             for _ in 0..random() % 8 {
                 yield_now().await;

@@ -1,4 +1,4 @@
-//! Panics in destructors and in what panics carry: whoever waits is told, and nothing else ends.
+//! Panics in destructors and in panic payloads: waiters get the error, and nothing else ends.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::cell::RefCell;
@@ -178,7 +178,7 @@ fn a_poller_that_panicked_keeps_neither_its_core_awake_nor_its_thread_alive() {
                     tell.send(after.reactors[0].sleeps - before.reactors[0].sleeps).unwrap();
                 });
                 drop(watch);
-                // Never dropped: nobody can wait for it any more.
+                // Never dropped: no task can wait for it any more.
                 std::mem::forget(Poller::active("fails too", Wake::Every(LONG), || panic!("on purpose")));
                 let panics = PanicsWhenDropped;
                 drop(Poller::timed("panics when dropped", LONG, move || {

@@ -30,7 +30,7 @@ struct Size {
     outsiders: u64,
 }
 
-/// What everybody in one run shares.
+/// State shared by all actors of a run.
 #[derive(Default)]
 struct Run {
     /// Threads that were not asked to exit.
@@ -152,7 +152,7 @@ impl Drop for Token {
     }
 }
 
-/// One who does things at random.
+/// An actor that performs random actions.
 struct Actor {
     run: Arc<Run>,
     number: u64,
