@@ -1,7 +1,9 @@
-//! The program of spdk/spdk#3237 on a bdev: `Malloc0` has a name, the store claims it, and hears of its end.
+//! The program of spdk/spdk#3237 on a bdev: `Malloc0` has a name, the store claims it, and gets an event at
+//! its end.
 //!
-//! A worker thread on the second core opens the bdev (SPDK: `spdk_bdev_create_bs_dev_ext`) and makes a Blobstore on
-//! it. When the bdev is removed, the worker is told in a message, unloads the store, and only then lets it go.
+//! A worker thread on the second core opens the bdev (SPDK: `spdk_bdev_create_bs_dev_ext`) and creates a
+//! Blobstore on it. When the bdev is removed, the worker gets a message, unloads the store, and only then
+//! releases the bdev.
 
 use std::process::ExitCode;
 
@@ -10,7 +12,7 @@ use spindle::bdev::{Event, Registry};
 use spindle::reactor::{Handle, RunError};
 use spindle::{BlobDevice, BlobOptions, Blobstore, InitOptions, IoBuf, Runtime, Thread, spawn_local};
 
-/// What went wrong, if something did.
+/// The error, if any.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Ends with the code of a stop if it was stopped.
@@ -44,7 +46,7 @@ async fn story() -> Outcome {
     Ok(())
 }
 
-/// Makes a store on the bdev, and sees to its end.
+/// Creates a store on the bdev, and handles its end.
 async fn work() -> Outcome {
     let (told, removal) = std::sync::mpsc::channel();
     let waker = Thread::current().expect("work runs on a thread");
@@ -56,7 +58,7 @@ async fn work() -> Outcome {
                 "the event arrives on the thread that opened the bdev"
             );
             step("told: Malloc0 is going");
-            // Nobody listens any more once the store was unloaded.
+            // No receiver is left once the store was unloaded.
             let _ = told.send(grace);
         }
         _ => step("told: Malloc0 has another size"),

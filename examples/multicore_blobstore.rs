@@ -1,15 +1,15 @@
 //! A program wants a worker thread on core 1 that initialises a Blobstore on the memory disk `Malloc0`,
 //! and wants to go on, on core 0, when that is done (spdk/spdk#3237). Here is that program.
 //!
-//! Each step prints the thread and the core that really ran it, asked of the kernel within the step. With
-//! `SPINDLE_ENGINE=sim:1` the same program runs in simulation, and prints the hash of what happened.
+//! Each step prints the thread and the core that really ran it, according to the kernel. With
+//! `SPINDLE_ENGINE=sim:1` the same program runs in simulation, and prints the hash of its history.
 
 use std::process::ExitCode;
 
 use spindle::reactor::{Handle, RunError};
 use spindle::{BlobOptions, Blobstore, InitOptions, IoBuf, Malloc, Runtime, Thread, current_cpu};
 
-/// What went wrong, if something did.
+/// The error, if any.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Ends with the code of a stop if it was stopped: with 130 by Ctrl-C, as any program.
@@ -64,7 +64,7 @@ async fn story() -> Outcome {
     Ok(())
 }
 
-/// Prints who runs this, and where.
+/// Prints the thread and the core that run this.
 fn step(what: &str) {
     let thread = Thread::current().expect("a step runs on a Spindle thread");
     println!("core {} {:<10} {what}", current_cpu(), thread.name());

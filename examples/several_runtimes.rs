@@ -1,4 +1,4 @@
-//! Two runtimes in one process, which know nothing of each other but the handles of their threads.
+//! Two runtimes in one process that share nothing but the handles of their threads.
 //!
 //! Everything hangs off its `Runtime`: cores, engine, mode, watchdog. Here one polls on epoll for the least
 //! latency, and the other sleeps on the default engine; each calls the other, and a call looks like any call.
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use spindle::reactor::{EngineKind, Handle, Mode, RunError};
 use spindle::{Runtime, Thread};
 
-/// What went wrong, if something did.
+/// The error, if any.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// Ends with the code of a stop if the second runtime was stopped, which takes the signals.
@@ -18,7 +18,7 @@ pub fn main() -> ExitCode {
     RunError::exit_code_of(&*error).into()
 }
 
-/// The first is started beside, the second runs main.
+/// The first is started beside the program, the second runs main.
 pub fn run() -> Outcome {
     let fast = Runtime::builder().reactors(1).engine(EngineKind::Epoll).mode(Mode::Poll).build()?.start()?;
     let calm = Runtime::builder().reactors(1).mode(Mode::Interrupt).build()?;
@@ -39,7 +39,7 @@ pub fn run() -> Outcome {
     // Here `fast` is dropped: what still runs there is dropped on its own thread, and its reactor ends.
 }
 
-/// The current thread, and how its runtime waits. Two runtimes number their threads each for itself.
+/// The current thread, and how its runtime waits. Each runtime numbers its threads separately.
 async fn describe() -> String {
     let (thread, runtime) = (Thread::current(), Handle::current());
     let (thread, runtime) = thread.zip(runtime).expect("on a Spindle thread");

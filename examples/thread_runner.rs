@@ -1,7 +1,7 @@
 //! One Spindle thread without a reactor, in a loop that the program already has.
 //!
-//! The owner of a `ThreadRunner` steps it when it likes; nobody else can, because a step needs `&mut` and
-//! the runner can be neither cloned nor sent. Everybody else has the thread's handle, which works as always.
+//! Only the owner of a `ThreadRunner` can step it, because a step needs `&mut` and the runner can be neither
+//! cloned nor sent. Other code uses the thread's handle as always.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use spindle::engine::{EngineKind, spawn_pinned};
 use spindle::reactor::{Busy, ThreadRunner};
 use spindle::sleep;
 
-/// What went wrong, if something did.
+/// The error, if any.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// A loop with work of its own, and a Spindle thread in it.
@@ -17,7 +17,7 @@ pub fn main() -> Outcome {
     let mut runner = ThreadRunner::new("in my loop", EngineKind::Auto)?;
     let thread = runner.thread();
 
-    // Another OS thread uses the handle; it blocks until the answer is there, which the loop below gives.
+    // Another OS thread uses the handle; it blocks until the loop below has produced the answer.
     let client = spawn_pinned("client", None, move || {
         let answer = thread.spawn(async || {
             sleep(Duration::from_millis(2)).await;
@@ -28,8 +28,8 @@ pub fn main() -> Outcome {
         answer
     })?;
 
-    // The program's own loop: its own work, then one bounded turn, and a sleep only if there was nothing
-    // to do, for as long as its own work allows.
+    // The program's own loop: its own work, then one bounded turn, and a sleep only if there was nothing to
+    // do, for as long as its own work allows.
     let (mut own_work, thread) = (0u64, runner.thread());
     while !thread.is_gone() {
         own_work += 1;

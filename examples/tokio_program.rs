@@ -1,15 +1,15 @@
 //! Spindle inside a tokio program: tokio keeps `main`, Spindle keeps the storage.
 //!
-//! A `Runtime` that is started beside another program has reactors of its own. Its threads are called from
-//! tokio tasks like anything else that is awaited: what is called runs on the Spindle thread, the result
-//! arrives in the task. What stays on its thread (a block channel) stays there; what is sent is `Send`.
+//! A `Runtime` that is started beside another program has reactors of its own. Tokio tasks call its threads
+//! like anything else that is awaited: the called future runs on the Spindle thread, the result arrives in
+//! the task. Values that belong to a thread (a block channel) stay there; values that are sent are `Send`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use spindle::{Channel, IoBuf, Malloc, Runtime, Thread};
 
-/// What went wrong, if something did.
+/// The error, if any.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 const BLOCK: usize = 4096;
@@ -17,7 +17,7 @@ const BLOCK: usize = 4096;
 /// A tokio program with more than one worker, like most.
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 pub async fn main() -> Outcome {
-    // The engine is what SPINDLE_ENGINE says; signals stay tokio's.
+    // The engine is chosen by SPINDLE_ENGINE; signals stay tokio's.
     let storage = Runtime::builder().reactors(1).build()?.start()?;
     let thread = storage.handle().create_thread("storage", "[0-1023]")?;
     let disk = Malloc::new("Malloc0", BLOCK as u32, 64)?;
@@ -34,7 +34,7 @@ pub async fn main() -> Outcome {
     }
     println!("8 tokio tasks wrote a block each, and read it back");
 
-    // A message is for what needs no answer. Those of one sender are called in the order they were sent.
+    // A message needs no answer. Those of one sender are called in the order they were sent.
     let (heard, hears) = (Arc::new(AtomicUsize::new(0)), thread.clone());
     let counts = heard.clone();
     let sender = tokio::spawn(async move {
@@ -52,7 +52,7 @@ pub async fn main() -> Outcome {
     sender.await??;
     println!("{} messages of a tokio task arrived in order", heard.load(Ordering::Relaxed));
 
-    // A task that is given up takes its call along: the future is dropped on the Spindle thread.
+    // A dropped task cancels its call: the future is dropped on the Spindle thread.
     let patient = tokio::spawn({
         let thread = thread.clone();
         async move { thread.run(std::future::pending::<()>).await }
@@ -60,8 +60,8 @@ pub async fn main() -> Outcome {
     patient.abort();
     println!("given up: {}", patient.await.is_err_and(|error| error.is_cancelled()));
 
-    // In order: the thread ends when nothing is left on it, then the reactors do. Dropping `storage`
-    // waits for them, so it is not for a tokio worker that others need.
+    // In order: the thread ends when nothing is left on it, then the reactors do. Dropping `storage` waits
+    // for them, so it must not happen on a tokio worker that others need.
     thread.exit();
     thread.joined().await;
     tokio::task::spawn_blocking(move || drop(storage)).await?;

@@ -1,9 +1,9 @@
 //! Spindle, a storage kit on SPDK's model: the one crate a program depends on.
 //!
-//! A facade: it re-exports the crates of the house and holds nothing of its own. What each part is, who owns
-//! it and on which thread it lives is said there.
+//! A facade: it re-exports the project's crates and holds nothing of its own. Their documentation names the
+//! owner and thread of each part.
 //!
-//! `examples/multicore_blobstore.rs` is the place to begin.
+//! Begin with `examples/multicore_blobstore.rs`.
 #![forbid(unsafe_code)]
 
 pub use spindle_bdev as bdev;

@@ -165,3 +165,55 @@ fn the_project_names_no_machine() {
         paths.iter().filter(|p| offends(p)).map(|p| p.display().to_string()).collect(),
     );
 }
+
+/// The words in backquotes of a cell of a table.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn the_functions_that_finding_your_way_names_are_in_the_files_it_names() {
+    let page = fs::read_to_string(root().join("docs/finding-your-way.md")).expect("it is there");
+    let (followed, _) = page.split_once("## Where to change what").expect("the last part has no functions");
+    let mut offences = Vec::new();
+    for row in followed.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.split('|').collect();
+        let (mut folder, mut text) = (PathBuf::new(), String::new());
+        for file in quoted(cells[2]) {
+            let path = if file.contains('/') { root().join("crates").join(file) } else { folder.join(file) };
+            match fs::read_to_string(&path) {
+                Ok(source) => text.push_str(&source),
+                Err(_) => offences.push(format!("there is no {}", path.display())),
+            }
+            folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        }
+        let functions = quoted(cells[3]).filter_map(|name| name.rsplit("::").next());
+        let missing = functions.filter(|name| {
+            let declared = |word: &str| text.contains(&format!("{word} {name}"));
+            !["fn", "struct", "enum"].into_iter().any(declared)
+        });
+        offences.extend(missing.map(|name| format!("{name} is not in {}", cells[2].trim())));
+    }
+    no_offences("docs/finding-your-way.md follows the code", offences);
+}
+
+#[test]
+fn the_files_that_the_glossary_names_are_there() {
+    let page = fs::read_to_string(root().join("ARCHITECTURE.md")).expect("it is there");
+    let (_, words) = page.split_once("## Words").expect("the glossary");
+    let (words, _) = words.split_once("## Laws").expect("what follows it");
+    let mut offences = Vec::new();
+    for row in words.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = row.split('|').collect();
+        let mut folder = PathBuf::new();
+        for file in quoted(cells[3]) {
+            let path = match file.split_once('/') {
+                Some((krate, rest)) => root().join("crates").join(krate).join("src").join(rest),
+                None => folder.join(file),
+            };
+            offences.extend((!path.is_file()).then(|| format!("{}: {file}", cells[1].trim())));
+            folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        }
+    }
+    no_offences("the glossary names files that are there", offences);
+}

@@ -1,4 +1,4 @@
-//! Why a command failed, in the words that its user reads: one sentence that names the object and the remedy.
+//! Why a command failed, for its user: one sentence that names the object and the remedy.
 
 use super::text::printable;
 use spindle_blob::BlobError;
@@ -12,28 +12,28 @@ use std::path::{Path, PathBuf};
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// Whoever read our standard output has gone. Ends the command, but not as a failure.
+    /// The reader of standard output has closed it. Ends the command, but not as a failure.
     #[error("standard output was closed")]
     OutputClosed,
     /// Standard output could not be written for another reason.
     #[error("standard output cannot be written: {0}")]
     Output(io::Error),
-    /// What a command has done could not be told.
+    /// The command's work was done, but its output could not be written.
     #[error("{done}, but standard output cannot be written: {error}")]
     Untold {
-        /// What was done: "made blob 0x100000000".
+        /// The work: "made blob 0x100000000".
         done: String,
         error: io::Error,
     },
     /// A file or device could not be used.
     #[error("{} cannot be {action}: {error}", shown(path))]
     File {
-        /// What was tried: "opened", "read at byte 4096".
+        /// The attempt: "opened", "read at byte 4096".
         action: String,
         path: PathBuf,
         error: io::Error,
     },
-    /// A path names something that no store can be on.
+    /// A path that cannot hold a store.
     #[error("{} is {what}: name an image file or a block device", shown(path))]
     NotAnImage { path: PathBuf, what: &'static str },
     /// The image holds no store that can be loaded.
@@ -42,30 +42,30 @@ pub(crate) enum Failure {
     /// The image holds something else than a store.
     #[error("{} is no Blobstore: {found}", shown(path))]
     NoStore { path: PathBuf, found: String },
-    /// No blob goes by this id or name.
+    /// No blob has this id or name.
     #[error("no blob of {} is called {}{near}", shown(path), printable(asked))]
     NoSuchBlob { path: PathBuf, asked: Vec<u8>, near: String },
-    /// What was typed looks like an id, and is only the name of a blob.
+    /// The text looks like an id, but is only the name of a blob.
     #[error(
         "{} is read as an id, and {} has no such blob; the blob of that name is {blob}: give this id",
         printable(asked),
         shown(path)
     )]
     NotAnId { path: PathBuf, asked: Vec<u8>, blob: BlobId },
-    /// More than one blob goes by this id or name.
+    /// More than one blob has this id or name.
     #[error(
         "{} means more than one blob of {}: {candidates}; give an id: {ids}",
         printable(asked),
         shown(path)
     )]
     AmbiguousBlob { path: PathBuf, asked: Vec<u8>, candidates: String, ids: String },
-    /// The blob that was asked for is damaged.
+    /// The selected blob is damaged.
     #[error("blob {blob} of {} is damaged and cannot be read: {errors}", shown(path))]
     DamagedBlob { path: PathBuf, blob: BlobId, errors: String },
     /// The contents of a blob cannot be found.
     #[error("{}: {error}", shown(path))]
     Resolve { path: PathBuf, error: ResolveError },
-    /// A blob says that it is larger than any file.
+    /// A blob claims to be larger than any file.
     #[error("blob {blob} has {clusters} clusters, more than a file can hold: it cannot be exported")]
     BlobTooLarge { blob: BlobId, clusters: u64 },
     /// Part of the contents is on an external snapshot that was not given.
@@ -74,7 +74,7 @@ pub(crate) enum Failure {
     /// The output is there already.
     #[error("{} is there already: choose another name, or --force to replace it", shown(path))]
     Exists { path: PathBuf },
-    /// The output is the very thing that is being read.
+    /// The output is the input.
     #[error("{} is what is being read from: choose another output", shown(path))]
     OutputIsInput { path: PathBuf },
     /// The output is a device too small for the blob.
@@ -83,28 +83,28 @@ pub(crate) enum Failure {
     /// A new store would destroy what is there.
     #[error("{} holds {found}: --force overwrites it", shown(path))]
     Holds { path: PathBuf, found: String },
-    /// A new store would pull its storage from under somebody.
+    /// The storage for a new store is in use.
     #[error("{} is in use: {by}; free it first", shown(path))]
     InUse { path: PathBuf, by: String },
-    /// What is to be imported cannot be read.
+    /// The input of an import cannot be read.
     #[error("{name} cannot be read at byte {at}: {error}")]
     Input { name: String, at: u64, error: io::Error },
-    /// A store or blob refused what was asked, or failed.
+    /// A store or blob refused the operation, or failed.
     #[error(transparent)]
     Store(BlobError),
     /// The image or device cannot be opened for writing, or is in use.
     #[error("{0}")]
     Open(String),
-    /// The engine under the writing commands could not be had.
+    /// The engine for the writing commands is not available.
     #[error("cannot run: {0}")]
     Engine(String),
-    /// What was asked cannot be done to this object; the text names it and says why and what to do.
+    /// The operation cannot be done to this object; the text names it, the reason and the remedy.
     #[error("{0}")]
     Refused(String),
     /// A signal ended the work; the store was left in order.
     #[error("stopped by a signal before it was done")]
     Interrupted {
-        /// The exit code that says which.
+        /// The exit code for the signal.
         code: u8,
     },
     /// A store was checked, and something is wrong with it.
@@ -114,7 +114,7 @@ pub(crate) enum Failure {
     #[error("cannot measure: {error}")]
     Measurement {
         error: String,
-        /// That of the stop, if it was stopped.
+        /// The exit code of the stop, if it was stopped.
         code: u8,
     },
     /// `--check` was asked for, and a figure is beyond its aim.
@@ -126,16 +126,16 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// A failed call on a file; `action` is what was tried, as in "cannot be opened".
+    /// A failed call on a file; `action` is the attempt, as in "cannot be opened".
     pub(crate) fn file(path: &Path, action: impl Into<String>, error: io::Error) -> Failure {
         Failure::File { action: action.into(), path: path.to_owned(), error }
     }
 
-    /// The exit code that says so.
+    /// The exit code.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Usage(_) => 2,
-            // As that of fsck: errors were found and are left.
+            // Like fsck's: errors were found and remain.
             Failure::Findings { .. } => 4,
             Failure::Interrupted { code } | Failure::Measurement { code, .. } => *code,
             _ => 1,
@@ -146,14 +146,14 @@ impl Failure {
 impl From<BlobError> for Failure {
     fn from(error: BlobError) -> Failure {
         match error {
-            // By the name that was typed, not by that of the field.
+            // With the name of the option, not of the field.
             BlobError::Option { option, why } => Failure::Refused(format!("{}: {why}", option_name(option))),
             error => Failure::Store(error),
         }
     }
 }
 
-/// The option of the command line that a field of the library's options is set by.
+/// The command line option that sets a field of the library's options.
 fn option_name(field: &str) -> String {
     match field {
         "xattrs" => "--xattr".into(),
@@ -167,7 +167,7 @@ impl From<IoError> for Failure {
     }
 }
 
-/// What the engine says of a file names it already.
+/// The engine's error about a file names it already.
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         let text = match error {
@@ -179,7 +179,7 @@ impl From<OpenError> for Failure {
     }
 }
 
-/// Errors of standard output: everything else names its file by [`Failure::file`].
+/// Errors of standard output: other errors name their file through [`Failure::file`].
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {

@@ -1,7 +1,7 @@
-//! The command line: what may be typed, and how every command ends.
+//! The command line: its grammar, and the end of every command.
 //!
 //! A command returns `Result<(), Failure>`; only this module turns that into an exit code and a sentence on
-//! standard error. A reader that closes our standard output early is not a failure.
+//! standard error. A reader that closes standard output early is not a failure.
 
 mod blob;
 mod failure;
@@ -23,10 +23,10 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// What SPDK calls its daemon.
+/// The name of SPDK's daemon.
 const SPDK_DAEMON: &str = "spdk_tgt";
 
-/// What is said without a command.
+/// Printed without a command.
 const WHAT_NEXT: &str = "\
 Spindle, a storage kit on SPDK's model.
   spindle quickstart   a store, a volume, its NBD export and SPDK's RPC socket, in a folder here
@@ -57,14 +57,14 @@ enum Command {
     Perf(perf::Command),
 }
 
-/// Runs the command that the process's arguments ask for.
+/// Runs the command given by the process's arguments.
 pub(crate) fn main() -> ExitCode {
-    // Refused by no kernel; without it a limit on file sizes kills instead of failing a write.
+    // Never refused; without it a limit on file sizes would kill the process instead of failing a write.
     let _ = spindle_engine::ignore_deadly_signals();
     let arguments = match Arguments::try_parse_from(typed(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come this way too. A closed pipe is nobody's failure.
+            // Help and version come this way too. A closed pipe is not a failure.
             let _ = error.print();
             return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
         }
@@ -72,8 +72,8 @@ pub(crate) fn main() -> ExitCode {
     conclude(run(arguments))
 }
 
-/// The arguments as they are meant: under the name of SPDK's daemon, as a link to this program may have it, they
-/// are those of `serve`.
+/// The effective arguments: under the name of SPDK's daemon, as a link to this program may have, they are
+/// those of `serve`.
 fn typed(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     let is_daemon = |program: &OsString| Path::new(program).file_name() == Some(SPDK_DAEMON.as_ref());

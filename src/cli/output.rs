@@ -1,4 +1,4 @@
-//! Standard output as every command uses it: buffered, and a closed pipe ends the command quietly.
+//! Standard output for all commands: buffered, and a closed pipe ends the command quietly.
 
 use super::failure::Failure;
 use rustix::fs::OFlags;
@@ -31,13 +31,13 @@ impl Write for Stdout {
     }
 }
 
-/// Why nothing can be written to a standard output that is closed.
+/// The error of a closed standard output.
 pub(crate) fn closed() -> io::Error {
     io::Error::other("it is closed")
 }
 
-/// Whether a standard stream was closed when the process started. Rust opens /dev/null in its place then, for
-/// reading and writing, which no redirection of a shell does.
+/// True if a standard stream was closed when the process started. Rust then opens /dev/null in its place, for
+/// reading and writing, which no shell redirection does.
 pub(crate) fn was_closed(stream: impl AsFd) -> bool {
     let is_null = |stat: rustix::fs::Stat| stat.st_rdev == rustix::fs::makedev(1, 3);
     let both = |flags: OFlags| flags & OFlags::RWMODE == OFlags::RDWR;
@@ -91,7 +91,7 @@ impl Write for Output {
     }
 }
 
-/// Says something beside the output, on standard error. If that is gone there is nobody to tell.
+/// Prints a note on standard error. If that is closed, the note is dropped.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "spindle: {text}");
 }

@@ -11,7 +11,7 @@ use super::output::Output;
 use super::table::{Align, Table};
 use crate::perf::{self, Effort, Figure, Medium};
 
-/// What to measure, and how to say it.
+/// What to measure, and how to print it.
 #[derive(Args)]
 pub(crate) struct Command {
     /// Messages, calls and memory disks, beside the bare machine in the same run (the default)
@@ -90,7 +90,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// A table of what fell short, behind the sentence that says so.
+/// A table of missed aims, behind the sentence that announces it.
 fn shortfalls(missed: &[Figure]) -> io::Result<String> {
     let mut table = b"\n".to_vec();
     print(missed, &mut table)?;
@@ -129,7 +129,7 @@ fn print(figures: &[Figure], out: &mut impl Write) -> io::Result<()> {
     table.print(out)
 }
 
-/// What was aimed at, and whether it was missed.
+/// A figure's aim, and whether it was missed.
 fn aim(figure: &Figure) -> String {
     let ratio = figure.aim_ratio.map(|aim| format!("ratio <= {aim:.2}"));
     let speed = figure.speed.and_then(|speed| speed.aim).map(|aim| format!("speed >= {aim:.2}"));

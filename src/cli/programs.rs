@@ -1,8 +1,8 @@
-//! This program and others, as they are typed.
+//! Names of this program and others, for typing.
 
 use std::path::Path;
 
-/// This program, so that it runs from the current folder: relative to it where it is below.
+/// This program's name for use in the current folder: relative if it is below.
 pub(crate) fn this() -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "spindle".into());
     let here = std::env::current_dir().unwrap_or_default();
@@ -13,7 +13,7 @@ pub(crate) fn this() -> String {
     }
 }
 
-/// Where a program that is not installed comes from, as a note behind its line; nothing if it is there.
+/// A note that names the package of a program that is not installed; empty if it is.
 pub(crate) fn package_of_missing(program: &str, package: &str) -> String {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).exists());

@@ -23,7 +23,7 @@ impl Progress {
         Progress { bar, shown: false }
     }
 
-    /// Says how far the work has come; the total may still change.
+    /// Updates the progress; the total may still change.
     pub(crate) fn at(&mut self, done: u64, total: u64) {
         if !self.shown && self.bar.elapsed() > PATIENCE {
             // Draws nothing if standard error is no terminal.

@@ -1,6 +1,6 @@
 //! `spindle quickstart`: a store in a file, a thin volume in it, its NBD export and SPDK's RPC socket, in one folder.
 //!
-//! The first run makes them, the next ones open what is there.
+//! The first run creates them, later ones open them.
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -20,6 +20,7 @@ use spindle_reactor::{Handle, Runtime};
 use super::failure::{Failure, shown};
 use super::output::Output;
 use super::programs;
+use super::serve::IDLE;
 use super::text::{count, printable, size};
 
 const IMAGE_BYTES: u64 = 10 << 30;
@@ -34,7 +35,7 @@ const ALIAS: &str = "demo/vm";
 /// The longest path that a socket can have.
 const SOCKET_PATH: usize = 107;
 
-/// Where.
+/// Where to create it.
 #[derive(Args)]
 pub(crate) struct Command {
     /// The folder with the store and the sockets
@@ -42,14 +43,14 @@ pub(crate) struct Command {
     folder: PathBuf,
 }
 
-/// The folder and what is in it.
+/// The folder and its contents.
 struct Place {
-    /// As it was typed.
+    /// As typed.
     typed: PathBuf,
     absolute: PathBuf,
 }
 
-/// How the store was found.
+/// The state in which the store was found.
 enum Found {
     New,
     Clean,
@@ -63,7 +64,7 @@ impl Place {
         let place = Place { typed, absolute };
         for socket in ["spdk.sock", "nbd.sock"] {
             let path = place.absolute.join(socket);
-            // The name of the lock file beside it need not fit.
+            // The lock file beside it may have a longer name.
             if path.as_os_str().len() > SOCKET_PATH {
                 return Err(Failure::Refused(format!(
                     "{} has {} bytes, and a socket's path at most {SOCKET_PATH}: run it in another folder, or name one: spindle quickstart FOLDER",
@@ -89,7 +90,7 @@ impl Place {
         Address::Unix(self.absolute.join("nbd.sock"))
     }
 
-    /// The image, made if there is none, and how it was left.
+    /// The image, created if there is none, and its state.
     fn found(&self) -> Result<Found, Failure> {
         let path = self.image();
         let mut page = [0; PAGE_SIZE];
@@ -100,7 +101,7 @@ impl Place {
                 match SuperBlock::parse(&page) {
                     Ok(block) if block.clean => Ok(Found::Clean),
                     Ok(_) => Ok(Found::Dirty),
-                    // Made, and left before there was a store on it.
+                    // Created before, but without a store on it yet.
                     Err(_) if page.iter().all(|byte| *byte == 0) => Ok(Found::New),
                     Err(error) => Err(Failure::Refused(format!(
                         "{} is there and holds no store that can be read: {error}; see 'spindle blob check', or name another folder",
@@ -119,10 +120,11 @@ impl Place {
     }
 }
 
-/// Makes or opens all of it and serves until a signal.
+/// Creates or opens everything and serves until a signal.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let place = Place::new(command.folder)?;
-    let runtime = Runtime::builder().build().map_err(|error| Failure::Engine(error.to_string()))?;
+    let runtime =
+        Runtime::builder().mode(IDLE).build().map_err(|error| Failure::Engine(error.to_string()))?;
     let engine = runtime.engine().kind().to_string();
     let result = runtime.run(async move || serve(place, engine).await);
     result.map_err(|error| Failure::Engine(error.to_string()))?
@@ -149,7 +151,7 @@ fn refused(error: impl std::fmt::Display) -> Failure {
 /// The store, the volume and the export; then the screen.
 async fn set_up(place: &Place, daemon: &Daemon, engine: &str) -> Result<(), Failure> {
     let control = daemon.control();
-    // The socket is ours, so nobody else makes the image now.
+    // This process owns the socket, so no other one creates the image now.
     let found = place.found()?;
     let began = spindle_reactor::now();
     let spec = FileSpec {
@@ -198,7 +200,7 @@ async fn set_up(place: &Place, daemon: &Daemon, engine: &str) -> Result<(), Fail
     screen.print()
 }
 
-/// What the user sees.
+/// The text for the user.
 struct Screen<'a> {
     place: &'a Place,
     engine: &'a str,

@@ -1,4 +1,4 @@
-//! `spindle rpc`: one call of a method of a daemon, ours or SPDK's.
+//! `spindle rpc`: one call of a method of a daemon, this project's or SPDK's.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(crate) struct Command {
     params: Option<String>,
 }
 
-/// Calls, and prints the result: a string as it is, anything else as JSON.
+/// Calls, and prints the result: a string verbatim, anything else as JSON.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     if let Some(params) = &command.params {
         check(params)?;
@@ -38,7 +38,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Value::String(text) => Ok(writeln!(out, "{text}")?),
         other => out.json(other),
     };
-    // It may have made something whose name is lost otherwise.
+    // The call may have created something whose name would be lost.
     tell(|| format!("{method} was answered: {}", serde_json::to_string(&result).unwrap_or_default()), print)
 }
 
@@ -57,7 +57,7 @@ async fn call(command: Command) -> Result<Value, Failure> {
         .map_err(|error| Failure::Refused(format!("{method}: {error}")))
 }
 
-/// The daemon would say the same of parameters that are no JSON, and close the connection.
+/// The daemon would report invalid JSON in the same way, and close the connection.
 fn check(params: &str) -> Result<(), Failure> {
     let wrong = |what: String| Failure::Usage(format!("the parameters are not a JSON object: {what}"));
     let mut parser = Parser::new(Limits::default());

@@ -1,4 +1,4 @@
-//! `spindle serve`: the daemon. `spdk_tgt`'s options are its options.
+//! `spindle serve`: the daemon, with `spdk_tgt`'s options.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use spindle_control::{Daemon, DaemonOptions, methods, parse_address, uri};
 use spindle_engine::Address;
-use spindle_reactor::{Handle, Runtime};
+use spindle_reactor::{Handle, Mode, Runtime};
 
 use super::failure::{Failure, shown};
 use super::output::{Output, note};
 
-/// Where SPDK's programs look for the socket.
+/// The default socket of SPDK's programs.
 pub(super) const DEFAULT_SOCKET: &str = "/var/tmp/spdk.sock";
 
 /// What to serve, and where.
@@ -40,6 +40,10 @@ pub(crate) struct Command {
     meaningless: Meaningless,
 }
 
+/// What reactors do that have nothing to do. A client that waits for each reply before it asks again would keep a core
+/// looking for work; on a machine without cores to spare it would take that core from the client.
+pub(super) const IDLE: Mode = Mode::Interrupt;
+
 /// The port that NBD clients try.
 const NBD_PORT: u16 = 10809;
 
@@ -47,7 +51,7 @@ fn address(text: &str) -> Result<Address, String> {
     parse_address(text)
 }
 
-/// Options of SPDK's applications that mean nothing here. They are accepted, and that is said once.
+/// Options of SPDK's applications without effect here. They are accepted with a note.
 #[derive(Args)]
 struct Meaningless {
     #[arg(short = 'i', long, hide = true)]
@@ -101,7 +105,7 @@ struct Meaningless {
 }
 
 impl Meaningless {
-    /// The options that were given, as they are written.
+    /// The given options, as written.
     fn given(&self) -> Vec<&'static str> {
         let given = [
             ("-i", self.shm_id.is_some()),
@@ -138,7 +142,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     if !ignored.is_empty() {
         note(&format!("{} mean nothing here and change nothing", ignored.join(", ")));
     }
-    let mut builder = Runtime::builder();
+    let mut builder = Runtime::builder().mode(IDLE);
     if let Some(cores) = &command.cpumask {
         builder = builder.cores(cores);
     }
@@ -170,7 +174,7 @@ async fn serve(command: Command) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where it is reached.
+/// Prints where it is reached.
 fn say(rpc_socket: &Path, daemon: &Daemon) -> Result<(), Failure> {
     let mut out = Output::stdout();
     writeln!(out, "control  {}", shown(rpc_socket))?;

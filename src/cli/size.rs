@@ -1,10 +1,11 @@
-//! Sizes as people type them: bytes, or a number behind which stands a unit. Every option reads them the same.
+//! Sizes on the command line: bytes, or a number with a unit. Every option reads them the same way.
 
-/// What a size looks like, for errors.
+/// The form of a size, for errors.
 const FORM: &str = "a size is a number of bytes, or of K, M, G, T or P: 4096, 64K, 1.5GiB, 10G";
 
-/// Bytes of `4096`, `64K`, `4MiB`, `1.5G` or `2T`. `K` and `KiB` are 1024 bytes, and so on by 1024; `KB`, `MB` and
-/// the like, which mean 1000 to some and 1024 to others, are refused with both. A fraction must come to whole bytes.
+/// Bytes of `4096`, `64K`, `4MiB`, `1.5G` or `2T`. `K` and `KiB` are 1024 bytes, and so on by 1024; `KB`,
+/// `MB` and the like, which mean 1000 to some and 1024 to others, are refused with both named. A fraction
+/// must come to whole bytes.
 pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(end);

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr;
 
-/// How a column stands.
+/// The alignment of a column.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,

@@ -1,9 +1,9 @@
-//! Bytes and numbers as people read them.
+//! Bytes and numbers as text for people.
 
 use std::fmt::Write;
 
-/// Bytes from an image or a command line as text that cannot harm a terminal: control characters,
-/// characters that reorder or hide text, backslashes and bytes that are not UTF-8 are escaped.
+/// Bytes from an image or a command line as text that cannot harm a terminal: control characters, characters
+/// that reorder or hide text, backslashes and bytes that are not UTF-8 are escaped.
 pub(crate) fn printable(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -22,7 +22,7 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     text
 }
 
-/// Characters that are no control characters and yet change how the text around them is shown.
+/// Characters that are not control characters but change how the text around them is shown.
 fn is_invisible(character: char) -> bool {
     matches!(character,
         '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
@@ -60,13 +60,13 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// The bytes before the first NUL: how SPDK keeps text in xattrs.
+/// The bytes before the first NUL: SPDK's form of text in xattrs.
 pub(crate) fn before_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// An id of an external snapshot as it is typed and printed: text without its NULs; in hexadecimal behind
-/// `0x` if it is not plain text.
+/// An id of an external snapshot as typed and printed: text without its NULs; in hexadecimal behind `0x` if
+/// it is not plain text.
 pub(crate) fn external_id(id: &[u8]) -> String {
     let end = id.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     let trimmed = &id[..end];

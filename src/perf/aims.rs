@@ -1,10 +1,10 @@
-//! What the figures are judged by: each aim as a multiple of a yardstick that is measured in the same run.
+//! The aims of figures: each one a multiple of a yardstick that is measured in the same run.
 //!
-//! An aim that was set in nanoseconds holds for the machine it was set on. It is carried to another one by
-//! what a yardstick took there: on a machine that is twice as slow at the bare thing, twice the time passes.
+//! An aim that was set in nanoseconds holds for the machine where it was set. The yardstick's time on that
+//! machine carries it to others: a machine that is twice as slow in the bare operation gets twice the time.
 
-/// An aim in nanoseconds, and what its yardstick took on the machine it was set for: 2 cores of an AMD EPYC
-/// (Zen 4) in a virtual machine with nothing else on it.
+/// An aim in nanoseconds, and its yardstick's time on the machine for which it was set: 2 cores of an AMD
+/// EPYC (Zen 4) in an otherwise idle virtual machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Aim {
     ns: f64,
@@ -12,7 +12,7 @@ pub struct Aim {
 }
 
 impl Aim {
-    /// How many yardsticks it may take.
+    /// The aim in yardsticks.
     pub fn ratio(self) -> f64 {
         self.ns / self.yardstick_ns
     }
@@ -22,7 +22,7 @@ impl Aim {
 pub const MESSAGE_ROUND_TRIPS: f64 = 2.0;
 /// A call and its answer, in bare round trips of a cache line.
 pub const RUN_ROUND_TRIPS: f64 = 3.0;
-/// What another thread's flood may make of the slowest messages.
+/// Factor by which another thread's flood may slow the slowest messages.
 pub const FLOODED: f64 = 2.0;
 /// A message of a flood to another core, beside a line of a bare ring.
 pub const FLOOD_ACROSS: Aim = Aim { ns: 30.0, yardstick_ns: 12.0 };

@@ -1,5 +1,5 @@
-//! What a blob costs beside the bare disk: reads and writes where clusters are there, where they are not,
-//! and where they are a parent's.
+//! The cost of a blob beside the bare disk: reads and writes of its own clusters, of missing ones, and of a
+//! parent's.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -39,22 +39,22 @@ pub(crate) fn blob(effort: Effort, medium: Medium) -> Figures {
     })?
 }
 
-/// A store on a disk whose end it does not reach, where the bare disk is measured.
+/// A store on a disk with a part beyond it, where the bare disk is measured.
 pub(super) struct Bench {
     pub(super) store: Blobstore,
     pub(super) channel: Channel,
-    /// First byte of the end.
+    /// First byte of that part.
     pub(super) bare: u64,
-    /// Bytes of a blob, and of the end.
+    /// Bytes of a blob, and of that part.
     pub(super) bytes: u64,
     pub(super) effort: Effort,
-    /// Whether requests end in the call that makes them, so that CPU time is all the time there is.
+    /// True if requests end in the call that makes them, so that CPU time is all the time.
     by_cpu: bool,
     device: Arc<dyn Device>,
     _disk: super::medium::Disk,
 }
 
-/// A load: what, how many at a time.
+/// A load: its kind and depth.
 #[derive(Clone, Copy)]
 struct Load {
     operation: Operation,
@@ -65,7 +65,7 @@ struct Load {
 #[derive(Clone)]
 struct Place {
     clusters: Arc<[u64]>,
-    /// Of the size of a cluster.
+    /// Log2 of the cluster size.
     shift: u32,
 }
 
@@ -93,7 +93,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Has every page of the bare end there.
+    /// Populates every page of the bare part.
     pub(super) async fn fill_bare(&self) -> Result<(), Failed> {
         let mut at = self.bare;
         fly(self.bytes >> 20, &mut buffers(4, 1 << 20), |buffers| {
@@ -161,8 +161,8 @@ impl Bench {
         Pattern::random(&geometry, BLOCK.into(), seed).map_err(|kind| format!("{kind:?}").into())
     }
 
-    /// Where on the disk a blob lies that was just filled: its bare yardstick uses the very same bytes, as
-    /// some memory is slower than other, and some of a file's extents.
+    /// Where on the disk a blob that was just filled lies: its bare yardstick uses the same bytes, as some
+    /// memory is slower than other, and so are some of a file's extents.
     async fn place(&self, blob: &Blob) -> Result<Place, Failed> {
         let size = u64::from(self.store.cluster_size());
         let stamp = |cluster: u64| IoBuf::copy_from(&[cluster as u8 + 1; BLOCK as usize]);
@@ -180,7 +180,7 @@ impl Bench {
                 *place = Some(at);
             }
         }
-        // So that nothing of it is found again.
+        // So that no old contents are found.
         for cluster in 0..self.clusters() {
             blob.write(cluster * size, IoBuf::zeroed(BLOCK as usize)).await.0?;
         }
@@ -189,13 +189,13 @@ impl Bench {
         Ok(Place { clusters, shift: size.ilog2() })
     }
 
-    /// A blob beside the bare disk, in the place where the blob lies.
+    /// A blob beside the bare disk, in the blob's place.
     async fn steady(&self, name: &str, blob: &Blob, place: &Place, load: Load) -> Result<Figure, Failed> {
         let what = format!("{name}: {load}");
         self.effort.progress.at(&what);
         let pairs = Pairs::start(what, format!("bare disk: {load}"));
         let requests = self.requests(place, load).await?;
-        // Not the same blocks: whoever comes second would find them in the cache.
+        // Different blocks: the second side would find those of the first in the cache.
         let (mut own, mut bare) = (self.pattern(1)?, self.pattern(2)?);
         let pairs = pairs
             .measure(
@@ -240,7 +240,7 @@ impl Bench {
         let what = format!("thick, two cores: {load}");
         self.effort.progress.at(&what);
         let requests = self.requests(place, load).await?;
-        // Others in every round, as above.
+        // Different seeds in every round, as above.
         let seeds = Cell::new(0);
         let patterns = || -> Result<(Pattern, Pattern), Failed> {
             let seed = seeds.replace(seeds.get() + 2);
@@ -272,7 +272,8 @@ impl Bench {
         Ok(with_block(pairs.figure()).at_least(aims::BLOB_SPEED))
     }
 
-    /// Reads of what lies under so many snapshots, beside the bare disk; the longest beside the shortest, too.
+    /// Reads of data under several snapshots, beside the bare disk; the longest chain beside the shortest,
+    /// too.
     async fn chains(&self) -> Figures {
         let load = Load { operation: Operation::Read, depth: 32 };
         let mut figures = Vec::new();

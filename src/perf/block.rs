@@ -1,5 +1,5 @@
-//! What a request costs in the block layer alone: a device that does nothing, bare, under layers that do nothing,
-//! cut, and with what is done for every device.
+//! The cost of a request in the block layer alone: a device that does nothing, bare, under layers that do
+//! nothing, cut, and with statistics and limits.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::{Effort, Failed, Figures, clock, runtime};
 
 const BLOCK: u32 = 512;
 const BLOCKS: u64 = 1 << 20;
-/// Requests are of so many blocks, so that they can be cut.
+/// Blocks per request, so that requests can be cut.
 const REQUEST: u64 = 8 * BLOCK as u64;
 
 /// Reads of a null device by a queue pair, on one core, each beside the bare loop.
@@ -22,7 +22,7 @@ pub(crate) fn block(effort: Effort) -> Figures {
     runtime(1)?.run(async move || measure(effort).await)?
 }
 
-/// What is measured: a device, and how it is asked.
+/// A device, and the load on it.
 struct Case {
     what: String,
     device: Arc<dyn Device>,
@@ -122,7 +122,7 @@ async fn reads(table: &LaneTable, case: &Case, effort: Effort) -> Result<Figure,
     Ok(timed.figure())
 }
 
-/// The least that a queue with a pool of requests can do: a place is chosen, and a boxed request goes through two
+/// The minimum of a queue with a pool of requests: a place is chosen, and a boxed request goes through two
 /// queues.
 fn bare_loop(effort: Effort) -> Figure {
     let mut down: VecDeque<Box<[u64; 32]>> = (0..32).map(|_| Box::new([0; 32])).collect();

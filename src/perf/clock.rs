@@ -1,5 +1,4 @@
-//! The clocks a measurement reads. Measuring is the one thing that stands outside the engine: it times
-//! the engine itself.
+//! The clocks of a measurement. Only measuring bypasses the engine: it times the engine itself.
 
 use rustix::time::{ClockId, clock_gettime};
 

@@ -1,4 +1,4 @@
-//! What a read of a memory disk costs, beside the bare copy loop of the same pattern.
+//! The cost of a read of a memory disk, beside the bare copy loop of the same pattern.
 
 use std::sync::Arc;
 
@@ -50,13 +50,13 @@ async fn measure(effort: Effort) -> Figures {
         }
         figures.push(timed.figure());
     }
-    // Null copies nothing, so the copy loop says nothing about it.
+    // Null copies nothing, so the copy loop is no yardstick for it.
     let beside =
         |figure: Figure| if figure.what.starts_with("malloc") { figure.beside(&bare) } else { figure };
     Ok(figures.into_iter().map(beside).collect())
 }
 
-/// Has every page of both memories there before anything is timed.
+/// Populates every page of both memories before anything is timed.
 async fn fill(table: &LaneTable, malloc: &Arc<dyn Device>, memory: &SharedMem) -> Result<(), Failed> {
     let mut whole = Pattern::sequential(&malloc.geometry(), u64::from(BLOCK))?;
     PairLoad::new(table.queue_pair(malloc)?, Operation::Write, 1, whole).round(BLOCKS).await?;

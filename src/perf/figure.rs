@@ -1,4 +1,4 @@
-//! One measured figure: what scripts read, and what `--check` judges.
+//! One measured figure: read by scripts, and judged by `--check`.
 
 use serde::Serialize;
 
@@ -15,12 +15,12 @@ pub struct Figure {
     pub ns_p99: f64,
     /// CPU seconds of the whole process while measuring.
     pub cpu_s: f64,
-    /// The yardstick doing the same in the same run; none where there is no such thing.
+    /// The yardstick's time for the same work in the same run; none if there is no yardstick.
     pub yardstick_ns: Option<f64>,
-    /// What the yardstick is.
+    /// Description of the yardstick.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub yardstick: Option<String>,
-    /// What the median may be at most, in yardsticks, for `--check`.
+    /// The largest allowed median, in yardsticks, for `--check`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aim_ratio: Option<f64>,
     /// Bytes that an operation moves.
@@ -39,11 +39,11 @@ pub struct Figure {
 pub struct Speed {
     /// Median share.
     pub share: f64,
-    /// What the median share is at least, with 95 % confidence. This is what is judged.
+    /// Lower bound of the median share, with 95 % confidence; this is what is judged.
     pub low: f64,
     /// Pairs measured.
     pub pairs: u64,
-    /// What it has to be at least, for `--check`.
+    /// The smallest allowed value, for `--check`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aim: Option<f64>,
 }
@@ -59,25 +59,25 @@ pub struct Memory {
 }
 
 impl Figure {
-    /// Says what the yardstick of this figure is, and how many of it the median may take.
+    /// Sets the yardstick of this figure, and the largest allowed median in yardsticks.
     pub fn against(self, yardstick: &Figure, aim_ratio: f64) -> Figure {
         Figure { aim_ratio: Some(aim_ratio), ..self.beside(yardstick) }
     }
 
-    /// Says what the yardstick of this figure is, without an aim.
+    /// Sets the yardstick of this figure, without an aim.
     pub fn beside(mut self, yardstick: &Figure) -> Figure {
         self.yardstick_ns = Some(yardstick.ns_median);
         self.yardstick = Some(yardstick.what.clone());
         self
     }
 
-    /// The speed has to be at least this share of the yardstick's.
+    /// Sets the smallest allowed share of the yardstick's speed.
     pub fn at_least(mut self, share: f64) -> Figure {
         self.speed = self.speed.map(|speed| Speed { aim: Some(share), ..speed });
         self
     }
 
-    /// Says what memory it takes, and how much it may take.
+    /// Sets the memory taken, and the largest allowed.
     pub fn taking(mut self, bytes: u64, aim: u64) -> Figure {
         self.memory = Some(Memory { bytes, aim: Some(aim) });
         self
@@ -88,7 +88,7 @@ impl Figure {
         self.yardstick_ns.map(|yardstick| self.ns_median / yardstick)
     }
 
-    /// Whether an aim was missed; figures without an aim never miss.
+    /// True if an aim was missed; figures without an aim never miss.
     pub fn missed(&self) -> bool {
         let slow = self.ratio().zip(self.aim_ratio).is_some_and(|(ratio, aim)| ratio > aim);
         let short = self.speed.is_some_and(|speed| speed.aim.is_some_and(|aim| speed.low < aim));

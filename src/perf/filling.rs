@@ -37,8 +37,8 @@ async fn in_order(bench: &Bench) -> Result<Figure, Failed> {
         remove(bench, blob).await?;
         took
     };
-    // Both are new: nobody has written to their clusters since these were given back, so that the memory
-    // disk or the file system below has to find room for both.
+    // Both are new: their clusters were not written to since they were given back, so that the memory disk or
+    // the file system below has to find room for both.
     let pairs = Pairs::start(what, "thick, filled in order: 64 KiB write, depth 32");
     let pairs = pairs
         .measure(
@@ -61,14 +61,14 @@ async fn new_clusters(bench: &Bench, depth: usize) -> Result<Figure, Failed> {
         .measure(
             bench.effort,
             async || {
-                // Long enough that the first write, which begins the blob's map, does not decide.
+                // Long enough that the first write, which begins the blob's map, does not dominate.
                 let thin = bench.blob(BlobOptions::thin(8 * clusters)).await?;
                 let took = fill(&thin, size, SMALL, depth).await;
                 remove(bench, thin).await?;
                 took
             },
             async || {
-                // As after a blob was deleted: the clusters hold something.
+                // As after a deletion of a blob: the clusters hold data.
                 bench.fill_bare().await?;
                 let mut at = bench.bare;
                 let zeroed = async {

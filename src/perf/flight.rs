@@ -1,4 +1,4 @@
-//! Requests in flight: the same loop drives a bare disk and a blob, so that it costs both the same.
+//! Requests in flight: the same loop drives a bare disk and a blob, so that its cost is the same for both.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -13,8 +13,8 @@ pub fn buffers(depth: usize, bytes: usize) -> Vec<Buffers> {
     (0..depth).map(|_| Buffers::from(IoBuf::zeroed(bytes))).collect()
 }
 
-/// Makes `requests` requests, as many in flight as there are buffers, and comes back when all are done.
-/// After an error no more are made.
+/// Makes `requests` requests, as many in flight as there are buffers, and returns when all are done. After an
+/// error no more are made.
 ///
 /// # Errors
 /// The first one of any request.

@@ -1,4 +1,4 @@
-//! Stores of any size to load, written page by page as a program would have left them.
+//! Stores of any size for loading, written page by page as a program would have left them.
 
 use std::sync::Arc;
 
@@ -27,10 +27,10 @@ pub struct Image {
 }
 
 impl Image {
-    /// Makes the store, not unloaded in order.
+    /// Creates the store, not cleanly unloaded.
     ///
     /// # Errors
-    /// The disk cannot be had or written.
+    /// The disk is not available or cannot be written.
     pub async fn make(self, medium: &Medium) -> Result<Disk, Failed> {
         let room = u64::from(self.blobs) * u64::from(CLUSTER) + u64::from(self.pages) * u64::from(BLOCK);
         let size = (room + room / 64 + (16 << 20)).next_multiple_of(CLUSTER.into());
@@ -96,7 +96,7 @@ impl Image {
     }
 }
 
-/// Loads a store that was not unloaded in order, and unloads it.
+/// Loads a store that was not cleanly unloaded, and unloads it.
 ///
 /// # Errors
 /// It cannot be loaded or unloaded.

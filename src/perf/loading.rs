@@ -1,4 +1,4 @@
-//! How fast a store is loaded, beside reading as many bytes from the same disk.
+//! The speed of loading a store, beside reading as many bytes from the same disk.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +18,7 @@ use super::{Effort, Failed, Figures, runtime};
 const READ: usize = 256 << 10;
 const DEPTH: usize = 32;
 
-/// A store, in which states it is loaded, and how long that may take in milliseconds.
+/// A store, the states in which it is loaded, and the allowed time in milliseconds.
 struct Case {
     image: Image,
     clean: bool,
@@ -76,7 +76,7 @@ impl Case {
         let pairs = Pairs::start(what, "bare disk: as many bytes read");
         // The largest takes seconds each time.
         let few = Effort { pairs: effort.pairs.min(if blobs > 100_000 { 2 } else { 11 }), ..effort };
-        // From memory one core does it all and never sleeps.
+        // From memory one core does all the work and never sleeps.
         let by_cpu = medium.is_memory();
         let now = if by_cpu { clock::cpu_ns } else { clock::wall_ns };
         let pairs = pairs
@@ -97,7 +97,7 @@ impl Case {
             .await?;
         channel.close().await;
         let figure = Figure { bytes_per_op: Some(bytes), ..pairs.figure() };
-        // As fast as the disk is always enough.
+        // The speed of the disk is always sufficient.
         let aim = |ms: f64| figure.yardstick_ns.map(|bare| (ms * 1e6 / bare).max(1.0));
         Ok(vec![Figure { aim_ratio: self.aim_ms.and_then(aim), ..figure }])
     }
@@ -107,7 +107,7 @@ fn read_only() -> LoadOptions {
     LoadOptions { read_only: true, ..LoadOptions::default() }
 }
 
-/// How many bytes a load reads.
+/// Number of bytes that a load reads.
 async fn bytes_read(device: &Arc<dyn Device>) -> Result<u64, Failed> {
     let most = Arc::new(AtomicU64::new(0));
     let seen = most.clone();
@@ -120,7 +120,7 @@ async fn bytes_read(device: &Arc<dyn Device>) -> Result<u64, Failed> {
     Ok(most.load(Ordering::Relaxed))
 }
 
-/// Reads so many bytes from the beginning on.
+/// Reads `bytes` bytes from the beginning.
 async fn read(channel: &Channel, bytes: u64, idle: &mut Vec<spindle::Buffers>) -> Result<(), Failed> {
     let mut at = 0;
     fly(bytes.div_ceil(READ as u64), idle, |buffers| {

@@ -1,4 +1,4 @@
-//! What a store is measured on: a disk in memory, or a file that is made for it and removed afterwards.
+//! The medium of a measured store: a disk in memory, or a file created for it and removed afterwards.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use super::Failed;
 /// Bytes of a block.
 pub const BLOCK: u32 = 4096;
 
-/// Where disks come from.
+/// The kind of disk.
 #[derive(Clone, Debug, Default)]
 pub struct Medium {
     /// The file, if it is not memory.
@@ -40,14 +40,14 @@ impl Medium {
         })?;
         let made = Some(path.clone());
         let options = FileOptions::new(path).writable(true).create(bytes).block_size(BLOCK);
-        // Has its end when the file cannot be opened, too.
+        // Removes the file even if it cannot be opened.
         let mut disk = Disk { device: Malloc::new("none", BLOCK, 1)?, made };
         grow(path, bytes)?;
         disk.device = File::open(options).await?;
         Ok(disk)
     }
 
-    /// Whether it is memory.
+    /// True if it is memory.
     pub fn is_memory(&self) -> bool {
         self.path.is_none()
     }
@@ -55,7 +55,7 @@ impl Medium {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // It was empty before and is of no use to anybody: what cannot be removed stays.
+        // Best effort: an empty file may remain.
         self.made.iter().for_each(|path| drop(std::fs::remove_file(path)));
     }
 }

@@ -1,4 +1,4 @@
-//! What a message costs: alone, as a call, in a flood, and beside somebody else's flood.
+//! The cost of a message: alone, as a call, in a flood, and beside another thread's flood.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(crate) fn messages(effort: Effort) -> Figures {
     let bare_call = yardstick::bare_calls(effort.samples, effort.batch);
     let bare = [line.clone(), ring.clone(), bare_call.clone()];
     let measured = runtime.run(async move || -> Figures {
-        // As SPDK's reactors always do: what a reactor costs that sleeps is measured with reactors.
+        // As SPDK's reactors always do; sleeping reactors are measured elsewhere.
         let handle = Handle::current().ok_or("not on a Spindle thread")?;
         handle.set_mode(Mode::Poll);
         let there = Thread::create("there", &format!("[{}]", cores[1]))?;
@@ -63,7 +63,7 @@ async fn flooded(there: &Thread, here: &Thread, effort: Effort) -> Figures {
     let beside = slowest("slowest messages (p99), beside a flood, 8 sent in a poll", there, effort).await?;
     few.abort();
     let many = flood_beside(here, Thread::create_on("sink", there.cores())?, 256);
-    // Who sends so many without a break holds its core meanwhile: nothing is asked of this one.
+    // A thread that sends so many without a break holds its core meanwhile, so this has no aim.
     let behind = slowest("slowest messages (p99), beside a flood, 256 sent in a poll", there, effort).await?;
     many.abort();
     Ok(vec![alone.clone(), beside.against(&alone, aims::FLOODED), behind])
@@ -79,7 +79,7 @@ fn flood_beside(here: &Thread, sink: Thread, in_a_poll: u32) -> JoinHandle<Resul
                 }
                 yield_now().await;
             }
-            // Not more in flight than the other core takes, so that memory stays bounded.
+            // At most as many in flight as the other core takes, so that memory stays bounded.
             sink.run(async || ()).await?;
         }
     })
@@ -107,7 +107,7 @@ async fn slowest(what: &str, there: &Thread, effort: Effort) -> Measured {
 /// trips, with nothing but messages in it.
 async fn round_trip(what: &str, there: &Thread, effort: Effort) -> Measured {
     let here = Thread::current().ok_or("not on a Spindle thread")?;
-    // For ever, so that a message carries a reference and no count changes hands: the message is measured.
+    // Leaked, so that a message carries a reference and no count changes hands: only the message is measured.
     let ends: &'static Ends = Box::leak(Box::new(Ends { here, there: there.clone() }));
     let mut timed = Samples::start(what);
     for sample in effort.rounds(effort.samples) {
@@ -129,14 +129,14 @@ async fn round_trip(what: &str, there: &Thread, effort: Effort) -> Measured {
     Ok(timed.figure())
 }
 
-/// When the last message came back, and whom to wake then.
+/// The time when the last message came back, and the waker to call then.
 struct Done {
     at: AtomicU64,
     waker: Waker,
 }
 
-/// The two threads that a message goes between. On lines of its own: both cores read it with every message,
-/// and what happens to lie beside it may be written by one of them.
+/// The two threads between which a message goes. On separate cache lines: both cores read them with every
+/// message, and a neighbour might be written by one of them.
 #[repr(align(128))]
 struct Ends {
     here: Thread,
@@ -157,7 +157,7 @@ fn bounce(ends: &'static Ends, left: u64, done: Arc<Done>) {
     });
 }
 
-/// A future is made there, and its result is awaited here.
+/// Makes a future on another thread and awaits its result here.
 async fn call(what: &str, there: &Thread, effort: Effort) -> Measured {
     let mut timed = Samples::start(what);
     for sample in effort.rounds(effort.samples) {
@@ -173,7 +173,7 @@ async fn call(what: &str, there: &Thread, effort: Effort) -> Measured {
     Ok(timed.figure())
 }
 
-/// Messages are sent as fast as they go; the last one tells that all have run.
+/// Sends messages as fast as possible; the last one reports that all have run.
 async fn flood(what: &str, there: &Thread, effort: Effort) -> Measured {
     let mut timed = Samples::start(what);
     let batch = effort.batch * 16;

@@ -1,4 +1,4 @@
-//! Measurements of this build on this machine, each beside what the bare machine does in the same run.
+//! Measurements of this build on this machine, each beside the bare machine in the same run.
 //!
 //! A figure is a median over samples, with the 99th percentile, the CPU time of the whole process and,
 //! where there is one, the yardstick. Noise comes and goes within seconds, so only figures of one run are
@@ -47,39 +47,39 @@ pub(crate) struct Effort {
     pub(crate) batch: u64,
     /// Interleaved pairs of each figure that has them.
     pub(crate) pairs: u64,
-    /// Only to see that it works: everything small.
+    /// A short run with small numbers, as a test of the measurement.
     pub(crate) quick: bool,
-    /// Told what is being measured.
+    /// Shows what is being measured.
     pub(crate) progress: Progress,
 }
 
 impl Effort {
-    /// Enough to compare.
+    /// Enough for comparisons.
     pub(crate) fn full() -> Effort {
         Effort { samples: 200, batch: 1000, pairs: 201, quick: false, progress: Progress::new() }
     }
 
-    /// A few samples, to see that it works.
+    /// A few samples, as a test of the measurement.
     pub(crate) fn quick() -> Effort {
         Effort { samples: 3, batch: 16, pairs: 2, quick: true, progress: Progress::new() }
     }
 }
 
 impl Effort {
-    /// The numbers of up to `most` samples and of one before them that warms up. On a machine that is busy
-    /// with other work it ends sooner, after 2 s, but not before the third sample.
+    /// The numbers of up to `most` samples and of one warm-up before them. On a busy machine it ends sooner,
+    /// after 2 s, but not before the third sample.
     fn rounds(self, most: u64) -> impl Iterator<Item = u64> {
         let end = clock::wall_ns() + 2_000_000_000;
         (0..most + 1).take_while(move |&round| round <= 3 || clock::wall_ns() < end)
     }
 }
 
-/// Why a measurement could not be made.
+/// Why a measurement failed.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 type Figures = Result<Vec<Figure>, Failed>;
 
-/// A runtime to measure on: nobody watches over long calls, as a measurement is one.
+/// A runtime to measure on, without a watchdog, as a measurement is a long call.
 fn runtime(reactors: usize) -> Result<Runtime, Failed> {
     Ok(Runtime::builder().reactors(reactors).watchdog(None).build()?)
 }

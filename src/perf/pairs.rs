@@ -1,4 +1,4 @@
-//! Two things measured in turns: noise that comes and goes within seconds meets both alike.
+//! Two measurements that alternate: noise that comes and goes within seconds affects both.
 
 use super::figure::{Figure, Speed};
 use super::samples::{self, Samples};
@@ -25,8 +25,8 @@ impl Pairs {
         self.shares.push(each(yardstick) / each(own));
     }
 
-    /// Measures both in turns, the one first that came second before, after one pair that does not count.
-    /// Each says how many operations took how many nanoseconds.
+    /// Alternates the measurements, reversing the order each time, after one pair that is not counted. Each
+    /// returns its number of operations and nanoseconds.
     pub async fn measure(
         mut self,
         effort: Effort,
@@ -48,7 +48,7 @@ impl Pairs {
         Ok(self)
     }
 
-    /// The thing's figure beside its yardstick's median, and the yardstick's own.
+    /// The figure beside its yardstick's median, and the yardstick's own.
     pub fn figures(mut self) -> (Figure, Figure) {
         self.shares.sort_by(f64::total_cmp);
         let speed = Speed {
@@ -62,24 +62,24 @@ impl Pairs {
         (own, yardstick)
     }
 
-    /// The thing's figure alone.
+    /// The figure alone.
     pub fn figure(self) -> Figure {
         self.figures().0
     }
 }
 
-/// Operations, and the nanoseconds that they took together.
+/// Operations, and their total nanoseconds.
 pub type Timed = Result<(u64, u64), Failed>;
 
 /// As [`timed`], but by the CPU time of the process: for work that never sleeps and runs on one core, where
-/// what other programs take of that core must not count.
+/// other programs' use of that core must not count.
 pub async fn timed_by_cpu(operations: u64, work: impl Future<Output = Result<(), Failed>>) -> Timed {
     let start = clock::cpu_ns();
     work.await?;
     Ok((operations, clock::cpu_ns() - start))
 }
 
-/// Times `work`, which does so many operations.
+/// Times `work`, which does `operations` operations.
 pub async fn timed(operations: u64, work: impl Future<Output = Result<(), Failed>>) -> Timed {
     let start = clock::wall_ns();
     work.await?;

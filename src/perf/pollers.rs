@@ -1,4 +1,4 @@
-//! What a poller costs that has nothing to do.
+//! The cost of idle pollers.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::figure::Figure;
 use super::samples::Samples;
 use super::{Effort, Failed, Figures, aims, clock, runtime, yardstick};
 
-/// Active and timed pollers, few and many, on one reactor that looks for work without end.
+/// Active and timed pollers, few and many, on one polling reactor.
 pub(crate) fn pollers(effort: Effort) -> Figures {
     effort.progress.at("bare calls");
     let call = yardstick::bare_calls(effort.samples, effort.batch);
@@ -29,14 +29,14 @@ pub(crate) fn pollers(effort: Effort) -> Figures {
     Ok(figures)
 }
 
-/// Calls of so many active pollers, per poller: the time of a whole turn over all of them.
+/// Calls of `count` active pollers, per poller: the time of a whole turn over all of them.
 fn active(count: usize, effort: Effort) -> Result<Figure, Failed> {
     let plural = if count == 1 { "" } else { "s" };
     let what = format!("{count} active poller{plural}, per call");
     measure(what, count, effort, Cost::Cpu, || Poller::active("idle", Wake::Event("messages"), || Busy::No))
 }
 
-/// Runs of so many timed pollers. Where they do not fill a core, the time that the reactor was busy counts.
+/// Runs of `count` timed pollers. If they do not fill a core, the reactor's busy time counts.
 fn timed(count: usize, period: Duration, effort: Effort) -> Result<Figure, Failed> {
     let plural = if count == 1 { "" } else { "s" };
     let what = format!("{count} timed poller{plural} every {period:?}, per run");
@@ -44,13 +44,13 @@ fn timed(count: usize, period: Duration, effort: Effort) -> Result<Figure, Faile
     measure(what, count, effort, cost, move || Poller::timed("idle", period, || Busy::Yes))
 }
 
-/// Which time is shared out among the runs.
+/// The time that is divided among the runs.
 #[derive(Clone, Copy)]
 enum Cost {
-    /// All CPU time of the process: its one reactor never sleeps, and what other programs take of its core
-    /// does not count.
+    /// All CPU time of the process: its only reactor never sleeps, and other programs' use of its core must
+    /// not count.
     Cpu,
-    /// When the reactor found something to do.
+    /// The time during which the reactor had work.
     Busy,
 }
 

@@ -1,8 +1,8 @@
-//! What is being measured right now, on standard error and only if that is a terminal.
+//! Shows what is being measured, on standard error and only if that is a terminal.
 
 use std::io::{IsTerminal, Write, stderr};
 
-/// Says what is being measured, in one line that the next one replaces.
+/// Prints what is being measured, in one line that is replaced each time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
     shown: bool,
@@ -14,19 +14,19 @@ impl Progress {
         Progress { shown: stderr().is_terminal() }
     }
 
-    /// Now this is being measured.
+    /// Shows the present measurement.
     pub(crate) fn at(self, what: &str) {
         self.line(&format!("measuring {what} ..."));
     }
 
-    /// Takes the line away.
+    /// Removes the line.
     pub(crate) fn end(self) {
         self.line("");
     }
 
     fn line(self, text: &str) {
         if self.shown {
-            // Nobody to tell if it is gone.
+            // If standard error is gone, the line is dropped.
             let _ = write!(stderr(), "\r\x1b[K{text}");
             let _ = stderr().flush();
         }

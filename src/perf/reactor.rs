@@ -1,4 +1,4 @@
-//! What a reactor costs that has nothing to do: a turn, a sleep, a wake-up.
+//! The cost of an idle reactor: a turn, a sleep, a wake-up.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use super::figure::Figure;
 use super::samples::Samples;
 use super::{Effort, Failed, Figures, aims, clock, rss, runtime, yardstick};
 
-/// An idle runtime's CPU and memory, its turns with few and many threads, and how long it takes to wake up.
+/// An idle runtime's CPU and memory, its turns with few and many threads, and its wake-up time.
 pub(crate) fn reactor(effort: Effort) -> Figures {
-    // First, while nothing else has made the process large.
+    // First, while the process is still small.
     effort.progress.at("an idle runtime");
     let mut figures = vec![idle(effort)?];
     effort.progress.at("turns");
@@ -70,7 +70,7 @@ fn all_cores() -> Result<String, Failed> {
     Ok(format!("[{}]", cores.join(",")))
 }
 
-/// A turn of one reactor that looks for work without end and finds none.
+/// A turn of one polling reactor that finds no work.
 fn turns(threads: usize, effort: Effort) -> Result<Figure, Failed> {
     let slice = Duration::from_micros(if effort.quick { 500 } else { 10_000 });
     runtime(1)?.run(async move || -> Result<Figure, Failed> {
@@ -85,7 +85,7 @@ fn turns(threads: usize, effort: Effort) -> Result<Figure, Failed> {
             if threads == 0 { "" } else { "s" }
         ));
         for sample in effort.rounds(effort.samples.min(20)) {
-            // CPU time: what other programs take of the core does not count.
+            // CPU time: other programs' use of the core does not count.
             let (start, before) = (clock::cpu_ns(), turns_so_far(&handle).await);
             sleep(slice).await;
             let (end, after) = (clock::cpu_ns(), turns_so_far(&handle).await);

@@ -1,4 +1,4 @@
-//! How much memory the process has, as the kernel counts it.
+//! The process's resident memory, according to the kernel.
 
 use std::fs;
 

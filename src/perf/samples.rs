@@ -1,4 +1,4 @@
-//! Samples of one figure, and what is said of many numbers: percentiles and the bound of a median.
+//! Samples of one figure, and statistics of many numbers: percentiles and the bound of a median.
 
 use super::clock;
 use super::figure::Figure;
@@ -50,21 +50,21 @@ impl Samples {
     }
 }
 
-/// The value below which this share of the sorted values lies; 0 of none.
+/// The value below which this share of the sorted values lies; 0 if there are none.
 pub fn at(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     sorted.get((last as f64 * share) as usize).copied().unwrap_or(0.0)
 }
 
-/// What the median of that which was sampled is at least, with 95 % confidence, whatever its distribution:
-/// of `n` samples fewer than `k` lie below the median with the chance that a coin shows heads fewer than `k`
-/// times in `n` throws. Of fewer than 5 samples nothing can be said but their least.
+/// A lower bound of the median, with 95 % confidence, for any distribution: of `n` samples fewer than `k` lie
+/// below the median with the probability that a coin shows heads fewer than `k` times in `n` throws. With
+/// fewer than 5 samples it is the smallest one.
 pub fn median_at_least(sorted: &[f64]) -> f64 {
     let n = sorted.len() as i32;
     let mut ways = 1.0;
     let mut chance = 0.5_f64.powi(n);
     let mut k = 0;
-    // `chance` is that of at most `k` heads.
+    // `chance` is the probability of at most `k` heads.
     while k < n {
         ways = ways * f64::from(n - k) / f64::from(k + 1);
         let next = chance + ways * 0.5_f64.powi(n);

@@ -1,4 +1,4 @@
-//! What a thread costs: its beginning, its end, its memory.
+//! The cost of a thread: its beginning, its end, its memory.
 
 use spindle::reactor::Thread;
 
@@ -36,7 +36,7 @@ pub(crate) fn threads(effort: Effort) -> Figures {
     Ok(figures)
 }
 
-/// So many threads are created and have run something; they are asked to exit and are gone.
+/// Creates `count` threads, runs something on each, and waits until they have exited.
 async fn cycle(
     name: &str,
     cores: &str,

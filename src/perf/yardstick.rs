@@ -1,5 +1,5 @@
-//! What the bare machine takes for the same pattern, with nothing of ours in between. (The bare copy loop is
-//! `spindle_block::load::bare_copies`.)
+//! The bare machine's time for the same pattern, without this project's code in between. (The bare copy loop
+//! is `spindle_block::load::bare_copies`.)
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -21,10 +21,10 @@ struct OwnLine(AtomicU64);
 
 const STOP: u64 = u64::MAX;
 
-/// Wall time after which a yardstick is taken no longer: one that another program's work makes slow.
+/// Wall time after which a yardstick stops: another program's work makes it slow.
 const LONGEST: u64 = 2_000_000_000;
 
-/// Up to `samples` times, and no longer than that; three times at least.
+/// Up to `samples` times within that time; at least three.
 fn rounds(samples: u64) -> impl Iterator<Item = u64> {
     let end = clock::wall_ns() + LONGEST;
     (0..samples).take_while(move |&round| round < 3 || clock::wall_ns() < end)
@@ -82,13 +82,13 @@ pub fn cache_line_round_trip(cores: [usize; 2], samples: u64, batch: u64) -> io:
 /// Lines of a bare ring.
 const RING: usize = 1024;
 
-/// A line of a ring: a number that says which round it is of, and seven words.
+/// A line of a ring: the number of its round, and seven words.
 #[repr(align(64))]
 #[derive(Default)]
 struct Slot([AtomicU64; 8]);
 
-/// Lines of 64 bytes go to the other core through a ring as fast as they can, with nothing but a number in
-/// each that says that it is there.
+/// Lines of 64 bytes go to the other core through a ring as fast as possible, each with a number that
+/// announces it.
 pub fn line_stream(cores: [usize; 2], samples: u64, batch: u64) -> io::Result<Figure> {
     let ring: Arc<Vec<Slot>> = Arc::new((0..RING).map(|_| Slot::default()).collect());
     let taken = Arc::new(OwnLine(AtomicU64::new(0)));
@@ -112,7 +112,7 @@ pub fn line_stream(cores: [usize; 2], samples: u64, batch: u64) -> io::Result<Fi
             number += 1;
         }
     })?;
-    // Whole rounds of what the reader reports, so that a batch ends when all of it was taken.
+    // A multiple of the reader's reporting step, so that a batch ends when all of it was taken.
     let batch = batch.next_multiple_of(64);
     let writer = spawn_pinned("writer", Some(cores[0]), move || {
         let mut number = 0_u64;
@@ -188,7 +188,7 @@ pub fn wake_round_trip(cores: [usize; 2], samples: u64, batch: u64) -> io::Resul
     Ok(figure)
 }
 
-/// Boxed closures that find nothing to do, called one after the other.
+/// Boxed closures that do nothing, called one after the other.
 pub fn bare_calls(samples: u64, batch: u64) -> Figure {
     let mut calls: Vec<Box<dyn FnMut() -> bool>> = (0..1000_u64)
         .map(|number| {
@@ -213,7 +213,7 @@ pub fn bare_calls(samples: u64, batch: u64) -> Figure {
     timed.figure()
 }
 
-/// Of a heap of 1000 times the first is taken and put back behind the others.
+/// Takes the first of a heap of 1000 times and puts it back behind the others.
 pub fn bare_heap(samples: u64, batch: u64) -> Figure {
     let mut heap: BinaryHeap<Reverse<(u64, u64)>> =
         (0..1000).map(|number| Reverse((number, number))).collect();
@@ -231,7 +231,7 @@ pub fn bare_heap(samples: u64, batch: u64) -> Figure {
     timed.figure()
 }
 
-/// Threads of the operating system are started and have ended.
+/// Starts threads of the operating system and waits for their end.
 pub fn os_threads(samples: u64, batch: u64) -> io::Result<Figure> {
     let mut timed = Samples::start("bare OS thread, started and joined");
     for _ in rounds(samples) {

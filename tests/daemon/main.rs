@@ -2,7 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_input;
+mod clients;
+mod idle;
 mod image;
+mod kills;
+mod many;
+mod model;
 mod quickstart;
 mod serve;
 mod spdk_client;

@@ -13,7 +13,12 @@ use crate::replay::Replay;
 
 /// What our bdevs of a kind have otherwise than SPDK's, see docs/differences.md ("Requests that bdevs support").
 pub fn bdev_as_here(mut bdev: Value) -> Value {
-    let supported: &[(&str, bool)] = match text(&bdev, "product_name").as_deref() {
+    let product = text(&bdev, "product_name");
+    let kind = match product.as_deref() {
+        Some("passthru" | "delay" | "Error Injection Disk" | "Split Disk" | "GPT Disk") => kind_below(&bdev),
+        other => other,
+    };
+    let supported: &[(&str, bool)] = match kind {
         Some("Malloc disk") => &[("zcopy", false)],
         Some("Null disk") => &[("unmap", true), ("flush", true), ("compare", true)],
         Some("Logical Volume") => &[("flush", true), ("abort", true), ("reset", false)],
@@ -34,6 +39,18 @@ pub fn bdev_as_here(mut bdev: Value) -> Value {
         }
     }
     bdev
+}
+
+/// What a virtual bdev stands on in the end, told by what SPDK says that it supports.
+fn kind_below(bdev: &Value) -> Option<&'static str> {
+    let types = bdev.get("supported_io_types")?;
+    let does = |name| types.get(name) == Some(&Value::Bool(true));
+    Some(match (does("zcopy"), does("seek_data"), does("flush")) {
+        (true, _, _) => "Malloc disk",
+        (_, true, _) => "Logical Volume",
+        (_, _, true) => "AIO disk",
+        _ => "Null disk",
+    })
 }
 
 /// What a raw step gave.

@@ -1,6 +1,6 @@
-//! A block device by name: what it is, where its life stands, who has it open.
+//! A block device by name: its properties, its phase, its open descriptors.
 //!
-//! Shared by all threads. What changes is behind one lock of the bdev, held for a few instructions.
+//! Shared by all threads. Mutable state is behind one lock of the bdev, held for a few instructions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,6 +12,7 @@ use crate::claim::Claims;
 use crate::counter::{Counter, Ending};
 use crate::desc::Opened;
 use crate::registry::Shared;
+use crate::virtual_bdev::Standing;
 use crate::{
     BdevError, ClaimInfo, Desc, Detail, Disk, Event, IoType, IoTypes, NotificationKind, OpenOptions, Registry,
 };
@@ -26,25 +27,25 @@ pub struct BdevSpec {
     pub uuid: Option<Uuid>,
     /// What kind of disk it is, for people.
     pub product_name: &'static str,
-    /// The module whose it is.
+    /// The module that owns it.
     pub module: &'static str,
     /// The module's side of it.
     pub disk: Arc<dyn Disk>,
 }
 
-/// Where a bdev's life stands.
+/// The phase of a bdev's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     /// It can be opened.
     #[default]
     Ready,
-    /// It is being removed: nobody opens it any more.
+    /// It is being removed: it cannot be opened any more.
     Removing,
     /// It was removed.
     Gone,
 }
 
-/// A registered bdev. A handle: it keeps nothing open, and goes on to name a bdev that was removed.
+/// A registered bdev. A handle: it keeps nothing open, and still names a bdev that was removed.
 #[derive(Clone)]
 pub struct Bdev(pub(crate) Arc<Inner>);
 
@@ -58,18 +59,20 @@ pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) device: Arc<dyn Device>,
     pub(crate) registry: Weak<Shared>,
-    /// Tasks that examine it.
+    /// Tasks that are examining it.
     pub(crate) examining: Counter,
-    /// When it was removed.
+    /// Set once it was removed.
     pub(crate) gone: Ending,
     state: Mutex<State>,
+    /// What holds its base, until it is gone.
+    standing: Mutex<Option<Arc<Standing>>>,
 }
 
-/// What changes of a bdev.
+/// The mutable state of a bdev.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) phase: Phase,
-    /// The UUID's text first, if that is not the name.
+    /// The UUID's text first, unless that is the name.
     pub(crate) aliases: Vec<String>,
     /// The open descriptors by their numbers.
     pub(crate) opened: BTreeMap<u64, Arc<Opened>>,
@@ -77,22 +80,22 @@ pub(crate) struct State {
     pub(crate) claims: Claims,
     /// The modules that have examined it, or are about to.
     pub(crate) examined: BTreeSet<&'static str>,
-    /// Its registration was put into the log.
+    /// True once its registration is in the log.
     pub(crate) announced: bool,
 }
 
-/// What is known of a bdev, all at one moment; what its module says of its own is in [`Bdev::details`].
+/// Properties of a bdev, all of one moment; module-specific ones are in [`Bdev::details`].
 #[derive(Clone, Debug)]
 pub struct BdevInfo {
     /// Its name.
     pub name: String,
-    /// Its other names, its UUID's text among them unless that is its name.
+    /// Its other names, including its UUID's text unless that is its name.
     pub aliases: Vec<String>,
     /// Its UUID.
     pub uuid: Uuid,
     /// What kind of disk it is.
     pub product_name: &'static str,
-    /// The module whose it is.
+    /// The module that owns it.
     pub module: &'static str,
     /// Its shape now.
     pub geometry: Geometry,
@@ -100,23 +103,51 @@ pub struct BdevInfo {
     pub num_blocks: u64,
     /// The requests it supports.
     pub io_types: IoTypes,
-    /// A claim on it; those of several holders are of one kind.
+    /// A claim on it; several holders have claims of the same kind.
     pub claim: Option<ClaimInfo>,
     /// Descriptors that are open.
     pub descriptors: usize,
-    /// Where its life stands.
+    /// Its phase.
     pub phase: Phase,
 }
 
 impl Inner {
-    pub(crate) fn new(number: u64, spec: BdevSpec, uuid: Uuid, registry: Weak<Shared>) -> Inner {
+    pub(crate) fn new(
+        number: u64,
+        spec: BdevSpec,
+        uuid: Uuid,
+        standing: Option<Arc<Standing>>,
+        registry: Weak<Shared>,
+    ) -> Inner {
         let BdevSpec { name, aliases, product_name, module, disk, .. } = spec;
         let text = uuid.to_string();
         let aliases = if text == name { aliases } else { [vec![text], aliases].concat() };
         let device = disk.device();
         let state = Mutex::new(State { aliases, ..State::default() });
         let (examining, gone) = (Counter::default(), Ending::default());
-        Inner { number, name, uuid, product_name, module, disk, device, registry, examining, gone, state }
+        let standing = Mutex::new(standing);
+        Inner {
+            number,
+            name,
+            uuid,
+            product_name,
+            module,
+            disk,
+            device,
+            registry,
+            examining,
+            gone,
+            state,
+            standing,
+        }
+    }
+
+    pub(crate) fn standing(&self) -> Option<Arc<Standing>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn take_standing(&self) -> Option<Arc<Standing>> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -128,7 +159,7 @@ impl Inner {
         [vec![self.name.clone()], self.state().aliases.clone()].concat()
     }
 
-    /// Tells everybody who has it open.
+    /// Sends an event to every open descriptor.
     pub(crate) fn tell(&self, event: impl Fn() -> Event) {
         let opened: Vec<Arc<Opened>> = self.state().opened.values().cloned().collect();
         opened.into_iter().for_each(|opened| opened.tell(event()));
@@ -142,7 +173,7 @@ impl State {
         self.next_desc
     }
 
-    /// Descriptors open for writing without a claim, `except` not counted.
+    /// Number of descriptors open for writing without a claim, apart from `except`.
     pub(crate) fn writers(&self, except: u64) -> usize {
         let unclaimed = |(number, opened): &(&u64, &Arc<Opened>)| {
             **number != except && opened.is_writable() && !self.claims.has(**number)
@@ -152,17 +183,17 @@ impl State {
 }
 
 impl Bdev {
-    /// Opens the bdev of that name, alias or UUID in the current runtime, for reading and writing. The descriptor
-    /// belongs to the calling thread and is told nothing; [`OpenOptions`] say otherwise.
+    /// Opens the bdev of that name, alias or UUID in the current runtime, for reading and writing. The
+    /// descriptor belongs to the calling thread and gets no events; for other choices use [`OpenOptions`].
     ///
     /// # Errors
-    /// There is none, it is being removed, a claim is in the way, or the caller runs on no Spindle thread of a
-    /// runtime with a registry.
+    /// There is none, it is being removed, a claim is in the way, or the caller is not on a Spindle thread of
+    /// a runtime with a registry.
     pub fn open(name: &str) -> Result<Desc, BdevError> {
         OpenOptions::new().write(true).open(name)
     }
 
-    /// Opens it. The descriptor belongs to the calling thread.
+    /// Opens it with options. The descriptor belongs to the calling thread.
     ///
     /// # Errors
     /// As [`open`](Self::open), but for names.
@@ -180,7 +211,7 @@ impl Bdev {
         self.0.uuid
     }
 
-    /// The module whose it is.
+    /// The module that owns it.
     pub fn module(&self) -> &'static str {
         self.0.module
     }
@@ -195,7 +226,7 @@ impl Bdev {
         self.0.device.geometry()
     }
 
-    /// How many blocks it has now: 0 for an empty volume, whose device has one that nobody reaches.
+    /// How many blocks it has now: 0 for an empty volume, whose device has one unreachable block.
     pub fn num_blocks(&self) -> u64 {
         self.0.disk.num_blocks()
     }
@@ -205,7 +236,7 @@ impl Bdev {
         self.0.state().aliases.clone()
     }
 
-    /// Where its life stands.
+    /// Its phase.
     pub fn phase(&self) -> Phase {
         self.0.state().phase
     }
@@ -232,7 +263,7 @@ impl Bdev {
         writing.into_iter().fold(types, |types, io_type| types.with(io_type, false))
     }
 
-    /// What is known of it.
+    /// Its properties.
     pub fn info(&self) -> BdevInfo {
         let (geometry, num_blocks, io_types) = (self.geometry(), self.num_blocks(), self.io_types());
         let state = self.0.state();
@@ -251,7 +282,7 @@ impl Bdev {
         }
     }
 
-    /// What its module says of its own about it (`driver_specific`), asked on the app thread.
+    /// The module's own information about it (`driver_specific`), asked for on the app thread.
     ///
     /// # Errors
     /// The runtime stops.
@@ -260,7 +291,7 @@ impl Bdev {
         self.registry()?.on_app(async move |_| Ok(disk.details().await)).await
     }
 
-    /// Gives it one more name.
+    /// Adds an alias.
     ///
     /// # Errors
     /// The name is empty or taken, or the bdev is being removed.
@@ -276,7 +307,7 @@ impl Bdev {
         Ok(())
     }
 
-    /// Changes one of its aliases to another, in its place. Nobody sees it with both or with neither.
+    /// Replaces one of its aliases by another, atomically and in its place.
     ///
     /// # Errors
     /// It has no such alias, the new one is empty or taken (also by itself), or the bdev is being removed.
@@ -296,8 +327,8 @@ impl Bdev {
         Ok(())
     }
 
-    /// Its module changed the size of its device: everybody who has it open is told, and the log. A device that
-    /// grows does so before this is called.
+    /// Called by its module after the size of its device has changed: notifies open descriptors and the log.
+    /// A device that grows does so before this call.
     pub fn resized(&self) {
         self.0.tell(|| Event::Resize);
         if let Ok(registry) = self.registry() {
@@ -315,7 +346,7 @@ impl Bdev {
         self.0.gone.seen().await;
     }
 
-    /// The same without keeping it: for the module's side of a bdev, which the bdev keeps.
+    /// A weak reference: for the module's side of a bdev, which the bdev keeps.
     pub fn downgrade(&self) -> WeakBdev {
         WeakBdev(Arc::downgrade(&self.0))
     }
@@ -329,12 +360,12 @@ impl Bdev {
     }
 }
 
-/// A bdev that this does not keep.
+/// A weak reference to a bdev.
 #[derive(Clone)]
 pub struct WeakBdev(Weak<Inner>);
 
 impl WeakBdev {
-    /// The bdev, as long as it is registered or anybody else keeps it.
+    /// The bdev, while it is registered or referenced elsewhere.
     pub fn upgrade(&self) -> Option<Bdev> {
         self.0.upgrade().map(Bdev)
     }

@@ -1,6 +1,6 @@
-//! The device on which a Blobstore stands, made of a bdev: what `spdk_bdev_create_bs_dev_ext` makes.
+//! The device for a Blobstore on a bdev: the counterpart of `spdk_bdev_create_bs_dev_ext`.
 //!
-//! It keeps the bdev open and claimed as long as anything holds it, the store included.
+//! It keeps the bdev open and claimed while it is referenced, for example by the store.
 
 use std::sync::Arc;
 
@@ -15,11 +15,12 @@ pub struct BlobDevice {
 }
 
 impl BlobDevice {
-    /// Opens the bdev of that name in the current runtime for a store that is written, and has `on_event` called on
-    /// this thread when it is removed or changes its size. Nobody else writes to it from now on
+    /// Opens the bdev of that name in the current runtime for a store that writes. Calls `on_event` on this
+    /// thread when the bdev is removed or changes its size. Other writers are excluded from now on
     /// ([`ReadManyWriteOne`](ClaimKind::ReadManyWriteOne)).
     ///
     /// # Errors
+    /// As [`Bdev::open`]; another descriptor is open for writing.
     /// As [`Bdev::open`]; another has it open for writing.
     pub fn open(
         name: &str,
@@ -30,10 +31,11 @@ impl BlobDevice {
         BlobDevice::claim(&bdev, options, ClaimKind::ReadManyWriteOne, "a Blobstore", "")
     }
 
-    /// Opens the bdev for a store that is only read, such as an external snapshot: nobody writes to it from now on.
+    /// Opens the bdev for a store that is only read, such as an external snapshot: writers are excluded from
+    /// now on.
     ///
     /// # Errors
-    /// As [`Bdev::open`]; somebody has it open for writing.
+    /// As [`Bdev::open`]; a descriptor is open for writing.
     pub fn open_read_only(
         name: &str,
         on_event: impl Fn(Event) + Send + Sync + 'static,

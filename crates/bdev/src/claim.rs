@@ -1,21 +1,21 @@
 //! Claims: what a user of a bdev demands of all others.
 //!
-//! A claim belongs to a descriptor and ends with it. While there is one, others may open the bdev for reading only.
-//! The kinds and their rules are SPDK's (`reference/bdev.md`, 6); but an exclusive claim also looks at writers that
-//! are open already.
+//! A claim belongs to a descriptor and ends with it. While a bdev has a claim, it can be opened for reading
+//! only. The kinds and their rules are SPDK's (`reference/bdev.md`, 6), except that an exclusive claim also
+//! considers writers that are open already.
 
 use crate::BdevError;
 
-/// What a claim demands.
+/// The demand of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClaimKind {
-    /// One user, who writes.
+    /// One user, which writes.
     Exclusive,
-    /// One who writes, many who read.
+    /// One writer, many readers.
     ReadManyWriteOne,
-    /// Nobody writes; many claim it at once.
+    /// No writer; many may claim it at once.
     ReadManyWriteNone,
-    /// Those write who claim with the same key, which is not 0.
+    /// Writers with the same key, which is not 0.
     ReadManyWriteShared(u64),
 }
 
@@ -30,12 +30,12 @@ impl ClaimKind {
         }
     }
 
-    /// Whether who claims so may write.
+    /// True if the holder of such a claim may write.
     pub(crate) fn writes(self) -> bool {
         self != ClaimKind::ReadManyWriteNone
     }
 
-    /// Whether two descriptors may have it at once.
+    /// True if two descriptors may have it at once.
     fn goes_with(self, other: ClaimKind) -> bool {
         match self {
             ClaimKind::Exclusive | ClaimKind::ReadManyWriteOne => false,
@@ -44,19 +44,19 @@ impl ClaimKind {
     }
 }
 
-/// A claim, and who has it.
+/// A claim and its holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimInfo {
-    /// What it demands.
+    /// Its demand.
     pub kind: ClaimKind,
-    /// Who has it, for people.
+    /// Its holder, for people.
     pub holder: String,
-    /// The module of who has it, or nothing.
+    /// The holder's module, or empty.
     pub module: &'static str,
 }
 
 impl ClaimInfo {
-    /// The error of one whom it keeps out.
+    /// The error for a user that it keeps out.
     fn refuses(&self, bdev: &str) -> BdevError {
         BdevError::Claimed { name: bdev.to_owned(), kind: self.kind.name(), holder: self.holder.clone() }
     }
@@ -67,8 +67,8 @@ impl ClaimInfo {
 pub(crate) struct Claims(Vec<(u64, ClaimInfo)>);
 
 impl Claims {
-    /// Adds a claim of descriptor `desc`. `writers` are the descriptors that are open for writing beside it, those
-    /// with a claim not counted.
+    /// Adds a claim of descriptor `desc`. `writers` is the number of other descriptors open for writing
+    /// without a claim.
     pub(crate) fn add(
         &mut self,
         bdev: &str,
@@ -98,7 +98,7 @@ impl Claims {
         Ok(())
     }
 
-    /// Forgets the claims of a descriptor that is closed.
+    /// Removes the claims of a closed descriptor.
     pub(crate) fn remove(&mut self, desc: u64) {
         self.0.retain(|(holder, _)| *holder != desc);
     }
@@ -108,17 +108,17 @@ impl Claims {
         self.0.first().map(|(_, claim)| claim)
     }
 
-    /// Whether that descriptor has a claim.
+    /// True if that descriptor has a claim.
     pub(crate) fn has(&self, desc: u64) -> bool {
         self.0.iter().any(|(holder, _)| *holder == desc)
     }
 
-    /// Whether a module may examine the bdev: it has a claim itself, or nobody has.
+    /// True if a module may examine the bdev: there is no claim, or it has one.
     pub(crate) fn lets_examine(&self, module: &str) -> bool {
         self.0.is_empty() || self.0.iter().any(|(_, claim)| claim.module == module)
     }
 
-    /// The error of one who wants to write, if there is a claim.
+    /// The error for a writer, if there is a claim.
     pub(crate) fn refusal(&self, bdev: &str) -> Option<BdevError> {
         self.first().map(|claim| claim.refuses(bdev))
     }

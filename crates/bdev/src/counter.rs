@@ -1,10 +1,10 @@
-//! Waiting for an end: of the last of several things under way, or of one that ends once.
+//! Waits for the end of several things under way, or of one that ends once.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-/// How many of something are under way; clones are the same count. For any thread.
+/// The number of things under way; clones are the same count. For any thread.
 #[derive(Clone, Default, Debug)]
 pub struct Counter(Arc<Mutex<State>>);
 
@@ -19,13 +19,13 @@ struct State {
 pub struct Counted(Counter);
 
 impl Counter {
-    /// One more is under way.
+    /// Counts one more.
     pub fn begin(&self) -> Counted {
         self.state().count += 1;
         Counted(self.clone())
     }
 
-    /// How many are.
+    /// The count.
     pub fn count(&self) -> usize {
         self.state().count
     }
@@ -39,7 +39,7 @@ impl Counter {
             if state.count == 0 {
                 return Poll::Ready(());
             }
-            // A wait is polled again for other reasons, too; its waker is kept once.
+            // A wait may be polled for other reasons too; its waker is stored once.
             if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
                 state.waiting.push(cx.waker().clone());
             }
@@ -64,7 +64,7 @@ impl Drop for Counted {
     }
 }
 
-/// Something that ends once.
+/// An event that happens once.
 #[derive(Debug)]
 pub struct Ending {
     counter: Counter,
@@ -80,13 +80,13 @@ impl Default for Ending {
 }
 
 impl Ending {
-    /// It has ended.
+    /// Marks it as happened.
     pub fn set(&self) {
         let there = self.there.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(there);
     }
 
-    /// Waits for its end.
+    /// Waits until it has happened.
     pub async fn seen(&self) {
         self.counter.none().await;
     }

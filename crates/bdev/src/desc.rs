@@ -14,7 +14,7 @@ use crate::event::OnEvent;
 use crate::read_only::ReadOnly;
 use crate::{Bdev, BdevError, ClaimInfo, ClaimKind, Counted, Counter, Event, Phase, Registry};
 
-/// How a bdev is opened: for reading, and told nothing, unless said otherwise.
+/// How a bdev is opened. Default: for reading, without events.
 #[derive(Clone, Default)]
 pub struct OpenOptions {
     write: bool,
@@ -35,15 +35,15 @@ impl OpenOptions {
         self
     }
 
-    /// Has `on_event` called with what happens to the bdev, on the thread that opens it.
+    /// Calls `on_event` with the bdev's events, on the thread that opens it.
     #[must_use]
     pub fn on_event(mut self, on_event: impl Fn(Event) + Send + Sync + 'static) -> OpenOptions {
         self.on_event = Some(Arc::new(on_event));
         self
     }
 
-    /// Counts the descriptor as long as it is open: for a module whose devices hold descriptors, and that has to
-    /// wait until they are gone.
+    /// Counts the descriptor while it is open: for a module whose devices hold descriptors, and which must
+    /// wait for their end.
     #[must_use]
     pub fn counted(mut self, counter: &Counter) -> OpenOptions {
         self.counter = Some(counter.clone());
@@ -59,7 +59,7 @@ impl OpenOptions {
     }
 }
 
-/// What a bdev knows of one opening.
+/// The bdev's side of one opening.
 pub(crate) struct Opened {
     thread: Thread,
     on_event: Option<OnEvent>,
@@ -85,7 +85,7 @@ impl Opened {
                 on_event(event);
             }
         };
-        // A thread that is gone hears nothing; the event is dropped, and with it what it held up.
+        // If the thread is gone, the event is dropped, and with it any grace in it.
         let _ = self.thread.send_msg(deliver);
     }
 }
@@ -95,7 +95,7 @@ pub struct Desc {
     bdev: Arc<Inner>,
     opened: Arc<Opened>,
     number: u64,
-    /// Behind the rest, so that all of it is gone when this says so.
+    /// Declared last, so that everything else is dropped before the count.
     #[expect(dead_code, reason = "counted while it lives")]
     counted: Option<Counted>,
 }
@@ -132,23 +132,23 @@ impl Desc {
         Bdev(self.bdev.clone())
     }
 
-    /// Its shape now; of a descriptor that is open for reading only, a shape that cannot be written.
+    /// Its shape now; not writable if the descriptor is open for reading only.
     pub fn geometry(&self) -> Geometry {
         let geometry = self.bdev.device.geometry();
         geometry.with_writable(geometry.writable() && self.is_writable())
     }
 
-    /// Whether it was opened for writing, or claimed for that.
+    /// True if it was opened for writing, or has a claim that writes.
     pub fn is_writable(&self) -> bool {
         self.opened.is_writable()
     }
 
-    /// Claims the bdev for this descriptor, until it is closed. A claim that writes makes the descriptor one that
-    /// may write. `holder` is what others are told; `module` is the name of the caller's module, or empty.
+    /// Claims the bdev for this descriptor, until it is closed. With a claim that writes, the descriptor may
+    /// write. `holder` is the name that others see; `module` is the name of the caller's module, or empty.
     ///
     /// # Errors
-    /// Another claim, or a writer, is in the way; a claim that nobody writes on a descriptor that may; the bdev is
-    /// being removed.
+    /// Another claim, or a writer, is in the way; a claim without writers on a descriptor that may write; the
+    /// bdev is being removed.
     pub fn claim(&self, kind: ClaimKind, holder: &str, module: &'static str) -> Result<(), BdevError> {
         let name = &self.bdev.name;
         let mut state = self.bdev.state();
@@ -168,16 +168,17 @@ impl Desc {
         Ok(())
     }
 
-    /// The device, for layers that stand on it. What is opened for reading only cannot be written by it.
+    /// The device, for layers on top of it. If the descriptor is open for reading only, the device refuses
+    /// writes.
     pub fn device(&self) -> Arc<dyn Device> {
         let device = self.bdev.device.clone();
         if self.is_writable() || !device.geometry().writable() { device } else { ReadOnly::over(device) }
     }
 
-    /// The current thread's way to the bdev; on any thread.
+    /// A channel to the bdev for the current thread, which may be any.
     ///
     /// # Errors
-    /// The caller runs on no Spindle thread, or the device cannot be opened on this one.
+    /// The caller is not on a Spindle thread, or the device cannot be opened on this one.
     pub fn channel(&self) -> Result<Channel, BdevError> {
         let channel = Channel::open(self.bdev.device.clone())?;
         if !self.is_writable() {
@@ -186,7 +187,7 @@ impl Desc {
         Ok(channel)
     }
 
-    /// The current thread's way to the bdev without futures; on any thread.
+    /// A queue pair for the current thread, which may be any.
     ///
     /// # Errors
     /// As [`channel`](Self::channel).
@@ -202,7 +203,7 @@ impl Drop for Desc {
         state.claims.remove(self.number);
         let opened = state.opened.remove(&self.number);
         drop(state);
-        // Behind the lock: the callback may hold anything.
+        // Dropped outside the lock: the callback may hold anything.
         drop(opened);
     }
 }

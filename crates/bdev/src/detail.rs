@@ -1,6 +1,6 @@
-//! What a module says of its own about a bdev (`driver_specific` of `bdev_get_bdevs`): values with names, in order.
+//! Module-specific information about a bdev (`driver_specific` of `bdev_get_bdevs`): named values, in order.
 //!
-//! The control plane makes JSON of it, `top` and the metrics read it as it is.
+//! The control plane converts it to JSON; `top` and the metrics use it directly.
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,9 +11,9 @@ pub enum Detail {
     Number(u64),
     /// Text.
     Text(String),
-    /// Values one behind the other.
+    /// Values in order.
     List(Vec<Detail>),
-    /// Values with names, in this order.
+    /// Named values, in this order.
     Object(Vec<(&'static str, Detail)>),
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a bdev: which one, why, what to do, and the errno that SPDK answers with.
+//! Errors of a bdev: which one, why, the remedy, and the errno that SPDK answers with.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ pub enum BdevError {
     /// No bdev has that name, alias or UUID. `ENODEV`.
     #[error("there is no bdev {name:?}; list the bdevs for the names there are")]
     NoSuchBdev { name: String },
-    /// The bdev is not one of that module's. `ENODEV`.
+    /// The bdev belongs to another module. `ENODEV`.
     #[error("bdev {name:?} belongs to module {module}, not to {wanted}; use the methods of {module}")]
     OtherModule { name: String, module: String, wanted: String },
-    /// It is just being removed. `ENODEV` for who opens it, `EBUSY` for who removes it again.
+    /// It is being removed. `ENODEV` for an open, `EBUSY` for another removal.
     #[error("bdev {name:?} is being removed; wait until it is gone")]
     BeingRemoved { name: String },
-    /// It is just being removed, by an earlier call. `EBUSY`.
+    /// It is being removed by an earlier call. `EBUSY`.
     #[error("bdev {name:?} is being removed already; wait until it is gone")]
     RemovedTwice { name: String },
     /// The name, alias or UUID is taken. `EEXIST`.
@@ -27,18 +27,18 @@ pub enum BdevError {
     /// A claim keeps others from writing. `EPERM`.
     #[error("bdev {name:?} is claimed ({kind}) by {holder}; open it read-only, or have {holder} release it")]
     Claimed { name: String, kind: &'static str, holder: String },
-    /// A claim needs to be the only writer, and is not. `EPERM`.
+    /// A claim requires that there are no other writers, and there are. `EPERM`.
     #[error(
         "bdev {name:?} cannot be claimed ({kind}): {writers} descriptors are open for writing; close them"
     )]
     OpenForWriting { name: String, kind: &'static str, writers: usize },
-    /// A name, size or option that cannot be. `EINVAL`.
+    /// An invalid name, size or option. `EINVAL`.
     #[error("{what}: {why}")]
     Argument { what: String, why: String },
     /// The bdev is in use and cannot change now. `EBUSY`.
     #[error("bdev {name:?}: {why}")]
     Busy { name: String, why: String },
-    /// The device cannot be made or opened. The errno is the system's where it gave one.
+    /// The device cannot be made or opened. The errno is the system's, if it gave one.
     #[error(transparent)]
     Open(Arc<OpenError>),
     /// Descriptors belong to Spindle threads. `ENOTSUP`.
@@ -50,14 +50,15 @@ pub enum BdevError {
     /// The registry's thread is gone: the runtime stops. `ESHUTDOWN`.
     #[error("the runtime is stopping, and its bdevs with it")]
     Stopping,
-    /// The module says why, and which errno that is.
+    /// The module's own reason and errno.
     #[error("{what}: {why}")]
     Module { what: String, why: String, errno: i32 },
 }
 
-/// `EPERM`, `ENOENT`, ... of Linux, as SPDK answers them with a minus.
+/// Linux errnos (`EPERM`, `ENOENT`, ...), which SPDK answers negated.
 pub(crate) mod errno {
     pub(crate) const EPERM: i32 = 1;
+    pub(crate) const ENOENT: i32 = 2;
     pub(crate) const EIO: i32 = 5;
     pub(crate) const ENOMEM: i32 = 12;
     pub(crate) const EBUSY: i32 = 16;
@@ -70,7 +71,7 @@ pub(crate) mod errno {
 }
 
 impl BdevError {
-    /// The errno of Linux that SPDK's interfaces answer with (there with a minus).
+    /// The Linux errno with which SPDK's interfaces answer (negated there).
     pub fn errno(&self) -> i32 {
         match self {
             BdevError::NoSuchBdev { .. }
@@ -103,7 +104,7 @@ fn errno_of_open(error: &OpenError) -> i32 {
     }
 }
 
-/// The number in an error of the system, or in what it was made of.
+/// The errno in an error of the system, or in its source.
 fn errno_of_io(error: &std::io::Error) -> i32 {
     if let Some(errno) = error.raw_os_error() {
         return errno;

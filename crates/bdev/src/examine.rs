@@ -1,17 +1,36 @@
-//! Modules look at every bdev, in whatever order modules and bdevs come.
+//! Lets modules examine every bdev, in whatever order modules and bdevs come.
 //!
-//! A bdev is examined by one module after the other, and by each once; bdevs are examined at the same time. A module
-//! that comes late finds the bdevs that are there. All on the app thread; a panic of a module ends its own look.
+//! Modules examine a bdev one after the other, each of them once; different bdevs are examined concurrently.
+//! A late module finds the existing bdevs. All on the app thread; a panic of a module ends only its own
+//! examination.
 
 use std::sync::Arc;
 
 use crate::bdev::Inner;
 use crate::error::errno;
+use crate::registry::ExamineRules;
 use crate::{Bdev, BdevError, Module, NotificationKind, Phase, Registry};
 
+impl ExamineRules {
+    /// Has a bdev of that name looked at, where not all are.
+    fn allow(&mut self, name: &str) -> Result<(), BdevError> {
+        let what = || format!("bdev_examine of {name:?}");
+        if self.auto {
+            let why = "every bdev is examined by itself; set bdev_auto_examine to false first";
+            return Err(BdevError::argument(what(), why));
+        }
+        if self.allowed.iter().any(|known| known == name) {
+            let why = "it was asked for already".into();
+            return Err(BdevError::Module { what: what(), why, errno: errno::EEXIST });
+        }
+        self.allowed.push(name.to_owned());
+        Ok(())
+    }
+}
+
 impl Registry {
-    /// Adds a module; it examines the bdevs that are there and all that come. A module whose name is known already
-    /// is not added.
+    /// Adds a module; it examines all present and future bdevs. A module whose name is registered already is
+    /// not added.
     ///
     /// # Errors
     /// The runtime stops.
@@ -34,37 +53,22 @@ impl Registry {
         self.0.examining.none().await;
     }
 
-    /// Has modules look at every bdev that comes (as at first), or only at those that were
-    /// [named](Self::examine).
+    /// Sets whether modules examine every new bdev (the default), or only those [named](Self::examine).
     pub fn set_auto_examine(&self, yes: bool) {
         self.0.rules().auto = yes;
     }
 
-    /// Has modules look at the bdev of that name or alias, now or when it comes, where they do not look at all.
+    /// Lets modules examine the bdev of that name or alias, now or when it comes, if they do not examine all
+    /// of them.
     ///
     /// # Errors
-    /// They look at all, or it was named before.
+    /// They examine all of them, or it was named before.
     pub async fn examine(&self, name: &str) -> Result<(), BdevError> {
         let name = name.to_owned();
         self.on_app(async move |registry| {
-            let mut rules = registry.0.rules();
-            if rules.auto {
-                return Err(BdevError::argument(
-                    format!("bdev_examine of {name:?}"),
-                    "every bdev is examined by itself; set bdev_auto_examine to false first",
-                ));
-            }
-            if rules.allowed.contains(&name) {
-                let what = format!("bdev_examine of {name:?}");
-                return Err(BdevError::Module {
-                    what,
-                    why: "it was asked for already".into(),
-                    errno: errno::EEXIST,
-                });
-            }
-            rules.allowed.push(name.clone());
-            drop(rules);
+            registry.0.rules().allow(&name)?;
             if let Ok(bdev) = registry.get(&name) {
+                registry.stand_on_new(&bdev).await;
                 registry.begin_examine(&bdev.0);
             }
             Ok(())
@@ -72,7 +76,7 @@ impl Registry {
         .await
     }
 
-    /// Starts a task that has every module look at the bdev that has not yet; on the app thread.
+    /// Starts a task in which every module examines the bdev that has not yet; on the app thread.
     pub(crate) fn begin_examine(&self, bdev: &Arc<Inner>) {
         let counted = (self.0.examining.begin(), bdev.examining.begin());
         let (registry, bdev) = (self.clone(), bdev.clone());
@@ -87,7 +91,7 @@ impl Registry {
         }));
     }
 
-    /// A module that is to look at the bdev and has not, which is noted down.
+    /// The next module that must examine the bdev; it is noted as having done so.
     fn next_module(&self, bdev: &Arc<Inner>) -> Option<Arc<dyn Module>> {
         let modules = self.0.modules().clone();
         let examines = self.examines(bdev);
@@ -100,13 +104,13 @@ impl Registry {
         Some(next)
     }
 
-    fn examines(&self, bdev: &Inner) -> bool {
+    pub(crate) fn examines(&self, bdev: &Inner) -> bool {
         let names = bdev.names();
         let rules = self.0.rules();
         rules.auto || names.iter().any(|name| rules.allowed.contains(name))
     }
 
-    /// The last look at a new bdev puts it into the log; the caller's is still counted.
+    /// The last examination of a new bdev puts it into the log; the caller's own is still counted.
     fn announce(&self, bdev: &Inner) {
         let mut state = bdev.state();
         let announce = bdev.examining.count() == 1 && state.phase == Phase::Ready && !state.announced;

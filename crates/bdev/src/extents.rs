@@ -1,17 +1,17 @@
-//! What the ranges of a disk hold: asked by targets that can tell their clients.
+//! The contents of a disk's ranges, for targets that can report them to clients.
 
 use spindle_block::IoErrorKind;
 
 use crate::LocalFuture;
 
-/// What a range holds.
+/// The content of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Bytes, or nothing is known.
     Data,
-    /// Zeroes, in space of its own.
+    /// Zeroes, in allocated space.
     Zero,
-    /// No space of its own, in no layer: it reads as zeroes.
+    /// No space in any layer: it reads as zeroes.
     Hole,
 }
 
@@ -20,21 +20,21 @@ pub enum Content {
 pub struct Extent {
     /// Bytes.
     pub len: u64,
-    /// What it holds.
+    /// Its content.
     pub content: Content,
-    /// The layer that it comes from: 0 none, 1 the disk itself, 2 its parent, and so on.
+    /// The layer that holds it: 0 none, 1 the disk itself, 2 its parent, and so on.
     pub depth: u32,
 }
 
-/// A disk that knows where it holds what.
+/// A disk that can report its extents.
 pub trait Extents: Send + Sync + 'static {
-    /// The extents from byte `offset` on, at least one and at most `most`. They may end before `len` bytes are
-    /// described, or beyond. The range lies inside the disk. Called on any thread of the runtime.
+    /// The extents from byte `offset` on, at least one and at most `most`. They may end before or after `len`
+    /// bytes. The range lies inside the disk. Called on any thread of the runtime.
     ///
-    /// What a write changes meanwhile may be described as before or as after it.
+    /// A concurrent write may be included or not.
     ///
     /// # Errors
-    /// As a read of the range.
+    /// As for a read of the range.
     fn extents(
         &self,
         offset: u64,

@@ -1,4 +1,4 @@
-//! The kinds of requests that a bdev may support, in SPDK's order and by SPDK's names.
+//! The kinds of requests that a bdev may support, with SPDK's order and names.
 
 use spindle_block::{Device, Operation};
 
@@ -71,7 +71,7 @@ impl IoType {
             Operation::SeekData => IoType::SeekData,
             Operation::SeekHole => IoType::SeekHole,
             Operation::Reset => IoType::Reset,
-            // A kind that has no name here yet is not shown.
+            // Newer kinds without a name here are not shown.
             _ => return None,
         })
     }
@@ -110,7 +110,7 @@ impl IoType {
 pub struct IoTypes(u32);
 
 impl IoTypes {
-    /// What a device does, and aborts, which the lane tables see to for every device.
+    /// The kinds that a device supports, plus abort, which the lane tables provide for every device.
     pub fn of_device(device: &dyn Device) -> IoTypes {
         let supported = Operation::ALL.into_iter().filter(|operation| device.supports(*operation));
         let abort = IoTypes::of(&[IoType::Abort]);
@@ -128,19 +128,19 @@ impl IoTypes {
         IoTypes(bits)
     }
 
-    /// The same set with `io_type` in it or not.
+    /// The same set with `io_type` added or removed.
     #[must_use]
     pub const fn with(self, io_type: IoType, yes: bool) -> IoTypes {
         let bit = 1 << io_type as u8;
         IoTypes(if yes { self.0 | bit } else { self.0 & !bit })
     }
 
-    /// Whether the kind is in it.
+    /// True if the kind is in the set.
     pub const fn contains(self, io_type: IoType) -> bool {
         self.0 & 1 << io_type as u8 != 0
     }
 
-    /// Every kind with whether it is in the set, in SPDK's order.
+    /// Every kind and whether it is in the set, in SPDK's order.
     pub fn iter(self) -> impl Iterator<Item = (IoType, bool)> {
         IoType::ALL.into_iter().map(move |io_type| (io_type, self.contains(io_type)))
     }

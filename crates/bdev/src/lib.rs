@@ -1,12 +1,12 @@
-//! Block devices by name: what programs, targets and the control plane reach a disk by.
+//! Block devices by name, as programs, targets and the control plane use them.
 //!
 //! A [`Registry`] belongs to one runtime and holds its [`Bdev`]s: a name, aliases, a UUID, and the
-//! [`Device`](spindle_block::Device) that does the work. Registering, unregistering and examining happen on the
-//! runtime's app thread, and calls go there by themselves. Looking up, opening and closing work on any thread and
-//! wait for no other: each takes a lock for a few instructions, and nothing here lies on the way of a request.
+//! [`Device`](spindle_block::Device) that does the work. Registering, unregistering and examining happen on
+//! the runtime's app thread, to which calls are sent. Looking up, opening and closing work on any thread and
+//! wait for no other: each takes a lock for a few instructions. Requests never pass through this crate.
 //!
-//! A [`Desc`] is one opening: for reading or for writing, with a claim if its holder needs one, and told when the
-//! bdev is removed or changes its size. `desc.channel()` is the current thread's way to the device.
+//! A [`Desc`] is one opening: for reading or for writing, optionally with a claim, with events when the bdev
+//! is removed or changes its size. `desc.channel()` opens the device on the current thread.
 //!
 //! Not here: volumes (`spindle-lvol`), JSON (`spindle-control`), and what the block layer does for every device
 //! (limits, statistics, gates).
@@ -32,6 +32,7 @@ mod read_only;
 mod registry;
 mod statistics;
 mod unregister;
+mod virtual_bdev;
 
 pub use bdev::{Bdev, BdevInfo, BdevSpec, Phase, WeakBdev};
 pub use blob_device::BlobDevice;
@@ -47,3 +48,4 @@ pub use module::{Disk, LocalFuture, Module};
 pub use notify::{Notification, NotificationKind};
 pub use registry::{Registry, WeakRegistry, random_uuid};
 pub use uuid::Uuid;
+pub use virtual_bdev::{Base, Virtual};

@@ -1,6 +1,6 @@
-//! The one namespace of a registry: names, aliases and UUIDs as text, each of one bdev.
+//! The single namespace of a registry: names, aliases and UUIDs as text, each belonging to one bdev.
 //!
-//! Behind the registry's lock, which is held for a few instructions and never while a bdev's own is wanted first.
+//! Behind the registry's lock, which is held for a few instructions. Take it before a bdev's own lock.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use std::task::Waker;
 use crate::BdevError;
 use crate::bdev::Inner;
 
-/// Who is called what.
+/// Names of bdevs, aliases included.
 #[derive(Default)]
 pub(crate) struct Namespace {
     by_name: BTreeMap<String, Arc<Inner>>,
     /// In the order of registration.
     in_order: BTreeMap<u64, Arc<Inner>>,
     counters: BTreeMap<&'static str, u64>,
-    /// Those who wait for a name to come.
+    /// Tasks that wait for a name to appear.
     waiting: Vec<Waker>,
 }
 
@@ -30,7 +30,7 @@ impl Namespace {
         self.in_order.values()
     }
 
-    /// Adds a bdev under all of these names, or under none.
+    /// Adds a bdev under all of these names, or under none if one is taken.
     pub(crate) fn add(&mut self, names: &[String], bdev: &Arc<Inner>) -> Result<(), BdevError> {
         names.iter().try_for_each(|name| self.check_free(name))?;
         for name in names {
@@ -41,7 +41,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Has `waker` woken when a name comes.
+    /// Wakes `waker` when a name appears.
     pub(crate) fn wait(&mut self, waker: &Waker) {
         if !self.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
             self.waiting.push(waker.clone());
@@ -52,7 +52,7 @@ impl Namespace {
         self.waiting.drain(..).for_each(Waker::wake);
     }
 
-    /// Adds a name of a bdev that is there.
+    /// Adds a name of an existing bdev.
     pub(crate) fn add_alias(&mut self, alias: &str, bdev: &Arc<Inner>) -> Result<(), BdevError> {
         self.check_free(alias)?;
         self.by_name.insert(alias.to_owned(), bdev.clone());
@@ -60,18 +60,18 @@ impl Namespace {
         Ok(())
     }
 
-    /// Takes a name away.
+    /// Removes a name.
     pub(crate) fn remove_alias(&mut self, alias: &str) {
         self.by_name.remove(alias);
     }
 
-    /// Forgets a bdev and all its names.
+    /// Removes a bdev and all its names.
     pub(crate) fn remove(&mut self, bdev: &Inner, names: &[String]) {
         names.iter().for_each(|name| drop(self.by_name.remove(name)));
         self.in_order.remove(&bdev.number);
     }
 
-    /// The next free name of a row: "Malloc0", "Malloc1".
+    /// The next free name of a series: "Malloc0", "Malloc1".
     pub(crate) fn next_name(&mut self, row: &'static str) -> String {
         let counter = self.counters.entry(row).or_default();
         loop {

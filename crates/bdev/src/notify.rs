@@ -1,14 +1,14 @@
-//! The log of what came, went and changed its size, for those who ask from time to time.
+//! The log of bdevs that were registered, unregistered or resized, for clients that poll it.
 //!
-//! A ring of the last 1024, as in SPDK: older ones are forgotten, and ids count on.
+//! A ring of the last 1024 entries, as in SPDK: older ones are dropped, and ids keep counting.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Notifications that are kept.
+/// Number of entries kept.
 const KEPT: usize = 1024;
 
-/// What happened.
+/// The kind of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotificationKind {
@@ -16,7 +16,7 @@ pub enum NotificationKind {
     Register,
     /// A bdev is gone.
     Unregister,
-    /// A bdev has another size.
+    /// A bdev's size has changed.
     Resize,
 }
 
@@ -38,9 +38,9 @@ impl NotificationKind {
 /// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notification {
-    /// Its number, from 0, in the order of what happened.
+    /// Its number, from 0, in the order of the events.
     pub id: u64,
-    /// What happened.
+    /// Its kind.
     pub kind: NotificationKind,
     /// The name of the bdev.
     pub name: String,

@@ -1,4 +1,5 @@
-//! A device as a layer or a queue pair sees it whose opener may only read. Channels refuse writes themselves.
+//! A read-only view of a device, for layers and queue pairs of a descriptor that may only read. Channels
+//! refuse writes themselves.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use spindle_block::{
     Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation, Submit,
 };
 
-/// The device below, which refuses what changes data.
+/// The device below, with requests that change data refused.
 pub(crate) struct ReadOnly {
     below: Arc<dyn Device>,
 }

@@ -1,6 +1,7 @@
-//! The registry of one runtime: who is called what, and the thread on which bdevs come and go.
+//! The registry of one runtime: the names of bdevs, and the thread on which they are registered and removed.
 //!
-//! Kept beside the runtime, and gone with it. Its locks are held for a few instructions, by whatever thread asks.
+//! Stored in the runtime, and dropped with it. Its locks are held for a few instructions, on the calling
+//! thread.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use crate::counter::Counter;
 use crate::error::errno;
 use crate::namespace::Namespace;
 use crate::notify::Notifications;
+use crate::virtual_bdev::{Entry, Standing};
 use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
 
 /// The bdevs of a runtime. A handle: clones are the same registry, for any thread.
@@ -22,11 +24,12 @@ use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
 pub struct Registry(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
-    /// On which bdevs come and go.
+    /// On which bdevs are registered and removed.
     app: Thread,
     names: Mutex<Namespace>,
     next_number: AtomicU64,
     modules: Mutex<Vec<Arc<dyn Module>>>,
+    virtuals: Mutex<Vec<Arc<Entry>>>,
     pub(crate) log: Notifications,
     /// Examinations under way.
     pub(crate) examining: Counter,
@@ -51,17 +54,22 @@ impl Shared {
         self.modules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn virtuals(&self) -> MutexGuard<'_, Vec<Arc<Entry>>> {
+        self.virtuals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn rules(&self) -> MutexGuard<'_, ExamineRules> {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Registry {
-    /// Makes the current runtime's registry; the calling thread becomes the one on which bdevs come and go: the app
-    /// thread of a runtime that runs a main. A registry that is there already is given out instead.
+    /// Makes the current runtime's registry. The calling thread becomes the one on which bdevs are registered
+    /// and removed: call this on the app thread if the runtime runs a main. Returns an existing registry
+    /// instead, if there is one.
     ///
     /// # Errors
-    /// The caller runs on no Spindle thread.
+    /// The caller is not on a Spindle thread.
     pub fn start() -> Result<Registry, BdevError> {
         let (Some(app), Some(runtime)) = (Thread::current(), Handle::current()) else {
             return Err(BdevError::NotOnThread { name: "registry".to_owned() });
@@ -71,6 +79,7 @@ impl Registry {
             names: Mutex::default(),
             next_number: AtomicU64::new(0),
             modules: Mutex::default(),
+            virtuals: Mutex::default(),
             log: Notifications::default(),
             examining: Counter::default(),
             rules: Mutex::new(ExamineRules { auto: true, allowed: Vec::new() }),
@@ -91,7 +100,7 @@ impl Registry {
     /// The registry of the current runtime.
     ///
     /// # Errors
-    /// It has none, or the caller runs on no Spindle thread.
+    /// It has none, or the caller is not on a Spindle thread.
     pub fn current() -> Result<Registry, BdevError> {
         Registry::current_for("registry")
     }
@@ -103,12 +112,12 @@ impl Registry {
         }
     }
 
-    /// The same without keeping it.
+    /// A weak reference.
     pub fn downgrade(&self) -> WeakRegistry {
         WeakRegistry(Arc::downgrade(&self.0))
     }
 
-    /// The thread on which bdevs come and go.
+    /// The thread on which bdevs are registered and removed.
     pub fn app_thread(&self) -> &Thread {
         &self.0.app
     }
@@ -148,47 +157,58 @@ impl Registry {
         Desc::open(&self.get(name)?, options)
     }
 
-    /// Registers a bdev on the app thread. It can be opened when this answers; modules examine it in the background
-    /// ([`wait_for_examine`](Self::wait_for_examine)), and the log has it when they have. Dropping the future does
-    /// not stop it.
+    /// Registers a bdev on the app thread. When this returns it can be opened, and the bdevs that are to stand
+    /// on it ([`Virtual`](crate::Virtual)) exist; modules examine it in the background
+    /// ([`wait_for_examine`](Self::wait_for_examine)), and then it is put into the log. Dropping the future
+    /// does not stop it.
     ///
     /// # Errors
     /// The name is empty, or it or an alias or the UUID is taken; the registry is shutting down.
     pub async fn register(&self, spec: BdevSpec) -> Result<Bdev, BdevError> {
-        self.on_app(async move |registry| registry.register_here(spec)).await
+        self.on_app(async move |registry| registry.register_here(spec, None).await).await
     }
 
     /// As [`register`](Self::register), on the app thread.
-    fn register_here(&self, spec: BdevSpec) -> Result<Bdev, BdevError> {
+    pub(crate) async fn register_here(
+        &self,
+        spec: BdevSpec,
+        standing: Option<Arc<Standing>>,
+    ) -> Result<Bdev, BdevError> {
         if self.0.stopping.load(Ordering::Acquire) {
             return Err(BdevError::Stopping);
         }
         let uuid = spec.uuid.filter(|uuid| !uuid.is_nil()).unwrap_or_else(random_uuid);
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
-        let inner = Arc::new(Inner::new(number, spec, uuid, Arc::downgrade(&self.0)));
+        let inner = Arc::new(Inner::new(number, spec, uuid, standing, Arc::downgrade(&self.0)));
         self.0.names().add(&inner.names(), &inner)?;
         if let Some(state) = inner.device.state() {
-            // Lanes that are open already begin to count when they are told.
+            // Open lanes begin to count when they get the message.
             drop(state.keep_statistics(true));
         }
-        self.begin_examine(&inner);
-        Ok(Bdev(inner))
+        let (bdev, counted) = (Bdev(inner), self.0.examining.begin());
+        let own = bdev.0.examining.begin();
+        if self.examines(&bdev.0) {
+            self.stand_on_new(&bdev).await;
+        }
+        self.begin_examine(&bdev.0);
+        drop((counted, own));
+        Ok(bdev)
     }
 
-    /// The next free name of a row, for a module whose user gave none: "Malloc0", "Malloc1".
+    /// The next free name of a series, for a module whose user gave none: "Malloc0", "Malloc1".
     pub fn next_name(&self, row: &'static str) -> String {
         self.0.names().next_name(row)
     }
 
-    /// The log from number `id` on, `max` entries at most: what came, went and changed its size.
+    /// The log from number `id` on, at most `max` entries.
     pub fn notifications(&self, id: u64, max: u64) -> Vec<Notification> {
         self.0.log.from(id, max)
     }
 
-    /// Runs an operation on the app thread, to its end whatever becomes of this future.
+    /// Runs an operation on the app thread, to its end even if this future is dropped.
     ///
     /// # Errors
-    /// What the operation says; it panicked; the runtime stops.
+    /// Those of the operation; it panicked; the runtime stops.
     pub async fn on_app<R, E, F>(&self, operation: F) -> Result<R, E>
     where
         F: AsyncFnOnce(Registry) -> Result<R, E> + Send + 'static,
@@ -206,9 +226,9 @@ impl Registry {
         self.0.app.run(there).await.unwrap_or_else(|_| Err(BdevError::Stopping.into()))
     }
 
-    /// Closes everything, on the app thread: nothing is registered any more, modules close what they have open on
-    /// bdevs (stores are unloaded), the latest module first, and bdevs are unregistered, the latest first, those
-    /// that others stand on after them. Dropping the future does not stop it.
+    /// Shuts everything down, on the app thread: no bdev is registered any more, modules close their
+    /// descriptors (stores are unloaded), the latest module first, and bdevs are unregistered, the latest
+    /// first, but a bdev with others on it after those. Dropping the future does not stop it.
     ///
     /// # Errors
     /// The runtime stops.
@@ -221,7 +241,7 @@ impl Registry {
                 module.shutdown().await;
             }
             while let Some(bdev) = registry.topmost() {
-                // Refused only if another call removes it, which is waited for.
+                // Refused only if another call removes it, for which this waits.
                 if registry.unregister_here(&bdev).await.is_err() {
                     bdev.removed().await;
                 }
@@ -231,7 +251,7 @@ impl Registry {
         .await
     }
 
-    /// The latest bdev on which nothing stands; the latest of all if there is none.
+    /// The latest bdev on which nothing stands; if there is none, the latest of all.
     fn topmost(&self) -> Option<Bdev> {
         let names = self.0.names();
         let free = names.all().rev().find(|bdev| bdev.state().claims.first().is_none());
@@ -239,7 +259,7 @@ impl Registry {
     }
 }
 
-/// A registry that this does not keep: for modules, which the registry keeps.
+/// A weak reference to a registry: for modules, which the registry keeps.
 #[derive(Clone)]
 pub struct WeakRegistry(Weak<Shared>);
 

@@ -1,7 +1,8 @@
-//! What a bdev did, and what it may do: counts, times, limits.
+//! A bdev's statistics and limits.
 //!
-//! Kept by the block layer beside the lanes, for every device that lanes can be reached of; asked and set here by
-//! the bdev. Statistics are kept from the registration on.
+//! The block layer keeps them beside the lanes, for every device with a
+//! [`DeviceState`](spindle_block::DeviceState); a bdev reads and sets them here. Statistics are kept from the
+//! registration on.
 
 use spindle_block::{
     DeviceState, ErrorCounts, Histogram, HistogramOptions, Limits, Statistics, StatisticsReset,
@@ -11,30 +12,31 @@ use spindle_reactor::Thread;
 use crate::{Bdev, BdevError};
 
 impl Bdev {
-    /// What it did since it was registered, or since its statistics were reset; nothing for a device that keeps none.
+    /// Its activity since it was registered, or since its statistics were reset; empty for a device that
+    /// keeps none.
     pub fn statistics(&self) -> Statistics {
         self.lanes().map(DeviceState::statistics).unwrap_or_default()
     }
 
-    /// The same for each thread that has it open now.
+    /// The statistics of each thread that has it open now.
     pub fn thread_statistics(&self) -> Vec<(Thread, Statistics)> {
         let lanes = self.lanes().map(DeviceState::lane_statistics).unwrap_or_default();
         lanes.into_iter().filter_map(|(thread, statistics)| Some((thread?, statistics))).collect()
     }
 
-    /// Failed requests, by what was wrong.
+    /// Failed requests, by cause.
     pub fn errors(&self) -> ErrorCounts {
         self.lanes().map(DeviceState::errors).unwrap_or_default()
     }
 
-    /// Has counts or extremes begin anew, on every thread. Dropping the future does not stop it.
+    /// Resets counts or extremes on every thread. Dropping the future does not stop it.
     pub async fn reset_statistics(&self, what: StatisticsReset) {
         if let Some(lanes) = self.lanes() {
             lanes.reset_statistics(what).await;
         }
     }
 
-    /// Has a histogram of times kept from now on, or none. Dropping the future does not stop it.
+    /// Starts a histogram of times, or ends it. Dropping the future does not stop it.
     ///
     /// # Errors
     /// Its device cannot keep one (`ENOTSUP`).
@@ -48,7 +50,7 @@ impl Bdev {
         self.lanes().and_then(DeviceState::histogram)
     }
 
-    /// Limits what all threads together ask of it, from now on. Dropping the future does not stop it.
+    /// Limits the load on it, over all threads together, from now on. Dropping the future does not stop it.
     ///
     /// # Errors
     /// Its device cannot be limited (`ENOTSUP`).

@@ -1,21 +1,21 @@
-//! How a bdev goes: on the app thread, to its end whatever its users do.
+//! Removal of a bdev: on the app thread, and it always ends, whatever the bdev's users do.
 //!
-//! 1. Nobody opens it any more.
-//! 2. Each descriptor is told ([`Event::Remove`]) on its own thread.
-//! 3. Every [`Grace`] is waited for: a holder with work to do first keeps it until that is done.
-//! 4. Descriptors that are still open become husks: what they send ends as removed. What the device still holds
-//!    is waited for.
-//! 5. Its names are free, the log has it, and its module gives up what it held.
+//! 1. It cannot be opened any more.
+//! 2. Each descriptor gets [`Event::Remove`] on its own thread.
+//! 3. The removal waits for every [`Grace`]: a holder with work to do first keeps it until that is done.
+//! 4. Descriptors that are still open become husks: their requests end as removed. The removal waits for
+//!    requests that the device still holds.
+//! 5. Its names are free, the log has an entry, and its module releases what it held.
 //!
-//! So a removal waits for what holders ask for and for the device, and not for holders that do not care.
+//! So a removal waits for work that holders announced and for the device, but not for holders that ignore it.
 
 use crate::counter::Counter;
 use crate::error::errno;
 use crate::{Bdev, BdevError, Event, Grace, NotificationKind, Phase, Registry};
 
 impl Registry {
-    /// Unregisters a bdev, on the app thread. When this answers it is gone: no name leads to it, and its device has
-    /// no request. Dropping the future does not stop it.
+    /// Unregisters a bdev, on the app thread. When this returns it is gone: it has no name, and its device
+    /// has no request. Dropping the future does not stop it.
     ///
     /// # Errors
     /// It is being removed already, or is gone; the runtime stops.
@@ -24,7 +24,7 @@ impl Registry {
         self.on_app(async move |registry| registry.unregister_here(&bdev).await).await
     }
 
-    /// Unregisters the bdev of that name, alias or UUID if it is one of that module's.
+    /// Unregisters the bdev of that name, alias or UUID if it belongs to that module.
     ///
     /// # Errors
     /// There is none, or it is another module's; and as [`unregister`](Self::unregister).
@@ -33,7 +33,7 @@ impl Registry {
         self.unregister(&bdev).await
     }
 
-    /// The bdev of that name, alias or UUID, if it is one of that module's.
+    /// The bdev of that name, alias or UUID, if it belongs to that module.
     ///
     /// # Errors
     /// There is none, or it is another module's.
@@ -59,8 +59,9 @@ impl Registry {
         }
         self.end_removal(bdev);
         let disk = bdev.disk().clone();
-        // On a task of its own: a module that panics has not held up the removal.
+        // In its own task, so that a panic of the module does not stop the removal.
         let destructed = spindle_reactor::spawn_local(async move { disk.destruct().await }).await;
+        self.leave_base(bdev);
         bdev.0.gone.set();
         destructed.map_err(|error| BdevError::Module {
             what: format!("removing bdev {:?}", bdev.name()),
@@ -79,7 +80,7 @@ impl Registry {
         Ok(())
     }
 
-    /// Frees its names; the log has it if it had its registration.
+    /// Frees its names, and adds an entry to the log if its registration has one.
     fn end_removal(&self, bdev: &Bdev) {
         let all = bdev.0.names();
         self.0.names().remove(&bdev.0, &all);

@@ -2,7 +2,8 @@
 //! `cargo run --release -p spindle-blob --example fill -- FILE [CLUSTER_KIB] [MIB]`.
 //!
 //! Prints MB/s of sequential thin fill beside thick and the bare device, and clusters per second of one new
-//! cluster per write beside the device's own zeroing of clusters, for depths 1 and 32, in turns, the median.
+//! cluster per write beside the device's own zeroing of clusters, for depths 1 and 32, alternating, as
+//! medians.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot be made ends")]
 

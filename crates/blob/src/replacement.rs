@@ -1,4 +1,4 @@
-//! New contents of a blob that take the place of the old ones in one step.
+//! New contents of a blob that replace the old ones in one step.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -16,37 +16,36 @@ use crate::shared::locked;
 use crate::store::on_md;
 use crate::sync::TaskLock;
 
-/// New contents of a blob, written to clusters that nothing on disk names, until
-/// [`commit`](Self::commit) makes them the blob's contents with one write of its root page. Until then, and
-/// after a crash before that, the blob holds what it held; afterwards it holds what was written here and zeroes
-/// elsewhere. Id, name, xattrs, size and parent stay.
+/// New contents of a blob, written to clusters that nothing on disk names, until [`commit`](Self::commit)
+/// makes them the blob's contents with one write of its root page. Until then, and after a crash before that,
+/// the blob has its old contents; afterwards it has what was written here, and zeroes elsewhere. Id, name,
+/// xattrs, size and parent stay.
 ///
-/// Takes as many clusters as are written to; a blob that is not thin gets one for each of its places at the
-/// commit. Dropping it gives them back, and [`abandon`](Self::abandon) waits for that. It is an opening of the blob
-/// of its own, also when the handle that it came from was closed, and stays on its thread.
+/// Takes as many clusters as are written to; a thick blob gets one for each of its places at the commit.
+/// Dropping it gives them back, and [`abandon`](Self::abandon) waits for that. It is a separate opening of
+/// the blob, independent of the handle that made it, and stays on its thread.
 pub struct Replacement {
-    /// An opening of its own: while it is there the store is not left.
+    /// A separate opening: while it exists the store is not left.
     blob: Blob,
     local: Rc<Local>,
     draft: Arc<Mutex<Draft>>,
-    /// Held while a cluster is taken and made ready.
+    /// Held while a cluster is taken and prepared.
     taking: TaskLock,
 }
 
-/// What the metadata thread shares with it.
+/// The part shared with the metadata thread.
 #[derive(Default)]
 pub(crate) struct Draft {
     /// The clusters that hold new contents, by their places in the blob.
     clusters: BTreeMap<u64, u32>,
     /// Writes that have begun and not succeeded.
     unfinished: usize,
-    /// It was committed or dropped: nothing is added.
+    /// True once committed or dropped: nothing is added.
     over: bool,
 }
 
 impl Blob {
-    /// Begins to write new contents that take the place of the old ones in one step. Needs the current Spindle
-    /// thread.
+    /// Begins new contents that replace the old ones in one step. Needs the current Spindle thread.
     ///
     /// # Errors
     /// The blob is closed or read-only, clones read through it, or it is being inflated or decoupled.
@@ -63,12 +62,12 @@ impl Blob {
 }
 
 impl Replacement {
-    /// Stores `buffers` from byte `offset` of the new contents on. What was written before there is overwritten;
-    /// two writes of the same bytes at once leave either.
+    /// Stores `buffers` from byte `offset` of the new contents on, over earlier writes; of two concurrent
+    /// writes of the same bytes either may remain.
     ///
     /// # Errors
-    /// The range is not inside the blob or not aligned, the store is out of space, or the device fails. Then, and
-    /// when the future was dropped, [`commit`](Self::commit) is refused.
+    /// The range is not inside the blob or not aligned, the store is out of space, or the device fails. After
+    /// an error, and if the future was dropped, [`commit`](Self::commit) is refused.
     pub async fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Result<(), BlobError> {
         let mut buffers = buffers.into();
         let len = buffers.len() as u64;
@@ -97,12 +96,12 @@ impl Replacement {
         Ok(())
     }
 
-    /// Makes what was written the contents of the blob, durably. Runs to its end whatever becomes of the future.
+    /// Makes the written contents those of the blob, durably. Runs to its end even if the future is dropped.
     ///
     /// # Errors
-    /// A write has failed or was given up, the blob has become smaller or read-only or has got clones, the store
-    /// is out of space or metadata pages, or the device fails. The blob holds what it held then, unless a write
-    /// or flush of metadata failed: after that only a load can tell.
+    /// A write has failed or was dropped, the blob has become smaller or read-only or has got clones, the
+    /// store is out of space or metadata pages, or the device fails. The blob then has its old contents,
+    /// unless a write or flush of metadata failed: after that only a load can tell.
     pub async fn commit(self) -> Result<(), BlobError> {
         let clusters = {
             let mut draft = locked(&self.draft);
@@ -114,7 +113,7 @@ impl Replacement {
             std::mem::take(&mut draft.clusters)
         };
         let opened = self.blob.opened.clone();
-        // Not as an operation on the blob: one that was closed meanwhile gives the clusters back all the same.
+        // Not run as an operation on the blob, so that a closed blob gives the clusters back too.
         on_md(&self.blob.opened.shared.store, async move |md| match opened.state(&md) {
             Ok(blob) => {
                 drop(opened);
@@ -128,7 +127,7 @@ impl Replacement {
         .await
     }
 
-    /// Gives its clusters back, and comes back when that is done. The blob holds what it held.
+    /// Gives its clusters back, and returns when that is done. The blob keeps its contents.
     ///
     /// # Errors
     /// The store was unloaded.
@@ -142,15 +141,15 @@ impl Replacement {
         .await
     }
 
-    /// Ends it; the clusters that it had.
+    /// Ends it; returns its clusters.
     fn end(&self) -> Vec<u32> {
         let mut draft = locked(&self.draft);
         draft.over = true;
         std::mem::take(&mut draft.clusters).into_values().collect()
     }
 
-    /// The cluster for a place of the blob, taken if there is none. It reads zero, unless all of it is written
-    /// next.
+    /// The cluster for a place of the blob, taken if there is none. It reads zero, unless all of it will be
+    /// written next.
     async fn cluster(&self, index: u64, whole: bool) -> Result<u32, BlobError> {
         let _taking = self.taking.lock().await;
         if let Some(&cluster) = locked(&self.draft).clusters.get(&index) {
@@ -180,7 +179,7 @@ impl Drop for Replacement {
         }
         let shared = self.blob.opened.shared.clone();
         let give_back = move || {
-            // A metadata thread that is gone has forgotten the store.
+            // If the metadata thread is gone, so is the store.
             let _ = shared.store.md.clone().send_msg(move || {
                 if let Ok(md) = Md::of(&shared.store) {
                     md.drop_draft(clusters);
@@ -190,7 +189,7 @@ impl Drop for Replacement {
         if locked(&self.draft).unfinished == 0 {
             return give_back();
         }
-        // A write that was given up may still be under way: the store is not left before it has ended.
+        // A dropped write may still be under way: the store is not left before it has ended.
         let (local, blob) = (self.local.clone(), self.blob.clone());
         drop(spindle_reactor::spawn_local(async move {
             local.quiesce().await;
@@ -201,7 +200,7 @@ impl Drop for Replacement {
 }
 
 impl Draft {
-    /// Notes a cluster down, if it is still wanted.
+    /// Notes a cluster; false if it is no longer wanted.
     pub(crate) fn add(&mut self, index: u64, cluster: u32) -> bool {
         if !self.over {
             self.clusters.insert(index, cluster);

@@ -14,7 +14,7 @@ use spindle_block::load::{ChannelLoad, Cutting, Empty, PairLoad, Pattern, bare_c
 use spindle_block::{Device, Geometry, LaneTable, Malloc, Null, Operation};
 use spindle_mem::{IoBuf, SharedMem};
 
-/// Requests in a round, and rounds: the median round is told.
+/// Requests in a round, and rounds: the median round is reported.
 const REQUESTS: u64 = 50_000;
 const ROUNDS: usize = 15;
 
@@ -78,7 +78,7 @@ fn main() {
     let null: Arc<dyn Device> = Null::leaving_buffers_alone("null", Geometry::new(block, 1 << 14).unwrap());
     let malloc: Arc<dyn Device> = Malloc::new("malloc", block, 1 << 14).unwrap();
     let memory = SharedMem::new(64 << 20).unwrap();
-    // Every page is there before anything is timed.
+    // Every page is populated before anything is timed.
     let mut whole = Pattern::sequential(&malloc.geometry(), u64::from(block)).unwrap();
     let table = LaneTable::default();
     let mut fill = PairLoad::new(table.queue_pair(&malloc).unwrap(), Operation::Write, 1, whole);

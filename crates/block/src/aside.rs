@@ -155,5 +155,8 @@ impl Aside {
     }
 }
 
-/// In a request's slot: the depth of a lane where it has not paid; deeper than any real one.
+/// Stands in a request's slot for the time at which it came to a lane that made it.
+pub(crate) const NOT_ARRIVED: Time = Time(u64::MAX);
+
+/// Stands in a request's slot for a lane that it has not paid at: deeper than any.
 pub(crate) const NOT_PAID: u8 = u8::MAX;

@@ -7,9 +7,12 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use spindle_mem::Buffers;
+use spindle_reactor::Time;
 
 use crate::abandoning::is_abandoned;
+use crate::aside::NOT_ARRIVED;
 use crate::io::{Frame, Top};
+use crate::joins::Place;
 use crate::queues::Queues;
 use crate::{Device, Io, IoErrorKind, IoId, MAX_DEPTH, Operation, Status};
 
@@ -37,8 +40,13 @@ impl LaneId {
 #[derive(Debug)]
 pub struct Split {
     key: u32,
+    /// Pieces so far.
+    pieces: u32,
     start: u64,
     left: u64,
+    /// Bytes of buffers in the pieces so far, and those of a block.
+    bytes: u64,
+    block: u64,
     here: PhantomData<*const ()>,
 }
 
@@ -99,7 +107,7 @@ impl Cx<'_> {
         buffers: Buffers,
     ) -> Io {
         let mut made = self.queues.make(Top::Lane, operation, start, count, buffers);
-        self.queues.derive(&mut made, io.slot());
+        Queues::derive(&mut self.queues.waiters, &mut made, io.slot());
         self.adopt(made)
     }
 
@@ -114,7 +122,10 @@ impl Cx<'_> {
     #[inline]
     pub fn split(&mut self, io: Io) -> Split {
         let (start, left) = (io.start(), io.count());
-        Split { key: self.queues.joins.open(io), start, left, here: PhantomData }
+        // The buffers hold exactly the blocks, so the size of a block follows.
+        let block = (io.buffers().len() as u64).checked_div(left).unwrap_or(0);
+        let key = self.queues.joins.open(io);
+        Split { key, pieces: 0, start, left, bytes: 0, block, here: PhantomData }
     }
 
     /// Cuts off the next `count` blocks, or the rest if less is left, with their part of the buffers. The
@@ -122,19 +133,37 @@ impl Cx<'_> {
     /// write cannot be cut.
     #[inline]
     pub fn child(&mut self, split: &mut Split, count: u64) -> Io {
+        let io = self.cut(split, count);
+        self.adopt(io)
+    }
+
+    /// Cuts off as [`child`](Self::child) does, and passes the piece to a lane below. The piece does not come
+    /// back through `complete`: this lane answers for the parent, and saves nothing for the piece.
+    #[inline]
+    pub fn forward_piece(&mut self, split: &mut Split, lower: LaneId, count: u64) {
+        let io = self.cut(split, count);
+        self.queues.send_to(lower, io);
+    }
+
+    #[inline]
+    fn cut(&mut self, split: &mut Split, count: u64) -> Io {
         let count = count.min(split.left);
-        let mut parent = self.queues.joins.take_parent(split.key);
-        let (operation, fua, at) = (parent.operation(), parent.fua(), split.start - parent.start());
-        let (part, buffers) = self.queues.joins.cut(split.key, &mut parent, count, split.left);
-        let top = Top::Join { key: split.key, part };
-        let mut io = self.queues.make(top, operation, split.start, count, buffers);
-        io.set_fua(fua);
-        io.set_aux(parent.aux() + at);
-        self.queues.derive(&mut io, parent.slot());
-        self.queues.joins.put_parent(split.key, parent);
+        let mut io = self.queues.make_blank(split.start, count);
+        let bytes = count * split.block;
+        let Queues { joins, waiters, .. } = &mut *self.queues;
+        let slot = io.slot_mut();
+        let (parent, cut) = joins.cut(split.key, bytes as usize, &mut slot.buffers);
+        slot.operation = parent.operation;
+        slot.fua = parent.fua;
+        slot.aux = parent.aux + (split.start - parent.start);
+        slot.top = Top::Join { key: split.key, part: split.pieces };
+        slot.place = Place { offset: u32::try_from(split.bytes).unwrap_or(u32::MAX), cut };
+        Queues::derive(waiters, &mut io, parent);
+        split.pieces += 1;
         split.start += count;
         split.left -= count;
-        self.adopt(io)
+        split.bytes += bytes;
+        io
     }
 
     /// Ends the cutting. A parent without pieces completes with success.
@@ -159,6 +188,18 @@ impl Cx<'_> {
             state.soon = true;
             self.queues.soon.push_back(self.this);
         }
+    }
+
+    /// The time: read once for each pass of the lane table, and again after 32 requests.
+    pub fn now(&mut self) -> Time {
+        self.queues.clock.now()
+    }
+
+    /// Polls this lane at that time. Of several times the earliest counts, once.
+    pub fn poll_at(&mut self, time: Time) {
+        let this = self.this();
+        self.queues.alarms.set(this, time);
+        self.queues.wait_until(Some(time));
     }
 
     /// Opens one more device below this lane after the call has returned; the result arrives in
@@ -187,10 +228,13 @@ impl Cx<'_> {
         self.queues.aborts.push((lower.index, id));
     }
 
-    /// Makes this lane answer for a request as if the request had been submitted to it.
+    /// Makes this lane answer for a request as if the request had been submitted to it; it did not come from
+    /// outside.
     #[inline]
     fn adopt(&mut self, mut io: Io) -> Io {
-        io.slot_mut().held = self.queues.enter(self.this);
+        let slot = io.slot_mut();
+        slot.held = self.queues.enter(self.this);
+        slot.arrived[0] = NOT_ARRIVED;
         io
     }
 }

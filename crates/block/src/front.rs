@@ -90,7 +90,7 @@ impl Lanes {
         self.queues.look_at(lane);
     }
 
-    /// Releases requests whose limits allow them now; true if there were any.
+    /// Releases requests whose limits allow them now, and polls lanes whose alarm is due; true if there was anything.
     pub(crate) fn let_due_go(&mut self) -> bool {
         let Some(deadline) = self.queues.deadline else { return false };
         if self.queues.clock.read_now() < deadline {
@@ -100,7 +100,20 @@ impl Lanes {
         for lane in std::mem::take(&mut self.queues.throttled) {
             self.let_paid_go(lane);
         }
+        self.ring_alarms();
         true
+    }
+
+    /// Polls the lanes whose alarm is due.
+    fn ring_alarms(&mut self) {
+        let now = self.queues.clock.now();
+        for lane in self.queues.alarms.take_due(now) {
+            if self.state_of(lane).is_some() {
+                self.poll(lane.index);
+            }
+        }
+        let next = self.queues.alarms.next();
+        self.queues.wait_until(next);
     }
 
     /// Releases the requests in front of a lane that limits no longer keep.

@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use spindle_mem::Buffers;
 use spindle_reactor::Time;
 
+use crate::joins::Place;
 use crate::table::Table;
 use crate::{Geometry, IoErrorKind, Status};
 
@@ -170,6 +171,8 @@ pub(crate) struct Slot {
     /// The lane that answers for it now.
     pub(crate) held: Held,
     pub(crate) top: Top,
+    /// Of a piece, in its parent.
+    pub(crate) place: Place,
     pub(crate) start: u64,
     pub(crate) count: u64,
     pub(crate) tag: u64,
@@ -198,6 +201,7 @@ impl Slot {
             status: self.status,
             held: self.held,
             top: self.top,
+            place: self.place,
             start: self.start,
             count: self.count,
             tag: self.tag,

@@ -1,35 +1,111 @@
 //! Requests that were split and wait for their pieces.
 //!
-//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; when all
-//! pieces are back, the buffers are joined in the order they were cut, so a parent that had one buffer, or a
+//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; as pieces
+//! come back, their buffers are joined in the order they were cut, so a parent that had one buffer, or a
 //! list, gets the same back. Once warm, cutting and joining allocate nothing: lists of pieces are reused. Not
 //! promised: an order in which pieces complete. The first error to come back is the parent's.
 
 use spindle_mem::{Buffers, IoBuf};
 
+use crate::io::Slot;
 use crate::{Io, IoErrorKind, Status};
 
-/// A piece of a parent.
-#[derive(Default)]
-struct Part {
-    /// Its buffers, when they are back.
-    buffers: Buffers,
-    /// Where it begins in the parent's buffers.
-    start: u32,
+/// The invariant behind each look-up of a parent.
+const PARKED: &str = "a parent stays parked until its last piece is back";
+
+/// A piece's place in its parent; carried by the piece.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// The byte of the parent's buffers where it begins.
+    pub(crate) offset: u32,
     /// Set if its end cut a run of the parent's buffers in two.
+    pub(crate) cut: bool,
+}
+
+/// The buffers of a piece that came back before one that was cut before it.
+struct Early {
+    buffers: Buffers,
     cut: bool,
 }
 
 /// A parent and the state of its pieces.
-#[derive(Default)]
 struct Join {
     parent: Option<Io>,
     /// Pieces under way, plus one while pieces may still be cut.
     left: u32,
-    status: Option<Status>,
-    parts: Vec<Part>,
-    /// Bytes of buffers in the pieces so far.
-    bytes: usize,
+    status: Status,
+    /// The parent's buffers from which nothing has been cut off yet.
+    rest: Buffers,
+    /// Number of pieces, from the first on, whose buffers are back in the parent.
+    joined: u32,
+    /// Set if the following part was cut off within a run.
+    cut: bool,
+    /// By piece number.
+    early: Vec<Option<Early>>,
+}
+
+impl Join {
+    fn new() -> Join {
+        let (rest, early) = (Buffers::None, Vec::new());
+        Join { parent: None, left: 0, status: Ok(()), rest, joined: 0, cut: false, early }
+    }
+
+    /// Notes a failed piece, at a byte of its own buffers if known.
+    #[cold]
+    fn fail(&mut self, kind: IoErrorKind, place: Place) {
+        if self.status.is_ok() {
+            self.status = Err(match kind {
+                IoErrorKind::Miscompare { offset } => {
+                    IoErrorKind::Miscompare { offset: offset.saturating_add(place.offset) }
+                }
+                other => other,
+            });
+        }
+    }
+
+    /// The parked parent's buffers.
+    #[inline]
+    fn whole(&mut self) -> &mut Buffers {
+        self.parent.as_mut().expect(PARKED).buffers_mut()
+    }
+
+    /// Puts the buffers of a piece back into their place.
+    #[inline]
+    fn put_back(&mut self, part: u32, buffers: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        if part == self.joined {
+            self.append(buffers, cut, lists);
+            if !self.early.is_empty() {
+                self.append_early(lists);
+            }
+        } else {
+            self.keep(part, Early { buffers: std::mem::take(buffers), cut });
+        }
+    }
+
+    #[inline]
+    fn append(&mut self, buffers: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        let behind_cut = std::mem::replace(&mut self.cut, cut);
+        self.whole().rejoin(buffers, behind_cut, lists);
+        self.joined += 1;
+    }
+
+    #[inline(never)]
+    fn keep(&mut self, part: u32, early: Early) {
+        let part = part as usize;
+        if self.early.len() <= part {
+            self.early.resize_with(part + 1, || None);
+        }
+        self.early[part] = Some(early);
+    }
+
+    #[inline(never)]
+    fn append_early(&mut self, lists: &mut Vec<Vec<IoBuf>>) {
+        while let Some(Early { mut buffers, cut }) =
+            self.early.get_mut(self.joined as usize).and_then(Option::take)
+        {
+            self.append(&mut buffers, cut, lists);
+        }
+    }
 }
 
 /// All parents of a thread.
@@ -43,85 +119,63 @@ pub(crate) struct Joins {
 
 impl Joins {
     /// Parks `parent`; the caller may cut pieces until it calls [`close`](Self::close).
-    pub(crate) fn open(&mut self, parent: Io) -> u32 {
-        let key = self.free.pop().unwrap_or_else(|| {
-            self.joins.push(Join::default());
-            u32::try_from(self.joins.len() - 1).expect("fewer than 2^32 requests fit in memory")
-        });
+    #[inline]
+    pub(crate) fn open(&mut self, mut parent: Io) -> u32 {
+        let key = self.free.pop().unwrap_or_else(|| self.grow());
         let join = &mut self.joins[key as usize];
+        join.rest = parent.take_buffers();
         join.parent = Some(parent);
         join.left = 1;
-        join.status = None;
         key
     }
 
-    /// Takes the parked parent out while pieces are cut; return it with `put_parent`.
-    pub(crate) fn take_parent(&mut self, key: u32) -> Io {
-        self.joins[key as usize].parent.take().expect("a parent stays parked until its last piece is back")
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        self.joins.push(Join::new());
+        u32::try_from(self.joins.len() - 1).expect("fewer than 2^32 requests fit in memory")
     }
 
-    /// Parks it again.
-    pub(crate) fn put_parent(&mut self, key: u32, parent: Io) {
-        self.joins[key as usize].parent = Some(parent);
-    }
-
-    /// Cuts off the next `count` of the `left` blocks for which the parent has buffers. Returns the number of
-    /// the piece and its buffers.
+    /// Cuts one more piece: moves `bytes` bytes of buffers to it; also returns whether that cut a run in two.
     #[inline]
-    pub(crate) fn cut(&mut self, key: u32, parent: &mut Io, count: u64, left: u64) -> (u32, Buffers) {
+    pub(crate) fn cut(&mut self, key: u32, bytes: usize, buffers: &mut Buffers) -> (&Slot, bool) {
         let join = &mut self.joins[key as usize];
-        let bytes = parent.buffers().len();
-        let (buffers, cut) = if bytes == 0 || count == left {
-            (parent.take_buffers(), false)
-        } else {
-            // The buffers hold exactly the blocks left, which gives the size of a block.
-            let at = (bytes as u64 / left * count) as usize;
-            parent.buffers_mut().split_front(at, &mut self.lists)
-        };
-        let start = u32::try_from(join.bytes).unwrap_or(u32::MAX);
         join.left += 1;
-        join.bytes += buffers.len();
-        join.parts.push(Part { buffers: Buffers::None, start, cut });
-        let number = u32::try_from(join.parts.len() - 1).expect("a parent has fewer than 2^32 pieces");
-        (number, buffers)
+        let cut = join.rest.split_front(bytes, buffers, &mut self.lists);
+        (join.parent.as_ref().expect(PARKED).slot(), cut)
     }
 
     /// Stores a piece that came back, with its buffers; returns the parent if it was the last.
-    pub(crate) fn child_done(&mut self, key: u32, part: u32, status: Status, buffers: Buffers) -> Option<Io> {
+    #[inline]
+    pub(crate) fn child_done(&mut self, key: u32, part: u32, piece: &mut Slot) -> Option<Io> {
         let join = &mut self.joins[key as usize];
-        join.parts[part as usize].buffers = buffers;
-        if let Err(kind) = status
-            && join.status.is_none()
-        {
-            join.status = Some(Err(match kind {
-                IoErrorKind::Miscompare { offset } => {
-                    IoErrorKind::Miscompare { offset: offset.saturating_add(join.parts[part as usize].start) }
-                }
-                other => other,
-            }));
+        if let Err(kind) = piece.status {
+            join.fail(kind, piece.place);
         }
-        self.close(key)
+        join.put_back(part, &mut piece.buffers, piece.place.cut, &mut self.lists);
+        join.left -= 1;
+        if join.left > 0 { None } else { self.end(key) }
     }
 
     /// Ends the cutting; returns the parent if all pieces are back.
+    #[inline]
     pub(crate) fn close(&mut self, key: u32) -> Option<Io> {
         let join = &mut self.joins[key as usize];
         join.left -= 1;
-        if join.left > 0 {
-            return None;
+        if join.left > 0 { None } else { self.end(key) }
+    }
+
+    #[inline]
+    fn end(&mut self, key: u32) -> Option<Io> {
+        let join = &mut self.joins[key as usize];
+        if !matches!(join.rest, Buffers::None) {
+            // Buffers that no piece took are behind all pieces.
+            let (mut rest, cut) = (std::mem::take(&mut join.rest), join.cut);
+            join.whole().rejoin(&mut rest, cut, &mut self.lists);
         }
-        let mut parent = join.parent.take().expect("a parent stays parked until its last piece is back");
-        // Blocks that no piece took are still the parent's, behind all pieces.
-        let rest = parent.take_buffers();
-        let (mut whole, mut cut) = (Buffers::None, false);
-        for part in join.parts.drain(..) {
-            whole.rejoin(part.buffers, cut, &mut self.lists);
-            cut = part.cut;
-        }
-        whole.rejoin(rest, cut, &mut self.lists);
-        join.bytes = 0;
-        parent.put_buffers(whole);
-        parent.slot_mut().status = join.status.take().unwrap_or(Ok(()));
+        let mut parent = join.parent.take()?;
+        parent.slot_mut().status = std::mem::replace(&mut join.status, Ok(()));
+        (join.joined, join.cut) = (0, false);
+        join.early.clear();
         self.free.push(key);
         Some(parent)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 
-use crate::aside::Aside;
+use crate::aside::{Aside, NOT_ARRIVED};
 use crate::clock::Clock;
 use crate::device_state::Registration;
 use crate::epochs::Epochs;
@@ -135,7 +135,7 @@ impl LaneState {
     /// True if the table must act after a request has left.
     #[inline]
     pub(crate) fn needs_a_look(&self) -> bool {
-        self.watched || (self.refs == 0 && self.epochs.is_empty())
+        self.watched || self.refs == 0
     }
 
     /// Counts a request that arrives in front of the lane.
@@ -148,7 +148,8 @@ impl LaneState {
     /// Counts a request that leaves.
     pub(crate) fn depart(&mut self, slot: &Slot, clock: &mut Clock) {
         let Some(aside) = &mut self.aside else { return };
-        if slot.held.epoch.wrapping_sub(self.counted_from).cast_signed() < 0 {
+        let arrived = slot.arrived[usize::from(slot.depth)] != NOT_ARRIVED;
+        if !arrived || slot.held.epoch.wrapping_sub(self.counted_from).cast_signed() < 0 {
             return;
         }
         aside.end(slot, clock.now());

@@ -11,6 +11,7 @@
 
 mod abandoning;
 mod aborting;
+mod alarms;
 mod aside;
 mod bounce;
 mod channel;

@@ -84,8 +84,7 @@ impl Lane for CuttingLane {
         let piece = io.count().div_ceil(self.pieces).max(1);
         let mut split = cx.split(io);
         while split.left() > 0 {
-            let child = cx.child(&mut split, piece);
-            cx.forward(self.below, child, [0, 0]);
+            cx.forward_piece(&mut split, self.below, piece);
         }
         cx.join(split);
         Submit::Taken

@@ -1,7 +1,8 @@
-//! Requests on their way, first in, first out.
+//! Requests on their way.
 //!
-//! A single request is stored beside the ring: most requests that a lane forwards or completes are taken out
-//! again at once, which then costs one word written and read.
+//! One request is stored beside the ring and is the next: most requests that a lane passes on or completes
+//! are taken out again at once, which then costs one word written and read. So a request that a lane passes
+//! on comes before those that waited behind the request for which the lane was called.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,7 @@ use crate::io::Slot;
 /// One of the two queues of a lane table.
 #[derive(Default)]
 pub(crate) struct Queue {
-    /// The first, if it was put into an empty queue.
+    /// The next one.
     first: Option<Io>,
     rest: VecDeque<Io>,
 }
@@ -19,7 +20,7 @@ pub(crate) struct Queue {
 impl Queue {
     #[inline]
     pub(crate) fn push_back(&mut self, io: Io) {
-        if self.first.is_none() && self.rest.is_empty() {
+        if self.first.is_none() {
             self.first = Some(io);
         } else {
             self.rest.push_back(io);

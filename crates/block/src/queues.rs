@@ -11,10 +11,11 @@ use std::task::Waker;
 use spindle_mem::Buffers;
 use spindle_reactor::Time;
 
+use crate::alarms::Alarms;
 use crate::aside::NOT_PAID;
 use crate::clock::Clock;
 use crate::io::{Frame, Held, Slot, Top};
-use crate::joins::Joins;
+use crate::joins::{Joins, Place};
 use crate::lane_state::LaneState;
 use crate::mailbox::Obligation;
 use crate::queue::Queue;
@@ -55,17 +56,20 @@ pub(crate) struct Queues {
     pub(crate) pairs: Vec<Pair>,
     /// Wakers to call once no part of the table is borrowed.
     pub(crate) wakes: VecDeque<Waker>,
-    /// Obligations to meet then, too.
+    /// Obligations to meet at that moment too.
     pub(crate) met: Vec<Obligation>,
-    /// Ranges to release then, too: old writes no longer reach them.
+    /// Ranges to release at that moment too: old writes no longer reach them.
     pub(crate) released: Vec<HeldRange>,
     pub(crate) aborted: u64,
     /// True once any request was asked to end early.
     pub(crate) aborts_asked: bool,
     pub(crate) clock: Clock,
-    /// Lanes in front of which requests wait for limits.
+    /// Lanes in front of which requests wait for limits. The deadline is the earliest time at which one may
+    /// go on or an alarm is due.
     pub(crate) throttled: Vec<u32>,
     pub(crate) deadline: Option<Time>,
+    /// Lanes to poll at a set time.
+    pub(crate) alarms: Alarms,
     #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
     pool: Vec<Box<Slot>>,
     home: Weak<Table>,
@@ -100,22 +104,31 @@ impl Queues {
         count: u64,
         buffers: Buffers,
     ) -> Io {
+        let mut io = self.make_blank(start, count);
+        let slot = io.slot_mut();
+        slot.top = top;
+        slot.operation = operation;
+        slot.fua = false;
+        slot.buffers = buffers;
+        io
+    }
+
+    /// As [`make`](Self::make), but leaves operation, origin and buffers to the caller, which writes each in
+    /// its place: moving them there from another struct takes longer than the rest.
+    #[inline]
+    pub(crate) fn make_blank(&mut self, start: u64, count: u64) -> Io {
         let mut slot = match self.pool.pop() {
             Some(slot) => slot,
             None => self.grow(),
         };
-        slot.operation = operation;
-        slot.fua = false;
         slot.depth = 0;
         slot.resting = false;
         slot.status = Ok(());
         slot.held = Held::NOWHERE;
-        slot.top = top;
         slot.start = start;
         slot.count = count;
         slot.tag = 0;
         slot.opener = 0;
-        slot.buffers = buffers;
         Io::from_slot(slot)
     }
 
@@ -131,6 +144,7 @@ impl Queues {
             status: Ok(()),
             held: Held::NOWHERE,
             top: Top::Lane,
+            place: Place::default(),
             start: 0,
             count: 0,
             tag: 0,
@@ -148,13 +162,20 @@ impl Queues {
 
     /// Returns a request without waiters to the pool, and its buffers to the caller.
     #[inline]
-    pub(crate) fn recycle(&mut self, io: Io) -> Buffers {
+    pub(crate) fn recycle(&mut self, mut io: Io) -> Buffers {
+        let buffers = io.take_buffers();
+        self.retire(io);
+        buffers
+    }
+
+    /// The same, and drops its buffers where they are.
+    #[inline]
+    pub(crate) fn retire(&mut self, io: Io) {
         let mut slot = io.into_slot();
         slot.id.generation = slot.id.generation.wrapping_add(1);
-        let buffers = std::mem::take(&mut slot.buffers);
+        slot.buffers = Buffers::None;
         slot.resting = true;
         self.pool.push(slot);
-        buffers
     }
 
     /// Queues a request for `lane`, which counts it from now on.
@@ -226,7 +247,11 @@ impl Queues {
     #[inline]
     pub(crate) fn send_up(&mut self, io: Io) {
         self.leave(&io);
-        self.up.push_back(io);
+        match io.slot().depth {
+            // No lane is called for it.
+            0 => self.finish(io),
+            _ => self.up.push_back(io),
+        }
     }
 
     /// Counts a request that left its lane: a waiting one may fit in, or the lane may close.
@@ -279,20 +304,20 @@ impl Queues {
         slot.status = Err(IoErrorKind::Aborted);
         let io = Io::from_slot(slot);
         if unheard {
-            drop(self.recycle(io));
+            self.retire(io);
         } else {
             self.aborted += 1;
             self.send_up(io);
         }
     }
 
-    /// Links a request to the one that it serves, in the end one from above the stack.
+    /// Links a request to the one that it serves, and so in the end to one from above the stack.
     #[inline]
-    pub(crate) fn derive(&mut self, child: &mut Io, parent: &Slot) {
+    pub(crate) fn derive(waiters: &mut [Waiter], child: &mut Io, parent: &Slot) {
         let root = match parent.top {
             Top::Future | Top::Queue(_) => Root { id: parent.id, top: parent.top },
             Top::Lane | Top::Join { .. } => {
-                let known = self.waiters[parent.id.index as usize].root_of(parent.id);
+                let known = waiters[parent.id.index as usize].root_of(parent.id);
                 known.unwrap_or(Root { id: parent.id, top: parent.top })
             }
         };
@@ -300,7 +325,7 @@ impl Queues {
         if parent.opener != 0 {
             (slot.opener, slot.submitted) = (parent.opener, parent.submitted);
         }
-        self.waiters[slot.id.index as usize].set_root(slot.id, root);
+        waiters[slot.id.index as usize].set_root(slot.id, root);
     }
 
     /// The ids of all requests that serve one, itself included.
@@ -323,7 +348,7 @@ impl Queues {
                 Ok(None) => {}
                 Err(io) => {
                     self.let_newer_go(io.id());
-                    drop(self.recycle(io));
+                    self.retire(io);
                 }
             },
             Top::Queue(key) => {
@@ -341,17 +366,17 @@ impl Queues {
                         self.wakes.push_back(waker);
                     }
                 } else {
-                    drop(self.recycle(io));
+                    self.retire(io);
                 }
             }
             Top::Join { key, part } => {
-                let status = io.slot().status;
-                let buffers = self.recycle(io);
-                if let Some(parent) = self.joins.child_done(key, part, status, buffers) {
+                let parent = self.joins.child_done(key, part, io.slot_mut());
+                self.retire(io);
+                if let Some(parent) = parent {
                     self.send_up(parent);
                 }
             }
-            Top::Lane => drop(self.recycle(io)),
+            Top::Lane => self.retire(io),
         }
     }
 }

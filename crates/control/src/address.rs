@@ -8,7 +8,7 @@ use spindle_engine::Address;
 /// Where to listen: `unix:PATH` or a path with a slash, `tcp:IP:PORT` or `IP:PORT`, `localhost` for 127.0.0.1.
 ///
 /// # Errors
-/// What is wrong with it, and how it is written.
+/// What is wrong with it, and the valid forms.
 pub fn parse_address(text: &str) -> Result<Address, String> {
     let path = text.strip_prefix("unix:").or_else(|| text.contains('/').then_some(text));
     if let Some(path) = path.filter(|path| !path.is_empty()) {
@@ -21,7 +21,7 @@ pub fn parse_address(text: &str) -> Result<Address, String> {
     })
 }
 
-/// By which NBD clients find an export at an address.
+/// The URI by which NBD clients find an export at an address.
 pub fn uri(address: &Address, export: &str) -> String {
     match address {
         Address::Unix(path) => {
@@ -32,7 +32,7 @@ pub fn uri(address: &Address, export: &str) -> String {
     }
 }
 
-/// What has a meaning in a URI, or none, as its bytes in hex.
+/// Text with the bytes that are special or invalid in a URI escaped in hex.
 fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! What handlers work with: the runtime, how far the application is, and what it has.
+//! The context of handlers: the runtime, the phase of the application, and its parts.
 //!
 //! A handle for tasks of the app thread.
 
@@ -14,7 +14,7 @@ use crate::daemon::StartError;
 use crate::methods::log::LogSettings;
 use crate::methods::scheduler::SchedulerSettings;
 
-/// What handlers work with. A handle.
+/// The context of handlers. A handle.
 #[derive(Clone)]
 pub struct Control(Rc<Inner>);
 
@@ -29,14 +29,14 @@ struct Inner {
 }
 
 impl Control {
-    /// For the runtime that runs the caller, whose thread becomes the one on which bdevs come and go. NBD
-    /// connections get a thread on each other core.
+    /// For the current runtime; the calling thread becomes the one on which bdevs are registered and removed.
+    /// NBD connections get a thread on each other core.
     ///
     /// # Errors
     /// The runtime is stopping.
     ///
     /// # Panics
-    /// Away from a Spindle thread.
+    /// Outside a Spindle thread.
     pub async fn new(phase: Phase) -> Result<Control, StartError> {
         let runtime = Handle::current().expect("the control plane lives on a Spindle thread");
         let registry = Registry::start().expect("a Spindle thread may have a registry");
@@ -71,18 +71,18 @@ impl Control {
         &self.0.log
     }
 
-    /// What the scheduler was told.
+    /// The scheduler's settings.
     pub(crate) fn scheduler(&self) -> &SchedulerSettings {
         &self.0.scheduler
     }
 
-    /// How far the application is.
+    /// The phase of the application.
     pub fn phase(&self) -> &Phase {
         &self.0.phase
     }
 }
 
-/// One thread on each core but the first, which has the app thread; none if there is no other core.
+/// One thread on each core but the first, which has the app thread; empty if there is no other core.
 fn nbd_threads(runtime: &Handle) -> Result<Vec<Thread>, CreateError> {
     let others: CpuSet = runtime.cores().iter().copied().skip(1).collect();
     let others = others.iter().filter(|core| Some(core) != runtime.cores().first());

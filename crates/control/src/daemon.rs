@@ -1,4 +1,4 @@
-//! The application's life: the socket is taken, the framework is started, clients are served, and all of it ends in
+//! The application's life: it takes the socket, starts the framework, serves clients, and ends everything in
 //! order.
 //!
 //! On the app thread. Dropping the daemon ends its server at once; [`Daemon::stop`] ends it in order.
@@ -16,21 +16,21 @@ use spindle_rpc::{Bound, Dispatcher, Phase, Server, ServerOptions, State, Table}
 
 use crate::control::Control;
 
-/// Bytes of a block of a file that is served without more being said.
+/// Default block size of a served file.
 const FILE_BLOCK: u32 = 512;
 
-/// What to start.
+/// Parameters of a daemon.
 #[derive(Clone, Debug, Default)]
 pub struct DaemonOptions {
     /// The RPC socket.
     pub rpc_socket: PathBuf,
     /// Serve before the framework is started, and start it when `framework_start_init` is called.
     pub wait_for_rpc: bool,
-    /// Only these methods are there, if any are named.
+    /// If not empty: only these methods are available.
     pub rpcs_allowed: Vec<String>,
-    /// Where the NBD server listens from the beginning.
+    /// Addresses on which the NBD server listens from the beginning.
     pub nbd: Vec<Address>,
-    /// Files that are bdevs and NBD exports from the beginning, by the names of the files.
+    /// Files that become bdevs and NBD exports at the start, named after the files.
     pub files: Vec<PathBuf>,
 }
 
@@ -43,7 +43,7 @@ pub enum StartError {
     /// A thread could not be made.
     #[error(transparent)]
     Thread(#[from] CreateError),
-    /// The logical volumes cannot be had.
+    /// The logical volumes could not be started.
     #[error(transparent)]
     Volumes(#[from] LvolError),
     /// A file cannot be served.
@@ -57,28 +57,28 @@ pub enum StartError {
     Listen(#[from] ListenError),
 }
 
-/// What ended with the daemon.
+/// A summary of what the stop ended.
 #[derive(Clone, Copy, Debug)]
 pub struct Ended {
     /// RPC clients that were connected.
     pub rpc_connections: usize,
     /// NBD clients that used an export.
     pub nbd_connections: usize,
-    /// Flushes of theirs that failed: what they wrote may be lost.
+    /// Flushes for them that failed: their writes may be lost.
     pub failed_flushes: u64,
 }
 
-/// A daemon at work.
+/// A running daemon.
 pub struct Daemon {
     control: Control,
     server: Server,
 }
 
 impl Daemon {
-    /// Takes the socket, starts the framework unless it is to wait, and serves. `table` holds the methods.
+    /// Takes the socket, starts the framework unless it must wait, and serves. `table` holds the methods.
     ///
     /// # Errors
-    /// [`StartError`] says what is in the way, and the remedy.
+    /// [`StartError`] names the obstacle and the remedy.
     pub async fn start(options: DaemonOptions, mut table: Table<Control>) -> Result<Daemon, StartError> {
         // Clients that connect early wait.
         let bound = Bound::bind(&options.rpc_socket).await.map_err(StartError::Socket)?;
@@ -100,12 +100,12 @@ impl Daemon {
         Ok(Daemon { server: bound.serve(dispatcher, ServerOptions::default()), control })
     }
 
-    /// What its handlers work with.
+    /// The context of its handlers.
     pub fn control(&self) -> &Control {
         &self.control
     }
 
-    /// Ends it in order: answers that are there go out first, NBD clients' writes are flushed, bdevs are closed.
+    /// Ends it in order: sends finished answers, flushes NBD clients' writes, closes bdevs.
     pub async fn stop(self) -> Ended {
         let rpc_connections = self.server.close().await;
         let nbd = self.control.nbd().stop().await;
@@ -115,7 +115,7 @@ impl Daemon {
     }
 }
 
-/// Makes a file a bdev and an export.
+/// Makes a bdev and an export of a file.
 async fn export_file(control: &Control, path: &Path) -> Result<(), StartError> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
     let spec = FileSpec {

@@ -1,8 +1,8 @@
-//! The control plane: what SPDK's RPC methods do here, and the life of the application that serves them.
+//! The control plane: SPDK's RPC methods, and the life of the application that serves them.
 //!
-//! A [`Control`] is what handlers work with; [`methods::table`] has them all, one file for each group, and a program
-//! that embeds the daemon adds its own to that value. [`Daemon`] starts the server and ends it in order. Everything
-//! lives on the app thread of one runtime; nothing blocks it.
+//! A [`Control`] is the context of handlers; [`methods::table`] has all methods, one file for each group, and
+//! a program that embeds the daemon adds its own to that table. [`Daemon`] starts the server and ends it in
+//! order. Everything lives on the app thread of one runtime; nothing blocks it.
 
 #![forbid(unsafe_code)]
 

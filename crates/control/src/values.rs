@@ -1,4 +1,4 @@
-//! Parameters that many methods take, as checked types, and values of other crates as JSON.
+//! Checked types for parameters that many methods share, and values of other crates as JSON.
 
 use serde::de::Error;
 use serde::ser::{SerializeMap, SerializeSeq};
@@ -19,7 +19,7 @@ impl<'de> Deserialize<'de> for Uuid {
     }
 }
 
-/// A UUID in its form with hyphens; others that mean the same are not taken.
+/// A UUID in its form with hyphens; other forms are refused.
 pub(crate) fn parse_uuid(text: &str) -> Option<spindle_bdev::Uuid> {
     const LENGTH: usize = 36;
     if text.len() != LENGTH {
@@ -28,7 +28,7 @@ pub(crate) fn parse_uuid(text: &str) -> Option<spindle_bdev::Uuid> {
     spindle_bdev::Uuid::try_parse(text).ok()
 }
 
-/// What a module says of its own, as JSON.
+/// A module's information on a bdev, as JSON.
 pub(crate) struct Details(pub(crate) Detail);
 
 impl Serialize for Details {
@@ -63,12 +63,12 @@ fn serialize_detail<S: Serializer>(detail: &Detail, serializer: S) -> Result<S::
     }
 }
 
-/// The answer to what the bdev layer refused: its error number as the code.
+/// The answer to an error of the bdev layer: its errno as the code.
 pub(crate) fn refused(error: BdevError) -> RpcError {
     RpcError::errno(Errno::from_raw(error.errno()), error)
 }
 
-/// The answer to a parameter that means something and is not implemented.
+/// The answer to a known but unimplemented parameter.
 pub(crate) fn not_implemented(parameter: &str, only: &str) -> RpcError {
     RpcError::errno(Errno::OPNOTSUPP, format!("'{parameter}' is not implemented but for {only}"))
 }

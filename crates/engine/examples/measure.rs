@@ -1,4 +1,4 @@
-//! What the engine's basic moves cost here: `cargo run --release -p spindle-engine --example measure`.
+//! The cost of the engine's basic operations here: `cargo run --release -p spindle-engine --example measure`.
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may stop")]
 

@@ -1,8 +1,8 @@
-//! How fast a store's metadata is taken in, without any disk: `cargo run --release -p spindle-format
+//! The speed of processing a store's metadata, without any disk: `cargo run --release -p spindle-format
 //! --example load_speed [PAGES]`.
 //!
-//! Three stores of so many metadata pages, all not clean, so that every page is looked at: all free, each
-//! page the root of an empty thin blob, and blobs of one root and 63 extent pages each.
+//! Three stores with that many metadata pages, all not clean, so that every page is read: all free, each page
+//! the root of an empty thin blob, and blobs of one root and 63 extent pages each.
 
 use spindle_format::init::{DeviceShape, InitOptions, InitPlan, MdPages, plan};
 use spindle_format::{BlobId, BlobMetadata, ClusterIdx, LoadOptions, Loader, PageIdx, chain};

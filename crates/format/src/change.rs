@@ -1,4 +1,4 @@
-//! Writes as data: what somebody with a device has to do to it, in which order.
+//! Writes as data: what the owner of a device must do to it, in which order.
 
 /// One change of the image. A list of them is carried out in order.
 #[derive(Clone, PartialEq, Eq, Debug)]

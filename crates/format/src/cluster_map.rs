@@ -1,6 +1,6 @@
-//! Which cluster of the device holds which cluster of a blob.
+//! The map from a blob's clusters to clusters of the device.
 //!
-//! Sparse: memory follows what the metadata pages really say, not the size of the blob, so that a hostile
+//! Sparse: memory depends on what the metadata pages contain, not on the size of the blob, so that a hostile
 //! size costs nothing. A run-length list and a table of extent pages differ on disk; in memory both are
 //! leaves of 512 clusters, each as small as its [`Entries`] can be.
 
@@ -16,7 +16,7 @@ pub const MAX_CLUSTERS: u64 = u32::MAX as u64;
 /// The map of a blob's clusters.
 #[derive(Clone, Debug)]
 pub struct ClusterMap {
-    /// Whether it is a table of extent pages on disk, or a run-length list in the chain itself.
+    /// True for a table of extent pages on disk; false for a run-length list in the chain itself.
     table: bool,
     num_clusters: u64,
     leaves: Vec<Leaf>,
@@ -52,7 +52,7 @@ pub struct Leaf {
     pub slot: u32,
     /// The metadata page that holds it on disk; `None` if it has none yet, or never will.
     pub page: Option<PageIdx>,
-    /// Clusters of the device. Entries beyond the end of the blob do not count, missing ones are unallocated.
+    /// Clusters of the device. Entries beyond the end of the blob are ignored, missing ones are unallocated.
     pub clusters: Entries,
 }
 
@@ -77,30 +77,30 @@ impl Leaf {
 }
 
 impl ClusterMap {
-    /// An extent table of a blob of no size.
+    /// An extent table for a blob of size 0.
     pub fn new_table() -> ClusterMap {
         ClusterMap::table_of(0, 0)
     }
 
-    /// A run-length list of a blob of no size.
+    /// A run-length list for a blob of size 0.
     pub fn new_rle() -> ClusterMap {
         ClusterMap { table: false, num_clusters: 0, leaves: Vec::new() }
     }
 
-    /// A table of a blob of so many clusters whose extent pages, so many of them, are added with
+    /// A table for a blob of `num_clusters` clusters; its `pages` extent pages are added with
     /// [`ClusterMap::push_leaf`].
     pub(crate) fn table_of(num_clusters: u64, pages: usize) -> ClusterMap {
         ClusterMap { table: true, num_clusters, leaves: Vec::with_capacity(pages) }
     }
 
-    /// Adds an extent page behind the ones that are there.
+    /// Appends an extent page.
     pub(crate) fn push_leaf(&mut self, leaf: Leaf) {
         debug_assert!(self.leaves.last().is_none_or(|last| last.slot < leaf.slot));
         self.leaves.push(leaf);
     }
 
-    /// Adds clusters at the end that follow each other on the device; `None` is unallocated. The whole must
-    /// stay within [`MAX_CLUSTERS`].
+    /// Appends clusters that follow each other on the device; `None` is unallocated. The total must stay
+    /// within [`MAX_CLUSTERS`].
     pub(crate) fn push_run(&mut self, cluster: Option<ClusterIdx>, length: u32) {
         let start = self.num_clusters;
         self.num_clusters += u64::from(length);
@@ -158,7 +158,7 @@ impl ClusterMap {
         (cluster != 0).then_some(ClusterIdx(cluster))
     }
 
-    /// Says where a cluster of the blob lies. Beyond the end nothing happens.
+    /// Sets where a cluster of the blob lies. No effect beyond the end.
     pub fn set(&mut self, index: u64, cluster: Option<ClusterIdx>) {
         if index >= self.num_clusters {
             return;
@@ -179,8 +179,8 @@ impl ClusterMap {
         leaf.clusters.set(entry, raw);
     }
 
-    /// Changes the number of clusters; what is cut off is forgotten (extent pages with nothing left too),
-    /// what is added is unallocated. At most [`MAX_CLUSTERS`].
+    /// Changes the number of clusters; removed ones are dropped (also extent pages with nothing left), added
+    /// ones are unallocated. At most [`MAX_CLUSTERS`].
     pub fn resize(&mut self, clusters: u64) {
         let clusters = clusters.min(MAX_CLUSTERS);
         self.num_clusters = clusters;
@@ -195,12 +195,12 @@ impl ClusterMap {
         });
     }
 
-    /// Has what was set entry by entry take as little memory as it can.
+    /// Stores entries that were set one by one in as little memory as possible.
     pub fn compact(&mut self) {
         self.leaves.iter_mut().for_each(|leaf| leaf.clusters.compact());
     }
 
-    /// The allocated runs in order of the blob; neighbours that follow each other on the device are one run.
+    /// The allocated runs in order of the blob; adjacent runs that continue on the device are joined.
     pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         let mut pieces = self.leaf_runs();
         let mut held: Option<Run> = None;
@@ -223,7 +223,7 @@ impl ClusterMap {
         self.leaves.iter().flat_map(|leaf| leaf.runs(self.num_clusters))
     }
 
-    /// The allocated clusters from this one of the blob on: each with its cluster of the device.
+    /// The allocated clusters from cluster `first` of the blob on, each with its cluster of the device.
     pub fn allocated_from(&self, first: u64) -> impl Iterator<Item = (u64, ClusterIdx)> + '_ {
         let behind = self
             .leaves
@@ -233,7 +233,7 @@ impl ClusterMap {
         all.skip_while(move |&(index, _)| index < first)
     }
 
-    /// The allocated ranges of the blob (first cluster, number), wherever they lie on the device.
+    /// The allocated ranges of the blob (first cluster, number), independent of their place on the device.
     pub fn allocated_ranges(&self) -> Vec<(u64, u64)> {
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for run in self.runs() {
@@ -255,7 +255,7 @@ impl ClusterMap {
         self.place(slot).ok().map(|at| &self.leaves[at])
     }
 
-    /// Has the entries of a slot, which must exist, be kept otherwise; they say the same.
+    /// Replaces the storage of a slot's entries, which must exist, by one with equal entries.
     pub fn keep(&mut self, slot: u32, clusters: Entries) {
         if let Ok(at) = self.place(slot) {
             self.leaves[at].clusters = clusters;
@@ -271,7 +271,7 @@ impl ClusterMap {
         self.leaves.iter().filter_map(|leaf| Some((leaf.slot, leaf.page?)))
     }
 
-    /// Says which metadata page holds a slot of a table, which must exist.
+    /// Sets the metadata page of a slot of a table, which must exist.
     pub fn set_extent_page(&mut self, slot: u32, page: PageIdx) {
         if self.table
             && let Ok(at) = self.place(slot)
@@ -280,19 +280,19 @@ impl ClusterMap {
         }
     }
 
-    /// Forgets an extent page and all it says; the size stays.
+    /// Removes an extent page with its entries; the size stays.
     pub fn drop_slot(&mut self, slot: u32) {
         self.leaves.retain(|leaf| leaf.slot != slot);
     }
 
-    /// Forgets every allocation (and extent page); the size stays.
+    /// Removes every allocation and extent page; the size stays.
     pub fn clear(&mut self) {
         self.leaves.clear();
     }
 }
 
 impl PartialEq for ClusterMap {
-    /// Run-length lists are equal if they say the same, tables if their pages do.
+    /// Run-length lists are equal if their entries are, tables if their pages are too.
     fn eq(&self, other: &ClusterMap) -> bool {
         let alike = self.table == other.table && self.num_clusters == other.num_clusters;
         alike && if self.table { self.leaves == other.leaves } else { self.runs().eq(other.runs()) }

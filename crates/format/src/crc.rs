@@ -1,6 +1,6 @@
-//! CRC-32C as the format uses it. The only place that knows which crate computes it.
+//! CRC-32C as the format uses it. Only this module knows which crate computes it.
 
-/// CRC-32C (Castagnoli, reflected, initial value and final XOR all ones) of some bytes.
+/// CRC-32C (Castagnoli, reflected, initial value and final XOR all ones).
 pub fn crc32c(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
@@ -11,7 +11,7 @@ pub fn of_page(page: &[u8; 4096]) -> u32 {
     crc32c(&page[..4092])
 }
 
-/// The CRC that a page carries in its last four bytes.
+/// The CRC in a page's last four bytes.
 pub fn stored_in(page: &[u8; 4096]) -> u32 {
     u32::from_le_bytes([page[4092], page[4093], page[4094], page[4095]])
 }

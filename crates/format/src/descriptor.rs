@@ -89,7 +89,7 @@ impl<'a> Entries<'a> {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -110,7 +110,7 @@ impl<'a> Clusters<'a> {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -210,7 +210,7 @@ fn decode(kind: u8, payload: &[u8]) -> Result<Descriptor<'_>, Problem> {
             _ => Err(wrong_length("extent table length", payload, "8 and a multiple of 8")),
         },
         kind::EXTENT_PAGE => match payload.as_chunks::<4>() {
-            // No clusters at all: the blob was being made smaller, down to where this page begins.
+            // No clusters at all: the blob was being shrunk down to where this page begins.
             (&[start, ref clusters @ ..], []) => Ok(Descriptor::ExtentPage {
                 start_cluster: u32::from_le_bytes(start),
                 clusters: Clusters(clusters),

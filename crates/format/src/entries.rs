@@ -1,14 +1,14 @@
-//! Which clusters of the device an extent page names, in as little memory as they take.
+//! The clusters named by an extent page, in as little memory as possible.
 //!
-//! A plain value that is copied when it is changed. What lies in a few runs is kept as runs, what is
-//! scattered as one word a cluster; a Blobstore that shows the same words to other threads keeps them itself
-//! ([`Words`]), and a change here is a copy of its own.
+//! A plain value, copied on change. A few runs are stored as runs, scattered clusters as one word each. A
+//! Blobstore that shows the same words to other threads stores them itself ([`Words`]); a change here then
+//! makes a separate copy.
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-/// Entries kept by somebody else, who may change them.
+/// Entries stored elsewhere, which may change.
 pub trait Words: Any + Send + Sync + fmt::Debug {
     /// The entry at this place, below 512: a cluster of the device, 0 for unallocated.
     fn get(&self, at: usize) -> u32;
@@ -25,7 +25,7 @@ pub struct Piece {
     pub cluster: u32,
 }
 
-/// Up to 512 entries: clusters of the device, 0 for unallocated. Equal if they say the same.
+/// Up to 512 entries: clusters of the device, 0 for unallocated. Equal if all entries are.
 #[derive(Clone)]
 pub struct Entries {
     kind: Kind,
@@ -40,7 +40,7 @@ enum Kind {
 }
 
 impl Entries {
-    /// The first `len` of these.
+    /// The first `len` of these words.
     pub fn kept(words: Arc<dyn Words>, len: usize) -> Entries {
         Entries { kind: Kind::Kept(words), len: len as u16 }
     }
@@ -56,12 +56,12 @@ impl Entries {
         usize::from(self.len)
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Who keeps them, if somebody else does.
+    /// The external storage, if used.
     pub fn keeper(&self) -> Option<&dyn Words> {
         match &self.kind {
             Kind::Kept(words) => Some(&**words),
@@ -69,7 +69,7 @@ impl Entries {
         }
     }
 
-    /// Whether they take a word each.
+    /// True if they take a word each.
     pub(crate) fn is_scattered(&self) -> bool {
         matches!(self.kind, Kind::Words(_))
     }
@@ -114,7 +114,7 @@ impl Entries {
         self.pieces().map(|piece| usize::from(piece.length)).sum()
     }
 
-    /// All of them, as they stand on disk.
+    /// All of them, as on disk.
     pub fn to_vec(&self) -> Vec<u32> {
         if let Kind::Words(words) = &self.kind {
             return words.to_vec();
@@ -127,7 +127,7 @@ impl Entries {
         words
     }
 
-    /// Changes an entry; beyond the end nothing happens.
+    /// Changes an entry; no effect beyond the end.
     pub fn set(&mut self, at: usize, cluster: u32) {
         if at >= self.len() || self.get(at) == cluster {
             return;
@@ -149,7 +149,7 @@ impl Entries {
         }
     }
 
-    /// Has them take as little memory as they can, unless somebody else keeps them.
+    /// Stores them in as little memory as possible, unless they are stored externally.
     pub fn compact(&mut self) {
         if let Kind::Words(words) = &self.kind {
             *self = Entries::from(&**words);
@@ -160,8 +160,8 @@ impl Entries {
 impl From<&[u32]> for Entries {
     /// At most 512 of them.
     fn from(words: &[u32]) -> Entries {
-        // Counted first: most pages are one run, or scattered, and neither should cost a list that grows. Without
-        // a branch, so that many words are looked at at once.
+        // Counted first: most pages are one run, or scattered, and neither should cost a growing list.
+        // Without a branch, so that many words are checked at once.
         let starts = |&[one, next]: &[u32; 2]| u32::from(next != 0) & u32::from(!follow(one, next));
         let behind = words.array_windows().map(starts).sum::<u32>();
         let pieces = (behind + u32::from(words.first().is_some_and(|&word| word != 0))) as usize;
@@ -193,7 +193,7 @@ impl From<&[u32]> for Entries {
 }
 
 fn follow(one: u32, next: u32) -> bool {
-    // Behind the last number there is is 0, which is no cluster.
+    // The number after the last one is 0, which is not a cluster.
     (one != 0) & (one.wrapping_add(1) == next) & (next != 0)
 }
 

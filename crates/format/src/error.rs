@@ -1,4 +1,4 @@
-//! What can be wrong with bytes of an image: which structure, at which byte, what was expected.
+//! Errors in the bytes of an image: which structure, at which byte, what was expected.
 
 use crate::ids::{BlobId, PageIdx};
 use std::fmt;
@@ -56,17 +56,17 @@ impl fmt::Display for Place {
     }
 }
 
-/// One structure of an image is not what the format asks for.
+/// A structure of an image breaks a rule of the format.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub struct FormatError {
     /// The structure and where it begins.
     pub place: Place,
-    /// What was expected and what was found.
+    /// The expected and the found value.
     pub problem: Problem,
 }
 
-/// What was expected of a structure and what was found instead.
+/// A broken rule of a structure.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Problem {
     /// Fewer bytes than the structure needs.
@@ -74,7 +74,7 @@ pub enum Problem {
     TooShort {
         /// Bytes the structure needs.
         needed: u64,
-        /// Bytes that are there.
+        /// Bytes available.
         found: u64,
     },
     /// The CRC does not match the bytes.
@@ -85,14 +85,14 @@ pub enum Problem {
         /// The CRC of the bytes on disk.
         computed: u32,
     },
-    /// A field has a value it cannot have.
+    /// A field has an invalid value.
     #[error("{field} is {found:#x}, expected {expected}")]
     Field {
         /// Name of the field as the format page names it.
         field: &'static str,
         /// The value found.
         found: u64,
-        /// What it should have been.
+        /// The expected value.
         expected: String,
     },
     /// The device could not read the bytes.
@@ -104,21 +104,21 @@ pub enum Problem {
     /// A chain leads to a page that already belongs to a chain, its own or another.
     #[error("blob {0} leads here, but the page already belongs to a chain")]
     Claimed(BlobId),
-    /// Nothing is where something should be.
+    /// A structure is missing.
     #[error("is empty, expected {0}")]
     Empty(String),
-    /// A link leads to a blob that is not there.
+    /// A link leads to a blob that does not exist.
     #[error("names blob {0}, which is not in the store")]
     NoSuchBlob(BlobId),
 }
 
 impl Problem {
-    /// A field whose value is not what it should be.
+    /// An invalid value of a field.
     pub(crate) fn field(field: &'static str, found: impl Into<u64>, expected: impl Into<String>) -> Problem {
         Problem::Field { field, found: found.into(), expected: expected.into() }
     }
 
-    /// This problem at a place.
+    /// Adds a place to this problem.
     pub(crate) fn at(self, place: Place) -> FormatError {
         FormatError { place, problem: self }
     }

@@ -1,4 +1,4 @@
-//! Where everything lies in a store: cluster and page sizes, the regions, and the arithmetic between them.
+//! The layout of a store: cluster and page sizes, the regions, and the arithmetic between them.
 
 use crate::error::{FormatError, Place, Problem};
 use crate::ids::{ClusterIdx, PageIdx};
@@ -37,10 +37,10 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// The geometry that a super block describes on a device of so many bytes.
+    /// The geometry in a super block, on a device of `device_bytes` bytes.
     ///
     /// # Errors
-    /// Names the field that cannot be, with what it would have to be.
+    /// Names the invalid field and its valid values.
     pub fn from_super(block: &SuperBlock, device_bytes: u64) -> Result<Geometry, FormatError> {
         let zero_means = |value: u32, default: u32| if value == 0 { default } else { value };
         let geometry = Geometry {
@@ -65,12 +65,12 @@ impl Geometry {
         Ok(geometry)
     }
 
-    /// Bytes of the smallest I/O, which is the block size the store was made with.
+    /// Bytes of the smallest I/O, which is the block size with which the store was made.
     pub fn io_unit_size(&self) -> u32 {
         self.io_unit_size
     }
 
-    /// Bytes of a metadata slot; only the first 4096 count.
+    /// Bytes of a metadata slot; only the first 4096 are used.
     pub fn md_page_size(&self) -> u32 {
         self.md_page_size
     }
@@ -85,7 +85,7 @@ impl Geometry {
         self.size
     }
 
-    /// Clusters of the store, those that hold metadata included.
+    /// Clusters of the store, including those that hold metadata.
     pub fn total_clusters(&self) -> u32 {
         self.total_clusters
     }
@@ -124,7 +124,7 @@ impl Geometry {
         }
     }
 
-    /// Bits that a mask must have.
+    /// Required number of bits of a mask.
     pub fn mask_bits(&self, kind: MaskKind) -> u32 {
         match kind {
             MaskKind::UsedClusters => self.total_clusters,
@@ -153,19 +153,19 @@ impl Geometry {
         Place::Page { index, offset: self.page_offset(index) }
     }
 
-    /// Whether a cluster index names a cluster that can hold data.
+    /// True if a cluster can hold data.
     pub fn is_data_cluster(&self, cluster: u32) -> bool {
         (self.metadata_clusters()..self.total_clusters).contains(&cluster)
     }
 
-    /// The largest store, in bytes, that the space reserved for the cluster mask allows.
+    /// The largest store, in bytes, for which the reserved space of the cluster mask is sufficient.
     pub fn max_growable_size(&self) -> u64 {
         let reserved = self.cluster_mask_reserve();
         let bits = (u64::from(reserved) * u64::from(self.md_page_size)).saturating_sub(5) * 8;
         bits.min(u64::from(u32::MAX)).saturating_mul(u64::from(self.cluster_size))
     }
 
-    /// Pages from the start of the cluster mask to whatever follows it.
+    /// Pages from the start of the cluster mask to the next structure.
     pub fn cluster_mask_reserve(&self) -> u32 {
         let next = if self.used_blobid_mask.len > 0 { self.used_blobid_mask } else { self.metadata };
         next.start.saturating_sub(self.used_cluster_mask.start).max(self.used_cluster_mask.len)
@@ -228,7 +228,7 @@ impl Geometry {
     }
 }
 
-/// Metadata pages that a mask of so many bits takes.
+/// Metadata pages for a mask of `bits` bits.
 pub(crate) fn mask_pages(bits: u32, md_page_size: u32) -> u64 {
     (5 + u64::from(bits).div_ceil(8)).div_ceil(u64::from(md_page_size))
 }

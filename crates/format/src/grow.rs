@@ -14,7 +14,7 @@ pub enum GrowError {
         /// Bytes of the store.
         store: u64,
     },
-    /// The mask of clusters has no room for more.
+    /// The cluster mask has no room for more.
     #[error(
         "the store can grow to {max} bytes at most, the device has {device}: more needs a new store with more metadata pages"
     )]
@@ -26,12 +26,12 @@ pub enum GrowError {
     },
 }
 
-/// The super block and geometry of the store on a device of so many bytes; `None` if it is as large as the
-/// device already. The super block is not clean: the masks on disk are those of the smaller store until the
-/// next unload.
+/// The super block and geometry of the store on a device of `device_bytes` bytes; `None` if the store already
+/// has the device's size. The super block is not clean: the masks on disk are those of the smaller store
+/// until the next unload.
 ///
 /// # Errors
-/// The device has shrunk, or the space reserved for the mask of clusters is too small.
+/// The device has shrunk, or the space reserved for the cluster mask is too small.
 pub fn plan(
     super_block: &SuperBlock,
     geometry: &Geometry,

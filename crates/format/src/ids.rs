@@ -20,7 +20,7 @@ pub struct ClusterIdx(pub u32);
 
 /// Id of a blob as stored on disk: `0x1_0000_0000 | index of its root page`.
 ///
-/// A value read from disk may be anything; [`BlobId::root_page`] says whether it can be a blob at all.
+/// A value read from disk may be anything; [`BlobId::root_page`] tells whether it can be a blob's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId(u64);
 
@@ -30,7 +30,7 @@ impl BlobId {
         BlobId(BLOB_ID_HIGH | page.0 as u64)
     }
 
-    /// An id as found on disk or typed by a user; may not be one that a blob can have.
+    /// An id as found on disk or typed by a user; may be invalid.
     pub const fn from_raw(raw: u64) -> BlobId {
         BlobId(raw)
     }
@@ -40,7 +40,7 @@ impl BlobId {
         self.0
     }
 
-    /// The root page of this blob, or `None` if no blob can have this id.
+    /// The root page of this blob, or `None` if the id is invalid.
     pub const fn root_page(self) -> Option<PageIdx> {
         if self.0 & !0xFFFF_FFFF == BLOB_ID_HIGH { Some(PageIdx(self.0 as u32)) } else { None }
     }

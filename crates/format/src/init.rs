@@ -1,13 +1,13 @@
-//! Making a new store: which layout SPDK would choose for a device, and what has to be written for it.
+//! Creates stores: the layout that SPDK would choose for a device, and the writes for it.
 
 use crate::change::Change;
 use crate::geometry::{Geometry, Region, mask_pages};
 use crate::super_block::{BsType, SuperBlock, VERSION};
 
-/// Layouts that are tried to find the least with room for data.
+/// Layouts tried to find the smallest with room for data.
 const LAYOUTS_TRIED: u32 = 1 << 12;
 
-/// The device a store is to be made on.
+/// The device for a new store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DeviceShape {
     /// Bytes of the device.
@@ -18,7 +18,7 @@ pub struct DeviceShape {
     pub physical_block_size: u32,
 }
 
-/// How many metadata pages a new store gets.
+/// The number of metadata pages of a new store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum MdPages {
     /// One for every cluster of the device, SPDK's default.
@@ -30,7 +30,7 @@ pub enum MdPages {
     Count(u32),
 }
 
-/// What happens to everything behind the metadata when a store is made.
+/// What to do with the area after the metadata when a store is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ClearData {
     /// Unmapped, SPDK's default.
@@ -51,10 +51,10 @@ pub struct InitOptions {
     pub md_pages: MdPages,
     /// What to do with the data area.
     pub clear: ClearData,
-    /// Whose store it is; zeroes by default.
+    /// The store's type; zeroes by default.
     pub bs_type: BsType,
-    /// The least size of a metadata slot in bytes, a multiple of 4096; that and the physical block size are lower
-    /// bounds anyway.
+    /// The minimum size of a metadata slot in bytes, a multiple of 4096; the physical block size is another
+    /// lower bound.
     pub md_page_size: u32,
 }
 
@@ -70,17 +70,17 @@ impl Default for InitOptions {
     }
 }
 
-/// Why a store cannot be made like this.
+/// Why a store cannot be made.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum InitError {
-    /// An option has a value that cannot be.
+    /// An option has an invalid value.
     #[error("{option} is {value}: it must be {expected}")]
     Option {
         /// The option.
         option: &'static str,
         /// Its value.
         value: u64,
-        /// What it must be.
+        /// The valid values.
         expected: String,
     },
     /// The device is too small.
@@ -98,23 +98,23 @@ pub enum InitError {
     AllMetadata,
 }
 
-/// What making a store comes to.
+/// The result of planning a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InitPlan {
     /// The layout.
     pub geometry: Geometry,
     /// The super block, not clean.
     pub super_block: SuperBlock,
-    /// What has to be done to the device, in order: zero the metadata, clear the data area, flush, write
-    /// the super block, flush. The masks stay zero until the first unload.
+    /// The writes, in order: zero the metadata, clear the data area, flush, write the super block, flush. The
+    /// masks stay zero until the first unload.
     pub changes: Vec<Change>,
 }
 
-/// Chooses the layout of a new store on a device as SPDK does. As there, the metadata may take all of it: such a
-/// store has blobs with xattrs and no data.
+/// Chooses the layout of a new store on a device as SPDK does. As in SPDK, the metadata may take all of it:
+/// such a store has blobs with xattrs and no data.
 ///
 /// # Errors
-/// An option cannot be, or the device is too small.
+/// An option is invalid, or the device is too small.
 pub fn plan(device: &DeviceShape, options: &InitOptions) -> Result<InitPlan, InitError> {
     let md_page_size = md_page_size(device, options);
     check_options(device, options, md_page_size)?;
@@ -137,12 +137,13 @@ pub fn plan(device: &DeviceShape, options: &InitOptions) -> Result<InitPlan, Ini
     Ok(InitPlan { geometry, super_block, changes })
 }
 
-/// That a device is too small for a store with room for data, and how large it would have to be. The options
-/// are such that [`plan`] finds nothing else wrong with them.
+/// The error that a device is too small for a store with room for data, with the required size. [`plan`] must
+/// have found no other error in the options.
 pub fn too_small(device: &DeviceShape, options: &InitOptions) -> InitError {
     let md_page_size = md_page_size(device, options);
     let mut clusters = 1;
-    // A larger store has more metadata. Where that does not settle it is nearly all of the store, or more.
+    // A larger store has more metadata. If this does not converge, metadata takes nearly all of the store, or
+    // more.
     for _ in 0..LAYOUTS_TRIED {
         let layout = lay_out(device, options, md_page_size, clusters);
         match u32::try_from(metadata_clusters(&layout) + 1) {
@@ -205,7 +206,7 @@ fn lay_out(
     let md_len = match options.md_pages {
         MdPages::OnePerCluster => total_clusters,
         MdPages::Count(count) => count,
-        // At least one: a ratio of 1 on a store of 50 clusters would otherwise leave no page at all.
+        // At least one: a ratio of 1 on a store of 50 clusters would otherwise give no page at all.
         MdPages::PerHundredClusters(ratio) => {
             let pages = u64::from(ratio) * u64::from(total_clusters) / 100;
             u32::try_from(pages).unwrap_or(u32::MAX).max(1)

@@ -1,23 +1,23 @@
 //! SPDK's Blobstore on-disk format v3 as pure functions: bytes in, checked values out, and back.
 //!
 //! This crate does no I/O, spawns nothing, reads no clock and holds no global state; its values belong to
-//! whoever made them and may live on any thread. The Blobstore, the offline tool, the checker, the fuzzers
-//! and the tests all stand on it, so there is one reading of the format.
+//! their makers and may live on any thread. The Blobstore, the offline tool, the checker, the fuzzers and the
+//! tests all use it, so that there is one interpretation of the format.
 //!
 //! * [`super_block`], [`mask`], [`page`], [`descriptor`]: one codec per structure.
-//! * [`geometry`], [`init`], [`grow`], [`unload`]: where everything lies, and what is written when a store is
-//!   made, grows, and is left.
+//! * [`geometry`], [`init`], [`grow`], [`unload`]: the layout, and the writes when a store is made, grows,
+//!   and is unloaded.
 //! * [`metadata`], [`cluster_map`], [`entries`], [`chain`]: one blob, as values and as its pages on disk.
 //! * [`loader`]: asks for byte ranges, takes bytes, ends with a [`Store`]: blobs, bitmaps, relations, and
 //!   the [`repair`]s that a writing load has to carry out.
 //! * [`resolve`]: which cluster holds a piece of a blob, through snapshots and clones.
 //! * [`check`]: everything that is wrong with a loaded store, as a typed list.
 //!
-//! Not promised: that a structure covered by no CRC (the three masks) is right; [`check`] compares those
-//! against what the metadata says. Bytes of a metadata slot beyond the first 4096 are never looked at.
+//! Not promised: that a structure without CRC (the three masks) is right; [`check`] compares those with the
+//! metadata. Bytes of a metadata slot beyond the first 4096 are ignored.
 //!
-//! Every number read from an image is hostile until checked; no input panics, loops for ever, or makes this
-//! crate hold more than a small multiple of the metadata that the image really contains.
+//! Every number from an image is hostile until checked; no input panics, loops for ever, or makes this crate
+//! hold more than a small multiple of the metadata that the image really contains.
 #![forbid(unsafe_code)]
 
 pub mod bitmap;

@@ -9,16 +9,16 @@ use crate::error::{FormatError, Place, Problem};
 use crate::geometry::Geometry;
 use std::fmt;
 
-/// Bytes that are written at a time: as much as is made within a millisecond.
+/// Bytes written at a time: as much as can be made within a millisecond.
 const WRITE: u64 = 256 << 10;
 
 /// Bytes before the bits of a mask.
 pub const HEADER_SIZE: usize = 5;
 
-/// Which mask.
+/// The kind of a mask.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum MaskKind {
-    /// Metadata pages that hold something.
+    /// Metadata pages in use.
     UsedPages,
     /// Clusters that belong to metadata or to a blob.
     UsedClusters,
@@ -60,7 +60,7 @@ pub fn place(kind: MaskKind, geometry: &Geometry) -> Place {
 /// A cluster mask longer than the store is accepted and cut: SPDK leaves one behind when growing fails.
 ///
 /// # Errors
-/// The type or the number of bits is not what the geometry says, or there are too few bytes.
+/// Type or number of bits do not match the geometry, or there are too few bytes.
 pub fn parse(kind: MaskKind, bytes: &[u8], geometry: &Geometry) -> Result<Bitmap, FormatError> {
     let place = place(kind, geometry);
     let bits = geometry.mask_bits(kind);
@@ -79,7 +79,7 @@ pub fn parse(kind: MaskKind, bytes: &[u8], geometry: &Geometry) -> Result<Bitmap
     Ok(Bitmap::from_bytes(&bytes[HEADER_SIZE..needed], bits))
 }
 
-/// How many writes put a mask in its place.
+/// The number of writes that a mask takes.
 pub fn writes(kind: MaskKind, geometry: &Geometry) -> u64 {
     geometry.bytes_of(geometry.mask(kind)).1.div_ceil(WRITE)
 }

@@ -1,32 +1,32 @@
-//! What a blob's metadata says: flags, xattrs, internal xattrs, the map of its clusters.
+//! A blob's metadata: flags, xattrs, internal xattrs, the map of its clusters.
 //!
-//! Plain values; whoever loaded or made them owns them. [`crate::chain`] turns them into pages and back.
+//! Plain values. [`crate::chain`] converts them to pages and back.
 
 use crate::cluster_map::ClusterMap;
 use crate::ids::BlobId;
 
-/// The xattr of a new blob that an import is filling: its value is the name that the blob gets when all of it is
-/// durable, or nothing. Ours; to SPDK it is an xattr like any other.
+/// The xattr of a new blob that an import is filling: its value is the name that the blob gets when all of it
+/// is durable, or empty. Specific to this project; to SPDK it is an ordinary xattr.
 pub const IMPORTING: &[u8] = b"spindle.importing";
 
-/// What is above a blob: who is asked for the clusters it does not have.
+/// The parent of a blob, from which it reads the clusters that it does not own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Parent {
     /// A snapshot in the same store.
     Snapshot(BlobId),
-    /// A snapshot elsewhere, by an id that is opaque bytes (lvolstores: a UUID as text with its NUL).
+    /// A snapshot elsewhere, by an id of opaque bytes (lvolstores: a UUID as text with its NUL).
     External(Vec<u8>),
 }
 
-/// The three words of flags of a blob. A bit that a reader does not know makes the blob unusable,
-/// read-only, or its metadata read-only, by the word it stands in.
+/// The three words of flags of a blob. An unknown bit makes the blob unusable, read-only, or its metadata
+/// read-only, depending on its word.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flags {
-    /// Who does not know a bit in here must not open the blob.
+    /// A program that does not know one of these bits must not open the blob.
     pub invalid: u64,
-    /// Who does not know a bit in here must not write the blob's data or metadata.
+    /// A program that does not know one of these bits must not write the blob's data or metadata.
     pub data_read_only: u64,
-    /// Who does not know a bit in here must not write the blob's metadata.
+    /// A program that does not know one of these bits must not write the blob's metadata.
     pub metadata_read_only: u64,
 }
 
@@ -42,29 +42,28 @@ impl Flags {
     /// In `data_read_only`: read-only, as snapshots are.
     pub const READ_ONLY: u64 = 1;
 
-    /// Whether clusters are allocated when first written.
+    /// True if clusters are allocated when first written.
     pub fn thin(&self) -> bool {
         self.invalid & Flags::THIN != 0
     }
 
-    /// Whether the blob is marked read-only.
+    /// True if the blob is marked read-only.
     pub fn read_only(&self) -> bool {
         self.data_read_only & Flags::READ_ONLY != 0
     }
 
-    /// Whether the blob's data must not be written: it is marked read-only, or a newer version set a bit that
-    /// is not known here.
+    /// True if the blob's data must not be written: it is marked read-only, or has a bit of a newer version.
     pub fn data_locked(&self) -> bool {
         self.data_read_only != 0
     }
 
-    /// Whether the blob's metadata must not be written: its data must not, or a newer version set a bit that
-    /// is not known here.
+    /// True if the blob's metadata must not be written: its data must not, or it has a bit of a newer
+    /// version.
     pub fn metadata_locked(&self) -> bool {
         self.data_locked() || self.metadata_read_only & !3 != 0
     }
 
-    /// Whether the blob is a clone of an external snapshot.
+    /// True if the blob is a clone of an external snapshot.
     pub fn external_snapshot(&self) -> bool {
         self.invalid & Flags::EXTERNAL_SNAPSHOT != 0
     }
@@ -88,7 +87,7 @@ impl Flags {
 /// How a cluster is cleared when a blob gives it back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ClearMethod {
-    /// As the store does by default: unmapped.
+    /// The store's default: unmapped.
     #[default]
     Default = 0,
     /// Not at all.
@@ -99,7 +98,7 @@ pub enum ClearMethod {
     WriteZeroes = 3,
 }
 
-/// A name and a value. Neither need be text.
+/// A name and a value. Neither must be text.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Xattr {
     /// The name, without a NUL.
@@ -116,11 +115,11 @@ pub struct Xattrs(Vec<Xattr>);
 pub mod internal {
     /// The parent snapshot of a clone: a blob id.
     pub const SNAPSHOT: &[u8] = b"SNAP";
-    /// On a snapshot that is being made: id of the original blob.
+    /// On an unfinished snapshot: id of the original blob.
     pub const SNAPSHOT_IN_PROGRESS: &[u8] = b"SNAPTMP";
-    /// On a snapshot that is being deleted: id of its one clone.
+    /// On a snapshot that is being deleted: id of its only clone.
     pub const SNAPSHOT_PENDING_REMOVAL: &[u8] = b"SNAPRM";
-    /// On a clone of an external snapshot: that one's id, opaque bytes.
+    /// On a clone of an external snapshot: the snapshot's id, opaque bytes.
     pub const EXTERNAL_SNAPSHOT_ID: &[u8] = b"EXTSNAP";
 }
 
@@ -140,7 +139,7 @@ impl Xattrs {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// True if there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -150,7 +149,7 @@ impl Xattrs {
         self.0.iter().find(|xattr| xattr.name == name).map(|xattr| xattr.value.as_slice())
     }
 
-    /// Sets a value; a name that is there keeps its place, a new one goes to the end.
+    /// Sets a value; an existing name keeps its place, a new one goes to the end.
     ///
     /// # Errors
     /// The name is empty or holds a NUL, or both together do not fit in one metadata page.
@@ -169,13 +168,13 @@ impl Xattrs {
         Ok(())
     }
 
-    /// Removes a name; its value if it was there.
+    /// Removes a name; returns its value, if any.
     pub fn remove(&mut self, name: &[u8]) -> Option<Vec<u8>> {
         let at = self.0.iter().position(|xattr| xattr.name == name)?;
         Some(self.0.remove(at).value)
     }
 
-    /// Adds what a page says, duplicates and odd names included, so that a rewrite loses nothing.
+    /// Adds an xattr from a page, including duplicates and odd names, so that a rewrite loses nothing.
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
         self.0.push(Xattr { name: name.to_vec(), value: value.to_vec() });
     }
@@ -184,13 +183,13 @@ impl Xattrs {
 /// Why an xattr cannot be set.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum XattrError {
-    /// The name cannot be one.
+    /// The name is invalid.
     #[error("xattr name {name:?} is empty or holds a NUL byte: choose another")]
     Name {
         /// The name, escaped.
         name: String,
     },
-    /// Name and value are too long together.
+    /// Name and value together are too long.
     #[error("xattr name and value take {size} bytes, one metadata page holds {room}: shorten them")]
     TooLarge {
         /// Bytes of both.
@@ -200,7 +199,7 @@ pub enum XattrError {
     },
 }
 
-/// What a blob's metadata says.
+/// A blob's metadata.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BlobMetadata {
     /// Its flags.
@@ -214,13 +213,13 @@ pub struct BlobMetadata {
 }
 
 impl BlobMetadata {
-    /// A blob of no size with an extent table, SPDK's default.
+    /// A blob of size 0 with an extent table, SPDK's default.
     pub fn new_thick() -> BlobMetadata {
         let flags = Flags { invalid: Flags::EXTENT_TABLE, ..Flags::default() };
         BlobMetadata { flags, xattrs: Xattrs::new(), internal: Xattrs::new(), map: ClusterMap::new_table() }
     }
 
-    /// A thin blob of no size with an extent table.
+    /// A thin blob of size 0 with an extent table.
     pub fn new_thin() -> BlobMetadata {
         let mut blob = BlobMetadata::new_thick();
         blob.flags.invalid |= Flags::THIN;
@@ -233,8 +232,8 @@ impl BlobMetadata {
     }
 
     /// What the blob reads where it has no cluster, if not zeroes. The flags decide, as in SPDK, which leaves
-    /// `SNAP` in a clone of an external snapshot when it deletes the snapshot between them, and `EXTSNAP` in a
-    /// read-only clone that it inflates.
+    /// `SNAP` in a clone of an external snapshot when it deletes the snapshot between them, and `EXTSNAP` in
+    /// a read-only clone that it inflates.
     pub fn parent(&self) -> Option<Parent> {
         if self.flags.external_snapshot() {
             let id = self.internal.get(internal::EXTERNAL_SNAPSHOT_ID)?;
@@ -250,7 +249,7 @@ impl BlobMetadata {
         Some(BlobId::from_raw(u64::from_le_bytes(value)))
     }
 
-    /// Sets an internal xattr and the flag that says there are some.
+    /// Sets an internal xattr and the flag for them.
     ///
     /// # Errors
     /// As [`Xattrs::set`].

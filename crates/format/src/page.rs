@@ -19,7 +19,7 @@ use crate::{crc, descriptor};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// Bytes of a metadata page (and of the super block) that count, whatever the slot size.
+/// Used bytes of a metadata page (and of the super block), whatever the slot size.
 pub const PAGE_SIZE: usize = 4096;
 
 /// Bytes of a page that hold descriptors.
@@ -56,7 +56,7 @@ impl Page {
         }
     }
 
-    /// The page at the head of these bytes, whatever it holds; `None` if there are fewer than 4096.
+    /// The page at the head of these bytes, valid or not; `None` if there are fewer than 4096.
     pub fn view(bytes: &[u8]) -> Option<&Page> {
         Page::ref_from_prefix(bytes).ok().map(|(page, _)| page)
     }
@@ -66,7 +66,7 @@ impl Page {
         zerocopy::transmute_ref!(self)
     }
 
-    /// Whether the CRC in the page is that of its bytes.
+    /// True if the CRC in the page matches its bytes.
     pub fn crc_ok(&self) -> bool {
         crc::of_page(self.bytes()) == self.crc.get()
     }
@@ -83,12 +83,12 @@ impl Page {
         Err(Problem::Crc { stored: self.crc.get(), computed }.at(place))
     }
 
-    /// Puts the right CRC into the page.
+    /// Writes the right CRC into the page.
     pub fn seal(&mut self) {
         self.crc = crc::of_page(self.bytes()).into();
     }
 
-    /// The write that puts the page into its slot; the bytes of a larger slot behind it are zeroes.
+    /// The write that puts the page into its slot; the rest of a larger slot is zeroed.
     pub fn write(&self, at: PageIdx, geometry: &Geometry) -> Change {
         let mut bytes = self.bytes().to_vec();
         bytes.resize(geometry.md_page_size() as usize, 0);
@@ -101,13 +101,13 @@ impl Page {
     }
 
     /// The write that clears the page's last sector, and with it the CRC: a crash that tears nothing smaller
-    /// leaves the page as it was or as no page at all, which half of a cleared page is not. For devices with
-    /// blocks of 512 bytes.
+    /// leaves the page as it was or as no page at all, whereas half of a cleared page would be neither. For
+    /// devices with blocks of 512 bytes.
     pub fn clear_last_sector(at: PageIdx, geometry: &Geometry) -> Change {
         Change::Zero { offset: geometry.page_offset(at) + (PAGE_SIZE - 512) as u64, len: 512 }
     }
 
-    /// The id of the blob that wrote the page. Of an extent page it proves nothing.
+    /// The id of the blob that wrote the page. In an extent page it proves nothing.
     pub fn id(&self) -> BlobId {
         BlobId::from_raw(self.id.get())
     }
@@ -127,12 +127,12 @@ impl Page {
         (self.next.get() != NO_NEXT).then(|| PageIdx(self.next.get()))
     }
 
-    /// The CRC that the page carries.
+    /// The CRC in the page.
     pub fn stored_crc(&self) -> u32 {
         self.crc.get()
     }
 
-    /// Links the page to the next one of its chain; the page has to be sealed afterwards.
+    /// Links the page to the next one of its chain; seal the page afterwards.
     pub fn set_next(&mut self, next: Option<PageIdx>) {
         self.next = next.map_or(NO_NEXT, |page| page.0).into();
     }
@@ -142,7 +142,7 @@ impl Page {
         &self.descriptors
     }
 
-    /// The area that holds descriptors; the page has to be sealed after a change.
+    /// The area that holds descriptors; seal the page after a change.
     pub fn descriptor_bytes_mut(&mut self) -> &mut [u8; DESCRIPTORS_SIZE] {
         &mut self.descriptors
     }

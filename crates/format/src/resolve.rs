@@ -1,10 +1,10 @@
-//! Which cluster holds a piece of a blob, through snapshots and clones.
+//! Finds the cluster that holds a piece of a blob, through snapshots and clones.
 
 use crate::ids::{BlobId, ClusterIdx};
 use crate::metadata::Parent;
 use crate::store::Store;
 
-/// Where a cluster of a blob is to be read.
+/// Where to read a cluster of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Source<'a> {
     /// In this cluster of the device.
@@ -42,11 +42,12 @@ pub enum ResolveError {
     Circle(BlobId),
 }
 
-/// Where cluster `index` of a blob is to be read. Beyond the blob's end: zeroes, and so is what lies beyond
-/// the end of a parent that is shorter than its clone.
+/// Where to read cluster `index` of a blob. Zeroes beyond the blob's end, and beyond the end of a parent that
+/// is shorter than its clone.
 ///
 /// # Errors
-/// The blob is not there; or no blob down to a missing parent or once around a circle has the cluster.
+/// The blob does not exist; or no blob of the chain, down to a missing parent or once around a circle, has
+/// the cluster.
 pub fn resolve(store: &Store, blob: BlobId, index: u64) -> Result<Source<'_>, ResolveError> {
     let mut current = store.blob(blob).ok_or(ResolveError::NoSuchBlob(blob))?;
     // A chain without a circle visits every blob at most once.

@@ -1,6 +1,6 @@
-//! A loaded store as data: what its metadata says after everything half-done has been resolved.
+//! A loaded store as data: its metadata after every half-done operation was resolved.
 //!
-//! Made by [`crate::loader::Loader::finish`]; a plain value that belongs to whoever asked.
+//! Made by [`crate::loader::Loader::finish`]; a plain value.
 
 use crate::bitmap::Bitmap;
 use crate::error::{FormatError, Place};
@@ -16,16 +16,16 @@ use std::collections::BTreeMap;
 pub struct Blob {
     /// Its id.
     pub id: BlobId,
-    /// What its metadata says.
+    /// Its metadata.
     pub metadata: BlobMetadata,
     /// The pages of its chain, root first.
     pub chain: Vec<PageIdx>,
-    /// What is above it.
+    /// Its parent.
     pub parent: Option<Parent>,
     /// The blobs whose parent it is, in order of their ids.
     pub clones: Vec<BlobId>,
-    /// Descriptors of types that this crate does not know, skipped: place and type. SPDK skips them too,
-    /// but refuses to recover a dirty store that has any.
+    /// Descriptors of unknown types, skipped: place and type. SPDK skips them too, but refuses to recover a
+    /// dirty store that has any.
     pub unknown_descriptors: Vec<(Place, u8)>,
 }
 
@@ -36,15 +36,15 @@ pub struct DamagedBlob {
     pub id: BlobId,
     /// What is wrong with it.
     pub errors: Vec<FormatError>,
-    /// Its name if the readable part of its metadata gives one.
+    /// Its name, if the readable part of its metadata has one.
     pub name: Option<String>,
-    /// The metadata pages that are known to be its, root first if that can be read.
+    /// The metadata pages known to be its own, root first if that can be read.
     pub pages: Vec<PageIdx>,
-    /// The metadata pages that these name, whatever they hold.
+    /// The metadata pages that these name, whatever they contain.
     pub named_pages: Vec<PageIdx>,
     /// The blobs that these name: a parent, or the other blob of a snapshot operation.
     pub named_blobs: Vec<BlobId>,
-    /// Whether its chain could be read to the end, so that the damage is in what the chain names.
+    /// True if its chain could be read to the end, so that the damage is in what the chain names.
     pub whole_chain: bool,
 }
 
@@ -59,13 +59,13 @@ pub struct DiskMasks {
     pub used_blob_ids: Bitmap,
 }
 
-/// A snapshot operation that was cut off and cannot be resolved without guessing; both blobs are left as
-/// they are.
+/// An interrupted snapshot operation that cannot be resolved without guessing; both blobs are left as they
+/// are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HalfDone {
     /// The snapshot that carries the marker.
     pub snapshot: BlobId,
-    /// Whether it was being deleted; else it was being made.
+    /// True if it was being deleted, false if it was being made.
     pub removal: bool,
     /// The blob that the marker names.
     pub other: BlobId,
@@ -73,8 +73,8 @@ pub struct HalfDone {
     pub why: &'static str,
 }
 
-/// Why clusters and pages must neither be given out nor taken back until the store has been repaired: some
-/// of those that look free may be in use.
+/// Why no clusters and pages may be allocated or freed until the store has been repaired: some that look free
+/// may be in use.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AllocationBlocked {
     /// Blobs, on a store whose masks cannot be used, whose maps could not be read.
@@ -85,10 +85,10 @@ pub struct AllocationBlocked {
     pub clusters: Vec<ClusterIdx>,
     /// Extent pages that two blobs name.
     pub extent_pages: Vec<PageIdx>,
-    /// Blobs that the mask of blob ids lacks: nothing here knows what they use, or whose clones they are.
+    /// Blobs missing in the mask of blob ids: what they use, or whose clones they are, is unknown.
     pub unlisted: Vec<BlobId>,
-    /// Blobs that the marker of a snapshot operation names and that are not there, on a store whose masks cannot
-    /// be used.
+    /// Blobs that the marker of a snapshot operation names and that do not exist, on a store whose masks
+    /// cannot be used.
     pub marked: Vec<BlobId>,
 }
 
@@ -97,9 +97,9 @@ pub struct AllocationBlocked {
 pub struct Store {
     /// The values of the super block on disk.
     pub super_block: SuperBlock,
-    /// Where everything lies.
+    /// Its layout.
     pub geometry: Geometry,
-    /// Whether the masks on disk were used, or everything was found by reading the metadata.
+    /// False if the masks on disk were used, true if everything was found by reading the metadata.
     pub recovered: bool,
     /// The blobs.
     pub blobs: BTreeMap<BlobId, Blob>,
@@ -107,7 +107,7 @@ pub struct Store {
     pub damaged: Vec<DamagedBlob>,
     /// Metadata pages in use.
     pub used_pages: Bitmap,
-    /// Clusters in use, those of the metadata included.
+    /// Clusters in use, including those of the metadata.
     pub used_clusters: Bitmap,
     /// Metadata pages that are the root of a blob.
     pub used_blob_ids: Bitmap,
@@ -115,13 +115,13 @@ pub struct Store {
     pub allocation_blocked: Option<AllocationBlocked>,
     /// The masks on disk, if the store was clean and they were used.
     pub disk_masks: Option<DiskMasks>,
-    /// What is wrong with the masks of a store that says it is clean; then they were not used.
+    /// What is wrong with the masks of a store marked clean; then they were not used.
     pub mask_errors: Vec<FormatError>,
-    /// Roots among the used pages of a clean store that its mask of blob ids does not have.
+    /// Roots among the used pages of a clean store that its mask of blob ids lacks.
     pub unlisted: Vec<BlobId>,
-    /// Snapshot operations that were cut off and could not be resolved.
+    /// Interrupted snapshot operations that could not be resolved.
     pub half_done: Vec<HalfDone>,
-    /// What a writing load still has to carry out, in order. Everything else in here is as after that.
+    /// The repairs left for a writing load, in order. Everything else in here already includes them.
     pub repairs: Vec<Repair>,
 }
 
@@ -136,12 +136,12 @@ impl Store {
         self.blobs.get(&id)
     }
 
-    /// The blobs whose `name` xattr is this; more than one blob may have the same name.
+    /// The blobs with this `name` xattr; several blobs may have the same name.
     pub fn blobs_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Blob> + 'a {
         self.blobs.values().filter(move |blob| blob.metadata.name() == Some(name))
     }
 
-    /// Whether the super block on disk says that the store was unloaded in order.
+    /// True if the super block on disk is marked clean.
     pub fn was_clean(&self) -> bool {
         self.super_block.clean
     }
@@ -153,19 +153,19 @@ impl Blob {
         self.metadata.name()
     }
 
-    /// The blobs that it names: a parent, or the other blob of a snapshot operation. They need not be there; then
-    /// their ids must not go to new blobs, which would be taken for what was meant.
+    /// The blobs that it names: a parent, or the other blob of a snapshot operation. They may be missing;
+    /// then their ids must not be given to new blobs, which would be mistaken for them.
     pub fn named_blobs(&self) -> impl Iterator<Item = BlobId> + '_ {
         let names = [internal::SNAPSHOT, internal::SNAPSHOT_IN_PROGRESS, internal::SNAPSHOT_PENDING_REMOVAL];
         names.into_iter().filter_map(|name| self.metadata.internal_id(name))
     }
 
-    /// Every metadata page that is its: the chain, root first, and the extent pages.
+    /// Every metadata page of its own: the chain, root first, and the extent pages.
     pub fn pages(&self) -> impl Iterator<Item = PageIdx> + '_ {
         self.chain.iter().copied().chain(self.metadata.map.extent_pages().map(|(_, page)| page))
     }
 
-    /// Whether this blob is a snapshot: another blob is its clone.
+    /// True if this blob is a snapshot: another blob is its clone.
     pub fn is_snapshot(&self) -> bool {
         !self.clones.is_empty()
     }

@@ -8,7 +8,7 @@ use crate::{crc, geometry};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// What every store begins with.
+/// The first bytes of every store.
 pub const SIGNATURE: [u8; 8] = *b"SPDKBLOB";
 
 /// The version this crate writes; 1 to 3 are read.
@@ -19,23 +19,23 @@ const NO_SUPER_BLOB: u64 = u64::MAX;
 /// Bytes of the values, all in the first sector.
 pub(crate) const VALUES: usize = 96;
 
-/// The bytes that say "clean".
+/// The "clean" field.
 const CLEAN: std::ops::Range<usize> = 16..20;
 
-/// Where, in the last sector of the smallest device, a note of the values may stand.
+/// Where a note of the values may be, in the last sector of the smallest device.
 const NOTE: usize = PAGE_SIZE - 512;
 const NOTE_END: usize = NOTE + 2 * VALUES;
 
-/// Which program's store it is: 16 bytes that mean nothing to the format.
+/// The type of a store: 16 bytes without meaning to the format.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct BsType(pub [u8; 16]);
 
 impl BsType {
-    /// The tag of a store that nobody has claimed.
+    /// The type of a store without one.
     pub const NONE: BsType = BsType([0; 16]);
     /// The tag of logical volume stores.
     pub const LVOLSTORE: BsType = BsType(*b"LVOLSTORE\0\0\0\0\0\0\0");
-    /// Those that a load knows when it has to tell what a torn super block was.
+    /// The types that a load tries when it identifies a torn super block.
     pub const KNOWN: [BsType; 2] = [BsType::NONE, BsType::LVOLSTORE];
 }
 
@@ -58,7 +58,7 @@ impl std::fmt::Debug for BsType {
 pub struct SuperBlock {
     /// 3 in everything written today; 1 and 2 are older.
     pub version: u32,
-    /// Whether the store was unloaded in order, so that its masks can be trusted.
+    /// True if the store was unloaded cleanly, so that its masks can be trusted.
     pub clean: bool,
     /// The blob that programs look for first, if one was set. May be an id that no blob has.
     pub super_blob: Option<BlobId>,
@@ -72,7 +72,7 @@ pub struct SuperBlock {
     pub used_blobid_mask: geometry::Region,
     /// The metadata pages.
     pub metadata: geometry::Region,
-    /// Whose store it is.
+    /// The store's type.
     pub bs_type: BsType,
     /// Bytes of the store; 0 in old stores, meaning the whole device.
     pub size: u64,
@@ -111,8 +111,7 @@ impl SuperBlock {
     /// Reads a super block from the first bytes of an image.
     ///
     /// # Errors
-    /// Signature, version, CRC, in this order. The geometry the values describe is judged by
-    /// [`geometry::Geometry::from_super`].
+    /// Signature, version, CRC, in this order. [`geometry::Geometry::from_super`] checks the geometry.
     pub fn parse(bytes: &[u8]) -> Result<SuperBlock, FormatError> {
         let raw = Raw::view(bytes)?;
         let version = raw.version.get();
@@ -130,7 +129,7 @@ impl SuperBlock {
         Ok(raw.values())
     }
 
-    /// The values of these bytes without judging them, for tools that show what is there.
+    /// The values of these bytes, unchecked, for tools that display them.
     ///
     /// # Errors
     /// Only if there are fewer than 4096 bytes.
@@ -138,7 +137,8 @@ impl SuperBlock {
         Ok(Raw::view(bytes)?.values())
     }
 
-    /// The 4096 bytes of this super block, sealed. Whatever an older version had in reserved space is gone.
+    /// The 4096 bytes of this super block, sealed. Contents that an older version had in reserved space are
+    /// lost.
     pub fn to_bytes(&self) -> [u8; PAGE_SIZE] {
         let raw = Raw {
             signature: SIGNATURE,
@@ -167,15 +167,15 @@ impl SuperBlock {
         bytes
     }
 
-    /// The write that puts the super block in its place, a whole metadata page with zeroes behind it.
+    /// The write that puts the super block in its place: a whole metadata page, filled with zeroes.
     pub fn write(&self, geometry: &geometry::Geometry) -> Change {
         let mut bytes = self.to_bytes().to_vec();
         bytes.resize(geometry.md_page_size() as usize, 0);
         Change::Write { offset: 0, bytes }
     }
 
-    /// The two writes that put another super block in the place of this one where a write can tear, the first to
-    /// be durable before the second: from then on the last sector says what the first can hold.
+    /// The two writes that replace this super block by another where a write can tear; the first must be
+    /// durable before the second: from then on the last sector lists what the first one can hold.
     pub fn change_to(&self, next: &SuperBlock, sector: u32, geometry: &geometry::Geometry) -> [Change; 2] {
         let at = PAGE_SIZE - sector as usize;
         let announced = self.to_bytes_beside(next)[at..].to_vec();
@@ -184,8 +184,8 @@ impl SuperBlock {
         [Change::Write { offset: at as u64, bytes: announced }, Change::Write { offset: 0, bytes: whole }]
     }
 
-    /// The super block, sealed, with a note in its last sector: its own values, and those of another that may
-    /// stand in the first sector instead.
+    /// The super block, sealed, with a note in its last sector: its own values, and those of another that the
+    /// first sector may hold instead.
     fn to_bytes_beside(&self, other: &SuperBlock) -> [u8; PAGE_SIZE] {
         let mut bytes = self.to_bytes();
         bytes.copy_within(..VALUES, NOTE);
@@ -195,8 +195,8 @@ impl SuperBlock {
     }
 }
 
-/// What a super block's reserved bytes may say: nothing, or in the last sector the values that its CRC belongs
-/// to and others that may stand in the first sector instead. `None` if they say anything else.
+/// The note in a super block's reserved bytes, which are empty or hold in the last sector the values that its
+/// CRC belongs to and others that the first sector may hold instead. `None` if they hold anything else.
 pub(crate) fn note_in(page: &[u8; PAGE_SIZE]) -> Option<&[u8]> {
     let (before, note, behind) = (&page[VALUES..NOTE], &page[NOTE..NOTE_END], &page[NOTE_END..PAGE_SIZE - 4]);
     let empty = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
@@ -204,8 +204,8 @@ pub(crate) fn note_in(page: &[u8; PAGE_SIZE]) -> Option<&[u8]> {
     (empty(before) && empty(behind) && known).then_some(note)
 }
 
-/// Whether the note in a super block whose CRC is wrong says that the first sector may hold what it holds, clean
-/// or not: it is the half of a change whose other half is in the last sector, or that half after a repair.
+/// True if the note in a super block with a wrong CRC allows the contents of the first sector, clean or not:
+/// it is half of a change whose other half is in the last sector, or that half after a repair.
 pub(crate) fn is_noted(page: &[u8; PAGE_SIZE]) -> bool {
     let Some((own, other)) = note_in(page).map(|note| note.split_at(VALUES)) else { return false };
     let mut whole = *page;

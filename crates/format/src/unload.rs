@@ -1,4 +1,4 @@
-//! Leaving a store: the masks, and the super block that says they can be trusted.
+//! Unloading a store: the masks, and the super block that marks them as valid.
 
 use crate::bitmap::Bitmap;
 use crate::change::Change;
@@ -18,11 +18,11 @@ pub struct InUse<'a> {
 }
 
 impl InUse<'_> {
-    /// One of the writes that put the masks in their places, in SPDK's order: pages, blob ids, clusters. `None`
-    /// behind the last. Large masks take many: whoever has other work does that between.
+    /// One of the writes of the masks, in SPDK's order: pages, blob ids, clusters. `None` behind the last.
+    /// Large masks take many, between which the caller can do other work.
     pub fn write(&self, number: u64, geometry: &Geometry) -> Option<Change> {
         let mut number = number;
-        // Stores older than version 3 have no mask of blob ids, which takes no writes then; they are recovered at
+        // Stores older than version 3 have no mask of blob ids and so no writes for it; they are recovered at
         // every load.
         for kind in MaskKind::IN_WRITE_ORDER {
             let writes = mask::writes(kind, geometry);
@@ -40,14 +40,14 @@ impl InUse<'_> {
     }
 }
 
-/// What an unload writes when the masks are in their places: the super block marked clean. The flushes are ours:
-/// a super block that says "clean" over masks that were lost would be believed.
+/// The writes after the masks: the super block marked clean. The flushes are an addition to SPDK: a super
+/// block marked clean over lost masks would be trusted.
 pub fn clean(super_block: &SuperBlock, geometry: &Geometry) -> [Change; 3] {
     let clean = SuperBlock { clean: true, ..super_block.clone() };
     [Change::Flush, clean.write(geometry), Change::Flush]
 }
 
-/// All that an unload writes.
+/// All writes of an unload.
 pub fn changes(super_block: &SuperBlock, geometry: &Geometry, in_use: InUse<'_>) -> Vec<Change> {
     let masks = (0..).map_while(|number| in_use.write(number, geometry));
     masks.chain(clean(super_block, geometry)).collect()

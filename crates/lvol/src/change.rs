@@ -1,4 +1,4 @@
-//! Changing volumes and stores: names, sizes, parents.
+//! Changes of volumes and stores: names, sizes, parents.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{LvolError, Lvols};
 async fn write_name(blob: &Blob, from: &Name, to: &Name) -> Result<(), spindle_blob::BlobError> {
     blob.set_xattr(NAME, to.terminated()).await?;
     if let Err(error) = blob.sync().await {
-        // What the disk has is not known then, and the store refuses changes.
+        // The contents of the disk are then unknown, and the store refuses changes.
         let _ = blob.set_xattr(NAME, from.terminated()).await;
         return Err(error);
     }
@@ -36,7 +36,7 @@ impl LvolInner {
         }
         let (before, after) = (store.alias(&from), store.alias(&to));
         let bdev = self.bdev();
-        // The alias first: it is the one step that another bdev can be in the way of.
+        // The alias first: only this step can conflict with another bdev.
         let mut renamed =
             bdev.as_ref().map_or(Ok(()), |bdev| bdev.rename_alias(&before, &after).map_err(Into::into));
         if renamed.is_ok() {
@@ -70,10 +70,10 @@ impl LvolInner {
         let clusters = bytes.div_ceil(store.cluster_size());
         check_clusters(&self.shown(), clusters, info.thin)?;
         let bdev = self.bdev();
-        let open = bdev.as_ref().map_or(0, Bdev::descriptors);
-        if clusters < info.clusters && open > 0 {
-            let why = format!("it is open {open} times and cannot shrink; close it first");
-            return Err(LvolError::Busy { lvol: self.shown(), why });
+        if clusters < info.clusters
+            && let Some(bdev) = &bdev
+        {
+            self.may_shrink(bdev).await?;
         }
         blob.resize(clusters).await.map_err(LvolError::blob(self.shown()))?;
         if clusters != info.clusters
@@ -82,6 +82,18 @@ impl LvolInner {
             bdev.resized();
         }
         Ok(())
+    }
+
+    /// Nothing has the bdev open. Modules that still examine a new one are waited for: its maker knows nothing of them.
+    async fn may_shrink(&self, bdev: &Bdev) -> Result<(), LvolError> {
+        bdev.examined().await;
+        match bdev.descriptors() {
+            0 => Ok(()),
+            open => {
+                let why = format!("it is open {open} times and cannot shrink; close it first");
+                Err(LvolError::Busy { lvol: self.shown(), why })
+            }
+        }
     }
 
     pub(crate) async fn set_read_only(self: &Arc<LvolInner>) -> Result<(), LvolError> {
@@ -117,7 +129,7 @@ impl StoreInner {
         self.rename_all(&lvols, &self.name(), to).await
     }
 
-    /// The aliases first, then the disk; all back if that fails.
+    /// Renames the aliases first, then the disk; undoes everything if that fails.
     async fn rename_all(
         self: &Arc<StoreInner>,
         lvols: &Lvols,
@@ -157,7 +169,7 @@ impl StoreInner {
 }
 
 impl LvolInner {
-    /// The store has another name.
+    /// Updates the alias after a rename of the store.
     fn rename_alias(&self, from: &Name, to: &Name) -> Result<(), LvolError> {
         let (name, bdev) = (self.name(), self.bdev());
         let rename = |bdev: Bdev| bdev.rename_alias(&format!("{from}/{name}"), &format!("{to}/{name}"));

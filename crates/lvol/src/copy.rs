@@ -1,4 +1,4 @@
-//! Copying the clusters that a volume has itself to another bdev, with progress.
+//! Copies the clusters that a volume owns to another bdev, with progress.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use crate::lvol::LvolInner;
 use crate::store::{StoreInner, locked};
 use crate::{LvolError, MODULE};
 
-/// A copy under way, or ended. A handle: dropping it does not stop the copy.
+/// A copy under way, or finished. A handle: dropping it does not stop the copy.
 #[derive(Clone)]
 pub struct ShallowCopy(Arc<Progress>);
 
@@ -20,25 +20,25 @@ struct Progress {
 }
 
 impl ShallowCopy {
-    /// Clusters that are copied.
+    /// Number of clusters copied.
     pub fn copied(&self) -> u64 {
         self.0.copied.load(Ordering::Acquire)
     }
 
-    /// Clusters that are to be copied.
+    /// Number of clusters to copy.
     pub fn total(&self) -> u64 {
         self.0.total.load(Ordering::Acquire)
     }
 
-    /// How it ended; `None` while it is under way.
+    /// Its result; `None` while it is under way.
     pub fn ended(&self) -> Option<Result<(), LvolError>> {
         locked(&self.0.ended).clone()
     }
 }
 
 impl LvolInner {
-    /// Opens and claims the target, and starts the copy as a task of its own. What is wrong with the volume is said
-    /// by the copy, as in SPDK.
+    /// Opens and claims the target, and starts the copy in its own task. Errors about the volume are the
+    /// copy's result, as in SPDK.
     pub(crate) async fn shallow_copy(
         self: &Arc<LvolInner>,
         store: &Arc<StoreInner>,

@@ -1,4 +1,4 @@
-//! Making stores and volumes.
+//! Creates stores and volumes.
 
 use std::sync::Arc;
 
@@ -13,39 +13,39 @@ use crate::name::Name;
 use crate::store::StoreInner;
 use crate::{Lvol, LvolError, LvolStore, Lvols};
 
-/// Clusters that a volume may have: as many as maps in memory can tell from notes about parents.
+/// The most clusters of a volume: the number that maps in memory can represent.
 const MOST_CLUSTERS: u64 = (1 << 31) - 1;
 
-/// Bytes of a cluster if nothing is said.
+/// Default bytes of a cluster.
 const CLUSTER_SIZE: u32 = 4 << 20;
 
-/// What store to make.
+/// Parameters of a store.
 #[derive(Clone, Debug, Default)]
 pub struct StoreSpec {
-    /// The bdev it is to stand on, by name, alias or UUID.
+    /// The bdev for it, by name, alias or UUID.
     pub bdev: String,
     /// Its name.
     pub name: String,
-    /// Bytes of a cluster: a multiple of 4096; 4 MiB without, or if 0.
+    /// Bytes of a cluster: a multiple of 4096; default, or if 0: 4 MiB.
     pub cluster_size: Option<u32>,
-    /// What happens to the data area: unmapped without.
+    /// How the data area is cleared; default: unmapped.
     pub clear: ClearData,
-    /// Metadata pages for every hundred clusters; 100 without.
+    /// Metadata pages for every hundred clusters; default: 100.
     pub md_pages_per_hundred_clusters: Option<u32>,
-    /// Bytes of a metadata page: a power of two from 4096 to 65536; as the bdev needs without, or if 0.
+    /// Bytes of a metadata page: a power of two from 4096 to 65536; default, or if 0: as the bdev requires.
     pub md_page_size: Option<u32>,
-    /// Overwrite what the bdev holds, whatever it is.
+    /// Overwrites any known contents of the bdev.
     pub force: bool,
 }
 
-/// What volume to make.
+/// Parameters of a volume.
 #[derive(Clone, Debug)]
 pub struct LvolSpec {
     /// Its name in its store.
     pub name: String,
     /// Its size in bytes, rounded up to whole clusters; may be 0.
     pub bytes: u64,
-    /// Whether it takes space when it is first written, and not now.
+    /// True if it takes space on first write instead of now.
     pub thin: bool,
     /// How clusters that it gives back are cleared.
     pub clear_method: ClearMethod,
@@ -69,11 +69,11 @@ impl Lvols {
         let name = Name::new("lvolstore name", &spec.name)?;
         let bdev = self.registry()?.get(&spec.bdev)?;
         self.check_name(name.as_str(), None)?;
-        // A look that is under way may be taking in the store that this would overwrite.
+        // An examination under way may be loading the store that this would overwrite.
         bdev.examined().await;
         let layout = layout(&spec, bdev.geometry().bytes(), bdev.geometry().block_size())?;
         let (desc, _making) = self.claim_base(&bdev)?;
-        // Looked at again, now that nothing can come between.
+        // Checked again, with no await after this.
         self.check_name(name.as_str(), None)?;
         let what = || format!("lvolstore {:?} on bdev {:?}", name.as_str(), bdev.name());
         let options = InitOptions { layout, force: spec.force, store: self.store_options() };
@@ -83,7 +83,7 @@ impl Lvols {
         let super_blob = match write_super_blob(&blobstore, &name, uuid).await {
             Ok(super_blob) => super_blob,
             Err(error) => {
-                // What was made is no store yet; if it cannot be taken back, a look finds that it has no name.
+                // The new store is not usable; if this fails, a later examination finds that it has no name.
                 let _ = blobstore.destroy().await;
                 return Err(LvolError::Blob { what: what(), source: error });
             }
@@ -119,7 +119,7 @@ fn layout(spec: &StoreSpec, bytes: u64, block_size: u32) -> Result<LayoutOptions
     Ok(LayoutOptions { cluster_size, md_pages, clear, bs_type, md_page_size })
 }
 
-/// The blob that says who the store is, in SPDK's order of writes.
+/// Writes the blob with the store's identity, in SPDK's order of writes.
 async fn write_super_blob(
     blobstore: &Blobstore,
     name: &Name,
@@ -135,7 +135,7 @@ async fn write_super_blob(
 }
 
 impl StoreInner {
-    /// Makes a volume.
+    /// Creates a volume.
     pub(crate) async fn create(self: &Arc<StoreInner>, spec: LvolSpec) -> Result<Lvol, LvolError> {
         let name = Name::new("volume name", &spec.name)?;
         let clusters = spec.bytes.div_ceil(self.cluster_size());
@@ -166,7 +166,7 @@ impl StoreInner {
         .await
     }
 
-    /// Makes a clone of a volume.
+    /// Creates a clone of a volume.
     pub(crate) async fn clone_of(
         self: &Arc<StoreInner>,
         lvol: &Arc<LvolInner>,
@@ -186,7 +186,7 @@ impl StoreInner {
         Ok(made)
     }
 
-    /// Makes a blob with a name and a UUID a volume and a bdev; all of it, or nothing.
+    /// Makes a volume and a bdev of a blob, with a name and a UUID; all or nothing.
     pub(crate) async fn make(
         self: &Arc<StoreInner>,
         name: Name,
@@ -210,7 +210,7 @@ impl StoreInner {
         made.map(Lvol)
     }
 
-    /// Opens a blob that was just made; one that cannot be offered is deleted again.
+    /// Opens a newly created blob; one that cannot become a volume is deleted again.
     async fn open_new(
         self: &Arc<StoreInner>,
         id: BlobId,
@@ -219,12 +219,12 @@ impl StoreInner {
         snapshot: bool,
     ) -> Result<Arc<LvolInner>, LvolError> {
         let lvol = self.open_as(id, name, Some(uuid), snapshot).await?;
-        // Others find it from here on; they leave it alone until it is a bdev.
+        // Other operations can find it from here on; it is marked busy until it is a bdev.
         let _busy = lvol.begin()?;
         if let Err(error) = self.offer(&lvol).await {
             let _ = lvol.close(self).await;
             self.volumes.remove(&lvol);
-            // It stays in the store as a blob if it cannot be deleted either, and the next load finds it.
+            // If it cannot be deleted either, it stays in the store as a blob, and the next load finds it.
             let _ = self.blobstore.delete_blob(id).await;
             return Err(error);
         }
@@ -232,13 +232,13 @@ impl StoreInner {
     }
 }
 
-/// Refuses what no map in memory can hold.
+/// Refuses sizes that no map in memory can hold.
 pub(crate) fn check_clusters(what: &str, clusters: u64, thin: bool) -> Result<(), LvolError> {
     if clusters <= MOST_CLUSTERS {
         return Ok(());
     }
     let why = format!("{clusters} clusters are more than the {MOST_CLUSTERS} that a volume may have");
     let what = what.to_owned();
-    // SPDK has no memory for so large a map, and no space for so many clusters.
+    // SPDK has no memory for such a map (thin), and no space for so many clusters (thick).
     Err(if thin { LvolError::TooMuch { what, why } } else { LvolError::NoSpace { what, why } })
 }

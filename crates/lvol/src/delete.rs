@@ -1,4 +1,4 @@
-//! Deleting volumes and stores.
+//! Deletes volumes and stores.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::store::StoreInner;
 use crate::{LvolError, Lvols};
 
 impl StoreInner {
-    /// Deletes a volume: its bdev first, then its blob. If that is refused it is a bdev again.
+    /// Deletes a volume: its bdev first, then its blob. If that is refused the bdev is registered again.
     pub(crate) async fn delete_lvol(self: &Arc<StoreInner>, lvol: &Arc<LvolInner>) -> Result<(), LvolError> {
         let _busy = lvol.begin()?;
         lvol.opened()?;
@@ -24,7 +24,7 @@ impl StoreInner {
         self.volumes.remove(lvol);
         let _named = self.names_bdevs().await;
         if deleted.is_err() && self.volumes.take(&name) {
-            // Best effort: what refused the deletion may refuse this, too, and the next load finds the blob.
+            // Best effort: this may fail for the same reason, and then the next load finds the blob.
             match self.open_as(lvol.id, &name, lvol.uuid, false).await {
                 Ok(lvol) => {
                     let _busy = lvol.begin()?;
@@ -66,7 +66,7 @@ impl StoreInner {
         Ok(())
     }
 
-    /// The volumes in an order in which each has no clones left when its turn comes.
+    /// The volumes in an order in which each has no clones left at its turn.
     async fn clones_first(&self, lvols: &[Arc<LvolInner>]) -> Result<Vec<Arc<LvolInner>>, LvolError> {
         let mut clones: BTreeMap<BlobId, usize> = BTreeMap::new();
         let mut parents: BTreeMap<BlobId, BlobId> = BTreeMap::new();
@@ -94,7 +94,7 @@ impl StoreInner {
         Ok(ordered)
     }
 
-    /// The store was not deleted: it is left, and what is still in it is taken in again.
+    /// After a failed deletion of the store: unloads it, and loads what is still in it.
     async fn give_up(self: &Arc<StoreInner>, error: LvolError) -> Result<(), LvolError> {
         self.reopen();
         let _ = self.unload().await;

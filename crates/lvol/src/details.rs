@@ -1,4 +1,4 @@
-//! What `bdev_get_bdevs` shows of a volume beside what it shows of every bdev.
+//! The volume-specific part of `bdev_get_bdevs`.
 
 use std::sync::atomic::Ordering;
 
@@ -9,7 +9,7 @@ use crate::info::external_id;
 use crate::lvol::LvolInner;
 
 impl LvolInner {
-    /// `driver_specific`, in SPDK's order; empty once the volume is going.
+    /// `driver_specific`, in SPDK's order; empty once the volume is being removed.
     pub(crate) async fn driver_specific(&self) -> Detail {
         let Ok(store) = self.loaded() else { return Detail::none() };
         let Ok(info) = self.blob_info(&store).await else { return Detail::none() };

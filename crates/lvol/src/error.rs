@@ -1,4 +1,4 @@
-//! What can go wrong with stores and volumes: which one, why, what to do, and the errno that SPDK answers with.
+//! Errors of stores and volumes: which one, why, the remedy, and the errno that SPDK answers with.
 
 use spindle_bdev::BdevError;
 use spindle_blob::BlobError;
@@ -9,19 +9,19 @@ use spindle_block::IoErrorKind;
 #[non_exhaustive]
 #[expect(missing_docs, reason = "the fields are what the messages say they are")]
 pub enum LvolError {
-    /// No store is called so. `ENODEV`.
+    /// No store has that name or UUID. `ENODEV`.
     #[error("there is no lvolstore {store}; list them for those there are")]
     NoStore { store: String },
-    /// No volume is called so. `ENODEV`.
+    /// No volume has that name. `ENODEV`.
     #[error("there is no volume {name:?}; list them for those there are")]
     NoLvol { name: String },
     /// The runtime has no lvol module. `ENODEV`.
     #[error("this runtime has no logical volumes; call Lvols::start first")]
     NotStarted,
-    /// A name that cannot be. `EINVAL`.
+    /// An invalid name. `EINVAL`.
     #[error("{what} {name:?}: {why}")]
     Name { what: &'static str, name: String, why: String },
-    /// A size or option that cannot be. `EINVAL`.
+    /// An invalid size or option. `EINVAL`.
     #[error("{what}: {why}")]
     Argument { what: String, why: String },
     /// Another store has the name. `EEXIST`.
@@ -33,13 +33,13 @@ pub enum LvolError {
     /// More than one clone reads through it. `EPERM`.
     #[error("volume {lvol:?} has {clones} clones; delete all but one of them, or inflate them, first")]
     HasClones { lvol: String, clones: usize },
-    /// It cannot be written, and so not be changed. `EPERM`.
+    /// It is read-only, and so cannot be changed. `EPERM`.
     #[error("volume {lvol:?} is read-only and cannot be {what}; do that with a clone of it")]
     ReadOnly { lvol: String, what: &'static str },
-    /// A snapshot is taken of what can be written. `EINVAL`.
+    /// Only a writable volume can have a snapshot taken. `EINVAL`.
     #[error("volume {lvol:?} is read-only; no snapshot of it is needed, clone it")]
     SnapshotOfReadOnly { lvol: String },
-    /// A clone is made of what cannot be written. `EINVAL`.
+    /// Only a read-only volume can be cloned. `EINVAL`.
     #[error("volume {lvol:?} can be written; take a snapshot and clone that")]
     NotReadOnly { lvol: String },
     /// It has no parent. `EINVAL`.
@@ -48,10 +48,10 @@ pub enum LvolError {
     /// It has that parent already. `EEXIST`.
     #[error("volume {lvol:?} reads through {parent:?} already")]
     ParentAlready { lvol: String, parent: String },
-    /// Only what does not change is copied. `EPERM`.
+    /// Only a read-only volume can be copied. `EPERM`.
     #[error("volume {lvol:?} can be written while it is copied; make it read-only, or copy a snapshot of it")]
     CopyOfWritable { lvol: String },
-    /// Something that it reads through is missing, so that it is no bdev. `ENODEV`.
+    /// Something that it reads through is missing, so it has no bdev. `ENODEV`.
     #[error("volume {lvol:?} misses its external snapshot; bring that back, or delete the volume")]
     Degraded { lvol: String },
     /// Another operation works on it, or it is open. `EBUSY`.
@@ -60,22 +60,22 @@ pub enum LvolError {
     /// No room. `ENOSPC`.
     #[error("{what}: {why}")]
     NoSpace { what: String, why: String },
-    /// More than a store can keep account of. `ENOMEM`.
+    /// More than a store can manage. `ENOMEM`.
     #[error("{what}: {why}")]
     TooMuch { what: String, why: String },
-    /// What is on the bdev is no store that can be loaded. `EILSEQ`, `EINVAL`.
+    /// The bdev holds no store that can be loaded. `EILSEQ`, `EINVAL`.
     #[error("lvolstore on bdev {base:?}: {why}")]
     NotLoadable { base: String, why: String },
-    /// The bdev says no.
+    /// The bdev layer refused.
     #[error(transparent)]
     Bdev(#[from] BdevError),
-    /// The Blobstore says no.
+    /// The Blobstore refused.
     #[error("{what}: {source}")]
     Blob { what: String, source: BlobError },
 }
 
 impl LvolError {
-    /// The errno of Linux that SPDK's interfaces answer with (there with a minus).
+    /// The Linux errno with which SPDK's interfaces answer (negated there).
     pub fn errno(&self) -> i32 {
         match self {
             LvolError::NoStore { .. }

@@ -1,7 +1,7 @@
-//! Where a volume has data, and how deep below it that lies: what NBD's block status and a copy need to know.
+//! Where a volume has data, and in which parent: for NBD's block status and for copies.
 //!
-//! Read from the maps of open blobs, without a lock and without the disk, in clusters. What its clusters hold is not
-//! looked at: one that was zeroed in place is data.
+//! Read from the maps of open blobs, in clusters, without a lock and without the disk. The contents of
+//! clusters are not examined: one that was zeroed in place is data.
 
 use spindle_bdev::{Content, Extent, Extents, LocalFuture};
 use spindle_blob::{Blob, Parent};
@@ -11,14 +11,14 @@ use crate::LvolError;
 use crate::lvol::LvolInner;
 use crate::store::StoreInner;
 
-/// A volume and all it reads through: the blobs of the store, and whether something outside lies behind them.
+/// A volume and all its parents: the blobs of the store, and whether an external snapshot is behind them.
 struct Chain {
     blobs: Vec<Blob>,
     outside: bool,
 }
 
 impl Chain {
-    /// The kind and depth at byte `at`, and how far that goes, `end` at most.
+    /// The kind and depth at byte `at`, and the length of that run, up to `end`.
     fn look(&self, at: u64, end: u64) -> Extent {
         let mut end = end;
         for (above, blob) in self.blobs.iter().enumerate() {
@@ -76,7 +76,7 @@ impl LvolInner {
                     let open = store.volumes.get(id).and_then(|lvol| lvol.blob());
                     blobs.push(match open {
                         Some(blob) => blob,
-                        // One that is no volume is opened for this look.
+                        // A parent that is not a volume is opened for this.
                         None => {
                             let opened = store.blobstore.open_blob(id).await;
                             opened.map_err(LvolError::blob(self.shown()))?

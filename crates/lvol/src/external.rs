@@ -1,8 +1,8 @@
-//! Snapshots outside of a store: bdevs by their UUIDs.
+//! External snapshots: bdevs outside of a store, found by their UUIDs.
 //!
-//! One that is missing when its clone is opened leaves the clone, and what reads through it, without bdevs. When a
-//! bdev of that UUID comes they get theirs. One that goes while clones are open is given up first: what would be read
-//! there ends as removed, until a bdev of that UUID comes.
+//! If one is missing when its clone is opened, the clone and all volumes that read through it get no bdevs
+//! until a bdev of that UUID appears. If one is removed while clones are open, the clones release it first:
+//! reads of it end as removed until a bdev of that UUID appears.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ impl Lvols {
         })
     }
 
-    /// Opens a bdev as a snapshot that is only read; nobody writes to it from now on.
+    /// Opens a bdev as a read-only snapshot; writers are excluded from now on.
     fn claim_outside(&self, bdev: &Bdev) -> Result<Arc<dyn Device>, LvolError> {
         let (open, uuid, lvols) = (Counter::default(), bdev.uuid(), Arc::downgrade(&self.0));
         let still_open = open.clone();
@@ -47,7 +47,7 @@ impl Lvols {
         Ok(BlobDevice::claim(bdev, options, kind, "a clone of an external snapshot", MODULE)?)
     }
 
-    /// A bdev has come: clones that wait for it read it from now on.
+    /// A bdev has appeared: clones that wait for it read it from now on.
     pub(crate) async fn plug_in(&self, bdev: &Bdev) {
         for store in self.stores() {
             if store.base() == bdev {
@@ -62,30 +62,30 @@ impl Lvols {
         }
     }
 
-    /// The bdev of that UUID goes: clones that read it let go of it.
+    /// The bdev of that UUID is being removed: clones that read it release it.
     async fn unplug(&self, uuid: Uuid) {
         for store in self.stores() {
             store.0.ready.seen().await;
-            // One that is being left closes its volumes, and with them what they read.
+            // A store that is being left closes its volumes, and with them their snapshots.
             let Ok(_counted) = store.0.begin() else { continue };
             for lvol in store.0.volumes.reading(uuid) {
                 let Some(blob) = lvol.blob() else { continue };
                 if lvol.reads(&store.0, uuid).await {
-                    // Refused only if it has another parent by now.
+                    // Refused only if it has got another parent.
                     let _ = blob.set_external_device(self.0.missing.clone()).await;
                 }
             }
         }
     }
 
-    /// Whether a device is the one that stands for a bdev that went.
+    /// True if a device is the placeholder for a removed bdev.
     pub(crate) fn is_missing(&self, device: &Arc<dyn Device>) -> bool {
         std::ptr::addr_eq(Arc::as_ptr(device), Arc::as_ptr(&self.0.missing))
     }
 }
 
 impl LvolInner {
-    /// Whether the bdev of that UUID is its parent.
+    /// True if the bdev of that UUID is its parent.
     async fn reads(&self, store: &StoreInner, uuid: Uuid) -> bool {
         let info = self.blob_info(store).await;
         info.is_ok_and(|info| matches!(&info.parent, Some(Parent::External(id)) if uuid_of(id) == Some(uuid)))
@@ -93,10 +93,10 @@ impl LvolInner {
 }
 
 impl StoreInner {
-    /// Volumes that miss the bdev read it from now on, and become bdevs where that was all they missed.
+    /// Volumes that miss the bdev read it from now on, and get bdevs if nothing else is missing.
     async fn plug_in(self: &Arc<StoreInner>, lvols: &Lvols, bdev: &Bdev) -> Result<(), LvolError> {
         for lvol in self.volumes.reading(bdev.uuid()) {
-            // One that another operation works on is being deleted, or gets another parent.
+            // A busy one is being deleted, or gets another parent.
             let (Ok(_busy), Some(blob)) = (lvol.begin(), lvol.blob()) else { continue };
             let misses = |known: Arc<dyn Device>| lvols.is_missing(&known);
             if lvol.reads(self, bdev.uuid()).await && blob.external_device().is_none_or(misses) {
@@ -108,13 +108,13 @@ impl StoreInner {
         Ok(())
     }
 
-    /// Offers a volume that missed something, and those that read through it.
+    /// Registers the bdevs of a volume that missed something, and of those that read through it.
     async fn offer_with_clones(self: &Arc<StoreInner>, first: &Arc<LvolInner>) -> Result<(), LvolError> {
         let mut next = vec![first.clone()];
         while let Some(lvol) = next.pop() {
             let clones = lvol.blob_info(self).await?.clones;
             next.extend(clones.into_iter().filter_map(|id| self.volumes.get(id)));
-            // The first is held by the caller; a clone that is being worked on is being deleted.
+            // The caller has marked the first one busy; a busy clone is being deleted.
             let busy = (!Arc::ptr_eq(&lvol, first)).then(|| lvol.begin());
             let held = !matches!(busy, Some(Err(_)));
             if held && lvol.bdev().is_none() && lvol.blob().is_some() {
@@ -125,7 +125,7 @@ impl StoreInner {
     }
 }
 
-/// Stands for a bdev that went while clones read it: as large as any, and nothing can be read there.
+/// The placeholder for a bdev that was removed while clones read it: of any size, and every read fails.
 pub(crate) struct Missing;
 
 impl Device for Missing {

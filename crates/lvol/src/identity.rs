@@ -1,4 +1,4 @@
-//! The two xattrs that say who a store or a volume is.
+//! The two xattrs that identify a store or a volume.
 
 use spindle_bdev::Uuid;
 use spindle_blob::Xattr;
@@ -13,21 +13,21 @@ pub(crate) const UUID: &str = "uuid";
 /// Bytes of a UUID as text, with its NUL.
 const UUID_BYTES: usize = 37;
 
-/// A UUID as SPDK keeps it: text in lower case, and a NUL.
+/// A UUID as SPDK stores it: text in lower case, and a NUL.
 pub(crate) fn uuid_bytes(uuid: Uuid) -> Vec<u8> {
     let mut bytes = uuid.to_string().into_bytes();
     bytes.push(0);
     bytes
 }
 
-/// The UUID in an xattr or in the id of an external snapshot, if it is one.
+/// The UUID in an xattr or in the id of an external snapshot, if it is valid.
 pub(crate) fn uuid_of(value: &[u8]) -> Option<Uuid> {
     let (text, nul) = value.split_at_checked(UUID_BYTES - 1)?;
     let text = std::str::from_utf8(text).ok().filter(|_| nul == [0])?;
     Uuid::try_parse(text).ok()
 }
 
-/// Who a blob is, as far as its xattrs say.
+/// The identity of a blob, as far as its xattrs state it.
 pub(crate) struct Identity {
     pub(crate) name: Option<Name>,
     pub(crate) uuid: Option<Uuid>,

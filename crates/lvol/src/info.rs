@@ -1,4 +1,4 @@
-//! What can be asked about stores and volumes: the answers of `bdev_lvol_get_lvstores` and `bdev_lvol_get_lvols`.
+//! Information about stores and volumes: the answers of `bdev_lvol_get_lvstores` and `bdev_lvol_get_lvols`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,14 +10,14 @@ use crate::lvol::LvolInner;
 use crate::store::StoreInner;
 use crate::{LvolError, Lvols};
 
-/// What is known of a store.
+/// Properties of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreInfo {
     /// Its UUID.
     pub uuid: Uuid,
     /// Its name.
     pub name: String,
-    /// The name of the bdev it stands on.
+    /// The name of its base bdev.
     pub base_bdev: String,
     /// Clusters that can hold data.
     pub total_data_clusters: u64,
@@ -27,11 +27,11 @@ pub struct StoreInfo {
     pub block_size: u32,
     /// Bytes of a cluster.
     pub cluster_size: u32,
-    /// Bytes of the largest bdev that it can grow to.
+    /// Size in bytes of the largest bdev to which it can grow.
     pub max_growable_size: u64,
 }
 
-/// What is known of a volume.
+/// Properties of a volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LvolInfo {
     /// `store/volume`.
@@ -40,21 +40,21 @@ pub struct LvolInfo {
     pub uuid: String,
     /// Its name.
     pub name: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Whether it takes space when it is first written.
+    /// True if it takes space on first write.
     pub is_thin_provisioned: bool,
-    /// Whether clones read through it, or have since the store was loaded.
+    /// True if clones read through it, or have since the store was loaded.
     pub is_snapshot: bool,
-    /// Whether it reads through a snapshot of its store.
+    /// True if it reads through a snapshot of its store.
     pub is_clone: bool,
-    /// Whether it reads through a bdev outside of its store.
+    /// True if it reads through a bdev outside of its store.
     pub is_esnap_clone: bool,
-    /// Whether something that it reads through is missing; it is no bdev then.
+    /// True if something that it reads through is missing; it has no bdev then.
     pub is_degraded: bool,
-    /// Whether it cannot be written.
+    /// True if it cannot be written.
     pub is_read_only: bool,
-    /// Clusters it has itself.
+    /// Clusters that it owns.
     pub num_allocated_clusters: u64,
     /// How clusters that it gives back are cleared.
     pub clear_method: ClearMethod,

@@ -1,15 +1,15 @@
 //! Logical volumes: a Blobstore on a bdev, whose blobs are bdevs with names.
 //!
-//! [`Lvols`] is the module of one runtime. It finds the lvolstores on bdevs that come ([`Module::examine`]), and
-//! makes new ones. An [`LvolStore`] is a Blobstore of the type `LVOLSTORE`, with a name and a UUID in the xattrs of
-//! its super blob; an [`Lvol`] is a blob with a name and a UUID, open as long as its store is loaded, and a bdev:
-//! named by its UUID, with the alias `store/volume`. Its lane is the blob's own.
+//! [`Lvols`] is the module of one runtime. It finds the lvolstores on new bdevs ([`Module::examine`]), and
+//! creates new ones. An [`LvolStore`] is a Blobstore of the type `LVOLSTORE`, with a name and a UUID in the
+//! xattrs of its super blob. An [`Lvol`] is a blob with a name and a UUID, open while its store is loaded,
+//! and a bdev: named by its UUID, with the alias `store/volume`. Its lane is the blob's own.
 //!
-//! All this lives on the app thread, which is the metadata thread of every store; calls go there by themselves, and
-//! run to their end whatever becomes of their futures. Handles may be used on any thread. What is on disk is what
-//! SPDK's lvol library writes (`reference/lvol.md`, `docs/format.md`).
+//! All this lives on the app thread, which is the metadata thread of every store; calls are sent there, and
+//! run to their end even if their futures are dropped. Handles may be used on any thread. The format on disk
+//! is that of SPDK's lvol library (`reference/lvol.md`, `docs/format.md`).
 //!
-//! Not promised: that a volume whose blob is damaged is there. It is left out and noted
+//! Not promised: that a volume with a damaged blob is available. It is left out and noted
 //! ([`LvolStore::set_aside`]); the others work.
 //!
 //! [`Module::examine`]: spindle_bdev::Module::examine
@@ -44,5 +44,5 @@ pub use store::LvolStore;
 
 pub use spindle_blob::{ClearData, ClearMethod};
 
-/// The module's name: that of its bdevs and claims.
+/// The module's name, also that of its bdevs and claims.
 pub const MODULE: &str = "lvol";

@@ -1,4 +1,4 @@
-//! Taking stores in from bdevs, and leaving them.
+//! Loads stores from bdevs, and leaves them.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ impl Lvols {
         let store = match self.identify(&blobstore, desc).await {
             Ok(store) => store,
             Err(error) => {
-                // No blob is open; what the device says to the rest changes nothing about the reason.
+                // No blob is open; errors here do not change the reported reason.
                 let _ = blobstore.unload().await;
                 return Err(error);
             }
@@ -43,8 +43,8 @@ impl Lvols {
         Ok(Some(store))
     }
 
-    /// Opens and claims the bdev of a store. Its removal waits until the store was left, and until the guard is
-    /// dropped: whoever makes or loads the store has then added it, or failed.
+    /// Opens and claims the bdev of a store. Its removal waits until the store was left, and until the guard
+    /// is dropped, by which time the maker or loader of the store has added it, or failed.
     pub(crate) fn claim_base(&self, bdev: &Bdev) -> Result<(Desc, Counted), LvolError> {
         let opening = Counter::default();
         let guard = opening.begin();
@@ -73,7 +73,7 @@ impl Lvols {
         StoreOptions { external: Some(self.external_source()), ..StoreOptions::default() }
     }
 
-    /// Who a loaded store is, from the xattrs of its super blob.
+    /// Reads the identity of a loaded store from the xattrs of its super blob.
     async fn identify(&self, blobstore: &Blobstore, desc: Desc) -> Result<Arc<StoreInner>, LvolError> {
         let base = desc.bdev().name().to_owned();
         let blob_error = || LvolError::blob(format!("lvolstore on bdev {base:?}"));
@@ -90,7 +90,7 @@ impl Lvols {
     }
 }
 
-/// Whether a bdev looks as if it held an lvolstore, so that it is worth claiming.
+/// True if a bdev seems to hold an lvolstore, so that it is worth claiming.
 async fn holds_store(bdev: &Bdev) -> Result<bool, LvolError> {
     let desc = bdev.descriptor(OpenOptions::new())?;
     let geometry = desc.geometry();
@@ -101,7 +101,7 @@ async fn holds_store(bdev: &Bdev) -> Result<bool, LvolError> {
     }
     let channel = desc.channel()?;
     let (read, buffers) = channel.read(0, IoBuf::zeroed(length)).await;
-    // A bdev that cannot be read is none of ours, and says so to those that use it.
+    // A bdev that cannot be read holds no store; its users get the error themselves.
     if read.is_err() {
         return Ok(false);
     }
@@ -110,7 +110,7 @@ async fn holds_store(bdev: &Bdev) -> Result<bool, LvolError> {
 }
 
 impl StoreInner {
-    /// Opens all volumes and registers their bdevs. What cannot be a volume is left out and noted.
+    /// Opens all volumes and registers their bdevs. A blob that cannot be a volume is left out and noted.
     pub(crate) async fn open_all(self: &Arc<StoreInner>) {
         let blobs = match self.blobstore.blobs().await {
             Ok(blobs) => blobs,
@@ -126,7 +126,7 @@ impl StoreInner {
         }
     }
 
-    /// Opens a blob as the volume that its xattrs say it is.
+    /// Opens a blob as the volume identified by its xattrs.
     async fn open(self: &Arc<StoreInner>, id: BlobId) -> Result<(), LvolError> {
         let what = || format!("blob {id}");
         let xattrs = self.blobstore.blob_xattrs(id).await.map_err(LvolError::blob(what()))?;
@@ -147,7 +147,7 @@ impl StoreInner {
         }
     }
 
-    /// Opens a blob as the volume of that name, which was taken for it.
+    /// Opens a blob as the volume of that name, which was reserved for it.
     pub(crate) async fn open_as(
         self: &Arc<StoreInner>,
         id: BlobId,
@@ -183,14 +183,14 @@ impl StoreInner {
         self.unload().await
     }
 
-    /// Leaves the store in order: volumes first, then the Blobstore, then the bdev. On the app thread.
+    /// Leaves the store cleanly: closes volumes first, then the Blobstore, then the bdev. On the app thread.
     pub(crate) async fn unload(self: &Arc<StoreInner>) -> Result<(), LvolError> {
         if !self.close().await {
             self.left.seen().await;
             return Ok(());
         }
         for lvol in self.volumes.all() {
-            // Nothing is lost by a close that fails: what changed was synced. The unload says what is wrong.
+            // A close that fails loses nothing: changes were synced. The unload reports what is wrong.
             let _ = lvol.close(self).await;
             self.volumes.remove(&lvol);
         }
@@ -199,7 +199,7 @@ impl StoreInner {
         unloaded.map_err(LvolError::blob(format!("lvolstore {:?}", self.name().as_str())))
     }
 
-    /// Forgets the store and lets others have its bdev.
+    /// Removes the store from the list and releases its bdev.
     pub(crate) fn leave(self: &Arc<StoreInner>) {
         if let Some(lvols) = self.lvols.upgrade() {
             Lvols(lvols).remove_store(self);

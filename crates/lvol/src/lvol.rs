@@ -19,25 +19,25 @@ pub(crate) struct LvolInner {
     pub(crate) store: Weak<StoreInner>,
     pub(crate) id: BlobId,
     pub(crate) uuid: Option<Uuid>,
-    /// Its UUID as text, or what SPDK calls a volume without one.
+    /// Its UUID as text, or SPDK's id of a volume without one.
     pub(crate) unique_id: String,
     device: Arc<dyn Device>,
     state: Mutex<State>,
-    /// An operation works on it.
+    /// Set while an operation works on it.
     busy: AtomicBool,
-    /// A clone reads through it, or has since it was loaded.
+    /// Set if a clone reads through it, or has since it was loaded.
     pub(crate) snapshot: AtomicBool,
 }
 
 struct State {
     name: Name,
-    /// `None` once it was closed.
+    /// `None` once closed.
     blob: Option<Blob>,
-    /// `None` while it is none: an external snapshot is missing, or it is going.
+    /// `None` while it has no bdev: an external snapshot is missing, or it is being removed.
     bdev: Option<WeakBdev>,
 }
 
-/// An operation works on a volume until this is dropped.
+/// Marks a volume as busy until this is dropped.
 pub(crate) struct Busy(Arc<LvolInner>);
 
 impl Drop for Busy {
@@ -92,7 +92,7 @@ impl LvolInner {
         self.blob().ok_or_else(|| LvolError::NoLvol { name: self.name().to_string() })
     }
 
-    /// What people call it.
+    /// Its name for messages.
     pub(crate) fn shown(&self) -> String {
         match self.store.upgrade() {
             Some(store) => store.alias(&self.name()),
@@ -105,7 +105,7 @@ impl LvolInner {
         self.store.upgrade().ok_or_else(|| LvolError::NoLvol { name: self.name().to_string() })
     }
 
-    /// An operation begins that must be the only one.
+    /// Begins an exclusive operation.
     pub(crate) fn begin(self: &Arc<LvolInner>) -> Result<Busy, LvolError> {
         if self.busy.swap(true, Ordering::AcqRel) {
             let why = "another operation works on it; ask again when that has ended".to_owned();
@@ -114,7 +114,7 @@ impl LvolInner {
         Ok(Busy(self.clone()))
     }
 
-    /// As [`begin`](Self::begin), of an operation that works on bdevs only.
+    /// As [`begin`](Self::begin), for an operation that needs the volume to have a bdev.
     pub(crate) fn begin_on_bdev(self: &Arc<LvolInner>) -> Result<Busy, LvolError> {
         let busy = self.begin()?;
         if self.bdev().is_none() {
@@ -148,14 +148,14 @@ impl LvolInner {
         let bdev = self.bdev();
         locked(&self.state).bdev = None;
         if let Some(bdev) = bdev {
-            // Refused if it is being removed already, which is waited for.
+            // Refused if it is being removed already, for which this waits.
             let _ = store.registry()?.unregister(&bdev).await;
             bdev.removed().await;
         }
         self.close_blob().await
     }
 
-    /// Closes the blob, for all who still have the device: their requests end as removed.
+    /// Closes the blob for all users that still have the device: their requests end as removed.
     async fn close_blob(&self) -> Result<(), LvolError> {
         let blob = locked(&self.state).blob.take();
         match blob {
@@ -190,7 +190,7 @@ impl Disk for LvolInner {
     fn destruct(&self) -> LocalFuture<'_, ()> {
         Box::pin(async {
             locked(&self.state).bdev = None;
-            // It was synced by every operation that changed it; a device that fails has said so then.
+            // Every operation that changed it has synced it; a failing device was reported then.
             let _ = self.close_blob().await;
         })
     }
@@ -220,12 +220,12 @@ impl Lvol {
     /// Its store.
     ///
     /// # Errors
-    /// That was left.
+    /// The store was left.
     pub fn store(&self) -> Result<LvolStore, LvolError> {
         self.0.loaded().map(LvolStore)
     }
 
-    /// What is known of it.
+    /// Its properties.
     ///
     /// # Errors
     /// It was deleted, or its store left.
@@ -233,46 +233,47 @@ impl Lvol {
         self.run(async |(store, lvol)| lvol.info(&store).await).await
     }
 
-    /// Takes a snapshot: a read-only volume that holds what this one holds now. What was acknowledged before this
-    /// was asked for is in it; what is asked for after this has answered is not.
+    /// Takes a snapshot: a read-only volume with this one's present contents. Writes acknowledged before this
+    /// call are in it; writes submitted after it has returned are not.
     ///
     /// # Errors
-    /// The name is taken or no name; the volume is read-only; another operation works on it; no metadata pages are
-    /// left; a write fails.
+    /// The name is taken or invalid; the volume is read-only; another operation works on it; no metadata
+    /// pages are left; a write fails.
     pub async fn snapshot(&self, name: &str) -> Result<Lvol, LvolError> {
         let name = Name::new("volume name", name)?;
         self.run(async move |(store, lvol)| store.snapshot(&lvol, name).await).await
     }
 
-    /// Makes a clone of this read-only volume: one that can be written and holds the same until it is.
+    /// Makes a clone of this read-only volume: a writable one that initially has the same contents.
     ///
     /// # Errors
-    /// The name is taken or no name; this volume can be written; no metadata pages are left; a write fails.
+    /// The name is taken or invalid; this volume is writable; no metadata pages are left; a write fails.
     pub async fn clone_as(&self, name: &str) -> Result<Lvol, LvolError> {
         let name = Name::new("volume name", name)?;
         self.run(async move |(store, lvol)| store.clone_of(&lvol, name).await).await
     }
 
-    /// Gives it another name.
+    /// Renames it.
     ///
     /// # Errors
-    /// The name is taken, also by itself, or no name; the volume is read-only; a write fails. Nothing has changed
-    /// then.
+    /// The name is taken, also by itself, or invalid; the volume is read-only; a write fails. Then nothing
+    /// has changed.
     pub async fn rename(&self, name: &str) -> Result<(), LvolError> {
         let name = Name::new("volume name", name)?;
         self.run(async move |(store, lvol)| lvol.rename(&store, name).await).await
     }
 
-    /// Changes its size in bytes, rounded up to whole clusters. What is added reads zero; what is cut off is gone.
+    /// Changes its size in bytes, rounded up to whole clusters. An added part reads zero; a removed part is
+    /// lost.
     ///
     /// # Errors
-    /// It is read-only (`EPERM`); it is to shrink and is open (`EBUSY`; nothing has changed then); no room
+    /// It is read-only (`EPERM`); it would shrink and is open (`EBUSY`; nothing has changed then); no room
     /// (`ENOSPC`); a write fails.
     pub async fn resize(&self, bytes: u64) -> Result<(), LvolError> {
         self.run(async move |(store, lvol)| lvol.resize(&store, bytes).await).await
     }
 
-    /// Makes it read-only, for good. Writes that are under way end first.
+    /// Makes it read-only, permanently. Writes under way end first.
     ///
     /// # Errors
     /// Another operation works on it; a write fails.
@@ -280,7 +281,7 @@ impl Lvol {
         self.run(async |(_, lvol)| lvol.set_read_only().await).await
     }
 
-    /// Gives it clusters of its own for everything: it has no parent then, and is no longer thin.
+    /// Gives it clusters of its own for its whole size: then it has no parent, and is no longer thin.
     ///
     /// # Errors
     /// No room (`ENOSPC`; nothing was copied then); another operation works on it; a device fails.
@@ -288,7 +289,8 @@ impl Lvol {
         self.run(async |(store, lvol)| lvol.inflate(&store).await).await
     }
 
-    /// Gives it clusters of its own for what its parent has: its parent is its grandparent then, or none.
+    /// Gives it clusters of its own for everything its parent has: then its grandparent, or none, is its
+    /// parent.
     ///
     /// # Errors
     /// It has no parent (`EINVAL`); no room (`ENOSPC`); another operation works on it; a device fails.
@@ -296,49 +298,50 @@ impl Lvol {
         self.run(async |(store, lvol)| lvol.decouple(&store).await).await
     }
 
-    /// Has this thin volume read another snapshot of its store, of the same size, where it has nothing itself.
+    /// Makes another snapshot of its store, of the same size, the parent of this thin volume.
     ///
     /// # Errors
-    /// It is not thin, or the parent is no snapshot, has another size, or reads through this volume (`EINVAL`); it is
-    /// its parent already (`EEXIST`); another operation works on one of both (`EBUSY`); a write fails.
+    /// It is not thin, or the parent is no snapshot, has another size, or reads through this volume
+    /// (`EINVAL`); it is its parent already (`EEXIST`); another operation works on one of them (`EBUSY`); a
+    /// write fails.
     pub async fn set_parent(&self, parent: &Lvol) -> Result<(), LvolError> {
         let parent = parent.0.clone();
         self.run(async move |(store, lvol)| lvol.set_parent(&store, &parent).await).await
     }
 
-    /// Has this thin volume read a bdev outside of its store where it has nothing itself. Nobody writes to that bdev
-    /// as long as the volume is open.
+    /// Makes a bdev outside of its store the parent of this thin volume. Writers of that bdev are excluded
+    /// while the volume is open.
     ///
     /// # Errors
-    /// It is not thin, or the bdev is no whole number of clusters or stands below (`EINVAL`); it is its parent already
-    /// (`EEXIST`); the bdev is open for writing; a write fails.
+    /// It is not thin, or the bdev is not a whole number of clusters or is below this volume (`EINVAL`); it
+    /// is its parent already (`EEXIST`); the bdev is open for writing; a write fails.
     pub async fn set_parent_bdev(&self, parent: &Bdev) -> Result<(), LvolError> {
         let parent = parent.clone();
         self.run(async move |(store, lvol)| lvol.set_parent_bdev(&store, &parent).await).await
     }
 
-    /// Starts to copy the clusters that this read-only volume has itself, not what it reads through others, to the
-    /// same offsets of a bdev, which is claimed meanwhile.
+    /// Starts to copy the clusters that this read-only volume owns, not those of its parents, to the same
+    /// offsets of a bdev, which is claimed meanwhile.
     ///
     /// # Errors
-    /// The bdev is claimed or open for writing. What else goes wrong the copy says at its end.
+    /// The bdev is claimed or open for writing. Other errors are the copy's result.
     pub async fn shallow_copy(&self, target: &Bdev) -> Result<ShallowCopy, LvolError> {
         let target = target.clone();
         self.run(async move |(store, lvol)| lvol.shallow_copy(&store, &target).await).await
     }
 
-    /// Deletes it. Those that have it open are told, and waited for as long as they ask for. A snapshot with one
-    /// clone leaves that what it reads.
+    /// Deletes it. Its openers get an event, and the deletion waits for those that ask for it. If it is a
+    /// snapshot with one clone, the clone takes over what it reads.
     ///
     /// # Errors
-    /// It has more than one clone (`EPERM`); another operation works on it or on its clone; a write fails. It is a
-    /// bdev again then.
+    /// It has more than one clone (`EPERM`); another operation works on it or on its clone; a write fails.
+    /// Then it has its bdev again.
     pub async fn delete(&self) -> Result<(), LvolError> {
         self.run(async |(store, lvol)| store.delete_lvol(&lvol).await).await
     }
 
-    /// What lies in `length` bytes from byte `offset` on: where it has data, whose, and where nobody wrote. At most
-    /// `max` extents; where that is not enough they end before the range does. On any thread.
+    /// The extents of `length` bytes from byte `offset` on: data with its owner, and unwritten ranges. At
+    /// most `max`, which may end before the range does. On any thread.
     ///
     /// # Errors
     /// The range is not inside the volume, or the volume was closed.

@@ -1,4 +1,4 @@
-//! The module: the stores of one runtime, and what happens when bdevs come and the registry shuts down.
+//! The module: the stores of one runtime, and its reactions to new bdevs and to the shutdown of the registry.
 
 use std::any::Any;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use crate::lvol::LvolInner;
 use crate::store::{StoreInner, locked};
 use crate::{Lvol, LvolError, LvolStore, MODULE, StoreSpec};
 
-/// Reasons why bdevs hold no store one can use that are kept: the last ones.
+/// Number of reports kept on bdevs without a usable store: the last ones.
 const REPORTS: usize = 64;
 
 /// The logical volumes of a runtime. A handle, for any thread.
@@ -24,11 +24,11 @@ pub(crate) struct Shared {
     /// In the order in which they were loaded.
     stores: Mutex<Vec<Arc<StoreInner>>>,
     reports: Mutex<Vec<(String, String)>>,
-    /// Stands for every external snapshot that went.
+    /// The placeholder for every external snapshot that was removed.
     pub(crate) missing: Arc<dyn Device>,
 }
 
-/// How a store is named.
+/// How to find a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreKey {
     /// By its name.
@@ -47,8 +47,8 @@ impl std::fmt::Display for StoreKey {
 }
 
 impl Lvols {
-    /// Makes the logical volumes of a registry's runtime: stores on its bdevs are loaded, now and as bdevs come. If
-    /// there are some already, those are given out.
+    /// Makes the logical volumes of a registry's runtime: stores on its bdevs are loaded, now and as bdevs
+    /// come. Returns the existing module, if there is one.
     ///
     /// # Errors
     /// The runtime stops.
@@ -80,7 +80,7 @@ impl Lvols {
     /// The logical volumes of the current runtime.
     ///
     /// # Errors
-    /// They were not started, or the caller runs on no Spindle thread.
+    /// They were not started, or the caller is not on a Spindle thread.
     pub fn current() -> Result<Lvols, LvolError> {
         Handle::current().ok_or(LvolError::NotStarted).and_then(|runtime| Lvols::of(&runtime))
     }
@@ -103,11 +103,11 @@ impl Lvols {
         found.map(LvolStore).ok_or_else(|| LvolError::NoStore { store: key.to_string() })
     }
 
-    /// The volume that a bdev's name, alias or UUID leads to, or that is called `store/volume` without being a bdev:
-    /// one whose external snapshot is missing.
+    /// The volume with the given bdev name, alias or UUID, or called `store/volume` without having a bdev,
+    /// because its external snapshot is missing.
     ///
     /// # Errors
-    /// There is none, or the bdev is no volume.
+    /// There is none, or the bdev is not a volume.
     pub fn lvol(&self, name: &str) -> Result<Lvol, LvolError> {
         let missing = || LvolError::NoLvol { name: name.to_owned() };
         if let Ok(bdev) = self.registry()?.get(name) {
@@ -131,18 +131,18 @@ impl Lvols {
         self.stores().iter().flat_map(LvolStore::lvols).collect()
     }
 
-    /// Makes a store on a bdev and loads it. What the bdev holds is lost; it is refused if that is something known
-    /// and `force` is not set.
+    /// Creates a store on a bdev and loads it. The bdev's contents are lost; refused if they are of a known
+    /// kind and `force` is not set.
     ///
     /// # Errors
-    /// No such bdev; it is claimed or open for writing (`EPERM`); the name is taken; options or size do not fit; a
-    /// write fails.
+    /// No such bdev; it is claimed or open for writing (`EPERM`); the name is taken; options or size do not
+    /// fit; a write fails.
     pub async fn create_store(&self, spec: StoreSpec) -> Result<LvolStore, LvolError> {
         let lvols = self.clone();
         self.registry()?.on_app(async move |_: Registry| lvols.make_store(spec).await).await
     }
 
-    /// Looks at a bdev again, as when it came: a store on it that was left is loaded. What is wrong is
+    /// Examines a bdev again, as when it was new: loads a store on it that was left. Problems are
     /// [reported](Self::reports).
     pub async fn reload(&self, bdev: &Bdev) {
         let (lvols, bdev) = (self.clone(), bdev.clone());
@@ -155,7 +155,7 @@ impl Lvols {
         let _ = registry.on_app(look).await;
     }
 
-    /// Why bdevs hold no store that could be loaded, by their names; the last ones.
+    /// Why bdevs hold no store that could be loaded, by bdev name; the last ones.
     pub fn reports(&self) -> Vec<(String, String)> {
         locked(&self.0.reports).clone()
     }
@@ -172,7 +172,7 @@ impl Lvols {
         reports.push((bdev.name().to_owned(), why.to_string()));
     }
 
-    /// Refuses a name that a store has, other than `except`.
+    /// Refuses a name that a store other than `except` has.
     pub(crate) fn check_name(&self, name: &str, except: Option<&StoreInner>) -> Result<(), LvolError> {
         let stores = locked(&self.0.stores);
         let other = |store: &&Arc<StoreInner>| !except.is_some_and(|except| std::ptr::eq(except, &***store));
@@ -198,7 +198,7 @@ impl Lvols {
     }
 }
 
-/// The volume that a bdev is, if it is one.
+/// The volume of a bdev, if it is one.
 pub(crate) fn lvol_of(bdev: &Bdev) -> Option<Arc<LvolInner>> {
     let disk: Arc<dyn Any + Send + Sync> = bdev.disk().clone();
     disk.downcast().ok()
@@ -220,7 +220,7 @@ impl Module for Lvols {
 
     fn shutdown(&self) -> LocalFuture<'_, ()> {
         Box::pin(async move {
-            // The latest first: a store on a volume of another was loaded after that.
+            // The latest first: a store on a volume was loaded after that volume's store.
             for store in self.stores().into_iter().rev() {
                 if let Err(error) = store.0.unload().await {
                     self.report(&store.0.base, &error);

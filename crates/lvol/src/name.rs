@@ -1,18 +1,18 @@
-//! Names of stores and volumes, checked once where they come in.
+//! Names of stores and volumes, checked once on input.
 
 use crate::LvolError;
 
-/// Bytes that a name may have: SPDK keeps 64 with the NUL behind it.
+/// The most bytes of a name: SPDK stores 64 with the terminating NUL.
 const LONGEST: usize = 63;
 
 /// A name of 1 to 63 bytes, none of them NUL.
 ///
-/// Slashes, quotes and line feeds are names in SPDK, too; what shows them quotes them.
+/// Slashes, quotes and line feeds are allowed, as in SPDK; code that shows names quotes them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name(String);
 
 impl Name {
-    /// Checks a name. `what` says whose, for the error.
+    /// Checks a name. `what` says what it names, for the error.
     pub(crate) fn new(what: &'static str, name: &str) -> Result<Name, LvolError> {
         let refused = |why: &str| LvolError::Name { what, name: name.to_owned(), why: why.to_owned() };
         match name.len() {
@@ -23,7 +23,7 @@ impl Name {
         }
     }
 
-    /// The name that an xattr holds, up to its NUL, if it is one.
+    /// The name in an xattr, up to its NUL, if it is valid.
     pub(crate) fn from_xattr(value: &[u8]) -> Option<Name> {
         let end = value.iter().position(|&byte| byte == 0)?;
         let name = std::str::from_utf8(&value[..end]).ok()?;
@@ -34,14 +34,14 @@ impl Name {
         &self.0
     }
 
-    /// As SPDK writes it when a volume is made: 64 bytes.
+    /// As SPDK writes it for a new volume: 64 bytes.
     pub(crate) fn padded(&self) -> Vec<u8> {
         let mut bytes = self.0.clone().into_bytes();
         bytes.resize(LONGEST + 1, 0);
         bytes
     }
 
-    /// As SPDK writes it when something is renamed, and for stores: with one NUL.
+    /// As SPDK writes it for a rename, and for stores: with one NUL.
     pub(crate) fn terminated(&self) -> Vec<u8> {
         let mut bytes = self.0.clone().into_bytes();
         bytes.push(0);

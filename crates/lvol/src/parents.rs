@@ -1,4 +1,4 @@
-//! What volumes read through: clones of bdevs outside of their store, and other parents.
+//! Parents of volumes: clones of bdevs outside of their store, and changes of parents.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ impl StoreInner {
 }
 
 impl LvolInner {
-    /// Has it read through another volume of its store.
+    /// Makes another volume of its store its parent.
     pub(crate) async fn set_parent(
         self: &Arc<LvolInner>,
         store: &Arc<StoreInner>,
@@ -64,7 +64,7 @@ impl LvolInner {
         Ok(())
     }
 
-    /// Has it read through a bdev outside of its store.
+    /// Makes a bdev outside of its store its parent.
     pub(crate) async fn set_parent_bdev(
         self: &Arc<LvolInner>,
         store: &Arc<StoreInner>,

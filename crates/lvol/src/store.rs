@@ -1,6 +1,6 @@
-//! A loaded lvolstore: its Blobstore, the bdev it stands on, and its volumes.
+//! A loaded lvolstore: its Blobstore, its base bdev, and its volumes.
 //!
-//! What changes it runs on the app thread, counted, so that leaving it waits for what is under way.
+//! Operations that change it run on the app thread, counted, so that leaving it waits for those under way.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -14,7 +14,8 @@ use crate::name::Name;
 use crate::volumes::Volumes;
 use crate::{Lvol, LvolError, LvolSpec, StoreInfo};
 
-/// A loaded lvolstore. A handle: clones are the same store, for any thread. It keeps the store not loaded.
+/// A loaded lvolstore. A handle: clones are the same store, for any thread. It does not keep the store
+/// loaded.
 #[derive(Clone)]
 pub struct LvolStore(pub(crate) Arc<StoreInner>);
 
@@ -25,19 +26,19 @@ pub(crate) struct StoreInner {
     pub(crate) blobstore: Blobstore,
     pub(crate) super_blob: BlobId,
     pub(crate) base: Bdev,
-    /// The opening and the claim of the base, until the store is left.
+    /// The descriptor of the base bdev with its claim, until the store is left.
     pub(crate) base_desc: Mutex<Option<Desc>>,
     pub(crate) volumes: Volumes,
-    /// What could not be taken in as a volume, and why.
+    /// Blobs that could not become volumes, and why.
     pub(crate) set_aside: Mutex<Vec<String>>,
     /// Operations under way.
     ops: Counter,
     pub(crate) closing: AtomicBool,
-    /// Once all its volumes were opened.
+    /// Set once all its volumes were opened.
     pub(crate) ready: Ending,
-    /// Operations that give bdevs their aliases, which begin with the store's name.
+    /// Operations that set aliases of bdevs, which begin with the store's name.
     naming: Counter,
-    /// Renames of the store: one at most.
+    /// Renames of the store: at most one.
     renaming: Counter,
     pub(crate) left: Ending,
 }
@@ -89,7 +90,7 @@ impl StoreInner {
         self.blobstore.cluster_size().into()
     }
 
-    /// An operation begins; the store is not left before it has ended.
+    /// Begins an operation; the store is not left before it has ended.
     pub(crate) fn begin(&self) -> Result<Counted, LvolError> {
         let counted = self.ops.begin();
         match self.closing.load(Ordering::Acquire) {
@@ -98,7 +99,7 @@ impl StoreInner {
         }
     }
 
-    /// Has no operation begin any more, and waits for those under way. False if that was done before.
+    /// Prevents new operations, and waits for those under way. False if that was done before.
     pub(crate) async fn close(&self) -> bool {
         if self.closing.swap(true, Ordering::AcqRel) {
             return false;
@@ -116,7 +117,7 @@ impl StoreInner {
         LvolError::NoStore { store: format!("{:?} (it is being left)", self.name().as_str()) }
     }
 
-    /// Runs an operation on the app thread, to its end whatever becomes of this future.
+    /// Runs an operation on the app thread, to its end even if this future is dropped.
     pub(crate) async fn run<R, F>(self: &Arc<StoreInner>, operation: F) -> Result<R, LvolError>
     where
         F: AsyncFnOnce(Arc<StoreInner>) -> Result<R, LvolError> + Send + 'static,
@@ -131,13 +132,14 @@ impl StoreInner {
         self.registry()?.on_app(there).await
     }
 
-    /// An operation gives bdevs aliases; the store keeps its name until that has ended. On the app thread.
+    /// Begins an operation that sets aliases; the store keeps its name until that has ended. On the app
+    /// thread.
     pub(crate) async fn names_bdevs(&self) -> Counted {
         self.renaming.none().await;
         self.naming.begin()
     }
 
-    /// Has the store's name to itself, unless somebody else has. On the app thread.
+    /// Begins a rename, unless another one is under way. On the app thread.
     pub(crate) async fn renames_itself(&self) -> Option<Counted> {
         if self.renaming.count() > 0 {
             return None;
@@ -147,7 +149,7 @@ impl StoreInner {
         Some(renaming)
     }
 
-    /// Notes down what could not be taken in.
+    /// Notes a blob that could not become a volume.
     pub(crate) fn note(&self, what: String) {
         locked(&self.set_aside).push(what);
     }
@@ -164,12 +166,12 @@ impl LvolStore {
         self.0.uuid
     }
 
-    /// The bdev it stands on.
+    /// Its base bdev.
     pub fn base(&self) -> &Bdev {
         &self.0.base
     }
 
-    /// Bytes of a cluster, of which volumes are made.
+    /// Bytes of a cluster, the unit of volume sizes.
     pub fn cluster_size(&self) -> u32 {
         self.0.blobstore.cluster_size()
     }
@@ -189,12 +191,12 @@ impl LvolStore {
         self.0.volumes.by_name(name).filter(|lvol| lvol.blob().is_some()).map(Lvol).ok_or_else(missing)
     }
 
-    /// Blobs that are no volumes one can use, and why: a name is missing, a name or UUID is another's.
+    /// Blobs that are not usable volumes, and why: a name is missing, or a name or UUID is in use.
     pub fn set_aside(&self) -> Vec<String> {
         locked(&self.0.set_aside).clone()
     }
 
-    /// What is known of it.
+    /// Its properties.
     ///
     /// # Errors
     /// It was left.
@@ -202,35 +204,35 @@ impl LvolStore {
         self.0.run(async |store| store.info().await).await
     }
 
-    /// Makes a volume, and a bdev of it.
+    /// Creates a volume and its bdev.
     ///
     /// # Errors
-    /// The name is taken or no name; there is no room for a thick one, or for its metadata; a write fails.
+    /// The name is taken or invalid; there is no room for a thick one, or for its metadata; a write fails.
     pub async fn create(&self, spec: LvolSpec) -> Result<Lvol, LvolError> {
         self.0.run(async move |store| store.create(spec).await).await
     }
 
-    /// Makes a volume that reads a bdev outside of the store until it is written, and a bdev of it. Nobody writes to
-    /// that bdev as long as the volume is open.
+    /// Creates a volume that reads a bdev outside of the store until it is written, and its bdev. Writers of
+    /// the outside bdev are excluded while the volume is open.
     ///
     /// # Errors
-    /// The bdev is a volume of this store, or no whole number of clusters (`EINVAL`), or open for writing; the name is
-    /// taken or no name; a write fails.
+    /// The bdev is a volume of this store, or not a whole number of clusters (`EINVAL`), or open for writing;
+    /// the name is taken or invalid; a write fails.
     pub async fn clone_bdev(&self, bdev: &Bdev, name: &str) -> Result<Lvol, LvolError> {
         let (bdev, name) = (bdev.clone(), Name::new("volume name", name)?);
         self.0.run(async move |store| store.clone_bdev(&bdev, name).await).await
     }
 
-    /// Gives it another name, and its volumes the aliases that follow. The same name changes nothing.
+    /// Renames it, and changes the aliases of its volumes. The same name changes nothing.
     ///
     /// # Errors
-    /// It is another store's name, or no name; an alias is another bdev's; a write fails.
+    /// It is another store's name, or invalid; an alias belongs to another bdev; a write fails.
     pub async fn rename(&self, name: &str) -> Result<(), LvolError> {
         let name = Name::new("lvolstore name", name)?;
         self.0.run(async move |store| store.rename(name).await).await
     }
 
-    /// Takes over the space that its bdev has gained; looks first whether it has.
+    /// Takes over the space that its bdev has gained; first checks whether it has.
     ///
     /// # Errors
     /// The masks of the store have no room, or the bdev has shrunk (`ENOSPC`); a write fails.
@@ -238,9 +240,9 @@ impl LvolStore {
         self.0.run(async |store| store.grow().await).await
     }
 
-    /// Deletes all its volumes, clones before what they read through, and then the store. Those that have volumes
-    /// open are told. If a volume cannot be deleted the store goes on with those that are left, and this can be
-    /// asked for again.
+    /// Deletes all its volumes, clones before their parents, and then the store. Openers of the volumes get
+    /// an event. If a volume cannot be deleted the store goes on with the remaining ones, and this can be
+    /// called again.
     ///
     /// # Errors
     /// It is being left already; a write fails.
@@ -249,8 +251,8 @@ impl LvolStore {
         self.0.registry()?.on_app(async move |_: Registry| store.delete_all().await).await
     }
 
-    /// Leaves it in order, with all its volumes: it can be found again on its bdev, which others may use then. Those
-    /// that have volumes open are told, and waited for as long as they ask for.
+    /// Unloads it cleanly, with all its volumes: it can be found again on its bdev, which others may use
+    /// then. Openers of the volumes get an event, and this waits for those that ask for it.
     ///
     /// # Errors
     /// The bdev fails; the store is left all the same, and will be recovered.
@@ -269,7 +271,7 @@ impl std::fmt::Debug for LvolStore {
 /// A store and one of its volumes.
 pub(crate) type Pair = (Arc<StoreInner>, Arc<LvolInner>);
 
-/// A lock that a panic elsewhere does not close: what it guards is whole between any two statements.
+/// Locks a mutex, ignoring poison: what it guards is whole between any two statements.
 pub(crate) fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The volumes of one store, by blob and by name; names that are about to be used are taken, too.
+//! The volumes of one store, by blob and by name; includes names reserved for new volumes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,9 +16,9 @@ pub(crate) struct Volumes(Mutex<Maps>);
 #[derive(Default)]
 struct Maps {
     by_id: BTreeMap<BlobId, Arc<LvolInner>>,
-    /// `None` for a name that is about to be used.
+    /// `None` for a reserved name.
     by_name: BTreeMap<Name, Option<BlobId>>,
-    /// Those that read through a bdev outside of the store, by its UUID.
+    /// Volumes that read through a bdev outside of the store, by its UUID.
     outside: BTreeMap<Uuid, Vec<BlobId>>,
 }
 
@@ -27,7 +27,7 @@ impl Volumes {
         self.maps().by_id.get(&id).cloned()
     }
 
-    /// All, in the order of their blobs.
+    /// All of them, in the order of their blobs.
     pub(crate) fn all(&self) -> Vec<Arc<LvolInner>> {
         self.maps().by_id.values().cloned().collect()
     }
@@ -38,7 +38,7 @@ impl Volumes {
         maps.by_id.get(&id).cloned()
     }
 
-    /// A volume reads through the bdev of that UUID; it may not be there any more when it is asked for.
+    /// Notes that a volume reads through the bdev of that UUID; the entry may outlive the volume.
     pub(crate) fn reads_outside(&self, outside: Uuid, id: BlobId) {
         let mut maps = self.maps();
         let ids = maps.outside.entry(outside).or_default();
@@ -47,14 +47,14 @@ impl Volumes {
         }
     }
 
-    /// The volumes that read, or did, through the bdev of that UUID.
+    /// The volumes that read, or have read, through the bdev of that UUID.
     pub(crate) fn reading(&self, outside: Uuid) -> Vec<Arc<LvolInner>> {
         let maps = self.maps();
         let ids = maps.outside.get(&outside).into_iter().flatten();
         ids.filter_map(|id| maps.by_id.get(id).cloned()).collect()
     }
 
-    /// Takes a name, unless it is taken. To be [used](Self::insert) or [given up](Self::free).
+    /// Reserves a name, unless it is taken. It must be [used](Self::insert) or [freed](Self::free).
     pub(crate) fn take(&self, name: &Name) -> bool {
         let mut maps = self.maps();
         let is_free = !maps.by_name.contains_key(name);
@@ -64,7 +64,7 @@ impl Volumes {
         is_free
     }
 
-    /// Gives a name up.
+    /// Frees a name.
     pub(crate) fn free(&self, name: &Name) {
         self.maps().by_name.remove(name);
     }
@@ -77,14 +77,14 @@ impl Volumes {
         maps.by_id.insert(lvol.id, lvol.clone());
     }
 
-    /// The volume has another name, which was taken.
+    /// Gives a volume its new name, which was reserved.
     pub(crate) fn renamed(&self, lvol: &LvolInner, from: &Name, to: &Name) {
         let mut maps = self.maps();
         maps.by_name.remove(from);
         maps.by_name.insert(to.clone(), Some(lvol.id));
     }
 
-    /// Forgets a volume and its name.
+    /// Removes a volume and its name.
     pub(crate) fn remove(&self, lvol: &LvolInner) {
         let name = lvol.name();
         let mut maps = self.maps();

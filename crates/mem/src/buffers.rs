@@ -16,8 +16,13 @@ pub enum Buffers {
 
 impl Buffers {
     /// Bytes in all runs together.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.parts().iter().map(|part| part.len()).sum()
+        match self {
+            Buffers::None => 0,
+            Buffers::One(part) => part.len(),
+            Buffers::Many(parts) => parts.iter().map(|part| part.len()).sum(),
+        }
     }
 
     /// True if there is no byte.
@@ -88,59 +93,53 @@ impl Buffers {
         };
     }
 
-    /// Takes the bytes before `at` out; also returns whether that cut a run in two. If a list is needed it
+    /// Moves the bytes before `at` to `front`; returns whether that cut a run in two. If a list is needed it
     /// comes from `lists`, a store of empty ones kept for their capacity: then nothing is allocated.
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
-    pub fn split_front(&mut self, at: usize, lists: &mut Vec<Vec<IoBuf>>) -> (Buffers, bool) {
+    #[inline]
+    pub fn split_front(&mut self, at: usize, front: &mut Buffers, lists: &mut Vec<Vec<IoBuf>>) -> bool {
         match self {
-            Buffers::None => {
-                assert_eq!(at, 0, "split of no bytes");
-                (Buffers::None, false)
+            Buffers::One(part) if at < part.len() => *front = Buffers::One(part.split_to(at)),
+            Buffers::Many(parts) if at < parts.iter().map(|part| part.len()).sum() => {
+                return split_list(parts, at, front, lists);
             }
-            Buffers::One(part) => {
-                let cut = at < part.len();
-                (Buffers::One(part.split_to(at)), cut)
-            }
-            Buffers::Many(parts) => {
-                let mut left = at;
-                let fits = |part: &&IoBuf| {
-                    let fits = part.len() <= left;
-                    left -= if fits { part.len() } else { 0 };
-                    fits
-                };
-                let whole = parts.iter().take_while(fits).count();
-                let mut front = lists.pop().unwrap_or_default();
-                front.extend(parts.drain(..whole));
-                if left > 0 {
-                    let next = parts.first_mut();
-                    front.push(next.expect("split within the bytes there are").split_to(left));
-                }
-                (Buffers::Many(front), left > 0)
+            whole => {
+                assert_eq!(at, whole.len(), "split beyond the bytes there are");
+                *front = std::mem::take(whole);
+                return false;
             }
         }
+        true
     }
 
     /// Appends what [`split_front`](Self::split_front) left; `cut` is what it returned. A list that is no
     /// longer needed goes to `lists`.
-    pub fn rejoin(&mut self, next: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
-        let mut next = match (std::mem::take(self), next) {
-            (Buffers::None, next) => return *self = next,
-            (this, Buffers::None) => return *self = this,
-            (Buffers::One(first), Buffers::One(second)) => match first.join(second) {
-                Ok(joined) => return *self = Buffers::One(joined),
-                Err((first, second)) => {
-                    *self = Buffers::One(first);
-                    Buffers::One(second)
-                }
-            },
-            (this, next) => {
-                *self = this;
-                next
-            }
+    #[inline]
+    pub fn rejoin(&mut self, next: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        let joined = match self {
+            Buffers::None => return *self = std::mem::take(next),
+            Buffers::One(first) => first.grow_over(next),
+            Buffers::Many(_) => false,
         };
+        if !joined {
+            self.rejoin_lists(std::mem::take(next), cut, lists);
+        }
+    }
+
+    #[inline(never)]
+    fn rejoin_lists(&mut self, mut next: Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        if matches!(next, Buffers::None) {
+            return;
+        }
         let parts = self.as_list(lists);
+        if let Buffers::One(run) = next {
+            return match cut {
+                true => push_joined(parts, run),
+                false => parts.push(run),
+            };
+        }
         let list = next.as_list(lists);
         let mut runs = list.drain(..);
         if cut && let Some(run) = runs.next() {
@@ -226,6 +225,25 @@ impl Buffers {
     }
 }
 
+/// Moves the bytes before `at` of a list to `front`; returns whether that cut a run in two.
+fn split_list(parts: &mut Vec<IoBuf>, at: usize, front: &mut Buffers, lists: &mut Vec<Vec<IoBuf>>) -> bool {
+    let mut left = at;
+    let fits = |part: &&IoBuf| {
+        let fits = part.len() <= left;
+        left -= if fits { part.len() } else { 0 };
+        fits
+    };
+    let whole = parts.iter().take_while(fits).count();
+    let mut list = lists.pop().unwrap_or_default();
+    list.extend(parts.drain(..whole));
+    if left > 0 {
+        let next = parts.first_mut();
+        list.push(next.expect("split within the bytes there are").split_to(left));
+    }
+    *front = Buffers::Many(list);
+    left > 0
+}
+
 /// Cuts `parts` at byte `at` and returns the runs behind.
 fn split_parts(parts: &mut Vec<IoBuf>, at: usize) -> Vec<IoBuf> {
     let mut left = at;
@@ -246,12 +264,9 @@ fn split_parts(parts: &mut Vec<IoBuf>, at: usize) -> Vec<IoBuf> {
 }
 
 fn push_joined(parts: &mut Vec<IoBuf>, next: IoBuf) {
-    match parts.pop() {
-        None => parts.push(next),
-        Some(last) => match last.join(next) {
-            Ok(joined) => parts.push(joined),
-            Err((last, next)) => parts.extend([last, next]),
-        },
+    let mut next = Buffers::One(next);
+    if !parts.last_mut().is_some_and(|last| last.grow_over(&mut next)) {
+        parts.extend(next.into_one().ok());
     }
 }
 

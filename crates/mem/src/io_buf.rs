@@ -9,8 +9,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
 
-use crate::OutOfMemory;
 use crate::segment::Segment;
+use crate::{Buffers, OutOfMemory};
 
 /// A uniquely owned run of bytes. The unsplit buffer begins at a multiple of
 /// [`ALIGNMENT`](crate::ALIGNMENT).
@@ -61,6 +61,7 @@ impl IoBuf {
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
+    #[inline]
     pub fn split_off(&mut self, at: usize) -> IoBuf {
         assert!(at <= self.len, "split at {at} of {} bytes", self.len);
         // SAFETY: `at` is within the part, or at its end.
@@ -74,9 +75,14 @@ impl IoBuf {
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.
+    #[inline]
     pub fn split_to(&mut self, at: usize) -> IoBuf {
-        let rest = self.split_off(at);
-        std::mem::replace(self, rest)
+        assert!(at <= self.len, "split at {at} of {} bytes", self.len);
+        let front = IoBuf { start: self.start, len: at, segment: self.segment.share() };
+        // SAFETY: `at` is within the part, or at its end.
+        self.start = unsafe { self.start.add(at) };
+        self.len -= at;
+        front
     }
 
     /// Appends `next`, if it follows directly in the same allocation.
@@ -84,13 +90,34 @@ impl IoBuf {
     /// # Errors
     /// Both parts are returned unchanged if they do not touch.
     pub fn join(mut self, next: IoBuf) -> Result<IoBuf, (IoBuf, IoBuf)> {
+        match self.touches(&next) {
+            true => {
+                self.len += next.len;
+                Ok(self)
+            }
+            false => Err((self, next)),
+        }
+    }
+
+    /// Whether `next` follows directly in the same allocation.
+    #[inline]
+    pub(crate) fn touches(&self, next: &IoBuf) -> bool {
         // SAFETY: one past the end of the part is still within, or at the end of, its allocation.
         let end = unsafe { self.start.add(self.len) };
-        if !self.segment.same(&next.segment) || end != next.start {
-            return Err((self, next));
+        self.segment.same(&next.segment) && end == next.start
+    }
+
+    /// Takes over the bytes of `next`, which [touches](Self::touches) this one and goes.
+    #[inline]
+    pub(crate) fn grow_over(&mut self, next: &mut Buffers) -> bool {
+        let Buffers::One(second) = next else { return false };
+        if !self.touches(second) {
+            return false;
         }
-        self.len += next.len;
-        Ok(self)
+        // Not moved out: the memory of `next` may have been written a moment ago, word by word.
+        self.len += second.len;
+        *next = Buffers::None;
+        true
     }
 
     /// Keeps the first `len` bytes; no effect if it is shorter.

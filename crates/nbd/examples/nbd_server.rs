@@ -1,8 +1,8 @@
-//! Serves block devices over NBD until it is killed: what the performance page and a quick look need.
+//! Serves block devices over NBD until it is killed: for the performance page and quick tests.
 //!
-//! `nbd_server ADDRESS REACTORS MODE NAME=malloc:MIB[:BLOCK] NAME=file:PATH NAME=cached:PATH ...`, where ADDRESS is a
-//! path or HOST:PORT, and MODE what a reactor does when it is idle: poll, adaptive or interrupt. `cached` leaves
-//! reading and writing to the page cache, `file` passes it by.
+//! `nbd_server ADDRESS REACTORS MODE NAME=malloc:MIB[:BLOCK] NAME=file:PATH NAME=cached:PATH ...`, where
+//! ADDRESS is a path or HOST:PORT, and MODE the reactors' mode: poll, adaptive or interrupt. `cached` uses
+//! the page cache, `file` bypasses it.
 
 use std::path::PathBuf;
 use std::sync::Arc;

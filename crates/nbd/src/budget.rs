@@ -1,7 +1,7 @@
-//! Memory that all connections of a server share: a count of bytes with a queue before it.
+//! A memory budget shared by all connections of a server: a count of bytes with a queue in front.
 //!
-//! Shared by all threads of the server. A connection has a small allowance of its own, so this is reached by
-//! large or many requests only. First come, first served: a large request is not passed by small ones.
+//! Shared by all threads of the server. A connection has a small allowance of its own, so only large or many
+//! requests come here. First come, first served: small requests do not pass a large one.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,7 +13,7 @@ use std::task::{Poll, Waker};
 pub(crate) struct Budget {
     limit: usize,
     state: Mutex<State>,
-    /// Somebody waits; read without the lock.
+    /// Set while a connection waits; read without the lock.
     wanted: AtomicBool,
 }
 
@@ -43,17 +43,17 @@ impl Budget {
         Arc::new(Budget { limit, state: Mutex::default(), wanted: AtomicBool::new(false) })
     }
 
-    /// Bytes on loan.
+    /// Bytes lent.
     pub(crate) fn lent(&self) -> usize {
         locked(&self.state).lent
     }
 
-    /// Whether somebody waits for bytes.
+    /// True if a connection waits for bytes.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// `bytes`, if nobody waits for some and there are as many.
+    /// Lends `bytes`, if none waits and there are enough.
     pub(crate) fn try_take(self: &Arc<Budget>, bytes: usize) -> Option<Lease> {
         let mut state = locked(&self.state);
         if !state.waiting.is_empty() || bytes > self.limit - state.lent {
@@ -73,7 +73,7 @@ impl Budget {
             let mut state = locked(&self.state);
             let waiter = Arc::new(Waiter { bytes, state: Mutex::default() });
             state.waiting.push_back(waiter.clone());
-            // There may be room since the look above.
+            // There may be room since the check above.
             self.admit(state);
             waiter
         };
@@ -81,7 +81,7 @@ impl Budget {
         place.granted().await
     }
 
-    /// Gives bytes back and lets those in who fit now.
+    /// Takes bytes back and lends them to waiting connections.
     fn give(&self, bytes: usize) {
         let mut state = locked(&self.state);
         state.lent -= bytes;
@@ -136,19 +136,19 @@ impl Drop for Place<'_> {
             state.lent -= waiter.bytes;
         }
         state.waiting.retain(|other| !Arc::ptr_eq(other, &waiter));
-        // Who stood behind may fit.
+        // The next one in the queue may fit.
         self.budget.admit(state);
     }
 }
 
-/// Bytes on loan; dropping it gives them back.
+/// Lent bytes; returned when dropped.
 pub(crate) struct Lease {
     budget: Arc<Budget>,
     bytes: usize,
 }
 
 impl Lease {
-    /// Nothing on loan.
+    /// An empty lease.
     pub(crate) fn none(budget: &Arc<Budget>) -> Lease {
         Lease { budget: budget.clone(), bytes: 0 }
     }
@@ -157,12 +157,12 @@ impl Lease {
         self.bytes
     }
 
-    /// Puts another loan to this one.
+    /// Adds another lease to this one.
     pub(crate) fn join(&mut self, mut other: Lease) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Gives back what is more than `bytes`.
+    /// Gives back all but `bytes`.
     pub(crate) fn shrink(&mut self, bytes: usize) {
         if bytes < self.bytes {
             self.budget.give(self.bytes - bytes);

@@ -1,9 +1,9 @@
-//! What a server refuses, with the object's name and the remedy.
+//! Refusals of a server, with the object's name and the remedy.
 
 use spindle_bdev::BdevError;
 use spindle_engine::Address;
 
-/// An export that cannot be added or removed.
+/// Why an export cannot be added or removed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExportError {
@@ -14,13 +14,13 @@ pub enum ExportError {
         name: String,
         /// Name or description.
         what: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         reason: &'static str,
     },
-    /// There is one of this name.
+    /// An export of this name exists.
     #[error("export '{0}' exists already; remove it first or choose another name")]
     Exists(String),
-    /// There is none of this name.
+    /// No export has this name.
     #[error("no export is called '{0}'; list the exports for their names")]
     Unknown(String),
     /// The bdev cannot be opened.
@@ -28,7 +28,7 @@ pub enum ExportError {
     Bdev {
         /// The export, its name shortened.
         name: String,
-        /// Why.
+        /// The reason.
         source: BdevError,
     },
     /// The server is stopping.
@@ -36,14 +36,14 @@ pub enum ExportError {
     Stopping(String),
 }
 
-/// A place where the server cannot listen.
+/// Why the server cannot listen at an address.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
     /// The system refused.
     #[error("{0}")]
     System(#[from] std::io::Error),
-    /// The server listens there already.
+    /// The server already listens there.
     #[error("the server listens on {0} already")]
     Exists(Address),
     /// The server does not listen there.

@@ -1,4 +1,4 @@
-//! An export: a device under a name, as clients may use it.
+//! An export: a device under a name, for clients.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use crate::{ExportError, Extents};
 /// A device under a name.
 #[derive(Clone)]
 pub struct Export {
-    /// By which clients ask for it: UTF-8 without NUL, at most 4096 bytes.
+    /// The name that clients use: UTF-8 without NUL, at most 4096 bytes.
     pub name: String,
     /// For people who list exports; may be empty.
     pub description: String,
-    /// Clients may only read, whatever the device allows.
+    /// Clients may only read, even if the device is writable.
     pub read_only: bool,
-    /// What is served.
+    /// The served device.
     pub device: Arc<dyn Device>,
-    /// What block status tells; without, that all is data.
+    /// Extents for block status; without them everything is reported as data.
     pub extents: Option<Arc<dyn Extents>>,
     /// Dropped when the export is removed and its last connection has ended.
     pub held: Option<Arc<dyn Any + Send + Sync>>,
@@ -33,15 +33,15 @@ impl Export {
         Export { name, description, read_only: false, device, extents: None, held: None }
     }
 
-    /// What a descriptor has open, writable if it is; closed when the export is gone. It is not removed with its
-    /// bdev: [`Server::export_bdev`](crate::Server::export_bdev) sees to that, too.
+    /// The bdev of a descriptor, writable if the descriptor is; closed when the export is gone. The export is
+    /// not removed with the bdev: [`Server::export_bdev`](crate::Server::export_bdev) does that too.
     pub fn of_desc(name: impl Into<String>, desc: Desc) -> Export {
         let extents = desc.bdev().disk().clone().extents();
         let device = desc.device();
         Export { extents, held: Some(Arc::new(desc)), ..Export::new(name, device) }
     }
 
-    /// Says whether a client can be told of it.
+    /// Checks that the protocol can carry its texts.
     pub(crate) fn check(&self) -> Result<(), ExportError> {
         for (what, text) in [("name", &self.name), ("description", &self.description)] {
             let reason = if text.len() > MAX_STRING {
@@ -56,12 +56,12 @@ impl Export {
         Ok(())
     }
 
-    /// Whether clients may only read.
+    /// True if clients may only read.
     pub(crate) fn is_read_only(&self) -> bool {
         self.read_only || !self.device.geometry().writable()
     }
 
-    /// What a client is told of it.
+    /// What is announced about it.
     pub(crate) fn offer(&self) -> Offer {
         let geometry = self.device.geometry();
         let minimum = geometry.block_size();

@@ -1,8 +1,8 @@
-//! The extents of a disk as replies to block status.
+//! Conversion of a disk's extents to replies to block status.
 
 use spindle_bdev::{Content, Extent};
 
-/// The flags of a content in `base:allocation`. A hole is never sent without saying that it reads as zeroes.
+/// The flags of a content in `base:allocation`. A hole is always reported as reading zeroes too.
 pub(crate) fn allocation(content: Content) -> u32 {
     match content {
         Content::Data => 0,
@@ -11,8 +11,8 @@ pub(crate) fn allocation(content: Content) -> u32 {
     }
 }
 
-/// Puts extents into the form of a reply: none of no bytes, equal neighbours in one, none behind `len` with
-/// `one`, and lengths that fit 32 bits and stay multiples of any block. Empty if there is nothing to tell.
+/// Prepares extents for a reply: none empty, equal neighbours joined, none behind `len` with `one`, and
+/// lengths that fit 32 bits and stay multiples of any block. Empty if there is nothing to report.
 pub(crate) fn for_reply(
     extents: &[Extent],
     len: u32,
@@ -24,7 +24,7 @@ pub(crate) fn for_reply(
     let mut runs: Vec<(u32, u32)> = Vec::new();
     let mut described = 0u64;
     for extent in extents.iter().filter(|extent| extent.len > 0) {
-        // What lies behind the request is told with the last extent only.
+        // Only the last extent may reach beyond the request.
         if described >= u64::from(len) {
             break;
         }

@@ -1,16 +1,16 @@
 //! An NBD server: block devices for clients that speak the Network Block Device protocol.
 //!
-//! Three floors. The [`codec`] turns bytes into checked requests and replies into bytes, without input or
+//! Three layers. The [`codec`] turns bytes into checked requests and replies into bytes, without input or
 //! output. A connection is one task on one reactor: it reads requests, submits them through a channel of the
-//! device on its own thread, and writes all replies that are ready at once. The [`Server`] has exports by name,
-//! listens, and places connections on the threads it was given.
+//! device on its own thread, and sends all finished replies at once. The [`Server`] has exports by name,
+//! listens, and places connections on its threads.
 //!
-//! Served: fixed newstyle with every option but TLS and extended headers, structured replies, block status
+//! Served: fixed newstyle with every option except TLS and extended headers, structured replies, block status
 //! (`base:allocation`, `qemu:allocation-depth`), FUA, trim, zeroes, several connections to one export.
-//! Requests that do not keep to the device's blocks are served too, by reading and writing the blocks around
+//! Requests that do not match the device's blocks are served too, by reading and writing the blocks around
 //! them; exports advertise the device's block size all the same, as that is faster.
 //!
-//! Not promised: an order of replies, and anything about a write whose connection went before its reply.
+//! Not promised: an order of replies, and the effect of a write whose connection ended before its reply.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,10 @@
-//! Order between writes of parts of blocks and all other writes of one device.
+//! Orders writes of parts of blocks against all other writes of one device.
 //!
 //! A write of a part of a block reads the block, changes it and writes it back; another write of that block
-//! that ended in between would be undone. So it waits for all that overlaps its blocks, and they for it.
-//! Shared by all connections of the device, on all threads. As long as no client has written a part of a
-//! block, other writes pay for two atomic operations on a line of their own connection and for nothing else:
-//! the first such write of a device waits until those under way have ended, and from then on every write
-//! shows its range.
+//! that ends in between would be undone. So such a write waits for all writes that overlap its blocks, and
+//! they wait for it. Shared by all connections of the device, on all threads. Until a client writes a part of
+//! a block, other writes cost two atomic operations on a cache line of their own connection. The first such
+//! write of a device waits until those under way have ended; from then on every write registers its range.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -17,7 +16,7 @@ use std::task::{Poll, Waker};
 /// The writes of one device.
 #[derive(Default)]
 pub(crate) struct Overlaps {
-    /// Every write shows its range.
+    /// Set once every write registers its range.
     shown: AtomicBool,
     state: Mutex<State>,
 }
@@ -28,20 +27,20 @@ struct State {
     active: Vec<Shown>,
     waiting: VecDeque<Shown>,
     next: u64,
-    /// Who waits for writes that do not show their range.
+    /// Tasks that wait for writes without a registered range.
     drained: Vec<Waker>,
 }
 
-/// Writes under way that do not show their range, of one connection.
+/// Number of one connection's writes under way without a registered range.
 #[derive(Default)]
 #[repr(align(128))]
 struct Unseen(AtomicUsize);
 
-/// A write that shows its range.
+/// A write with a registered range.
 struct Shown {
     id: u64,
     blocks: Range<u64>,
-    /// Nothing may overlap it.
+    /// True if it excludes every overlapping write.
     alone: bool,
     waker: Option<Waker>,
 }
@@ -58,12 +57,12 @@ impl Overlaps {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for writes that began before ranges were shown.
+    /// Waits for writes that began before ranges were registered.
     async fn show(&self) {
         self.shown.store(true, Ordering::SeqCst);
         poll_fn(|cx| {
             let mut state = self.state();
-            // Left before looking: who ends after the look finds it.
+            // Stored before the check: a write that ends after the check finds the waker.
             state.drained.push(cx.waker().clone());
             match state.writers.iter().all(|writer| writer.0.load(Ordering::SeqCst) == 0) {
                 true => Poll::Ready(()),
@@ -108,7 +107,7 @@ impl Overlaps {
 }
 
 impl State {
-    /// Lets those in, in order, that nothing active and nothing waiting before them excludes.
+    /// Admits waiting writes, in order, that no active write and no earlier waiting one excludes.
     fn admit(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
         let mut index = 0;
@@ -126,7 +125,7 @@ impl State {
     }
 }
 
-/// A connection's way to the order.
+/// A connection's access to the order.
 pub(crate) struct Writer {
     overlaps: Arc<Overlaps>,
     unseen: Arc<Unseen>,
@@ -139,7 +138,7 @@ impl Writer {
         Writer { overlaps: overlaps.clone(), unseen }
     }
 
-    /// Before whole blocks are written; the write ends before the permit is dropped.
+    /// Call it before writing whole blocks; the write must end before the permit is dropped.
     pub(crate) async fn whole(&self, blocks: Range<u64>) -> Permit {
         self.unseen.0.fetch_add(1, Ordering::SeqCst);
         let unseen = Permit(Held::Unseen { overlaps: self.overlaps.clone(), unseen: self.unseen.clone() });
@@ -150,7 +149,7 @@ impl Writer {
         self.overlaps.enter(blocks, false).await
     }
 
-    /// Before parts of blocks are written; all the blocks that are touched.
+    /// Call it before writing parts of blocks; `blocks` are all blocks touched.
     pub(crate) async fn parts(&self, blocks: Range<u64>) -> Permit {
         self.overlaps.show().await;
         self.overlaps.enter(blocks, true).await
@@ -159,7 +158,7 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Writes that are still under way are waited for by who looked before; permits hold the count.
+        // Tasks that wait for writes still under way hold the count by their permits.
         let unseen = &self.unseen;
         self.overlaps
             .state()
@@ -168,7 +167,7 @@ impl Drop for Writer {
     }
 }
 
-/// A write may be under way.
+/// Permission for a write.
 #[must_use = "the write ends before its permit"]
 pub(crate) struct Permit(Held);
 

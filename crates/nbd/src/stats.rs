@@ -1,10 +1,10 @@
-//! What a connection did: counters that one thread writes and any may read.
+//! Statistics of a connection: counters that one thread writes and any may read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::codec::Command;
 
-/// What was done for clients.
+/// Requests served.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Reads.
@@ -21,7 +21,7 @@ pub struct Counts {
     pub unmaps: u64,
     /// All other requests.
     pub others: u64,
-    /// Requests that were answered with an error; they are among the others too.
+    /// Requests answered with an error; also counted above.
     pub errors: u64,
 }
 
@@ -45,7 +45,7 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// [`Counts`] of a connection that goes on. Only its own thread counts.
+/// [`Counts`] of a live connection. Only its own thread counts.
 #[derive(Default)]
 pub(crate) struct Counters {
     reads: AtomicU64,
@@ -58,7 +58,7 @@ pub(crate) struct Counters {
     errors: AtomicU64,
 }
 
-/// There is one writer, so that nothing is lost between the two.
+/// There is a single writer, so no update is lost between the two.
 fn add(counter: &AtomicU64, more: u64) {
     counter.store(counter.load(Ordering::Relaxed) + more, Ordering::Relaxed);
 }
@@ -82,13 +82,13 @@ impl Counters {
         }
     }
 
-    /// Counts a request that was refused before it was carried out.
+    /// Counts a request that was refused.
     pub(crate) fn refused(&self) {
         add(&self.others, 1);
         add(&self.errors, 1);
     }
 
-    /// Counts a failure of a request that was counted.
+    /// Counts a failure of a counted request.
     pub(crate) fn failed(&self) {
         add(&self.errors, 1);
     }

@@ -1,11 +1,11 @@
-//! What the bytes of an io unit say: which write they came from.
+//! The content of an io unit: it tells which write it came from.
 //!
 //! Every unit that the workload writes holds one number of 64 bits over and over, made from a value that no
-//! other unit shares, so that a unit in the wrong place, of the wrong blob or of two writes is seen at once.
+//! other unit shares. So a unit in the wrong place, of the wrong blob or of two writes is detected at once.
 
 use crate::units::{ANYTHING, GARBAGE, Value, ZERO};
 
-/// Odd, so that every value has one word and zero is zero.
+/// Odd, so that each value has its own word, and zero maps to zero.
 const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Its inverse modulo 2^64.
@@ -21,10 +21,10 @@ const fn inverse(odd: u64) -> u64 {
     found
 }
 
-/// The largest value that is written.
+/// The largest value that the workload writes.
 pub const LAST: Value = GARBAGE - 1;
 
-/// What no write of the workload left: the start of a unit that nothing accounts for.
+/// The start of a unit that no write of the workload explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strange(pub [u8; 8]);
 
@@ -36,10 +36,10 @@ pub fn fill(bytes: &mut [u8], unit: usize, first: Value) {
     }
 }
 
-/// What a unit holds.
+/// Returns the value in a unit.
 ///
 /// # Errors
-/// Nothing that the workload or the disk put there.
+/// Neither the workload nor the disk wrote this.
 pub fn read(unit: &[u8]) -> Result<Value, Strange> {
     let (words, _) = unit.as_chunks::<8>();
     let Some(&first) = words.first() else { return Ok(ZERO) };
@@ -53,7 +53,7 @@ pub fn read(unit: &[u8]) -> Result<Value, Strange> {
     Err(Strange(first))
 }
 
-/// A value in words.
+/// Names a value for a message.
 pub fn name(value: Value) -> String {
     match value {
         ZERO => "zeroes".to_owned(),

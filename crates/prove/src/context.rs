@@ -1,5 +1,5 @@
-//! What the tasks of one simulated run share: the store, its open blobs, and the history with the model that
-//! follows it. All of it is used on one OS thread; the locks only tell the compiler so.
+//! Shared by the tasks of one simulated run: the store, its open blobs, and the history with the model that
+//! follows it. Used on one OS thread only; the locks are there for the compiler.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,23 +18,23 @@ use crate::profile::Profile;
 use crate::seen::{Seen, Wrong};
 use crate::units::Time;
 
-/// A moment at which the disk may crash: before a write, an unmap or a flush takes effect.
+/// A moment at which the disk may crash: just before a write, an unmap or a flush takes effect.
 #[derive(Clone)]
 pub struct Point {
-    /// Events of the history that lie before it.
+    /// Number of events of the history before it.
     pub events: usize,
     /// The disk.
     pub state: State,
-    /// What was about to be done.
+    /// The operation about to take effect.
     pub moment: Moment,
 }
 
-/// What happened, and where the disk may have crashed.
+/// Events, and the points at which the disk may crash.
 #[derive(Default)]
 pub struct History {
-    /// What happened.
+    /// Events in order.
     pub events: Vec<Event>,
-    /// Where the disk may crash.
+    /// Points at which the disk may crash.
     pub points: Vec<Point>,
 }
 
@@ -47,31 +47,31 @@ struct Inner {
 
 /// Shared by the tasks of a run.
 pub struct Context {
-    /// The run's profile.
+    /// The profile of the run.
     pub profile: Profile,
-    /// Which ordering points the store keeps.
+    /// The ordering points that the store keeps.
     pub order: Order,
-    /// The device, the same for every load.
+    /// The device; all loads use the same.
     pub device: Arc<Growing>,
     /// Finds external snapshots.
     pub external: ExternalSource,
     inner: Mutex<Inner>,
     store: Mutex<Option<Blobstore>>,
     handles: Mutex<BTreeMap<Tag, Blob>>,
-    /// The disk, if it is one that fails.
+    /// The disk, if this run's disk may fail.
     failing: OnceLock<Disk>,
-    /// Whether the store was loaded while it may have failed.
+    /// True if the store was loaded again while the disk could fail.
     reloaded: AtomicBool,
     stopped: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing is left half changed: what panics here is the store, and that is reported.
+    // A panic leaves nothing half changed here. It comes from the store, and is reported.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Context {
-    /// A run that begins with this model.
+    /// Creates a run that starts with this model.
     pub fn new(profile: Profile, order: Order, device: Arc<Growing>, model: Model) -> Arc<Context> {
         let inner =
             Inner { model, history: History::default(), wrong: Wrong::new(), failures: Failures::default() };
@@ -89,12 +89,12 @@ impl Context {
         })
     }
 
-    /// What holds for the store while it is open.
+    /// Returns the options for opening the store.
     pub fn store_options(&self) -> StoreOptions {
         StoreOptions { order: self.order, external: Some(self.external.clone()) }
     }
 
-    /// Looks at the model as it is now.
+    /// Passes the current model to `look`.
     pub fn model<R>(&self, look: impl FnOnce(&Model) -> R) -> R {
         look(&locked(&self.inner).model)
     }
@@ -110,67 +110,67 @@ impl Context {
         begun
     }
 
-    /// An operation begins; the number of the event names it.
+    /// Records that an operation begins. Returns the number of the event, which names the operation.
     pub fn begin(&self, op: &Op) -> Time {
         self.record(Event::Begin(op.clone()))
     }
 
-    /// The operation that began at that event has ended.
+    /// Records the end of the operation that began at that event.
     pub fn end(&self, begun: Time, outcome: Outcome) {
         self.record(Event::End(begun, outcome));
     }
 
-    /// Everything was read, and this is what it is.
+    /// Records that the whole store was read, and its contents.
     pub fn found(&self, seen: Option<Seen>) {
         self.record(Event::Found(seen.map(Box::new)));
     }
 
-    /// The disk may crash here.
+    /// Records a point at which the disk may crash.
     pub fn point(&self, moment: Moment, state: &State) {
         let mut inner = locked(&self.inner);
         let events = inner.history.events.len();
         inner.history.points.push(Point { events, state: state.clone(), moment });
     }
 
-    /// Something is wrong.
+    /// Records an error of the store.
     pub fn wrong(&self, what: String) {
         let mut inner = locked(&self.inner);
-        // A store that is broken breaks everything that follows.
+        // A broken store breaks everything that follows.
         if inner.wrong.len() < 20 {
             inner.wrong.push(what);
         }
         self.stopped.store(true, Ordering::SeqCst);
     }
 
-    /// From here on the disk may fail.
+    /// Marks the disk as one that may fail from here on.
     pub fn set_failing(&self, disk: Disk) {
         let _ = self.failing.set(disk);
     }
 
-    /// Whether the disk may fail.
+    /// True if the disk may fail.
     pub fn is_failing(&self) -> bool {
         self.failing.get().is_some()
     }
 
-    /// The store is loaded again: what cannot be read then is set aside.
+    /// Notes that the store is loaded again: a load sets aside what it cannot read.
     pub fn reloading(&self) {
         self.reloaded.store(true, Ordering::SeqCst);
     }
 
-    /// Whether this is an error of a device that fails, and has.
+    /// True if this error comes from a failing device that has failed an operation.
     pub fn is_device_failure(&self, error: &BlobError) -> bool {
         let failed = self.failing.get().is_some_and(|disk| disk.counters().faults > 0);
         failed && is_device(error, self.reloaded.load(Ordering::SeqCst))
     }
 
-    /// Whether the device has failed something, whether or not anybody was told: what a failed flush lost can
-    /// still be read, so that only a crash tells what there is.
+    /// True if the device has failed an operation, reported or not: data that a failed flush lost can still
+    /// be read, so only a crash shows what is on the disk.
     pub fn has_failed(&self) -> bool {
         self.failing.get().is_some_and(|disk| disk.counters().faults > 0)
             || locked(&self.inner).failures.have_arrived()
     }
 
-    /// Says how an operation ended that began at that event; an error that should not have come is wrong.
+    /// Records the result of the operation that began at that event. An unexpected error counts as wrong.
     pub fn ended<T>(&self, begun: Time, op: &Op, result: Result<T, BlobError>) -> Option<T> {
         match result {
             Ok(value) => {
@@ -202,7 +202,7 @@ impl Context {
         self.stopped.store(true, Ordering::SeqCst);
     }
 
-    /// Whether the tasks are to end.
+    /// True if the tasks must end.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
@@ -212,27 +212,27 @@ impl Context {
         locked(&self.store).clone()
     }
 
-    /// The store was loaded or left.
+    /// Sets the store after a load, or clears it before an unload.
     pub fn set_store(&self, store: Option<Blobstore>) {
         *locked(&self.store) = store;
     }
 
-    /// An open blob.
+    /// Returns an open blob.
     pub fn handle(&self, tag: Tag) -> Option<Blob> {
         locked(&self.handles).get(&tag).cloned()
     }
 
-    /// The blobs that are open.
+    /// Returns the tags of the open blobs.
     pub fn open_tags(&self) -> Vec<Tag> {
         locked(&self.handles).keys().copied().collect()
     }
 
-    /// A blob was opened.
+    /// Adds an opened blob.
     pub fn put_handle(&self, tag: Tag, blob: Blob) {
         locked(&self.handles).insert(tag, blob);
     }
 
-    /// Nobody is to begin anything with this blob any more.
+    /// Removes a blob from the open ones, so that no task begins another operation on it.
     pub fn take_handle(&self, tag: Tag) -> Option<Blob> {
         locked(&self.handles).remove(&tag)
     }
@@ -246,7 +246,8 @@ impl Context {
         }
     }
 
-    /// Whether an error is what comes of others that leave the store, or delete the blob, at the same time.
+    /// True if the error can come from another task that unloads the store or deletes the blob at the same
+    /// time.
     pub fn is_of_others(&self, tag: Tag, error: &BlobError) -> bool {
         match error {
             BlobError::Unloaded { .. } => true,
@@ -257,7 +258,7 @@ impl Context {
         }
     }
 
-    /// What came of the run.
+    /// Takes the history and the errors of the run.
     pub fn take(&self) -> (History, Wrong) {
         let mut inner = locked(&self.inner);
         let history = std::mem::take(&mut inner.history);
@@ -265,7 +266,7 @@ impl Context {
     }
 }
 
-/// Errors that come of what the workload asks for, not of the store.
+/// True for errors that come from what the workload asks for, not from the store.
 fn is_expected(error: &BlobError) -> bool {
     matches!(
         error,

@@ -1,4 +1,4 @@
-//! `prove --damage`: damages stores until told to stop, and says what it found.
+//! `prove --damage`: damages stores until told to stop, and reports what it found.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -12,10 +12,10 @@ use spindle_prove::damage::{Task, judge};
 
 use crate::{Arguments, Shared, fixtures, spawn_workers, wait};
 
-/// Seeds that are damaged if nothing else is asked for.
+/// Default number of seeds.
 const SEEDS: u64 = 20;
 
-/// Runs it.
+/// Runs the command.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let known = match arguments.fixtures.as_deref().map(fixtures::load) {
         None => Vec::new(),
@@ -48,7 +48,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     if report.violations.is_empty() && died == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-/// Judges one seed after the other.
+/// Judges seeds one after the other.
 fn work(shared: &Shared, arguments: &Arguments, task: &Task, all: &Mutex<DamageReport>) {
     let seeds = match (arguments.seeds, arguments.minutes, arguments.step) {
         (Some(seeds), ..) => seeds,

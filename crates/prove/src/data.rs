@@ -1,4 +1,4 @@
-//! Operations on data, carried out on the store and told to the model.
+//! Performs operations on data on the store and records them in the model.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::op::{Op, Outcome, Tag};
 use crate::seen::value_of;
 use crate::units::{Time, Units, Value};
 
-/// Carries out an operation on data of an open blob.
+/// Performs an operation on the data of an open blob.
 pub async fn perform(run: &Arc<Context>, blob: &Blob, op: Op) {
     let begun = run.begin(&op);
     let unit = u64::from(run.profile.block);
@@ -32,7 +32,7 @@ async fn write(run: &Context, blob: &Blob, at: u64, count: u64, value: Value) ->
     let unit = run.profile.block as usize;
     let mut bytes = IoBuf::zeroed(count as usize * unit);
     content::fill(&mut bytes, unit, value);
-    // Now and then from two pieces of memory.
+    // Sometimes from two pieces of memory.
     let buffers = if count > 1 && value.is_multiple_of(3) {
         let rest = bytes.split_off(unit);
         Buffers::from(vec![bytes, rest])
@@ -54,7 +54,7 @@ async fn read(
     result?;
     let bytes = buffers.to_vec();
     let wrong = run.model(|model| {
-        // What the blob is has changed meanwhile, and with it what the read may have seen.
+        // The blob was reshaped meanwhile, which may have changed the data read.
         if !model.is_same_since(tag, begun) {
             return None;
         }

@@ -1,4 +1,4 @@
-//! What led to a crash, written out: every run with its operations and the disk's requests between them.
+//! Prints the history of a crash: every run with its operations and the disk's requests between them.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::profile::Profile;
 use crate::proof::{Cut, Trail};
 use crate::seen::Wrong;
 
-/// The whole story of a crash.
+/// Formats the whole history of a crash.
 pub fn tell(seed: u64, profile: &Profile, trail: &Trail<'_>, wrong: Option<&Wrong>) -> String {
     let mut text = format!("seed {seed}: {profile:?}\n");
     runs(trail, &mut text);

@@ -1,4 +1,4 @@
-//! Workloads that lead to one kind of trouble by a plan, where chance alone would take too long.
+//! Planned workloads for situations that a random workload would take too long to reach.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::metadata;
 use crate::op::{Op, Tag, Xattrs};
 use crate::workload::{below, rest};
 
-/// Blobs that are deleted while another needs its first copy of an extent page: the page of the root that has
-/// just been given up is the next one to be taken.
+/// Deletes blobs while another needs its first copy of an extent page: the root page just freed is the next
+/// one to be taken.
 pub async fn come_and_go(run: Arc<Context>, steps: u32) {
     for _ in 0..steps / 3 {
         let stays = create(&run, 3).await;

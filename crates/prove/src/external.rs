@@ -1,5 +1,5 @@
-//! Two external snapshots that every run has: devices that nobody writes to, made of values that no write of
-//! the workload has.
+//! Two external snapshots that every run has: devices that are never written, with values that no write of
+//! the workload uses.
 
 use std::sync::Arc;
 
@@ -11,45 +11,44 @@ use crate::content;
 use crate::profile::Profile;
 use crate::units::{Units, Value, ZERO};
 
-/// How many there are.
+/// Number of external snapshots.
 pub const COUNT: u8 = 2;
 
-/// What they are called, their clusters, and the bytes of their blocks: those of the second may be larger
-/// than the store's.
+/// Names, clusters, and block sizes in bytes: the second one's blocks may be larger than the store's.
 const ALL: [(&str, u64, u32); COUNT as usize] = [("external-a", 3, 512), ("external-b", 6, 4096)];
 
-/// Far from what the workload counts up to.
+/// Far beyond the values that the workload reaches.
 const FIRST: Value = 1 << 30;
 
-/// The id that clones carry.
+/// Returns the id that clones carry.
 pub fn id(which: u8) -> Vec<u8> {
     ALL[usize::from(which)].0.as_bytes().to_vec()
 }
 
-/// Which of them has this id.
+/// Returns the index of the external snapshot with this id.
 pub fn by_id(id: &[u8]) -> Option<u8> {
     (0..COUNT).find(|which| ALL[usize::from(*which)].0.as_bytes() == id)
 }
 
-/// How many clusters it has.
+/// Returns its size in clusters.
 pub fn clusters(which: u8) -> u64 {
     ALL[usize::from(which)].1
 }
 
-/// What it holds in each of its units; some are zero.
+/// Returns the value in each of its units; some are zero.
 pub fn values(which: u8, per_cluster: u64) -> impl Iterator<Item = Value> {
     let units = (clusters(which) * per_cluster) as Value;
     let first = FIRST + Value::from(which) * (1 << 20);
     (0..units).map(move |at| if at % 5 == 4 { ZERO } else { first + at })
 }
 
-/// What a blob shows that reads all of it.
+/// Returns the units of a blob that reads all of it.
 pub fn units(which: u8, per_cluster: u64) -> Units {
     let all = (0..).zip(values(which, per_cluster));
     Units::known(all.filter(|(_, value)| *value != ZERO), ZERO)
 }
 
-/// Its bytes.
+/// Returns its bytes.
 pub fn bytes(which: u8, cluster: u32, unit: u32) -> Vec<u8> {
     let per_cluster = u64::from(cluster / unit);
     let mut bytes = vec![0; (clusters(which) * u64::from(cluster)) as usize];
@@ -59,7 +58,7 @@ pub fn bytes(which: u8, cluster: u32, unit: u32) -> Vec<u8> {
     bytes
 }
 
-/// Finds them for a store.
+/// Makes the source that finds them for a store.
 pub fn source(profile: &Profile) -> ExternalSource {
     let device = |which: u8| -> Arc<dyn Device> {
         let bytes = bytes(which, profile.cluster, profile.block);

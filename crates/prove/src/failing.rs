@@ -1,8 +1,8 @@
-//! A device that fails while the workload runs, and what the store's answers say from then on.
+//! A device that fails during a run, and the results that the store may return from then on.
 //!
-//! An operation on metadata that a device error ended stays under way for the model: a crash may leave it
-//! done or not. Once the store has accepted another change after it, it is known not to have happened. Once
-//! the store has said that it is poisoned, it accepts no change and no flush that begins later.
+//! An operation on metadata that ended with a device error stays pending in the model: a crash may leave it
+//! done or not. Once the store has accepted a later change, the operation is known not to have happened. Once
+//! the store has returned `Poisoned`, it must accept no change and no flush that begins later.
 
 use spindle_blob::BlobError;
 use spindle_engine::sim::{Disk, Effect, Fault, Operation};
@@ -11,13 +11,13 @@ use crate::op::{Op, Outcome};
 use crate::scenario::Scenario;
 use crate::units::Time;
 
-/// Of so many runs, one has a device that fails.
+/// One in this many runs has a device that fails.
 const PARTS: u64 = 3;
 
-/// Makes the disk of some runs fail once or from some time on; whether it is one of them. In a `long` run
-/// it may take longer until then.
+/// Makes the disks of some runs fail, once or from some moment on. Returns true if this is such a run. In a
+/// `long` run the first failure may come later.
 pub fn inject(disk: &Disk, seed: u64, long: bool, scenario: Scenario) -> bool {
-    // Of numbers that no choice of the profile or the workload comes from.
+    // Uses numbers that neither the profile nor the workload draws from.
     let mut rest = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let mut pick = |n: u64| {
         let picked = rest % n;
@@ -39,7 +39,8 @@ pub fn inject(disk: &Disk, seed: u64, long: bool, scenario: Scenario) -> bool {
     true
 }
 
-/// Whether the device is to blame. A load sets aside what cannot be read, and blocks what depends on it.
+/// True if the device caused the error. A load sets aside what it cannot read, and blocks what depends on
+/// that.
 pub fn is_device(error: &BlobError, reloaded: bool) -> bool {
     match error {
         BlobError::Io(_) | BlobError::Poisoned { .. } => true,
@@ -48,28 +49,28 @@ pub fn is_device(error: &BlobError, reloaded: bool) -> bool {
     }
 }
 
-/// What is known of a run whose device fails.
+/// The failures of a run.
 #[derive(Default)]
 pub struct Failures {
-    /// Operations on metadata that may have happened: when they began and when they failed.
+    /// Operations on metadata that may have happened: begin and time of failure.
     doubtful: Vec<(Time, Time)>,
-    /// When the store first said that it is poisoned.
+    /// Time at which the store first returned `Poisoned`.
     poisoned: Option<Time>,
-    /// Whether an error of the device has arrived.
+    /// True once an operation has ended with a device error.
     arrived: bool,
 }
 
 impl Failures {
-    /// Whether an error of the device has arrived.
+    /// True once an operation has ended with a device error.
     pub fn have_arrived(&self) -> bool {
         self.arrived
     }
 
-    /// An operation that began at `begun` ended with an error of the device `now`; what came of it, if that
-    /// is known.
+    /// Records that an operation begun at `begun` failed at `now` with a device error. Returns its outcome if
+    /// that is known.
     pub fn failed(&mut self, begun: Time, now: Time, op: &Op, error: &BlobError) -> Option<Outcome> {
         self.arrived = true;
-        // An xattr is set in memory only, or not at all.
+        // Xattrs are set in memory only, or not at all.
         let in_memory = matches!(op, Op::SetXattr { .. } | Op::RemoveXattr { .. });
         let known = op.is_data() || in_memory || self.poisoned.is_some_and(|since| since < begun);
         if let BlobError::Poisoned { .. } = error {
@@ -82,10 +83,11 @@ impl Failures {
         None
     }
 
-    /// An operation that began at `begun` has ended well: those that did not happen.
+    /// Records that an operation begun at `begun` succeeded. Returns the earlier operations that are now
+    /// known not to have happened.
     ///
     /// # Errors
-    /// A poisoned store must not have accepted it.
+    /// A poisoned store accepted it.
     pub fn accepted(&mut self, begun: Time, op: &Op) -> Result<Vec<Time>, String> {
         if !is_change(op) && !matches!(op, Op::Flush { .. }) {
             return Ok(Vec::new());
@@ -98,7 +100,7 @@ impl Failures {
     }
 }
 
-/// Whether it cannot end well without changing metadata.
+/// True if the operation cannot succeed without changing metadata.
 fn is_change(op: &Op) -> bool {
     matches!(
         op,

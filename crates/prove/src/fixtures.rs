@@ -1,4 +1,4 @@
-//! Images that SPDK wrote, from a folder of compressed ones.
+//! Loads images that SPDK wrote from a folder of compressed ones.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use spindle_prove::damage::source::Fixture;
 
-/// Reads every `.img.zst` below a folder, in order of their names. Those of a folder `steps` are one store, older
-/// ones first.
+/// Reads every `.img.zst` below a folder, ordered by name. Images in a folder `steps` are one store, oldest
+/// first.
 ///
 /// # Errors
-/// One cannot be read.
+/// An image cannot be read.
 pub fn load(folder: &Path) -> io::Result<Vec<Fixture>> {
     let mut paths = Vec::new();
     find(folder, &mut paths)?;

@@ -1,4 +1,4 @@
-//! A device that is smaller than the disk it stands on, until it grows.
+//! A device that is smaller than its disk until it grows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,19 +13,19 @@ pub struct Growing {
 }
 
 impl Growing {
-    /// The first so many bytes of a device; all of it once it has grown.
+    /// Creates a device with the first `bytes` bytes of `below`, or all of it if it has `grown`.
     pub fn new(below: Arc<dyn Device>, bytes: u64, grown: bool) -> Arc<Growing> {
         let block = u64::from(below.geometry().block_size());
         let small = below.geometry().with_blocks(bytes / block).expect("a profile's disk has blocks");
         Arc::new(Growing { below, small, grown: grown.into() })
     }
 
-    /// Whether it has grown.
+    /// True once it has grown.
     pub fn has_grown(&self) -> bool {
         self.grown.load(Ordering::SeqCst)
     }
 
-    /// From now on it is as large as what it stands on.
+    /// Extends it to the size of the disk.
     pub fn grow(&self) {
         self.grown.store(true, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! What the model keeps of a blob: its metadata, its data, and the xattrs that a crash may bring back.
+//! The model's view of a blob: its metadata, its data, and the xattrs that a crash may bring back.
 
 use spindle_blob::BlobId;
 
@@ -6,7 +6,7 @@ use crate::model::Rules;
 use crate::op::{Above, Op, Xattrs};
 use crate::units::{GARBAGE, NEVER, Time, Units, Value, ZERO};
 
-/// One value of something that is changed in memory first.
+/// One version of a value that is changed in memory first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Version<T> {
     begin: Time,
@@ -14,35 +14,35 @@ struct Version<T> {
     value: T,
 }
 
-/// A value of which an older one may be on the disk still. Changes of it come one after the other.
+/// A value, and the older versions that may still be on the disk. Changes do not overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versions<T> {
-    /// Oldest first; the last is what holds now.
+    /// Oldest first; the last is the current one.
     list: Vec<Version<T>>,
 }
 
 impl<T: PartialEq + Clone> Versions<T> {
-    /// One, durable.
+    /// Creates a value that is durable.
     pub fn known(value: T) -> Versions<T> {
         Versions { list: vec![Version { begin: 0, end: 0, value }] }
     }
 
-    /// What holds now.
+    /// Returns the current value.
     pub fn now(&self) -> &T {
         &self.list[self.list.len() - 1].value
     }
 
-    /// Whether a crash may leave this.
+    /// True if a crash may leave this value.
     pub fn allows(&self, value: &T) -> bool {
         self.list.iter().any(|known| known.value == *value)
     }
 
-    /// A change begins.
+    /// Begins a change.
     fn begin(&mut self, begin: Time, value: T) {
         self.list.push(Version { begin, end: NEVER, value });
     }
 
-    /// The change that began then has ended, and has happened or not.
+    /// Ends the change that began at `begin`; `done` if it happened.
     fn end(&mut self, begin: Time, end: Time, done: bool) {
         match done {
             true => self.list.iter_mut().filter(|one| one.begin == begin).for_each(|one| one.end = end),
@@ -50,13 +50,13 @@ impl<T: PartialEq + Clone> Versions<T> {
         }
     }
 
-    /// What had been changed by that time is durable.
+    /// Makes changes that ended before that time durable.
     pub fn settle(&mut self, time: Time) {
         let older = self.list.iter().rposition(|known| known.end < time);
         self.list.drain(..older.unwrap_or(0));
     }
 
-    /// Either's values may be there.
+    /// Adds the versions of another.
     fn join(&mut self, other: &Versions<T>) {
         let begins: Vec<Time> = self.list.iter().map(|known| known.begin).collect();
         self.list.extend(other.list.iter().filter(|known| !begins.contains(&known.begin)).cloned());
@@ -77,11 +77,11 @@ pub struct Blob {
     pub read_only: bool,
     /// Its parent.
     pub parent: Option<Above>,
-    /// Its xattrs but for the tag.
+    /// Its xattrs except the tag.
     pub xattrs: Versions<Xattrs>,
     /// Its data.
     pub units: Units,
-    /// Reads that are under way: while there are, nothing is forgotten.
+    /// Reads in progress: no version is forgotten while there are any.
     pub reads: u32,
 }
 
@@ -93,13 +93,13 @@ impl Blob {
         Blob { id, clusters, thin, read_only, parent, xattrs, units, reads: 0 }
     }
 
-    /// Whether both are the same but for data and xattrs.
+    /// True if both are equal except in data and xattrs.
     pub fn is_alike(&self, other: &Blob) -> bool {
         (self.clusters, self.thin, self.read_only, self.parent)
             == (other.clusters, other.thin, other.read_only, other.parent)
     }
 
-    /// It may hold what either held.
+    /// Allows what either blob may hold.
     pub fn join(&mut self, other: &Blob) {
         self.id = self.id.or(other.id);
         self.xattrs.join(&other.xattrs);
@@ -107,7 +107,7 @@ impl Blob {
         self.reads = self.reads.max(other.reads);
     }
 
-    /// An operation on its data or xattrs begins.
+    /// Begins an operation on its data or xattrs.
     pub fn begin(&mut self, time: Time, op: &Op, rules: Rules) {
         match op {
             Op::Write { unit, count, value, .. } => {
@@ -137,10 +137,10 @@ impl Blob {
         }
     }
 
-    /// An operation on its data or xattrs that began at `begun` has ended.
+    /// Ends the operation on its data or xattrs that began at `begun`.
     pub fn end(&mut self, begun: Time, now: Time, op: &Op, (done, steady): (bool, bool), rules: Rules) {
         let per_cluster = rules.per_cluster;
-        // What was written beyond the end was written before that was cut off.
+        // A write beyond the end happened before the end was cut off.
         let inside = self.clusters * per_cluster;
         match op {
             Op::Write { unit, count, value, .. } => {
@@ -153,8 +153,8 @@ impl Blob {
                 self.units.end(unit + at, ZERO, begun, now, done && unit + at < inside);
             }),
             Op::Unmap { unit, count, .. } => {
-                // Whole clusters of a thin blob without parent are freed, durably; where the blob's shape
-                // has changed meanwhile, nobody can tell.
+                // Whole clusters of a thin blob without parent are freed, durably. If the blob was reshaped
+                // meanwhile, the result is unknown.
                 let steady = done && steady;
                 let frees = steady && self.thin && self.parent.is_none();
                 let (first, end) =
@@ -164,7 +164,7 @@ impl Blob {
                     let zero = freed || steady && rules.unmap_reads_zero && self.parent.is_none();
                     self.units.end(at, ZERO, begun, now, zero);
                     if !rules.unmap_reads_zero {
-                        // A unit that is zero for certain is so after it was anything else.
+                        // A unit that is certainly zero became so after all its earlier values.
                         let end = if freed { begun - 1 } else { now };
                         self.units.end(at, GARBAGE, begun, end, false);
                     }

@@ -1,19 +1,23 @@
 //! The proof harness: no crash loses or mixes data.
 //!
-//! A real store and a [`model`] of it in plain maps go through one seeded random [`workload`] in simulation.
-//! The disk is kept at every write, unmap and flush; each of these moments is then a crash ([`proof`]): parts of
-//! what was not flushed are lost or torn, the image is loaded and checked and held against everything that
-//! the model allows ([`verdict`]), some images are judged by a [`second_reader`], and from some the store goes
-//! on working and crashes again, three times at most. In some runs the device fails operations before it crashes
-//! ([`failing`]). Leaving out one ordering point of the store must make
-//! it fail; `tests/leave_out.rs` does that for each.
+//! A real store and a [`model`] of it in plain maps run the same seeded random [`workload`] in simulation.
+//! The harness keeps the disk at every write, unmap and flush, and crashes it at each of these points
+//! ([`proof`]):
 //!
-//! [`damage`] is another judge: of stores that a disk or a program has damaged.
+//! 1. It loses or tears parts of the data not yet flushed.
+//! 2. It loads and checks the image, and compares it with everything that the model allows ([`verdict`]).
+//!    A [`second_reader`] judges some images too.
+//! 3. From some images the store goes on working and crashes again, at most three times.
 //!
-//! Each simulation belongs to one OS thread; the command runs one for each core. A seed and a step name the
-//! same crash in every run of the same source.
+//! In some runs the device fails operations before the crash ([`failing`]). Leaving out any ordering point of
+//! the store must make the proof fail; `tests/leave_out.rs` tests each.
 //!
-//! Not promised: that what one change of the workload left findable stays under the same seed.
+//! [`damage`] is a second harness, for stores that a disk or a program has damaged.
+//!
+//! Each simulation belongs to one OS thread; the command runs one per core. A seed and a step name the same
+//! crash in every run of the same source.
+//!
+//! Not promised: a seed that finds an error still finds it after the workload has changed.
 #![forbid(unsafe_code)]
 
 pub mod content;

@@ -1,4 +1,4 @@
-//! What a loaded store shows through its handles.
+//! Reads the contents of a loaded store through its handles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,13 +10,13 @@ use crate::op::Tag;
 use crate::seen::{Seen, SeenBlob, TAG, above, tag_of, value_of, xattrs};
 use crate::units::ZERO;
 
-/// Clusters of a large blob that are read whether or not anything was written there.
+/// Clusters of a large blob that are read even if they were never written.
 const ALWAYS: u64 = 8;
 
 /// Reads everything that the workload can have touched.
 ///
 /// # Errors
-/// What the store answers with, or what is wrong with it.
+/// An error of the store, or an error found in it.
 pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
     let told = |error: BlobError| error.to_string();
     let mut tags = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The command `prove`: crashes stores, or damages them, until told to stop, and says what it found.
+//! The command `prove`: crashes or damages stores until told to stop, and reports what it found.
 
 mod damaging;
 mod fixtures;
@@ -19,51 +19,51 @@ use spindle_prove::report::Report;
 use spindle_prove::scenario::Scenario;
 use spindle_prove::second_reader::SecondReader;
 
-/// Proves that no crash loses or mixes data: a store beside a model under a random workload in simulation,
-/// crashed at every write, loaded, checked, worked on and crashed again.
+/// Proves that no crash loses or mixes data: runs a store and a model with a random workload in simulation,
+/// crashes it at every write, loads and checks it, works on and crashes it again.
 ///
 /// Ends with the line `N crash points, V violations`; the exit code is 1 if V is not 0.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "prove", version)]
 struct Arguments {
-    /// How long to go on, in minutes.
+    /// How long to run, in minutes.
     #[arg(long, value_parser = minutes, conflicts_with = "step")]
     minutes: Option<f64>,
-    /// How many crash points to try; the default without --minutes is 20000.
+    /// How many crash points to try; 20000 by default without --minutes.
     #[arg(long)]
     points: Option<u64>,
-    /// How many seeds to run to their end: the same crash points every time.
+    /// How many seeds to run to their end; the crash points are then the same every time.
     #[arg(long, conflicts_with_all = ["minutes", "points", "step"])]
     seeds: Option<u64>,
-    /// The first seed; the others follow it.
+    /// The first seed; later ones count up from it.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Replays the seed, tells in detail what led to this crash point, and stops at the first violation.
+    /// Replays the seed, prints what led to this crash point, and stops at the first violation.
     #[arg(long, conflicts_with = "points")]
     step: Option<u64>,
-    /// Leaves out one ordering point: violations must follow.
+    /// Leaves out one ordering point; violations must follow.
     #[arg(long, value_parser = point)]
     leave_out: Option<Point>,
-    /// Runs one scenario only; by default each seed chooses.
+    /// Runs only this scenario; by default each seed chooses one.
     #[arg(long, value_parser = scenario)]
     scenario: Option<Scenario>,
-    /// A program for python3 that reads images too (tests/reader); some of the crashed ones are given to it.
+    /// A python3 program that also reads some of the crashed images (tests/reader).
     #[arg(long)]
     second_reader: Option<PathBuf>,
-    /// Of so many crashed images the second reader is given one; of stores left in order it is given more.
+    /// Gives the second reader one in this many crashed images, and more of unloaded stores.
     #[arg(long, default_value_t = 4000)]
     second_every: u64,
-    /// Damages stores instead, and judges what checks, repairs and commands make of them; ends with the line
-    /// `N damaged images, V violations`. --seeds (20 by default), --minutes, --seed and --step are of these then.
+    /// Damages stores instead, and judges checks, repairs and commands on them. Ends with the line `N damaged
+    /// images, V violations`. --seeds (20 by default), --minutes, --seed and --step apply to this.
     #[arg(long, conflicts_with_all = ["points", "leave_out", "scenario", "second_reader", "json"])]
     damage: bool,
-    /// A folder with images (.img.zst) that SPDK wrote, to be damaged too: tests/fixtures has some.
+    /// A folder with images (.img.zst) that SPDK wrote, to damage as well; tests/fixtures has some.
     #[arg(long, requires = "damage")]
     fixtures: Option<PathBuf>,
     /// Goes on after a violation.
     #[arg(long)]
     keep_going: bool,
-    /// OS threads, one simulation each; by default one for each available core.
+    /// OS threads, one simulation each; by default one per available core.
     #[arg(long)]
     threads: Option<usize>,
     /// Prints the report as JSON before the last line.
@@ -94,7 +94,7 @@ fn scenario(word: &str) -> Result<Scenario, String> {
     })
 }
 
-/// What the threads share.
+/// State shared by the threads.
 struct Shared {
     next_seed: AtomicU64,
     points: AtomicU64,
@@ -131,7 +131,7 @@ fn crash(arguments: &Arguments) -> ExitCode {
     if report.violations.is_empty() && died == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-/// One OS thread for each simulation; none if one could not be started, which is said.
+/// Starts one OS thread per simulation. Prints an error and returns `None` if one cannot be started.
 fn spawn_workers<W: FnOnce() + Send + 'static>(
     arguments: &Arguments,
     worker: impl Fn(usize) -> W,
@@ -151,15 +151,15 @@ fn spawn_workers<W: FnOnce() + Send + 'static>(
     Some(running)
 }
 
-/// Until the time is over: an OS thread that only waits, and shows how far it is.
+/// Waits on its own OS thread until the time is over, and shows progress.
 fn wait(shared: &Shared, arguments: &Arguments, running: &[JoinHandle<()>], what: &str) {
     let (tell, told) = std::sync::mpsc::channel::<()>();
     let limit = arguments.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0));
-    // Whoever is no terminal gets a line now and then.
+    // Without a terminal a line is printed every 30 seconds.
     let (tick, line) = (Duration::from_millis(200), Duration::from_secs(30));
     let (mut passed, terminal) = (Duration::ZERO, std::io::stderr().is_terminal());
     while !shared.stopped.load(Ordering::Relaxed) && !running.iter().all(JoinHandle::is_finished) {
-        // Nobody sends: this is a sleep.
+        // No thread sends on this channel: this is a sleep.
         let _ = told.recv_timeout(tick);
         passed += tick;
         if limit.is_some_and(|limit| passed >= limit) {
@@ -181,7 +181,7 @@ fn wait(shared: &Shared, arguments: &Arguments, running: &[JoinHandle<()>], what
     drop(tell);
 }
 
-/// Proves one seed after the other.
+/// Proves seeds one after the other.
 fn work(shared: &Shared, arguments: &Arguments, all: &Mutex<Report>) {
     let order = arguments.leave_out.map_or(Order::STRICT, Order::leaving_out);
     let second_reader = arguments.second_reader.clone();
@@ -217,7 +217,7 @@ fn work(shared: &Shared, arguments: &Arguments, all: &Mutex<Report>) {
     }
 }
 
-/// What a replay of a violation must be told besides the seed and the step.
+/// Returns the arguments that a replay needs besides the seed and the step.
 fn also(arguments: &Arguments) -> String {
     let scenario = arguments.scenario.map(|scenario| format!(" --scenario {scenario:?}"));
     let point = arguments.leave_out.map(|point| format!(" --leave-out {point:?}"));

@@ -1,4 +1,4 @@
-//! Operations on metadata, carried out on the store and told to the model.
+//! Performs operations on metadata on the store and records them in the model.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use crate::op::{Above, Op, Outcome, Tag};
 use crate::seen::{TAG, value_of, xattr_name};
 use crate::units::{Time, Value, ZERO};
 
-/// The xattrs that a new blob carries for the model.
+/// The xattrs that identify a new blob to the model.
 fn tagged(tag: Tag) -> Vec<(Vec<u8>, Vec<u8>)> {
     vec![(TAG.to_vec(), tag.to_le_bytes().to_vec())]
 }
 
-/// Carries out an operation on metadata.
+/// Performs an operation on metadata.
 pub async fn perform(run: &Arc<Context>, op: Op) {
     let Some(store) = run.store() else { return };
     let leaves = matches!(op, Op::Reload { .. } | Op::Destroy);
@@ -52,7 +52,7 @@ pub async fn perform(run: &Arc<Context>, op: Op) {
     }
 }
 
-/// What answers with an error if its blob is not open or not there, and with the id of a blob it has made.
+/// Performs operations that fail if their blob is not open or does not exist. Returns the id of a new blob.
 async fn simple(run: &Context, store: &Blobstore, op: &Op) -> Result<Option<BlobId>, BlobError> {
     let handle = |tag: &Tag| run.handle(*tag).ok_or_else(|| none(*tag));
     let id = |tag: &Tag| known_id(run, *tag).ok_or_else(|| none(*tag));
@@ -134,7 +134,7 @@ async fn replace(
     match new.write(unit * size as u64, bytes).await {
         Ok(()) => new.commit().await,
         Err(error) => {
-            // Why it failed says more than what came of giving it up.
+            // The first error explains more than one of the abandonment.
             let _ = new.abandon().await;
             Err(error)
         }
@@ -159,21 +159,21 @@ fn known_id(run: &Context, tag: Tag) -> Option<BlobId> {
     run.model(|model| model.now().blobs.get(&tag).and_then(|blob| blob.id))
 }
 
-/// Closes a blob, with I/O to it under way as it may be, and deletes it.
+/// Closes a blob, possibly with I/O in progress, and deletes it.
 async fn delete(run: &Context, store: &Blobstore, tag: Tag) -> Result<Option<BlobId>, BlobError> {
     let id = known_id(run, tag).ok_or_else(|| none(tag))?;
     if let Some(blob) = run.take_handle(tag) {
         close(run, tag, blob).await?;
     }
     let deleted = store.delete_blob(id).await;
-    // Of one that the device cut off nobody knows whether it is still there.
+    // After a device error it is unknown whether the blob still exists.
     if deleted.as_ref().is_err_and(|error| !run.is_device_failure(error)) {
         open(run, store, tag).await;
     }
     deleted.map(|()| None)
 }
 
-/// Closes a blob, with I/O to it under way unless the run is patient.
+/// Closes a blob, with I/O in progress unless the run is patient.
 async fn close(run: &Context, tag: Tag, blob: Blob) -> Result<(), BlobError> {
     if run.profile.patient {
         run.idle(tag).await;
@@ -181,11 +181,11 @@ async fn close(run: &Context, tag: Tag, blob: Blob) -> Result<(), BlobError> {
     blob.close().await
 }
 
-/// Leaves the store in order and loads it again.
+/// Unloads the store and loads it again.
 async fn reload(run: &Context, store: Blobstore, grow: bool) -> Result<Option<BlobId>, BlobError> {
-    // What is not open, nobody closes, and its xattrs would not be brought to the disk.
+    // Xattrs reach the disk when their blob is closed, so every blob has to be open here.
     open_all(run).await;
-    // Another may have left it meanwhile, and loaded it again.
+    // Another task may have unloaded the store and loaded it again meanwhile.
     let store = run.store().unwrap_or(store);
     leave(run, &store, async || store.unload().await).await?;
     if run.has_failed() {
@@ -200,19 +200,20 @@ async fn reload(run: &Context, store: Blobstore, grow: bool) -> Result<Option<Bl
     Ok(None)
 }
 
-/// Leaves the store; where others keep blobs of it open it stays in use.
+/// Closes all blobs, then unloads or destroys the store. The store stays in use if a blob could not be closed
+/// or `last` fails.
 async fn leave(
     run: &Context,
     store: &Blobstore,
     last: impl AsyncFnOnce() -> Result<(), BlobError>,
 ) -> Result<(), BlobError> {
-    // Nobody is to begin anything with it any more.
+    // No task may begin another operation on it.
     run.set_store(None);
     let left = match close_all(run).await {
         Ok(()) => last().await,
         Err(error) => Err(error),
     };
-    // One that another has left is not to be used again.
+    // A store that another task has unloaded must not be used again.
     if left.as_ref().is_err_and(|error| !matches!(error, BlobError::Unloaded { .. })) {
         run.set_store(Some(store.clone()));
         open_all(run).await;
@@ -229,17 +230,17 @@ async fn close_all(run: &Context) -> Result<(), BlobError> {
     Ok(())
 }
 
-/// Takes the store off the device.
+/// Destroys the store.
 async fn destroy(run: &Context, store: Blobstore) -> Result<Option<BlobId>, BlobError> {
     leave(run, &store, async || store.destroy().await).await.map(|()| None)
 }
 
-/// Makes a store where none is; what the device held before is nobody's.
+/// Makes a store on a device without one, and discards what the device held before.
 ///
 /// # Errors
-/// What the store says.
+/// An error of the store.
 pub async fn make(run: &Context) -> Result<(), String> {
-    // The device itself is asked: who was to grow it may have been refused before that.
+    // Asks the device itself: the operation that was to grow it may have been refused before that.
     let (small, large) = run.model(|model| model.rules.clusters);
     let clusters = if run.device.has_grown() { large } else { small };
     let begun = run.begin(&Op::Init { clusters });
@@ -248,7 +249,7 @@ pub async fn make(run: &Context) -> Result<(), String> {
     if let Err(error) = &store
         && run.is_device_failure(error)
     {
-        // It stays under way: there may be a store or not.
+        // The operation stays pending: the device may hold a store or not.
         return Ok(());
     }
     run.set_store(Some(store.map_err(|error| format!("the store cannot be made: {error}"))?));
@@ -256,7 +257,7 @@ pub async fn make(run: &Context) -> Result<(), String> {
     Ok(())
 }
 
-/// Copies what a read-only blob has itself to another device, and looks at the copy.
+/// Copies a read-only blob's own clusters to another device, and compares the copy with the model.
 async fn shallow_copy(
     run: &Context,
     store: &Blobstore,
@@ -275,7 +276,7 @@ async fn shallow_copy(
     if !run.model(|model| model.is_same_since(tag, begun)) {
         return Ok(None);
     }
-    // What it reads in its parents is not copied.
+    // Clusters that it reads from its parents are not copied.
     let skipped = |value| value == ZERO && blob.parent.is_some();
     let bad = held.filter(|(value, at)| !skipped(*value) && !blob.units.shows(*at, *value, begun));
     for (value, at) in bad.take(1) {
@@ -292,7 +293,7 @@ pub async fn load(run: &Context, options: LoadOptions) -> Result<Blobstore, Blob
     Ok(store)
 }
 
-/// Opens the blobs that the model knows.
+/// Opens all blobs of the model.
 pub async fn open_all(run: &Context) {
     let Some(store) = run.store() else { return };
     for tag in run.model(|model| model.now().blobs.keys().copied().collect::<Vec<_>>()) {

@@ -1,8 +1,8 @@
-//! What a store must show now, and what it may show after a crash.
+//! Predicts the contents of a store now, and those that it may have after a crash.
 //!
-//! The model follows the history event by event. Data is kept per io unit as everything that a crash may
-//! leave there. Metadata is as after the operations that have ended, in every order in which they can have
-//! happened that makes a difference ([`World`]); an operation under way may have happened or not.
+//! The model follows the history event by event. For data it keeps, per io unit, every value that a crash may
+//! leave. For metadata it applies the operations that have ended, in every order that is possible and makes a
+//! difference ([`World`]). A pending operation may have happened or not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -19,28 +19,28 @@ use crate::world::{Open, World};
 /// Operations on metadata that are taken to be under way at most: more only after errors of the device.
 const MOST_OPEN: usize = 5;
 
-/// An operation under way.
+/// A pending operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending {
-    /// What.
+    /// The operation.
     pub op: Op,
-    /// Whether nothing that it depends on was changing when it began.
+    /// True if nothing that it depends on was changing when it began.
     steady: bool,
 }
 
-/// What does not change while a store exists.
+/// Properties that do not change while a store exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Io units of a cluster.
     pub per_cluster: u64,
-    /// Whether unmapped blocks read zero.
+    /// True if unmapped blocks read zero.
     pub unmap_reads_zero: bool,
-    /// Clusters for data, before the device has grown and after that.
+    /// Clusters for data, before and after the device has grown.
     pub clusters: (u64, u64),
 }
 
 impl Rules {
-    /// The rules of a profile.
+    /// Returns the rules of a profile.
     pub fn of(profile: &Profile) -> Rules {
         let clusters = profile.data_clusters();
         Rules {
@@ -51,29 +51,29 @@ impl Rules {
     }
 }
 
-/// The model.
+/// The model of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
-    /// What never changes.
+    /// Properties that never change.
     pub rules: Rules,
-    /// What the store may hold, without the operations under way; the first is the likeliest.
+    /// The possible stores without the pending operations; the first is the most likely.
     pub worlds: Vec<World>,
-    /// Whether the device has grown.
+    /// True if the device has grown.
     pub device_grown: bool,
-    /// Operations under way by the event at which they began.
+    /// Pending operations by the event at which they began.
     pub pending: BTreeMap<Time, Pending>,
-    /// When what a blob reads, or what unmap means for it, last changed.
+    /// The time at which the data a blob reads, or the effect of unmap on it, last changed.
     reshaped: BTreeMap<Tag, Time>,
-    /// What has ended as it cannot have.
+    /// An outcome that the model does not allow.
     impossible: Option<String>,
     /// The number of the next event.
     pub time: Time,
-    /// The next tag and the next value that nothing has had.
+    /// The next unused tag and value.
     pub next: (Tag, Value),
 }
 
 impl Model {
-    /// A device without a store.
+    /// Creates a model of a device without a store.
     pub fn new(rules: Rules) -> Model {
         Model {
             rules,
@@ -87,7 +87,7 @@ impl Model {
         }
     }
 
-    /// What was found, as a model in which everything is known.
+    /// Creates a model in which everything is known, from the contents of a store.
     pub fn found(seen: &Seen, before: &Model) -> Model {
         let blob = |(tag, seen): (&Tag, &crate::seen::SeenBlob)| {
             let blank = before.blank_of(*tag);
@@ -112,12 +112,12 @@ impl Model {
         Model { worlds: vec![world], ..Model::nothing(before) }
     }
 
-    /// What is known when no store was found.
+    /// Creates a model for a device on which no store was found.
     fn nothing(before: &Model) -> Model {
         Model { next: before.next, device_grown: before.device_grown, ..Model::new(before.rules) }
     }
 
-    /// What a blob's units hold that were never written; it may be one that is just being made.
+    /// Returns the value of a blob's units that were never written. The blob may be one just being made.
     fn blank_of(&self, tag: Tag) -> Value {
         if let Some(blob) = self.worlds.iter().find_map(|world| world.blobs.get(&tag)) {
             return blob.units.blank;
@@ -132,30 +132,30 @@ impl Model {
         made.unwrap_or(ZERO)
     }
 
-    /// The store as it most likely is.
+    /// Returns the most likely store.
     pub fn now(&self) -> &World {
         &self.worlds[0]
     }
 
-    /// Operations under way that change metadata.
+    /// Returns the pending operations that change metadata.
     pub fn open(&self) -> Vec<Open> {
         let all = self.pending.iter().filter(|(_, pending)| pending.op.is_change());
         all.map(|(begun, pending)| (*begun, pending.op.clone())).take(MOST_OPEN).collect()
     }
 
-    /// What has ended as it cannot have, once.
+    /// Takes the outcome that the model does not allow.
     pub fn take_impossible(&mut self) -> Option<String> {
         self.impossible.take()
     }
 
-    /// Whether a blob may be gone, or be going, or not be there yet.
+    /// True if a blob may be gone, is being deleted, or may not exist yet.
     pub fn may_be_absent(&self, tag: Tag) -> bool {
         let going = |op: &Op| *op == Op::Delete { tag } || op.new_blob() == Some(tag) || *op == Op::Destroy;
         self.worlds.iter().any(|world| !world.blobs.contains_key(&tag))
             || self.pending.values().any(|pending| going(&pending.op))
     }
 
-    /// Whether what a blob reads has been the same since then, whatever is under way.
+    /// True if the data that a blob reads has not changed since then and no pending operation changes it.
     pub fn is_same_since(&self, tag: Tag, time: Time) -> bool {
         let moves = |op: &Op| match op {
             Op::SetParent { tag: moved, .. } => self.now().readers(*moved).contains(&tag),
@@ -166,7 +166,7 @@ impl Model {
             && !self.pending.values().any(|pending| moves(&pending.op))
     }
 
-    /// Follows one event.
+    /// Applies one event.
     pub fn apply(&mut self, event: &Event) {
         let time = self.time;
         match event {
@@ -220,7 +220,7 @@ impl Model {
         self.pending.insert(time, Pending { op: op.clone(), steady });
     }
 
-    /// What holds when an operation that began at `begun` has ended.
+    /// Applies the end of an operation that began at `begun`.
     fn end(&mut self, begun: Time, pending: &Pending, outcome: Outcome) {
         let (now, op) = (self.time, &pending.op);
         let done = matches!(outcome, Outcome::Done(_));
@@ -255,8 +255,8 @@ impl Model {
         }
     }
 
-    /// The worlds once an operation has ended well, before or after each of those that are under way and have
-    /// to do with the same blobs.
+    /// Returns the worlds after an operation has succeeded, before or after each of the pending operations on
+    /// the same blobs.
     fn happened(
         &mut self,
         before: Vec<World>,
@@ -288,7 +288,7 @@ impl Model {
         worlds
     }
 
-    /// Operations under way whose order with this one may matter.
+    /// Returns the pending operations whose order relative to this one may matter.
     fn related(&self, world: &World, op: &Op) -> Vec<Open> {
         let mut rest = self.open();
         let mut family = world.family(op);
@@ -358,7 +358,7 @@ mod tests {
         model
     }
 
-    /// Operations that begin in this order and end in this order, well or refused.
+    /// Applies operations that begin in this order and end in this order, done or refused.
     fn run(model: &mut Model, ops: &[(Op, bool)]) {
         let begun = model.time;
         ops.iter().for_each(|(op, _)| model.apply(&Event::Begin(op.clone())));
@@ -378,7 +378,7 @@ mod tests {
     fn operations_on_one_chain_may_have_come_in_either_order() {
         let mut model = chain();
         run(&mut model, &[(Op::Decouple { tag: 1 }, true), (Op::Delete { tag: 3 }, true)]);
-        // Decoupled from 3 it reads through 2; decoupled when 3 was gone, through nothing.
+        // If decoupled from 3, it reads through 2; if decoupled after 3 was deleted, through nothing.
         assert_eq!(parents(&model), [None, Some(Above::Blob(2))]);
         assert!(model.worlds.iter().all(|world| world.ahead.is_empty()));
         assert_eq!(model.take_impossible(), None);

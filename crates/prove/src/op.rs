@@ -1,4 +1,4 @@
-//! What the workload does to a store, and the history of it.
+//! The operations of the workload, and the events of its history.
 
 use std::collections::BTreeSet;
 
@@ -6,10 +6,10 @@ use spindle_blob::{BlobId, BsType};
 
 use crate::units::Value;
 
-/// A blob's number in the model; the blob carries it as an xattr, by which it is known again after a crash.
+/// A blob's number in the model. The blob carries it as an xattr, which identifies it after a crash.
 pub type Tag = u32;
 
-/// What a blob reads where it has nothing itself.
+/// The place a blob reads from where it has no data of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Above {
     /// A snapshot.
@@ -22,37 +22,37 @@ pub enum Above {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what they are called; units and counts are in io units")]
 pub enum Op {
-    /// Makes a store with so many clusters for data where none is.
+    /// Makes a store with this many clusters for data on a device without one.
     Init { clusters: u64 },
     /// Takes the store off the device.
     Destroy,
-    /// Loads the store, with everything that has to be put right first, onto a device that may have grown.
+    /// Loads and repairs the store, on a device that may have grown.
     Load { grow: bool },
-    /// Makes a blob; `waived` if its clusters may show what they held before.
+    /// Creates a blob; if `waived`, its clusters may show what they held before.
     Create { tag: Tag, clusters: u64, thin: bool, table: bool, waived: bool, xattrs: Xattrs },
     /// Writes consecutive values, one a unit.
     Write { tag: Tag, unit: u64, count: u64, value: Value },
     /// Writes zeroes.
     Zeroes { tag: Tag, unit: u64, count: u64 },
-    /// Says that units hold nothing of use.
+    /// Discards the contents of units.
     Unmap { tag: Tag, unit: u64, count: u64 },
-    /// Makes durable what was written.
+    /// Makes earlier writes durable.
     Flush { tag: Tag },
     /// Reads, and compares with the model.
     Read { tag: Tag, unit: u64, count: u64 },
     /// Changes a blob's size.
     Resize { tag: Tag, clusters: u64 },
-    /// Replaces all that a blob holds by these consecutive values, one a unit, and zeroes.
+    /// Replaces the whole content of a blob by consecutive values, one a unit, and zeroes elsewhere.
     Replace { tag: Tag, unit: u64, count: u64, value: Value },
-    /// Sets an xattr, not durably.
+    /// Sets an xattr; not durable yet.
     SetXattr { tag: Tag, name: u8, value: Vec<u8> },
-    /// Removes an xattr, not durably.
+    /// Removes an xattr; not durable yet.
     RemoveXattr { tag: Tag, name: u8 },
     /// Makes xattrs durable.
     Sync { tag: Tag },
-    /// Opens a blob once more.
+    /// Opens a blob a second time.
     Open { tag: Tag },
-    /// Closes a blob, which makes xattrs durable, and opens it again.
+    /// Closes a blob, which makes its xattrs durable, and opens it again.
     Reopen { tag: Tag },
     /// Makes a blob read-only.
     ReadOnly { tag: Tag },
@@ -62,31 +62,31 @@ pub enum Op {
     Clone { tag: Tag, new: Tag },
     /// Makes a clone of an external snapshot.
     CloneExternal { tag: Tag, source: u8, clusters: u64 },
-    /// Copies what a read-only blob has itself to another device.
+    /// Copies a read-only blob's own clusters to another device.
     ShallowCopy { tag: Tag },
-    /// Gives a blob everything it reads.
+    /// Copies everything that a blob reads into its own clusters.
     Inflate { tag: Tag },
-    /// Frees a blob from its parent.
+    /// Detaches a blob from its parent.
     Decouple { tag: Tag },
     /// Puts a blob under another parent.
     SetParent { tag: Tag, parent: Above },
     /// Deletes a blob.
     Delete { tag: Tag },
-    /// Says which blob programs look for first.
+    /// Sets the super blob, which programs look for first.
     SetSuper { tag: Option<Tag> },
-    /// Says whose store it is.
+    /// Sets the type of the store, which names its owner.
     SetType { bs_type: BsType },
-    /// Leaves the store in order and loads it again, onto a device that may have grown.
+    /// Unloads the store and loads it again, on a device that may have grown.
     Reload { grow: bool },
-    /// Takes over the space that the device has gained.
+    /// Extends the store to the size of its device.
     Grow,
 }
 
-/// The xattrs of a blob that the model cares for, by a byte that stands for the name.
+/// The xattrs of a blob that the model tracks, by a byte that stands for the name.
 pub type Xattrs = std::collections::BTreeMap<u8, Vec<u8>>;
 
 impl Op {
-    /// What the report calls it.
+    /// Its name in reports.
     pub fn name(&self) -> &'static str {
         match self {
             Op::Init { .. } => "init",
@@ -123,7 +123,7 @@ impl Op {
         }
     }
 
-    /// The blob whose data or xattrs it is about.
+    /// The blob whose data or xattrs it concerns.
     pub fn blob(&self) -> Option<Tag> {
         match self {
             Op::Write { tag, .. }
@@ -137,7 +137,7 @@ impl Op {
         }
     }
 
-    /// The blob that it makes.
+    /// The blob that it creates.
     pub fn new_blob(&self) -> Option<Tag> {
         match self {
             Op::Create { tag, .. } | Op::CloneExternal { tag, .. } => Some(*tag),
@@ -170,12 +170,12 @@ impl Op {
         tags
     }
 
-    /// Whether it is about the whole store, so that every operation meets it.
+    /// True if it concerns the whole store, so that it conflicts with every other operation.
     pub fn is_about_all(&self) -> bool {
         matches!(self, Op::Init { .. } | Op::Destroy)
     }
 
-    /// Whether it changes metadata on the disk, all or nothing.
+    /// True if it changes metadata on the disk, atomically.
     pub fn is_change(&self) -> bool {
         let passes = matches!(
             self,
@@ -184,7 +184,7 @@ impl Op {
         !self.is_data() && !passes
     }
 
-    /// Whether it is about data; the others are about metadata.
+    /// True if it concerns data; all others concern metadata.
     pub fn is_data(&self) -> bool {
         matches!(
             self,
@@ -196,13 +196,13 @@ impl Op {
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// With success; a new blob has this id.
+    /// With success, and the id of a new blob.
     Done(Option<BlobId>),
-    /// With an error that was to be expected: nothing has happened, or to data anything in part.
+    /// With an expected error: metadata is unchanged, data may be changed in part.
     Refused,
 }
 
-/// Something that happened, by the number of the event at which its operation began.
+/// An event of the history. Operations are named by the number of the event at which they began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An operation begins.

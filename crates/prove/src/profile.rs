@@ -1,4 +1,4 @@
-//! What a seed's disk and store are like, and what its workload prefers.
+//! The disk, the store and the workload's preferences that a seed leads to.
 
 use spindle_blob::LayoutOptions;
 use spindle_blob::{ClearData, MdPages};
@@ -7,38 +7,37 @@ use spindle_format::{Geometry, init};
 
 use crate::scenario::Scenario;
 
-/// Everything about a seed that is decided before its first operation.
+/// All choices of a seed that are made before its first operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// Bytes of a cluster.
     pub cluster: u32,
     /// Clusters of the disk.
     pub clusters: u64,
-    /// Clusters of the disk that its device has only once it has grown.
+    /// Clusters of the disk that its device gains when it grows.
     pub growth: u64,
-    /// Bytes of a block, which is the io unit.
+    /// Bytes of a block, which is also the io unit.
     pub block: u32,
     /// Bytes that a crash never tears.
     pub atomic_unit: u32,
     /// Metadata pages.
     pub md_pages: MdPages,
-    /// The least size of a metadata page.
+    /// Smallest size of a metadata page in bytes.
     pub md_page_size: u32,
-    /// What an unmapped block reads; none if the disk does not unmap.
+    /// The content of an unmapped block; `None` if the disk cannot unmap.
     pub discard: Option<UnmapReads>,
-    /// What is done with the data area when the store is made.
+    /// How the data area is cleared when the store is made.
     pub clear: ClearData,
-    /// Whether requests take time on their way and back, and a flush covers only what had completed when it
-    /// was sent; else they take effect when they complete.
+    /// True if requests take time on their way and back, and a flush covers only writes completed when it was
+    /// sent. Otherwise operations take effect when they complete.
     pub slow: bool,
-    /// Tasks that change metadata.
+    /// Number of tasks that change metadata.
     pub changers: u32,
-    /// Whether a blob is closed only when no I/O to it is under way.
+    /// True if a blob is closed only when it has no I/O in progress.
     pub patient: bool,
-    /// Whether the device fails operations in some runs; not where a scenario was asked for that shows
-    /// something else.
+    /// True if the device fails operations in some runs; not for scenarios that test something else.
     pub failing: bool,
-    /// What the workload prefers.
+    /// The preferences of the workload.
     pub scenario: Scenario,
 }
 
@@ -49,18 +48,18 @@ impl Profile {
         let mut pick = |n: usize| rng.below(n);
         let failing = scenario.is_none_or(|scenario| scenario == Scenario::FailedFlushes);
         let scenario = scenario.unwrap_or_else(|| Scenario::pick(pick(Scenario::PARTS)));
-        // Half of all seeds tear at 512, half at 4096; blocks are never larger than that.
+        // Half of all seeds tear at 512 bytes, half at 4096; blocks are never larger than that.
         let atomic_unit = if seed.is_multiple_of(2) { 512 } else { 4096 };
         let atomic_unit = scenario.atomic_unit().unwrap_or(atomic_unit);
         let block = if atomic_unit == 4096 && pick(2) == 0 { 4096 } else { 512 };
         let cluster = [4096, 4096, 8192, 16384][pick(4)];
-        // Now and then metadata pages as large as a cluster.
+        // Some seeds have metadata pages as large as a cluster.
         let md_page_size = if pick(8) == 0 { cluster } else { 4096 };
         let pages = [20, 28, 40][pick(3)];
         let growth = [0, 3, 11][pick(3)];
         let metadata = u64::from(4 + pages) * u64::from(md_page_size);
         let clusters = metadata.div_ceil(u64::from(cluster)) + [20, 32, 48][pick(3)] + growth;
-        // By the hundred only where the device does not grow: there would be more of them on a larger one.
+        // Hundreds of pages only if the device does not grow: a larger device would have more.
         let md_pages = match growth == 0 && pick(2) == 0 {
             true => MdPages::PerHundredClusters((u64::from(pages) * 100 / clusters) as u32),
             false => MdPages::Count(pages),
@@ -89,7 +88,7 @@ impl Profile {
         }
     }
 
-    /// The disk.
+    /// Options for the disk.
     pub fn disk(&self, seed: u64) -> DiskOptions {
         DiskOptions {
             block: self.block,
@@ -105,7 +104,7 @@ impl Profile {
         (self.clusters - self.growth) * u64::from(self.cluster)
     }
 
-    /// Where everything lies in a store on the device before it grows.
+    /// The geometry of a store on the device before it grows.
     pub fn geometry(&self) -> Geometry {
         let (size, block_size) = (self.device_bytes(), self.block);
         let shape = init::DeviceShape { size, block_size, physical_block_size: block_size };
@@ -129,7 +128,7 @@ impl Profile {
         }
     }
 
-    /// A disk on which something was before: no store, and nothing that the workload writes.
+    /// A disk with old contents: no store, and no value that the workload writes.
     pub fn used_disk(&self) -> Image {
         let size = self.clusters * u64::from(self.cluster);
         let mut image = Image::zeroed(size);
@@ -138,7 +137,7 @@ impl Profile {
         image
     }
 
-    /// The atomic unit as far as the store knows it: of a file it knows the blocks only.
+    /// The atomic unit that the store is told of: for a file only the block size.
     pub fn known_atomic_unit(&self) -> u32 {
         if self.slow { self.block } else { self.atomic_unit }
     }

@@ -1,8 +1,8 @@
-//! The proof of one seed: its run is crashed at every write, and what each crash leaves is judged, loaded,
-//! worked on, and crashed again.
+//! The proof of one seed: crashes its run at every write; judges and loads what each crash leaves, works on
+//! it, and crashes it again.
 //!
-//! Crash points are numbered in the order in which they are come by, which the seed decides alone; a number
-//! names the same crash in every run.
+//! Crash points are numbered in the order in which the proof reaches them. Only the seed decides that order,
+//! so a number names the same crash in every run.
 
 use std::ops::ControlFlow;
 
@@ -21,21 +21,21 @@ use crate::seen::{Found, Raw, Wrong, raw};
 use crate::session::{self, Plan, Record, Start};
 use crate::verdict::judge;
 
-/// Crashes, one after the other, that a store goes through at most.
+/// The most crashes that one store goes through.
 const DEEPEST: u32 = 3;
 
-/// How much is done, and how often it is crashed.
+/// The amount of work, and how often it is crashed.
 #[derive(Clone, Debug)]
 pub struct Effort {
     /// Operations on metadata of a seed's first run.
     pub changes: u32,
     /// Operations on data of each of its four tasks.
     pub io: u32,
-    /// The same after a crash.
+    /// Operations on metadata after a crash.
     pub changes_after: u32,
-    /// The same after a crash.
+    /// Operations on data of each task after a crash.
     pub io_after: u32,
-    /// After so many crashes of a run that had crashed before, one is worked on.
+    /// In a run that had crashed before, one in this many crashes is worked on.
     pub rarely: u64,
 }
 
@@ -45,28 +45,28 @@ impl Default for Effort {
     }
 }
 
-/// What to prove.
+/// Options of a proof.
 #[derive(Clone, Debug, Default)]
 pub struct Task {
-    /// How much is done.
+    /// The amount of work.
     pub effort: Effort,
-    /// Which ordering points are kept.
+    /// The ordering points that the store keeps.
     pub order: Order,
-    /// What the workload prefers; by default the seed decides.
+    /// The preferences of the workload; by default the seed decides.
     pub scenario: Option<Scenario>,
-    /// Has some of the crashed images judged by another program too.
+    /// Also gives some of the crashed images to another program.
     pub second_reader: Option<SecondReader>,
-    /// What led to the first violation is told in detail, and also what led to this crash point.
+    /// Prints the history of the first violation, and of this crash point.
     pub detail: Option<u64>,
 }
 
-/// Of so many runs that are cut off while something is not flushed, one goes on as after a kill.
+/// One in this many runs that are cut off with unflushed data goes on as after a kill.
 const KILLS: u64 = 4;
 
-/// Told of every crash point before it is judged; says whether to go on.
+/// Called before each crash point is judged; returns whether to go on.
 pub type Watch<'a> = &'a mut dyn FnMut(&Report) -> ControlFlow<()>;
 
-/// Proves a seed, or finds what breaks it; the first violation ends it.
+/// Proves a seed. The first violation ends it.
 pub fn prove(seed: u64, task: &Task, watch: Watch<'_>) -> Report {
     let profile = Profile::of(seed, task.scenario);
     let geometry = profile.geometry();
@@ -100,20 +100,20 @@ fn some(wrong: &Wrong) -> Option<Wrong> {
 /// How a run was cut off.
 #[derive(Clone, Copy, Debug)]
 pub enum Cut {
-    /// The disk lost some of what was not flushed.
+    /// The disk lost some of the data not yet flushed.
     Crash(Crash),
-    /// The program was killed; the disk went on.
+    /// The program was killed; the disk kept running.
     Kill,
 }
 
-/// How a crash was come by: the runs that led there, each with the point at which it was cut off.
+/// The path to a crash: the runs that led to it, each with the point at which it was cut off.
 #[derive(Clone, Copy)]
 pub struct Trail<'a> {
-    /// What came before this run.
+    /// The runs before this one.
     pub before: Option<&'a Trail<'a>>,
     /// The run.
     pub record: &'a Record,
-    /// The point; behind the last if the run went on to its end.
+    /// The point; beyond the last one if the run reached its end.
     pub number: usize,
     /// How it was cut off.
     pub cut: Option<Cut>,
@@ -160,7 +160,7 @@ impl Proof<'_> {
         ControlFlow::Continue(())
     }
 
-    /// Judges one crash, and works on from there.
+    /// Judges one crash, and continues the workload on the image it left.
     fn one(&mut self, model: &Model, trail: &Trail<'_>, image: Image, seed: u64) -> ControlFlow<()> {
         self.step += 1;
         (self.watch)(&self.report)?;
@@ -211,7 +211,7 @@ impl Proof<'_> {
         self.crash_everywhere(&record, Some(trail), seed)
     }
 
-    /// Has the second reader judge an image, if it is one for it.
+    /// Gives an image to the second reader, if it is one of those selected.
     fn judge_twice(&mut self, image: &Image, raw: &Raw, random: u64) -> Result<(), Wrong> {
         match &self.task.second_reader {
             Some(reader) if reader.wants(raw, random / 2) => {
@@ -237,8 +237,8 @@ impl Proof<'_> {
     }
 }
 
-/// Whether all that can be read at a point is durable once the store has been loaded: not what a failed flush
-/// lost, and not what a load leaves as it is because the store was left in order.
+/// True if everything readable at a point is durable once the store has been loaded. That excludes data that
+/// a failed flush lost, and unloaded stores, which a load leaves as they are.
 fn can_be_killed(point: &Point) -> bool {
     let dirty = || match raw(point.state.visible()) {
         Ok(Found::Store(raw)) => !raw.store.super_block.clean,
@@ -247,7 +247,7 @@ fn can_be_killed(point: &Point) -> bool {
     point.moment.faults == 0 && point.state.unflushed() > 0 && dirty()
 }
 
-/// Which parts of what is not flushed survive: nothing to choose if there is none.
+/// Chooses which parts of the unflushed data survive.
 fn survivors(point: &Point, depth: u32, rng: &mut Rng) -> Vec<Crash> {
     match (point.state.unflushed(), depth) {
         (0, _) => vec![Crash::LoseAll],
@@ -257,14 +257,14 @@ fn survivors(point: &Point, depth: u32, rng: &mut Rng) -> Vec<Crash> {
     }
 }
 
-/// The operation to which a crash point is counted: one on metadata if one is under way.
+/// Names the operation that a crash point is counted under: one on metadata if there is one.
 fn operation(model: &Model) -> &'static str {
     let open = || model.pending.values().map(|pending| &pending.op);
     let found = open().find(|op| !op.is_data()).or_else(|| open().next());
     found.map_or("between operations", |op| op.name())
 }
 
-/// What the disk is about to do.
+/// Names the disk's next operation.
 fn step(moment: &Moment, geometry: &Geometry) -> &'static str {
     let page = u64::from(geometry.md_page_size());
     let metadata = geometry.bytes_of(geometry.metadata());

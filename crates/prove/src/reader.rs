@@ -1,4 +1,4 @@
-//! Blobs read off a raw image by what the format's loader says of them.
+//! Reads blobs from a raw image, by the description that the format's loader gives.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -11,7 +11,7 @@ use crate::external;
 use crate::seen::value_of;
 use crate::units::{Value, ZERO};
 
-/// Where a cluster lies.
+/// Location of a cluster.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     /// In the store.
@@ -20,10 +20,10 @@ enum Place {
     External(u8, u64),
 }
 
-/// Where a blob's clusters lie, its own or its parents', by their index.
+/// Locations of a blob's clusters, its own or its parents', by their index.
 type Map = Rc<BTreeMap<u64, Place>>;
 
-/// Reads blobs off an image; each cluster is looked at once.
+/// Reads blobs from an image. Reads each cluster only once.
 pub struct Reader<'a> {
     image: &'a Image,
     store: &'a Store,
@@ -86,7 +86,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The units of a blob that are not zero.
+    /// Returns the units of a blob that are not zero.
     pub fn units(&mut self, id: BlobId) -> BTreeMap<u64, Value> {
         let map = self.map(id, self.store.blobs.len());
         let unit = self.store.geometry.io_unit_size();
@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         units
     }
 
-    /// Gives the whole content of a blob to somebody, cluster by cluster.
+    /// Passes the whole content of a blob to `take`, cluster by cluster.
     pub fn content(&mut self, id: BlobId, mut take: impl FnMut(&[u8])) {
         let map = self.map(id, self.store.blobs.len());
         let zeroes = vec![0; self.store.geometry.cluster_size() as usize];

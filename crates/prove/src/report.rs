@@ -1,4 +1,4 @@
-//! What was counted: crash points by operation and step, and violations.
+//! Counts of crash points by operation and step, and the violations.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,61 +9,61 @@ use crate::context::History;
 use crate::op::{Event, Outcome};
 use crate::units::Time;
 
-/// A promise that was broken.
+/// A broken promise.
 #[derive(Clone, Debug, Serialize)]
 pub struct Violation {
     /// The seed.
     pub seed: u64,
-    /// The number of the crash point in the seed, or 0 if no crash was needed.
+    /// The number of the crash point in the seed, or 0 if it needed no crash.
     pub step: u64,
-    /// What was under way.
+    /// The operation in progress.
     pub operation: &'static str,
-    /// What the disk was about to do.
+    /// The disk's next operation.
     pub before: String,
-    /// How often the store had crashed by then.
+    /// Number of crashes before.
     pub crashes: u32,
-    /// What is wrong.
+    /// The differences.
     pub wrong: Vec<String>,
 }
 
-/// Images that the second reader judged.
+/// Number of images that the second reader judged.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct JudgedTwice {
-    /// Of stores that had been left in order.
+    /// Of unloaded stores.
     pub clean: u64,
-    /// Of all others.
+    /// Of all other stores.
     pub dirty: u64,
 }
 
-/// What was counted.
+/// The counts.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     /// Crash points by operation and step.
     pub points: BTreeMap<&'static str, BTreeMap<&'static str, u64>>,
-    /// Crash points by how often the store had crashed before.
+    /// Crash points by the number of crashes before.
     pub depths: BTreeMap<u32, u64>,
     /// Crash points by atomic unit.
     pub atomic_units: BTreeMap<u32, u64>,
-    /// Of all, those at which more than one operation on metadata was under way.
+    /// Crash points with more than one operation on metadata in progress.
     pub together: u64,
-    /// How often each operation ended well, and how often it was refused.
+    /// How often each operation succeeded, and how often it was refused.
     pub ended: BTreeMap<&'static str, (u64, u64)>,
-    /// Of all, those from which the store itself was loaded, worked on and crashed again.
+    /// Crash points from which the store was loaded, worked on and crashed again.
     pub worked_on: u64,
-    /// Of all, those at which a load had something to put right.
+    /// Crash points after which a load had something to repair.
     pub repaired: u64,
-    /// Of all, those whose image the independent reader judged too.
+    /// Images that the second reader judged too.
     pub judged_twice: JudgedTwice,
-    /// Of all, those at which the device had failed an operation of the run.
+    /// Crash points before which the device had failed an operation of the run.
     pub failed: u64,
-    /// Seeds that were run to their end.
+    /// Seeds that ran to their end.
     pub seeds: u64,
-    /// Promises that were broken.
+    /// Broken promises.
     pub violations: Vec<Violation>,
 }
 
 impl Report {
-    /// Crash points in all.
+    /// Returns the number of crash points.
     pub fn total(&self) -> u64 {
         self.depths.values().sum()
     }
@@ -75,7 +75,7 @@ impl Report {
         *self.atomic_units.entry(atomic_unit).or_default() += 1;
     }
 
-    /// Counts how the operations of a run ended.
+    /// Counts the outcomes of a run's operations.
     pub fn count_ends(&mut self, history: &History, first: Time) {
         let begun = |at: &Time| history.events.get((at.checked_sub(first)?) as usize);
         for event in &history.events {
@@ -88,7 +88,7 @@ impl Report {
         }
     }
 
-    /// Takes in what another has counted.
+    /// Adds the counts of another report.
     pub fn add(&mut self, other: Report) {
         for (operation, steps) in other.points {
             let mine = self.points.entry(operation).or_default();
@@ -112,7 +112,7 @@ impl Report {
         self.violations.extend(other.violations);
     }
 
-    /// The table for people.
+    /// Formats the counts as a table.
     pub fn table(&self) -> String {
         let mut steps: Vec<&str> = self.points.values().flat_map(|steps| steps.keys().copied()).collect();
         steps.sort_unstable();

@@ -1,27 +1,27 @@
-//! What a workload prefers: everything at once, or what leads to one kind of trouble.
+//! The preferences of a workload: all operations, or those that lead to one kind of error.
 
 /// A way to choose operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     /// Every operation of the API, data and metadata side by side.
     Everything,
-    /// Many small thin blobs that come and go while others get their first clusters: pages are freed and
-    /// used again at once.
+    /// Many small thin blobs created and deleted while others get their first clusters: freed pages are
+    /// reused at once.
     ComeAndGo,
-    /// Clusters unmapped, cut off and deleted under reads and writes that are still on their way, and given
-    /// to others.
+    /// Clusters unmapped, cut off and deleted while reads and writes to them are in progress, then allocated
+    /// again.
     LateIo,
-    /// Snapshots, clones and their ends.
+    /// Snapshots and clones, created and deleted.
     Chains,
-    /// Stores that are left and loaded again all the time, with few changes between.
+    /// Stores unloaded and loaded again all the time, with few changes between.
     Reloads,
-    /// All that blobs hold replaced at once, under writes and beside everything else.
+    /// The whole content of blobs replaced at once, during writes and all other operations.
     Replacements,
-    /// Everything, on devices whose flushes fail.
+    /// All operations, on devices whose flushes fail.
     FailedFlushes,
 }
 
-/// How often an operation is chosen.
+/// How often each operation is chosen, relative to the others.
 #[derive(Clone, Copy, Debug)]
 #[expect(missing_docs, reason = "one share for each operation")]
 pub struct Shares {
@@ -43,10 +43,10 @@ pub struct Shares {
     pub set_super: u32,
     pub set_type: u32,
     pub reload: u32,
-    /// The store is taken off its device and another made.
+    /// Destroying the store and making another.
     pub remake: u32,
     pub grow: u32,
-    /// Nothing on metadata: data operations go on.
+    /// No operation on metadata, while data operations go on.
     pub pause: u32,
     pub write: u32,
     pub zeroes: u32,
@@ -56,7 +56,7 @@ pub struct Shares {
 }
 
 impl Scenario {
-    /// All of them.
+    /// All scenarios.
     pub const ALL: [Scenario; 7] = [
         Scenario::Everything,
         Scenario::ComeAndGo,
@@ -70,7 +70,7 @@ impl Scenario {
     /// Of so many parts each scenario has some.
     pub const PARTS: usize = 8;
 
-    /// The scenario of a part.
+    /// Returns the scenario of a part.
     pub fn pick(part: usize) -> Scenario {
         match part {
             // Not yet Replacements: what it finds is in docs/fault-model.md, "What is known to fail".
@@ -87,12 +87,12 @@ impl Scenario {
         (self == Scenario::ComeAndGo).then_some(512)
     }
 
-    /// Whether requests must take time on their way, so that some are very late.
+    /// True if requests must take time, so that some are very late.
     pub fn slow(self) -> bool {
         self == Scenario::LateIo
     }
 
-    /// Clusters of a blob that I/O goes to: few, so that operations meet.
+    /// Clusters of a blob that I/O uses: few, so that operations meet.
     pub fn busy_clusters(self) -> u64 {
         if self == Scenario::LateIo { 2 } else { 8 }
     }
@@ -129,7 +129,7 @@ impl Scenario {
         };
         match self {
             Scenario::Everything | Scenario::FailedFlushes => everything,
-            // Its main task has a routine of its own.
+            // Its main task has its own routine.
             Scenario::ComeAndGo => everything,
             Scenario::LateIo => Shares {
                 create: 12,

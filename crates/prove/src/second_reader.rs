@@ -1,9 +1,9 @@
 //! The second reader: an independent program in another language, written from the format's description
-//! alone, that judges crashed images too.
+//! alone, that also judges crashed images.
 //!
-//! It knows the format and nothing of what this store adds to it. Where a crash can tear a page it is
-//! therefore given what a load makes of the image, and elsewhere the image itself; what counts is what the
-//! store knows of the disk, since by that it chooses how to write.
+//! It knows the format, but not what this store adds to it. If a crash can tear a page, it therefore gets the
+//! image as a load repairs it; otherwise the image itself. The atomic unit that the store was told of
+//! decides, since the store chooses its way of writing by that.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,16 +20,16 @@ use crate::external;
 use crate::reader::Reader;
 use crate::seen::{Raw, Wrong};
 
-/// How to ask the second reader, and how often.
+/// Runs the second reader.
 #[derive(Clone, Debug)]
 pub struct SecondReader {
-    /// The program, for python3.
+    /// The python3 program.
     pub program: PathBuf,
-    /// Of so many crashed images it is given one.
+    /// Gives it one in this many crashed images.
     pub every: u64,
 }
 
-/// What it says of a store.
+/// Its description of a store.
 #[derive(Deserialize)]
 struct Said {
     accepted: bool,
@@ -44,7 +44,7 @@ struct Said {
     blobs: Vec<SaidBlob>,
 }
 
-/// What it says of a blob.
+/// Its description of a blob.
 #[derive(Deserialize, PartialEq, Debug)]
 struct SaidBlob {
     id: u64,
@@ -57,16 +57,16 @@ struct SaidBlob {
 }
 
 impl SecondReader {
-    /// Whether an image is one for it: of stores that were left in order, which are rare, it gets more.
+    /// True if it gets this image. It gets more of unloaded stores, which are rare.
     pub fn wants(&self, raw: &Raw, random: u64) -> bool {
         let every = if is_clean(raw) { (self.every / 32).max(1) } else { self.every };
         random.is_multiple_of(every)
     }
 
-    /// Has it judge an image.
+    /// Gives it an image to judge.
     ///
     /// # Errors
-    /// It does not accept the image, finds something wrong, sees other blobs or contents, or cannot be run.
+    /// It rejects the image, finds an error, sees other blobs or contents, or cannot be run.
     pub fn judge(&self, image: &Image, raw: &Raw, atomic_unit: u32) -> Result<(), Wrong> {
         let mut bytes = image.to_bytes();
         let repaired = (atomic_unit as usize) < PAGE_SIZE;
@@ -121,12 +121,12 @@ impl SecondReader {
     }
 }
 
-/// Whether a store was left in order.
+/// True if the store was unloaded.
 pub fn is_clean(raw: &Raw) -> bool {
     raw.store.super_block.clean && raw.store.repairs.is_empty()
 }
 
-/// The blobs as the store's own loader sees them.
+/// Describes the blobs as the store's own loader sees them.
 fn blobs(image: &Image, raw: &Raw) -> Vec<SaidBlob> {
     let mut reader = Reader::new(image, &raw.store);
     let one = |(id, blob): (&spindle_blob::BlobId, &spindle_format::Blob)| {

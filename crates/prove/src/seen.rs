@@ -1,5 +1,6 @@
-//! What a store shows: its blobs and what each of their units holds. Made from the raw image by the format's
-//! own loader, and from a loaded store through its handles; both are held against the model, and each other.
+//! The contents of a store: its blobs and the value in each of their units. Made from the raw image by the
+//! format's loader, and from a loaded store through its handles; both are compared with the model and with
+//! each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,20 +18,20 @@ use crate::units::{ANYTHING, Value};
 /// The xattr that carries the tag.
 pub const TAG: &[u8] = b"tag";
 
-/// A store as seen.
+/// The contents of a store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Blobs by tag.
     pub blobs: BTreeMap<Tag, SeenBlob>,
     /// The super blob.
     pub super_blob: Option<Tag>,
-    /// Whose store it is.
+    /// The type of the store.
     pub bs_type: BsType,
     /// Clusters for data.
     pub clusters: u64,
 }
 
-/// A blob as seen.
+/// The contents of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeenBlob {
     /// Its id.
@@ -45,35 +46,35 @@ pub struct SeenBlob {
     pub parent: Option<Above>,
     /// The blobs that read through it.
     pub clones: BTreeSet<Tag>,
-    /// The clusters that it has itself.
+    /// Number of its own clusters.
     pub allocated: u64,
-    /// Its xattrs but for the tag.
+    /// Its xattrs except the tag.
     pub xattrs: Xattrs,
     /// Its units that are not zero.
     pub units: BTreeMap<u64, Value>,
 }
 
-/// What is wrong with a store, in words.
+/// Errors of a store, in words.
 pub type Wrong = Vec<String>;
 
-/// A store from its raw image, with what the loader had to put right.
+/// A store read from its raw image, with the repairs that the loader made.
 pub struct Raw {
-    /// What it shows.
+    /// Its contents.
     pub seen: Seen,
     /// The store as the format's loader describes it.
     pub store: Store,
 }
 
-/// What an image holds.
+/// The result of reading an image.
 pub enum Found {
-    /// No store that can be loaded, and why not.
+    /// No store that can be loaded, and the reason.
     Nothing(String),
     /// A store.
     Store(Box<Raw>),
 }
 
 impl Found {
-    /// What the store shows, or why there is none.
+    /// Returns the contents, or why there are none.
     pub fn seen(&self) -> Result<&Seen, &str> {
         match self {
             Found::Nothing(why) => Err(why),
@@ -82,7 +83,7 @@ impl Found {
     }
 }
 
-/// What a blob reads where it has nothing itself, if that is known.
+/// Returns the place a blob reads from where it has no data of its own, if known.
 pub fn above(parent: Option<&Parent>, tags: &BTreeMap<BlobId, Tag>) -> Option<Above> {
     match parent? {
         Parent::Snapshot(id) => tags.get(id).copied().map(Above::Blob),
@@ -93,7 +94,7 @@ pub fn above(parent: Option<&Parent>, tags: &BTreeMap<BlobId, Tag>) -> Option<Ab
 /// Loads an image with the format's loader and checks its structure.
 ///
 /// # Errors
-/// Something is wrong in it that a load does not put right.
+/// The image has an error that a load does not repair.
 pub fn raw(image: &Image) -> Result<Found, Wrong> {
     let mut loader = Loader::new(image.size(), LoadOptions::default());
     let mut bytes = Vec::new();
@@ -154,23 +155,23 @@ fn see(image: &Image, store: &Store, wrong: &mut Wrong) -> Seen {
     Seen { blobs, super_blob, bs_type: store.super_block.bs_type, clusters: clusters.into() }
 }
 
-/// The tag in the value of its xattr.
+/// Parses the tag from the value of its xattr.
 pub fn tag_of(value: &[u8]) -> Option<Tag> {
     Some(Tag::from_le_bytes(value.try_into().ok()?))
 }
 
-/// The name of an xattr of the model.
+/// Returns the name of an xattr of the model.
 pub fn xattr_name(name: u8) -> Vec<u8> {
     vec![b'x', name]
 }
 
-/// The xattrs that the model knows.
+/// Returns the xattrs that the model tracks.
 pub fn xattrs<'a>(all: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Xattrs {
     let known = all.filter(|(name, _)| name.len() == 2 && name[0] == b'x');
     known.map(|(name, value)| (name[1], value.to_vec())).collect()
 }
 
-/// The value of a unit; what nothing accounts for is told from everything else.
+/// Returns the value of a unit. Unexplained content gets [`ANYTHING`], which equals no other value.
 pub fn value_of(unit: &[u8]) -> Value {
     content::read(unit).unwrap_or(ANYTHING)
 }

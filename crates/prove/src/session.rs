@@ -1,7 +1,7 @@
 //! One run of a workload in a simulated world, from making or loading the store to the last operation.
 //!
-//! The run is recorded: what happened, and the disk before every write, unmap and flush. It ends without
-//! unloading the store; whoever has the record crashes it wherever it likes. The same plan gives the same
+//! The run is recorded: its events, and the disk before every write, unmap and flush. It ends without
+//! unloading the store; the owner of the record can crash it at any point. The same plan gives the same
 //! record.
 
 use std::sync::Arc;
@@ -26,45 +26,45 @@ use crate::seen::{Found, Seen, SeenBlob, Wrong, raw};
 use crate::verdict::{judge, judge_now};
 use crate::workload::{below, change_metadata, do_io};
 
-/// An operation that takes longer than this, in the world's time, will never end.
+/// An operation that takes longer than this in simulated time counts as hung.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Copies of metadata pages that a store keeps at a time, and one more while it makes it.
+/// The most copies of metadata pages that a store keeps, plus the one being made.
 const COPIES: u32 = 18;
 
-/// Where a run begins.
+/// The start of a run.
 pub enum Start {
     /// With a disk that holds no store.
     Fresh,
-    /// With what a crash left, and what it may be.
+    /// With the image that a crash left, and the model of what it may hold.
     Crashed(Image, Box<Model>),
     /// With the disk as it was when the program was killed.
     Killed(State, Box<Model>),
 }
 
-/// What a run is to do.
+/// The plan of a run.
 pub struct Plan {
     /// Seed of every choice.
     pub seed: u64,
     /// Disk, store and preferences.
     pub profile: Profile,
-    /// Which ordering points the store keeps.
+    /// The ordering points that the store keeps.
     pub order: Order,
-    /// Where it begins.
+    /// The start.
     pub start: Start,
     /// Operations on metadata.
     pub changes: u32,
-    /// Operations on data for each task that does them.
+    /// Operations on data for each task that performs them.
     pub io: u32,
 }
 
-/// What came of it.
+/// The record of a run.
 pub struct Record {
     /// The model at the beginning.
     pub model: Model,
-    /// What happened after that.
+    /// The events after that.
     pub history: History,
-    /// What was wrong while it ran.
+    /// Errors during the run.
     pub wrong: Wrong,
 }
 
@@ -104,7 +104,8 @@ pub fn run(plan: Plan) -> Record {
     }
 }
 
-/// The disk as a device: with requests that take time, or with ones that take effect when they complete.
+/// Opens the disk as a device whose requests take time if `slow`, and otherwise take effect when they
+/// complete.
 async fn open(world: &World, disk: Disk, seed: u64, slow: bool) -> Arc<dyn Device> {
     if slow {
         world.add_disk("disk", disk);
@@ -129,7 +130,7 @@ async fn session(run: Arc<Context>, disk: Disk, (seed, crashed): (u64, bool), ch
         run.set_failing(disk.clone());
     }
     let mut tasks = Vec::new();
-    // Several that change metadata do less each.
+    // If several tasks change metadata, each does less.
     let several = run.profile.changers > 1;
     let changes = if several { (changes / run.profile.changers).max(2) } else { changes };
     for (name, cores) in [("io on the first core", "[0]"), ("io on the second core", "[1]")] {
@@ -139,7 +140,7 @@ async fn session(run: Arc<Context>, disk: Disk, (seed, crashed): (u64, bool), ch
                     let run = run.clone();
                     tasks.push(thread.spawn(async move || do_io(run, io).await));
                 }
-                // One on the store's own thread, one or two elsewhere.
+                // One runs on the store's own thread, one or two on others.
                 if tasks.len() / 2 < run.profile.changers as usize {
                     let run = run.clone();
                     tasks.push(thread.spawn(async move || change_metadata(run, changes).await));
@@ -155,13 +156,13 @@ async fn session(run: Arc<Context>, disk: Disk, (seed, crashed): (u64, bool), ch
         }
     }
     disk.clear_faults();
-    // What a failure left in doubt is judged at the crashes.
+    // Operations left in doubt by a failure are judged at the crashes.
     if !run.is_stopped() && disk.counters().faults == 0 {
         all_is_as_it_should_be(&run, &disk).await;
     }
 }
 
-/// Watches the disk from here on.
+/// Records the disk from here on.
 fn watch(run: &Arc<Context>, disk: &Disk) {
     let run = run.clone();
     disk.observe(move |moment, state| {
@@ -171,7 +172,7 @@ fn watch(run: &Arc<Context>, disk: &Disk) {
     });
 }
 
-/// Loads what a crash left; it must be something that the model allows, and is all that it can be from then on.
+/// Loads the image that a crash left. The model must allow its contents, and is narrowed to them.
 async fn recover(run: &Arc<Context>, disk: &Disk) -> Result<(), String> {
     watch(run, disk);
     let grow = run.profile.growth > 0 && below(6) == 0;
@@ -201,7 +202,7 @@ async fn recover(run: &Arc<Context>, disk: &Disk) -> Result<(), String> {
     Ok(())
 }
 
-/// Nothing is under way: the store shows what it should, nothing is leaked, and the disk says the same.
+/// With no operation in progress: compares the store with the model and the disk, and looks for leaks.
 async fn all_is_as_it_should_be(run: &Arc<Context>, disk: &Disk) {
     let Some(store) = run.store() else { return };
     let seen = match look(run, &store).await {
@@ -215,8 +216,8 @@ async fn all_is_as_it_should_be(run: &Arc<Context>, disk: &Disk) {
     wrong.into_iter().for_each(|wrong| run.wrong(format!("at the end: {wrong}")));
 }
 
-/// What a store in use says of itself and what lies on the disk, where they differ: its blobs, and the space
-/// that is free.
+/// Compares what a store in use reports with what is on the disk: its blobs, and the free space. Returns the
+/// differences.
 async fn accounts(run: &Context, store: &Blobstore, disk: &Disk, seen: &Seen) -> Wrong {
     let raw = match raw(disk.snapshot().visible()) {
         Ok(Found::Store(raw)) => raw,
@@ -232,7 +233,7 @@ async fn accounts(run: &Context, store: &Blobstore, disk: &Disk, seen: &Seen) ->
         let (says, real) = (info.free_clusters, raw.store.free_clusters());
         wrong.push(format!("the store says that {says} clusters are free, the disk that {real} are"));
     }
-    // Copies of pages are in use, and no page that a load would count.
+    // Copies of pages are in use in memory; a load does not count them.
     let pages = raw.store.used_pages.count();
     let copies = if (run.profile.known_atomic_unit() as usize) < PAGE_SIZE { COPIES } else { 0 };
     if !(pages..=pages + copies).contains(&info.used_md_pages) {
@@ -240,7 +241,7 @@ async fn accounts(run: &Context, store: &Blobstore, disk: &Disk, seen: &Seen) ->
         wrong
             .push(format!("the store says that {says} metadata pages are in use, the disk that {pages} are"));
     }
-    // Xattrs may not have been brought to the disk yet.
+    // Xattrs may not be on the disk yet.
     let same = |(tag, on_disk): (&Tag, &SeenBlob)| {
         let known = seen.blobs.get(tag);
         known.is_some_and(|seen| SeenBlob { xattrs: seen.xattrs.clone(), ..on_disk.clone() } == *seen)

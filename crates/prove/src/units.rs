@@ -1,26 +1,26 @@
-//! What each io unit of a blob may hold: now, and after a crash.
+//! The possible values of each io unit of a blob: now, and after a crash.
 //!
-//! A unit remembers the writes that count, each with the times of its beginning and its end. A value is out
-//! of the question once a later write, one that began when this one had ended, is known to be there: for a
-//! reader when that write ended before the read began, for a crash when it ended before a flush began that
-//! has ended well. So writes may overlap, fail, and be cut off.
+//! A unit keeps the writes that matter, each with the times of its beginning and end. A value becomes
+//! impossible once a later write, one that began after this one had ended, is known to be there. For a read,
+//! that write must have ended before the read began. For a crash, it must have ended before a flush began
+//! that has succeeded. So writes may overlap, fail, and be cut off.
 
 use std::collections::BTreeMap;
 
-/// A moment: the number of the event in the history.
+/// A moment: the number of an event in the history.
 pub type Time = u32;
 
-/// Later than every moment: what is under way has this end.
+/// Later than every moment: the end of a pending write.
 pub const NEVER: Time = Time::MAX;
 
-/// What a unit holds, by the number that no two written units share.
+/// The value of a unit: a number that no two written units share.
 pub type Value = u32;
 
 /// Zeroes.
 pub const ZERO: Value = 0;
-/// What an unmapped block reads on a disk that does not promise zeroes.
+/// The content of an unmapped block on a disk that does not promise zeroes.
 pub const GARBAGE: Value = u32::MAX - 1;
-/// Whatever the disk held: of blobs that waive being zeroed.
+/// Any old content of the disk, in blobs that waive being zeroed.
 pub const ANYTHING: Value = u32::MAX;
 
 /// One write of a unit.
@@ -29,21 +29,20 @@ pub struct Record {
     value: Value,
     begin: Time,
     end: Time,
-    /// Whether it is known to have happened.
+    /// True if it is known to have happened.
     sure: bool,
-    /// Whether its place was cut off, or put under another parent, while it was under way: it may have happened
-    /// before that.
+    /// True if its place was cut off or got another parent before it ended: it may have happened before that.
     cut: bool,
 }
 
 impl Record {
-    /// Whether it may land at any moment from now on.
+    /// True if it may still reach the disk at any moment.
     fn is_under_way(&self) -> bool {
         self.begin > 0 && self.end == NEVER
     }
 }
 
-/// The writes of one unit that count.
+/// The writes of one unit that matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Unit {
     /// Known, and durable.
@@ -51,11 +50,11 @@ enum Unit {
     Many(Vec<Record>),
 }
 
-/// The units of a blob; those that are not there are zero, durably.
+/// The units of a blob. Units not listed are zero, durably.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Units {
     units: BTreeMap<u64, Unit>,
-    /// What a unit holds that is not there, for blobs that waive being zeroed.
+    /// The value of units not listed, for blobs that waive being zeroed.
     pub blank: Value,
 }
 
@@ -85,19 +84,19 @@ impl Unit {
 }
 
 impl Units {
-    /// Units that are known: those that are not named hold `blank`.
+    /// Creates units whose values are known; all others hold `blank`.
     pub fn known(units: impl IntoIterator<Item = (u64, Value)>, blank: Value) -> Units {
         Units { units: units.into_iter().map(|(at, value)| (at, Unit::One(value))).collect(), blank }
     }
 
-    /// A write of `value` to a unit has begun.
+    /// Begins a write of `value` to a unit.
     pub fn begin(&mut self, at: u64, value: Value, begin: Time) {
         let blank = self.blank;
         let unit = self.units.entry(at).or_insert(Unit::One(blank));
         unit.records().push(Record { value, begin, end: NEVER, sure: false, cut: false });
     }
 
-    /// The write of `value` that began at `begin` has ended; `sure` if it is known to have happened.
+    /// Ends the write of `value` that began at `begin`; `sure` if it is known to have happened.
     pub fn end(&mut self, at: u64, value: Value, begin: Time, end: Time, sure: bool) {
         let Some(Unit::Many(records)) = self.units.get_mut(&at) else { return };
         let found = records.iter_mut().find(|record| record.begin == begin && record.value == value);
@@ -111,14 +110,14 @@ impl Units {
         self.units.values_mut().for_each(|unit| unit.settle(flush));
     }
 
-    /// What was written to a unit at `begin` is durable.
+    /// Makes the write to a unit that began at `begin` durable.
     pub fn durable(&mut self, at: u64, begin: Time) {
         if let Some(Unit::Many(records)) = self.units.get_mut(&at) {
             records.retain(|record| record.end >= begin);
         }
     }
 
-    /// Everything a unit may hold after a crash.
+    /// Returns all values that a unit may hold after a crash.
     pub fn possible(&self, at: u64) -> Vec<Value> {
         match self.units.get(&at) {
             None => vec![self.blank],
@@ -127,8 +126,8 @@ impl Units {
         }
     }
 
-    /// Whether a unit may hold this after a crash. Blobs that waive being zeroed may hold anything where
-    /// nothing was written.
+    /// True if a unit may hold this value after a crash. Units never written may hold anything in blobs that
+    /// waive being zeroed.
     pub fn allows(&self, at: u64, value: Value) -> bool {
         let fits = |known: Value| known == value || known == ANYTHING;
         match self.units.get(&at) {
@@ -138,7 +137,7 @@ impl Units {
         }
     }
 
-    /// Everything that a read of a unit that began then may return.
+    /// Returns all values that a read begun at `read` may return.
     pub fn visible(&self, at: u64, read: Time) -> Vec<Value> {
         let Some(Unit::Many(records)) = self.units.get(&at) else { return self.possible(at) };
         let seen = records.iter().filter(|record| record.sure && record.end < read);
@@ -146,13 +145,13 @@ impl Units {
         records.iter().filter(|record| record.end >= latest).map(|record| record.value).collect()
     }
 
-    /// Whether a read of a unit that began then may return this.
+    /// True if a read begun at `read` may return this value.
     pub fn shows(&self, at: u64, value: Value, read: Time) -> bool {
         self.visible(at, read).iter().any(|known| *known == value || *known == ANYTHING)
     }
 
-    /// What a snapshot of them holds that was begun at `begin` and has just been taken: writes that overlap
-    /// it may be in it or not.
+    /// Returns the units of a snapshot begun at `begin` and just taken: it may hold overlapping writes or
+    /// not.
     pub fn snapshot(&self, begin: Time) -> Units {
         let mut copy = self.clone();
         for unit in copy.units.values_mut() {
@@ -165,7 +164,7 @@ impl Units {
         copy
     }
 
-    /// Each unit holds what it does or what `other`'s does, and nobody knows which.
+    /// Merges another: each unit holds its own value or that of `other`, and it is unknown which.
     pub fn either(&mut self, other: &Units) {
         if other.blank == ANYTHING {
             self.blank = ANYTHING;
@@ -183,7 +182,7 @@ impl Units {
             let same = |one: &Record, other: &Record| (one.begin, one.value) == (other.begin, other.value);
             for one in mine.iter_mut() {
                 let known = theirs.iter().find(|other| same(one, other));
-                // Nothing that only one of them knows for certain is certain.
+                // A write is certain only if both are certain of it.
                 one.sure &= known.is_some_and(|other| other.sure);
                 if let Some(other) = known {
                     (one.end, one.cut) = (one.end.max(other.end), one.cut || other.cut);
@@ -195,8 +194,8 @@ impl Units {
         }
     }
 
-    /// Each unit may hold what it could or what `other`'s could: of a blob that was put under another parent.
-    /// A write under way may have happened before that, to what it does not read any more, or is yet to come.
+    /// Allows each unit its own values and those of `other`, for a blob that got another parent. A pending
+    /// write may have gone to the old place, which is no longer read, or may still come.
     pub fn join(&mut self, other: &Units, units: u64) {
         if other.blank == ANYTHING {
             self.blank = ANYTHING;
@@ -240,8 +239,8 @@ impl Units {
         }
     }
 
-    /// Everything from this unit on is gone: zero if it ever comes back, but for writes that are under way
-    /// still and may be let in then.
+    /// Removes all units from this one on. They are zero if they come back, except for pending writes that
+    /// may still take effect then.
     pub fn truncate(&mut self, units: u64) {
         for (at, unit) in self.units.split_off(&units) {
             let Unit::Many(mut records) = unit else { continue };
@@ -254,7 +253,7 @@ impl Units {
         }
     }
 
-    /// The units that were ever written.
+    /// Returns the units that were ever written.
     pub fn places(&self) -> impl Iterator<Item = u64> + '_ {
         self.units.keys().copied()
     }

@@ -1,4 +1,4 @@
-//! Whether what a store shows after a crash is something that the model allows.
+//! Decides whether the contents of a store after a crash are allowed by the model.
 
 use std::ops::ControlFlow;
 
@@ -10,15 +10,15 @@ use crate::seen::{Seen, SeenBlob, Wrong};
 use crate::units::{NEVER, Time, Units, Value, ZERO};
 use crate::world::World;
 
-/// At most so many differences are told; the first ones say what happened.
+/// The most differences reported; the first ones are enough.
 const MOST: usize = 8;
 
-/// Which of what a unit may hold counts.
+/// Selects the values of a unit that count.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
-    /// All that a crash may leave.
+    /// All values that a crash may leave.
     Crash,
-    /// What a read returns now.
+    /// Values that a read may return now.
     Now,
 }
 
@@ -41,26 +41,26 @@ impl When {
     }
 }
 
-/// Holds what a crash left against the model: every operation on metadata under way has happened or has not,
-/// and every unit holds something that it may hold. Where no store was found, it says why.
+/// Compares the contents after a crash with the model: each pending operation on metadata has happened or has
+/// not, and every unit holds an allowed value. If no store was found, `seen` says why.
 ///
 /// # Errors
-/// What differs, from whatever is nearest of all that the model allows.
+/// The differences from the nearest state that the model allows.
 pub fn judge(model: &Model, seen: Result<&Seen, &str>) -> Result<(), Wrong> {
     compare(model, seen, When::Crash)
 }
 
-/// Holds what a store shows while it is in use against the model.
+/// Compares the contents of a store in use with the model.
 ///
 /// # Errors
-/// What differs, from whatever is nearest of all that the model allows.
+/// The differences from the nearest state that the model allows.
 pub fn judge_now(model: &Model, seen: &Seen) -> Result<(), Wrong> {
     compare(model, Ok(seen), When::Now)
 }
 
 fn compare(model: &Model, seen: Result<&Seen, &str>, when: When) -> Result<(), Wrong> {
     let open = model.open();
-    // Contents are looked at only where the metadata fits.
+    // Contents are compared only if the metadata fits.
     let mut nearest: Option<(bool, Wrong)> = None;
     for world in &model.worlds {
         let fits = world.explore(&open, model.rules, &mut |world| {
@@ -89,7 +89,7 @@ fn compare(model: &Model, seen: Result<&Seen, &str>, when: When) -> Result<(), W
     Err(nearest.map(|(_, wrong)| wrong).unwrap_or_default())
 }
 
-/// What differs, and whether that is contents only.
+/// Returns whether the metadata fits, and the differences.
 fn differences(model: &Model, world: &World, seen: Result<&Seen, &str>, when: When) -> (bool, Wrong) {
     match (world.absent, seen) {
         (true, Err(_)) => (true, Wrong::new()),
@@ -121,7 +121,7 @@ fn metadata(model: &Model, world: &World, seen: &Seen) -> Wrong {
     if world.bs_type != seen.bs_type {
         wrong.push(format!("the type is {:?}, not {:?}", seen.bs_type, world.bs_type));
     }
-    // A super blob that is deleted stops being one first.
+    // A super blob that is deleted is cleared as super blob first.
     let deleted = |tag| model.pending.values().any(|pending| pending.op == Op::Delete { tag });
     let forgotten = seen.super_blob.is_none() && world.super_blob.is_some_and(deleted);
     if world.super_blob != seen.super_blob && !forgotten {

@@ -1,8 +1,8 @@
-//! The workload: which operation comes next, and the tasks that carry them out.
+//! The workload: chooses the operations, and runs the tasks that perform them.
 //!
-//! One task changes metadata, one operation after the other, or two or three do, each not knowing what the
-//! others are about; others do I/O beside them, on two reactors, to whatever is open, also to blobs that are
-//! being closed, cut off and deleted.
+//! One to three tasks change metadata, one operation after the other, without coordination. Other tasks do
+//! I/O at the same time, on two reactors, to any open blob, including blobs that are being closed, truncated
+//! and deleted.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::model::Model;
 use crate::op::{Above, Op, Tag, Xattrs};
 use crate::scenario::{Scenario, Shares};
 
-/// Blobs that a store has at most; more would only make it slower to look at.
+/// The most blobs in a store; more would only take longer to read.
 const MOST_BLOBS: usize = 9;
 
-/// Clusters of an extent page: blobs that reach beyond have two of them.
+/// Clusters of an extent page: larger blobs have two pages.
 const LEAF: u64 = 512;
 
 /// A number below `n`, from the seed.
@@ -36,7 +36,7 @@ fn one_of(tags: &[Tag]) -> Option<Tag> {
     tags.get(below(tags.len() as u64) as usize).copied()
 }
 
-/// Changes metadata so many times.
+/// Changes metadata `steps` times.
 pub async fn change_metadata(run: Arc<Context>, steps: u32) {
     if run.profile.scenario == Scenario::ComeAndGo {
         return directed::come_and_go(run, steps).await;
@@ -57,7 +57,7 @@ pub async fn change_metadata(run: Arc<Context>, steps: u32) {
     }
 }
 
-/// A blob that is not open can only be opened; one that is, once more, if there are others who may want it.
+/// Turns a reopen into an open if the blob is not open, and sometimes if other tasks may be using it.
 fn or_open(run: &Context, op: Op) -> Op {
     match op {
         Op::Reopen { tag } if run.handle(tag).is_none() || run.profile.changers > 1 && below(3) == 0 => {
@@ -67,7 +67,7 @@ fn or_open(run: &Context, op: Op) -> Op {
     }
 }
 
-/// Another task has left the store and will load it again, or make one.
+/// Waits until another task that unloaded or destroyed the store has loaded or made one.
 async fn wait_for_store(run: &Context) {
     for _ in 0..500 {
         if run.store().is_some() || run.is_stopped() {
@@ -77,7 +77,7 @@ async fn wait_for_store(run: &Context) {
     }
 }
 
-/// Takes the store off its device and makes another.
+/// Destroys the store and makes another.
 async fn remake(run: &Arc<Context>) {
     metadata::perform(run, Op::Destroy).await;
     if !run.is_stopped()
@@ -88,7 +88,7 @@ async fn remake(run: &Arc<Context>) {
     }
 }
 
-/// Lets others go on.
+/// Lets other tasks run.
 pub async fn rest() {
     match below(3) {
         0 => sleep(Duration::from_micros(below(200))).await,
@@ -100,7 +100,7 @@ pub async fn rest() {
     }
 }
 
-/// Does I/O so many times.
+/// Does I/O `steps` times.
 pub async fn do_io(run: Arc<Context>, steps: u32) {
     if run.profile.scenario == Scenario::ComeAndGo {
         return;
@@ -126,7 +126,7 @@ pub async fn do_io(run: Arc<Context>, steps: u32) {
     }
 }
 
-/// Picks from shares.
+/// Picks an item by its share.
 fn pick<T: Copy>(shares: &[(u32, T)]) -> Option<T> {
     let total: u32 = shares.iter().map(|(share, _)| share).sum();
     let mut at = below(u64::from(total)) as u32;
@@ -193,7 +193,7 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         let all = store.blobs.iter().filter(|(_, blob)| want(blob)).map(|(tag, _)| *tag);
         let all: Vec<Tag> = all.collect();
         let met: Vec<Tag> = all.iter().copied().filter(|tag| busy.contains(tag)).collect();
-        // Half of the time one that somebody else is at, or one that stands in a chain with it.
+        // Half of the time a blob that another operation uses, or one in a chain with it.
         if met.is_empty() || below(2) == 0 { all } else { met }
     };
     let all = those(&|_| true);
@@ -205,7 +205,7 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
             Some(Op::CloneExternal { tag: new, source, clusters: 1 + below(8) })
         }
         Change::ShallowCopy => {
-            // Of large ones a copy would only take time.
+            // A copy of a large blob would only take time.
             let tag = one_of(&those(&|blob| blob.read_only && blob.clusters < 16))?;
             Some(Op::ShallowCopy { tag })
         }
@@ -223,14 +223,14 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         }
         Change::Xattr => {
             let (tag, name) = (one_of(&writable)?, b'a' + below(3) as u8);
-            // Of two at once nobody could tell which was last.
+            // With two at once it would be unknown which came last.
             if model.pending.values().any(|pending| pending.op.blob() == Some(tag) && !pending.op.is_data()) {
                 return None;
             }
             if below(4) == 0 {
                 return Some(Op::RemoveXattr { tag, name });
             }
-            // Now and then one so large that the chain needs another page.
+            // Sometimes so large that the chain needs another page.
             let length = if below(6) == 0 { 2000 } else { below(30) };
             let value = (0..length).map(|_| b'0' + below(10) as u8).collect();
             Some(Op::SetXattr { tag, name, value })
@@ -265,14 +265,14 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
     }
 }
 
-/// The blobs that operations under way have to do with.
+/// Returns the blobs that pending operations concern.
 fn in_use(model: &Model) -> BTreeSet<Tag> {
     let open = model.pending.values().filter(|pending| pending.op.is_change());
     open.flat_map(|pending| model.now().family(&pending.op)).collect()
 }
 
-/// Whether an id could have a new owner by the time that an operation gets to it which was begun with it: one
-/// names a blob that another deletes, and a third makes one.
+/// True if a new blob could get the id that an operation in progress was begun with: one operation names a
+/// blob that another deletes, while a third creates one.
 fn may_meet_a_stranger(model: &Model, op: &Op) -> bool {
     let mut ops: Vec<&Op> = model.pending.values().map(|one| &one.op).filter(|one| one.is_change()).collect();
     ops.push(op);
@@ -291,11 +291,11 @@ fn create(tag: Tag) -> Op {
     let thin = below(3) > 0;
     let xattrs = (0..below(3)).map(|at| (b'a' + at as u8, vec![b'v'; below(20) as usize]));
     let xattrs: Xattrs = xattrs.collect();
-    // A run-length list gives no page to a map, a table does.
+    // A run-length list gives a map no page of its own; a table does.
     Op::Create { tag, clusters: size(thin), thin, table: below(3) > 0, waived: below(12) == 0, xattrs }
 }
 
-/// A size in clusters: small, or of a thin blob now and then more than one extent page holds.
+/// A size in clusters: small, or for a thin blob sometimes more than one extent page holds.
 fn size(thin: bool) -> u64 {
     if thin && below(6) == 0 { LEAF - 2 + below(6) } else { below(8) }
 }
@@ -334,10 +334,10 @@ fn choose_io(model: &Model, tag: Tag, shares: &Shares, busy: u64) -> Option<Op> 
     })
 }
 
-/// A range of a blob in units: some of a cluster, a whole one, or across clusters.
+/// A range of a blob in units: part of a cluster, a whole one, or across clusters.
 fn range(blob: &Blob, per_cluster: u64, whole: bool, busy: u64) -> Option<(u64, u64)> {
     let units = blob.clusters * per_cluster;
-    // The first clusters, so that operations meet; of large blobs also where the second extent page begins.
+    // The first clusters, so that operations meet; for large blobs also the start of the second extent page.
     let cluster = match blob.clusters {
         0 => return None,
         LEAF.. if below(2) == 0 => LEAF - 2 + below(blob.clusters - LEAF + 2),

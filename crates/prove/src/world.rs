@@ -1,8 +1,8 @@
-//! A store as plain maps, where it is known which operations have happened, and in which order.
+//! A store as plain maps, after a known set of operations in a known order.
 //!
 //! An operation on metadata happens at one moment between its beginning and its end. The model has one world
-//! for each order that leads to something else; a crash shows one of them, after none or any of the
-//! operations that are under way.
+//! for each order with a different result. A crash shows one of them, after any subset of the pending
+//! operations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -16,28 +16,28 @@ use crate::model::Rules;
 use crate::op::{Above, Op, Tag, Xattrs};
 use crate::units::{ANYTHING, Time, Units, ZERO};
 
-/// An operation on metadata under way, by the event at which it began.
+/// A pending operation on metadata, and the event at which it began.
 pub type Open = (Time, Op);
 
-/// What a store holds if its operations went one certain way.
+/// The contents of a store after one possible order of its operations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
     /// Blobs by tag.
     pub blobs: BTreeMap<Tag, Arc<Blob>>,
     /// The super blob.
     pub super_blob: Option<Tag>,
-    /// Whose store it is.
+    /// The type of the store.
     pub bs_type: BsType,
-    /// Whether there is no store.
+    /// True if there is no store.
     pub absent: bool,
-    /// Clusters for data that the store has.
+    /// Number of clusters for data.
     pub clusters: u64,
     /// Operations that have happened and have not ended yet.
     pub ahead: BTreeSet<Time>,
 }
 
 impl World {
-    /// A device without a store.
+    /// Creates a world without a store.
     pub fn nothing() -> World {
         World {
             blobs: BTreeMap::new(),
@@ -49,13 +49,13 @@ impl World {
         }
     }
 
-    /// The clones of a blob.
+    /// Returns the clones of a blob.
     pub fn clones(&self, tag: Tag) -> Vec<Tag> {
         let parent = Some(Above::Blob(tag));
         self.blobs.iter().filter(|(_, blob)| blob.parent == parent).map(|(tag, _)| *tag).collect()
     }
 
-    /// A blob, and all that read through it.
+    /// Returns a blob and all blobs that read through it.
     pub fn readers(&self, tag: Tag) -> Vec<Tag> {
         let mut all = vec![tag];
         let mut next = 0;
@@ -66,7 +66,7 @@ impl World {
         all
     }
 
-    /// A blob, to be changed.
+    /// Returns a blob for a change.
     pub fn blob_mut(&mut self, tag: Tag) -> Option<&mut Blob> {
         self.blobs.get_mut(&tag).map(Arc::make_mut)
     }
@@ -76,8 +76,8 @@ impl World {
         self.blobs.values_mut().map(Arc::make_mut)
     }
 
-    /// Shows every world that comes of this one if any of the open operations happen, in any order: itself
-    /// first.
+    /// Visits this world, and then every world that results if some of the open operations happen, in any
+    /// order.
     pub fn explore(
         &self,
         open: &[Open],
@@ -94,7 +94,7 @@ impl World {
         ControlFlow::Continue(())
     }
 
-    /// The tags whose blobs an operation has to do with, or stands in one chain with those.
+    /// Returns the tags of the blobs that an operation concerns, and of all blobs in a chain with them.
     pub fn family(&self, op: &Op) -> BTreeSet<Tag> {
         let mut family = op.tags();
         loop {
@@ -111,7 +111,7 @@ impl World {
         }
     }
 
-    /// The blobs of which an operation changes what unmap means for them, or what they read.
+    /// Returns the blobs for which an operation changes the effect of unmap, or the data they read.
     pub fn reshaped(&self, op: &Op) -> Vec<Tag> {
         match op {
             Op::Snapshot { tag, .. }
@@ -126,15 +126,14 @@ impl World {
         }
     }
 
-    /// The id of a new blob is known now.
+    /// Sets the id of a new blob.
     pub fn name(&mut self, op: &Op, id: Option<BlobId>) {
         if let Some(blob) = op.new_blob().and_then(|tag| self.blob_mut(tag)) {
             blob.id = id;
         }
     }
 
-    /// The world after an operation that began at `begun` and has happened by now; none if it cannot happen
-    /// in this one.
+    /// Returns the world after an operation that began at `begun`. `None` if it cannot happen in this world.
     pub fn after(&self, begun: Time, op: &Op, id: Option<BlobId>, rules: Rules) -> Option<World> {
         if !self.allows(op) {
             return None;
@@ -144,12 +143,12 @@ impl World {
         Some(after)
     }
 
-    /// Whether an operation can end well here.
+    /// True if an operation can succeed in this world.
     fn allows(&self, op: &Op) -> bool {
         let blob = |tag: &Tag| self.blobs.get(tag);
         match op {
             Op::Init { .. } => self.absent,
-            // Of what a crash left: it is judged when it has been read.
+            // Loads after a crash: the contents are judged once they have been read.
             Op::Load { .. } => true,
             _ if self.absent => false,
             Op::Create { tag, .. } | Op::CloneExternal { tag, .. } => blob(tag).is_none(),
@@ -290,7 +289,7 @@ impl World {
         }
     }
 
-    /// Whether both show the same but for data and xattrs, and the same is still to come.
+    /// True if both are equal except in data and xattrs, including the operations still to end.
     fn is_alike(&self, other: &World) -> bool {
         let same = |one: &Arc<Blob>, other: &Arc<Blob>| Arc::ptr_eq(one, other) || one.is_alike(other);
         (self.super_blob, self.bs_type, self.absent, self.clusters)
@@ -300,8 +299,8 @@ impl World {
             && self.blobs.values().zip(other.blobs.values()).all(|(one, other)| same(one, other))
     }
 
-    /// Adds a world to others. One that differs from another in data and xattrs only becomes one with it, which
-    /// allows what either did.
+    /// Adds a world to others. Merges it with one that differs in data and xattrs only; the result allows the
+    /// contents of both.
     pub fn join(self, worlds: &mut Vec<World>) {
         match worlds.iter_mut().find(|world| world.is_alike(&self)) {
             None => worlds.push(self),

@@ -1,7 +1,8 @@
-//! What one connection owes its client: calls under way, and answers that are not sent yet.
+//! The outstanding work of one connection: calls under way, and unsent answers.
 //!
-//! Shared by the connection's reader and writer and the tasks of its calls, all on one thread. A client that does
-//! not read its answers is not read from either; one that lets them grow past the limit is cut off.
+//! Shared by the connection's reader and writer and the tasks of its calls, all on one thread. Requests of a
+//! client that does not read its answers are not read either; if its answers exceed the limit, it is
+//! disconnected.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -13,16 +14,16 @@ use crate::error::RpcError;
 use crate::response::answer;
 use crate::value::Value;
 
-/// Calls under way at which no more requests are read.
+/// Number of calls under way at which reading stops.
 const MOST_CALLS: usize = 1024;
 
-/// Bytes of unsent answers at which no more requests are read.
+/// Bytes of unsent answers at which reading stops.
 const ENOUGH_UNSENT: usize = 1 << 20;
 
-/// Bytes of unsent answers at which the client is cut off.
+/// Bytes of unsent answers at which the client is disconnected.
 const MOST_UNSENT: usize = 64 << 20;
 
-/// What a connection owes its client.
+/// The outstanding work of a connection.
 pub(crate) struct Answers {
     state: RefCell<State>,
     share: Share,
@@ -30,22 +31,23 @@ pub(crate) struct Answers {
 
 #[derive(Default)]
 struct State {
-    /// Answers in the order in which they came, each with its line feed.
+    /// Answers in the order of completion, each with its line feed.
     unsent: Vec<u8>,
-    /// Bytes that the writer has in hand.
+    /// Bytes that the writer is sending.
     sending: usize,
     calls: usize,
-    /// No more requests come.
+    /// True once no more requests come.
     ended: bool,
-    /// The server closes: what is unsent goes out, and calls under way are not waited for.
+    /// True once the server closes: unsent answers still go out, calls under way are not waited for.
     closing: bool,
-    /// The client is gone or was cut off.
+    /// True once the client is gone or disconnected.
     broken: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
-/// Where the answer to one call goes. Dropped without an answer, as when the handler panics, it answers an error.
+/// The obligation to answer one call. Dropped without an answer, as when the handler panics, it answers an
+/// error.
 pub(crate) struct Obligation {
     answers: Rc<Answers>,
     batch: Option<Rc<Batch>>,
@@ -63,7 +65,7 @@ impl Answers {
         Rc::new(Answers { state: RefCell::default(), share })
     }
 
-    /// A call begins; it is answered with its batch, if it is of one.
+    /// Begins a call; its answer goes into its batch, if it has one.
     pub(crate) fn begin(
         self: &Rc<Self>,
         batch: Option<Rc<Batch>>,
@@ -77,7 +79,7 @@ impl Answers {
         Obligation { answers: self.clone(), batch, id, method: method.to_owned(), open: true }
     }
 
-    /// Queues an error that answers no call in particular.
+    /// Queues an error that belongs to no call.
     pub(crate) fn refuse(&self, id: Option<&Value>, error: RpcError) {
         self.push(answer(id, Err(error)).into_iter());
     }
@@ -105,7 +107,7 @@ impl Answers {
         state.wake_both();
     }
 
-    /// Waits until another request may be read; false if none may any more.
+    /// Waits until another request may be read; false if no more may be read at all.
     pub(crate) async fn room(&self) -> bool {
         poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
@@ -134,7 +136,7 @@ impl Answers {
         .await;
     }
 
-    /// Waits for something to send; none when everything was answered and sent, or the client is gone.
+    /// Waits for something to send; none once everything was answered and sent, or the client is gone.
     pub(crate) async fn next(&self) -> Option<Vec<u8>> {
         poll_fn(|cx| {
             let mut state = self.state.borrow_mut();
@@ -159,21 +161,21 @@ impl Answers {
         .await
     }
 
-    /// No more requests come.
+    /// Notes that no more requests come.
     pub(crate) fn end(&self) {
         let mut state = self.state.borrow_mut();
         state.ended = true;
         state.wake_both();
     }
 
-    /// The server closes.
+    /// Notes that the server closes.
     pub(crate) fn close(&self) {
         let mut state = self.state.borrow_mut();
         state.closing = true;
         state.wake_both();
     }
 
-    /// The client is gone.
+    /// Notes that the client is gone.
     pub(crate) fn break_off(&self) {
         let mut state = self.state.borrow_mut();
         state.broken = true;
@@ -181,7 +183,7 @@ impl Answers {
         state.wake_both();
     }
 
-    /// Whether what the client sends is of no use any more.
+    /// True if requests of the client are no longer of use.
     pub(crate) fn is_over(&self) -> bool {
         let state = self.state.borrow();
         state.broken || state.closing
@@ -195,7 +197,7 @@ impl State {
 }
 
 impl Obligation {
-    /// Answers.
+    /// Sends the answer.
     pub(crate) fn answer(mut self, outcome: Result<String, RpcError>) {
         self.settle(outcome);
     }
@@ -217,7 +219,7 @@ impl Obligation {
 }
 
 impl Batch {
-    /// Adds the answer of one call; all of them when it was the last.
+    /// Adds the answer of one call; returns all answers if it was the last.
     fn add(&self, text: Option<String>) -> Option<Vec<String>> {
         let mut batch = self.0.borrow_mut();
         batch.0.extend(text);

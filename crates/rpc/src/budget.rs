@@ -1,9 +1,9 @@
-//! Bytes that all connections of a server may hold together.
+//! A budget of bytes for all connections of a server together.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// What may be held in all, and what is. A handle.
+/// The limit and the present use. A handle.
 #[derive(Clone)]
 pub(crate) struct Budget(Rc<Account>);
 
@@ -12,7 +12,7 @@ struct Account {
     held: Cell<usize>,
 }
 
-/// What one holder has of a budget; given back when dropped.
+/// A holder's share of a budget; returned when dropped.
 pub(crate) struct Share {
     budget: Budget,
     held: Cell<usize>,
@@ -23,19 +23,19 @@ impl Budget {
         Budget(Rc::new(Account { most, held: Cell::new(0) }))
     }
 
-    /// A share of nothing yet.
+    /// An empty share.
     pub(crate) fn share(&self) -> Share {
         Share { budget: self.clone(), held: Cell::new(0) }
     }
 }
 
 impl Share {
-    /// What may be held in all.
+    /// The limit.
     pub(crate) fn most(&self) -> usize {
         self.budget.0.most
     }
 
-    /// Holds `bytes` from now on; false if that is more than there is. It is counted all the same.
+    /// Changes this share to `bytes`; false if that exceeds the budget. It is counted all the same.
     pub(crate) fn set(&self, bytes: usize) -> bool {
         let account = &self.budget.0;
         account.held.set(account.held.get() - self.held.replace(bytes) + bytes);

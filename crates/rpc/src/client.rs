@@ -1,4 +1,4 @@
-//! The other end: one connection, one call at a time.
+//! A client: one connection, one call at a time.
 
 use std::io;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::error::RpcError;
 use crate::parser::{Limits, ParseError, Parsed, Parser};
 use crate::value::Value;
 
-/// What is taken of an answer: a server that lists thousands of volumes says much.
+/// Limits for an answer: a server may list thousands of volumes.
 const LIMITS: Limits = Limits { bytes: 1 << 30, values: 1 << 26, depth: 64 };
 
 const PART: usize = 64 << 10;
@@ -28,7 +28,7 @@ pub enum ClientError {
     /// The server closed the connection without an answer.
     #[error("the server closed the connection without an answer")]
     Closed,
-    /// What came is no answer.
+    /// The received value is not an answer.
     #[error("the server's answer is not JSON-RPC: {0}")]
     NotAnAnswer(String),
     /// The server answered an error.
@@ -49,7 +49,7 @@ impl Client {
     /// Connects to the server at a Unix path.
     ///
     /// # Errors
-    /// [`ClientError::Connect`] names the path and what the system says.
+    /// [`ClientError::Connect`] with the path and the system's error.
     pub async fn connect(path: &Path) -> Result<Client, ClientError> {
         let address = Box::new(Address::Unix(path.to_owned()));
         match op(Op::Connect { address }).await.0 {
@@ -61,11 +61,11 @@ impl Client {
         }
     }
 
-    /// Calls a method and waits for its result. `params` is JSON, sent as it is. Dropping the future leaves the
-    /// connection in the middle of an answer: drop it, too.
+    /// Calls a method and waits for its result. `params` is JSON, sent as it is. Dropping the future leaves
+    /// the connection in the middle of an answer: drop the client, too.
     ///
     /// # Errors
-    /// [`ClientError::Answer`] is what the server says; the others are about the connection.
+    /// [`ClientError::Answer`] is the server's error; the others are about the connection.
     pub async fn call(&mut self, method: &str, params: Option<&str>) -> Result<Value, ClientError> {
         let id = self.next;
         self.next += 1;
@@ -86,7 +86,7 @@ impl Client {
         sent.map(drop).map_err(ClientError::Broken)
     }
 
-    /// The next value that comes.
+    /// The next value received.
     async fn receive(&mut self) -> Result<Value, ClientError> {
         loop {
             let not_json = |error: ParseError| ClientError::NotAnAnswer(error.to_string());
@@ -110,8 +110,8 @@ impl Client {
     }
 }
 
-/// What an answer says to call `id`; none if it is the answer to another one. An error without an id is for us: there
-/// is nobody else.
+/// The result in an answer to call `id`; none if it answers another call. An error without an id belongs to
+/// the only call there is.
 fn outcome_of(answer: Value, id: u64) -> Result<Option<Result<Value, RpcError>>, ClientError> {
     let bad = |answer: &Value| ClientError::NotAnAnswer(format!("it is {}", answer.kind()));
     let ours = match answer.get("id") {

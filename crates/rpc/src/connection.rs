@@ -1,6 +1,6 @@
-//! One connection: a task that sends answers, one that reads requests, one for each call.
+//! One connection: a task that sends answers, one that reads requests, and one per call.
 //!
-//! On the thread of the server. The engine's socket is theirs alone and closes when the last of them ends.
+//! On the server's thread. Only these tasks have the socket, which closes when the last of them ends.
 
 use std::io;
 use std::rc::Rc;
@@ -17,16 +17,16 @@ use crate::error::RpcError;
 use crate::parser::{Limits, Parsed, Parser};
 use crate::request::{Call, Message, Refused};
 
-/// Received at once while nothing is under way, and within a message.
+/// Bytes to receive at once between messages, and within one.
 const FIRST_PART: usize = 4 << 10;
 const NEXT_PART: usize = 64 << 10;
 
-/// What a client may still send after the error that ends its connection, and for how long: it may find the answer
-/// only when it has sent everything.
+/// What a client may still send after the error that ends its connection, and for how long: it may read the
+/// answer only after it has sent everything.
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Serves one client until it has gone, or the server closes.
+/// Serves one client until it leaves, or the server closes.
 pub(crate) async fn serve<C: Clone + 'static>(
     socket: Socket,
     dispatcher: Dispatcher<C>,
@@ -43,10 +43,10 @@ pub(crate) async fn serve<C: Clone + 'static>(
         }
     }
     let over = answers.is_over();
-    // A client that has gone does not see it.
+    // No effect if the client has gone.
     let _ = op(Op::Shutdown { socket, how: Shutdown::Write }).await;
     if !over {
-        // It may still have to take what the client sends after a fault. A panic in it has been reported.
+        // It may still have to receive what the client sends after a fault. A panic in it has been reported.
         let _ = reader.await;
     }
 }
@@ -63,11 +63,11 @@ impl<C: Clone + 'static> Reader<C> {
         let outcome = self.read(Parser::new(limits)).await;
         self.input.set(0);
         if let Err(error) = outcome {
-            // It comes last, but for calls that take long.
+            // The error goes out last, except for calls that take long.
             let _ = timeout(LINGER, self.answers.idle()).await;
             self.answers.refuse(None, error);
             self.answers.end();
-            // What comes after a fault means nothing.
+            // Data after a fault is ignored.
             let _ = timeout(LINGER, self.discard()).await;
         }
         self.answers.end();
@@ -90,7 +90,7 @@ impl<C: Clone + 'static> Reader<C> {
         Ok(())
     }
 
-    /// Starts what ends in a part that came.
+    /// Starts the calls that a received part completes.
     async fn take(&self, parser: &mut Parser, mut part: &[u8]) -> Result<(), RpcError> {
         while !part.is_empty() {
             let parsed = parser.push(part);
@@ -100,7 +100,7 @@ impl<C: Clone + 'static> Reader<C> {
             part = &part[used..];
             if let Some(parsed) = parsed {
                 self.start(parsed);
-                // One message at a time is past the limits, not a whole buffer of them.
+                // So only one message exceeds the limits, not a whole buffer of them.
                 if !self.answers.room().await {
                     return Ok(());
                 }
@@ -112,7 +112,7 @@ impl<C: Clone + 'static> Reader<C> {
         Ok(())
     }
 
-    /// Counts what the parser keeps.
+    /// Counts the bytes that the parser holds.
     fn hold(&self, parser: &Parser) -> Result<(), RpcError> {
         if self.input.set(parser.held()) {
             return Ok(());
@@ -136,14 +136,14 @@ impl<C: Clone + 'static> Reader<C> {
 
     fn begin_batch(&self, calls: Vec<Result<Call, Refused>>) {
         let batch = Rc::<Batch>::default();
-        // Keeps the batch open until all of it has begun; a notification that succeeds leaves nothing.
+        // Keeps the batch open until all its calls have begun; a successful notification leaves nothing.
         let whole = self.answers.begin(Some(batch.clone()), "", None);
         calls.into_iter().for_each(|call| self.begin(Some(batch.clone()), call));
         whole.answer(Ok(String::new()));
     }
 
-    /// Starts a call in a task of its own, to its end whether the client stays or goes. One that is refused gets a
-    /// task, too: calls that do not wait are answered in the order in which they came.
+    /// Runs a call in its own task, to its end whether the client stays or leaves. A refused one gets a task
+    /// too, so that calls that do not wait are answered in the order of arrival.
     fn begin(&self, batch: Option<Rc<Batch>>, call: Result<Call, Refused>) {
         let (method, id) = match &call {
             Ok(call) => (call.method.as_str(), call.id.clone()),

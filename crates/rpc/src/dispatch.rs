@@ -1,4 +1,4 @@
-//! Calls the methods of a table: one for all connections of a server, and for what configuration replays.
+//! Calls the methods of a table: one for all connections of a server, and for replayed configuration.
 
 use std::rc::Rc;
 
@@ -23,18 +23,18 @@ impl<C> Clone for Dispatcher<C> {
 }
 
 impl<C: Clone + 'static> Dispatcher<C> {
-    /// Calls the methods of `table` with copies of `context`, in the states that `phase` goes through.
+    /// Calls the methods of `table` with clones of `context`, in the states of `phase`.
     pub fn new(table: Table<C>, context: C, phase: Phase) -> Dispatcher<C> {
         Dispatcher(Rc::new(Inner { table, context, phase }))
     }
 
-    /// The table it calls by.
+    /// Its table.
     pub fn table(&self) -> &Table<C> {
         &self.0.table
     }
 
-    /// Calls a method: its result as JSON. Its parameters are decoded, and refused, at the first poll. Dropping the
-    /// future drops the handler's; what that gave to others to do goes on.
+    /// Calls a method; returns its result as JSON. Its parameters are decoded, and refused, at the first
+    /// poll. Dropping the future drops the handler's; work that the handler has given to others goes on.
     pub async fn call(&self, call: Call) -> Result<String, RpcError> {
         let Inner { table, context, phase } = &*self.0;
         table.start(context.clone(), phase.state(), &call.method, call.params)?.await

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::errno::Errno;
 
-/// Characters of a message.
+/// The most characters of a message.
 const LONGEST_MESSAGE: usize = 1000;
 
 /// The error of an answer.
@@ -19,18 +19,18 @@ pub struct RpcError {
 impl RpcError {
     /// The stream is not JSON.
     pub const PARSE: i32 = -32700;
-    /// The value is no request.
+    /// The value is not a request.
     pub const INVALID_REQUEST: i32 = -32600;
     /// There is no such method.
     pub const METHOD_NOT_FOUND: i32 = -32601;
-    /// The parameters are not what the method takes.
+    /// The method does not accept the parameters.
     pub const INVALID_PARAMS: i32 = -32602;
     /// The method failed; SPDK uses it for parameters too.
     pub const INTERNAL: i32 = -32603;
     /// The method may not be called in this state.
     pub const INVALID_STATE: i32 = -1;
 
-    /// An error of that code and text, which is cut where it is very long: names come from outside.
+    /// An error with that code and text, which is cut if very long: it may contain names from outside.
     pub fn new(code: i32, message: impl Into<String>) -> RpcError {
         let mut message = message.into();
         if let Some((end, _)) = message.char_indices().nth(LONGEST_MESSAGE) {
@@ -40,12 +40,12 @@ impl RpcError {
         RpcError { code, message }
     }
 
-    /// The error number as the code, its name, and what it is about.
+    /// The errno as the code, its name, and the object.
     pub fn errno(errno: Errno, detail: impl fmt::Display) -> RpcError {
         RpcError::new(errno.code(), format!("{errno}: {detail}"))
     }
 
-    /// Another code with the name of an error number, as many of SPDK's methods answer what ended late.
+    /// Another code with the name of an errno, as in many of SPDK's methods for errors during the operation.
     pub fn named(code: i32, errno: Errno, detail: impl fmt::Display) -> RpcError {
         RpcError::new(code, format!("{errno}: {detail}"))
     }

@@ -1,13 +1,13 @@
 //! JSON-RPC 2.0 as SPDK speaks it, on a Unix socket.
 //!
-//! [`Parser`] turns bytes into [`Value`]s and knows no sockets: values stand back to back, without newlines.
-//! `params` decodes parameters by SPDK's rules into plain structs. A [`Table`] holds the [`Method`]s; what is
-//! dispatched, listed and refused comes from it, and a program that embeds the server adds its own. A [`Server`]
-//! has one task for each connection on the thread that serves, and one for each request, so that a method that
-//! waits holds up no other. [`Client`] is the other end.
+//! [`Parser`] turns bytes into [`Value`]s and knows no sockets: values follow each other without newlines.
+//! `params` decodes parameters by SPDK's rules into plain structs. A [`Table`] holds the [`Method`]s;
+//! dispatching, listing and refusing use it, and a program that embeds the server adds its own. A [`Server`]
+//! has one task per connection on its thread, and one per request, so that a waiting method delays no other.
+//! [`Client`] is the other end.
 //!
-//! Not promised: an order of the answers (each comes when its method ends), and delivery to a client that has
-//! gone: the method still runs to its end, once.
+//! Not promised: an order of the answers (each is sent when its method ends), and delivery to a client that
+//! has gone: the method still runs to its end, once.
 
 #![forbid(unsafe_code)]
 

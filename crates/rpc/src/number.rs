@@ -1,4 +1,4 @@
-//! A JSON number in its own text, and the integers that SPDK's decoder reads from it.
+//! A JSON number as written, and its conversion to integers as in SPDK's decoder.
 
 use std::fmt;
 
@@ -6,21 +6,21 @@ use std::fmt;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Number(Box<str>);
 
-/// Why a number is not the integer that is asked for.
+/// Why a number is not the required integer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnInteger {
     /// It has a fraction, or is a zero written with one.
     #[error("is not an integer")]
     Fraction,
-    /// It has more digits than 64 bits hold, or lies outside of the range asked for.
+    /// It has more digits than 64 bits hold, or lies outside of the required range.
     #[error("is out of range")]
     Range,
-    /// It has a minus sign, and what is asked for has none.
+    /// It has a minus sign, and an unsigned integer is required.
     #[error("is negative")]
     Negative,
 }
 
-/// A number taken apart: the digits, times ten to the exponent, which is never positive.
+/// The parts of a number: the digits, times ten to the exponent, which is never positive.
 struct Parts {
     negative: bool,
     digits: u64,
@@ -28,7 +28,7 @@ struct Parts {
 }
 
 impl Number {
-    /// From text that is a JSON number; the parser made sure.
+    /// From text that the parser has checked to be a JSON number.
     pub(crate) fn new(text: &str) -> Number {
         Number(text.into())
     }
@@ -38,8 +38,8 @@ impl Number {
         &self.0
     }
 
-    /// As an integer without a sign. `8.0`, `8e0` and `80e-1` are 8; `0.0` and `-0` are refused, and so is one
-    /// whose digits, with all written zeroes, need more than 64 bits. As SPDK's decoder has it.
+    /// As an unsigned integer. `8.0`, `8e0` and `80e-1` are 8; `0.0` and `-0` are refused, and so is a number
+    /// whose digits, with all written zeroes, need more than 64 bits. As in SPDK's decoder.
     pub fn as_u64(&self) -> Result<u64, NotAnInteger> {
         let parts = self.parts()?;
         match parts {
@@ -49,7 +49,7 @@ impl Number {
         }
     }
 
-    /// As an integer with a sign; otherwise as [`as_u64`](Self::as_u64).
+    /// As a signed integer; otherwise as [`as_u64`](Self::as_u64).
     pub fn as_i64(&self) -> Result<i64, NotAnInteger> {
         let parts = self.parts()?;
         if parts.exponent != 0 {
@@ -78,7 +78,7 @@ fn append_digit(digits: u64, digit: u8) -> Option<u64> {
     digits.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
 }
 
-/// As much of the exponent as goes without a fraction, applied to the digits.
+/// Applies as much of the exponent to the digits as possible without a fraction.
 fn applied(mut digits: u64, mut exponent: i64) -> Result<(u64, i64), NotAnInteger> {
     while exponent < 0 && digits >= 10 && digits.is_multiple_of(10) {
         digits /= 10;

@@ -1,9 +1,9 @@
 //! Parameters as plain structs, decoded by SPDK's rules.
 //!
-//! A struct derives `Deserialize` with `deny_unknown_fields`: an unknown member, one that comes twice and one that is
-//! missing fail. An `Option` is a member that may be absent; a null in its place fails, as in SPDK. Integers are
-//! read as [`Number::as_u64`](crate::Number::as_u64) says; a string for a number, a number for a boolean and a NUL in
-//! a string fail.
+//! A struct derives `Deserialize` with `deny_unknown_fields`: unknown, duplicate and missing members fail. An
+//! `Option` is a member that may be absent; a null in its place fails, as in SPDK. Integers are read by
+//! [`Number::as_u64`](crate::Number::as_u64); a string for a number, a number for a boolean and a NUL in a
+//! string fail.
 
 use std::cell::Cell;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::number::{NotAnInteger, Number};
 use crate::request::shown;
 use crate::value::Value;
 
-/// What is wrong with parameters, and where.
+/// The wrong parameter and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParamError {
     path: String,
@@ -26,7 +26,7 @@ pub struct ParamError {
 }
 
 impl ParamError {
-    /// The same, one level further out.
+    /// Adds the name of the enclosing member.
     fn within(mut self, name: &str) -> ParamError {
         let inner = std::mem::take(&mut self.path);
         self.path = match inner.chars().next() {
@@ -91,7 +91,7 @@ impl de::Error for ParamError {
 /// Decodes parameters.
 ///
 /// # Errors
-/// [`ParamError`] names the member and what is wrong with it.
+/// [`ParamError`] names the member and the reason.
 pub fn from_value<P: DeserializeOwned>(value: &Value) -> Result<P, ParamError> {
     P::deserialize(Strict(value))
 }
@@ -99,7 +99,7 @@ pub fn from_value<P: DeserializeOwned>(value: &Value) -> Result<P, ParamError> {
 /// The names of the members of `P`, a struct that derives `Deserialize`; none for another type.
 pub fn names<P: DeserializeOwned>() -> &'static [&'static str] {
     let found = Cell::new(&[] as &[&str]);
-    // It never gives a value: it only listens what the type asks for.
+    // It returns no value; it only records what the type asks for.
     let _ = P::deserialize(Listen(&found));
     found.get()
 }
@@ -179,7 +179,7 @@ impl<'de> Deserializer<'de> for Strict<'de> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
-        // A null too: whatever stands in the option refuses it.
+        // A null too: the type inside the option refuses it.
         visitor.visit_some(self)
     }
 
@@ -213,7 +213,7 @@ impl<'de> Deserializer<'de> for Strict<'de> {
         visitor.visit_enum(name)
     }
 
-    /// What is passed over may be anything.
+    /// An ignored value may be of any kind.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParamError> {
         visitor.visit_unit()
     }
@@ -263,7 +263,7 @@ impl<'de> de::MapAccess<'de> for Members<'de> {
     }
 }
 
-/// Notes which members a struct asks for, and gives nothing.
+/// Records which members a struct asks for, and returns no value.
 struct Listen<'a>(&'a Cell<&'static [&'static str]>);
 
 impl<'de> Deserializer<'de> for Listen<'_> {

@@ -1,22 +1,22 @@
-//! A parser of JSON values that come back to back in parts of any size. Sans-I/O.
+//! A parser for JSON values that follow each other in parts of any size. Sans-I/O.
 //!
-//! Every byte is looked at once, wherever the parts were cut. A value that is over a limit is passed over without
-//! being kept, and the next one is read as usual; what is not JSON ends the stream, as nobody can say where the
-//! next value begins.
+//! Every byte is processed once, wherever the parts were cut. A value over a limit is skipped without being
+//! stored, and the next one is read as usual; invalid JSON ends the stream, because the start of the next
+//! value is unknown then.
 
 use std::fmt;
 
 use crate::scan::{NumberScan, Step, StringScan, WordScan};
 use crate::value::Value;
 
-/// How large one message may be.
+/// The largest message.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Bytes from its first to its last.
     pub bytes: usize,
-    /// Values in it, names of members not counted.
+    /// Number of values in it, without names of members.
     pub values: usize,
-    /// Arrays and objects within each other.
+    /// Nesting of arrays and objects.
     pub depth: usize,
 }
 
@@ -27,16 +27,16 @@ impl Default for Limits {
     }
 }
 
-/// What came of a message.
+/// The result of parsing a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parsed {
     /// A value.
     Value(Value),
-    /// A message that is over a limit: what is wrong and the remedy, and its `id` where that came before.
+    /// A message over a limit: the limit and the remedy, and its `id` if that came before.
     TooLarge {
         /// The member `id` of the message.
         id: Option<Value>,
-        /// What is over which limit.
+        /// The exceeded limit.
         what: String,
     },
 }
@@ -46,7 +46,7 @@ pub enum Parsed {
 pub struct ParseError {
     /// The byte of the message, from 0.
     pub at: usize,
-    /// What stands there.
+    /// The found text.
     pub what: String,
 }
 
@@ -84,7 +84,7 @@ enum Token {
 }
 
 impl Token {
-    /// Keeps nothing from here on.
+    /// Stops storing.
     fn empty(&mut self) {
         match self {
             Token::Name(scan) | Token::String(scan) => scan.empty(),
@@ -103,7 +103,7 @@ pub struct Parser {
     /// Bytes of the current message so far.
     size: usize,
     values: usize,
-    /// The message is over a limit: its id, and which.
+    /// Set if the message is over a limit: its id, and which limit.
     over: Option<(Option<Value>, String)>,
 }
 
@@ -114,21 +114,21 @@ impl Parser {
         Parser { limits, stack, token, expect: Expect::Value, size: 0, values: 0, over }
     }
 
-    /// Whether a message has begun and not ended.
+    /// True if a message has begun and not ended.
     pub fn is_within(&self) -> bool {
         self.token.is_some() || !self.stack.is_empty()
     }
 
-    /// Bytes of the message that has begun, as far as they are kept.
+    /// Stored bytes of the message that has begun.
     pub fn held(&self) -> usize {
         if self.over.is_some() { 0 } else { self.size }
     }
 
-    /// Takes bytes from the front of `input` until a message ends: what came of it, and how many bytes were used.
-    /// Without a message all were.
+    /// Takes bytes from the front of `input` until a message ends; returns that and the number of bytes used.
+    /// If no message ends, all are used.
     ///
     /// # Errors
-    /// [`ParseError`] once, after which the stream is of no use.
+    /// [`ParseError`] once, after which the stream is unusable.
     pub fn push(&mut self, input: &[u8]) -> Result<(Option<Parsed>, usize), ParseError> {
         let mut used = 0;
         while used < input.len() {
@@ -143,7 +143,7 @@ impl Parser {
         Ok((None, used))
     }
 
-    /// To be called when no more bytes are there for now: a number that stands alone ends then, as in SPDK.
+    /// Call this when no more bytes are available for now: it ends a number at the top level, as in SPDK.
     pub fn pause(&mut self) -> Option<Parsed> {
         let Some(Token::Number(number)) = &self.token else { return None };
         if !self.stack.is_empty() {
@@ -154,7 +154,8 @@ impl Parser {
         self.complete(Value::Number(number))
     }
 
-    /// Takes at least one byte, or ends a number before one: a value that ended with it, and how many were used.
+    /// Takes at least one byte, or ends a number before one; returns a value that ended, and the number of
+    /// bytes used.
     fn step(&mut self, input: &[u8]) -> Result<(Option<Value>, usize), ParseError> {
         let began = self.size;
         let Some(mut token) = self.token.take() else {
@@ -190,7 +191,7 @@ impl Parser {
         }
     }
 
-    /// A byte outside of tokens; a value that ended with it.
+    /// Handles a byte outside of tokens; returns a value that ended with it.
     fn structural(&mut self, byte: u8) -> Result<Option<Value>, ParseError> {
         if matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
             if self.is_within() {
@@ -248,7 +249,7 @@ impl Parser {
         Ok(())
     }
 
-    /// The array or object that ends here.
+    /// Ends the current array or object and returns it.
     fn close(&mut self) -> Option<Value> {
         self.stack.pop().map(|frame| match frame {
             Frame::Array(elements) => Value::Array(elements),
@@ -256,7 +257,7 @@ impl Parser {
         })
     }
 
-    /// Puts a value where it belongs; the message, if it was the whole of it.
+    /// Adds a value to its container; returns the message if it is complete.
     fn complete(&mut self, value: Value) -> Option<Parsed> {
         self.values += 1;
         if self.values > self.limits.values {
@@ -281,7 +282,7 @@ impl Parser {
         None
     }
 
-    /// The message ends; the next one begins.
+    /// Ends the message; the next one begins.
     fn end(&mut self, value: Value) -> Parsed {
         self.expect = Expect::Value;
         self.size = 0;
@@ -300,7 +301,7 @@ impl Parser {
         }
     }
 
-    /// From here on nothing of the message is kept, and what was is given back.
+    /// Frees the stored part of the message, and stores nothing more of it.
     fn pass_over(&mut self, what: impl FnOnce() -> String) {
         if self.over.is_some() {
             return;

@@ -1,4 +1,4 @@
-//! How far the application is, shared by those who refuse methods and those who move it on.
+//! The phase of the application, shared by code that refuses methods and code that advances the phase.
 //!
 //! On one thread.
 
@@ -7,12 +7,12 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
-/// How far the application is.
+/// The state of the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// Subsystems are not initialised.
     Startup,
-    /// They are.
+    /// Subsystems are initialised.
     Runtime,
 }
 
@@ -31,7 +31,7 @@ impl States {
     /// Always.
     pub const BOTH: States = States { startup: true, runtime: true };
 
-    /// Whether `state` is among them.
+    /// True if `state` is among them.
     pub fn contain(self, state: State) -> bool {
         match state {
             State::Startup => self.startup,
@@ -40,7 +40,7 @@ impl States {
     }
 }
 
-/// How far the application is; a handle, all copies of which show the same.
+/// The phase of the application; a handle, all clones of which show the same.
 #[derive(Clone)]
 pub struct Phase(Rc<Inner>);
 
@@ -60,14 +60,14 @@ impl Phase {
         self.0.state.get()
     }
 
-    /// Moves on, and wakes those who wait for it.
+    /// Changes the state, and wakes the tasks that wait for it.
     pub fn set(&self, state: State) {
         self.0.state.set(state);
         let waiting = self.0.waiting.take();
         waiting.into_iter().for_each(Waker::wake);
     }
 
-    /// Waits until the application is that far. Dropping the future ends the wait.
+    /// Waits until the application has that state. Dropping the future ends the wait.
     pub async fn reached(&self, state: State) {
         poll_fn(|cx| {
             if self.state() >= state {

@@ -1,4 +1,4 @@
-//! What a message asks for: one call, several, or something that is no request.
+//! Decodes a message: one call, several, or an invalid request.
 
 use crate::error::RpcError;
 use crate::value::Value;
@@ -10,11 +10,11 @@ pub struct Call {
     pub method: String,
     /// An object or array; none if absent or null.
     pub params: Option<Value>,
-    /// A string or number to be sent back as it came; none for a notification, which is answered by errors only.
+    /// A string or number, returned verbatim; none for a notification, which is answered by errors only.
     pub id: Option<Value>,
 }
 
-/// What a message asks for.
+/// The contents of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Message {
     /// One request.
@@ -23,12 +23,12 @@ pub enum Message {
     Batch(Vec<Result<Call, Refused>>),
 }
 
-/// No request: the error, and the id to send it to if there is one.
+/// An invalid request: the error, and the id to send it to, if any.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refused {
     /// The member `id`.
     pub id: Option<Value>,
-    /// What is wrong with it.
+    /// The reason.
     pub error: RpcError,
 }
 
@@ -39,7 +39,7 @@ impl Refused {
 }
 
 impl Message {
-    /// Reads a message.
+    /// Decodes a message.
     pub fn from_value(value: Value) -> Message {
         match value {
             Value::Array(elements) if elements.is_empty() => {
@@ -52,8 +52,8 @@ impl Message {
 }
 
 impl Call {
-    /// Reads one request. A member that is unknown, there twice or of the wrong type is answered without an id,
-    /// as SPDK does; parameters of the wrong type with it.
+    /// Decodes one request. An unknown or duplicate member, or one of the wrong type, is answered without an
+    /// id, as in SPDK; parameters of the wrong type with it.
     fn from_value(value: Value) -> Result<Call, Refused> {
         let Value::Object(members) = value else {
             return Err(Refused::new(None, format!("a request is an object, not {}", value.kind())));
@@ -109,7 +109,7 @@ impl Members {
     }
 }
 
-/// A name from outside, short enough for a message.
+/// A name from outside, shortened for a message.
 pub(crate) fn shown(name: &str) -> String {
     const MOST: usize = 64;
     match name.char_indices().nth(MOST) {

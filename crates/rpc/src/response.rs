@@ -1,4 +1,4 @@
-//! Answers as text: compact, the members in SPDK's order.
+//! Answers as text: compact, members in SPDK's order.
 
 use serde::Serialize;
 
@@ -18,7 +18,7 @@ struct ErrorMember<'a> {
     message: &'a str,
 }
 
-/// The answer to a call, without the line feed; none for a notification that succeeded. `result` is JSON.
+/// The answer to a call, without the line feed; none for a successful notification. `result` is JSON.
 pub(crate) fn answer(id: Option<&Value>, outcome: Result<String, RpcError>) -> Option<String> {
     match outcome {
         Ok(result) => id.map(|id| format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, text(id))),
@@ -29,7 +29,7 @@ pub(crate) fn answer(id: Option<&Value>, outcome: Result<String, RpcError>) -> O
     }
 }
 
-/// A value of ours as JSON.
+/// A value as JSON.
 fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("strings, numbers in JSON's own form and objects with string keys")
 }

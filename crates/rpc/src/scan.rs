@@ -1,15 +1,15 @@
-//! The tokens that may stop in the middle: strings, numbers and the three words, byte by byte.
+//! Tokens that may be cut between parts: strings, numbers and the three words, scanned byte by byte.
 
 use crate::number::Number;
 use crate::value::Value;
 
-/// What a token makes of the bytes it was given.
+/// The result of giving bytes to a token.
 pub(crate) enum Step<T> {
-    /// All of them, and it goes on.
+    /// All bytes used; the token goes on.
     More,
-    /// It ends after that many of them.
+    /// The token ends after that many bytes.
     Done(usize, T),
-    /// The byte at that place cannot stand there.
+    /// The byte at that place is invalid, and why.
     Bad(usize, &'static str),
 }
 
@@ -18,7 +18,7 @@ pub(crate) enum Step<T> {
 pub(crate) struct StringScan {
     text: Vec<u8>,
     state: StringState,
-    /// Nothing is kept: the message is over its limit and is only passed over.
+    /// Set if nothing is stored, because the message is over its limit.
     hollow: bool,
 }
 
@@ -42,7 +42,7 @@ impl StringScan {
         StringScan { hollow, ..StringScan::default() }
     }
 
-    /// Keeps nothing from here on.
+    /// Stops storing.
     pub(crate) fn empty(&mut self) {
         self.hollow = true;
         self.text = Vec::new();
@@ -116,7 +116,7 @@ impl StringScan {
         Some(StringState::Plain)
     }
 
-    /// Takes a code unit of UTF-16: a character, or half of one.
+    /// Takes a UTF-16 code unit: a character, or half of one.
     fn unit(&mut self, unit: u16, high: Option<u16>) -> Result<(), &'static str> {
         if high.is_none() && (0xd800..0xdc00).contains(&unit) {
             self.state = StringState::PairEscape(unit);
@@ -137,7 +137,7 @@ impl StringScan {
     }
 }
 
-/// How many bytes from the front stand in a string as they are.
+/// The number of bytes from the front that need no unescaping.
 fn plain_run(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f)).unwrap_or(bytes.len())
 }
@@ -162,7 +162,7 @@ enum NumberState {
 }
 
 impl NumberScan {
-    /// A number that begins with `byte`, if one does.
+    /// A number that begins with `byte`, if that is possible.
     pub(crate) fn begin(byte: u8) -> Option<NumberScan> {
         let state = match byte {
             b'-' => NumberState::Minus,
@@ -173,13 +173,13 @@ impl NumberScan {
         Some(NumberScan { text: vec![byte], state, hollow: false })
     }
 
-    /// Keeps nothing from here on.
+    /// Stops storing.
     pub(crate) fn empty(&mut self) {
         self.hollow = true;
         self.text = Vec::new();
     }
 
-    /// Bytes of the number are used; the one after it is not.
+    /// Takes the bytes of the number; the byte after it is not used.
     pub(crate) fn push(&mut self, input: &[u8]) -> Step<Number> {
         for (at, &byte) in input.iter().enumerate() {
             match self.after(byte) {
@@ -214,7 +214,7 @@ impl NumberScan {
         }
     }
 
-    /// The number, if it could end here.
+    /// The number, if it may end here.
     pub(crate) fn finished(&self) -> Option<Number> {
         use NumberState::{Exponent, Fraction, Whole, Zero};
         let complete = matches!(self.state, Zero | Whole | Fraction | Exponent);
@@ -230,7 +230,7 @@ pub(crate) struct WordScan {
 }
 
 impl WordScan {
-    /// The word that begins with `byte`, if one does.
+    /// The word that begins with `byte`, if any.
     pub(crate) fn begin(byte: u8) -> Option<WordScan> {
         let word = match byte {
             b't' => "true",

@@ -1,7 +1,7 @@
-//! The server on a Unix socket: one owner of its path, a task that accepts, one for each connection.
+//! The server on a Unix socket: sole owner of its path, with a task that accepts, and tasks per connection.
 //!
-//! All of it on the thread that serves. Dropping the server ends its connections where they are; calls under way run
-//! to their end.
+//! Everything runs on the server's thread. Dropping the server ends its connections immediately; calls under
+//! way run to their end.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -24,18 +24,18 @@ use crate::parser::Limits;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 512;
 
-/// The pause after an accept that failed: descriptors may be short for a while.
+/// The pause after a failed accept: descriptors may be short for a while.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a closing server waits for clients to take their answers.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a server allows.
+/// Limits of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerOptions {
-    /// How large one message may be.
+    /// The largest message.
     pub message: Limits,
-    /// Connections served at once; others wait in the kernel.
+    /// Connections served concurrently; further ones wait in the kernel.
     pub connections: usize,
     /// Bytes of unfinished requests of all connections together.
     pub unfinished: usize,
@@ -55,14 +55,14 @@ impl Default for ServerOptions {
     }
 }
 
-/// A socket that clients may connect to, and that nobody serves yet: they wait.
+/// A socket to which clients may already connect, though they are not served yet.
 pub struct Bound(Listener);
 
 impl Bound {
     /// Takes the path, with its lock file, as [`Op::ListenAlone`] does.
     ///
     /// # Errors
-    /// The path is in use, too long, or cannot be made; the error says which, and the remedy.
+    /// The path is in use, too long, or cannot be made; the error names the reason and the remedy.
     pub async fn bind(path: &Path) -> io::Result<Bound> {
         match op(Op::ListenAlone { path: Box::new(path.to_owned()), backlog: BACKLOG }).await {
             (Ok(Output::Listener(listener)), _) => Ok(Bound(listener)),
@@ -71,7 +71,7 @@ impl Bound {
         }
     }
 
-    /// Serves those who wait, and others.
+    /// Serves waiting and new clients.
     pub fn serve<C: Clone + 'static>(self, dispatcher: Dispatcher<C>, options: ServerOptions) -> Server {
         let connections = Connections::default();
         let accept = Accept {
@@ -86,7 +86,7 @@ impl Bound {
     }
 }
 
-/// A server at work.
+/// A running server.
 pub struct Server {
     accepting: Option<LocalJoinHandle<()>>,
     connections: Connections,
@@ -98,8 +98,8 @@ impl Server {
         self.connections.count()
     }
 
-    /// Accepts and reads no more, sends the answers that are there, and waits for that for a second at most. How many
-    /// connections there were.
+    /// Stops accepting and reading, and sends finished answers, for at most a second. Returns the number of
+    /// connections.
     pub async fn close(mut self) -> usize {
         self.accepting = None;
         let open = self.connections.count();
@@ -141,7 +141,7 @@ impl<C: Clone + 'static> Accept<C> {
     }
 }
 
-/// The connections that are open. A handle.
+/// The open connections. A handle.
 #[derive(Clone, Default)]
 struct Connections(Rc<RefCell<Open>>);
 
@@ -151,7 +151,7 @@ struct Open {
     waiting: Vec<Waker>,
 }
 
-/// The place of a connection among the open ones, until dropped.
+/// A connection's place among the open ones, until dropped.
 struct Here {
     connections: Connections,
     place: usize,

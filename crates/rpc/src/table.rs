@@ -1,7 +1,7 @@
-//! The one table of methods: what is dispatched, listed, documented and refused.
+//! The single table of methods, for dispatching, listing, documenting and refusing.
 //!
-//! A value of the program that serves: it is filled before the server starts, by us and by the embedding program.
-//! `C` is what handlers get beside their parameters.
+//! A value of the serving program, filled before the server starts, by this project and by the embedding
+//! program. `C` is the context that handlers get beside their parameters.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -16,7 +16,7 @@ use crate::phase::{State, States};
 use crate::request::shown;
 use crate::value::Value;
 
-/// How a method refuses parameters: SPDK's methods differ in it.
+/// How a method refuses parameters: SPDK's methods differ in this.
 #[derive(Clone, Copy, Debug)]
 pub struct BadParams {
     code: i32,
@@ -24,7 +24,7 @@ pub struct BadParams {
 }
 
 impl BadParams {
-    /// Code -32603, "spdk_json_decode_object failed": what most methods say.
+    /// Code -32603, "spdk_json_decode_object failed": the answer of most methods.
     pub const DECODE_FAILED: BadParams =
         BadParams { code: RpcError::INTERNAL, words: "spdk_json_decode_object failed" };
     /// Code -32602, "Invalid parameters".
@@ -35,19 +35,19 @@ impl BadParams {
         BadParams { code, words }
     }
 
-    /// The error, with what is wrong.
+    /// The error, with the detail.
     pub fn error(self, what: impl std::fmt::Display) -> RpcError {
         RpcError::new(self.code, format!("{}: {what}", self.words))
     }
 }
 
-/// What a handler's future gives: the result as JSON.
+/// The output of a handler's future: the result as JSON.
 pub(crate) type Outcome = Pin<Box<dyn Future<Output = Result<String, RpcError>>>>;
 
 type Start<C> = Box<dyn Fn(C, Option<Value>) -> Result<Outcome, RpcError>>;
 
 enum Handler<C> {
-    /// Is started with parameters that it decodes at once.
+    /// Started with parameters, which it decodes at once.
     Start(Start<C>),
     /// Lists the table.
     List,
@@ -64,7 +64,7 @@ pub struct Method<C> {
 }
 
 impl<C: 'static> Method<C> {
-    /// A method whose parameters `P` are an object, which must be there.
+    /// A method with required parameters `P`, an object.
     pub fn with<P, F, Fut, R>(name: &'static str, states: States, bad: BadParams, handler: F) -> Method<C>
     where
         P: DeserializeOwned,
@@ -79,7 +79,7 @@ impl<C: 'static> Method<C> {
         Method::new(name, states, bad, params::names::<P>(), Handler::Start(Box::new(start)))
     }
 
-    /// A method whose parameters may be absent, which is not the same as an object without members.
+    /// A method whose parameters may be absent, which differs from an object without members.
     pub fn with_optional<P, F, Fut, R>(
         name: &'static str,
         states: States,
@@ -99,7 +99,7 @@ impl<C: 'static> Method<C> {
         Method::new(name, states, bad, params::names::<P>(), Handler::Start(Box::new(start)))
     }
 
-    /// A method that refuses parameters of any kind, in the words of `refusal`.
+    /// A method that refuses any parameters, with the words of `refusal`.
     pub fn without<F, Fut, R>(name: &'static str, states: States, refusal: BadParams, handler: F) -> Method<C>
     where
         F: Fn(C) -> Fut + 'static,
@@ -113,7 +113,7 @@ impl<C: 'static> Method<C> {
         Method::new(name, states, refusal, &[], Handler::Start(Box::new(start)))
     }
 
-    /// A method that takes no parameters and does not look at those it gets.
+    /// A method without parameters that ignores any it gets.
     pub fn ignoring<F, Fut, R>(name: &'static str, states: States, handler: F) -> Method<C>
     where
         F: Fn(C) -> Fut + 'static,
@@ -124,7 +124,7 @@ impl<C: 'static> Method<C> {
         Method::new(name, states, BadParams::INVALID, &[], Handler::Start(Box::new(start)))
     }
 
-    /// `rpc_get_methods`: the names of the table, the newest first.
+    /// `rpc_get_methods`: the names in the table, newest first.
     pub fn list(name: &'static str) -> Method<C> {
         Method::new(name, States::BOTH, BadParams::INVALID, &["current", "include_aliases"], Handler::List)
     }
@@ -139,7 +139,7 @@ impl<C: 'static> Method<C> {
         Method { name, aliases: &[], states, parameters, bad, handler }
     }
 
-    /// Other names of the method.
+    /// Sets other names of the method.
     pub fn aliases(mut self, aliases: &'static [&'static str]) -> Method<C> {
         self.aliases = aliases;
         self
@@ -174,7 +174,7 @@ fn outcome<R: Serialize>(future: impl Future<Output = Result<R, RpcError>> + 'st
     })
 }
 
-/// A name that is in the table already.
+/// A name that is already in the table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the table of methods has '{0}' already; choose another name")]
 pub struct NameTaken(pub &'static str);
@@ -213,7 +213,7 @@ impl<C: 'static> Table<C> {
         Ok(())
     }
 
-    /// Keeps only what is asked for by name; what is not there is passed over. For `--rpcs-allowed`.
+    /// Keeps only the named methods; unknown names are ignored. For `--rpcs-allowed`.
     pub fn keep_only(&mut self, allowed: &[&str]) {
         self.names.retain(|name, _| allowed.contains(name));
     }

@@ -1,4 +1,4 @@
-//! A JSON value as it was sent: members in order and as often as they came, numbers in their own text.
+//! A JSON value as sent: members in order and with duplicates, numbers as written.
 
 use serde::ser::{Error as _, SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
@@ -12,13 +12,13 @@ pub enum Value {
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A number in its own text.
+    /// A number as written.
     Number(Number),
     /// A string, its escapes resolved.
     String(String),
     /// The elements of an array.
     Array(Vec<Value>),
-    /// The members of an object, in order, a name as often as it came.
+    /// The members of an object, in order, with duplicates.
     Object(Vec<(String, Value)>),
 }
 
@@ -31,7 +31,7 @@ impl Value {
         }
     }
 
-    /// What kind of value it is, as messages say it.
+    /// The kind of value, as messages call it.
     pub fn kind(&self) -> &'static str {
         match self {
             Value::Null => "null",
@@ -50,7 +50,7 @@ impl Serialize for Value {
             Value::Null => serializer.serialize_unit(),
             Value::Bool(value) => serializer.serialize_bool(*value),
             Value::String(text) => serializer.serialize_str(text),
-            // Verbatim: a number of any length and form goes back as it came.
+            // Verbatim: a number of any length and form is returned as it came.
             Value::Number(number) => {
                 let raw = serde_json::value::RawValue::from_string(number.text().to_owned());
                 raw.map_err(S::Error::custom)?.serialize(serializer)

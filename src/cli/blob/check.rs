@@ -1,4 +1,4 @@
-//! `spindle blob check`: what is wrong with a store, and mending it.
+//! `spindle blob check`: finds what is wrong with a store, and mends it.
 
 use super::image::ImageFile;
 use super::mending::{OnImage, failure, repair};
@@ -66,7 +66,7 @@ impl Check {
     }
 }
 
-/// What is wrong.
+/// The findings of a check.
 fn checked(image: &Path) -> Result<Vec<Finding>, Failure> {
     let file = ImageFile::open(image)?;
     note_writer(&file);
@@ -85,7 +85,7 @@ fn blob_id(typed: &str) -> Result<BlobId, String> {
     Ok(BlobId::from_raw(id))
 }
 
-/// Repairs; what is left.
+/// Repairs; returns the remaining findings.
 fn mended(image: &Path, undo: Option<PathBuf>, give_up: BTreeSet<BlobId>) -> Result<Vec<Finding>, Failure> {
     let undo = undo.unwrap_or_else(|| unused_name(image));
     let mended = repair(image.to_owned(), undo.clone(), give_up)?;
@@ -98,7 +98,7 @@ fn mended(image: &Path, undo: Option<PathBuf>, give_up: BTreeSet<BlobId>) -> Res
     Ok(mended.after)
 }
 
-/// A name beside the image that is not taken.
+/// An unused name beside the image.
 fn unused_name(image: &Path) -> PathBuf {
     let name = |suffix: &str| {
         let mut name = image.as_os_str().to_owned();

@@ -1,4 +1,4 @@
-//! `spindle blob clone`: a thin blob that holds what a snapshot holds until it is written.
+//! `spindle blob clone`: a thin blob that initially has a snapshot's contents.
 
 use super::create::print_new;
 use super::naming::Naming;

@@ -56,7 +56,7 @@ impl Create {
     }
 }
 
-/// Clusters for so many bytes; says so if that is more than was asked for.
+/// Clusters for `bytes` bytes; prints a note if that is rounded up.
 pub(super) fn rounded(session: &Session, bytes: u64) -> u64 {
     let clusters = session.clusters(bytes);
     let cluster = u64::from(session.store.cluster_size());
@@ -72,7 +72,7 @@ pub(super) fn rounded(session: &Session, bytes: u64) -> u64 {
     clusters
 }
 
-/// Prints a blob that was made: its id, which scripts take, or all of it in JSON.
+/// Prints a new blob: its id, which scripts read, or everything in JSON.
 pub(super) fn print_new(blob: &Live, json: bool) -> Result<(), Failure> {
     blob.print("made", json, |blob| blob.id().to_string())
 }

@@ -1,4 +1,4 @@
-//! A blob as the commands show it: the fields that scripts rely on, and the words for people.
+//! Blobs as the commands show them: the fields on which scripts rely, and the words for people.
 
 use super::unfinished;
 use crate::cli::failure::Failure;
@@ -19,7 +19,7 @@ pub(super) fn name_among(xattrs: &[Xattr]) -> Option<&[u8]> {
     xattrs.iter().find(|xattr| xattr.name == b"name").map(|xattr| before_nul(&xattr.value))
 }
 
-/// What is above a blob, in JSON: an id, or `{"external": ".."}`.
+/// A blob's parent, in JSON: an id, or `{"external": ".."}`.
 #[derive(serde::Serialize)]
 #[serde(untagged)]
 pub(super) enum ParentJson {
@@ -122,7 +122,7 @@ impl Live {
         name_among(&self.xattrs)
     }
 
-    /// What is above it, for people.
+    /// Its parent, for people.
     pub(super) fn parent(&self) -> String {
         match &self.info.parent {
             None => "no parent".into(),
@@ -131,7 +131,7 @@ impl Live {
         }
     }
 
-    /// Prints it: a sentence for people, or all of it in JSON. `done` says what was done to it, as "made".
+    /// Prints it: a sentence for people, or everything in JSON. `done` is the past participle, as "made".
     pub(super) fn print(
         &self,
         done: &str,
@@ -173,12 +173,12 @@ impl Live {
     }
 }
 
-/// Bytes of a blob. A size that no number can hold is shown as the largest one.
+/// Bytes of a blob. A size beyond 64 bits is shown as the largest number.
 pub(super) fn size_of(store: &Store, blob: &Blob) -> u64 {
     blob.metadata.map.num_clusters().saturating_mul(u64::from(store.geometry.cluster_size()))
 }
 
-/// What is above a blob, for people: name and id, or the external snapshot.
+/// A blob's parent, for people: name and id, or the external snapshot.
 pub(super) fn parent_text(store: &Store, blob: &Blob) -> String {
     match &blob.parent {
         None => "-".into(),
@@ -196,7 +196,7 @@ pub(super) fn name_text(blob: &Blob) -> String {
     name_of(blob).map_or_else(|| "-".into(), printable)
 }
 
-/// What is special about a blob, for people.
+/// A blob's special properties, for people.
 pub(super) fn flags_text(blob: &Blob) -> String {
     let flags = &blob.metadata.flags;
     let importing = unfinished::name_of(blob.metadata.xattrs.iter().as_slice()).is_some();

@@ -1,6 +1,6 @@
 //! `spindle blob export`: the contents of a blob as a file.
 //!
-//! Streams: memory is one buffer, whatever the size of the blob, while reads far ahead are in flight.
+//! Streams: memory is one buffer, independent of the blob's size, while reads far ahead are in flight.
 
 use super::extents::{Extent, Origin, extents};
 use super::external::Externals;
@@ -54,7 +54,7 @@ impl Export {
     }
 }
 
-/// Bytes of a blob, if a file can have so many.
+/// Bytes of a blob; an error if no file can have so many.
 fn size_of(store: &Store, blob: &Blob) -> Result<u64, Failure> {
     let clusters = blob.metadata.map.num_clusters();
     let size = clusters.checked_mul(u64::from(store.geometry.cluster_size()));
@@ -62,7 +62,7 @@ fn size_of(store: &Store, blob: &Blob) -> Result<u64, Failure> {
     size.ok_or(Failure::BlobTooLarge { blob: blob.id, clusters })
 }
 
-/// A part of a blob in bytes: where it is read, `None` for zeroes.
+/// A part of a blob in bytes: its source, `None` for zeroes.
 struct Part<'a> {
     source: Option<(&'a ImageFile, u64)>,
     len: u64,
@@ -94,7 +94,7 @@ fn plan<'a>(
     Ok(parts)
 }
 
-/// Where an extent begins in its blob, and how long it is, in bytes.
+/// An extent's first byte in its blob, and its length in bytes.
 fn bytes_of(geometry: &Geometry, extent: &Extent) -> (u64, u64) {
     let cluster_size = u64::from(geometry.cluster_size());
     (extent.first * cluster_size, extent.clusters * cluster_size)

@@ -1,7 +1,7 @@
-//! Where the bytes of a blob lie: in clusters of the image, on an external snapshot, or nowhere.
+//! The sources of a blob's bytes: clusters of the image, an external snapshot, or zeroes.
 //!
-//! The same answer as `spindle_format::resolve` gives cluster by cluster, but made in runs: its cost follows
-//! the clusters that are allocated, not the size of the blob, which may be absurd.
+//! The same answer as `spindle_format::resolve` gives cluster by cluster, but made in runs: its cost depends
+//! on the allocated clusters, not on the size of the blob, which may be absurd.
 
 use spindle_format::resolve::ResolveError;
 use spindle_format::{Blob, BlobId, ClusterIdx, Parent, Store};
@@ -14,11 +14,11 @@ pub(super) struct Extent<'a> {
     pub(super) first: u64,
     /// Number of clusters.
     pub(super) clusters: u64,
-    /// Where they are read.
+    /// Their source.
     pub(super) origin: Origin<'a>,
 }
 
-/// Where clusters are read.
+/// The source of clusters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin<'a> {
     /// In clusters of the device, from this one on.
@@ -65,7 +65,7 @@ fn extent((first, end): Span, origin: Origin<'_>) -> Option<Extent<'_>> {
     (first < end).then(|| Extent { first, clusters: end - first, origin })
 }
 
-/// What lies behind the end of a parent reads as zeroes, whatever is above that parent.
+/// The range behind the end of a parent reads as zeroes, whatever is above that parent.
 fn cut_at_end<'a>(level: &Blob, gaps: Vec<Span>, found: &mut Vec<Extent<'a>>) -> Vec<Span> {
     let end = level.metadata.map.num_clusters();
     let beyond = gaps.iter().filter(|gap| gap.1 > end);
@@ -73,7 +73,7 @@ fn cut_at_end<'a>(level: &Blob, gaps: Vec<Span>, found: &mut Vec<Extent<'a>>) ->
     gaps.into_iter().map(|gap| (gap.0, gap.1.min(end))).filter(|gap| gap.0 < gap.1).collect()
 }
 
-/// Takes out of the gaps what this blob has itself; the gaps that stay are its parent's.
+/// Fills gaps with clusters that this blob owns; the remaining gaps are its parent's.
 fn fill_from<'a>(level: &Blob, gaps: &[Span], found: &mut Vec<Extent<'a>>) -> Vec<Span> {
     let mut left = Vec::new();
     let mut runs = level.metadata.map.runs().peekable();

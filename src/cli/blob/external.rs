@@ -35,12 +35,12 @@ impl ExternalArgument {
     }
 }
 
-/// The external snapshots that were given, opened for reading only.
+/// The given external snapshots, opened for reading only.
 #[derive(Debug)]
 pub(super) struct Externals(BTreeMap<String, ImageFile>);
 
 impl Externals {
-    /// Opens every file that was named.
+    /// Opens every named file.
     pub(super) fn open(arguments: &[ExternalArgument]) -> Result<Externals, Failure> {
         let mut files = BTreeMap::new();
         for argument in arguments {
@@ -52,20 +52,20 @@ impl Externals {
         Ok(Externals(files))
     }
 
-    /// The file that stands for an external snapshot. UUIDs are compared without regard to case.
+    /// The file given for an external snapshot. UUIDs are compared without regard to case.
     pub(super) fn get(&self, id: &[u8]) -> Option<&ImageFile> {
         self.0.get(&external_id(id).to_ascii_lowercase())
     }
 
-    /// All files, to tell them from an output.
+    /// All files, to check that an output is none of them.
     pub(super) fn files(&self) -> impl Iterator<Item = &ImageFile> {
         self.0.values()
     }
 }
 
-/// The external snapshots that were given, as devices of the store that a command changes.
+/// The given external snapshots, as devices for the store that a command changes.
 pub(super) async fn devices(arguments: Vec<ExternalArgument>) -> Result<ExternalSource, Failure> {
-    // The same look and the same errors as in the commands that read.
+    // The same checks and errors as in the commands that read.
     Externals::open(&arguments)?;
     let mut devices: BTreeMap<String, Arc<dyn Device>> = BTreeMap::new();
     for argument in arguments {
@@ -87,7 +87,7 @@ impl FromStr for SnapshotId {
     }
 }
 
-/// From its typed form: text gets the NUL that SPDK's lvolstores end it with, `0x` introduces the bytes
+/// Parses the typed form: text gets the NUL that SPDK's lvolstores append, `0x` introduces the bytes
 /// themselves.
 fn parse_id(typed: &str) -> Result<Vec<u8>, String> {
     let Some(digits) = typed.strip_prefix("0x") else {

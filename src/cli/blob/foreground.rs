@@ -1,8 +1,8 @@
 //! Runs the work of a writing command: one Spindle thread, stepped on the process's main thread.
 //!
-//! SIGINT, SIGTERM and SIGHUP ask the work to stop, so that it can leave the store in order; a second one ends
-//! the process at once, as a crash would, and the next load recovers the store. SIGUSR1 prints what the thread
-//! does. Not promised: that work which never looks at its [`Stop`] ends before it is done.
+//! SIGINT, SIGTERM and SIGHUP ask the work to stop, so that it can leave the store in order; a second one
+//! ends the process at once, as a crash would, and the next load recovers the store. SIGUSR1 prints what the
+//! thread does. Not promised: that work which never checks its [`Stop`] ends early.
 
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
@@ -15,18 +15,18 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-/// How long a signal may go unseen while the work waits for something.
+/// How long a signal may remain unnoticed while the work waits.
 const HEED: Duration = Duration::from_millis(100);
 
 /// The signals that ask for a stop, and the exit code of each.
 const CODES: [(Signal, u8); 3] = [(Signal::Interrupt, 130), (Signal::Terminate, 143), (Signal::Hangup, 129)];
 
-/// Says whether the work was asked to stop, by the exit code: 0 if not. Clones say the same.
+/// The request to stop: its exit code, 0 if there is none. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct Stop(Arc<AtomicU8>);
 
 impl Stop {
-    /// An error once the work was asked to stop.
+    /// An error if the work was asked to stop.
     pub(super) fn check(&self) -> Result<(), Failure> {
         match self.0.load(Ordering::Relaxed) {
             0 => Ok(()),

@@ -1,4 +1,4 @@
-//! `spindle blob grow`: takes over what a file or device has become larger by.
+//! `spindle blob grow`: takes over space that a file or device has gained.
 
 use super::foreground;
 use super::image::ImageFile;
@@ -35,7 +35,7 @@ impl Grow {
     }
 }
 
-/// Makes the image file of a store that can take it over larger, under the lock that keeps others out.
+/// Enlarges the image file of a store that can use the space, under the lock that excludes other writers.
 fn extend(path: &Path, size: u64) -> Result<(), Failure> {
     let image = ImageFile::open(path)?;
     if !image.is_file() {
@@ -52,7 +52,7 @@ fn extend(path: &Path, size: u64) -> Result<(), Failure> {
     let path = path.to_owned();
     foreground::run(async move |_| {
         let _locked = open_for_writing(&path).await?;
-        // Whatever else is in the file stays as large as it is.
+        // Fails if the file holds no store, so that other files keep their size.
         let store = load(&ImageFile::open(&path)?)?;
         spindle_format::grow::plan(&store.super_block, &store.geometry, size)
             .map_err(|error| Failure::Refused(format!("{}: {error}", shown(&path))))?;

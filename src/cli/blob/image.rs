@@ -1,9 +1,9 @@
 //! An image file or block device, opened for reading only.
 //!
-//! The only place of the offline commands that touches an image. It reads with plain `pread` on the calling
-//! OS thread instead of going through the engine: these commands run without a reactor, nothing waits beside
-//! them, and they must work where no engine can start. Many reads are still in flight at once, because
-//! [`ImageFile::read_ahead`] asks the kernel for ranges long before they are read.
+//! Only this module of the offline commands reads an image. It uses plain `pread` on the calling OS thread
+//! instead of the engine: these commands run without a reactor, nothing else waits, and they must work where
+//! no engine can start. Many reads are still in flight at once, because [`ImageFile::read_ahead`] asks the
+//! kernel for ranges long before they are read.
 //!
 //! Not promised: a consistent picture while another program writes to the image.
 
@@ -28,7 +28,7 @@ pub(crate) struct ImageFile {
     identity: Identity,
 }
 
-/// What makes two paths the same storage, whatever they are called.
+/// The identity of storage, independent of its paths.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Identity {
     /// A file by its file system and inode.
@@ -49,7 +49,7 @@ impl Identity {
 impl ImageFile {
     /// Opens an image for reading only.
     pub(crate) fn open(path: &Path) -> Result<ImageFile, Failure> {
-        // Looked at before it is opened: opening a pipe would wait for its other end.
+        // Checked before it is opened: opening a pipe would wait for its other end.
         let metadata = std::fs::metadata(path).map_err(|error| Failure::file(path, "opened", error))?;
         let kind = metadata.file_type();
         if !kind.is_file() && !kind.is_block_device() {
@@ -57,7 +57,7 @@ impl ImageFile {
             return Err(Failure::NotAnImage { path: path.to_owned(), what });
         }
         let mut file = File::open(path).map_err(|error| Failure::file(path, "opened", error))?;
-        // A block device says its size only this way.
+        // A block device reports its size only this way.
         let size = file.seek(SeekFrom::End(0)).map_err(|error| Failure::file(path, "measured", error))?;
         Ok(ImageFile { path: path.to_owned(), file, size, identity: Identity::of(&metadata) })
     }
@@ -77,12 +77,12 @@ impl ImageFile {
         self.size
     }
 
-    /// Whether it is a regular file, not a block device.
+    /// True if it is a regular file, not a block device.
     pub(crate) fn is_file(&self) -> bool {
         matches!(self.identity, Identity::File(..))
     }
 
-    /// Which storage this is.
+    /// The identity of its storage.
     pub(crate) fn identity(&self) -> Identity {
         self.identity
     }
@@ -93,7 +93,7 @@ impl ImageFile {
         self.file.read_exact_at(bytes, offset).map_err(failed)
     }
 
-    /// Asks the kernel to begin reading a range. Only advice: if it is not taken, the read just takes longer.
+    /// Asks the kernel to begin reading a range. Only advice: if it is ignored, the read takes longer.
     pub(crate) fn read_ahead(&self, range: ByteRange) {
         let end = range.offset.saturating_add(range.len as u64).min(self.size);
         let mut at = range.offset;

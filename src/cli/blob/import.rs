@@ -29,13 +29,13 @@ use std::time::Duration;
 /// Writes in flight.
 const DEPTH: usize = 16;
 
-/// Zeroes are told from data in units of this, or of a cluster if that is smaller.
+/// The unit in which zeroes are distinguished from data, or a cluster if that is smaller.
 const ZERO_GRAIN: u64 = 64 << 10;
 
-/// Clusters that a blob is made larger by when the length of its input is not known.
+/// Clusters by which a blob grows when the length of its input is unknown.
 const GROWTH: u64 = 64;
 
-/// How long a stop may go unseen while the input has nothing to say.
+/// How long a stop may remain unnoticed while the input is idle.
 const HEED: Duration = Duration::from_millis(100);
 
 /// Arguments of `import`.
@@ -70,7 +70,7 @@ pub(crate) struct Import {
     json: bool,
 }
 
-/// What came of an import.
+/// The result of an import.
 struct Imported {
     blob: Live,
     bytes: u64,
@@ -137,7 +137,7 @@ fn refuse_image(source: &Source, file: &File, path: &std::path::Path) -> Result<
         Ok(metadata) if Identity::of(&metadata) == input => {
             Err(Failure::Refused(format!("{} is the image itself: choose another input", shown(path))))
         }
-        // What else is wrong with the image is said when it is opened.
+        // Other problems of the image are reported when it is opened.
         _ => Ok(()),
     }
 }
@@ -164,7 +164,7 @@ async fn import(
     };
     let (id, new, in_place) = (blob.id(), unfinished.is_some(), beside.is_none());
     let may_grow = new && length.is_none() && blob.clusters() == 0;
-    // A stream may become as large as the store at most, unless it was said how large.
+    // A stream may become at most as large as the store, unless a size was given.
     let most = if may_grow { u64::from(session.info().await?.data_clusters) * cluster } else { blob.size() };
     let input = Input::read(file, length, grain, most).map_err(|error| Failure::Engine(error.to_string()))?;
     let in_flight = VecDeque::with_capacity(DEPTH);
@@ -178,7 +178,7 @@ async fn import(
     {
         copied = Err(error.into());
     }
-    // Everything is durable, or the error says more than what it did to the close.
+    // If the work failed, its error is more useful than that of the close.
     let closed = blob.close().await;
     match copied {
         Ok(bytes) => {
@@ -224,7 +224,7 @@ async fn open_existing(
     Ok(session.store.open_blob(id).await?)
 }
 
-/// Says what new contents beside the old will take; an error if that is more than there is.
+/// Prints what new contents beside the old will take; an error if that is more than is available.
 async fn check_space(session: &Session, live: &Live, length: Option<u64>) -> Result<(), Failure> {
     let cluster = u64::from(session.store.cluster_size());
     let free = u64::from(session.info().await?.free_clusters) * cluster;
@@ -280,16 +280,16 @@ async fn create(
 struct Copy<'a> {
     session: &'a Session,
     blob: Blob,
-    /// New contents beside the old ones, if it is not written over.
+    /// New contents beside the old ones, unless the blob is overwritten.
     beside: Option<Rc<Replacement>>,
     input: Input,
     /// Bytes of the smallest write.
     block: u64,
-    /// Whether the blob reads zero already where nothing is written.
+    /// True if unwritten parts of the blob already read zero.
     new: bool,
-    /// Whether the blob follows the length of the input.
+    /// True if the blob grows with its input.
     may_grow: bool,
-    /// Bytes that it may have.
+    /// The most bytes that it may have.
     most: u64,
     written: u64,
     /// Writes under way, oldest first.
@@ -299,7 +299,7 @@ struct Copy<'a> {
 type Writing = LocalJoinHandle<Result<(), BlobError>>;
 
 impl Copy<'_> {
-    /// Copies everything, durably; the bytes of the input.
+    /// Copies everything, durably; returns the bytes of the input.
     async fn run(&mut self, name: &str) -> Result<u64, Failure> {
         let mut progress = Progress::new("importing", self.input.length().unwrap_or(0));
         let mut end = 0;
@@ -326,26 +326,26 @@ impl Copy<'_> {
         Ok(end)
     }
 
-    /// Makes new contents beside the old ones the blob's if all went well, and gives up what they took otherwise.
+    /// Commits new contents beside the old ones if all went well, otherwise gives them up.
     async fn end_beside(&mut self, copied: Result<u64, Failure>) -> Result<u64, Failure> {
         let Some(beside) = self.beside.take() else { return copied };
         while let Some(write) = self.in_flight.pop_front() {
-            // The first error is known.
+            // The first error is reported already.
             let _ = ended(write).await;
         }
-        // A task that has ended holds nothing any more.
+        // A task that has ended holds no reference any more.
         let Some(beside) = Rc::into_inner(beside) else { return copied };
         match copied {
             Ok(bytes) => beside.commit().await.map(|()| bytes).map_err(Failure::from),
             Err(error) => {
-                // What could not be given back a check finds.
+                // A later check finds clusters that could not be given back.
                 let _ = beside.abandon().await;
                 Err(error)
             }
         }
     }
 
-    /// The next piece; an error if the work is to stop.
+    /// The next piece; an error if the work must stop.
     async fn next(&mut self) -> Result<Option<std::io::Result<Piece>>, Failure> {
         loop {
             self.session.stop.check()?;
@@ -355,7 +355,7 @@ impl Copy<'_> {
         }
     }
 
-    /// Makes the blob hold so many bytes, if it may grow.
+    /// Makes the blob large enough for `end` bytes, if it may grow.
     async fn make_room(&self, end: u64, name: &str) -> Result<(), Failure> {
         if end <= self.blob.size() {
             return Ok(());
@@ -399,7 +399,7 @@ impl Copy<'_> {
         }
     }
 
-    /// Leaves zeroes behind the input and brings everything to disk.
+    /// Leaves zeroes behind the input and makes everything durable.
     async fn finish(&self, end: u64) -> Result<(), Failure> {
         let padded = end.next_multiple_of(self.block);
         if self.beside.is_some() {

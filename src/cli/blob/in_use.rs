@@ -1,8 +1,8 @@
-//! Whether something uses a device or file now, so that a new store would pull it from under somebody.
+//! Checks whether a device or file is in use, so that a new store would destroy it under its users.
 //!
-//! The kernel refuses to open a block device for writing that is mounted or claimed; this says by whom, sees
-//! mounted partitions of a disk, and regular files behind loop devices or in use as swap, which the kernel
-//! does not protect. Not promised: programs that merely have the file open.
+//! The kernel refuses to open a block device for writing that is mounted or claimed. This module names the
+//! user, and finds mounted partitions of a disk, and regular files behind loop devices or in use as swap,
+//! which the kernel does not protect. Not promised: programs that merely have the file open.
 
 use super::image::{Identity, ImageFile};
 use crate::cli::failure::Failure;
@@ -11,7 +11,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// An error that says what uses the image, if something does.
+/// An error that names the user of the image, if there is one.
 pub(super) fn refuse_used(image: &ImageFile) -> Result<(), Failure> {
     match user(Path::new("/"), image.identity()) {
         Some(by) => Err(Failure::InUse { path: image.path().to_owned(), by }),
@@ -19,7 +19,7 @@ pub(super) fn refuse_used(image: &ImageFile) -> Result<(), Failure> {
     }
 }
 
-/// What uses the storage, according to the `proc` and `sys` below this folder.
+/// The user of the storage, according to the `proc` and `sys` below this folder.
 fn user(root: &Path, storage: Identity) -> Option<String> {
     let swap =
         || swaps(root).into_iter().any(|used| used == storage).then(|| "it is active swap space".into());
@@ -32,7 +32,7 @@ fn user(root: &Path, storage: Identity) -> Option<String> {
     }
 }
 
-/// A loop device that shows this file.
+/// A loop device on this file.
 fn loop_device(root: &Path, storage: Identity) -> Option<String> {
     let devices = fs::read_dir(root.join("sys/block")).ok()?.flatten();
     devices.map(|entry| entry.path()).find_map(|device| {
@@ -43,7 +43,7 @@ fn loop_device(root: &Path, storage: Identity) -> Option<String> {
     })
 }
 
-/// Files and devices that are swapped to.
+/// Files and devices used as swap.
 fn swaps(root: &Path) -> Vec<Identity> {
     let text = fs::read_to_string(root.join("proc/swaps")).unwrap_or_default();
     let paths = text.lines().skip(1).filter_map(|line| line.split_whitespace().next());
@@ -64,7 +64,7 @@ fn mounted(root: &Path, own: (u32, u32)) -> Option<String> {
     })
 }
 
-/// Another block device that is made of this one or of a partition of it.
+/// Another block device made from this one or from a partition of it.
 fn held(root: &Path, own: (u32, u32)) -> Option<String> {
     with_partitions(root, own).iter().find_map(|number| {
         let holders = fs::read_dir(root.join("sys/dev/block").join(number).join("holders")).ok()?;
@@ -87,7 +87,7 @@ fn identity(path: &Path) -> Option<Identity> {
     fs::metadata(path).ok().map(|metadata| Identity::of(&metadata))
 }
 
-/// A path as the kernel means it: it writes blanks and backslashes in octal.
+/// A path from the kernel, which writes blanks and backslashes in octal.
 fn unescaped(path: &str) -> String {
     [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
         .iter()

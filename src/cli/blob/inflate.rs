@@ -1,4 +1,4 @@
-//! `spindle blob inflate` and `spindle blob decouple`: make a blob stand on fewer others.
+//! `spindle blob inflate` and `spindle blob decouple`: make a blob independent of parents.
 
 use super::session::{Session, change};
 use super::source::Source;

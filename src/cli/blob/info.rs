@@ -31,7 +31,7 @@ impl Info {
     }
 }
 
-/// What `info` prints of the store on this image, behind something that was `done` to it.
+/// Prints the report on the store of this image, after something was `done` to it.
 pub(super) fn print_report(done: &str, image: &Path, json: bool) -> Result<(), Failure> {
     let file = ImageFile::open(image)?;
     let store = load(&file)?;
@@ -48,14 +48,14 @@ fn print(image: &ImageFile, externals: &Externals, json: bool) -> Result<(), Fai
     out.finish()
 }
 
-/// What `info` says; `info --json` prints it as it is. Sizes are in bytes, regions in metadata pages.
+/// The contents of `info`; `info --json` prints it directly. Sizes are in bytes, regions in metadata pages.
 #[derive(serde::Serialize)]
 struct Report {
     version: u32,
     bstype: String,
     lvolstore: Option<Lvolstore>,
     clean: bool,
-    /// Whether everything was found by reading all metadata, because the masks on disk are stale or absent.
+    /// True if everything was found by reading all metadata, because the masks on disk are stale or absent.
     recovered: bool,
     super_blob_id: Option<u64>,
     super_blob_id_text: Option<String>,
@@ -73,13 +73,13 @@ struct Report {
     snapshots: usize,
     external_snapshots: Vec<External>,
     damaged: Vec<Damaged>,
-    /// What is wrong with the masks of a store that says it is clean.
+    /// What is wrong with the masks of a store marked clean.
     mask_errors: Vec<String>,
-    /// Blobs that the mask of blob ids does not know.
+    /// Blobs missing in the mask of blob ids.
     unlisted: Vec<u64>,
-    /// Snapshot operations that were cut off and cannot be resolved without guessing.
+    /// Interrupted snapshot operations that cannot be resolved without guessing.
     half_done: Vec<HalfDone>,
-    /// What keeps clusters and pages from being given out or taken back.
+    /// Why clusters and pages cannot be allocated or freed.
     allocation_blocked: Option<Blocked>,
     repairs: Vec<Repair>,
 }
@@ -108,7 +108,7 @@ struct Span {
 struct External {
     id: String,
     clones: Vec<u64>,
-    /// Whether `--esnap` named a file for it.
+    /// True if `--esnap` named a file for it.
     given: bool,
 }
 
@@ -123,7 +123,7 @@ struct Damaged {
 #[derive(serde::Serialize)]
 struct HalfDone {
     snapshot: u64,
-    /// Whether the snapshot was being deleted; else it was being made.
+    /// True if the snapshot was being deleted, false if it was being made.
     removal: bool,
     other: u64,
     why: &'static str,

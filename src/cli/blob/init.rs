@@ -23,7 +23,7 @@ use std::sync::Arc;
 /// Blocks of a store on a regular file: the smallest that every program can read it by.
 const FILE_BLOCK: u32 = 4096;
 
-/// Metadata of so many bytes is worth a word.
+/// Above this many bytes of metadata, a note is printed.
 const MUCH_METADATA: u64 = 256 << 20;
 
 /// Arguments of `init`.
@@ -54,13 +54,13 @@ pub(crate) struct Init {
     /// Make it an lvolstore of this name, which SPDK's logical volume module opens
     #[arg(long, value_name = "NAME", conflicts_with = "bstype")]
     lvolstore: Option<OsString>,
-    /// Whose store it is: up to 16 bytes that programs check before they open it
+    /// The type of the store: up to 16 bytes that programs check before they open it
     #[arg(long, value_name = "TYPE")]
     bstype: Option<OsString>,
     /// What happens to the space for data
     #[arg(long, value_enum, default_value = "unmap")]
     clear: Clear,
-    /// Overwrite another store, a file system, or whatever else is known to be there
+    /// Overwrite another store, a file system, or other known contents
     #[arg(long)]
     force: bool,
     /// Print the store as JSON, as in info
@@ -90,18 +90,18 @@ impl Init {
         print_report("made a store on", &self.image, self.json)
     }
 
-    /// Makes a file that a store fits on.
+    /// Creates a file large enough for a store.
     fn make_file(&self, size: u64, layout: &LayoutOptions) -> Result<NewFile, Failure> {
         let made = NewFile::make(&self.image, size)?;
         let block_size = self.block_size.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(FILE_BLOCK);
         if size < u64::from(block_size) {
-            // Smaller than any device: what it would have to have is all there is to say.
+            // Smaller than any device: the error reports the required size.
             self.plan(&DeviceShape { size: 0, block_size, physical_block_size: block_size }, layout)?;
         }
         Ok(made)
     }
 
-    /// The layout; an error also if it has no room for data, which SPDK does not mind.
+    /// The layout; also an error if it has no room for data, which SPDK allows.
     fn plan(&self, shape: &DeviceShape, layout: &LayoutOptions) -> Result<InitPlan, Failure> {
         let planned = match plan(shape, layout) {
             Ok(plan) if plan.geometry.data_clusters() == 0 => Err(too_small(shape, layout)),
@@ -152,7 +152,7 @@ impl Init {
         Ok(BsType(bytes))
     }
 
-    /// Looks at what is there, then makes the store and unloads it.
+    /// Checks what is there, then creates the store and unloads it.
     async fn make_store(self, layout: LayoutOptions, lvolstore: Option<Vec<u8>>) -> Result<(), Failure> {
         if matches!(self.image.try_exists(), Ok(false)) {
             let why = format!("{} is not there: --size makes a file of that size", shown(&self.image));
@@ -188,8 +188,8 @@ impl Init {
         Ok(File::open(options).await?)
     }
 
-    /// Takes real blocks of the file system for all metadata: a store that cannot write its metadata because
-    /// the disk below is full is a store that cannot even delete.
+    /// Allocates blocks of the file system for all metadata: a store that cannot write its metadata because
+    /// the disk below is full cannot even delete.
     fn allocate_metadata(&self, device: &File, layout: &LayoutOptions) -> Result<(), Failure> {
         let (shape, info) = (device.geometry(), device.info());
         let block_size = shape.block_size();
@@ -203,7 +203,7 @@ impl Init {
         let file = std::fs::File::options().write(true).open(&self.image);
         let file = file.map_err(|error| Failure::file(&self.image, "opened for writing", error))?;
         match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, end) {
-            // Where the file system has no such call, zeroes are written, which takes blocks as well.
+            // If the file system has no such call, zeroes are written, which allocates blocks as well.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
             Err(error) => {
                 let action = format!("given {} for metadata", text::size(end));
@@ -217,7 +217,7 @@ fn metadata_bytes(plan: &InitPlan) -> u64 {
     plan.super_block.metadata.end() * u64::from(plan.geometry.md_page_size())
 }
 
-/// The metadata of a large store takes a while to write, and space that its maker may not expect.
+/// Prints a note if the metadata takes long to write and much space.
 fn say_what_metadata_takes(plan: &InitPlan) {
     let bytes = metadata_bytes(plan);
     if bytes >= MUCH_METADATA {
@@ -229,7 +229,7 @@ fn say_what_metadata_takes(plan: &InitPlan) {
     }
 }
 
-/// An error of the layout with the options of the command line in place of the fields they set.
+/// An error of the layout, with the names of command line options instead of fields.
 fn by_options(error: &str) -> String {
     let options = [
         ("num_md_pages", "--md-pages"),
@@ -240,14 +240,14 @@ fn by_options(error: &str) -> String {
     options.iter().fold(error.to_owned(), |text, (field, option)| text.replace(field, option))
 }
 
-/// What makes a Blobstore an lvolstore: a super blob with its name and identity.
+/// Makes a Blobstore an lvolstore: adds a super blob with its name and identity.
 async fn make_lvolstore(store: &Blobstore, name: Vec<u8>) -> Result<(), Failure> {
     let options = BlobOptions::thick(0).xattr("uuid", lvol::new_uuid()?).xattr("name", name);
     let id = store.create_blob(options).await?;
     Ok(store.set_super_blob(Some(id)).await?)
 }
 
-/// A file that was made for a store, and goes away again unless it got one.
+/// A file made for a store, removed again unless the store is created.
 struct NewFile(Option<PathBuf>);
 
 impl NewFile {
@@ -272,7 +272,7 @@ impl NewFile {
 impl Drop for NewFile {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // What cannot be removed is an empty file that the error's reader will find.
+            // If this fails, an empty file remains.
             let _ = std::fs::remove_file(path);
         }
     }

@@ -1,8 +1,8 @@
-//! What is imported: a file, a device or a stream, read ahead by an OS thread of its own.
+//! The input of an import: a file, a device or a stream, read ahead by a separate OS thread.
 //!
 //! Reading a pipe may wait for ever, so it must not happen on the thread that steps the store. The reader
-//! hands over pieces through a queue of bounded length and ends when the queue is dropped; one that waits in
-//! the kernel at the process's end ends with it.
+//! passes pieces through a bounded queue and ends when the queue is dropped; if it is blocked in the kernel
+//! at the process's end, it ends with the process.
 
 use super::output_file::is_zero;
 use crate::cli::failure::{Failure, shown};
@@ -28,14 +28,14 @@ const QUEUED: usize = 8;
 pub(super) enum Piece {
     /// Bytes, padded with zeroes to whole blocks, and how many of them are the input's own.
     Data { at: u64, bytes: IoBuf, own: u64 },
-    /// So many zeroes.
+    /// `len` zeroes.
     Zeroes { at: u64, len: u64 },
 }
 
 /// An input that is being read.
 pub(super) struct Input {
     queue: Arc<Queue>,
-    /// Its bytes, if that is known.
+    /// Its length in bytes, if known.
     length: Option<u64>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Input {
 pub(super) struct Grain {
     /// Data begins at a multiple of this and has whole blocks of it.
     pub(super) block: u64,
-    /// Zeroes are told from data in units of this, a multiple of the block.
+    /// The unit in which zeroes are distinguished from data, a multiple of the block.
     pub(super) zeroes: u64,
 }
 
@@ -56,15 +56,15 @@ struct Queue {
 #[derive(Default)]
 struct State {
     pieces: VecDeque<io::Result<Piece>>,
-    /// Nothing will be added.
+    /// Set once no more pieces are added.
     ended: bool,
-    /// Nobody will take anything.
+    /// Set once no more pieces are taken.
     abandoned: bool,
     waker: Option<Waker>,
 }
 
 impl Input {
-    /// Opens what was named, `-` for standard input, and measures it if it can be.
+    /// Opens the named input, `-` for standard input, and measures it if possible.
     pub(super) fn open(path: &Path) -> Result<(File, Option<u64>), Failure> {
         if path == Path::new("-") {
             if was_closed(io::stdin()) {
@@ -82,7 +82,7 @@ impl Input {
         Ok((file, length))
     }
 
-    /// Begins to read from where the file stands, to its end or soon behind `most` bytes.
+    /// Begins to read from the file's position, to its end or soon behind `most` bytes.
     pub(super) fn read(file: File, length: Option<u64>, grain: Grain, most: u64) -> io::Result<Input> {
         let queue = Arc::new(Queue { state: Mutex::default(), room: Condvar::new() });
         let reader = Reader { queue: queue.clone(), file, length, grain, most, at: 0, zeroes: 0 };
@@ -90,7 +90,7 @@ impl Input {
         Ok(Input { queue, length })
     }
 
-    /// Its bytes, if that is known.
+    /// Its length in bytes, if known.
     pub(super) fn length(&self) -> Option<u64> {
         self.length
     }
@@ -122,11 +122,11 @@ impl Drop for Input {
 
 impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nobody panics while holding it.
+        // Nothing panics while holding the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a piece, if need be once there is room. False if nobody wants it.
+    /// Adds a piece, waiting for room if needed. False if the receiver is gone.
     fn push(&self, piece: io::Result<Piece>) -> bool {
         let mut state = self.state();
         while state.pieces.len() >= QUEUED && !state.abandoned {
@@ -166,7 +166,7 @@ fn refuse_endless(file: &File, path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Bytes from where the file stands to its end; `None` for what has no length.
+/// Bytes from the file's position to its end; `None` for inputs without a length.
 fn measure(file: &File) -> io::Result<Option<u64>> {
     let kind = file.metadata()?.file_type();
     use std::os::unix::fs::FileTypeExt;
@@ -188,11 +188,11 @@ struct Reader {
     file: File,
     length: Option<u64>,
     grain: Grain,
-    /// More than this is not wanted: enough is handed over to see that there is more.
+    /// The limit: only enough is read beyond it to see that there is more.
     most: u64,
-    /// Bytes that were read or skipped.
+    /// Number of bytes read or skipped.
     at: u64,
-    /// So many of the last of them are zeroes that were not handed over yet.
+    /// How many of the last of them are zeroes that were not passed on yet.
     zeroes: u64,
 }
 
@@ -220,7 +220,7 @@ impl Reader {
         }
     }
 
-    /// Skips a hole of the file, as far as it is whole chunks.
+    /// Skips a hole of the file, in whole chunks.
     fn skip_hole(&mut self) -> io::Result<()> {
         let Some(length) = self.length else { return Ok(()) };
         let here = rustix::fs::seek(&self.file, Seek::Current(0))?;
@@ -228,7 +228,7 @@ impl Reader {
             Ok(data) => data,
             // No data up to the end.
             Err(rustix::io::Errno::NXIO) => here + length.saturating_sub(self.at),
-            // No holes here, then; where the file stands has not changed.
+            // Holes cannot be found here; the file's position has not changed.
             Err(_) => return Ok(()),
         };
         let hole = (data - here) / CHUNK * CHUNK;
@@ -237,7 +237,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Hands over a chunk as runs of data and zeroes. False if nobody wants them.
+    /// Passes a chunk on as runs of data and zeroes. False if the receiver is gone.
     fn cut(&mut self, mut bytes: IoBuf, len: u64) -> bool {
         let end = self.at + len;
         let grain = self.grain.zeroes as usize;
@@ -268,7 +268,7 @@ impl Reader {
     }
 }
 
-/// Fills the buffer, or as much of it as there is.
+/// Fills the buffer as far as the input reaches.
 fn read_full(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while done < bytes.len() {

@@ -1,9 +1,9 @@
-//! What SPDK demands of an lvolstore and its volumes before it opens them, held by every command that changes one.
+//! SPDK's requirements for an lvolstore and its volumes, enforced by every command that changes one.
 //!
-//! The super blob has a `uuid` and a `name`, and every volume a `name`: without, SPDK refuses the whole store.
-//! A UUID is kept as 36 lower-case characters and a NUL; a volume whose `uuid` is not gets another identity
-//! there, and a clone whose external snapshot is named otherwise is not opened. From
-//! `lib/lvol/lvol.c` (`lvs_read_uuid`, `load_next_lvol`) and `module/bdev/lvol/vbdev_lvol.c`
+//! The super blob has a `uuid` and a `name`, and every volume a `name`: otherwise SPDK refuses the whole
+//! store. A UUID is stored as 36 lower-case characters and a NUL; SPDK gives a volume with another form of
+//! `uuid` a different identity, and does not open a clone whose external snapshot is named in another form.
+//! From `lib/lvol/lvol.c` (`lvs_read_uuid`, `load_next_lvol`) and `module/bdev/lvol/vbdev_lvol.c`
 //! (`vbdev_lvs_esnap_dev_create`); `docs/format.md` section 14 has the rules.
 
 use super::session::Session;
@@ -18,12 +18,12 @@ const LONGEST_NAME: usize = 64;
 /// Characters of a UUID before each dash and at the end.
 const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
 
-/// Whether this store is one that SPDK's logical volume module opens.
+/// True if SPDK's logical volume module opens this store.
 pub(super) async fn is_lvolstore(session: &Session) -> Result<bool, Failure> {
     Ok(session.info().await?.bs_type == BsType::LVOLSTORE)
 }
 
-/// A name as lvolstores keep it, with its NUL.
+/// A name as lvolstores store it, with its NUL.
 pub(super) fn name(typed: &[u8]) -> Result<Vec<u8>, Failure> {
     let name = typed.strip_suffix(b"\0").unwrap_or(typed);
     if name.is_empty() || name.contains(&0) || name.len() >= LONGEST_NAME {
@@ -36,7 +36,7 @@ pub(super) fn name(typed: &[u8]) -> Result<Vec<u8>, Failure> {
     Ok([name, b"\0"].concat())
 }
 
-/// A UUID as lvolstores keep it: lower case, with its NUL.
+/// A UUID as lvolstores store it: lower case, with its NUL.
 pub(super) fn uuid(typed: &[u8]) -> Result<Vec<u8>, Failure> {
     let text = typed.strip_suffix(b"\0").unwrap_or(typed).to_ascii_lowercase();
     let groups: Vec<&[u8]> = text.split(|&byte| byte == b'-').collect();
@@ -55,7 +55,7 @@ pub(super) fn uuid(typed: &[u8]) -> Result<Vec<u8>, Failure> {
     Ok([&text[..], b"\0"].concat())
 }
 
-/// A random UUID (version 4) as lvolstores keep it.
+/// A random UUID (version 4) as lvolstores store it.
 pub(super) fn new_uuid() -> Result<Vec<u8>, Failure> {
     let path = std::path::Path::new("/dev/urandom");
     let mut bytes = [0; 16];
@@ -88,12 +88,12 @@ pub(super) async fn check_uuid_free(
     Ok(())
 }
 
-/// The id of an external snapshot as this store must have it: in an lvolstore the UUID of a block device.
+/// The id of an external snapshot in this store's form: in an lvolstore the UUID of a block device.
 pub(super) async fn external_id(session: &Session, typed: Vec<u8>) -> Result<Vec<u8>, Failure> {
     if is_lvolstore(session).await? { uuid(&typed) } else { Ok(typed) }
 }
 
-/// An error if the blob is the super blob of an lvolstore, unless that is `forced`. `what` would be done to it:
+/// An error if the blob is the super blob of an lvolstore, unless `forced`. `what` is the planned change:
 /// "removed".
 pub(super) async fn keep_super_blob(
     session: &Session,
@@ -111,7 +111,7 @@ pub(super) async fn keep_super_blob(
     )))
 }
 
-/// An error if this blob cannot be the super blob of an lvolstore, unless that is `forced`.
+/// An error if this blob cannot be the super blob of an lvolstore, unless `forced`.
 pub(super) async fn check_new_super_blob(
     session: &Session,
     blob: Option<BlobId>,

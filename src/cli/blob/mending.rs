@@ -1,7 +1,7 @@
-//! Carrying a repair out, and taking it back: the image locked, the undo file first, flushes in between.
+//! Carries a repair out, and takes it back: with the image locked, the undo file first, flushes in between.
 //!
-//! Runs on the Spindle thread of [`foreground`]. A crash in the middle leaves a store that says it is in use,
-//! which every load recovers; the undo file takes the image back from there too.
+//! Runs on the Spindle thread of [`foreground`]. A crash in the middle leaves a store marked as in use, which
+//! every load recovers; the undo file takes the image back from there too.
 
 use super::foreground;
 use super::image::ImageFile;
@@ -35,7 +35,7 @@ impl Medium for OnImage {
     }
 }
 
-/// Mends a store as far as that can be done. What it overwrites is in `undo` before anything is written.
+/// Mends a store as far as possible. Overwritten contents are in `undo` before anything is written.
 pub(super) fn repair(image: PathBuf, undo: PathBuf, give_up: BTreeSet<BlobId>) -> Result<Mended, Failure> {
     with_locked(image, async move |image, channel| {
         let mended = mend(image, &give_up).map_err(|error| failure(image.0.path(), error))?;
@@ -62,7 +62,7 @@ pub(super) fn undo(image: PathBuf, file: &Path, force: bool) -> Result<usize, Fa
     })
 }
 
-/// Does something to an image that nobody else may write to meanwhile.
+/// Runs `work` on an image while excluding other writers.
 fn with_locked<T: Send + 'static>(
     path: PathBuf,
     work: impl AsyncFnOnce(&OnImage, &Channel) -> Result<T, Failure> + Send + 'static,
@@ -71,7 +71,7 @@ fn with_locked<T: Send + 'static>(
         refuse_used(&ImageFile::open(&path)?)?;
         let device = open_for_writing(&path).await?;
         let channel = Channel::open(device)?;
-        // Opened behind the lock: what it reads nobody changes.
+        // Opened behind the lock, so that it does not change while being read.
         work(&OnImage(ImageFile::open(&path)?), &channel).await
     })
 }
@@ -89,7 +89,7 @@ async fn carry_out(channel: &Channel, changes: &[Change]) -> Result<(), IoError>
     channel.flush().await
 }
 
-/// An error if a block holds neither what it held before the repair nor what that made of it.
+/// An error if a block has neither its contents from before the repair nor those that the repair wrote.
 fn refuse_changed(image: &OnImage, undo: &UndoFile) -> Result<(), Failure> {
     let path = shown(image.0.path());
     if undo.image_size != image.bytes() {

@@ -1,11 +1,11 @@
 //! `spindle blob`: a store on an image file or block device, offline. One module per command.
 //!
-//! The commands that read never write to the image: they open it with `O_RDONLY` and show what a load that
-//! may write would leave, its repairs applied in memory. What they share: [`image`] reads, [`source`] loads,
-//! [`select`] finds the blob that is meant, [`extents`] says where its bytes lie.
+//! The commands that read never write to the image: they open it with `O_RDONLY` and show what a writing load
+//! would leave, with its repairs applied in memory. Shared modules: [`image`] reads, [`source`] loads,
+//! [`select`] finds a blob, [`extents`] finds the sources of its bytes.
 //!
-//! The commands that write work on the real Blobstore: [`foreground`] gives them a thread and heeds signals,
-//! [`session`] locks the image, loads the store and unloads it whatever became of the work.
+//! The commands that write use the real Blobstore: [`foreground`] gives them a thread and handles signals,
+//! [`session`] locks the image, loads the store and unloads it even if the work fails.
 
 mod check;
 mod clone;
@@ -85,9 +85,9 @@ pub(super) enum Command {
     SetParent(set_parent::SetParent),
     /// Show or set the blob that programs look for first
     Super(super_blob::SuperBlob),
-    /// Take over what the file or device has become larger by
+    /// Take over the space that the file or device has gained
     Grow(grow::Grow),
-    /// Say what is wrong with the store and what that means; mend it
+    /// Report what is wrong with the store and what that means; mend it
     ///
     /// The exit code is 0 if nothing is wrong (or only what the next load that may write puts right), 4 if
     /// something is, 1 if the store could not be checked.

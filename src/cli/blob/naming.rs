@@ -1,5 +1,5 @@
-//! Names and other xattrs of new blobs, as they are typed and as a store must have them: an lvolstore needs
-//! more of them than a bare Blobstore ([`lvol`]).
+//! Names and other xattrs of new blobs, as typed and as the store requires them: an lvolstore requires more
+//! than a bare Blobstore ([`lvol`]).
 
 use super::describe::name_among;
 use super::lvol;
@@ -31,12 +31,12 @@ pub(super) struct Naming {
 }
 
 impl Naming {
-    /// Whether nothing was said.
+    /// True if none were given.
     pub(super) fn is_empty(&self) -> bool {
         self.name.is_none() && self.xattrs.is_empty()
     }
 
-    /// The xattrs that a new blob of this store gets. A name must not be taken.
+    /// The xattrs of a new blob in this store. Its name must be free.
     pub(super) async fn xattrs(&self, session: &Session) -> Result<Vec<Pair>, Failure> {
         let mut xattrs: Vec<Pair> = Vec::new();
         let name = self.name.iter().map(|name| (b"name".to_vec(), name.as_bytes().to_vec()));
@@ -69,7 +69,7 @@ impl Naming {
     }
 }
 
-/// The xattrs of a volume as SPDK keeps them, with a UUID if none was given.
+/// The xattrs of a volume as SPDK stores them, with a UUID if none was given.
 async fn as_lvol(session: &Session, mut xattrs: Vec<Pair>) -> Result<Vec<Pair>, Failure> {
     for (key, value) in &mut xattrs {
         match key.as_slice() {
@@ -87,7 +87,7 @@ async fn as_lvol(session: &Session, mut xattrs: Vec<Pair>) -> Result<Vec<Pair>, 
     Ok(xattrs)
 }
 
-/// An error if a name would be taken for an id wherever it is typed.
+/// An error if a name looks like an id.
 pub(super) fn refuse_id(name: &[u8]) -> Result<(), Failure> {
     match parse_id(crate::cli::text::before_nul(name)) {
         None => Ok(()),
@@ -98,7 +98,7 @@ pub(super) fn refuse_id(name: &[u8]) -> Result<(), Failure> {
     }
 }
 
-/// An error if a blob goes by this name already.
+/// An error if a blob has this name already.
 pub(super) async fn check_free(session: &Session, name: &[u8]) -> Result<(), Failure> {
     let name = crate::cli::text::before_nul(name);
     let entries = session.entries().await?;
@@ -119,7 +119,7 @@ pub(super) fn name_of(xattrs: &[Xattr]) -> Option<Vec<u8>> {
     name_among(xattrs).map(<[u8]>::to_vec)
 }
 
-/// Takes `KEY=VALUE` apart; the value may hold anything.
+/// Splits `KEY=VALUE`; the value may hold anything.
 fn parse_pair(argument: OsString) -> Result<Pair, &'static str> {
     let mut key = argument.into_vec();
     let equals = key.iter().position(|&byte| byte == b'=').ok_or("it must be KEY=VALUE")?;

@@ -1,4 +1,4 @@
-//! Where an export goes: a sparse file that appears whole or not at all, or a stream.
+//! The output of an export: a sparse file that appears whole or not at all, or a stream.
 
 use super::image::Identity;
 use crate::cli::failure::Failure;
@@ -23,17 +23,17 @@ pub(super) struct OutputFile {
 }
 
 enum Sink {
-    /// Written on the file system of the destination, and only whole under its name.
+    /// Written on the file system of the destination; gets its name when it is complete.
     Sparse { file: Unfinished, target: PathBuf, replace: bool },
     /// Standard output, a pipe, or a device.
     Stream { file: File, kind: StreamKind },
 }
 
-/// A file that is not whole yet.
+/// An incomplete file.
 enum Unfinished {
-    /// It has no name: whatever ends the process, nothing of it stays. Comes with the folder it is to appear in.
+    /// Without a name: if the process ends, nothing of it remains. Also the folder in which it will appear.
     Unnamed(File, PathBuf),
-    /// Where the file system makes none without a name: a temporary name, which goes away if this is dropped.
+    /// With a temporary name, if the file system requires one; removed if this is dropped.
     Named(NamedTempFile),
 }
 
@@ -47,13 +47,13 @@ enum StreamKind {
 impl OutputFile {
     /// Standard output.
     pub(super) fn stdout() -> Result<OutputFile, Failure> {
-        // Unbuffered: what we write is large already.
+        // Unbuffered: writes are large already.
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let sink = Sink::Stream { file, kind: StreamKind::Stdout };
         Ok(OutputFile { path: PathBuf::from("-"), sink })
     }
 
-    /// A file of `size` bytes. What is there already is touched only if `replace`, and never if it is one of
+    /// A file of `size` bytes. An existing file is touched only if `replace`, and never if it is one of
     /// `inputs`.
     pub(super) fn create(
         path: &Path,
@@ -116,7 +116,7 @@ impl OutputFile {
                     _ => Failure::file(&path, "created", error),
                 })?;
             }
-            // A device reports what it could not keep only now.
+            // A device reports only now which writes failed.
             Sink::Stream { file, kind: StreamKind::BlockDevice } => {
                 file.sync_all().map_err(|error| Failure::file(&path, "written", error))?;
             }
@@ -138,7 +138,7 @@ impl OutputFile {
 
 fn open_sparse(path: &Path, size: u64, replace: bool) -> Result<Sink, Failure> {
     let failed = |error| Failure::file(path, "created", error);
-    // A symbolic link keeps pointing where it points.
+    // A symbolic link keeps its target.
     let target = if replace { path.canonicalize().unwrap_or(path.to_owned()) } else { path.to_owned() };
     let folder = match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -155,7 +155,7 @@ impl Unfinished {
         let unnamed = rustix::fs::openat(CWD, folder, flags, Mode::from_raw_mode(0o666));
         if let Ok(unnamed) = unnamed {
             let file = File::from(unnamed);
-            // It gets its name by this path.
+            // It gets its name through this path.
             if path_of(&file).exists() {
                 return Ok(Unfinished::Unnamed(file, folder.to_owned()));
             }
@@ -172,7 +172,7 @@ impl Unfinished {
         }
     }
 
-    /// Appears under a name that is not taken.
+    /// Makes the file appear under an unused name.
     fn appear(self, target: &Path) -> io::Result<()> {
         match self {
             Unfinished::Unnamed(file, _) => link(&file, target),
@@ -180,7 +180,7 @@ impl Unfinished {
         }
     }
 
-    /// Takes the place of what goes by this name.
+    /// Replaces an existing file of this name.
     fn replace(self, target: &Path) -> io::Result<()> {
         let named = match self {
             Unfinished::Named(file) => file,
@@ -222,7 +222,7 @@ fn open_stream(path: &Path, size: u64, replace: bool, metadata: &Metadata) -> Re
     Ok(Sink::Stream { file, kind: if is_device { StreamKind::BlockDevice } else { StreamKind::Pipe } })
 }
 
-/// Writes what is not zero; the rest of the file is a hole already.
+/// Writes nonzero blocks; the rest of the file is a hole already.
 fn write_sparse(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
     let mut start = 0;
     for run in bytes.chunks(BLOCK).collect::<Vec<_>>().chunk_by(|a, b| is_zero(a) == is_zero(b)) {
@@ -237,6 +237,6 @@ fn write_sparse(file: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
 
 /// Whether these bytes are all zero.
 pub(super) fn is_zero(block: &[u8]) -> bool {
-    // Data shows in its first bytes most of the time; otherwise one pass without branches.
+    // Data usually shows in its first bytes; otherwise one pass without branches.
     block.iter().take(16).all(|&byte| byte == 0) && block.iter().fold(0, |all, &byte| all | byte) == 0
 }

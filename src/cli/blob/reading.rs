@@ -6,9 +6,9 @@ use spindle_engine::{Bell, Signal, Signals, spawn_pinned};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Runs the work of a reading command. SIGUSR1 has a line printed that says what it does.
+/// Runs the work of a reading command. SIGUSR1 prints a line that says what it does.
 pub(super) fn attended<T>(command: &'static str, work: impl FnOnce() -> T) -> T {
-    // Without, the work is done all the same: the signal is ignored then.
+    // If this fails, the work is done all the same: the signal is ignored then.
     let watch = Watch::start(command);
     let done = work();
     drop(watch);

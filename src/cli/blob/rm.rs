@@ -1,4 +1,4 @@
-//! `spindle blob rm`: takes a blob out of a store.
+//! `spindle blob rm`: removes a blob from a store.
 
 use super::lvol::keep_super_blob;
 use super::session::{Session, change};
@@ -31,7 +31,7 @@ struct Removed {
     id: u64,
     id_text: String,
     name: Option<String>,
-    /// Bytes that are free now and were not before; what a clone of it took over is not.
+    /// Bytes freed by this, without what a clone took over.
     freed: u64,
 }
 

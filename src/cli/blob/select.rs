@@ -1,4 +1,4 @@
-//! Which blob is meant: by its id (decimal, or hexadecimal behind `0x`) or by its `name` xattr.
+//! Selects a blob: by its id (decimal, or hexadecimal behind `0x`) or by its `name` xattr.
 
 use super::describe::name_of;
 use super::unfinished;
@@ -11,21 +11,21 @@ use std::path::Path;
 
 /// How many candidates an error lists.
 const CANDIDATES: usize = 5;
-/// Names longer than this are not compared for likeness: it would take long and help nobody.
+/// Longer names are not compared for likeness, which would take long.
 const LONGEST_COMPARED: usize = 128;
 
-/// What a blob can be called, and whether it can be used.
+/// A blob's id and names, and whether it can be used.
 pub(super) struct Entry {
     pub(super) id: BlobId,
     /// Its name, if it has one.
     pub(super) name: Option<Vec<u8>>,
-    /// The name that it is to get when its import has ended, if it has not.
+    /// The name that it gets when its import is complete, if that is unfinished.
     pub(super) importing: Option<Vec<u8>>,
     /// Why it cannot be used, if so.
     pub(super) damage: Option<String>,
 }
 
-/// The blob that is meant; `image` is for the errors.
+/// The selected blob; `image` is for the errors.
 pub(super) fn find<'a>(store: &'a Store, image: &Path, asked: &OsStr) -> Result<&'a Blob, Failure> {
     let id = choose(&entries(store), image, asked)?;
     Ok(store.blob(id).expect("what can be used is there"))
@@ -50,7 +50,7 @@ fn entries(store: &Store) -> Vec<Entry> {
     healthy.chain(damaged).collect()
 }
 
-/// Which of these blobs is meant; `image` is for the errors.
+/// Selects among these blobs; `image` is for the errors.
 pub(super) fn choose(blobs: &[Entry], image: &Path, asked: &OsStr) -> Result<BlobId, Failure> {
     let asked = asked.as_bytes();
     let id = parse_id(asked).map(BlobId::from_raw);
@@ -64,11 +64,12 @@ pub(super) fn choose(blobs: &[Entry], image: &Path, asked: &OsStr) -> Result<Blo
         [Entry { id, damage: Some(errors), .. }] => {
             Err(Failure::DamagedBlob { path, blob: *id, errors: errors.clone() })
         }
-        // What looks like an id is one: by a name that happens to look so nothing is removed.
+        // Text that looks like an id is one: a name of that form must not select a blob for removal.
         [one] if id.is_some_and(|id| id != one.id) => Err(Failure::NotAnId { path, asked, blob: one.id }),
         [one] => Ok(one.id),
         many => {
-            // What was typed is the id of one and the name of another: the other way to write an id is not.
+            // The text is the id of one and the name of another: only the other form of the id is
+            // unambiguous.
             let candidates = list(many.iter().copied());
             let ids: Vec<String> =
                 many.iter().take(CANDIDATES).map(|entry| other_way(entry.id, &asked)).collect();
@@ -84,11 +85,11 @@ pub(super) fn parse_id(asked: &[u8]) -> Option<u64> {
         Some(digits) => (digits, 16),
         None => (text, 10),
     };
-    // The parser of the standard library takes a sign; an id has none.
+    // The standard library's parser accepts a sign; an id has none.
     if digits.starts_with('+') { None } else { u64::from_str_radix(digits, radix).ok() }
 }
 
-/// An id written in a way that is not this one.
+/// The other way of writing an id.
 fn other_way(id: BlobId, asked: &[u8]) -> String {
     match id.to_string() {
         same if same.as_bytes() == asked => id.raw().to_string(),
@@ -114,7 +115,7 @@ fn label(blob: &Entry) -> String {
     }
 }
 
-/// What else may have been meant, as the rest of the sentence "no blob is called so".
+/// Suggestions, as the rest of the sentence "no blob is called so".
 fn near(blobs: &[Entry], asked: &[u8], id: Option<BlobId>) -> String {
     let healthy = || blobs.iter().filter(|blob| blob.damage.is_none());
     if healthy().next().is_none() {
@@ -123,7 +124,7 @@ fn near(blobs: &[Entry], asked: &[u8], id: Option<BlobId>) -> String {
     if let Some(blob) = healthy().find(|blob| blob.importing.as_deref() == Some(asked)) {
         return format!(": {} is to get that name, but its import has not ended", blob.id);
     }
-    // Who types the number of a root page means the blob that begins there.
+    // The number of a root page stands for the blob that begins there.
     let page = id.map(BlobId::raw).and_then(|raw| u32::try_from(raw).ok());
     let page = page.map(|page| BlobId::from_page(spindle_format::PageIdx(page)));
     let by_page = healthy().find(|blob| Some(blob.id) == page);
@@ -140,7 +141,7 @@ fn near(blobs: &[Entry], asked: &[u8], id: Option<BlobId>) -> String {
     }
 }
 
-/// How unlike two names are; `None` if nobody would take one for the other.
+/// The difference between two names; `None` if they are not alike.
 fn distance(asked: &[u8], name: &[u8]) -> Option<usize> {
     if asked.len().max(name.len()) > LONGEST_COMPARED || asked.is_empty() || name.is_empty() {
         return None;

@@ -1,8 +1,8 @@
-//! Which program writes to an image now, and how it is asked: a daemon that serves the store knows more than the
-//! image shows.
+//! Finds the program that writes to an image now, and how to ask it: a daemon that serves the store has more
+//! information than the image.
 //!
-//! The engine tells the process by its lock, `/proc` its sockets; the one that answers JSON is the RPC socket.
-//! Not promised: anything about programs that take no lock, or that may not be looked at.
+//! The engine finds the process by its lock, `/proc` lists its sockets; the one that answers JSON is the RPC
+//! socket. Not promised: anything about programs that take no lock, or that are not visible.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -20,13 +20,13 @@ use crate::cli::failure::{Failure, shown};
 use crate::cli::output::note;
 use crate::cli::text::printable;
 
-/// How long a socket may take to answer before it counts as another one.
+/// How long a socket may take to answer before the next one is tried.
 const PATIENCE: Duration = Duration::from_millis(300);
 
-/// What `/proc/net/unix` shows in the flags of a socket that listens.
+/// The flags of a listening socket in `/proc/net/unix`.
 const LISTENS: &str = "00010000";
 
-/// Says so if another program writes to the image that is about to be read.
+/// Prints a note if another program writes to the image that is about to be read.
 pub(super) fn note_writer(image: &ImageFile) {
     let Some(lock) = write_lock(image.file()) else { return };
     let path = shown(image.path());
@@ -44,7 +44,8 @@ pub(super) fn note_writer(image: &ImageFile) {
     });
 }
 
-/// Opens and locks an image for writing. If a daemon serves it, the error says how to ask that.
+/// Opens and locks an image for writing. If a daemon serves it, the error names the command that asks the
+/// daemon.
 pub(super) async fn open_for_writing(path: &Path) -> Result<Arc<File>, Failure> {
     let opened = File::open(FileOptions::new(path).writable(true).name(shown(path))).await;
     opened.map_err(|error| {
@@ -64,7 +65,7 @@ fn question(socket: &Path) -> String {
     format!("spindle rpc -s {} bdev_lvol_get_lvols", shown(socket))
 }
 
-/// The name of a process, in brackets; nothing if it cannot be seen.
+/// The name of a process, in brackets; empty if it is not visible.
 fn program(pid: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     if name.is_empty() { name } else { format!(" ({})", printable(name.trim_end().as_bytes())) }
@@ -90,8 +91,8 @@ fn sockets(pid: u32) -> Vec<u64> {
     links.filter_map(inode).collect()
 }
 
-/// Inode and path of a socket that listens, from a line of `/proc/net/unix`:
-/// `number: references protocol flags type state inode path`.
+/// Inode and path of a listening socket, from a line of `/proc/net/unix`: `number: references protocol flags
+/// type state inode path`.
 fn listener(line: &str) -> Option<(u64, &str)> {
     let mut rest = line;
     let mut field = || {
@@ -99,7 +100,7 @@ fn listener(line: &str) -> Option<(u64, &str)> {
         rest = behind;
         Some(field)
     };
-    // The first three are passed over, and then the type and the state.
+    // The first three are skipped, then come the type and the state.
     let listens = (0..4).map_while(|_| field()).nth(3)? == LISTENS;
     let inode = (0..3).map_while(|_| field()).nth(2)?.parse().ok()?;
     let path = Some(rest).filter(|path| listens && !path.is_empty() && !path.starts_with('@'))?;

@@ -1,7 +1,7 @@
-//! A store that a command changes: locked, loaded, worked on, and left in order whatever became of the work.
+//! A store that a command changes: locked, loaded, changed, and unloaded cleanly even if the work fails.
 //!
-//! Lives on the Spindle thread of [`foreground`]. The lock keeps out every other command and every program
-//! on this engine. Not promised: that it keeps out programs which take no lock, as SPDK's do.
+//! Lives on the Spindle thread of [`foreground`]. The lock excludes other commands and programs on this
+//! engine. Not promised: that it excludes programs that take no lock, such as SPDK's.
 
 use super::describe::Live;
 use super::external::{ExternalArgument, devices};
@@ -50,7 +50,7 @@ where
         let session = Session::load(image, externals, options, stop).await?;
         let done = work(&session).await;
         let unloaded = session.store.unload().await;
-        // Why the work failed says more than what its failure did to the unload.
+        // The work's own error is more useful than that of the unload.
         let done = done?;
         unloaded?;
         Ok(done)
@@ -64,7 +64,7 @@ impl Session {
         options: LoadOptions,
         stop: Stop,
     ) -> Result<Session, Failure> {
-        // The same look and the same errors as in the commands that read.
+        // The same checks and errors as in the commands that read.
         let file = ImageFile::open(&image)?;
         let device = open_for_writing(&image).await?;
         let store = StoreOptions { external: Some(devices(externals).await?), ..options.store };
@@ -93,17 +93,17 @@ impl Session {
         Ok(self.store.info().await?)
     }
 
-    /// The image as errors name it.
+    /// The image's name in errors.
     pub(super) fn image(&self) -> String {
         shown(&self.image)
     }
 
-    /// The blob that is meant.
+    /// The selected blob.
     pub(super) async fn find(&self, asked: &OsStr) -> Result<BlobId, Failure> {
         choose(&self.entries().await?, &self.image, asked)
     }
 
-    /// What the store's blobs are called.
+    /// The names and ids of the store's blobs.
     pub(super) async fn entries(&self) -> Result<Vec<Entry>, Failure> {
         let mut entries = Vec::new();
         for id in self.store.blobs().await? {
@@ -126,17 +126,17 @@ impl Session {
         Ok(Live { info, xattrs, cluster_size: self.store.cluster_size() })
     }
 
-    /// Clusters that hold so many bytes, the last of them perhaps in part.
+    /// Clusters for `bytes` bytes, rounded up.
     pub(super) fn clusters(&self, bytes: u64) -> u64 {
         bytes.div_ceil(u64::from(self.store.cluster_size()))
     }
 }
 
-/// Shows how far the load has come.
+/// Shows the progress of the load.
 fn progress() -> LoadProgress {
     let bar = Mutex::new(Progress::new("reading metadata", 0));
     Arc::new(move |step: LoadStep| {
-        // Nobody panics while holding it.
+        // Nothing panics while holding the lock.
         if let Ok(mut bar) = bar.lock() {
             bar.at(step.bytes_read, step.bytes_total);
         }

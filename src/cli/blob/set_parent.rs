@@ -1,4 +1,4 @@
-//! `spindle blob set-parent`: puts a thin blob under another snapshot.
+//! `spindle blob set-parent`: gives a thin blob another snapshot as its parent.
 
 use super::external::SnapshotId;
 use super::lvol;

@@ -1,16 +1,16 @@
-//! What is on a device already: the signatures of everything that a new store would destroy.
+//! Finds existing contents of a device: the signatures of everything that a new store would destroy.
 //!
-//! Offsets and bytes as the programs' own documentation has them. Not promised: that what is not found here
-//! is nothing; plain data has no signature.
+//! Offsets and bytes from the programs' own documentation. Not promised: that a device without signatures is
+//! empty; plain data has none.
 
 use super::image::ImageFile;
 use crate::cli::failure::Failure;
 
-/// Bytes that are looked at, at the beginning and at the end.
+/// Bytes examined, at the beginning and at the end.
 const HEAD: u64 = 512 << 10;
 const TAIL: u64 = 512 << 10;
 
-/// Something that can be known by bytes at one of some places.
+/// A kind of contents, recognised by bytes at one of several places.
 struct Known {
     what: &'static str,
     offsets: &'static [usize],
@@ -23,7 +23,7 @@ const fn known(what: &'static str, offsets: &'static [usize], magic: &'static [u
 
 const STORE: &str = "a Blobstore";
 
-/// In the order in which they are named; what a boot sector may be part of comes before it.
+/// In the order of reporting; contents that may include a boot sector come before it.
 static KNOWN: &[Known] = &[
     known(STORE, &[0], b"SPDKBLOB"),
     known("a partition table (GPT)", &[512, 4096], b"EFI PART"),
@@ -75,7 +75,7 @@ static KNOWN: &[Known] = &[
 const MD: &[u8] = b"\xFC\x4E\x2B\xA9";
 const ZFS_UBERBLOCK: &[u8] = b"\x0C\xB1\xBA\0\0\0\0\0";
 
-/// What is known of an image that holds no store, and how to come to one, as the rest of a sentence; nothing if
+/// The known contents of an image without a store, and the remedy, as the rest of a sentence; `None` if
 /// nothing is known.
 pub(super) fn instead(image: &ImageFile) -> Option<String> {
     let found = look(image).ok()?;
@@ -91,7 +91,7 @@ pub(super) fn instead(image: &ImageFile) -> Option<String> {
     Some(format!("it holds {what} (byte {at}): {remedy}"))
 }
 
-/// An error that names everything known on the image, unless there is nothing.
+/// An error that names all known contents of the image, if there are any.
 pub(super) fn refuse_known(image: &ImageFile) -> Result<(), Failure> {
     let found = look(image)?;
     if found.is_empty() {
@@ -101,7 +101,7 @@ pub(super) fn refuse_known(image: &ImageFile) -> Result<(), Failure> {
     Err(Failure::Holds { path: image.path().to_owned(), found: found.join(", ") })
 }
 
-/// Everything known on the image, each kind once, with its place.
+/// All known contents of the image, each kind once, with its place.
 fn look(image: &ImageFile) -> Result<Vec<(&'static str, u64)>, Failure> {
     let size = image.size();
     let mut head = vec![0; HEAD.min(size) as usize];
@@ -111,7 +111,7 @@ fn look(image: &ImageFile) -> Result<Vec<(&'static str, u64)>, Failure> {
     image.read(tail_at, &mut tail)?;
     let mut found: Vec<(&str, u64)> = Vec::new();
     for known in KNOWN {
-        // A boot sector is worth a word only if nothing else is there.
+        // A boot sector is mentioned only if nothing else is there.
         let is_generic = known.offsets == [510];
         let seen = found.iter().any(|(what, _)| *what == known.what) || is_generic && !found.is_empty();
         if !seen && let Some(at) = known.offsets.iter().find(|at| holds(&head, **at, known.magic)) {
@@ -128,7 +128,7 @@ fn look(image: &ImageFile) -> Result<Vec<(&'static str, u64)>, Failure> {
     Ok(found)
 }
 
-/// What some programs keep at the end of a device.
+/// Structures that some programs keep at the end of a device.
 fn at_the_end(size: u64) -> Vec<(&'static str, u64, &'static [u8])> {
     let mut places = Vec::new();
     let gpt = [512, 4096].map(|block| size.checked_sub(block));

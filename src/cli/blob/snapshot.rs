@@ -1,4 +1,4 @@
-//! `spindle blob snapshot`: what a blob holds now, kept as a read-only blob that it reads through.
+//! `spindle blob snapshot`: keeps a blob's present contents as a read-only blob through which it reads.
 
 use super::create::print_new;
 use super::naming::Naming;

@@ -33,12 +33,12 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// What was typed: the image, and the external snapshots.
+    /// The arguments: the image, and the external snapshots.
     pub(super) fn parts(&self) -> (PathBuf, Vec<ExternalArgument>) {
         (self.image.clone(), self.externals.clone())
     }
 
-    /// Opens image and external snapshots for reading only. Says so if a program writes to the image.
+    /// Opens image and external snapshots for reading only. Prints a note if a program writes to the image.
     pub(super) fn open(&self) -> Result<(ImageFile, Externals), Failure> {
         let image = ImageFile::open(&self.image)?;
         note_writer(&image);
@@ -46,8 +46,8 @@ impl Source {
     }
 }
 
-/// Loads the store of an image, as a writing load would leave it. The image is not changed. Of one that was cut short
-/// it loads what is there, and says so.
+/// Loads the store of an image, as a writing load would leave it. The image is not changed. Of a truncated
+/// one it loads what is there, and prints a note.
 pub(super) fn load(image: &ImageFile) -> Result<Store, Failure> {
     match load_as(image, image.size()) {
         Err(error) => match cut_short(image, &error) {
@@ -61,7 +61,7 @@ pub(super) fn load(image: &ImageFile) -> Result<Store, Failure> {
     }
 }
 
-/// Why an image holds no store that can be loaded, with what is known of it.
+/// Why an image holds no store that can be loaded, with its known contents.
 pub(super) fn not_loaded(image: &ImageFile, error: LoadError) -> Failure {
     let path = image.path().to_owned();
     if let Some(whole) = cut_short(image, &error) {
@@ -73,12 +73,12 @@ pub(super) fn not_loaded(image: &ImageFile, error: LoadError) -> Failure {
     }
 }
 
-/// Whether the very beginning of the super block is that of something else.
+/// True if the image begins with something other than a super block.
 fn is_no_store(error: &LoadError) -> bool {
     matches!(error, LoadError::Format(FormatError { place: Place::SuperBlock, .. }))
 }
 
-/// How large an image has to be, if it is smaller than its store.
+/// The required size of an image that is smaller than its store.
 fn cut_short(image: &ImageFile, error: &LoadError) -> Option<u64> {
     let LoadError::Format(FormatError { place: Place::SuperBlock, problem }) = error else { return None };
     match problem {
@@ -96,7 +96,7 @@ fn short_text(image: &ImageFile, whole: u64) -> String {
     )
 }
 
-/// Loads from an image that is taken to have so many bytes.
+/// Loads from an image as if it had `bytes` bytes.
 fn load_as(image: &ImageFile, bytes: u64) -> Result<Store, LoadError> {
     let options = LoadOptions { max_read: READ_SIZE, ..LoadOptions::default() };
     let mut loader = Loader::new(bytes, options);
@@ -114,7 +114,7 @@ fn load_as(image: &ImageFile, bytes: u64) -> Result<Store, LoadError> {
         buffer.resize(range.len, 0);
         match image.read(range.offset, &mut buffer) {
             Ok(()) => loader.supply(range, &buffer),
-            // Whatever lies there counts as damaged and is reported as such, with its place.
+            // Structures there count as damaged and are reported as such, with their places.
             Err(_) => loader.read_failed(range),
         }
         let (done, total) = loader.progress();

@@ -1,5 +1,5 @@
-//! The file from which a repair can be undone: what every block held before, and by which checksums it is
-//! known what the repair made of it. `docs/check.md` has the format.
+//! The file from which a repair can be undone: the old contents of every block, and checksums of the new
+//! ones. `docs/check.md` has the format.
 
 use crate::cli::failure::{Failure, shown};
 use spindle_format::Change;
@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
-/// Bytes of a block that is kept.
+/// Bytes of a saved block.
 pub(super) const BLOCK: usize = 4096;
 
 const MAGIC: &[u8; 16] = b"SPINDLE UNDO 1\n\0";
@@ -18,9 +18,9 @@ const MAGIC: &[u8; 16] = b"SPINDLE UNDO 1\n\0";
 /// One block of the image.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Saved {
-    /// What it held before.
+    /// Its old contents.
     pub(super) before: Box<[u8; BLOCK]>,
-    /// The checksums of all that the repair made of it, one after the other.
+    /// The checksums of the block after each of the repair's writes.
     pub(super) made: Vec<u32>,
 }
 
@@ -34,10 +34,10 @@ pub(super) struct UndoFile {
 }
 
 impl UndoFile {
-    /// What these changes overwrite.
+    /// The blocks that these changes overwrite.
     ///
     /// # Errors
-    /// A block that they change only in part cannot be read.
+    /// A block that they change in part cannot be read.
     pub(super) fn of(medium: &dyn Medium, changes: &[Change]) -> Result<UndoFile, Failure> {
         let mut blocks: BTreeMap<u64, (Saved, Box<[u8; BLOCK]>)> = BTreeMap::new();
         for change in changes {
@@ -87,7 +87,7 @@ impl UndoFile {
         bytes
     }
 
-    /// Reads a file's bytes; why they are none of an undo file.
+    /// Parses a file's bytes; the error is the reason why they are invalid.
     pub(super) fn parse(bytes: &[u8]) -> Result<UndoFile, &'static str> {
         let (body, crc) = bytes.split_last_chunk().ok_or("it is too short")?;
         if !body.starts_with(MAGIC) {
@@ -117,7 +117,7 @@ impl UndoFile {
         }
     }
 
-    /// Stores it durably under a name that is not taken.
+    /// Stores it durably under an unused name.
     pub(super) fn store(&self, path: &Path) -> Result<(), Failure> {
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -134,18 +134,18 @@ impl UndoFile {
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
     }
 
-    /// Reads one that was stored.
+    /// Reads a stored one.
     pub(super) fn load(path: &Path) -> Result<UndoFile, Failure> {
         let failed = |error| Failure::file(path, "read", error);
         let refused = |why: &str| Failure::Refused(format!("{} is no undo file: {why}", shown(path)));
-        // Looked at before it is opened: opening a pipe would wait for its other end.
+        // Checked before it is opened: opening a pipe would wait for its other end.
         let known = std::fs::metadata(path).map_err(failed)?;
         if !known.is_file() {
             return Err(refused("it is no file"));
         }
         let mut file = File::open(path).map_err(failed)?;
         let mut head = [0; MAGIC.len()];
-        // Before all of it is read, which may be much.
+        // Checked before everything is read, which may be much.
         if known.len() < head.len() as u64 || file.read_exact(&mut head).is_err() || head != *MAGIC {
             return Err(refused("it does not begin as an undo file does"));
         }
@@ -155,7 +155,8 @@ impl UndoFile {
     }
 }
 
-/// The blocks of a range: where each begins, the bytes of it in the range, and where those are in the range.
+/// The blocks of a range: the start of each, the part of the range in it, and the place of that part in the
+/// range.
 fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, usize)> {
     let (block, end) = (BLOCK as u64, offset + len as u64);
     (offset / block * block..end).step_by(BLOCK).map(move |start| {
@@ -165,7 +166,7 @@ fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range
     })
 }
 
-/// What has not been read of a file's bytes.
+/// The unread part of a file's bytes.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {

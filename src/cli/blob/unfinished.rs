@@ -1,8 +1,8 @@
-//! A new blob that an import is filling: under a mark, and without its name until all of it is durable.
+//! A new blob that an import is filling: marked, and without its name until all of it is durable.
 //!
-//! The mark is the xattr [`IMPORTING`], whose value is the name that the blob gets in the end; one write of its
-//! metadata then sets the one and removes the other. A program that is killed before leaves the blob with its
-//! mark, which `ls` and `check` tell of, and the next import of that name removes it.
+//! The mark is the xattr [`IMPORTING`], whose value is the final name of the blob; one write of its metadata
+//! then sets the name and removes the mark. A program that is killed before leaves the blob with its mark,
+//! which `ls` and `check` report, and the next import of that name removes it.
 
 use super::lvol::{is_lvolstore, new_uuid};
 use super::naming::Pair;
@@ -13,14 +13,14 @@ use crate::cli::text::{before_nul, printable};
 use spindle_blob::{Blob, BlobError, BlobId, Xattr};
 use spindle_format::metadata::IMPORTING;
 
-/// What a marked blob gets when it is finished.
+/// What a marked blob gets at the end.
 pub(super) struct Unfinished {
     name: Option<Vec<u8>>,
 }
 
 impl Unfinished {
-    /// Takes the name out of a new blob's xattrs and puts the mark in. An lvolstore needs some name of every
-    /// blob, so there it gets one that nobody else has.
+    /// Removes the name from a new blob's xattrs and adds the mark. An lvolstore requires a name for every
+    /// blob, so there it gets a unique one.
     pub(super) async fn mark(session: &Session, xattrs: &mut Vec<Pair>) -> Result<Unfinished, Failure> {
         let at = xattrs.iter().position(|(key, _)| key == b"name");
         let name = at.map(|at| xattrs.remove(at).1);
@@ -31,7 +31,7 @@ impl Unfinished {
         Ok(Unfinished { name })
     }
 
-    /// Removes what imports left that were to get this name: the image is locked, so none of them goes on.
+    /// Removes blobs left by imports of this name: the image is locked, so none of those is still running.
     pub(super) async fn remove_left(&self, session: &Session) -> Result<(), Failure> {
         let Some(name) = self.name.as_deref().map(before_nul) else { return Ok(()) };
         for id in session.store.blobs().await? {
@@ -46,7 +46,7 @@ impl Unfinished {
         Ok(())
     }
 
-    /// All of the blob is durable: it gets its name, durably.
+    /// Gives the blob, whose data is durable, its name, durably.
     pub(super) async fn finish(self, blob: &Blob) -> Result<(), BlobError> {
         if let Some(name) = self.name {
             blob.set_xattr("name", name).await?;
@@ -56,12 +56,12 @@ impl Unfinished {
     }
 }
 
-/// The name that an import is to give the blob with these xattrs, which may be empty; `None` if it is finished.
+/// The final name of the blob with these xattrs, which may be empty; `None` if it is not being imported.
 pub(super) fn name_of(xattrs: &[Xattr]) -> Option<&[u8]> {
     xattrs.iter().find(|xattr| xattr.name == IMPORTING).map(|xattr| &xattr.value[..])
 }
 
-/// What a blob is that is to get this name, or none, and how to remove it.
+/// Describes a blob with this final name, or none, and how to remove it.
 pub(super) fn explained(image: &str, id: BlobId, name: &[u8]) -> String {
     let name = if name.is_empty() { String::new() } else { format!(" as {}", printable(name)) };
     format!("blob {id} is being imported{name}, or that was cut off: spindle blob rm {image} {id} removes it")

@@ -1,4 +1,4 @@
-//! `spindle blob xattr`: what programs keep beside a blob's data.
+//! `spindle blob xattr`: attributes that programs keep beside a blob's data.
 
 use super::describe::XattrsJson;
 use super::lvol;
@@ -86,7 +86,7 @@ impl Xattr {
     }
 }
 
-/// Reads without changing or locking the image, as the other commands that only read.
+/// Reads without changing or locking the image, like the other commands that only read.
 fn list(source: &Source, asked: &OsString, json: bool) -> Result<(), Failure> {
     let (image, _) = source.open()?;
     let store = load(&image)?;
@@ -117,7 +117,7 @@ async fn make(session: &Session, id: BlobId, change: Change) -> Result<(), Failu
     Ok(closed?)
 }
 
-/// A change as the store must have it: names are free, and lvolstores keep names and UUIDs as SPDK does.
+/// A change in the store's form: names must be free, and lvolstores store names and UUIDs as SPDK does.
 async fn checked(session: &Session, id: BlobId, change: Change) -> Result<Change, Failure> {
     let lvols = lvol::is_lvolstore(session).await?;
     match change {

@@ -1,6 +1,6 @@
 //! `bdev_aio_*` and `bdev_uring_*`: files and block devices of the operating system.
 //!
-//! One module with two spellings; which engine does the work is the runtime's choice, not the method's.
+//! One module with two names; the runtime, not the method, decides which engine does the work.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry};
 
-/// By which methods a file is made a bdev: what it is called, and what is shown of it.
+/// The methods by which a file was made a bdev, which determine its product name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spelling {
     /// `bdev_aio_*`.
@@ -36,39 +36,39 @@ impl Spelling {
     }
 }
 
-/// What to make.
+/// Parameters of a file bdev.
 #[derive(Clone, Debug)]
 pub struct FileSpec {
     /// Its name.
     pub name: String,
     /// The file or block device.
     pub filename: PathBuf,
-    /// Bytes of a block; those of a block device without. A regular file has none of its own: which were used when
-    /// it was written must be said.
+    /// Bytes of a block; default: those of a block device. A regular file has none of its own, so the size
+    /// used when it was written must be given.
     pub block_size: Option<u32>,
-    /// Whether it is opened for reading only.
+    /// True if it is opened for reading only.
     pub read_only: bool,
-    /// As asked for, and shown; unmaps and zeroes are passed on either way.
+    /// Shown as given; unmaps and zeroes are passed on either way.
     pub fallocate: bool,
-    /// Its UUID; a random one without.
+    /// Its UUID; default: random.
     pub uuid: Option<Uuid>,
-    /// By which methods.
+    /// The methods used.
     pub spelling: Spelling,
 }
 
-/// Opens a file and registers it. Needs the app thread's engine; what is opened is closed again if it cannot be
-/// registered. A writable file is locked: another opener, in this process or another, is refused.
+/// Opens a file and registers it. Needs the app thread's engine; the file is closed again if registering
+/// fails. A writable file is locked: another opener, in this process or another, is refused.
 ///
 /// # Errors
-/// The system's (no file, no permission, a directory); a size that is not a whole number of blocks, or blocks that
-/// the file cannot be reached in (`EINVAL`); in use by another (`EBUSY`); and as [`Registry::register`].
+/// Those of the system (no file, no permission, a directory); a size that is not a whole number of blocks, or
+/// blocks too small for the file (`EINVAL`); another opener has it (`EBUSY`); and as [`Registry::register`].
 pub async fn create(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevError> {
     registry.on_app(async move |registry| create_here(&registry, spec).await).await
 }
 
 async fn create_here(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevError> {
     let what = format!("{} bdev {:?}", spec.spelling.module(), spec.name);
-    // Told before the file is opened: a second bdev of one name is no reason to touch a file.
+    // Checked before the file is opened: a duplicate name must not touch a file.
     if registry.get(&spec.name).is_ok() {
         return Err(BdevError::Exists { name: spec.name.clone(), by: spec.name });
     }
@@ -94,12 +94,12 @@ async fn create_here(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevEr
     registry.register(BdevSpec { name, aliases, uuid, product_name, module, disk }).await
 }
 
-/// Asks the system for the file's size; one that grew, has grown. One that became smaller is taken as it is if
-/// nobody has it open.
+/// Reads the file's size again, and grows the bdev if it grew. A smaller size is accepted if the bdev is not
+/// open.
 ///
 /// # Errors
-/// There is none of that name among the bdevs of that spelling (`ENODEV`); it became smaller and is open (`EBUSY`),
-/// or is no whole block any more (`EINVAL`); the system's.
+/// No bdev of that spelling has the name (`ENODEV`); the file became smaller and the bdev is open (`EBUSY`),
+/// or it is smaller than a block (`EINVAL`); those of the system.
 pub async fn rescan(registry: &Registry, spelling: Spelling, name: &str) -> Result<(), BdevError> {
     let name = name.to_owned();
     registry.on_app(async move |registry| rescan_here(&registry, spelling, &name).await).await
@@ -130,7 +130,7 @@ impl FileDisk {
     }
 }
 
-/// What kind of refusal it is: sizes that do not fit are the caller's, all else the system's.
+/// Converts a refusal: sizes that do not fit are the caller's mistake, other errors are the system's.
 fn refused(what: &str, error: OpenError) -> BdevError {
     match error {
         OpenError::Geometry { device, source } => BdevError::argument(what, format!("{device}: {source}")),

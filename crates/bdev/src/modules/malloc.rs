@@ -1,4 +1,4 @@
-//! `bdev_malloc_*`: RAM disks. What one holds is gone with it.
+//! `bdev_malloc_*`: RAM disks. Contents are lost with the disk.
 
 use std::sync::Arc;
 
@@ -11,27 +11,27 @@ use crate::{Bdev, BdevError, BdevSpec, Disk, Registry};
 /// The module's name.
 pub const MODULE: &str = "malloc";
 
-/// What to make.
+/// Parameters of a RAM disk.
 #[derive(Clone, Debug, Default)]
 pub struct MallocSpec {
-    /// Its name; the next of `Malloc0`, `Malloc1` without.
+    /// Its name; default: the next of `Malloc0`, `Malloc1`.
     pub name: Option<String>,
-    /// Its UUID; a random one without.
+    /// Its UUID; default: random.
     pub uuid: Option<Uuid>,
     /// Bytes of a block: 512, 1024, ... 65536.
     pub block_size: u32,
     /// Blocks.
     pub num_blocks: u64,
-    /// Blocks that a transfer had better not cross the multiples of; 0 is none.
+    /// Blocks whose multiples a transfer should not cross; 0 for none.
     pub optimal_io_boundary: u32,
-    /// Bytes that the disk says it writes at once; 0 is one block.
+    /// The physical block size that the disk reports; 0 is one block.
     pub physical_block_size: u32,
 }
 
 /// Makes a RAM disk and registers it.
 ///
 /// # Errors
-/// A size or block size that no disk has (`EINVAL`), no room in the address space (`ENOMEM`), and as
+/// An invalid size or block size (`EINVAL`), no room in the address space (`ENOMEM`), and as
 /// [`Registry::register`].
 pub async fn create(registry: &Registry, spec: MallocSpec) -> Result<Bdev, BdevError> {
     registry.on_app(async move |registry| create_here(&registry, spec).await).await
@@ -45,7 +45,7 @@ async fn create_here(registry: &Registry, spec: MallocSpec) -> Result<Bdev, Bdev
         geometry = geometry.with_atomic_unit(spec.physical_block_size).map_err(refused)?;
     }
     let geometry = geometry.with_boundary(spec.optimal_io_boundary).with_unmap_reads_zero(true);
-    // What is refused uses up no name of the row.
+    // A refused request uses up no number.
     let name = spec.name.clone().unwrap_or_else(|| registry.next_name("Malloc"));
     let made = Malloc::with_geometry(name.clone(), geometry);
     let device = made.map_err(|error| BdevError::Module {

@@ -1,5 +1,9 @@
-//! The modules that make bdevs of nothing but memory and files.
+//! The modules: bdevs made of memory or files, and bdevs that stand on others.
 
+pub mod delay;
+pub mod error;
 pub mod file;
 pub mod malloc;
 pub mod null;
+pub mod passthru;
+pub mod split;

@@ -1,4 +1,4 @@
-//! `bdev_null_*`: disks that store nothing. Writes vanish, reads give zeroes.
+//! `bdev_null_*`: disks that store nothing. Writes are discarded, reads give zeroes.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -11,25 +11,25 @@ use crate::{Bdev, BdevError, BdevSpec, Disk, Registry};
 /// The module's name.
 pub const MODULE: &str = "null";
 
-/// What to make.
+/// Parameters of a null disk.
 #[derive(Clone, Debug, Default)]
 pub struct NullSpec {
     /// Its name.
     pub name: String,
-    /// Its UUID; a random one without.
+    /// Its UUID; default: random.
     pub uuid: Option<Uuid>,
     /// Bytes of a block: 512, 1024, ... 65536.
     pub block_size: u32,
     /// Blocks.
     pub num_blocks: u64,
-    /// Bytes that the disk says it writes at once; 0 is one block.
+    /// The physical block size that the disk reports; 0 is one block.
     pub physical_block_size: u32,
 }
 
 /// Makes a disk that stores nothing and registers it.
 ///
 /// # Errors
-/// A size or block size that no disk has (`EINVAL`), and as [`Registry::register`].
+/// An invalid size or block size (`EINVAL`), and as [`Registry::register`].
 pub async fn create(registry: &Registry, spec: NullSpec) -> Result<Bdev, BdevError> {
     let what = || format!("null bdev {:?}", spec.name);
     let refused = |error: spindle_block::GeometryError| BdevError::argument(what(), error.to_string());
@@ -44,11 +44,10 @@ pub async fn create(registry: &Registry, spec: NullSpec) -> Result<Bdev, BdevErr
     registry.register(BdevSpec { name, aliases, uuid, product_name, module: MODULE, disk }).await
 }
 
-/// Gives a null disk another size: more blocks, or as many.
+/// Changes the size of a null disk, which must not become smaller.
 ///
 /// # Errors
-/// There is none of that name (`ENODEV`); it is another module's, the size is smaller or no size of a disk
-/// (`EINVAL`).
+/// No bdev has that name (`ENODEV`); it is another module's, or the size is smaller or invalid (`EINVAL`).
 pub async fn resize(registry: &Registry, name: &str, num_blocks: u64) -> Result<(), BdevError> {
     let name = name.to_owned();
     let resize = async move |registry: Registry| {

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod claims;
+mod delaying;
 mod examining;
 mod files;
+mod injecting;
 mod names;
 mod races;
 mod removal;
 mod support;
+mod virtuals;

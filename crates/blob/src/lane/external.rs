@@ -1,7 +1,7 @@
 //! External snapshots below a lane: opened when first read, closed when no blob reads them any more.
 //!
-//! A read goes straight to the device where its blocks allow that; where they do not, a task reads what surrounds
-//! it. Nothing is read beyond the device's end, where the blob reads zeroes.
+//! A read goes straight to the device if the device's blocks allow it; otherwise a task reads the surrounding
+//! blocks. Nothing is read beyond the device's end, where the blob reads zeroes.
 
 use std::sync::{Arc, Weak};
 
@@ -10,16 +10,16 @@ use spindle_block::{Cx, Device, Geometry, Io, LaneId, OpenError, Operation, Stat
 use super::{BlobLane, EXTERNAL};
 use crate::outside::Outside;
 
-/// An external snapshot and the way to it.
+/// An external snapshot and the access to it.
 pub(super) struct External {
     outside: Weak<Outside>,
-    /// What tells its device from others, also when nobody reads it any more.
+    /// Identifies its device, also when no blob reads it any more.
     device: *const (),
     way: Access,
 }
 
 enum Access {
-    /// It is being opened; these wait for that.
+    /// Being opened; these requests wait for that.
     Opening(Vec<Io>),
     Open {
         lane: LaneId,
@@ -32,7 +32,7 @@ fn address(device: &Arc<dyn Device>) -> *const () {
 }
 
 impl BlobLane {
-    /// Reads from an external snapshot. Called where the map was looked up.
+    /// Reads from an external snapshot. Must be called in the call that looked up the map.
     pub(super) fn read_external(&mut self, io: Io, outside: &Arc<Outside>, cx: &mut Cx<'_>) {
         let is_it = |known: &&mut External| std::ptr::eq(known.outside.as_ptr(), Arc::as_ptr(outside));
         match self.externals.iter_mut().find(is_it).map(|known| &mut known.way) {
@@ -54,7 +54,7 @@ impl BlobLane {
         }
     }
 
-    /// Reads from the lane of an external snapshot, which may have blocks of another size.
+    /// Reads from the lane of an external snapshot, which may have another block size.
     fn read_below(&mut self, mut io: Io, lane: LaneId, shape: &Geometry, cx: &mut Cx<'_>) {
         let (start, count) = (io.start(), io.count());
         let (offset, len) = (start << self.block_shift, count << self.block_shift);
@@ -73,7 +73,7 @@ impl BlobLane {
         cx.forward(lane, read, [parked as u64, epoch << 2 | EXTERNAL]);
     }
 
-    /// A read in blocks of another size came back.
+    /// Handles the end of a read in another block size.
     pub(super) fn external_read(&mut self, io: Io, parked: u64, status: Status, cx: &mut Cx<'_>) {
         let buffers = cx.finish(io);
         let mut io = self.parked.remove(parked as usize);
@@ -81,7 +81,7 @@ impl BlobLane {
         cx.done(io, status);
     }
 
-    /// A device below is open, or cannot be.
+    /// Handles a device below that is now open, or could not be opened.
     pub(super) fn external_opened(
         &mut self,
         device: &Arc<dyn Device>,
@@ -112,14 +112,14 @@ impl BlobLane {
         }
     }
 
-    /// Closes those that no blob reads any more, or all.
+    /// Closes the snapshots that no blob reads any more, or all.
     pub(super) fn close_externals(&mut self, all: bool, cx: &mut Cx<'_>) {
         self.externals.retain(|known| match &known.way {
             Access::Open { lane, .. } if all || known.outside.strong_count() == 0 => {
                 cx.close(*lane);
                 false
             }
-            // Closed when it is open.
+            // Closed once it is open.
             _ => true,
         });
     }

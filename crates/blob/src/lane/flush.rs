@@ -1,7 +1,7 @@
-//! Flushes of a lane: one at a time, and what asks meanwhile shares the next.
+//! Flushes of a lane: one at a time; requests that come meanwhile share the next.
 //!
-//! A flush is the store's, whoever asks for it, and counts as [`crate::flushing`] says: a failure poisons the
-//! store, and a success is one only when those that overlapped it have ended too.
+//! Every flush is a flush of the store and counts by the rules of [`crate::flushing`]: a failure poisons the
+//! store, and a success counts only when the flushes that overlapped it have ended too.
 
 use spindle_block::{Cx, Io, IoError, IoErrorKind, Operation, Status};
 use spindle_mem::Buffers;
@@ -14,9 +14,9 @@ use crate::ordering::Point;
 #[derive(Default)]
 pub(super) struct LaneFlushes {
     stage: Stage,
-    /// Those that the flush under way serves.
+    /// Requests that the flush under way serves.
     served: Vec<Io>,
-    /// Those that came since it began.
+    /// Requests that came since it began.
     next: Vec<Io>,
 }
 
@@ -24,14 +24,14 @@ pub(super) struct LaneFlushes {
 enum Stage {
     #[default]
     Idle,
-    /// The device works on it; the number it has in the store.
+    /// The device is flushing; the flush's number in the store.
     UnderWay(u64),
-    /// It has ended well; flushes up to this number must have ended, too.
+    /// It has succeeded; all flushes up to this number must end, too.
     Settling(u64),
 }
 
 impl BlobLane {
-    /// A request that ends with a flush: one, or a write that must be durable.
+    /// Adds a request that ends with a flush: a flush, or a write that must be durable.
     pub(super) fn flush(&mut self, io: Io, cx: &mut Cx<'_>) {
         self.flushes.next.push(io);
         if matches!(self.flushes.stage, Stage::Idle) {
@@ -56,7 +56,7 @@ impl BlobLane {
         cx.forward(self.below, flush, [0, 0]);
     }
 
-    /// The flush came back from the device.
+    /// Handles the end of the flush in the device.
     pub(super) fn flush_ended(&mut self, io: Io, status: Status, cx: &mut Cx<'_>) {
         drop(cx.finish(io));
         let Stage::UnderWay(number) = self.flushes.stage else { return };
@@ -65,7 +65,7 @@ impl BlobLane {
             let device = store.name.clone();
             let error =
                 BlobError::Io(IoError { device, operation: Operation::Flush, offset: 0, len: 0, kind });
-            // Known before those that overlap it hear of its end.
+            // Set before overlapping flushes learn of this one's end.
             store.poison(&error);
             self.here.note_failure(&error);
         }
@@ -98,7 +98,7 @@ impl BlobLane {
         self.begin_flush(cx);
     }
 
-    /// The lane closes: nobody will hear of a flush that is under way, so it may have failed.
+    /// The lane closes: the result of a flush under way will not arrive, so it may have failed.
     pub(super) fn give_up_flush(&mut self) {
         if let Stage::UnderWay(number) = self.flushes.stage {
             let aborted = IoErrorKind::Aborted;

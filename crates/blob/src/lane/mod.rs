@@ -1,15 +1,15 @@
-//! A blob's lane: one thread's way from requests for a blob to requests for its store's device. It is the only
-//! data path: the library's own reads and writes pass through it as those of a volume do.
+//! A blob's lane: on one thread, turns requests for a blob into requests for its store's device. It is the
+//! only data path: the library's own reads and writes pass through it like those of a volume.
 //!
-//! What lies in clusters that are known goes straight on, cut where the blob's map is not in one piece; reads of
-//! zeroes end here, and reads of an external snapshot go to its device. What takes time (a new cluster, clusters to
-//! be freed) goes to a task of this thread, which owns the request and gives it back. The map is looked up and the request sent in one
-//! call, and every request that was sent is counted, so that who changes the map can wait for those that went by
-//! the old one.
+//! Requests for known clusters are forwarded at once, cut where the blob's map is not in one piece; reads of
+//! zeroes end here, and reads of an external snapshot go to its device. Slow work (a new cluster, clusters to
+//! free) goes to a task of this thread, which owns the request and gives it back. Looking the map up and
+//! sending the request happen in one call, and every sent request is counted, so that a change of the map can
+//! wait for requests that used the old one.
 //!
-//! While the blob is frozen a write is answered `Full` and waits, with what comes behind it, until the thaw.
-//! Force unit access is a flush of the store behind the write, as the write may rest on a map that no flush has
-//! covered yet. Not promised: an order between requests, and that one which fails has changed nothing.
+//! While the blob is frozen a write is answered `Full` and waits, with the requests behind it, until the
+//! thaw. Force unit access is a flush of the store behind the write, as the write may rest on a map that no
+//! flush has covered yet. Not promised: an order between requests, and that a failed one has changed nothing.
 
 mod external;
 mod flush;
@@ -36,35 +36,35 @@ use flush::LaneFlushes;
 use tasks::{Outcome, Returned};
 use way::Way;
 
-/// Set in what a request carries to the device and back: it must be durable when it completes.
+/// A flag in the saved words of a request: it must be durable when it completes.
 const DURABLE: u64 = 1;
 
-/// Set there in a request that stands for another, in blocks of another size.
+/// A flag there: the request stands for another one, in another block size.
 const EXTERNAL: u64 = 2;
 
 /// The lane of a blob on one thread.
 pub(crate) struct BlobLane {
     blob: Arc<BlobShared>,
-    /// The opening that its device stands for; none for the library's own requests.
+    /// The opening of its device; `None` for the library's own requests.
     opened: Option<Arc<Opened>>,
     here: Rc<BlobLocal>,
-    /// Its number in there.
+    /// Its number in `here`.
     number: u64,
     /// The lane of the store's device.
     below: LaneId,
     block_shift: u32,
-    /// What tasks give back.
+    /// Requests given back by tasks.
     returned: Rc<Returned>,
-    /// What is to go on when writes are let in again and cannot be given back to the table.
+    /// Requests that wait for a thaw and cannot be given back to the table.
     held: VecDeque<Io>,
     flushes: LaneFlushes,
-    /// The device has said that it knows no write-zeroes.
+    /// Set once the device has refused write-zeroes.
     zeroes_by_hand: bool,
-    /// The external snapshots that it has open below it.
+    /// The external snapshots open below it.
     externals: Vec<External>,
-    /// Reads that others stand for.
+    /// Reads for which others stand.
     parked: Slab<Io>,
-    /// The blob is gone, and the lanes below are given up.
+    /// Set once the blob is gone and the lanes below are closed.
     removed: bool,
 }
 
@@ -96,13 +96,13 @@ impl BlobLane {
         Ok(Box::new(lane))
     }
 
-    /// Whether blobs know an operation.
+    /// True if blobs support an operation.
     pub(crate) fn does(operation: Operation) -> bool {
         use Operation::{Flush, Read, SeekData, SeekHole, Unmap, Write, WriteZeroes};
         matches!(operation, Read | Write | WriteZeroes | Unmap | Flush | SeekData | SeekHole)
     }
 
-    /// First byte and length of a request's range, if they are numbers at all.
+    /// First byte and length of a request's range, if they fit 64 bits.
     #[inline]
     fn range(&self, io: &Io) -> Option<(u64, u64)> {
         let (start, count) = (io.start(), io.count());
@@ -110,7 +110,7 @@ impl BlobLane {
         (start <= limit && count <= limit).then(|| (start << self.block_shift, count << self.block_shift))
     }
 
-    /// The byte of the device where a read or write lies that is in one known cluster and let in.
+    /// The byte of the device for a read or write within one known cluster that is let in.
     #[inline]
     fn place_of(&self, io: &Io) -> Option<u64> {
         let (offset, len) = self.range(io)?;
@@ -129,7 +129,7 @@ impl BlobLane {
         self.opened.as_ref().is_some_and(|opened| opened.is_closed())
     }
 
-    /// Sends a request to a byte of the device. Called where the map was looked up.
+    /// Sends a request to a byte of the device. Must be called in the call that looked up the map.
     #[inline]
     fn forward(&mut self, mut io: Io, place: u64, cx: &mut Cx<'_>) {
         let start = io.start();
@@ -156,7 +156,7 @@ impl BlobLane {
         Submit::Taken
     }
 
-    /// An error if the request can never be done.
+    /// An error if the request can never succeed.
     fn check(&self, io: &Io) -> Status {
         let blob = &self.blob;
         if self.removed || self.is_closed() || blob.store.is_unloaded() {
@@ -181,12 +181,12 @@ impl BlobLane {
         Ok(())
     }
 
-    /// Whether writes have to wait; this lane is polled when they need not any more.
+    /// True if changes have to wait; then this lane is polled when they need not any more.
     fn keeps_out(&self) -> bool {
         self.blob.is_frozen() && self.blob.is_frozen_yet(self.here.waker())
     }
 
-    /// Takes a request that is inside the blob and let in: cuts it where its ways part.
+    /// Takes a request that is inside the blob and let in: cuts it where its ways differ.
     fn take(&mut self, io: Io, cx: &mut Cx<'_>) {
         let operation = io.operation();
         let (mut offset, mut left) = (io.start() << self.block_shift, io.count() << self.block_shift);
@@ -209,7 +209,7 @@ impl BlobLane {
         }
     }
 
-    /// Sends a request on its way, which all of it has in common.
+    /// Sends a request whose whole range has the same way.
     fn go(&mut self, mut io: Io, way: Way, cx: &mut Cx<'_>) {
         match way {
             Way::Device { place } => self.forward(io, place, cx),
@@ -230,7 +230,7 @@ impl BlobLane {
         }
     }
 
-    /// A write has ended, but for the flush that it may ask for.
+    /// Ends a write, after a flush if it must be durable.
     fn finish(&mut self, io: Io, status: Status, cx: &mut Cx<'_>) {
         match status.is_ok() && io.fua() {
             true => self.flush(io, cx),
@@ -238,7 +238,7 @@ impl BlobLane {
         }
     }
 
-    /// A request that was let in before and has to find its way anew.
+    /// Looks a request up again that was let in before.
     fn again(&mut self, io: Io, cx: &mut Cx<'_>) {
         match self.check(&io) {
             Err(kind) => cx.done(io, Err(kind)),
@@ -247,7 +247,7 @@ impl BlobLane {
         }
     }
 
-    /// Ends some of the requests that wait to be let in.
+    /// Aborts some of the requests that wait to be let in.
     fn end_held(&mut self, ends: impl Fn(&Io, &Cx<'_>) -> bool, cx: &mut Cx<'_>) {
         for _ in 0..self.held.len() {
             let Some(io) = self.held.pop_front() else { break };
@@ -267,7 +267,7 @@ impl BlobLane {
                 self.zeroes_by_hand = true;
                 self.again(io, cx);
             }
-            // An unmap is advice.
+            // The device may ignore an unmap.
             (Operation::Unmap, Err(IoErrorKind::Unsupported)) => self.finish(io, Ok(()), cx),
             _ => self.finish(io, status, cx),
         }
@@ -309,7 +309,7 @@ impl Lane for BlobLane {
                 Outcome::Again => self.again(io, cx),
             }
         }
-        // Those that are there now: what is still kept out comes back.
+        // Only those there now: requests that are still kept out come back.
         for _ in 0..self.held.len() {
             let Some(io) = self.held.pop_front() else { break };
             self.again(io, cx);

@@ -1,8 +1,8 @@
-//! What a lane leaves to tasks of its thread. A task owns the request, looks the map up again, and gives the
-//! request back, done or to find its way anew.
+//! The slow work of a lane, in tasks of its thread. A task owns the request, looks the map up again, and
+//! gives the request back, finished or to be looked up again.
 //!
-//! What a task sends to clusters of a map is counted like what the lane sends, from the look-up on. Whoever made
-//! the request may be gone: the task goes on to its end.
+//! What a task sends to clusters is counted like the lane's own requests, from the look-up on. A task runs to
+//! its end even if the request's maker is gone.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,11 +22,11 @@ use crate::md::Md;
 use crate::shared::{BlobShared, Source};
 use crate::store::on_md;
 
-/// What became of a request in a task.
+/// The result of a request in a task.
 pub(super) enum Outcome {
     /// It has ended.
     Done(Status),
-    /// The map has changed: it is to find its way anew.
+    /// The map has changed: it must be looked up again.
     Again,
 }
 
@@ -41,7 +41,7 @@ impl Returned {
         Rc::new(Returned { list: RefCell::default(), lane })
     }
 
-    /// The next one.
+    /// The next of them.
     pub(super) fn take(&self) -> Option<(Io, Outcome)> {
         self.list.borrow_mut().pop_front()
     }
@@ -52,7 +52,7 @@ impl Returned {
     }
 }
 
-/// What a task knows of its lane, which may be gone before it ends.
+/// A task's copy of its lane's data; the lane may be dropped before the task ends.
 #[derive(Clone)]
 struct Errand {
     blob: Arc<BlobShared>,
@@ -93,7 +93,7 @@ impl BlobLane {
         }));
     }
 
-    /// Gives the blob the cluster that a write needs, with what is written in it.
+    /// Gives the blob the cluster that a write needs, including the written data.
     pub(super) fn allocate(&self, io: Io, index: u64) {
         self.send(io, async move |errand, io| {
             let (offset, len) = errand.range(io);
@@ -123,7 +123,7 @@ impl BlobLane {
         });
     }
 
-    /// Overwrites a cluster with zeroes, or a part of it.
+    /// Overwrites a range within a cluster with zeroes.
     pub(super) fn zero_by_hand(&self, io: Io) {
         self.send(io, async |errand, io| {
             let (offset, len) = errand.range(io);
@@ -140,7 +140,7 @@ impl BlobLane {
         });
     }
 
-    /// Reads from an external snapshot what is not in whole blocks of it, or beyond its end.
+    /// Reads a range of an external snapshot that is not whole blocks of it, or beyond its end.
     pub(super) fn read_around(&self, io: Io) {
         self.send(io, async |errand, io| {
             let (offset, _) = errand.range(io);
@@ -155,7 +155,7 @@ impl BlobLane {
         });
     }
 
-    /// Works on a long range in steps, by requests of its own.
+    /// Processes a long range in steps, by separate requests.
     pub(super) fn in_steps(&self, io: Io) {
         self.send(io, async |errand, io| {
             let (mut at, len) = errand.range(io);
@@ -169,7 +169,7 @@ impl BlobLane {
                     _ => channel.write_zeroes(at, now).await?,
                 }
                 at += now;
-                // Where there is nothing to do nobody has waited for anything.
+                // If there was nothing to do, nothing has waited yet.
                 spindle_reactor::yield_now().await;
             }
             Ok(Outcome::Done(Ok(())))
@@ -177,8 +177,8 @@ impl BlobLane {
     }
 }
 
-/// Reads from an external snapshot, zeroes beyond its end. Its blocks may be larger than the store's: what
-/// is asked for is read with what surrounds it then.
+/// Reads from an external snapshot; zeroes beyond its end. If its blocks are larger than the store's,
+/// surrounding bytes are read too.
 async fn read_around(
     channel: &Channel,
     start: u64,

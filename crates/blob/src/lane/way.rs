@@ -1,4 +1,4 @@
-//! Which way a request goes, and how far all of it goes the same.
+//! The way of a request, and for how many bytes it is the same.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,10 +10,10 @@ use crate::leaves::Entry;
 use crate::outside::Outside;
 use crate::shared::Source;
 
-/// Requests without data that lie in more clusters than this are done in steps, so that no call is long.
+/// Requests without data over more clusters than this are processed in steps, so that no call is long.
 pub(super) const LONG: u64 = 128;
 
-/// Clusters that a seek looks at in one call where a parent has to be asked.
+/// Clusters examined by a seek in one call if a parent has to be asked.
 const SOUGHT: u64 = 1 << 16;
 
 /// Where a request goes.
@@ -26,18 +26,18 @@ pub(super) enum Way {
     Nothing,
     /// To an external snapshot.
     External { outside: Arc<Outside> },
-    /// To something that is not there.
+    /// To a parent that is missing.
     Missing { parent: Arc<str> },
-    /// To a cluster that the blob has not yet.
+    /// To a cluster that the blob does not own yet.
     New { index: u64 },
-    /// Whole clusters of the blob are to be freed.
+    /// Whole clusters of the blob must be freed.
     Free { first: u64, count: u64 },
-    /// To clusters of the blob that have to be overwritten with zeroes, as the device has no command for it.
+    /// To own clusters that must be overwritten with zeroes, as the device has no command for it.
     ZeroesByHand,
 }
 
 impl BlobLane {
-    /// Where a range of the blob goes, and how many bytes of it go there.
+    /// The way of a range of the blob, and the number of bytes for which it holds.
     pub(super) fn way(&self, operation: Operation, offset: u64, len: u64) -> (Way, u64) {
         let size = self.blob.cluster_size.bytes();
         let (index, within) = self.blob.cluster_size.split(offset);
@@ -51,7 +51,7 @@ impl BlobLane {
         }
         let way = self.way_in(operation, index, within);
         let mut run = in_first;
-        // What has to be looked at again by a task goes there cluster by cluster.
+        // Requests that a task must look up again go there cluster by cluster.
         if matches!(way, Way::New { .. } | Way::ZeroesByHand) {
             return (way, run);
         }
@@ -71,12 +71,12 @@ impl BlobLane {
         (way, run)
     }
 
-    /// Whether whole clusters that are unmapped are given back: of a thin blob that reads zeroes then.
+    /// True if an unmap frees whole clusters: for a thin blob without parent.
     fn frees_clusters(&self) -> bool {
         self.blob.thin.load(Ordering::Acquire) && self.blob.is_without_parent()
     }
 
-    /// Where a byte of a cluster goes.
+    /// The way of a byte of a cluster.
     fn way_in(&self, operation: Operation, index: u64, within: u64) -> Way {
         let blob = &self.blob;
         let place = |cluster| Way::Device { place: blob.start_of(cluster) + within };
@@ -104,8 +104,8 @@ impl BlobLane {
         }
     }
 
-    /// Finds the first block that may hold data, or the first that is known to read zero because nothing is
-    /// there: the end of the blob if there is none, or if a parent has to be asked too often.
+    /// Finds the first block that may hold data, or the first known to read zero because nothing is
+    /// allocated: the end of the blob if there is none, or if a parent has to be asked too often.
     pub(super) fn seek(&mut self, mut io: Io, cx: &mut Cx<'_>) {
         let blob = &self.blob;
         let (from, for_data) = (io.start() << self.block_shift, io.operation() == Operation::SeekData);
@@ -123,19 +123,19 @@ impl BlobLane {
         let (first, end) = (from / size, blob.clusters.load(Ordering::Acquire));
         let holds = |index: u64| !matches!(blob.source(index), Source::Zeroes);
         let found = (first..end.min(first + SOUGHT)).find(|&index| holds(index) == for_data);
-        // Data that may be there must be told of; a hole need not.
+        // Possible data must be reported; a hole need not.
         let unknown = (for_data && first + SOUGHT < end).then_some(first + SOUGHT);
         found.or(unknown).map(|index| from.max(index * size))
     }
 
-    /// Whether a request without data lies in so many pieces that it is worked on in steps.
+    /// True if a request without data has so many pieces that it is processed in steps.
     pub(super) fn is_long(&self, operation: Operation, len: u64) -> bool {
         let in_one = operation == Operation::Unmap && self.frees_clusters();
         !operation.moves_data() && !in_one && len / self.blob.cluster_size.bytes() > LONG
     }
 }
 
-/// Whether what lies `run` bytes behind the beginning of a way goes the same.
+/// True if the way `next`, `run` bytes further, continues `way`.
 fn goes_on(way: &Way, run: u64, next: &Way) -> bool {
     match (way, next) {
         (Way::Device { place }, Way::Device { place: next }) => place + run == *next,

@@ -282,6 +282,10 @@ impl Lane for CutterLane {
         while split.left() > 0 {
             let child = cx.child(&mut split, 2);
             cx.forward(self.0, child, [0, 0]);
+            // Pieces that come back to the lane, and pieces that do not.
+            if split.left() > 0 {
+                cx.forward_piece(&mut split, self.0, 2);
+            }
         }
         cx.join(split);
         Submit::Taken

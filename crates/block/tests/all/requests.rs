@@ -60,8 +60,7 @@ impl Lane for SlicerLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
         let mut split = cx.split(io);
         while split.left() > 0 {
-            let child = cx.child(&mut split, 1);
-            cx.forward(self.0, child, [0, 0]);
+            cx.forward_piece(&mut split, self.0, 1);
         }
         cx.join(split);
         Submit::Taken

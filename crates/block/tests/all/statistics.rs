@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use spindle_block::{
-    Device, HistogramOptions, IoErrorKind, LaneTable, Operation, OperationStatistics, Statistics,
-    StatisticsReset,
+    Cx, Device, DeviceState, Geometry, HistogramOptions, Io, IoErrorKind, Lane, LaneCx, LaneId, LaneTable,
+    Null, OpenError, Operation, OperationStatistics, Statistics, StatisticsReset, Status, Submit,
 };
-use spindle_mem::IoBuf;
+use spindle_mem::{Buffers, IoBuf};
 
 use crate::common::{HandDevice, geometry, poll_once};
 use crate::modules::Pass;
@@ -115,4 +115,67 @@ fn a_histogram_counts_the_operations_that_it_is_for() {
     let _off = state.keep_histogram(None);
     assert_eq!(state.histogram(), None);
     let _statistics_are_another_matter: Arc<dyn Device> = device;
+}
+
+/// Has a state of its own; cuts a request into pieces, one that comes back to it and one that does not, and makes a
+/// flush of its own besides.
+struct Busy {
+    below: Arc<dyn Device>,
+    state: DeviceState,
+}
+
+impl Device for Busy {
+    fn name(&self) -> &str {
+        "busy"
+    }
+    fn geometry(&self) -> Geometry {
+        self.below.geometry()
+    }
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.state)
+    }
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(BusyLane(cx.open(&self.below)?)))
+    }
+}
+
+struct BusyLane(LaneId);
+
+impl Lane for BusyLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        let own = cx.create(Operation::Flush, 0, 0, Buffers::None);
+        cx.forward(self.0, own, [1, 0]);
+        let mut split = cx.split(io);
+        let piece = cx.child(&mut split, 1);
+        cx.forward(self.0, piece, [0, 0]);
+        while split.left() > 0 {
+            cx.forward_piece(&mut split, self.0, 1);
+        }
+        cx.join(split);
+        Submit::Taken
+    }
+
+    fn complete(&mut self, io: Io, [own, _]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
+        match own {
+            1 => drop(cx.finish(io)),
+            _ => cx.done(io, status),
+        }
+    }
+}
+
+#[test]
+fn what_a_lane_makes_itself_is_counted_below_it_and_not_in_it() {
+    let null = Null::new("null", geometry(100));
+    let busy = Arc::new(Busy { below: null.clone(), state: DeviceState::new() });
+    let table = LaneTable::default();
+    let channel = table.channel(busy.clone()).unwrap();
+    let (_above, _below) = (busy.state.keep_statistics(true), null.state().unwrap().keep_statistics(true));
+    table.step();
+    for _ in 0..2 {
+        let mut read = Box::pin(channel.read(0, IoBuf::zeroed(4 * 512)));
+        poll_once(read.as_mut()).unwrap().0.unwrap();
+    }
+    let (above, below) = (busy.state.statistics(), null.state().unwrap().statistics());
+    assert_eq!((above.read.operations, above.read.bytes, above.in_flight), (2, 4096, 0));
+    assert_eq!((below.read.operations, below.read.bytes, below.in_flight), (8, 4096, 0));
 }

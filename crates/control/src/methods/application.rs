@@ -6,7 +6,7 @@ use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 use super::Added;
 use crate::control::Control;
 
-/// The release of SPDK whose methods and answers these are.
+/// The release of SPDK whose methods and answers are implemented.
 const SPDK: (u32, u32, u32) = (26, 5, 0);
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -61,7 +61,7 @@ enum Signal {
     User1,
 }
 
-/// Does what the signal would do. An orderly end sends this answer first.
+/// Has the effect of the signal. An orderly end sends this answer first.
 async fn kill_instance(control: Control, kill: Kill) -> Result<bool, RpcError> {
     match kill.sig_name {
         Signal::Interrupt | Signal::Terminate | Signal::Quit | Signal::HangUp => control.runtime().stop(0),

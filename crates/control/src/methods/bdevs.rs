@@ -1,4 +1,4 @@
-//! Bdevs of all modules: what there is, and examining.
+//! Methods for bdevs of all modules: listing and examining.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ impl Shown {
             preferred_unmap_alignment: 0,
             preferred_unmap_granularity: 0,
             uuid: info.uuid.to_string(),
-            numa_id: is_memory(bdev, &details).then_some(-1),
+            numa_id: is_memory(bdev).await?.then_some(-1),
             assigned_rate_limits: ShownLimits::of(bdev),
             claimed: info.claim.is_some(),
             claim_type: info.claim.map(|claim| claim.kind.name()),
@@ -95,17 +95,29 @@ impl Shown {
     }
 }
 
-/// SPDK says of RAM disks, and of volumes on them, on which node their memory is; ours is bound to none.
-fn is_memory(bdev: &Bdev, details: &Detail) -> bool {
-    let base = details.get(spindle_lvol::MODULE).and_then(|volume| volume.get("base_bdev"));
-    let base = match (base, bdev.registry()) {
-        (Some(Detail::Text(base)), Ok(registry)) => registry.get(base).ok(),
-        _ => None,
-    };
-    base.as_ref().unwrap_or(bdev).module() == spindle_bdev::modules::malloc::MODULE
+/// SPDK reports the memory node of RAM disks, and of bdevs on them; here memory is bound to no node.
+async fn is_memory(bdev: &Bdev) -> Result<bool, RpcError> {
+    let mut lowest = bdev.clone();
+    while let Some(base) = base_of(&lowest).await? {
+        lowest = base;
+    }
+    Ok(lowest.module() == spindle_bdev::modules::malloc::MODULE)
 }
 
-/// One bdev by name, alias or UUID, or all. With a timeout, one that is not there is waited for.
+/// What a bdev stands on, or the store of a volume.
+async fn base_of(bdev: &Bdev) -> Result<Option<Bdev>, RpcError> {
+    if bdev.module() != spindle_lvol::MODULE {
+        return Ok(bdev.base());
+    }
+    let details = bdev.details().await.map_err(refused)?;
+    let store = details.get(spindle_lvol::MODULE).and_then(|volume| volume.get("base_bdev"));
+    Ok(match (store, bdev.registry()) {
+        (Some(Detail::Text(base)), Ok(registry)) => registry.get(base).ok(),
+        _ => None,
+    })
+}
+
+/// One bdev by name, alias or UUID, or all. With a timeout, waits for a missing one.
 async fn get_bdevs(control: Control, params: Option<GetBdevs>) -> Result<Vec<Shown>, RpcError> {
     let GetBdevs { name, timeout: patience } = params.unwrap_or_default();
     let registry = control.registry();

@@ -80,7 +80,7 @@ async fn create_uring(control: Control, params: CreateUring) -> Result<String, R
 
 async fn create(control: Control, spec: FileSpec) -> Result<String, RpcError> {
     let bdev = file::create(control.registry(), spec).await.map_err(refused)?;
-    // What is on it, and on that, is there when the answer comes.
+    // Stores and volumes on it exist before the answer.
     control.registry().wait_for_examine().await;
     Ok(bdev.name().to_owned())
 }

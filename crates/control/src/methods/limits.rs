@@ -1,4 +1,4 @@
-//! Limits on what bdevs are asked.
+//! Rate limits of bdevs.
 
 use serde::{Deserialize, Serialize};
 use spindle_bdev::Bdev;
@@ -9,12 +9,12 @@ use super::Added;
 use crate::control::Control;
 use crate::values::refused;
 
-/// Requests a second are limited in thousands.
+/// Limits on requests per second are multiples of this.
 const REQUESTS_STEP: u64 = 1000;
 
 const MIB: u64 = 1 << 20;
 
-/// MiB a second whose bytes 64 bits count.
+/// The most MiB per second whose bytes fit 64 bits.
 const MOST_MIB: u64 = u64::MAX / MIB;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -53,7 +53,7 @@ struct SetQosLimit {
     w_mbytes_per_sec: Option<u64>,
 }
 
-/// A limit as it is after the call: 0 takes it away, and what is not named stays.
+/// A limit after the call: 0 removes it, and without a value it stays.
 fn changed(before: Option<u64>, asked: Option<u64>, rounded: impl Fn(u64) -> u64) -> Option<u64> {
     match asked {
         None => before,
@@ -62,7 +62,7 @@ fn changed(before: Option<u64>, asked: Option<u64>, rounded: impl Fn(u64) -> u64
     }
 }
 
-/// What SPDK takes for a parameter that is not there.
+/// The limit, unless it is the value that SPDK treats as a missing parameter.
 fn given(limit: Option<u64>) -> Option<u64> {
     limit.filter(|limit| *limit != u64::MAX)
 }

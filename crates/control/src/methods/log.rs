@@ -1,4 +1,4 @@
-//! Log levels and flags. They are kept and answered; nothing is logged by them yet.
+//! Log levels and flags. They are stored and returned; they have no effect yet.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 use super::Added;
 use crate::control::Control;
 
-/// SPDK's flags for the parts that are here.
+/// SPDK's flags for the parts that exist here.
 const FLAGS: [&str; 13] = [
     "aio",
     "app_rpc",
@@ -29,7 +29,7 @@ const FLAGS: [&str; 13] = [
 /// Stands for all flags.
 const ALL: &str = "all";
 
-/// What is set.
+/// The settings.
 pub(crate) struct LogSettings {
     level: Cell<Level>,
     print_level: Cell<Level>,

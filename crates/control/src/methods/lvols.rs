@@ -27,7 +27,7 @@ fn lvol(control: &Control, name: &str) -> Result<Lvol, RpcError> {
     control.lvols().lvol(name).map_err(|error| at_once(&error))
 }
 
-/// MiB as bytes; more than a device can have is refused and not cut off.
+/// MiB as bytes; an error if it is more than a device can have.
 fn bytes(size_in_mib: u64) -> Result<u64, RpcError> {
     size_in_mib.checked_mul(1 << 20).ok_or_else(|| {
         let what = format!("'size_in_mib' {size_in_mib} is more than any device has");
@@ -61,7 +61,7 @@ async fn create(control: Control, params: Create) -> Result<String, RpcError> {
     let thin = params.thin_provision.unwrap_or(false);
     let bytes = match params.size_in_mib.checked_mul(1 << 20) {
         Some(bytes) => bytes,
-        // No device has as much, nor memory for its map.
+        // No device has that many bytes, nor memory for its map.
         None => {
             let errno = if thin { Errno::NOMEM } else { Errno::NOSPC };
             let what = format!("'size_in_mib' {} is more than any device has", params.size_in_mib);
@@ -132,7 +132,7 @@ async fn set_read_only(control: Control, params: Named) -> Result<bool, RpcError
 
 async fn delete(control: Control, params: Named) -> Result<bool, RpcError> {
     lvol(&control, &params.name)?.delete().await.map_err(|error| {
-        // The one method that says so.
+        // Only this method answers so.
         RpcError::named(RpcError::INTERNAL, Errno::from_raw(error.errno()), &error)
     })?;
     Ok(true)
@@ -201,7 +201,7 @@ async fn get(control: Control, params: Option<Selector>) -> Result<Vec<Shown>, R
     };
     let mut shown = Vec::new();
     for lvol in lvols {
-        // One that was deleted while others were asked is left out.
+        // A volume deleted in the meantime is left out.
         if let Ok(info) = lvol.info().await {
             shown.push(info.into());
         }

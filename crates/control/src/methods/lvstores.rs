@@ -17,12 +17,12 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
     table.add(Method::with_optional("bdev_lvol_get_lvstores", runtime, decode, get))
 }
 
-/// What was refused at once: the error number is the code.
+/// An error found before the operation began: the errno is the code.
 pub(super) fn at_once(error: &LvolError) -> RpcError {
     RpcError::errno(Errno::from_raw(error.errno()), error)
 }
 
-/// What failed under way: SPDK's code for that is -32602 with the name of the error number.
+/// An error during the operation: SPDK's code is -32602 with the name of the errno.
 pub(super) fn under_way(error: &LvolError) -> RpcError {
     RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error)
 }
@@ -81,7 +81,7 @@ async fn create(control: Control, params: Create) -> Result<String, RpcError> {
         clear,
         md_pages_per_hundred_clusters: params.num_md_pages_per_cluster_ratio,
         md_page_size: params.md_page_size,
-        // Who calls this names the bdev; SPDK asks no further, and its method has no parameter for it.
+        // The caller names the bdev; SPDK does not ask again, and its method has no parameter for it.
         force: true,
     };
     let store = control.lvols().create_store(spec).await.map_err(|error| match &error {
@@ -108,7 +108,7 @@ async fn rename(control: Control, params: Rename) -> Result<bool, RpcError> {
     Ok(true)
 }
 
-/// One of the two.
+/// Exactly one of the two.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Selector {
@@ -168,7 +168,7 @@ async fn get(control: Control, params: Option<Selector>) -> Result<Vec<Shown>, R
     for store in stores {
         match store.info().await {
             Ok(info) => shown.push(info.into()),
-            // It was left while others were asked.
+            // A store that was left in the meantime is left out.
             Err(LvolError::NoStore { .. }) => {}
             Err(error) => return Err(at_once(&error)),
         }

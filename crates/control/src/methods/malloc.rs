@@ -65,7 +65,7 @@ impl Create {
     }
 }
 
-/// A RAM disk takes memory as it is written; one that could never be full is refused.
+/// A RAM disk takes memory as it is written; a size that can never be filled is refused.
 fn check_memory(params: &Create) -> Result<(), RpcError> {
     let machine = rustix::system::sysinfo();
     let has = machine.totalram as u64 * u64::from(machine.mem_unit);
@@ -81,7 +81,7 @@ fn check_memory(params: &Create) -> Result<(), RpcError> {
 async fn create(control: Control, params: Create) -> Result<String, RpcError> {
     if let Err(error) = params.check() {
         if params.name.is_none() && params.dif_type.is_some_and(|dif_type| dif_type != 0) {
-            // SPDK has named it by then: the next one gets the same name from both.
+            // SPDK uses up the name, so that the next one has the same name on both.
             control.registry().next_name("Malloc");
         }
         return Err(error);

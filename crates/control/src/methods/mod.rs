@@ -2,6 +2,8 @@
 
 mod application;
 mod bdevs;
+mod delay;
+mod error;
 mod files;
 mod framework;
 mod iobuf;
@@ -13,7 +15,9 @@ mod malloc;
 mod nbd;
 mod notify;
 mod null;
+mod passthru;
 pub(crate) mod scheduler;
+mod split;
 mod statistics;
 mod threads;
 
@@ -25,7 +29,7 @@ use crate::control::Control;
 /// All methods of the daemon. A program that embeds it adds its own.
 ///
 /// # Panics
-/// Never: the names are ours, and a test holds them apart.
+/// Never: the names are constants, and a test checks that they differ.
 pub fn table() -> Table<Control> {
     let mut table = Table::new();
     let add = [
@@ -41,6 +45,10 @@ pub fn table() -> Table<Control> {
         malloc::add,
         null::add,
         files::add,
+        passthru::add,
+        delay::add,
+        error::add,
+        split::add,
         lvstores::add,
         lvols::add,
         nbd::add,

@@ -1,4 +1,4 @@
-//! The NBD server, for which SPDK has no methods: its own drives the kernel's client.
+//! Methods for the NBD server. SPDK has none: its NBD methods drive the kernel's client.
 
 use serde::{Deserialize, Serialize};
 use spindle_engine::Address;
@@ -24,7 +24,7 @@ struct Listen {
     address: String,
 }
 
-/// Listens; where, with the port that was picked.
+/// Listens; returns the address, with the port that was picked.
 async fn listen(control: Control, params: Listen) -> Result<String, RpcError> {
     let address = parse_address(&params.address).map_err(|what| RpcError::errno(Errno::INVAL, what))?;
     let listening = control.nbd().listen(address).await.map_err(|error| {
@@ -38,7 +38,7 @@ async fn listen(control: Control, params: Listen) -> Result<String, RpcError> {
     Ok(listening.to_string())
 }
 
-/// What listening fails with, where the system's own number is behind words.
+/// The errno of a failed listen, if the error does not carry the system's own.
 const EADDRINUSE: i32 = 98;
 
 #[derive(Deserialize)]
@@ -73,7 +73,7 @@ fn not_exported(error: &ExportError) -> RpcError {
     RpcError::errno(errno, error)
 }
 
-/// Removes an export; the connections that used it are closed.
+/// Removes an export and closes the connections that use it.
 async fn unexport(control: Control, params: Named) -> Result<bool, RpcError> {
     control.nbd().remove_export(&params.name).await.map_err(|error| not_exported(&error))?;
     Ok(true)

@@ -1,4 +1,4 @@
-//! The log of bdevs that came, went and changed their size, for those who ask from time to time.
+//! The log of bdevs that were registered, unregistered or resized, for clients that poll it.
 
 use serde::{Deserialize, Serialize};
 use spindle_bdev::NotificationKind;

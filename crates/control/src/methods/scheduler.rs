@@ -1,4 +1,4 @@
-//! The scheduler: there is one, which moves nothing. A thread lives and dies on its reactor.
+//! The scheduler: the only one moves nothing. A thread lives and dies on its reactor.
 
 use std::cell::Cell;
 
@@ -15,7 +15,7 @@ const STATIC: &str = "static";
 /// The period that SPDK shows once a scheduler was set, in microseconds.
 const PERIOD: u64 = 1_000_000;
 
-/// What was set.
+/// The settings.
 #[derive(Default)]
 pub(crate) struct SchedulerSettings {
     period: Cell<u64>,
@@ -35,14 +35,14 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
 #[derive(Serialize)]
 struct Governor {}
 
-/// There is none.
+/// Always an error: there is no governor.
 async fn get_governor(_: Control) -> Result<Governor, RpcError> {
     Ok(Governor {})
 }
 
 #[derive(Serialize)]
 struct Scheduler {
-    /// There is none before the framework is started.
+    /// None before the framework is started.
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduler_name: Option<&'static str>,
     scheduler_period: u64,
@@ -59,7 +59,7 @@ async fn get_scheduler(control: Control) -> Result<Scheduler, RpcError> {
     })
 }
 
-/// Members for SPDK's other schedulers are passed over, as its static one does.
+/// Members for SPDK's other schedulers are ignored, as its static one does.
 #[derive(Deserialize)]
 struct SetScheduler {
     name: String,
@@ -85,7 +85,7 @@ struct SetCpumask {
     cpumask: String,
 }
 
-/// A thread may be told that it stays where it is.
+/// A thread's mask may only be set so that the thread stays where it is.
 async fn set_cpumask(control: Control, params: SetCpumask) -> Result<bool, RpcError> {
     let SetCpumask { id, cpumask } = params;
     let Some(thread) = control.runtime().threads().into_iter().find(|thread| thread.id() == id) else {

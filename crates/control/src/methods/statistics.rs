@@ -1,4 +1,4 @@
-//! What bdevs did: counts and times of their requests.
+//! Statistics of bdevs: counts and times of their requests.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::threads::TICK_RATE;
 use crate::control::Control;
 use crate::values::refused;
 
-/// Names that one call may give.
+/// The most names in one call.
 const MOST_NAMES: usize = 1024;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -134,7 +134,7 @@ fn longest(statistics: &OperationStatistics) -> u64 {
     statistics.longest.as_nanos() as u64
 }
 
-/// 0 if there was none.
+/// The shortest time; 0 if there was no request.
 fn shortest(statistics: &OperationStatistics) -> u64 {
     statistics.shortest.unwrap_or_default().as_nanos() as u64
 }

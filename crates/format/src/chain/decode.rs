@@ -1,4 +1,4 @@
-//! From pages to values, every rule of the format checked.
+//! Decodes pages to values, checking every rule of the format.
 
 use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap, MAX_CLUSTERS};
 use crate::descriptor::{self, Descriptor};
@@ -22,7 +22,7 @@ pub struct ExtentSlot {
     pub page: PageIdx,
 }
 
-/// The cluster map as far as the chain itself tells it.
+/// The cluster map, as far as the chain itself contains it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MapShape {
     /// Complete.
@@ -36,7 +36,7 @@ pub enum MapShape {
     },
 }
 
-/// What a chain says.
+/// The contents of a chain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parts {
     /// Flags; none set if there is no such descriptor.
@@ -60,10 +60,10 @@ pub struct ChainDecoder<'g> {
     internal: Xattrs,
     map: Option<MapShape>,
     table_slots: u64,
-    /// Its map leaves clusters out.
+    /// Set if its map has unallocated clusters.
     unallocated: bool,
-    /// Clusters that its run-length list names; no more than there are, so that it takes memory as the store's
-    /// masks do.
+    /// Clusters named by its run-length list. Bounded by the number of clusters of the store, so that memory
+    /// stays of the order of the store's masks.
     listed: u64,
     unknown: Vec<(Place, u8)>,
 }
@@ -84,7 +84,7 @@ impl<'g> ChainDecoder<'g> {
         }
     }
 
-    /// Takes the next page. CRC, owner and sequence are the caller's to check.
+    /// Takes the next page. The caller checks CRC, owner and sequence.
     ///
     /// # Errors
     /// Names the descriptor and the rule it breaks. What was read before stays (see
@@ -100,7 +100,7 @@ impl<'g> ChainDecoder<'g> {
         }
     }
 
-    /// The `name` xattr as far as it was read.
+    /// The `name` xattr, if it was read already.
     pub fn name(&self) -> Option<String> {
         crate::metadata::name_of(&self.xattrs).map(str::to_owned)
     }
@@ -108,9 +108,10 @@ impl<'g> ChainDecoder<'g> {
     /// The end of the chain.
     ///
     /// # Errors
-    /// The extent table does not describe as many clusters as it says the blob has.
+    /// The extent table does not describe as many clusters as its count.
     pub fn finish(self, root: Place) -> Result<Parts, FormatError> {
-        // SPDK leaves out the table of a blob without clusters where it does not fit: the flag says that it is one.
+        // SPDK leaves out the table of a blob without clusters where it does not fit: the flag shows that it
+        // has one.
         let mut map = self.map.unwrap_or_else(|| match self.flags.invalid & Flags::EXTENT_TABLE {
             0 => MapShape::Rle(ClusterMap::new_rle()),
             _ => MapShape::Table { num_clusters: 0, slots: Vec::new() },
@@ -137,7 +138,7 @@ impl<'g> ChainDecoder<'g> {
                     return Err(Problem::field("invalid_flags", flags.invalid, expected));
                 }
                 self.flags = flags;
-                // The last flags count; what those before them allowed must be allowed still.
+                // The last flags count; whatever earlier ones allowed must still be allowed.
                 if self.unallocated {
                     check_unallocated(&self.flags)?;
                 }
@@ -252,7 +253,7 @@ fn check_size(clusters: u64) -> Result<(), Problem> {
     Err(Problem::field("num_clusters", clusters, format!("at most {MAX_CLUSTERS:#x}")))
 }
 
-/// An extent page, checked as far as it can be without knowing whose it is.
+/// An extent page, checked as far as possible without knowing its owner.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ExtentPage {
     /// First cluster of the blob that it describes, a multiple of 512.
@@ -261,8 +262,8 @@ pub struct ExtentPage {
     pub clusters: Entries,
 }
 
-/// Decodes an extent page. Its CRC is the caller's to check; its id says nothing (it may name any blob that
-/// once had it).
+/// Decodes an extent page. The caller checks its CRC; its id is ignored (it may name any blob that once had
+/// it).
 ///
 /// # Errors
 /// Names the rule that the page or its descriptor breaks.
@@ -300,7 +301,7 @@ pub fn decode_extent_page(
     let mut words = [0; CLUSTERS_PER_EXTENT_PAGE as usize];
     words.iter_mut().zip(clusters.iter()).for_each(|(word, cluster)| *word = cluster);
     let words = &words[..clusters.len()];
-    // Without a branch, so that many words are looked at at once.
+    // Without a branch, so that many words are checked at once.
     let strays = words.iter().map(|cluster| u32::from(*cluster != 0) & u32::from(!data.contains(cluster)));
     if strays.sum::<u32>() > 0
         && let Some(&cluster) = words.iter().find(|cluster| **cluster != 0 && !data.contains(cluster))

@@ -1,4 +1,4 @@
-//! From values to pages.
+//! Encodes values to pages.
 
 use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap};
 use crate::descriptor::kind;
@@ -6,9 +6,9 @@ use crate::ids::{BlobId, PageIdx};
 use crate::metadata::{BlobMetadata, Flags, Xattr};
 use crate::page::{DESCRIPTORS_SIZE, Page};
 
-/// The chain of a blob's metadata, root first: neither linked nor sealed, since where pages 1.. go is for
-/// the caller to say (see [`link`]). Extent pages are not part of it; a leaf that has no page yet counts as
-/// missing. The flag that says what kind of map there is follows the map.
+/// The chain of a blob's metadata, root first: neither linked nor sealed, since the caller decides where
+/// pages 1.. go (see [`link`]). Extent pages are not part of it; a leaf without a page counts as missing. The
+/// flag for the kind of map follows the map.
 pub fn to_pages(id: BlobId, metadata: &BlobMetadata) -> Vec<Page> {
     let mut chain = Chain::new(id);
     let flags = &metadata.flags;
@@ -112,8 +112,8 @@ impl Chain {
         self.put(kind, &[&lengths, &xattr.name, &xattr.value]);
     }
 
-    /// As many entries as fit into each page. SPDK writes no table at all for a blob of no size if the page
-    /// has no room for an empty one, and then takes it for a run-length blob; here it starts a new page.
+    /// Puts as many entries as fit into each page. SPDK writes no table at all for a blob of size 0 if the
+    /// page has no room for an empty one, and then takes it for a run-length blob; here it starts a new page.
     fn put_table(&mut self, map: &ClusterMap) {
         let num_clusters = map.num_clusters().to_le_bytes();
         let mut entries = table_entries(map, map.slots()).peekable();
@@ -154,7 +154,7 @@ fn pair_bytes((first, second): (u32, u32)) -> [u8; 8] {
     bytes
 }
 
-/// Every extent page by itself, missing ones between them as runs.
+/// Every extent page by itself, with runs of missing ones between them.
 fn table_entries(map: &ClusterMap, slots: u64) -> impl Iterator<Item = (u32, u32)> + '_ {
     let pages = map.extent_pages().map(|(slot, page)| (u64::from(slot), page.0));
     with_gaps(pages.map(|(slot, page)| (slot, page, 1)), slots)
@@ -164,8 +164,7 @@ fn rle_entries(map: &ClusterMap) -> impl Iterator<Item = (u32, u32)> + '_ {
     with_gaps(map.runs().map(|run| (run.start, run.cluster.0, run.length)), map.num_clusters())
 }
 
-/// Turns (position, value, length) in order into (value, length) with (0, length) where there are gaps up
-/// to `end`.
+/// Converts (position, value, length) in order into (value, length), with (0, length) for gaps up to `end`.
 fn with_gaps(items: impl Iterator<Item = (u64, u32, u32)>, end: u64) -> impl Iterator<Item = (u32, u32)> {
     let mut at = 0;
     let gaps_and_items = items.chain([(end, 0, 0)]).flat_map(move |(start, value, length)| {

@@ -1,7 +1,8 @@
 //! A blob's metadata as its chain of pages, exactly as SPDK orders and breaks it, and back.
 //!
-//! Order: flags, the user's xattrs, internal xattrs, then the extent table or run-length list. What does not
-//! fit whole into the rest of a page starts the next one. Extent pages stand outside the chain.
+//! Order: flags, the user's xattrs, internal xattrs, then the extent table or run-length list. A descriptor
+//! that does not fit whole into the rest of a page starts the next one. Extent pages are not part of the
+//! chain.
 
 mod decode;
 mod encode;

@@ -1,10 +1,10 @@
-//! What kind of damage keeps a blob from being read.
+//! The kinds of damage that keep a blob from being read.
 
 use crate::error::{FormatError, Place, Problem};
 use crate::ids::PageIdx;
 use crate::store::DamagedBlob;
 
-/// What kind of damage keeps a blob from being read.
+/// The kind of damage that keeps a blob from being read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
 pub enum Cause {
@@ -14,7 +14,7 @@ pub enum Cause {
     RootMissing,
     /// The root page's CRC is wrong.
     RootCrc,
-    /// The root page says that it belongs elsewhere.
+    /// The root page claims to belong elsewhere.
     RootForeign,
     /// A chain page's CRC is wrong.
     ChainCrc,
@@ -34,14 +34,14 @@ pub enum Cause {
     ExtentCrc,
     /// The extent table names an empty page.
     ExtentMissing,
-    /// An extent page does not say what it should.
+    /// An extent page has wrong contents.
     ExtentContents,
     /// A descriptor or the blob as a whole breaks a rule.
     Contents,
 }
 
 impl Cause {
-    /// What is wrong with a damaged blob, by its first error.
+    /// The kind of damage of a blob, by its first error.
     pub(super) fn of(damaged: &DamagedBlob) -> Cause {
         match damaged.errors.first() {
             Some(error) => judge(damaged, error),
@@ -49,7 +49,7 @@ impl Cause {
         }
     }
 
-    /// A name that does not change, for programs.
+    /// A stable name, for programs.
     pub fn code(self) -> &'static str {
         match self {
             Cause::Unreadable => "unreadable-page",

@@ -1,4 +1,4 @@
-//! All that can be said of one load, and what concerns single blobs and clusters.
+//! Findings of a single load about single blobs and clusters.
 
 use super::{Cause, Finding, links, masks};
 use crate::metadata::{Flags, IMPORTING};
@@ -31,7 +31,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     let missing = store.super_block.super_blob.filter(|&blob| store.blob(blob).is_none());
     findings.extend(missing.map(|blob| Finding::MissingSuperBlob { blob }));
     findings.extend(store.half_done.iter().cloned().map(Finding::HalfDone));
-    // That a store is marked dirty before it is repaired is no repair in itself.
+    // Marking a store dirty before a repair is not itself a repair.
     let reasons = store.repairs.iter().map(|repair| &repair.reason);
     let reasons = reasons.filter(|reason| **reason != RepairReason::MarkDirty);
     findings.extend(reasons.cloned().map(Finding::Pending));
@@ -52,7 +52,7 @@ fn shared_pages(store: &Store) -> impl Iterator<Item = Finding> + '_ {
     })
 }
 
-/// What a blob says of itself that does not fit.
+/// Inconsistencies within a blob.
 fn blob(blob: &Blob) -> Vec<Finding> {
     let id = blob.id;
     let mut findings: Vec<Finding> = blob
@@ -62,7 +62,7 @@ fn blob(blob: &Blob) -> Vec<Finding> {
         .collect();
     let table = blob.metadata.map.is_table();
     let says = blob.metadata.flags.invalid & Flags::EXTENT_TABLE != 0;
-    // SPDK writes no table at all for a blob of no size if there is no room for one in the page.
+    // SPDK writes no table at all for a blob of size 0 if the page has no room for one.
     if table != says && blob.metadata.map.num_clusters() > 0 {
         findings.push(Finding::WrongMapFlag { blob: id, table });
     }

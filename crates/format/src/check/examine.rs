@@ -1,10 +1,10 @@
-//! Reading a store to judge it, wherever it lies.
+//! Reads and checks a store on any medium.
 
 use super::{Finding, check, lvolstore};
 use crate::loader::{ByteRange, LoadError, LoadOptions, Loader};
 use crate::store::Store;
 
-/// Where a store lies, to be read on the calling thread. Whoever checks lends it.
+/// The medium of a store, read on the calling thread.
 pub trait Medium {
     /// Its size in bytes.
     fn bytes(&self) -> u64;
@@ -17,14 +17,14 @@ pub trait Medium {
     fn read(&self, offset: u64, into: &mut [u8]) -> bool;
 }
 
-/// A store and everything that is wrong with it.
+/// A store and its findings.
 #[derive(Debug)]
 pub struct Examination {
     /// The store as a writing load would leave it.
     pub store: Store,
-    /// Of a store whose masks were used: as it is without them.
+    /// For a store whose masks were used: the store without them.
     pub without_masks: Option<Store>,
-    /// What is wrong.
+    /// The findings.
     pub findings: Vec<Finding>,
 }
 
@@ -47,7 +47,7 @@ pub fn load(medium: &dyn Medium, force_recover: bool) -> Result<Store, LoadError
     loader.finish()
 }
 
-/// Loads a store and looks for everything that is wrong with it, as a store and as an lvolstore if it is one.
+/// Loads a store and checks it, as a store and as an lvolstore if it is one.
 ///
 /// # Errors
 /// As [`Loader::finish`]: the super block cannot be used.
@@ -65,13 +65,13 @@ pub fn examine(medium: &dyn Medium) -> Result<Examination, LoadError> {
     Ok(Examination { store, without_masks, findings })
 }
 
-/// Blobs that neither mask names.
+/// Blobs that no mask names.
 fn hidden(store: &Store, all: &Store) -> Vec<Finding> {
     let seen = |blob| {
         store.blob(blob).is_some()
             || store.unlisted.contains(&blob)
             || store.damaged.iter().any(|damaged| damaged.id == blob)
-            // Removed by what is still to be done.
+            // A pending repair removes it.
             || blob.root_page().is_some_and(|root| {
                 store.disk_masks.as_ref().is_some_and(|masks| masks.used_blob_ids.get(root.0))
             })

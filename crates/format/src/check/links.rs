@@ -1,4 +1,4 @@
-//! What ties blobs together: parents, and the internal xattrs that name them.
+//! Checks of links between blobs: parents, and the internal xattrs that name them.
 
 use super::Finding;
 use crate::ids::BlobId;
@@ -8,7 +8,7 @@ use crate::store::{Blob, Store};
 /// Parents that are missing or in circles.
 pub(super) fn findings(store: &Store) -> Vec<Finding> {
     let mut findings = Vec::new();
-    // Roots of the forest first, then everything below them: what is never reached is in or below a circle.
+    // Roots of the forest first, then everything below them: a blob never reached is in or below a circle.
     let mut reached: Vec<BlobId> = Vec::new();
     for blob in store.blobs.values() {
         match blob.parent {
@@ -29,7 +29,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     findings
 }
 
-/// Internal xattrs that tie the blob to nothing.
+/// Internal xattrs that link the blob to nothing.
 pub(super) fn dead(blob: &Blob) -> Vec<Finding> {
     let (metadata, mut findings) = (&blob.metadata, Vec::new());
     let mut say = |xattr, why| findings.push(Finding::DeadLink { blob: blob.id, xattr, why });
@@ -41,8 +41,8 @@ pub(super) fn dead(blob: &Blob) -> Vec<Finding> {
             say(shown, "is not the 8 bytes of a blob id");
         }
     }
-    // Beside these two SPDK leaves xattrs that mean nothing to it: `SNAP` in a clone of an external snapshot,
-    // `EXTSNAP` in a clone that was inflated while it was read-only.
+    // Besides these, SPDK leaves xattrs that it ignores: `SNAP` in a clone of an external snapshot, `EXTSNAP`
+    // in a clone that was inflated while it was read-only.
     let flags = &metadata.flags;
     if holds(internal::SNAPSHOT) && !flags.external_snapshot() && !flags.thin() {
         say("SNAP", "names a parent, but the blob is not thin and has none");

@@ -1,7 +1,7 @@
-//! What SPDK asks of a store that says it is an lvolstore, beyond what it asks of any store.
+//! SPDK's requirements for an lvolstore, beyond those for any store.
 //!
-//! A store may carry the type without having been one: there is nothing to find where no blob has a UUID and the
-//! super blob is not the empty one that an lvolstore has.
+//! A store may carry the type without having been one: there are no findings if no blob has a UUID and the
+//! super blob is not empty as that of an lvolstore.
 
 use super::Finding;
 use crate::ids::BlobId;
@@ -15,7 +15,7 @@ const UUID_BYTES: usize = 37;
 /// Most bytes of the name of an lvolstore or a volume.
 const NAME_BYTES: usize = 64;
 
-/// What is wrong with an lvolstore.
+/// A fault of an lvolstore.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum LvolFault {
@@ -77,13 +77,13 @@ fn of_super_blob(blob: &Blob) -> Vec<LvolFault> {
     faults.into_iter().flatten().collect()
 }
 
-/// The name as SPDK takes it: up to the first NUL.
+/// The name as SPDK reads it: up to the first NUL.
 fn name(metadata: &BlobMetadata) -> Option<&[u8]> {
     let value = metadata.xattrs.get(b"name").filter(|value| value.len() <= NAME_BYTES)?;
     Some(value.split(|&byte| byte == 0).next().unwrap_or_default())
 }
 
-/// The UUID in lower case, if SPDK takes it for one.
+/// The UUID in lower case, if SPDK accepts it.
 fn uuid(metadata: &BlobMetadata) -> Option<Vec<u8>> {
     let (nul, text) = metadata.xattrs.get(b"uuid").filter(|value| value.len() == UUID_BYTES)?.split_last()?;
     let fits = |(at, byte): (usize, &u8)| match at {
@@ -106,7 +106,7 @@ impl LvolFault {
         }
     }
 
-    /// Whether SPDK does not open the store.
+    /// True if SPDK does not open the store.
     pub(super) fn is_refused(self) -> bool {
         matches!(
             self,

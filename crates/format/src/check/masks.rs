@@ -6,7 +6,7 @@ use crate::mask::MaskKind;
 use crate::metadata::Parent;
 use crate::store::{Blob, Store};
 
-/// The masks of a clean store against what its metadata says.
+/// Compares the masks of a clean store with its metadata.
 pub(super) fn findings(store: &Store) -> Vec<Finding> {
     let Some(masks) = &store.disk_masks else { return Vec::new() };
     let (geometry, mut findings) = (&store.geometry, Vec::new());
@@ -37,7 +37,7 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
         let (offset, _) = geometry.bytes_of(geometry.mask(kind));
         findings.push(Finding::UnmarkedInMask { kind, offset, bits });
     }
-    // What a damaged or lost blob uses is not known, nor is what operations still to be finished will free.
+    // Unknown: what a damaged or missing blob uses, and what pending operations will free.
     let lost = |blob: &Blob| matches!(blob.parent, Some(Parent::Snapshot(id)) if store.blob(id).is_none());
     let known = store.damaged.is_empty() && store.unlisted.is_empty() && !store.blobs.values().any(lost);
     if known && store.repairs.is_empty() {

@@ -1,8 +1,7 @@
-//! What to write so that a store is in order again, as far as that needs no guessing.
+//! Works out the writes that put a store in order again, without guessing.
 //!
-//! Worked out on an overlay in memory and told as changes: nothing is written here. What a program that
-//! carries them out overwrites is metadata only; clusters that become free keep what they hold, so that all
-//! of it can be undone.
+//! Worked out on an overlay in memory and returned as changes: nothing is written here. The changes overwrite
+//! metadata only; freed clusters keep their contents, so that everything can be undone.
 
 use std::collections::BTreeSet;
 
@@ -23,35 +22,35 @@ use crate::unload::{self, InUse};
 /// How often a repair looks whether there is more to do. Each time but the last something is put right for good.
 const MOST_ROUNDS: u32 = 8;
 
-/// What a repair does, and what it leaves.
+/// The effect of a repair.
 #[derive(Debug)]
 pub struct Mended {
-    /// The writes, in order, with flushes where the order matters. None if nothing can be mended.
+    /// The writes, in order, with flushes where the order matters. Empty if nothing can be mended.
     pub changes: Vec<Change>,
-    /// What is wrong now.
+    /// The findings before.
     pub before: Vec<Finding>,
-    /// What will still be wrong.
+    /// The remaining findings.
     pub after: Vec<Finding>,
 }
 
-/// Why a repair cannot be worked out.
+/// Why a repair is impossible.
 #[derive(Debug, thiserror::Error)]
 pub enum MendError {
     /// The store cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// A blob that is to be given up is not there.
+    /// A blob to be given up does not exist.
     #[error("blob {0} cannot be given up: it is not in the store")]
     NoSuchBlob(BlobId),
-    /// A blob that is to be given up has clones.
+    /// A blob to be given up has clones.
     #[error("blob {0} cannot be given up: blob {1} reads through it; give that up too, or inflate it first")]
     HasClones(BlobId, BlobId),
 }
 
-/// Works out a repair. The blobs in `give_up` are deleted, whatever state they are in.
+/// Works out a repair. The blobs in `give_up` are deleted, in any state.
 ///
-/// What cannot be mended stays as it is, and is found again: a store that was left in order stays in order, with
-/// masks that still name what is damaged, and one that was not stays so.
+/// Damage that cannot be mended stays as it is, and is found again: a cleanly unloaded store stays clean,
+/// with masks that still name what is damaged, and another one stays dirty.
 ///
 /// # Errors
 /// The store cannot be loaded, or a blob cannot be given up.
@@ -102,14 +101,14 @@ fn end_of_metadata(store: &Store) -> u64 {
     start + len
 }
 
-/// The store with all of it put right and masks that say what its metadata says; `None` if that cannot be, since
+/// The store completely repaired, with masks that match its metadata; `None` if that is impossible, since
 /// something is lost or damaged.
 fn mend_all<'a>(
     mut overlay: Overlay<'a>,
     store: &Store,
     give_up: &BTreeSet<BlobId>,
 ) -> Result<Option<Overlay<'a>>, LoadError> {
-    // A root that is gone leaves no trace but in the masks.
+    // A missing root leaves no trace except in the masks.
     if store.damaged.iter().any(|damaged| !give_up.contains(&damaged.id)) {
         return Ok(None);
     }
@@ -126,7 +125,7 @@ fn mend_all<'a>(
     Ok(Some(overlay))
 }
 
-/// The store with what a crash cut off finished, and the rest as it was.
+/// The store with interrupted operations finished, and the rest as it was.
 fn mend_around<'a>(
     mut overlay: Overlay<'a>,
     store: &Store,
@@ -134,7 +133,7 @@ fn mend_around<'a>(
     give_up: &BTreeSet<BlobId>,
 ) -> Result<Overlay<'a>, LoadError> {
     let Some(masks) = &store.disk_masks else {
-        // Nothing here can say what is in use, and whether it was left in order is part of what is known.
+        // Unknown here is what is in use, and whether the store was unloaded cleanly must be preserved.
         if !store.super_block.clean {
             let repaired = load(&overlay, true)?;
             carry_out(&mut overlay, &repaired);
@@ -158,7 +157,7 @@ fn mend_around<'a>(
         return Ok(overlay);
     }
     carry_out(&mut overlay, &repaired);
-    // As a load that writes and leaves it in order: what the masks say of the damaged stays.
+    // Like a load that writes and unloads cleanly: the mask bits of what is damaged stay.
     overlay.apply(unload::changes(&store.super_block, &store.geometry, in_use(&repaired)));
     Ok(overlay)
 }
@@ -186,7 +185,7 @@ fn without<'a>(
     Ok(overlay)
 }
 
-/// Does what the next load that may write would; the store is marked as not clean already.
+/// Makes the repairs of the next writing load; the store is marked dirty already.
 fn carry_out(overlay: &mut Overlay<'_>, store: &Store) {
     let repairs = store.repairs.iter().filter(|repair| repair.reason != RepairReason::MarkDirty);
     for repair in repairs {
@@ -225,7 +224,7 @@ fn damaged_clone(store: &Store, id: BlobId, give_up: &BTreeSet<BlobId>) -> Optio
     damaged.find(|damaged| damaged.named_blobs.contains(&id)).map(|damaged| damaged.id)
 }
 
-/// Whether something may be in use of which nobody knows what it is: then nothing may be counted as free.
+/// True if something unknown may be in use: then nothing may be counted as free.
 fn is_lost(store: &Store) -> bool {
     let orphan = |blob: &Blob| matches!(blob.parent, Some(Parent::Snapshot(id)) if store.blob(id).is_none());
     let unknown = |blocked: &AllocationBlocked| {
@@ -237,13 +236,13 @@ fn is_lost(store: &Store) -> bool {
         || store.blobs.values().any(orphan)
 }
 
-/// The super blob, if it is there.
+/// The super blob, if it exists.
 fn super_blob(store: &Store) -> Option<BlobId> {
     store.super_block.super_blob.filter(|&id| store.blob(id).is_some())
 }
 
-/// Rewrites the chains of blobs that say something wrong of themselves. Blobs with descriptors that are not
-/// known stay: they would lose them.
+/// Rewrites the chains of blobs with inconsistent metadata. Blobs with unknown descriptors stay: a rewrite
+/// would lose those.
 fn mend_blobs(overlay: &mut Overlay<'_>, store: &Store) {
     let mut taken = store.used_pages.clone();
     for blob in store.blobs.values().filter(|blob| blob.unknown_descriptors.is_empty()) {
@@ -271,7 +270,7 @@ fn mend_blobs(overlay: &mut Overlay<'_>, store: &Store) {
     }
 }
 
-/// What the blob should say of itself.
+/// Corrects the blob's metadata.
 fn put_right(meta: &mut BlobMetadata, blob: &Blob, store: &Store) {
     if !blob.clones.is_empty() {
         meta.flags.data_read_only |= Flags::READ_ONLY;

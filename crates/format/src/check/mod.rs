@@ -1,12 +1,12 @@
-//! Everything that is wrong with a loaded store, as a typed list.
+//! All problems of a loaded store, as a typed list.
 //!
-//! Every finding has a stable name ([`Finding::code`]) and says which object it is about and where (its
-//! `Display`), what that means for the data ([`Finding::meaning`]) and what a repair does about it
-//! ([`Finding::remedy`]). Nothing is found on a healthy store. A read-only load has already worked around
-//! what can be worked around; [`Finding::Pending`] lists what a writing load would put right.
+//! Every finding has a stable name ([`Finding::code`]), names its object and place (its `Display`), its
+//! meaning for the data ([`Finding::meaning`]) and what a repair does about it ([`Finding::remedy`]). A
+//! healthy store has no findings. A read-only load has already worked around what can be worked around;
+//! [`Finding::Pending`] lists what a writing load would repair.
 //!
-//! [`check`] judges one load; [`examine`] reads the store from a [`Medium`], a clean one twice: once as its
-//! masks say, once as if there were none, so that it sees what the masks hide.
+//! [`check`] examines one load; [`examine`] reads the store from a [`Medium`], a clean one twice: once by its
+//! masks, once as if there were none, so that it sees what the masks hide.
 
 mod cause;
 mod compare;
@@ -33,7 +33,7 @@ use std::fmt;
 /// How bad a finding is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {
-    /// Nothing is lost; the next writing load puts it right.
+    /// Nothing is lost; the next writing load repairs it.
     Pending,
     /// Space is wasted or a hint is wrong; all data can be read.
     Minor,
@@ -41,12 +41,12 @@ pub enum Severity {
     Damage,
 }
 
-/// A run of numbers: first and how many.
+/// A run of numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Span {
     /// The first.
     pub first: u32,
-    /// How many.
+    /// Its length.
     pub count: u32,
 }
 
@@ -59,7 +59,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// One thing that is wrong.
+/// A problem of a store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Finding {
@@ -71,10 +71,10 @@ pub enum Finding {
         name: Option<String>,
         /// What is wrong.
         errors: Vec<FormatError>,
-        /// What kind of damage that is.
+        /// The kind of damage.
         cause: Cause,
     },
-    /// A mask of a store that says it is clean cannot be used.
+    /// A mask of a store marked clean cannot be used.
     BadMask(FormatError),
     /// A metadata page that may be the root of a blob cannot be read from the device.
     UnreadablePage {
@@ -89,7 +89,7 @@ pub enum Finding {
         cluster: ClusterIdx,
         /// Byte of the image where it begins.
         offset: u64,
-        /// The blobs, each with the cluster of the blob whose entry it is.
+        /// The blobs, each with the index of the cluster in it.
         owners: Vec<(BlobId, u64)>,
     },
     /// More than one blob's extent table names a metadata page.
@@ -101,7 +101,7 @@ pub enum Finding {
         /// The blobs.
         owners: Vec<BlobId>,
     },
-    /// An internal xattr that means nothing where it is, or cannot be read.
+    /// An internal xattr without meaning in its place, or unreadable.
     DeadLink {
         /// The blob.
         blob: BlobId,
@@ -120,16 +120,16 @@ pub enum Finding {
         /// Which.
         pages: Vec<Span>,
     },
-    /// A mask says "free" of something in use.
+    /// A mask marks something in use as free.
     UnmarkedInMask {
         /// The mask.
         kind: MaskKind,
         /// Byte of the image where the mask begins.
         offset: u64,
-        /// The bits that are missing.
+        /// The missing bits.
         bits: Vec<Span>,
     },
-    /// A metadata page in use is the root of a blob, but the mask of blob ids does not have it.
+    /// A metadata page in use is the root of a blob, but the mask of blob ids lacks it.
     UnlistedBlob {
         /// The blob.
         blob: BlobId,
@@ -158,14 +158,14 @@ pub enum Finding {
         /// The blob.
         blob: BlobId,
     },
-    /// A blob's flags say another kind of cluster map than it has.
+    /// A blob's flags name another kind of cluster map than it has.
     WrongMapFlag {
         /// The blob.
         blob: BlobId,
-        /// Whether it has an extent table.
+        /// True if it has an extent table.
         table: bool,
     },
-    /// A descriptor of a type this version does not know.
+    /// A descriptor of an unknown type.
     UnknownDescriptor {
         /// The blob.
         blob: BlobId,
@@ -174,20 +174,20 @@ pub enum Finding {
         /// Its type.
         kind: u8,
     },
-    /// A new blob is being filled by an import, or that was cut off.
+    /// A new blob is being filled by an import, or its import was interrupted.
     UnfinishedImport {
         /// The blob.
         blob: BlobId,
     },
-    /// The store says that it is an lvolstore, and SPDK does not open it as one, or not all of it.
+    /// The store claims to be an lvolstore, and SPDK does not open it as one, or not all of it.
     Lvolstore(LvolFault),
-    /// A snapshot operation was cut off and cannot be resolved without guessing.
+    /// A snapshot operation was interrupted and cannot be resolved without guessing.
     HalfDone(HalfDone),
-    /// Something was cut off; a writing load puts it right.
+    /// An operation was interrupted; a writing load repairs it.
     Pending(RepairReason),
 }
 
-/// Looks for everything that is wrong with a store. Nothing is found on a healthy one.
+/// Finds all problems of a store. A healthy one has none.
 pub fn check(store: &Store) -> Vec<Finding> {
     compare::findings(store)
 }

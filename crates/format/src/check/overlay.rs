@@ -1,4 +1,4 @@
-//! A store with changes that are kept in memory, so that a repair can be tried before anything is written.
+//! A store with changes kept in memory, so that a repair can be tried before anything is written.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use crate::page::PAGE_SIZE;
 
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// A medium as it would be after some changes. Lives as long as whoever tries them.
+/// A medium as it would be after some changes.
 #[derive(Clone)]
 pub(super) struct Overlay<'a> {
     below: &'a dyn Medium,
-    /// Bytes of the medium that belong to metadata; what lies behind is left alone.
+    /// Bytes of the medium that belong to metadata; the rest is not changed.
     metadata: u64,
     pages: BTreeMap<u64, [u8; PAGE_SIZE]>,
     changes: Vec<Change>,
@@ -23,7 +23,7 @@ impl<'a> Overlay<'a> {
         Overlay { below, metadata, pages: BTreeMap::new(), changes: Vec::new() }
     }
 
-    /// Applies changes of metadata. Data stays: a cluster that becomes free keeps what it holds.
+    /// Applies changes of metadata. Data stays: a freed cluster keeps its contents.
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
             match &change {
@@ -38,7 +38,7 @@ impl<'a> Overlay<'a> {
         }
     }
 
-    /// Whether all is as it was.
+    /// True if nothing has changed.
     pub(super) fn is_as_before(&self) -> bool {
         self.pages.iter().all(|(&number, page)| {
             let mut before = [0; PAGE_SIZE];
@@ -51,7 +51,7 @@ impl<'a> Overlay<'a> {
         self.changes
     }
 
-    /// Puts bytes, or zeroes, over what is there.
+    /// Overwrites a range with bytes, or zeroes.
     fn put(&mut self, offset: u64, len: u64, bytes: Option<&[u8]>) {
         let (mut at, end) = (offset, offset + len);
         while at < end {
@@ -60,7 +60,7 @@ impl<'a> Overlay<'a> {
             let below = self.below;
             let page = self.pages.entry(page).or_insert_with(|| {
                 let mut known = [0; PAGE_SIZE];
-                // What cannot be read is written over as a whole page, or counts as zeroes.
+                // An unreadable page is overwritten whole, or counts as zeroes.
                 let _ = below.read(page * PAGE, &mut known);
                 known
             });
@@ -85,7 +85,7 @@ impl Medium for Overlay<'_> {
 
     fn read(&self, offset: u64, into: &mut [u8]) -> bool {
         let mut read = true;
-        // A range that holds an unreadable page can be read once that page has been written.
+        // A range with an unreadable page can be read once that page has been written.
         if !self.below.read(offset, into) {
             for (chunk, at) in into.chunks_mut(PAGE_SIZE).zip((offset..).step_by(PAGE_SIZE)) {
                 read &= self.pages.contains_key(&(at / PAGE)) || self.below.read(at, chunk);

@@ -1,4 +1,4 @@
-//! The findings in words: their names, what they mean, what is done about them.
+//! The findings in words: names, meanings, remedies.
 
 use super::{Finding, Severity, Span};
 use crate::mask::MaskKind;
@@ -7,7 +7,7 @@ use crate::store::HalfDone;
 use std::fmt;
 
 impl Finding {
-    /// A name that does not change, for programs.
+    /// A stable name, for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Finding::DamagedBlob { cause, .. } => cause.code(),
@@ -36,7 +36,7 @@ impl Finding {
         }
     }
 
-    /// How bad it is.
+    /// Its severity.
     pub fn severity(&self) -> Severity {
         match self {
             Finding::DamagedBlob { .. }
@@ -63,7 +63,7 @@ impl Finding {
         }
     }
 
-    /// What it means for the data, in a sentence.
+    /// Its meaning for the data, in a sentence.
     pub fn meaning(&self) -> &'static str {
         match self {
             Finding::DamagedBlob { .. } => {
@@ -108,7 +108,7 @@ impl Finding {
         }
     }
 
-    /// What a repair does about it, or why it does nothing and what to do instead.
+    /// What a repair does about it, or why it does nothing and the remedy instead.
     pub fn remedy(&self) -> &'static str {
         match self {
             Finding::DamagedBlob { .. } => {

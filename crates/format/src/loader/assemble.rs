@@ -1,4 +1,4 @@
-//! From pages to blobs: every chain followed, every rule checked, damaged blobs set aside.
+//! Turns pages into blobs: follows every chain, checks every rule, sets damaged blobs aside.
 
 use super::halfdone;
 use super::pace::Pace;
@@ -16,7 +16,7 @@ use crate::metadata::{BlobMetadata, Parent, internal};
 use crate::store::DamagedBlob;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A blob as its pages say it is, before half-done operations are resolved.
+/// A blob according to its pages, before half-done operations are resolved.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) metadata: BlobMetadata,
@@ -26,21 +26,21 @@ pub(super) struct Draft {
     pub(super) resize: HalfDoneResize,
 }
 
-/// What a resize that was cut off left to be written.
+/// The writes left over from an interrupted resize.
 #[derive(Debug, Default)]
 pub(super) struct HalfDoneResize {
-    /// The size was cut to what its last extent page says: the chain says the old one.
+    /// The size was cut to that of its last extent page; the chain still has the old one.
     pub(super) chain: bool,
-    /// Extent pages behind the new end, which the chain still names: not free before that is written.
+    /// Extent pages behind the new end, which the chain still names: not free until the chain is written.
     pub(super) behind: Vec<PageIdx>,
-    /// Slots whose extent pages name more clusters than the blob has: what they name beyond its end is free.
+    /// Slots whose extent pages name more clusters than the blob has: those beyond its end are free.
     pub(super) slots: BTreeSet<u32>,
-    /// The clusters that they name there.
+    /// The clusters named there.
     pub(super) beyond: Vec<ClusterIdx>,
 }
 
 impl Draft {
-    /// The snapshot in this store that it is a clone of.
+    /// The snapshot in this store whose clone it is.
     pub(super) fn snapshot(&self) -> Option<BlobId> {
         match self.parent {
             Some(Parent::Snapshot(id)) => Some(id),
@@ -54,18 +54,18 @@ impl Draft {
 pub(super) struct Blobs {
     pub(super) drafts: BTreeMap<BlobId, Draft>,
     pub(super) damaged: Vec<DamagedBlob>,
-    /// Those that carry the marker of a snapshot operation.
+    /// Blobs with the marker of a snapshot operation.
     pub(super) marked: Vec<BlobId>,
 }
 
-/// What is known of a store before its blobs are read.
+/// What is known about a store before its blobs are read.
 #[derive(Clone, Debug)]
 pub(super) struct Left {
-    /// It was left in order: nothing can be half done that a resize does.
+    /// True if it was unloaded cleanly: then no resize can be half done.
     pub(super) in_order: bool,
-    /// No mask says where the roots are: a page that no program leaves where it is may be one.
+    /// True if no mask lists the roots: then any page that no program leaves in its place may be one.
     pub(super) unlisted: bool,
-    /// Where roots were when it was last left in order, if that is known and of use.
+    /// Its roots at the last clean unload, if known and useful.
     pub(super) old_ids: Option<Bitmap>,
 }
 
@@ -87,7 +87,7 @@ pub(super) async fn assemble(
         rle_budget: 4 * u64::from(geometry.total_clusters()),
         page_budget: 4 * u64::from(geometry.md_pages()),
     };
-    // A chain that wanders into another blob's root damages its own blob, not that one.
+    // A chain that runs into another blob's root damages its own blob, not that one.
     roots.iter().for_each(|root| {
         assembler.claimed.set(root.0);
     });
@@ -152,10 +152,10 @@ struct Assembler<'a> {
     in_order: bool,
     pace: &'a Pace,
     claimed: Bitmap,
-    /// Scattered pages that were decoded, for when a second blob names one. Others are as easily decoded again.
+    /// Decoded scattered pages, for a second blob that names one. Others are as easily decoded again.
     extents: BTreeMap<PageIdx, ExtentPage>,
-    /// Clusters that run-length lists may still name, and extent pages that tables may: a healthy store
-    /// names each once, a half-done snapshot twice. Keeps hostile images from costing more than they weigh.
+    /// Remaining clusters that run-length lists may name, and extent pages that tables may: a healthy store
+    /// names each once, a half-done snapshot twice. Bounds the cost of hostile images by their size.
     rle_budget: u64,
     page_budget: u64,
 }
@@ -200,7 +200,7 @@ impl Assembler<'_> {
         }
     }
 
-    /// Damaged blobs from pages that may be roots and that no blob names.
+    /// Reports damaged blobs for pages that may be roots and that no blob names.
     async fn strange(&mut self, blobs: &mut Blobs, old_ids: Option<&Bitmap>) {
         let mut named = self.claimed.clone();
         for (_, page) in blobs.drafts.values().flat_map(|draft| draft.metadata.map.extent_pages()) {
@@ -282,7 +282,7 @@ impl Assembler<'_> {
         Ok(())
     }
 
-    /// Reads the extent pages of a table. Also says where they do not fit the blob's size.
+    /// Reads the extent pages of a table. Also returns where they do not fit the blob's size.
     async fn complete(
         &mut self,
         parts: Parts,
@@ -324,7 +324,7 @@ impl Assembler<'_> {
             }
         };
         let mut metadata = BlobMetadata { flags, xattrs, internal, map };
-        // SPDK shortens the last extent page that stays before the chain says the new size.
+        // SPDK shortens the last remaining extent page before the chain gets the new size.
         if let Some(clusters) = cut {
             let before: Vec<PageIdx> = metadata.map.extent_pages().map(|(_, page)| page).collect();
             metadata.map.resize(clusters);
@@ -335,8 +335,8 @@ impl Assembler<'_> {
         Ok((metadata, resize))
     }
 
-    /// The clusters of an extent page that a blob names in this slot, and those behind them if the page describes
-    /// more: what the blob cannot have there does not count.
+    /// The clusters of an extent page that a blob names in this slot, and those behind them if the page
+    /// describes more: clusters beyond the blob's range are ignored.
     fn extent(
         &mut self,
         slot: ExtentSlot,
@@ -383,7 +383,7 @@ pub(super) fn bad_page(bad: &Bad) -> Problem {
     bad.crcs.map_or(Problem::Unreadable, |(stored, computed)| Problem::Crc { stored, computed })
 }
 
-/// What is above a blob; an error if that cannot be said.
+/// The parent of a blob; an error if it cannot be determined.
 fn parent_of(metadata: &BlobMetadata, root: Place) -> Result<Option<Parent>, FormatError> {
     let rule = |rule: &str| Err(Problem::Rule(rule.into()).at(root));
     let holds = |name: &[u8]| metadata.internal.get(name).is_some();

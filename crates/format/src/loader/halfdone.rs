@@ -1,12 +1,12 @@
-//! Snapshot operations that a crash cut off, resolved by the markers they left.
+//! Resolves snapshot operations that a crash interrupted, by the markers they left.
 //!
 //! A snapshot being made carries `SNAPTMP`, one being deleted `SNAPRM`, each with the id of the other blob.
 //! If that blob names the snapshot as its parent, the snapshot is needed and stays; if not, everything in it
-//! is the other blob's too, and it goes. While a snapshot is being deleted SPDK rewrites extent pages of the
-//! clone with the snapshot's clusters in them before the clone stops naming the snapshot: cut off there, both
-//! own them (SPDK itself then loses data when the clone is deleted). The clone's entries are cleared: it
-//! reads the same through the snapshot. SPDK's loader takes the marker off without seeing that, so the same
-//! is done for every clone and parent, marker or not.
+//! also belongs to the other blob, and the snapshot is removed. While a snapshot is being deleted SPDK
+//! rewrites extent pages of the clone with the snapshot's clusters in them before the clone stops naming the
+//! snapshot: if interrupted there, both own them (SPDK itself then loses data when the clone is deleted). The
+//! clone's entries are cleared: it reads the same through the snapshot. SPDK's loader removes the marker
+//! without noticing that, so the same is done for every clone and parent, with or without a marker.
 
 use super::assemble::{Blobs, Draft, Left};
 use super::pace::Pace;
@@ -20,18 +20,18 @@ use crate::repair::RepairReason;
 use crate::store::{DamagedBlob, DiskMasks, HalfDone};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A blob that was changed in memory and whose metadata is to be written.
+/// A blob that was changed in memory and whose metadata must be written.
 #[derive(Debug)]
 pub(super) struct Rewrite {
     pub(super) blob: BlobId,
     pub(super) reason: RepairReason,
-    /// Whether the chain changed.
+    /// True if the chain changed.
     pub(super) chain: bool,
     /// Slots of the extent table whose pages changed.
     pub(super) slots: BTreeSet<u32>,
 }
 
-/// What came of resolving.
+/// The result of resolving.
 #[derive(Debug, Default)]
 pub(super) struct Resolution {
     pub(super) removed: Vec<(BlobId, Draft, RepairReason)>,
@@ -70,8 +70,8 @@ pub(super) async fn resolve(
     resolution
 }
 
-/// What resizes that were cut off left to be written. SPDK does not open a blob of a clean store whose extent
-/// page names a free cluster beyond its end. A page that two blobs name stays as it is.
+/// Writes left over from interrupted resizes. SPDK does not open a blob of a clean store whose extent page
+/// names a free cluster beyond its end. A page named by two blobs stays as it is.
 fn resizes(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>, in_order: bool) -> Vec<Rewrite> {
     let half_done = |draft: &Draft| draft.resize.chain || !draft.resize.slots.is_empty();
     if !drafts.values().any(half_done) {
@@ -100,9 +100,10 @@ fn resizes(geometry: &Geometry, drafts: &BTreeMap<BlobId, Draft>, in_order: bool
     drafts.iter().filter_map(rewrite).collect()
 }
 
-/// Sets blobs aside whose extent pages go on beyond their ends, in a store that was left in order, where that may
-/// be data: SPDK leaves such a page where it deleted a snapshot larger than its clone, but frees what is beyond.
-/// What is in use and no other blob's belongs to the blob, and its root is older than the page.
+/// Sets blobs aside whose extent pages continue beyond their ends, in a cleanly unloaded store, where that
+/// may be data: SPDK leaves such a page where it deleted a snapshot larger than its clone, but frees the
+/// clusters beyond. Clusters in use that no other blob has belong to the blob, and its root is older than the
+/// page.
 async fn set_cut_short_aside(geometry: &Geometry, blobs: &mut Blobs, masks: Option<&DiskMasks>, pace: &Pace) {
     if blobs.drafts.values().all(|draft| draft.resize.beyond.is_empty()) {
         return;
@@ -138,7 +139,7 @@ fn rewrite_chain(blob: BlobId, reason: RepairReason) -> Rewrite {
     Rewrite { blob, reason, chain: true, slots: BTreeSet::new() }
 }
 
-/// The marker of a blob: whether it was being deleted, and the other blob.
+/// The marker of a blob: true if it was being deleted, and the other blob.
 pub(super) fn marker(draft: &Draft) -> Option<(bool, BlobId)> {
     let metadata = &draft.metadata;
     let removal = metadata.internal_id(internal::SNAPSHOT_PENDING_REMOVAL).map(|other| (true, other));
@@ -188,7 +189,8 @@ async fn resolve_markers(blobs: &mut Blobs, resolution: &mut Resolution, pace: &
     }
 }
 
-/// The other blob needs the snapshot: the markers go, and it is read-only as every snapshot.
+/// Keeps a snapshot that the other blob needs: removes the markers, and makes it read-only like every
+/// snapshot.
 fn keep(blobs: &mut Blobs, snapshot: BlobId, removal: bool, other: BlobId, resolution: &mut Resolution) {
     let Some(draft) = blobs.drafts.get_mut(&snapshot) else { return };
     draft.metadata.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL);
@@ -246,7 +248,7 @@ impl Named {
     }
 }
 
-/// Clears what a clone names and its parent names at the same place.
+/// Clears entries of a clone that equal its parent's at the same place.
 async fn unshare(blobs: &mut Blobs, twice: &Bitmap, resolution: &mut Resolution, pace: &Pace) {
     let pairs: Vec<(BlobId, BlobId)> =
         blobs.drafts.iter().filter_map(|(&id, draft)| Some((id, draft.snapshot()?))).collect();
@@ -268,7 +270,7 @@ async fn unshare(blobs: &mut Blobs, twice: &Bitmap, resolution: &mut Resolution,
         let (own_pages, above_pages) = (slots(own), slots(above));
         let per_page = u64::from(CLUSTERS_PER_EXTENT_PAGE);
         let touched: BTreeSet<u32> = shared.iter().map(|&(index, _)| (index / per_page) as u32).collect();
-        // A page that the parent has too stays the parent's: the clone has none in that slot any more.
+        // A page that the parent also has stays the parent's: the clone has none in that slot any more.
         let dropped: Vec<u32> = touched
             .iter()
             .copied()
@@ -287,6 +289,7 @@ async fn unshare(blobs: &mut Blobs, twice: &Bitmap, resolution: &mut Resolution,
         let reason = RepairReason::UnshareClusters { clone, clusters };
         unshared.push(Rewrite { blob: clone, reason, chain, slots });
     }
-    // Before the markers go: cut off in between, the next load finds the marker and does the rest.
+    // Before the markers are removed: if interrupted in between, the next load finds the marker and does the
+    // rest.
     resolution.rewrites.splice(0..0, unshared);
 }

@@ -1,4 +1,4 @@
-//! Loading without I/O: the loader says which bytes it wants, takes them, and ends with a [`Store`].
+//! Loading without I/O: the loader asks for byte ranges, takes bytes, and ends with a [`Store`].
 //!
 //! ```
 //! use spindle_format::{LoadError, LoadOptions, Loader, Store};
@@ -15,13 +15,13 @@
 //! assert!(error.to_string().starts_with("super block at byte 0: signature is 0x0"));
 //! ```
 //!
-//! Many reads may be in flight: ask [`Loader::next_read`] until it has no more, supply what comes back in
-//! any order, ask again; when it has no more and nothing is in flight, [`Loader::finish`], or, where nothing
+//! Many reads may be in flight: call [`Loader::next_read`] until it has no more, supply results in any order,
+//! and ask again. When it has no more and nothing is in flight, call [`Loader::finish`], or, where nothing
 //! may take long, [`Loader::assemble`].
 //!
-//! A clean store is read by its masks; a dirty one (or an old one without the mask of blob ids, or one whose
-//! masks cannot be used) by looking at every metadata page. What is kept of a page is its descriptors
-//! without the zeroes behind them, and nothing of a free page.
+//! A clean store is read by its masks; a dirty one (or an old one without the mask of blob ids, or one with
+//! unusable masks) by reading every metadata page. Of a page only its descriptors are kept, without the
+//! zeroes behind them, and nothing of a free page.
 
 mod assemble;
 mod halfdone;
@@ -74,7 +74,7 @@ impl Default for LoadOptions {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The super block or the layout it describes is wrong.
+    /// The super block or its layout is wrong.
     #[error(transparent)]
     Format(#[from] FormatError),
     /// The store belongs to another program.
@@ -85,7 +85,8 @@ pub enum LoadError {
         /// The type asked for.
         wanted: BsType,
     },
-    /// The device's blocks are larger than the store's metadata pages, which could not be written one by one.
+    /// The device's blocks are larger than the store's metadata pages, which therefore could not be written
+    /// one by one.
     #[error(
         "the device has blocks of {block_size} bytes, the store metadata pages of {md_page_size}: it was made on a device with smaller blocks and needs one"
     )]
@@ -95,12 +96,12 @@ pub enum LoadError {
         /// Bytes of a metadata page.
         md_page_size: u32,
     },
-    /// `finish` came before everything was read.
+    /// `finish` was called before everything was read.
     #[error("the store was not read completely: supply every range that next_read names")]
     Unfinished,
 }
 
-/// Turns bytes of an image into a [`Store`]. Owned by whoever drives it; does no I/O of its own.
+/// Turns bytes of an image into a [`Store`]. Does no I/O of its own.
 #[derive(Debug)]
 pub struct Loader {
     device_bytes: u64,
@@ -110,7 +111,7 @@ pub struct Loader {
 
 type Work = Pin<Box<dyn Future<Output = Result<Store, LoadError>>>>;
 
-/// A store that is being put together from what was read. Owned by whoever drives it.
+/// A store that is being assembled from what was read.
 pub struct Assembly {
     work: Work,
     pace: Rc<Pace>,
@@ -118,8 +119,8 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Does the next step, about a millisecond of work however large the store is; `None` if that was not the
-    /// last. Not to be called again after the last.
+    /// Does the next step, about a millisecond of work however large the store is; `None` if it was not the
+    /// last. Must not be called after the last.
     ///
     /// # Errors
     /// As [`Loader::finish`].
@@ -130,7 +131,7 @@ impl Assembly {
         }
     }
 
-    /// How much is done, and how much there is to do as far as is known, in units that mean nothing else.
+    /// Units of work done, and their known total; the units have no other meaning.
     pub fn progress(&self) -> (u64, u64) {
         let done = self.pace.done();
         (done, self.total.max(done))
@@ -145,7 +146,7 @@ impl std::fmt::Debug for Assembly {
 
 #[derive(Debug)]
 enum Phase {
-    /// The super block has not been asked for.
+    /// The super block was not asked for yet.
     Start,
     /// The super block is being read.
     SuperBlock,
@@ -154,7 +155,7 @@ enum Phase {
     Failed(LoadError),
 }
 
-/// A super block that can be worked with, and how it was come by.
+/// A usable super block, and how it was obtained.
 #[derive(Clone, Debug)]
 struct Super {
     block: SuperBlock,
@@ -163,13 +164,13 @@ struct Super {
 }
 
 impl Loader {
-    /// A loader for an image or device of so many bytes.
+    /// A loader for an image or device of `device_bytes` bytes.
     pub fn new(device_bytes: u64, options: LoadOptions) -> Loader {
         Loader { device_bytes, options, phase: Phase::Start }
     }
 
-    /// The next range to read, each named once; `None` if nothing more is wanted until something in flight
-    /// has come back, or ever.
+    /// The next range to read, each returned once; `None` if nothing more is wanted until a read in flight
+    /// has come back, or at all.
     pub fn next_read(&mut self) -> Option<ByteRange> {
         match &mut self.phase {
             Phase::Start if self.device_bytes < PAGE_SIZE as u64 => {
@@ -187,8 +188,8 @@ impl Loader {
         }
     }
 
-    /// The bytes of a range that [`Loader::next_read`] named. If there are fewer than were asked for, the
-    /// rest counts as unreadable.
+    /// The bytes of a range from [`Loader::next_read`]. If there are fewer than asked for, the rest counts as
+    /// unreadable.
     pub fn supply(&mut self, range: ByteRange, bytes: &[u8]) {
         match &mut self.phase {
             Phase::SuperBlock => self.phase = self.begin(bytes),
@@ -197,7 +198,7 @@ impl Loader {
         }
     }
 
-    /// The device could not read a range: whatever lies in it counts as damaged.
+    /// The device could not read a range: structures in it count as damaged.
     pub fn read_failed(&mut self, range: ByteRange) {
         match &mut self.phase {
             Phase::SuperBlock => {
@@ -208,8 +209,7 @@ impl Loader {
         }
     }
 
-    /// How much of masks and metadata has been read, and how much there is to read as far as is known, in
-    /// bytes.
+    /// Bytes of masks and metadata that were read, and their known total.
     pub fn progress(&self) -> (u64, u64) {
         match &self.phase {
             Phase::Scan(scan) => scan.progress(),
@@ -217,7 +217,7 @@ impl Loader {
         }
     }
 
-    /// The store, put together in one go.
+    /// Assembles the store in one go.
     ///
     /// # Errors
     /// The super block cannot be used, the store is of another type, or not everything was supplied.
@@ -230,7 +230,7 @@ impl Loader {
         }
     }
 
-    /// Puts the store together step by step.
+    /// Assembles the store step by step.
     pub fn assemble(mut self) -> Assembly {
         let more_wanted = self.next_read().is_some();
         let pace = Rc::new(Pace::default());

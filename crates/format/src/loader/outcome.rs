@@ -1,4 +1,4 @@
-//! Everything was read: what kind of store is it, and what has to be put right?
+//! The last stage of a load: determines the state of the store, and the repairs.
 
 use super::assemble::{self, Blobs, Draft, Left};
 use super::halfdone::{self, Resolution, Rewrite};
@@ -18,8 +18,8 @@ use crate::store::{AllocationBlocked, Blob, DiskMasks, Store};
 use crate::super_block::SuperBlock;
 use std::collections::BTreeMap;
 
-/// How much work [`build`] has with what was read, about: each page is looked at when its blob is put together,
-/// when clusters are counted, and when it is forgotten.
+/// Approximate work of [`build`]: each page is visited when its blob is assembled, when clusters are counted,
+/// and when it is dropped.
 pub(super) fn units(scan: &Scan) -> u64 {
     3 * scan.records.count()
 }
@@ -29,7 +29,7 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
     let left = Left { in_order: scan.in_order(), unlisted: scan.unlisted(), old_ids: scan.old_ids() };
     let geometry = scan.found.geometry;
     let copies = match left.in_order {
-        // A copy that was left behind is older than what lies there.
+        // A left-over copy is older than its page.
         true => torn::Copies::default(),
         false => torn::restore_pages(&geometry, &mut scan.records),
     };
@@ -48,7 +48,8 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
     let blocked = blocked(&blobs, &resolution, &scan.records, recovered, &unlisted, pace).await;
     let mut repairs = super_block_repairs(&scan.found.block, &geometry, scan.found.torn);
     repairs.extend(copies.repairs);
-    // What looks free may not be while allocation is blocked: nothing is freed or allocated then.
+    // Pages and clusters that look free may be in use while allocation is blocked: nothing is freed or
+    // allocated then.
     for (_, draft, reason) in &resolution.removed {
         let changes = match blocked {
             Some(_) => Vec::new(),
@@ -103,7 +104,7 @@ fn unlisted(records: &Records, masks: &DiskMasks) -> Vec<BlobId> {
     roots.filter(|root| !masks.used_blob_ids.get(root.0)).map(BlobId::from_page).collect()
 }
 
-/// What is in use.
+/// The pages and clusters in use.
 struct Usage {
     pages: Bitmap,
     clusters: Bitmap,
@@ -111,8 +112,7 @@ struct Usage {
 }
 
 impl Usage {
-    /// What masks and metadata name together: what a clean store's masks name beyond that is leaked, but not
-    /// free.
+    /// The union of masks and metadata: what only a clean store's masks name is leaked, but not free.
     async fn of(
         geometry: &Geometry,
         blobs: &Blobs,
@@ -157,7 +157,7 @@ impl Usage {
         }
     }
 
-    /// Takes back what only removed blobs had.
+    /// Frees what only removed blobs had.
     async fn release(&mut self, geometry: &Geometry, blobs: &Blobs, resolution: &Resolution, pace: &Pace) {
         let Resolution { removed, named, .. } = resolution;
         if removed.is_empty() {
@@ -188,8 +188,8 @@ impl Draft {
     }
 }
 
-/// Deletes a blob: its root first, so that what follows cannot leave half a blob behind, and of the root the
-/// sector without which it is none, so that it cannot be torn.
+/// Deletes a blob: its root first, so that a crash cannot leave half a blob, and of the root the sector that
+/// makes it one, so that it cannot be torn.
 fn removal(geometry: &Geometry, draft: &Draft, usage: &Usage, small_blocks: bool) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut pages = draft.pages().filter(|page| !usage.pages.get(page.0));
@@ -225,7 +225,7 @@ fn joined(geometry: &Geometry, clusters: impl Iterator<Item = ClusterIdx>) -> Ve
     ranges
 }
 
-/// Writes what changed of a blob; `None` if no metadata page is free for it.
+/// Writes the changes of a blob; `None` if no metadata page is free for it.
 fn rewrite_blob(
     geometry: &Geometry,
     blobs: &mut Blobs,
@@ -258,8 +258,8 @@ fn rewrite_blob(
     Some(changes)
 }
 
-/// Frees the extent pages behind the ends of blobs that a resize had not finished making smaller, and whose chains
-/// were written anew: they do not name them any more.
+/// Frees the extent pages behind the ends of blobs whose shrinking was interrupted, and whose chains were
+/// rewritten without them.
 fn free_behind(
     geometry: &Geometry,
     blobs: &Blobs,
@@ -296,7 +296,7 @@ async fn blocked(
         unlisted: unlisted.to_vec(),
         ..Default::default()
     };
-    // The masks of a clean store say what a damaged blob uses; without them nothing does.
+    // The masks of a clean store show what a damaged blob uses; without masks nothing does.
     if recovered {
         blocked.blobs = blobs.damaged.iter().map(|damaged| damaged.id).collect();
         for parent in blobs.drafts.values().filter_map(Draft::snapshot) {
@@ -320,7 +320,7 @@ fn super_block_repairs(block: &SuperBlock, geometry: &Geometry, torn: bool) -> V
     }
 }
 
-/// Nothing may be written into a store that says it is clean.
+/// A store marked clean must be marked dirty before any write.
 fn mark_dirty_first(block: &SuperBlock, geometry: &Geometry, repairs: &mut Vec<Repair>) {
     if block.clean && repairs.iter().any(|repair| !repair.changes.is_empty()) {
         let dirty = SuperBlock { clean: false, ..block.clone() };

@@ -1,8 +1,8 @@
-//! Long work in steps: what is done in one piece, and how much is done.
+//! Long work in steps, with progress.
 //!
-//! The end of a load is written as futures that wait for nothing but their turn, so that whoever drives them
-//! decides when the next step is. No clock is read: a step is so many units of work, each about as much as one
-//! metadata page makes.
+//! The end of a load is written as futures that only wait for their next step, so that the caller decides
+//! when that is. No clock is read: a step is a fixed number of units of work, each about the work for one
+//! metadata page.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -19,7 +19,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// So many units of work were done; the step may be over.
+    /// Counts `units` units of work; may end the step.
     pub(super) async fn spend(&self, units: u32) {
         self.done.set(self.done.get() + u64::from(units));
         self.in_step.set(self.in_step.get().saturating_add(units));

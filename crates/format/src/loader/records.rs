@@ -1,4 +1,4 @@
-//! What is kept of the metadata pages that were read.
+//! The kept parts of metadata pages that were read.
 
 use crate::crc;
 use crate::descriptor::kind;
@@ -7,10 +7,10 @@ use crate::page::{DESCRIPTORS_OFFSET, PAGE_SIZE, Page};
 use crate::repair::{PageCopy, SectorSums};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Sectors of the smallest device: what a torn write is made of.
+/// Sectors of the smallest device: the unit of a torn write.
 const SECTOR: usize = 512;
 
-/// A page whose CRC is right, without the zeroes behind its last descriptor.
+/// A page with a valid CRC, without the zeroes behind its last descriptor.
 #[derive(Debug)]
 pub(super) struct Stored {
     head: Box<[u8]>,
@@ -28,7 +28,7 @@ impl Stored {
         Stored { head: bytes[..DESCRIPTORS_OFFSET + end].into(), tail }
     }
 
-    /// The page again, all 4096 bytes of it.
+    /// The whole page, all 4096 bytes.
     pub(super) fn page(&self) -> Page {
         let mut bytes = [0; PAGE_SIZE];
         bytes[..self.head.len()].copy_from_slice(&self.head);
@@ -53,7 +53,7 @@ impl Stored {
         self.head.get(DESCRIPTORS_OFFSET).copied().unwrap_or(0)
     }
 
-    /// Whether it says that it is an extent page and names no next page.
+    /// True if it claims to be an extent page and names no next page.
     pub(super) fn is_lone_extent_page(&self) -> bool {
         self.first_kind() == kind::EXTENT_PAGE && self.tail.first_chunk() == Some(&[0xff; 4])
     }
@@ -68,11 +68,11 @@ impl Stored {
 pub(super) struct Bad {
     /// Both CRCs; `None` if the device could not read the page.
     pub(super) crcs: Option<(u32, u32)>,
-    /// Its header is that of the root of the blob whose id is its index.
+    /// True if its header is that of the root of the blob whose id is its index.
     pub(super) says_root: bool,
-    /// Its last sector is empty, as in a write that was cut off over an empty page or by zeroes.
+    /// True if its last sector is empty, as after an interrupted write over an empty page or of zeroes.
     pub(super) last_sector_empty: bool,
-    /// What its sectors hold.
+    /// Checksums of its sectors.
     pub(super) sums: SectorSums,
 }
 
@@ -101,19 +101,20 @@ pub(super) enum Record {
     Bad(Box<Bad>),
 }
 
-/// What the first bytes of a page say that it is.
+/// The kind of page according to its first bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Header {
     /// The root of the blob whose id is the page's index.
     Root,
-    /// A page behind another blob's root, an extent page, or a copy; or nothing.
+    /// A page of another blob's chain, an extent page, or a copy; or nothing.
     Other,
     /// None of these: no program writes such a page in this place.
     Strange,
 }
 
 impl Header {
-    /// A torn write leaves whole sectors of what was written, so that the first one holds a header, or nothing.
+    /// A torn write leaves whole sectors of the new contents, so that the first one holds a header, or
+    /// nothing.
     fn of(page: &Page, index: PageIdx, md_pages: u32, whole: bool) -> Header {
         let (id, sequence) = (page.id(), page.sequence());
         let extent_page = page.descriptor_bytes()[0] == kind::EXTENT_PAGE;
@@ -133,13 +134,13 @@ impl Record {
     fn is_root(&self, index: PageIdx) -> bool {
         match self {
             Record::Good(page) => page.sequence() == 0 && page.id() == BlobId::from_page(index),
-            // With an empty last sector it was being made or being deleted when the program died.
+            // With an empty last sector it was being made or deleted when the program died.
             Record::Bad(bad) => bad.says_root && !bad.last_sector_empty,
         }
     }
 }
 
-/// Pages whose records lie together.
+/// Pages whose records are stored together.
 const TOGETHER: u32 = 32;
 
 /// The pages that were read and are not empty, by index.
@@ -147,28 +148,28 @@ const TOGETHER: u32 = 32;
 pub(super) struct Records {
     pages: BTreeMap<u32, Box<[Option<Record>; TOGETHER as usize]>>,
     count: u64,
-    /// Those that looked like roots when they came, in any order.
+    /// Pages that looked like roots when they were read, in any order.
     roots: Vec<PageIdx>,
-    /// Those that looked like copies.
+    /// Pages that looked like copies.
     copies: Vec<PageIdx>,
-    /// Those that cannot be used.
+    /// Unusable pages.
     bad: Vec<PageIdx>,
-    /// Those with a header that no program writes there.
+    /// Pages with a header that no program writes there.
     strange: BTreeSet<PageIdx>,
     /// Metadata pages of the store.
     md_pages: u32,
 }
 
 impl Records {
-    /// None yet, of a store with so many metadata pages.
+    /// No records yet, for a store with `md_pages` metadata pages.
     pub(super) fn of(md_pages: u32) -> Records {
         Records { md_pages, ..Records::default() }
     }
 
-    /// Takes a page as it was read. Costs two looks at an empty one.
+    /// Takes a page as it was read. An empty one costs two comparisons.
     pub(super) fn take(&mut self, index: PageIdx, page: &Page) {
-        // Neither a root, nor a link of a chain, nor an extent page has a zero here: id and CRC of the first
-        // two, "next" of the third.
+        // A root, a link of a chain, and an extent page all have a nonzero value here: id and CRC for the
+        // first two, "next" for the third.
         let empty = page.id().raw() == 0 && page.next() == Some(PageIdx(0)) && page.stored_crc() == 0;
         if empty {
             return;
@@ -192,7 +193,7 @@ impl Records {
         self.put(index, Record::Bad(Box::new(Bad::unreadable())));
     }
 
-    /// Puts a whole page in the place of a torn one.
+    /// Replaces a torn page by a whole one.
     pub(super) fn restore(&mut self, index: PageIdx, page: &Page) {
         self.strange.remove(&index);
         self.put(index, Record::Good(Stored::new(page)));
@@ -228,14 +229,14 @@ impl Records {
         self.count
     }
 
-    /// The pages that are roots by themselves, in order: right, or damaged but still saying so.
+    /// The pages that are roots, in order: valid ones, and damaged ones that still show it.
     pub(super) fn roots(&self) -> Vec<PageIdx> {
         let is_root = |&index: &PageIdx| self.get(index).is_some_and(|record| record.is_root(index));
         sorted(self.roots.iter().copied().filter(is_root))
     }
 
-    /// The copies of other pages, in order of their own places, each with the page that holds its checksums if it
-    /// does not hold them itself.
+    /// The copies of other pages, in order of their own places, each with the page that holds its checksums
+    /// if they are not in the copy.
     pub(super) fn copies(&self) -> Vec<(PageIdx, PageCopy, Option<PageIdx>)> {
         let pages = || {
             let looking = sorted(self.copies.iter().copied()).into_iter();
@@ -270,12 +271,12 @@ impl Records {
         sorted(self.bad.iter().copied()).into_iter().filter_map(bad)
     }
 
-    /// The pages, in order, that are none of those that a program or a torn write leaves in their places.
+    /// The pages, in order, that neither a program nor a torn write leaves in their places.
     pub(super) fn strange(&self) -> impl Iterator<Item = PageIdx> {
         self.strange.iter().copied()
     }
 
-    /// Lets go of some; false if there were none left.
+    /// Drops some records; false if there were none left.
     pub(super) fn drop_some(&mut self) -> bool {
         self.pages.pop_first().is_some()
     }

@@ -1,4 +1,4 @@
-//! Which bytes of masks and metadata are wanted, and what came of them.
+//! Decides which bytes of masks and metadata to read, and takes the results.
 
 use super::records::{Record, Records};
 use super::{ByteRange, LoadOptions, Super};
@@ -11,11 +11,11 @@ use crate::mask::{self, MaskKind};
 use crate::page::Page;
 use crate::store::DiskMasks;
 
-/// Pages that are not wanted but read along when they lie between wanted ones: one larger read costs less
+/// Unwanted pages are read along if at most this many lie between wanted ones: one larger read costs less
 /// than two.
 const BRIDGE: u32 = 16;
 
-/// How often links are followed to pages that no mask names before everything is read.
+/// How often links to pages outside the masks are followed before everything is read.
 const MOST_ROUNDS: u32 = 8;
 
 /// Reading masks and metadata pages.
@@ -23,30 +23,30 @@ const MOST_ROUNDS: u32 = 8;
 pub(super) struct Scan {
     pub(super) found: Super,
     pub(super) records: Records,
-    /// The masks of a clean store, once all three are there and right.
+    /// The masks of a clean store, once all three are read and valid.
     pub(super) masks: Option<DiskMasks>,
-    /// What is wrong with the masks of a store that says it is clean.
+    /// What is wrong with the masks of a store marked clean.
     pub(super) mask_errors: Vec<FormatError>,
     mask_reads: Vec<MaskRead>,
-    /// Of a store that was not left in order: the mask of blob ids of when it last was, read where pages were found
-    /// that may be damaged roots.
+    /// For a store that was not unloaded cleanly: the mask of blob ids of its last clean unload, read if
+    /// pages were found that may be damaged roots.
     old_ids: Option<MaskRead>,
-    /// Metadata pages to be read or read; `None` while the masks are not in.
+    /// Metadata pages to be read, or read; `None` until the masks are read.
     wanted: Option<Bitmap>,
-    /// The wanted pages that were not asked for yet.
+    /// Wanted pages not asked for yet.
     todo: Bitmap,
-    /// How often links led to pages that no mask names.
+    /// How often links led to pages outside the masks.
     rounds: u32,
-    /// Where the next search for pages to ask for begins.
+    /// Where the next search for wanted pages begins.
     cursor: u32,
-    /// Pages that came in since links were last followed.
+    /// Pages read since links were last followed.
     fresh: Vec<PageIdx>,
     in_flight: usize,
     bytes_read: u64,
     max_read: usize,
-    /// Whether the masks were not wanted.
+    /// True if the masks are to be ignored.
     forced: bool,
-    /// Whether the device can write a sector of a page alone, and so tear a page.
+    /// True if the device can write a sector of a page alone, and so tear a page.
     pub(super) small_blocks: bool,
     block_size: u64,
 }
@@ -98,18 +98,17 @@ impl Scan {
         }
     }
 
-    /// Whether nothing says which pages are roots: there are no masks to be used, rather than none that were asked
-    /// for.
+    /// True if no usable masks list the roots, although they were to be used.
     pub(super) fn unlisted(&self) -> bool {
         self.recovered() && !(self.in_order() && self.found.block.used_blobid_mask.len > 0 && self.forced)
     }
 
-    /// Whether the store was left in order.
+    /// True if the store was unloaded cleanly.
     pub(super) fn in_order(&self) -> bool {
         self.found.block.clean && !self.found.torn
     }
 
-    /// Whether every page was looked at rather than those the masks name.
+    /// True if every page was read rather than those in the masks.
     pub(super) fn recovered(&self) -> bool {
         self.masks.is_none()
     }
@@ -141,7 +140,7 @@ impl Scan {
         Some(range)
     }
 
-    /// The roots of when the store was last left in order, if anybody wanted to know and they can be read.
+    /// The roots at the last clean unload, if they were wanted and can be read.
     pub(super) fn old_ids(&self) -> Option<Bitmap> {
         let read = self.old_ids.as_ref().filter(|read| !read.failed)?;
         mask::parse(read.kind, &read.bytes, &self.found.geometry).ok()
@@ -176,7 +175,7 @@ impl Scan {
         self.in_flight == 0 && self.wanted.is_some() && self.fresh.is_empty()
     }
 
-    /// All three masks are in: either they say which pages to read, or all are read.
+    /// All three masks are read: uses them to choose pages, or reads all pages.
     fn judge_masks(&mut self) {
         let geometry = &self.found.geometry;
         let mut good = Vec::new();
@@ -240,21 +239,21 @@ impl Scan {
                 Some(page) => self.records.take(PageIdx(index), page),
                 None => self.records.take_unreadable(PageIdx(index)),
             }
-            // When every page is read anyway there are no links to follow.
+            // If every page is read anyway there are no links to follow.
             if self.masks.is_some() {
                 self.fresh.push(PageIdx(index));
             }
         }
     }
 
-    /// Wants the pages that the ones read so far lead to and the masks did not name.
-    /// A healthy store has none; when they lead on and on, everything is read instead.
+    /// Adds the pages to which the ones read so far link and that the masks lack. A healthy store has none;
+    /// if the links go on and on, everything is read instead.
     fn follow_links(&mut self) {
         let Some(wanted) = &mut self.wanted else { return };
         let mut unread = Vec::new();
         for index in std::mem::take(&mut self.fresh) {
             let Some(Record::Good(stored)) = self.records.get(index) else { continue };
-            // An extent page leads nowhere, and in a store with many blobs every second page is one.
+            // An extent page has no links, and in a store with many blobs every second page is one.
             if stored.is_lone_extent_page() {
                 continue;
             }
@@ -298,7 +297,7 @@ impl MaskRead {
     fn new(kind: MaskKind, geometry: &Geometry, block_size: u64) -> MaskRead {
         let (offset, _) = geometry.bytes_of(geometry.mask(kind));
         let bytes = (mask::HEADER_SIZE as u64) + u64::from(geometry.mask_bits(kind).div_ceil(8));
-        // A mask lies inside the store, which ends at a block, so rounding up stays on the device.
+        // A mask lies inside the store, which ends at a block boundary, so rounding up stays on the device.
         let len = bytes.next_multiple_of(block_size) as usize;
         MaskRead { kind, offset, len, asked: 0, bytes: Vec::new(), failed: false }
     }

@@ -1,5 +1,5 @@
-//! What a crash can tear on devices whose atomic unit is below 4096 bytes: the super block, and root and
-//! extent pages.
+//! Structures that a crash can tear on devices whose atomic unit is below 4096 bytes: the super block, and
+//! root and extent pages.
 
 use super::records::{Record, Records};
 use crate::crc;
@@ -11,16 +11,16 @@ use crate::super_block::{BsType, SIGNATURE, SuperBlock, VALUES, VERSION, is_note
 use crate::{change::Change, geometry};
 use std::collections::BTreeMap;
 
-/// Super blobs that are tried; one is set once in a store's life, and mostly to the first blob.
+/// Super blob ids that are tried; it is set once in a store's life, and mostly to the first blob.
 const MOST_SUPER_BLOBS: u32 = 4096;
 
-/// The super block of which these bytes are the torn remains, not clean; `None` if that cannot be told.
+/// The super block whose torn remains these bytes are, not clean; `None` if it cannot be determined.
 ///
 /// All its values lie in the first sector and its CRC in the last one, so a torn write leaves the old values
-/// with the new CRC or the other way round. Both belonged to a super block of this store, so the values hold
-/// if some single write that SPDK or we make explains the CRC: marking clean or dirty, setting the super
-/// blob, growing to the device's size, or changing the type to or from one that is known. Where the old size
-/// or a new type would have to be guessed, the Blobstore has noted both beside the CRC before.
+/// with the new CRC or the other way round. Both belonged to a super block of this store, so the values are
+/// valid if some single write by SPDK or this project explains the CRC: marking clean or dirty, setting the
+/// super blob, growing to the device's size, or changing the type to or from a known one. For changes whose
+/// old size or new type would have to be guessed, the Blobstore has noted both beside the CRC before.
 pub(super) fn untear_super_block(bytes: &[u8], device_bytes: u64) -> Option<SuperBlock> {
     let page: &[u8; PAGE_SIZE] = bytes.first_chunk()?;
     let found = SuperBlock::parse_unchecked(page).ok()?;
@@ -38,7 +38,7 @@ pub(super) fn untear_super_block(bytes: &[u8], device_bytes: u64) -> Option<Supe
     (plausible && torn()).then_some(dirty)
 }
 
-/// What the other half of the torn write can have said.
+/// Possible contents of the other half of the torn write.
 fn candidates(found: &SuperBlock, device_bytes: u64) -> impl Iterator<Item = SuperBlock> + '_ {
     let cluster_mask = |size: u64| {
         let clusters = u32::try_from(size / u64::from(found.cluster_size)).unwrap_or(u32::MAX);
@@ -62,18 +62,18 @@ fn candidates(found: &SuperBlock, device_bytes: u64) -> impl Iterator<Item = Sup
     dirty.flat_map(|block| [block.clone(), SuperBlock { clean: true, ..block }])
 }
 
-/// What is done about the copies that were found.
+/// The treatment of copies that were found.
 #[derive(Debug, Default)]
 pub(super) struct Copies {
-    /// Torn pages restored, and copies cleared that are of no use any more.
+    /// Torn pages restored, and useless copies cleared.
     pub(super) repairs: Vec<Repair>,
-    /// The clearing of copies that say nothing of the damage in the pages they are copies of. They may help who
-    /// looks for what was lost.
+    /// The clearing of copies that do not explain the damage in their pages. They may help to recover lost
+    /// data by hand.
     pub(super) useless: Vec<Repair>,
 }
 
-/// Restores torn root and extent pages from their copies, in the records and as repairs, and has the copies
-/// of whole pages cleared.
+/// Restores torn root and extent pages from their copies, in the records and as repairs, and clears the
+/// copies of whole pages.
 pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Copies {
     let mut found: BTreeMap<PageIdx, Vec<(PageIdx, PageCopy, Option<PageIdx>)>> = BTreeMap::new();
     for one in records.copies().into_iter().filter(|(_, copy, _)| copy.target.0 < geometry.md_pages()) {
@@ -83,7 +83,7 @@ pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Copie
     for (target, found) in found {
         let mut whole = true;
         if let Some(Record::Bad(torn)) = records.get(target) {
-            // The page is made of old and new sectors; the copy most like it is that of the torn write.
+            // The page consists of old and new sectors; the most similar copy is that of the torn write.
             let explains =
                 |(_, copy, _): &&(_, PageCopy, _)| torn.crcs.is_some() && copy.explains(&torn.sums);
             let likeness = |(index, copy, _): &&(PageIdx, PageCopy, _)| {
@@ -115,8 +115,8 @@ pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Copie
     copies
 }
 
-/// Has pages cleared that look like the beginning of a root and are none: written over and torn again, they
-/// would look like a damaged one.
+/// Clears pages that look like the beginning of a root and are none: overwritten and torn again, they would
+/// look like a damaged one.
 pub(super) fn leftovers(
     geometry: &Geometry,
     records: &Records,

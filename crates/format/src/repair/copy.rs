@@ -1,16 +1,16 @@
 //! Copies of root and extent pages, for devices that can tear a 4096-byte write.
 //!
-//! Before such a page is rewritten in place, what it will hold goes to a free metadata page and is flushed.
-//! If the write is then torn, load restores it. A copy is the page with another id: a tag in the high word
-//! and the index of the page in the low one, the low word of the real id in the reserved field. SPDK's
-//! recovery takes a page with sequence number 0 whose id does not match its index for a free one.
+//! Before such a page is rewritten in place, its new contents are written to a free metadata page and
+//! flushed. If the write is then torn, a load restores it. A copy is the page with another id: a tag in the
+//! high word and the index of the page in the low one, the low word of the real id in the reserved field.
+//! SPDK's recovery takes a page with sequence number 0 whose id does not match its index for a free one.
 //!
-//! Beside a copy stand checksums of the sectors that the page holds before the rewrite: in the last bytes of its
-//! descriptors where the page has room there, else in a second free page. A torn page is made of sectors of both.
-//! One that holds anything else was torn by another write, perhaps of a program that knows no copies, and the
-//! copy says nothing of it.
+//! A copy comes with checksums of the sectors that the page holds before the rewrite: in the last bytes of
+//! its descriptors if the page has room there, otherwise in a second free page. A torn page consists of
+//! sectors of both. A page that holds anything else was torn by another write, perhaps of a program without
+//! copies, and the copy does not apply.
 //!
-//! Whoever writes copies has to make the page durable before its copy is cleared or written over.
+//! A program that writes copies must make the page durable before its copy is cleared or overwritten.
 
 use crate::crc;
 use crate::ids::{BlobId, PageIdx};
@@ -25,7 +25,7 @@ const BESIDE: u64 = 0x434F_5042;
 /// That page: the low word is the index of the copy's page, the reserved field the copy's CRC.
 const SUMS: u64 = 0x434F_5053;
 
-/// Sectors of the smallest device: what a torn write is made of.
+/// Sectors of the smallest device: the unit of a torn write.
 const SECTOR: usize = 512;
 const SECTORS: usize = PAGE_SIZE / SECTOR;
 /// Bytes of the checksums.
@@ -36,7 +36,7 @@ const ROOM: usize = 4 * SECTORS;
 pub struct SectorSums([u32; SECTORS]);
 
 impl SectorSums {
-    /// Those of a page.
+    /// The checksums of a page.
     pub fn of(page: &Page) -> SectorSums {
         let mut sums = [0; SECTORS];
         for (sum, sector) in sums.iter_mut().zip(page.bytes().chunks(SECTOR)) {
@@ -59,7 +59,7 @@ impl SectorSums {
         }
     }
 
-    /// In how many sectors they are those of another page.
+    /// The number of sectors with the same checksum as in another page.
     pub(crate) fn likeness(&self, other: &SectorSums) -> usize {
         self.0.iter().zip(&other.0).filter(|(own, other)| own == other).count()
     }
@@ -68,15 +68,15 @@ impl SectorSums {
 /// A copy of a root or extent page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageCopy {
-    /// The page it is a copy of.
+    /// The page whose copy it is.
     pub target: PageIdx,
-    /// What that page holds or is to hold, sealed.
+    /// The page's contents after the rewrite, sealed.
     pub page: Page,
-    /// What it holds before; `None` if the copy does not say.
+    /// Checksums of the contents before; `None` if the copy has none.
     pub before: Option<SectorSums>,
 }
 
-/// The pages that a copy takes.
+/// The pages of a copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CopyPages {
     /// The copy, sealed.
@@ -86,12 +86,12 @@ pub struct CopyPages {
 }
 
 impl CopyPages {
-    /// Whether a second page is needed.
+    /// True if a second page is needed.
     pub fn needs_another(&self) -> bool {
         self.sums.is_some()
     }
 
-    /// The second page, if one is needed, of a copy that lies in this page.
+    /// The second page, if needed, for a copy stored in page `copy`.
     pub fn sums_for(&self, copy: PageIdx) -> Option<Page> {
         let sums = self.sums?;
         let mut page = Page::new(BlobId::from_raw(SUMS << 32 | u64::from(copy.0)), 0);
@@ -103,7 +103,7 @@ impl CopyPages {
 }
 
 impl PageCopy {
-    /// A copy of what page `target` is to hold, which holds sectors with these checksums now.
+    /// A copy of the new contents of page `target`, whose present sectors have these checksums.
     pub fn new(target: PageIdx, page: Page, before: SectorSums) -> PageCopy {
         PageCopy { target, page, before: Some(before) }
     }
@@ -125,13 +125,13 @@ impl PageCopy {
         CopyPages { copy, sums }
     }
 
-    /// Whether a page with this id and sequence number holds a copy, or checksums of one.
+    /// True if a page with this id and sequence number holds a copy, or checksums of one.
     pub(crate) fn looks_like(id: BlobId, sequence: u32) -> bool {
         [BARE, INSIDE, BESIDE, SUMS].contains(&(id.raw() >> 32)) && sequence == 0
     }
 
-    /// The copy that a page with a right CRC holds, if it holds one. Of checksums in a second page it knows nothing:
-    /// `beside` finds them by the copy's CRC. A copy that has lost them says nothing, and is none.
+    /// The copy in a page with a valid CRC, if it is one. For checksums in a second page, `beside` finds them
+    /// by the copy's CRC. A copy without its checksums is ignored.
     pub fn from_page(page: &Page, beside: impl FnOnce(u32) -> Option<SectorSums>) -> Option<PageCopy> {
         let tag = page.id().raw() >> 32;
         if !PageCopy::looks_like(page.id(), page.sequence()) {
@@ -149,16 +149,16 @@ impl PageCopy {
         Some(PageCopy { target: PageIdx(page.id().raw() as u32), page: original, before })
     }
 
-    /// The page of the copy whose checksums a page with a right CRC holds, its CRC, and the checksums.
+    /// For a page with a valid CRC that holds checksums: the page of their copy, its CRC, and the checksums.
     pub(crate) fn sums_in(page: &Page) -> Option<(PageIdx, u32, SectorSums)> {
         let is_sums = page.id().raw() >> 32 == SUMS && page.sequence() == 0;
         let head = page.descriptor_bytes().first_chunk()?;
         is_sums.then(|| (PageIdx(page.id().raw() as u32), page.reserved(), SectorSums::from_bytes(head)))
     }
 
-    /// Whether a page whose sectors have these checksums can be what a torn write of the copied page left: each
-    /// sector is the new one or the old one. Where the old ones are not known, the last one must be the new one: the
-    /// CRC in it is that of this page and no other.
+    /// True if a page with these sector checksums can be the result of a torn write of the copied page: each
+    /// sector is the new one or the old one. If the old ones are unknown, the last one must be the new one:
+    /// its CRC belongs to this page only.
     pub fn explains(&self, torn: &SectorSums) -> bool {
         let new = SectorSums::of(&self.page);
         match self.before {

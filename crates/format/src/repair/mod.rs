@@ -1,7 +1,7 @@
-//! What a writing load has to put right before it works on a store, as data.
+//! The repairs that a writing load must make before it works on a store, as data.
 //!
 //! The loader has already applied every repair to the [`Store`](crate::Store) it returns; a read-only load
-//! leaves it at that, a writing one carries out the changes in order. Each repair can be cut off at any
+//! leaves it at that, a writing one carries out the changes in order. Each repair may be interrupted at any
 //! write: the next load finds the same half-done state or the finished one.
 
 mod copy;
@@ -13,21 +13,21 @@ use crate::change::Change;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use std::fmt;
 
-/// One thing a writing load has to put right. Its changes are carried out in order, repair after repair.
+/// A repair for a writing load. Its changes are carried out in order, repair after repair.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Repair {
-    /// What it puts right and why.
+    /// What it repairs and why.
     pub reason: RepairReason,
     /// The writes. Empty if no metadata page was free for them or allocation is blocked: the state in memory
-    /// is right all the same, and the next load will find the same thing again.
+    /// is right all the same, and the next load will find the same damage again.
     pub changes: Vec<Change>,
 }
 
-/// What a repair puts right.
+/// The purpose of a repair.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RepairReason {
-    /// The super block was torn by a crash; it was told from its CRC and the few values it could have had.
+    /// A crash tore the super block; it was identified by its CRC and its few possible values.
     TornSuperBlock,
     /// The store is marked clean although other repairs are needed; it is marked dirty before them.
     MarkDirty,
@@ -46,7 +46,7 @@ pub enum RepairReason {
         page: PageIdx,
     },
     /// A page that was being cleared or made when the program died still looks like part of a root; it is
-    /// cleared, so that it cannot be taken for one when it is torn again.
+    /// cleared, so that it is not taken for one when it is torn again.
     ClearTorn {
         /// The page, which nothing uses.
         page: PageIdx,
@@ -55,15 +55,15 @@ pub enum RepairReason {
     FinishSnapshot {
         /// The snapshot.
         snapshot: BlobId,
-        /// The blob it was taken of.
+        /// The original blob.
         original: BlobId,
     },
-    /// A snapshot was being made and the original does not use it yet; it is dropped, its clusters are the
+    /// A snapshot was being made and the original does not use it yet; it is removed, its clusters are the
     /// original's.
     DropUnfinishedSnapshot {
         /// The snapshot.
         snapshot: BlobId,
-        /// The blob it was to be taken of.
+        /// The original blob.
         original: BlobId,
     },
     /// A snapshot was being deleted and its clone still needs it; it is kept.
@@ -80,23 +80,25 @@ pub enum RepairReason {
         /// The blob that was its clone.
         clone: BlobId,
     },
-    /// A clone named clusters that belong to a snapshot above it (a deletion of that snapshot was cut off);
-    /// it reads them through the snapshot instead.
+    /// A clone names clusters that belong to a snapshot above it (a deletion of that snapshot was
+    /// interrupted); it reads them through the snapshot instead.
     UnshareClusters {
         /// The clone.
         clone: BlobId,
         /// The clusters, which stay with the snapshot.
         clusters: Vec<ClusterIdx>,
     },
-    /// A resize was cut off: the last extent page says another size than the blob; the smaller one holds.
+    /// A resize was interrupted: the last extent page has another size than the blob; the smaller one is
+    /// used.
     FinishResize {
         /// The blob.
         blob: BlobId,
         /// Clusters that it has now.
         clusters: u64,
     },
-    /// In a store left in order, an extent page goes on beyond its blob with clusters that are not the blob's, as
-    /// SPDK leaves it where it deleted a snapshot larger than its clone; it is cut, or SPDK does not open the blob.
+    /// In a cleanly unloaded store, an extent page continues beyond its blob with clusters that are not the
+    /// blob's, as SPDK leaves it after deleting a snapshot larger than its clone; it is cut, because SPDK
+    /// would not open the blob.
     CutExtentPage {
         /// The blob.
         blob: BlobId,

@@ -1,4 +1,4 @@
-//! The writes that change metadata so that a crash between any two of them leaves the old or the new.
+//! Writes that change metadata so that a crash between any two of them leaves the old or the new.
 
 use super::{PageCopy, SectorSums};
 use crate::bitmap::Bitmap;
@@ -9,8 +9,8 @@ use crate::ids::{BlobId, PageIdx};
 use crate::metadata::BlobMetadata;
 use crate::page::Page;
 
-/// Rewrites a page in place behind a copy, so that a torn write can be restored. `None` if no metadata page
-/// is free for the copy.
+/// Rewrites a page in place, with a copy, so that a torn write can be restored. `None` if no metadata page is
+/// free for the copy.
 pub(crate) fn rewrite_in_place(
     geometry: &Geometry,
     at: PageIdx,
@@ -32,18 +32,18 @@ pub(crate) fn rewrite_in_place(
     Some(changes)
 }
 
-/// A chain that is to be written anew.
+/// A rewritten chain.
 pub(crate) struct Rewritten {
     /// The writes.
     pub(crate) changes: Vec<Change>,
     /// Where the chain lies afterwards, root first.
     pub(crate) at: Vec<PageIdx>,
-    /// What its root holds then.
+    /// The new contents of its root.
     pub(crate) root: Page,
 }
 
-/// Rewrites a blob's chain: new pages for all but the root, then the root in place, then the old pages go.
-/// `before` is what the root holds now; `used_pages` is changed to what is used afterwards. `None`, with nothing
+/// Rewrites a blob's chain: new pages for all but the root, then the root in place, then the old pages are
+/// freed. `before` is the present contents of the root; `used_pages` is updated. `None`, with nothing
 /// changed, if too few metadata pages are free.
 pub(crate) fn rewrite_chain(
     geometry: &Geometry,

@@ -1,16 +1,16 @@
-//! Metadata contexts: what block status can tell of an export.
+//! Metadata contexts: the information about an export that block status can report.
 
 /// A metadata context. Its number on the wire is the same for every connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Context {
     /// Which ranges are holes, and which read as zeroes.
     Allocation = 1,
-    /// In which layer of a chain of snapshots a range lies: 0 none, 1 the volume itself, 2 its parent.
+    /// The layer of a snapshot chain that holds a range: 0 none, 1 the volume itself, 2 its parent.
     Depth = 2,
 }
 
 impl Context {
-    /// All there are.
+    /// All contexts.
     pub const ALL: [Context; 2] = [Context::Allocation, Context::Depth];
 
     /// Its name in the protocol.
@@ -37,17 +37,17 @@ impl Contexts {
     /// Every context.
     pub const ALL: Contexts = Contexts(0b110);
 
-    /// Adds one.
+    /// Adds a context.
     pub fn insert(&mut self, context: Context) {
         self.0 |= 1 << context.id();
     }
 
-    /// Whether it is there.
+    /// True if the set contains it.
     pub fn contains(self, context: Context) -> bool {
         self.0 & (1 << context.id()) != 0
     }
 
-    /// Whether none is there.
+    /// True if the set is empty.
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
@@ -57,7 +57,7 @@ impl Contexts {
         Context::ALL.into_iter().filter(move |context| self.contains(*context))
     }
 
-    /// Adds those of `offered` that a query of LIST_META_CONTEXT means: by name, or all of a namespace.
+    /// Adds those of `offered` that match a query of LIST_META_CONTEXT: by name, or all of a namespace.
     pub(crate) fn list(&mut self, query: &[u8], offered: Contexts) {
         for context in offered.iter() {
             let namespace = context.name().split_inclusive(':').next().unwrap_or_default();

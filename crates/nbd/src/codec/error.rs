@@ -1,4 +1,4 @@
-//! Error numbers on the wire, and the faults of a client after which a connection cannot go on.
+//! Error numbers on the wire, and faults of a client that end its connection.
 
 use spindle_block::IoErrorKind;
 
@@ -21,7 +21,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// What a failed request of the device becomes.
+    /// The code for a failed request of the device.
     pub fn of_device(kind: IoErrorKind) -> ErrorCode {
         match kind {
             IoErrorKind::OutOfRange | IoErrorKind::Unaligned => ErrorCode::Invalid,
@@ -33,7 +33,7 @@ impl ErrorCode {
     }
 }
 
-/// Why a connection is closed without an answer: nothing that follows could be understood.
+/// Why a connection is closed without an answer: the following bytes could not be interpreted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// Flags that were not offered.
@@ -45,10 +45,10 @@ pub enum Violation {
     /// An option that is too long to skip.
     #[error("an option of {0} bytes is longer than any")]
     OptionLength(u32),
-    /// More options than a client has reason to send.
+    /// More options than any client needs.
     #[error("more than {0} options were sent")]
     Options(u32),
-    /// Something else than an export's name, without fixed newstyle.
+    /// An option other than an export's name, without fixed newstyle.
     #[error("option {0} was sent by a client that does not speak fixed newstyle")]
     NotFixed(u32),
     /// The oldest option has no error reply.

@@ -1,9 +1,9 @@
 //! The NBD protocol without input or output: bytes in, checked requests and encoded replies out.
 //!
-//! [`Negotiation`] is the fixed newstyle handshake, [`Request::parse`] and [`Rules::check`] read the
-//! transmission phase, [`reply`] writes its answers. Every value here belongs to one connection and holds no
-//! handle. No input panics, and none has more than [`MAX_OPTION`] bytes kept. The facts are those of the
-//! protocol document (NetworkBlockDevice/nbd, `doc/proto.md`). Extended headers and TLS are not offered.
+//! [`Negotiation`] is the fixed newstyle handshake, [`Request::parse`] and [`Rules::check`] decode the
+//! transmission phase, [`reply`] encodes its answers. Every value here belongs to one connection and holds no
+//! handle. No input panics, and at most [`MAX_OPTION`] bytes of it are kept. Source: the protocol document
+//! (NetworkBlockDevice/nbd, `doc/proto.md`). Extended headers and TLS are not offered.
 
 mod context;
 mod error;
@@ -28,7 +28,7 @@ pub use text::shortened;
 /// Longest name of an export, and longest query for a metadata context, in bytes.
 pub const MAX_STRING: usize = 4096;
 
-/// The most bytes that one read or write carries.
+/// The most bytes in one read or write.
 pub const MAX_PAYLOAD: u32 = 32 << 20;
 
 /// The most extents in one reply to a block status request.

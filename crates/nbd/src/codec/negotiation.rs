@@ -1,7 +1,7 @@
 //! The fixed newstyle handshake.
 //!
-//! [`Negotiation`] takes a client's bytes and writes the answers. Where the answer depends on the exports it
-//! asks its owner by a [`Query`] and goes on when that has been answered.
+//! [`Negotiation`] takes a client's bytes and writes the answers. If an answer depends on the exports it
+//! returns a [`Query`] to its owner and continues when that has been answered.
 
 use super::option::{self, Fault, HEADER_LEN, Items, MAX_OPTION, OptionHeader, Parsed};
 use super::option_reply::{self, OptionError};
@@ -12,35 +12,35 @@ const GREETING: u64 = 0x4e42_444d_4147_4943;
 const FIXED_NEWSTYLE: u32 = 1;
 const NO_ZEROES: u32 = 2;
 
-/// More options than any client has reason to send in one handshake.
+/// More options than any client needs in one handshake.
 const MAX_OPTIONS: u32 = 4096;
 
-/// What the owner has to say before the handshake goes on.
+/// A question that the owner must answer before the handshake goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// Which exports there are: [`Negotiation::list`].
     List,
     /// What this export offers: [`Negotiation::offer`] or [`Negotiation::refuse`].
     Export {
-        /// As the client calls it.
+        /// The name that the client sent.
         name: String,
-        /// The client wants to use it now: to be opened before it is offered.
+        /// True if the client wants to use it now: open it before offering it.
         serve: bool,
     },
 }
 
-/// How far the handshake came.
+/// The state after processing input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advance {
-    /// All input that could be used was used.
+    /// All usable input was processed.
     NeedsInput,
-    /// To be answered.
+    /// A question to answer.
     Query(Query),
-    /// The client ended it: send what there is and close.
+    /// The client ended the handshake: send the output and close.
     Aborted,
 }
 
-/// Why an export cannot be had.
+/// Why an export is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// There is none of this name.
@@ -51,10 +51,10 @@ pub enum Refusal {
     Failed(String),
 }
 
-/// The end of a handshake that succeeded.
+/// The result of a successful handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agreed {
-    /// By which requests are checked.
+    /// The rules by which requests are checked.
     pub rules: Rules,
 }
 
@@ -65,9 +65,9 @@ enum State {
     Option,
     /// The data of an option comes next.
     Data(OptionHeader),
-    /// Data of an option that is not looked at; then the option is answered.
+    /// Skips the data of an option; then the option is answered.
     Skip { header: OptionHeader, left: u32 },
-    /// The owner is asked.
+    /// Waits for the owner's answer.
     Asked { option: u32, question: Question },
 }
 
@@ -84,15 +84,15 @@ pub struct Negotiation {
     fixed: bool,
     zeroes: bool,
     structured: bool,
-    /// Contexts that were selected, for which export.
+    /// The selected contexts, and their export.
     selected: (String, Contexts),
-    /// The export that is asked about.
+    /// The export in the pending question.
     name: String,
     options: u32,
 }
 
 impl Negotiation {
-    /// Begins: the greeting goes to `out`.
+    /// Begins: writes the greeting to `out`.
     pub fn new(out: &mut Vec<u8>) -> Negotiation {
         out.extend_from_slice(&GREETING.to_be_bytes());
         out.extend_from_slice(&option::MAGIC.to_be_bytes());
@@ -108,11 +108,11 @@ impl Negotiation {
         }
     }
 
-    /// Uses as much of `input` as it can, and says how much that was. What it leaves belongs in front of the
-    /// next input; that is at most [`MAX_OPTION`] and a header.
+    /// Processes as much of `input` as possible, and returns the number of bytes used. The rest belongs in
+    /// front of the next input; it is at most [`MAX_OPTION`] and a header.
     ///
     /// # Errors
-    /// The connection is to be closed without another word.
+    /// Close the connection without an answer.
     pub fn advance(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(usize, Advance), Violation> {
         let mut used = 0;
         loop {
@@ -186,7 +186,7 @@ impl Negotiation {
         Ok(())
     }
 
-    /// An option whose data was not looked at.
+    /// Answers an option whose data was skipped.
     fn answer_skipped(&mut self, header: OptionHeader, out: &mut Vec<u8>) -> Result<(), Violation> {
         match option::is_known(header.option) {
             false => self.answer_unknown(header.option, out),
@@ -265,7 +265,7 @@ impl Negotiation {
         self.state = State::Asked { option, question };
     }
 
-    /// Answers [`Query::List`] with names and descriptions. Any other question stays as it is.
+    /// Answers [`Query::List`] with names and descriptions. No effect on other questions.
     pub fn list<'a>(&mut self, exports: impl IntoIterator<Item = (&'a str, &'a str)>, out: &mut Vec<u8>) {
         let State::Asked { option, question: Question::List } = self.state else { return };
         self.state = State::Option;
@@ -273,7 +273,7 @@ impl Negotiation {
         option_reply::ack(out, option);
     }
 
-    /// Answers [`Query::Export`] with what the export offers. With the result, the transmission phase begins.
+    /// Answers [`Query::Export`] with the export's offer. With the result, the transmission phase begins.
     pub fn offer(&mut self, offer: &Offer, out: &mut Vec<u8>) -> Option<Agreed> {
         let State::Asked { option, question } = std::mem::replace(&mut self.state, State::Option) else {
             return None;
@@ -307,16 +307,16 @@ impl Negotiation {
     }
 
     fn agree(&self, offer: &Offer) -> Agreed {
-        // Contexts belong to the export they were selected for.
+        // Contexts belong to the export for which they were selected.
         let contexts = if self.selected.0 == self.name { self.selected.1 } else { Contexts::NONE };
         let read_only = offer.flags.is_read_only();
         Agreed { rules: Rules { size: offer.size, read_only, structured: self.structured, contexts } }
     }
 
-    /// Answers [`Query::Export`]: it is not to be had.
+    /// Answers [`Query::Export`] with a refusal.
     ///
     /// # Errors
-    /// The client asked by EXPORT_NAME, which has no error reply: close the connection.
+    /// The client used EXPORT_NAME, which has no error reply: close the connection.
     pub fn refuse(&mut self, refusal: &Refusal, out: &mut Vec<u8>) -> Result<(), Violation> {
         let State::Asked { option, question } = std::mem::replace(&mut self.state, State::Option) else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a server tells of an export in the handshake.
+//! What a server announces about an export in the handshake.
 
 use super::Contexts;
 
@@ -18,7 +18,7 @@ impl TransmissionFlags {
     const CACHE: u16 = 1 << 10;
     const FAST_ZERO: u16 = 1 << 11;
 
-    /// Everything that a writable export can do.
+    /// Everything a writable export can do.
     pub const WRITABLE: TransmissionFlags = TransmissionFlags(
         Self::HAS_FLAGS
             | Self::FLUSH
@@ -30,7 +30,7 @@ impl TransmissionFlags {
             | Self::CACHE,
     );
 
-    /// Everything that a read-only export can do. Flushes do nothing there, but are taken.
+    /// Everything a read-only export can do. Flushes are accepted without effect.
     pub const READING: TransmissionFlags = TransmissionFlags(
         Self::HAS_FLAGS | Self::READ_ONLY | Self::FLUSH | Self::FUA | Self::MULTI_CONN | Self::CACHE,
     );
@@ -40,13 +40,13 @@ impl TransmissionFlags {
         if structured { self.0 | Self::DF } else { self.0 }
     }
 
-    /// Whether only reading is allowed.
+    /// True if only reading is allowed.
     pub fn is_read_only(self) -> bool {
         self.0 & Self::READ_ONLY != 0
     }
 }
 
-/// Block sizes that an export advertises, in bytes. Requests that keep to none are served too.
+/// Block sizes that an export advertises, in bytes. Other requests are served too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockSizes {
     /// A power of two up to 65536.
@@ -57,10 +57,10 @@ pub struct BlockSizes {
     pub maximum: u32,
 }
 
-/// What a server tells of an export in the handshake.
+/// What a server announces about an export in the handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// As the server calls it.
+    /// Its name on the server.
     pub name: String,
     /// For people; may be empty.
     pub description: String,
@@ -68,8 +68,8 @@ pub struct Offer {
     pub size: u64,
     /// What it can do.
     pub flags: TransmissionFlags,
-    /// How it is best used.
+    /// Its recommended block sizes.
     pub block_sizes: BlockSizes,
-    /// What block status can tell of it.
+    /// The contexts for block status.
     pub contexts: Contexts,
 }

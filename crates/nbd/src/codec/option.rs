@@ -2,7 +2,7 @@
 
 use super::{Contexts, MAX_STRING, Violation};
 
-/// Longest data of an option that is kept and looked at; longer data is skipped.
+/// Longest option data that is parsed; longer data is skipped.
 pub const MAX_OPTION: usize = 64 << 10;
 
 /// Longest data of an option that is skipped; more ends the connection.
@@ -54,7 +54,7 @@ pub(super) struct Items {
     pub(super) block_sizes: bool,
 }
 
-/// An option whose data is sound.
+/// An option with valid data.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parsed {
     ExportName(String),
@@ -68,7 +68,7 @@ pub(super) enum Parsed {
         serve: bool,
     },
     StructuredReply,
-    /// SET_META_CONTEXT if `set` is set; by name the contexts among all that there are.
+    /// SET_META_CONTEXT if `set` is set; contexts by name, among all known ones.
     Meta {
         name: String,
         contexts: Contexts,
@@ -82,16 +82,16 @@ pub(super) enum Parsed {
 pub(super) enum Fault {
     /// The data breaks the protocol.
     Invalid(&'static str),
-    /// The data is longer than is looked at.
+    /// The data is too long to parse.
     TooBig,
 }
 
-/// Whether the option is one whose data is looked at.
+/// True if the data of the option is parsed.
 pub(super) fn is_known(option: u32) -> bool {
     matches!(option, EXPORT_NAME..=LIST | STARTTLS..=SET_META_CONTEXT)
 }
 
-/// Whether the option replaces the set of metadata contexts, whatever comes of it.
+/// True if the option replaces the set of metadata contexts, even if it fails.
 pub(super) fn replaces_contexts(option: u32) -> bool {
     option == SET_META_CONTEXT
 }
@@ -124,7 +124,7 @@ fn info(data: &[u8], serve: bool) -> Result<Parsed, Fault> {
             1 => items.name = true,
             2 => items.description = true,
             3 => items.block_sizes = true,
-            // Information that nobody has is not an error.
+            // Unknown information is not an error.
             _ => {}
         }
     }
@@ -152,7 +152,7 @@ fn meta(data: &[u8], set: bool) -> Result<Parsed, Fault> {
     Ok(Parsed::Meta { name, contexts, set })
 }
 
-/// A name or other text as the protocol wants it.
+/// A name or other text in the protocol's form.
 fn string(bytes: &[u8]) -> Result<String, Fault> {
     if bytes.len() > MAX_STRING {
         return Err(Fault::Invalid("a name is longer than 4096 bytes"));
@@ -163,7 +163,7 @@ fn string(bytes: &[u8]) -> Result<String, Fault> {
     }
 }
 
-/// Data not read yet. Each length is held against what is left.
+/// Unread data. Each length is checked against the rest.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {

@@ -45,7 +45,7 @@ pub(super) fn server(out: &mut Vec<u8>, option: u32, name: &str, description: &s
     reply(out, option, SERVER, &[&len, name.as_bytes(), description.as_bytes()]);
 }
 
-/// What INFO and GO tell of an export, and what was asked for besides.
+/// The information about an export for INFO and GO, with the requested items.
 pub(super) fn information(out: &mut Vec<u8>, option: u32, offer: &Offer, items: Items, structured: bool) {
     let flags = offer.flags.bits(structured).to_be_bytes();
     reply(out, option, INFO, &[&0u16.to_be_bytes(), &offer.size.to_be_bytes(), &flags]);
@@ -69,7 +69,7 @@ pub(super) fn context(out: &mut Vec<u8>, option: u32, context: Context, selected
     reply(out, option, META_CONTEXT, &[&id.to_be_bytes(), context.name().as_bytes()]);
 }
 
-/// The answer to EXPORT_NAME, which has no form of its own.
+/// The answer to EXPORT_NAME, which has a special form.
 pub(super) fn export(out: &mut Vec<u8>, offer: &Offer, structured: bool, zeroes: bool) {
     out.extend_from_slice(&offer.size.to_be_bytes());
     out.extend_from_slice(&offer.flags.bits(structured).to_be_bytes());

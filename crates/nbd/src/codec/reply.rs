@@ -1,6 +1,6 @@
 //! Replies of the transmission phase, as bytes.
 //!
-//! A reply to a read is a [`Head`] and then the data, which is not copied; all else is bytes alone.
+//! A reply to a read is a [`Head`] and then the data, which is not copied; other replies are bytes alone.
 
 use super::{Context, ErrorCode};
 
@@ -13,7 +13,7 @@ const TYPE_DATA: u16 = 1;
 const TYPE_STATUS: u16 = 5;
 const TYPE_ERROR: u16 = 0x8001;
 
-/// Longest text of an error in bytes: every client takes that much.
+/// Longest text of an error in bytes that every client accepts.
 const MAX_TEXT: usize = 900;
 
 /// Most bytes of a head.
@@ -54,7 +54,7 @@ pub fn success(cookie: u64) -> Head {
     Head::new().put(SIMPLE.to_be_bytes()).put(0u32.to_be_bytes()).put(cookie.to_be_bytes())
 }
 
-/// What stands before the data of a successful read. Nothing of it may fail any more.
+/// The bytes before the data of a successful read, which must not fail any more.
 pub fn read(structured: bool, cookie: u64, offset: u64, len: u32) -> Head {
     match (structured, len) {
         (false, _) => success(cookie),
@@ -64,7 +64,7 @@ pub fn read(structured: bool, cookie: u64, offset: u64, len: u32) -> Head {
     }
 }
 
-/// An error. The text is sent only where replies are structured, and cut to what every client takes.
+/// An error. The text is sent only in structured replies, and cut to a length that every client accepts.
 pub fn error(out: &mut Vec<u8>, structured: bool, cookie: u64, code: ErrorCode, text: &str) {
     let number = (code as u32).to_be_bytes();
     if !structured {

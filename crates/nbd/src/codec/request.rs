@@ -23,25 +23,25 @@ impl CommandFlags {
     /// Fail at once if zeroes are not faster than data.
     pub const FAST_ZERO: CommandFlags = CommandFlags(16);
 
-    /// Whether all of `flags` are set.
+    /// True if all of `flags` are set.
     pub fn contains(self, flags: CommandFlags) -> bool {
         self.0 & flags.0 == flags.0
     }
 
-    /// Those of both.
+    /// The flags of both.
     pub const fn with(self, flags: CommandFlags) -> CommandFlags {
         CommandFlags(self.0 | flags.0)
     }
 }
 
-/// A request as it came, nothing checked but that it is one.
+/// A decoded request, otherwise unchecked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Flags of the command.
     pub flags: CommandFlags,
     /// Number of the command.
     pub command: u16,
-    /// The client's name for it, for the reply.
+    /// The client's identifier for it, returned in the reply.
     pub cookie: u64,
     /// First byte.
     pub offset: u64,
@@ -50,7 +50,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Reads a header.
+    /// Decodes a header.
     ///
     /// # Errors
     /// It does not begin with the magic number: client and server are out of step.

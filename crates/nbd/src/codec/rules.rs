@@ -1,4 +1,4 @@
-//! What a request may ask of an export on one connection.
+//! The rules by which requests on one connection are checked.
 
 use super::{CommandFlags, Contexts, ErrorCode, MAX_PAYLOAD, Request};
 
@@ -23,7 +23,7 @@ pub enum Command {
     },
     /// Finish what is under way and close; has no reply.
     Disconnect,
-    /// Make every write durable that was replied to.
+    /// Make every write durable that was answered.
     Flush,
     /// The range's contents are not needed any more.
     Trim {
@@ -54,7 +54,7 @@ pub enum Command {
         /// Fail at once if this takes as long as writing.
         fast: bool,
     },
-    /// Tell what the range holds; never of no bytes.
+    /// Report what the range holds; never empty.
     BlockStatus {
         /// First byte.
         offset: u64,
@@ -65,23 +65,23 @@ pub enum Command {
     },
 }
 
-/// What came of checking a request.
+/// The result of checking a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checked {
     /// It may be carried out.
     Command(Command),
-    /// It is answered with an error, after as many bytes of payload were skipped.
+    /// It must be answered with an error, after skipping its payload.
     Refused {
         /// The error.
         code: ErrorCode,
-        /// Why, in words.
+        /// The reason, in words.
         reason: &'static str,
         /// Bytes that follow the header.
         payload: u32,
     },
 }
 
-/// What was agreed on for one connection.
+/// The agreement for one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Size of the export in bytes.
@@ -90,7 +90,7 @@ pub struct Rules {
     pub read_only: bool,
     /// Structured replies were negotiated.
     pub structured: bool,
-    /// What block status replies with.
+    /// The contexts in replies to block status.
     pub contexts: Contexts,
 }
 
@@ -106,7 +106,7 @@ const BLOCK_STATUS: u16 = 7;
 type Refusal = (ErrorCode, &'static str);
 
 impl Rules {
-    /// Says what to do with a request.
+    /// Checks a request.
     pub fn check(&self, request: &Request) -> Checked {
         match self.command(request) {
             Ok(command) => Checked::Command(command),
@@ -120,7 +120,7 @@ impl Rules {
     fn command(&self, request: &Request) -> Result<Command, Refusal> {
         let &Request { flags, offset, len, .. } = request;
         if request.command == DISCONNECT {
-            // Its other fields mean nothing.
+            // Its other fields are ignored.
             return Ok(Command::Disconnect);
         }
         self.check_flags(request)?;

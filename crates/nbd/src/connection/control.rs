@@ -1,4 +1,4 @@
-//! What the server knows of a connection and may tell it, from any thread.
+//! The server's view of a connection, and its means to stop it, from any thread.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,22 +9,22 @@ use spindle_engine::Time;
 use crate::server::Exported;
 use crate::stats::Counters;
 
-/// What a connection was told.
+/// What a connection must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Stop {
     /// Go on.
     No = 0,
-    /// Finish what is under way, refuse what comes, and end.
+    /// Finish requests under way, refuse later ones, and end.
     Gently = 1,
     /// End without sending another byte.
     AtOnce = 2,
 }
 
-/// The half of a connection that every thread reaches.
+/// The half of a connection that every thread can use.
 pub(crate) struct Control {
     pub(crate) id: u64,
-    /// Who is at the other end, for people.
+    /// The other end, for people.
     pub(crate) peer: String,
     /// Set when a client begins to use an export.
     export: Mutex<Option<Arc<Exported>>>,
@@ -48,12 +48,12 @@ impl Control {
         }
     }
 
-    /// The export that is used.
+    /// The export in use.
     pub(crate) fn export(&self) -> Option<Arc<Exported>> {
         self.export.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says which export is used.
+    /// Sets the export in use.
     pub(crate) fn set_export(&self, exported: Option<Arc<Exported>>) {
         *self.export.lock().unwrap_or_else(PoisonError::into_inner) = exported;
     }
@@ -62,7 +62,7 @@ impl Control {
         self.task.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells the connection; never takes back what it was told before.
+    /// Stops the connection; never weakens an earlier stop.
     pub(crate) fn stop(&self, stop: Stop) {
         if self.stop.fetch_max(stop as u8, Ordering::AcqRel) < stop as u8 {
             let task = self.task().clone();
@@ -70,7 +70,7 @@ impl Control {
         }
     }
 
-    /// What the connection was told.
+    /// The present order.
     pub(crate) fn told(&self) -> Stop {
         match self.stop.load(Ordering::Acquire) {
             0 => Stop::No,
@@ -79,12 +79,12 @@ impl Control {
         }
     }
 
-    /// Says which task to wake: before [`told`](Self::told) is asked, and again if the task has another waker.
+    /// Sets the task to wake: call it before [`told`](Self::told), and again if the task has another waker.
     pub(crate) fn belong_to(&self, cx: &Context<'_>) {
         *self.task() = Some(cx.waker().clone());
     }
 
-    /// Says that a send begins, or that none is under way.
+    /// Notes that a send begins, or that none is under way.
     pub(crate) fn sending(&self, since: Option<Time>) {
         self.sending_since.store(since.map_or(0, |since| since.as_nanos().max(1)), Ordering::Relaxed);
     }

@@ -21,16 +21,16 @@ use crate::server::{Exported, Shared};
 /// Bytes received at a time.
 const RECEIVED: usize = 4096;
 
-/// How long a client is given to take the last replies before its connection is closed over bytes that it
-/// sent and that were not read: TCP throws those replies away then.
+/// How long a client has to receive the last replies before its connection is closed over unread bytes: TCP
+/// then discards those replies.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// A handshake that ended with an export.
+/// The result of a handshake that selected an export.
 struct Served {
     agreed: Agreed,
     exported: Arc<Exported>,
     channel: Channel,
-    /// What came behind the handshake.
+    /// Bytes received after the handshake.
     early: Vec<u8>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Sock
     let Served { agreed, exported, channel, early } = served;
     let session = Session::new(channel, exported, agreed.rules, server.pool.clone(), control.clone());
     let violation = transmit(&mut stream, session.clone(), server.clone(), &early).await;
-    // The client is not there to be told: a failure is counted.
+    // The client is gone, so a failure is only counted.
     if session.dirty.get() && session.channel.flush().await.is_err() {
         server.flush_failed(&session.exported);
     }
@@ -56,7 +56,7 @@ pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Sock
     }
 }
 
-/// Runs `future` until the server tells the connection to end.
+/// Runs `future` until the connection is stopped.
 async fn unless_stopped<T>(control: &Control, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
@@ -70,7 +70,7 @@ async fn unless_stopped<T>(control: &Control, future: impl Future<Output = T>) -
     .await
 }
 
-/// The handshake; none if the client left, asked for nothing or broke the protocol.
+/// The handshake; `None` if the client left, selected nothing or broke the protocol.
 async fn handshake(server: &Arc<Shared>, control: &Arc<Control>, stream: &mut Stream) -> Option<Served> {
     let mut out = Vec::new();
     let mut negotiation = Negotiation::new(&mut out);
@@ -114,7 +114,7 @@ async fn handshake(server: &Arc<Shared>, control: &Arc<Control>, stream: &mut St
     }
 }
 
-/// Opens an export for a client, which from then on counts as one of its connections.
+/// Opens an export for a client, which counts as one of its connections from then on.
 fn open(
     server: &Arc<Shared>,
     control: &Arc<Control>,
@@ -139,7 +139,7 @@ async fn send(stream: &mut Stream, out: &mut Vec<u8>) -> Option<()> {
     sent.ok().map(|_| ())
 }
 
-/// Reads until the client is gone.
+/// Reads until the client has closed.
 async fn drain(stream: &mut Stream) {
     loop {
         if !stream.is_receiving() {

@@ -1,8 +1,7 @@
-//! What a client sends in the transmission phase, cut into headers and payloads.
+//! A client's bytes in the transmission phase, cut into headers and payloads.
 //!
-//! Small things arrive in a window that is used again and again; the payload of a write goes into the buffer
-//! that the device gets, what has not arrived with its header without being copied. Belongs to the
-//! connection's task.
+//! Headers arrive in a reused window. A write's payload is received directly into the buffer for the device,
+//! except for the part that arrives with its header. Belongs to the connection's task.
 
 use spindle_mem::{Buffers, IoBuf, Pool};
 
@@ -14,21 +13,21 @@ const SMALL: usize = 4096;
 /// Bytes of the window once more than that came at a time.
 const LARGE: usize = 64 << 10;
 
-/// See the module's documentation.
+/// The receiving side of a connection.
 pub(crate) struct Input {
     pool: Pool,
-    /// Out while a receive is under way.
+    /// `None` while a receive is under way.
     window: Option<IoBuf>,
-    /// What of the window was received and not used.
+    /// The unused received part of the window.
     at: usize,
     end: usize,
-    /// The beginning of a header whose rest has not come.
+    /// The beginning of an incomplete header.
     header: [u8; REQUEST_LEN],
     headed: usize,
-    /// The payload that is coming: the part that is there, and the rest.
+    /// The payload being received: the filled part, and the rest.
     payload: Option<(IoBuf, IoBuf)>,
     size: usize,
-    /// Kept for its room.
+    /// Kept for its capacity.
     list: Vec<IoBuf>,
 }
 
@@ -50,7 +49,7 @@ impl Input {
         }
     }
 
-    /// The next header, if all of it is there.
+    /// The next header, if complete.
     pub(crate) fn header(&mut self) -> Option<[u8; REQUEST_LEN]> {
         let window = self.window.as_ref()?;
         let now = (REQUEST_LEN - self.headed).min(self.end - self.at);
@@ -64,12 +63,12 @@ impl Input {
         Some(self.header)
     }
 
-    /// Whether something was received that is not used: nothing may be received before that is.
+    /// True if received bytes are unused: they must be used before the next receive.
     pub(crate) fn has_more(&self) -> bool {
         self.at < self.end
     }
 
-    /// Begins to fill `payload`; [`payload`](Self::payload) gives it back when it is full.
+    /// Begins to fill `payload`; [`payload`](Self::payload) returns it when it is full.
     pub(crate) fn begin_payload(&mut self, mut payload: IoBuf) {
         let now = payload.len().min(self.end - self.at);
         if let Some(window) = &self.window {
@@ -81,22 +80,22 @@ impl Input {
         self.payload = Some((payload, rest));
     }
 
-    /// The payload, if all of it is there.
+    /// The payload, if complete.
     pub(crate) fn payload(&mut self) -> Option<IoBuf> {
-        // Its rest is out while a receive is under way.
+        // Its rest is in use while a receive is under way.
         self.window.as_ref()?;
         let (there, rest) = self.payload.take_if(|(_, rest)| rest.is_empty())?;
         Some(there.join(rest).unwrap_or_else(|(there, _)| there))
     }
 
-    /// Skips up to `bytes` that were received; says how many.
+    /// Skips up to `bytes` received bytes; returns how many.
     pub(crate) fn skip(&mut self, bytes: usize) -> usize {
         let now = bytes.min(self.end - self.at);
         self.at += now;
         now
     }
 
-    /// Where to receive into; give it back with [`received`](Self::received).
+    /// Buffers to receive into; return them with [`received`](Self::received).
     pub(crate) fn room(&mut self) -> Buffers {
         let window = self.window.take().filter(|window| window.len() == self.size);
         let window = window.unwrap_or_else(|| buffer(&self.pool, self.size));
@@ -111,7 +110,7 @@ impl Input {
         }
     }
 
-    /// Takes the room back, of which the first `bytes` were filled.
+    /// Takes the buffers back; the first `bytes` of them were filled.
     pub(crate) fn received(&mut self, buffers: Buffers, bytes: usize) {
         self.at = 0;
         self.end = bytes;
@@ -137,12 +136,12 @@ impl Input {
         }
     }
 
-    /// Whether the next window is a large one.
+    /// True if the next window is a large one.
     pub(crate) fn is_large(&self) -> bool {
         self.size == LARGE
     }
 
-    /// Has the next window be small again: nothing came for a while.
+    /// Makes the next window small again, because nothing came for a while.
     pub(crate) fn rest(&mut self) {
         self.size = SMALL;
     }

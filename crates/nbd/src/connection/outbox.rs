@@ -1,7 +1,6 @@
-//! Replies that wait to be sent, as one list of buffers.
+//! Replies to be sent, as one list of buffers.
 //!
-//! Heads of replies lie one behind the other in buffers of their own; data is not copied. Belongs to the
-//! connection's task.
+//! Heads of replies are packed into separate buffers; data is not copied. Belongs to the connection's task.
 
 use spindle_mem::{Buffers, IoBuf, Pool};
 
@@ -10,14 +9,14 @@ use super::buffer;
 /// Bytes of a buffer for heads.
 const HEADS: usize = 4096;
 
-/// See the module's documentation.
+/// The replies of a connection that are not sent yet.
 pub(crate) struct Outbox {
     pool: Pool,
-    /// Room for heads, of which the first `filled` bytes are not in `parts` yet.
+    /// Space for heads; its first `filled` bytes are not in `parts` yet.
     room: Option<IoBuf>,
     filled: usize,
     parts: Vec<IoBuf>,
-    /// Kept for its room.
+    /// Kept for its capacity.
     spare: Vec<IoBuf>,
 }
 
@@ -63,7 +62,7 @@ impl Outbox {
         }
     }
 
-    /// All of it, to be sent; at most one list is out at a time.
+    /// All replies, to be sent; at most one list is out at a time.
     pub(crate) fn take(&mut self) -> Buffers {
         self.cut();
         if self.parts.len() == 1
@@ -74,7 +73,7 @@ impl Outbox {
         Buffers::Many(std::mem::replace(&mut self.parts, std::mem::take(&mut self.spare)))
     }
 
-    /// Takes a list back that was sent.
+    /// Takes back a list that was sent.
     pub(crate) fn give_back(&mut self, buffers: Buffers) {
         if let Buffers::Many(mut parts) = buffers {
             parts.clear();
@@ -82,12 +81,12 @@ impl Outbox {
         }
     }
 
-    /// Whether it has room for heads that [`rest`](Self::rest) would free.
+    /// True if [`rest`](Self::rest) would free anything.
     pub(crate) fn has_room(&self) -> bool {
         self.room.is_some()
     }
 
-    /// Frees what a connection without requests has no need of.
+    /// Frees memory that a connection without requests does not need.
     pub(crate) fn rest(&mut self) {
         if self.is_empty() {
             self.room = None;

@@ -1,7 +1,7 @@
 //! One request, from its header to its reply.
 //!
-//! Runs as a future in a place of the connection's [slots](super::slots). Requests that do not keep to the
-//! device's blocks are served by reading and writing the blocks around them.
+//! Runs as a future in one of the connection's [slots](super::slots). Requests that do not match the device's
+//! blocks are served by reading and writing the blocks around them.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -16,37 +16,37 @@ use crate::codec::{Command, Context, ErrorCode, MAX_EXTENTS, reply};
 use crate::extents::{allocation, for_reply};
 use crate::{Content, Extent};
 
-/// Zeroes written at a time where they have to be written as data.
+/// Zeroes written at a time if they must be written as data.
 const ZEROES: u64 = 1 << 20;
 
-/// Bytes read or written at a time: a device that copies memory holds the thread as long as that takes.
+/// Bytes read or written at a time: a memory disk holds the thread while it copies them.
 const STEP: usize = 4 << 20;
 
-/// A request that was checked.
+/// A checked request.
 pub(crate) struct Work {
     pub(crate) cookie: u64,
     pub(crate) command: Command,
-    /// Of a write.
+    /// The data of a write.
     pub(crate) payload: Option<IoBuf>,
-    /// Bytes that it counts for, until its reply was sent.
+    /// Bytes counted for it until its reply was sent.
     pub(crate) cost: usize,
 }
 
-/// A request that was carried out.
+/// A finished request.
 pub(crate) struct Reply {
     pub(crate) cookie: u64,
     pub(crate) cost: usize,
     pub(crate) body: Result<Body, Failure>,
 }
 
-/// What a reply carries besides success.
+/// The contents of a reply besides success.
 pub(crate) enum Body {
     Nothing,
     Data {
         offset: u64,
         data: IoBuf,
     },
-    /// The reply itself.
+    /// The complete reply.
     Status(Vec<u8>),
 }
 
@@ -62,7 +62,7 @@ impl From<IoError> for Failure {
     }
 }
 
-/// Carries a request out.
+/// Carries out a request.
 pub(crate) async fn perform(session: Rc<Session>, work: Work) -> Reply {
     let Work { cookie, command, payload, cost } = work;
     let body = match command {
@@ -72,7 +72,7 @@ pub(crate) async fn perform(session: Rc<Session>, work: Work) -> Reply {
             Some(payload) => session.write(offset, payload, fua).await,
             None => Ok(Body::Nothing),
         },
-        // What reading ahead would gain, the cache of what lies below does.
+        // Read-ahead would gain nothing over the cache of the layers below.
         Command::Cache { .. } | Command::Disconnect => Ok(Body::Nothing),
         Command::Flush => session.flush().await,
         Command::Trim { offset, len, fua } => session.trim(offset, len, fua).await,
@@ -135,7 +135,7 @@ impl Session {
         Ok(Body::Data { offset, data })
     }
 
-    /// Whether all of a range are whole blocks.
+    /// True if a range consists of whole blocks.
     fn is_whole(&self, offset: u64, len: u64) -> bool {
         (offset | len) & (self.block() - 1) == 0
     }
@@ -169,7 +169,7 @@ impl Session {
         }
     }
 
-    /// Writes bytes that are no whole blocks. Nothing else writes to those meanwhile.
+    /// Writes a range that is not whole blocks, excluding other writes of these blocks.
     async fn write_parts(&self, offset: u64, bytes: &[u8], fua: bool) -> Result<(), IoError> {
         let (block, end) = (self.block(), offset + bytes.len() as u64);
         let around = self.around(offset, bytes.len() as u64);
@@ -190,7 +190,7 @@ impl Session {
     }
 
     async fn flush(&self) -> Outcome {
-        // Said before: what is written meanwhile may not be covered.
+        // Cleared first: the flush may not cover writes made meanwhile.
         let dirty = self.dirty.replace(false);
         if self.rules.read_only {
             return Ok(Body::Nothing);
@@ -202,7 +202,7 @@ impl Session {
         Ok(Body::Nothing)
     }
 
-    /// Makes what was done durable, if that was asked for.
+    /// Flushes if `fua` is set.
     async fn persist(&self, fua: bool) -> Outcome {
         if fua {
             self.channel.flush().await?;
@@ -228,7 +228,7 @@ impl Session {
 
     async fn write_zeroes(&self, offset: u64, len: u32, fua: bool, no_hole: bool, fast: bool) -> Outcome {
         let len = u64::from(len);
-        // What knows of holes may leave some; written as data, zeroes take as long as any.
+        // A disk that reports holes may leave some; written as data, zeroes take as long as any.
         let as_data = no_hole && self.exported.export.extents.is_some();
         if as_data && fast {
             let text = "zeroes without holes take as long as data here".to_owned();
@@ -290,7 +290,7 @@ impl Session {
                 .map_err(|kind| Failure { code: ErrorCode::of_device(kind), text: kind.to_string() })?,
             None => vec![Extent { len: u64::from(len), content: Content::Data, depth: 1 }],
         };
-        // A volume that can say nothing is as if it held data, which is always safe to say.
+        // A volume that cannot report is treated as data, which is always safe.
         let unknown = [Extent { len: u64::from(len), content: Content::Data, depth: 1 }];
         let extents = if extents.iter().all(|extent| extent.len == 0) { &unknown[..] } else { &extents };
         let extents = &extents[..extents.len().min(MAX_EXTENTS)];

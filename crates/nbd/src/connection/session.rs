@@ -1,4 +1,4 @@
-//! What the requests of one connection work with. On the connection's thread only.
+//! The data shared by the requests of one connection. On the connection's thread only.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,17 +12,17 @@ use crate::codec::Rules;
 use crate::overlap::Writer;
 use crate::server::Exported;
 
-/// See the module's documentation.
+/// What the requests of one connection work with.
 pub(crate) struct Session {
     pub(crate) channel: Channel,
-    /// As it was when the client was told.
+    /// As announced to the client.
     pub(crate) geometry: Geometry,
     pub(crate) exported: Arc<Exported>,
     pub(crate) rules: Rules,
     pub(crate) writer: Writer,
     pub(crate) pool: Pool,
     pub(crate) control: Arc<Control>,
-    /// Something was written that no flush has covered.
+    /// Set if a write is not covered by a flush.
     pub(crate) dirty: Cell<bool>,
 }
 

@@ -1,7 +1,7 @@
-//! The requests of a connection that are under way: futures of one kind in places that are used again.
+//! The requests of a connection that are under way: futures of one type in reused places.
 //!
-//! Owned by the connection's task. Each place has its future in one allocation and a waker of its own, both
-//! kept, so that a warm connection allocates nothing; only futures whose wakers were used are polled.
+//! Owned by the connection's task. Each place has one allocation for its future and a waker, both kept, so
+//! that a warm connection allocates nothing; only futures that were woken are polled.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,7 +17,7 @@ const KEPT: usize = 8;
 
 const WORDS: usize = MAX_REQUESTS / 64;
 
-/// Which futures are to be polled, and who polls them.
+/// The futures to poll, and the task that polls them.
 #[derive(Default)]
 struct Woken {
     places: [AtomicU64; WORDS],
@@ -36,7 +36,7 @@ impl Wake for PlaceWaker {
 
     fn wake_by_ref(self: &Arc<Self>) {
         let bit = 1 << (self.place % 64);
-        // The first of a word tells the task; those behind it are seen with it.
+        // Only the first bit of a word wakes the task, which then sees the others too.
         if self.woken.places[self.place / 64].fetch_or(bit, Ordering::AcqRel) == 0 {
             let task = self.woken.task.lock().unwrap_or_else(PoisonError::into_inner).clone();
             task.into_iter().for_each(Waker::wake);
@@ -49,12 +49,12 @@ struct Place<F> {
     waker: Waker,
 }
 
-/// See the module's documentation.
+/// The futures of a connection.
 pub(crate) struct Slots<F> {
     places: Vec<Place<F>>,
     free: Vec<usize>,
     woken: Arc<Woken>,
-    /// As left in `woken`.
+    /// As stored in `woken`.
     task: Option<Waker>,
 }
 
@@ -68,7 +68,7 @@ impl<F: Future> Slots<F> {
         self.places.len() - self.free.len()
     }
 
-    /// Says which task to wake; to be called before others, each time the task is polled.
+    /// Sets the task to wake; call it first, each time the task is polled.
     pub(crate) fn belong_to(&mut self, cx: &Context<'_>) {
         if !self.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             self.task = Some(cx.waker().clone());
@@ -76,7 +76,7 @@ impl<F: Future> Slots<F> {
         }
     }
 
-    /// Starts a future; its output, if it has that at once. At most [`MAX_REQUESTS`] at a time.
+    /// Starts a future; returns its output if it ends at once. At most [`MAX_REQUESTS`] at a time.
     pub(crate) fn start(&mut self, future: F) -> Option<F::Output> {
         let place = self.free.pop().unwrap_or_else(|| {
             let place = self.places.len();
@@ -91,7 +91,7 @@ impl<F: Future> Slots<F> {
 
     fn poll(&mut self, place: usize) -> Option<F::Output> {
         let Place { future, waker } = self.places.get_mut(place)?;
-        // A waker that was used late finds nothing, or the next future.
+        // A late waker finds nothing, or the next future.
         let running = future.as_mut().as_pin_mut()?;
         let Poll::Ready(output) = running.poll(&mut Context::from_waker(waker)) else { return None };
         future.set(None);
@@ -99,7 +99,7 @@ impl<F: Future> Slots<F> {
         Some(output)
     }
 
-    /// Polls those that were woken, and hands what they give to `each`.
+    /// Polls woken futures, and passes their outputs to `each`.
     pub(crate) fn poll_woken(&mut self, mut each: impl FnMut(F::Output)) {
         for word in 0..WORDS {
             if self.woken.places[word].load(Ordering::Relaxed) == 0 {
@@ -116,7 +116,7 @@ impl<F: Future> Slots<F> {
         }
     }
 
-    /// Frees what a connection without requests has no need of.
+    /// Frees memory that a connection without requests does not need.
     pub(crate) fn rest(&mut self) {
         if self.len() == 0 && self.places.len() > KEPT {
             self.places.truncate(KEPT);

@@ -1,7 +1,7 @@
 //! A socket with at most one receive and one send under way.
 //!
-//! Belongs to the connection's task. Its place for completions is made once and used again. Dropping it
-//! cancels what is under way; buffers come back to their pool when the engine returns them.
+//! Belongs to the connection's task. Its completions arrive in one reused place. Dropping it cancels
+//! operations under way; buffers return to their pool when the engine returns them.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -16,7 +16,7 @@ use spindle_reactor::{OpId, OpSink, cancel_op, submit_op};
 const RECEIVE: u64 = 0;
 const SEND: u64 = 1;
 
-/// How an operation ended: bytes moved, and its buffers.
+/// The result of an operation: bytes moved, and its buffers.
 pub(crate) type Moved = (io::Result<usize>, Buffers);
 
 #[derive(Default)]
@@ -39,7 +39,7 @@ impl OpSink for Arrivals {
     }
 }
 
-/// See the module's documentation.
+/// A socket of a connection.
 pub(crate) struct Stream {
     socket: Socket,
     arrivals: Rc<Arrivals>,
@@ -54,7 +54,7 @@ impl Stream {
         Stream { socket, sink: arrivals.clone(), arrivals, receiving: None, sending: None }
     }
 
-    /// Says which task to wake; to be called each time the task is polled.
+    /// Sets the task to wake; call it each time the task is polled.
     pub(crate) fn belong_to(&self, cx: &Context<'_>) {
         self.arrivals.woken.set(false);
         let mut task = self.arrivals.task.borrow_mut();
@@ -71,35 +71,35 @@ impl Stream {
         self.sending.is_some()
     }
 
-    /// Begins to receive into `buffers`. Only when none is under way.
+    /// Begins to receive into `buffers`. Only if no receive is under way.
     pub(crate) fn receive(&mut self, buffers: Buffers) {
         debug_assert!(self.receiving.is_none());
         let op = Op::Recv { socket: self.socket.clone(), buffers };
         self.receiving = Some(submit_op(op, &self.sink, RECEIVE));
     }
 
-    /// Begins to send all of `buffers`. Only when none is under way.
+    /// Begins to send all of `buffers`. Only if no send is under way.
     pub(crate) fn send(&mut self, buffers: Buffers) {
         debug_assert!(self.sending.is_none());
         let op = Op::Send { socket: self.socket.clone(), buffers };
         self.sending = Some(submit_op(op, &self.sink, SEND));
     }
 
-    /// What was received, if that has ended.
+    /// The finished receive, if any.
     pub(crate) fn take_received(&mut self) -> Option<Moved> {
         let completion = self.arrivals.received.borrow_mut().take()?;
         self.receiving = None;
         Some(moved(completion))
     }
 
-    /// What was sent, if that has ended.
+    /// The finished send, if any.
     pub(crate) fn take_sent(&mut self) -> Option<Moved> {
         let completion = self.arrivals.sent.borrow_mut().take()?;
         self.sending = None;
         Some(moved(completion))
     }
 
-    /// Asks that what is under way end.
+    /// Cancels operations under way.
     pub(crate) fn cancel(&self) {
         self.receiving.into_iter().chain(self.sending).for_each(cancel_op);
     }
@@ -126,7 +126,7 @@ impl Stream {
 
     /// Tells the peer that nothing more will be sent.
     pub(crate) async fn end(&self) {
-        // A peer that is gone needs no telling.
+        // A peer that is gone need not be told.
         let _ = spindle_reactor::op(Op::Shutdown { socket: self.socket.clone(), how: Shutdown::Write }).await;
     }
 }

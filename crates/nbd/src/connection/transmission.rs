@@ -1,9 +1,9 @@
 //! The transmission phase of one connection: requests in, replies out.
 //!
-//! One future of the connection's task. Each time it is polled it takes what has arrived, starts what can be
-//! started, and sends all replies that are there at once. What a request needs in memory counts from its
-//! header until its reply was sent; where the budget is spent nothing more is read, so that a client which
-//! does not read replies holds what it asked for and no more.
+//! One future of the connection's task. Each poll takes what has arrived, starts what can be started, and
+//! sends all finished replies at once. A request's memory counts from its header until its reply was sent;
+//! while the budget is spent nothing more is read, so that a client that does not read replies holds only the
+//! memory of its requests.
 
 use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
@@ -26,19 +26,19 @@ use crate::budget::Lease;
 use crate::codec::{Checked, Command, ErrorCode, Request, Violation, reply};
 use crate::server::Shared;
 
-/// Bytes that a connection may use without asking: what small requests need.
+/// Bytes that a connection may use outside the budget, for small requests.
 const ALLOWANCE: usize = 256 << 10;
 
-/// The most that one connection uses, but for a single request.
+/// The most bytes of one connection, except for a single request.
 pub(crate) const CONNECTION_LIMIT: usize = 64 << 20;
 
-/// Bytes asked of the budget at a time.
+/// Bytes taken from the budget at a time.
 const GRAIN: usize = 1 << 20;
 
-/// How long nothing comes before a client counts as silent.
+/// After this time without input a client counts as silent.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// What the next bytes of the client are.
+/// The meaning of the client's next bytes.
 enum Expect {
     Header,
     /// A request waits for memory or for others to end.
@@ -52,7 +52,7 @@ enum Expect {
         command: Command,
         cost: usize,
     },
-    /// Bytes to be skipped before a request is refused.
+    /// Bytes to skip before a request is refused.
     Skip {
         cookie: u64,
         left: u32,
@@ -63,7 +63,7 @@ enum Expect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// What comes is answered with an error; ends when all is answered.
+    /// Requests are answered with an error; ends when all are answered.
     Refusing,
     /// Nothing more is read.
     Finishing,
@@ -71,7 +71,7 @@ enum Phase {
     Broken,
 }
 
-/// Replies and what they count for.
+/// A number of replies and their cost.
 #[derive(Clone, Copy, Default)]
 struct Batch {
     requests: usize,
@@ -96,20 +96,20 @@ struct Transmission<'a, F> {
     waiting: Option<Pin<Box<dyn Future<Output = Lease>>>>,
     queued: Batch,
     out: Batch,
-    /// Receives so far, and how many there had been when `quiet` began.
+    /// Number of receives so far, and when `quiet` began.
     receives: u64,
     receives_before: u64,
-    /// Runs while there is memory to give up if nothing comes.
+    /// Set while there is memory to free after a silence.
     quiet: Option<Pin<Box<Sleep>>>,
     /// The receive under way was cancelled for a smaller window.
     resizing: bool,
-    /// Kept for their room.
+    /// Kept for their capacity.
     ended: Vec<Reply>,
     text: Vec<u8>,
 }
 
-/// Serves a client until it or the server ends that, and all of its requests have ended. `early` came with the
-/// handshake.
+/// Serves a client until the client or the server ends it, and all of its requests have ended. `early` came
+/// with the handshake.
 pub(crate) async fn transmit(
     stream: &mut Stream,
     session: Rc<Session>,
@@ -181,7 +181,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         }
     }
 
-    /// The client is gone: only requests under way are waited for.
+    /// The client is gone: waits only for requests under way.
     fn break_off(&mut self) {
         if self.phase != Phase::Broken {
             self.phase = Phase::Broken;
@@ -190,7 +190,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         }
     }
 
-    /// Requests that were not answered, or whose answers were not sent.
+    /// Number of requests that were not answered, or whose answers were not sent.
     fn in_flight(&self) -> usize {
         self.slots.len() + self.queued.requests + self.out.requests
     }
@@ -250,7 +250,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         while self.step(cx) && self.phase != Phase::Finishing {}
     }
 
-    /// Takes the next thing that the client sent; false if it has not come, or there is no room for it.
+    /// Takes the client's next item; false if it has not come, or there is no room for it.
     fn step(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.expect {
             Expect::Header => self.in_flight() < MAX_REQUESTS && self.take_header(),
@@ -288,7 +288,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         true
     }
 
-    /// A header has come.
+    /// Handles a header.
     fn begin(&mut self, request: &Request) {
         let cookie = request.cookie;
         self.expect = match self.session.rules.check(request) {
@@ -307,11 +307,11 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         };
     }
 
-    /// Whether a request of that many bytes may begin; else the task is woken when it may.
+    /// True if a request of that many bytes may begin; otherwise the task is woken when it may.
     fn has_room(&mut self, cost: usize, cx: &mut Context<'_>) -> bool {
         let (used, wanted) = (self.used, self.used + cost);
         if used > 0 && wanted > CONNECTION_LIMIT {
-            // Replies that are sent make room.
+            // Sent replies make room.
             self.waiting = None;
             return false;
         }
@@ -327,7 +327,8 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
                     self.lease.join(lease);
                     continue;
                 }
-                // Nobody who waits keeps more than is in use, so that who waits first gets it.
+                // A waiting connection keeps only what is in use, so that the first in the queue gets the
+                // rest.
                 self.lease.shrink(used.saturating_sub(ALLOWANCE));
             }
             let server = &self.server;
@@ -342,7 +343,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         }
     }
 
-    /// There is room for a request.
+    /// Starts a request for which there is room.
     fn admit(&mut self, cookie: u64, command: Command) {
         let cost = cost_of(&command);
         self.used += cost;
@@ -423,7 +424,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
 }
 
 impl<F: Future<Output = Reply>> Transmission<'_, F> {
-    /// Has a client that was busy and is silent now keep a small window only.
+    /// Frees the memory of a client that was busy and is silent now.
     fn watch_quiet(&mut self, cx: &mut Context<'_>) {
         while self.phase == Phase::Serving && (self.input.is_large() || self.outbox.has_room()) {
             let quiet = self.quiet.get_or_insert_with(|| {
@@ -442,14 +443,14 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
                     self.resizing = true;
                     self.stream.cancel();
                 }
-                // Whoever is busy takes what it needs again, and keeps it.
+                // Busy connections take what they need again, and keep it.
                 self.session.pool.trim();
             }
         }
     }
 }
 
-/// Waits for memory, and has clients closed that hold some and do not read.
+/// Waits for memory, and closes clients that hold some and do not read.
 async fn wait_for(server: Arc<Shared>, bytes: usize) -> Lease {
     let mut lease = pin!(server.budget.take(bytes));
     let patience = server.options.stalled / 4;
@@ -461,7 +462,7 @@ async fn wait_for(server: Arc<Shared>, bytes: usize) -> Lease {
     }
 }
 
-/// Bytes of memory that a request needs until it was replied to.
+/// Bytes of memory that a request needs until it was answered.
 fn cost_of(command: &Command) -> usize {
     match *command {
         Command::Read { len, .. } | Command::Write { len, .. } => len as usize,
@@ -473,7 +474,7 @@ fn payload_of(command: &Command) -> u32 {
     if let Command::Write { len, .. } = *command { len } else { 0 }
 }
 
-/// What becomes of a request that comes too late.
+/// The next state after a request that comes too late.
 fn refused(cookie: u64, payload: u32) -> Expect {
     let text = "the export is going away".to_owned();
     Expect::Skip { cookie, left: payload, failure: Failure { code: ErrorCode::ShuttingDown, text } }

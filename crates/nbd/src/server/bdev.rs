@@ -1,4 +1,4 @@
-//! Exports of bdevs, which go when their bdev does.
+//! Exports of bdevs, which are removed with their bdev.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -12,7 +12,7 @@ use crate::{Export, ExportError};
 /// How a bdev is exported.
 #[derive(Clone, Debug, Default)]
 pub struct BdevExport {
-    /// By which clients ask for it; the name of the bdev if this is empty.
+    /// The name that clients use; empty for the name of the bdev.
     pub name: String,
     /// For people who list exports; may be empty.
     pub description: String,
@@ -25,7 +25,7 @@ pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Resul
     let failed = |source| ExportError::Bdev { name: shortened(&name), source };
     let found = Registry::current().and_then(|registry| registry.get(bdev)).map_err(failed)?;
     let writes = !how.read_only && found.geometry().writable();
-    // Told to the events, which may come as soon as this thread is back in its loop.
+    // Stored for the event callback, which may be called once this thread is back in its loop.
     let exported = Arc::<OnceLock<Weak<Exported>>>::default();
     let (told, shared) = (exported.clone(), Arc::downgrade(server));
     let on_event = move |event: Event| {
@@ -34,7 +34,7 @@ pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Resul
             return;
         };
         drop(spawn_local(async move {
-            // It may be off the list already: its connections are ended all the same.
+            // It may be off the list already: its connections still have to end.
             server.forget_export(&exported);
             Server(server).end_export(exported).await;
             drop(grace);

@@ -1,4 +1,4 @@
-//! An export of a server, and what was done with it.
+//! An export of a server, and its statistics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +12,7 @@ pub(crate) struct Exported {
     pub(crate) export: Export,
     /// Shared by all exports of one device.
     pub(crate) overlaps: Arc<Overlaps>,
-    /// What connections did that have ended.
+    /// Statistics of ended connections.
     past: Mutex<Counts>,
     failed_flushes: AtomicU64,
 }
@@ -30,7 +30,7 @@ impl Exported {
         self.failed_flushes.load(Ordering::Relaxed)
     }
 
-    /// A connection ended that did this.
+    /// Adds the statistics of an ended connection.
     pub(crate) fn remember(&self, counts: Counts) {
         *self.past.lock().unwrap_or_else(PoisonError::into_inner) += counts;
     }

@@ -1,4 +1,4 @@
-//! Where a server listens: a task for each address, on the thread that asked for it.
+//! Listening: one task per address, on the thread that called `listen`.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -20,13 +20,13 @@ use crate::ListenError;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 128;
 
-/// How long a TCP client is silent before the system asks whether it is there.
+/// How long a TCP client may be silent before the system probes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// How long a listener rests when nothing can be accepted, as with too many open files.
+/// The pause after a failed accept, as with too many open files.
 const REST: Duration = Duration::from_millis(100);
 
-/// What ends a listener, and says that it has ended.
+/// Ends a listener, and reports that it has ended.
 #[derive(Default)]
 pub(crate) struct End {
     asked: AtomicBool,
@@ -60,7 +60,7 @@ impl End {
     }
 }
 
-/// Says that the listener is gone, also when its task is dropped.
+/// Reports the end of the listener, also when its task is dropped.
 struct Over(Arc<End>);
 
 impl Drop for Over {
@@ -101,7 +101,7 @@ pub(crate) async fn listen(server: &Arc<Shared>, address: Address) -> Result<Add
     Ok(address)
 }
 
-/// The end of the accept that is under way.
+/// The result of the accept that is under way.
 #[derive(Default)]
 struct Accepted {
     completion: RefCell<Option<Completion>>,
@@ -129,8 +129,8 @@ impl Accepted {
     }
 }
 
-/// Accepts until it is told to end. The engine has given the listener back by then, so that its address is free
-/// when the task is over.
+/// Accepts until told to end. By then the engine has returned the listener, so that its address is free when
+/// the task is over.
 async fn accept(server: &Arc<Shared>, listener: Listener, end: &End) {
     let accepted = Rc::<Accepted>::default();
     let sink: Rc<dyn OpSink> = accepted.clone();
@@ -154,7 +154,7 @@ async fn accept(server: &Arc<Shared>, listener: Listener, end: &End) {
         match result {
             Ok(Output::Socket(socket)) => {
                 let peer = socket.peer().to_string();
-                // One whose host was switched off would stay for good; where that cannot be asked for, it does.
+                // A client whose host was switched off would otherwise stay for ever; best effort.
                 let _ = socket.keep_alive(KEEP_ALIVE);
                 server.place(socket, peer);
             }

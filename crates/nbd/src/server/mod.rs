@@ -1,8 +1,8 @@
-//! A server: where it listens, what it exports, and whom it serves.
+//! A server: its addresses, exports and connections.
 //!
 //! A [`Server`] is a handle for any thread. Its lists are behind a lock that handshakes and control take, and
-//! requests never. Connections are placed on one of the threads it was given, where they stay. Dropping the
-//! last handle stops nothing: call [`Server::stop`].
+//! requests never. Each connection is placed on one of the server's threads, where it stays. Dropping the
+//! last handle does not stop the server: call [`Server::stop`].
 
 mod bdev;
 mod exported;
@@ -29,13 +29,13 @@ pub(crate) use shared::Shared;
 /// A connection as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectionInfo {
-    /// Its number, never used again by this server.
+    /// Its number, never reused by this server.
     pub id: u64,
-    /// Who is at the other end.
+    /// Its other end.
     pub peer: String,
     /// The name of the thread that serves it.
     pub thread: String,
-    /// What was done for it.
+    /// Its statistics.
     pub counts: Counts,
 }
 
@@ -54,18 +54,18 @@ pub struct ExportInfo {
     pub block_size: u32,
     /// Clients may only read.
     pub read_only: bool,
-    /// Those who use it.
+    /// Its connections.
     pub connections: Vec<ConnectionInfo>,
-    /// What was done for all who use it or used it.
+    /// Statistics of all present and past connections.
     pub counts: Counts,
 }
 
-/// What ended with a stop or with the removal of an export.
+/// A summary of a stop, or of the removal of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ended {
     /// Connections that used an export and were closed.
     pub connections: usize,
-    /// Flushes of those that failed: what they wrote may be lost.
+    /// Flushes for them that failed: their writes may be lost.
     pub failed_flushes: u64,
 }
 
@@ -74,23 +74,22 @@ pub struct Ended {
 pub struct Server(Arc<Shared>);
 
 impl Server {
-    /// A server without exports that listens nowhere. Connections are served on `threads`, which must be
-    /// there as long as the server is; without any, on the thread that the connection came in on.
+    /// A server without exports that does not listen. Connections are served on `threads`, which must outlive
+    /// the server; if there are none, on the thread where the connection was accepted.
     pub fn new(options: Options, threads: Vec<Thread>) -> Server {
         Server(Shared::new(options, threads))
     }
 
-    /// Begins to listen, on the Spindle thread that runs the caller. Says where: TCP port 0 picks a free one.
-    /// A Unix socket is for its owner only (mode 0600); one that was left by a process that is gone is
-    /// replaced.
+    /// Begins to listen, on the Spindle thread that runs the caller. Returns the address: TCP port 0 picks a
+    /// free one. A Unix socket is for its owner only (mode 0600); one left by a dead process is replaced.
     ///
     /// # Errors
-    /// The address is in use, by whom as far as that is known, or the system refuses.
+    /// The address is in use (by a process that is named, if known), or the system refuses.
     pub async fn listen(&self, address: Address) -> Result<Address, ListenError> {
         listening::listen(&self.0, address).await
     }
 
-    /// Ends listening at one address. Connections that were accepted go on.
+    /// Stops listening at one address. Accepted connections go on.
     ///
     /// # Errors
     /// The server does not listen there.
@@ -98,7 +97,7 @@ impl Server {
         listening::stop(&self.0, address).await
     }
 
-    /// Where it listens.
+    /// Its addresses.
     pub fn addresses(&self) -> Vec<Address> {
         self.0.addresses()
     }
@@ -111,24 +110,24 @@ impl Server {
     /// Adds an export: from now on clients find it.
     ///
     /// # Errors
-    /// The name is taken, or one that clients cannot ask for.
+    /// The name is taken or invalid.
     pub fn add_export(&self, export: Export) -> Result<(), ExportError> {
         self.0.add(export).map(|_| ())
     }
 
-    /// Opens a bdev on the Spindle thread that runs the caller and exports it, for reading only if that is asked
-    /// for or the bdev cannot be written. When the bdev is removed the export is removed first, as by
+    /// Opens a bdev on the Spindle thread that runs the caller and exports it, read-only if requested or if
+    /// the bdev is. When the bdev is removed the export is removed first, as by
     /// [`remove_export`](Self::remove_export).
     ///
     /// # Errors
-    /// As [`add_export`](Self::add_export), and the bdev cannot be opened: it is not there, or claimed.
+    /// As [`add_export`](Self::add_export), and the bdev cannot be opened: it does not exist, or is claimed.
     pub fn export_bdev(&self, bdev: &str, export: BdevExport) -> Result<(), ExportError> {
         bdev::export(&self.0, bdev, export)
     }
 
     /// Removes an export. Its requests under way are answered, later ones refused as shutting down, and its
-    /// connections closed; a client that does not take its replies is given [a while](Options::grace). When this returns
-    /// the server has no channel of the device. Dropping the future leaves that to happen.
+    /// connections closed; a client that does not read its replies has [a while](Options::grace). When this
+    /// returns the server has no channel to the device. If the future is dropped, the removal goes on.
     ///
     /// # Errors
     /// There is none of this name.
@@ -137,7 +136,7 @@ impl Server {
         Ok(self.end_export(exported).await)
     }
 
-    /// Ends the connections of an export that is off the list.
+    /// Ends the connections of an export that is no longer listed.
     async fn end_export(&self, exported: Arc<Exported>) -> Ended {
         let failed = exported.failed_flushes();
         let uses = |export: &Option<Arc<Exported>>| {
@@ -147,12 +146,12 @@ impl Server {
         Ended { connections, failed_flushes: exported.failed_flushes() - failed }
     }
 
-    /// The exports, by name, with those who use them.
+    /// The exports, by name, with their connections.
     pub fn exports(&self) -> Vec<ExportInfo> {
         self.0.exports()
     }
 
-    /// Connections, those that shake hands included.
+    /// Number of connections, including those in the handshake.
     pub fn connections(&self) -> usize {
         self.0.connections()
     }
@@ -162,13 +161,14 @@ impl Server {
         self.0.budget.lent()
     }
 
-    /// Bytes of buffers that connections hold now, those they receive into included.
+    /// Bytes of buffers that connections hold now, including receive buffers.
     pub fn buffers_held(&self) -> usize {
         self.0.pool.lent()
     }
 
-    /// Ends the server: it listens no more, answers what is under way, flushes what was written and closes all
-    /// connections. Dropping the future leaves that to happen, but for clients that do not take their replies.
+    /// Stops the server: it stops listening, answers requests under way, flushes writes and closes all
+    /// connections. If the future is dropped, the stop goes on, except for clients that do not read their
+    /// replies.
     pub async fn stop(&self) -> Ended {
         let failed = self.0.failed_flushes();
         let listeners = self.0.begin_stop();
@@ -177,7 +177,7 @@ impl Server {
         Ended { connections, failed_flushes: self.0.failed_flushes() - failed }
     }
 
-    /// Ends the connections whose export is one of those; says how many used an export.
+    /// Ends the connections whose export matches; returns how many used an export.
     async fn end_connections(&self, which: impl Fn(&Option<Arc<Exported>>) -> bool) -> usize {
         let count = self.0.tell(&which, Stop::Gently);
         if timeout(self.0.options.grace, self.ended(&which)).await.is_err() {

@@ -5,17 +5,17 @@ use std::time::Duration;
 /// Limits of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Connections at one time; one more is closed at once.
+    /// Concurrent connections; further ones are closed at once.
     pub connections: usize,
-    /// How long a client may take to shake hands.
+    /// How long a handshake may take.
     pub handshake: Duration,
-    /// Bytes that all connections together use for requests under way, beyond the 256 KiB that each may use
-    /// for itself. At least 64 MiB.
+    /// Bytes that all connections together use for requests under way, beyond 256 KiB for each. At least 64
+    /// MiB.
     pub memory: usize,
-    /// How long a client may leave replies lying while others wait for the memory that they are in; then its
-    /// connection is closed.
+    /// How long a client may leave replies unread while others wait for their memory; then its connection is
+    /// closed.
     pub stalled: Duration,
-    /// How long clients are given to take their last replies when their export or the server goes.
+    /// How long clients have to read their last replies when their export or the server ends.
     pub grace: Duration,
 }
 

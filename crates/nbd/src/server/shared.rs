@@ -15,7 +15,7 @@ use crate::codec::{Refusal, shortened};
 use crate::connection::{self, CONNECTION_LIMIT, Control, Stop};
 use crate::{Export, ExportError};
 
-/// What the handles and connections of a server share.
+/// State shared by the handles and connections of a server.
 pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) pool: Pool,
@@ -38,12 +38,12 @@ struct Lists {
 
 struct Connection {
     control: Arc<Control>,
-    /// Its place among the threads; `usize::MAX` for one that stays where it came in.
+    /// Its index among the threads; `usize::MAX` for one that stays on the accepting thread.
     thread: usize,
     thread_name: String,
 }
 
-/// Where a listener is, and what ends it.
+/// A listener's address, and the means to end it.
 #[derive(Clone)]
 pub(crate) struct Accepting {
     pub(crate) address: Address,
@@ -109,7 +109,7 @@ impl Shared {
         }
     }
 
-    /// Whether nobody of those is connected any more; else the task is woken when somebody has gone.
+    /// True if none of these connections is left; otherwise the task is woken when one has ended.
     pub(crate) fn are_gone(
         &self,
         which: &impl Fn(&Option<Arc<Exported>>) -> bool,
@@ -125,7 +125,7 @@ impl Shared {
         false
     }
 
-    /// Tells those connections to end; says how many of them use an export.
+    /// Stops these connections; returns how many of them use an export.
     pub(crate) fn tell(&self, which: &impl Fn(&Option<Arc<Exported>>) -> bool, stop: Stop) -> usize {
         let told: Vec<_> = {
             let lists = self.lists();
@@ -136,7 +136,7 @@ impl Shared {
         told.iter().filter(|control| control.export().is_some()).count()
     }
 
-    /// Closes clients that leave replies lying which others could use the memory of.
+    /// Closes clients that leave replies unread while others wait for their memory.
     pub(crate) fn close_stalled(&self, now: Time) {
         let lists = self.lists();
         let controls = lists.connections.values().map(|connection| &connection.control);
@@ -165,7 +165,7 @@ impl Shared {
         Ok(exported)
     }
 
-    /// Takes this export off the list, if it is there.
+    /// Removes this export from the list, if it is there.
     pub(crate) fn forget_export(&self, exported: &Arc<Exported>) {
         let name = &exported.export.name;
         let mut lists = self.lists();
@@ -174,13 +174,13 @@ impl Shared {
         }
     }
 
-    /// Takes an export off the list: no client finds it any more.
+    /// Removes an export from the list: clients no longer find it.
     pub(crate) fn take_export(&self, name: &str) -> Result<Arc<Exported>, ExportError> {
         let mut lists = self.lists();
         lists.exports.remove(name).ok_or_else(|| ExportError::Unknown(shortened(name)))
     }
 
-    /// The export that a client means: the only one may also be called by the empty name.
+    /// The export for a client's name: the empty name selects the only export.
     fn named<'a>(lists: &'a Lists, name: &str) -> Result<&'a Arc<Exported>, Refusal> {
         if lists.stopping {
             return Err(Refusal::ShuttingDown);
@@ -193,11 +193,11 @@ impl Shared {
         Shared::named(&self.lists(), name).cloned()
     }
 
-    /// Finds an export for a connection that is going to use it.
+    /// Finds an export for a connection that is about to use it.
     pub(crate) fn attach(&self, control: &Control, name: &str) -> Result<Arc<Exported>, Refusal> {
         let lists = self.lists();
         let exported = Shared::named(&lists, name)?;
-        // Under the lock, so that who removes the export finds the connection.
+        // Under the lock, so that a removal of the export finds the connection.
         control.set_export(Some(exported.clone()));
         Ok(exported.clone())
     }
@@ -218,7 +218,7 @@ impl Shared {
         lists.exports.values().map(|exported| lists.info(exported)).collect()
     }
 
-    /// A connection ended whose last flush failed.
+    /// Counts a connection whose last flush failed.
     pub(crate) fn flush_failed(&self, exported: &Exported) {
         self.failed_flushes.fetch_add(1, Ordering::Relaxed);
         exported.flush_failed();
@@ -246,7 +246,7 @@ impl Shared {
         Some(lists.listeners.remove(index))
     }
 
-    /// From now on nobody is let in; the listeners that are to be ended.
+    /// Refuses all further connections; returns the listeners that must be ended.
     pub(crate) fn begin_stop(&self) -> Vec<Accepting> {
         let mut lists = self.lists();
         lists.stopping = true;
@@ -287,7 +287,7 @@ impl Lists {
     }
 }
 
-/// A connection's place on the list; dropped with its task, however that ends.
+/// A connection's place on the list; removed when its task ends, however that happens.
 struct Registered {
     server: Arc<Shared>,
     control: Arc<Control>,
@@ -301,6 +301,8 @@ impl Drop for Registered {
             if let Some(exported) = self.control.export() {
                 exported.remember(self.control.counters.counts());
             }
+            // Before others are woken: they may go on to need the export's device for themselves.
+            self.control.set_export(None);
             if lists.connections.is_empty() {
                 self.server.pool.trim();
             }

@@ -73,6 +73,22 @@ fn an_export_goes_with_its_bdev_and_its_clients_with_it() {
 }
 
 #[test]
+fn an_export_that_was_removed_leaves_no_descriptor_open_on_any_thread() {
+    with_registry(&KINDS, async |registry: Registry, server: Server| {
+        ram(&registry, "M0", 1).await;
+        for round in 0..40 {
+            server.export_bdev("M0", BdevExport::default()).unwrap();
+            let client = Client::new(&server, "M0", SIMPLE).await;
+            if round % 2 == 0 {
+                drop(client);
+            }
+            server.remove_export("M0").await.unwrap();
+            assert_eq!(registry.get("M0").unwrap().descriptors(), 0, "round {round}");
+        }
+    });
+}
+
+#[test]
 fn a_bdev_that_is_not_there_or_claimed_is_not_exported() {
     with_registry(&KINDS[..1], async |registry: Registry, server: Server| {
         let found = server.export_bdev("nothing", BdevExport::default());

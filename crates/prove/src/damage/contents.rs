@@ -1,4 +1,4 @@
-//! What can be read of a store: every cluster of every blob, by what it holds or where that lies.
+//! The readable contents of a store: every cluster of every blob, by checksum or location.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -8,18 +8,18 @@ use spindle_format::crc::crc32c;
 use spindle_format::resolve::{Source, resolve};
 use spindle_format::{BlobId, Store};
 
-/// What a cluster of a blob reads.
+/// The content of a cluster of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cell {
-    /// Bytes with this checksum.
+    /// The checksum of its bytes.
     Bytes(u32),
-    /// What an external snapshot has there that is not known.
+    /// Read from an external snapshot that is not known, by its id.
     External(Vec<u8>),
-    /// An error: what it reads through is missing.
+    /// An error: the blob it reads through is missing.
     Unreadable,
 }
 
-/// What can be read of a blob.
+/// The readable contents of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
     /// Its size in clusters.
@@ -31,36 +31,37 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Whether every cluster can be read.
+    /// True if every cluster can be read.
     pub fn is_whole(&self) -> bool {
         self.cells.values().all(|cell| *cell != Cell::Unreadable)
     }
 }
 
-/// All blobs that are there.
+/// The contents of all blobs.
 pub type Readable = BTreeMap<BlobId, Contents>;
 
-/// Checksums of clusters that were looked at: of images that differ in little, each is computed once.
+/// Checksums of clusters: shared by images that differ little, so that each is computed once.
 pub struct Ground {
     image: Image,
     bytes_of_cluster: u64,
     known: RefCell<BTreeMap<u64, Option<u32>>>,
-    /// What external snapshots hold, by their ids.
+    /// The contents of external snapshots, by their ids.
     external: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl Ground {
-    /// Of an image from which others are made, the bytes of its clusters, and the external snapshots that it has.
+    /// Creates it from an image, from which others are made, its cluster size in bytes, and its external
+    /// snapshots.
     pub fn new(image: Image, bytes_of_cluster: u64, external: BTreeMap<Vec<u8>, Vec<u8>>) -> Ground {
         Ground { image, bytes_of_cluster, known: RefCell::default(), external }
     }
 
-    /// The image.
+    /// Returns the image.
     pub fn image(&self) -> &Image {
         &self.image
     }
 
-    /// The checksum of a range of an image; none if it is zero.
+    /// Returns the checksum of a range of an image; `None` if it is zero.
     fn checksum(&self, image: &Image, offset: u64, length: u64) -> Option<u32> {
         let inside = offset.checked_add(length).is_some_and(|end| end <= self.image.size());
         let known = inside && length == self.bytes_of_cluster;
@@ -78,12 +79,12 @@ impl Ground {
     }
 }
 
-/// Of bytes that are not all zero.
+/// Returns the checksum of bytes; `None` if they are zero.
 fn checksum(bytes: &[u8]) -> Option<u32> {
     bytes.iter().any(|byte| *byte != 0).then(|| crc32c(bytes))
 }
 
-/// What can be read of the store in an image.
+/// Reads all blobs of the store in an image.
 pub fn readable(ground: &Ground, image: &Image, store: &Store) -> Readable {
     store.blobs.keys().map(|id| (*id, contents(ground, image, store, *id))).collect()
 }
@@ -115,20 +116,20 @@ fn contents(ground: &Ground, image: &Image, store: &Store, id: BlobId) -> Conten
     Contents { clusters, xattrs, cells }
 }
 
-/// What need not be as before.
+/// The changes that a blob may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// It may be gone, or anything else.
+    /// It may be gone, or hold anything.
     pub anything: bool,
     /// It may have other xattrs.
     pub xattrs: bool,
-    /// It may have another size; what both sizes have is as before.
+    /// It may have another size; clusters within both sizes are unchanged.
     pub size: bool,
-    /// These clusters may hold something else.
+    /// These clusters may have changed.
     pub cells: Vec<std::ops::Range<u64>>,
 }
 
-/// What of a blob cannot be read any more, or not as before.
+/// Describes the first content of a blob that cannot be read any more, or has changed without permission.
 pub fn lost(id: BlobId, before: &Contents, after: Option<&Contents>, allowed: &Allowed) -> Option<String> {
     if allowed.anything {
         return None;

@@ -1,4 +1,4 @@
-//! Damage: what a bad disk, cable, program or restore does to the bytes of a store.
+//! Damage: changes to the bytes of a store as a bad disk, cable, program or restore makes them.
 
 use spindle_engine::sim::{Image, Rng};
 use spindle_format::page::DESCRIPTORS_OFFSET;
@@ -6,22 +6,22 @@ use spindle_format::{MaskKind, PAGE_SIZE, PageIdx, crc};
 
 use super::source::Base;
 
-/// Bytes that a disk writes at once.
+/// Bytes that a disk writes atomically.
 const SECTOR: u64 = 512;
 
-/// Sectors that are rolled back together at most.
+/// The most sectors that are rolled back together.
 const LONGEST_ROLLBACK: u64 = 24;
 
 /// One piece of damage.
 #[derive(Clone, Debug)]
 pub struct Damage {
-    /// What kind.
+    /// The kind of damage.
     pub kind: &'static str,
-    /// Whether pages were given the checksum that fits them.
+    /// True if the damaged pages then got a correct checksum.
     pub sealed: bool,
-    /// What was done, in words.
+    /// The damage in words.
     pub what: String,
-    /// Bytes put over others.
+    /// Offsets and the bytes that replace others there.
     patches: Vec<(u64, Vec<u8>)>,
 }
 
@@ -32,7 +32,7 @@ impl Damage {
     }
 }
 
-/// Chooses some damage of a store that has become `image` by now; none if what was chosen would change nothing.
+/// Chooses damage for the store in `image`. Returns `None` if it would change nothing.
 pub fn choose(base: &Base, image: &Image, rng: &mut Rng) -> Option<Damage> {
     let seal = rng.below(2) == 0;
     let (kind, can_seal, patches) = match rng.below(18) {
@@ -67,7 +67,7 @@ pub fn choose(base: &Base, image: &Image, rng: &mut Rng) -> Option<Damage> {
     (!patches.is_empty()).then_some(Damage { kind, sealed, what, patches })
 }
 
-/// Where bytes lie, and what they change.
+/// Describes where bytes lie and what they change.
 fn told(base: &Base, image: &Image, offset: u64, bytes: &[u8]) -> String {
     let mut before = vec![0; bytes.len()];
     image.read(offset, &mut before);
@@ -96,14 +96,14 @@ fn page_of(image: &Image, offset: u64) -> [u8; PAGE_SIZE] {
     page
 }
 
-/// The metadata pages that hold something.
+/// Returns the offsets of the metadata pages that are not zero.
 fn used(base: &Base, image: &Image) -> Vec<u64> {
     let geometry = &base.store.geometry;
     let all = (0..geometry.md_pages()).map(|page| geometry.page_offset(PageIdx(page)));
     all.filter(|offset| page_of(image, *offset).iter().any(|byte| *byte != 0)).collect()
 }
 
-/// A page to damage: mostly one of a blob.
+/// Chooses the offset of a page to damage, mostly one of a blob.
 fn place(base: &Base, image: &Image, rng: &mut Rng) -> u64 {
     let geometry = &base.store.geometry;
     let used = used(base, image);
@@ -119,7 +119,7 @@ fn place(base: &Base, image: &Image, rng: &mut Rng) -> u64 {
     }
 }
 
-/// A byte of a page in which something can be told: not in the zeroes behind its descriptors.
+/// Chooses a byte of a page, mostly one that means something: not in the zeroes behind the descriptors.
 fn byte_of(page: &[u8; PAGE_SIZE], rng: &mut Rng) -> usize {
     let end = page[..PAGE_SIZE - 8].iter().rposition(|byte| *byte != 0).map_or(64, |last| last + 1);
     match rng.below(16) {
@@ -210,7 +210,7 @@ fn rolled_back(base: &Base, image: &Image, rng: &mut Rng) -> Option<Vec<(u64, Ve
     None
 }
 
-/// A number that means something is set to one that means something else.
+/// Sets a meaningful number to another meaningful value.
 fn field(base: &Base, image: &Image, rng: &mut Rng) -> Vec<(u64, Vec<u8>)> {
     let offset = place(base, image, rng);
     let mut page = page_of(image, offset);
@@ -239,7 +239,7 @@ fn field(base: &Base, image: &Image, rng: &mut Rng) -> Vec<(u64, Vec<u8>)> {
     vec![(offset, page.to_vec())]
 }
 
-/// Gives every page that carries a checksum and is damaged the one that fits it.
+/// Gives each damaged page that carries a checksum the correct one.
 fn seal_pages(base: &Base, image: &Image, patches: &mut [(u64, Vec<u8>)]) {
     let geometry = &base.store.geometry;
     let start = geometry.page_offset(PageIdx(0));

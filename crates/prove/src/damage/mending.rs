@@ -1,4 +1,5 @@
-//! Checking and repairing a damaged store: a repair says truly what it leaves, loses nothing, and is done once.
+//! Checks and repairs a damaged store. A repair reports correctly what it leaves, loses nothing, and leaves
+//! nothing for a second one.
 
 use std::collections::BTreeSet;
 
@@ -11,13 +12,13 @@ use super::named::{damaged, is_named, is_pending, is_traceless};
 use super::source::Base;
 use super::{Broken, State};
 
-/// What a repair may write behind the metadata: nothing.
+/// The rule that a repair writes nothing behind the metadata.
 const DATA: &str = "a repair writes metadata only";
 
-/// A store that cannot be loaded cannot be repaired, and is left alone.
+/// Verifies that a store that cannot be loaded cannot be repaired either.
 ///
 /// # Errors
-/// It was.
+/// A repair was worked out.
 pub fn refused(base: &Base, image: &Image) -> Result<(), Broken> {
     match mend(&base.medium(image), &BTreeSet::new()) {
         Err(_) => Ok(()),
@@ -25,7 +26,7 @@ pub fn refused(base: &Base, image: &Image) -> Result<(), Broken> {
     }
 }
 
-/// Repairs a store, cut off and not, once and again, and with a blob given up.
+/// Repairs a store: completely, cut off halfway, twice, and with a blob given up.
 ///
 /// # Errors
 /// A rule was broken.
@@ -72,7 +73,7 @@ pub fn judge(base: &Base, image: &Image, before: &State, rng: &mut Rng) -> Resul
     give_up(base, image, before, rng)
 }
 
-/// Repairs with a damaged blob given up.
+/// Repairs the store with one damaged blob given up.
 fn give_up(base: &Base, image: &Image, before: &State, rng: &mut Rng) -> Result<(), Broken> {
     let damaged: Vec<BlobId> = before.examined.store.damaged.iter().map(|damaged| damaged.id).collect();
     if damaged.is_empty() {
@@ -107,7 +108,7 @@ fn data_is_untouched(state: &State, before: &Image, after: &Image) -> Result<(),
     }
 }
 
-/// What could be read can be read, and what could not is still named or can be read now.
+/// Verifies that readable blobs are still readable, and each damaged one is still named or now readable.
 fn kept(
     base: &Base,
     image: &Image,

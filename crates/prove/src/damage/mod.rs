@@ -1,16 +1,16 @@
-//! The judge of damaged stores: what could be read before a command can be read after it.
+//! Judges damaged stores: data that could be read before a command can be read after it.
 //!
-//! Images of stores, left in order or not, are damaged at random ([`kinds`]). Each is then checked and repaired
-//! ([`mending`]) and written to by the real store in simulation ([`writing`]). What a read-only load shows before
-//! ([`contents`]) must be there afterwards, byte for byte, or the command refused; what cannot be read is named by
-//! a finding, and stays named until it can be read again or is given up.
+//! Images of stores, unloaded or in use, are damaged at random ([`kinds`]). Each is then checked and repaired
+//! ([`mending`]) and written to by the real store in simulation ([`writing`]). The contents that a read-only
+//! load shows before ([`contents`]) must be there afterwards, byte for byte, or the command was refused. A
+//! finding names what cannot be read, until it can be read again or is given up.
 //!
-//! A seed has one history of a store, or one image that SPDK wrote, and so many damaged images of it; seed and
-//! step name the same image in every run of the same source. What is damaged, and what is done, is cut down to what the
-//! violation needs. All of it runs on the calling OS thread.
+//! Each seed has one history of a store, or one image that SPDK wrote, and a number of damaged images made
+//! from it. Seed and step name the same image in every run of the same source. A violation is reduced to the
+//! damage and the operations that it needs. Everything runs on the calling OS thread.
 //!
-//! Not promised: that damage is seen which leaves a page that is right in itself (a stale page, a page sealed
-//! anew): it must only not get worse.
+//! Not promised: detecting damage that leaves a valid page (a stale page, or a page with a new checksum).
+//! Such a store must only not get worse.
 
 pub mod contents;
 pub mod kinds;
@@ -33,42 +33,42 @@ use kinds::Damage;
 use report::{DamageReport, Outcome, Violation};
 use source::{Base, Fixture, Source};
 
-/// Damaged images of each seed.
+/// Damaged images per seed.
 pub const IMAGES: u64 = 100;
 
-/// Of so many seeds one damages an image that SPDK wrote, if there are any.
+/// One in this many seeds damages an image that SPDK wrote, if there are any.
 const FIXTURES_EVERY: u64 = 4;
 
-/// A rule that was broken.
+/// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken {
-    /// The rule, the same words every time.
+    /// The rule, always in the same words.
     pub rule: &'static str,
-    /// What is wrong.
+    /// The details.
     pub what: String,
 }
 
 impl Broken {
-    /// A rule that was broken.
+    /// Creates it.
     pub fn new(rule: &'static str, what: impl Into<String>) -> Broken {
         Broken { rule, what: what.into() }
     }
 }
 
-/// What to judge.
+/// Selects the images to judge.
 #[derive(Clone, Default)]
 pub struct Task {
     /// Images that SPDK wrote.
     pub fixtures: Arc<Vec<Fixture>>,
-    /// Only this image of a seed.
+    /// Judges only this image of a seed.
     pub step: Option<u64>,
     /// Images of a seed; [`IMAGES`] by default.
     pub images: Option<u64>,
-    /// Goes on after a violation.
+    /// True to go on after a violation.
     pub keep_going: bool,
 }
 
-/// Told of every image before it is judged; says whether to go on.
+/// Called before each image is judged; returns whether to go on.
 pub type Watch<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
 /// Damages and judges the images of a seed.
@@ -113,12 +113,12 @@ pub fn judge(seed: u64, task: &Task, watch: Watch<'_>) -> DamageReport {
     report
 }
 
-/// A damaged image, and what is done to it.
+/// A damaged image, and the operations on it.
 #[derive(Clone)]
 struct Case {
     damages: Vec<Damage>,
     plan: Vec<writing::Op>,
-    /// Of all choices that are made on the way.
+    /// Seed of all later choices.
     seed: u64,
 }
 
@@ -128,7 +128,7 @@ impl Case {
         let mut damages: Vec<Damage> = Vec::new();
         let mut image = base.image.clone();
         for _ in 0..count {
-            // What changes nothing is no damage.
+            // A change of nothing is not damage.
             let found = (0..20).find_map(|_| kinds::choose(base, &image, rng));
             let Some(damage) = found else { continue };
             damage.apply(&mut image);
@@ -152,7 +152,7 @@ impl Case {
         }
     }
 
-    /// Judges it; a panic is a broken rule.
+    /// Judges the case. A panic counts as a broken rule.
     fn judge(&self, base: &Base) -> Result<Outcome, Broken> {
         let judged = catch_unwind(AssertUnwindSafe(|| self.judge_all(base)));
         judged.unwrap_or_else(|panic| {
@@ -183,7 +183,7 @@ impl Case {
         })
     }
 
-    /// With everything left out that the same rule does not need to be broken.
+    /// Removes all damage and operations without which the same rule is still broken.
     fn shrunk(mut self, base: &Base, mut broken: Broken) -> (Case, Broken) {
         let without = |less: Case, broken: Broken, kept: Case| match less.judge(base) {
             Err(again) if again.rule == broken.rule => (less, again),
@@ -205,19 +205,19 @@ impl Case {
     }
 }
 
-/// What is known of an image.
+/// The contents and findings of an image.
 pub struct State {
-    /// What can be read.
+    /// The readable contents.
     pub readable: contents::Readable,
-    /// What is wrong.
+    /// The findings of a check.
     pub examined: Examination,
 }
 
 impl State {
-    /// Everything about an image.
+    /// Examines an image.
     ///
     /// # Errors
-    /// It holds no store that can be loaded.
+    /// The image holds no store that can be loaded.
     pub fn of(base: &Base, image: &Image) -> Result<State, Broken> {
         let lost = |error| Broken::new("a store that could be loaded can be loaded", format!("{error}"));
         let examined = examine(&base.medium(image)).map_err(lost)?;
@@ -225,7 +225,7 @@ impl State {
     }
 }
 
-/// How often each rule was broken.
+/// Counts violations by rule.
 pub fn by_rule(violations: &[Violation]) -> BTreeMap<&'static str, u64> {
     let mut counts = BTreeMap::new();
     violations.iter().for_each(|one| *counts.entry(one.broken.rule).or_default() += 1);

@@ -1,4 +1,4 @@
-//! What cannot be read is named.
+//! Verifies that a finding names everything that cannot be read.
 
 use std::collections::BTreeSet;
 
@@ -16,15 +16,15 @@ use super::{Broken, State};
 /// The high word of the id that a copy of a page carries.
 const COPY: u64 = 0x434f_5049;
 
-/// Bytes that a device writes at once, whatever it is.
+/// Bytes that any device writes atomically.
 const SECTOR: usize = 512;
 
-/// Whether the next writing load puts this right by itself.
+/// True if the next load for writing repairs this.
 pub fn is_pending(finding: &Finding) -> bool {
     finding.severity() == Severity::Pending
 }
 
-/// Whether a finding says something of a blob, by its id or by the page of its root.
+/// True if a finding names a blob, by its id or by its root page.
 fn names(finding: &Finding, id: BlobId) -> bool {
     let text = finding.to_string();
     let told = |word: &str, ends: fn(char) -> bool| {
@@ -36,12 +36,12 @@ fn names(finding: &Finding, id: BlobId) -> bool {
     by_id || by_page()
 }
 
-/// Whether some finding, other than one of what a load puts right, names a blob.
+/// True if a finding names a blob, except findings that a load repairs.
 pub fn is_named(findings: &[Finding], id: BlobId) -> bool {
     findings.iter().any(|finding| !is_pending(finding) && names(finding, id))
 }
 
-/// Every id that damage is found of.
+/// Returns the ids of all damaged blobs.
 pub fn damaged(state: &State) -> BTreeSet<BlobId> {
     let found = state.examined.findings.iter().filter_map(|finding| match finding {
         Finding::DamagedBlob { blob, .. } | Finding::OrphanedClone { blob, .. } => Some(*blob),
@@ -52,15 +52,15 @@ pub fn damaged(state: &State) -> BTreeSet<BlobId> {
     found.collect()
 }
 
-/// Whether the damage that was done lies in the page of a blob's root.
+/// True if the damage lies in the blob's root page.
 pub fn is_hit(base: &Base, image: &Image, id: BlobId) -> bool {
     let root = id.root_page().filter(|root| root.0 < base.store.geometry.md_pages());
     let offset = root.map(|root| base.store.geometry.page_offset(root));
     offset.is_some_and(|offset| !image.is_same(&base.image, offset, PAGE_SIZE as u64))
 }
 
-/// Whether damage of a blob leaves no trace in a store that is not left in order: the page of its root is one that
-/// nothing has to name there.
+/// True if damage of a blob leaves no trace in a store that was not unloaded: nothing has to name its root
+/// page there.
 pub fn is_traceless(base: &Base, image: &Image, state: &State, id: BlobId) -> bool {
     let Some(root) = id.root_page().filter(|root| root.0 < base.store.geometry.md_pages()) else {
         return true;
@@ -70,7 +70,7 @@ pub fn is_traceless(base: &Base, image: &Image, state: &State, id: BlobId) -> bo
     !state.examined.store.super_block.clean && may_be_left(base, root, &page)
 }
 
-/// Blobs that only the second reading of a check sees, as if there were no masks: no load does.
+/// Returns blobs that only the second reading of a check finds, which ignores the masks. No load finds them.
 pub fn hidden(state: &State) -> BTreeSet<BlobId> {
     let store = &state.examined.store;
     let found = state.examined.findings.iter().filter_map(|finding| match finding {
@@ -83,12 +83,12 @@ pub fn hidden(state: &State) -> BTreeSet<BlobId> {
 /// Blobs of the undamaged store that cannot be read as before are named, where their pages tell.
 ///
 /// # Errors
-/// One is not named.
+/// A blob is not named.
 pub fn judge(base: &Base, image: &Image, state: &State) -> Result<(), Broken> {
     let (findings, store) = (&state.examined.findings, &state.examined.store);
-    // Also SPDK leaves such a store in order.
+    // SPDK leaves such a store after an unload too.
     let was_so = |finding: &Finding| base.findings.contains(finding);
-    // A page of another blob that is longer is found with the clusters that both name.
+    // A longer page of another blob shows up as clusters that both blobs name.
     let shared = findings.iter().any(|finding| matches!(finding, Finding::SharedCluster { .. }));
     let half_done = findings.iter().find(|finding| is_half_done(finding) && !was_so(finding) && !shared);
     if let Some(wrong) = half_done.filter(|_| store.super_block.clean) {
@@ -97,13 +97,13 @@ pub fn judge(base: &Base, image: &Image, state: &State) -> Result<(), Broken> {
     let masks = (0, base.store.geometry.page_offset(PageIdx(0)));
     let in_order = store.super_block.clean && image.is_same(&base.image, masks.0, masks.1);
     if store.super_block.clean && !in_order {
-        // Masks that are damaged too may hide a blob whose root is.
+        // Damaged masks may hide a blob with a damaged root.
         return Ok(());
     }
     let whole = readable(&base.ground, &base.image, &base.store);
     for (id, blob) in &base.store.blobs {
         let restored = |page| findings.iter().any(|finding| is_restored(finding, page));
-        // Of a root that was hit only that page tells, and one that is right in itself counts, however old it is.
+        // If the root was hit, only that page counts; a valid page counts as whole, however old it is.
         let pages = blob.pages().take(if is_hit(base, image, *id) { 1 } else { usize::MAX });
         let mut pages = pages.filter(|page| !restored(*page));
         let Some(why) = pages.find_map(|page| broken_page(base, image, page, in_order)) else { continue };
@@ -115,17 +115,17 @@ pub fn judge(base: &Base, image: &Image, state: &State) -> Result<(), Broken> {
     Ok(())
 }
 
-/// What only a crash leaves.
+/// True for findings that only a crash leaves.
 fn is_half_done(finding: &Finding) -> bool {
     matches!(finding, Finding::Pending(RepairReason::FinishResize { .. } | RepairReason::RestorePage { .. }))
 }
 
-/// Whether a page is put back as a write that was cut off was to leave it.
+/// True if the page is restored to what an interrupted write was to leave.
 fn is_restored(finding: &Finding, index: PageIdx) -> bool {
     matches!(finding, Finding::Pending(RepairReason::RestorePage { page, .. }) if *page == index)
 }
 
-/// Why a page of a blob cannot be what a store or a crash has left there, if that can be told.
+/// Returns why neither the store nor a crash can have left this page, if that can be decided.
 fn broken_page(base: &Base, image: &Image, index: PageIdx, in_order: bool) -> Option<String> {
     let offset = base.store.geometry.page_offset(index);
     if image.is_same(&base.image, offset, PAGE_SIZE as u64) {
@@ -142,8 +142,8 @@ fn broken_page(base: &Base, image: &Image, index: PageIdx, in_order: bool) -> Op
     }
 }
 
-/// Whether a crash may have left this page in a store in use: empty, being made, rewritten or cleared, or what
-/// nothing names any more.
+/// True if a crash may have left this page in a store in use: empty, being made, rewritten or cleared, or no
+/// longer in use.
 fn may_be_left(base: &Base, index: PageIdx, bytes: &[u8; PAGE_SIZE]) -> bool {
     let Some(page) = Page::view(bytes) else { return false };
     let is_zero = |range: std::ops::Range<usize>| bytes[range].iter().all(|byte| *byte == 0);
@@ -155,7 +155,7 @@ fn may_be_left(base: &Base, index: PageIdx, bytes: &[u8; PAGE_SIZE]) -> bool {
     nothing || half || copy || others || may_be_torn(base, index, bytes)
 }
 
-/// Whether each of its sectors is one that was there, or empty.
+/// True if each of its sectors is unchanged or empty.
 fn may_be_torn(base: &Base, index: PageIdx, page: &[u8; PAGE_SIZE]) -> bool {
     let mut before = [0; PAGE_SIZE];
     base.image.read(base.store.geometry.page_offset(index), &mut before);

@@ -1,4 +1,4 @@
-//! What was counted of damaged images.
+//! Counts of damaged images.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,35 +7,35 @@ use std::fmt::Write as _;
 use super::kinds::Damage;
 use super::{Broken, by_rule};
 
-/// What a check says of a damaged image.
+/// The result of a check of a damaged image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
-    /// Nothing: the page was not needed, or is right in itself.
+    /// No finding: the page was not needed, or is valid.
     Silent,
-    /// Only what the next load puts right.
+    /// Only findings that the next load repairs.
     Pending,
-    /// That something is wrong.
+    /// A finding that names the damage.
     Named,
-    /// That it holds no store that can be loaded.
+    /// The image holds no store that can be loaded.
     Refused,
 }
 
-/// A rule that was broken by an image.
+/// An image that broke a rule.
 #[derive(Clone, Debug)]
 pub struct Violation {
     /// The seed.
     pub seed: u64,
     /// The number of the image.
     pub step: u64,
-    /// Which store it was.
+    /// The name of the store.
     pub about: String,
-    /// What was damaged.
+    /// The damage.
     pub damages: Vec<String>,
-    /// What was done to it.
+    /// The operations on it.
     pub plan: Vec<String>,
-    /// What a check says of it.
+    /// The findings of a check.
     pub findings: Vec<String>,
-    /// What is wrong.
+    /// The broken rule.
     pub broken: Broken,
 }
 
@@ -51,20 +51,20 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What was counted.
+/// The counts.
 #[derive(Clone, Debug, Default)]
 pub struct DamageReport {
-    /// Damaged images.
+    /// Images in all.
     pub images: u64,
-    /// Of all, those that SPDK wrote.
+    /// Images that SPDK wrote.
     pub spdk: u64,
-    /// Of all, those of stores that had been left in order.
+    /// Images of stores that had been unloaded.
     pub clean: u64,
-    /// Images by the kind of their first damage, whether that was sealed, and what a check says.
+    /// Images by the kind of their first damage, whether that was sealed, and the result of a check.
     pub kinds: BTreeMap<(&'static str, bool), BTreeMap<Outcome, u64>>,
-    /// Seeds that were run to their end.
+    /// Seeds that ran to their end.
     pub seeds: u64,
-    /// Rules that were broken.
+    /// Broken rules.
     pub violations: Vec<Violation>,
 }
 
@@ -76,7 +76,7 @@ impl DamageReport {
         }
     }
 
-    /// Takes in what another has counted.
+    /// Adds the counts of another report.
     pub fn add(&mut self, other: DamageReport) {
         self.images += other.images;
         self.spdk += other.spdk;
@@ -89,7 +89,7 @@ impl DamageReport {
         self.violations.extend(other.violations);
     }
 
-    /// The table for people.
+    /// Formats the counts as a table.
     pub fn table(&self) -> String {
         let mut text =
             format!("{:32}  {:>8} {:>8} {:>8} {:>8}\n", "damage", "silent", "pending", "named", "refused");

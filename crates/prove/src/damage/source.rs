@@ -1,4 +1,4 @@
-//! Stores to be damaged: moments in the history of a workload, and images that SPDK wrote.
+//! Stores to damage: moments in the history of a workload, and images that SPDK wrote.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -16,30 +16,30 @@ use crate::external;
 use crate::profile::Profile;
 use crate::session::{self, Plan, Start};
 
-/// Operations on metadata in the history of a store.
+/// Operations on metadata in a store's history.
 const CHANGES: u32 = 25;
 
-/// Operations on data of each of its tasks.
+/// Operations on data for each of its tasks.
 const IO: u32 = 6;
 
-/// Images of more bytes are damaged less often.
+/// Larger images are damaged less often.
 const LARGE: u64 = 100 << 20;
 
 /// An image that SPDK wrote.
 pub struct Fixture {
-    /// Its file.
+    /// Its file name.
     pub name: String,
-    /// What it holds.
+    /// The image.
     pub image: Image,
-    /// The same store before that.
+    /// Earlier images of the same store.
     pub earlier: Vec<Image>,
 }
 
 impl Fixture {
-    /// Takes the bytes of an image, piece by piece.
+    /// Reads an image from a reader of its bytes.
     ///
     /// # Errors
-    /// What the reader answers with.
+    /// An error of the reader.
     pub fn read(name: String, bytes: &mut dyn Read) -> std::io::Result<Fixture> {
         let (mut chunk, mut chunks) = (vec![0; 1 << 20], Vec::new());
         loop {
@@ -53,7 +53,7 @@ impl Fixture {
             if filled == 0 {
                 break;
             }
-            // A page of zeroes takes no room in an image, and none here.
+            // A page of zeroes takes no space in an image, nor here.
             let is_zero = chunk[..filled].iter().all(|byte| *byte == 0);
             chunks.push((filled, (!is_zero).then(|| chunk[..filled].to_vec())));
         }
@@ -73,37 +73,37 @@ impl Fixture {
     }
 }
 
-/// Where a seed's stores come from.
+/// The source of a seed's stores.
 pub enum Source {
     /// A run of the workload.
     Workload {
-        /// What its disk and store are like.
+        /// Its disk and store.
         profile: Box<Profile>,
-        /// Its moments.
+        /// The moments of the run.
         points: Vec<Point>,
     },
     /// One image.
     Fixture {
-        /// Where it comes from.
+        /// Its file name.
         name: String,
-        /// What it holds.
+        /// The image with its checksums.
         ground: Rc<Ground>,
-        /// The same store before that.
+        /// Earlier images of the same store.
         earlier: Vec<Image>,
     },
 }
 
-/// A store that is in order, or was cut off in the middle of something, before it is damaged.
+/// A store before it is damaged: unloaded, or cut off in the middle of an operation.
 pub struct Base {
-    /// What it is.
+    /// Its name in reports.
     pub about: String,
     /// Its image.
     pub image: Image,
-    /// The same disk before this, oldest first, with what was about to be written if that is known.
+    /// Earlier images of the same disk, oldest first, each with the operation that followed if that is known.
     pub earlier: Vec<(Image, Option<Moment>)>,
-    /// What it holds.
+    /// The store as the format's loader describes it.
     pub store: Store,
-    /// What a check says of it: nothing but what a crash leaves.
+    /// The findings of a check: only those that a crash can leave.
     pub findings: Vec<Finding>,
     /// Bytes of a block of the device.
     pub block: u32,
@@ -126,18 +126,18 @@ impl Source {
         Source::Workload { profile: Box::new(profile), points }
     }
 
-    /// An image that SPDK wrote.
+    /// Uses an image that SPDK wrote.
     pub fn of_fixture(fixture: &Fixture) -> Source {
         let Fixture { name, image, earlier } = fixture;
         Source::Fixture { name: name.clone(), ground: ground(image, 512), earlier: earlier.clone() }
     }
 
-    /// Whether an image takes long to look at.
+    /// True if looking at an image takes long.
     pub fn is_large(&self) -> bool {
         matches!(self, Source::Fixture { ground, .. } if ground.image().size() > LARGE)
     }
 
-    /// One store of it; none if it has none.
+    /// Picks one store. Returns `None` if there is none.
     pub fn base(&self, rng: &mut Rng) -> Option<Base> {
         match self {
             Source::Fixture { name, ground, earlier } => {
@@ -156,7 +156,7 @@ impl Source {
                 })
             }
             Source::Workload { profile, points } => {
-                // Few moments of a history are those of a store that was left in order.
+                // Few moments of a history are those of an unloaded store.
                 let clean: Vec<usize> =
                     (0..points.len()).filter(|at| is_clean(points[*at].state.visible())).collect();
                 let at = match clean.is_empty() || rng.below(2) == 0 {
@@ -187,14 +187,14 @@ impl Source {
     }
 }
 
-/// Checksums of the clusters of an image that holds a store.
+/// Prepares the checksums of the clusters of an image that holds a store.
 fn ground(image: &Image, block: u32) -> Rc<Ground> {
     let cluster =
         load(&OnImage { image, block }, false).map_or(1 << 20, |store| store.geometry.cluster_size());
     Rc::new(Ground::new(image.clone(), cluster.into(), BTreeMap::new()))
 }
 
-/// The store of an image in which nothing is wrong but what a crash can leave.
+/// Loads the store of an image. Returns `None` if it has findings that a crash cannot leave.
 fn in_order(image: &Image, block: u32) -> Option<(Store, Vec<Finding>)> {
     let store = load(&OnImage { image, block }, false).ok()?;
     let findings = check(&store);
@@ -208,23 +208,24 @@ fn is_clean(image: &Image) -> bool {
 }
 
 impl Base {
-    /// An image of this device, as a checker reads it.
+    /// Wraps an image of this device for a checker.
     pub fn medium<'a>(&self, image: &'a Image) -> OnImage<'a> {
         OnImage { image, block: self.block }
     }
 
-    /// The disk that holds an image.
+    /// Options for a disk that holds an image.
     pub fn disk(&self, image: &Image) -> DiskOptions {
         DiskOptions { block: self.block, atomic_unit: self.atomic_unit, ..DiskOptions::new(image.size()) }
     }
 
-    /// Where the data of its blobs begins.
+    /// The offset where the data of its blobs begins.
     pub fn metadata_end(&self) -> u64 {
         let (start, length) = self.store.geometry.bytes_of(self.store.geometry.metadata());
         start + length
     }
 
-    /// Writes whose loss would change the image: what lay there before each.
+    /// Picks a write whose loss would change the image. Returns its offset and the bytes that were there
+    /// before.
     pub fn lost_write(&self, rng: &mut Rng) -> Option<(u64, Vec<u8>)> {
         for _ in 0..20 {
             let (image, moment) = self.earlier.get(rng.below(self.earlier.len().max(1)))?;

@@ -1,4 +1,4 @@
-//! The real store on a damaged image: it refuses, or leaves everything else as it can be read.
+//! Runs the real store on a damaged image: it refuses, or leaves all other contents readable as before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use super::named::{damaged, hidden, is_hit, is_named, is_traceless};
 use super::source::Base;
 use super::{Broken, State};
 
-/// An operation that takes longer than this, in the world's time, will never end.
+/// An operation that takes longer than this in simulated time counts as hung.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Bytes that are written at most.
+/// The most bytes written at once.
 const MOST_BYTES: u64 = 64 << 10;
 
 /// Clusters that a device has grown by.
@@ -103,7 +103,7 @@ pub enum Op {
     Reload,
 }
 
-/// What is done to one image.
+/// Chooses the operations for one image.
 pub fn plan(rng: &mut Rng) -> Vec<Op> {
     (0..1 + rng.below(4)).map(|_| choose(rng)).collect()
 }
@@ -143,13 +143,13 @@ fn choose(rng: &mut Rng) -> Op {
     }
 }
 
-/// What the operations may have changed.
+/// The changes that the operations may have made.
 #[derive(Clone, Debug, Default)]
 struct Changed {
     blobs: BTreeMap<BlobId, Allowed>,
-    /// New blobs, with the blob whose contents they must have.
+    /// New blobs, each with the blob whose contents it must have.
     made: BTreeMap<BlobId, Option<BlobId>>,
-    /// Blobs that were deleted: their ids may be given to others.
+    /// Deleted blobs: their ids may be used again.
     deleted: BTreeSet<BlobId>,
 }
 
@@ -159,10 +159,10 @@ impl Changed {
     }
 }
 
-/// A store that cannot be loaded is refused, and nothing is written.
+/// Verifies that a store that cannot be loaded is refused, and nothing is written.
 ///
 /// # Errors
-/// It was not.
+/// It was loaded, or a byte was written.
 pub fn refused(base: &Base, image: &Image, seed: u64) -> Result<(), Broken> {
     let ran = run(base, image, &[], seed)?;
     let rule = "what cannot be checked is not loaded";
@@ -175,7 +175,7 @@ pub fn refused(base: &Base, image: &Image, seed: u64) -> Result<(), Broken> {
     }
 }
 
-/// Loads the store and carries out the plan.
+/// Loads the store, performs the plan, and judges the result.
 ///
 /// # Errors
 /// A rule was broken.
@@ -213,10 +213,10 @@ pub fn judge(base: &Base, image: &Image, before: &State, plan: &[Op], seed: u64)
         }
     }
     let known = damaged(before);
-    // What was made of a damaged blob is as that is, and pages that the masks hid may show in a store in use.
+    // A copy of a damaged blob is damaged too, and pages that the masks hid may show up in a store in use.
     let made = &ran.changed.made;
     let is_new = |id: &BlobId| !known.contains(id) && !made.contains_key(id) && !is_hit(base, image, *id);
-    // A clone of an orphan whose deletion hands its parent on is one, as it was.
+    // The clone of a deleted orphan gets the orphan's parent, and so becomes an orphan too.
     let handed_on: BTreeSet<BlobId> = left
         .iter()
         .filter_map(|finding| match finding {
@@ -243,7 +243,7 @@ fn wrong_with_new(
     after: &State,
     changed: &Changed,
 ) -> Option<String> {
-    // What a damaged page says of others reserves nothing.
+    // Pages of others that a damaged page names are not reserved.
     let of_others = |finding: &&Finding| matches!(finding, Finding::DamagedBlob { blob, .. } if *blob != id);
     let findings = before.examined.findings.iter().filter(|finding| !of_others(finding));
     let findings: Vec<Finding> = findings.cloned().collect();
@@ -252,7 +252,7 @@ fn wrong_with_new(
         return Some(format!("blob {id} was there"));
     }
     let (like, old) = (like?, before.readable.get(&like?)?);
-    // What was done to the other, or to this one, meanwhile.
+    // An operation has changed the other blob or this one meanwhile.
     if changed.blobs.contains_key(&like) || changed.blobs.contains_key(&id) {
         return None;
     }
@@ -261,7 +261,7 @@ fn wrong_with_new(
         .map(|what| format!("blob {id} is not like another: {what}"))
 }
 
-/// What a run of the store came to.
+/// The result of a run.
 struct Ran {
     image: Image,
     loaded: bool,
@@ -291,7 +291,7 @@ fn device(base: &Base, image: &Image) -> (Disk, Arc<SimDisk>) {
     (disk, device)
 }
 
-/// Runs something in a world of its own.
+/// Runs `work` in its own simulated world.
 fn in_world<T: Send + 'static>(
     seed: u64,
     work: impl AsyncFnOnce() -> T + Send + 'static,
@@ -341,7 +341,8 @@ struct Told {
 }
 
 impl Work {
-    /// Loads, carries out the plan, and leaves the store; whether it could be loaded.
+    /// Loads the store, performs the plan, and unloads the store if `unloads`. Returns true if it could be
+    /// loaded.
     async fn all(&mut self, plan: &[Op], unloads: bool) -> bool {
         let Some(mut store) = self.load().await else { return false };
         for op in plan {
@@ -537,7 +538,7 @@ async fn ids(store: &Blobstore) -> Result<Vec<BlobId>, BlobError> {
     Ok(ids.into_iter().collect())
 }
 
-/// A blob and all that read through it.
+/// Returns a blob and all blobs that read through it.
 async fn readers(store: &Blobstore, id: BlobId) -> Result<Vec<BlobId>, BlobError> {
     let mut all = vec![id];
     let mut next = 0;
@@ -551,7 +552,7 @@ async fn readers(store: &Blobstore, id: BlobId) -> Result<Vec<BlobId>, BlobError
     Ok(all)
 }
 
-/// A load for reading writes nothing, and shows through its handles what the format's loader says.
+/// Verifies that a read-only load writes nothing, and shows the blobs that the format's loader found.
 fn reads_the_same(base: &Base, image: &Image, before: &State, seed: u64) -> Result<(), Broken> {
     let (disk, device) = device(base, image);
     let external = base.external.clone();

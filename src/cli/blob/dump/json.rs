@@ -1,4 +1,4 @@
-//! A dump for programs: one object, its pages one a line so that they can be read as they come.
+//! A dump for programs: one object, with one page per line so that they can be read as they come.
 
 use super::page::{Contents, Described, PageDump};
 use super::{Printed, Printer};

@@ -1,7 +1,7 @@
-//! `spindle blob dump`: the super block, the masks and every metadata page, decoded as they lie on disk.
+//! `spindle blob dump`: the super block, the masks and every metadata page, decoded as they are on disk.
 //!
-//! Nothing is repaired or left out, and a damaged structure is shown with what is wrong with it, so that
-//! this works where a load does not. Pages are printed as they are read; memory is one read.
+//! Nothing is repaired or left out, and a damaged structure is shown with its damage, so that this works
+//! where a load does not. Pages are printed as they are read; memory is one read.
 
 mod json;
 mod page;
@@ -72,7 +72,7 @@ fn dump(image: &ImageFile, printer: &mut dyn Printer, out: &mut Output) -> Resul
         return Err(unusable(error.clone()));
     }
     printer.super_block(out, &block, damage.as_ref())?;
-    // Of an image that was cut short the pages that are there.
+    // Of a truncated image the pages that are there.
     let whole = if damage.is_none() { image.size().max(block.size) } else { image.size() };
     let read = match Geometry::from_super(&block, whole) {
         Ok(geometry) => masks(image, &geometry, printer, out).and(pages(image, &geometry, printer, out)),
@@ -109,12 +109,12 @@ fn pages(
     printer: &mut dyn Printer,
     out: &mut Output,
 ) -> Result<(), Failure> {
-    // Only to say which pages are in use: without a loadable store everything else is still shown.
+    // Only to show which pages are in use: without a loadable store everything else is still shown.
     let used = load(image).ok().map(|store| store.used_pages);
     let slot = geometry.md_page_size();
     let per_read = (READ_SIZE / slot).max(1);
     let mut bytes = Vec::new();
-    // A bar between the lines of a terminal would only be in the way.
+    // A bar between the lines would only be in the way on a terminal.
     let mut progress = (!std::io::stdout().is_terminal()).then(|| Progress::new("reading metadata pages", 0));
     let mut first = 0;
     while first < geometry.md_pages() {

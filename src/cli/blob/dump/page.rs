@@ -9,23 +9,23 @@ pub(super) struct PageDump<'a> {
     pub(super) index: PageIdx,
     /// Byte of the image where it begins.
     pub(super) offset: u64,
-    /// Whether a blob uses it; `None` if the store cannot be loaded.
+    /// True if a blob uses it; `None` if the store cannot be loaded.
     pub(super) in_use: Option<bool>,
     pub(super) contents: Contents<'a>,
 }
 
-/// What a page holds.
+/// The contents of a page.
 pub(super) enum Contents<'a> {
     /// Nothing but zeroes.
     Zero,
-    /// Something. Pages with a wrong CRC are decoded as well, since much of them may be right.
+    /// Anything else. Pages with a wrong CRC are decoded as well, since much of them may be right.
     Page { page: &'a Page, role: Role, descriptors: Vec<Described<'a>> },
 }
 
-/// What a page is to its blob, by what it says itself.
+/// A page's role in its blob, according to the page itself.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
-    /// Its CRC is wrong: a loader passes over it.
+    /// Its CRC is wrong: a loader ignores it.
     Invalid,
     /// The first page of a blob.
     Root,
@@ -37,7 +37,7 @@ pub(super) enum Role {
     Stray,
 }
 
-/// A descriptor and the byte of the image where it begins, or what is wrong there.
+/// A descriptor and the byte of the image where it begins, or the error there.
 pub(super) struct Described<'a> {
     pub(super) offset: u64,
     pub(super) descriptor: Result<Descriptor<'a>, FormatError>,

@@ -11,7 +11,7 @@ use std::io::Write;
 /// Prints a dump as text. Neighbouring pages of zeroes are one line.
 #[derive(Default)]
 pub(super) struct Text {
-    /// Whether the masks on disk count.
+    /// True if the masks on disk are valid.
     clean: bool,
     /// First and last of the zero pages that are not printed yet.
     zeroes: Option<(u32, u32)>,
@@ -132,7 +132,7 @@ fn some_unless_zero((start, len): (u32, u32)) -> (Option<u32>, u32) {
     ((start != 0).then_some(start), len)
 }
 
-/// Runs of numbers, `None` for nothing there, as "1-3, 7, none x 20"; runs that go on from each other are one.
+/// Runs of numbers, `None` for gaps, as "1-3, 7, none x 20"; adjacent runs are joined.
 fn runs(parts: impl Iterator<Item = (Option<u32>, u32)>) -> String {
     let mut merged: Vec<(Option<u32>, u64)> = Vec::new();
     for (start, len) in parts {
@@ -180,7 +180,7 @@ fn internal_text(xattr: &XattrRef) -> String {
     }
 }
 
-/// A value as text if it is text but for NULs at its end, otherwise in hexadecimal.
+/// A value as text if it is text apart from trailing NULs, otherwise in hexadecimal.
 fn xattr_text(xattr: &XattrRef) -> String {
     let end = xattr.value.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     let is_text = std::str::from_utf8(&xattr.value[..end]).is_ok_and(|text| !text.contains(char::is_control));

@@ -1,0 +1,123 @@
+//! `bdev_split_*`: a bdev cut into equal parts, each a bdev of its own.
+
+use std::sync::Arc;
+
+use spindle_block::{Device, Offset};
+
+use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry, Virtual};
+
+/// The module's name.
+pub const MODULE: &str = "split";
+
+const MIB: u64 = 1 << 20;
+
+/// Parts of one base at most.
+const MOST_PARTS: u64 = 16_384;
+
+/// Describes a bdev to split.
+#[derive(Clone, Debug)]
+pub struct SplitSpec {
+    /// The base bdev's name, alias or UUID. The parts are named after this string: `<base>p0`, `<base>p1`.
+    pub base: String,
+    /// Number of parts; fewer are made if the base has no room for all.
+    pub count: u32,
+    /// MiB of each part. 0 divides the base equally; the remainder is unused.
+    pub size_mib: u64,
+}
+
+/// Splits a bdev, now or when it comes. Returns the parts that were created now.
+///
+/// # Errors
+/// No parts, more than 16,384, or more than the base has blocks; parts larger than the base (`EINVAL`); the
+/// base is already split (`EEXIST`); otherwise as [`Registry::create_virtual`].
+pub async fn create(registry: &Registry, spec: SplitSpec) -> Result<Vec<Bdev>, BdevError> {
+    if spec.count == 0 {
+        return Err(BdevError::argument(spec.what(), "no parts are asked for; ask for one or more"));
+    }
+    registry.create_virtual(spec).await
+}
+
+/// Deletes the parts of a base, identified by the string it was split under.
+///
+/// # Errors
+/// It is not split (`ENOENT`).
+pub async fn delete(registry: &Registry, base: &str) -> Result<(), BdevError> {
+    registry.delete_virtual_of_key(MODULE, base).await
+}
+
+impl SplitSpec {
+    fn what(&self) -> String {
+        format!("split of bdev {:?}", self.base)
+    }
+
+    /// Returns the blocks of a part and the number of parts.
+    fn shape(&self, base: &Base) -> Result<(u64, u64), BdevError> {
+        let geometry = base.geometry();
+        let (all, count) = (geometry.blocks(), u64::from(self.count));
+        let blocks = match self.size_mib {
+            0 => all / count,
+            mib => mib.saturating_mul(MIB) >> geometry.block_shift(),
+        };
+        if blocks == 0 || all / blocks == 0 {
+            let asked = match self.size_mib {
+                0 => format!("{count} parts"),
+                mib => format!("parts of {mib} MiB"),
+            };
+            let why = format!("{all} blocks of {} bytes hold no {asked}", geometry.block_size());
+            return Err(BdevError::argument(self.what(), why + "; ask for fewer or smaller ones"));
+        }
+        let count = count.min(all / blocks);
+        if count > MOST_PARTS {
+            let why = format!("{count} parts are more than {MOST_PARTS}; ask for fewer");
+            return Err(BdevError::argument(self.what(), why));
+        }
+        Ok((blocks, count))
+    }
+}
+
+impl Virtual for SplitSpec {
+    fn module(&self) -> &'static str {
+        MODULE
+    }
+
+    fn key(&self) -> &str {
+        &self.base
+    }
+
+    fn base(&self) -> &str {
+        &self.base
+    }
+
+    fn comes_back(&self) -> bool {
+        false
+    }
+
+    fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
+        let (blocks, count) = self.shape(base)?;
+        let part = |number: u64| {
+            let (name, start) = (format!("{}p{number}", self.base), number * blocks);
+            let device = Offset::new(name.clone(), base.device(), start, blocks)?;
+            let disk = Arc::new(SplitDisk { device, base: base.name().to_owned(), start });
+            let (uuid, aliases) = (Some(base.derive_part_uuid(start, blocks)), Vec::new());
+            Ok(BdevSpec { name, aliases, uuid, product_name: "Split Disk", module: MODULE, disk })
+        };
+        (0..count).map(part).collect()
+    }
+}
+
+struct SplitDisk {
+    device: Arc<Offset>,
+    base: String,
+    start: u64,
+}
+
+impl Disk for SplitDisk {
+    fn device(&self) -> Arc<dyn Device> {
+        self.device.clone()
+    }
+
+    fn details(&self) -> LocalFuture<'_, Detail> {
+        let members = vec![("base_bdev", self.base.clone().into()), ("offset_blocks", self.start.into())];
+        Box::pin(std::future::ready(Detail::Object(vec![("split", Detail::Object(members))])))
+    }
+}

@@ -1,0 +1,314 @@
+//! Virtual bdevs (SPDK's vbdev): bdevs that stand on another bdev, their base.
+//!
+//! A module describes its bdevs in a [`Virtual`]; the registry does the rest, on the app thread. It opens and
+//! claims the base, makes the bdevs now or when the base comes, tells them of a new size, and removes them
+//! with the base. Requests do not pass through this module.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use spindle_block::{Device, Geometry, check_stack};
+use uuid::Uuid;
+
+use crate::bdev::Inner;
+use crate::counter::Counter;
+use crate::{Bdev, BdevError, BdevSpec, ClaimKind, Desc, Event, OpenOptions, Registry};
+
+/// Describes a module's bdevs on one base.
+pub trait Virtual: Send + Sync + 'static {
+    /// The module's name: the owner of its bdevs and of the claim on the base.
+    fn module(&self) -> &'static str;
+
+    /// Identifies it within the module, as a rule by the name of its bdev. Unique in the module.
+    fn key(&self) -> &str;
+
+    /// The base's name, alias or UUID. A base that does not exist yet is waited for by its name.
+    fn base(&self) -> &str;
+
+    /// True if it is made again when its base goes and comes back. Otherwise the registry forgets it with the
+    /// last of its bdevs.
+    fn comes_back(&self) -> bool {
+        true
+    }
+
+    /// Makes the bdevs for the base. The registry registers all of them or none. Called on the app thread.
+    ///
+    /// # Errors
+    /// The module cannot use this base. The registry then closes the base.
+    fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError>;
+}
+
+/// A base that is open for writing, and claimed.
+pub struct Base {
+    bdev: Bdev,
+    device: Arc<dyn Device>,
+}
+
+impl Base {
+    /// The bdev.
+    pub fn bdev(&self) -> &Bdev {
+        &self.bdev
+    }
+
+    /// The bdev's own name, even if it was found by an alias or UUID.
+    pub fn name(&self) -> &str {
+        self.bdev.name()
+    }
+
+    /// Its device, for the devices on top.
+    pub fn device(&self) -> Arc<dyn Device> {
+        self.device.clone()
+    }
+
+    /// Its current shape.
+    pub fn geometry(&self) -> Geometry {
+        self.device.geometry()
+    }
+
+    /// Returns the UUID for a bdev that covers this base entirely: derived from the module's namespace and
+    /// the base's UUID, so always the same.
+    pub fn derive_uuid(&self, namespace: Uuid) -> Uuid {
+        Uuid::new_v5(&namespace, self.bdev.uuid().as_bytes())
+    }
+
+    /// Returns the UUID for a bdev that is a part of this base: always the same, and the same as SPDK's.
+    pub fn derive_part_uuid(&self, start: u64, blocks: u64) -> Uuid {
+        let mut name = Vec::with_capacity(32);
+        name.extend_from_slice(self.bdev.uuid().as_bytes());
+        name.extend_from_slice(&start.to_le_bytes());
+        name.extend_from_slice(&blocks.to_le_bytes());
+        Uuid::new_v5(&PARTS, &name)
+    }
+}
+
+/// SPDK's namespace for the UUIDs of parts (`BDEV_PART_NAMESPACE_UUID`).
+const PARTS: Uuid = Uuid::from_u128(0x976b899e_3e1e_4d71_ab69_c2b08e9df8b8);
+
+/// A [`Virtual`] that was requested, whether its base exists or not.
+pub(crate) struct Entry {
+    wanted: Arc<dyn Virtual>,
+    /// Its bdevs, if they exist now; the bdevs keep this alive.
+    standing: Mutex<Weak<Standing>>,
+}
+
+/// The bdevs on one base, and the descriptor that holds it. Each of these bdevs keeps this until it is gone,
+/// so the base is closed with the last.
+pub(crate) struct Standing {
+    desc: Desc,
+    entry: Arc<Entry>,
+    /// Counts registrations still in progress.
+    making: Counter,
+    /// The bdevs and the sizes that they reported last.
+    bdevs: Mutex<Vec<(Weak<Inner>, u64)>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Entry {
+    fn is(&self, module: &str, key: &str) -> bool {
+        self.wanted.module() == module && self.wanted.key() == key
+    }
+
+    fn standing(&self) -> Option<Arc<Standing>> {
+        locked(&self.standing).upgrade()
+    }
+
+    /// The bdevs that exist now.
+    fn bdevs(&self) -> Vec<Bdev> {
+        self.standing().map(|standing| standing.bdevs()).unwrap_or_default()
+    }
+
+    /// Handles a new size of the base: bdevs whose size follows it tell their openers.
+    fn base_resized(&self) {
+        let Some(standing) = self.standing() else { return };
+        let mut changed = Vec::new();
+        for (bdev, said) in locked(&standing.bdevs).iter_mut() {
+            let Some(bdev) = bdev.upgrade().map(Bdev) else { continue };
+            let now = bdev.num_blocks();
+            if std::mem::replace(said, now) != now {
+                changed.push(bdev);
+            }
+        }
+        changed.iter().for_each(Bdev::resized);
+    }
+}
+
+impl Standing {
+    fn bdevs(&self) -> Vec<Bdev> {
+        locked(&self.bdevs).iter().filter_map(|(bdev, _)| bdev.upgrade().map(Bdev)).collect()
+    }
+
+    pub(crate) fn base(&self) -> Bdev {
+        self.desc.bdev()
+    }
+}
+
+impl Bdev {
+    /// Returns its base, if it is a [`Virtual`] bdev.
+    pub fn base(&self) -> Option<Bdev> {
+        self.0.standing().as_ref().map(|standing| standing.base())
+    }
+}
+
+impl Registry {
+    /// Creates bdevs on a base. If the base exists, all of them exist when this resolves; otherwise they are
+    /// created when it comes. Dropping the future does not stop it.
+    ///
+    /// # Errors
+    /// The module already has one of that key (`EEXIST`); the base is claimed or open for writing (`EPERM`);
+    /// errors of [`Virtual::make`] and of [`register`](Self::register). Nothing is left behind.
+    pub async fn create_virtual(&self, wanted: impl Virtual) -> Result<Vec<Bdev>, BdevError> {
+        let wanted: Arc<dyn Virtual> = Arc::new(wanted);
+        self.on_app(async move |registry| registry.create_virtual_here(wanted).await).await
+    }
+
+    async fn create_virtual_here(&self, wanted: Arc<dyn Virtual>) -> Result<Vec<Bdev>, BdevError> {
+        let entry = self.add_virtual(wanted)?;
+        let made = match self.get(entry.wanted.base()) {
+            Ok(base) => self.stand(&entry, &base).await,
+            Err(error) => Err(error),
+        };
+        match made {
+            // The same as a base that does not exist: it may come again.
+            Err(BdevError::NoSuchBdev { .. } | BdevError::BeingRemoved { .. }) => Ok(Vec::new()),
+            Err(error) => {
+                self.forget_virtual(&entry);
+                Err(error)
+            }
+            made => made,
+        }
+    }
+
+    fn add_virtual(&self, wanted: Arc<dyn Virtual>) -> Result<Arc<Entry>, BdevError> {
+        let mut all = self.0.virtuals();
+        let (module, key) = (wanted.module(), wanted.key());
+        if all.iter().any(|entry| entry.is(module, key)) {
+            let by = format!("{key} of module {module}");
+            return Err(BdevError::Exists { name: key.to_owned(), by });
+        }
+        let entry = Arc::new(Entry { wanted, standing: Mutex::default() });
+        all.push(entry.clone());
+        Ok(entry)
+    }
+
+    fn forget_virtual(&self, entry: &Arc<Entry>) {
+        self.0.virtuals().retain(|known| !Arc::ptr_eq(known, entry));
+    }
+
+    /// Deletes a virtual bdev of a module by name, alias or UUID, and forgets its [`Virtual`].
+    ///
+    /// # Errors
+    /// There is none, or it belongs to another module (`ENODEV`); errors of [`unregister`](Self::unregister).
+    pub async fn delete_virtual(&self, module: &str, name: &str) -> Result<(), BdevError> {
+        let bdev = self.of_module(module, name)?;
+        if let Some(standing) = bdev.0.standing() {
+            self.forget_virtual(&standing.entry);
+        }
+        self.unregister(&bdev).await
+    }
+
+    /// Deletes all bdevs of a module's [`Virtual`] by its key, and forgets it, whether its base exists or
+    /// not.
+    ///
+    /// # Errors
+    /// The module has none of that key (`ENOENT`).
+    pub async fn delete_virtual_of_key(&self, module: &'static str, key: &str) -> Result<(), BdevError> {
+        let key = key.to_owned();
+        self.on_app(async move |registry: Registry| {
+            let found = registry.0.virtuals().iter().find(|entry| entry.is(module, &key)).cloned();
+            let Some(entry) = found else {
+                let (what, errno) = (format!("{key:?} of module {module}"), crate::error::errno::ENOENT);
+                return Err(BdevError::Module { what, why: "there is none; create it first".into(), errno });
+            };
+            registry.forget_virtual(&entry);
+            registry.take_down(&entry).await;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Creates the bdevs that wait for a base of this name.
+    pub(crate) async fn stand_on_new(&self, base: &Bdev) {
+        let waits = |entry: &&Arc<Entry>| entry.wanted.base() == base.name() && entry.standing().is_none();
+        let waiting: Vec<Arc<Entry>> = self.0.virtuals().iter().filter(waits).cloned().collect();
+        for entry in waiting {
+            // There is no caller to return an error to. The bdevs are tried again when the base comes again.
+            let _ = Box::pin(self.stand(&entry, base)).await;
+        }
+    }
+
+    /// Opens and claims the base, and registers the bdevs: all or none.
+    async fn stand(&self, entry: &Arc<Entry>, base: &Bdev) -> Result<Vec<Bdev>, BdevError> {
+        let module = entry.wanted.module();
+        let desc = base.descriptor(OpenOptions::new().write(true).on_event(self.follow_base(entry)))?;
+        desc.claim(ClaimKind::Exclusive, &format!("module {module}"), module)?;
+        let specs = entry.wanted.make(&Base { bdev: base.clone(), device: desc.device() })?;
+        let making = Counter::default();
+        let made = making.begin();
+        let standing = Arc::new(Standing { desc, entry: entry.clone(), making, bdevs: Mutex::default() });
+        *locked(&entry.standing) = Arc::downgrade(&standing);
+        let outcome = self.register_on(&standing, specs).await;
+        drop(made);
+        drop(standing);
+        if outcome.is_err() {
+            self.take_down(entry).await;
+        }
+        outcome
+    }
+
+    async fn register_on(
+        &self,
+        standing: &Arc<Standing>,
+        specs: Vec<BdevSpec>,
+    ) -> Result<Vec<Bdev>, BdevError> {
+        let mut all = Vec::new();
+        for spec in specs {
+            check_stack(&spec.name, &spec.disk.device().lowers())?;
+            let bdev = self.register_here(spec, Some(standing.clone())).await?;
+            locked(&standing.bdevs).push((Arc::downgrade(&bdev.0), bdev.num_blocks()));
+            all.push(bdev);
+        }
+        Ok(all)
+    }
+
+    /// Returns the handler of a base's events.
+    fn follow_base(&self, entry: &Arc<Entry>) -> impl Fn(Event) + Send + Sync + 'static + use<> {
+        let (registry, entry) = (self.downgrade(), Arc::downgrade(entry));
+        move |event| {
+            let (Ok(registry), Some(entry)) = (registry.get(), entry.upgrade()) else { return };
+            match event {
+                Event::Resize => entry.base_resized(),
+                Event::Remove(grace) => {
+                    drop(spindle_reactor::spawn_local(async move {
+                        registry.take_down(&entry).await;
+                        drop(grace);
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Removes the bdevs, latest first, and waits until they are gone.
+    async fn take_down(&self, entry: &Arc<Entry>) {
+        if let Some(making) = entry.standing().map(|standing| standing.making.clone()) {
+            making.none().await;
+        }
+        for bdev in entry.bdevs().into_iter().rev() {
+            // This fails only if another call is removing it; wait for that one.
+            if self.unregister_here(&bdev).await.is_err() {
+                bdev.removed().await;
+            }
+        }
+    }
+
+    /// Handles the end of a bdev: the last one on a base closes the base.
+    pub(crate) fn leave_base(&self, bdev: &Bdev) {
+        let Some(standing) = bdev.0.take_standing() else { return };
+        let entry = standing.entry.clone();
+        drop(standing);
+        if entry.standing().is_none() && !entry.wanted.comes_back() {
+            self.forget_virtual(&entry);
+        }
+    }
+}
