@@ -170,7 +170,7 @@ fn another_os_thread_ends_the_wait_for_outside() {
         assert_eq!(world.next_core(), Some(0));
     }
     driver.park(None);
-    assert!(!world.wait_outside(Some(Duration::from_millis(1))), "nobody came");
+    assert!(!world.wait_outside(Some(Duration::from_millis(1))), "no thread sent anything");
 }
 
 #[test]

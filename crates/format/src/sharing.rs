@@ -1,18 +1,19 @@
-//! Clusters and extent pages that more than one place of the blobs' maps names: a write there changes them all.
+//! Finds clusters and extent pages that the blobs' maps name in more than one place: a write to one changes
+//! all.
 //!
-//! Worked out from a loaded [`Store`], after everything half-done has been resolved. On a healthy store there are
-//! none, and finding that out costs nothing.
+//! Computed from a loaded [`Store`] with everything half-done resolved. A healthy store has none, and then
+//! the search costs nothing.
 
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::store::Store;
 use std::collections::BTreeMap;
 
-/// A cluster that more than one place names.
+/// A cluster that is named in more than one place.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SharedCluster {
     /// The cluster.
     pub cluster: ClusterIdx,
-    /// The blobs, each with the cluster of the blob whose entry it is.
+    /// The blobs, each with the index of its cluster.
     pub owners: Vec<(BlobId, u64)>,
 }
 
@@ -25,7 +26,7 @@ pub struct SharedPage {
     pub owners: Vec<BlobId>,
 }
 
-/// The clusters that more than one place names, in order.
+/// Returns the clusters that are named in more than one place, in order.
 pub fn clusters(store: &Store) -> Vec<SharedCluster> {
     let Some(blocked) = store.allocation_blocked.as_ref().filter(|blocked| !blocked.clusters.is_empty())
     else {
@@ -44,7 +45,7 @@ pub fn clusters(store: &Store) -> Vec<SharedCluster> {
     owners.into_iter().map(|(cluster, owners)| SharedCluster { cluster, owners }).collect()
 }
 
-/// The extent pages that more than one blob names, in order.
+/// Returns the extent pages that more than one blob names, in order.
 pub fn pages(store: &Store) -> Vec<SharedPage> {
     let Some(blocked) = store.allocation_blocked.as_ref().filter(|blocked| !blocked.extent_pages.is_empty())
     else {
@@ -60,7 +61,7 @@ pub fn pages(store: &Store) -> Vec<SharedPage> {
     owners.into_iter().map(|(page, owners)| SharedPage { page, owners }).collect()
 }
 
-/// The blobs that name such a cluster or page, each with one that names it too: another blob, or itself if it names
+/// Returns the blobs with such a cluster or page, each with another blob that has it, or itself if it names
 /// the cluster twice.
 pub fn blobs(store: &Store) -> BTreeMap<BlobId, BlobId> {
     let of_clusters = clusters(store).into_iter();
@@ -71,7 +72,7 @@ pub fn blobs(store: &Store) -> BTreeMap<BlobId, BlobId> {
         for &blob in &owners {
             let other = owners.iter().copied().find(|&other| other != blob).unwrap_or(blob);
             let known = sharing.entry(blob).or_insert(other);
-            // Another blob says more.
+            // Another blob is the more useful answer.
             if *known == blob {
                 *known = other;
             }

@@ -27,7 +27,7 @@ const RPC: &str = "rpc.sock";
 const NBD: &str = "nbd.sock";
 /// Sectors of a volume that are written.
 const SECTORS: usize = 384;
-/// Who writes where.
+/// The writers and their ranges.
 const WRITERS: [(&str, Range<usize>); 3] = [("w0", 0..190), ("w0", 190..384), ("w1", 0..384)];
 /// Lives of the daemon in a day.
 const LIVES: u64 = 6;

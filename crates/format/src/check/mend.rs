@@ -19,7 +19,7 @@ use crate::store::{AllocationBlocked, Blob, Store};
 use crate::super_block::SuperBlock;
 use crate::unload::{self, InUse};
 
-/// How often a repair looks whether there is more to do. Each time but the last something is put right for good.
+/// The most rounds of a repair. Each one but the last repairs something for good.
 const MOST_ROUNDS: u32 = 8;
 
 /// The effect of a repair.
@@ -60,7 +60,7 @@ pub fn mend(medium: &dyn Medium, give_up: &BTreeSet<BlobId>) -> Result<Mended, M
     let before = examined.findings.clone();
     let (mut overlay, mut examined) = (Overlay::new(medium, end_of_metadata(&examined.store)), examined);
     let (mut give_up, nothing) = (give_up, BTreeSet::new());
-    // What is put right may be what kept other things from being put right.
+    // One repair may make another possible.
     for _ in 0..MOST_ROUNDS {
         let Some(changes) = round(&overlay, &examined, give_up)? else { break };
         overlay.apply(changes);
@@ -162,9 +162,9 @@ fn mend_around<'a>(
     Ok(overlay)
 }
 
-/// The store without these blobs' roots. A root stays if another blob could not be read without it: what looks like a
-/// damaged root may be a page of that one, also of one that can be read only when the masks are ignored, or one that
-/// only the chain on disk names, since a resize was cut off.
+/// Clears the roots of these blobs. A root stays if another blob could not be read without it: a page that
+/// looks like a damaged root may be a page of that blob, even if that blob is readable only with the masks
+/// ignored, or only the chain on disk names the page, because a resize was cut off.
 fn without<'a>(
     medium: &'a dyn Medium,
     store: &Store,

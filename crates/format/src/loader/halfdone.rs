@@ -203,10 +203,10 @@ fn keep(blobs: &mut Blobs, snapshot: BlobId, removal: bool, other: BlobId, resol
     resolution.rewrites.push(rewrite_chain(snapshot, reason));
 }
 
-/// What the blobs' maps name.
+/// The clusters and pages that the blobs' maps name.
 struct Named {
     clusters: Bitmap,
-    /// Clusters that more than one place names. An extent page that two blobs name counts for all its clusters.
+    /// Clusters named in more than one place, including all clusters of an extent page that two blobs name.
     twice: Bitmap,
     /// Extent pages that more than one blob names.
     pages_twice: Bitmap,
@@ -225,7 +225,7 @@ impl Named {
             for leaf in draft.metadata.map.leaves() {
                 pace.spend(1).await;
                 let shared = leaf.page.is_some_and(|page| !pages_once.set(page.0));
-                // All that could be said about a shared page is said once.
+                // A shared page is reported once.
                 if shared && !leaf.page.is_some_and(|page| named.pages_twice.set(page.0)) {
                     continue;
                 }

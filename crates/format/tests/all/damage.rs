@@ -89,7 +89,7 @@ fn a_root_whose_header_was_hit_is_named_and_so_is_that_it_was_there_before() {
     }
 }
 
-/// All that a program may have put into a page that nobody names any more, or nobody names yet.
+/// Anything that a program may have put into a page that no blob names any more, or none names yet.
 fn contents_of_free_pages(at: PageIdx) -> Vec<Page> {
     let other = BlobId::from_page(PageIdx(50));
     let extents = chain::extent_page(other, 512, &(1..400).collect::<Vec<u32>>());
@@ -157,7 +157,7 @@ fn an_extent_page_that_goes_on_with_clusters_in_use_shows_that_its_root_is_old()
     assert_eq!(loaded.damaged, []);
     let cut = RepairReason::CutExtentPage { blob: id, clusters: 3 };
     assert!(loaded.repairs.iter().any(|repair| repair.reason == cut));
-    // In use, and nobody else's.
+    // In use, and without another owner.
     assert!(store.clusters.set(9));
     store.unload(&super_block);
     let loaded = store.image.load().unwrap();

@@ -80,7 +80,8 @@ pub fn hidden(state: &State) -> BTreeSet<BlobId> {
     found.collect()
 }
 
-/// Blobs of the undamaged store that cannot be read as before are named, where their pages tell.
+/// Verifies that a finding names each blob of the undamaged store that cannot be read as before, if its pages
+/// show it.
 ///
 /// # Errors
 /// A blob is not named.

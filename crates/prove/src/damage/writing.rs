@@ -24,10 +24,10 @@ const LONGEST: Duration = Duration::from_secs(20);
 /// The most bytes written at once.
 const MOST_BYTES: u64 = 64 << 10;
 
-/// Clusters that a device has grown by.
+/// Clusters that a grown device gains.
 const MORE: u64 = 9;
 
-/// One thing to do. Numbers choose among what there is when its turn comes.
+/// One operation. Its numbers choose among the blobs that exist when it runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the fields are what they are called; `which` chooses a blob")]
 pub enum Op {
@@ -84,7 +84,7 @@ pub enum Op {
         at: u64,
         units: u64,
     },
-    /// New contents in the place of the old ones, in one step or given up before that.
+    /// Replaces the whole content, and commits or abandons the replacement.
     Replace {
         which: u64,
         at: u64,
@@ -97,9 +97,9 @@ pub enum Op {
     SetType {
         lvolstore: bool,
     },
-    /// The store takes over what the device is larger than it.
+    /// Extends the store to the size of its device.
     Grow,
-    /// The store is left in order and loaded again.
+    /// Unloads the store and loads it again.
     Reload,
 }
 
@@ -270,7 +270,7 @@ struct Ran {
     wrong: Vec<String>,
 }
 
-/// An image on a larger device.
+/// Returns the image on a larger device.
 fn grown(base: &Base, image: &Image) -> Image {
     let cluster = u64::from(base.store.geometry.cluster_size());
     let mut larger = Image::zeroed(image.size().next_multiple_of(cluster) + MORE * cluster);
@@ -332,7 +332,7 @@ struct Work {
     told: Told,
 }
 
-/// What the work says of itself.
+/// Changes and errors that the operations report.
 #[derive(Default)]
 struct Told {
     changed: Changed,
@@ -438,7 +438,7 @@ impl Work {
         &mut self.told.changed
     }
 
-    /// Copies what a blob has itself to another device, and looks at the copy.
+    /// Copies a blob's own clusters to another device, and compares the copy.
     async fn copy(&mut self, store: &Blobstore, id: BlobId) -> Result<(), BlobError> {
         let blob = store.open_blob(id).await?;
         let result = self.copy_open(store, &blob).await;
@@ -471,7 +471,7 @@ impl Work {
         match op {
             Op::Resize { clusters, .. } => {
                 self.changed().of(id).size = true;
-                // What a growth brings back of what was cut off before is zero.
+                // Clusters that were cut off come back as zeroes.
                 let cut = clusters.min(blob.clusters());
                 blob.resize(clusters).await?;
                 self.changed().of(id).cells.push(cut..u64::MAX);
@@ -515,7 +515,7 @@ impl Work {
     }
 }
 
-/// A range of a blob; none if it has no size.
+/// Returns offset and length of a range of a blob; `None` if its size is 0.
 fn range(blob: &Blob, unit: u64, at: u64, units: u64) -> Option<(u64, u64)> {
     let all = blob.size() / unit;
     let first = at.checked_rem(all)?;
@@ -523,14 +523,14 @@ fn range(blob: &Blob, unit: u64, at: u64, units: u64) -> Option<(u64, u64)> {
     Some((first * unit, units * unit))
 }
 
-/// What is written.
+/// The bytes to write.
 fn written(len: u64) -> IoBuf {
     let mut bytes = IoBuf::zeroed(len as usize);
     bytes.fill(0xd7);
     bytes
 }
 
-/// Every blob that an operation may be about: those there are, those that are damaged, and one that is neither.
+/// Returns every blob to operate on: the existing ones, the damaged ones, and one id that may be neither.
 async fn ids(store: &Blobstore) -> Result<Vec<BlobId>, BlobError> {
     let mut ids: BTreeSet<BlobId> = store.blobs().await?.into_iter().collect();
     ids.extend(store.info().await?.damaged);

@@ -41,7 +41,7 @@ fn taking_a_lock_again_on_its_thread_is_code_2_and_names_both_places() {
     let text = error.unwrap_err().to_string();
     assert!(text.contains("lock twice, code 2 (Deadlock)") && text.contains("app_thread"), "{text}");
     assert_eq!(text.matches("tests/all/lock.rs").count(), 3, "spawned, taken and held: {text}");
-    assert_eq!(text.matches("thread 1 (app_thread) on core").count(), 2, "who takes and who holds: {text}");
+    assert_eq!(text.matches("thread 1 (app_thread) on core").count(), 2, "the taker and the holder: {text}");
 }
 
 #[test]
