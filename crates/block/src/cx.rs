@@ -11,9 +11,10 @@ use spindle_reactor::Time;
 
 use crate::abandoning::is_abandoned;
 use crate::aside::NOT_ARRIVED;
-use crate::io::{Frame, Top};
+use crate::io::{Frame, Slot, Top};
 use crate::joins::Place;
 use crate::queues::Queues;
+use crate::waiter::Waiter;
 use crate::{Device, Io, IoErrorKind, IoId, MAX_DEPTH, Operation, Status};
 
 /// Names a lane of this thread; the name of one that was closed is never used again. Another thread has other lanes, so it stays here:
@@ -59,6 +60,24 @@ impl Split {
     /// Blocks that no piece has taken yet.
     pub fn left(&self) -> u64 {
         self.left
+    }
+
+    /// The byte of the parent's buffers where the next piece begins.
+    #[inline]
+    fn offset(&self) -> u32 {
+        u32::try_from(self.bytes).unwrap_or(u32::MAX)
+    }
+
+    /// Makes a request the next piece of its parent.
+    #[inline]
+    fn settle(&self, waiters: &mut [Waiter], piece: &mut Io, parent: &Slot, place: Place) {
+        let slot = piece.slot_mut();
+        slot.operation = parent.operation;
+        slot.fua = parent.fua;
+        slot.aux = parent.aux + (self.start - parent.start);
+        slot.top = Top::Join { key: self.key, part: self.pieces };
+        slot.place = place;
+        Queues::derive(waiters, piece, parent);
     }
 }
 
@@ -153,17 +172,26 @@ impl Cx<'_> {
         let Queues { joins, waiters, .. } = &mut *self.queues;
         let slot = io.slot_mut();
         let (parent, cut) = joins.cut(split.key, bytes as usize, &mut slot.buffers);
-        slot.operation = parent.operation;
-        slot.fua = parent.fua;
-        slot.aux = parent.aux + (split.start - parent.start);
-        slot.top = Top::Join { key: split.key, part: split.pieces };
-        slot.place = Place { offset: u32::try_from(split.bytes).unwrap_or(u32::MAX), cut };
-        Queues::derive(waiters, &mut io, parent);
+        let place = Place { offset: split.offset(), cut, shares: false };
+        split.settle(waiters, &mut io, parent, place);
         split.pieces += 1;
         split.start += count;
         split.left -= count;
         split.bytes += bytes;
         io
+    }
+
+    /// A request for all that no piece has taken yet, with the parent's data, which is not copied and which both can
+    /// only read: for a write that goes to several devices as it is. As with [`child`](Self::child), the parent
+    /// waits for it. Who fills the buffers of such a request fills a copy that is thrown away.
+    pub fn mirror(&mut self, split: &Split) -> Io {
+        let mut io = self.queues.make_blank(split.start, split.left);
+        let Queues { joins, waiters, .. } = &mut *self.queues;
+        let slot = io.slot_mut();
+        let parent = joins.share(split.key, &mut slot.buffers);
+        let place = Place { offset: split.offset(), cut: false, shares: true };
+        split.settle(waiters, &mut io, parent, place);
+        self.adopt(io)
     }
 
     /// Ends the cutting. A parent without pieces completes with success.

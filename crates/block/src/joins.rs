@@ -20,6 +20,8 @@ pub(crate) struct Place {
     pub(crate) offset: u32,
     /// Set if its end cut a run of the parent's buffers in two.
     pub(crate) cut: bool,
+    /// It only reads its parent's buffers, which stay where they are.
+    pub(crate) shares: bool,
 }
 
 /// The buffers of a piece that came back before one that was cut before it.
@@ -144,14 +146,25 @@ impl Joins {
         (join.parent.as_ref().expect(PARKED).slot(), cut)
     }
 
-    /// Stores a piece that came back, with its buffers; returns the parent if it was the last.
+    /// One more piece, which has what is left of the parent's buffers read-only.
+    pub(crate) fn share(&mut self, key: u32, buffers: &mut Buffers) -> &Slot {
+        let join = &mut self.joins[key as usize];
+        join.left += 1;
+        *buffers = join.rest.share(&mut self.lists);
+        join.parent.as_ref().expect(PARKED).slot()
+    }
+
+    /// A piece is back; gives its buffers back, and returns the parent if it was the last.
     #[inline]
     pub(crate) fn child_done(&mut self, key: u32, part: u32, piece: &mut Slot) -> Option<Io> {
         let join = &mut self.joins[key as usize];
         if let Err(kind) = piece.status {
             join.fail(kind, piece.place);
         }
-        join.put_back(part, &mut piece.buffers, piece.place.cut, &mut self.lists);
+        match piece.place.shares {
+            true => piece.buffers.clear(&mut self.lists),
+            false => join.put_back(part, &mut piece.buffers, piece.place.cut, &mut self.lists),
+        }
         join.left -= 1;
         if join.left > 0 { None } else { self.end(key) }
     }

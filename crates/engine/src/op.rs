@@ -153,6 +153,12 @@ impl Op {
         matches!(self, Accept { .. } | Connect { .. } | Recv { .. } | Send { .. } | Poll { .. })
     }
 
+    /// True if it may wait for ever for something to come from a peer, and drivers are not to be asked about it
+    /// meanwhile; see [`Driver::has_news`](crate::Driver::has_news).
+    pub(crate) fn is_parked(&self) -> bool {
+        matches!(self, Op::Accept { .. } | Op::Recv { .. } | Op::Poll { .. })
+    }
+
     /// The buffers the operation owned; none for kinds without buffers.
     pub fn into_buffers(self) -> Buffers {
         match self {

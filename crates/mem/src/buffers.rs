@@ -93,8 +93,30 @@ impl Buffers {
         };
     }
 
-    /// Moves the bytes before `at` to `front`; returns whether that cut a run in two. If a list is needed it
-    /// comes from `lists`, a store of empty ones kept for their capacity: then nothing is allocated.
+    /// Other buffers with the same bytes, which are not copied: see [`IoBuf::share`]. A list that is needed comes from
+    /// `lists`.
+    pub fn share(&mut self, lists: &mut Vec<Vec<IoBuf>>) -> Buffers {
+        match self {
+            Buffers::None => Buffers::None,
+            Buffers::One(part) => Buffers::One(part.share()),
+            Buffers::Many(parts) => {
+                let mut list = lists.pop().unwrap_or_default();
+                list.extend(parts.iter_mut().map(IoBuf::share));
+                Buffers::Many(list)
+            }
+        }
+    }
+
+    /// Drops the runs; a list goes to `lists`, empty, for its room.
+    pub fn clear(&mut self, lists: &mut Vec<Vec<IoBuf>>) {
+        if let Buffers::Many(mut list) = std::mem::take(self) {
+            list.clear();
+            lists.push(list);
+        }
+    }
+
+    /// Moves the bytes before `at` to `front`, and says whether that cut a run in two. A list that is needed comes
+    /// from `lists`, which keeps empty ones for their room: then nothing is allocated.
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.

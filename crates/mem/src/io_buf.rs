@@ -1,4 +1,4 @@
-//! A uniquely owned buffer, or a part of one.
+//! A uniquely owned buffer, or a part of one; or a copy that reads another's bytes.
 //!
 //! Owned by the holder of the value, on any thread: a future, a request on its way through the lanes, an
 //! operation in the engine. Dropping the last part returns the memory to its pool. Splitting, joining and
@@ -12,7 +12,7 @@ use std::slice;
 use crate::segment::Segment;
 use crate::{Buffers, OutOfMemory};
 
-/// A uniquely owned run of bytes. The unsplit buffer begins at a multiple of
+/// A uniquely owned run of bytes, or a [copy](Self::share) that reads those of another. The unsplit buffer begins at a multiple of
 /// [`ALIGNMENT`](crate::ALIGNMENT).
 pub struct IoBuf {
     start: NonNull<u8>,
@@ -20,8 +20,8 @@ pub struct IoBuf {
     segment: Segment,
 }
 
-// SAFETY: the bytes from `start` on belong to this value alone (parts of one segment never overlap),
-// and Segment is Send. Checked under ThreadSanitizer by `tests/buffers.rs`.
+// SAFETY: the bytes from `start` on belong to this value alone (parts of one segment never overlap), or nobody
+// changes them while it lives, and Segment is Send. Checked under ThreadSanitizer by `tests/buffers.rs`.
 unsafe impl Send for IoBuf {}
 // SAFETY: `&IoBuf` gives only `&[u8]`.
 unsafe impl Sync for IoBuf {}
@@ -93,6 +93,7 @@ impl IoBuf {
         match self.touches(&next) {
             true => {
                 self.len += next.len;
+                self.segment.take_over(&next.segment);
                 Ok(self)
             }
             false => Err((self, next)),
@@ -104,7 +105,7 @@ impl IoBuf {
     pub(crate) fn touches(&self, next: &IoBuf) -> bool {
         // SAFETY: one past the end of the part is still within, or at the end of, its allocation.
         let end = unsafe { self.start.add(self.len) };
-        self.segment.same(&next.segment) && end == next.start
+        self.segment.goes_with(&next.segment) && end == next.start
     }
 
     /// Takes over the bytes of `next`, which [touches](Self::touches) this one and goes.
@@ -116,8 +117,22 @@ impl IoBuf {
         }
         // Not moved out: the memory of `next` may have been written a moment ago, word by word.
         self.len += second.len;
+        self.segment.take_over(&second.segment);
         *next = Buffers::None;
         true
+    }
+
+    /// A second buffer with the same bytes, which are not copied: both can be read, on any threads. Writing through
+    /// one of the two while the other lives copies the bytes to new memory first; when the second one is gone, the
+    /// first can be written as before.
+    pub fn share(&mut self) -> IoBuf {
+        IoBuf { start: self.start, len: self.len, segment: self.segment.lend() }
+    }
+
+    /// Leaves the shared bytes to the other holders.
+    #[cold]
+    fn part(&mut self) {
+        *self = IoBuf::copy_from(self);
     }
 
     /// Keeps the first `len` bytes; no effect if it is shorter.
@@ -136,8 +151,13 @@ impl Deref for IoBuf {
 }
 
 impl DerefMut for IoBuf {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as above, and `self` is borrowed mutably.
+        if !self.segment.is_alone() {
+            self.part();
+        }
+        // SAFETY: the part lies within its allocation and is initialised; nobody else reads or writes it, and `self`
+        // is borrowed mutably.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }

@@ -13,16 +13,29 @@ use crate::{ALIGNMENT, OutOfMemory};
 /// The bookkeeping of an allocation, on the heap beside it.
 struct Header {
     owners: AtomicUsize,
+    /// Owners that are copies: they read bytes which belong to another owner.
+    copies: AtomicUsize,
     base: NonNull<u8>,
     capacity: usize,
     home: Option<Home>,
 }
 
-/// A counted reference to an allocation.
-pub(crate) struct Segment(NonNull<Header>);
+/// What an owner may do with its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// They are its own.
+    Own,
+    /// They are its own, and there may be copies that read them.
+    Lent,
+    /// They are another's, and nobody changes them while this lives.
+    Copy,
+}
 
-// SAFETY: the header is accessed through its atomic count only, or by the last owner, which is alone. The
-// bytes belong to the parts, which do not overlap. Checked under ThreadSanitizer by `tests/buffers.rs`.
+/// A counted reference to an allocation.
+pub(crate) struct Segment(NonNull<Header>, Access);
+
+// SAFETY: the header is accessed through its atomic counts only, or by the last owner, which is alone. The
+// bytes belong to the parts that are no copies, which do not overlap; they are changed while no copy exists. Checked under ThreadSanitizer by `tests/buffers.rs`.
 unsafe impl Send for Segment {}
 
 impl Segment {
@@ -33,8 +46,9 @@ impl Segment {
         // SAFETY: the layout's size is at least 1.
         let memory = unsafe { alloc_zeroed(layout) };
         let base = NonNull::new(memory).ok_or(OutOfMemory { bytes: capacity })?;
-        let header = Header { owners: AtomicUsize::new(1), base, capacity, home: None };
-        Ok(Segment(NonNull::from(Box::leak(Box::new(header)))))
+        let (owners, copies) = (AtomicUsize::new(1), AtomicUsize::new(0));
+        let header = Header { owners, copies, base, capacity, home: None };
+        Ok(Segment(NonNull::from(Box::leak(Box::new(header))), Access::Own))
     }
 
     /// As `try_allocate`; without memory the process ends, as everywhere in Rust.
@@ -60,16 +74,57 @@ impl Segment {
         self.header().capacity
     }
 
-    /// True if both belong to one allocation.
-    pub(crate) fn same(&self, other: &Segment) -> bool {
-        self.0 == other.0
+    /// True if parts of both can be one: they belong to one allocation, and both or none are copies.
+    #[inline]
+    pub(crate) fn goes_with(&self, other: &Segment) -> bool {
+        self.0 == other.0 && (self.1 == Access::Copy) == (other.1 == Access::Copy)
     }
 
-    /// Adds an owner.
+    /// Takes over bytes of `other`, which goes with this one.
+    #[inline]
+    pub(crate) fn take_over(&mut self, other: &Segment) {
+        if other.1 == Access::Lent {
+            self.1 = Access::Lent;
+        }
+    }
+
+    /// Adds an owner of the same kind, for a part of the bytes.
+    #[inline]
     pub(crate) fn share(&self) -> Segment {
         // Relaxed: the new owner is made from one that exists.
         self.header().owners.fetch_add(1, Ordering::Relaxed);
-        Segment(self.0)
+        if self.1 == Access::Copy {
+            self.header().copies.fetch_add(1, Ordering::Relaxed);
+        }
+        Segment(self.0, self.1)
+    }
+
+    /// Adds an owner that reads the same bytes.
+    pub(crate) fn lend(&mut self) -> Segment {
+        if self.1 == Access::Own {
+            self.1 = Access::Lent;
+        }
+        let header = self.header();
+        header.owners.fetch_add(1, Ordering::Relaxed);
+        header.copies.fetch_add(1, Ordering::Relaxed);
+        Segment(self.0, Access::Copy)
+    }
+
+    /// True if nobody else reads the bytes, and nobody can begin to while the caller borrows this.
+    #[inline]
+    pub(crate) fn is_alone(&mut self) -> bool {
+        self.1 == Access::Own || self.has_come_back()
+    }
+
+    #[cold]
+    fn has_come_back(&mut self) -> bool {
+        // Acquire: what copies have read comes before what is written now. Copies of these bytes are made of this
+        // owner, which is borrowed, or of copies that are counted.
+        let alone = self.1 == Access::Lent && self.header().copies.load(Ordering::Acquire) == 0;
+        if alone {
+            self.1 = Access::Own;
+        }
+        alone
     }
 
     /// Sets the pool that gets the memory after its last owner.
@@ -81,6 +136,10 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
+        if self.1 == Access::Copy {
+            // Release: what was read through it comes before what the bytes' owner writes then.
+            self.header().copies.fetch_sub(1, Ordering::Release);
+        }
         // Release: the next user of the memory sees what this owner wrote.
         if self.header().owners.fetch_sub(1, Ordering::Release) != 1 {
             return;
@@ -98,7 +157,7 @@ impl Drop for Segment {
             Some(home) => {
                 header.owners.store(1, Ordering::Relaxed);
                 // The new Segment takes over the ownership that ended here.
-                home.give_back(Segment(self.0));
+                home.give_back(Segment(self.0, Access::Own));
             }
             // SAFETY: no other reference to the header exists, and it is not used again.
             None => unsafe { free(self.0) },

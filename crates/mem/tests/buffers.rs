@@ -225,3 +225,73 @@ fn a_trimmed_pool_holds_what_is_on_loan_and_no_more() {
     pool.trim();
     assert_eq!(pool.held(), 0);
 }
+
+#[test]
+fn shared_bytes_are_read_by_both_and_written_by_the_first_when_the_second_is_gone() {
+    let mut first = IoBuf::copy_from(&[1, 2, 3, 4]);
+    let at = first.as_ptr();
+    let second = first.share();
+    assert_eq!((&second[..], second.as_ptr()), (&[1, 2, 3, 4][..], at), "nothing is copied");
+    drop(second);
+    first[0] = 9;
+    assert_eq!((first[0], first.as_ptr()), (9, at), "nor later");
+}
+
+#[test]
+fn a_write_to_shared_bytes_is_not_seen_by_the_other_holder_whichever_writes() {
+    let mut first = IoBuf::copy_from(&[1, 2, 3, 4]);
+    let mut second = first.share();
+    let third = second.share();
+    second[1] = 7;
+    assert_eq!(
+        (&first[..], &second[..], &third[..]),
+        (&[1, 2, 3, 4][..], &[1, 7, 3, 4][..], &[1, 2, 3, 4][..])
+    );
+    first[2] = 8;
+    assert_eq!((&first[..], &third[..]), (&[1, 2, 8, 4][..], &[1, 2, 3, 4][..]));
+}
+
+#[test]
+fn parts_of_shared_bytes_stay_shared_and_join_with_their_like_only() {
+    let mut whole = IoBuf::copy_from(&[1, 2, 3, 4]);
+    let mut copy = whole.share();
+    let copied = copy.split_off(2);
+    let rest = whole.split_off(2);
+    let (whole, copied) = whole.join(copied).expect_err("one reads what the other owns");
+    let mut copy = copy.join(copied).expect("they touch");
+    let mut whole = whole.join(rest).expect("they touch");
+    copy[3] = 5;
+    assert_eq!((&whole[..], &copy[..]), (&[1, 2, 3, 4][..], &[1, 2, 3, 5][..]));
+    let at = whole.as_ptr();
+    whole[0] = 6;
+    assert_eq!(whole.as_ptr(), at, "the copy has its own bytes by now");
+}
+
+#[test]
+fn a_part_whose_neighbour_is_shared_is_written_in_place() {
+    let mut front = IoBuf::copy_from(&[1, 2, 3, 4]);
+    let mut back = front.split_off(2);
+    let copy = front.share();
+    let at = back.as_ptr();
+    back[0] = 9;
+    assert_eq!((back.as_ptr(), &copy[..]), (at, &[1, 2][..]));
+}
+
+#[test]
+fn shared_bytes_may_be_read_on_another_thread_until_the_first_holder_has_them_back() {
+    let mut first = IoBuf::zeroed(4096);
+    for round in 1..=100 {
+        first.fill(round);
+        let copy = first.share();
+        #[allow(clippy::disallowed_methods, reason = "this crate knows no engine")]
+        let reader = std::thread::spawn(move || copy.iter().all(|byte| *byte == round));
+        // Waits for nobody: what it writes is its own.
+        first[0] = round;
+        assert!(reader.join().expect("it only reads"));
+    }
+}
+
+#[test]
+fn a_request_takes_no_more_room_for_what_it_may_share() {
+    assert_eq!(size_of::<Buffers>(), 32);
+}

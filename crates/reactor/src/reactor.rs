@@ -65,6 +65,8 @@ pub(crate) struct Reactor {
     outside: VecDeque<Tagged>,
     /// True if the last turn called active pollers.
     polls: bool,
+    /// The last turn found nothing to do.
+    was_idle: bool,
 }
 
 impl Reactor {
@@ -95,6 +97,7 @@ impl Reactor {
             reaped: Reaped::default(),
             outside: VecDeque::new(),
             polls: false,
+            was_idle: false,
             ran: Vec::new(),
         }
     }
@@ -112,11 +115,12 @@ impl Reactor {
         let now = local.now.get();
         self.began = now;
         let mut busy = self.receive();
-        busy |= self.reaped.hand_out(&local);
+        busy |= self.reaped.hand_out(&local, self.was_idle);
         busy |= self.run_threads(now);
         busy |= local.flush();
         local.settle();
         local.activity().begin(CallKind::Nothing, None);
+        self.was_idle = !busy;
         if busy {
             self.last_work = now;
             local.busy_turns.set(local.busy_turns.get() + 1);
@@ -233,7 +237,7 @@ impl Reactor {
             let is_called_away = local.has_strayed()
                 || !core.has_only_messages()
                 || local.port().door.has_mail()
-                || local.driver.borrow().in_flight() > 0;
+                || local.driver.borrow_mut().has_news();
             if is_called_away || !short_turn(&core, &mut self.rings) {
                 break;
             }

@@ -314,6 +314,101 @@ fn a_request_without_buffers_may_be_split_too() {
     assert_eq!(pair.reap(|_, status| status.unwrap()), 1);
 }
 
+/// Writes go to both devices below, reads to the first.
+struct Mirror([Arc<dyn Device>; 2]);
+
+impl Device for Mirror {
+    fn name(&self) -> &str {
+        "mirror"
+    }
+    fn geometry(&self) -> Geometry {
+        self.0[0].geometry()
+    }
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(MirrorLane([cx.open(&self.0[0])?, cx.open(&self.0[1])?])))
+    }
+}
+
+struct MirrorLane([LaneId; 2]);
+
+impl Lane for MirrorLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        if io.operation() == Operation::Read {
+            cx.forward(self.0[0], io, [0, 0]);
+            return Submit::Taken;
+        }
+        let split = cx.split(io);
+        for leg in self.0 {
+            let write = cx.mirror(&split);
+            cx.forward(leg, write, [0, 0]);
+        }
+        cx.join(split);
+        Submit::Taken
+    }
+}
+
+/// Notes where the data of each request lies.
+struct Places(Geometry, Arc<std::sync::Mutex<Vec<usize>>>);
+
+impl Device for Places {
+    fn name(&self) -> &str {
+        "places"
+    }
+    fn geometry(&self) -> Geometry {
+        self.0
+    }
+    fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(PlacesLane(self.1.clone())))
+    }
+}
+
+struct PlacesLane(Arc<std::sync::Mutex<Vec<usize>>>);
+
+impl Lane for PlacesLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        self.0.lock().unwrap().extend(io.buffers().iter().map(|part| part.as_ptr().addr()));
+        cx.done(io, Ok(()));
+        Submit::Taken
+    }
+}
+
+#[test]
+fn one_write_goes_to_two_devices_without_a_copy_and_gives_its_buffers_back_as_they_were() {
+    let seen = Arc::default();
+    let leg = || -> Arc<dyn Device> { Arc::new(Places(geometry(100), Arc::clone(&seen))) };
+    let table = LaneTable::default();
+    let channel = table.channel(Arc::new(Mirror([leg(), leg()]))).unwrap();
+    let (one, two) = (IoBuf::copy_from(&[1; 512]), IoBuf::copy_from(&[2; 1024]));
+    let places = [one.as_ptr().addr(), two.as_ptr().addr()];
+    let (written, mut buffers) = block_on_ready(channel.write(0, Buffers::from(vec![one, two])));
+    written.unwrap();
+    assert_eq!(*seen.lock().unwrap(), [places, places].concat());
+    buffers.parts_mut().iter_mut().for_each(|part| part[0] = 9);
+    let back: Vec<usize> = buffers.iter().map(|part| part.as_ptr().addr()).collect();
+    assert_eq!(back, places, "and they can be written again where they are");
+}
+
+#[test]
+fn a_write_to_two_devices_waits_for_both_and_fails_with_either() {
+    for failed in [None, Some(0), Some(1)] {
+        let (one, first) = HandDevice::make(geometry(100), 8);
+        let (two, second) = HandDevice::make(geometry(100), 8);
+        let table = LaneTable::default();
+        let channel = table.channel(Arc::new(Mirror([one, two]))).unwrap();
+        let mut write = Box::pin(channel.write(512, IoBuf::zeroed(1024)));
+        assert!(poll_once(write.as_mut()).is_none());
+        for (leg, hand) in [&second, &first].into_iter().enumerate() {
+            assert_eq!((hand.held(), hand.buffer_bytes()), (vec![1], 1024));
+            assert!(poll_once(write.as_mut()).is_none());
+            let status = if failed == Some(leg) { Err(IoErrorKind::Medium) } else { Ok(()) };
+            hand.complete(1, status);
+        }
+        let (result, buffers) = poll_once(write.as_mut()).expect("both legs have ended");
+        assert_eq!(result.err().map(|error| error.kind), failed.map(|_| IoErrorKind::Medium));
+        assert_eq!(buffers.len(), 1024);
+    }
+}
+
 /// Panics at the request for block 3.
 struct Bomb(Geometry);
 

@@ -24,6 +24,12 @@ use crate::{Completion, Driver, EngineError, Op, Output, SystemCalls, Time, Toke
 /// Events taken from the kernel at once; more wait for the next turn.
 const EVENTS: usize = 256;
 
+/// Of so many questions whether there is news one is passed on to the kernel while all that is under way waits for
+/// peers,
+const ASK_ONE_IN: u32 = 16;
+/// and any when so much time has passed.
+const ASK_AFTER: Duration = Duration::from_micros(50);
+
 /// One reactor's driver.
 pub(crate) struct EpollDriver {
     clock: Clock,
@@ -39,6 +45,10 @@ pub(crate) struct EpollDriver {
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
     in_flight: usize,
+    /// The clock when it was read last, and when the kernel was asked last; questions since.
+    now: Time,
+    asked: Time,
+    unasked: u32,
     vecs: IoVecs,
     /// Calls of epoll_wait and ppoll, and operations given to workers.
     enters: u64,
@@ -67,6 +77,9 @@ impl EpollDriver {
             jobs: Places::default(),
             ready: Vec::new(),
             in_flight: 0,
+            now: Time::default(),
+            asked: Time::default(),
+            unasked: 0,
             vecs: IoVecs::default(),
             enters: 0,
             handed_over: 0,
@@ -129,7 +142,8 @@ fn wait_precisely<'a>(
 
 impl Driver for EpollDriver {
     fn now(&mut self) -> Time {
-        self.clock.now()
+        self.now = self.clock.now();
+        self.now
     }
 
     fn submit(&mut self, token: Token, op: Op) {
@@ -183,6 +197,7 @@ impl Driver for EpollDriver {
         if self.sources.waiting() > 0 {
             self.wait(Some(Duration::ZERO));
         }
+        (self.asked, self.unasked) = (self.now, 0);
         self.in_flight -= self.ready.len();
         out.append(&mut self.ready);
         let first = out.len();
@@ -226,6 +241,15 @@ impl Driver for EpollDriver {
 
     fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    fn has_news(&mut self) -> bool {
+        let parked = self.sources.parked();
+        if self.in_flight > parked || parked == 0 {
+            return self.in_flight > 0;
+        }
+        self.unasked += 1;
+        self.unasked >= ASK_ONE_IN || self.now.since(self.asked) >= ASK_AFTER
     }
 
     fn system_calls(&self) -> SystemCalls {

@@ -92,6 +92,8 @@ pub(super) struct Sources {
     sources: Slab<Source>,
     by_address: BTreeMap<usize, usize>,
     waiting: Slab<Waiting>,
+    /// How many of them wait for a peer.
+    parked: usize,
     /// The keys of waiting operations, by token.
     keys: Places,
     sweep_at: usize,
@@ -103,6 +105,11 @@ impl Sources {
     /// Operations that wait for readiness.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Those of them that wait for a peer; see [`Op::is_parked`].
+    pub(super) fn parked(&self) -> usize {
+        self.parked
     }
 
     /// Attempts `op`, unless others wait before it; waits if it would block.
@@ -134,6 +141,7 @@ impl Sources {
             Err(error) => return Err((error, waiting.op)),
         };
         waiting.source = source;
+        self.parked += usize::from(waiting.op.is_parked());
         let key = self.waiting.insert(waiting);
         self.keys.insert(token, key as u64);
         self.sources[source].line(side).push(key, token);
@@ -199,12 +207,14 @@ impl Sources {
     fn look_again(&mut self, source: usize, vecs: &mut IoVecs, home: &Home, ready: &mut Vec<Completion>) {
         let Some(source) = self.sources.get_mut(source) else { return };
         let (waiting, calls, keys) = (&mut self.waiting, &mut self.calls, &mut self.keys);
+        let parked = &mut self.parked;
         source.lookers.entries.retain(|&(key, token)| {
             if !is_waiting(waiting, key, token) {
                 return false;
             }
             let Step::Done(result) = waiting[key].attempt(vecs, home, calls) else { return true };
             let done = waiting.remove(key);
+            *parked -= usize::from(done.op.is_parked());
             keys.remove(token);
             ready.push(Completion { token, result, op: done.op });
             false
@@ -232,6 +242,7 @@ impl Sources {
             line.entries.pop_front();
             line.live -= 1;
             let done = self.waiting.remove(key);
+            self.parked -= usize::from(done.op.is_parked());
             self.keys.remove(token);
             ready.push(Completion { token, result, op: done.op });
         }
@@ -241,6 +252,7 @@ impl Sources {
     pub(super) fn cancel(&mut self, token: Token) -> Option<Op> {
         let key = self.keys.remove(token)? as usize;
         let waiting = self.waiting.remove(key);
+        self.parked -= usize::from(waiting.op.is_parked());
         // Its entry in the line is removed later: finding it takes time.
         self.sources[waiting.source].line(waiting.side()).took_back(&self.waiting);
         Some(waiting.op)

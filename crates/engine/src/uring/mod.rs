@@ -61,6 +61,8 @@ pub(crate) struct UringDriver {
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
     in_flight: usize,
+    /// Flights that wait for a peer.
+    parked: usize,
     /// System calls on sockets, and operations given to workers.
     socket_calls: u64,
     handed_over: u64,
@@ -87,6 +89,7 @@ impl UringDriver {
             sends: Vec::new(),
             ready: Vec::new(),
             in_flight: 0,
+            parked: 0,
             socket_calls: 0,
             handed_over: 0,
         })
@@ -97,6 +100,7 @@ impl UringDriver {
         self.serial = if self.serial == LAST_SERIAL { 0 } else { self.serial + 1 };
         let slot = self.flights.vacant_entry();
         let key = slot.key();
+        self.parked += usize::from(op.is_parked());
         slot.insert(Flight::new(token, op, u64::from(self.serial) << 32 | key as u64));
         self.keys.insert(token, key as u64);
         self.push_next(key);
@@ -115,6 +119,7 @@ impl UringDriver {
 
     fn finish(&mut self, key: usize, result: io::Result<Output>) {
         let mut flight = self.flights.remove(key);
+        self.parked -= usize::from(flight.op.is_parked());
         self.keys.remove(flight.token);
         self.spare.keep(flight.scratch.take());
         if let Op::Send { socket, .. } = &flight.op {
@@ -317,6 +322,11 @@ impl Driver for UringDriver {
 
     fn in_flight(&self) -> usize {
         self.in_flight
+    }
+
+    fn has_news(&mut self) -> bool {
+        // What is ready is in flight and not parked any more.
+        self.in_flight > self.parked || (self.parked > 0 && self.ring.has_news())
     }
 
     fn system_calls(&self) -> SystemCalls {

@@ -92,6 +92,15 @@ impl Ring {
         }
     }
 
+    /// True if entries wait to be submitted, or the kernel has completed something: a look at memory that is shared
+    /// with it.
+    pub(super) fn has_news(&mut self) -> bool {
+        let queue = self.ring.submission();
+        let waiting = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        waiting || !self.overflow.is_empty() || !self.ring.completion().is_empty()
+    }
+
     /// Moves entries from the overflow queue into the ring.
     fn refill(&mut self) {
         if self.overflow.is_empty() {

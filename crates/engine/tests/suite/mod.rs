@@ -58,6 +58,7 @@ macro_rules! with_every_test {
                 a_shut_down_stream_ends_after_what_was_sent,
                 dropping_the_last_handle_ends_the_stream,
                 waiting_operations_can_be_cancelled,
+                what_waits_for_a_peer_is_no_news_until_the_peer_acts,
                 thousands_that_wait_on_one_stream_are_cancelled_in_any_order_and_the_rest_keep_theirs,
                 a_stream_of_another_engine_is_refused,
                 many_streams_at_once_do_not_mix,

@@ -324,3 +324,37 @@ pub fn waiting_for_either_direction_ends_with_the_first_that_comes(bench: &mut B
     far.write_all(b"x").unwrap();
     assert!(matches!(bench.wait(to_read).result, Ok(Output::Ready(Interest { readable: true, .. }))));
 }
+
+pub fn what_waits_for_a_peer_is_no_news_until_the_peer_acts(bench: &mut Bench) {
+    let (a, b) = bench.pair();
+    let receives: Vec<Token> = (0..100)
+        .map(|_| bench.submit(Op::Recv { socket: a.clone(), buffers: IoBuf::zeroed(1).into() }))
+        .collect();
+    assert!(!bench.is_done(receives[0]));
+    // In simulation it makes no difference to anybody.
+    if bench.engine.world().is_none() {
+        let mut look = || {
+            let news = bench.driver.has_news();
+            if news {
+                bench.driver.poll(&mut bench.done);
+            }
+            news
+        };
+        let news = (0..1600).filter(|_| look()).count();
+        assert!(news <= 100, "{news} of 1600 looks find something");
+    }
+    let sent = bench.submit(Op::Send { socket: b, buffers: buffer(&[7; 100]) });
+    for token in receives.into_iter().chain([sent]) {
+        for look in 0.. {
+            assert!(look < 50_000_000, "{token:?} has ended and is no news");
+            if bench.done.iter().any(|ended| ended.token == token) {
+                break;
+            }
+            if bench.driver.has_news() {
+                bench.driver.poll(&mut bench.done);
+            }
+        }
+        bench.wait(token).result.expect("it was sent");
+    }
+    assert!(!bench.driver.has_news());
+}
