@@ -29,7 +29,7 @@ fn is_invisible(character: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Text of at most so many columns; dots stand for what is left out.
+/// Shortens text to at most `columns` columns; dots replace the rest.
 pub(crate) fn shortened(text: String, columns: usize) -> String {
     use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
     if text.width() <= columns {

@@ -8,7 +8,7 @@ use spindle::mem::{Buffers, IoBuf};
 
 use super::Failed;
 
-/// Buffers of `bytes` bytes for so many requests in flight.
+/// Buffers of `bytes` bytes for `depth` requests in flight.
 pub fn buffers(depth: usize, bytes: usize) -> Vec<Buffers> {
     (0..depth).map(|_| Buffers::from(IoBuf::zeroed(bytes))).collect()
 }

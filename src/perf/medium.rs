@@ -26,7 +26,7 @@ pub struct Disk {
 }
 
 impl Medium {
-    /// A disk of so many bytes that reads zero. Must be called on a Spindle thread.
+    /// Makes a disk of `bytes` bytes that reads zero. Must be called on a Spindle thread.
     ///
     /// # Errors
     /// The file is there already, or cannot be made.

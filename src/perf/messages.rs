@@ -63,13 +63,13 @@ async fn flooded(there: &Thread, here: &Thread, effort: Effort) -> Figures {
     let beside = slowest("slowest messages (p99), beside a flood, 8 sent in a poll", there, effort).await?;
     few.abort();
     let many = flood_beside(here, Thread::create_on("sink", there.cores())?, 256);
-    // A thread that sends so many without a break holds its core meanwhile, so this has no aim.
+    // A thread that sends this many without a break holds its core meanwhile, so this has no aim.
     let behind = slowest("slowest messages (p99), beside a flood, 256 sent in a poll", there, effort).await?;
     many.abort();
     Ok(vec![alone.clone(), beside.against(&alone, aims::FLOODED), behind])
 }
 
-/// Floods `sink` from a thread beside the caller's, so many messages in each poll.
+/// Floods `sink` from a thread beside the caller's, with `in_a_poll` messages in each poll.
 fn flood_beside(here: &Thread, sink: Thread, in_a_poll: u32) -> JoinHandle<Result<(), Failed>> {
     here.spawn(async move || {
         loop {

@@ -17,7 +17,7 @@ impl Pairs {
         Pairs { own: Samples::start(what), yardstick: Samples::start(yardstick), shares: Vec::new() }
     }
 
-    /// Adds a pair: nanoseconds, each for so many operations of its own.
+    /// Adds a pair: for each side the number of operations and their nanoseconds.
     pub fn add(&mut self, own: (u64, u64), yardstick: (u64, u64)) {
         let each = |(operations, ns): (u64, u64)| ns as f64 / operations.max(1) as f64;
         self.own.add(own.0, own.1);

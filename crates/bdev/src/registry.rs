@@ -157,10 +157,10 @@ impl Registry {
         Desc::open(&self.get(name)?, options)
     }
 
-    /// Registers a bdev on the app thread. When this returns it can be opened, and the bdevs that are to stand
-    /// on it ([`Virtual`](crate::Virtual)) exist; modules examine it in the background
-    /// ([`wait_for_examine`](Self::wait_for_examine)), and then it is put into the log. Dropping the future
-    /// does not stop it.
+    /// Registers a bdev on the app thread. When this returns it can be opened, and the bdevs on top of it
+    /// ([`Virtual`](crate::Virtual)) exist. Modules examine it in the background
+    /// ([`wait_for_examine`](Self::wait_for_examine)); then it enters the notification log. Dropping the
+    /// future does not stop it.
     ///
     /// # Errors
     /// The name is empty, or it or an alias or the UUID is taken; the registry is shutting down.

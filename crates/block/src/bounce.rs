@@ -26,7 +26,7 @@ pub(crate) struct Bounce {
 }
 
 impl Bounce {
-    /// A pool of so many bytes, for blocks of `block_size` bytes.
+    /// Creates a pool of `bytes` bytes, for blocks of `block_size` bytes.
     pub(crate) fn new(bytes: usize, block_size: u32) -> Result<Bounce, GeometryError> {
         // A step fits with room for a second, so that two threads do not always wait for each other.
         let half = (bytes / 2).checked_ilog2().map_or(0, |log| 1 << log);

@@ -74,7 +74,8 @@ impl Bitmap {
         fresh
     }
 
-    /// Sets so many bits from this one on if all of them are there and clear; else changes nothing and says false.
+    /// Sets `count` bits from `from` on if all of them exist and are clear. Otherwise changes nothing and
+    /// returns false.
     pub fn set_clear_range(&mut self, from: u32, count: u32) -> bool {
         let Some(end) = from.checked_add(count).filter(|&end| end <= self.len) else { return false };
         let masks = (from / 64..end.div_ceil(64)).map(|word| {

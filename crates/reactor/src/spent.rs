@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use spindle_engine::{Driver, Time};
 
-/// One call in so many is measured. A prime, so that it does not coincide with periods of the program.
+/// One call in this many is measured. A prime, so that it does not coincide with periods of the program.
 const ONE_IN: usize = 251;
 
 /// Walks that measure all pollers after a new one came.

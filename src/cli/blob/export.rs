@@ -54,7 +54,7 @@ impl Export {
     }
 }
 
-/// Bytes of a blob; an error if no file can have so many.
+/// Returns the size of a blob in bytes; an error if no file can be that large.
 fn size_of(store: &Store, blob: &Blob) -> Result<u64, Failure> {
     let clusters = blob.metadata.map.num_clusters();
     let size = clusters.checked_mul(u64::from(store.geometry.cluster_size()));

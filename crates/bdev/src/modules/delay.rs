@@ -25,7 +25,7 @@ pub const MODULE: &str = "delay";
 /// SPDK's namespace for the UUIDs of delay bdevs.
 const NAMESPACE: Uuid = Uuid::from_u128(0x4009b574_6430_4f1b_bc40_ace811091027);
 
-/// Of so many requests, one takes the longer time.
+/// One request in this many takes the longer time.
 const ONE_IN: u64 = 100;
 
 /// Names one of the four times.

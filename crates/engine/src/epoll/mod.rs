@@ -24,10 +24,9 @@ use crate::{Completion, Driver, EngineError, Op, Output, SystemCalls, Time, Toke
 /// Events taken from the kernel at once; more wait for the next turn.
 const EVENTS: usize = 256;
 
-/// Of so many questions whether there is news one is passed on to the kernel while all that is under way waits for
-/// peers,
+/// While all operations in flight wait for peers, one in this many polls asks the kernel for news,
 const ASK_ONE_IN: u32 = 16;
-/// and any when so much time has passed.
+/// and so does the first poll after this time.
 const ASK_AFTER: Duration = Duration::from_micros(50);
 
 /// One reactor's driver.

@@ -490,12 +490,12 @@ mod tests {
 
     const UNITS: usize = 12;
 
-    /// A step of a test: operations whose submitters are told later than they take effect.
+    /// A step of a test: the submitters of operations learn of the completion later than it takes effect.
     #[derive(Debug, Clone)]
     enum Step {
-        /// A write, zero-range or discard of so many units takes effect.
+        /// A write, zero-range or discard takes effect: operation, first unit, number of units.
         Apply(u8, usize, usize),
-        /// The submitter of one under way is told.
+        /// The submitter of an operation in flight learns of its completion.
         Tell(usize),
         /// A flush is submitted.
         Submit,
