@@ -181,9 +181,9 @@ impl Cx<'_> {
         io
     }
 
-    /// A request for all that no piece has taken yet, with the parent's data, which is not copied and which both can
-    /// only read: for a write that goes to several devices as it is. As with [`child`](Self::child), the parent
-    /// waits for it. Who fills the buffers of such a request fills a copy that is thrown away.
+    /// Makes a request for all blocks that no piece has taken yet. It shares the parent's data, read-only and
+    /// without a copy: for a write that goes to several devices unchanged. As with [`child`](Self::child),
+    /// the parent waits for it. A lane that writes into its buffers changes a copy, which is discarded.
     pub fn mirror(&mut self, split: &Split) -> Io {
         let mut io = self.queues.make_blank(split.start, split.left);
         let Queues { joins, waiters, .. } = &mut *self.queues;

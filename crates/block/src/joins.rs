@@ -20,7 +20,7 @@ pub(crate) struct Place {
     pub(crate) offset: u32,
     /// Set if its end cut a run of the parent's buffers in two.
     pub(crate) cut: bool,
-    /// It only reads its parent's buffers, which stay where they are.
+    /// Set if it only reads its parent's buffers, which stay where they are.
     pub(crate) shares: bool,
 }
 
@@ -146,7 +146,7 @@ impl Joins {
         (join.parent.as_ref().expect(PARKED).slot(), cut)
     }
 
-    /// One more piece, which has what is left of the parent's buffers read-only.
+    /// Adds a piece that shares the rest of the parent's buffers, read-only.
     pub(crate) fn share(&mut self, key: u32, buffers: &mut Buffers) -> &Slot {
         let join = &mut self.joins[key as usize];
         join.left += 1;
@@ -154,7 +154,7 @@ impl Joins {
         join.parent.as_ref().expect(PARKED).slot()
     }
 
-    /// A piece is back; gives its buffers back, and returns the parent if it was the last.
+    /// Handles a piece that is back: returns its buffers to the parent, and the parent if it was the last.
     #[inline]
     pub(crate) fn child_done(&mut self, key: u32, part: u32, piece: &mut Slot) -> Option<Io> {
         let join = &mut self.joins[key as usize];

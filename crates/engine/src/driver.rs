@@ -40,10 +40,11 @@ pub trait Driver {
     /// Operations submitted and not yet reaped.
     fn in_flight(&self) -> usize;
 
-    /// True if [`poll`](Self::poll) may have something to do: an operation is under way that needs no peer, or one
-    /// that waits for a peer (accept, receive, poll of a descriptor) has ended or may have. So those cost nothing
-    /// while they wait. io_uring looks at its rings; epoll, which would have to ask the kernel, says so in one of
-    /// 16 calls and whenever 50 us have passed since it last asked; in simulation any operation under way counts.
+    /// True if [`poll`](Self::poll) may have something to do: an operation that needs no peer is in flight,
+    /// or one that waits for a peer (accept, receive, poll of a descriptor) may have ended. So operations
+    /// cost nothing while they wait for a peer. io_uring looks at its rings. epoll would have to ask the
+    /// kernel, so it returns true once in 16 calls and 50 us after it last asked. In simulation any operation
+    /// in flight counts.
     fn has_news(&mut self) -> bool {
         self.in_flight() > 0
     }

@@ -153,8 +153,8 @@ impl Op {
         matches!(self, Accept { .. } | Connect { .. } | Recv { .. } | Send { .. } | Poll { .. })
     }
 
-    /// True if it may wait for ever for something to come from a peer, and drivers are not to be asked about it
-    /// meanwhile; see [`Driver::has_news`](crate::Driver::has_news).
+    /// True if it may wait for a peer for an unlimited time. Drivers are not asked about it meanwhile; see
+    /// [`Driver::has_news`](crate::Driver::has_news).
     pub(crate) fn is_parked(&self) -> bool {
         matches!(self, Op::Accept { .. } | Op::Recv { .. } | Op::Poll { .. })
     }

@@ -93,8 +93,8 @@ impl Buffers {
         };
     }
 
-    /// Other buffers with the same bytes, which are not copied: see [`IoBuf::share`]. A list that is needed comes from
-    /// `lists`.
+    /// Returns buffers with the same bytes, without a copy: see [`IoBuf::share`]. Takes a list from `lists`
+    /// if it needs one.
     pub fn share(&mut self, lists: &mut Vec<Vec<IoBuf>>) -> Buffers {
         match self {
             Buffers::None => Buffers::None,
@@ -107,7 +107,7 @@ impl Buffers {
         }
     }
 
-    /// Drops the runs; a list goes to `lists`, empty, for its room.
+    /// Drops the runs. A list is emptied and goes to `lists`, for its capacity.
     pub fn clear(&mut self, lists: &mut Vec<Vec<IoBuf>>) {
         if let Buffers::Many(mut list) = std::mem::take(self) {
             list.clear();
@@ -115,8 +115,8 @@ impl Buffers {
         }
     }
 
-    /// Moves the bytes before `at` to `front`, and says whether that cut a run in two. A list that is needed comes
-    /// from `lists`, which keeps empty ones for their room: then nothing is allocated.
+    /// Moves the bytes before `at` to `front`. Returns true if that cut a run in two. Takes a list from
+    /// `lists` if it needs one: empty lists are kept there for their capacity, so that nothing is allocated.
     ///
     /// # Panics
     /// If `at` is beyond the end, as slices do.

@@ -1,4 +1,4 @@
-//! A uniquely owned buffer, or a part of one; or a copy that reads another's bytes.
+//! A uniquely owned buffer, or a part of one; or a read-only share of another's bytes.
 //!
 //! Owned by the holder of the value, on any thread: a future, a request on its way through the lanes, an
 //! operation in the engine. Dropping the last part returns the memory to its pool. Splitting, joining and
@@ -12,16 +12,17 @@ use std::slice;
 use crate::segment::Segment;
 use crate::{Buffers, OutOfMemory};
 
-/// A uniquely owned run of bytes, or a [copy](Self::share) that reads those of another. The unsplit buffer begins at a multiple of
-/// [`ALIGNMENT`](crate::ALIGNMENT).
+/// A uniquely owned run of bytes, or a [share](Self::share) of another's. The unsplit buffer begins at a
+/// multiple of [`ALIGNMENT`](crate::ALIGNMENT).
 pub struct IoBuf {
     start: NonNull<u8>,
     len: usize,
     segment: Segment,
 }
 
-// SAFETY: the bytes from `start` on belong to this value alone (parts of one segment never overlap), or nobody
-// changes them while it lives, and Segment is Send. Checked under ThreadSanitizer by `tests/buffers.rs`.
+// SAFETY: either the bytes from `start` on belong to this value alone (parts of one segment never overlap),
+// or no thread changes them while it lives. Segment is Send. Checked under ThreadSanitizer by
+// `tests/buffers.rs`.
 unsafe impl Send for IoBuf {}
 // SAFETY: `&IoBuf` gives only `&[u8]`.
 unsafe impl Sync for IoBuf {}
@@ -122,14 +123,14 @@ impl IoBuf {
         true
     }
 
-    /// A second buffer with the same bytes, which are not copied: both can be read, on any threads. Writing through
-    /// one of the two while the other lives copies the bytes to new memory first; when the second one is gone, the
-    /// first can be written as before.
+    /// Returns a second buffer with the same bytes, without a copy: both can be read, on any threads. A write
+    /// through either while the other lives first copies the bytes to new memory. Once the second one is
+    /// dropped, the first can be written in place again.
     pub fn share(&mut self) -> IoBuf {
         IoBuf { start: self.start, len: self.len, segment: self.segment.lend() }
     }
 
-    /// Leaves the shared bytes to the other holders.
+    /// Moves to a copy of the shared bytes.
     #[cold]
     fn part(&mut self) {
         *self = IoBuf::copy_from(self);
@@ -156,8 +157,8 @@ impl DerefMut for IoBuf {
         if !self.segment.is_alone() {
             self.part();
         }
-        // SAFETY: the part lies within its allocation and is initialised; nobody else reads or writes it, and `self`
-        // is borrowed mutably.
+        // SAFETY: the part lies within its allocation and is initialised; no other value reads or writes it,
+        // and `self` is borrowed mutably.
         unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }

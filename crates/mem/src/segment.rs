@@ -13,21 +13,21 @@ use crate::{ALIGNMENT, OutOfMemory};
 /// The bookkeeping of an allocation, on the heap beside it.
 struct Header {
     owners: AtomicUsize,
-    /// Owners that are copies: they read bytes which belong to another owner.
+    /// Number of owners that only read bytes of another owner.
     copies: AtomicUsize,
     base: NonNull<u8>,
     capacity: usize,
     home: Option<Home>,
 }
 
-/// What an owner may do with its bytes.
+/// The access of an owner to its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Access {
-    /// They are its own.
+    /// They belong to it alone.
     Own,
-    /// They are its own, and there may be copies that read them.
+    /// They belong to it, and copies may read them.
     Lent,
-    /// They are another's, and nobody changes them while this lives.
+    /// They belong to another owner. No owner changes them while this lives.
     Copy,
 }
 
@@ -35,7 +35,8 @@ enum Access {
 pub(crate) struct Segment(NonNull<Header>, Access);
 
 // SAFETY: the header is accessed through its atomic counts only, or by the last owner, which is alone. The
-// bytes belong to the parts that are no copies, which do not overlap; they are changed while no copy exists. Checked under ThreadSanitizer by `tests/buffers.rs`.
+// bytes belong to the parts that are no copies, which do not overlap; they change only while no copy exists.
+// Checked under ThreadSanitizer by `tests/buffers.rs`.
 unsafe impl Send for Segment {}
 
 impl Segment {
@@ -74,13 +75,13 @@ impl Segment {
         self.header().capacity
     }
 
-    /// True if parts of both can be one: they belong to one allocation, and both or none are copies.
+    /// True if parts of both can be joined: they belong to one allocation, and both or none are copies.
     #[inline]
     pub(crate) fn goes_with(&self, other: &Segment) -> bool {
         self.0 == other.0 && (self.1 == Access::Copy) == (other.1 == Access::Copy)
     }
 
-    /// Takes over bytes of `other`, which goes with this one.
+    /// Takes over the bytes of `other`, which joins this one.
     #[inline]
     pub(crate) fn take_over(&mut self, other: &Segment) {
         if other.1 == Access::Lent {
@@ -110,7 +111,7 @@ impl Segment {
         Segment(self.0, Access::Copy)
     }
 
-    /// True if nobody else reads the bytes, and nobody can begin to while the caller borrows this.
+    /// True if no other owner reads the bytes, nor can begin to while the caller borrows this.
     #[inline]
     pub(crate) fn is_alone(&mut self) -> bool {
         self.1 == Access::Own || self.has_come_back()
@@ -118,8 +119,8 @@ impl Segment {
 
     #[cold]
     fn has_come_back(&mut self) -> bool {
-        // Acquire: what copies have read comes before what is written now. Copies of these bytes are made of this
-        // owner, which is borrowed, or of copies that are counted.
+        // Acquire: reads by copies happen before the coming writes. New copies of these bytes are made from
+        // this owner, which is borrowed, or from copies that are counted.
         let alone = self.1 == Access::Lent && self.header().copies.load(Ordering::Acquire) == 0;
         if alone {
             self.1 = Access::Own;
@@ -137,7 +138,7 @@ impl Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         if self.1 == Access::Copy {
-            // Release: what was read through it comes before what the bytes' owner writes then.
+            // Release: reads through it happen before later writes of the owner.
             self.header().copies.fetch_sub(1, Ordering::Release);
         }
         // Release: the next user of the memory sees what this owner wrote.

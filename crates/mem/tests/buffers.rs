@@ -285,7 +285,7 @@ fn shared_bytes_may_be_read_on_another_thread_until_the_first_holder_has_them_ba
         let copy = first.share();
         #[allow(clippy::disallowed_methods, reason = "this crate knows no engine")]
         let reader = std::thread::spawn(move || copy.iter().all(|byte| *byte == round));
-        // Waits for nobody: what it writes is its own.
+        // Does not wait for the reader: it writes to its own copy.
         first[0] = round;
         assert!(reader.join().expect("it only reads"));
     }

@@ -45,7 +45,7 @@ impl Reaped {
     /// One turn's share; true if there was a completion.
     #[inline]
     pub(crate) fn hand_out(&mut self, local: &Local, was_idle: bool) -> bool {
-        // What most turns find. A turn that has nothing else to do asks the driver in any case.
+        // The usual case. A turn with nothing else to do asks the driver in any case.
         let mut driver = local.driver.borrow_mut();
         let news = if was_idle { driver.in_flight() > 0 } else { driver.has_news() };
         drop(driver);

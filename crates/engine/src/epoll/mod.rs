@@ -24,9 +24,9 @@ use crate::{Completion, Driver, EngineError, Op, Output, SystemCalls, Time, Toke
 /// Events taken from the kernel at once; more wait for the next turn.
 const EVENTS: usize = 256;
 
-/// While all operations in flight wait for peers, one in this many polls asks the kernel for news,
+/// While all operations in flight wait for peers, one in this many calls of `has_news` asks the kernel,
 const ASK_ONE_IN: u32 = 16;
-/// and so does the first poll after this time.
+/// and so does the first call after this time.
 const ASK_AFTER: Duration = Duration::from_micros(50);
 
 /// One reactor's driver.
@@ -44,7 +44,7 @@ pub(crate) struct EpollDriver {
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
     in_flight: usize,
-    /// The clock when it was read last, and when the kernel was asked last; questions since.
+    /// The last reading of the clock, the time the kernel was last asked, and the calls since.
     now: Time,
     asked: Time,
     unasked: u32,

@@ -92,7 +92,7 @@ pub(super) struct Sources {
     sources: Slab<Source>,
     by_address: BTreeMap<usize, usize>,
     waiting: Slab<Waiting>,
-    /// How many of them wait for a peer.
+    /// Number of waiting operations that wait for a peer.
     parked: usize,
     /// The keys of waiting operations, by token.
     keys: Places,
@@ -107,7 +107,7 @@ impl Sources {
         self.waiting.len()
     }
 
-    /// Those of them that wait for a peer; see [`Op::is_parked`].
+    /// Number of waiting operations that wait for a peer; see [`Op::is_parked`].
     pub(super) fn parked(&self) -> usize {
         self.parked
     }

@@ -61,7 +61,7 @@ pub(crate) struct UringDriver {
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
     in_flight: usize,
-    /// Flights that wait for a peer.
+    /// Number of flights that wait for a peer.
     parked: usize,
     /// System calls on sockets, and operations given to workers.
     socket_calls: u64,
@@ -325,7 +325,7 @@ impl Driver for UringDriver {
     }
 
     fn has_news(&mut self) -> bool {
-        // What is ready is in flight and not parked any more.
+        // Finished operations are still in flight, but no longer parked.
         self.in_flight > self.parked || (self.parked > 0 && self.ring.has_news())
     }
 

@@ -92,8 +92,8 @@ impl Ring {
         }
     }
 
-    /// True if entries wait to be submitted, or the kernel has completed something: a look at memory that is shared
-    /// with it.
+    /// True if entries wait to be submitted, or the kernel has completed something. Only reads memory shared
+    /// with the kernel.
     pub(super) fn has_news(&mut self) -> bool {
         let queue = self.ring.submission();
         let waiting = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();

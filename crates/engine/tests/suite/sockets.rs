@@ -331,7 +331,7 @@ pub fn what_waits_for_a_peer_is_no_news_until_the_peer_acts(bench: &mut Bench) {
         .map(|_| bench.submit(Op::Recv { socket: a.clone(), buffers: IoBuf::zeroed(1).into() }))
         .collect();
     assert!(!bench.is_done(receives[0]));
-    // In simulation it makes no difference to anybody.
+    // In simulation it makes no difference.
     if bench.engine.world().is_none() {
         let mut look = || {
             let news = bench.driver.has_news();
