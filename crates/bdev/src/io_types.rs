@@ -110,11 +110,14 @@ impl IoType {
 pub struct IoTypes(u32);
 
 impl IoTypes {
-    /// The kinds that a device supports, plus abort, which the lane tables provide for every device.
+    /// The kinds that a device supports, plus those that the block layer provides for every device: abort, and
+    /// write zeroes on a device that can be written. As in SPDK, comparing and copying are shown only where the
+    /// device does them itself.
     pub fn of_device(device: &dyn Device) -> IoTypes {
         let supported = Operation::ALL.into_iter().filter(|operation| device.supports(*operation));
-        let abort = IoTypes::of(&[IoType::Abort]);
-        supported.filter_map(IoType::of_operation).fold(abort, |types, io_type| types.with(io_type, true))
+        let provided =
+            IoTypes::of(&[IoType::Abort]).with(IoType::WriteZeroes, device.supports(Operation::Write));
+        supported.filter_map(IoType::of_operation).fold(provided, |types, io_type| types.with(io_type, true))
     }
 
     /// The set of these kinds.

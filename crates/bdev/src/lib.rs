@@ -16,6 +16,7 @@
 mod bdev;
 mod blob_device;
 mod claim;
+pub mod conformance;
 mod counter;
 mod desc;
 mod detail;

@@ -8,7 +8,7 @@
 //! cancelled; newer changes wait for the blocks that an older detached one may still reach. Requests in
 //! flight at the same time may complete, and reach the disk, in any order.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use std::sync::Arc;
 use spindle_mem::Buffers;
 use spindle_reactor::Hold;
 
+use crate::emulation::{Emulation, is_emulated};
 use crate::lane_state::Shape;
 use crate::request::{Command, Transfer};
 use crate::table::Table;
@@ -52,6 +53,8 @@ pub struct Channel {
     writable: Cell<bool>,
     /// Keeps the thread from exiting, and names the device in its dump.
     hold: Option<Hold>,
+    /// The way of operations that the device's own lanes cannot do, once there was one.
+    emulation: OnceCell<Box<Channel>>,
 }
 
 impl Channel {
@@ -135,7 +138,7 @@ impl Channel {
 
     /// Makes `len` bytes from byte `offset` on read as zeroes.
     pub fn write_zeroes(&self, offset: u64, len: u64) -> Command<'_> {
-        Command::new(self, Operation::WriteZeroes, offset, len)
+        Command::new(self.way(Operation::WriteZeroes), Operation::WriteZeroes, offset, len)
     }
 
     /// Tells the device that `len` bytes from byte `offset` on hold nothing of use. What they read
@@ -147,7 +150,7 @@ impl Channel {
     /// Compares `buffers` with the data from byte `offset` on; comes back with them. A difference is a
     /// [`Miscompare`](IoErrorKind::Miscompare). Nothing happens before the first poll.
     pub fn compare(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(self, Operation::Compare, Some(offset), buffers.into())
+        Transfer::new(self.way(Operation::Compare), Operation::Compare, Some(offset), buffers.into())
     }
 
     /// Compares the first half of `buffers` with the data from byte `offset` on and, if they are equal,
@@ -159,12 +162,18 @@ impl Channel {
             // Half a byte more is refused like any other length that is not a whole number of blocks.
             return Transfer::of_len(self, Operation::CompareAndWrite, offset, 1, buffers);
         }
-        Transfer::of_len(self, Operation::CompareAndWrite, offset, len / 2, buffers)
+        Transfer::of_len(
+            self.way(Operation::CompareAndWrite),
+            Operation::CompareAndWrite,
+            offset,
+            len / 2,
+            buffers,
+        )
     }
 
     /// Copies `len` bytes from byte `from` on to byte `offset`.
     pub fn copy(&self, offset: u64, from: u64, len: u64) -> Command<'_> {
-        Command::copy(self, offset, from, len)
+        Command::copy(self.way(Operation::Copy), offset, from, len)
     }
 
     /// The first byte from `offset` on that may hold data; the end of the device if there is none.
@@ -185,7 +194,7 @@ impl Channel {
 
     /// Resets the device; requests under way end, with success or an error.
     pub fn reset(&self) -> Command<'_> {
-        Command::new(self, Operation::Reset, 0, 0)
+        Command::new(self.way(Operation::Reset), Operation::Reset, 0, 0)
     }
 
     /// Makes every write durable that had completed when this was first polled. A failed flush says that
@@ -211,6 +220,28 @@ impl Channel {
         let (table, device, lane) = (self.table.clone(), self.device.clone(), self.lane);
         drop(self);
         poll_fn(|cx| table.poll_closed(lane, &device, cx)).await;
+    }
+
+    /// The channel that does an operation: this one, or one above it for what the device's lanes cannot do.
+    fn way(&self, operation: Operation) -> &Channel {
+        if !is_emulated(&*self.device, operation) {
+            return self;
+        }
+        if self.emulation.get().is_none()
+            && let Ok(above) = LaneTable(self.table.clone()).channel(Emulation::over(self.device.clone()))
+        {
+            // Empty: looked at above.
+            let _ = self.emulation.set(Box::new(above));
+        }
+        match self.emulation.get() {
+            Some(above) => {
+                above.opener.set(self.opener.get());
+                above.writable.set(self.writable.get());
+                above
+            }
+            // It is asked as it is, and says that it cannot.
+            None => self,
+        }
     }
 
     /// The range in blocks, if the request is valid.
@@ -245,6 +276,7 @@ impl Clone for Channel {
             opener: self.opener.clone(),
             writable: self.writable.clone(),
             hold: self.hold.clone(),
+            emulation: OnceCell::new(),
         }
     }
 }
@@ -276,6 +308,7 @@ impl LaneTable {
             opener: Cell::new(0),
             writable: Cell::new(true),
             hold: None,
+            emulation: OnceCell::new(),
         })
     }
 }

@@ -230,6 +230,16 @@ impl Cx<'_> {
         self.queues.wait_until(Some(time));
     }
 
+    /// Lets a request into a device that is frozen, and to a range that is held.
+    pub(crate) fn let_pass(&mut self, id: IoId) {
+        self.queues.passes.push(id);
+    }
+
+    /// The request has ended.
+    pub(crate) fn let_pass_no_more(&mut self, id: IoId) {
+        self.queues.passes.retain(|known| *known != id);
+    }
+
     /// Opens one more device below this lane after the call has returned; the result arrives in
     /// [`Lane::opened`](crate::Lane::opened).
     pub fn open(&mut self, device: Arc<dyn Device>) {

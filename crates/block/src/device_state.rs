@@ -9,6 +9,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
+use std::task::Waker;
 
 use spindle_reactor::Thread;
 
@@ -18,6 +19,7 @@ use crate::limits::Account;
 use crate::mailbox::{Body, Letter, Mailbox, Obligation, locked};
 use crate::ranges::Ranges;
 use crate::statistics::Counters;
+use crate::turn::{Turn, Turns};
 use crate::{
     Delivered, ErrorCounts, Gate, Histogram, HistogramOptions, IoErrorKind, LaneEvent, Limits, Statistics,
     StatisticsReset,
@@ -38,6 +40,8 @@ struct Inner {
     /// Number of live [`Frozen`] values.
     freezes: u32,
     removed: bool,
+    /// Operations that must be alone on the device.
+    turns: Turns,
     next: u64,
     lanes: BTreeMap<u64, LaneRef>,
     statistics: bool,
@@ -122,10 +126,30 @@ impl DeviceState {
     /// wait in order until the [`Frozen`] is dropped, which also happens when this future is dropped.
     /// Freezing twice needs thawing twice.
     pub async fn freeze(&self) -> Frozen {
-        let quiet = self.tell(Body::Event(LaneEvent::Freeze), |inner| inner.freezes += 1);
-        let frozen = Frozen(self.clone());
+        let (frozen, quiet) = self.begin_freeze();
         quiet.await;
         frozen
+    }
+
+    /// As [`freeze`](Self::freeze), with the wait apart.
+    pub(crate) fn begin_freeze(&self) -> (Frozen, Delivered) {
+        let quiet = self.tell(Body::Event(LaneEvent::Freeze), |inner| inner.freezes += 1);
+        (Frozen(self.clone()), quiet)
+    }
+
+    /// Sends every lane an event of the table's own.
+    pub(crate) fn tell_event(&self, event: LaneEvent) -> Delivered {
+        self.tell(Body::Event(event), |_| {})
+    }
+
+    /// Has the caller wait for its turn on the device.
+    pub(crate) fn take_turn(&self, waker: Waker) -> Turn {
+        let key = self.turns(|turns| turns.ask(waker));
+        Turn::new(self.clone(), key)
+    }
+
+    pub(crate) fn turns<R>(&self, f: impl FnOnce(&mut Turns) -> R) -> R {
+        f(&mut locked(&self.0.inner).turns)
     }
 
     /// Turns the lanes into husks, for good: waiting and new requests end as

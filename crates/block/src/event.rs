@@ -31,6 +31,9 @@ pub enum LaneEvent {
     Freeze,
     /// Requests come again.
     Thaw,
+    /// The device, or one above it, is being reset, and frozen: no request comes until [`Thaw`](Self::Thaw). A lane ends what it holds
+    /// as aborted, as far as it can; what is under way below it comes back by itself.
+    Reset,
     /// An event of the module's own.
     Module(Arc<dyn Any + Send + Sync>),
 }
@@ -42,6 +45,7 @@ impl fmt::Debug for LaneEvent {
             LaneEvent::Removed => "Removed",
             LaneEvent::Freeze => "Freeze",
             LaneEvent::Thaw => "Thaw",
+            LaneEvent::Reset => "Reset",
             LaneEvent::Module(_) => "Module",
         })
     }

@@ -42,7 +42,7 @@ impl Lanes {
                 self.look_at_shape(lane);
             }
             LaneEvent::Removed | LaneEvent::Freeze | LaneEvent::Thaw => self.turn_gate(lane),
-            LaneEvent::Module(_) => {}
+            LaneEvent::Reset | LaneEvent::Module(_) => {}
         }
         self.tell(lane, event);
         match event {
@@ -56,7 +56,7 @@ impl Lanes {
                 self.resize_above(lane);
                 self.queues.met.extend(obligation);
             }
-            LaneEvent::Thaw | LaneEvent::Module(_) => self.queues.met.extend(obligation),
+            LaneEvent::Thaw | LaneEvent::Reset | LaneEvent::Module(_) => self.queues.met.extend(obligation),
         }
     }
 

@@ -4,7 +4,7 @@
 //! Part of the table's loop, for lanes that have any of these; other requests never come here.
 
 use crate::lanes::Lanes;
-use crate::{Gate, Io, Submit};
+use crate::{Gate, Io, IoErrorKind, Submit};
 
 impl Lanes {
     /// Handles a request for a lane that is not simply open.
@@ -14,6 +14,7 @@ impl Lanes {
         state.arrive(&mut io, &mut self.queues.clock);
         match state.gate {
             Gate::Husk => return self.refuse(io),
+            Gate::Frozen if self.queues.passes.contains(&io.id()) => return self.offer_past(to, io),
             Gate::Frozen => {
                 state.stall(io);
                 // A freeze may wait until only requests in front of the lane are left.
@@ -36,7 +37,7 @@ impl Lanes {
     /// Lets a request pass, or keeps it until ranges and limits allow it.
     fn admit(&mut self, lane: u32, io: Io) -> Option<Io> {
         let state = &mut self.queues.lanes[lane as usize];
-        if state.must_wait_for_range(&io) {
+        if state.must_wait_for_range(&io) && !self.queues.passes.contains(&io.id()) {
             state.held_back.push(io);
             state.look();
             self.queues.look_at(lane);
@@ -88,6 +89,14 @@ impl Lanes {
         }
         self.queues.lanes[lane as usize].look();
         self.queues.look_at(lane);
+    }
+
+    /// Offers a request to a lane whose gate keeps others out.
+    fn offer_past(&mut self, to: u32, io: Io) {
+        if let Submit::Full(io) = self.submit(to, io) {
+            // It holds nothing then, as the device is quiet.
+            self.refuse_as(io, IoErrorKind::NoMemory);
+        }
     }
 
     /// Releases requests whose limits allow them now, and polls lanes whose alarm is due; true if there was anything.

@@ -178,8 +178,12 @@ impl Lanes {
         lane.submit(io, cx)
     }
 
-    pub(crate) fn refuse(&mut self, mut io: Io) {
-        io.slot_mut().status = Err(IoErrorKind::Removed);
+    pub(crate) fn refuse(&mut self, io: Io) {
+        self.refuse_as(io, IoErrorKind::Removed);
+    }
+
+    pub(crate) fn refuse_as(&mut self, mut io: Io, kind: IoErrorKind) {
+        io.slot_mut().status = Err(kind);
         self.queues.send_up(io);
     }
 

@@ -20,6 +20,8 @@ mod clock;
 mod cx;
 mod device;
 mod device_state;
+mod emulation;
+mod emulation_job;
 mod epochs;
 mod error;
 mod event;
@@ -53,6 +55,7 @@ mod sim_disk;
 mod stack;
 mod statistics;
 mod table;
+mod turn;
 mod waiter;
 
 pub use channel::Channel;

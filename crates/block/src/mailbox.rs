@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use spindle_reactor::Thread;
 
@@ -134,6 +134,13 @@ impl RemoteNotifier {
         if self.mailbox.leave(Letter { lane, generation, body: Body::Notify, obligation: None }) {
             self.mailbox.ring();
         }
+    }
+}
+
+/// As a waker it has the lane polled.
+impl Wake for RemoteNotifier {
+    fn wake(self: Arc<Self>) {
+        self.notify();
     }
 }
 

@@ -11,6 +11,7 @@ use std::task::Poll;
 
 use spindle_mem::Buffers;
 
+use crate::emulation::{Emulation, is_emulated};
 use crate::io::Top;
 use crate::lane_state::Shape;
 use crate::queues::Pair;
@@ -24,6 +25,8 @@ pub struct QueuePair {
     lane: LaneId,
     key: u32,
     opener: u32,
+    /// The lane for operations that the device's own lane cannot do, once there was one.
+    emulation: Option<u32>,
 }
 
 impl QueuePair {
@@ -67,12 +70,38 @@ impl QueuePair {
         let slot = io.slot_mut();
         slot.top = Top::Queue(self.key);
         slot.status = status;
+        if io.operation() > Operation::Write
+            && status.is_ok()
+            && let Some(lane) = self.emulation_of(io.operation())
+        {
+            return self.submit_emulated(lane, io);
+        }
         let mut inner = self.table.inner.borrow_mut();
         inner.queues.pairs[self.key as usize].outstanding += 1;
         match status {
             Ok(()) => inner.queues.submit_from(self.key, self.lane.index, self.opener, io),
             Err(_) => inner.queues.finish(io),
         }
+    }
+
+    /// The lane that does an operation which the device's own cannot do.
+    #[cold]
+    fn emulation_of(&mut self, operation: Operation) -> Option<u32> {
+        let device = self.table.inner.borrow().queues.lanes[self.lane.index as usize].device.clone()?;
+        if !is_emulated(&*device, operation) {
+            return None;
+        }
+        if self.emulation.is_none() {
+            self.emulation = self.table.open(&Emulation::over(device)).ok().map(|(lane, _)| lane);
+        }
+        self.emulation
+    }
+
+    #[cold]
+    fn submit_emulated(&mut self, lane: u32, io: Io) {
+        let mut inner = self.table.inner.borrow_mut();
+        inner.queues.pairs[self.key as usize].outstanding += 1;
+        inner.queues.submit(lane, self.opener, io);
     }
 
     /// Starts what was submitted, then hands each finished request to `each`, with how it ended.
@@ -95,7 +124,7 @@ impl QueuePair {
     }
 
     /// Like [`reap`](Self::reap), and submits each request again unless `each` keeps it. The tightest
-    /// loop there is: no borrow per request.
+    /// loop there is: no borrow per request. What the device's own lane does not support is not emulated here.
     #[inline]
     pub fn cycle(&mut self, mut each: impl FnMut(Io, Status) -> Option<Io>) -> usize {
         self.table.run();
@@ -154,6 +183,7 @@ impl QueuePair {
 impl Drop for QueuePair {
     fn drop(&mut self) {
         self.table.close_pair(self.key, self.lane);
+        self.emulation.into_iter().for_each(|lane| self.table.release(lane));
     }
 }
 
@@ -173,6 +203,6 @@ impl LaneTable {
             pairs.len() - 1
         });
         pairs[key].open = true;
-        Ok(QueuePair { table: self.0.clone(), shape, lane, key: key as u32, opener: 0 })
+        Ok(QueuePair { table: self.0.clone(), shape, lane, key: key as u32, opener: 0, emulation: None })
     }
 }

@@ -70,6 +70,8 @@ pub(crate) struct Queues {
     pub(crate) deadline: Option<Time>,
     /// Lanes to poll at a set time.
     pub(crate) alarms: Alarms,
+    /// Requests that neither a frozen gate nor a held range keeps out.
+    pub(crate) passes: Vec<IoId>,
     #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
     pool: Vec<Box<Slot>>,
     home: Weak<Table>,

@@ -165,9 +165,6 @@ struct Delay {
     state: DeviceState,
 }
 
-/// Tells the lanes of all threads that the device was reset.
-struct WasReset;
-
 impl Device for Delay {
     fn name(&self) -> &str {
         &self.name
@@ -254,9 +251,6 @@ impl DelayLane {
 
 impl Lane for DelayLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
-        if io.operation() == Operation::Reset {
-            let _arrives = self.device.state.send(Arc::new(WasReset));
-        }
         let latency = self.latency_of(io.operation());
         cx.forward(self.below, io, [latency, 0]);
         Submit::Taken
@@ -294,7 +288,7 @@ impl Lane for DelayLane {
                 self.removed = true;
                 self.end_while(|_| true, false, cx);
             }
-            LaneEvent::Module(own) if own.is::<WasReset>() => {
+            LaneEvent::Reset => {
                 self.end_while(|_| true, true, cx);
             }
             _ => {}

@@ -152,7 +152,7 @@ pub async fn resume(registry: &Registry, name: &str) -> Result<(), BdevError> {
     for place in device.plan().iter_mut() {
         place.take_if(|injection| injection.effect == Effect::Pending);
     }
-    device.state.send(Arc::new(Held::GoOn)).await;
+    device.state.send(Arc::new(GoOn)).await;
     Ok(())
 }
 
@@ -224,12 +224,8 @@ struct ErrorDevice {
     state: DeviceState,
 }
 
-/// Tells all lanes what to do with the requests that they hold.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Held {
-    GoOn,
-    EndAsAborted,
-}
+/// Has the lanes of all threads let go what waits.
+struct GoOn;
 
 impl ErrorDevice {
     fn plan(&self) -> MutexGuard<'_, Plan> {
@@ -306,16 +302,6 @@ impl ErrorLane {
         self.in_flight += 1;
         cx.forward(self.below, io, saved);
     }
-
-    /// Ends all waiting requests, or passes them on as if they came now.
-    fn release(&mut self, what: Held, cx: &mut Cx<'_>) {
-        for io in std::mem::take(&mut self.waiting) {
-            match what {
-                Held::GoOn => self.pass_on(io, [0, 0], cx),
-                Held::EndAsAborted => cx.done(io, Err(IoErrorKind::Aborted)),
-            }
-        }
-    }
 }
 
 /// Changes one byte of a request's data, if it is that long. A second call restores it.
@@ -352,10 +338,6 @@ impl Lane for ErrorLane {
                 return Submit::Full(io);
             }
         }
-        if operation == Operation::Reset {
-            // This happens after the reset was passed on; the base ends its own requests.
-            let _arrives = self.device.state.send(Arc::new(Held::EndAsAborted));
-        }
         Submit::Taken
     }
 
@@ -375,10 +357,14 @@ impl Lane for ErrorLane {
 
     fn event(&mut self, event: &LaneEvent, cx: &mut Cx<'_>) {
         match event {
-            LaneEvent::Removed => self.release(Held::EndAsAborted, cx),
-            LaneEvent::Module(own) => {
-                if let Some(what) = own.downcast_ref() {
-                    self.release(*what, cx);
+            LaneEvent::Removed | LaneEvent::Reset => {
+                for io in std::mem::take(&mut self.waiting) {
+                    cx.done(io, Err(IoErrorKind::Aborted));
+                }
+            }
+            LaneEvent::Module(own) if own.is::<GoOn>() => {
+                for io in std::mem::take(&mut self.waiting) {
+                    self.pass_on(io, [0, 0], cx);
                 }
             }
             _ => {}

@@ -11,6 +11,7 @@ mod aborts;
 mod bounce;
 mod claims;
 mod devices;
+mod emulation;
 mod events;
 mod exit;
 mod files;

@@ -1,0 +1,72 @@
+//! What every bdev must do, whatever its module: for the tests of a module.
+//!
+//! [`check`] tries the rules on a bdev one by one, on the calling Spindle thread and on one that it makes. It writes
+//! to the bdev and removes it at the end. It finds that a rule is broken, and cannot show that none ever is: run it
+//! in simulation with many seeds, too.
+
+mod contents;
+mod requests;
+mod subject;
+
+use std::fmt;
+
+use subject::{Rule, Subject};
+
+use crate::Bdev;
+
+/// What a bdev promises of its contents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Reads return what was written.
+    Kept,
+    /// Reads return anything: a bdev that stores nothing.
+    Lost,
+}
+
+/// A rule that does not hold.
+#[derive(Debug, thiserror::Error)]
+#[error("bdev {bdev:?} breaks the rule that {rule}: {what}")]
+pub struct Violation {
+    /// The bdev.
+    pub bdev: String,
+    /// The rule.
+    pub rule: &'static str,
+    /// What was seen instead.
+    pub what: String,
+}
+
+/// The rules in the order in which they are tried.
+const RULES: [(&str, Rule); 12] = [
+    ("its device has the size that it shows", requests::sizes_agree),
+    ("what was written is read", contents::keeps_what_was_written),
+    ("what lies beyond its end is refused", requests::refuses_what_it_does_not_have),
+    ("zeroed and unmapped blocks read as it says, and their neighbours are left alone", contents::zeroes),
+    ("a comparison finds the first byte that differs", contents::compares),
+    ("copied blocks hold what their source held", contents::copies),
+    ("every operation ends, also those that it does not support", requests::answers_every_operation),
+    ("each of many requests ends once and has its own data", requests::ends_each_of_many_once),
+    ("what one thread wrote another reads", contents::shares_between_threads),
+    ("frozen it takes no request, and thawed it goes on", requests::freezes_and_goes_on),
+    ("requests that are aborted or given up end, and leave it usable", requests::survives_aborts),
+    ("removed under load it ends every request and goes", requests::goes_under_load),
+];
+
+/// Tries every rule on a bdev of at least 64 blocks that nothing else has open. What it holds is lost, and it is
+/// removed at the end. On a Spindle thread.
+///
+/// # Errors
+/// The first [`Violation`].
+pub async fn check(bdev: &Bdev, contents: Contents) -> Result<(), Violation> {
+    let violation = |rule, what| Violation { bdev: bdev.name().to_owned(), rule, what };
+    let opened = Subject::open(bdev, contents);
+    let subject = opened.map_err(|error| violation("it can be opened for writing", error.to_string()))?;
+    for (rule, holds) in RULES {
+        holds(&subject).await.map_err(|what| violation(rule, what))?;
+    }
+    Ok(())
+}
+
+/// A value that is not what a rule asks for.
+fn unlike(what: impl fmt::Display, found: impl fmt::Debug, wanted: impl fmt::Debug) -> String {
+    format!("{what} gave {found:?}, not {wanted:?}")
+}

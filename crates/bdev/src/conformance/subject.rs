@@ -1,0 +1,88 @@
+//! The bdev under test: its channel, and the steps that most rules are made of.
+
+use spindle_block::{Channel, Geometry, IoErrorKind};
+use spindle_mem::{Buffers, IoBuf};
+
+use super::Contents;
+use crate::{Bdev, BdevError, Desc, LocalFuture};
+
+/// Whether a rule holds, and what was seen if not.
+pub(super) type Held = Result<(), String>;
+
+/// One rule.
+pub(super) type Rule = for<'a> fn(&'a Subject) -> LocalFuture<'a, Held>;
+
+/// Blocks that the rules use.
+pub(super) const BLOCKS: u64 = 64;
+
+pub(super) struct Subject {
+    pub(super) bdev: Bdev,
+    pub(super) desc: Desc,
+    pub(super) channel: Channel,
+    pub(super) keeps: bool,
+}
+
+impl Subject {
+    pub(super) fn open(bdev: &Bdev, contents: Contents) -> Result<Subject, BdevError> {
+        let desc = Bdev::open(bdev.name())?;
+        let channel = desc.channel()?;
+        Ok(Subject { bdev: bdev.clone(), desc, channel, keeps: contents == Contents::Kept })
+    }
+
+    pub(super) fn geometry(&self) -> Geometry {
+        self.channel.geometry()
+    }
+
+    /// Bytes in so many blocks.
+    pub(super) fn bytes(&self, blocks: u64) -> usize {
+        (blocks << self.geometry().block_shift()) as usize
+    }
+
+    /// The byte at which a block begins.
+    pub(super) fn at(&self, block: u64) -> u64 {
+        block << self.geometry().block_shift()
+    }
+
+    /// Writes blocks that can be told from each other and from those of another `seed`.
+    pub(super) async fn write(&self, start: u64, blocks: u64, seed: u8) -> Held {
+        let data = IoBuf::copy_from(&self.pattern(start, blocks, seed));
+        let (written, _) = self.channel.write(self.at(start), data).await;
+        written.map_err(|error| error.to_string())
+    }
+
+    /// What [`write`](Self::write) stores.
+    pub(super) fn pattern(&self, start: u64, blocks: u64, seed: u8) -> Vec<u8> {
+        let shift = self.geometry().block_shift();
+        let byte = |at: u64| (at >> shift) as u8 ^ (at as u8).rotate_left(3) ^ seed;
+        (self.at(start)..self.at(start + blocks)).map(byte).collect()
+    }
+
+    /// Reads blocks and finds these bytes, if the bdev keeps any.
+    pub(super) async fn expect(&self, start: u64, expected: &[u8]) -> Held {
+        let (read, data) = self.channel.read(self.at(start), IoBuf::zeroed(expected.len())).await;
+        read.map_err(|error| error.to_string())?;
+        self.same(start, expected, &data)
+    }
+
+    pub(super) fn same(&self, start: u64, expected: &[u8], found: &Buffers) -> Held {
+        let found = found.to_vec();
+        let differs = found.iter().zip(expected).position(|(found, expected)| found != expected);
+        match differs {
+            _ if found.len() != expected.len() => {
+                Err(format!("{} bytes came back of a request for {}", found.len(), expected.len()))
+            }
+            Some(at) if self.keeps => {
+                Err(format!("byte {at} behind block {start} is {:#x}, not {:#x}", found[at], expected[at]))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The kind of an error, of a request that must fail.
+pub(super) fn failed(what: &str, result: Result<(), spindle_block::IoError>) -> Result<IoErrorKind, String> {
+    match result {
+        Ok(()) => Err(format!("{what} succeeded")),
+        Err(error) => Ok(error.kind),
+    }
+}
