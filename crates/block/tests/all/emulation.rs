@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use spindle_block::{
-    Channel, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, LaneTable, Malloc,
-    OpenError, Operation, Submit,
+    Busy, Channel, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, LaneTable,
+    Malloc, OpenError, Operation, Submit,
 };
 use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::{EngineKind, Runtime, Thread};
@@ -17,11 +17,17 @@ struct Plain {
     below: Arc<dyn Device>,
     state: DeviceState,
     max_transfer: u32,
+    /// Passes each request on in the next turn only.
+    late: bool,
 }
 
 impl Plain {
     fn over(below: Arc<dyn Device>, max_transfer: u32) -> Arc<dyn Device> {
-        Arc::new(Plain { below, state: DeviceState::new(), max_transfer })
+        Arc::new(Plain { below, state: DeviceState::new(), max_transfer, late: false })
+    }
+
+    fn late(below: Arc<dyn Device>) -> Arc<dyn Device> {
+        Arc::new(Plain { below, state: DeviceState::new(), max_transfer: u32::MAX, late: true })
     }
 }
 
@@ -39,19 +45,31 @@ impl Device for Plain {
         matches!(operation, Operation::Read | Operation::Write)
     }
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(PlainLane(cx.open(&self.below)?)))
+        Ok(Box::new(PlainLane { below: cx.open(&self.below)?, late: self.late, kept: Vec::new() }))
     }
 }
 
-struct PlainLane(LaneId);
+struct PlainLane {
+    below: LaneId,
+    late: bool,
+    kept: Vec<Io>,
+}
 
 impl Lane for PlainLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
         match io.operation() {
-            Operation::Read | Operation::Write => cx.forward(self.0, io, [0, 0]),
+            Operation::Read | Operation::Write if self.late => {
+                self.kept.push(io);
+                cx.poll_soon();
+            }
+            Operation::Read | Operation::Write => cx.forward(self.below, io, [0, 0]),
             _ => cx.done(io, Err(IoErrorKind::Unsupported)),
         }
         Submit::Taken
+    }
+    fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
+        self.kept.drain(..).for_each(|io| cx.forward(self.below, io, [0, 0]));
+        Busy::Yes
     }
 }
 
@@ -129,14 +147,16 @@ fn nothing_comes_between_comparing_and_writing_on_whatever_thread() {
     for seed in 1..=10 {
         let runtime = Runtime::builder().reactors(3).engine(EngineKind::Sim(seed)).build().unwrap();
         let story = async || {
-            let plain = Plain::over(Malloc::new("below", 512, 64).unwrap(), u32::MAX);
+            let plain = Plain::late(Malloc::new("below", 512, 64).unwrap());
             let mut tasks = Vec::new();
             let mut threads = Vec::new();
             for number in 0..3 {
                 let thread = Thread::create(&format!("adder {number}"), "[0-1023]").unwrap();
                 let device = plain.clone();
-                tasks.push(thread.run(async move || add(device, EACH).await));
-                threads.push(thread);
+                threads.push(thread.clone());
+                // At the same time: each is a task here.
+                let adds = async move { thread.run(async move || add(device, EACH).await).await.unwrap() };
+                tasks.push(spindle_reactor::spawn_local(adds));
             }
             for task in tasks {
                 task.await.unwrap();
