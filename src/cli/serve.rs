@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use spindle_control::{Daemon, DaemonOptions, methods, parse_address, uri};
+use spindle_control::{ConfigFile, Daemon, DaemonOptions, methods, parse_address, uri};
 use spindle_engine::Address;
 use spindle_reactor::{Handle, Mode, Runtime};
 
@@ -24,6 +24,12 @@ pub(crate) struct Command {
     /// The RPC socket
     #[arg(short = 'r', long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     rpc_socket: PathBuf,
+    /// A configuration to replay: JSON as SPDK's save_config writes it
+    #[arg(short = 'c', long, visible_alias = "json", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Go on when a call of the configuration fails, or is not known
+    #[arg(long)]
+    json_ignore_init_errors: bool,
     /// Wait for framework_start_init before subsystems are initialised
     #[arg(long)]
     wait_for_rpc: bool,
@@ -142,20 +148,33 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     if !ignored.is_empty() {
         note(&format!("{} mean nothing here and change nothing", ignored.join(", ")));
     }
+    let config = command.config.as_deref().map(|path| read_config(path, command.json_ignore_init_errors));
+    let config = config.transpose()?;
     let mut builder = Runtime::builder().mode(IDLE);
     if let Some(cores) = &command.cpumask {
         builder = builder.cores(cores);
     }
     let runtime = builder.build().map_err(|error| Failure::Engine(error.to_string()))?;
-    runtime.run(async move || serve(command).await).map_err(|error| Failure::Engine(error.to_string()))?
+    runtime
+        .run(async move || serve(command, config).await)
+        .map_err(|error| Failure::Engine(error.to_string()))?
 }
 
-async fn serve(command: Command) -> Result<(), Failure> {
+/// Before the runtime starts, which waits for no file.
+fn read_config(path: &Path, ignore_errors: bool) -> Result<ConfigFile, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::Refused(format!("{}: the configuration cannot be read: {error}", shown(path)))
+    })?;
+    Ok(ConfigFile { name: shown(path).to_string(), text, ignore_errors })
+}
+
+async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
     let options = DaemonOptions {
         rpc_socket: command.rpc_socket.clone(),
         wait_for_rpc: command.wait_for_rpc,
         rpcs_allowed: command.rpcs_allowed,
+        config,
         nbd: match command.nbd {
             addresses if addresses.is_empty() && !command.file.is_empty() => {
                 vec![Address::Tcp((Ipv4Addr::LOCALHOST, NBD_PORT).into())]
@@ -170,8 +189,9 @@ async fn serve(command: Command) -> Result<(), Failure> {
     if let Some(stop) = stop {
         stop.await;
     }
+    let failure = daemon.failure();
     daemon.stop().await;
-    Ok(())
+    failure.map_or(Ok(()), |what| Err(Failure::Refused(what)))
 }
 
 /// Prints where it is reached.

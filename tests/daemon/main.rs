@@ -4,6 +4,8 @@
 
 mod bad_input;
 mod clients;
+mod config;
+mod driven;
 mod idle;
 mod image;
 mod kills;

@@ -55,6 +55,13 @@ impl Daemon {
         (self.child.wait().unwrap(), rest)
     }
 
+    /// Waits for an end that was brought about otherwise; what it said until then.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap(), rest)
+    }
+
     /// A call by `spindle rpc`.
     pub fn call(&self, arguments: &[&str]) -> Output {
         spindle(&self.folder).args(["rpc", "-s", "rpc.sock"]).args(arguments).output().unwrap()

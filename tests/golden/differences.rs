@@ -3,7 +3,8 @@
 //! The file `differences` has one a line:
 //!
 //! ```text
-//! SCENARIO STEP[,STEP...] HEADING ANSWER   the answer instead: JSON, or * for whatever it is
+//! SCENARIO STEP[,STEP...] HEADING ANSWER   the answer instead: JSON, or * for whatever it is, or = for the recorded one
+//!                                          where only the state is another
 //! SCENARIO partial        HEADING          steps with methods that are not there are left out
 //! SCENARIO skip           HEADING          not replayed
 //! SCENARIO absent         HEADING NAME ... bdevs, stores and volumes that are not there, in the states after a step
@@ -28,6 +29,7 @@ struct Line {
 
 enum What {
     Answer(Vec<u64>, Option<Value>),
+    State(Vec<u64>),
     Partial,
     Skip,
     Absent(Vec<String>),
@@ -80,6 +82,13 @@ impl Differences {
         }
     }
 
+    /// Whether the state after a step is another, although the answer is not.
+    pub fn is_other_state(&self, scenario: &str, step: u64) -> bool {
+        let other = |line: &&Line| matches!(&line.what, What::State(steps) if steps.contains(&step));
+        let found = self.of(scenario).find(other);
+        found.inspect(|line| *line.used.lock().unwrap() = true).is_some()
+    }
+
     /// Whether an object of that name is not there with us.
     pub fn is_absent(&self, scenario: &str, name: &str) -> bool {
         let absent =
@@ -98,8 +107,7 @@ impl Differences {
 
     /// Lines that nothing came to.
     pub fn unused(&self) -> Vec<String> {
-        let counts =
-            |line: &&Line| matches!(line.what, What::Answer(..) | What::Absent(_) | What::Present(_));
+        let counts = |line: &&Line| !matches!(line.what, What::Partial | What::Skip);
         let unused = self.0.iter().filter(counts).filter(|line| !*line.used.lock().unwrap());
         unused.map(|line| format!("a listed difference that is not met: {}", line.text)).collect()
     }
@@ -130,7 +138,10 @@ impl Line {
             "absent" => What::Absent(rest.split_whitespace().map(str::to_owned).collect()),
             steps => {
                 let steps = steps.split(',').map(|step| step.parse().unwrap()).collect();
-                What::Answer(steps, (rest != "*").then(|| fixture::parse(rest)))
+                match rest {
+                    "=" => What::State(steps),
+                    rest => What::Answer(steps, (rest != "*").then(|| fixture::parse(rest))),
+                }
             }
         };
         let (scenario, heading) = (scenario.to_owned(), heading.to_owned());

@@ -252,7 +252,8 @@ impl<'a> Replay<'a> {
     fn observe(&mut self, step: &Value) -> Compared {
         let number = fixture::number(step, "step").unwrap();
         let as_recorded = matches!(self.differences.instead(&self.scenario.name, number), Instead::Nothing);
-        if step.get("state").is_none() || !as_recorded {
+        let other = self.differences.is_other_state(&self.scenario.name, number);
+        if step.get("state").is_none() || !as_recorded || other {
             return Ok(());
         }
         for (which, (method, ..)) in OBSERVED.iter().enumerate() {

@@ -271,7 +271,7 @@ impl Replay<'_> {
             other => panic!("{other:?}"),
         });
         let args: Vec<String> = args.collect();
-        let started = self.restart((!args.is_empty()).then_some(args));
+        let started = self.restart(step.get("args").map(|_| args));
         let expected = match self.differences.instead(&self.scenario.name, number) {
             Instead::Answer(answer) => answer.clone(),
             _ => step.get("answer").unwrap().clone(),

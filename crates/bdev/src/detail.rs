@@ -9,6 +9,8 @@ pub enum Detail {
     Bool(bool),
     /// A number.
     Number(u64),
+    /// A number that may be negative.
+    Signed(i64),
     /// Text.
     Text(String),
     /// Values in order.
@@ -39,6 +41,12 @@ impl From<bool> for Detail {
 impl From<u64> for Detail {
     fn from(value: u64) -> Detail {
         Detail::Number(value)
+    }
+}
+
+impl From<u32> for Detail {
+    fn from(value: u32) -> Detail {
+        Detail::Number(value.into())
     }
 }
 

@@ -45,7 +45,7 @@ pub use error::BdevError;
 pub use event::{Event, Grace};
 pub use extents::{Content, Extent, Extents};
 pub use io_types::{IoType, IoTypes};
-pub use module::{Disk, LocalFuture, Module};
+pub use module::{Disk, LocalFuture, Module, Recipe};
 pub use notify::{Notification, NotificationKind};
 pub use registry::{Registry, WeakRegistry, random_uuid};
 pub use uuid::Uuid;

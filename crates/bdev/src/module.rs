@@ -40,6 +40,13 @@ pub trait Disk: Any + Send + Sync {
         Box::pin(std::future::ready(Detail::none()))
     }
 
+    /// The method of the control plane that makes it again, with its parameters: what a saved configuration has of
+    /// it. None for a bdev that comes back by itself, as what another bdev holds. Called on the app thread.
+    fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
+        let _ = bdev;
+        None
+    }
+
     /// Its extents, if it can report them: for a disk with holes. Usually itself.
     fn extents(self: Arc<Self>) -> Option<Arc<dyn Extents>> {
         None
@@ -50,6 +57,15 @@ pub trait Disk: Any + Send + Sync {
     fn destruct(&self) -> LocalFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// A call that makes a bdev again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// The method.
+    pub method: &'static str,
+    /// Its parameters, an object.
+    pub params: Detail,
 }
 
 /// A module that examines every bdev and may make other bdevs of the contents.

@@ -11,6 +11,10 @@ use spindle_reactor::{CpuSet, CreateError, Handle, Thread};
 use spindle_rpc::Phase;
 
 use crate::daemon::StartError;
+use crate::methods::bdev_options::BdevOptions;
+use crate::methods::copies::Copies;
+use crate::methods::framework::Framework;
+use crate::methods::iobuf::IobufOptions;
 use crate::methods::log::LogSettings;
 use crate::methods::scheduler::SchedulerSettings;
 
@@ -26,6 +30,10 @@ struct Inner {
     nbd: Server,
     log: LogSettings,
     scheduler: SchedulerSettings,
+    copies: Copies,
+    bdev_options: BdevOptions,
+    iobuf: IobufOptions,
+    framework: Framework,
 }
 
 impl Control {
@@ -42,8 +50,19 @@ impl Control {
         let registry = Registry::start().expect("a Spindle thread may have a registry");
         let lvols = Lvols::start(&registry).await?;
         let nbd = Server::new(Options::default(), nbd_threads(&runtime)?);
-        let (log, scheduler) = (LogSettings::default(), SchedulerSettings::default());
-        Ok(Control(Rc::new(Inner { runtime, phase, registry, lvols, nbd, log, scheduler })))
+        Ok(Control(Rc::new(Inner {
+            runtime,
+            phase,
+            registry,
+            lvols,
+            nbd,
+            log: LogSettings::default(),
+            scheduler: SchedulerSettings::default(),
+            copies: Copies::default(),
+            bdev_options: BdevOptions::default(),
+            iobuf: IobufOptions::default(),
+            framework: Framework::default(),
+        })))
     }
 
     /// The runtime it controls.
@@ -74,6 +93,26 @@ impl Control {
     /// The scheduler's settings.
     pub(crate) fn scheduler(&self) -> &SchedulerSettings {
         &self.0.scheduler
+    }
+
+    /// Copies of volumes that were started.
+    pub(crate) fn copies(&self) -> &Copies {
+        &self.0.copies
+    }
+
+    /// Options of the bdev layer.
+    pub(crate) fn bdev_options(&self) -> &BdevOptions {
+        &self.0.bdev_options
+    }
+
+    /// Sizes of buffer pools.
+    pub(crate) fn iobuf(&self) -> &IobufOptions {
+        &self.0.iobuf
+    }
+
+    /// What the framework was told.
+    pub(crate) fn framework(&self) -> &Framework {
+        &self.0.framework
     }
 
     /// The phase of the application.

@@ -15,6 +15,7 @@ use spindle_reactor::CreateError;
 use spindle_rpc::{Bound, Dispatcher, Phase, Server, ServerOptions, State, Table};
 
 use crate::control::Control;
+use crate::replay::{ConfigFile, Replay};
 
 /// Default block size of a served file.
 const FILE_BLOCK: u32 = 512;
@@ -30,6 +31,8 @@ pub struct DaemonOptions {
     pub rpcs_allowed: Vec<String>,
     /// Addresses on which the NBD server listens from the beginning.
     pub nbd: Vec<Address>,
+    /// A configuration to replay.
+    pub config: Option<ConfigFile>,
     /// Files that become bdevs and NBD exports at the start, named after the files.
     pub files: Vec<PathBuf>,
 }
@@ -40,6 +43,9 @@ pub enum StartError {
     /// The RPC socket is in use or cannot be made.
     #[error("{0}")]
     Socket(io::Error),
+    /// The configuration cannot be replayed.
+    #[error("{0}")]
+    Config(String),
     /// A thread could not be made.
     #[error(transparent)]
     Thread(#[from] CreateError),
@@ -87,16 +93,16 @@ impl Daemon {
             let allowed: Vec<&str> = options.rpcs_allowed.iter().map(String::as_str).collect();
             table.keep_only(&allowed);
         }
-        if !options.wait_for_rpc {
-            control.phase().set(State::Runtime);
-        }
+        let dispatcher = Dispatcher::new(table, control.clone(), control.phase().clone());
+        let config = options.config.map(|file| Replay::read(file, dispatcher.clone()));
+        let config = config.transpose().map_err(StartError::Config)?;
+        start_framework(&control, config, options.wait_for_rpc).await.map_err(StartError::Config)?;
         for path in &options.files {
             export_file(&control, path).await?;
         }
         for address in options.nbd {
             control.nbd().listen(address).await?;
         }
-        let dispatcher = Dispatcher::new(table, control.clone(), control.phase().clone());
         Ok(Daemon { server: bound.serve(dispatcher, ServerOptions::default()), control })
     }
 
@@ -105,14 +111,38 @@ impl Daemon {
         &self.control
     }
 
+    /// Why it is to end: a start behind `framework_start_init` that failed.
+    pub fn failure(&self) -> Option<String> {
+        self.control.framework().failure()
+    }
+
     /// Ends it in order: sends finished answers, flushes NBD clients' writes, closes bdevs.
     pub async fn stop(self) -> Ended {
+        self.control.framework().forget_rest();
         let rpc_connections = self.server.close().await;
         let nbd = self.control.nbd().stop().await;
         // It fails only if the runtime has ended, and its bdevs with it.
         let _ = self.control.registry().shutdown().await;
         Ended { rpc_connections, nbd_connections: nbd.connections, failed_flushes: nbd.failed_flushes }
     }
+}
+
+/// Runs the calls of a configuration, and moves on to the running state unless a call is to do that.
+async fn start_framework(control: &Control, config: Option<Replay>, waits: bool) -> Result<(), String> {
+    if let Some(config) = &config {
+        config.run(State::Startup).await?;
+    }
+    if waits {
+        if let Some(config) = config {
+            control.framework().set_rest(Box::pin(async move { config.run(State::Runtime).await }));
+        }
+        return Ok(());
+    }
+    if let Some(config) = config {
+        config.run(State::Runtime).await?;
+    }
+    control.phase().set(State::Runtime);
+    Ok(())
 }
 
 /// Makes a bdev and an export of a file.

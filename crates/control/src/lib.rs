@@ -7,11 +7,17 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod base64;
 mod control;
 mod daemon;
 pub mod methods;
+mod reference;
+mod replay;
+mod spdk;
 mod values;
 
 pub use address::{parse_address, uri};
 pub use control::Control;
 pub use daemon::{Daemon, DaemonOptions, Ended, StartError};
+pub use reference::reference;
+pub use replay::ConfigFile;

@@ -49,6 +49,7 @@ fn serialize_detail<S: Serializer>(detail: &Detail, serializer: S) -> Result<S::
     match detail {
         Detail::Bool(value) => serializer.serialize_bool(*value),
         Detail::Number(value) => serializer.serialize_u64(*value),
+        Detail::Signed(value) => serializer.serialize_i64(*value),
         Detail::Text(value) => serializer.serialize_str(value),
         Detail::List(values) => {
             let mut sequence = serializer.serialize_seq(Some(values.len()))?;

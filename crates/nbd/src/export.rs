@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use spindle_bdev::Desc;
+use spindle_bdev::{Bdev, Desc};
 use spindle_block::Device;
 
 use crate::codec::{BlockSizes, Contexts, MAX_PAYLOAD, MAX_STRING, Offer, TransmissionFlags, shortened};
@@ -39,6 +39,11 @@ impl Export {
         let extents = desc.bdev().disk().clone().extents();
         let device = desc.device();
         Export { extents, held: Some(Arc::new(desc)), ..Export::new(name, device) }
+    }
+
+    /// The bdev, if it is one.
+    pub(crate) fn bdev(&self) -> Option<Bdev> {
+        self.held.as_ref()?.downcast_ref::<Desc>().map(Desc::bdev)
     }
 
     /// Checks that the protocol can carry its texts.

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::RpcError;
-use crate::phase::Phase;
+use crate::phase::{Phase, State};
 use crate::request::Call;
 use crate::table::Table;
 
@@ -36,7 +36,14 @@ impl<C: Clone + 'static> Dispatcher<C> {
     /// Calls a method; returns its result as JSON. Its parameters are decoded, and refused, at the first
     /// poll. Dropping the future drops the handler's; work that the handler has given to others goes on.
     pub async fn call(&self, call: Call) -> Result<String, RpcError> {
-        let Inner { table, context, phase } = &*self.0;
-        table.start(context.clone(), phase.state(), &call.method, call.params)?.await
+        let state = self.0.phase.state();
+        self.call_in(state, call).await
+    }
+
+    /// As [`call`](Self::call), as if the application were in that state: for what a configuration replays while
+    /// clients have to wait.
+    pub async fn call_in(&self, state: State, call: Call) -> Result<String, RpcError> {
+        let Inner { table, context, .. } = &*self.0;
+        table.start(context.clone(), state, &call.method, call.params)?.await
     }
 }

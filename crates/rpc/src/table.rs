@@ -61,6 +61,7 @@ pub struct Method<C> {
     parameters: &'static [&'static str],
     bad: BadParams,
     handler: Handler<C>,
+    driven_by: Option<&'static str>,
 }
 
 impl<C: 'static> Method<C> {
@@ -136,7 +137,7 @@ impl<C: 'static> Method<C> {
         parameters: &'static [&'static str],
         handler: Handler<C>,
     ) -> Method<C> {
-        Method { name, aliases: &[], states, parameters, bad, handler }
+        Method { name, aliases: &[], states, parameters, bad, handler, driven_by: None }
     }
 
     /// Sets other names of the method.
@@ -153,6 +154,11 @@ impl<C: 'static> Method<C> {
     /// The states in which it may be called.
     pub fn states(&self) -> States {
         self.states
+    }
+
+    /// The test in which a client of SPDK drove the method.
+    pub fn driven_by(&self) -> Option<&'static str> {
+        self.driven_by
     }
 
     /// The names of its parameters, aliases included.
@@ -184,11 +190,13 @@ pub struct Table<C> {
     /// In the order of registration.
     methods: Vec<Method<C>>,
     names: BTreeMap<&'static str, usize>,
+    /// Why methods that clients may ask for are not there.
+    absent: BTreeMap<&'static str, &'static str>,
 }
 
 impl<C> Default for Table<C> {
     fn default() -> Table<C> {
-        Table { methods: Vec::new(), names: BTreeMap::new() }
+        Table { methods: Vec::new(), names: BTreeMap::new(), absent: BTreeMap::new() }
     }
 }
 
@@ -218,6 +226,22 @@ impl<C: 'static> Table<C> {
         self.names.retain(|name, _| allowed.contains(name));
     }
 
+    /// Notes down the test in which a client of SPDK drove a method; whether there is such a method.
+    pub fn note_test(&mut self, name: &str, test: &'static str) -> bool {
+        let method = self.names.get(name).map(|place| &mut self.methods[*place]);
+        method.map(|method| method.driven_by = Some(test)).is_some()
+    }
+
+    /// Says why a method that clients may ask for is not there; who calls it is told.
+    pub fn note_absent(&mut self, name: &'static str, why: &'static str) {
+        self.absent.insert(name, why);
+    }
+
+    /// The states in which a method may be called by that name or alias; none if there is none.
+    pub fn states_of(&self, name: &str) -> Option<States> {
+        self.names.get(name).map(|place| self.methods[*place].states)
+    }
+
     /// The methods that may be called by their name, in the order in which they were added.
     pub fn methods(&self) -> impl DoubleEndedIterator<Item = &Method<C>> {
         self.methods.iter().filter(|method| self.names.contains_key(method.name))
@@ -232,7 +256,8 @@ impl<C: 'static> Table<C> {
         params: Option<Value>,
     ) -> Result<Outcome, RpcError> {
         let Some(method) = self.names.get(name).map(|place| &self.methods[*place]) else {
-            let message = format!("Method not found: '{}'; rpc_get_methods lists them", shown(name));
+            let why = self.absent.get(name).copied().unwrap_or("rpc_get_methods lists them");
+            let message = format!("Method not found: '{}'; {why}", shown(name));
             return Err(RpcError::new(RpcError::METHOD_NOT_FOUND, message));
         };
         if !method.states.contain(state) {

@@ -17,7 +17,7 @@ use spindle_block::{
 use spindle_reactor::Time;
 use uuid::Uuid;
 
-use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry, Virtual};
+use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, Registry, Virtual};
 
 /// The module's name.
 pub const MODULE: &str = "delay";
@@ -151,6 +151,14 @@ impl Disk for DelayDisk {
         let latencies = Latency::ALL.into_iter().zip(&self.device.latencies);
         members.extend(latencies.map(|(which, time)| (which.name(), time.load(Ordering::Relaxed).into())));
         Box::pin(std::future::ready(Detail::Object(vec![("delay", Detail::Object(members))])))
+    }
+
+    fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
+        let mut params = vec![("name", bdev.name().into()), ("base_bdev_name", self.base.clone().into())];
+        let latencies = Latency::ALL.into_iter().zip(&self.device.latencies);
+        params.extend(latencies.map(|(which, time)| (which.name(), time.load(Ordering::Relaxed).into())));
+        params.push(("uuid", self.uuid.to_string().into()));
+        Some(Recipe { method: "bdev_delay_create", params: Detail::Object(params) })
     }
 }
 

@@ -14,7 +14,7 @@ use spindle_block::{
 };
 use uuid::Uuid;
 
-use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry, Virtual};
+use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, Registry, Virtual};
 
 /// The module's name.
 pub const MODULE: &str = "error";
@@ -209,6 +209,11 @@ impl Disk for ErrorDisk {
     fn details(&self) -> LocalFuture<'_, Detail> {
         let members = vec![("base_bdev", self.base.clone().into())];
         Box::pin(std::future::ready(Detail::Object(vec![("error_disk", Detail::Object(members))])))
+    }
+
+    fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
+        let params = vec![("base_name", self.base.clone().into()), ("uuid", bdev.uuid().to_string().into())];
+        Some(Recipe { method: "bdev_error_create", params: Detail::Object(params) })
     }
 }
 

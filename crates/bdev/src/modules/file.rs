@@ -8,7 +8,7 @@ use std::sync::Arc;
 use spindle_block::{Device, File, FileOptions, OpenError};
 use uuid::Uuid;
 
-use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry};
+use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, Registry};
 
 /// The methods by which a file was made a bdev, which determine its product name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +150,28 @@ impl Disk for FileDisk {
 
     fn rescan<'a>(&'a self, bdev: &'a Bdev) -> LocalFuture<'a, Result<(), BdevError>> {
         Box::pin(self.look_again(bdev))
+    }
+
+    fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
+        let uuid = ("uuid", bdev.uuid().to_string().into());
+        let filename = ("filename", self.spec.filename.display().to_string().into());
+        let block_size = self.spec.block_size.map(|bytes| ("block_size", bytes.into()));
+        let mut params: Vec<(&str, Detail)> = vec![("name", bdev.name().into())];
+        params.extend(block_size);
+        params.push(filename);
+        let method = match self.spec.spelling {
+            Spelling::Aio => {
+                params.push(("readonly", self.spec.read_only.into()));
+                params.push(("fallocate", self.spec.fallocate.into()));
+                params.extend([uuid, ("nowait", false.into())]);
+                "bdev_aio_create"
+            }
+            Spelling::Uring => {
+                params.push(uuid);
+                "bdev_uring_create"
+            }
+        };
+        Some(Recipe { method, params: Detail::Object(params) })
     }
 
     fn details(&self) -> LocalFuture<'_, Detail> {

@@ -6,7 +6,7 @@ use spindle_block::{Device, Geometry, Malloc};
 use uuid::Uuid;
 
 use crate::error::errno;
-use crate::{Bdev, BdevError, BdevSpec, Disk, Registry};
+use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, Recipe, Registry};
 
 /// The module's name.
 pub const MODULE: &str = "malloc";
@@ -66,5 +66,23 @@ struct MallocDisk {
 impl Disk for MallocDisk {
     fn device(&self) -> Arc<dyn Device> {
         self.device.clone()
+    }
+
+    fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
+        let geometry = self.device.geometry();
+        let params = vec![
+            ("name", bdev.name().into()),
+            ("num_blocks", geometry.blocks().into()),
+            ("block_size", geometry.block_size().into()),
+            ("physical_block_size", geometry.atomic_unit().into()),
+            ("uuid", bdev.uuid().to_string().into()),
+            ("optimal_io_boundary", geometry.boundary().into()),
+            ("md_size", 0_u32.into()),
+            ("dif_type", 0_u32.into()),
+            ("dif_is_head_of_md", false.into()),
+            ("dif_pi_format", 0_u32.into()),
+            ("numa_id", Detail::Signed(-1)),
+        ];
+        Some(Recipe { method: "bdev_malloc_create", params: Detail::Object(params) })
     }
 }

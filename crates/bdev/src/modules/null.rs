@@ -6,7 +6,7 @@ use std::sync::Arc;
 use spindle_block::{Device, Geometry, Null};
 use uuid::Uuid;
 
-use crate::{Bdev, BdevError, BdevSpec, Disk, Registry};
+use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, Recipe, Registry};
 
 /// The module's name.
 pub const MODULE: &str = "null";
@@ -79,5 +79,26 @@ struct NullDisk {
 impl Disk for NullDisk {
     fn device(&self) -> Arc<dyn Device> {
         self.device.clone()
+    }
+
+    fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
+        let geometry = self.device.geometry();
+        let params = vec![
+            ("name", bdev.name().into()),
+            ("num_blocks", geometry.blocks().into()),
+            ("block_size", geometry.block_size().into()),
+            ("physical_block_size", geometry.atomic_unit().into()),
+            ("md_size", 0_u32.into()),
+            ("dif_type", 0_u32.into()),
+            ("dif_is_head_of_md", false.into()),
+            ("dif_pi_format", 0_u32.into()),
+            ("uuid", bdev.uuid().to_string().into()),
+            ("preferred_write_granularity", 0_u32.into()),
+            ("preferred_write_alignment", 0_u32.into()),
+            ("optimal_write_size", 0_u32.into()),
+            ("preferred_unmap_granularity", 0_u32.into()),
+            ("preferred_unmap_alignment", 0_u32.into()),
+        ];
+        Some(Recipe { method: "bdev_null_create", params: Detail::Object(params) })
     }
 }

@@ -9,7 +9,7 @@ use spindle_block::{
 };
 use uuid::Uuid;
 
-use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry, Virtual};
+use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, Registry, Virtual};
 
 /// The module's name.
 pub const MODULE: &str = "passthru";
@@ -87,6 +87,15 @@ impl Disk for PassthruDisk {
         let members =
             vec![("name", self.device.name.clone().into()), ("base_bdev_name", self.base.clone().into())];
         Box::pin(std::future::ready(Detail::Object(vec![("passthru", Detail::Object(members))])))
+    }
+
+    fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
+        let params = vec![
+            ("base_bdev_name", self.base.clone().into()),
+            ("name", bdev.name().into()),
+            ("uuid", bdev.uuid().to_string().into()),
+        ];
+        Some(Recipe { method: "bdev_passthru_create", params: Detail::Object(params) })
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use spindle_block::{Device, Offset};
 
-use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry, Virtual};
+use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, Registry, Virtual};
 
 /// The module's name.
 pub const MODULE: &str = "split";
@@ -97,7 +97,8 @@ impl Virtual for SplitSpec {
         let part = |number: u64| {
             let (name, start) = (format!("{}p{number}", self.base), number * blocks);
             let device = Offset::new(name.clone(), base.device(), start, blocks)?;
-            let disk = Arc::new(SplitDisk { device, base: base.name().to_owned(), start });
+            let split = (number == 0).then(|| self.clone());
+            let disk = Arc::new(SplitDisk { device, base: base.name().to_owned(), start, split });
             let (uuid, aliases) = (Some(base.derive_part_uuid(start, blocks)), Vec::new());
             Ok(BdevSpec { name, aliases, uuid, product_name: "Split Disk", module: MODULE, disk })
         };
@@ -109,6 +110,8 @@ struct SplitDisk {
     device: Arc<Offset>,
     base: String,
     start: u64,
+    /// What was asked for; the first part has it.
+    split: Option<SplitSpec>,
 }
 
 impl Disk for SplitDisk {
@@ -119,5 +122,16 @@ impl Disk for SplitDisk {
     fn details(&self) -> LocalFuture<'_, Detail> {
         let members = vec![("base_bdev", self.base.clone().into()), ("offset_blocks", self.start.into())];
         Box::pin(std::future::ready(Detail::Object(vec![("split", Detail::Object(members))])))
+    }
+
+    /// The first part's makes them all.
+    fn recipe(&self, _bdev: &Bdev) -> Option<Recipe> {
+        let split = self.split.as_ref()?;
+        let params = vec![
+            ("base_bdev", self.base.clone().into()),
+            ("split_count", split.count.into()),
+            ("split_size_mb", split.size_mib.into()),
+        ];
+        Some(Recipe { method: "bdev_split_create", params: Detail::Object(params) })
     }
 }

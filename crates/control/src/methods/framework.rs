@@ -1,6 +1,9 @@
-//! The framework: its start, its reactors.
+//! The framework: its start, its reactors, what it was told.
 
-use serde::Serialize;
+use std::cell::{Cell, RefCell};
+
+use serde::{Deserialize, Serialize};
+use spindle_bdev::LocalFuture;
 use spindle_reactor::{Mode, OsThread, ReactorDump};
 use spindle_rpc::{BadParams, Method, RpcError, State, States, Table};
 
@@ -14,7 +17,85 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
         BadParams::new(RpcError::INVALID_PARAMS, "'framework_get_reactors' requires no arguments");
     table.add(Method::ignoring("framework_wait_init", States::BOTH, wait_init))?;
     table.add(Method::without("framework_start_init", States::STARTUP, no_parameters, start_init))?;
-    table.add(Method::without("framework_get_reactors", States::RUNTIME, no_arguments, get_reactors))
+    table.add(Method::without("framework_get_reactors", States::RUNTIME, no_arguments, get_reactors))?;
+    let (name, bad) = ("framework_monitor_context_switch", BadParams::INVALID);
+    table.add(Method::with_optional(name, States::RUNTIME, bad, monitor_context_switch))?;
+    let enable = "framework_enable_cpumask_locksrequires no arguments";
+    let disable = "framework_disable_cpumask_locksrequires no arguments";
+    for (name, refusal) in
+        [("framework_enable_cpumask_locks", enable), ("framework_disable_cpumask_locks", disable)]
+    {
+        let refusal = BadParams::new(RpcError::INVALID_PARAMS, refusal);
+        table.add(Method::without(name, States::BOTH, refusal, cpumask_locks))?;
+    }
+    Ok(())
+}
+
+/// What was set.
+pub(crate) struct Framework {
+    monitors_context_switches: Cell<bool>,
+    /// What is left of the configuration when the framework is started.
+    rest: RefCell<Option<LocalFuture<'static, Result<(), String>>>>,
+    starting: Cell<bool>,
+    /// Why the application ends.
+    failure: RefCell<Option<String>>,
+}
+
+impl Framework {
+    /// Has this run when the framework is started by a call.
+    pub(crate) fn set_rest(&self, rest: LocalFuture<'static, Result<(), String>>) {
+        self.rest.replace(Some(rest));
+    }
+
+    /// Why the application ends, if its start failed behind a call.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.borrow().clone()
+    }
+
+    /// Nothing is started any more.
+    pub(crate) fn forget_rest(&self) {
+        self.rest.take();
+    }
+}
+
+impl Default for Framework {
+    fn default() -> Framework {
+        let (monitors_context_switches, starting) = (Cell::new(true), Cell::new(false));
+        Framework {
+            monitors_context_switches,
+            rest: RefCell::new(None),
+            starting,
+            failure: RefCell::new(None),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MonitorContextSwitch {
+    enabled: Option<bool>,
+}
+
+#[derive(Serialize)]
+struct Monitors {
+    enabled: bool,
+}
+
+/// Kept and answered. With parameters that do not say it is off, as in SPDK.
+async fn monitor_context_switch(
+    control: Control,
+    params: Option<MonitorContextSwitch>,
+) -> Result<Monitors, RpcError> {
+    let monitors = &control.framework().monitors_context_switches;
+    if let Some(params) = params {
+        monitors.set(params.enabled.unwrap_or(false));
+    }
+    Ok(Monitors { enabled: monitors.get() })
+}
+
+/// Reactors sleep when they have nothing to do, so that daemons may share a core: none is locked.
+async fn cpumask_locks(_: Control) -> Result<bool, RpcError> {
+    Ok(true)
 }
 
 async fn wait_init(control: Control) -> Result<bool, RpcError> {
@@ -22,7 +103,19 @@ async fn wait_init(control: Control) -> Result<bool, RpcError> {
     Ok(true)
 }
 
+/// Runs the rest of the configuration, if there is one; if that fails the application ends.
 async fn start_init(control: Control) -> Result<bool, RpcError> {
+    if control.framework().starting.replace(true) {
+        return Err(RpcError::new(RpcError::INVALID_STATE, "the framework is being initialized already"));
+    }
+    let rest = control.framework().rest.take();
+    if let Some(rest) = rest
+        && let Err(what) = rest.await
+    {
+        control.framework().failure.replace(Some(what.clone()));
+        control.runtime().stop(1);
+        return Err(RpcError::new(RpcError::INTERNAL, what));
+    }
     control.phase().set(State::Runtime);
     Ok(true)
 }

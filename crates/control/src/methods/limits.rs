@@ -43,6 +43,37 @@ impl ShownLimits {
     }
 }
 
+/// The call that sets the limits of a bdev again.
+#[derive(Serialize)]
+pub(super) struct SetLimits {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rw_ios_per_sec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rw_mbytes_per_sec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r_mbytes_per_sec: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    w_mbytes_per_sec: Option<u64>,
+}
+
+impl SetLimits {
+    /// None for a bdev without limits.
+    pub(super) fn of(bdev: &Bdev) -> Option<SetLimits> {
+        let ShownLimits { rw_ios_per_sec, rw_mbytes_per_sec, r_mbytes_per_sec, w_mbytes_per_sec } =
+            ShownLimits::of(bdev);
+        let set = |limit: u64| Some(limit).filter(|limit| *limit != 0);
+        let limits = [rw_ios_per_sec, rw_mbytes_per_sec, r_mbytes_per_sec, w_mbytes_per_sec].map(set);
+        limits.iter().any(Option::is_some).then(|| SetLimits {
+            name: bdev.name().to_owned(),
+            rw_ios_per_sec: limits[0],
+            rw_mbytes_per_sec: limits[1],
+            r_mbytes_per_sec: limits[2],
+            w_mbytes_per_sec: limits[3],
+        })
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SetQosLimit {

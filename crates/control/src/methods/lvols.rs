@@ -23,7 +23,7 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
 }
 
 /// The volume of that name, alias or UUID.
-fn lvol(control: &Control, name: &str) -> Result<Lvol, RpcError> {
+pub(super) fn lvol(control: &Control, name: &str) -> Result<Lvol, RpcError> {
     control.lvols().lvol(name).map_err(|error| at_once(&error))
 }
 

@@ -22,8 +22,12 @@ pub(super) fn at_once(error: &LvolError) -> RpcError {
     RpcError::errno(Errno::from_raw(error.errno()), error)
 }
 
-/// An error during the operation: SPDK's code is -32602 with the name of the errno.
+/// An error during the operation: SPDK's code is -32602 with the name of the errno. A volume without its external
+/// snapshot is no bdev: SPDK does not find it.
 pub(super) fn under_way(error: &LvolError) -> RpcError {
+    if matches!(error, LvolError::Degraded { .. }) {
+        return at_once(error);
+    }
     RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error)
 }
 

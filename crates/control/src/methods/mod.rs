@@ -1,12 +1,16 @@
 //! The methods, one file for each group.
 
 mod application;
+pub(crate) mod bdev_options;
 mod bdevs;
+mod config;
+pub(crate) mod copies;
 mod delay;
 mod error;
 mod files;
-mod framework;
-mod iobuf;
+pub(crate) mod framework;
+mod histograms;
+pub(crate) mod iobuf;
 mod limits;
 pub(crate) mod log;
 mod lvols;
@@ -15,6 +19,7 @@ mod malloc;
 mod nbd;
 mod notify;
 mod null;
+mod parents;
 mod passthru;
 pub(crate) mod scheduler;
 mod split;
@@ -25,6 +30,7 @@ use serde::Deserialize;
 use spindle_rpc::{NameTaken, Table};
 
 use crate::control::Control;
+use crate::spdk;
 
 /// All methods of the daemon. A program that embeds it adds its own.
 ///
@@ -39,7 +45,10 @@ pub fn table() -> Table<Control> {
         iobuf::add,
         threads::add,
         notify::add,
+        config::add,
+        bdev_options::add,
         bdevs::add,
+        histograms::add,
         statistics::add,
         limits::add,
         malloc::add,
@@ -51,11 +60,29 @@ pub fn table() -> Table<Control> {
         split::add,
         lvstores::add,
         lvols::add,
+        parents::add,
+        copies::add,
         nbd::add,
         application::add,
     ];
     add.iter().try_for_each(|add| add(&mut table)).expect("our own methods have names of their own");
+    for (method, test) in driven() {
+        table.note_test(method, test);
+    }
+    for absent in spdk::methods().filter_map(spdk::Method::absent) {
+        table.note_absent(absent.0, absent.1);
+    }
     table
+}
+
+/// Whether there is a part of that name in configurations.
+pub(crate) fn has_subsystem(name: &str) -> bool {
+    config::SUBSYSTEMS.iter().any(|known| known.subsystem == name)
+}
+
+/// Methods and the test in which SPDK's client drove them; the test run holds the file to what it did.
+pub(crate) fn driven() -> impl Iterator<Item = (&'static str, &'static str)> {
+    include_str!("driven").lines().filter_map(|line| line.split_once(' '))
 }
 
 type Added = Result<(), NameTaken>;

@@ -4,13 +4,13 @@ use std::cell::Cell;
 
 use serde::{Deserialize, Serialize};
 use spindle_reactor::CpuSet;
-use spindle_rpc::{BadParams, Method, RpcError, State, States, Table};
+use spindle_rpc::{BadParams, Errno, Method, RpcError, State, States, Table};
 
 use super::Added;
 use crate::control::Control;
 
 /// The one scheduler.
-const STATIC: &str = "static";
+pub(super) const STATIC: &str = "static";
 
 /// The period that SPDK shows once a scheduler was set, in microseconds.
 const PERIOD: u64 = 1_000_000;
@@ -19,6 +19,10 @@ const PERIOD: u64 = 1_000_000;
 #[derive(Default)]
 pub(crate) struct SchedulerSettings {
     period: Cell<u64>,
+    /// The core that SPDK's scheduler would run on, if it was said.
+    core: Cell<Option<usize>>,
+    /// Cores that a scheduler would leave alone.
+    isolated: Cell<CpuSet>,
 }
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -29,6 +33,7 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
     table.add(Method::without("framework_get_governor", States::RUNTIME, governor, get_governor))?;
     table.add(Method::without("framework_get_scheduler", States::BOTH, scheduler, get_scheduler))?;
     table.add(Method::with("framework_set_scheduler", States::BOTH, BadParams::INVALID, set_scheduler))?;
+    table.add(Method::with("scheduler_set_options", States::STARTUP, decode, set_options))?;
     table.add(Method::with("thread_set_cpumask", States::RUNTIME, decode, set_cpumask))
 }
 
@@ -46,16 +51,17 @@ struct Scheduler {
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduler_name: Option<&'static str>,
     scheduler_period: u64,
-    isolated_core_mask: &'static str,
+    isolated_core_mask: String,
     scheduling_core: usize,
 }
 
 async fn get_scheduler(control: Control) -> Result<Scheduler, RpcError> {
+    let first = control.runtime().cores().first().copied();
     Ok(Scheduler {
         scheduler_name: (control.phase().state() == State::Runtime).then_some(STATIC),
         scheduler_period: control.scheduler().period.get(),
-        isolated_core_mask: "0",
-        scheduling_core: control.runtime().cores().first().copied().unwrap_or(0),
+        isolated_core_mask: control.scheduler().isolated.get().to_string(),
+        scheduling_core: control.scheduler().core.get().or(first).unwrap_or(0),
     })
 }
 
@@ -75,6 +81,42 @@ async fn set_scheduler(control: Control, params: SetScheduler) -> Result<bool, R
         return Err(RpcError::new(RpcError::INTERNAL, what));
     }
     control.scheduler().period.set(params.period.unwrap_or(PERIOD));
+    Ok(true)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetOptions {
+    scheduling_core: Option<usize>,
+    isolated_core_mask: Option<String>,
+}
+
+/// Kept and shown: as no thread moves, every core is left alone.
+async fn set_options(control: Control, params: SetOptions) -> Result<bool, RpcError> {
+    let invalid = |what: String| RpcError::errno(Errno::INVAL, what);
+    let cores: CpuSet = control.runtime().cores().iter().copied().collect();
+    if let Some(core) = params.scheduling_core.filter(|core| !cores.contains(*core)) {
+        return Err(invalid(format!(
+            "'scheduling_core' {core} is not among the cores {cores} of this daemon"
+        )));
+    }
+    let isolated = match &params.isolated_core_mask {
+        None => None,
+        Some(mask) => {
+            let isolated: CpuSet = mask
+                .parse()
+                .map_err(|error| invalid(format!("'isolated_core_mask' {mask} is no mask: {error}")))?;
+            if (isolated & cores) != isolated {
+                let what =
+                    format!("'isolated_core_mask' {mask} has cores beside {cores}, those of this daemon");
+                return Err(invalid(what));
+            }
+            Some(isolated)
+        }
+    };
+    let scheduler = control.scheduler();
+    scheduler.core.set(params.scheduling_core.or(scheduler.core.get()));
+    scheduler.isolated.set(isolated.unwrap_or(scheduler.isolated.get()));
     Ok(true)
 }
 

@@ -7,3 +7,4 @@
 mod client;
 mod day;
 mod model;
+mod reference;

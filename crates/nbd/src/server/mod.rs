@@ -48,6 +48,8 @@ pub struct ExportInfo {
     pub description: String,
     /// Name of the device.
     pub device: String,
+    /// Name of the bdev, if it is one.
+    pub bdev: Option<String>,
     /// Size in bytes.
     pub size: u64,
     /// Bytes in a block of the device.

@@ -278,6 +278,7 @@ impl Lists {
             name: export.name.clone(),
             description: export.description.clone(),
             device: export.device.name().to_owned(),
+            bdev: export.bdev().map(|bdev| bdev.name().to_owned()),
             size: geometry.bytes(),
             block_size: geometry.block_size(),
             read_only: export.is_read_only(),

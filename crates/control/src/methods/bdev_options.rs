@@ -1,0 +1,79 @@
+//! Options of the bdev layer, set before it is started.
+//!
+//! SPDK's pools and caches of requests and buffers have no counterpart here: their sizes are checked, kept and shown,
+//! and have no effect.
+
+use std::cell::Cell;
+
+use serde::{Deserialize, Serialize};
+use spindle_rpc::{BadParams, Method, RpcError, States, Table};
+
+use super::Added;
+use crate::control::Control;
+
+/// What is set.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Values {
+    bdev_io_pool_size: u32,
+    bdev_io_cache_size: u32,
+    bdev_auto_examine: bool,
+    iobuf_small_cache_size: u32,
+    iobuf_large_cache_size: u32,
+}
+
+/// What is set, and may be set again.
+pub(crate) struct BdevOptions(Cell<Values>);
+
+impl BdevOptions {
+    /// All of them.
+    pub(crate) fn get(&self) -> Values {
+        self.0.get()
+    }
+}
+
+impl Default for BdevOptions {
+    /// SPDK's.
+    fn default() -> BdevOptions {
+        BdevOptions(Cell::new(Values {
+            bdev_io_pool_size: 65535,
+            bdev_io_cache_size: 256,
+            bdev_auto_examine: true,
+            iobuf_small_cache_size: 128,
+            iobuf_large_cache_size: 16,
+        }))
+    }
+}
+
+pub(super) fn add(table: &mut Table<Control>) -> Added {
+    table.add(Method::with_optional("bdev_set_options", States::STARTUP, BadParams::INVALID, set_options))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetOptions {
+    bdev_io_pool_size: Option<u32>,
+    bdev_io_cache_size: Option<u32>,
+    bdev_auto_examine: Option<bool>,
+    iobuf_small_cache_size: Option<u32>,
+    iobuf_large_cache_size: Option<u32>,
+}
+
+async fn set_options(control: Control, params: Option<SetOptions>) -> Result<bool, RpcError> {
+    let (asked, before) = (params.unwrap_or_default(), control.bdev_options().get());
+    let options = Values {
+        bdev_io_pool_size: asked.bdev_io_pool_size.unwrap_or(before.bdev_io_pool_size),
+        bdev_io_cache_size: asked.bdev_io_cache_size.unwrap_or(before.bdev_io_cache_size),
+        bdev_auto_examine: asked.bdev_auto_examine.unwrap_or(before.bdev_auto_examine),
+        iobuf_small_cache_size: asked.iobuf_small_cache_size.unwrap_or(before.iobuf_small_cache_size),
+        iobuf_large_cache_size: asked.iobuf_large_cache_size.unwrap_or(before.iobuf_large_cache_size),
+    };
+    let (pool, cache) = (options.bdev_io_pool_size, options.bdev_io_cache_size);
+    // SPDK's pool holds a cache for each thread, of which it has one by then, and one more.
+    if u64::from(pool) < 2 * u64::from(cache) {
+        let what = format!("Pool size {pool} too small for cache size {cache}: give at least twice as much");
+        return Err(RpcError::new(RpcError::INVALID_PARAMS, what));
+    }
+    control.bdev_options().0.set(options);
+    control.registry().set_auto_examine(options.bdev_auto_examine);
+    Ok(true)
+}

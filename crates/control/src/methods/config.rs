@@ -1,0 +1,170 @@
+//! The configuration as calls that make it again: what SPDK's `save_config` asks for, part by part.
+//!
+//! Volumes are not in it, as their stores bring them back.
+
+use serde::{Deserialize, Serialize};
+use spindle_bdev::{Bdev, Recipe};
+use spindle_nbd::ExportInfo;
+use spindle_rpc::{BadParams, Method, RpcError, States, Table};
+
+use super::limits::SetLimits;
+use super::{Added, bdev_options, histograms, iobuf};
+use crate::control::Control;
+use crate::values::Details;
+
+/// Modules whose bdevs are a batch each, in SPDK's order; one is there even if it is empty.
+const BATCHES: [&str; 3] = ["malloc", "null", "aio"];
+
+pub(super) fn add(table: &mut Table<Control>) -> Added {
+    let no_arguments =
+        BadParams::new(RpcError::INVALID_PARAMS, "'framework_get_subsystems' requires no arguments");
+    let arguments = BadParams::new(RpcError::INVALID_PARAMS, "Invalid arguments");
+    table.add(Method::without("framework_get_subsystems", States::RUNTIME, no_arguments, get_subsystems))?;
+    table.add(Method::with("framework_get_config", States::RUNTIME, arguments, get_config))
+}
+
+#[derive(Serialize)]
+pub(super) struct Subsystem {
+    /// Its name.
+    pub(super) subsystem: &'static str,
+    depends_on: &'static [&'static str],
+}
+
+/// The parts, each behind those it rests on.
+pub(super) const SUBSYSTEMS: [Subsystem; 4] = [
+    Subsystem { subsystem: "scheduler", depends_on: &[] },
+    Subsystem { subsystem: "iobuf", depends_on: &[] },
+    Subsystem { subsystem: "bdev", depends_on: &["iobuf"] },
+    Subsystem { subsystem: "nbd", depends_on: &["bdev"] },
+];
+
+async fn get_subsystems(_: Control) -> Result<&'static [Subsystem], RpcError> {
+    Ok(&SUBSYSTEMS)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetConfig {
+    name: String,
+    with_batches: Option<bool>,
+}
+
+/// A call.
+#[derive(Serialize)]
+struct Entry {
+    method: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    params: Option<Params>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Params {
+    Bdev(Details),
+    BdevOptions(bdev_options::Values),
+    Iobuf(iobuf::Values),
+    Scheduler { name: &'static str },
+    Limits(SetLimits),
+    Histogram(EnableHistogram),
+    Listen { address: String },
+    Export(Export),
+}
+
+#[derive(Serialize)]
+struct EnableHistogram {
+    name: String,
+    enable: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    opc: Option<&'static str>,
+    granularity: u32,
+}
+
+#[derive(Serialize)]
+struct Export {
+    bdev_name: String,
+    name: String,
+    description: String,
+    read_only: bool,
+}
+
+/// A call, or calls that may run at the same time.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Step {
+    One(Entry),
+    Batch(Vec<Entry>),
+}
+
+async fn get_config(control: Control, params: GetConfig) -> Result<Vec<Step>, RpcError> {
+    let steps = match params.name.as_str() {
+        "scheduler" => {
+            vec![one("framework_set_scheduler", Params::Scheduler { name: super::scheduler::STATIC })]
+        }
+        "iobuf" => vec![one("iobuf_set_options", Params::Iobuf(control.iobuf().get()))],
+        "bdev" => bdevs(&control),
+        "nbd" => nbd(&control),
+        other => {
+            let what = format!("Subsystem '{other}' not found; framework_get_subsystems lists them");
+            return Err(RpcError::new(RpcError::INVALID_PARAMS, what));
+        }
+    };
+    if params.with_batches == Some(true) {
+        return Ok(steps);
+    }
+    let flat = steps.into_iter().flat_map(|step| match step {
+        Step::One(entry) => vec![Step::One(entry)],
+        Step::Batch(entries) => entries.into_iter().map(Step::One).collect(),
+    });
+    Ok(flat.collect())
+}
+
+fn one(method: &'static str, params: Params) -> Step {
+    Step::One(Entry { method, params: Some(params) })
+}
+
+fn bdevs(control: &Control) -> Vec<Step> {
+    let all = control.registry().bdevs();
+    let of = |bdev: &Bdev| {
+        let Recipe { method, params } = bdev.disk().recipe(bdev)?;
+        Some(Entry { method, params: Some(Params::Bdev(Details(params))) })
+    };
+    let is_batched = |bdev: &&Bdev| BATCHES.contains(&bdev.module());
+    let mut steps = vec![one("bdev_set_options", Params::BdevOptions(control.bdev_options().get()))];
+    // What stands on other bdevs is made when they come, and may be asked for before.
+    steps.extend(all.iter().filter(|bdev| !is_batched(bdev)).filter_map(of).map(Step::One));
+    for module in BATCHES {
+        let entries = all.iter().filter(|bdev| bdev.module() == module).filter_map(of);
+        steps.push(Step::Batch(entries.collect()));
+    }
+    steps.extend(all.iter().filter_map(limits));
+    steps.extend(all.iter().filter_map(histogram));
+    steps.push(Step::One(Entry { method: "bdev_wait_for_examine", params: None }));
+    steps
+}
+
+fn limits(bdev: &Bdev) -> Option<Step> {
+    Some(one("bdev_set_qos_limit", Params::Limits(SetLimits::of(bdev)?)))
+}
+
+fn histogram(bdev: &Bdev) -> Option<Step> {
+    let options = bdev.histogram()?.options();
+    let name = bdev.name().to_owned();
+    let opc = options.operation.and_then(histograms::name_of);
+    let (enable, granularity) = (true, options.granularity);
+    Some(one("bdev_enable_histogram", Params::Histogram(EnableHistogram { name, enable, opc, granularity })))
+}
+
+/// Exports whose bdev is a volume too: by then its store has been found.
+fn nbd(control: &Control) -> Vec<Step> {
+    let listen = control
+        .nbd()
+        .addresses()
+        .into_iter()
+        .map(|address| one("nbd_listen", Params::Listen { address: address.to_string() }));
+    let exports = control.nbd().exports().into_iter().filter_map(|export| {
+        let ExportInfo { name, description, read_only, .. } = export;
+        let export = Export { bdev_name: export.bdev?, name, description, read_only };
+        Some(one("nbd_export", Params::Export(export)))
+    });
+    exports.chain(listen).collect()
+}

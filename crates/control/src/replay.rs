@@ -1,0 +1,250 @@
+//! A configuration file: calls that are made when the application starts, in the form that SPDK's `save_config`
+//! writes.
+//!
+//! Twice over the file: once for methods that may be called before the framework is initialised, then for the
+//! others. In the second pass a call that names what is not there yet waits for the calls behind it, so that their
+//! order counts for nothing; when nothing moves any more the start fails and names the call.
+
+use spindle_rpc::{Call, Dispatcher, Errno, Limits, Parsed, Parser, RpcError, State, Value};
+
+use crate::control::Control;
+use crate::methods;
+use crate::spdk;
+
+/// How large a configuration may be; 10,000 bdevs fit.
+const LIMITS: Limits = Limits { bytes: 64 << 20, values: 4 << 20, depth: 64 };
+
+/// A configuration file that was read.
+#[derive(Clone, Debug)]
+pub struct ConfigFile {
+    /// The file, for messages.
+    pub name: String,
+    /// What is in it: JSON, in which comments may stand.
+    pub text: String,
+    /// Goes on when a call fails.
+    pub ignore_errors: bool,
+}
+
+/// The calls of a configuration.
+pub(crate) struct Replay {
+    name: String,
+    ignore_errors: bool,
+    calls: Vec<Call>,
+    dispatcher: Dispatcher<Control>,
+}
+
+impl Replay {
+    /// Reads the calls; what they are is not looked at. The error names the file and what is wrong with it.
+    pub(crate) fn read(file: ConfigFile, dispatcher: Dispatcher<Control>) -> Result<Replay, String> {
+        let ConfigFile { name, text, ignore_errors } = file;
+        let calls = calls(&text).map_err(|what| format!("{name}: {what}"))?;
+        Ok(Replay { name, ignore_errors, calls, dispatcher })
+    }
+
+    /// Makes the calls of one pass.
+    pub(crate) async fn run(&self, pass: State) -> Result<(), String> {
+        let mut left: Vec<&Call> = Vec::new();
+        for call in &self.calls {
+            match self.dispatcher.table().states_of(&call.method) {
+                Some(states) => {
+                    let now = if states.contain(State::Startup) { State::Startup } else { State::Runtime };
+                    left.extend((now == pass).then_some(call));
+                }
+                None if pass == State::Startup => self.unknown(call)?,
+                None => {}
+            }
+        }
+        loop {
+            let before = left.len();
+            let mut waiting = Vec::new();
+            for call in left {
+                let Err(error) = self.dispatcher.call_in(pass, call.clone()).await else { continue };
+                if pass == State::Runtime && is_missing(&error) {
+                    waiting.push((call, error));
+                } else {
+                    self.failed(call, &error)?;
+                }
+            }
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            if waiting.len() == before {
+                return waiting.iter().try_for_each(|(call, error)| self.failed(call, error));
+            }
+            left = waiting.into_iter().map(|(call, _)| call).collect();
+        }
+    }
+
+    /// A method that is not there. One that sets options of a module that is not there has nothing to set.
+    fn unknown(&self, call: &Call) -> Result<(), String> {
+        let method = &call.method;
+        if spdk::is_known(method) && method.ends_with("_options") {
+            note(&format!("{}: {method} is passed over: what it sets options of is not here", self.name));
+            return Ok(());
+        }
+        let why = spdk::why_absent(method).unwrap_or("rpc_get_methods lists those there are");
+        let error = RpcError::new(RpcError::METHOD_NOT_FOUND, format!("no such method; {why}"));
+        self.failed(call, &error)
+    }
+
+    fn failed(&self, call: &Call, error: &RpcError) -> Result<(), String> {
+        let params = call.params.as_ref().and_then(|params| serde_json::to_string(params).ok());
+        let (name, method, params) = (&self.name, &call.method, params.unwrap_or_default());
+        let what = format!("{name}: {method} {params}: {}", error.message);
+        if self.ignore_errors {
+            note(&what);
+            return Ok(());
+        }
+        Err(format!("{what}; mend the configuration, or start with --json-ignore-init-errors"))
+    }
+}
+
+fn note(what: &str) {
+    spindle_engine::report(&format!("spindle: {what}\n"), std::time::Duration::from_millis(100));
+}
+
+/// Whether something that a call names is not there, which another call may make.
+fn is_missing(error: &RpcError) -> bool {
+    let no_device = Errno::NODEV.to_string();
+    error.code == Errno::NODEV.code()
+        || error.message.starts_with(&no_device)
+        || error.message.starts_with("lvs does not exist")
+        || error.message.starts_with("bdev does not exist")
+}
+
+/// The calls of a configuration, batches taken apart.
+fn calls(text: &str) -> Result<Vec<Call>, String> {
+    let root = parse(text)?;
+    let Value::Object(_) = root else { return Err(format!("it is {}, not an object", root.kind())) };
+    let Some(subsystems) = root.get("subsystems") else {
+        note("the configuration has no member 'subsystems', and nothing to do");
+        return Ok(Vec::new());
+    };
+    let mut calls = Vec::new();
+    for subsystem in elements(subsystems, "'subsystems'")? {
+        let Some(Value::String(name)) = subsystem.get("subsystem") else {
+            return Err("an element of 'subsystems' has no name 'subsystem'".to_owned());
+        };
+        let entries = match subsystem.get("config") {
+            None | Some(Value::Null) => continue,
+            Some(entries) => elements(entries, &format!("'config' of {name}"))?,
+        };
+        if !methods::has_subsystem(name) {
+            if !entries.is_empty() {
+                note(&format!(
+                    "the configuration of '{name}' is passed over: there is no such subsystem here"
+                ));
+            }
+            continue;
+        }
+        for entry in entries {
+            match entry {
+                Value::Array(batch) => {
+                    batch.iter().try_for_each(|entry| call(entry, name).map(|call| calls.push(call)))?;
+                }
+                entry => calls.push(call(entry, name)?),
+            }
+        }
+    }
+    Ok(calls)
+}
+
+fn elements<'a>(value: &'a Value, what: &str) -> Result<&'a [Value], String> {
+    match value {
+        Value::Array(elements) => Ok(elements),
+        other => Err(format!("{what} is {}, not an array", other.kind())),
+    }
+}
+
+fn call(entry: &Value, subsystem: &str) -> Result<Call, String> {
+    let Some(Value::String(method)) = entry.get("method") else {
+        return Err(format!("an entry of '{subsystem}' has no member 'method'"));
+    };
+    let params = entry.get("params").filter(|params| **params != Value::Null).cloned();
+    Ok(Call { method: method.clone(), params, id: None })
+}
+
+fn parse(text: &str) -> Result<Value, String> {
+    let mut parser = Parser::new(LIMITS);
+    // A line feed ends a number that stands alone.
+    let text = format!("{}\n", without_comments(text));
+    match parser.push(text.as_bytes()) {
+        Ok((Some(Parsed::Value(value)), used)) if text[used..].trim().is_empty() => Ok(value),
+        Ok((Some(Parsed::Value(_)), _)) => Err("something stands behind the configuration's end".to_owned()),
+        Ok((Some(Parsed::TooLarge { what, .. }), _)) => Err(what),
+        Ok((None, _)) => Err("the configuration ends in the middle".to_owned()),
+        Err(error) => Err(format!("it is no JSON: {error}")),
+    }
+}
+
+/// The text with blanks for `/* */` and `//` comments, which SPDK takes in configurations.
+fn without_comments(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut in_string = false;
+    while let Some(next) = rest.chars().next() {
+        let comment = match rest {
+            _ if in_string => None,
+            _ if rest.starts_with("/*") => Some(rest.find("*/").map_or(rest.len(), |end| end + 2)),
+            _ if rest.starts_with("//") => Some(rest.find('\n').unwrap_or(rest.len())),
+            _ => None,
+        };
+        if let Some(length) = comment {
+            clean.extend(rest[..length].chars().map(|skipped| if skipped == '\n' { '\n' } else { ' ' }));
+            rest = &rest[length..];
+            continue;
+        }
+        let length = match next {
+            '\\' if in_string => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            next => next.len_utf8(),
+        };
+        in_string ^= next == '"';
+        clean.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Result<Vec<String>, String> {
+        calls(text).map(|calls| calls.into_iter().map(|call| call.method).collect())
+    }
+
+    #[test]
+    fn calls_come_in_order_and_batches_are_taken_apart() {
+        let text = r#"{"other": 1, "subsystems": [
+            {"subsystem": "bdev", "config": [{"method": "a"}, [{"method": "b", "params": {}}, {"method": "c"}], []]},
+            {"subsystem": "iobuf", "config": null},
+            {"subsystem": "accel", "config": [{"method": "passed_over"}]}]}"#;
+        assert_eq!(names(text).as_deref(), Ok(&["a", "b", "c"].map(str::to_owned)[..]));
+    }
+
+    #[test]
+    fn comments_are_blanks_but_not_within_strings() {
+        let text = "{ // \"subsystems\": 1\n \"subsystems\": /* [1] \n */ [{\"subsystem\": \"bdev\", \
+                    \"config\": [{\"method\": \"a//b/*\\\"c\"}]}] } // end";
+        assert_eq!(names(text).as_deref(), Ok(&["a//b/*\"c".to_owned()][..]));
+        assert_eq!(without_comments("a /* b\nc */ d"), "a     \n     d");
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_named() {
+        for (text, says) in [
+            ("[]", "not an object"),
+            ("", "ends in the middle"),
+            ("{", "ends in the middle"),
+            ("{} {}", "behind the configuration's end"),
+            ("{'a': 1}", "no JSON"),
+            (r#"{"subsystems": {}}"#, "not an array"),
+            (r#"{"subsystems": [{}]}"#, "'subsystem'"),
+            (r#"{"subsystems": [{"subsystem": "bdev", "config": [1]}]}"#, "'method'"),
+        ] {
+            let said = names(text);
+            assert!(said.as_ref().is_err_and(|said| said.contains(says)), "{text}: {said:?}");
+        }
+        assert_eq!(names("{}").as_deref(), Ok(&[][..]));
+    }
+}
