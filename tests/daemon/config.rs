@@ -66,6 +66,7 @@ fn methods_of_both_states_are_called_once_and_startup_methods_first() {
         r#"{ // as SPDK's save_config writes it, with a comment
         "subsystems": [
           {"subsystem": "scheduler", "config": [{"method": "framework_set_scheduler", "params": {"name": "static"}}]},
+          {"subsystem": "scheduler", "config": [{"method": "framework_wait_init"}, {"method": "framework_start_init"}]},
           {"subsystem": "accel", "config": [{"method": "accel_set_options", "params": {"small_cache_size": 128}}]},
           {"subsystem": "bdev", "config": [
             [{"method": "bdev_malloc_create", "params": {"name": "m", "num_blocks": 8, "block_size": 512}}], [],

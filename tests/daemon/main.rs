@@ -6,6 +6,7 @@ mod bad_input;
 mod clients;
 mod config;
 mod driven;
+mod hostile;
 mod idle;
 mod image;
 mod kills;

@@ -249,6 +249,45 @@ fn spdks_client_makes_bdevs_of_each_kind_and_asks_what_they_did() {
 }
 
 #[test]
+fn spdks_client_puts_bdevs_on_others() {
+    let Some(client) = Client::find() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start(folder.path(), &[]);
+    let answers = client.succeed(
+        &daemon,
+        &[
+            "bdev_malloc_create -b ram 16 512",
+            "bdev_passthru_create -b ram -p over",
+            "bdev_delay_create -b over -d late -r 10 -t 20 -w 10 -n 20",
+            "bdev_delay_update_latency late p99_read 30",
+            "bdev_error_create late",
+            "bdev_error_inject_error EE_late read failure -n 1",
+            "bdev_error_resume_pending EE_late",
+            "bdev_split_create EE_late 2",
+            "bdev_get_bdevs -b EE_latep1",
+            "save_config",
+        ],
+    );
+    assert!(answers[8].contains("\"num_blocks\": 16384"), "{}", answers[8]);
+    std::fs::write(folder.path().join("config"), &answers[9]).unwrap();
+    client.succeed(
+        &daemon,
+        &[
+            "bdev_split_delete EE_late",
+            "bdev_error_delete EE_late",
+            "bdev_delay_delete late",
+            "bdev_passthru_delete over",
+        ],
+    );
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    // The configuration has them before their bases.
+    let daemon = start(folder.path(), &["-c", "config"]);
+    assert_eq!(sorted(&client.one(&daemon, "save_config")), sorted(&answers[9]));
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    client.note("spdks_client_puts_bdevs_on_others");
+}
+
+#[test]
 fn spdks_client_asks_the_framework_and_sets_what_it_keeps() {
     let Some(client) = Client::find() else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -311,6 +350,7 @@ fn a_configuration_that_spdks_client_saved_brings_the_daemon_back() {
             "bdev_lvol_create -l lvs vol 8",
             "bdev_malloc_create -b ram 16 512",
             "bdev_null_create nothing 16 512",
+            "bdev_passthru_create -b nothing -p over",
             "bdev_set_qos_limit ram --rw-ios-per-sec 3000",
             "bdev_enable_histogram --histogram ram -o read",
         ],

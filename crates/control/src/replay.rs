@@ -14,6 +14,9 @@ use crate::spdk;
 /// How large a configuration may be; 10,000 bdevs fit.
 const LIMITS: Limits = Limits { bytes: 64 << 20, values: 4 << 20, depth: 64 };
 
+/// Methods that would wait for what replays them.
+const FRAMEWORK: [&str; 2] = ["framework_start_init", "framework_wait_init"];
+
 /// A configuration file that was read.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
@@ -41,10 +44,10 @@ impl Replay {
         Ok(Replay { name, ignore_errors, calls, dispatcher })
     }
 
-    /// Makes the calls of one pass.
+    /// Makes the calls of one pass. Those that have to do with the framework's start are the daemon's own.
     pub(crate) async fn run(&self, pass: State) -> Result<(), String> {
         let mut left: Vec<&Call> = Vec::new();
-        for call in &self.calls {
+        for call in self.calls.iter().filter(|call| !FRAMEWORK.contains(&call.method.as_str())) {
             match self.dispatcher.table().states_of(&call.method) {
                 Some(states) => {
                     let now = if states.contain(State::Startup) { State::Startup } else { State::Runtime };
