@@ -11,6 +11,7 @@
 //! thaw. Force unit access is a flush of the store behind the write, as the write may rest on a map that no
 //! flush has covered yet. Not promised: an order between requests, and that a failed one has changed nothing.
 
+mod errand;
 mod external;
 mod flush;
 mod tasks;
@@ -31,9 +32,9 @@ use crate::blob::Opened;
 use crate::blob_local::BlobLocal;
 use crate::error::BlobError;
 use crate::shared::BlobShared;
+use errand::{Errands, Outcome};
 use external::External;
 use flush::LaneFlushes;
-use tasks::{Outcome, Returned};
 use way::Way;
 
 /// A flag in the saved words of a request: it must be durable when it completes.
@@ -53,8 +54,8 @@ pub(crate) struct BlobLane {
     /// The lane of the store's device.
     below: LaneId,
     block_shift: u32,
-    /// Requests given back by tasks.
-    returned: Rc<Returned>,
+    /// Requests that tasks process.
+    errands: Rc<Errands>,
     /// Requests that wait for a thaw and cannot be given back to the table.
     held: VecDeque<Io>,
     flushes: LaneFlushes,
@@ -85,7 +86,7 @@ impl BlobLane {
             here,
             number,
             below,
-            returned: Returned::new(cx.notifier()),
+            errands: Errands::new(cx.notifier()),
             held: VecDeque::new(),
             flushes: LaneFlushes::default(),
             zeroes_by_hand: false,
@@ -240,9 +241,12 @@ impl BlobLane {
 
     /// Looks a request up again that was let in before.
     fn again(&mut self, io: Io, cx: &mut Cx<'_>) {
+        let changes = io.operation().changes_data();
         match self.check(&io) {
             Err(kind) => cx.done(io, Err(kind)),
-            Ok(()) if io.operation().changes_data() && self.keeps_out() => self.held.push_back(io),
+            // Newer changes of the same blocks may have been made since.
+            Ok(()) if changes && cx.is_abandoned(&io) => cx.done(io, Err(IoErrorKind::Aborted)),
+            Ok(()) if changes && self.keeps_out() => self.held.push_back(io),
             Ok(()) => self.take(io, cx),
         }
     }
@@ -303,7 +307,7 @@ impl Lane for BlobLane {
     }
 
     fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
-        while let Some((io, outcome)) = self.returned.take() {
+        while let Some((io, outcome)) = self.errands.take() {
             match outcome {
                 Outcome::Done(status) => self.finish(io, status, cx),
                 Outcome::Again => self.again(io, cx),
@@ -335,10 +339,12 @@ impl Lane for BlobLane {
 
     fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
         self.end_held(|io, _| io.id() == id, cx);
+        self.errands.abort(id);
     }
 
     fn abandoned(&mut self, cx: &mut Cx<'_>) {
         self.end_held(|io, cx| cx.is_abandoned(io), cx);
+        self.errands.give_up(&self.blob.lanes, |io| cx.is_abandoned(io));
     }
 }
 

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod abandoned;
 mod chains;
 mod channel;
 mod exits;

@@ -283,7 +283,7 @@ impl Lane for StuckLane {
 }
 
 /// Polls a future once.
-pub fn poll_once<F: Future>(future: Pin<&mut F>) -> Option<F::Output> {
+pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
     match future.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
