@@ -57,7 +57,7 @@ pub use engine::{Engine, EngineError};
 pub use handle::{File, Listener, Socket};
 pub use kind::{BadEngineKind, ENGINE_VARIABLE, EngineKind};
 pub use op::{Completion, Op, Output, Token};
-pub use open::{Direct, FileInfo, OpenOptions};
+pub use open::{Asker, Direct, FileInfo, OpenOptions};
 pub use os::{WriteLock, write_lock};
 pub use os_thread::{OsThread, OsThreadTimes, spawn_pinned};
 pub use report::report;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use spindle_mem::Buffers;
 
 use crate::engine::Home;
-use crate::{Address, File, FileInfo, Interest, Listener, OpenOptions, Shutdown, Socket};
+use crate::{Address, Asker, File, FileInfo, Interest, Listener, OpenOptions, Shutdown, Socket};
 
 /// The submitter's identifier of an operation; the driver returns it unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -157,6 +157,14 @@ impl Op {
     /// [`Driver::has_news`](crate::Driver::has_news).
     pub(crate) fn is_parked(&self) -> bool {
         matches!(self, Op::Accept { .. } | Op::Recv { .. } | Op::Poll { .. })
+    }
+
+    /// Gives an open a new asker, by which it can be [given up](Asker::give_up). `None` for other operations.
+    pub fn asker(&mut self) -> Option<Asker> {
+        match self {
+            Op::Open { options } => Some(options.asker.insert(Asker::default()).clone()),
+            _ => None,
+        }
     }
 
     /// The buffers the operation owned; none for kinds without buffers.

@@ -1,6 +1,8 @@
 //! Options for opening a file or block device, and its properties once it is open.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether transfers bypass the page cache (O_DIRECT).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,12 +24,36 @@ pub struct OpenOptions {
     pub(crate) direct: Direct,
     pub(crate) create: Option<u64>,
     pub(crate) locked: bool,
+    pub(crate) asker: Option<Asker>,
+}
+
+/// The asker of an open, which may give it up. A file opened for an asker that has given up is closed, and later
+/// opens that find it in use wait for that.
+#[derive(Clone, Debug, Default)]
+pub struct Asker(Arc<AtomicBool>);
+
+impl Asker {
+    /// Says that the file is not needed any more. Calling it again changes nothing.
+    pub fn give_up(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl OpenOptions {
     /// Opens `path` for reading. In simulation a path names a disk of the [`World`](crate::sim::World).
     pub fn new(path: impl Into<PathBuf>) -> OpenOptions {
-        OpenOptions { path: path.into(), writable: false, direct: Direct::Off, create: None, locked: false }
+        OpenOptions {
+            path: path.into(),
+            writable: false,
+            direct: Direct::Off,
+            create: None,
+            locked: false,
+            asker: None,
+        }
     }
 
     /// Opens for reading and writing.

@@ -87,6 +87,8 @@ fn exclude_each_other(bench: &mut Bench, one: &Path, other: &Path) {
             assert!(error.to_string().contains(&said), "{said} is not named: {error}");
         }
         assert!(error.to_string().contains("this process"), "{error}");
+        let holder = format!(" as {}", first.display());
+        assert!(error.to_string().contains(&holder), "{first:?} holds it: {error}");
         drop(held);
     }
 }

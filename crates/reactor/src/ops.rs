@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
-use spindle_engine::{Completion, Op, Output, Token};
+use spindle_engine::{Asker, Completion, Op, Output, Token};
 
 use crate::activity::CallKind;
 use crate::core::ThreadCore;
@@ -138,12 +138,13 @@ pub fn cancel_op(id: OpId) {
 /// operation and its file. Nothing happens before the first poll. Dropping the future detaches the operation:
 /// it runs to its end, and keeps its buffers until then. One that [waits for a peer](Op::waits_for_peer) is
 /// cancelled, so that it takes no data meant for the next one; data it had taken by then is lost, and a send
-/// may have gone out in part.
+/// may have gone out in part. A file that an [`Op::Open`] opens then is closed, and a later open of it waits for
+/// that instead of failing.
 ///
 /// # Panics
 /// When polled outside a Spindle thread, and when polled again after it has returned its result.
 pub fn op(op: Op) -> impl Future<Output = (io::Result<Output>, Op)> {
-    OpFuture { op: Some(op), cell: None, endless: None }
+    OpFuture { op: Some(op), cell: None, endless: None, asker: None }
 }
 
 struct OpFuture {
@@ -151,6 +152,8 @@ struct OpFuture {
     cell: Option<Rc<OpCell>>,
     /// What to cancel if the future is dropped, and where.
     endless: Option<(Rc<ThreadCore>, OpId)>,
+    /// For an open: gives it up if the future is dropped.
+    asker: Option<Asker>,
 }
 
 #[derive(Default)]
@@ -170,12 +173,12 @@ impl Future for OpFuture {
     type Output = (io::Result<Output>, Op);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(op) = self.op.take() {
+        if let Some(mut op) = self.op.take() {
             let cell: Rc<OpCell> = Rc::default();
             cell.0.borrow_mut().1 = Some(cx.waker().clone());
-            let waits_for_peer = op.waits_for_peer();
+            let (waits_for_peer, asker) = (op.waits_for_peer(), op.asker());
             let id = submit_op(op, &(cell.clone() as Rc<dyn OpSink>), 0);
-            self.cell = Some(cell);
+            (self.cell, self.asker) = (Some(cell), asker);
             self.endless = waits_for_peer.then(|| (current::expect("op"), id));
             wait::note(Wait::Named("an operation of the engine"));
             return Poll::Pending;
@@ -189,7 +192,7 @@ impl Future for OpFuture {
             return Poll::Pending;
         };
         drop(state);
-        self.cell = None;
+        (self.cell, self.asker) = (None, None);
         let Completion { result, op, .. } = completion;
         Poll::Ready((result.map_err(|error| op.named(error)), op))
     }
@@ -199,6 +202,9 @@ impl Drop for OpFuture {
     fn drop(&mut self) {
         if let Some((core, id)) = self.endless.take() {
             core.local.cancel(id);
+        }
+        if let Some(asker) = self.asker.take() {
+            asker.give_up();
         }
     }
 }

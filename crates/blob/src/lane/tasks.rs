@@ -1,8 +1,8 @@
 //! The slow work of a lane, in tasks of its thread. A task owns the request, looks the map up again, and
 //! gives the request back, finished or to be looked up again.
 //!
-//! What a task sends to clusters of a map is counted like what the lane sends, from the look-up on. Whoever made
-//! the request may be gone: the task goes on to its end, but for one in steps, which makes no further one.
+//! What a task sends to clusters is counted like the lane's own requests, from the look-up on. A task runs to
+//! its end even if the request's maker is gone, except one that works in steps: it makes no further step.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -93,7 +93,7 @@ impl BlobLane {
         });
     }
 
-    /// Works on a long range in steps, by requests of its own; no further step is made if it is to end early.
+    /// Processes a long range in steps, by separate requests. If the request is to end early, no further step is made.
     pub(super) fn in_steps(&self, io: Io) {
         self.send(io, async |errand| {
             let mut steps = pin!(steps(errand));
@@ -105,6 +105,25 @@ impl BlobLane {
             .await
         });
     }
+}
+
+/// The steps of a long range.
+async fn steps(errand: &Errand) -> Result<Outcome, BlobError> {
+    let (mut at, len) = errand.range();
+    let (end, step) = (at + len, LONG * errand.blob.cluster_size.bytes());
+    let channel = errand.blob.channel()?;
+    while at < end {
+        // The first ends where a cluster does.
+        let now = (step - errand.blob.cluster_size.split(at).1).min(end - at);
+        match errand.operation() {
+            Operation::Unmap => channel.unmap(at, now).await?,
+            _ => channel.write_zeroes(at, now).await?,
+        }
+        at += now;
+        // If there was nothing to do, nothing has waited yet.
+        spindle_reactor::yield_now().await;
+    }
+    Ok(Outcome::Done(Ok(())))
 }
 
 /// Reads from an external snapshot; zeroes beyond its end. If its blocks are larger than the store's,

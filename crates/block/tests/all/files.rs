@@ -10,13 +10,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use common::model::{exercise, join_all};
+use common::poll_once;
 use spindle_block::{
     Channel, Device, Faulty, File, FileOptions, IoErrorKind, Malloc, OpenError, Operation, QueuePair, SimDisk,
 };
 use spindle_engine::sim::{Disk, DiskOptions};
 use spindle_engine::{Direct, EngineKind};
 use spindle_mem::IoBuf;
-use spindle_reactor::Runtime;
+use spindle_reactor::{Runtime, yield_now};
 
 const SIZE: u64 = 256 * 4096;
 
@@ -116,6 +117,31 @@ fn a_writer_keeps_all_others_out_and_is_named() {
         ));
         drop((reader, another));
         File::open(FileOptions::new(&path).writable(true)).await.unwrap();
+    });
+}
+
+/// Opens that are given up at any moment, many at a time, and one that is wanted at once afterwards.
+#[test]
+fn an_open_that_was_given_up_keeps_nobody_out() {
+    under_every_engine(|path, kind| async move {
+        let options = || FileOptions::new(&path).writable(true).create(SIZE);
+        for round in 0..60 {
+            let mut opens: Vec<_> = (0..1 + round % 4).map(|_| Box::pin(File::open(options()))).collect();
+            for _ in 0..round % 7 {
+                opens.retain_mut(|open| poll_once(open.as_mut()).is_none());
+                yield_now().await;
+            }
+            // Some have ended and were not looked at.
+            drop(opens);
+            let file = File::open(options()).await;
+            let file = file.unwrap_or_else(|error| panic!("{kind}: {error}"));
+            let refused = File::open(options()).await.unwrap_err();
+            assert!(
+                matches!(refused, OpenError::Busy { .. }),
+                "{refused}: one that is kept keeps others out"
+            );
+            drop(file);
+        }
     });
 }
 

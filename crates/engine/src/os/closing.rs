@@ -14,12 +14,14 @@ use super::workers::Pool;
 pub(crate) struct FileFd {
     /// `Some` until dropped.
     fd: Option<OpenFd>,
+    /// The number of the job that opened it.
+    job: u64,
     pool: Arc<Pool>,
 }
 
 impl FileFd {
-    pub(crate) fn new(fd: OpenFd, pool: Arc<Pool>) -> FileFd {
-        FileFd { fd: Some(fd), pool }
+    pub(crate) fn new(fd: OpenFd, job: u64, pool: Arc<Pool>) -> FileFd {
+        FileFd { fd: Some(fd), job, pool }
     }
 }
 
@@ -31,7 +33,8 @@ impl AsFd for FileFd {
 
 impl Drop for FileFd {
     fn drop(&mut self) {
-        self.fd.take().into_iter().for_each(|fd| self.pool.close(Closing::File(fd)));
+        let job = self.job;
+        self.fd.take().into_iter().for_each(|fd| self.pool.close(Closing::File { fd, job }));
     }
 }
 
@@ -56,7 +59,11 @@ impl Drop for OwnedSocketFile {
 
 /// What a worker closes, by dropping it.
 pub(crate) enum Closing {
-    File(OpenFd),
+    /// With the number of the job that opened it.
+    File {
+        fd: OpenFd,
+        job: u64,
+    },
     SocketFile(SocketFile),
 }
 

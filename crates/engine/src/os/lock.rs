@@ -8,7 +8,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, Stat};
@@ -33,27 +33,30 @@ pub(super) fn lock(
     path: &Path,
     stat: &Stat,
 ) -> io::Result<Vec<OwnedFd>> {
-    take(fd, Wanted { exclusive, part: Part::WHOLE }, stat, &path.display().to_string())?;
+    let mut own = vec![fd.as_raw_fd()];
+    let whole = Wanted { exclusive, part: Part::WHOLE };
+    take(fd, whole, stat, Attempt { what: &path.display().to_string(), own: &own })?;
     let Some(device) = layers::number_of(stat) else { return Ok(Vec::new()) };
     let mut held = Vec::new();
     for layer in layers::beneath(Path::new(ROOT), device) {
-        let own = layer.kind == Kind::Device(device);
-        let others = matches!(layer.kind, Kind::Device(_)) && !own;
+        let is_own = layer.kind == Kind::Device(device);
+        let others = matches!(layer.kind, Kind::Device(_)) && !is_own;
         let exclusive = exclusive && !layer.shared && !others;
         let Some((fd, below)) = open_layer(&layer, exclusive) else { continue };
         if (below.st_dev, below.st_ino) == (stat.st_dev, stat.st_ino) {
             continue;
         }
         let wanted = Wanted { exclusive: exclusive && is_writable(&fd), part: layer.part };
-        let what = match own {
+        let what = match is_own {
             true => path.display().to_string(),
             false => format!("{} lies on {}, which", path.display(), layer.path.display()),
         };
-        match take(fd.as_fd(), wanted, &below, &what) {
+        own.push(fd.as_raw_fd());
+        match take(fd.as_fd(), wanted, &below, Attempt { what: &what, own: &own }) {
             Ok(()) => held.push(fd),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
             // A file system without locks: its files cannot be locked.
-            Err(_) => {}
+            Err(_) => drop(own.pop()),
         }
     }
     Ok(held)
@@ -106,8 +109,18 @@ struct Wanted {
     part: Part,
 }
 
-/// Takes one lock; `what` begins the error message that it is in use.
-fn take(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat, what: &str) -> io::Result<()> {
+/// One attempt to lock a file and what it lies on.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    /// The beginning of the error message that it is in use.
+    what: &'a str,
+    /// The descriptors that this attempt itself has opened and locked: none of them is the holder.
+    own: &'a [RawFd],
+}
+
+/// Takes one lock.
+fn take(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat, attempt: Attempt<'_>) -> io::Result<()> {
+    let what = attempt.what;
     let mut seen = None;
     for _ in 0..TRIES {
         if taken(fd, wanted, what)? {
@@ -121,8 +134,10 @@ fn take(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat, what: &str) -> io::Resu
         let _ = rustix::thread::nanosleep(&PAUSE);
     }
     let holder = match seen {
-        Some(pid) if pid == std::process::id() => format!("by this process itself{}", opened_as(pid, stat)),
-        Some(pid) => format!("by process {pid}{}", opened_as(pid, stat)),
+        Some(pid) if pid == std::process::id() => {
+            format!("by this process itself{}", opened_as(pid, stat, attempt.own))
+        }
+        Some(pid) => format!("by process {pid}{}", opened_as(pid, stat, &[])),
         None => "by another process that cannot be seen from here".to_owned(),
     };
     let message = format!("{what} is in use, locked {holder}; stop that first");
@@ -197,8 +212,8 @@ fn locked_by(pid: u32) -> impl Iterator<Item = (PathBuf, String)> {
 }
 
 /// The name under which a process has opened a file that it locked: the device that lies on the file, or the
-/// path that the process opened. " as PATH", or nothing if unknown.
-fn opened_as(pid: u32, stat: &Stat) -> String {
+/// path that the process opened. " as PATH", or nothing if unknown. The descriptors in `but` are left out.
+fn opened_as(pid: u32, stat: &Stat, but: &[RawFd]) -> String {
     let object = object(stat);
     let lies_on_it = |link: &PathBuf| {
         let opened = rustix::fs::stat(link).ok()?;
@@ -209,7 +224,11 @@ fn opened_as(pid: u32, stat: &Stat) -> String {
         };
         layers.iter().any(same).then_some(())
     };
-    let locked: Vec<(PathBuf, String)> = locked_by(pid).collect();
+    let counts = |link: &Path| {
+        let number = link.file_name().and_then(|name| name.to_str()?.parse::<RawFd>().ok());
+        number.is_none_or(|number| !but.contains(&number))
+    };
+    let locked: Vec<(PathBuf, String)> = locked_by(pid).filter(|(link, _)| counts(link)).collect();
     let itself = || locked.iter().find(|(_, locks)| locks.contains(&object)).map(|(link, _)| link);
     let others = locked.iter().filter(|(_, locks)| !locks.contains(&object)).map(|(link, _)| link);
     let device = others.into_iter().find(|link| lies_on_it(link).is_some());

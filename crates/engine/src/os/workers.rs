@@ -8,13 +8,15 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::files::OpenFd;
 use super::socket_file::SocketFile;
-use super::{Closes, Closing, FileFd, IoVecs, OwnedSocketFile, Waker, files, sockets};
+use super::{Closes, Closing, FileFd, IoVecs, Opens, OwnedSocketFile, Waker, files, sockets};
 use crate::engine::Home;
 use crate::handle::{Body, FileInner, ListenerInner};
 use crate::os_thread::unpin;
 use crate::{
-    Completion, CpuSet, File, Listener, Op, OpenOptions, Output, Token, Unpark, available_cores, spawn_pinned,
+    Asker, Completion, CpuSet, File, FileInfo, Listener, Op, OpenOptions, Output, Token, Unpark,
+    available_cores, spawn_pinned,
 };
 
 /// The most working worker threads of one engine. A disk needs some requests in flight; more threads would
@@ -52,20 +54,37 @@ struct Queue {
     opening: usize,
     closed: bool,
     closes: Closes,
+    opens: Opens,
+}
+
+/// Which earlier jobs an operation waits for.
+#[derive(Clone, Copy)]
+struct Before {
+    /// The number of its own job.
+    job: u64,
+    /// The last file queued for closing when it was submitted.
+    closes: u64,
+}
+
+impl Queue {
+    /// Whether an earlier close or given-up open is not over.
+    fn frees_something(&self, before: Before) -> bool {
+        self.closes.any_up_to(before.closes) || self.opens.any_given_up_before(before.job)
+    }
+
+    /// Removes a queued close from the jobs.
+    fn take_close(&mut self) -> Option<(Closing, u64)> {
+        let is_close = |job: &Option<Job>| matches!(job, Some(Job::Close { .. }));
+        let at = self.jobs.iter().position(is_close)?;
+        let Some(Job::Close { it, number }) = self.jobs[at].take() else { return None };
+        self.waiting -= 1;
+        Some((it, number))
+    }
 }
 
 enum Job {
-    Operation {
-        token: Token,
-        op: Op,
-        back: Arc<Returns>,
-        /// The last file queued for closing when it was submitted.
-        closes: u64,
-    },
-    Close {
-        it: Closing,
-        number: u64,
-    },
+    Operation { token: Token, op: Op, back: Arc<Returns>, before: Before },
+    Close { it: Closing, number: u64 },
 }
 
 /// Where workers put results for a driver.
@@ -116,13 +135,16 @@ impl Workers {
     /// that error. Returns the job's number, for [cancelling](Self::cancel).
     pub(crate) fn submit(&self, token: Token, op: Op, back: &Arc<Returns>) -> u64 {
         let back = Arc::clone(back);
-        self.0.give(|closes| Job::Operation { token, op, back, closes: closes.last() })
+        self.0.give(|queue, job| {
+            queue.opens.begin(job, &op);
+            Job::Operation { token, op, back, before: Before { job, closes: queue.closes.last() } }
+        })
     }
 
     /// Opens a file now, on the calling thread.
     #[cfg(test)]
     pub(crate) fn open(&self, options: &OpenOptions) -> io::Result<File> {
-        self.0.open(options, 0)
+        self.0.open(options, Before { job: 0, closes: 0 })
     }
 
     /// Takes back an operation that no worker has begun.
@@ -132,6 +154,7 @@ impl Workers {
         match queue.jobs.get_mut(index)?.take()? {
             Job::Operation { op, .. } => {
                 queue.waiting -= 1;
+                queue.opens.end(number);
                 Some(op)
             }
             close => {
@@ -149,7 +172,8 @@ impl Drop for Workers {
         self.0.work.notify_all();
         // After this no file of the engine is found in use.
         let all = queue.closes.last();
-        drop(self.0.wait_for_closes(queue, all));
+        let pending = |queue: &mut Queue| queue.closes.any_up_to(all);
+        drop(self.0.closed_one.wait_while(queue, pending).unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -160,14 +184,16 @@ impl Pool {
 
     /// Gives a file to a worker to close; closes it here if no worker can be started.
     pub(crate) fn close(self: &Arc<Self>, it: Closing) {
-        self.give(|closes| Job::Close { it, number: closes.begin() });
+        self.give(|queue, _| Job::Close { it, number: queue.closes.begin() });
+        // A waiting open may have to perform it.
+        self.closed_one.notify_all();
     }
 
     /// Queues a job, and starts a worker for it if needed. Returns the job's number.
-    fn give(self: &Arc<Self>, job: impl FnOnce(&mut Closes) -> Job) -> u64 {
+    fn give(self: &Arc<Self>, job: impl FnOnce(&mut Queue, u64) -> Job) -> u64 {
         let mut queue = self.queue();
-        let job = job(&mut queue.closes);
         let own = queue.first + queue.jobs.len() as u64;
+        let job = job(&mut queue, own);
         queue.jobs.push_back(Some(job));
         queue.waiting += 1;
         self.staff(queue);
@@ -193,14 +219,14 @@ impl Pool {
 
     /// Opens a file on this worker, which does not count as one meanwhile, so that locked files delay no
     /// other jobs.
-    fn open_aside(self: &Arc<Self>, options: &OpenOptions, closes: u64) -> io::Result<File> {
+    fn open_aside(self: &Arc<Self>, options: &OpenOptions, before: Before) -> io::Result<File> {
         let mut queue = self.queue();
         queue.opening += 1;
         match queue.waiting {
             0 => drop(queue),
             _ => self.staff(queue),
         }
-        let opened = self.open(options, closes);
+        let opened = self.open(options, before);
         self.queue().opening -= 1;
         opened
     }
@@ -210,8 +236,8 @@ impl Pool {
         let mut vecs = IoVecs::default();
         while let Some(job) = self.next_job() {
             match job {
-                Job::Operation { token, mut op, back, closes } => {
-                    let result = self.perform(&mut op, closes, &mut vecs);
+                Job::Operation { token, mut op, back, before } => {
+                    let result = self.perform(&mut op, before, &mut vecs);
                     back.give(Completion { token, result, op });
                 }
                 Job::Close { it, number } => self.close_here(it, number),
@@ -220,45 +246,79 @@ impl Pool {
     }
 
     fn close_here(&self, it: Closing, number: u64) {
-        match it {
-            Closing::File(fd) => drop(fd),
-            Closing::SocketFile(file) => drop(file),
-        }
-        self.queue().closes.end(number);
+        let opened = match it {
+            Closing::File { fd, job } => {
+                drop(fd);
+                Some(job)
+            }
+            Closing::SocketFile(file) => {
+                drop(file);
+                None
+            }
+        };
+        let mut queue = self.queue();
+        queue.closes.end(number);
+        opened.into_iter().for_each(|job| queue.opens.end(job));
+        drop(queue);
         self.closed_one.notify_all();
     }
 
-    /// Waits until the files up to number `last` are closed.
-    fn wait_for_closes<'a>(&self, queue: MutexGuard<'a, Queue>, last: u64) -> MutexGuard<'a, Queue> {
-        let pending = |queue: &mut Queue| queue.closes.any_up_to(last);
-        self.closed_one.wait_while(queue, pending).unwrap_or_else(PoisonError::into_inner)
+    /// Waits until every close and every given-up open that came before is over. Performs closes meanwhile,
+    /// because every other worker may be waiting too.
+    fn wait_for_what_came(&self, before: Before) {
+        let mut queue = self.queue();
+        while queue.frees_something(before) && !queue.closed {
+            queue = match queue.take_close() {
+                Some((it, number)) => {
+                    drop(queue);
+                    self.close_here(it, number);
+                    self.queue()
+                }
+                None => self.closed_one.wait(queue).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
     }
 
-    /// Opens a file. If it is in use and files up to number `closes` were not all closed, it may be one of
-    /// them: then waits for them and tries again. Other workers have those already, as jobs begin in order.
-    fn open(self: &Arc<Self>, options: &OpenOptions, closes: u64) -> io::Result<File> {
-        let pending = self.queue().closes.any_up_to(closes);
-        let opened = match files::open(options) {
-            Err(error) if pending && is_in_use(&error) => {
-                drop(self.wait_for_closes(self.queue(), closes));
-                files::open(options)
-            }
-            opened => opened,
-        };
+    /// Opens a file, unless the open was given up. If the file is in use and an earlier close or given-up open
+    /// is not over, that may hold it: then waits for those and tries again.
+    fn open(self: &Arc<Self>, options: &OpenOptions, before: Before) -> io::Result<File> {
+        let opened = self.open_or_wait(options, before);
+        if opened.is_err() {
+            self.queue().opens.end(before.job);
+            self.closed_one.notify_all();
+        }
         let (fd, info) = opened?;
-        let body = Body::Os(FileFd::new(fd, Arc::clone(self)));
+        let body = Body::Os(FileFd::new(fd, before.job, Arc::clone(self)));
         let path = options.path.clone();
         Ok(File(Arc::new(FileInner { home: self.home.clone(), body, path, info })))
     }
 
-    fn perform(self: &Arc<Self>, op: &mut Op, closes: u64, vecs: &mut IoVecs) -> io::Result<Output> {
+    fn open_or_wait(&self, options: &OpenOptions, before: Before) -> io::Result<(OpenFd, FileInfo)> {
+        let given_up = || options.asker.as_ref().is_some_and(Asker::has_given_up);
+        let cancelled = || io::Error::new(io::ErrorKind::Interrupted, "cancelled");
+        if given_up() {
+            return Err(cancelled());
+        }
+        let pending = self.queue().frees_something(before);
+        let opened = match files::open(options) {
+            Err(error) if pending && is_in_use(&error) => {
+                self.wait_for_what_came(before);
+                files::open(options)
+            }
+            opened => opened,
+        };
+        // Closed here, at once.
+        if given_up() { Err(cancelled()) } else { opened }
+    }
+
+    fn perform(self: &Arc<Self>, op: &mut Op, before: Before, vecs: &mut IoVecs) -> io::Result<Output> {
         match op {
-            Op::Open { options } => self.open_aside(options, closes).map(Output::File),
+            Op::Open { options } => self.open_aside(options, before).map(Output::File),
             Op::Listen { address, backlog } => {
                 sockets::listen(address, *backlog, self.blocking_sockets, &self.home).map(Output::Listener)
             }
             Op::ListenAlone { path, backlog } => {
-                self.listen_alone(path, *backlog, closes).map(Output::Listener)
+                self.listen_alone(path, *backlog, before).map(Output::Listener)
             }
             _ => files::perform(op, vecs),
         }
@@ -266,11 +326,11 @@ impl Pool {
 
     /// A path in use may belong to a listener of this process that was dropped and not closed yet; handled as
     /// in [`open`](Self::open).
-    fn listen_alone(self: &Arc<Self>, path: &Path, backlog: u32, closes: u64) -> io::Result<Listener> {
-        let pending = self.queue().closes.any_up_to(closes);
+    fn listen_alone(self: &Arc<Self>, path: &Path, backlog: u32, before: Before) -> io::Result<Listener> {
+        let pending = self.queue().frees_something(before);
         let mut file = match SocketFile::claim(path) {
             Err(error) if pending && error.kind() == io::ErrorKind::AddrInUse => {
-                drop(self.wait_for_closes(self.queue(), closes));
+                self.wait_for_what_came(before);
                 SocketFile::claim(path)?
             }
             claimed => claimed?,
@@ -322,7 +382,8 @@ impl Pool {
         drop(queue);
         for job in stranded.into_iter().flatten() {
             match job {
-                Job::Operation { token, op, back, .. } => {
+                Job::Operation { token, op, back, before } => {
+                    self.queue().opens.end(before.job);
                     let message = format!("cannot start a worker thread for '{}': {error}", op.name());
                     back.give(Completion { token, result: Err(io::Error::new(error.kind(), message)), op });
                 }

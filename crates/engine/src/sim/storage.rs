@@ -10,7 +10,7 @@ use super::disk::{Disk, DiskOptions, FlushTicket, UnmapReads};
 use super::flight::Flight;
 use super::world::{Maker, SimObject};
 use crate::handle::Body;
-use crate::{Direct, File, FileInfo, Op, OpenOptions, Output};
+use crate::{Asker, Direct, File, FileInfo, Op, OpenOptions, Output};
 
 /// Disks by path, open files by number.
 #[derive(Default)]
@@ -27,6 +27,7 @@ struct OpenFile {
     writable: bool,
     direct: bool,
     locked: bool,
+    asker: Option<Asker>,
 }
 
 impl OpenFile {
@@ -137,7 +138,9 @@ impl Storage {
 
     fn open(&mut self, options: &OpenOptions, maker: &Maker) -> io::Result<Output> {
         let path = options.path.to_string_lossy().into_owned();
-        let conflict = |open: &&OpenFile| open.locked && (open.writable || options.writable);
+        // What is open for nobody is about to be closed.
+        let kept = |open: &OpenFile| !open.asker.as_ref().is_some_and(Asker::has_given_up);
+        let conflict = |open: &&OpenFile| open.locked && (open.writable || options.writable) && kept(open);
         if options.locked
             && self.files.iter().map(|(_, f)| f).filter(|f| f.path == path).any(|f| conflict(&f))
         {
@@ -157,7 +160,8 @@ impl Storage {
             }
         };
         let direct = options.direct != Direct::Off;
-        let file = OpenFile { disk, path, writable: options.writable, direct, locked: options.locked };
+        let (writable, locked, asker) = (options.writable, options.locked, options.asker.clone());
+        let file = OpenFile { disk, path, writable, direct, locked, asker };
         let info = file.info();
         let number = self.files.insert(file);
         Ok(Output::File(maker.file(number, options.path.clone(), info)))
