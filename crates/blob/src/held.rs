@@ -27,11 +27,24 @@ impl Drop for Held {
             return;
         }
         store.abandoned.store(true, Ordering::Release);
+        store.device.leave();
+        let mut left = Left(Some(store));
         // If the metadata thread is gone, so is the store.
         let _ = self.0.md.send_msg(move || {
-            if let Ok(md) = Md::of(&store) {
+            // If it does not know the store, it is leaving it already.
+            if let Some(Ok(md)) = left.0.take().map(|store| Md::of(&store)) {
                 drop(spindle_reactor::spawn_local(async move { md.abandon().await }));
             }
         });
+    }
+}
+
+/// A store without handles, sent to its metadata thread. Dropped unseen, as when the thread is gone, it releases the
+/// device.
+struct Left(Option<Arc<StoreShared>>);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|store| store.device.let_go());
     }
 }

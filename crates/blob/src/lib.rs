@@ -40,6 +40,7 @@ mod store;
 mod store_device;
 mod sync;
 mod transfer;
+mod wanted;
 
 pub use blob::Blob;
 pub use channel::BlobChannel;

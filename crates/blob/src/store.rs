@@ -11,9 +11,10 @@ use crate::blob::Blob;
 use crate::error::BlobError;
 use crate::held::Held;
 use crate::low_space::LowSpace;
-use crate::md::{self, Md};
+use crate::md::{self, Loaded, Md};
 use crate::options::{BlobInfo, BlobOptions, InitOptions, LoadOptions, OpenOptions, StoreInfo};
 use crate::shared::StoreShared;
+use crate::wanted::Wanted;
 
 /// A loaded store. A handle: clones are the same store, and any Spindle thread may use it.
 ///
@@ -21,8 +22,8 @@ use crate::shared::StoreShared;
 /// after the other; calls are sent there. Dropping the future of such an operation does not stop it: it runs
 /// to its end and only its result is lost. An operation that has returned success is durable. When the last
 /// handle and the last open blob are dropped without an [`unload`](Self::unload), the store releases its
-/// device, without a write: the next load recovers it, on the same thread as soon as work under way has
-/// ended.
+/// device, without a write, when work under way has ended: the next load waits for that, on any thread, and
+/// recovers the store.
 ///
 /// A call finds the blob that has the id when its turn comes, and the id of a deleted blob is given to a
 /// later one: users that share a store must not use the id of a blob that another one deletes.
@@ -41,8 +42,7 @@ impl Blobstore {
     /// The device holds known contents and `force` is not set, or another store has it; the options do not
     /// fit the device; the device fails.
     pub async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Blobstore, BlobError> {
-        let opening = spindle_reactor::spawn_local(async move { md::init(device, options).await });
-        Ok(Blobstore::new(finished(opening.await)?.keep()))
+        Blobstore::opened(async move |wanted| md::init(device, options, &wanted).await).await
     }
 
     /// Loads the store on a device; this thread becomes its metadata thread. A store that was not unloaded
@@ -53,8 +53,19 @@ impl Blobstore {
     /// There is no store, it is of another type, a store that may write has the device already (a read-only
     /// load is allowed), or the device fails.
     pub async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Blobstore, BlobError> {
-        let opening = spindle_reactor::spawn_local(async move { md::load(device, options).await });
-        Ok(Blobstore::new(finished(opening.await)?.keep()))
+        Blobstore::opened(async move |wanted| md::load(device, options, &wanted).await).await
+    }
+
+    /// Runs `task`, which creates or loads a store, as a task of this thread, and takes the store from it.
+    async fn opened(
+        task: impl AsyncFnOnce(Wanted) -> Result<Loaded, BlobError> + 'static,
+    ) -> Result<Blobstore, BlobError> {
+        let wanted = Wanted::default();
+        let asked = wanted.asked();
+        let opening = spindle_reactor::spawn_local(async move { task(wanted).await });
+        let store = Blobstore::new(finished(opening.await)?.keep());
+        asked.met();
+        Ok(store)
     }
 
     fn new(shared: Arc<StoreShared>) -> Blobstore {

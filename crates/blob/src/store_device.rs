@@ -28,10 +28,16 @@ impl StoreDevice {
         Arc::new(StoreDevice { device, claimed: Mutex::default() })
     }
 
-    /// Claims it for this store.
-    pub(crate) fn claim(&self) -> Result<(), OpenError> {
-        *locked(&self.claimed) = Some(Claimed::take(self.device.clone())?);
+    /// Claims it for this store. Waits for a store that is about to release it.
+    pub(crate) async fn claim(&self) -> Result<(), OpenError> {
+        let claimed = Claimed::take_when_left(self.device.clone()).await?;
+        *locked(&self.claimed) = Some(claimed);
         Ok(())
+    }
+
+    /// Tells other stores that this one is about to release it.
+    pub(crate) fn leave(&self) {
+        locked(&self.claimed).iter().for_each(Claimed::leave);
     }
 
     /// Releases the claim.

@@ -3,10 +3,13 @@
 //! A file lock keeps other openers of a file out; a claim keeps out other users of the same device in the
 //! same process, on any thread. Claims are cooperative: they stop only users that ask for one, too. A part of
 //! a device keeps its claims in the list of the whole, so that whole and part, and overlapping parts, exclude
-//! each other. The kinds are SPDK's.
+//! each other. The kinds are SPDK's. A holder may announce that it is about to release its claim; the next
+//! user can wait for that.
 
+use std::future::poll_fn;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 
 use crate::mailbox::locked;
 use crate::{Device, OpenError};
@@ -53,6 +56,8 @@ pub struct Claim {
 struct List {
     next: u64,
     held: Vec<Held>,
+    /// Users that wait for holders which leave.
+    waiting: Vec<Waker>,
 }
 
 #[derive(Debug)]
@@ -63,6 +68,8 @@ struct Held {
     kind: ClaimKind,
     holder: String,
     device: String,
+    /// The holder is about to release it.
+    leaves: bool,
 }
 
 impl Default for Claim {
@@ -78,6 +85,17 @@ impl Claim {
     pub fn part(&self, from: u64, bytes: u64) -> Claim {
         let from = self.from.saturating_add(from);
         Claim { list: self.list.clone(), from, end: from.saturating_add(bytes).min(self.end) }
+    }
+
+    fn overlaps(&self, held: &Held) -> bool {
+        held.from < self.end && self.from < held.end
+    }
+}
+
+impl Held {
+    /// Whether a store may claim the same.
+    fn goes_with_store(&self) -> bool {
+        ClaimKind::Exclusive.goes_with(self.kind)
     }
 }
 
@@ -100,7 +118,38 @@ impl Claimed {
         )
     }
 
-    /// Claims a device; `holder` is the name that errors of other claimants show.
+    /// As [`take`](Self::take), but waits for holders in the way that [leave](Self::leave).
+    ///
+    /// # Errors
+    /// As `take`, naming a holder that stays.
+    pub async fn take_when_left(device: Arc<dyn Device>) -> Result<Claimed, OpenError> {
+        poll_fn(|cx| {
+            let taken = Claimed::take(device.clone());
+            let Some(claim) = device.claim().filter(|_| taken.is_err()) else { return Poll::Ready(taken) };
+            let mut list = locked(&claim.list);
+            let in_the_way = list.held.iter().filter(|held| claim.overlaps(held) && !held.goes_with_store());
+            if in_the_way.clone().any(|held| !held.leaves) {
+                return Poll::Ready(taken);
+            }
+            if in_the_way.count() == 0 {
+                // Released since `take` looked.
+                cx.waker().wake_by_ref();
+            }
+            list.waiting.push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Announces that the holder will release the claim soon.
+    pub fn leave(&self) {
+        if let Some((claim, key)) = &self.held {
+            let mut list = locked(&claim.list);
+            list.held.iter_mut().filter(|held| held.key == *key).for_each(|held| held.leaves = true);
+        }
+    }
+
+    /// Claims a device; `holder` is what others are told.
     ///
     /// # Errors
     /// As [`take`](Self::take).
@@ -111,8 +160,9 @@ impl Claimed {
     ) -> Result<Claimed, OpenError> {
         let Some(claim) = device.claim().cloned() else { return Ok(Claimed { device, held: None }) };
         let mut list = locked(&claim.list);
-        let overlaps = |held: &&Held| held.from < claim.end && claim.from < held.end;
-        if let Some(other) = list.held.iter().filter(overlaps).find(|held| !kind.goes_with(held.kind)) {
+        if let Some(other) =
+            list.held.iter().filter(|held| claim.overlaps(held)).find(|held| !kind.goes_with(held.kind))
+        {
             let holder = match other.device == device.name() {
                 true => other.holder.clone(),
                 false => format!("{} (which claims {})", other.holder, other.device),
@@ -122,7 +172,8 @@ impl Claimed {
         let key = list.next;
         list.next += 1;
         let (from, end, name) = (claim.from, claim.end, device.name().to_owned());
-        list.held.push(Held { key, from, end, kind, holder: holder.into(), device: name });
+        let holder = holder.into();
+        list.held.push(Held { key, from, end, kind, holder, device: name, leaves: false });
         drop(list);
         Ok(Claimed { device, held: Some((claim, key)) })
     }
@@ -131,15 +182,22 @@ impl Claimed {
     pub fn holders(device: &Arc<dyn Device>) -> Vec<(ClaimKind, String)> {
         let Some(claim) = device.claim() else { return Vec::new() };
         let list = locked(&claim.list);
-        let overlaps = |held: &&Held| held.from < claim.end && claim.from < held.end;
-        list.held.iter().filter(overlaps).map(|held| (held.kind, held.holder.clone())).collect()
+        list.held
+            .iter()
+            .filter(|held| claim.overlaps(held))
+            .map(|held| (held.kind, held.holder.clone()))
+            .collect()
     }
 }
 
 impl Drop for Claimed {
     fn drop(&mut self) {
         if let Some((claim, key)) = &self.held {
-            locked(&claim.list).held.retain(|held| held.key != *key);
+            let mut list = locked(&claim.list);
+            list.held.retain(|held| held.key != *key);
+            let waiting = std::mem::take(&mut list.waiting);
+            drop(list);
+            waiting.into_iter().for_each(Waker::wake);
         }
     }
 }

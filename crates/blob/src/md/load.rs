@@ -29,6 +29,7 @@ use crate::ordering::Point;
 use crate::shared::{Member, StoreShared};
 use crate::store_device::StoreDevice;
 use crate::sync::TaskLock;
+use crate::wanted::Wanted;
 
 /// A store without handles yet. If it is dropped before it gets one, it releases its device.
 pub(crate) struct Loaded(Option<Rc<Md>>);
@@ -41,13 +42,14 @@ struct Opened {
     thread: Thread,
 }
 
-async fn open(device: Arc<dyn Device>, read_only: bool) -> Result<Opened, BlobError> {
+async fn open(device: Arc<dyn Device>, read_only: bool, wanted: &Wanted) -> Result<Opened, BlobError> {
     Md::abandoned_are_gone(&device).await;
     let name: Arc<str> = device.name().into();
     let failed = |source| BlobError::Open { store: name.clone(), source: Arc::new(source) };
     let device = StoreDevice::new(device);
     if !read_only {
-        device.claim().map_err(failed)?;
+        device.claim().await.map_err(failed)?;
+        wanted.has(&device);
     }
     let local = device.local(None).map_err(failed)?;
     let not_here = spindle_block::OpenError::NotOnThread { device: name.to_string() };
@@ -56,8 +58,12 @@ async fn open(device: Arc<dyn Device>, read_only: bool) -> Result<Opened, BlobEr
 }
 
 /// Creates a store; this thread becomes its metadata thread.
-pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Result<Loaded, BlobError> {
-    let opened = open(device, false).await?;
+pub(crate) async fn init(
+    device: Arc<dyn Device>,
+    options: InitOptions,
+    wanted: &Wanted,
+) -> Result<Loaded, BlobError> {
+    let opened = open(device, false, wanted).await?;
     let shape = opened.local.channel().geometry();
     let (block_size, size) = (shape.block_size(), shape.bytes());
     let device_shape = DeviceShape { size, block_size, physical_block_size: block_size };
@@ -103,9 +109,13 @@ pub(crate) async fn init(device: Arc<dyn Device>, options: InitOptions) -> Resul
 }
 
 /// Loads a store; this thread becomes its metadata thread.
-pub(crate) async fn load(device: Arc<dyn Device>, options: LoadOptions) -> Result<Loaded, BlobError> {
+pub(crate) async fn load(
+    device: Arc<dyn Device>,
+    options: LoadOptions,
+    wanted: &Wanted,
+) -> Result<Loaded, BlobError> {
     let read_only = options.read_only || !device.geometry().writable();
-    let opened = open(device, read_only).await?;
+    let opened = open(device, read_only, wanted).await?;
     let store = match read_store(&opened, &options).await {
         Ok(store) => store,
         Err(error) => return close(opened, error).await,
@@ -280,6 +290,8 @@ fn assemble(
         zeroing: TaskLock::default(),
         refilling: Cell::new(false),
         ready_target: Cell::new(0),
+        asked: Cell::new(0),
+        idle: RefCell::default(),
         watches: Watches::default(),
         left: RefCell::default(),
         open: Cell::new(0),

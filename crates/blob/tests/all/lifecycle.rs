@@ -6,7 +6,7 @@ use crate::support;
 
 use spindle_blob::{BlobError, BlobOptions, Blobstore, LoadOptions};
 use spindle_mem::IoBuf;
-use spindle_reactor::Thread;
+use spindle_reactor::{EngineKind, Runtime, Thread};
 use support::{CLUSTER, byte, check, disk, fill, init, load, read, run_everywhere, slow_device, small};
 
 #[test]
@@ -237,4 +237,65 @@ fn a_store_whose_handles_are_all_dropped_lets_go_of_its_device_and_is_recovered_
         store.unload().await.unwrap();
         check(&disk);
     });
+}
+
+/// How a store comes to let go of its device.
+#[derive(Clone, Copy, Debug)]
+enum Leaving {
+    Dropped,
+    Unloading,
+    LoadGivenUp,
+    InitGivenUp,
+}
+
+#[test]
+fn a_load_on_another_thread_waits_for_a_store_that_is_letting_go_of_the_device() {
+    use Leaving::{Dropped, InitGivenUp, LoadGivenUp, Unloading};
+    for engine in ["epoll", "sim:1", "sim:2", "sim:3", "sim:4"] {
+        let engine: EngineKind = engine.parse().unwrap();
+        let runtime = Runtime::builder().reactors(2).engine(engine).build().unwrap();
+        let main = async || {
+            let device = slow_device(&disk(16), 5);
+            let other = Thread::create("other", "[0-1023]").unwrap();
+            let mut store = Blobstore::init(device.clone(), small()).await.unwrap();
+            for leaving in [Dropped, Unloading, LoadGivenUp, InitGivenUp, Dropped, Unloading] {
+                let busy = device.clone();
+                let refused = other.run(async move || load_and_unload(busy).await).await.unwrap();
+                assert!(matches!(refused, Err(BlobError::Open { .. })), "one that is kept: {refused:?}");
+                match leaving {
+                    Dropped => drop(store),
+                    Unloading => {
+                        assert!(support::poll_once(Box::pin(store.unload()).as_mut()).is_none());
+                        drop(store);
+                    }
+                    LoadGivenUp | InitGivenUp => {
+                        store.unload().await.unwrap();
+                        let (there, options) = (device.clone(), LoadOptions::default());
+                        let mut options_of_new = small();
+                        options_of_new.force = true;
+                        let mut load = Box::pin(Blobstore::load(there.clone(), options));
+                        let mut init = Box::pin(Blobstore::init(there, options_of_new));
+                        for _ in 0..3 {
+                            let begun = match leaving {
+                                LoadGivenUp => support::poll_once(load.as_mut()).is_none(),
+                                _ => support::poll_once(init.as_mut()).is_none(),
+                            };
+                            assert!(begun, "it takes longer");
+                            spindle_reactor::yield_now().await;
+                        }
+                    }
+                }
+                let free = device.clone();
+                let loaded = other.run(async move || load_and_unload(free).await).await.unwrap();
+                loaded.unwrap_or_else(|error| panic!("{leaving:?}: {error}"));
+                store = Blobstore::load(device.clone(), LoadOptions::default()).await.unwrap();
+            }
+            store.unload().await.unwrap();
+        };
+        runtime.run(main).unwrap();
+    }
+}
+
+async fn load_and_unload(device: std::sync::Arc<dyn spindle_block::Device>) -> Result<(), BlobError> {
+    Blobstore::load(device, LoadOptions::default()).await?.unload().await
 }
