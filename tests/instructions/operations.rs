@@ -59,7 +59,8 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
         }
         "thread" => work(&mut runner, async move || threads(count).await),
         "bare-read" => work(&mut runner, async move || bare_reads(count).await),
-        "null-read" | "null-layer" | "null-cut" | "null-cut-list" | "null-counted" | "null-limited" => {
+        "null-read" | "null-write" | "null-layer" | "null-cut" | "null-cut-list" | "null-counted"
+        | "null-limited" => {
             let what = what.to_owned();
             work(&mut runner, async move || null_reads(&what, count).await)
         }
@@ -198,6 +199,7 @@ async fn null_reads(what: &str, count: u64) -> Result<(), Failed> {
     let pattern = Pattern::random(&device.geometry(), 8 * u64::from(BLOCK), 1)?;
     let pair = QueuePair::open(&device)?;
     let mut load = match what {
+        "null-write" => PairLoad::new(pair, Operation::Write, MANY as usize, pattern),
         "null-cut-list" => PairLoad::vectored(pair, Operation::Read, MANY as usize, pattern, 3),
         _ => PairLoad::new(pair, Operation::Read, MANY as usize, pattern),
     };
