@@ -252,7 +252,7 @@ impl Md {
     fn close(self: &Rc<Md>, blob: &BlobState) {
         blob.opened.set(blob.opened.get() - 1);
         self.open.set(self.open.get() - 1);
-        if self.open.get() == 0 && self.space.borrow().has_written_ahead() {
+        if self.open.get() == 0 && self.holds_written_ahead() {
             let md = self.clone();
             drop(spindle_reactor::spawn_local(async move { md.forget_ready().await }));
         }

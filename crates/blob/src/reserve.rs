@@ -49,6 +49,11 @@ impl Reserve {
         std::mem::take(&mut locked(&self.clusters))
     }
 
+    /// Whether zeroes were written ahead into any that it holds.
+    pub(crate) fn holds_written(&self) -> bool {
+        locked(&self.clusters).iter().any(|fresh| fresh.written)
+    }
+
     /// How many it holds.
     pub(crate) fn len(&self) -> usize {
         locked(&self.clusters).len()

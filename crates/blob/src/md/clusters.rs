@@ -37,6 +37,7 @@ impl Md {
         if self.check_allocation().is_err() {
             return;
         }
+        self.asked.set(self.asked.get() + 1);
         let members = locked(&self.shared.members).len();
         let mut space = self.space.borrow_mut();
         // Leaves enough for other threads.

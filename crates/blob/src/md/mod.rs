@@ -45,6 +45,7 @@ use std::task::{Poll, Waker};
 
 use spindle_block::Device;
 use spindle_format::{Bitmap, BlobId, Geometry, PageIdx, SuperBlock};
+use spindle_reactor::Poller;
 
 use crate::error::BlobError;
 use crate::local::Local;
@@ -54,7 +55,7 @@ use crate::shared::StoreShared;
 use crate::sync::{TaskGuard, TaskLock};
 
 pub(crate) use blobs::BlobState;
-pub(crate) use load::{init, load};
+pub(crate) use load::{Loaded, init, load};
 
 /// The metadata of one store.
 pub(crate) struct Md {
@@ -99,6 +100,10 @@ pub(crate) struct Md {
     refilling: Cell<bool>,
     /// How many zeroed clusters it keeps ready.
     ready_target: Cell<usize>,
+    /// Number of times a write needed a new cluster.
+    asked: Cell<u64>,
+    /// Runs while there are zeroes written ahead, and gives them back when `asked` stands still.
+    idle: RefCell<Option<Poller>>,
     /// Number of openings of blobs.
     pub(crate) open: Cell<usize>,
     /// Tasks that wait until the store has released its device.

@@ -4,17 +4,26 @@
 //! blocks may read anything. The pool begins small, when a write had to zero its cluster itself, and grows
 //! while it is used up faster than it is refilled. Where an unmap makes zeroes the pool takes no space of the
 //! host. Otherwise it is bounded in bytes, so that large clusters are not zeroed ahead at all, and it is
-//! given back by an unload and when no blob is open any more.
+//! given back by an unload, when no blob is open any more, and when no write needed a new cluster for a while. A
+//! timer runs only while there is something to give back.
 
 use std::rc::Rc;
+use std::time::Duration;
+
+use spindle_reactor::{Busy, Poller};
 
 use super::Md;
+use crate::shared::{Member, locked};
 
 /// Upper bound of zero bytes written ahead.
 const MOST_BYTES: u64 = 64 << 20;
 
 /// Upper bound of clusters zeroed ahead.
 const MOST: u64 = 64;
+
+/// When zeroes that were written ahead are given back: after at least so long, and at most twice that, in which no
+/// write needed a new cluster.
+const IDLE: Duration = Duration::from_secs(1);
 
 impl Md {
     /// Keeps zeroed clusters ready, in the background.
@@ -52,9 +61,41 @@ impl Md {
             space.take_written_ahead()
         };
         self.release_unused(clusters).await;
+        drop(self.idle.take());
     }
 
-    async fn refill_ready(&self) {
+    /// Whether zeroes were written into clusters that no write has needed yet.
+    pub(crate) fn holds_written_ahead(&self) -> bool {
+        let in_hand = |member: &Member| member.reserve.holds_written();
+        self.space.borrow().has_written_ahead() || locked(&self.shared.members).iter().any(in_hand)
+    }
+
+    /// Gives zeroes that were written ahead back when they have not been needed for a while.
+    fn watch_for_idleness(self: &Rc<Md>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.is_some() {
+            return;
+        }
+        let (md, mut seen) = (Rc::downgrade(self), self.asked.get());
+        *idle = Some(Poller::timed("zeroes written ahead", IDLE, move || {
+            let Some(md) = md.upgrade() else { return Busy::No };
+            let asked = md.asked.get();
+            if std::mem::replace(&mut seen, asked) != asked {
+                return Busy::No;
+            }
+            drop(md.idle.take());
+            drop(spindle_reactor::spawn_local(async move {
+                md.forget_ready().await;
+                // A thread may have got some in hand meanwhile.
+                if md.holds_written_ahead() && !md.shared.is_unloaded() {
+                    md.watch_for_idleness();
+                }
+            }));
+            Busy::Yes
+        }));
+    }
+
+    async fn refill_ready(self: &Rc<Md>) {
         let most = self.most_ready();
         let target = (self.ready_target.get() * 2).clamp(most.min(2), most);
         self.ready_target.set(target);
@@ -67,6 +108,8 @@ impl Md {
             let batch = {
                 let mut space = self.space.borrow_mut();
                 let plenty = space.free_clusters() as usize > 4 * most;
+                // None any more once they were given back.
+                let target = self.ready_target.get();
                 let missing = target.saturating_sub(space.ready());
                 if plenty && missing > 0 {
                     space.take_dirty(missing.min(target.div_ceil(2)))
@@ -83,6 +126,9 @@ impl Md {
             }
             let since = zeroed.then(|| self.flushes.begun());
             let by_unmap = self.local.clears_by_unmap();
+            if !by_unmap {
+                self.watch_for_idleness();
+            }
             let mut space = self.space.borrow_mut();
             for cluster in batch {
                 space.free_cluster(cluster, since);

@@ -57,11 +57,13 @@ impl Md {
         if self.shared.unloaded.swap(true, Ordering::AcqRel) {
             return Err(self.shared.gone());
         }
+        self.shared.device.leave();
         // Tasks that wait for the lock are refused from here on. Operations on blobs without a view also end
         // first, and give back what they took.
         drop(guard);
         let late = self.freeze_all().await;
         let written = last(self).await;
+        drop(self.idle.take());
         self.forget();
         self.watches.end();
         let seen: Vec<_> = frozen.iter().chain(&late).map(|one| one.shared.clone()).collect();

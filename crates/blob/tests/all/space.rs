@@ -5,6 +5,7 @@
 use crate::support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use spindle_blob::{
     Blob, BlobError, BlobOptions, Blobstore, InitOptions, LayoutOptions, LoadOptions, SpaceEvent,
@@ -415,6 +416,45 @@ fn a_block_written_to_a_thin_blob_takes_a_block_of_the_host_whatever_the_size_of
         blob.close().await.unwrap();
         store.unload().await.unwrap();
     });
+}
+
+/// Pollers of all threads.
+async fn pollers() -> Vec<String> {
+    let dump = spindle_reactor::Handle::current().unwrap().dump().await;
+    let of = |thread: &spindle_reactor::ThreadDump| {
+        thread.pollers.iter().map(|poller| poller.name.clone()).collect::<Vec<_>>()
+    };
+    dump.reactors.iter().flat_map(|reactor| reactor.threads.iter().flat_map(of)).collect()
+}
+
+/// The blob stays open; in simulation, where time passes when all sleep.
+#[test]
+fn zeroes_that_were_written_ahead_are_given_back_when_nothing_is_written_and_leave_no_timer() {
+    for engine in ["sim:1", "sim:2", "sim:3"] {
+        run_on(engine, async || {
+            let (host, store) = on_a_host(CLUSTER as u32, false).await;
+            let id = store.blobs().await.unwrap()[0];
+            let blob = store.open_blob(id).await.unwrap();
+            let (used, without) = (host.used(), pollers().await);
+            let mut written = 0;
+            for writes in [4, 3, 2] {
+                for _ in 0..writes {
+                    fill(&blob, written * CLUSTER, 4096, 5).await;
+                    written += 1;
+                    // Not long enough to be idle.
+                    spindle_reactor::sleep(Duration::from_millis(400)).await;
+                }
+                assert!(host.used() > used + written as usize + 1, "some are zeroed ahead");
+                assert!(pollers().await.len() > without.len());
+                spindle_reactor::sleep(Duration::from_secs(3)).await;
+                assert!(host.used() <= used + written as usize + 3, "{} units more", host.used() - used);
+                assert_eq!(pollers().await, without, "an idle store wakes nobody");
+            }
+            assert_eq!(byte(&blob, 4096, CLUSTER - 4096).await, 0);
+            blob.close().await.unwrap();
+            store.unload().await.unwrap();
+        });
+    }
 }
 
 #[test]
