@@ -18,7 +18,8 @@ use crate::store::on_md;
 /// calling thread.
 ///
 /// [`close`](Self::close) closes it and writes changed xattrs to disk; dropping the last clone closes it
-/// without writing them.
+/// without writing them: the next sync or close of the blob does that, or the
+/// [`unload`](crate::Blobstore::unload) of the store.
 #[derive(Clone)]
 pub struct Blob {
     pub(crate) opened: Arc<Opened>,

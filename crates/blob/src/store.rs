@@ -273,11 +273,13 @@ impl Blobstore {
         Ok(events)
     }
 
-    /// Unloads the store cleanly, so that the next load need not recover it. Every thread releases the
-    /// device. After an error of the device the store is unloaded all the same, and will be recovered.
+    /// Unloads the store cleanly, so that the next load need not recover it, and writes the xattrs that were set
+    /// through handles which were dropped. Every thread releases the device. After an error of the device the
+    /// store is unloaded all the same, and will be recovered.
     ///
     /// # Errors
-    /// Blobs are open (nothing has changed then), or a write fails.
+    /// Blobs are open (nothing has changed then), or a write fails. If there is no metadata page for an xattr that
+    /// was set, that is lost, and the store is unloaded cleanly all the same.
     pub async fn unload(&self) -> Result<(), BlobError> {
         on_md(&self.shared, async |md| md.unload().await).await
     }

@@ -13,7 +13,7 @@ use crate::units::ZERO;
 /// Clusters of a large blob that are read even if they were never written.
 const ALWAYS: u64 = 8;
 
-/// Reads everything that the workload can have touched.
+/// Reads everything that may not be zero: all that some blob has a cluster for, or that the model knows of.
 ///
 /// # Errors
 /// An error of the store, or an error found in it.
@@ -29,6 +29,7 @@ pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
         }
         tags.insert(id, tag);
     }
+    let clusters = clusters(run, store, &tags).await.map_err(told)?;
     let mut blobs = BTreeMap::new();
     for (id, tag) in &tags {
         let info = store.blob_info(*id).await.map_err(told)?;
@@ -45,7 +46,9 @@ pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
             clones: info.clones.iter().filter_map(|clone| tags.get(clone).copied()).collect(),
             allocated: info.allocated,
             xattrs: xattrs(all.iter().map(|xattr| (&*xattr.name, &*xattr.value))),
-            units: units(run, store, *id, *tag).await.map_err(told)?,
+            units: with(run, store, (*id, *tag), async |blob| read(run, blob, &clusters).await)
+                .await
+                .map_err(told)?,
         };
         blobs.insert(*tag, seen);
     }
@@ -58,36 +61,51 @@ pub async fn look(run: &Context, store: &Blobstore) -> Result<Seen, String> {
     Ok(Seen { blobs, super_blob: super_blob.and_then(|id| tags.get(&id).copied()), bs_type, clusters })
 }
 
-async fn units(
+/// The clusters to read of every blob: one that a crash has left unfinished is not in the model yet, and shares
+/// with another.
+async fn clusters(
     run: &Context,
     store: &Blobstore,
-    id: BlobId,
-    tag: Tag,
-) -> Result<BTreeMap<u64, u32>, BlobError> {
+    tags: &BTreeMap<BlobId, Tag>,
+) -> Result<BTreeSet<u64>, BlobError> {
+    let per_cluster = run.profile.per_cluster();
+    let mut clusters: BTreeSet<u64> = (0..ALWAYS).collect();
+    clusters.extend(run.model(|model| {
+        let blobs = model.worlds.iter().flat_map(|world| world.blobs.values());
+        let places = blobs.flat_map(|blob| blob.units.places());
+        places.map(|at| at / per_cluster).collect::<Vec<_>>()
+    }));
+    for (&id, &tag) in tags {
+        let ranges = with(run, store, (id, tag), async |blob| blob.allocated_ranges().await).await?;
+        clusters.extend(ranges.into_iter().flat_map(|(first, count)| first..first + count));
+    }
+    Ok(clusters)
+}
+
+/// Asks a blob something, opened for that if it is not open.
+async fn with<R>(
+    run: &Context,
+    store: &Blobstore,
+    (id, tag): (BlobId, Tag),
+    ask: impl AsyncFnOnce(&Blob) -> Result<R, BlobError>,
+) -> Result<R, BlobError> {
     let opened = run.handle(tag);
     let blob = match &opened {
         Some(blob) => blob.clone(),
         None => store.open_blob(id).await?,
     };
-    let result = read(run, &blob).await;
+    let result = ask(&blob).await;
     if opened.is_none() {
         blob.close().await?;
     }
     result
 }
 
-async fn read(run: &Context, blob: &Blob) -> Result<BTreeMap<u64, u32>, BlobError> {
+async fn read(run: &Context, blob: &Blob, clusters: &BTreeSet<u64>) -> Result<BTreeMap<u64, u32>, BlobError> {
     let per_cluster = run.profile.per_cluster();
     let size = u64::from(run.profile.cluster);
-    let mut clusters: BTreeSet<u64> = (0..ALWAYS).collect();
-    // Of every blob: one that a crash has left unfinished is not in the model yet, and shares with another.
-    clusters.extend(run.model(|model| {
-        let blobs = model.worlds.iter().flat_map(|world| world.blobs.values());
-        let places = blobs.flat_map(|blob| blob.units.places());
-        places.map(|at| at / per_cluster).collect::<Vec<_>>()
-    }));
     let mut units = BTreeMap::new();
-    let clusters: Vec<u64> = clusters.into_iter().filter(|cluster| *cluster < blob.clusters()).collect();
+    let clusters: Vec<u64> = clusters.iter().copied().filter(|at| *at < blob.clusters()).collect();
     for run_of in clusters.chunk_by(|a, b| a + 1 == *b) {
         let (first, count) = (run_of[0], run_of.len() as u64);
         let (result, buffers) = blob.read(first * size, IoBuf::zeroed((count * size) as usize)).await;

@@ -12,9 +12,11 @@ use spindle_mem::IoBuf;
 use crate::content;
 use crate::context::Context;
 use crate::external;
+use crate::model::MOST_OPEN;
 use crate::op::{Above, Op, Outcome, Tag};
 use crate::seen::{TAG, value_of, xattr_name};
 use crate::units::{Time, Value, ZERO};
+use crate::workload::rest;
 
 /// The xattrs that identify a new blob to the model.
 fn tagged(tag: Tag) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -27,6 +29,9 @@ pub async fn perform(run: &Arc<Context>, op: Op) {
     let leaves = matches!(op, Op::Reload { .. } | Op::Destroy);
     if leaves && run.has_failed() {
         return;
+    }
+    if op.is_change() && run.model(|model| model.open().len() >= MOST_OPEN) {
+        return rest().await;
     }
     let op = match op {
         // A load that cannot read everything does not grow the store.

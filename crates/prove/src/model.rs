@@ -13,11 +13,12 @@ use crate::kept::{Blob, Versions};
 use crate::op::{Event, Op, Outcome, Tag};
 use crate::profile::Profile;
 use crate::seen::Seen;
-use crate::units::{ANYTHING, Time, Units, Value, ZERO};
+use crate::units::{ANYTHING, NEVER, Time, Units, Value, ZERO};
 use crate::world::{Open, World};
 
-/// Operations on metadata that are taken to be under way at most: more only after errors of the device.
-const MOST_OPEN: usize = 5;
+/// While so many operations that change metadata are under way, or may have happened before an error of the
+/// device cut them off, no other begins: each may have happened or not, in any order.
+pub const MOST_OPEN: usize = 5;
 
 /// A pending operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,7 +141,7 @@ impl Model {
     /// Returns the pending operations that change metadata.
     pub fn open(&self) -> Vec<Open> {
         let all = self.pending.iter().filter(|(_, pending)| pending.op.is_change());
-        all.map(|(begun, pending)| (*begun, pending.op.clone())).take(MOST_OPEN).collect()
+        all.map(|(begun, pending)| (*begun, pending.op.clone())).collect()
     }
 
     /// Takes the outcome that the model does not allow.
@@ -187,6 +188,25 @@ impl Model {
         self.time += 1;
     }
 
+    /// A flush that began then has ended well.
+    fn settle(&mut self, begun: Time) {
+        let pending = &self.pending;
+        // A snapshot that is being taken may hold what was there before all that was written meanwhile.
+        let is_copied = |tag: Tag| {
+            let copies = |op: &Op| matches!(op, Op::Snapshot { tag: copied, .. } if *copied == tag);
+            pending.values().any(|one| copies(&one.op))
+        };
+        let replaced_since = |tag: Tag| {
+            let replaces = |op: &Op| matches!(op, Op::Replace { tag: replaced, .. } if *replaced == tag);
+            pending.iter().find(|(_, one)| replaces(&one.op)).map_or(NEVER, |(begun, _)| *begun)
+        };
+        for (tag, blob) in self.worlds.iter_mut().flat_map(World::blobs_mut) {
+            if blob.reads == 0 && !is_copied(tag) {
+                blob.units.settle(begun, replaced_since(tag));
+            }
+        }
+    }
+
     /// Whether an operation is under way that changes what unmap means for some blob.
     fn is_shape_changing(&self) -> bool {
         self.pending.values().any(|pending| {
@@ -227,8 +247,7 @@ impl Model {
         if let Op::Flush { .. } = op
             && done
         {
-            let blobs = self.worlds.iter_mut().flat_map(World::blobs_mut);
-            blobs.filter(|blob| blob.reads == 0).for_each(|blob| blob.units.settle(begun));
+            self.settle(begun);
         }
         if let Some(tag) = op.blob() {
             let same = self.reshaped.get(&tag).is_none_or(|at| *at < begun);
@@ -394,6 +413,40 @@ mod tests {
         assert!(model.worlds.iter().all(|world| world.blobs.contains_key(&4)));
         run(&mut model, &[(Op::Snapshot { tag: 1, new: 5 }, true)]);
         assert!(model.take_impossible().is_some(), "its blob was gone before it began");
+    }
+
+    /// A write of a value that is durable by the end, while an operation on its blob goes on.
+    fn write_durably(model: &mut Model, value: Value) {
+        for op in [Op::Write { tag: 1, unit: 0, count: 1, value }, Op::Flush { tag: 1 }] {
+            run(model, &[(op, true)]);
+        }
+    }
+
+    #[test]
+    fn what_is_durable_before_a_snapshot_or_replacement_ends_may_have_come_before_or_after_it() {
+        let during = |op: Op| {
+            let mut model = chain();
+            write_durably(&mut model, 4);
+            let begun = model.time;
+            model.apply(&Event::Begin(op));
+            write_durably(&mut model, 5);
+            model.apply(&Event::End(begun, Outcome::Done(None)));
+            model
+        };
+        let snapshot = during(Op::Snapshot { tag: 1, new: 9 });
+        assert_eq!(snapshot.now().blobs[&9].units.possible(0), [4, 5]);
+        let replaced = during(Op::Replace { tag: 1, unit: 0, count: 1, value: 20 });
+        assert_eq!(replaced.now().blobs[&1].units.possible(0), [20, 5]);
+    }
+
+    #[test]
+    fn at_a_crash_every_operation_under_way_counts_however_many_there_are() {
+        let mut model = Model::new(Rules { per_cluster: 8, unmap_reads_zero: true, clusters: (9, 9) });
+        run(&mut model, &[(Op::Init { clusters: 9 }, true)]);
+        (0..=MOST_OPEN as u8).for_each(|_| model.apply(&Event::Begin(Op::Grow)));
+        model.apply(&Event::Begin(Op::SetType { bs_type: BsType::LVOLSTORE }));
+        let seen = Seen { blobs: BTreeMap::new(), super_blob: None, bs_type: BsType::LVOLSTORE, clusters: 9 };
+        assert_eq!(crate::verdict::judge(&model, Ok(&seen)), Ok(()));
     }
 
     #[test]

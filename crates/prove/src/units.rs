@@ -6,6 +6,7 @@
 //! that has succeeded. So writes may overlap, fail, and be cut off.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A moment: the number of an event in the history.
 pub type Time = u32;
@@ -69,14 +70,16 @@ impl Unit {
         }
     }
 
-    /// Forgets what no crash can bring back after a flush that began at `flush`.
-    fn settle(&mut self, flush: Time) {
+    /// Forgets what no crash can bring back after a flush that began at `flush`, but not when what remains was
+    /// written, if that was since `keep`.
+    fn settle(&mut self, flush: Time, keep: Time) {
         let Unit::Many(records) = self else { return };
         let durable = |record: &&Record| record.sure && record.end < flush;
         let Some(latest) = records.iter().filter(durable).map(|record| record.begin).max() else { return };
         records.retain(|record| record.end >= latest);
         if let [only] = records.as_slice()
             && durable(&only)
+            && only.end < keep
         {
             *self = Unit::One(only.value);
         }
@@ -105,9 +108,10 @@ impl Units {
         }
     }
 
-    /// A flush that began then has ended.
-    pub fn settle(&mut self, flush: Time) {
-        self.units.values_mut().for_each(|unit| unit.settle(flush));
+    /// A flush that began then has ended. What was written since `keep` may yet turn out to have come before
+    /// something else: when that was stays known.
+    pub fn settle(&mut self, flush: Time, keep: Time) {
+        self.units.values_mut().for_each(|unit| unit.settle(flush, keep));
     }
 
     /// Makes the write to a unit that began at `begin` durable.
@@ -221,20 +225,21 @@ impl Units {
     }
 
     /// All units were replaced, durably, by an operation that began at `begun`: those that are named hold these
-    /// values, the others zeroes. A write that overlaps it may have come before or after it.
-    pub fn replace(&mut self, new: impl IntoIterator<Item = (u64, Value)>, begun: Time) {
-        self.blank = ZERO;
-        let new: BTreeMap<u64, Value> = new.into_iter().collect();
-        let now = new.iter().map(|(&at, &value)| (at, Unit::One(value))).collect();
+    /// values, the others of `cleared` zeroes, and the rest what units hold that were never written. A write that
+    /// overlaps it may have come before or after it.
+    pub fn replace(&mut self, new: BTreeMap<u64, Value>, cleared: Range<u64>, begun: Time) {
+        let mut now = BTreeMap::new();
+        if self.blank != ZERO {
+            now.extend(cleared.map(|at| (at, Unit::One(ZERO))));
+        }
+        now.extend(new.iter().map(|(&at, &value)| (at, Unit::One(value))));
         for (at, unit) in std::mem::replace(&mut self.units, now) {
             let Unit::Many(mut records) = unit else { continue };
             records.retain(|record| record.begin > 0 && record.end >= begun);
-            if records.is_empty() {
-                continue;
-            }
-            records.iter_mut().for_each(|record| (record.sure, record.cut) = (false, true));
-            let value = new.get(&at).copied().unwrap_or(ZERO);
-            records.insert(0, Record { value, begin: 0, end: 0, sure: true, cut: false });
+            // Not over before the last of them began: none of them is known to be later.
+            let Some(end) = records.iter().map(|record| record.begin.max(begun)).max() else { continue };
+            let value = self.possible(at)[0];
+            records.insert(0, Record { value, begin: begun, end, sure: true, cut: false });
             self.units.insert(at, Unit::Many(records));
         }
     }
@@ -269,9 +274,9 @@ mod tests {
         units.begin(3, 7, 1);
         units.end(3, 7, 1, 2, true);
         assert_eq!((units.possible(3), units.visible(3, 3)), (vec![ZERO, 7], vec![7]));
-        units.settle(2);
+        units.settle(2, NEVER);
         assert_eq!(units.possible(3), [ZERO, 7], "the flush began before the write had ended");
-        units.settle(3);
+        units.settle(3, NEVER);
         assert_eq!(units.possible(3), [7]);
         assert_eq!(units.possible(4), [ZERO]);
     }
@@ -283,15 +288,15 @@ mod tests {
         units.begin(0, 2, 2);
         units.end(0, 1, 1, 3, true);
         units.end(0, 2, 2, 4, true);
-        units.settle(5);
+        units.settle(5, NEVER);
         assert_eq!(units.possible(0), [1, 2]);
         units.begin(0, 3, 6);
         units.end(0, 3, 6, 7, false);
-        units.settle(8);
+        units.settle(8, NEVER);
         assert_eq!(units.possible(0), [1, 2, 3], "a write that failed says nothing about those before it");
         units.begin(0, 4, 9);
         units.end(0, 4, 9, 10, true);
-        units.settle(11);
+        units.settle(11, NEVER);
         assert_eq!(units.possible(0), [4]);
     }
 
@@ -309,10 +314,10 @@ mod tests {
 
     #[test]
     fn what_was_replaced_is_gone_but_for_writes_that_overlap() {
-        let mut units = Units::known([(1, 5), (2, 6)], ANYTHING);
+        let mut units = Units::known([(1, 5), (2, 6)], ZERO);
         units.begin(3, 7, 2);
         units.begin(1, 8, 3);
-        units.replace([(1, 20), (4, 21)], 4);
+        units.replace([(1, 20), (4, 21)].into(), 0..8, 4);
         assert_eq!(
             (units.possible(1), units.possible(2), units.possible(4)),
             (vec![20, 8], vec![ZERO], vec![21])
@@ -322,6 +327,27 @@ mod tests {
         units.begin(3, 9, 6);
         units.end(3, 9, 6, 7, true);
         assert_eq!(units.visible(3, 8), [9]);
+    }
+
+    #[test]
+    fn of_writes_that_a_replacement_overlaps_only_the_last_may_be_left_and_a_flush_does_not_settle_which() {
+        let mut units = Units::known([(1, 5)], ZERO);
+        let replaced = 1;
+        for (value, begun) in [(7, 2), (8, 4)] {
+            units.begin(1, value, begun);
+            units.end(1, value, begun, begun + 1, true);
+        }
+        units.settle(6, replaced);
+        units.replace([(1, 20)].into(), 0..8, replaced);
+        assert_eq!((units.visible(1, 9), units.possible(1)), (vec![20, 8], vec![20, 8]));
+    }
+
+    #[test]
+    fn a_replaced_blob_that_waives_zeroes_holds_them_only_where_it_was_filled() {
+        let mut units = Units::known([(1, 5)], ANYTHING);
+        units.replace([(1, 20)].into(), 0..8, 4);
+        assert_eq!((units.possible(1), units.possible(7)), (vec![20], vec![ZERO]));
+        assert!(units.allows(8, 33), "what it gets when it grows is whatever lay there");
     }
 
     #[test]
@@ -362,13 +388,13 @@ mod tests {
         let mut other = units.clone();
         other.begin(1, 7, 1);
         other.end(1, 7, 1, 2, true);
-        other.settle(3);
+        other.settle(3, NEVER);
         units.either(&other);
         assert_eq!((units.possible(1), units.visible(1, 9)), (vec![5, 7], vec![5, 7]));
         assert_eq!(units.possible(2), [6]);
         units.begin(1, 8, 4);
         units.end(1, 8, 4, 5, true);
-        units.settle(6);
+        units.settle(6, NEVER);
         assert_eq!(units.possible(1), [8]);
     }
 

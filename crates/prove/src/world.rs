@@ -71,9 +71,9 @@ impl World {
         self.blobs.get_mut(&tag).map(Arc::make_mut)
     }
 
-    /// All blobs, to be changed.
-    pub fn blobs_mut(&mut self) -> impl Iterator<Item = &mut Blob> {
-        self.blobs.values_mut().map(Arc::make_mut)
+    /// All blobs by their tags, to be changed.
+    pub fn blobs_mut(&mut self) -> impl Iterator<Item = (Tag, &mut Blob)> {
+        self.blobs.iter_mut().map(|(tag, blob)| (*tag, Arc::make_mut(blob)))
     }
 
     /// Visits this world, and then every world that results if some of the open operations happen, in any
@@ -221,8 +221,14 @@ impl World {
                 blob.units.truncate(clusters * per_cluster);
             }),
             Op::Replace { tag, unit, count, value } => self.change(*tag, |blob| {
-                let values = (*unit..unit + count).zip(*value..);
-                blob.units.replace(values, begun);
+                let (end, values) = (unit + count, *value..);
+                // A thin one has clusters only where it was written to; what it gets later may hold anything
+                // if it waives zeroes.
+                let cleared = match blob.thin {
+                    true => unit / per_cluster * per_cluster..end.next_multiple_of(per_cluster),
+                    false => 0..blob.clusters * per_cluster,
+                };
+                blob.units.replace((*unit..end).zip(values).collect(), cleared, begun);
             }),
             Op::ReadOnly { tag } => self.change(*tag, |blob| blob.read_only = true),
             Op::Sync { tag } | Op::Reopen { tag } => self.change(*tag, |blob| blob.xattrs.settle(begun)),
@@ -235,7 +241,7 @@ impl World {
                 if *grow {
                     self.clusters = rules.clusters.1;
                 }
-                self.blobs_mut().for_each(|blob| blob.xattrs.settle(begun));
+                self.blobs_mut().for_each(|(_, blob)| blob.xattrs.settle(begun));
             }
             _ => {}
         }

@@ -120,6 +120,26 @@ impl Md {
     /// Writes changes that were made in memory.
     pub(crate) async fn sync(&self, blob: &Rc<BlobState>) -> Result<(), BlobError> {
         let _guard = self.exclusive_on(blob).await?;
+        self.write_edits(blob).await
+    }
+
+    /// The same for all blobs, as far as it can be done, in a store that may be changed. Called under [`Md::lock`].
+    pub(crate) async fn write_all_edits(&self) -> Result<(), BlobError> {
+        if self.check_writable().is_err() {
+            return Ok(());
+        }
+        let unsynced: Vec<Rc<BlobState>> =
+            self.blobs.borrow().values().filter(|blob| blob.is_unsynced()).cloned().collect();
+        let mut result = Ok(());
+        for blob in unsynced {
+            let written = self.write_edits(&blob).await;
+            result = result.and(written);
+        }
+        result
+    }
+
+    /// Called under [`Md::lock`].
+    async fn write_edits(&self, blob: &BlobState) -> Result<(), BlobError> {
         if !blob.is_unsynced() {
             return Ok(());
         }

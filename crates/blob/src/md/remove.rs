@@ -183,6 +183,7 @@ impl Md {
         clone: &Rc<BlobState>,
     ) -> Result<(), BlobError> {
         let mut taken = Vec::new();
+        let is_super = self.super_block.borrow().super_blob == Some(snapshot.id);
         let merged = self.merged(snapshot, clone, &mut taken).await;
         let step = |after| Persist { urgent: true, after: vec![after], ..Persist::default() };
         let result = match merged {
@@ -205,12 +206,9 @@ impl Md {
         if let Err(error) = result {
             if self.check_writable().is_ok() {
                 self.release_unused(taken).await;
-                let mut unmarked = snapshot.meta.borrow().clone();
-                if unmarked.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL).is_some() {
-                    let undone = self.persist(snapshot, unmarked, step(Point::DurableBeforeAck)).await;
-                    // Half undone: only a load can repair it.
-                    undone.inspect_err(|error| self.poison(error))?;
-                }
+                let undone = self.unmark(snapshot, is_super).await;
+                // Half undone: only a load can repair it.
+                undone.inspect_err(|error| self.poison(error))?;
             }
             return Err(error);
         }
@@ -221,6 +219,20 @@ impl Md {
         let clusters = self.clusters_in(&meta).await;
         let pages = meta.map.extent_pages().map(|(_, page)| page).collect();
         self.erase(snapshot, &clusters, &pages).await
+    }
+
+    /// A snapshot that was to be deleted stays: what was done to it before its clone's root is undone, durably.
+    async fn unmark(&self, snapshot: &BlobState, is_super: bool) -> Result<(), BlobError> {
+        if is_super && self.super_block.borrow().super_blob.is_none() {
+            self.write_super_blob(Some(snapshot.id)).await?;
+            self.flush_for(&[Point::DurableBeforeAck]).await?;
+        }
+        let mut unmarked = snapshot.meta.borrow().clone();
+        if unmarked.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL).is_some() {
+            let how = Persist { urgent: true, ..Persist::default() };
+            self.persist(snapshot, unmarked, how).await?;
+        }
+        Ok(())
     }
 
     /// The clusters that a map names.

@@ -16,44 +16,49 @@ impl Md {
     /// Writes the masks, marks them as valid, and releases the device on every thread. After an error of the
     /// device the store is not clean, and unloaded all the same.
     pub(crate) async fn unload(self: &Rc<Md>) -> Result<(), BlobError> {
-        self.leave(true, async |md| {
+        // Xattrs that were set through handles which were dropped.
+        let first = async |md: &Rc<Md>| md.write_all_edits().await;
+        let last = async |md: &Rc<Md>| {
             md.recall().await;
             md.forget_ready().await;
             md.write_clean().await
-        })
-        .await
+        };
+        self.leave(true, first, last).await
     }
 
     /// Releases the device on every thread, without a write: no handle of the store is left.
     pub(crate) async fn abandon(self: &Rc<Md>) {
         // If this fails, the store was unloaded meanwhile.
-        let _ = self.leave(false, async |_| Ok(())).await;
+        let _ = self.leave(false, async |_| Ok(()), async |_| Ok(())).await;
     }
 
     /// Clears the super block, and releases the device on every thread.
     pub(crate) async fn destroy(self: &Rc<Md>) -> Result<(), BlobError> {
         self.check_writable()?;
-        self.leave(true, async |md| {
+        let last = async |md: &Rc<Md>| {
             let change = Change::Zero { offset: 0, len: md.geometry.borrow().md_page_size().into() };
             md.apply(&change).await.inspect_err(|error| md.poison(error))?;
             md.flush_for(&[Point::DurableBeforeAck]).await
-        })
-        .await
+        };
+        self.leave(true, async |_| Ok(()), last).await
     }
 
+    /// Lets go of the device on every thread, after a `first` step while metadata may still be changed, and a
+    /// `last` one when nothing else changes it any more. An error of either holds nothing up.
     async fn leave(
         self: &Rc<Md>,
         unless_open: bool,
+        first: impl AsyncFnOnce(&Rc<Md>) -> Result<(), BlobError>,
         last: impl AsyncFnOnce(&Rc<Md>) -> Result<(), BlobError>,
     ) -> Result<(), BlobError> {
         // Requests that outlive their blobs' handles end first: no map may change after the masks were
         // written.
         let frozen = self.freeze_all().await;
         let guard = self.lock.lock().await;
-        let open = self.blobs.borrow().values().filter(|blob| blob.opened.get() > 0).count();
-        if open > 0 && unless_open {
-            return Err(BlobError::BlobsOpen { store: self.shared.name.clone(), open });
-        }
+        self.check_closed(unless_open)?;
+        let begun = first(self).await;
+        // One may have been opened meanwhile.
+        self.check_closed(unless_open)?;
         if self.shared.unloaded.swap(true, Ordering::AcqRel) {
             return Err(self.shared.gone());
         }
@@ -86,7 +91,16 @@ impl Md {
         }
         self.shared.device.let_go();
         self.has_left();
-        written
+        begun.and(written)
+    }
+
+    /// An error if blobs are open, and that matters.
+    fn check_closed(&self, unless_open: bool) -> Result<(), BlobError> {
+        let open = self.blobs.borrow().values().filter(|blob| blob.opened.get() > 0).count();
+        match open > 0 && unless_open {
+            true => Err(BlobError::BlobsOpen { store: self.shared.name.clone(), open }),
+            false => Ok(()),
+        }
     }
 
     async fn write_clean(&self) -> Result<(), BlobError> {

@@ -4,7 +4,7 @@
 
 use crate::support;
 
-use spindle_blob::{BlobError, BlobOptions, Blobstore, LoadOptions};
+use spindle_blob::{BlobError, BlobOptions, Blobstore, LoadOptions, MdPages};
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, Runtime, Thread};
 use support::{CLUSTER, byte, check, disk, fill, init, load, read, run_everywhere, slow_device, small};
@@ -298,4 +298,59 @@ fn a_load_on_another_thread_waits_for_a_store_that_is_letting_go_of_the_device()
 
 async fn load_and_unload(device: std::sync::Arc<dyn spindle_block::Device>) -> Result<(), BlobError> {
     Blobstore::load(device, LoadOptions::default()).await?.unload().await
+}
+
+#[test]
+fn xattrs_set_through_handles_that_were_dropped_are_there_after_an_unload() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(1).xattr("old", "old")).await.unwrap();
+        let other = store.create_blob(BlobOptions::thin(1)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        blob.set_xattr("new", "new").await.unwrap();
+        blob.remove_xattr("old").await.unwrap();
+        drop(blob);
+        store.open_blob(other).await.unwrap().set_xattr("large", vec![7; 3000]).await.unwrap();
+        store.unload().await.unwrap();
+        check(&disk);
+
+        let store = load(&disk).await;
+        assert!(!store.info().await.unwrap().recovered, "it was unloaded in order");
+        let xattrs = async |id| {
+            let xattrs = store.blob_xattrs(id).await.unwrap();
+            xattrs.into_iter().map(|xattr| (xattr.name.to_vec(), xattr.value.to_vec())).collect::<Vec<_>>()
+        };
+        assert_eq!(xattrs(id).await, [(b"new".to_vec(), b"new".to_vec())]);
+        assert_eq!(xattrs(other).await, [(b"large".to_vec(), vec![7; 3000])]);
+        store.unload().await.unwrap();
+    });
+}
+
+#[test]
+fn an_unload_that_has_no_page_for_a_dropped_xattr_says_so_and_leaves_the_store_in_order() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let mut options = small();
+        options.layout.md_pages = MdPages::Count(8);
+        let store = Blobstore::init(support::device(&disk), options).await.unwrap();
+        let mut ids = Vec::new();
+        while let Ok(id) = store.create_blob(BlobOptions::thin(1)).await {
+            ids.push(id);
+        }
+        let blob = store.open_blob(ids[0]).await.unwrap();
+        // No room in its page, and no page left.
+        for name in ["a", "b"] {
+            blob.set_xattr(name, vec![7; 3000]).await.unwrap();
+        }
+        drop(blob);
+        let error = store.unload().await.unwrap_err();
+        assert!(matches!(error, BlobError::OutOfMetadata { .. }), "{error}");
+        check(&disk);
+
+        let store = load(&disk).await;
+        assert!(!store.info().await.unwrap().recovered, "it was left in order");
+        assert_eq!(store.blob_xattrs(ids[0]).await.unwrap(), []);
+        store.unload().await.unwrap();
+    });
 }

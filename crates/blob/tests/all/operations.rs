@@ -14,7 +14,8 @@ use spindle_block::Malloc;
 use spindle_format::{chain, metadata::internal};
 use spindle_mem::IoBuf;
 use support::{
-    CLUSTER, byte, check, device, disk, fill, init, load, run_everywhere, run_on, slow_device, small,
+    CLUSTER, byte, check, check_image, device, disk, fill, init, load, run_everywhere, run_on, slow_device,
+    small,
 };
 
 #[test]
@@ -350,5 +351,42 @@ fn a_ratio_of_metadata_pages_is_kept_and_then_they_run_out() {
         // Some are kept back for what gives space back.
         store.delete_blob(made[0]).await.unwrap();
         store.create_blob(BlobOptions::thin(1)).await.unwrap();
+    });
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_deleted_for_want_of_metadata_pages_stays_the_super_blob() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let layout = LayoutOptions {
+            cluster_size: CLUSTER as u32,
+            md_pages: MdPages::Count(20),
+            ..LayoutOptions::default()
+        };
+        let options = InitOptions { layout, ..InitOptions::default() };
+        let store = Blobstore::init(device(&disk), options).await.unwrap();
+        let slot = 512 * CLUSTER;
+        let id = store.create_blob(BlobOptions::thin(4 * 512)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        // Both have something in each part of the map: the clone needs as many new pages when it takes all over.
+        for at in 0..4 {
+            fill(&blob, at * slot, CLUSTER, 1).await;
+        }
+        let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+        for at in 0..4 {
+            fill(&blob, at * slot + CLUSTER, CLUSTER, 2).await;
+        }
+        store.set_super_blob(Some(snapshot)).await.unwrap();
+        while store.create_blob(BlobOptions::thin(1)).await.is_ok() {}
+        let error = store.delete_blob(snapshot).await.unwrap_err();
+        assert!(matches!(error, BlobError::OutOfMetadata { .. }), "{error}");
+        assert_eq!(store.super_blob().await.unwrap(), Some(snapshot));
+        assert_eq!(blob.info().await.unwrap().parent, Some(Parent::Snapshot(snapshot)));
+        let left = check_image(disk.snapshot().durable());
+        assert_eq!(left.super_block.super_blob, Some(snapshot), "also after a crash");
+        assert_eq!(byte(&blob, 0, CLUSTER).await, 1);
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        check(&disk);
     });
 }
