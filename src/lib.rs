@@ -9,11 +9,13 @@
 pub use spindle_bdev as bdev;
 pub use spindle_blob as blob;
 pub use spindle_block as block;
+pub use spindle_control as control;
 pub use spindle_engine as engine;
 pub use spindle_format as format;
 pub use spindle_lvol as lvol;
 pub use spindle_mem as mem;
 pub use spindle_reactor as reactor;
+pub use spindle_rpc as rpc;
 
 pub use spindle_bdev::{Bdev, BlobDevice, Registry};
 pub use spindle_blob::{Blob, BlobOptions, Blobstore, InitOptions, LoadOptions};

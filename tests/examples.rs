@@ -10,6 +10,8 @@ mod several_runtimes;
 mod thread_runner;
 #[path = "../examples/tokio_program.rs"]
 mod tokio_program;
+#[path = "../examples/write_a_bdev.rs"]
+mod write_a_bdev;
 
 use std::process::Command;
 
@@ -79,4 +81,26 @@ fn a_store_on_a_bdev_is_told_of_its_removal_and_unloaded_before_it_is_gone() {
     ];
     let name = "a_store_on_a_bdev_is_told_of_its_removal_and_unloaded_before_it_is_gone";
     prints(name, bdev_blobstore::run, &lines);
+}
+
+#[test]
+fn a_module_of_a_program_of_its_own_has_a_method_and_keeps_the_rules_of_all_bdevs() {
+    let lines = ["what is written to I0 is inverted on M0", "I0 keeps the rules of all bdevs"];
+    let name = "a_module_of_a_program_of_its_own_has_a_method_and_keeps_the_rules_of_all_bdevs";
+    prints(name, write_a_bdev::main, &lines);
+}
+
+#[test]
+fn the_code_of_the_page_about_modules_is_that_of_its_example() {
+    let read = |path: &str| {
+        std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+            .expect("it is there")
+    };
+    let (page, example) = (read("docs/write-a-bdev.md"), read("examples/write_a_bdev.rs"));
+    let blocks: Vec<&str> =
+        page.split("```rust\n").skip(1).map(|rest| rest.split("```").next().expect("its end")).collect();
+    assert!(blocks.len() >= 8, "the page shows {} pieces of code", blocks.len());
+    for block in blocks {
+        assert!(example.contains(block), "not in examples/write_a_bdev.rs:\n{block}");
+    }
 }
