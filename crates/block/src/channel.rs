@@ -53,7 +53,7 @@ pub struct Channel {
     writable: Cell<bool>,
     /// Keeps the thread from exiting, and names the device in its dump.
     hold: Option<Hold>,
-    /// The way of operations that the device's own lanes cannot do, once there was one.
+    /// The channel for operations that the device's own lanes lack, once one was needed.
     emulation: OnceCell<Box<Channel>>,
 }
 
@@ -222,7 +222,8 @@ impl Channel {
         poll_fn(|cx| table.poll_closed(lane, &device, cx)).await;
     }
 
-    /// The channel that does an operation: this one, or one above it for what the device's lanes cannot do.
+    /// Returns the channel for an operation: this one, or one above it if the device's lanes lack the
+    /// operation.
     fn way(&self, operation: Operation) -> &Channel {
         if !is_emulated(&*self.device, operation) {
             return self;
@@ -230,7 +231,7 @@ impl Channel {
         if self.emulation.get().is_none()
             && let Ok(above) = LaneTable(self.table.clone()).channel(Emulation::over(self.device.clone()))
         {
-            // Empty: looked at above.
+            // Cannot fail: it was empty above.
             let _ = self.emulation.set(Box::new(above));
         }
         match self.emulation.get() {
@@ -239,7 +240,7 @@ impl Channel {
                 above.writable.set(self.writable.get());
                 above
             }
-            // It is asked as it is, and says that it cannot.
+            // The device's own lane then refuses the operation.
             None => self,
         }
     }

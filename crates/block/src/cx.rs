@@ -230,12 +230,12 @@ impl Cx<'_> {
         self.queues.wait_until(Some(time));
     }
 
-    /// Lets a request into a device that is frozen, and to a range that is held.
+    /// Lets a request pass a frozen gate and a held range.
     pub(crate) fn let_pass(&mut self, id: IoId) {
         self.queues.passes.push(id);
     }
 
-    /// The request has ended.
+    /// Forgets a request that has ended.
     pub(crate) fn let_pass_no_more(&mut self, id: IoId) {
         self.queues.passes.retain(|known| *known != id);
     }

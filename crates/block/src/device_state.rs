@@ -131,18 +131,18 @@ impl DeviceState {
         frozen
     }
 
-    /// As [`freeze`](Self::freeze), with the wait apart.
+    /// As [`freeze`](Self::freeze), but returns the wait separately.
     pub(crate) fn begin_freeze(&self) -> (Frozen, Delivered) {
         let quiet = self.tell(Body::Event(LaneEvent::Freeze), |inner| inner.freezes += 1);
         (Frozen(self.clone()), quiet)
     }
 
-    /// Sends every lane an event of the table's own.
+    /// Sends an event of the lane table to every lane.
     pub(crate) fn tell_event(&self, event: LaneEvent) -> Delivered {
         self.tell(Body::Event(event), |_| {})
     }
 
-    /// Has the caller wait for its turn on the device.
+    /// Takes a place in the queue for a turn on the device. `waker` is called when the turn comes.
     pub(crate) fn take_turn(&self, waker: Waker) -> Turn {
         let key = self.turns(|turns| turns.ask(waker));
         Turn::new(self.clone(), key)

@@ -1,10 +1,10 @@
-//! What a device's own lanes cannot do, done by a lane above them: comparing, comparing and writing, copying and
-//! writing zeroes by reads and writes, and a reset that covers all threads.
+//! Operations that a device's own lanes lack, done by a lane above them: compare, compare and write, copy and
+//! write zeroes by reads and writes, and a reset that covers all threads.
 //!
-//! A channel or queue pair opens it at the first such request; others never pass it. What it holds besides the
-//! request is one piece of memory for each operation under way. Where nothing may come between, it has its turn on the
-//! device ([`Turn`](crate::turn::Turn)) and freezes it: other requests wait, all of them, until it is done.
-//! Not promised: that an operation which ends with an error has changed nothing.
+//! A channel or queue pair opens this lane at the first such request; other requests never pass it. It needs
+//! one piece of memory per operation in flight, besides the request. An operation that must be atomic waits
+//! for its turn on the device ([`Turn`](crate::turn::Turn)) and freezes it: all other requests wait until it
+//! is done. Not promised: that an operation which ends with an error has changed nothing.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,7 +15,7 @@ use crate::{
     Submit,
 };
 
-/// Whether an operation is done here for a device.
+/// True if this module does an operation for a device.
 pub(crate) fn is_emulated(device: &dyn Device, operation: Operation) -> bool {
     let (reads, writes) = (|| device.supports(Operation::Read), || device.supports(Operation::Write));
     match operation {
@@ -30,7 +30,7 @@ pub(crate) fn is_emulated(device: &dyn Device, operation: Operation) -> bool {
     }
 }
 
-/// The device below, with the operations that it lacks.
+/// A device with the operations that the one below lacks.
 pub(crate) struct Emulation {
     below: Arc<dyn Device>,
 }
@@ -68,15 +68,15 @@ impl Device for Emulation {
 struct EmulationLane {
     below: LaneId,
     device: Arc<Emulation>,
-    /// Has this lane polled.
+    /// Makes the table poll this lane.
     waker: Waker,
-    /// Each under the key that its requests below carry.
+    /// The jobs, by the key that their requests below carry.
     jobs: Vec<(u64, Job)>,
     next: u64,
 }
 
 impl EmulationLane {
-    /// Does a job's next step; it is over when there is none.
+    /// Takes the next step of a job. Ends the job if there is none.
     fn go_on(&mut self, key: u64, mut job: Job, cx: &mut Cx<'_>) {
         match job.next(&*self.device.below, &self.waker) {
             Step::Wait => self.jobs.push((key, job)),
@@ -141,7 +141,7 @@ impl Lane for EmulationLane {
         job.abort();
         match job.waits() {
             true => self.go_on(key, job, cx),
-            // What the device has of it comes back first.
+            // Its request below must come back first.
             false => self.jobs.push((key, job)),
         }
     }
@@ -157,7 +157,8 @@ impl Lane for EmulationLane {
             job.abort();
             match (job.sent_id(), self.device.below.state()) {
                 (Some(id), Some(state)) => {
-                    // The last piece is on its way: newer changes of these blocks wait for it, and it for none.
+                    // The last piece is in flight: newer changes of these blocks wait for it, and it waits
+                    // for none.
                     cx.let_pass(id);
                     job.hold(state.hold_range(start, count));
                 }

@@ -1,6 +1,6 @@
-//! One operation that is done by others: where it stands, and what comes next.
+//! One emulated operation: its state and its next step.
 //!
-//! Owned by the lane that does it. It goes through the range in pieces, so that its memory does not depend on the
+//! Owned by the lane that performs it. It processes the range in pieces, so its memory does not depend on the
 //! size of the range.
 
 use std::future::Future;
@@ -19,22 +19,22 @@ use crate::{
 /// Bytes of a piece, or one block if that is larger.
 const PIECE: u64 = 128 << 10;
 
-/// What a job wants.
+/// The next step of a job.
 pub(crate) enum Step {
-    /// To be asked again when its lane is polled.
+    /// Ask again when the lane is polled.
     Wait,
-    /// A request below.
+    /// Send a request below.
     Below { operation: Operation, start: u64, count: u64, buffers: Buffers, past_gate: bool },
-    /// To end.
+    /// End the operation.
     End(Status),
 }
 
-/// Where it stands.
+/// The state of a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Waits for its turn.
+    /// Waits for its turn on the device.
     Turn,
-    /// Waits until the requests that the device has have ended.
+    /// Waits until the requests in the device have ended.
     Quiet,
     /// Reads pieces: to compare them, or to copy each before the next.
     Read,
@@ -49,14 +49,14 @@ pub(crate) struct Job {
     phase: Phase,
     /// Blocks done in this phase.
     done: u64,
-    /// Blocks of the request that is below.
+    /// Blocks of the request below.
     piece: u64,
     sent: Option<IoId>,
     memory: Buffers,
     status: Status,
     aborted: bool,
     turn: Option<Turn>,
-    /// What its lanes have to see to first, and those below.
+    /// Events that the lanes of the device, and of those below, must handle first.
     awaited: Vec<Delivered>,
     frozen: Option<Frozen>,
     held: Option<HeldRange>,
@@ -91,17 +91,17 @@ impl Job {
         &self.io
     }
 
-    /// The request that is made of it, to be given back.
+    /// Returns the request that the job was made of.
     pub(crate) fn end(self) -> Io {
         self.io
     }
 
-    /// Whether it waits for something else than a request below.
+    /// True if it has no request below, so that polling may advance it.
     pub(crate) fn waits(&self) -> bool {
         self.sent.is_none()
     }
 
-    /// It has a request below.
+    /// Notes its request below.
     pub(crate) fn sent(&mut self, id: IoId) {
         self.sent = Some(id);
     }
@@ -110,17 +110,17 @@ impl Job {
         self.sent
     }
 
-    /// It is to end as soon as it has no request below.
+    /// Makes it end as soon as it has no request below.
     pub(crate) fn abort(&mut self) {
         self.aborted = true;
     }
 
-    /// Keeps a range held until it ends.
+    /// Holds a range until it ends.
     pub(crate) fn hold(&mut self, range: HeldRange) {
         self.held = Some(range);
     }
 
-    /// Its request below has ended.
+    /// Handles the end of its request below.
     pub(crate) fn back(&mut self, memory: Buffers, status: Status) {
         self.sent = None;
         self.memory = memory;
@@ -140,14 +140,14 @@ impl Job {
         }
     }
 
-    /// From comparing to writing.
+    /// Changes from comparing to writing.
     fn next_phase(&mut self) {
         if self.phase == Phase::Read && self.status.is_ok() {
             (self.phase, self.done) = (Phase::Write, 0);
         }
     }
 
-    /// What comes next.
+    /// Returns the next step.
     pub(crate) fn next(&mut self, device: &dyn Device, waker: &Waker) -> Step {
         if self.status.is_err() {
             return Step::End(self.status);
@@ -165,12 +165,12 @@ impl Job {
         }
     }
 
-    /// When it is its turn, keeps other requests out.
+    /// When its turn has come, keeps other requests out of the device.
     fn freeze(&mut self, device: &dyn Device, waker: &Waker) -> Step {
         let Some(turn) = self.turn.as_ref().filter(|turn| turn.has_come()) else { return Step::Wait };
         let (frozen, quiet) = turn.state().begin_freeze();
         if self.io.operation() == Operation::Reset {
-            // Behind the freeze: what a lane then holds came before the reset.
+            // After the freeze: all requests that a lane then holds came before the reset.
             tell_of_reset(device, &mut self.awaited);
         }
         self.awaited.push(quiet);
@@ -178,7 +178,7 @@ impl Job {
         self.begin(device, waker)
     }
 
-    /// When no other request is in the device, begins.
+    /// Begins once no other request is in the device.
     fn begin(&mut self, device: &dyn Device, waker: &Waker) -> Step {
         let cx = &mut Context::from_waker(waker);
         self.awaited.retain_mut(|awaited| Pin::new(awaited).poll(cx).is_pending());
@@ -194,7 +194,7 @@ impl Job {
         Step::Below { operation, start: 0, count: 0, buffers, past_gate: true }
     }
 
-    /// Where the next piece lies, counted from the start of the range, and its blocks.
+    /// Returns the offset of the next piece in the range, and its size, in blocks.
     fn next_piece(&mut self, geometry: &Geometry) -> (u64, u64) {
         let most = (PIECE >> geometry.block_shift()).clamp(1, u64::from(geometry.max_transfer()));
         let left = self.io.count() - self.done;
@@ -203,7 +203,7 @@ impl Job {
         (if backwards { left - self.piece } else { self.done }, self.piece)
     }
 
-    /// Memory for a piece; the same as before if that has the size.
+    /// Returns memory for a piece. Reuses the previous memory if the size fits.
     fn memory(&mut self, bytes: usize) -> Result<Buffers, IoErrorKind> {
         let before = std::mem::take(&mut self.memory);
         match before.len() == bytes {
@@ -244,7 +244,7 @@ impl Job {
         Step::Below { operation: Operation::Write, start, count, buffers, past_gate: self.frozen.is_some() }
     }
 
-    /// Compares the piece that was read with its part of the request's data.
+    /// Compares the piece just read with its part of the request's data.
     fn compare(&self) -> Status {
         let block = (self.memory.len() as u64).checked_div(self.piece).unwrap_or(0);
         let from = (self.done * block) as usize;
@@ -257,7 +257,7 @@ impl Job {
     }
 }
 
-/// Has the lanes of a device, and of those that it lies on, end what they hold.
+/// Tells the lanes of a device, and of those below it, to end the requests that they hold.
 fn tell_of_reset(device: &dyn Device, awaited: &mut Vec<Delivered>) {
     awaited.extend(device.state().map(|state| state.tell_event(LaneEvent::Reset)));
     device.lowers().iter().for_each(|lower| tell_of_reset(&**lower, awaited));

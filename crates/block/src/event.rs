@@ -31,8 +31,9 @@ pub enum LaneEvent {
     Freeze,
     /// Requests come again.
     Thaw,
-    /// The device, or one above it, is being reset, and frozen: no request comes until [`Thaw`](Self::Thaw). A lane ends what it holds
-    /// as aborted, as far as it can; what is under way below it comes back by itself.
+    /// The device, or one above it, is being reset, and is frozen: no request comes until
+    /// [`Thaw`](Self::Thaw). A lane ends the requests that it holds as aborted, as far as it can. Requests in
+    /// devices below come back on their own.
     Reset,
     /// An event of the module's own.
     Module(Arc<dyn Any + Send + Sync>),

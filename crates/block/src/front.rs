@@ -91,10 +91,10 @@ impl Lanes {
         self.queues.look_at(lane);
     }
 
-    /// Offers a request to a lane whose gate keeps others out.
+    /// Offers a request to a lane whose gate keeps all others out.
     fn offer_past(&mut self, to: u32, io: Io) {
         if let Submit::Full(io) = self.submit(to, io) {
-            // It holds nothing then, as the device is quiet.
+            // The device is quiet, so no request will end and make room.
             self.refuse_as(io, IoErrorKind::NoMemory);
         }
     }

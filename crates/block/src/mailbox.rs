@@ -137,7 +137,7 @@ impl RemoteNotifier {
     }
 }
 
-/// As a waker it has the lane polled.
+/// As a waker, makes the table poll the lane.
 impl Wake for RemoteNotifier {
     fn wake(self: Arc<Self>) {
         self.notify();

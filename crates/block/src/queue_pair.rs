@@ -25,7 +25,7 @@ pub struct QueuePair {
     lane: LaneId,
     key: u32,
     opener: u32,
-    /// The lane for operations that the device's own lane cannot do, once there was one.
+    /// The lane for operations that the device's own lane lacks, once one was needed.
     emulation: Option<u32>,
 }
 
@@ -84,7 +84,7 @@ impl QueuePair {
         }
     }
 
-    /// The lane that does an operation which the device's own cannot do.
+    /// Returns the lane for an operation that the device's own lane lacks.
     #[cold]
     fn emulation_of(&mut self, operation: Operation) -> Option<u32> {
         let device = self.table.inner.borrow().queues.lanes[self.lane.index as usize].device.clone()?;
@@ -124,7 +124,7 @@ impl QueuePair {
     }
 
     /// Like [`reap`](Self::reap), and submits each request again unless `each` keeps it. The tightest
-    /// loop there is: no borrow per request. What the device's own lane does not support is not emulated here.
+    /// loop there is: no borrow per request. Does not emulate operations that the lane lacks.
     #[inline]
     pub fn cycle(&mut self, mut each: impl FnMut(Io, Status) -> Option<Io>) -> usize {
         self.table.run();

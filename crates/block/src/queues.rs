@@ -70,7 +70,7 @@ pub(crate) struct Queues {
     pub(crate) deadline: Option<Time>,
     /// Lanes to poll at a set time.
     pub(crate) alarms: Alarms,
-    /// Requests that neither a frozen gate nor a held range keeps out.
+    /// Requests that pass a frozen gate and a held range.
     pub(crate) passes: Vec<IoId>,
     #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
     pool: Vec<Box<Slot>>,

@@ -1,13 +1,13 @@
-//! Turns on a device: of several operations that must be alone on it, one at a time, on whatever threads they are.
+//! Turns on a device, for operations that must be alone on it: one at a time, on any threads.
 //!
-//! In the order in which they were asked for. Behind the lock of the device's state.
+//! First come, first served. Protected by the lock of the device's state.
 
 use std::collections::VecDeque;
 use std::task::Waker;
 
 use crate::DeviceState;
 
-/// Those that wait, the one whose turn it is first.
+/// The waiting operations; the first has its turn.
 #[derive(Default)]
 pub(crate) struct Turns {
     next: u64,
@@ -25,14 +25,14 @@ impl Turns {
         self.line.front().is_some_and(|(first, _)| *first == key)
     }
 
-    /// Takes one out; the waker of the one whose turn it is now.
+    /// Removes one. Returns the waker of the one that now has its turn.
     pub(crate) fn leave(&mut self, key: u64) -> Option<Waker> {
         self.line.retain(|(known, _)| *known != key);
         self.line.front().map(|(_, waker)| waker.clone())
     }
 }
 
-/// A place in the line. Dropping it lets the next have its turn.
+/// A place in the queue. Dropping it passes the turn on.
 pub(crate) struct Turn {
     state: DeviceState,
     key: u64,
@@ -47,7 +47,7 @@ impl Turn {
         &self.state
     }
 
-    /// Whether it is its turn. Its waker is called when it is.
+    /// True if its turn has come. Its waker is called then.
     pub(crate) fn has_come(&self) -> bool {
         self.state.turns(|turns| turns.is_first(self.key))
     }

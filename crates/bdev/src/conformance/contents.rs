@@ -1,4 +1,4 @@
-//! Rules of what blocks hold.
+//! Rules about the contents of blocks.
 
 use spindle_block::{IoErrorKind, Operation};
 use spindle_mem::IoBuf;
@@ -8,7 +8,7 @@ use super::subject::{BLOCKS, Held, Subject, failed};
 use super::unlike;
 use crate::{Bdev, LocalFuture};
 
-/// First blocks and numbers of blocks: the first, the last, some, all that are used.
+/// First blocks and counts: the first block, the last, some, and all that are used.
 fn ranges(subject: &Subject) -> [(u64, u64); 5] {
     let last = subject.geometry().blocks() - 1;
     [(0, 1), (last, 1), (3, 5), (last - 7, 8), (0, BLOCKS)]
@@ -21,7 +21,7 @@ pub(super) fn keeps_what_was_written(subject: &Subject) -> LocalFuture<'_, Held>
             subject.write(start, blocks, seed).await?;
             subject.expect(start, &subject.pattern(start, blocks, seed)).await?;
         }
-        // In parts that are no whole blocks, durable at once, and read in other parts.
+        // Written with FUA in parts that are not whole blocks, and read in other parts.
         let pattern = subject.pattern(8, 4, 99);
         let cut = |at: [usize; 2]| {
             let parts = [&pattern[..at[0]], &pattern[at[0]..at[1]], &pattern[at[1]..]];

@@ -1,8 +1,8 @@
-//! What every bdev must do, whatever its module: for the tests of a module.
+//! Rules that every bdev must keep, for the tests of any module.
 //!
-//! [`check`] tries the rules on a bdev one by one, on the calling Spindle thread and on one that it makes. It writes
-//! to the bdev and removes it at the end. It finds that a rule is broken, and cannot show that none ever is: run it
-//! in simulation with many seeds, too.
+//! [`check`] tries the rules on a bdev one by one, on the calling Spindle thread and on one that it creates.
+//! It writes to the bdev and removes it at the end. It can find a broken rule, but cannot prove that none is
+//! ever broken: also run it in simulation with many seeds.
 
 mod contents;
 mod requests;
@@ -14,7 +14,7 @@ use subject::{Rule, Subject};
 
 use crate::Bdev;
 
-/// What a bdev promises of its contents.
+/// The contents that a bdev keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
     /// Reads return what was written.
@@ -23,19 +23,19 @@ pub enum Contents {
     Lost,
 }
 
-/// A rule that does not hold.
+/// A broken rule.
 #[derive(Debug, thiserror::Error)]
 #[error("bdev {bdev:?} breaks the rule that {rule}: {what}")]
 pub struct Violation {
-    /// The bdev.
+    /// The name of the bdev.
     pub bdev: String,
     /// The rule.
     pub rule: &'static str,
-    /// What was seen instead.
+    /// The observed behaviour.
     pub what: String,
 }
 
-/// The rules in the order in which they are tried.
+/// The rules, in the order in which they are tried.
 const RULES: [(&str, Rule); 12] = [
     ("its device has the size that it shows", requests::sizes_agree),
     ("what was written is read", contents::keeps_what_was_written),
@@ -51,8 +51,8 @@ const RULES: [(&str, Rule); 12] = [
     ("removed under load it ends every request and goes", requests::goes_under_load),
 ];
 
-/// Tries every rule on a bdev of at least 64 blocks that nothing else has open. What it holds is lost, and it is
-/// removed at the end. On a Spindle thread.
+/// Tries every rule on a bdev of at least 64 blocks that nothing else has open. Destroys its contents, and
+/// removes it at the end. Must be called on a Spindle thread.
 ///
 /// # Errors
 /// The first [`Violation`].
@@ -66,7 +66,7 @@ pub async fn check(bdev: &Bdev, contents: Contents) -> Result<(), Violation> {
     Ok(())
 }
 
-/// A value that is not what a rule asks for.
+/// Describes a value that is not the one that a rule requires.
 fn unlike(what: impl fmt::Display, found: impl fmt::Debug, wanted: impl fmt::Debug) -> String {
     format!("{what} gave {found:?}, not {wanted:?}")
 }

@@ -1,4 +1,4 @@
-//! Rules of how requests end.
+//! Rules about the end of requests.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -11,7 +11,7 @@ use super::subject::{BLOCKS, Held, Subject, failed};
 use super::unlike;
 use crate::LocalFuture;
 
-/// Requests under way at once.
+/// Requests in flight at once.
 const MANY: u64 = 256;
 
 /// Requests that wait when the bdev is removed.
@@ -176,7 +176,7 @@ pub(super) fn survives_aborts(subject: &Subject) -> LocalFuture<'_, Held> {
             return Err(wrong);
         }
         for start in 0..8 {
-            // Given up after it was sent.
+            // Dropped after it was submitted.
             let old = IoBuf::copy_from(&subject.pattern(start, 1, 72));
             let mut given_up = Box::pin(subject.channel.write(subject.at(start), old));
             let _ = poll_fn(|cx| Poll::Ready(given_up.as_mut().poll(cx).is_ready())).await;
@@ -189,7 +189,7 @@ pub(super) fn survives_aborts(subject: &Subject) -> LocalFuture<'_, Held> {
     })
 }
 
-/// A reset ends, well if the bdev supports it.
+/// Verifies that a reset ends, with success if the bdev supports it.
 async fn reset(subject: &Subject) -> Held {
     let command: Command<'_> = subject.channel.reset();
     match command.await {

@@ -1,4 +1,4 @@
-//! The bdev under test: its channel, and the steps that most rules are made of.
+//! The bdev under test: its channel, and the steps shared by most rules.
 
 use spindle_block::{Channel, Geometry, IoErrorKind};
 use spindle_mem::{Buffers, IoBuf};
@@ -6,7 +6,7 @@ use spindle_mem::{Buffers, IoBuf};
 use super::Contents;
 use crate::{Bdev, BdevError, Desc, LocalFuture};
 
-/// Whether a rule holds, and what was seen if not.
+/// The result of a rule; an error describes what was observed.
 pub(super) type Held = Result<(), String>;
 
 /// One rule.
@@ -33,31 +33,31 @@ impl Subject {
         self.channel.geometry()
     }
 
-    /// Bytes in so many blocks.
+    /// Returns the size of `blocks` blocks in bytes.
     pub(super) fn bytes(&self, blocks: u64) -> usize {
         (blocks << self.geometry().block_shift()) as usize
     }
 
-    /// The byte at which a block begins.
+    /// Returns the offset of a block in bytes.
     pub(super) fn at(&self, block: u64) -> u64 {
         block << self.geometry().block_shift()
     }
 
-    /// Writes blocks that can be told from each other and from those of another `seed`.
+    /// Writes blocks that differ from each other and from those of another `seed`.
     pub(super) async fn write(&self, start: u64, blocks: u64, seed: u8) -> Held {
         let data = IoBuf::copy_from(&self.pattern(start, blocks, seed));
         let (written, _) = self.channel.write(self.at(start), data).await;
         written.map_err(|error| error.to_string())
     }
 
-    /// What [`write`](Self::write) stores.
+    /// Returns the bytes that [`write`](Self::write) stores.
     pub(super) fn pattern(&self, start: u64, blocks: u64, seed: u8) -> Vec<u8> {
         let shift = self.geometry().block_shift();
         let byte = |at: u64| (at >> shift) as u8 ^ (at as u8).rotate_left(3) ^ seed;
         (self.at(start)..self.at(start + blocks)).map(byte).collect()
     }
 
-    /// Reads blocks and finds these bytes, if the bdev keeps any.
+    /// Reads blocks, and compares them with `expected` if the bdev keeps its contents.
     pub(super) async fn expect(&self, start: u64, expected: &[u8]) -> Held {
         let (read, data) = self.channel.read(self.at(start), IoBuf::zeroed(expected.len())).await;
         read.map_err(|error| error.to_string())?;
@@ -79,7 +79,7 @@ impl Subject {
     }
 }
 
-/// The kind of an error, of a request that must fail.
+/// Returns the kind of error of a request that must fail.
 pub(super) fn failed(what: &str, result: Result<(), spindle_block::IoError>) -> Result<IoErrorKind, String> {
     match result {
         Ok(()) => Err(format!("{what} succeeded")),

@@ -229,7 +229,7 @@ struct ErrorDevice {
     state: DeviceState,
 }
 
-/// Has the lanes of all threads let go what waits.
+/// Makes the lanes of all threads release their waiting requests.
 struct GoOn;
 
 impl ErrorDevice {
