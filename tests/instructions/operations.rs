@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use spindle::block::load::{Cutting, Empty, PairLoad, Pattern};
 use spindle::block::{Channel, Device, Geometry, Limits, Malloc, Null, Operation, QueuePair};
-use spindle::reactor::{Busy, EngineKind, Poller, ThreadRunner, Wake};
-use spindle::{BlobOptions, Blobstore, InitOptions, Thread};
+use spindle::engine::{Op, Output};
+use spindle::reactor::{Busy, EngineKind, Poller, ThreadRunner, Wake, op};
+use spindle::{BlobOptions, Blobstore, InitOptions, IoBuf, Thread};
 
 use flight::{buffers, fly};
 
@@ -49,6 +50,10 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
             drop(idle);
             done
         }
+        "message-parked" => {
+            work(&mut runner, parked_receives)?;
+            messages(&mut runner, count)
+        }
         "poller-call" => {
             pollers(&mut runner, count, || Poller::active("idle", Wake::Event("none"), || Busy::No))
         }
@@ -59,8 +64,8 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
         }
         "thread" => work(&mut runner, async move || threads(count).await),
         "bare-read" => work(&mut runner, async move || bare_reads(count).await),
-        "null-read" | "null-write" | "null-layer" | "null-cut" | "null-cut-list" | "null-counted"
-        | "null-limited" => {
+        "null-read" | "null-write" | "null-idle" | "null-layer" | "null-cut" | "null-cut-list"
+        | "null-counted" | "null-limited" => {
             let what = what.to_owned();
             work(&mut runner, async move || null_reads(&what, count).await)
         }
@@ -103,6 +108,22 @@ fn idle_threads(runner: &mut ThreadRunner) -> Result<Vec<Thread>, Failed> {
         Ok(())
     })?;
     Ok(std::mem::take(&mut *made.lock().map_err(|_| "a thread panicked")?))
+}
+
+/// A thousand receives on a stream whose other end sends nothing.
+async fn parked_receives() -> Result<(), Failed> {
+    let Output::Pair(ours, theirs) = op(Op::Pair).await.0? else { return Err("no pair".into()) };
+    for _ in 0..1000 {
+        let receive = op(Op::Recv { socket: ours.clone(), buffers: IoBuf::zeroed(64).into() });
+        let other_end = theirs.clone();
+        drop(spindle::spawn_local(async move {
+            let _ended = receive.await;
+            drop(other_end);
+        }));
+    }
+    // Each begins to wait when its task is first polled.
+    spindle::sleep(Duration::from_millis(1)).await;
+    Ok(())
 }
 
 /// Messages to and fro between two threads of one reactor.
@@ -195,6 +216,11 @@ async fn null_reads(what: &str, count: u64) -> Result<(), Failed> {
             state.set_limits(limits).await;
         }
         _ => {}
+    }
+    // Lanes that nobody uses.
+    let mut idle = Vec::new();
+    for _ in 0..if what == "null-idle" { 4096 } else { 0 } {
+        idle.push(Channel::open(Null::new("idle", Geometry::new(BLOCK, 1)?))?);
     }
     let pattern = Pattern::random(&device.geometry(), 8 * u64::from(BLOCK), 1)?;
     let pair = QueuePair::open(&device)?;
