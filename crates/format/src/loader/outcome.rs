@@ -47,7 +47,10 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
     usage.release(&geometry, &blobs, &resolution, pace).await;
     let blocked = blocked(&blobs, &resolution, &scan.records, recovered, &unlisted, pace).await;
     let mut repairs = super_block_repairs(&scan.found.block, &geometry, scan.found.torn);
-    repairs.extend(copies.repairs);
+    // A page that looks like a copy and that a blob names is that blob's.
+    let is_free = |repair: &Repair| !torn::forgets_any(&geometry, repair, |page| usage.pages.get(page.0));
+    repairs.extend(copies.repairs.into_iter().filter(is_free));
+    let useless: Vec<Repair> = copies.useless.into_iter().filter(is_free).collect();
     // Pages and clusters that look free may be in use while allocation is blocked: nothing is freed or
     // allocated then.
     for (_, draft, reason) in &resolution.removed {
@@ -74,7 +77,7 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
     let mut changes = free_behind(&geometry, &blobs, &shortened, &mut usage.pages);
     repairs.last_mut().into_iter().for_each(|repair| repair.changes.append(&mut changes));
     if blocked.is_none() {
-        repairs.extend(copies.useless);
+        repairs.extend(useless);
         repairs.extend(torn::leftovers(&geometry, &scan.records, |page| usage.pages.get(page.0)));
     }
     mark_dirty_first(&scan.found.block, &geometry, &mut repairs);

@@ -115,6 +115,17 @@ pub(super) fn restore_pages(geometry: &Geometry, records: &mut Records) -> Copie
     copies
 }
 
+/// Whether a repair clears a copy that lies in such a page.
+pub(super) fn forgets_any(geometry: &Geometry, repair: &Repair, is: impl Fn(PageIdx) -> bool) -> bool {
+    let first = geometry.page_offset(PageIdx(0));
+    let page_of = |offset: u64| u32::try_from((offset - first) / u64::from(geometry.md_page_size()));
+    let mut cleared = repair.changes.iter().filter_map(|change| match change {
+        Change::Zero { offset, .. } => page_of(*offset).ok().map(PageIdx),
+        _ => None,
+    });
+    matches!(repair.reason, RepairReason::ForgetCopy { .. }) && cleared.any(is)
+}
+
 /// Clears pages that look like the beginning of a root and are none: overwritten and torn again, they would
 /// look like a damaged one.
 pub(super) fn leftovers(

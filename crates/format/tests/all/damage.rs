@@ -263,6 +263,32 @@ fn a_page_that_only_the_chain_on_disk_names_is_not_cleared_when_the_blob_that_it
 }
 
 #[test]
+fn a_page_that_looks_like_a_copy_and_that_a_blob_names_is_not_cleared() {
+    let (mut store, id, blob) = one_blob();
+    let page = blob.map.extent_pages().next().unwrap().1;
+    let (other, target) = (store.new_blob(), PageIdx(20));
+    let elsewhere = chain::extent_page(other, 0, &[1, 2, 3]);
+    let before = SectorSums::of(&chain::extent_page(other, 0, &[7]));
+    let copy = PageCopy::new(target, elsewhere.clone(), before).to_pages().copy;
+    store.image.write(page_offset(&store, page.0), copy.bytes());
+    let mut torn = elsewhere.bytes().to_vec();
+    torn[20] ^= 0xff;
+    // The copy says nothing of the page that it is of, or that is empty.
+    for held in [torn, vec![0; 4096]] {
+        store.image.write(page_offset(&store, target.0), &held);
+        let loaded = store.image.load().unwrap();
+        let readable = loaded.blob(id).is_some();
+        assert!(readable || loaded.damaged.iter().any(|damaged| damaged.id == id));
+        let mut repaired = store.image.clone();
+        let mended = mend(&store.image, &BTreeSet::new()).unwrap();
+        mended.changes.iter().for_each(|change| repaired.apply(change));
+        assert_eq!(repaired.load().unwrap().blob(id).is_some(), readable, "{:?}", mended.after);
+        assert_eq!(repaired.read(page_offset(&store, page.0), 4096), copy.bytes());
+        is_repaired_at_once(store.image.clone(), "a copy in a page that is named");
+    }
+}
+
+#[test]
 fn an_extent_page_of_two_blobs_keeps_anything_from_being_allocated() {
     let mut store = Builder::new();
     let ids = [(); 2].map(|()| store.new_blob());
