@@ -79,6 +79,11 @@ pub enum BlobError {
     /// The blob names a cluster that another blob names, too: what is written to one would change the other.
     #[error("blob {blob} cannot be written: {}", shared_with(*blob, *other))]
     SharesClusters { blob: BlobId, other: BlobId },
+    /// A clone reads through the blob, which is not read-only as a snapshot is: what is written would change the clone.
+    #[error(
+        "blob {blob} cannot be written: its clone {clone} would change with it; run `spindle blob check --repair`, which makes it read-only, or inflate its clones and load the store again"
+    )]
+    WritableParent { blob: BlobId, clone: BlobId },
     /// The blob's metadata must not be changed.
     #[error("the metadata of blob {blob} is read-only: change a clone of it")]
     MetadataReadOnly { blob: BlobId },
@@ -138,6 +143,7 @@ impl BlobError {
             BlobError::StoreReadOnly { .. }
             | BlobError::ReadOnly { .. }
             | BlobError::SharesClusters { .. }
+            | BlobError::WritableParent { .. }
             | BlobError::MetadataReadOnly { .. } => IoErrorKind::ReadOnly,
             BlobError::OutOfRange { .. } => IoErrorKind::OutOfRange,
             BlobError::Unaligned { .. } => IoErrorKind::Unaligned,

@@ -156,6 +156,25 @@ impl StoreShared {
     }
 }
 
+/// Damage in the metadata of a store by which a blob would change with another one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tied {
+    /// Both name a cluster or an extent page; itself if it names a cluster twice.
+    Shares(BlobId),
+    /// This clone reads through it, and it is not read-only.
+    ReadBy(BlobId),
+}
+
+impl Tied {
+    /// Why the data of this blob must not be changed.
+    pub(crate) fn error(self, blob: BlobId) -> BlobError {
+        match self {
+            Tied::Shares(other) => BlobError::SharesClusters { blob, other },
+            Tied::ReadBy(clone) => BlobError::WritableParent { blob, clone },
+        }
+    }
+}
+
 /// See [`StoreShared::poison_by_panic`].
 pub(crate) struct PoisonByPanic(Arc<StoreShared>);
 
@@ -216,8 +235,8 @@ pub(crate) struct BlobShared {
     pub(crate) thin: AtomicBool,
     /// Its data must not be changed.
     pub(crate) read_only: AtomicBool,
-    /// A blob that would change with it, since both name a cluster: why it is read-only, whatever its flags say.
-    pub(crate) shares_with: Option<BlobId>,
+    /// What would change with it: why it is read-only, whatever its flags say.
+    pub(crate) tied: Option<Tied>,
     pub(crate) back: Mutex<Back>,
     /// Places of the map that are being changed.
     pub(crate) claims: Claims,
@@ -241,7 +260,7 @@ impl BlobShared {
             store,
             thin: AtomicBool::new(false),
             read_only: AtomicBool::new(false),
-            shares_with: None,
+            tied: None,
             back: Mutex::new(back),
             claims: Claims::default(),
             threads: Mutex::default(),
@@ -257,10 +276,10 @@ impl BlobShared {
 
     /// An error if its data must not be changed.
     pub(crate) fn check_data(&self) -> Result<(), BlobError> {
-        match (self.read_only.load(Ordering::Acquire), self.shares_with) {
+        match (self.read_only.load(Ordering::Acquire), self.tied) {
             (false, _) => Ok(()),
             (true, None) => Err(BlobError::ReadOnly { blob: self.id }),
-            (true, Some(other)) => Err(BlobError::SharesClusters { blob: self.id, other }),
+            (true, Some(tied)) => Err(tied.error(self.id)),
         }
     }
 

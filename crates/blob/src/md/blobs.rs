@@ -17,7 +17,7 @@ use super::turns::Turns;
 use crate::error::BlobError;
 use crate::leaves::LEAF;
 use crate::outside::Outside;
-use crate::shared::{Back, BlobShared, locked};
+use crate::shared::{Back, BlobShared, Tied, locked};
 
 /// A blob: its metadata, the pages that hold it, and its users.
 pub(crate) struct BlobState {
@@ -49,8 +49,8 @@ pub(crate) struct BlobState {
     whole: Cell<bool>,
     /// Changes of its map under way.
     pub(crate) commits: Commits,
-    /// A blob that names clusters of it, too, when the store was loaded; itself if it names one twice.
-    pub(crate) shares_with: Option<BlobId>,
+    /// What would change with its data, found when the store was loaded.
+    pub(crate) tied: Option<Tied>,
 }
 
 impl BlobState {
@@ -71,7 +71,7 @@ impl BlobState {
             shared: RefCell::default(),
             whole: Cell::new(false),
             commits: Commits::default(),
-            shares_with: None,
+            tied: None,
         }
     }
 
@@ -133,7 +133,7 @@ impl BlobState {
         if let Some(shared) = self.shared() {
             let meta = self.meta.borrow();
             shared.thin.store(meta.flags.thin(), Ordering::Release);
-            let read_only = meta.flags.data_locked() || self.shares_with.is_some();
+            let read_only = meta.flags.data_locked() || self.tied.is_some();
             shared.read_only.store(read_only, Ordering::Release);
             shared.clusters.store(meta.map.num_clusters(), Ordering::Release);
         }
@@ -259,7 +259,7 @@ impl Md {
         };
         while let Some(blob) = unseen.pop() {
             let mut shared = BlobShared::new(blob.id, self.shared.clone(), back);
-            shared.shares_with = blob.shares_with;
+            shared.tied = blob.tied;
             let shared = Arc::new(shared);
             blob.show(&shared, false);
             blob.publish_map().await;

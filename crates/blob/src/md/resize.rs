@@ -25,6 +25,10 @@ impl Md {
         let _frozen = self.freeze(blob).await;
         let _guard = self.exclusive_on(blob).await?;
         blob.check_metadata()?;
+        // Its clones would become shorter, or longer, with it.
+        if let Some(tied) = blob.tied {
+            return Err(tied.error(blob.id));
+        }
         let old = blob.meta.borrow().map.num_clusters();
         match clusters {
             _ if clusters == old => Ok(()),

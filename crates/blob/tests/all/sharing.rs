@@ -129,6 +129,44 @@ async fn tries(store: &Blobstore, id: BlobId) -> Vec<(&'static str, BlobError)> 
 }
 
 #[test]
+fn what_is_written_to_a_parent_that_is_not_read_only_is_refused_and_the_refusal_names_the_clone() {
+    run_on("sim:1", async || {
+        let disk = disk(8);
+        let store = init(&disk).await;
+        let id = store.create_blob(BlobOptions::thin(4)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        fill(&blob, 0, 2 * CLUSTER, 1).await;
+        blob.close().await.unwrap();
+        let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+        store.unload().await.unwrap();
+        let mut image = disk.snapshot().visible().clone();
+        let loaded = loaded(&image);
+        let mut metadata = loaded.blob(snapshot).unwrap().metadata.clone();
+        metadata.flags.data_read_only = 0;
+        rewrite(&mut image, &loaded, snapshot, &metadata);
+        let store = load(&disk_again(image)).await;
+        let ids = [id, snapshot, snapshot];
+        let before = contents(&store, ids).await;
+        for (what, error) in tries(&store, snapshot).await {
+            let named =
+                matches!(error, BlobError::WritableParent { blob, clone } if (blob, clone) == (snapshot, id));
+            assert!(named, "{what}: {error}");
+        }
+        let blob = store.open_blob(snapshot).await.unwrap();
+        assert!(
+            blob.resize(1).await.is_err() && blob.resize(5).await.is_err() && blob.replace().await.is_err()
+        );
+        blob.close().await.unwrap();
+        assert_eq!(contents(&store, ids).await, before);
+        // Its clone is its own.
+        let blob = store.open_blob(id).await.unwrap();
+        fill(&blob, 0, 512, 9).await;
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+    });
+}
+
+#[test]
 fn what_is_written_to_one_of_two_owners_of_a_cluster_is_refused_and_the_refusal_names_both() {
     for kind in KINDS {
         run_on("sim:1", async move || {
