@@ -61,7 +61,10 @@ impl Md {
             space.take_written_ahead()
         };
         self.release_unused(clusters).await;
-        drop(self.idle.take());
+        // A thread may have got some in hand meanwhile.
+        if !self.holds_written_ahead() {
+            drop(self.idle.take());
+        }
     }
 
     /// Whether zeroes were written into clusters that no write has needed yet.
