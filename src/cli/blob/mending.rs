@@ -18,6 +18,9 @@ use spindle_mem::IoBuf;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+/// Bytes of zeroes written at a time.
+const ZEROES: u64 = 1 << 20;
+
 /// An image as a checker reads it.
 pub(super) struct OnImage(pub(super) ImageFile);
 
@@ -81,12 +84,23 @@ async fn carry_out(channel: &Channel, changes: &[Change]) -> Result<(), IoError>
         match change {
             Change::Write { offset, bytes } => channel.write(*offset, IoBuf::copy_from(bytes)).await.0?,
             Change::Zero { offset, len } | Change::Unmap { offset, len } => {
-                channel.write(*offset, IoBuf::zeroed(*len as usize)).await.0?;
+                write_zeroes(channel, *offset, *len).await?;
             }
             Change::Flush => channel.flush().await?,
         }
     }
     channel.flush().await
+}
+
+/// Writes zeroes in pieces: the length comes from the image.
+async fn write_zeroes(channel: &Channel, offset: u64, len: u64) -> Result<(), IoError> {
+    let mut done = 0;
+    while done < len {
+        let now = (len - done).min(ZEROES);
+        channel.write(offset + done, IoBuf::zeroed(now as usize)).await.0?;
+        done += now;
+    }
+    Ok(())
 }
 
 /// An error if a block has neither its contents from before the repair nor those that the repair wrote.
