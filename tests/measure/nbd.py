@@ -3,7 +3,8 @@
 
   tests/measure/nbd.py SERVER [--seconds N] [--rounds N] [--only PATTERN]
 
-SERVER is target/release/examples/nbd_server. Needs fio (with the nbd engine), nbdkit and qemu-nbd. Every server
+SERVER is target/release/spindle, whose `serve` is measured, or target/release/examples/nbd_server, which also has
+files in the page cache and the modes of a reactor. Needs fio (with the nbd engine), nbdkit and qemu-nbd. Every server
 serves 256 MiB at a Unix socket: from memory (Spindle, nbdkit) and from one file each (Spindle, nbdkit, qemu-nbd).
 The servers take turns for each pattern; a figure is the median of the rounds.
 """
@@ -36,7 +37,7 @@ def cpu_seconds(pid):
 class Server:
     def __init__(self, name, command, socket, uri):
         self.name, self.socket, self.uri = name, socket, uri
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, stdout=open(os.devnull, "w"), stderr=subprocess.DEVNULL)
         for _ in range(200):
             if os.path.exists(socket):
                 return
@@ -59,6 +60,17 @@ def servers(spindle, folder):
         command = [part.format(socket=socket, file=path) for part in command]
         started.append(Server(name, command, socket, f"nbd+unix:///{export}?socket={socket}"))
 
+    if os.path.basename(spindle) == "spindle":
+        serve = [spindle, "serve", "-m", "0x2", "-r", "{socket}.rpc", "--nbd", "unix:{socket}"]
+        start("Spindle, memory", serve, "disk")
+        blocks = {"name": "disk", "num_blocks": SIZE_MIB << 11, "block_size": 512}
+        for call in (["bdev_malloc_create", json.dumps(blocks)], ["nbd_export", '{"bdev_name": "disk"}']):
+            subprocess.run([spindle, "rpc", "-s", started[0].socket + ".rpc", *call], check=True, stdout=open(os.devnull, "w"))
+        start("nbdkit, memory", ["nbdkit", "-f", "-U", "{socket}", "memory", f"{SIZE_MIB}M"], "")
+        start("Spindle, direct file", serve + ["--file", "{file}"], "2.img")
+        qemu = ["qemu-nbd", "-k", "{socket}", "-f", "raw", "-t", "-e", "16", "-x", ""]
+        start("qemu-nbd, direct file", qemu + ["--cache=none", "--aio=io_uring", "{file}"], "")
+        return started
     for mode in ("interrupt", "adaptive"):
         start(f"Spindle, memory, {mode}", [spindle, "{socket}", "1", mode, f"disk=malloc:{SIZE_MIB}"], "disk")
     start("nbdkit, memory", ["nbdkit", "-f", "-U", "{socket}", "memory", f"{SIZE_MIB}M"], "")
