@@ -176,7 +176,7 @@ pub fn main() -> Outcome {
 }
 
 async fn story(rpc_socket: PathBuf) -> Outcome {
-    let options = DaemonOptions { rpc_socket: rpc_socket.clone(), ..DaemonOptions::default() };
+    let options = DaemonOptions { rpc_socket: Some(rpc_socket.clone()), ..DaemonOptions::default() };
     let daemon = Daemon::start(options, table()?).await?;
 
     let mut client = Client::connect(&rpc_socket).await?;

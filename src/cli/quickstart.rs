@@ -132,7 +132,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
 
 async fn serve(place: Place, engine: String) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
-    let options = DaemonOptions { rpc_socket: place.rpc_socket(), ..DaemonOptions::default() };
+    let options = DaemonOptions { rpc_socket: Some(place.rpc_socket()), ..DaemonOptions::default() };
     let daemon = Daemon::start(options, methods::table()).await.map_err(refused)?;
     let started = set_up(&place, &daemon, &engine).await;
     if let (Ok(()), Some(stop)) = (&started, stop) {

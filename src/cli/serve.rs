@@ -24,6 +24,9 @@ pub(crate) struct Command {
     /// The RPC socket
     #[arg(short = 'r', long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
     rpc_socket: PathBuf,
+    /// Take no calls: with a configuration, or files, that say all
+    #[arg(long, conflicts_with_all = ["wait_for_rpc", "rpc_socket"])]
+    no_rpc_server: bool,
     /// A configuration to replay: JSON as SPDK's save_config writes it
     #[arg(short = 'c', long, visible_alias = "json", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -106,8 +109,6 @@ struct Meaningless {
     msg_mempool_size: Option<u64>,
     #[arg(long, hide = true)]
     vfio_vf_token: Option<String>,
-    #[arg(long, hide = true)]
-    no_rpc_server: bool,
 }
 
 impl Meaningless {
@@ -170,8 +171,9 @@ fn read_config(path: &Path, ignore_errors: bool) -> Result<ConfigFile, Failure> 
 
 async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
+    let rpc_socket = (!command.no_rpc_server).then_some(command.rpc_socket);
     let options = DaemonOptions {
-        rpc_socket: command.rpc_socket.clone(),
+        rpc_socket: rpc_socket.clone(),
         wait_for_rpc: command.wait_for_rpc,
         rpcs_allowed: command.rpcs_allowed,
         config,
@@ -185,7 +187,7 @@ async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failu
     };
     let daemon = Daemon::start(options, methods::table()).await;
     let daemon = daemon.map_err(|error| Failure::Refused(error.to_string()))?;
-    say(&command.rpc_socket, &daemon)?;
+    say(rpc_socket.as_deref(), &daemon)?;
     if let Some(stop) = stop {
         stop.await;
     }
@@ -195,9 +197,12 @@ async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failu
 }
 
 /// Prints where it is reached.
-fn say(rpc_socket: &Path, daemon: &Daemon) -> Result<(), Failure> {
+fn say(rpc_socket: Option<&Path>, daemon: &Daemon) -> Result<(), Failure> {
     let mut out = Output::stdout();
-    writeln!(out, "control  {}", shown(rpc_socket))?;
+    match rpc_socket {
+        Some(path) => writeln!(out, "control  {}", shown(path))?,
+        None => writeln!(out, "control  none (--no-rpc-server)")?,
+    }
     let nbd = daemon.control().nbd();
     for address in nbd.addresses() {
         let exports = nbd.exports();

@@ -126,3 +126,17 @@ fn an_export_is_made_and_removed_over_rpc_and_goes_with_its_bdev() {
     ok(&["bdev_malloc_delete", r#"{"name": "M0"}"#]);
     assert_eq!(ok(&["nbd_get_exports"]).trim(), "[]");
 }
+
+#[test]
+fn a_daemon_without_an_rpc_server_serves_its_files_and_has_no_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("disk.img"), vec![0; 1 << 20]).unwrap();
+    let args = ["serve", "-m", "0x1", "--no-rpc-server", "--file", "disk.img", "--nbd", "unix:nbd.sock"];
+    let daemon = Daemon::start(folder.path(), &args, "data");
+    assert!(daemon.said.starts_with("control  none"), "{}", daemon.said);
+    assert!(folder.path().join("nbd.sock").exists() && !folder.path().join("rpc.sock").exists());
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+
+    let waits = spindle(folder.path()).args(["serve", "--no-rpc-server", "--wait-for-rpc"]).output().unwrap();
+    assert_eq!(waits.status.code(), Some(2), "nothing could start it");
+}

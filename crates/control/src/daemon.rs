@@ -23,8 +23,8 @@ const FILE_BLOCK: u32 = 512;
 /// Parameters of a daemon.
 #[derive(Clone, Debug, Default)]
 pub struct DaemonOptions {
-    /// The RPC socket.
-    pub rpc_socket: PathBuf,
+    /// The RPC socket; without one there is no RPC server.
+    pub rpc_socket: Option<PathBuf>,
     /// Serve before the framework is started, and start it when `framework_start_init` is called.
     pub wait_for_rpc: bool,
     /// If not empty: only these methods are available.
@@ -77,7 +77,7 @@ pub struct Ended {
 /// A running daemon.
 pub struct Daemon {
     control: Control,
-    server: Server,
+    server: Option<Server>,
 }
 
 impl Daemon {
@@ -87,7 +87,10 @@ impl Daemon {
     /// [`StartError`] names the obstacle and the remedy.
     pub async fn start(options: DaemonOptions, mut table: Table<Control>) -> Result<Daemon, StartError> {
         // Clients that connect early wait.
-        let bound = Bound::bind(&options.rpc_socket).await.map_err(StartError::Socket)?;
+        let bound = match &options.rpc_socket {
+            Some(path) => Some(Bound::bind(path).await.map_err(StartError::Socket)?),
+            None => None,
+        };
         let control = Control::new(Phase::new(State::Startup)).await?;
         if !options.rpcs_allowed.is_empty() {
             let allowed: Vec<&str> = options.rpcs_allowed.iter().map(String::as_str).collect();
@@ -103,7 +106,8 @@ impl Daemon {
         for address in options.nbd {
             control.nbd().listen(address).await?;
         }
-        Ok(Daemon { server: bound.serve(dispatcher, ServerOptions::default()), control })
+        let server = bound.map(|bound| bound.serve(dispatcher, ServerOptions::default()));
+        Ok(Daemon { server, control })
     }
 
     /// The context of its handlers.
@@ -119,7 +123,10 @@ impl Daemon {
     /// Ends it in order: sends finished answers, flushes NBD clients' writes, closes bdevs.
     pub async fn stop(self) -> Ended {
         self.control.framework().forget_rest();
-        let rpc_connections = self.server.close().await;
+        let rpc_connections = match self.server {
+            Some(server) => server.close().await,
+            None => 0,
+        };
         let nbd = self.control.nbd().stop().await;
         // It fails only if the runtime has ended, and its bdevs with it.
         let _ = self.control.registry().shutdown().await;

@@ -350,7 +350,7 @@ struct Plan {
 
 async fn live(plan: Plan, disk: Disk) -> (Model, State, Counts) {
     let options = DaemonOptions {
-        rpc_socket: RPC.into(),
+        rpc_socket: Some(RPC.into()),
         nbd: vec![Address::Unix(NBD.into())],
         ..DaemonOptions::default()
     };
