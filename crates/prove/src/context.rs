@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use spindle_blob::ordering::Order;
 use spindle_blob::{Blob, BlobError, Blobstore, ExternalSource, StoreOptions};
+use spindle_block::{IoError, IoErrorKind};
 use spindle_engine::sim::{Disk, Moment, State};
 
 use crate::external;
@@ -277,6 +278,8 @@ fn is_expected(error: &BlobError) -> bool {
             | BlobError::ReadOnly { .. }
             | BlobError::MetadataReadOnly { .. }
             | BlobError::OutOfRange { .. }
+            // Of a range that was cut off while the request waited, and is inside again.
+            | BlobError::Io(IoError { kind: IoErrorKind::OutOfRange, .. })
             | BlobError::Closed { .. }
             | BlobError::NoSuchBlob { .. }
             | BlobError::NoSuchXattr { .. }

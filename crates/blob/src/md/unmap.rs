@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::turns::Turns;
@@ -10,6 +11,7 @@ use crate::claims::Claim;
 use crate::error::BlobError;
 use crate::leaves::{Entry, LEAF};
 use crate::ordering::Point;
+use crate::shared::BlobShared;
 use crate::sync::join_all;
 
 impl Md {
@@ -46,10 +48,20 @@ impl Md {
         let (mut freed, mut failed) = (Vec::new(), None);
         let again = Cell::new(false);
         for some in own.chunks(LEAF as usize) {
-            let done = join_all(some.iter().map(|&index| self.unmap_one(blob, index, &again))).await;
-            for one in done {
-                match one {
-                    Ok(taken) => freed.extend(taken),
+            // One after the other, and before any of them changes: of unmaps that have places in common each waits
+            // for a place behind all that it has claimed.
+            let mut claims = Vec::new();
+            for &index in some {
+                match self.claim_mapped(blob, &shared, index, &again).await {
+                    Ok(claimed) => claims.extend(claimed),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            let unmapped = claims.iter().map(|(_, claim)| self.commit(blob, claim.index, None));
+            let unmapped = join_all(unmapped).await;
+            for (claimed, done) in claims.into_iter().zip(unmapped) {
+                match done {
+                    Ok(()) => freed.push(claimed),
                     Err(error) => failed = Some(error),
                 }
             }
@@ -69,13 +81,14 @@ impl Md {
         failed.map_or(Ok(!again.get()), Err)
     }
 
-    async fn unmap_one(
-        self: &Rc<Md>,
-        blob: &Rc<BlobState>,
+    /// Claims a place of the map that names a cluster; `None` if it does not by then.
+    async fn claim_mapped(
+        &self,
+        blob: &BlobState,
+        shared: &Arc<BlobShared>,
         index: u64,
         again: &Cell<bool>,
     ) -> Result<Option<(u32, Claim)>, BlobError> {
-        let shared = self.shared_of(blob).await;
         let claim = loop {
             match shared.claim(index).await {
                 Some(claim) => break claim,
@@ -98,7 +111,6 @@ impl Md {
             return Ok(None);
         }
         let Entry::Own(cluster) = shared.leaves.get(index) else { return Ok(None) };
-        self.commit(blob, index, None).await?;
         Ok(Some((cluster, claim)))
     }
 }
