@@ -1,10 +1,9 @@
 //! Standard output for all commands: buffered, and a closed pipe ends the command quietly.
 
 use super::failure::Failure;
-use rustix::fs::OFlags;
 use serde::Serialize;
+use spindle_engine::{StandardStream, was_closed};
 use std::io::{self, BufWriter, StdoutLock, Write};
-use std::os::fd::AsFd;
 
 /// Standard output, locked and buffered. Call [`Output::finish`] at the end: dropping it hides errors.
 pub(crate) struct Output(BufWriter<Stdout>);
@@ -36,14 +35,6 @@ pub(crate) fn closed() -> io::Error {
     io::Error::other("it is closed")
 }
 
-/// True if a standard stream was closed when the process started. Rust then opens /dev/null in its place, for
-/// reading and writing, which no shell redirection does.
-pub(crate) fn was_closed(stream: impl AsFd) -> bool {
-    let is_null = |stat: rustix::fs::Stat| stat.st_rdev == rustix::fs::makedev(1, 3);
-    let both = |flags: OFlags| flags & OFlags::RWMODE == OFlags::RDWR;
-    rustix::fs::fstat(&stream).is_ok_and(is_null) && rustix::fs::fcntl_getfl(&stream).is_ok_and(both)
-}
-
 /// Prints the result of a command that changed something. If that fails, the error says what was done.
 pub(crate) fn tell(
     done: impl FnOnce() -> String,
@@ -62,7 +53,7 @@ pub(crate) fn tell(
 impl Output {
     /// Takes standard output.
     pub(crate) fn stdout() -> Output {
-        let stdout = match was_closed(io::stdout()) {
+        let stdout = match was_closed(StandardStream::Output) {
             true => Stdout::Closed,
             false => Stdout::Open(io::stdout().lock()),
         };

@@ -187,7 +187,9 @@ async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failu
     };
     let daemon = Daemon::start(options, methods::table()).await;
     let daemon = daemon.map_err(|error| Failure::Refused(error.to_string()))?;
-    say(rpc_socket.as_deref(), &daemon)?;
+    if let Err(failure) = say(rpc_socket.as_deref(), &daemon) {
+        note(&format!("serving, but {failure}"));
+    }
     if let Some(stop) = stop {
         stop.await;
     }

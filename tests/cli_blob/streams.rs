@@ -67,6 +67,17 @@ fn what_was_done_is_said_when_standard_output_cannot_be_written() {
 }
 
 #[test]
+fn a_null_device_that_is_open_for_reading_and_writing_is_no_closed_stream() {
+    let image = store(16);
+    for command in ["create $1 --name vm --size 1M", "ls $1", "info $1", "rm $1 vm"] {
+        let ended = bash(&image, &format!("\"$0\" blob {command} 1<>/dev/null"));
+        assert_eq!((ended.code, &*ended.err), (0, ""), "{command}");
+    }
+    assert_eq!(bash(&image, "\"$0\" blob import $1 --create --name vm - 0<>/dev/null").code, 0);
+    assert_eq!(named(&image, "vm")["size"], 0);
+}
+
+#[test]
 fn a_closed_standard_input_makes_nothing_and_an_empty_one_an_empty_blob() {
     let image = store(16);
     let before = image.sha256();

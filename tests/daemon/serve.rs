@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::net::UnixListener;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{Daemon, spindle, text};
 
@@ -125,6 +125,25 @@ fn an_export_is_made_and_removed_over_rpc_and_goes_with_its_bdev() {
     ok(&["nbd_export", r#"{"bdev_name": "M0", "name": "again"}"#]);
     ok(&["bdev_malloc_delete", r#"{"name": "M0"}"#]);
     assert_eq!(ok(&["nbd_get_exports"]).trim(), "[]");
+}
+
+#[test]
+fn a_daemon_serves_also_with_standard_streams_that_are_closed_or_a_null_device() {
+    for streams in ["1<>/dev/null 0<>/dev/null", ">&- <&-", ">/dev/full"] {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!("exec \"$0\" serve -m 0x1 -r rpc.sock {streams}");
+        let program = env!("CARGO_BIN_EXE_spindle");
+        let mut bash = std::process::Command::new("bash");
+        let mut daemon = bash.args(["-c", &script, program]).current_dir(folder.path()).spawn().unwrap();
+        let call =
+            || spindle(folder.path()).args(["rpc", "-s", "rpc.sock", "spdk_get_version"]).output().unwrap();
+        // Until it listens; one that has ended never does.
+        while !call().status.success() {
+            assert!(daemon.try_wait().unwrap().is_none(), "it ended with {streams}");
+        }
+        kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+        assert_eq!(daemon.wait().unwrap().code(), Some(0), "{streams}");
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@
 
 use super::output_file::is_zero;
 use crate::cli::failure::{Failure, shown};
-use crate::cli::output::was_closed;
 use rustix::fs::SeekFrom as Seek;
+use spindle_engine::{StandardStream, was_closed};
 use spindle_mem::IoBuf;
 use std::collections::VecDeque;
 use std::fs::File;
@@ -67,7 +67,7 @@ impl Input {
     /// Opens the named input, `-` for standard input, and measures it if possible.
     pub(super) fn open(path: &Path) -> Result<(File, Option<u64>), Failure> {
         if path == Path::new("-") {
-            if was_closed(io::stdin()) {
+            if was_closed(StandardStream::Input) {
                 return Err(Failure::Refused("standard input is closed: nothing is imported from it".into()));
             }
             let file = io::stdin().as_fd().try_clone_to_owned();
