@@ -47,7 +47,7 @@ fn a_blobs_device_reads_and_writes_what_the_blob_does_and_is_refused_once_that_w
 }
 
 #[test]
-fn a_blobs_device_tells_where_data_and_holes_are_and_refuses_what_it_does_not_know() {
+fn a_blobs_device_tells_where_data_and_holes_are_and_compares_copies_and_resets() {
     run_everywhere(async || {
         let disk = disk(16);
         let store = init(&disk).await;
@@ -64,17 +64,12 @@ fn a_blobs_device_tells_where_data_and_holes_are_and_refuses_what_it_does_not_kn
             assert_eq!(channel.seek_hole(2 * CLUSTER).await.unwrap(), 4 * CLUSTER);
             store.snapshot(id, Vec::new()).await.unwrap();
         }
-        let device = blob.device();
-        let mut pair = QueuePair::open(&device).unwrap();
-        for operation in [Operation::Compare, Operation::Reset, Operation::Copy] {
-            let buffers =
-                if operation == Operation::Compare { IoBuf::zeroed(512).into() } else { Buffers::None };
-            let count = if operation == Operation::Reset { 0 } else { 1 };
-            let io = pair.request(operation, 0, count, buffers);
-            pair.submit(io);
-            pair.wait().await;
-            pair.reap(|_, status| assert_eq!(status, Err(IoErrorKind::Unsupported), "{operation}"));
-        }
+        // What its lane does not know the block layer does.
+        channel.compare(0, IoBuf::zeroed(512)).await.0.unwrap();
+        channel.copy(0, 2 * CLUSTER, 512).await.unwrap();
+        let compared = channel.compare(0, IoBuf::zeroed(512)).await.0.unwrap_err();
+        assert_eq!(compared.kind, IoErrorKind::Miscompare { offset: 0 });
+        channel.reset().await.unwrap();
     });
 }
 
