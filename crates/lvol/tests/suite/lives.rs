@@ -1,7 +1,7 @@
 //! The life of a store and its volumes.
 
 use spindle_bdev::{Bdev, Detail, IoType, NotificationKind, OpenOptions, Registry};
-use spindle_lvol::{ClearMethod, LvolError, LvolSpec, Lvols, StoreKey};
+use spindle_lvol::{ClearMethod, LvolError, LvolSpec, Lvols, StoreKey, StoreSpec};
 use spindle_mem::IoBuf;
 
 use crate::support::{MIB, byte, channel, fill, lvs, malloc, simulated, store_spec, thin};
@@ -235,5 +235,21 @@ fn the_base_of_a_store_is_its_own_and_others_are_told_why() {
         let odd = spindle_lvol::StoreSpec { cluster_size: Some(1000), ..store_spec("M1", "x") };
         assert_eq!(lvols.create_store(odd).await.unwrap_err().errno(), 22);
         assert!(registry.get("M1").unwrap().info().claim.is_none(), "a refusal has left no claim");
+    });
+}
+
+#[test]
+fn a_store_on_memory_has_its_few_metadata_pages_for_volumes_and_none_for_copies() {
+    simulated(async |registry, lvols| {
+        malloc(&registry, "M0", 20).await;
+        // With SPDK's clusters of 4 MiB: five pages, all of which a volume and a snapshot with data need.
+        let spec = StoreSpec { bdev: "M0".into(), name: "lvs".into(), ..StoreSpec::default() };
+        let store = lvols.create_store(spec).await.unwrap();
+        let vol = thin(&store, "vol", 16).await;
+        let writes = channel("lvs/vol");
+        fill(&writes, 4 * MIB, 1).await;
+        vol.snapshot("snap").await.unwrap();
+        fill(&writes, 0, 2).await;
+        assert_eq!((byte(&writes, 0).await, byte(&channel("lvs/snap"), 4 * MIB).await), (2, 1));
     });
 }
