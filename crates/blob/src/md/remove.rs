@@ -128,7 +128,8 @@ impl Md {
         self.flush_for(&[Point::RootBeforeRest]).await
     }
 
-    /// Removes a blob that is to be deleted as super blob, durably: no super block ever names a deleted blob.
+    /// Stops a blob from being the super blob, durably, before it is deleted: no super block ever names a
+    /// deleted blob.
     async fn forget_super_blob(&self, id: BlobId) -> Result<(), BlobError> {
         if self.super_block.borrow().super_blob != Some(id) {
             return Ok(());

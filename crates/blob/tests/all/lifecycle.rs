@@ -239,7 +239,7 @@ fn a_store_whose_handles_are_all_dropped_lets_go_of_its_device_and_is_recovered_
     });
 }
 
-/// How a store comes to let go of its device.
+/// The ways in which a store releases its device.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
     Dropped,

@@ -41,7 +41,7 @@ enum End {
     Crash(Crash),
 }
 
-/// What happened, of which there is to be enough.
+/// Counts of what happened; a test demands a least number of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
     answers: u64,

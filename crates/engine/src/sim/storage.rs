@@ -138,7 +138,7 @@ impl Storage {
 
     fn open(&mut self, options: &OpenOptions, maker: &Maker) -> io::Result<Output> {
         let path = options.path.to_string_lossy().into_owned();
-        // What is open for nobody is about to be closed.
+        // A file whose opener is gone is closed soon.
         let kept = |open: &OpenFile| !open.asker.as_ref().is_some_and(Asker::has_given_up);
         let conflict = |open: &&OpenFile| open.locked && (open.writable || options.writable) && kept(open);
         if options.locked
