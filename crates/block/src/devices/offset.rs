@@ -1,0 +1,117 @@
+//! A part of another device, its blocks numbered from zero, like a partition.
+
+use std::sync::Arc;
+
+use crate::path::stack::check_stack;
+use crate::{
+    Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Operation,
+    Status, Submit,
+};
+
+/// The blocks of a device from some block on. Shared by all threads, without state of its own.
+pub struct Offset {
+    name: String,
+    below: Arc<dyn Device>,
+    from: u64,
+    geometry: Geometry,
+    claim: Claim,
+    state: DeviceState,
+}
+
+impl Offset {
+    /// `blocks` blocks of `below` from block `from` on.
+    ///
+    /// # Errors
+    /// [`Geometry`](OpenError::Geometry) if that is no block or reaches beyond the device.
+    pub fn new(
+        name: impl Into<String>,
+        below: Arc<dyn Device>,
+        from: u64,
+        blocks: u64,
+    ) -> Result<Arc<Offset>, OpenError> {
+        let name = name.into();
+        check_stack(&name, std::slice::from_ref(&below))?;
+        let whole = below.geometry();
+        let part = if whole.contains(from, blocks) {
+            whole.with_blocks(blocks)
+        } else {
+            Err(GeometryError::Beyond { from, blocks, of: whole.blocks() })
+        };
+        match part {
+            Ok(geometry) => {
+                let shift = geometry.block_shift();
+                let part = below.claim().map(|whole| whole.part(from << shift, blocks << shift));
+                let (claim, state) = (part.unwrap_or_default(), DeviceState::new());
+                Ok(Arc::new(Offset { name, below, from, geometry, claim, state }))
+            }
+            Err(source) => Err(OpenError::Geometry { device: name, source }),
+        }
+    }
+}
+
+impl Device for Offset {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.state)
+    }
+
+    fn lowers(&self) -> Vec<Arc<dyn Device>> {
+        vec![self.below.clone()]
+    }
+
+    fn supports(&self, operation: Operation) -> bool {
+        self.below.supports(operation)
+    }
+
+    fn claim(&self) -> Option<&Claim> {
+        Some(&self.claim)
+    }
+
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(OffsetLane { below: cx.open(&self.below)?, from: self.from, geometry: self.geometry }))
+    }
+}
+
+struct OffsetLane {
+    below: LaneId,
+    from: u64,
+    geometry: Geometry,
+}
+
+impl Lane for OffsetLane {
+    fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
+        let (start, aux) = (io.start(), io.aux());
+        // Checked again: beyond this part lie other users' data.
+        match io.check(&self.geometry) {
+            Ok(()) => {
+                io.set_start(start + self.from);
+                if io.operation() == Operation::Copy {
+                    io.set_aux(aux + self.from);
+                }
+                cx.forward(self.below, io, [start, aux]);
+            }
+            Err(kind) => cx.done(io, Err(kind)),
+        }
+        Submit::Taken
+    }
+
+    fn complete(&mut self, mut io: Io, [start, aux]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
+        io.set_start(start);
+        match io.operation() {
+            Operation::Copy => io.set_aux(aux),
+            // The end of the part is the end for a seek.
+            Operation::SeekData | Operation::SeekHole => {
+                io.set_aux(io.aux().saturating_sub(self.from).min(self.geometry.blocks()));
+            }
+            _ => {}
+        }
+        cx.done(io, status);
+    }
+}

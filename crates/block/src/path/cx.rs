@@ -1,0 +1,259 @@
+//! What a lane may do while it is called: pass requests on, complete them, make and split them.
+//!
+//! A [`Cx`] lives for one call. Everything it does is queued and happens after the call returned, so a
+//! lane is never entered twice.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use spindle_mem::Buffers;
+use spindle_reactor::Time;
+
+use crate::path::meter::NOT_ARRIVED;
+use crate::path::queues::{Queues, is_abandoned};
+use crate::request::io::{Frame, ReturnTo, Slot};
+use crate::request::joins::Place;
+use crate::request::waiter::Waiter;
+use crate::{Device, Io, IoErrorKind, IoId, LaneId, MAX_DEPTH, Operation, Status};
+
+/// A request being cut into pieces; end it with [`Cx::join`]. A split that is dropped instead leaves its
+/// parent waiting for ever; the compiler warns about that.
+#[must_use = "a split request completes only after `Cx::join`"]
+#[derive(Debug)]
+pub struct Split {
+    key: u32,
+    /// Pieces so far.
+    pieces: u32,
+    start: u64,
+    left: u64,
+    /// Bytes of buffers in the pieces so far, and those of a block.
+    bytes: u64,
+    block: u64,
+    here: PhantomData<*const ()>,
+}
+
+impl Split {
+    /// First block that no piece has taken yet.
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Blocks that no piece has taken yet.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The byte of the parent's buffers where the next piece begins.
+    #[inline]
+    fn offset(&self) -> u32 {
+        u32::try_from(self.bytes).unwrap_or(u32::MAX)
+    }
+
+    /// Makes a request the next piece of its parent.
+    #[inline]
+    fn settle(&self, waiters: &mut [Waiter], piece: &mut Io, parent: &Slot, place: Place) {
+        let slot = piece.slot_mut();
+        slot.operation = parent.operation;
+        slot.fua = parent.fua;
+        slot.aux = parent.aux + (self.start - parent.start);
+        slot.return_to = ReturnTo::Join { key: self.key, part: self.pieces };
+        slot.place = place;
+        Queues::derive(waiters, piece, parent);
+    }
+}
+
+/// What a lane may do during one call.
+pub struct Cx<'a> {
+    pub(crate) queues: &'a mut Queues,
+    pub(crate) this: u32,
+}
+
+impl Cx<'_> {
+    /// Passes a request to a lane below. It comes back through `complete`, with `saved`.
+    #[inline]
+    pub fn forward(&mut self, lower: LaneId, mut io: Io, saved: [u64; 2]) {
+        let slot = io.slot_mut();
+        let depth = usize::from(slot.depth);
+        if depth == MAX_DEPTH {
+            // Opening refuses deeper stacks, so only a lane that forwards in a circle comes here.
+            return self.done(io, Err(IoErrorKind::Unsupported));
+        }
+        slot.frames[depth] = Frame { held: slot.held, saved };
+        slot.depth += 1;
+        self.queues.send_to(lower, io);
+    }
+
+    /// Completes a request: the layer above, or its maker, receives the status.
+    #[inline]
+    pub fn done(&mut self, mut io: Io, status: Status) {
+        io.slot_mut().status = status;
+        self.queues.send_up(io);
+    }
+
+    /// Makes a request of this lane that serves no other request (background work). The lane must forward it;
+    /// it comes back through `complete`, where [`finish`](Self::finish) ends it. The range is not checked.
+    pub fn create(&mut self, operation: Operation, start: u64, count: u64, buffers: Buffers) -> Io {
+        let io = self.queues.make(ReturnTo::Lane, operation, start, count, buffers);
+        self.adopt(io)
+    }
+
+    /// As [`create`](Self::create), for a request that this lane holds: aborting that one aborts this one.
+    pub fn create_for(
+        &mut self,
+        io: &Io,
+        operation: Operation,
+        start: u64,
+        count: u64,
+        buffers: Buffers,
+    ) -> Io {
+        let mut made = self.queues.make(ReturnTo::Lane, operation, start, count, buffers);
+        Queues::derive(&mut self.queues.waiters, &mut made, io.slot());
+        self.adopt(made)
+    }
+
+    /// Ends a request that this lane [created](Self::create), and gives its buffers back.
+    pub fn finish(&mut self, io: Io) -> Buffers {
+        self.queues.leave(&io);
+        self.queues.recycle(io)
+    }
+
+    /// Starts to cut a request into pieces. It completes, without another call to this lane, when
+    /// [`join`](Self::join) was called and all pieces are done; the first error wins.
+    #[inline]
+    pub fn split(&mut self, io: Io) -> Split {
+        let (start, left) = (io.start(), io.count());
+        // The buffers hold exactly the blocks, so the size of a block follows.
+        let block = (io.buffers().len() as u64).checked_div(left).unwrap_or(0);
+        let key = self.queues.joins.open(io);
+        Split { key, pieces: 0, start, left, bytes: 0, block, here: PhantomData }
+    }
+
+    /// Cuts off the next `count` blocks, or the rest if less is left, with their part of the buffers. The
+    /// piece is a request like its parent, held by this lane, to be forwarded or completed. A compare and
+    /// write cannot be cut.
+    #[inline]
+    pub fn child(&mut self, split: &mut Split, count: u64) -> Io {
+        let io = self.cut(split, count);
+        self.adopt(io)
+    }
+
+    /// Cuts off as [`child`](Self::child) does, and passes the piece to a lane below. The piece does not come
+    /// back through `complete`: this lane answers for the parent, and saves nothing for the piece.
+    #[inline]
+    pub fn forward_piece(&mut self, split: &mut Split, lower: LaneId, count: u64) {
+        let io = self.cut(split, count);
+        self.queues.send_to(lower, io);
+    }
+
+    #[inline]
+    fn cut(&mut self, split: &mut Split, count: u64) -> Io {
+        let count = count.min(split.left);
+        let mut io = self.queues.make_blank(split.start, count);
+        let bytes = count * split.block;
+        let Queues { joins, waiters, .. } = &mut *self.queues;
+        let slot = io.slot_mut();
+        let (parent, cut) = joins.cut(split.key, bytes as usize, &mut slot.buffers);
+        let place = Place { offset: split.offset(), cut, shares: false };
+        split.settle(waiters, &mut io, parent, place);
+        split.pieces += 1;
+        split.start += count;
+        split.left -= count;
+        split.bytes += bytes;
+        io
+    }
+
+    /// Makes a request for all blocks that no piece has taken yet. It shares the parent's data, read-only and
+    /// without a copy: for a write that goes to several devices unchanged. As with [`child`](Self::child),
+    /// the parent waits for it. A lane that writes into its buffers changes a copy, which is discarded.
+    pub fn mirror(&mut self, split: &Split) -> Io {
+        let mut io = self.queues.make_blank(split.start, split.left);
+        let Queues { joins, waiters, .. } = &mut *self.queues;
+        let slot = io.slot_mut();
+        let parent = joins.share(split.key, &mut slot.buffers);
+        let place = Place { offset: split.offset(), cut: false, shares: true };
+        split.settle(waiters, &mut io, parent, place);
+        self.adopt(io)
+    }
+
+    /// Ends the cutting. A parent without pieces completes with success.
+    #[inline]
+    pub fn join(&mut self, split: Split) {
+        if let Some(parent) = self.queues.joins.close(split.key) {
+            self.queues.send_up(parent);
+        }
+    }
+
+    /// True if no future and no queue pair waits for a request that this lane holds, or for the request that
+    /// it serves.
+    pub fn is_abandoned(&self, io: &Io) -> bool {
+        is_abandoned(io.slot(), &self.queues.waiters, &self.queues.pairs)
+    }
+
+    /// Polls this lane in a later turn of its thread.
+    pub fn poll_soon(&mut self) {
+        if let Some(state) = self.queues.lanes.get_mut(self.this as usize)
+            && !state.soon
+        {
+            state.soon = true;
+            self.queues.soon.push_back(self.this);
+        }
+    }
+
+    /// The time: read once for each pass of the lane table, and again after 32 requests.
+    pub fn now(&mut self) -> Time {
+        self.queues.clock.now()
+    }
+
+    /// Polls this lane at that time. Of several times the earliest counts, once.
+    pub fn poll_at(&mut self, time: Time) {
+        let this = self.this();
+        self.queues.alarms.set(this, time);
+        self.queues.wait_until(Some(time));
+    }
+
+    /// Lets a request pass a frozen gate and a held range.
+    pub(crate) fn let_pass(&mut self, id: IoId) {
+        self.queues.passes.push(id);
+    }
+
+    /// Forgets a request that has ended.
+    pub(crate) fn let_pass_no_more(&mut self, id: IoId) {
+        self.queues.passes.retain(|known| *known != id);
+    }
+
+    /// Opens one more device below this lane after the call has returned; the result arrives in
+    /// [`Lane::opened`](crate::Lane::opened).
+    pub fn open(&mut self, device: Arc<dyn Device>) {
+        let this = self.this();
+        self.queues.opening.push_back((this, device));
+    }
+
+    /// Closes a device that this lane had opened. Requests under way there come back as usual; the lane must
+    /// forward no more.
+    pub fn close(&mut self, lower: LaneId) {
+        let this = self.this();
+        self.queues.closing.push_back((this, lower));
+    }
+
+    /// The lane that is called.
+    pub fn this(&self) -> LaneId {
+        let generation = self.queues.lanes.get(self.this as usize).map_or(0, |state| state.generation);
+        LaneId::new(self.this, generation)
+    }
+
+    /// Asks a lane below to end a request early that this lane made. The table itself finds the pieces of
+    /// other requests.
+    pub fn abort(&mut self, lower: LaneId, id: IoId) {
+        self.queues.aborts.push((lower.index, id));
+    }
+
+    /// Makes this lane answer for a request as if the request had been submitted to it; it did not come from
+    /// outside.
+    #[inline]
+    fn adopt(&mut self, mut io: Io) -> Io {
+        let slot = io.slot_mut();
+        slot.held = self.queues.enter(self.this);
+        slot.arrived[0] = NOT_ARRIVED;
+        io
+    }
+}

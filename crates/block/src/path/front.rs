@@ -1,0 +1,155 @@
+//! What may keep a request in front of its lane (the gate, a range that an older write may still reach,
+//! limits, a full lane), and how the request goes on.
+//!
+//! Part of the table's loop, for lanes that have any of these; other requests never come here.
+
+use crate::path::lanes::Lanes;
+use crate::{Gate, Io, IoErrorKind, Submit};
+
+impl Lanes {
+    /// Handles a request for a lane that is not simply open.
+    #[inline(never)]
+    pub(crate) fn descend_hindered(&mut self, to: u32, mut io: Io) {
+        let state = &mut self.queues.lanes[to as usize];
+        state.arrive(&mut io, &mut self.queues.clock);
+        match state.gate {
+            Gate::Husk => return self.refuse(io),
+            Gate::Frozen if self.queues.passes.contains(&io.id()) => return self.offer_past(to, io),
+            Gate::Frozen => {
+                state.stall(io);
+                // A freeze may wait until only requests in front of the lane are left.
+                return self.queues.look_at(to);
+            }
+            Gate::Open => {}
+        }
+        let Some(io) = self.admit(to, io) else { return };
+        let state = &mut self.queues.lanes[to as usize];
+        match state.stalled.is_empty() {
+            true => {
+                if let Submit::Full(io) = self.submit(to, io) {
+                    self.queues.lanes[to as usize].stall_first(io);
+                }
+            }
+            false => state.stall(io),
+        }
+    }
+
+    /// Lets a request pass, or keeps it until ranges and limits allow it.
+    fn admit(&mut self, lane: u32, io: Io) -> Option<Io> {
+        let state = &mut self.queues.lanes[lane as usize];
+        if state.must_wait_for_range(&io) && !self.queues.passes.contains(&io.id()) {
+            state.held_back.push(io);
+            state.look();
+            self.queues.look_at(lane);
+            return None;
+        }
+        let Some(meter) = &mut state.meter else { return Some(io) };
+        if meter.wanted.account.is_none() {
+            return Some(io);
+        }
+        match meter.pay(io, self.queues.clock.now()) {
+            Ok(io) => Some(io),
+            Err(due) => {
+                if !self.queues.throttled.contains(&lane) {
+                    self.queues.throttled.push(lane);
+                }
+                self.queues.wait_until(due);
+                self.queues.look_at(lane);
+                None
+            }
+        }
+    }
+
+    /// Offers a lane, in order, the requests for which it was full or its gate closed.
+    pub(crate) fn retry(&mut self, lane: u32) {
+        let state = &mut self.queues.lanes[lane as usize];
+        state.retrying = false;
+        if state.gate != Gate::Open {
+            return;
+        }
+        while let Some(io) = self.queues.lanes[lane as usize].next_stalled() {
+            let Some(io) = self.admit(lane, io) else { continue };
+            if let Submit::Full(io) = self.submit(lane, io) {
+                self.queues.lanes[lane as usize].stall_first(io);
+                return;
+            }
+        }
+    }
+
+    /// Retries, in order, the requests that waited for a range.
+    pub(crate) fn recheck(&mut self, lane: u32) {
+        let state = &mut self.queues.lanes[lane as usize];
+        if state.gate != Gate::Open {
+            return;
+        }
+        for io in std::mem::take(&mut state.held_back) {
+            if let Some(io) = self.admit(lane, io) {
+                self.queues.lanes[lane as usize].stall(io);
+            }
+        }
+        self.queues.lanes[lane as usize].look();
+        self.queues.look_at(lane);
+    }
+
+    /// Offers a request to a lane whose gate keeps all others out.
+    fn offer_past(&mut self, to: u32, io: Io) {
+        if let Submit::Full(io) = self.submit(to, io) {
+            // The device is quiet, so no request will end and make room.
+            self.refuse_as(io, IoErrorKind::NoMemory);
+        }
+    }
+
+    /// Releases requests whose limits allow them now, and polls lanes whose alarm is due; true if there was anything.
+    pub(crate) fn let_due_go(&mut self) -> bool {
+        let Some(deadline) = self.queues.deadline else { return false };
+        if self.queues.clock.read_now() < deadline {
+            return false;
+        }
+        self.queues.deadline = None;
+        for lane in std::mem::take(&mut self.queues.throttled) {
+            self.let_paid_go(lane);
+        }
+        self.ring_alarms();
+        true
+    }
+
+    /// Polls the lanes whose alarm is due.
+    fn ring_alarms(&mut self) {
+        let now = self.queues.clock.now();
+        for lane in self.queues.alarms.take_due(now) {
+            if self.state_of(lane).is_some() {
+                self.poll(lane.index);
+            }
+        }
+        let next = self.queues.alarms.next();
+        self.queues.wait_until(next);
+    }
+
+    /// Releases the requests in front of a lane that limits no longer keep.
+    pub(crate) fn let_paid_go(&mut self, lane: u32) {
+        loop {
+            let now = self.queues.clock.now();
+            let state = &mut self.queues.lanes[lane as usize];
+            let open = state.gate == Gate::Open;
+            let Some(meter) = &mut state.meter else { return };
+            if !open || meter.waiting() == 0 {
+                break;
+            }
+            match meter.next_paid(now) {
+                Ok(io) => {
+                    state.stall(io);
+                    self.queues.look_at(lane);
+                }
+                Err(due) => {
+                    self.queues.wait_until(due);
+                    if !self.queues.throttled.contains(&lane) {
+                        self.queues.throttled.push(lane);
+                    }
+                    break;
+                }
+            }
+        }
+        // Drops the data beside the lane if nothing waits there and the device wants nothing of it.
+        self.queues.lanes[lane as usize].drop_idle_meter();
+    }
+}

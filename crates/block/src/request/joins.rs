@@ -1,0 +1,195 @@
+//! Requests that were split and wait for their pieces.
+//!
+//! Owned by the thread's lane table. A piece takes the front of its parent's range and buffers; as pieces
+//! come back, their buffers are joined in the order they were cut, so a parent that had one buffer, or a
+//! list, gets the same back. Once warm, cutting and joining allocate nothing: lists of pieces are reused. Not
+//! promised: an order in which pieces complete. The first error to come back is the parent's.
+
+use spindle_mem::{Buffers, IoBuf};
+
+use crate::request::io::Slot;
+use crate::{Io, IoErrorKind, Status};
+
+/// The invariant behind each look-up of a parent.
+const PARKED: &str = "a parent stays parked until its last piece is back";
+
+/// A piece's place in its parent; carried by the piece.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Place {
+    /// The byte of the parent's buffers where it begins.
+    pub(crate) offset: u32,
+    /// Set if its end cut a run of the parent's buffers in two.
+    pub(crate) cut: bool,
+    /// Set if it only reads its parent's buffers, which stay where they are.
+    pub(crate) shares: bool,
+}
+
+/// The buffers of a piece that came back before one that was cut before it.
+struct Early {
+    buffers: Buffers,
+    cut: bool,
+}
+
+/// A parent and the state of its pieces.
+struct Join {
+    parent: Option<Io>,
+    /// Pieces under way, plus one while pieces may still be cut.
+    left: u32,
+    status: Status,
+    /// The parent's buffers from which nothing has been cut off yet.
+    rest: Buffers,
+    /// Number of pieces, from the first on, whose buffers are back in the parent.
+    joined: u32,
+    /// Set if the following part was cut off within a run.
+    cut: bool,
+    /// By piece number.
+    early: Vec<Option<Early>>,
+}
+
+impl Join {
+    fn new() -> Join {
+        let (rest, early) = (Buffers::None, Vec::new());
+        Join { parent: None, left: 0, status: Ok(()), rest, joined: 0, cut: false, early }
+    }
+
+    /// Notes a failed piece, at a byte of its own buffers if known.
+    #[cold]
+    fn fail(&mut self, kind: IoErrorKind, place: Place) {
+        if self.status.is_ok() {
+            self.status = Err(match kind {
+                IoErrorKind::Miscompare { offset } => {
+                    IoErrorKind::Miscompare { offset: offset.saturating_add(place.offset) }
+                }
+                other => other,
+            });
+        }
+    }
+
+    /// The parked parent's buffers.
+    #[inline]
+    fn whole(&mut self) -> &mut Buffers {
+        self.parent.as_mut().expect(PARKED).buffers_mut()
+    }
+
+    /// Puts the buffers of a piece back into their place.
+    #[inline]
+    fn put_back(&mut self, part: u32, buffers: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        if part == self.joined {
+            self.append(buffers, cut, lists);
+            if !self.early.is_empty() {
+                self.append_early(lists);
+            }
+        } else {
+            self.keep(part, Early { buffers: std::mem::take(buffers), cut });
+        }
+    }
+
+    #[inline]
+    fn append(&mut self, buffers: &mut Buffers, cut: bool, lists: &mut Vec<Vec<IoBuf>>) {
+        let behind_cut = std::mem::replace(&mut self.cut, cut);
+        self.whole().rejoin(buffers, behind_cut, lists);
+        self.joined += 1;
+    }
+
+    #[inline(never)]
+    fn keep(&mut self, part: u32, early: Early) {
+        let part = part as usize;
+        if self.early.len() <= part {
+            self.early.resize_with(part + 1, || None);
+        }
+        self.early[part] = Some(early);
+    }
+
+    #[inline(never)]
+    fn append_early(&mut self, lists: &mut Vec<Vec<IoBuf>>) {
+        while let Some(Early { mut buffers, cut }) =
+            self.early.get_mut(self.joined as usize).and_then(Option::take)
+        {
+            self.append(&mut buffers, cut, lists);
+        }
+    }
+}
+
+/// All parents of a thread.
+#[derive(Default)]
+pub(crate) struct Joins {
+    joins: Vec<Join>,
+    free: Vec<u32>,
+    /// Empty lists of buffers, kept for their capacity.
+    lists: Vec<Vec<IoBuf>>,
+}
+
+impl Joins {
+    /// Parks `parent`; the caller may cut pieces until it calls [`close`](Self::close).
+    #[inline]
+    pub(crate) fn open(&mut self, mut parent: Io) -> u32 {
+        let key = self.free.pop().unwrap_or_else(|| self.grow());
+        let join = &mut self.joins[key as usize];
+        join.rest = parent.take_buffers();
+        join.parent = Some(parent);
+        join.left = 1;
+        key
+    }
+
+    #[cold]
+    fn grow(&mut self) -> u32 {
+        self.joins.push(Join::new());
+        u32::try_from(self.joins.len() - 1).expect("fewer than 2^32 requests fit in memory")
+    }
+
+    /// Cuts one more piece: moves `bytes` bytes of buffers to it; also returns whether that cut a run in two.
+    #[inline]
+    pub(crate) fn cut(&mut self, key: u32, bytes: usize, buffers: &mut Buffers) -> (&Slot, bool) {
+        let join = &mut self.joins[key as usize];
+        join.left += 1;
+        let cut = join.rest.split_front(bytes, buffers, &mut self.lists);
+        (join.parent.as_ref().expect(PARKED).slot(), cut)
+    }
+
+    /// Adds a piece that shares the rest of the parent's buffers, read-only.
+    pub(crate) fn share(&mut self, key: u32, buffers: &mut Buffers) -> &Slot {
+        let join = &mut self.joins[key as usize];
+        join.left += 1;
+        *buffers = join.rest.share(&mut self.lists);
+        join.parent.as_ref().expect(PARKED).slot()
+    }
+
+    /// Handles a piece that is back: returns its buffers to the parent, and the parent if it was the last.
+    #[inline]
+    pub(crate) fn child_done(&mut self, key: u32, part: u32, piece: &mut Slot) -> Option<Io> {
+        let join = &mut self.joins[key as usize];
+        if let Err(kind) = piece.status {
+            join.fail(kind, piece.place);
+        }
+        match piece.place.shares {
+            true => piece.buffers.clear(&mut self.lists),
+            false => join.put_back(part, &mut piece.buffers, piece.place.cut, &mut self.lists),
+        }
+        join.left -= 1;
+        if join.left > 0 { None } else { self.end(key) }
+    }
+
+    /// Ends the cutting; returns the parent if all pieces are back.
+    #[inline]
+    pub(crate) fn close(&mut self, key: u32) -> Option<Io> {
+        let join = &mut self.joins[key as usize];
+        join.left -= 1;
+        if join.left > 0 { None } else { self.end(key) }
+    }
+
+    #[inline]
+    fn end(&mut self, key: u32) -> Option<Io> {
+        let join = &mut self.joins[key as usize];
+        if !matches!(join.rest, Buffers::None) {
+            // Buffers that no piece took are behind all pieces.
+            let (mut rest, cut) = (std::mem::take(&mut join.rest), join.cut);
+            join.whole().rejoin(&mut rest, cut, &mut self.lists);
+        }
+        let mut parent = join.parent.take()?;
+        parent.slot_mut().status = std::mem::replace(&mut join.status, Ok(()));
+        (join.joined, join.cut) = (0, false);
+        join.early.clear();
+        self.free.push(key);
+        Some(parent)
+    }
+}

@@ -1,0 +1,294 @@
+//! The futures of a channel's requests.
+//!
+//! A request is put into a pooled [`Io`] when it is made, checked when it gets its place, and submitted at the
+//! first poll. It belongs to the thread of its channel.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use spindle_mem::Buffers;
+
+use crate::path::side_queues::Detached;
+use crate::request::io::ReturnTo;
+use crate::{Channel, Io, IoError, IoErrorKind, IoId, Operation};
+
+/// Where the request of a future is.
+enum State {
+    /// Not submitted.
+    New(Io),
+    /// In flight.
+    Waiting(IoId),
+    /// The result was returned.
+    Over,
+}
+
+/// What [`Transfer`] and [`Command`] have in common.
+struct Request<'a> {
+    channel: &'a Channel,
+    /// As asked, for the error.
+    offset: u64,
+    len: u64,
+    /// Changes data.
+    changes: bool,
+    /// The error found before submission.
+    refused: Option<IoErrorKind>,
+    state: State,
+}
+
+impl<'a> Request<'a> {
+    /// The buffers go into a pooled request at once and are not moved again until they come back. A request
+    /// without an offset must be [placed](Self::place).
+    #[inline(always)]
+    fn new(
+        channel: &'a Channel,
+        operation: Operation,
+        offset: Option<u64>,
+        len: u64,
+        buffers: Buffers,
+    ) -> Request<'a> {
+        let place = offset.map_or(Err(IoErrorKind::OutOfRange), |at| channel.check(operation, at, len));
+        let (refused, start, count) = match place {
+            Ok((start, count)) => (None, start, count),
+            Err(kind) => (Some(kind), 0, 0),
+        };
+        // Borrowed already only if a lane uses a channel of its own thread from inside the table, which no
+        // lane does.
+        let io =
+            channel.table.inner.borrow_mut().queues.make(ReturnTo::Lane, operation, start, count, buffers);
+        let changes = operation.changes_data();
+        Request { channel, offset: offset.unwrap_or(0), len, changes, refused, state: State::New(io) }
+    }
+
+    /// Sets the offset, before the first poll. False if it is invalid; the request then ends with the error.
+    #[inline]
+    fn place(&mut self, offset: u64) -> bool {
+        let State::New(io) = &mut self.state else { return false };
+        self.offset = offset;
+        let slot = io.slot_mut();
+        match self.channel.check(slot.operation, offset, self.len) {
+            Ok((start, count)) => (slot.start, slot.count, self.refused) = (start, count, None),
+            Err(kind) => self.refused = Some(kind),
+        }
+        self.refused.is_none()
+    }
+
+    /// The result and the buffers. The error becomes the caller's type here: converting it later copies the
+    /// result each time, and waits for the data just copied to arrive.
+    #[inline(always)]
+    fn poll<E: From<IoError>>(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), E>, Buffers)> {
+        let Poll::Ready(io) = self.poll_ended(cx) else { return Poll::Pending };
+        let status = self.refused.map_or(io.slot().status, Err);
+        let operation = io.operation();
+        let buffers = self.channel.table.inner.borrow_mut().queues.recycle(io);
+        Poll::Ready(match status {
+            Ok(()) => (Ok(()), buffers),
+            Err(kind) => (Err(self.error(operation, kind).into()), buffers),
+        })
+    }
+
+    // Inlined: this is most of what a request costs its maker.
+    #[inline(always)]
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Io> {
+        let table = &self.channel.table;
+        let mut inner = table.inner.borrow_mut();
+        let (id, more) = match std::mem::replace(&mut self.state, State::Over) {
+            State::New(mut io) if self.refused.is_none() => {
+                let id = io.id();
+                io.slot_mut().return_to = ReturnTo::Future;
+                inner.queues.waiters[id.index as usize].begin();
+                // Set first: if a lane panics, dropping this future still detaches the request.
+                self.state = State::Waiting(id);
+                inner.queues.submit(self.channel.lane, self.channel.opener.get(), io);
+                (id, table.turn(&mut inner))
+            }
+            State::New(io) => return Poll::Ready(io),
+            State::Waiting(id) => (id, false),
+            State::Over => panic!("a request's future was polled after it had given its result"),
+        };
+        let ended = inner.queues.waiters[id.index as usize].settle(cx);
+        self.state = if ended.is_some() { State::Over } else { State::Waiting(id) };
+        drop(inner);
+        table.after(more);
+        ended.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn id(&self) -> Option<IoId> {
+        match self.state {
+            State::Waiting(id) => Some(id),
+            State::New(_) | State::Over => None,
+        }
+    }
+
+    fn abort(&self) {
+        if let Some(id) = self.id() {
+            self.channel.table.abort(self.channel.lane, id);
+        }
+    }
+
+    #[cold]
+    fn error(&self, operation: Operation, kind: IoErrorKind) -> IoError {
+        let device = Arc::from(self.channel.device().name());
+        IoError { device, operation, offset: self.offset, len: self.len, kind }
+    }
+}
+
+impl Drop for Request<'_> {
+    fn drop(&mut self) {
+        if let State::Waiting(id) = self.state {
+            let shift = self.channel.geometry().block_shift();
+            let changes = self.changes.then_some((self.offset >> shift, self.len >> shift));
+            self.channel.table.detach(Detached { id, lane: self.channel.lane, changes });
+        }
+    }
+}
+
+/// A read or write: resolves to the result and the buffers. See [`Channel`] for what dropping it does.
+#[must_use = "a transfer does nothing until it is awaited"]
+pub struct Transfer<'a> {
+    request: Request<'a>,
+}
+
+impl<'a> Transfer<'a> {
+    /// A transfer without an offset must be [placed](Self::place).
+    #[inline(always)]
+    pub(crate) fn new(
+        channel: &'a Channel,
+        operation: Operation,
+        offset: Option<u64>,
+        buffers: Buffers,
+    ) -> Transfer<'a> {
+        let len = buffers.len() as u64;
+        Transfer { request: Request::new(channel, operation, offset, len, buffers) }
+    }
+
+    /// A transfer whose buffers are longer or shorter than its range.
+    pub(crate) fn of_len(
+        channel: &'a Channel,
+        operation: Operation,
+        offset: u64,
+        len: u64,
+        buffers: Buffers,
+    ) -> Transfer<'a> {
+        Transfer { request: Request::new(channel, operation, Some(offset), len, buffers) }
+    }
+
+    /// Its id in the thread's table, while it is in flight.
+    pub fn id(&self) -> Option<IoId> {
+        self.request.id()
+    }
+
+    /// Asks for an early end; it ends, aborted or not. No effect before the first poll.
+    pub fn abort(&self) {
+        self.request.abort();
+    }
+
+    /// Sets the byte offset; only before the first poll. False if it is invalid; the request then ends with
+    /// the error.
+    #[inline]
+    pub fn place(&mut self, offset: u64) -> bool {
+        self.request.place(offset)
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub fn bytes(&self) -> u64 {
+        self.request.len
+    }
+
+    /// Takes the buffers back unused; only before the first poll.
+    pub fn take_buffers(&mut self) -> Buffers {
+        match &mut self.request.state {
+            State::New(io) => io.take_buffers(),
+            State::Waiting(_) | State::Over => Buffers::None,
+        }
+    }
+
+    /// As a future's `poll`, with the error converted to `E`.
+    #[inline]
+    pub fn poll_as<E: From<IoError>>(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), E>, Buffers)> {
+        self.request.poll(cx)
+    }
+
+    /// Asks that a write be durable when it completes (force unit access).
+    pub fn fua(mut self) -> Self {
+        if let State::New(io) = &mut self.request.state {
+            io.set_fua(true);
+        }
+        self
+    }
+}
+
+impl Future for Transfer<'_> {
+    type Output = (Result<(), IoError>, Buffers);
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.request.poll(cx)
+    }
+}
+
+/// A request without data: resolves to the result. See [`Channel`] for what dropping it does.
+#[must_use = "a command does nothing until it is awaited"]
+pub struct Command<'a> {
+    request: Request<'a>,
+}
+
+impl<'a> Command<'a> {
+    pub(crate) fn new(channel: &'a Channel, operation: Operation, offset: u64, len: u64) -> Command<'a> {
+        Command { request: Request::new(channel, operation, Some(offset), len, Buffers::None) }
+    }
+
+    pub(crate) fn copy(channel: &'a Channel, offset: u64, from: u64, len: u64) -> Command<'a> {
+        let mut command = Command::new(channel, Operation::Copy, offset, len);
+        let request = &mut command.request;
+        match channel.check(Operation::Copy, from, len) {
+            Ok((source, _)) => {
+                if let State::New(io) = &mut request.state {
+                    io.set_aux(source);
+                }
+            }
+            Err(kind) => request.refused = request.refused.or(Some(kind)),
+        }
+        command
+    }
+
+    /// Asks that zeroes or an unmap be durable when it completes (force unit access).
+    pub fn fua(mut self) -> Self {
+        if let State::New(io) = &mut self.request.state {
+            io.set_fua(true);
+        }
+        self
+    }
+
+    /// Its id in the thread's table, while it is in flight.
+    pub fn id(&self) -> Option<IoId> {
+        self.request.id()
+    }
+
+    /// Asks for an early end; it ends, aborted or not. No effect before the first poll.
+    pub fn abort(&self) {
+        self.request.abort();
+    }
+
+    /// The byte found by a seek.
+    pub(crate) async fn found(mut self) -> Result<u64, IoError> {
+        let io = poll_fn(|cx| self.request.poll_ended(cx)).await;
+        let status = self.request.refused.map_or(io.slot().status, Err);
+        let (operation, block) = (io.operation(), io.aux());
+        drop(self.request.channel.table.inner.borrow_mut().queues.recycle(io));
+        match status {
+            Ok(()) => Ok(block << self.request.channel.geometry().block_shift()),
+            Err(kind) => Err(self.request.error(operation, kind)),
+        }
+    }
+}
+
+impl Future for Command<'_> {
+    type Output = Result<(), IoError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.request.poll(cx).map(|(result, _none)| result)
+    }
+}
