@@ -3,11 +3,12 @@
 //! Shared by all threads of the server. A connection has a small allowance of its own, so only large or many
 //! requests come here. First come, first served: small requests do not pass a large one.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::Waker;
+
+use crate::waiting::{Entry, Ticket, Waiting};
 
 /// A budget in bytes.
 pub(crate) struct Budget {
@@ -20,22 +21,8 @@ pub(crate) struct Budget {
 #[derive(Default)]
 struct State {
     lent: usize,
-    waiting: VecDeque<Arc<Waiter>>,
-}
-
-struct Waiter {
-    bytes: usize,
-    state: Mutex<Waiting>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    granted: bool,
-    waker: Option<Waker>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Bytes wanted.
+    waiting: Waiting<usize>,
 }
 
 impl Budget {
@@ -43,9 +30,13 @@ impl Budget {
         Arc::new(Budget { limit, state: Mutex::default(), wanted: AtomicBool::new(false) })
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Bytes lent.
     pub(crate) fn lent(&self) -> usize {
-        locked(&self.state).lent
+        self.state().lent
     }
 
     /// True if a connection waits for bytes.
@@ -55,7 +46,7 @@ impl Budget {
 
     /// Lends `bytes`, if none waits and there are enough.
     pub(crate) fn try_take(self: &Arc<Budget>, bytes: usize) -> Option<Lease> {
-        let mut state = locked(&self.state);
+        let mut state = self.state();
         if !state.waiting.is_empty() || bytes > self.limit - state.lent {
             return None;
         }
@@ -69,73 +60,63 @@ impl Budget {
         if let Some(lease) = self.try_take(bytes) {
             return lease;
         }
-        let waiter = {
-            let mut state = locked(&self.state);
-            let waiter = Arc::new(Waiter { bytes, state: Mutex::default() });
-            state.waiting.push_back(waiter.clone());
+        let ticket = {
+            let mut state = self.state();
+            let ticket = state.waiting.push(bytes);
             // There may be room since the check above.
             self.admit(state);
-            waiter
+            ticket
         };
-        let place = Place { budget: self, waiter: Some(waiter) };
-        place.granted().await
+        let place = Place { budget: self, ticket, bytes };
+        poll_fn(|cx| self.state().waiting.poll(ticket, cx)).await;
+        place.into_lease()
     }
 
     /// Takes bytes back and lends them to waiting connections.
     fn give(&self, bytes: usize) {
-        let mut state = locked(&self.state);
+        let mut state = self.state();
         state.lent -= bytes;
         self.admit(state);
     }
 
     fn admit(&self, mut state: MutexGuard<'_, State>) {
-        let mut wakers = Vec::new();
-        while let Some(first) = state.waiting.front()
-            && first.bytes <= self.limit - state.lent
-        {
-            let first = state.waiting.pop_front().expect("it was looked at");
-            state.lent += first.bytes;
-            let mut waiting = locked(&first.state);
-            waiting.granted = true;
-            wakers.extend(waiting.waker.take());
-        }
-        self.wanted.store(!state.waiting.is_empty(), Ordering::Relaxed);
+        let State { lent, waiting } = &mut *state;
+        let wakers = waiting.admit(|_, bytes, _| match *bytes <= self.limit - *lent {
+            true => {
+                *lent += *bytes;
+                Entry::Admitted
+            }
+            false => Entry::Blocks,
+        });
+        self.wanted.store(!waiting.is_empty(), Ordering::Relaxed);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
 }
 
-/// A place in the queue.
+/// A place in the queue, or the bytes that were lent to it and not yet fetched.
 struct Place<'a> {
     budget: &'a Arc<Budget>,
-    waiter: Option<Arc<Waiter>>,
+    ticket: Ticket,
+    bytes: usize,
 }
 
 impl Place<'_> {
-    async fn granted(mut self) -> Lease {
-        poll_fn(|cx| {
-            let waiter = self.waiter.as_ref().expect("taken once, below");
-            let mut waiting = locked(&waiter.state);
-            if waiting.granted {
-                return Poll::Ready(());
-            }
-            waiting.waker = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
-        let waiter = self.waiter.take().expect("taken once, here");
-        Lease { budget: self.budget.clone(), bytes: waiter.bytes }
+    /// The lease of a place that was admitted.
+    fn into_lease(mut self) -> Lease {
+        Lease { budget: self.budget.clone(), bytes: std::mem::take(&mut self.bytes) }
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let Some(waiter) = self.waiter.take() else { return };
-        let mut state = locked(&self.budget.state);
-        if locked(&waiter.state).granted {
-            state.lent -= waiter.bytes;
+        if self.bytes == 0 {
+            return;
         }
-        state.waiting.retain(|other| !Arc::ptr_eq(other, &waiter));
+        let mut state = self.budget.state();
+        if !state.waiting.give_up(self.ticket) {
+            state.lent -= self.bytes;
+        }
         // The next one in the queue may fit.
         self.budget.admit(state);
     }
@@ -181,7 +162,7 @@ impl Drop for Lease {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::Context;
+    use std::task::{Context, Poll};
 
     use super::*;
 

@@ -23,6 +23,7 @@ mod extents;
 mod overlap;
 mod server;
 mod stats;
+mod waiting;
 
 pub use error::{ExportError, ListenError};
 pub use export::Export;

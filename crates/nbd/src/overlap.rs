@@ -6,12 +6,13 @@
 //! a block, other writes cost two atomic operations on a cache line of their own connection. The first such
 //! write of a device waits until those under way have ended; from then on every write registers its range.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+
+use crate::waiting::{Entry, Ticket, Waiting};
 
 /// The writes of one device.
 #[derive(Default)]
@@ -24,9 +25,8 @@ pub(crate) struct Overlaps {
 #[derive(Default)]
 struct State {
     writers: Vec<Arc<Unseen>>,
-    active: Vec<Shown>,
-    waiting: VecDeque<Shown>,
-    next: u64,
+    active: Vec<(Ticket, Shown)>,
+    waiting: Waiting<Shown>,
     /// Tasks that wait for writes without a registered range.
     drained: Vec<Waker>,
 }
@@ -37,12 +37,11 @@ struct State {
 struct Unseen(AtomicUsize);
 
 /// A write with a registered range.
+#[derive(Clone)]
 struct Shown {
-    id: u64,
     blocks: Range<u64>,
     /// True if it excludes every overlapping write.
     alone: bool,
-    waker: Option<Waker>,
 }
 
 impl Shown {
@@ -73,33 +72,22 @@ impl Overlaps {
     }
 
     async fn enter(self: &Arc<Overlaps>, blocks: Range<u64>, alone: bool) -> Permit {
-        let id = {
+        let ticket = {
             let mut state = self.state();
-            let id = state.next;
-            state.next += 1;
-            state.waiting.push_back(Shown { id, blocks, alone, waker: None });
-            state.admit();
-            id
+            let ticket = state.waiting.push(Shown { blocks, alone });
+            // It has no waker yet, and no other could be admitted.
+            drop(state.admit());
+            ticket
         };
-        let permit = Permit(Held::Shown { overlaps: self.clone(), id });
-        poll_fn(|cx| {
-            let mut state = self.state();
-            match state.waiting.iter_mut().find(|shown| shown.id == id) {
-                None => Poll::Ready(()),
-                Some(shown) => {
-                    shown.waker = Some(cx.waker().clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await;
+        let permit = Permit(Held::Shown { overlaps: self.clone(), ticket });
+        poll_fn(|cx| self.state().waiting.poll(ticket, cx)).await;
         permit
     }
 
-    fn leave(&self, id: u64) {
+    fn leave(&self, ticket: Ticket) {
         let mut state = self.state();
-        state.active.retain(|shown| shown.id != id);
-        state.waiting.retain(|shown| shown.id != id);
+        state.active.retain(|(other, _)| *other != ticket);
+        state.waiting.give_up(ticket);
         let wakers = state.admit();
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
@@ -109,19 +97,15 @@ impl Overlaps {
 impl State {
     /// Admits waiting writes, in order, that no active write and no earlier waiting one excludes.
     fn admit(&mut self) -> Vec<Waker> {
-        let mut wakers = Vec::new();
-        let mut index = 0;
-        while let Some(shown) = self.waiting.get(index) {
-            let before = self.active.iter().chain(self.waiting.range(..index));
-            if before.into_iter().any(|other| other.excludes(shown)) {
-                index += 1;
-                continue;
+        let State { active, waiting, .. } = self;
+        waiting.admit(|ticket, shown, mut before| {
+            let beside = active.iter().any(|(_, other)| other.excludes(shown));
+            if beside || Iterator::any(&mut before, |other| other.excludes(shown)) {
+                return Entry::Passed;
             }
-            let mut shown = self.waiting.remove(index).expect("it was looked at");
-            wakers.extend(shown.waker.take());
-            self.active.push(shown);
-        }
-        wakers
+            active.push((ticket, shown.clone()));
+            Entry::Admitted
+        })
     }
 }
 
@@ -173,13 +157,13 @@ pub(crate) struct Permit(Held);
 
 enum Held {
     Unseen { overlaps: Arc<Overlaps>, unseen: Arc<Unseen> },
-    Shown { overlaps: Arc<Overlaps>, id: u64 },
+    Shown { overlaps: Arc<Overlaps>, ticket: Ticket },
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         match &self.0 {
-            Held::Shown { overlaps, id } => overlaps.leave(*id),
+            Held::Shown { overlaps, ticket } => overlaps.leave(*ticket),
             Held::Unseen { overlaps, unseen } => {
                 let last = unseen.0.fetch_sub(1, Ordering::SeqCst) == 1;
                 if last && overlaps.shown.load(Ordering::SeqCst) {
