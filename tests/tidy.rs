@@ -1,5 +1,9 @@
 //! The house rules that no lint holds: a test that reads the source tree.
 
+#[path = "tidy/imports.rs"]
+mod imports;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +21,36 @@ const LONGEST_FILE: usize = 800;
 
 /// Files over the limit, each with the reason a reader would accept.
 const LONG_FILES: [(&str, &str); 0] = [];
+
+/// The folders and files in `src` of a crate, from the ground up: each imports only from itself and from those
+/// before it. What is not listed is the crate's top, which may import anything and which these may not import.
+/// The names that `lib.rs` passes on count as those of the file they come from.
+const FLOORS_OF_CRATES: [(&str, &[&str]); 4] = [
+    ("ring", &[]),
+    ("engine", &["time", "address", "home", "report"]),
+    (
+        "reactor",
+        &[
+            "error",
+            "mode",
+            "say",
+            "caught",
+            "time",
+            "diagnosis",
+            "shared",
+            "task",
+            "local",
+            "message",
+            "thread",
+            "reactor",
+            "runtime",
+        ],
+    ),
+    ("block", &["terms", "state", "request", "path", "devices", "top"]),
+];
+
+/// The most files of those crates that may import each other in a circle.
+const LARGEST_CIRCLE: usize = 4;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -140,6 +174,46 @@ fn imports_run_downwards() {
         offences.extend(above.map(|above| format!("{krate} depends on {above}")));
     }
     no_offences("a crate depends only on crates below it", offences);
+}
+
+/// The files of a crate by their paths below its `src`.
+fn files_of(krate: &str) -> BTreeMap<String, String> {
+    let source = format!("crates/{krate}/src/");
+    let of_crate = |(path, text): (String, String)| Some((path.strip_prefix(&source)?.to_owned(), text));
+    sources().into_iter().filter_map(of_crate).collect()
+}
+
+#[test]
+fn imports_run_downwards_within_a_crate_too() {
+    let mut offences = Vec::new();
+    for (krate, floors) in FLOORS_OF_CRATES {
+        let files = files_of(krate);
+        let there = |name: &str| {
+            files.contains_key(&format!("{name}.rs")) || files.contains_key(&format!("{name}/mod.rs"))
+        };
+        offences
+            .extend(floors.iter().filter(|name| !there(name)).map(|name| format!("{krate} has no {name}")));
+        let floor = |module: &str| {
+            let name = module.split("::").next().unwrap_or_default();
+            floors.iter().position(|floor| *floor == name).unwrap_or(floors.len())
+        };
+        for (module, others) in imports::imports(&files) {
+            let above = others.iter().filter(|other| floor(other) > floor(&module));
+            offences.extend(above.map(|other| format!("{krate}: {module} imports from {other}")));
+        }
+    }
+    no_offences("a folder imports only from those below it", offences);
+}
+
+#[test]
+fn only_few_files_import_each_other_in_a_circle() {
+    let mut offences = Vec::new();
+    for (krate, _) in FLOORS_OF_CRATES {
+        let circles = imports::circles(&imports::imports(&files_of(krate)));
+        let large = circles.into_iter().filter(|circle| circle.len() > LARGEST_CIRCLE);
+        offences.extend(large.map(|circle| format!("{krate}: {circle:?}")));
+    }
+    no_offences("a circle of imports has at most four files", offences);
 }
 
 #[test]

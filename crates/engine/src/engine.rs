@@ -5,30 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use crate::epoll::EpollDriver;
+use crate::home::Home;
 use crate::os::{Clock, Workers};
 use crate::sim::World;
 use crate::uring::{self, UringDriver};
 use crate::{Driver, EngineKind};
-
-/// The identity of an engine, carried by every handle it made. Compared by address, so two engines in
-/// one process are two, with no counter shared between them.
-#[derive(Clone)]
-pub(crate) struct Home(Arc<u8>);
-
-impl Home {
-    pub(crate) fn new() -> Home {
-        Home(Arc::new(0))
-    }
-
-    /// An error that names the object when `other` is not this engine.
-    pub(crate) fn check(&self, other: &Home, what: &dyn fmt::Debug) -> io::Result<()> {
-        if Arc::ptr_eq(&self.0, &other.0) {
-            return Ok(());
-        }
-        let message = format!("{what:?} was opened by another engine; open it again with this one");
-        Err(io::Error::new(io::ErrorKind::InvalidInput, message))
-    }
-}
 
 /// The engine is not available.
 #[derive(Debug, thiserror::Error)]

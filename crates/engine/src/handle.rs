@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::engine::Home;
+use crate::home::Home;
 use crate::os::{FileFd, OwnedSocketFile};
 use crate::sim::SimHandle;
 use crate::{Address, FileInfo};

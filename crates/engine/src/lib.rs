@@ -35,6 +35,7 @@ mod driver;
 mod engine;
 mod epoll;
 mod handle;
+mod home;
 mod kind;
 mod op;
 mod open;

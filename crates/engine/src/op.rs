@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use spindle_mem::Buffers;
 
-use crate::engine::Home;
+use crate::home::Home;
 use crate::{Address, Asker, File, FileInfo, Interest, Listener, OpenOptions, Shutdown, Socket};
 
 /// The submitter's identifier of an operation; the driver returns it unread.

@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
-pub(crate) use self::sources::ready_for;
 use self::sources::{Sources, WAKE};
-use crate::engine::Home;
+use crate::home::Home;
 use crate::os::{Clock, IoVecs, Returns, Waker, Workers, clock, sockets};
 use crate::places::Places;
 use crate::sim::Rng;

@@ -8,14 +8,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
-use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::event::{PollFd, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{accept_with, connect, sockopt};
 use slab::Slab;
 
-use crate::engine::Home;
 use crate::handle::{ListenerInner, SocketInner};
-use crate::os::{IoVecs, sockets};
+use crate::home::Home;
+use crate::os::{IoVecs, readiness, sockets};
 use crate::places::Places;
 use crate::{Address, Completion, Interest, Op, Output, Socket, Token};
 
@@ -401,23 +401,11 @@ fn connect_outcome(socket: &Socket, calls: &mut u64) -> io::Result<()> {
 }
 
 fn ready_now(fd: &OwnedFd, interest: Interest) -> io::Result<Output> {
-    let mut wanted = PollFlags::empty();
-    wanted.set(PollFlags::IN, interest.readable);
-    wanted.set(PollFlags::OUT, interest.writable);
-    let mut asked = [PollFd::new(fd, wanted)];
+    let mut asked = [PollFd::new(fd, readiness::wanted(interest))];
     rustix::io::retry_on_intr(|| poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
     let told = asked[0].revents();
     if told.is_empty() {
         return Err(Errno::AGAIN.into());
     }
-    Ok(Output::Ready(ready_for(told)))
-}
-
-/// Converts poll's answer; an error or a hang-up is ready for both.
-pub(crate) fn ready_for(told: PollFlags) -> Interest {
-    let both = told.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL);
-    Interest {
-        readable: both || told.contains(PollFlags::IN),
-        writable: both || told.contains(PollFlags::OUT),
-    }
+    Ok(Output::Ready(readiness::told(told)))
 }

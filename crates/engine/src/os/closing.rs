@@ -3,12 +3,35 @@
 //! So a worker thread does it, on whatever thread the last handle is dropped. Not by io_uring's operation:
 //! that closes on the thread that entered the kernel.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::files::OpenFd;
 use super::socket_file::SocketFile;
-use super::workers::Pool;
+
+/// An open file, and the locks on the layers below it.
+#[derive(Debug)]
+pub(crate) struct OpenFd {
+    fd: OwnedFd,
+    _locks: Vec<OwnedFd>,
+}
+
+impl OpenFd {
+    pub(crate) fn new(fd: OwnedFd, locks: Vec<OwnedFd>) -> OpenFd {
+        OpenFd { fd, _locks: locks }
+    }
+}
+
+impl AsFd for OpenFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// Closes files on threads that may wait.
+pub(crate) trait Closer: Send + Sync {
+    /// Closes what is given, later.
+    fn close(self: Arc<Self>, closing: Closing);
+}
 
 /// An open file. Dropping it gives it to a worker to close.
 pub(crate) struct FileFd {
@@ -16,11 +39,11 @@ pub(crate) struct FileFd {
     fd: Option<OpenFd>,
     /// The number of the job that opened it.
     job: u64,
-    pool: Arc<Pool>,
+    pool: Arc<dyn Closer>,
 }
 
 impl FileFd {
-    pub(crate) fn new(fd: OpenFd, job: u64, pool: Arc<Pool>) -> FileFd {
+    pub(crate) fn new(fd: OpenFd, job: u64, pool: Arc<dyn Closer>) -> FileFd {
         FileFd { fd: Some(fd), job, pool }
     }
 }
@@ -34,7 +57,7 @@ impl AsFd for FileFd {
 impl Drop for FileFd {
     fn drop(&mut self) {
         let job = self.job;
-        self.fd.take().into_iter().for_each(|fd| self.pool.close(Closing::File { fd, job }));
+        self.fd.take().into_iter().for_each(|fd| self.pool.clone().close(Closing::File { fd, job }));
     }
 }
 
@@ -42,18 +65,18 @@ impl Drop for FileFd {
 pub(crate) struct OwnedSocketFile {
     /// `Some` until dropped.
     file: Option<SocketFile>,
-    pool: Arc<Pool>,
+    pool: Arc<dyn Closer>,
 }
 
 impl OwnedSocketFile {
-    pub(crate) fn new(file: SocketFile, pool: Arc<Pool>) -> OwnedSocketFile {
+    pub(crate) fn new(file: SocketFile, pool: Arc<dyn Closer>) -> OwnedSocketFile {
         OwnedSocketFile { file: Some(file), pool }
     }
 }
 
 impl Drop for OwnedSocketFile {
     fn drop(&mut self) {
-        self.file.take().into_iter().for_each(|file| self.pool.close(Closing::SocketFile(file)));
+        self.file.take().into_iter().for_each(|file| self.pool.clone().close(Closing::SocketFile(file)));
     }
 }
 

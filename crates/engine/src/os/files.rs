@@ -8,6 +8,7 @@ use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SealFlags, Stat};
 use rustix::io::Errno;
 use spindle_mem::{Buffers, IoBuf};
 
+use super::closing::OpenFd;
 use super::iovec::{self, IoVecs};
 use super::{geometry, layers, lock};
 use crate::handle::Body;
@@ -46,19 +47,6 @@ pub(crate) fn perform(op: &mut Op, vecs: &mut IoVecs) -> io::Result<Output> {
     }
 }
 
-/// An open file, and the locks on the layers below it.
-#[derive(Debug)]
-pub(crate) struct OpenFd {
-    fd: OwnedFd,
-    _locks: Vec<OwnedFd>,
-}
-
-impl AsFd for OpenFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
 /// Opens a file or block device, blocking until it is done.
 pub(crate) fn open(options: &OpenOptions) -> io::Result<(OpenFd, FileInfo)> {
     let (fd, direct) = open_direct_or_not(options).map_err(|error| holder_or(options, &error))?;
@@ -74,7 +62,7 @@ pub(crate) fn open(options: &OpenOptions) -> io::Result<(OpenFd, FileInfo)> {
     if options.writable {
         refuse_unwritable(&fd, &stat, &options.path)?;
     }
-    Ok((OpenFd { fd, _locks: locks }, info))
+    Ok((OpenFd::new(fd, locks), info))
 }
 
 /// The same kind of error, preceded by the path.
@@ -291,7 +279,7 @@ const BLKDISCARD: libc::Ioctl = 0x1277;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Home;
+    use crate::home::Home;
     use crate::os::Workers;
 
     fn open_in(folder: &tempfile::TempDir, size: u64) -> File {

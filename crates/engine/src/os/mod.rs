@@ -9,6 +9,7 @@ pub(crate) mod iovec;
 mod layers;
 mod lock;
 mod opens;
+pub(crate) mod readiness;
 mod socket_file;
 pub(crate) mod sockets;
 pub(crate) mod waker;

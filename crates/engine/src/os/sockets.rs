@@ -14,8 +14,8 @@ use rustix::net::{
     listen as listen_on, socket_with, socketpair, sockopt,
 };
 
-use crate::engine::Home;
 use crate::handle::{Body, ListenerInner, SocketInner};
+use crate::home::Home;
 use crate::{Address, Listener, Peer, Shutdown, Socket};
 
 impl Socket {

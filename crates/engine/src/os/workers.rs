@@ -8,11 +8,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::files::OpenFd;
+use super::closing::{Closer, OpenFd};
 use super::socket_file::SocketFile;
 use super::{Closes, Closing, FileFd, IoVecs, Opens, OwnedSocketFile, Waker, files, sockets};
-use crate::engine::Home;
 use crate::handle::{Body, FileInner, ListenerInner};
+use crate::home::Home;
 use crate::os_thread::unpin;
 use crate::{
     Asker, Completion, CpuSet, File, FileInfo, Listener, Op, OpenOptions, Output, Token, Unpark,
@@ -177,16 +177,18 @@ impl Drop for Workers {
     }
 }
 
-impl Pool {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+impl Closer for Pool {
     /// Gives a file to a worker to close; closes it here if no worker can be started.
-    pub(crate) fn close(self: &Arc<Self>, it: Closing) {
+    fn close(self: Arc<Self>, it: Closing) {
         self.give(|queue, _| Job::Close { it, number: queue.closes.begin() });
         // A waiting open may have to perform it.
         self.closed_one.notify_all();
+    }
+}
+
+impl Pool {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a job, and starts a worker for it if needed. Returns the job's number.
@@ -288,7 +290,7 @@ impl Pool {
             self.closed_one.notify_all();
         }
         let (fd, info) = opened?;
-        let body = Body::Os(FileFd::new(fd, before.job, Arc::clone(self)));
+        let body = Body::Os(FileFd::new(fd, before.job, self.clone()));
         let path = options.path.clone();
         Ok(File(Arc::new(FileInner { home: self.home.clone(), body, path, info })))
     }
@@ -337,7 +339,7 @@ impl Pool {
         };
         let (fd, address) = sockets::listen_private(path, backlog, self.blocking_sockets)?;
         file.bound()?;
-        let owned = Some(OwnedSocketFile::new(file, Arc::clone(self)));
+        let owned = Some(OwnedSocketFile::new(file, self.clone()));
         let body = Body::Os(fd);
         Ok(Listener(Arc::new(ListenerInner { home: self.home.clone(), body, address, _owned: owned })))
     }

@@ -16,11 +16,14 @@ pub struct SimDriver {
     unpark: Arc<SimUnpark>,
 }
 
-impl SimDriver {
-    pub(super) fn new(world: World, core: usize, unpark: Arc<SimUnpark>) -> SimDriver {
-        SimDriver { world, core, unpark }
+impl World {
+    /// The driver of simulated core `core`. Panics if that core has one: two reactors would share it.
+    pub fn driver(&self, core: usize) -> SimDriver {
+        SimDriver { world: self.clone(), core, unpark: self.add_core(core) }
     }
+}
 
+impl SimDriver {
     /// The world it belongs to.
     pub fn world(&self) -> &World {
         &self.world

@@ -10,6 +10,7 @@
 pub mod disk;
 mod driver;
 mod flight;
+mod handle;
 mod net;
 mod rng;
 mod storage;
@@ -22,4 +23,4 @@ pub use rng::Rng;
 pub use trace::Traced;
 pub use world::World;
 
-pub(crate) use world::SimHandle;
+pub(crate) use handle::SimHandle;

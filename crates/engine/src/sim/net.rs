@@ -7,8 +7,9 @@ use slab::Slab;
 use spindle_mem::Buffers;
 
 use super::flight::Flight;
+use super::handle::SimObject;
 use super::rng::Rng;
-use super::world::{Maker, SimObject};
+use super::world::Maker;
 use crate::handle::Body;
 use crate::{Address, Op, Output, Shutdown, Socket};
 

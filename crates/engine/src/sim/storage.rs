@@ -8,7 +8,8 @@ use spindle_mem::Buffers;
 
 use super::disk::{Disk, DiskOptions, FlushTicket, UnmapReads};
 use super::flight::Flight;
-use super::world::{Maker, SimObject};
+use super::handle::SimObject;
+use super::world::Maker;
 use crate::handle::Body;
 use crate::{Asker, Direct, File, FileInfo, Op, OpenOptions, Output};
 

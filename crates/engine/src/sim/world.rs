@@ -11,13 +11,14 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::flight::Flights;
+use super::handle::{Closed, SimHandle, SimObject};
 use super::net::Net;
 use super::rng::{Rng, mix};
 use super::storage::Storage;
 use super::trace::Trace;
-use super::{Disk, SimDriver, Traced};
-use crate::engine::Home;
+use super::{Disk, Traced};
 use crate::handle::{Body, FileInner, ListenerInner, SocketInner};
+use crate::home::Home;
 use crate::{Address, File, FileInfo, Listener, Socket, Time, Unpark};
 
 /// Looks at the world (a turn, a poll, a reading of the clock) at one instant before the clock moves anyway:
@@ -104,25 +105,6 @@ impl World {
     /// Its seed.
     pub fn seed(&self) -> u64 {
         self.0.seed
-    }
-
-    /// The driver of simulated core `core`. Panics if that core has one: two reactors would share it.
-    pub fn driver(&self, core: usize) -> SimDriver {
-        let unpark = Arc::new(SimUnpark { flag: AtomicBool::new(false), outside: self.0.outside.clone() });
-        let mut inner = self.inner();
-        assert!(!inner.cores.contains_key(&core), "simulated core {core} has a driver already");
-        inner.cores.insert(
-            core,
-            Core {
-                parked: false,
-                deadline: None,
-                unpark: Arc::clone(&unpark),
-                ready: Vec::new(),
-                in_flight: 0,
-            },
-        );
-        drop(inner);
-        SimDriver::new(self.clone(), core, unpark)
     }
 
     /// The core that has the next turn, picked by the seed among those not parked. When all are parked the
@@ -212,6 +194,25 @@ impl World {
     /// The disk registered under `path`, or made there by an open that creates.
     pub fn disk(&self, path: &str) -> Option<Disk> {
         self.inner().storage.find(path)
+    }
+
+    /// Adds simulated core `core`; returns what ends its sleep.
+    pub(super) fn add_core(&self, core: usize) -> Arc<SimUnpark> {
+        let unpark = Arc::new(SimUnpark { flag: AtomicBool::new(false), outside: self.0.outside.clone() });
+        let mut inner = self.inner();
+        assert!(!inner.cores.contains_key(&core), "simulated core {core} has a driver already");
+        inner.cores.insert(
+            core,
+            Core {
+                parked: false,
+                deadline: None,
+                unpark: Arc::clone(&unpark),
+                ready: Vec::new(),
+                in_flight: 0,
+            },
+        );
+        drop(inner);
+        unpark
     }
 
     pub(crate) fn home(&self) -> &Home {
@@ -317,33 +318,6 @@ impl Inner {
     }
 }
 
-/// An object of a world, identified by its handle.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SimObject {
-    File(usize),
-    Socket(usize),
-    Listener(usize),
-}
-
-/// A handle's tie to an object of a world; dropping it closes the object when the world next moves.
-pub(crate) struct SimHandle {
-    object: SimObject,
-    closed: Closed,
-}
-
-impl SimHandle {
-    pub(crate) fn object(&self) -> SimObject {
-        self.object
-    }
-}
-
-impl Drop for SimHandle {
-    fn drop(&mut self) {
-        self.closed.list().push(self.object);
-        self.closed.any.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Makes handles on a world's objects.
 pub(super) struct Maker {
     home: Home,
@@ -352,7 +326,7 @@ pub(super) struct Maker {
 
 impl Maker {
     fn body<Fd>(&self, object: SimObject) -> Body<Fd> {
-        Body::Sim(SimHandle { object, closed: self.closed.clone() })
+        Body::Sim(SimHandle::new(object, self.closed.clone()))
     }
 
     pub(super) fn file(&self, number: usize, path: PathBuf, info: FileInfo) -> File {
@@ -368,29 +342,6 @@ impl Maker {
     pub(super) fn listener(&self, number: usize, address: Address) -> Listener {
         let body = self.body(SimObject::Listener(number));
         Listener(Arc::new(ListenerInner { home: self.home.clone(), body, address, _owned: None }))
-    }
-}
-
-/// Objects whose last handle dropped. Separate from the world's lock: a handle may drop while that is held.
-#[derive(Clone, Default)]
-struct Closed(Arc<ClosedInner>);
-
-#[derive(Default)]
-struct ClosedInner {
-    any: AtomicBool,
-    list: Mutex<Vec<SimObject>>,
-}
-
-impl std::ops::Deref for Closed {
-    type Target = ClosedInner;
-    fn deref(&self) -> &ClosedInner {
-        &self.0
-    }
-}
-
-impl ClosedInner {
-    fn list(&self) -> MutexGuard<'_, Vec<SimObject>> {
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

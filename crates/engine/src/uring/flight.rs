@@ -12,9 +12,9 @@ use rustix::event::PollFlags;
 use rustix::net::SocketAddrAny;
 use spindle_mem::Buffers;
 
-use crate::engine::Home;
-use crate::os::{IoVecs, files, iovec, sockets};
-use crate::{Interest, Op, Output, Socket, Token};
+use crate::home::Home;
+use crate::os::{IoVecs, files, iovec, readiness, sockets};
+use crate::{Op, Output, Socket, Token};
 
 /// The most bytes the kernel moves in one call.
 const MOST: usize = 0x7fff_f000;
@@ -102,7 +102,8 @@ impl Flight {
                 opcode::Connect::new(as_fd(socket.fd()?), kernel.as_ptr().cast(), kernel.addr_len()).build()
             }
             Op::Poll { fd, interest } => {
-                opcode::PollAdd::new(as_fd(fd.as_fd()), u32::from(wanted(*interest).bits())).build()
+                opcode::PollAdd::new(as_fd(fd.as_fd()), u32::from(readiness::wanted(*interest).bits()))
+                    .build()
             }
             other => unreachable!("'{}' does not go through the ring", other.name()),
         };
@@ -158,7 +159,7 @@ impl Flight {
             }
             Op::Poll { .. } => {
                 let told = PollFlags::from_bits_truncate(count as u16);
-                Step::Done(Ok(Output::Ready(crate::epoll::ready_for(told))))
+                Step::Done(Ok(Output::Ready(readiness::told(told))))
             }
             _ => Step::Done(Ok(Output::Done)),
         }
@@ -234,13 +235,6 @@ fn accepted(fd: RawFd) -> OwnedFd {
 
 pub(super) fn interrupted() -> io::Error {
     io::Error::new(io::ErrorKind::Interrupted, "cancelled")
-}
-
-fn wanted(interest: Interest) -> PollFlags {
-    let mut flags = PollFlags::empty();
-    flags.set(PollFlags::IN, interest.readable);
-    flags.set(PollFlags::OUT, interest.writable);
-    flags
 }
 
 fn rest(bytes: &[u8], done: usize) -> (*const u8, u32) {

@@ -18,7 +18,7 @@ use slab::Slab;
 
 use self::flight::{Flight, Spare, Step};
 use self::ring::Ring;
-use crate::engine::Home;
+use crate::home::Home;
 use crate::os::{Clock, Returns, Waker, Workers, clock, sockets};
 use crate::places::Places;
 use crate::sim::Rng;

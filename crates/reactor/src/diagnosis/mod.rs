@@ -1,0 +1,8 @@
+//! What a runtime tells about itself: values that describe reactors, threads, tasks and pollers.
+//!
+//! Values only: `reactor/describe.rs` and `task` fill them in, and `runtime` asks for them.
+
+pub(crate) mod activity;
+pub(crate) mod dump;
+pub(crate) mod stall;
+pub(crate) mod wait;

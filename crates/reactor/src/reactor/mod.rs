@@ -1,0 +1,361 @@
+//! One reactor: an engine's driver, the threads placed on it, and the rings into it.
+//!
+//! Owned by one OS thread (or, in simulation, by the loop that runs all of them in turn). A turn reads the
+//! clock once, takes messages, hands out completions, gives every thread that has work one bounded turn, and
+//! ends threads whose exit is complete.
+
+mod describe;
+mod reaped;
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_engine::{Driver, Time};
+
+use crate::caught::drop_caught;
+use crate::diagnosis::activity::CallKind;
+use crate::diagnosis::dump::ReactorDump;
+use crate::local::Local;
+use crate::local::current::Entered;
+use crate::local::thread_core::{MESSAGES, ThreadCore};
+use crate::mode::Mode;
+use crate::reactor::reaped::Reaped;
+use crate::shared::Shared;
+use crate::shared::port::{Address, Rings, Tagged};
+
+/// Messages taken out of bulk in one turn: other messages wait for them.
+const BULK_BUDGET: usize = 4;
+
+/// Messages from outside taken in one turn; threads share them fairly.
+const OUTSIDE_BUDGET: usize = 64;
+
+/// How long the adaptive mode keeps polling after the last work: about the cost of a sleep and a wake.
+const LINGER: Duration = Duration::from_micros(50);
+
+/// Most short turns between two whole ones.
+const SHORT_TURNS: usize = 8;
+
+/// Above this average per call there are no short turns: they would save little, and timers wait.
+const QUICK: Duration = Duration::from_nanos(250);
+
+/// Looks for messages between two turns of an idle reactor that polls. A turn also asks for completions, so
+/// all these looks together take no longer than one.
+const LOOKS_PER_TURN: usize = 16;
+
+/// A reactor, with what only its own loop touches.
+pub(crate) struct Reactor {
+    pub(crate) local: Rc<Local>,
+    rings: Rings,
+    /// How long to poll after the last work.
+    linger: Duration,
+    last_work: Time,
+    asleep: bool,
+    clock_is_fresh: bool,
+    /// The only thread that had work in the last turn.
+    alone: Option<Rc<ThreadCore>>,
+    /// True if the calls before the last clock reading were [`QUICK`].
+    quick: bool,
+    /// When the last turn began, and whether its time is still to be accounted for.
+    began: Time,
+    to_account: bool,
+    /// The threads that had a turn in the last turn of the reactor. Kept for its capacity.
+    ran: Vec<Rc<ThreadCore>>,
+    /// Completions left over from earlier turns.
+    reaped: Reaped,
+    /// Empty between two turns. Kept for its capacity.
+    outside: VecDeque<Tagged>,
+    /// True if the last turn called active pollers.
+    polls: bool,
+    /// The last turn found nothing to do.
+    was_idle: bool,
+}
+
+impl Reactor {
+    /// Makes the reactor number `index`; call it on the OS thread that will run it.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        driver: Box<dyn Driver>,
+        simulated: bool,
+    ) -> Reactor {
+        shared.ports[index].door.open(driver.unparker());
+        shared.ports[index].activity.open();
+        // Polling while another reactor needs the same core only delays that one.
+        let here = shared.cores.iter().filter(|core| **core == shared.cores[index]).count();
+        let linger = if here > 1 { Duration::ZERO } else { LINGER };
+        let local = Local::new(shared, index, driver, simulated);
+        Reactor {
+            local,
+            rings: Rings::default(),
+            linger,
+            last_work: Time::default(),
+            alone: None,
+            quick: false,
+            asleep: false,
+            clock_is_fresh: false,
+            began: Time::default(),
+            to_account: false,
+            reaped: Reaped::default(),
+            outside: VecDeque::new(),
+            polls: false,
+            was_idle: false,
+            ran: Vec::new(),
+        }
+    }
+
+    /// One turn; true if there was work.
+    pub(crate) fn turn(&mut self) -> bool {
+        let local = self.local.clone();
+        if std::mem::take(&mut self.asleep) {
+            local.port().door.awake();
+            self.clock_is_fresh = false;
+        }
+        if !std::mem::take(&mut self.clock_is_fresh) {
+            self.read_clock();
+        }
+        let now = local.now.get();
+        self.began = now;
+        let mut busy = self.receive();
+        busy |= self.reaped.hand_out(&local, self.was_idle);
+        busy |= self.run_threads(now);
+        busy |= local.flush();
+        local.settle();
+        local.activity().begin(CallKind::Nothing, None);
+        self.was_idle = !busy;
+        if busy {
+            self.last_work = now;
+            local.busy_turns.set(local.busy_turns.get() + 1);
+            self.to_account = true;
+        } else {
+            local.idle_turns.set(local.idle_turns.get() + 1);
+        }
+        busy
+    }
+
+    /// Reads the clock after a turn, for a caller that starts the next one at once: messages that arrive
+    /// meanwhile then need not wait for the reading.
+    pub(crate) fn read_clock_ahead(&mut self) {
+        self.read_clock();
+        self.clock_is_fresh = true;
+    }
+
+    /// Reads the clock, and accounts for the time of the turn before.
+    pub(crate) fn read_clock(&mut self) {
+        let now = self.local.driver.borrow_mut().now();
+        self.local.now.set(now);
+        if std::mem::take(&mut self.to_account) {
+            self.account(now.as_nanos().saturating_sub(self.began.as_nanos()));
+        }
+    }
+
+    /// Divides a turn's nanoseconds among the threads that called something in it.
+    fn account(&mut self, ns: u64) {
+        self.local.busy_ns.set(self.local.busy_ns.get() + ns);
+        let all = self.ran.iter().map(|core| core.called.get()).sum();
+        self.quick = ns <= QUICK.as_nanos() as u64 * u64::from(all);
+        self.ran.iter().filter(|core| core.called.get() > 0).for_each(|core| core.account(ns, all));
+    }
+
+    fn receive(&mut self) -> bool {
+        let local = &self.local;
+        let has_mail = local.port().door.has_mail() || local.has_questions();
+        let busy = has_mail && self.open_mail();
+        let local = &self.local;
+        let came = self.rings.take(BULK_BUDGET, |front| {
+            local.leave(Address::of_tag(front.tag()), || front.take());
+            true
+        });
+        busy || came
+    }
+
+    /// Receives what does not come through rings: rare, so once per turn.
+    #[inline(never)]
+    fn open_mail(&mut self) -> bool {
+        let local = &self.local;
+        let door = &local.port().door;
+        let mut busy = false;
+        if door.has_news() {
+            self.rings.adopt(door);
+            busy |= local.take_news();
+        }
+        local.take_questions().into_iter().for_each(|question| question(ReactorDump::of(local)));
+        door.take_outside(OUTSIDE_BUDGET, &mut self.outside);
+        busy |= !self.outside.is_empty();
+        for Tagged { tag, value } in self.outside.drain(..) {
+            local.leave(Address::of_tag(tag), || value);
+        }
+        busy
+    }
+
+    /// Gives each listed thread its turn. A thread that is listed meanwhile has it in this turn of the
+    /// reactor too, if it has not had one yet.
+    fn run_threads(&mut self, now: Time) -> bool {
+        let local = self.local.clone();
+        local.begin_turn(now);
+        self.ran.clear();
+        self.alone = None;
+        self.polls = false;
+        let (mut busy, mut turns) = (false, 0);
+        while let Some(core) = local.next_ready() {
+            if core.ended.get() {
+                continue;
+            }
+            self.ran.push(core.clone());
+            if core.has_work(now) || core.pollers.has_active() {
+                let _on_thread = Entered::new(&core);
+                busy |= core.turn(now);
+                self.polls |= core.pollers.has_active();
+                turns += 1;
+            }
+            if core.may_exit() {
+                let _on_thread = Entered::new(&core);
+                local.end(&core);
+                turns += 1;
+                busy = true;
+            } else if core.has_work(now) || core.pollers.has_active() {
+                local.ready.put_back(core);
+            } else {
+                local.ready.leave(&core, core.next_deadline());
+            }
+        }
+        if turns == 1 {
+            self.alone = self.ran.iter().find(|core| core.called.get() > 0).cloned();
+        }
+        busy
+    }
+
+    /// After a turn in which only one thread had work: goes on with its messages in short turns, which end
+    /// when anything else needs attention. In a flood, whole turns for each eight messages would double the
+    /// cost.
+    pub(crate) fn go_on(&mut self) {
+        let free = self.quick && self.reaped.is_empty();
+        let alone = self.alone.take().filter(|core| free && !core.ended.get());
+        let Some(core) = alone.filter(|core| core.has_only_messages()) else { return };
+        let local = &self.local;
+        let _on_thread = Entered::new(&core);
+        local.leave_to(&core);
+        local.activity().enter(core.shared.id);
+        for _ in 0..SHORT_TURNS {
+            let is_called_away = local.has_strayed()
+                || !core.has_only_messages()
+                || local.port().door.has_mail()
+                || local.driver.borrow_mut().has_news();
+            if is_called_away || !short_turn(&core, &mut self.rings) {
+                break;
+            }
+        }
+        local.activity().begin(CallKind::Nothing, None);
+    }
+
+    /// After a turn without work: sleeps, if the mode allows it and nothing arrived meanwhile.
+    pub(crate) fn rest(&mut self) {
+        self.rest_until(None);
+    }
+
+    /// As [`rest`](Self::rest), until `limit` at most.
+    pub(crate) fn rest_until(&mut self, limit: Option<Time>) {
+        let local = self.local.clone();
+        let now = local.now.get();
+        if !self.reaped.is_empty() {
+            return;
+        }
+        if self.must_poll(now) {
+            return self.watch_for_mail();
+        }
+        local.settle();
+        self.asleep = true;
+        if !local.port().door.fall_asleep(&self.rings) {
+            return;
+        }
+        let deadline = self.next_deadline().into_iter().chain(limit).min();
+        local.sleeps.set(local.sleeps.get() + 1);
+        local.driver.borrow_mut().park(deadline);
+    }
+
+    /// Looks for messages for a while: a look is shorter than a turn, so they are seen sooner. Not used with
+    /// active pollers, which would wait meanwhile.
+    fn watch_for_mail(&self) {
+        if self.polls {
+            return;
+        }
+        let door = &self.local.port().door;
+        for _ in 0..LOOKS_PER_TURN {
+            if self.rings.have_express() || door.has_mail() {
+                return;
+            }
+        }
+    }
+
+    /// The earliest time at which one of its threads needs a turn.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        self.local.next_deadline()
+    }
+
+    /// True if the reactor stays awake although it has nothing to do.
+    fn must_poll(&self, now: Time) -> bool {
+        let spinning = || self.local.is_spinning();
+        match self.local.port().mode() {
+            Mode::Poll => true,
+            Mode::Interrupt => spinning(),
+            Mode::Adaptive if self.local.simulated => spinning(),
+            Mode::Adaptive => now - self.last_work < self.linger || spinning(),
+        }
+    }
+
+    /// True if the runtime shuts down and nothing is left here. Drops what its threads still run.
+    pub(crate) fn is_finished(&mut self) -> bool {
+        if !self.local.shared.is_shutting_down() {
+            return false;
+        }
+        self.local.take_news();
+        for core in self.local.cores() {
+            let _on_thread = Entered::new(&core);
+            core.cancel_everything();
+            core.start_exit();
+            if self.local.ops.of(&core) == 0 {
+                core.holds.borrow_mut().clear();
+                self.local.end(&core);
+            }
+        }
+        let mut driver = self.local.driver.borrow_mut();
+        self.local.ops.take_endless().into_iter().for_each(|token| driver.cancel(token));
+        driver.in_flight() == 0 && self.reaped.is_empty() && self.local.has_no_threads()
+    }
+
+    /// Closes the port: later messages from outside are refused.
+    pub(crate) fn close(&mut self) {
+        self.local.settle();
+        let (values, _news) = self.local.port().door.close();
+        values.into_iter().for_each(|message| drop_caught(message.value));
+        self.ran.clear();
+        self.local.ready.clear();
+        drop(self.local.take_questions());
+        // Shows observers that no call holds it.
+        self.local.activity().begin(CallKind::Nothing, None);
+        self.local.shared.reactor_ended();
+    }
+}
+
+/// A turn of the only thread with work, messages only: waiting ones, and as many directly from the rings.
+/// True if there were any.
+fn short_turn(core: &ThreadCore, rings: &mut Rings) -> bool {
+    let (local, mut left) = (&core.local, MESSAGES);
+    let waited = core.run_messages();
+    let came = rings.take(MESSAGES, |front| {
+        let to = Address::of_tag(front.tag());
+        if left > 0 && core.is_at(to) && core.messages.borrow().is_empty() {
+            left -= 1;
+            core.run_message(&mut front.take());
+        } else {
+            local.leave(to, || front.take());
+        }
+        left > 0 && !local.has_strayed()
+    });
+    if waited || came {
+        core.busy_turns.set(core.busy_turns.get() + 1);
+        local.busy_turns.set(local.busy_turns.get() + 1);
+    }
+    waited || came
+}
