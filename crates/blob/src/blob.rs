@@ -2,17 +2,16 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use spindle_block::Device;
 use spindle_format::{BlobId, Xattr};
 
 use crate::error::BlobError;
-use crate::held::Held;
-use crate::md::{BlobState, Md};
-use crate::options::{BlobInfo, OpenOptions};
-use crate::shared::{Back, BlobShared, locked};
-use crate::store::on_md;
+use crate::md::{BlobState, Md, Opened, on_md};
+use crate::options::BlobInfo;
+use crate::shared::Backing;
+use crate::waiting::locked;
 
 /// An open blob. A handle: clones are the same opening, and any Spindle thread may use it; I/O runs on the
 /// calling thread.
@@ -23,14 +22,6 @@ use crate::store::on_md;
 #[derive(Clone)]
 pub struct Blob {
     pub(crate) opened: Arc<Opened>,
-}
-
-/// One opening of a blob; ends when dropped.
-pub(crate) struct Opened {
-    pub(crate) shared: Arc<BlobShared>,
-    closed: AtomicBool,
-    /// Keeps the store loaded.
-    pub(crate) held: Arc<Held>,
 }
 
 impl Blob {
@@ -132,10 +123,19 @@ impl Blob {
         self.on_md(async |md, blob| md.set_read_only(&blob).await).await
     }
 
+    /// The blob as a block device, which keeps it open. Its lanes serve reads, writes, write zeroes, unmaps
+    /// and flushes as [`BlobChannel`](crate::BlobChannel) does; after [`close`](Self::close) requests end as
+    /// [`Removed`](spindle_block::IoErrorKind::Removed).
+    ///
+    /// Always the same device for one opening of the blob. It may be claimed; all openings share the claim.
+    pub fn device(&self) -> Arc<dyn Device> {
+        self.opened.clone()
+    }
+
     /// The device of its external snapshot; `None` if it is no clone of one, or the device is missing.
     pub fn external_device(&self) -> Option<Arc<dyn Device>> {
-        match &*locked(&self.opened.shared.back) {
-            Back::External(outside) => Some(outside.device.clone()),
+        match &*locked(&self.opened.shared.backing) {
+            Backing::External(snapshot) => Some(snapshot.device.clone()),
             _ => None,
         }
     }
@@ -188,7 +188,7 @@ impl Blob {
                 true => md.sync(&blob).await,
                 false => Ok(()),
             };
-            if !opened.closed.swap(true, Ordering::AcqRel) {
+            if opened.mark_closed() {
                 md.close(&blob);
             }
             synced
@@ -220,83 +220,6 @@ impl Blob {
 
 fn no_xattr(blob: &BlobState, name: &[u8]) -> BlobError {
     BlobError::NoSuchXattr { blob: blob.id, name: name.escape_ascii().to_string() }
-}
-
-impl Md {
-    /// Opens a blob.
-    pub(crate) async fn open(
-        self: &Rc<Md>,
-        id: BlobId,
-        options: OpenOptions,
-        held: Arc<Held>,
-    ) -> Result<Opened, BlobError> {
-        let blob = self.blob(id)?;
-        blob.check_stays()?;
-        let shared = self.shared_of(&blob).await;
-        // While this waited the blob may have been deleted, or the store unloaded.
-        if self.shared.is_unloaded() {
-            return Err(self.shared.gone());
-        }
-        if !self.is_there(&blob) {
-            return Err(BlobError::NoSuchBlob { blob: id });
-        }
-        blob.check_stays()?;
-        if options.clear_method.is_some() {
-            blob.cleared_by.set(options.clear_method);
-        }
-        blob.opened.set(blob.opened.get() + 1);
-        blob.openings.set(blob.openings.get() + 1);
-        self.open.set(self.open.get() + 1);
-        Ok(Opened { shared, closed: AtomicBool::new(false), held })
-    }
-
-    fn close(self: &Rc<Md>, blob: &BlobState) {
-        blob.opened.set(blob.opened.get() - 1);
-        self.open.set(self.open.get() - 1);
-        if self.open.get() == 0 && self.holds_written_ahead() {
-            let md = self.clone();
-            drop(spindle_reactor::spawn_local(async move { md.forget_ready().await }));
-        }
-        if blob.opened.get() == 0 {
-            blob.cleared_by.set(None);
-            blob.shared().iter().for_each(BlobShared::close_channels);
-        }
-    }
-}
-
-impl Opened {
-    /// The blob on the metadata thread, while it is open.
-    pub(crate) fn state(&self, md: &Md) -> Result<Rc<BlobState>, BlobError> {
-        // An open blob is not deleted; once it is closed, its id may have a new owner.
-        match self.is_closed() {
-            true => Err(BlobError::Closed { blob: self.shared.id }),
-            false => md.blob(self.shared.id),
-        }
-    }
-
-    /// True if [`Blob::close`] was called.
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
-    }
-}
-
-impl Drop for Opened {
-    fn drop(&mut self) {
-        if self.is_closed() {
-            return;
-        }
-        let shared = self.shared.clone();
-        // If the metadata thread is gone, so is the store.
-        let _ = self.shared.store.md.send_msg(move || {
-            if let Ok(md) = Md::of(&shared.store)
-                && let Ok(blob) = md.blob(shared.id)
-            {
-                drop(shared);
-                md.close(&blob);
-            }
-        });
-    }
 }
 
 impl std::fmt::Debug for Blob {

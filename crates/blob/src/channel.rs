@@ -5,7 +5,7 @@ use spindle_mem::Buffers;
 
 use crate::blob::Blob;
 use crate::error::BlobError;
-use crate::transfer::{Command, Transfer};
+use crate::transfer::{BlobCommand, BlobTransfer};
 
 /// The current thread's handle on an open blob, as [`block::Channel`](spindle_block::Channel) is on a device:
 /// a channel of the blob's [device](Blob::device), for a thread that makes many requests. It stays on its
@@ -37,44 +37,44 @@ impl BlobChannel {
     /// # Errors
     /// The range is not inside the blob or not aligned, the device fails, or a parent is missing.
     #[inline]
-    pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(&self.blob, self.channel.read(offset, buffers))
+    pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> BlobTransfer<'_> {
+        BlobTransfer::new(&self.blob, self.channel.read(offset, buffers))
     }
 
     /// Stores `buffers` from byte `offset` on and comes back with them. When it has succeeded the data can be
-    /// read back; it is durable after a later [`flush`](Self::flush), or at once with [`Transfer::fua`]. Each
+    /// read back; it is durable after a later [`flush`](Self::flush), or at once with [`BlobTransfer::fua`]. Each
     /// block of a write that a crash interrupts is old or new.
     ///
     /// # Errors
     /// The range is not inside the blob or not aligned, the blob is read-only, the store is out of space
     /// ([`BlobError::OutOfSpace`]), or the device fails. Some of the range may have been written then.
     #[inline]
-    pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(&self.blob, self.channel.write(offset, buffers))
+    pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> BlobTransfer<'_> {
+        BlobTransfer::new(&self.blob, self.channel.write(offset, buffers))
     }
 
     /// As [`Blob::write_zeroes`].
     ///
     /// # Errors
     /// As there.
-    pub fn write_zeroes(&self, offset: u64, len: u64) -> Command<'_> {
-        Command::new(&self.blob, self.channel.write_zeroes(offset, len))
+    pub fn write_zeroes(&self, offset: u64, len: u64) -> BlobCommand<'_> {
+        BlobCommand::new(&self.blob, self.channel.write_zeroes(offset, len))
     }
 
     /// As [`Blob::unmap`].
     ///
     /// # Errors
     /// As there.
-    pub fn unmap(&self, offset: u64, len: u64) -> Command<'_> {
-        Command::new(&self.blob, self.channel.unmap(offset, len))
+    pub fn unmap(&self, offset: u64, len: u64) -> BlobCommand<'_> {
+        BlobCommand::new(&self.blob, self.channel.unmap(offset, len))
     }
 
     /// As [`Blob::flush`].
     ///
     /// # Errors
     /// As there.
-    pub fn flush(&self) -> Command<'_> {
-        Command::new(&self.blob, self.channel.flush())
+    pub fn flush(&self) -> BlobCommand<'_> {
+        BlobCommand::new(&self.blob, self.channel.flush())
     }
 }
 
@@ -96,7 +96,7 @@ impl Blob {
     /// As there, and as [`channel`](Self::channel).
     pub async fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> (Result<(), BlobError>, Buffers) {
         match self.own_channel() {
-            Ok(channel) => Transfer::new(self, channel.read(offset, buffers)).await,
+            Ok(channel) => BlobTransfer::new(self, channel.read(offset, buffers)).await,
             Err(error) => (Err(error), buffers.into()),
         }
     }
@@ -107,7 +107,7 @@ impl Blob {
     /// As there, and as [`channel`](Self::channel).
     pub async fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> (Result<(), BlobError>, Buffers) {
         match self.own_channel() {
-            Ok(channel) => Transfer::new(self, channel.write(offset, buffers)).await,
+            Ok(channel) => BlobTransfer::new(self, channel.write(offset, buffers)).await,
             Err(error) => (Err(error), buffers.into()),
         }
     }
@@ -118,7 +118,7 @@ impl Blob {
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn write_zeroes(&self, offset: u64, len: u64) -> Result<(), BlobError> {
-        Command::new(self, self.own_channel()?.write_zeroes(offset, len)).await
+        BlobCommand::new(self, self.own_channel()?.write_zeroes(offset, len)).await
     }
 
     /// Declares `len` bytes from byte `offset` on unused. Whole clusters of a thin blob without parent are
@@ -129,7 +129,7 @@ impl Blob {
     /// # Errors
     /// As [`write`](Self::write).
     pub async fn unmap(&self, offset: u64, len: u64) -> Result<(), BlobError> {
-        Command::new(self, self.own_channel()?.unmap(offset, len)).await
+        BlobCommand::new(self, self.own_channel()?.unmap(offset, len)).await
     }
 
     /// Makes every write durable that had succeeded before, from any thread. Runs to its end even if the
@@ -139,7 +139,7 @@ impl Blob {
     /// The device fails: any write since the last flush may be lost, the maps of new clusters too. This and
     /// every later flush fails then, and the store refuses changes of its metadata until it is loaded again.
     pub async fn flush(&self) -> Result<(), BlobError> {
-        Command::new(self, self.own_channel()?.flush()).await
+        BlobCommand::new(self, self.own_channel()?.flush()).await
     }
 
     fn own_channel(&self) -> Result<std::rc::Rc<Channel>, BlobError> {

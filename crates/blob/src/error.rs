@@ -135,6 +135,11 @@ const EIO: i32 = 5;
 const EUCLEAN: i32 = 117;
 
 impl BlobError {
+    /// Another operation has this blob to itself.
+    pub(crate) fn busy(blob: BlobId) -> BlobError {
+        BlobError::Busy { blob, by: "another operation works on it: wait for its end" }
+    }
+
     /// The status of a request that failed for this reason.
     pub(crate) fn kind(&self) -> IoErrorKind {
         match self {

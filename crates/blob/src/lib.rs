@@ -6,54 +6,42 @@
 //! up without a lock. `docs/fault-model.md` states what survives a crash; every place where the order of
 //! writes matters has a name in [`ordering::Point`].
 //!
+//! The folders, from the ground up, each using only those before it: `waiting` (how tasks wait for each other),
+//! `map` (where clusters lie), `space` (free clusters), `shared` (what all threads see), `md` (the metadata thread),
+//! `data` (the lanes); then the handles of callers: [`Blobstore`], [`Blob`], [`BlobChannel`], [`Replacement`].
+//!
 //! Not promised: that a read or write of a range is atomic (each block of it is), and an order between
 //! requests that are under way at the same time.
 
 #![forbid(unsafe_code)]
 
-mod allocate;
-mod arena;
 mod blob;
-mod blob_local;
 mod channel;
-mod chunked;
-mod claims;
-mod cluster_size;
-mod device;
-mod epochs;
+mod data;
 mod error;
-mod flushing;
-mod held;
-mod io;
-mod lane;
-mod leaves;
-mod local;
-mod low_space;
+mod map;
 mod md;
 mod options;
 pub mod ordering;
-mod outside;
 mod replacement;
-mod reserve;
 mod shared;
+mod space;
 mod store;
-mod store_device;
-mod sync;
 mod transfer;
-mod wanted;
+mod waiting;
 
 pub use blob::Blob;
 pub use channel::BlobChannel;
 pub use error::BlobError;
-pub use low_space::{LowSpace, SpaceEvent};
 pub use options::{
-    BlobInfo, BlobOptions, ExternalSource, InitOptions, LoadOptions, LoadProgress, LoadStep, OpenOptions,
+    BlobInfo, BlobOpenOptions, BlobOptions, ExternalSource, InitOptions, LoadOptions, LoadProgress, LoadStep,
     StoreInfo, StoreOptions,
 };
 pub use replacement::Replacement;
+pub use space::{LowSpace, SpaceEvent};
 
 pub use spindle_format::init::{ClearData, InitOptions as LayoutOptions, MdPages};
 pub use spindle_format::super_block::BsType;
 pub use spindle_format::{BlobId, ClearMethod, Parent, Xattr};
 pub use store::Blobstore;
-pub use transfer::{Command, Transfer};
+pub use transfer::{BlobCommand, BlobTransfer};

@@ -121,7 +121,7 @@ impl BlobOptions {
 
 /// How a blob is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct OpenOptions {
+pub struct BlobOpenOptions {
     /// How clusters that it gives back are cleared while it is open, instead of its own method. The last
     /// opening decides.
     pub clear_method: Option<ClearMethod>,

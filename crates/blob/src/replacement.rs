@@ -1,6 +1,5 @@
 //! New contents of a blob that replace the old ones in one step.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -9,12 +8,10 @@ use spindle_mem::Buffers;
 
 use crate::blob::Blob;
 use crate::error::BlobError;
-use crate::local::Local;
-use crate::md::Md;
-use crate::options::OpenOptions;
-use crate::shared::locked;
-use crate::store::on_md;
-use crate::sync::TaskLock;
+use crate::md::{Draft, Md, on_md};
+use crate::options::BlobOpenOptions;
+use crate::shared::StoreLocal;
+use crate::waiting::{TaskLock, locked};
 
 /// New contents of a blob, written to clusters that nothing on disk names, until [`commit`](Self::commit)
 /// makes them the blob's contents with one write of its root page. Until then, and after a crash before that,
@@ -27,21 +24,10 @@ use crate::sync::TaskLock;
 pub struct Replacement {
     /// A separate opening: while it exists the store is not left.
     blob: Blob,
-    local: Rc<Local>,
+    local: Rc<StoreLocal>,
     draft: Arc<Mutex<Draft>>,
     /// Held while a cluster is taken and prepared.
     taking: TaskLock,
-}
-
-/// The part shared with the metadata thread.
-#[derive(Default)]
-pub(crate) struct Draft {
-    /// The clusters that hold new contents, by their places in the blob.
-    clusters: BTreeMap<u64, u32>,
-    /// Writes that have begun and not succeeded.
-    unfinished: usize,
-    /// True once committed or dropped: nothing is added.
-    over: bool,
 }
 
 impl Blob {
@@ -50,10 +36,10 @@ impl Blob {
     /// # Errors
     /// The blob is closed or read-only, clones read through it, or it is being inflated or decoupled.
     pub async fn replace(&self) -> Result<Replacement, BlobError> {
-        let held = self.opened.held.clone();
+        let store = self.opened.store.clone();
         let opened = self.on_md(async move |md, blob| {
             md.check_replaceable(&blob)?;
-            md.open(blob.id, OpenOptions::default(), held).await
+            md.open(blob.id, BlobOpenOptions::default(), store).await
         });
         let blob = Blob::new(opened.await?);
         let local = self.opened.shared.store.local()?;
@@ -196,16 +182,6 @@ impl Drop for Replacement {
             give_back();
             drop(blob);
         }));
-    }
-}
-
-impl Draft {
-    /// Notes a cluster; false if it is no longer wanted.
-    pub(crate) fn add(&mut self, index: u64, cluster: u32) -> bool {
-        if !self.over {
-            self.clusters.insert(index, cluster);
-        }
-        !self.over
     }
 }
 

@@ -1,6 +1,5 @@
 //! A store as callers hold it.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use spindle_block::Device;
@@ -9,12 +8,10 @@ use spindle_format::{BlobId, Parent, Xattr};
 
 use crate::blob::Blob;
 use crate::error::BlobError;
-use crate::held::Held;
-use crate::low_space::LowSpace;
-use crate::md::{self, Loaded, Md};
-use crate::options::{BlobInfo, BlobOptions, InitOptions, LoadOptions, OpenOptions, StoreInfo};
+use crate::md::{self, Loaded, StoreRef, Wanted, on_md};
+use crate::options::{BlobInfo, BlobOpenOptions, BlobOptions, InitOptions, LoadOptions, StoreInfo};
 use crate::shared::StoreShared;
-use crate::wanted::Wanted;
+use crate::space::LowSpace;
 
 /// A loaded store. A handle: clones are the same store, and any Spindle thread may use it.
 ///
@@ -31,7 +28,7 @@ use crate::wanted::Wanted;
 pub struct Blobstore {
     pub(crate) shared: Arc<StoreShared>,
     /// Shared by all handles and openings; dropping the last one leaves the store.
-    held: Arc<Held>,
+    store: Arc<StoreRef>,
 }
 
 impl Blobstore {
@@ -69,7 +66,7 @@ impl Blobstore {
     }
 
     fn new(shared: Arc<StoreShared>) -> Blobstore {
-        Blobstore { held: Held::new(shared.clone()), shared }
+        Blobstore { store: StoreRef::new(shared.clone()), shared }
     }
 
     /// The store's name, that of its device.
@@ -142,16 +139,16 @@ impl Blobstore {
     /// # Errors
     /// There is no such blob, it is just being deleted, or it is damaged.
     pub async fn open_blob(&self, id: BlobId) -> Result<Blob, BlobError> {
-        self.open_blob_with(id, OpenOptions::default()).await
+        self.open_blob_with(id, BlobOpenOptions::default()).await
     }
 
     /// Opens a blob with options.
     ///
     /// # Errors
     /// As [`open_blob`](Self::open_blob).
-    pub async fn open_blob_with(&self, id: BlobId, options: OpenOptions) -> Result<Blob, BlobError> {
-        let held = self.held.clone();
-        let opened = on_md(&self.shared, async move |md| md.open(id, options, held).await).await?;
+    pub async fn open_blob_with(&self, id: BlobId, options: BlobOpenOptions) -> Result<Blob, BlobError> {
+        let store = self.store.clone();
+        let opened = on_md(&self.shared, async move |md| md.open(id, options, store).await).await?;
         Ok(Blob::new(opened))
     }
 
@@ -299,28 +296,6 @@ impl Blobstore {
 impl std::fmt::Debug for Blobstore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Blobstore({})", self.shared.name)
-    }
-}
-
-/// Runs an operation on the store's metadata thread, to its end even if this future is dropped.
-pub(crate) async fn on_md<R, F>(shared: &Arc<StoreShared>, operation: F) -> Result<R, BlobError>
-where
-    F: AsyncFnOnce(Rc<Md>) -> Result<R, BlobError> + Send + 'static,
-    R: Send + 'static,
-{
-    let here = shared.clone();
-    let there = async move || {
-        let md = Md::of(&here)?;
-        let store = here.clone();
-        let task = spindle_reactor::spawn_local(async move {
-            // No operation begins while the store is being left.
-            if store.is_unloaded() { Err(store.gone()) } else { operation(md).await }
-        });
-        task.await.unwrap_or_else(|error| Err(here.panicked(&error)))
-    };
-    match shared.md.run(there).await {
-        Ok(result) => result,
-        Err(_gone) => Err(shared.gone()),
     }
 }
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use spindle_format::ClearMethod;
 
-use super::Md;
+use super::metadata::Md;
 use super::turns::Turns;
-use crate::allocate::Fill;
 use crate::error::BlobError;
 use crate::ordering::Point;
-use crate::reserve::{Fresh, Reserve};
-use crate::shared::{BlobShared, locked};
+use crate::shared::BlobShared;
+use crate::space::{Fill, Fresh, Reserve};
+use crate::waiting::locked;
 
 impl Md {
     /// A free cluster for a thread with an empty reserve, and more for that reserve. Recalls the reserves of
@@ -37,7 +37,7 @@ impl Md {
         if self.check_allocation().is_err() {
             return;
         }
-        self.asked.set(self.asked.get() + 1);
+        self.ahead.asked.set(self.ahead.asked.get() + 1);
         let members = locked(&self.shared.members).len();
         let mut space = self.space.borrow_mut();
         // Leaves enough for other threads.
@@ -55,7 +55,7 @@ impl Md {
     /// Takes back the reserves of all threads.
     pub(crate) async fn recall(&self) {
         // Clusters that are being zeroed come back when that ends.
-        let _idle = self.zeroing.lock().await;
+        let _idle = self.ahead.lock.lock().await;
         for member in locked(&self.shared.members).iter() {
             self.take_back(&member.reserve);
         }

@@ -4,38 +4,19 @@
 //! write (group commit), behind one flush that makes the contents of their clusters durable. If there is no
 //! page yet, and for run-length lists, the whole chain is written, under the store's lock.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use spindle_format::cluster_map::CLUSTERS_PER_EXTENT_PAGE;
 use spindle_format::{ClusterIdx, PageIdx, chain};
 
+use super::blob_state::BlobState;
+use super::changes::Change;
+use super::metadata::Md;
 use super::persist::Persist;
-use super::{BlobState, Md};
-use crate::allocate::Fill;
 use crate::error::BlobError;
 use crate::ordering::Point;
-use crate::sync::{Resolver, promise};
-
-/// A change waiting to be written.
-struct Change {
-    index: u64,
-    cluster: Option<(u32, Fill)>,
-    done: Resolver<Result<(), BlobError>>,
-}
-
-impl Change {
-    fn number(&self) -> Option<u32> {
-        self.cluster.map(|(cluster, _)| cluster)
-    }
-}
-
-/// Changes of one blob's map, by slot of its table.
-#[derive(Default)]
-pub(crate) struct Commits {
-    slots: RefCell<BTreeMap<u32, Vec<Change>>>,
-}
+use crate::space::Fill;
+use crate::waiting::promise;
 
 impl Md {
     /// Writes to disk that a place of a blob's map has this cluster, or none, and then shows it to readers.
@@ -50,7 +31,7 @@ impl Md {
         let slot = (index / u64::from(CLUSTERS_PER_EXTENT_PAGE)) as u32;
         let change = Change { index, cluster, done };
         let first = {
-            let mut slots = blob.commits.slots.borrow_mut();
+            let mut slots = blob.changes.by_slot.borrow_mut();
             let first = !slots.contains_key(&slot);
             slots.entry(slot).or_default().push(change);
             first
@@ -66,7 +47,7 @@ impl Md {
     async fn run_commits(self: Rc<Md>, blob: Rc<BlobState>, slot: u32) {
         loop {
             let group = {
-                let mut slots = blob.commits.slots.borrow_mut();
+                let mut slots = blob.changes.by_slot.borrow_mut();
                 match slots.get_mut(&slot) {
                     Some(waiting) if !waiting.is_empty() => std::mem::take(waiting),
                     _ => {

@@ -5,9 +5,11 @@ use std::rc::Rc;
 use spindle_format::metadata::internal;
 use spindle_format::{BlobId, BlobMetadata, ClusterIdx, ClusterMap, Flags, PageIdx, Parent};
 
+use super::blob_state::BlobState;
+use super::links::set_parent;
+use super::metadata::Md;
 use super::persist::Persist;
 use super::turns::Turns;
-use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::options::BlobOptions;
 use crate::ordering::Point;
@@ -66,7 +68,7 @@ impl Md {
             });
         }
         if parent.held.get() {
-            return Err(busy(snapshot));
+            return Err(BlobError::busy(snapshot));
         }
         let (clusters, extent_table) = {
             let meta = parent.meta.borrow();
@@ -88,7 +90,7 @@ impl Md {
     ) -> Result<Rc<BlobState>, BlobError> {
         self.check_allocation()?;
         self.mark_dirty().await?;
-        let named = |page| self.reserved_roots.contains(&PageIdx(page));
+        let named = |page| self.found.reserved_roots.contains(&PageIdx(page));
         let root = self.space.borrow_mut().take_page_unless(0, false, named);
         let root: PageIdx = root.ok_or_else(|| self.no_pages(1))?;
         let empty = BlobMetadata { map: ClusterMap::new_table(), ..meta.clone() };
@@ -131,30 +133,4 @@ fn new_metadata(options: &BlobOptions) -> Result<BlobMetadata, BlobError> {
     }
     meta.map.resize(options.clusters);
     Ok(meta)
-}
-
-/// Sets the parent in a blob's metadata.
-pub(crate) fn set_parent(meta: &mut BlobMetadata, parent: Option<&Parent>) {
-    let fits = "ids of blobs are short, and this one's id fitted a page before";
-    match parent {
-        Some(Parent::Snapshot(id)) => {
-            meta.flags.invalid &= !Flags::EXTERNAL_SNAPSHOT;
-            meta.remove_internal(internal::EXTERNAL_SNAPSHOT_ID);
-            meta.set_internal(internal::SNAPSHOT, &id.raw().to_le_bytes()).expect(fits);
-        }
-        Some(Parent::External(id)) => {
-            meta.remove_internal(internal::SNAPSHOT);
-            meta.set_internal(internal::EXTERNAL_SNAPSHOT_ID, id).expect(fits);
-            meta.flags.invalid |= Flags::EXTERNAL_SNAPSHOT;
-        }
-        None => {
-            meta.flags.invalid &= !Flags::EXTERNAL_SNAPSHOT;
-            meta.remove_internal(internal::SNAPSHOT);
-            meta.remove_internal(internal::EXTERNAL_SNAPSHOT_ID);
-        }
-    }
-}
-
-pub(crate) fn busy(blob: BlobId) -> BlobError {
-    BlobError::Busy { blob, by: "another operation works on it: wait for its end" }
 }

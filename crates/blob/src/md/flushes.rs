@@ -3,9 +3,8 @@
 use std::cell::{Cell, RefCell};
 
 use crate::error::BlobError;
-use crate::local::Local;
-use crate::shared::StoreShared;
-use crate::sync::{Resolver, TaskLock, promise};
+use crate::shared::{StoreLocal, StoreShared};
+use crate::waiting::{Resolver, TaskLock, promise};
 
 /// The flushes of a metadata thread: how many have begun, and the latest that succeeded.
 #[derive(Default)]
@@ -30,7 +29,7 @@ impl Flushes {
     }
 
     /// Makes everything written before durable. A failure poisons the store.
-    pub(crate) async fn flush(&self, local: &Local, store: &StoreShared) -> Result<(), BlobError> {
+    pub(crate) async fn flush(&self, local: &StoreLocal, store: &StoreShared) -> Result<(), BlobError> {
         let (done, shared) = promise();
         let first = {
             let mut waiting = self.waiting.borrow_mut();

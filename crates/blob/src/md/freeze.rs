@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::blob_state::BlobState;
+use super::metadata::Md;
 use super::turns::Turns;
-use super::{BlobState, Md};
-use crate::blob_local::quiesce;
-use crate::shared::BlobShared;
+use crate::shared::{BlobShared, quiesce};
 
 /// Blobs checked in one step.
 const AT_ONCE: u32 = 256;
@@ -24,7 +24,7 @@ impl Md {
         let shared = self.shared_of(blob).await;
         shared.freeze();
         let frozen = Frozen { shared };
-        frozen.shared.settled().await;
+        frozen.shared.claims.settled().await;
         quiesce(vec![frozen.shared.clone()]).await;
         frozen
     }
@@ -52,7 +52,7 @@ impl Md {
             turns.spend(AT_ONCE).await;
         }
         for one in &frozen {
-            one.shared.settled().await;
+            one.shared.claims.settled().await;
         }
         quiesce(frozen.iter().map(|one| one.shared.clone()).collect()).await;
         frozen

@@ -1,13 +1,14 @@
 //! Takes over space that the device has gained.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
-use spindle_format::grow;
+use spindle_format::{Geometry, grow};
 
-use super::Md;
-use super::load::check_clusters;
+use super::metadata::Md;
 use crate::error::BlobError;
-use crate::shared::locked;
+use crate::map::can_tell;
+use crate::waiting::locked;
 
 impl Md {
     /// Grows a store in use to the present size of its device.
@@ -45,5 +46,13 @@ impl Md {
         self.space.borrow_mut().grow(clusters);
         self.space_changed();
         Ok(())
+    }
+}
+
+/// An error if there are too many clusters for the maps in memory.
+pub(super) fn check_clusters(store: &Arc<str>, geometry: &Geometry) -> Result<(), BlobError> {
+    match geometry.total_clusters() {
+        clusters if can_tell(clusters) => Ok(()),
+        clusters => Err(BlobError::TooManyClusters { store: store.clone(), clusters }),
     }
 }

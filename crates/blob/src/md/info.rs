@@ -6,8 +6,9 @@ use std::rc::Rc;
 use spindle_format::super_block::BsType;
 use spindle_format::{BlobId, BlobMetadata, SuperBlock};
 
+use super::blob_state::BlobState;
+use super::metadata::Md;
 use super::persist::Persist;
-use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::options::{BlobInfo, StoreInfo};
 use crate::ordering::Point;
@@ -29,8 +30,8 @@ impl Md {
             bs_type: super_block.bs_type,
             super_blob: super_block.super_blob,
             map_leaves: self.shared.arena.in_use(),
-            recovered: self.recovered,
-            damaged: self.damaged.keys().copied().collect(),
+            recovered: self.found.recovered,
+            damaged: self.found.damaged.keys().copied().collect(),
         }
     }
 

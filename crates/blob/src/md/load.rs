@@ -1,14 +1,14 @@
 //! Creates and loads stores.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use spindle_block::Device;
 use spindle_format::init::{ClearData, DeviceShape};
-use spindle_format::repair::RepairReason;
+use spindle_format::repair::{Repair, RepairReason};
 use spindle_format::store::AllocationBlocked;
 use spindle_format::{
     Bitmap, BlobId, Geometry, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout, sharing,
@@ -16,20 +16,21 @@ use spindle_format::{
 use spindle_mem::IoBuf;
 use spindle_reactor::{Thread, yield_now};
 
-use super::space::Space;
+use super::blob_state::BlobState;
+use super::flushes::Flushes;
+use super::found::Found;
+use super::grow::check_clusters;
+use super::metadata::Md;
+use super::read;
 use super::turns::Turns;
-use super::{BlobState, Md, flushes, read};
+use super::wanted::Wanted;
+use super::zeroing::ZeroAhead;
 use crate::error::BlobError;
-use crate::flushing::Flushing;
-use crate::leaves::can_tell;
-use crate::local::Local;
-use crate::low_space::Watches;
 use crate::options::{InitOptions, LoadOptions, LoadStep, StoreOptions};
 use crate::ordering::Point;
-use crate::shared::{Member, StoreShared, Tied};
-use crate::store_device::StoreDevice;
-use crate::sync::TaskLock;
-use crate::wanted::Wanted;
+use crate::shared::{Flushing, Member, StoreDevice, StoreLocal, StoreShared, Tied};
+use crate::space::{Space, Watches};
+use crate::waiting::TaskLock;
 
 /// A store without handles yet. If it is dropped before it gets one, it releases its device.
 pub(crate) struct Loaded(Option<Rc<Md>>);
@@ -38,7 +39,7 @@ pub(crate) struct Loaded(Option<Rc<Md>>);
 struct Opened {
     name: Arc<str>,
     device: Arc<StoreDevice>,
-    local: Rc<Local>,
+    local: Rc<StoreLocal>,
     thread: Thread,
 }
 
@@ -51,7 +52,7 @@ async fn open(device: Arc<dyn Device>, read_only: bool, wanted: &Wanted) -> Resu
         device.claim().await.map_err(failed)?;
         wanted.has(&device);
     }
-    let local = device.local(None).map_err(failed)?;
+    let local = device.local(Arc::default(), None).map_err(failed)?;
     let not_here = spindle_block::OpenError::NotOnThread { device: name.to_string() };
     let thread = Thread::current().ok_or_else(|| failed(not_here))?;
     Ok(Opened { name: name.clone(), device, local, thread })
@@ -120,10 +121,10 @@ pub(crate) async fn load(
         Ok(store) => store,
         Err(error) => return close(opened, error).await,
     };
-    let mut md = from_store(&opened, store.0, options.store.clone(), read_only).await;
+    let (md, repairs) = from_store(&opened, store.0, options.store.clone(), read_only).await;
     let finished = match read_only {
         true => Ok(()),
-        false => finish(&mut md, &store.1, &options).await,
+        false => finish(&md, repairs, store.1, &options).await,
     };
     match finished {
         Ok(()) => Ok(Loaded::new(md)),
@@ -217,14 +218,6 @@ async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u6
     Ok((store, shape.bytes()))
 }
 
-/// An error if there are too many clusters for the maps in memory.
-pub(super) fn check_clusters(store: &Arc<str>, geometry: &Geometry) -> Result<(), BlobError> {
-    match geometry.total_clusters() {
-        clusters if can_tell(clusters) => Ok(()),
-        clusters => Err(BlobError::TooManyClusters { store: store.clone(), clusters }),
-    }
-}
-
 /// Reports the progress of a load, if the caller asked for it.
 fn report(options: &LoadOptions, step: impl FnOnce() -> LoadStep) {
     if let Some(progress) = &options.progress {
@@ -251,6 +244,7 @@ fn assemble(
         name: opened.name.clone(),
         device: opened.device.clone(),
         md: opened.thread.clone(),
+        on_notice: Md::take_notice,
         cluster_size: geometry.cluster_size(),
         io_unit: opened.local.channel().geometry().block_size(),
         arena: Arc::default(),
@@ -275,60 +269,57 @@ fn assemble(
         geometry: RefCell::new(geometry),
         super_block: RefCell::new(super_block),
         blobs: RefCell::default(),
-        reserved_roots: BTreeSet::new(),
-        named_by_damaged: BTreeSet::new(),
-        damaged: BTreeMap::new(),
-        unreadable: BTreeSet::new(),
-        recovered: false,
-        blocked: None,
-        repairs: Vec::new(),
+        found: Found::default(),
         marking: TaskLock::default(),
         lock: TaskLock::default(),
         copies: RefCell::default(),
-        flushes: flushes::Flushes::default(),
+        flushes: Flushes::default(),
         showing: TaskLock::default(),
-        zeroing: TaskLock::default(),
-        refilling: Cell::new(false),
-        ready_target: Cell::new(0),
-        asked: Cell::new(0),
-        idle: RefCell::default(),
+        ahead: ZeroAhead::default(),
         watches: Watches::default(),
         left: RefCell::default(),
         open: Cell::new(0),
     }
 }
 
-async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, read_only: bool) -> Md {
+/// The metadata of a loaded store, and the repairs that a writing load has to make first.
+async fn from_store(
+    opened: &Opened,
+    mut store: Store,
+    options: StoreOptions,
+    read_only: bool,
+) -> (Md, Vec<Repair>) {
     let sharing = sharing::blobs(&store);
     let used = Used { clusters: store.used_clusters, pages: store.used_pages, blob_ids: store.used_blob_ids };
     let mut super_block = store.super_block;
     let super_blob = super_block.super_blob;
-    let repaired = |repair: &spindle_format::repair::Repair| repair.reason == RepairReason::MarkDirty;
+    let repaired = |repair: &Repair| repair.reason == RepairReason::MarkDirty;
     super_block.clean &= !store.repairs.iter().any(repaired);
     let mut md = assemble(opened, store.geometry, super_block, used, options, false, read_only);
-    md.recovered = store.recovered;
-    md.blocked = store.allocation_blocked.map(|blocked| {
+    md.found.recovered = store.recovered;
+    md.found.blocked = store.allocation_blocked.map(|blocked| {
         let why = why_blocked(&blocked);
-        md.unreadable = blocked.pages.into_iter().collect();
+        md.found.unreadable = blocked.pages.into_iter().collect();
         why.into()
     });
-    md.named_by_damaged = store.damaged.iter().flat_map(|damaged| damaged.named_blobs.clone()).collect();
-    let damaged = md.named_by_damaged.iter().copied();
+    md.found.named_by_damaged =
+        store.damaged.iter().flat_map(|damaged| damaged.named_blobs.clone()).collect();
+    let damaged = md.found.named_by_damaged.iter().copied();
     let super_blob = super_blob.filter(|id| !store.blobs.contains_key(id));
     let named = damaged.chain(store.half_done.iter().map(|half| half.other)).chain(super_blob);
-    md.reserved_roots = named.filter_map(BlobId::root_page).collect();
-    md.damaged = store
+    md.found.reserved_roots = named.filter_map(BlobId::root_page).collect();
+    md.found.damaged = store
         .damaged
         .into_iter()
         .map(|blob| {
             (blob.id, blob.errors.first().map_or("unreadable".into(), |error| error.to_string().into()))
         })
         .collect();
-    md.repairs = store.repairs;
+    let repairs = store.repairs;
     let (mut blobs, mut turns) = (BTreeMap::new(), Turns::default());
     while let Some((id, blob)) = store.blobs.pop_first() {
         let missing = |named: &BlobId| !store.blobs.contains_key(named) && !blobs.contains_key(named);
-        md.reserved_roots.extend(blob.named_blobs().filter(missing).filter_map(BlobId::root_page));
+        md.found.reserved_roots.extend(blob.named_blobs().filter(missing).filter_map(BlobId::root_page));
         let mut state = BlobState::new(id, blob.metadata, blob.chain);
         state.tied = sharing.get(&id).copied().map(Tied::Shares);
         let read_by = blob.clones.first().copied().filter(|_| !state.flags().data_locked());
@@ -338,7 +329,7 @@ async fn from_store(opened: &Opened, mut store: Store, options: StoreOptions, re
         turns.spend(2).await;
     }
     md.blobs = RefCell::new(blobs);
-    md
+    (md, repairs)
 }
 
 /// The reason in words why nothing may be allocated or freed.
@@ -357,8 +348,12 @@ fn why_blocked(blocked: &AllocationBlocked) -> String {
 }
 
 /// The work of a writing load before the store is used: repairs, then growth.
-async fn finish(md: &mut Md, device_bytes: &u64, options: &LoadOptions) -> Result<(), BlobError> {
-    let repairs = std::mem::take(&mut md.repairs);
+async fn finish(
+    md: &Md,
+    repairs: Vec<Repair>,
+    device_bytes: u64,
+    options: &LoadOptions,
+) -> Result<(), BlobError> {
     let bytes = md.geometry.borrow().metadata().len as u64 * u64::from(md.geometry.borrow().md_page_size());
     if !md.clean_on_disk.get() || !repairs.is_empty() {
         // Data of a program that died can be read although it may not be durable yet.
@@ -377,8 +372,8 @@ async fn finish(md: &mut Md, device_bytes: &u64, options: &LoadOptions) -> Resul
     if !repairs.is_empty() {
         md.flush_for(&[Point::RepairStep]).await?;
     }
-    if options.grow && md.blocked.is_none() {
-        match md.grow_to(*device_bytes).await {
+    if options.grow && md.found.blocked.is_none() {
+        match md.grow_to(device_bytes).await {
             // As SPDK: a store whose masks cannot grow is loaded as it is.
             Err(BlobError::Grow { source: grow::GrowError::NoRoom { .. }, .. }) => {}
             other => other?,

@@ -1,22 +1,18 @@
-//! Gives a thin blob another parent, and copies the clusters that a blob owns to a device.
+//! Gives a thin blob another parent.
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use spindle_block::{Channel, Device};
+use spindle_block::Device;
 use spindle_format::metadata::internal;
 use spindle_format::{BlobId, Parent};
-use spindle_mem::{Buffers, IoBuf};
 
-use super::create::{busy, set_parent};
+use super::blob_state::BlobState;
+use super::links::set_parent;
+use super::metadata::Md;
 use super::persist::Persist;
-use super::{BlobState, Md};
 use crate::error::BlobError;
-use crate::outside::Outside;
-use crate::shared::Back;
-
-/// Called after every cluster with the number done and the total.
-pub(crate) type Progress = Box<dyn FnMut(u64, u64) + Send>;
+use crate::shared::{Backing, ExternalSnapshot};
 
 impl Md {
     /// Gives a thin blob another parent: clusters that it does not own read as there from now on.
@@ -26,7 +22,7 @@ impl Md {
         let _guard = self.exclusive_on(&blob).await?;
         blob.check_known()?;
         if blob.held.get() {
-            return Err(busy(id));
+            return Err(BlobError::busy(id));
         }
         self.check_parent(&blob, &parent)?;
         let old = blob.parent();
@@ -95,7 +91,7 @@ impl Md {
         if !matches!(blob.parent(), Some(Parent::External(_))) {
             return Err(BlobError::Refused { blob: blob.id, why: "it is no clone of an external snapshot" });
         }
-        self.rechain_to(blob, Back::External(Outside::new(device))).await;
+        self.rechain_to(blob, Backing::External(ExternalSnapshot::new(device))).await;
         Ok(())
     }
 
@@ -111,59 +107,5 @@ impl Md {
             at = self.blob(current).ok().and_then(|blob| blob.parent());
         }
         true
-    }
-
-    /// Copies the clusters that a read-only blob owns to the same offsets of another device.
-    pub(crate) async fn shallow_copy(
-        self: &Rc<Md>,
-        id: BlobId,
-        target: Arc<dyn Device>,
-        progress: Progress,
-    ) -> Result<(), BlobError> {
-        let blob = self.blob(id)?;
-        blob.check_stays()?;
-        let refused = |why| Err(BlobError::Refused { blob: id, why });
-        if !blob.flags().data_locked() {
-            return refused("only a read-only blob is copied: take a snapshot");
-        }
-        let size = u64::from(self.shared.cluster_size);
-        if target.geometry().bytes() < blob.meta.borrow().map.num_clusters() * size {
-            return refused("the target is smaller than the blob");
-        }
-        if !self.shared.io_unit.is_multiple_of(target.geometry().block_size()) {
-            return refused("the target has larger blocks than the store");
-        }
-        // Held open meanwhile, so that it cannot be deleted.
-        blob.opened.set(blob.opened.get() + 1);
-        let result = self.copy_clusters(&blob, target, progress).await;
-        blob.opened.set(blob.opened.get() - 1);
-        result
-    }
-
-    async fn copy_clusters(
-        &self,
-        blob: &BlobState,
-        target: Arc<dyn Device>,
-        mut progress: Progress,
-    ) -> Result<(), BlobError> {
-        let size = u64::from(self.shared.cluster_size);
-        let target = Channel::open(target).map_err(|source| self.shared.open_error(source))?;
-        let runs: Vec<_> = blob.meta.borrow().map.runs().collect();
-        let total = runs.iter().map(|run| u64::from(run.length)).sum();
-        let mut done = 0;
-        let mut buffers = Buffers::from(IoBuf::try_zeroed(size as usize)?);
-        for run in runs {
-            for at in 0..u64::from(run.length) {
-                let from = (u64::from(run.cluster.0) + at) * size;
-                let (read, data) = self.local.channel().read(from, buffers).await;
-                read?;
-                let (written, data) = target.write((run.start + at) * size, data).await;
-                written?;
-                buffers = data;
-                done += 1;
-                progress(done, total);
-            }
-        }
-        Ok(target.flush().await?)
     }
 }

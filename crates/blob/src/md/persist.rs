@@ -6,10 +6,11 @@ use spindle_format::cluster_map::Leaf;
 use spindle_format::page::Page;
 use spindle_format::{BlobMetadata, PageIdx, chain};
 
-use super::{BlobState, Md};
+use super::blob_state::BlobState;
+use super::metadata::Md;
 use crate::error::BlobError;
 use crate::ordering::Point;
-use crate::sync::join_all;
+use crate::waiting::join_all;
 
 /// New pages written in parallel.
 const PAGES_AT_ONCE: usize = 64;

@@ -8,14 +8,15 @@ use spindle_format::metadata::internal;
 use spindle_format::page::Page;
 use spindle_format::{Bitmap, BlobId, BlobMetadata, ClusterIdx, PageIdx, Parent};
 
-use super::create::{busy, set_parent};
+use super::blob_state::BlobState;
 use super::freeze::Frozen;
+use super::links::{set_id, set_parent};
+use super::metadata::Md;
 use super::persist::Persist;
 use super::turns::Turns;
-use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::ordering::Point;
-use crate::sync::TaskGuard;
+use crate::waiting::TaskGuard;
 
 impl Md {
     /// Deletes a blob that is not open. Operations that change its clones meanwhile end first; then it is
@@ -23,7 +24,7 @@ impl Md {
     pub(crate) async fn remove(self: &Rc<Md>, id: BlobId) -> Result<(), BlobError> {
         self.check_allocation()?;
         let blob = self.blob(id)?;
-        if self.named_by_damaged.contains(&id) {
+        if self.found.named_by_damaged.contains(&id) {
             let why = "a damaged blob reads through it: give that up first, with check --repair --give-up";
             return Err(BlobError::Refused { blob: id, why });
         }
@@ -164,7 +165,7 @@ impl Md {
         }
         // It is being inflated or decoupled, which takes as long as there is data.
         if clone.held.get() {
-            return Err(busy(clone.id));
+            return Err(BlobError::busy(clone.id));
         }
         snapshot.passing.set(true);
         clone.held.set(true);
@@ -264,7 +265,7 @@ impl Md {
         for (index, cluster) in below.map.allocated_from(0) {
             if index < meta.map.num_clusters() && before.map.get(index).is_none() {
                 meta.map.set(index, Some(cluster));
-                slots.insert((index / crate::leaves::LEAF) as u32);
+                slots.insert((index / crate::map::LEAF) as u32);
             }
             turns.spend(1).await;
         }
@@ -272,7 +273,7 @@ impl Md {
         for leaf in below.map.leaves() {
             let same = meta.map.leaf(leaf.slot).is_some_and(|now| now.clusters == leaf.clusters);
             let absent = before.map.leaf(leaf.slot).is_none();
-            turns.spend(crate::leaves::LEAF as u32).await;
+            turns.spend(crate::map::LEAF as u32).await;
             if let Some(page) = leaf.page
                 && same
                 && absent
@@ -315,7 +316,7 @@ impl Md {
         self.take_clusters(holes.len() as u64, method, taken).await?;
         for (&index, &cluster) in holes.iter().zip(taken.iter()) {
             meta.map.set(index, Some(ClusterIdx(cluster)));
-            slots.insert((index / crate::leaves::LEAF) as u32);
+            slots.insert((index / crate::map::LEAF) as u32);
         }
         Ok(())
     }
@@ -337,16 +338,10 @@ fn check_unused(blob: &BlobState) -> Result<(), BlobError> {
     if blob.opened.get() > 0 {
         return Err(BlobError::Busy { blob: blob.id, by: "it is open: close it" });
     }
-    if blob.held.get() { Err(busy(blob.id)) } else { Ok(()) }
+    if blob.held.get() { Err(BlobError::busy(blob.id)) } else { Ok(()) }
 }
 
 /// Every cluster that a map names.
 pub(crate) fn clusters_of(meta: &BlobMetadata) -> impl Iterator<Item = u32> + '_ {
     meta.map.runs().flat_map(|run| run.clusters())
-}
-
-/// Sets an internal xattr that is a blob id.
-pub(crate) fn set_id(meta: &mut BlobMetadata, name: &[u8], id: BlobId) {
-    meta.set_internal(name, &id.raw().to_le_bytes())
-        .expect("the name of an internal xattr and an id are short");
 }

@@ -6,14 +6,14 @@ use std::sync::Mutex;
 
 use spindle_format::ClusterIdx;
 
-use super::create::busy;
+use super::blob_state::BlobState;
+use super::draft::Draft;
+use super::metadata::Md;
 use super::persist::Persist;
 use super::turns::Turns;
-use super::{BlobState, Md};
 use crate::error::BlobError;
 use crate::ordering::Point;
-use crate::replacement::Draft;
-use crate::shared::locked;
+use crate::waiting::locked;
 
 /// A cluster taken for new contents.
 pub(crate) struct Taken {
@@ -35,7 +35,7 @@ impl Md {
             let why = "clones read through it: write to a clone, or inflate its clones first";
             return Err(BlobError::Refused { blob: blob.id, why });
         }
-        if blob.held.get() { Err(busy(blob.id)) } else { Ok(()) }
+        if blob.held.get() { Err(BlobError::busy(blob.id)) } else { Ok(()) }
     }
 
     /// Takes a cluster for new contents; nothing names it yet.

@@ -6,13 +6,15 @@ use std::sync::atomic::Ordering;
 
 use spindle_format::{BlobMetadata, ClusterIdx};
 
+use super::blob_state::BlobState;
+use super::metadata::Md;
 use super::persist::Persist;
 use super::turns::Turns;
-use super::{BlobState, Md};
 use crate::error::BlobError;
-use crate::leaves::LEAF;
+use crate::map::LEAF;
 use crate::ordering::Point;
-use crate::shared::{Back, BlobShared, Source, locked};
+use crate::shared::{Backing, BlobShared, Source};
+use crate::waiting::locked;
 
 impl Md {
     /// Changes the size of an open blob, on disk too.
@@ -93,12 +95,12 @@ impl Md {
     /// The clusters from `first` on, below `end`, that do not read as zeroes in a blob's parents.
     pub(crate) async fn visible_above(&self, blob: &BlobShared, first: u64, end: u64) -> Vec<u64> {
         let size = u64::from(self.shared.cluster_size);
-        let end = match &*locked(&blob.back) {
-            Back::Zeroes => 0,
+        let end = match &*locked(&blob.backing) {
+            Backing::Zeroes => 0,
             // The parent is shorter than the blob's new size: beyond it everything is zeroes.
-            Back::Blob(parent) => end.min(parent.clusters.load(Ordering::Acquire)),
-            Back::External(outside) => end.min(outside.device.geometry().bytes().div_ceil(size)),
-            Back::Missing(_) => end,
+            Backing::Blob(parent) => end.min(parent.clusters.load(Ordering::Acquire)),
+            Backing::External(snapshot) => end.min(snapshot.device.geometry().bytes().div_ceil(size)),
+            Backing::Missing(_) => end,
         };
         let (mut found, mut turns) = (Vec::new(), Turns::default());
         for index in first..end {

@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 use spindle_format::Change;
 use spindle_format::unload::{InUse, clean};
 
-use super::Md;
+use super::metadata::Md;
 use super::turns::Turns;
 use crate::error::BlobError;
 use crate::ordering::Point;
-use crate::shared::locked;
+use crate::waiting::locked;
 
 impl Md {
     /// Writes the masks, marks them as valid, and releases the device on every thread. After an error of the
@@ -68,7 +68,7 @@ impl Md {
         drop(guard);
         let late = self.freeze_all().await;
         let written = last(self).await;
-        drop(self.idle.take());
+        drop(self.ahead.idle.take());
         self.forget();
         self.watches.end();
         let seen: Vec<_> = frozen.iter().chain(&late).map(|one| one.shared.clone()).collect();
@@ -105,7 +105,7 @@ impl Md {
 
     async fn write_clean(&self) -> Result<(), BlobError> {
         // If the masks on disk were used, blocked clusters are marked in them.
-        let unknown = self.blocked.is_some() && self.recovered;
+        let unknown = self.found.blocked.is_some() && self.found.recovered;
         let nothing_to_say = self.clean_on_disk.get() || unknown;
         if self.shared.read_only || self.shared.check_poison().is_err() || nothing_to_say {
             return Ok(());

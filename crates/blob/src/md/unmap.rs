@@ -5,14 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::blob_state::BlobState;
+use super::metadata::Md;
 use super::turns::Turns;
-use super::{BlobState, Md};
-use crate::claims::Claim;
 use crate::error::BlobError;
-use crate::leaves::{Entry, LEAF};
+use crate::map::{Entry, LEAF};
 use crate::ordering::Point;
 use crate::shared::BlobShared;
-use crate::sync::join_all;
+use crate::space::PlaceClaim;
+use crate::waiting::join_all;
 
 impl Md {
     /// Takes these clusters from an open thin blob without parent; they read zero from now on and are free
@@ -72,7 +73,7 @@ impl Md {
                 self.quiesce_below(blob).await;
             }
             // Claimed until they are free: an unload waits for that, so no mask says that they are in use.
-            let (clusters, _claims): (Vec<u32>, Vec<Claim>) = freed.into_iter().unzip();
+            let (clusters, _claims): (Vec<u32>, Vec<PlaceClaim>) = freed.into_iter().unzip();
             self.release_clusters(clusters, blob.clear_method()).await;
         } else if beside || !own.is_empty() {
             // Unmaps by other tasks are durable when this returns, or this fails as they do.
@@ -88,7 +89,7 @@ impl Md {
         shared: &Arc<BlobShared>,
         index: u64,
         again: &Cell<bool>,
-    ) -> Result<Option<(u32, Claim)>, BlobError> {
+    ) -> Result<Option<(u32, PlaceClaim)>, BlobError> {
         let claim = loop {
             match shared.claim(index).await {
                 Some(claim) => break claim,

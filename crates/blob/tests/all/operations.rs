@@ -7,8 +7,8 @@ use crate::support;
 use std::sync::{Arc, Mutex};
 
 use spindle_blob::{
-    BlobError, BlobOptions, Blobstore, BsType, ClearMethod, InitOptions, LayoutOptions, LoadOptions, MdPages,
-    OpenOptions, Parent, StoreOptions,
+    BlobError, BlobOpenOptions, BlobOptions, Blobstore, BsType, ClearMethod, InitOptions, LayoutOptions,
+    LoadOptions, MdPages, Parent, StoreOptions,
 };
 use spindle_block::Malloc;
 use spindle_format::{chain, metadata::internal};
@@ -67,7 +67,7 @@ fn a_blob_opened_with_a_clear_method_gives_back_by_it() {
         let disk = disk(8);
         let store = init(&disk).await;
         let id = store.create_blob(BlobOptions::thin(4)).await.unwrap();
-        let options = OpenOptions { clear_method: Some(ClearMethod::None) };
+        let options = BlobOpenOptions { clear_method: Some(ClearMethod::None) };
         let blob = store.open_blob_with(id, options).await.unwrap();
         fill(&blob, 0, CLUSTER, 0x77).await;
         blob.resize(0).await.unwrap();

@@ -1,0 +1,254 @@
+//! A blob's lane: on one thread, turns requests for a blob into requests for its store's device. It is the
+//! only data path: the library's own reads and writes pass through it like those of a volume.
+//!
+//! This file is the path of a request for one known cluster, from its arrival to its end, and the lane's other
+//! entries. What is cut, waits, is refused or reads zeroes is in [`super::otherwise`]; reads of an external snapshot
+//! go to its device ([`super::external`]). Slow work (a new cluster, clusters to free) goes to a task of this
+//! thread, which owns the request and gives it back ([`super::tasks`]). Looking the map up and sending the request
+//! happen in one call, and every sent request is counted, so that a change of the map can wait for requests that
+//! used the old one.
+//!
+//! While the blob is frozen a write is answered `Full` and waits, with the requests behind it, until the
+//! thaw. Force unit access is a flush of the store behind the write, as the write may rest on a map that no
+//! flush has covered yet. Not promised: an order between requests, and that a failed one has changed nothing.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use slab::Slab;
+use spindle_block::{
+    Busy, Cx, Device, Io, IoId, Lane, LaneCx, LaneEvent, LaneId, OpenError, Operation, Status, Submit,
+};
+
+use super::errand::{Errands, Outcome};
+use super::external::External;
+use super::flush::LaneFlushes;
+use crate::map::Entry;
+use crate::md::Opened;
+use crate::shared::{BlobLocal, BlobShared};
+
+/// A flag in the saved words of a request: it must be durable when it completes.
+const DURABLE: u64 = 1;
+
+/// A flag there: the request stands for another one, in another block size.
+pub(super) const EXTERNAL: u64 = 2;
+
+/// The lane of a blob on one thread.
+pub(crate) struct BlobLane {
+    pub(super) blob: Arc<BlobShared>,
+    /// The opening of its device; `None` for the library's own requests.
+    opened: Option<Arc<Opened>>,
+    pub(super) here: Rc<BlobLocal>,
+    /// Its number in `here`.
+    number: u64,
+    /// The lane of the store's device.
+    pub(super) below: LaneId,
+    pub(super) block_shift: u32,
+    /// Requests that tasks process.
+    pub(super) errands: Rc<Errands>,
+    /// Requests that wait for a thaw and cannot be given back to the table.
+    pub(super) held: VecDeque<Io>,
+    pub(super) flushes: LaneFlushes,
+    /// Set once the device has refused write-zeroes.
+    pub(super) zeroes_by_hand: bool,
+    /// The external snapshots open below it.
+    pub(super) externals: Vec<External>,
+    /// Reads for which others stand.
+    pub(super) parked: Slab<Io>,
+    /// Set once the blob is gone and the lanes below are closed.
+    pub(super) removed: bool,
+}
+
+impl Lane for BlobLane {
+    #[inline]
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        match self.place_of(&io) {
+            Some(place) => {
+                self.forward(io, place, cx);
+                Submit::Taken
+            }
+            None => self.submit_otherwise(io, cx),
+        }
+    }
+
+    #[inline]
+    fn complete(&mut self, mut io: Io, [start, mark]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
+        if io.operation() == Operation::Flush {
+            return self.flush_ended(io, status, cx);
+        }
+        self.here.epochs.end(mark >> 2);
+        if mark & EXTERNAL != 0 {
+            return self.external_read(io, start, status, cx);
+        }
+        io.set_start(start);
+        match (status, mark & DURABLE) {
+            (Ok(()), 0) => cx.done(io, status),
+            (_, durable) => self.complete_otherwise(io, durable != 0, status, cx),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
+        while let Some((io, outcome)) = self.errands.take() {
+            match outcome {
+                Outcome::Done(status) => self.finish(io, status, cx),
+                Outcome::Again => self.again(io, cx),
+            }
+        }
+        // Only those there now: requests that are still kept out come back.
+        for _ in 0..self.held.len() {
+            let Some(io) = self.held.pop_front() else { break };
+            self.again(io, cx);
+        }
+        self.settle(cx);
+        self.close_externals(false, cx);
+        Busy::Yes
+    }
+
+    fn event(&mut self, event: &LaneEvent, cx: &mut Cx<'_>) {
+        if let LaneEvent::Removed = event
+            && !std::mem::replace(&mut self.removed, true)
+        {
+            self.close_externals(true, cx);
+            cx.close(self.below);
+        }
+    }
+
+    fn opened(&mut self, device: &Arc<dyn Device>, lower: Result<LaneId, OpenError>, cx: &mut Cx<'_>) {
+        self.external_opened(device, lower, cx);
+        self.close_externals(self.removed, cx);
+    }
+
+    fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
+        self.end_held(|io, _| io.id() == id, cx);
+        self.errands.abort(id);
+    }
+
+    fn abandoned(&mut self, cx: &mut Cx<'_>) {
+        self.end_held(|io, cx| cx.is_abandoned(io), cx);
+        self.errands.give_up(&self.blob.lanes, |io| cx.is_abandoned(io));
+    }
+}
+
+impl BlobLane {
+    /// The byte of the device for a read or write within one known cluster that is let in.
+    #[inline]
+    fn place_of(&self, io: &Io) -> Option<u64> {
+        let (offset, len) = self.range(io)?;
+        if io.fua() || self.is_closed() {
+            return None;
+        }
+        match io.operation() {
+            Operation::Read => self.place_of_read(offset, len),
+            Operation::Write => self.place_of_write(offset, len),
+            _ => None,
+        }
+    }
+
+    /// First byte and length of a request's range, if they fit 64 bits.
+    #[inline]
+    pub(super) fn range(&self, io: &Io) -> Option<(u64, u64)> {
+        let (start, count) = (io.start(), io.count());
+        let limit = u64::MAX >> self.block_shift;
+        (start <= limit && count <= limit).then(|| (start << self.block_shift, count << self.block_shift))
+    }
+
+    #[inline]
+    pub(super) fn is_closed(&self) -> bool {
+        self.opened.as_ref().is_some_and(|opened| opened.is_closed())
+    }
+
+    /// The byte of the device for a read, if the range lies in one known cluster. Look up and send in one
+    /// call.
+    #[inline]
+    fn place_of_read(&self, offset: u64, len: u64) -> Option<u64> {
+        let (index, within) = self.in_one_cluster(offset, len)?;
+        match self.blob.leaves.get(index) {
+            Entry::Own(cluster) | Entry::Inherited(Some(cluster)) => {
+                Some(self.blob.start_of(cluster) + within)
+            }
+            _ => None,
+        }
+    }
+
+    /// The same for a write that is let in.
+    #[inline]
+    fn place_of_write(&self, offset: u64, len: u64) -> Option<u64> {
+        let (index, within) = self.in_one_cluster(offset, len)?;
+        match self.blob.leaves.get(index) {
+            Entry::Own(cluster) if !self.keeps_writes_out() => Some(self.blob.start_of(cluster) + within),
+            _ => None,
+        }
+    }
+
+    /// The cluster that holds all of a range, if one does, and the range's place in it.
+    #[inline]
+    fn in_one_cluster(&self, offset: u64, len: u64) -> Option<(u64, u64)> {
+        let inside = offset.checked_add(len)? <= self.blob.bytes();
+        let (index, within) = self.blob.cluster_size.split(offset);
+        let in_one = len > 0 && within + len <= self.blob.cluster_size.bytes();
+        (inside && in_one).then_some((index, within))
+    }
+
+    /// True if a write has to wait or to fail.
+    #[inline]
+    fn keeps_writes_out(&self) -> bool {
+        self.blob.is_frozen() || self.blob.read_only.load(Ordering::Acquire) || self.blob.store.read_only
+    }
+
+    /// Sends a request to a byte of the device. Must be called in the call that looked up the map.
+    #[inline]
+    pub(super) fn forward(&mut self, mut io: Io, place: u64, cx: &mut Cx<'_>) {
+        let start = io.start();
+        let durable = if io.fua() { DURABLE } else { 0 };
+        if durable != 0 {
+            io.set_fua(false);
+        }
+        let epoch = self.here.epochs.begin();
+        io.set_start(place >> self.block_shift);
+        cx.forward(self.below, io, [start, epoch << 2 | durable]);
+    }
+}
+
+impl BlobLane {
+    pub(crate) fn open(
+        blob: Arc<BlobShared>,
+        opened: Option<Arc<Opened>>,
+        cx: &mut LaneCx<'_>,
+    ) -> Result<Box<dyn Lane>, OpenError> {
+        let not_here = || OpenError::NotOnThread { device: blob.name.clone() };
+        let here = BlobLocal::of(&blob).ok_or_else(not_here)?;
+        let below = cx.open(blob.store.device.device())?;
+        let number = here.add_lane(cx.notifier());
+        let lane = BlobLane {
+            block_shift: blob.store.io_unit.trailing_zeros(),
+            blob,
+            opened,
+            here,
+            number,
+            below,
+            errands: Errands::new(cx.notifier()),
+            held: VecDeque::new(),
+            flushes: LaneFlushes::default(),
+            zeroes_by_hand: false,
+            externals: Vec::new(),
+            parked: Slab::new(),
+            removed: false,
+        };
+        Ok(Box::new(lane))
+    }
+
+    /// True if blobs support an operation.
+    pub(crate) fn does(operation: Operation) -> bool {
+        use Operation::{Flush, Read, SeekData, SeekHole, Unmap, Write, WriteZeroes};
+        matches!(operation, Read | Write | WriteZeroes | Unmap | Flush | SeekData | SeekHole)
+    }
+}
+
+impl Drop for BlobLane {
+    fn drop(&mut self) {
+        self.here.remove_lane(self.number);
+        self.give_up_flush();
+    }
+}

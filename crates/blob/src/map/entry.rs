@@ -1,0 +1,28 @@
+//! One entry of a map: a word of 32 bits that says where a cluster lies.
+
+/// Entries of a leaf.
+pub(crate) const LEAF: u64 = 512;
+
+/// Marks an entry found in a parent, and a slot whose leaf is a parent's. Cluster numbers are smaller.
+pub(super) const INHERITED: u32 = 1 << 31;
+
+/// What an entry says about one cluster of a blob.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    /// Not owned, and not looked for in the parents yet.
+    Unknown,
+    /// Owned: this cluster.
+    Own(u32),
+    /// Found in the nearest parent that owns it; `None` if the chain reads zeroes.
+    Inherited(Option<u32>),
+}
+
+/// The cluster that a raw entry says the blob owns, 0 for none.
+pub(crate) fn own(raw: u32) -> u32 {
+    if raw & INHERITED == 0 { raw } else { 0 }
+}
+
+/// True if every cluster number of such a store differs from a marked one.
+pub(crate) fn can_tell(total_clusters: u32) -> bool {
+    total_clusters < INHERITED
+}
