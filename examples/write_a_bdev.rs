@@ -10,7 +10,7 @@ use serde::Deserialize;
 use spindle::bdev::conformance::{self, Contents};
 use spindle::bdev::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry, Virtual};
 use spindle::block::{
-    Cx, Device, DeviceState, Geometry, Io, Lane, LaneCx, LaneId, OpenError, Operation, Status, Submit,
+    Cx, Device, DeviceState, Geometry, Io, Lane, LaneCx, LaneId, Layer, OpenError, Operation, Status, Submit,
 };
 use spindle::control::{Control, Daemon, DaemonOptions, methods};
 use spindle::rpc::{BadParams, Client, Errno, Method, RpcError, States, Table};
@@ -26,42 +26,46 @@ struct Invert {
     state: DeviceState,
 }
 
-impl Device for Invert {
+impl Layer for Invert {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn below(&self) -> &Arc<dyn Device> {
+        &self.below
+    }
+
+    fn state(&self) -> &DeviceState {
+        &self.state
     }
 
     fn geometry(&self) -> Geometry {
         self.below.geometry().with_unmap_reads_zero(false)
     }
 
-    fn state(&self) -> Option<&DeviceState> {
-        Some(&self.state)
-    }
-
-    fn lowers(&self) -> Vec<Arc<dyn Device>> {
-        vec![self.below.clone()]
-    }
-
     fn supports(&self, operation: Operation) -> bool {
-        use Operation::{Copy, Flush, Read, Reset, Unmap, Write};
-        matches!(operation, Read | Write | Unmap | Flush | Copy | Reset) && self.below.supports(operation)
+        takes(operation) && self.below.supports(operation)
     }
 
-    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(InvertLane { below: cx.open(&self.below)?, device: self }))
+    fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(InvertLane { below }))
     }
+}
+
+/// True for what may pass: zeroes and comparisons of the base are about inverted bytes.
+fn takes(operation: Operation) -> bool {
+    use Operation::{Copy, Flush, Read, Reset, Unmap, Write};
+    matches!(operation, Read | Write | Unmap | Flush | Copy | Reset)
 }
 
 /// Its half on one thread.
 struct InvertLane {
     below: LaneId,
-    device: Arc<Invert>,
 }
 
 impl Lane for InvertLane {
     fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
-        if !self.device.supports(io.operation()) {
+        if !takes(io.operation()) {
             cx.done(io, Err(spindle::block::IoErrorKind::Unsupported));
             return Submit::Taken;
         }

@@ -59,6 +59,19 @@ pub enum Op {
         /// The file.
         file: File,
     },
+    /// Finds the first `unit` bytes from `offset` on, a multiple of `unit`, that may hold data; or, for a `hole`,
+    /// the first that are known to hold none. Output: [`Output::Found`], the end of the file if there are none.
+    /// An error of kind [`io::ErrorKind::Unsupported`] where the system cannot tell.
+    Seek {
+        /// The file.
+        file: File,
+        /// Byte offset at which to begin.
+        offset: u64,
+        /// Bytes that are looked at as one.
+        unit: u64,
+        /// True to look for a hole.
+        hole: bool,
+    },
     /// Makes the range read zero, within the file's size; zeroes are written where nothing faster is
     /// offered. Output: [`Output::Done`].
     ZeroRange {
@@ -192,6 +205,7 @@ impl Op {
             }
             Op::Inspect { file }
             | Op::Flush { file }
+            | Op::Seek { file, .. }
             | Op::ZeroRange { file, .. }
             | Op::Discard { file, .. } => home.check(&file.0.home, file),
             Op::Accept { listener } => home.check(&listener.0.home, listener),
@@ -236,6 +250,7 @@ impl Op {
             | Op::Read { file, .. }
             | Op::Write { file, .. }
             | Op::Flush { file }
+            | Op::Seek { file, .. }
             | Op::ZeroRange { file, .. }
             | Op::Discard { file, .. } => file.path().display().to_string(),
             Op::Listen { address, .. } | Op::Connect { address } => address.to_string(),
@@ -255,6 +270,8 @@ impl Op {
             Op::Read { .. } => "read",
             Op::Write { .. } => "write",
             Op::Flush { .. } => "flush",
+            Op::Seek { hole: false, .. } => "seek data",
+            Op::Seek { hole: true, .. } => "seek hole",
             Op::ZeroRange { .. } => "zero range",
             Op::Discard { .. } => "discard",
             Op::Listen { .. } | Op::ListenAlone { .. } => "listen",
@@ -285,6 +302,8 @@ pub enum Output {
     Done,
     /// That many bytes were moved.
     Bytes(usize),
+    /// A byte offset.
+    Found(u64),
     /// An open file.
     File(File),
     /// A file's size and geometry.

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use spindle_block::{
-    Busy, Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId,
-    OpenError, Operation, Status, Submit,
+    Busy, Cx, Device, DeviceState, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId, Layer, OpenError,
+    Operation, Status, Submit,
 };
 use spindle_reactor::Time;
 use uuid::Uuid;
@@ -173,33 +173,20 @@ struct Delay {
     state: DeviceState,
 }
 
-impl Device for Delay {
+impl Layer for Delay {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn geometry(&self) -> Geometry {
-        self.below.geometry()
+    fn below(&self) -> &Arc<dyn Device> {
+        &self.below
     }
 
-    fn state(&self) -> Option<&DeviceState> {
-        Some(&self.state)
+    fn state(&self) -> &DeviceState {
+        &self.state
     }
 
-    fn lowers(&self) -> Vec<Arc<dyn Device>> {
-        vec![self.below.clone()]
-    }
-
-    fn supports(&self, operation: Operation) -> bool {
-        self.below.supports(operation)
-    }
-
-    fn claim(&self) -> Option<&Claim> {
-        self.below.claim()
-    }
-
-    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        let below = cx.open(&self.below)?;
+    fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         let dice = self.seeds.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(DelayLane { below, device: self, held: Default::default(), dice, removed: false }))
     }

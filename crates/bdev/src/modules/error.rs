@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spindle_block::{
-    Busy, Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId,
-    OpenError, Operation, Status, Submit,
+    Busy, Cx, Device, DeviceState, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId, Layer, OpenError,
+    Operation, Status, Submit,
 };
 use uuid::Uuid;
 
@@ -261,33 +261,20 @@ impl ErrorDevice {
     }
 }
 
-impl Device for ErrorDevice {
+impl Layer for ErrorDevice {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn geometry(&self) -> Geometry {
-        self.below.geometry()
+    fn below(&self) -> &Arc<dyn Device> {
+        &self.below
     }
 
-    fn state(&self) -> Option<&DeviceState> {
-        Some(&self.state)
+    fn state(&self) -> &DeviceState {
+        &self.state
     }
 
-    fn lowers(&self) -> Vec<Arc<dyn Device>> {
-        vec![self.below.clone()]
-    }
-
-    fn supports(&self, operation: Operation) -> bool {
-        self.below.supports(operation)
-    }
-
-    fn claim(&self) -> Option<&Claim> {
-        self.below.claim()
-    }
-
-    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        let below = cx.open(&self.below)?;
+    fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         Ok(Box::new(ErrorLane { below, device: self, in_flight: 0, waiting: Vec::new() }))
     }
 }

@@ -4,9 +4,7 @@
 
 use std::sync::Arc;
 
-use spindle_block::{
-    Claim, Cx, Device, DeviceState, Geometry, Io, Lane, LaneCx, LaneId, OpenError, Operation, Submit,
-};
+use spindle_block::{Cx, Device, DeviceState, Io, Lane, LaneCx, LaneId, Layer, OpenError, Submit};
 use uuid::Uuid;
 
 use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, Registry, Virtual};
@@ -106,33 +104,21 @@ struct Passthru {
     state: DeviceState,
 }
 
-impl Device for Passthru {
+impl Layer for Passthru {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn geometry(&self) -> Geometry {
-        self.below.geometry()
+    fn below(&self) -> &Arc<dyn Device> {
+        &self.below
     }
 
-    fn state(&self) -> Option<&DeviceState> {
-        Some(&self.state)
+    fn state(&self) -> &DeviceState {
+        &self.state
     }
 
-    fn lowers(&self) -> Vec<Arc<dyn Device>> {
-        vec![self.below.clone()]
-    }
-
-    fn supports(&self, operation: Operation) -> bool {
-        self.below.supports(operation)
-    }
-
-    fn claim(&self) -> Option<&Claim> {
-        self.below.claim()
-    }
-
-    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(PassthruLane { below: cx.open(&self.below)? }))
+    fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(PassthruLane { below }))
     }
 }
 

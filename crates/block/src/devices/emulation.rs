@@ -2,9 +2,11 @@
 //! write zeroes by reads and writes, and a reset that covers all threads.
 //!
 //! A channel or queue pair opens this lane at the first such request; other requests never pass it. It needs
-//! one piece of memory per operation in flight, besides the request. An operation that must be atomic waits
-//! for its turn on the device ([`Turn`](crate::state::turn::Turn)) and freezes it: all other requests wait until it
-//! is done. Not promised: that an operation which ends with an error has changed nothing.
+//! one piece of memory per operation in flight, besides the request. A compare and write locks its range, waits
+//! for the changes that are in the device already, and passes its own lock; changes of other blocks, and reads,
+//! go on. A reset waits for its turn on the device ([`Turn`](crate::state::turn::Turn)) and freezes it: all other
+//! requests wait until it is done; a lane that answers a reset with "unsupported" has nothing more to reset. Not
+//! promised: that an operation which ends with an error has changed nothing.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -84,10 +86,10 @@ impl EmulationLane {
                 let io = job.end();
                 cx.done(io, status);
             }
-            Step::Below { operation, start, count, buffers, past_gate } => {
+            Step::Below { operation, start, count, buffers, passes } => {
                 let mut made = cx.create_for(job.io(), operation, start, count, buffers);
                 made.set_fua(job.io().fua() && operation != Operation::Read);
-                if past_gate {
+                if passes {
                     cx.let_pass(made.id());
                 }
                 job.sent(made.id());

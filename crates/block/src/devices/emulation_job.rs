@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 use spindle_mem::{Buffers, IoBuf};
 
 use crate::devices::emulation::ABORTED;
+use crate::state::ranges::RangeLock;
 use crate::state::turn::Turn;
 use crate::{
     Delivered, Device, DeviceState, Frozen, Geometry, HeldRange, Io, IoErrorKind, IoId, LaneEvent, Operation,
@@ -24,7 +25,7 @@ pub(crate) enum Step {
     /// Ask again when the lane is polled.
     Wait,
     /// Send a request below.
-    Below { operation: Operation, start: u64, count: u64, buffers: Buffers, past_gate: bool },
+    Below { operation: Operation, start: u64, count: u64, buffers: Buffers, passes: bool },
     /// End the operation.
     End(Status),
 }
@@ -32,9 +33,9 @@ pub(crate) enum Step {
 /// The state of a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Waits for its turn on the device.
+    /// Waits for its turn on the device, or for its range.
     Turn,
-    /// Waits until the requests in the device have ended.
+    /// Waits for requests that are in the device.
     Quiet,
     /// Reads pieces: to compare them, or to copy each before the next.
     Read,
@@ -55,7 +56,10 @@ pub(crate) struct Job {
     memory: Buffers,
     status: Status,
     aborted: bool,
+    /// For a reset.
     turn: Option<Turn>,
+    /// For a compare and write.
+    lock: Option<RangeLock>,
     /// Events that the lanes of the device, and of those below, must handle first.
     awaited: Vec<Delivered>,
     frozen: Option<Frozen>,
@@ -64,10 +68,13 @@ pub(crate) struct Job {
 
 impl Job {
     pub(crate) fn new(io: Io, state: Option<&DeviceState>, waker: &Waker) -> Job {
-        let alone = matches!(io.operation(), Operation::CompareAndWrite | Operation::Reset);
-        let turn = state.filter(|_| alone).map(|state| state.take_turn(waker.clone()));
-        let phase = match io.operation() {
-            _ if turn.is_some() => Phase::Turn,
+        let operation = io.operation();
+        let turn = state.filter(|_| operation == Operation::Reset);
+        let turn = turn.map(|state| state.take_turn(waker.clone()));
+        let lock = state.filter(|_| operation == Operation::CompareAndWrite);
+        let lock = lock.map(|state| state.lock_range(io.start(), io.count(), waker));
+        let phase = match operation {
+            _ if turn.is_some() || lock.is_some() => Phase::Turn,
             Operation::WriteZeroes => Phase::Write,
             _ => Phase::Read,
         };
@@ -81,6 +88,7 @@ impl Job {
             status: Ok(()),
             aborted: false,
             turn,
+            lock,
             awaited: Vec::new(),
             frozen: None,
             held: None,
@@ -124,7 +132,10 @@ impl Job {
     pub(crate) fn back(&mut self, memory: Buffers, status: Status) {
         self.sent = None;
         self.memory = memory;
-        self.status = status;
+        // A lane that has nothing to reset: the device is quiet, which is what was asked for.
+        let nothing_to_do = self.phase == Phase::Reset && status == Err(IoErrorKind::Unsupported);
+        self.status = if nothing_to_do { Ok(()) } else { status };
+        let status = self.status;
         if status.is_err() {
             return;
         }
@@ -156,6 +167,7 @@ impl Job {
             return Step::End(ABORTED);
         }
         match self.phase {
+            Phase::Turn if self.lock.is_some() => self.lock(device, waker),
             Phase::Turn => self.freeze(device, waker),
             Phase::Quiet => self.begin(device, waker),
             Phase::Reset => Step::End(Ok(())),
@@ -165,20 +177,26 @@ impl Job {
         }
     }
 
+    /// When its range is locked, waits for the changes that are in the device already.
+    fn lock(&mut self, device: &dyn Device, waker: &Waker) -> Step {
+        let Some(lock) = self.lock.as_ref().filter(|lock| lock.has_come()) else { return Step::Wait };
+        self.awaited.push(lock.state().settle());
+        self.phase = Phase::Quiet;
+        self.begin(device, waker)
+    }
+
     /// When its turn has come, keeps other requests out of the device.
     fn freeze(&mut self, device: &dyn Device, waker: &Waker) -> Step {
         let Some(turn) = self.turn.as_ref().filter(|turn| turn.has_come()) else { return Step::Wait };
         let (frozen, quiet) = turn.state().begin_freeze();
-        if self.io.operation() == Operation::Reset {
-            // After the freeze: all requests that a lane then holds came before the reset.
-            tell_of_reset(device, &mut self.awaited);
-        }
+        // After the freeze: all requests that a lane then holds came before the reset.
+        tell_of_reset(device, &mut self.awaited);
         self.awaited.push(quiet);
         (self.frozen, self.phase) = (Some(frozen), Phase::Quiet);
         self.begin(device, waker)
     }
 
-    /// Begins once no other request is in the device.
+    /// Begins once the requests that it waits for have ended.
     fn begin(&mut self, device: &dyn Device, waker: &Waker) -> Step {
         let cx = &mut Context::from_waker(waker);
         self.awaited.retain_mut(|awaited| Pin::new(awaited).poll(cx).is_pending());
@@ -189,9 +207,12 @@ impl Job {
             self.phase = Phase::Read;
             return self.next(device, waker);
         }
+        if !device.supports(Operation::Reset) {
+            return Step::End(Ok(()));
+        }
         self.phase = Phase::Reset;
         let (operation, buffers) = (Operation::Reset, Buffers::None);
-        Step::Below { operation, start: 0, count: 0, buffers, past_gate: true }
+        Step::Below { operation, start: 0, count: 0, buffers, passes: true }
     }
 
     /// Returns the offset of the next piece in the range, and its size, in blocks.
@@ -221,7 +242,7 @@ impl Job {
                 start: from + at,
                 count,
                 buffers,
-                past_gate: self.frozen.is_some(),
+                passes: self.lock.is_some(),
             },
             Err(kind) => Step::End(Err(kind)),
         }
@@ -241,7 +262,7 @@ impl Job {
             }
         }
         let start = self.io.start() + at;
-        Step::Below { operation: Operation::Write, start, count, buffers, past_gate: self.frozen.is_some() }
+        Step::Below { operation: Operation::Write, start, count, buffers, passes: self.lock.is_some() }
     }
 
     /// Compares the piece just read with its part of the request's data.

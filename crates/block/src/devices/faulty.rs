@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use crate::{
-    Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation,
-    Status, Submit,
+    Cx, Device, DeviceState, Io, IoErrorKind, Lane, LaneCx, LaneId, Layer, OpenError, Operation, Status,
+    Submit,
 };
 
 /// What happens to a request that the plan hits.
@@ -94,33 +94,20 @@ fn bit(operation: Operation) -> u16 {
     1 << operation as u8
 }
 
-impl Device for Faulty {
+impl Layer for Faulty {
     fn name(&self) -> &str {
         &self.name
     }
 
-    fn geometry(&self) -> Geometry {
-        self.below.geometry()
+    fn below(&self) -> &Arc<dyn Device> {
+        &self.below
     }
 
-    fn state(&self) -> Option<&DeviceState> {
-        Some(&self.state)
+    fn state(&self) -> &DeviceState {
+        &self.state
     }
 
-    fn lowers(&self) -> Vec<Arc<dyn Device>> {
-        vec![self.below.clone()]
-    }
-
-    fn supports(&self, operation: Operation) -> bool {
-        self.below.supports(operation)
-    }
-
-    fn claim(&self) -> Option<&Claim> {
-        self.below.claim()
-    }
-
-    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        let below = cx.open(&self.below)?;
+    fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         Ok(Box::new(FaultyLane { below, device: self }))
     }
 }

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use crate::devices::bounce::Bounce;
 use crate::devices::file_lane::FileLane;
-use crate::{Claim, CurrentGeometry, Device, DeviceState, Geometry, GeometryError, Lane, LaneCx, OpenError};
+use crate::{
+    Claim, CurrentGeometry, Device, DeviceState, Geometry, GeometryError, Lane, LaneCx, OpenError, Operation,
+};
 use spindle_engine::{Direct, FileInfo, Op, OpenOptions, Output};
 
 /// Requests that one lane has in the engine at a time; further ones wait in the lane table.
@@ -153,6 +155,11 @@ impl File {
         }))
     }
 
+    /// True if the system can tell where the file has data.
+    pub(crate) fn seeks(&self) -> bool {
+        !self.file.info().block_device
+    }
+
     pub(crate) fn held_state(&self) -> &DeviceState {
         &self.state
     }
@@ -245,6 +252,15 @@ impl Device for File {
 
     fn state(&self) -> Option<&DeviceState> {
         Some(&self.state)
+    }
+
+    fn supports(&self, operation: Operation) -> bool {
+        use Operation::{Flush, Read, SeekData, SeekHole, Unmap, Write, WriteZeroes};
+        match operation {
+            Read | Write | WriteZeroes | Unmap | Flush => true,
+            SeekData | SeekHole => self.seeks(),
+            _ => false,
+        }
     }
 
     fn claim(&self) -> Option<&Claim> {

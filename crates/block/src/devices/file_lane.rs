@@ -220,6 +220,10 @@ impl FileLane {
         if moved {
             work.io.put_buffers(completion.op.into_buffers());
         }
+        if let Ok(Output::Found(byte)) = completion.result {
+            let end = self.device.geometry().blocks();
+            work.io.set_aux((byte >> self.block_shift).min(end));
+        }
         let unoffered = matches!(&completion.result, Err(e) if e.kind() == io::ErrorKind::Unsupported);
         if unoffered && operation == Operation::Unmap && work.stage == Stage::Plain {
             self.unmap_unoffered(work, cx);
@@ -311,6 +315,10 @@ impl Lane for FileLane {
             }
             Operation::WriteZeroes if io.count() > 0 => {
                 self.start(Work::new(io), Op::ZeroRange { file, offset, length });
+            }
+            Operation::SeekData | Operation::SeekHole if self.device.seeks() => {
+                let (unit, hole) = (1 << self.block_shift, io.operation() == Operation::SeekHole);
+                self.start(Work::new(io), Op::Seek { file, offset, unit, hole });
             }
             Operation::Read | Operation::Write | Operation::Unmap | Operation::WriteZeroes => {
                 cx.done(io, Ok(()));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::path::stack::check_stack;
 use crate::{
-    Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, OpenError, Operation,
-    Status, Submit,
+    Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, Layer, OpenError,
+    Operation, Status, Submit,
 };
 
 /// The blocks of a device from some block on. Shared by all threads, without state of its own.
@@ -49,33 +49,29 @@ impl Offset {
     }
 }
 
-impl Device for Offset {
+impl Layer for Offset {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn below(&self) -> &Arc<dyn Device> {
+        &self.below
+    }
+
+    fn state(&self) -> &DeviceState {
+        &self.state
     }
 
     fn geometry(&self) -> Geometry {
         self.geometry
     }
 
-    fn state(&self) -> Option<&DeviceState> {
-        Some(&self.state)
-    }
-
-    fn lowers(&self) -> Vec<Arc<dyn Device>> {
-        vec![self.below.clone()]
-    }
-
-    fn supports(&self, operation: Operation) -> bool {
-        self.below.supports(operation)
-    }
-
     fn claim(&self) -> Option<&Claim> {
         Some(&self.claim)
     }
 
-    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(OffsetLane { below: cx.open(&self.below)?, from: self.from, geometry: self.geometry }))
+    fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(OffsetLane { below, from: self.from, geometry: self.geometry }))
     }
 }
 

@@ -211,7 +211,7 @@ impl Cx<'_> {
         self.queues.wait_until(Some(time));
     }
 
-    /// Lets a request pass a frozen gate and a held range.
+    /// Lets a request pass a held range and, if it is a reset, a frozen gate.
     pub(crate) fn let_pass(&mut self, id: IoId) {
         self.queues.passes.push(id);
     }

@@ -73,6 +73,14 @@ impl Epochs {
         Poll::Pending
     }
 
+    /// Requests of an epoch and of earlier ones.
+    pub(crate) fn up_to(&self, epoch: u32) -> usize {
+        let over = |number: u32| number.wrapping_sub(epoch).cast_signed() <= 0;
+        let current = if over(self.current) { self.count as usize } else { 0 };
+        let earlier = self.earlier.iter().filter(|(number, _)| over(*number));
+        current + earlier.map(|&(_, count)| count as usize).sum::<usize>()
+    }
+
     /// Requests in the lane.
     pub(crate) fn in_flight(&self) -> usize {
         self.count as usize + self.earlier.iter().map(|&(_, count)| count as usize).sum::<usize>()

@@ -29,6 +29,10 @@ impl Lanes {
                 counters.into_iter().for_each(|counters| counters.reset(what));
             }
             Body::Recheck => self.recheck(lane),
+            Body::Settle => {
+                self.queues.lanes[lane as usize].settle(obligation);
+                return self.queues.look_at(lane);
+            }
             Body::Notify => {
                 self.poll(lane);
             }

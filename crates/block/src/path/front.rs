@@ -12,11 +12,12 @@ impl Lanes {
     pub(crate) fn descend_hindered(&mut self, to: u32, mut io: Io) {
         let state = &mut self.queues.lanes[to as usize];
         state.arrive(&mut io, &mut self.queues.clock);
-        match state.gate {
+        let gate = state.gate;
+        match gate {
             Gate::Husk => return self.refuse(io),
-            Gate::Frozen if self.queues.passes.contains(&io.id()) => return self.offer_past(to, io),
+            Gate::Frozen if self.queues.passes_gate(&io) => return self.offer_past(to, io),
             Gate::Frozen => {
-                state.stall(io);
+                self.queues.stall(to, io);
                 // A freeze may wait until only requests in front of the lane are left.
                 return self.queues.look_at(to);
             }
@@ -27,10 +28,10 @@ impl Lanes {
         match state.stalled.is_empty() {
             true => {
                 if let Submit::Full(io) = self.submit(to, io) {
-                    self.queues.lanes[to as usize].stall_first(io);
+                    self.queues.stall_first(to, io);
                 }
             }
-            false => state.stall(io),
+            false => self.queues.stall(to, io),
         }
     }
 
@@ -70,7 +71,7 @@ impl Lanes {
         while let Some(io) = self.queues.lanes[lane as usize].next_stalled() {
             let Some(io) = self.admit(lane, io) else { continue };
             if let Submit::Full(io) = self.submit(lane, io) {
-                self.queues.lanes[lane as usize].stall_first(io);
+                self.queues.stall_first(lane, io);
                 return;
             }
         }
@@ -84,7 +85,7 @@ impl Lanes {
         }
         for io in std::mem::take(&mut state.held_back) {
             if let Some(io) = self.admit(lane, io) {
-                self.queues.lanes[lane as usize].stall(io);
+                self.queues.stall(lane, io);
             }
         }
         self.queues.lanes[lane as usize].look();

@@ -7,7 +7,6 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Waker;
 
 use crate::path::clock::Clock;
@@ -16,6 +15,7 @@ use crate::path::meter::{Meter, NOT_ARRIVED};
 use crate::path::notifier::Notify;
 use crate::request::io::Slot;
 use crate::state::device_state::Registration;
+use crate::state::hindrance::Hindrance;
 use crate::state::mailbox::Obligation;
 use crate::state::statistics::Counters;
 use crate::{Device, Gate, Geometry, Io};
@@ -42,12 +42,10 @@ pub(crate) struct LaneState {
     pub(crate) always: bool,
     /// On the list of lanes to poll in the next turn.
     pub(crate) soon: bool,
-    /// Set if a request may not go straight to the lane.
-    hindered: bool,
     /// Set if the table must act when a request leaves.
     watched: bool,
-    /// Number of ranges of the device that an older write may still reach.
-    held_ranges: Arc<AtomicU32>,
+    /// Whether a request may go straight to the lane.
+    hindrance: Arc<Hindrance>,
     /// Requests kept out by the gate or by a full lane, in order.
     pub(crate) stalled: VecDeque<Io>,
     /// Requests that wait for such ranges.
@@ -64,6 +62,8 @@ pub(crate) struct LaneState {
     pub(crate) closers: Vec<Waker>,
     /// Met when every remaining request waits in front of the lane.
     pub(crate) quiet: Vec<Obligation>,
+    /// Met when the requests of these epochs, and of earlier ones, have ended or wait in front of the lane.
+    settling: Vec<(u32, Obligation)>,
     /// The copy of the geometry that channels share.
     pub(crate) shape: Option<Shape>,
     /// The lane's entry in the state of its device.
@@ -84,7 +84,7 @@ impl LaneState {
     /// Stores the lane's entry in its device's state, and applies what the device wants.
     pub(crate) fn set_registration(&mut self, registration: Registration) {
         self.gate = registration.gate();
-        self.held_ranges = registration.held_ranges();
+        self.hindrance = registration.hindrance();
         self.registration = Some(registration);
         self.follow_wanted();
     }
@@ -121,15 +121,18 @@ impl LaneState {
     /// True if a request can go straight to the lane.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        !self.hindered && self.held_ranges.load(Ordering::Relaxed) == 0
+        self.hindrance.is_none()
     }
 
-    /// Recomputes `hindered` and `watched`; call it after any change.
+    /// Recomputes `hindrance` and `watched`; call it after any change.
     pub(crate) fn look(&mut self) {
         let meter = self.meter.is_some();
-        self.hindered = self.gate != Gate::Open || !self.stalled.is_empty() || meter;
-        self.watched =
-            meter || !self.stalled.is_empty() || !self.held_back.is_empty() || !self.quiet.is_empty();
+        self.hindrance.set_own(self.gate != Gate::Open || !self.stalled.is_empty() || meter);
+        self.watched = meter
+            || !self.stalled.is_empty()
+            || !self.held_back.is_empty()
+            || !self.quiet.is_empty()
+            || !self.settling.is_empty();
     }
 
     /// True if the table must act after a request has left.
@@ -181,7 +184,7 @@ impl LaneState {
 
     /// True if a request that changes data must wait for an older one of the same blocks.
     pub(crate) fn must_wait_for_range(&self, io: &Io) -> bool {
-        let held = self.held_ranges.load(Ordering::Acquire) != 0 && io.operation().changes_data();
+        let held = self.hindrance.has_ranges() && io.operation().changes_data();
         held && self.registration.as_ref().is_some_and(|entry| entry.must_wait(io.start(), io.count()))
     }
 
@@ -215,5 +218,35 @@ impl LaneState {
     pub(crate) fn is_quiet(&self) -> bool {
         let throttled = self.meter.as_ref().map_or(0, |meter| meter.waiting());
         self.epochs.in_flight() == self.stalled.len() + self.held_back.len() + throttled
+    }
+
+    /// Begins a new epoch; `obligation` is met when the earlier requests have ended or wait in front.
+    pub(crate) fn settle(&mut self, obligation: Option<Obligation>) {
+        let ending = self.epochs.turn();
+        self.settling.extend(obligation.map(|obligation| (ending, obligation)));
+        self.look();
+    }
+
+    /// Takes the obligations that are met now.
+    pub(crate) fn take_settled(&mut self, met: &mut Vec<Obligation>) {
+        for (ending, obligation) in std::mem::take(&mut self.settling) {
+            match self.epochs.up_to(ending) == self.waiting_up_to(ending) {
+                true => met.push(obligation),
+                false => self.settling.push((ending, obligation)),
+            }
+        }
+        self.look();
+    }
+
+    /// True if an obligation waits for earlier requests.
+    pub(crate) fn is_settling(&self) -> bool {
+        !self.settling.is_empty()
+    }
+
+    /// Requests of an epoch and of earlier ones that wait in front of the lane.
+    fn waiting_up_to(&self, epoch: u32) -> usize {
+        let counts = |slot: &Slot| slot.held.epoch.wrapping_sub(epoch).cast_signed() <= 0;
+        let here = self.stalled.iter().chain(&self.held_back).filter(|io| counts(io.slot())).count();
+        here + self.meter.as_ref().map_or(0, |meter| meter.waiting_where(&counts))
     }
 }

@@ -153,7 +153,7 @@ impl Lanes {
     #[inline]
     fn offer(&mut self, to: u32, io: Io) {
         if let Submit::Full(io) = self.submit(to, io) {
-            self.queues.lanes[to as usize].stall_first(io);
+            self.queues.stall_first(to, io);
         }
     }
 

@@ -133,6 +133,11 @@ impl Meter {
         self.lines.iter_mut().for_each(|line| line.due = None);
     }
 
+    /// Requests that wait for limits, of those that `counts` accepts.
+    pub(crate) fn waiting_where(&self, counts: &dyn Fn(&Slot) -> bool) -> usize {
+        self.lines.iter().flat_map(|line| &line.waiting).filter(|io| counts(io.slot())).count()
+    }
+
     /// Requests that wait for limits.
     pub(crate) fn waiting(&self) -> usize {
         self.lines.iter().map(|line| line.waiting.len()).sum()

@@ -13,6 +13,7 @@ pub(crate) mod events;
 pub(crate) mod front;
 pub(crate) mod lane_state;
 pub(crate) mod lanes;
+pub(crate) mod layer;
 pub(crate) mod meter;
 pub(crate) mod notifier;
 pub(crate) mod opening;

@@ -69,7 +69,7 @@ pub(crate) struct Queues {
     pub(crate) deadline: Option<Time>,
     /// Lanes to poll at a set time.
     pub(crate) alarms: Alarms,
-    /// Requests that pass a frozen gate and a held range.
+    /// Requests that pass a held range or, if they are resets, a frozen gate.
     pub(crate) passes: Vec<IoId>,
     #[allow(clippy::vec_box, reason = "the box is what requests are made of and moves as it is")]
     pool: Vec<Box<Slot>>,
@@ -174,6 +174,11 @@ impl Queues {
         self.pool.push(slot);
     }
 
+    /// True for the reset for which the device was frozen.
+    pub(crate) fn passes_gate(&self, io: &Io) -> bool {
+        io.operation() == Operation::Reset && self.passes.contains(&io.id())
+    }
+
     /// Queues a request for `lane`, which counts it from now on.
     #[inline]
     pub(crate) fn send_down(&mut self, lane: u32, mut io: Io) {
@@ -273,8 +278,29 @@ impl Queues {
             self.met.append(&mut state.quiet);
             state.look();
         }
+        if state.is_settling() {
+            state.take_settled(&mut self.met);
+        }
         if state.refs == 0 && state.epochs.is_empty() {
             self.idle.push(lane);
+        }
+    }
+
+    /// Puts a request behind those that wait in front of a lane.
+    pub(crate) fn stall(&mut self, lane: u32, io: Io) {
+        let state = &mut self.lanes[lane as usize];
+        state.stall(io);
+        if state.is_settling() {
+            state.take_settled(&mut self.met);
+        }
+    }
+
+    /// Puts a request for which a lane had no room before those that wait.
+    pub(crate) fn stall_first(&mut self, lane: u32, io: Io) {
+        let state = &mut self.lanes[lane as usize];
+        state.stall_first(io);
+        if state.is_settling() {
+            state.take_settled(&mut self.met);
         }
     }
 

@@ -7,12 +7,12 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use spindle_reactor::Thread;
 
+use crate::state::hindrance::Hindrance;
 use crate::state::histogram::LaneHistogram;
 use crate::state::limits::Account;
 use crate::state::mailbox::{Body, Letter, Mailbox, Obligation, locked};
@@ -135,6 +135,11 @@ impl DeviceState {
     pub(crate) fn begin_freeze(&self) -> (Frozen, Delivered) {
         let quiet = self.tell(Body::Event(LaneEvent::Freeze), |inner| inner.freezes += 1);
         (Frozen(self.clone()), quiet)
+    }
+
+    /// Sends a letter of the lane table to every lane.
+    pub(crate) fn tell_lanes(&self, body: Body) -> Delivered {
+        self.tell(body, |_| {})
     }
 
     /// Sends an event of the lane table to every lane.
@@ -278,7 +283,8 @@ impl DeviceState {
         let wanted = inner.wanted(&Wanted::default());
         inner.lanes.insert(key, LaneRef { mailbox: mailbox.clone(), lane, generation, wanted });
         drop(inner);
-        Registration { state: self.clone(), mailbox: mailbox.clone(), lane, generation, key }
+        let hindrance = self.ranges().add_lane(key);
+        Registration { state: self.clone(), mailbox: mailbox.clone(), lane, generation, key, hindrance }
     }
 }
 
@@ -312,6 +318,7 @@ pub(crate) struct Registration {
     lane: u32,
     generation: u32,
     key: u64,
+    hindrance: Arc<Hindrance>,
 }
 
 impl Registration {
@@ -333,9 +340,9 @@ impl Registration {
         *locked(&self.state.0.inner).errors.entry(kind.class()).or_default() += 1;
     }
 
-    /// The number of held ranges.
-    pub(crate) fn held_ranges(&self) -> Arc<AtomicU32> {
-        self.state.ranges().count().clone()
+    /// The lane's word.
+    pub(crate) fn hindrance(&self) -> Arc<Hindrance> {
+        self.hindrance.clone()
     }
 
     /// True if a change of these blocks must wait for an older one; the lane is notified when it need not.
@@ -346,6 +353,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        self.state.ranges().remove_lane(self.key);
         let mut inner = locked(&self.state.0.inner);
         let Some(LaneRef { wanted, .. }) = inner.lanes.remove(&self.key) else { return };
         if let Some(counters) = wanted.counters {

@@ -31,6 +31,8 @@ pub(crate) enum Body {
     Reset(StatisticsReset),
     /// Requests in front of the lane may go now.
     Recheck,
+    /// Met when the requests that the lane has now have ended or wait in front of it.
+    Settle,
     /// Polls the lane.
     Notify,
 }

@@ -3,6 +3,7 @@
 
 pub(crate) mod claim;
 pub(crate) mod device_state;
+pub(crate) mod hindrance;
 pub(crate) mod histogram;
 pub(crate) mod limits;
 pub(crate) mod mailbox;

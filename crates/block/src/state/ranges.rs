@@ -1,20 +1,23 @@
-//! Ranges of a device's blocks that an older change may still reach: one whose maker was dropped while a lane
-//! held it.
+//! Ranges of a device's blocks whose changes must wait. A range is held because an older change may still reach
+//! it, one whose maker was dropped while a lane held it; or because an operation that must be atomic has
+//! locked it.
 //!
-//! Newer changes of these blocks wait until the old one has ended, on any thread, so that an older write
-//! never overwrites a newer acknowledged one. Each change of data reads one count; the lock of the list is
-//! taken only while the count is not zero. Reads and flushes do not wait.
+//! Newer changes of these blocks wait, on any thread, until the range is released. So an older write never
+//! overwrites a newer acknowledged one, and nothing changes a range between a comparison and its write. Each
+//! change of data reads one word of its lane ([`Hindrance`]), which counts the ranges; the lock of the list is
+//! taken only while there are any. Reads and flushes do not wait.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Waker;
 
-use crate::DeviceState;
+use crate::state::hindrance::Hindrance;
 use crate::state::mailbox::{Body, Letter, Mailbox, locked};
+use crate::{Delivered, DeviceState};
 
 /// The ranges of one device; part of its state.
 #[derive(Default)]
 pub(crate) struct Ranges {
-    held: Arc<AtomicU32>,
     list: Mutex<List>,
     left_out: AtomicBool,
 }
@@ -22,14 +25,25 @@ pub(crate) struct Ranges {
 #[derive(Default)]
 struct List {
     next: u64,
+    /// In the order in which they were asked for.
     ranges: Vec<Range>,
     waiting: Vec<Waiting>,
+    /// The words of the device's lanes, by the keys of their entries.
+    lanes: Vec<(u64, Arc<Hindrance>)>,
 }
 
 struct Range {
     key: u64,
     start: u64,
     end: u64,
+    /// Called when a range is released, if this one is a lock.
+    waker: Option<Waker>,
+}
+
+impl Range {
+    fn overlaps(&self, start: u64, end: u64) -> bool {
+        self.start < end && start < self.end
+    }
 }
 
 /// A lane in front of which a request waits.
@@ -39,22 +53,43 @@ struct Waiting {
     generation: u32,
 }
 
+impl List {
+    fn add(&mut self, start: u64, count: u64, waker: Option<Waker>) -> u64 {
+        let key = self.next;
+        self.next += 1;
+        self.ranges.push(Range { key, start, end: start.saturating_add(count), waker });
+        self.lanes.iter().for_each(|(_, lane)| lane.add_range());
+        key
+    }
+}
+
 impl Ranges {
-    /// The number of held ranges, read by each request.
-    pub(crate) fn count(&self) -> &Arc<AtomicU32> {
-        &self.held
+    /// Makes the word of a new lane, which counts held ranges from now on.
+    pub(crate) fn add_lane(&self, key: u64) -> Arc<Hindrance> {
+        let mut list = locked(&self.list);
+        let word = Arc::new(Hindrance::of_ranges(list.ranges.len()));
+        list.lanes.push((key, word.clone()));
+        word
+    }
+
+    /// Forgets the word of a closed lane.
+    pub(crate) fn remove_lane(&self, key: u64) {
+        locked(&self.list).lanes.retain(|(known, _)| *known != key);
     }
 
     fn hold(&self, start: u64, count: u64) -> Option<u64> {
         if self.left_out.load(Ordering::Relaxed) {
             return None;
         }
-        let mut list = locked(&self.list);
-        let key = list.next;
-        list.next += 1;
-        list.ranges.push(Range { key, start, end: start.saturating_add(count) });
-        self.held.fetch_add(1, Ordering::Release);
-        Some(key)
+        Some(locked(&self.list).add(start, count, None))
+    }
+
+    /// True if no range that was asked for earlier overlaps that of `key`.
+    fn is_first(&self, key: u64) -> bool {
+        let list = locked(&self.list);
+        let Some(at) = list.ranges.iter().position(|range| range.key == key) else { return true };
+        let Range { start, end, .. } = list.ranges[at];
+        !list.ranges[..at].iter().any(|range| range.overlaps(start, end))
     }
 
     /// True if a change of these blocks must wait; the lane is notified when it need not.
@@ -68,7 +103,7 @@ impl Ranges {
     ) -> bool {
         let end = start.saturating_add(count);
         let mut list = locked(&self.list);
-        let found = list.ranges.iter().any(|range| range.start < end && start < range.end);
+        let found = list.ranges.iter().any(|range| range.overlaps(start, end));
         let known = |one: &Waiting| {
             one.lane == lane && one.generation == generation && Arc::ptr_eq(&one.mailbox, mailbox)
         };
@@ -81,9 +116,11 @@ impl Ranges {
     fn release(&self, key: u64) {
         let mut list = locked(&self.list);
         list.ranges.retain(|range| range.key != key);
+        list.lanes.iter().for_each(|(_, lane)| lane.remove_range());
         let waiting = std::mem::take(&mut list.waiting);
-        self.held.fetch_sub(1, Ordering::Release);
+        let locks: Vec<Waker> = list.ranges.iter().filter_map(|range| range.waker.clone()).collect();
         drop(list);
+        locks.into_iter().for_each(Waker::wake);
         for Waiting { mailbox, lane, generation } in waiting {
             let letter = Letter { lane, generation, body: Body::Recheck, obligation: None };
             if mailbox.leave(letter) {
@@ -108,9 +145,23 @@ impl DeviceState {
         HeldRange { key: self.ranges().hold(start, count), state: self.clone() }
     }
 
-    /// Ranges that are held now.
+    /// Keeps changes of these blocks in front of the device's lanes, on all threads, until the lock is dropped;
+    /// the lock is not held before it [has come](RangeLock::has_come). Changes that are in the lanes already
+    /// go on: wait for them with [`settle`](Self::settle).
+    pub(crate) fn lock_range(&self, start: u64, count: u64, waker: &Waker) -> RangeLock {
+        let key = locked(&self.ranges().list).add(start, count, Some(waker.clone()));
+        RangeLock { state: self.clone(), key }
+    }
+
+    /// Resolves when all requests that are now in the lanes have ended or wait in front of them. Later ones
+    /// are neither waited for nor held up.
+    pub(crate) fn settle(&self) -> Delivered {
+        self.tell_lanes(Body::Settle)
+    }
+
+    /// Ranges that are held or locked now.
     pub fn held_ranges(&self) -> usize {
-        self.ranges().held.load(Ordering::Relaxed) as usize
+        locked(&self.ranges().list).ranges.len()
     }
 
     /// Stops holding ranges: with this switch tests prove that the order is needed.
@@ -125,6 +176,29 @@ impl Drop for HeldRange {
         if let Some(key) = self.key {
             self.state.ranges().release(key);
         }
+    }
+}
+
+/// A lock on a range, or a place in the queue for one: first come, first served. Dropping it releases it.
+pub(crate) struct RangeLock {
+    state: DeviceState,
+    key: u64,
+}
+
+impl RangeLock {
+    /// True if the range is locked. The waker is called when it may be.
+    pub(crate) fn has_come(&self) -> bool {
+        self.state.ranges().is_first(self.key)
+    }
+
+    pub(crate) fn state(&self) -> &DeviceState {
+        &self.state
+    }
+}
+
+impl Drop for RangeLock {
+    fn drop(&mut self) {
+        self.state.ranges().release(self.key);
     }
 }
 

@@ -58,6 +58,40 @@ fn a_file_is_an_array_of_bytes_under_every_engine() {
 }
 
 #[test]
+fn what_a_file_calls_a_hole_reads_as_zeroes_and_what_was_written_is_found() {
+    under_every_engine(|path, kind| async move {
+        let options = FileOptions::new(&path).writable(true).create(SIZE).block_size(512);
+        let channel = Channel::open(File::open(options).await.unwrap()).unwrap();
+        for at in [17 * 4096, 18 * 4096, 100 * 4096, SIZE - 512] {
+            channel.write(at, filled(512, 1)).await.0.unwrap();
+        }
+        channel.flush().await.unwrap();
+        let (mut at, mut data, mut holes) = (0, 0, 0);
+        while at < SIZE {
+            let from = channel.seek_data(at).await.unwrap();
+            assert!(from >= at && from <= SIZE && from.is_multiple_of(512), "{from} from {at}");
+            if from > at {
+                holes += from - at;
+                let (read, buffers) = channel.read(at, IoBuf::zeroed((from - at) as usize)).await;
+                read.unwrap();
+                assert!(buffers.to_vec().iter().all(|byte| *byte == 0), "a hole from {at} to {from}");
+            }
+            if from == SIZE {
+                break;
+            }
+            at = channel.seek_hole(from).await.unwrap();
+            assert!(at > from && at <= SIZE && at.is_multiple_of(512), "{at} from {from}");
+            data += at - from;
+        }
+        assert_eq!(holes + data, SIZE);
+        if matches!(kind, EngineKind::Sim(_)) {
+            assert_eq!(data, SIZE, "a simulated disk knows no holes");
+        }
+        assert_eq!(channel.seek_data(SIZE - 512).await.unwrap(), SIZE - 512);
+    });
+}
+
+#[test]
 fn more_requests_than_the_file_takes_at_once_all_end() {
     under_every_engine(|path, _| async move {
         let file =

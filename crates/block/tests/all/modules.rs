@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use spindle_block::{
     Cx, Device, DeviceState, Geometry, HeldRange, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId,
-    OpenError, Status, Submit,
+    OpenError, Operation, Status, Submit,
 };
 
 /// Passes everything on, is as large as what it lies on, and writes down what its lanes are told.
@@ -148,6 +148,10 @@ impl Device for Holding {
     }
     fn state(&self) -> Option<&DeviceState> {
         Some(&self.state)
+    }
+    fn supports(&self, operation: Operation) -> bool {
+        use Operation::{Flush, Read, Reset, Unmap, Write, WriteZeroes};
+        matches!(operation, Read | Write | WriteZeroes | Unmap | Flush | Reset)
     }
     fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         Ok(Box::new(HoldingLane { device: self, held: Vec::new() }))

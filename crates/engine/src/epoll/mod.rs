@@ -156,6 +156,7 @@ impl Driver for EpollDriver {
             | Op::Read { .. }
             | Op::Write { .. }
             | Op::Flush { .. }
+            | Op::Seek { .. }
             | Op::ZeroRange { .. }
             | Op::Discard { .. }
             | Op::Listen { .. }

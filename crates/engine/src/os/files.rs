@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SealFlags, Stat};
+use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, SealFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 use spindle_mem::{Buffers, IoBuf};
 
@@ -37,6 +37,11 @@ pub(crate) fn perform(op: &mut Op, vecs: &mut IoVecs) -> io::Result<Output> {
             let fd = file.fd()?;
             rustix::io::retry_on_intr(|| rustix::fs::fdatasync(fd))?;
             Ok(Output::Done)
+        }
+        Op::Seek { file, offset, unit, hole } => {
+            let found =
+                if *hole { first_hole(file, *offset, *unit) } else { first_data(file, *offset, *unit) };
+            found.map(Output::Found)
         }
         Op::ZeroRange { file, offset, length } => zero(file, *offset, *length, vecs).map(|()| Output::Done),
         Op::Discard { file, offset, length } => discard(file, *offset, *length).map(|()| Output::Done),
@@ -176,6 +181,38 @@ fn open_or_create(options: &OpenOptions, extra: OFlags) -> Result<OwnedFd, Errno
 fn inspect(file: &File) -> io::Result<FileInfo> {
     let known = file.info();
     geometry::inspect(file.fd()?, known.direct, known.writable)
+}
+
+/// What the system finds from `offset` on; none if there is none before the end.
+fn seek(file: &File, to: SeekFrom) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file.fd()?, to) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NXIO) => Ok(None),
+        // A block device knows no holes.
+        Err(Errno::INVAL) => Err(io::Error::new(io::ErrorKind::Unsupported, Errno::INVAL)),
+        Err(errno) => Err(unsupported_as_such(errno.into())),
+    }
+}
+
+/// The first unit that may hold data.
+fn first_data(file: &File, offset: u64, unit: u64) -> io::Result<u64> {
+    match seek(file, SeekFrom::Data(offset))? {
+        Some(found) => Ok(found - found % unit),
+        None => Ok(inspect(file)?.size),
+    }
+}
+
+/// The first unit that holds no data from its first byte to its last.
+fn first_hole(file: &File, offset: u64, unit: u64) -> io::Result<u64> {
+    let mut from = offset;
+    while let Some(hole) = seek(file, SeekFrom::Hole(from))? {
+        let found = hole.next_multiple_of(unit);
+        match seek(file, SeekFrom::Data(found))? {
+            Some(data) if data < found + unit => from = data,
+            _ => return Ok(found),
+        }
+    }
+    Ok(inspect(file)?.size)
 }
 
 /// Reads until the buffers are full or the file ends.

@@ -134,6 +134,7 @@ impl Inner {
             | Op::Read { .. }
             | Op::Write { .. }
             | Op::Flush { .. }
+            | Op::Seek { .. }
             | Op::ZeroRange { .. }
             | Op::Discard { .. } => Some(self.storage.perform(flight, &self.maker)),
             Op::Poll { .. } => Some(Err(io::Error::new(

@@ -110,13 +110,18 @@ impl Storage {
     fn perform_on_open(&self, flight: &mut Flight, gathered: &mut Vec<u8>) -> io::Result<Output> {
         let bad = || io::Error::from_raw_os_error(libc::EBADF);
         let open = file_of(&flight.op).and_then(|file| self.open_file(file)).ok_or_else(bad)?;
-        let changes = !matches!(flight.op, Op::Read { .. } | Op::Inspect { .. } | Op::Flush { .. });
+        let reads = matches!(flight.op, Op::Read { .. } | Op::Inspect { .. } | Op::Seek { .. });
+        let changes = !reads && !matches!(flight.op, Op::Flush { .. });
         if changes && !open.writable {
             return Err(bad());
         }
         let disk = &open.disk;
         match &mut flight.op {
             Op::Inspect { .. } => return Ok(Output::Info(open.info())),
+            // A simulated disk knows no holes: all of it may hold data.
+            Op::Seek { offset, hole, .. } => {
+                return Ok(Output::Found(if *hole { open.info().size } else { *offset }));
+            }
             Op::Read { offset, buffers, .. } => return read(disk, *offset, buffers, gathered),
             Op::Write { offset, buffers, .. } => {
                 flight.in_cache = Some(write(disk, *offset, buffers, gathered)?);
@@ -175,6 +180,7 @@ fn file_of(op: &Op) -> Option<&File> {
         | Op::Read { file, .. }
         | Op::Write { file, .. }
         | Op::Flush { file }
+        | Op::Seek { file, .. }
         | Op::ZeroRange { file, .. }
         | Op::Discard { file, .. } => Some(file),
         _ => None,

@@ -239,6 +239,7 @@ impl Driver for UringDriver {
             | Op::Poll { .. } => self.launch(token, op),
             Op::Open { .. }
             | Op::Inspect { .. }
+            | Op::Seek { .. }
             | Op::ZeroRange { .. }
             | Op::Discard { .. }
             | Op::Listen { .. }

@@ -162,6 +162,26 @@ pub fn a_discarded_range_reads_as_promised_or_is_unsupported(bench: &mut Bench) 
     }
 }
 
+pub fn a_seek_finds_what_was_written_and_no_hole_that_holds_data(bench: &mut Bench) {
+    let file = bench.file("a", 1 << 20);
+    bench.write(&file, 512 << 10, &pattern(4096, 3));
+    bench.output(Op::Flush { file: file.clone() });
+    let mut seek = |offset, unit, hole| {
+        let Output::Found(at) = bench.output(Op::Seek { file: file.clone(), offset, unit, hole }) else {
+            panic!("a seek finds a place")
+        };
+        at
+    };
+    for unit in [512, 4096, 64 << 10] {
+        let found = seek(0, unit, false);
+        assert!(found <= 512 << 10 && found.is_multiple_of(unit), "{found} in units of {unit}");
+        let hole = seek(512 << 10, unit, true);
+        assert!(hole >= (512 << 10) + 4096 && hole.is_multiple_of(unit), "{hole} in units of {unit}");
+    }
+    let (end, beyond) = (seek(1 << 20, 512, true), seek(2 << 20, 512, true));
+    assert_eq!((end, beyond), (1 << 20, 1 << 20), "the end, if there is none");
+}
+
 pub fn direct_transfers_carry_the_same_bytes(bench: &mut Bench) {
     let options = OpenOptions::new(bench.path("a")).writable(true).create(1 << 20).direct(Direct::Wanted);
     let file = bench.open(options);

@@ -27,6 +27,7 @@ macro_rules! with_every_test {
                 a_zeroed_range_reads_zero_and_the_rest_stays,
                 zeroing_past_the_end_is_refused_and_grows_nothing,
                 a_discarded_range_reads_as_promised_or_is_unsupported,
+                a_seek_finds_what_was_written_and_no_hole_that_holds_data,
                 direct_transfers_carry_the_same_bytes,
                 a_locked_file_has_one_opener_and_the_holder_is_named,
                 a_thousand_operations_at_once_all_complete,
