@@ -3,15 +3,22 @@
 #[path = "tidy/imports.rs"]
 mod imports;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Crates from the ground up. A crate may depend only on those before it.
-const FLOORS: [&str; 13] = [
+const FLOORS: [&str; 14] = [
     "mem", "ring", "engine", "reactor", "block", "format", "blob", "bdev", "lvol", "nbd", "rpc", "control",
-    "prove",
+    "command", "prove",
 ];
+
+/// What only the command needs: a program that depends on the library compiles none of it.
+const OF_THE_COMMAND: [&str; 6] = ["clap", "indicatif", "serde_json", "strsim", "tempfile", "unicode-width"];
+
+/// What a program without the feature `daemon` does not compile either.
+const OF_THE_DAEMON: [&str; 4] = ["serde", "spindle-control", "spindle-nbd", "spindle-rpc"];
 
 /// The only crates that may hold `unsafe`.
 const MAY_HOLD_UNSAFE: [&str; 3] = ["mem", "ring", "engine"];
@@ -214,6 +221,31 @@ fn only_few_files_import_each_other_in_a_circle() {
         offences.extend(large.map(|circle| format!("{krate}: {circle:?}")));
     }
     no_offences("a circle of imports has at most four files", offences);
+}
+
+/// The crates that a program compiles if it depends on the library with these features.
+fn compiled_with_the_library(features: &[&str]) -> BTreeSet<String> {
+    let mut tree = Command::new(env!("CARGO"));
+    tree.args(["tree", "--package", "spindle", "--edges", "normal", "--prefix", "none", "--offline"]);
+    let tree = tree.args(features).current_dir(root()).output().expect("cargo runs");
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let text = String::from_utf8(tree.stdout).expect("cargo prints text");
+    let names: BTreeSet<String> =
+        text.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    assert!(names.contains("spindle-blob"), "{text}");
+    names
+}
+
+#[test]
+fn a_program_that_depends_on_the_library_compiles_nothing_that_only_the_command_needs() {
+    let (all, few) = (compiled_with_the_library(&[]), compiled_with_the_library(&["--no-default-features"]));
+    let with_daemon = OF_THE_COMMAND.iter().filter(|name| all.contains(**name));
+    let without = OF_THE_COMMAND.iter().chain(&OF_THE_DAEMON).filter(|name| few.contains(**name));
+    let offences = with_daemon
+        .map(|name| (*name).to_owned())
+        .chain(without.map(|name| format!("{name}, without daemon")));
+    no_offences("the library is free of", offences.collect());
+    assert!(OF_THE_DAEMON.iter().all(|name| all.contains(*name)), "the daemon is there by default: {all:?}");
 }
 
 #[test]

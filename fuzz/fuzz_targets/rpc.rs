@@ -43,7 +43,7 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(parse(input, usize::from(length).max(1)), whole);
     for parsed in whole.0 {
         let Parsed::Value(value) = parsed else { continue };
-        let text = serde_json::to_string(&value).expect("a value is JSON");
+        let text = spindle_rpc::to_json(&value).expect("a value is JSON");
         assert!(serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok());
         if let Value::Number(number) = &value {
             let _ = (number.as_u64(), number.as_i64());

@@ -4,7 +4,7 @@
 //! without start and end of the process. Everything is on one OS thread that steps a Spindle thread: the same
 //! in every run, whatever the machine is doing. Not counted: what the kernel does.
 
-#[path = "../../src/perf/flight.rs"]
+#[path = "../../crates/command/src/perf/flight.rs"]
 mod flight;
 
 use std::error::Error;

@@ -5,7 +5,7 @@
 //! others. In the second pass a call that names what is not there yet waits for the calls behind it, so that their
 //! order counts for nothing; when nothing moves any more the start fails and names the call.
 
-use spindle_rpc::{Call, Dispatcher, Errno, Limits, Parsed, Parser, RpcError, State, Value};
+use spindle_rpc::{Call, Dispatcher, Errno, Limits, Parsed, Parser, RpcError, State, Value, to_json};
 
 use crate::control::Control;
 use crate::methods;
@@ -91,7 +91,7 @@ impl Replay {
     }
 
     fn failed(&self, call: &Call, error: &RpcError) -> Result<(), String> {
-        let params = call.params.as_ref().and_then(|params| serde_json::to_string(params).ok());
+        let params = call.params.as_ref().and_then(|params| to_json(params).ok());
         let (name, method, params) = (&self.name, &call.method, params.unwrap_or_default());
         let what = format!("{name}: {method} {params}: {}", error.message);
         if self.ignore_errors {

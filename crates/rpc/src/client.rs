@@ -10,6 +10,7 @@ use spindle_reactor::op;
 use crate::error::RpcError;
 use crate::parser::{Limits, ParseError, Parsed, Parser};
 use crate::value::Value;
+use crate::writer::to_json;
 
 /// Limits for an answer: a server may list thousands of volumes.
 const LIMITS: Limits = Limits { bytes: 1 << 30, values: 1 << 26, depth: 64 };
@@ -69,7 +70,7 @@ impl Client {
     pub async fn call(&mut self, method: &str, params: Option<&str>) -> Result<Value, ClientError> {
         let id = self.next;
         self.next += 1;
-        let method = serde_json::to_string(method).expect("a string is JSON");
+        let method = to_json(method).expect("a string is JSON");
         let params = params.map_or_else(String::new, |params| format!(r#","params":{params}"#));
         self.send(&format!(r#"{{"jsonrpc":"2.0","method":{method},"id":{id}{params}}}"#)).await?;
         loop {

@@ -1,7 +1,7 @@
 //! JSON-RPC 2.0 as SPDK speaks it, on a Unix socket.
 //!
 //! [`Parser`] turns bytes into [`Value`]s and knows no sockets: values follow each other without newlines.
-//! `params` decodes parameters by SPDK's rules into plain structs. A [`Table`] holds the [`Method`]s;
+//! [`to_json`] turns values into text. `params` decodes parameters by SPDK's rules into plain structs. A [`Table`] holds the [`Method`]s;
 //! dispatching, listing and refusing use it, and a program that embeds the server adds its own. A [`Server`]
 //! has one task per connection on its thread, and one per request, so that a waiting method delays no other.
 //! [`Client`] is the other end.
@@ -28,6 +28,7 @@ mod scan;
 mod server;
 mod table;
 mod value;
+mod writer;
 
 pub use client::{Client, ClientError};
 pub use dispatch::Dispatcher;
@@ -41,3 +42,4 @@ pub use request::{Call, Message};
 pub use server::{Bound, Server, ServerOptions};
 pub use table::{BadParams, Method, NameTaken, Table};
 pub use value::Value;
+pub use writer::{NotJson, to_json, to_json_indented};

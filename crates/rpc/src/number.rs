@@ -2,6 +2,10 @@
 
 use std::fmt;
 
+use serde::{Serialize, Serializer};
+
+use crate::writer::VERBATIM;
+
 /// A number as it was written: `1e3` stays `1e3`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Number(Box<str>);
@@ -92,6 +96,19 @@ fn applied(mut digits: u64, mut exponent: i64) -> Result<(u64, i64), NotAnIntege
         exponent -= 1;
     }
     Ok((digits, exponent))
+}
+
+impl Serialize for Number {
+    /// [`to_json`](crate::to_json) writes it as it came, whatever its length and form. For other serialisers it is an
+    /// integer if it is written as one of 64 bits, and text otherwise.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let text = self.text();
+        match (text.parse::<u64>(), text.parse::<i64>()) {
+            (Ok(value), _) => serializer.serialize_u64(value),
+            (_, Ok(value)) if value != 0 => serializer.serialize_i64(value),
+            _ => serializer.serialize_newtype_struct(VERBATIM, text),
+        }
+    }
 }
 
 impl fmt::Display for Number {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::error::RpcError;
 use crate::value::Value;
+use crate::writer::to_json;
 
 #[derive(Serialize)]
 struct ErrorAnswer<'a> {
@@ -31,5 +32,5 @@ pub(crate) fn answer(id: Option<&Value>, outcome: Result<String, RpcError>) -> O
 
 /// A value as JSON.
 fn text(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("strings, numbers in JSON's own form and objects with string keys")
+    to_json(value).expect("strings, numbers in JSON's own form and objects with string keys")
 }

@@ -15,6 +15,7 @@ use crate::params::{self, ParamError};
 use crate::phase::{State, States};
 use crate::request::shown;
 use crate::value::Value;
+use crate::writer::to_json;
 
 /// How a method refuses parameters: SPDK's methods differ in this.
 #[derive(Clone, Copy, Debug)]
@@ -175,7 +176,7 @@ fn decode<P: DeserializeOwned>(given: Option<&Value>, bad: BadParams) -> Result<
 fn outcome<R: Serialize>(future: impl Future<Output = Result<R, RpcError>> + 'static) -> Outcome {
     Box::pin(async move {
         let result = future.await?;
-        serde_json::to_string(&result)
+        to_json(&result)
             .map_err(|error| RpcError::new(RpcError::INTERNAL, format!("Internal error: {error}")))
     })
 }

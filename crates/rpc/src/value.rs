@@ -1,6 +1,6 @@
 //! A JSON value as sent: members in order and with duplicates, numbers as written.
 
-use serde::ser::{Error as _, SerializeMap, SerializeSeq};
+use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
 
 use crate::number::Number;
@@ -50,11 +50,7 @@ impl Serialize for Value {
             Value::Null => serializer.serialize_unit(),
             Value::Bool(value) => serializer.serialize_bool(*value),
             Value::String(text) => serializer.serialize_str(text),
-            // Verbatim: a number of any length and form is returned as it came.
-            Value::Number(number) => {
-                let raw = serde_json::value::RawValue::from_string(number.text().to_owned());
-                raw.map_err(S::Error::custom)?.serialize(serializer)
-            }
+            Value::Number(number) => number.serialize(serializer),
             Value::Array(elements) => {
                 let mut sequence = serializer.serialize_seq(Some(elements.len()))?;
                 elements.iter().try_for_each(|element| sequence.serialize_element(element))?;

@@ -35,7 +35,8 @@ fn every_method_of_spdk_that_is_here_was_driven_by_a_client_of_spdk() {
 
 #[test]
 fn a_test_that_drove_a_method_is_there() {
-    let tests = std::fs::read_to_string(root().join("tests/daemon/spdk_client.rs")).unwrap();
+    let tests =
+        std::fs::read_to_string(root().join("crates/command/tests/all/daemon/spdk_client.rs")).unwrap();
     for method in methods::table().methods() {
         if let Some(test) = method.driven_by() {
             assert!(tests.contains(&format!("fn {test}()")), "{}: {test}", method.name());

@@ -5,3 +5,4 @@
 mod params;
 mod parser;
 mod server;
+mod writer;

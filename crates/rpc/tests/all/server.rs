@@ -10,7 +10,7 @@ use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::{EngineKind, Runtime, op, spawn_local, yield_now};
 use spindle_rpc::{
     BadParams, Bound, Client, ClientError, Dispatcher, Method, Phase, RpcError, Server, ServerOptions, State,
-    States, Table, Value,
+    States, Table, Value, to_json,
 };
 
 /// What the test's methods count.
@@ -144,7 +144,7 @@ fn a_call_is_answered_with_its_result_or_error() {
     everywhere(async |bench| {
         let mut client = bench.client().await;
         let result = client.call("count", None).await.unwrap();
-        assert_eq!(serde_json::to_string(&result).unwrap(), "1");
+        assert_eq!(to_json(&result).unwrap(), "1");
         let Err(ClientError::Answer(error)) = client.call("nope", None).await else { panic!() };
         assert_eq!(error.code, RpcError::METHOD_NOT_FOUND);
         let Err(ClientError::Answer(error)) = client.call("count", Some("{}")).await else { panic!() };

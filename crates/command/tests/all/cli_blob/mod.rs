@@ -1,0 +1,18 @@
+//! `spindle blob` as its users and their scripts meet it: the real binary on stores that SPDK wrote.
+
+mod changes;
+mod check;
+mod command;
+mod damage;
+mod export;
+mod fixtures;
+mod import;
+mod init;
+mod lvolstore;
+mod made;
+mod names;
+mod streams;
+pub mod support;
+mod undone;
+mod unharmed;
+mod writing;

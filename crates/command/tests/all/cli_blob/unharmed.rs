@@ -1,0 +1,287 @@
+//! Stores with damage: no command takes away what could be read before, what is damaged is named, and stays so.
+
+use super::check::{change_mask, change_super, codes, extent_page, rewrite};
+use super::support::{HELLO, Image, change_page, on, page_of, unpack};
+use super::writing::{blobs, contents, done, id, store};
+use spindle_format::metadata::internal;
+use spindle_format::{BlobId, Flags, MaskKind};
+
+/// What can be read of a store: every blob that is listed and can be exported.
+fn readable(image: &Image) -> Vec<(String, Vec<u8>)> {
+    let ids = blobs(image).into_iter().map(|blob| format!("{:#x}", blob["id"].as_u64().unwrap()));
+    let exported = ids.filter_map(|id| {
+        let ended = on(image, "export", &[&id, "-"]);
+        (ended.code == 0).then_some((id, ended.out))
+    });
+    exported.collect()
+}
+
+/// Runs commands that write, each on the store as it is, and holds them to it that all is still there.
+#[track_caller]
+fn nothing_is_lost_by_writing(damaged: &[u8]) {
+    let before = readable(&Image::new(damaged));
+    let data = Image::new(&[7; 4096]);
+    let data = data.path().to_str().unwrap();
+    let first = before.first().map_or("none", |(id, _)| id).to_owned();
+    let commands: [(&str, Vec<&str>); 5] = [
+        ("create", vec!["--clusters", "1"]),
+        ("import", vec!["--create", "--name", "new", data]),
+        ("snapshot", vec![&first, "--name", "new"]),
+        ("xattr", vec![&first, "set", "key", "value"]),
+        ("resize", vec![&first, "5M"]),
+    ];
+    for (verb, arguments) in commands {
+        let image = Image::new(damaged);
+        let found = codes(&image, &[]);
+        let code = on(&image, verb, &arguments).code;
+        for (id, bytes) in &before {
+            let after = contents(&image, id);
+            let longer_is_fine = verb == "resize" && *id == first;
+            let same = after == *bytes || longer_is_fine && after.starts_with(bytes);
+            assert!(same, "{verb} ({code}): {id} holds something else");
+        }
+        let left = codes(&image, &[]);
+        let lost = |code: &String| code != "torn-leftover" && !left.contains(code);
+        let damage: Vec<&String> = found.iter().filter(|code| lost(code)).collect();
+        assert!(damage.is_empty(), "{verb} ({code}): {damage:?} is not found any more, {left:?} is");
+    }
+}
+
+/// Damage stays named however often a repair is tried, and the store what it was.
+#[track_caller]
+fn stays_found(damaged: &[u8], code: &str) {
+    let image = Image::new(damaged);
+    let before = readable(&image);
+    let state = |image: &Image| on(image, "info", &["--json"]).json()["clean"].clone();
+    let was = state(&image);
+    assert!(codes(&image, &[]).iter().any(|found| found == code), "{code}: {:?}", codes(&image, &[]));
+    let left = codes(&image, &["--repair"]);
+    assert!(left.iter().any(|found| found == code), "{code} is hidden by a repair: {left:?}");
+    assert_eq!(codes(&image, &[]), left);
+    assert_eq!(state(&image), was, "the store is as clean as it was");
+    let repaired = image.sha256();
+    assert_eq!(codes(&image, &["--repair"]), left);
+    assert_eq!(image.sha256(), repaired, "a second repair changes nothing");
+    assert_eq!(readable(&image), before);
+}
+
+/// The deletion of a snapshot was cut off, and then its clone's root was lost.
+fn marker_without_its_blob() -> Vec<u8> {
+    let mut bytes = unpack("cut/delete-run-length-2");
+    page_of(&mut bytes, 0).fill(0);
+    bytes
+}
+
+#[test]
+fn a_new_blob_is_never_taken_for_one_that_an_unfinished_operation_names() {
+    let damaged = marker_without_its_blob();
+    nothing_is_lost_by_writing(&damaged);
+    let image = Image::new(&damaged);
+    let before = readable(&image);
+    assert_eq!(codes(&image, &[]), ["unresolved-marker"]);
+    assert_eq!(on(&image, "create", &["--clusters", "1"]).code, 1);
+    assert_eq!(codes(&image, &["--repair"]), [] as [&str; 0]);
+    // Nothing names it any more.
+    assert_eq!(id(&image, "create", &["--clusters", "1"]), "0x100000000");
+    assert_eq!(contents(&image, &before[0].0), before[0].1);
+}
+
+#[test]
+fn no_new_blob_gets_an_id_that_anything_names() {
+    // Page 6 is the lowest that is free.
+    let named: u64 = 0x1_0000_0006;
+    let value = named.to_le_bytes();
+    /// Has an image name a blob, given in little endian.
+    type Name = fn(&mut [u8], [u8; 8]);
+    let names: [Name; 4] = [
+        |bytes, value| {
+            rewrite(bytes, 0x1_0000_0009, &[], |meta| {
+                meta.set_internal(internal::SNAPSHOT_PENDING_REMOVAL, &value).unwrap();
+            });
+        },
+        |bytes, value| {
+            rewrite(bytes, 0x1_0000_0000, &[], |meta| {
+                meta.set_internal(internal::SNAPSHOT, &value).unwrap();
+            });
+        },
+        // In a blob that cannot be read: its extent page is damaged.
+        |bytes, value| {
+            rewrite(bytes, 0x1_0000_0002, &[], |meta| {
+                meta.flags.invalid |= Flags::THIN;
+                meta.set_internal(internal::SNAPSHOT, &value).unwrap();
+            });
+            let page = extent_page(bytes, 0x1_0000_0002);
+            page_of(bytes, page)[200] ^= 1;
+        },
+        |bytes, value| {
+            change_super(bytes, |block| {
+                block.super_blob = Some(BlobId::from_raw(u64::from_le_bytes(value)));
+            });
+        },
+    ];
+    assert_eq!(id(&Image::new(&HELLO), "create", &["--clusters", "1"]), "0x100000006");
+    for (nth, name) in names.into_iter().enumerate() {
+        let mut bytes = HELLO.clone();
+        name(&mut bytes, value);
+        let image = Image::new(&bytes);
+        assert_ne!(id(&image, "create", &["--clusters", "1"]), "0x100000006", "name {nth}");
+        nothing_is_lost_by_writing(&bytes);
+    }
+}
+
+#[test]
+fn pages_that_a_damaged_blob_names_are_not_given_out() {
+    let mut bytes = HELLO.clone();
+    let page = extent_page(&bytes, 0x1_0000_0002);
+    page_of(&mut bytes, page)[200] ^= 1;
+    change_mask(&mut bytes, MaskKind::UsedPages, |bits| assert!(bits.clear(page as u32)));
+    let image = Image::new(&bytes);
+    for _ in 0..6 {
+        assert_ne!(id(&image, "create", &["--clusters", "1"]), format!("{:#x}", 0x1_0000_0000 + page));
+    }
+    assert_eq!(page_of(&mut std::fs::read(image.path()).unwrap(), page), page_of(&mut bytes, page));
+}
+
+#[test]
+fn a_repair_that_leaves_damage_keeps_the_finding_and_the_state_of_the_store() {
+    let pending = |bytes: &mut [u8]| {
+        rewrite(bytes, 0x1_0000_0009, &[], |meta| {
+            meta.flags.data_read_only = 0;
+            meta.set_internal(internal::SNAPSHOT_IN_PROGRESS, &0x1_0000_0000_u64.to_le_bytes()).unwrap();
+        });
+    };
+    type Damage = fn(&mut [u8]);
+    let damages: [(&str, Damage); 5] = [
+        ("root-foreign", |bytes| change_page(bytes, 5, |page| page[0] = 7)),
+        ("root-missing", |bytes| page_of(bytes, 5).fill(0)),
+        ("root-crc", |bytes| page_of(bytes, 5)[100] ^= 1),
+        ("blob-contents", |bytes| change_page(bytes, 5, |page| page[17] = 0xff)),
+        ("chain-sequence", |bytes| change_page(bytes, 5, |page| page[8] = 1)),
+    ];
+    for (code, damage) in damages {
+        let mut bytes = HELLO.clone();
+        damage(&mut bytes);
+        stays_found(&bytes, code);
+        nothing_is_lost_by_writing(&bytes);
+        // With something beside it that can be finished.
+        pending(&mut bytes);
+        stays_found(&bytes, code);
+        // With masks of which one lacks what is in use.
+        change_mask(&mut bytes, MaskKind::UsedClusters, |bits| assert!(bits.clear(9)));
+        stays_found(&bytes, code);
+        let image = Image::new(&bytes);
+        assert_eq!(codes(&image, &["--repair"]), [code]);
+        assert_eq!(codes(&image, &["--repair", "--give-up", "0x100000005"]), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn one_damaged_blob_that_is_given_up_leaves_the_other_named() {
+    let mut bytes = HELLO.clone();
+    change_page(&mut bytes, 5, |page| page[0] = 7);
+    page_of(&mut bytes, 2)[100] ^= 1;
+    let image = Image::new(&bytes);
+    assert_eq!(codes(&image, &["--repair", "--give-up", "0x100000005"]), ["root-crc"]);
+    assert_eq!(on(&image, "info", &["--json"]).json()["clean"], true);
+    assert_eq!(codes(&image, &["--repair", "--give-up", "0x100000002"]), [] as [&str; 0]);
+    super::writing::in_order(&image);
+}
+
+#[test]
+fn an_extent_page_that_is_shorter_than_its_blob_is_damage_in_a_store_left_in_order() {
+    let mut bytes = HELLO.clone();
+    let page = extent_page(&bytes, 0x1_0000_0002);
+    change_page(&mut bytes, page, |page| {
+        let length = u32::from_le_bytes(page[17..21].try_into().unwrap()) as usize;
+        page[16 + 5 + length - 4..][..4].fill(0);
+        page[17..21].copy_from_slice(&(length as u32 - 4).to_le_bytes());
+    });
+    assert_eq!(codes(&Image::new(&bytes), &[]), ["extent-contents"]);
+    stays_found(&bytes, "extent-contents");
+    nothing_is_lost_by_writing(&bytes);
+    // Also where its masks are of no use.
+    bytes[4096] ^= 0xff;
+    stays_found(&bytes, "extent-contents");
+    nothing_is_lost_by_writing(&bytes);
+}
+
+#[test]
+fn a_root_of_a_dirty_store_that_does_not_say_so_any_more_stays_named() {
+    let whole = unpack("steps/6-clone");
+    for damage in [
+        |page: &mut [u8]| page[0] ^= 1,
+        |page: &mut [u8]| page[8] ^= 1,
+        |page: &mut [u8]| page.fill(0x5a),
+        |page: &mut [u8]| page[..4092].fill(0),
+    ] {
+        let mut bytes = whole.clone();
+        change_page(&mut bytes, 0, damage);
+        let found = codes(&Image::new(&bytes), &[]);
+        stays_found(&bytes, &found[0]);
+        nothing_is_lost_by_writing(&bytes);
+        let image = Image::new(&bytes);
+        assert_eq!(codes(&image, &["--repair", "--give-up", "0x100000000"]), [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn roots_of_a_dirty_store_that_changed_places_are_both_named() {
+    let mut bytes = unpack("steps/6-clone");
+    let (a, b) = (page_of(&mut bytes, 0).to_vec(), page_of(&mut bytes, 5).to_vec());
+    page_of(&mut bytes, 0).copy_from_slice(&b);
+    page_of(&mut bytes, 5).copy_from_slice(&a);
+    assert_eq!(codes(&Image::new(&bytes), &[]), ["root-foreign", "root-foreign"]);
+    stays_found(&bytes, "root-foreign");
+}
+
+#[test]
+fn nothing_is_allocated_or_freed_while_the_mask_of_blob_ids_lacks_a_blob() {
+    let mut bytes = HELLO.clone();
+    // Eta is a clone of the snapshot, as alpha is.
+    change_mask(&mut bytes, MaskKind::UsedBlobIds, |bits| assert!(bits.clear(0xb)));
+    let image = Image::new(&bytes);
+    assert_eq!(codes(&image, &[]), ["unlisted-blob"]);
+    for (verb, rest) in [("rm", ["0x100000009"].as_slice()), ("create", &["--clusters", "1"])] {
+        let refused = on(&image, verb, rest);
+        assert!(
+            refused.code == 1 && refused.err.contains("missing in the mask of blob ids"),
+            "{}",
+            refused.err
+        );
+    }
+    nothing_is_lost_by_writing(&bytes);
+    assert_eq!(codes(&image, &["--repair"]), [] as [&str; 0]);
+    let whole = Image::new(&HELLO);
+    assert_eq!(contents(&image, "0x10000000b"), contents(&whole, "0x10000000b"));
+}
+
+#[test]
+fn a_snapshot_that_a_damaged_blob_names_is_not_deleted() {
+    let mut bytes = HELLO.clone();
+    // Alpha; eta is its other clone.
+    let page = extent_page(&bytes, 0x1_0000_0000);
+    page_of(&mut bytes, page)[200] ^= 1;
+    let image = Image::new(&bytes);
+    let before = image.sha256();
+    let refused = on(&image, "rm", &["0x100000009"]);
+    assert!(refused.code == 1 && refused.err.contains("a damaged blob reads through it"), "{}", refused.err);
+    on(&image, "check", &["--repair", "--give-up", "0x100000009", "--give-up", "0x10000000b"])
+        .fails(1, &["0x100000009", "0x100000000", "reads through it"]);
+    assert_eq!(image.sha256(), before);
+}
+
+#[test]
+fn a_blob_without_clusters_and_without_a_table_becomes_what_its_flags_say() {
+    let image = store(8);
+    let made = id(&image, "create", &["--clusters", "0", "--thin"]);
+    let mut bytes = std::fs::read(image.path()).unwrap();
+    // As SPDK leaves it where a table without clusters does not fit.
+    change_page(&mut bytes, 0, |page| page[45..].fill(0));
+    change_page(&mut bytes, 0, |page| page[4088..4092].fill(0xff));
+    let image = Image::new(&bytes);
+    assert_eq!(codes(&image, &[]), [] as [&str; 0]);
+    done(&image, "resize", &[&made, "3M"]);
+    assert_eq!(codes(&image, &[]), [] as [&str; 0], "flags and map belong together");
+    done(&image, "resize", &[&made, "0", "--shrink"]);
+    assert_eq!(codes(&image, &[]), [] as [&str; 0]);
+}

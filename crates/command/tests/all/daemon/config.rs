@@ -1,0 +1,151 @@
+//! Configuration files: what is replayed when the daemon starts, and what ends the start.
+
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use super::support::{Daemon, spindle, text};
+
+const SERVE: [&str; 5] = ["serve", "-m", "0x1", "-r", "rpc.sock"];
+
+fn write(folder: &Path, config: &str) {
+    std::fs::write(folder.join("config"), config).unwrap();
+}
+
+/// Starts with the configuration `config` of the folder.
+fn start(folder: &Path, more: &[&str]) -> Daemon {
+    Daemon::start(folder, &[&SERVE[..], &["-c", "config"], more].concat(), "control")
+}
+
+/// What the daemon says that does not start.
+fn refused(folder: &Path, more: &[&str]) -> String {
+    let ended = spindle(folder).args(SERVE).args(["-c", "config"]).args(more).output().unwrap();
+    assert!(!ended.status.success());
+    assert!(!folder.join("rpc.sock").exists());
+    text(&ended.stderr)
+}
+
+fn names(daemon: &Daemon) -> Vec<String> {
+    let answer = text(&daemon.call(&["bdev_get_bdevs"]).stdout);
+    let mut names: Vec<String> = answer
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("\"name\": \""))
+        .map(|rest| rest.trim_end_matches("\",").to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn calls_of_a_configuration_wait_for_what_they_name_in_any_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let calls = [
+        r#"{"method": "bdev_malloc_create", "params": {"name": "m", "num_blocks": 131072, "block_size": 512}}"#,
+        r#"{"method": "bdev_lvol_create_lvstore", "params": {"bdev_name": "m", "lvs_name": "s"}}"#,
+        r#"{"method": "bdev_lvol_create", "params": {"lvs_name": "s", "lvol_name": "v", "size_in_mib": 4}}"#,
+        r#"{"method": "nbd_export", "params": {"bdev_name": "s/v"}}"#,
+    ];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]] {
+        let ordered = order.map(|at| calls[at]).join(", ");
+        write(
+            folder.path(),
+            &format!(r#"{{"subsystems": [{{"subsystem": "bdev", "config": [{ordered}]}}]}}"#),
+        );
+        let daemon = start(folder.path(), &[]);
+        assert_eq!(names(&daemon).len(), 2, "{order:?}");
+        assert!(text(&daemon.call(&["nbd_get_exports"]).stdout).contains("s/v"));
+        assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    }
+}
+
+#[test]
+fn methods_of_both_states_are_called_once_and_startup_methods_first() {
+    let folder = tempfile::tempdir().unwrap();
+    write(
+        folder.path(),
+        r#"{ // as SPDK's save_config writes it, with a comment
+        "subsystems": [
+          {"subsystem": "scheduler", "config": [{"method": "framework_set_scheduler", "params": {"name": "static"}}]},
+          {"subsystem": "scheduler", "config": [{"method": "framework_wait_init"}, {"method": "framework_start_init"}]},
+          {"subsystem": "accel", "config": [{"method": "accel_set_options", "params": {"small_cache_size": 128}}]},
+          {"subsystem": "bdev", "config": [
+            [{"method": "bdev_malloc_create", "params": {"name": "m", "num_blocks": 8, "block_size": 512}}], [],
+            {"method": "bdev_raid_set_options", "params": {"process_window_size_kb": 1024}},
+            {"method": "bdev_set_options", "params": {"bdev_auto_examine": false}},
+            {"method": "bdev_wait_for_examine"}]},
+          {"subsystem": "nvmf", "config": null}]}"#,
+    );
+    let daemon = start(folder.path(), &[]);
+    assert_eq!(names(&daemon), ["m"]);
+    let config = text(&daemon.call(&["framework_get_config", r#"{"name": "bdev"}"#]).stdout);
+    assert!(config.contains("\"bdev_auto_examine\": false"), "{config}");
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    let log = std::fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(
+        log.contains("'accel' is passed over") && log.contains("bdev_raid_set_options is passed over"),
+        "{log}"
+    );
+}
+
+#[test]
+fn a_configuration_with_a_fault_ends_the_start_and_names_it_unless_faults_are_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let good =
+        r#"{"method": "bdev_malloc_create", "params": {"name": "m", "num_blocks": 8, "block_size": 512}}"#;
+    let bad = [
+        (r#"{"method": "bdev_no_such"}"#, "bdev_no_such"),
+        (r#"{"method": "bdev_nvme_attach_controller"}"#, "NVMe controllers are not reached yet"),
+        (r#"{"method": "bdev_malloc_create", "params": {"x": 1}}"#, "no parameter is called 'x'"),
+        (r#"{"method": "nbd_export", "params": {"bdev_name": "missing"}}"#, "missing"),
+    ];
+    for (call, says) in bad {
+        let config = format!(r#"{{"subsystems": [{{"subsystem": "bdev", "config": [{call}, {good}]}}]}}"#);
+        write(folder.path(), &config);
+        let said = refused(folder.path(), &[]);
+        assert!(said.contains(says) && said.contains("config: "), "{said}");
+        let daemon = start(folder.path(), &["--json-ignore-init-errors"]);
+        assert_eq!(names(&daemon), ["m"]);
+        assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    }
+    for (config, says) in
+        [("{", "ends in the middle"), ("[]", "not an object"), ("{\"subsystems\": 1}", "not an array")]
+    {
+        write(folder.path(), config);
+        let said = refused(folder.path(), &["--json-ignore-init-errors"]);
+        assert!(said.contains(says), "{said}");
+    }
+    std::fs::remove_file(folder.path().join("config")).unwrap();
+    assert!(refused(folder.path(), &[]).contains("cannot be read"));
+}
+
+#[test]
+fn a_configuration_that_fails_behind_framework_start_init_ends_the_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    write(
+        folder.path(),
+        r#"{"subsystems": [{"subsystem": "bdev", "config": [{"method": "bdev_examine", "params": {"name": "x"}}]}]}"#,
+    );
+    let daemon = start(folder.path(), &["--wait-for-rpc"]);
+    let answer = daemon.call(&["framework_start_init"]);
+    assert!(!answer.status.success());
+    assert!(text(&answer.stderr).contains("bdev_examine"), "{answer:?}");
+    let (status, _) = daemon.wait();
+    assert_eq!(status.code(), Some(1));
+}
+
+#[test]
+fn only_allowed_methods_are_there_for_clients_and_for_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), r#"{"subsystems": []}"#);
+    let daemon = start(folder.path(), &["--rpcs-allowed", "bdev_get_bdevs,rpc_get_methods"]);
+    let listed = text(&daemon.call(&["rpc_get_methods"]).stdout);
+    assert!(listed.contains("bdev_get_bdevs") && !listed.contains("bdev_malloc_create"), "{listed}");
+    let refusal = daemon.call(&["spdk_get_version"]);
+    assert!(text(&refusal.stderr).contains("Method not found"), "{refusal:?}");
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    write(
+        folder.path(),
+        r#"{"subsystems": [{"subsystem": "bdev", "config": [{"method": "bdev_wait_for_examine"}]}]}"#,
+    );
+    assert!(refused(folder.path(), &["--rpcs-allowed", "bdev_get_bdevs"]).contains("bdev_wait_for_examine"));
+}

@@ -1,0 +1,16 @@
+//! The daemon as its users have it: the real binary, SPDK's own client, signals, the folder of the quickstart.
+
+mod bad_input;
+mod clients;
+mod config;
+mod driven;
+mod hostile;
+mod idle;
+mod image;
+mod kills;
+mod many;
+mod model;
+mod quickstart;
+mod serve;
+mod spdk_client;
+mod support;

@@ -1,0 +1,161 @@
+//! `spindle serve` and `spindle rpc`.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::support::{Daemon, spindle, text};
+
+const SERVE: [&str; 5] = ["serve", "-m", "0x1", "-r", "rpc.sock"];
+
+#[test]
+fn a_signal_ends_it_in_order_with_exit_code_0_and_nothing_is_left() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let folder = tempfile::tempdir().unwrap();
+        let daemon = Daemon::start(folder.path(), &SERVE, "control");
+        assert!(folder.path().join("rpc.sock.lock").exists());
+        let (status, _) = daemon.end(signal);
+        assert_eq!(status.code(), Some(0));
+        assert!(!folder.path().join("rpc.sock").exists() && !folder.path().join("rpc.sock.lock").exists());
+    }
+}
+
+#[test]
+fn a_killed_daemons_socket_is_taken_over_and_a_second_daemon_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (killed, _) = Daemon::start(folder.path(), &SERVE, "control").end(Signal::KILL);
+    assert_eq!(killed.code(), None);
+    assert!(folder.path().join("rpc.sock").exists());
+    let daemon = Daemon::start(folder.path(), &SERVE, "control");
+    let second = spindle(folder.path()).args(SERVE).output().unwrap();
+    let said = text(&second.stderr);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(said.contains(&format!("process {}", daemon.pid())), "{said}");
+    assert!(daemon.call(&["spdk_get_version"]).status.success());
+}
+
+#[test]
+fn options_of_spdk_that_mean_nothing_here_are_accepted_and_said_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let args =
+        [&SERVE[..], &["-i", "7", "--no-huge", "-s", "512", "-L", "bdev", "--silence-noticelog"]].concat();
+    drop(Daemon::start(folder.path(), &args, "control"));
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert_eq!(
+        log.trim(),
+        "spindle: -i, -s, -L, --no-huge, --silence-noticelog mean nothing here and change nothing"
+    );
+}
+
+#[test]
+fn a_path_that_no_socket_can_have_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let long = "x".repeat(200);
+    for (path, said) in
+        [(&*long, "107 bytes at most"), ("file", "is not a socket"), ("no/such/folder", "No such file")]
+    {
+        let run = spindle(folder.path()).args(["serve", "-r", path]).output().unwrap();
+        let error = text(&run.stderr);
+        assert_eq!((run.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+        assert!(error.contains(said), "{error}");
+    }
+    assert_eq!(fs::read_to_string(folder.path().join("file")).unwrap(), "");
+    let _served = UnixListener::bind(folder.path().join("other")).unwrap();
+    let run = spindle(folder.path()).args(["serve", "-r", "other"]).output().unwrap();
+    assert!(text(&run.stderr).contains("another program listens there"), "{}", text(&run.stderr));
+}
+
+#[test]
+fn a_call_prints_its_result_and_an_error_with_its_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(folder.path(), &SERVE, "control");
+    let made =
+        daemon.call(&["bdev_malloc_create", r#"{"num_blocks": 1e3, "block_size": 512, "name": "M0"}"#]);
+    assert_eq!(text(&made.stdout), "M0\n", "{}", text(&made.stderr));
+    let bdevs = text(&daemon.call(&["bdev_get_bdevs"]).stdout);
+    assert!(bdevs.contains("\"num_blocks\": 1000"), "{bdevs}");
+    let failed = daemon.call(&["bdev_malloc_delete", r#"{"name": "M1"}"#]);
+    assert_eq!(failed.status.code(), Some(1));
+    let error = text(&failed.stderr);
+    assert!(
+        error.starts_with("spindle: bdev_malloc_delete: No such device: ") && error.contains("-19"),
+        "{error}"
+    );
+    let wrong = daemon.call(&["bdev_malloc_delete", "{name"]);
+    assert_eq!(wrong.status.code(), Some(2));
+    let nobody =
+        spindle(folder.path()).args(["rpc", "-s", "nobody.sock", "spdk_get_version"]).output().unwrap();
+    let error = text(&nobody.stderr);
+    assert!(error.contains("nobody.sock") && error.contains("spindle serve"), "{error}");
+}
+
+#[test]
+fn a_file_is_served_without_any_json() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::File::create(folder.path().join("disk.img")).unwrap().set_len(8 << 20).unwrap();
+    let args = [&SERVE[..], &["--file", "disk.img", "--nbd", "unix:nbd.sock"]].concat();
+    let daemon = Daemon::start(folder.path(), &args, "data");
+    assert!(daemon.said.contains("nbd+unix:///disk.img?socket=nbd.sock"), "{}", daemon.said);
+    let exports = text(&daemon.call(&["nbd_get_exports"]).stdout);
+    assert!(exports.contains("\"size\": 8388608"), "{exports}");
+    let (status, _) = daemon.end(Signal::TERM);
+    assert_eq!(status.code(), Some(0));
+    assert!(!folder.path().join("nbd.sock").exists());
+}
+
+#[test]
+fn an_export_is_made_and_removed_over_rpc_and_goes_with_its_bdev() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(folder.path(), &SERVE, "control");
+    let ok = |arguments: &[&str]| {
+        let run = daemon.call(arguments);
+        assert!(run.status.success(), "{}", text(&run.stderr));
+        text(&run.stdout)
+    };
+    let listening = ok(&["nbd_listen", r#"{"address": "127.0.0.1:0"}"#]);
+    assert!(listening.starts_with("tcp:127.0.0.1:"), "{listening}");
+    ok(&["bdev_malloc_create", r#"{"num_blocks": 100, "block_size": 512, "name": "M0"}"#]);
+    assert_eq!(ok(&["nbd_export", r#"{"bdev_name": "M0", "read_only": true}"#]), "M0\n");
+    let twice = daemon.call(&["nbd_export", r#"{"bdev_name": "M0"}"#]);
+    assert!(text(&twice.stderr).contains("-17"), "{}", text(&twice.stderr));
+    assert!(ok(&["nbd_get_exports"]).contains("\"read_only\": true"));
+    ok(&["nbd_unexport", r#"{"name": "M0"}"#]);
+    ok(&["nbd_export", r#"{"bdev_name": "M0", "name": "again"}"#]);
+    ok(&["bdev_malloc_delete", r#"{"name": "M0"}"#]);
+    assert_eq!(ok(&["nbd_get_exports"]).trim(), "[]");
+}
+
+#[test]
+fn a_daemon_serves_also_with_standard_streams_that_are_closed_or_a_null_device() {
+    for streams in ["1<>/dev/null 0<>/dev/null", ">&- <&-", ">/dev/full"] {
+        let folder = tempfile::tempdir().unwrap();
+        let script = format!("exec \"$0\" serve -m 0x1 -r rpc.sock {streams}");
+        let program = env!("CARGO_BIN_EXE_spindle");
+        let mut bash = std::process::Command::new("bash");
+        let mut daemon = bash.args(["-c", &script, program]).current_dir(folder.path()).spawn().unwrap();
+        let call =
+            || spindle(folder.path()).args(["rpc", "-s", "rpc.sock", "spdk_get_version"]).output().unwrap();
+        // Until it listens; one that has ended never does.
+        while !call().status.success() {
+            assert!(daemon.try_wait().unwrap().is_none(), "it ended with {streams}");
+        }
+        kill_process(Pid::from_child(&daemon), Signal::TERM).unwrap();
+        assert_eq!(daemon.wait().unwrap().code(), Some(0), "{streams}");
+    }
+}
+
+#[test]
+fn a_daemon_without_an_rpc_server_serves_its_files_and_has_no_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("disk.img"), vec![0; 1 << 20]).unwrap();
+    let args = ["serve", "-m", "0x1", "--no-rpc-server", "--file", "disk.img", "--nbd", "unix:nbd.sock"];
+    let daemon = Daemon::start(folder.path(), &args, "data");
+    assert!(daemon.said.starts_with("control  none"), "{}", daemon.said);
+    assert!(folder.path().join("nbd.sock").exists() && !folder.path().join("rpc.sock").exists());
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+
+    let waits = spindle(folder.path()).args(["serve", "--no-rpc-server", "--wait-for-rpc"]).output().unwrap();
+    assert_eq!(waits.status.code(), Some(2), "nothing could start it");
+}
