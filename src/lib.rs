@@ -5,7 +5,7 @@
 //!
 //! The feature `daemon`, on by default, adds `control`, `nbd` and `rpc`: the daemon from Rust.
 //!
-//! Begin with `examples/multicore_blobstore.rs`.
+//! Begin with `examples/snapshot_under_load.rs`, or with `examples/multicore_blobstore.rs` if you know SPDK.
 #![forbid(unsafe_code)]
 
 pub use spindle_bdev as bdev;
@@ -25,6 +25,8 @@ pub use spindle_rpc as rpc;
 
 pub use spindle_bdev::{Bdev, BlobDevice, Registry};
 pub use spindle_blob::{Blob, BlobOptions, Blobstore, InitOptions, LoadOptions};
-pub use spindle_block::{Channel, Malloc};
+pub use spindle_block::{Channel, Device, File, FileOptions, Malloc};
 pub use spindle_mem::{Buffers, IoBuf};
-pub use spindle_reactor::{Runtime, Thread, current_cpu, interval, sleep, spawn_local, timeout};
+pub use spindle_reactor::{
+    CpuSet, JoinHandle, Runtime, Thread, current_cpu, interval, sleep, spawn_local, timeout,
+};

@@ -6,6 +6,8 @@ mod bdev_blobstore;
 #[path = "../../examples/several_runtimes.rs"]
 #[expect(dead_code, reason = "its main gives an exit code; what it runs gives the error")]
 mod several_runtimes;
+#[path = "../../examples/snapshot_under_load.rs"]
+mod snapshot_under_load;
 #[path = "../../examples/thread_runner.rs"]
 mod thread_runner;
 #[path = "../../examples/tokio_program.rs"]
@@ -67,6 +69,12 @@ fn two_runtimes_of_different_modes_call_each_other() {
         "thread 1 (app_thread) of the runtime in interrupt mode was called back",
     ];
     prints("examples::two_runtimes_of_different_modes_call_each_other", several_runtimes::run, &lines);
+}
+
+#[test]
+fn a_snapshot_under_load_loses_nothing_on_a_memory_disk_and_on_a_bdev() {
+    let name = "examples::a_snapshot_under_load_loses_nothing_on_a_memory_disk_and_on_a_bdev";
+    prints(name, snapshot_under_load::main, &["of them before the snapshot"]);
 }
 
 #[test]

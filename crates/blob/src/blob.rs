@@ -61,6 +61,14 @@ impl Blob {
         self.on_md(async move |md, blob| md.resize(&blob, clusters).await).await
     }
 
+    /// As [`resize`](Self::resize), with a size in bytes, rounded up to whole clusters.
+    ///
+    /// # Errors
+    /// As [`resize`](Self::resize).
+    pub async fn resize_to(&self, bytes: u64) -> Result<(), BlobError> {
+        self.resize(bytes.div_ceil(self.opened.shared.cluster_size.bytes())).await
+    }
+
     /// The value of an xattr.
     ///
     /// # Errors

@@ -79,6 +79,11 @@ impl Blobstore {
         self.shared.cluster_size
     }
 
+    /// The number of clusters that hold `bytes` bytes, for [`BlobOptions`].
+    pub fn clusters_for(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(u64::from(self.shared.cluster_size))
+    }
+
     /// Bytes of the smallest I/O: offsets and lengths are multiples of it.
     pub fn io_unit_size(&self) -> u32 {
         self.shared.io_unit

@@ -2,10 +2,12 @@
 //!
 //! Accepted: a hexadecimal mask with or without `0x`, commas ignored (`ff`, `0x3`, `ffff,00000001`), and
 //! a list of cores and ranges in brackets (`[0,2-4]`), blanks allowed. Printed as lower-case hex without
-//! prefix or leading zeros. Facts: SPDK lib/util/cpuset.c.
+//! prefix or leading zeros. Facts: SPDK lib/util/cpuset.c. Made from values too: a core number, an array, a slice or a
+//! range of them.
 
+use std::convert::Infallible;
 use std::fmt;
-use std::ops::{BitAnd, BitOr, Sub};
+use std::ops::{BitAnd, BitOr, Range, RangeInclusive, Sub};
 use std::str::FromStr;
 
 /// One more than the highest core number a set can hold, SPDK's limit.
@@ -204,6 +206,81 @@ impl FromStr for CpuSet {
     }
 }
 
+impl TryFrom<&str> for CpuSet {
+    type Error = BadCpuSet;
+
+    fn try_from(text: &str) -> Result<CpuSet, BadCpuSet> {
+        text.parse()
+    }
+}
+
+impl TryFrom<&String> for CpuSet {
+    type Error = BadCpuSet;
+
+    fn try_from(text: &String) -> Result<CpuSet, BadCpuSet> {
+        text.parse()
+    }
+}
+
+impl TryFrom<usize> for CpuSet {
+    type Error = BadCpuSet;
+
+    fn try_from(cpu: usize) -> Result<CpuSet, BadCpuSet> {
+        of_numbers([cpu])
+    }
+}
+
+impl<const N: usize> TryFrom<[usize; N]> for CpuSet {
+    type Error = BadCpuSet;
+
+    fn try_from(cpus: [usize; N]) -> Result<CpuSet, BadCpuSet> {
+        of_numbers(cpus)
+    }
+}
+
+impl TryFrom<&[usize]> for CpuSet {
+    type Error = BadCpuSet;
+
+    fn try_from(cpus: &[usize]) -> Result<CpuSet, BadCpuSet> {
+        of_numbers(cpus.iter().copied())
+    }
+}
+
+impl TryFrom<Range<usize>> for CpuSet {
+    type Error = BadCpuSet;
+
+    fn try_from(cpus: Range<usize>) -> Result<CpuSet, BadCpuSet> {
+        of_numbers(cpus)
+    }
+}
+
+impl TryFrom<RangeInclusive<usize>> for CpuSet {
+    type Error = BadCpuSet;
+
+    fn try_from(cpus: RangeInclusive<usize>) -> Result<CpuSet, BadCpuSet> {
+        of_numbers(cpus)
+    }
+}
+
+impl From<Infallible> for BadCpuSet {
+    /// For callers that take a [`CpuSet`] or what converts to one.
+    fn from(never: Infallible) -> BadCpuSet {
+        match never {}
+    }
+}
+
+/// The cores with these numbers: at least one, none out of range.
+fn of_numbers(cpus: impl IntoIterator<Item = usize>) -> Result<CpuSet, BadCpuSet> {
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        if cpu >= MAX_CPUS {
+            return Err(BadCpuSet::OutOfRange { text: cpu.to_string(), core: cpu.to_string() });
+        }
+        set.insert(cpu);
+    }
+    if set.is_empty() { Err(BadCpuSet::Empty) } else { Ok(set) }
+}
+
 fn parse_mask(text: &str) -> Result<CpuSet, BadCpuSet> {
     let prefix = if text.starts_with("0x") || text.starts_with("0X") { 2 } else { 0 };
     let mut set = CpuSet::new();
@@ -319,6 +396,30 @@ mod tests {
         ] {
             assert_eq!(set(mask), set(list), "{mask} {list}");
         }
+    }
+
+    #[test]
+    fn values_make_the_set_that_their_text_makes() {
+        let made = [
+            (CpuSet::try_from(3), "[3]"),
+            (CpuSet::try_from([0, 2]), "[0,2]"),
+            (CpuSet::try_from(&[5, 5][..]), "[5]"),
+            (CpuSet::try_from(1..4), "[1-3]"),
+            (CpuSet::try_from(1..=1023), "[1-1023]"),
+            (CpuSet::try_from(&String::from("0x6")), "[1,2]"),
+        ];
+        for (made, list) in made {
+            assert_eq!(made, Ok(set(list)));
+        }
+    }
+
+    #[test]
+    fn no_core_or_one_out_of_range_makes_no_set_from_values_either() {
+        assert_eq!(CpuSet::try_from(4..4), Err(BadCpuSet::Empty));
+        assert_eq!(CpuSet::try_from([]), Err(BadCpuSet::Empty));
+        assert!(matches!(CpuSet::try_from(1024), Err(BadCpuSet::OutOfRange { .. })));
+        assert!(matches!(CpuSet::try_from([0, usize::MAX]), Err(BadCpuSet::OutOfRange { .. })));
+        assert!(matches!(CpuSet::try_from(1000..usize::MAX), Err(BadCpuSet::OutOfRange { .. })));
     }
 
     #[test]

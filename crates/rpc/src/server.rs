@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use slab::Slab;
 use spindle_engine::{Listener, Op, Output, Socket};
-use spindle_reactor::{LocalJoinHandle, op, sleep, spawn_local, timeout};
+use spindle_reactor::{JoinHandle, op, sleep, spawn_local, timeout};
 
 use crate::answers::Answers;
 use crate::budget::Budget;
@@ -88,7 +88,7 @@ impl Bound {
 
 /// A running server.
 pub struct Server {
-    accepting: Option<LocalJoinHandle<()>>,
+    accepting: Option<JoinHandle<()>>,
     connections: Connections,
 }
 

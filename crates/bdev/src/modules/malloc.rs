@@ -28,6 +28,14 @@ pub struct MallocSpec {
     pub physical_block_size: u32,
 }
 
+impl MallocSpec {
+    /// A disk of `bytes` bytes, rounded up to blocks of 4096.
+    pub fn of_bytes(name: impl Into<String>, bytes: u64) -> MallocSpec {
+        let num_blocks = bytes.div_ceil(4096);
+        MallocSpec { name: Some(name.into()), block_size: 4096, num_blocks, ..MallocSpec::default() }
+    }
+}
+
 /// No crash leaves memory behind with half a page written, whatever its block size: a store on it needs no copies of
 /// its pages.
 const LEAST_ATOMIC_UNIT: u32 = 4096;

@@ -37,6 +37,18 @@ impl Malloc {
         }
     }
 
+    /// A disk of `bytes` bytes, all zero, in blocks of 4096.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); `bytes` must be a multiple of 4096.
+    pub fn of_bytes(name: impl Into<String>, bytes: u64) -> Result<Arc<Malloc>, OpenError> {
+        let name = name.into();
+        match Geometry::of_bytes(4096, bytes) {
+            Ok(geometry) => Malloc::with_geometry(name, geometry.with_unmap_reads_zero(true)),
+            Err(source) => Err(OpenError::Geometry { device: name, source }),
+        }
+    }
+
     /// A disk that claims the given shape: a boundary, a transfer limit, read-only. Unmapped blocks read
     /// zero whatever it claims.
     ///

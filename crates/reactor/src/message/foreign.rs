@@ -37,6 +37,10 @@ impl<R> ForeignCell<R> {
         waker.into_iter().for_each(Waker::wake);
     }
 
+    pub(crate) fn is_answered(&self) -> bool {
+        self.state().answer.is_some()
+    }
+
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Result<R, RunError>> {
         let mut state = self.state();
         match state.answer.take() {

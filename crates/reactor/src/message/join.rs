@@ -1,6 +1,8 @@
-//! Handles to wait for a task: on its own thread, or from anywhere.
+//! The handle to wait for a task: on its own thread, on another, or outside the runtime.
+//!
+//! Owned by the caller. The task and its handle share a cell in which the result arrives; the task itself lives on
+//! its thread. Not promised: that a task which is cancelled from another thread stops before its next await.
 
-use std::cell::RefCell;
 use std::future::Future;
 use std::panic::Location;
 use std::pin::{Pin, pin};
@@ -18,16 +20,29 @@ use crate::message::run::{ReplyTo, cancel, foreign_origin, named, send_call};
 use crate::message::thread::Thread;
 use crate::task::waker::TaskKey;
 
-/// A task started by [`Thread::spawn`]. May be sent and awaited anywhere, on any executor. Dropping it lets
-/// the task run to its end, unless [`cancel_on_drop`](Self::cancel_on_drop) was called.
+/// A task started by [`Thread::spawn`] or [`spawn_local`](crate::spawn_local). If its result may be sent, so may the
+/// handle: it can be awaited anywhere, on any executor. Dropping it lets the task run to its end, unless
+/// [`cancel_on_drop`](Self::cancel_on_drop) was called.
 ///
 /// # Panics
 /// When polled again after it has returned its result.
 pub struct JoinHandle<R> {
     thread: Thread,
     cell: Arc<ForeignCell<R>>,
+    task: Task,
     cancel_on_drop: bool,
     given: bool,
+}
+
+/// The name of a [`JoinHandle`] from [`spawn_local`](crate::spawn_local) before there was one handle for both.
+pub type LocalJoinHandle<R> = JoinHandle<R>;
+
+/// How the task is found on its thread.
+enum Task {
+    /// By the number of the call that started it.
+    Called,
+    /// By its place.
+    Local(TaskKey),
 }
 
 impl<R: Send + 'static> JoinHandle<R> {
@@ -38,18 +53,7 @@ impl<R: Send + 'static> JoinHandle<R> {
     {
         let cell = Arc::new(ForeignCell::new(thread.shared.runtime.number_call()));
         send_call(&thread, f, ReplyTo::Cell(cell.clone()), Location::caller());
-        JoinHandle { thread, cell, cancel_on_drop: false, given: false }
-    }
-
-    /// Cancels the task there, if it still runs.
-    pub fn abort(&self) {
-        cancel(&self.thread, foreign_origin(&self.cell));
-    }
-
-    /// Makes dropping the handle cancel the task there.
-    pub fn cancel_on_drop(mut self) -> JoinHandle<R> {
-        self.cancel_on_drop = true;
-        self
+        JoinHandle { thread, cell, task: Task::Called, cancel_on_drop: false, given: false }
     }
 
     /// A function that cancels the task.
@@ -68,14 +72,79 @@ impl<R: Send + 'static> JoinHandle<R> {
     }
 }
 
+impl<R: 'static> JoinHandle<R> {
+    pub(crate) fn spawn_local(
+        core: &Rc<ThreadCore>,
+        future: impl Future<Output = R> + 'static,
+        spawned_at: &'static Location<'static>,
+    ) -> JoinHandle<R> {
+        // The number is not used: the task has a key.
+        let cell = Arc::new(ForeignCell::new(0));
+        let mut deliver = Deliver(Some(cell.clone()));
+        let task = async move {
+            let value = future.await;
+            if let Some(cell) = deliver.0.take() {
+                cell.deliver(Ok(value));
+            }
+        };
+        let key = core.spawn(Box::pin(task), spawned_at, None);
+        let thread = Thread { shared: core.shared.clone() };
+        JoinHandle { thread, cell, task: Task::Local(key), cancel_on_drop: false, given: false }
+    }
+}
+
+impl<R> JoinHandle<R> {
+    /// Drops the task, if it still runs: on its own thread at once, or when its current poll returns; from
+    /// elsewhere by a message.
+    pub fn abort(&self) {
+        match self.task {
+            Task::Called => cancel(&self.thread, foreign_origin(&self.cell)),
+            Task::Local(key) => match self.core() {
+                Some(core) => core.tasks.cancel(key),
+                // A thread that is gone has dropped it.
+                None => drop(self.thread.send_msg(move || {
+                    current::cloned().into_iter().for_each(|core| core.tasks.cancel(key));
+                })),
+            },
+        }
+    }
+
+    /// Makes dropping the handle [abort](Self::abort) the task.
+    pub fn cancel_on_drop(mut self) -> JoinHandle<R> {
+        self.cancel_on_drop = true;
+        self
+    }
+
+    /// True if the task has ended and its result is waiting.
+    pub fn is_finished(&self) -> bool {
+        self.cell.is_answered()
+    }
+
+    /// The running half of the task's thread, if that is the caller's.
+    fn core(&self) -> Option<Rc<ThreadCore>> {
+        current::cloned().filter(|core| Arc::ptr_eq(&core.shared, &self.thread.shared))
+    }
+
+    /// What a dump shows as the wait of the task that awaits this handle.
+    fn wait_noted(&self) -> Wait {
+        let spawned_at = match self.task {
+            Task::Called => None,
+            Task::Local(key) => self.core().and_then(|core| core.tasks.spawned_at(key)),
+        };
+        spawned_at.map_or(Wait::Call(self.thread.id()), Wait::Task)
+    }
+}
+
 impl<R> Future for JoinHandle<R> {
     type Output = Result<R, RunError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         assert!(!self.given, "a JoinHandle was polled again after it has given its result");
-        current::note(Wait::Call(self.thread.id()));
         let answer = self.cell.poll(cx);
         self.given = answer.is_ready();
+        if answer.is_pending() {
+            current::note(self.wait_noted());
+        }
         answer.map_err(|error| named(error, &self.thread))
     }
 }
@@ -83,7 +152,21 @@ impl<R> Future for JoinHandle<R> {
 impl<R> Drop for JoinHandle<R> {
     fn drop(&mut self) {
         if self.cancel_on_drop {
-            cancel(&self.thread, foreign_origin(&self.cell));
+            self.abort();
+        }
+    }
+}
+
+/// The local task's end of the cell. Dropped without an answer, it delivers the reason.
+struct Deliver<R: 'static>(Option<Arc<ForeignCell<R>>>);
+
+impl<R: 'static> Drop for Deliver<R> {
+    fn drop(&mut self) {
+        let Some(cell) = self.0.take() else { return };
+        let tell = move |reason| cell.deliver(Err(reason));
+        match current::cloned() {
+            Some(core) => core.tasks.tell_why(tell),
+            None => tell(RunError::Cancelled),
         }
     }
 }
@@ -105,110 +188,6 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
             Poll::Ready(value) => return value,
             // The waker holds the other end, so this waits until it rings.
             Poll::Pending => drop(heard.recv()),
-        }
-    }
-}
-
-/// A task started by [`spawn_local`](crate::spawn_local). Stays on its thread. Dropping it lets the task run
-/// to its end, unless [`cancel_on_drop`](Self::cancel_on_drop) was called.
-///
-/// # Panics
-/// When polled again after it has returned its result.
-pub struct LocalJoinHandle<T> {
-    core: Rc<ThreadCore>,
-    key: TaskKey,
-    cell: Rc<LocalCell<T>>,
-    cancel_on_drop: bool,
-    given: bool,
-}
-
-struct LocalCell<T>(RefCell<LocalState<T>>);
-
-struct LocalState<T> {
-    answer: Option<Result<T, RunError>>,
-    waker: Option<Waker>,
-}
-
-impl<T> LocalCell<T> {
-    fn deliver(&self, answer: Result<T, RunError>) {
-        let mut state = self.0.borrow_mut();
-        state.answer = Some(answer);
-        let waker = state.waker.take();
-        drop(state);
-        waker.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// The task's end of the cell. Dropped without an answer, it delivers the reason.
-struct Deliver<T: 'static>(Option<Rc<LocalCell<T>>>);
-
-impl<T: 'static> Drop for Deliver<T> {
-    fn drop(&mut self) {
-        let Some(cell) = self.0.take() else { return };
-        let tell = move |reason| cell.deliver(Err(reason));
-        match current::cloned() {
-            Some(core) => core.tasks.tell_why(tell),
-            None => tell(RunError::Cancelled),
-        }
-    }
-}
-
-impl<T: 'static> LocalJoinHandle<T> {
-    pub(crate) fn spawn(
-        core: &Rc<ThreadCore>,
-        future: impl Future<Output = T> + 'static,
-        spawned_at: &'static Location<'static>,
-    ) -> LocalJoinHandle<T> {
-        let cell = Rc::new(LocalCell(RefCell::new(LocalState { answer: None, waker: None })));
-        let mut deliver = Deliver(Some(cell.clone()));
-        let task = async move {
-            let value = future.await;
-            if let Some(cell) = deliver.0.take() {
-                cell.deliver(Ok(value));
-            }
-        };
-        let key = core.spawn(Box::pin(task), spawned_at, None);
-        LocalJoinHandle { core: core.clone(), key, cell, cancel_on_drop: false, given: false }
-    }
-
-    /// Drops the task, if it still runs: at once, or when its current poll returns.
-    pub fn abort(&self) {
-        self.core.tasks.cancel(self.key);
-    }
-
-    /// Makes dropping the handle drop the task.
-    pub fn cancel_on_drop(mut self) -> LocalJoinHandle<T> {
-        self.cancel_on_drop = true;
-        self
-    }
-
-    /// True if the task has ended and its result is waiting.
-    pub fn is_finished(&self) -> bool {
-        self.cell.0.borrow().answer.is_some()
-    }
-}
-
-impl<T> Future for LocalJoinHandle<T> {
-    type Output = Result<T, RunError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        assert!(!self.given, "a LocalJoinHandle was polled again after it has given its result");
-        let mut state = self.cell.0.borrow_mut();
-        let Some(answer) = state.answer.take() else {
-            state.waker = Some(cx.waker().clone());
-            self.core.tasks.spawned_at(self.key).into_iter().for_each(|at| current::note(Wait::Task(at)));
-            return Poll::Pending;
-        };
-        drop(state);
-        self.given = true;
-        Poll::Ready(answer)
-    }
-}
-
-impl<T> Drop for LocalJoinHandle<T> {
-    fn drop(&mut self) {
-        if self.cancel_on_drop {
-            self.core.tasks.cancel(self.key);
         }
     }
 }

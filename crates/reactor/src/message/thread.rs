@@ -9,10 +9,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use spindle_engine::CpuSet;
+use spindle_engine::{BadCpuSet, CpuSet};
 
 use crate::diagnosis::wait::Wait;
-use crate::error::{CreateError, ThreadGone};
+use crate::error::{CreateError, RunError, ThreadGone};
 use crate::local::current;
 use crate::message::join::JoinHandle;
 use crate::message::run::Run;
@@ -60,6 +60,15 @@ impl Drop for Joined<'_> {
     }
 }
 
+/// The cores that a new thread asks for.
+pub(crate) fn cores_of(
+    thread: &str,
+    cores: impl TryInto<CpuSet, Error: Into<BadCpuSet>>,
+) -> Result<CpuSet, CreateError> {
+    let bad = |source| CreateError::Cores { thread: thread.to_owned(), source };
+    cores.try_into().map_err(|error| bad(error.into()))
+}
+
 /// A handle on a lightweight thread.
 #[derive(Clone)]
 pub struct Thread {
@@ -67,16 +76,18 @@ pub struct Thread {
 }
 
 impl Thread {
-    /// Creates a thread named `name` on a reactor whose core is in `cores`: a hex mask or a list as
-    /// SPDK takes them ("0x2", "[1,3-4]"). Round robin where several fit. Must be called on a Spindle
-    /// thread; from elsewhere use [`Handle::create_thread`](crate::Handle::create_thread).
+    /// Creates a thread named `name` on a reactor whose core is in `cores`: a hex mask or a list as SPDK writes
+    /// them ("0x2", "[1,3-4]"), or values (`1`, `[1, 3]`, `1..4`, a [`CpuSet`]). Round robin where several fit.
+    /// Must be called on a Spindle thread; from elsewhere use
+    /// [`Handle::create_thread`](crate::Handle::create_thread).
     ///
     /// # Errors
     /// [`CreateError`] names the thread, the cores it asked for and those available.
-    pub fn create(name: &str, cores: &str) -> Result<Thread, CreateError> {
-        let cpuset = cores.parse::<CpuSet>();
-        let cpuset = cpuset.map_err(|source| CreateError::Cores { thread: name.to_owned(), source })?;
-        Thread::create_on(name, cpuset)
+    pub fn create(
+        name: &str,
+        cores: impl TryInto<CpuSet, Error: Into<BadCpuSet>>,
+    ) -> Result<Thread, CreateError> {
+        Thread::create_on(name, cores_of(name, cores)?)
     }
 
     /// As [`create`](Self::create), with a parsed set of cores.
@@ -132,6 +143,22 @@ impl Thread {
         R: Send + 'static,
     {
         Run::new(self.clone(), f)
+    }
+
+    /// As [`run`](Self::run), for a future that can fail: one error type for its own failures and for those of
+    /// the call, instead of a result in a result.
+    ///
+    /// # Errors
+    /// Those of the future, and [`RunError`] as one of them.
+    #[track_caller]
+    pub fn try_run<F, T, E>(&self, f: F) -> impl Future<Output = Result<T, E>> + use<F, T, E>
+    where
+        F: AsyncFnOnce() -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<RunError> + Send + 'static,
+    {
+        let run = self.run(f);
+        async move { run.await? }
     }
 
     /// Starts a future there at once. Dropping the handle lets it run to its end.

@@ -1,10 +1,9 @@
 //! What runtime to build: cores, engine, mode, and what happens when something goes wrong.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use spindle_engine::sim::World;
-use spindle_engine::{AvailableCores, CpuSet, ENGINE_VARIABLE, Engine, EngineKind};
+use spindle_engine::{AvailableCores, BadCpuSet, CpuSet, ENGINE_VARIABLE, Engine, EngineKind};
 
 use crate::error::BuildError;
 use crate::mode::Mode;
@@ -18,7 +17,7 @@ const MOST_REACTORS: usize = 1024;
 /// Configures a runtime.
 #[derive(Clone, Debug, Default)]
 pub struct Builder {
-    cores: Option<Result<CpuSet, spindle_engine::BadCpuSet>>,
+    cores: Option<Result<CpuSet, BadCpuSet>>,
     reactors: Option<usize>,
     engine: Option<EngineKind>,
     world: Option<World>,
@@ -26,11 +25,11 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// The cores that get a reactor each, as SPDK takes them: "0x3" or "[0,2-4]". A core that this process
-    /// may not run on is an error. Default: the cores that affinity and cgroup quota together allow. A
-    /// simulated machine has all cores that are asked for.
-    pub fn cores(mut self, list: &str) -> Builder {
-        self.cores = Some(CpuSet::from_str(list));
+    /// The cores that get a reactor each: as SPDK writes them ("0x3" or "[0,2-4]"), or as values (`0..2`, `[0, 3]`,
+    /// `1`, a [`CpuSet`]). A core that this process may not run on is an error. Default: the cores that affinity and
+    /// cgroup quota together allow. A simulated machine has all cores that are asked for.
+    pub fn cores(mut self, cores: impl TryInto<CpuSet, Error: Into<BadCpuSet>>) -> Builder {
+        self.cores = Some(cores.try_into().map_err(Into::into));
         self
     }
 

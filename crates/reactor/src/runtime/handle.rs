@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use spindle_engine::CpuSet;
+use spindle_engine::{BadCpuSet, CpuSet};
 
 use crate::diagnosis::stall::Stall;
 use crate::error::{CreateError, RunError};
 use crate::local::current;
-use crate::message::thread::Thread;
+use crate::message::thread::{Thread, cores_of};
 use crate::mode::Mode;
 use crate::runtime::pending_dump::PendingDump;
 use crate::runtime::stop::StopRequested;
@@ -30,10 +30,12 @@ impl Handle {
     ///
     /// # Errors
     /// [`CreateError`] names the thread, the cores it asked for and those available.
-    pub fn create_thread(&self, name: &str, cores: &str) -> Result<Thread, CreateError> {
-        let cpuset = cores.parse::<CpuSet>();
-        let cpuset = cpuset.map_err(|source| CreateError::Cores { thread: name.to_owned(), source })?;
-        Ok(Thread { shared: self.shared.create(name.to_owned(), cpuset)? })
+    pub fn create_thread(
+        &self,
+        name: &str,
+        cores: impl TryInto<CpuSet, Error: Into<BadCpuSet>>,
+    ) -> Result<Thread, CreateError> {
+        Ok(Thread { shared: self.shared.create(name.to_owned(), cores_of(name, cores)?)? })
     }
 
     /// Registers an io device, as [`IoDevice::register`] does.

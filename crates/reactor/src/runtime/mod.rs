@@ -86,6 +86,23 @@ impl Runtime {
         }
     }
 
+    /// As [`run`](Self::run), for a main that can fail: one error type for its own failures and for those of the
+    /// runtime, instead of a result in a result.
+    ///
+    /// # Errors
+    /// Those of main, and [`RunError`] as one of them.
+    /// # Panics
+    /// On a Spindle thread: it would block its reactor.
+    #[track_caller]
+    pub fn try_run<F, T, E>(self, main: F) -> Result<T, E>
+    where
+        F: AsyncFnOnce() -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<RunError> + Send + 'static,
+    {
+        self.run(main)?
+    }
+
     fn run_main<T: Send + 'static>(self, main: JoinHandle<T>) -> Result<T, RunError> {
         let cannot_start = |error| RunError::Start(Arc::new(error));
         let mut supervisor = self.supervisor(true).map_err(cannot_start)?;

@@ -10,15 +10,15 @@ use spindle_engine::Time;
 
 use crate::diagnosis::wait::Wait;
 use crate::local::current::{self, expect, with};
-use crate::message::join::LocalJoinHandle;
+use crate::message::join::JoinHandle;
 
 /// Starts a future on the current thread. Dropping the handle lets it run to its end.
 ///
 /// # Panics
 /// Outside a Spindle thread.
 #[track_caller]
-pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> LocalJoinHandle<T> {
-    LocalJoinHandle::spawn(&expect("spawn_local"), future, Location::caller())
+pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+    JoinHandle::spawn_local(&expect("spawn_local"), future, Location::caller())
 }
 
 /// The time at which the current turn began. One clock reading serves a whole turn.

@@ -7,6 +7,7 @@ mod ends;
 mod fairness;
 mod idle;
 mod io_device;
+mod join;
 mod lock;
 mod panics;
 mod regressions;

@@ -78,7 +78,7 @@ fn who_waits_for_a_task_that_is_cancelled_hears_of_it_although_its_destructor_pa
 
 #[test]
 fn the_panic_of_a_task_is_no_reason_of_another_that_it_cancels_meanwhile() {
-    type Shared = Rc<RefCell<Option<LocalJoinHandle<()>>>>;
+    type Shared = Rc<RefCell<Option<JoinHandle<()>>>>;
     /// Cancels a task when dropped.
     struct Cancels(Shared);
     impl Drop for Cancels {
