@@ -18,6 +18,10 @@ pub trait Driver {
     /// Asks `token`'s operation to end early. It still completes, with its result or `Interrupted`.
     fn cancel(&mut self, token: Token);
 
+    /// A [quiet send](crate::Op::SendQuietly) is waited for after all: its completion does not wait for other
+    /// things to happen. No effect on other operations.
+    fn hurry(&mut self, token: Token);
+
     /// Starts what was submitted and moves finished operations to `out`, without blocking.
     fn poll(&mut self, out: &mut Vec<Completion>);
 
@@ -46,6 +50,12 @@ pub trait Driver {
     /// kernel, so it returns true once in 16 calls and 50 us after it last asked. In simulation any operation
     /// in flight counts.
     fn has_news(&mut self) -> bool {
+        self.in_flight() > 0
+    }
+
+    /// True if [`poll`](Self::poll) would hand out something although it starts nothing. For a caller that is
+    /// about to [`park`](Self::park), which starts what was submitted with the call that waits.
+    fn has_ready(&mut self) -> bool {
         self.in_flight() > 0
     }
 

@@ -61,7 +61,7 @@ pub use kind::{BadEngineKind, ENGINE_VARIABLE, EngineKind};
 pub use op::{Completion, Op, Output, Token};
 pub use open::{Asker, Direct, FileInfo, OpenOptions};
 pub use os::{WriteLock, write_lock};
-pub use os_thread::{OsThread, OsThreadTimes, spawn_pinned};
+pub use os_thread::{OsThread, OsThreadTimes, run_on, spawn_pinned};
 pub use report::report;
 pub use signals::{Signal, SignalError, Signals, ignore_deadly_signals};
 pub use spindle_ring::Unpark;

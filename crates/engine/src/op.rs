@@ -141,6 +141,17 @@ pub enum Op {
         /// Sent in order.
         buffers: Buffers,
     },
+    /// As [`Op::Send`], by a sender that waits for nothing: if the stream takes all bytes at once, that ends no
+    /// sleep, and the completion is handed out with the next thing that happens to the driver, or after
+    /// [`Driver::hurry`](crate::Driver::hurry). So an answer and the wait for the next request are one call of
+    /// the kernel. Until then the buffers are kept: at most 256 KiB of them by each driver, beyond which this
+    /// is [`Op::Send`].
+    SendQuietly {
+        /// The socket.
+        socket: Socket,
+        /// Sent in order.
+        buffers: Buffers,
+    },
     /// Ends one or both directions of a stream. Output: [`Output::Done`].
     Shutdown {
         /// The socket.
@@ -162,14 +173,22 @@ impl Op {
     /// True if only the other side can end it, and may never do so: it waits for a connection, for a peer's
     /// bytes, or for room or readiness.
     pub fn waits_for_peer(&self) -> bool {
-        use Op::{Accept, Connect, Poll, Recv, Send};
-        matches!(self, Accept { .. } | Connect { .. } | Recv { .. } | Send { .. } | Poll { .. })
+        self.is_parked() || matches!(self, Op::Connect { .. } | Op::Send { .. })
     }
 
     /// True if it may wait for a peer for an unlimited time. Drivers are not asked about it meanwhile; see
     /// [`Driver::has_news`](crate::Driver::has_news).
     pub(crate) fn is_parked(&self) -> bool {
-        matches!(self, Op::Accept { .. } | Op::Recv { .. } | Op::Poll { .. })
+        use Op::{Accept, Poll, Recv, SendQuietly};
+        matches!(self, Accept { .. } | Recv { .. } | Poll { .. } | SendQuietly { .. })
+    }
+
+    /// The stream that it sends on, if it is a send.
+    pub(crate) fn sends_on(&self) -> Option<&Socket> {
+        match self {
+            Op::Send { socket, .. } | Op::SendQuietly { socket, .. } => Some(socket),
+            _ => None,
+        }
     }
 
     /// Gives an open a new asker, by which it can be [given up](Asker::give_up). `None` for other operations.
@@ -186,7 +205,8 @@ impl Op {
             Op::Read { buffers, .. }
             | Op::Write { buffers, .. }
             | Op::Recv { buffers, .. }
-            | Op::Send { buffers, .. } => buffers,
+            | Op::Send { buffers, .. }
+            | Op::SendQuietly { buffers, .. } => buffers,
             _ => Buffers::None,
         }
     }
@@ -209,9 +229,10 @@ impl Op {
             | Op::ZeroRange { file, .. }
             | Op::Discard { file, .. } => home.check(&file.0.home, file),
             Op::Accept { listener } => home.check(&listener.0.home, listener),
-            Op::Recv { socket, .. } | Op::Send { socket, .. } | Op::Shutdown { socket, .. } => {
-                home.check(&socket.0.home, socket)
-            }
+            Op::Recv { socket, .. }
+            | Op::Send { socket, .. }
+            | Op::SendQuietly { socket, .. }
+            | Op::Shutdown { socket, .. } => home.check(&socket.0.home, socket),
             Op::Open { .. }
             | Op::Listen { .. }
             | Op::ListenAlone { .. }
@@ -256,9 +277,12 @@ impl Op {
             Op::Listen { address, .. } | Op::Connect { address } => address.to_string(),
             Op::ListenAlone { path, .. } => path.display().to_string(),
             Op::Accept { listener } => listener.address().to_string(),
-            Op::Pair | Op::Recv { .. } | Op::Send { .. } | Op::Shutdown { .. } | Op::Poll { .. } => {
-                String::new()
-            }
+            Op::Pair
+            | Op::Recv { .. }
+            | Op::Send { .. }
+            | Op::SendQuietly { .. }
+            | Op::Shutdown { .. }
+            | Op::Poll { .. } => String::new(),
         }
     }
 
@@ -279,7 +303,7 @@ impl Op {
             Op::Connect { .. } => "connect",
             Op::Pair => "pair",
             Op::Recv { .. } => "recv",
-            Op::Send { .. } => "send",
+            Op::Send { .. } | Op::SendQuietly { .. } => "send",
             Op::Shutdown { .. } => "shutdown",
             Op::Poll { .. } => "poll",
         }

@@ -48,11 +48,12 @@ fn pin(core: usize) -> io::Result<()> {
     Ok(sched_setaffinity(None, &set)?)
 }
 
-/// Lets the calling OS thread run on any of `cores`: it inherited the pin of the thread that started it.
-pub(crate) fn unpin(cores: &crate::CpuSet) {
+/// Lets the calling OS thread run on any of `cores` and no other; if the process may use none of them, it stays
+/// where it is.
+pub fn run_on(cores: &crate::CpuSet) {
     let mut set = CpuSet::new();
     cores.iter().filter(|core| *core < CpuSet::MAX_CPU).for_each(|core| set.set(core));
-    // Fails if none of them is available any more: then it stays where it is.
+    // A core may have been taken from the process meanwhile.
     let _ = sched_setaffinity(None, &set);
 }
 

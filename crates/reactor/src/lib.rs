@@ -44,11 +44,12 @@ pub use shared::lock_state::LockAction;
 pub use spindle_engine::{CpuSet, EngineKind, OsThread, SystemCalls, Time};
 pub use task::poller_cell::{Busy, Wake};
 pub use thread::context::{
-    clock, current_cpu, extension, now, random, reactor_index, spawn_local, waits_for, yield_now,
+    clock, current_cpu, extension, now, random, reactor_index, reactor_loads, spawn_local, waits_for,
+    yield_now,
 };
 pub use thread::hold::Hold;
 pub use thread::io_device::{ChannelError, IoChannel, IoDevice, UnregisterError, VisitError};
 pub use thread::lock::{Lock, LockFault, LockGuard};
-pub use thread::op::{cancel_op, op, submit_op};
+pub use thread::op::{cancel_op, hurry_op, op, submit_op};
 pub use thread::poller::Poller;
 pub use thread::sleep::{Elapsed, Interval, Sleep, interval, sleep, timeout};

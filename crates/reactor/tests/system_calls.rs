@@ -1,13 +1,14 @@
 //! How many system calls the engines make: a count, where a time would only be noise.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use spindle_engine::{Bell, Completion, Direct, Engine, File, Op, OpenOptions, Output};
+use spindle_engine::{Address, Bell, Completion, Direct, Engine, File, Op, OpenOptions, Output, Socket};
 use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::*;
 
@@ -100,6 +101,77 @@ fn a_message_to_a_reactor_that_sleeps_is_one_write_one_read_and_one_sleep() {
             assert!(calls.drains.abs_diff(calls.wakes) <= 1, "{kind:?}: {calls}");
             assert!(calls.enters.abs_diff(calls.wakes) <= 1, "{kind:?}: {calls}");
             assert_eq!((calls.sockets, calls.handed_over), (0, 0), "{kind:?}: {calls}");
+        }
+    }
+}
+
+/// Answers each byte that comes with as many, and asks for the next.
+struct Echo {
+    socket: Socket,
+    this: RefCell<Weak<Echo>>,
+}
+
+impl Echo {
+    fn submit(&self, op: Op) {
+        let this: Rc<dyn OpSink> = self.this.borrow().upgrade().unwrap();
+        submit_op(op, &this, 0);
+    }
+
+    fn receive(&self) {
+        self.submit(Op::Recv { socket: self.socket.clone(), buffers: IoBuf::zeroed(64).into() });
+    }
+}
+
+impl OpSink for Echo {
+    fn complete(&self, _: u64, completion: Completion) {
+        let Completion { result, op, .. } = completion;
+        let count = result.map_or(0, |output| output.bytes());
+        if let (Op::Recv { .. }, 1..) = (&op, count) {
+            self.submit(Op::SendQuietly {
+                socket: self.socket.clone(),
+                buffers: IoBuf::zeroed(count).into(),
+            });
+            self.receive();
+        }
+    }
+}
+
+#[test]
+fn an_answer_and_the_wait_for_the_next_request_are_one_call() {
+    const REQUESTS: u64 = 300;
+    for kind in engines() {
+        let builder = Runtime::builder().engine(kind).reactors(1).mode(Mode::Interrupt).watchdog(None);
+        let running = builder.build().unwrap().start().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let server = running.handle().create_thread("server", "[0-1023]").unwrap();
+        let address = Box::new(Address::Unix(path.clone()));
+        let serve = async move || {
+            let Ok(Output::Listener(listener)) = op(Op::Listen { address, backlog: 1 }).await.0 else {
+                panic!()
+            };
+            spawn_local(async move {
+                let Ok(Output::Socket(socket)) = op(Op::Accept { listener }).await.0 else { panic!() };
+                let echo = Rc::new(Echo { socket, this: RefCell::default() });
+                *echo.this.borrow_mut() = Rc::downgrade(&echo);
+                echo.receive();
+                sleep(Duration::from_secs(3600)).await;
+            });
+        };
+        server.spawn(serve).wait().unwrap();
+        let mut client = std::os::unix::net::UnixStream::connect(path).unwrap();
+        let mut ask = || {
+            client.write_all(b"x").unwrap();
+            client.read_exact(&mut [0]).unwrap();
+        };
+        ask();
+        let calls = called(&running.handle(), || (0..REQUESTS).for_each(|_| ask())).remove(0);
+        match kind {
+            // Fewer if requests come before it sleeps; a few more for the questions.
+            EngineKind::IoUring => assert!(calls.enters <= REQUESTS + 5, "{calls}"),
+            // One for the send, one for a receive in vain, one for that which is not. One to sleep; and the
+            // kernel reports each time that the client has made room.
+            _ => assert!(calls.enters <= 2 * REQUESTS + 5 && calls.sockets <= 3 * REQUESTS + 5, "{calls}"),
         }
     }
 }

@@ -42,7 +42,11 @@ pub(crate) struct EpollDriver {
     jobs: Places,
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
+    /// Quiet sends that have ended: they end no sleep.
+    quiet: Vec<Completion>,
     in_flight: usize,
+    /// True if the kernel was asked by a sleep, and by nothing since.
+    fresh: bool,
     /// The last reading of the clock, the time the kernel was last asked, and the calls since.
     now: Time,
     asked: Time,
@@ -74,7 +78,9 @@ impl EpollDriver {
             sources: Sources::default(),
             jobs: Places::default(),
             ready: Vec::new(),
+            quiet: Vec::new(),
             in_flight: 0,
+            fresh: false,
             now: Time::default(),
             asked: Time::default(),
             unasked: 0,
@@ -109,7 +115,15 @@ impl EpollDriver {
         {
             self.ready.push(Completion { token, result: Err(error), op });
         }
+        if let Some(sent) = self.ready.pop_if(|last| last.token == token && is_quiet(last)) {
+            self.quiet.push(sent);
+        }
     }
+}
+
+/// True for a quiet send that has sent everything.
+fn is_quiet(completion: &Completion) -> bool {
+    matches!(completion.op, Op::SendQuietly { .. }) && completion.result.is_ok()
 }
 
 /// Waits to the nanosecond. epoll_wait knows milliseconds only and epoll_pwait2 is missing on older
@@ -174,9 +188,12 @@ impl Driver for EpollDriver {
                 let result = sockets::shutdown(socket, how).map(|()| Output::Done);
                 self.ready.push(Completion { token, result, op });
             }
-            Op::Accept { .. } | Op::Connect { .. } | Op::Recv { .. } | Op::Send { .. } | Op::Poll { .. } => {
-                self.attempt(token, op);
-            }
+            Op::Accept { .. }
+            | Op::Connect { .. }
+            | Op::Recv { .. }
+            | Op::Send { .. }
+            | Op::SendQuietly { .. }
+            | Op::Poll { .. } => self.attempt(token, op),
         }
     }
 
@@ -192,13 +209,21 @@ impl Driver for EpollDriver {
         }
     }
 
+    fn hurry(&mut self, token: Token) {
+        if let Some(place) = self.quiet.iter().position(|sent| sent.token == token) {
+            self.ready.push(self.quiet.swap_remove(place));
+        }
+    }
+
     fn poll(&mut self, out: &mut Vec<Completion>) {
-        if self.sources.waiting() > 0 {
+        let fresh = std::mem::take(&mut self.fresh);
+        if self.sources.waiting() > 0 && !fresh {
             self.wait(Some(Duration::ZERO));
         }
         (self.asked, self.unasked) = (self.now, 0);
-        self.in_flight -= self.ready.len();
+        self.in_flight -= self.ready.len() + self.quiet.len();
         out.append(&mut self.ready);
+        out.append(&mut self.quiet);
         let first = out.len();
         self.in_flight -= self.returns.take(out);
         for completion in &out[first..] {
@@ -218,6 +243,7 @@ impl Driver for EpollDriver {
         if !self.returns.any() {
             let timeout = deadline.map(|deadline| deadline.since(self.clock.now()));
             self.wait(timeout);
+            self.fresh = true;
         }
         self.waker.wake_up();
     }
@@ -243,12 +269,16 @@ impl Driver for EpollDriver {
     }
 
     fn has_news(&mut self) -> bool {
-        let parked = self.sources.parked();
+        let parked = self.sources.parked() + self.quiet.len();
         if self.in_flight > parked || parked == 0 {
             return self.in_flight > 0;
         }
         self.unasked += 1;
         self.unasked >= ASK_ONE_IN || self.now.since(self.asked) >= ASK_AFTER
+    }
+
+    fn has_ready(&mut self) -> bool {
+        !self.ready.is_empty() || self.returns.any()
     }
 
     fn system_calls(&self) -> SystemCalls {

@@ -292,7 +292,7 @@ impl Source {
 impl Waiting {
     fn side(&self) -> Side {
         match &self.op {
-            Op::Send { .. } | Op::Connect { .. } => Side::Write,
+            Op::Send { .. } | Op::SendQuietly { .. } | Op::Connect { .. } => Side::Write,
             Op::Poll { .. } => Side::Look,
             _ => Side::Read,
         }
@@ -301,7 +301,9 @@ impl Waiting {
     /// The descriptor's identity; none before a connect has made its own.
     fn address(&self) -> Option<usize> {
         Some(match &self.op {
-            Op::Recv { socket, .. } | Op::Send { socket, .. } => Arc::as_ptr(&socket.0) as usize,
+            Op::Recv { socket, .. } | Op::Send { socket, .. } | Op::SendQuietly { socket, .. } => {
+                Arc::as_ptr(&socket.0) as usize
+            }
             Op::Accept { listener } => Arc::as_ptr(&listener.0) as usize,
             Op::Poll { fd, .. } => Arc::as_ptr(fd) as usize,
             _ => Arc::as_ptr(&self.connecting.as_ref()?.0) as usize,
@@ -310,7 +312,7 @@ impl Waiting {
 
     fn object(&self) -> io::Result<(Object, usize, BorrowedFd<'_>)> {
         let object = match &self.op {
-            Op::Recv { socket, .. } | Op::Send { socket, .. } => {
+            Op::Recv { socket, .. } | Op::Send { socket, .. } | Op::SendQuietly { socket, .. } => {
                 (Object::Socket(Arc::downgrade(&socket.0)), socket.fd()?)
             }
             Op::Accept { listener } => (Object::Listener(Arc::downgrade(&listener.0)), listener.fd()?),
@@ -340,7 +342,7 @@ impl Waiting {
             Op::Recv { socket, buffers } => {
                 crate::os::receive(socket.fd()?, buffers, vecs).map(Output::Bytes)
             }
-            Op::Send { socket, buffers } => {
+            Op::Send { socket, buffers } | Op::SendQuietly { socket, buffers } => {
                 while self.sent < buffers.len() {
                     // The first call is counted already.
                     *calls += u64::from(self.sent > 0);

@@ -13,7 +13,7 @@ use super::socket_file::SocketFile;
 use super::{Closes, Closing, FileFd, IoVecs, Opens, OwnedSocketFile, Waker, files, sockets};
 use crate::handle::{Body, FileInner, ListenerInner};
 use crate::home::Home;
-use crate::os_thread::unpin;
+use crate::os_thread::run_on;
 use crate::{
     Asker, Completion, CpuSet, File, FileInfo, Listener, Op, OpenOptions, Output, Token, Unpark,
     available_cores, spawn_pinned,
@@ -234,7 +234,7 @@ impl Pool {
     }
 
     fn work(self: &Arc<Self>) {
-        unpin(&self.cores);
+        run_on(&self.cores);
         let mut vecs = IoVecs::default();
         while let Some(job) = self.next_job() {
             match job {

@@ -46,6 +46,10 @@ impl Driver for SimDriver {
         self.world.inner().cancel(self.core, token);
     }
 
+    fn hurry(&mut self, token: Token) {
+        self.world.inner().hurry(self.core, token);
+    }
+
     fn poll(&mut self, out: &mut Vec<Completion>) {
         self.world.inner().reap(self.core, out);
     }

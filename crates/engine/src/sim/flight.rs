@@ -23,6 +23,8 @@ pub(super) struct Flight {
     result: Option<io::Result<Output>>,
     /// True if it waits to be handed out.
     ready: bool,
+    /// True for a quiet send that nothing waits for.
+    quiet: bool,
     /// A write to acknowledge when the submitter is told.
     pub(super) in_cache: Option<InCache>,
     /// Data that an operation keeps from its submission.
@@ -90,8 +92,9 @@ impl Inner {
         let serial = self.flights.next_serial;
         self.flights.next_serial += 1;
         let result = refused.map(Err);
+        let quiet = matches!(op, Op::SendQuietly { .. });
         let flight =
-            Flight { serial, core, token, op, result, ready: false, in_cache: None, effects, sent: 0 };
+            Flight { serial, core, token, op, result, ready: false, quiet, in_cache: None, effects, sent: 0 };
         let key = self.flights.slots.insert(flight);
         let flight = &self.flights.slots[key];
         if flight.result.is_none() {
@@ -110,12 +113,14 @@ impl Inner {
             let Some(flight) = self.flights.slots.get_mut(key).filter(|f| f.serial == serial) else {
                 continue;
             };
-            if flight.result.is_some() {
+            if let Some(result) = &flight.result {
                 let core = flight.core;
+                let is_quiet = flight.quiet && result.is_ok();
                 if let Some(core) = self.cores.get_mut(&core)
                     && !std::mem::replace(&mut flight.ready, true)
                 {
-                    core.ready.push(key);
+                    let list = if is_quiet { &mut core.quiet } else { &mut core.ready };
+                    list.push(key);
                 }
             } else if let Some(result) = self.take_effect(key) {
                 self.flights.slots[key].result = Some(result);
@@ -165,11 +170,26 @@ impl Inner {
         self.retry_woken();
     }
 
+    /// See [`Driver::hurry`](crate::Driver::hurry).
+    pub(super) fn hurry(&mut self, core: usize, token: Token) {
+        self.enter(core);
+        let entered = self.cores.get_mut(&core).expect("just entered");
+        let is_it = |flight: &Flight| flight.core == core && flight.token == token;
+        for (key, flight) in self.flights.slots.iter_mut().filter(|(_, flight)| is_it(flight)) {
+            flight.quiet = false;
+            if let Some(place) = entered.quiet.iter().position(|quiet| *quiet == key) {
+                entered.ready.push(entered.quiet.swap_remove(place));
+            }
+        }
+    }
+
     /// Hands out finished operations of a core, in a seeded order, sometimes not all of them.
     pub(super) fn reap(&mut self, core: usize, out: &mut Vec<Completion>) {
         self.enter(core);
         self.look();
         self.complete_due();
+        let entered = self.cores.get_mut(&core).expect("entered above");
+        entered.ready.append(&mut entered.quiet);
         loop {
             let ready = &mut self.cores.get_mut(&core).expect("entered above").ready;
             if ready.is_empty() {
@@ -222,7 +242,9 @@ fn extent(op: &Op) -> (u64, u64) {
             (*offset, buffers.len() as u64)
         }
         Op::ZeroRange { offset, length, .. } | Op::Discard { offset, length, .. } => (*offset, *length),
-        Op::Recv { buffers, .. } | Op::Send { buffers, .. } => (0, buffers.len() as u64),
+        Op::Recv { buffers, .. } | Op::Send { buffers, .. } | Op::SendQuietly { buffers, .. } => {
+            (0, buffers.len() as u64)
+        }
         _ => (0, 0),
     }
 }

@@ -55,7 +55,7 @@ struct Listening {
 impl Net {
     /// Notes a submitted operation. Sends of one stream keep their order, whenever each takes effect.
     pub(super) fn at_submission(&mut self, key: usize, op: &Op) {
-        if let Op::Send { socket, .. } = op
+        if let Some(socket) = op.sends_on()
             && let Ok(number) = stream_of(socket)
         {
             self.streams[number].line.push_back(key);
@@ -106,7 +106,7 @@ impl Net {
                 Ok(stream) => self.recv(key, stream, buffers, rng, woken),
                 Err(error) => Some(Err(error)),
             },
-            Op::Send { socket, buffers } => match stream_of(socket) {
+            Op::Send { socket, buffers } | Op::SendQuietly { socket, buffers } => match stream_of(socket) {
                 Ok(stream) => {
                     let result = self.send(key, stream, buffers, &mut flight.sent, woken);
                     if result.is_some() {

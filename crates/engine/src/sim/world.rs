@@ -62,6 +62,8 @@ pub(super) struct Core {
     unpark: Arc<SimUnpark>,
     /// Finished operations, by their key among the flights.
     pub(super) ready: Vec<usize>,
+    /// Quiet sends that have ended: they end no sleep.
+    pub(super) quiet: Vec<usize>,
     /// Submitted and not reaped.
     pub(super) in_flight: usize,
 }
@@ -208,6 +210,7 @@ impl World {
                 deadline: None,
                 unpark: Arc::clone(&unpark),
                 ready: Vec::new(),
+                quiet: Vec::new(),
                 in_flight: 0,
             },
         );

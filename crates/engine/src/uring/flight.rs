@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
 use io_uring::opcode;
-use io_uring::squeue::Entry;
+use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{Fd, FsyncFlags};
 use rustix::event::PollFlags;
 use rustix::net::SocketAddrAny;
@@ -51,6 +51,8 @@ pub(super) struct Flight {
     pub(super) queued: Option<u64>,
     /// Set if it was cancelled: the rest is not submitted.
     pub(super) cancelled: bool,
+    /// Set while its entry posts no completion if it sends everything.
+    pub(super) quiet: bool,
     pub(super) scratch: Option<Box<Scratch>>,
     /// The socket that a connect makes.
     connecting: Option<Socket>,
@@ -72,6 +74,7 @@ impl Flight {
             done: 0,
             queued: None,
             cancelled: false,
+            quiet: false,
             scratch: None,
             connecting: None,
         }
@@ -90,7 +93,11 @@ impl Flight {
             }
             Op::Flush { file } => opcode::Fsync::new(as_fd(file.fd()?)).flags(FsyncFlags::DATASYNC).build(),
             Op::Recv { socket, buffers } => receive(as_fd(socket.fd()?), buffers, room),
-            Op::Send { socket, buffers } => send(as_fd(socket.fd()?), buffers, done, room),
+            Op::Send { socket, buffers } | Op::SendQuietly { socket, buffers } => {
+                let how = if self.quiet { libc::MSG_DONTWAIT } else { 0 };
+                let entry = send(as_fd(socket.fd()?), buffers, done, room, how);
+                if self.quiet { entry.flags(Flags::SKIP_SUCCESS) } else { entry }
+            }
             Op::Accept { listener } => {
                 let (nobody, nothing) = (ptr::null_mut(), ptr::null_mut());
                 opcode::Accept::new(as_fd(listener.fd()?), nobody, nothing).flags(libc::SOCK_CLOEXEC).build()
@@ -112,6 +119,8 @@ impl Flight {
 
     /// Handles the kernel's result.
     pub(super) fn on_result(&mut self, result: i32, home: &Home) -> Step {
+        // The stream did not take all of it at once: the rest goes as any other send.
+        self.quiet = false;
         let Ok(count) = usize::try_from(result) else {
             return match -result {
                 libc::ECANCELED => Step::Done(Err(interrupted())),
@@ -134,7 +143,7 @@ impl Flight {
                 }
                 self.again()
             }
-            Op::Write { buffers, .. } | Op::Send { buffers, .. } => {
+            Op::Write { buffers, .. } | Op::Send { buffers, .. } | Op::SendQuietly { buffers, .. } => {
                 self.done += count;
                 if self.done == buffers.len() {
                     return Step::Done(Ok(Output::Bytes(self.done)));
@@ -162,6 +171,14 @@ impl Flight {
                 Step::Done(Ok(Output::Ready(readiness::told(told))))
             }
             _ => Step::Done(Ok(Output::Done)),
+        }
+    }
+
+    /// The length of its buffers.
+    pub(super) fn length(&self) -> usize {
+        match &self.op {
+            Op::SendQuietly { buffers, .. } => buffers.len(),
+            _ => 0,
         }
     }
 
@@ -211,9 +228,9 @@ fn receive(fd: Fd, buffers: &mut Buffers, room: Room<'_>) -> Entry {
     opcode::RecvMsg::new(fd, scratch.message.insert(message)).build()
 }
 
-fn send(fd: Fd, buffers: &Buffers, done: usize, room: Room<'_>) -> Entry {
+fn send(fd: Fd, buffers: &Buffers, done: usize, room: Room<'_>, how: i32) -> Entry {
     // The kernel continues as long as it can; the rest is submitted again.
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL | how;
     if let Buffers::One(one) = buffers {
         let (start, length) = rest(one, done);
         return opcode::Send::new(fd, start, length).flags(flags).build();

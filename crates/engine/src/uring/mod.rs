@@ -35,6 +35,9 @@ const CANCEL: u64 = u64::MAX - 1;
 /// Highest serial number of a flight: below those of the two above.
 const LAST_SERIAL: u32 = u32::MAX - 1;
 
+/// The most bytes of quiet sends that may be under way: their buffers are kept while the driver sleeps.
+const MOST_QUIET: usize = 256 << 10;
+
 /// How long a dropped driver waits for the kernel to return its buffers. Longer than any working disk takes;
 /// after that the buffers are leaked to the kernel.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,6 +61,14 @@ pub(crate) struct UringDriver {
     returns: Arc<Returns>,
     /// Sends that wait for one of the same stream, in order: the kernel would mix their bytes.
     sends: Vec<(Token, Op)>,
+    /// Quiet sends of which the kernel reports only failures, by key and user data: when it has taken their
+    /// entries and posted nothing, they have ended. And their bytes.
+    quiet: Vec<(usize, u64)>,
+    quiet_bytes: usize,
+    /// Those of them whose entries the kernel has taken. Empty between two calls; kept for its capacity.
+    taken: Vec<(usize, u64)>,
+    /// True if one of them is waited for.
+    hurried: bool,
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
     in_flight: usize,
@@ -87,6 +98,10 @@ impl UringDriver {
             spare: Spare::default(),
             workers,
             sends: Vec::new(),
+            quiet: Vec::new(),
+            quiet_bytes: 0,
+            taken: Vec::new(),
+            hurried: false,
             ready: Vec::new(),
             in_flight: 0,
             parked: 0,
@@ -101,7 +116,17 @@ impl UringDriver {
         let slot = self.flights.vacant_entry();
         let key = slot.key();
         self.parked += usize::from(op.is_parked());
-        slot.insert(Flight::new(token, op, u64::from(self.serial) << 32 | key as u64));
+        let user_data = u64::from(self.serial) << 32 | key as u64;
+        let mut flight = Flight::new(token, op, user_data);
+        if let Op::SendQuietly { buffers, .. } = &flight.op
+            && self.ring.may_be_quiet
+            && self.quiet_bytes + buffers.len() <= MOST_QUIET
+        {
+            flight.quiet = true;
+            self.quiet_bytes += buffers.len();
+            self.quiet.push((key, user_data));
+        }
+        slot.insert(flight);
         self.keys.insert(token, key as u64);
         self.push_next(key);
     }
@@ -122,7 +147,7 @@ impl UringDriver {
         self.parked -= usize::from(flight.op.is_parked());
         self.keys.remove(flight.token);
         self.spare.keep(flight.scratch.take());
-        if let Op::Send { socket, .. } = &flight.op {
+        if let Some(socket) = flight.op.sends_on() {
             self.next_send(socket);
         }
         self.ready.push(Completion { token: flight.token, result, op: flight.op });
@@ -135,7 +160,7 @@ impl UringDriver {
 
     /// A send of `stream` has ended: starts the next one.
     fn next_send(&mut self, stream: &Socket) {
-        let same = |(_, op): &(Token, Op)| matches!(op, Op::Send { socket, .. } if Arc::ptr_eq(&socket.0, &stream.0));
+        let same = |(_, op): &(Token, Op)| op.sends_on().is_some_and(|on| Arc::ptr_eq(&on.0, &stream.0));
         match self.sends.iter().position(same) {
             Some(index) => {
                 let (token, op) = self.sends.remove(index);
@@ -149,6 +174,24 @@ impl UringDriver {
     fn flight_of(&self, user_data: u64) -> Option<usize> {
         let key = (user_data & u64::from(u32::MAX)) as usize;
         self.flights.get(key).filter(|flight| flight.user_data == user_data).map(|_| key)
+    }
+
+    /// Starts what was submitted, and takes what has ended.
+    fn turn(&mut self) {
+        self.ring.enter();
+        if self.quiet.is_empty() || !self.ring.is_submitted() {
+            return self.take_completions();
+        }
+        // Failures of those that the kernel has taken are among the completions.
+        std::mem::swap(&mut self.quiet, &mut self.taken);
+        (self.quiet_bytes, self.hurried) = (0, false);
+        self.take_completions();
+        while let Some((key, user_data)) = self.taken.pop() {
+            let flight = self.flight_of(user_data).map(|key| &self.flights[key]);
+            if let Some(bytes) = flight.filter(|flight| flight.quiet).map(Flight::length) {
+                self.finish(key, Ok(Output::Bytes(bytes)));
+            }
+        }
     }
 
     /// Handles what the kernel has completed.
@@ -218,11 +261,14 @@ impl Driver for UringDriver {
             | Op::Write { ref buffers, .. }
             | Op::Recv { ref buffers, .. }
             | Op::Send { ref buffers, .. }
+            | Op::SendQuietly { ref buffers, .. }
                 if buffers.is_empty() =>
             {
                 self.ready.push(Completion { token, result: Ok(Output::Bytes(0)), op });
             }
-            Op::Send { ref socket, .. } if !socket.0.begin_send(self.number()) => {
+            Op::Send { ref socket, .. } | Op::SendQuietly { ref socket, .. }
+                if !socket.0.begin_send(self.number()) =>
+            {
                 self.sends.push((token, op));
             }
             Op::Connect { ref address } => {
@@ -236,6 +282,7 @@ impl Driver for UringDriver {
             | Op::Accept { .. }
             | Op::Recv { .. }
             | Op::Send { .. }
+            | Op::SendQuietly { .. }
             | Op::Poll { .. } => self.launch(token, op),
             Op::Open { .. }
             | Op::Inspect { .. }
@@ -274,9 +321,13 @@ impl Driver for UringDriver {
         }
     }
 
+    fn hurry(&mut self, token: Token) {
+        let flight = self.keys.get(token).map(|key| &self.flights[key as usize]);
+        self.hurried |= flight.is_some_and(|flight| flight.quiet);
+    }
+
     fn poll(&mut self, out: &mut Vec<Completion>) {
-        self.ring.enter();
-        self.take_completions();
+        self.turn();
         self.in_flight -= self.ready.len();
         out.append(&mut self.ready);
         let first = out.len();
@@ -287,8 +338,13 @@ impl Driver for UringDriver {
     }
 
     fn park(&mut self, deadline: Option<Time>) {
-        // The completion that woke this thread may still be there: an idle reactor need not poll.
-        self.take_completions();
+        // The completion that woke this thread may still be there: an idle reactor need not poll. What waits
+        // behind a quiet send is started only by a turn.
+        if self.hurried || (!self.sends.is_empty() && !self.quiet.is_empty()) {
+            self.turn();
+        } else {
+            self.take_completions();
+        }
         if !self.ready.is_empty() || self.returns.any() {
             return;
         }
@@ -330,6 +386,10 @@ impl Driver for UringDriver {
         self.in_flight > self.parked || (self.parked > 0 && self.ring.has_news())
     }
 
+    fn has_ready(&mut self) -> bool {
+        !self.ready.is_empty() || self.returns.any() || self.ring.has_completions()
+    }
+
     fn system_calls(&self) -> SystemCalls {
         let (wakes, drains) = self.waker.calls();
         let (sockets, handed_over) = (self.socket_calls, self.handed_over);
@@ -346,8 +406,7 @@ impl Drop for UringDriver {
         }
         let deadline = self.clock.now() + PATIENCE;
         while !self.flights.is_empty() && self.clock.now() < deadline {
-            self.ring.enter();
-            self.take_completions();
+            self.turn();
             if !self.flights.is_empty() {
                 self.ring.sleep(Some(deadline.since(self.clock.now())));
             }

@@ -41,11 +41,15 @@ pub(super) struct Ring {
     left: u64,
     /// Calls of io_uring_enter.
     pub(super) enters: u64,
+    /// True if an entry may ask for no completion when it succeeds (5.17).
+    pub(super) may_be_quiet: bool,
 }
 
 impl Ring {
     pub(super) fn new() -> io::Result<Ring> {
-        Ok(Ring { ring: build(ENTRIES)?, overflow: VecDeque::new(), left: 0, enters: 0 })
+        let ring = build(ENTRIES)?;
+        let may_be_quiet = ring.params().is_feature_skip_cqe_on_success();
+        Ok(Ring { ring, overflow: VecDeque::new(), left: 0, enters: 0, may_be_quiet })
     }
 
     /// Queues an entry behind all before it. If it does not fit yet it gets a number in the overflow queue,
@@ -99,6 +103,19 @@ impl Ring {
         let waiting = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
         drop(queue);
         waiting || !self.overflow.is_empty() || !self.ring.completion().is_empty()
+    }
+
+    /// True if the kernel has taken all entries.
+    pub(super) fn is_submitted(&mut self) -> bool {
+        self.overflow.is_empty() && self.ring.submission().is_empty()
+    }
+
+    /// True if the kernel has completed something.
+    pub(super) fn has_completions(&mut self) -> bool {
+        let queue = self.ring.submission();
+        let waiting = queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        waiting || !self.ring.completion().is_empty()
     }
 
     /// Moves entries from the overflow queue into the ring.
@@ -256,7 +273,7 @@ mod tests {
             let mut builder = IoUring::builder();
             setup(&mut builder);
             let Ok(ring) = builder.build(8) else { continue };
-            let mut ring = Ring { ring, overflow: VecDeque::new(), left: 0, enters: 0 };
+            let mut ring = Ring { ring, overflow: VecDeque::new(), left: 0, enters: 0, may_be_quiet: false };
             // SAFETY: a no-operation points at nothing.
             let _ = unsafe { ring.push(opcode::Nop::new().build().user_data(7)) };
             ring.sleep(Some(Duration::from_secs(10)));

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_macros, unused_imports, reason = "each test binary uses a part")]
 
 pub mod files;
+pub mod quiet;
 pub mod sleep;
 pub mod sockets;
 
@@ -35,6 +36,13 @@ macro_rules! with_every_test {
                 a_handle_of_another_engine_is_refused,
                 a_driver_may_be_dropped_with_operations_in_flight,
                 a_file_opened_by_one_driver_serves_another_on_its_own_thread;
+            quiet:
+                a_quiet_send_ends_no_sleep_and_is_told_with_what_comes_next,
+                a_quiet_send_that_is_waited_for_after_all_ends_the_sleep,
+                a_quiet_send_that_does_not_fit_goes_on_as_any_other,
+                a_send_behind_a_quiet_one_does_not_wait_for_other_things,
+                a_quiet_send_that_fails_ends_the_sleep_with_the_reason,
+                a_cancelled_quiet_send_comes_back_with_its_buffers;
             sleep:
                 a_sleep_ends_at_its_deadline_and_not_before,
                 a_deadline_in_the_past_does_not_sleep,

@@ -39,7 +39,7 @@ impl Bench {
         bytes
     }
 
-    fn recv_all(&mut self, socket: &Socket, length: usize) -> Vec<u8> {
+    pub fn recv_all(&mut self, socket: &Socket, length: usize) -> Vec<u8> {
         let mut bytes = Vec::new();
         while bytes.len() < length {
             let part = self.recv(socket, (length - bytes.len()).min(100_000));

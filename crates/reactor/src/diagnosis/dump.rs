@@ -36,6 +36,8 @@ pub struct ReactorDump {
     pub turns: (u64, u64),
     /// Total time of the turns with work.
     pub busy: Duration,
+    /// The busy share of the last second, 0 to 1, as [`reactor_loads`](crate::reactor_loads) gives it.
+    pub load: f64,
     /// Number of times it went to sleep.
     pub sleeps: u64,
     /// Operations of the engine in flight: submitted, and their completion not handled yet.
@@ -157,8 +159,11 @@ impl fmt::Display for ReactorDump {
         let (busy, idle) = self.turns;
         writeln!(
             f,
-            "{busy} busy turns in {:?}, {idle} idle, {} sleeps, {} operations in flight",
-            self.busy, self.sleeps, self.operations
+            "{busy} busy turns in {:?}, {idle} idle, {:.0} % busy in the last second, {} sleeps, {} operations in flight",
+            self.busy,
+            self.load * 100.0,
+            self.sleeps,
+            self.operations
         )?;
         writeln!(f, "  system calls: {}", self.system_calls)?;
         for thread in &self.threads {

@@ -4,5 +4,6 @@
 
 pub(crate) mod activity;
 pub(crate) mod dump;
+pub(crate) mod load;
 pub(crate) mod stall;
 pub(crate) mod wait;

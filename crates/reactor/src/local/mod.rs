@@ -245,6 +245,13 @@ impl Local {
         }
     }
 
+    /// Asks to be told of a quiet send as soon as it has ended.
+    pub(crate) fn hurry(&self, id: OpId) {
+        if self.ops.is_live(id) {
+            self.driver.borrow_mut().hurry(id.0);
+        }
+    }
+
     /// The threads on this reactor, in the order of their slots.
     pub(crate) fn cores(&self) -> Vec<Rc<ThreadCore>> {
         self.threads.borrow().iter().flatten().cloned().collect()

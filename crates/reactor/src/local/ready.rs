@@ -44,6 +44,12 @@ impl Ready {
         queue.borrow_mut().push_back(core.clone());
     }
 
+    /// True if no thread is listed.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.now.borrow().is_empty() && self.next.borrow().is_empty()
+    }
+
     /// Begins a turn of the reactor. Calls `due` with the slot of each thread whose deadline has passed.
     pub(crate) fn begin_turn(&self, now: Time, mut due: impl FnMut(usize)) {
         self.turn.set(self.turn.get() + 1);

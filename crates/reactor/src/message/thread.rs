@@ -117,6 +117,11 @@ impl Thread {
         self.shared.cpuset
     }
 
+    /// The number of the reactor it lives on, from 0.
+    pub fn reactor(&self) -> usize {
+        self.shared.reactor
+    }
+
     /// The core of the reactor it lives on.
     pub fn core(&self) -> usize {
         self.shared.runtime.cores[self.shared.reactor]

@@ -25,6 +25,7 @@ impl ReactorDump {
             mode: port.mode(),
             turns: (local.busy_turns.get(), local.idle_turns.get()),
             busy: Duration::from_nanos(local.busy_ns.get()),
+            load: port.load.share(local.now.get()),
             sleeps: local.sleeps.get(),
             operations: local.ops.len(),
             system_calls: local.driver.borrow().system_calls(),

@@ -17,6 +17,7 @@ use spindle_engine::{Driver, Time};
 use crate::caught::drop_caught;
 use crate::diagnosis::activity::CallKind;
 use crate::diagnosis::dump::ReactorDump;
+use crate::diagnosis::load::Load;
 use crate::local::Local;
 use crate::local::current::Entered;
 use crate::local::thread_core::{MESSAGES, ThreadCore};
@@ -48,6 +49,8 @@ const LOOKS_PER_TURN: usize = 16;
 pub(crate) struct Reactor {
     pub(crate) local: Rc<Local>,
     rings: Rings,
+    /// Its share of the port, which others read.
+    load: Arc<Load>,
     /// How long to poll after the last work.
     linger: Duration,
     last_work: Time,
@@ -85,10 +88,12 @@ impl Reactor {
         // Polling while another reactor needs the same core only delays that one.
         let here = shared.cores.iter().filter(|core| **core == shared.cores[index]).count();
         let linger = if here > 1 { Duration::ZERO } else { LINGER };
+        let load = shared.ports[index].load.clone();
         let local = Local::new(shared, index, driver, simulated);
         Reactor {
             local,
             rings: Rings::default(),
+            load,
             linger,
             last_work: Time::default(),
             alone: None,
@@ -118,7 +123,8 @@ impl Reactor {
         let now = local.now.get();
         self.began = now;
         let mut busy = self.receive();
-        busy |= self.reaped.hand_out(&local, self.was_idle);
+        let sleeps_next = local.ready.is_empty() && self.sleeps_when_idle();
+        busy |= self.reaped.hand_out(&local, self.was_idle, sleeps_next);
         busy |= self.run_threads(now);
         busy |= local.flush();
         local.settle();
@@ -153,6 +159,7 @@ impl Reactor {
     /// Divides a turn's nanoseconds among the threads that called something in it.
     fn account(&mut self, ns: u64) {
         self.local.busy_ns.set(self.local.busy_ns.get() + ns);
+        self.load.add(self.local.now.get(), ns);
         let all = self.ran.iter().map(|core| core.called.get()).sum();
         self.quick = ns <= QUICK.as_nanos() as u64 * u64::from(all);
         self.ran.iter().filter(|core| core.called.get() > 0).for_each(|core| core.account(ns, all));
@@ -249,6 +256,12 @@ impl Reactor {
         local.activity().begin(CallKind::Nothing, None);
     }
 
+    /// What it does when it has nothing to do.
+    #[inline]
+    pub(crate) fn mode(&self) -> Mode {
+        self.local.port().mode()
+    }
+
     /// After a turn without work: sleeps, if the mode allows it and nothing arrived meanwhile.
     pub(crate) fn rest(&mut self) {
         self.rest_until(None);
@@ -296,11 +309,20 @@ impl Reactor {
     /// True if the reactor stays awake although it has nothing to do.
     fn must_poll(&self, now: Time) -> bool {
         let spinning = || self.local.is_spinning();
-        match self.local.port().mode() {
+        match self.mode() {
             Mode::Poll => true,
             Mode::Interrupt => spinning(),
             Mode::Adaptive if self.local.simulated => spinning(),
             Mode::Adaptive => now - self.last_work < self.linger || spinning(),
+        }
+    }
+
+    /// True if a turn without work is followed by sleep.
+    fn sleeps_when_idle(&self) -> bool {
+        match self.mode() {
+            Mode::Poll => false,
+            Mode::Interrupt => !self.local.simulated,
+            Mode::Adaptive => !self.local.simulated && self.linger.is_zero(),
         }
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Reaped {
     spare: Vec<VecDeque<Completion>>,
     /// Turns since the driver was last asked.
     unasked: u32,
+    /// True if the last turn left it to a sleep to start operations.
+    deferred: bool,
 }
 
 /// The completions of one thread, by its id.
@@ -49,12 +51,19 @@ impl Reaped {
         self.waiting.is_empty()
     }
 
-    /// One turn's share; true if there was a completion.
+    /// One turn's share; true if there was a completion. If the reactor `sleeps_next` unless something comes,
+    /// operations are left to the sleep to start: one system call then starts them and waits. That happens
+    /// once in a row, as something may come.
     #[inline]
-    pub(crate) fn hand_out(&mut self, local: &Local, was_idle: bool) -> bool {
-        // The usual case. A turn with nothing else to do asks the driver in any case.
+    pub(crate) fn hand_out(&mut self, local: &Local, was_idle: bool, sleeps_next: bool) -> bool {
         let mut driver = local.driver.borrow_mut();
-        let news = if was_idle { driver.in_flight() > 0 } else { driver.has_news() };
+        self.deferred = sleeps_next && !was_idle && !self.deferred;
+        // A turn with nothing else to do asks the driver in any case.
+        let news = match (was_idle, self.deferred) {
+            (true, _) => driver.in_flight() > 0,
+            (_, true) => driver.has_ready(),
+            (_, false) => driver.has_news(),
+        };
         drop(driver);
         (news || !self.waiting.is_empty()) && self.hand_out_some(local)
     }

@@ -8,6 +8,7 @@ pub(crate) mod builder;
 pub(crate) mod handle;
 mod panic_hook;
 pub(crate) mod pending_dump;
+mod placement;
 pub(crate) mod runner;
 mod simulate;
 pub(crate) mod stop;
@@ -25,6 +26,7 @@ use crate::message::thread::Thread;
 use crate::reactor::Reactor;
 use crate::runtime::builder::Builder;
 use crate::runtime::handle::Handle;
+use crate::runtime::placement::Placement;
 use crate::runtime::simulate::{simulate, simulate_main};
 use crate::runtime::supervisor::Supervisor;
 use crate::shared::{Shared, Stop};
@@ -185,16 +187,19 @@ fn run_reactor(
     engine: &Engine,
     started: &mpsc::Sender<Result<(), BuildError>>,
 ) {
+    let placement = Placement::pinned(shared.cores[index], &shared.cores);
     let (outcome, reactor) = match engine.driver(index) {
         Ok(driver) => (Ok(()), Some(Reactor::new(shared, index, driver, false))),
         Err(error) => (Err(error.into()), None),
     };
     // The starter waits until every reactor has answered.
     let _ = started.send(outcome);
-    reactor.into_iter().for_each(turn_until_finished);
+    if let Some(reactor) = reactor {
+        turn_until_finished(reactor, placement);
+    }
 }
 
-fn turn_until_finished(mut reactor: Reactor) {
+fn turn_until_finished(mut reactor: Reactor, mut placement: Placement) {
     loop {
         let busy = reactor.turn();
         reactor.go_on();
@@ -203,6 +208,7 @@ fn turn_until_finished(mut reactor: Reactor) {
         }
         reactor.read_clock_ahead();
         if !busy {
+            placement.follow(reactor.mode());
             reactor.rest();
         }
     }

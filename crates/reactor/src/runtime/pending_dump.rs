@@ -146,6 +146,7 @@ fn from_outside(shared: &Shared, index: usize) -> ReactorDump {
         mode: shared.ports[index].mode(),
         turns: (0, 0),
         busy: Duration::ZERO,
+        load: 1.0,
         sleeps: 0,
         operations: 0,
         system_calls: spindle_engine::SystemCalls::default(),

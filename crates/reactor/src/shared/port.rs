@@ -11,6 +11,7 @@ use spindle_ring::Call;
 
 use crate::diagnosis::activity::Activity;
 use crate::diagnosis::dump::ReactorDump;
+use crate::diagnosis::load::Load;
 use crate::mode::Mode;
 use crate::shared::thread::ThreadShared;
 
@@ -61,6 +62,7 @@ pub(crate) struct Port {
     /// A [`Mode`], by its number.
     mode: AtomicU8,
     pub(crate) activity: Arc<Activity>,
+    pub(crate) load: Arc<Load>,
 }
 
 impl AsRef<Door> for Port {
@@ -72,7 +74,12 @@ impl AsRef<Door> for Port {
 impl Port {
     /// Open, for a reactor that does not run yet.
     pub(crate) fn new(mode: Mode) -> Port {
-        Port { door: Door::new(), mode: AtomicU8::new(mode as u8), activity: Arc::default() }
+        Port {
+            door: Door::new(),
+            mode: AtomicU8::new(mode as u8),
+            activity: Arc::default(),
+            load: Arc::default(),
+        }
     }
 
     /// Asks for the reactor's state. If it has ended, the question is dropped.

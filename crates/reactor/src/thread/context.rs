@@ -61,6 +61,18 @@ pub fn reactor_index() -> usize {
     expect("reactor_index").local.index
 }
 
+/// The busy shares of the runtime's reactors in the last second, 0 to 1, by number: for a program that places
+/// connections. Asks no reactor. Time that a call under way has taken is not in it yet. In simulation nothing
+/// takes time, and all are 0.
+///
+/// # Panics
+/// Outside a Spindle thread.
+pub fn reactor_loads() -> Vec<f64> {
+    let local = &expect("reactor_loads").local;
+    let now = local.clock();
+    local.shared.ports.iter().map(|port| port.load.share(now)).collect()
+}
+
 /// Lets the thread's other work go first.
 pub async fn yield_now() {
     let mut yielded = false;

@@ -37,6 +37,15 @@ pub fn cancel_op(id: OpId) {
     core.local.cancel(id);
 }
 
+/// A [quiet send](Op::SendQuietly) is waited for after all: its completion comes as soon as it has ended.
+///
+/// # Panics
+/// Outside a Spindle thread.
+pub fn hurry_op(id: OpId) {
+    let core = current::expect("hurry_op");
+    core.local.hurry(id);
+}
+
 /// Runs `op`; returns its result and the operation, whose buffers it owned. An error [names](Op::named) the
 /// operation and its file. Nothing happens before the first poll. Dropping the future detaches the operation:
 /// it runs to its end, and keeps its buffers until then. One that [waits for a peer](Op::waits_for_peer) is
@@ -80,7 +89,12 @@ impl Future for OpFuture {
             let cell: Rc<OpCell> = Rc::default();
             cell.0.borrow_mut().1 = Some(cx.waker().clone());
             let (waits_for_peer, asker) = (op.waits_for_peer(), op.asker());
+            let is_quiet = matches!(op, Op::SendQuietly { .. });
             let id = submit_op(op, &(cell.clone() as Rc<dyn OpSink>), 0);
+            if is_quiet {
+                // This future waits for it.
+                hurry_op(id);
+            }
             (self.cell, self.asker) = (Some(cell), asker);
             self.endless = waits_for_peer.then(|| (current::expect("op"), id));
             current::note(Wait::Named("an operation of the engine"));

@@ -493,3 +493,52 @@ fn two_runtimes_in_one_process_call_each_other() {
         second.run(async move || there.run(async || Thread::current().unwrap().name().to_owned()).await);
     assert_eq!(answer.unwrap().unwrap(), "there");
 }
+
+#[test]
+fn a_reactor_that_sleeps_when_idle_may_run_on_every_core_of_the_runtime_and_one_that_polls_on_its_own() {
+    let running = Runtime::builder().reactors(2).mode(Mode::Poll).build().unwrap().start().unwrap();
+    let handle = running.handle();
+    let all: CpuSet = handle.cores().iter().copied().collect();
+    let threads: Vec<Thread> = (0..2).map(|_| handle.create_thread("worker", "[0-1023]").unwrap()).collect();
+    let allowed = |thread: &Thread| {
+        let asked = thread.spawn(async || spindle_engine::available_cores().affinity);
+        asked.wait().unwrap()
+    };
+    let own = |thread: &Thread| CpuSet::from_iter([thread.core()]);
+    for mode in [Mode::Poll, Mode::Interrupt, Mode::Adaptive, Mode::Interrupt, Mode::Poll] {
+        handle.set_mode(mode);
+        for thread in &threads {
+            let expected = if mode == Mode::Interrupt { all } else { own(thread) };
+            // It moves when it next has nothing to do.
+            while allowed(thread) != expected {
+                Bell::new().unwrap().wait(Some(Duration::from_millis(1)));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_load_of_a_reactor_is_that_of_the_last_second() {
+    let running = Runtime::builder().reactors(2).mode(Mode::Interrupt).build().unwrap().start().unwrap();
+    let handle = running.handle();
+    let [busy, idle] = [0, 1].map(|_| handle.create_thread("worker", "[0-1023]").unwrap());
+    let loads = || {
+        let asked = idle.spawn(async || reactor_loads()).wait().unwrap();
+        (asked[busy.reactor()], asked[idle.reactor()])
+    };
+    let until = |done: &dyn Fn((f64, f64)) -> bool| {
+        while !done(loads()) {
+            Bell::new().unwrap().wait(Some(Duration::from_millis(20)));
+        }
+    };
+    let work = busy.spawn(async || {
+        loop {
+            yield_now().await;
+        }
+    });
+    until(&|(busy, idle)| busy > 0.1 && busy > 2.0 * idle);
+    let shown = handle.dump().wait(Duration::from_secs(20)).reactors[busy.reactor()].load;
+    assert!(shown > 0.0, "{shown}");
+    work.abort();
+    until(&|(busy, _)| busy < 0.05);
+}
