@@ -10,5 +10,6 @@ mod injecting;
 mod names;
 mod races;
 mod removal;
+mod stacks;
 mod support;
 mod virtuals;

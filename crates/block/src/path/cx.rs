@@ -146,14 +146,14 @@ impl Cx<'_> {
     }
 
     #[inline]
-    fn cut(&mut self, split: &mut Split, count: u64) -> Io {
+    pub(crate) fn cut(&mut self, split: &mut Split, count: u64) -> Io {
         let count = count.min(split.left);
         let mut io = self.queues.make_blank(split.start, count);
         let bytes = count * split.block;
         let Queues { joins, waiters, .. } = &mut *self.queues;
         let slot = io.slot_mut();
         let (parent, cut) = joins.cut(split.key, bytes as usize, &mut slot.buffers);
-        let place = Place { offset: split.offset(), cut, shares: false };
+        let place = Place { offset: split.offset(), cut, shares: false, passes: false };
         split.settle(waiters, &mut io, parent, place);
         split.pieces += 1;
         split.start += count;
@@ -170,7 +170,7 @@ impl Cx<'_> {
         let Queues { joins, waiters, .. } = &mut *self.queues;
         let slot = io.slot_mut();
         let parent = joins.share(split.key, &mut slot.buffers);
-        let place = Place { offset: split.offset(), cut: false, shares: true };
+        let place = Place { offset: split.offset(), cut: false, shares: true, passes: false };
         split.settle(waiters, &mut io, parent, place);
         self.adopt(io)
     }

@@ -26,6 +26,14 @@ impl Epochs {
         self.current
     }
 
+    /// Counts one more request in the epoch of one that is still counted.
+    pub(crate) fn join(&mut self, epoch: u32) {
+        match self.earlier.iter_mut().find(|(found, _)| *found == epoch) {
+            Some((_, count)) => *count += 1,
+            None => self.count += 1,
+        }
+    }
+
     /// Removes a request from its epoch; wakers that are now due go to `wakes`.
     #[inline]
     pub(crate) fn end(&mut self, epoch: u32, wakes: &mut VecDeque<Waker>) {

@@ -11,6 +11,9 @@ impl Lanes {
     #[inline(never)]
     pub(crate) fn descend_hindered(&mut self, to: u32, mut io: Io) {
         let state = &mut self.queues.lanes[to as usize];
+        if let Some(cutting) = state.cutting.filter(|cutting| cutting.cuts(&io)) {
+            return self.cut(to, io, cutting);
+        }
         state.arrive(&mut io, &mut self.queues.clock);
         let gate = state.gate;
         match gate {
@@ -37,8 +40,9 @@ impl Lanes {
 
     /// Lets a request pass, or keeps it until ranges and limits allow it.
     fn admit(&mut self, lane: u32, io: Io) -> Option<Io> {
+        let passes = self.queues.passes_ranges(&io);
         let state = &mut self.queues.lanes[lane as usize];
-        if state.must_wait_for_range(&io) && !self.queues.passes.contains(&io.id()) {
+        if !passes && state.must_wait_for_range(&io) {
             state.held_back.push(io);
             state.look();
             self.queues.look_at(lane);

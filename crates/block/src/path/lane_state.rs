@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::path::clock::Clock;
+use crate::path::cutting::Cutting;
 use crate::path::epochs::Epochs;
 use crate::path::meter::{Meter, NOT_ARRIVED};
 use crate::path::notifier::Notify;
@@ -46,6 +47,8 @@ pub(crate) struct LaneState {
     watched: bool,
     /// Whether a request may go straight to the lane.
     hindrance: Arc<Hindrance>,
+    /// Set if the device limits its transfers.
+    pub(crate) cutting: Option<Cutting>,
     /// Requests kept out by the gate or by a full lane, in order.
     pub(crate) stalled: VecDeque<Io>,
     /// Requests that wait for such ranges.
@@ -73,7 +76,11 @@ pub(crate) struct LaneState {
 impl LaneState {
     /// The state of a lane that is being opened.
     pub(crate) fn of(device: Arc<dyn Device>, generation: u32) -> LaneState {
-        LaneState { device: Some(device), generation, refs: 1, ..LaneState::default() }
+        let cutting = Cutting::of(&device.geometry());
+        let mut state =
+            LaneState { device: Some(device), generation, refs: 1, cutting, ..LaneState::default() };
+        state.look();
+        state
     }
 
     /// The state of a free place.
@@ -127,7 +134,8 @@ impl LaneState {
     /// Recomputes `hindrance` and `watched`; call it after any change.
     pub(crate) fn look(&mut self) {
         let meter = self.meter.is_some();
-        self.hindrance.set_own(self.gate != Gate::Open || !self.stalled.is_empty() || meter);
+        let cuts = self.cutting.is_some();
+        self.hindrance.set_own(self.gate != Gate::Open || !self.stalled.is_empty() || meter || cuts);
         self.watched = meter
             || !self.stalled.is_empty()
             || !self.held_back.is_empty()

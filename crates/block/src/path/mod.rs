@@ -6,6 +6,7 @@ pub(crate) mod aborting;
 pub(crate) mod alarms;
 pub(crate) mod claimed;
 pub(crate) mod clock;
+pub(crate) mod cutting;
 pub(crate) mod cx;
 pub(crate) mod device;
 pub(crate) mod epochs;

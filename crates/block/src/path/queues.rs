@@ -174,6 +174,13 @@ impl Queues {
         self.pool.push(slot);
     }
 
+    /// True for a request that held ranges do not keep, or a piece of one.
+    pub(crate) fn passes_ranges(&self, io: &Io) -> bool {
+        let slot = io.slot();
+        let piece = matches!(slot.return_to, ReturnTo::Join { .. }) && slot.place.passes;
+        piece || self.passes.contains(&slot.id)
+    }
+
     /// True for the reset for which the device was frozen.
     pub(crate) fn passes_gate(&self, io: &Io) -> bool {
         io.operation() == Operation::Reset && self.passes.contains(&io.id())

@@ -22,6 +22,8 @@ pub(crate) struct Place {
     pub(crate) cut: bool,
     /// Set if it only reads its parent's buffers, which stay where they are.
     pub(crate) shares: bool,
+    /// Set if it passes held ranges as its parent does.
+    pub(crate) passes: bool,
 }
 
 /// The buffers of a piece that came back before one that was cut before it.

@@ -83,6 +83,7 @@ pub struct Geometry {
     volatile_cache: bool,
     unmap_reads_zero: bool,
     writable: bool,
+    cuts_at_boundary: bool,
 }
 
 impl Geometry {
@@ -112,6 +113,7 @@ impl Geometry {
             volatile_cache: false,
             unmap_reads_zero: false,
             writable: true,
+            cuts_at_boundary: false,
         })
     }
 
@@ -132,6 +134,12 @@ impl Geometry {
         Geometry { boundary: blocks, ..self }
     }
 
+    /// Sets whether no transfer that reaches the device crosses the boundary: the lane table cuts those that do.
+    #[must_use]
+    pub fn with_cuts_at_boundary(self, cuts: bool) -> Geometry {
+        Geometry { cuts_at_boundary: cuts, ..self }
+    }
+
     /// Sets how many bytes, aligned to their own size, a write replaces all or nothing across a power cut.
     ///
     /// # Errors
@@ -143,7 +151,8 @@ impl Geometry {
         Ok(Geometry { atomic_unit: bytes, ..self })
     }
 
-    /// Sets the largest transfer, in blocks.
+    /// Sets the largest transfer, in blocks. The lane table cuts larger reads, writes and comparisons into
+    /// pieces, in front of the device's lanes.
     ///
     /// # Errors
     /// Zero blocks.
@@ -212,12 +221,17 @@ impl Geometry {
         self.boundary
     }
 
+    /// True if no transfer that reaches the device crosses the boundary.
+    pub fn cuts_at_boundary(&self) -> bool {
+        self.cuts_at_boundary
+    }
+
     /// Bytes, aligned to their own size, that a write replaces all or nothing across a power cut.
     pub fn atomic_unit(&self) -> u32 {
         self.atomic_unit
     }
 
-    /// The largest transfer in blocks; `u32::MAX` if the device sets no limit.
+    /// The largest transfer that reaches the device, in blocks; `u32::MAX` if it sets no limit.
     pub fn max_transfer(&self) -> u32 {
         self.max_transfer
     }

@@ -10,6 +10,7 @@ mod abandoned;
 mod aborts;
 mod bounce;
 mod claims;
+mod cutting;
 mod devices;
 mod emulation;
 mod events;
