@@ -195,9 +195,8 @@ async fn set_up(place: &Place, daemon: &Daemon, engine: &str) -> Result<(), Fail
     control.nbd().listen(place.nbd_address()).await.map_err(refused)?;
     let info = volume.info().await.map_err(refused)?;
     let written = info.num_allocated_clusters * u64::from(CLUSTER_SIZE);
-    let screen =
-        Screen { place, engine, cores: control.runtime().cores(), found, opening, size: info.size, written };
-    screen.print()
+    let cores = control.runtime().cores();
+    Screen { place, engine, cores, found, opening, size: info.size, written, parent: info.parent }.print()
 }
 
 /// The text for the user.
@@ -208,7 +207,9 @@ struct Screen<'a> {
     found: Found,
     opening: Duration,
     size: u64,
+    /// Bytes in clusters of the volume's own: those that were written since its last snapshot.
     written: u64,
+    parent: Option<String>,
 }
 
 impl Screen<'_> {
@@ -251,10 +252,12 @@ impl Screen<'_> {
     }
 
     fn volume(&self) -> String {
-        match self.written {
-            0 => format!("{} thin, nothing written", size(self.size)),
-            written => format!("{} thin, {} written", size(self.size), size(written)),
-        }
+        let written = match self.written {
+            0 => "nothing".to_owned(),
+            written => size(written),
+        };
+        let since = self.parent.as_deref().map(|parent| format!(" since {parent}")).unwrap_or_default();
+        format!("{} thin, {written} written{since}", size(self.size))
     }
 
     fn cores(&self, out: &mut Output) -> Result<(), Failure> {

@@ -35,6 +35,7 @@ fn the_first_run_makes_a_store_and_the_next_one_opens_it_clean_or_after_a_kill()
     second.end(Signal::KILL);
     let third = start(folder.path());
     assert!(third.said.contains("recovered in "), "{}", third.said);
+    assert!(third.said.contains("8 GiB thin, nothing written since monday"), "{}", third.said);
     assert_eq!(third.end(Signal::TERM).0.code(), Some(0));
     assert_eq!(fs::read_to_string(folder.path().join("spindle-quickstart/.gitignore")).unwrap(), "*\n");
 }
