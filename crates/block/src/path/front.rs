@@ -1,9 +1,13 @@
 //! What may keep a request in front of its lane (the gate, a range that an older write may still reach,
-//! limits, a full lane), and how the request goes on.
+//! limits, a full lane), how the request goes on, and how one that is too large is cut.
 //!
 //! Part of the table's loop, for lanes that have any of these; other requests never come here.
 
+use crate::path::cutting::Cutting;
+use crate::path::cx::Cx;
 use crate::path::lanes::Lanes;
+use crate::path::meter::NOT_ARRIVED;
+use crate::request::io::Held;
 use crate::{Gate, Io, IoErrorKind, Submit};
 
 impl Lanes {
@@ -36,6 +40,31 @@ impl Lanes {
             }
             false => self.queues.stall(to, io),
         }
+    }
+
+    /// Queues the pieces of a request for its lane.
+    pub(crate) fn cut(&mut self, to: u32, mut io: Io, cutting: Cutting) {
+        let passes = self.queues.passes_ranges(&io);
+        let slot = io.slot_mut();
+        slot.arrived[usize::from(slot.depth)] = NOT_ARRIVED;
+        let held = std::mem::replace(&mut slot.held, Held::NOWHERE);
+        let cx = &mut Cx { queues: &mut self.queues, this: to };
+        let mut split = cx.split(io);
+        while split.left() > 0 {
+            let count = cutting.piece(split.start(), split.left());
+            let mut piece = cx.cut(&mut split, count);
+            let slot = piece.slot_mut();
+            slot.place.passes = passes;
+            // In the whole's epoch, whose waiters wait for the pieces then.
+            slot.held = held;
+            cx.queues.lanes[to as usize].epochs.join(held.epoch);
+            cx.queues.down.push_back(piece);
+        }
+        cx.join(split);
+        // The whole itself is in no lane until its pieces are back.
+        let queues = &mut self.queues;
+        queues.lanes[to as usize].epochs.end(held.epoch, &mut queues.wakes);
+        queues.look_at(to);
     }
 
     /// Lets a request pass, or keeps it until ranges and limits allow it.
