@@ -23,7 +23,9 @@ fn offer(name: &str) -> Offer {
 /// The handshake; the rules and the rest of the input, if it comes to an end.
 fn handshake(stream: &[u8], step: usize) -> Option<(Rules, Vec<u8>)> {
     let mut out = Vec::new();
-    let mut negotiation = Negotiation::new(&mut out);
+    // Half of the inputs meet a server that requires TLS, whose encrypted bytes are those that follow.
+    let encryption = if stream.len() % 2 == 0 { Encryption::None } else { Encryption::Required };
+    let mut negotiation = Negotiation::with_encryption(encryption, &mut out);
     let (mut input, mut left) = (Vec::new(), stream);
     loop {
         let before = out.len();
@@ -40,6 +42,7 @@ fn handshake(stream: &[u8], step: usize) -> Option<(Rules, Vec<u8>)> {
                 left = later;
             }
             Advance::Aborted => return None,
+            Advance::StartTls => negotiation.encrypted(),
             Advance::Query(Query::List) => negotiation.list([("a", "b"), ("", "")], &mut out),
             Advance::Query(Query::Export { name, .. }) if name.len() % 2 == 1 => {
                 negotiation.refuse(&Refusal::Unknown, &mut out).ok()?;

@@ -1,5 +1,7 @@
 //! Refusals of a server, with the object's name and the remedy.
 
+use std::path::PathBuf;
+
 use spindle_bdev::BdevError;
 use spindle_engine::Address;
 
@@ -34,6 +36,28 @@ pub enum ExportError {
     /// The server is stopping.
     #[error("export '{0}': the server is stopping; start it again")]
     Stopping(String),
+}
+
+/// Why the certificates of a listener cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{}: {source}; the folder of TLS files holds ca-cert.pem, server-cert.pem and server-key.pem", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: std::io::Error,
+    },
+    /// A file is not what its name says.
+    #[error("{}: {reason}; make it again, in PEM", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
 }
 
 /// Why the server cannot listen at an address.

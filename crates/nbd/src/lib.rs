@@ -5,7 +5,7 @@
 //! device on its own thread, and sends all finished replies at once. The [`Server`] has exports by name,
 //! listens, and places connections on its threads.
 //!
-//! Served: fixed newstyle with every option except TLS and extended headers, structured replies, block status
+//! Served: fixed newstyle with every option except extended headers, TLS with certificates of both sides, structured replies, block status
 //! (`base:allocation`, `qemu:allocation-depth`), FUA, trim, zeroes, several connections to one export.
 //! Requests that do not match the device's blocks are served too, by reading and writing the blocks around
 //! them; exports advertise the device's block size all the same, as that is faster.
@@ -23,11 +23,13 @@ mod extents;
 mod overlap;
 mod server;
 mod stats;
+mod tls;
 mod waiting;
 
-pub use error::{ExportError, ListenError};
+pub use error::{ExportError, ListenError, TlsError};
 pub use export::Export;
-pub use server::{BdevExport, ConnectionInfo, Ended, ExportInfo, Options, Server};
+pub use server::{BdevExport, ConnectionInfo, Ended, ExportInfo, ListenerInfo, Options, Server};
 pub use spindle_bdev::{Content, Extent, Extents};
 pub use spindle_engine::Address;
 pub use stats::Counts;
+pub use tls::Tls;

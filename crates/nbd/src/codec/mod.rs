@@ -3,7 +3,8 @@
 //! [`Negotiation`] is the fixed newstyle handshake, [`Request::parse`] and [`Rules::check`] decode the
 //! transmission phase, [`reply`] encodes its answers. Every value here belongs to one connection and holds no
 //! handle. No input panics, and at most [`MAX_OPTION`] bytes of it are kept. Source: the protocol document
-//! (NetworkBlockDevice/nbd, `doc/proto.md`). Extended headers and TLS are not offered.
+//! (NetworkBlockDevice/nbd, `doc/proto.md`). Extended headers are not offered. TLS is
+//! the owner's: [`Advance::StartTls`] says when it begins.
 
 mod context;
 mod error;
@@ -18,7 +19,7 @@ mod text;
 
 pub use context::{Context, Contexts};
 pub use error::{ErrorCode, Violation};
-pub use negotiation::{Advance, Agreed, Negotiation, Query, Refusal};
+pub use negotiation::{Advance, Agreed, Encryption, Negotiation, Query, Refusal};
 pub use offer::{BlockSizes, Offer, TransmissionFlags};
 pub use option::MAX_OPTION;
 pub use request::{CommandFlags, REQUEST_LEN, Request};

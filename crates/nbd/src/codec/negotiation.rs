@@ -29,11 +29,25 @@ pub enum Query {
     },
 }
 
+/// What a server does about encryption on one connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// It is not offered.
+    #[default]
+    None,
+    /// A client gets nothing without it: every option but STARTTLS and ABORT is refused before.
+    Required,
+    /// The connection is encrypted.
+    Active,
+}
+
 /// The state after processing input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advance {
     /// All usable input was processed.
     NeedsInput,
+    /// Send the output, begin TLS with the bytes that come after it, and call [`Negotiation::encrypted`].
+    StartTls,
     /// A question to answer.
     Query(Query),
     /// The client ended the handshake: send the output and close.
@@ -81,6 +95,7 @@ enum Question {
 /// The handshake of one connection.
 pub struct Negotiation {
     state: State,
+    encryption: Encryption,
     fixed: bool,
     zeroes: bool,
     structured: bool,
@@ -92,13 +107,19 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// Begins: writes the greeting to `out`.
+    /// Begins without encryption: writes the greeting to `out`.
     pub fn new(out: &mut Vec<u8>) -> Negotiation {
+        Negotiation::with_encryption(Encryption::None, out)
+    }
+
+    /// Begins: writes the greeting to `out`.
+    pub fn with_encryption(encryption: Encryption, out: &mut Vec<u8>) -> Negotiation {
         out.extend_from_slice(&GREETING.to_be_bytes());
         out.extend_from_slice(&option::MAGIC.to_be_bytes());
         out.extend_from_slice(&((FIXED_NEWSTYLE | NO_ZEROES) as u16).to_be_bytes());
         Negotiation {
             state: State::Flags,
+            encryption,
             fixed: false,
             zeroes: true,
             structured: false,
@@ -106,6 +127,15 @@ impl Negotiation {
             name: String::new(),
             options: 0,
         }
+    }
+
+    /// TLS has begun: whatever the client said before is forgotten, but for its flags.
+    pub fn encrypted(&mut self) {
+        self.encryption = Encryption::Active;
+        self.state = State::Option;
+        self.structured = false;
+        self.selected = Default::default();
+        self.name.clear();
     }
 
     /// Processes as much of `input` as possible, and returns the number of bytes used. The rest belongs in
@@ -134,6 +164,8 @@ impl Negotiation {
                     used += data.len();
                     match self.take_option(header, data, out)? {
                         Advance::NeedsInput => {}
+                        // A man in the middle may have put them there, to be taken for encrypted ones.
+                        Advance::StartTls if used < input.len() => return Err(Violation::BytesBeforeTls),
                         advance => return Ok((used, advance)),
                     }
                 }
@@ -188,10 +220,35 @@ impl Negotiation {
 
     /// Answers an option whose data was skipped.
     fn answer_skipped(&mut self, header: OptionHeader, out: &mut Vec<u8>) -> Result<(), Violation> {
+        if self.encryption == Encryption::Required {
+            return self.answer_unencrypted(header.option, out);
+        }
         match option::is_known(header.option) {
             false => self.answer_unknown(header.option, out),
             true => self.answer_fault(header.option, Fault::TooBig, out)?,
         }
+        Ok(())
+    }
+
+    fn start_tls(&self, option: u32, out: &mut Vec<u8>) -> Advance {
+        let (error, text) = match self.encryption {
+            Encryption::Required => {
+                option_reply::ack(out, option);
+                return Advance::StartTls;
+            }
+            Encryption::None => (OptionError::Unsupported, "TLS is not offered"),
+            Encryption::Active => (OptionError::Invalid, "the connection is encrypted already"),
+        };
+        option_reply::error(out, option, error, text);
+        Advance::NeedsInput
+    }
+
+    fn answer_unencrypted(&self, option: u32, out: &mut Vec<u8>) -> Result<(), Violation> {
+        if option == option::EXPORT_NAME {
+            return Err(Violation::ExportName);
+        }
+        let text = "this server serves encrypted connections only: use STARTTLS, or nbds:// in the URI";
+        option_reply::error(out, option, OptionError::TlsRequired, text);
         Ok(())
     }
 
@@ -223,6 +280,10 @@ impl Negotiation {
     ) -> Result<Advance, Violation> {
         let option = header.option;
         self.state = State::Option;
+        if self.encryption == Encryption::Required && !option::is_allowed_without_tls(option) {
+            self.answer_unencrypted(option, out)?;
+            return Ok(Advance::NeedsInput);
+        }
         let parsed = match option::parse(option, data) {
             Ok(parsed) => parsed,
             Err(fault) => {
@@ -235,9 +296,7 @@ impl Negotiation {
                 option_reply::ack(out, option);
                 return Ok(Advance::Aborted);
             }
-            Parsed::StartTls => {
-                option_reply::error(out, option, OptionError::Unsupported, "TLS is not offered");
-            }
+            Parsed::StartTls => return Ok(self.start_tls(option, out)),
             Parsed::StructuredReply if self.structured => {
                 let text = "structured replies were negotiated before";
                 option_reply::error(out, option, OptionError::Invalid, text);

@@ -91,6 +91,11 @@ pub(super) fn is_known(option: u32) -> bool {
     matches!(option, EXPORT_NAME..=LIST | STARTTLS..=SET_META_CONTEXT)
 }
 
+/// True for what a client may ask of a server that requires TLS before it has begun.
+pub(super) fn is_allowed_without_tls(option: u32) -> bool {
+    matches!(option, ABORT | STARTTLS)
+}
+
 /// True if the option replaces the set of metadata contexts, even if it fails.
 pub(super) fn replaces_contexts(option: u32) -> bool {
     option == SET_META_CONTEXT

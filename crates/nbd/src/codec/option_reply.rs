@@ -17,6 +17,7 @@ pub(super) enum OptionError {
     Unsupported = 0x8000_0001,
     Invalid = 0x8000_0003,
     Platform = 0x8000_0004,
+    TlsRequired = 0x8000_0005,
     Unknown = 0x8000_0006,
     ShuttingDown = 0x8000_0007,
     TooBig = 0x8000_0009,

@@ -1,6 +1,6 @@
 //! The server's view of a connection, and its means to stop it, from any thread.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
@@ -31,6 +31,8 @@ pub(crate) struct Control {
     pub(crate) counters: Counters,
     stop: AtomicU8,
     task: Mutex<Option<Waker>>,
+    /// Set once TLS has begun.
+    encrypted: AtomicBool,
     /// When the send that is under way began, in nanoseconds; 0 if none is.
     sending_since: AtomicU64,
 }
@@ -44,6 +46,7 @@ impl Control {
             counters: Counters::default(),
             stop: AtomicU8::new(Stop::No as u8),
             task: Mutex::default(),
+            encrypted: AtomicBool::new(false),
             sending_since: AtomicU64::new(0),
         }
     }
@@ -82,6 +85,15 @@ impl Control {
     /// Sets the task to wake: call it before [`told`](Self::told), and again if the task has another waker.
     pub(crate) fn belong_to(&self, cx: &Context<'_>) {
         *self.task() = Some(cx.waker().clone());
+    }
+
+    /// Notes that the connection is encrypted from here on.
+    pub(crate) fn encrypted(&self) {
+        self.encrypted.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.encrypted.load(Ordering::Relaxed)
     }
 
     /// Notes that a send begins, or that none is under way.

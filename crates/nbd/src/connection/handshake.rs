@@ -15,8 +15,9 @@ use super::session::Session;
 use super::stream::Stream;
 use super::transmission::transmit;
 use super::{Control, Stop, buffer};
-use crate::codec::{Advance, Agreed, Negotiation, Query, Refusal};
+use crate::codec::{Advance, Agreed, Encryption, Negotiation, Query, Refusal};
 use crate::server::{Exported, Shared};
+use crate::tls::Tls;
 
 /// Bytes received at a time.
 const RECEIVED: usize = 4096;
@@ -35,11 +36,11 @@ struct Served {
 }
 
 /// Serves one client, from the greeting to the last reply.
-pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Socket) {
+pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Socket, tls: Option<Tls>) {
     let mut stream = Stream::new(socket);
     let limit = server.options.handshake;
     let shaken = {
-        let handshake = unless_stopped(&control, handshake(&server, &control, &mut stream));
+        let handshake = unless_stopped(&control, handshake(&server, &control, &mut stream, tls));
         timeout(limit, handshake).await
     };
     let Ok(Some(Some(served))) = shaken else { return };
@@ -71,9 +72,15 @@ async fn unless_stopped<T>(control: &Control, future: impl Future<Output = T>) -
 }
 
 /// The handshake; `None` if the client left, selected nothing or broke the protocol.
-async fn handshake(server: &Arc<Shared>, control: &Arc<Control>, stream: &mut Stream) -> Option<Served> {
+async fn handshake(
+    server: &Arc<Shared>,
+    control: &Arc<Control>,
+    stream: &mut Stream,
+    tls: Option<Tls>,
+) -> Option<Served> {
     let mut out = Vec::new();
-    let mut negotiation = Negotiation::new(&mut out);
+    let encryption = if tls.is_some() { Encryption::Required } else { Encryption::None };
+    let mut negotiation = Negotiation::with_encryption(encryption, &mut out);
     let mut input = Vec::new();
     let mut room = Buffers::One(buffer(&server.pool, RECEIVED));
     loop {
@@ -86,6 +93,12 @@ async fn handshake(server: &Arc<Shared>, control: &Arc<Control>, stream: &mut St
                 let bytes = received.ok().filter(|bytes| *bytes > 0)?;
                 buffers.iter().for_each(|part| input.extend_from_slice(&part[..bytes]));
                 room = buffers;
+            }
+            Advance::StartTls => {
+                send(stream, &mut out).await?;
+                stream.encrypt(tls.as_ref()?.config(), &server.pool).await.ok()?;
+                negotiation.encrypted();
+                control.encrypted();
             }
             Advance::Aborted => {
                 send(stream, &mut out).await?;
@@ -145,11 +158,7 @@ async fn drain(stream: &mut Stream) {
         if !stream.is_receiving() {
             stream.receive(Buffers::One(IoBuf::zeroed(RECEIVED)));
         }
-        let received = poll_fn(|cx| {
-            stream.belong_to(cx);
-            stream.take_received().map_or(Poll::Pending, Poll::Ready)
-        });
-        if !matches!(received.await, (Ok(1..), _)) {
+        if !matches!(stream.next_received().await, (Ok(1..), _)) {
             return;
         }
     }

@@ -11,7 +11,9 @@ mod perform;
 mod session;
 mod slots;
 mod stream;
+mod tls;
 mod transmission;
+mod wire;
 
 use spindle_mem::{IoBuf, Pool};
 

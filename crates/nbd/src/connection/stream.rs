@@ -1,112 +1,110 @@
-//! A socket with at most one receive and one send under way.
+//! A connection's stream of bytes, in both directions at once: plain, or encrypted by TLS.
 //!
-//! Belongs to the connection's task. Its completions arrive in one reused place. Dropping it cancels
-//! operations under way; buffers return to their pool when the engine returns them.
+//! Belongs to the connection's task, which polls it by the two `take_` functions each time it is woken: with
+//! TLS they also decrypt, encrypt and move what is due. Dropping it cancels operations under way.
 
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use spindle_engine::{Completion, Op, Output, Shutdown, Socket};
-use spindle_mem::Buffers;
-use spindle_reactor::{OpId, OpSink, cancel_op, submit_op};
+use rustls::ServerConfig;
+use spindle_engine::Socket;
+use spindle_mem::{Buffers, Pool};
 
-const RECEIVE: u64 = 0;
-const SEND: u64 = 1;
+use super::tls::TlsStream;
+use super::wire::{Moved, Wire};
 
-/// The result of an operation: bytes moved, and its buffers.
-pub(crate) type Moved = (io::Result<usize>, Buffers);
-
-#[derive(Default)]
-struct Arrivals {
-    received: RefCell<Option<Completion>>,
-    sent: RefCell<Option<Completion>>,
-    task: RefCell<Option<Waker>>,
-    woken: Cell<bool>,
-}
-
-impl OpSink for Arrivals {
-    fn complete(&self, key: u64, completion: Completion) {
-        let place = if key == RECEIVE { &self.received } else { &self.sent };
-        *place.borrow_mut() = Some(completion);
-        if !self.woken.replace(true)
-            && let Some(task) = self.task.borrow().as_ref()
-        {
-            task.wake_by_ref();
-        }
-    }
-}
-
-/// A socket of a connection.
+/// The stream of a connection: at most one receive and one send under way.
 pub(crate) struct Stream {
-    socket: Socket,
-    arrivals: Rc<Arrivals>,
-    sink: Rc<dyn OpSink>,
-    receiving: Option<OpId>,
-    sending: Option<OpId>,
+    wire: Wire,
+    tls: Option<Box<TlsStream>>,
 }
 
 impl Stream {
     pub(crate) fn new(socket: Socket) -> Stream {
-        let arrivals = Rc::<Arrivals>::default();
-        Stream { socket, sink: arrivals.clone(), arrivals, receiving: None, sending: None }
+        Stream { wire: Wire::new(socket), tls: None }
+    }
+
+    /// Begins TLS: from here on all bytes are encrypted. Nothing may be under way.
+    ///
+    /// # Errors
+    /// The client does not speak TLS as asked, or does not show the certificate that it needs: close the
+    /// connection. It was told why, where TLS can tell it.
+    pub(crate) async fn encrypt(&mut self, config: Arc<ServerConfig>, pool: &Pool) -> io::Result<()> {
+        let tls = TlsStream::accept(&mut self.wire, config, pool).await?;
+        self.tls = Some(Box::new(tls));
+        Ok(())
     }
 
     /// Sets the task to wake; call it each time the task is polled.
     pub(crate) fn belong_to(&self, cx: &Context<'_>) {
-        self.arrivals.woken.set(false);
-        let mut task = self.arrivals.task.borrow_mut();
-        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
-            *task = Some(cx.waker().clone());
-        }
+        self.wire.belong_to(cx);
     }
 
     pub(crate) fn is_receiving(&self) -> bool {
-        self.receiving.is_some()
+        self.tls.as_ref().map_or_else(|| self.wire.is_receiving(), |tls| tls.is_receiving())
     }
 
     pub(crate) fn is_sending(&self) -> bool {
-        self.sending.is_some()
+        self.tls.as_ref().map_or_else(|| self.wire.is_sending(), |tls| tls.is_sending())
     }
 
     /// Begins to receive into `buffers`. Only if no receive is under way.
     pub(crate) fn receive(&mut self, buffers: Buffers) {
-        debug_assert!(self.receiving.is_none());
-        let op = Op::Recv { socket: self.socket.clone(), buffers };
-        self.receiving = Some(submit_op(op, &self.sink, RECEIVE));
+        match &mut self.tls {
+            None => self.wire.receive(buffers),
+            Some(tls) => tls.receive(&mut self.wire, buffers),
+        }
     }
 
     /// Begins to send all of `buffers`. Only if no send is under way.
     pub(crate) fn send(&mut self, buffers: Buffers) {
-        debug_assert!(self.sending.is_none());
-        let op = Op::Send { socket: self.socket.clone(), buffers };
-        self.sending = Some(submit_op(op, &self.sink, SEND));
+        match &mut self.tls {
+            None => self.wire.send(buffers),
+            Some(tls) => tls.send(&mut self.wire, buffers),
+        }
     }
 
-    /// The finished receive, if any.
+    /// The finished receive, if any: bytes and buffers. 0 bytes are the end of the stream.
     pub(crate) fn take_received(&mut self) -> Option<Moved> {
-        let completion = self.arrivals.received.borrow_mut().take()?;
-        self.receiving = None;
-        Some(moved(completion))
+        match &mut self.tls {
+            None => self.wire.take_received(),
+            Some(tls) => tls.take_received(&mut self.wire),
+        }
     }
 
     /// The finished send, if any.
     pub(crate) fn take_sent(&mut self) -> Option<Moved> {
-        let completion = self.arrivals.sent.borrow_mut().take()?;
-        self.sending = None;
-        Some(moved(completion))
+        match &mut self.tls {
+            None => self.wire.take_sent(),
+            Some(tls) => tls.take_sent(&mut self.wire),
+        }
     }
 
-    /// Cancels operations under way.
-    pub(crate) fn cancel(&self) {
-        self.receiving.into_iter().chain(self.sending).for_each(cancel_op);
+    /// Cancels the receive under way, which ends as interrupted unless it ended before, for a client that is
+    /// silent: the next one holds less memory.
+    pub(crate) fn cancel_receive(&mut self) {
+        self.tls.iter_mut().for_each(|tls| tls.rest());
+        self.wire.cancel_receive();
+    }
+
+    /// Cancels all that is under way, for a client that is gone.
+    pub(crate) fn cancel(&mut self) {
+        self.wire.cancel();
+        if let Some(tls) = &mut self.tls {
+            tls.give_up();
+        }
     }
 
     /// Receives; 0 bytes are the end of the stream.
     pub(crate) async fn received(&mut self, buffers: Buffers) -> Moved {
         self.receive(buffers);
+        self.next_received().await
+    }
+
+    /// The end of the receive under way.
+    pub(crate) async fn next_received(&mut self) -> Moved {
         poll_fn(|cx| {
             self.belong_to(cx);
             self.take_received().map_or(Poll::Pending, Poll::Ready)
@@ -124,20 +122,11 @@ impl Stream {
         .await
     }
 
-    /// Tells the peer that nothing more will be sent.
-    pub(crate) async fn end(&self) {
-        // A peer that is gone need not be told.
-        let _ = spindle_reactor::op(Op::Shutdown { socket: self.socket.clone(), how: Shutdown::Write }).await;
-    }
-}
-
-fn moved(completion: Completion) -> Moved {
-    let Completion { result, op, .. } = completion;
-    (result.map(|output: Output| output.bytes()), op.into_buffers())
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.cancel();
+    /// Tells the peer that nothing more will be sent. No send may be under way.
+    pub(crate) async fn end(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.end(&mut self.wire).await;
+        }
+        self.wire.end().await;
     }
 }

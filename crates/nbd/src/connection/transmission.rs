@@ -441,7 +441,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
                 if self.input.is_large() {
                     self.input.rest();
                     self.resizing = true;
-                    self.stream.cancel();
+                    self.stream.cancel_receive();
                 }
                 // Busy connections take what they need again, and keep it.
                 self.session.pool.trim();

@@ -15,7 +15,7 @@ use spindle_reactor::{OpSink, Thread, cancel_op, op, sleep, submit_op};
 
 use super::Shared;
 use super::shared::Accepting;
-use crate::ListenError;
+use crate::{ListenError, Tls};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 128;
@@ -69,7 +69,11 @@ impl Drop for Over {
     }
 }
 
-pub(crate) async fn listen(server: &Arc<Shared>, address: Address) -> Result<Address, ListenError> {
+pub(crate) async fn listen(
+    server: &Arc<Shared>,
+    address: Address,
+    tls: Option<Tls>,
+) -> Result<Address, ListenError> {
     if server.is_stopping() {
         return Err(ListenError::Stopping(address));
     }
@@ -88,7 +92,7 @@ pub(crate) async fn listen(server: &Arc<Shared>, address: Address) -> Result<Add
     let end = Arc::<End>::default();
     let thread =
         Thread::current().ok_or_else(|| std::io::Error::other("listening takes a Spindle thread"))?;
-    let accepting = Accepting { address: address.clone(), end: end.clone() };
+    let accepting = Accepting { address: address.clone(), tls: tls.clone(), end: end.clone() };
     if !server.add_listener(accepting) {
         return Err(ListenError::Stopping(address));
     }
@@ -96,7 +100,7 @@ pub(crate) async fn listen(server: &Arc<Shared>, address: Address) -> Result<Add
     let over = Over(end.clone());
     drop(thread.spawn(async move || {
         let _over = over;
-        accept(&server, listener, &end).await;
+        accept(&server, listener, tls, &end).await;
     }));
     Ok(address)
 }
@@ -131,7 +135,7 @@ impl Accepted {
 
 /// Accepts until told to end. By then the engine has returned the listener, so that its address is free when
 /// the task is over.
-async fn accept(server: &Arc<Shared>, listener: Listener, end: &End) {
+async fn accept(server: &Arc<Shared>, listener: Listener, tls: Option<Tls>, end: &End) {
     let accepted = Rc::<Accepted>::default();
     let sink: Rc<dyn OpSink> = accepted.clone();
     loop {
@@ -156,7 +160,7 @@ async fn accept(server: &Arc<Shared>, listener: Listener, end: &End) {
                 let peer = socket.peer().to_string();
                 // A client whose host was switched off would otherwise stay for ever; best effort.
                 let _ = socket.keep_alive(KEEP_ALIVE);
-                server.place(socket, peer);
+                server.place(socket, peer, tls.clone());
             }
             _ if ended => return,
             Ok(_) => {}

@@ -11,6 +11,7 @@ mod options;
 mod shared;
 
 use std::future::poll_fn;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -19,7 +20,7 @@ use spindle_reactor::{Thread, timeout};
 
 use crate::connection::Stop;
 use crate::stats::Counts;
-use crate::{Export, ExportError, ListenError};
+use crate::{Export, ExportError, ListenError, Tls};
 
 pub use bdev::BdevExport;
 pub(crate) use exported::Exported;
@@ -35,8 +36,19 @@ pub struct ConnectionInfo {
     pub peer: String,
     /// The name of the thread that serves it.
     pub thread: String,
+    /// TLS encrypts it.
+    pub encrypted: bool,
     /// Its statistics.
     pub counts: Counts,
+}
+
+/// An address where the server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerInfo {
+    /// The address.
+    pub address: Address,
+    /// The folder of its certificates, if connections are encrypted.
+    pub tls: Option<PathBuf>,
 }
 
 /// An export as it is now.
@@ -88,7 +100,15 @@ impl Server {
     /// # Errors
     /// The address is in use (by a process that is named, if known), or the system refuses.
     pub async fn listen(&self, address: Address) -> Result<Address, ListenError> {
-        listening::listen(&self.0, address).await
+        listening::listen(&self.0, address, None).await
+    }
+
+    /// As [`listen`](Self::listen), for clients that begin TLS and show a certificate; others are refused.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub async fn listen_encrypted(&self, address: Address, tls: Tls) -> Result<Address, ListenError> {
+        listening::listen(&self.0, address, Some(tls)).await
     }
 
     /// Stops listening at one address. Accepted connections go on.
@@ -104,9 +124,14 @@ impl Server {
         self.0.addresses()
     }
 
-    /// Serves a client that is connected already.
+    /// Where it listens, and how.
+    pub fn listeners(&self) -> Vec<ListenerInfo> {
+        self.0.listeners()
+    }
+
+    /// Serves a client that is connected already, without encryption.
     pub fn serve(&self, socket: Socket, peer: String) {
-        self.0.place(socket, peer);
+        self.0.place(socket, peer, None);
     }
 
     /// Adds an export: from now on clients find it.

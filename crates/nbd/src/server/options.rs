@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Limits of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Concurrent connections; further ones are closed at once.
+    /// Concurrent connections. For one more the client that has been shaking hands for longest is closed, or the
+    /// new one if all others use an export.
     pub connections: usize,
     /// How long a handshake may take.
     pub handshake: Duration,

@@ -9,11 +9,11 @@ use spindle_engine::{Address, Socket, Time};
 use spindle_mem::Pool;
 use spindle_reactor::{Thread, spawn_local};
 
-use super::{ConnectionInfo, ExportInfo, Exported, Options};
+use super::{ConnectionInfo, ExportInfo, Exported, ListenerInfo, Options};
 use crate::budget::Budget;
 use crate::codec::{Refusal, shortened};
 use crate::connection::{self, CONNECTION_LIMIT, Control, Stop};
-use crate::{Export, ExportError};
+use crate::{Export, ExportError, Tls};
 
 /// State shared by the handles and connections of a server.
 pub(crate) struct Shared {
@@ -47,6 +47,7 @@ struct Connection {
 #[derive(Clone)]
 pub(crate) struct Accepting {
     pub(crate) address: Address,
+    pub(crate) tls: Option<Tls>,
     pub(crate) end: Arc<super::listening::End>,
 }
 
@@ -72,13 +73,14 @@ impl Shared {
         self.lists().stopping
     }
 
-    /// Places a client on the thread with the fewest connections.
-    pub(crate) fn place(self: &Arc<Shared>, socket: Socket, peer: String) {
-        let (control, thread) = {
+    /// Places a client on the thread with the fewest connections. Refused if there are too many.
+    pub(crate) fn place(self: &Arc<Shared>, socket: Socket, peer: String, tls: Option<Tls>) {
+        let (control, thread, leaves) = {
             let mut lists = self.lists();
-            if lists.stopping || lists.connections.len() >= self.options.connections {
+            if lists.stopping {
                 return;
             }
+            let Ok(leaves) = lists.make_room(self.options.connections) else { return };
             let mut loads = vec![0usize; self.threads.len()];
             for connection in lists.connections.values() {
                 loads.get_mut(connection.thread).into_iter().for_each(|load| *load += 1);
@@ -94,13 +96,14 @@ impl Shared {
                 thread_name: here.map_or_else(String::new, |thread| thread.name().to_owned()),
             };
             lists.connections.insert(id, connection);
-            (control, thread)
+            (control, thread, leaves)
         };
+        leaves.into_iter().for_each(|control| control.stop(Stop::AtOnce));
         let registered = Registered { server: self.clone(), control: control.clone() };
         let server = self.clone();
         let serve = async move || {
             let _registered = registered;
-            connection::run(server, control, socket).await;
+            connection::run(server, control, socket, tls).await;
         };
         match thread {
             // It runs to its end; if the thread is gone it is dropped, which closes the socket.
@@ -232,6 +235,15 @@ impl Shared {
         self.lists().listeners.iter().map(|accepting| accepting.address.clone()).collect()
     }
 
+    pub(crate) fn listeners(&self) -> Vec<ListenerInfo> {
+        let lists = self.lists();
+        let shown = |accepting: &Accepting| ListenerInfo {
+            address: accepting.address.clone(),
+            tls: accepting.tls.as_ref().map(|tls| tls.folder().to_owned()),
+        };
+        lists.listeners.iter().map(shown).collect()
+    }
+
     pub(crate) fn add_listener(&self, accepting: Accepting) -> bool {
         let mut lists = self.lists();
         if !lists.stopping {
@@ -254,7 +266,25 @@ impl Shared {
     }
 }
 
+/// All places are taken by clients that use an export.
+struct Full;
+
 impl Lists {
+    /// Makes room for one more connection: where there is none, the connection that has been shaking hands
+    /// for longest must leave, so that silent clients do not keep others out.
+    fn make_room(&self, most: usize) -> Result<Option<Arc<Control>>, Full> {
+        if self.connections.len() < most {
+            return Ok(None);
+        }
+        let controls = self.connections.values().map(|connection| &connection.control);
+        let mut staying = controls.filter(|control| control.told() != Stop::AtOnce);
+        if staying.clone().count() < most {
+            return Ok(None);
+        }
+        // In the order in which they came.
+        staying.find(|control| control.export().is_none()).cloned().map(Some).ok_or(Full)
+    }
+
     fn info(&self, exported: &Arc<Exported>) -> ExportInfo {
         let uses = |connection: &&Connection| {
             connection.control.export().is_some_and(|export| Arc::ptr_eq(&export, exported))
@@ -267,6 +297,7 @@ impl Lists {
                 id: control.id,
                 peer: control.peer.clone(),
                 thread: thread_name.clone(),
+                encrypted: control.is_encrypted(),
                 counts: control.counters.counts(),
             })
             .collect();

@@ -354,20 +354,42 @@ fn a_client_that_reads_no_replies_cannot_hold_up_a_stop() {
 }
 
 #[test]
-fn handshakes_have_a_deadline_and_connections_a_limit() {
+fn handshakes_have_a_deadline() {
     everywhere(async || {
-        let options = Options { handshake: Duration::from_millis(50), connections: 2, ..Options::default() };
+        let options = Options { handshake: Duration::from_millis(50), ..Options::default() };
         let server = server(options);
         server.add_export(Export::new("disk", ram(512, MIB))).unwrap();
         let mut silent = Client::silent(paired(&server).await, SIMPLE);
         let mut served = Client::new(&server, "disk", SIMPLE).await;
-        let mut third = Client::silent(paired(&server).await, SIMPLE);
-        assert!(third.is_closed().await, "one too many is closed without a word");
         assert!(silent.take(18).await.is_ok() && silent.is_closed().await);
         // After the handshake there is no deadline.
         sleep(Duration::from_millis(100)).await;
         assert_eq!(served.read(0, 1).await, [0]);
-        let _fourth = Client::new(&server, "disk", SIMPLE).await;
+    });
+}
+
+#[test]
+fn for_one_connection_too_many_the_oldest_handshake_gives_way_and_no_client_that_is_served() {
+    everywhere(async || {
+        let server = server(Options { connections: 3, ..Options::default() });
+        server.add_export(Export::new("disk", ram(512, MIB))).unwrap();
+        let mut first = Client::new(&server, "disk", SIMPLE).await;
+        let mut silent = Client::silent(paired(&server).await, SIMPLE);
+        let mut later = Client::silent(paired(&server).await, SIMPLE);
+        let mut second = Client::new(&server, "disk", SIMPLE).await;
+        assert!(silent.take(18).await.is_ok() && silent.is_closed().await);
+        let mut third = Client::new(&server, "disk", SIMPLE).await;
+        assert!(later.take(18).await.is_ok() && later.is_closed().await);
+        let mut fourth = Client::silent(paired(&server).await, SIMPLE);
+        assert!(fourth.is_closed().await, "closed without a word");
+        for client in [&mut first, &mut second, &mut third] {
+            assert_eq!(client.read(0, 1).await, [0]);
+        }
+        first.disconnect().await;
+        while server.connections() > 2 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let _fifth = Client::new(&server, "disk", SIMPLE).await;
     });
 }
 

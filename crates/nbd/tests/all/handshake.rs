@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use spindle_nbd::codec::{
-    Advance, Agreed, BlockSizes, Context, Contexts, MAX_OPTION, Negotiation, Offer, Query, Refusal,
-    TransmissionFlags, Violation,
+    Advance, Agreed, BlockSizes, Context, Contexts, Encryption, MAX_OPTION, Negotiation, Offer, Query,
+    Refusal, TransmissionFlags, Violation,
 };
 
 const SIZE: u64 = 1 << 30;
@@ -14,6 +14,7 @@ const META: u32 = 4;
 const UNSUP: u32 = 0x8000_0001;
 const INVALID: u32 = 0x8000_0003;
 const PLATFORM: u32 = 0x8000_0004;
+const TLS_REQUIRED: u32 = 0x8000_0005;
 const UNKNOWN: u32 = 0x8000_0006;
 const SHUTDOWN: u32 = 0x8000_0007;
 const TOO_BIG: u32 = 0x8000_0009;
@@ -36,6 +37,8 @@ struct Client {
     out: Vec<u8>,
     agreed: Option<Agreed>,
     aborted: bool,
+    /// TLS begins after the output.
+    tls: bool,
 }
 
 /// One reply to an option.
@@ -49,11 +52,17 @@ struct Reply {
 impl Client {
     /// A client that has read the greeting and sent these flags.
     fn with_flags(flags: u32) -> Client {
+        Client::of(Encryption::None, flags)
+    }
+
+    /// The same, of a server that requires TLS or not.
+    fn of(encryption: Encryption, flags: u32) -> Client {
         let mut out = Vec::new();
-        let negotiation = Negotiation::new(&mut out);
+        let negotiation = Negotiation::with_encryption(encryption, &mut out);
         assert_eq!(out, b"NBDMAGICIHAVEOPT\x00\x03");
         out.clear();
-        Client { negotiation, input: flags.to_be_bytes().to_vec(), out, agreed: None, aborted: false }
+        let input = flags.to_be_bytes().to_vec();
+        Client { negotiation, input, out, agreed: None, aborted: false, tls: false }
     }
 
     fn new() -> Client {
@@ -69,12 +78,13 @@ impl Client {
 
     /// Lets the server work on what was sent.
     fn serve(&mut self) -> Result<(), Violation> {
-        while self.agreed.is_none() && !self.aborted {
+        while self.agreed.is_none() && !self.aborted && !self.tls {
             let (used, advance) = self.negotiation.advance(&self.input, &mut self.out)?;
             self.input.drain(..used);
             match advance {
                 Advance::NeedsInput => break,
                 Advance::Aborted => self.aborted = true,
+                Advance::StartTls => self.tls = true,
                 Advance::Query(Query::List) => {
                     self.negotiation.list([("disk", "what it is"), ("other", "")], &mut self.out);
                 }
@@ -151,6 +161,61 @@ fn meta(name: &str, queries: &[&str]) -> Vec<u8> {
 fn contexts(replies: &[Reply]) -> Vec<(u32, String)> {
     let of = |reply: &Reply| (u32_at(&reply.data, 0), String::from_utf8(reply.data[4..].to_vec()).unwrap());
     replies.iter().filter(|reply| reply.kind == META).map(of).collect()
+}
+
+/// A client that was told to begin TLS.
+fn at_tls() -> Client {
+    let mut client = Client::of(Encryption::Required, 3);
+    assert_eq!(client.kinds(STARTTLS, b""), [ACK]);
+    assert!(client.tls);
+    client
+}
+
+const STARTTLS: u32 = 5;
+
+#[test]
+fn before_tls_a_server_that_requires_it_answers_starttls_and_abort_only() {
+    for option in [3, 4, 6, 7, 8, 9, 10, 11, 12, 4711] {
+        let mut client = Client::of(Encryption::Required, 3);
+        let data = if matches!(option, 6 | 7) { info("disk", &[]) } else { Vec::new() };
+        assert_eq!(client.kinds(option, &data), [TLS_REQUIRED], "option {option}");
+        assert_eq!(client.kinds(option, &vec![7; MAX_OPTION + 1]), [TLS_REQUIRED], "option {option}");
+        assert_eq!(client.kinds(STARTTLS, b"x"), [INVALID]);
+        assert_eq!(client.kinds(STARTTLS, b""), [ACK]);
+    }
+    let mut client = Client::of(Encryption::Required, 3);
+    assert_eq!(client.kinds(2, b""), [ACK]);
+    assert!(client.aborted);
+    for flags in [0, 3] {
+        let mut client = Client::of(Encryption::Required, flags);
+        client.send(1, b"disk");
+        assert_eq!(client.serve(), Err(Violation::ExportName), "there is no other answer to it");
+    }
+}
+
+#[test]
+fn tls_forgets_what_was_said_before_and_is_begun_once() {
+    let mut client = at_tls();
+    client.tls = false;
+    client.negotiation.encrypted();
+    assert_eq!(client.kinds(10, &meta("disk", &["base:allocation"])), [INVALID], "not structured yet");
+    assert_eq!(client.kinds(STARTTLS, b""), [INVALID]);
+    assert_eq!(client.kinds(8, b""), [ACK]);
+    assert_eq!(client.kinds(7, &info("disk", &[])), [INFO, ACK]);
+    assert!(client.agreed().rules.structured);
+}
+
+#[test]
+fn bytes_behind_starttls_that_are_not_encrypted_end_the_connection() {
+    let mut client = Client::of(Encryption::Required, 3);
+    client.send(STARTTLS, b"");
+    client.send(8, b"");
+    assert_eq!(client.serve(), Err(Violation::BytesBeforeTls));
+}
+
+#[test]
+fn a_server_without_certificates_does_not_know_tls() {
+    assert_eq!(Client::new().kinds(STARTTLS, b""), [UNSUP]);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod bdevs;
 mod client;
 mod connections;
+mod encrypted;
 mod handshake;
 mod programs;
 mod requests;
