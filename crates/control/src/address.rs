@@ -21,14 +21,15 @@ pub fn parse_address(text: &str) -> Result<Address, String> {
     })
 }
 
-/// The URI by which NBD clients find an export at an address.
-pub fn uri(address: &Address, export: &str) -> String {
+/// The URI by which NBD clients find an export at an address, whose connections TLS encrypts or not.
+pub fn uri(address: &Address, encrypted: bool, export: &str) -> String {
+    let scheme = if encrypted { "nbds" } else { "nbd" };
     match address {
         Address::Unix(path) => {
             let path = escaped(&path.display().to_string());
-            format!("nbd+unix:///{}?socket={path}", escaped(export))
+            format!("{scheme}+unix:///{}?socket={path}", escaped(export))
         }
-        Address::Tcp(tcp) => format!("nbd://{tcp}/{}", escaped(export)),
+        Address::Tcp(tcp) => format!("{scheme}://{tcp}/{}", escaped(export)),
     }
 }
 
@@ -68,8 +69,9 @@ mod tests {
     #[test]
     fn a_uri_carries_any_name() {
         let unix = Address::Unix("/run/a b/nbd.sock".into());
-        assert_eq!(uri(&unix, "demo/vm"), "nbd+unix:///demo/vm?socket=/run/a%20b/nbd.sock");
+        assert_eq!(uri(&unix, false, "demo/vm"), "nbd+unix:///demo/vm?socket=/run/a%20b/nbd.sock");
         let tcp = Address::Tcp("[::1]:10809".parse().expect("an address"));
-        assert_eq!(uri(&tcp, "a?b"), "nbd://[::1]:10809/a%3Fb");
+        assert_eq!(uri(&tcp, false, "a?b"), "nbd://[::1]:10809/a%3Fb");
+        assert_eq!(uri(&tcp, true, "a"), "nbds://[::1]:10809/a");
     }
 }

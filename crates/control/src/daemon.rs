@@ -10,7 +10,7 @@ use spindle_bdev::BdevError;
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_engine::Address;
 use spindle_lvol::LvolError;
-use spindle_nbd::{BdevExport, ExportError, ListenError};
+use spindle_nbd::{BdevExport, ExportError, ListenError, Tls, TlsError};
 use spindle_reactor::CreateError;
 use spindle_rpc::{Bound, Dispatcher, Phase, Server, ServerOptions, State, Table};
 
@@ -31,6 +31,9 @@ pub struct DaemonOptions {
     pub rpcs_allowed: Vec<String>,
     /// Addresses on which the NBD server listens from the beginning.
     pub nbd: Vec<Address>,
+    /// The folder of certificates for those of them that are TCP addresses, whose connections are encrypted
+    /// then. A Unix socket is its owner's only.
+    pub nbd_tls: Option<PathBuf>,
     /// A configuration to replay.
     pub config: Option<ConfigFile>,
     /// Files that become bdevs and NBD exports at the start, named after the files.
@@ -61,6 +64,9 @@ pub enum StartError {
     /// The NBD server cannot listen.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The NBD server's certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A summary of what the stop ended.
@@ -103,8 +109,17 @@ impl Daemon {
         for path in &options.files {
             export_file(&control, path).await?;
         }
+        let tls = match &options.nbd_tls {
+            Some(folder) => Some(Tls::from_folder(folder).await?),
+            None => None,
+        };
         for address in options.nbd {
-            control.nbd().listen(address).await?;
+            match &tls {
+                Some(tls) if matches!(address, Address::Tcp(_)) => {
+                    control.nbd().listen_encrypted(address, tls.clone()).await?;
+                }
+                _ => drop(control.nbd().listen(address).await?),
+            }
         }
         let server = bound.map(|bound| bound.serve(dispatcher, ServerOptions::default()));
         Ok(Daemon { server, control })

@@ -227,7 +227,7 @@ impl Screen<'_> {
         writeln!(out, "  {}{image:<wide$}  {}", label("store"), self.store()?)?;
         writeln!(out, "  {}{ALIAS:<wide$}  {}", label("volume"), self.volume())?;
         writeln!(out, "  {}{}", label("control"), shown(&self.place.rpc_socket()))?;
-        writeln!(out, "  {}{}\n", label("data"), uri(&self.place.nbd_address(), ALIAS))?;
+        writeln!(out, "  {}{}\n", label("data"), uri(&self.place.nbd_address(), false, ALIAS))?;
         self.cores(&mut out)?;
         self.next(&mut out)?;
         let ready = spindle_reactor::now().as_nanos() as f64 / 1e9;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use spindle_control::{ConfigFile, Daemon, DaemonOptions, methods, parse_address, uri};
 use spindle_engine::Address;
+use spindle_nbd::ListenerInfo;
 use spindle_reactor::{Handle, Mode, Runtime};
 
 use super::failure::{Failure, shown};
@@ -42,6 +43,10 @@ pub(crate) struct Command {
     /// Serve NBD here: unix:PATH or IP:PORT. With --file the default is 127.0.0.1:10809
     #[arg(long, value_name = "ADDR", value_parser = address)]
     nbd: Vec<Address>,
+    /// Encrypt NBD at TCP addresses by TLS, for clients with a certificate: a folder with server-cert.pem, server-key.pem
+    /// and ca-cert.pem, as qemu-nbd takes it
+    #[arg(long, value_name = "FOLDER")]
+    nbd_tls: Option<PathBuf>,
     /// Serve this file as an NBD export of its name, without any RPC
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
@@ -183,6 +188,7 @@ async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failu
             }
             addresses => addresses,
         },
+        nbd_tls: command.nbd_tls,
         files: command.file,
     };
     let daemon = Daemon::start(options, methods::table()).await;
@@ -206,11 +212,12 @@ fn say(rpc_socket: Option<&Path>, daemon: &Daemon) -> Result<(), Failure> {
         None => writeln!(out, "control  none (--no-rpc-server)")?,
     }
     let nbd = daemon.control().nbd();
-    for address in nbd.addresses() {
+    for ListenerInfo { address, tls } in nbd.listeners() {
         let exports = nbd.exports();
-        exports.iter().try_for_each(|export| writeln!(out, "data     {}", uri(&address, &export.name)))?;
+        let mut say = |export: &str| writeln!(out, "data     {}", uri(&address, tls.is_some(), export));
+        exports.iter().try_for_each(|export| say(&export.name))?;
         if exports.is_empty() {
-            writeln!(out, "data     {}", uri(&address, ""))?;
+            say("")?;
         }
     }
     out.finish()

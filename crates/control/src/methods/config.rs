@@ -2,6 +2,8 @@
 //!
 //! Volumes are not in it, as their stores bring them back.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 use spindle_bdev::{Bdev, Recipe};
 use spindle_nbd::ExportInfo;
@@ -63,10 +65,16 @@ enum Params {
     Bdev(Details),
     BdevOptions(bdev_options::Values),
     Iobuf(iobuf::Values),
-    Scheduler { name: &'static str },
+    Scheduler {
+        name: &'static str,
+    },
     Limits(SetLimits),
     Histogram(EnableHistogram),
-    Listen { address: String },
+    Listen {
+        address: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        tls: Option<PathBuf>,
+    },
     Export(Export),
 }
 
@@ -158,9 +166,10 @@ fn histogram(bdev: &Bdev) -> Option<Step> {
 fn nbd(control: &Control) -> Vec<Step> {
     let listen = control
         .nbd()
-        .addresses()
+        .listeners()
         .into_iter()
-        .map(|address| one("nbd_listen", Params::Listen { address: address.to_string() }));
+        .map(|listener| Params::Listen { address: listener.address.to_string(), tls: listener.tls })
+        .map(|params| one("nbd_listen", params));
     let exports = control.nbd().exports().into_iter().filter_map(|export| {
         let ExportInfo { name, description, read_only, .. } = export;
         let export = Export { bdev_name: export.bdev?, name, description, read_only };

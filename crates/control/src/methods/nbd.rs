@@ -1,8 +1,11 @@
 //! Methods for the NBD server. SPDK has none: its NBD methods drive the kernel's client.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
-use spindle_engine::Address;
-use spindle_nbd::{BdevExport, ConnectionInfo, Counts, ExportError, ExportInfo, ListenError};
+use spindle_nbd::{
+    BdevExport, ConnectionInfo, Counts, ExportError, ExportInfo, ListenError, ListenerInfo, Tls,
+};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
 use super::{Added, Named};
@@ -22,12 +25,21 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
 #[serde(deny_unknown_fields)]
 struct Listen {
     address: String,
+    tls: Option<PathBuf>,
 }
 
-/// Listens; returns the address, with the port that was picked.
+/// Listens, encrypted if a folder of certificates is given; returns the address, with the port that was picked.
 async fn listen(control: Control, params: Listen) -> Result<String, RpcError> {
     let address = parse_address(&params.address).map_err(|what| RpcError::errno(Errno::INVAL, what))?;
-    let listening = control.nbd().listen(address).await.map_err(|error| {
+    let listening = match params.tls {
+        None => control.nbd().listen(address).await,
+        Some(folder) => {
+            let tls =
+                Tls::from_folder(&folder).await.map_err(|error| RpcError::errno(Errno::INVAL, error))?;
+            control.nbd().listen_encrypted(address, tls).await
+        }
+    };
+    let listening = listening.map_err(|error| {
         let errno = match &error {
             ListenError::Exists(_) => Errno::EXIST,
             ListenError::System(error) => Errno::from_raw(error.raw_os_error().unwrap_or(EADDRINUSE)),
@@ -98,6 +110,7 @@ struct Connection {
     id: u64,
     peer: String,
     thread: String,
+    encrypted: bool,
     #[serde(flatten)]
     counts: ShownCounts,
 }
@@ -129,19 +142,21 @@ impl From<Counts> for ShownCounts {
 
 impl From<ConnectionInfo> for Connection {
     fn from(info: ConnectionInfo) -> Connection {
-        Connection { id: info.id, peer: info.peer, thread: info.thread, counts: info.counts.into() }
+        let ConnectionInfo { id, peer, thread, encrypted, counts } = info;
+        Connection { id, peer, thread, encrypted, counts: counts.into() }
     }
 }
 
 async fn get_exports(control: Control) -> Result<Vec<Shown>, RpcError> {
-    let addresses = control.nbd().addresses();
-    let shown = control.nbd().exports().into_iter().map(|export| shown(export, &addresses));
+    let listeners = control.nbd().listeners();
+    let shown = control.nbd().exports().into_iter().map(|export| shown(export, &listeners));
     Ok(shown.collect())
 }
 
-fn shown(export: ExportInfo, addresses: &[Address]) -> Shown {
+fn shown(export: ExportInfo, listeners: &[ListenerInfo]) -> Shown {
+    let uri = |listener: &ListenerInfo| uri(&listener.address, listener.tls.is_some(), &export.name);
     Shown {
-        uris: addresses.iter().map(|address| uri(address, &export.name)).collect(),
+        uris: listeners.iter().map(uri).collect(),
         name: export.name,
         description: export.description,
         device: export.device,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -103,6 +104,46 @@ fn a_file_is_served_without_any_json() {
     let (status, _) = daemon.end(Signal::TERM);
     assert_eq!(status.code(), Some(0));
     assert!(!folder.path().join("nbd.sock").exists());
+}
+
+/// Certificates for a server and its clients, all of one authority; false if `openssl` is not installed.
+fn certificates(folder: &Path) -> bool {
+    let script = "set -e; key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
+        openssl req -x509 $key -days 7 -subj /CN=ca -keyout ca-key.pem -out ca-cert.pem
+        echo subjectAltName=DNS:localhost,IP:127.0.0.1 > extensions
+        for side in server client; do
+            openssl req $key -subj /CN=$side -keyout $side-key.pem -out $side.csr
+            openssl x509 -req -days 7 -in $side.csr -CA ca-cert.pem -CAkey ca-key.pem -CAcreateserial \
+                -extfile extensions -out $side-cert.pem
+        done";
+    let made = std::process::Command::new("sh").args(["-c", script]).current_dir(folder).output();
+    made.is_ok_and(|made| made.status.success())
+}
+
+#[test]
+fn nbd_over_tcp_is_encrypted_by_the_certificates_of_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    if !certificates(folder.path()) {
+        eprintln!("SKIPPED: openssl is not installed");
+        return;
+    }
+    fs::File::create(folder.path().join("disk.img")).unwrap().set_len(8 << 20).unwrap();
+    let nbd = ["--file", "disk.img", "--nbd", "127.0.0.1:0", "--nbd", "unix:nbd.sock", "--nbd-tls", "."];
+    let daemon = Daemon::start(folder.path(), &[&SERVE[..], &nbd].concat(), "data     nbd+unix");
+    let uri = daemon.said.lines().find_map(|line| line.strip_prefix("data     nbds://")).expect("it says so");
+    let other = daemon.call(&["nbd_listen", r#"{"address": "127.0.0.1:0", "tls": "nowhere"}"#]);
+    assert!(text(&other.stderr).contains("nowhere/server-cert.pem"), "{}", text(&other.stderr));
+    let made = daemon.call(&["nbd_listen", r#"{"address": "unix:second.sock", "tls": "."}"#]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let exports = text(&daemon.call(&["nbd_get_exports"]).stdout);
+    assert!(exports.contains("nbds+unix:///disk.img?socket=second.sock"), "{exports}");
+    let config = text(&daemon.call(&["framework_get_config", r#"{"name": "nbd"}"#]).stdout);
+    assert_eq!(config.matches("\"tls\": \".\"").count(), 2, "{config}");
+    let uri = format!("nbds://{uri}?tls-certificates={}", folder.path().display());
+    match std::process::Command::new("nbdinfo").args(["--size", &uri]).output() {
+        Ok(run) => assert_eq!(text(&run.stdout), "8388608\n", "{}", text(&run.stderr)),
+        Err(_) => eprintln!("SKIPPED: nbdinfo is not installed"),
+    }
 }
 
 #[test]
