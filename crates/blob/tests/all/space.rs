@@ -160,7 +160,7 @@ fn threads_that_write_to_one_new_cluster_share_it() {
 }
 
 #[test]
-fn who_watches_is_told_once_each_time_that_space_runs_low() {
+fn a_watch_is_told_once_each_time_that_space_runs_low() {
     run_everywhere(async || {
         let disk = disk(8);
         let store = init(&disk).await;
@@ -306,6 +306,14 @@ fn a_store_in_use_grows_with_its_device_on_every_thread() {
     });
 }
 
+/// What a host says that has no room: the device is full, the quota is used up, no file may be so large.
+const NO_ROOM: [IoErrorKind; 3] = [IoErrorKind::NoSpace, IoErrorKind::Quota, IoErrorKind::FileTooLarge];
+
+/// Whether a host that says `kind` had no room for an operation.
+fn had_no_room<T>(done: &Result<T, BlobError>, kind: IoErrorKind) -> bool {
+    matches!(done, Err(BlobError::Io(error)) if error.kind == kind)
+}
+
 /// A loaded store, of whose free clusters nothing is known, on a host that is going to be full.
 async fn on_a_host(cluster_size: u32, unmap_reads_zero: bool) -> (Arc<support::Host>, Blobstore) {
     let options = DiskOptions { discard: Some(UnmapReads::Zero), ..DiskOptions::new(64 << 20) };
@@ -323,8 +331,9 @@ async fn on_a_host(cluster_size: u32, unmap_reads_zero: bool) -> (Arc<support::H
 #[test]
 fn a_create_or_growth_that_the_host_has_no_room_for_gives_back_what_it_took_and_is_no_event() {
     run_everywhere(async || {
-        for unmap_reads_zero in [false, true] {
+        for (unmap_reads_zero, kind) in [(false, NO_ROOM[0]), (true, NO_ROOM[1]), (false, NO_ROOM[2])] {
             let (host, store) = on_a_host(CLUSTER as u32, unmap_reads_zero).await;
+            host.refuses_with(kind);
             let id = store.create_blob(BlobOptions::thick(4)).await.unwrap();
             let blob = store.open_blob(id).await.unwrap();
             let free = u64::from(store.info().await.unwrap().free_clusters);
@@ -332,15 +341,11 @@ fn a_create_or_growth_that_the_host_has_no_room_for_gives_back_what_it_took_and_
             let used = host.used();
             host.leave_room(30);
             let refused = store.create_blob(BlobOptions::thick(200)).await;
-            assert!(
-                matches!(&refused, Err(BlobError::Io(error)) if error.kind == IoErrorKind::NoSpace),
-                "{refused:?}"
-            );
+            assert!(had_no_room(&refused, kind), "{refused:?}");
             if !unmap_reads_zero {
                 // Else the clusters are known to read zero now, and need no room.
                 let refused = blob.resize(204).await;
-                let no_room = |error: &spindle_block::IoError| error.kind == IoErrorKind::NoSpace;
-                assert!(matches!(&refused, Err(BlobError::Io(error)) if no_room(error)), "{refused:?}");
+                assert!(had_no_room(&refused, kind), "{refused:?}");
             }
             assert!(host.used() <= used + 2, "{} of {used} units more", host.used() - used);
             assert_eq!(u64::from(store.info().await.unwrap().free_clusters), free);
@@ -366,13 +371,11 @@ fn an_inflate_that_the_host_has_no_room_for_gives_back_what_it_took() {
         fill(&blob, 3 * CLUSTER, CLUSTER, 8).await;
         blob.close().await.unwrap();
         let (used, free) = (host.used(), store.info().await.unwrap().free_clusters);
-        for inflate in [true, false] {
+        for (inflate, kind) in [(true, NO_ROOM[0]), (false, NO_ROOM[1]), (true, NO_ROOM[2])] {
+            host.refuses_with(kind);
             host.leave_room(12);
             let refused = if inflate { store.inflate(id).await } else { store.decouple_parent(id).await };
-            assert!(
-                matches!(&refused, Err(BlobError::Io(error)) if error.kind == IoErrorKind::NoSpace),
-                "{refused:?}"
-            );
+            assert!(had_no_room(&refused, kind), "{refused:?}");
             assert!(host.used() <= used + 2, "{} of {used} units more", host.used() - used);
             assert_eq!(store.info().await.unwrap().free_clusters, free);
             assert_eq!(store.blob_info(id).await.unwrap().allocated, 1);
@@ -478,4 +481,62 @@ fn zeroes_that_were_written_ahead_are_given_back_when_no_blob_is_open_and_by_an_
             assert!(host.used() <= used + 4 + 3, "{} units more", host.used() - used);
         }
     });
+}
+
+#[test]
+fn a_thin_write_that_the_host_has_no_room_for_fails_alone_and_the_store_goes_on() {
+    run_everywhere(async || {
+        for kind in NO_ROOM {
+            let (host, store) = on_a_host(CLUSTER as u32, true).await;
+            host.refuses_with(kind);
+            let blob = store.open_blob(store.blobs().await.unwrap()[0]).await.unwrap();
+            fill(&blob, 0, CLUSTER, 7).await;
+            let free = store.info().await.unwrap().free_clusters;
+            host.leave_room(0);
+            for _ in 0..3 {
+                let refused = blob.write(CLUSTER, IoBuf::zeroed(4096)).await.0;
+                assert!(had_no_room(&refused, kind), "{refused:?}");
+            }
+            assert_eq!(store.info().await.unwrap().free_clusters, free);
+            fill(&blob, 4096, 4096, 8).await;
+            host.leave_room(10);
+            fill(&blob, CLUSTER, CLUSTER, 9).await;
+            assert_eq!((byte(&blob, 4096, 4096).await, byte(&blob, CLUSTER, CLUSTER).await), (8, 9));
+            blob.close().await.unwrap();
+            store.unload().await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn unmaps_with_clusters_in_common_all_end_whatever_the_order_in_which_they_get_their_places() {
+    for seed in 1..=24 {
+        run_on(&format!("sim:{seed}"), async move || {
+            let disk = disk(8);
+            let store = Blobstore::init(support::slow_device(&disk, seed), small()).await.unwrap();
+            let free = store.info().await.unwrap().free_clusters;
+            let blob =
+                store.open_blob(store.create_blob(BlobOptions::thin(16)).await.unwrap()).await.unwrap();
+            fill(&blob, 0, 16 * CLUSTER, 7).await;
+            // The first holds a place that the other two wait for, each with places that the other one wants.
+            let ranges = [(6, 1), (1, 10), (6, 10), (0, 16), (8, 3)];
+            let unmaps: Vec<_> = ranges
+                .iter()
+                .map(|&(first, count)| {
+                    let blob = blob.clone();
+                    spindle_reactor::spawn_local(
+                        async move { blob.unmap(first * CLUSTER, count * CLUSTER).await },
+                    )
+                })
+                .collect();
+            for unmap in unmaps {
+                unmap.await.unwrap().unwrap();
+            }
+            assert_eq!(byte(&blob, 0, 16 * CLUSTER).await, 0);
+            assert_eq!(store.info().await.unwrap().free_clusters, free);
+            blob.close().await.unwrap();
+            store.unload().await.unwrap();
+            check(&disk);
+        });
+    }
 }

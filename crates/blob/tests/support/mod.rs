@@ -298,6 +298,8 @@ pub struct Host {
     below: Arc<dyn Device>,
     unmap_reads_zero: bool,
     used: Arc<Mutex<(std::collections::BTreeSet<u64>, usize)>>,
+    /// What it answers when it has no room.
+    refusal: Mutex<IoErrorKind>,
 }
 
 impl Host {
@@ -306,7 +308,13 @@ impl Host {
             below,
             unmap_reads_zero,
             used: Arc::new(Mutex::new((Default::default(), usize::MAX))),
+            refusal: Mutex::new(IoErrorKind::NoSpace),
         })
+    }
+
+    /// Answers this from now on when it has no room.
+    pub fn refuses_with(&self, kind: IoErrorKind) {
+        *self.refusal.lock().unwrap() = kind;
     }
 
     /// Units that hold something.
@@ -349,7 +357,7 @@ impl Lane for HostLane {
             Operation::Write | Operation::WriteZeroes => {
                 for unit in first / UNIT..end.div_ceil(UNIT) {
                     if !used.0.contains(&unit) && used.0.len() >= used.1 {
-                        cx.done(io, Err(IoErrorKind::NoSpace));
+                        cx.done(io, Err(*self.host.refusal.lock().unwrap()));
                         return Submit::Taken;
                     }
                     used.0.insert(unit);
