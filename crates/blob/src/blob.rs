@@ -153,8 +153,10 @@ impl Blob {
     /// [`ExternalSource`](crate::ExternalSource) again. Reads under way end on the old device; later ones go
     /// to the new one.
     ///
+    /// The device is claimed for reading only, as that of every open clone is.
+    ///
     /// # Errors
-    /// The blob is no clone of an external snapshot.
+    /// The blob is no clone of an external snapshot, or a user that may write has claimed the device.
     pub async fn set_external_device(&self, device: Arc<dyn Device>) -> Result<(), BlobError> {
         self.on_md(async move |md, blob| md.set_external_device(&blob, device).await).await
     }

@@ -11,7 +11,8 @@ use crate::ordering::Order;
 /// Finds the device behind an external snapshot.
 ///
 /// Called on the metadata thread with the id that the clone carries, opaque bytes (lvolstores: a UUID as text
-/// with its NUL). `None` means missing: the clone can then be listed and deleted, but not read.
+/// with its NUL). `None` means missing: the clone can then be listed and deleted, but not read. While the clone is
+/// open the device is claimed for reading only; one that a writer has claimed is as good as missing.
 pub type ExternalSource = Arc<dyn Fn(&[u8]) -> Option<Arc<dyn Device>> + Send + Sync>;
 
 /// Called while a store is loaded.
@@ -59,7 +60,8 @@ pub struct LoadOptions {
     pub bs_type: Option<BsType>,
     /// Determines what is in use by reading all metadata, even if the masks of the store are clean.
     pub force_recover: bool,
-    /// Changes nothing on the device: repairs are done in memory, and operations that write are refused.
+    /// Changes nothing on the device: repairs are done in memory, and operations that write are refused. Of a
+    /// device that has become smaller than its store, what is there is read.
     pub read_only: bool,
     /// Takes over the space that the device has gained since the store was made, if it fits the masks.
     pub grow: bool,

@@ -270,3 +270,55 @@ fn threads_that_come_and_go_leave_no_memory_and_no_steps_behind() {
         store.unload().await.unwrap();
     });
 }
+
+/// Bytes of each of `count` things that are made one after the other and kept.
+async fn each<T>(count: usize, mut make: impl AsyncFnMut() -> T) -> (isize, Vec<T>) {
+    let mut kept = Vec::with_capacity(count + 1);
+    // The first makes what all share.
+    kept.push(make().await);
+    let before = HELD.get();
+    for _ in 0..count {
+        kept.push(make().await);
+    }
+    ((HELD.get() - before) / count as isize, kept)
+}
+
+/// The figures of `docs/sizing.md`, which a change that needs more must change, too.
+#[test]
+fn a_store_a_blob_an_opening_a_channel_and_a_request_take_what_the_page_on_sizes_says() {
+    run_on("epoll", async || {
+        const MANY: usize = 300;
+        let (device, store) = store().await;
+        let mut ids = Vec::new();
+        for _ in 0..=MANY {
+            ids.push(store.create_blob(BlobOptions::thin(LEAF)).await.unwrap());
+        }
+        store.unload().await.unwrap();
+        let empty: Arc<dyn Device> = Malloc::new("empty", 4096, (LEAVES + 64) * LEAF).unwrap();
+        let none = Blobstore::init(empty.clone(), InitOptions::default()).await.unwrap();
+        none.unload().await.unwrap();
+        let before = HELD.get();
+        let none = Blobstore::load(empty, LoadOptions::default()).await.unwrap();
+        let of_store = HELD.get() - before;
+        none.unload().await.unwrap();
+
+        let before = HELD.get();
+        let store = Blobstore::load(device, LoadOptions::default()).await.unwrap();
+        let of_blob = (HELD.get() - before - of_store) / (MANY as isize + 1);
+        let mut next = ids.iter();
+        let (opening, blobs) =
+            each(MANY, async || store.open_blob(*next.next().unwrap()).await.unwrap()).await;
+        let mut next = blobs.iter();
+        let (channel, channels) = each(MANY, async || next.next().unwrap().channel().unwrap()).await;
+        println!("bytes: store {of_store}, blob {of_blob}, opening {opening}, channel {channel}");
+        assert!(of_store <= 4096, "a store without blobs: {of_store} bytes");
+        assert!(of_blob <= 640, "a blob that is not open: {of_blob} bytes more");
+        assert!(opening <= 2048, "an open blob: {opening} bytes more");
+        assert!(channel <= 2816, "a channel: {channel} bytes more");
+        drop(channels);
+        for blob in blobs {
+            blob.close().await.unwrap();
+        }
+        store.unload().await.unwrap();
+    });
+}

@@ -185,7 +185,11 @@ impl Geometry {
             return Err(problem("cluster_size", self.cluster_size, expected));
         }
         if self.size > device_bytes {
-            let expected = format!("at most {device_bytes:#x}, the bytes of the device (did it shrink?)");
+            let expected = format!(
+                "at most {device_bytes:#x}, the bytes of the device: if it shrank, make it {} bytes long again, or load \
+                 the store read-only for what is left of it",
+                self.size
+            );
             return Err(problem("size", self.size, expected));
         }
         Ok(())

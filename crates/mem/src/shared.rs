@@ -6,19 +6,27 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-/// Ranges at least this long are zeroed by giving their pages back to the kernel.
-const GIVE_BACK: usize = 1 << 20;
+/// A piece: the memory is populated, and given back to the kernel, in pieces of this size, aligned to it. That of a
+/// huge page of x86-64 and AArch64, which costs one page fault where small pages cost 512.
+const PIECE: usize = 2 << 20;
 
-const PAGE: usize = 4096;
-
-/// Anonymous memory, zero at first and populated as it is touched.
+/// Anonymous memory, zero at first and populated as it is touched, a piece of 2 MiB at a time where the system has
+/// huge pages to give.
 pub struct SharedMem {
     base: NonNull<u8>,
     len: usize,
+    /// The mapping, which begins up to a piece before the memory.
+    mapped: (NonNull<c_void>, usize),
+    /// A bit for each piece that was ever written to; all others read zero and take no memory.
+    touched: Box<[AtomicU64]>,
+    /// True once its address is known elsewhere: any piece may have been written to.
+    exposed: AtomicBool,
 }
 
 // SAFETY: only `copy` below touches the bytes, which the compiler cannot see through or assume anything
@@ -34,17 +42,29 @@ impl SharedMem {
     /// # Errors
     /// The kernel's error, or a length of 0.
     pub fn new(len: usize) -> io::Result<SharedMem> {
+        // Shorter than a piece it is aligned to a page only.
+        let before = if len < PIECE { 0 } else { PIECE };
+        let size = if len == 0 { 0 } else { len.saturating_add(before) };
         // SAFETY: a fresh anonymous mapping aliases nothing.
-        let base = unsafe {
+        let start = unsafe {
             mmap_anonymous(
                 ptr::null_mut(),
-                len,
+                size,
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )?
         };
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))?;
-        Ok(SharedMem { base, len })
+        let start = NonNull::new(start).ok_or_else(|| io::Error::other("mapped at address 0"))?;
+        let skip = if before == 0 { 0 } else { start.as_ptr().align_offset(PIECE).min(before) };
+        // SAFETY: `skip` is at most the part of the mapping before the memory.
+        let base = unsafe { start.cast::<u8>().add(skip) };
+        let touched = (0..len.div_ceil(PIECE).div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let memory = SharedMem { base, len, mapped: (start, size), touched, exposed: AtomicBool::new(false) };
+        if before > 0 {
+            // SAFETY: within the mapping; the contents stay. A system without huge pages refuses: as well.
+            let _ = unsafe { madvise(base.as_ptr().cast(), len, Advice::LinuxHugepage) };
+        }
+        Ok(memory)
     }
 
     /// Bytes.
@@ -59,6 +79,7 @@ impl SharedMem {
 
     /// Its address, for the kernel or a guest's page tables; not for reading.
     pub fn address(&self) -> usize {
+        self.exposed.store(true, Ordering::Relaxed);
         self.base.as_ptr() as usize
     }
 
@@ -80,6 +101,7 @@ impl SharedMem {
     #[inline]
     pub fn write(&self, offset: usize, source: &[u8]) {
         let target = self.at(offset, source.len());
+        self.touch(offset..offset + source.len());
         // SAFETY: `at` checked the target, and no references into it exist.
         unsafe { copy::copy(source.as_ptr(), target, source.len()) }
     }
@@ -92,31 +114,88 @@ impl SharedMem {
         let (start, target) = (source.at(from, len), self.at(offset, len));
         let apart = (start as usize).abs_diff(target as usize);
         assert!(len == 0 || apart >= len, "{len} bytes at {from} and at {offset} overlap");
+        self.touch(offset..offset + len);
         // SAFETY: `at` checked both ranges, and they do not overlap.
         unsafe { copy::copy(start, target, len) }
     }
 
-    /// Makes `len` bytes from `offset` on read zero. Long ranges return their pages to the kernel.
+    /// Makes `len` bytes from `offset` on read zero. What was never written to stays as it is; the rest keeps its
+    /// memory.
     ///
     /// # Panics
     /// If the range is not within the memory, as slices do.
     pub fn zero(&self, offset: usize, len: usize) {
-        let start = self.at(offset, len);
-        let head = start.align_offset(PAGE).min(len);
-        let pages = (len - head) / PAGE * PAGE;
+        let mut done = 0;
+        while done < len {
+            done += self.zero_some(offset + done, len - done, usize::MAX);
+        }
+    }
+
+    /// As [`zero`](Self::zero), but ends after about `most` bytes were written; returns how many of `len` read zero
+    /// now, from the first on: none only if `len` is 0. For one core that has other work, too.
+    ///
+    /// # Panics
+    /// As `zero`.
+    pub fn zero_some(&self, offset: usize, len: usize, most: usize) -> usize {
+        self.at(offset, len);
+        let end = offset + len;
+        let (mut at, mut work) = (offset, 0_usize);
+        while at < end && (at == offset || work < most) {
+            let next = ((at / PIECE + 1) * PIECE).min(end);
+            work += self.overwrite(at..next);
+            at = next;
+        }
+        at - offset
+    }
+
+    /// As [`zero`](Self::zero), and gives whole pieces of 2 MiB back to the kernel.
+    ///
+    /// # Panics
+    /// As `zero`.
+    pub fn give_back(&self, offset: usize, len: usize) {
+        self.at(offset, len);
+        let end = offset + len;
+        let first = offset.next_multiple_of(PIECE).min(end);
+        let last = (end / PIECE * PIECE).max(first);
+        let start = self.at(first, last - first);
         // SAFETY: whole pages of this private mapping, which read zero afterwards.
-        let given_back = pages >= GIVE_BACK
-            && unsafe { madvise(start.add(head).cast::<c_void>(), pages, Advice::LinuxDontNeed) }.is_ok();
-        let middle = if given_back { pages } else { 0 };
+        let given = unsafe { madvise(start.cast::<c_void>(), last - first, Advice::LinuxDontNeed) };
+        if given.is_err() {
+            return self.zero(offset, len);
+        }
+        self.zero(offset, first - offset);
+        self.zero(last, end - last);
+    }
+
+    /// Writes zeroes to a range within one piece, unless that piece was never written to; returns the work in bytes.
+    fn overwrite(&self, range: Range<usize>) -> usize {
+        if !self.is_touched(range.start / PIECE) {
+            return 64;
+        }
+        let start = self.at(range.start, range.len());
         // SAFETY: `at` checked the range.
-        unsafe {
-            if middle == 0 {
-                copy::zero(start, len);
-            } else {
-                copy::zero(start, head);
-                copy::zero(start.add(head + middle), len - head - middle);
+        unsafe { copy::zero(start, range.len()) }
+        range.len()
+    }
+
+    /// Notes that a range is being written to, before it is. A bit stays set for good: were it cleared, a write at
+    /// the same time could be forgotten.
+    #[inline]
+    fn touch(&self, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        for piece in range.start / PIECE..=(range.end - 1) / PIECE {
+            let (word, bit) = (&self.touched[piece / 64], 1 << (piece % 64));
+            if word.load(Ordering::Relaxed) & bit == 0 {
+                word.fetch_or(bit, Ordering::Relaxed);
             }
         }
+    }
+
+    fn is_touched(&self, piece: usize) -> bool {
+        let bit = self.touched[piece / 64].load(Ordering::Relaxed) >> (piece % 64) & 1;
+        bit == 1 || self.exposed.load(Ordering::Relaxed)
     }
 
     fn at(&self, offset: usize, len: usize) -> *mut u8 {
@@ -130,7 +209,7 @@ impl SharedMem {
 impl Drop for SharedMem {
     fn drop(&mut self) {
         // SAFETY: the mapping is this value's own, and no reference into it can exist.
-        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.len) };
+        let unmapped = unsafe { munmap(self.mapped.0.as_ptr(), self.mapped.1) };
         debug_assert!(unmapped.is_ok(), "unmapping what was mapped");
     }
 }

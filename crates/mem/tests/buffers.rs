@@ -110,13 +110,40 @@ fn shared_memory_reads_zero_until_written_and_after_zeroing() {
 #[test]
 fn zeroing_a_long_unaligned_range_leaves_its_neighbours_alone() {
     let memory = SharedMem::new(4 << 20).expect("mapped");
-    memory.write(0, &vec![5; 4 << 20]);
-    memory.zero(4095, (3 << 20) + 2);
-    let mut all = vec![1; 4 << 20];
-    memory.read(0, &mut all);
-    let end = 4095 + (3 << 20) + 2;
-    assert!(all[..4095].iter().chain(&all[end..]).all(|b| *b == 5), "outside");
-    assert!(all[4095..end].iter().all(|b| *b == 0), "inside");
+    for way in [SharedMem::zero, SharedMem::give_back] {
+        memory.write(0, &vec![5; 4 << 20]);
+        way(&memory, 4095, (3 << 20) + 2);
+        let mut all = vec![1; 4 << 20];
+        memory.read(0, &mut all);
+        let end = 4095 + (3 << 20) + 2;
+        assert!(all[..4095].iter().chain(&all[end..]).all(|b| *b == 5), "outside");
+        assert!(all[4095..end].iter().all(|b| *b == 0), "inside");
+    }
+}
+
+/// Resident bytes of this process, in MiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    status.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") >> 8
+}
+
+#[test]
+fn shared_memory_takes_no_memory_where_it_was_only_zeroed_and_gives_back_what_it_is_told_to() {
+    const SIZE: usize = 256 << 20;
+    let memory = SharedMem::new(SIZE).expect("mapped");
+    let before = resident();
+    for at in (0..SIZE).step_by(1 << 20) {
+        memory.zero(at + 4096, (1 << 20) - 8192);
+    }
+    assert!(resident() < before + 64, "{} MiB more for zeroes", resident() - before);
+    memory.write(4096, &vec![7; SIZE - 4096]);
+    assert!(resident() > before + 192, "{} MiB only", resident() - before);
+    assert_eq!(memory.zero_some(4096, SIZE - 4096, 1), (2 << 20) - 4096, "to the end of a piece");
+    memory.give_back(1, SIZE - 1);
+    assert!(resident() < before + 64, "{} MiB are kept", resident() - before);
+    let mut seen = vec![1; SIZE - 1];
+    memory.read(1, &mut seen);
+    assert!(seen.iter().all(|byte| *byte == 0));
 }
 
 #[test]

@@ -185,17 +185,20 @@ async fn fill(
     let size = u64::from(blob.store.cluster_size);
     let start = blob.start_of(fresh.cluster);
     let (within, len) = payload.range();
-    if len < size
-        && let Some(mut whole) = read_above(blob, here, local, index).await?
-    {
-        match payload {
-            Payload::Data(_, buffers) => {
-                buffers.copy_to(0, &mut whole[within as usize..(within + len) as usize]);
+    let above = if len < size { take_above(blob, here, local, index, start).await? } else { Above::Zeroes };
+    match above {
+        Above::Zeroes => {}
+        Above::Copied => return write_payload(local, start, false, payload).await,
+        Above::Data(mut whole) => {
+            match payload {
+                Payload::Data(_, buffers) => {
+                    buffers.copy_to(0, &mut whole[within as usize..(within + len) as usize]);
+                }
+                Payload::Zeroes(..) => whole[within as usize..(within + len) as usize].fill(0),
+                Payload::Nothing => {}
             }
-            Payload::Zeroes(..) => whole[within as usize..(within + len) as usize].fill(0),
-            Payload::Nothing => {}
+            return Ok(local.channel().write(start, whole).await.0?);
         }
-        return Ok(local.channel().write(start, whole).await.0?);
     }
     let zero = fresh.zero.is_some() || !blob.store.order.keeps(Point::ZeroNewCluster);
     let around: &[(u64, u64)] = match zero {
@@ -229,37 +232,56 @@ async fn write_payload(
     }
 }
 
-/// The cluster's contents in the parents; `None` if that is zeroes.
-async fn read_above(
+/// A cluster's contents in the parents.
+enum Above {
+    Zeroes,
+    Data(IoBuf),
+    /// The new cluster holds them already.
+    Copied,
+}
+
+/// Takes a cluster's contents in the parents: the device copies them to `target` by itself if it can, otherwise they
+/// are read.
+async fn take_above(
     blob: &BlobShared,
     here: &BlobLocal,
     local: &StoreLocal,
     index: u64,
-) -> Result<Option<IoBuf>, BlobError> {
+    target: u64,
+) -> Result<Above, BlobError> {
     let size = u64::from(blob.store.cluster_size);
     // Counted from the look-up on: an operation that frees the parents' cluster waits for it.
     let _under_way = here.epochs.under_way();
     match blob.source(index) {
-        Source::Zeroes => Ok(None),
+        Source::Zeroes => Ok(Above::Zeroes),
         Source::Missing(parent) => Err(BlobError::MissingParent { blob: blob.id, parent }),
+        Source::Cluster { cluster, .. } if local.copies() => {
+            local.channel().copy(target, blob.start_of(cluster), size).await?;
+            Ok(Above::Copied)
+        }
         Source::Cluster { cluster, .. } => {
             let buffer = IoBuf::try_zeroed(size as usize)?;
-            let (result, buffers) = local.channel().read(u64::from(cluster) * size, buffer).await;
+            let (result, buffers) = local.channel().read(blob.start_of(cluster), buffer).await;
             result?;
-            Ok(buffers.into_one().ok())
+            Ok(Above::Data(buffers.into_one().or_else(|parts| joined(&parts, size))?))
         }
         Source::External(snapshot) => {
             let left = snapshot.device.geometry().bytes().saturating_sub(index * size).min(size);
             if left == 0 {
-                return Ok(None);
+                return Ok(Above::Zeroes);
             }
             let channel = Channel::open_unheld(snapshot.device.clone());
             let channel = channel.map_err(|source| blob.store.open_error(source))?;
             let (result, buffers) = channel.read(index * size, IoBuf::try_zeroed(left as usize)?).await;
             result?;
-            let mut whole = IoBuf::try_zeroed(size as usize)?;
-            buffers.copy_to(0, &mut whole);
-            Ok(Some(whole))
+            Ok(Above::Data(joined(&buffers, size)?))
         }
     }
+}
+
+/// Buffers in one piece of `len` bytes, zeroes behind them.
+fn joined(parts: &Buffers, len: u64) -> Result<IoBuf, BlobError> {
+    let mut whole = IoBuf::try_zeroed(len as usize)?;
+    parts.copy_to(0, &mut whole);
+    Ok(whole)
 }

@@ -11,7 +11,7 @@ use spindle_format::init::{ClearData, DeviceShape};
 use spindle_format::repair::{Repair, RepairReason};
 use spindle_format::store::AllocationBlocked;
 use spindle_format::{
-    Bitmap, BlobId, Geometry, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout, sharing,
+    Bitmap, BlobId, Geometry, LoadError, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout, sharing,
 };
 use spindle_mem::IoBuf;
 use spindle_reactor::{Thread, yield_now};
@@ -117,7 +117,7 @@ pub(crate) async fn load(
 ) -> Result<Loaded, BlobError> {
     let read_only = options.read_only || !device.geometry().writable();
     let opened = open(device, read_only, wanted).await?;
-    let store = match read_store(&opened, &options).await {
+    let store = match read_store(&opened, &options, read_only).await {
         Ok(store) => store,
         Err(error) => return close(opened, error).await,
     };
@@ -187,17 +187,36 @@ async fn refuse_known(opened: &Opened) -> Result<(), BlobError> {
     }
 }
 
-/// Reads a store's metadata; also returns the size of the device.
-async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u64), BlobError> {
-    let shape = opened.local.channel().geometry();
+/// Reads a store's metadata; also returns the size of the device. For reading only, a store of which the device has
+/// lost the end is loaded too.
+async fn read_store(
+    opened: &Opened,
+    options: &LoadOptions,
+    read_only: bool,
+) -> Result<(Store, u64), BlobError> {
+    let bytes = opened.local.channel().geometry().bytes();
+    let store = match read_as(opened, options, bytes).await {
+        Err(error) => match error.cut_short(bytes).filter(|_| read_only) {
+            Some(whole) => read_as(opened, options, whole).await,
+            None => Err(error),
+        },
+        store => store,
+    };
+    let store = store.map_err(|source| BlobError::Load { store: opened.name.clone(), source })?;
+    check_clusters(&opened.name, &store.geometry)?;
+    Ok((store, bytes))
+}
+
+/// The same, as if the device had `bytes` bytes: reads behind its end fail.
+async fn read_as(opened: &Opened, options: &LoadOptions, bytes: u64) -> Result<Store, LoadError> {
+    let channel = opened.local.channel();
     let wanted = spindle_format::LoadOptions {
-        block_size: shape.block_size(),
+        block_size: channel.geometry().block_size(),
         bs_type: options.bs_type,
         force_recover: options.force_recover,
         max_read: read::LARGEST_READ,
     };
-    let mut loader = Loader::new(shape.bytes(), wanted);
-    let channel = opened.local.channel();
+    let mut loader = Loader::new(bytes, wanted);
     let step = |loader: &Loader| {
         let (bytes_read, bytes_total) = loader.progress();
         LoadStep { bytes_read, bytes_total, ..LoadStep::default() }
@@ -206,16 +225,13 @@ async fn read_store(opened: &Opened, options: &LoadOptions) -> Result<(Store, u6
     read::read(&mut loader, channel, |loader| report(options, || step(loader))).await;
     let all = step(&loader);
     let mut assembly = loader.assemble();
-    let store = loop {
+    loop {
         if let Some(done) = assembly.step() {
-            break done;
+            return done;
         }
         report(options, || LoadStep { assembled: assembly.progress(), ..all });
         yield_now().await;
-    };
-    let store = store.map_err(|source| BlobError::Load { store: opened.name.clone(), source })?;
-    check_clusters(&opened.name, &store.geometry)?;
-    Ok((store, shape.bytes()))
+    }
 }
 
 /// Reports the progress of a load, if the caller asked for it.

@@ -72,7 +72,7 @@ impl Md {
                 if !device.geometry().bytes().is_multiple_of(self.shared.cluster_size.into()) {
                     return refused("the external snapshot is no whole number of clusters");
                 }
-                Ok(())
+                self.claim_external(device).map(drop)
             }
         }
     }
@@ -91,8 +91,14 @@ impl Md {
         if !matches!(blob.parent(), Some(Parent::External(_))) {
             return Err(BlobError::Refused { blob: blob.id, why: "it is no clone of an external snapshot" });
         }
-        self.rechain_to(blob, Backing::External(ExternalSnapshot::new(device))).await;
+        let snapshot = self.claim_external(device)?;
+        self.rechain_to(blob, Backing::External(snapshot)).await;
         Ok(())
+    }
+
+    fn claim_external(&self, device: Arc<dyn Device>) -> Result<Arc<ExternalSnapshot>, BlobError> {
+        let claimed = ExternalSnapshot::claim(device, &self.shared.name);
+        claimed.map_err(|source| self.shared.open_error(source))
     }
 
     /// True if `id` is `other` or above it.

@@ -87,9 +87,13 @@ fn take(
     })
 }
 
+/// Reads a range; what the device has lost of its end reads zero if some of the range is there.
 async fn read_range(channel: &Channel, range: ByteRange, buffer: Option<IoBuf>) -> Done {
     let mut wanted = buffer.unwrap_or_else(|| IoBuf::zeroed(range.len.max(LARGEST_READ)));
-    let rest = wanted.split_off(range.len);
+    let left = channel.geometry().bytes().saturating_sub(range.offset);
+    let there = if left == 0 { range.len } else { range.len.min(left as usize) };
+    wanted[there..range.len].fill(0);
+    let rest = wanted.split_off(there);
     let (result, buffers) = channel.read(range.offset, wanted).await;
     let whole = buffers.into_one().ok().and_then(|read| read.join(rest).ok());
     Done { range, well: result.is_ok(), buffer: whole }

@@ -104,9 +104,11 @@ impl Md {
     }
 
     fn external(&self, id: &[u8]) -> Backing {
-        match self.find_external(id) {
-            Some(device) => Backing::External(ExternalSnapshot::new(device)),
-            None => Backing::Missing(id.escape_ascii().to_string().into()),
+        let id_text = id.escape_ascii().to_string();
+        let Some(device) = self.find_external(id) else { return Backing::Missing(id_text.into()) };
+        match ExternalSnapshot::claim(device, &self.shared.name) {
+            Ok(snapshot) => Backing::External(snapshot),
+            Err(error) => Backing::Missing(format!("{id_text} ({error})").into()),
         }
     }
 

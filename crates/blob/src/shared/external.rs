@@ -7,21 +7,27 @@
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
-use spindle_block::Device;
+use spindle_block::{ClaimKind, Claimed, Device, OpenError};
 
 use crate::waiting::locked;
 
-/// The device of an external snapshot.
+/// The device of an external snapshot, claimed for reading only: no writer may claim it meanwhile.
 pub(crate) struct ExternalSnapshot {
     pub(crate) device: Arc<dyn Device>,
+    _claimed: Claimed,
     /// Wakers of the lanes that have it open.
     readers: Mutex<Vec<Waker>>,
 }
 
 impl ExternalSnapshot {
-    /// The device that a blob will read.
-    pub(crate) fn new(device: Arc<dyn Device>) -> Arc<ExternalSnapshot> {
-        Arc::new(ExternalSnapshot { device, readers: Mutex::default() })
+    /// Claims the device that a blob of `store` will read.
+    ///
+    /// # Errors
+    /// A user that may write has claimed it.
+    pub(crate) fn claim(device: Arc<dyn Device>, store: &str) -> Result<Arc<ExternalSnapshot>, OpenError> {
+        let holder = format!("a clone in store {store}, whose external snapshot it is");
+        let _claimed = Claimed::take_as(device.clone(), ClaimKind::ReadManyWriteNone, holder)?;
+        Ok(Arc::new(ExternalSnapshot { device, _claimed, readers: Mutex::default() }))
     }
 
     /// Adds a waker to call when no blob reads it any more. Adding it again has no effect.

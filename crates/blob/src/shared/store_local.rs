@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use spindle_block::{Channel, IoError, IoErrorKind};
+use spindle_block::{Channel, IoError, IoErrorKind, Operation};
 use spindle_mem::{Buffers, IoBuf};
 
 use crate::space::Reserve;
@@ -73,6 +73,11 @@ impl StoreLocal {
             true => Ok(()),
             false => self.write_zeroes(offset, len).await,
         }
+    }
+
+    /// True if the device copies ranges by itself.
+    pub(crate) fn copies(&self) -> bool {
+        self.channel.device().supports(Operation::Copy)
     }
 
     /// True if an unmap makes zeroes.

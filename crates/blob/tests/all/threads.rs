@@ -434,3 +434,46 @@ fn what_comes_while_a_store_is_unloaded_is_done_before_or_refused() {
         });
     }
 }
+
+#[test]
+fn an_external_snapshot_is_claimed_for_reading_only_while_a_blob_reads_it() {
+    run_everywhere(async || {
+        let outside = full_of("outside", 4, 7).await;
+        let found = outside.clone();
+        let external: spindle_blob::ExternalSource = Arc::new(move |_| Some(found.clone()));
+        let external = StoreOptions { external: Some(external), ..StoreOptions::default() };
+        let disk = disk(8);
+        let options = spindle_blob::InitOptions { store: external, ..small() };
+        let store = Blobstore::init(device(&disk), options).await.unwrap();
+        let clone = || BlobOptions { external_snapshot: Some(b"outside".to_vec()), ..BlobOptions::thin(4) };
+        let ids = [store.create_blob(clone()).await.unwrap(), store.create_blob(clone()).await.unwrap()];
+
+        // A writer has it: its clone reads only what is its own.
+        let over = spindle_blob::InitOptions { force: true, ..small() };
+        let writer = Blobstore::init(outside.clone(), over.clone()).await.unwrap();
+        let blob = store.open_blob(ids[0]).await.unwrap();
+        let why = blob.read(0, IoBuf::zeroed(512)).await.0.unwrap_err();
+        assert!(matches!(why, BlobError::MissingParent { .. }), "{why:?}");
+        assert!(why.to_string().contains("a store that this process has loaded"), "{why}");
+        fill(&blob, 0, CLUSTER, 9).await;
+        assert_eq!(byte(&blob, 0, CLUSTER).await, 9);
+        let refused = blob.set_external_device(outside.clone()).await.unwrap_err();
+        assert!(matches!(refused, BlobError::Open { .. }), "{refused:?}");
+        let parent = spindle_blob::Parent::External(b"other"[..].into());
+        let refused = store.set_parent(ids[1], parent).await.unwrap_err();
+        assert!(matches!(refused, BlobError::Open { .. }), "{refused:?}");
+        blob.close().await.unwrap();
+        writer.unload().await.unwrap();
+
+        // Any number of clones read it, and no writer comes in between.
+        let blobs = [store.open_blob(ids[0]).await.unwrap(), store.open_blob(ids[1]).await.unwrap()];
+        let refused = Blobstore::init(outside.clone(), over.clone()).await.unwrap_err().to_string();
+        assert!(refused.contains("a clone in store disk0"), "{refused}");
+        for blob in blobs {
+            byte(&blob, CLUSTER, CLUSTER).await;
+            blob.close().await.unwrap();
+        }
+        store.unload().await.unwrap();
+        Blobstore::init(outside, over).await.unwrap().unload().await.unwrap();
+    });
+}

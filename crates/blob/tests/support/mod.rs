@@ -300,6 +300,7 @@ pub struct Host {
     used: Arc<Mutex<(std::collections::BTreeSet<u64>, usize)>>,
     /// What it answers when it has no room.
     refusal: Mutex<IoErrorKind>,
+    refuses_all: std::sync::atomic::AtomicBool,
 }
 
 impl Host {
@@ -309,12 +310,19 @@ impl Host {
             unmap_reads_zero,
             used: Arc::new(Mutex::new((Default::default(), usize::MAX))),
             refusal: Mutex::new(IoErrorKind::NoSpace),
+            refuses_all: false.into(),
         })
     }
 
     /// Answers this from now on when it has no room.
     pub fn refuses_with(&self, kind: IoErrorKind) {
         *self.refusal.lock().unwrap() = kind;
+    }
+
+    /// Refuses every change with this from now on.
+    pub fn refuse_writes(&self, kind: IoErrorKind) {
+        self.refuses_with(kind);
+        self.refuses_all.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
     /// Units that hold something.
@@ -352,6 +360,10 @@ impl Lane for HostLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
         let block = u64::from(self.host.below.geometry().block_size());
         let (first, end) = (io.start() * block, (io.start() + io.count()) * block);
+        if io.operation().changes_data() && self.host.refuses_all.load(std::sync::atomic::Ordering::Relaxed) {
+            cx.done(io, Err(*self.host.refusal.lock().unwrap()));
+            return Submit::Taken;
+        }
         let mut used = self.host.used.lock().unwrap();
         match io.operation() {
             Operation::Write | Operation::WriteZeroes => {

@@ -2,17 +2,27 @@
 //!
 //! All threads share its memory, and only the copying routines of [`SharedMem`](spindle_mem::SharedMem) touch
 //! it: two cores that write the same block at once get some mix of both writes, as on any disk. Requests
-//! complete in the call that submits them. Pages that were never written take no memory, and unmapped ones
-//! are given back. Contents are lost with the device.
+//! complete in the call that submits them, except long ones without data, which take several turns.
+//!
+//! Memory is taken as it is written to, 2 MiB at a time where the system has huge pages. What is unmapped or zeroed
+//! is zeroed in place and keeps its memory for what is written there next; unmaps of more than 256 MiB give it back,
+//! in pieces of 2 MiB. Contents are lost with the device.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use spindle_mem::{Buffers, SharedMem};
 
 use crate::{
-    Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, OpenError, Operation, Status,
-    Submit,
+    Busy, Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, Notifier, OpenError,
+    Operation, Status, Submit,
 };
+
+/// Bytes that are zeroed in one turn.
+const STEP: usize = 2 << 20;
+
+/// The longest unmap whose memory is kept.
+const KEPT: u64 = 256 << 20;
 
 /// The RAM disk; owns the memory.
 pub struct Malloc {
@@ -92,23 +102,92 @@ impl Device for Malloc {
         Some(&self.claim)
     }
 
-    fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(MallocLane(self)))
+    fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(MallocLane { disk: self, long: VecDeque::new(), notifier: cx.notifier() }))
     }
 }
 
-struct MallocLane(Arc<Malloc>);
+struct MallocLane {
+    disk: Arc<Malloc>,
+    /// Ranges that are zeroed in steps, and how many bytes of each are.
+    long: VecDeque<(Io, usize)>,
+    /// Polls this lane while there are such.
+    notifier: Notifier,
+}
 
 impl Lane for MallocLane {
     #[inline]
     fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
-        let Malloc { geometry, memory, .. } = &*self.0;
+        let Malloc { geometry, memory, .. } = &*self.disk;
         let mut status = io.check(geometry);
         if status.is_ok() {
+            if let Operation::WriteZeroes | Operation::Unmap = io.operation()
+                && io.count() << geometry.block_shift() > STEP as u64
+            {
+                return self.begin(io, cx);
+            }
             status = perform(memory, geometry.block_shift(), &mut io);
         }
         cx.done(io, status);
         Submit::Taken
+    }
+
+    fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
+        let Some((io, done)) = self.long.front_mut() else { return Busy::No };
+        let (from, len) = self.disk.range(io);
+        *done += self.disk.memory.zero_some(from + *done, len - *done, STEP);
+        if *done == len
+            && let Some((io, _)) = self.long.pop_front()
+        {
+            cx.done(io, Ok(()));
+        }
+        if !self.long.is_empty() {
+            self.notifier.notify();
+        }
+        Busy::Yes
+    }
+
+    fn abandoned(&mut self, cx: &mut Cx<'_>) {
+        self.end(|io, cx| cx.is_abandoned(io), cx);
+    }
+
+    fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
+        self.end(|io, _| io.id() == id, cx);
+    }
+}
+
+impl MallocLane {
+    /// Begins to zero a long range.
+    #[cold]
+    fn begin(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        let (from, len) = self.disk.range(&io);
+        if io.operation() == Operation::Unmap && len as u64 > KEPT {
+            self.disk.memory.give_back(from, len);
+            cx.done(io, Ok(()));
+        } else {
+            self.long.push_back((io, 0));
+            self.notifier.notify();
+        }
+        Submit::Taken
+    }
+
+    /// Ends some of the long requests early.
+    fn end(&mut self, ends: impl Fn(&Io, &Cx<'_>) -> bool, cx: &mut Cx<'_>) {
+        for _ in 0..self.long.len() {
+            let Some((io, done)) = self.long.pop_front() else { break };
+            match ends(&io, cx) {
+                true => cx.done(io, Err(IoErrorKind::Aborted)),
+                false => self.long.push_back((io, done)),
+            }
+        }
+    }
+}
+
+impl Malloc {
+    /// First byte and length of a request's range, which lies in the memory.
+    fn range(&self, io: &Io) -> (usize, usize) {
+        let shift = self.geometry.block_shift();
+        ((io.start() << shift) as usize, (io.count() << shift) as usize)
     }
 }
 

@@ -101,6 +101,18 @@ pub enum LoadError {
     Unfinished,
 }
 
+impl LoadError {
+    /// The bytes that the store needs, if it was not loaded because the device has fewer, `device_bytes`. A load that
+    /// pretends to so many, and fails the reads behind the device's end, shows what is left.
+    pub fn cut_short(&self, device_bytes: u64) -> Option<u64> {
+        let LoadError::Format(FormatError { place: Place::SuperBlock, problem }) = self else { return None };
+        match problem {
+            Problem::Field { field: "size", found, .. } => Some(*found).filter(|whole| *whole > device_bytes),
+            _ => None,
+        }
+    }
+}
+
 /// Turns bytes of an image into a [`Store`]. Does no I/O of its own.
 #[derive(Debug)]
 pub struct Loader {

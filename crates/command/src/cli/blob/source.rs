@@ -8,7 +8,7 @@ use crate::cli::failure::{Failure, shown};
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use spindle_format::error::{FormatError, Place, Problem};
+use spindle_format::error::{FormatError, Place};
 use spindle_format::{LoadError, LoadOptions, Loader, Store};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -50,7 +50,7 @@ impl Source {
 /// one it loads what is there, and prints a note.
 pub(super) fn load(image: &ImageFile) -> Result<Store, Failure> {
     match load_as(image, image.size()) {
-        Err(error) => match cut_short(image, &error) {
+        Err(error) => match error.cut_short(image.size()) {
             Some(whole) => {
                 note(&format!("{}; shown is what is there", short_text(image, whole)));
                 load_as(image, whole).map_err(|error| not_loaded(image, error))
@@ -64,7 +64,7 @@ pub(super) fn load(image: &ImageFile) -> Result<Store, Failure> {
 /// Why an image holds no store that can be loaded, with its known contents.
 pub(super) fn not_loaded(image: &ImageFile, error: LoadError) -> Failure {
     let path = image.path().to_owned();
-    if let Some(whole) = cut_short(image, &error) {
+    if let Some(whole) = error.cut_short(image.size()) {
         return Failure::Refused(short_text(image, whole));
     }
     match signature::instead(image) {
@@ -76,15 +76,6 @@ pub(super) fn not_loaded(image: &ImageFile, error: LoadError) -> Failure {
 /// True if the image begins with something other than a super block.
 fn is_no_store(error: &LoadError) -> bool {
     matches!(error, LoadError::Format(FormatError { place: Place::SuperBlock, .. }))
-}
-
-/// The required size of an image that is smaller than its store.
-fn cut_short(image: &ImageFile, error: &LoadError) -> Option<u64> {
-    let LoadError::Format(FormatError { place: Place::SuperBlock, problem }) = error else { return None };
-    match problem {
-        Problem::Field { field: "size", found, .. } => Some(*found).filter(|whole| *whole > image.size()),
-        _ => None,
-    }
 }
 
 fn short_text(image: &ImageFile, whole: u64) -> String {
