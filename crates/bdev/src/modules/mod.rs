@@ -3,6 +3,8 @@
 pub mod delay;
 pub mod error;
 pub mod file;
+pub mod gpt;
+mod gpt_table;
 pub mod malloc;
 pub mod null;
 pub mod passthru;

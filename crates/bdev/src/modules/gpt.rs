@@ -1,0 +1,130 @@
+//! Partitions of a GPT as bdevs: those of SPDK's types, found when a bdev is examined. There are no methods: a
+//! table comes and goes with its bdev.
+//!
+//! The table at the start counts; the one at the end is read if that one is damaged. A bdev without a
+//! protective MBR is left alone.
+
+use std::sync::Arc;
+
+use spindle_block::{Device, Offset};
+use spindle_mem::IoBuf;
+
+use super::gpt_table::{self, Copy, Disk as On, Partition, TABLE_BYTES};
+use crate::{
+    Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Module, OpenOptions, Registry, Virtual,
+};
+
+/// The module's name.
+pub const MODULE: &str = "gpt";
+
+/// Adds the module to a registry: from now on it looks at every bdev.
+///
+/// # Errors
+/// As [`Registry::add_module`].
+pub async fn start(registry: &Registry) -> Result<(), BdevError> {
+    registry.add_module(Arc::new(Gpt)).await
+}
+
+struct Gpt;
+
+impl Module for Gpt {
+    fn name(&self) -> &'static str {
+        MODULE
+    }
+
+    fn examine(&self, bdev: Bdev) -> LocalFuture<'_, ()> {
+        Box::pin(async move {
+            // A bdev that cannot be read has no partitions.
+            let Ok(partitions) = read(&bdev).await else { return };
+            if let (false, Ok(registry)) = (partitions.is_empty(), bdev.registry()) {
+                // Refused if another user has claimed it meanwhile, or a name is taken.
+                let _ = registry.create_virtual(GptSpec { base: bdev.name().to_owned(), partitions }).await;
+            }
+        })
+    }
+}
+
+/// The partitions on a bdev that are to be bdevs.
+async fn read(bdev: &Bdev) -> Result<Vec<Partition>, BdevError> {
+    let geometry = bdev.geometry();
+    let on = On { block_size: geometry.block_size() as usize, blocks: geometry.blocks() };
+    let bytes = TABLE_BYTES.max(u64::from(geometry.block_size()));
+    if bdev.num_blocks() < 2 || geometry.bytes() < bytes {
+        return Ok(Vec::new());
+    }
+    let channel = bdev.descriptor(OpenOptions::new())?.channel()?;
+    let read = async |offset| {
+        let (read, data) = channel.read(offset, IoBuf::zeroed(bytes as usize)).await;
+        read.map(|()| data.to_vec()).map_err(|error| BdevError::argument(bdev.name(), error.to_string()))
+    };
+    let first = read(0).await?;
+    if !gpt_table::is_protective(&first, on) {
+        return Ok(Vec::new());
+    }
+    if let Some(found) = gpt_table::partitions(&first, on, Copy::Primary) {
+        return Ok(found);
+    }
+    let last = read(geometry.bytes() - bytes).await?;
+    Ok(gpt_table::partitions(&last, on, Copy::Secondary).unwrap_or_default())
+}
+
+/// The partitions of one bdev.
+struct GptSpec {
+    base: String,
+    partitions: Vec<Partition>,
+}
+
+impl Virtual for GptSpec {
+    fn module(&self) -> &'static str {
+        MODULE
+    }
+
+    fn key(&self) -> &str {
+        &self.base
+    }
+
+    fn base(&self) -> &str {
+        &self.base
+    }
+
+    fn comes_back(&self) -> bool {
+        // A base that comes back is looked at again.
+        false
+    }
+
+    fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
+        let part = |partition: &Partition| {
+            let name = format!("{}p{}", base.name(), partition.number);
+            let device = Offset::new(name.clone(), base.device(), partition.start, partition.blocks)?;
+            let disk = GptDisk { device, base: base.name().to_owned(), partition: partition.clone() };
+            let uuid = Some(partition.uuid).filter(|uuid| !uuid.is_nil());
+            let (aliases, disk) = (Vec::new(), Arc::new(disk));
+            Ok(BdevSpec { name, aliases, uuid, product_name: "GPT Disk", module: MODULE, disk })
+        };
+        self.partitions.iter().map(part).collect()
+    }
+}
+
+struct GptDisk {
+    device: Arc<Offset>,
+    base: String,
+    partition: Partition,
+}
+
+impl Disk for GptDisk {
+    fn device(&self) -> Arc<dyn Device> {
+        self.device.clone()
+    }
+
+    fn details(&self) -> LocalFuture<'_, Detail> {
+        let Partition { start, kind, uuid, name, .. } = &self.partition;
+        let members = vec![
+            ("base_bdev", self.base.clone().into()),
+            ("offset_blocks", (*start).into()),
+            ("partition_type_guid", kind.to_string().into()),
+            ("unique_partition_guid", uuid.to_string().into()),
+            ("partition_name", name.clone().into()),
+        ];
+        Box::pin(std::future::ready(Detail::Object(vec![("gpt", Detail::Object(members))])))
+    }
+}

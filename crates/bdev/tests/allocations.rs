@@ -1,0 +1,141 @@
+//! Law: once warm, requests through a stack of bdevs allocate nothing, on any core.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use spindle_bdev::modules::malloc::{self, MallocSpec};
+use spindle_bdev::modules::passthru::{self, PassthruSpec};
+use spindle_bdev::modules::split::{self, SplitSpec};
+use spindle_bdev::{Bdev, Registry};
+use spindle_block::load::Cutting;
+use spindle_block::{Limits, Operation, QueuePair};
+use spindle_mem::IoBuf;
+use spindle_reactor::{EngineKind, Runtime, Thread, yield_now};
+
+/// Requests of both threads together.
+const REQUESTS: u64 = 1_000_000;
+
+const DEPTH: u64 = 32;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts what each OS thread asks for.
+struct Counting;
+
+fn count() {
+    // Gone while the OS thread ends; nothing is counted then.
+    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(at, layout) }
+    }
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller keeps `realloc`'s contract.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// Makes the next `requests` requests of a pair: half of them reads, at places that change.
+async fn make(pair: &mut QueuePair, requests: u64, at: &mut u64) {
+    let mut done = 0;
+    while done < requests {
+        done += pair.cycle(|mut io, status| {
+            status.unwrap();
+            *at = (*at + 7) % 4000;
+            io.set_start(*at);
+            Some(io)
+        }) as u64;
+        yield_now().await;
+    }
+}
+
+/// Waits until the users of both cores have come here so often.
+async fn meet(counter: &AtomicU64, all: u64) {
+    counter.fetch_add(1, Ordering::AcqRel);
+    while counter.load(Ordering::Acquire) < all {
+        yield_now().await;
+    }
+}
+
+/// Allocations of this core in its share of the requests. Every fourth request is cut in two. Both begin and end
+/// at the same time, as starting and ending a thread allocates.
+async fn share(bdev: Bdev, both: Arc<AtomicU64>) -> u64 {
+    let desc = bdev.descriptor(spindle_bdev::OpenOptions::new().write(true)).unwrap();
+    let device = desc.device();
+    let (whole, cut) = (device.clone(), Cutting::into_pieces(device, 2));
+    let mut pairs = [QueuePair::open(&whole).unwrap(), QueuePair::open(&cut).unwrap()];
+    for pair in &mut pairs {
+        for n in 0..DEPTH {
+            let operation = if n % 2 == 0 { Operation::Read } else { Operation::Write };
+            let io = pair.request(operation, n, 8, IoBuf::zeroed(8 * 512));
+            pair.submit(io);
+        }
+    }
+    let mut at = 0;
+    let [whole, cut] = &mut pairs;
+    for (rounds, meetings) in [(20, 2), (REQUESTS / 2 / (4 * DEPTH), 4)] {
+        let before = ALLOCATIONS.with(Cell::get);
+        for _ in 0..rounds {
+            make(whole, 3 * DEPTH, &mut at).await;
+            make(cut, DEPTH, &mut at).await;
+        }
+        let allocations = ALLOCATIONS.with(Cell::get) - before;
+        meet(&both, meetings).await;
+        if meetings == 4 {
+            return allocations;
+        }
+    }
+    unreachable!("the second turn returns")
+}
+
+#[test]
+fn a_million_requests_through_malloc_split_and_passthru_with_limits_on_two_cores_allocate_nothing() {
+    let runtime = Runtime::builder().reactors(2).engine(EngineKind::Epoll).watchdog(None).build().unwrap();
+    let main = async || {
+        let registry = Registry::start().unwrap();
+        let spec =
+            MallocSpec { name: Some("M0".into()), block_size: 512, num_blocks: 16_384, ..Default::default() };
+        malloc::create(&registry, spec).await.unwrap();
+        split::create(&registry, SplitSpec { base: "M0".into(), count: 2, size_mib: 0 }).await.unwrap();
+        let spec = PassthruSpec { name: "P0".into(), base: "M0p1".into(), uuid: None };
+        let top = passthru::create(&registry, spec).await.unwrap().unwrap();
+        let limits = Limits { operations: Some(1 << 40), bytes: Some(1 << 60), ..Limits::default() };
+        top.disk().device().state().unwrap().set_limits(limits).await;
+        let threads: Vec<Thread> = (0..2)
+            .map(|core| Thread::create(&format!("user {core}"), &format!("[{core}]")).unwrap())
+            .collect();
+        let (mut tasks, both) = (Vec::new(), Arc::new(AtomicU64::new(0)));
+        for thread in &threads {
+            let (thread, bdev, both) = (thread.clone(), top.clone(), both.clone());
+            let counted = async move { thread.run(async move || share(bdev, both).await).await.unwrap() };
+            tasks.push(spindle_reactor::spawn_local(counted));
+        }
+        for task in tasks {
+            assert_eq!(task.await.unwrap(), 0);
+        }
+        threads.iter().for_each(Thread::exit);
+        registry.shutdown().await.unwrap();
+    };
+    runtime.run(main).unwrap();
+    drop(std::hint::black_box(Box::new(1)));
+    assert!(ALLOCATIONS.with(Cell::get) > 0, "the counter counts");
+}
