@@ -8,10 +8,10 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use spindle_mem::Buffers;
+use spindle_mem::{Buffers, IoBuf};
 
 use crate::home::Home;
-use crate::{Address, Asker, File, FileInfo, Interest, Listener, OpenOptions, Shutdown, Socket};
+use crate::{Address, Asker, File, FileInfo, Interest, Listener, OpenOptions, ReceivePool, Shutdown, Socket};
 
 /// The submitter's identifier of an operation; the driver returns it unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,6 +116,12 @@ pub enum Op {
         /// Where from.
         listener: Listener,
     },
+    /// Takes connections as they come: one [`Output::Socket`] each, and [more](Completion::more) until it is
+    /// cancelled or fails.
+    AcceptMany {
+        /// Where from.
+        listener: Listener,
+    },
     /// Connects. Output: [`Output::Socket`]. If a Unix listener's backlog is full, it refuses (epoll,
     /// simulation) or the connect waits (io_uring).
     Connect {
@@ -131,6 +137,17 @@ pub enum Op {
         socket: Socket,
         /// Filled from the front.
         buffers: Buffers,
+    },
+    /// Receives whatever comes, into buffers that are taken when it comes, so that a silent stream holds none: one
+    /// [`Output::Received`] each, in order, and [more](Completion::more) until the stream ends, which is an
+    /// empty one. If the pool is empty when bytes come, the operation ends with an error of kind
+    /// [`io::ErrorKind::OutOfMemory`]; no byte is lost, and another may be submitted once there is memory. Bytes
+    /// that came before a cancellation are told before its end.
+    RecvMany {
+        /// The socket.
+        socket: Socket,
+        /// Where the buffers come from.
+        pool: ReceivePool,
     },
     /// Sends all of `buffers`: everything or an error, after earlier sends of this driver on the stream.
     /// Output: [`Output::Bytes`]. After an error or a cancellation any part may have gone out: close the
@@ -152,6 +169,15 @@ pub enum Op {
         /// Sent in order.
         buffers: Buffers,
     },
+    /// As [`Op::Send`], without copying where the system can (TCP): the first completion tells the result, with
+    /// [more](Completion::more) to come; the last one, [`Output::Done`], brings the buffers back when the system
+    /// reads them no more, which may be when the peer has confirmed the bytes. An error comes as the last.
+    SendZeroCopy {
+        /// The socket.
+        socket: Socket,
+        /// Sent in order.
+        buffers: Buffers,
+    },
     /// Ends one or both directions of a stream. Output: [`Output::Done`].
     Shutdown {
         /// The socket.
@@ -167,6 +193,18 @@ pub enum Op {
         /// What to wait for.
         interest: Interest,
     },
+    /// As [`Op::Poll`], each time that the descriptor may have become ready again: one [`Output::Ready`] each, and
+    /// [more](Completion::more) until it is cancelled. A readiness that was told is not told again until
+    /// something changes.
+    PollMany {
+        /// The descriptor; stays open until the operation completes.
+        fd: Arc<OwnedFd>,
+        /// What to wait for.
+        interest: Interest,
+    },
+    /// In place of an operation that goes on, in a [`Completion`] that is not the last. Submitted, it does nothing:
+    /// [`Output::Done`].
+    UnderWay,
 }
 
 impl Op {
@@ -179,14 +217,22 @@ impl Op {
     /// True if it may wait for a peer for an unlimited time. Drivers are not asked about it meanwhile; see
     /// [`Driver::has_news`](crate::Driver::has_news).
     pub(crate) fn is_parked(&self) -> bool {
-        use Op::{Accept, Poll, Recv, SendQuietly};
-        matches!(self, Accept { .. } | Recv { .. } | Poll { .. } | SendQuietly { .. })
+        use Op::{Accept, AcceptMany, Poll, PollMany, Recv, RecvMany, SendQuietly, SendZeroCopy};
+        matches!(self, Accept { .. } | Recv { .. } | Poll { .. } | SendQuietly { .. } | SendZeroCopy { .. })
+            || matches!(self, AcceptMany { .. } | RecvMany { .. } | PollMany { .. })
+    }
+
+    /// True if it goes on after a result, unless that ends it.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(self, Op::AcceptMany { .. } | Op::RecvMany { .. } | Op::PollMany { .. })
     }
 
     /// The stream that it sends on, if it is a send.
     pub(crate) fn sends_on(&self) -> Option<&Socket> {
         match self {
-            Op::Send { socket, .. } | Op::SendQuietly { socket, .. } => Some(socket),
+            Op::Send { socket, .. } | Op::SendQuietly { socket, .. } | Op::SendZeroCopy { socket, .. } => {
+                Some(socket)
+            }
             _ => None,
         }
     }
@@ -206,7 +252,8 @@ impl Op {
             | Op::Write { buffers, .. }
             | Op::Recv { buffers, .. }
             | Op::Send { buffers, .. }
-            | Op::SendQuietly { buffers, .. } => buffers,
+            | Op::SendQuietly { buffers, .. }
+            | Op::SendZeroCopy { buffers, .. } => buffers,
             _ => Buffers::None,
         }
     }
@@ -228,17 +275,21 @@ impl Op {
             | Op::Seek { file, .. }
             | Op::ZeroRange { file, .. }
             | Op::Discard { file, .. } => home.check(&file.0.home, file),
-            Op::Accept { listener } => home.check(&listener.0.home, listener),
+            Op::Accept { listener } | Op::AcceptMany { listener } => home.check(&listener.0.home, listener),
             Op::Recv { socket, .. }
             | Op::Send { socket, .. }
             | Op::SendQuietly { socket, .. }
+            | Op::SendZeroCopy { socket, .. }
+            | Op::RecvMany { socket, .. }
             | Op::Shutdown { socket, .. } => home.check(&socket.0.home, socket),
             Op::Open { .. }
             | Op::Listen { .. }
             | Op::ListenAlone { .. }
             | Op::Connect { .. }
             | Op::Pair
-            | Op::Poll { .. } => Ok(()),
+            | Op::Poll { .. }
+            | Op::PollMany { .. }
+            | Op::UnderWay => Ok(()),
         }
     }
 
@@ -276,13 +327,17 @@ impl Op {
             | Op::Discard { file, .. } => file.path().display().to_string(),
             Op::Listen { address, .. } | Op::Connect { address } => address.to_string(),
             Op::ListenAlone { path, .. } => path.display().to_string(),
-            Op::Accept { listener } => listener.address().to_string(),
+            Op::Accept { listener } | Op::AcceptMany { listener } => listener.address().to_string(),
             Op::Pair
             | Op::Recv { .. }
             | Op::Send { .. }
             | Op::SendQuietly { .. }
+            | Op::SendZeroCopy { .. }
+            | Op::RecvMany { .. }
             | Op::Shutdown { .. }
-            | Op::Poll { .. } => String::new(),
+            | Op::Poll { .. }
+            | Op::PollMany { .. }
+            | Op::UnderWay => String::new(),
         }
     }
 
@@ -299,13 +354,14 @@ impl Op {
             Op::ZeroRange { .. } => "zero range",
             Op::Discard { .. } => "discard",
             Op::Listen { .. } | Op::ListenAlone { .. } => "listen",
-            Op::Accept { .. } => "accept",
+            Op::Accept { .. } | Op::AcceptMany { .. } => "accept",
             Op::Connect { .. } => "connect",
             Op::Pair => "pair",
-            Op::Recv { .. } => "recv",
-            Op::Send { .. } | Op::SendQuietly { .. } => "send",
+            Op::Recv { .. } | Op::RecvMany { .. } => "recv",
+            Op::Send { .. } | Op::SendQuietly { .. } | Op::SendZeroCopy { .. } => "send",
             Op::Shutdown { .. } => "shutdown",
-            Op::Poll { .. } => "poll",
+            Op::Poll { .. } | Op::PollMany { .. } => "poll",
+            Op::UnderWay => "under way",
         }
     }
 }
@@ -336,6 +392,8 @@ pub enum Output {
     Socket(Socket),
     /// A listening socket.
     Listener(Listener),
+    /// Bytes that have come; empty at the end of the stream.
+    Received(IoBuf),
     /// Two streams connected to each other.
     Pair(Socket, Socket),
     /// What the foreign descriptor is ready for; an error or a hang-up counts as ready for both.
@@ -343,19 +401,38 @@ pub enum Output {
 }
 
 impl Output {
+    /// True if an operation that goes on ends with it.
+    pub(crate) fn is_end(&self) -> bool {
+        matches!(self, Output::Received(bytes) if bytes.is_empty())
+    }
+
     /// Bytes moved; 0 for operations that move none.
     pub fn bytes(&self) -> usize {
-        if let Output::Bytes(n) = self { *n } else { 0 }
+        match self {
+            Output::Bytes(n) => *n,
+            Output::Received(bytes) => bytes.len(),
+            _ => 0,
+        }
     }
 }
 
-/// A finished operation: its token, its result, and the operation itself with its buffers.
+/// A finished operation: its token, its result, and the operation itself with its buffers. Or one result of an
+/// operation that goes on ([`Op::AcceptMany`] and the like).
 #[derive(Debug)]
 pub struct Completion {
     /// As given at submission.
     pub token: Token,
     /// Its result.
     pub result: io::Result<Output>,
-    /// The operation, with the buffers it owned.
+    /// The operation, with the buffers it owned; [`Op::UnderWay`] if it goes on.
     pub op: Op,
+    /// True if it goes on, and more completions come.
+    pub more: bool,
+}
+
+impl Completion {
+    /// A result of an operation that goes on.
+    pub(crate) fn one_of_many(token: Token, output: Output) -> Completion {
+        Completion { token, result: Ok(output), op: Op::UnderWay, more: true }
+    }
 }

@@ -52,4 +52,5 @@ pub use thread::io_device::{ChannelError, IoChannel, IoDevice, UnregisterError, 
 pub use thread::lock::{Lock, LockFault, LockGuard};
 pub use thread::op::{cancel_op, hurry_op, op, submit_op};
 pub use thread::poller::Poller;
+pub use thread::results::{Results, results};
 pub use thread::sleep::{Elapsed, Interval, Sleep, interval, sleep, timeout};

@@ -113,7 +113,7 @@ impl EpollDriver {
         if let Err((error, op)) =
             self.sources.start(token, op, &self.epoll, &mut self.vecs, &self.home, &mut self.ready)
         {
-            self.ready.push(Completion { token, result: Err(error), op });
+            self.ready.push(Completion { token, result: Err(error), op, more: false });
         }
         if let Some(sent) = self.ready.pop_if(|last| last.token == token && is_quiet(last)) {
             self.quiet.push(sent);
@@ -161,7 +161,7 @@ impl Driver for EpollDriver {
     fn submit(&mut self, token: Token, op: Op) {
         self.in_flight += 1;
         if let Err(error) = op.check(&self.home) {
-            self.ready.push(Completion { token, result: Err(error), op });
+            self.ready.push(Completion { token, result: Err(error), op, more: false });
             return;
         }
         match op {
@@ -181,19 +181,26 @@ impl Driver for EpollDriver {
             Op::Pair => {
                 self.sources.calls += 1;
                 let result = sockets::pair(false, &self.home).map(|(a, b)| Output::Pair(a, b));
-                self.ready.push(Completion { token, result, op });
+                self.ready.push(Completion { token, result, op, more: false });
             }
             Op::Shutdown { ref socket, how } => {
                 self.sources.calls += 1;
                 let result = sockets::shutdown(socket, how).map(|()| Output::Done);
-                self.ready.push(Completion { token, result, op });
+                self.ready.push(Completion { token, result, op, more: false });
             }
             Op::Accept { .. }
             | Op::Connect { .. }
             | Op::Recv { .. }
             | Op::Send { .. }
             | Op::SendQuietly { .. }
+            | Op::SendZeroCopy { .. }
+            | Op::AcceptMany { .. }
+            | Op::RecvMany { .. }
+            | Op::PollMany { .. }
             | Op::Poll { .. } => self.attempt(token, op),
+            Op::UnderWay => {
+                self.ready.push(Completion { token, result: Ok(Output::Done), op, more: false });
+            }
         }
     }
 
@@ -205,7 +212,7 @@ impl Driver for EpollDriver {
         if let Some(op) = op {
             self.jobs.remove(token);
             let result = Err(io::Error::new(io::ErrorKind::Interrupted, "cancelled"));
-            self.ready.push(Completion { token, result, op });
+            self.ready.push(Completion { token, result, op, more: false });
         }
     }
 
@@ -221,7 +228,9 @@ impl Driver for EpollDriver {
             self.wait(Some(Duration::ZERO));
         }
         (self.asked, self.unasked) = (self.now, 0);
-        self.in_flight -= self.ready.len() + self.quiet.len();
+        self.sources.go_on_eagerly(&mut self.vecs, &self.home, &mut self.ready);
+        let ended = self.ready.iter().filter(|completion| !completion.more).count();
+        self.in_flight -= ended + self.quiet.len();
         out.append(&mut self.ready);
         out.append(&mut self.quiet);
         let first = out.len();
@@ -232,7 +241,7 @@ impl Driver for EpollDriver {
     }
 
     fn park(&mut self, deadline: Option<Time>) {
-        if !self.ready.is_empty() || self.returns.any() {
+        if self.has_ready() {
             return;
         }
         // From here on any thread that wakes this driver, such as a finishing worker, sees that it sleeps,
@@ -270,6 +279,9 @@ impl Driver for EpollDriver {
 
     fn has_news(&mut self) -> bool {
         let parked = self.sources.parked() + self.quiet.len();
+        if self.has_ready() {
+            return true;
+        }
         if self.in_flight > parked || parked == 0 {
             return self.in_flight > 0;
         }
@@ -278,7 +290,7 @@ impl Driver for EpollDriver {
     }
 
     fn has_ready(&mut self) -> bool {
-        !self.ready.is_empty() || self.returns.any()
+        !self.ready.is_empty() || self.returns.any() || self.sources.is_eager()
     }
 
     fn system_calls(&self) -> SystemCalls {

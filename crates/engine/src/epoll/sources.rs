@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use rustix::event::{PollFd, Timespec, epoll, poll};
 use rustix::io::Errno;
-use rustix::net::{accept_with, connect, sockopt};
+use rustix::net::{RecvFlags, accept_with, connect, sockopt};
 use slab::Slab;
 
 use crate::handle::{ListenerInner, SocketInner};
@@ -28,9 +28,14 @@ const FEW: usize = 16;
 /// Number of sources at which dropped ones are first looked for.
 const SWEEP_AT: usize = 64;
 
+/// Results of operations that go on, from one source in a row: others wait.
+const IN_A_ROW: usize = 16;
+
 /// Whether an attempt finished the operation.
 pub(super) enum Step {
     Done(io::Result<Output>),
+    /// A result of an operation that goes on.
+    More(Output),
     WouldBlock,
 }
 
@@ -97,6 +102,8 @@ pub(super) struct Sources {
     /// The keys of waiting operations, by token.
     keys: Places,
     sweep_at: usize,
+    /// Sides of sources whose operations may go on although the kernel tells nothing new.
+    eager: Vec<(usize, Side)>,
     /// System calls on the descriptors.
     pub(super) calls: u64,
 }
@@ -127,11 +134,18 @@ impl Sources {
         let side = waiting.side();
         let queued =
             side != Side::Look && known.is_some_and(|source| self.sources[source].line(side).live > 0);
-        if !queued {
+        // The registration of a descriptor tells once what it is ready for.
+        let told_later = side == Side::Look && waiting.op.goes_on() && known.is_none();
+        let mut may_go_on = false;
+        if !queued && !told_later {
             match waiting.attempt(vecs, home, &mut self.calls) {
                 Step::Done(result) => {
-                    ready.push(Completion { token, result, op: waiting.op });
+                    done(ready, token, result, waiting.op);
                     return Ok(());
+                }
+                Step::More(output) => {
+                    ready.push(Completion::one_of_many(token, output));
+                    may_go_on = side != Side::Look;
                 }
                 Step::WouldBlock => {}
             }
@@ -145,6 +159,7 @@ impl Sources {
         let key = self.waiting.insert(waiting);
         self.keys.insert(token, key as u64);
         self.sources[source].line(side).push(key, token);
+        self.eager.extend(may_go_on.then_some((source, side)));
         Ok(())
     }
 
@@ -212,39 +227,70 @@ impl Sources {
             if !is_waiting(waiting, key, token) {
                 return false;
             }
-            let Step::Done(result) = waiting[key].attempt(vecs, home, calls) else { return true };
-            let done = waiting.remove(key);
-            *parked -= usize::from(done.op.is_parked());
-            keys.remove(token);
-            ready.push(Completion { token, result, op: done.op });
-            false
+            match waiting[key].attempt(vecs, home, calls) {
+                Step::WouldBlock => true,
+                Step::More(output) => {
+                    ready.push(Completion::one_of_many(token, output));
+                    true
+                }
+                Step::Done(result) => {
+                    let ended = waiting.remove(key);
+                    *parked -= usize::from(ended.op.is_parked());
+                    keys.remove(token);
+                    done(ready, token, result, ended.op);
+                    false
+                }
+            }
         });
         source.lookers.live = source.lookers.entries.len();
     }
 
+    /// True if operations may go on although the kernel tells nothing new.
+    pub(super) fn is_eager(&self) -> bool {
+        !self.eager.is_empty()
+    }
+
+    /// Goes on with operations that had more than their share of results in a row.
+    pub(super) fn go_on_eagerly(&mut self, vecs: &mut IoVecs, home: &Home, ready: &mut Vec<Completion>) {
+        for (source, side) in std::mem::take(&mut self.eager) {
+            self.go_on(source, side, vecs, home, ready);
+        }
+    }
+
     fn go_on(
         &mut self,
-        source: usize,
+        number: usize,
         side: Side,
         vecs: &mut IoVecs,
         home: &Home,
         ready: &mut Vec<Completion>,
     ) {
         // An event of a source removed meanwhile finds nothing, or another source that tries in vain.
-        let Some(source) = self.sources.get_mut(source) else { return };
-        let line = source.line(side);
+        let Some(source) = self.sources.get_mut(number) else { return };
+        let (line, mut left) = (source.line(side), IN_A_ROW);
         while let Some(&(key, token)) = line.entries.front() {
             if !is_waiting(&self.waiting, key, token) {
                 line.entries.pop_front();
                 continue;
             }
-            let Step::Done(result) = self.waiting[key].attempt(vecs, home, &mut self.calls) else { return };
+            let result = match self.waiting[key].attempt(vecs, home, &mut self.calls) {
+                Step::WouldBlock => return,
+                Step::More(output) => {
+                    ready.push(Completion::one_of_many(token, output));
+                    left -= 1;
+                    if left == 0 {
+                        return self.eager.push((number, side));
+                    }
+                    continue;
+                }
+                Step::Done(result) => result,
+            };
             line.entries.pop_front();
             line.live -= 1;
-            let done = self.waiting.remove(key);
-            self.parked -= usize::from(done.op.is_parked());
+            let ended = self.waiting.remove(key);
+            self.parked -= usize::from(ended.op.is_parked());
             self.keys.remove(token);
-            ready.push(Completion { token, result, op: done.op });
+            done(ready, token, result, ended.op);
         }
     }
 
@@ -257,6 +303,18 @@ impl Sources {
         self.sources[waiting.source].line(waiting.side()).took_back(&self.waiting);
         Some(waiting.op)
     }
+}
+
+/// An operation has ended. A send without copying here copies, so that its buffers come back at once.
+fn done(ready: &mut Vec<Completion>, token: Token, result: io::Result<Output>, op: Op) {
+    let result = match result {
+        Ok(sent) if matches!(op, Op::SendZeroCopy { .. }) => {
+            ready.push(Completion::one_of_many(token, sent));
+            Ok(Output::Done)
+        }
+        other => other,
+    };
+    ready.push(Completion { token, result, op, more: false });
 }
 
 /// Whether an entry of a line was not taken back.
@@ -293,7 +351,8 @@ impl Waiting {
     fn side(&self) -> Side {
         match &self.op {
             Op::Send { .. } | Op::SendQuietly { .. } | Op::Connect { .. } => Side::Write,
-            Op::Poll { .. } => Side::Look,
+            Op::SendZeroCopy { .. } => Side::Write,
+            Op::Poll { .. } | Op::PollMany { .. } => Side::Look,
             _ => Side::Read,
         }
     }
@@ -304,8 +363,9 @@ impl Waiting {
             Op::Recv { socket, .. } | Op::Send { socket, .. } | Op::SendQuietly { socket, .. } => {
                 Arc::as_ptr(&socket.0) as usize
             }
-            Op::Accept { listener } => Arc::as_ptr(&listener.0) as usize,
-            Op::Poll { fd, .. } => Arc::as_ptr(fd) as usize,
+            Op::SendZeroCopy { socket, .. } | Op::RecvMany { socket, .. } => Arc::as_ptr(&socket.0) as usize,
+            Op::Accept { listener } | Op::AcceptMany { listener } => Arc::as_ptr(&listener.0) as usize,
+            Op::Poll { fd, .. } | Op::PollMany { fd, .. } => Arc::as_ptr(fd) as usize,
             _ => Arc::as_ptr(&self.connecting.as_ref()?.0) as usize,
         })
     }
@@ -315,8 +375,15 @@ impl Waiting {
             Op::Recv { socket, .. } | Op::Send { socket, .. } | Op::SendQuietly { socket, .. } => {
                 (Object::Socket(Arc::downgrade(&socket.0)), socket.fd()?)
             }
-            Op::Accept { listener } => (Object::Listener(Arc::downgrade(&listener.0)), listener.fd()?),
-            Op::Poll { fd, .. } => (Object::Foreign(Arc::downgrade(fd)), fd.as_fd()),
+            Op::SendZeroCopy { socket, .. } | Op::RecvMany { socket, .. } => {
+                (Object::Socket(Arc::downgrade(&socket.0)), socket.fd()?)
+            }
+            Op::Accept { listener } | Op::AcceptMany { listener } => {
+                (Object::Listener(Arc::downgrade(&listener.0)), listener.fd()?)
+            }
+            Op::Poll { fd, .. } | Op::PollMany { fd, .. } => {
+                (Object::Foreign(Arc::downgrade(fd)), fd.as_fd())
+            }
             _ => {
                 let socket = self.connecting.as_ref().ok_or(Errno::BADF)?;
                 (Object::Socket(Arc::downgrade(&socket.0)), socket.fd()?)
@@ -327,6 +394,7 @@ impl Waiting {
 
     fn attempt(&mut self, vecs: &mut IoVecs, home: &Home, calls: &mut u64) -> Step {
         match self.try_now(vecs, home, calls) {
+            Ok(output) if self.op.goes_on() && !output.is_end() => Step::More(output),
             Ok(output) => Step::Done(Ok(output)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::WouldBlock,
             Err(error) => Step::Done(Err(error)),
@@ -342,7 +410,15 @@ impl Waiting {
             Op::Recv { socket, buffers } => {
                 crate::os::receive(socket.fd()?, buffers, vecs).map(Output::Bytes)
             }
-            Op::Send { socket, buffers } | Op::SendQuietly { socket, buffers } => {
+            Op::RecvMany { socket, pool } => {
+                let mut buffer = pool.get().map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+                let count = rustix::net::recv(socket.fd()?, &mut buffer[..], RecvFlags::DONTWAIT)?.1;
+                buffer.truncate(count);
+                Ok(Output::Received(buffer))
+            }
+            Op::Send { socket, buffers }
+            | Op::SendQuietly { socket, buffers }
+            | Op::SendZeroCopy { socket, buffers } => {
                 while self.sent < buffers.len() {
                     // The first call is counted already.
                     *calls += u64::from(self.sent > 0);
@@ -350,14 +426,14 @@ impl Waiting {
                 }
                 Ok(Output::Bytes(self.sent))
             }
-            Op::Accept { listener } => {
+            Op::Accept { listener } | Op::AcceptMany { listener } => {
                 let from = listener.fd()?;
                 let fd = rustix::io::retry_on_intr(|| accept_with(from, sockets::flags(false)))?;
                 *calls += 1;
                 sockets::no_delay(fd.as_fd());
                 Ok(Output::Socket(Socket::from_fd(fd, home)))
             }
-            Op::Poll { fd, interest } => ready_now(fd, *interest),
+            Op::Poll { fd, interest } | Op::PollMany { fd, interest } => ready_now(fd, *interest),
             Op::Connect { address } => match self.connecting.take() {
                 None => {
                     // The socket, its option, and the connection.

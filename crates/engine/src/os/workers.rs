@@ -240,7 +240,7 @@ impl Pool {
             match job {
                 Job::Operation { token, mut op, back, before } => {
                     let result = self.perform(&mut op, before, &mut vecs);
-                    back.give(Completion { token, result, op });
+                    back.give(Completion { token, result, op, more: false });
                 }
                 Job::Close { it, number } => self.close_here(it, number),
             }
@@ -387,7 +387,12 @@ impl Pool {
                 Job::Operation { token, op, back, before } => {
                     self.queue().opens.end(before.job);
                     let message = format!("cannot start a worker thread for '{}': {error}", op.name());
-                    back.give(Completion { token, result: Err(io::Error::new(error.kind(), message)), op });
+                    back.give(Completion {
+                        token,
+                        result: Err(io::Error::new(error.kind(), message)),
+                        op,
+                        more: false,
+                    });
                 }
                 Job::Close { it, number } => self.close_here(it, number),
             }

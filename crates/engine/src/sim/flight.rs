@@ -123,10 +123,25 @@ impl Inner {
                     list.push(key);
                 }
             } else if let Some(result) = self.take_effect(key) {
-                self.flights.slots[key].result = Some(result);
+                self.flights.slots[key].result = self.tell_of_more(key, result);
                 let delay = self.delay();
                 self.schedule(key, delay);
             }
+        }
+    }
+
+    /// Hands out a result that is not the last; returns the last one, if the operation does not go on.
+    fn tell_of_more(&mut self, key: usize, result: io::Result<Output>) -> Option<io::Result<Output>> {
+        let Flight { core, token, op, .. } = &self.flights.slots[key];
+        let comes_back_later = matches!(op, Op::SendZeroCopy { .. });
+        match result {
+            Ok(output) if comes_back_later || (op.goes_on() && !output.is_end()) => {
+                self.trace.add((token.0, output.bytes() as u64));
+                let core = self.cores.get_mut(core).expect("a core with operations lives");
+                core.came.push(Completion::one_of_many(*token, output));
+                comes_back_later.then_some(Ok(Output::Done))
+            }
+            last => Some(last),
         }
     }
 
@@ -142,7 +157,8 @@ impl Inner {
             | Op::Seek { .. }
             | Op::ZeroRange { .. }
             | Op::Discard { .. } => Some(self.storage.perform(flight, &self.maker)),
-            Op::Poll { .. } => Some(Err(io::Error::new(
+            Op::UnderWay => Some(Ok(Output::Done)),
+            Op::Poll { .. } | Op::PollMany { .. } => Some(Err(io::Error::new(
                 io::ErrorKind::Unsupported,
                 "a foreign descriptor follows no seed: it cannot be waited for in simulation",
             ))),
@@ -190,6 +206,7 @@ impl Inner {
         self.complete_due();
         let entered = self.cores.get_mut(&core).expect("entered above");
         entered.ready.append(&mut entered.quiet);
+        out.append(&mut entered.came);
         loop {
             let ready = &mut self.cores.get_mut(&core).expect("entered above").ready;
             if ready.is_empty() {
@@ -215,7 +232,7 @@ impl Inner {
             Err(error) => !(error.kind() as u64),
         };
         self.trace.add((flight.token.0, word));
-        Completion { token: flight.token, result, op: flight.op }
+        Completion { token: flight.token, result, op: flight.op, more: false }
     }
 
     /// Removes the operations of a core whose driver was dropped.
@@ -242,9 +259,10 @@ fn extent(op: &Op) -> (u64, u64) {
             (*offset, buffers.len() as u64)
         }
         Op::ZeroRange { offset, length, .. } | Op::Discard { offset, length, .. } => (*offset, *length),
-        Op::Recv { buffers, .. } | Op::Send { buffers, .. } | Op::SendQuietly { buffers, .. } => {
-            (0, buffers.len() as u64)
-        }
+        Op::Recv { buffers, .. }
+        | Op::Send { buffers, .. }
+        | Op::SendQuietly { buffers, .. }
+        | Op::SendZeroCopy { buffers, .. } => (0, buffers.len() as u64),
         _ => (0, 0),
     }
 }

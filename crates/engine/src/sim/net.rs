@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use slab::Slab;
-use spindle_mem::Buffers;
+use spindle_mem::{Buffers, IoBuf};
 
 use super::flight::Flight;
 use super::handle::SimObject;
 use super::rng::Rng;
 use super::world::Maker;
 use crate::handle::Body;
-use crate::{Address, Op, Output, Shutdown, Socket};
+use crate::{Address, Op, Output, ReceivePool, Shutdown, Socket};
 
 /// Bytes in transit in one direction; further sends wait.
 const BUFFERED: usize = 64 << 10;
@@ -92,7 +92,7 @@ impl Net {
                 let (a, b) = self.pair();
                 Some(Ok(Output::Pair(maker.socket(a), maker.socket(b))))
             }
-            Op::Accept { listener } => {
+            Op::Accept { listener } | Op::AcceptMany { listener } => {
                 let Body::Sim(handle) = &listener.0.body else { return Some(Err(bad())) };
                 let SimObject::Listener(number) = handle.object() else { return Some(Err(bad())) };
                 let listening = &mut self.listeners[number];
@@ -106,7 +106,13 @@ impl Net {
                 Ok(stream) => self.recv(key, stream, buffers, rng, woken),
                 Err(error) => Some(Err(error)),
             },
-            Op::Send { socket, buffers } | Op::SendQuietly { socket, buffers } => match stream_of(socket) {
+            Op::RecvMany { socket, pool } => match stream_of(socket) {
+                Ok(stream) => self.recv_pooled(key, stream, pool, rng, woken),
+                Err(error) => Some(Err(error)),
+            },
+            Op::Send { socket, buffers }
+            | Op::SendQuietly { socket, buffers }
+            | Op::SendZeroCopy { socket, buffers } => match stream_of(socket) {
                 Ok(stream) => {
                     let result = self.send(key, stream, buffers, &mut flight.sent, woken);
                     if result.is_some() {
@@ -202,6 +208,35 @@ impl Net {
             woken.append(&mut self.streams[peer].senders);
         }
         Some(Ok(Output::Bytes(count)))
+    }
+
+    /// As [`recv`](Self::recv), into a buffer that is taken when there are bytes.
+    fn recv_pooled(
+        &mut self,
+        key: usize,
+        number: usize,
+        pool: &ReceivePool,
+        rng: &mut Rng,
+        woken: &mut Vec<usize>,
+    ) -> Option<io::Result<Output>> {
+        let stream = &self.streams[number];
+        let is_over = stream.ended || stream.deaf;
+        if stream.incoming.is_empty() && !is_over {
+            self.streams[number].receivers.push(key);
+            return None;
+        }
+        if stream.incoming.is_empty() {
+            return Some(Ok(Output::Received(IoBuf::zeroed(0))));
+        }
+        let Ok(buffer) = pool.get() else { return Some(Err(io::ErrorKind::OutOfMemory.into())) };
+        let mut buffers = Buffers::One(buffer);
+        let count = self.recv(key, number, &mut buffers, rng, woken)?;
+        let into = |output: Output| {
+            let mut bytes = buffers.into_one().unwrap_or_else(|_| unreachable!("it is one"));
+            bytes.truncate(output.bytes());
+            Output::Received(bytes)
+        };
+        Some(count.map(into))
     }
 
     fn send(

@@ -19,7 +19,7 @@ use super::trace::Trace;
 use super::{Disk, Traced};
 use crate::handle::{Body, FileInner, ListenerInner, SocketInner};
 use crate::home::Home;
-use crate::{Address, File, FileInfo, Listener, Socket, Time, Unpark};
+use crate::{Address, Completion, File, FileInfo, Listener, Socket, Time, Unpark};
 
 /// Looks at the world (a turn, a poll, a reading of the clock) at one instant before the clock moves anyway:
 /// a core that spins until a time has come, or until an operation is done, must make progress.
@@ -62,6 +62,8 @@ pub(super) struct Core {
     unpark: Arc<SimUnpark>,
     /// Finished operations, by their key among the flights.
     pub(super) ready: Vec<usize>,
+    /// Results of operations that go on, in order.
+    pub(super) came: Vec<Completion>,
     /// Quiet sends that have ended: they end no sleep.
     pub(super) quiet: Vec<usize>,
     /// Submitted and not reaped.
@@ -70,7 +72,10 @@ pub(super) struct Core {
 
 impl Core {
     fn runnable(&self) -> bool {
-        !self.parked || !self.ready.is_empty() || self.unpark.flag.load(Ordering::SeqCst)
+        !self.parked
+            || !self.ready.is_empty()
+            || !self.came.is_empty()
+            || self.unpark.flag.load(Ordering::SeqCst)
     }
 
     fn wake(&mut self) {
@@ -210,6 +215,7 @@ impl World {
                 deadline: None,
                 unpark: Arc::clone(&unpark),
                 ready: Vec::new(),
+                came: Vec::new(),
                 quiet: Vec::new(),
                 in_flight: 0,
             },
@@ -261,6 +267,7 @@ impl Inner {
         let core = self.enter(number);
         if core.unpark.flag.swap(false, Ordering::SeqCst)
             || !core.ready.is_empty()
+            || !core.came.is_empty()
             || deadline.is_some_and(|d| d <= clock)
         {
             return;

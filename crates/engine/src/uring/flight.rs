@@ -53,6 +53,16 @@ pub(super) struct Flight {
     pub(super) cancelled: bool,
     /// Set while its entry posts no completion if it sends everything.
     pub(super) quiet: bool,
+    /// For a receive of many: the group of its buffers, if the kernel picks them.
+    pub(super) group: Option<u16>,
+    /// True if the kernel goes on by itself.
+    pub(super) goes_on: bool,
+    /// For a send without copying: the notices to come, whether it copies after all, and its result.
+    pub(super) notices: u32,
+    pub(super) copies: bool,
+    pub(super) outcome: Option<io::Result<Output>>,
+    /// True if the next send of its stream has been started.
+    pub(super) passed_on: bool,
     pub(super) scratch: Option<Box<Scratch>>,
     /// The socket that a connect makes.
     connecting: Option<Socket>,
@@ -75,6 +85,12 @@ impl Flight {
             queued: None,
             cancelled: false,
             quiet: false,
+            group: None,
+            goes_on: false,
+            notices: 0,
+            copies: false,
+            outcome: None,
+            passed_on: false,
             scratch: None,
             connecting: None,
         }
@@ -98,7 +114,22 @@ impl Flight {
                 let entry = send(as_fd(socket.fd()?), buffers, done, room, how);
                 if self.quiet { entry.flags(Flags::SKIP_SUCCESS) } else { entry }
             }
-            Op::Accept { listener } => {
+            Op::SendZeroCopy { socket, buffers } if self.copies => {
+                send(as_fd(socket.fd()?), buffers, done, room, 0)
+            }
+            Op::SendZeroCopy { socket, buffers } => send_zero_copy(as_fd(socket.fd()?), buffers, done, room),
+            Op::RecvMany { socket, .. } => match self.group {
+                Some(group) => opcode::RecvMulti::new(as_fd(socket.fd()?), group).build(),
+                None => opcode::PollAdd::new(as_fd(socket.fd()?), u32::from(PollFlags::IN.bits())).build(),
+            },
+            Op::AcceptMany { listener } if self.goes_on => {
+                opcode::AcceptMulti::new(as_fd(listener.fd()?)).flags(libc::SOCK_CLOEXEC).build()
+            }
+            Op::PollMany { fd, interest } => {
+                let wanted = u32::from(readiness::wanted(*interest).bits());
+                opcode::PollAdd::new(as_fd(fd.as_fd()), wanted).multi(self.goes_on).build()
+            }
+            Op::Accept { listener } | Op::AcceptMany { listener } => {
                 let (nobody, nothing) = (ptr::null_mut(), ptr::null_mut());
                 opcode::Accept::new(as_fd(listener.fd()?), nobody, nothing).flags(libc::SOCK_CLOEXEC).build()
             }
@@ -143,7 +174,10 @@ impl Flight {
                 }
                 self.again()
             }
-            Op::Write { buffers, .. } | Op::Send { buffers, .. } | Op::SendQuietly { buffers, .. } => {
+            Op::Write { buffers, .. }
+            | Op::Send { buffers, .. }
+            | Op::SendQuietly { buffers, .. }
+            | Op::SendZeroCopy { buffers, .. } => {
                 self.done += count;
                 if self.done == buffers.len() {
                     return Step::Done(Ok(Output::Bytes(self.done)));
@@ -154,7 +188,7 @@ impl Flight {
                 self.again()
             }
             Op::Recv { .. } => Step::Done(Ok(Output::Bytes(count))),
-            Op::Accept { .. } => {
+            Op::Accept { .. } | Op::AcceptMany { .. } => {
                 let socket = Socket::from_fd(accepted(result), home);
                 if let Ok(fd) = socket.fd() {
                     sockets::no_delay(fd);
@@ -166,7 +200,7 @@ impl Flight {
                     self.connecting.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected));
                 Step::Done(socket.map(Output::Socket))
             }
-            Op::Poll { .. } => {
+            Op::Poll { .. } | Op::PollMany { .. } => {
                 let told = PollFlags::from_bits_truncate(count as u16);
                 Step::Done(Ok(Output::Ready(readiness::told(told))))
             }
@@ -177,7 +211,7 @@ impl Flight {
     /// The length of its buffers.
     pub(super) fn length(&self) -> usize {
         match &self.op {
-            Op::SendQuietly { buffers, .. } => buffers.len(),
+            Op::SendQuietly { buffers, .. } | Op::SendZeroCopy { buffers, .. } => buffers.len(),
             _ => 0,
         }
     }
@@ -238,6 +272,17 @@ fn send(fd: Fd, buffers: &Buffers, done: usize, room: Room<'_>, how: i32) -> Ent
     let scratch = room.get();
     let message = iovec::message(scratch.vecs.for_taking(buffers, done));
     opcode::SendMsg::new(fd, ptr::from_mut(scratch.message.insert(message))).flags(flags as u32).build()
+}
+
+fn send_zero_copy(fd: Fd, buffers: &Buffers, done: usize, room: Room<'_>) -> Entry {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+    if let Buffers::One(one) = buffers {
+        let (start, length) = rest(one, done);
+        return opcode::SendZc::new(fd, start, length).flags(flags).build();
+    }
+    let scratch = room.get();
+    let message = iovec::message(scratch.vecs.for_taking(buffers, done));
+    opcode::SendMsgZc::new(fd, ptr::from_mut(scratch.message.insert(message))).flags(flags as u32).build()
 }
 
 fn as_fd(fd: BorrowedFd<'_>) -> Fd {

@@ -5,6 +5,8 @@
 //! engine's drivers. Nothing is registered with the kernel, so no locked memory is needed.
 
 mod flight;
+mod groups;
+mod many;
 mod ring;
 
 use std::io;
@@ -17,6 +19,7 @@ use rustix::event::PollFlags;
 use slab::Slab;
 
 use self::flight::{Flight, Spare, Step};
+use self::groups::Groups;
 use self::ring::Ring;
 use crate::home::Home;
 use crate::os::{Clock, Returns, Waker, Workers, clock, sockets};
@@ -52,6 +55,8 @@ pub(crate) struct UringDriver {
     listening: bool,
     ring: Ring,
     flights: Slab<Flight>,
+    /// Behind the ring: its buffers are the kernel's until that is closed.
+    groups: Groups,
     /// The keys of the flights, and the jobs given to workers, by token.
     keys: Places,
     jobs: Places,
@@ -92,6 +97,7 @@ impl UringDriver {
             listening: false,
             ring: Ring::new().map_err(failed("io_uring_setup"))?,
             flights: Slab::new(),
+            groups: Groups::default(),
             keys: Places::default(),
             jobs: Places::default(),
             serial: 0,
@@ -126,6 +132,12 @@ impl UringDriver {
             self.quiet_bytes += buffers.len();
             self.quiet.push((key, user_data));
         }
+        flight.goes_on = self.ring.may_go_on;
+        if let Op::RecvMany { pool, .. } = &flight.op
+            && self.ring.may_go_on
+        {
+            flight.group = Some(self.groups.join(pool, &mut self.ring));
+        }
         slot.insert(flight);
         self.keys.insert(token, key as u64);
         self.push_next(key);
@@ -147,15 +159,30 @@ impl UringDriver {
         self.parked -= usize::from(flight.op.is_parked());
         self.keys.remove(flight.token);
         self.spare.keep(flight.scratch.take());
-        if let Some(socket) = flight.op.sends_on() {
+        if let Some(group) = flight.group {
+            self.groups.leave(group, &mut self.ring);
+        }
+        if let Some(socket) = flight.op.sends_on()
+            && !flight.passed_on
+        {
             self.next_send(socket);
         }
-        self.ready.push(Completion { token: flight.token, result, op: flight.op });
+        self.ready.push(Completion { token: flight.token, result, op: flight.op, more: false });
     }
 
     /// The driver's identity for a stream.
     fn number(&self) -> usize {
         Arc::as_ptr(&self.waker).addr()
+    }
+
+    /// All bytes of a send are the kernel's: starts the next one of its stream.
+    fn pass_on(&mut self, key: usize) {
+        let flight = &mut self.flights[key];
+        if !std::mem::replace(&mut flight.passed_on, true)
+            && let Some(socket) = flight.op.sends_on().cloned()
+        {
+            self.next_send(&socket);
+        }
     }
 
     /// A send of `stream` has ended: starts the next one.
@@ -196,25 +223,36 @@ impl UringDriver {
 
     /// Handles what the kernel has completed.
     fn take_completions(&mut self) {
-        while let Some((user_data, result)) = self.ring.next_completion() {
+        while let Some((user_data, result, flags)) = self.ring.next_completion() {
             match user_data {
                 WAKE => {
                     self.listening = false;
                     self.waker.drain();
                 }
                 CANCEL => {}
+                _ if self.groups.on_result(user_data, result) => {}
                 _ => {
-                    let Some(key) = self.flight_of(user_data) else { continue };
-                    if matches!(self.flights[key].op, Op::Accept { .. }) && result >= 0 {
-                        // Its delay is switched off.
-                        self.socket_calls += 1;
-                    }
-                    match self.flights[key].on_result(result, &self.home) {
-                        Step::Done(result) => self.finish(key, result),
-                        Step::Again => self.push_next(key),
+                    if let Some(key) = self.flight_of(user_data) {
+                        self.on_result(key, result, flags);
                     }
                 }
             }
+        }
+    }
+
+    /// Handles the kernel's result of a flight.
+    fn on_result(&mut self, key: usize, result: i32, flags: u32) {
+        match &self.flights[key].op {
+            Op::AcceptMany { .. } | Op::PollMany { .. } => return self.on_one_of_many(key, result, flags),
+            Op::RecvMany { .. } => return self.on_received(key, result, flags),
+            Op::SendZeroCopy { .. } => return self.on_zero_copy(key, result, flags),
+            // Its delay is switched off.
+            Op::Accept { .. } if result >= 0 => self.socket_calls += 1,
+            _ => {}
+        }
+        match self.flights[key].on_result(result, &self.home) {
+            Step::Done(result) => self.finish(key, result),
+            Step::Again => self.push_next(key),
         }
     }
 
@@ -234,7 +272,8 @@ impl UringDriver {
         let user_data = self.flights[key].user_data;
         let nothing = opcode::Nop::new().build().user_data(CANCEL);
         if self.flights[key].queued.is_some_and(|number| self.ring.take_back(number, nothing)) {
-            return self.finish(key, Err(flight::interrupted()));
+            self.flights[key].outcome = Some(Err(flight::interrupted()));
+            return self.end_zero_copy(key);
         }
         self.flights[key].cancelled = true;
         let entry = opcode::AsyncCancel::new(user_data).build().user_data(CANCEL);
@@ -251,9 +290,9 @@ impl Driver for UringDriver {
     fn submit(&mut self, token: Token, op: Op) {
         self.in_flight += 1;
         // All may finish in one turn: the room is reserved here, so that it depends on the depth alone.
-        self.ready.reserve(self.in_flight - self.ready.len());
+        self.ready.reserve(self.in_flight.saturating_sub(self.ready.len()));
         if let Err(error) = op.check(&self.home) {
-            self.ready.push(Completion { token, result: Err(error), op });
+            self.ready.push(Completion { token, result: Err(error), op, more: false });
             return;
         }
         match op {
@@ -262,11 +301,14 @@ impl Driver for UringDriver {
             | Op::Recv { ref buffers, .. }
             | Op::Send { ref buffers, .. }
             | Op::SendQuietly { ref buffers, .. }
+            | Op::SendZeroCopy { ref buffers, .. }
                 if buffers.is_empty() =>
             {
-                self.ready.push(Completion { token, result: Ok(Output::Bytes(0)), op });
+                self.ready.push(Completion { token, result: Ok(Output::Bytes(0)), op, more: false });
             }
-            Op::Send { ref socket, .. } | Op::SendQuietly { ref socket, .. }
+            Op::Send { ref socket, .. }
+            | Op::SendQuietly { ref socket, .. }
+            | Op::SendZeroCopy { ref socket, .. }
                 if !socket.0.begin_send(self.number()) =>
             {
                 self.sends.push((token, op));
@@ -283,6 +325,10 @@ impl Driver for UringDriver {
             | Op::Recv { .. }
             | Op::Send { .. }
             | Op::SendQuietly { .. }
+            | Op::SendZeroCopy { .. }
+            | Op::AcceptMany { .. }
+            | Op::RecvMany { .. }
+            | Op::PollMany { .. }
             | Op::Poll { .. } => self.launch(token, op),
             Op::Open { .. }
             | Op::Inspect { .. }
@@ -294,15 +340,18 @@ impl Driver for UringDriver {
                 self.handed_over += 1;
                 self.jobs.insert(token, self.workers.submit(token, op, &self.returns));
             }
+            Op::UnderWay => {
+                self.ready.push(Completion { token, result: Ok(Output::Done), op, more: false });
+            }
             Op::Pair => {
                 self.socket_calls += 1;
                 let result = sockets::pair(true, &self.home).map(|(a, b)| Output::Pair(a, b));
-                self.ready.push(Completion { token, result, op });
+                self.ready.push(Completion { token, result, op, more: false });
             }
             Op::Shutdown { ref socket, how } => {
                 self.socket_calls += 1;
                 let result = sockets::shutdown(socket, how).map(|()| Output::Done);
-                self.ready.push(Completion { token, result, op });
+                self.ready.push(Completion { token, result, op, more: false });
             }
         }
     }
@@ -313,11 +362,11 @@ impl Driver for UringDriver {
         } else if let Some(job) = self.jobs.get(token) {
             if let Some(op) = self.workers.cancel(job) {
                 self.jobs.remove(token);
-                self.ready.push(Completion { token, result: Err(flight::interrupted()), op });
+                self.ready.push(Completion { token, result: Err(flight::interrupted()), op, more: false });
             }
         } else if let Some(index) = self.sends.iter().position(|(waiting, _)| *waiting == token) {
             let (_, op) = self.sends.remove(index);
-            self.ready.push(Completion { token, result: Err(flight::interrupted()), op });
+            self.ready.push(Completion { token, result: Err(flight::interrupted()), op, more: false });
         }
     }
 
@@ -328,7 +377,7 @@ impl Driver for UringDriver {
 
     fn poll(&mut self, out: &mut Vec<Completion>) {
         self.turn();
-        self.in_flight -= self.ready.len();
+        self.in_flight -= self.ready.iter().filter(|completion| !completion.more).count();
         out.append(&mut self.ready);
         let first = out.len();
         self.in_flight -= self.returns.take(out);
@@ -415,6 +464,7 @@ impl Drop for UringDriver {
             // The kernel still holds these buffers: leaking memory is better than the kernel writing to freed
             // memory.
             std::mem::forget(std::mem::take(&mut self.flights));
+            std::mem::forget(std::mem::take(&mut self.groups));
         }
     }
 }

@@ -43,13 +43,19 @@ pub(super) struct Ring {
     pub(super) enters: u64,
     /// True if an entry may ask for no completion when it succeeds (5.17).
     pub(super) may_be_quiet: bool,
+    /// True if the kernel goes on with an accept, a receive or a poll by itself, and sends without copying (6.0).
+    pub(super) may_go_on: bool,
 }
 
 impl Ring {
     pub(super) fn new() -> io::Result<Ring> {
         let ring = build(ENTRIES)?;
         let may_be_quiet = ring.params().is_feature_skip_cqe_on_success();
-        Ok(Ring { ring, overflow: VecDeque::new(), left: 0, enters: 0, may_be_quiet })
+        let mut known = Probe::new();
+        let probed = again(|| ring.submitter().register_probe(&mut known));
+        // As old as what it stands for.
+        let may_go_on = probed.is_ok() && known.is_supported(opcode::SendZc::CODE);
+        Ok(Ring { ring, overflow: VecDeque::new(), left: 0, enters: 0, may_be_quiet, may_go_on })
     }
 
     /// Queues an entry behind all before it. If it does not fit yet it gets a number in the overflow queue,
@@ -151,9 +157,9 @@ impl Ring {
         };
     }
 
-    /// The next completion: its user data and its result.
-    pub(super) fn next_completion(&mut self) -> Option<(u64, i32)> {
-        self.ring.completion().next().map(|entry| (entry.user_data(), entry.result()))
+    /// The next completion: its user data, its result and its flags.
+    pub(super) fn next_completion(&mut self) -> Option<(u64, i32, u32)> {
+        self.ring.completion().next().map(|entry| (entry.user_data(), entry.result(), entry.flags()))
     }
 }
 
@@ -247,7 +253,7 @@ mod tests {
         let mut seen = Vec::new();
         while seen.len() < 10_000 {
             ring.enter();
-            while let Some((user_data, result)) = ring.next_completion() {
+            while let Some((user_data, result, _)) = ring.next_completion() {
                 assert_eq!(result, 0);
                 seen.push(user_data);
             }
@@ -273,11 +279,18 @@ mod tests {
             let mut builder = IoUring::builder();
             setup(&mut builder);
             let Ok(ring) = builder.build(8) else { continue };
-            let mut ring = Ring { ring, overflow: VecDeque::new(), left: 0, enters: 0, may_be_quiet: false };
+            let mut ring = Ring {
+                ring,
+                overflow: VecDeque::new(),
+                left: 0,
+                enters: 0,
+                may_be_quiet: false,
+                may_go_on: false,
+            };
             // SAFETY: a no-operation points at nothing.
             let _ = unsafe { ring.push(opcode::Nop::new().build().user_data(7)) };
             ring.sleep(Some(Duration::from_secs(10)));
-            assert_eq!(ring.next_completion(), Some((7, 0)));
+            assert_eq!(ring.next_completion(), Some((7, 0, 0)));
         }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_macros, unused_imports, reason = "each test binary uses a part")]
 
 pub mod files;
+pub mod many;
 pub mod quiet;
 pub mod sleep;
 pub mod sockets;
@@ -36,6 +37,15 @@ macro_rules! with_every_test {
                 a_handle_of_another_engine_is_refused,
                 a_driver_may_be_dropped_with_operations_in_flight,
                 a_file_opened_by_one_driver_serves_another_on_its_own_thread;
+            many:
+                connections_are_accepted_as_they_come_until_that_is_cancelled,
+                a_silent_stream_that_receives_holds_no_buffer,
+                what_comes_is_received_in_order_and_the_end_of_the_stream_is_the_last,
+                a_receive_that_finds_no_memory_ends_and_loses_nothing,
+                a_receive_cancelled_in_the_middle_takes_nothing_meant_for_the_next,
+                a_driver_dropped_while_streams_receive_gives_their_memory_back,
+                a_send_without_copying_tells_its_result_and_then_brings_its_buffers_back,
+                a_foreign_descriptor_is_told_each_time_it_becomes_ready;
             quiet:
                 a_quiet_send_ends_no_sleep_and_is_told_with_what_comes_next,
                 a_quiet_send_that_is_waited_for_after_all_ends_the_sleep,
@@ -159,7 +169,7 @@ impl Bench {
         let limit = self.driver.now() + Duration::from_secs(30);
         loop {
             if let Some(i) = self.done.iter().position(|c| c.token == token) {
-                return self.done.swap_remove(i);
+                return self.done.remove(i);
             }
             self.driver.poll(&mut self.done);
             if !self.done.iter().any(|c| c.token == token) {
@@ -176,6 +186,23 @@ impl Bench {
             self.driver.poll(&mut self.done);
         }
         self.done.iter().any(|c| c.token == token)
+    }
+
+    /// Turns and sleeps for some milliseconds.
+    pub fn sleep_a_little(&mut self) {
+        for _ in 0..3 {
+            let soon = self.driver.now() + Duration::from_millis(2);
+            self.driver.poll(&mut self.done);
+            self.driver.park(Some(soon));
+        }
+        self.driver.poll(&mut self.done);
+    }
+
+    /// Drops the driver with all that it has under way, and takes another.
+    pub fn renew_driver(&mut self) {
+        let other = self.engine.driver(1).unwrap();
+        drop(std::mem::replace(&mut self.driver, other));
+        self.done.clear();
     }
 
     pub fn run(&mut self, op: Op) -> Completion {

@@ -17,11 +17,13 @@ pub struct OpId(pub(crate) Token);
 /// Receives completions for which no future waits. Called on the thread that submitted, outside of any task;
 /// may submit again. An error is the engine's: [`Op::named`] adds its object.
 pub trait OpSink {
-    /// Takes the completion of the operation that was submitted with `key`.
+    /// Takes the completion of the operation that was submitted with `key`; of one that goes on
+    /// ([`Completion::more`]), one of several, in order.
     fn complete(&self, key: u64, completion: Completion);
 }
 
-/// An operation under way, and the sink of its completion.
+/// An operation under way, and the sink of its completions.
+#[derive(Clone)]
 pub(crate) struct Entry {
     generation: u32,
     /// True if only cancelling ends it on this side.
@@ -72,9 +74,10 @@ impl Ops {
         self.entries.borrow().len()
     }
 
-    /// Removes an operation that has completed.
-    pub(crate) fn remove(&self, completion: &Completion) -> Entry {
-        self.entries.borrow_mut().remove(completion.token.0 as u32 as usize)
+    /// The operation of a completion; removed, if that is its last.
+    pub(crate) fn entry(&self, completion: &Completion) -> Entry {
+        let (mut entries, place) = (self.entries.borrow_mut(), completion.token.0 as u32 as usize);
+        if completion.more { entries[place].clone() } else { entries.remove(place) }
     }
 
     /// Takes the operations that would never end by themselves, also those of threads that have exited.

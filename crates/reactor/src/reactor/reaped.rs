@@ -118,7 +118,8 @@ impl Reaped {
 
 /// Hands a completion to its sink, on its thread.
 fn complete(local: &Local, completion: Completion) {
-    let Entry { core, sink, key, counted, .. } = local.ops.remove(&completion);
+    let Entry { core, sink, key, counted, .. } = local.ops.entry(&completion);
+    let leaves = counted && !completion.more;
     let _on_thread = Entered::new(&core);
     core.begin(CallKind::Completion, None);
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| sink.complete(key, completion))) {
@@ -126,5 +127,5 @@ fn complete(local: &Local, completion: Completion) {
     }
     // Its captures may panic when dropped.
     drop_caught(sink);
-    core.ops.set(core.ops.get() - usize::from(counted));
+    core.ops.set(core.ops.get() - usize::from(leaves));
 }

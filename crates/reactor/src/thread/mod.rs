@@ -6,4 +6,5 @@ pub(crate) mod io_device;
 pub(crate) mod lock;
 pub(crate) mod op;
 pub(crate) mod poller;
+pub(crate) mod results;
 pub(crate) mod sleep;

@@ -542,3 +542,38 @@ fn the_load_of_a_reactor_is_that_of_the_last_second() {
     work.abort();
     until(&|(busy, _)| busy < 0.05);
 }
+
+#[test]
+fn what_goes_on_gives_its_results_one_by_one_until_it_is_dropped() {
+    everywhere(|runtime| {
+        let ended = runtime.run(async || {
+            let Ok(Output::Pair(a, b)) = op(Op::Pair).await.0 else { panic!() };
+            let memory = spindle_mem::Pool::new("receives", 1 << 20);
+            let pool = spindle_engine::ReceivePool::new(memory.clone(), 4096);
+            let mut received = results(Op::RecvMany { socket: b.clone(), pool: pool.clone() });
+            assert!(timeout(Duration::from_millis(1), received.next()).await.is_err(), "nothing has come");
+            for n in 0..50u8 {
+                let sent = op(Op::Send { socket: a.clone(), buffers: IoBuf::copy_from(&[n]).into() }).await.0;
+                assert_eq!(sent.unwrap().bytes(), 1);
+                let Some(Ok(Output::Received(bytes))) = received.next().await else { panic!() };
+                assert_eq!(bytes[..], [n]);
+            }
+            drop(received);
+            // The next one gets what comes next.
+            let mut received = results(Op::RecvMany { socket: b, pool });
+            let sent = op(Op::Send { socket: a.clone(), buffers: IoBuf::copy_from(b"on").into() }).await.0;
+            assert_eq!(sent.unwrap().bytes(), 2);
+            let mut bytes = Vec::new();
+            while bytes.len() < 2 {
+                let Some(Ok(Output::Received(more))) = received.next().await else { panic!() };
+                bytes.extend_from_slice(&more);
+            }
+            assert_eq!(bytes, b"on");
+            drop(a);
+            let end = received.next().await;
+            assert!(matches!(end, Some(Ok(Output::Received(bytes))) if bytes.is_empty()));
+            assert!(received.next().await.is_none() && received.next().await.is_none());
+        });
+        ended.unwrap();
+    });
+}
