@@ -10,13 +10,13 @@ use spindle_nbd::{Options, Server};
 use spindle_reactor::{CpuSet, CreateError, Handle, Thread};
 use spindle_rpc::Phase;
 
-use crate::daemon::StartError;
-use crate::methods::bdev_options::BdevOptions;
-use crate::methods::copies::Copies;
-use crate::methods::framework::Framework;
-use crate::methods::iobuf::IobufOptions;
-use crate::methods::log::LogSettings;
-use crate::methods::scheduler::SchedulerSettings;
+use crate::settings::bdev_options::BdevOptions;
+use crate::settings::copies::Copies;
+use crate::settings::framework::Framework;
+use crate::settings::iobuf::IobufOptions;
+use crate::settings::log::LogSettings;
+use crate::settings::scheduler::SchedulerSettings;
+use crate::start_error::StartError;
 
 /// The context of handlers. A handle.
 #[derive(Clone)]

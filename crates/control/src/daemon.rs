@@ -3,19 +3,16 @@
 //!
 //! On the app thread. Dropping the daemon ends its server at once; [`Daemon::stop`] ends it in order.
 
-use std::io;
 use std::path::{Path, PathBuf};
 
-use spindle_bdev::BdevError;
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_engine::Address;
-use spindle_lvol::LvolError;
-use spindle_nbd::{BdevExport, ExportError, ListenError, Tls, TlsError};
-use spindle_reactor::CreateError;
+use spindle_nbd::{BdevExport, Tls};
 use spindle_rpc::{Bound, Dispatcher, Phase, Server, ServerOptions, State, Table};
 
 use crate::control::Control;
 use crate::replay::{ConfigFile, Replay};
+use crate::start_error::StartError;
 
 /// Default block size of a served file.
 const FILE_BLOCK: u32 = 512;
@@ -38,35 +35,6 @@ pub struct DaemonOptions {
     pub config: Option<ConfigFile>,
     /// Files that become bdevs and NBD exports at the start, named after the files.
     pub files: Vec<PathBuf>,
-}
-
-/// Why the daemon did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The RPC socket is in use or cannot be made.
-    #[error("{0}")]
-    Socket(io::Error),
-    /// The configuration cannot be replayed.
-    #[error("{0}")]
-    Config(String),
-    /// A thread could not be made.
-    #[error(transparent)]
-    Thread(#[from] CreateError),
-    /// The logical volumes could not be started.
-    #[error(transparent)]
-    Volumes(#[from] LvolError),
-    /// A file cannot be served.
-    #[error(transparent)]
-    File(#[from] BdevError),
-    /// A file cannot be exported.
-    #[error(transparent)]
-    Export(#[from] ExportError),
-    /// The NBD server cannot listen.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The NBD server's certificates cannot be used.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
 }
 
 /// A summary of what the stop ended.

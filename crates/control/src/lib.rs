@@ -13,11 +13,14 @@ mod daemon;
 pub mod methods;
 mod reference;
 mod replay;
+mod settings;
 mod spdk;
+mod start_error;
 mod values;
 
 pub use address::{parse_address, uri};
 pub use control::Control;
-pub use daemon::{Daemon, DaemonOptions, Ended, StartError};
+pub use daemon::{Daemon, DaemonOptions, Ended};
 pub use reference::reference;
 pub use replay::ConfigFile;
+pub use start_error::StartError;

@@ -22,9 +22,9 @@ pub(crate) struct Command {
     /// The cores to run on: a mask as 0x3 or a list as [0,2-4]. Default: all that this process may use
     #[arg(short = 'm', long, visible_alias = "lcores", value_name = "CORES")]
     cpumask: Option<String>,
-    /// The RPC socket
-    #[arg(short = 'r', long, value_name = "PATH", default_value = DEFAULT_SOCKET)]
-    rpc_socket: PathBuf,
+    /// The RPC socket. Default: /var/tmp/spdk.sock; with files alone there is none
+    #[arg(short = 'r', long, value_name = "PATH")]
+    rpc_socket: Option<PathBuf>,
     /// Take no calls: with a configuration, or files, that say all
     #[arg(long, conflicts_with_all = ["wait_for_rpc", "rpc_socket"])]
     no_rpc_server: bool,
@@ -47,11 +47,25 @@ pub(crate) struct Command {
     /// and ca-cert.pem, as qemu-nbd takes it
     #[arg(long, value_name = "FOLDER")]
     nbd_tls: Option<PathBuf>,
-    /// Serve this file as an NBD export of its name, without any RPC
+    /// Serve this file as an NBD export of its name. Several may be given; with -r there is RPC beside them
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
     #[command(flatten)]
     meaningless: Meaningless,
+}
+
+impl Command {
+    /// The RPC socket; none for a daemon that is to serve files and nothing else.
+    fn rpc_socket(&self) -> Option<PathBuf> {
+        let needs_rpc = self.config.is_some() || self.wait_for_rpc || !self.rpcs_allowed.is_empty();
+        let files_alone = !self.file.is_empty() && !needs_rpc;
+        match &self.rpc_socket {
+            _ if self.no_rpc_server => None,
+            Some(path) => Some(path.clone()),
+            None if files_alone => None,
+            None => Some(DEFAULT_SOCKET.into()),
+        }
+    }
 }
 
 /// What reactors do that have nothing to do. A client that waits for each reply before it asks again would keep a core
@@ -176,7 +190,7 @@ fn read_config(path: &Path, ignore_errors: bool) -> Result<ConfigFile, Failure> 
 
 async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
-    let rpc_socket = (!command.no_rpc_server).then_some(command.rpc_socket);
+    let rpc_socket = command.rpc_socket();
     let options = DaemonOptions {
         rpc_socket: rpc_socket.clone(),
         wait_for_rpc: command.wait_for_rpc,
@@ -209,7 +223,7 @@ fn say(rpc_socket: Option<&Path>, daemon: &Daemon) -> Result<(), Failure> {
     let mut out = Output::stdout();
     match rpc_socket {
         Some(path) => writeln!(out, "control  {}", shown(path))?,
-        None => writeln!(out, "control  none (--no-rpc-server)")?,
+        None => writeln!(out, "control  none: -r PATH makes an RPC socket")?,
     }
     let nbd = daemon.control().nbd();
     for ListenerInfo { address, tls } in nbd.listeners() {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use crate::control::Control;
 
 /// The release of SPDK whose methods and answers are implemented.

@@ -3,46 +3,12 @@
 //! SPDK's pools and caches of requests and buffers have no counterpart here: their sizes are checked, kept and shown,
 //! and have no effect.
 
-use std::cell::Cell;
-
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use crate::control::Control;
-
-/// What is set.
-#[derive(Clone, Copy, Serialize)]
-pub(crate) struct Values {
-    bdev_io_pool_size: u32,
-    bdev_io_cache_size: u32,
-    bdev_auto_examine: bool,
-    iobuf_small_cache_size: u32,
-    iobuf_large_cache_size: u32,
-}
-
-/// What is set, and may be set again.
-pub(crate) struct BdevOptions(Cell<Values>);
-
-impl BdevOptions {
-    /// All of them.
-    pub(crate) fn get(&self) -> Values {
-        self.0.get()
-    }
-}
-
-impl Default for BdevOptions {
-    /// SPDK's.
-    fn default() -> BdevOptions {
-        BdevOptions(Cell::new(Values {
-            bdev_io_pool_size: 65535,
-            bdev_io_cache_size: 256,
-            bdev_auto_examine: true,
-            iobuf_small_cache_size: 128,
-            iobuf_large_cache_size: 16,
-        }))
-    }
-}
+use crate::settings::bdev_options::Values;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     table.add(Method::with_optional("bdev_set_options", States::STARTUP, BadParams::INVALID, set_options))
@@ -73,7 +39,7 @@ async fn set_options(control: Control, params: Option<SetOptions>) -> Result<boo
         let what = format!("Pool size {pool} too small for cache size {cache}: give at least twice as much");
         return Err(RpcError::new(RpcError::INVALID_PARAMS, what));
     }
-    control.bdev_options().0.set(options);
+    control.bdev_options().set(options);
     control.registry().set_auto_examine(options.bdev_auto_examine);
     Ok(true)
 }

@@ -8,7 +8,7 @@ use spindle_bdev::{Bdev, BdevInfo, Detail, IoTypes};
 use spindle_reactor::timeout;
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use super::limits::ShownLimits;
 use crate::control::Control;
 use crate::values::{Details, refused};

@@ -9,9 +9,11 @@ use spindle_bdev::{Bdev, Recipe};
 use spindle_nbd::ExportInfo;
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
+use super::common::Added;
 use super::limits::SetLimits;
-use super::{Added, bdev_options, histograms, iobuf};
+use super::{histograms, scheduler};
 use crate::control::Control;
+use crate::settings::{bdev_options, iobuf};
 use crate::values::Details;
 
 /// Modules whose bdevs are a batch each, in SPDK's order; one is there even if it is empty.
@@ -106,7 +108,7 @@ enum Step {
 async fn get_config(control: Control, params: GetConfig) -> Result<Vec<Step>, RpcError> {
     let steps = match params.name.as_str() {
         "scheduler" => {
-            vec![one("framework_set_scheduler", Params::Scheduler { name: super::scheduler::STATIC })]
+            vec![one("framework_set_scheduler", Params::Scheduler { name: scheduler::STATIC })]
         }
         "iobuf" => vec![one("iobuf_set_options", Params::Iobuf(control.iobuf().get()))],
         "bdev" => bdevs(&control),

@@ -1,47 +1,12 @@
 //! Copies of what volumes have themselves: started by one method, looked after by another.
-//!
-//! A copy that ended is kept until its end was asked for; of those that are never asked for the oldest go.
-
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use spindle_lvol::{LvolError, ShallowCopy};
+use spindle_lvol::LvolError;
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::Added;
-use super::lvols::lvol;
-use super::lvstores::under_way;
-use super::parents::late;
+use super::common::Added;
+use super::lvol_params::{late, lvol, under_way};
 use crate::control::Control;
-
-/// Copies that are kept although they have ended.
-const MOST_ENDED: usize = 1024;
-
-/// Copies by the ids that clients were given.
-#[derive(Default)]
-pub(crate) struct Copies {
-    last: Cell<u32>,
-    known: RefCell<BTreeMap<u32, ShallowCopy>>,
-}
-
-impl Copies {
-    /// The next id; it is used up even if no copy comes of it.
-    fn next(&self) -> u32 {
-        self.last.set(self.last.get().wrapping_add(1));
-        self.last.get()
-    }
-
-    fn keep(&self, id: u32, copy: ShallowCopy) {
-        let mut known = self.known.borrow_mut();
-        known.insert(id, copy);
-        let ended: Vec<u32> =
-            known.iter().filter(|(_, copy)| copy.ended().is_some()).map(|(id, _)| *id).collect();
-        for id in ended.iter().take(ended.len().saturating_sub(MOST_ENDED)) {
-            known.remove(id);
-        }
-    }
-}
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let (runtime, decode) = (States::RUNTIME, BadParams::DECODE_FAILED);

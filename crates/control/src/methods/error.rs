@@ -5,7 +5,7 @@ use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
 use spindle_block::Operation;
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::{Added, Named};
+use super::common::{Added, Named};
 use crate::control::Control;
 use crate::values::{Uuid, refused};
 

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
-use super::{Added, Named};
+use super::common::{Added, Named};
 use crate::control::Control;
 use crate::values::{Uuid, not_implemented, refused};
 

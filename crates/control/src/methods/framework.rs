@@ -1,13 +1,11 @@
 //! The framework: its start, its reactors, what it was told.
 
-use std::cell::{Cell, RefCell};
-
 use serde::{Deserialize, Serialize};
-use spindle_bdev::LocalFuture;
 use spindle_reactor::{Mode, OsThread, ReactorDump};
 use spindle_rpc::{BadParams, Method, RpcError, State, States, Table};
 
-use super::{Added, threads};
+use super::common::Added;
+use super::threads;
 use crate::control::Control;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -29,45 +27,6 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
         table.add(Method::without(name, States::BOTH, refusal, cpumask_locks))?;
     }
     Ok(())
-}
-
-/// What was set.
-pub(crate) struct Framework {
-    monitors_context_switches: Cell<bool>,
-    /// What is left of the configuration when the framework is started.
-    rest: RefCell<Option<LocalFuture<'static, Result<(), String>>>>,
-    starting: Cell<bool>,
-    /// Why the application ends.
-    failure: RefCell<Option<String>>,
-}
-
-impl Framework {
-    /// Has this run when the framework is started by a call.
-    pub(crate) fn set_rest(&self, rest: LocalFuture<'static, Result<(), String>>) {
-        self.rest.replace(Some(rest));
-    }
-
-    /// Why the application ends, if its start failed behind a call.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.failure.borrow().clone()
-    }
-
-    /// Nothing is started any more.
-    pub(crate) fn forget_rest(&self) {
-        self.rest.take();
-    }
-}
-
-impl Default for Framework {
-    fn default() -> Framework {
-        let (monitors_context_switches, starting) = (Cell::new(true), Cell::new(false));
-        Framework {
-            monitors_context_switches,
-            rest: RefCell::new(None),
-            starting,
-            failure: RefCell::new(None),
-        }
-    }
 }
 
 #[derive(Deserialize)]

@@ -5,8 +5,8 @@ use spindle_bdev::{Bdev, IoType};
 use spindle_block::{Histogram, HistogramOptions, Operation};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
+use super::common::{Added, Named};
 use super::threads::TICK_RATE;
-use super::{Added, Named};
 use crate::base64::base64;
 use crate::control::Control;
 use crate::values::refused;

@@ -1,13 +1,12 @@
 //! SPDK's buffer pools. Requests here bring their own memory, so no module has a share of any: sizes are checked,
 //! kept and shown, and have no effect.
 
-use std::cell::Cell;
-
 use serde::{Deserialize, Serialize};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use crate::control::Control;
+use crate::settings::iobuf::Values;
 
 /// The smallest that SPDK takes.
 const LEAST: Values = Values {
@@ -17,39 +16,6 @@ const LEAST: Values = Values {
     large_bufsize: 8192,
     enable_numa: false,
 };
-
-/// What is set.
-#[derive(Clone, Copy, Serialize)]
-pub(crate) struct Values {
-    small_pool_count: u64,
-    large_pool_count: u64,
-    small_bufsize: u32,
-    large_bufsize: u32,
-    enable_numa: bool,
-}
-
-/// What is set, and may be set again.
-pub(crate) struct IobufOptions(Cell<Values>);
-
-impl IobufOptions {
-    /// All of them.
-    pub(crate) fn get(&self) -> Values {
-        self.0.get()
-    }
-}
-
-impl Default for IobufOptions {
-    /// SPDK's.
-    fn default() -> IobufOptions {
-        IobufOptions(Cell::new(Values {
-            small_pool_count: 8192,
-            large_pool_count: 1024,
-            small_bufsize: 8192,
-            large_bufsize: 135_168,
-            enable_numa: false,
-        }))
-    }
-}
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let decode = BadParams::new(RpcError::INVALID_PARAMS, "spdk_json_decode_object failed");
@@ -86,7 +52,7 @@ async fn set_options(control: Control, asked: SetOptions) -> Result<bool, RpcErr
         let what = format!("'{name}' {given} is less than {least}; give that at least");
         return Err(RpcError::errno(Errno::INVAL, what));
     }
-    control.iobuf().0.set(options);
+    control.iobuf().set(options);
     Ok(true)
 }
 

@@ -5,7 +5,7 @@ use spindle_bdev::Bdev;
 use spindle_block::{DeviceState, Limits};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use crate::control::Control;
 use crate::values::refused;
 

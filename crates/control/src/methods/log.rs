@@ -1,60 +1,16 @@
 //! Log levels and flags. They are stored and returned; they have no effect yet.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use crate::control::Control;
-
-/// SPDK's flags for the parts that exist here.
-const FLAGS: [&str; 13] = [
-    "aio",
-    "app_rpc",
-    "bdev",
-    "bdev_malloc",
-    "bdev_null",
-    "blob",
-    "log_rpc",
-    "lvol",
-    "nbd",
-    "notify_rpc",
-    "rpc",
-    "thread",
-    "vbdev_lvol",
-];
+use crate::settings::log::Level;
 
 /// Stands for all flags.
 const ALL: &str = "all";
-
-/// The settings.
-pub(crate) struct LogSettings {
-    level: Cell<Level>,
-    print_level: Cell<Level>,
-    flags: RefCell<BTreeMap<&'static str, bool>>,
-}
-
-#[derive(Clone, Copy, Deserialize, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub(crate) enum Level {
-    Error,
-    Warning,
-    Notice,
-    Info,
-    Debug,
-}
-
-impl Default for LogSettings {
-    fn default() -> LogSettings {
-        LogSettings {
-            level: Cell::new(Level::Notice),
-            print_level: Cell::new(Level::Info),
-            flags: RefCell::new(FLAGS.iter().map(|flag| (*flag, false)).collect()),
-        }
-    }
-}
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let (both, decode) = (States::BOTH, BadParams::DECODE_FAILED);

@@ -1,11 +1,11 @@
 //! Logical volumes.
 
 use serde::{Deserialize, Serialize};
-use spindle_lvol::{ClearMethod, Lvol, LvolError, LvolInfo, LvolSpec};
+use spindle_lvol::{ClearMethod, LvolError, LvolInfo, LvolSpec};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::lvstores::{at_once, selected, under_way};
-use super::{Added, Named};
+use super::common::{Added, Named};
+use super::lvol_params::{at_once, lvol, selected, under_way};
 use crate::control::Control;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -20,11 +20,6 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
     table.add(Method::with("bdev_lvol_inflate", runtime, decode, inflate))?;
     table.add(Method::with("bdev_lvol_decouple_parent", runtime, decode, decouple_parent))?;
     table.add(Method::with_optional("bdev_lvol_get_lvols", runtime, decode, get))
-}
-
-/// The volume of that name, alias or UUID.
-pub(super) fn lvol(control: &Control, name: &str) -> Result<Lvol, RpcError> {
-    control.lvols().lvol(name).map_err(|error| at_once(&error))
 }
 
 /// MiB as bytes; an error if it is more than a device can have.

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 use spindle_lvol::{ClearData, LvolError, LvolStore, StoreInfo, StoreKey, StoreSpec};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
+use super::lvol_params::{at_once, selected, under_way};
 use crate::control::Control;
-use crate::values::parse_uuid;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let (runtime, decode) = (States::RUNTIME, BadParams::DECODE_FAILED);
@@ -15,45 +15,6 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
     table.add(Method::with("bdev_lvol_delete_lvstore", runtime, decode, delete))?;
     table.add(Method::with("bdev_lvol_grow_lvstore", runtime, decode, grow))?;
     table.add(Method::with_optional("bdev_lvol_get_lvstores", runtime, decode, get))
-}
-
-/// An error found before the operation began: the errno is the code.
-pub(super) fn at_once(error: &LvolError) -> RpcError {
-    RpcError::errno(Errno::from_raw(error.errno()), error)
-}
-
-/// An error during the operation: SPDK's code is -32602 with the name of the errno. A volume without its external
-/// snapshot is no bdev: SPDK does not find it.
-pub(super) fn under_way(error: &LvolError) -> RpcError {
-    if matches!(error, LvolError::Degraded { .. }) {
-        return at_once(error);
-    }
-    RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error)
-}
-
-/// The store that one of two parameters names.
-pub(super) fn selected(
-    control: &Control,
-    (uuid_parameter, uuid): (&str, Option<&str>),
-    name: Option<&str>,
-) -> Result<LvolStore, RpcError> {
-    let key = match (uuid, name) {
-        (None, Some(name)) => StoreKey::Name(name.to_owned()),
-        (Some(uuid), None) => match parse_uuid(uuid) {
-            Some(uuid) => StoreKey::Uuid(uuid),
-            None => {
-                return Err(RpcError::errno(
-                    Errno::NODEV,
-                    format!("there is no lvolstore of the UUID '{uuid}'"),
-                ));
-            }
-        },
-        _ => {
-            let what = format!("give one of '{uuid_parameter}' and 'lvs_name'");
-            return Err(RpcError::errno(Errno::INVAL, what));
-        }
-    };
-    control.lvols().store(&key).map_err(|error| at_once(&error))
 }
 
 #[derive(Deserialize)]

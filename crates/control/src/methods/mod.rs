@@ -1,18 +1,20 @@
 //! The methods, one file for each group.
 
 mod application;
-pub(crate) mod bdev_options;
+mod bdev_options;
 mod bdevs;
+mod common;
 mod config;
-pub(crate) mod copies;
+mod copies;
 mod delay;
 mod error;
 mod files;
-pub(crate) mod framework;
+mod framework;
 mod histograms;
-pub(crate) mod iobuf;
+mod iobuf;
 mod limits;
-pub(crate) mod log;
+mod log;
+mod lvol_params;
 mod lvols;
 mod lvstores;
 mod malloc;
@@ -21,13 +23,12 @@ mod notify;
 mod null;
 mod parents;
 mod passthru;
-pub(crate) mod scheduler;
+mod scheduler;
 mod split;
 mod statistics;
 mod threads;
 
-use serde::Deserialize;
-use spindle_rpc::{NameTaken, Table};
+use spindle_rpc::Table;
 
 use crate::control::Control;
 use crate::spdk;
@@ -83,15 +84,6 @@ pub(crate) fn has_subsystem(name: &str) -> bool {
 /// Methods and the test in which SPDK's client drove them; the test run holds the file to what it did.
 pub(crate) fn driven() -> impl Iterator<Item = (&'static str, &'static str)> {
     include_str!("driven").lines().filter_map(|line| line.split_once(' '))
-}
-
-type Added = Result<(), NameTaken>;
-
-/// Parameters that are a name.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Named {
-    name: String,
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use spindle_nbd::{
 };
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::{Added, Named};
+use super::common::{Added, Named};
 use crate::address::{parse_address, uri};
 use crate::control::Control;
 

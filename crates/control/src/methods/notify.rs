@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use spindle_bdev::NotificationKind;
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use crate::control::Control;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {

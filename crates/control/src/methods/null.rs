@@ -4,7 +4,7 @@ use serde::Deserialize;
 use spindle_bdev::modules::null::{self, NullSpec};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::{Added, Named};
+use super::common::{Added, Named};
 use crate::control::Control;
 use crate::values::{Uuid, not_implemented, refused};
 

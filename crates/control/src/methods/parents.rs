@@ -1,13 +1,12 @@
 //! What volumes read through: clones of bdevs outside of their store, and other parents.
 
 use serde::Deserialize;
-use spindle_bdev::{Bdev, BdevError};
+use spindle_bdev::Bdev;
 use spindle_lvol::{LvolError, LvolStore, StoreKey};
-use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
+use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
-use super::Added;
-use super::lvols::lvol;
-use super::lvstores::{at_once, under_way};
+use super::common::Added;
+use super::lvol_params::{at_once, late, lvol, under_way};
 use crate::control::Control;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -74,9 +73,4 @@ async fn set_parent_bdev(control: Control, params: SetParent) -> Result<bool, Rp
     let parent = control.registry().get(&params.parent_name).map_err(late)?;
     volume.set_parent_bdev(&parent).await.map_err(|error| under_way(&error))?;
     Ok(true)
-}
-
-/// What the bdev layer refused, in the way of methods that SPDK begins before it looks for the bdev.
-pub(super) fn late(error: BdevError) -> RpcError {
-    RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error)
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use spindle_bdev::modules::passthru::{self, PassthruSpec};
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
-use super::{Added, Named};
+use super::common::{Added, Named};
 use crate::control::Control;
 use crate::values::{Uuid, refused};
 

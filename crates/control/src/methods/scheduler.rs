@@ -1,12 +1,10 @@
 //! The scheduler: the only one moves nothing. A thread lives and dies on its reactor.
 
-use std::cell::Cell;
-
 use serde::{Deserialize, Serialize};
 use spindle_reactor::CpuSet;
 use spindle_rpc::{BadParams, Errno, Method, RpcError, State, States, Table};
 
-use super::Added;
+use super::common::Added;
 use crate::control::Control;
 
 /// The one scheduler.
@@ -14,16 +12,6 @@ pub(super) const STATIC: &str = "static";
 
 /// The period that SPDK shows once a scheduler was set, in microseconds.
 const PERIOD: u64 = 1_000_000;
-
-/// The settings.
-#[derive(Default)]
-pub(crate) struct SchedulerSettings {
-    period: Cell<u64>,
-    /// The core that SPDK's scheduler would run on, if it was said.
-    core: Cell<Option<usize>>,
-    /// Cores that a scheduler would leave alone.
-    isolated: Cell<CpuSet>,
-}
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let refusal = |words| BadParams::new(RpcError::INVALID_PARAMS, words);

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use spindle_bdev::modules::split::{self, SplitSpec};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use crate::control::Control;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {

@@ -7,7 +7,7 @@ use spindle_bdev::Bdev;
 use spindle_block::{DeviceState, IoErrorKind, OperationStatistics, Statistics, StatisticsReset};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use super::threads::TICK_RATE;
 use crate::control::Control;
 use crate::values::refused;

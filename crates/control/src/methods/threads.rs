@@ -6,7 +6,7 @@ use serde::Serialize;
 use spindle_reactor::{CpuSet, PollerInfo, Thread, ThreadDump};
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
-use super::Added;
+use super::common::Added;
 use crate::control::Control;
 
 /// Ticks in a second: times are in nanoseconds.

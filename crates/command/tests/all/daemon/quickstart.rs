@@ -40,6 +40,34 @@ fn the_first_run_makes_a_store_and_the_next_one_opens_it_clean_or_after_a_kill()
     assert_eq!(fs::read_to_string(folder.path().join("spindle-quickstart/.gitignore")).unwrap(), "*\n");
 }
 
+/// The screen with what differs from run to run in one form: the time, the folder, the engine, the cores, the path of
+/// the program, and packages of programs that are not installed.
+fn in_one_form(screen: &str, folder: &str) -> Vec<String> {
+    let is_core = |line: &&str| line.trim_start().starts_with("core ");
+    let form = |line: &str| {
+        let line = line.replace(folder, "/home/me");
+        let line = line.split("   (apt: ").next().unwrap();
+        match line.split_once(" rpc -s ") {
+            _ if line.starts_with("Spindle ") => "Spindle".to_owned(),
+            _ if line.starts_with("Ready in ") => "Ready".to_owned(),
+            Some((_, call)) => format!("rpc -s {call}"),
+            None => line.split_whitespace().collect::<Vec<_>>().join(" "),
+        }
+    };
+    screen.lines().filter(|line| !is_core(line)).map(form).filter(|line| !line.is_empty()).collect()
+}
+
+#[test]
+fn the_screen_is_the_one_that_the_readme_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start(folder.path());
+    let readme = fs::read_to_string(crate::root().join("README.md")).unwrap();
+    let shown = readme.split("```").find(|block| block.contains("Ready in ")).unwrap();
+    let here = folder.path().canonicalize().unwrap();
+    let here = here.to_str().unwrap();
+    assert_eq!(in_one_form(&daemon.said, here), in_one_form(shown, here));
+}
+
 #[test]
 fn every_command_on_the_screen_runs_as_printed() {
     let folder = tempfile::tempdir().unwrap();

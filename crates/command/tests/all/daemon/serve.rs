@@ -197,6 +197,16 @@ fn a_daemon_without_an_rpc_server_serves_its_files_and_has_no_socket() {
     assert!(folder.path().join("nbd.sock").exists() && !folder.path().join("rpc.sock").exists());
     assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
 
+    // Files alone need no RPC, and two such daemons stand in each other's way nowhere.
+    let args = ["serve", "-m", "0x1", "--file", "disk.img", "--nbd", "unix:nbd.sock"];
+    let daemon = Daemon::start(folder.path(), &args, "data");
+    assert!(daemon.said.starts_with("control  none"), "{}", daemon.said);
+    fs::write(folder.path().join("other.img"), vec![0; 1 << 20]).unwrap();
+    let args = ["serve", "-m", "0x1", "--file", "other.img", "--nbd", "unix:other.sock"];
+    let second = Daemon::start(folder.path(), &args, "data");
+    assert_eq!(second.end(Signal::TERM).0.code(), Some(0));
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+
     let waits = spindle(folder.path()).args(["serve", "--no-rpc-server", "--wait-for-rpc"]).output().unwrap();
     assert_eq!(waits.status.code(), Some(2), "nothing could start it");
 }

@@ -1,0 +1,57 @@
+//! What parameters of volumes and their stores name, and what is answered to errors of both.
+
+use spindle_bdev::BdevError;
+use spindle_lvol::{Lvol, LvolError, LvolStore, StoreKey};
+use spindle_rpc::{Errno, RpcError};
+
+use crate::control::Control;
+use crate::values::parse_uuid;
+
+/// The volume of that name, alias or UUID.
+pub(super) fn lvol(control: &Control, name: &str) -> Result<Lvol, RpcError> {
+    control.lvols().lvol(name).map_err(|error| at_once(&error))
+}
+
+/// An error found before the operation began: the errno is the code.
+pub(super) fn at_once(error: &LvolError) -> RpcError {
+    RpcError::errno(Errno::from_raw(error.errno()), error)
+}
+
+/// An error during the operation: SPDK's code is -32602 with the name of the errno. A volume without its external
+/// snapshot is no bdev: SPDK does not find it.
+pub(super) fn under_way(error: &LvolError) -> RpcError {
+    if matches!(error, LvolError::Degraded { .. }) {
+        return at_once(error);
+    }
+    RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error)
+}
+
+/// The store that one of two parameters names.
+pub(super) fn selected(
+    control: &Control,
+    (uuid_parameter, uuid): (&str, Option<&str>),
+    name: Option<&str>,
+) -> Result<LvolStore, RpcError> {
+    let key = match (uuid, name) {
+        (None, Some(name)) => StoreKey::Name(name.to_owned()),
+        (Some(uuid), None) => match parse_uuid(uuid) {
+            Some(uuid) => StoreKey::Uuid(uuid),
+            None => {
+                return Err(RpcError::errno(
+                    Errno::NODEV,
+                    format!("there is no lvolstore of the UUID '{uuid}'"),
+                ));
+            }
+        },
+        _ => {
+            let what = format!("give one of '{uuid_parameter}' and 'lvs_name'");
+            return Err(RpcError::errno(Errno::INVAL, what));
+        }
+    };
+    control.lvols().store(&key).map_err(|error| at_once(&error))
+}
+
+/// What the bdev layer refused, in the way of methods that SPDK begins before it looks for the bdev.
+pub(super) fn late(error: BdevError) -> RpcError {
+    RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error)
+}

@@ -1,0 +1,8 @@
+//! What methods set, and other methods show: below the handlers, which reach it through their context.
+
+pub(crate) mod bdev_options;
+pub(crate) mod copies;
+pub(crate) mod framework;
+pub(crate) mod iobuf;
+pub(crate) mod log;
+pub(crate) mod scheduler;

@@ -1,0 +1,37 @@
+//! Why the daemon did not start.
+
+use std::io;
+
+use spindle_bdev::BdevError;
+use spindle_lvol::LvolError;
+use spindle_nbd::{ExportError, ListenError, TlsError};
+use spindle_reactor::CreateError;
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The RPC socket is in use or cannot be made.
+    #[error("{0}")]
+    Socket(io::Error),
+    /// The configuration cannot be replayed.
+    #[error("{0}")]
+    Config(String),
+    /// A thread could not be made.
+    #[error(transparent)]
+    Thread(#[from] CreateError),
+    /// The logical volumes could not be started.
+    #[error(transparent)]
+    Volumes(#[from] LvolError),
+    /// A file cannot be served.
+    #[error(transparent)]
+    File(#[from] BdevError),
+    /// A file cannot be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The NBD server cannot listen.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The NBD server's certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
