@@ -10,11 +10,13 @@ use spindle_nbd::{Options, Server};
 use spindle_reactor::{CpuSet, CreateError, Handle, Thread};
 use spindle_rpc::Phase;
 
+use crate::core_locks::{CORE_LOCKS, CoreLocks};
 use crate::settings::bdev_options::BdevOptions;
 use crate::settings::copies::Copies;
 use crate::settings::framework::Framework;
 use crate::settings::iobuf::IobufOptions;
 use crate::settings::log::LogSettings;
+use crate::settings::queue_depth::QueueDepths;
 use crate::settings::scheduler::SchedulerSettings;
 use crate::start_error::StartError;
 
@@ -34,6 +36,8 @@ struct Inner {
     bdev_options: BdevOptions,
     iobuf: IobufOptions,
     framework: Framework,
+    core_locks: CoreLocks,
+    queue_depths: QueueDepths,
 }
 
 impl Control {
@@ -46,6 +50,11 @@ impl Control {
     /// # Panics
     /// Outside a Spindle thread.
     pub async fn new(phase: Phase) -> Result<Control, StartError> {
+        Control::with(phase, CoreLocks::new(CORE_LOCKS.into())).await
+    }
+
+    /// As [`new`](Self::new), with locks of cores that may be held already.
+    pub(crate) async fn with(phase: Phase, core_locks: CoreLocks) -> Result<Control, StartError> {
         let runtime = Handle::current().expect("the control plane lives on a Spindle thread");
         let registry = Registry::start().expect("a Spindle thread may have a registry");
         let lvols = Lvols::start(&registry).await?;
@@ -62,6 +71,8 @@ impl Control {
             bdev_options: BdevOptions::default(),
             iobuf: IobufOptions::default(),
             framework: Framework::default(),
+            core_locks,
+            queue_depths: QueueDepths::default(),
         })))
     }
 
@@ -113,6 +124,16 @@ impl Control {
     /// What the framework was told.
     pub(crate) fn framework(&self) -> &Framework {
         &self.0.framework
+    }
+
+    /// The lock files of the cores.
+    pub(crate) fn core_locks(&self) -> &CoreLocks {
+        &self.0.core_locks
+    }
+
+    /// Samples of queue depths.
+    pub(crate) fn queue_depths(&self) -> &QueueDepths {
+        &self.0.queue_depths
     }
 
     /// The phase of the application.

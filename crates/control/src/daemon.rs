@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_engine::Address;
 use spindle_nbd::{BdevExport, Tls};
+use spindle_reactor::Handle;
 use spindle_rpc::{Bound, Dispatcher, Phase, Server, ServerOptions, State, Table};
 
 use crate::control::Control;
+use crate::core_locks::{CORE_LOCKS, CoreLocks};
 use crate::replay::{ConfigFile, Replay};
 use crate::start_error::StartError;
 
@@ -31,6 +33,10 @@ pub struct DaemonOptions {
     /// The folder of certificates for those of them that are TCP addresses, whose connections are encrypted
     /// then. A Unix socket is its owner's only.
     pub nbd_tls: Option<PathBuf>,
+    /// Take SPDK's lock files of all cores of this runtime, and do not start if another process has one of them.
+    pub lock_cores: bool,
+    /// Where those files are; without a folder where SPDK has them, in [`CORE_LOCKS`].
+    pub core_lock_folder: Option<PathBuf>,
     /// A configuration to replay.
     pub config: Option<ConfigFile>,
     /// Files that become bdevs and NBD exports at the start, named after the files.
@@ -60,12 +66,17 @@ impl Daemon {
     /// # Errors
     /// [`StartError`] names the obstacle and the remedy.
     pub async fn start(options: DaemonOptions, mut table: Table<Control>) -> Result<Daemon, StartError> {
+        let core_locks = CoreLocks::new(options.core_lock_folder.unwrap_or_else(|| CORE_LOCKS.into()));
+        if options.lock_cores {
+            let runtime = Handle::current().expect("the daemon lives on a Spindle thread");
+            core_locks.claim(runtime.cores())?;
+        }
         // Clients that connect early wait.
         let bound = match &options.rpc_socket {
             Some(path) => Some(Bound::bind(path).await.map_err(StartError::Socket)?),
             None => None,
         };
-        let control = Control::new(Phase::new(State::Startup)).await?;
+        let control = Control::with(Phase::new(State::Startup), core_locks).await?;
         if !options.rpcs_allowed.is_empty() {
             let allowed: Vec<&str> = options.rpcs_allowed.iter().map(String::as_str).collect();
             table.keep_only(&allowed);
@@ -113,6 +124,7 @@ impl Daemon {
         let nbd = self.control.nbd().stop().await;
         // It fails only if the runtime has ended, and its bdevs with it.
         let _ = self.control.registry().shutdown().await;
+        self.control.core_locks().release();
         Ended { rpc_connections, nbd_connections: nbd.connections, failed_flushes: nbd.failed_flushes }
     }
 }

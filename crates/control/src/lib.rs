@@ -9,6 +9,7 @@
 mod address;
 mod base64;
 mod control;
+mod core_locks;
 mod daemon;
 pub mod methods;
 mod reference;
@@ -20,6 +21,7 @@ mod values;
 
 pub use address::{parse_address, uri};
 pub use control::Control;
+pub use core_locks::{CORE_LOCKS, CoreTaken};
 pub use daemon::{Daemon, DaemonOptions, Ended};
 pub use reference::reference;
 pub use replay::ConfigFile;

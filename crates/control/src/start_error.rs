@@ -7,9 +7,14 @@ use spindle_lvol::LvolError;
 use spindle_nbd::{ExportError, ListenError, TlsError};
 use spindle_reactor::CreateError;
 
+use crate::core_locks::CoreTaken;
+
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// A core is locked by another process, or its lock file cannot be made.
+    #[error(transparent)]
+    Core(#[from] CoreTaken),
     /// The RPC socket is in use or cannot be made.
     #[error("{0}")]
     Socket(io::Error),

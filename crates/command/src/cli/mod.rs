@@ -5,11 +5,13 @@
 
 mod blob;
 mod failure;
+mod generate;
 mod output;
 mod perf;
 mod programs;
 mod progress;
 mod quickstart;
+mod readiness;
 mod rpc;
 mod serve;
 mod size;
@@ -53,6 +55,10 @@ enum Command {
     Rpc(rpc::Command),
     /// Run the daemon
     Serve(Box<serve::Command>),
+    /// Print a script that completes this command line in a shell
+    Completions(generate::Completions),
+    /// Write the manual pages
+    Man(generate::Man),
     /// Measure this build on this machine, beside the bare machine
     Perf(perf::Command),
 }
@@ -73,12 +79,12 @@ pub(crate) fn main() -> ExitCode {
 }
 
 /// The effective arguments: under the name of SPDK's daemon, as a link to this program may have, they are
-/// those of `serve`.
+/// those of `serve`, and cores are locked as there.
 fn typed(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     let is_daemon = |program: &OsString| Path::new(program).file_name() == Some(SPDK_DAEMON.as_ref());
     if arguments.first().is_some_and(is_daemon) {
-        arguments.insert(1, "serve".into());
+        arguments.splice(1..1, ["serve".into(), "--enable-cpumask-locks".into()]);
     }
     arguments
 }
@@ -86,6 +92,8 @@ fn typed(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
 fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Some(Command::Blob(command)) => blob::run(command),
+        Some(Command::Completions(command)) => generate::completions(command),
+        Some(Command::Man(command)) => generate::man(command),
         Some(Command::Perf(command)) => perf::run(command),
         Some(Command::Rpc(command)) => rpc::run(command),
         Some(Command::Serve(command)) => serve::run(*command),
@@ -117,10 +125,23 @@ mod tests {
     #[test]
     fn a_link_by_the_name_of_spdks_daemon_serves() {
         let words = |words: &[&str]| typed(words.iter().map(OsString::from));
-        assert_eq!(words(&["/usr/bin/spdk_tgt", "-m", "0x1"]), ["/usr/bin/spdk_tgt", "serve", "-m", "0x1"]);
-        assert_eq!(words(&["spdk_tgt"]), ["spdk_tgt", "serve"]);
+        let serves = ["serve", "--enable-cpumask-locks"];
+        assert_eq!(words(&["/usr/bin/spdk_tgt", "-m", "0x1"])[1..], [&serves[..], &["-m", "0x1"]].concat());
+        assert_eq!(words(&["spdk_tgt"])[1..], serves);
         assert_eq!(words(&["./spindle", "spdk_tgt"]), ["./spindle", "spdk_tgt"]);
         assert_eq!(words(&[]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn the_unit_for_systemd_starts_the_daemon_with_options_that_there_are() {
+        let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/systemd/spindle.service");
+        let unit = std::fs::read_to_string(unit).unwrap();
+        let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+        let examples = unit.lines().filter_map(|line| line.strip_prefix("# SPINDLE_OPTIONS="));
+        let words = std::iter::once(start).chain(examples).flat_map(|line| line.split([' ', '"']));
+        let words = words.filter(|word| !word.is_empty() && !word.starts_with('$'));
+        let parsed = Arguments::try_parse_from(words);
+        assert!(matches!(parsed, Ok(Arguments { command: Some(Command::Serve(_)) })));
     }
 
     #[test]

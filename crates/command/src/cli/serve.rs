@@ -12,6 +12,7 @@ use spindle_reactor::{Handle, Mode, Runtime};
 
 use super::failure::{Failure, shown};
 use super::output::{Output, note};
+use super::readiness;
 
 /// The default socket of SPDK's programs.
 pub(super) const DEFAULT_SOCKET: &str = "/var/tmp/spdk.sock";
@@ -50,6 +51,17 @@ pub(crate) struct Command {
     /// Serve this file as an NBD export of its name. Several may be given; with -r there is RPC beside them
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
+    /// Write a line to this file descriptor, open for writing, when everything is served
+    #[arg(long, value_name = "FD")]
+    ready_fd: Option<u32>,
+    /// Take SPDK's lock files of the cores, /var/tmp/spdk_cpu_lock_NNN, as spdk_tgt does; refuse to start if one is taken
+    #[arg(long)]
+    enable_cpumask_locks: bool,
+    /// Share the cores: take no lock files. The default, but not under the name spdk_tgt
+    #[arg(long)]
+    disable_cpumask_locks: bool,
+    #[arg(long, hide = true)]
+    core_lock_folder: Option<PathBuf>,
     #[command(flatten)]
     meaningless: Meaningless,
 }
@@ -121,8 +133,6 @@ struct Meaningless {
     #[arg(long, hide = true)]
     silence_noticelog: bool,
     #[arg(long, hide = true)]
-    disable_cpumask_locks: bool,
-    #[arg(long, hide = true)]
     interrupt_mode: bool,
     #[arg(long, hide = true)]
     msg_mempool_size: Option<u64>,
@@ -153,7 +163,6 @@ impl Meaningless {
             ("--env-context", self.env_context.is_some()),
             ("--num-trace-entries", self.num_trace_entries.is_some()),
             ("--silence-noticelog", self.silence_noticelog),
-            ("--disable-cpumask-locks", self.disable_cpumask_locks),
             ("--interrupt-mode", self.interrupt_mode),
             ("--msg-mempool-size", self.msg_mempool_size.is_some()),
             ("--vfio-vf-token", self.vfio_vf_token.is_some()),
@@ -195,6 +204,8 @@ async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failu
         rpc_socket: rpc_socket.clone(),
         wait_for_rpc: command.wait_for_rpc,
         rpcs_allowed: command.rpcs_allowed,
+        lock_cores: command.enable_cpumask_locks && !command.disable_cpumask_locks,
+        core_lock_folder: command.core_lock_folder,
         config,
         nbd: match command.nbd {
             addresses if addresses.is_empty() && !command.file.is_empty() => {
@@ -210,9 +221,11 @@ async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failu
     if let Err(failure) = say(rpc_socket.as_deref(), &daemon) {
         note(&format!("serving, but {failure}"));
     }
+    readiness::ready(command.ready_fd);
     if let Some(stop) = stop {
         stop.await;
     }
+    readiness::stopping();
     let failure = daemon.failure();
     daemon.stop().await;
     failure.map_or(Ok(()), |what| Err(Failure::Refused(what)))

@@ -71,6 +71,10 @@ enum Params {
         name: &'static str,
     },
     Limits(SetLimits),
+    QdSampling {
+        name: String,
+        period: u64,
+    },
     Histogram(EnableHistogram),
     Listen {
         address: String,
@@ -148,12 +152,19 @@ fn bdevs(control: &Control) -> Vec<Step> {
     }
     steps.extend(all.iter().filter_map(limits));
     steps.extend(all.iter().filter_map(histogram));
+    steps.extend(all.iter().filter_map(|bdev| qd_sampling(control, bdev)));
     steps.push(Step::One(Entry { method: "bdev_wait_for_examine", params: None }));
     steps
 }
 
 fn limits(bdev: &Bdev) -> Option<Step> {
     Some(one("bdev_set_qos_limit", Params::Limits(SetLimits::of(bdev)?)))
+}
+
+fn qd_sampling(control: &Control, bdev: &Bdev) -> Option<Step> {
+    let period = control.queue_depths().of(bdev)?.period;
+    let name = bdev.name().to_owned();
+    Some(one("bdev_set_qd_sampling_period", Params::QdSampling { name, period }))
 }
 
 fn histogram(bdev: &Bdev) -> Option<Step> {

@@ -20,13 +20,11 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
     table.add(Method::with_optional(name, States::RUNTIME, bad, monitor_context_switch))?;
     let enable = "framework_enable_cpumask_locksrequires no arguments";
     let disable = "framework_disable_cpumask_locksrequires no arguments";
-    for (name, refusal) in
-        [("framework_enable_cpumask_locks", enable), ("framework_disable_cpumask_locks", disable)]
-    {
-        let refusal = BadParams::new(RpcError::INVALID_PARAMS, refusal);
-        table.add(Method::without(name, States::BOTH, refusal, cpumask_locks))?;
-    }
-    Ok(())
+    let refusal = |words| BadParams::new(RpcError::INVALID_PARAMS, words);
+    let (name, refused) = ("framework_enable_cpumask_locks", refusal(enable));
+    table.add(Method::without(name, States::BOTH, refused, enable_cpumask_locks))?;
+    let (name, refused) = ("framework_disable_cpumask_locks", refusal(disable));
+    table.add(Method::without(name, States::BOTH, refused, disable_cpumask_locks))
 }
 
 #[derive(Deserialize)]
@@ -52,8 +50,16 @@ async fn monitor_context_switch(
     Ok(Monitors { enabled: monitors.get() })
 }
 
-/// Reactors sleep when they have nothing to do, so that daemons may share a core: none is locked.
-async fn cpumask_locks(_: Control) -> Result<bool, RpcError> {
+/// Takes the lock files of the cores that it has none of yet.
+async fn enable_cpumask_locks(control: Control) -> Result<bool, RpcError> {
+    control.core_locks().claim(control.runtime().cores()).map_err(|taken| {
+        RpcError::new(RpcError::INTERNAL, format!("Failed to claim CPU core: {}: {taken}", taken.core()))
+    })?;
+    Ok(true)
+}
+
+async fn disable_cpumask_locks(control: Control) -> Result<bool, RpcError> {
+    control.core_locks().release();
     Ok(true)
 }
 

@@ -10,6 +10,7 @@ use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 use super::common::Added;
 use super::threads::TICK_RATE;
 use crate::control::Control;
+use crate::settings::queue_depth::Sampled;
 use crate::values::refused;
 
 /// The most names in one call.
@@ -18,7 +19,9 @@ const MOST_NAMES: usize = 1024;
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let decode = BadParams::DECODE_FAILED;
     table.add(Method::with_optional("bdev_get_iostat", States::RUNTIME, decode, get_iostat))?;
-    table.add(Method::with_optional("bdev_reset_iostat", States::RUNTIME, decode, reset_iostat))
+    table.add(Method::with_optional("bdev_reset_iostat", States::RUNTIME, decode, reset_iostat))?;
+    let name = "bdev_set_qd_sampling_period";
+    table.add(Method::with(name, States::RUNTIME, decode, set_qd_sampling_period))
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
@@ -65,6 +68,28 @@ struct OfBdev {
     #[serde(flatten)]
     counts: Counts,
     io_error: BTreeMap<&'static str, u64>,
+    #[serde(flatten)]
+    queue_depth: Option<QueueDepth>,
+}
+
+/// Shown of a bdev whose queue depth is sampled.
+#[derive(Serialize)]
+struct QueueDepth {
+    queue_depth_polling_period: u64,
+    queue_depth: u64,
+    io_time: u64,
+    weighted_io_time: u64,
+}
+
+impl From<Sampled> for QueueDepth {
+    fn from(sampled: Sampled) -> QueueDepth {
+        QueueDepth {
+            queue_depth_polling_period: sampled.period,
+            queue_depth: sampled.depth,
+            io_time: sampled.io_time,
+            weighted_io_time: sampled.weighted_io_time,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -151,7 +176,7 @@ fn status(kind: IoErrorKind) -> &'static str {
     }
 }
 
-fn of_bdev(bdev: &Bdev) -> OfBdev {
+fn of_bdev(control: &Control, bdev: &Bdev) -> OfBdev {
     let device = bdev.disk().device();
     let (statistics, errors) = match device.state() {
         Some(state) => (state.statistics(), state.errors()),
@@ -161,7 +186,8 @@ fn of_bdev(bdev: &Bdev) -> OfBdev {
     for (kind, count) in errors {
         *io_error.entry(status(kind)).or_default() += count;
     }
-    OfBdev { name: bdev.name().to_owned(), counts: (&statistics).into(), io_error }
+    let queue_depth = control.queue_depths().of(bdev).map(QueueDepth::from);
+    OfBdev { name: bdev.name().to_owned(), counts: (&statistics).into(), io_error, queue_depth }
 }
 
 async fn get_iostat(control: Control, params: Option<GetIostat>) -> Result<Iostat, RpcError> {
@@ -182,7 +208,7 @@ async fn get_iostat(control: Control, params: Option<GetIostat>) -> Result<Iosta
         });
         Iostat::Channels { tick_rate, ticks, name: bdev.name().to_owned(), channels: channels.collect() }
     } else {
-        Iostat::Bdevs { tick_rate, ticks, bdevs: bdevs.iter().map(of_bdev).collect() }
+        Iostat::Bdevs { tick_rate, ticks, bdevs: bdevs.iter().map(|bdev| of_bdev(&control, bdev)).collect() }
     };
     for bdev in &bdevs {
         reset_mode.unwrap_or(Reset::None).apply(bdev.disk().device().state()).await;
@@ -216,5 +242,19 @@ async fn reset_iostat(control: Control, params: Option<ResetIostat>) -> Result<b
     for bdev in named(&control, name.map(|name| vec![name]))? {
         mode.unwrap_or(Reset::All).apply(bdev.disk().device().state()).await;
     }
+    Ok(true)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SetQdSamplingPeriod {
+    name: String,
+    /// In microseconds; 0 ends it.
+    period: u64,
+}
+
+async fn set_qd_sampling_period(control: Control, params: SetQdSamplingPeriod) -> Result<bool, RpcError> {
+    let bdev = control.registry().get(&params.name).map_err(refused)?;
+    control.queue_depths().set(&bdev, params.period);
     Ok(true)
 }

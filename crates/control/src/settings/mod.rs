@@ -5,4 +5,5 @@ pub(crate) mod copies;
 pub(crate) mod framework;
 pub(crate) mod iobuf;
 pub(crate) mod log;
+pub(crate) mod queue_depth;
 pub(crate) mod scheduler;

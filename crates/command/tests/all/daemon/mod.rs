@@ -13,4 +13,5 @@ mod model;
 mod quickstart;
 mod serve;
 mod spdk_client;
+mod start;
 mod support;

@@ -74,7 +74,8 @@ impl Client {
 }
 
 fn start(folder: &Path, more: &[&str]) -> Daemon {
-    Daemon::start(folder, &[&["serve", "-m", "0x1", "-r", "rpc.sock"], more].concat(), "control")
+    let serve = ["serve", "-m", "0x1", "-r", "rpc.sock", "--core-lock-folder", "."];
+    Daemon::start(folder, &[&serve[..], more].concat(), "control")
 }
 
 fn file(folder: &Path, name: &str, mib: u64) {
@@ -231,6 +232,7 @@ fn spdks_client_makes_bdevs_of_each_kind_and_asks_what_they_did() {
             "bdev_get_histogram ram",
             "bdev_get_histogram_borders --borders 10,100 ram",
             "bdev_enable_histogram --no-histogram ram",
+            "bdev_set_qd_sampling_period ram 1000",
             "bdev_get_iostat",
             "bdev_reset_iostat",
             "bdev_set_qos_limit ram --r-mbytes-per-sec 100",

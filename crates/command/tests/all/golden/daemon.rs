@@ -80,7 +80,10 @@ impl Drop for Daemon {
 
 fn command(folder: &Path, args: &[String]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_spindle"));
-    command.args(["serve", "-m", "0x1", "-r", "rpc.sock"]).args(args).current_dir(folder);
+    command
+        .args(["serve", "-m", "0x1", "-r", "rpc.sock", "--core-lock-folder", "."])
+        .args(args)
+        .current_dir(folder);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

@@ -22,7 +22,9 @@ pub fn bdev_as_here(mut bdev: Value) -> Value {
         Some("Malloc disk") => &[("zcopy", false)],
         Some("Null disk") => &[("unmap", true), ("flush", true), ("compare", true)],
         Some("Logical Volume") => &[("flush", true), ("abort", true), ("reset", false)],
-        Some("AIO disk") => &[("unmap", true), ("abort", true), ("reset", false)],
+        Some("AIO disk") => {
+            &[("unmap", true), ("abort", true), ("reset", false), ("seek_hole", true), ("seek_data", true)]
+        }
         _ => &[],
     };
     if let Value::Object(members) = &mut bdev {

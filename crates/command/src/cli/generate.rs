@@ -1,0 +1,45 @@
+//! `spindle completions` and `spindle man`: what a package puts beside the program, made from its own arguments.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use super::Arguments;
+use super::failure::Failure;
+use super::output::Output;
+
+/// For which shell.
+#[derive(Args)]
+pub(crate) struct Completions {
+    shell: Shell,
+}
+
+/// Where to write the pages.
+#[derive(Args)]
+pub(crate) struct Man {
+    /// A folder that is there: it gets spindle.1 and a page for each command
+    folder: PathBuf,
+}
+
+/// Prints the script that completes the command line.
+pub(crate) fn completions(command: Completions) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(command.shell, &mut Arguments::command(), "spindle", &mut script);
+    let mut out = Output::stdout();
+    out.write_all(&script)?;
+    out.finish()
+}
+
+/// Writes the manual pages.
+pub(crate) fn man(command: Man) -> Result<(), Failure> {
+    let folder = &command.folder;
+    if !fs::metadata(folder).map_err(|error| Failure::file(folder, "opened", error))?.is_dir() {
+        let error = std::io::ErrorKind::NotADirectory.into();
+        return Err(Failure::file(folder, "written to", error));
+    }
+    clap_mangen::generate_to(Arguments::command(), folder)
+        .map_err(|error| Failure::file(folder, "written to", error))
+}

@@ -1,0 +1,109 @@
+//! How the daemon starts beside others, and tells that it is ready; what a package gets from the command.
+
+use std::fs;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use super::support::{Daemon, spindle, text};
+
+/// Lock files in the folder of the test: other tests run daemons on the same core.
+const HERE: [&str; 6] = ["serve", "-m", "0x1", "--core-lock-folder", ".", "-r"];
+const LOCK: &str = "spdk_cpu_lock_000";
+
+fn start(folder: &Path, socket: &str, more: &[&str]) -> Daemon {
+    Daemon::start(folder, &[&HERE[..], &[socket], more].concat(), "control")
+}
+
+#[test]
+fn a_core_is_one_daemons_while_it_holds_the_lock_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let lock = folder.path().join(LOCK);
+    let first = start(folder.path(), "rpc.sock", &["--enable-cpumask-locks"]);
+    let pid = i32::from_ne_bytes(fs::read(&lock).unwrap()[..4].try_into().unwrap());
+    assert_eq!(pid as u32, first.pid());
+
+    let refused = [&HERE[..], &["other.sock", "--enable-cpumask-locks"]].concat();
+    let run = spindle(folder.path()).args(&refused).output().unwrap();
+    let error = text(&run.stderr);
+    assert_eq!((run.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+    let holder = format!("core 0 is locked by process {pid}");
+    assert!(error.contains(&holder) && error.contains("--disable-cpumask-locks"), "{error}");
+    assert!(!folder.path().join("other.sock").exists());
+
+    // One that locks nothing shares the core, and cannot lock it later while the other has it.
+    let sharing = start(folder.path(), "other.sock", &["--enable-cpumask-locks", "--disable-cpumask-locks"]);
+    let call =
+        |method: &str| spindle(folder.path()).args(["rpc", "-s", "other.sock", method]).output().unwrap();
+    let error = text(&call("framework_enable_cpumask_locks").stderr);
+    assert!(error.contains("Failed to claim CPU core: 0") && error.contains(&holder), "{error}");
+    assert!(first.call(&["framework_disable_cpumask_locks"]).status.success() && !lock.exists());
+    assert!(call("framework_enable_cpumask_locks").status.success() && lock.exists());
+    assert!(!first.call(&["framework_enable_cpumask_locks"]).status.success());
+    assert_eq!(sharing.end(Signal::TERM).0.code(), Some(0));
+    assert!(!lock.exists());
+    assert!(first.call(&["framework_enable_cpumask_locks"]).status.success() && lock.exists());
+
+    // A kill leaves the file, and no lock on it.
+    first.end(Signal::KILL);
+    assert!(lock.exists());
+    let next = start(folder.path(), "rpc.sock", &["--enable-cpumask-locks"]);
+    assert_eq!(next.end(Signal::TERM).0.code(), Some(0));
+    assert!(!lock.exists());
+}
+
+#[test]
+fn a_descriptor_and_systemd_are_told_when_it_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    let script = "exec \"$0\" serve -m 0x1 -r rpc.sock --ready-fd 7 7>ready >/dev/null";
+    let mut daemon = std::process::Command::new("bash")
+        .args(["-c", script, env!("CARGO_BIN_EXE_spindle")])
+        .current_dir(folder.path())
+        .env("NOTIFY_SOCKET", folder.path().join("notify"))
+        .spawn()
+        .unwrap();
+    let mut state = [0; 64];
+    let mut told = || {
+        let count = socket.recv(&mut state).unwrap();
+        String::from_utf8(state[..count].to_vec()).unwrap()
+    };
+    assert_eq!(told(), "READY=1");
+    assert_eq!(fs::read_to_string(folder.path().join("ready")).unwrap(), "ready\n");
+    let call = spindle(folder.path()).args(["rpc", "-s", "rpc.sock", "spdk_get_version"]).output().unwrap();
+    assert!(call.status.success(), "what is ready answers");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), Signal::TERM).unwrap();
+    assert_eq!(told(), "STOPPING=1");
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_descriptor_that_is_not_there_is_noted_and_the_daemon_serves() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start(folder.path(), "rpc.sock", &["--ready-fd", "99"]);
+    assert!(daemon.call(&["spdk_get_version"]).status.success());
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.contains("--ready-fd 99"), "{log}");
+}
+
+#[test]
+fn packages_get_completions_and_manual_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = spindle(folder.path()).args(["completions", shell]).output().unwrap();
+        assert!(script.status.success() && text(&script.stdout).contains("quickstart"), "{shell}");
+    }
+    let man =
+        |folder_for_pages: &str| spindle(folder.path()).args(["man", folder_for_pages]).output().unwrap();
+    assert!(man(".").status.success());
+    for (page, says) in
+        [("spindle.1", "quickstart"), ("spindle-serve.1", "cpumask"), ("spindle-blob-check.1", "repair")]
+    {
+        let text = fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(text.contains(says), "{page}");
+    }
+    let error = text(&man("missing").stderr);
+    assert!(error.contains("missing") && error.lines().count() == 1, "{error}");
+}
