@@ -245,7 +245,7 @@ fn spdks_client_makes_bdevs_of_each_kind_and_asks_what_they_did() {
     assert!(answers[1].contains("\"num_blocks\": 8192") && answers[1].contains("\"num_blocks\": 65536"));
     assert!(answers[3].contains("\"tsc_rate\": 1000000000"), "{}", answers[3]);
     assert!(answers[4].contains("borders_count"), "{}", answers[4]);
-    assert_eq!(answers[12].trim(), "[]");
+    assert_eq!(answers[13].trim(), "[]");
     assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
     client.note("spdks_client_makes_bdevs_of_each_kind_and_asks_what_they_did");
 }
