@@ -1,6 +1,6 @@
 //! Lock files of cores, as SPDK's applications have them: `/var/tmp/spdk_cpu_lock_NNN`.
 //!
-//! Whoever holds the record lock of a core's file has the core; the file has the process id in it, and goes when the lock
+//! The process that holds the record lock of a core's file has the core; the file has the process id in it, and goes when the lock
 //! is released. On the app thread. Claiming opens small files and never waits for a lock. Not promised: that a program
 //! that asks for no locks leaves the core alone.
 

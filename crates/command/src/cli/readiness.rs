@@ -1,4 +1,4 @@
-//! Tells those who started the daemon that it is ready, and that it stops: a descriptor, and systemd's socket.
+//! Reports that the daemon is ready, and that it stops: to a file descriptor, and to systemd.
 //!
 //! Nothing depends on it: what cannot be told is noted, and the daemon goes on.
 
