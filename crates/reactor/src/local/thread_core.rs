@@ -159,7 +159,15 @@ impl ThreadCore {
         self.tasks.ready() == 0 && self.pollers.len() == 0
     }
 
+    /// True if its turn would call nothing but active pollers.
+    pub(crate) fn has_only_pollers(&self) -> bool {
+        self.pollers.has_active() && self.messages.borrow().is_empty() && self.tasks.ready() == 0
+    }
+
     fn expire_timers(&self, now: Time) -> bool {
+        if self.timers.borrow().next_deadline().is_none_or(|deadline| deadline > now) {
+            return false;
+        }
         let mut expired = self.timers.borrow_mut().expire(now, TIMERS);
         let any = !expired.is_empty();
         for waker in expired.drain(..) {

@@ -41,6 +41,12 @@ const SHORT_TURNS: usize = 8;
 /// Above this average per call there are no short turns: they would save little, and timers wait.
 const QUICK: Duration = Duration::from_nanos(250);
 
+/// Most rounds of calls of idle pollers between two whole turns.
+const SHORT_ROUNDS: u64 = 16;
+
+/// Above this average per round there are no further ones: they would save little, and timers wait.
+const QUICK_ROUND: u64 = 400;
+
 /// Looks for messages between two turns of an idle reactor that polls. A turn also asks for completions, so
 /// all these looks together take no longer than one.
 const LOOKS_PER_TURN: usize = 16;
@@ -60,6 +66,10 @@ pub(crate) struct Reactor {
     alone: Option<Rc<ThreadCore>>,
     /// True if the calls before the last clock reading were [`QUICK`].
     quick: bool,
+    /// Rounds of calls of idle pollers since the last reading of the clock, and whether those before it were
+    /// [`QUICK_ROUND`]s.
+    rounds: u64,
+    quick_rounds: bool,
     /// When the last turn began, and whether its time is still to be accounted for.
     began: Time,
     to_account: bool,
@@ -98,6 +108,8 @@ impl Reactor {
             last_work: Time::default(),
             alone: None,
             quick: false,
+            rounds: 0,
+            quick_rounds: false,
             asleep: false,
             clock_is_fresh: false,
             began: Time::default(),
@@ -151,8 +163,13 @@ impl Reactor {
     pub(crate) fn read_clock(&mut self) {
         let now = self.local.driver.borrow_mut().now();
         self.local.now.set(now);
+        let rounds = std::mem::take(&mut self.rounds) + 1;
+        self.quick_rounds = now.as_nanos().saturating_sub(self.began.as_nanos()) <= QUICK_ROUND * rounds;
         if std::mem::take(&mut self.to_account) {
             self.account(now.as_nanos().saturating_sub(self.began.as_nanos()));
+        } else {
+            // Calls that found nothing have no share in what a later turn takes.
+            self.ran.iter().for_each(|core| core.called.set(0));
         }
     }
 
@@ -233,23 +250,53 @@ impl Reactor {
         busy
     }
 
-    /// After a turn in which only one thread had work: goes on with its messages in short turns, which end
-    /// when anything else needs attention. In a flood, whole turns for each eight messages would double the
-    /// cost.
+    /// After a turn in which only one thread had work: goes on with its messages in short turns, or with its
+    /// pollers if they found nothing, until anything else needs attention. Whole turns for each eight messages,
+    /// or for each round of idle pollers, would double the cost.
     pub(crate) fn go_on(&mut self) {
-        let free = self.quick && self.reaped.is_empty();
-        let alone = self.alone.take().filter(|core| free && !core.ended.get());
-        let Some(core) = alone.filter(|core| core.has_only_messages()) else { return };
+        let alone = self.alone.take().filter(|core| self.reaped.is_empty() && !core.ended.get());
+        let Some(core) = alone else { return };
+        if self.quick && core.has_only_messages() {
+            self.go_on_with_messages(&core);
+        } else if self.quick_rounds && self.was_idle && core.has_only_pollers() {
+            self.go_on_polling(&core);
+        }
+    }
+
+    fn go_on_with_messages(&mut self, core: &Rc<ThreadCore>) {
         let local = &self.local;
-        let _on_thread = Entered::new(&core);
-        local.leave_to(&core);
+        let _on_thread = Entered::new(core);
+        local.leave_to(core);
         local.activity().enter(core.shared.id);
         for _ in 0..SHORT_TURNS {
-            let is_called_away = local.has_strayed()
-                || !core.has_only_messages()
-                || local.port().door.has_mail()
-                || local.driver.borrow_mut().has_news();
-            if is_called_away || !short_turn(&core, &mut self.rings) {
+            if is_called_away(local) || !core.has_only_messages() || !short_turn(core, &mut self.rings) {
+                break;
+            }
+        }
+        local.activity().begin(CallKind::Nothing, None);
+    }
+
+    /// Only on a reactor that stays awake in any case, and not in simulation, where each call is an event.
+    fn go_on_polling(&mut self, core: &Rc<ThreadCore>) {
+        if self.local.simulated || !(self.mode() == Mode::Poll || core.pollers.has_work()) {
+            return;
+        }
+        let local = &self.local;
+        let _on_thread = Entered::new(core);
+        local.leave_to(core);
+        local.activity().enter(core.shared.id);
+        for _ in 0..SHORT_ROUNDS {
+            let goes_on = !is_called_away(local) && !self.rings.have_express() && core.has_only_pollers();
+            if !goes_on {
+                break;
+            }
+            self.rounds += 1;
+            if core.pollers.run_active(&**core, local.now.get()) {
+                self.to_account = true;
+                self.last_work = local.now.get();
+                self.was_idle = false;
+                core.busy_turns.set(core.busy_turns.get() + 1);
+                local.busy_turns.set(local.busy_turns.get() + 1);
                 break;
             }
         }
@@ -358,6 +405,12 @@ impl Reactor {
         self.local.activity().begin(CallKind::Nothing, None);
         self.local.shared.reactor_ended();
     }
+}
+
+/// True if something besides the only thread with work needs the reactor.
+#[inline]
+fn is_called_away(local: &Local) -> bool {
+    local.has_strayed() || local.port().door.has_mail() || local.driver.borrow_mut().has_news()
 }
 
 /// A turn of the only thread with work, messages only: waiting ones, and as many directly from the rings.

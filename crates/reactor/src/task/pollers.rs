@@ -188,7 +188,8 @@ impl Pollers {
         self.run_timed(host, now) || busy
     }
 
-    fn run_active(&self, host: &impl Host, now: Time) -> bool {
+    /// Calls every active poller once, newest first; true if one found work.
+    pub(crate) fn run_active(&self, host: &impl Host, now: Time) -> bool {
         // Taken out meanwhile: a call may start pollers, which run from the next turn on.
         let mut active = std::mem::take(&mut *self.active.borrow_mut());
         self.walking.set(true);

@@ -2,8 +2,8 @@
 //!
 //! Owned by the pollers of one thread. Reading the clock takes longer than an idle poller. So in each walk
 //! over the active pollers one in 251 is measured, in rotation; after a new one came, a few walks measure all
-//! of them. Of timed pollers every call is measured if the period is long, one in 251 if it is short. A
-//! measurement represents all calls since the previous one. The time of the readings is subtracted.
+//! of them. Of timed pollers every call is measured if the period is long, fewer if it is short: a program may have
+//! a thousand of them. A measurement represents all calls since the previous one. The time of the readings is subtracted.
 //!
 //! Not promised: that rare long calls are seen in a poller that is called often. The watchdog looks for
 //! those. In simulation nothing takes time.
@@ -19,9 +19,12 @@ const ONE_IN: usize = 251;
 /// Walks that measure all pollers after a new one came.
 pub(crate) const FIRST_WALKS: u32 = 4;
 
-/// Every call of timed pollers with this period or longer is measured: the readings are less than 0.1 % of
-/// it.
-const LONG_PERIOD: Duration = Duration::from_micros(100);
+/// Every call of timed pollers with this period or longer is measured.
+const LONG_PERIOD: Duration = Duration::from_millis(10);
+
+/// One call in [`FEWER`] of those with this period or longer.
+const MIDDLE_PERIOD: Duration = Duration::from_micros(100);
+const FEWER: u64 = 13;
 
 /// Readings used to determine the cost of one.
 const TRIALS: usize = 16;
@@ -59,7 +62,8 @@ impl Picks {
 
 /// True if call number `number` of a timed poller is measured.
 pub(crate) fn is_measured(period: Duration, number: u64) -> bool {
-    period >= LONG_PERIOD || number < u64::from(FIRST_WALKS) || number.is_multiple_of(ONE_IN as u64)
+    let one_in = if period < MIDDLE_PERIOD { ONE_IN as u64 } else { FEWER };
+    period >= LONG_PERIOD || number < u64::from(FIRST_WALKS) || number.is_multiple_of(one_in)
 }
 
 /// The time of one poller's calls.

@@ -461,3 +461,30 @@ fn a_step_hands_out_a_bounded_number_of_completions_and_each_thread_gets_its_own
     drop(runner);
     assert_eq!(seen()[0], 1100);
 }
+
+#[test]
+fn a_lone_idle_poller_is_called_several_times_in_a_turn_and_holds_up_nothing() {
+    let running = Runtime::builder().reactors(2).mode(Mode::Poll).build().unwrap().start().unwrap();
+    let handle = running.handle();
+    let polling = handle.create_thread("polling", "[0-1023]").unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let (handle_there, timed) = (handle.clone(), polling.clone());
+    polling.spawn(async move || {
+        let poller = Poller::active("idle", Wake::Event("nothing"), || Busy::No);
+        let reactor = timed.reactor();
+        let turns = async || handle_there.dump().await.reactors[reactor].turns.1;
+        loop {
+            let (calls, before) = (poller.runs().0, turns().await);
+            // Timers, messages from the other reactor and from outside come all the same.
+            sleep(Duration::from_millis(5)).await;
+            let (calls, turns) = (poller.runs().0 - calls, turns().await - before);
+            if calls > 4 * turns {
+                break tell.send(()).unwrap();
+            }
+        }
+    });
+    for n in 0..1000 {
+        assert_eq!(polling.spawn(async move || n).wait().unwrap(), n);
+    }
+    told.recv().unwrap();
+}
