@@ -2,6 +2,7 @@
 //!
 //! Shared by all threads. Mutable state is behind one lock of the bdev, held for a few instructions.
 
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -10,12 +11,8 @@ use uuid::Uuid;
 
 use crate::claim::Claims;
 use crate::counter::{Counter, Ending};
-use crate::desc::Opened;
-use crate::registry::Shared;
-use crate::virtual_bdev::Standing;
-use crate::{
-    BdevError, ClaimInfo, Desc, Detail, Disk, Event, IoType, IoTypes, NotificationKind, OpenOptions, Registry,
-};
+use crate::opened::Opened;
+use crate::{ClaimInfo, Disk, Event, IoType, IoTypes};
 
 /// What a module registers.
 pub struct BdevSpec {
@@ -49,6 +46,9 @@ pub enum Phase {
 #[derive(Clone)]
 pub struct Bdev(pub(crate) Arc<Inner>);
 
+/// What a bdev on another keeps until it is gone.
+pub(crate) type Foundation = Arc<dyn Any + Send + Sync>;
+
 pub(crate) struct Inner {
     /// In the order of registration.
     pub(crate) number: u64,
@@ -58,14 +58,15 @@ pub(crate) struct Inner {
     pub(crate) module: &'static str,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) device: Arc<dyn Device>,
-    pub(crate) registry: Weak<Shared>,
+    /// The registry it is in.
+    pub(crate) registry: Weak<dyn Any + Send + Sync>,
     /// Tasks that are examining it.
     pub(crate) examining: Counter,
     /// Set once it was removed.
     pub(crate) gone: Ending,
     state: Mutex<State>,
     /// What holds its base, until it is gone.
-    standing: Mutex<Option<Arc<Standing>>>,
+    standing: Mutex<Option<Foundation>>,
 }
 
 /// The mutable state of a bdev.
@@ -116,8 +117,8 @@ impl Inner {
         number: u64,
         spec: BdevSpec,
         uuid: Uuid,
-        standing: Option<Arc<Standing>>,
-        registry: Weak<Shared>,
+        standing: Option<Foundation>,
+        registry: Weak<dyn Any + Send + Sync>,
     ) -> Inner {
         let BdevSpec { name, aliases, product_name, module, disk, .. } = spec;
         let text = uuid.to_string();
@@ -142,11 +143,11 @@ impl Inner {
         }
     }
 
-    pub(crate) fn standing(&self) -> Option<Arc<Standing>> {
+    pub(crate) fn standing(&self) -> Option<Foundation> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(crate) fn take_standing(&self) -> Option<Arc<Standing>> {
+    pub(crate) fn take_standing(&self) -> Option<Foundation> {
         self.standing.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -183,24 +184,6 @@ impl State {
 }
 
 impl Bdev {
-    /// Opens the bdev of that name, alias or UUID in the current runtime, for reading and writing. The
-    /// descriptor belongs to the calling thread and gets no events; for other choices use [`OpenOptions`].
-    ///
-    /// # Errors
-    /// There is none, it is being removed, a claim is in the way, or the caller is not on a Spindle thread of
-    /// a runtime with a registry.
-    pub fn open(name: &str) -> Result<Desc, BdevError> {
-        OpenOptions::new().write(true).open(name)
-    }
-
-    /// Opens it with options. The descriptor belongs to the calling thread.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), but for names.
-    pub fn descriptor(&self, options: OpenOptions) -> Result<Desc, BdevError> {
-        Desc::open(self, options)
-    }
-
     /// Its name.
     pub fn name(&self) -> &str {
         &self.0.name
@@ -282,60 +265,6 @@ impl Bdev {
         }
     }
 
-    /// The module's own information about it (`driver_specific`), asked for on the app thread.
-    ///
-    /// # Errors
-    /// The runtime stops.
-    pub async fn details(&self) -> Result<Detail, BdevError> {
-        let disk = self.0.disk.clone();
-        self.registry()?.on_app(async move |_| Ok(disk.details().await)).await
-    }
-
-    /// Adds an alias.
-    ///
-    /// # Errors
-    /// The name is empty or taken, or the bdev is being removed.
-    pub fn add_alias(&self, alias: &str) -> Result<(), BdevError> {
-        let registry = self.registry()?;
-        let mut names = registry.0.names();
-        let mut state = self.0.state();
-        if state.phase != Phase::Ready {
-            return Err(BdevError::BeingRemoved { name: self.0.name.clone() });
-        }
-        names.add_alias(alias, &self.0)?;
-        state.aliases.push(alias.to_owned());
-        Ok(())
-    }
-
-    /// Replaces one of its aliases by another, atomically and in its place.
-    ///
-    /// # Errors
-    /// It has no such alias, the new one is empty or taken (also by itself), or the bdev is being removed.
-    pub fn rename_alias(&self, from: &str, to: &str) -> Result<(), BdevError> {
-        let registry = self.registry()?;
-        let mut names = registry.0.names();
-        let mut state = self.0.state();
-        if state.phase != Phase::Ready {
-            return Err(BdevError::BeingRemoved { name: self.0.name.clone() });
-        }
-        let Some(place) = state.aliases.iter().position(|alias| alias == from) else {
-            return Err(BdevError::NoSuchBdev { name: from.to_owned() });
-        };
-        names.add_alias(to, &self.0)?;
-        names.remove_alias(from);
-        state.aliases[place] = to.to_owned();
-        Ok(())
-    }
-
-    /// Called by its module after the size of its device has changed: notifies open descriptors and the log.
-    /// A device that grows does so before this call.
-    pub fn resized(&self) {
-        self.0.tell(|| Event::Resize);
-        if let Ok(registry) = self.registry() {
-            registry.0.log.add(NotificationKind::Resize, &self.0.name);
-        }
-    }
-
     /// Waits until every module has examined it.
     pub async fn examined(&self) {
         self.0.examining.none().await;
@@ -349,14 +278,6 @@ impl Bdev {
     /// A weak reference: for the module's side of a bdev, which the bdev keeps.
     pub fn downgrade(&self) -> WeakBdev {
         WeakBdev(Arc::downgrade(&self.0))
-    }
-
-    /// The registry it is in.
-    ///
-    /// # Errors
-    /// The runtime has ended.
-    pub fn registry(&self) -> Result<Registry, BdevError> {
-        self.0.registry.upgrade().map(Registry).ok_or(BdevError::Stopping)
     }
 }
 

@@ -4,15 +4,15 @@
 //! thread. Dropping it closes it, without waiting.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use spindle_block::{Channel, Device, Geometry, QueuePair};
 use spindle_reactor::Thread;
 
 use crate::bdev::Inner;
 use crate::event::OnEvent;
+use crate::opened::Opened;
 use crate::read_only::ReadOnly;
-use crate::{Bdev, BdevError, ClaimInfo, ClaimKind, Counted, Counter, Event, Phase, Registry};
+use crate::{Bdev, BdevError, ClaimInfo, ClaimKind, Counted, Counter, Event, Phase};
 
 /// How a bdev is opened. Default: for reading, without events.
 #[derive(Clone, Default)]
@@ -49,45 +49,6 @@ impl OpenOptions {
         self.counter = Some(counter.clone());
         self
     }
-
-    /// Opens the bdev of that name, alias or UUID in the current runtime.
-    ///
-    /// # Errors
-    /// As [`Bdev::open`].
-    pub fn open(self, name: &str) -> Result<Desc, BdevError> {
-        Registry::current_for(name)?.open(name, self)
-    }
-}
-
-/// The bdev's side of one opening.
-pub(crate) struct Opened {
-    thread: Thread,
-    on_event: Option<OnEvent>,
-    writable: AtomicBool,
-    closed: AtomicBool,
-}
-
-impl Opened {
-    pub(crate) fn is_writable(&self) -> bool {
-        self.writable.load(Ordering::Acquire)
-    }
-
-    /// Delivers an event on the descriptor's thread, unless it is closed by then.
-    pub(crate) fn tell(self: Arc<Opened>, event: Event) {
-        if self.on_event.is_none() {
-            return;
-        }
-        let opened = self.clone();
-        let deliver = move || {
-            if let Some(on_event) = &opened.on_event
-                && !opened.closed.load(Ordering::Acquire)
-            {
-                on_event(event);
-            }
-        };
-        // If the thread is gone, the event is dropped, and with it any grace in it.
-        let _ = self.thread.send_msg(deliver);
-    }
 }
 
 /// An open bdev. Dropping it closes it.
@@ -98,6 +59,16 @@ pub struct Desc {
     /// Declared last, so that everything else is dropped before the count.
     #[expect(dead_code, reason = "counted while it lives")]
     counted: Option<Counted>,
+}
+
+impl Bdev {
+    /// Opens it with options. The descriptor belongs to the calling thread.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for names.
+    pub fn descriptor(&self, options: OpenOptions) -> Result<Desc, BdevError> {
+        Desc::open(self, options)
+    }
 }
 
 impl Desc {
@@ -115,12 +86,7 @@ impl Desc {
         {
             return Err(refusal);
         }
-        let opened = Arc::new(Opened {
-            thread,
-            on_event: options.on_event,
-            writable: AtomicBool::new(options.write),
-            closed: AtomicBool::new(false),
-        });
+        let opened = Arc::new(Opened::new(thread, options.on_event, options.write));
         let number = state.number_desc();
         state.opened.insert(number, opened.clone());
         let counted = options.counter.map(|counter| counter.begin());
@@ -163,7 +129,7 @@ impl Desc {
         let claim = ClaimInfo { kind, holder: holder.to_owned(), module };
         state.claims.add(name, self.number, claim, writers)?;
         if kind.writes() {
-            self.opened.writable.store(true, Ordering::Release);
+            self.opened.let_write();
         }
         Ok(())
     }
@@ -198,7 +164,7 @@ impl Desc {
 
 impl Drop for Desc {
     fn drop(&mut self) {
-        self.opened.closed.store(true, Ordering::Release);
+        self.opened.close();
         let mut state = self.bdev.state();
         state.claims.remove(self.number);
         let opened = state.opened.remove(&self.number);

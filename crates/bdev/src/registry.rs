@@ -3,6 +3,7 @@
 //! Stored in the runtime, and dropped with it. Its locks are held for a few instructions, on the calling
 //! thread.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,12 +12,12 @@ use std::task::Poll;
 use spindle_reactor::{Handle, Thread};
 use uuid::Uuid;
 
-use crate::bdev::Inner;
+use crate::bdev::{Foundation, Inner};
 use crate::counter::Counter;
 use crate::error::errno;
 use crate::namespace::Namespace;
 use crate::notify::Notifications;
-use crate::virtual_bdev::{Entry, Standing};
+use crate::virtual_bdev::Entry;
 use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
 
 /// The bdevs of a runtime. A handle: clones are the same registry, for any thread.
@@ -172,14 +173,15 @@ impl Registry {
     pub(crate) async fn register_here(
         &self,
         spec: BdevSpec,
-        standing: Option<Arc<Standing>>,
+        standing: Option<Foundation>,
     ) -> Result<Bdev, BdevError> {
         if self.0.stopping.load(Ordering::Acquire) {
             return Err(BdevError::Stopping);
         }
         let uuid = spec.uuid.filter(|uuid| !uuid.is_nil()).unwrap_or_else(random_uuid);
         let number = self.0.next_number.fetch_add(1, Ordering::Relaxed);
-        let inner = Arc::new(Inner::new(number, spec, uuid, standing, Arc::downgrade(&self.0)));
+        let weak: Weak<dyn Any + Send + Sync> = Arc::<Shared>::downgrade(&self.0);
+        let inner = Arc::new(Inner::new(number, spec, uuid, standing, weak));
         self.0.names().add(&inner.names(), &inner)?;
         if let Some(state) = inner.device.state() {
             // Open lanes begin to count when they get the message.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use spindle_block::{Device, Geometry, check_stack};
 use uuid::Uuid;
 
-use crate::bdev::Inner;
+use crate::bdev::{Foundation, Inner};
 use crate::counter::Counter;
 use crate::{Bdev, BdevError, BdevSpec, ClaimKind, Desc, Event, OpenOptions, Registry};
 
@@ -135,6 +135,10 @@ impl Entry {
 }
 
 impl Standing {
+    fn of(foundation: Option<Foundation>) -> Option<Arc<Standing>> {
+        foundation?.downcast().ok()
+    }
+
     fn bdevs(&self) -> Vec<Bdev> {
         locked(&self.bdevs).iter().filter_map(|(bdev, _)| bdev.upgrade().map(Bdev)).collect()
     }
@@ -147,7 +151,7 @@ impl Standing {
 impl Bdev {
     /// Returns its base, if it is a [`Virtual`] bdev.
     pub fn base(&self) -> Option<Bdev> {
-        self.0.standing().as_ref().map(|standing| standing.base())
+        Standing::of(self.0.standing()).map(|standing| standing.base())
     }
 }
 
@@ -202,7 +206,7 @@ impl Registry {
     /// There is none, or it belongs to another module (`ENODEV`); errors of [`unregister`](Self::unregister).
     pub async fn delete_virtual(&self, module: &str, name: &str) -> Result<(), BdevError> {
         let bdev = self.of_module(module, name)?;
-        if let Some(standing) = bdev.0.standing() {
+        if let Some(standing) = Standing::of(bdev.0.standing()) {
             self.forget_virtual(&standing.entry);
         }
         self.unregister(&bdev).await
@@ -304,7 +308,7 @@ impl Registry {
 
     /// Handles the end of a bdev: the last one on a base closes the base.
     pub(crate) fn leave_base(&self, bdev: &Bdev) {
-        let Some(standing) = bdev.0.take_standing() else { return };
+        let Some(standing) = Standing::of(bdev.0.take_standing()) else { return };
         let entry = standing.entry.clone();
         drop(standing);
         if entry.standing().is_none() && !entry.wanted.comes_back() {

@@ -8,6 +8,7 @@ mod examining;
 mod files;
 mod injecting;
 mod limits;
+mod loads;
 mod names;
 mod partitions;
 mod races;
