@@ -3,6 +3,7 @@
 //! A command returns `Result<(), Failure>`; only this module turns that into an exit code and a sentence on
 //! standard error. A reader that closes standard output early is not a failure.
 
+mod bdevperf;
 mod blob;
 mod failure;
 mod generate;

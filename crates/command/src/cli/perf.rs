@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use spindle_reactor::RunError;
 
+use super::bdevperf;
 use super::failure::Failure;
 use super::output::Output;
 use super::table::{Align, Table};
@@ -32,6 +33,8 @@ pub(crate) struct Command {
     /// For blob and load: measure on a file, made for it and removed afterwards, instead of memory
     #[arg(long, value_name = "PATH")]
     file: Option<PathBuf>,
+    #[command(flatten)]
+    load: bdevperf::Options,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -46,6 +49,8 @@ enum What {
     Threads,
     /// The block layer: a request through layers, cut, counted and limited, beside the bare loop
     Block,
+    /// Bdevs through open descriptors, counted, beside the bare copy; with --on a load on bdevs, as bdevperf makes it
+    Bdev,
     /// Blobs beside the bare disk: reads and writes, chains, filling, copies
     Blob,
     /// Loading stores, clean and not, beside reading the disk
@@ -60,6 +65,12 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
             "--file is for `perf blob` and `perf load`: nothing else uses a disk".into(),
         ));
     }
+    if command.load.asks_for_load() {
+        return match command.what {
+            Some(What::Bdev) => bdevperf::run(command.load, command.json),
+            _ => Err(Failure::Usage("--on and --rpc are for `perf bdev`: a load is put on bdevs".into())),
+        };
+    }
     let medium = Medium { path: command.file };
     let effort = if command.quick { Effort::quick() } else { Effort::full() };
     let figures = match command.what {
@@ -68,6 +79,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Some(What::Pollers) => perf::pollers(effort),
         Some(What::Threads) => perf::threads(effort),
         Some(What::Block) => perf::block(effort),
+        Some(What::Bdev) => perf::bdev(effort),
         Some(What::Blob) => perf::blob(effort, medium),
         Some(What::Load) => perf::load(effort, medium),
         None => perf::yardstick(effort),

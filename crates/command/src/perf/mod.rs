@@ -5,6 +5,7 @@
 //! compared, and nothing here is a test.
 
 mod aims;
+mod bdev;
 mod blob;
 mod block;
 mod clock;
@@ -25,8 +26,10 @@ mod samples;
 mod threads;
 mod yardstick;
 
+pub(crate) use bdev::bdev;
 pub(crate) use blob::blob;
 pub(crate) use block::block;
+pub(crate) use clock::cpu_ns;
 pub(crate) use figure::Figure;
 pub(crate) use loading::load;
 pub(crate) use medium::Medium;

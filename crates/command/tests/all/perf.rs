@@ -110,3 +110,74 @@ fn the_block_layer_is_measured_bare_layered_cut_and_watched() {
         ["bare loop", "null, depth 128", "4 empty layers", "cut into 8, a list", "statistics and a limit"];
     name_and_hold(&figures(&["block"]), &names);
 }
+
+#[test]
+fn bdevs_are_measured_counted_and_under_a_passthru() {
+    let names = ["null 4 KiB read, counted, depth 128", "malloc", "passthru on null", "bare copy loop"];
+    name_and_hold(&figures(&["bdev"]), &names);
+}
+
+/// Runs a load of a tenth of a second.
+fn load(arguments: &[&str]) -> std::process::Output {
+    let mut run = Command::new(env!("CARGO_BIN_EXE_spindle"));
+    run.args(["perf", "bdev", "--time", "0.1"]).args(arguments).output().unwrap()
+}
+
+#[test]
+fn a_load_reports_each_bdev_and_finds_data_that_a_bdev_does_not_keep() {
+    let run = load(&["--on", "malloc", "-w", "verify", "-q", "8", "--json"]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let said: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let job = &said["results"][0];
+    assert!(job["iops"].as_f64().unwrap() > 0.0 && said["cpu_s"].as_f64().unwrap() > 0.0, "{said}");
+    assert_eq!((&job["io_failed"], &job["io_miscompared"]), (&Value::from(0), &Value::from(0)));
+    let run = load(&["--on", "null", "-w", "verify"]);
+    assert!(!run.status.success(), "a null bdev keeps no data");
+    let run = load(&["--on", "null", "--on", "malloc", "-w", "randrw", "--histogram"]);
+    let shown = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && shown.contains("malloc1") && shown.contains("100.0000 %"), "{shown}");
+}
+
+#[test]
+fn a_load_that_writes_leaves_a_file_alone_unless_told_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("precious");
+    std::fs::write(&path, vec![7; 1 << 20]).unwrap();
+    let path = path.to_str().unwrap();
+    let run = load(&["--on", path, "-w", "randwrite"]);
+    assert!(!run.status.success() && String::from_utf8_lossy(&run.stderr).contains("--overwrite"));
+    assert!(load(&["--on", path, "-w", "randread"]).status.success());
+    assert!(std::fs::read(path).unwrap().iter().all(|byte| *byte == 7));
+    let run = load(&["--on", path, "-w", "verify", "--overwrite"]);
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    assert!(std::fs::read(path).unwrap().iter().any(|byte| *byte != 7));
+    assert!(!load(&["--on", "null", "-w", "nonsense"]).status.success());
+}
+
+#[test]
+fn a_client_has_tests_performed_over_rpc() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("rpc.sock");
+    let mut waiting = Command::new(env!("CARGO_BIN_EXE_spindle"))
+        .args(["perf", "bdev", "--rpc"])
+        .arg(&socket)
+        .spawn()
+        .unwrap();
+    let call = |method: &str, params: &str| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_spindle"));
+        run.arg("rpc").arg("-s").arg(&socket).args([method, params]).output().unwrap()
+    };
+    let malloc = r#"{"name":"M0","block_size":512,"num_blocks":4096}"#;
+    while !call("bdev_malloc_create", malloc).status.success() {
+        assert!(waiting.try_wait().unwrap().is_none(), "it waits for calls");
+        std::thread::yield_now();
+    }
+    let run =
+        call("perform_tests", r#"{"workload":"randread","io_size":4096,"queue_depth":4,"time_in_sec":1}"#);
+    let said: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!((&said["results"][0]["job"], &said["core_count"]), (&Value::from("M0"), &Value::from(1)));
+    assert!(said["results"][0]["iops"].as_f64().unwrap() > 0.0);
+    assert!(!call("perform_tests", r#"{"workload":"nonsense"}"#).status.success());
+    call("spdk_kill_instance", r#"{"sig_name":"SIGTERM"}"#);
+    waiting.wait().unwrap();
+}
