@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use spindle_bdev::Registry;
+use spindle_bdev::modules::gpt;
 use spindle_lvol::Lvols;
 use spindle_nbd::{Options, Server};
 use spindle_reactor::{CpuSet, CreateError, Handle, Thread};
@@ -57,6 +58,7 @@ impl Control {
     pub(crate) async fn with(phase: Phase, core_locks: CoreLocks) -> Result<Control, StartError> {
         let runtime = Handle::current().expect("the control plane lives on a Spindle thread");
         let registry = Registry::start().expect("a Spindle thread may have a registry");
+        gpt::start(&registry).await?;
         let lvols = Lvols::start(&registry).await?;
         let nbd = Server::new(Options::default(), nbd_threads(&runtime)?);
         Ok(Control(Rc::new(Inner {
