@@ -100,7 +100,9 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
         let why = format!("{} would destroy what {file} holds; say --overwrite if it may", options.workload);
         return Err(Failure::Usage(why));
     }
-    let (on, started) = (options.on.clone(), perf::cpu_ns());
+    // Before the runtime starts, which waits for no file.
+    let on: Vec<On> = options.on.iter().map(|what| On::named(what)).collect();
+    let started = perf::cpu_ns();
     let asked = spec.clone();
     let measured = runtime.run(async move || on_each(&on, &asked).await);
     let reports = measured.map_err(|error| Failure::Engine(error.to_string()))?;
@@ -122,8 +124,23 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
     }
 }
 
+/// A bdev to be made.
+struct On {
+    what: String,
+    /// Of a regular file, which has none of its own.
+    block_size: Option<u32>,
+}
+
+impl On {
+    fn named(what: &str) -> On {
+        let file = std::fs::metadata(what).ok().filter(std::fs::Metadata::is_file);
+        let block_size = file.map(|file| if file.len().is_multiple_of(4096) { 4096 } else { 512 });
+        On { what: what.to_owned(), block_size }
+    }
+}
+
 /// Makes the bdevs and runs the load.
-async fn on_each(on: &[String], spec: &LoadSpec) -> Result<Vec<JobReport>, Failed> {
+async fn on_each(on: &[On], spec: &LoadSpec) -> Result<Vec<JobReport>, Failed> {
     let registry = Registry::start()?;
     let mut bdevs = Vec::new();
     for (number, what) in on.iter().enumerate() {
@@ -134,7 +151,8 @@ async fn on_each(on: &[String], spec: &LoadSpec) -> Result<Vec<JobReport>, Faile
     Ok(reports)
 }
 
-async fn make(registry: &Registry, what: &str, number: usize, writes: bool) -> Result<Bdev, Failed> {
+async fn make(registry: &Registry, on: &On, number: usize, writes: bool) -> Result<Bdev, Failed> {
+    let what = on.what.as_str();
     let (name, block_size) = (format!("{what}{number}"), 512);
     let num_blocks = BYTES / u64::from(block_size);
     Ok(match what {
@@ -154,7 +172,7 @@ async fn make(registry: &Registry, what: &str, number: usize, writes: bool) -> R
             let spec = file::FileSpec {
                 name: path.to_owned(),
                 filename: path.into(),
-                block_size: None,
+                block_size: on.block_size,
                 read_only: !writes,
                 fallocate: true,
                 uuid: None,
