@@ -88,7 +88,8 @@ pub trait Device: Send + Sync + 'static {
     }
 
     /// Makes this thread's lane. Called once per thread, when the first channel opens. Open the devices below
-    /// here, through `cx`; the table closes them with this lane.
+    /// here, through `cx`; the table closes them with this lane. A [`Channel`](crate::Channel) may be opened here too;
+    /// requests that a lane makes of it start after the table has run, and only if something polls them.
     ///
     /// # Errors
     /// Anything that prevents this thread from using the device.

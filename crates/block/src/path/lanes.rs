@@ -35,9 +35,8 @@ pub(crate) struct Lanes {
 
 impl LaneMaking for Lanes {
     fn open_below(&mut self, this: u32, lower: &Arc<dyn Device>) -> Result<LaneId, OpenError> {
-        let index = self.open(lower)?;
-        self.queues.lanes[this as usize].lowers.push(index);
-        Ok(self.id_of(index))
+        let lane = self.open(lower)?;
+        Ok(self.put_below(this, lane))
     }
 
     fn notifier(&self, this: u32) -> Notifier {
@@ -252,6 +251,12 @@ impl Lanes {
             let cx = &mut Cx { queues: &mut self.queues, this: index };
             f(lane.as_mut(), cx);
         }
+    }
+
+    /// Notes that a lane lies on another; returns that one's id.
+    pub(crate) fn put_below(&mut self, upper: u32, lower: u32) -> LaneId {
+        self.queues.lanes[upper as usize].lowers.push(lower);
+        self.id_of(lower)
     }
 
     /// The id of the lane at `index`.

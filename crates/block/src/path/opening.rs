@@ -7,22 +7,42 @@ use std::sync::Arc;
 
 use crate::path::lane_state::LaneState;
 use crate::path::lanes::Lanes;
-use crate::{Device, Gate, LaneCx, LaneId, MAX_DEPTH, OpenError};
+use crate::{Device, Gate, Lane, LaneCx, LaneId, MAX_DEPTH, OpenError};
 
 /// Identifies a device while it exists.
 fn key_of(device: &Arc<dyn Device>) -> usize {
     Arc::as_ptr(device).cast::<u8>().addr()
 }
 
+/// How an opening begins.
+pub(crate) enum Begun {
+    /// The lane is open already, and has one more holder.
+    Open(u32),
+    /// The lane has a place; the device is to make it.
+    Place(u32),
+}
+
 impl Lanes {
-    /// Opens the lane of a device, or counts one more holder.
+    /// Opens the lane of a device, or counts one more holder. For the table's loop; an opener outside of it calls
+    /// [`Table::open`](crate::path::table::Table::open), in which the device may itself open channels.
     pub(crate) fn open(&mut self, device: &Arc<dyn Device>) -> Result<u32, OpenError> {
+        match self.begin_open(device)? {
+            Begun::Open(index) => Ok(index),
+            Begun::Place(index) => {
+                let made = device.clone().lane(&mut LaneCx::new(self, index));
+                self.end_open(device, index, made)
+            }
+        }
+    }
+
+    /// Counts one more holder of the lane of a device, or gives its lane a place.
+    pub(crate) fn begin_open(&mut self, device: &Arc<dyn Device>) -> Result<Begun, OpenError> {
         if let Some(&index) = self.by_device.get(&key_of(device)) {
             if self.lanes[index as usize].is_none() {
                 return Err(circle(device));
             }
             self.queues.lanes[index as usize].refs += 1;
-            return Ok(index);
+            return Ok(Begun::Open(index));
         }
         let index = self.place(device);
         if let Some(state) = device.state() {
@@ -30,7 +50,16 @@ impl Lanes {
             let registration = state.register(&self.mailbox, index, generation);
             self.queues.lanes[index as usize].set_registration(registration);
         }
-        let made = device.clone().lane(&mut LaneCx::new(self, index));
+        Ok(Begun::Place(index))
+    }
+
+    /// Puts the lane that the device has made into its place, or gives the place up.
+    pub(crate) fn end_open(
+        &mut self,
+        device: &Arc<dyn Device>,
+        index: u32,
+        made: Result<Box<dyn Lane>, OpenError>,
+    ) -> Result<u32, OpenError> {
         let checked = made.and_then(|lane| match self.height(index) {
             depth if depth > MAX_DEPTH => Err(too_deep(device, depth)),
             _ => Ok(lane),

@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use spindle_reactor::Time;
 
+use crate::path::device::LaneMaking;
 use crate::path::lane_state::Shape;
 use crate::path::lanes::{Lanes, same_device};
-use crate::path::notifier::Notify;
+use crate::path::notifier::{Notifier, Notify};
+use crate::path::opening::Begun;
 use crate::path::service::Service;
 use crate::path::side_queues::{Detached, SideQueues};
 use crate::request::io::{Home, Slot};
 use crate::state::mailbox::Mailbox;
-use crate::{Busy, Device, IoId, LaneId, OpenError};
+use crate::{Busy, Device, IoId, LaneCx, LaneId, OpenError, RemoteNotifier};
 
 /// Counts of one thread's table, for diagnosis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,13 +166,8 @@ impl Table {
 
     /// Opens `device` on this thread, or counts one more holder.
     pub(crate) fn open(&self, device: &Arc<dyn Device>) -> Result<(u32, Shape), OpenError> {
-        let Ok(mut inner) = self.inner.try_borrow_mut() else {
-            return Err(OpenError::Other {
-                device: device.name().to_owned(),
-                reason: "a lane opened it while running; open lower devices in Device::lane".to_owned(),
-            });
-        };
-        let lane = inner.open(device)?;
+        let lane = self.open_lane(device)?;
+        let mut inner = self.inner.borrow_mut();
         let shape = inner.shape(lane, device);
         let always = !inner.queues.always.is_empty();
         drop(inner);
@@ -178,6 +175,28 @@ impl Table {
             self.service.wake(&self.home);
         }
         Ok((lane, shape))
+    }
+
+    /// The lane of `device`, with one more holder. Nothing is borrowed while the device makes it, so that the device
+    /// may open channels.
+    fn open_lane(&self, device: &Arc<dyn Device>) -> Result<u32, OpenError> {
+        let begun = match self.inner.try_borrow_mut() {
+            Ok(mut inner) => inner.begin_open(device)?,
+            Err(_) => {
+                return Err(OpenError::Other {
+                    device: device.name().to_owned(),
+                    reason: "a lane opened it while requests move; open it in Device::lane, or by Cx::open"
+                        .to_owned(),
+                });
+            }
+        };
+        match begun {
+            Begun::Open(lane) => Ok(lane),
+            Begun::Place(lane) => {
+                let made = device.clone().lane(&mut LaneCx::new(&mut Outermost(self), lane));
+                self.inner.borrow_mut().end_open(device, lane, made)
+            }
+        }
     }
 
     /// Runs the table unless it runs already; what exceeds the budget is left to the thread's next turn.
@@ -261,6 +280,28 @@ impl Table {
         }
         state.closers.push(cx.waker().clone());
         Poll::Pending
+    }
+}
+
+/// A table in which a lane is made while nothing is borrowed.
+struct Outermost<'a>(&'a Table);
+
+impl LaneMaking for Outermost<'_> {
+    fn open_below(&mut self, this: u32, lower: &Arc<dyn Device>) -> Result<LaneId, OpenError> {
+        let lane = self.0.open_lane(lower)?;
+        Ok(self.0.inner.borrow_mut().put_below(this, lane))
+    }
+
+    fn notifier(&self, this: u32) -> Notifier {
+        self.0.inner.borrow().notifier(this)
+    }
+
+    fn remote_notifier(&self, this: u32) -> RemoteNotifier {
+        self.0.inner.borrow().remote_notifier(this)
+    }
+
+    fn poll_always(&mut self, this: u32) {
+        self.0.inner.borrow_mut().poll_always(this);
     }
 }
 

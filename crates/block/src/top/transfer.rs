@@ -10,12 +10,15 @@ use std::task::{Context, Poll};
 
 use spindle_mem::Buffers;
 
+use crate::path::queues::Queues;
 use crate::path::side_queues::Detached;
 use crate::request::io::ReturnTo;
 use crate::{Channel, Io, IoError, IoErrorKind, IoId, Operation};
 
 /// Where the request of a future is.
 enum State {
+    /// Made from inside a lane, while the table moves requests: waits until it does not.
+    Early(Early),
     /// Not submitted.
     New(Io),
     /// In flight.
@@ -24,14 +27,20 @@ enum State {
     Over,
 }
 
+/// What a request needs to be made later.
+struct Early {
+    buffers: Buffers,
+    fua: bool,
+    aux: u64,
+}
+
 /// What [`Transfer`] and [`Command`] have in common.
 struct Request<'a> {
     channel: &'a Channel,
     /// As asked, for the error.
     offset: u64,
     len: u64,
-    /// Changes data.
-    changes: bool,
+    operation: Operation,
     /// The error found before submission.
     refused: Option<IoErrorKind>,
     state: State,
@@ -53,23 +62,53 @@ impl<'a> Request<'a> {
             Ok((start, count)) => (None, start, count),
             Err(kind) => (Some(kind), 0, 0),
         };
-        // Borrowed already only if a lane uses a channel of its own thread from inside the table, which no
-        // lane does.
-        let io =
-            channel.table.inner.borrow_mut().queues.make(ReturnTo::Lane, operation, start, count, buffers);
-        let changes = operation.changes_data();
-        Request { channel, offset: offset.unwrap_or(0), len, changes, refused, state: State::New(io) }
+        let state = match channel.table.inner.try_borrow_mut() {
+            Ok(mut inner) => State::New(inner.queues.make(ReturnTo::Lane, operation, start, count, buffers)),
+            Err(_) => State::Early(Early { buffers, fua: false, aux: 0 }),
+        };
+        Request { channel, operation, offset: offset.unwrap_or(0), len, refused, state }
+    }
+
+    /// Makes a request that came too early.
+    #[cold]
+    fn make(&mut self, early: Early, queues: &mut Queues) -> Io {
+        let place = self.channel.check(self.operation, self.offset, self.len);
+        self.refused = self.refused.or(place.err());
+        let (start, count) = place.unwrap_or_default();
+        let mut io = queues.make(ReturnTo::Lane, self.operation, start, count, early.buffers);
+        io.set_fua(early.fua);
+        io.set_aux(early.aux);
+        io
+    }
+
+    fn set_fua(&mut self) {
+        match &mut self.state {
+            State::New(io) => io.set_fua(true),
+            State::Early(early) => early.fua = true,
+            State::Waiting(_) | State::Over => {}
+        }
+    }
+
+    fn set_aux(&mut self, aux: u64) {
+        match &mut self.state {
+            State::New(io) => io.set_aux(aux),
+            State::Early(early) => early.aux = aux,
+            State::Waiting(_) | State::Over => {}
+        }
     }
 
     /// Sets the offset, before the first poll. False if it is invalid; the request then ends with the error.
     #[inline]
     fn place(&mut self, offset: u64) -> bool {
-        let State::New(io) = &mut self.state else { return false };
+        if !matches!(self.state, State::New(_) | State::Early(_)) {
+            return false;
+        }
         self.offset = offset;
-        let slot = io.slot_mut();
-        match self.channel.check(slot.operation, offset, self.len) {
-            Ok((start, count)) => (slot.start, slot.count, self.refused) = (start, count, None),
-            Err(kind) => self.refused = Some(kind),
+        let place = self.channel.check(self.operation, offset, self.len);
+        self.refused = place.err();
+        if let (State::New(io), Ok((start, count))) = (&mut self.state, place) {
+            let slot = io.slot_mut();
+            (slot.start, slot.count) = (start, count);
         }
         self.refused.is_none()
     }
@@ -92,8 +131,16 @@ impl<'a> Request<'a> {
     #[inline(always)]
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Io> {
         let table = &self.channel.table;
-        let mut inner = table.inner.borrow_mut();
-        let (id, more) = match std::mem::replace(&mut self.state, State::Over) {
+        let Ok(mut inner) = table.inner.try_borrow_mut() else {
+            // Polled from inside a lane: nothing can be submitted before that returns.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        };
+        let mut state = std::mem::replace(&mut self.state, State::Over);
+        if let State::Early(early) = state {
+            state = State::New(self.make(early, &mut inner.queues));
+        }
+        let (id, more) = match state {
             State::New(mut io) if self.refused.is_none() => {
                 let id = io.id();
                 io.slot_mut().return_to = ReturnTo::Future;
@@ -105,7 +152,9 @@ impl<'a> Request<'a> {
             }
             State::New(io) => return Poll::Ready(io),
             State::Waiting(id) => (id, false),
-            State::Over => panic!("a request's future was polled after it had given its result"),
+            State::Early(_) | State::Over => {
+                panic!("a request's future was polled after it had given its result")
+            }
         };
         let ended = inner.queues.waiters[id.index as usize].settle(cx);
         self.state = if ended.is_some() { State::Over } else { State::Waiting(id) };
@@ -117,7 +166,7 @@ impl<'a> Request<'a> {
     fn id(&self) -> Option<IoId> {
         match self.state {
             State::Waiting(id) => Some(id),
-            State::New(_) | State::Over => None,
+            State::Early(_) | State::New(_) | State::Over => None,
         }
     }
 
@@ -138,7 +187,7 @@ impl Drop for Request<'_> {
     fn drop(&mut self) {
         if let State::Waiting(id) = self.state {
             let shift = self.channel.geometry().block_shift();
-            let changes = self.changes.then_some((self.offset >> shift, self.len >> shift));
+            let changes = self.operation.changes_data().then_some((self.offset >> shift, self.len >> shift));
             self.channel.table.detach(Detached { id, lane: self.channel.lane, changes });
         }
     }
@@ -201,6 +250,7 @@ impl<'a> Transfer<'a> {
     pub fn take_buffers(&mut self) -> Buffers {
         match &mut self.request.state {
             State::New(io) => io.take_buffers(),
+            State::Early(early) => std::mem::replace(&mut early.buffers, Buffers::None),
             State::Waiting(_) | State::Over => Buffers::None,
         }
     }
@@ -213,9 +263,7 @@ impl<'a> Transfer<'a> {
 
     /// Asks that a write be durable when it completes (force unit access).
     pub fn fua(mut self) -> Self {
-        if let State::New(io) = &mut self.request.state {
-            io.set_fua(true);
-        }
+        self.request.set_fua();
         self
     }
 }
@@ -244,11 +292,7 @@ impl<'a> Command<'a> {
         let mut command = Command::new(channel, Operation::Copy, offset, len);
         let request = &mut command.request;
         match channel.check(Operation::Copy, from, len) {
-            Ok((source, _)) => {
-                if let State::New(io) = &mut request.state {
-                    io.set_aux(source);
-                }
-            }
+            Ok((source, _)) => request.set_aux(source),
             Err(kind) => request.refused = request.refused.or(Some(kind)),
         }
         command
@@ -256,9 +300,7 @@ impl<'a> Command<'a> {
 
     /// Asks that zeroes or an unmap be durable when it completes (force unit access).
     pub fn fua(mut self) -> Self {
-        if let State::New(io) = &mut self.request.state {
-            io.set_fua(true);
-        }
+        self.request.set_fua();
         self
     }
 

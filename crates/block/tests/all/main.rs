@@ -17,6 +17,7 @@ mod events;
 mod exit;
 mod files;
 mod lanes;
+mod lanes_with_channels;
 mod layers;
 mod limits;
 mod modules;
