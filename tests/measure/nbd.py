@@ -1,12 +1,19 @@
 #!/usr/bin/env python3
 """NBD servers beside each other in one run: requests per second, and the server's CPU time for each.
 
-  tests/measure/nbd.py SERVER [--seconds N] [--rounds N] [--only PATTERN]
+  tests/measure/nbd.py SERVER [--seconds N] [--rounds N] [--only PATTERN] [--place free|together|apart]
 
 SERVER is target/release/spindle, whose `serve` is measured, or target/release/examples/nbd_server, which also has
 files in the page cache and the modes of a reactor. Needs fio (with the nbd engine), nbdkit and qemu-nbd. Every server
 serves 256 MiB at a Unix socket: from memory (Spindle, nbdkit) and from one file each (Spindle, nbdkit, qemu-nbd).
-The servers take turns for each pattern; a figure is the median of the rounds.
+All of it is written once before anything is measured: reading memory that was never written costs page faults in one server
+and nothing in another. The servers take turns for each pattern; a figure is the median of the rounds.
+
+Where client and server run decides more at depth 1 than what the server does: to wake a thread on another core that sleeps
+takes an interrupt between cores, which is dear in a virtual machine. So each server is measured with the same freedom:
+  free      every server and the client may use all cores, and the scheduler places them
+  together  every server and the client are bound to core 1
+  apart     every server is bound to core 1, the client to core 0
 """
 
 import argparse
@@ -34,6 +41,10 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
+# Cores of the servers, and of the client.
+PLACES = {"free": ([], []), "together": (["taskset", "-c", "1"],) * 2, "apart": (["taskset", "-c", "1"], ["taskset", "-c", "0"])}
+
+
 class Server:
     def __init__(self, name, command, socket, uri):
         self.name, self.socket, self.uri = name, socket, uri
@@ -49,7 +60,7 @@ class Server:
         self.process.wait()
 
 
-def servers(spindle, folder):
+def servers(spindle, folder, place):
     started = []
 
     def start(name, command, export):
@@ -57,11 +68,13 @@ def servers(spindle, folder):
         path = os.path.join(folder, f"{len(started)}.img")
         with open(path, "wb") as file:
             file.write(b"\1" * (1 << 20) * SIZE_MIB)
-        command = [part.format(socket=socket, file=path) for part in command]
+        command = PLACES[place][0] + [part.format(socket=socket, file=path) for part in command]
         started.append(Server(name, command, socket, f"nbd+unix:///{export}?socket={socket}"))
 
     if os.path.basename(spindle) == "spindle":
-        serve = [spindle, "serve", "-m", "0x2", "-r", "{socket}.rpc", "--nbd", "unix:{socket}"]
+        # Free, its one reactor for NBD and its app reactor go where the scheduler puts them.
+        cores = ["-m", "0x3"] if place == "free" else ["-m", "0x2"]
+        serve = [spindle, "serve", *cores, "-r", "{socket}.rpc", "--nbd", "unix:{socket}"]
         start("Spindle, memory", serve, "disk")
         blocks = {"name": "disk", "num_blocks": SIZE_MIB << 11, "block_size": 512}
         for call in (["bdev_malloc_create", json.dumps(blocks)], ["nbd_export", '{"bdev_name": "disk"}']):
@@ -83,9 +96,17 @@ def servers(spindle, folder):
     return started
 
 
-def measure(server, rw, block, depth, seconds):
-    before = cpu_seconds(server.process.pid)
+def fill(server):
+    """Writes all of a server's disk once."""
     command = [
+        "fio", "--name=x", "--ioengine=nbd", f"--uri={server.uri}", "--rw=write", "--bs=1m", f"--size={SIZE_MIB}m",
+    ]
+    subprocess.run(command, capture_output=True, check=True)
+
+
+def measure(server, place, rw, block, depth, seconds):
+    before = cpu_seconds(server.process.pid)
+    command = PLACES[place][1] + [
         "fio", "--name=x", "--ioengine=nbd", f"--uri={server.uri}", f"--rw={rw}", f"--bs={block}",
         f"--iodepth={depth}", f"--size={SIZE_MIB}m", "--time_based", f"--runtime={seconds}",
         "--output-format=json", "--randrepeat=1",
@@ -104,10 +125,14 @@ def main():
     parser.add_argument("--seconds", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="")
+    parser.add_argument("--place", choices=list(PLACES), default="free")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        started = servers(options.server, folder)
+        started = servers(options.server, folder, options.place)
         try:
+            print(f"load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {options.place}\n")
+            for server in started:
+                fill(server)
             print("| pattern | server | IOPS | server's CPU, us each | client's CPU, us each |")
             print("|---|---|---:|---:|---:|")
             for rw, block, depth in PATTERNS:
@@ -117,11 +142,12 @@ def main():
                 figures = {server.name: [] for server in started}
                 for _ in range(options.rounds):
                     for server in started:
-                        figures[server.name].append(measure(server, rw, block, depth, options.seconds))
+                        figures[server.name].append(measure(server, options.place, rw, block, depth, options.seconds))
                 for name, rounds in figures.items():
                     iops, cpu, client = (statistics.median(column) for column in zip(*rounds))
                     print(f"| {pattern} | {name} | {iops:.0f} | {cpu:.1f} | {client:.1f} |")
                     sys.stdout.flush()
+            print(f"\nload average {os.getloadavg()[0]:.1f}")
         finally:
             for server in started:
                 server.stop()

@@ -66,6 +66,20 @@ impl Stream {
         }
     }
 
+    /// As [`send`](Self::send); but unless it is [hurried](Self::hurry) its end need not be told before
+    /// something else happens to the connection.
+    pub(crate) fn send_quietly(&mut self, buffers: Buffers) {
+        match &mut self.tls {
+            None => self.wire.send_quietly(buffers),
+            Some(tls) => tls.send(&mut self.wire, buffers),
+        }
+    }
+
+    /// The end of the send under way is waited for.
+    pub(crate) fn hurry(&self) {
+        self.wire.hurry();
+    }
+
     /// The finished receive, if any: bytes and buffers. 0 bytes are the end of the stream.
     pub(crate) fn take_received(&mut self) -> Option<Moved> {
         match &mut self.tls {

@@ -96,6 +96,8 @@ struct Transmission<'a, F> {
     waiting: Option<Pin<Box<dyn Future<Output = Lease>>>>,
     queued: Batch,
     out: Batch,
+    /// The send under way is a quiet one.
+    sends_quietly: bool,
     /// Number of receives so far, and when `quiet` began.
     receives: u64,
     receives_before: u64,
@@ -135,6 +137,7 @@ pub(crate) async fn transmit(
         waiting: None,
         queued: Batch::default(),
         out: Batch::default(),
+        sends_quietly: false,
         receives: 0,
         receives_before: 0,
         quiet: None,
@@ -160,6 +163,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         self.send();
         self.receive();
         self.watch_quiet(cx);
+        self.watch_send();
         match self.is_over() {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -409,8 +413,35 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
             return;
         }
         self.out = std::mem::take(&mut self.queued);
-        self.control.sending(Some(now()));
-        self.stream.send(self.outbox.take());
+        self.sends_quietly = self.waits_only_for_the_client();
+        match self.sends_quietly {
+            true => self.stream.send_quietly(self.outbox.take()),
+            false => {
+                self.control.sending(Some(now()));
+                self.stream.send(self.outbox.take());
+            }
+        }
+    }
+
+    /// True if the end of a send changes nothing here before the client's next request comes.
+    fn waits_only_for_the_client(&self) -> bool {
+        let nothing_else = self.slots.len() == 0 && self.lease.bytes() == 0 && self.waiting.is_none();
+        let next = matches!(self.expect, Expect::Header) && !self.input.has_more();
+        self.phase == Phase::Serving && next && nothing_else
+    }
+
+    /// Waits for a quiet send after all if more has come.
+    fn watch_send(&mut self) {
+        if !self.sends_quietly || !self.stream.is_sending() {
+            return;
+        }
+        // Without a receive under way, what has been sent is what makes room for the next request.
+        let is_needed = !self.stream.is_receiving() || !self.outbox.is_empty();
+        if is_needed || !self.waits_only_for_the_client() {
+            self.sends_quietly = false;
+            self.control.sending(Some(now()));
+            self.stream.hurry();
+        }
     }
 
     fn receive(&mut self) {

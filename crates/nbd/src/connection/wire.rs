@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use spindle_engine::{Completion, Op, Output, Shutdown, Socket};
 use spindle_mem::Buffers;
-use spindle_reactor::{OpId, OpSink, cancel_op, submit_op};
+use spindle_reactor::{OpId, OpSink, cancel_op, hurry_op, submit_op};
 
 const RECEIVE: u64 = 0;
 const SEND: u64 = 1;
@@ -96,6 +96,19 @@ impl Wire {
         self.sending = Some(submit_op(op, &self.sink, SEND));
     }
 
+    /// As [`send`](Self::send), for a sender that waits for nothing: a send that ends at once is told with what
+    /// happens next on the reactor, and wakes nothing for itself.
+    pub(crate) fn send_quietly(&mut self, buffers: Buffers) {
+        debug_assert!(self.sending.is_none());
+        let op = Op::SendQuietly { socket: self.socket.clone(), buffers };
+        self.sending = Some(submit_op(op, &self.sink, SEND));
+    }
+
+    /// The send under way is waited for, if it was a quiet one.
+    pub(crate) fn hurry(&self) {
+        self.sending.into_iter().for_each(hurry_op);
+    }
+
     /// The finished receive, if any.
     pub(crate) fn take_received(&mut self) -> Option<Moved> {
         let completion = self.arrivals.received.borrow_mut().take()?;
@@ -115,8 +128,9 @@ impl Wire {
         self.receiving.into_iter().for_each(cancel_op);
     }
 
-    /// Cancels operations under way.
+    /// Cancels operations under way. A quiet send that has ended is told, and holds nothing any more.
     pub(crate) fn cancel(&self) {
+        self.hurry();
         self.receiving.into_iter().chain(self.sending).for_each(cancel_op);
     }
 

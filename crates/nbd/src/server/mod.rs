@@ -8,6 +8,7 @@ mod bdev;
 mod exported;
 mod listening;
 mod options;
+mod placing;
 mod shared;
 
 use std::future::poll_fn;

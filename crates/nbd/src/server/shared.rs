@@ -7,8 +7,9 @@ use std::task::{Context, Waker};
 
 use spindle_engine::{Address, Socket, Time};
 use spindle_mem::Pool;
-use spindle_reactor::{Thread, spawn_local};
+use spindle_reactor::{Thread, now, reactor_loads, spawn_local};
 
+use super::placing::{self, Candidate};
 use super::{ConnectionInfo, ExportInfo, Exported, ListenerInfo, Options};
 use crate::budget::Budget;
 use crate::codec::{Refusal, shortened};
@@ -38,6 +39,8 @@ struct Lists {
 
 struct Connection {
     control: Arc<Control>,
+    /// When it was placed, where that is known.
+    since: Option<Time>,
     /// Its index among the threads; `usize::MAX` for one that stays on the accepting thread.
     thread: usize,
     thread_name: String,
@@ -73,7 +76,7 @@ impl Shared {
         self.lists().stopping
     }
 
-    /// Places a client on the thread with the fewest connections. Refused if there are too many.
+    /// Places a client on a thread whose reactor has little to do. Refused if there are too many.
     pub(crate) fn place(self: &Arc<Shared>, socket: Socket, peer: String, tls: Option<Tls>) {
         let (control, thread, leaves) = {
             let mut lists = self.lists();
@@ -81,17 +84,14 @@ impl Shared {
                 return;
             }
             let Ok(leaves) = lists.make_room(self.options.connections) else { return };
-            let mut loads = vec![0usize; self.threads.len()];
-            for connection in lists.connections.values() {
-                loads.get_mut(connection.thread).into_iter().for_each(|load| *load += 1);
-            }
-            let thread = (0..loads.len()).min_by_key(|index| loads[*index]);
+            let thread = placing::choose(&self.candidates(&lists));
             let id = lists.next_id;
             lists.next_id += 1;
             let control = Arc::new(Control::new(id, peer));
             let here = thread.map(|index| self.threads[index].clone()).or_else(Thread::current);
             let connection = Connection {
                 control: control.clone(),
+                since: time(),
                 thread: thread.unwrap_or(usize::MAX),
                 thread_name: here.map_or_else(String::new, |thread| thread.name().to_owned()),
             };
@@ -110,6 +110,23 @@ impl Shared {
             Some(index) => drop(self.threads[index].spawn(serve)),
             None => drop(spawn_local(serve())),
         }
+    }
+
+    /// The threads, as they may serve one more connection.
+    fn candidates(&self, lists: &Lists) -> Vec<Candidate> {
+        // Outside of a Spindle thread no load is known.
+        let loads = Thread::current().map_or_else(Vec::new, |_| reactor_loads());
+        let load = |thread: &Thread| loads.get(thread.reactor()).copied().unwrap_or(0.0);
+        let idle = |thread: &Thread| Candidate { load: load(thread), connections: 0, new: 0 };
+        let mut candidates: Vec<_> = self.threads.iter().map(idle).collect();
+        let now = time();
+        for connection in lists.connections.values() {
+            let Some(candidate) = candidates.get_mut(connection.thread) else { continue };
+            let age = now.zip(connection.since).map(|(now, since)| now.since(since));
+            candidate.connections += 1;
+            candidate.new += usize::from(age.is_none_or(|age| age < placing::NEW));
+        }
+        candidates
     }
 
     /// True if none of these connections is left; otherwise the task is woken when one has ended.
@@ -342,4 +359,9 @@ impl Drop for Registered {
         };
         wakers.into_iter().for_each(Waker::wake);
     }
+}
+
+/// The time, on a Spindle thread.
+fn time() -> Option<Time> {
+    Thread::current().map(|_| now())
 }

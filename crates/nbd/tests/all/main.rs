@@ -11,3 +11,4 @@ mod programs;
 mod requests;
 mod simulated;
 mod support;
+mod system_calls;
