@@ -5,6 +5,7 @@
 //! through [`current`]. The loop itself is the reactor's own half.
 
 pub(crate) mod current;
+pub(crate) mod mail;
 pub(crate) mod ops;
 pub(crate) mod ready;
 pub(crate) mod thread_core;
@@ -137,7 +138,7 @@ impl Local {
         match core.filter(|core| core.is_at(to)) {
             Some(core) => {
                 self.strayed.set(true);
-                core.messages.borrow_mut().push_back(call);
+                core.messages.borrow_mut().push(|| call);
                 self.ready.list(&core);
             }
             None => drop_caught(call),
@@ -153,7 +154,7 @@ impl Local {
                 if to.slot as usize != self.alone.get() {
                     self.strayed.set(true);
                 }
-                core.messages.borrow_mut().push_back(make());
+                core.messages.borrow_mut().push(make);
                 self.ready.list(core);
             }
             _ => {

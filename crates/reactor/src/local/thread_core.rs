@@ -5,7 +5,7 @@
 
 use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
@@ -19,6 +19,7 @@ use spindle_ring::Call;
 use crate::caught::{drop_caught, panic_message};
 use crate::diagnosis::activity::{Activity, CallKind};
 use crate::local::Local;
+use crate::local::mail::Mail;
 use crate::say::say;
 use crate::shared::port::Address;
 use crate::shared::thread::{EXITED, EXITING, ThreadShared};
@@ -46,7 +47,7 @@ pub(crate) type Channels = RefCell<BTreeMap<usize, Box<dyn Any>>>;
 pub(crate) struct ThreadCore {
     pub(crate) shared: Arc<ThreadShared>,
     pub(crate) local: Rc<Local>,
-    pub(crate) messages: RefCell<VecDeque<Call>>,
+    pub(crate) messages: RefCell<Mail>,
     pub(crate) tasks: Tasks,
     pub(crate) timers: RefCell<Timers>,
     pub(crate) pollers: Pollers,
@@ -127,7 +128,7 @@ impl ThreadCore {
         // Only those that wait now: a message sent to its own thread runs in the next turn.
         let there = self.messages.borrow().len().min(MESSAGES);
         for _ in 0..there {
-            let Some(mut call) = self.messages.borrow_mut().pop_front() else { break };
+            let Some(mut call) = self.messages.borrow_mut().pop() else { break };
             self.run_message(&mut call);
         }
         there > 0
@@ -247,8 +248,8 @@ impl ThreadCore {
         self.tasks.cancel_all();
         self.pollers.clear();
         // Taken out first: captures of a message may send messages when dropped, also to this thread.
-        let messages = std::mem::take(&mut *self.messages.borrow_mut());
-        messages.into_iter().for_each(drop_caught);
+        let mut messages = std::mem::take(&mut *self.messages.borrow_mut());
+        std::iter::from_fn(|| messages.pop()).for_each(drop_caught);
     }
 
     /// The value of a layer above.
