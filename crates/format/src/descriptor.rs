@@ -6,7 +6,7 @@
 use crate::error::{FormatError, Place, Problem};
 use crate::ids::PageIdx;
 use crate::metadata::Flags;
-use crate::page::{DESCRIPTORS_OFFSET, DESCRIPTORS_SIZE};
+use crate::page_layout::{DESCRIPTORS_OFFSET, DESCRIPTORS_SIZE};
 
 /// Bytes of type and length before a payload.
 pub const HEADER_SIZE: usize = 5;

@@ -1,6 +1,7 @@
 //! Errors in the bytes of an image: which structure, at which byte, what was expected.
 
 use crate::ids::{BlobId, PageIdx};
+use crate::mask_kind::MaskKind;
 use std::fmt;
 
 /// A structure of an image and where it begins.
@@ -11,7 +12,7 @@ pub enum Place {
     /// One of the three masks.
     Mask {
         /// Which one.
-        kind: crate::mask::MaskKind,
+        kind: MaskKind,
         /// Byte of the image where it begins.
         offset: u64,
     },

@@ -2,7 +2,7 @@
 
 use crate::error::{FormatError, Place, Problem};
 use crate::ids::{ClusterIdx, PageIdx};
-use crate::mask::MaskKind;
+use crate::mask_kind::MaskKind;
 use crate::super_block::SuperBlock;
 
 /// A range of a store in metadata pages, counted from byte 0 of the device.

@@ -154,7 +154,7 @@ impl Xattrs {
     /// # Errors
     /// The name is empty or holds a NUL, or both together do not fit in one metadata page.
     pub fn set(&mut self, name: &[u8], value: &[u8]) -> Result<(), XattrError> {
-        let room = crate::page::DESCRIPTORS_SIZE - 9;
+        let room = crate::page_layout::DESCRIPTORS_SIZE - 9;
         if name.is_empty() || name.contains(&0) {
             return Err(XattrError::Name { name: name.escape_ascii().to_string() });
         }

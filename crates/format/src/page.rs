@@ -15,18 +15,10 @@ use crate::change::Change;
 use crate::error::{FormatError, Place, Problem};
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, PageIdx};
+pub use crate::page_layout::{DESCRIPTORS_OFFSET, DESCRIPTORS_SIZE, PAGE_SIZE};
 use crate::{crc, descriptor};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
-
-/// Used bytes of a metadata page (and of the super block), whatever the slot size.
-pub const PAGE_SIZE: usize = 4096;
-
-/// Bytes of a page that hold descriptors.
-pub const DESCRIPTORS_SIZE: usize = 4072;
-
-/// Byte of a page where its descriptors begin.
-pub const DESCRIPTORS_OFFSET: usize = 16;
 
 /// "No next page" on disk.
 const NO_NEXT: u32 = u32::MAX;

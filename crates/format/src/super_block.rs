@@ -3,7 +3,7 @@
 use crate::change::Change;
 use crate::error::{FormatError, Place, Problem};
 use crate::ids::BlobId;
-use crate::page::PAGE_SIZE;
+use crate::page_layout::PAGE_SIZE;
 use crate::{crc, geometry};
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -1,6 +1,6 @@
 //! Reads and checks a store on any medium.
 
-use super::{Finding, check, lvolstore};
+use super::{Finding, compare, lvolstore};
 use crate::loader::{ByteRange, LoadError, LoadOptions, Loader};
 use crate::store::Store;
 
@@ -57,7 +57,7 @@ pub fn examine(medium: &dyn Medium) -> Result<Examination, LoadError> {
         true => None,
         false => Some(load(medium, true)?),
     };
-    let mut findings = check(&store);
+    let mut findings = compare::findings(&store);
     findings.extend(lvolstore::findings(&store));
     if let Some(all) = &without_masks {
         findings.extend(hidden(&store, all));
