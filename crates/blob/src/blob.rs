@@ -66,7 +66,7 @@ impl Blob {
     /// # Errors
     /// As [`resize`](Self::resize).
     pub async fn resize_to(&self, bytes: u64) -> Result<(), BlobError> {
-        self.resize(bytes.div_ceil(self.opened.shared.cluster_size.bytes())).await
+        self.resize(bytes.div_ceil(self.opened.shared.cluster_size.get())).await
     }
 
     /// The value of an xattr.

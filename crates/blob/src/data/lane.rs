@@ -25,7 +25,7 @@ use spindle_block::{
 use super::errand::{Errands, Outcome};
 use super::external::External;
 use super::flush::LaneFlushes;
-use crate::map::Entry;
+use crate::map::{ClusterSize, Entry};
 use crate::md::Opened;
 use crate::shared::{BlobLocal, BlobShared};
 
@@ -46,6 +46,8 @@ pub(crate) struct BlobLane {
     /// The lane of the store's device.
     pub(super) below: LaneId,
     pub(super) block_shift: u32,
+    /// Blocks of a cluster.
+    cluster_blocks: ClusterSize,
     /// Requests that tasks process.
     pub(super) errands: Rc<Errands>,
     /// Requests that wait for a thaw and cannot be given back to the table.
@@ -132,63 +134,28 @@ impl Lane for BlobLane {
 }
 
 impl BlobLane {
-    /// The byte of the device for a read or write within one known cluster that is let in.
+    /// The block of the device for a read or write within one known cluster that is let in. In blocks, so that no
+    /// range overflows.
     #[inline]
     fn place_of(&self, io: &Io) -> Option<u64> {
-        let (offset, len) = self.range(io)?;
-        if io.fua() || self.is_closed() {
+        let (index, within) = self.cluster_blocks.split(io.start());
+        let count = io.count();
+        let in_one = count > 0 && count <= self.cluster_blocks.get() - within;
+        if !in_one || index >= self.blob.clusters.load(Ordering::Acquire) || io.fua() || self.is_closed() {
             return None;
         }
-        match io.operation() {
-            Operation::Read => self.place_of_read(offset, len),
-            Operation::Write => self.place_of_write(offset, len),
-            _ => None,
-        }
-    }
-
-    /// First byte and length of a request's range, if they fit 64 bits.
-    #[inline]
-    pub(super) fn range(&self, io: &Io) -> Option<(u64, u64)> {
-        let (start, count) = (io.start(), io.count());
-        let limit = u64::MAX >> self.block_shift;
-        (start <= limit && count <= limit).then(|| (start << self.block_shift, count << self.block_shift))
+        let entry = self.blob.leaves.get(index);
+        let cluster = match (io.operation(), entry) {
+            (Operation::Read, Entry::Own(cluster) | Entry::Inherited(Some(cluster))) => cluster,
+            (Operation::Write, Entry::Own(cluster)) if !self.keeps_writes_out() => cluster,
+            _ => return None,
+        };
+        Some(u64::from(cluster) * self.cluster_blocks.get() + within)
     }
 
     #[inline]
     pub(super) fn is_closed(&self) -> bool {
         self.opened.as_ref().is_some_and(|opened| opened.is_closed())
-    }
-
-    /// The byte of the device for a read, if the range lies in one known cluster. Look up and send in one
-    /// call.
-    #[inline]
-    fn place_of_read(&self, offset: u64, len: u64) -> Option<u64> {
-        let (index, within) = self.in_one_cluster(offset, len)?;
-        match self.blob.leaves.get(index) {
-            Entry::Own(cluster) | Entry::Inherited(Some(cluster)) => {
-                Some(self.blob.start_of(cluster) + within)
-            }
-            _ => None,
-        }
-    }
-
-    /// The same for a write that is let in.
-    #[inline]
-    fn place_of_write(&self, offset: u64, len: u64) -> Option<u64> {
-        let (index, within) = self.in_one_cluster(offset, len)?;
-        match self.blob.leaves.get(index) {
-            Entry::Own(cluster) if !self.keeps_writes_out() => Some(self.blob.start_of(cluster) + within),
-            _ => None,
-        }
-    }
-
-    /// The cluster that holds all of a range, if one does, and the range's place in it.
-    #[inline]
-    fn in_one_cluster(&self, offset: u64, len: u64) -> Option<(u64, u64)> {
-        let inside = offset.checked_add(len)? <= self.blob.bytes();
-        let (index, within) = self.blob.cluster_size.split(offset);
-        let in_one = len > 0 && within + len <= self.blob.cluster_size.bytes();
-        (inside && in_one).then_some((index, within))
     }
 
     /// True if a write has to wait or to fail.
@@ -197,7 +164,14 @@ impl BlobLane {
         self.blob.is_frozen() || self.blob.read_only.load(Ordering::Acquire) || self.blob.store.read_only
     }
 
-    /// Sends a request to a byte of the device. Must be called in the call that looked up the map.
+    /// First byte and length of a request's range, if they fit 64 bits.
+    pub(super) fn range(&self, io: &Io) -> Option<(u64, u64)> {
+        let (start, count) = (io.start(), io.count());
+        let limit = u64::MAX >> self.block_shift;
+        (start <= limit && count <= limit).then(|| (start << self.block_shift, count << self.block_shift))
+    }
+
+    /// Sends a request to a block of the device. Must be called in the call that looked up the map.
     #[inline]
     pub(super) fn forward(&mut self, mut io: Io, place: u64, cx: &mut Cx<'_>) {
         let start = io.start();
@@ -206,7 +180,7 @@ impl BlobLane {
             io.set_fua(false);
         }
         let epoch = self.here.epochs.begin();
-        io.set_start(place >> self.block_shift);
+        io.set_start(place);
         cx.forward(self.below, io, [start, epoch << 2 | durable]);
     }
 }
@@ -223,6 +197,7 @@ impl BlobLane {
         let number = here.add_lane(cx.notifier());
         let lane = BlobLane {
             block_shift: blob.store.io_unit.trailing_zeros(),
+            cluster_blocks: ClusterSize::new(blob.store.cluster_size / blob.store.io_unit),
             blob,
             opened,
             here,

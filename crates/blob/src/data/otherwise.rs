@@ -79,7 +79,7 @@ impl BlobLane {
     /// Sends a request whose whole range has the same way.
     pub(super) fn go(&mut self, mut io: Io, way: Way, cx: &mut Cx<'_>) {
         match way {
-            Way::Device { place } => self.forward(io, place, cx),
+            Way::Device { place } => self.forward(io, place >> self.block_shift, cx),
             Way::Zeroes => {
                 io.buffers_mut().fill(0);
                 cx.done(io, Ok(()));

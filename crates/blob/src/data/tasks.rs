@@ -94,7 +94,7 @@ impl BlobLane {
 /// The steps of a long range.
 async fn steps(errand: &Errand) -> Result<Outcome, BlobError> {
     let (mut at, len) = errand.range();
-    let (end, step) = (at + len, LONG * errand.blob.cluster_size.bytes());
+    let (end, step) = (at + len, LONG * errand.blob.cluster_size.get());
     let channel = errand.blob.channel()?;
     while at < end {
         // The first ends where a cluster does.

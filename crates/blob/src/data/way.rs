@@ -38,7 +38,7 @@ pub(super) enum Way {
 impl BlobLane {
     /// The way of a range of the blob, and the number of bytes for which it holds.
     pub(super) fn way(&self, operation: Operation, offset: u64, len: u64) -> (Way, u64) {
-        let size = self.blob.cluster_size.bytes();
+        let size = self.blob.cluster_size.get();
         let (index, within) = self.blob.cluster_size.split(offset);
         let in_first = (size - within).min(len);
         if operation == Operation::Unmap && self.frees_clusters() {
@@ -118,7 +118,7 @@ impl BlobLane {
 
     fn seek_in_parents(&self, from: u64, for_data: bool) -> Option<u64> {
         let blob = &self.blob;
-        let size = blob.cluster_size.bytes();
+        let size = blob.cluster_size.get();
         let (first, end) = (from / size, blob.clusters.load(Ordering::Acquire));
         let holds = |index: u64| !matches!(blob.source(index), Source::Zeroes);
         let found = (first..end.min(first + SOUGHT)).find(|&index| holds(index) == for_data);
@@ -130,7 +130,7 @@ impl BlobLane {
     /// True if a request without data has so many pieces that it is processed in steps.
     pub(super) fn is_long(&self, operation: Operation, len: u64) -> bool {
         let in_one = operation == Operation::Unmap && self.frees_clusters();
-        !operation.moves_data() && !in_one && len / self.blob.cluster_size.bytes() > LONG
+        !operation.moves_data() && !in_one && len / self.blob.cluster_size.get() > LONG
     }
 }
 

@@ -2,31 +2,31 @@
 //!
 //! A plain value, used by every read and write.
 
-/// Bytes of a cluster. Almost always a power of two, where a shift replaces the division.
+/// The size of a cluster, in bytes or in blocks. Almost always a power of two, where a shift replaces the division.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClusterSize {
-    bytes: u64,
+    size: u64,
     /// Set for a power of two.
     shift: Option<u32>,
 }
 
 impl ClusterSize {
-    pub(crate) fn new(bytes: u32) -> ClusterSize {
-        let shift = bytes.is_power_of_two().then(|| bytes.trailing_zeros());
-        ClusterSize { bytes: bytes.into(), shift }
+    pub(crate) fn new(size: u32) -> ClusterSize {
+        let shift = size.is_power_of_two().then(|| size.trailing_zeros());
+        ClusterSize { size: size.into(), shift }
     }
 
     #[inline]
-    pub(crate) fn bytes(self) -> u64 {
-        self.bytes
+    pub(crate) fn get(self) -> u64 {
+        self.size
     }
 
-    /// The blob's cluster that holds a byte, and the byte's place in it.
+    /// The blob's cluster that holds a byte, or block, and its place there.
     #[inline]
     pub(crate) fn split(self, offset: u64) -> (u64, u64) {
         match self.shift {
-            Some(shift) => (offset >> shift, offset & (self.bytes - 1)),
-            None => (offset / self.bytes, offset % self.bytes),
+            Some(shift) => (offset >> shift, offset & (self.size - 1)),
+            None => (offset / self.size, offset % self.size),
         }
     }
 }

@@ -112,7 +112,7 @@ impl BlobShared {
 
     /// The byte of the device where a cluster begins.
     pub(crate) fn start_of(&self, cluster: u32) -> u64 {
-        u64::from(cluster) * self.cluster_size.bytes()
+        u64::from(cluster) * self.cluster_size.get()
     }
 
     /// An error if its data must not be changed.
@@ -126,12 +126,12 @@ impl BlobShared {
 
     /// Size in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.clusters.load(Ordering::Acquire) * self.cluster_size.bytes()
+        self.clusters.load(Ordering::Acquire) * self.cluster_size.get()
     }
 
     /// The first byte at or behind `offset` whose cluster the blob owns, or does not own.
     pub(crate) fn next(&self, offset: u64, own: bool) -> Option<u64> {
-        let size = self.cluster_size.bytes();
+        let size = self.cluster_size.get();
         let found = self.leaves.find(offset / size, self.clusters.load(Ordering::Acquire), own)?;
         Some(offset.max(found * size))
     }

@@ -4,21 +4,22 @@
 //! Belongs to one thread. Requests are counted by the epoch in which they were sent; a waiter begins a new
 //! epoch and waits until the earlier ones are over. Counting allocates nothing.
 
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::task::{Poll, Waker};
 
-use std::cell::RefCell;
-
 /// The requests under way, by epoch.
 #[derive(Default)]
-pub(crate) struct Epochs(RefCell<State>);
+pub(crate) struct Epochs {
+    current: Cell<u64>,
+    /// Requests of the current epoch.
+    count: Cell<usize>,
+    past: RefCell<Past>,
+}
 
 #[derive(Default)]
-struct State {
-    current: u64,
-    /// Requests of the current epoch.
-    count: usize,
+struct Past {
     /// Earlier epochs that are not over, oldest first: number and requests.
     earlier: VecDeque<(u64, usize)>,
     waiting: Vec<Waker>,
@@ -34,9 +35,8 @@ impl Epochs {
     /// Counts a sent request; returns the epoch for [`end`](Self::end).
     #[inline]
     pub(crate) fn begin(&self) -> u64 {
-        let mut state = self.0.borrow_mut();
-        state.count += 1;
-        state.current
+        self.count.set(self.count.get() + 1);
+        self.current.get()
     }
 
     /// As `begin`, for a request that a future waits for.
@@ -47,30 +47,33 @@ impl Epochs {
     /// Counts the end of a request.
     #[inline]
     pub(crate) fn end(&self, epoch: u64) {
-        let mut state = self.0.borrow_mut();
-        if epoch == state.current {
-            state.count -= 1;
-            return;
+        match epoch == self.current.get() {
+            true => self.count.set(self.count.get() - 1),
+            false => self.end_earlier(epoch),
         }
-        if let Some((_, count)) = state.earlier.iter_mut().find(|(found, _)| *found == epoch) {
+    }
+
+    #[cold]
+    fn end_earlier(&self, epoch: u64) {
+        let mut past = self.past.borrow_mut();
+        if let Some((_, count)) = past.earlier.iter_mut().find(|(found, _)| *found == epoch) {
             *count -= 1;
         }
-        while let Some((_, 0)) = state.earlier.front() {
-            state.earlier.pop_front();
+        while let Some((_, 0)) = past.earlier.front() {
+            past.earlier.pop_front();
         }
-        let waiting = std::mem::take(&mut state.waiting);
-        drop(state);
+        let waiting = std::mem::take(&mut past.waiting);
+        drop(past);
         waiting.into_iter().for_each(Waker::wake);
     }
 
     /// Begins a new epoch; returns the previous one.
     pub(crate) fn turn(&self) -> u64 {
-        let mut state = self.0.borrow_mut();
-        let ending = state.current;
-        state.current += 1;
-        let count = std::mem::take(&mut state.count);
+        let ending = self.current.get();
+        self.current.set(ending + 1);
+        let count = self.count.take();
         if count > 0 {
-            state.earlier.push_back((ending, count));
+            self.past.borrow_mut().earlier.push_back((ending, count));
         }
         ending
     }
@@ -78,11 +81,11 @@ impl Epochs {
     /// Waits until all requests of `epoch` and of earlier ones have ended.
     pub(crate) async fn over(&self, epoch: u64) {
         poll_fn(|cx| {
-            let mut state = self.0.borrow_mut();
-            if state.earlier.front().is_none_or(|&(oldest, _)| oldest > epoch) {
+            let mut past = self.past.borrow_mut();
+            if past.earlier.front().is_none_or(|&(oldest, _)| oldest > epoch) {
                 return Poll::Ready(());
             }
-            state.waiting.push(cx.waker().clone());
+            past.waiting.push(cx.waker().clone());
             Poll::Pending
         })
         .await;

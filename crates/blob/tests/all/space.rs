@@ -576,26 +576,38 @@ fn a_store_whose_device_lost_its_end_is_read_as_far_as_it_is_there_and_a_writing
 fn unmaps_with_clusters_in_common_all_end_whatever_the_order_in_which_they_get_their_places() {
     for seed in 1..=24 {
         run_on(&format!("sim:{seed}"), async move || {
-            let disk = disk(8);
+            // What was unmapped is known to read zero, so that data and map are written side by side.
+            let options = DiskOptions { discard: Some(UnmapReads::Zero), ..DiskOptions::new(8 << 20) };
+            let disk = Disk::new(options);
             let store = Blobstore::init(support::slow_device(&disk, seed), small()).await.unwrap();
             let free = store.info().await.unwrap().free_clusters;
             let blob =
                 store.open_blob(store.create_blob(BlobOptions::thin(16)).await.unwrap()).await.unwrap();
             fill(&blob, 0, 16 * CLUSTER, 7).await;
-            // The first holds a place that the other two wait for, each with places that the other one wants.
-            let ranges = [(6, 1), (1, 10), (6, 10), (0, 16), (8, 3)];
-            let unmaps: Vec<_> = ranges
-                .iter()
-                .map(|&(first, count)| {
-                    let blob = blob.clone();
-                    spindle_reactor::spawn_local(
-                        async move { blob.unmap(first * CLUSTER, count * CLUSTER).await },
-                    )
-                })
-                .collect();
-            for unmap in unmaps {
-                unmap.await.unwrap().unwrap();
+            // A new cluster may be in the map while its data is still being written and its place claimed. Two
+            // unmaps that begin then both wait for it, each with places that the other one wants.
+            let mut random = seed;
+            let mut next = |below: u64| {
+                random =
+                    random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (random >> 33) % below
+            };
+            let mut tasks = Vec::new();
+            for _ in 0..200 {
+                let (blob, at, writes) = (blob.clone(), next(16), next(3) > 0);
+                let count = 1 + next(16 - at);
+                tasks.push(spindle_reactor::spawn_local(async move {
+                    match writes {
+                        true => blob.write(at * CLUSTER, IoBuf::zeroed(4096)).await.0,
+                        false => blob.unmap(at * CLUSTER, count * CLUSTER).await,
+                    }
+                }));
+                spindle_reactor::sleep(Duration::from_micros(next(60))).await;
             }
+            for task in tasks {
+                task.await.unwrap().unwrap();
+            }
+            blob.unmap(0, 16 * CLUSTER).await.unwrap();
             assert_eq!(byte(&blob, 0, 16 * CLUSTER).await, 0);
             assert_eq!(store.info().await.unwrap().free_clusters, free);
             blob.close().await.unwrap();
