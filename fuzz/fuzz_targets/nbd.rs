@@ -3,8 +3,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use spindle_nbd::codec::{
-    Advance, BlockSizes, Checked, Command, Contexts, MAX_OPTION, Negotiation, Offer, Query, REQUEST_LEN,
-    Refusal, Request, Rules, TransmissionFlags,
+    Advance, BlockSizes, Checked, Command, Contexts, Encryption, MAX_OPTION, Negotiation, Offer, Query,
+    REQUEST_LEN, Refusal, Request, Rules, TransmissionFlags,
 };
 
 const SIZE: u64 = 1 << 30;
