@@ -27,6 +27,10 @@ impl Device for ReadOnly {
         self.below.geometry().with_writable(false)
     }
 
+    fn is_module(&self) -> bool {
+        false
+    }
+
     fn supports(&self, operation: Operation) -> bool {
         !operation.changes_data() && self.below.supports(operation)
     }

@@ -60,8 +60,19 @@ fn eight_modules_may_lie_on_a_disk_and_not_nine() {
             base = passthru::create(&registry, spec).await.unwrap().unwrap().name().to_owned();
         }
         let desc = Bdev::open(&base).unwrap();
-        desc.channel().unwrap().write(0, IoBuf::zeroed(512)).await.0.unwrap();
-        drop(desc);
+        let channel = desc.channel().unwrap();
+        channel.write(0, IoBuf::zeroed(512)).await.0.unwrap();
+        // What the layer does for all of them counts as no module.
+        channel.compare_and_write(0, IoBuf::zeroed(1024)).await.0.unwrap();
+        channel.reset().await.unwrap();
+        drop((channel, desc));
+        let reader = registry.get(&base).unwrap().descriptor(Default::default()).unwrap();
+        let mut pair = reader.queue_pair().unwrap();
+        let io = pair.request(spindle_block::Operation::Read, 0, 1, IoBuf::zeroed(512));
+        pair.submit(io);
+        pair.wait().await;
+        assert_eq!(pair.reap(|_, status| status.unwrap()), 1);
+        drop((pair, reader));
         let spec = PassthruSpec { name: "P8".into(), base, uuid: None };
         let message = refused(passthru::create(&registry, spec).await);
         assert!(message.contains('9') && message.contains('8'), "{message}");

@@ -1,5 +1,6 @@
 //! Partitions of a GPT become bdevs, as in SPDK.
 
+use spindle_bdev::conformance::{self, Contents};
 use spindle_bdev::modules::gpt;
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::{Bdev, Detail, Registry, Uuid};
@@ -147,6 +148,14 @@ fn partitions_of_the_two_types_become_bdevs_with_data_of_their_own_and_go_with_t
         drop((part, whole));
         registry.unregister(&base).await.unwrap();
         assert!(registry.bdevs().is_empty());
+    });
+}
+
+#[test]
+fn the_partitions_of_a_gpt_conform() {
+    simulated(async |registry| {
+        let parts = partitions_of(&registry, &disk(&Table::of(&[(OURS, 40, 199)]))).await;
+        conformance::check(&parts[0], Contents::Kept).await.unwrap();
     });
 }
 

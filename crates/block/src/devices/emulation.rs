@@ -56,6 +56,10 @@ impl Device for Emulation {
         vec![self.below.clone()]
     }
 
+    fn is_module(&self) -> bool {
+        false
+    }
+
     fn supports(&self, operation: Operation) -> bool {
         self.below.supports(operation) || is_emulated(&*self.below, operation)
     }

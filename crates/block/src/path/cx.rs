@@ -11,10 +11,10 @@ use spindle_reactor::Time;
 
 use crate::path::meter::NOT_ARRIVED;
 use crate::path::queues::{Queues, is_abandoned};
-use crate::request::io::{Frame, ReturnTo, Slot};
+use crate::request::io::{Frame, MAX_LAYERS, ReturnTo, Slot};
 use crate::request::joins::Place;
 use crate::request::waiter::Waiter;
-use crate::{Device, Io, IoErrorKind, IoId, LaneId, MAX_DEPTH, Operation, Status};
+use crate::{Device, Io, IoErrorKind, IoId, LaneId, Operation, Status};
 
 /// A request being cut into pieces; end it with [`Cx::join`]. A split that is dropped instead leaves its
 /// parent waiting for ever; the compiler warns about that.
@@ -74,7 +74,7 @@ impl Cx<'_> {
     pub fn forward(&mut self, lower: LaneId, mut io: Io, saved: [u64; 2]) {
         let slot = io.slot_mut();
         let depth = usize::from(slot.depth);
-        if depth == MAX_DEPTH {
+        if depth == MAX_LAYERS {
             // Opening refuses deeper stacks, so only a lane that forwards in a circle comes here.
             return self.done(io, Err(IoErrorKind::Unsupported));
         }

@@ -87,6 +87,13 @@ pub trait Device: Send + Sync + 'static {
         None
     }
 
+    /// False for a layer that the kit itself puts on a stack, which counts not towards
+    /// [`MAX_DEPTH`](crate::MAX_DEPTH).
+    #[doc(hidden)]
+    fn is_module(&self) -> bool {
+        true
+    }
+
     /// Makes this thread's lane. Called once per thread, when the first channel opens. Open the devices below
     /// here, through `cx`; the table closes them with this lane. A [`Channel`](crate::Channel) may be opened here too;
     /// requests that a lane makes of it start after the table has run, and only if something polls them.

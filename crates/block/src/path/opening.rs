@@ -138,10 +138,11 @@ impl Lanes {
         from == to || self.queues.lanes[from as usize].lowers.iter().any(|&lower| self.reaches(lower, to))
     }
 
-    /// Layers below a lane.
+    /// Modules from a lane downwards, without the lowest device.
     fn height(&self, index: u32) -> usize {
-        let lowers = &self.queues.lanes[index as usize].lowers;
-        lowers.iter().map(|&lower| self.height(lower) + 1).max().unwrap_or(0)
+        let LaneState { lowers, device, .. } = &self.queues.lanes[index as usize];
+        let own = usize::from(device.as_ref().is_none_or(|device| device.is_module()));
+        lowers.iter().map(|&lower| self.height(lower) + own).max().unwrap_or(0)
     }
 
     /// The highest lane above this one.

@@ -15,12 +15,12 @@ use crate::path::alarms::Alarms;
 use crate::path::clock::Clock;
 use crate::path::lane_state::LaneState;
 use crate::path::meter::NOT_PAID;
-use crate::request::io::{Frame, Held, Home, ReturnTo, Slot};
+use crate::request::io::{Frame, Held, Home, MAX_LAYERS, ReturnTo, Slot};
 use crate::request::joins::{Joins, Place};
 use crate::request::queue::Queue;
 use crate::request::waiter::{Root, Waiter};
 use crate::state::mailbox::Obligation;
-use crate::{Device, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, MAX_DEPTH, Operation};
+use crate::{Device, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, Operation};
 
 /// The finished requests of a queue pair.
 #[derive(Default)]
@@ -147,12 +147,12 @@ impl Queues {
             aux: 0,
             opener: 0,
             submitted: Time::default(),
-            arrived: [Time::default(); MAX_DEPTH + 1],
+            arrived: [Time::default(); MAX_LAYERS + 1],
             paid: NOT_PAID,
             id: IoId { index, generation: 0 },
             buffers: Buffers::None,
             home: self.home.clone(),
-            frames: [Frame::default(); MAX_DEPTH],
+            frames: [Frame::default(); MAX_LAYERS],
         })
     }
 

@@ -33,11 +33,11 @@ pub fn check_base(device: &Arc<dyn Device>, above: usize, base: &Arc<dyn Device>
     }
 }
 
-/// Layers below a device; `most + 1` stands for any larger number.
+/// Modules from a device downwards, without the lowest one; `most + 1` stands for any larger number.
 fn depth_of(device: &Arc<dyn Device>, most: usize) -> usize {
-    let lowers = device.lowers();
-    match most.checked_sub(1) {
-        Some(left) => lowers.iter().map(|lower| depth_of(lower, left) + 1).max().unwrap_or(0),
+    let (lowers, own) = (device.lowers(), usize::from(device.is_module()));
+    match most.checked_sub(own) {
+        Some(left) => lowers.iter().map(|lower| depth_of(lower, left) + own).max().unwrap_or(0),
         None => usize::from(!lowers.is_empty()),
     }
 }

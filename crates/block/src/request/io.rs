@@ -20,6 +20,9 @@ use crate::{Geometry, IoErrorKind, Operation, Status};
 /// Modules that may lie above the lowest device; a deeper stack is refused.
 pub const MAX_DEPTH: usize = 8;
 
+/// Layers above the lowest device: modules, and two of the layer's own (what lanes lack, and read-only openings).
+pub(crate) const MAX_LAYERS: usize = MAX_DEPTH + 2;
+
 /// Identifies one request of one thread; not reused on that thread before the same slot has carried 2^32 more
 /// requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,12 +110,12 @@ pub(crate) struct Slot {
     pub(crate) submitted: Time,
     /// When it came to the lane at each depth that times requests, and the depth at which limits have let it
     /// pass.
-    pub(crate) arrived: [Time; MAX_DEPTH + 1],
+    pub(crate) arrived: [Time; MAX_LAYERS + 1],
     pub(crate) paid: u8,
     pub(crate) id: IoId,
     pub(crate) buffers: Buffers,
     pub(crate) home: Option<Weak<dyn Home>>,
-    pub(crate) frames: [Frame; MAX_DEPTH],
+    pub(crate) frames: [Frame; MAX_LAYERS],
 }
 
 impl Slot {
