@@ -15,7 +15,8 @@ pub trait Driver {
     /// operations that the kernel cannot take yet wait inside in order, and failures arrive as completions.
     fn submit(&mut self, token: Token, op: Op);
 
-    /// Asks `token`'s operation to end early. It still completes, with its result or `Interrupted`.
+    /// Asks `token`'s operation to end early. It still completes, with its result or `Interrupted`; a quiet send that
+    /// has ended is [hurried](Self::hurry).
     fn cancel(&mut self, token: Token);
 
     /// A [quiet send](crate::Op::SendQuietly) is waited for after all: its completion does not wait for other

@@ -205,6 +205,7 @@ impl Driver for EpollDriver {
     }
 
     fn cancel(&mut self, token: Token) {
+        self.hurry(token);
         let op = match self.jobs.get(token) {
             Some(job) => self.workers.cancel(job),
             None => self.sources.cancel(token),

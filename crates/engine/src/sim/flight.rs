@@ -173,6 +173,7 @@ impl Inner {
     pub(super) fn cancel(&mut self, core: usize, token: Token) {
         self.enter(core);
         self.trace.add(("cancel", token.0));
+        self.hurry(core, token);
         let waits = |f: &Flight| f.core == core && f.token == token && f.result.is_none();
         let found: Vec<usize> = self.flights.slots.iter().filter(|(_, f)| waits(f)).map(|(k, _)| k).collect();
         for key in found {

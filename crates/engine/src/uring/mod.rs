@@ -357,6 +357,7 @@ impl Driver for UringDriver {
     }
 
     fn cancel(&mut self, token: Token) {
+        self.hurry(token);
         if let Some(key) = self.keys.get(token) {
             self.call_back(key as usize);
         } else if let Some(job) = self.jobs.get(token) {

@@ -78,6 +78,16 @@ pub fn a_quiet_send_that_fails_ends_the_sleep_with_the_reason(bench: &mut Bench)
     assert_eq!(bytes_of(&done.op.into_buffers()), b"answer");
 }
 
+pub fn a_quiet_send_that_has_ended_is_told_when_it_is_cancelled(bench: &mut Bench) {
+    let (a, _b) = bench.pair();
+    let sent = bench.send_quietly(&a, b"answer");
+    let soon = bench.driver.now() + Duration::from_millis(20);
+    bench.driver.park(Some(soon));
+    bench.driver.cancel(sent);
+    assert!(bench.is_woken());
+    assert_eq!(bench.wait(sent).result.unwrap().bytes(), 6);
+}
+
 pub fn a_cancelled_quiet_send_comes_back_with_its_buffers(bench: &mut Bench) {
     let (a, b) = bench.pair();
     for length in [6, 250_000, 250_000] {

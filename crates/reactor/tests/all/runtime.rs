@@ -577,3 +577,26 @@ fn what_goes_on_gives_its_results_one_by_one_until_it_is_dropped() {
         ended.unwrap();
     });
 }
+
+#[test]
+fn a_runtime_stops_although_nothing_came_after_a_quiet_send() {
+    struct Nothing;
+    impl OpSink for Nothing {
+        fn complete(&self, _: u64, _: spindle_engine::Completion) {}
+    }
+    everywhere(|runtime| {
+        let stopped = runtime.run(async || {
+            let Ok(Output::Pair(a, b)) = op(Op::Pair).await.0 else { panic!() };
+            let sink: Rc<dyn OpSink> = Rc::new(Nothing);
+            let buffers = IoBuf::copy_from(b"answer").into();
+            submit_op(Op::SendQuietly { socket: a, buffers }, &sink, 0);
+            // The peer has it, and the sender has not been told.
+            let (result, _) = op(Op::Recv { socket: b, buffers: IoBuf::zeroed(6).into() }).await;
+            assert!(result.unwrap().bytes() > 0);
+            let buffers = IoBuf::copy_from(b"more").into();
+            let Ok(Output::Pair(a, _b)) = op(Op::Pair).await.0 else { panic!() };
+            submit_op(Op::SendQuietly { socket: a, buffers }, &sink, 0);
+        });
+        stopped.unwrap();
+    });
+}
