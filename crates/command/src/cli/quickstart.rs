@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -59,7 +59,7 @@ enum Found {
 
 impl Place {
     fn new(typed: PathBuf) -> Result<Place, Failure> {
-        fs::create_dir_all(&typed).map_err(|error| Failure::file(&typed, "made", error))?;
+        fs::create_dir_all(&typed).map_err(|error| unusable(&typed, "made", &error))?;
         let absolute = typed.canonicalize().map_err(|error| Failure::file(&typed, "found", error))?;
         let place = Place { typed, absolute };
         for socket in ["spdk.sock", "nbd.sock"] {
@@ -74,7 +74,7 @@ impl Place {
             }
         }
         let ignore = place.absolute.join(".gitignore");
-        fs::write(&ignore, "*\n").map_err(|error| Failure::file(&ignore, "written", error))?;
+        fs::write(&ignore, "*\n").map_err(|error| unusable(&ignore, "written", &error))?;
         Ok(place)
     }
 
@@ -118,6 +118,14 @@ impl Place {
             Err(error) => Err(Failure::file(&path, "opened", error)),
         }
     }
+}
+
+/// A folder or file in which nothing can be made.
+fn unusable(path: &Path, action: &str, error: &io::Error) -> Failure {
+    Failure::Refused(format!(
+        "{} cannot be {action}: {error}; run it in a folder that you may write to, or name one: spindle quickstart FOLDER",
+        shown(path)
+    ))
 }
 
 /// Creates or opens everything and serves until a signal.

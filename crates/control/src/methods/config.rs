@@ -69,6 +69,9 @@ enum Params {
     Iobuf(iobuf::Values),
     Scheduler {
         name: &'static str,
+        /// In microseconds.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        period: Option<u64>,
     },
     Limits(SetLimits),
     QdSampling {
@@ -112,7 +115,10 @@ enum Step {
 async fn get_config(control: Control, params: GetConfig) -> Result<Vec<Step>, RpcError> {
     let steps = match params.name.as_str() {
         "scheduler" => {
-            vec![one("framework_set_scheduler", Params::Scheduler { name: scheduler::STATIC })]
+            // Without one the call sets SPDK's own.
+            let is_its_own = |period: &u64| ![0, scheduler::PERIOD].contains(period);
+            let period = Some(control.scheduler().period.get()).filter(is_its_own);
+            vec![one("framework_set_scheduler", Params::Scheduler { name: scheduler::STATIC, period })]
         }
         "iobuf" => vec![one("iobuf_set_options", Params::Iobuf(control.iobuf().get()))],
         "bdev" => bdevs(&control),

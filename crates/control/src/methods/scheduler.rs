@@ -11,7 +11,7 @@ use crate::control::Control;
 pub(super) const STATIC: &str = "static";
 
 /// The period that SPDK shows once a scheduler was set, in microseconds.
-const PERIOD: u64 = 1_000_000;
+pub(super) const PERIOD: u64 = 1_000_000;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let refusal = |words| BadParams::new(RpcError::INVALID_PARAMS, words);

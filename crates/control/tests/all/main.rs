@@ -5,6 +5,7 @@
 #[path = "../../../nbd/tests/all/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the NBD server, which use more of it")]
 mod client;
+mod configurations;
 mod day;
 mod model;
 mod reference;

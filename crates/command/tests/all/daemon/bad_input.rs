@@ -188,6 +188,15 @@ fn what_is_no_disk_is_refused_with_what_is_wrong_and_serves_nothing() {
     assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
 }
 
+/// Root may do everything: another user tries.
+pub fn as_another_user(folder: &Path, arguments: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new("setpriv");
+    let binary = env!("CARGO_BIN_EXE_spindle");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", binary]).args(arguments);
+    command.current_dir(folder);
+    command
+}
+
 #[test]
 fn a_file_that_the_user_may_not_open_is_refused() {
     let folder = tempfile::tempdir().unwrap();
@@ -197,18 +206,12 @@ fn a_file_that_the_user_may_not_open_is_refused() {
     };
     set_mode(&folder.path().join("disk.img"), 0o600);
     set_mode(folder.path(), 0o777);
-    // Root may open everything: another user tries.
-    let binary = env!("CARGO_BIN_EXE_spindle");
-    let as_nobody = |arguments: &[&str]| {
-        let mut command = std::process::Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", binary]).args(arguments);
-        command.current_dir(folder.path()).output()
-    };
-    if !as_nobody(&["--version"]).is_ok_and(|run| run.status.success()) {
+    let as_other = |arguments: &[&str]| as_another_user(folder.path(), arguments).output();
+    if !as_other(&["--version"]).is_ok_and(|run| run.status.success()) {
         eprintln!("SKIPPED: the program cannot be run as another user");
         return;
     }
-    let run = as_nobody(&["serve", "-r", "rpc.sock", "--file", "disk.img"]).unwrap();
+    let run = as_other(&["serve", "-r", "rpc.sock", "--file", "disk.img"]).unwrap();
     let error = text(&run.stderr);
     assert_eq!((run.status.code(), error.lines().count()), (Some(1), 1), "{error}");
     assert!(error.contains("disk.img") && error.contains("ermission"), "{error}");

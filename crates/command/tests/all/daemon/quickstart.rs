@@ -4,6 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 
+use super::bad_input::as_another_user;
 use super::support::{Daemon, spindle, text};
 
 fn start(folder: &std::path::Path) -> Daemon {
@@ -108,6 +109,29 @@ fn what_is_in_the_way_is_one_line_with_the_remedy() {
     fs::write(folder.path().join("spindle-quickstart/disk.img"), vec![7; 1 << 20]).unwrap();
     let error = refused(folder.path(), &["quickstart"]);
     assert!(error.contains("holds no store") && error.contains("another folder"), "{error}");
+}
+
+#[test]
+fn a_folder_that_the_user_may_not_write_to_is_named_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let set_mode = |path: &std::path::Path, mode| {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    };
+    set_mode(folder.path(), 0o755);
+    fs::create_dir(folder.path().join("there")).unwrap();
+    set_mode(&folder.path().join("there"), 0o755);
+    let as_other = |arguments: &[&str]| as_another_user(folder.path(), arguments).output();
+    if !as_other(&["--version"]).is_ok_and(|run| run.status.success()) {
+        eprintln!("SKIPPED: the program cannot be run as another user");
+        return;
+    }
+    for arguments in [&["quickstart"][..], &["quickstart", "there"]] {
+        let run = as_other(arguments).unwrap();
+        let error = text(&run.stderr);
+        assert_eq!((run.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+        let named = arguments.get(1).unwrap_or(&"spindle-quickstart");
+        assert!(error.contains(named) && error.contains("spindle quickstart FOLDER"), "{error}");
+    }
 }
 
 #[test]
