@@ -51,8 +51,9 @@ struct State {
     visits: usize,
     /// The ids of threads on which a visitor is being polled now.
     visitors: Vec<u64>,
-    /// Tasks that wait for the last channel.
-    waiting: Vec<Waker>,
+    /// Tasks that wait for the last channel: one waker each, by the number of the wait. And the waits so far.
+    waiting: BTreeMap<u64, Waker>,
+    waits: u64,
 }
 
 /// Why a thread has no channel to a device.
@@ -245,6 +246,7 @@ impl<C: 'static> IoDevice<C> {
     /// [`UnregisterError`] inside a visit of this device's channels, for which it would wait: it stays in
     /// use.
     pub async fn unregister(&self) -> Result<(), UnregisterError> {
+        let waiter = Waiter::new(&self.inner);
         poll_fn(|cx| {
             let mut state = self.inner.state();
             if let Some(thread) = state.visitor_here() {
@@ -257,9 +259,7 @@ impl<C: 'static> IoDevice<C> {
             if state.visits == 0 && state.threads.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                state.waiting.push(cx.waker().clone());
-            }
+            state.waiting.insert(waiter.number, cx.waker().clone());
             waits_for("the last channel of a device that is unregistered");
             Poll::Pending
         })
@@ -310,7 +310,29 @@ impl<C> Inner<C> {
         }
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_values().for_each(Waker::wake);
+    }
+}
+
+/// A wait for the last channel. Dropping it forgets its waker.
+struct Waiter<'a, C> {
+    device: &'a Inner<C>,
+    number: u64,
+}
+
+impl<'a, C> Waiter<'a, C> {
+    fn new(device: &'a Inner<C>) -> Waiter<'a, C> {
+        let mut state = device.state();
+        state.waits += 1;
+        Waiter { device, number: state.waits }
+    }
+}
+
+impl<C> Drop for Waiter<'_, C> {
+    fn drop(&mut self) {
+        let waker = self.device.state().waiting.remove(&self.number);
+        // Its drop may run foreign code: the device is not locked any more.
+        drop(waker);
     }
 }
 
@@ -434,5 +456,43 @@ impl<C> Deref for IoChannel<C> {
 impl<C> fmt::Debug for IoChannel<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "IoChannel({})", self.cell.device.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Wake};
+
+    use super::*;
+    use crate::{EngineKind, Runtime};
+
+    struct Nothing;
+    impl Wake for Nothing {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_wait_for_the_last_channel_keeps_one_waker_whatever_polls_it_and_none_when_it_is_dropped() {
+        let runtime = Runtime::builder().engine(EngineKind::Sim(1)).build().unwrap();
+        let ended = runtime.run(async || {
+            let device = IoDevice::register("device", || Ok::<u32, std::io::Error>(1));
+            let channel = device.channel().unwrap();
+            let mut waits: Vec<_> = (0..3).map(|_| Box::pin(device.unregister())).collect();
+            for _ in 0..10 {
+                for wait in &mut waits {
+                    let waker = Waker::from(Arc::new(Nothing));
+                    let polled = Pin::new(wait).poll(&mut Context::from_waker(&waker));
+                    assert!(polled.is_pending());
+                }
+                assert_eq!(device.inner.state().waiting.len(), 3);
+            }
+            waits.truncate(1);
+            assert_eq!(device.inner.state().waiting.len(), 1);
+            drop(channel);
+            waits.remove(0).await.unwrap();
+            assert!(device.inner.state().waiting.is_empty());
+        });
+        ended.unwrap();
     }
 }
