@@ -47,8 +47,8 @@ struct State {
     unregistered: bool,
     /// The threads that have a channel, by id.
     threads: BTreeMap<u64, Arc<ThreadShared>>,
-    /// Number of visits of all channels under way.
-    visits: usize,
+    /// Number of visits of all channels under way, and of channels being made.
+    uses: usize,
     /// The ids of threads on which a visitor is being polled now.
     visitors: Vec<u64>,
     /// Tasks that wait for the last channel: one waker each, by the number of the wait. And the waits so far.
@@ -172,9 +172,8 @@ impl<C: 'static> IoDevice<C> {
         if !Arc::ptr_eq(&core.local.shared, &inner.runtime) {
             return Err(ChannelError::OtherRuntime { device: device() });
         }
-        if inner.state().unregistered {
-            return Err(ChannelError::Unregistered { device: device() });
-        }
+        // An unregistration waits for the channel from here on, although it is not there yet.
+        let _use = Use::begin(inner).ok_or_else(|| ChannelError::Unregistered { device: device() })?;
         if let Some(cell) = self.known() {
             return Ok(IoChannel { cell, hold: Hold::channel(inner.name.clone()) });
         }
@@ -185,7 +184,6 @@ impl<C: 'static> IoDevice<C> {
             thread: core.shared.id,
             core: Rc::downgrade(&core),
         });
-        // Counted even if the device was unregistered while it was made: the unregistration waits for it.
         inner.state().threads.insert(core.shared.id, core.shared.clone());
         core.channels.borrow_mut().insert(inner.key(), Box::new(Rc::downgrade(&cell)));
         Ok(IoChannel { cell, hold: Hold::channel(inner.name.clone()) })
@@ -216,7 +214,8 @@ impl<C: 'static> IoDevice<C> {
         &self,
         visitor: impl AsyncFn(&C) -> Result<(), E> + Send + Sync + 'static,
     ) -> Result<(), VisitError<E>> {
-        let _visit = Visit::begin(&self.inner)?;
+        let device = || self.inner.name.to_string();
+        let _use = Use::begin(&self.inner).ok_or_else(|| VisitError::Unregistered { device: device() })?;
         let visitor = Arc::new(visitor);
         let mut last = 0;
         while let Some(shared) = self.inner.next_thread(last) {
@@ -256,7 +255,7 @@ impl<C: 'static> IoDevice<C> {
                 }));
             }
             state.unregistered = true;
-            if state.visits == 0 && state.threads.is_empty() {
+            if state.uses == 0 && state.threads.is_empty() {
                 return Poll::Ready(Ok(()));
             }
             state.waiting.insert(waiter.number, cx.waker().clone());
@@ -305,7 +304,7 @@ impl<C> Inner<C> {
     fn leave(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
         change(&mut state);
-        if state.visits > 0 || !state.threads.is_empty() {
+        if state.uses > 0 || !state.threads.is_empty() {
             return;
         }
         let waiting = std::mem::take(&mut state.waiting);
@@ -336,26 +335,27 @@ impl<C> Drop for Waiter<'_, C> {
     }
 }
 
-/// A visit under way.
-struct Visit<'a, C> {
+/// A visit, or the making of a channel, under way.
+struct Use<'a, C> {
     device: &'a Inner<C>,
 }
 
-impl<'a, C> Visit<'a, C> {
-    fn begin<E>(device: &'a Inner<C>) -> Result<Visit<'a, C>, VisitError<E>> {
+impl<'a, C> Use<'a, C> {
+    /// None if the device is unregistered.
+    fn begin(device: &'a Inner<C>) -> Option<Use<'a, C>> {
         let mut state = device.state();
         if state.unregistered {
-            return Err(VisitError::Unregistered { device: device.name.to_string() });
+            return None;
         }
-        state.visits += 1;
+        state.uses += 1;
         drop(state);
-        Ok(Visit { device })
+        Some(Use { device })
     }
 }
 
-impl<C> Drop for Visit<'_, C> {
+impl<C> Drop for Use<'_, C> {
     fn drop(&mut self) {
-        self.device.leave(|state| state.visits -= 1);
+        self.device.leave(|state| state.uses -= 1);
     }
 }
 
@@ -470,6 +470,43 @@ mod tests {
     struct Nothing;
     impl Wake for Nothing {
         fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn an_unregistration_waits_for_a_channel_that_is_being_made() {
+        let runtime = Runtime::builder().engine(EngineKind::Epoll).cores(0).reactors(2).build().unwrap();
+        let ended = runtime.run(async || {
+            let (making, made) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+            let (began, go_on) = (making.0, Mutex::new(made.1));
+            let device = IoDevice::register("device", move || {
+                began.send(()).unwrap();
+                go_on.lock().unwrap().recv().unwrap();
+                Ok::<u32, std::io::Error>(1)
+            });
+            // On the other reactor: making the channel stops that one.
+            let other = loop {
+                let thread = Thread::create("other", 0).unwrap();
+                if thread.reactor() != Thread::current().unwrap().reactor() {
+                    break thread;
+                }
+            };
+            let there = device.clone();
+            let opens = other.spawn(async move || {
+                let channel = there.channel().unwrap();
+                crate::sleep(std::time::Duration::from_millis(1)).await;
+                drop(channel);
+            });
+            making.1.recv().unwrap();
+            let mut unregistered = Box::pin(device.unregister());
+            let waker = Waker::from(Arc::new(Nothing));
+            let polled = Pin::new(&mut unregistered).poll(&mut Context::from_waker(&waker));
+            made.0.send(()).unwrap();
+            assert!(polled.is_pending(), "the channel may be there any moment");
+            unregistered.await.unwrap();
+            assert_eq!(device.channels(), 0);
+            opens.await.unwrap();
+        });
+        ended.unwrap();
     }
 
     #[test]
