@@ -14,21 +14,21 @@ pub enum Operation {
     Write,
     /// Make the range read as zeroes.
     WriteZeroes,
-    /// The range's contents are no longer needed; see [`Geometry::unmap_reads_zero`].
+    /// The range's contents are no longer needed; see [`Geometry::unmap_reads_zero`](crate::Geometry::unmap_reads_zero).
     Unmap,
     /// Make durable every write that completed before this was submitted. Has no range.
     Flush,
-    /// Compare the buffers with the range; [`Miscompare`](IoErrorKind::Miscompare) names the first byte that
+    /// Compare the buffers with the range; [`Miscompare`](crate::IoErrorKind::Miscompare) names the first byte that
     /// differs.
     Compare,
     /// Compare the first half of the buffers with the range and, if they are equal, store the second half there;
     /// nothing changes the range in between. Is not split.
     CompareAndWrite,
-    /// Store in the range the contents of as many blocks from block [`aux`](Io::aux) on. The device defines
+    /// Store in the range the contents of as many blocks from block [`aux`](crate::Io::aux) on. The device defines
     /// the result for overlapping ranges.
     Copy,
     /// Find the first block from the range's start on that may hold data. Its number, or that of the end of
-    /// the device, is then in [`aux`](Io::aux). Has no count.
+    /// the device, is then in [`aux`](crate::Io::aux). Has no count.
     SeekData,
     /// The same for the first block that is known to hold none.
     SeekHole,
