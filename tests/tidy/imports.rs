@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A crate's files by module path (`a::b`; the root is empty), with the modules each imports from.
 pub type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// The text of each file by its path below `src`; returns who imports from whom.
+/// The text of each file by its path below `src`; returns which file imports from which.
 pub fn imports(files: &BTreeMap<String, String>) -> Imports {
     let modules: BTreeMap<String, String> =
         files.iter().map(|(path, text)| (module_of(path), code_of(text))).collect();

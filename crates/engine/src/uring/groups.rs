@@ -2,7 +2,7 @@
 //!
 //! Owned by the driver. One group for each [`ReceivePool`] from which streams receive: a few buffers that the
 //! kernel has, however many streams wait. A filled buffer leaves for good, and another from the pool takes its
-//! place. When the last stream has left, the buffers are taken back, and freed when the kernel has let go of them.
+//! place. When the last stream has left, the buffers are taken back, and freed when the kernel no longer uses them.
 
 use io_uring::opcode;
 use io_uring::squeue::Flags;
@@ -28,7 +28,7 @@ struct Group {
     lent: [Option<IoBuf>; LENT],
     /// Operations that receive from it.
     users: usize,
-    /// Taken back; the kernel has not let go of them yet.
+    /// Taken back; the kernel still uses them.
     leaving: Vec<IoBuf>,
     removals: u32,
 }

@@ -206,7 +206,7 @@ impl UringDriver {
     /// Starts what was submitted, and takes what has ended.
     fn turn(&mut self) {
         self.ring.enter();
-        if self.quiet.is_empty() || !self.ring.is_submitted() {
+        if self.quiet.is_empty() || !self.ring.has_answered() {
             return self.take_completions();
         }
         // Failures of those that the kernel has taken are among the completions.

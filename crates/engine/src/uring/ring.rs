@@ -111,9 +111,13 @@ impl Ring {
         waiting || !self.overflow.is_empty() || !self.ring.completion().is_empty()
     }
 
-    /// True if the kernel has taken all entries.
-    pub(super) fn is_submitted(&mut self) -> bool {
-        self.overflow.is_empty() && self.ring.submission().is_empty()
+    /// Whether the kernel has taken all entries, and everything that it posted for them can be read: what
+    /// overflowed comes with a later entry into the kernel.
+    pub(super) fn has_answered(&mut self) -> bool {
+        let queue = self.ring.submission();
+        let all = queue.is_empty() && !queue.cq_overflow();
+        drop(queue);
+        all && self.overflow.is_empty()
     }
 
     /// True if the kernel has completed something.

@@ -52,6 +52,7 @@ macro_rules! with_every_test {
                 a_quiet_send_that_does_not_fit_goes_on_as_any_other,
                 a_send_behind_a_quiet_one_does_not_wait_for_other_things,
                 a_quiet_send_that_fails_ends_the_sleep_with_the_reason,
+                a_quiet_send_that_fails_among_more_completions_than_a_ring_holds_is_told_so,
                 a_quiet_send_that_has_ended_is_told_when_it_is_cancelled,
                 a_cancelled_quiet_send_comes_back_with_its_buffers;
             sleep:

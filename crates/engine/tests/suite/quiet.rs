@@ -78,6 +78,19 @@ pub fn a_quiet_send_that_fails_ends_the_sleep_with_the_reason(bench: &mut Bench)
     assert_eq!(bytes_of(&done.op.into_buffers()), b"answer");
 }
 
+pub fn a_quiet_send_that_fails_among_more_completions_than_a_ring_holds_is_told_so(bench: &mut Bench) {
+    let (a, b) = bench.pair();
+    let (ended, peer) = bench.pair();
+    drop((b, peer));
+    let receive = |bench: &mut Bench| bench.submit(Op::Recv { socket: ended.clone(), buffers: buffer(&[0]) });
+    let receives: Vec<Token> = (0..4500).map(|_| receive(bench)).collect();
+    let sent = bench.send_quietly(&a, b"answer");
+    assert_eq!(bench.wait(sent).result.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    for token in receives {
+        assert_eq!(bench.wait(token).result.unwrap().bytes(), 0);
+    }
+}
+
 pub fn a_quiet_send_that_has_ended_is_told_when_it_is_cancelled(bench: &mut Bench) {
     let (a, _b) = bench.pair();
     let sent = bench.send_quietly(&a, b"answer");

@@ -29,7 +29,7 @@ const WORKERS: u64 = 4;
 /// Requests of each.
 const REQUESTS: u64 = 80;
 
-/// Blocks at the end that nobody uses, so that they may go and come back.
+/// Unused blocks at the end, so that they may go and come back.
 const SPARE: u64 = 8;
 
 /// A stack, and what can be done to it.
