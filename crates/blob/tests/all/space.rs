@@ -616,3 +616,53 @@ fn unmaps_with_clusters_in_common_all_end_whatever_the_order_in_which_they_get_t
         });
     }
 }
+
+/// A new cluster may be in the map while its data is still being written and its place is claimed. Both unmaps then
+/// wait for that place, and the one that gets it must not wait for places of the other.
+#[test]
+fn two_unmaps_that_wait_for_a_cluster_whose_data_is_slower_than_its_map_both_end() {
+    for seed in 1..=24 {
+        run_on(&format!("sim:{seed}"), async || {
+            let options = DiskOptions { discard: Some(UnmapReads::Zero), ..DiskOptions::new(8 << 20) };
+            let disk = Disk::new(options);
+            let slow = support::Stuck::new(device(&disk));
+            let store = Blobstore::init(slow.clone(), small()).await.unwrap();
+            let id = store.create_blob(BlobOptions::thin(8)).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            // What was unmapped is known to read zero, so that data and map are written side by side.
+            fill(&blob, 0, 8 * CLUSTER, 7).await;
+            blob.unmap(0, 8 * CLUSTER).await.unwrap();
+            fill(&blob, CLUSTER, 7 * CLUSTER, 7).await;
+            slow.hold_from(data_start(&disk));
+            let writer = blob.clone();
+            let mut write =
+                Box::pin(spindle_reactor::spawn_local(async move { fill(&writer, 0, 4096, 8).await }));
+            while blob.info().await.unwrap().allocated < 8 {
+                spindle_reactor::sleep(Duration::from_micros(10)).await;
+            }
+            let unmaps: Vec<_> = (0..2)
+                .map(|_| {
+                    let blob = blob.clone();
+                    spindle_reactor::spawn_local(async move { blob.unmap(0, 8 * CLUSTER).await })
+                })
+                .collect();
+            spindle_reactor::sleep(Duration::from_millis(1)).await;
+            assert!(support::poll_once(write.as_mut()).is_none(), "the data is slower than the map");
+            slow.let_go();
+            for unmap in unmaps {
+                let ended = spindle_reactor::timeout(Duration::from_secs(60), unmap).await;
+                ended.expect("it ends").unwrap().unwrap();
+            }
+            write.await.unwrap();
+            assert_eq!(byte(&blob, 0, 8 * CLUSTER).await, 0);
+            blob.close().await.unwrap();
+            store.unload().await.unwrap();
+            check(&disk);
+        });
+    }
+}
+
+/// The block at which the clusters of blobs begin.
+fn data_start(disk: &Disk) -> u64 {
+    u64::from(support::check_image(disk.snapshot().visible()).geometry.metadata_clusters()) * CLUSTER / 512
+}

@@ -221,6 +221,8 @@ pub struct Stuck {
 struct Hold {
     holds: bool,
     goes: bool,
+    /// Requests that begin before this block are not held.
+    from: u64,
 }
 
 impl Stuck {
@@ -233,9 +235,14 @@ impl Stuck {
         self.state.lock().unwrap().holds = holds;
     }
 
+    /// Whether requests that begin at this block or behind it are held from now on.
+    pub fn hold_from(&self, from: u64) {
+        *self.state.lock().unwrap() = Hold { holds: true, goes: false, from };
+    }
+
     /// Those that are held go on, in a later turn.
     pub fn let_go(&self) {
-        *self.state.lock().unwrap() = Hold { holds: false, goes: true };
+        *self.state.lock().unwrap() = Hold { holds: false, goes: true, from: 0 };
     }
 }
 
@@ -261,7 +268,11 @@ struct StuckLane {
 
 impl Lane for StuckLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
-        if self.state.lock().unwrap().holds {
+        let (holds, from) = {
+            let state = self.state.lock().unwrap();
+            (state.holds, state.from)
+        };
+        if holds && io.start() >= from {
             self.held.push(io);
             cx.poll_soon();
         } else {
