@@ -1,17 +1,18 @@
 //! Waits for the end of several things under way, or of one that ends once.
 
-use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use spindle_reactor::WaitList;
 
 /// The number of things under way; clones are the same count. For any thread.
 #[derive(Clone, Default, Debug)]
-pub struct Counter(Arc<Mutex<State>>);
+pub struct Counter(Arc<State>);
 
 #[derive(Default, Debug)]
 struct State {
-    count: usize,
-    waiting: Vec<Waker>,
+    count: AtomicUsize,
+    waiting: WaitList,
 }
 
 /// One thing under way, until dropped.
@@ -21,46 +22,29 @@ pub struct Counted(Counter);
 impl Counter {
     /// Counts one more.
     pub fn begin(&self) -> Counted {
-        self.state().count += 1;
+        self.0.count.fetch_add(1, Ordering::AcqRel);
         Counted(self.clone())
     }
 
     /// The count.
     pub fn count(&self) -> usize {
-        self.state().count
+        self.0.count.load(Ordering::Acquire)
     }
 
     /// Waits until nothing is under way.
     ///
     /// Dropping the future stops the wait.
     pub async fn none(&self) {
-        poll_fn(|cx| {
-            let mut state = self.state();
-            if state.count == 0 {
-                return Poll::Ready(());
-            }
-            // A wait may be polled for other reasons too; its waker is stored once.
-            if !state.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                state.waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.waiting.until(|| (self.count() == 0).then_some(())).await;
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let waiting = {
-            let mut state = self.0.state();
-            state.count -= 1;
-            if state.count == 0 { std::mem::take(&mut state.waiting) } else { Vec::new() }
-        };
-        waiting.into_iter().for_each(Waker::wake);
+        let state = &*self.0.0;
+        if state.count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            state.waiting.wake_all();
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::task::Waker;
+
+use spindle_reactor::WaitList;
 
 use crate::BdevError;
 use crate::bdev::Inner;
@@ -17,7 +18,7 @@ pub(crate) struct Namespace {
     in_order: BTreeMap<u64, Arc<Inner>>,
     counters: BTreeMap<&'static str, u64>,
     /// Tasks that wait for a name to appear.
-    waiting: Vec<Waker>,
+    appearing: Arc<WaitList>,
 }
 
 impl Namespace {
@@ -37,26 +38,20 @@ impl Namespace {
             self.by_name.insert(name.clone(), bdev.clone());
         }
         self.in_order.insert(bdev.number, bdev.clone());
-        self.tell_of_names();
+        self.appearing.wake_all();
         Ok(())
     }
 
-    /// Wakes `waker` when a name appears.
-    pub(crate) fn wait(&mut self, waker: &Waker) {
-        if !self.waiting.iter().any(|waiting| waiting.will_wake(waker)) {
-            self.waiting.push(waker.clone());
-        }
-    }
-
-    fn tell_of_names(&mut self) {
-        self.waiting.drain(..).for_each(Waker::wake);
+    /// Who waits for a name to appear.
+    pub(crate) fn appearing(&self) -> Arc<WaitList> {
+        self.appearing.clone()
     }
 
     /// Adds a name of an existing bdev.
     pub(crate) fn add_alias(&mut self, alias: &str, bdev: &Arc<Inner>) -> Result<(), BdevError> {
         self.check_free(alias)?;
         self.by_name.insert(alias.to_owned(), bdev.clone());
-        self.tell_of_names();
+        self.appearing.wake_all();
         Ok(())
     }
 

@@ -4,10 +4,8 @@
 //! thread.
 
 use std::any::Any;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Poll;
 
 use spindle_reactor::{Handle, Thread};
 use uuid::Uuid;
@@ -134,15 +132,8 @@ impl Registry {
 
     /// Waits until there is a bdev of that name, alias or UUID.
     pub async fn appears(&self, name: &str) -> Bdev {
-        poll_fn(|cx| {
-            let mut names = self.0.names();
-            if let Some(bdev) = names.get(name) {
-                return Poll::Ready(Bdev(bdev.clone()));
-            }
-            names.wait(cx.waker());
-            Poll::Pending
-        })
-        .await
+        let appearing = self.0.names().appearing();
+        appearing.until(|| self.get(name).ok()).await
     }
 
     /// All bdevs, in the order of registration.

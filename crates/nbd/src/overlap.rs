@@ -10,7 +10,9 @@ use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
+use std::task::Waker;
+
+use spindle_reactor::WaitList;
 
 use crate::waiting::{Entry, Ticket, Waiting};
 
@@ -20,6 +22,8 @@ pub(crate) struct Overlaps {
     /// Set once every write registers its range.
     shown: AtomicBool,
     state: Mutex<State>,
+    /// Tasks that wait for writes without a registered range.
+    draining: WaitList,
 }
 
 #[derive(Default)]
@@ -27,8 +31,6 @@ struct State {
     writers: Vec<Arc<Unseen>>,
     active: Vec<(Ticket, Shown)>,
     waiting: Waiting<Shown>,
-    /// Tasks that wait for writes without a registered range.
-    drained: Vec<Waker>,
 }
 
 /// Number of one connection's writes under way without a registered range.
@@ -59,16 +61,8 @@ impl Overlaps {
     /// Waits for writes that began before ranges were registered.
     async fn show(&self) {
         self.shown.store(true, Ordering::SeqCst);
-        poll_fn(|cx| {
-            let mut state = self.state();
-            // Stored before the check: a write that ends after the check finds the waker.
-            state.drained.push(cx.waker().clone());
-            match state.writers.iter().all(|writer| writer.0.load(Ordering::SeqCst) == 0) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
-            }
-        })
-        .await;
+        let drained = || self.state().writers.iter().all(|writer| writer.0.load(Ordering::SeqCst) == 0);
+        self.draining.until(|| drained().then_some(())).await;
     }
 
     async fn enter(self: &Arc<Overlaps>, blocks: Range<u64>, alone: bool) -> Permit {
@@ -167,8 +161,7 @@ impl Drop for Permit {
             Held::Unseen { overlaps, unseen } => {
                 let last = unseen.0.fetch_sub(1, Ordering::SeqCst) == 1;
                 if last && overlaps.shown.load(Ordering::SeqCst) {
-                    let drained = std::mem::take(&mut overlaps.state().drained);
-                    drained.into_iter().for_each(Waker::wake);
+                    overlaps.draining.wake_all();
                 }
             }
         }
@@ -179,7 +172,7 @@ impl Drop for Permit {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::Context;
+    use std::task::{Context, Poll};
 
     use super::*;
 

@@ -41,6 +41,7 @@ pub use runtime::runner::ThreadRunner;
 pub use runtime::stop::StopRequested;
 pub use runtime::{Running, Runtime};
 pub use shared::lock_state::LockAction;
+pub use shared::wait_list::{WaitList, WaitPlace};
 pub use spindle_engine::{CpuSet, EngineKind, OsThread, SystemCalls, Time};
 pub use task::poller_cell::{Busy, Wake};
 pub use thread::context::{

@@ -2,10 +2,10 @@
 //!
 //! On one thread.
 
-use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::cell::Cell;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
+
+use spindle_reactor::WaitList;
 
 /// The state of the application.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,13 +46,13 @@ pub struct Phase(Rc<Inner>);
 
 struct Inner {
     state: Cell<State>,
-    waiting: RefCell<Vec<Waker>>,
+    changing: WaitList,
 }
 
 impl Phase {
     /// An application in that state.
     pub fn new(state: State) -> Phase {
-        Phase(Rc::new(Inner { state: Cell::new(state), waiting: RefCell::default() }))
+        Phase(Rc::new(Inner { state: Cell::new(state), changing: WaitList::default() }))
     }
 
     /// The state now.
@@ -63,22 +63,11 @@ impl Phase {
     /// Changes the state, and wakes the tasks that wait for it.
     pub fn set(&self, state: State) {
         self.0.state.set(state);
-        let waiting = self.0.waiting.take();
-        waiting.into_iter().for_each(Waker::wake);
+        self.0.changing.wake_all();
     }
 
     /// Waits until the application has that state. Dropping the future ends the wait.
     pub async fn reached(&self, state: State) {
-        poll_fn(|cx| {
-            if self.state() >= state {
-                return Poll::Ready(());
-            }
-            let mut waiting = self.0.waiting.borrow_mut();
-            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-                waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+        self.0.changing.until(|| (self.state() >= state).then_some(())).await;
     }
 }

@@ -4,16 +4,14 @@
 //! way run to their end.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
 use spindle_engine::{Listener, Op, Output, Socket};
-use spindle_reactor::{JoinHandle, op, sleep, spawn_local, timeout};
+use spindle_reactor::{JoinHandle, WaitList, op, sleep, spawn_local, timeout};
 
 use crate::answers::Answers;
 use crate::budget::Budget;
@@ -143,12 +141,12 @@ impl<C: Clone + 'static> Accept<C> {
 
 /// The open connections. A handle.
 #[derive(Clone, Default)]
-struct Connections(Rc<RefCell<Open>>);
+struct Connections(Rc<Open>);
 
 #[derive(Default)]
 struct Open {
-    answers: Slab<Rc<Answers>>,
-    waiting: Vec<Waker>,
+    answers: RefCell<Slab<Rc<Answers>>>,
+    closing: WaitList,
 }
 
 /// A connection's place among the open ones, until dropped.
@@ -159,40 +157,31 @@ struct Here {
 
 impl Connections {
     fn count(&self) -> usize {
-        self.0.borrow().answers.len()
+        self.0.answers.borrow().len()
     }
 
     fn enter(&self, answers: Rc<Answers>) -> Here {
-        let place = self.0.borrow_mut().answers.insert(answers);
+        let place = self.0.answers.borrow_mut().insert(answers);
         Here { connections: self.clone(), place }
     }
 
     fn close(&self) {
-        let open: Vec<_> = self.0.borrow().answers.iter().map(|(_, answers)| answers.clone()).collect();
+        let open: Vec<_> = self.0.answers.borrow().iter().map(|(_, answers)| answers.clone()).collect();
         open.iter().for_each(|answers| answers.close());
     }
 
     /// Waits until fewer than `most` are open.
     async fn below(&self, most: usize) {
-        poll_fn(|cx| {
-            let mut open = self.0.borrow_mut();
-            if open.answers.len() < most {
-                return Poll::Ready(());
-            }
-            open.waiting.push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.0.closing.until(|| (self.count() < most).then_some(())).await;
     }
 }
 
 impl Drop for Here {
     fn drop(&mut self) {
-        let mut open = self.connections.0.borrow_mut();
-        open.answers.remove(self.place);
-        let waiting = std::mem::take(&mut open.waiting);
-        drop(open);
-        waiting.into_iter().for_each(Waker::wake);
+        let open = &self.connections.0;
+        let answers = open.answers.borrow_mut().remove(self.place);
+        drop(answers);
+        open.closing.wake_all();
     }
 }
 

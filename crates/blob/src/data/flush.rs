@@ -81,7 +81,7 @@ impl BlobLane {
     pub(super) fn settle(&mut self, cx: &mut Cx<'_>) {
         let Stage::Settling(begun) = self.flushes.stage else { return };
         let store = &self.blob.store;
-        if store.flushing.is_settled(begun, self.here.waker()) {
+        if self.here.is_settled(begun) {
             let status = store.check_poison().map_err(|error| {
                 self.here.note_failure(&error);
                 error.kind()

@@ -14,7 +14,7 @@ use spindle_format::{
     Bitmap, BlobId, Geometry, LoadError, Loader, PAGE_SIZE, Store, SuperBlock, grow, init as layout, sharing,
 };
 use spindle_mem::IoBuf;
-use spindle_reactor::{Thread, yield_now};
+use spindle_reactor::{Thread, WaitList, yield_now};
 
 use super::blob_state::BlobState;
 use super::flushes::Flushes;
@@ -293,7 +293,7 @@ fn assemble(
         showing: TaskLock::default(),
         ahead: ZeroAhead::default(),
         watches: Watches::default(),
-        left: RefCell::default(),
+        left: WaitList::default(),
         open: Cell::new(0),
     }
 }

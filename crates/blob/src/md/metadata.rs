@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 
 use spindle_format::{Bitmap, BlobId, Geometry, SuperBlock};
+use spindle_reactor::WaitList;
 
 use super::blob_state::BlobState;
 use super::copies::Copies;
@@ -49,7 +49,7 @@ pub(crate) struct Md {
     /// Number of openings of blobs.
     pub(crate) open: Cell<usize>,
     /// Tasks that wait until the store has released its device.
-    pub(super) left: RefCell<Vec<Waker>>,
+    pub(super) left: WaitList,
     /// Callers that want to know when space runs low.
     pub(crate) watches: Watches,
 }

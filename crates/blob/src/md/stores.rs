@@ -2,11 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Poll, Waker};
 
 use spindle_block::Device;
 
@@ -20,6 +18,14 @@ struct Stores {
     loaded: RefCell<BTreeMap<usize, Rc<Md>>>,
     /// Stores that operations no longer find and that have not released their devices yet.
     leaving: RefCell<Vec<Rc<Md>>>,
+}
+
+impl Stores {
+    /// True if the store has not released its device.
+    fn have(&self, md: &Rc<Md>) -> bool {
+        let is_it = |other: &Rc<Md>| Rc::ptr_eq(other, md);
+        self.leaving.borrow().iter().any(is_it) || self.loaded.borrow().values().any(is_it)
+    }
 }
 
 impl Md {
@@ -46,18 +52,10 @@ impl Md {
         loop {
             let is_on_it = |md: &&Rc<Md>| Arc::ptr_eq(md.shared.device.device(), device);
             let is_abandoned = |md: &&Rc<Md>| is_on_it(md) && md.shared.abandoned.load(Ordering::Acquire);
-            let left = stores.leaving.borrow().iter().find(is_on_it).cloned();
-            let found = left.or_else(|| stores.loaded.borrow().values().find(is_abandoned).cloned());
+            let leaving = stores.leaving.borrow().iter().find(is_on_it).cloned();
+            let found = leaving.or_else(|| stores.loaded.borrow().values().find(is_abandoned).cloned());
             let Some(md) = found else { return };
-            let mut waits = false;
-            poll_fn(|cx| match std::mem::replace(&mut waits, true) {
-                true => Poll::Ready(()),
-                false => {
-                    md.left.borrow_mut().push(cx.waker().clone());
-                    Poll::Pending
-                }
-            })
-            .await;
+            md.left.until(|| (!stores.have(&md)).then_some(())).await;
         }
     }
 
@@ -77,7 +75,7 @@ impl Md {
     pub(super) fn has_left(self: &Rc<Md>) {
         let stores = spindle_reactor::extension::<Stores>();
         stores.leaving.borrow_mut().retain(|leaving| !Rc::ptr_eq(leaving, self));
-        self.left.take().into_iter().for_each(Waker::wake);
+        self.left.wake_all();
     }
 }
 

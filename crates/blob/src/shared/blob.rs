@@ -4,14 +4,12 @@
 //! [`Leaves`]. The locks here are held for a few instructions, never across an await, and never by reads and
 //! writes of known clusters.
 
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
 
 use spindle_block::{Claim, DeviceState};
 use spindle_format::BlobId;
-use spindle_reactor::Thread;
+use spindle_reactor::{Thread, WaitList};
 
 use super::external::ExternalSnapshot;
 use super::store::{Notice, StoreShared};
@@ -85,7 +83,7 @@ pub(crate) struct BlobShared {
     pub(crate) threads: Mutex<Vec<Thread>>,
     /// Number of operations that keep writes out.
     frozen: AtomicUsize,
-    waiting: Mutex<Vec<Waker>>,
+    thawing: WaitList,
 }
 
 impl BlobShared {
@@ -106,7 +104,7 @@ impl BlobShared {
             claims: Arc::default(),
             threads: Mutex::default(),
             frozen: AtomicUsize::new(0),
-            waiting: Mutex::default(),
+            thawing: WaitList::default(),
         }
     }
 
@@ -160,31 +158,18 @@ impl BlobShared {
     /// Lets writes in again, once for each [`freeze`](Self::freeze).
     pub(crate) fn thaw(&self) {
         if self.frozen.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let waiting = std::mem::take(&mut *locked(&self.waiting));
-            waiting.into_iter().for_each(Waker::wake);
+            self.thawing.wake_all();
         }
     }
 
     /// Waits until writes are let in.
     pub(crate) async fn thawed(&self) {
-        poll_fn(|cx| {
-            if !self.is_frozen() {
-                return Poll::Ready(());
-            }
-            if self.is_frozen_yet(cx.waker()) { Poll::Pending } else { Poll::Ready(()) }
-        })
-        .await;
+        self.thawing.until(|| (!self.is_frozen()).then_some(())).await;
     }
 
-    /// True if writes are still kept out; then the waker is called when they are let in.
-    pub(crate) fn is_frozen_yet(&self, waker: &Waker) -> bool {
-        let mut waiting = locked(&self.waiting);
-        // Checked under the lock: a thaw changes the count first and takes the lock then.
-        let frozen = self.is_frozen();
-        if frozen && !waiting.iter().any(|known| known.will_wake(waker)) {
-            waiting.push(waker.clone());
-        }
-        frozen
+    /// Who waits until writes are let in. A lane that does has a place there.
+    pub(crate) fn thawing(&self) -> &WaitList {
+        &self.thawing
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use spindle_block::Notifier;
-use spindle_reactor::Thread;
+use spindle_reactor::{Thread, WaitPlace};
 
 use super::blob::BlobShared;
 use super::epochs::Epochs;
@@ -28,8 +28,12 @@ pub(crate) struct BlobLocal {
     lanes: RefCell<BTreeMap<u64, Notifier>>,
     /// Polls its lanes, from any thread.
     waker: Waker,
-    /// External snapshots that will call the waker when they end.
-    externals: RefCell<Vec<std::sync::Weak<ExternalSnapshot>>>,
+    /// The waker's place among those that wait for the blob's thaw.
+    thawing: WaitPlace,
+    /// And among those that wait for flushes of the store.
+    flushing: WaitPlace,
+    /// External snapshots that will call the waker when they end, and its places there.
+    externals: RefCell<Vec<(std::sync::Weak<ExternalSnapshot>, WaitPlace)>>,
     /// The reason of a recent failure, for requests whose status cannot carry it.
     failure: RefCell<Option<BlobError>>,
 }
@@ -65,6 +69,8 @@ impl BlobLocal {
             epochs: Epochs::default(),
             lanes: RefCell::default(),
             waker: Waker::from(Arc::new(Bell { thread, key })),
+            thawing: blob.thawing().enter(),
+            flushing: blob.store.flushing.ended.enter(),
             externals: RefCell::default(),
             failure: RefCell::default(),
         });
@@ -91,18 +97,29 @@ impl BlobLocal {
         self.lanes.borrow_mut().remove(&number);
     }
 
-    /// Polls the lanes, on whatever thread it is used.
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.waker
+    /// True if writes are kept out of the blob; then its lanes are polled when they are let in.
+    pub(crate) fn is_frozen(&self) -> bool {
+        let open = || (!self.shared.is_frozen()).then_some(());
+        self.shared.thawing().poll(&self.thawing, &self.waker, open).is_none()
+    }
+
+    /// True if the first `begun` flushes of the store have ended; otherwise the lanes are polled when that may
+    /// have changed.
+    pub(crate) fn is_settled(&self, begun: u64) -> bool {
+        let flushing = &self.shared.store.flushing;
+        let settled = || flushing.is_settled(begun).then_some(());
+        flushing.ended.poll(&self.flushing, &self.waker, settled).is_some()
     }
 
     /// Polls the lanes when no blob reads this snapshot any more.
     pub(crate) fn reads_external(&self, snapshot: &Arc<ExternalSnapshot>) {
-        snapshot.add_reader(&self.waker);
         let mut known = self.externals.borrow_mut();
-        known
-            .retain(|known| known.strong_count() > 0 && !std::ptr::eq(known.as_ptr(), Arc::as_ptr(snapshot)));
-        known.push(Arc::downgrade(snapshot));
+        known.retain(|(known, _)| known.strong_count() > 0);
+        if !known.iter().any(|(known, _)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(snapshot))) {
+            let place = snapshot.readers.enter();
+            snapshot.readers.wait(&place, &self.waker);
+            known.push((Arc::downgrade(snapshot), place));
+        }
     }
 
     /// Stores why a request fails, for callers that report more than its status.
@@ -124,8 +141,10 @@ impl BlobLocal {
 
 impl Drop for BlobLocal {
     fn drop(&mut self) {
-        for snapshot in self.externals.take() {
-            snapshot.upgrade().iter().for_each(|snapshot| snapshot.remove_reader(&self.waker));
+        self.shared.thawing().leave(&self.thawing);
+        self.shared.store.flushing.ended.leave(&self.flushing);
+        for (snapshot, place) in self.externals.take() {
+            snapshot.upgrade().iter().for_each(|snapshot| snapshot.readers.leave(&place));
         }
         let key = key_of(&self.shared);
         if let Some(here) = Thread::current() {

@@ -6,8 +6,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::task::{Poll, Waker};
+
+use spindle_reactor::WaitList;
 
 /// The requests under way, by epoch.
 #[derive(Default)]
@@ -15,14 +15,10 @@ pub(crate) struct Epochs {
     current: Cell<u64>,
     /// Requests of the current epoch.
     count: Cell<usize>,
-    past: RefCell<Past>,
-}
-
-#[derive(Default)]
-struct Past {
     /// Earlier epochs that are not over, oldest first: number and requests.
-    earlier: VecDeque<(u64, usize)>,
-    waiting: Vec<Waker>,
+    earlier: RefCell<VecDeque<(u64, usize)>>,
+    /// Tasks that wait for the end of an epoch.
+    ending: WaitList,
 }
 
 /// A request that is under way until this is dropped.
@@ -55,16 +51,15 @@ impl Epochs {
 
     #[cold]
     fn end_earlier(&self, epoch: u64) {
-        let mut past = self.past.borrow_mut();
-        if let Some((_, count)) = past.earlier.iter_mut().find(|(found, _)| *found == epoch) {
+        let mut earlier = self.earlier.borrow_mut();
+        if let Some((_, count)) = earlier.iter_mut().find(|(found, _)| *found == epoch) {
             *count -= 1;
         }
-        while let Some((_, 0)) = past.earlier.front() {
-            past.earlier.pop_front();
+        while let Some((_, 0)) = earlier.front() {
+            earlier.pop_front();
         }
-        let waiting = std::mem::take(&mut past.waiting);
-        drop(past);
-        waiting.into_iter().for_each(Waker::wake);
+        drop(earlier);
+        self.ending.wake_all();
     }
 
     /// Begins a new epoch; returns the previous one.
@@ -73,22 +68,15 @@ impl Epochs {
         self.current.set(ending + 1);
         let count = self.count.take();
         if count > 0 {
-            self.past.borrow_mut().earlier.push_back((ending, count));
+            self.earlier.borrow_mut().push_back((ending, count));
         }
         ending
     }
 
     /// Waits until all requests of `epoch` and of earlier ones have ended.
     pub(crate) async fn over(&self, epoch: u64) {
-        poll_fn(|cx| {
-            let mut past = self.past.borrow_mut();
-            if past.earlier.front().is_none_or(|&(oldest, _)| oldest > epoch) {
-                return Poll::Ready(());
-            }
-            past.waiting.push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        let is_over = || self.earlier.borrow().front().is_none_or(|&(oldest, _)| oldest > epoch);
+        self.ending.until(|| is_over().then_some(())).await;
     }
 }
 
@@ -102,7 +90,7 @@ impl Drop for UnderWay<'_> {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::Context;
+    use std::task::{Context, Waker};
 
     use super::*;
 

@@ -5,27 +5,30 @@
 //! failed: of two overlapping flushes the failed one may report last. Locked for a few instructions.
 
 use std::collections::BTreeSet;
-use std::future::poll_fn;
 use std::sync::Mutex;
-use std::task::{Poll, Waker};
+
+use spindle_reactor::WaitList;
 
 use crate::waiting::locked;
 
 /// The set of flushes under way.
 #[derive(Default)]
-pub(crate) struct Flushing(Mutex<State>);
+pub(crate) struct Flushing {
+    state: Mutex<State>,
+    /// Waits of tasks and lanes for the end of some of them.
+    pub(super) ended: WaitList,
+}
 
 #[derive(Default)]
 struct State {
     begun: u64,
     under_way: BTreeSet<u64>,
-    waiting: Vec<Waker>,
 }
 
 impl Flushing {
     /// Begins a flush; returns the number for [`end`](Self::end).
     pub(crate) fn begin(&self) -> u64 {
-        let mut state = locked(&self.0);
+        let mut state = locked(&self.state);
         state.begun += 1;
         let number = state.begun;
         state.under_way.insert(number);
@@ -35,29 +38,23 @@ impl Flushing {
     /// Ends a flush. A failure must have poisoned the store before. Returns how many flushes have begun so
     /// far: this one counts when [all of those have ended](Self::is_settled).
     pub(crate) fn end(&self, number: u64) -> u64 {
-        let (begun, waiting) = {
-            let mut state = locked(&self.0);
+        let begun = {
+            let mut state = locked(&self.state);
             state.under_way.remove(&number);
-            (state.begun, std::mem::take(&mut state.waiting))
+            state.begun
         };
-        waiting.into_iter().for_each(Waker::wake);
+        self.ended.wake_all();
         begun
     }
 
-    /// True if the first `begun` flushes have ended; otherwise the waker is called when that may have
-    /// changed.
-    pub(crate) fn is_settled(&self, begun: u64, waker: &Waker) -> bool {
-        let mut state = locked(&self.0);
-        if state.under_way.first().is_none_or(|&oldest| oldest > begun) {
-            return true;
-        }
-        state.waiting.push(waker.clone());
-        false
+    /// True if the first `begun` flushes have ended.
+    pub(crate) fn is_settled(&self, begun: u64) -> bool {
+        locked(&self.state).under_way.first().is_none_or(|&oldest| oldest > begun)
     }
 
     /// Waits until the first `begun` flushes have ended.
     pub(crate) async fn settled(&self, begun: u64) {
-        poll_fn(|cx| if self.is_settled(begun, cx.waker()) { Poll::Ready(()) } else { Poll::Pending }).await;
+        self.ended.until(|| self.is_settled(begun).then_some(())).await;
     }
 }
 
@@ -65,7 +62,7 @@ impl Flushing {
 mod tests {
     use std::future::Future;
     use std::pin::pin;
-    use std::task::Context;
+    use std::task::{Context, Waker};
 
     use super::*;
 

@@ -4,23 +4,20 @@
 //! for the end of the claim and look up again. An operation that keeps writes out of a blob waits until
 //! nothing is claimed. The lock is held for a few instructions.
 
-use std::collections::BTreeMap;
-use std::future::poll_fn;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
+
+use spindle_reactor::WaitList;
 
 use crate::waiting::locked;
 
 /// The claims on one blob's map.
 #[derive(Default)]
-pub(crate) struct PlaceClaims(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    /// Claimed places, and the tasks that wait for each.
-    held: BTreeMap<u64, Vec<Waker>>,
-    /// Tasks that wait until nothing is claimed.
-    settling: Vec<Waker>,
+pub(crate) struct PlaceClaims {
+    /// Claimed places.
+    held: Mutex<BTreeSet<u64>>,
+    /// Tasks that wait for the end of a claim, or of all.
+    ended: WaitList,
 }
 
 /// A claimed place of a blob's map; released when dropped.
@@ -38,48 +35,31 @@ impl PlaceClaims {
         is_frozen: impl Fn() -> bool,
     ) -> Option<PlaceClaim> {
         let mut waited = false;
-        poll_fn(|cx| {
-            let mut state = locked(&self.0);
-            if let Some(waiting) = state.held.get_mut(&index) {
+        let claimed = || {
+            let mut held = locked(&self.held);
+            if held.contains(&index) {
                 waited = true;
-                waiting.push(cx.waker().clone());
-                return Poll::Pending;
+                return None;
             }
             // Checked under the lock: a freeze sets its flag first and takes the lock then.
             if waited || is_frozen() {
-                return Poll::Ready(None);
+                return Some(None);
             }
-            state.held.insert(index, Vec::new());
-            Poll::Ready(Some(PlaceClaim { claims: self.clone(), index }))
-        })
-        .await
+            held.insert(index);
+            Some(Some(PlaceClaim { claims: self.clone(), index }))
+        };
+        self.ended.until(claimed).await
     }
 
     /// Waits until nothing is claimed.
     pub(crate) async fn settled(&self) {
-        poll_fn(|cx| {
-            let mut state = locked(&self.0);
-            if state.held.is_empty() {
-                return Poll::Ready(());
-            }
-            state.settling.push(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        self.ended.until(|| locked(&self.held).is_empty().then_some(())).await;
     }
 }
 
 impl Drop for PlaceClaim {
     fn drop(&mut self) {
-        let (waiting, settling) = {
-            let mut state = locked(&self.claims.0);
-            let waiting = state.held.remove(&self.index).unwrap_or_default();
-            let settling = match state.held.is_empty() {
-                true => std::mem::take(&mut state.settling),
-                false => Vec::new(),
-            };
-            (waiting, settling)
-        };
-        waiting.into_iter().chain(settling).for_each(Waker::wake);
+        locked(&self.claims.held).remove(&self.index);
+        self.claims.ended.wake_all();
     }
 }

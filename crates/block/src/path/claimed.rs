@@ -2,9 +2,7 @@
 //!
 //! Belongs to its holder, on any thread.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 
 use crate::{Claim, ClaimKind, Device, OpenError};
 
@@ -32,14 +30,12 @@ impl Claimed {
     /// # Errors
     /// As `take`, naming a holder that stays.
     pub async fn take_when_left(device: Arc<dyn Device>) -> Result<Claimed, OpenError> {
-        poll_fn(|cx| {
+        let Some(claim) = device.claim() else { return Claimed::take(device.clone()) };
+        let taken = || {
             let taken = Claimed::take(device.clone());
-            match device.claim().filter(|_| taken.is_err()) {
-                Some(claim) if claim.wait_for_leaving(cx.waker()) => Poll::Pending,
-                _ => Poll::Ready(taken),
-            }
-        })
-        .await
+            (taken.is_ok() || !claim.is_left()).then_some(taken)
+        };
+        claim.released().until(taken).await
     }
 
     /// Announces that the holder will release the claim soon.

@@ -5,7 +5,10 @@
 //! are over.
 
 use std::collections::VecDeque;
-use std::task::{Context, Poll, Waker};
+use std::rc::Rc;
+use std::task::Waker;
+
+use spindle_reactor::WaitList;
 
 /// The requests in one lane, from all senders.
 #[derive(Default)]
@@ -15,7 +18,8 @@ pub(crate) struct Epochs {
     count: u32,
     /// Earlier epochs that are not over, oldest first: number and requests.
     earlier: VecDeque<(u32, u32)>,
-    waiting: Vec<Waker>,
+    /// Tasks that wait for the end of an epoch; made for the first.
+    ending: Option<Rc<WaitList>>,
 }
 
 impl Epochs {
@@ -52,7 +56,7 @@ impl Epochs {
         while let Some((_, 0)) = self.earlier.front() {
             self.earlier.pop_front();
         }
-        wakes.extend(self.waiting.drain(..));
+        wakes.extend(self.ending.iter().flat_map(|ending| ending.take()));
     }
 
     /// Begins a new epoch; returns the previous one.
@@ -71,14 +75,15 @@ impl Epochs {
         self.current
     }
 
-    /// Ready when all requests of `epoch` and of earlier ones have ended.
-    pub(crate) fn poll_over(&mut self, epoch: u32, cx: &mut Context<'_>) -> Poll<()> {
+    /// True if all requests of `epoch` and of earlier ones have ended.
+    pub(crate) fn are_over(&self, epoch: u32) -> bool {
         // Numbers wrap, so they are compared by difference: fewer than 2^31 epochs are under way at one time.
-        if self.earlier.front().is_none_or(|&(oldest, _)| oldest.wrapping_sub(epoch).cast_signed() > 0) {
-            return Poll::Ready(());
-        }
-        self.waiting.push(cx.waker().clone());
-        Poll::Pending
+        self.earlier.front().is_none_or(|&(oldest, _)| oldest.wrapping_sub(epoch).cast_signed() > 0)
+    }
+
+    /// Who waits for the end of an epoch.
+    pub(crate) fn ending(&mut self) -> Rc<WaitList> {
+        self.ending.get_or_insert_default().clone()
     }
 
     /// Requests of an epoch and of earlier ones.
@@ -110,28 +115,30 @@ mod tests {
         let start = Epochs { current: u32::MAX - 1, ..Epochs::default() };
         for mut epochs in [Epochs::default(), start] {
             let mut wakes = VecDeque::new();
-            let mut cx = Context::from_waker(Waker::noop());
+            let (list, waker) = (epochs.ending(), Waker::noop());
+            let place = list.enter();
             let (first, second) = (epochs.begin(), epochs.begin());
             let one = epochs.turn();
-            assert!(epochs.poll_over(one, &mut cx).is_pending());
+            assert!(!epochs.are_over(one));
             let later = epochs.begin();
             let two = epochs.turn();
-            assert!(epochs.poll_over(two, &mut cx).is_pending());
+            assert!(!epochs.are_over(two));
             let last = epochs.begin();
             assert_eq!(epochs.in_flight(), 4);
             epochs.end(later, &mut wakes);
             epochs.end(second, &mut wakes);
-            assert!(epochs.poll_over(one, &mut cx).is_pending(), "the first is still under way");
-            assert!(epochs.poll_over(two, &mut cx).is_pending());
+            assert!(!epochs.are_over(one), "the first is still under way");
+            assert!(!epochs.are_over(two));
             wakes.clear();
+            list.wait(&place, waker);
             epochs.end(first, &mut wakes);
             assert!(!wakes.is_empty(), "the waiters are woken");
-            assert!(epochs.poll_over(one, &mut cx).is_ready());
-            assert!(epochs.poll_over(two, &mut cx).is_ready());
+            assert!(epochs.are_over(one));
+            assert!(epochs.are_over(two));
             assert!(!epochs.is_empty());
             epochs.end(last, &mut wakes);
             let three = epochs.turn();
-            assert!(epochs.poll_over(three, &mut cx).is_ready(), "nothing is left");
+            assert!(epochs.are_over(three), "nothing is left");
             assert!(epochs.is_empty());
         }
     }

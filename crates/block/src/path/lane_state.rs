@@ -7,7 +7,8 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
+
+use spindle_reactor::WaitList;
 
 use crate::path::clock::Clock;
 use crate::path::cutting::Cutting;
@@ -62,7 +63,7 @@ pub(crate) struct LaneState {
     /// Set while a notification is pending.
     pub(crate) notify: Notify,
     /// Tasks that wait for it to close.
-    pub(crate) closers: Vec<Waker>,
+    pub(crate) closing: Option<Rc<WaitList>>,
     /// Met when every remaining request waits in front of the lane.
     pub(crate) quiet: Vec<Obligation>,
     /// Met when the requests of these epochs, and of earlier ones, have ended or wait in front of the lane.

@@ -55,11 +55,6 @@ impl LaneMaking for Lanes {
     }
 }
 
-/// True for two handles on one device.
-pub(crate) fn same_device(a: &Arc<dyn Device>, b: &Arc<dyn Device>) -> bool {
-    std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
-}
-
 impl Lanes {
     pub(crate) fn new(home: Weak<dyn Home>, mailbox: Arc<Mailbox>) -> Lanes {
         let (lanes, queues) = (Vec::new(), Queues::new(home.clone()));

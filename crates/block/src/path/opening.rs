@@ -173,7 +173,7 @@ impl Lanes {
         if state.always {
             self.queues.always.retain(|lane| *lane != index);
         }
-        self.queues.wakes.extend(std::mem::take(&mut state.closers));
+        self.queues.wakes.extend(state.closing.iter().flat_map(|closing| closing.take()));
         self.queues.met.append(&mut state.quiet);
         state.take_settled(&mut self.queues.met);
         if let Some(device) = &state.device {

@@ -9,14 +9,14 @@
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Context;
 use std::time::Duration;
 
 use spindle_reactor::Time;
 
 use crate::path::device::LaneMaking;
 use crate::path::lane_state::Shape;
-use crate::path::lanes::{Lanes, same_device};
+use crate::path::lanes::Lanes;
 use crate::path::notifier::{Notifier, Notify};
 use crate::path::opening::Begun;
 use crate::path::service::Service;
@@ -270,16 +270,19 @@ impl Table {
         }
     }
 
-    /// Ready when `lane` is closed, or when others hold it open.
-    pub(crate) fn poll_closed(&self, lane: u32, device: &Arc<dyn Device>, cx: &mut Context<'_>) -> Poll<()> {
-        let Ok(mut inner) = self.inner.try_borrow_mut() else { return Poll::Pending };
-        let Some(state) = inner.queues.lanes.get_mut(lane as usize) else { return Poll::Ready(()) };
-        let same = state.device.as_ref().is_some_and(|open| same_device(open, device));
-        if !same || state.refs > 0 {
-            return Poll::Ready(());
-        }
-        state.closers.push(cx.waker().clone());
-        Poll::Pending
+    /// Waits until an open lane is closed, or others hold it open. `close` lets go of it.
+    pub(crate) async fn close(&self, lane: u32, close: impl FnOnce()) {
+        let (generation, closing) = {
+            let state = &mut self.inner.borrow_mut().queues.lanes[lane as usize];
+            (state.generation, state.closing.get_or_insert_default().clone())
+        };
+        close();
+        let is_closed = || {
+            let inner = self.inner.try_borrow().ok()?;
+            let state = &inner.queues.lanes[lane as usize];
+            (state.generation != generation || state.refs > 0).then_some(())
+        };
+        closing.until(is_closed).await;
     }
 }
 

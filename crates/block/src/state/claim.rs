@@ -8,7 +8,8 @@
 
 use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
-use std::task::Waker;
+
+use spindle_reactor::WaitList;
 
 use crate::state::mailbox::locked;
 
@@ -44,18 +45,23 @@ impl ClaimKind {
 /// The claims on a device, or on the part of a device that this one covers.
 #[derive(Clone, Debug)]
 pub struct Claim {
-    list: Arc<Mutex<List>>,
+    claims: Arc<Claims>,
     /// The bytes of the whole device that these claims cover.
     from: u64,
     end: u64,
 }
 
 #[derive(Debug, Default)]
+struct Claims {
+    list: Mutex<List>,
+    /// Users that wait for holders which leave.
+    released: WaitList,
+}
+
+#[derive(Debug, Default)]
 struct List {
     next: u64,
     held: Vec<Held>,
-    /// Users that wait for holders which leave.
-    waiting: Vec<Waker>,
 }
 
 #[derive(Debug)]
@@ -73,7 +79,7 @@ struct Held {
 impl Default for Claim {
     /// Covers a whole device.
     fn default() -> Claim {
-        Claim { list: Arc::default(), from: 0, end: u64::MAX }
+        Claim { claims: Arc::default(), from: 0, end: u64::MAX }
     }
 }
 
@@ -82,7 +88,7 @@ impl Claim {
     #[must_use]
     pub fn part(&self, from: u64, bytes: u64) -> Claim {
         let from = self.from.saturating_add(from);
-        Claim { list: self.list.clone(), from, end: from.saturating_add(bytes).min(self.end) }
+        Claim { claims: self.claims.clone(), from, end: from.saturating_add(bytes).min(self.end) }
     }
 
     fn overlaps(&self, held: &Held) -> bool {
@@ -91,7 +97,7 @@ impl Claim {
 
     /// Adds a claim of `holder` on `device`. Returns its key, or who holds a claim in the way.
     pub(crate) fn add(&self, device: &str, kind: ClaimKind, holder: String) -> Result<u64, String> {
-        let mut list = locked(&self.list);
+        let mut list = locked(&self.claims.list);
         if let Some(other) =
             list.held.iter().filter(|held| self.overlaps(held)).find(|held| !kind.goes_with(held.kind))
         {
@@ -109,37 +115,33 @@ impl Claim {
 
     /// Removes a claim.
     pub(crate) fn remove(&self, key: u64) {
-        let mut list = locked(&self.list);
+        let mut list = locked(&self.claims.list);
         list.held.retain(|held| held.key != key);
-        let waiting = std::mem::take(&mut list.waiting);
         drop(list);
-        waiting.into_iter().for_each(Waker::wake);
+        self.claims.released.wake_all();
     }
 
     /// Notes that the holder of a claim will release it soon.
     pub(crate) fn announce(&self, key: u64) {
-        let mut list = locked(&self.list);
+        let mut list = locked(&self.claims.list);
         list.held.iter_mut().filter(|held| held.key == key).for_each(|held| held.leaves = true);
     }
 
-    /// Has `waker` called when the claims in the way of a store may be gone; false if one of them stays.
-    pub(crate) fn wait_for_leaving(&self, waker: &Waker) -> bool {
-        let mut list = locked(&self.list);
-        let in_the_way = list.held.iter().filter(|held| self.overlaps(held) && !held.goes_with_store());
-        if in_the_way.clone().any(|held| !held.leaves) {
-            return false;
-        }
-        if in_the_way.count() == 0 {
-            // Released since the caller looked.
-            waker.wake_by_ref();
-        }
-        list.waiting.push(waker.clone());
-        true
+    /// True if all claims in the way of a store will be released soon, or are by now.
+    pub(crate) fn is_left(&self) -> bool {
+        let list = locked(&self.claims.list);
+        let mut in_the_way = list.held.iter().filter(|held| self.overlaps(held) && !held.goes_with_store());
+        in_the_way.all(|held| held.leaves)
+    }
+
+    /// Who waits for the release of a claim.
+    pub(crate) fn released(&self) -> &WaitList {
+        &self.claims.released
     }
 
     /// The claims here and on overlapping parts, with their holders.
     pub(crate) fn holders(&self) -> Vec<(ClaimKind, String)> {
-        let list = locked(&self.list);
+        let list = locked(&self.claims.list);
         let here = list.held.iter().filter(|held| self.overlaps(held));
         here.map(|held| (held.kind, held.holder.clone())).collect()
     }

@@ -9,7 +9,6 @@
 //! flight at the same time may complete, and reach the disk, in any order.
 
 use std::cell::{Cell, OnceCell};
-use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -207,19 +206,22 @@ impl Channel {
     /// whatever its origin: channels (also with a dropped future), queue pairs, lanes above. Later requests
     /// are neither waited for nor held up.
     pub async fn quiesce(&self) {
-        let ending = self.table.inner.borrow_mut().queues.lanes[self.lane as usize].epochs.turn();
-        poll_fn(|cx| {
-            self.table.inner.borrow_mut().queues.lanes[self.lane as usize].epochs.poll_over(ending, cx)
-        })
-        .await;
+        let (ending, list) = {
+            let epochs = &mut self.table.inner.borrow_mut().queues.lanes[self.lane as usize].epochs;
+            (epochs.turn(), epochs.ending())
+        };
+        let are_over = || {
+            let inner = self.table.inner.borrow();
+            inner.queues.lanes[self.lane as usize].epochs.are_over(ending).then_some(())
+        };
+        list.until(are_over).await;
     }
 
     /// Drops the handle and, if it was the last on this thread, waits until the lane's requests, detached
     /// ones included, have ended. Dropping this future closes without waiting.
     pub async fn close(self) {
-        let (table, device, lane) = (self.table.clone(), self.device.clone(), self.lane);
-        drop(self);
-        poll_fn(|cx| table.poll_closed(lane, &device, cx)).await;
+        let (table, lane) = (self.table.clone(), self.lane);
+        table.close(lane, || drop(self)).await;
     }
 
     /// Returns the channel for an operation: this one, or one above it if the device's lanes lack the

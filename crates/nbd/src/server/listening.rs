@@ -5,13 +5,13 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use spindle_engine::{Address, Completion, Listener, Op, Output};
-use spindle_reactor::{OpSink, Thread, cancel_op, op, sleep, submit_op};
+use spindle_reactor::{OpSink, Thread, WaitList, cancel_op, op, sleep, submit_op};
 
 use super::Shared;
 use super::shared::Accepting;
@@ -31,32 +31,17 @@ const REST: Duration = Duration::from_millis(100);
 pub(crate) struct End {
     asked: AtomicBool,
     over: AtomicBool,
-    wakers: Mutex<Vec<Waker>>,
+    raising: WaitList,
 }
 
 impl End {
-    fn wakers(&self) -> MutexGuard<'_, Vec<Waker>> {
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn raise(&self, flag: &AtomicBool) {
         flag.store(true, Ordering::Release);
-        let wakers = std::mem::take(&mut *self.wakers());
-        wakers.into_iter().for_each(Waker::wake);
+        self.raising.wake_all();
     }
 
     async fn raised(&self, flag: &AtomicBool) {
-        poll_fn(|cx| {
-            let mut wakers = self.wakers();
-            if flag.load(Ordering::Acquire) {
-                return Poll::Ready(());
-            }
-            if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-                wakers.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
-        .await;
+        self.raising.until(|| flag.load(Ordering::Acquire).then_some(())).await;
     }
 }
 

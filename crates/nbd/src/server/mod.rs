@@ -11,10 +11,8 @@ mod options;
 mod placing;
 mod shared;
 
-use std::future::poll_fn;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::task::Poll;
 
 use spindle_engine::{Address, Socket};
 use spindle_reactor::{Thread, timeout};
@@ -208,18 +206,10 @@ impl Server {
     /// Ends the connections whose export matches; returns how many used an export.
     async fn end_connections(&self, which: impl Fn(&Option<Arc<Exported>>) -> bool) -> usize {
         let count = self.0.tell(&which, Stop::Gently);
-        if timeout(self.0.options.grace, self.ended(&which)).await.is_err() {
+        if timeout(self.0.options.grace, self.0.ended(&which)).await.is_err() {
             self.0.tell(&which, Stop::AtOnce);
-            self.ended(&which).await;
+            self.0.ended(&which).await;
         }
         count
-    }
-
-    async fn ended(&self, which: &impl Fn(&Option<Arc<Exported>>) -> bool) {
-        poll_fn(|cx| match self.0.are_gone(which, cx) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        })
-        .await;
     }
 }

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
 
 use spindle_engine::{Address, Socket, Time};
 use spindle_mem::Pool;
-use spindle_reactor::{Thread, now, reactor_loads, spawn_local};
+use spindle_reactor::{Thread, WaitList, now, reactor_loads, spawn_local};
 
 use super::placing::{self, Candidate};
 use super::{ConnectionInfo, ExportInfo, Exported, ListenerInfo, Options};
@@ -23,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) budget: Arc<Budget>,
     threads: Vec<Thread>,
     lists: Mutex<Lists>,
+    /// Tasks that wait for the end of a connection.
+    ending: WaitList,
     failed_flushes: AtomicU64,
 }
 
@@ -33,8 +34,6 @@ struct Lists {
     listeners: Vec<Accepting>,
     next_id: u64,
     stopping: bool,
-    /// Woken each time a connection ends.
-    waiting: Vec<Waker>,
 }
 
 struct Connection {
@@ -64,6 +63,7 @@ impl Shared {
             options,
             threads,
             lists: Mutex::default(),
+            ending: WaitList::default(),
             failed_flushes: AtomicU64::new(0),
         })
     }
@@ -129,20 +129,10 @@ impl Shared {
         candidates
     }
 
-    /// True if none of these connections is left; otherwise the task is woken when one has ended.
-    pub(crate) fn are_gone(
-        &self,
-        which: &impl Fn(&Option<Arc<Exported>>) -> bool,
-        cx: &mut Context<'_>,
-    ) -> bool {
-        let mut lists = self.lists();
-        if !lists.connections.values().any(|connection| which(&connection.control.export())) {
-            return true;
-        }
-        if !lists.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            lists.waiting.push(cx.waker().clone());
-        }
-        false
+    /// Waits until none of these connections is left.
+    pub(crate) async fn ended(&self, which: &impl Fn(&Option<Arc<Exported>>) -> bool) {
+        let is_left = || self.lists().connections.values().any(|one| which(&one.control.export()));
+        self.ending.until(|| (!is_left()).then_some(())).await;
     }
 
     /// Stops these connections; returns how many of them use an export.
@@ -344,20 +334,18 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        let wakers = {
-            let mut lists = self.server.lists();
-            lists.connections.remove(&self.control.id);
-            if let Some(exported) = self.control.export() {
-                exported.remember(self.control.counters.counts());
-            }
-            // Before others are woken: they may go on to need the export's device for themselves.
-            self.control.set_export(None);
-            if lists.connections.is_empty() {
-                self.server.pool.trim();
-            }
-            std::mem::take(&mut lists.waiting)
-        };
-        wakers.into_iter().for_each(Waker::wake);
+        let mut lists = self.server.lists();
+        lists.connections.remove(&self.control.id);
+        if let Some(exported) = self.control.export() {
+            exported.remember(self.control.counters.counts());
+        }
+        // Before others are woken: they may go on to need the export's device for themselves.
+        self.control.set_export(None);
+        if lists.connections.is_empty() {
+            self.server.pool.trim();
+        }
+        drop(lists);
+        self.server.ending.wake_all();
     }
 }
 

@@ -5,9 +5,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use spindle_engine::{BadCpuSet, CpuSet};
 
@@ -17,48 +15,6 @@ use crate::local::current;
 use crate::message::join::JoinHandle;
 use crate::message::run::Run;
 use crate::shared::thread::ThreadShared;
-
-/// Waits for a thread's end. Dropping it removes it from the list of waiters.
-struct Joined<'a> {
-    thread: &'a ThreadShared,
-    place: Option<usize>,
-}
-
-impl Future for Joined<'_> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let thread = self.thread;
-        let mut joined = thread.joined();
-        if thread.is_gone() {
-            return Poll::Ready(());
-        }
-        let is_its_own = current::with(|core| core.is_some_and(|core| std::ptr::eq(&*core.shared, thread)));
-        if is_its_own {
-            drop(joined);
-            panic!(
-                "thread {} ({}) awaits its own end, which waits for this task: await it on another thread, or return",
-                thread.id, thread.name
-            );
-        }
-        match self.place {
-            Some(place) => joined[place].clone_from(cx.waker()),
-            None => self.place = Some(joined.insert(cx.waker().clone())),
-        }
-        current::note(Wait::Exit(thread.id));
-        Poll::Pending
-    }
-}
-
-impl Drop for Joined<'_> {
-    fn drop(&mut self) {
-        let mut joined = self.thread.joined();
-        // At its end the thread took all of them.
-        let waker = self.place.and_then(|place| joined.try_remove(place));
-        drop(joined);
-        drop(waker);
-    }
-}
 
 /// The cores that a new thread asks for.
 pub(crate) fn cores_of(
@@ -189,7 +145,23 @@ impl Thread {
     /// # Panics
     /// On the thread itself: its exit waits for its tasks, and this is one of them.
     pub async fn joined(&self) {
-        Joined { thread: &self.shared, place: None }.await;
+        let thread = &*self.shared;
+        let is_its_own =
+            || current::with(|core| core.is_some_and(|core| std::ptr::eq(&*core.shared, thread)));
+        let ready = || {
+            if thread.is_gone() {
+                return Some(());
+            }
+            assert!(
+                !is_its_own(),
+                "thread {} ({}) awaits its own end, which waits for this task: await it on another thread, or return",
+                thread.id,
+                thread.name
+            );
+            current::note(Wait::Exit(thread.id));
+            None
+        };
+        thread.joining.until(ready).await;
     }
 
     /// True if it has exited.
@@ -226,7 +198,7 @@ mod tests {
             for _ in 0..10 {
                 assert!(timeout(Duration::ZERO, thread.joined()).await.is_err());
             }
-            assert!(thread.shared.joined().is_empty());
+            assert!(thread.shared.joining.is_empty());
             thread.exit();
             thread.joined().await;
         });

@@ -8,6 +8,7 @@ pub(crate) mod lock_state;
 pub(crate) mod lock_wait;
 pub(crate) mod port;
 pub(crate) mod thread;
+pub(crate) mod wait_list;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -27,6 +28,7 @@ use crate::shared::lock_state::LockAction;
 use crate::shared::lock_wait::LockWaits;
 use crate::shared::port::{News, Port};
 use crate::shared::thread::{RUNNING, ThreadShared};
+use crate::shared::wait_list::WaitList;
 
 /// Reports of checked locks, and of stalls, that are kept: the first ones show the mistake.
 const REPORTS: usize = 64;
@@ -169,7 +171,7 @@ impl Shared {
             reactor,
             runtime: self.clone(),
             state: AtomicU8::new(RUNNING),
-            joined: Mutex::default(),
+            joining: WaitList::default(),
         });
         // Under the lock: a shut-down in between would let the reactor end without the thread.
         match self.ports[reactor].door.tell(News::Thread(thread.clone())) {

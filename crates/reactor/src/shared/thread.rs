@@ -2,17 +2,15 @@
 //!
 //! The thread itself lives and dies on its reactor; this half stays while a handle on it does.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
 
-use slab::Slab;
 use spindle_engine::CpuSet;
 
-use crate::caught::call_caught;
 use crate::error::ThreadGone;
 use crate::shared::Shared;
 use crate::shared::port::Address;
+use crate::shared::wait_list::WaitList;
 
 /// The thread runs.
 pub(crate) const RUNNING: u8 = 0;
@@ -34,7 +32,7 @@ pub(crate) struct ThreadShared {
     pub(crate) runtime: Arc<Shared>,
     pub(crate) state: AtomicU8,
     /// Tasks that wait for its end.
-    pub(crate) joined: Mutex<Slab<Waker>>,
+    pub(crate) joining: WaitList,
 }
 
 impl ThreadShared {
@@ -59,15 +57,7 @@ impl ThreadShared {
 
     /// Marks the end and wakes the tasks that wait for it.
     pub(crate) fn set_exited(&self) {
-        let waiting = {
-            let mut joined = self.joined();
-            self.state.store(EXITED, Ordering::Release);
-            std::mem::take(&mut *joined)
-        };
-        waiting.into_iter().for_each(|(_, waker)| call_caught(|| waker.wake()));
-    }
-
-    pub(crate) fn joined(&self) -> MutexGuard<'_, Slab<Waker>> {
-        self.joined.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.store(EXITED, Ordering::Release);
+        self.joining.wake_all();
     }
 }

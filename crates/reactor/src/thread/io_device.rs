@@ -14,7 +14,6 @@ use std::ops::Deref;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Poll, Waker};
 
 use crate::caught::drop_caught;
 use crate::error::RunError;
@@ -23,6 +22,7 @@ use crate::local::thread_core::ThreadCore;
 use crate::message::thread::Thread;
 use crate::shared::Shared;
 use crate::shared::thread::ThreadShared;
+use crate::shared::wait_list::WaitList;
 use crate::thread::context::waits_for;
 use crate::thread::hold::Hold;
 
@@ -39,6 +39,8 @@ struct Inner<C> {
     create: Box<dyn Fn() -> Result<C, CreateFailed> + Send + Sync>,
     runtime: Arc<Shared>,
     state: Mutex<State>,
+    /// Tasks that wait for the last channel.
+    unregistering: WaitList,
 }
 
 /// Locked briefly when a channel is made or dropped.
@@ -51,9 +53,6 @@ struct State {
     uses: usize,
     /// The ids of threads on which a visitor is being polled now.
     visitors: Vec<u64>,
-    /// Tasks that wait for the last channel: one waker each, by the number of the wait. And the waits so far.
-    waiting: BTreeMap<u64, Waker>,
-    waits: u64,
 }
 
 /// Why a thread has no channel to a device.
@@ -153,7 +152,15 @@ impl<C: 'static> IoDevice<C> {
         E: Into<CreateFailed>,
     {
         let create = Box::new(move || create().map_err(Into::into));
-        IoDevice { inner: Arc::new(Inner { name: name.into(), create, runtime, state: Mutex::default() }) }
+        IoDevice {
+            inner: Arc::new(Inner {
+                name: name.into(),
+                create,
+                runtime,
+                state: Mutex::default(),
+                unregistering: WaitList::default(),
+            }),
+        }
     }
 
     /// Its name.
@@ -245,24 +252,19 @@ impl<C: 'static> IoDevice<C> {
     /// [`UnregisterError`] inside a visit of this device's channels, for which it would wait: it stays in
     /// use.
     pub async fn unregister(&self) -> Result<(), UnregisterError> {
-        let waiter = Waiter::new(&self.inner);
-        poll_fn(|cx| {
+        let ready = || {
             let mut state = self.inner.state();
             if let Some(thread) = state.visitor_here() {
-                return Poll::Ready(Err(UnregisterError::Visiting {
-                    device: self.name().to_owned(),
-                    thread,
-                }));
+                return Some(Err(UnregisterError::Visiting { device: self.name().to_owned(), thread }));
             }
             state.unregistered = true;
             if state.uses == 0 && state.threads.is_empty() {
-                return Poll::Ready(Ok(()));
+                return Some(Ok(()));
             }
-            state.waiting.insert(waiter.number, cx.waker().clone());
             waits_for("the last channel of a device that is unregistered");
-            Poll::Pending
-        })
-        .await
+            None
+        };
+        self.inner.unregistering.until(ready).await
     }
 }
 
@@ -307,31 +309,8 @@ impl<C> Inner<C> {
         if state.uses > 0 || !state.threads.is_empty() {
             return;
         }
-        let waiting = std::mem::take(&mut state.waiting);
         drop(state);
-        waiting.into_values().for_each(Waker::wake);
-    }
-}
-
-/// A wait for the last channel. Dropping it forgets its waker.
-struct Waiter<'a, C> {
-    device: &'a Inner<C>,
-    number: u64,
-}
-
-impl<'a, C> Waiter<'a, C> {
-    fn new(device: &'a Inner<C>) -> Waiter<'a, C> {
-        let mut state = device.state();
-        state.waits += 1;
-        Waiter { device, number: state.waits }
-    }
-}
-
-impl<C> Drop for Waiter<'_, C> {
-    fn drop(&mut self) {
-        let waker = self.device.state().waiting.remove(&self.number);
-        // Its drop may run foreign code: the device is not locked any more.
-        drop(waker);
+        self.unregistering.wake_all();
     }
 }
 
@@ -462,7 +441,7 @@ impl<C> fmt::Debug for IoChannel<C> {
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
-    use std::task::{Context, Wake};
+    use std::task::{Context, Wake, Waker};
 
     use super::*;
     use crate::{EngineKind, Runtime};
@@ -522,13 +501,13 @@ mod tests {
                     let polled = Pin::new(wait).poll(&mut Context::from_waker(&waker));
                     assert!(polled.is_pending());
                 }
-                assert_eq!(device.inner.state().waiting.len(), 3);
+                assert_eq!(device.inner.unregistering.len(), 3);
             }
             waits.truncate(1);
-            assert_eq!(device.inner.state().waiting.len(), 1);
+            assert_eq!(device.inner.unregistering.len(), 1);
             drop(channel);
             waits.remove(0).await.unwrap();
-            assert!(device.inner.state().waiting.is_empty());
+            assert!(device.inner.unregistering.is_empty());
         });
         ended.unwrap();
     }
