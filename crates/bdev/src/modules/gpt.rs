@@ -117,10 +117,11 @@ impl Disk for GptDisk {
     }
 
     fn details(&self) -> LocalFuture<'_, Detail> {
-        let Partition { start, kind, uuid, name, .. } = &self.partition;
+        let Partition { start, table, kind, uuid, name, .. } = &self.partition;
         let members = vec![
             ("base_bdev", self.base.clone().into()),
             ("offset_blocks", (*start).into()),
+            ("partition_table_guid", table.to_string().into()),
             ("partition_type_guid", kind.to_string().into()),
             ("unique_partition_guid", uuid.to_string().into()),
             ("partition_name", name.clone().into()),

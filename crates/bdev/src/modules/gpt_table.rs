@@ -29,6 +29,8 @@ pub(super) struct Partition {
     pub(super) number: u32,
     pub(super) start: u64,
     pub(super) blocks: u64,
+    /// Which table names it.
+    pub(super) table: Uuid,
     pub(super) kind: Uuid,
     pub(super) uuid: Uuid,
     pub(super) name: String,
@@ -90,7 +92,9 @@ pub(super) fn partitions(bytes: &[u8], disk: Disk, copy: Copy) -> Option<Vec<Par
         return None;
     }
     let entries = entries(bytes, header, disk, copy)?;
-    let found = entries.chunks_exact(ENTRY).zip(1..).filter_map(|(entry, number)| partition(entry, number));
+    let table = guid_at(header, 56)?;
+    let partition = |(entry, number)| partition(entry, number, table);
+    let found = entries.chunks_exact(ENTRY).zip(1..).filter_map(partition);
     Some(
         found
             .filter(|(part, end)| part.start >= first_usable && *end <= last_usable)
@@ -131,7 +135,7 @@ fn entries<'a>(bytes: &'a [u8], header: &[u8], disk: Disk, copy: Copy) -> Option
 }
 
 /// The partition of an entry and its last block, if it is one for a bdev.
-fn partition(entry: &[u8], number: u32) -> Option<(Partition, u64)> {
+fn partition(entry: &[u8], number: u32, table: Uuid) -> Option<(Partition, u64)> {
     let (kind, uuid) = (guid_at(entry, 0)?, guid_at(entry, 16)?);
     let (start, end) = (u64_at(entry, 32)?, u64_at(entry, 40)?);
     let blocks = match kind {
@@ -142,7 +146,7 @@ fn partition(entry: &[u8], number: u32) -> Option<(Partition, u64)> {
     let units = entry[56..].chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
     let name = char::decode_utf16(units.take_while(|unit| *unit != 0));
     let name = name.map(|found| found.unwrap_or(char::REPLACEMENT_CHARACTER)).collect();
-    (start != 0).then_some((Partition { number, start, blocks, kind, uuid, name }, end))
+    (start != 0).then_some((Partition { number, start, blocks, table, kind, uuid, name }, end))
 }
 
 /// The checksum of GPT (CRC-32 as in IEEE 802.3). A table has 16 KiB, so bit by bit is fast enough.

@@ -12,6 +12,9 @@ const OURS: u128 = 0x6527994e_2c5a_4eec_9613_8f5944074e8b;
 const OURS_BEFORE: u128 = 0x7c5222bd_8f5d_4087_9c00_bf9843c7b58c;
 const LINUX: u128 = 0x0fc63daf_8483_4772_8e79_3d69d8477de4;
 
+/// The GUID of tables.
+const TABLE: u128 = 0x2000;
+
 const BLOCKS: u64 = 1024;
 
 /// The checksum of GPT.
@@ -54,6 +57,7 @@ impl Table {
         header[24..32].copy_from_slice(&own.to_le_bytes());
         header[40..48].copy_from_slice(&self.usable.0.to_le_bytes());
         header[48..56].copy_from_slice(&self.usable.1.to_le_bytes());
+        header[56..72].copy_from_slice(&Uuid::from_u128(TABLE).to_bytes_le());
         header[72..80].copy_from_slice(&first.to_le_bytes());
         header[80..84].copy_from_slice(&self.count.to_le_bytes());
         header[84..88].copy_from_slice(&self.entry_size.to_le_bytes());
@@ -130,6 +134,7 @@ fn partitions_of_the_two_types_become_bdevs_with_data_of_their_own_and_go_with_t
                 Detail::Object(vec![
                     ("base_bdev", "M0".into()),
                     ("offset_blocks", 200_u64.into()),
+                    ("partition_table_guid", "00000000-0000-0000-0000-000000002000".into()),
                     ("partition_type_guid", "7c5222bd-8f5d-4087-9c00-bf9843c7b58c".into()),
                     ("unique_partition_guid", "00000000-0000-0000-0000-000000001002".into()),
                     ("partition_name", "part 2".into()),
