@@ -36,6 +36,7 @@ pub use message::thread::Thread;
 pub use mode::Mode;
 pub use runtime::builder::Builder;
 pub use runtime::handle::Handle;
+pub use runtime::hangups::Hangups;
 pub use runtime::pending_dump::PendingDump;
 pub use runtime::runner::ThreadRunner;
 pub use runtime::stop::StopRequested;

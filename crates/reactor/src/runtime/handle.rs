@@ -9,6 +9,7 @@ use crate::error::{CreateError, RunError};
 use crate::local::current;
 use crate::message::thread::{Thread, cores_of};
 use crate::mode::Mode;
+use crate::runtime::hangups::Hangups;
 use crate::runtime::pending_dump::PendingDump;
 use crate::runtime::stop::StopRequested;
 use crate::shared::Shared;
@@ -138,5 +139,11 @@ impl Handle {
     /// [`Runtime::run`](crate::Runtime::run).
     pub fn stop_requested(&self) -> StopRequested {
         StopRequested::new(self.shared.clone())
+    }
+
+    /// Takes the SIGHUPs of a runtime that holds the process's signals: while the value is there they are given to it
+    /// and ask for no stop. For a daemon that opens its log anew.
+    pub fn hangups(&self) -> Hangups {
+        Hangups::new(self.shared.clone())
     }
 }

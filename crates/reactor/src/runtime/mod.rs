@@ -6,6 +6,7 @@
 
 pub(crate) mod builder;
 pub(crate) mod handle;
+pub(crate) mod hangups;
 mod panic_hook;
 pub(crate) mod pending_dump;
 mod placement;

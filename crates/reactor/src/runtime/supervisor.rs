@@ -141,7 +141,7 @@ impl Supervisor {
         self.bell.wait(pause.into_iter().chain(limit).min());
     }
 
-    /// The first signal asks for an orderly stop, the second ends the process, with the code of the stop;
+    /// The first signal asks for an orderly stop, unless it is a SIGHUP that main takes; the second ends the process, with the code of the stop;
     /// SIGUSR1 asks for a dump.
     fn obey(&mut self) {
         let Some(signals) = &self.signals else { return };
@@ -152,6 +152,9 @@ impl Supervisor {
         ];
         for (signal, name, code) in stops {
             for _ in 0..signals.arrived(signal) {
+                if signal == Signal::Hangup && self.shared.hangup.arrived() {
+                    continue;
+                }
                 self.shared.request_stop(name, code);
                 if std::mem::replace(&mut self.signalled, true) {
                     say(format_args!("second signal: ending at once"));

@@ -3,6 +3,7 @@
 //! Reached from any OS thread; nothing here knows which thread runs the caller.
 
 pub(crate) mod extensions;
+pub(crate) mod hangup;
 pub(crate) mod lock_order;
 pub(crate) mod lock_state;
 pub(crate) mod lock_wait;
@@ -23,6 +24,7 @@ use crate::error::CreateError;
 use crate::mode::Mode;
 use crate::say::say;
 use crate::shared::extensions::Extensions;
+use crate::shared::hangup::Hangup;
 use crate::shared::lock_order::LockOrder;
 use crate::shared::lock_state::LockAction;
 use crate::shared::lock_wait::LockWaits;
@@ -77,6 +79,8 @@ pub(crate) struct Shared {
     calls: AtomicU64,
     /// What a stop does first: it drops main. `None`: there is no main, and everything ends at once.
     on_stop: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// SIGHUPs that main takes.
+    pub(crate) hangup: Hangup,
     /// Set to make every reactor end its threads and then itself; read once per turn.
     shutting_down: AtomicBool,
     /// Number of running reactors.
@@ -131,6 +135,7 @@ impl Shared {
             supervisor: OnceLock::new(),
             calls: AtomicU64::new(0),
             on_stop: Mutex::new(None),
+            hangup: Hangup::default(),
             extensions: Extensions::default(),
         })
     }
