@@ -12,13 +12,15 @@ use spindle_reactor::{CpuSet, CreateError, Handle, Thread};
 use spindle_rpc::Phase;
 
 use crate::core_locks::{CORE_LOCKS, CoreLocks};
+use crate::log::Log;
 use crate::settings::bdev_options::BdevOptions;
 use crate::settings::copies::Copies;
 use crate::settings::framework::Framework;
 use crate::settings::iobuf::IobufOptions;
-use crate::settings::log::LogSettings;
+use crate::settings::keyring::Keyring;
 use crate::settings::queue_depth::QueueDepths;
 use crate::settings::scheduler::SchedulerSettings;
+use crate::settings::sockets::Sockets;
 use crate::start_error::StartError;
 
 /// The context of handlers. A handle.
@@ -31,7 +33,7 @@ struct Inner {
     registry: Registry,
     lvols: Lvols,
     nbd: Server,
-    log: LogSettings,
+    log: Log,
     scheduler: SchedulerSettings,
     copies: Copies,
     bdev_options: BdevOptions,
@@ -39,6 +41,8 @@ struct Inner {
     framework: Framework,
     core_locks: CoreLocks,
     queue_depths: QueueDepths,
+    sockets: Sockets,
+    keyring: Keyring,
 }
 
 impl Control {
@@ -51,11 +55,11 @@ impl Control {
     /// # Panics
     /// Outside a Spindle thread.
     pub async fn new(phase: Phase) -> Result<Control, StartError> {
-        Control::with(phase, CoreLocks::new(CORE_LOCKS.into())).await
+        Control::with(phase, CoreLocks::new(CORE_LOCKS.into()), Log::default()).await
     }
 
     /// As [`new`](Self::new), with locks of cores that may be held already.
-    pub(crate) async fn with(phase: Phase, core_locks: CoreLocks) -> Result<Control, StartError> {
+    pub(crate) async fn with(phase: Phase, core_locks: CoreLocks, log: Log) -> Result<Control, StartError> {
         let runtime = Handle::current().expect("the control plane lives on a Spindle thread");
         let registry = Registry::start().expect("a Spindle thread may have a registry");
         gpt::start(&registry).await?;
@@ -67,7 +71,7 @@ impl Control {
             registry,
             lvols,
             nbd,
-            log: LogSettings::default(),
+            log,
             scheduler: SchedulerSettings::default(),
             copies: Copies::default(),
             bdev_options: BdevOptions::default(),
@@ -75,6 +79,8 @@ impl Control {
             framework: Framework::default(),
             core_locks,
             queue_depths: QueueDepths::default(),
+            sockets: Sockets::default(),
+            keyring: Keyring::default(),
         })))
     }
 
@@ -98,8 +104,8 @@ impl Control {
         &self.0.nbd
     }
 
-    /// Log levels and flags.
-    pub(crate) fn log(&self) -> &LogSettings {
+    /// What it says of itself.
+    pub fn log(&self) -> &Log {
         &self.0.log
     }
 
@@ -136,6 +142,16 @@ impl Control {
     /// Samples of queue depths.
     pub(crate) fn queue_depths(&self) -> &QueueDepths {
         &self.0.queue_depths
+    }
+
+    /// Options of sockets.
+    pub(crate) fn sockets(&self) -> &Sockets {
+        &self.0.sockets
+    }
+
+    /// Keys in files.
+    pub(crate) fn keyring(&self) -> &Keyring {
+        &self.0.keyring
     }
 
     /// The phase of the application.

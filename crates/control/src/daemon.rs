@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_engine::Address;
 use spindle_nbd::{BdevExport, Tls};
-use spindle_reactor::Handle;
-use spindle_rpc::{Bound, Dispatcher, Phase, Server, ServerOptions, State, Table};
+use spindle_reactor::{Handle, LocalJoinHandle, spawn_local};
+use spindle_rpc::{Bound, Dispatcher, Phase, RpcError, Server, ServerOptions, State, Table};
 
 use crate::control::Control;
 use crate::core_locks::{CORE_LOCKS, CoreLocks};
+use crate::log::{Level, Log};
 use crate::replay::{ConfigFile, Replay};
 use crate::start_error::StartError;
 
@@ -39,6 +40,8 @@ pub struct DaemonOptions {
     pub core_lock_folder: Option<PathBuf>,
     /// A configuration to replay.
     pub config: Option<ConfigFile>,
+    /// What it says of itself, and where.
+    pub log: Log,
     /// Files that become bdevs and NBD exports at the start, named after the files.
     pub files: Vec<PathBuf>,
 }
@@ -58,6 +61,8 @@ pub struct Ended {
 pub struct Daemon {
     control: Control,
     server: Option<Server>,
+    /// Opens the log anew on SIGHUP; without a file there is none.
+    _hangups: Option<LocalJoinHandle<()>>,
 }
 
 impl Daemon {
@@ -76,13 +81,16 @@ impl Daemon {
             Some(path) => Some(Bound::bind(path).await.map_err(StartError::Socket)?),
             None => None,
         };
-        let control = Control::with(Phase::new(State::Startup), core_locks).await?;
+        let control = Control::with(Phase::new(State::Startup), core_locks, options.log).await?;
         if !options.rpcs_allowed.is_empty() {
             let allowed: Vec<&str> = options.rpcs_allowed.iter().map(String::as_str).collect();
             table.keep_only(&allowed);
         }
-        let dispatcher = Dispatcher::new(table, control.clone(), control.phase().clone());
-        let config = options.config.map(|file| Replay::read(file, dispatcher.clone()));
+        let hangups =
+            control.log().has_file().then(|| spawn_local(reopen_logs(control.clone())).cancel_on_drop());
+        let dispatcher = dispatcher(table, &control);
+        let log = control.log();
+        let config = options.config.map(|file| Replay::read(file, dispatcher.clone(), log.clone()));
         let config = config.transpose().map_err(StartError::Config)?;
         start_framework(&control, config, options.wait_for_rpc).await.map_err(StartError::Config)?;
         for path in &options.files {
@@ -101,7 +109,8 @@ impl Daemon {
             }
         }
         let server = bound.map(|bound| bound.serve(dispatcher, ServerOptions::default()));
-        Ok(Daemon { server, control })
+        control.log().notice("app", &format!("serving on the cores {:?}", control.runtime().cores()));
+        Ok(Daemon { server, control, _hangups: hangups })
     }
 
     /// The context of its handlers.
@@ -116,6 +125,7 @@ impl Daemon {
 
     /// Ends it in order: sends finished answers, flushes NBD clients' writes, closes bdevs.
     pub async fn stop(self) -> Ended {
+        self.control.log().notice("app", "ending");
         self.control.framework().forget_rest();
         let rpc_connections = match self.server {
             Some(server) => server.close().await,
@@ -125,7 +135,37 @@ impl Daemon {
         // It fails only if the runtime has ended, and its bdevs with it.
         let _ = self.control.registry().shutdown().await;
         self.control.core_locks().release();
-        Ended { rpc_connections, nbd_connections: nbd.connections, failed_flushes: nbd.failed_flushes }
+        let (connections, failed) = (nbd.connections, nbd.failed_flushes);
+        let said = format!(
+            "ended in order: {rpc_connections} RPC and {connections} NBD clients were connected, {failed} flushes failed"
+        );
+        let level = if failed > 0 { Level::Error } else { Level::Notice };
+        self.control.log().say(level, "app", &said);
+        Ended { rpc_connections, nbd_connections: connections, failed_flushes: failed }
+    }
+}
+
+/// Calls methods, and says so if the flag "rpc" is set.
+fn dispatcher(table: Table<Control>, control: &Control) -> Dispatcher<Control> {
+    let log = control.log().clone();
+    let observer = move |method: &str, outcome: Result<&str, &RpcError>| {
+        if log.says(Level::Info, "rpc") {
+            let said = match outcome {
+                Ok(_) => format!("{method}: done"),
+                Err(error) => format!("{method}: refused with {}: {}", error.code, error.message),
+            };
+            log.say(Level::Info, "rpc", &said);
+        }
+    };
+    Dispatcher::observed(table, control.clone(), control.phase().clone(), observer)
+}
+
+/// Opens the log anew whenever a SIGHUP comes.
+async fn reopen_logs(control: Control) {
+    let mut hangups = control.runtime().hangups();
+    loop {
+        hangups.next().await;
+        control.log().reopen();
     }
 }
 

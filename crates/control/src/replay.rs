@@ -8,11 +8,15 @@
 use spindle_rpc::{Call, Dispatcher, Errno, Limits, Parsed, Parser, RpcError, State, Value, to_json};
 
 use crate::control::Control;
+use crate::log::Log;
 use crate::methods;
 use crate::spdk;
 
 /// How large a configuration may be; 10,000 bdevs fit.
 const LIMITS: Limits = Limits { bytes: 64 << 20, values: 4 << 20, depth: 64 };
+
+/// What the log calls it.
+const PART: &str = "config";
 
 /// Methods that would wait for what replays them.
 const FRAMEWORK: [&str; 2] = ["framework_start_init", "framework_wait_init"];
@@ -34,14 +38,19 @@ pub(crate) struct Replay {
     ignore_errors: bool,
     calls: Vec<Call>,
     dispatcher: Dispatcher<Control>,
+    log: Log,
 }
 
 impl Replay {
     /// Reads the calls; what they are is not looked at. The error names the file and what is wrong with it.
-    pub(crate) fn read(file: ConfigFile, dispatcher: Dispatcher<Control>) -> Result<Replay, String> {
+    pub(crate) fn read(
+        file: ConfigFile,
+        dispatcher: Dispatcher<Control>,
+        log: Log,
+    ) -> Result<Replay, String> {
         let ConfigFile { name, text, ignore_errors } = file;
-        let calls = calls(&text).map_err(|what| format!("{name}: {what}"))?;
-        Ok(Replay { name, ignore_errors, calls, dispatcher })
+        let calls = calls(&text, &log).map_err(|what| format!("{name}: {what}"))?;
+        Ok(Replay { name, ignore_errors, calls, dispatcher, log })
     }
 
     /// Makes the calls of one pass. Those that have to do with the framework's start are the daemon's own.
@@ -82,7 +91,10 @@ impl Replay {
     fn unknown(&self, call: &Call) -> Result<(), String> {
         let method = &call.method;
         if spdk::is_known(method) && method.ends_with("_options") {
-            note(&format!("{}: {method} is passed over: what it sets options of is not here", self.name));
+            self.log.warning(
+                PART,
+                &format!("{}: {method} is passed over: what it sets options of is not here", self.name),
+            );
             return Ok(());
         }
         let why = spdk::why_absent(method).unwrap_or("rpc_get_methods lists those there are");
@@ -95,15 +107,11 @@ impl Replay {
         let (name, method, params) = (&self.name, &call.method, params.unwrap_or_default());
         let what = format!("{name}: {method} {params}: {}", error.message);
         if self.ignore_errors {
-            note(&what);
+            self.log.warning(PART, &what);
             return Ok(());
         }
         Err(format!("{what}; mend the configuration, or start with --json-ignore-init-errors"))
     }
-}
-
-fn note(what: &str) {
-    spindle_engine::report(&format!("spindle: {what}\n"), std::time::Duration::from_millis(100));
 }
 
 /// Whether something that a call names is not there, which another call may make.
@@ -116,11 +124,11 @@ fn is_missing(error: &RpcError) -> bool {
 }
 
 /// The calls of a configuration, batches taken apart.
-fn calls(text: &str) -> Result<Vec<Call>, String> {
+fn calls(text: &str, log: &Log) -> Result<Vec<Call>, String> {
     let root = parse(text)?;
     let Value::Object(_) = root else { return Err(format!("it is {}, not an object", root.kind())) };
     let Some(subsystems) = root.get("subsystems") else {
-        note("the configuration has no member 'subsystems', and nothing to do");
+        log.warning(PART, "the configuration has no member 'subsystems', and nothing to do");
         return Ok(Vec::new());
     };
     let mut calls = Vec::new();
@@ -134,9 +142,9 @@ fn calls(text: &str) -> Result<Vec<Call>, String> {
         };
         if !methods::has_subsystem(name) {
             if !entries.is_empty() {
-                note(&format!(
-                    "the configuration of '{name}' is passed over: there is no such subsystem here"
-                ));
+                let what =
+                    format!("the configuration of '{name}' is passed over: there is no such subsystem here");
+                log.warning(PART, &what);
             }
             continue;
         }
@@ -213,7 +221,7 @@ mod tests {
     use super::*;
 
     fn names(text: &str) -> Result<Vec<String>, String> {
-        calls(text).map(|calls| calls.into_iter().map(|call| call.method).collect())
+        calls(text, &Log::default()).map(|calls| calls.into_iter().map(|call| call.method).collect())
     }
 
     #[test]

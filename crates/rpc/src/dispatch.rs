@@ -14,7 +14,11 @@ struct Inner<C> {
     table: Table<C>,
     context: C,
     phase: Phase,
+    observer: Option<Observer>,
 }
+
+/// Told of each call that ends: the method, and its result or error.
+type Observer = Box<dyn Fn(&str, Result<&str, &RpcError>)>;
 
 impl<C> Clone for Dispatcher<C> {
     fn clone(&self) -> Dispatcher<C> {
@@ -25,7 +29,17 @@ impl<C> Clone for Dispatcher<C> {
 impl<C: Clone + 'static> Dispatcher<C> {
     /// Calls the methods of `table` with clones of `context`, in the states of `phase`.
     pub fn new(table: Table<C>, context: C, phase: Phase) -> Dispatcher<C> {
-        Dispatcher(Rc::new(Inner { table, context, phase }))
+        Dispatcher(Rc::new(Inner { table, context, phase, observer: None }))
+    }
+
+    /// As [`new`](Self::new); `observer` is told of each call that ends, by its method and its outcome, as for a log.
+    pub fn observed(
+        table: Table<C>,
+        context: C,
+        phase: Phase,
+        observer: impl Fn(&str, Result<&str, &RpcError>) + 'static,
+    ) -> Dispatcher<C> {
+        Dispatcher(Rc::new(Inner { table, context, phase, observer: Some(Box::new(observer)) }))
     }
 
     /// Its table.
@@ -43,7 +57,14 @@ impl<C: Clone + 'static> Dispatcher<C> {
     /// As [`call`](Self::call), as if the application were in that state: for what a configuration replays while
     /// clients have to wait.
     pub async fn call_in(&self, state: State, call: Call) -> Result<String, RpcError> {
-        let Inner { table, context, .. } = &*self.0;
-        table.start(context.clone(), state, &call.method, call.params)?.await
+        let Inner { table, context, observer, .. } = &*self.0;
+        let outcome = match table.start(context.clone(), state, &call.method, call.params) {
+            Ok(started) => started.await,
+            Err(refused) => Err(refused),
+        };
+        if let Some(observer) = observer {
+            observer(&call.method, outcome.as_deref());
+        }
+        outcome
     }
 }

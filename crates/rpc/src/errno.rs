@@ -47,6 +47,8 @@ impl Errno {
     pub const OPNOTSUPP: Errno = Errno(95);
     /// Connection timed out.
     pub const TIMEDOUT: Errno = Errno(110);
+    /// Required key not available.
+    pub const NOKEY: Errno = Errno(126);
     /// Operation canceled.
     pub const CANCELED: Errno = Errno(125);
 

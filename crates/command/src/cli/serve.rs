@@ -1,11 +1,13 @@
 //! `spindle serve`: the daemon, with `spdk_tgt`'s options.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use spindle_control::{ConfigFile, Daemon, DaemonOptions, methods, parse_address, uri};
+use clap::{Args, ValueEnum};
+use spindle_control::{
+    ConfigFile, Daemon, DaemonOptions, Log, LogForm, LogOptions, methods, parse_address, uri,
+};
 use spindle_engine::Address;
 use spindle_nbd::ListenerInfo;
 use spindle_reactor::{Handle, Mode, Runtime};
@@ -60,13 +62,46 @@ pub(crate) struct Command {
     /// Share the cores: take no lock files. The default, but not under the name spdk_tgt
     #[arg(long)]
     disable_cpumask_locks: bool,
+    /// Append the log to this file too; SIGHUP opens it anew
+    #[arg(long, value_name = "PATH")]
+    log_file: Option<PathBuf>,
+    /// How the log is written. Default: human on a terminal, json elsewhere
+    #[arg(long, value_name = "FORM")]
+    log_format: Option<LogFormat>,
+    /// Log what this part does: a flag of log_get_flags, or all. Several may be given
+    #[arg(short = 'L', long, value_name = "FLAG")]
+    logflag: Vec<String>,
+    /// Print warnings and errors only
+    #[arg(long)]
+    silence_noticelog: bool,
     #[arg(long, hide = true)]
     core_lock_folder: Option<PathBuf>,
     #[command(flatten)]
     meaningless: Meaningless,
 }
 
+/// How the log is written.
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Human,
+    /// An object a line
+    Json,
+}
+
 impl Command {
+    /// What the daemon's log is to be.
+    fn log(&self) -> LogOptions {
+        let form = match self.log_format {
+            Some(LogFormat::Human) => LogForm::Human,
+            Some(LogFormat::Json) => LogForm::Json,
+            None if std::io::stderr().is_terminal() => LogForm::Human,
+            None => LogForm::Json,
+        };
+        let (file, flags) = (self.log_file.clone(), self.logflag.clone());
+        LogOptions { form, file, flags, quiet: self.silence_noticelog }
+    }
+
     /// The RPC socket; none for a daemon that is to serve files and nothing else.
     fn rpc_socket(&self) -> Option<PathBuf> {
         let needs_rpc = self.config.is_some() || self.wait_for_rpc || !self.rpcs_allowed.is_empty();
@@ -116,8 +151,6 @@ struct Meaningless {
     limit_coredump: bool,
     #[arg(short = 'e', long, hide = true)]
     tpoint_group: Option<String>,
-    #[arg(short = 'L', long, hide = true)]
-    logflag: Vec<String>,
     #[arg(long, hide = true)]
     no_huge: bool,
     #[arg(long, hide = true)]
@@ -130,8 +163,6 @@ struct Meaningless {
     env_context: Option<String>,
     #[arg(long, hide = true)]
     num_trace_entries: Option<u64>,
-    #[arg(long, hide = true)]
-    silence_noticelog: bool,
     #[arg(long, hide = true)]
     interrupt_mode: bool,
     #[arg(long, hide = true)]
@@ -155,14 +186,12 @@ impl Meaningless {
             ("-R", self.huge_unlink),
             ("-d", self.limit_coredump),
             ("-e", self.tpoint_group.is_some()),
-            ("-L", !self.logflag.is_empty()),
             ("--no-huge", self.no_huge),
             ("--huge-dir", self.huge_dir.is_some()),
             ("--iova-mode", self.iova_mode.is_some()),
             ("--base-virtaddr", self.base_virtaddr.is_some()),
             ("--env-context", self.env_context.is_some()),
             ("--num-trace-entries", self.num_trace_entries.is_some()),
-            ("--silence-noticelog", self.silence_noticelog),
             ("--interrupt-mode", self.interrupt_mode),
             ("--msg-mempool-size", self.msg_mempool_size.is_some()),
             ("--vfio-vf-token", self.vfio_vf_token.is_some()),
@@ -173,10 +202,6 @@ impl Meaningless {
 
 /// Serves until a signal ends it.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
-    let ignored = command.meaningless.given();
-    if !ignored.is_empty() {
-        note(&format!("{} mean nothing here and change nothing", ignored.join(", ")));
-    }
     let config = command.config.as_deref().map(|path| read_config(path, command.json_ignore_init_errors));
     let config = config.transpose()?;
     let mut builder = Runtime::builder().mode(IDLE);
@@ -200,6 +225,11 @@ fn read_config(path: &Path, ignore_errors: bool) -> Result<ConfigFile, Failure> 
 async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
     let rpc_socket = command.rpc_socket();
+    let log = Log::open(command.log()).map_err(|error| Failure::Refused(error.to_string()))?;
+    let ignored = command.meaningless.given();
+    if !ignored.is_empty() {
+        log.warning("app", &format!("{} mean nothing here and change nothing", ignored.join(", ")));
+    }
     let options = DaemonOptions {
         rpc_socket: rpc_socket.clone(),
         wait_for_rpc: command.wait_for_rpc,
@@ -215,6 +245,7 @@ async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failu
         },
         nbd_tls: command.nbd_tls,
         files: command.file,
+        log,
     };
     let daemon = Daemon::start(options, methods::table()).await;
     let daemon = daemon.map_err(|error| Failure::Refused(error.to_string()))?;

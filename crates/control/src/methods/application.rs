@@ -64,6 +64,7 @@ enum Signal {
 /// Has the effect of the signal. An orderly end sends this answer first.
 async fn kill_instance(control: Control, kill: Kill) -> Result<bool, RpcError> {
     match kill.sig_name {
+        Signal::HangUp if control.log().has_file() => control.log().reopen(),
         Signal::Interrupt | Signal::Terminate | Signal::Quit | Signal::HangUp => control.runtime().stop(0),
         Signal::Kill => {
             let kill =

@@ -13,7 +13,7 @@ use super::common::Added;
 use super::limits::SetLimits;
 use super::{histograms, scheduler};
 use crate::control::Control;
-use crate::settings::{bdev_options, iobuf};
+use crate::settings::{bdev_options, iobuf, keyring, sockets};
 use crate::values::Details;
 
 /// Modules whose bdevs are a batch each, in SPDK's order; one is there even if it is empty.
@@ -35,10 +35,12 @@ pub(super) struct Subsystem {
 }
 
 /// The parts, each behind those it rests on.
-pub(super) const SUBSYSTEMS: [Subsystem; 4] = [
+pub(super) const SUBSYSTEMS: [Subsystem; 6] = [
     Subsystem { subsystem: "scheduler", depends_on: &[] },
+    Subsystem { subsystem: "keyring", depends_on: &[] },
     Subsystem { subsystem: "iobuf", depends_on: &[] },
-    Subsystem { subsystem: "bdev", depends_on: &["iobuf"] },
+    Subsystem { subsystem: "sock", depends_on: &[] },
+    Subsystem { subsystem: "bdev", depends_on: &["iobuf", "keyring", "sock"] },
     Subsystem { subsystem: "nbd", depends_on: &["bdev"] },
 ];
 
@@ -73,6 +75,14 @@ enum Params {
         #[serde(skip_serializing_if = "Option::is_none")]
         period: Option<u64>,
     },
+    DefaultSocket {
+        impl_name: &'static str,
+    },
+    Socket(SocketOptions),
+    Key {
+        name: String,
+        path: PathBuf,
+    },
     Limits(SetLimits),
     QdSampling {
         name: String,
@@ -85,6 +95,13 @@ enum Params {
         tls: Option<PathBuf>,
     },
     Export(Export),
+}
+
+#[derive(Serialize)]
+struct SocketOptions {
+    impl_name: &'static str,
+    #[serde(flatten)]
+    values: sockets::Values,
 }
 
 #[derive(Serialize)]
@@ -121,6 +138,8 @@ async fn get_config(control: Control, params: GetConfig) -> Result<Vec<Step>, Rp
             vec![one("framework_set_scheduler", Params::Scheduler { name: scheduler::STATIC, period })]
         }
         "iobuf" => vec![one("iobuf_set_options", Params::Iobuf(control.iobuf().get()))],
+        "keyring" => keys(&control),
+        "sock" => sockets(&control),
         "bdev" => bdevs(&control),
         "nbd" => nbd(&control),
         other => {
@@ -161,6 +180,20 @@ fn bdevs(control: &Control) -> Vec<Step> {
     steps.extend(all.iter().filter_map(|bdev| qd_sampling(control, bdev)));
     steps.push(Step::One(Entry { method: "bdev_wait_for_examine", params: None }));
     steps
+}
+
+fn keys(control: &Control) -> Vec<Step> {
+    let step = |keyring::Key { name, path }| one("keyring_file_add_key", Params::Key { name, path });
+    control.keyring().keys().into_iter().map(step).collect()
+}
+
+fn sockets(control: &Control) -> Vec<Step> {
+    let default = Params::DefaultSocket { impl_name: sockets::DEFAULT };
+    let options = sockets::IMPLEMENTATIONS.iter().filter_map(|impl_name| {
+        let values = control.sockets().of(impl_name)?.get();
+        Some(one("sock_impl_set_options", Params::Socket(SocketOptions { impl_name, values })))
+    });
+    std::iter::once(one("sock_set_default_impl", default)).chain(options).collect()
 }
 
 fn limits(bdev: &Bdev) -> Option<Step> {

@@ -1,4 +1,4 @@
-//! Log levels and flags. They are stored and returned; they have no effect yet.
+//! Levels and flags of the log.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,7 @@ use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
 use super::common::Added;
 use crate::control::Control;
-use crate::settings::log::Level;
-
-/// Stands for all flags.
-const ALL: &str = "all";
+use crate::log::Level;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let (both, decode) = (States::BOTH, BadParams::DECODE_FAILED);
@@ -44,7 +41,7 @@ struct Flag {
 }
 
 async fn get_flags(control: Control) -> Result<BTreeMap<&'static str, bool>, RpcError> {
-    Ok(control.log().flags.borrow().clone())
+    Ok(control.log().flags())
 }
 
 async fn set_flag(control: Control, params: Flag) -> Result<bool, RpcError> {
@@ -56,13 +53,7 @@ async fn clear_flag(control: Control, params: Flag) -> Result<bool, RpcError> {
 }
 
 fn change_flag(control: &Control, name: &str, to: bool) -> Result<bool, RpcError> {
-    let mut flags = control.log().flags.borrow_mut();
-    let named = |flag: &str| name.eq_ignore_ascii_case(ALL) || flag.eq_ignore_ascii_case(name);
-    let mut known = false;
-    for (_, set) in flags.iter_mut().filter(|(flag, _)| named(flag)) {
-        (*set, known) = (to, true);
-    }
-    if !known {
+    if !control.log().set_flag(name, to) {
         let what = format!("invalid log flag: '{name}'; log_get_flags lists them");
         return Err(RpcError::new(RpcError::INVALID_PARAMS, what));
     }
@@ -76,30 +67,30 @@ struct SetLevel {
 }
 
 async fn get_level(control: Control) -> Result<Level, RpcError> {
-    Ok(control.log().level.get())
+    Ok(control.log().level())
 }
 
 async fn set_level(control: Control, params: SetLevel) -> Result<bool, RpcError> {
-    control.log().level.set(params.level);
+    control.log().set_level(params.level);
     Ok(true)
 }
 
 async fn get_print_level(control: Control) -> Result<Level, RpcError> {
-    Ok(control.log().print_level.get())
+    Ok(control.log().print_level())
 }
 
 async fn set_print_level(control: Control, params: SetLevel) -> Result<bool, RpcError> {
-    control.log().print_level.set(params.level);
+    control.log().set_print_level(params.level);
     Ok(true)
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Timestamps {
-    #[expect(dead_code, reason = "nothing is logged with a time yet")]
     enabled: bool,
 }
 
-async fn enable_timestamps(_: Control, _: Timestamps) -> Result<bool, RpcError> {
+async fn enable_timestamps(control: Control, params: Timestamps) -> Result<bool, RpcError> {
+    control.log().set_timestamps(params.enabled);
     Ok(true)
 }

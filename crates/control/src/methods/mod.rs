@@ -12,6 +12,7 @@ mod files;
 mod framework;
 mod histograms;
 mod iobuf;
+mod keyring;
 mod limits;
 mod log;
 mod lvol_params;
@@ -21,12 +22,15 @@ mod malloc;
 mod nbd;
 mod notify;
 mod null;
+mod nvme;
 mod parents;
 mod passthru;
 mod scheduler;
+mod sock;
 mod split;
 mod statistics;
 mod threads;
+mod trace;
 
 use spindle_rpc::Table;
 
@@ -45,6 +49,9 @@ pub fn table() -> Table<Control> {
         log::add,
         iobuf::add,
         threads::add,
+        sock::add,
+        trace::add,
+        keyring::add,
         notify::add,
         config::add,
         bdev_options::add,
@@ -64,6 +71,7 @@ pub fn table() -> Table<Control> {
         parents::add,
         copies::add,
         nbd::add,
+        nvme::add,
         application::add,
     ];
     add.iter().try_for_each(|add| add(&mut table)).expect("our own methods have names of their own");

@@ -20,7 +20,7 @@ const CALLS: usize = 60;
 const SEEDS: u64 = 40;
 
 /// The methods that a saved configuration may have. That all occur is checked, so none can be forgotten here.
-const SAVED: [&str; 17] = [
+const SAVED: [&str; 20] = [
     "bdev_aio_create",
     "bdev_delay_create",
     "bdev_enable_histogram",
@@ -36,9 +36,15 @@ const SAVED: [&str; 17] = [
     "bdev_wait_for_examine",
     "framework_set_scheduler",
     "iobuf_set_options",
+    "keyring_file_add_key",
     "nbd_export",
     "nbd_listen",
+    "sock_impl_set_options",
+    "sock_set_default_impl",
 ];
+
+/// A file that is its owner's only, on every Linux.
+const KEY: &str = "/proc/self/environ";
 
 fn below(n: u64) -> u64 {
     random() % n
@@ -73,7 +79,7 @@ fn name() -> String {
 fn any_call() -> (&'static str, Value) {
     let (base, over) = (format!("B{}", below(6)), format!("V{}", below(5)));
     let block_size = pick(&[512, 4096]);
-    match below(19) {
+    match below(21) {
         0 | 1 => {
             let optional = json!({"physical_block_size": 4096, "optimal_io_boundary": 8});
             let malloc = json!({"name": base, "num_blocks": 8 * (1 + below(1000)), "block_size": block_size});
@@ -127,6 +133,8 @@ fn any_call() -> (&'static str, Value) {
             ("nbd_export", with(json!({"bdev_name": name()}), optional))
         }
         17 => ("framework_set_scheduler", with(json!({"name": "static"}), json!({"period": 1 + below(9)}))),
+        18 => ("keyring_file_add_key", json!({"name": format!("key {}", below(3)), "path": KEY})),
+        19 => ("keyring_file_remove_key", json!({"name": format!("key {}", below(3))})),
         _ => {
             let method = pick(&[
                 "bdev_malloc_delete",
@@ -239,6 +247,10 @@ async fn first() -> (State, String) {
         call(&mut client, "bdev_set_options", Some(with(pools, json!({"iobuf_small_cache_size": 7})))).await;
     let sizes = json!({"small_pool_count": 64 + below(100), "large_bufsize": 200_000, "enable_numa": true});
     get(&mut client, "iobuf_set_options", Some(with(json!({}), sizes))).await;
+    let hints =
+        json!({"recv_buf_size": 4096 + below(4096), "enable_quickack": true, "zerocopy_threshold": 7});
+    let sockets = with(json!({"impl_name": pick(&["posix", "ssl"])}), hints);
+    get(&mut client, "sock_impl_set_options", Some(sockets)).await;
     get(&mut client, "framework_start_init", None).await;
     // One that was never set shows the period 0, and SPDK's own once a configuration has set it: as in SPDK.
     get(&mut client, "framework_set_scheduler", Some(json!({"name": "static", "period": 7}))).await;

@@ -259,9 +259,7 @@ fn verify(folder: &Path, rpc: &mut Rpc, model: &mut Model, round: &str) {
         })
         .collect();
     model.agree(&found, round);
-    for (name, blocks) in
-        model.volumes.iter().map(|(name, volume)| (name.clone(), volume.blocks.len())).collect::<Vec<_>>()
-    {
+    for (name, blocks) in model.names() {
         rpc.done("nbd_export", &json!({"bdev_name": lvs(&name)})).unwrap();
         if blocks > 0 {
             let mut client = Nbd::connect(&folder.join("nbd.sock"), &lvs(&name)).unwrap();

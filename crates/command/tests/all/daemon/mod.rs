@@ -8,6 +8,7 @@ mod hostile;
 mod idle;
 mod image;
 mod kills;
+mod logs;
 mod many;
 mod model;
 mod quickstart;
@@ -15,3 +16,5 @@ mod serve;
 mod spdk_client;
 mod start;
 mod support;
+#[path = "../../../../control/tests/all/volumes.rs"]
+mod volumes;

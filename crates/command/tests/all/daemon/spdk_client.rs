@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -324,6 +325,15 @@ fn spdks_client_asks_the_framework_and_sets_what_it_keeps() {
             "log_set_print_level ERROR",
             "log_get_print_level",
             "log_enable_timestamps --timestamps",
+            "bdev_nvme_get_controllers",
+            "bdev_nvme_set_hotplug --no-hotplug",
+            "trace_get_info",
+            "trace_get_tpoint_group_mask",
+            "trace_enable_tpoint_group all",
+            "trace_disable_tpoint_group all",
+            "trace_set_tpoint_mask all 0x3",
+            "trace_clear_tpoint_mask all 0x3",
+            "trace_clear",
         ],
     );
     let threads = client.one(&daemon, "thread_get_stats");
@@ -336,6 +346,50 @@ fn spdks_client_asks_the_framework_and_sets_what_it_keeps() {
     assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
     client.done.borrow_mut().insert("spdk_kill_instance".to_owned());
     client.note("spdks_client_asks_the_framework_and_sets_what_it_keeps");
+}
+
+#[test]
+fn spdks_client_sets_options_of_sockets_and_adds_keys() {
+    let Some(client) = Client::find() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key");
+    std::fs::write(&key, "NVMeTLSkey-1:01:").unwrap();
+    let key = key.to_str().unwrap();
+    let daemon = start(folder.path(), &["--wait-for-rpc"]);
+    let answers = client.succeed(
+        &daemon,
+        &[
+            "sock_get_default_impl",
+            "sock_set_default_impl -i posix",
+            "sock_impl_set_options -i posix -r 65536 --quickack",
+            "sock_impl_get_options -i posix",
+            "framework_start_init",
+        ],
+    );
+    assert!(answers[0].contains("\"impl_name\": \"posix\""), "{}", answers[0]);
+    for set in ["\"recv_buf_size\": 65536", "\"send_buf_size\": 2097152", "\"enable_quickack\": true"] {
+        assert!(answers[3].contains(set), "{}", answers[3]);
+    }
+    let add = format!("keyring_file_add_key k {key}");
+    // Others may read it.
+    assert!(!client.run(&daemon, &[&add])[0].1);
+    std::fs::set_permissions(key, PermissionsExt::from_mode(0o600)).unwrap();
+    let answers = client.succeed(&daemon, &[&add, "keyring_get_keys"]);
+    assert!(
+        answers[1].contains("\"module\": \"keyring_file\"") && answers[1].contains(key),
+        "{}",
+        answers[1]
+    );
+    let refused = client.run(&daemon, &[&add, "keyring_file_add_key r key", "keyring_file_remove_key x"]);
+    assert!(refused.iter().all(|(_, succeeded)| !succeeded), "{refused:?}");
+    let saved = client.one(&daemon, "save_config");
+    assert_eq!(client.succeed(&daemon, &["keyring_file_remove_key k", "keyring_get_keys"])[1].trim(), "[]");
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    std::fs::write(folder.path().join("config"), &saved).unwrap();
+    let daemon = start(folder.path(), &["-c", "config"]);
+    assert_eq!(client.one(&daemon, "save_config"), saved);
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    client.note("spdks_client_sets_options_of_sockets_and_adds_keys");
 }
 
 #[test]
