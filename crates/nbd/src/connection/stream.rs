@@ -32,8 +32,28 @@ impl Stream {
     /// The client does not speak TLS as asked, or does not show the certificate that it needs: close the
     /// connection. It was told why, where TLS can tell it.
     pub(crate) async fn encrypt(&mut self, config: Arc<ServerConfig>, pool: &Pool) -> io::Result<()> {
-        let tls = TlsStream::accept(&mut self.wire, config, pool).await?;
-        self.tls = Some(Box::new(tls));
+        let mut tls = Box::new(TlsStream::new(config, pool)?);
+        while tls.is_handshaking() {
+            self.send_own_records(&mut tls).await?;
+            let (result, buffers) = self.received(tls.window()).await;
+            if let Err(error) = tls.shake(result, buffers) {
+                // The alert says why; it need not arrive.
+                let _ = self.send_own_records(&mut tls).await;
+                return Err(error);
+            }
+        }
+        // Among them tickets, by which a client may come back sooner.
+        self.send_own_records(&mut tls).await?;
+        self.tls = Some(tls);
+        Ok(())
+    }
+
+    /// Sends what TLS itself has to say, as it is.
+    async fn send_own_records(&mut self, tls: &mut TlsStream) -> io::Result<()> {
+        while let Some(records) = tls.own_records() {
+            let (result, _) = self.sent(records).await;
+            result?;
+        }
         Ok(())
     }
 
@@ -138,8 +158,11 @@ impl Stream {
 
     /// Tells the peer that nothing more will be sent. No send may be under way.
     pub(crate) async fn end(&mut self) {
-        if let Some(tls) = &mut self.tls {
-            tls.end(&mut self.wire).await;
+        if let Some(mut tls) = self.tls.take_if(|tls| !tls.is_broken() && !self.wire.is_sending()) {
+            tls.close();
+            // A peer that is gone need not be told.
+            let _ = self.send_own_records(&mut tls).await;
+            self.tls = Some(tls);
         }
         self.wire.end().await;
     }

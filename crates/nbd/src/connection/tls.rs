@@ -43,14 +43,10 @@ pub(super) struct TlsStream {
 }
 
 impl TlsStream {
-    /// The handshake.
-    pub(super) async fn accept(
-        wire: &mut Wire,
-        config: Arc<ServerConfig>,
-        pool: &Pool,
-    ) -> io::Result<TlsStream> {
-        let session = ServerConnection::new(config).map_err(io::Error::other)?;
-        let mut tls = TlsStream {
+    pub(super) fn new(config: Arc<ServerConfig>, pool: &Pool) -> io::Result<TlsStream> {
+        let mut session = ServerConnection::new(config).map_err(io::Error::other)?;
+        session.set_buffer_limit(Some(PLAIN));
+        Ok(TlsStream {
             session,
             pool: pool.clone(),
             records: None,
@@ -62,38 +58,26 @@ impl TlsStream {
             sending: None,
             sent: None,
             broken: false,
-        };
-        tls.session.set_buffer_limit(Some(PLAIN));
-        while tls.session.is_handshaking() {
-            tls.flush(wire).await?;
-            if let Err(error) = tls.shake(wire).await {
-                // The alert says why; it need not arrive.
-                let _ = tls.flush(wire).await;
-                return Err(error);
-            }
-        }
-        // Among it tickets, by which a client may come back sooner.
-        tls.flush(wire).await?;
-        Ok(tls)
+        })
     }
 
-    /// Receives a part of the handshake.
-    async fn shake(&mut self, wire: &mut Wire) -> io::Result<()> {
-        let (result, buffers) = wire.received(self.window()).await;
+    /// True until both sides agree.
+    pub(super) fn is_handshaking(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
+    /// What TLS itself has to say next, if anything, while no data is on its way.
+    pub(super) fn own_records(&mut self) -> Option<Buffers> {
+        self.records_to_send(0)
+    }
+
+    /// Takes a part of the handshake, received into a [window](Self::window).
+    pub(super) fn shake(&mut self, result: io::Result<usize>, buffers: Buffers) -> io::Result<()> {
         if self.take_records(result, buffers)? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         while self.at < self.end && self.session.is_handshaking() {
             self.decrypt()?;
-        }
-        Ok(())
-    }
-
-    /// Sends what TLS itself has to say.
-    async fn flush(&mut self, wire: &mut Wire) -> io::Result<()> {
-        while let Some(records) = self.records_to_send(0) {
-            let (result, _) = wire.sent(records).await;
-            result?;
         }
         Ok(())
     }
@@ -157,18 +141,18 @@ impl TlsStream {
         self.broken = true;
     }
 
-    /// Sends the alert that ends the stream.
-    pub(super) async fn end(&mut self, wire: &mut Wire) {
-        if self.broken || wire.is_sending() {
-            return;
-        }
+    /// True if a record may have gone in part.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Prepares the alert that ends the stream.
+    pub(super) fn close(&mut self) {
         self.session.send_close_notify();
-        // A peer that is gone need not be told.
-        let _ = self.flush(wire).await;
     }
 
     /// A buffer for the wire to receive into.
-    fn window(&mut self) -> Buffers {
+    pub(super) fn window(&mut self) -> Buffers {
         let window = self.records.take().filter(|window| window.len() == self.size);
         Buffers::One(window.unwrap_or_else(|| buffer(&self.pool, self.size)))
     }

@@ -1,13 +1,13 @@
 //! A socket with at most one receive and one send under way: bytes as they go over the wire.
 //!
-//! Belongs to the connection's task. Its completions arrive in one reused place. Dropping it cancels
-//! operations under way; buffers return to their pool when the engine returns them.
+//! Belongs to the connection's [stream](super::stream), which waits for what it begins here. Its completions
+//! arrive in one reused place. Dropping it cancels operations under way; buffers return to their pool when the
+//! engine returns them.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 
 use spindle_engine::{Completion, Op, Output, Shutdown, Socket};
 use spindle_mem::Buffers;
@@ -132,26 +132,6 @@ impl Wire {
     pub(crate) fn cancel(&self) {
         self.hurry();
         self.receiving.into_iter().chain(self.sending).for_each(cancel_op);
-    }
-
-    /// Receives; 0 bytes are the end of the stream.
-    pub(crate) async fn received(&mut self, buffers: Buffers) -> Moved {
-        self.receive(buffers);
-        poll_fn(|cx| {
-            self.belong_to(cx);
-            self.take_received().map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
-    }
-
-    /// Sends all of `buffers`.
-    pub(crate) async fn sent(&mut self, buffers: Buffers) -> Moved {
-        self.send(buffers);
-        poll_fn(|cx| {
-            self.belong_to(cx);
-            self.take_sent().map_or(Poll::Pending, Poll::Ready)
-        })
-        .await
     }
 
     /// Tells the peer that nothing more will be sent.
