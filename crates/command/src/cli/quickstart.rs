@@ -15,7 +15,7 @@ use spindle_engine::Address;
 use spindle_format::{PAGE_SIZE, SuperBlock};
 use spindle_lvol::{LvolSpec, StoreKey, StoreSpec};
 use spindle_nbd::BdevExport;
-use spindle_reactor::{Handle, Runtime};
+use spindle_reactor::{CpuSet, Handle, Mode, Runtime};
 
 use super::failure::{Failure, shown};
 use super::output::Output;
@@ -269,13 +269,22 @@ impl Screen<'_> {
     }
 
     fn cores(&self, out: &mut Output) -> Result<(), Failure> {
+        // In this mode a reactor runs wherever the scheduler puts it.
+        let floats = IDLE == Mode::Interrupt && self.cores.len() > 1;
         for (index, core) in self.cores.iter().enumerate() {
             let what = match (index, self.cores.len()) {
                 (0, 1) => "app, metadata, control, NBD connections",
                 (0, _) => "app, metadata, control",
                 _ => "NBD connections",
             };
-            writeln!(out, "  core {core:<3} {what}")?;
+            match floats {
+                true => writeln!(out, "  reactor {index:<3} {what}")?,
+                false => writeln!(out, "  core {core:<3} {what}")?,
+            }
+        }
+        if floats {
+            let cores = self.cores.iter().copied().collect::<CpuSet>().as_list();
+            writeln!(out, "  on cores {cores}, each where the system's scheduler puts it")?;
         }
         Ok(writeln!(out)?)
     }

@@ -91,7 +91,7 @@ fn locked(path: &Path, lock_path: &Path) -> io::Result<OwnedFd> {
     loop {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
         let file = open(lock_path, flags, Mode::from_raw_mode(0o600))
-            .map_err(|errno| named(&format!("cannot create {}", lock_path.display()), errno.into()))?;
+            .map_err(|errno| cannot_create(lock_path, errno))?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => return Err(in_use(path, &file)),
@@ -148,6 +148,21 @@ fn lives(pid: u32) -> bool {
         Ok(stat) => !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
         Err(error) => !gone(error),
     }
+}
+
+/// With the remedy, where it is the folder that is missing or closed.
+fn cannot_create(lock_path: &Path, errno: Errno) -> io::Error {
+    let folder = lock_path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).display();
+    let remedy = match errno {
+        Errno::NOENT => format!("; make the folder {folder} or use another path"),
+        Errno::ACCESS | Errno::PERM | Errno::ROFS => {
+            format!("; use a path in a folder that you may write to, which {folder} is not")
+        }
+        _ => String::new(),
+    };
+    let error = io::Error::from(errno);
+    io::Error::new(error.kind(), format!("cannot create {}: {error}{remedy}", lock_path.display()))
 }
 
 fn named(what: &str, error: io::Error) -> io::Error {

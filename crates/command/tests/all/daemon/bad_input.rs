@@ -1,5 +1,24 @@
 //! What NBD clients should not say and files that are no disks, on the real daemon: each gets its answer, and a client
 //! beside them notices nothing.
+//!
+//! Which bad input is tried where, RPC's in `hostile.rs`:
+//!
+//! | input | test |
+//! |---|---|
+//! | RPC: NUL or BOM between requests, 65 levels | `what_is_no_json_is_told_why_and_ends_its_own_connection_only` |
+//! | RPC: duplicate keys, 1e400, 10 MB | `a_request_that_is_too_much_or_says_something_twice_is_refused_and_the_connection_goes_on` |
+//! | RPC: half-close, a reply that nobody reads | `a_client_that_stops_writing_gets_its_answers_and_one_that_reads_none_holds_up_nobody` |
+//! | names that are another's alias or UUID, UUIDs in upper case, 63 and 64 bytes, slash, newline, quote, sizes 0 and 2^63 | `names_uuids_and_sizes_that_cannot_be_are_refused_with_the_reason` |
+//! | files: folder, FIFO, /dev/zero, no multiple of the block, missing, empty | `what_is_no_disk_is_refused_with_what_is_wrong_and_serves_nothing` |
+//! | files: no permission | `a_file_that_the_user_may_not_open_is_refused` |
+//! | files: cut short while in use | `a_file_cut_short_while_it_is_served_fails_what_is_behind_its_end_only` |
+//! | NBD: EXPORT_NAME, no NO_ZEROES, names of 4096 bytes or not UTF-8 | `old_handshakes_and_odd_names_are_answered` |
+//! | NBD: length 0, over 32 MiB, unaligned on 4 KiB blocks, past 2^64 | `odd_requests_are_answered_and_the_client_goes_on` |
+//! | NBD: slow handshakes | `slow_handshakes_end_at_their_deadline_and_hold_up_nobody` |
+//! | NBD: a client that vanishes at any byte | `clients_that_vanish_at_any_byte_leave_nothing` |
+//! | NBD: limit on connections | `one_connection_too_many_costs_the_oldest_silent_one_and_no_client_that_is_served` |
+//! | NBD: limit on bytes in flight | `a_client_that_asks_for_much_and_reads_nothing_holds_up_nobody` |
+//! | a socket's path in a missing folder | `a_path_that_no_socket_can_have_is_refused_in_one_line`, in `serve.rs` |
 
 use std::fs;
 use std::io::{Read, Write};
@@ -10,6 +29,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::clients::{FLUSH, Nbd, READ, Request, Rpc, WRITE};
+use super::idle::{allow_files, resident};
 use super::support::{Daemon, spindle, text};
 
 const SIZE: u64 = 1 << 20;
@@ -128,6 +148,70 @@ fn odd_requests_are_answered_and_the_client_goes_on() {
     assert_eq!(error(&mut stream, &write, &[9; 4096]), 0);
     let bytes = beside.read(5000, 4098).unwrap();
     assert!(bytes[0] == 0 && bytes[4097] == 0 && bytes[1..4097].iter().all(|byte| *byte == 9));
+}
+
+/// Takes as long as the deadline of a handshake, 10 s, which no option of the daemon changes.
+#[test]
+fn slow_handshakes_end_at_their_deadline_and_hold_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = serve(folder.path());
+    let mut beside = Nbd::connect(&folder.path().join("nbd.sock"), "disk").unwrap();
+    let silent = UnixStream::connect(folder.path().join("nbd.sock")).unwrap();
+    let mut half = greeted(folder.path(), 3);
+    half.write_all(&option(7, &name(b"disk"))[..10]).unwrap();
+    let mut chatty = greeted(folder.path(), 3);
+    // LIST again and again selects nothing either; too many options end it.
+    while chatty.write_all(&option(3, b"")).and_then(|()| chatty.read_exact(&mut [0; 20])).is_ok() {
+        beside.read(0, 4096).unwrap();
+    }
+    assert_eq!((rest(silent).len(), rest(half).len()), (18, 0), "closed behind the greeting");
+    beside.read(0, 4096).unwrap();
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+}
+
+#[test]
+fn one_connection_too_many_costs_the_oldest_silent_one_and_no_client_that_is_served() {
+    // As many as one user may have.
+    const MOST: usize = 1024;
+    allow_files(MOST as u64 + 200);
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = serve(folder.path());
+    let socket = folder.path().join("nbd.sock");
+    let mut first = Nbd::connect(&socket, "disk").unwrap();
+    let oldest = UnixStream::connect(&socket).unwrap();
+    let _silent: Vec<UnixStream> = (2..MOST).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let mut last = Nbd::connect(&socket, "disk").unwrap();
+    assert_eq!(rest(oldest).len(), 18, "closed behind the greeting");
+    first.read(0, 4096).unwrap();
+    last.read(0, 4096).unwrap();
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+}
+
+#[test]
+fn a_client_that_asks_for_much_and_reads_nothing_holds_up_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = serve(folder.path());
+    let mut beside = Nbd::connect(&folder.path().join("nbd.sock"), "disk").unwrap();
+    let mut deaf = Vec::new();
+    for _ in 0..8 {
+        let mut stream = greeted(folder.path(), 3);
+        stream.write_all(&option(1, b"disk")).unwrap();
+        stream.read_exact(&mut [0; 10]).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        let read = Request { command: READ, flags: 0, cookie: 1, offset: 0, len: SIZE as u32 };
+        let mut taken = 0;
+        while let Ok(count) = stream.write(&read.bytes().repeat(1000)) {
+            taken += count;
+            assert!(taken < 1 << 24, "requests of a client that reads nothing are taken without end");
+        }
+        deaf.push(stream);
+        beside.read(0, 4096).unwrap();
+    }
+    // Their requests would need 128 MiB for each; the daemon has a limit for all.
+    assert!(resident(daemon.pid()) < 200 << 10, "{} KiB", resident(daemon.pid()));
+    beside.read(0, SIZE as u32).unwrap();
+    drop(deaf);
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
 }
 
 #[test]

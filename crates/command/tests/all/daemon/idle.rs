@@ -19,7 +19,7 @@ fn sleeps(pid: u32) -> u64 {
 }
 
 /// KiB in memory.
-fn resident(pid: u32) -> u64 {
+pub fn resident(pid: u32) -> u64 {
     figure(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap(), "VmRSS")
 }
 
@@ -34,7 +34,7 @@ fn rest(seconds: u64) {
 }
 
 /// Room for as many files here and in the daemon.
-fn allow_files(count: u64) {
+pub fn allow_files(count: u64) {
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < count) {
         setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum: limit.maximum }).unwrap();

@@ -19,7 +19,7 @@ fn the_first_run_makes_a_store_and_the_next_one_opens_it_clean_or_after_a_kill()
         "10 GiB, new",
         "8 GiB thin, nothing written",
         "nbd+unix:///demo/vm?socket=",
-        "core 0",
+        "app, metadata, control",
         "In another terminal, here:",
     ] {
         assert!(first.said.contains(line), "{line}: {}", first.said);
@@ -44,7 +44,9 @@ fn the_first_run_makes_a_store_and_the_next_one_opens_it_clean_or_after_a_kill()
 /// The screen with what differs from run to run in one form: the time, the folder, the engine, the cores, the path of
 /// the program, and packages of programs that are not installed.
 fn in_one_form(screen: &str, folder: &str) -> Vec<String> {
-    let is_core = |line: &&str| line.trim_start().starts_with("core ");
+    let is_core = |line: &&str| {
+        ["core ", "reactor ", "on cores "].iter().any(|word| line.trim_start().starts_with(word))
+    };
     let form = |line: &str| {
         let line = line.replace(folder, "/home/me");
         let line = line.split("   (apt: ").next().unwrap();
