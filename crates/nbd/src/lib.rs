@@ -20,6 +20,7 @@ mod connection;
 mod error;
 mod export;
 mod extents;
+mod origin;
 mod overlap;
 mod server;
 mod stats;

@@ -6,6 +6,7 @@ use std::task::{Context, Waker};
 
 use spindle_engine::Time;
 
+use crate::origin::Origin;
 use crate::server::Exported;
 use crate::stats::Counters;
 
@@ -26,6 +27,7 @@ pub(crate) struct Control {
     pub(crate) id: u64,
     /// The other end, for people.
     pub(crate) peer: String,
+    pub(crate) origin: Origin,
     /// Set when a client begins to use an export.
     export: Mutex<Option<Arc<Exported>>>,
     pub(crate) counters: Counters,
@@ -38,10 +40,11 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(id: u64, peer: String) -> Control {
+    pub(crate) fn new(id: u64, peer: String, origin: Origin) -> Control {
         Control {
             id,
             peer,
+            origin,
             export: Mutex::default(),
             counters: Counters::default(),
             stop: AtomicU8::new(Stop::No as u8),

@@ -10,8 +10,8 @@ use spindle_block::{IoError, IoErrorKind};
 use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::yield_now;
 
-use super::buffer;
 use super::session::Session;
+use super::{Stop, buffer};
 use crate::codec::{Command, Context, ErrorCode, MAX_EXTENTS, reply};
 use crate::extents::{allocation, for_reply};
 use crate::{Content, Extent};
@@ -62,6 +62,17 @@ impl From<IoError> for Failure {
     }
 }
 
+impl Failure {
+    /// As a client of an export that stays is told: something below its volume was removed, and to hear that the
+    /// server goes away would make it leave.
+    fn of_staying(self) -> Failure {
+        match self.code {
+            ErrorCode::ShuttingDown => Failure { code: ErrorCode::Io, ..self },
+            _ => self,
+        }
+    }
+}
+
 /// Carries out a request.
 pub(crate) async fn perform(session: Rc<Session>, work: Work) -> Reply {
     let Work { cookie, command, payload, cost } = work;
@@ -80,6 +91,10 @@ pub(crate) async fn perform(session: Rc<Session>, work: Work) -> Reply {
             session.write_zeroes(offset, len, fua, no_hole, fast).await
         }
         Command::BlockStatus { offset, len, one } => session.status(cookie, offset, len, one).await,
+    };
+    let body = match session.control.told() {
+        Stop::No => body.map_err(Failure::of_staying),
+        Stop::Gently | Stop::AtOnce => body,
     };
     Reply { cookie, cost, body }
 }

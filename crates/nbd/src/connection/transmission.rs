@@ -24,6 +24,7 @@ use super::stream::Stream;
 use super::{Control, Stop, buffer};
 use crate::budget::Lease;
 use crate::codec::{Checked, Command, ErrorCode, Request, Violation, reply};
+use crate::origin::Origin;
 use crate::server::Shared;
 
 /// Bytes that a connection may use outside the budget, for small requests.
@@ -37,6 +38,16 @@ const GRAIN: usize = 1 << 20;
 
 /// After this time without input a client counts as silent.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// Bytes of requests begun in one poll, and of replies that were not sent, beyond which further requests with data wait. So
+/// data goes from the device into the stream while the caches still have it; 32 reads of 128 KiB from memory would
+/// otherwise leave them before the first is sent. Disks have what they can use: what they work on does not count.
+const BURST: usize = 256 << 10;
+
+/// After so many refusals in a row, a client is not read from for a while: nobody needs more of them in so short a
+/// time, and they would take the reactor from others.
+const REFUSALS: u32 = 64;
+const REFUSED: Duration = Duration::from_millis(10);
 
 /// The meaning of the client's next bytes.
 enum Expect {
@@ -103,6 +114,12 @@ struct Transmission<'a, F> {
     receives_before: u64,
     /// Set while there is memory to free after a silence.
     quiet: Option<Pin<Box<Sleep>>>,
+    /// Bytes of requests begun in this poll.
+    begun: usize,
+    /// Requests refused since the last one that was not.
+    refusals: u32,
+    /// Set while nothing is taken from a client whose requests are all refused.
+    pause: Option<Pin<Box<Sleep>>>,
     /// The receive under way was cancelled for a smaller window.
     resizing: bool,
     /// Kept for their capacity.
@@ -119,6 +136,7 @@ pub(crate) async fn transmit(
     early: &[u8],
 ) -> Option<Violation> {
     let pool = session.pool.clone();
+    let lease = Lease::none(&server.budget, session.control.origin);
     let boxed: fn(Rc<Session>, Work) -> _ = perform;
     let mut transmission = Transmission {
         stream,
@@ -132,7 +150,7 @@ pub(crate) async fn transmit(
         phase: Phase::Serving,
         violation: None,
         used: 0,
-        lease: Lease::none(&server.budget),
+        lease,
         server,
         waiting: None,
         queued: Batch::default(),
@@ -141,6 +159,9 @@ pub(crate) async fn transmit(
         receives: 0,
         receives_before: 0,
         quiet: None,
+        begun: 0,
+        refusals: 0,
+        pause: None,
         resizing: false,
         ended: Vec::new(),
         text: Vec::new(),
@@ -153,6 +174,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.slots.belong_to(cx);
         self.stream.belong_to(cx);
+        self.begun = 0;
         self.obey();
         self.take_sent();
         self.take_replies();
@@ -251,7 +273,21 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
 
     /// Starts what has arrived, as far as there is room.
     fn advance(&mut self, cx: &mut Context<'_>) {
-        while self.step(cx) && self.phase != Phase::Finishing {}
+        while !self.pauses(cx) && self.step(cx) && self.phase != Phase::Finishing {}
+    }
+
+    /// True while nothing is taken from the client.
+    fn pauses(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.refusals < REFUSALS || self.phase != Phase::Serving {
+            return false;
+        }
+        let pause = self.pause.get_or_insert_with(|| Box::pin(sleep(REFUSED)));
+        let goes_on = pause.as_mut().poll(cx).is_pending();
+        if !goes_on {
+            self.pause = None;
+            self.refusals = 0;
+        }
+        goes_on
     }
 
     /// Takes the client's next item; false if it has not come, or there is no room for it.
@@ -260,7 +296,8 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
             Expect::Header => self.in_flight() < MAX_REQUESTS && self.take_header(),
             Expect::Room { cookie, command } => {
                 let (cookie, command) = (*cookie, *command);
-                let enough = self.has_room(cost_of(&command), cx);
+                let cost = cost_of(&command);
+                let enough = self.is_in_turn(cost, cx) && self.has_room(cost, cx);
                 if enough {
                     self.admit(cookie, command);
                 }
@@ -311,6 +348,19 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         };
     }
 
+    /// False while a request with data is to wait for what was begun before; the task is woken when it is over.
+    fn is_in_turn(&self, cost: usize, cx: &Context<'_>) -> bool {
+        if cost > 0 && self.queued.cost + self.out.cost >= BURST {
+            // The end of the send wakes.
+            return false;
+        }
+        if self.begun > 0 && self.begun + cost > BURST {
+            cx.waker().wake_by_ref();
+            return false;
+        }
+        true
+    }
+
     /// True if a request of that many bytes may begin; otherwise the task is woken when it may.
     fn has_room(&mut self, cost: usize, cx: &mut Context<'_>) -> bool {
         let (used, wanted) = (self.used, self.used + cost);
@@ -327,7 +377,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
             }
             let more = more.next_multiple_of(GRAIN);
             if self.waiting.is_none() {
-                if let Some(lease) = self.server.budget.try_take(more) {
+                if let Some(lease) = self.server.budget.try_take(self.control.origin, more) {
                     self.lease.join(lease);
                     continue;
                 }
@@ -335,8 +385,9 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
                 // rest.
                 self.lease.shrink(used.saturating_sub(ALLOWANCE));
             }
-            let server = &self.server;
-            let waiting = self.waiting.get_or_insert_with(|| Box::pin(wait_for(server.clone(), more)));
+            let (server, origin) = (&self.server, self.control.origin);
+            let waiting =
+                self.waiting.get_or_insert_with(|| Box::pin(wait_for(server.clone(), origin, more)));
             match waiting.as_mut().poll(cx) {
                 Poll::Pending => return false,
                 Poll::Ready(lease) => {
@@ -351,6 +402,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
     fn admit(&mut self, cookie: u64, command: Command) {
         let cost = cost_of(&command);
         self.used += cost;
+        self.begun += cost;
         if let Command::Write { len: 1.., .. } = command {
             self.input.begin_payload(buffer(&self.session.pool, cost));
             self.expect = Expect::Payload { cookie, command, cost };
@@ -361,6 +413,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
     }
 
     fn carry_out(&mut self, work: Work) {
+        self.refusals = 0;
         self.control.counters.request(&work.command);
         let future = (self.start)(self.session.clone(), work);
         if let Some(reply) = self.slots.start(future) {
@@ -371,6 +424,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
     fn refuse_skipped(&mut self) -> bool {
         if let Expect::Skip { cookie, failure, .. } = std::mem::replace(&mut self.expect, Expect::Header) {
             self.control.counters.refused();
+            self.refusals += 1;
             self.add(cookie, 0, Err(failure));
         }
         true
@@ -482,8 +536,8 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
 }
 
 /// Waits for memory, and closes clients that hold some and do not read.
-async fn wait_for(server: Arc<Shared>, bytes: usize) -> Lease {
-    let mut lease = pin!(server.budget.take(bytes));
+async fn wait_for(server: Arc<Shared>, origin: Origin, bytes: usize) -> Lease {
+    let mut lease = pin!(server.budget.take(origin, bytes));
     let patience = server.options.stalled / 4;
     loop {
         match timeout(patience, lease.as_mut()).await {

@@ -8,11 +8,15 @@ pub struct Options {
     /// Concurrent connections. For one more the client that has been shaking hands for longest is closed, or the
     /// new one if all others use an export.
     pub connections: usize,
+    /// The same for the connections of one host (TCP), or of one user of this machine (Unix sockets).
+    pub connections_of_one: usize,
     /// How long a handshake may take.
     pub handshake: Duration,
     /// Bytes that all connections together use for requests under way, beyond 256 KiB for each. At least 64
     /// MiB.
     pub memory: usize,
+    /// The most of that memory for the connections of one host or user. At least 64 MiB.
+    pub memory_of_one: usize,
     /// How long a client may leave replies unread while others wait for their memory; then its connection is
     /// closed.
     pub stalled: Duration,
@@ -21,12 +25,15 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 1024 connections, ten seconds, 256 MiB, thirty seconds, five seconds.
+    /// 2048 connections, 1024 of one host or user, ten seconds, 256 MiB, 128 of one host or user, thirty seconds,
+    /// five seconds.
     fn default() -> Options {
         Options {
-            connections: 1024,
+            connections: 2048,
+            connections_of_one: 1024,
             handshake: Duration::from_secs(10),
             memory: 256 << 20,
+            memory_of_one: 128 << 20,
             stalled: Duration::from_secs(30),
             grace: Duration::from_secs(5),
         }

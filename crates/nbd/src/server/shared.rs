@@ -13,6 +13,7 @@ use super::{ConnectionInfo, ExportInfo, Exported, ListenerInfo, Options};
 use crate::budget::Budget;
 use crate::codec::{Refusal, shortened};
 use crate::connection::{self, CONNECTION_LIMIT, Control, Stop};
+use crate::origin::Origin;
 use crate::{Export, ExportError, Tls};
 
 /// State shared by the handles and connections of a server.
@@ -56,10 +57,11 @@ pub(crate) struct Accepting {
 impl Shared {
     pub(crate) fn new(options: Options, threads: Vec<Thread>) -> Arc<Shared> {
         let memory = options.memory.max(CONNECTION_LIMIT);
+        let share = options.memory_of_one.max(CONNECTION_LIMIT);
         Arc::new(Shared {
             // Buffers are lent in powers of two, and allowances come on top.
             pool: Pool::new("nbd", memory.saturating_mul(3)),
-            budget: Budget::new(memory),
+            budget: Budget::new(memory, share),
             options,
             threads,
             lists: Mutex::default(),
@@ -78,16 +80,17 @@ impl Shared {
 
     /// Places a client on a thread whose reactor has little to do. Refused if there are too many.
     pub(crate) fn place(self: &Arc<Shared>, socket: Socket, peer: String, tls: Option<Tls>) {
+        let origin = Origin::from(socket.peer());
         let (control, thread, leaves) = {
             let mut lists = self.lists();
             if lists.stopping {
                 return;
             }
-            let Ok(leaves) = lists.make_room(self.options.connections) else { return };
+            let Ok(leaves) = lists.make_room(&self.options, origin) else { return };
             let thread = placing::choose(&self.candidates(&lists));
             let id = lists.next_id;
             lists.next_id += 1;
-            let control = Arc::new(Control::new(id, peer));
+            let control = Arc::new(Control::new(id, peer, origin));
             let here = thread.map(|index| self.threads[index].clone()).or_else(Thread::current);
             let connection = Connection {
                 control: control.clone(),
@@ -277,14 +280,28 @@ impl Shared {
 struct Full;
 
 impl Lists {
-    /// Makes room for one more connection: where there is none, the connection that has been shaking hands
-    /// for longest must leave, so that silent clients do not keep others out.
-    fn make_room(&self, most: usize) -> Result<Option<Arc<Control>>, Full> {
+    /// Makes room for one more connection of an origin: where there is none, the connection that has been shaking
+    /// hands for longest must leave, so that silent clients do not keep others out. Where the origin has all
+    /// that it may have, it is one of its own.
+    fn make_room(&self, options: &Options, origin: Origin) -> Result<Option<Arc<Control>>, Full> {
+        let own = |control: &&Arc<Control>| control.origin == origin;
+        match self.longest_in_handshake(options.connections_of_one, own)? {
+            Some(leaves) => Ok(Some(leaves)),
+            None => self.longest_in_handshake(options.connections, |_| true),
+        }
+    }
+
+    /// The connection that must leave for one more of these, of which there may be `most`.
+    fn longest_in_handshake(
+        &self,
+        most: usize,
+        these: impl Fn(&&Arc<Control>) -> bool,
+    ) -> Result<Option<Arc<Control>>, Full> {
         if self.connections.len() < most {
             return Ok(None);
         }
         let controls = self.connections.values().map(|connection| &connection.control);
-        let mut staying = controls.filter(|control| control.told() != Stop::AtOnce);
+        let mut staying = controls.filter(&these).filter(|control| control.told() != Stop::AtOnce);
         if staying.clone().count() < most {
             return Ok(None);
         }

@@ -7,6 +7,7 @@ mod client;
 mod connections;
 mod encrypted;
 mod handshake;
+mod hostile;
 mod programs;
 mod requests;
 mod simulated;

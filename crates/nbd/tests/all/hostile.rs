@@ -1,0 +1,145 @@
+//! Clients that hurt: what one host or one kind of client may take from the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use spindle_block::{Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, OpenError, Submit};
+use spindle_nbd::{Address, Export, Options, Server};
+use spindle_reactor::{EngineKind, Runtime, now, sleep};
+
+use crate::client::{Client, READ, SIMPLE, WRITE, connected, paired, request};
+use crate::connections::{everywhere, ram, server};
+
+const MIB: u64 = 1 << 20;
+const IO: u32 = 5;
+const INVAL: u32 = 22;
+
+#[test]
+fn a_user_or_host_with_all_its_connections_loses_its_own_oldest_handshake() {
+    everywhere(async || {
+        let server = server(Options { connections_of_one: 2, ..Options::default() });
+        server.add_export(Export::new("disk", ram(512, MIB))).unwrap();
+        let mut silent = Client::silent(paired(&server).await, SIMPLE);
+        let mut first = Client::new(&server, "disk", SIMPLE).await;
+        let mut second = Client::new(&server, "disk", SIMPLE).await;
+        assert!(silent.take(18).await.is_ok() && silent.is_closed().await);
+        let mut third = Client::silent(paired(&server).await, SIMPLE);
+        assert!(third.is_closed().await, "closed without a word");
+        for client in [&mut first, &mut second] {
+            assert_eq!(client.read(0, 1).await, [0]);
+        }
+    });
+}
+
+/// On the engines of the system, which know who is at the other end.
+fn on_systems(test: impl AsyncFnOnce() + Send + Clone + 'static) {
+    for kind in [EngineKind::IoUring, EngineKind::Epoll] {
+        let runtime = Runtime::builder().engine(kind).reactors(2).build().unwrap();
+        let test = test.clone();
+        runtime.run(async move || test().await).unwrap_or_else(|error| panic!("{kind}: {error}"));
+    }
+}
+
+/// A client by TCP from this machine.
+async fn from_a_host(server: &Server) -> Client {
+    let address = server.listen(Address::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
+    let client = Client::shaken(connected(&address).await, "disk", SIMPLE).await.unwrap();
+    server.stop_listening(&address).await.unwrap();
+    client
+}
+
+#[test]
+fn connections_of_one_user_do_not_keep_a_host_out() {
+    on_systems(async || {
+        let server = server(Options { connections_of_one: 2, ..Options::default() });
+        server.add_export(Export::new("disk", ram(512, MIB))).unwrap();
+        let _users = [Client::new(&server, "disk", SIMPLE).await, Client::new(&server, "disk", SIMPLE).await];
+        assert!(Client::silent(paired(&server).await, SIMPLE).is_closed().await);
+        assert_eq!(from_a_host(&server).await.read(0, 1).await, [0]);
+    });
+}
+
+#[test]
+fn readers_of_one_user_that_do_not_read_leave_the_rest_of_the_memory_to_a_host() {
+    on_systems(async || {
+        let share = 64 << 20;
+        let server = server(Options { memory: 2 * share, memory_of_one: share, ..Options::default() });
+        server.add_export(Export::new("disk", ram(4096, 64 * MIB))).unwrap();
+        // Two of them have the whole share with one reply each.
+        let mut deaf = Vec::new();
+        for _ in 0..3 {
+            let mut client = Client::new(&server, "disk", SIMPLE).await;
+            let requests: Vec<u8> = (0..2).flat_map(|n| request(READ, 0, n, 0, 32 << 20)).collect();
+            client.send(&requests).await.unwrap();
+            deaf.push(client);
+        }
+        while server.memory_in_use() < share {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // Nobody is closed for it: there is memory.
+        assert_eq!(from_a_host(&server).await.read(0, 32 << 20).await.len(), 32 << 20);
+        assert!(server.memory_in_use() <= share + share / 2);
+        assert_eq!(server.exports()[0].connections.len(), 4);
+        drop(deaf);
+        server.stop().await;
+        assert_eq!(server.memory_in_use(), 0);
+    });
+}
+
+#[test]
+fn a_client_whose_requests_are_all_refused_is_read_from_at_a_pace() {
+    everywhere(async || {
+        let server = server(Options::default());
+        server.add_export(Export::new("disk", ram(512, MIB))).unwrap();
+        let mut wrong = Client::new(&server, "disk", SIMPLE).await;
+        let began = now();
+        let flood: Vec<u8> = (0..640).flat_map(|n| request(99, 0, n, 0, 0)).collect();
+        wrong.send(&flood).await.unwrap();
+        for n in 0..640 {
+            let reply = wrong.reply().await.unwrap();
+            assert_eq!((reply.cookie, reply.error), (n, INVAL));
+        }
+        // Ten milliseconds behind each 64 but the last.
+        assert!(now().since(began) >= Duration::from_millis(90));
+        // One good request, and it has its patience back.
+        assert_eq!(wrong.read(0, 1).await, [0]);
+        wrong.disconnect().await;
+    });
+}
+
+/// A device below which something is missing.
+struct Missing;
+
+impl Device for Missing {
+    fn name(&self) -> &str {
+        "missing"
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry::new(512, 2048).unwrap()
+    }
+
+    fn lane(self: Arc<Self>, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(MissingLane))
+    }
+}
+
+struct MissingLane;
+
+impl Lane for MissingLane {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        cx.done(io, Err(IoErrorKind::Removed));
+        Submit::Taken
+    }
+}
+
+#[test]
+fn a_client_does_not_hear_that_the_server_goes_because_something_below_its_volume_is_gone() {
+    everywhere(async || {
+        let server = server(Options::default());
+        server.add_export(Export::new("disk", Arc::new(Missing))).unwrap();
+        let mut client = Client::new(&server, "disk", SIMPLE).await;
+        assert_eq!(client.error(READ, 0, 0, 512, b"").await, IO);
+        assert_eq!(client.error(WRITE, 0, 0, 512, &[1; 512]).await, IO);
+    });
+}
