@@ -39,10 +39,13 @@ const GRAIN: usize = 1 << 20;
 /// After this time without input a client counts as silent.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Bytes of requests begun in one poll, and of replies that were not sent, beyond which further requests with data wait. So
-/// data goes from the device into the stream while the caches still have it; 32 reads of 128 KiB from memory would
-/// otherwise leave them before the first is sent. Disks have what they can use: what they work on does not count.
+/// Bytes of reads begun in one poll, and of replies that were not sent, beyond which further reads wait where the device
+/// ends them at once, as memory does. So data goes from there into the stream while the caches still have it; 32 reads
+/// of 128 KiB would otherwise leave them before the first is sent. A disk, which works on many at a time, gets all.
 const BURST: usize = 256 << 10;
+
+/// The most bytes of reads begun in one poll in any case, except for a single one: the reactor is others' too.
+const IN_ONE_POLL: usize = 4 << 20;
 
 /// After so many refusals in a row, a client is not read from for a while: nobody needs more of them in so short a
 /// time, and they would take the reactor from others.
@@ -114,8 +117,10 @@ struct Transmission<'a, F> {
     receives_before: u64,
     /// Set while there is memory to free after a silence.
     quiet: Option<Pin<Box<Sleep>>>,
-    /// Bytes of requests begun in this poll.
+    /// Bytes of reads begun in this poll.
     begun: usize,
+    /// What was begun in the last poll that began reads had ended by the next one.
+    ends_at_once: bool,
     /// Requests refused since the last one that was not.
     refusals: u32,
     /// Set while nothing is taken from a client whose requests are all refused.
@@ -160,6 +165,7 @@ pub(crate) async fn transmit(
         receives_before: 0,
         quiet: None,
         begun: 0,
+        ends_at_once: true,
         refusals: 0,
         pause: None,
         resizing: false,
@@ -174,10 +180,12 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.slots.belong_to(cx);
         self.stream.belong_to(cx);
-        self.begun = 0;
         self.obey();
         self.take_sent();
         self.take_replies();
+        if std::mem::take(&mut self.begun) > 0 {
+            self.ends_at_once = self.slots.len() == 0;
+        }
         self.take_received();
         if matches!(self.phase, Phase::Serving | Phase::Refusing) {
             self.advance(cx);
@@ -296,8 +304,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
             Expect::Header => self.in_flight() < MAX_REQUESTS && self.take_header(),
             Expect::Room { cookie, command } => {
                 let (cookie, command) = (*cookie, *command);
-                let cost = cost_of(&command);
-                let enough = self.is_in_turn(cost, cx) && self.has_room(cost, cx);
+                let enough = self.is_in_turn(&command, cx) && self.has_room(cost_of(&command), cx);
                 if enough {
                     self.admit(cookie, command);
                 }
@@ -348,17 +355,20 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         };
     }
 
-    /// False while a request with data is to wait for what was begun before; the task is woken when it is over.
-    fn is_in_turn(&self, cost: usize, cx: &Context<'_>) -> bool {
-        if cost > 0 && self.queued.cost + self.out.cost >= BURST {
+    /// False while a read is to wait for those before it; the task is woken when they are sent, or have begun.
+    /// Writes do not wait: a client may send one and read no reply before.
+    fn is_in_turn(&self, command: &Command, cx: &Context<'_>) -> bool {
+        let Command::Read { len, .. } = *command else { return true };
+        if self.ends_at_once && self.queued.cost + self.out.cost >= BURST {
             // The end of the send wakes.
             return false;
         }
-        if self.begun > 0 && self.begun + cost > BURST {
+        let most = if self.ends_at_once { BURST } else { IN_ONE_POLL };
+        let in_turn = self.begun == 0 || self.begun + len as usize <= most;
+        if !in_turn {
             cx.waker().wake_by_ref();
-            return false;
         }
-        true
+        in_turn
     }
 
     /// True if a request of that many bytes may begin; otherwise the task is woken when it may.
@@ -402,7 +412,9 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
     fn admit(&mut self, cookie: u64, command: Command) {
         let cost = cost_of(&command);
         self.used += cost;
-        self.begun += cost;
+        if let Command::Read { .. } = command {
+            self.begun += cost;
+        }
         if let Command::Write { len: 1.., .. } = command {
             self.input.begin_payload(buffer(&self.session.pool, cost));
             self.expect = Expect::Payload { cookie, command, cost };

@@ -202,6 +202,22 @@ fn many_requests_are_under_way_and_each_has_its_reply() {
 }
 
 #[test]
+fn a_client_may_send_a_large_write_before_it_reads_the_reply_of_a_large_read() {
+    everywhere(async || {
+        let server = server(Options::default());
+        server.add_export(Export::new("disk", ram(4096, 16 * MIB))).unwrap();
+        let mut client = Client::new(&server, "disk", SIMPLE).await;
+        let len = 8 << 20;
+        // Ends when all of it was taken.
+        client.ask(READ, 0, 0, len, b"").await.unwrap();
+        client.ask(WRITE, 0, 0, len, &vec![7; len as usize]).await.unwrap();
+        let replies = [client.reply().await.unwrap(), client.reply().await.unwrap()];
+        assert!(replies.iter().all(|reply| reply.error == 0));
+        assert_eq!(client.read(0, 1).await, [7]);
+    });
+}
+
+#[test]
 fn a_client_that_disconnects_or_half_closes_gets_its_replies() {
     everywhere(async || {
         let server = two_disks();
