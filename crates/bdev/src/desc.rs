@@ -147,6 +147,7 @@ impl Desc {
     /// The caller is not on a Spindle thread, or the device cannot be opened on this one.
     pub fn channel(&self) -> Result<Channel, BdevError> {
         let channel = Channel::open(self.bdev.device.clone())?;
+        channel.set_user(self.user());
         if !self.is_writable() {
             channel.set_read_only();
         }
@@ -158,7 +159,15 @@ impl Desc {
     /// # Errors
     /// As [`channel`](Self::channel).
     pub fn queue_pair(&self) -> Result<QueuePair, BdevError> {
-        Ok(QueuePair::open(&self.device())?)
+        let mut pair = QueuePair::open(&self.device())?;
+        pair.set_user(self.user());
+        Ok(pair)
+    }
+
+    /// All that uses this descriptor on a thread has one user's part of a limit.
+    fn user(&self) -> u32 {
+        // Of the bdev too: descriptors of several bdevs may meet at a base that they share.
+        self.bdev.uuid.as_u128() as u32 ^ self.number as u32
     }
 }
 

@@ -192,6 +192,41 @@ fn cutting_and_joining_allocate_nothing_once_warm_in_one_buffer_and_in_lists() {
 }
 
 #[test]
+fn transfers_cut_for_any_limit_of_their_device_allocate_nothing_once_warm() {
+    let shape = geometry(1024);
+    let shapes = [
+        shape.with_boundary(3).with_cuts_at_boundary(true),
+        shape.with_max_transfer(3).unwrap(),
+        shape.with_write_unit(2).unwrap(),
+        shape.with_max_segments(2, u32::MAX).unwrap(),
+        shape.with_max_segments(3, 700).unwrap(),
+    ];
+    for shape in shapes {
+        let null: Arc<dyn Device> = Null::new("null", shape);
+        for parts in [1, 2, 8] {
+            let table = LaneTable::default();
+            let mut pair = table.queue_pair(&null).unwrap();
+            for n in 0..4 {
+                let list: Vec<IoBuf> = (0..parts).map(|_| IoBuf::zeroed(8 * 512 / parts)).collect();
+                let buffers = if parts == 1 { IoBuf::zeroed(8 * 512).into() } else { Buffers::from(list) };
+                let io = pair.request(Operation::Write, 8 * n, 8, buffers);
+                pair.submit(io);
+            }
+            let mut rounds = |rounds: usize| {
+                for _ in 0..rounds {
+                    pair.cycle(|io, status| {
+                        status.unwrap();
+                        Some(io)
+                    });
+                }
+            };
+            rounds(200);
+            assert_eq!(allocations_in(|| rounds(100)), 0, "{parts} runs, {shape:?}");
+        }
+    }
+}
+
+#[test]
 fn statistics_and_limits_allocate_nothing_on_the_way_of_a_request() {
     use spindle_block::{HistogramOptions, Limits};
     let null = Null::new("null", geometry(1024));

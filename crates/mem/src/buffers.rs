@@ -173,6 +173,49 @@ impl Buffers {
         }
     }
 
+    /// Cuts runs longer than `most` bytes into runs of `most` and a rest; the caller has no more than 64 of them
+    /// then. Bit n of what it returns is set if the n-th run goes on in the next:
+    /// [`join_runs`](Self::join_runs) undoes the cuts. Takes lists from `lists`, as
+    /// [`split_front`](Self::split_front) does.
+    pub fn cut_runs(&mut self, most: usize, lists: &mut Vec<Vec<IoBuf>>) -> u64 {
+        if most == 0 || self.iter().all(|run| run.len() <= most) {
+            return 0;
+        }
+        let (mut list, mut cuts) = (lists.pop().unwrap_or_default(), 0);
+        for run in self.as_list(lists).drain(..) {
+            let mut rest = run;
+            while rest.len() > most {
+                cuts |= 1_u64.checked_shl(list.len() as u32).unwrap_or(0);
+                list.push(rest.split_to(most));
+            }
+            list.push(rest);
+        }
+        self.clear(lists);
+        *self = Buffers::Many(list);
+        cuts
+    }
+
+    /// Joins runs that [`cut_runs`](Self::cut_runs) has cut; `cuts` is what it returned.
+    pub fn join_runs(&mut self, cuts: u64, lists: &mut Vec<Vec<IoBuf>>) {
+        let Buffers::Many(runs) = self else { return };
+        let mut list = lists.pop().unwrap_or_default();
+        for (n, run) in runs.drain(..).enumerate() {
+            match n > 0 && n <= 64 && cuts >> (n - 1) & 1 == 1 {
+                true => push_joined(&mut list, run),
+                false => list.push(run),
+            }
+        }
+        self.clear(lists);
+        *self = match list.len() {
+            1 => {
+                let one = list.pop().map_or(Buffers::None, Buffers::One);
+                lists.push(list);
+                one
+            }
+            _ => Buffers::Many(list),
+        };
+    }
+
     /// The runs as a list.
     fn as_list(&mut self, lists: &mut Vec<Vec<IoBuf>>) -> &mut Vec<IoBuf> {
         if !matches!(self, Buffers::Many(_)) {

@@ -217,7 +217,10 @@ impl Job {
 
     /// Returns the offset of the next piece in the range, and its size, in blocks.
     fn next_piece(&mut self, geometry: &Geometry) -> (u64, u64) {
-        let most = (PIECE >> geometry.block_shift()).clamp(1, u64::from(geometry.max_transfer()));
+        let (unit, transfer) = (u64::from(geometry.write_unit()), u64::from(geometry.max_transfer()));
+        let most = (PIECE >> geometry.block_shift()).min(transfer);
+        // Whole units, so that each piece can be written.
+        let most = (most - most % unit).max(unit);
         let left = self.io.count() - self.done;
         self.piece = left.min(most);
         let backwards = self.io.operation() == Operation::Copy && self.io.start() > self.io.aux();

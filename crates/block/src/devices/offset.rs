@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::path::stack::check_stack;
 use crate::{
-    Claim, Cx, Device, DeviceState, Geometry, GeometryError, Io, Lane, LaneCx, LaneId, Layer, OpenError,
-    Operation, Status, Submit,
+    Claim, Cx, Device, DeviceState, Geometry, Io, Lane, LaneCx, LaneId, Layer, OpenError, Operation, Status,
+    Submit,
 };
 
 /// The blocks of a device from some block on. Shared by all threads, without state of its own.
@@ -22,7 +22,8 @@ impl Offset {
     /// `blocks` blocks of `below` from block `from` on.
     ///
     /// # Errors
-    /// [`Geometry`](OpenError::Geometry) if that is no block or reaches beyond the device.
+    /// [`Geometry`](OpenError::Geometry) if that is no block, reaches beyond the device, or begins within one of its
+    /// write units.
     pub fn new(
         name: impl Into<String>,
         below: Arc<dyn Device>,
@@ -32,12 +33,7 @@ impl Offset {
         let name = name.into();
         check_stack(&name, std::slice::from_ref(&below))?;
         let whole = below.geometry();
-        let part = if whole.contains(from, blocks) {
-            whole.with_blocks(blocks)
-        } else {
-            Err(GeometryError::Beyond { from, blocks, of: whole.blocks() })
-        };
-        match part {
+        match whole.part(from, blocks) {
             Ok(geometry) => {
                 let shift = geometry.block_shift();
                 let part = below.claim().map(|whole| whole.part(from << shift, blocks << shift));

@@ -19,11 +19,20 @@ impl Alarms {
         }
     }
 
-    /// The lanes whose time has come; their alarms are removed.
-    pub(crate) fn take_due(&mut self, now: Time) -> Vec<LaneId> {
-        let due = self.0.iter().filter(|(_, time)| *time <= now).map(|(lane, _)| *lane).collect();
-        self.0.retain(|(_, time)| *time > now);
-        due
+    /// A lane whose time has come; its alarm is removed.
+    pub(crate) fn take_due(&mut self, now: Time) -> Option<LaneId> {
+        let at = self.0.iter().position(|(_, time)| *time <= now)?;
+        Some(self.0.swap_remove(at).0)
+    }
+
+    /// Removes the alarm of a lane that closes.
+    pub(crate) fn forget(&mut self, lane: LaneId) {
+        self.0.retain(|(known, _)| *known != lane);
+    }
+
+    /// Lanes with an alarm.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// The earliest alarm.

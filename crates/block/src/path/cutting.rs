@@ -1,10 +1,20 @@
-//! Which transfers must be cut in front of a lane: those larger than its device takes, or across its boundary.
+//! Which transfers must be cut in front of a lane: those larger than its device takes, across its boundary or its
+//! write unit, or in more or longer runs of memory than it takes.
 //!
 //! Part of the lane's state. The pieces come to the lane as requests of their own: gate, ranges, limits and statistics see them, as in
 //! SPDK, and not the whole. The whole waits for them with the requests that were split. A lane whose device sets
 //! no limit never comes here.
 
-use crate::{Geometry, Io, Operation};
+use spindle_mem::{Buffers, IoBuf};
+
+use crate::{Geometry, Io, IoErrorKind, Operation};
+
+/// The runs of memory that a device takes in one transfer.
+#[derive(Clone, Copy)]
+struct Runs {
+    most: u32,
+    bytes: u64,
+}
 
 /// The largest pieces that a device takes.
 #[derive(Clone, Copy)]
@@ -12,28 +22,132 @@ pub(crate) struct Cutting {
     most: u64,
     /// 0 for none.
     boundary: u64,
+    /// 1 for none. For writes it stands in place of the boundary.
+    write_unit: u64,
+    runs: Option<Runs>,
+    block_shift: u32,
+}
+
+/// What is to be done with a request in front of its lane.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Passes,
+    Cut,
+    Refused(IoErrorKind),
 }
 
 impl Cutting {
     /// None if the device takes any transfer.
     pub(crate) fn of(geometry: &Geometry) -> Option<Cutting> {
         let boundary = if geometry.cuts_at_boundary() { u64::from(geometry.boundary()) } else { 0 };
-        let limited = geometry.max_transfer() != u32::MAX || boundary != 0;
-        limited.then(|| Cutting { most: u64::from(geometry.max_transfer()), boundary })
+        let (most, bytes) = (geometry.max_segments(), geometry.max_segment_bytes());
+        let cutting = Cutting {
+            most: u64::from(geometry.max_transfer()),
+            boundary,
+            write_unit: u64::from(geometry.write_unit()),
+            runs: (most != u32::MAX || bytes != u32::MAX).then_some(Runs { most, bytes: u64::from(bytes) }),
+            block_shift: geometry.block_shift(),
+        };
+        let whole = geometry.max_transfer() == u32::MAX && boundary == 0;
+        (!whole || cutting.write_unit > 1 || cutting.runs.is_some()).then_some(cutting)
     }
 
-    /// Blocks of the piece that begins at block `start`, of `left` that are left.
-    pub(crate) fn piece(&self, start: u64, left: u64) -> u64 {
+    /// Blocks of the piece that begins at block `start`, of `left` that are left: 0 if none can be made. `memory` is
+    /// the memory from there on.
+    fn piece_in(&self, operation: Operation, start: u64, left: u64, memory: &Memory<'_>) -> u64 {
+        let unit = if operation == Operation::Write { self.write_unit } else { 1 };
+        let boundary = if unit > 1 { unit } else { self.boundary };
         let most = left.min(self.most);
-        match start.checked_rem(self.boundary) {
-            Some(behind) => most.min(self.boundary - behind),
+        let most = match start.checked_rem(boundary) {
+            Some(behind) => most.min(boundary - behind),
             None => most,
-        }
+        };
+        let Some(runs) = self.runs else { return most };
+        let blocks = memory.fit(runs, most << self.block_shift) >> self.block_shift;
+        blocks - blocks % unit
     }
 
-    /// True if a request must be cut.
-    pub(crate) fn cuts(&self, io: &Io) -> bool {
-        let transfers = matches!(io.operation(), Operation::Read | Operation::Write | Operation::Compare);
-        transfers && self.piece(io.start(), io.count()) < io.count()
+    /// As above, for the first piece of what is left of a request.
+    pub(crate) fn piece(&self, operation: Operation, start: u64, left: u64, rest: &Buffers) -> u64 {
+        self.piece_in(operation, start, left, &Memory { parts: rest.parts(), used: 0 })
+    }
+
+    /// The longest run of a piece.
+    pub(crate) fn run_bytes(&self) -> Option<usize> {
+        self.runs.map(|runs| usize::try_from(runs.bytes).unwrap_or(usize::MAX))
+    }
+
+    /// Looks at a request before anything is done with it. One of which a part cannot be made fit is refused as a
+    /// whole.
+    pub(crate) fn look(&self, io: &Io) -> Verdict {
+        let (operation, start, count) = (io.operation(), io.start(), io.count());
+        if !matches!(operation, Operation::Read | Operation::Write | Operation::Compare) {
+            return Verdict::Passes;
+        }
+        let unit = if operation == Operation::Write { self.write_unit } else { 1 };
+        if !start.is_multiple_of(unit) || !count.is_multiple_of(unit) {
+            let blocks = u32::try_from(self.write_unit).unwrap_or(u32::MAX);
+            return Verdict::Refused(IoErrorKind::WriteUnit { blocks });
+        }
+        let mut memory = Memory { parts: io.buffers().parts(), used: 0 };
+        let Some(runs) = self.runs else {
+            return match self.piece_in(operation, start, count, &memory) < count {
+                true => Verdict::Cut,
+                false => Verdict::Passes,
+            };
+        };
+        let mut done = 0;
+        while done < count {
+            let piece = self.piece_in(operation, start + done, count - done, &memory);
+            if piece == 0 {
+                return Verdict::Refused(IoErrorKind::Segments { most: runs.most });
+            }
+            if piece == count && memory.parts.iter().all(|part| part.len() as u64 <= runs.bytes) {
+                return Verdict::Passes;
+            }
+            memory.pass((piece << self.block_shift) as usize);
+            done += piece;
+        }
+        Verdict::Cut
+    }
+}
+
+/// Memory from some byte on.
+struct Memory<'a> {
+    parts: &'a [IoBuf],
+    /// Bytes of the first part that lie before.
+    used: usize,
+}
+
+impl Memory<'_> {
+    /// How many of `wanted` bytes lie in as many runs as a device takes.
+    fn fit(&self, runs: Runs, wanted: u64) -> u64 {
+        let (mut fit, mut left, mut used) = (0, runs.most, self.used);
+        for part in self.parts {
+            let mut bytes = (part.len() - used) as u64;
+            used = 0;
+            while bytes > 0 && fit < wanted {
+                if left == 0 {
+                    return fit;
+                }
+                left -= 1;
+                let run = bytes.min(runs.bytes).min(wanted - fit);
+                fit += run;
+                bytes -= run;
+            }
+        }
+        // Where there is less memory than the range needs, that is for others to refuse.
+        wanted
+    }
+
+    fn pass(&mut self, bytes: usize) {
+        let mut left = self.used + bytes;
+        while let [first, rest @ ..] = self.parts
+            && left >= first.len()
+        {
+            left -= first.len();
+            self.parts = rest;
+        }
+        self.used = if self.parts.is_empty() { 0 } else { left };
     }
 }

@@ -21,7 +21,7 @@ use crate::{Device, Io, IoErrorKind, IoId, LaneId, Operation, Status};
 #[must_use = "a split request completes only after `Cx::join`"]
 #[derive(Debug)]
 pub struct Split {
-    key: u32,
+    pub(crate) key: u32,
     /// Pieces so far.
     pieces: u32,
     start: u64,
@@ -83,7 +83,14 @@ impl Cx<'_> {
         self.queues.send_to(lower, io);
     }
 
-    /// Completes a request: the layer above, or its maker, receives the status.
+    /// Completes a request: the layer above, or its maker, receives the status. It moves away, so that no lane can
+    /// complete a request twice:
+    /// ```compile_fail,E0382
+    /// fn answers_twice(io: spindle_block::Io, cx: &mut spindle_block::Cx<'_>) {
+    ///     cx.done(io, Ok(()));
+    ///     cx.done(io, Ok(()));
+    /// }
+    /// ```
     #[inline]
     pub fn done(&mut self, mut io: Io, status: Status) {
         io.slot_mut().status = status;
@@ -153,7 +160,7 @@ impl Cx<'_> {
         let Queues { joins, waiters, .. } = &mut *self.queues;
         let slot = io.slot_mut();
         let (parent, cut) = joins.cut(split.key, bytes as usize, &mut slot.buffers);
-        let place = Place { offset: split.offset(), cut, shares: false, passes: false };
+        let place = Place { offset: split.offset(), cut, shares: false, passes: false, runs: 0 };
         split.settle(waiters, &mut io, parent, place);
         split.pieces += 1;
         split.start += count;
@@ -170,7 +177,7 @@ impl Cx<'_> {
         let Queues { joins, waiters, .. } = &mut *self.queues;
         let slot = io.slot_mut();
         let parent = joins.share(split.key, &mut slot.buffers);
-        let place = Place { offset: split.offset(), cut: false, shares: true, passes: false };
+        let place = Place { offset: split.offset(), cut: false, shares: true, passes: false, runs: 0 };
         split.settle(waiters, &mut io, parent, place);
         self.adopt(io)
     }

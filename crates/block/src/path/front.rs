@@ -3,10 +3,12 @@
 //!
 //! Part of the table's loop, for lanes that have any of these; other requests never come here.
 
-use crate::path::cutting::Cutting;
+use spindle_reactor::Time;
+
+use crate::path::cutting::{Cutting, Verdict};
 use crate::path::cx::Cx;
 use crate::path::lanes::Lanes;
-use crate::path::meter::NOT_ARRIVED;
+use crate::path::meter::{NOT_ARRIVED, Paid};
 use crate::request::io::Held;
 use crate::{Gate, Io, IoErrorKind, Submit};
 
@@ -15,10 +17,14 @@ impl Lanes {
     #[inline(never)]
     pub(crate) fn descend_hindered(&mut self, to: u32, mut io: Io) {
         let state = &mut self.queues.lanes[to as usize];
-        if let Some(cutting) = state.cutting.filter(|cutting| cutting.cuts(&io)) {
+        let verdict = state.cutting.as_ref().map_or(Verdict::Passes, |cutting| cutting.look(&io));
+        if let (Verdict::Cut, Some(cutting)) = (verdict, state.cutting) {
             return self.cut(to, io, cutting);
         }
         state.arrive(&mut io, &mut self.queues.clock);
+        if let Verdict::Refused(kind) = verdict {
+            return self.refuse_as(io, kind);
+        }
         let gate = state.gate;
         match gate {
             Gate::Husk => return self.refuse(io),
@@ -44,16 +50,20 @@ impl Lanes {
 
     /// Queues the pieces of a request for its lane.
     pub(crate) fn cut(&mut self, to: u32, mut io: Io, cutting: Cutting) {
-        let passes = self.queues.passes_ranges(&io);
+        let (operation, passes) = (io.operation(), self.queues.passes_ranges(&io));
         let slot = io.slot_mut();
         slot.arrived[usize::from(slot.depth)] = NOT_ARRIVED;
         let held = std::mem::replace(&mut slot.held, Held::NOWHERE);
         let cx = &mut Cx { queues: &mut self.queues, this: to };
         let mut split = cx.split(io);
         while split.left() > 0 {
-            let count = cutting.piece(split.start(), split.left());
+            let rest = cx.queues.joins.rest(split.key);
+            let count = cutting.piece(operation, split.start(), split.left(), rest).max(1);
             let mut piece = cx.cut(&mut split, count);
             let slot = piece.slot_mut();
+            if let Some(bytes) = cutting.run_bytes() {
+                cx.queues.joins.cut_runs(slot, bytes);
+            }
             slot.place.passes = passes;
             // In the whole's epoch, whose waiters wait for the pieces then.
             slot.held = held;
@@ -82,15 +92,25 @@ impl Lanes {
             return Some(io);
         }
         match meter.pay(io, self.queues.clock.now()) {
-            Ok(io) => Some(io),
-            Err(due) => {
-                if !self.queues.throttled.contains(&lane) {
-                    self.queues.throttled.push(lane);
+            Paid::Goes(io, until) => {
+                if until.is_some() {
+                    self.look_again(lane, until);
                 }
-                self.queues.wait_until(due);
+                Some(io)
+            }
+            Paid::Waits(until) => {
+                self.look_again(lane, until);
                 self.queues.look_at(lane);
                 None
             }
+        }
+    }
+
+    /// Looks at the limits of a lane again when the time has come.
+    fn look_again(&mut self, lane: u32, due: Option<Time>) {
+        self.queues.wait_until(due);
+        if !self.queues.throttled.contains(&lane) {
+            self.queues.throttled.push_back(lane);
         }
     }
 
@@ -140,7 +160,9 @@ impl Lanes {
             return false;
         }
         self.queues.deadline = None;
-        for lane in std::mem::take(&mut self.queues.throttled) {
+        // Lanes that must wait on are put behind these.
+        for _ in 0..self.queues.throttled.len() {
+            let Some(lane) = self.queues.throttled.pop_front() else { break };
             self.let_paid_go(lane);
         }
         self.ring_alarms();
@@ -150,7 +172,9 @@ impl Lanes {
     /// Polls the lanes whose alarm is due.
     fn ring_alarms(&mut self) {
         let now = self.queues.clock.now();
-        for lane in self.queues.alarms.take_due(now) {
+        // A lane may set the next one meanwhile.
+        for _ in 0..self.queues.alarms.len() {
+            let Some(lane) = self.queues.alarms.take_due(now) else { break };
             if self.state_of(lane).is_some() {
                 self.poll(lane.index);
             }
@@ -166,7 +190,7 @@ impl Lanes {
             let state = &mut self.queues.lanes[lane as usize];
             let open = state.gate == Gate::Open;
             let Some(meter) = &mut state.meter else { return };
-            if !open || meter.waiting() == 0 {
+            if !open || meter.is_at_rest() {
                 break;
             }
             match meter.next_paid(now) {
@@ -175,9 +199,8 @@ impl Lanes {
                     self.queues.look_at(lane);
                 }
                 Err(due) => {
-                    self.queues.wait_until(due);
-                    if !self.queues.throttled.contains(&lane) {
-                        self.queues.throttled.push(lane);
+                    if due.is_some() {
+                        self.look_again(lane, due);
                     }
                     break;
                 }

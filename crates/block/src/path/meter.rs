@@ -2,41 +2,36 @@
 //!
 //! Boxed, and allocated only while the device wants one of these: other lanes pay nothing.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use spindle_reactor::Time;
 
+use crate::path::line::{Line, Turn};
 use crate::request::io::Slot;
 use crate::state::limits::Account;
 use crate::state::wanted::Wanted;
 use crate::{Io, Operation};
-
-/// Requests of one kind that wait for a limit.
-#[derive(Default)]
-struct Line {
-    /// First in, first out.
-    waiting: VecDeque<Io>,
-    /// When the first of them may go; already charged to the account.
-    due: Option<Time>,
-}
 
 /// Counting, timing and limits of one lane.
 pub(crate) struct Meter {
     pub(crate) wanted: Wanted,
     /// Bytes in a block of the device, as a shift.
     block_shift: u32,
-    /// Reads and writes, which may have separate limits.
-    lines: [Line; 2],
+    /// Of each user that limits keep waiting or that owes; others take over the places of those that rest.
+    lines: Vec<Line>,
+    /// The line whose turn is next.
+    next: usize,
 }
 
-/// The line in which an operation waits.
-fn line_of(operation: Operation) -> usize {
-    usize::from(operation == Operation::Write)
+/// Whether a request may go as far as limits are concerned, and when the lane must be looked at again, if it must.
+pub(crate) enum Paid {
+    Goes(Io, Option<Time>),
+    Waits(Option<Time>),
 }
 
 impl Meter {
     pub(crate) fn new(wanted: Wanted, block_shift: u32) -> Meter {
-        Meter { wanted, block_shift, lines: Default::default() }
+        Meter { wanted, block_shift, lines: Vec::new(), next: 0 }
     }
 
     fn bytes_of(&self, slot: &Slot) -> u64 {
@@ -65,47 +60,51 @@ impl Meter {
         }
     }
 
-    /// Charges a request to the limits and returns it if it may go. Otherwise it is queued; the error is the
-    /// time at which it may go, if it is the first in its line.
-    pub(crate) fn pay(&mut self, mut io: Io, now: Time) -> Result<Io, Option<Time>> {
+    /// Charges a request to the limits, behind what its user owes; or puts it in line.
+    pub(crate) fn pay(&mut self, mut io: Io, now: Time) -> Paid {
         let slot = io.slot_mut();
         let paid = slot.paid == slot.depth;
-        let Some(account) = &self.wanted.account else { return Ok(io) };
+        let Some(account) = &self.wanted.account else { return Paid::Goes(io, None) };
         if paid || !Account::limits_operation(slot.operation) {
-            return Ok(io);
+            return Paid::Goes(io, None);
         }
-        let (operation, bytes) = (slot.operation, slot.count << self.block_shift);
-        let line = &mut self.lines[line_of(operation)];
-        if line.waiting.is_empty() {
-            let due = account.reserve(operation, bytes, now);
-            if due <= now {
-                slot.paid = slot.depth;
-                return Ok(io);
-            }
-            line.due = Some(due);
+        let writes = slot.operation == Operation::Write && !account.has_one_line();
+        let user = if slot.opener == 0 { slot.user } else { slot.opener };
+        let line = line_of(&mut self.lines, (user, writes));
+        let waits = !line.waiting().is_empty();
+        line.push(io);
+        if waits {
+            return Paid::Waits(None);
         }
-        line.waiting.push_back(io);
-        Err(line.due)
+        match line.turn(account, self.block_shift, now) {
+            Turn::Goes => match line.pop() {
+                Some(io) => Paid::Goes(paid_here(io), line.goes_on(account, self.block_shift, now)),
+                None => Paid::Waits(None),
+            },
+            Turn::Waits(due) => Paid::Waits(Some(due)),
+            Turn::Rests => Paid::Waits(None),
+        }
     }
 
-    /// The next request whose time has come; otherwise the time of the first that waits, if any.
+    /// The next request whose time has come, of each line in turn; otherwise the time at which to look again, if any
+    /// line does not rest.
     pub(crate) fn next_paid(&mut self, now: Time) -> Result<Io, Option<Time>> {
         let mut until: Option<Time> = None;
-        for line in &mut self.lines {
-            let Some(first) = line.waiting.front() else { continue };
-            if let Some(account) = &self.wanted.account {
-                let (operation, bytes) = (first.operation(), first.count() << self.block_shift);
-                let due = *line.due.get_or_insert_with(|| account.reserve(operation, bytes, now));
-                if due > now {
-                    until = Some(until.map_or(due, |other| other.min(due)));
-                    continue;
+        for _ in 0..self.lines.len() {
+            self.next = (self.next + 1) % self.lines.len();
+            let line = &mut self.lines[self.next];
+            let turn = match &self.wanted.account {
+                Some(account) => line.turn(account, self.block_shift, now),
+                None => Turn::Goes,
+            };
+            match turn {
+                Turn::Goes => {
+                    if let Some(io) = line.pop() {
+                        return Ok(paid_here(io));
+                    }
                 }
-            }
-            line.due = None;
-            if let Some(mut io) = line.waiting.pop_front() {
-                let slot = io.slot_mut();
-                slot.paid = slot.depth;
-                return Ok(io);
+                Turn::Waits(due) => until = Some(until.map_or(due, |other| other.min(due))),
+                Turn::Rests => {}
             }
         }
         Err(until)
@@ -114,34 +113,66 @@ impl Meter {
     /// Removes and returns a request that waits for a limit.
     pub(crate) fn take_waiting(&mut self, is_it: &dyn Fn(&Slot) -> bool) -> Option<Io> {
         for line in &mut self.lines {
-            let Some(at) = line.waiting.iter().position(|io| is_it(io.slot())) else { continue };
-            let io = line.waiting.remove(at)?;
-            if at == 0
-                && line.due.take().is_some()
-                && let Some(account) = &self.wanted.account
-            {
-                account.refund(io.operation(), io.count() << self.block_shift);
+            if let Some(at) = line.waiting().iter().position(|io| is_it(io.slot())) {
+                return line.remove(at, self.wanted.account.as_deref());
             }
-            return Some(io);
         }
         None
     }
 
-    /// Takes over new settings: the first request of each line is charged anew.
+    /// Takes over new settings.
     pub(crate) fn change(&mut self, wanted: Wanted) {
-        self.wanted = wanted;
-        self.lines.iter_mut().for_each(|line| line.due = None);
+        let same = match (&self.wanted.account, &wanted.account) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (before, now) => before.is_none() && now.is_none(),
+        };
+        let before = std::mem::replace(&mut self.wanted, wanted).account;
+        if !same {
+            let now = self.wanted.account.as_deref();
+            self.lines.iter_mut().for_each(|line| line.change(before.as_deref(), now));
+        }
+    }
+
+    /// True if no request waits for limits and no user owes anything.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.lines.iter().all(Line::rests)
     }
 
     /// Requests that wait for limits, of those that `counts` accepts.
     pub(crate) fn waiting_where(&self, counts: &dyn Fn(&Slot) -> bool) -> usize {
-        self.lines.iter().flat_map(|line| &line.waiting).filter(|io| counts(io.slot())).count()
+        self.lines.iter().flat_map(Line::waiting).filter(|io| counts(io.slot())).count()
     }
 
     /// Requests that wait for limits.
     pub(crate) fn waiting(&self) -> usize {
-        self.lines.iter().map(|line| line.waiting.len()).sum()
+        self.lines.iter().map(|line| line.waiting().len()).sum()
     }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        if let Some(account) = &self.wanted.account {
+            self.lines.iter_mut().for_each(|line| line.settle(account));
+        }
+    }
+}
+
+/// The line of a user; a new one takes the place of one that rests.
+fn line_of(lines: &mut Vec<Line>, user: (u32, bool)) -> &mut Line {
+    let known = lines.iter().position(|line| line.user == user);
+    let at = known.or_else(|| lines.iter().position(Line::rests)).unwrap_or(lines.len());
+    match lines.get_mut(at) {
+        Some(line) => line.user = user,
+        None => lines.push(Line::of(user)),
+    }
+    &mut lines[at]
+}
+
+/// Notes that limits need not be asked again for a request at this depth.
+fn paid_here(mut io: Io) -> Io {
+    let slot = io.slot_mut();
+    slot.paid = slot.depth;
+    io
 }
 
 /// Stands in a request's slot for the time at which it came to a lane that made it.

@@ -15,6 +15,7 @@ pub(crate) mod front;
 pub(crate) mod lane_state;
 pub(crate) mod lanes;
 pub(crate) mod layer;
+pub(crate) mod line;
 pub(crate) mod meter;
 pub(crate) mod notifier;
 pub(crate) mod opening;

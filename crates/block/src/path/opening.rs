@@ -166,6 +166,8 @@ impl Lanes {
 
     /// Drops a lane and releases the lanes it opened.
     fn clear(&mut self, index: u32) {
+        self.queues.alarms.forget(self.id_of(index));
+        self.queues.throttled.retain(|lane| *lane != index);
         let state = &mut self.queues.lanes[index as usize];
         let generation = state.generation.wrapping_add(1);
         let mut state = std::mem::replace(state, LaneState::free(generation));

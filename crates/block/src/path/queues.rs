@@ -22,6 +22,9 @@ use crate::request::waiter::{Root, Waiter};
 use crate::state::mailbox::Obligation;
 use crate::{Device, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, Operation};
 
+/// Set in the numbers of users that are not the table's own.
+pub(crate) const DESCRIBED: u32 = 1 << 31;
+
 /// The finished requests of a queue pair.
 #[derive(Default)]
 pub(crate) struct Pair {
@@ -60,12 +63,14 @@ pub(crate) struct Queues {
     /// Ranges to release at that moment too: old writes no longer reach them.
     pub(crate) released: Vec<HeldRange>,
     pub(crate) aborted: u64,
+    /// Channels and pairs opened so far: each is a user of its own unless it is told otherwise.
+    pub(crate) users: u32,
     /// True once any request was asked to end early.
     pub(crate) aborts_asked: bool,
     pub(crate) clock: Clock,
     /// Lanes in front of which requests wait for limits. The deadline is the earliest time at which one may
     /// go on or an alarm is due.
-    pub(crate) throttled: Vec<u32>,
+    pub(crate) throttled: VecDeque<u32>,
     pub(crate) deadline: Option<Time>,
     /// Lanes to poll at a set time.
     pub(crate) alarms: Alarms,
@@ -79,6 +84,12 @@ pub(crate) struct Queues {
 impl Queues {
     pub(crate) fn new(home: Weak<dyn Home>) -> Queues {
         Queues { home: Some(home), ..Queues::default() }
+    }
+
+    /// A number for a new channel or pair.
+    pub(crate) fn new_user(&mut self) -> u32 {
+        self.users = self.users.wrapping_add(1) & !DESCRIBED;
+        self.users
     }
 
     /// True if no request can move by itself.
@@ -125,6 +136,7 @@ impl Queues {
         slot.count = count;
         slot.tag = 0;
         slot.opener = 0;
+        slot.user = 0;
         Io::from_slot(slot)
     }
 
@@ -146,6 +158,7 @@ impl Queues {
             tag: 0,
             aux: 0,
             opener: 0,
+            user: 0,
             submitted: Time::default(),
             arrived: [Time::default(); MAX_LAYERS + 1],
             paid: NOT_PAID,
@@ -195,7 +208,8 @@ impl Queues {
 
     /// As [`send_down`](Self::send_down), for a request from above the stack.
     #[inline]
-    pub(crate) fn submit(&mut self, lane: u32, opener: u32, mut io: Io) {
+    pub(crate) fn submit(&mut self, lane: u32, opener: u32, user: u32, mut io: Io) {
+        io.slot_mut().user = user;
         if opener != 0 {
             self.note_opener(opener, &mut io);
         }
@@ -204,13 +218,13 @@ impl Queues {
 
     /// As [`submit`](Self::submit), for a request of a queue pair.
     #[inline]
-    pub(crate) fn submit_from(&mut self, pair: u32, lane: u32, opener: u32, io: Io) {
+    pub(crate) fn submit_from(&mut self, pair: u32, lane: u32, opener: u32, user: u32, io: Io) {
         let slot = io.slot();
         if slot.operation.changes_data() {
             let waiter = &mut self.waiters[slot.id.index as usize];
             waiter.begin_change(pair, slot.id.generation, slot.start, slot.count);
         }
-        self.submit(lane, opener, io);
+        self.submit(lane, opener, user, io);
     }
 
     /// A request from above the stack has ended: newer changes need not wait for it.
@@ -351,6 +365,7 @@ impl Queues {
             }
         };
         let slot = child.slot_mut();
+        slot.user = parent.user;
         if parent.opener != 0 {
             (slot.opener, slot.submitted) = (parent.opener, parent.submitted);
         }

@@ -36,6 +36,8 @@ pub struct TableStats {
     pub aborted: u64,
     /// Requests ever allocated: the most that existed at one time.
     pub slots: usize,
+    /// Lanes that are to be polled at a set time, or in front of which requests wait for limits.
+    pub timers: usize,
 }
 
 /// A handle on the lane table of a thread. Cheap to clone, `!Send`.
@@ -101,6 +103,7 @@ impl LaneTable {
             in_flight: states.iter().map(|state| state.epochs.in_flight()).sum(),
             aborted: inner.queues.aborted,
             slots: inner.queues.waiters.len(),
+            timers: inner.queues.alarms.len() + inner.queues.throttled.len(),
         }
     }
 }

@@ -107,6 +107,8 @@ pub(crate) struct Slot {
     pub(crate) aux: u64,
     /// The opener, and when it was submitted; see [`Channel::set_opener`](crate::Channel::set_opener).
     pub(crate) opener: u32,
+    /// Those of one user share its part of a limit; see [`Channel::set_user`](crate::Channel::set_user).
+    pub(crate) user: u32,
     pub(crate) submitted: Time,
     /// When it came to the lane at each depth that times requests, and the depth at which limits have let it
     /// pass.
@@ -135,6 +137,7 @@ impl Slot {
             tag: self.tag,
             aux: self.aux,
             opener: self.opener,
+            user: self.user,
             submitted: self.submitted,
             arrived: self.arrived,
             paid: self.paid,

@@ -24,6 +24,8 @@ pub(crate) struct Place {
     pub(crate) shares: bool,
     /// Set if it passes held ranges as its parent does.
     pub(crate) passes: bool,
+    /// Where its runs were cut because its device takes no longer ones: a bit for each run that goes on in the next.
+    pub(crate) runs: u64,
 }
 
 /// The buffers of a piece that came back before one that was cut before it.
@@ -148,6 +150,16 @@ impl Joins {
         (join.parent.as_ref().expect(PARKED).slot(), cut)
     }
 
+    /// Cuts the runs of a piece that are longer than `most` bytes.
+    pub(crate) fn cut_runs(&mut self, piece: &mut Slot, most: usize) {
+        piece.place.runs = piece.buffers.cut_runs(most, &mut self.lists);
+    }
+
+    /// The parent's buffers that no piece has taken yet.
+    pub(crate) fn rest(&self, key: u32) -> &Buffers {
+        &self.joins[key as usize].rest
+    }
+
     /// Adds a piece that shares the rest of the parent's buffers, read-only.
     pub(crate) fn share(&mut self, key: u32, buffers: &mut Buffers) -> &Slot {
         let join = &mut self.joins[key as usize];
@@ -162,6 +174,9 @@ impl Joins {
         let join = &mut self.joins[key as usize];
         if let Err(kind) = piece.status {
             join.fail(kind, piece.place);
+        }
+        if piece.place.runs != 0 {
+            piece.buffers.join_runs(piece.place.runs, &mut self.lists);
         }
         match piece.place.shares {
             true => piece.buffers.clear(&mut self.lists),

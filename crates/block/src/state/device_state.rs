@@ -226,7 +226,12 @@ impl DeviceState {
     /// Limits the load on the device, over all threads together, from now on. Waiting requests follow the new
     /// limits at once. A limit of 0 counts as 1.
     pub fn set_limits(&self, limits: Limits) -> Delivered {
-        self.want(|inner| inner.account = Account::new(limits).map(Arc::new))
+        self.want(|inner| {
+            // The same limits again change nothing.
+            if inner.account.as_ref().is_none_or(|account| account.limits() != limits) {
+                inner.account = Account::new(limits, inner.account.as_deref()).map(Arc::new);
+            }
+        })
     }
 
     /// The limits.

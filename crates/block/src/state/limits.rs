@@ -2,10 +2,12 @@
 //!
 //! Each limit keeps the time up to which it is spent. A request moves that time forward by its cost and may
 //! go once the previous value has come, less a short run-up. So a request of any size goes when nothing is
-//! owed, and those behind it wait for its excess. Unused budget expires. Requests wait in front of their
-//! lane; each lane charges only its first waiting request, so that lanes take turns.
+//! owed, and its excess is paid later. Unused budget expires. Requests wait in front of their lane, those of
+//! each user of the lane in a line of their own; each line charges a step at a time: its first waiting request, or
+//! as much of what it owes as the smallest request of late costs. So lines take turns, and as each turn costs the
+//! same, they get the same, whatever the number and the size of the requests in them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use spindle_reactor::Time;
 
@@ -13,6 +15,12 @@ use crate::Operation;
 
 /// How far requests may run ahead of their limit, in nanoseconds.
 const RUN_UP: u64 = 1_000_000;
+
+/// How long the smallest request is remembered, in nanoseconds, and as long again at most.
+const OF_LATE: u64 = 100_000_000;
+
+/// The time that a step costs at least, in nanoseconds: shorter ones would only cost the processor more.
+const LEAST_STEP: u64 = 4_000;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -29,14 +37,25 @@ pub struct Limits {
     pub written_bytes: Option<u64>,
 }
 
-impl Limits {
-    fn rates(&self) -> [Option<u64>; 4] {
-        [self.operations, self.bytes, self.read_bytes, self.written_bytes]
-    }
+fn rates(limits: &Limits) -> [Option<u64>; 4] {
+    [limits.operations, limits.bytes, limits.read_bytes, limits.written_bytes]
 }
 
-/// A request's cost for each limit.
-type Amounts = [u64; 4];
+/// A time in the proportion of `now` to `before`, if that makes it shorter.
+pub(crate) fn shortened(time: u64, (before, now): (u64, u64)) -> u64 {
+    if now >= before {
+        return time;
+    }
+    u64::try_from(u128::from(time) * u128::from(now) / u128::from(before)).unwrap_or(time)
+}
+
+/// What a step costs: requests and bytes of one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) operation: Operation,
+    pub(crate) requests: u64,
+    pub(crate) bytes: u64,
+}
 
 /// Shared by the lanes of a device.
 #[derive(Debug)]
@@ -44,12 +63,26 @@ pub(crate) struct Account {
     limits: Limits,
     /// The time up to which each limit is spent, in nanoseconds of the engine's time.
     spent: [AtomicU64; 4],
+    /// The limits before these, and set while `spent` is still theirs.
+    before: Limits,
+    carried: AtomicBool,
+    /// The end of the current period, the smallest request in it, and that of the period before.
+    period: AtomicU64,
+    least: [AtomicU64; 2],
 }
 
 impl Account {
-    pub(crate) fn new(limits: Limits) -> Option<Account> {
-        let spent = Default::default();
-        (limits != Limits::default()).then_some(Account { limits, spent })
+    /// An account with these limits, in place of an earlier one. Limits that are set anew give no new run-up.
+    pub(crate) fn new(limits: Limits, before: Option<&Account>) -> Option<Account> {
+        let spent = |at: usize| before.map_or(0, |before| before.spent[at].load(Ordering::Relaxed));
+        (limits != Limits::default()).then(|| Account {
+            limits,
+            before: before.map(|before| before.limits).unwrap_or_default(),
+            spent: std::array::from_fn(|at| AtomicU64::new(spent(at))),
+            carried: AtomicBool::new(before.is_some()),
+            period: AtomicU64::new(0),
+            least: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
+        })
     }
 
     pub(crate) fn limits(&self) -> Limits {
@@ -62,31 +95,64 @@ impl Account {
         matches!(operation, Operation::Read | Operation::Write)
     }
 
-    fn amounts(operation: Operation, bytes: u64) -> Amounts {
-        match operation {
-            Operation::Read => [1, bytes, bytes, 0],
-            Operation::Write => [1, bytes, 0, bytes],
-            _ => [0; 4],
-        }
+    /// True if reads and writes are limited together only, and so may wait in one line.
+    pub(crate) fn has_one_line(&self) -> bool {
+        self.limits.read_bytes.is_none() && self.limits.written_bytes.is_none()
     }
 
-    /// Nanoseconds that a request costs of each limit.
-    fn costs(&self, operation: Operation, bytes: u64) -> [u64; 4] {
-        let amounts = Account::amounts(operation, bytes);
-        let rates = self.limits.rates();
-        std::array::from_fn(|at| match rates[at] {
+    /// Notes the size of a request; returns the bytes of a step.
+    pub(crate) fn step_of(&self, bytes: u64, now: Time) -> u64 {
+        let rates = [self.limits.bytes, self.limits.read_bytes, self.limits.written_bytes];
+        let Some(rate) = rates.into_iter().flatten().min() else { return u64::MAX };
+        let (period, next) = (self.period.load(Ordering::Relaxed), now.0.saturating_add(OF_LATE));
+        if now.0 >= period
+            && self.period.compare_exchange(period, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            let last = self.least[0].swap(u64::MAX, Ordering::Relaxed);
+            self.least[1].store(last, Ordering::Relaxed);
+        }
+        if bytes < self.least[0].load(Ordering::Relaxed) {
+            self.least[0].fetch_min(bytes, Ordering::Relaxed);
+        }
+        let least = self.least.each_ref().map(|least| least.load(Ordering::Relaxed));
+        let shortest = u128::from(rate) * u128::from(LEAST_STEP) / u128::from(SECOND);
+        least[0].min(least[1]).max(u64::try_from(shortest).unwrap_or(u64::MAX)).max(1)
+    }
+
+    /// Nanoseconds that a step costs of each limit.
+    fn costs(&self, step: Step) -> [u64; 4] {
+        let Limits { operations, bytes, read_bytes, written_bytes } = self.limits;
+        let of_reads = read_bytes.filter(|_| step.operation == Operation::Read);
+        let of_writes = written_bytes.filter(|_| step.operation == Operation::Write);
+        let cost = |amount: u64, rate: Option<u64>| match rate {
             Some(rate) => {
-                let nanos = u128::from(amounts[at]) * u128::from(SECOND) / u128::from(rate.max(1));
+                let nanos = u128::from(amount) * u128::from(SECOND) / u128::from(rate.max(1));
                 u64::try_from(nanos).unwrap_or(u64::MAX)
             }
             None => 0,
-        })
+        };
+        [
+            cost(step.requests, operations),
+            cost(step.bytes, bytes),
+            cost(step.bytes, of_reads),
+            cost(step.bytes, of_writes),
+        ]
     }
 
-    /// Charges a request; returns when it may go.
-    pub(crate) fn reserve(&self, operation: Operation, bytes: u64, now: Time) -> Time {
+    /// Charges a step; returns when it may go.
+    pub(crate) fn reserve(&self, step: Step, now: Time) -> Time {
+        if self.carried.load(Ordering::Relaxed) && self.carried.swap(false, Ordering::Relaxed) {
+            // As much is owed as before, and so less time of a limit that is higher now.
+            let rates = rates(&self.before).into_iter().zip(rates(&self.limits));
+            for (spent, (before, rate)) in self.spent.iter().zip(rates) {
+                let _ = spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {
+                    let owed = until.saturating_sub(now.0);
+                    Some(now.0.saturating_add(shortened(owed, rate.zip(before).unwrap_or((1, 0)))))
+                });
+            }
+        }
         let mut due = now.0;
-        for (spent, cost) in self.spent.iter().zip(self.costs(operation, bytes)) {
+        for (spent, cost) in self.spent.iter().zip(self.costs(step)) {
             if cost == 0 {
                 continue;
             }
@@ -97,9 +163,23 @@ impl Account {
         Time(due)
     }
 
-    /// Refunds a request that does not go.
-    pub(crate) fn refund(&self, operation: Operation, bytes: u64) {
-        for (spent, cost) in self.spent.iter().zip(self.costs(operation, bytes)) {
+    /// The time that a step costs of the limit that it costs most of.
+    pub(crate) fn cost(&self, step: Step) -> u64 {
+        self.costs(step).into_iter().max().unwrap_or(0)
+    }
+
+    /// Charges what nobody waits for any more.
+    pub(crate) fn charge(&self, step: Step) {
+        for (spent, cost) in self.spent.iter().zip(self.costs(step)) {
+            let _ = spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+                Some(before.saturating_add(cost))
+            });
+        }
+    }
+
+    /// Refunds a step that does not go.
+    pub(crate) fn refund(&self, step: Step) {
+        for (spent, cost) in self.spent.iter().zip(self.costs(step)) {
             let _ = spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
                 Some(before.saturating_sub(cost))
             });

@@ -20,6 +20,20 @@ pub enum IoErrorKind {
     /// Offset or length is not a multiple of the block size, or the buffers do not hold the range.
     #[error("offset and length must be multiples of the block size, and buffers as long as the range")]
     Unaligned,
+    /// A write that is not made of whole units of the device.
+    #[error(
+        "the device is written in whole units of {blocks} blocks; begin at a multiple, and write a multiple"
+    )]
+    WriteUnit {
+        /// Blocks of a unit.
+        blocks: u32,
+    },
+    /// A block, or a write unit, lies in more runs of memory than the device takes.
+    #[error("a block lies in more runs of memory than the device takes, {most}; use longer runs")]
+    Segments {
+        /// Runs that the device takes in a transfer.
+        most: u32,
+    },
     /// A request that changes data, on a device that only reads.
     #[error("the device is read-only; open it for writing")]
     ReadOnly,

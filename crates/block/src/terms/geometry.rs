@@ -69,7 +69,40 @@ pub enum GeometryError {
     /// No transfer would be small enough.
     #[error("the largest transfer must hold at least one block, not 0")]
     MaxTransfer,
+    /// No write would be whole.
+    #[error("a write unit has at least one block, not 0")]
+    WriteUnit,
+    /// The largest transfer is smaller than what must be written at once.
+    #[error("the largest transfer, {most} blocks, does not hold a write unit of {unit} blocks")]
+    UnitTooLarge {
+        /// Blocks of the largest transfer.
+        most: u32,
+        /// Blocks of a unit.
+        unit: u32,
+    },
+    /// The memory of one transfer does not hold what must be moved at once.
+    #[error("{runs} runs of {bytes} bytes of memory in a transfer do not hold {needed} bytes; allow more")]
+    SegmentsTooSmall {
+        /// Runs of memory in a transfer.
+        runs: u32,
+        /// Bytes of a run.
+        bytes: u32,
+        /// Bytes of a block, or of a write unit.
+        needed: u64,
+    },
+    /// A part of a device that would begin within one of its write units.
+    #[error("block {from} lies within a write unit of {unit} blocks; let the part begin at a multiple")]
+    WithinUnit {
+        /// First block asked for.
+        from: u64,
+        /// Blocks of a unit.
+        unit: u32,
+    },
 }
+
+/// Runs of memory in one transfer at most, where runs are limited in length: the table remembers where it cut
+/// each.
+const MOST_CUT_RUNS: u32 = 64;
 
 /// The shape of a device and its guarantees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +112,9 @@ pub struct Geometry {
     boundary: u32,
     atomic_unit: u32,
     max_transfer: u32,
+    write_unit: u32,
+    max_segments: u32,
+    max_segment_bytes: u32,
     depth: u32,
     volatile_cache: bool,
     unmap_reads_zero: bool,
@@ -109,6 +145,9 @@ impl Geometry {
             boundary: 0,
             atomic_unit: block_size,
             max_transfer: u32::MAX,
+            write_unit: 1,
+            max_segments: u32::MAX,
+            max_segment_bytes: u32::MAX,
             depth: u32::MAX,
             volatile_cache: false,
             unmap_reads_zero: false,
@@ -155,12 +194,49 @@ impl Geometry {
     /// pieces, in front of the device's lanes.
     ///
     /// # Errors
-    /// Zero blocks.
+    /// Zero blocks, or fewer than a [write unit](Self::with_write_unit) has.
     pub fn with_max_transfer(self, blocks: u32) -> Result<Geometry, GeometryError> {
         if blocks == 0 {
             return Err(GeometryError::MaxTransfer);
         }
-        Ok(Geometry { max_transfer: blocks, ..self })
+        Geometry { max_transfer: blocks, ..self }.able_to_write()
+    }
+
+    /// Sets how many blocks are written at once, from a multiple of that number on. The lane table cuts writes
+    /// at each multiple, instead of at the boundary, and refuses those that begin or end between two
+    /// ([`IoErrorKind::WriteUnit`](crate::IoErrorKind::WriteUnit)). Blocks behind the last whole unit cannot be written.
+    ///
+    /// # Errors
+    /// Zero blocks, more than the largest transfer has, or more than the largest memory of a transfer holds.
+    pub fn with_write_unit(self, blocks: u32) -> Result<Geometry, GeometryError> {
+        if blocks == 0 {
+            return Err(GeometryError::WriteUnit);
+        }
+        Geometry { write_unit: blocks, ..self }.able_to_write()
+    }
+
+    /// Sets how many runs of memory a transfer has at most, and how many bytes each; `u32::MAX` is no limit. The
+    /// lane table cuts transfers with more, and longer runs. Where their length is limited, there are never more
+    /// than 64.
+    ///
+    /// # Errors
+    /// Together less than a block, or less than a [write unit](Self::with_write_unit).
+    pub fn with_max_segments(self, runs: u32, bytes: u32) -> Result<Geometry, GeometryError> {
+        let max_segments = if bytes == u32::MAX { runs } else { runs.min(MOST_CUT_RUNS) };
+        Geometry { max_segments, max_segment_bytes: bytes, ..self }.able_to_write()
+    }
+
+    /// Checks that a write unit fits into a transfer.
+    fn able_to_write(self) -> Result<Geometry, GeometryError> {
+        if self.write_unit > self.max_transfer {
+            return Err(GeometryError::UnitTooLarge { most: self.max_transfer, unit: self.write_unit });
+        }
+        let (runs, bytes) = (self.max_segments, self.max_segment_bytes);
+        let needed = u64::from(self.write_unit) << self.block_shift;
+        if u64::from(runs) * u64::from(bytes) < needed {
+            return Err(GeometryError::SegmentsTooSmall { runs, bytes, needed });
+        }
+        Ok(self)
     }
 
     /// Sets how many requests a lane takes before it answers [`Full`](crate::Submit::Full).
@@ -185,6 +261,25 @@ impl Geometry {
     #[must_use]
     pub fn with_writable(self, writable: bool) -> Geometry {
         Geometry { writable, ..self }
+    }
+
+    /// The shape of a part of `blocks` blocks from block `from` on. A boundary that the part does not begin at is
+    /// left to the device below, which cuts there itself.
+    ///
+    /// # Errors
+    /// No blocks, blocks that the device does not have, or a first block within a write unit.
+    pub(crate) fn part(self, from: u64, blocks: u64) -> Result<Geometry, GeometryError> {
+        if !self.contains(from, blocks) {
+            return Err(GeometryError::Beyond { from, blocks, of: self.blocks });
+        }
+        if !from.is_multiple_of(u64::from(self.write_unit)) {
+            return Err(GeometryError::WithinUnit { from, unit: self.write_unit });
+        }
+        let part = self.with_blocks(blocks)?;
+        Ok(match from.checked_rem(u64::from(self.boundary)) {
+            Some(0) | None => part,
+            Some(_) => Geometry { boundary: 0, cuts_at_boundary: false, ..part },
+        })
     }
 
     /// The same device with another number of blocks (a part of one, or a grown one).
@@ -234,6 +329,21 @@ impl Geometry {
     /// The largest transfer that reaches the device, in blocks; `u32::MAX` if it sets no limit.
     pub fn max_transfer(&self) -> u32 {
         self.max_transfer
+    }
+
+    /// Blocks that are written at once, from a multiple of that number on; 1 if any may be.
+    pub fn write_unit(&self) -> u32 {
+        self.write_unit
+    }
+
+    /// Runs of memory in a transfer that reaches the device; `u32::MAX` if it sets no limit.
+    pub fn max_segments(&self) -> u32 {
+        self.max_segments
+    }
+
+    /// Bytes of such a run; `u32::MAX` if it sets no limit.
+    pub fn max_segment_bytes(&self) -> u32 {
+        self.max_segment_bytes
     }
 
     /// Requests that a lane takes before it answers `Full`; `u32::MAX` if it sets no limit.

@@ -17,6 +17,7 @@ use spindle_reactor::Hold;
 
 use crate::devices::emulation::{Emulation, is_emulated};
 use crate::path::lane_state::Shape;
+use crate::path::queues::DESCRIBED;
 use crate::path::table::Table;
 use crate::top::transfer::{Command, Transfer};
 use crate::{Device, Geometry, IoError, IoErrorKind, LaneTable, OpenError, Operation};
@@ -49,6 +50,7 @@ pub struct Channel {
     shape: Shape,
     pub(crate) lane: u32,
     pub(crate) opener: Cell<u32>,
+    pub(crate) user: Cell<u32>,
     writable: Cell<bool>,
     /// Keeps the thread from exiting, and names the device in its dump.
     hold: Option<Hold>,
@@ -101,6 +103,12 @@ impl Channel {
     /// [under way](LaneTable::overdue). 0 marks none.
     pub fn set_opener(&self, opener: u32) {
         self.opener.set(opener);
+    }
+
+    /// Makes requests from now on those of a user, whose number is the same on all its channels and pairs of
+    /// a thread: together they have one user's part of a limit. Without this each channel is a user, with its clones.
+    pub fn set_user(&self, user: u32) {
+        self.user.set(user | DESCRIBED);
     }
 
     /// Makes this channel, and clones made of it from now on, refuse requests that change data: for an opener
@@ -239,6 +247,7 @@ impl Channel {
         match self.emulation.get() {
             Some(above) => {
                 above.opener.set(self.opener.get());
+                above.user.set(self.user.get());
                 above.writable.set(self.writable.get());
                 above
             }
@@ -277,6 +286,7 @@ impl Clone for Channel {
             shape: self.shape.clone(),
             lane: self.lane,
             opener: self.opener.clone(),
+            user: self.user.clone(),
             writable: self.writable.clone(),
             hold: self.hold.clone(),
             emulation: OnceCell::new(),
@@ -303,12 +313,14 @@ impl LaneTable {
     /// Any error of the device.
     pub fn channel(&self, device: Arc<dyn Device>) -> Result<Channel, OpenError> {
         let (lane, shape) = self.0.open(&device)?;
+        let user = self.0.inner.borrow_mut().queues.new_user();
         Ok(Channel {
             table: self.0.clone(),
             shape,
             device,
             lane,
             opener: Cell::new(0),
+            user: Cell::new(user),
             writable: Cell::new(true),
             hold: None,
             emulation: OnceCell::new(),

@@ -13,7 +13,7 @@ use spindle_mem::Buffers;
 
 use crate::devices::emulation::{Emulation, is_emulated};
 use crate::path::lane_state::Shape;
-use crate::path::queues::Pair;
+use crate::path::queues::{DESCRIBED, Pair};
 use crate::path::table::Table;
 use crate::request::io::ReturnTo;
 use crate::request::waiter::remember;
@@ -26,6 +26,7 @@ pub struct QueuePair {
     lane: LaneId,
     key: u32,
     opener: u32,
+    user: u32,
     /// The lane for operations that the device's own lane lacks, once one was needed.
     emulation: Option<u32>,
 }
@@ -50,6 +51,11 @@ impl QueuePair {
     /// As [`Channel::set_opener`](crate::Channel::set_opener), for requests that are submitted from now on.
     pub fn set_opener(&mut self, opener: u32) {
         self.opener = opener;
+    }
+
+    /// As [`Channel::set_user`](crate::Channel::set_user).
+    pub fn set_user(&mut self, user: u32) {
+        self.user = user | DESCRIBED;
     }
 
     /// Makes a request of `count` blocks from block `start` on. Nothing happens before it is submitted.
@@ -80,7 +86,7 @@ impl QueuePair {
         let mut inner = self.table.inner.borrow_mut();
         inner.queues.pairs[self.key as usize].outstanding += 1;
         match status {
-            Ok(()) => inner.queues.submit_from(self.key, self.lane.index, self.opener, io),
+            Ok(()) => inner.queues.submit_from(self.key, self.lane.index, self.opener, self.user, io),
             Err(_) => inner.queues.finish(io),
         }
     }
@@ -102,7 +108,7 @@ impl QueuePair {
     fn submit_emulated(&mut self, lane: u32, io: Io) {
         let mut inner = self.table.inner.borrow_mut();
         inner.queues.pairs[self.key as usize].outstanding += 1;
-        inner.queues.submit(lane, self.opener, io);
+        inner.queues.submit(lane, self.opener, self.user, io);
     }
 
     /// Starts what was submitted, then hands each finished request to `each`, with how it ended.
@@ -141,7 +147,7 @@ impl QueuePair {
             io.slot_mut().status = checked;
             queues.pairs[self.key as usize].outstanding += 1;
             match checked {
-                Ok(()) => queues.submit_from(self.key, self.lane.index, self.opener, io),
+                Ok(()) => queues.submit_from(self.key, self.lane.index, self.opener, self.user, io),
                 Err(_) => queues.finish(io),
             }
         }
@@ -197,6 +203,7 @@ impl LaneTable {
         let (lane, shape) = self.0.open(device)?;
         let mut inner = self.0.inner.borrow_mut();
         let lane = inner.id_of(lane);
+        let user = inner.queues.new_user();
         let pairs = &mut inner.queues.pairs;
         let free = pairs.iter().position(|pair| !pair.open && pair.outstanding == 0);
         let key = free.unwrap_or_else(|| {
@@ -204,6 +211,7 @@ impl LaneTable {
             pairs.len() - 1
         });
         pairs[key].open = true;
-        Ok(QueuePair { table: self.0.clone(), shape, lane, key: key as u32, opener: 0, emulation: None })
+        let (table, key) = (self.0.clone(), key as u32);
+        Ok(QueuePair { table, shape, lane, key, opener: 0, user, emulation: None })
     }
 }

@@ -147,7 +147,8 @@ impl<'a> Request<'a> {
                 inner.queues.waiters[id.index as usize].begin();
                 // Set first: if a lane panics, dropping this future still detaches the request.
                 self.state = State::Waiting(id);
-                inner.queues.submit(self.channel.lane, self.channel.opener.get(), io);
+                let (opener, user) = (self.channel.opener.get(), self.channel.user.get());
+                inner.queues.submit(self.channel.lane, opener, user, io);
                 (id, table.turn(&mut inner))
             }
             State::New(io) => return Poll::Ready(io),

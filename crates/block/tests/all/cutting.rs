@@ -2,30 +2,40 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use spindle_block::{
-    Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, LaneTable, Layer, Limits,
-    Malloc, OpenError, Operation, Submit,
+    Cx, Device, DeviceState, Geometry, GeometryError, Io, IoErrorKind, Lane, LaneCx, LaneId, LaneTable,
+    Layer, Limits, Malloc, Null, Offset, OpenError, Operation, Status, Submit,
 };
-use spindle_mem::IoBuf;
+use spindle_mem::{Buffers, IoBuf};
 
-use crate::common::model::exercise;
+use crate::common::model::{Random, exercise};
 use crate::common::{block_on_ready, poll_once};
 
-/// Passes on what is small enough, and fails on anything else.
+/// Passes on what is small enough, notes it, and fails on anything else.
 struct Small {
     below: Arc<dyn Device>,
     state: DeviceState,
-    most: u32,
-    boundary: u32,
+    shape: Geometry,
     pieces: AtomicU64,
+    seen: Mutex<Vec<(Operation, u64, u64)>>,
 }
 
 impl Small {
     fn over(below: Arc<dyn Device>, most: u32, boundary: u32) -> Arc<Small> {
-        Arc::new(Small { below, state: DeviceState::new(), most, boundary, pieces: AtomicU64::new(0) })
+        let shape = below.geometry().with_max_transfer(most).unwrap();
+        Small::shaped(below, shape.with_boundary(boundary).with_cuts_at_boundary(boundary > 0))
+    }
+
+    fn shaped(below: Arc<dyn Device>, shape: Geometry) -> Arc<Small> {
+        let (state, pieces, seen) = (DeviceState::new(), AtomicU64::new(0), Mutex::default());
+        Arc::new(Small { below, state, shape, pieces, seen })
+    }
+
+    fn take_seen(&self) -> Vec<(Operation, u64, u64)> {
+        std::mem::take(&mut self.seen.lock().unwrap())
     }
 }
 
@@ -40,8 +50,7 @@ impl Layer for Small {
         &self.state
     }
     fn geometry(&self) -> Geometry {
-        let shape = self.below.geometry().with_max_transfer(self.most).unwrap();
-        shape.with_boundary(self.boundary).with_cuts_at_boundary(self.boundary > 0)
+        self.shape
     }
     fn lane(self: Arc<Self>, below: LaneId, _: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         Ok(Box::new(SmallLane { below, device: self }))
@@ -53,15 +62,32 @@ struct SmallLane {
     device: Arc<Small>,
 }
 
+/// Fails if a transfer breaks one of a device's limits.
+fn obeys(io: &Io, shape: &Geometry) {
+    let (first, last) = (io.start(), io.start() + io.count() - 1);
+    assert!(io.count() <= u64::from(shape.max_transfer()), "{io:?} is too large for {shape:?}");
+    let unit = u64::from(shape.write_unit());
+    let boundary = match (io.operation(), shape.cuts_at_boundary()) {
+        (Operation::Write, _) if unit > 1 => {
+            assert!(first % unit == 0 && io.count() == unit, "{io:?} is no write unit of {shape:?}");
+            0
+        }
+        (_, true) => u64::from(shape.boundary()),
+        _ => 0,
+    };
+    assert!(boundary == 0 || first / boundary == last / boundary, "{io:?} crosses a boundary of {shape:?}");
+    assert_eq!(io.buffers().len() as u64, io.count() * u64::from(shape.block_size()));
+    let runs = io.buffers().parts();
+    assert!(runs.len() as u64 <= u64::from(shape.max_segments()), "{} runs for {shape:?}", runs.len());
+    assert!(runs.iter().all(|run| run.len() as u64 <= u64::from(shape.max_segment_bytes())), "{shape:?}");
+}
+
 impl Lane for SmallLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
-        let (most, boundary) = (u64::from(self.device.most), u64::from(self.device.boundary));
         if matches!(io.operation(), Operation::Read | Operation::Write | Operation::Compare) {
-            let last = io.start() + io.count() - 1;
-            assert!(io.count() <= most, "{io:?} is larger than {most}");
-            assert!(boundary == 0 || io.start() / boundary == last / boundary, "{io:?} crosses {boundary}");
-            assert_eq!(io.buffers().len() as u64, io.count() * 512);
+            obeys(&io, &self.device.shape);
             self.device.pieces.fetch_add(1, Ordering::Relaxed);
+            self.device.seen.lock().unwrap().push((io.operation(), io.start(), io.count()));
         }
         cx.forward(self.below, io, [0, 0]);
         Submit::Taken
@@ -139,4 +165,236 @@ fn limits_and_statistics_count_the_pieces() {
     let counted = state.statistics();
     assert_eq!((counted.write.operations, counted.write.bytes), (20, 5 * 16 * 512));
     assert_eq!(counted.in_flight, 0);
+}
+
+/// A shape with limits of every kind.
+fn any_shape(random: &mut Random, blocks: u64) -> Geometry {
+    let one_in = |random: &mut Random, of: u64| random.below(of) == 0;
+    let mut shape = Geometry::new(512, blocks).unwrap().with_unmap_reads_zero(true);
+    if one_in(random, 2) {
+        shape = shape.with_boundary(1 + random.below(9) as u32).with_cuts_at_boundary(true);
+    }
+    if one_in(random, 2) {
+        shape = shape.with_max_transfer(1 + random.below(12) as u32).unwrap();
+    }
+    if one_in(random, 3) {
+        shape = shape.with_write_unit(1 + random.below(4) as u32).unwrap_or(shape);
+    }
+    if one_in(random, 2) {
+        let bytes = if one_in(random, 3) { u32::MAX } else { 1 + random.below(3000) as u32 };
+        shape = shape.with_max_segments(1 + random.below(8) as u32, bytes).unwrap_or(shape);
+    }
+    shape
+}
+
+/// Memory in runs of any lengths.
+fn any_memory(random: &mut Random, bytes: usize) -> Buffers {
+    if random.below(3) == 0 {
+        return IoBuf::zeroed(bytes).into();
+    }
+    let (mut list, mut left) = (Vec::new(), bytes);
+    while left > 0 {
+        let run = 1 + random.below((left as u64).min(2000)) as usize;
+        list.push(IoBuf::zeroed(run));
+        left -= run;
+    }
+    list.into()
+}
+
+fn run_lengths(io: &Io) -> Vec<usize> {
+    io.buffers().iter().map(<[u8]>::len).collect()
+}
+
+#[test]
+fn the_pieces_obey_every_limit_and_are_the_request_and_its_memory_comes_back_as_it_was() {
+    let (mut cut, mut refused) = (0, 0);
+    for seed in 0..600 {
+        let random = &mut Random(seed);
+        let shape = any_shape(random, 120);
+        let small = Small::shaped(Malloc::new("below", 512, 120).unwrap(), shape);
+        let table = LaneTable::default();
+        let mut pair = table.queue_pair(&(small.clone() as Arc<dyn Device>)).unwrap();
+        for _ in 0..10 {
+            let operation = [Operation::Read, Operation::Write, Operation::Compare][random.below(3) as usize];
+            let unit = u64::from(shape.write_unit());
+            let (mut start, mut count) = (random.below(100), 1 + random.below(20));
+            if random.below(3) > 0 {
+                (start, count) = (start / unit * unit, count.div_ceil(unit) * unit);
+            }
+            count = count.min(120 - start);
+            let whole = start % unit == 0 && count % unit == 0;
+            let io = pair.request(operation, start, count, any_memory(random, count as usize * 512));
+            let lengths = run_lengths(&io);
+            pair.submit(io);
+            let mut end: Option<Status> = None;
+            pair.reap(|io, status| {
+                assert_eq!((io.start(), io.count(), run_lengths(&io)), (start, count, lengths.clone()));
+                end = Some(status);
+            });
+            let mut seen = small.take_seen();
+            match end.expect("it has ended") {
+                Ok(()) => {
+                    cut += u32::from(seen.len() > 1);
+                    seen.sort_by_key(|(_, start, _)| *start);
+                    let mut next = start;
+                    for (what, start, count) in seen {
+                        assert_eq!((what, start), (operation, next), "seed {seed}");
+                        next += count;
+                    }
+                    assert_eq!(next, start + count);
+                }
+                Err(kind) => {
+                    refused += 1;
+                    assert!(seen.is_empty(), "seed {seed}: nothing of a refused request reaches the device");
+                    let unit = shape.write_unit();
+                    let named = match kind {
+                        IoErrorKind::WriteUnit { blocks } => !whole && blocks == unit,
+                        IoErrorKind::Segments { most } => most == shape.max_segments(),
+                        _ => false,
+                    };
+                    assert!(named, "seed {seed}: {kind:?} for {shape:?}");
+                }
+            }
+        }
+    }
+    assert!(cut > 1000 && refused > 100, "{cut} were cut, {refused} refused");
+}
+
+#[test]
+fn data_passes_limits_of_runs_and_of_write_units_unchanged() {
+    let base = Geometry::new(512, 256).unwrap().with_unmap_reads_zero(true);
+    let shapes = [
+        base.with_max_segments(1, u32::MAX),
+        base.with_max_segments(2, 700),
+        base.with_max_segments(64, 16),
+        base.with_max_segments(3, 512).unwrap().with_max_transfer(2),
+    ];
+    for (seed, shape) in shapes.into_iter().enumerate() {
+        let table = LaneTable::default();
+        let small = Small::shaped(Malloc::new("below", 512, 256).unwrap(), shape.unwrap());
+        let channel = table.channel(small).unwrap();
+        // Runs that end within blocks cannot be had one at a time.
+        block_on_ready(exercise(&channel, seed as u64, 40, 4, seed != 0));
+        assert_eq!((table.stats().in_flight, table.stats().aborted), (0, 0));
+    }
+}
+
+#[test]
+fn at_a_limit_of_runs_a_transfer_is_whole_and_one_past_it_cut_or_refused() {
+    let shape = Geometry::new(512, 64).unwrap().with_max_segments(4, 1024).unwrap();
+    let table = LaneTable::default();
+    let small = Small::shaped(Malloc::new("below", 512, 64).unwrap(), shape);
+    let channel = table.channel(small.clone()).unwrap();
+    for (bytes, pieces) in [(4 * 1024, 1), (4 * 1024 + 512, 2), (8 * 1024, 2)] {
+        block_on_ready(channel.write(0, IoBuf::zeroed(bytes))).0.unwrap();
+        assert_eq!(small.take_seen().len(), pieces, "{bytes} bytes");
+    }
+    let runs = |lengths: &[usize]| lengths.iter().map(|len| IoBuf::zeroed(*len)).collect::<Vec<_>>();
+    block_on_ready(channel.write(0, runs(&[128; 4]))).0.unwrap();
+    let past = block_on_ready(channel.write(0, runs(&[128, 128, 128, 64, 64]))).0.unwrap_err();
+    assert_eq!(past.kind, IoErrorKind::Segments { most: 4 });
+    assert!(past.to_string().contains("more runs of memory than the device takes, 4"), "{past}");
+}
+
+#[test]
+fn a_write_unit_is_written_whole_and_nothing_of_a_write_that_is_not() {
+    let shape = Geometry::new(512, 64).unwrap().with_boundary(2).with_cuts_at_boundary(true);
+    let shape = shape.with_write_unit(4).unwrap().with_unmap_reads_zero(true);
+    let table = LaneTable::default();
+    let small = Small::shaped(Malloc::new("below", 512, 64).unwrap(), shape);
+    let channel = table.channel(small.clone()).unwrap();
+    // Across the boundary: the unit stands in its place, as in SPDK.
+    block_on_ready(channel.write(4 * 512, IoBuf::zeroed(8 * 512))).0.unwrap();
+    assert_eq!(small.take_seen(), [(Operation::Write, 4, 4), (Operation::Write, 8, 4)]);
+    for (start, count) in [(1, 4), (4, 3), (4, 5), (2, 2)] {
+        let refused = block_on_ready(channel.write(start * 512, IoBuf::zeroed(count * 512))).0.unwrap_err();
+        assert_eq!(refused.kind, IoErrorKind::WriteUnit { blocks: 4 });
+        assert!(refused.to_string().contains("units of 4 blocks"), "{refused}");
+        assert!(small.take_seen().is_empty());
+    }
+    block_on_ready(channel.read(512, IoBuf::zeroed(3 * 512))).0.unwrap();
+    assert_eq!(small.take_seen(), [(Operation::Read, 1, 1), (Operation::Read, 2, 2)]);
+}
+
+#[test]
+fn limits_that_nothing_could_obey_are_refused_with_the_numbers() {
+    let shape = Geometry::new(4096, 64).unwrap();
+    let small = |runs, bytes, needed| Err(GeometryError::SegmentsTooSmall { runs, bytes, needed });
+    assert!(shape.with_max_segments(2, 2048).is_ok() && shape.with_max_segments(1, u32::MAX).is_ok());
+    assert_eq!(shape.with_max_segments(2, 2047), small(2, 2047, 4096));
+    assert_eq!(shape.with_max_segments(0, u32::MAX), small(0, u32::MAX, 4096));
+    assert_eq!(shape.with_max_segments(100, 63), small(64, 63, 4096), "never more than 64 that are cut");
+    assert_eq!(shape.with_max_segments(100, 4096).unwrap().max_segments(), 64);
+    let limited = shape.with_max_transfer(4).unwrap();
+    assert!(limited.with_write_unit(4).is_ok());
+    assert_eq!(limited.with_write_unit(5), Err(GeometryError::UnitTooLarge { most: 4, unit: 5 }));
+    assert_eq!(shape.with_write_unit(0), Err(GeometryError::WriteUnit));
+    assert_eq!(shape.with_max_segments(2, 4096).unwrap().with_write_unit(3), small(2, 4096, 3 * 4096));
+}
+
+#[test]
+fn a_part_begins_with_a_write_unit_and_leaves_a_boundary_that_it_lies_across_to_its_device() {
+    let shape = Geometry::new(512, 64).unwrap().with_boundary(8).with_cuts_at_boundary(true);
+    let small = Small::shaped(Null::new("below", shape), shape.with_write_unit(2).unwrap());
+    let part: Arc<dyn Device> = Offset::new("part", small.clone(), 8, 8).unwrap();
+    assert_eq!((part.geometry().boundary(), part.geometry().write_unit()), (8, 2));
+    let part: Arc<dyn Device> = Offset::new("part", small.clone(), 4, 16).unwrap();
+    assert_eq!((part.geometry().boundary(), part.geometry().cuts_at_boundary()), (0, false));
+    let table = LaneTable::default();
+    let channel = table.channel(part).unwrap();
+    block_on_ready(channel.read(0, IoBuf::zeroed(6 * 512))).0.unwrap();
+    assert_eq!(small.take_seen(), [(Operation::Read, 4, 4), (Operation::Read, 8, 2)]);
+    let within = Offset::new("part", small, 3, 8).map(drop).unwrap_err().to_string();
+    assert!(within.contains("block 3") && within.contains("2 blocks"), "{within}");
+}
+
+#[test]
+fn zeroes_and_copies_that_are_made_of_writes_are_made_of_whole_units() {
+    let shape = Geometry::new(512, 2048).unwrap().with_write_unit(3).unwrap();
+    let disk: Arc<dyn Device> = Malloc::with_geometry("below", shape).unwrap();
+    let small = Small::shaped(disk, shape);
+    let plain = Arc::new(Plain(small, DeviceState::new()));
+    let table = LaneTable::default();
+    let channel = table.channel(plain).unwrap();
+    let run = |mut request: spindle_block::Command<'_>| {
+        (0..100).find_map(|_| {
+            let ended = poll_once(std::pin::Pin::new(&mut request));
+            table.step();
+            ended
+        })
+    };
+    run(channel.write_zeroes(3 * 512, 900 * 512)).unwrap().unwrap();
+    run(channel.copy(300 * 512, 3 * 512, 600 * 512)).unwrap().unwrap();
+    let refused = run(channel.write_zeroes(512, 3 * 512)).unwrap().unwrap_err();
+    assert_eq!(refused.kind, IoErrorKind::WriteUnit { blocks: 3 });
+}
+
+/// Reads and writes, and nothing else.
+struct Plain(Arc<dyn Device>, DeviceState);
+
+impl Layer for Plain {
+    fn name(&self) -> &str {
+        "plain"
+    }
+    fn below(&self) -> &Arc<dyn Device> {
+        &self.0
+    }
+    fn state(&self) -> &DeviceState {
+        &self.1
+    }
+    fn supports(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Read | Operation::Write)
+    }
+    fn lane(self: Arc<Self>, below: LaneId, _: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(Through(below)))
+    }
+}
+
+struct Through(LaneId);
+
+impl Lane for Through {
+    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+        cx.forward(self.0, io, [0, 0]);
+        Submit::Taken
+    }
 }

@@ -15,6 +15,7 @@ mod devices;
 mod emulation;
 mod events;
 mod exit;
+mod fairness;
 mod files;
 mod lanes;
 mod lanes_with_channels;

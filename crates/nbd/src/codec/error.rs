@@ -24,7 +24,10 @@ impl ErrorCode {
     /// The code for a failed request of the device.
     pub fn of_device(kind: IoErrorKind) -> ErrorCode {
         match kind {
-            IoErrorKind::OutOfRange | IoErrorKind::Unaligned => ErrorCode::Invalid,
+            IoErrorKind::OutOfRange
+            | IoErrorKind::Unaligned
+            | IoErrorKind::WriteUnit { .. }
+            | IoErrorKind::Segments { .. } => ErrorCode::Invalid,
             IoErrorKind::ReadOnly => ErrorCode::Permission,
             IoErrorKind::NoSpace | IoErrorKind::Quota | IoErrorKind::FileTooLarge => ErrorCode::NoSpace,
             IoErrorKind::Removed => ErrorCode::ShuttingDown,

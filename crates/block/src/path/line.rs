@@ -1,0 +1,130 @@
+//! Requests of one user that wait for a limit in front of a lane, and what that user owes.
+//!
+//! Part of the lane's data beside it. A line has one step on the account at a time.
+
+use std::collections::VecDeque;
+
+use spindle_reactor::Time;
+
+use crate::state::limits::{Account, Step, shortened};
+use crate::{Io, Operation};
+
+/// What a line may do now.
+pub(crate) enum Turn {
+    /// Its first request goes.
+    Goes,
+    /// It waits until then.
+    Waits(Time),
+    /// No request waits and nothing is owed.
+    Rests,
+}
+
+/// The requests of one user, first in, first out.
+pub(crate) struct Line {
+    /// Whose: the user, and true for writes if they wait apart from reads.
+    pub(crate) user: (u32, bool),
+    waiting: VecDeque<Io>,
+    /// The step that is on the account already, and when it may go.
+    step: Option<(Step, Time)>,
+    /// Set if it was charged under other limits: what it cost of those, and costs of these.
+    costs: Option<(u64, u64)>,
+    /// Set if that step is the first one of the first waiting request.
+    first: bool,
+    /// Bytes of the last request that went, or is about to go, that are not on the account yet.
+    owed: u64,
+    of: Operation,
+}
+
+impl Line {
+    pub(crate) fn of(user: (u32, bool)) -> Line {
+        let (waiting, of) = (VecDeque::new(), Operation::Read);
+        Line { user, waiting, step: None, costs: None, first: false, owed: 0, of }
+    }
+
+    /// Puts a request behind the others.
+    pub(crate) fn push(&mut self, io: Io) {
+        self.waiting.push_back(io);
+    }
+
+    /// Takes the first request.
+    pub(crate) fn pop(&mut self) -> Option<Io> {
+        self.waiting.pop_front()
+    }
+
+    pub(crate) fn waiting(&self) -> &VecDeque<Io> {
+        &self.waiting
+    }
+
+    pub(crate) fn rests(&self) -> bool {
+        self.waiting.is_empty() && self.owed == 0 && self.step.is_none()
+    }
+
+    /// Charges step by step what is owed and then the first request, as far as time allows.
+    pub(crate) fn turn(&mut self, account: &Account, shift: u32, now: Time) -> Turn {
+        if let (Some(costs), Some((_, due))) = (self.costs.take(), &mut self.step) {
+            *due = Time(now.0.saturating_add(shortened(due.0.saturating_sub(now.0), costs)));
+        }
+        loop {
+            if let Some((_, due)) = self.step {
+                if due > now {
+                    return Turn::Waits(due);
+                }
+                self.step = None;
+                if std::mem::take(&mut self.first) {
+                    return Turn::Goes;
+                }
+            }
+            let requests = if self.owed > 0 {
+                0
+            } else if let Some(first) = self.waiting.front() {
+                (self.owed, self.of, self.first) = (first.count() << shift, first.operation(), true);
+                1
+            } else {
+                return Turn::Rests;
+            };
+            let bytes = account.step_of(if requests == 1 { self.owed } else { u64::MAX }, now).min(self.owed);
+            self.owed -= bytes;
+            let step = Step { operation: self.of, requests, bytes };
+            self.step = Some((step, account.reserve(step, now)));
+        }
+    }
+
+    /// After its first request has gone: when its next step may go, if it owes anything.
+    pub(crate) fn goes_on(&mut self, account: &Account, shift: u32, now: Time) -> Option<Time> {
+        if self.owed == 0 {
+            return None;
+        }
+        match self.turn(account, shift, now) {
+            Turn::Waits(due) => Some(due),
+            Turn::Goes | Turn::Rests => None,
+        }
+    }
+
+    /// Removes and returns a request; what was charged for it is given back.
+    pub(crate) fn remove(&mut self, at: usize, account: Option<&Account>) -> Option<Io> {
+        let io = self.waiting.remove(at)?;
+        if at == 0 && self.first {
+            if let (Some((step, _)), Some(account)) = (self.step, account) {
+                account.refund(step);
+            }
+            (self.step, self.first, self.owed) = (None, false, 0);
+        }
+        Some(io)
+    }
+
+    /// Takes over other limits, if there are any: what it waits for has the same place in line.
+    pub(crate) fn change(&mut self, before: Option<&Account>, now: Option<&Account>) {
+        match (before, now, self.step) {
+            (Some(before), Some(now), Some((step, _))) => {
+                self.costs = Some((before.cost(step), now.cost(step)));
+            }
+            (Some(_), Some(_), None) => {}
+            _ => (self.step, self.first, self.owed) = (None, false, 0),
+        }
+    }
+
+    /// Charges all that is still owed: the lane is gone.
+    pub(crate) fn settle(&mut self, account: &Account) {
+        account.charge(Step { operation: self.of, requests: 0, bytes: std::mem::take(&mut self.owed) });
+    }
+}
