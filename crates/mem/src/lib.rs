@@ -16,7 +16,7 @@ mod shared;
 pub use buffers::Buffers;
 pub use io_buf::IoBuf;
 pub use pool::{OutOfBuffers, Pool};
-pub use shared::SharedMem;
+pub use shared::{Leaving, SharedMem};
 
 /// No memory is available for a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

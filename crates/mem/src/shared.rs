@@ -8,7 +8,7 @@ use std::ffi::c_void;
 use std::io;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
@@ -23,11 +23,19 @@ pub struct SharedMem {
     len: usize,
     /// The mapping, which begins up to a piece before the memory.
     mapped: (NonNull<c_void>, usize),
-    /// A bit for each piece that was ever written to; all others read zero and take no memory.
+    /// A bit for each piece that was written to since it was last given back; all others read zero and take no memory.
     touched: Box<[AtomicU64]>,
     /// True once its address is known elsewhere: any piece may have been written to.
     exposed: AtomicBool,
+    /// Ranges that are being given back: meanwhile any piece may have been written to.
+    leaving: AtomicUsize,
 }
+
+/// Whole pieces that are about to be given back to the kernel. If it is dropped instead, all pieces of the memory
+/// count as written to from then on.
+#[must_use = "the memory is given back by `SharedMem::give_back`"]
+#[derive(Debug)]
+pub struct Leaving(Range<usize>);
 
 // SAFETY: only `copy` below touches the bytes, which the compiler cannot see through or assume anything
 // about; the map itself does not change until drop. Run from two threads under ThreadSanitizer by
@@ -59,7 +67,8 @@ impl SharedMem {
         // SAFETY: `skip` is at most the part of the mapping before the memory.
         let base = unsafe { start.cast::<u8>().add(skip) };
         let touched = (0..len.div_ceil(PIECE).div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let memory = SharedMem { base, len, mapped: (start, size), touched, exposed: AtomicBool::new(false) };
+        let (exposed, leaving) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let memory = SharedMem { base, len, mapped: (start, size), touched, exposed, leaving };
         if before > 0 {
             // SAFETY: within the mapping; the contents stay. A system without huge pages refuses: as well.
             let _ = unsafe { madvise(base.as_ptr().cast(), len, Advice::LinuxHugepage) };
@@ -148,23 +157,38 @@ impl SharedMem {
         at - offset
     }
 
-    /// As [`zero`](Self::zero), and gives whole pieces of 2 MiB back to the kernel.
+    /// Begins to give the whole pieces of a range back to the kernel, and zeroes the rest of it. The caller waits until
+    /// every write that may have begun before has ended, and then calls [`give_back`](Self::give_back): until then
+    /// the range holds what it held.
     ///
     /// # Panics
     /// As `zero`.
-    pub fn give_back(&self, offset: usize, len: usize) {
+    pub fn begin_to_give_back(&self, offset: usize, len: usize) -> Leaving {
         self.at(offset, len);
         let end = offset + len;
         let first = offset.next_multiple_of(PIECE).min(end);
         let last = (end / PIECE * PIECE).max(first);
-        let start = self.at(first, last - first);
-        // SAFETY: whole pages of this private mapping, which read zero afterwards.
-        let given = unsafe { madvise(start.cast::<c_void>(), last - first, Advice::LinuxDontNeed) };
-        if given.is_err() {
-            return self.zero(offset, len);
-        }
         self.zero(offset, first - offset);
         self.zero(last, end - last);
+        // Counted first: whoever finds a bit cleared finds this, too, and so trusts no bit until they are right again.
+        self.leaving.fetch_add(1, Ordering::Relaxed);
+        for piece in first / PIECE..last / PIECE {
+            self.touched[piece / 64].fetch_and(!(1 << (piece % 64)), Ordering::Release);
+        }
+        Leaving(first..last)
+    }
+
+    /// Gives pieces back: they read zero afterwards and take no memory until they are written to.
+    pub fn give_back(&self, leaving: Leaving) {
+        let Leaving(range) = leaving;
+        let start = self.at(range.start, range.len());
+        // SAFETY: whole pages of this private mapping, which read zero afterwards.
+        let given = unsafe { madvise(start.cast::<c_void>(), range.len(), Advice::LinuxDontNeed) };
+        if given.is_err() {
+            self.touch(range.clone());
+            self.zero(range.start, range.len());
+        }
+        self.leaving.fetch_sub(1, Ordering::Release);
     }
 
     /// Writes zeroes to a range within one piece, unless that piece was never written to; returns the work in bytes.
@@ -178,8 +202,7 @@ impl SharedMem {
         range.len()
     }
 
-    /// Notes that a range is being written to, before it is. A bit stays set for good: were it cleared, a write at
-    /// the same time could be forgotten.
+    /// Notes that a range is being written to, before it is.
     #[inline]
     fn touch(&self, range: Range<usize>) {
         if range.is_empty() {
@@ -194,8 +217,8 @@ impl SharedMem {
     }
 
     fn is_touched(&self, piece: usize) -> bool {
-        let bit = self.touched[piece / 64].load(Ordering::Relaxed) >> (piece % 64) & 1;
-        bit == 1 || self.exposed.load(Ordering::Relaxed)
+        let bit = self.touched[piece / 64].load(Ordering::Acquire) >> (piece % 64) & 1;
+        bit == 1 || self.exposed.load(Ordering::Relaxed) || self.leaving.load(Ordering::Acquire) > 0
     }
 
     fn at(&self, offset: usize, len: usize) -> *mut u8 {

@@ -110,7 +110,12 @@ fn shared_memory_reads_zero_until_written_and_after_zeroing() {
 #[test]
 fn zeroing_a_long_unaligned_range_leaves_its_neighbours_alone() {
     let memory = SharedMem::new(4 << 20).expect("mapped");
-    for way in [SharedMem::zero, SharedMem::give_back] {
+    let give_back = |memory: &SharedMem, offset, len| {
+        let leaving = memory.begin_to_give_back(offset, len);
+        memory.give_back(leaving);
+    };
+    let ways: [&dyn Fn(&SharedMem, usize, usize); 2] = [&SharedMem::zero, &give_back];
+    for way in ways {
         memory.write(0, &vec![5; 4 << 20]);
         way(&memory, 4095, (3 << 20) + 2);
         let mut all = vec![1; 4 << 20];
@@ -143,8 +148,11 @@ fn shared_memory_takes_no_memory_where_it_was_only_zeroed_and_gives_back_what_it
     (1..SIZE >> 20).for_each(|mib| memory.write(mib << 20, &sevens));
     assert!(resident() > before + 192, "{} MiB only", resident() - before);
     assert_eq!(memory.zero_some(4096, SIZE - 4096, 1), (2 << 20) - 4096, "to the end of a piece");
-    memory.give_back(1, SIZE - 1);
+    let leaving = memory.begin_to_give_back(1, SIZE - 1);
+    memory.give_back(leaving);
     assert!(resident() < before + 64, "{} MiB are kept", resident() - before);
+    memory.zero(1, SIZE - 1);
+    assert!(resident() < before + 64, "{} MiB more for zeroes of what was given back", resident() - before);
     let mut seen = vec![1; SIZE - 1];
     memory.read(1, &mut seen);
     assert!(seen.iter().all(|byte| *byte == 0));

@@ -6,16 +6,19 @@
 //!
 //! Memory is taken as it is written to, 2 MiB at a time where the system has huge pages. What is unmapped or zeroed
 //! is zeroed in place and keeps its memory for what is written there next; unmaps of more than 256 MiB give it back,
-//! in pieces of 2 MiB. Contents are lost with the device.
+//! in pieces of 2 MiB, once the lanes of all threads have ended the writes that they were in. Contents are lost with the device.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
-use spindle_mem::{Buffers, SharedMem};
+use spindle_mem::{Buffers, Leaving, SharedMem};
 
 use crate::{
-    Busy, Claim, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, Notifier, OpenError,
-    Operation, Status, Submit,
+    Busy, Claim, Cx, Delivered, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, Notifier,
+    OpenError, Operation, Status, Submit,
 };
 
 /// Bytes that are zeroed in one turn.
@@ -103,17 +106,25 @@ impl Device for Malloc {
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(MallocLane { disk: self, long: VecDeque::new(), notifier: cx.notifier() }))
+        let (notifier, waker) = (cx.notifier(), Waker::from(Arc::new(cx.remote_notifier())));
+        Ok(Box::new(MallocLane { disk: self, long: VecDeque::new(), giving: Vec::new(), notifier, waker }))
     }
 }
 
 struct MallocLane {
     disk: Arc<Malloc>,
-    /// Ranges that are zeroed in steps, and how many bytes of each are.
+    /// Ranges that are zeroed in steps, and how many bytes of each are; they take turns.
     long: VecDeque<(Io, usize)>,
-    /// Polls this lane while there are such.
+    /// Unmaps that give memory back when all lanes have been told, so that no write is in it.
+    giving: Vec<(Io, Leaving, Delivered)>,
+    /// Polls this lane while there are such ranges.
     notifier: Notifier,
+    /// Polls it when all lanes have been told.
+    waker: Waker,
 }
+
+/// Tells a lane nothing: that it takes it shows that it is in no write that began earlier.
+struct NoWriteIsLeft;
 
 impl Lane for MallocLane {
     #[inline]
@@ -133,13 +144,14 @@ impl Lane for MallocLane {
     }
 
     fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
-        let Some((io, done)) = self.long.front_mut() else { return Busy::No };
-        let (from, len) = self.disk.range(io);
-        *done += self.disk.memory.zero_some(from + *done, len - *done, STEP);
-        if *done == len
-            && let Some((io, _)) = self.long.pop_front()
-        {
-            cx.done(io, Ok(()));
+        let gave = self.give_back(cx);
+        // A step of each in turn, so that none waits for all of another.
+        let Some((io, done)) = self.long.pop_front() else { return gave };
+        let (from, len) = self.disk.range(&io);
+        let done = done + self.disk.memory.zero_some(from + done, len - done, STEP);
+        match done == len {
+            true => cx.done(io, Ok(())),
+            false => self.long.push_back((io, done)),
         }
         if !self.long.is_empty() {
             self.notifier.notify();
@@ -162,13 +174,27 @@ impl MallocLane {
     fn begin(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
         let (from, len) = self.disk.range(&io);
         if io.operation() == Operation::Unmap && len as u64 > KEPT {
-            self.disk.memory.give_back(from, len);
-            cx.done(io, Ok(()));
+            let leaving = self.disk.memory.begin_to_give_back(from, len);
+            self.giving.push((io, leaving, self.disk.state.send(Arc::new(NoWriteIsLeft))));
+            self.give_back(cx);
         } else {
             self.long.push_back((io, 0));
             self.notifier.notify();
         }
         Submit::Taken
+    }
+
+    /// Gives back what no write can be in any more.
+    fn give_back(&mut self, cx: &mut Cx<'_>) -> Busy {
+        let told = &mut Context::from_waker(&self.waker);
+        let over = |(_, _, all): &mut (Io, Leaving, Delivered)| Pin::new(all).poll(told).is_ready();
+        let over: Vec<_> = self.giving.extract_if(.., over).collect();
+        let busy = if over.is_empty() { Busy::No } else { Busy::Yes };
+        for (io, leaving, _) in over {
+            self.disk.memory.give_back(leaving);
+            cx.done(io, Ok(()));
+        }
+        busy
     }
 
     /// Ends some of the long requests early.

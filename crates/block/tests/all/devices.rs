@@ -13,7 +13,7 @@ use spindle_block::{
     OpenError, Operation, SimDisk,
 };
 use spindle_engine::sim::{Disk, DiskOptions, Fault, UnmapReads};
-use spindle_mem::IoBuf;
+use spindle_mem::{Buffers, IoBuf};
 
 fn open(device: Arc<dyn Device>) -> (LaneTable, Channel) {
     let table = LaneTable::default();
@@ -236,4 +236,59 @@ fn impossible_shapes_are_refused_with_what_is_wrong() {
     assert!(
         good.contains(0, 10) && good.contains(10, 0) && !good.contains(1, 10) && !good.contains(u64::MAX, 2)
     );
+}
+
+#[test]
+fn long_zeroes_in_one_lane_take_turns() {
+    let disk: Arc<dyn Device> = Malloc::of_bytes("Malloc0", 64 << 20).unwrap();
+    let table = LaneTable::default();
+    let mut pair = table.queue_pair(&disk).unwrap();
+    // What was never written to is zero without work.
+    for start in (0..64 << 8).step_by(1 << 8) {
+        let io = pair.request(Operation::Write, start, 1 << 8, IoBuf::zeroed(1 << 20));
+        pair.submit(io);
+        pair.reap(|_, status| status.unwrap());
+    }
+    for (start, count) in [(0, 40 << 8), (40 << 8, 6 << 8), (46 << 8, 10 << 8)] {
+        let io = pair.request(Operation::WriteZeroes, start, count, Buffers::None);
+        pair.submit(io);
+    }
+    let mut order = Vec::new();
+    while pair.outstanding() > 0 {
+        table.step();
+        pair.reap(|io, status| order.push((io.count() >> 8, status)));
+    }
+    assert_eq!(order, [(6, Ok(())), (10, Ok(())), (40, Ok(()))]);
+}
+
+#[test]
+fn a_long_unmap_gives_memory_back_when_no_thread_can_be_in_an_older_write() {
+    let disk: Arc<dyn Device> = Malloc::of_bytes("Malloc0", 512 << 20).unwrap();
+    let (here, there) = (LaneTable::default(), LaneTable::default());
+    let mut pair = here.queue_pair(&disk).unwrap();
+    let other = there.channel(disk.clone()).unwrap();
+    let seven = |at: u64| {
+        let mut data = IoBuf::zeroed(4096);
+        data.fill(7);
+        block_on_ready(other.write(at << 20, data)).0.unwrap();
+    };
+    for at in [0, 1, 200, 299, 300] {
+        seven(at);
+    }
+    let io = pair.request(Operation::Unmap, 1, (300 << 8) - 1, Buffers::None);
+    pair.submit(io);
+    here.step();
+    assert_eq!(pair.reap(|_, status| status.unwrap()), 0, "the other thread has not been heard");
+    // Written while it is on its way: it holds this or zero, and zeroes that come later make it zero.
+    seven(100);
+    there.step();
+    (0..2).for_each(|_| _ = here.step());
+    assert_eq!(pair.reap(|_, status| status.unwrap()), 1);
+    let first = |at: u64| block_on_ready(other.read(at << 20, IoBuf::zeroed(4096))).1.to_vec()[0];
+    assert_eq!([0, 1, 200, 299, 300].map(first), [7, 0, 0, 0, 7]);
+    assert!([0, 7].contains(&first(100)));
+    seven(200);
+    block_on_ready(other.write_zeroes(100 << 20, 1 << 20)).unwrap();
+    block_on_ready(other.write_zeroes(200 << 20, 1 << 20)).unwrap();
+    assert_eq!([100, 200].map(first), [0, 0]);
 }
