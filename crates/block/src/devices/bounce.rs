@@ -60,6 +60,11 @@ impl Bounce {
         self.pool.get(bytes).ok()
     }
 
+    /// True if no transfer has any of the memory.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pool.lent() == 0
+    }
+
     /// Returns memory to the pool and notifies waiting lanes.
     pub(crate) fn give_back(&self, buffer: IoBuf) {
         drop(buffer);

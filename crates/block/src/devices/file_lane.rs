@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use spindle_engine::{Completion, Op, Output};
 use spindle_mem::{Buffers, IoBuf};
@@ -21,6 +22,9 @@ use crate::{
 
 /// EIO, for a transfer that ended early.
 const EIO: i32 = 5;
+
+/// How soon a transfer for which the process has no memory is tried again.
+const RETRY: Duration = Duration::from_millis(10);
 
 /// Completions on their way from the engine to the lane. Outlives the lane if operations do.
 struct Arrivals {
@@ -166,7 +170,7 @@ impl FileLane {
     }
 
     /// Reads or writes, through bounce buffers if the engine could not use the request's own.
-    fn transfer(&mut self, mut io: Io) -> Submit {
+    fn transfer(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
         if self.aligned(io.buffers()) {
             let (offset, buffers) = (self.offset(&io), io.take_buffers());
             let op = self.transfer_op(io.operation(), offset, buffers);
@@ -180,7 +184,14 @@ impl FileLane {
                 Submit::Taken
             }
             // The pool notifies this lane when memory has come back.
-            None => Submit::Full(io),
+            None => {
+                if self.device.bounce.is_idle() {
+                    // None will come back: the process has none.
+                    let again = cx.now() + RETRY;
+                    cx.poll_at(again);
+                }
+                Submit::Full(io)
+            }
         }
     }
 
@@ -308,7 +319,7 @@ impl Lane for FileLane {
         }
         let (file, offset, length) = (self.device.file.clone(), self.offset(&io), self.length(&io));
         match io.operation() {
-            Operation::Read | Operation::Write if io.count() > 0 => return self.transfer(io),
+            Operation::Read | Operation::Write if io.count() > 0 => return self.transfer(io, cx),
             Operation::Flush => self.start(Work::new(io), Op::Flush { file }),
             Operation::Unmap if io.count() > 0 => {
                 self.start(Work::new(io), Op::Discard { file, offset, length });

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use spindle_block::{Channel, Device, File, FileOptions, OpenError};
+use spindle_block::{
+    Channel, Device, File, FileOptions, Io, IoErrorKind, LaneTable, OpenError, Operation, QueuePair, Status,
+};
 use spindle_engine::EngineKind;
 use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::{Runtime, Thread, spawn_local, yield_now};
@@ -132,5 +134,40 @@ fn too_little_memory_for_two_blocks_is_refused_with_the_numbers() {
         let error = File::open(options.bounce_bytes(5000)).await.unwrap_err();
         assert!(matches!(error, OpenError::Geometry { .. }));
         assert!(error.to_string().contains("5000 bytes"), "{error}");
+    });
+}
+
+#[test]
+fn a_removal_ends_requests_that_wait_for_memory_once_each_and_the_memory_comes_back() {
+    run(1, |path| async move {
+        let file = open(path, 4 << 20, 16 << 10).await;
+        let device: Arc<dyn Device> = file.clone();
+        let mut pair = QueuePair::open(&device).unwrap();
+        const QUEUED: u64 = 1024;
+        for tag in 0..QUEUED {
+            let operation = if tag % 2 == 0 { Operation::Write } else { Operation::Read };
+            let mut io = pair.request(operation, tag % 1000, 1, odd(4096, 1));
+            io.set_tag(tag);
+            pair.submit(io);
+        }
+        let mut times = vec![0; QUEUED as usize];
+        let mut seen = |io: Io, status: Status| {
+            times[io.tag() as usize] += 1;
+            let right = matches!(status, Ok(()) | Err(IoErrorKind::Removed | IoErrorKind::Aborted));
+            assert!(right, "{status:?}");
+        };
+        // Some are under way, and most wait.
+        pair.wait().await;
+        pair.reap(&mut seen);
+        device.state().unwrap().remove().await;
+        while pair.outstanding() > 0 {
+            pair.wait().await;
+            pair.reap(&mut seen);
+        }
+        assert!(times.iter().all(|times| *times == 1));
+        drop((pair, device));
+        yield_now().await;
+        let left = LaneTable::current().unwrap().stats();
+        assert_eq!((left.lanes, left.in_flight), (0, 0));
     });
 }

@@ -1,0 +1,177 @@
+//! Requests for which the process has no memory: none waits for ever, none ends twice, and what comes later works.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::PathBuf;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use spindle_block::{
+    Channel, Device, DeviceState, File, FileOptions, Io, IoErrorKind, Lane, LaneCx, LaneId, Layer, Malloc,
+    OpenError, Operation, QueuePair, Status, Submit,
+};
+use spindle_mem::IoBuf;
+use spindle_reactor::{EngineKind, Runtime, sleep};
+
+/// Set while large allocations fail.
+static NONE_LEFT: AtomicBool = AtomicBool::new(false);
+
+/// From this size on allocations fail: smaller ones are not the data of requests.
+const LARGE: usize = 64 << 10;
+
+struct Failing;
+
+fn fails(layout: Layout) -> bool {
+    layout.size() >= LARGE && NONE_LEFT.load(Ordering::Relaxed)
+}
+
+// SAFETY: every call is handed to the system's allocator unchanged, or refused as an allocator may.
+unsafe impl GlobalAlloc for Failing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if fails(layout) {
+            return ptr::null_mut();
+        }
+        // SAFETY: the caller keeps `alloc`'s contract.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if fails(layout) {
+            return ptr::null_mut();
+        }
+        // SAFETY: the caller keeps `alloc_zeroed`'s contract.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps `dealloc`'s contract.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static FAILING: Failing = Failing;
+
+/// Reads and writes, and nothing else.
+struct Plain(Arc<dyn Device>, DeviceState);
+
+impl Layer for Plain {
+    fn name(&self) -> &str {
+        "plain"
+    }
+    fn below(&self) -> &Arc<dyn Device> {
+        &self.0
+    }
+    fn state(&self) -> &DeviceState {
+        &self.1
+    }
+    fn supports(&self, operation: Operation) -> bool {
+        matches!(operation, Operation::Read | Operation::Write)
+    }
+    fn lane(self: Arc<Self>, below: LaneId, _: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+        Ok(Box::new(Through(below)))
+    }
+}
+
+struct Through(LaneId);
+
+impl Lane for Through {
+    fn submit(&mut self, io: Io, cx: &mut spindle_block::Cx<'_>) -> Submit {
+        cx.forward(self.0, io, [0, 0]);
+        Submit::Taken
+    }
+}
+
+fn run(test: impl AsyncFnOnce() + Send + 'static) {
+    let runtime = Runtime::builder().reactors(1).engine(EngineKind::Auto).build().unwrap();
+    runtime.run(test).unwrap();
+}
+
+/// Bytes of a transfer.
+const LEN: usize = 128 << 10;
+
+/// A buffer that direct transfers cannot use.
+fn odd(len: usize) -> IoBuf {
+    IoBuf::zeroed(len + 8).split_off(8)
+}
+
+/// A file whose transfers go through memory of its own, of which it has none yet; none where that is not needed.
+async fn file(path: PathBuf) -> Option<Arc<dyn Device>> {
+    let options = FileOptions::new(path).writable(true).create(4 << 20).block_size(4096);
+    let file = File::open(options.bounce_bytes(2 * LEN)).await.unwrap();
+    if !file.info().direct {
+        eprintln!("skipped: no direct transfers in the temporary folder");
+        return None;
+    }
+    Some(file)
+}
+
+/// Submits writes that need such memory, when there is none any more.
+fn submit(pair: &mut QueuePair, requests: u64) {
+    let made: Vec<Io> = (0..requests)
+        .map(|tag| {
+            let mut io = pair.request(Operation::Write, 0, LEN as u64 / 4096, odd(LEN));
+            io.set_tag(tag);
+            io
+        })
+        .collect();
+    NONE_LEFT.store(true, Ordering::Relaxed);
+    made.into_iter().for_each(|io| pair.submit(io));
+    pair.reap(|_, _| ());
+}
+
+/// How each request ended, by its number.
+async fn ends(pair: &mut QueuePair) -> Vec<(u64, Status)> {
+    let mut ends = Vec::new();
+    while pair.outstanding() > 0 {
+        pair.wait().await;
+        pair.reap(|io, status| ends.push((io.tag(), status)));
+    }
+    ends.sort_by_key(|(tag, _)| *tag);
+    ends
+}
+
+// One test, as what it sets is the process's.
+#[test]
+fn without_memory_requests_wait_or_end_and_go_on_when_there_is_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name| folder.path().join(name);
+    run(async || {
+        // Made of reads and writes, whose memory cannot be had.
+        let disk = Malloc::new("below", 512, 4096).unwrap();
+        let channel = Channel::open(Arc::new(Plain(disk, DeviceState::new()))).unwrap();
+        let (data, again) = (IoBuf::zeroed(2 * LEN), IoBuf::zeroed(2 * LEN));
+        NONE_LEFT.store(true, Ordering::Relaxed);
+        let compared = channel.compare_and_write(0, data).await.0;
+        let zeroed = channel.write_zeroes(0, LEN as u64).await;
+        let copied = channel.copy(0, LEN as u64, LEN as u64).await;
+        NONE_LEFT.store(false, Ordering::Relaxed);
+        for refused in [compared, zeroed, copied] {
+            assert_eq!(refused.unwrap_err().kind, IoErrorKind::NoMemory);
+        }
+        channel.compare_and_write(0, again).await.0.unwrap();
+        channel.write_zeroes(0, LEN as u64).await.unwrap();
+    });
+    let waits = path("waits");
+    run(async move || {
+        let Some(device) = file(waits).await else { return };
+        let mut pair = QueuePair::open(&device).unwrap();
+        // No other request has memory that could come back, so nobody wakes it.
+        submit(&mut pair, 4);
+        sleep(Duration::from_millis(30)).await;
+        assert_eq!(pair.outstanding(), 4);
+        NONE_LEFT.store(false, Ordering::Relaxed);
+        assert_eq!(ends(&mut pair).await, (0..4).map(|tag| (tag, Ok(()))).collect::<Vec<_>>());
+    });
+    let goes = path("goes");
+    run(async move || {
+        let Some(device) = file(goes).await else { return };
+        let mut pair = QueuePair::open(&device).unwrap();
+        submit(&mut pair, 64);
+        device.state().unwrap().remove().await;
+        let removed = Err(IoErrorKind::Removed);
+        assert_eq!(ends(&mut pair).await, (0..64).map(|tag| (tag, removed)).collect::<Vec<_>>());
+        NONE_LEFT.store(false, Ordering::Relaxed);
+    });
+}
