@@ -111,10 +111,9 @@ impl Virtual for InvertSpec {
     }
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
-        let (name, aliases, uuid) = (self.name.clone(), Vec::new(), None);
-        let device = Invert { name: name.clone(), below: base.device(), state: DeviceState::new() };
+        let device = Invert { name: self.name.clone(), below: base.device(), state: DeviceState::new() };
         let disk = Arc::new(InvertDisk { device: Arc::new(device), base: base.name().to_owned() });
-        Ok(vec![BdevSpec { name, aliases, uuid, product_name: "Inverting disk", module: MODULE, disk }])
+        Ok(vec![BdevSpec::new(&self.name, "Inverting disk", MODULE, disk)])
     }
 }
 

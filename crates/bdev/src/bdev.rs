@@ -30,6 +30,25 @@ pub struct BdevSpec {
     pub disk: Arc<dyn Disk>,
 }
 
+impl BdevSpec {
+    /// A bdev without further names, whose UUID the registry chooses.
+    pub fn new(
+        name: impl Into<String>,
+        product_name: &'static str,
+        module: &'static str,
+        disk: Arc<dyn Disk>,
+    ) -> BdevSpec {
+        BdevSpec { name: name.into(), aliases: Vec::new(), uuid: None, product_name, module, disk }
+    }
+
+    /// Sets its UUID, if one is given that is not nil.
+    #[must_use]
+    pub fn with_uuid(mut self, uuid: Option<Uuid>) -> BdevSpec {
+        self.uuid = uuid.filter(|uuid| !uuid.is_nil()).or(self.uuid);
+        self
+    }
+}
+
 /// The phase of a bdev's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -62,7 +81,8 @@ pub(crate) struct Inner {
     pub(crate) registry: Weak<dyn Any + Send + Sync>,
     /// Tasks that are examining it.
     pub(crate) examining: Counter,
-    /// Set once it was removed.
+    /// Set once its requests end as removed, and once it was removed.
+    pub(crate) husk: Ending,
     pub(crate) gone: Ending,
     state: Mutex<State>,
     /// What holds its base, until it is gone.
@@ -125,7 +145,7 @@ impl Inner {
         let aliases = if text == name { aliases } else { [vec![text], aliases].concat() };
         let device = disk.device();
         let state = Mutex::new(State { aliases, ..State::default() });
-        let (examining, gone) = (Counter::default(), Ending::default());
+        let (examining, husk, gone) = (Counter::default(), Ending::default(), Ending::default());
         let standing = Mutex::new(standing);
         Inner {
             number,
@@ -137,6 +157,7 @@ impl Inner {
             device,
             registry,
             examining,
+            husk,
             gone,
             state,
             standing,

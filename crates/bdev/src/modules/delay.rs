@@ -77,8 +77,7 @@ pub async fn create(registry: &Registry, spec: DelaySpec) -> Result<Option<Bdev>
         let what = format!("delay bdev {:?}", spec.name);
         return Err(BdevError::argument(what, "a p99 latency is below its average; raise it"));
     }
-    let made = registry.create_virtual(spec).await?;
-    Ok(made.into_iter().next())
+    registry.create_one_virtual(spec).await
 }
 
 /// Deletes a delay bdev.
@@ -116,18 +115,17 @@ impl Virtual for DelaySpec {
     }
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
-        let given = self.uuid.filter(|uuid| !uuid.is_nil());
-        let uuid = given.unwrap_or_else(|| base.derive_uuid(NAMESPACE));
-        let (name, aliases) = (self.name.clone(), Vec::new());
         let device = Arc::new(Delay {
-            name: name.clone(),
+            name: self.name.clone(),
             below: base.device(),
             latencies: self.latencies.map(AtomicU64::new),
             seeds: AtomicU64::new(0),
             state: DeviceState::new(),
         });
+        let given = self.uuid.filter(|uuid| !uuid.is_nil());
+        let uuid = given.unwrap_or_else(|| base.derive_uuid(NAMESPACE));
         let disk = Arc::new(DelayDisk { device, base: base.name().to_owned(), uuid });
-        Ok(vec![BdevSpec { name, aliases, uuid: Some(uuid), product_name: "delay", module: MODULE, disk }])
+        Ok(vec![BdevSpec::new(&self.name, "delay", MODULE, disk).with_uuid(Some(uuid))])
     }
 }
 

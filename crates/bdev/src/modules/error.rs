@@ -86,8 +86,7 @@ pub struct ErrorSpec {
 /// # Errors
 /// As [`Registry::create_virtual`].
 pub async fn create(registry: &Registry, spec: ErrorSpec) -> Result<Option<Bdev>, BdevError> {
-    let made = registry.create_virtual(spec).await?;
-    Ok(made.into_iter().next())
+    registry.create_one_virtual(spec).await
 }
 
 /// Deletes an error bdev.
@@ -180,9 +179,7 @@ impl Virtual for ErrorSpec {
     }
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
-        let given = self.uuid.filter(|uuid| !uuid.is_nil());
-        let uuid = given.unwrap_or_else(|| base.derive_part_uuid(0, base.geometry().blocks()));
-        let (name, aliases) = (format!("EE_{}", self.base), Vec::new());
+        let name = format!("EE_{}", self.base);
         let device = Arc::new(ErrorDevice {
             name: name.clone(),
             below: base.device(),
@@ -191,8 +188,9 @@ impl Virtual for ErrorSpec {
             state: DeviceState::new(),
         });
         let disk = Arc::new(ErrorDisk { device, base: base.name().to_owned() });
-        let product_name = "Error Injection Disk";
-        Ok(vec![BdevSpec { name, aliases, uuid: Some(uuid), product_name, module: MODULE, disk }])
+        let derived = base.derive_part_uuid(0, base.geometry().blocks());
+        let spec = BdevSpec::new(name, "Error Injection Disk", MODULE, disk);
+        Ok(vec![spec.with_uuid(Some(derived)).with_uuid(self.uuid)])
     }
 }
 

@@ -89,9 +89,9 @@ async fn create_here(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevEr
         return Err(BdevError::argument(what, why));
     }
     let (name, uuid, spelling) = (spec.name.clone(), spec.uuid, spec.spelling);
-    let (product_name, module, aliases) = (spelling.product_name(), spelling.module(), Vec::new());
     let disk = Arc::new(FileDisk { file, spec });
-    registry.register(BdevSpec { name, aliases, uuid, product_name, module, disk }).await
+    let spec = BdevSpec::new(name, spelling.product_name(), spelling.module(), disk);
+    registry.register(spec.with_uuid(uuid)).await
 }
 
 /// Reads the file's size again, and grows the bdev if it grew. A smaller size is accepted if the bdev is not

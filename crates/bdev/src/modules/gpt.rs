@@ -96,10 +96,10 @@ impl Virtual for GptSpec {
         let part = |partition: &Partition| {
             let name = format!("{}p{}", base.name(), partition.number);
             let device = Offset::new(name.clone(), base.device(), partition.start, partition.blocks)?;
-            let disk = GptDisk { device, base: base.name().to_owned(), partition: partition.clone() };
-            let uuid = Some(partition.uuid).filter(|uuid| !uuid.is_nil());
-            let (aliases, disk) = (Vec::new(), Arc::new(disk));
-            Ok(BdevSpec { name, aliases, uuid, product_name: "GPT Disk", module: MODULE, disk })
+            let partition = partition.clone();
+            let uuid = Some(partition.uuid);
+            let disk = Arc::new(GptDisk { device, base: base.name().to_owned(), partition });
+            Ok(BdevSpec::new(name, "GPT Disk", MODULE, disk).with_uuid(uuid))
         };
         self.partitions.iter().map(part).collect()
     }

@@ -68,9 +68,7 @@ async fn create_here(registry: &Registry, spec: MallocSpec) -> Result<Bdev, Bdev
         errno: errno::ENOMEM,
     })?;
     let disk = Arc::new(MallocDisk { device, physical_block_size });
-    let (uuid, aliases) = (spec.uuid, Vec::new());
-    let product_name = "Malloc disk";
-    registry.register(BdevSpec { name, aliases, uuid, product_name, module: MODULE, disk }).await
+    registry.register(BdevSpec::new(name, "Malloc disk", MODULE, disk).with_uuid(spec.uuid)).await
 }
 
 struct MallocDisk {

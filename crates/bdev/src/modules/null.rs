@@ -39,9 +39,7 @@ pub async fn create(registry: &Registry, spec: NullSpec) -> Result<Bdev, BdevErr
     }
     let device = Null::new(spec.name.clone(), geometry.with_unmap_reads_zero(true));
     let disk = Arc::new(NullDisk { device });
-    let NullSpec { name, uuid, .. } = spec;
-    let (product_name, aliases) = ("Null disk", Vec::new());
-    registry.register(BdevSpec { name, aliases, uuid, product_name, module: MODULE, disk }).await
+    registry.register(BdevSpec::new(spec.name, "Null disk", MODULE, disk).with_uuid(spec.uuid)).await
 }
 
 /// Changes the size of a null disk, which must not become smaller.

@@ -31,8 +31,7 @@ pub struct PassthruSpec {
 /// # Errors
 /// As [`Registry::create_virtual`].
 pub async fn create(registry: &Registry, spec: PassthruSpec) -> Result<Option<Bdev>, BdevError> {
-    let made = registry.create_virtual(spec).await?;
-    Ok(made.into_iter().next())
+    registry.create_one_virtual(spec).await
 }
 
 /// Deletes a passthru bdev.
@@ -58,15 +57,9 @@ impl Virtual for PassthruSpec {
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let device = Passthru { name: self.name.clone(), below: base.device(), state: DeviceState::new() };
-        let disk = PassthruDisk { device: Arc::new(device), base: base.name().to_owned() };
-        Ok(vec![BdevSpec {
-            name: self.name.clone(),
-            aliases: Vec::new(),
-            uuid: self.uuid.filter(|uuid| !uuid.is_nil()).or_else(|| Some(base.derive_uuid(NAMESPACE))),
-            product_name: "passthru",
-            module: MODULE,
-            disk: Arc::new(disk),
-        }])
+        let disk = Arc::new(PassthruDisk { device: Arc::new(device), base: base.name().to_owned() });
+        let spec = BdevSpec::new(&self.name, "passthru", MODULE, disk);
+        Ok(vec![spec.with_uuid(Some(base.derive_uuid(NAMESPACE))).with_uuid(self.uuid)])
     }
 }
 

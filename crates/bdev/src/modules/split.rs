@@ -99,8 +99,8 @@ impl Virtual for SplitSpec {
             let device = Offset::new(name.clone(), base.device(), start, blocks)?;
             let split = (number == 0).then(|| self.clone());
             let disk = Arc::new(SplitDisk { device, base: base.name().to_owned(), start, split });
-            let (uuid, aliases) = (Some(base.derive_part_uuid(start, blocks)), Vec::new());
-            Ok(BdevSpec { name, aliases, uuid, product_name: "Split Disk", module: MODULE, disk })
+            let uuid = base.derive_part_uuid(start, blocks);
+            Ok(BdevSpec::new(name, "Split Disk", MODULE, disk).with_uuid(Some(uuid)))
         };
         (0..count).map(part).collect()
     }

@@ -200,8 +200,7 @@ fn a_bdev_that_breaks_a_rule_is_found_out() {
         simulated(async move |registry| {
             let below = Malloc::new("below", 512, 64).unwrap();
             let disk = Arc::new(BadDisk(Arc::new(Bad { below, state: DeviceState::new(), fault })));
-            let (name, module) = ("bad".to_owned(), "bad");
-            let spec = BdevSpec { name, aliases: Vec::new(), uuid: None, product_name: "bad", module, disk };
+            let spec = BdevSpec::new("bad", "bad", "bad", disk);
             let bdev = registry.register(spec).await.unwrap();
             let violation = conformance::check(&bdev, Contents::Kept).await.unwrap_err();
             assert!(violation.rule.contains(rule), "{violation}");
