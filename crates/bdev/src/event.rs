@@ -21,11 +21,24 @@ pub enum Event {
 /// keeps it until that is done; other holders drop it with the event.
 #[derive(Clone, Debug)]
 #[must_use = "dropping it lets the removal go on"]
-pub struct Grace(#[expect(dead_code, reason = "counted while it lives")] Arc<Counted>);
+pub struct Grace {
+    #[expect(dead_code, reason = "counted while it lives")]
+    requests: Arc<Counted>,
+    stay: Stay,
+}
+
+/// Delays only the very end of a removal: requests no longer work.
+#[derive(Clone, Debug)]
+pub(crate) struct Stay(#[expect(dead_code, reason = "counted while it lives")] Arc<Counted>);
 
 impl Grace {
-    pub(crate) fn new(counted: Counted) -> Grace {
-        Grace(Arc::new(counted))
+    pub(crate) fn new(requests: Counted, stay: Counted) -> Grace {
+        Grace { requests: Arc::new(requests), stay: Stay(Arc::new(stay)) }
+    }
+
+    /// Gives up all but the very end.
+    pub(crate) fn into_stay(self) -> Stay {
+        self.stay
     }
 }
 

@@ -3,15 +3,27 @@
 //! 1. It cannot be opened any more.
 //! 2. Each descriptor gets [`Event::Remove`] on its own thread.
 //! 3. The removal waits for every [`Grace`]: a holder with work to do first keeps it until that is done.
-//! 4. Descriptors that are still open become husks: their requests end as removed. The removal waits for
-//!    requests that the device still holds.
-//! 5. Its names are free, the log has an entry, and its module releases what it held.
+//! 4. Descriptors that are still open become husks: their requests end as removed. So do those of the bdevs that stand
+//!    on it, all at once, so that none waits for what another holds.
+//! 5. The removal waits for requests that the device still holds, and for the bdevs that stand on it.
+//! 6. Its names are free, the log has an entry, and its module releases what it held.
 //!
 //! So a removal waits for work that holders announced and for the device, but not for holders that ignore it.
+
+use spindle_block::Delivered;
 
 use crate::counter::Counter;
 use crate::error::errno;
 use crate::{Bdev, BdevError, Event, Grace, NotificationKind, Phase, Registry};
+
+/// A removal whose bdev takes no request any more.
+pub(crate) struct Removal {
+    bdev: Bdev,
+    /// What stands on it.
+    stays: Counter,
+    /// Its lanes.
+    emptied: Option<Delivered>,
+}
 
 impl Registry {
     /// Unregisters a bdev, on the app thread. When this returns it is gone: it has no name, and its device
@@ -48,15 +60,31 @@ impl Registry {
 
     /// As [`unregister`](Self::unregister), on the app thread.
     pub(crate) async fn unregister_here(&self, bdev: &Bdev) -> Result<(), BdevError> {
+        let removal = self.begin_to_unregister(bdev).await?;
+        self.end_unregistering(removal).await
+    }
+
+    /// The first half: resolves when requests to the bdev end as removed.
+    pub(crate) async fn begin_to_unregister(&self, bdev: &Bdev) -> Result<Removal, BdevError> {
         self.begin_removal(bdev)?;
-        let graces = Counter::default();
-        let grace = Grace::new(graces.begin());
+        let (graces, stays) = (Counter::default(), Counter::default());
+        let grace = Grace::new(graces.begin(), stays.begin());
         bdev.0.tell(|| Event::Remove(grace.clone()));
         drop(grace);
         graces.none().await;
-        if let Some(state) = bdev.0.device.state() {
-            state.remove().await;
+        let emptied = bdev.0.device.state().map(spindle_block::DeviceState::remove);
+        bdev.0.husk.set();
+        Ok(Removal { bdev: bdev.clone(), stays, emptied })
+    }
+
+    /// The second half: resolves when the bdev is gone.
+    pub(crate) async fn end_unregistering(&self, removal: Removal) -> Result<(), BdevError> {
+        let Removal { bdev, stays, emptied } = removal;
+        let bdev = &bdev;
+        if let Some(emptied) = emptied {
+            emptied.await;
         }
+        stays.none().await;
         self.end_removal(bdev);
         let disk = bdev.disk().clone();
         // In its own task, so that a panic of the module does not stop the removal.

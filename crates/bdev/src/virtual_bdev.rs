@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::bdev::{Foundation, Inner};
 use crate::counter::Counter;
-use crate::{Bdev, BdevError, BdevSpec, ClaimKind, Desc, Event, OpenOptions, Registry};
+use crate::{Bdev, BdevError, BdevSpec, ClaimKind, Desc, Event, Grace, OpenOptions, Registry};
 
 /// Describes a module's bdevs on one base.
 pub trait Virtual: Send + Sync + 'static {
@@ -167,6 +167,15 @@ impl Registry {
         self.on_app(async move |registry| registry.create_virtual_here(wanted).await).await
     }
 
+    /// As [`create_virtual`](Self::create_virtual), for a module with one bdev on a base. Returns it if it was
+    /// created now.
+    ///
+    /// # Errors
+    /// As `create_virtual`.
+    pub async fn create_one_virtual(&self, wanted: impl Virtual) -> Result<Option<Bdev>, BdevError> {
+        Ok(self.create_virtual(wanted).await?.into_iter().next())
+    }
+
     async fn create_virtual_here(&self, wanted: Arc<dyn Virtual>) -> Result<Vec<Bdev>, BdevError> {
         let entry = self.add_virtual(wanted)?;
         let made = match self.get(entry.wanted.base()) {
@@ -226,7 +235,7 @@ impl Registry {
                 return Err(BdevError::Module { what, why: "there is none; create it first".into(), errno });
             };
             registry.forget_virtual(&entry);
-            registry.take_down(&entry).await;
+            registry.take_down(&entry, None).await;
             Ok(())
         })
         .await
@@ -256,7 +265,7 @@ impl Registry {
         drop(made);
         drop(standing);
         if outcome.is_err() {
-            self.take_down(entry).await;
+            self.take_down(entry, None).await;
         }
         outcome
     }
@@ -285,25 +294,39 @@ impl Registry {
                 Event::Resize => entry.base_resized(),
                 Event::Remove(grace) => {
                     drop(spindle_reactor::spawn_local(async move {
-                        registry.take_down(&entry).await;
-                        drop(grace);
+                        registry.take_down(&entry, Some(grace)).await;
                     }));
                 }
             }
         }
     }
 
-    /// Removes the bdevs, latest first, and waits until they are gone.
-    async fn take_down(&self, entry: &Arc<Entry>) {
+    /// Removes the bdevs, latest first, and waits until they are gone. Once they take no request any more, it gives up
+    /// the grace of their base: what they have in the base ends with it.
+    async fn take_down(&self, entry: &Arc<Entry>, grace: Option<Grace>) {
         if let Some(making) = entry.standing().map(|standing| standing.making.clone()) {
             making.none().await;
         }
+        let (mut ours, mut others) = (Vec::new(), Vec::new());
         for bdev in entry.bdevs().into_iter().rev() {
             // This fails only if another call is removing it; wait for that one.
-            if self.unregister_here(&bdev).await.is_err() {
-                bdev.removed().await;
+            match self.begin_to_unregister(&bdev).await {
+                Ok(removal) => ours.push(removal),
+                Err(_) => {
+                    bdev.0.husk.seen().await;
+                    others.push(bdev);
+                }
             }
         }
+        let stay = grace.map(Grace::into_stay);
+        for removal in ours {
+            // A module that failed to release something has been reported by the removal.
+            let _ = self.end_unregistering(removal).await;
+        }
+        for bdev in others {
+            bdev.removed().await;
+        }
+        drop(stay);
     }
 
     /// Handles the end of a bdev: the last one on a base closes the base.

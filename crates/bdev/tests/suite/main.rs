@@ -13,6 +13,8 @@ mod names;
 mod partitions;
 mod races;
 mod removal;
+mod silent;
 mod stacks;
 mod support;
+mod teardown;
 mod virtuals;

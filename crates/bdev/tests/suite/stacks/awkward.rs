@@ -43,9 +43,7 @@ impl Virtual for Spec {
         let geometry = base.geometry().with_max_transfer(MOST).unwrap();
         let (name, below) = (self.name.clone(), base.device());
         let device = Arc::new(Awkward { name, below, geometry: geometry.into(), state: DeviceState::new() });
-        let (name, aliases, uuid) = (self.name.clone(), Vec::new(), None);
-        let disk = Arc::new(AwkwardDisk(device));
-        Ok(vec![BdevSpec { name, aliases, uuid, product_name: "awkward", module: "awkward", disk }])
+        Ok(vec![BdevSpec::new(&self.name, "awkward", "awkward", Arc::new(AwkwardDisk(device)))])
     }
 }
 

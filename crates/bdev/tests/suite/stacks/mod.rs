@@ -2,8 +2,10 @@
 //! change, devices are frozen and reset, and in the end the base is removed under load: no completion is lost or
 //! doubled, no data is wrong, and nothing is left.
 
-mod awkward;
+pub mod awkward;
+mod every_nth;
 mod model;
+mod points;
 mod worker;
 
 use std::sync::Arc;
@@ -41,8 +43,8 @@ struct Stack {
     awkward: Vec<(Bdev, Arc<Awkward>)>,
 }
 
-/// Makes a RAM disk and one to six bdevs on it.
-async fn build(registry: &Registry, random: &mut Random) -> Stack {
+/// Makes a RAM disk and one to six bdevs on it; the lowest of them fails every n-th request if so many are given.
+async fn build(registry: &Registry, random: &mut Random, fails_every: Option<u64>) -> Stack {
     let spec = spindle_bdev::modules::malloc::MallocSpec {
         name: Some("M0".into()),
         block_size: 512,
@@ -52,6 +54,10 @@ async fn build(registry: &Registry, random: &mut Random) -> Stack {
     let mut top = spindle_bdev::modules::malloc::create(registry, spec).await.unwrap();
     let mut stack =
         Stack { top: top.clone(), all: vec![top.clone()], errors: vec![], delays: vec![], awkward: vec![] };
+    if let Some(n) = fails_every {
+        top = every_nth::create(registry, n, top.name()).await;
+        stack.all.push(top.clone());
+    }
     for number in 0..1 + random.below(6) {
         let base = top.name().to_owned();
         top = match random.below(6) {
@@ -151,11 +157,11 @@ async fn calm(registry: &Registry, stack: &Stack) {
 }
 
 /// Counts the requests that succeeded.
-fn story(seed: u64, all_succeeded: &Arc<AtomicU64>) {
+fn story(seed: u64, requests: u64, fails_every: Option<u64>, all_succeeded: &Arc<AtomicU64>) {
     let all_succeeded = all_succeeded.clone();
     on(EngineKind::Sim(seed), async move |registry| {
         let mut random = Random(seed);
-        let stack = build(&registry, &mut random).await;
+        let stack = build(&registry, &mut random, fails_every).await;
         let depth = stack.all.len() - 1;
         let each = (stack.top.num_blocks() - SPARE * (stack.awkward.len() as u64 + 1)) / WORKERS;
         let ended = Arc::new(AtomicBool::new(false));
@@ -166,7 +172,7 @@ fn story(seed: u64, all_succeeded: &Arc<AtomicU64>) {
             let worker = Worker {
                 stripe: Stripe::new(number + 1, number * each, each),
                 random: Random(random.next()),
-                requests: REQUESTS,
+                requests,
                 succeeded: 0,
             };
             let outcome = async move {
@@ -214,7 +220,7 @@ fn story(seed: u64, all_succeeded: &Arc<AtomicU64>) {
 
 fn stories(seeds: std::ops::Range<u64>) {
     let (count, succeeded) = (seeds.end - seeds.start, Arc::default());
-    seeds.for_each(|seed| story(seed, &succeeded));
+    seeds.for_each(|seed| story(seed, REQUESTS, None, &succeeded));
     // Otherwise the stories would tell little.
     let succeeded = succeeded.load(Ordering::Relaxed);
     assert!(succeeded > count * WORKERS * REQUESTS / 4, "{succeeded} requests succeeded");
@@ -229,4 +235,14 @@ fn a_stack_of_any_modules_keeps_its_data_and_ends_every_request_once() {
 fn so_do_stacks_that_the_commit_chooses() {
     let first = std::env::var("SPINDLE_TEST_SEED").map_or(5000, |seed| seed.parse().unwrap());
     stories(first..first + 60);
+}
+
+#[test]
+fn so_do_stacks_on_a_device_that_fails_every_nth_request_for_every_n() {
+    // Some 100 requests of the lowest device in each.
+    let succeeded = Arc::default();
+    for n in 1..=100 {
+        story(9000 + n, 12, Some(n), &succeeded);
+    }
+    assert!(succeeded.load(Ordering::Relaxed) > 1000, "{succeeded:?} requests succeeded");
 }
