@@ -12,6 +12,11 @@ pub fn wall_ns() -> u64 {
     nanoseconds(ClockId::Monotonic)
 }
 
+/// Nanoseconds of CPU time that this OS thread has used.
+pub fn thread_ns() -> u64 {
+    nanoseconds(ClockId::ThreadCPUTime)
+}
+
 /// Nanoseconds of CPU time that all threads of this process have used.
 pub fn cpu_ns() -> u64 {
     nanoseconds(ClockId::ProcessCPUTime)
