@@ -254,3 +254,43 @@ fn statistics_and_limits_allocate_nothing_on_the_way_of_a_request() {
     assert_eq!(allocations_in(|| rounds(100)), 0);
     assert!(state.statistics().read.operations >= 800);
 }
+
+#[test]
+fn requests_that_wait_for_limits_allocate_nothing_once_warm() {
+    use spindle_block::Limits;
+    let limits = [
+        Limits { operations: Some(2000), ..Limits::default() },
+        Limits { bytes: Some(1 << 20), written_bytes: Some(1 << 19), ..Limits::default() },
+    ];
+    for limits in limits {
+        let null = Null::new("null", geometry(1024));
+        let state = null.state().unwrap().clone();
+        let table = LaneTable::default();
+        let mut pairs = [0, 1].map(|_| table.queue_pair(&(null.clone() as Arc<dyn Device>)).unwrap());
+        let _limits = state.set_limits(limits);
+        table.step();
+        for (pair, blocks) in pairs.iter_mut().zip([1, 8]) {
+            for n in 0..8 {
+                let operation = if n % 2 == 0 { Operation::Read } else { Operation::Write };
+                let io = pair.request(operation, n, blocks, IoBuf::zeroed(blocks as usize * 512));
+                pair.submit(io);
+            }
+        }
+        let mut ended = 0;
+        let mut rounds = |rounds: usize| {
+            for _ in 0..rounds {
+                table.advance(std::time::Duration::from_millis(1));
+                table.step();
+                for pair in &mut pairs {
+                    ended += pair.cycle(|io, status| {
+                        status.unwrap();
+                        Some(io)
+                    });
+                }
+            }
+        };
+        rounds(500);
+        assert_eq!(allocations_in(|| rounds(500)), 0, "{limits:?}");
+        assert!(ended > 500, "{ended} ended");
+    }
+}
