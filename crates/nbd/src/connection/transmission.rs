@@ -49,7 +49,7 @@ const IN_ONE_POLL: usize = 4 << 20;
 
 /// After so many refusals in a row, a client is not read from for a while: nobody needs more of them in so short a
 /// time, and they would take the reactor from others.
-const REFUSALS: u32 = 64;
+const REFUSALS: u32 = 16;
 const REFUSED: Duration = Duration::from_millis(10);
 
 /// The meaning of the client's next bytes.
