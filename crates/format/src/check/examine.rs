@@ -1,8 +1,9 @@
 //! Reads and checks a store on any medium.
 
 use super::{Finding, compare, lvolstore};
+use crate::ids::ClusterIdx;
 use crate::loader::{ByteRange, LoadError, LoadOptions, Loader};
-use crate::store::Store;
+use crate::store::{Blob, Store};
 
 /// The medium of a store, read on the calling thread.
 pub trait Medium {
@@ -63,6 +64,45 @@ pub fn examine(medium: &dyn Medium) -> Result<Examination, LoadError> {
         findings.extend(hidden(&store, all));
     }
     Ok(Examination { store, without_masks, findings })
+}
+
+/// As [`examine`], for a medium that has lost its end ([`LoadError::cut_short`]): the store as it was on `whole` bytes,
+/// of which what is left is read. That it was cut is the first finding.
+///
+/// # Errors
+/// As `examine`.
+pub fn examine_cut(medium: &dyn Medium, whole: u64) -> Result<Examination, LoadError> {
+    let mut examined = examine(&Longer { medium, whole })?;
+    let (bytes, store) = (medium.bytes(), &examined.store);
+    let end = |cluster: u32, length: u32| {
+        store.geometry.cluster_offset(ClusterIdx(cluster))
+            + u64::from(length) * u64::from(store.geometry.cluster_size())
+    };
+    let lost = |blob: &&Blob| blob.metadata.map.runs().any(|run| end(run.cluster.0, run.length) > bytes);
+    let blobs = store.blobs.values().filter(lost).map(|blob| blob.id).collect();
+    examined.findings.insert(0, Finding::CutShort { bytes, whole, blobs });
+    Ok(examined)
+}
+
+/// A medium as if it had more bytes, which cannot be read.
+struct Longer<'a> {
+    medium: &'a dyn Medium,
+    whole: u64,
+}
+
+impl Medium for Longer<'_> {
+    fn bytes(&self) -> u64 {
+        self.whole
+    }
+
+    fn block_size(&self) -> u32 {
+        self.medium.block_size()
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> bool {
+        let end = offset.checked_add(into.len() as u64);
+        end.is_some_and(|end| end <= self.medium.bytes()) && self.medium.read(offset, into)
+    }
 }
 
 /// Blobs that no mask names.

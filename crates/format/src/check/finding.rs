@@ -53,6 +53,15 @@ pub enum Finding {
         /// The kind of damage.
         cause: Cause,
     },
+    /// The image has lost its end.
+    CutShort {
+        /// Bytes of the image.
+        bytes: u64,
+        /// Bytes of its store.
+        whole: u64,
+        /// Blobs with clusters of their own behind the end.
+        blobs: Vec<BlobId>,
+    },
     /// A mask of a store marked clean cannot be used.
     BadMask(FormatError),
     /// A metadata page that may be the root of a blob cannot be read from the device.

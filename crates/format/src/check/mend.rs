@@ -3,9 +3,9 @@
 //! Worked out on an overlay in memory and returned as changes: nothing is written here. The changes overwrite
 //! metadata only; freed clusters keep their contents, so that everything can be undone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::overlay::Overlay;
+use super::overlay::{ChangedPage, Overlay};
 use super::{Examination, Finding, Medium, examine, load};
 use crate::chain;
 use crate::change::Change;
@@ -27,6 +27,8 @@ const MOST_ROUNDS: u32 = 8;
 pub struct Mended {
     /// The writes, in order, with flushes where the order matters. Empty if nothing can be mended.
     pub changes: Vec<Change>,
+    /// What they change, by the bytes of the medium where it begins, multiples of 4096.
+    pub pages: BTreeMap<u64, ChangedPage>,
     /// The findings before.
     pub before: Vec<Finding>,
     /// The remaining findings.
@@ -67,7 +69,9 @@ pub fn mend(medium: &dyn Medium, give_up: &BTreeSet<BlobId>) -> Result<Mended, M
         examined = examine(&overlay)?;
         give_up = &nothing;
     }
-    Ok(Mended { changes: overlay.into_changes(), before, after: examined.findings })
+    let after = examined.findings;
+    let (changes, pages) = overlay.into_parts();
+    Ok(Mended { changes, pages, before, after })
 }
 
 /// What can be done for a store as it is; `None` if there is nothing to do.

@@ -20,10 +20,11 @@ mod overlay;
 mod words;
 
 pub use cause::Cause;
-pub use examine::{Examination, Medium, examine, load};
+pub use examine::{Examination, Medium, examine, examine_cut, load};
 pub use finding::{Finding, Severity, Span};
 pub use lvolstore::LvolFault;
 pub use mend::{MendError, Mended, mend};
+pub use overlay::ChangedPage;
 
 use crate::store::Store;
 

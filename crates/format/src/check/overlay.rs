@@ -4,9 +4,21 @@ use std::collections::BTreeMap;
 
 use super::Medium;
 use crate::change::Change;
+use crate::crc::crc32c;
 use crate::page::PAGE_SIZE;
 
 const PAGE: u64 = PAGE_SIZE as u64;
+
+/// 4096 bytes of a medium that some changes overwrite, wholly or in part.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChangedPage {
+    /// The contents before; `None` if they cannot be read.
+    pub before: Option<Box<[u8; PAGE_SIZE]>>,
+    /// The contents after all changes.
+    pub after: Box<[u8; PAGE_SIZE]>,
+    /// CRC-32C of the contents after each change.
+    pub sums: Vec<u32>,
+}
 
 /// A medium as it would be after some changes.
 #[derive(Clone)]
@@ -14,7 +26,8 @@ pub(super) struct Overlay<'a> {
     below: &'a dyn Medium,
     /// Bytes of the medium that belong to metadata; the rest is not changed.
     metadata: u64,
-    pages: BTreeMap<u64, [u8; PAGE_SIZE]>,
+    /// What has changed, by number of the page.
+    pages: BTreeMap<u64, ChangedPage>,
     changes: Vec<Change>,
 }
 
@@ -40,15 +53,18 @@ impl<'a> Overlay<'a> {
 
     /// True if nothing has changed.
     pub(super) fn is_as_before(&self) -> bool {
-        self.pages.iter().all(|(&number, page)| {
-            let mut before = [0; PAGE_SIZE];
-            self.below.read(number * PAGE, &mut before) && before == *page
-        })
+        self.pages.values().all(|page| page.before.as_ref() == Some(&page.after))
     }
 
     /// What was applied, in order.
     pub(super) fn into_changes(self) -> Vec<Change> {
         self.changes
+    }
+
+    /// The same, and the pages that it changes, by the bytes where they begin.
+    pub(super) fn into_parts(self) -> (Vec<Change>, BTreeMap<u64, ChangedPage>) {
+        let pages = self.pages.into_iter().map(|(number, page)| (number * PAGE, page));
+        (self.changes, pages.collect())
     }
 
     /// Overwrites a range with bytes, or zeroes.
@@ -58,19 +74,25 @@ impl<'a> Overlay<'a> {
             let (page, within) = (at / PAGE, (at % PAGE) as usize);
             let n = (PAGE_SIZE - within).min((end - at) as usize);
             let below = self.below;
-            let page = self.pages.entry(page).or_insert_with(|| {
-                let mut known = [0; PAGE_SIZE];
-                // An unreadable page is overwritten whole, or counts as zeroes.
-                let _ = below.read(page * PAGE, &mut known);
-                known
-            });
-            let from = (at - offset) as usize;
+            let page = self.pages.entry(page).or_insert_with(|| ChangedPage::of(below, page * PAGE));
+            let (from, now) = ((at - offset) as usize, &mut page.after[within..within + n]);
             match bytes {
-                Some(bytes) => page[within..within + n].copy_from_slice(&bytes[from..from + n]),
-                None => page[within..within + n].fill(0),
+                Some(bytes) => now.copy_from_slice(&bytes[from..from + n]),
+                None => now.fill(0),
             }
+            page.sums.push(crc32c(page.after.as_slice()));
             at += n as u64;
         }
+    }
+}
+
+impl ChangedPage {
+    /// A page that nothing has changed yet. An unreadable one is overwritten whole, or counts as zeroes.
+    fn of(medium: &dyn Medium, offset: u64) -> ChangedPage {
+        let mut known = Box::new([0; PAGE_SIZE]);
+        let before = medium.read(offset, known.as_mut_slice()).then(|| known.clone());
+        let after = if before.is_some() { known } else { Box::new([0; PAGE_SIZE]) };
+        ChangedPage { before, after, sums: Vec::new() }
     }
 }
 
@@ -97,7 +119,7 @@ impl Medium for Overlay<'_> {
             let stop = ((number + 1) * PAGE).min(offset + into.len() as u64);
             let from = (start - number * PAGE) as usize;
             let len = (stop - start) as usize;
-            into[(start - offset) as usize..][..len].copy_from_slice(&page[from..from + len]);
+            into[(start - offset) as usize..][..len].copy_from_slice(&page.after[from..from + len]);
         }
         read
     }
@@ -142,6 +164,14 @@ mod tests {
             assert!(overlay.read(offset as u64, &mut seen));
             assert!(seen == expected[offset..offset + len], "{len} bytes at {offset}");
         }
-        assert_eq!(overlay.into_changes(), changes[..3]);
+        let (made, pages) = overlay.into_parts();
+        assert_eq!(made, changes[..3]);
+        assert_eq!(pages.keys().collect::<Vec<_>>(), [&0, &PAGE, &(2 * PAGE)]);
+        for (&at, page) in &pages {
+            let of = |bytes: &[u8]| bytes[at as usize..][..PAGE_SIZE].to_vec();
+            assert!(page.before.as_deref().is_some_and(|before| before.as_slice() == of(&below.0)));
+            assert!(page.after.as_slice() == of(&expected));
+            assert_eq!(page.sums, [crc32c(&of(&expected))]);
+        }
     }
 }

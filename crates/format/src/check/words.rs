@@ -11,6 +11,7 @@ impl Finding {
     pub fn code(&self) -> &'static str {
         match self {
             Finding::DamagedBlob { cause, .. } => cause.code(),
+            Finding::CutShort { .. } => "cut-short",
             Finding::BadMask(_) => "mask-unusable",
             Finding::UnreadablePage { .. } => "unreadable-page",
             Finding::SharedCluster { .. } => "shared-cluster",
@@ -40,6 +41,7 @@ impl Finding {
     pub fn severity(&self) -> Severity {
         match self {
             Finding::DamagedBlob { .. }
+            | Finding::CutShort { .. }
             | Finding::UnreadablePage { .. }
             | Finding::SharedCluster { .. }
             | Finding::SharedPage { .. }
@@ -68,6 +70,10 @@ impl Finding {
         match self {
             Finding::DamagedBlob { .. } => {
                 "this blob's data cannot be reached; the other blobs are not affected"
+            }
+            Finding::CutShort { .. } => {
+                "what lay behind the end of the image cannot be read; the store is read only as far as it goes, and \
+                 not written to"
             }
             Finding::BadMask(_) => "what is in use was found by reading all metadata instead",
             Finding::UnreadablePage { .. } => "if a blob has its root there, the blob cannot be seen",
@@ -114,6 +120,10 @@ impl Finding {
             Finding::DamagedBlob { .. } => {
                 "not mended: what the blob holds cannot be told; restore it from a backup, and give it up with \
                  --give-up to free what it holds"
+            }
+            Finding::CutShort { .. } => {
+                "not mended: restore what was cut off, or make a copy as long as the store (truncate -s), in which \
+                 what is missing reads zero"
             }
             Finding::BadMask(_) | Finding::UnmarkedInMask { .. } | Finding::UnlistedBlob { .. } => {
                 "writes the masks anew from the metadata"
@@ -180,6 +190,16 @@ impl fmt::Display for Finding {
                 name.iter().try_for_each(|name| write!(f, " ({name})"))?;
                 write!(f, " is damaged")?;
                 errors.iter().try_for_each(|error| write!(f, "; {error}"))
+            }
+            Finding::CutShort { bytes, whole, blobs } => {
+                write!(f, "the image has {bytes} bytes of the {whole} of its store")?;
+                match blobs.as_slice() {
+                    [] => write!(f, "; no blob has data behind its end"),
+                    [first, rest @ ..] => {
+                        write!(f, "; behind its end lies data of blob {first}")?;
+                        rest.iter().try_for_each(|blob| write!(f, ", {blob}"))
+                    }
+                }
             }
             Finding::BadMask(error) => write!(f, "{error}"),
             Finding::UnreadablePage { page, offset } => {

@@ -1,15 +1,16 @@
 //! `spindle blob check`: finds what is wrong with a store, and mends it.
 
 use super::image::ImageFile;
-use super::mending::{OnImage, failure, repair};
+use super::mending::{OnImage, repair};
 use super::reading::attended;
 use super::select::parse_id;
 use super::served::note_writer;
+use super::source::not_loaded;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::{Output, note};
 use crate::cli::text::count;
 use spindle_format::BlobId;
-use spindle_format::check::{Finding, Severity, examine};
+use spindle_format::check::{Finding, Medium, Severity, examine, examine_cut};
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -70,7 +71,15 @@ impl Check {
 fn checked(image: &Path) -> Result<Vec<Finding>, Failure> {
     let file = ImageFile::open(image)?;
     note_writer(&file);
-    let examined = examine(&OnImage(file)).map_err(|error| failure(image, error.into()))?;
+    let medium = OnImage(file);
+    let examined = match examine(&medium) {
+        Err(error) => match error.cut_short(medium.bytes()) {
+            Some(whole) => examine_cut(&medium, whole),
+            None => Err(error),
+        },
+        whole => whole,
+    };
+    let examined = examined.map_err(|error| not_loaded(&medium.0, error))?;
     if !examined.store.super_block.clean {
         note(&format!("{} was not unloaded in order: shown is what recovery finds", shown(image)));
     } else if examined.findings.is_empty() && std::io::stderr().is_terminal() {

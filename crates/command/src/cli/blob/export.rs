@@ -7,7 +7,7 @@ use super::external::Externals;
 use super::image::ImageFile;
 use super::output_file::OutputFile;
 use super::select::find;
-use super::source::{Source, load};
+use super::source::{Source, load, refuse_missing};
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::text::external_id;
@@ -81,8 +81,10 @@ fn plan<'a>(
         match extent.origin {
             Origin::Zeroes => parts.push(Part { source: None, len: bytes_of(&store.geometry, &extent).1 }),
             Origin::Image(cluster) => {
-                let len = bytes_of(&store.geometry, &extent).1;
-                parts.push(Part { source: Some((image, store.geometry.cluster_offset(cluster))), len });
+                let (offset, len) =
+                    (store.geometry.cluster_offset(cluster), bytes_of(&store.geometry, &extent).1);
+                refuse_missing(image, store, blob.id, (offset, len))?;
+                parts.push(Part { source: Some((image, offset)), len });
             }
             Origin::External(id) => {
                 let missing = || Failure::MissingExternal { blob: blob.id, id: external_id(id) };

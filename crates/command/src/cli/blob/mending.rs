@@ -7,6 +7,7 @@ use super::foreground;
 use super::image::ImageFile;
 use super::in_use::refuse_used;
 use super::served::open_for_writing;
+use super::source::not_loaded;
 use super::undo_file::{BLOCK, UndoFile};
 use crate::cli::failure::{Failure, shown};
 use spindle_block::{Channel, IoError};
@@ -41,9 +42,9 @@ impl Medium for OnImage {
 /// Mends a store as far as possible. Overwritten contents are in `undo` before anything is written.
 pub(super) fn repair(image: PathBuf, undo: PathBuf, give_up: BTreeSet<BlobId>) -> Result<Mended, Failure> {
     with_locked(image, async move |image, channel| {
-        let mended = mend(image, &give_up).map_err(|error| failure(image.0.path(), error))?;
+        let mended = mend(image, &give_up).map_err(|error| failure(&image.0, error))?;
         if !mended.changes.is_empty() {
-            UndoFile::of(image, &mended.changes)?.store(&undo)?;
+            UndoFile::of(image.bytes(), &mended.pages)?.store(&undo)?;
             carry_out(channel, &mended.changes).await?;
         }
         Ok(mended)
@@ -125,10 +126,10 @@ fn refuse_changed(image: &OnImage, undo: &UndoFile) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Why a store cannot be checked or mended.
-pub(super) fn failure(path: &Path, error: MendError) -> Failure {
+/// Why a store cannot be mended.
+fn failure(image: &ImageFile, error: MendError) -> Failure {
     match error {
-        MendError::Load(error) => Failure::Load { path: path.to_owned(), error },
-        other => Failure::Refused(format!("{}: {other}", shown(path))),
+        MendError::Load(error) => not_loaded(image, error),
+        other => Failure::Refused(format!("{}: {other}", shown(image.path()))),
     }
 }

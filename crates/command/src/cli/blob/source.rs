@@ -9,7 +9,7 @@ use crate::cli::output::note;
 use crate::cli::progress::Progress;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use spindle_format::error::{FormatError, Place};
-use spindle_format::{LoadError, LoadOptions, Loader, Store};
+use spindle_format::{BlobId, LoadError, LoadOptions, Loader, Store};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
@@ -76,6 +76,23 @@ pub(super) fn not_loaded(image: &ImageFile, error: LoadError) -> Failure {
 /// True if the image begins with something other than a super block.
 fn is_no_store(error: &LoadError) -> bool {
     matches!(error, LoadError::Format(FormatError { place: Place::SuperBlock, .. }))
+}
+
+/// An error if bytes of a blob, from `offset` of the image on, lie behind the end of a truncated image.
+pub(super) fn refuse_missing(
+    image: &ImageFile,
+    store: &Store,
+    blob: BlobId,
+    (offset, len): (u64, u64),
+) -> Result<(), Failure> {
+    if offset.saturating_add(len) <= image.size() {
+        return Ok(());
+    }
+    let (path, whole) = (shown(image.path()), store.geometry.size());
+    Err(Failure::Refused(format!(
+        "blob {blob} is not complete: its data at byte {offset} lies behind the end of {path}; export it from a copy as \
+         long as the store (truncate -s {whole} COPY), in which what is missing reads zero"
+    )))
 }
 
 fn short_text(image: &ImageFile, whole: u64) -> String {

@@ -2,8 +2,7 @@
 //! ones. `docs/check.md` has the format.
 
 use crate::cli::failure::{Failure, shown};
-use spindle_format::Change;
-use spindle_format::check::Medium;
+use spindle_format::check::ChangedPage;
 use spindle_format::crc::crc32c;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,41 +33,19 @@ pub(super) struct UndoFile {
 }
 
 impl UndoFile {
-    /// The blocks that these changes overwrite.
+    /// What a repair of an image of `image_size` bytes overwrites.
     ///
     /// # Errors
-    /// A block that they change in part cannot be read.
-    pub(super) fn of(medium: &dyn Medium, changes: &[Change]) -> Result<UndoFile, Failure> {
-        let mut blocks: BTreeMap<u64, (Saved, Box<[u8; BLOCK]>)> = BTreeMap::new();
-        for change in changes {
-            let (offset, len, bytes) = match change {
-                Change::Write { offset, bytes } => (*offset, bytes.len(), Some(bytes.as_slice())),
-                Change::Zero { offset, len } | Change::Unmap { offset, len } => {
-                    (*offset, *len as usize, None)
-                }
-                Change::Flush => continue,
-            };
-            for (start, within, from) in pieces(offset, len) {
-                let (saved, now) = match blocks.entry(start) {
-                    std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(new) => {
-                        let mut before = Box::new([0; BLOCK]);
-                        if !medium.read(start, before.as_mut_slice()) {
-                            let why = format!("byte {start} cannot be read, so a repair could not be undone");
-                            return Err(Failure::Refused(why));
-                        }
-                        new.insert((Saved { before: before.clone(), made: Vec::new() }, before))
-                    }
-                };
-                match bytes {
-                    Some(bytes) => now[within.clone()].copy_from_slice(&bytes[from..from + within.len()]),
-                    None => now[within].fill(0),
-                }
-                saved.made.push(crc32c(now.as_slice()));
+    /// A block cannot be read.
+    pub(super) fn of(image_size: u64, pages: &BTreeMap<u64, ChangedPage>) -> Result<UndoFile, Failure> {
+        let saved = pages.iter().map(|(&start, page)| match &page.before {
+            Some(before) => Ok((start, Saved { before: before.clone(), made: page.sums.clone() })),
+            None => {
+                let why = format!("byte {start} cannot be read, so a repair could not be undone");
+                Err(Failure::Refused(why))
             }
-        }
-        let blocks = blocks.into_iter().map(|(at, (saved, _))| (at, saved)).collect();
-        Ok(UndoFile { image_size: medium.bytes(), blocks })
+        });
+        Ok(UndoFile { image_size, blocks: saved.collect::<Result<_, _>>()? })
     }
 
     /// The file's bytes.
@@ -155,17 +132,6 @@ impl UndoFile {
     }
 }
 
-/// The blocks of a range: the start of each, the part of the range in it, and the place of that part in the
-/// range.
-fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>, usize)> {
-    let (block, end) = (BLOCK as u64, offset + len as u64);
-    (offset / block * block..end).step_by(BLOCK).map(move |start| {
-        let first = offset.max(start);
-        let last = end.min(start + block);
-        ((start), (first - start) as usize..(last - start) as usize, (first - offset) as usize)
-    })
-}
-
 /// The unread part of a file's bytes.
 struct Rest<'a>(&'a [u8]);
 
@@ -185,51 +151,29 @@ impl<'a> Rest<'a> {
 mod tests {
     use super::*;
 
-    struct Bytes(Vec<u8>);
-
-    impl Medium for Bytes {
-        fn bytes(&self) -> u64 {
-            self.0.len() as u64
-        }
-
-        fn block_size(&self) -> u32 {
-            512
-        }
-
-        fn read(&self, offset: u64, into: &mut [u8]) -> bool {
-            into.copy_from_slice(&self.0[offset as usize..][..into.len()]);
-            true
-        }
-    }
-
-    fn sample() -> (Vec<u8>, Vec<Change>, UndoFile) {
-        let bytes: Vec<u8> = (0..5 * BLOCK).map(|at| (at / 7) as u8).collect();
-        let changes = vec![
-            Change::Write { offset: 4000, bytes: vec![9; 1000] },
-            Change::Flush,
-            Change::Zero { offset: 0, len: 8192 },
-        ];
-        let undo = UndoFile::of(&Bytes(bytes.clone()), &changes).unwrap();
-        (bytes, changes, undo)
+    fn sample() -> UndoFile {
+        let page = |at: u8| {
+            let (before, after) = (Box::new([at; BLOCK]), Box::new([at + 1; BLOCK]));
+            ChangedPage { before: Some(before), after, sums: vec![u32::from(at), 7] }
+        };
+        UndoFile::of(5 * BLOCK as u64, &[(0, page(1)), (4096, page(2))].into()).unwrap()
     }
 
     #[test]
-    fn it_holds_what_the_changes_overwrite_and_knows_what_they_make() {
-        let (bytes, changes, undo) = sample();
-        assert_eq!(undo.blocks.keys().collect::<Vec<_>>(), [&0, &4096]);
-        let mut image = bytes.clone();
-        changes.iter().for_each(|change| change.apply(&mut image));
-        for (&at, saved) in &undo.blocks {
-            let now = &image[at as usize..][..BLOCK];
-            assert_eq!(saved.made.last(), Some(&crc32c(now)));
-            assert!(saved.before.as_slice() == &bytes[at as usize..][..BLOCK]);
-        }
-        assert_eq!(UndoFile::parse(&undo.to_bytes()), Ok(undo));
+    fn it_is_read_as_it_was_stored() {
+        assert_eq!(UndoFile::parse(&sample().to_bytes()), Ok(sample()));
+    }
+
+    #[test]
+    fn a_repair_of_what_cannot_be_read_is_refused_as_it_could_not_be_undone() {
+        let page = ChangedPage { before: None, after: Box::new([0; BLOCK]), sums: vec![1] };
+        let refused = UndoFile::of(8192, &[(4096, page)].into()).unwrap_err().to_string();
+        assert!(refused.contains("byte 4096 cannot be read"), "{refused}");
     }
 
     #[test]
     fn a_file_with_any_byte_changed_or_missing_is_refused() {
-        let bytes = sample().2.to_bytes();
+        let bytes = sample().to_bytes();
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);

@@ -51,8 +51,46 @@ fn an_image_shorter_than_its_store_shows_what_is_there_and_is_not_written_to() {
         assert_eq!(info.code, 0, "{len}: {}", info.err);
         assert!(said.iter().all(|word| info.err.contains(word)), "{}", info.err);
         on(&image, "create", &["--size", "1M"]).fails(1, &said);
+        // Something is wrong with the store, which is what 4 says; a repair has nothing to write it to.
+        let check = on(&image, "check", &["--json"]);
+        assert_eq!(check.code, 4, "{len}: {}", check.err);
+        let found: serde_json::Value = serde_json::from_slice(&check.out).unwrap();
+        assert_eq!(found[0]["code"], "cut-short", "{len}: {found}");
+        let what = found[0]["what"].as_str().unwrap();
+        assert!(what.contains(&format!("{len} bytes of the {} ", HELLO.len())), "{what}");
+        on(&image, "check", &["--repair"]).fails(1, &said);
         assert_eq!(std::fs::read(image.path()).unwrap(), HELLO[..len], "nothing was written");
     }
+}
+
+#[test]
+fn a_blob_is_exported_from_a_cut_image_only_if_all_of_it_is_there() {
+    let mut image = Image::new(&HELLO);
+    let whole = on(&image, "export", &["alpha", "-"]).out;
+    let map = on(&image, "check", &["--json"]);
+    assert_eq!(map.code, 0, "{}", map.err);
+    let (mut complete, mut refused) = (0, 0);
+    for len in (1..HELLO.len()).step_by(200_000).rev() {
+        image = Image::new(&HELLO[..len]);
+        let out = image.beside("out");
+        let ended = on(&image, "export", &["alpha", out.to_str().unwrap()]);
+        match ended.code {
+            0 => {
+                assert!(std::fs::read(&out).unwrap() == whole, "{len}: all of it");
+                complete += 1;
+            }
+            _ if len >= 4096 && ended.err.contains("is not complete") => {
+                assert_eq!(ended.code, 1, "{len}: {}", ended.err);
+                assert!(ended.err.contains(&format!("truncate -s {}", HELLO.len())), "{}", ended.err);
+                assert!(!out.exists(), "{len}: no half of it");
+                let check = on(&image, "check", &["--json"]);
+                assert!(String::from_utf8_lossy(&check.out).contains("behind its end lies data of blob"));
+                refused += 1;
+            }
+            code => assert_eq!(code, 1, "{len}: {}", ended.err),
+        }
+    }
+    assert!(complete > 0 && refused > 0, "{complete} complete, {refused} refused");
 }
 
 #[test]
