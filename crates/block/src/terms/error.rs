@@ -50,7 +50,7 @@ pub enum IoErrorKind {
     #[error("the device does not support this operation")]
     Unsupported,
     /// The operating system reported an error.
-    #[error("the system reports: {}", std::io::Error::from_raw_os_error(*errno))]
+    #[error("the system reports: {}{}", std::io::Error::from_raw_os_error(*errno), remedy(*errno))]
     Device {
         /// As in errno(3).
         errno: i32,
@@ -84,10 +84,23 @@ pub enum IoErrorKind {
     Removed,
 }
 
+/// What to do about an error of the operating system that comes although the device was opened for writing.
+fn remedy(errno: i32) -> &'static str {
+    match errno {
+        // EPERM.
+        1 => "; the file was sealed or made immutable (lsattr shows it): undo that, and open it again",
+        // EROFS.
+        30 => {
+            "; its file system does not take writes any more: the kernel's log says why (dmesg), mount it for writing again"
+        }
+        _ => "",
+    }
+}
+
 impl IoErrorKind {
     /// The kind for an error of the operating system.
     pub fn from_os(error: &std::io::Error) -> IoErrorKind {
-        // On every Linux this builds for: ENOSPC 28, EDQUOT 122, EFBIG 27, EROFS 30, EOPNOTSUPP 95, ENODEV
+        // On every Linux this builds for: ENOSPC 28, EDQUOT 122, EFBIG 27, EOPNOTSUPP 95, ENODEV
         // 19, ENOMEM 12, ETIMEDOUT 110, and ENODATA 61, by which block devices report an unreadable sector.
         match error.raw_os_error() {
             Some(12) => IoErrorKind::NoMemory,
@@ -96,7 +109,6 @@ impl IoErrorKind {
             Some(28) => IoErrorKind::NoSpace,
             Some(122) => IoErrorKind::Quota,
             Some(27) => IoErrorKind::FileTooLarge,
-            Some(30) => IoErrorKind::ReadOnly,
             Some(95) => IoErrorKind::Unsupported,
             Some(19) => IoErrorKind::Removed,
             Some(errno) => IoErrorKind::Device { errno },
@@ -208,7 +220,9 @@ mod tests {
             (28, IoErrorKind::NoSpace, "no space"),
             (122, IoErrorKind::Quota, "quota"),
             (27, IoErrorKind::FileTooLarge, "ulimit -f"),
-            (30, IoErrorKind::ReadOnly, "read-only"),
+            // The device was open for writing, so "open it for writing" is no remedy.
+            (30, IoErrorKind::Device { errno: 30 }, "mount it for writing again"),
+            (1, IoErrorKind::Device { errno: 1 }, "immutable"),
         ] {
             assert_eq!(kind(errno), expected);
             assert!(kind(errno).to_string().contains(says));

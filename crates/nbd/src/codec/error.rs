@@ -24,11 +24,12 @@ impl ErrorCode {
     /// The code for a failed request of the device.
     pub fn of_device(kind: IoErrorKind) -> ErrorCode {
         match kind {
-            IoErrorKind::OutOfRange
+IoErrorKind::OutOfRange
             | IoErrorKind::Unaligned
             | IoErrorKind::WriteUnit { .. }
             | IoErrorKind::Segments { .. } => ErrorCode::Invalid,
-            IoErrorKind::ReadOnly => ErrorCode::Permission,
+            // EPERM and EROFS: writes are not taken any more.
+            IoErrorKind::ReadOnly | IoErrorKind::Device { errno: 1 | 30 } => ErrorCode::Permission,
             IoErrorKind::NoSpace | IoErrorKind::Quota | IoErrorKind::FileTooLarge => ErrorCode::NoSpace,
             IoErrorKind::Removed => ErrorCode::ShuttingDown,
             _ => ErrorCode::Io,
