@@ -9,6 +9,7 @@ use super::image::Identity;
 use super::input::{Grain, Input, Piece};
 use super::naming::Naming;
 use super::session::{Session, change};
+use super::signature::encoding;
 use super::source::Source;
 use super::unfinished::Unfinished;
 use crate::cli::failure::{Failure, shown};
@@ -22,6 +23,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
@@ -113,6 +115,7 @@ impl Import {
         };
         let (file, length) = Input::open(&path)?;
         refuse_image(&self.source, &file, &path)?;
+        note_encoding(&file, &path);
         let name = shown(&path);
         let name_again = name.clone();
         let done =
@@ -139,6 +142,19 @@ fn refuse_image(source: &Source, file: &File, path: &std::path::Path) -> Result<
         }
         // Other problems of the image are reported when it is opened.
         _ => Ok(()),
+    }
+}
+
+/// Says that an input is imported as it is although it holds other data in some encoding, which is rarely meant. A
+/// pipe cannot be looked into.
+fn note_encoding(file: &File, path: &std::path::Path) {
+    let mut head = [0; 512];
+    let read = file.read_at(&mut head, 0).unwrap_or(0);
+    if let Some((what, remedy)) = encoding(&head[..read]) {
+        note(&format!(
+            "{} is {what}, and is imported as it is: to import what it holds, {remedy}",
+            shown(path)
+        ));
     }
 }
 

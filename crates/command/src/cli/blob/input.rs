@@ -215,8 +215,19 @@ impl Reader {
             }
             if (len as u64) < CHUNK || self.at > self.most {
                 self.hand_over_zeroes();
-                return Ok(());
+                return if (len as u64) < CHUNK { self.check_end() } else { Ok(()) };
             }
+        }
+    }
+
+    /// An error if the input has ended before the length that it had.
+    fn check_end(&self) -> io::Result<()> {
+        match self.length {
+            Some(length) if self.at < length => {
+                let (at, why) = (self.at, "it became shorter while it was read: import it again");
+                Err(io::Error::other(format!("it ends at byte {at} and had {length} bytes; {why}")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -226,8 +237,11 @@ impl Reader {
         let here = rustix::fs::seek(&self.file, Seek::Current(0))?;
         let data = match rustix::fs::seek(&self.file, Seek::Data(here)) {
             Ok(data) => data,
-            // No data up to the end.
-            Err(rustix::io::Errno::NXIO) => here + length.saturating_sub(self.at),
+            // No data up to the end, which may be nearer than it was.
+            Err(rustix::io::Errno::NXIO) => {
+                let end = rustix::fs::seek(&self.file, Seek::End(0))?;
+                end.min(here + length.saturating_sub(self.at)).max(here)
+            }
             // Holes cannot be found here; the file's position has not changed.
             Err(_) => return Ok(()),
         };
@@ -280,4 +294,34 @@ fn read_full(file: &mut File, bytes: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Seek as _, Write};
+
+    fn read_all(file: File, length: u64) -> io::Result<u64> {
+        let grain = Grain { block: 4096, zeroes: 64 << 10 };
+        let queue = Arc::new(Queue { state: Mutex::default(), room: Condvar::new() });
+        let mut reader =
+            Reader { queue, file, length: Some(length), grain, most: 64 << 20, at: 0, zeroes: 0 };
+        reader.read_all().map(|()| reader.at)
+    }
+
+    #[test]
+    fn an_input_that_became_shorter_is_an_error_whether_it_ends_in_data_or_in_a_hole() {
+        for (data, whole) in [(3 << 20, 3 << 20), (1 << 20, 3 << 20), (0, 2 << 20), (1000, 1000), (0, 0)] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&vec![7; data]).unwrap();
+            file.set_len(whole).unwrap();
+            file.rewind().unwrap();
+            assert_eq!(read_all(file.try_clone().unwrap(), whole).unwrap(), whole);
+            for length in [whole + 1, whole + (1 << 20), whole + (5 << 20)] {
+                file.rewind().unwrap();
+                let error = read_all(file.try_clone().unwrap(), length).unwrap_err().to_string();
+                assert!(error.contains(&format!("ends at byte {whole} and had {length} bytes")), "{error}");
+            }
+        }
+    }
 }

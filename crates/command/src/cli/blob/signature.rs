@@ -82,13 +82,26 @@ pub(super) fn instead(image: &ImageFile) -> Option<String> {
     let (what, at) = found.iter().find(|(what, _)| *what != STORE)?;
     let remedy = match *what {
         what if what.contains("partition table") => "name one of its partitions",
-        what if what.contains("compressed") => "unpack it first",
-        what if what.contains("disk image") => {
-            "convert it to a raw image first, as by qemu-img convert -O raw"
-        }
-        _ => "name a store that spindle or SPDK made",
+        what => unpacking(what).unwrap_or("name a store that spindle or SPDK made"),
     };
     Some(format!("it holds {what} (byte {at}): {remedy}"))
+}
+
+/// How to get at the contents of data that contains other data in some encoding.
+fn unpacking(what: &str) -> Option<&'static str> {
+    if what.contains("compressed") {
+        Some("unpack it first")
+    } else if what.contains("disk image") {
+        Some("convert it to a raw image first, as by qemu-img convert -O raw")
+    } else {
+        None
+    }
+}
+
+/// The encoding of data that begins with these bytes, and how to get at its contents; `None` for plain data.
+pub(super) fn encoding(head: &[u8]) -> Option<(&'static str, &'static str)> {
+    let begins = |known: &&Known| known.offsets.iter().any(|&at| holds(head, at, known.magic));
+    KNOWN.iter().filter(begins).find_map(|known| Some((known.what, unpacking(known.what)?)))
 }
 
 /// An error that names all known contents of the image, if there are any.

@@ -222,6 +222,27 @@ fn an_import_that_fills_the_store_takes_its_blob_away_again() {
 }
 
 #[test]
+fn an_input_that_holds_other_data_in_some_encoding_is_imported_as_it_is_with_a_word_about_it() {
+    for (magic, says) in [
+        (&b"QFI\xFB"[..], &["a disk image (qcow2)", "qemu-img convert"][..]),
+        (b"\x28\xB5\x2F\xFD", &["zstd", "unpack"]),
+        (b"plain data", &[]),
+    ] {
+        let image = store(64);
+        let mut bytes = pattern(3, 100_000);
+        bytes[..magic.len()].copy_from_slice(magic);
+        let input = image.beside("input");
+        fs::write(&input, &bytes).unwrap();
+        let ended = on(&image, "import", &["--create", "--name", "v", input.to_str().unwrap()]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        let told = ended.err.contains("imported as it is");
+        assert_eq!(told, !says.is_empty(), "{}", ended.err);
+        assert!(says.iter().all(|word| ended.err.contains(word)), "{}", ended.err);
+        assert!(contents(&image, "v")[..bytes.len()] == bytes);
+    }
+}
+
+#[test]
 fn wrong_inputs_are_named() {
     let image = Image::new(&HELLO);
     let path = image.path().to_str().unwrap();
