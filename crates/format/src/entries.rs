@@ -12,6 +12,11 @@ use std::sync::Arc;
 pub trait Words: Any + Send + Sync + fmt::Debug {
     /// The entry at this place, below 512: a cluster of the device, 0 for unallocated.
     fn get(&self, at: usize) -> u32;
+
+    /// The first entries, as many as fit.
+    fn copy_to(&self, words: &mut [u32]) {
+        words.iter_mut().enumerate().for_each(|(at, word)| *word = self.get(at));
+    }
 }
 
 /// Clusters that follow each other on the device.
@@ -69,11 +74,6 @@ impl Entries {
         }
     }
 
-    /// True if they take a word each.
-    pub(crate) fn is_scattered(&self) -> bool {
-        matches!(self.kind, Kind::Words(_))
-    }
-
     /// One entry; 0 beyond the end.
     pub fn get(&self, at: usize) -> u32 {
         if at >= self.len() {
@@ -120,6 +120,10 @@ impl Entries {
             return words.to_vec();
         }
         let mut words = vec![0; self.len()];
+        if let Kind::Kept(kept) = &self.kind {
+            kept.copy_to(&mut words);
+            return words;
+        }
         for piece in self.pieces() {
             let place = &mut words[usize::from(piece.at)..piece.end()];
             place.iter_mut().zip(piece.cluster..).for_each(|(word, cluster)| *word = cluster);

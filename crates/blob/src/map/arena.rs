@@ -71,6 +71,12 @@ impl Words for HeldLeaf {
     fn get(&self, at: usize) -> u32 {
         own(self.arena.leaf(self.number)[at].load(Ordering::Acquire))
     }
+
+    /// The leaf is looked up once: every write of an extent page copies all of it.
+    fn copy_to(&self, words: &mut [u32]) {
+        let entries = self.arena.leaf(self.number);
+        words.iter_mut().zip(entries).for_each(|(word, entry)| *word = own(entry.load(Ordering::Acquire)));
+    }
 }
 
 impl Drop for HeldLeaf {

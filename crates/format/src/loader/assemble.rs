@@ -4,7 +4,7 @@ use super::halfdone;
 use super::pace::Pace;
 use super::records::{Bad, Record, Records};
 use crate::bitmap::Bitmap;
-use crate::chain::{ChainDecoder, ExtentPage, ExtentSlot, MapShape, Parts, decode_extent_page};
+use crate::chain::{ChainDecoder, ExtentPage, ExtentSlot, MapShape, Parts};
 use crate::cluster_map::{CLUSTERS_PER_EXTENT_PAGE, ClusterMap, Leaf};
 use crate::descriptor::Descriptor;
 use crate::entries::Entries;
@@ -83,7 +83,6 @@ pub(super) async fn assemble(
         in_order: left.in_order,
         pace,
         claimed: Bitmap::new(geometry.md_pages()),
-        extents: BTreeMap::new(),
         rle_budget: 4 * u64::from(geometry.total_clusters()),
         page_budget: 4 * u64::from(geometry.md_pages()),
     };
@@ -152,8 +151,6 @@ struct Assembler<'a> {
     in_order: bool,
     pace: &'a Pace,
     claimed: Bitmap,
-    /// Decoded scattered pages, for a second blob that names one. Others are as easily decoded again.
-    extents: BTreeMap<PageIdx, ExtentPage>,
     /// Remaining clusters that run-length lists may name, and extent pages that tables may: a healthy store
     /// names each once, a half-done snapshot twice. Bounds the cost of hostile images by their size.
     rle_budget: u64,
@@ -338,19 +335,13 @@ impl Assembler<'_> {
     /// The clusters of an extent page that a blob names in this slot, and those behind them if the page
     /// describes more: clusters beyond the blob's range are ignored.
     fn extent(
-        &mut self,
+        &self,
         slot: ExtentSlot,
         wanted: usize,
         thin: bool,
     ) -> Result<(Entries, Option<Vec<ClusterIdx>>), FormatError> {
         let place = self.geometry.page_place(slot.page);
-        let page = match self.extents.get(&slot.page) {
-            Some(page) => page.clone(),
-            None => read_extent(self.geometry, self.records, slot.page)?,
-        };
-        if page.clusters.is_scattered() {
-            self.extents.entry(slot.page).or_insert_with(|| page.clone());
-        }
+        let page = read_extent(self.geometry, self.records, slot.page)?;
         let start = slot.slot * CLUSTERS_PER_EXTENT_PAGE;
         if page.start_cluster != start {
             let expected = format!("{start:#x} in slot {} of the extent table", slot.slot);
@@ -373,7 +364,7 @@ impl Assembler<'_> {
 fn read_extent(geometry: &Geometry, records: &Records, index: PageIdx) -> Result<ExtentPage, FormatError> {
     let place = geometry.page_place(index);
     match records.get(index) {
-        Some(Record::Good(stored)) => decode_extent_page(&stored.page(), index, geometry),
+        Some(Record::Good(stored)) => stored.extents(index, geometry),
         Some(Record::Bad(bad)) => Err(bad_page(bad).at(place)),
         None => Err(Problem::Empty("an extent page".into()).at(place)),
     }

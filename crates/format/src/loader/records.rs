@@ -1,7 +1,10 @@
 //! The kept parts of metadata pages that were read.
 
+use crate::chain::{self, ExtentPage, decode_extent_page};
 use crate::crc;
-use crate::descriptor::kind;
+use crate::descriptor::{self, kind};
+use crate::error::FormatError;
+use crate::geometry::Geometry;
 use crate::ids::{BlobId, PageIdx};
 use crate::page::{DESCRIPTORS_OFFSET, PAGE_SIZE, Page};
 use crate::repair::{PageCopy, SectorSums};
@@ -10,57 +13,102 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Sectors of the smallest device: the unit of a torn write.
 const SECTOR: usize = 512;
 
-/// A page with a valid CRC, without the zeroes behind its last descriptor.
+/// A page with a valid CRC.
 #[derive(Debug)]
-pub(super) struct Stored {
-    head: Box<[u8]>,
-    /// The last eight bytes: "next" and CRC.
-    tail: [u8; 8],
+pub(super) enum Stored {
+    /// A valid extent page in its shortest form: decoded once, and shared with the map that names it.
+    Extents {
+        /// The id in it.
+        id: BlobId,
+        /// What it says.
+        page: ExtentPage,
+    },
+    /// Any other, without the zeroes behind its last descriptor.
+    Whole {
+        head: Box<[u8]>,
+        /// The last eight bytes: "next" and CRC.
+        tail: [u8; 8],
+    },
 }
 
 impl Stored {
-    pub(super) fn new(page: &Page) -> Stored {
+    fn new(page: &Page, index: PageIdx, geometry: &Geometry) -> Stored {
         let bytes = page.bytes();
         let descriptors = page.descriptor_bytes();
         let words = descriptors.as_chunks::<8>().0;
         let end = words.iter().rposition(|word| *word != [0; 8]).map_or(0, |last| (last + 1) * 8);
+        if let Some(page) = shortest_extents(page, end, index, geometry) {
+            return page;
+        }
         let tail = *bytes.last_chunk().expect("a page has 4096 bytes");
-        Stored { head: bytes[..DESCRIPTORS_OFFSET + end].into(), tail }
+        Stored::Whole { head: bytes[..DESCRIPTORS_OFFSET + end].into(), tail }
     }
 
     /// The whole page, all 4096 bytes.
     pub(super) fn page(&self) -> Page {
-        let mut bytes = [0; PAGE_SIZE];
-        bytes[..self.head.len()].copy_from_slice(&self.head);
-        bytes[PAGE_SIZE - self.tail.len()..].copy_from_slice(&self.tail);
-        zerocopy::transmute!(bytes)
+        match self {
+            Stored::Extents { id, page } => {
+                chain::extent_page(*id, page.start_cluster, &page.clusters.to_vec())
+            }
+            Stored::Whole { head, tail } => {
+                let mut bytes = [0; PAGE_SIZE];
+                bytes[..head.len()].copy_from_slice(head);
+                bytes[PAGE_SIZE - tail.len()..].copy_from_slice(tail);
+                zerocopy::transmute!(bytes)
+            }
+        }
+    }
+
+    /// What it says as an extent page.
+    ///
+    /// # Errors
+    /// As [`decode_extent_page`].
+    pub(super) fn extents(&self, index: PageIdx, geometry: &Geometry) -> Result<ExtentPage, FormatError> {
+        match self {
+            Stored::Extents { page, .. } => Ok(page.clone()),
+            Stored::Whole { .. } => decode_extent_page(&self.page(), index, geometry),
+        }
     }
 
     pub(super) fn id(&self) -> BlobId {
-        BlobId::from_raw(u64::from_le_bytes(self.word(0)))
+        match self {
+            Stored::Extents { id, .. } => *id,
+            Stored::Whole { head, .. } => BlobId::from_raw(u64::from_le_bytes(word(head, 0))),
+        }
     }
 
     pub(super) fn sequence(&self) -> u32 {
-        u32::from_le_bytes(self.word(8))
+        match self {
+            Stored::Extents { .. } => 0,
+            Stored::Whole { head, .. } => u32::from_le_bytes(word(head, 8)),
+        }
     }
 
     fn looks_like_copy(&self) -> bool {
         PageCopy::looks_like(self.id(), self.sequence())
     }
+}
 
-    /// Type of the first descriptor.
-    pub(super) fn first_kind(&self) -> u8 {
-        self.head.get(DESCRIPTORS_OFFSET).copied().unwrap_or(0)
-    }
+fn word<const N: usize>(head: &[u8], at: usize) -> [u8; N] {
+    head[at..].first_chunk().copied().expect("a stored page keeps its 16 bytes of header")
+}
 
-    /// True if it claims to be an extent page and names no next page.
-    pub(super) fn is_lone_extent_page(&self) -> bool {
-        self.first_kind() == kind::EXTENT_PAGE && self.tail.first_chunk() == Some(&[0xff; 4])
+/// The page, if all of it is one valid extent page descriptor as [`chain::extent_page`] writes it, so that it can be
+/// written again from what it says. Its descriptors are zero from byte `end` on.
+fn shortest_extents(page: &Page, end: usize, index: PageIdx, geometry: &Geometry) -> Option<Stored> {
+    if !is_lone_extent_page(page) || page.reserved() != 0 {
+        return None;
     }
+    let decoded = decode_extent_page(page, index, geometry).ok()?;
+    let used = descriptor::HEADER_SIZE + 4 + 4 * decoded.clusters.len();
+    let behind = page.descriptor_bytes().get(used..end).unwrap_or_default();
+    let shortest = behind.iter().all(|&byte| byte == 0);
+    shortest.then(|| Stored::Extents { id: page.id(), page: decoded })
+}
 
-    fn word<const N: usize>(&self, at: usize) -> [u8; N] {
-        self.head[at..].first_chunk().copied().expect("a stored page keeps its 16 bytes of header")
-    }
+/// True if it claims to be an extent page and names no next page.
+pub(super) fn is_lone_extent_page(page: &Page) -> bool {
+    page.descriptor_bytes()[0] == kind::EXTENT_PAGE && page.next().is_none()
 }
 
 /// A page that cannot be used but is not empty.
@@ -144,7 +192,7 @@ impl Record {
 const TOGETHER: u32 = 32;
 
 /// The pages that were read and are not empty, by index.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Records {
     pages: BTreeMap<u32, Box<[Option<Record>; TOGETHER as usize]>>,
     count: u64,
@@ -156,36 +204,44 @@ pub(super) struct Records {
     bad: Vec<PageIdx>,
     /// Pages with a header that no program writes there.
     strange: BTreeSet<PageIdx>,
-    /// Metadata pages of the store.
-    md_pages: u32,
+    geometry: Geometry,
 }
 
 impl Records {
-    /// No records yet, for a store with `md_pages` metadata pages.
-    pub(super) fn of(md_pages: u32) -> Records {
-        Records { md_pages, ..Records::default() }
+    /// No records yet, for a store of this geometry.
+    pub(super) fn of(geometry: Geometry) -> Records {
+        Records {
+            pages: BTreeMap::new(),
+            count: 0,
+            roots: Vec::new(),
+            copies: Vec::new(),
+            bad: Vec::new(),
+            strange: BTreeSet::new(),
+            geometry,
+        }
     }
 
-    /// Takes a page as it was read. An empty one costs two comparisons.
-    pub(super) fn take(&mut self, index: PageIdx, page: &Page) {
+    /// Takes a page as it was read; true if its CRC is valid. An empty one costs two comparisons.
+    pub(super) fn take(&mut self, index: PageIdx, page: &Page) -> bool {
         // A root, a link of a chain, and an extent page all have a nonzero value here: id and CRC for the
         // first two, "next" for the third.
         let empty = page.id().raw() == 0 && page.next() == Some(PageIdx(0)) && page.stored_crc() == 0;
         if empty {
-            return;
+            return false;
         }
         let computed = crc::of_page(page.bytes());
         let whole = computed == page.stored_crc();
-        let header = Header::of(page, index, self.md_pages, whole);
+        let header = Header::of(page, index, self.geometry.md_pages(), whole);
         if header == Header::Strange {
             self.strange.insert(index);
         }
         let record = if whole {
-            Record::Good(Stored::new(page))
+            Record::Good(Stored::new(page, index, &self.geometry))
         } else {
             Record::Bad(Box::new(Bad::new(page, header, computed)))
         };
         self.put(index, record);
+        whole
     }
 
     /// Takes a page that could not be read.
@@ -196,7 +252,7 @@ impl Records {
     /// Replaces a torn page by a whole one.
     pub(super) fn restore(&mut self, index: PageIdx, page: &Page) {
         self.strange.remove(&index);
-        self.put(index, Record::Good(Stored::new(page)));
+        self.put(index, Record::Good(Stored::new(page, index, &self.geometry)));
     }
 
     fn put(&mut self, index: PageIdx, record: Record) {

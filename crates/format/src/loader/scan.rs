@@ -1,6 +1,6 @@
 //! Decides which bytes of masks and metadata to read, and takes the results.
 
-use super::records::{Record, Records};
+use super::records::{Records, is_lone_extent_page};
 use super::{ByteRange, LoadOptions, Super};
 use crate::bitmap::Bitmap;
 use crate::descriptor::Descriptor;
@@ -39,8 +39,8 @@ pub(super) struct Scan {
     rounds: u32,
     /// Where the next search for wanted pages begins.
     cursor: u32,
-    /// Pages read since links were last followed.
-    fresh: Vec<PageIdx>,
+    /// Pages outside the masks to which pages link that were read since links were last followed.
+    linked: Bitmap,
     in_flight: usize,
     bytes_read: u64,
     max_read: usize,
@@ -78,7 +78,7 @@ impl Scan {
         let wanted = if by_masks { None } else { Some(all(pages)) };
         let todo = wanted.clone().unwrap_or_else(|| Bitmap::new(pages));
         Scan {
-            records: Records::of(pages),
+            records: Records::of(geometry.clone()),
             masks: None,
             mask_errors: Vec::new(),
             mask_reads,
@@ -87,7 +87,7 @@ impl Scan {
             todo,
             rounds: 0,
             cursor: 0,
-            fresh: Vec::new(),
+            linked: Bitmap::new(pages),
             in_flight: 0,
             bytes_read: 0,
             max_read: options.max_read,
@@ -172,7 +172,7 @@ impl Scan {
     }
 
     pub(super) fn is_complete(&self) -> bool {
-        self.in_flight == 0 && self.wanted.is_some() && self.fresh.is_empty()
+        self.in_flight == 0 && self.wanted.is_some() && self.linked.count() == 0
     }
 
     /// All three masks are read: uses them to choose pages, or reads all pages.
@@ -236,12 +236,14 @@ impl Scan {
             }
             let slot = bytes.get((nth * page_size) as usize..).and_then(Page::view);
             match slot {
-                Some(page) => self.records.take(PageIdx(index), page),
+                Some(page) => {
+                    let whole = self.records.take(PageIdx(index), page);
+                    // If every page is read anyway there are no links to follow.
+                    if whole && self.masks.is_some() {
+                        note_links(PageIdx(index), page, wanted, &mut self.linked);
+                    }
+                }
                 None => self.records.take_unreadable(PageIdx(index)),
-            }
-            // If every page is read anyway there are no links to follow.
-            if self.masks.is_some() {
-                self.fresh.push(PageIdx(index));
             }
         }
     }
@@ -250,28 +252,11 @@ impl Scan {
     /// if the links go on and on, everything is read instead.
     fn follow_links(&mut self) {
         let Some(wanted) = &mut self.wanted else { return };
-        let mut unread = Vec::new();
-        for index in std::mem::take(&mut self.fresh) {
-            let Some(Record::Good(stored)) = self.records.get(index) else { continue };
-            // An extent page has no links, and in a store with many blobs every second page is one.
-            if stored.is_lone_extent_page() {
-                continue;
-            }
-            let page = stored.page();
-            let mut want = |index: u32| {
-                if wanted.set(index) {
-                    unread.push(index);
-                }
-            };
-            if let Some(next) = page.next() {
-                want(next.0);
-            }
-            for descriptor in page.descriptors(index, 0).flatten() {
-                if let Descriptor::ExtentTable { entries, .. } = descriptor {
-                    entries.iter().filter(|&(page, _)| page != 0).for_each(|(page, _)| want(page));
-                }
-            }
+        if self.linked.count() == 0 {
+            return;
         }
+        let linked = std::mem::replace(&mut self.linked, Bitmap::new(wanted.len()));
+        let mut unread: Vec<u32> = linked.iter().filter(|&index| wanted.set(index)).collect();
         if unread.is_empty() {
             return;
         }
@@ -284,6 +269,27 @@ impl Scan {
             self.todo.set(index);
         });
         self.cursor = 0;
+    }
+}
+
+/// Notes the pages to which a page links and that are not wanted yet.
+fn note_links(index: PageIdx, page: &Page, wanted: &Bitmap, linked: &mut Bitmap) {
+    // An extent page has no links, and in a store with many blobs every second page is one.
+    if is_lone_extent_page(page) {
+        return;
+    }
+    let mut note = |index: u32| {
+        if !wanted.get(index) {
+            linked.set(index);
+        }
+    };
+    if let Some(next) = page.next() {
+        note(next.0);
+    }
+    for descriptor in page.descriptors(index, 0).flatten() {
+        if let Descriptor::ExtentTable { entries, .. } = descriptor {
+            entries.iter().filter(|&(page, _)| page != 0).for_each(|(page, _)| note(page));
+        }
     }
 }
 
