@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use spindle::blob::{LayoutOptions, LoadOptions};
 use spindle::block::load::{Cutting, Empty, PairLoad, Pattern};
 use spindle::block::{Channel, Device, Geometry, Limits, Malloc, Null, Operation, QueuePair};
 use spindle::engine::{Op, Output};
@@ -70,6 +71,8 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
             work(&mut runner, async move || null_reads(&what, count).await)
         }
         "blob-read" => work(&mut runner, async move || blob_reads(count).await),
+        "thin-fill" => work(&mut runner, async move || thin_fill(count).await),
+        "load" => work(&mut runner, async move || loads(count).await),
         _ => Err(format!("'{what}' is none of the operations in tests/instructions/bounds").into()),
     }
 }
@@ -230,6 +233,45 @@ async fn null_reads(what: &str, count: u64) -> Result<(), Failed> {
         _ => PairLoad::new(pair, Operation::Read, MANY as usize, pattern),
     };
     Ok(load.round(count).await?)
+}
+
+/// A memory disk with blocks of a metadata page, and a store with small clusters on it.
+async fn small_clusters() -> Result<(Arc<dyn Device>, Blobstore), Failed> {
+    let disk: Arc<dyn Device> = Malloc::of_bytes("malloc", 256 << 20)?;
+    let layout = LayoutOptions { cluster_size: 64 << 10, ..LayoutOptions::default() };
+    let options = InitOptions { layout, ..InitOptions::default() };
+    Ok((disk.clone(), Blobstore::init(disk, options).await?))
+}
+
+/// Writes of 4 KiB that fill a thin blob in order, sixteen for each new cluster.
+async fn thin_fill(count: u64) -> Result<(), Failed> {
+    const STEP: u64 = 4096;
+    let (_disk, store) = small_clusters().await?;
+    let clusters = (count * STEP).div_ceil(store.cluster_size().into());
+    let blob = store.open_blob(store.create_blob(BlobOptions::thin(clusters)).await?).await?;
+    let (channel, mut at) = (blob.channel()?, 0);
+    fly(count, &mut buffers(MANY as usize, STEP as usize), |buffers| {
+        at += STEP;
+        channel.write(at - STEP, buffers)
+    })
+    .await?;
+    blob.close().await?;
+    Ok(store.unload().await?)
+}
+
+/// Loads of a store that was left in order, with a hundred blobs of one extent page each.
+async fn loads(count: u64) -> Result<(), Failed> {
+    let (disk, store) = small_clusters().await?;
+    for _ in 0..100 {
+        let blob = store.open_blob(store.create_blob(BlobOptions::thin(4)).await?).await?;
+        blob.write(0, IoBuf::zeroed(4096)).await.0?;
+        blob.close().await?;
+    }
+    store.unload().await?;
+    for _ in 0..count {
+        Blobstore::load(disk.clone(), LoadOptions::default()).await?.unload().await?;
+    }
+    Ok(())
 }
 
 /// Reads of scattered blocks of a blob with clusters of its own, on a memory disk.

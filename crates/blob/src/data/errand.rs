@@ -5,7 +5,7 @@
 //! until its request is back, so that newer changes of them wait, whatever device they come by. Not promised: an
 //! order in which requests come back.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -51,12 +51,24 @@ impl Out {
 pub(super) struct Errands {
     out: RefCell<Slab<Out>>,
     returned: RefCell<VecDeque<(Out, Outcome)>>,
+    /// Set if a task ended without giving its request back: it panicked.
+    lost: Cell<bool>,
     lane: Notifier,
 }
 
 impl Errands {
     pub(super) fn new(lane: Notifier) -> Rc<Errands> {
-        Rc::new(Errands { out: RefCell::default(), returned: RefCell::default(), lane })
+        Rc::new(Errands {
+            out: RefCell::default(),
+            returned: RefCell::default(),
+            lost: Cell::new(false),
+            lane,
+        })
+    }
+
+    /// True if a task has ended without giving its request back since this was last asked.
+    pub(super) fn lost_any(&self) -> bool {
+        self.lost.take()
     }
 
     /// The next request that came back. One that is to end early does not find its way anew.
@@ -172,6 +184,8 @@ impl Drop for Errand {
             let out = self.list.out.borrow_mut().remove(self.key);
             // Not while the list is borrowed: the table hears of it.
             drop(out);
+            self.list.lost.set(true);
+            self.list.lane.notify();
         }
     }
 }

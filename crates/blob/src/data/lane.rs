@@ -22,6 +22,7 @@ use spindle_block::{
     Busy, Cx, Device, Io, IoId, Lane, LaneCx, LaneEvent, LaneId, OpenError, Operation, Status, Submit,
 };
 
+use super::cluster_queue::ClusterQueue;
 use super::errand::{Errands, Outcome};
 use super::external::External;
 use super::flush::LaneFlushes;
@@ -52,6 +53,8 @@ pub(crate) struct BlobLane {
     pub(super) errands: Rc<Errands>,
     /// Requests that wait for a thaw and cannot be given back to the table.
     pub(super) held: VecDeque<Io>,
+    /// Requests for new clusters that earlier ones are getting.
+    pub(super) waiting: ClusterQueue,
     pub(super) flushes: LaneFlushes,
     /// Set once the device has refused write-zeroes.
     pub(super) zeroes_by_hand: bool,
@@ -93,10 +96,15 @@ impl Lane for BlobLane {
 
     fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
         while let Some((io, outcome)) = self.errands.take() {
+            let waited = self.waiting.over(self.cluster_blocks.split(io.start()).0);
             match outcome {
                 Outcome::Done(status) => self.finish(io, status, cx),
                 Outcome::Again => self.again(io, cx),
             }
+            waited.into_iter().for_each(|io| self.again(io, cx));
+        }
+        if self.errands.lost_any() {
+            self.waiting.all().into_iter().for_each(|io| self.again(io, cx));
         }
         // Only those there now: requests that are still kept out come back.
         for _ in 0..self.held.len() {
@@ -172,7 +180,7 @@ impl BlobLane {
     }
 
     /// Sends a request to a block of the device. Must be called in the call that looked up the map.
-    #[inline]
+    #[inline(always)]
     pub(super) fn forward(&mut self, mut io: Io, place: u64, cx: &mut Cx<'_>) {
         let start = io.start();
         let durable = if io.fua() { DURABLE } else { 0 };
@@ -205,6 +213,7 @@ impl BlobLane {
             below,
             errands: Errands::new(cx.notifier()),
             held: VecDeque::new(),
+            waiting: ClusterQueue::default(),
             flushes: LaneFlushes::default(),
             zeroes_by_hand: false,
             externals: Vec::new(),

@@ -4,6 +4,7 @@
 //! goes by [`tasks`] to [`new_cluster`]. [`otherwise`] is everything else: what is cut, waits, is refused or reads
 //! zeroes.
 
+mod cluster_queue;
 mod detach;
 mod device;
 mod errand;

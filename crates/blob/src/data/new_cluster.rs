@@ -59,7 +59,8 @@ impl Payload {
 
 impl BlobLane {
     /// Gives the blob the cluster that a write needs, including the written data.
-    pub(super) fn allocate(&self, io: Io, index: u64) {
+    pub(super) fn allocate(&mut self, io: Io, index: u64) {
+        let Some(io) = self.waiting.join(index, io) else { return };
         self.send(io, async move |errand| {
             let (offset, len) = errand.range();
             let within = errand.blob.cluster_size.split(offset).1;

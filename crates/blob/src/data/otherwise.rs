@@ -117,8 +117,11 @@ impl BlobLane {
         }
     }
 
-    /// Aborts some of the requests that wait to be let in.
+    /// Aborts some of the requests that wait to be let in, or for a cluster.
     pub(super) fn end_held(&mut self, ends: impl Fn(&Io, &Cx<'_>) -> bool, cx: &mut Cx<'_>) {
+        for io in self.waiting.take_if(|io| ends(io, cx)) {
+            cx.done(io, Err(IoErrorKind::Aborted));
+        }
         for _ in 0..self.held.len() {
             let Some(io) = self.held.pop_front() else { break };
             match ends(&io, cx) {

@@ -140,6 +140,59 @@ fn what_changes_one_blob_does_not_wait_for_requests_of_another() {
     });
 }
 
+/// Tasks of all threads.
+async fn tasks() -> usize {
+    let dump = spindle_reactor::Handle::current().unwrap().dump().await;
+    dump.reactors.iter().flat_map(|reactor| &reactor.threads).map(|thread| thread.tasks.len()).sum()
+}
+
+#[test]
+fn writes_to_a_cluster_that_an_earlier_one_is_getting_need_no_tasks_and_those_given_up_change_nothing() {
+    run_everywhere(async || {
+        let disk = disk(16);
+        let slow = support::Stuck::new(support::device(&disk));
+        let store = Blobstore::init(slow.clone(), small()).await.unwrap();
+        let id = store.create_blob(BlobOptions::thin(8)).await.unwrap();
+        let blob = store.open_blob(id).await.unwrap();
+        let channel = blob.channel().unwrap();
+        // So that its map has a page.
+        channel.write(7 * CLUSTER, IoBuf::zeroed(512)).await.0.unwrap();
+        let before = tasks().await;
+        slow.hold(true);
+        let byte_of = |at: u64| at as u8 + 1;
+        let mut writes: Vec<_> = (0..64)
+            .map(|at| Box::pin(channel.write(at * 512, IoBuf::copy_from(&[byte_of(at); 512]))))
+            .collect();
+        for write in &mut writes {
+            assert!(support::poll_once(write.as_mut()).is_none());
+        }
+        for _ in 0..50 {
+            spindle_reactor::yield_now().await;
+        }
+        let more = tasks().await - before;
+        assert!(more < 8, "{more} tasks for 64 writes to one cluster");
+        let given_up = |at: u64| at % 4 == 1;
+        let (dropped, kept): (Vec<_>, Vec<_>) =
+            writes.into_iter().zip(0..).partition(|(_, at)| given_up(*at));
+        drop(dropped);
+        for _ in 0..50 {
+            spindle_reactor::yield_now().await;
+        }
+        slow.let_go();
+        for (write, _) in kept {
+            write.await.0.unwrap();
+        }
+        for at in 0..64 {
+            let wanted = if given_up(at) { 0 } else { byte_of(at) };
+            assert_eq!(support::byte(&blob, at * 512, 512).await, wanted, "block {at}");
+        }
+        drop(channel);
+        blob.close().await.unwrap();
+        store.unload().await.unwrap();
+        support::check(&disk);
+    });
+}
+
 /// Clusters are freed only when clones that read them have done so.
 #[test]
 fn a_snapshots_cluster_is_not_freed_under_a_clone_that_reads_it() {
