@@ -24,7 +24,7 @@ impl ErrorCode {
     /// The code for a failed request of the device.
     pub fn of_device(kind: IoErrorKind) -> ErrorCode {
         match kind {
-IoErrorKind::OutOfRange
+            IoErrorKind::OutOfRange
             | IoErrorKind::Unaligned
             | IoErrorKind::WriteUnit { .. }
             | IoErrorKind::Segments { .. } => ErrorCode::Invalid,
