@@ -4,8 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::engine_id::EngineId;
 use crate::epoll::EpollDriver;
-use crate::home::Home;
 use crate::os::{Clock, Workers};
 use crate::sim::World;
 use crate::uring::{self, UringDriver};
@@ -40,11 +40,11 @@ pub struct Engine(Arc<Shared>);
 struct Shared {
     kind: EngineKind,
     fallback_reason: Option<String>,
-    back: Back,
+    backend: Backend,
 }
 
-enum Back {
-    Kernel { clock: Clock, home: Home, workers: Arc<Workers> },
+enum Backend {
+    Kernel { clock: Clock, engine_id: EngineId, workers: Arc<Workers> },
     Sim(World),
 }
 
@@ -66,16 +66,16 @@ impl Engine {
     }
 
     fn of_kernel(kind: EngineKind, fallback_reason: Option<String>) -> Engine {
-        let home = Home::new();
-        let workers = Arc::new(Workers::new(home.clone(), kind == EngineKind::IoUring));
-        let back = Back::Kernel { clock: Clock::start(), home, workers };
-        Engine(Arc::new(Shared { kind, fallback_reason, back }))
+        let engine_id = EngineId::new();
+        let workers = Arc::new(Workers::new(engine_id.clone(), kind == EngineKind::IoUring));
+        let backend = Backend::Kernel { clock: Clock::start(), engine_id, workers };
+        Engine(Arc::new(Shared { kind, fallback_reason, backend }))
     }
 
     /// The engine of an existing simulated world, for a test that also holds the world.
     pub fn simulated(world: World) -> Engine {
         let kind = EngineKind::Sim(world.seed());
-        Engine(Arc::new(Shared { kind, fallback_reason: None, back: Back::Sim(world) }))
+        Engine(Arc::new(Shared { kind, fallback_reason: None, backend: Backend::Sim(world) }))
     }
 
     /// The engine in use: never [`EngineKind::Auto`].
@@ -90,9 +90,9 @@ impl Engine {
 
     /// The simulated world; none outside of simulation.
     pub fn world(&self) -> Option<&World> {
-        match &self.0.back {
-            Back::Sim(world) => Some(world),
-            Back::Kernel { .. } => None,
+        match &self.0.backend {
+            Backend::Sim(world) => Some(world),
+            Backend::Kernel { .. } => None,
         }
     }
 
@@ -100,13 +100,13 @@ impl Engine {
     /// ring belongs to the thread that made it. In simulation `reactor` is the simulated core; panics if that
     /// core already has a driver.
     pub fn driver(&self, reactor: usize) -> Result<Box<dyn Driver>, EngineError> {
-        let (clock, home, workers) = match &self.0.back {
-            Back::Sim(world) => return Ok(Box::new(world.driver(reactor))),
-            Back::Kernel { clock, home, workers } => (*clock, home.clone(), Arc::clone(workers)),
+        let (clock, engine_id, workers) = match &self.0.backend {
+            Backend::Sim(world) => return Ok(Box::new(world.driver(reactor))),
+            Backend::Kernel { clock, engine_id, workers } => (*clock, engine_id.clone(), Arc::clone(workers)),
         };
         match self.0.kind {
-            EngineKind::IoUring => Ok(Box::new(UringDriver::new(clock, home, workers)?)),
-            _ => Ok(Box::new(EpollDriver::new(clock, home, workers)?)),
+            EngineKind::IoUring => Ok(Box::new(UringDriver::new(clock, engine_id, workers)?)),
+            _ => Ok(Box::new(EpollDriver::new(clock, engine_id, workers)?)),
         }
     }
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::home::Home;
+use crate::engine_id::EngineId;
 use crate::os::{FileFd, OwnedSocketFile};
 use crate::sim::SimHandle;
 use crate::{Address, FileInfo};
@@ -31,7 +31,7 @@ pub(crate) enum Body<Fd = OwnedFd> {
 pub struct File(pub(crate) Arc<FileInner>);
 
 pub(crate) struct FileInner {
-    pub(crate) home: Home,
+    pub(crate) engine_id: EngineId,
     pub(crate) body: Body<FileFd>,
     pub(crate) path: PathBuf,
     pub(crate) info: FileInfo,
@@ -60,15 +60,15 @@ impl fmt::Debug for File {
 pub struct Socket(pub(crate) Arc<SocketInner>);
 
 pub(crate) struct SocketInner {
-    pub(crate) home: Home,
+    pub(crate) engine_id: EngineId,
     pub(crate) body: Body,
     /// The driver that has a send under way, where the kernel does not keep their order; 0 if none.
     sending: AtomicUsize,
 }
 
 impl SocketInner {
-    pub(crate) fn new(home: Home, body: Body) -> SocketInner {
-        SocketInner { home, body, sending: AtomicUsize::new(0) }
+    pub(crate) fn new(engine_id: EngineId, body: Body) -> SocketInner {
+        SocketInner { engine_id, body, sending: AtomicUsize::new(0) }
     }
 
     /// Notes that `driver` begins a send; false if it has one under way already, which must end first.
@@ -98,7 +98,7 @@ impl fmt::Debug for Socket {
 pub struct Listener(pub(crate) Arc<ListenerInner>);
 
 pub(crate) struct ListenerInner {
-    pub(crate) home: Home,
+    pub(crate) engine_id: EngineId,
     pub(crate) body: Body,
     pub(crate) address: Address,
     /// The files to remove with it, if it is the sole owner of its path.

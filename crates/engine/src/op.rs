@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use spindle_mem::{Buffers, IoBuf};
 
-use crate::home::Home;
+use crate::engine_id::EngineId;
 use crate::{Address, Asker, File, FileInfo, Interest, Listener, OpenOptions, ReceivePool, Shutdown, Socket};
 
 /// The submitter's identifier of an operation; the driver returns it unread.
@@ -258,11 +258,11 @@ impl Op {
         }
     }
 
-    /// An error if a handle in it belongs to another engine than `home`, or its offset is beyond any file.
-    pub(crate) fn check(&self, home: &Home) -> io::Result<()> {
+    /// An error if a handle in it belongs to another engine than `engine_id`, or its offset is beyond any file.
+    pub(crate) fn check(&self, engine_id: &EngineId) -> io::Result<()> {
         match self {
             Op::Read { file, offset, .. } | Op::Write { file, offset, .. } => {
-                home.check(&file.0.home, file)?;
+                engine_id.check(&file.0.engine_id, file)?;
                 // The kernel counts in signed numbers, and io_uring takes -1 for "where the last one ended".
                 if i64::try_from(*offset).is_err() {
                     let message = format!("no file reaches to byte {offset}, {file:?} neither");
@@ -274,14 +274,16 @@ impl Op {
             | Op::Flush { file }
             | Op::Seek { file, .. }
             | Op::ZeroRange { file, .. }
-            | Op::Discard { file, .. } => home.check(&file.0.home, file),
-            Op::Accept { listener } | Op::AcceptMany { listener } => home.check(&listener.0.home, listener),
+            | Op::Discard { file, .. } => engine_id.check(&file.0.engine_id, file),
+            Op::Accept { listener } | Op::AcceptMany { listener } => {
+                engine_id.check(&listener.0.engine_id, listener)
+            }
             Op::Recv { socket, .. }
             | Op::Send { socket, .. }
             | Op::SendQuietly { socket, .. }
             | Op::SendZeroCopy { socket, .. }
             | Op::RecvMany { socket, .. }
-            | Op::Shutdown { socket, .. } => home.check(&socket.0.home, socket),
+            | Op::Shutdown { socket, .. } => engine_id.check(&socket.0.engine_id, socket),
             Op::Open { .. }
             | Op::Listen { .. }
             | Op::ListenAlone { .. }

@@ -165,12 +165,12 @@ fn another_os_thread_ends_the_wait_for_outside() {
         assert_eq!(world.next_core(), None);
         let unparker = driver.unparker();
         let other = spawn_pinned("outside", None, move || unparker.unpark()).unwrap();
-        while !world.wait_outside(None) {}
+        while !world.wait_for_unpark(None) {}
         other.join().unwrap();
         assert_eq!(world.next_core(), Some(0));
     }
     driver.park(None);
-    assert!(!world.wait_outside(Some(Duration::from_millis(1))), "no thread sent anything");
+    assert!(!world.wait_for_unpark(Some(Duration::from_millis(1))), "no thread sent anything");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::route::{FLUSH_BUDGET, Place, RETRY, Route};
 pub struct Outgoing<T> {
     /// By receiver; made on first use.
     targets: Vec<Option<Target<T>>>,
-    /// Receivers that got values in this turn and did not seem asleep: checked once more in `settle`.
+    /// Receivers that got values in this turn and did not seem asleep: checked once more in `wake_receivers`.
     unsettled: Vec<usize>,
     /// The sender's turn, by number.
     turn: u32,
@@ -94,7 +94,7 @@ impl<T: Send> Outgoing<T> {
 
     /// Makes sure that no receiver sleeps although it got a value. Call it at the end of a turn, and before
     /// any sleep.
-    pub fn settle<N, U: Unpark>(&mut self, ports: &[impl AsRef<Port<T, N, U>>]) {
+    pub fn wake_receivers<N, U: Unpark>(&mut self, ports: &[impl AsRef<Port<T, N, U>>]) {
         self.turn = self.turn.wrapping_add(1);
         for to in self.unsettled.drain(..) {
             self.targets[to].iter_mut().for_each(|target| target.unsettled = false);

@@ -17,7 +17,7 @@ use crate::{Closed, Inbox, Sleep, Unpark};
 const EXPRESS_SLOTS: usize = if cfg!(loom) { 2 } else { 64 };
 const BULK_SLOTS: usize = if cfg!(loom) { 1 } else { 64 };
 
-/// A value from outside, with its tag of 63 bits.
+/// A value from the inbox, with its tag of 63 bits.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tagged<T> {
     /// Its meaning is agreed on by sender and receiver.
@@ -29,7 +29,7 @@ pub struct Tagged<T> {
 /// The receiving end as its senders see it: values `T`, news `N`, and the waker `U`.
 pub struct Port<T, N, U> {
     sleep: Sleep,
-    outside: Inbox<Tagged<T>>,
+    inbox: Inbox<Tagged<T>>,
     rings: Inbox<Receiver<T>>,
     news: Inbox<N>,
     /// Not set before the receiver exists, which reads its queues before it first sleeps.
@@ -47,7 +47,7 @@ impl<T: Send, N, U: Unpark> Port<T, N, U> {
     pub fn new() -> Port<T, N, U> {
         Port {
             sleep: Sleep::new(),
-            outside: Inbox::new(),
+            inbox: Inbox::new(),
             rings: Inbox::new(),
             news: Inbox::new(),
             unparker: OnceLock::new(),
@@ -75,7 +75,7 @@ impl<T: Send, N, U: Unpark> Port<T, N, U> {
     /// # Errors
     /// The value is returned once the port is closed.
     pub fn push(&self, flow: usize, tag: u64, value: T) -> Result<(), Closed<Tagged<T>>> {
-        self.outside.push(flow, Tagged { tag, value })?;
+        self.inbox.push(flow, Tagged { tag, value })?;
         self.wake();
         Ok(())
     }
@@ -111,7 +111,7 @@ impl<T: Send, N, U: Unpark> Port<T, N, U> {
     /// Receiver: true if anything waits outside its known rings.
     #[inline]
     pub fn has_mail(&self) -> bool {
-        !self.outside.is_empty() || self.has_news()
+        !self.inbox.is_empty() || self.has_news()
     }
 
     /// Receiver: true if there are rings to take over, or news.
@@ -120,10 +120,10 @@ impl<T: Send, N, U: Unpark> Port<T, N, U> {
         !self.rings.is_empty() || !self.news.is_empty()
     }
 
-    /// Receiver: moves up to `budget` values from outside to the end of `into`. Flows take turns.
+    /// Receiver: moves up to `budget` values out of the inbox to the end of `into`. Flows take turns.
     #[inline]
-    pub fn take_outside(&self, budget: usize, into: &mut VecDeque<Tagged<T>>) {
-        self.outside.take(budget, into);
+    pub fn take_inbox(&self, budget: usize, into: &mut VecDeque<Tagged<T>>) {
+        self.inbox.take(budget, into);
     }
 
     /// Receiver: moves the news to the end of `into`.
@@ -147,7 +147,7 @@ impl<T: Send, N, U: Unpark> Port<T, N, U> {
     /// Values in rings are dropped with them.
     pub fn close(&self) -> (VecDeque<Tagged<T>>, VecDeque<N>) {
         let (mut values, mut news) = (VecDeque::new(), VecDeque::new());
-        self.outside.close(&mut values);
+        self.inbox.close(&mut values);
         self.news.close(&mut news);
         // Dropped after the lock is released: the destructors of values may send.
         let mut rings = VecDeque::new();

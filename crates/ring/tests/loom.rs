@@ -186,7 +186,7 @@ impl Receiver {
             true
         });
         let mut outside = VecDeque::new();
-        port.take_outside(9, &mut outside);
+        port.take_inbox(9, &mut outside);
         received.extend(outside.into_iter().map(|tagged| tagged.value));
         if received.len() == before {
             thread::yield_now();
@@ -229,7 +229,7 @@ fn what_goes_in_one_flow_stays_in_order_by_whichever_ring_it_goes() {
             outgoing.send(0, &ports[0].0, 0, 0, || 1);
             outgoing.send(0, &ports[0].0, 0, 0, || 2);
             outgoing.flush(&*ports);
-            outgoing.settle(&*ports);
+            outgoing.wake_receivers(&*ports);
             outgoing.send(0, &ports[0].0, 0, 0, || 3);
             (outgoing, ports)
         });
@@ -252,7 +252,7 @@ fn rings_that_are_made_while_the_receiver_goes_to_sleep_are_found() {
         let sender = thread::spawn(move || {
             let mut outgoing = Outgoing::new(1);
             outgoing.send(0, &ports[0].0, 0, 0, || 1);
-            outgoing.settle(&*ports);
+            outgoing.wake_receivers(&*ports);
         });
         receiver.receive(1);
         sender.join().unwrap();
@@ -267,12 +267,12 @@ fn no_wake_up_is_lost_between_a_senders_glance_and_its_settling() {
         let ports = receiver.ports.clone();
         let mut outgoing = Outgoing::new(1);
         outgoing.send(0, &ports[0].0, 0, 0, || 0);
-        outgoing.settle(&*ports);
+        outgoing.wake_receivers(&*ports);
         receiver.turn();
         let sender = thread::spawn(move || {
             outgoing.send(0, &ports[0].0, 0, 0, || 1);
             outgoing.send(0, &ports[0].0, 0, 0, || 2);
-            outgoing.settle(&*ports);
+            outgoing.wake_receivers(&*ports);
         });
         receiver.receive(3);
         assert_eq!(receiver.received, [0, 1, 2]);
@@ -288,7 +288,7 @@ fn what_waited_for_room_wakes_its_receiver() {
         let mut outgoing = Outgoing::new(1);
         // In express, in bulk, and waiting.
         (0..3).for_each(|number| outgoing.send(0, &ports[0].0, 0, 0, || number));
-        outgoing.settle(&*ports);
+        outgoing.wake_receivers(&*ports);
         receiver.turn();
         let sender = thread::spawn(move || assert!(!outgoing.flush(&*ports), "there is room"));
         receiver.receive(3);
@@ -307,7 +307,7 @@ fn two_senders_wake_one_receiver_without_loss() {
         let connect = |number| {
             let (ports, mut outgoing) = (receiver.ports.clone(), Outgoing::new(1));
             outgoing.send(0, &ports[0].0, 0, 0, || number);
-            outgoing.settle(&*ports);
+            outgoing.wake_receivers(&*ports);
             (ports, outgoing)
         };
         let senders = [0, 1].map(connect);
@@ -315,7 +315,7 @@ fn two_senders_wake_one_receiver_without_loss() {
         let senders = senders.map(|(ports, mut outgoing)| {
             thread::spawn(move || {
                 outgoing.send(0, &ports[0].0, 0, 0, || 2);
-                outgoing.settle(&*ports);
+                outgoing.wake_receivers(&*ports);
             })
         });
         receiver.receive(4);
@@ -372,7 +372,7 @@ fn rings_that_are_made_while_a_port_closes_drop_what_is_in_them() {
         let sender = thread::spawn(move || {
             let mut outgoing = Outgoing::new(1);
             outgoing.send(0, &ports[0].0, 0, 0, || value);
-            outgoing.settle(&*ports);
+            outgoing.wake_receivers(&*ports);
         });
         let mut rings = Rings::default();
         rings.adopt(&port[0].0);
@@ -433,7 +433,7 @@ impl Told {
     fn wait(&self) -> End {
         let (mut ends, no_rings) = (VecDeque::new(), Rings::default());
         loop {
-            self.port.take_outside(9, &mut ends);
+            self.port.take_inbox(9, &mut ends);
             if let Some(end) = ends.pop_front() {
                 return end.value;
             }

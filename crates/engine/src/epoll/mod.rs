@@ -14,8 +14,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
 use self::sources::{Sources, WAKE};
-use crate::home::Home;
-use crate::os::{Clock, IoVecs, Returns, Waker, Workers, clock, sockets};
+use crate::engine_id::EngineId;
+use crate::os::{Clock, IoVecs, JobResults, Waker, Workers, clock, sockets};
 use crate::places::Places;
 use crate::sim::Rng;
 use crate::{Completion, Driver, EngineError, Op, Output, SystemCalls, Time, Token, Unparker};
@@ -31,12 +31,12 @@ const ASK_AFTER: Duration = Duration::from_micros(50);
 /// One reactor's driver.
 pub(crate) struct EpollDriver {
     clock: Clock,
-    home: Home,
+    engine_id: EngineId,
     rng: Rng,
     waker: Arc<Waker>,
     epoll: OwnedFd,
     workers: Arc<Workers>,
-    returns: Arc<Returns>,
+    job_results: Arc<JobResults>,
     sources: Sources,
     /// The jobs given to workers, by token.
     jobs: Places,
@@ -58,7 +58,11 @@ pub(crate) struct EpollDriver {
 }
 
 impl EpollDriver {
-    pub(crate) fn new(clock: Clock, home: Home, workers: Arc<Workers>) -> Result<EpollDriver, EngineError> {
+    pub(crate) fn new(
+        clock: Clock,
+        engine_id: EngineId,
+        workers: Arc<Workers>,
+    ) -> Result<EpollDriver, EngineError> {
         let failed = |what| move |source| EngineError::Driver { engine: "epoll", what, source };
         let waker = Arc::new(Waker::new().map_err(failed("eventfd"))?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)
@@ -69,9 +73,9 @@ impl EpollDriver {
             .map_err(failed("epoll_ctl"))?;
         Ok(EpollDriver {
             clock,
-            home,
+            engine_id,
             rng: clock::random_generator(),
-            returns: Returns::new(Arc::clone(&waker)),
+            job_results: JobResults::new(Arc::clone(&waker)),
             waker,
             epoll,
             workers,
@@ -103,7 +107,7 @@ impl EpollDriver {
             if data == WAKE {
                 self.waker.drain();
             } else {
-                self.sources.on_event(data, event.flags, &mut self.vecs, &self.home, &mut self.ready);
+                self.sources.on_event(data, event.flags, &mut self.vecs, &self.engine_id, &mut self.ready);
             }
         }
     }
@@ -111,7 +115,7 @@ impl EpollDriver {
     /// Attempts a socket operation now; it waits for readiness if it would block.
     fn attempt(&mut self, token: Token, op: Op) {
         if let Err((error, op)) =
-            self.sources.start(token, op, &self.epoll, &mut self.vecs, &self.home, &mut self.ready)
+            self.sources.start(token, op, &self.epoll, &mut self.vecs, &self.engine_id, &mut self.ready)
         {
             self.ready.push(Completion { token, result: Err(error), op, more: false });
         }
@@ -160,7 +164,7 @@ impl Driver for EpollDriver {
 
     fn submit(&mut self, token: Token, op: Op) {
         self.in_flight += 1;
-        if let Err(error) = op.check(&self.home) {
+        if let Err(error) = op.check(&self.engine_id) {
             self.ready.push(Completion { token, result: Err(error), op, more: false });
             return;
         }
@@ -176,11 +180,11 @@ impl Driver for EpollDriver {
             | Op::Listen { .. }
             | Op::ListenAlone { .. } => {
                 self.handed_over += 1;
-                self.jobs.insert(token, self.workers.submit(token, op, &self.returns));
+                self.jobs.insert(token, self.workers.submit(token, op, &self.job_results));
             }
             Op::Pair => {
                 self.sources.calls += 1;
-                let result = sockets::pair(false, &self.home).map(|(a, b)| Output::Pair(a, b));
+                let result = sockets::pair(false, &self.engine_id).map(|(a, b)| Output::Pair(a, b));
                 self.ready.push(Completion { token, result, op, more: false });
             }
             Op::Shutdown { ref socket, how } => {
@@ -229,13 +233,13 @@ impl Driver for EpollDriver {
             self.wait(Some(Duration::ZERO));
         }
         (self.asked, self.unasked) = (self.now, 0);
-        self.sources.go_on_eagerly(&mut self.vecs, &self.home, &mut self.ready);
+        self.sources.go_on_eagerly(&mut self.vecs, &self.engine_id, &mut self.ready);
         let ended = self.ready.iter().filter(|completion| !completion.more).count();
         self.in_flight -= ended + self.quiet.len();
         out.append(&mut self.ready);
         out.append(&mut self.quiet);
         let first = out.len();
-        self.in_flight -= self.returns.take(out);
+        self.in_flight -= self.job_results.take(out);
         for completion in &out[first..] {
             self.jobs.remove(completion.token);
         }
@@ -250,7 +254,7 @@ impl Driver for EpollDriver {
         if !self.waker.fall_asleep() {
             return;
         }
-        if !self.returns.any() {
+        if !self.job_results.any() {
             let timeout = deadline.map(|deadline| deadline.since(self.clock.now()));
             self.wait(timeout);
             self.fresh = true;
@@ -291,7 +295,7 @@ impl Driver for EpollDriver {
     }
 
     fn has_ready(&mut self) -> bool {
-        !self.ready.is_empty() || self.returns.any() || self.sources.is_eager()
+        !self.ready.is_empty() || self.job_results.any() || self.sources.is_eager()
     }
 
     fn system_calls(&self) -> SystemCalls {

@@ -13,8 +13,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, accept_with, connect, sockopt};
 use slab::Slab;
 
+use crate::engine_id::EngineId;
 use crate::handle::{ListenerInner, SocketInner};
-use crate::home::Home;
 use crate::os::{IoVecs, readiness, sockets};
 use crate::places::Places;
 use crate::{Address, Completion, Interest, Op, Output, Socket, Token};
@@ -126,7 +126,7 @@ impl Sources {
         op: Op,
         epoll: &OwnedFd,
         vecs: &mut IoVecs,
-        home: &Home,
+        engine_id: &EngineId,
         ready: &mut Vec<Completion>,
     ) -> Result<(), (io::Error, Op)> {
         let mut waiting = Waiting { token, op, connecting: None, sent: 0, source: usize::MAX };
@@ -138,7 +138,7 @@ impl Sources {
         let told_later = side == Side::Look && waiting.op.goes_on() && known.is_none();
         let mut may_go_on = false;
         if !queued && !told_later {
-            match waiting.attempt(vecs, home, &mut self.calls) {
+            match waiting.attempt(vecs, engine_id, &mut self.calls) {
                 Step::Done(result) => {
                     done(ready, token, result, waiting.op);
                     return Ok(());
@@ -205,21 +205,27 @@ impl Sources {
         data: u64,
         flags: epoll::EventFlags,
         vecs: &mut IoVecs,
-        home: &Home,
+        engine_id: &EngineId,
         ready: &mut Vec<Completion>,
     ) {
-        self.look_again(data as usize, vecs, home, ready);
+        self.look_again(data as usize, vecs, engine_id, ready);
         let both = flags.intersects(epoll::EventFlags::ERR | epoll::EventFlags::HUP);
         if both || flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::RDHUP) {
-            self.go_on(data as usize, Side::Read, vecs, home, ready);
+            self.go_on(data as usize, Side::Read, vecs, engine_id, ready);
         }
         if both || flags.intersects(epoll::EventFlags::OUT) {
-            self.go_on(data as usize, Side::Write, vecs, home, ready);
+            self.go_on(data as usize, Side::Write, vecs, engine_id, ready);
         }
     }
 
     /// Each `Poll` checks whether its interest is met, in whatever direction.
-    fn look_again(&mut self, source: usize, vecs: &mut IoVecs, home: &Home, ready: &mut Vec<Completion>) {
+    fn look_again(
+        &mut self,
+        source: usize,
+        vecs: &mut IoVecs,
+        engine_id: &EngineId,
+        ready: &mut Vec<Completion>,
+    ) {
         let Some(source) = self.sources.get_mut(source) else { return };
         let (waiting, calls, keys) = (&mut self.waiting, &mut self.calls, &mut self.keys);
         let parked = &mut self.parked;
@@ -227,7 +233,7 @@ impl Sources {
             if !is_waiting(waiting, key, token) {
                 return false;
             }
-            match waiting[key].attempt(vecs, home, calls) {
+            match waiting[key].attempt(vecs, engine_id, calls) {
                 Step::WouldBlock => true,
                 Step::More(output) => {
                     ready.push(Completion::one_of_many(token, output));
@@ -251,9 +257,14 @@ impl Sources {
     }
 
     /// Goes on with operations that had more than their share of results in a row.
-    pub(super) fn go_on_eagerly(&mut self, vecs: &mut IoVecs, home: &Home, ready: &mut Vec<Completion>) {
+    pub(super) fn go_on_eagerly(
+        &mut self,
+        vecs: &mut IoVecs,
+        engine_id: &EngineId,
+        ready: &mut Vec<Completion>,
+    ) {
         for (source, side) in std::mem::take(&mut self.eager) {
-            self.go_on(source, side, vecs, home, ready);
+            self.go_on(source, side, vecs, engine_id, ready);
         }
     }
 
@@ -262,7 +273,7 @@ impl Sources {
         number: usize,
         side: Side,
         vecs: &mut IoVecs,
-        home: &Home,
+        engine_id: &EngineId,
         ready: &mut Vec<Completion>,
     ) {
         // An event of a source removed meanwhile finds nothing, or another source that tries in vain.
@@ -273,7 +284,7 @@ impl Sources {
                 line.entries.pop_front();
                 continue;
             }
-            let result = match self.waiting[key].attempt(vecs, home, &mut self.calls) {
+            let result = match self.waiting[key].attempt(vecs, engine_id, &mut self.calls) {
                 Step::WouldBlock => return,
                 Step::More(output) => {
                     ready.push(Completion::one_of_many(token, output));
@@ -392,8 +403,8 @@ impl Waiting {
         Ok((object.0, self.address().unwrap_or_default(), object.1))
     }
 
-    fn attempt(&mut self, vecs: &mut IoVecs, home: &Home, calls: &mut u64) -> Step {
-        match self.try_now(vecs, home, calls) {
+    fn attempt(&mut self, vecs: &mut IoVecs, engine_id: &EngineId, calls: &mut u64) -> Step {
+        match self.try_now(vecs, engine_id, calls) {
             Ok(output) if self.op.goes_on() && !output.is_end() => Step::More(output),
             Ok(output) => Step::Done(Ok(output)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Step::WouldBlock,
@@ -401,7 +412,7 @@ impl Waiting {
         }
     }
 
-    fn try_now(&mut self, vecs: &mut IoVecs, home: &Home, calls: &mut u64) -> io::Result<Output> {
+    fn try_now(&mut self, vecs: &mut IoVecs, engine_id: &EngineId, calls: &mut u64) -> io::Result<Output> {
         // Each attempt makes at least one.
         *calls += 1;
         match &mut self.op {
@@ -431,7 +442,7 @@ impl Waiting {
                 let fd = rustix::io::retry_on_intr(|| accept_with(from, sockets::flags(false)))?;
                 *calls += 1;
                 sockets::no_delay(fd.as_fd());
-                Ok(Output::Socket(Socket::from_fd(fd, home)))
+                Ok(Output::Socket(Socket::from_fd(fd, engine_id)))
             }
             Op::Poll { fd, interest } | Op::PollMany { fd, interest } => ready_now(fd, *interest),
             Op::Connect { address } => match self.connecting.take() {
@@ -440,7 +451,7 @@ impl Waiting {
                     *calls += if matches!(**address, Address::Tcp(_)) { 2 } else { 1 };
                     let (fd, kernel) = sockets::stream_for(address, false)?;
                     let started = connect(&fd, &kernel);
-                    let socket = Socket::from_fd(fd, home);
+                    let socket = Socket::from_fd(fd, engine_id);
                     match started {
                         Ok(()) => Ok(Output::Socket(socket)),
                         Err(Errno::INPROGRESS) => {

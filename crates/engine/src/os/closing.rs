@@ -30,7 +30,7 @@ impl AsFd for OpenFd {
 /// Closes files on threads that may wait.
 pub(crate) trait Closer: Send + Sync {
     /// Closes what is given, later.
-    fn close(self: Arc<Self>, closing: Closing);
+    fn close(self: Arc<Self>, closing: PendingClose);
 }
 
 /// An open file. Dropping it gives it to a worker to close.
@@ -57,7 +57,7 @@ impl AsFd for FileFd {
 impl Drop for FileFd {
     fn drop(&mut self) {
         let job = self.job;
-        self.fd.take().into_iter().for_each(|fd| self.pool.clone().close(Closing::File { fd, job }));
+        self.fd.take().into_iter().for_each(|fd| self.pool.clone().close(PendingClose::File { fd, job }));
     }
 }
 
@@ -76,12 +76,12 @@ impl OwnedSocketFile {
 
 impl Drop for OwnedSocketFile {
     fn drop(&mut self) {
-        self.file.take().into_iter().for_each(|file| self.pool.clone().close(Closing::SocketFile(file)));
+        self.file.take().into_iter().for_each(|file| self.pool.clone().close(PendingClose::SocketFile(file)));
     }
 }
 
 /// What a worker closes, by dropping it.
-pub(crate) enum Closing {
+pub(crate) enum PendingClose {
     /// With the number of the job that opened it.
     File {
         fd: OpenFd,

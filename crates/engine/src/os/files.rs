@@ -316,12 +316,12 @@ const BLKDISCARD: libc::Ioctl = 0x1277;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::Home;
+    use crate::engine_id::EngineId;
     use crate::os::Workers;
 
     fn open_in(folder: &tempfile::TempDir, size: u64) -> File {
         let options = OpenOptions::new(folder.path().join("a")).writable(true).create(size);
-        Workers::new(Home::new(), false).open(&options).unwrap()
+        Workers::new(EngineId::new(), false).open(&options).unwrap()
     }
 
     #[test]

@@ -16,9 +16,9 @@ pub(crate) mod waker;
 pub(crate) mod workers;
 
 pub(crate) use clock::Clock;
-pub(crate) use closing::{Closes, Closing, FileFd, OwnedSocketFile};
+pub(crate) use closing::{Closes, FileFd, OwnedSocketFile, PendingClose};
 pub(crate) use iovec::{IoVecs, receive, send};
 pub use lock::{WriteLock, write_lock};
 pub(crate) use opens::Opens;
 pub(crate) use waker::Waker;
-pub(crate) use workers::{Returns, Workers};
+pub(crate) use workers::{JobResults, Workers};

@@ -14,13 +14,13 @@ use rustix::net::{
     listen as listen_on, socket_with, socketpair, sockopt,
 };
 
+use crate::engine_id::EngineId;
 use crate::handle::{Body, ListenerInner, SocketInner};
-use crate::home::Home;
 use crate::{Address, Listener, Peer, Shutdown, Socket};
 
 impl Socket {
-    pub(crate) fn from_fd(fd: OwnedFd, home: &Home) -> Socket {
-        Socket(Arc::new(SocketInner::new(home.clone(), Body::Os(fd))))
+    pub(crate) fn from_fd(fd: OwnedFd, engine_id: &EngineId) -> Socket {
+        Socket(Arc::new(SocketInner::new(engine_id.clone(), Body::Os(fd))))
     }
 
     /// The kernel's descriptor of a socket, after checking its engine.
@@ -115,7 +115,12 @@ pub(crate) fn no_delay(fd: BorrowedFd<'_>) {
 }
 
 /// Binds and listens.
-pub(crate) fn listen(address: &Address, backlog: u32, blocking: bool, home: &Home) -> io::Result<Listener> {
+pub(crate) fn listen(
+    address: &Address,
+    backlog: u32,
+    blocking: bool,
+    engine_id: &EngineId,
+) -> io::Result<Listener> {
     let named = |errno: Errno| {
         let error = io::Error::from(errno);
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
@@ -130,7 +135,12 @@ pub(crate) fn listen(address: &Address, backlog: u32, blocking: bool, home: &Hom
     if let Address::Tcp(tcp) = &mut address {
         *tcp = SocketAddr::try_from(getsockname(&fd)?)?;
     }
-    Ok(Listener(Arc::new(ListenerInner { home: home.clone(), body: Body::Os(fd), address, _owned: None })))
+    Ok(Listener(Arc::new(ListenerInner {
+        engine_id: engine_id.clone(),
+        body: Body::Os(fd),
+        address,
+        _owned: None,
+    })))
 }
 
 /// Binds a Unix path to a socket to which only its owner's programs may connect, and listens.
@@ -154,9 +164,9 @@ pub(crate) fn cannot_connect(address: &Address, error: io::Error) -> io::Error {
 }
 
 /// Two connected Unix streams.
-pub(crate) fn pair(blocking: bool, home: &Home) -> io::Result<(Socket, Socket)> {
+pub(crate) fn pair(blocking: bool, engine_id: &EngineId) -> io::Result<(Socket, Socket)> {
     let (a, b) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags(blocking), None)?;
-    Ok((Socket::from_fd(a, home), Socket::from_fd(b, home)))
+    Ok((Socket::from_fd(a, engine_id), Socket::from_fd(b, engine_id)))
 }
 
 /// Ends one or both directions. Never blocks.

@@ -10,9 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::closing::{Closer, OpenFd};
 use super::socket_file::SocketFile;
-use super::{Closes, Closing, FileFd, IoVecs, Opens, OwnedSocketFile, Waker, files, sockets};
+use super::{Closes, FileFd, IoVecs, Opens, OwnedSocketFile, PendingClose, Waker, files, sockets};
+use crate::engine_id::EngineId;
 use crate::handle::{Body, FileInner, ListenerInner};
-use crate::home::Home;
 use crate::os_thread::run_on;
 use crate::{
     Asker, Completion, CpuSet, File, FileInfo, Listener, Op, OpenOptions, Output, Token, Unpark,
@@ -36,7 +36,7 @@ pub(crate) struct Pool {
     work: Condvar,
     /// Signalled when a file was closed.
     closed_one: Condvar,
-    home: Home,
+    engine_id: EngineId,
     blocking_sockets: bool,
     cores: CpuSet,
 }
@@ -59,7 +59,7 @@ struct Queue {
 
 /// Which earlier jobs an operation waits for.
 #[derive(Clone, Copy)]
-struct Before {
+struct Predecessors {
     /// The number of its own job.
     job: u64,
     /// The last file queued for closing when it was submitted.
@@ -68,12 +68,12 @@ struct Before {
 
 impl Queue {
     /// Whether an earlier close or given-up open is not over.
-    fn frees_something(&self, before: Before) -> bool {
+    fn may_free_something(&self, before: Predecessors) -> bool {
         self.closes.any_up_to(before.closes) || self.opens.any_given_up_before(before.job)
     }
 
     /// Removes a queued close from the jobs.
-    fn take_close(&mut self) -> Option<(Closing, u64)> {
+    fn take_close(&mut self) -> Option<(PendingClose, u64)> {
         let is_close = |job: &Option<Job>| matches!(job, Some(Job::Close { .. }));
         let at = self.jobs.iter().position(is_close)?;
         let Some(Job::Close { it, number }) = self.jobs[at].take() else { return None };
@@ -83,20 +83,20 @@ impl Queue {
 }
 
 enum Job {
-    Operation { token: Token, op: Op, back: Arc<Returns>, before: Before },
-    Close { it: Closing, number: u64 },
+    Operation { token: Token, op: Op, results: Arc<JobResults>, before: Predecessors },
+    Close { it: PendingClose, number: u64 },
 }
 
 /// Where workers put results for a driver.
-pub(crate) struct Returns {
+pub(crate) struct JobResults {
     any: AtomicBool,
     done: Mutex<Vec<Completion>>,
     waker: Arc<Waker>,
 }
 
-impl Returns {
-    pub(crate) fn new(waker: Arc<Waker>) -> Arc<Returns> {
-        Arc::new(Returns { any: AtomicBool::new(false), done: Mutex::default(), waker })
+impl JobResults {
+    pub(crate) fn new(waker: Arc<Waker>) -> Arc<JobResults> {
+        Arc::new(JobResults { any: AtomicBool::new(false), done: Mutex::default(), waker })
     }
 
     /// True if results are waiting: one atomic load.
@@ -124,27 +124,27 @@ impl Returns {
 }
 
 impl Workers {
-    pub(crate) fn new(home: Home, blocking_sockets: bool) -> Workers {
+    pub(crate) fn new(engine_id: EngineId, blocking_sockets: bool) -> Workers {
         let cores = available_cores().affinity;
         let (work, closed_one) = (Condvar::new(), Condvar::new());
         let queue = Mutex::default();
-        Workers(Arc::new(Pool { queue, work, closed_one, home, blocking_sockets, cores }))
+        Workers(Arc::new(Pool { queue, work, closed_one, engine_id, blocking_sockets, cores }))
     }
 
-    /// Queues `op`; its completion comes through `back`. If no thread at all can be started it completes with
+    /// Queues `op`; its completion comes through `results`. If no thread at all can be started it completes with
     /// that error. Returns the job's number, for [cancelling](Self::cancel).
-    pub(crate) fn submit(&self, token: Token, op: Op, back: &Arc<Returns>) -> u64 {
-        let back = Arc::clone(back);
+    pub(crate) fn submit(&self, token: Token, op: Op, results: &Arc<JobResults>) -> u64 {
+        let results = Arc::clone(results);
         self.0.give(|queue, job| {
             queue.opens.begin(job, &op);
-            Job::Operation { token, op, back, before: Before { job, closes: queue.closes.last() } }
+            Job::Operation { token, op, results, before: Predecessors { job, closes: queue.closes.last() } }
         })
     }
 
     /// Opens a file now, on the calling thread.
     #[cfg(test)]
     pub(crate) fn open(&self, options: &OpenOptions) -> io::Result<File> {
-        self.0.open(options, Before { job: 0, closes: 0 })
+        self.0.open(options, Predecessors { job: 0, closes: 0 })
     }
 
     /// Takes back an operation that no worker has begun.
@@ -179,7 +179,7 @@ impl Drop for Workers {
 
 impl Closer for Pool {
     /// Gives a file to a worker to close; closes it here if no worker can be started.
-    fn close(self: Arc<Self>, it: Closing) {
+    fn close(self: Arc<Self>, it: PendingClose) {
         self.give(|queue, _| Job::Close { it, number: queue.closes.begin() });
         // A waiting open may have to perform it.
         self.closed_one.notify_all();
@@ -198,12 +198,12 @@ impl Pool {
         let job = job(&mut queue, own);
         queue.jobs.push_back(Some(job));
         queue.waiting += 1;
-        self.staff(queue);
+        self.ensure_worker(queue);
         own
     }
 
     /// Wakes a worker for waiting jobs, or starts one more if all are busy.
-    fn staff(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
+    fn ensure_worker(self: &Arc<Self>, mut queue: MutexGuard<'_, Queue>) {
         let full = queue.threads - queue.opening >= MOST_WORKERS || queue.threads == MOST_THREADS;
         if queue.idle >= queue.waiting || full {
             drop(queue);
@@ -221,12 +221,12 @@ impl Pool {
 
     /// Opens a file on this worker, which does not count as one meanwhile, so that locked files delay no
     /// other jobs.
-    fn open_aside(self: &Arc<Self>, options: &OpenOptions, before: Before) -> io::Result<File> {
+    fn open_uncounted(self: &Arc<Self>, options: &OpenOptions, before: Predecessors) -> io::Result<File> {
         let mut queue = self.queue();
         queue.opening += 1;
         match queue.waiting {
             0 => drop(queue),
-            _ => self.staff(queue),
+            _ => self.ensure_worker(queue),
         }
         let opened = self.open(options, before);
         self.queue().opening -= 1;
@@ -238,22 +238,22 @@ impl Pool {
         let mut vecs = IoVecs::default();
         while let Some(job) = self.next_job() {
             match job {
-                Job::Operation { token, mut op, back, before } => {
+                Job::Operation { token, mut op, results, before } => {
                     let result = self.perform(&mut op, before, &mut vecs);
-                    back.give(Completion { token, result, op, more: false });
+                    results.give(Completion { token, result, op, more: false });
                 }
                 Job::Close { it, number } => self.close_here(it, number),
             }
         }
     }
 
-    fn close_here(&self, it: Closing, number: u64) {
+    fn close_here(&self, it: PendingClose, number: u64) {
         let opened = match it {
-            Closing::File { fd, job } => {
+            PendingClose::File { fd, job } => {
                 drop(fd);
                 Some(job)
             }
-            Closing::SocketFile(file) => {
+            PendingClose::SocketFile(file) => {
                 drop(file);
                 None
             }
@@ -267,9 +267,9 @@ impl Pool {
 
     /// Waits until every close and every given-up open that came before is over. Performs closes meanwhile,
     /// because every other worker may be waiting too.
-    fn wait_for_what_came(&self, before: Before) {
+    fn wait_for_predecessors(&self, before: Predecessors) {
         let mut queue = self.queue();
-        while queue.frees_something(before) && !queue.closed {
+        while queue.may_free_something(before) && !queue.closed {
             queue = match queue.take_close() {
                 Some((it, number)) => {
                     drop(queue);
@@ -283,7 +283,7 @@ impl Pool {
 
     /// Opens a file, unless the open was given up. If the file is in use and an earlier close or given-up open
     /// is not over, that may hold it: then waits for those and tries again.
-    fn open(self: &Arc<Self>, options: &OpenOptions, before: Before) -> io::Result<File> {
+    fn open(self: &Arc<Self>, options: &OpenOptions, before: Predecessors) -> io::Result<File> {
         let opened = self.open_or_wait(options, before);
         if opened.is_err() {
             self.queue().opens.end(before.job);
@@ -292,19 +292,19 @@ impl Pool {
         let (fd, info) = opened?;
         let body = Body::Os(FileFd::new(fd, before.job, self.clone()));
         let path = options.path.clone();
-        Ok(File(Arc::new(FileInner { home: self.home.clone(), body, path, info })))
+        Ok(File(Arc::new(FileInner { engine_id: self.engine_id.clone(), body, path, info })))
     }
 
-    fn open_or_wait(&self, options: &OpenOptions, before: Before) -> io::Result<(OpenFd, FileInfo)> {
+    fn open_or_wait(&self, options: &OpenOptions, before: Predecessors) -> io::Result<(OpenFd, FileInfo)> {
         let given_up = || options.asker.as_ref().is_some_and(Asker::has_given_up);
         let cancelled = || io::Error::new(io::ErrorKind::Interrupted, "cancelled");
         if given_up() {
             return Err(cancelled());
         }
-        let pending = self.queue().frees_something(before);
+        let pending = self.queue().may_free_something(before);
         let opened = match files::open(options) {
             Err(error) if pending && is_in_use(&error) => {
-                self.wait_for_what_came(before);
+                self.wait_for_predecessors(before);
                 files::open(options)
             }
             opened => opened,
@@ -313,11 +313,12 @@ impl Pool {
         if given_up() { Err(cancelled()) } else { opened }
     }
 
-    fn perform(self: &Arc<Self>, op: &mut Op, before: Before, vecs: &mut IoVecs) -> io::Result<Output> {
+    fn perform(self: &Arc<Self>, op: &mut Op, before: Predecessors, vecs: &mut IoVecs) -> io::Result<Output> {
         match op {
-            Op::Open { options } => self.open_aside(options, before).map(Output::File),
+            Op::Open { options } => self.open_uncounted(options, before).map(Output::File),
             Op::Listen { address, backlog } => {
-                sockets::listen(address, *backlog, self.blocking_sockets, &self.home).map(Output::Listener)
+                sockets::listen(address, *backlog, self.blocking_sockets, &self.engine_id)
+                    .map(Output::Listener)
             }
             Op::ListenAlone { path, backlog } => {
                 self.listen_alone(path, *backlog, before).map(Output::Listener)
@@ -328,11 +329,16 @@ impl Pool {
 
     /// A path in use may belong to a listener of this process that was dropped and not closed yet; handled as
     /// in [`open`](Self::open).
-    fn listen_alone(self: &Arc<Self>, path: &Path, backlog: u32, before: Before) -> io::Result<Listener> {
-        let pending = self.queue().frees_something(before);
+    fn listen_alone(
+        self: &Arc<Self>,
+        path: &Path,
+        backlog: u32,
+        before: Predecessors,
+    ) -> io::Result<Listener> {
+        let pending = self.queue().may_free_something(before);
         let mut file = match SocketFile::claim(path) {
             Err(error) if pending && error.kind() == io::ErrorKind::AddrInUse => {
-                self.wait_for_what_came(before);
+                self.wait_for_predecessors(before);
                 SocketFile::claim(path)?
             }
             claimed => claimed?,
@@ -341,7 +347,12 @@ impl Pool {
         file.bound()?;
         let owned = Some(OwnedSocketFile::new(file, self.clone()));
         let body = Body::Os(fd);
-        Ok(Listener(Arc::new(ListenerInner { home: self.home.clone(), body, address, _owned: owned })))
+        Ok(Listener(Arc::new(ListenerInner {
+            engine_id: self.engine_id.clone(),
+            body,
+            address,
+            _owned: owned,
+        })))
     }
 
     /// The next job; none once the engine is gone and the queue is empty.
@@ -384,10 +395,10 @@ impl Pool {
         drop(queue);
         for job in stranded.into_iter().flatten() {
             match job {
-                Job::Operation { token, op, back, before } => {
+                Job::Operation { token, op, results, before } => {
                     self.queue().opens.end(before.job);
                     let message = format!("cannot start a worker thread for '{}': {error}", op.name());
-                    back.give(Completion {
+                    results.give(Completion {
                         token,
                         result: Err(io::Error::new(error.kind(), message)),
                         op,
@@ -412,9 +423,9 @@ mod tests {
 
     #[test]
     fn files_that_are_locked_do_not_hold_up_other_work() {
-        let workers = Workers::new(Home::new(), true);
+        let workers = Workers::new(EngineId::new(), true);
         let waker = Arc::new(Waker::new().expect("an eventfd"));
-        let back = Returns::new(waker);
+        let results = JobResults::new(waker);
         let folder = tempfile::tempdir().expect("a folder");
         let locked: Vec<_> = (0..2 * MOST_WORKERS)
             .map(|number| {
@@ -426,16 +437,16 @@ mod tests {
             .collect();
         for (number, (path, _)) in locked.iter().enumerate() {
             let options = OpenOptions::new(path).writable(true).locked(true);
-            workers.submit(Token(number as u64), Op::Open { options: Box::new(options) }, &back);
+            workers.submit(Token(number as u64), Op::Open { options: Box::new(options) }, &results);
         }
         let other = folder.path().join("other");
         std::fs::write(&other, [0; 512]).expect("a file");
         let file = workers.open(&OpenOptions::new(other).writable(true)).expect("a file");
         let zeroed = Token(1000);
-        workers.submit(zeroed, Op::ZeroRange { file, offset: 0, length: 512 }, &back);
+        workers.submit(zeroed, Op::ZeroRange { file, offset: 0, length: 512 }, &results);
         let mut done = Vec::new();
         while done.is_empty() {
-            back.take(&mut done);
+            results.take(&mut done);
             std::thread::yield_now();
         }
         assert_eq!(done[0].token, zeroed, "before any of those that wait for a lock");

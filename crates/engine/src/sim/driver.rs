@@ -38,7 +38,7 @@ impl Driver for SimDriver {
     }
 
     fn submit(&mut self, token: Token, op: Op) {
-        let refused = op.check(self.world.home()).err();
+        let refused = op.check(self.world.engine_id()).err();
         self.world.inner().submit(self.core, token, op, refused);
     }
 

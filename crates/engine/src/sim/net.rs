@@ -9,7 +9,7 @@ use spindle_mem::{Buffers, IoBuf};
 use super::flight::Flight;
 use super::handle::SimObject;
 use super::rng::Rng;
-use super::world::Maker;
+use super::world::HandleMaker;
 use crate::handle::Body;
 use crate::{Address, Op, Output, ReceivePool, Shutdown, Socket};
 
@@ -78,7 +78,7 @@ impl Net {
         &mut self,
         key: usize,
         flight: &mut Flight,
-        maker: &Maker,
+        maker: &HandleMaker,
         rng: &mut Rng,
         woken: &mut Vec<usize>,
     ) -> Option<io::Result<Output>> {
@@ -137,7 +137,7 @@ impl Net {
         (a, b)
     }
 
-    fn listen(&mut self, address: &Address, backlog: u32, maker: &Maker) -> io::Result<Output> {
+    fn listen(&mut self, address: &Address, backlog: u32, maker: &HandleMaker) -> io::Result<Output> {
         let mut address = address.clone();
         if let Address::Tcp(tcp) = &mut address
             && tcp.port() == 0
@@ -162,7 +162,12 @@ impl Net {
         Ok(Output::Listener(maker.listener(number, address)))
     }
 
-    fn connect(&mut self, address: &Address, maker: &Maker, woken: &mut Vec<usize>) -> io::Result<Output> {
+    fn connect(
+        &mut self,
+        address: &Address,
+        maker: &HandleMaker,
+        woken: &mut Vec<usize>,
+    ) -> io::Result<Output> {
         let refused = || {
             let error = io::Error::from_raw_os_error(libc::ECONNREFUSED);
             crate::os::sockets::cannot_connect(address, error)

@@ -9,7 +9,7 @@ use spindle_mem::Buffers;
 use super::disk::{Disk, DiskOptions, FlushTicket, UnmapReads};
 use super::flight::Flight;
 use super::handle::SimObject;
-use super::world::Maker;
+use super::world::HandleMaker;
 use crate::handle::Body;
 use crate::{Asker, Direct, File, FileInfo, Op, OpenOptions, Output};
 
@@ -97,7 +97,7 @@ impl Storage {
     }
 
     /// The moment at which a file operation takes effect.
-    pub(super) fn perform(&mut self, flight: &mut Flight, maker: &Maker) -> io::Result<Output> {
+    pub(super) fn perform(&mut self, flight: &mut Flight, maker: &HandleMaker) -> io::Result<Output> {
         if let Op::Open { options } = &flight.op {
             return self.open(options, maker);
         }
@@ -142,7 +142,7 @@ impl Storage {
         Ok(Output::Done)
     }
 
-    fn open(&mut self, options: &OpenOptions, maker: &Maker) -> io::Result<Output> {
+    fn open(&mut self, options: &OpenOptions, maker: &HandleMaker) -> io::Result<Output> {
         let path = options.path.to_string_lossy().into_owned();
         // A file whose opener is gone is closed soon.
         let kept = |open: &OpenFile| !open.asker.as_ref().is_some_and(Asker::has_given_up);

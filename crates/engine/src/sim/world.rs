@@ -17,8 +17,8 @@ use super::rng::{Rng, mix};
 use super::storage::Storage;
 use super::trace::Trace;
 use super::{Disk, Traced};
+use crate::engine_id::EngineId;
 use crate::handle::{Body, FileInner, ListenerInner, SocketInner};
-use crate::home::Home;
 use crate::{Address, Completion, File, FileInfo, Listener, Socket, Time, Unpark};
 
 /// Looks at the world (a turn, a poll, a reading of the clock) at one instant before the clock moves anyway:
@@ -34,8 +34,8 @@ pub struct World(Arc<Shared>);
 
 struct Shared {
     seed: u64,
-    home: Home,
-    outside: Arc<Outside>,
+    engine_id: EngineId,
+    foreign_wake: Arc<ForeignWake>,
     inner: Mutex<Inner>,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct Inner {
     pub(super) net: Net,
     running: usize,
     looks: u32,
-    pub(super) maker: Maker,
+    pub(super) maker: HandleMaker,
     /// Operations that may proceed, until [`Inner::retry_woken`] schedules them; kept for its capacity.
     pub(super) woken: Vec<usize>,
 }
@@ -88,11 +88,11 @@ impl Core {
 impl World {
     /// A world whose every choice follows from `seed`.
     pub fn new(seed: u64) -> World {
-        let home = Home::new();
+        let engine_id = EngineId::new();
         World(Arc::new(Shared {
             seed,
-            home: home.clone(),
-            outside: Arc::default(),
+            engine_id: engine_id.clone(),
+            foreign_wake: Arc::default(),
             inner: Mutex::new(Inner {
                 rng: Rng::new(mix(seed)),
                 clock: Time(0),
@@ -103,7 +103,7 @@ impl World {
                 net: Net::default(),
                 running: 0,
                 looks: 0,
-                maker: Maker { home, closed: Closed::default() },
+                maker: HandleMaker { engine_id, closed: Closed::default() },
                 woken: Vec::new(),
             }),
         }))
@@ -117,7 +117,7 @@ impl World {
     /// The core that has the next turn, picked by the seed among those not parked. When all are parked the
     /// clock first moves to the next completion or deadline. None: there is no core, or all are parked
     /// without a deadline and nothing is under way, so that only an unpark from another OS thread can
-    /// continue ([`wait_outside`](Self::wait_outside)).
+    /// continue ([`wait_for_unpark`](Self::wait_for_unpark)).
     ///
     /// The clock also moves after 1000 looks (turns, polls, readings of the clock) at one instant, so that a
     /// core that spins instead of parking does not stop time.
@@ -145,8 +145,8 @@ impl World {
     /// Blocks the OS thread until an [`Unparker`](crate::Unparker) of this world is used from another OS
     /// thread, or `limit` of real time has passed. True if some core may run. Outside events do not follow
     /// the seed.
-    pub fn wait_outside(&self, limit: Option<Duration>) -> bool {
-        let Some(event) = self.0.outside.listen() else { return self.any_runnable() };
+    pub fn wait_for_unpark(&self, limit: Option<Duration>) -> bool {
+        let Some(event) = self.0.foreign_wake.listen() else { return self.any_runnable() };
         if !self.any_runnable() {
             let timeout = limit.and_then(|limit| Timespec::try_from(limit).ok());
             // An interrupted or failed wait is an early return, which the caller must expect anyway.
@@ -205,7 +205,8 @@ impl World {
 
     /// Adds simulated core `core`; returns what ends its sleep.
     pub(super) fn add_core(&self, core: usize) -> Arc<SimUnpark> {
-        let unpark = Arc::new(SimUnpark { flag: AtomicBool::new(false), outside: self.0.outside.clone() });
+        let unpark =
+            Arc::new(SimUnpark { flag: AtomicBool::new(false), foreign_wake: self.0.foreign_wake.clone() });
         let mut inner = self.inner();
         assert!(!inner.cores.contains_key(&core), "simulated core {core} has a driver already");
         inner.cores.insert(
@@ -224,8 +225,8 @@ impl World {
         unpark
     }
 
-    pub(crate) fn home(&self) -> &Home {
-        &self.0.home
+    pub(crate) fn engine_id(&self) -> &EngineId {
+        &self.0.engine_id
     }
 
     /// Locks the world, and first closes objects dropped since the last call.
@@ -329,42 +330,42 @@ impl Inner {
 }
 
 /// Makes handles on a world's objects.
-pub(super) struct Maker {
-    home: Home,
+pub(super) struct HandleMaker {
+    engine_id: EngineId,
     closed: Closed,
 }
 
-impl Maker {
+impl HandleMaker {
     fn body<Fd>(&self, object: SimObject) -> Body<Fd> {
         Body::Sim(SimHandle::new(object, self.closed.clone()))
     }
 
     pub(super) fn file(&self, number: usize, path: PathBuf, info: FileInfo) -> File {
         let body = self.body(SimObject::File(number));
-        File(Arc::new(FileInner { home: self.home.clone(), body, path, info }))
+        File(Arc::new(FileInner { engine_id: self.engine_id.clone(), body, path, info }))
     }
 
     pub(super) fn socket(&self, number: usize) -> Socket {
         let body = self.body(SimObject::Socket(number));
-        Socket(Arc::new(SocketInner::new(self.home.clone(), body)))
+        Socket(Arc::new(SocketInner::new(self.engine_id.clone(), body)))
     }
 
     pub(super) fn listener(&self, number: usize, address: Address) -> Listener {
         let body = self.body(SimObject::Listener(number));
-        Listener(Arc::new(ListenerInner { home: self.home.clone(), body, address, _owned: None }))
+        Listener(Arc::new(ListenerInner { engine_id: self.engine_id.clone(), body, address, _owned: None }))
     }
 }
 
 /// Ends a simulated core's sleep; from another OS thread, also the world's wait for outside.
 pub(super) struct SimUnpark {
     flag: AtomicBool,
-    outside: Arc<Outside>,
+    foreign_wake: Arc<ForeignWake>,
 }
 
 impl Unpark for SimUnpark {
     fn unpark(&self) {
         self.flag.store(true, Ordering::SeqCst);
-        if let Some(event) = self.outside.0.get() {
+        if let Some(event) = self.foreign_wake.0.get() {
             // Only a full counter can refuse, and that wakes too.
             let _ = rustix::io::write(event, &1u64.to_ne_bytes());
         }
@@ -373,9 +374,9 @@ impl Unpark for SimUnpark {
 
 /// Wakes the OS thread that waits for outside events; made on first use, since most worlds never wait.
 #[derive(Default)]
-struct Outside(OnceLock<OwnedFd>);
+struct ForeignWake(OnceLock<OwnedFd>);
 
-impl Outside {
+impl ForeignWake {
     fn listen(&self) -> Option<&OwnedFd> {
         if self.0.get().is_none() {
             let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).ok()?;

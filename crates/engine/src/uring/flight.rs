@@ -12,7 +12,7 @@ use rustix::event::PollFlags;
 use rustix::net::SocketAddrAny;
 use spindle_mem::Buffers;
 
-use crate::home::Home;
+use crate::engine_id::EngineId;
 use crate::os::{IoVecs, files, iovec, readiness, sockets};
 use crate::{Op, Output, Socket, Token};
 
@@ -97,7 +97,7 @@ impl Flight {
     }
 
     /// The entry to submit next. It points into this flight's buffers and scratch and into nothing else.
-    pub(super) fn entry(&mut self, spare: &mut Spare, home: &Home) -> io::Result<Entry> {
+    pub(super) fn entry(&mut self, spare: &mut Spare, engine_id: &EngineId) -> io::Result<Entry> {
         let done = self.done;
         let room = Room { slot: &mut self.scratch, spare };
         let entry = match &mut self.op {
@@ -135,7 +135,7 @@ impl Flight {
             }
             Op::Connect { address } => {
                 let (fd, kernel) = sockets::stream_for(address, true)?;
-                let socket = self.connecting.insert(Socket::from_fd(fd, home));
+                let socket = self.connecting.insert(Socket::from_fd(fd, engine_id));
                 let kernel = room.get().address.insert(kernel);
                 opcode::Connect::new(as_fd(socket.fd()?), kernel.as_ptr().cast(), kernel.addr_len()).build()
             }
@@ -149,7 +149,7 @@ impl Flight {
     }
 
     /// Handles the kernel's result.
-    pub(super) fn on_result(&mut self, result: i32, home: &Home) -> Step {
+    pub(super) fn on_result(&mut self, result: i32, engine_id: &EngineId) -> Step {
         // The stream did not take all of it at once: the rest goes as any other send.
         self.quiet = false;
         let Ok(count) = usize::try_from(result) else {
@@ -189,7 +189,7 @@ impl Flight {
             }
             Op::Recv { .. } => Step::Done(Ok(Output::Bytes(count))),
             Op::Accept { .. } | Op::AcceptMany { .. } => {
-                let socket = Socket::from_fd(accepted(result), home);
+                let socket = Socket::from_fd(accepted(result), engine_id);
                 if let Ok(fd) = socket.fd() {
                     sockets::no_delay(fd);
                 }

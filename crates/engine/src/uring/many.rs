@@ -29,7 +29,7 @@ impl UringDriver {
     /// One of many results of an accept or a poll.
     pub(super) fn on_one_of_many(&mut self, key: usize, result: i32, flags: u32) {
         self.socket_calls += u64::from(matches!(self.flights[key].op, Op::AcceptMany { .. }) && result >= 0);
-        match self.flights[key].on_result(result, &self.home) {
+        match self.flights[key].on_result(result, &self.engine_id) {
             Step::Done(Ok(output)) => {
                 self.hand_out(key, output);
                 self.carry_on(key, flags);
@@ -60,7 +60,7 @@ impl UringDriver {
                     false => self.finish(key, Err(io::ErrorKind::OutOfMemory.into())),
                 }
             }
-            (Err(_), _) => match self.flights[key].on_result(result, &self.home) {
+            (Err(_), _) => match self.flights[key].on_result(result, &self.engine_id) {
                 Step::Done(result) => self.finish(key, result),
                 Step::Again => self.push_next(key),
             },
@@ -74,7 +74,7 @@ impl UringDriver {
     /// The stream may have bytes, on a kernel that cannot receive them by itself.
     fn receive_here(&mut self, key: usize, result: i32) {
         let flight = &mut self.flights[key];
-        if let Step::Done(Err(error)) = flight.on_result(result.min(0), &self.home) {
+        if let Step::Done(Err(error)) = flight.on_result(result.min(0), &self.engine_id) {
             return self.finish(key, Err(error));
         }
         let Op::RecvMany { socket, pool } = &flight.op else { return };
@@ -106,7 +106,7 @@ impl UringDriver {
             flight.copies = true;
             return self.push_next(key);
         }
-        match flight.on_result(result, &self.home) {
+        match flight.on_result(result, &self.engine_id) {
             Step::Again => self.push_next(key),
             Step::Done(result) => {
                 flight.outcome = Some(result.map(|_| Output::Done));
@@ -138,16 +138,16 @@ mod tests {
     use spindle_mem::{Buffers, Pool};
 
     use super::*;
-    use crate::home::Home;
+    use crate::engine_id::EngineId;
     use crate::os::{Clock, Workers};
     use crate::{Driver, ReceivePool, Socket, Token};
 
     /// A driver as on an old kernel, which goes on with nothing by itself, or as on this one.
     fn driver(old: bool) -> Option<UringDriver> {
         super::super::probe().ok()?;
-        let home = Home::new();
-        let workers = Arc::new(Workers::new(home.clone(), true));
-        let mut driver = UringDriver::new(Clock::start(), home, workers).unwrap();
+        let engine_id = EngineId::new();
+        let workers = Arc::new(Workers::new(engine_id.clone(), true));
+        let mut driver = UringDriver::new(Clock::start(), engine_id, workers).unwrap();
         driver.ring.may_go_on &= !old;
         driver.ring.may_be_quiet &= !old;
         Some(driver)

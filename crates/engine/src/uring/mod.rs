@@ -21,8 +21,8 @@ use slab::Slab;
 use self::flight::{Flight, Spare, Step};
 use self::groups::Groups;
 use self::ring::Ring;
-use crate::home::Home;
-use crate::os::{Clock, Returns, Waker, Workers, clock, sockets};
+use crate::engine_id::EngineId;
+use crate::os::{Clock, JobResults, Waker, Workers, clock, sockets};
 use crate::places::Places;
 use crate::sim::Rng;
 use crate::{
@@ -48,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// One reactor's driver.
 pub(crate) struct UringDriver {
     clock: Clock,
-    home: Home,
+    engine_id: EngineId,
     rng: Rng,
     waker: Arc<Waker>,
     /// True while the ring waits for the waker's eventfd.
@@ -63,7 +63,7 @@ pub(crate) struct UringDriver {
     serial: u32,
     spare: Spare,
     workers: Arc<Workers>,
-    returns: Arc<Returns>,
+    job_results: Arc<JobResults>,
     /// Sends that wait for one of the same stream, in order: the kernel would mix their bytes.
     sends: Vec<(Token, Op)>,
     /// Quiet sends of which the kernel reports only failures, by key and user data: when it has taken their
@@ -85,14 +85,18 @@ pub(crate) struct UringDriver {
 }
 
 impl UringDriver {
-    pub(crate) fn new(clock: Clock, home: Home, workers: Arc<Workers>) -> Result<UringDriver, EngineError> {
+    pub(crate) fn new(
+        clock: Clock,
+        engine_id: EngineId,
+        workers: Arc<Workers>,
+    ) -> Result<UringDriver, EngineError> {
         let failed = |what| move |source| EngineError::Driver { engine: "io_uring", what, source };
         let waker = Arc::new(Waker::new().map_err(failed("eventfd"))?);
         Ok(UringDriver {
             clock,
-            home,
+            engine_id,
             rng: clock::random_generator(),
-            returns: Returns::new(Arc::clone(&waker)),
+            job_results: JobResults::new(Arc::clone(&waker)),
             waker,
             listening: false,
             ring: Ring::new().map_err(failed("io_uring_setup"))?,
@@ -145,7 +149,7 @@ impl UringDriver {
 
     /// Queues the next entry of a flight, or finishes it if none can be made.
     fn push_next(&mut self, key: usize) {
-        match self.flights[key].entry(&mut self.spare, &self.home) {
+        match self.flights[key].entry(&mut self.spare, &self.engine_id) {
             // SAFETY: the entry points into the flight's buffers and scratch, which are on the heap and
             // stay there, untouched, until the flight is taken out of the table on its completion; a
             // dropped driver waits for that or leaks them.
@@ -250,7 +254,7 @@ impl UringDriver {
             Op::Accept { .. } if result >= 0 => self.socket_calls += 1,
             _ => {}
         }
-        match self.flights[key].on_result(result, &self.home) {
+        match self.flights[key].on_result(result, &self.engine_id) {
             Step::Done(result) => self.finish(key, result),
             Step::Again => self.push_next(key),
         }
@@ -291,7 +295,7 @@ impl Driver for UringDriver {
         self.in_flight += 1;
         // All may finish in one turn: the room is reserved here, so that it depends on the depth alone.
         self.ready.reserve(self.in_flight.saturating_sub(self.ready.len()));
-        if let Err(error) = op.check(&self.home) {
+        if let Err(error) = op.check(&self.engine_id) {
             self.ready.push(Completion { token, result: Err(error), op, more: false });
             return;
         }
@@ -338,14 +342,14 @@ impl Driver for UringDriver {
             | Op::Listen { .. }
             | Op::ListenAlone { .. } => {
                 self.handed_over += 1;
-                self.jobs.insert(token, self.workers.submit(token, op, &self.returns));
+                self.jobs.insert(token, self.workers.submit(token, op, &self.job_results));
             }
             Op::UnderWay => {
                 self.ready.push(Completion { token, result: Ok(Output::Done), op, more: false });
             }
             Op::Pair => {
                 self.socket_calls += 1;
-                let result = sockets::pair(true, &self.home).map(|(a, b)| Output::Pair(a, b));
+                let result = sockets::pair(true, &self.engine_id).map(|(a, b)| Output::Pair(a, b));
                 self.ready.push(Completion { token, result, op, more: false });
             }
             Op::Shutdown { ref socket, how } => {
@@ -381,7 +385,7 @@ impl Driver for UringDriver {
         self.in_flight -= self.ready.iter().filter(|completion| !completion.more).count();
         out.append(&mut self.ready);
         let first = out.len();
-        self.in_flight -= self.returns.take(out);
+        self.in_flight -= self.job_results.take(out);
         for completion in &out[first..] {
             self.jobs.remove(completion.token);
         }
@@ -395,7 +399,7 @@ impl Driver for UringDriver {
         } else {
             self.take_completions();
         }
-        if !self.ready.is_empty() || self.returns.any() {
+        if !self.ready.is_empty() || self.job_results.any() {
             return;
         }
         // From here on any thread that wakes this driver, such as a finishing worker, sees that it sleeps,
@@ -403,7 +407,7 @@ impl Driver for UringDriver {
         if !self.waker.fall_asleep() {
             return;
         }
-        if !self.returns.any() {
+        if !self.job_results.any() {
             self.listen_for_wakes();
             let timeout = deadline.map(|deadline| deadline.since(self.clock.now()));
             self.ring.sleep(timeout);
@@ -437,7 +441,7 @@ impl Driver for UringDriver {
     }
 
     fn has_ready(&mut self) -> bool {
-        !self.ready.is_empty() || self.returns.any() || self.ring.has_completions()
+        !self.ready.is_empty() || self.job_results.any() || self.ring.has_completions()
     }
 
     fn system_calls(&self) -> SystemCalls {

@@ -50,7 +50,7 @@ pub(crate) struct Local {
     questions: RefCell<Vec<Question>>,
     /// The slot of the only thread with work, and whether another one got a message since.
     alone: Cell<usize>,
-    strayed: Cell<bool>,
+    others_have_messages: Cell<bool>,
     /// The threads that get a turn.
     pub(crate) ready: Ready,
     pub(crate) simulated: bool,
@@ -90,7 +90,7 @@ impl Local {
             news: RefCell::default(),
             questions: RefCell::default(),
             alone: Cell::new(usize::MAX),
-            strayed: Cell::new(false),
+            others_have_messages: Cell::new(false),
             ready: Ready::default(),
             simulated,
             this: this.clone(),
@@ -113,15 +113,15 @@ impl Local {
     #[inline(always)]
     pub(crate) fn send(&self, reactor: usize, to: Address, make: impl FnOnce() -> Call) {
         if reactor == self.index {
-            return self.leave(to, make);
+            return self.enqueue(to, make);
         }
-        let port = &self.shared.ports[reactor].door;
+        let port = &self.shared.ports[reactor].incoming;
         self.outgoing.borrow_mut().send(reactor, port, to.slot as usize, to.tag(), make);
     }
 
     /// Wakes the reactors that may be sleeping although a message was sent to them from here.
-    pub(crate) fn settle(&self) {
-        self.outgoing.borrow_mut().settle(&self.shared.ports);
+    pub(crate) fn wake_receivers(&self) {
+        self.outgoing.borrow_mut().wake_receivers(&self.shared.ports);
     }
 
     /// Sends messages that had no room before; true if some are still waiting.
@@ -132,12 +132,12 @@ impl Local {
     /// The thread was not found: it may just have been created and not taken over yet. If it is gone, the
     /// message is dropped.
     #[cold]
-    fn leave_late(&self, to: Address, call: Call) {
+    fn enqueue_for_unknown(&self, to: Address, call: Call) {
         self.take_news();
         let core = self.threads.borrow().get(to.slot as usize).cloned().flatten();
         match core.filter(|core| core.is_at(to)) {
             Some(core) => {
-                self.strayed.set(true);
+                self.others_have_messages.set(true);
                 core.messages.borrow_mut().push(|| call);
                 self.ready.list(&core);
             }
@@ -147,39 +147,39 @@ impl Local {
 
     /// Gives the message that `make` returns to a thread of this reactor.
     #[inline(always)]
-    pub(crate) fn leave(&self, to: Address, make: impl FnOnce() -> Call) {
+    pub(crate) fn enqueue(&self, to: Address, make: impl FnOnce() -> Call) {
         let threads = self.threads.borrow();
         match threads.get(to.slot as usize) {
             Some(Some(core)) if core.is_at(to) => {
                 if to.slot as usize != self.alone.get() {
-                    self.strayed.set(true);
+                    self.others_have_messages.set(true);
                 }
                 core.messages.borrow_mut().push(make);
                 self.ready.list(core);
             }
             _ => {
                 drop(threads);
-                self.leave_late(to, make());
+                self.enqueue_for_unknown(to, make());
             }
         }
     }
 
-    /// Marks one thread as the only one with work, until another one [gets a message](Self::has_strayed).
-    pub(crate) fn leave_to(&self, core: &ThreadCore) {
+    /// Marks one thread as the only one with work, until another one [gets a message](Self::others_have_messages).
+    pub(crate) fn mark_alone(&self, core: &ThreadCore) {
         self.alone.set(core.shared.slot as usize);
-        self.strayed.set(false);
+        self.others_have_messages.set(false);
     }
 
     /// True if a thread other than the marked one got a message.
     #[inline]
-    pub(crate) fn has_strayed(&self) -> bool {
-        self.strayed.get()
+    pub(crate) fn others_have_messages(&self) -> bool {
+        self.others_have_messages.get()
     }
 
     /// Takes over newly created threads, and stores questions; true if there were any.
     pub(crate) fn take_news(&self) -> bool {
         let mut news = self.news.borrow_mut();
-        self.port().door.take_news(&mut news);
+        self.port().incoming.take_news(&mut news);
         let any = !news.is_empty();
         for news in news.drain(..) {
             match news {

@@ -28,8 +28,8 @@ impl ThreadShared {
 
     #[cold]
     fn send_foreign(&self, call: Call) -> Result<(), ThreadGone> {
-        let door = &self.runtime.ports[self.reactor].door;
-        door.push(self.slot as usize, self.address().tag(), call).map_err(|_| self.gone())
+        let incoming = &self.runtime.ports[self.reactor].incoming;
+        incoming.push(self.slot as usize, self.address().tag(), call).map_err(|_| self.gone())
     }
 
     /// Sends an answer to the thread that asked. The handle is dropped there, so that the cache line of its

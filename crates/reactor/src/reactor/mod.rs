@@ -29,8 +29,8 @@ use crate::shared::port::{Address, Rings, Tagged};
 /// Messages taken out of bulk in one turn: other messages wait for them.
 const BULK_BUDGET: usize = 4;
 
-/// Messages from outside taken in one turn; threads share them fairly.
-const OUTSIDE_BUDGET: usize = 64;
+/// Messages from plain OS threads and other runtimes taken in one turn; threads share them fairly.
+const INBOX_BUDGET: usize = 64;
 
 /// How long the adaptive mode keeps polling after the last work: about the cost of a sleep and a wake.
 const LINGER: Duration = Duration::from_micros(50);
@@ -78,7 +78,7 @@ pub(crate) struct Reactor {
     /// Completions left over from earlier turns.
     reaped: Reaped,
     /// Empty between two turns. Kept for its capacity.
-    outside: VecDeque<Tagged>,
+    from_inbox: VecDeque<Tagged>,
     /// True if the last turn called active pollers.
     polls: bool,
     /// The last turn found nothing to do.
@@ -93,7 +93,7 @@ impl Reactor {
         driver: Box<dyn Driver>,
         simulated: bool,
     ) -> Reactor {
-        shared.ports[index].door.open(driver.unparker());
+        shared.ports[index].incoming.open(driver.unparker());
         shared.ports[index].activity.open();
         // Polling while another reactor needs the same core only delays that one.
         let here = shared.cores.iter().filter(|core| **core == shared.cores[index]).count();
@@ -115,7 +115,7 @@ impl Reactor {
             began: Time::default(),
             to_account: false,
             reaped: Reaped::default(),
-            outside: VecDeque::new(),
+            from_inbox: VecDeque::new(),
             polls: false,
             was_idle: false,
             ran: Vec::new(),
@@ -126,7 +126,7 @@ impl Reactor {
     pub(crate) fn turn(&mut self) -> bool {
         let local = self.local.clone();
         if std::mem::take(&mut self.asleep) {
-            local.port().door.awake();
+            local.port().incoming.awake();
             self.clock_is_fresh = false;
         }
         if !std::mem::take(&mut self.clock_is_fresh) {
@@ -139,7 +139,7 @@ impl Reactor {
         busy |= self.reaped.hand_out(&local, self.was_idle, sleeps_next);
         busy |= self.run_threads(now);
         busy |= local.flush();
-        local.settle();
+        local.wake_receivers();
         local.activity().begin(CallKind::Nothing, None);
         self.was_idle = !busy;
         if busy {
@@ -184,11 +184,11 @@ impl Reactor {
 
     fn receive(&mut self) -> bool {
         let local = &self.local;
-        let has_mail = local.port().door.has_mail() || local.has_questions();
+        let has_mail = local.port().incoming.has_mail() || local.has_questions();
         let busy = has_mail && self.open_mail();
         let local = &self.local;
         let came = self.rings.take(BULK_BUDGET, |front| {
-            local.leave(Address::of_tag(front.tag()), || front.take());
+            local.enqueue(Address::of_tag(front.tag()), || front.take());
             true
         });
         busy || came
@@ -198,17 +198,17 @@ impl Reactor {
     #[inline(never)]
     fn open_mail(&mut self) -> bool {
         let local = &self.local;
-        let door = &local.port().door;
+        let incoming = &local.port().incoming;
         let mut busy = false;
-        if door.has_news() {
-            self.rings.adopt(door);
+        if incoming.has_news() {
+            self.rings.adopt(incoming);
             busy |= local.take_news();
         }
         local.take_questions().into_iter().for_each(|question| question(ReactorDump::of(local)));
-        door.take_outside(OUTSIDE_BUDGET, &mut self.outside);
-        busy |= !self.outside.is_empty();
-        for Tagged { tag, value } in self.outside.drain(..) {
-            local.leave(Address::of_tag(tag), || value);
+        incoming.take_inbox(INBOX_BUDGET, &mut self.from_inbox);
+        busy |= !self.from_inbox.is_empty();
+        for Tagged { tag, value } in self.from_inbox.drain(..) {
+            local.enqueue(Address::of_tag(tag), || value);
         }
         busy
     }
@@ -266,7 +266,7 @@ impl Reactor {
     fn go_on_with_messages(&mut self, core: &Rc<ThreadCore>) {
         let local = &self.local;
         let _on_thread = Entered::new(core);
-        local.leave_to(core);
+        local.mark_alone(core);
         local.activity().enter(core.shared.id);
         for _ in 0..SHORT_TURNS {
             if is_called_away(local) || !core.has_only_messages() || !short_turn(core, &mut self.rings) {
@@ -283,7 +283,7 @@ impl Reactor {
         }
         let local = &self.local;
         let _on_thread = Entered::new(core);
-        local.leave_to(core);
+        local.mark_alone(core);
         local.activity().enter(core.shared.id);
         for _ in 0..SHORT_ROUNDS {
             let goes_on = !is_called_away(local) && !self.rings.have_express() && core.has_only_pollers();
@@ -324,9 +324,9 @@ impl Reactor {
         if self.must_poll(now) {
             return self.watch_for_mail();
         }
-        local.settle();
+        local.wake_receivers();
         self.asleep = true;
-        if !local.port().door.fall_asleep(&self.rings) {
+        if !local.port().incoming.fall_asleep(&self.rings) {
             return;
         }
         let deadline = self.next_deadline().into_iter().chain(limit).min();
@@ -340,9 +340,9 @@ impl Reactor {
         if self.polls {
             return;
         }
-        let door = &self.local.port().door;
+        let incoming = &self.local.port().incoming;
         for _ in 0..LOOKS_PER_TURN {
-            if self.rings.have_express() || door.has_mail() {
+            if self.rings.have_express() || incoming.has_mail() {
                 return;
             }
         }
@@ -393,10 +393,10 @@ impl Reactor {
         driver.in_flight() == 0 && self.reaped.is_empty() && self.local.has_no_threads()
     }
 
-    /// Closes the port: later messages from outside are refused.
+    /// Closes the port: later messages are refused.
     pub(crate) fn close(&mut self) {
-        self.local.settle();
-        let (values, _news) = self.local.port().door.close();
+        self.local.wake_receivers();
+        let (values, _news) = self.local.port().incoming.close();
         values.into_iter().for_each(|message| drop_caught(message.value));
         self.ran.clear();
         self.local.ready.clear();
@@ -410,7 +410,7 @@ impl Reactor {
 /// True if something besides the only thread with work needs the reactor.
 #[inline]
 fn is_called_away(local: &Local) -> bool {
-    local.has_strayed() || local.port().door.has_mail() || local.driver.borrow_mut().has_news()
+    local.others_have_messages() || local.port().incoming.has_mail() || local.driver.borrow_mut().has_news()
 }
 
 /// A turn of the only thread with work, messages only: waiting ones, and as many directly from the rings.
@@ -424,9 +424,9 @@ fn short_turn(core: &ThreadCore, rings: &mut Rings) -> bool {
             left -= 1;
             core.run_message(&mut front.take());
         } else {
-            local.leave(to, || front.take());
+            local.enqueue(to, || front.take());
         }
-        left > 0 && !local.has_strayed()
+        left > 0 && !local.others_have_messages()
     });
     if waited || came {
         core.busy_turns.set(core.busy_turns.get() + 1);

@@ -49,7 +49,7 @@ pub(crate) fn simulate(world: &World, runtime: &Runtime) {
     let mut reactors = simulated_reactors(world, runtime);
     while !reactors.is_empty() {
         if !simulate_turn(world, &mut reactors) {
-            world.wait_outside(None);
+            world.wait_for_unpark(None);
         }
     }
 }
@@ -63,7 +63,7 @@ pub(crate) fn simulate_main<T: Send + 'static>(
     let mut reactors = simulated_reactors(world, runtime);
     let mut result = None;
     while !reactors.is_empty() {
-        let went_on = simulate_turn(world, &mut reactors) || world.wait_outside(Some(DEADLOCK_WAIT));
+        let went_on = simulate_turn(world, &mut reactors) || world.wait_for_unpark(Some(DEADLOCK_WAIT));
         if result.is_some() {
             continue;
         }

@@ -179,7 +179,7 @@ impl Shared {
             joining: WaitList::default(),
         });
         // Under the lock: a shut-down in between would let the reactor end without the thread.
-        match self.ports[reactor].door.tell(News::Thread(thread.clone())) {
+        match self.ports[reactor].incoming.tell(News::Thread(thread.clone())) {
             Ok(()) => {
                 directory.threads.insert(id, thread.clone());
                 Ok(thread)
@@ -302,7 +302,7 @@ impl Shared {
     pub(crate) fn shut_down(&self) {
         self.directory().stopping = true;
         self.shutting_down.store(true, Ordering::Release);
-        self.ports.iter().for_each(|port| port.door.unpark());
+        self.ports.iter().for_each(|port| port.incoming.unpark());
         self.wake_supervisor();
     }
 

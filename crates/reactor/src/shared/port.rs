@@ -54,20 +54,20 @@ pub(crate) type Tagged = spindle_ring::Tagged<Call>;
 /// The ends of the rings into one reactor.
 pub(crate) type Rings = spindle_ring::Rings<Call>;
 
-type Door = spindle_ring::Port<Call, News, Unparker>;
+type Incoming = spindle_ring::Port<Call, News, Unparker>;
 
 /// The receiving side of one reactor, as its senders see it.
 pub(crate) struct Port {
-    pub(crate) door: Door,
+    pub(crate) incoming: Incoming,
     /// A [`Mode`], by its number.
     mode: AtomicU8,
     pub(crate) activity: Arc<Activity>,
     pub(crate) load: Arc<Load>,
 }
 
-impl AsRef<Door> for Port {
-    fn as_ref(&self) -> &Door {
-        &self.door
+impl AsRef<Incoming> for Port {
+    fn as_ref(&self) -> &Incoming {
+        &self.incoming
     }
 }
 
@@ -75,7 +75,7 @@ impl Port {
     /// Open, for a reactor that does not run yet.
     pub(crate) fn new(mode: Mode) -> Port {
         Port {
-            door: Door::new(),
+            incoming: Incoming::new(),
             mode: AtomicU8::new(mode as u8),
             activity: Arc::default(),
             load: Arc::default(),
@@ -85,7 +85,7 @@ impl Port {
     /// Asks for the reactor's state. If it has ended, the question is dropped.
     pub(crate) fn ask(&self, question: Question) {
         // If refused, it is dropped here.
-        let _ = self.door.tell(News::Question(question));
+        let _ = self.incoming.tell(News::Question(question));
     }
 
     /// The mode of the reactor.
@@ -96,6 +96,6 @@ impl Port {
     /// Changes the mode, and wakes the reactor to see it.
     pub(crate) fn set_mode(&self, mode: Mode) {
         self.mode.store(mode as u8, Ordering::Relaxed);
-        self.door.unpark();
+        self.incoming.unpark();
     }
 }

@@ -44,7 +44,7 @@ impl Deadlines {
                 let position = position as usize;
                 if self.heap[position].0 != time {
                     self.heap[position].0 = time;
-                    self.settle(position);
+                    self.restore_order(position);
                 }
             }
             (None, Some(time)) => {
@@ -63,12 +63,12 @@ impl Deadlines {
         self.positions[place as usize] = NOWHERE;
         if let Some((_, moved)) = self.heap.get(position) {
             self.positions[*moved as usize] = position as u32;
-            self.settle(position);
+            self.restore_order(position);
         }
     }
 
     /// Moves an entry whose time has changed to its position.
-    fn settle(&mut self, position: usize) {
+    fn restore_order(&mut self, position: usize) {
         let position = self.rise(position);
         self.sink(position);
     }
