@@ -169,10 +169,8 @@ fn an_answer_and_the_wait_for_the_next_request_are_one_call() {
         match kind {
             // Fewer if requests come before it sleeps; a few more for the questions.
             EngineKind::IoUring => assert!(calls.enters <= REQUESTS + 5, "{calls}"),
-            // On sockets: the send, a receive in vain, and the receive. Sleeps: one until the kernel reports that the
-            // client has made room, unless the next request is there too by then, and one until that comes; and a
-            // look at the kernel between the two.
-            _ => assert!(calls.enters <= 3 * REQUESTS + 5 && calls.sockets <= 3 * REQUESTS + 5, "{calls}"),
+            // One sleep. On sockets: the send, a receive in vain, and the receive.
+            _ => assert!(calls.enters <= REQUESTS + 5 && calls.sockets <= 3 * REQUESTS + 5, "{calls}"),
         }
     }
 }

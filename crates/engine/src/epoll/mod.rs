@@ -28,6 +28,10 @@ const ASK_ONE_IN: u32 = 16;
 /// and so does the first call after this time.
 const ASK_AFTER: Duration = Duration::from_micros(50);
 
+/// A wait of this length or more is first one of whole milliseconds, but of no more than `LONGEST`.
+const LONG: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// One reactor's driver.
 pub(crate) struct EpollDriver {
     clock: Clock,
@@ -107,7 +111,8 @@ impl EpollDriver {
             if data == WAKE {
                 self.waker.drain();
             } else {
-                self.sources.on_event(data, event.flags, &mut self.vecs, &self.engine_id, &mut self.ready);
+                let EpollDriver { sources, epoll, vecs, engine_id, ready, .. } = &mut *self;
+                sources.on_event(data, event.flags, epoll, vecs, engine_id, ready);
             }
         }
     }
@@ -131,29 +136,30 @@ fn is_quiet(completion: &Completion) -> bool {
 }
 
 /// Waits to the nanosecond. epoll_wait knows milliseconds only and epoll_pwait2 is missing on older
-/// kernels and in older seccomp profiles; ppoll on the epoll descriptor is neither. Adds the calls that it
-/// makes to `calls`.
+/// kernels and in older seccomp profiles; ppoll on the epoll descriptor is neither, but a second call. So a long
+/// wait is one of whole milliseconds, which returns early if nothing happens. Adds the calls that it makes to
+/// `calls`.
 fn wait_precisely<'a>(
     epoll: &OwnedFd,
     room: &'a mut [MaybeUninit<epoll::Event>],
     timeout: Option<Duration>,
     calls: &mut u64,
 ) -> rustix::io::Result<&'a mut [epoll::Event]> {
-    // A span too long for a timespec waits without limit.
-    let span = timeout.and_then(|span| Timespec::try_from(span).ok());
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let limit = match span {
+    let limit = match timeout {
         None => None,
+        Some(span) if span >= LONG => Some(Duration::from_millis(span.min(LONGEST).as_millis() as u64)),
         Some(span) => {
-            if span != at_once {
+            if !span.is_zero() {
                 *calls += 1;
-                poll(&mut [PollFd::new(epoll, PollFlags::IN)], Some(&span))?;
+                let span = Timespec::try_from(span).ok();
+                poll(&mut [PollFd::new(epoll, PollFlags::IN)], span.as_ref())?;
             }
-            Some(&at_once)
+            Some(Duration::ZERO)
         }
     };
     *calls += 1;
-    epoll::wait(epoll, room, limit).map(|(events, _)| events)
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    epoll::wait(epoll, room, limit.as_ref()).map(|(events, _)| events)
 }
 
 impl Driver for EpollDriver {

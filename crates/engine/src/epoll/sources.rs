@@ -1,7 +1,8 @@
 //! Descriptors that operations of one driver wait on, and the operations that wait.
 //!
 //! A descriptor is registered once, edge-triggered, when an operation on it first would block, and stays
-//! registered while its handle lives; the kernel forgets it when it closes.
+//! registered while its handle lives; the kernel forgets it when it closes. It is registered for reading, and for
+//! writing too while an operation waits to write: a peer that takes what was sent would otherwise end a sleep.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -17,7 +18,7 @@ use crate::engine_id::EngineId;
 use crate::handle::{ListenerInner, SocketInner};
 use crate::os::{IoVecs, readiness, sockets};
 use crate::places::Places;
-use crate::{Address, Completion, Interest, Op, Output, Socket, Token};
+use crate::{Address, Completion, Interest, Listener, Op, Output, Socket, Token};
 
 /// The event data of the driver's own eventfd.
 pub(super) const WAKE: u64 = u64::MAX;
@@ -47,6 +48,15 @@ enum Object {
 }
 
 impl Object {
+    /// Calls `f` with the descriptor, if it is open.
+    fn with_fd<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
+        match self {
+            Object::Socket(weak) => weak.upgrade().map(Socket)?.fd().ok().map(f),
+            Object::Listener(weak) => weak.upgrade().map(Listener)?.fd().ok().map(f),
+            Object::Foreign(weak) => weak.upgrade().map(|fd| f(fd.as_fd())),
+        }
+    }
+
     fn alive(&self) -> bool {
         match self {
             Object::Socket(weak) => weak.strong_count() > 0,
@@ -59,6 +69,8 @@ impl Object {
 struct Source {
     object: Object,
     address: usize,
+    /// Whether the kernel tells when it can be written to.
+    tells_of_room: bool,
     readers: Line,
     writers: Line,
     lookers: Line,
@@ -154,6 +166,13 @@ impl Sources {
             Ok(source) => source,
             Err(error) => return Err((error, waiting.op)),
         };
+        if waiting.wants_room() && !self.sources[source].tells_of_room {
+            let registered =
+                waiting.object().and_then(|(_, _, fd)| self.register_again(source, fd, epoll, true));
+            if let Err(error) = registered {
+                return Err((error, waiting.op));
+            }
+        }
         waiting.source = source;
         self.parked += usize::from(waiting.op.is_parked());
         let key = self.waiting.insert(waiting);
@@ -166,21 +185,58 @@ impl Sources {
     fn register(&mut self, waiting: &Waiting, epoll: &OwnedFd) -> io::Result<usize> {
         self.sweep();
         let (object, address, fd) = waiting.object()?;
-        let flags =
-            epoll::EventFlags::IN | epoll::EventFlags::OUT | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+        let tells_of_room = waiting.wants_room();
         self.calls += 1;
         let entry = self.sources.vacant_entry();
         let key = entry.key();
-        epoll::add(epoll, fd, epoll::EventData::new_u64(key as u64), flags)?;
+        epoll::add(epoll, fd, epoll::EventData::new_u64(key as u64), flags(tells_of_room))?;
         entry.insert(Source {
             object,
             address,
+            tells_of_room,
             readers: Line::default(),
             writers: Line::default(),
             lookers: Line::default(),
         });
         self.by_address.insert(address, key);
         Ok(key)
+    }
+
+    /// Changes whether the kernel tells when a source can be written to. If it can already, that is told at once.
+    fn register_again(
+        &mut self,
+        source: usize,
+        fd: BorrowedFd<'_>,
+        epoll: &OwnedFd,
+        tells_of_room: bool,
+    ) -> io::Result<()> {
+        self.calls += 1;
+        epoll::modify(epoll, fd, epoll::EventData::new_u64(source as u64), flags(tells_of_room))?;
+        self.sources[source].tells_of_room = tells_of_room;
+        Ok(())
+    }
+
+    /// True if an operation waits until the source can be written to.
+    fn wants_room(&self, source: &Source) -> bool {
+        let looks = |&(key, token): &(usize, Token)| {
+            is_waiting(&self.waiting, key, token) && self.waiting[key].wants_room()
+        };
+        source.writers.live > 0 || source.lookers.entries.iter().any(looks)
+    }
+
+    /// The kernel told that a source can be written to. If nothing waits for that, it need not tell again: changed
+    /// only now, as sends that have waited once often do again.
+    fn told_of_room(&mut self, number: usize, epoll: &OwnedFd) {
+        let Some(source) = self.sources.get(number) else { return };
+        if !source.tells_of_room || self.wants_room(source) {
+            return;
+        }
+        self.calls += 1;
+        let data = epoll::EventData::new_u64(number as u64);
+        let changed = source.object.with_fd(|fd| epoll::modify(epoll, fd, data, flags(false)));
+        if let (Some(Ok(())), Some(source)) = (changed, self.sources.get_mut(number)) {
+            source.tells_of_room = false;
+        }
     }
 
     /// Removes sources whose handles are gone, each time their number has doubled.
@@ -204,6 +260,7 @@ impl Sources {
         &mut self,
         data: u64,
         flags: epoll::EventFlags,
+        epoll: &OwnedFd,
         vecs: &mut IoVecs,
         engine_id: &EngineId,
         ready: &mut Vec<Completion>,
@@ -215,6 +272,7 @@ impl Sources {
         }
         if both || flags.intersects(epoll::EventFlags::OUT) {
             self.go_on(data as usize, Side::Write, vecs, engine_id, ready);
+            self.told_of_room(data as usize, epoll);
         }
     }
 
@@ -316,6 +374,12 @@ impl Sources {
     }
 }
 
+/// What the kernel is to tell of a descriptor.
+fn flags(tells_of_room: bool) -> epoll::EventFlags {
+    let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
+    if tells_of_room { flags | epoll::EventFlags::OUT } else { flags }
+}
+
 /// An operation has ended. A send without copying here copies, so that its buffers come back at once.
 fn done(ready: &mut Vec<Completion>, token: Token, result: io::Result<Output>, op: Op) {
     let result = match result {
@@ -365,6 +429,14 @@ impl Waiting {
             Op::SendZeroCopy { .. } => Side::Write,
             Op::Poll { .. } | Op::PollMany { .. } => Side::Look,
             _ => Side::Read,
+        }
+    }
+
+    /// True if it waits until its descriptor can be written to.
+    fn wants_room(&self) -> bool {
+        match &self.op {
+            Op::Poll { interest, .. } | Op::PollMany { interest, .. } => interest.writable,
+            _ => self.side() == Side::Write,
         }
     }
 
