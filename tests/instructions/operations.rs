@@ -56,12 +56,15 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
             messages(&mut runner, count)
         }
         "poller-call" => {
-            pollers(&mut runner, count, || Poller::active("idle", Wake::Event("none"), || Busy::No))
+            pollers(&mut runner, MANY, count, || Poller::active("idle", Wake::Event("none"), || Busy::No))
+        }
+        "poller-turn" => {
+            pollers(&mut runner, 1, count, || Poller::active("idle", Wake::Event("none"), || Busy::No))
         }
         "timed-run" => {
             // Due again in every turn.
             let period = Duration::from_nanos(1);
-            pollers(&mut runner, count, move || Poller::timed("timed", period, || Busy::Yes))
+            pollers(&mut runner, MANY, count, move || Poller::timed("timed", period, || Busy::Yes))
         }
         "thread" => work(&mut runner, async move || threads(count).await),
         "bare-read" => work(&mut runner, async move || bare_reads(count).await),
@@ -159,14 +162,15 @@ fn hop(to: Thread, from: Thread, left: Arc<AtomicU64>) {
     });
 }
 
-/// As many turns as give so many calls of a hundred pollers.
+/// As many turns as give `count` calls of so many pollers.
 fn pollers(
     runner: &mut ThreadRunner,
+    many: u64,
     count: u64,
     make: impl Fn() -> Poller + Send + 'static,
 ) -> Result<(), Failed> {
     let begin = async move || {
-        let pollers: Vec<Poller> = (0..MANY).map(|_| make()).collect();
+        let pollers: Vec<Poller> = (0..many).map(|_| make()).collect();
         // They live as long as this task, which is to say as the runner.
         drop(spindle::spawn_local(async move {
             std::future::pending::<()>().await;
@@ -175,7 +179,7 @@ fn pollers(
         Ok(())
     };
     work(runner, begin)?;
-    for _ in 0..count / MANY {
+    for _ in 0..count / many {
         runner.step();
     }
     Ok(())

@@ -29,6 +29,7 @@ use crate::task::pollers::Pollers;
 use crate::task::replies::Replies;
 use crate::task::tasks::{LocalFuture, Tasks};
 use crate::task::waker::TaskKey;
+use crate::time::earlier;
 use crate::time::timers::Timers;
 
 /// Most messages in one turn: SPDK's number. More would save little, and delay messages to other threads.
@@ -202,9 +203,7 @@ impl ThreadCore {
     /// The time at which the thread needs its next turn even if nothing arrives.
     #[inline]
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        let timer = self.timers.borrow().next_deadline();
-        let poller = self.pollers.next_deadline();
-        timer.into_iter().chain(poller).min()
+        earlier(self.timers.borrow().next_deadline(), self.pollers.next_deadline())
     }
 
     /// Begins the exit; it completes when nothing is left.

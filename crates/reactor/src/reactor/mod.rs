@@ -227,7 +227,8 @@ impl Reactor {
                 continue;
             }
             self.ran.push(core.clone());
-            if core.has_work(now) || core.pollers.has_active() {
+            // Active pollers first, which most threads that spin have: what else there is need not be looked at.
+            if core.pollers.has_active() || core.has_work(now) {
                 let _on_thread = Entered::new(&core);
                 busy |= core.turn(now);
                 self.polls |= core.pollers.has_active();
@@ -238,7 +239,7 @@ impl Reactor {
                 local.end(&core);
                 turns += 1;
                 busy = true;
-            } else if core.has_work(now) || core.pollers.has_active() {
+            } else if core.pollers.has_active() || core.has_work(now) {
                 local.ready.put_back(core);
             } else {
                 local.ready.leave(&core, core.next_deadline());

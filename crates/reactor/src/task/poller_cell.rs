@@ -53,6 +53,8 @@ pub(crate) struct PollerCell {
     /// The number of calls after the last one that found work.
     busy_at: Cell<u64>,
     pub(crate) spent: Spent,
+    /// The number of the call of a timed poller that is measured next.
+    measure_at: Cell<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,7 @@ impl PollerCell {
             busy_runs: Cell::new(0),
             busy_at: Cell::new(0),
             spent: Spent::default(),
+            measure_at: Cell::new(0),
         })
     }
 
@@ -144,6 +147,9 @@ impl PollerCell {
     fn measured(&self, host: &impl Host, before: u64, call: &mut Function) -> bool {
         let (busy, span) = host.measure(|| call() == Busy::Yes);
         self.spent.add(before, span, busy);
+        if let Kind::Timed(period) = self.kind {
+            self.measure_at.set(spent::next_measured(period, before));
+        }
         busy
     }
 
@@ -153,8 +159,9 @@ impl PollerCell {
     }
 
     /// Whether the next call of a timed poller is to be measured.
+    #[inline]
     pub(crate) fn is_due_for_measure(&self) -> bool {
-        matches!(self.kind, Kind::Timed(period) if spent::is_measured(period, self.runs.get()))
+        self.runs.get() >= self.measure_at.get()
     }
 
     /// A call panicked: stops the poller. True if it was not stopped before.

@@ -16,6 +16,7 @@ use crate::diagnosis::dump::PollerInfo;
 use crate::task::host::Host;
 use crate::task::poller_cell::{Function, Kind, PollerCell, State, Wake};
 use crate::time::due::DueRings;
+use crate::time::earlier;
 use crate::time::spent::{FIRST_WALKS, Picks};
 
 /// An active poller in its thread's list.
@@ -99,7 +100,7 @@ impl Pollers {
         self.look_over();
         let timed = self.timed.borrow().next_time();
         let every = self.every.get().map(|every| self.ran.get() + every);
-        timed.into_iter().chain(every).min()
+        earlier(timed, every)
     }
 
     /// Starts an active one, whose function is here; that of a timed one is in its cell.

@@ -6,3 +6,14 @@ pub(crate) mod deadlines;
 pub(crate) mod due;
 pub(crate) mod spent;
 pub(crate) mod timers;
+
+use spindle_engine::Time;
+
+/// The earlier of two times, each of which may be missing.
+#[inline]
+pub(crate) fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

@@ -60,10 +60,13 @@ impl Picks {
     }
 }
 
-/// True if call number `number` of a timed poller is measured.
-pub(crate) fn is_measured(period: Duration, number: u64) -> bool {
+/// The call of a timed poller that is measured next after call number `number`, which was.
+pub(crate) fn next_measured(period: Duration, number: u64) -> u64 {
     let one_in = if period < MIDDLE_PERIOD { ONE_IN as u64 } else { FEWER };
-    period >= LONG_PERIOD || number < u64::from(FIRST_WALKS) || number.is_multiple_of(one_in)
+    match period >= LONG_PERIOD || number + 1 < u64::from(FIRST_WALKS) {
+        true => number + 1,
+        false => (number / one_in + 1) * one_in,
+    }
 }
 
 /// The time of one poller's calls.
@@ -110,15 +113,22 @@ mod tests {
 
     #[test]
     fn what_is_measured_stands_for_every_call_up_to_it() {
+        let measured = |period| {
+            std::iter::successors(Some(0), move |&number| Some(next_measured(period, number)))
+                .take_while(|number| *number < 10_000)
+        };
         let spent = Spent::default();
-        for number in 0..10_000 {
-            if is_measured(Duration::from_micros(1), number) {
-                spent.add(number, Duration::from_nanos(1), number % 2 == 0);
-                assert_eq!(spent.times().0.as_nanos(), u128::from(number) + 1);
-            }
+        for number in measured(Duration::from_micros(1)) {
+            spent.add(number, Duration::from_nanos(1), number % 2 == 0);
+            assert_eq!(spent.times().0.as_nanos(), u128::from(number) + 1);
         }
         assert!(spent.times().1 > Duration::ZERO && spent.times().1 < spent.times().0);
-        assert!((0..10_000).all(|number| is_measured(LONG_PERIOD, number)));
+        assert!(measured(LONG_PERIOD).eq(0..10_000));
+        let first = u64::from(FIRST_WALKS);
+        assert!(
+            measured(MIDDLE_PERIOD)
+                .eq((0..first).chain((1..).map(|n| n * FEWER).take_while(|n| *n < 10_000)))
+        );
     }
 
     #[test]
