@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../../tests/support/counting_allocator.rs"]
+mod counting_allocator;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use counting_allocator::blocks;
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::modules::passthru::{self, PassthruSpec};
 use spindle_bdev::modules::split::{self, SplitSpec};
@@ -20,39 +22,6 @@ use spindle_reactor::{EngineKind, Runtime, Thread, yield_now};
 const REQUESTS: u64 = 1_000_000;
 
 const DEPTH: u64 = 32;
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Counts what each OS thread asks for.
-struct Counting;
-
-fn count() {
-    // Gone while the OS thread ends; nothing is counted then.
-    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-}
-
-// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps `realloc`'s contract.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// Makes the next `requests` requests of a pair: half of them reads, at places that change.
 async fn make(pair: &mut QueuePair, requests: u64, at: &mut u64) {
@@ -93,12 +62,12 @@ async fn share(bdev: Bdev, both: Arc<AtomicU64>) -> u64 {
     let mut at = 0;
     let [whole, cut] = &mut pairs;
     for (rounds, meetings) in [(20, 2), (REQUESTS / 2 / (4 * DEPTH), 4)] {
-        let before = ALLOCATIONS.with(Cell::get);
+        let before = blocks().0;
         for _ in 0..rounds {
             make(whole, 3 * DEPTH, &mut at).await;
             make(cut, DEPTH, &mut at).await;
         }
-        let allocations = ALLOCATIONS.with(Cell::get) - before;
+        let allocations = blocks().0 - before;
         meet(&both, meetings).await;
         if meetings == 4 {
             return allocations;
@@ -137,5 +106,5 @@ fn a_million_requests_through_malloc_split_and_passthru_with_limits_on_two_cores
     };
     runtime.run(main).unwrap();
     drop(std::hint::black_box(Box::new(1)));
-    assert!(ALLOCATIONS.with(Cell::get) > 0, "the counter counts");
+    assert!(blocks().0 > 0, "the counter counts");
 }

@@ -3,57 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod common;
+#[path = "../../../tests/support/counting_allocator.rs"]
+mod counting_allocator;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use common::geometry;
+use counting_allocator::taken_by;
 use spindle_block::load::Cutting;
 use spindle_block::{Channel, Device, LaneTable, Malloc, Null, Offset, Operation, QueuePair, Transfer};
 use spindle_mem::{Buffers, IoBuf};
-
-thread_local! {
-    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
-}
-
-/// Counts what each OS thread asks for.
-struct Counting;
-
-fn count() {
-    // Gone while the OS thread ends; nothing is counted then.
-    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
-}
-
-// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps `realloc`'s contract.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-fn allocations_in(f: impl FnOnce()) -> u64 {
-    let before = ALLOCATIONS.with(Cell::get);
-    f();
-    ALLOCATIONS.with(Cell::get) - before
-}
 
 /// The devices a warm path is held against, a remapping layer among them.
 fn devices() -> Vec<Arc<dyn Device>> {
@@ -63,7 +25,7 @@ fn devices() -> Vec<Arc<dyn Device>> {
 
 #[test]
 fn the_counter_counts() {
-    assert_eq!(allocations_in(|| drop(std::hint::black_box(Box::new(1)))), 1);
+    assert_eq!(taken_by(|| drop(std::hint::black_box(Box::new(1)))), 1);
 }
 
 #[test]
@@ -88,7 +50,7 @@ fn a_warm_queue_pair_allocates_nothing_at_any_depth() {
                 pair.submit(io);
             }
             rounds(&mut pair, 3, 0);
-            let n = allocations_in(|| rounds(&mut pair, 200, 1));
+            let n = taken_by(|| rounds(&mut pair, 200, 1));
             assert_eq!(n, 0, "{} at depth {depth}", device.name());
         }
     }
@@ -117,7 +79,7 @@ fn a_warm_channel_allocates_nothing_at_any_depth() {
                 (0..depth).map(|n| Some(channel.read(n * 512, IoBuf::zeroed(512)))).collect();
             let mut slots: Vec<_> = transfers.iter_mut().map(Pin::new).collect();
             channel_rounds(&channel, &mut slots, 3);
-            let n = allocations_in(|| channel_rounds(&channel, &mut slots, 200));
+            let n = taken_by(|| channel_rounds(&channel, &mut slots, 200));
             assert_eq!(n, 0, "{} at depth {depth}", device.name());
         }
     }
@@ -144,7 +106,7 @@ fn requests_that_wait_on_a_slow_device_allocate_nothing_either() {
         }
     };
     (0..10).for_each(|_| round());
-    assert_eq!(allocations_in(|| (0..100).for_each(|_| round())), 0);
+    assert_eq!(taken_by(|| (0..100).for_each(|_| round())), 0);
 }
 
 #[test]
@@ -181,7 +143,7 @@ fn cutting_and_joining_allocate_nothing_once_warm_in_one_buffer_and_in_lists() {
             };
             // Until every list has had every length.
             rounds(200);
-            assert_eq!(allocations_in(|| rounds(100)), 0, "{parts} runs in {pieces} pieces");
+            assert_eq!(taken_by(|| rounds(100)), 0, "{parts} runs in {pieces} pieces");
             pair.cycle(|io, _| {
                 let lengths = lengths(&io);
                 assert_eq!((lengths.len(), lengths.iter().sum::<usize>()), (parts, 8 * 512), "the same runs");
@@ -251,7 +213,7 @@ fn statistics_and_limits_allocate_nothing_on_the_way_of_a_request() {
         }
     };
     rounds(10);
-    assert_eq!(allocations_in(|| rounds(100)), 0);
+    assert_eq!(taken_by(|| rounds(100)), 0);
     assert!(state.statistics().read.operations >= 800);
 }
 

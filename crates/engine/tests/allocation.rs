@@ -1,38 +1,17 @@
-//! Law 5: once warm, reading, writing and flushing allocate nothing. Alone in this binary, since the
-//! allocator counts for the whole process; one test, so that nothing else runs meanwhile.
+//! Law 5: once warm, reading, writing and flushing allocate nothing, counted by the allocator itself.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "../../../tests/support/counting_allocator.rs"]
+mod counting_allocator;
 mod suite;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use counting_allocator::blocks;
 use spindle_engine::{Completion, EngineKind, File, Op, Token};
 use spindle_mem::{Buffers, IoBuf};
 use suite::Bench;
-
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: hands everything to the system's allocator and only counts.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, passed on.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Operations kept in flight.
 const DEPTH: usize = 32;
@@ -47,11 +26,11 @@ fn a_warm_driver_allocates_nothing_for_reads_writes_and_flushes() {
         for round in 0..400 {
             turn(&mut bench, &file, round, &mut buffers, &mut done);
         }
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = blocks().0;
         for round in 400..1000 {
             turn(&mut bench, &file, round, &mut buffers, &mut done);
         }
-        let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let allocated = blocks().0 - before;
         assert_eq!(allocated, 0, "{kind}: {allocated} allocations in 600 rounds of {DEPTH} operations");
     }
 }

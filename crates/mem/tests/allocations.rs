@@ -2,52 +2,25 @@
 //! allocates on its own.
 #![cfg(not(sanitized))]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../../tests/support/counting_allocator.rs"]
+mod counting_allocator;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use counting_allocator::taken_by;
 use spindle_mem::Pool;
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise, handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, handed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
-
-fn allocations(work: impl FnOnce()) -> usize {
-    let before = ALLOCATIONS.get();
-    work();
-    ALLOCATIONS.get() - before
-}
 
 #[test]
 fn a_warm_pool_lends_splits_joins_and_takes_back_without_allocating_on_either_thread() {
     let pool = Pool::new("warm", 1 << 20);
-    assert!(allocations(|| drop(pool.get(8192))) > 0, "a cold pool allocates, or the count is blind");
+    assert!(taken_by(|| drop(pool.get(8192))) > 0, "a cold pool allocates, or the count is blind");
     let lend = |_| {
         let mut front = pool.get(8192).expect("within the budget");
         let back = front.split_off(4096);
         front.join(back).expect("they touch")
     };
-    assert_eq!(allocations(|| (0..1000).map(lend).for_each(drop)), 0, "dropped on the same thread");
+    assert_eq!(taken_by(|| (0..1000).map(lend).for_each(drop)), 0, "dropped on the same thread");
 
     // A slot under a lock, since a channel may allocate when a side first blocks.
     let (slot, stop) = (Mutex::new(None), AtomicBool::new(false));
@@ -61,7 +34,7 @@ fn a_warm_pool_lends_splits_joins_and_takes_back_without_allocating_on_either_th
     };
     std::thread::scope(|scope| {
         let dropper = scope.spawn(|| {
-            allocations(|| {
+            taken_by(|| {
                 while !stop.load(Ordering::Relaxed) {
                     drop(slot.lock().expect("no panic").take());
                     std::thread::yield_now();
@@ -69,7 +42,7 @@ fn a_warm_pool_lends_splits_joins_and_takes_back_without_allocating_on_either_th
             })
         });
         there_and_back(10);
-        let lending = allocations(|| there_and_back(1000));
+        let lending = taken_by(|| there_and_back(1000));
         stop.store(true, Ordering::Relaxed);
         let dropping = dropper.join().expect("no panic");
         assert_eq!((lending, dropping), (0, 0), "lent here, dropped on another thread");

@@ -1,46 +1,15 @@
 //! Law: once warm, a request allocates nothing on the reactor that serves it; counted by the allocator itself.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../../tests/support/counting_allocator.rs"]
+mod counting_allocator;
+
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use spindle_block::Malloc;
 use spindle_nbd::{Address, Export, Options, Server};
 use spindle_reactor::{EngineKind, Runtime, Thread};
-
-thread_local! {
-    static BLOCKS: Cell<u64> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-fn count() {
-    // Gone while the OS thread ends; nothing is counted then.
-    let _ = BLOCKS.try_with(|blocks| blocks.set(blocks.get() + 1));
-}
-
-// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller keeps `realloc`'s contract.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// Requests sent at once.
 const DEPTH: u64 = 32;
@@ -75,7 +44,7 @@ fn work(client: &mut UnixStream, len: u32) {
 
 /// Blocks that the reactor has taken; asking takes some, too.
 fn blocks(thread: &Thread) -> u64 {
-    thread.spawn(async || BLOCKS.get()).wait().unwrap()
+    thread.spawn(async || counting_allocator::blocks().0).wait().unwrap()
 }
 
 #[test]

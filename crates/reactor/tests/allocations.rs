@@ -2,8 +2,9 @@
 //! allocator itself for each OS thread, which is to say for each reactor.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../../tests/support/counting_allocator.rs"]
+mod counting_allocator;
+
 use std::future::poll_fn;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,46 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use counting_allocator::Blocks;
 use spindle_reactor::*;
-
-/// Blocks taken and given back.
-type Blocks = (u64, u64);
-
-thread_local! {
-    static BLOCKS: Cell<Blocks> = const { Cell::new((0, 0)) };
-}
-
-struct Counting;
-
-fn count(taken: u64, returned: u64) {
-    // Gone while the OS thread ends; nothing is counted then.
-    let _ = BLOCKS.try_with(|blocks| {
-        let (t, r) = blocks.get();
-        blocks.set((t + taken, r + returned));
-    });
-}
-
-// SAFETY: every call is handed to the system's allocator unchanged; counting touches no memory of it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(1, 0);
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        count(0, 1);
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count(1, 1);
-        // SAFETY: the caller keeps `realloc`'s contract.
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// Messages in flight at most.
 const BURST: usize = 200;
@@ -89,15 +52,15 @@ fn with_two(reactors: usize, test: impl AsyncFn(&'static [Thread; 2]) + Send + S
 /// What the reactor of `thread` has taken and given back so far. Reading it is itself a call, so between two
 /// readings there is one call's block.
 async fn blocks(thread: &Thread) -> Blocks {
-    thread.run(async || BLOCKS.get()).await.unwrap()
+    thread.run(async || counting_allocator::blocks()).await.unwrap()
 }
 
 /// What the reactors of this task and of `thread` take and give back for `work`.
 async fn cost(thread: &Thread, work: impl AsyncFnOnce()) -> (Blocks, Blocks) {
     let difference = |after: Blocks, before: Blocks| (after.0 - before.0, after.1 - before.1);
-    let (there, here) = (blocks(thread).await, BLOCKS.get());
+    let (there, here) = (blocks(thread).await, counting_allocator::blocks());
     work().await;
-    let here = difference(BLOCKS.get(), here);
+    let here = difference(counting_allocator::blocks(), here);
     (here, difference(blocks(thread).await, there))
 }
 
@@ -178,9 +141,12 @@ async fn warm_up(between: &'static [Thread; 2]) {
 
 #[test]
 fn the_counter_counts() {
-    let before = BLOCKS.get();
+    let before = counting_allocator::blocks();
     drop(black_box(Box::new(1)));
-    assert_eq!((BLOCKS.get().0 - before.0, BLOCKS.get().1 - before.1), (1, 1));
+    assert_eq!(
+        (counting_allocator::blocks().0 - before.0, counting_allocator::blocks().1 - before.1),
+        (1, 1)
+    );
 }
 
 #[test]

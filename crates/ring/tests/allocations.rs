@@ -2,37 +2,16 @@
 //! for each thread: the test harness allocates on its own.
 #![cfg(not(any(loom, sanitized)))]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "../../../tests/support/counting_allocator.rs"]
+mod counting_allocator;
+
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use counting_allocator::blocks;
 use spindle_ring::{Call, spsc};
 
 static SUM: AtomicUsize = AtomicUsize::new(0);
-
-thread_local! {
-    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
-// SAFETY: every call goes to the system's allocator unchanged.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promise, handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise, handed on.
-        unsafe { System.dealloc(memory, layout) }
-    }
-}
-
-#[global_allocator]
-static COUNTING: Counting = Counting;
 
 /// A closure that captures `WORDS` words, all of which it uses.
 fn call<const WORDS: usize>(word: usize) -> Call {
@@ -46,12 +25,12 @@ fn call<const WORDS: usize>(word: usize) -> Call {
 fn a_million_calls_of_forty_bytes_cross_a_ring_without_allocating() {
     let (mut producer, mut consumer) = spsc::ring(256);
     let mut carry = |calls: usize, make: fn(usize) -> Call| {
-        let before = ALLOCATIONS.get();
+        let before = blocks().0;
         for batch in 0..calls / 200 {
             (0..200).for_each(|n| producer.push(0, make(batch + n)).expect("the ring holds a batch"));
             std::iter::from_fn(|| consumer.pop()).for_each(|(_, call): (u64, Call)| call.call());
         }
-        ALLOCATIONS.get() - before
+        blocks().0 - before
     };
     assert_eq!(carry(1_000_000, call::<5>), 0, "40 bytes lie in the slot");
     assert_eq!(carry(1_000, call::<9>), 1_000, "72 bytes are boxed, or the count is blind");
