@@ -92,6 +92,8 @@ struct Reactors {
     reactors: Vec<Reactor>,
 }
 
+/// Times are in nanoseconds since the runtime began; `busy` is the account from which `reactor_loads` takes its
+/// share of the last second.
 #[derive(Serialize)]
 struct Reactor {
     lcore: usize,
@@ -111,6 +113,7 @@ struct LwThread {
     name: String,
     id: u64,
     cpumask: String,
+    /// Since the reactor has it.
     elapsed: u64,
 }
 
@@ -129,7 +132,7 @@ impl Reactor {
             name: thread.name.clone(),
             id: thread.id,
             cpumask: masks.get(&thread.id).cloned().unwrap_or_default(),
-            elapsed: thread.busy.as_nanos() as u64,
+            elapsed: thread.age.as_nanos() as u64,
         });
         Reactor {
             lcore: reactor.core,

@@ -34,7 +34,7 @@ pub struct ReactorDump {
     pub mode: Mode,
     /// Turns with work and without.
     pub turns: (u64, u64),
-    /// Total time of the turns with work.
+    /// Total time of the turns with work: what [`reactor_loads`](crate::reactor_loads) adds up for the last second.
     pub busy: Duration,
     /// The busy share of the last second, 0 to 1, as [`reactor_loads`](crate::reactor_loads) gives it.
     pub load: f64,
@@ -59,6 +59,8 @@ pub struct ThreadDump {
     pub name: String,
     /// Turns with work and without.
     pub turns: (u64, u64),
+    /// How long its reactor has had it.
+    pub age: Duration,
     /// Its share of its reactor's busy time.
     pub busy: Duration,
     /// True if exit was asked for.

@@ -48,6 +48,8 @@ pub(crate) type Channels = RefCell<BTreeMap<usize, Box<dyn Any>>>;
 pub(crate) struct ThreadCore {
     pub(crate) shared: Arc<ThreadShared>,
     pub(crate) local: Rc<Local>,
+    /// When the reactor took it over.
+    pub(crate) since: Time,
     pub(crate) messages: RefCell<Mail>,
     pub(crate) tasks: Tasks,
     pub(crate) timers: RefCell<Timers>,
@@ -81,6 +83,7 @@ impl ThreadCore {
     pub(crate) fn new(shared: Arc<ThreadShared>, local: Rc<Local>) -> ThreadCore {
         ThreadCore {
             shared,
+            since: local.now.get(),
             local,
             messages: RefCell::default(),
             tasks: Tasks::default(),

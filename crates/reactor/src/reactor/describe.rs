@@ -50,6 +50,7 @@ fn dump_thread(core: &ThreadCore) -> ThreadDump {
         id: core.shared.id,
         name: core.shared.name.to_string(),
         turns: (core.busy_turns.get(), core.idle_turns.get()),
+        age: now - core.since,
         busy: Duration::from_nanos(core.busy_ns.get()),
         exiting: core.shared.is_exiting(),
         waits_for: core.waits_for(),

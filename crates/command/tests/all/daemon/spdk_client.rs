@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::driven;
 use super::support::{Daemon, text};
@@ -390,6 +391,35 @@ fn spdks_client_sets_options_of_sockets_and_adds_keys() {
     assert_eq!(client.one(&daemon, "save_config"), saved);
     assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
     client.note("spdks_client_sets_options_of_sockets_and_adds_keys");
+}
+
+#[test]
+fn spdks_client_sees_how_long_reactors_were_busy_and_idle_and_how_old_their_threads_are() {
+    let Some(client) = Client::find() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = start(folder.path(), &[]);
+    let ask = || -> Value { serde_json::from_str(&client.one(&daemon, "framework_get_reactors")).unwrap() };
+    let (earlier, later) = (ask(), ask());
+    let number = |of: &Value, name: &str| of[name].as_u64().unwrap_or_else(|| panic!("{name} of {of}"));
+    let total = |reactor: &Value| number(reactor, "busy") + number(reactor, "idle");
+    let [before, after] = [&earlier, &later].map(|answer| &answer["reactors"][0]);
+    assert!(
+        number(after, "busy") > number(before, "busy") && total(after) > total(before),
+        "{before} {after}"
+    );
+    assert!(after["in_interrupt"].is_boolean() && after["numa_id"].is_i64(), "{after}");
+    for name in ["lcore", "tid", "irq", "sys", "usr"] {
+        number(after, name);
+    }
+    let threads = after["lw_threads"].as_array().unwrap();
+    assert!(!threads.is_empty());
+    for thread in threads {
+        assert!(number(thread, "id") > 0 && thread["name"].is_string(), "{thread}");
+        assert_eq!(thread["cpumask"], "1", "{thread}");
+        // A thread is as old as its reactor at most, and older than the time for which that was busy.
+        let elapsed = number(thread, "elapsed");
+        assert!(elapsed > number(after, "busy") && elapsed <= total(after), "{thread} of {after}");
+    }
 }
 
 #[test]
