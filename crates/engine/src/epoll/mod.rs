@@ -28,8 +28,8 @@ const ASK_ONE_IN: u32 = 16;
 /// and so does the first call after this time.
 const ASK_AFTER: Duration = Duration::from_micros(50);
 
-/// A wait of this length or more is first one of whole milliseconds, but of no more than `LONGEST`.
-const LONG: Duration = Duration::from_millis(10);
+/// A wait of this length or more is one of whole milliseconds, of no more than `LONGEST`, and so may end a little early.
+const LONG: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// One reactor's driver.

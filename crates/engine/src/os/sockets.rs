@@ -188,7 +188,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
         let address = listener.local_addr().expect("bound");
         let client = std::net::TcpStream::connect(address).expect("it listens");
-        let socket = Socket::from_fd(client.into(), &Home::new());
+        let socket = Socket::from_fd(client.into(), &EngineId::new());
         socket.keep_alive(Duration::from_secs(60)).expect("TCP has it");
         let fd = socket.fd().expect("a socket of the system");
         assert_eq!(sockopt::tcp_user_timeout(fd).expect("asked"), 240_000);
