@@ -95,8 +95,10 @@ async fn used(bdev: Bdev, seed: u64, signs: Arc<Signs>) -> Result<Outcome, BdevE
         })
         .collect();
     signs.began.store(true, Ordering::Release);
-    while user.pair.outstanding() > 0 || ended.get() < AWAITED {
-        if signs.close.load(Ordering::Acquire) {
+    // Bounded, so that a request that is lost fails the test instead of holding it.
+    for _ in 0..100_000 {
+        let over = user.pair.outstanding() == 0 && ended.get() == AWAITED;
+        if over || signs.close.load(Ordering::Acquire) {
             break;
         }
         user.pair.reap(|io, _| user.times[io.tag() as usize] += 1);
