@@ -153,6 +153,14 @@ impl Bdev {
     pub fn base(&self) -> Option<Bdev> {
         Standing::of(self.0.standing()).map(|standing| standing.base())
     }
+
+    /// The place of its [`Virtual`] among all that were asked for, the oldest first; none if it is no virtual bdev. A
+    /// configuration in this order stays in it, whichever base comes first.
+    pub fn virtual_place(&self) -> Option<usize> {
+        let standing = Standing::of(self.0.standing())?;
+        let registry = self.registry().ok()?;
+        registry.0.virtuals().iter().position(|entry| Arc::ptr_eq(entry, &standing.entry))
+    }
 }
 
 impl Registry {

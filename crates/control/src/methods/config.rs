@@ -169,8 +169,10 @@ fn bdevs(control: &Control) -> Vec<Step> {
     };
     let is_batched = |bdev: &&Bdev| BATCHES.contains(&bdev.module());
     let mut steps = vec![one("bdev_set_options", Params::BdevOptions(control.bdev_options().get()))];
-    // What stands on other bdevs is made when they come, and may be asked for before.
-    steps.extend(all.iter().filter(|bdev| !is_batched(bdev)).filter_map(of).map(Step::One));
+    // What stands on other bdevs is made when they come, and may be asked for before: in the order of the calls.
+    let mut others: Vec<&Bdev> = all.iter().filter(|bdev| !is_batched(bdev)).collect();
+    others.sort_by_key(|bdev| bdev.virtual_place());
+    steps.extend(others.into_iter().filter_map(of).map(Step::One));
     for module in BATCHES {
         let entries = all.iter().filter(|bdev| bdev.module() == module).filter_map(of);
         steps.push(Step::Batch(entries.collect()));

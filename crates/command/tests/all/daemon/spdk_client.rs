@@ -427,6 +427,7 @@ fn a_configuration_that_spdks_client_saved_brings_the_daemon_back() {
     let Some(client) = Client::find() else { return };
     let folder = tempfile::tempdir().unwrap();
     file(folder.path(), "disk", 64);
+    file(folder.path(), "other", 16);
     let daemon = start(folder.path(), &[]);
     client.succeed(
         &daemon,
@@ -434,7 +435,11 @@ fn a_configuration_that_spdks_client_saved_brings_the_daemon_back() {
             "bdev_aio_create disk base 4096",
             "bdev_lvol_create_lvstore base lvs -c 1048576",
             "bdev_lvol_create -l lvs vol 8",
+            // Their bases come in another order than they did.
+            "bdev_aio_create other second 4096",
+            "bdev_passthru_create -b second -p over_second",
             "bdev_malloc_create -b ram 16 512",
+            "bdev_split_create ram 2",
             "bdev_null_create nothing 16 512",
             "bdev_passthru_create -b nothing -p over",
             "bdev_set_qos_limit ram --rw-ios-per-sec 3000",
