@@ -183,7 +183,7 @@ async fn write(life: Rc<Life>, (volume, region): (&str, Range<usize>)) {
             client.send(&bytes).await.unwrap();
             replies(&life, volume, &mut client, burst).await;
             if below(3) == 0 {
-                let floor = life.model.borrow().floor(volume);
+                let floor = life.model.borrow_mut().floor(volume);
                 assert_eq!(client.error(FLUSH, 0, 0, 0, b"").await, 0);
                 life.answered(|model| model.flushed(volume, &floor));
                 life.count(|counts| counts.flushes += 1);
@@ -328,7 +328,7 @@ async fn verify(rpc: &mut Rpc, life: &Life, end: End) {
         let name = bdev["aliases"][0].as_str().unwrap().strip_prefix("lvs/").unwrap();
         (name.to_owned(), (bdev["num_blocks"].as_u64().unwrap() * bdev["block_size"].as_u64().unwrap()) >> 20)
     });
-    life.model.borrow_mut().agree(&found.collect());
+    life.model.borrow_mut().agree(&found.collect(), &format!("life {}, behind {end:?}", life.number));
     let names = life.model.borrow().names();
     for (name, sectors) in names.into_iter().filter(|(_, sectors)| *sectors > 0) {
         rpc.done("nbd_export", json!({"bdev_name": lvs(&name)})).await;

@@ -7,5 +7,7 @@
 mod client;
 mod configurations;
 mod day;
+mod kills;
 mod model;
 mod reference;
+mod volumes;

@@ -1,6 +1,7 @@
 //! What stores and volumes promise.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod deletion;
 mod extents;
 mod images;
 mod lives;
