@@ -183,7 +183,7 @@ fn transfers_cut_for_any_limit_of_their_device_allocate_nothing_once_warm() {
                 }
             };
             rounds(200);
-            assert_eq!(allocations_in(|| rounds(100)), 0, "{parts} runs, {shape:?}");
+            assert_eq!(taken_by(|| rounds(100)), 0, "{parts} runs, {shape:?}");
         }
     }
 }
@@ -252,7 +252,7 @@ fn requests_that_wait_for_limits_allocate_nothing_once_warm() {
             }
         };
         rounds(500);
-        assert_eq!(allocations_in(|| rounds(500)), 0, "{limits:?}");
+        assert_eq!(taken_by(|| rounds(500)), 0, "{limits:?}");
         assert!(ended > 500, "{ended} ended");
     }
 }
