@@ -9,7 +9,7 @@ use spindle::block::{Device, Geometry, HistogramOptions, LaneTable, Limits, Null
 
 use super::figure::Figure;
 use super::samples::Samples;
-use super::{Effort, Failed, Figures, clock, runtime};
+use super::{Effort, Failed, Figures, runtime};
 
 const BLOCK: u32 = 512;
 const BLOCKS: u64 = 1 << 20;
@@ -111,15 +111,8 @@ async fn reads(table: &LaneTable, case: &Case, effort: Effort) -> Result<Figure,
         1 => PairLoad::new(pair, Operation::Read, case.depth, pattern),
         parts => PairLoad::vectored(pair, Operation::Read, case.depth, pattern, parts),
     };
-    let mut timed = Samples::start(&case.what);
-    for sample in effort.rounds(effort.samples) {
-        let start = clock::wall_ns();
-        load.round(effort.batch).await?;
-        if sample > 0 {
-            timed.add(effort.batch, clock::wall_ns() - start);
-        }
-    }
-    Ok(timed.figure())
+    let timed = Samples::start(&case.what);
+    timed.rounds(effort, effort.samples, effort.batch, async || Ok(load.round(effort.batch).await?)).await
 }
 
 /// The minimum of a queue with a pool of requests: a place is chosen, and a boxed request goes through two
@@ -129,19 +122,15 @@ fn bare_loop(effort: Effort) -> Figure {
     let mut up = VecDeque::with_capacity(down.len());
     let geometry = Geometry::new(BLOCK, BLOCKS).ok();
     let mut pattern = geometry.and_then(|geometry| Pattern::random(&geometry, REQUEST, 1).ok());
-    let mut timed = Samples::start("bare loop: a boxed request through two queues, depth 32");
-    for sample in effort.rounds(effort.samples) {
-        let start = clock::wall_ns();
-        for _ in 0..effort.batch / 32 {
+    let fillings = (effort.batch / 32).max(1);
+    let timed = Samples::start("bare loop: a boxed request through two queues, depth 32");
+    timed.bare_rounds(effort, fillings * 32, || {
+        for _ in 0..fillings {
             while let Some(mut request) = down.pop_front() {
                 request[0] = pattern.as_mut().map_or(0, Pattern::next_start);
                 up.push_back(std::hint::black_box(request));
             }
             std::mem::swap(&mut down, &mut up);
         }
-        if sample > 0 {
-            timed.add((effort.batch / 32).max(1) * 32, clock::wall_ns() - start);
-        }
-    }
-    timed.figure()
+    })
 }

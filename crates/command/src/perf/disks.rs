@@ -8,7 +8,7 @@ use spindle::mem::{IoBuf, SharedMem};
 
 use super::figure::Figure;
 use super::samples::Samples;
-use super::{Effort, Failed, Figures, clock, runtime};
+use super::{Effort, Failed, Figures, runtime};
 
 const BLOCK: u32 = 4096;
 const BLOCKS: u64 = 1 << 14;
@@ -34,21 +34,13 @@ async fn measure(effort: Effort) -> Figures {
     for device in [&null, &malloc] {
         let name = device.name();
         let mut pair = PairLoad::new(table.queue_pair(device)?, Operation::Read, DEPTH, pattern);
-        let mut timed = Samples::start(format!("{name} 4 KiB read, depth {DEPTH}, queue pair"));
-        for sample in effort.rounds(effort.samples) {
-            let start = clock::wall_ns();
-            pair.round(effort.batch).await?;
-            keep(&mut timed, sample, effort, start);
-        }
-        figures.push(timed.figure());
+        let timed = Samples::start(format!("{name} 4 KiB read, depth {DEPTH}, queue pair"));
+        let round = async || Ok(pair.round(effort.batch).await?);
+        figures.push(timed.rounds(effort, effort.samples, effort.batch, round).await?);
         let mut channel = ChannelLoad::new(table.channel(device.clone())?, Operation::Read, DEPTH, pattern);
-        let mut timed = Samples::start(format!("{name} 4 KiB read, depth {DEPTH}, channel"));
-        for sample in effort.rounds(effort.samples) {
-            let start = clock::wall_ns();
-            channel.round(effort.batch).await?;
-            keep(&mut timed, sample, effort, start);
-        }
-        figures.push(timed.figure());
+        let timed = Samples::start(format!("{name} 4 KiB read, depth {DEPTH}, channel"));
+        let round = async || Ok(channel.round(effort.batch).await?);
+        figures.push(timed.rounds(effort, effort.samples, effort.batch, round).await?);
     }
     // Null copies nothing, so the copy loop is no yardstick for it.
     let beside =
@@ -67,25 +59,8 @@ async fn fill(table: &LaneTable, malloc: &Arc<dyn Device>, memory: &SharedMem) -
 
 fn bare(memory: &SharedMem, mut pattern: Pattern, effort: Effort) -> Figure {
     let mut buffers: Vec<IoBuf> = (0..DEPTH).map(|_| IoBuf::zeroed(BLOCK as usize)).collect();
-    let mut timed = Samples::start("bare copy loop, 4 KiB of 64 MiB");
-    for sample in effort.rounds(effort.samples) {
-        let start = clock::wall_ns();
-        bare_copies(
-            memory,
-            BLOCK.trailing_zeros(),
-            Operation::Read,
-            &mut buffers,
-            &mut pattern,
-            effort.batch,
-        );
-        keep(&mut timed, sample, effort, start);
-    }
-    timed.figure()
-}
-
-/// Adds a sample, unless it was the first, which warms up.
-fn keep(timed: &mut Samples, sample: u64, effort: Effort, start: u64) {
-    if sample > 0 {
-        timed.add(effort.batch, clock::wall_ns() - start);
-    }
+    let shift = BLOCK.trailing_zeros();
+    Samples::start("bare copy loop, 4 KiB of 64 MiB").bare_rounds(effort, effort.batch, || {
+        bare_copies(memory, shift, Operation::Read, &mut buffers, &mut pattern, effort.batch)
+    })
 }

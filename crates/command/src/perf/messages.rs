@@ -159,33 +159,24 @@ fn bounce(ends: &'static Ends, left: u64, done: Arc<Done>) {
 
 /// Makes a future on another thread and awaits its result here.
 async fn call(what: &str, there: &Thread, effort: Effort) -> Measured {
-    let mut timed = Samples::start(what);
-    for sample in effort.rounds(effort.samples) {
-        let start = clock::wall_ns();
+    let calls = async || {
         for number in 0..effort.batch {
             let answer = there.run(async move || number).await?;
             debug_assert_eq!(answer, number, "the answer of this call");
         }
-        if sample > 0 {
-            timed.add(effort.batch, clock::wall_ns() - start);
-        }
-    }
-    Ok(timed.figure())
+        Ok(())
+    };
+    Samples::start(what).rounds(effort, effort.samples, effort.batch, calls).await
 }
 
 /// Sends messages as fast as possible; the last one reports that all have run.
 async fn flood(what: &str, there: &Thread, effort: Effort) -> Measured {
-    let mut timed = Samples::start(what);
     let batch = effort.batch * 16;
-    for sample in effort.rounds(effort.samples.min(50)) {
-        let start = clock::wall_ns();
+    let messages = async || {
         for _ in 0..batch {
             there.send_msg(|| ())?;
         }
-        there.run(async || ()).await?;
-        if sample > 0 {
-            timed.add(batch, clock::wall_ns() - start);
-        }
-    }
-    Ok(timed.figure())
+        Ok(there.run(async || ()).await?)
+    };
+    Samples::start(what).rounds(effort, effort.samples.min(50), batch, messages).await
 }

@@ -114,17 +114,13 @@ fn wake_ups(effort: Effort) -> Figures {
         let handle = Handle::current().ok_or("not on a Spindle thread")?;
         let there = Thread::create("there", &format!("[{}]", cores[1]))?;
         handle.set_mode(Mode::Interrupt);
-        let mut timed = Samples::start("run and back, both reactors asleep");
-        for sample in effort.rounds(samples) {
-            let start = clock::wall_ns();
+        let calls = async || {
             for number in 0..batch {
                 there.run(async move || number).await?;
             }
-            if sample > 0 {
-                timed.add(batch, clock::wall_ns() - start);
-            }
-        }
-        Ok(timed.figure())
+            Ok(())
+        };
+        Samples::start("run and back, both reactors asleep").rounds(effort, samples, batch, calls).await
     })??;
     Ok(vec![bare.clone(), measured.beside(&bare)])
 }

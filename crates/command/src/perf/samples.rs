@@ -1,7 +1,7 @@
 //! Samples of one figure, and statistics of many numbers: percentiles and the bound of a median.
 
-use super::clock;
 use super::figure::Figure;
+use super::{Effort, Failed, clock};
 
 /// Collects samples of one figure.
 pub struct Samples {
@@ -34,6 +34,36 @@ impl Samples {
         let start = clock::wall_ns();
         batch();
         self.add(operations, clock::wall_ns() - start);
+    }
+
+    /// Times up to `most` rounds, each of `operations` operations, after one that warms up, and sums up.
+    pub async fn rounds(
+        mut self,
+        effort: Effort,
+        most: u64,
+        operations: u64,
+        mut round: impl AsyncFnMut() -> Result<(), Failed>,
+    ) -> Result<Figure, Failed> {
+        for sample in effort.rounds(most) {
+            let start = clock::wall_ns();
+            round().await?;
+            if sample > 0 {
+                self.add(operations, clock::wall_ns() - start);
+            }
+        }
+        Ok(self.figure())
+    }
+
+    /// The same for as many rounds as samples of the bare machine, which wait for nothing.
+    pub fn bare_rounds(mut self, effort: Effort, operations: u64, mut round: impl FnMut()) -> Figure {
+        for sample in effort.rounds(effort.samples) {
+            let start = clock::wall_ns();
+            round();
+            if sample > 0 {
+                self.add(operations, clock::wall_ns() - start);
+            }
+        }
+        self.figure()
     }
 
     /// Stops the CPU clock and sums up.
