@@ -85,7 +85,7 @@ impl Inner {
     /// Keeps the counts of a lane that stops counting.
     fn keep(&mut self, counters: &Counters) {
         let last = Statistics { in_flight: 0, ..counters.read() };
-        self.past.add(&last);
+        self.past.add(last);
     }
 }
 
@@ -177,7 +177,7 @@ impl DeviceState {
             .lanes
             .values()
             .filter_map(|lane| lane.wanted.counters.as_ref())
-            .for_each(|one| sum.add(&one.read()));
+            .for_each(|one| sum.add(one.read()));
         sum
     }
 

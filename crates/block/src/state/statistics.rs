@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use crate::{IoErrorKind, Operation};
 
+/// The kinds of requests that are counted, each by itself: to add one, add it here, to [`place_of`] and to
+/// [`Statistics`], whose methods then name what is missing.
+const KINDS: usize = 4;
+
 /// Successful requests of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperationStatistics {
@@ -68,17 +72,25 @@ impl OperationStatistics {
 }
 
 impl Statistics {
+    /// From the kinds in the order of [`place_of`].
+    fn of([read, write, unmap, copy]: [OperationStatistics; KINDS], in_flight: u64) -> Statistics {
+        Statistics { read, write, unmap, copy, in_flight }
+    }
+
+    /// The kinds in the order of [`place_of`].
+    fn kinds(&mut self) -> [&mut OperationStatistics; KINDS] {
+        let Statistics { read, write, unmap, copy, in_flight: _ } = self;
+        [read, write, unmap, copy]
+    }
+
     /// Adds the statistics of another lane.
-    pub(crate) fn add(&mut self, other: &Statistics) {
-        self.read.add(&other.read);
-        self.write.add(&other.write);
-        self.unmap.add(&other.unmap);
-        self.copy.add(&other.copy);
+    pub(crate) fn add(&mut self, mut other: Statistics) {
         self.in_flight += other.in_flight;
+        self.kinds().into_iter().zip(other.kinds()).for_each(|(one, other)| one.add(other));
     }
 
     pub(crate) fn reset(&mut self, what: StatisticsReset) {
-        for one in [&mut self.read, &mut self.write, &mut self.unmap, &mut self.copy] {
+        for one in self.kinds() {
             match what {
                 StatisticsReset::All => *one = OperationStatistics::default(),
                 StatisticsReset::Extremes => (one.longest, one.shortest) = (Duration::ZERO, None),
@@ -160,7 +172,7 @@ impl OperationCounters {
 /// The counts of one lane. Changed by its thread only.
 #[derive(Default)]
 pub(crate) struct Counters {
-    by_operation: [OperationCounters; 4],
+    by_operation: [OperationCounters; KINDS],
     in_flight: Count,
 }
 
@@ -193,14 +205,7 @@ impl Counters {
     }
 
     pub(crate) fn read(&self) -> Statistics {
-        let [read, write, unmap, copy] = &self.by_operation;
-        Statistics {
-            read: read.read(),
-            write: write.read(),
-            unmap: unmap.read(),
-            copy: copy.read(),
-            in_flight: self.in_flight.get(),
-        }
+        Statistics::of(self.by_operation.each_ref().map(OperationCounters::read), self.in_flight.get())
     }
 
     pub(crate) fn reset(&self, what: StatisticsReset) {
