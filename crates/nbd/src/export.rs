@@ -9,15 +9,22 @@ use spindle_block::Device;
 use crate::codec::{BlockSizes, Contexts, MAX_PAYLOAD, MAX_STRING, Offer, TransmissionFlags, shortened};
 use crate::{ExportError, Extents};
 
+/// How a device is exported.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExportOptions {
+    /// For people who list exports; may be empty.
+    pub description: String,
+    /// Clients may only read, even if the device is writable.
+    pub read_only: bool,
+}
+
 /// A device under a name.
 #[derive(Clone)]
 pub struct Export {
     /// The name that clients use: UTF-8 without NUL, at most 4096 bytes.
     pub name: String,
-    /// For people who list exports; may be empty.
-    pub description: String,
-    /// Clients may only read, even if the device is writable.
-    pub read_only: bool,
+    /// How it is exported.
+    pub options: ExportOptions,
     /// The served device.
     pub device: Arc<dyn Device>,
     /// Extents for block status; without them everything is reported as data.
@@ -29,8 +36,8 @@ pub struct Export {
 impl Export {
     /// A device under a name, writable if the device is.
     pub fn new(name: impl Into<String>, device: Arc<dyn Device>) -> Export {
-        let (name, description) = (name.into(), String::new());
-        Export { name, description, read_only: false, device, extents: None, held: None }
+        let (name, options) = (name.into(), ExportOptions::default());
+        Export { name, options, device, extents: None, held: None }
     }
 
     /// The bdev of a descriptor, writable if the descriptor is; closed when the export is gone. The export is
@@ -48,7 +55,7 @@ impl Export {
 
     /// Checks that the protocol can carry its texts.
     pub(crate) fn check(&self) -> Result<(), ExportError> {
-        for (what, text) in [("name", &self.name), ("description", &self.description)] {
+        for (what, text) in [("name", &self.name), ("description", &self.options.description)] {
             let reason = if text.len() > MAX_STRING {
                 "is longer than 4096 bytes"
             } else if text.contains('\0') {
@@ -63,7 +70,7 @@ impl Export {
 
     /// True if clients may only read.
     pub(crate) fn is_read_only(&self) -> bool {
-        self.read_only || !self.device.geometry().writable()
+        self.options.read_only || !self.device.geometry().writable()
     }
 
     /// What is announced about it.
@@ -74,7 +81,7 @@ impl Export {
             if self.is_read_only() { TransmissionFlags::READING } else { TransmissionFlags::WRITABLE };
         Offer {
             name: self.name.clone(),
-            description: self.description.clone(),
+            description: self.options.description.clone(),
             size: geometry.bytes(),
             flags,
             block_sizes: BlockSizes { minimum, preferred: minimum.max(4096), maximum: MAX_PAYLOAD },

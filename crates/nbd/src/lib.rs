@@ -28,7 +28,7 @@ mod tls;
 mod waiting;
 
 pub use error::{ExportError, ListenError, TlsError};
-pub use export::Export;
+pub use export::{Export, ExportOptions};
 pub use server::{BdevExport, ConnectionInfo, Ended, ExportInfo, ListenerInfo, Options, Server};
 pub use spindle_bdev::{Content, Extent, Extents};
 pub use spindle_engine::Address;

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use spindle_bdev::{Bdev, Recipe};
-use spindle_nbd::ExportInfo;
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
 use super::common::Added;
 use super::limits::SetLimits;
+use super::nbd::NewExport;
 use super::{histograms, scheduler};
 use crate::control::Control;
 use crate::settings::{bdev_options, iobuf, keyring, sockets};
@@ -34,7 +34,7 @@ pub(super) struct Subsystem {
     depends_on: &'static [&'static str],
 }
 
-/// The parts, each behind those it rests on.
+/// The parts, each after those on which it depends.
 pub(super) const SUBSYSTEMS: [Subsystem; 6] = [
     Subsystem { subsystem: "scheduler", depends_on: &[] },
     Subsystem { subsystem: "keyring", depends_on: &[] },
@@ -94,7 +94,7 @@ enum Params {
         #[serde(skip_serializing_if = "Option::is_none")]
         tls: Option<PathBuf>,
     },
-    Export(Export),
+    Export(NewExport),
 }
 
 #[derive(Serialize)]
@@ -111,14 +111,6 @@ struct EnableHistogram {
     #[serde(skip_serializing_if = "Option::is_none")]
     opc: Option<&'static str>,
     granularity: u32,
-}
-
-#[derive(Serialize)]
-struct Export {
-    bdev_name: String,
-    name: String,
-    description: String,
-    read_only: bool,
 }
 
 /// A call, or calls that may run at the same time.
@@ -169,7 +161,7 @@ fn bdevs(control: &Control) -> Vec<Step> {
     };
     let is_batched = |bdev: &&Bdev| BATCHES.contains(&bdev.module());
     let mut steps = vec![one("bdev_set_options", Params::BdevOptions(control.bdev_options().get()))];
-    // What stands on other bdevs is made when they come, and may be asked for before: in the order of the calls.
+    // A bdev on another one is made when its base comes, and may be requested before: in the order of the calls.
     let mut others: Vec<&Bdev> = all.iter().filter(|bdev| !is_batched(bdev)).collect();
     others.sort_by_key(|bdev| bdev.virtual_place());
     steps.extend(others.into_iter().filter_map(of).map(Step::One));
@@ -224,10 +216,6 @@ fn nbd(control: &Control) -> Vec<Step> {
         .into_iter()
         .map(|listener| Params::Listen { address: listener.address.to_string(), tls: listener.tls })
         .map(|params| one("nbd_listen", params));
-    let exports = control.nbd().exports().into_iter().filter_map(|export| {
-        let ExportInfo { name, description, read_only, .. } = export;
-        let export = Export { bdev_name: export.bdev?, name, description, read_only };
-        Some(one("nbd_export", Params::Export(export)))
-    });
-    exports.chain(listen).collect()
+    let exports = control.nbd().exports().into_iter().filter_map(NewExport::of);
+    exports.map(|params| one("nbd_export", Params::Export(params))).chain(listen).collect()
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use spindle_nbd::{
-    BdevExport, ConnectionInfo, Counts, ExportError, ExportInfo, ListenError, ListenerInfo, Tls,
+    BdevExport, ConnectionInfo, Counts, ExportError, ExportInfo, ExportOptions, ListenError, ListenerInfo,
+    Tls,
 };
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
@@ -53,23 +54,37 @@ async fn listen(control: Control, params: Listen) -> Result<String, RpcError> {
 /// The errno of a failed listen, if the error does not carry the system's own.
 const EADDRINUSE: i32 = 98;
 
-#[derive(Deserialize)]
+/// The parameters of `nbd_export`, also as a saved configuration has them.
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct NewExport {
+pub(super) struct NewExport {
     bdev_name: String,
     name: Option<String>,
     description: Option<String>,
     read_only: Option<bool>,
 }
 
+impl NewExport {
+    /// Those that make an export again; none if it is not that of a bdev.
+    pub(super) fn of(export: ExportInfo) -> Option<NewExport> {
+        let ExportOptions { description, read_only } = export.options;
+        Some(NewExport {
+            bdev_name: export.bdev?,
+            name: Some(export.name),
+            description: Some(description),
+            read_only: Some(read_only),
+        })
+    }
+}
+
 /// Exports a bdev under a name, its own if none is given.
 async fn export(control: Control, params: NewExport) -> Result<String, RpcError> {
     let name = params.name.unwrap_or_else(|| params.bdev_name.clone());
-    let how = BdevExport {
-        name: name.clone(),
+    let options = ExportOptions {
         description: params.description.unwrap_or_default(),
         read_only: params.read_only.unwrap_or(false),
     };
+    let how = BdevExport { name: name.clone(), options };
     control.nbd().export_bdev(&params.bdev_name, how).map_err(|error| not_exported(&error))?;
     Ok(name)
 }
@@ -158,11 +173,11 @@ fn shown(export: ExportInfo, listeners: &[ListenerInfo]) -> Shown {
     Shown {
         uris: listeners.iter().map(uri).collect(),
         name: export.name,
-        description: export.description,
+        description: export.options.description,
         device: export.device,
         size: export.size,
         block_size: export.block_size,
-        read_only: export.read_only,
+        read_only: export.options.read_only,
         connections: export.connections.into_iter().map(Connection::from).collect(),
         counts: export.counts.into(),
     }

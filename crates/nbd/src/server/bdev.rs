@@ -7,24 +7,22 @@ use spindle_reactor::spawn_local;
 
 use super::{Exported, Server, Shared};
 use crate::codec::shortened;
-use crate::{Export, ExportError};
+use crate::{Export, ExportError, ExportOptions};
 
 /// How a bdev is exported.
 #[derive(Clone, Debug, Default)]
 pub struct BdevExport {
     /// The name that clients use; empty for the name of the bdev.
     pub name: String,
-    /// For people who list exports; may be empty.
-    pub description: String,
-    /// Clients may only read.
-    pub read_only: bool,
+    /// How it is exported.
+    pub options: ExportOptions,
 }
 
 pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Result<(), ExportError> {
     let name = if how.name.is_empty() { bdev.to_owned() } else { how.name };
     let failed = |source| ExportError::Bdev { name: shortened(&name), source };
     let found = Registry::current().and_then(|registry| registry.get(bdev)).map_err(failed)?;
-    let writes = !how.read_only && found.geometry().writable();
+    let writes = !how.options.read_only && found.geometry().writable();
     // Stored for the event callback, which may be called once this thread is back in its loop.
     let exported = Arc::<OnceLock<Weak<Exported>>>::default();
     let (told, shared) = (exported.clone(), Arc::downgrade(server));
@@ -41,7 +39,7 @@ pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Resul
         }));
     };
     let desc = found.descriptor(OpenOptions::new().write(writes).on_event(on_event)).map_err(failed)?;
-    let export = Export { description: how.description, ..Export::of_desc(name.clone(), desc) };
+    let export = Export { options: how.options, ..Export::of_desc(name.clone(), desc) };
     let added = server.add(export)?;
     exported.set(Arc::downgrade(&added)).expect("set once, here");
     Ok(())

@@ -19,7 +19,7 @@ use spindle_reactor::{Thread, timeout};
 
 use crate::connection::Stop;
 use crate::stats::Counts;
-use crate::{Export, ExportError, ListenError, Tls};
+use crate::{Export, ExportError, ExportOptions, ListenError, Tls};
 
 pub use bdev::BdevExport;
 pub(crate) use exported::Exported;
@@ -55,8 +55,8 @@ pub struct ListenerInfo {
 pub struct ExportInfo {
     /// Its name.
     pub name: String,
-    /// For people.
-    pub description: String,
+    /// How it is exported: read-only also if its device is.
+    pub options: ExportOptions,
     /// Name of the device.
     pub device: String,
     /// Name of the bdev, if it is one.
@@ -65,8 +65,6 @@ pub struct ExportInfo {
     pub size: u64,
     /// Bytes in a block of the device.
     pub block_size: u32,
-    /// Clients may only read.
-    pub read_only: bool,
     /// Its connections.
     pub connections: Vec<ConnectionInfo>,
     /// Statistics of all present and past connections.

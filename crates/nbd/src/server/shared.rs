@@ -14,7 +14,7 @@ use crate::budget::Budget;
 use crate::codec::{Refusal, shortened};
 use crate::connection::{self, CONNECTION_LIMIT, Control, Stop};
 use crate::origin::Origin;
-use crate::{Export, ExportError, Tls};
+use crate::{Export, ExportError, ExportOptions, Tls};
 
 /// State shared by the handles and connections of a server.
 pub(crate) struct Shared {
@@ -223,7 +223,9 @@ impl Shared {
     pub(crate) fn list(&self) -> Vec<(String, String)> {
         let lists = self.lists();
         let exports = lists.exports.values();
-        exports.map(|exported| (exported.export.name.clone(), exported.export.description.clone())).collect()
+        exports
+            .map(|exported| (exported.export.name.clone(), exported.export.options.description.clone()))
+            .collect()
     }
 
     pub(crate) fn exports(&self) -> Vec<ExportInfo> {
@@ -331,12 +333,11 @@ impl Lists {
         let geometry = export.device.geometry();
         ExportInfo {
             name: export.name.clone(),
-            description: export.description.clone(),
+            options: ExportOptions { read_only: export.is_read_only(), ..export.options.clone() },
             device: export.device.name().to_owned(),
             bdev: export.bdev().map(|bdev| bdev.name().to_owned()),
             size: geometry.bytes(),
             block_size: geometry.block_size(),
-            read_only: export.is_read_only(),
             connections,
             counts,
         }

@@ -7,7 +7,7 @@ use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
 use spindle_bdev::{Bdev, ClaimKind, OpenOptions, Registry};
 use spindle_lvol::{LvolSpec, LvolStore, Lvols, StoreSpec};
-use spindle_nbd::{BdevExport, ExportError, Options, Server};
+use spindle_nbd::{BdevExport, ExportError, ExportOptions, Options, Server};
 use spindle_reactor::{EngineKind, Runtime, random, spawn_local, yield_now};
 
 use crate::client::{Client, FLUSH, READ, SIMPLE, STATUS, STATUSES, TRIM, WRITE, ZEROES, paired, request};
@@ -53,7 +53,8 @@ fn an_export_goes_with_its_bdev_and_its_clients_with_it() {
         ram(&registry, "M0", 1).await;
         ram(&registry, "M1", 1).await;
         server.export_bdev("M0", BdevExport::default()).unwrap();
-        let named = BdevExport { name: "other".into(), read_only: true, ..BdevExport::default() };
+        let options = ExportOptions { read_only: true, ..ExportOptions::default() };
+        let named = BdevExport { name: "other".into(), options };
         server.export_bdev("M1", named).unwrap();
         let mut leaving = Client::new(&server, "M0", SIMPLE).await;
         let mut staying = Client::new(&server, "other", SIMPLE).await;
@@ -98,7 +99,8 @@ fn a_bdev_that_is_not_there_or_claimed_is_not_exported() {
         claim.claim(ClaimKind::Exclusive, "a test", "").unwrap();
         let error = server.export_bdev("M0", BdevExport::default()).unwrap_err().to_string();
         assert!(error.contains("M0") && error.contains("a test"), "{error}");
-        let reading = BdevExport { read_only: true, ..BdevExport::default() };
+        let options = ExportOptions { read_only: true, ..ExportOptions::default() };
+        let reading = BdevExport { options, ..BdevExport::default() };
         server.export_bdev("M0", reading).unwrap();
         assert!(matches!(server.export_bdev("M0", BdevExport::default()), Err(ExportError::Bdev { .. })));
         drop(claim);
