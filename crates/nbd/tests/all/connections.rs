@@ -108,7 +108,8 @@ fn a_trim_leaves_blocks_alone_that_it_only_touches() {
 fn wrong_requests_are_answered_and_the_client_goes_on() {
     everywhere(async || {
         let server = two_disks();
-        let read_only = Export { read_only: true, ..Export::new("fixed", ram(512, MIB)) };
+        let mut read_only = Export::new("fixed", ram(512, MIB));
+        read_only.options.read_only = true;
         server.add_export(read_only).unwrap();
         for wish in [SIMPLE, STRUCTURED] {
             let mut client = Client::new(&server, "disk", wish).await;
@@ -376,7 +377,13 @@ fn handshakes_have_a_deadline() {
         let server = server(options);
         server.add_export(Export::new("disk", ram(512, MIB))).unwrap();
         let mut silent = Client::silent(paired(&server).await, SIMPLE);
-        let mut served = Client::new(&server, "disk", SIMPLE).await;
+        let mut served = loop {
+            // On a busy machine it may take longer than the deadline.
+            match Client::shaken(paired(&server).await, "disk", SIMPLE).await {
+                Ok(client) => break client,
+                Err(_) => continue,
+            }
+        };
         assert!(silent.take(18).await.is_ok() && silent.is_closed().await);
         // After the handshake there is no deadline.
         sleep(Duration::from_millis(100)).await;
@@ -443,7 +450,7 @@ fn a_removed_export_answers_what_is_under_way_and_closes() {
 }
 
 #[test]
-fn a_stop_answers_what_is_under_way_and_lets_nobody_in() {
+fn a_stop_answers_what_is_under_way_and_admits_no_client() {
     everywhere(async || {
         let server = two_disks();
         let mut idle = Client::new(&server, "disk", SIMPLE).await;

@@ -230,11 +230,10 @@ fn a_peer_that_leaves_the_path_of_the_handshake_is_closed_and_costs_others_nothi
             let mut stream = encrypted.plain();
             stream.write_all(&bytes).unwrap();
             if matches!(what, "no TLS behind STARTTLS" | "half a record") {
-                let mut ack = [0; 20];
-                stream.read_exact(&mut ack).unwrap();
+                // On a busy machine the deadline may have passed already; and it may be closed before all is written.
+                let _ = stream.read_exact(&mut [0; 20]);
                 let record: &[u8] =
                     if what == "half a record" { b"\x16\x03\x01\x40\x00\x01\x00" } else { &[b'x'; 20_000] };
-                // It may be closed before all is written.
                 let _ = stream.write_all(record);
             }
             let mut rest = Vec::new();
@@ -243,9 +242,9 @@ fn a_peer_that_leaves_the_path_of_the_handshake_is_closed_and_costs_others_nothi
                 assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{what}");
             }
         }
-        if have("nbdinfo") {
-            run("nbdinfo", &[&encrypted.uri("ram")]);
-        }
+        // On a busy machine a handshake may take longer than the deadline.
+        let served = |_| ran("nbdinfo", &[&encrypted.uri("ram")]).status.success();
+        assert!(!have("nbdinfo") || (0..20).any(served));
         encrypted.served.stop();
         assert_eq!(encrypted.served.server.connections(), 0);
     }
