@@ -98,7 +98,7 @@ pub enum BuildError {
     Cores(#[from] BadCpuSet),
     /// The core list names cores that this process may not use.
     #[error(
-        "cores {missing} cannot be used: this process may run on {available} ({limits}); give cores of those, or leave the list out and ask for reactors(N)"
+        "cores {missing} cannot be used: this process may run on {available} ({limits}); give cores of those, or leave the list out"
     )]
     NotAvailable {
         /// The cores that are not available, as a list.

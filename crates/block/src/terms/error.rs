@@ -59,7 +59,7 @@ pub enum IoErrorKind {
     #[error("the medium failed at these blocks; restore them from elsewhere, replace the device")]
     Medium,
     /// The device did not answer in time; its blocks hold old or new data.
-    #[error("the device did not answer in time; look whether it can be reached")]
+    #[error("the device did not answer in time; check that it can be reached")]
     TimedOut,
     /// The buffers differ from the range they were compared with.
     #[error("the data differs from byte {offset} of the request on")]
@@ -149,7 +149,7 @@ pub struct IoError {
 #[non_exhaustive]
 pub enum OpenError {
     /// The system refused.
-    #[error("{device}: cannot be opened: {source}")]
+    #[error("{}", refused(.device, .source))]
     System {
         /// Name of the device.
         device: String,
@@ -200,6 +200,15 @@ pub enum OpenError {
     },
 }
 
+/// The system's error with the device's name, once: the engine's errors about files have it already.
+fn refused(device: &str, source: &std::io::Error) -> String {
+    let source = source.to_string();
+    match source.contains(device) {
+        true => source,
+        false => format!("{device}: cannot be opened: {source}"),
+    }
+}
+
 /// Completes a holder's name to a sentence that names the remedy.
 fn in_use(holder: &str) -> String {
     // The system's message already does.
@@ -227,6 +236,15 @@ mod tests {
             assert_eq!(kind(errno), expected);
             assert!(kind(errno).to_string().contains(says));
         }
+    }
+
+    #[test]
+    fn a_device_that_the_system_refuses_is_named_once() {
+        let refused = |source: &str| {
+            OpenError::System { device: "/a.img".into(), source: std::io::Error::other(source) }.to_string()
+        };
+        assert_eq!(refused("no memory"), "/a.img: cannot be opened: no memory");
+        assert_eq!(refused("cannot open /a.img: no such file"), "cannot open /a.img: no such file");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table as Methods};
 
 use super::failure::Failure;
 use super::output::{Output, note};
+use super::serve::cannot_build;
 use super::size;
 use super::table::{Align, Table};
 use crate::perf;
@@ -88,7 +89,7 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
         Some(cores) => builder.cores(cores),
         None => builder.reactors(1),
     };
-    let runtime = builder.build().map_err(|error| Failure::Engine(error.to_string()))?;
+    let runtime = builder.build().map_err(|error| cannot_build(options.cores.as_deref(), &error))?;
     if let Some(socket) = options.rpc {
         let served = runtime.run(async move || serve(socket).await);
         return served.map_err(|error| Failure::Engine(error.to_string()))?;
@@ -97,7 +98,10 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
     if let (Some(file), true, false) =
         (options.on.iter().find(|on| is_file(on)), spec.workload.changes_data(), options.overwrite)
     {
-        let why = format!("{} would destroy what {file} holds; say --overwrite if it may", options.workload);
+        let why = format!(
+            "{} would destroy what {file} holds; add --overwrite if that is intended",
+            options.workload
+        );
         return Err(Failure::Usage(why));
     }
     // Before the runtime starts, which waits for no file.

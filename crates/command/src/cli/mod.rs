@@ -22,7 +22,7 @@ mod text;
 use clap::{Parser, Subcommand};
 use failure::Failure;
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -71,12 +71,25 @@ pub(crate) fn main() -> ExitCode {
     let arguments = match Arguments::try_parse_from(typed(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => {
-            // Help and version come this way too. A closed pipe is not a failure.
+            // Help and version come this way too.
+            if !error.use_stderr() {
+                return conclude(show(&error));
+            }
             let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+            return ExitCode::from(2);
         }
     };
     conclude(run(arguments))
+}
+
+/// Prints help or the version.
+fn show(text: &clap::Error) -> Result<(), Failure> {
+    if std::io::stdout().is_terminal() {
+        return Ok(text.print()?);
+    }
+    let mut out = output::Output::stdout();
+    write!(out, "{}", text.render())?;
+    out.finish()
 }
 
 /// The effective arguments: under the name of SPDK's daemon, as a link to this program may have, they are

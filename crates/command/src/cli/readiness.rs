@@ -20,7 +20,11 @@ pub(super) fn ready(descriptor: Option<u32>) {
     if let Some(number) = descriptor
         && let Err(error) = write_line(number)
     {
-        note(&format!("serving, but --ready-fd {number} could not be written: {error}"));
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "it is not open".to_owned(),
+            _ => error.to_string(),
+        };
+        note(&format!("serving, but --ready-fd {number} could not be written: {why}"));
     }
     if let Err(error) = notify("READY=1") {
         note(&format!("serving, but {NOTIFY_SOCKET} was not told: {error}"));

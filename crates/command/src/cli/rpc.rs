@@ -65,7 +65,7 @@ fn check(params: &str) -> Result<(), Failure> {
     match parsed {
         Some(Parsed::Value(Value::Object(_) | Value::Array(_))) if params[used..].trim().is_empty() => Ok(()),
         Some(Parsed::TooLarge { what, .. }) => Err(wrong(what)),
-        Some(_) => Err(wrong("something else stands there".to_owned())),
-        None => Err(wrong("it breaks off".to_owned())),
+        Some(_) => Err(wrong("it is another value, or more than one".to_owned())),
+        None => Err(wrong("it ends in the middle".to_owned())),
     }
 }

@@ -10,7 +10,7 @@ use spindle_control::{
 };
 use spindle_engine::Address;
 use spindle_nbd::ListenerInfo;
-use spindle_reactor::{Handle, Mode, Runtime};
+use spindle_reactor::{BuildError, Handle, Mode, Runtime};
 
 use super::failure::{Failure, shown};
 use super::output::{Output, note};
@@ -115,7 +115,7 @@ impl Command {
     }
 }
 
-/// What reactors do that have nothing to do. A client that waits for each reply before it asks again would keep a core
+/// What idle reactors do. A client that waits for each reply before it asks again would keep a core
 /// looking for work; on a machine without cores to spare it would take that core from the client.
 pub(super) const IDLE: Mode = Mode::Interrupt;
 
@@ -208,10 +208,20 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     if let Some(cores) = &command.cpumask {
         builder = builder.cores(cores);
     }
-    let runtime = builder.build().map_err(|error| Failure::Engine(error.to_string()))?;
+    let runtime = builder.build().map_err(|error| cannot_build(command.cpumask.as_deref(), &error))?;
     runtime
         .run(async move || serve(command, config).await)
         .map_err(|error| Failure::Engine(error.to_string()))?
+}
+
+/// Why there is no runtime; names the option if `cores` were asked for.
+pub(super) fn cannot_build(cores: Option<&str>, error: &BuildError) -> Failure {
+    match (cores, error) {
+        (Some(cores), BuildError::Cores(_) | BuildError::NotAvailable { .. }) => {
+            Failure::Usage(format!("-m {cores}: {error}"))
+        }
+        _ => Failure::Engine(error.to_string()),
+    }
 }
 
 /// Before the runtime starts, which waits for no file.

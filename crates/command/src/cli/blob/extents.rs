@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_in_a_circle_or_missing_are_an_error_only_for_who_needs_them() {
+    fn parents_in_a_circle_or_missing_are_an_error_only_for_blobs_that_need_them() {
         let mut store = store("lvs");
         let named = |store: &Store, name| store.blobs_named(name).next().unwrap().id;
         let (chain, snap1, clone1) =

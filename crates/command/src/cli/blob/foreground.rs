@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 /// How long a signal may remain unnoticed while the work waits.
-const HEED: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// The signals that ask for a stop, and the exit code of each.
 const CODES: [(Signal, u8); 3] = [(Signal::Interrupt, 130), (Signal::Terminate, 143), (Signal::Hangup, 129)];
@@ -59,17 +59,18 @@ where
         if let Poll::Ready(ended) = job.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return ended.unwrap_or_else(|error| Err(engine(&error)));
         }
-        heed(&signals, &stop);
+        handle(&signals, &stop);
         if signals.arrived(Signal::User1) > 0 {
             note(&runner.dump().to_string());
         }
         if runner.step() == Busy::No {
-            runner.park(Some(HEED));
+            runner.park(Some(LONGEST_WAIT));
         }
     }
 }
 
-fn heed(signals: &Signals, stop: &Stop) {
+/// Turns signals that have arrived into a request to stop; a second one ends the process.
+fn handle(signals: &Signals, stop: &Stop) {
     for (signal, code) in CODES {
         for _ in 0..signals.arrived(signal) {
             let first = stop.0.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);

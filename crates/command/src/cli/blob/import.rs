@@ -38,7 +38,7 @@ const ZERO_GRAIN: u64 = 64 << 10;
 const GROWTH: u64 = 64;
 
 /// How long a stop may remain unnoticed while the input is idle.
-const HEED: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Arguments of `import`.
 #[derive(clap::Args)]
@@ -365,7 +365,7 @@ impl Copy<'_> {
     async fn next(&mut self) -> Result<Option<std::io::Result<Piece>>, Failure> {
         loop {
             self.session.stop.check()?;
-            if let Ok(piece) = timeout(HEED, self.input.next()).await {
+            if let Ok(piece) = timeout(LONGEST_WAIT, self.input.next()).await {
                 return Ok(piece);
             }
         }

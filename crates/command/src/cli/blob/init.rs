@@ -96,7 +96,7 @@ impl Init {
         let block_size = self.block_size.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(FILE_BLOCK);
         if size < u64::from(block_size) {
             // Smaller than any device: the error reports the required size.
-            self.plan(&DeviceShape { size: 0, block_size, physical_block_size: block_size }, layout)?;
+            self.plan(&DeviceShape { size, block_size, physical_block_size: block_size }, layout)?;
         }
         Ok(made)
     }

@@ -78,6 +78,27 @@ fn a_full_disk_behind_standard_output_is_a_failure() {
 }
 
 #[test]
+fn help_that_cannot_be_written_is_a_failure_too() {
+    for arguments in [&["--help"][..], &["--version"], &["blob", "ls", "--help"]] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let ended = command(arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("standard output"), "{arguments:?}");
+    }
+}
+
+#[test]
+fn cores_that_cannot_be_used_are_wrong_usage_that_names_the_option() {
+    for verb in [&["serve", "--no-rpc-server"][..], &["perf", "bdev", "--on", "null"]] {
+        for cores in ["zz", "[1023]"] {
+            let ended = command(verb).args(["-m", cores]).stderr(Stdio::piped()).output().unwrap();
+            assert_eq!(ended.status.code(), Some(2), "{verb:?} {cores}");
+            assert!(String::from_utf8_lossy(&ended.stderr).contains(&format!("-m {cores}: ")), "{verb:?}");
+        }
+    }
+}
+
+#[test]
 fn a_dump_tells_every_kind_of_page_and_where_it_lies() {
     let image = Image::new(&HELLO);
     let dump = on(&image, "dump", &[]);
