@@ -1,6 +1,6 @@
 //! Module-specific information about a bdev (`driver_specific` of `bdev_get_bdevs`): named values, in order.
 //!
-//! The control plane converts it to JSON; `top` and the metrics use it directly.
+//! The control plane converts it to JSON.
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]

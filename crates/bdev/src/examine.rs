@@ -12,7 +12,7 @@ use crate::registry::ExamineRules;
 use crate::{Bdev, BdevError, Module, NotificationKind, Phase, Registry};
 
 impl ExamineRules {
-    /// Has a bdev of that name looked at, where not all are.
+    /// Lets modules examine a bdev of that name, if they do not examine all.
     fn allow(&mut self, name: &str) -> Result<(), BdevError> {
         let what = || format!("bdev_examine of {name:?}");
         if self.auto {

@@ -40,8 +40,8 @@ pub trait Disk: Any + Send + Sync {
         Box::pin(std::future::ready(Detail::none()))
     }
 
-    /// The method of the control plane that makes it again, with its parameters: what a saved configuration has of
-    /// it. None for a bdev that comes back by itself, as what another bdev holds. Called on the app thread.
+    /// The method of the control plane that makes it again, with its parameters: its entry in a saved configuration.
+    /// None for a bdev that comes back by itself, such as a partition of another one. Called on the app thread.
     fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
         let _ = bdev;
         None

@@ -269,7 +269,7 @@ impl WeakRegistry {
 /// A UUID of version 4, from the engine's randomness: the seed's in simulation.
 ///
 /// # Panics
-/// Away from a Spindle thread.
+/// If the caller is not on a Spindle thread.
 pub fn random_uuid() -> Uuid {
     let bits = u128::from(spindle_reactor::random()) << 64 | u128::from(spindle_reactor::random());
     uuid::Builder::from_random_bytes(bits.to_ne_bytes()).into_uuid()

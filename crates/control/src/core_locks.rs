@@ -1,8 +1,8 @@
 //! Lock files of cores, as SPDK's applications have them: `/var/tmp/spdk_cpu_lock_NNN`.
 //!
-//! The process that holds the record lock of a core's file has the core; the file has the process id in it, and goes when the lock
-//! is released. On the app thread. Claiming opens small files and never waits for a lock. Not promised: that a program
-//! that asks for no locks leaves the core alone.
+//! The process that holds the record lock of a core's file has the core; the file contains the process id, and is removed
+//! when the lock is released. On the app thread. Claiming opens small files and never waits for a lock. Not promised: that
+//! a program that takes no locks leaves the core alone.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 /// The folder in which SPDK has them.
 pub const CORE_LOCKS: &str = "/var/tmp";
 
-/// A core that cannot be had.
+/// A core that cannot be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum CoreTaken {
     /// Another process has its lock.
@@ -72,7 +72,7 @@ impl CoreLocks {
     /// Takes the locks that are not held yet, all or none.
     ///
     /// # Errors
-    /// The first core that cannot be had; then no lock is held any more, as in SPDK.
+    /// The first core that cannot be claimed; then no lock is held any more, as in SPDK.
     pub(crate) fn claim(&self, cores: &[usize]) -> Result<(), CoreTaken> {
         for &core in cores {
             if self.held.borrow().contains_key(&core) {
@@ -89,10 +89,10 @@ impl CoreLocks {
         Ok(())
     }
 
-    /// Gives all back.
+    /// Releases all.
     pub(crate) fn release(&self) {
         for (core, file) in std::mem::take(&mut *self.held.borrow_mut()) {
-            // While it is locked still, so that the file is no other process's. One that is gone already is as good.
+            // Still locked, so the file is not another process's. Without effect if it is gone already.
             let _ = fs::remove_file(self.path(core));
             drop(file);
         }

@@ -2,8 +2,8 @@
 //! writes.
 //!
 //! Twice over the file: once for methods that may be called before the framework is initialised, then for the
-//! others. In the second pass a call that names what is not there yet waits for the calls behind it, so that their
-//! order counts for nothing; when nothing moves any more the start fails and names the call.
+//! others. In the second pass a call that names an object that does not exist yet is repeated after the calls behind it,
+//! so their order does not matter; when a round of calls achieves nothing, the start fails and names the call.
 
 use spindle_rpc::{Call, Dispatcher, Errno, Limits, Parsed, Parser, RpcError, State, Value, to_json};
 
@@ -26,7 +26,7 @@ const FRAMEWORK: [&str; 2] = ["framework_start_init", "framework_wait_init"];
 pub struct ConfigFile {
     /// The file, for messages.
     pub name: String,
-    /// What is in it: JSON, in which comments may stand.
+    /// Its contents: JSON, possibly with comments.
     pub text: String,
     /// Goes on when a call fails.
     pub ignore_errors: bool,
@@ -42,7 +42,7 @@ pub(crate) struct Replay {
 }
 
 impl Replay {
-    /// Reads the calls; what they are is not looked at. The error names the file and what is wrong with it.
+    /// Reads the calls without checking them. The error names the file and what is wrong with it.
     pub(crate) fn read(
         file: ConfigFile,
         dispatcher: Dispatcher<Control>,
@@ -53,7 +53,7 @@ impl Replay {
         Ok(Replay { name, ignore_errors, calls, dispatcher, log })
     }
 
-    /// Makes the calls of one pass. Those that have to do with the framework's start are the daemon's own.
+    /// Makes the calls of one pass, except those about the framework's start, which the daemon makes itself.
     pub(crate) async fn run(&self, pass: State) -> Result<(), String> {
         let mut left: Vec<&Call> = Vec::new();
         for call in self.calls.iter().filter(|call| !FRAMEWORK.contains(&call.method.as_str())) {
@@ -87,13 +87,16 @@ impl Replay {
         }
     }
 
-    /// A method that is not there. One that sets options of a module that is not there has nothing to set.
+    /// Handles a call of a method that does not exist. One that sets options of a missing module is skipped.
     fn unknown(&self, call: &Call) -> Result<(), String> {
         let method = &call.method;
         if spdk::is_known(method) && method.ends_with("_options") {
             self.log.warning(
                 PART,
-                &format!("{}: {method} is passed over: what it sets options of is not here", self.name),
+                &format!(
+                    "{}: {method} is passed over: the module whose options it sets is not here",
+                    self.name
+                ),
             );
             return Ok(());
         }

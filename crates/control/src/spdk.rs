@@ -21,17 +21,17 @@ impl Group {
     }
 }
 
-/// What is said of a method that is not here.
+/// Why a method is not here.
 #[derive(Clone, Copy)]
 pub(crate) enum Absent {
-    /// It is not meant to be here.
+    /// It is not planned.
     Refused(&'static str),
-    /// It may come.
+    /// It may be added.
     NotYet(&'static str),
 }
 
 impl Method {
-    /// Its name and what a caller is told, if it is one that is not here.
+    /// Its name, and the reason that callers get, if it is not here.
     pub(crate) fn absent(self) -> Option<(&'static str, &'static str)> {
         let (Absent::Refused(why) | Absent::NotYet(why)) = reason(self.0)?;
         Some((self.0, why))
@@ -48,7 +48,7 @@ pub(crate) fn is_known(name: &str) -> bool {
     methods().any(|method| method.0 == name)
 }
 
-/// What a caller of a method that is not here is told.
+/// The reason that callers of a method that is not here get.
 pub(crate) fn why_absent(name: &str) -> Option<&'static str> {
     methods().find(|method| method.0 == name)?.absent().map(|(_, why)| why)
 }
@@ -56,7 +56,7 @@ pub(crate) fn why_absent(name: &str) -> Option<&'static str> {
 const PCI: &str = "devices are the kernel's here: none is driven from user space over PCI";
 const ENGINES: &str = "no engine of hardware is driven from user space here";
 
-/// Beginnings of names, and what is said of methods that have them and are not here; the first counts.
+/// Beginnings of names, and why methods with such names are not here; the first match counts.
 const REASONS: [(&str, Absent); 34] = [
     ("framework_get_pci_devices", Absent::Refused(PCI)),
     ("vmd_", Absent::Refused(PCI)),

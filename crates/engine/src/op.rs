@@ -265,7 +265,8 @@ impl Op {
                 engine_id.check(&file.0.engine_id, file)?;
                 // The kernel counts in signed numbers, and io_uring takes -1 for "where the last one ended".
                 if i64::try_from(*offset).is_err() {
-                    let message = format!("no file reaches to byte {offset}, {file:?} neither");
+                    let message =
+                        format!("byte {offset} of {file:?} is beyond the largest offset of a file, 2^63 - 1");
                     return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
                 }
                 Ok(())

@@ -30,7 +30,7 @@ impl ReceivePool {
         self.0.pool.get(self.0.size)
     }
 
-    /// True if both are handles of the same.
+    /// True if both are handles of the same pool.
     pub(crate) fn is(&self, other: &ReceivePool) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

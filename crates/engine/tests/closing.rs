@@ -64,7 +64,7 @@ fn forbid_close() -> io::Result<()> {
 }
 
 #[test]
-fn whoever_drops_the_last_handle_does_not_close_the_file() {
+fn the_thread_that_drops_the_last_handle_does_not_close_the_file() {
     for kind in KINDS {
         let Some(mut bench) = Bench::new(kind) else { continue };
         let files = ["a", "b"].map(|name| open(&mut bench, name).unwrap());

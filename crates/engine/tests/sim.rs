@@ -89,7 +89,7 @@ fn everything_that_happens_changes_the_hash() {
 }
 
 #[test]
-fn the_clock_moves_only_when_nobody_can_run_and_then_to_the_next_deadline() {
+fn the_clock_moves_only_when_nothing_can_run_and_then_to_the_next_deadline() {
     let world = World::new(3);
     let (mut a, mut b) = (world.driver(0), world.driver(1));
     a.park(Some(Time(5_000)));
@@ -105,7 +105,7 @@ fn the_clock_moves_only_when_nobody_can_run_and_then_to_the_next_deadline() {
 }
 
 #[test]
-fn whoever_spins_until_some_time_has_come_gets_there() {
+fn a_core_that_spins_until_a_time_has_come_gets_there() {
     let (world, mut turns) = (World::new(4), 0);
     let (mut spinner, mut sleeper) = (world.driver(0), world.driver(1));
     while spinner.now() < Time(1_000_000) {
@@ -124,7 +124,7 @@ fn whoever_spins_until_some_time_has_come_gets_there() {
 }
 
 #[test]
-fn whoever_polls_without_ever_resting_gets_its_completion() {
+fn a_core_that_polls_without_ever_resting_gets_its_completion() {
     let (world, mut turns) = (World::new(4), 0);
     let mut driver = world.driver(0);
     let mut out = Vec::new();

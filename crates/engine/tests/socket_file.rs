@@ -38,7 +38,7 @@ fn each_engine(test: impl Fn(&mut Bench, &Path)) {
 }
 
 #[test]
-fn a_path_has_one_owner_who_is_named_to_the_second() {
+fn a_path_has_one_owner_which_is_named_to_the_second() {
     each_engine(|bench, path| {
         let first = listen(bench, path);
         let second = refused(bench, path);

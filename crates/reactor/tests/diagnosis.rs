@@ -257,7 +257,7 @@ fn a_mode_is_switched_while_the_reactor_runs() {
 }
 
 #[test]
-fn an_adaptive_reactor_looks_on_for_a_while_unless_it_shares_its_core() {
+fn an_adaptive_reactor_keeps_polling_for_a_while_unless_it_shares_its_core() {
     let cores = spindle_engine::available_cores().set;
     let turns_of = |runtime: Builder| {
         let running = runtime.engine(EngineKind::Epoll).build().unwrap().start().unwrap();
@@ -481,7 +481,7 @@ fn child_whose_task_panics() {
 }
 
 #[test]
-fn a_process_whose_standard_error_nobody_reads_outlives_the_panic_of_a_task() {
+fn a_process_whose_standard_error_is_never_read_outlives_the_panic_of_a_task() {
     let mut child = child("child_whose_task_panics");
     drop(child.stderr.take());
     assert_eq!(child.wait().unwrap().code(), Some(7));
@@ -504,7 +504,7 @@ fn child_whose_tasks_panic_often() {
 }
 
 #[test]
-fn a_process_whose_standard_error_is_full_and_read_by_nobody_goes_on() {
+fn a_process_whose_standard_error_is_full_and_never_read_goes_on() {
     let mut child = child("child_whose_tasks_panic_often");
     let ended = wait_for(|| child.try_wait().unwrap());
     assert_eq!(ended.code(), Some(7));

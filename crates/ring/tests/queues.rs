@@ -211,7 +211,7 @@ fn a_closed_inbox_gives_values_back_and_keeps_what_came_before() {
 }
 
 #[test]
-fn who_floods_an_inbox_in_one_line_holds_up_nobody_in_another() {
+fn a_flood_of_one_line_of_an_inbox_delays_no_other_line() {
     let inbox = Inbox::new();
     (0..1000).for_each(|number| inbox.push(5, number).expect("open"));
     inbox.push(0, -1).expect("open");

@@ -227,13 +227,13 @@ impl<C: 'static> Table<C> {
         self.names.retain(|name, _| allowed.contains(name));
     }
 
-    /// Notes down the test in which a client of SPDK drove a method; whether there is such a method.
+    /// Notes the test in which a client of SPDK drove a method; false if there is no such method.
     pub fn note_test(&mut self, name: &str, test: &'static str) -> bool {
         let method = self.names.get(name).map(|place| &mut self.methods[*place]);
         method.map(|method| method.driven_by = Some(test)).is_some()
     }
 
-    /// Says why a method that clients may ask for is not there; who calls it is told.
+    /// Sets why a method that clients may ask for does not exist: the answer to calls of it.
     pub fn note_absent(&mut self, name: &'static str, why: &'static str) {
         self.absent.insert(name, why);
     }

@@ -46,9 +46,9 @@ const RULES: [(&str, Rule); 12] = [
     ("every operation ends, also those that it does not support", requests::answers_every_operation),
     ("each of many requests ends once and has its own data", requests::ends_each_of_many_once),
     ("what one thread wrote another reads", contents::shares_between_threads),
-    ("frozen it takes no request, and thawed it goes on", requests::freezes_and_goes_on),
+    ("it takes no request while it is frozen, and goes on after the thaw", requests::freezes_and_goes_on),
     ("requests that are aborted or given up end, and leave it usable", requests::survives_aborts),
-    ("removed under load it ends every request and goes", requests::goes_under_load),
+    ("a removal under load ends every request, and completes", requests::goes_under_load),
 ];
 
 /// Tries every rule on a bdev of at least 64 blocks that nothing else has open. Destroys its contents, and

@@ -44,7 +44,7 @@ impl Module for Gpt {
     }
 }
 
-/// The partitions on a bdev that are to be bdevs.
+/// The partitions on a bdev that become bdevs.
 async fn read(bdev: &Bdev) -> Result<Vec<Partition>, BdevError> {
     let geometry = bdev.geometry();
     let on = On { block_size: geometry.block_size() as usize, blocks: geometry.blocks() };

@@ -73,7 +73,7 @@ async fn create_here(registry: &Registry, spec: MallocSpec) -> Result<Bdev, Bdev
 
 struct MallocDisk {
     device: Arc<Malloc>,
-    /// As reported, which says nothing of what is atomic.
+    /// As reported; the atomic unit does not depend on it.
     physical_block_size: u32,
 }
 

@@ -55,7 +55,7 @@ fn a_removal_is_told_on_the_openers_thread_and_frees_the_names() {
 }
 
 #[test]
-fn a_holder_that_asks_for_time_gets_it_and_nobody_opens_meanwhile() {
+fn a_holder_that_asks_for_time_gets_it_and_no_open_succeeds_meanwhile() {
     simulated(async |registry| {
         let bdev = malloc(&registry, "M0").await;
         let (kept, desc) = keeping("M0");

@@ -20,9 +20,9 @@ use crate::shared::{BlobLocal, BlobShared};
 
 /// What became of a request in a task.
 pub(super) enum Outcome {
-    /// It has ended.
+    /// The request has ended.
     Done(Status),
-    /// The map has changed: it is to find its way anew.
+    /// The map has changed: look it up again.
     Again,
 }
 
@@ -31,14 +31,14 @@ struct Out {
     io: Io,
     /// What it may still change, if it was given up.
     given_up: Option<HeldRange>,
-    /// It is to end early, aborted or given up.
+    /// It must end early: it was aborted or given up.
     ends: bool,
-    /// The task, if it looks for that.
+    /// The task, if it checks for that.
     task: Option<Waker>,
 }
 
 impl Out {
-    /// Has the task end early, if it looks for that.
+    /// Makes the task end early, if it checks for that.
     fn end(&mut self) {
         self.ends = true;
         if let Some(task) = self.task.take() {
@@ -182,7 +182,7 @@ impl Drop for Errand {
     fn drop(&mut self) {
         if !self.given_back {
             let out = self.list.out.borrow_mut().remove(self.key);
-            // Not while the list is borrowed: the table hears of it.
+            // Not while the list is borrowed: the drop calls the lane table.
             drop(out);
             self.list.lost.set(true);
             self.list.lane.notify();

@@ -38,8 +38,8 @@ impl Md {
     }
 
     /// Writes the super block from memory. The caller has held [`Md::marking`] since before its change: of
-    /// two writes the older might be the one that stays, and two changes in one could not be told from the
-    /// CRC of a torn block.
+    /// two concurrent writes the older might remain on the disk, and a load recognises a torn super block only
+    /// if it differs by a single change.
     pub(crate) async fn write_super_block(&self) -> Result<(), BlobError> {
         let change = self.super_block.borrow().write(&self.geometry.borrow());
         self.apply(&change).await.inspect_err(|error| self.poison(error))

@@ -49,8 +49,8 @@ impl Md {
         let (mut freed, mut failed) = (Vec::new(), None);
         let again = Cell::new(false);
         for some in own.chunks(LEAF as usize) {
-            // One after the other, and before any of them changes: of unmaps that have places in common each waits
-            // for a place behind all that it has claimed.
+            // Claimed in ascending order, before any of them changes: so unmaps that overlap never wait for each
+            // other in a circle.
             let mut claims = Vec::new();
             for &index in some {
                 match self.claim_mapped(blob, &shared, index, &again).await {

@@ -22,8 +22,8 @@ const MOST_BYTES: u64 = 64 << 20;
 /// Upper bound of clusters zeroed ahead.
 const MOST: u64 = 64;
 
-/// When zeroes that were written ahead are given back: after at least so long, and at most twice that, in which no
-/// write needed a new cluster.
+/// Zeroes that were written ahead are given back after this time, and at most twice this time, without a write that
+/// needed a new cluster.
 const IDLE: Duration = Duration::from_secs(1);
 
 impl Md {

@@ -121,7 +121,7 @@ fn an_older_change_of_a_blob_never_lands_on_a_newer_one_by_another_device_on_ano
 }
 
 #[test]
-fn a_long_change_that_was_given_up_makes_no_further_step_and_keeps_nobody_waiting() {
+fn a_long_change_that_was_given_up_makes_no_further_step_and_delays_no_other() {
     run_everywhere(async || {
         let disk = disk(64);
         let store = Blobstore::init(slow_device(&disk, 3), small()).await.unwrap();

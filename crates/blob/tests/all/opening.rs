@@ -37,7 +37,7 @@ fn a_device_has_one_store_that_may_be_written() {
 
 /// No handle is left then to unload it with.
 #[test]
-fn a_store_whose_load_nobody_waits_for_is_let_go_of() {
+fn a_store_whose_load_was_abandoned_is_released() {
     for turns in 0..40 {
         run_on("sim:7", async move || {
             let disk = disk(8);

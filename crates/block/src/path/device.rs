@@ -87,7 +87,7 @@ pub trait Device: Send + Sync + 'static {
         None
     }
 
-    /// False for a layer that the kit itself puts on a stack, which counts not towards
+    /// False for a layer that the kit itself adds to a stack: it does not count towards
     /// [`MAX_DEPTH`](crate::MAX_DEPTH).
     #[doc(hidden)]
     fn is_module(&self) -> bool {

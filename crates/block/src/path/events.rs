@@ -18,7 +18,7 @@ impl Lanes {
     fn deliver(&mut self, letter: Letter) {
         let Letter { lane, generation, body, obligation } = letter;
         if self.state_of(LaneId::new(lane, generation)).is_none() {
-            // The lane has closed: met unread.
+            // The lane has closed: dropping the letter meets its obligation.
             return self.queues.met.extend(obligation);
         }
         match body {

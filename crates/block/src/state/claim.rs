@@ -134,7 +134,7 @@ impl Claim {
         in_the_way.all(|held| held.leaves)
     }
 
-    /// Who waits for the release of a claim.
+    /// Tasks that wait for the release of a claim.
     pub(crate) fn released(&self) -> &WaitList {
         &self.claims.released
     }

@@ -1,4 +1,4 @@
-//! Plain values that every other part of the crate speaks of. They belong to no thread.
+//! Plain values that every other part of the crate uses. They belong to no thread.
 
 pub(crate) mod error;
 pub(crate) mod event;

@@ -72,7 +72,7 @@ fn a_write_given_up_before_a_device_had_it_never_happens() {
 }
 
 #[test]
-fn the_writes_of_a_queue_pair_that_was_dropped_are_waited_for_by_those_who_repeat_them() {
+fn the_writes_of_a_queue_pair_that_was_dropped_delay_writes_that_repeat_them() {
     let device = Holding::new(100);
     let (one, two) = (LaneTable::default(), LaneTable::default());
     let mut pair = one.queue_pair(&(device.clone() as Arc<dyn Device>)).unwrap();

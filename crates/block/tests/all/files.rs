@@ -156,7 +156,7 @@ fn a_writer_keeps_all_others_out_and_is_named() {
 
 /// Opens that are given up at any moment, many at a time, and one that is wanted at once afterwards.
 #[test]
-fn an_open_that_was_given_up_keeps_nobody_out() {
+fn an_abandoned_open_blocks_no_later_open() {
     under_every_engine(|path, kind| async move {
         let options = || FileOptions::new(&path).writable(true).create(SIZE);
         for round in 0..60 {

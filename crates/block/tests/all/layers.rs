@@ -150,7 +150,7 @@ fn an_abort_passes_the_layers_to_the_lane_that_holds_the_request() {
 }
 
 #[test]
-fn an_abort_of_a_finished_request_touches_nobody() {
+fn an_abort_of_a_finished_request_affects_no_other() {
     let (device, hand) = HandDevice::make(geometry(100), 8);
     let table = LaneTable::default();
     let mut pair = table.queue_pair(&device).unwrap();
@@ -452,7 +452,7 @@ fn a_layer_that_panics_loses_the_request_it_held_and_nothing_else() {
 }
 
 #[test]
-fn whoever_waits_for_a_request_a_pair_or_a_close_is_woken() {
+fn a_task_that_waits_for_a_request_a_pair_or_a_close_is_woken() {
     use std::cell::Cell;
     use std::rc::Rc;
     let wakes = Rc::new(Cell::new(0));

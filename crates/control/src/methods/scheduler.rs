@@ -1,4 +1,4 @@
-//! The scheduler: the only one moves nothing. A thread lives and dies on its reactor.
+//! The scheduler: the only one moves no thread. A thread lives and dies on its reactor.
 
 use serde::{Deserialize, Serialize};
 use spindle_reactor::CpuSet;

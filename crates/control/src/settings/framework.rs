@@ -1,13 +1,13 @@
-//! What the framework was told, and how far its start has come.
+//! Settings of the framework, and the state of its start.
 
 use std::cell::{Cell, RefCell};
 
 use spindle_bdev::LocalFuture;
 
-/// What was set.
+/// The settings and the state.
 pub(crate) struct Framework {
     pub(crate) monitors_context_switches: Cell<bool>,
-    /// What is left of the configuration when the framework is started.
+    /// The part of the configuration that runs when the framework is started.
     pub(crate) rest: RefCell<Option<LocalFuture<'static, Result<(), String>>>>,
     pub(crate) starting: Cell<bool>,
     /// Why the application ends.
@@ -15,17 +15,17 @@ pub(crate) struct Framework {
 }
 
 impl Framework {
-    /// Has this run when the framework is started by a call.
+    /// Sets what runs when a call starts the framework.
     pub(crate) fn set_rest(&self, rest: LocalFuture<'static, Result<(), String>>) {
         self.rest.replace(Some(rest));
     }
 
-    /// Why the application ends, if its start failed behind a call.
+    /// Why the application ends, if a start requested by a call failed.
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.borrow().clone()
     }
 
-    /// Nothing is started any more.
+    /// Drops what would run when the framework is started.
     pub(crate) fn forget_rest(&self) {
         self.rest.take();
     }

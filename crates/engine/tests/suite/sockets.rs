@@ -93,7 +93,7 @@ pub fn an_address_in_use_is_refused_by_name(bench: &mut Bench) {
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
 }
 
-pub fn connecting_where_nobody_listens_is_refused(bench: &mut Bench) {
+pub fn connecting_without_a_listener_is_refused(bench: &mut Bench) {
     let listener = bench.listen(loopback());
     let address = Box::new(listener.address().clone());
     drop(listener);
@@ -145,7 +145,7 @@ pub fn a_send_that_waits_for_its_turn_can_be_cancelled(bench: &mut Bench) {
     assert!(bench.wait(first).result.is_ok() && bench.wait(third).result.is_ok());
 }
 
-pub fn a_stream_says_who_is_at_its_other_end(bench: &mut Bench) {
+pub fn a_stream_names_its_peer(bench: &mut Bench) {
     let (a, _b) = bench.pair();
     match a.peer() {
         Peer::Simulated => assert!(bench.engine.world().is_some()),

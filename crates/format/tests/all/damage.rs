@@ -117,7 +117,7 @@ fn contents_of_free_pages(at: PageIdx) -> Vec<Page> {
 }
 
 #[test]
-fn no_tear_of_a_page_that_nobody_names_is_taken_for_damage() {
+fn no_tear_of_a_page_that_nothing_names_is_taken_for_damage() {
     let (mut store, ..) = one_blob();
     let at = PageIdx(30);
     let offset = page_offset(&store, at.0);

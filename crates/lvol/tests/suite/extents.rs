@@ -13,7 +13,7 @@ async fn extents(lvol: &Lvol, offset: u64, length: u64, max: usize) -> Vec<(u64,
 use Content::{Data, Hole};
 
 #[test]
-fn extents_say_who_has_which_cluster() {
+fn extents_name_the_owner_of_each_cluster() {
     simulated(async |registry, lvols| {
         let store = lvs(&registry, &lvols).await;
         let vol = thin(&store, "vol", 8).await;

@@ -134,7 +134,7 @@ fn an_empty_volume_is_a_bdev_without_blocks_until_it_grows() {
 }
 
 #[test]
-fn a_volume_shrinks_only_while_nobody_has_it_open_and_holders_are_told_of_growth() {
+fn a_volume_shrinks_only_while_it_is_not_open_and_holders_are_notified_of_growth() {
     simulated(async |registry, lvols| {
         let store = lvs(&registry, &lvols).await;
         let vol = thin(&store, "vol", 4).await;

@@ -29,7 +29,7 @@ fn a_base_that_is_removed_takes_its_store_and_volumes_along_also_nested_ones() {
 }
 
 #[test]
-fn deleting_what_others_have_open_tells_them_and_does_not_wait_for_those_who_do_not_care() {
+fn deleting_an_open_volume_notifies_its_holders_and_does_not_wait_for_those_that_ignore_it() {
     simulated(async |registry, lvols| {
         let store = lvs(&registry, &lvols).await;
         let vol = thin(&store, "vol", 4).await;

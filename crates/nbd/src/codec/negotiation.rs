@@ -164,7 +164,7 @@ impl Negotiation {
                     used += data.len();
                     match self.take_option(header, data, out)? {
                         Advance::NeedsInput => {}
-                        // A man in the middle may have put them there, to be taken for encrypted ones.
+                        // An attacker in between may have inserted them, to be taken for encrypted ones.
                         Advance::StartTls if used < input.len() => return Err(Violation::BytesBeforeTls),
                         advance => return Ok((used, advance)),
                     }

@@ -69,7 +69,7 @@ impl Wire {
         }
     }
 
-    /// Has the task polled again: something is there although no operation ended.
+    /// Polls the task again: something is ready although no operation ended.
     pub(crate) fn wake(&self) {
         self.arrivals.wake();
     }

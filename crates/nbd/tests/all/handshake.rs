@@ -353,7 +353,7 @@ fn list_names_every_export_and_takes_no_data() {
 }
 
 #[test]
-fn exports_that_cannot_be_had_say_why_in_few_words() {
+fn exports_that_cannot_be_opened_say_why_in_few_words() {
     let mut client = Client::new();
     let long = "n".repeat(3000);
     for (name, kind) in [("nothing", UNKNOWN), (&long, UNKNOWN), ("leaving", SHUTDOWN), ("broken", PLATFORM)]

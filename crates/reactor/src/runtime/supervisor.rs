@@ -1,4 +1,4 @@
-//! The OS thread beside a runtime's reactors: it obeys signals, watches for calls that hold a reactor too
+//! The OS thread beside a runtime's reactors: it handles signals, watches for calls that hold a reactor too
 //! long, prints dumps, and reports what a stop waits for.
 //!
 //! It is the caller of [`Runtime::run`](crate::Runtime::run), or one made by

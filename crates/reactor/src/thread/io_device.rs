@@ -134,8 +134,8 @@ impl<C: 'static> IoDevice<C> {
     /// Registers a device with the runtime that runs the caller. `create` makes a thread's part, on that
     /// thread; it must not open a channel of the same device.
     ///
+    /// # Panics
     /// Outside a Spindle thread; use [`Handle::register_io_device`](crate::Handle::register_io_device).
-    /// Away from a Spindle thread; use [`Handle::register_io_device`](crate::Handle::register_io_device).
     pub fn register<E>(name: &str, create: impl Fn() -> Result<C, E> + Send + Sync + 'static) -> IoDevice<C>
     where
         E: Into<CreateFailed>,

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn periods_that_nobody_has_any_more_take_no_room() {
+    fn unused_periods_take_no_room() {
         let mut rings = DueRings::default();
         for period in 1..100 {
             rings.insert(Time(0), NS * period, period);

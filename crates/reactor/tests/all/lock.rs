@@ -101,7 +101,7 @@ fn a_guard_that_is_forgotten_is_code_7_and_the_lock_is_free() {
 }
 
 #[test]
-fn a_panic_under_a_lock_poisons_it_until_somebody_says_that_the_value_is_whole() {
+fn a_panic_under_a_lock_poisons_it_until_the_poison_is_cleared() {
     let seen = run(async || {
         let lock = Arc::new(Lock::new("half", 1));
         let worker = Thread::create("worker", "[0-63]").unwrap();

@@ -12,7 +12,7 @@ fn renamed(name: &[u8; 5]) -> Image {
 }
 
 #[test]
-fn an_unknown_name_lists_who_may_be_meant() {
+fn an_unknown_name_lists_similar_ones() {
     let image = Image::new(&HELLO);
     on(&image, "export", &["alhpa", "-"])
         .fails(1, &["alhpa", "store.img", "did you mean", "0x100000000 (alpha)"]);

@@ -89,7 +89,7 @@ fn a_request_that_is_too_much_or_says_something_twice_is_refused_and_the_connect
 }
 
 #[test]
-fn a_client_that_stops_writing_gets_its_answers_and_one_that_reads_none_holds_up_nobody() {
+fn a_client_that_stops_writing_gets_its_answers_and_one_that_reads_none_delays_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(folder.path(), &SERVE, "control");
     let mut half = Client::connect(folder.path());
