@@ -1,6 +1,9 @@
 //! What stores and volumes promise.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod accounts;
+mod bases;
+mod degraded;
 mod deletion;
 mod extents;
 mod images;
