@@ -164,6 +164,10 @@ pub struct StoreInfo {
     pub data_clusters: u32,
     /// Clusters that are free.
     pub free_clusters: u32,
+    /// Bytes of free clusters that are yet to be cleared, in the background, behind deletions: by the clear methods
+    /// of the blobs that had them. After the recovery of a store also those that the device still holds without
+    /// need, as far as they have been found. An unload waits until there are none.
+    pub clearing_bytes: u64,
     /// Size in bytes of the largest device to which the store can grow.
     pub max_growable_size: u64,
     /// Bytes of a metadata page.

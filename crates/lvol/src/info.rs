@@ -23,6 +23,8 @@ pub struct StoreInfo {
     pub total_data_clusters: u64,
     /// Clusters that are free.
     pub free_clusters: u64,
+    /// Bytes of free clusters that are yet to be cleared, in the background, behind deletions.
+    pub clearing_bytes: u64,
     /// Bytes of the smallest I/O, the block size of its volumes.
     pub block_size: u32,
     /// Bytes of a cluster.
@@ -78,6 +80,7 @@ impl StoreInner {
             base_bdev: self.base.name().to_owned(),
             total_data_clusters: info.data_clusters.into(),
             free_clusters: info.free_clusters.into(),
+            clearing_bytes: info.clearing_bytes,
             block_size: info.io_unit_size,
             cluster_size: info.cluster_size,
             max_growable_size: info.max_growable_size,

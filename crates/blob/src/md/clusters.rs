@@ -148,6 +148,20 @@ impl Md {
     /// Gives back clusters that no map names, cleared by the method of the blob that had them.
     pub(crate) async fn release_clusters(&self, mut clusters: Vec<u32>, method: ClearMethod) {
         clusters.sort_unstable();
+        let since = self.clear_clusters(&clusters, method).await;
+        let mut turns = Turns::default();
+        for some in clusters.chunks(256) {
+            {
+                let mut space = self.space.borrow_mut();
+                some.iter().for_each(|&cluster| space.free_cluster(cluster, since));
+            }
+            turns.spend(some.len() as u32).await;
+        }
+        self.space_changed();
+    }
+
+    /// Clears clusters that nobody has. If they read zero now, the number of flushes that had begun by then.
+    pub(super) async fn clear_clusters(&self, clusters: &[u32], method: ClearMethod) -> Option<u64> {
         let mut zero = true;
         for (offset, len) in self.byte_ranges(clusters.iter().copied()) {
             let cleared = match method {
@@ -161,16 +175,7 @@ impl Md {
             // Best effort: the next owner zeroes what is not known to be zero.
             zero &= cleared;
         }
-        let since = zero.then(|| self.flushes.begun());
-        let mut turns = Turns::default();
-        for some in clusters.chunks(256) {
-            {
-                let mut space = self.space.borrow_mut();
-                some.iter().for_each(|&cluster| space.free_cluster(cluster, since));
-            }
-            turns.spend(some.len() as u32).await;
-        }
-        self.space_changed();
+        zero.then(|| self.flushes.begun())
     }
 
     /// Byte ranges of clusters, neighbours joined.

@@ -91,8 +91,7 @@ impl Md {
         self.check_allocation()?;
         self.mark_dirty().await?;
         let named = |page| self.found.reserved_roots.contains(&PageIdx(page));
-        let root = self.space.borrow_mut().take_page_unless(0, false, named);
-        let root: PageIdx = root.ok_or_else(|| self.no_pages(1))?;
+        let root = self.find_page(0, false, named).await?;
         let empty = BlobMetadata { map: ClusterMap::new_table(), ..meta.clone() };
         let blob = Rc::new(BlobState::new(BlobId::from_page(root), empty, vec![root]));
         let how = Persist { fills: !meta.flags.thin(), after: vec![after], ..Persist::default() };

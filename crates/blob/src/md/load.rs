@@ -16,6 +16,7 @@ use spindle_format::{
 use spindle_mem::IoBuf;
 use spindle_reactor::{Thread, WaitList, yield_now};
 
+use super::behind::Behind;
 use super::blob_state::BlobState;
 use super::flushes::Flushes;
 use super::found::Found;
@@ -141,6 +142,7 @@ impl Loaded {
     pub(crate) fn keep(mut self) -> Arc<StoreShared> {
         let md = self.0.take().expect("taken here only");
         md.register();
+        md.search_held();
         md.shared.clone()
     }
 }
@@ -292,6 +294,7 @@ fn assemble(
         flushes: Flushes::default(),
         showing: TaskLock::default(),
         ahead: ZeroAhead::default(),
+        behind: Behind::default(),
         watches: Watches::default(),
         left: WaitList::default(),
         open: Cell::new(0),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use spindle_format::{Bitmap, BlobId, Geometry, SuperBlock};
 use spindle_reactor::WaitList;
 
+use super::behind::Behind;
 use super::blob_state::BlobState;
 use super::copies::Copies;
 use super::flushes::Flushes;
@@ -46,6 +47,8 @@ pub(crate) struct Md {
     pub(super) showing: TaskLock,
     /// The state of zeroing ahead.
     pub(super) ahead: ZeroAhead,
+    /// What deletions left to be cleared.
+    pub(super) behind: Behind,
     /// Number of openings of blobs.
     pub(crate) open: Cell<usize>,
     /// Tasks that wait until the store has released its device.

@@ -15,7 +15,8 @@
 //! # How it is divided
 //!
 //! State, each in a type of its own that knows nothing of [`Md`]: [`blob_state`] (a blob), [`changes`] (of its map,
-//! waiting), [`copies`] (of pages), [`flushes`], [`found`] (by the load), [`zeroing`] (ahead), [`draft`] (new
+//! waiting), [`copies`] (of pages), [`flushes`], [`found`] (by the load), [`zeroing`] (ahead), [`behind`] (what deletions
+//! leave), [`draft`] (new
 //! contents); free clusters and pages are in `crate::space`. [`metadata`] holds them together.
 //!
 //! Methods of [`Md`], from the ground up:
@@ -23,14 +24,16 @@
 //! 1. the disk: [`pages`] (commands, flushes by name, pages), [`rewrite`] (in place), [`super_block`], [`persist`]
 //!    (a whole chain), [`commit`] (one change of a map);
 //! 2. other threads: [`views`] (what they see), [`freeze`] (keeping them out), [`clusters`] and [`zero_ahead`] (free
-//!    clusters for them);
-//! 3. operations on blobs: [`create`], [`resize`], [`snapshot`], [`remove`], [`parent`], [`replace`], [`unmap`],
+//!    clusters for them), [`clear_behind`] (after deletions);
+//! 3. operations on blobs: [`create`], [`resize`], [`snapshot`], [`remove`] (with [`merge_in_place`]), [`parent`], [`replace`], [`unmap`],
 //!    [`shallow_copy`], [`info`], [`openings`];
 //! 4. the store: [`load`], [`read`], [`grow`], [`unload`], [`stores`] (of the thread), [`store_ref`] and [`wanted`]
 //!    (what keeps it loaded).
 
+mod behind;
 mod blob_state;
 mod changes;
+mod clear_behind;
 mod clusters;
 mod commit;
 mod copies;
@@ -43,6 +46,7 @@ mod grow;
 mod info;
 mod links;
 mod load;
+mod merge_in_place;
 mod metadata;
 mod openings;
 mod pages;

@@ -101,7 +101,7 @@ impl Md {
         for some in leaves.chunks(PAGES_AT_ONCE) {
             let mut writes = Vec::new();
             for leaf in some {
-                let page = self.take_page(how.urgent, taken)?;
+                let page = self.take_page(how.urgent, taken).await?;
                 meta.map.set_extent_page(leaf.slot, page);
                 // A slot lies below 2^23, its first cluster below 2^32.
                 let (first, clusters) = (leaf.first_cluster() as u32, leaf.clusters.to_vec());
@@ -112,7 +112,7 @@ impl Md {
         let mut pages = chain::to_pages(blob.id, meta);
         let mut at = vec![root];
         while at.len() < pages.len() {
-            at.push(self.take_page(how.urgent, taken)?);
+            at.push(self.take_page(how.urgent, taken).await?);
         }
         chain::link(&mut pages, &at);
         let writes: Vec<_> = at.iter().copied().zip(pages.iter().cloned()).skip(1).collect();
@@ -135,25 +135,22 @@ impl Md {
         written.into_iter().collect()
     }
 
-    fn take_page(&self, urgent: bool, taken: &mut Vec<PageIdx>) -> Result<PageIdx, BlobError> {
-        self.check_allocation()?;
-        let page = self.space.borrow_mut().take_page(1, urgent);
-        let page = page.ok_or_else(|| self.no_pages(1))?;
+    async fn take_page(&self, urgent: bool, taken: &mut Vec<PageIdx>) -> Result<PageIdx, BlobError> {
+        let page = self.find_page(1, urgent, |_| false).await?;
         taken.push(page);
         Ok(page)
     }
 
     /// Reserves pages for a later step of an operation.
-    pub(crate) fn set_aside(&self, count: usize) -> Result<Vec<PageIdx>, BlobError> {
+    pub(crate) async fn set_aside(&self, count: usize) -> Result<Vec<PageIdx>, BlobError> {
         let mut taken = Vec::new();
-        let all = (0..count).try_for_each(|_| self.take_page(true, &mut taken).map(drop));
-        match all {
-            Ok(()) => Ok(taken),
-            Err(error) => {
+        while taken.len() < count {
+            if let Err(error) = self.take_page(true, &mut taken).await {
                 self.give_back(taken);
-                Err(error)
+                return Err(error);
             }
         }
+        Ok(taken)
     }
 
     /// Gives reserved pages back.

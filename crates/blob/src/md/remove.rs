@@ -80,10 +80,10 @@ impl Md {
     }
 
     /// Removes a blob from the disk and frees what it had, except for what another blob has now. Called under
-    /// [`Md::lock`]. The root goes first and durably: a crash after it leaves pages and clusters that nothing
-    /// names.
+    /// [`Md::lock`]. It is over when the root is durably gone: a crash after it leaves pages and clusters that
+    /// nothing names. These are cleared in the background.
     async fn erase(
-        &self,
+        self: &Rc<Md>,
         blob: &Rc<BlobState>,
         kept_clusters: &Bitmap,
         kept_pages: &BTreeSet<PageIdx>,
@@ -104,29 +104,35 @@ impl Md {
         }
         let meta = blob.meta.borrow().clone();
         pages.extend(meta.map.extent_pages().map(|(_, page)| page).filter(|page| !kept_pages.contains(page)));
-        let copies = self.take_copies(&[root]);
-        self.clear_pages(copies.iter().copied()).await?;
-        self.space.borrow_mut().free_pages_again(copies.into_iter().chain([root]));
-        self.free_pages(pages).await?;
+        self.leave_pages(root, pages);
         if self.options.order.keeps(Point::ReadersBeforeFree) {
             self.quiesce_below(blob).await;
         }
         let clusters = clusters_of(&meta).filter(|&cluster| !kept_clusters.get(cluster));
-        let clusters = Turns::default().collect(clusters).await;
-        self.release_clusters(clusters, blob.clear_method()).await;
-        self.flush_for(&[Point::DurableBeforeAck]).await
+        self.free_behind(clusters, blob.clear_method()).await;
+        self.clear_behind();
+        Ok(())
     }
 
-    /// Clears a root durably. A half-cleared root would look like a damaged blob, so where a crash can tear
-    /// it, the sector that makes it a root goes first.
+    /// Clears a root durably, which is also what the acknowledgement of a deletion rests on. A half-cleared root
+    /// would look like a damaged blob, so where a crash can tear it, only the sector that makes it a root goes
+    /// now, and the rest in the background. Its copy goes at the same time: it would restore the root.
     async fn clear_root(&self, root: PageIdx) -> Result<(), BlobError> {
-        if self.tears_pages() {
-            let change = Page::clear_last_sector(root, &self.geometry.borrow());
-            self.apply(&change).await.inspect_err(|error| self.poison(error))?;
-            self.flush_for(&[Point::RootBeforeRest]).await?;
+        if !self.tears_pages() {
+            self.clear_pages([root]).await?;
+            return self.flush_for(&[Point::RootBeforeRest]).await;
         }
-        self.clear_pages([root]).await?;
-        self.flush_for(&[Point::RootBeforeRest]).await
+        let rewritten = self.copies.borrow().rewritten.get(&root).copied();
+        if rewritten.is_some_and(|begun| !self.flushes.covers(begun)) {
+            self.flush_for(&[Point::PlaceBeforeForget]).await?;
+        }
+        let copies = self.take_copies(&[root]);
+        self.clear_pages(copies.iter().copied()).await?;
+        let change = Page::clear_last_sector(root, &self.geometry.borrow());
+        self.apply(&change).await.inspect_err(|error| self.poison(error))?;
+        self.flush_for(&[Point::RootBeforeRest]).await?;
+        self.space.borrow_mut().free_pages_again(copies);
+        Ok(())
     }
 
     /// Stops a blob from being the super blob, durably, before it is deleted: no super block ever names a
@@ -141,7 +147,7 @@ impl Md {
     }
 
     /// Removes an unfinished snapshot: everything in it is the original's.
-    pub(crate) async fn erase_unfinished(&self, snapshot: &Rc<BlobState>) -> Result<(), BlobError> {
+    pub(crate) async fn erase_unfinished(self: &Rc<Md>, snapshot: &Rc<BlobState>) -> Result<(), BlobError> {
         let meta = snapshot.meta.borrow().clone();
         let pages = meta.map.extent_pages().map(|(_, page)| page).collect();
         self.erase(snapshot, &self.clusters_in(&meta).await, &pages).await
@@ -186,25 +192,7 @@ impl Md {
     ) -> Result<(), BlobError> {
         let mut taken = Vec::new();
         let is_super = self.super_block.borrow().super_blob == Some(snapshot.id);
-        let merged = self.merged(snapshot, clone, &mut taken).await;
-        let step = |after| Persist { urgent: true, after: vec![after], ..Persist::default() };
-        let result = match merged {
-            Ok((meta, slots)) => {
-                let mut marked = snapshot.meta.borrow().clone();
-                set_id(&mut marked, internal::SNAPSHOT_PENDING_REMOVAL, clone.id);
-                match self.persist(snapshot, marked, step(Point::MarkBeforeClone)).await {
-                    Ok(()) => {
-                        let how = Persist { slots, fills: true, ..step(Point::CloneBeforeUnmark) };
-                        match self.forget_super_blob(snapshot.id).await {
-                            Ok(()) => self.persist(clone, meta, how).await,
-                            Err(error) => Err(error),
-                        }
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            Err(error) => Err(error),
-        };
+        let result = self.hand_over(snapshot, clone, &mut taken).await;
         if let Err(error) = result {
             if self.check_writable().is_ok() {
                 self.release_unused(taken).await;
@@ -221,6 +209,31 @@ impl Md {
         let clusters = self.clusters_in(&meta).await;
         let pages = meta.map.extent_pages().map(|(_, page)| page).collect();
         self.erase(snapshot, &clusters, &pages).await
+    }
+
+    /// Everything up to the clone's root, with which it has what it read in the snapshot. `taken` lists the clusters
+    /// that it got besides.
+    async fn hand_over(
+        self: &Rc<Md>,
+        snapshot: &Rc<BlobState>,
+        clone: &Rc<BlobState>,
+        taken: &mut Vec<u32>,
+    ) -> Result<(), BlobError> {
+        let step = |after| Persist { urgent: true, after: vec![after], ..Persist::default() };
+        let (meta, mut slots) = self.merged(snapshot, clone, taken).await?;
+        let mut marked = snapshot.meta.borrow().clone();
+        set_id(&mut marked, internal::SNAPSHOT_PENDING_REMOVAL, clone.id);
+        self.persist(snapshot, marked, step(Point::MarkBeforeClone)).await?;
+        self.forget_super_blob(snapshot.id).await?;
+        let in_place = self.merge_in_place(clone, &meta, &mut slots).await?;
+        let how = Persist { slots, fills: true, ..step(Point::CloneBeforeUnmark) };
+        let written = self.persist(clone, meta, how).await;
+        // With some of it done, only a load can undo it.
+        written.inspect_err(|error| {
+            if in_place {
+                self.poison(error)
+            }
+        })
     }
 
     /// A snapshot that was to be deleted stays: what was done to it before its clone's root is undone, durably.

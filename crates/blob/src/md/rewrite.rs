@@ -27,7 +27,7 @@ impl Md {
         }
         let before = self.held_by(at).await?;
         let pages = PageCopy::new(at, page.clone(), before).to_pages();
-        let spares = self.spares_for(at, &pages)?;
+        let spares = self.spares_for(at, &pages).await?;
         // A copy left by a failed write would stand for a rewrite that never happened.
         let beside = spares.sums.zip(pages.sums_for(spares.copy));
         for (spare, page) in
@@ -51,21 +51,16 @@ impl Md {
     }
 
     /// Where a page's copy goes.
-    fn spares_for(&self, at: PageIdx, pages: &CopyPages) -> Result<Spares, BlobError> {
-        let take = || {
-            self.check_allocation()?;
-            let taken = self.space.borrow_mut().take_page(1, true);
-            taken.ok_or_else(|| self.no_pages(1))
-        };
+    async fn spares_for(&self, at: PageIdx, pages: &CopyPages) -> Result<Spares, BlobError> {
         let had = self.copies.borrow().of.get(&at).copied();
         let mut spares = match had {
             Some(spares) => spares,
-            None => Spares { copy: take()?, sums: None },
+            None => Spares { copy: self.find_page(1, true, |_| false).await?, sums: None },
         };
         // Registered now, so that it is given back even if there is no second page.
         self.copies.borrow_mut().of.insert(at, spares);
         if pages.needs_another() && spares.sums.is_none() {
-            spares.sums = Some(take()?);
+            spares.sums = Some(self.find_page(1, true, |_| false).await?);
             self.copies.borrow_mut().of.insert(at, spares);
         }
         Ok(spares)

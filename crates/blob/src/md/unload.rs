@@ -13,7 +13,7 @@ use crate::ordering::Point;
 use crate::waiting::locked;
 
 impl Md {
-    /// Writes the masks, marks them as valid, and releases the device on every thread. After an error of the
+    /// Clears what deletions left, writes the masks, marks them as valid, and releases the device on every thread. After an error of the
     /// device the store is not clean, and unloaded all the same.
     pub(crate) async fn unload(self: &Rc<Md>) -> Result<(), BlobError> {
         // Xattrs that were set through handles which were dropped.
@@ -21,6 +21,7 @@ impl Md {
         let last = async |md: &Rc<Md>| {
             md.recall().await;
             md.forget_ready().await;
+            md.clear_rest().await;
             md.write_clean().await
         };
         self.leave(true, first, last).await
@@ -67,6 +68,7 @@ impl Md {
         // first, and give back what they took.
         drop(guard);
         let late = self.freeze_all().await;
+        self.clearing_stopped().await;
         let written = last(self).await;
         drop(self.ahead.idle.take());
         self.forget();

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use spindle_format::{Bitmap, Geometry, PageIdx};
 
 use super::reserve::Fresh;
+use super::stale::{Clearing, Stale};
 
 /// Free clusters searched for those that have to be zeroed.
 const FARTHEST: u32 = 1024;
@@ -23,10 +24,14 @@ pub(crate) struct Space {
     zero_from: Option<u32>,
     /// Clusters given out since, for which `zero_from` no longer holds.
     touched: Bitmap,
+    /// No cluster below this one, from `zero_from` on, is missing there.
+    untouched: u32,
     /// The number of cleared clusters below which more are wanted.
     enough_cleared: usize,
     /// Cleared clusters into which zeroes were written ahead.
     written_ahead: BTreeSet<u32>,
+    /// Free clusters to be cleared.
+    stale: Stale,
     /// Pages reserved for operations that free space.
     reserve: u32,
 }
@@ -35,10 +40,12 @@ impl Space {
     pub(crate) fn new(geometry: &Geometry, clusters: Bitmap, pages: Bitmap, all_zero: bool) -> Space {
         Space {
             touched: Bitmap::new(clusters.len()),
+            untouched: 0,
             reserve: (geometry.md_pages() / 8).min(16),
             zero_from: all_zero.then(|| geometry.metadata_clusters()),
             cleared: BTreeMap::new(),
             written_ahead: BTreeSet::new(),
+            stale: Stale::default(),
             lowest: 0,
             enough_cleared: 0,
             clusters,
@@ -46,8 +53,51 @@ impl Space {
         }
     }
 
+    /// Number of free clusters, with those that are being cleared in the background.
     pub(crate) fn free_clusters(&self) -> u32 {
-        self.clusters.len() - self.clusters.count()
+        self.clusters.len() - self.clusters.count() + self.stale.in_work()
+    }
+
+    /// Frees clusters whose contents are to be cleared in the background.
+    pub(crate) fn free_stale(&mut self, clusters: impl IntoIterator<Item = u32>, how: Clearing) {
+        for cluster in clusters {
+            self.free_cluster(cluster, None);
+            self.stale.add(cluster, self.clusters.len(), how);
+        }
+    }
+
+    /// Notes that a cluster may hold data, if it is free and not known to read zero.
+    pub(crate) fn note_held(&mut self, cluster: u32) {
+        if cluster < self.clusters.len() && !self.clusters.get(cluster) && !self.is_zero(cluster) {
+            self.stale.add(cluster, self.clusters.len(), Clearing::Unmap);
+        }
+    }
+
+    /// Takes some of the clusters to be cleared, at most `most`; [`Self::free_cleared`] gives them back.
+    pub(crate) fn take_stale(&mut self, most: usize) -> Option<(Clearing, Vec<u32>)> {
+        let (how, some) = self.stale.some(most)?;
+        for &cluster in &some {
+            self.take(cluster);
+        }
+        Some((how, some))
+    }
+
+    /// Gives back what [`Self::take_stale`] gave; `zero` as for [`Self::free_cluster`].
+    pub(crate) fn free_cleared(&mut self, clusters: &[u32], zero: Option<u64>) {
+        for &cluster in clusters {
+            self.free_cluster(cluster, zero);
+        }
+        self.stale.done(clusters.len() as u32);
+    }
+
+    /// Number of clusters that are to be cleared, or are being cleared.
+    pub(crate) fn stale_clusters(&self) -> u32 {
+        self.stale.count()
+    }
+
+    /// Leaves those alone that would be unmapped.
+    pub(crate) fn forget_unmaps(&mut self) {
+        self.stale.forget_unmaps();
     }
 
     /// Number of free pages; reserved ones count only for an `urgent` caller.
@@ -67,14 +117,25 @@ impl Space {
         self.take_zero().or_else(|| self.take_lowest())
     }
 
-    /// Takes a free cluster that is known to read zero: the lowest, or the lowest cleared one.
+    /// Takes a free cluster that is known to read zero: the lowest, or the lowest cleared one, or, while some wait
+    /// to be cleared, one that was never used.
     pub(crate) fn take_zero(&mut self) -> Option<Fresh> {
         let lowest = self.lowest()?;
-        let cluster = match self.is_zero(lowest) {
-            true => lowest,
-            false => *self.cleared.first_key_value()?.0,
-        };
+        if self.is_zero(lowest) {
+            return Some(self.take(lowest));
+        }
+        let cleared = self.cleared.first_key_value().map(|(&cluster, _)| cluster);
+        let cluster = cleared.or_else(|| self.lowest_untouched())?;
         Some(self.take(cluster))
+    }
+
+    /// The lowest cluster that was never used, while others wait to be cleared; otherwise those are used again
+    /// first.
+    fn lowest_untouched(&mut self) -> Option<u32> {
+        let from = self.zero_from.filter(|_| self.stale.count() > 0)?;
+        let found = self.touched.first_clear(self.untouched.max(from));
+        self.untouched = found.unwrap_or(self.touched.len());
+        found
     }
 
     /// Takes the lowest free clusters that are not known to read zero, up to `count`; searches a bounded
@@ -146,6 +207,7 @@ impl Space {
         let untouched = self.is_untouched(cluster).then_some(0);
         let zero = self.cleared.remove(&cluster).or(untouched);
         let written = self.written_ahead.remove(&cluster);
+        self.stale.forget(cluster);
         self.clusters.set(cluster);
         self.touched.set(cluster);
         Fresh { cluster, zero, written }
@@ -167,12 +229,7 @@ impl Space {
         }
     }
 
-    /// Takes the lowest free page at or after `from`; an `urgent` caller may get a reserved one.
-    pub(crate) fn take_page(&mut self, from: u32, urgent: bool) -> Option<PageIdx> {
-        self.take_page_unless(from, urgent, |_| false)
-    }
-
-    /// The same, skipping some pages.
+    /// Takes the lowest free page at or after `from`, skipping some; an `urgent` caller may get a reserved one.
     pub(crate) fn take_page_unless(
         &mut self,
         from: u32,

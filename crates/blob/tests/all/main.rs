@@ -9,6 +9,7 @@ mod support;
 mod abandoned;
 mod chains;
 mod channel;
+mod deleting;
 mod exits;
 mod faults;
 mod fixtures;

@@ -304,7 +304,8 @@ pub fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Option<F::Output> {
 /// Bytes that a [`Host`] counts together.
 pub const UNIT: u64 = 64 << 10;
 
-/// A device on a host that has room for so many units; zeroes take room there, unmapped ranges give it back.
+/// A device on a host that has room for so many units, and can tell which it holds; zeroes take room there, unmapped
+/// ranges give it back.
 pub struct Host {
     below: Arc<dyn Device>,
     unmap_reads_zero: bool,
@@ -357,6 +358,10 @@ impl Device for Host {
         self.below.geometry().with_unmap_reads_zero(self.unmap_reads_zero)
     }
 
+    fn supports(&self, operation: Operation) -> bool {
+        self.below.supports(operation) || matches!(operation, Operation::SeekData | Operation::SeekHole)
+    }
+
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         Ok(Box::new(HostLane { below: cx.open(&self.below)?, host: self }))
     }
@@ -368,7 +373,7 @@ struct HostLane {
 }
 
 impl Lane for HostLane {
-    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+    fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
         let block = u64::from(self.host.below.geometry().block_size());
         let (first, end) = (io.start() * block, (io.start() + io.count()) * block);
         if io.operation().changes_data() && self.host.refuses_all.load(std::sync::atomic::Ordering::Relaxed) {
@@ -390,6 +395,14 @@ impl Lane for HostLane {
                 for unit in first.div_ceil(UNIT)..end / UNIT {
                     used.0.remove(&unit);
                 }
+            }
+            Operation::SeekData | Operation::SeekHole => {
+                let (for_data, end) = (io.operation() == Operation::SeekData, self.host.geometry().bytes());
+                let found = (first / UNIT..end / UNIT).find(|unit| used.0.contains(unit) == for_data);
+                io.set_aux(found.map_or(end, |unit| (unit * UNIT).max(first)) / block);
+                drop(used);
+                cx.done(io, Ok(()));
+                return Submit::Taken;
             }
             _ => {}
         }

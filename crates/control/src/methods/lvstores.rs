@@ -107,6 +107,9 @@ struct Shown {
     block_size: u32,
     cluster_size: u32,
     max_growable_size: u64,
+    /// Beyond SPDK; only while there is something to clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clearing_bytes: Option<u64>,
 }
 
 impl From<StoreInfo> for Shown {
@@ -120,6 +123,7 @@ impl From<StoreInfo> for Shown {
             block_size: info.block_size,
             cluster_size: info.cluster_size,
             max_growable_size: info.max_growable_size,
+            clearing_bytes: Some(info.clearing_bytes).filter(|&bytes| bytes > 0),
         }
     }
 }

@@ -1,0 +1,38 @@
+//! What deletions leave to be cleared in the background, which [`super::clear_behind`] does.
+
+use std::cell::{Cell, RefCell};
+
+use spindle_format::PageIdx;
+
+use crate::waiting::TaskLock;
+
+/// Metadata pages of a deleted blob whose root is durably gone. They stay in use until they are cleared.
+pub(super) struct LeftPages {
+    /// The root, if only its last sector was cleared.
+    pub(super) root: Option<PageIdx>,
+    /// Copies of its pages, then the pages.
+    pub(super) pages: Vec<PageIdx>,
+}
+
+/// The state of clearing behind deletions.
+#[derive(Default)]
+pub(crate) struct Behind {
+    /// True while a task does it.
+    pub(super) runs: Cell<bool>,
+    /// Held while pages are cleared.
+    pub(super) lock: TaskLock,
+    pub(super) pages: RefCell<Vec<LeftPages>>,
+    /// Number of pages in `pages`, and of those that are being cleared.
+    pub(super) count: Cell<u32>,
+    /// Where the search for free clusters that the device still holds goes on, a cluster; none if there is
+    /// none.
+    pub(super) search: Cell<Option<u32>>,
+}
+
+impl Behind {
+    /// Takes over pages to be cleared.
+    pub(super) fn leave(&self, left: LeftPages) {
+        self.count.update(|count| count + left.pages.len() as u32 + u32::from(left.root.is_some()));
+        self.pages.borrow_mut().push(left);
+    }
+}

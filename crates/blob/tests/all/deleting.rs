@@ -1,0 +1,321 @@
+//! Deletions that answer at once: what they write until then, and what is cleared behind them.
+
+#![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use crate::support;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use spindle_blob::{
+    BlobError, BlobId, BlobOptions, Blobstore, ClearMethod, InitOptions, LayoutOptions, LoadOptions, MdPages,
+};
+use spindle_block::{Device, File, FileOptions};
+use spindle_engine::sim::{Crash, Disk, DiskOptions, Image, State};
+use support::{
+    CLUSTER, Host, byte, check, check_image, device, disk, disk_of, fill, run_everywhere, run_on,
+    slow_device, small,
+};
+
+/// A disk that cannot tear a page.
+fn whole_pages(mib: u64) -> Disk {
+    Disk::new(DiskOptions { atomic_unit: 4096, ..DiskOptions::new(mib << 20) })
+}
+
+/// Makes a blob of so many clusters, with data in each.
+async fn full_blob(store: &Blobstore, clusters: u64, method: ClearMethod) -> BlobId {
+    let options = BlobOptions { clear_method: method, ..BlobOptions::thin(clusters) };
+    let id = store.create_blob(options).await.unwrap();
+    let blob = store.open_blob(id).await.unwrap();
+    fill(&blob, 0, clusters * CLUSTER, 7).await;
+    blob.flush().await.unwrap();
+    blob.close().await.unwrap();
+    id
+}
+
+/// Waits until nothing is left to clear.
+async fn cleared(store: &Blobstore) {
+    while store.info().await.unwrap().clearing_bytes > 0 {
+        spindle_reactor::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn a_deletion_answers_behind_one_write_of_the_root_and_one_flush_however_large_the_blob() {
+    run_everywhere(async || {
+        for (disk, clusters) in
+            [(whole_pages(8), 1), (whole_pages(8), 100), (disk(8), 100), (whole_pages(80), 1100)]
+        {
+            let store = Blobstore::init(device(&disk), small()).await.unwrap();
+            let kept = full_blob(&store, 1, ClearMethod::Default).await;
+            let id = full_blob(&store, clusters, ClearMethod::Default).await;
+            let free = store.info().await.unwrap().free_clusters;
+            let before = disk.counters();
+            store.delete_blob(id).await.unwrap();
+            let after = disk.counters();
+            // Where a root can be torn, a copy of it goes with it.
+            let copies = if disk.options().atomic_unit < 4096 { 1 } else { 0 };
+            assert_eq!(after.zero_ranges - before.zero_ranges, 1 + copies, "{clusters} clusters");
+            // The copy goes when the root in place is durable.
+            assert!((1..=1 + copies).contains(&(after.flushes - before.flushes)), "{clusters} clusters");
+            assert_eq!((after.writes - before.writes, after.discards - before.discards), (0, 0));
+            let info = store.info().await.unwrap();
+            assert_eq!(u64::from(info.free_clusters - free), clusters, "they are free at once");
+            assert_eq!(store.blobs().await.unwrap(), [kept]);
+            store.unload().await.unwrap();
+            let seen = check(&disk);
+            assert_eq!(u64::from(seen.free_clusters()), u64::from(free) + clusters);
+        }
+    });
+}
+
+#[test]
+fn what_a_deleted_blob_held_comes_back_to_the_host_in_the_background_and_shows_meanwhile() {
+    run_everywhere(async || {
+        for method in [ClearMethod::Default, ClearMethod::Unmap] {
+            let host = Host::new(device(&disk(80)), true);
+            let store = Blobstore::init(host.clone(), small()).await.unwrap();
+            let used = host.used();
+            let id = full_blob(&store, 1000, method).await;
+            assert!(host.used() >= used + 1000);
+            store.delete_blob(id).await.unwrap();
+            let left = store.info().await.unwrap().clearing_bytes / CLUSTER;
+            assert!(left <= 1000 && host.used() as u64 <= used as u64 + left + 3, "what is still held shows");
+            cleared(&store).await;
+            assert!(host.used() <= used + 3, "{} units more", host.used() - used);
+            let free = store.info().await.unwrap().free_clusters;
+            store.unload().await.unwrap();
+            assert_eq!(free, store_of(&host).await.info().await.unwrap().free_clusters);
+        }
+    });
+}
+
+async fn store_of(host: &Arc<Host>) -> Blobstore {
+    Blobstore::load(host.clone(), LoadOptions::default()).await.unwrap()
+}
+
+#[test]
+fn a_clear_method_decides_what_happens_behind_a_deletion() {
+    run_everywhere(async || {
+        for method in [ClearMethod::None, ClearMethod::WriteZeroes] {
+            let host = Host::new(device(&disk(8)), true);
+            let store = Blobstore::init(host.clone(), small()).await.unwrap();
+            let id = full_blob(&store, 20, method).await;
+            let used = host.used();
+            store.delete_blob(id).await.unwrap();
+            let left = store.info().await.unwrap().clearing_bytes;
+            assert!(left <= if method == ClearMethod::None { 0 } else { 20 * CLUSTER });
+            cleared(&store).await;
+            assert_eq!(host.used(), used, "neither gives the host anything back");
+            // What was zeroed is given to a blob that waives zeroes.
+            let waives = BlobOptions { clear_method: ClearMethod::None, ..BlobOptions::thick(20) };
+            let id = store.create_blob(waives).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            let expected = if method == ClearMethod::None { 7 } else { 0 };
+            assert_eq!(byte(&blob, 0, 20 * CLUSTER).await, expected);
+        }
+    });
+}
+
+#[test]
+fn a_full_store_gives_out_what_is_not_cleared_yet_and_it_reads_zero() {
+    run_everywhere(async || {
+        let disk = disk(8);
+        let store = Blobstore::init(device(&disk), small()).await.unwrap();
+        let all = u64::from(store.info().await.unwrap().free_clusters);
+        for thick in [true, false, true] {
+            let id = full_blob(&store, all, ClearMethod::Default).await;
+            assert_eq!(store.info().await.unwrap().free_clusters, 0);
+            store.delete_blob(id).await.unwrap();
+            let options = if thick { BlobOptions::thick(all) } else { BlobOptions::thin(all) };
+            let id = store.create_blob(options).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            for at in 0..all {
+                fill(&blob, at * CLUSTER, 512, 3).await;
+            }
+            for at in 0..all {
+                assert_eq!(byte(&blob, at * CLUSTER + 512, CLUSTER - 512).await, 0);
+            }
+            blob.close().await.unwrap();
+            assert_eq!(store.info().await.unwrap().clearing_bytes, 0, "all have an owner");
+            store.delete_blob(id).await.unwrap();
+        }
+        store.unload().await.unwrap();
+        check(&disk);
+    });
+}
+
+#[test]
+fn a_store_without_free_pages_gives_out_those_of_a_deleted_blob_at_once() {
+    run_everywhere(async || {
+        for disk in [whole_pages(8), disk(8)] {
+            let layout = LayoutOptions {
+                cluster_size: CLUSTER as u32,
+                md_pages: MdPages::Count(40),
+                ..LayoutOptions::default()
+            };
+            let options = InitOptions { layout, ..InitOptions::default() };
+            let store = Blobstore::init(device(&disk), options).await.unwrap();
+            // Of more than one page.
+            let large = BlobOptions::thin(1).xattr("filler", vec![1; 3000]).xattr("more", vec![2; 3000]);
+            for _ in 0..3 {
+                let id = store.create_blob(large.clone()).await.unwrap();
+                while store.create_blob(BlobOptions::thin(1)).await.is_ok() {}
+                store.delete_blob(id).await.unwrap();
+                store.create_blob(large.clone()).await.unwrap();
+                // Copies of pages come and go.
+                if disk.options().atomic_unit == 4096 {
+                    let error = store.create_blob(BlobOptions::thin(1)).await.unwrap_err();
+                    assert!(matches!(error, BlobError::OutOfMetadata { .. }), "{error}");
+                }
+                for id in store.blobs().await.unwrap() {
+                    store.delete_blob(id).await.unwrap();
+                }
+                assert_eq!(store.info().await.unwrap().used_md_pages, 0);
+            }
+            store.unload().await.unwrap();
+            assert_eq!(check(&disk).used_pages.count(), 0);
+        }
+    });
+}
+
+/// On a host that can tell what it holds: the program is gone at every moment of the clearing.
+#[test]
+fn a_program_that_dies_behind_a_deletion_leaves_nothing_on_the_host_for_ever() {
+    for engine in ["epoll", "sim:1", "sim:2"] {
+        run_on(engine, async || {
+            for steps in 0..4_u64 {
+                let host = Host::new(device(&disk(48)), true);
+                let store = Blobstore::init(host.clone(), small()).await.unwrap();
+                full_blob(&store, 3, ClearMethod::Default).await;
+                let used = host.used();
+                // More than one step.
+                let id = full_blob(&store, 600, ClearMethod::Default).await;
+                store.delete_blob(id).await.unwrap();
+                for _ in 0..steps * 3 {
+                    spindle_reactor::yield_now().await;
+                }
+                drop(store);
+                let store = store_of(&host).await;
+                assert!(store.info().await.unwrap().recovered);
+                if steps % 2 == 0 {
+                    while host.used() > used + 3 {
+                        spindle_reactor::sleep(Duration::from_millis(5)).await;
+                    }
+                    assert_eq!(byte(&open_first(&store).await, 0, 3 * CLUSTER).await, 7, "the rest stays");
+                }
+                store.unload().await.unwrap();
+                assert!(host.used() <= used + 3, "{} units more", host.used() - used);
+            }
+        });
+    }
+}
+
+async fn open_first(store: &Blobstore) -> spindle_blob::Blob {
+    let id = store.blobs().await.unwrap()[0];
+    store.open_blob(id).await.unwrap()
+}
+
+/// The same in a file, which the file system frees.
+#[test]
+fn a_file_gets_smaller_behind_a_deletion_also_after_a_kill() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = tempfile::tempdir().unwrap();
+    for engine in ["epoll", "auto"] {
+        let path = directory.path().join(engine);
+        let held = {
+            let path = path.clone();
+            move || std::fs::metadata(&path).unwrap().blocks() * 512
+        };
+        run_on(engine, async move || {
+            let open = async |create: bool| {
+                let options = FileOptions::new(&path).writable(true).block_size(4096);
+                let options = if create { options.create(40 << 20) } else { options };
+                let file: Arc<dyn Device> = File::open(options).await.unwrap();
+                file
+            };
+            let store = Blobstore::init(open(true).await, small()).await.unwrap();
+            let id = full_blob(&store, 300, ClearMethod::Default).await;
+            assert!(held() > 300 * CLUSTER);
+            store.delete_blob(id).await.unwrap();
+            drop(store);
+            let store = Blobstore::load(open(false).await, LoadOptions::default()).await.unwrap();
+            while held() > 100 * CLUSTER {
+                spindle_reactor::sleep(Duration::from_millis(5)).await;
+            }
+            let id = full_blob(&store, 300, ClearMethod::Default).await;
+            assert!(held() > 300 * CLUSTER);
+            store.delete_blob(id).await.unwrap();
+            store.unload().await.unwrap();
+            assert!(held() < 100 * CLUSTER, "an unload leaves nothing to clear");
+        });
+    }
+}
+
+/// Five pages, as a store on 20 MiB with clusters of 4 MiB has: none is kept back.
+fn five_pages() -> InitOptions {
+    let layout = LayoutOptions {
+        cluster_size: CLUSTER as u32,
+        md_pages: MdPages::Count(5),
+        ..LayoutOptions::default()
+    };
+    InitOptions { layout, ..InitOptions::default() }
+}
+
+async fn is_merged(blob: &spindle_blob::Blob) {
+    assert_eq!(byte(blob, 0, 2 * CLUSTER).await, 1);
+    assert_eq!(byte(blob, 2 * CLUSTER, 4 * CLUSTER).await, 2);
+    assert_eq!(byte(blob, 6 * CLUSTER, 10 * CLUSTER).await, 0);
+}
+
+#[test]
+fn a_snapshot_is_deleted_in_a_store_without_a_free_page_and_a_crash_leaves_its_clone_what_it_reads() {
+    for engine in ["epoll", "sim:1", "sim:2"] {
+        run_on(engine, async || {
+            let disk = whole_pages(8);
+            let store = Blobstore::init(slow_device(&disk, 3), five_pages()).await.unwrap();
+            let id = store.create_blob(BlobOptions::thin(16)).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            fill(&blob, 0, 4 * CLUSTER, 1).await;
+            let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+            fill(&blob, 2 * CLUSTER, 4 * CLUSTER, 2).await;
+            blob.flush().await.unwrap();
+            store.create_blob(BlobOptions::thin(1)).await.unwrap();
+            let error = store.create_blob(BlobOptions::thin(1)).await.unwrap_err();
+            assert!(matches!(error, BlobError::OutOfMetadata { free: 0, .. }), "{error}");
+            let states = Arc::new(Mutex::new(Vec::<State>::new()));
+            let seen = states.clone();
+            disk.observe(move |_, state| seen.lock().unwrap().push(state.clone()));
+            store.delete_blob(snapshot).await.unwrap();
+            disk.unobserve();
+            is_merged(&blob).await;
+            blob.close().await.unwrap();
+            store.unload().await.unwrap();
+            assert_eq!(check(&disk).used_pages.count(), 3);
+            let states = std::mem::take(&mut *states.lock().unwrap());
+            for state in states {
+                for _ in 0..4 {
+                    let mut choose = |n: usize| (spindle_reactor::random() % n as u64) as usize;
+                    crashed(state.crash(Crash::Random, &mut choose), id, snapshot).await;
+                }
+            }
+        });
+    }
+}
+
+/// The clone reads the same, and the snapshot is there, and can be deleted, or is gone.
+async fn crashed(image: Image, clone: BlobId, snapshot: BlobId) {
+    check_image(&image);
+    let disk = disk_of(image);
+    let store = Blobstore::load(device(&disk), LoadOptions::default()).await.unwrap();
+    for _ in 0..2 {
+        let blob = store.open_blob(clone).await.unwrap();
+        is_merged(&blob).await;
+        blob.close().await.unwrap();
+        if store.blobs().await.unwrap().contains(&snapshot) {
+            store.delete_blob(snapshot).await.unwrap();
+        }
+    }
+    store.unload().await.unwrap();
+    check(&disk);
+}
