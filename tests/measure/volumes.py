@@ -4,7 +4,8 @@
   tests/measure/volumes.py SPINDLE FOLDER [COUNT]
 
 SPINDLE is target/release/spindle; its daemon, the store's sparse file (40 GiB) and the socket live in FOLDER, whose file system
-decides: each creation writes one page and flushes once, and is acknowledged behind the flush.
+decides: each creation writes one page and flushes once, and is acknowledged behind the flush. So the file system's own time for
+that, bare and in turns with the creations, is printed beside it.
 """
 
 import json
@@ -59,13 +60,26 @@ def main():
             client.call("bdev_aio_create", name="disk", filename=image, block_size=4096)
             client.call("bdev_lvol_create_lvstore", bdev_name="disk", lvs_name="lvs")
             print(f"load average {os.getloadavg()[0]:.1f}")
-            began, cpu = time.monotonic(), cpu_seconds(daemon.pid)
+            bare = os.open(os.path.join(folder, "bare"), os.O_RDWR | os.O_CREAT)
+            os.ftruncate(bare, 40 << 30)
+            cpu, created, flushed = cpu_seconds(daemon.pid), [], []
             for number in range(count):
+                began = time.perf_counter()
                 client.call(
                     "bdev_lvol_create", lvs_name="lvs", lvol_name=f"v{number}", size_in_mib=4, thin_provision=True
                 )
-            seconds, cpu = time.monotonic() - began, cpu_seconds(daemon.pid) - cpu
+                created.append(time.perf_counter() - began)
+                if number % 4 == 0:
+                    began = time.perf_counter()
+                    os.pwrite(bare, b"x" * 4096, 4096 * number)
+                    os.fdatasync(bare)
+                    flushed.append(time.perf_counter() - began)
+            cpu, seconds = cpu_seconds(daemon.pid) - cpu, sum(created)
             print(f"{count} volumes in {seconds:.1f} s, {count / seconds:.0f} a second, {cpu / count * 1e6:.0f} us of CPU each")
+            for what, times in ("a creation", created), ("a bare write of a page and flush", flushed):
+                times.sort()
+                at = [times[len(times) // part] * 1e6 for part in (10, 2)]
+                print(f"{what}: a tenth within {at[0]:.0f} us, half within {at[1]:.0f} us")
             began = time.monotonic()
             for _ in range(1000):
                 client.call("spdk_get_version")
