@@ -22,7 +22,10 @@ pub(crate) struct Behind {
     /// Held while pages are cleared.
     pub(super) lock: TaskLock,
     pub(super) pages: RefCell<Vec<LeftPages>>,
-    /// Number of pages in `pages`, and of those that are being cleared.
+    /// Roots of which a part was left and is cleared now, each with the number of flushes that had begun by then. A
+    /// page that is given out before a flush has covered that, and is torn then, would look like a damaged root.
+    pub(super) roots: RefCell<Vec<(PageIdx, u64)>>,
+    /// Number of pages in `pages` and `roots`, and of those that are being cleared.
     pub(super) count: Cell<u32>,
     /// Where the search for free clusters that the device still holds goes on, a cluster; none if there is
     /// none.

@@ -100,7 +100,7 @@ impl Md {
         loop {
             let began = now();
             // An error has poisoned the store.
-            if self.check_allocation().is_err() || self.clear_left_pages().await.is_err() {
+            if self.check_allocation().is_err() || self.clear_left_pages(false).await.is_err() {
                 return;
             }
             let more = self.search_some(false).await;
@@ -114,7 +114,7 @@ impl Md {
     /// Does what is left without pauses, for an unload.
     pub(super) async fn clear_rest(&self) {
         let unsure = self.shared.read_only || self.found.blocked.is_some();
-        if unsure || self.shared.check_poison().is_err() || self.clear_left_pages().await.is_err() {
+        if unsure || self.shared.check_poison().is_err() || self.clear_left_pages(true).await.is_err() {
             return;
         }
         while self.search_some(true).await | self.clear_some(STEP_AT_THE_END, true).await {}
@@ -131,26 +131,39 @@ impl Md {
         self.space.borrow().pages.count() - self.behind.count.get()
     }
 
-    /// Clears the pages that deleted blobs left, and frees them.
-    async fn clear_left_pages(&self) -> Result<(), BlobError> {
+    /// Clears the pages that deleted blobs left, and frees them: roots of which a part was left once a flush has
+    /// covered that, which is made if they are `needed`.
+    async fn clear_left_pages(&self, needed: bool) -> Result<(), BlobError> {
         let _busy = self.behind.lock.lock().await;
+        self.shared.check_poison()?;
         loop {
             let left = self.behind.pages.take();
             if left.is_empty() {
-                return Ok(());
+                break;
             }
-            self.shared.check_poison()?;
             let roots: Vec<PageIdx> = left.iter().filter_map(|left| left.root).collect();
-            if !roots.is_empty() {
-                self.clear_pages(roots.iter().copied()).await?;
-                self.flush_for(&[Point::RootBeforeRest]).await?;
-            }
+            self.clear_pages(roots.iter().copied()).await?;
+            let begun = self.flushes.begun();
+            self.behind.roots.borrow_mut().extend(roots.into_iter().map(|root| (root, begun)));
             // Should a copy reappear after a crash, its checksums do not match the page.
             let pages: Vec<PageIdx> = left.into_iter().flat_map(|left| left.pages).collect();
             self.clear_pages(pages.iter().copied()).await?;
-            self.behind.count.update(|count| count - (roots.len() + pages.len()) as u32);
-            self.space.borrow_mut().free_pages_again(roots.into_iter().chain(pages));
+            self.free_left(pages);
         }
+        let is_covered = |&(_, begun): &(PageIdx, u64)| self.flushes.covers(begun);
+        let flushes = needed && !self.behind.roots.borrow().iter().all(is_covered);
+        if flushes {
+            self.flush_for(&[Point::RootBeforeRest]).await?;
+        }
+        let covered: Vec<(PageIdx, u64)> =
+            self.behind.roots.borrow_mut().extract_if(.., |root| flushes || is_covered(root)).collect();
+        self.free_left(covered.into_iter().map(|(root, _)| root).collect());
+        Ok(())
+    }
+
+    fn free_left(&self, pages: Vec<PageIdx>) {
+        self.behind.count.update(|count| count - pages.len() as u32);
+        self.space.borrow_mut().free_pages_again(pages);
     }
 
     /// A free metadata page, at or after `from`, that `skip` does not refuse: if there is no other, one that a
@@ -167,7 +180,7 @@ impl Md {
             match page {
                 Some(page) => return Ok(page),
                 None if self.behind.count.get() == 0 => return Err(self.no_pages(1)),
-                None => self.clear_left_pages().await?,
+                None => self.clear_left_pages(true).await?,
             }
         }
     }
