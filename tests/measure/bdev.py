@@ -7,11 +7,13 @@ SPINDLE is target/release/spindle. Three tables:
   memory  `perf bdev`: null, malloc and passthru through an open descriptor that counts, two cores beside one
   peer    the same loads by `perf bdev --on` and by the peer's bdevperf (for example that of SPDK), if one is given: both on
           core 1, requests per second of CPU time
-  files   `perf bdev --on FILE` beside fio's io_uring engine on the same file with the same settings, past the page cache,
-          in FOLDER (default: the temporary folder) and in /dev/shm; requests per second and CPU time for each, Spindle's
-          divided by fio's
+  files   `perf bdev --on FILE --interrupt-mode` beside fio's io_uring engine on the same file with the same settings, past the
+          page cache, in FOLDER (default: the temporary folder) and in /dev/shm; requests per second and CPU time for each,
+          Spindle's divided by fio's
 
-fio and Spindle run one after the other on core 1, in turns; a figure is the median of the rounds.
+They run one after the other on core 1, in turns; a figure is the median of the rounds. CPU time is that of all threads of a
+process, those that the kernel adds for io_uring too; what fio takes to start and end is measured once and left out,
+and what the peer takes beyond the time of the run.
 """
 
 import argparse
@@ -40,37 +42,46 @@ def run(command, **options):
     return done.stdout, used
 
 
-def spindle_load(spindle, on, workload, depth, seconds):
+def spindle_load(spindle, on, workload, depth, seconds, *more):
     """IOPS and microseconds of CPU time for each request."""
-    command = [spindle, "perf", "bdev", "--on", on, "--overwrite", "-w", workload, "-q", str(depth)]
+    command = [spindle, "perf", "bdev", "--on", on, "--overwrite", "-w", workload, "-q", str(depth), *more]
     output, _ = run(command + ["-t", str(seconds), "-m", f"[{CORE}]", "--json"])
     result = json.loads(output)
     requests = sum(job["iops"] * job["runtime"] for job in result["results"])
     return sum(job["iops"] for job in result["results"]), result["cpu_s"] / requests * 1e6
 
 
-def fio_load(path, workload, depth, seconds):
+def fio(path, workload, depth, *length):
     command = PINNED + [
         "fio", "--name=x", "--ioengine=io_uring", "--direct=1", f"--filename={path}", f"--rw={workload}", "--bs=4k",
-        f"--iodepth={depth}", f"--size={SIZE_MIB}m", "--time_based", f"--runtime={seconds}", "--randrepeat=1",
-        "--norandommap=1", "--output-format=json", "--allow_file_create=0",
+        f"--iodepth={depth}", f"--size={SIZE_MIB}m", "--randrepeat=1", "--norandommap=1", "--output-format=json",
+        "--allow_file_create=0", *length,
     ]
-    output, _ = run(command)
+    output, used = run(command)
     job = json.loads(output[output.index("{"):])["jobs"][0]
-    side = job["read" if "read" in workload else "write"]
-    cpu = (job["usr_cpu"] + job["sys_cpu"]) / 100 * job["job_runtime"] / 1e3
-    return side["iops"], cpu / side["total_ios"] * 1e6
+    return job["read" if "read" in workload else "write"], used
+
+
+# CPU seconds of fio's start and end.
+FIO_ITSELF = []
+
+
+def fio_load(path, workload, depth, seconds):
+    if not FIO_ITSELF:
+        FIO_ITSELF.append(min(fio(path, "randread", 1, "--number_ios=1")[1] for _ in range(3)))
+    side, used = fio(path, workload, depth, "--time_based", f"--runtime={seconds}")
+    return side["iops"], (used - FIO_ITSELF[0]) / side["total_ios"] * 1e6
 
 
 def peer_load(peer, config, workload, depth, seconds):
-    """A poller that never sleeps: its CPU time is the wall time."""
+    """A poller that never sleeps: it uses what the core gives it, no more than the time of the run."""
     command = [peer, "--disable-cpumask-locks", "--no-huge", "-s", "512", "-m", f"[{CORE}]", "-c", config]
-    output, _ = run(command + ["-q", str(depth), "-o", "4096", "-w", workload, "-t", str(seconds)])
+    output, used = run(command + ["-q", str(depth), "-o", "4096", "-w", workload, "-t", str(seconds)])
     rows = re.findall(r"^\s*Total\s*:\s*([0-9.]+)", output, re.M)
     if not rows:
         raise SystemExit(f"{peer} printed no total:\n{output[-2000:]}")
     iops = float(rows[-1])
-    return iops, 1e6 / iops
+    return iops, min(used, seconds) / (iops * seconds) * 1e6
 
 
 def medians(rounds):
@@ -136,8 +147,9 @@ def files(options, folder):
                         continue
                     ours, theirs = [], []
                     for _ in range(options.rounds):
-                        ours.append(spindle_load(options.spindle, image.name, workload, depth, options.seconds))
-                        theirs.append(fio_load(image.name, workload, depth, options.seconds))
+                        load = (image.name, workload, depth, options.seconds)
+                        ours.append(spindle_load(options.spindle, *load, "--interrupt-mode"))
+                        theirs.append(fio_load(*load))
                     (iops, cpu), (fio_iops, fio_cpu) = medians(ours), medians(theirs)
                     print(
                         f"| {what} | {iops:.0f} | {fio_iops:.0f} | {iops / fio_iops:.2f} "

@@ -11,7 +11,7 @@ use spindle_bdev::load::{self, JobReport, LoadSpec, Workload};
 use spindle_bdev::modules::{file, malloc, null};
 use spindle_bdev::{Bdev, Registry};
 use spindle_control::{Control, Daemon, DaemonOptions, methods};
-use spindle_reactor::{Handle, Runtime, Thread};
+use spindle_reactor::{Handle, Mode, Runtime, Thread};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table as Methods};
 
 use super::failure::Failure;
@@ -57,6 +57,9 @@ pub(crate) struct Options {
     /// The cores to run on: a mask as 0x3 or a list as [0,2-4]. Default: one
     #[arg(short = 'm', long, value_name = "CORES")]
     cores: Option<String>,
+    /// Sleep as soon as there is nothing to do, as the daemon does; otherwise a core looks for work for a while first
+    #[arg(long)]
+    interrupt_mode: bool,
     /// Print how many requests took how long
     #[arg(long)]
     histogram: bool,
@@ -89,6 +92,9 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
         Some(cores) => builder.cores(cores),
         None => builder.reactors(1),
     };
+    if options.interrupt_mode {
+        builder = builder.mode(Mode::Interrupt);
+    }
     let runtime = builder.build().map_err(|error| cannot_build(options.cores.as_deref(), &error))?;
     if let Some(socket) = options.rpc {
         let served = runtime.run(async move || serve(socket).await);
