@@ -223,6 +223,20 @@ struct Hold {
     goes: bool,
     /// Requests that begin before this block are not held.
     from: u64,
+    /// How many changes and flushes are let through before it holds.
+    passes: Option<usize>,
+}
+
+impl Hold {
+    /// Whether this request is held.
+    fn holds(&mut self, io: &Io) -> bool {
+        match &mut self.passes {
+            Some(0) => self.holds = true,
+            Some(left) if io.operation() != Operation::Read => *left -= 1,
+            _ => {}
+        }
+        self.holds && io.start() >= self.from
+    }
 }
 
 impl Stuck {
@@ -237,12 +251,17 @@ impl Stuck {
 
     /// Whether requests that begin at this block or behind it are held from now on.
     pub fn hold_from(&self, from: u64) {
-        *self.state.lock().unwrap() = Hold { holds: true, goes: false, from };
+        *self.state.lock().unwrap() = Hold { holds: true, goes: false, from, passes: None };
+    }
+
+    /// Requests are held behind so many more changes and flushes.
+    pub fn let_pass(&self, changes: usize) {
+        *self.state.lock().unwrap() = Hold { passes: Some(changes), ..Hold::default() };
     }
 
     /// Those that are held go on, in a later turn.
     pub fn let_go(&self) {
-        *self.state.lock().unwrap() = Hold { holds: false, goes: true, from: 0 };
+        *self.state.lock().unwrap() = Hold { holds: false, goes: true, ..Hold::default() };
     }
 }
 
@@ -268,11 +287,7 @@ struct StuckLane {
 
 impl Lane for StuckLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
-        let (holds, from) = {
-            let state = self.state.lock().unwrap();
-            (state.holds, state.from)
-        };
-        if holds && io.start() >= from {
+        if self.state.lock().unwrap().holds(&io) {
             self.held.push(io);
             cx.poll_soon();
         } else {
