@@ -217,6 +217,7 @@ async fn read_as(opened: &Opened, options: &LoadOptions, bytes: u64) -> Result<S
         bs_type: options.bs_type,
         force_recover: options.force_recover,
         max_read: read::LARGEST_READ,
+        whole_pages: channel.geometry().atomic_unit() as usize >= PAGE_SIZE,
     };
     let mut loader = Loader::new(bytes, wanted);
     let step = |loader: &Loader| {

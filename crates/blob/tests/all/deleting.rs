@@ -107,11 +107,12 @@ fn a_clear_method_decides_what_happens_behind_a_deletion() {
             cleared(&store).await;
             assert_eq!(host.used(), used, "neither gives the host anything back");
             // What was zeroed is given to a blob that waives zeroes.
-            let waives = BlobOptions { clear_method: ClearMethod::None, ..BlobOptions::thick(20) };
+            let all = store.info().await.unwrap().free_clusters.into();
+            let waives = BlobOptions { clear_method: ClearMethod::None, ..BlobOptions::thick(all) };
             let id = store.create_blob(waives).await.unwrap();
             let blob = store.open_blob(id).await.unwrap();
-            let expected = if method == ClearMethod::None { 7 } else { 0 };
-            assert_eq!(byte(&blob, 0, 20 * CLUSTER).await, expected);
+            let shows = support::read(&blob, 0, all * CLUSTER).await.contains(&7);
+            assert_eq!(shows, method == ClearMethod::None);
         }
     });
 }
@@ -147,7 +148,8 @@ fn a_full_store_gives_out_what_is_not_cleared_yet_and_it_reads_zero() {
 #[test]
 fn a_store_without_free_pages_gives_out_those_of_a_deleted_blob_at_once() {
     run_everywhere(async || {
-        for disk in [whole_pages(8), disk(8)] {
+        {
+            let disk = whole_pages(8);
             let layout = LayoutOptions {
                 cluster_size: CLUSTER as u32,
                 md_pages: MdPages::Count(40),
@@ -162,11 +164,8 @@ fn a_store_without_free_pages_gives_out_those_of_a_deleted_blob_at_once() {
                 while store.create_blob(BlobOptions::thin(1)).await.is_ok() {}
                 store.delete_blob(id).await.unwrap();
                 store.create_blob(large.clone()).await.unwrap();
-                // Copies of pages come and go.
-                if disk.options().atomic_unit == 4096 {
-                    let error = store.create_blob(BlobOptions::thin(1)).await.unwrap_err();
-                    assert!(matches!(error, BlobError::OutOfMetadata { .. }), "{error}");
-                }
+                let error = store.create_blob(BlobOptions::thin(1)).await.unwrap_err();
+                assert!(matches!(error, BlobError::OutOfMetadata { .. }), "{error}");
                 for id in store.blobs().await.unwrap() {
                     store.delete_blob(id).await.unwrap();
                 }
@@ -299,18 +298,38 @@ fn a_snapshot_is_deleted_in_a_store_without_a_free_page_and_a_crash_leaves_its_c
             for state in states {
                 for _ in 0..4 {
                     let mut choose = |n: usize| (spindle_reactor::random() % n as u64) as usize;
-                    crashed(state.crash(Crash::Random, &mut choose), id, snapshot).await;
+                    let image = state.crash(Crash::Random, &mut choose);
+                    decoupled(image.clone(), id, snapshot).await;
+                    crashed(image, id, snapshot).await;
                 }
             }
         });
     }
 }
 
+fn whole_pages_of(image: Image) -> Disk {
+    let options = DiskOptions { atomic_unit: 4096, ..DiskOptions::new(image.size()) };
+    Disk::from_image(image, options)
+}
+
+/// A snapshot that a load shows is there after the next one, too, although its clone needs it no more.
+async fn decoupled(image: Image, clone: BlobId, snapshot: BlobId) {
+    let disk = whole_pages_of(image);
+    let device = device(&disk);
+    let store = Blobstore::load(device.clone(), LoadOptions::default()).await.unwrap();
+    if store.blobs().await.unwrap().contains(&snapshot) {
+        store.decouple_parent(clone).await.unwrap();
+        drop(store);
+        let store = Blobstore::load(device, LoadOptions::default()).await.unwrap();
+        assert!(store.blobs().await.unwrap().contains(&snapshot));
+        store.unload().await.unwrap();
+    }
+}
+
 /// The clone reads the same, and the snapshot is there, and can be deleted, or is gone.
 async fn crashed(image: Image, clone: BlobId, snapshot: BlobId) {
     check_image(&image);
-    let options = DiskOptions { atomic_unit: 4096, ..DiskOptions::new(image.size()) };
-    let disk = Disk::from_image(image, options);
+    let disk = whole_pages_of(image);
     let store = Blobstore::load(device(&disk), LoadOptions::default()).await.unwrap();
     for _ in 0..2 {
         let blob = store.open_blob(clone).await.unwrap();

@@ -62,11 +62,20 @@ pub struct LoadOptions {
     pub force_recover: bool,
     /// The largest read in bytes; 1 MiB by default. A read is never smaller than a metadata page.
     pub max_read: usize,
+    /// True if a crash leaves a page of 4096 bytes wholly old or wholly new: repairs then do without copies of pages
+    /// where no page is free for them. False by default.
+    pub whole_pages: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { block_size: 512, bs_type: None, force_recover: false, max_read: 1 << 20 }
+        LoadOptions {
+            block_size: 512,
+            bs_type: None,
+            force_recover: false,
+            max_read: 1 << 20,
+            whole_pages: false,
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use crate::geometry::Geometry;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
 use crate::metadata::ClearMethod;
 use crate::page::Page;
-use crate::repair::{Repair, RepairReason, SectorSums, writes};
+use crate::repair::writes::{self, Pages};
+use crate::repair::{Repair, RepairReason, SectorSums};
 use crate::store::{AllocationBlocked, Blob, DiskMasks, Store};
 use crate::super_block::SuperBlock;
 use std::collections::BTreeMap;
@@ -65,7 +66,7 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
         let changes = match blocked {
             Some(_) => Vec::new(),
             None => {
-                let pages = &mut usage.pages;
+                let pages = Pages { used: &mut usage.pages, whole: scan.whole_pages };
                 rewrite_blob(&geometry, &mut blobs, rewrite, pages, &mut scan.records).unwrap_or_default()
             }
         };
@@ -233,7 +234,7 @@ fn rewrite_blob(
     geometry: &Geometry,
     blobs: &mut Blobs,
     rewrite: &Rewrite,
-    used_pages: &mut Bitmap,
+    mut pages: Pages<'_>,
     records: &mut Records,
 ) -> Option<Vec<Change>> {
     let draft = blobs.drafts.get_mut(&rewrite.blob)?;
@@ -246,14 +247,14 @@ fn rewrite_blob(
         let first = u32::try_from(leaf.first_cluster()).ok()?;
         let page = chain::extent_page(rewrite.blob, first, &leaf.clusters.to_vec());
         let sums = before(records, leaf.page?)?;
-        changes.extend(writes::rewrite_in_place(geometry, leaf.page?, &page, sums, used_pages)?);
+        changes.extend(writes::rewrite_in_place(geometry, leaf.page?, &page, sums, &pages)?);
         records.restore(leaf.page?, &page);
     }
     if rewrite.chain {
         let &root = draft.chain.first()?;
         let sums = before(records, root)?;
         let written =
-            writes::rewrite_chain(geometry, rewrite.blob, &draft.metadata, &draft.chain, sums, used_pages)?;
+            writes::rewrite_chain(geometry, rewrite.blob, &draft.metadata, &draft.chain, sums, &mut pages)?;
         changes.extend(written.changes);
         records.restore(root, &written.root);
         draft.chain = written.at;

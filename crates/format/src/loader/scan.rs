@@ -48,6 +48,8 @@ pub(super) struct Scan {
     forced: bool,
     /// True if the device can write a sector of a page alone, and so tear a page.
     pub(super) small_blocks: bool,
+    /// True if the device tears no page.
+    pub(super) whole_pages: bool,
     block_size: u64,
 }
 
@@ -93,6 +95,7 @@ impl Scan {
             max_read: options.max_read,
             forced: options.force_recover,
             small_blocks: block_size == 512,
+            whole_pages: options.whole_pages,
             block_size,
             found,
         }

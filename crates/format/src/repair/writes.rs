@@ -9,9 +9,29 @@ use crate::ids::{BlobId, PageIdx};
 use crate::metadata::BlobMetadata;
 use crate::page::Page;
 
-/// Rewrites a page in place, with a copy, so that a torn write can be restored. `None` if no metadata page is
-/// free for the copy.
+/// The metadata pages of a store.
+pub(crate) struct Pages<'a> {
+    /// Those in use.
+    pub(crate) used: &'a mut Bitmap,
+    /// True if the device tears none.
+    pub(crate) whole: bool,
+}
+
+/// Rewrites a page in place, with a copy, so that a torn write can be restored. If no metadata page is free for
+/// the copy, without one if no write is torn, and else `None`.
 pub(crate) fn rewrite_in_place(
+    geometry: &Geometry,
+    at: PageIdx,
+    page: &Page,
+    before: SectorSums,
+    pages: &Pages<'_>,
+) -> Option<Vec<Change>> {
+    let with_copy = rewrite_with_copy(geometry, at, page, before, pages.used);
+    let alone = || vec![Change::Flush, page.write(at, geometry), Change::Flush];
+    with_copy.or_else(|| pages.whole.then(alone))
+}
+
+fn rewrite_with_copy(
     geometry: &Geometry,
     at: PageIdx,
     page: &Page,
@@ -43,7 +63,7 @@ pub(crate) struct Rewritten {
 }
 
 /// Rewrites a blob's chain: new pages for all but the root, then the root in place, then the old pages are
-/// freed. `before` is the present contents of the root; `used_pages` is updated. `None`, with nothing
+/// freed. `before` is the present contents of the root; `free` is updated. `None`, with nothing
 /// changed, if too few metadata pages are free.
 pub(crate) fn rewrite_chain(
     geometry: &Geometry,
@@ -51,25 +71,24 @@ pub(crate) fn rewrite_chain(
     metadata: &BlobMetadata,
     old: &[PageIdx],
     before: SectorSums,
-    used_pages: &mut Bitmap,
+    free: &mut Pages<'_>,
 ) -> Option<Rewritten> {
     let (&root, old_rest) = old.split_first()?;
     let mut pages = chain::to_pages(id, metadata);
     let mut at = vec![root];
     while at.len() < pages.len() {
-        let Some(page) = used_pages.first_clear(1) else { break };
-        used_pages.set(page);
+        let Some(page) = free.used.first_clear(1) else { break };
+        free.used.set(page);
         at.push(PageIdx(page));
     }
     let enough = at.len() == pages.len();
     if enough {
         chain::link(&mut pages, &at);
     }
-    let root_writes =
-        enough.then(|| rewrite_in_place(geometry, root, &pages[0], before, used_pages)).flatten();
+    let root_writes = enough.then(|| rewrite_in_place(geometry, root, &pages[0], before, free)).flatten();
     let Some(root_writes) = root_writes else {
         at[1..].iter().for_each(|page| {
-            used_pages.clear(page.0);
+            free.used.clear(page.0);
         });
         return None;
     };
@@ -78,7 +97,7 @@ pub(crate) fn rewrite_chain(
     changes.extend(root_writes);
     changes.extend(old_rest.iter().map(|&page| Page::clear(page, geometry)));
     old_rest.iter().for_each(|page| {
-        used_pages.clear(page.0);
+        free.used.clear(page.0);
     });
     Some(Rewritten { changes, at, root: pages.swap_remove(0) })
 }
