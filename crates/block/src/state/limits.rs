@@ -7,6 +7,7 @@
 //! as much of what it owes as the smallest request of late costs. So lines take turns, and as each turn costs the
 //! same, they get the same, whatever the number and the size of the requests in them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use spindle_reactor::Time;
@@ -61,8 +62,9 @@ pub(crate) struct Step {
 #[derive(Debug)]
 pub(crate) struct Account {
     limits: Limits,
-    /// The time up to which each limit is spent, in nanoseconds of the engine's time.
-    spent: [AtomicU64; 4],
+    /// The time up to which each limit is spent, in nanoseconds of the engine's time. Shared with the account that this
+    /// one replaces: lanes that have not heard of this one yet charge there.
+    spent: Arc<[AtomicU64; 4]>,
     /// The limits before these, and set while `spent` is still theirs.
     before: Limits,
     carried: AtomicBool,
@@ -74,11 +76,11 @@ pub(crate) struct Account {
 impl Account {
     /// An account with these limits, in place of an earlier one. Limits that are set anew give no new run-up.
     pub(crate) fn new(limits: Limits, before: Option<&Account>) -> Option<Account> {
-        let spent = |at: usize| before.map_or(0, |before| before.spent[at].load(Ordering::Relaxed));
+        let spent = before.map(|before| before.spent.clone());
         (limits != Limits::default()).then(|| Account {
             limits,
             before: before.map(|before| before.limits).unwrap_or_default(),
-            spent: std::array::from_fn(|at| AtomicU64::new(spent(at))),
+            spent: spent.unwrap_or_default(),
             carried: AtomicBool::new(before.is_some()),
             period: AtomicU64::new(0),
             least: [AtomicU64::new(u64::MAX), AtomicU64::new(u64::MAX)],
