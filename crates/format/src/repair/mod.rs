@@ -18,7 +18,7 @@ use std::fmt;
 pub struct Repair {
     /// What it repairs and why.
     pub reason: RepairReason,
-    /// The writes. Empty if no metadata page was free for them or allocation is blocked: the state in memory
+    /// The writes. Empty if no metadata page was free that they need or allocation is blocked: the state in memory
     /// is right all the same, and the next load will find the same damage again.
     pub changes: Vec<Change>,
 }
