@@ -26,6 +26,18 @@ fn pause() {
     std::thread::sleep(std::time::Duration::from_millis(1));
 }
 
+/// Sends SIGHUP; below nohup, where it stays ignored, by the call that has its effect.
+fn hang_up(daemon: &Daemon) {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    if u64::from_str_radix(ignored.trim(), 16).unwrap() & 1 == 1 {
+        let call = daemon.call(&["spdk_kill_instance", r#"{"sig_name": "SIGHUP"}"#]);
+        assert!(call.status.success(), "{call:?}");
+    } else {
+        kill_process(Pid::from_raw(daemon.pid() as i32).unwrap(), Signal::HUP).unwrap();
+    }
+}
+
 #[test]
 fn a_hangup_opens_the_log_anew_and_the_daemon_goes_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -35,7 +47,7 @@ fn a_hangup_opens_the_log_anew_and_the_daemon_goes_on() {
     for round in 0..3 {
         let old = path(&format!("it.log.{round}"));
         fs::rename(path("it.log"), &old).unwrap();
-        kill_process(Pid::from_raw(daemon.pid() as i32).unwrap(), Signal::HUP).unwrap();
+        hang_up(&daemon);
         until_said(&path("it.log"), "opened anew");
         assert!(daemon.call(&["spdk_get_version"]).status.success());
     }
