@@ -38,7 +38,8 @@ impl Md {
         let snapshot = self.snapshot_marked(&original, named).await?;
         // Once the original reads through the snapshot there is no way back, so the pages of the last step
         // are reserved first.
-        let aside = self.set_aside(snapshot.chain.borrow().len()).await;
+        let pages = snapshot.chain.borrow().len();
+        let aside = self.set_aside(pages).await;
         let done = match &aside {
             Ok(_) => self.read_through(&original, &snapshot).await,
             Err(error) => Err(error.clone()),
