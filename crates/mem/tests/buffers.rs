@@ -114,8 +114,8 @@ fn zeroing_a_long_unaligned_range_leaves_its_neighbours_alone() {
         let leaving = memory.begin_to_give_back(offset, len);
         memory.give_back(leaving);
     };
-    let ways: [&dyn Fn(&SharedMem, usize, usize); 2] = [&SharedMem::zero, &give_back];
-    for way in ways {
+    type Way<'a> = &'a dyn Fn(&SharedMem, usize, usize);
+    for way in [&SharedMem::zero as Way, &give_back] {
         memory.write(0, &vec![5; 4 << 20]);
         way(&memory, 4095, (3 << 20) + 2);
         let mut all = vec![1; 4 << 20];
