@@ -185,6 +185,8 @@ impl Pollers {
 
     /// Calls every active poller once, newest first, and the timed ones that are due.
     pub(crate) fn run(&self, host: &impl Host, now: Time) -> bool {
+        // A thread with active pollers has its turns without being asked for its work or its deadline.
+        self.look_over();
         let busy = self.run_active(host, now);
         self.run_timed(host, now) || busy
     }
@@ -314,5 +316,27 @@ impl Pollers {
         let timed = self.timed.borrow();
         let cells = active.iter().map(|active| &active.cell).chain(timed.iter());
         cells.filter(|cell| !cell.is_stopped()).map(|cell| cell.info()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::local::current;
+    use crate::{Busy, EngineKind, Poller, Runtime, Wake, yield_now};
+
+    #[test]
+    fn stopped_active_pollers_leave_no_place_beside_one_that_goes_on() {
+        let runtime = Runtime::builder().engine(EngineKind::Sim(1)).build().unwrap();
+        let ended = runtime.run(async || {
+            let goes_on = Poller::active("goes on", Wake::Event("nothing"), || Busy::Yes);
+            for _ in 0..100 {
+                drop(Poller::active("stopped", Wake::Event("nothing"), || Busy::No));
+                yield_now().await;
+            }
+            let places = current::with(|core| core.unwrap().pollers.active.borrow().len());
+            assert!(places <= 2, "{places} places");
+            drop(goes_on);
+        });
+        ended.unwrap();
     }
 }
