@@ -59,6 +59,26 @@ impl Line {
         self.waiting.is_empty() && self.owed == 0 && self.step.is_none()
     }
 
+    /// Charges a request that nothing is in front of; otherwise when it may go, and the caller puts it in line.
+    #[inline]
+    pub(crate) fn go_at_once(
+        &mut self,
+        account: &Account,
+        operation: Operation,
+        bytes: u64,
+        now: Time,
+    ) -> Result<(), Time> {
+        let part = account.step_of(bytes, now).min(bytes);
+        let step = Step { operation, requests: 1, bytes: part };
+        let due = account.reserve(step, now);
+        (self.owed, self.of) = (bytes - part, operation);
+        if due <= now {
+            return Ok(());
+        }
+        (self.step, self.first) = (Some((step, due)), true);
+        Err(due)
+    }
+
     /// Charges step by step what is owed and then the first request, as far as time allows.
     pub(crate) fn turn(&mut self, account: &Account, shift: u32, now: Time) -> Turn {
         if let (Some(costs), Some((_, due))) = (self.costs.take(), &mut self.step) {
@@ -107,7 +127,7 @@ impl Line {
             if let (Some((step, _)), Some(account)) = (self.step, account) {
                 account.refund(step);
             }
-            (self.step, self.first, self.owed) = (None, false, 0);
+            (self.step, self.costs, self.first, self.owed) = (None, None, false, 0);
         }
         Some(io)
     }

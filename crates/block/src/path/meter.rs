@@ -70,7 +70,17 @@ impl Meter {
         }
         let writes = slot.operation == Operation::Write && !account.has_one_line();
         let user = if slot.opener == 0 { slot.user } else { slot.opener };
+        let (operation, bytes) = (slot.operation, slot.count << self.block_shift);
         let line = line_of(&mut self.lines, (user, writes));
+        if line.rests() {
+            return match line.go_at_once(account, operation, bytes, now) {
+                Ok(()) => Paid::Goes(paid_here(io), line.goes_on(account, self.block_shift, now)),
+                Err(due) => {
+                    line.push(io);
+                    Paid::Waits(Some(due))
+                }
+            };
+        }
         let waits = !line.waiting().is_empty();
         line.push(io);
         if waits {

@@ -38,6 +38,12 @@ pub struct Limits {
     pub written_bytes: Option<u64>,
 }
 
+/// Nanoseconds that an amount costs at a rate per second.
+fn cost_at(rate: u64, amount: u64) -> u64 {
+    let nanos = u128::from(amount) * u128::from(SECOND) / u128::from(rate.max(1));
+    u64::try_from(nanos).unwrap_or(u64::MAX)
+}
+
 fn rates(limits: &Limits) -> [Option<u64>; 4] {
     [limits.operations, limits.bytes, limits.read_bytes, limits.written_bytes]
 }
@@ -62,6 +68,9 @@ pub(crate) struct Step {
 #[derive(Debug)]
 pub(crate) struct Account {
     limits: Limits,
+    /// What a request costs of the limit of requests, and the lowest limit of bytes: known once for all requests.
+    request_cost: u64,
+    bytes_rate: Option<u64>,
     /// The time up to which each limit is spent, in nanoseconds of the engine's time. Shared with the account that this
     /// one replaces: lanes that have not heard of this one yet charge there.
     spent: Arc<[AtomicU64; 4]>,
@@ -79,6 +88,8 @@ impl Account {
         let spent = before.map(|before| before.spent.clone());
         (limits != Limits::default()).then(|| Account {
             limits,
+            request_cost: limits.operations.map_or(0, |rate| cost_at(rate, 1)),
+            bytes_rate: rates(&limits)[1..].iter().flatten().copied().min(),
             before: before.map(|before| before.limits).unwrap_or_default(),
             spent: spent.unwrap_or_default(),
             carried: AtomicBool::new(before.is_some()),
@@ -103,9 +114,16 @@ impl Account {
     }
 
     /// Notes the size of a request; returns the bytes of a step.
+    #[inline]
     pub(crate) fn step_of(&self, bytes: u64, now: Time) -> u64 {
-        let rates = [self.limits.bytes, self.limits.read_bytes, self.limits.written_bytes];
-        let Some(rate) = rates.into_iter().flatten().min() else { return u64::MAX };
+        match self.bytes_rate {
+            Some(rate) => self.step_at(rate, bytes, now),
+            None => u64::MAX,
+        }
+    }
+
+    #[inline(never)]
+    fn step_at(&self, rate: u64, bytes: u64, now: Time) -> u64 {
         let (period, next) = (self.period.load(Ordering::Relaxed), now.0.saturating_add(OF_LATE));
         if now.0 >= period
             && self.period.compare_exchange(period, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
@@ -122,23 +140,22 @@ impl Account {
     }
 
     /// Nanoseconds that a step costs of each limit.
+    #[inline]
     fn costs(&self, step: Step) -> [u64; 4] {
-        let Limits { operations, bytes, read_bytes, written_bytes } = self.limits;
+        let of_requests = if step.requests == 0 { 0 } else { self.request_cost };
+        match self.bytes_rate {
+            Some(_) => self.costs_of_bytes(of_requests, step),
+            None => [of_requests, 0, 0, 0],
+        }
+    }
+
+    #[inline(never)]
+    fn costs_of_bytes(&self, of_requests: u64, step: Step) -> [u64; 4] {
+        let Limits { bytes, read_bytes, written_bytes, .. } = self.limits;
         let of_reads = read_bytes.filter(|_| step.operation == Operation::Read);
         let of_writes = written_bytes.filter(|_| step.operation == Operation::Write);
-        let cost = |amount: u64, rate: Option<u64>| match rate {
-            Some(rate) => {
-                let nanos = u128::from(amount) * u128::from(SECOND) / u128::from(rate.max(1));
-                u64::try_from(nanos).unwrap_or(u64::MAX)
-            }
-            None => 0,
-        };
-        [
-            cost(step.requests, operations),
-            cost(step.bytes, bytes),
-            cost(step.bytes, of_reads),
-            cost(step.bytes, of_writes),
-        ]
+        let cost = |rate: Option<u64>| rate.map_or(0, |rate| cost_at(rate, step.bytes));
+        [of_requests, cost(bytes), cost(of_reads), cost(of_writes)]
     }
 
     /// Charges a step; returns when it may go.
