@@ -169,12 +169,12 @@ impl Blob {
         self.on_md(async |_, blob| Ok(blob.meta.borrow().map.allocated_ranges())).await
     }
 
-    /// The first byte at or behind `offset` in a cluster that the blob owns, if there is one.
+    /// The first byte at or after `offset` in a cluster that the blob owns, if there is one.
     pub fn next_allocated(&self, offset: u64) -> Option<u64> {
         self.opened.shared.next(offset, true)
     }
 
-    /// The first byte at or behind `offset` in a cluster that the blob does not own, if there is one.
+    /// The first byte at or after `offset` in a cluster that the blob does not own, if there is one.
     pub fn next_unallocated(&self, offset: u64) -> Option<u64> {
         self.opened.shared.next(offset, false)
     }

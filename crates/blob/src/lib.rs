@@ -2,9 +2,9 @@
 //!
 //! Any Spindle thread may use a [`Blobstore`] and its [`Blob`]s, which are handles. Changes of metadata run
 //! on the store's metadata thread, the one that called [`Blobstore::init`] or [`Blobstore::load`]; reads and
-//! writes run on the calling thread, each thread with a channel of its own to the device, and look clusters
-//! up without a lock. `docs/fault-model.md` states what survives a crash; every place where the order of
-//! writes matters has a name in [`ordering::Point`].
+//! writes run on the calling thread, through that thread's own channel to the device, and look clusters up without
+//! a lock. `docs/fault-model.md` states what survives a crash; every place where the order of writes matters has a
+//! name in [`ordering::Point`].
 //!
 //! The folders, from the ground up, each using only those before it: `waiting` (how tasks wait for each other),
 //! `map` (where clusters lie), `space` (free clusters), `shared` (what all threads see), `md` (the metadata thread),

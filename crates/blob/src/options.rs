@@ -8,11 +8,11 @@ use spindle_format::{BlobId, ClearMethod};
 
 use crate::ordering::Order;
 
-/// Finds the device behind an external snapshot.
+/// Finds the device of an external snapshot.
 ///
 /// Called on the metadata thread with the id that the clone carries, opaque bytes (lvolstores: a UUID as text
 /// with its NUL). `None` means missing: the clone can then be listed and deleted, but not read. While the clone is
-/// open the device is claimed for reading only; one that a writer has claimed is as good as missing.
+/// open the device is claimed for reading only; one that a writer has claimed counts as missing.
 pub type ExternalSource = Arc<dyn Fn(&[u8]) -> Option<Arc<dyn Device>> + Send + Sync>;
 
 /// Called while a store is loaded.
@@ -164,9 +164,9 @@ pub struct StoreInfo {
     pub data_clusters: u32,
     /// Clusters that are free.
     pub free_clusters: u32,
-    /// Bytes of free clusters that are yet to be cleared, in the background, behind deletions: by the clear methods
-    /// of the blobs that had them. After the recovery of a store also those that the device still holds without
-    /// need, as far as they have been found. An unload waits until there are none.
+    /// Bytes of free clusters that deletions have left and that are still to clear in the background, by the clear
+    /// methods of the blobs that had them. After the recovery of a store also those that the device still holds
+    /// without need, as far as they have been found. An unload waits until there are none.
     pub clearing_bytes: u64,
     /// Size in bytes of the largest device to which the store can grow.
     pub max_growable_size: u64,

@@ -105,7 +105,7 @@ impl Blobstore {
         on_md(&self.shared, async |md| Ok(md.list())).await
     }
 
-    /// The first blob behind `after` in the order of their ids, or the first of all; `None` behind the last.
+    /// The first blob after `after` in the order of their ids, or the first of all; `None` after the last.
     /// Blobs may come and go between calls.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl Blobstore {
         on_md(&self.shared, async move |md| md.clone_of(snapshot, &xattrs).await).await
     }
 
-    /// Gives a blob clusters of its own for its whole size, so that it has no parent and is no longer thin.
+    /// Allocates and fills every cluster of a blob, so that it has no parent and is no longer thin.
     ///
     /// # Errors
     /// Not enough clusters are free (nothing was copied then), or another operation works on the blob.
@@ -194,8 +194,8 @@ impl Blobstore {
         on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, true).await).await
     }
 
-    /// Gives a blob clusters of its own for everything its parent has, so that its grandparent, or none,
-    /// becomes its parent.
+    /// Allocates and fills the clusters that a blob reads in its parent, so that its grandparent, or none, becomes
+    /// its parent.
     ///
     /// # Errors
     /// It has no parent, or not enough clusters are free.
@@ -203,8 +203,8 @@ impl Blobstore {
         on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, false).await).await
     }
 
-    /// Gives a thin blob another snapshot of the same size, in this store or outside, as its parent: clusters
-    /// that it does not own read as there from now on.
+    /// Gives a thin blob another snapshot of the same size, in this store or outside, as its parent: clusters that
+    /// it does not own read as in the new parent from now on.
     ///
     /// # Errors
     /// The blob is not thin, or the parent is missing, has another size, or is below the blob.

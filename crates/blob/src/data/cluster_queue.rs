@@ -13,8 +13,7 @@ use spindle_block::Io;
 pub(super) struct ClusterQueue(BTreeMap<u64, Vec<Io>>);
 
 impl ClusterQueue {
-    /// Has a request wait if an earlier one is getting this cluster; otherwise the request is returned and is the one
-    /// that gets it from now on.
+    /// Queues a request if an earlier one is getting this cluster; otherwise returns it, and it gets the cluster.
     pub(super) fn join(&mut self, index: u64, io: Io) -> Option<Io> {
         match self.0.get_mut(&index) {
             Some(waiting) => {
@@ -28,12 +27,13 @@ impl ClusterQueue {
         }
     }
 
-    /// The request that got this cluster is back, whatever became of it: returns those that waited, oldest first.
+    /// Returns the requests that waited, oldest first, when the one that got this cluster has come back, with
+    /// success or not.
     pub(super) fn over(&mut self, index: u64) -> Vec<Io> {
         self.0.remove(&index).unwrap_or_default()
     }
 
-    /// Returns all that wait; nobody knows which clusters are still being got.
+    /// Returns all waiting requests, after a task ended without giving its request back.
     pub(super) fn all(&mut self) -> Vec<Io> {
         std::mem::take(&mut self.0).into_values().flatten().collect()
     }

@@ -1,5 +1,5 @@
-//! Inflates and decouples blobs: copies what a blob reads in its parents into clusters of its own, by the same
-//! path as writes, and changes the parent then. Runs on the metadata thread.
+//! Inflates and decouples blobs: copies what a blob reads in its parents into its own clusters, by the same path as
+//! writes, and then changes the parent. Runs on the metadata thread.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -20,8 +20,8 @@ use crate::waiting::{join_all, locked};
 const COPIES: usize = 8;
 
 impl Md {
-    /// Gives a blob clusters of its own for all that it reads in its parents (`inflate`: for all that it does
-    /// not own), so that it no longer needs its parent (`inflate`: has no parent).
+    /// Allocates and fills the clusters that a blob reads in its parents (`inflate`: all that it does not own), so
+    /// that it no longer needs its parent (`inflate`: has no parent).
     pub(crate) async fn detach(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
         self.check_allocation()?;
         blob.check_stays()?;

@@ -18,7 +18,7 @@ use spindle_mem::Buffers;
 use crate::error::BlobError;
 use crate::shared::{BlobLocal, BlobShared};
 
-/// What became of a request in a task.
+/// The outcome of a request that a task worked on.
 pub(super) enum Outcome {
     /// The request has ended.
     Done(Status),
@@ -71,7 +71,7 @@ impl Errands {
         self.lost.take()
     }
 
-    /// The next request that came back. One that is to end early does not find its way anew.
+    /// The next request that came back. One that must end early is not looked up again.
     pub(super) fn take(&self) -> Option<(Io, Outcome)> {
         let (out, outcome) = self.returned.borrow_mut().pop_front()?;
         let outcome = match outcome {
@@ -81,7 +81,7 @@ impl Errands {
         Some((out.io, outcome))
     }
 
-    /// Has a request end early.
+    /// Asks for the early end of a request.
     pub(super) fn abort(&self, id: IoId) {
         self.all(|out| {
             if out.io.id() == id {
@@ -90,7 +90,7 @@ impl Errands {
         });
     }
 
-    /// Has changes that were given up end early, and holds their blocks until they have.
+    /// Asks for the early end of changes that were given up, and holds their blocks until they have ended.
     pub(super) fn give_up(&self, device: &DeviceState, is_abandoned: impl Fn(&Io) -> bool) {
         self.all(|out| {
             let io = &out.io;
@@ -145,7 +145,7 @@ impl Errand {
         (start << self.block_shift, count << self.block_shift)
     }
 
-    /// The request's data, to be put back.
+    /// The request's data; the caller puts it back.
     pub(super) fn take_buffers(&self) -> Buffers {
         self.with(|out| out.io.take_buffers())
     }
@@ -154,7 +154,7 @@ impl Errand {
         self.with(|out| out.io.put_buffers(buffers));
     }
 
-    /// Ready when the request is to end early.
+    /// Ready when the request must end early.
     pub(super) fn poll_ends(&self, cx: &Context<'_>) -> Poll<()> {
         self.with(|out| {
             if out.ends {

@@ -9,8 +9,8 @@
 //! used the old one.
 //!
 //! While the blob is frozen a write is answered `Full` and waits, with the requests behind it, until the
-//! thaw. Force unit access is a flush of the store behind the write, as the write may rest on a map that no
-//! flush has covered yet. Not promised: an order between requests, and that a failed one has changed nothing.
+//! thaw. Force unit access is a flush of the store after the write, as the write may rest on a map that no flush
+//! has covered yet. Not promised: an order between requests, and that a failed one has changed nothing.
 
 use std::collections::VecDeque;
 use std::rc::Rc;

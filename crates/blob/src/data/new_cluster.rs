@@ -1,5 +1,5 @@
-//! Gives a blob a cluster of its own, on the thread that writes to it: the place in the map is claimed, the
-//! cluster is filled on this thread, and then the metadata thread maps it on disk and shows it to readers.
+//! Allocates a cluster for a blob, on the thread that writes to it: the place in the map is claimed, the cluster is
+//! filled on this thread, and then the metadata thread maps it on disk and shows it to readers.
 //!
 //! Runs in a task that is never dropped, so that an abandoned write leaves nothing half done. A cluster comes
 //! from the thread's [`Reserve`](crate::space::Reserve), or from the metadata thread if that is empty.
@@ -78,8 +78,8 @@ impl BlobLane {
     }
 }
 
-/// Gives a blob a cluster of its own that reads as before except for the payload, which comes back. When this
-/// is over the map on disk has been written. Must not be dropped before its end.
+/// Allocates a cluster for a blob that reads as before except for the payload, which is returned. When this
+/// resolves, the map on disk has been written. Must not be dropped before its end.
 pub(crate) async fn allocate(
     blob: &Arc<BlobShared>,
     here: &BlobLocal,
@@ -241,8 +241,8 @@ enum Above {
     Copied,
 }
 
-/// Takes a cluster's contents in the parents: the device copies them to `target` by itself if it can, otherwise they
-/// are read.
+/// Takes a cluster's contents in the parents: the device copies them to `target` if it can, otherwise they are
+/// read.
 async fn take_above(
     blob: &BlobShared,
     here: &BlobLocal,
@@ -280,7 +280,7 @@ async fn take_above(
     }
 }
 
-/// Buffers in one piece of `len` bytes, zeroes behind them.
+/// Buffers joined in one piece and padded with zeroes to `len` bytes.
 fn joined(parts: &Buffers, len: u64) -> Result<IoBuf, BlobError> {
     let mut whole = IoBuf::try_zeroed(len as usize)?;
     parts.copy_to(0, &mut whole);

@@ -19,9 +19,9 @@ const SOUGHT: u64 = 1 << 16;
 pub(super) enum Way {
     /// To this byte of the store's device, and on from there.
     Device { place: u64 },
-    /// Nowhere: it reads zeroes.
+    /// To no device: it reads zeroes.
     Zeroes,
-    /// Nowhere: there is nothing to do.
+    /// To no device: there is nothing to do.
     Nothing,
     /// To an external snapshot.
     External { snapshot: Arc<ExternalSnapshot> },

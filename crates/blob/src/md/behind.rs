@@ -1,4 +1,4 @@
-//! What deletions leave to be cleared in the background, which [`super::clear_behind`] does.
+//! What deletions leave for [`super::clear_behind`] to clear in the background.
 
 use std::cell::{Cell, RefCell};
 
@@ -14,7 +14,7 @@ pub(super) struct LeftPages {
     pub(super) pages: Vec<PageIdx>,
 }
 
-/// The state of clearing behind deletions.
+/// The state of clearing after deletions.
 #[derive(Default)]
 pub(crate) struct Behind {
     /// True while a task does it.
@@ -27,8 +27,8 @@ pub(crate) struct Behind {
     pub(super) roots: RefCell<Vec<(PageIdx, u64)>>,
     /// Number of pages in `pages` and `roots`, and of those that are being cleared.
     pub(super) count: Cell<u32>,
-    /// Where the search for free clusters that the device still holds goes on, a cluster; none if there is
-    /// none.
+    /// The cluster at which the search for free clusters that the device still holds continues; `None` if no search
+    /// runs.
     pub(super) search: Cell<Option<u32>>,
 }
 

@@ -1,9 +1,9 @@
-//! Clears behind deletions, in the background: first the metadata pages of deleted blobs, then their clusters.
+//! Clears in the background what deletions leave: first the metadata pages of deleted blobs, then their clusters.
 //!
 //! A deletion is over when its root is durably gone. Its pages stay in use until they are cleared here; an
 //! operation that finds no other page clears them itself. Its clusters are free at once, and not known to
-//! read zero, so that an allocation that gets one zeroes it, as any other. What is left is cleared in steps, with
-//! a pause after each, so that the load of the store has most of the device.
+//! read zero, so that an allocation that gets one zeroes it, as any other. The rest is cleared in steps with a
+//! pause after each, so that the requests of the store's users get most of the device.
 //!
 //! A program that dies leaves clusters uncleared. So after the recovery of a store its free clusters are
 //! searched for those that the device still holds, where the device can tell; these are unmapped in the same
@@ -53,7 +53,7 @@ impl Md {
         self.behind.leave(LeftPages { root, pages: all });
     }
 
-    /// Frees clusters that no map names and that nobody reads any more; they are cleared in the background, by the
+    /// Frees clusters that no map names and no request reads any more; they are cleared in the background, by the
     /// method of the blob that had them.
     pub(super) async fn free_behind(&self, clusters: impl Iterator<Item = u32>, method: ClearMethod) {
         let how = match method {
@@ -188,7 +188,7 @@ impl Md {
     /// Clears some stale clusters, `bytes` at most; false if there are none. Does nothing more in a store that is
     /// gone, except for its `last` steps.
     async fn clear_some(&self, bytes: u64, last: bool) -> bool {
-        // Whoever needs every free cluster waits for this.
+        // A caller that needs every free cluster waits for this.
         let _busy = self.ahead.lock.lock().await;
         if self.shared.check_poison().is_err() || (self.shared.is_unloaded() && !last) {
             return false;
@@ -229,8 +229,8 @@ impl Md {
         self.behind.search.get().is_some()
     }
 
-    /// Looks at the first free clusters from `from` on, up to the first that the device does not hold. Where the
-    /// search goes on; none at the end, or if the device cannot tell.
+    /// Notes the free clusters from `from` on that the device holds, up to the first that it does not. Returns
+    /// where the search continues; `None` at the end, or if the device cannot tell.
     async fn search_from(&self, from: u32) -> Option<u32> {
         let size = u64::from(self.shared.cluster_size);
         let (first, end) = {
@@ -245,7 +245,7 @@ impl Md {
         }
         let hole = channel.seek_hole(data).await.ok()?;
         let data = ((data / size) as u32).max(first);
-        // At least one cluster, so that the search goes on whatever the device answers.
+        // At least one cluster, so that the search advances with any answer of the device.
         let behind = (hole.div_ceil(size).min(end.into()) as u32).max(data + 1);
         let mut turns = Turns::default();
         for cluster in data..behind {

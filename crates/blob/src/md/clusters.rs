@@ -160,7 +160,8 @@ impl Md {
         self.space_changed();
     }
 
-    /// Clears clusters that nobody has. If they read zero now, the number of flushes that had begun by then.
+    /// Clears clusters that no blob or reserve has. If they read zero now, returns the number of flushes that had
+    /// begun by then.
     pub(super) async fn clear_clusters(&self, clusters: &[u32], method: ClearMethod) -> Option<u64> {
         let mut zero = true;
         for (offset, len) in self.byte_ranges(clusters.iter().copied()) {

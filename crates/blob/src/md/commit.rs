@@ -1,8 +1,8 @@
 //! Writing changes of a blob's map to the page that holds them, many at a time.
 //!
-//! At most one write of an extent page is under way. Changes that come meanwhile wait and share the next
-//! write (group commit), behind one flush that makes the contents of their clusters durable. If there is no
-//! page yet, and for run-length lists, the whole chain is written, under the store's lock.
+//! At most one write of an extent page is under way. Changes that come meanwhile wait and share the next write
+//! (group commit), after one flush that makes the contents of their clusters durable. If there is no page yet, and
+//! for run-length lists, the whole chain is written, under the store's lock.
 
 use std::rc::Rc;
 

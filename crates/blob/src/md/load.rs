@@ -209,7 +209,7 @@ async fn read_store(
     Ok((store, bytes))
 }
 
-/// The same, as if the device had `bytes` bytes: reads behind its end fail.
+/// The same, as if the device had `bytes` bytes: reads after its end fail.
 async fn read_as(opened: &Opened, options: &LoadOptions, bytes: u64) -> Result<Store, LoadError> {
     let channel = opened.local.channel();
     let wanted = spindle_format::LoadOptions {

@@ -1,10 +1,10 @@
 //! Deletes a snapshot where there are no metadata pages for new parts of its clone's map: what the clone takes over
 //! goes into the extent pages that it has.
 //!
-//! SPDK does it always, and so its format has a mark for it: while the snapshot carries that and the clone names
-//! the snapshot, a load takes out of the clone what both have ([`spindle_format`]'s loader). Between mark and clone's
-//! root a clone reads the same whether its pages have been written or not. Only where the device tears no page, as
-//! a copy needs a page, too.
+//! SPDK always does it this way, so its format has a mark for it: while the snapshot carries the mark and the clone
+//! names the snapshot, a load removes from the clone the clusters that both have ([`spindle_format`]'s loader).
+//! Until the clone's root is written, the clone reads the same whether its pages have been written or not. Used
+//! only where the device tears no page, as the copy of a page would need a free page too.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::ordering::Point;
 impl Md {
     /// Writes parts of a clone's new map over the pages that it has for them, and takes these out of `slots`, if
     /// there are fewer free pages than its next [`Md::persist`] needs; true if it wrote any. Called under
-    /// [`Md::lock`], behind the durable mark on its snapshot, while the clone is frozen.
+    /// [`Md::lock`], after the durable mark on its snapshot, while the clone is frozen.
     pub(super) async fn merge_in_place(
         &self,
         clone: &BlobState,

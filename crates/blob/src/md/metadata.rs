@@ -82,7 +82,7 @@ impl Md {
 
     /// An error if metadata must not be changed.
     pub(crate) fn check_writable(&self) -> Result<(), BlobError> {
-        // Also for operations that began before: nothing may change behind the masks.
+        // Also for operations that began before: nothing may change after the masks were written.
         if self.shared.is_unloaded() {
             return Err(self.shared.gone());
         }

@@ -14,10 +14,10 @@
 //!
 //! # How it is divided
 //!
-//! State, each in a type of its own that knows nothing of [`Md`]: [`blob_state`] (a blob), [`changes`] (of its map,
-//! waiting), [`copies`] (of pages), [`flushes`], [`found`] (by the load), [`zeroing`] (ahead), [`behind`] (what deletions
-//! leave), [`draft`] (new
-//! contents); free clusters and pages are in `crate::space`. [`metadata`] holds them together.
+//! State, each in its own type that does not use [`Md`]: [`blob_state`] (a blob), [`changes`] (of its map,
+//! waiting), [`copies`] (of pages), [`flushes`], [`found`] (by the load), [`zeroing`] (ahead), [`behind`] (what
+//! deletions leave), [`draft`] (new contents); free clusters and pages are in `crate::space`. [`metadata`] holds
+//! them together.
 //!
 //! Methods of [`Md`], from the ground up:
 //!

@@ -15,7 +15,7 @@ use crate::error::BlobError;
 use crate::shared::{Backing, ExternalSnapshot};
 
 impl Md {
-    /// Gives a thin blob another parent: clusters that it does not own read as there from now on.
+    /// Gives a thin blob another parent: clusters that it does not own read as in that parent from now on.
     pub(crate) async fn set_parent(self: &Rc<Md>, id: BlobId, parent: Parent) -> Result<(), BlobError> {
         let blob = self.blob(id)?;
         let _frozen = self.freeze(&blob).await;

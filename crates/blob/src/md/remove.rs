@@ -80,8 +80,8 @@ impl Md {
     }
 
     /// Removes a blob from the disk and frees what it had, except for what another blob has now. Called under
-    /// [`Md::lock`]. It is over when the root is durably gone: a crash after it leaves pages and clusters that
-    /// nothing names. These are cleared in the background.
+    /// [`Md::lock`]. The deletion has succeeded when the root is durably gone: a crash after that leaves pages and
+    /// clusters that nothing names. These are cleared in the background.
     async fn erase(
         self: &Rc<Md>,
         blob: &Rc<BlobState>,
@@ -211,8 +211,8 @@ impl Md {
         self.erase(snapshot, &clusters, &pages).await
     }
 
-    /// Everything up to the clone's root, with which it has what it read in the snapshot. `taken` lists the clusters
-    /// that it got besides.
+    /// Writes everything up to the clone's root, which gives it what it read in the snapshot. `taken` lists the
+    /// further clusters that it got.
     async fn hand_over(
         self: &Rc<Md>,
         snapshot: &Rc<BlobState>,
@@ -236,7 +236,7 @@ impl Md {
         })
     }
 
-    /// A snapshot that was to be deleted stays: what was done to it before its clone's root is undone, durably.
+    /// Keeps a snapshot whose deletion failed: durably undoes what was done to it before its clone's root.
     async fn unmark(&self, snapshot: &BlobState, is_super: bool) -> Result<(), BlobError> {
         if is_super && self.super_block.borrow().super_blob.is_none() {
             self.write_super_blob(Some(snapshot.id)).await?;
@@ -324,7 +324,7 @@ impl Md {
         slots: &mut BTreeSet<u32>,
         taken: &mut Vec<u32>,
     ) -> Result<(), BlobError> {
-        // Zeroed whatever the clear method: what is hidden here must stay hidden.
+        // Zeroed with every clear method: what is hidden here must stay hidden.
         let method = spindle_format::ClearMethod::Default;
         self.take_clusters(holes.len() as u64, method, taken).await?;
         for (&index, &cluster) in holes.iter().zip(taken.iter()) {

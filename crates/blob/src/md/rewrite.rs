@@ -1,4 +1,4 @@
-//! Rewrites pages in place, each behind a copy where the device can tear a page.
+//! Rewrites pages in place, each after a copy of it where the device can tear a page.
 
 use spindle_format::PageIdx;
 use spindle_format::page::{PAGE_SIZE, Page};

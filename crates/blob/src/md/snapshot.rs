@@ -97,7 +97,7 @@ impl Md {
         Ok(())
     }
 
-    /// Shows readers of the original its snapshot behind it. They find the same clusters at any moment.
+    /// Shows the snapshot to readers of the original as its parent. They find the same clusters at any moment.
     async fn publish_snapshot(&self, original: &Rc<BlobState>, snapshot: &Rc<BlobState>) {
         let shared = self.shared_of(original).await;
         match snapshot.shared() {

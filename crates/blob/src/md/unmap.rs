@@ -16,9 +16,8 @@ use crate::space::PlaceClaim;
 use crate::waiting::join_all;
 
 impl Md {
-    /// Takes these clusters from an open thin blob without parent; they read zero from now on and are free
-    /// when this is over. False if writes are kept out, or the blob has got a parent meanwhile: look up
-    /// again.
+    /// Takes these clusters from an open thin blob without parent; they read zero from now on and are free when
+    /// this resolves. False if writes are kept out, or the blob has got a parent meanwhile: look up again.
     pub(crate) async fn unmap(
         self: &Rc<Md>,
         blob: &Rc<BlobState>,

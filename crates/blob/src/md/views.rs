@@ -32,7 +32,7 @@ impl Md {
         })
     }
 
-    /// The blob behind a view. An error if it is gone: its id may have a new owner.
+    /// The blob of a view. An error if it is gone: its id may have a new owner.
     pub(crate) fn state_of(&self, shared: &Arc<BlobShared>) -> Result<Rc<BlobState>, BlobError> {
         let state = self.blob(shared.id)?;
         match state.shared() {
@@ -91,7 +91,7 @@ impl Md {
         }
     }
 
-    /// What is behind a blob now.
+    /// What a blob reads now where it owns no cluster.
     async fn backing_of(&self, blob: &BlobState) -> Backing {
         match blob.parent() {
             None => Backing::Zeroes,
@@ -112,7 +112,7 @@ impl Md {
         }
     }
 
-    /// The device behind an external snapshot, if it is there.
+    /// The device of an external snapshot, if it is there.
     pub(crate) fn find_external(&self, id: &[u8]) -> Option<Arc<dyn Device>> {
         self.options.external.as_ref().and_then(|find| find(id))
     }
@@ -135,8 +135,8 @@ impl Md {
         }
     }
 
-    /// Updates an open blob after its parent has changed. When this is over, no thread will look at a cluster
-    /// by notes about the old parents, and no I/O that did is under way.
+    /// Updates an open blob after its parent has changed. When this resolves, no thread will use a note about the
+    /// old parents, and no I/O that did is under way.
     pub(crate) async fn rechain(&self, blob: &Rc<BlobState>) {
         let backing = match blob.shared() {
             Some(_) => self.backing_of(blob).await,
@@ -159,8 +159,8 @@ impl Md {
         }
     }
 
-    /// Clears the notes about parents of a blob's readers, and of all blobs below it. When this is over, no
-    /// thread will look at a cluster by an old note, and no I/O that did is under way.
+    /// Clears the notes about parents of a blob's readers, and of all blobs below it. When this resolves, no thread
+    /// will use an old note, and no I/O that did is under way.
     pub(crate) async fn forget_inherited(&self, blob: &Rc<BlobState>) {
         // A reader may be between its walk up the old chain and its note. Once every thread has passed, it is
         // not, and the second pass finds the note.

@@ -62,7 +62,7 @@ impl Md {
             space.take_written_ahead()
         };
         self.release_unused(clusters).await;
-        // A thread may have got some in hand meanwhile.
+        // A thread may have taken some into its reserve meanwhile.
         if !self.holds_written_ahead() {
             drop(self.ahead.idle.take());
         }
@@ -90,7 +90,7 @@ impl Md {
             drop(md.ahead.idle.take());
             drop(spindle_reactor::spawn_local(async move {
                 md.forget_ready().await;
-                // A thread may have got some in hand meanwhile.
+                // A thread may have taken some into its reserve meanwhile.
                 if md.holds_written_ahead() && !md.shared.is_unloaded() {
                     md.watch_for_idleness();
                 }

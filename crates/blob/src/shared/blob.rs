@@ -74,7 +74,7 @@ pub(crate) struct BlobShared {
     pub(crate) thin: AtomicBool,
     /// Its data must not be changed.
     pub(crate) read_only: AtomicBool,
-    /// What would change with it: why it is read-only, whatever its flags say.
+    /// What would change with it: it is read-only for that reason, whatever its flags.
     pub(crate) tied: Option<Tied>,
     pub(crate) backing: Mutex<Backing>,
     /// Places of the map that are being changed.
@@ -127,7 +127,7 @@ impl BlobShared {
         self.clusters.load(Ordering::Acquire) * self.cluster_size.get()
     }
 
-    /// The first byte at or behind `offset` whose cluster the blob owns, or does not own.
+    /// The first byte at or after `offset` whose cluster the blob owns, or does not own.
     pub(crate) fn next(&self, offset: u64, own: bool) -> Option<u64> {
         let size = self.cluster_size.get();
         let found = self.leaves.find(offset / size, self.clusters.load(Ordering::Acquire), own)?;
@@ -167,7 +167,7 @@ impl BlobShared {
         self.thawing.until(|| (!self.is_frozen()).then_some(())).await;
     }
 
-    /// Who waits until writes are let in. A lane that does has a place there.
+    /// The tasks and lanes that wait until writes are let in.
     pub(crate) fn thawing(&self) -> &WaitList {
         &self.thawing
     }

@@ -13,7 +13,7 @@ use crate::waiting::locked;
 pub(crate) enum Source {
     /// In this cluster of the device; the blob's own if `own`.
     Cluster { cluster: u32, own: bool },
-    /// Nowhere: zeroes.
+    /// In no device: zeroes.
     Zeroes,
     /// At the same offset of this device.
     External(Arc<ExternalSnapshot>),
@@ -32,7 +32,7 @@ impl BlobShared {
         }
     }
 
-    /// Where the parents of this blob have a cluster, whatever the blob owns.
+    /// Where the parents of this blob have a cluster, even if the blob owns one.
     pub(crate) fn source_above(&self, index: u64) -> Source {
         let mut backing = locked(&self.backing).clone();
         loop {
@@ -66,7 +66,7 @@ impl BlobShared {
         match self.leaves.get(index) {
             Entry::Inherited(Some(cluster)) => return Source::Cluster { cluster, own: false },
             Entry::Inherited(None) => return Source::Zeroes,
-            // Mapped just now, or the nearest leaf does not say it yet.
+            // Mapped just now, or not yet in the nearest leaf.
             Entry::Own(_) | Entry::Unknown => {}
         }
         let found = self.source_above(index);

@@ -75,7 +75,7 @@ impl StoreLocal {
         }
     }
 
-    /// True if the device copies ranges by itself.
+    /// True if the device has a command that copies ranges.
     pub(crate) fn copies(&self) -> bool {
         self.channel.device().supports(Operation::Copy)
     }

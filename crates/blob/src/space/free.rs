@@ -30,7 +30,7 @@ pub(crate) struct Space {
     enough_cleared: usize,
     /// Cleared clusters into which zeroes were written ahead.
     written_ahead: BTreeSet<u32>,
-    /// Free clusters to be cleared.
+    /// Free clusters that must be cleared.
     stale: Stale,
     /// Pages reserved for operations that free space.
     reserve: u32,
@@ -58,7 +58,7 @@ impl Space {
         self.clusters.len() - self.clusters.count() + self.stale.in_work()
     }
 
-    /// Frees clusters whose contents are to be cleared in the background.
+    /// Frees clusters whose contents must still be cleared, in the background.
     pub(crate) fn free_stale(&mut self, clusters: impl IntoIterator<Item = u32>, how: Clearing) {
         for cluster in clusters {
             self.free_cluster(cluster, None);
@@ -73,7 +73,7 @@ impl Space {
         }
     }
 
-    /// Takes some of the clusters to be cleared, at most `most`; [`Self::free_cleared`] gives them back.
+    /// Takes at most `most` of the clusters that must be cleared; [`Self::free_cleared`] gives them back.
     pub(crate) fn take_stale(&mut self, most: usize) -> Option<(Clearing, Vec<u32>)> {
         let (how, some) = self.stale.some(most)?;
         for &cluster in &some {
@@ -90,12 +90,12 @@ impl Space {
         self.stale.done(clusters.len() as u32);
     }
 
-    /// Number of clusters that are to be cleared, or are being cleared.
+    /// Number of clusters that must be cleared, or are being cleared.
     pub(crate) fn stale_clusters(&self) -> u32 {
         self.stale.count()
     }
 
-    /// Leaves those alone that would be unmapped.
+    /// Forgets the clusters that would be cleared by an unmap.
     pub(crate) fn forget_unmaps(&mut self) {
         self.stale.forget_unmaps();
     }

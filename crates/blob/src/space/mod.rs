@@ -1,5 +1,5 @@
-//! Free clusters and metadata pages: what is free and what of it is to be cleared, what threads have in hand, which places of a map are being
-//! changed, and when callers are told that space runs low. Does no I/O.
+//! Free clusters and metadata pages: what is free, what of it must be cleared, what threads hold in reserve, which
+//! places of a map are being changed, and when callers are told that space runs low. Does no I/O.
 
 mod claims;
 mod free;

@@ -1,4 +1,4 @@
-//! A thread's reserve: free clusters in hand for its new writes.
+//! A thread's reserve: free clusters that it holds for its new writes.
 //!
 //! The metadata thread puts free clusters in, the owning thread takes them out, and the metadata thread takes
 //! back the rest when the store runs full. Meanwhile they count as free in what the store reports, and as

@@ -1,7 +1,7 @@
-//! Free clusters that may still hold what their last owner had, and are to be cleared in the background.
+//! Free clusters that may still hold the data of their last owner and must be cleared in the background.
 //!
-//! They count as free and may be given out before they are cleared: nothing says that they read zero, so
-//! whoever gets one zeroes it. Part of [`super::Space`]; does no I/O. Takes memory only once there are some.
+//! They count as free and may be given out before they are cleared: they are not known to read zero, so the next
+//! owner zeroes them. Part of [`super::Space`]; does no I/O. Takes memory only once there are some.
 
 use spindle_format::Bitmap;
 
@@ -109,7 +109,7 @@ mod tests {
             given.push((how, some));
         }
         let unmapped = |some| (Clearing::Unmap, some);
-        // A search begins behind the one before, and once more at the start.
+        // A search begins after the previous one, and wraps around to the start.
         let first = (Clearing::WriteZeroes, vec![5]);
         assert_eq!(given, [first, unmapped(vec![9]), unmapped(vec![90_000]), unmapped(vec![3])]);
         assert_eq!(stale.count(), 0);
