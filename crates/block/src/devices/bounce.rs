@@ -1,8 +1,7 @@
 //! Memory for transfers whose buffers are not aligned as direct transfers need: one pool for all lanes of a file.
 //!
-//! A lane that finds the pool empty is notified when memory comes back, on whatever thread that happens: load
-//! from a neighbour causes waiting, never an error. A transfer larger than a step goes in steps that reuse
-//! the same memory.
+//! A lane that finds the pool empty is notified when memory comes back, on any thread: load on other lanes causes
+//! waiting, never an error. A transfer larger than a step goes in steps that reuse the same memory.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};

@@ -82,7 +82,7 @@ struct EmulationLane {
 }
 
 impl EmulationLane {
-    /// Takes the next step of a job. Ends the job if there is none.
+    /// Takes the next step of a job, or ends it.
     fn go_on(&mut self, key: u64, mut job: Job, cx: &mut Cx<'_>) {
         match job.next(&*self.device.below, &self.waker) {
             Step::Wait => self.jobs.push((key, job)),
@@ -180,5 +180,5 @@ impl Lane for EmulationLane {
     }
 }
 
-/// The status of an operation that was asked to end early.
+/// The status of an operation that ends early on request.
 pub(crate) const ABORTED: Status = Err(IoErrorKind::Aborted);

@@ -68,7 +68,7 @@ enum Stage {
     Plain,
     /// The operation in steps through a bounce buffer; the request keeps its own buffers.
     Bounced,
-    /// The flush behind a write that must be durable.
+    /// The flush after a write that must be durable.
     Flush,
     /// Zeroes, because the file does not offer a discard.
     Zeroes,
@@ -80,7 +80,7 @@ struct Work {
     stage: Stage,
     /// Bytes that earlier steps have moved through bounce buffers.
     moved: usize,
-    /// The request is to end early: no further step starts.
+    /// The request must end early: no further step starts.
     aborted: bool,
     /// Set when no future or queue pair waits for the request: the range that it may still change.
     given_up: Option<HeldRange>,

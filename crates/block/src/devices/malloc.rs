@@ -63,7 +63,7 @@ impl Malloc {
     }
 
     /// A disk that claims the given shape: a boundary, a transfer limit, read-only. Unmapped blocks read
-    /// zero whatever it claims.
+    /// zero with any shape.
     ///
     /// # Errors
     /// [`System`](OpenError::System) if the address space does not hold it.
@@ -123,7 +123,7 @@ struct MallocLane {
     waker: Waker,
 }
 
-/// Tells a lane nothing: that it takes it shows that it is in no write that began earlier.
+/// Carries nothing: a lane that has handled it is in no write that began earlier.
 struct NoWriteIsLeft;
 
 impl Lane for MallocLane {
@@ -184,7 +184,7 @@ impl MallocLane {
         Submit::Taken
     }
 
-    /// Gives back what no write can be in any more.
+    /// Gives back the memory that no write can still use.
     fn give_back(&mut self, cx: &mut Cx<'_>) -> Busy {
         let told = &mut Context::from_waker(&self.waker);
         let over = |(_, _, all): &mut (Io, Leaving, Delivered)| Pin::new(all).poll(told).is_ready();
@@ -266,7 +266,7 @@ fn copy(memory: &SharedMem, to: usize, from: usize, len: usize) {
     let mut left = if step == 0 { 0 } else { len };
     while left > 0 {
         let now = left.min(step);
-        // From the end if the target lies behind the source.
+        // From the end if the target lies after the source.
         let at = if to > from { left - now } else { len - left };
         memory.copy_from(to + at, memory, from + at, now);
         left -= now;

@@ -1,4 +1,4 @@
-//! Requests that lost their maker: the future was dropped or the queue pair closed.
+//! Abandoned requests: the future was dropped or the queue pair closed.
 //!
 //! A request that only waits is cancelled if it changes data. One that a lane holds goes on: the blocks that
 //! it may still change are held in each device that it passed, so that newer changes of them wait.

@@ -1,4 +1,4 @@
-//! Finds a request that is to end early, and every request made for it: in the table's queues, in front of a
+//! Finds a request that must end early, and every request made for it: in the table's queues, in front of a
 //! lane, in a lane, or with a task.
 //!
 //! Aborts are rare, so requests carry nothing for them: the table asks every lane below the one where the

@@ -2,8 +2,8 @@
 //! write unit, or in more or longer runs of memory than it takes.
 //!
 //! Part of the lane's state. The pieces come to the lane as requests of their own: gate, ranges, limits and statistics see them, as in
-//! SPDK, and not the whole. The whole waits for them with the requests that were split. A lane whose device sets
-//! no limit never comes here.
+//! SPDK, and not the whole. The whole waits for them with the requests that were split. Requests for a lane whose
+//! device sets no limit never come here.
 
 use spindle_mem::{Buffers, IoBuf};
 
@@ -28,7 +28,7 @@ pub(crate) struct Cutting {
     block_shift: u32,
 }
 
-/// What is to be done with a request in front of its lane.
+/// What to do with a request before its lane gets it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Passes,
@@ -77,7 +77,7 @@ impl Cutting {
         self.runs.map(|runs| usize::try_from(runs.bytes).unwrap_or(usize::MAX))
     }
 
-    /// Looks at a request before anything is done with it. One of which a part cannot be made fit is refused as a
+    /// Checks a request before anything is done with it. One with a part that cannot be made to fit is refused as a
     /// whole.
     pub(crate) fn look(&self, io: &Io) -> Verdict {
         let (operation, start, count) = (io.operation(), io.start(), io.count());
@@ -115,7 +115,7 @@ impl Cutting {
 /// Memory from some byte on.
 struct Memory<'a> {
     parts: &'a [IoBuf],
-    /// Bytes of the first part that lie before.
+    /// Bytes of the first part that lie before that byte.
     used: usize,
 }
 
@@ -136,7 +136,7 @@ impl Memory<'_> {
                 bytes -= run;
             }
         }
-        // Where there is less memory than the range needs, that is for others to refuse.
+        // A request with less memory than its range needs is refused elsewhere.
         wanted
     }
 

@@ -16,8 +16,8 @@ use crate::request::joins::Place;
 use crate::request::waiter::Waiter;
 use crate::{Device, Io, IoErrorKind, IoId, LaneId, Operation, Status};
 
-/// A request being cut into pieces; end it with [`Cx::join`]. A split that is dropped instead leaves its
-/// parent waiting for ever; the compiler warns about that.
+/// A request being cut into pieces; end it with [`Cx::join`]. A split that is dropped instead leaves its parent
+/// waiting forever; the compiler warns about that.
 #[must_use = "a split request completes only after `Cx::join`"]
 #[derive(Debug)]
 pub struct Split {

@@ -188,11 +188,11 @@ pub trait Lane {
         let _ = (id, cx);
     }
 
-    /// Requests that change data have lost their maker: the future was dropped, or the queue pair closed.
-    /// Their maker may send the same changes again, on other threads. A lane that holds such requests
-    /// ([`Cx::is_abandoned`]) ends each as aborted if it will do no more of it; otherwise it keeps the blocks
-    /// that the request may still change in a [`HeldRange`](crate::HeldRange) until the request has ended.
-    /// The table does this for the device that a request was submitted to.
+    /// Requests that change data were abandoned: the future was dropped, or the queue pair closed. Their caller may
+    /// send the same changes again, on other threads. A lane that holds such requests ([`Cx::is_abandoned`]) ends
+    /// each as aborted if it will do no more of it; otherwise it keeps the blocks that the request may still change
+    /// in a [`HeldRange`](crate::HeldRange) until the request has ended. The table does this for the device that a
+    /// request was submitted to.
     fn abandoned(&mut self, cx: &mut Cx<'_>) {
         let _ = cx;
     }

@@ -47,7 +47,7 @@ impl Epochs {
         }
     }
 
-    /// Only the end of such a request can wake a waiter.
+    /// The end of a request of an earlier epoch: the only one that can wake a waiter.
     #[cold]
     fn end_earlier(&mut self, epoch: u32, wakes: &mut VecDeque<Waker>) {
         if let Some((_, count)) = self.earlier.iter_mut().find(|(found, _)| *found == epoch) {
@@ -81,7 +81,7 @@ impl Epochs {
         self.earlier.front().is_none_or(|&(oldest, _)| oldest.wrapping_sub(epoch).cast_signed() > 0)
     }
 
-    /// Who waits for the end of an epoch.
+    /// The tasks that wait for the end of an epoch.
     pub(crate) fn ending(&mut self) -> Rc<WaitList> {
         self.ending.get_or_insert_default().clone()
     }

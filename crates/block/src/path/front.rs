@@ -1,5 +1,5 @@
 //! What may keep a request in front of its lane (the gate, a range that an older write may still reach,
-//! limits, a full lane), how the request goes on, and how one that is too large is cut.
+//! limits, a full lane), how the request continues, and how one that is too large is cut.
 //!
 //! Part of the table's loop, for lanes that have any of these; other requests never come here.
 
@@ -13,7 +13,7 @@ use crate::request::io::Held;
 use crate::{Gate, Io, IoErrorKind, Submit};
 
 impl Lanes {
-    /// Handles a request for a lane that is not simply open.
+    /// Handles a request for a lane with a hindrance.
     #[inline(never)]
     pub(crate) fn descend_hindered(&mut self, to: u32, mut io: Io) {
         let state = &mut self.queues.lanes[to as usize];
@@ -160,7 +160,7 @@ impl Lanes {
             return false;
         }
         self.queues.deadline = None;
-        // Lanes that must wait on are put behind these.
+        // Lanes that must wait longer are put at the end.
         for _ in 0..self.queues.throttled.len() {
             let Some(lane) = self.queues.throttled.pop_front() else { break };
             self.let_paid_go(lane);

@@ -172,7 +172,7 @@ impl LaneState {
         }
     }
 
-    /// Puts a request behind the waiting ones.
+    /// Queues a request after the waiting ones.
     pub(crate) fn stall(&mut self, io: Io) {
         self.stalled.push_back(io);
         self.look();

@@ -1,6 +1,6 @@
-//! Requests of one user that wait for a limit in front of a lane, and what that user owes.
+//! The requests of one user that wait for a limit in front of a lane, and what that user owes.
 //!
-//! Part of the lane's data beside it. A line has one step on the account at a time.
+//! Part of the lane's meter. A line has one step on the account at a time.
 
 use std::collections::VecDeque;
 
@@ -21,7 +21,7 @@ pub(crate) enum Turn {
 
 /// The requests of one user, first in, first out.
 pub(crate) struct Line {
-    /// Whose: the user, and true for writes if they wait apart from reads.
+    /// The user, and true for writes if they wait apart from reads.
     pub(crate) user: (u32, bool),
     waiting: VecDeque<Io>,
     /// The step that is on the account already, and when it may go.
@@ -41,7 +41,7 @@ impl Line {
         Line { user, waiting, step: None, costs: None, first: false, owed: 0, of }
     }
 
-    /// Puts a request behind the others.
+    /// Adds a request at the end.
     pub(crate) fn push(&mut self, io: Io) {
         self.waiting.push_back(io);
     }
@@ -59,7 +59,8 @@ impl Line {
         self.waiting.is_empty() && self.owed == 0 && self.step.is_none()
     }
 
-    /// Charges a request that nothing is in front of; otherwise when it may go, and the caller puts it in line.
+    /// Charges a request for which none waits in line. Returns the time to wait for if it may not go yet; the
+    /// caller then queues it.
     #[inline]
     pub(crate) fn go_at_once(
         &mut self,

@@ -1,4 +1,4 @@
-//! What a lane table does for a lane beside passing requests to it: counting, timing, limits.
+//! What a lane table does for a lane besides passing requests to it: counting, timing, limits.
 //!
 //! Boxed, and allocated only while the device wants one of these: other lanes pay nothing.
 
@@ -17,13 +17,13 @@ pub(crate) struct Meter {
     pub(crate) wanted: Wanted,
     /// Bytes in a block of the device, as a shift.
     block_shift: u32,
-    /// Of each user that limits keep waiting or that owes; others take over the places of those that rest.
+    /// One for each user with waiting requests or debt; a new user takes over a line that rests.
     lines: Vec<Line>,
     /// The line whose turn is next.
     next: usize,
 }
 
-/// Whether a request may go as far as limits are concerned, and when the lane must be looked at again, if it must.
+/// Whether limits let a request go, and when to look at the lane again, if at all.
 pub(crate) enum Paid {
     Goes(Io, Option<Time>),
     Waits(Option<Time>),
@@ -60,7 +60,7 @@ impl Meter {
         }
     }
 
-    /// Charges a request to the limits, behind what its user owes; or puts it in line.
+    /// Charges a request to the limits, after what its user owes; or puts it in line.
     pub(crate) fn pay(&mut self, mut io: Io, now: Time) -> Paid {
         let slot = io.slot_mut();
         let paid = slot.paid == slot.depth;

@@ -68,7 +68,7 @@ pub(crate) struct Queues {
     /// True once any request was asked to end early.
     pub(crate) aborts_asked: bool,
     pub(crate) clock: Clock,
-    /// Lanes in front of which requests wait for limits. The deadline is the earliest time at which one may
+    /// Lanes with requests that wait for limits. The deadline is the earliest time at which one may
     /// go on or an alarm is due.
     pub(crate) throttled: VecDeque<u32>,
     pub(crate) deadline: Option<Time>,
@@ -92,7 +92,7 @@ impl Queues {
         self.users
     }
 
-    /// True if no request can move by itself.
+    /// True if no request can move without a call from outside.
     pub(crate) fn is_still(&self) -> bool {
         self.up.is_empty()
             && self.down.is_empty()
@@ -307,7 +307,7 @@ impl Queues {
         }
     }
 
-    /// Puts a request behind those that wait in front of a lane.
+    /// Queues a request after those that wait in front of a lane.
     pub(crate) fn stall(&mut self, lane: u32, io: Io) {
         let state = &mut self.lanes[lane as usize];
         state.stall(io);

@@ -36,7 +36,7 @@ pub struct TableStats {
     pub aborted: u64,
     /// Requests ever allocated: the most that existed at one time.
     pub slots: usize,
-    /// Lanes that are to be polled at a set time, or in front of which requests wait for limits.
+    /// Lanes with a set time to be polled at, or with requests that wait for limits.
     pub timers: usize,
 }
 

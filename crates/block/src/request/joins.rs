@@ -10,7 +10,7 @@ use spindle_mem::{Buffers, IoBuf};
 use crate::request::io::Slot;
 use crate::{Io, IoErrorKind, Status};
 
-/// The invariant behind each look-up of a parent.
+/// The invariant on which each look-up of a parent relies.
 const PARKED: &str = "a parent stays parked until its last piece is back";
 
 /// A piece's place in its parent; carried by the piece.
@@ -198,7 +198,7 @@ impl Joins {
     fn end(&mut self, key: u32) -> Option<Io> {
         let join = &mut self.joins[key as usize];
         if !matches!(join.rest, Buffers::None) {
-            // Buffers that no piece took are behind all pieces.
+            // Buffers that no piece took come after all pieces.
             let (mut rest, cut) = (std::mem::take(&mut join.rest), join.cut);
             join.whole().rejoin(&mut rest, cut, &mut self.lists);
         }

@@ -1,8 +1,8 @@
 //! Requests on their way.
 //!
 //! One request is stored beside the ring and is the next: most requests that a lane passes on or completes
-//! are taken out again at once, which then costs one word written and read. So a request that a lane passes
-//! on comes before those that waited behind the request for which the lane was called.
+//! are taken out again at once, which then costs one word written and read. So a request that a lane passes on
+//! comes before those that waited after the request for which the lane was called.
 
 use std::collections::VecDeque;
 

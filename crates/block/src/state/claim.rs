@@ -95,7 +95,7 @@ impl Claim {
         held.from < self.end && self.from < held.end
     }
 
-    /// Adds a claim of `holder` on `device`. Returns its key, or who holds a claim in the way.
+    /// Adds a claim of `holder` on `device`. Returns its key, or the holder of a claim in the way.
     pub(crate) fn add(&self, device: &str, kind: ClaimKind, holder: String) -> Result<u64, String> {
         let mut list = locked(&self.claims.list);
         if let Some(other) =

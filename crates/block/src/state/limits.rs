@@ -4,8 +4,8 @@
 //! go once the previous value has come, less a short run-up. So a request of any size goes when nothing is
 //! owed, and its excess is paid later. Unused budget expires. Requests wait in front of their lane, those of
 //! each user of the lane in a line of their own; each line charges a step at a time: its first waiting request, or
-//! as much of what it owes as the smallest request of late costs. So lines take turns, and as each turn costs the
-//! same, they get the same, whatever the number and the size of the requests in them.
+//! as much of what it owes as the smallest recent request costs. So lines take turns of equal cost and get equal
+//! shares, independent of the number and size of their requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,10 +17,10 @@ use crate::Operation;
 /// How far requests may run ahead of their limit, in nanoseconds.
 const RUN_UP: u64 = 1_000_000;
 
-/// How long the smallest request is remembered, in nanoseconds, and as long again at most.
+/// The period for which the smallest request is remembered, in nanoseconds; at most twice that.
 const OF_LATE: u64 = 100_000_000;
 
-/// The time that a step costs at least, in nanoseconds: shorter ones would only cost the processor more.
+/// The least time that a step costs, in nanoseconds: shorter steps would only take more processor time.
 const LEAST_STEP: u64 = 4_000;
 
 const SECOND: u64 = 1_000_000_000;
@@ -72,7 +72,7 @@ pub(crate) struct Account {
     request_cost: u64,
     bytes_rate: Option<u64>,
     /// The time up to which each limit is spent, in nanoseconds of the engine's time. Shared with the account that this
-    /// one replaces: lanes that have not heard of this one yet charge there.
+    /// one replaces: lanes that have not received this one yet charge there.
     spent: Arc<[AtomicU64; 4]>,
     /// The limits before these, and set while `spent` is still theirs.
     before: Limits,
@@ -187,7 +187,7 @@ impl Account {
         self.costs(step).into_iter().max().unwrap_or(0)
     }
 
-    /// Charges what nobody waits for any more.
+    /// Charges a step for which no request waits any more.
     pub(crate) fn charge(&self, step: Step) {
         for (spent, cost) in self.spent.iter().zip(self.costs(step)) {
             let _ = spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {

@@ -163,7 +163,7 @@ struct Round {
     waker: Mutex<Option<Waker>>,
 }
 
-/// What one lane owes to the sender of an event; met when it is dropped.
+/// What one lane owes to the sender of an event; dropping it meets it.
 pub(crate) struct Obligation(Arc<Round>);
 
 impl Obligation {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use crate::{IoErrorKind, Operation};
 
-/// The kinds of requests that are counted, each by itself: to add one, add it here, to [`place_of`] and to
-/// [`Statistics`], whose methods then name what is missing.
+/// The kinds of requests that are counted separately. To add one, add it here, to [`place_of`] and to
+/// [`Statistics`]: the compiler then names what is missing.
 const KINDS: usize = 4;
 
 /// Successful requests of one kind.

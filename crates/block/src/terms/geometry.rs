@@ -167,7 +167,7 @@ impl Geometry {
         Geometry::new(block_size, bytes.checked_div(u64::from(block_size)).unwrap_or(0))
     }
 
-    /// Sets the boundary, in blocks, that a transfer had better not cross; 0 is none.
+    /// Sets the boundary, in blocks, that a transfer should not cross; 0 is none.
     #[must_use]
     pub fn with_boundary(self, blocks: u32) -> Geometry {
         Geometry { boundary: blocks, ..self }
@@ -204,7 +204,8 @@ impl Geometry {
 
     /// Sets how many blocks are written at once, from a multiple of that number on. The lane table cuts writes
     /// at each multiple, instead of at the boundary, and refuses those that begin or end between two
-    /// ([`IoErrorKind::WriteUnit`](crate::IoErrorKind::WriteUnit)). Blocks behind the last whole unit cannot be written.
+    /// ([`IoErrorKind::WriteUnit`](crate::IoErrorKind::WriteUnit)). Blocks after the last whole unit cannot be
+    /// written.
     ///
     /// # Errors
     /// Zero blocks, more than the largest transfer has, or more than the largest memory of a transfer holds.
@@ -311,7 +312,7 @@ impl Geometry {
         self.blocks << self.block_shift
     }
 
-    /// The boundary, in blocks, that a transfer had better not cross; 0 is none.
+    /// The boundary, in blocks, that a transfer should not cross; 0 is none.
     pub fn boundary(&self) -> u32 {
         self.boundary
     }

@@ -204,14 +204,14 @@ impl Channel {
         Command::new(self.way(Operation::Reset), Operation::Reset, 0, 0)
     }
 
-    /// Makes every write durable that had completed when this was first polled. A failed flush says that
+    /// Makes every write durable that was complete when this was first polled. A failed flush says that
     /// any write since the last good one may be lost.
     pub fn flush(&self) -> Command<'_> {
         Command::new(self, Operation::Flush, 0, 0)
     }
 
     /// Waits until every request that was in this thread's lane of the device at the first poll has ended,
-    /// whatever its origin: channels (also with a dropped future), queue pairs, lanes above. Later requests
+    /// from any origin: channels (also with a dropped future), queue pairs, lanes above. Later requests
     /// are neither waited for nor held up.
     pub async fn quiesce(&self) {
         let (ending, list) = {

@@ -117,7 +117,7 @@ impl QueuePair {
     pub fn reap(&mut self, mut each: impl FnMut(Io, Status)) -> usize {
         self.table.run();
         let mut count = 0;
-        // Counted first: `each` may submit again, and this call must not collect those for ever.
+        // Counted first: `each` may submit again, and this call must not collect those without end.
         let mut left = self.table.inner.borrow().queues.pairs[self.key as usize].finished.len();
         while left > 0 {
             let finished = self.table.inner.borrow_mut().queues.pairs[self.key as usize].finished.pop_front();
@@ -130,8 +130,8 @@ impl QueuePair {
         count
     }
 
-    /// Like [`reap`](Self::reap), and submits each request again unless `each` keeps it. The tightest
-    /// loop there is: no borrow per request. Does not emulate operations that the lane lacks.
+    /// Like [`reap`](Self::reap), and submits each request again unless `each` keeps it. The fastest loop, as it
+    /// borrows nothing per request. Does not emulate operations that the lane lacks.
     #[inline]
     pub fn cycle(&mut self, mut each: impl FnMut(Io, Status) -> Option<Io>) -> usize {
         self.table.run();

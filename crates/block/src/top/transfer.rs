@@ -17,7 +17,7 @@ use crate::{Channel, Io, IoError, IoErrorKind, IoId, Operation};
 
 /// Where the request of a future is.
 enum State {
-    /// Made from inside a lane, while the table moves requests: waits until it does not.
+    /// Made from inside a lane, while the table moves requests: waits until the table has finished.
     Early(Early),
     /// Not submitted.
     New(Io),
