@@ -1,6 +1,6 @@
-//! A memory budget shared by all connections of a server: a count of bytes with a queue in front.
+//! A memory budget shared by all connections of a server: a count of bytes, and a queue of tasks that wait for some.
 //!
-//! Shared by all threads of the server. A connection has a small allowance of its own, so only large or many
+//! Shared by all threads of the server. Each connection has a small separate allowance, so only large or many
 //! requests come here. First come, first served: small requests do not pass a large one, except those of an
 //! [origin](Origin) that has its whole share already.
 
@@ -123,9 +123,9 @@ impl Budget {
     }
 
     fn admit(&self, mut state: MutexGuard<'_, State>) {
-        // Out of the state, which is asked and changed meanwhile.
+        // Taken out of the state, which the closure below reads and changes.
         let mut waiting = std::mem::take(&mut state.waiting);
-        // Within one of these nothing passes either.
+        // Origins with a waiting request: their later requests wait too.
         let mut passed = BTreeSet::new();
         let wakers = waiting.admit(|_, wanted, _| {
             if passed.contains(&wanted.origin) || !self.is_within_share(&state, *wanted) {

@@ -12,7 +12,7 @@ use crate::{ExportError, Extents};
 /// How a device is exported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExportOptions {
-    /// For people who list exports; may be empty.
+    /// Shown in lists of exports; may be empty.
     pub description: String,
     /// Clients may only read, even if the device is writable.
     pub read_only: bool,

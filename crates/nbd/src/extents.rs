@@ -11,7 +11,7 @@ pub(crate) fn allocation(content: Content) -> u32 {
     }
 }
 
-/// Prepares extents for a reply: none empty, equal neighbours joined, none behind `len` with `one`, and
+/// Prepares extents for a reply: none empty, equal neighbours joined, none after `len` with `one`, and
 /// lengths that fit 32 bits and stay multiples of any block. Empty if there is nothing to report.
 pub(crate) fn for_reply(
     extents: &[Extent],

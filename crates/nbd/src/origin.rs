@@ -1,4 +1,4 @@
-//! Where connections come from: those of one origin share limits, so that no host keeps others out.
+//! Where connections come from: those of one origin share limits, so that no host takes all connections or memory.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use spindle_engine::Peer;
 /// The host or user behind a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Origin {
-    /// A host, by its address; an IPv4 address that came as IPv6 counts as what it is.
+    /// A host, by its address; an IPv4 address mapped into IPv6 counts as the IPv4 address.
     Host(IpAddr),
     /// A user of this machine, by its number.
     User(u32),

@@ -1,10 +1,10 @@
 //! Orders writes of parts of blocks against all other writes of one device.
 //!
-//! A write of a part of a block reads the block, changes it and writes it back; another write of that block
-//! that ends in between would be undone. So such a write waits for all writes that overlap its blocks, and
-//! they wait for it. Shared by all connections of the device, on all threads. Until a client writes a part of
-//! a block, other writes cost two atomic operations on a cache line of their own connection. The first such
-//! write of a device waits until those under way have ended; from then on every write registers its range.
+//! A write of a part of a block reads the block, changes it and writes it back, which would undo another write of
+//! that block that ends in between. So such a write waits for all writes that overlap its blocks, and they wait for
+//! it. Shared by all connections of the device, on all threads. Until a client writes a part of a block, other
+//! writes cost two atomic operations on a cache line of their own connection. The first such write of a device
+//! waits until those under way have ended; from then on every write registers its range.
 
 use std::future::poll_fn;
 use std::ops::Range;

@@ -19,7 +19,7 @@ use spindle_reactor::op;
 
 use crate::TlsError;
 
-/// The server's certificate, with those between it and one that clients trust.
+/// The server's certificate, and the intermediate ones up to one that clients trust.
 const CERTIFICATE: &str = "server-cert.pem";
 /// Its private key.
 const KEY: &str = "server-key.pem";
@@ -109,7 +109,7 @@ fn configured(
         if lists.is_empty() {
             return Err(unfit(REVOKED, "it holds no list of revoked certificates".to_owned()));
         }
-        // A list of one authority says nothing about the certificates of another.
+        // The list of one authority does not cover the certificates of another.
         verifier = verifier.with_crls(lists).allow_unknown_revocation_status();
     }
     let verifier = verifier.build().map_err(|error| unfit(AUTHORITY, error.to_string()))?;

@@ -1,7 +1,7 @@
 //! A queue of tasks that wait to be admitted, in the order in which they came.
 //!
-//! Part of a state behind its owner's lock: the owner says which may pass, and wakes the admitted ones when
-//! it has given the lock back. A place holds one waker, of the task that looked last.
+//! Part of a state under its owner's lock: the owner decides which may pass, and wakes the admitted ones after it
+//! has released the lock. A place holds one waker, of the task that looked last.
 
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
@@ -26,9 +26,9 @@ struct Place<T> {
 pub(crate) enum Entry {
     /// It is admitted, and leaves the queue.
     Admitted,
-    /// It waits on; those behind it are asked.
+    /// It keeps waiting; those after it are asked.
     Passed,
-    /// It waits on, and all behind it do.
+    /// It keeps waiting, and so do all after it.
     Blocks,
 }
 
@@ -68,8 +68,8 @@ impl<T> Waiting<T> {
         place.and_then(|index| self.places.remove(index)).is_some()
     }
 
-    /// Asks about each task, from the first: its ticket, what it wants, and what those before it want that
-    /// wait on. Returns the wakers of the admitted ones: wake them without the lock.
+    /// Asks about each task, from the first: its ticket, what it wants, and what the tasks before it want that keep
+    /// waiting. Returns the wakers of the admitted ones: wake them without the lock.
     pub(crate) fn admit(
         &mut self,
         mut ask: impl FnMut(Ticket, &T, &mut dyn Iterator<Item = &T>) -> Entry,

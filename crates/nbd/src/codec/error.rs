@@ -58,7 +58,7 @@ pub enum Violation {
     /// The oldest option has no error reply.
     #[error("an export was asked for by EXPORT_NAME that cannot be served")]
     ExportName,
-    /// Bytes that were not encrypted, behind the option that begins TLS.
+    /// Bytes that were not encrypted, after the option that begins TLS.
     #[error("bytes followed STARTTLS before it was answered")]
     BytesBeforeTls,
     /// A request that does not begin as one.

@@ -15,7 +15,7 @@ const NO_ZEROES: u32 = 2;
 /// More options than any client needs in one handshake.
 const MAX_OPTIONS: u32 = 4096;
 
-/// A question that the owner must answer before the handshake goes on.
+/// A question that the owner must answer before the handshake continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// Which exports there are: [`Negotiation::list`].
@@ -129,7 +129,7 @@ impl Negotiation {
         }
     }
 
-    /// TLS has begun: whatever the client said before is forgotten, but for its flags.
+    /// TLS has begun: everything that the client sent before is forgotten, except its flags.
     pub fn encrypted(&mut self) {
         self.encryption = Encryption::Active;
         self.state = State::Option;
@@ -138,8 +138,8 @@ impl Negotiation {
         self.name.clear();
     }
 
-    /// Processes as much of `input` as possible, and returns the number of bytes used. The rest belongs in
-    /// front of the next input; it is at most [`MAX_OPTION`] and a header.
+    /// Processes as much of `input` as possible, and returns the number of bytes used. The rest belongs before the
+    /// next input; it is at most [`MAX_OPTION`] and a header.
     ///
     /// # Errors
     /// Close the connection without an answer.
@@ -164,7 +164,7 @@ impl Negotiation {
                     used += data.len();
                     match self.take_option(header, data, out)? {
                         Advance::NeedsInput => {}
-                        // An attacker in between may have inserted them, to be taken for encrypted ones.
+                        // An attacker on the network may have inserted them, so that they pass for encrypted ones.
                         Advance::StartTls if used < input.len() => return Err(Violation::BytesBeforeTls),
                         advance => return Ok((used, advance)),
                     }

@@ -202,7 +202,7 @@ impl<'a> Rest<'a> {
     fn end(&self) -> Result<(), Fault> {
         match self.0 {
             [] => Ok(()),
-            _ => Err(Fault::Invalid("the option has bytes behind its data")),
+            _ => Err(Fault::Invalid("the option has bytes after its data")),
         }
     }
 }

@@ -10,7 +10,7 @@ const SERVER: u32 = 2;
 const INFO: u32 = 3;
 const META_CONTEXT: u32 = 4;
 
-/// An error reply to an option. After it the client may go on.
+/// An error reply to an option. The client may send another option after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub(super) enum OptionError {

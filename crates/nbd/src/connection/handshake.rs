@@ -22,7 +22,7 @@ use crate::tls::Tls;
 /// Bytes received at a time.
 const RECEIVED: usize = 4096;
 
-/// How long a client has to receive the last replies before its connection is closed over unread bytes: TCP
+/// How long a client has to receive the last replies before its connection is closed with unread bytes: TCP
 /// then discards those replies.
 const LINGER: Duration = Duration::from_millis(100);
 

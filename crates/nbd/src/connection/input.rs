@@ -141,7 +141,7 @@ impl Input {
         self.size == LARGE
     }
 
-    /// Makes the next window small again, because nothing came for a while.
+    /// Makes the next window small again, after a silence of the client.
     pub(crate) fn rest(&mut self) {
         self.size = SMALL;
     }

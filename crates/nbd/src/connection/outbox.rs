@@ -1,4 +1,4 @@
-//! Replies to be sent, as one list of buffers.
+//! Replies that wait to be sent, as one list of buffers.
 //!
 //! Heads of replies are packed into separate buffers; data is not copied. Belongs to the connection's task.
 
@@ -62,7 +62,7 @@ impl Outbox {
         }
     }
 
-    /// All replies, to be sent; at most one list is out at a time.
+    /// All replies that wait to be sent; at most one list is lent at a time.
     pub(crate) fn take(&mut self) -> Buffers {
         self.cut();
         if self.parts.len() == 1

@@ -63,8 +63,8 @@ impl From<IoError> for Failure {
 }
 
 impl Failure {
-    /// As a client of an export that stays is told: something below its volume was removed, and to hear that the
-    /// server goes away would make it leave.
+    /// The failure for a client of an export that stays: something below its volume was removed. Told that the
+    /// server shuts down, the client would disconnect.
     fn of_staying(self) -> Failure {
         match self.code {
             ErrorCode::ShuttingDown => Failure { code: ErrorCode::Io, ..self },
@@ -83,7 +83,7 @@ pub(crate) async fn perform(session: Rc<Session>, work: Work) -> Reply {
             Some(payload) => session.write(offset, payload, fua).await,
             None => Ok(Body::Nothing),
         },
-        // Read-ahead would gain nothing over the cache of the layers below.
+        // Read-ahead would gain nothing over the caches of the layers below.
         Command::Cache { .. } | Command::Disconnect => Ok(Body::Nothing),
         Command::Flush => session.flush().await,
         Command::Trim { offset, len, fua } => session.trim(offset, len, fua).await,

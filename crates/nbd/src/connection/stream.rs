@@ -29,8 +29,8 @@ impl Stream {
     /// Begins TLS: from here on all bytes are encrypted. Nothing may be under way.
     ///
     /// # Errors
-    /// The client does not speak TLS as asked, or does not show the certificate that it needs: close the
-    /// connection. It was told why, where TLS can tell it.
+    /// The client does not speak TLS as required, or does not show a valid certificate: close the connection. An
+    /// alert with the reason was sent, if TLS has one.
     pub(crate) async fn encrypt(&mut self, config: Arc<ServerConfig>, pool: &Pool) -> io::Result<()> {
         let mut tls = Box::new(TlsStream::new(config, pool)?);
         while tls.is_handshaking() {
@@ -48,7 +48,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Sends what TLS itself has to say, as it is.
+    /// Sends records of TLS itself (handshake, alerts).
     async fn send_own_records(&mut self, tls: &mut TlsStream) -> io::Result<()> {
         while let Some(records) = tls.own_records() {
             let (result, _) = self.sent(records).await;
@@ -86,8 +86,8 @@ impl Stream {
         }
     }
 
-    /// As [`send`](Self::send); but unless it is [hurried](Self::hurry) its end need not be told before
-    /// something else happens to the connection.
+    /// As [`send`](Self::send), but its end is reported with the next event of the connection, unless it is
+    /// [hurried](Self::hurry).
     pub(crate) fn send_quietly(&mut self, buffers: Buffers) {
         match &mut self.tls {
             None => self.wire.send_quietly(buffers),
@@ -95,7 +95,7 @@ impl Stream {
         }
     }
 
-    /// The end of the send under way is waited for.
+    /// Asks for the end of the send under way to be reported as soon as it has ended.
     pub(crate) fn hurry(&self) {
         self.wire.hurry();
     }

@@ -66,7 +66,7 @@ impl TlsStream {
         self.session.is_handshaking()
     }
 
-    /// What TLS itself has to say next, if anything, while no data is on its way.
+    /// The next records of TLS itself (handshake, alerts), if any, while no data is on its way.
     pub(super) fn own_records(&mut self) -> Option<Buffers> {
         self.records_to_send(0)
     }
@@ -157,7 +157,7 @@ impl TlsStream {
         Buffers::One(window.unwrap_or_else(|| buffer(&self.pool, self.size)))
     }
 
-    /// Takes received records; their number of bytes.
+    /// Takes received records; returns how many bytes.
     fn take_records(&mut self, result: io::Result<usize>, buffers: Buffers) -> io::Result<usize> {
         self.records = buffers.into_one().ok();
         (self.at, self.end) = (0, 0);
@@ -182,7 +182,7 @@ impl TlsStream {
         }
     }
 
-    /// Goes on with the receive under way, if any.
+    /// Continues the receive under way, if any.
     fn advance_receive(&mut self, wire: &mut Wire) {
         if self.received.is_some() || wire.is_receiving() {
             return;
@@ -224,7 +224,7 @@ impl TlsStream {
         Ok(Some(filled))
     }
 
-    /// Goes on with the send under way, if any, and with what TLS itself has to say.
+    /// Continues the send under way, if any, and sends records of TLS itself.
     fn advance_send(&mut self, wire: &mut Wire) {
         if wire.is_sending() || self.sent.is_some() {
             return;
@@ -240,7 +240,7 @@ impl TlsStream {
         }
     }
 
-    /// Encrypts more of the send under way, as much as is sent at a time; how many bytes.
+    /// Encrypts more of the send under way, as much as is sent at a time; returns how many bytes.
     fn encrypt(&mut self) -> usize {
         let Some((buffers, done)) = &mut self.sending else { return 0 };
         let mut skip = *done;
@@ -265,7 +265,7 @@ impl TlsStream {
         }
         let mut records = buffer(&self.pool, (bytes + bytes / 64 + SMALL).min(WINDOW));
         let mut room = Cursor::new(&mut records[..]);
-        // 0 says that the buffer is full: the rest goes next time.
+        // 0 means that the buffer is full: the rest goes next time.
         while self.session.wants_write() && self.session.write_tls(&mut room).is_ok_and(|bytes| bytes > 0) {}
         let filled = room.position() as usize;
         records.truncate(filled);

@@ -39,16 +39,18 @@ const GRAIN: usize = 1 << 20;
 /// After this time without input a client counts as silent.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// Bytes of reads begun in one poll, and of replies that were not sent, beyond which further reads wait where the device
-/// ends them at once, as memory does. So data goes from there into the stream while the caches still have it; 32 reads
-/// of 128 KiB would otherwise leave them before the first is sent. A disk, which works on many at a time, gets all.
+/// Bytes of reads begun in one poll, and of replies that were not sent, beyond which further reads wait if the
+/// device ends them at once, as memory does. So data goes into the stream while it is still in the caches, which 32
+/// reads of 128 KiB would otherwise leave before the first is sent. A disk, which works on many at a time, gets
+/// all.
 const BURST: usize = 256 << 10;
 
-/// The most bytes of reads begun in one poll in any case, except for a single one: the reactor is others' too.
+/// The most bytes of reads begun in one poll in any case, except for a single one, as the reactor serves other
+/// connections too.
 const IN_ONE_POLL: usize = 4 << 20;
 
-/// After so many refusals in a row, a client is not read from for a while: nobody needs more of them in so short a
-/// time, and they would take the reactor from others.
+/// After so many refusals in a row, nothing is read from a client for a while: a client has no use for more of them
+/// in so short a time, and answering them would take the reactor from other connections.
 const REFUSALS: u32 = 16;
 const REFUSED: Duration = Duration::from_millis(10);
 
@@ -355,7 +357,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         };
     }
 
-    /// False while a read is to wait for those before it; the task is woken when they are sent, or have begun.
+    /// False while a read must wait for those before it; the task is woken when they have been sent, or have begun.
     /// Writes do not wait: a client may send one and read no reply before.
     fn is_in_turn(&self, command: &Command, cx: &Context<'_>) -> bool {
         let Command::Read { len, .. } = *command else { return true };
@@ -496,7 +498,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         self.phase == Phase::Serving && next && nothing_else
     }
 
-    /// Waits for a quiet send after all if more has come.
+    /// Hurries a quiet send if more has come.
     fn watch_send(&mut self) {
         if !self.sends_quietly || !self.stream.is_sending() {
             return;
@@ -559,7 +561,7 @@ async fn wait_for(server: Arc<Shared>, origin: Origin, bytes: usize) -> Lease {
     }
 }
 
-/// Bytes of memory that a request needs until it was answered.
+/// Bytes of memory that a request needs until it is answered.
 fn cost_of(command: &Command) -> usize {
     match *command {
         Command::Read { len, .. } | Command::Write { len, .. } => len as usize,

@@ -96,15 +96,15 @@ impl Wire {
         self.sending = Some(submit_op(op, &self.sink, SEND));
     }
 
-    /// As [`send`](Self::send), for a sender that waits for nothing: a send that ends at once is told with what
-    /// happens next on the reactor, and wakes nothing for itself.
+    /// As [`send`](Self::send), for a sender that does not wait for the end: a send that ends at once is reported
+    /// with the next event of the reactor, and causes no wake-up.
     pub(crate) fn send_quietly(&mut self, buffers: Buffers) {
         debug_assert!(self.sending.is_none());
         let op = Op::SendQuietly { socket: self.socket.clone(), buffers };
         self.sending = Some(submit_op(op, &self.sink, SEND));
     }
 
-    /// The send under way is waited for, if it was a quiet one.
+    /// Asks for the end of the send under way to be reported as soon as it has ended, if it was a quiet one.
     pub(crate) fn hurry(&self) {
         self.sending.into_iter().for_each(hurry_op);
     }
@@ -128,7 +128,7 @@ impl Wire {
         self.receiving.into_iter().for_each(cancel_op);
     }
 
-    /// Cancels operations under way. A quiet send that has ended is told, and holds nothing any more.
+    /// Cancels operations under way. A quiet send that has ended is reported, and holds no memory any more.
     pub(crate) fn cancel(&self) {
         self.hurry();
         self.receiving.into_iter().chain(self.sending).for_each(cancel_op);

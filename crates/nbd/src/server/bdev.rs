@@ -32,7 +32,7 @@ pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Resul
             return;
         };
         drop(spawn_local(async move {
-            // It may be off the list already: its connections still have to end.
+            // Even if it is off the list already, its connections still have to end.
             server.forget_export(&exported);
             Server(server).end_export(exported).await;
             drop(grace);

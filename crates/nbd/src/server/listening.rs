@@ -143,7 +143,7 @@ async fn accept(server: &Arc<Shared>, listener: Listener, tls: Option<Tls>, end:
         match result {
             Ok(Output::Socket(socket)) => {
                 let peer = socket.peer().to_string();
-                // A client whose host was switched off would otherwise stay for ever; best effort.
+                // A client whose host was switched off would otherwise stay forever; best effort.
                 let _ = socket.keep_alive(KEEP_ALIVE);
                 server.place(socket, peer, tls.clone());
             }

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Limits of a server.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Concurrent connections. For one more the client that has been shaking hands for longest is closed, or the
-    /// new one if all others use an export.
+    /// Concurrent connections. One more closes the connection that has been longest in its handshake, or is closed
+    /// itself if all others use an export.
     pub connections: usize,
     /// The same for the connections of one host (TCP), or of one user of this machine (Unix sockets).
     pub connections_of_one: usize,

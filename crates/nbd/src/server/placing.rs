@@ -5,13 +5,13 @@ use std::time::Duration;
 /// A connection younger than this is not in the load of its reactor yet.
 pub(super) const NEW: Duration = Duration::from_secs(1);
 
-/// What a new connection is taken to add to the load of its reactor.
+/// The load that a new connection is expected to add to its reactor.
 const EXPECTED: f64 = 0.125;
 
 /// A thread that could serve a new connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    /// The busy share of its reactor in the last second, 0 to 1, whatever it did.
+    /// The busy share of its reactor in the last second, 0 to 1, with all kinds of work.
     pub(super) load: f64,
     /// Its connections.
     pub(super) connections: usize,
@@ -20,7 +20,7 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// The load to expect, in steps: shares that differ by less say nothing.
+    /// The load to expect, in steps: smaller differences are noise.
     fn expected(&self) -> u64 {
         ((self.load + EXPECTED * self.new as f64) / EXPECTED) as u64
     }

@@ -282,9 +282,9 @@ impl Shared {
 struct Full;
 
 impl Lists {
-    /// Makes room for one more connection of an origin: where there is none, the connection that has been shaking
-    /// hands for longest must leave, so that silent clients do not keep others out. Where the origin has all
-    /// that it may have, it is one of its own.
+    /// Makes room for one more connection of an origin: if there is none, the connection that has been longest in
+    /// its handshake must leave, so that silent clients do not keep others out. If the origin has as many as it may
+    /// have, one of the same origin must leave.
     fn make_room(&self, options: &Options, origin: Origin) -> Result<Option<Arc<Control>>, Full> {
         let own = |control: &&Arc<Control>| control.origin == origin;
         match self.longest_in_handshake(options.connections_of_one, own)? {
@@ -344,7 +344,7 @@ impl Lists {
     }
 }
 
-/// A connection's place on the list; removed when its task ends, however that happens.
+/// A connection's place on the list; removed when its task ends, by a panic too.
 struct Registered {
     server: Arc<Shared>,
     control: Arc<Control>,
@@ -357,7 +357,7 @@ impl Drop for Registered {
         if let Some(exported) = self.control.export() {
             exported.remember(self.control.counters.counts());
         }
-        // Before others are woken: they may go on to need the export's device for themselves.
+        // Before waiting tasks are woken: they may then need the export's device for themselves.
         self.control.set_export(None);
         if lists.connections.is_empty() {
             self.server.pool.trim();
