@@ -22,7 +22,7 @@ pub struct BdevSpec {
     pub aliases: Vec<String>,
     /// Its UUID, which as text is a name, too; `None` chooses one.
     pub uuid: Option<Uuid>,
-    /// What kind of disk it is, for people.
+    /// What kind of disk it is, for display.
     pub product_name: &'static str,
     /// The module that owns it.
     pub module: &'static str,
@@ -65,7 +65,7 @@ pub enum Phase {
 #[derive(Clone)]
 pub struct Bdev(pub(crate) Arc<Inner>);
 
-/// What a bdev on another keeps until it is gone.
+/// What a bdev on another one holds until it is gone.
 pub(crate) type Foundation = Arc<dyn Any + Send + Sync>;
 
 pub(crate) struct Inner {
@@ -235,7 +235,7 @@ impl Bdev {
         self.0.disk.num_blocks()
     }
 
-    /// Its names beside [`name`](Self::name), in the order in which they were given.
+    /// Its names besides [`name`](Self::name), in the order in which they were given.
     pub fn aliases(&self) -> Vec<String> {
         self.0.state().aliases.clone()
     }

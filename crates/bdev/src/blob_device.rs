@@ -21,7 +21,6 @@ impl BlobDevice {
     ///
     /// # Errors
     /// As [`Bdev::open`]; another descriptor is open for writing.
-    /// As [`Bdev::open`]; another has it open for writing.
     pub fn open(
         name: &str,
         on_event: impl Fn(Event) + Send + Sync + 'static,

@@ -56,7 +56,7 @@ pub struct ClaimInfo {
 }
 
 impl ClaimInfo {
-    /// The error for a user that it keeps out.
+    /// The error for a user that this claim excludes.
     fn refuses(&self, bdev: &str) -> BdevError {
         BdevError::Claimed { name: bdev.to_owned(), kind: self.kind.name(), holder: self.holder.clone() }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::counter::Counted;
 
-/// An event of an open bdev. Delivered on the thread that opened the descriptor, in a message of its own,
-/// never inside the call that caused it.
+/// An event of an open bdev. Delivered on the thread that opened the descriptor, as a separate message, never
+/// inside the call that caused it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -36,7 +36,7 @@ impl Grace {
         Grace { requests: Arc::new(requests), stay: Stay(Arc::new(stay)) }
     }
 
-    /// Gives up all but the very end.
+    /// Delays only the very end from now on.
     pub(crate) fn into_stay(self) -> Stay {
         self.stay
     }

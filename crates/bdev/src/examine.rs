@@ -1,7 +1,7 @@
-//! Lets modules examine every bdev, in whatever order modules and bdevs come.
+//! Lets modules examine every bdev, independent of the order in which modules and bdevs come.
 //!
 //! Modules examine a bdev one after the other, each of them once; different bdevs are examined concurrently.
-//! A late module finds the existing bdevs. All on the app thread; a panic of a module ends only its own
+//! A module that is added later finds the existing bdevs. All on the app thread; a panic of a module ends only its own
 //! examination.
 
 use std::sync::Arc;
@@ -110,7 +110,8 @@ impl Registry {
         rules.auto || names.iter().any(|name| rules.allowed.contains(name))
     }
 
-    /// The last examination of a new bdev puts it into the log; the caller's own is still counted.
+    /// The end of the last examination of a new bdev puts it into the log; the caller's own examination is still
+    /// counted.
     fn announce(&self, bdev: &Inner) {
         let mut state = bdev.state();
         let announce = bdev.examining.count() == 1 && state.phase == Phase::Ready && !state.announced;

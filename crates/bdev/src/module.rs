@@ -41,7 +41,7 @@ pub trait Disk: Any + Send + Sync {
     }
 
     /// The method of the control plane that makes it again, with its parameters: its entry in a saved configuration.
-    /// None for a bdev that comes back by itself, such as a partition of another one. Called on the app thread.
+    /// `None` for a bdev that comes back without a call, such as a partition of another one. Called on the app thread.
     fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
         let _ = bdev;
         None
@@ -73,8 +73,8 @@ pub trait Module: Send + Sync + 'static {
     /// Its name, also used in its claims.
     fn name(&self) -> &'static str;
 
-    /// Examines a registered bdev. Called on the app thread, once for each bdev, in whatever order modules
-    /// and bdevs came; not for one claimed by another module. Other bdevs are examined concurrently.
+    /// Examines a registered bdev. Called on the app thread, once for each bdev, independent of the order in which
+    /// modules and bdevs came; not for one claimed by another module. Other bdevs are examined concurrently.
     fn examine(&self, bdev: Bdev) -> LocalFuture<'_, ()>;
 
     /// The registry shuts down. The module closes its descriptors on other bdevs; its own bdevs are

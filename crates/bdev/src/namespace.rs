@@ -42,7 +42,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Who waits for a name to appear.
+    /// The tasks that wait for a name to appear.
     pub(crate) fn appearing(&self) -> Arc<WaitList> {
         self.appearing.clone()
     }

@@ -24,12 +24,12 @@ impl Opened {
         Opened { thread, on_event, writable: AtomicBool::new(writable), closed: AtomicBool::new(false) }
     }
 
-    /// A claim lets it write.
+    /// Lets it write, by a claim.
     pub(crate) fn let_write(&self) {
         self.writable.store(true, Ordering::Release);
     }
 
-    /// It is closed: no event is delivered any more.
+    /// Closes it: no event is delivered any more.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
     }

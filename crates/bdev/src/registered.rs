@@ -52,7 +52,7 @@ impl Bdev {
     /// Replaces one of its aliases by another, atomically and in its place.
     ///
     /// # Errors
-    /// It has no such alias, the new one is empty or taken (also by itself), or the bdev is being removed.
+    /// It has no such alias, the new one is empty or taken (by this bdev too), or the bdev is being removed.
     pub fn rename_alias(&self, from: &str, to: &str) -> Result<(), BdevError> {
         let registry = self.registry()?;
         let mut names = registry.0.names();

@@ -1,4 +1,4 @@
-//! Removal of a bdev: on the app thread, and it always ends, whatever the bdev's users do.
+//! Removal of a bdev: on the app thread. It always ends, even if users of the bdev ignore it.
 //!
 //! 1. It cannot be opened any more.
 //! 2. Each descriptor gets [`Event::Remove`] on its own thread.
@@ -19,7 +19,7 @@ use crate::{Bdev, BdevError, Event, Grace, NotificationKind, Phase, Registry};
 /// A removal whose bdev takes no request any more.
 pub(crate) struct Removal {
     bdev: Bdev,
-    /// What stands on it.
+    /// The bdevs that stand on it.
     stays: Counter,
     /// Its lanes.
     emptied: Option<Delivered>,

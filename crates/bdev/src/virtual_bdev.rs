@@ -154,8 +154,8 @@ impl Bdev {
         Standing::of(self.0.standing()).map(|standing| standing.base())
     }
 
-    /// The place of its [`Virtual`] among all that were asked for, the oldest first; none if it is no virtual bdev. A
-    /// configuration in this order stays in it, whichever base comes first.
+    /// The place of its [`Virtual`] among all that were asked for, the oldest first; `None` if it is not a virtual
+    /// bdev. A configuration saved in this order keeps it, independent of which base comes first.
     pub fn virtual_place(&self) -> Option<usize> {
         let standing = Standing::of(self.0.standing())?;
         let registry = self.registry().ok()?;
@@ -169,7 +169,7 @@ impl Registry {
     ///
     /// # Errors
     /// The module already has one of that key (`EEXIST`); the base is claimed or open for writing (`EPERM`);
-    /// errors of [`Virtual::make`] and of [`register`](Self::register). Nothing is left behind.
+    /// errors of [`Virtual::make`] and of [`register`](Self::register). Then nothing remains.
     pub async fn create_virtual(&self, wanted: impl Virtual) -> Result<Vec<Bdev>, BdevError> {
         let wanted: Arc<dyn Virtual> = Arc::new(wanted);
         self.on_app(async move |registry| registry.create_virtual_here(wanted).await).await

@@ -72,7 +72,7 @@ impl Subject {
                 Err(format!("{} bytes came back of a request for {}", found.len(), expected.len()))
             }
             Some(at) if self.keeps => {
-                Err(format!("byte {at} behind block {start} is {:#x}, not {:#x}", found[at], expected[at]))
+                Err(format!("byte {at} from block {start} on is {:#x}, not {:#x}", found[at], expected[at]))
             }
             _ => Ok(()),
         }

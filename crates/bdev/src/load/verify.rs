@@ -1,4 +1,4 @@
-//! Data that says where it belongs, so that data of another place or of an earlier round is found out.
+//! Data that contains its place, so that data of another place or of an earlier round is detected.
 
 use spindle_mem::Buffers;
 

@@ -207,7 +207,7 @@ struct DelayLane {
     removed: bool,
 }
 
-/// In a frame: the request is not to be held.
+/// In a frame: the request is not held.
 const NOT_HELD: u64 = u64::MAX;
 
 impl DelayLane {

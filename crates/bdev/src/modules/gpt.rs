@@ -1,5 +1,5 @@
-//! Partitions of a GPT as bdevs: those of SPDK's types, found when a bdev is examined. There are no methods: a
-//! table comes and goes with its bdev.
+//! Partitions of a GPT as bdevs: those of SPDK's types, found when a bdev is examined. There are no methods:
+//! partitions come and go with their bdev.
 //!
 //! The table at the start counts; the one at the end is read if that one is damaged. A bdev without a
 //! protective MBR is left alone.
@@ -88,7 +88,7 @@ impl Virtual for GptSpec {
     }
 
     fn comes_back(&self) -> bool {
-        // A base that comes back is looked at again.
+        // A base that comes back is examined again.
         false
     }
 

@@ -1,4 +1,4 @@
-//! Partition tables (GPT), read as SPDK reads them: the checks, their order and what is left out are its own.
+//! Partition tables (GPT), read as SPDK reads them: the checks, their order and what is left out are SPDK's.
 //!
 //! Plain functions on bytes from outside; nothing here trusts a number before it has checked it.
 
@@ -19,7 +19,7 @@ const HEADER: usize = 92;
 /// The type of partitions that become bdevs.
 const OURS: Uuid = Uuid::from_u128(0x6527994e_2c5a_4eec_9613_8f5944074e8b);
 
-/// The type they had before; their bdevs are one block short, as they always were.
+/// The earlier type of such partitions; their bdevs are one block short, as in SPDK.
 const OURS_BEFORE: Uuid = Uuid::from_u128(0x7c5222bd_8f5d_4087_9c00_bf9843c7b58c);
 
 /// A partition that becomes a bdev.
@@ -64,7 +64,7 @@ fn guid_at(bytes: &[u8], at: usize) -> Option<Uuid> {
     bytes.get(at..at + 16)?.try_into().ok().map(Uuid::from_bytes_le)
 }
 
-/// True if the first block says that the bdev has a GPT, and only that.
+/// True if the first block is a protective MBR: the bdev has a GPT and no other table.
 pub(super) fn is_protective(bytes: &[u8], disk: Disk) -> bool {
     let Some(signature) = bytes.get(510..512) else { return false };
     let records = (0..4).map(|number| 446 + 16 * number);

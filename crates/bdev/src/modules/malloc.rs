@@ -36,8 +36,7 @@ impl MallocSpec {
     }
 }
 
-/// No crash leaves memory behind with half a page written, whatever its block size: a store on it needs no copies of
-/// its pages.
+/// No crash leaves half a page written in memory, with any block size: a store on it needs no copies of its pages.
 const LEAST_ATOMIC_UNIT: u32 = 4096;
 
 /// Makes a RAM disk and registers it.

@@ -1,4 +1,4 @@
-//! `bdev_split_*`: a bdev cut into equal parts, each a bdev of its own.
+//! `bdev_split_*`: a bdev cut into equal parts, each a separate bdev.
 
 use std::sync::Arc;
 
@@ -110,7 +110,7 @@ struct SplitDisk {
     device: Arc<Offset>,
     base: String,
     start: u64,
-    /// What was asked for; the first part has it.
+    /// The whole request, kept by the first part.
     split: Option<SplitSpec>,
 }
 
