@@ -17,7 +17,9 @@ pub fn parse_address(text: &str) -> Result<Address, String> {
     let tcp = text.strip_prefix("tcp:").unwrap_or(text);
     let numeric = tcp.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     numeric.as_deref().unwrap_or(tcp).parse::<SocketAddr>().map(Address::Tcp).map_err(|_| {
-        format!("'{text}' is no address; write unix:PATH or IP:PORT, as in 127.0.0.1:10809 or [::1]:10809")
+        format!(
+            "'{text}' is not an address; write unix:PATH or IP:PORT, as in 127.0.0.1:10809 or [::1]:10809"
+        )
     })
 }
 

@@ -172,7 +172,7 @@ impl Log {
         match append(path) {
             Ok(file) => {
                 self.0.file.replace(Some(file));
-                self.notice("log", "the log was opened anew");
+                self.notice("log", "the log was reopened");
             }
             Err(error) => self.say(Level::Error, "log", &format!("{error}; the old file is kept")),
         }

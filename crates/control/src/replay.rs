@@ -93,10 +93,7 @@ impl Replay {
         if spdk::is_known(method) && method.ends_with("_options") {
             self.log.warning(
                 PART,
-                &format!(
-                    "{}: {method} is passed over: the module whose options it sets is not here",
-                    self.name
-                ),
+                &format!("{}: {method} is skipped: the module whose options it sets is not here", self.name),
             );
             return Ok(());
         }
@@ -113,7 +110,7 @@ impl Replay {
             self.log.warning(PART, &what);
             return Ok(());
         }
-        Err(format!("{what}; mend the configuration, or start with --json-ignore-init-errors"))
+        Err(format!("{what}; correct the configuration, or start with --json-ignore-init-errors"))
     }
 }
 
@@ -146,7 +143,7 @@ fn calls(text: &str, log: &Log) -> Result<Vec<Call>, String> {
         if !methods::has_subsystem(name) {
             if !entries.is_empty() {
                 let what =
-                    format!("the configuration of '{name}' is passed over: there is no such subsystem here");
+                    format!("the configuration of '{name}' is skipped: there is no such subsystem here");
                 log.warning(PART, &what);
             }
             continue;
@@ -184,10 +181,10 @@ fn parse(text: &str) -> Result<Value, String> {
     let text = format!("{}\n", without_comments(text));
     match parser.push(text.as_bytes()) {
         Ok((Some(Parsed::Value(value)), used)) if text[used..].trim().is_empty() => Ok(value),
-        Ok((Some(Parsed::Value(_)), _)) => Err("something stands behind the configuration's end".to_owned()),
+        Ok((Some(Parsed::Value(_)), _)) => Err("more data follows the end of the configuration".to_owned()),
         Ok((Some(Parsed::TooLarge { what, .. }), _)) => Err(what),
         Ok((None, _)) => Err("the configuration ends in the middle".to_owned()),
-        Err(error) => Err(format!("it is no JSON: {error}")),
+        Err(error) => Err(format!("it is not JSON: {error}")),
     }
 }
 
@@ -250,7 +247,7 @@ mod tests {
             ("[]", "not an object"),
             ("", "ends in the middle"),
             ("{", "ends in the middle"),
-            ("{} {}", "behind the configuration's end"),
+            ("{} {}", "more data follows"),
             ("{'a': 1}", "no JSON"),
             (r#"{"subsystems": {}}"#, "not an array"),
             (r#"{"subsystems": [{}]}"#, "'subsystem'"),

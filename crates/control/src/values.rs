@@ -14,7 +14,7 @@ impl<'de> Deserialize<'de> for Uuid {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse_uuid(&text).map(Uuid).ok_or_else(|| {
-            D::Error::custom("is no UUID; write it as xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx in hex")
+            D::Error::custom("is not a UUID; write it as xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx in hex")
         })
     }
 }

@@ -117,7 +117,7 @@ impl SuperBlock {
         let version = raw.version.get();
         if raw.signature != SIGNATURE {
             let found = u64::from_le_bytes(raw.signature);
-            return Err(problem("signature", found, "\"SPDKBLOB\": this is no Blobstore"));
+            return Err(problem("signature", found, "\"SPDKBLOB\": this is not a Blobstore"));
         }
         if !(1..=VERSION).contains(&version) {
             return Err(problem("version", version, "1, 2 or 3"));

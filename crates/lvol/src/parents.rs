@@ -72,7 +72,7 @@ impl LvolInner {
     ) -> Result<(), LvolError> {
         let what = format!("parent of volume {:?}", self.shown());
         if *parent == store.base {
-            let why = format!("its store stands on bdev {:?}", parent.name());
+            let why = format!("its store is on bdev {:?}", parent.name());
             return Err(LvolError::Argument { what, why });
         }
         if let Some(lvol) = lvol_of(parent)

@@ -84,7 +84,7 @@ impl de::Error for ParamError {
     }
 
     fn duplicate_field(field: &'static str) -> ParamError {
-        ParamError::custom("is there twice").within(field)
+        ParamError::custom("is given twice").within(field)
     }
 }
 

@@ -146,7 +146,7 @@ fn check(bdev: &Bdev, threads: u64, spec: &LoadSpec) -> Result<(), BdevError> {
     let what = || format!("load on bdev {:?}", bdev.name());
     let block = u64::from(geometry.block_size());
     if spec.io_size == 0 || !spec.io_size.is_multiple_of(block) {
-        let why = format!("requests of {} bytes are no whole blocks of {block} bytes", spec.io_size);
+        let why = format!("requests of {} bytes are not whole blocks of {block} bytes", spec.io_size);
         return Err(BdevError::argument(what(), why));
     }
     let places = geometry.bytes() / spec.io_size;

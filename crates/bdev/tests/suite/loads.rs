@@ -90,7 +90,7 @@ fn what_does_not_fit_a_bdev_is_refused_with_the_numbers() {
         let slow = DelaySpec { name: "D0".into(), base: "M0".into(), uuid: None, latencies: [20; 4] };
         let bdev = delay::create(&registry, slow).await.unwrap().unwrap();
         let refused = async |spec| run(&bdev, &spec).await.unwrap_err().to_string();
-        assert!(refused(spec("read", 700, 1)).await.contains("700 bytes are no whole blocks of 512"));
+        assert!(refused(spec("read", 700, 1)).await.contains("700 bytes are not whole blocks of 512"));
         assert!(refused(spec("read", 0, 1)).await.contains("0 bytes"));
         assert!(refused(spec("read", 65 * 512, 1)).await.contains("33280"));
         assert!(refused(spec("verify", 512, 33)).await.contains("take 1 to 32"));

@@ -70,7 +70,7 @@ impl Md {
                 let device =
                     found.ok_or_else(|| BlobError::MissingParent { blob: blob.id, parent: missing() })?;
                 if !device.geometry().bytes().is_multiple_of(self.shared.cluster_size.into()) {
-                    return refused("the external snapshot is no whole number of clusters");
+                    return refused("the size of the external snapshot is not a whole number of clusters");
                 }
                 self.claim_external(device).map(drop)
             }
@@ -89,7 +89,10 @@ impl Md {
             return Err(self.shared.gone());
         }
         if !matches!(blob.parent(), Some(Parent::External(_))) {
-            return Err(BlobError::Refused { blob: blob.id, why: "it is no clone of an external snapshot" });
+            return Err(BlobError::Refused {
+                blob: blob.id,
+                why: "it is not a clone of an external snapshot",
+            });
         }
         let snapshot = self.claim_external(device)?;
         self.rechain_to(blob, Backing::External(snapshot)).await;

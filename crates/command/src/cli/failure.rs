@@ -40,7 +40,7 @@ pub(crate) enum Failure {
     #[error("{}: {error}", shown(path))]
     Load { path: PathBuf, error: LoadError },
     /// The image holds something else than a store.
-    #[error("{} is no Blobstore: {found}", shown(path))]
+    #[error("{} is not a Blobstore: {found}", shown(path))]
     NoStore { path: PathBuf, found: String },
     /// No blob has this id or name.
     #[error("no blob of {} is called {}{near}", shown(path), printable(asked))]
@@ -69,7 +69,9 @@ pub(crate) enum Failure {
     #[error("blob {blob} has {clusters} clusters, more than a file can hold: it cannot be exported")]
     BlobTooLarge { blob: BlobId, clusters: u64 },
     /// Part of the contents is on an external snapshot that was not given.
-    #[error("blob {blob} stands on the external snapshot {id}, which was not given: add --esnap {id}=FILE")]
+    #[error(
+        "blob {blob} is a clone of the external snapshot {id}, which was not given: add --esnap {id}=FILE"
+    )]
     MissingExternal { blob: BlobId, id: String },
     /// The output is there already.
     #[error("{} is there already: choose another name, or --force to replace it", shown(path))]

@@ -245,7 +245,7 @@ impl Screen<'_> {
 
     fn store(&self) -> Result<String, Failure> {
         let path = self.place.image();
-        let file = fs::metadata(&path).map_err(|error| Failure::file(&path, "looked at", error))?;
+        let file = fs::metadata(&path).map_err(|error| Failure::file(&path, "accessed", error))?;
         let used = size(file.blocks() * 512);
         Ok(match self.found {
             Found::New => format!("{}, new; {used} of this disk used", size(file.len())),

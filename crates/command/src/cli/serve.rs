@@ -238,7 +238,7 @@ async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failu
     let log = Log::open(command.log()).map_err(|error| Failure::Refused(error.to_string()))?;
     let ignored = command.meaningless.given();
     if !ignored.is_empty() {
-        log.warning("app", &format!("{} mean nothing here and change nothing", ignored.join(", ")));
+        log.warning("app", &format!("{} have no effect here", ignored.join(", ")));
     }
     let options = DaemonOptions {
         rpc_socket: rpc_socket.clone(),

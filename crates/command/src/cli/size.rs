@@ -27,7 +27,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     let bytes = whole.parse::<u64>().ok().and_then(|whole| whole.checked_mul(1 << shift));
     let bytes = match part(fraction, shift) {
         Some(part) => bytes.and_then(|bytes| bytes.checked_add(part)),
-        None => return Err(format!("{text} is no whole number of bytes: give it in a smaller unit")),
+        None => return Err(format!("{text} is not a whole number of bytes: give it in a smaller unit")),
     };
     // No file and no device is larger.
     let bytes = bytes.filter(|bytes| i64::try_from(*bytes).is_ok());

@@ -65,7 +65,7 @@ pub(crate) fn before_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// An id of an external snapshot as typed and printed: text without its NULs; in hexadecimal behind `0x` if
+/// An id of an external snapshot as typed and printed: text without its NULs; in hexadecimal with `0x` if
 /// it is not plain text.
 pub(crate) fn external_id(id: &[u8]) -> String {
     let end = id.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);

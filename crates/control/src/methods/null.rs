@@ -42,8 +42,9 @@ impl Create {
             (0, 0) => {}
             (8 | 16 | 32 | 64 | 128, 0..=3) => return Err(not_implemented("md_size", "0, no metadata")),
             (md_size, dif_type) => {
-                let what =
-                    format!("'md_size' {md_size} with 'dif_type' {dif_type} is no format; leave both out");
+                let what = format!(
+                    "'md_size' {md_size} with 'dif_type' {dif_type} is not a valid format; leave both out"
+                );
                 return Err(RpcError::errno(Errno::INVAL, what));
             }
         }

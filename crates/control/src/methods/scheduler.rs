@@ -93,10 +93,11 @@ async fn set_options(control: Control, params: SetOptions) -> Result<bool, RpcEr
         Some(mask) => {
             let isolated: CpuSet = mask
                 .parse()
-                .map_err(|error| invalid(format!("'isolated_core_mask' {mask} is no mask: {error}")))?;
+                .map_err(|error| invalid(format!("'isolated_core_mask' {mask} is not a mask: {error}")))?;
             if (isolated & cores) != isolated {
-                let what =
-                    format!("'isolated_core_mask' {mask} has cores beside {cores}, those of this daemon");
+                let what = format!(
+                    "'isolated_core_mask' {mask} has cores other than {cores}, the cores of this daemon"
+                );
                 return Err(invalid(what));
             }
             Some(isolated)

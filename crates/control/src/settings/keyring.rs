@@ -22,7 +22,7 @@ pub(crate) struct Keyring(RefCell<Vec<Key>>);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum KeyError {
     #[error(
-        "the key '{0}' names a keyring that does not exist; give 'name' without what stands before the colon"
+        "the key '{0}' names a keyring that does not exist; give 'name' without the part before the colon"
     )]
     NoKeyring(String),
     #[error("the key '{0}' exists already; remove it by keyring_file_remove_key, or choose another name")]
@@ -35,7 +35,7 @@ pub(crate) enum KeyError {
     Open { path: PathBuf, mode: u32 },
     #[error("'{}' belongs to the user {owner}; it must belong to the daemon's user, {user}", path.display())]
     Foreign { path: PathBuf, owner: u32, user: u32 },
-    #[error("the key's file '{}' cannot be looked at: {source}", path.display())]
+    #[error("the key's file '{}' cannot be accessed: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
 }
 

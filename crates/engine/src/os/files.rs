@@ -46,7 +46,7 @@ pub(crate) fn perform(op: &mut Op, vecs: &mut IoVecs) -> io::Result<Output> {
         Op::ZeroRange { file, offset, length } => zero(file, *offset, *length, vecs).map(|()| Output::Done),
         Op::Discard { file, offset, length } => discard(file, *offset, *length).map(|()| Output::Done),
         other => {
-            let message = format!("'{}' is no file operation", other.name());
+            let message = format!("'{}' is not a file operation", other.name());
             Err(io::Error::new(io::ErrorKind::InvalidInput, message))
         }
     }

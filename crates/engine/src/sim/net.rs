@@ -126,7 +126,7 @@ impl Net {
                 self.shutdown(stream, *how, woken);
                 Output::Done
             })),
-            other => unreachable!("'{}' is no socket operation", other.name()),
+            other => unreachable!("'{}' is not a socket operation", other.name()),
         }
     }
 

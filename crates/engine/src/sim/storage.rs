@@ -137,7 +137,7 @@ impl Storage {
                 let Effects::Flush(ticket) = flight.effects else { return Err(bad()) };
                 disk.apply_flush(ticket)?;
             }
-            other => unreachable!("'{}' is no file operation", other.name()),
+            other => unreachable!("'{}' is not a file operation", other.name()),
         }
         Ok(Output::Done)
     }

@@ -131,13 +131,13 @@ impl LvolFault {
     pub(super) fn remedy(self) -> &'static str {
         match self {
             LvolFault::NoSuperBlob | LvolFault::SuperBlobIsVolume(_) => {
-                "not mended: name the blob with the store's name and UUID with spindle blob super"
+                "not repaired: name the blob with the store's name and UUID with spindle blob super"
             }
             LvolFault::StoreUuid(_) | LvolFault::VolumeUuid(_) | LvolFault::SameUuid(..) => {
-                "not mended: set a UUID with spindle blob xattr IMAGE BLOB set uuid UUID"
+                "not repaired: set a UUID with spindle blob xattr IMAGE BLOB set uuid UUID"
             }
             LvolFault::StoreName(_) | LvolFault::VolumeName(_) | LvolFault::SameName(..) => {
-                "not mended: set a name with spindle blob xattr IMAGE BLOB set name NAME"
+                "not repaired: set a name with spindle blob xattr IMAGE BLOB set name NAME"
             }
         }
     }

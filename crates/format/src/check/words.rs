@@ -118,30 +118,30 @@ impl Finding {
     pub fn remedy(&self) -> &'static str {
         match self {
             Finding::DamagedBlob { .. } => {
-                "not mended: what the blob holds cannot be told; restore it from a backup, and give it up with \
+                "not repaired: what the blob holds cannot be told; restore it from a backup, and give it up with \
                  --give-up to free what it holds"
             }
             Finding::CutShort { .. } => {
-                "not mended: restore what was cut off, or make a copy as long as the store (truncate -s), in which \
+                "not repaired: restore what was cut off, or make a copy as long as the store (truncate -s), in which \
                  what is missing reads zero"
             }
             Finding::BadMask(_) | Finding::UnmarkedInMask { .. } | Finding::UnlistedBlob { .. } => {
-                "writes the masks anew from the metadata"
+                "rewrites the masks from the metadata"
             }
-            Finding::UnreadablePage { .. } => "not mended: copy the image to a device that can be read",
+            Finding::UnreadablePage { .. } => "not repaired: copy the image to a device that can be read",
             Finding::SharedCluster { .. } | Finding::SharedPage { .. } => {
-                "not mended: nothing says whose it is; export both, and give up the one that is wrong with \
+                "not repaired: nothing says whose it is; export both, and give up the one that is wrong with \
                  --give-up"
             }
             Finding::LeakedClusters { .. } | Finding::LeakedPages { .. } => {
-                "frees them: writes the masks anew from the metadata"
+                "frees them: rewrites the masks from the metadata"
             }
             Finding::OrphanedClone { .. } => {
-                "not mended: what the parent held is not there; restore the parent, or export what can be read \
+                "not repaired: what the parent held is not there; restore the parent, or export what can be read \
                  and give up the clone with --give-up"
             }
             Finding::ParentCircle { .. } => {
-                "not mended: nothing says which link is wrong; give up one of the blobs with --give-up"
+                "not repaired: nothing says which link is wrong; give up one of the blobs with --give-up"
             }
             Finding::WritableParent { .. } => "makes the parent read-only, as every snapshot is",
             Finding::MissingSuperBlob { .. } => {
@@ -149,10 +149,10 @@ impl Finding {
             }
             Finding::WrongMapFlag { .. } => "sets the flag as the map is",
             Finding::UnknownDescriptor { .. } => {
-                "not mended: a newer program may need it; that program has to remove it"
+                "not repaired: a newer program may need it; that program has to remove it"
             }
             Finding::UnfinishedImport { .. } => {
-                "not mended: import under the same name again, or remove it with spindle blob rm"
+                "not repaired: import under the same name again, or remove it with spindle blob rm"
             }
             Finding::DeadLink { .. } => "removes the xattr",
             Finding::Lvolstore(fault) => fault.remedy(),
@@ -194,9 +194,9 @@ impl fmt::Display for Finding {
             Finding::CutShort { bytes, whole, blobs } => {
                 write!(f, "the image has {bytes} bytes of the {whole} of its store")?;
                 match blobs.as_slice() {
-                    [] => write!(f, "; no blob has data behind its end"),
+                    [] => write!(f, "; no blob has data after its end"),
                     [first, rest @ ..] => {
-                        write!(f, "; behind its end lies data of blob {first}")?;
+                        write!(f, "; after its end is data of blob {first}")?;
                         rest.iter().try_for_each(|blob| write!(f, ", {blob}"))
                     }
                 }

@@ -138,7 +138,7 @@ impl fmt::Display for RepairReason {
                 write!(f, "let clone {clone} read {count} clusters through its snapshot, which owns them")
             }
             RepairReason::CutExtentPage { blob, clusters } => {
-                write!(f, "cut an extent page of blob {blob} behind its {clusters} clusters")
+                write!(f, "cut an extent page of blob {blob} after its {clusters} clusters")
             }
             RepairReason::FinishResize { blob, clusters } => {
                 write!(f, "finish resizing blob {blob} to {clusters} clusters")

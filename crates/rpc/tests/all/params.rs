@@ -56,7 +56,7 @@ fn what_is_wrong_is_refused_with_the_member_and_the_reason() {
         (r#"{}"#, "'num_blocks' is missing"),
         (r#"[]"#, "is an array, not an object"),
         (r#"{"num_blocks":8,"nope":1}"#, "no parameter is called 'nope'; known: name, num_blocks"),
-        (r#"{"num_blocks":8,"num_blocks":8}"#, "'num_blocks' is there twice"),
+        (r#"{"num_blocks":8,"num_blocks":8}"#, "'num_blocks' is given twice"),
         (r#"{"num_blocks":8,"NAME":"x"}"#, "'NAME'"),
         (r#"{"num_blocks":"8"}"#, "'num_blocks' is a string, not u64"),
         (r#"{"num_blocks":null}"#, "'num_blocks' is null"),

@@ -21,7 +21,7 @@ pub(crate) struct Check {
     /// Image file or block device that holds the store
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
-    /// Mend what can be mended without guessing
+    /// Repair what can be repaired without guessing
     #[arg(long)]
     repair: bool,
     /// Where what a repair overwrites is kept, for `spindle blob undo`; IMAGE.undo, IMAGE.undo-2 and so on
@@ -81,7 +81,7 @@ fn checked(image: &Path) -> Result<Vec<Finding>, Failure> {
     };
     let examined = examined.map_err(|error| not_loaded(&medium.0, error))?;
     if !examined.store.super_block.clean {
-        note(&format!("{} was not unloaded in order: shown is what recovery finds", shown(image)));
+        note(&format!("{} was not unloaded cleanly: shown is what recovery finds", shown(image)));
     } else if examined.findings.is_empty() && std::io::stderr().is_terminal() {
         let blobs = count(examined.store.blobs.len() as u64, "blob");
         note(&format!("{}: nothing is wrong, {blobs}", shown(image)));
@@ -90,7 +90,7 @@ fn checked(image: &Path) -> Result<Vec<Finding>, Failure> {
 }
 
 fn blob_id(typed: &str) -> Result<BlobId, String> {
-    let id = parse_id(typed.as_bytes()).ok_or("an id is a number, decimal or hexadecimal behind 0x")?;
+    let id = parse_id(typed.as_bytes()).ok_or("an id is a number, decimal, or hexadecimal with 0x")?;
     Ok(BlobId::from_raw(id))
 }
 
@@ -100,7 +100,7 @@ fn mended(image: &Path, undo: Option<PathBuf>, give_up: BTreeSet<BlobId>) -> Res
     let mended = repair(image.to_owned(), undo.clone(), give_up)?;
     if !mended.changes.is_empty() {
         let gone = mended.before.iter().filter(|finding| !mended.after.contains(finding));
-        gone.for_each(|finding| note(&format!("mended: {finding}")));
+        gone.for_each(|finding| note(&format!("repaired: {finding}")));
         let (image, undo) = (shown(image), shown(&undo));
         note(&format!("to take the repair back: spindle blob undo {image} {undo}"));
     }
@@ -116,7 +116,7 @@ fn unused_name(image: &Path) -> PathBuf {
     };
     let numbered = (2..).map(|number| name(&format!(".undo-{number}")));
     let mut names = std::iter::once(name(".undo")).chain(numbered);
-    names.find(|name| name.symlink_metadata().is_err()).expect("the numbers do not end")
+    names.find(|name| name.symlink_metadata().is_err()).expect("the numbers are unlimited")
 }
 
 fn severity(finding: &Finding) -> &'static str {

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 pub(crate) struct Clone {
     #[command(flatten)]
     source: Source,
-    /// The snapshot: its id (decimal, or hexadecimal behind 0x) or its name
+    /// The snapshot: its id (decimal, or hexadecimal with 0x) or its name
     #[arg(value_name = "SNAPSHOT")]
     snapshot: OsString,
     #[command(flatten)]

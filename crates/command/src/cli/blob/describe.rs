@@ -61,7 +61,7 @@ impl Serialize for XattrsJson<'_> {
 #[derive(serde::Serialize)]
 pub(super) struct BlobJson<'a> {
     id: u64,
-    /// As it is printed and typed: hexadecimal behind 0x.
+    /// As it is printed and typed: hexadecimal with 0x.
     id_text: String,
     /// `null` if the blob has no `name` xattr.
     name: Option<String>,

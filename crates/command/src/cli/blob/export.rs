@@ -25,7 +25,7 @@ const READS_IN_FLIGHT: usize = 16;
 pub(crate) struct Export {
     #[command(flatten)]
     source: Source,
-    /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
+    /// The blob: its id (decimal, or hexadecimal with 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
     /// Where to write it; - is standard output

@@ -47,7 +47,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 pub(crate) struct Import {
     #[command(flatten)]
     source: Source,
-    /// The blob to overwrite: its id (decimal, or hexadecimal behind 0x) or its name. Then the file; - is
+    /// The blob to overwrite: its id (decimal, or hexadecimal with 0x) or its name. Then the file; - is
     /// standard input
     #[arg(value_names = ["BLOB", "FILE"], num_args = 1..=2, required = true)]
     names: Vec<OsString>,
@@ -133,7 +133,7 @@ fn usage(why: &str) -> Result<(), Failure> {
 
 /// An image cannot be imported into itself.
 fn refuse_image(source: &Source, file: &File, path: &std::path::Path) -> Result<(), Failure> {
-    let failed = |error| Failure::file(path, "looked at", error);
+    let failed = |error| Failure::file(path, "accessed", error);
     let input = Identity::of(&file.metadata().map_err(failed)?);
     let (image, _) = source.parts();
     match std::fs::metadata(&image) {

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 pub(crate) struct Inflate {
     #[command(flatten)]
     source: Source,
-    /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
+    /// The blob: its id (decimal, or hexadecimal with 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
     /// Print the blob as JSON, as in ls

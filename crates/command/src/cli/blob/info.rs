@@ -208,11 +208,11 @@ impl Report {
         section(out, "Blobs that the mask of blob ids does not know", unlisted)?;
         section(
             out,
-            "Cut off and not to be resolved without guessing",
+            "Interrupted, and cannot be resolved without guessing",
             self.half_done.iter().map(HalfDone::text),
         )?;
         if self.allocation_blocked.is_some() {
-            writeln!(out, "\nNothing can be allocated or freed until the damage is mended.")?;
+            writeln!(out, "\nNothing can be allocated or freed until the damage is repaired.")?;
         }
         Ok(())
     }

@@ -155,7 +155,7 @@ const ENDLESS: [(u32, u32); 4] = [(1, 5), (1, 7), (1, 8), (1, 9)];
 /// An error if the input has no end.
 fn refuse_endless(file: &File, path: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
-    let metadata = file.metadata().map_err(|error| Failure::file(path, "looked at", error))?;
+    let metadata = file.metadata().map_err(|error| Failure::file(path, "accessed", error))?;
     let number = (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
     match metadata.file_type().is_char_device() && ENDLESS.contains(&number) {
         true => Err(Failure::Refused(format!(

@@ -44,7 +44,7 @@ pub(super) fn uuid(typed: &[u8]) -> Result<Vec<u8>, Failure> {
         |(group, len): (&&[u8], usize)| group.len() == len && group.iter().all(u8::is_ascii_hexdigit);
     if groups.len() != GROUPS.len() || !groups.iter().zip(GROUPS).all(is_group) {
         return Err(Failure::Refused(format!(
-            "{} is no UUID, and an lvolstore takes nothing else there: 36 characters as in {}",
+            "{} is not a UUID, and an lvolstore takes nothing else there: 36 characters as in {}",
             printable(&text),
             "11111111-2222-4333-8444-555555555555"
         )));

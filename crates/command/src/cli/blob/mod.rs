@@ -87,7 +87,7 @@ pub(super) enum Command {
     Super(super_blob::SuperBlob),
     /// Take over the space that the file or device has gained
     Grow(grow::Grow),
-    /// Report what is wrong with the store and what that means; mend it
+    /// Report what is wrong with the store and what that means; repair it
     ///
     /// The exit code is 0 if nothing is wrong (or only what the next load that may write puts right), 4 if
     /// something is, 1 if the store could not be checked.

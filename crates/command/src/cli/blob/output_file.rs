@@ -64,7 +64,7 @@ impl OutputFile {
         let there = match std::fs::metadata(path) {
             Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(Failure::file(path, "looked at", error)),
+            Err(error) => return Err(Failure::file(path, "accessed", error)),
         };
         if there.as_ref().is_some_and(|metadata| inputs.contains(&Identity::of(metadata))) {
             return Err(Failure::OutputIsInput { path: path.to_owned() });

@@ -14,7 +14,7 @@ use std::ffi::OsString;
 pub(crate) struct Resize {
     #[command(flatten)]
     source: Source,
-    /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
+    /// The blob: its id (decimal, or hexadecimal with 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
     /// Its new size, rounded up to whole clusters: bytes, or a number of K, M, G, T or P

@@ -14,7 +14,7 @@ use std::io::Write;
 pub(crate) struct Rm {
     #[command(flatten)]
     source: Source,
-    /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
+    /// The blob: its id (decimal, or hexadecimal with 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
     /// Remove it even if it is the super blob of an lvolstore, which SPDK does not open without

@@ -1,4 +1,4 @@
-//! Selects a blob: by its id (decimal, or hexadecimal behind `0x`) or by its `name` xattr.
+//! Selects a blob: by its id (decimal, or hexadecimal with `0x`) or by its `name` xattr.
 
 use super::describe::name_of;
 use super::unfinished;

@@ -32,7 +32,7 @@ pub(super) fn note_writer(image: &ImageFile) {
     let path = shown(image.path());
     note(&match lock.pid.map(|pid| (pid, rpc_socket(pid))) {
         Some((pid, Some(socket))) => format!(
-            "{path} is served by process {pid}{}: what the image shows may be behind; ask it: {}",
+            "{path} is served by process {pid}{}: the image may be out of date; ask it: {}",
             program(pid),
             question(&socket)
         ),

@@ -81,7 +81,7 @@ impl Session {
     fn say_what_was_found(&self, info: &StoreInfo) {
         let image = shown(&self.image);
         if info.recovered {
-            note(&format!("{image} was not unloaded in order: recovered"));
+            note(&format!("{image} was not unloaded cleanly: recovered"));
         }
         if !info.damaged.is_empty() {
             let damaged = count(info.damaged.len() as u64, "damaged blob");

@@ -13,7 +13,7 @@ use std::ffi::OsString;
 pub(crate) struct SetParent {
     #[command(flatten)]
     source: Source,
-    /// The thin blob: its id (decimal, or hexadecimal behind 0x) or its name
+    /// The thin blob: its id (decimal, or hexadecimal with 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
     /// The snapshot that it reads through from now on: its id or its name

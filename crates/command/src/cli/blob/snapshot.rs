@@ -12,7 +12,7 @@ use std::ffi::OsString;
 pub(crate) struct Snapshot {
     #[command(flatten)]
     source: Source,
-    /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
+    /// The blob: its id (decimal, or hexadecimal with 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
     #[command(flatten)]

@@ -114,11 +114,11 @@ impl UndoFile {
     /// Reads a stored one.
     pub(super) fn load(path: &Path) -> Result<UndoFile, Failure> {
         let failed = |error| Failure::file(path, "read", error);
-        let refused = |why: &str| Failure::Refused(format!("{} is no undo file: {why}", shown(path)));
+        let refused = |why: &str| Failure::Refused(format!("{} is not an undo file: {why}", shown(path)));
         // Checked before it is opened: opening a pipe would wait for its other end.
         let known = std::fs::metadata(path).map_err(failed)?;
         if !known.is_file() {
-            return Err(refused("it is no file"));
+            return Err(refused("it is not a file"));
         }
         let mut file = File::open(path).map_err(failed)?;
         let mut head = [0; MAGIC.len()];

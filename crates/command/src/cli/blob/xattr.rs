@@ -20,7 +20,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 pub(crate) struct Xattr {
     #[command(flatten)]
     source: Source,
-    /// The blob: its id (decimal, or hexadecimal behind 0x) or its name
+    /// The blob: its id (decimal, or hexadecimal with 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
     #[command(subcommand)]

@@ -142,7 +142,7 @@ fn a_store_that_was_not_left_in_order_is_recovered_by_a_repair() {
     let dirty = image.sha256();
     let ended = on(&image, "check", &[]);
     assert_eq!((ended.code, ended.text()), (0, ""));
-    assert!(ended.err.contains("not unloaded in order"), "{}", ended.err);
+    assert!(ended.err.contains("not unloaded cleanly"), "{}", ended.err);
     assert_eq!(codes(&image, &["--repair"]), [] as [&str; 0]);
     in_order(&image);
     take_back(&image, &dirty);

@@ -84,7 +84,7 @@ fn a_blob_is_exported_from_a_cut_image_only_if_all_of_it_is_there() {
                 assert!(ended.err.contains(&format!("truncate -s {}", HELLO.len())), "{}", ended.err);
                 assert!(!out.exists(), "{len}: no half of it");
                 let check = on(&image, "check", &["--json"]);
-                assert!(String::from_utf8_lossy(&check.out).contains("behind its end lies data of blob"));
+                assert!(String::from_utf8_lossy(&check.out).contains("after its end is data of blob"));
                 refused += 1;
             }
             code => assert_eq!(code, 1, "{len}: {}", ended.err),

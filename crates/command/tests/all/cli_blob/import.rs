@@ -321,7 +321,7 @@ fn a_killed_import_leaves_a_store_that_the_next_command_recovers() {
     child.wait().unwrap();
     assert_eq!(on(&image, "info", &["--json"]).json()["clean"], false);
     let unknown = unlocked(|| on(&image, "rm", &["half"]));
-    assert!(unknown.err.contains("not unloaded in order: recovered"), "{}", unknown.err);
+    assert!(unknown.err.contains("not unloaded cleanly: recovered"), "{}", unknown.err);
     let id = left_over(&image);
     on(&image, "rm", &["half"]).fails(1, &["no blob", "half", &id, "import has not ended"]);
     done(&image, "rm", &[&id]);

@@ -30,7 +30,7 @@ fn a_uuid_is_kept_as_spdk_keeps_it_and_nothing_else_is_one() {
     }
     let created = ["--size", "1M", "--name", "q", "--xattr"];
     on(&image, "create", &[&created[..], &["uuid=zzz"]].concat())
-        .fails(1, &["zzz is no UUID", "36 characters"]);
+        .fails(1, &["zzz is not a UUID", "36 characters"]);
     let upper = format!("uuid={}", UUID.to_ascii_uppercase());
     on(&image, "create", &[&created[..], &[&upper]].concat())
         .fails(1, &[UUID, "the UUID of blob", "store.img", "choose another"]);
@@ -85,12 +85,12 @@ fn the_super_blob_of_any_other_store_is_free_to_choose() {
 fn an_external_snapshot_in_an_lvolstore_is_named_by_a_uuid() {
     let image = lvolstore();
     let clone = ["--size", "1M", "--name", "clone", "--external-snapshot"];
-    on(&image, "create", &[&clone[..], &["disk7"]].concat()).fails(1, &["disk7 is no UUID"]);
+    on(&image, "create", &[&clone[..], &["disk7"]].concat()).fails(1, &["disk7 is not a UUID"]);
     on(&image, "create", &[&clone[..], &["0x00"]].concat()).fails(1, &["UUID"]);
     done(&image, "create", &[&clone[..], &[&UUID.to_ascii_uppercase()]].concat());
     assert_eq!(named(&image, "clone")["parent"]["external"], UUID);
     done(&image, "create", &["--size", "4M", "--thin", "--name", "thin"]);
-    on(&image, "set-parent", &["thin", "--external", "disk7"]).fails(1, &["disk7 is no UUID"]);
+    on(&image, "set-parent", &["thin", "--external", "disk7"]).fails(1, &["disk7 is not a UUID"]);
 }
 
 #[test]

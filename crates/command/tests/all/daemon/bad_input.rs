@@ -7,17 +7,17 @@
 //! |---|---|
 //! | RPC: NUL or BOM between requests, 65 levels | `what_is_no_json_is_told_why_and_ends_its_own_connection_only` |
 //! | RPC: duplicate keys, 1e400, 10 MB | `a_request_that_is_too_much_or_says_something_twice_is_refused_and_the_connection_goes_on` |
-//! | RPC: half-close, a reply that nobody reads | `a_client_that_stops_writing_gets_its_answers_and_one_that_reads_none_holds_up_nobody` |
+//! | RPC: half-close, a reply that nobody reads | `a_client_that_stops_writing_gets_its_answers_and_one_that_reads_none_delays_no_other` |
 //! | names that are another's alias or UUID, UUIDs in upper case, 63 and 64 bytes, slash, newline, quote, sizes 0 and 2^63 | `names_uuids_and_sizes_that_cannot_be_are_refused_with_the_reason` |
 //! | files: folder, FIFO, /dev/zero, no multiple of the block, missing, empty | `what_is_no_disk_is_refused_with_what_is_wrong_and_serves_nothing` |
 //! | files: no permission | `a_file_that_the_user_may_not_open_is_refused` |
 //! | files: cut short while in use | `a_file_cut_short_while_it_is_served_fails_what_is_behind_its_end_only` |
 //! | NBD: EXPORT_NAME, no NO_ZEROES, names of 4096 bytes or not UTF-8 | `old_handshakes_and_odd_names_are_answered` |
 //! | NBD: length 0, over 32 MiB, unaligned on 4 KiB blocks, past 2^64 | `odd_requests_are_answered_and_the_client_goes_on` |
-//! | NBD: slow handshakes | `slow_handshakes_end_at_their_deadline_and_hold_up_nobody` |
+//! | NBD: slow handshakes | `slow_handshakes_end_at_their_deadline_and_delay_no_other` |
 //! | NBD: a client that vanishes at any byte | `clients_that_vanish_at_any_byte_leave_nothing` |
 //! | NBD: limit on connections | `one_connection_too_many_costs_the_oldest_silent_one_and_no_client_that_is_served` |
-//! | NBD: limit on bytes in flight | `a_client_that_asks_for_much_and_reads_nothing_holds_up_nobody` |
+//! | NBD: limit on bytes in flight | `a_client_that_asks_for_much_and_reads_nothing_delays_no_other` |
 //! | a socket's path in a missing folder | `a_path_that_no_socket_can_have_is_refused_in_one_line`, in `serve.rs` |
 
 use std::fs;
@@ -152,7 +152,7 @@ fn odd_requests_are_answered_and_the_client_goes_on() {
 
 /// Takes as long as the deadline of a handshake, 10 s, which no option of the daemon changes.
 #[test]
-fn slow_handshakes_end_at_their_deadline_and_hold_up_nobody() {
+fn slow_handshakes_end_at_their_deadline_and_delay_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = serve(folder.path());
     let mut beside = Nbd::connect(&folder.path().join("nbd.sock"), "disk").unwrap();
@@ -188,7 +188,7 @@ fn one_connection_too_many_costs_the_oldest_silent_one_and_no_client_that_is_ser
 }
 
 #[test]
-fn a_client_that_asks_for_much_and_reads_nothing_holds_up_nobody() {
+fn a_client_that_asks_for_much_and_reads_nothing_delays_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = serve(folder.path());
     let mut beside = Nbd::connect(&folder.path().join("nbd.sock"), "disk").unwrap();

@@ -75,7 +75,7 @@ fn a_request_that_is_too_much_or_says_something_twice_is_refused_and_the_connect
     let daemon = Daemon::start(folder.path(), &SERVE, "control");
     let mut client = Client::connect(folder.path());
     let refused = [
-        (client.call("bdev_get_bdevs", r#"{"name": "a", "name": "b"}"#), "is there twice"),
+        (client.call("bdev_get_bdevs", r#"{"name": "a", "name": "b"}"#), "is given twice"),
         (client.call("bdev_get_bdevs", r#"{"timeout": 1e400}"#), "timeout"),
         (client.ask(r#"{"jsonrpc": "2.0", "id": 1, "id": 2, "method": "spdk_get_version"}"#), "twice"),
         (client.call("bdev_get_bdevs", &format!(r#"{{"name": "{}"}}"#, "x".repeat(10 << 20))), "4194304"),

@@ -48,7 +48,7 @@ fn a_hangup_opens_the_log_anew_and_the_daemon_goes_on() {
         let old = path(&format!("it.log.{round}"));
         fs::rename(path("it.log"), &old).unwrap();
         hang_up(&daemon);
-        until_said(&path("it.log"), "opened anew");
+        until_said(&path("it.log"), "reopened");
         assert!(daemon.call(&["spdk_get_version"]).status.success());
     }
     let before = fs::read_to_string(path("it.log.2")).unwrap();
