@@ -104,7 +104,7 @@ impl Control {
         &self.0.nbd
     }
 
-    /// What it says of itself.
+    /// The daemon's log.
     pub fn log(&self) -> &Log {
         &self.0.log
     }
@@ -129,7 +129,7 @@ impl Control {
         &self.0.iobuf
     }
 
-    /// What the framework was told.
+    /// Settings of the framework.
     pub(crate) fn framework(&self) -> &Framework {
         &self.0.framework
     }

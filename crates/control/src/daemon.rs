@@ -31,16 +31,16 @@ pub struct DaemonOptions {
     pub rpcs_allowed: Vec<String>,
     /// Addresses on which the NBD server listens from the beginning.
     pub nbd: Vec<Address>,
-    /// The folder of certificates for those of them that are TCP addresses, whose connections are encrypted
-    /// then. A Unix socket is its owner's only.
+    /// The folder of certificates for the TCP addresses among them; their connections are then encrypted. A Unix
+    /// socket is accessible to its owner only.
     pub nbd_tls: Option<PathBuf>,
     /// Take SPDK's lock files of all cores of this runtime, and do not start if another process has one of them.
     pub lock_cores: bool,
-    /// Where those files are; without a folder where SPDK has them, in [`CORE_LOCKS`].
+    /// The folder of those files; by default SPDK's, [`CORE_LOCKS`].
     pub core_lock_folder: Option<PathBuf>,
     /// A configuration to replay.
     pub config: Option<ConfigFile>,
-    /// What it says of itself, and where.
+    /// The log: its form and where it goes.
     pub log: Log,
     /// Files that become bdevs and NBD exports at the start, named after the files.
     pub files: Vec<PathBuf>,
@@ -61,7 +61,7 @@ pub struct Ended {
 pub struct Daemon {
     control: Control,
     server: Option<Server>,
-    /// Opens the log anew on SIGHUP; without a file there is none.
+    /// The task that reopens the log on SIGHUP; `None` without a log file.
     _hangups: Option<LocalJoinHandle<()>>,
 }
 
@@ -118,7 +118,7 @@ impl Daemon {
         &self.control
     }
 
-    /// Why it is to end: a start behind `framework_start_init` that failed.
+    /// Why the daemon must end: a start by `framework_start_init` that failed.
     pub fn failure(&self) -> Option<String> {
         self.control.framework().failure()
     }
@@ -145,7 +145,7 @@ impl Daemon {
     }
 }
 
-/// Calls methods, and says so if the flag "rpc" is set.
+/// Calls methods, and logs each call if the flag "rpc" is set.
 fn dispatcher(table: Table<Control>, control: &Control) -> Dispatcher<Control> {
     let log = control.log().clone();
     let observer = move |method: &str, outcome: Result<&str, &RpcError>| {
@@ -160,7 +160,7 @@ fn dispatcher(table: Table<Control>, control: &Control) -> Dispatcher<Control> {
     Dispatcher::observed(table, control.clone(), control.phase().clone(), observer)
 }
 
-/// Opens the log anew whenever a SIGHUP comes.
+/// Reopens the log at each SIGHUP.
 async fn reopen_logs(control: Control) {
     let mut hangups = control.runtime().hangups();
     loop {
@@ -169,7 +169,7 @@ async fn reopen_logs(control: Control) {
     }
 }
 
-/// Runs the calls of a configuration, and moves on to the running state unless a call is to do that.
+/// Runs the calls of a configuration, and changes to the running state unless an RPC call does that.
 async fn start_framework(control: &Control, config: Option<Replay>, waits: bool) -> Result<(), String> {
     if let Some(config) = &config {
         config.run(State::Startup).await?;

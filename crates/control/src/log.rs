@@ -1,9 +1,10 @@
-//! What the daemon says of itself: lines for people, or JSON, one object a line.
+//! The daemon's log: lines of text, or JSON with one object per line.
 //!
 //! Owned by the control plane, on the app thread. A line goes to standard error if the print level admits it, and to the log
-//! file, if there is one, if the log level does. What is for information or debugging is said only of parts whose flag is
-//! set. Lines are written at once; standard error that accepts nothing for a moment loses one. Not promised: the form of
-//! reports of the runtime itself (a panic, a call that holds a reactor, a dump), which are text on standard error.
+//! file, if there is one, if the log level does. Lines for information and debugging are written only for parts
+//! whose flag is set. Lines are written at once; a line is lost if standard error accepts nothing for a moment. Not
+//! promised: the form of reports of the runtime itself (a panic, a call that holds a reactor, a dump), which are
+//! text on standard error.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -46,9 +47,9 @@ const FLAGS: [&str; 13] = [
 pub enum Level {
     /// Something failed.
     Error,
-    /// Something is not as it was meant to be.
+    /// Something is not as intended.
     Warning,
-    /// Something that happens seldom: the start, the end.
+    /// A rare event: the start, the end.
     Notice,
     /// What parts do, if their flag is set.
     Info,
@@ -59,14 +60,14 @@ pub enum Level {
 /// How a line is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogForm {
-    /// For people: the time, the level, the part and what is said.
+    /// Text: the time, the level, the part and the message.
     #[default]
     Human,
     /// An object with the members `time`, `level`, `part` and `message`.
     Json,
 }
 
-/// Where a log goes, and what it says at first.
+/// Where a log goes, and its first settings.
 #[derive(Clone, Debug, Default)]
 pub struct LogOptions {
     /// How lines are written.
@@ -110,7 +111,7 @@ struct Inner {
 }
 
 impl Default for Inner {
-    /// For people, on standard error; levels as SPDK has them.
+    /// Text on standard error; levels as in SPDK.
     fn default() -> Inner {
         Inner {
             form: LogForm::Human,
@@ -125,7 +126,7 @@ impl Default for Inner {
 }
 
 impl Default for Log {
-    /// For a program that has its own: warnings and errors, for people, on standard error.
+    /// For a program with its own log: warnings and errors as text on standard error.
     fn default() -> Log {
         let log = Log(Rc::default());
         log.set_print_level(Level::Warning);
@@ -140,7 +141,7 @@ impl std::fmt::Debug for Log {
 }
 
 impl Log {
-    /// Opens the file, if there is to be one.
+    /// Opens the file, if the options name one.
     ///
     /// # Errors
     /// [`LogError`] names the file or the flag.
@@ -161,12 +162,12 @@ impl Log {
         }
     }
 
-    /// True if there is a file, which can be opened anew.
+    /// True if there is a file, which can be reopened.
     pub fn has_file(&self) -> bool {
         self.0.path.is_some()
     }
 
-    /// Opens the file anew, as after it was renamed. If that fails the old one stays.
+    /// Reopens the file, as after it was renamed. If that fails, the old one stays.
     pub fn reopen(&self) {
         let Some(path) = &self.0.path else { return };
         match append(path) {
@@ -178,23 +179,23 @@ impl Log {
         }
     }
 
-    /// Says something that happens seldom.
+    /// Logs a rare event.
     pub fn notice(&self, part: &str, message: &str) {
         self.say(Level::Notice, part, message);
     }
 
-    /// Says what is not as it was meant to be.
+    /// Logs something that is not as intended.
     pub fn warning(&self, part: &str, message: &str) {
         self.say(Level::Warning, part, message);
     }
 
-    /// True if something of that level is said of a part anywhere.
+    /// True if lines of that level and part are written anywhere.
     pub fn says(&self, level: Level, part: &str) -> bool {
         let flagged = level <= Level::Notice || self.0.flags.borrow().get(part) == Some(&true);
         flagged && (level <= self.0.print_level.get() || (self.has_file() && level <= self.0.level.get()))
     }
 
-    /// Says something of a part.
+    /// Logs a line for a part.
     pub fn say(&self, level: Level, part: &str, message: &str) {
         if !self.says(level, part) {
             return;
@@ -223,7 +224,7 @@ impl Log {
         }
     }
 
-    /// The least that matters enough for the file.
+    /// The lowest level that the file gets.
     pub fn level(&self) -> Level {
         self.0.level.get()
     }
@@ -233,7 +234,7 @@ impl Log {
         self.0.level.set(level);
     }
 
-    /// The least that matters enough for standard error.
+    /// The lowest level that standard error gets.
     pub fn print_level(&self) -> Level {
         self.0.print_level.get()
     }
@@ -274,7 +275,7 @@ struct Line<'a> {
     message: &'a str,
 }
 
-/// A file to whose end is written.
+/// Opens a file for appending.
 fn append(path: &Path) -> Result<File, LogError> {
     let opened = File::options().append(true).create(true).mode(0o640).open(path);
     opened.map_err(|source| LogError::File { path: path.to_owned(), source })

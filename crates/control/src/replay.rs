@@ -2,8 +2,9 @@
 //! writes.
 //!
 //! Twice over the file: once for methods that may be called before the framework is initialised, then for the
-//! others. In the second pass a call that names an object that does not exist yet is repeated after the calls behind it,
-//! so their order does not matter; when a round of calls achieves nothing, the start fails and names the call.
+//! others. In the second pass a call that names an object that does not exist yet is repeated after the following
+//! calls, so their order does not matter; when a round of calls achieves nothing, the start fails and names the
+//! call.
 
 use spindle_rpc::{Call, Dispatcher, Errno, Limits, Parsed, Parser, RpcError, State, Value, to_json};
 
@@ -15,10 +16,10 @@ use crate::spdk;
 /// How large a configuration may be; 10,000 bdevs fit.
 const LIMITS: Limits = Limits { bytes: 64 << 20, values: 4 << 20, depth: 64 };
 
-/// What the log calls it.
+/// Its part in the log.
 const PART: &str = "config";
 
-/// Methods that would wait for what replays them.
+/// Methods that would wait for the end of the replay itself.
 const FRAMEWORK: [&str; 2] = ["framework_start_init", "framework_wait_init"];
 
 /// A configuration file that was read.
@@ -28,7 +29,7 @@ pub struct ConfigFile {
     pub name: String,
     /// Its contents: JSON, possibly with comments.
     pub text: String,
-    /// Goes on when a call fails.
+    /// True to continue when a call fails.
     pub ignore_errors: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The methods of SPDK, all 296 of its schema, and why those that are not here are not.
+//! The methods of SPDK, all 296 of its schema, and the reason for each that is absent here.
 //!
 //! The names are those of SPDK v26.09's `schema/schema.yaml`, in its groups.
 

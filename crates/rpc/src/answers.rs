@@ -1,8 +1,7 @@
 //! The outstanding work of one connection: calls under way, and unsent answers.
 //!
-//! Shared by the connection's reader and writer and the tasks of its calls, all on one thread. Requests of a
-//! client that does not read its answers are not read either; if its answers exceed the limit, it is
-//! disconnected.
+//! Shared by the connection's reader and writer and the tasks of its calls, all on one thread. No further request
+//! is read from a client that does not read its answers; if its answers exceed the limit, it is disconnected.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

@@ -99,7 +99,7 @@ fn applied(mut digits: u64, mut exponent: i64) -> Result<(u64, i64), NotAnIntege
 }
 
 impl Serialize for Number {
-    /// [`to_json`](crate::to_json) writes it as it came, whatever its length and form. For other serialisers it is an
+    /// [`to_json`](crate::to_json) writes it as it was sent, with any length and form. For other serialisers it is an
     /// integer if it is written as one of 64 bits, and text otherwise.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let text = self.text();

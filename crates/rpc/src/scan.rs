@@ -5,7 +5,7 @@ use crate::value::Value;
 
 /// The result of giving bytes to a token.
 pub(crate) enum Step<T> {
-    /// All bytes used; the token goes on.
+    /// All bytes used; the token continues.
     More,
     /// The token ends after that many bytes.
     Done(usize, T),

@@ -217,7 +217,7 @@ impl<'a> ser::Serializer for &'a mut Writer {
         }
     }
 
-    /// What is no number is null.
+    /// NaN and infinities become null.
     fn serialize_f64(self, value: f64) -> Result<(), NotJson> {
         match value.is_finite() {
             true => self.display(format_args!("{value:?}")),

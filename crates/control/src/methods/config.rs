@@ -1,4 +1,4 @@
-//! The configuration as calls that make it again: what SPDK's `save_config` asks for, part by part.
+//! The configuration as the calls that restore it: what SPDK's `save_config` asks for, part by part.
 //!
 //! Volumes are not in it, as their stores bring them back.
 
@@ -16,7 +16,7 @@ use crate::control::Control;
 use crate::settings::{bdev_options, iobuf, keyring, sockets};
 use crate::values::Details;
 
-/// Modules whose bdevs are a batch each, in SPDK's order; one is there even if it is empty.
+/// Modules whose bdevs are one batch each, in SPDK's order; an empty batch is written too.
 const BATCHES: [&str; 3] = ["malloc", "null", "aio"];
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -124,7 +124,7 @@ enum Step {
 async fn get_config(control: Control, params: GetConfig) -> Result<Vec<Step>, RpcError> {
     let steps = match params.name.as_str() {
         "scheduler" => {
-            // Without one the call sets SPDK's own.
+            // Without a period the call sets SPDK's default.
             let is_its_own = |period: &u64| ![0, scheduler::PERIOD].contains(period);
             let period = Some(control.scheduler().period.get()).filter(is_its_own);
             vec![one("framework_set_scheduler", Params::Scheduler { name: scheduler::STATIC, period })]

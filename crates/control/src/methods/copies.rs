@@ -1,4 +1,4 @@
-//! Copies of what volumes have themselves: started by one method, looked after by another.
+//! Shallow copies of volumes: one method starts them, another reports their progress.
 
 use serde::{Deserialize, Serialize};
 use spindle_lvol::LvolError;
@@ -66,7 +66,7 @@ async fn check(control: Control, params: Started) -> Result<Progress, RpcError> 
     Ok(Progress { copied_clusters: copy.copied(), total_clusters: copy.total(), state, error })
 }
 
-/// The words of the error number, as SPDK says them.
+/// The text of the error number, as in SPDK.
 fn reason(error: &LvolError) -> String {
     Errno::from_raw(error.errno()).to_string()
 }

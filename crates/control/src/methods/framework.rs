@@ -1,4 +1,4 @@
-//! The framework: its start, its reactors, what it was told.
+//! The framework: its start, its reactors, its settings.
 
 use serde::{Deserialize, Serialize};
 use spindle_reactor::{Mode, OsThread, ReactorDump};
@@ -38,7 +38,7 @@ struct Monitors {
     enabled: bool,
 }
 
-/// Kept and answered. With parameters that do not say it is off, as in SPDK.
+/// Kept and answered. Parameters without a value turn it off, as in SPDK.
 async fn monitor_context_switch(
     control: Control,
     params: Option<MonitorContextSwitch>,
@@ -50,7 +50,7 @@ async fn monitor_context_switch(
     Ok(Monitors { enabled: monitors.get() })
 }
 
-/// Takes the lock files of the cores that it has none of yet.
+/// Takes the lock files of the cores that are not locked yet.
 async fn enable_cpumask_locks(control: Control) -> Result<bool, RpcError> {
     control.core_locks().claim(control.runtime().cores()).map_err(|taken| {
         RpcError::new(RpcError::INTERNAL, format!("Failed to claim CPU core: {}: {taken}", taken.core()))

@@ -1,4 +1,4 @@
-//! How many requests of a bdev took how long.
+//! Histograms of the request times of a bdev.
 
 use serde::{Deserialize, Serialize};
 use spindle_bdev::{Bdev, IoType};
@@ -39,7 +39,7 @@ struct Enable {
     max_nsec: Option<u64>,
 }
 
-/// Operations that are counted by themselves, with SPDK's names.
+/// Operations that can be counted separately, with SPDK's names.
 const OPERATIONS: [(&str, Operation); 11] = [
     ("read", Operation::Read),
     ("write", Operation::Write),

@@ -1,4 +1,4 @@
-//! SPDK's buffer pools. Requests here bring their own memory, so no module has a share of any: sizes are checked,
+//! SPDK's buffer pools. Requests here bring their own memory, so no module takes part of a pool: sizes are checked,
 //! kept and shown, and have no effect.
 
 use serde::{Deserialize, Serialize};

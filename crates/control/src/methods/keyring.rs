@@ -1,4 +1,4 @@
-//! Keys in files, for what is going to use them.
+//! Keys in files. Nothing uses them yet.
 
 use std::path::PathBuf;
 

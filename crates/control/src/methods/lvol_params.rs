@@ -1,4 +1,4 @@
-//! What parameters of volumes and their stores name, and what is answered to errors of both.
+//! Looks up the volumes and stores that parameters name, and turns errors of both into answers.
 
 use spindle_bdev::BdevError;
 use spindle_lvol::{Lvol, LvolError, LvolStore, StoreKey};
@@ -51,7 +51,7 @@ pub(super) fn selected(
     control.lvols().store(&key).map_err(|error| at_once(&error))
 }
 
-/// What the bdev layer refused, in the way of methods that SPDK begins before it looks for the bdev.
+/// An error of the bdev layer, answered as by methods that SPDK begins before it looks for the bdev.
 pub(super) fn late(error: BdevError) -> RpcError {
     RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error)
 }

@@ -1,4 +1,4 @@
-//! NVMe controllers: none is attached, which clients that list or clear everything are told.
+//! NVMe controllers: none is attached. Clients that list or clear everything get an empty answer.
 
 use serde::{Deserialize, Serialize};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};

@@ -1,4 +1,4 @@
-//! What volumes read through: clones of bdevs outside of their store, and other parents.
+//! Parents of volumes: clones of bdevs outside of their store, and other parents.
 
 use serde::Deserialize;
 use spindle_bdev::Bdev;

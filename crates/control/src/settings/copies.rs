@@ -1,6 +1,6 @@
 //! Shallow copies of volumes, by the ids that clients were given.
 //!
-//! A copy that ended is kept until its end was asked for; of those that are never asked for the oldest go.
+//! A copy that has ended is kept until a client has asked for its end; the oldest go if no client asks.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// The next id; it is used up even if no copy comes of it.
+    /// The next id; it is not reused even if the copy does not start.
     pub(crate) fn next(&self) -> u32 {
         self.last.set(self.last.get().wrapping_add(1));
         self.last.get()

@@ -1,6 +1,6 @@
-//! The keys that were added, each a file of the daemon's user that nobody else may read.
+//! The keys that were added, each a file that only the daemon's user may read.
 //!
-//! Nothing here takes one yet. The files are not read, as in SPDK, until a key is used.
+//! Nothing uses a key yet. As in SPDK, a file is not read until its key is used.
 
 use std::cell::RefCell;
 use std::io;

@@ -1,4 +1,4 @@
-//! What methods set, and other methods show: below the handlers, which reach it through their context.
+//! Settings that some methods set and others show. Handlers reach them through their context.
 
 pub(crate) mod bdev_options;
 pub(crate) mod copies;

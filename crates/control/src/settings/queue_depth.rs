@@ -10,7 +10,7 @@ use std::time::Duration;
 use spindle_bdev::{Bdev, WeakBdev};
 use spindle_reactor::{LocalJoinHandle, sleep, spawn_local};
 
-/// What the samples of a bdev came to. Times are in microseconds.
+/// The sums of the samples of a bdev. Times are in microseconds.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Sampled {
     /// Between two samples.
@@ -34,7 +34,7 @@ struct Sampler {
 pub(crate) struct QueueDepths(RefCell<BTreeMap<String, Sampler>>);
 
 impl QueueDepths {
-    /// Samples a bdev so often, in microseconds; 0 ends it. A bdev that is sampled already keeps its times.
+    /// Samples a bdev at this period, in microseconds; 0 ends it. A bdev that is sampled already keeps its times.
     pub(crate) fn set(&self, bdev: &Bdev, period: u64) {
         let before = self.of(bdev);
         let mut samplers = self.0.borrow_mut();
@@ -48,7 +48,7 @@ impl QueueDepths {
         samplers.insert(bdev.name().to_owned(), Sampler { of: bdev.downgrade(), sampled, _task: task });
     }
 
-    /// What the samples came to; none for a bdev that is not sampled.
+    /// The sums of the samples; `None` for a bdev that is not sampled.
     pub(crate) fn of(&self, bdev: &Bdev) -> Option<Sampled> {
         let samplers = self.0.borrow();
         let sampler = samplers.get(bdev.name())?;

@@ -1,4 +1,4 @@
-//! What the scheduler was told: kept and shown, as no thread moves.
+//! The scheduler's settings: kept and shown without effect, as no thread moves.
 
 use std::cell::Cell;
 
@@ -8,7 +8,7 @@ use spindle_reactor::CpuSet;
 #[derive(Default)]
 pub(crate) struct SchedulerSettings {
     pub(crate) period: Cell<u64>,
-    /// The core that SPDK's scheduler would run on, if it was said.
+    /// The core that SPDK's scheduler would run on, if it was set.
     pub(crate) core: Cell<Option<usize>>,
     /// Cores that a scheduler would leave alone.
     pub(crate) isolated: Cell<CpuSet>,

@@ -35,7 +35,7 @@ pub(crate) struct Sockets {
 }
 
 impl Sockets {
-    /// The options of an implementation; none if there is no such.
+    /// The options of an implementation; `None` if there is no such implementation.
     pub(crate) fn of(&self, implementation: &str) -> Option<&Cell<Values>> {
         match implementation {
             "ssl" => Some(&self.ssl),
