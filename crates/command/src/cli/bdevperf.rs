@@ -137,7 +137,7 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
 /// A bdev to be made.
 struct On {
     what: String,
-    /// Of a regular file, which has none of its own.
+    /// For a regular file, which has no block size of its own.
     block_size: Option<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! `spindle completions` and `spindle man`: what a package puts beside the program, made from its own arguments.
+//! `spindle completions` and `spindle man`: files for a package, generated from the program's arguments.
 
 use std::fs;
 use std::io::Write;
@@ -20,7 +20,7 @@ pub(crate) struct Completions {
 /// Where to write the pages.
 #[derive(Args)]
 pub(crate) struct Man {
-    /// A folder that is there: it gets spindle.1 and a page for each command
+    /// An existing folder: it gets spindle.1 and a page for each command
     folder: PathBuf,
 }
 

@@ -66,7 +66,7 @@ impl Output {
         Ok(writeln!(self.0)?)
     }
 
-    /// Writes out what is still buffered.
+    /// Writes what is still buffered.
     pub(crate) fn finish(mut self) -> Result<(), Failure> {
         Ok(self.0.flush()?)
     }

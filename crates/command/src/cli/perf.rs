@@ -102,7 +102,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     }
 }
 
-/// A table of missed aims, behind the sentence that announces it.
+/// A table of missed aims, after the sentence that announces it.
 fn shortfalls(missed: &[Figure]) -> io::Result<String> {
     let mut table = b"\n".to_vec();
     print(missed, &mut table)?;

@@ -1,6 +1,6 @@
 //! Reports that the daemon is ready, and that it stops: to a file descriptor, and to systemd.
 //!
-//! Nothing depends on it: what cannot be told is noted, and the daemon goes on.
+//! Nothing depends on it: a report that fails is noted, and the daemon continues.
 
 use std::env;
 use std::ffi::OsStr;
@@ -37,7 +37,8 @@ pub(super) fn stopping() {
     let _ = notify("STOPPING=1");
 }
 
-/// The descriptor is opened anew, as this crate takes none by number; a pipe and a file can be, a socket cannot.
+/// The descriptor is opened by its path in /proc, as safe code cannot take one by number; this works for a pipe or
+/// a file, not for a socket.
 fn write_line(number: u32) -> io::Result<()> {
     let mut opened = File::options().write(true).open(format!("/proc/self/fd/{number}"))?;
     opened.write_all(b"ready\n")
@@ -51,7 +52,7 @@ fn notify(state: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// A path, or a name in the abstract namespace behind `@`.
+/// A path, or `@` and a name in the abstract namespace.
 fn address(place: &OsStr) -> io::Result<SocketAddr> {
     match place.as_bytes().strip_prefix(b"@") {
         Some(name) => SocketAddr::from_abstract_name(name),

@@ -28,13 +28,13 @@ pub(crate) struct Command {
     /// The RPC socket. Default: /var/tmp/spdk.sock; with files alone there is none
     #[arg(short = 'r', long, value_name = "PATH")]
     rpc_socket: Option<PathBuf>,
-    /// Take no calls: with a configuration, or files, that say all
+    /// Serve no RPC: for a daemon that is set up by a configuration or files alone
     #[arg(long, conflicts_with_all = ["wait_for_rpc", "rpc_socket"])]
     no_rpc_server: bool,
     /// A configuration to replay: JSON as SPDK's save_config writes it
     #[arg(short = 'c', long, visible_alias = "json", value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Go on when a call of the configuration fails, or is not known
+    /// Continue when a call of the configuration fails or is not known
     #[arg(long)]
     json_ignore_init_errors: bool,
     /// Wait for framework_start_init before subsystems are initialised
@@ -62,7 +62,7 @@ pub(crate) struct Command {
     /// Share the cores: take no lock files. The default, but not under the name spdk_tgt
     #[arg(long)]
     disable_cpumask_locks: bool,
-    /// Append the log to this file too; SIGHUP opens it anew
+    /// Append the log to this file too; SIGHUP reopens it
     #[arg(long, value_name = "PATH")]
     log_file: Option<PathBuf>,
     /// How the log is written. Default: human on a terminal, json elsewhere
@@ -90,7 +90,7 @@ enum LogFormat {
 }
 
 impl Command {
-    /// What the daemon's log is to be.
+    /// The options of the daemon's log.
     fn log(&self) -> LogOptions {
         let form = match self.log_format {
             Some(LogFormat::Human) => LogForm::Human,
@@ -102,7 +102,7 @@ impl Command {
         LogOptions { form, file, flags, quiet: self.silence_noticelog }
     }
 
-    /// The RPC socket; none for a daemon that is to serve files and nothing else.
+    /// The RPC socket; `None` for a daemon that only serves files.
     fn rpc_socket(&self) -> Option<PathBuf> {
         let needs_rpc = self.config.is_some() || self.wait_for_rpc || !self.rpcs_allowed.is_empty();
         let files_alone = !self.file.is_empty() && !needs_rpc;

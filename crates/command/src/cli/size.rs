@@ -34,7 +34,7 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "that is more than a file or device can have".into())
 }
 
-/// Bytes of the decimals behind the point; `None` if they are not whole.
+/// Bytes of the decimals after the point; `None` if they are not whole.
 fn part(fraction: &str, shift: u32) -> Option<u64> {
     let digits = fraction.trim_end_matches('0');
     // 2^50 has no more than fifty decimals, but 10^38 is the last that fits.

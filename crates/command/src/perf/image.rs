@@ -72,7 +72,7 @@ impl Image {
         .await
     }
 
-    /// A page: a blob's root, its extent page behind it, and so on.
+    /// A page: a blob's root, its extent page after it, and so on.
     fn page(self, at: u32, geometry: &Geometry) -> Option<[u8; BLOCK as usize]> {
         let (number, is_extent) = (at / 2, at % 2 == 1);
         if number >= self.blobs {

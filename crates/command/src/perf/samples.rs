@@ -54,7 +54,7 @@ impl Samples {
         Ok(self.figure())
     }
 
-    /// The same for as many rounds as samples of the bare machine, which wait for nothing.
+    /// The same for as many rounds as samples of the bare machine, which wait for no other thread.
     pub fn bare_rounds(mut self, effort: Effort, operations: u64, mut round: impl FnMut()) -> Figure {
         for sample in effort.rounds(effort.samples) {
             let start = clock::wall_ns();

@@ -15,7 +15,7 @@ use super::clock;
 use super::figure::Figure;
 use super::samples::Samples;
 
-/// A value on cache lines of its own (two, for the adjacent-line prefetcher).
+/// A value that shares its cache lines with no other (two lines, for the adjacent-line prefetcher).
 #[repr(align(128))]
 struct OwnLine(AtomicU64);
 
@@ -213,7 +213,7 @@ pub fn bare_calls(samples: u64, batch: u64) -> Figure {
     timed.figure()
 }
 
-/// Takes the first of a heap of 1000 times and puts it back behind the others.
+/// Takes the first of a heap of 1000 times and puts it back after the others.
 pub fn bare_heap(samples: u64, batch: u64) -> Figure {
     let mut heap: BinaryHeap<Reverse<(u64, u64)>> =
         (0..1000).map(|number| Reverse((number, number))).collect();

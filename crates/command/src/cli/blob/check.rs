@@ -1,4 +1,4 @@
-//! `spindle blob check`: finds what is wrong with a store, and mends it.
+//! `spindle blob check`: finds what is wrong with a store, and repairs it.
 
 use super::image::ImageFile;
 use super::mending::{OnImage, repair};

@@ -25,7 +25,7 @@ pub(super) enum Origin<'a> {
     Image(ClusterIdx),
     /// At the same offset of the external snapshot with this id.
     External(&'a [u8]),
-    /// Nowhere: they read as zeroes.
+    /// In no file: they read as zeroes.
     Zeroes,
 }
 
@@ -65,7 +65,7 @@ fn extent((first, end): Span, origin: Origin<'_>) -> Option<Extent<'_>> {
     (first < end).then(|| Extent { first, clusters: end - first, origin })
 }
 
-/// The range behind the end of a parent reads as zeroes, whatever is above that parent.
+/// The range after the end of a parent reads as zeroes, even if the parents of that parent have data there.
 fn cut_at_end<'a>(level: &Blob, gaps: Vec<Span>, found: &mut Vec<Extent<'a>>) -> Vec<Span> {
     let end = level.metadata.map.num_clusters();
     let beyond = gaps.iter().filter(|gap| gap.1 > end);

@@ -2,7 +2,7 @@
 //!
 //! SIGINT, SIGTERM and SIGHUP ask the work to stop, so that it can leave the store in order; a second one
 //! ends the process at once, as a crash would, and the next load recovers the store. SIGUSR1 prints what the
-//! thread does. Not promised: that work which never checks its [`Stop`] ends early.
+//! thread does. Not promised: an early end of work that never checks its [`Stop`].
 
 use crate::cli::failure::Failure;
 use crate::cli::output::note;

@@ -89,7 +89,7 @@ struct Report<'a> {
     written: u64,
     /// The rest of the input, which was zeroes.
     zeroes: u64,
-    /// Zeroes behind the input, up to the end of the blob.
+    /// Zeroes after the input, up to the end of the blob.
     padding: u64,
 }
 
@@ -145,8 +145,8 @@ fn refuse_image(source: &Source, file: &File, path: &std::path::Path) -> Result<
     }
 }
 
-/// Says that an input is imported as it is although it holds other data in some encoding, which is rarely meant. A
-/// pipe cannot be looked into.
+/// Prints a note if an input holds other data in some encoding, which is imported as it is, rarely on purpose. A
+/// pipe cannot be examined.
 fn note_encoding(file: &File, path: &std::path::Path) {
     let mut head = [0; 512];
     let read = file.read_at(&mut head, 0).unwrap_or(0);
@@ -415,7 +415,7 @@ impl Copy<'_> {
         }
     }
 
-    /// Leaves zeroes behind the input and makes everything durable.
+    /// Makes the rest of the blob zeroes, and everything durable.
     async fn finish(&self, end: u64) -> Result<(), Failure> {
         let padded = end.next_multiple_of(self.block);
         if self.beside.is_some() {

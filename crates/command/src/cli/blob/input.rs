@@ -1,6 +1,6 @@
 //! The input of an import: a file, a device or a stream, read ahead by a separate OS thread.
 //!
-//! Reading a pipe may wait for ever, so it must not happen on the thread that steps the store. The reader
+//! Reading a pipe may wait without end, so it must not happen on the thread that steps the store. The reader
 //! passes pieces through a bounded queue and ends when the queue is dropped; if it is blocked in the kernel
 //! at the process's end, it ends with the process.
 
@@ -82,7 +82,7 @@ impl Input {
         Ok((file, length))
     }
 
-    /// Begins to read from the file's position, to its end or soon behind `most` bytes.
+    /// Begins to read from the file's position, to its end or to soon after `most` bytes.
     pub(super) fn read(file: File, length: Option<u64>, grain: Grain, most: u64) -> io::Result<Input> {
         let queue = Arc::new(Queue { state: Mutex::default(), room: Condvar::new() });
         let reader = Reader { queue: queue.clone(), file, length, grain, most, at: 0, zeroes: 0 };

@@ -39,7 +39,7 @@ impl Medium for OnImage {
     }
 }
 
-/// Mends a store as far as possible. Overwritten contents are in `undo` before anything is written.
+/// Repairs a store as far as possible. Overwritten contents are in `undo` before anything is written.
 pub(super) fn repair(image: PathBuf, undo: PathBuf, give_up: BTreeSet<BlobId>) -> Result<Mended, Failure> {
     with_locked(image, async move |image, channel| {
         let mended = mend(image, &give_up).map_err(|error| failure(&image.0, error))?;
@@ -75,7 +75,7 @@ fn with_locked<T: Send + 'static>(
         refuse_used(&ImageFile::open(&path)?)?;
         let device = open_for_writing(&path).await?;
         let channel = Channel::open(device)?;
-        // Opened behind the lock, so that it does not change while being read.
+        // Opened after the lock was taken, so that it does not change while being read.
         work(&OnImage(ImageFile::open(&path)?), &channel).await
     })
 }
@@ -126,7 +126,7 @@ fn refuse_changed(image: &OnImage, undo: &UndoFile) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Why a store cannot be mended.
+/// Why a store cannot be repaired.
 fn failure(image: &ImageFile, error: MendError) -> Failure {
     match error {
         MendError::Load(error) => not_loaded(image, error),

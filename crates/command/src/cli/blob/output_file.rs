@@ -16,7 +16,7 @@ const BLOCK: usize = 4096;
 /// Zeroes for streams.
 static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 
-/// The destination of an export. Bytes must come in order and leave nothing out.
+/// The destination of an export. Bytes must come in order and without gaps.
 pub(super) struct OutputFile {
     path: PathBuf,
     sink: Sink,

@@ -78,7 +78,7 @@ fn is_no_store(error: &LoadError) -> bool {
     matches!(error, LoadError::Format(FormatError { place: Place::SuperBlock, .. }))
 }
 
-/// An error if bytes of a blob, from `offset` of the image on, lie behind the end of a truncated image.
+/// An error if bytes of a blob, from `offset` of the image on, lie after the end of a truncated image.
 pub(super) fn refuse_missing(
     image: &ImageFile,
     store: &Store,
