@@ -19,8 +19,8 @@ pub trait Driver {
     /// has ended is [hurried](Self::hurry).
     fn cancel(&mut self, token: Token);
 
-    /// A [quiet send](crate::Op::SendQuietly) is waited for after all: its completion does not wait for other
-    /// things to happen. No effect on other operations.
+    /// Asks for the completion of a [quiet send](crate::Op::SendQuietly) as soon as it has ended, without waiting
+    /// for other events. No effect on other operations.
     fn hurry(&mut self, token: Token);
 
     /// Starts what was submitted and moves finished operations to `out`, without blocking.

@@ -11,7 +11,7 @@ use crate::sim::World;
 use crate::uring::{self, UringDriver};
 use crate::{Driver, EngineKind};
 
-/// The engine is not available.
+/// Why an engine is not available.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// io_uring was asked for by name and is not available in the kernel.

@@ -138,11 +138,11 @@ pub enum Op {
         /// Filled from the front.
         buffers: Buffers,
     },
-    /// Receives whatever comes, into buffers that are taken when it comes, so that a silent stream holds none: one
-    /// [`Output::Received`] each, in order, and [more](Completion::more) until the stream ends, which is an
+    /// Receives bytes as they come, into buffers that are taken when they come, so that a silent stream holds none:
+    /// one [`Output::Received`] each, in order, and [more](Completion::more) until the stream ends, which is an
     /// empty one. If the pool is empty when bytes come, the operation ends with an error of kind
     /// [`io::ErrorKind::OutOfMemory`]; no byte is lost, and another may be submitted once there is memory. Bytes
-    /// that came before a cancellation are told before its end.
+    /// that came before a cancellation are reported before its end.
     RecvMany {
         /// The socket.
         socket: Socket,
@@ -158,18 +158,17 @@ pub enum Op {
         /// Sent in order.
         buffers: Buffers,
     },
-    /// As [`Op::Send`], by a sender that waits for nothing: if the stream takes all bytes at once, that ends no
-    /// sleep, and the completion is handed out with the next thing that happens to the driver, or after
-    /// [`Driver::hurry`](crate::Driver::hurry). So an answer and the wait for the next request are one call of
-    /// the kernel. Until then the buffers are kept: at most 256 KiB of them by each driver, beyond which this
-    /// is [`Op::Send`].
+    /// As [`Op::Send`], by a sender that does not wait for the end: if the stream takes all bytes at once, that
+    /// ends no sleep, and the completion is handed out with the driver's next event, or after
+    /// [`Driver::hurry`](crate::Driver::hurry). So an answer and the wait for the next request are one system call.
+    /// Until then the buffers are kept: at most 256 KiB of them by each driver, beyond which this is [`Op::Send`].
     SendQuietly {
         /// The socket.
         socket: Socket,
         /// Sent in order.
         buffers: Buffers,
     },
-    /// As [`Op::Send`], without copying where the system can (TCP): the first completion tells the result, with
+    /// As [`Op::Send`], without copying where the system can (TCP): the first completion carries the result, with
     /// [more](Completion::more) to come; the last one, [`Output::Done`], brings the buffers back when the system
     /// reads them no more, which may be when the peer has confirmed the bytes. An error comes as the last.
     SendZeroCopy {
@@ -194,7 +193,7 @@ pub enum Op {
         interest: Interest,
     },
     /// As [`Op::Poll`], each time that the descriptor may have become ready again: one [`Output::Ready`] each, and
-    /// [more](Completion::more) until it is cancelled. A readiness that was told is not told again until
+    /// [more](Completion::more) until it is cancelled. A readiness that was reported is not reported again until
     /// something changes.
     PollMany {
         /// The descriptor; stays open until the operation completes.

@@ -1,4 +1,4 @@
-//! Standard error, and files beside it, for reports that must not wait for a reader.
+//! Standard error and log files, for reports that must not wait for a reader.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! Process signals, held by the first owner that asks: the second of law 1's two exceptions.
+//! Process signals, held by the first owner that asks: one of the two exceptions of law 1 (ARCHITECTURE.md).
 //!
 //! A handler runs on any OS thread at any moment, so it does the minimum: one atomic addition for each
 //! arrival and one unpark (an atomic exchange and perhaps a write to an eventfd). The owner decides what a

@@ -1,7 +1,7 @@
 //! Which standard streams were closed when the process started.
 //!
 //! Rust's start opens `/dev/null` in place of a closed standard stream, which cannot be told from a `/dev/null` that
-//! the caller has opened for reading and writing, as Python's `subprocess.DEVNULL` is. So this looks before: from a
+//! the caller has opened for reading and writing, as Python's `subprocess.DEVNULL` is. So this looks earlier, in a
 //! function of `.init_array`, which the loader calls on the main thread before `main`.
 
 use std::sync::atomic::{AtomicU8, Ordering};

@@ -69,7 +69,7 @@ impl Object {
 struct Source {
     object: Object,
     address: usize,
-    /// Whether the kernel tells when it can be written to.
+    /// Whether the kernel reports when it can be written to.
     tells_of_room: bool,
     readers: Line,
     writers: Line,
@@ -99,7 +99,7 @@ struct Waiting {
 enum Side {
     Read,
     Write,
-    /// Takes nothing, and so waits behind no other operation.
+    /// Takes no bytes, and so waits for no other operation.
     Look,
 }
 
@@ -114,7 +114,7 @@ pub(super) struct Sources {
     /// The keys of waiting operations, by token.
     keys: Places,
     sweep_at: usize,
-    /// Sides of sources whose operations may go on although the kernel tells nothing new.
+    /// Sides of sources whose operations may continue without new readiness from the kernel.
     eager: Vec<(usize, Side)>,
     /// System calls on the descriptors.
     pub(super) calls: u64,
@@ -146,7 +146,7 @@ impl Sources {
         let side = waiting.side();
         let queued =
             side != Side::Look && known.is_some_and(|source| self.sources[source].line(side).live > 0);
-        // The registration of a descriptor tells once what it is ready for.
+        // The registration of a descriptor reports once what it is ready for.
         let told_later = side == Side::Look && waiting.op.goes_on() && known.is_none();
         let mut may_go_on = false;
         if !queued && !told_later {
@@ -202,7 +202,8 @@ impl Sources {
         Ok(key)
     }
 
-    /// Changes whether the kernel tells when a source can be written to. If it can already, that is told at once.
+    /// Changes whether the kernel reports when a source can be written to. If it can already, that is reported at
+    /// once.
     fn register_again(
         &mut self,
         source: usize,
@@ -224,8 +225,8 @@ impl Sources {
         source.writers.live > 0 || source.lookers.entries.iter().any(looks)
     }
 
-    /// The kernel told that a source can be written to. If nothing waits for that, it need not tell again: changed
-    /// only now, as sends that have waited once often do again.
+    /// The kernel reported that a source can be written to. If nothing waits for that, the report is switched off:
+    /// only now, as sends that have waited once often wait again.
     fn told_of_room(&mut self, number: usize, epoll: &OwnedFd) {
         let Some(source) = self.sources.get(number) else { return };
         if !source.tells_of_room || self.wants_room(source) {
@@ -276,7 +277,7 @@ impl Sources {
         }
     }
 
-    /// Each `Poll` checks whether its interest is met, in whatever direction.
+    /// Each `Poll` checks whether its interest is met, in either direction.
     fn look_again(
         &mut self,
         source: usize,
@@ -309,12 +310,12 @@ impl Sources {
         source.lookers.live = source.lookers.entries.len();
     }
 
-    /// True if operations may go on although the kernel tells nothing new.
+    /// True if operations may continue without new readiness from the kernel.
     pub(super) fn is_eager(&self) -> bool {
         !self.eager.is_empty()
     }
 
-    /// Goes on with operations that had more than their share of results in a row.
+    /// Continues operations that had more than their share of results in a row.
     pub(super) fn go_on_eagerly(
         &mut self,
         vecs: &mut IoVecs,
@@ -334,7 +335,8 @@ impl Sources {
         engine_id: &EngineId,
         ready: &mut Vec<Completion>,
     ) {
-        // An event of a source removed meanwhile finds nothing, or another source that tries in vain.
+        // An event of a source that was removed meanwhile finds no source, or another one, whose attempt then finds
+        // nothing.
         let Some(source) = self.sources.get_mut(number) else { return };
         let (line, mut left) = (source.line(side), IN_A_ROW);
         while let Some(&(key, token)) = line.entries.front() {
@@ -374,7 +376,7 @@ impl Sources {
     }
 }
 
-/// What the kernel is to tell of a descriptor.
+/// The events of a descriptor that the kernel must report.
 fn flags(tells_of_room: bool) -> epoll::EventFlags {
     let flags = epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ET;
     if tells_of_room { flags | epoll::EventFlags::OUT } else { flags }

@@ -158,7 +158,7 @@ fn open_or_create(options: &OpenOptions, extra: OFlags) -> Result<OwnedFd, Errno
             Err(Errno::NOENT) => {}
             opened => return opened,
         }
-        // Creating needs write access to set the size; a read-only opener then opens anew.
+        // Creating needs write access to set the size; a read-only opener then opens it again.
         let creating = (flags - OFlags::RWMODE) | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
         match open(creating) {
             Ok(fd) => {

@@ -3,7 +3,7 @@
 //!
 //! Not shown by sysfs, and so not found here: the file of a loop device that was made in another mount
 //! namespace or whose file was deleted since, the part of a device that a device-mapper target uses, and the
-//! storage behind a network block device or a virtual machine's disk.
+//! storage of a network block device or of a virtual machine's disk.
 
 use std::fs;
 use std::path::{Path, PathBuf};

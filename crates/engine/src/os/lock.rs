@@ -83,7 +83,7 @@ pub fn write_lock(file: &fs::File) -> Option<WriteLock> {
     Some(WriteLock { pid: holder(file.as_fd(), wanted, &stat) })
 }
 
-/// Opens a layer; for writing if it is to be locked exclusively and may be written.
+/// Opens a layer; for writing if the lock is exclusive and the layer may be written.
 fn open_layer(layer: &Layer, exclusive: bool) -> Option<(OwnedFd, Stat)> {
     let open = |access| {
         rustix::fs::open(&layer.path, access | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()).ok()

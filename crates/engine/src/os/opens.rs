@@ -1,7 +1,7 @@
 //! The opens of one engine that may be given up, each from its submission until it has failed or its file is
 //! closed.
 //!
-//! Part of the workers' queue, behind its lock. An open that was given up may hold a file that the same caller
+//! Part of the workers' queue, under its lock. An open that was given up may hold a file that the same caller
 //! opens again: the later open waits for it.
 
 use std::collections::BTreeMap;

@@ -382,7 +382,7 @@ impl Pool {
         }
     }
 
-    /// A thread could not be started: others go on with the queue; without any, it fails.
+    /// A thread could not be started: others continue with the queue; without any, its jobs fail.
     fn could_not_start(&self, error: &io::Error) {
         let mut queue = self.queue();
         queue.threads -= 1;

@@ -1,4 +1,4 @@
-//! The generator behind every seeded choice: splitmix64, small, fast, sufficient for choices.
+//! The generator of every seeded choice: splitmix64, small, fast, sufficient for choices.
 
 /// A seeded generator. The same seed gives the same numbers on every machine.
 #[derive(Clone, Debug)]

@@ -39,7 +39,7 @@ struct Shared {
     inner: Mutex<Inner>,
 }
 
-/// The state of the world, behind one uncontended lock.
+/// The state of the world, under one uncontended lock.
 pub(super) struct Inner {
     pub(super) rng: Rng,
     pub(super) clock: Time,

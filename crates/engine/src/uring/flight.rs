@@ -55,9 +55,9 @@ pub(super) struct Flight {
     pub(super) quiet: bool,
     /// For a receive of many: the group of its buffers, if the kernel picks them.
     pub(super) group: Option<u16>,
-    /// True if the kernel goes on by itself.
+    /// True if the kernel continues it without a new entry.
     pub(super) goes_on: bool,
-    /// For a send without copying: the notices to come, whether it copies after all, and its result.
+    /// For a send without copying: the notices to come, whether it copies instead, and its result.
     pub(super) notices: u32,
     pub(super) copies: bool,
     pub(super) outcome: Option<io::Result<Output>>,

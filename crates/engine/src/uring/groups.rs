@@ -1,4 +1,4 @@
-//! Buffers that the kernel may fill for whichever stream gets bytes first.
+//! Buffers that the kernel may fill for the stream that gets bytes first.
 //!
 //! Owned by the driver. One group for each [`ReceivePool`] from which streams receive: a few buffers that the
 //! kernel has, however many streams wait. A filled buffer leaves for good, and another from the pool takes its

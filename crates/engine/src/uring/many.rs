@@ -71,7 +71,7 @@ impl UringDriver {
         self.finish(key, Ok(Output::Received(IoBuf::zeroed(0))));
     }
 
-    /// The stream may have bytes, on a kernel that cannot receive them by itself.
+    /// The stream may have bytes, on a kernel without multishot receives.
     fn receive_here(&mut self, key: usize, result: i32) {
         let flight = &mut self.flights[key];
         if let Step::Done(Err(error)) = flight.on_result(result.min(0), &self.engine_id) {
@@ -142,7 +142,7 @@ mod tests {
     use crate::os::{Clock, Workers};
     use crate::{Driver, ReceivePool, Socket, Token};
 
-    /// A driver as on an old kernel, which goes on with nothing by itself, or as on this one.
+    /// A driver as on an old kernel, without multishot operations, or as on this one.
     fn driver(old: bool) -> Option<UringDriver> {
         super::super::probe().ok()?;
         let engine_id = EngineId::new();

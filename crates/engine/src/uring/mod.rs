@@ -1,8 +1,8 @@
 //! The io_uring engine: one ring for each reactor, made and used on its OS thread.
 //!
-//! Transfers, flushes and streams go through the ring. Operations that the kernel lacks or would hand to a
-//! thread of its own anyway (opening, discarding, zeroing, binding) go to the worker threads shared by the
-//! engine's drivers. Nothing is registered with the kernel, so no locked memory is needed.
+//! Transfers, flushes and streams go through the ring. Operations that the kernel lacks or would run on a kernel
+//! thread anyway (opening, discarding, zeroing, binding) go to the worker threads shared by the engine's drivers.
+//! Nothing is registered with the kernel, so no locked memory is needed.
 
 mod flight;
 mod groups;
@@ -55,7 +55,7 @@ pub(crate) struct UringDriver {
     listening: bool,
     ring: Ring,
     flights: Slab<Flight>,
-    /// Behind the ring: its buffers are the kernel's until that is closed.
+    /// Declared after the ring: its buffers belong to the kernel until the ring is closed.
     groups: Groups,
     /// The keys of the flights, and the jobs given to workers, by token.
     keys: Places,
@@ -72,7 +72,7 @@ pub(crate) struct UringDriver {
     quiet_bytes: usize,
     /// Those of them whose entries the kernel has taken. Empty between two calls; kept for its capacity.
     taken: Vec<(usize, u64)>,
-    /// True if one of them is waited for.
+    /// True if one of them was hurried.
     hurried: bool,
     /// Finished on this thread, not yet handed out.
     ready: Vec<Completion>,
@@ -392,8 +392,8 @@ impl Driver for UringDriver {
     }
 
     fn park(&mut self, deadline: Option<Time>) {
-        // The completion that woke this thread may still be there: an idle reactor need not poll. What waits
-        // behind a quiet send is started only by a turn.
+        // The completion that woke this thread may still be there: an idle reactor need not poll. What waits for a
+        // quiet send is started only by a turn.
         if self.hurried || (!self.sends.is_empty() && !self.quiet.is_empty()) {
             self.turn();
         } else {

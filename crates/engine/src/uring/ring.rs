@@ -43,7 +43,7 @@ pub(super) struct Ring {
     pub(super) enters: u64,
     /// True if an entry may ask for no completion when it succeeds (5.17).
     pub(super) may_be_quiet: bool,
-    /// True if the kernel goes on with an accept, a receive or a poll by itself, and sends without copying (6.0).
+    /// True if the kernel has multishot accepts, receives and polls, and sends without copying (6.0).
     pub(super) may_go_on: bool,
 }
 
@@ -53,12 +53,12 @@ impl Ring {
         let may_be_quiet = ring.params().is_feature_skip_cqe_on_success();
         let mut known = Probe::new();
         let probed = again(|| ring.submitter().register_probe(&mut known));
-        // As old as what it stands for.
+        // Came with the same kernel as multishot receives.
         let may_go_on = probed.is_ok() && known.is_supported(opcode::SendZc::CODE);
         Ok(Ring { ring, overflow: VecDeque::new(), left: 0, enters: 0, may_be_quiet, may_go_on })
     }
 
-    /// Queues an entry behind all before it. If it does not fit yet it gets a number in the overflow queue,
+    /// Queues an entry after all earlier ones. If it does not fit yet it gets a number in the overflow queue,
     /// for [taking it back](Self::take_back).
     ///
     /// # Safety

@@ -219,7 +219,7 @@ impl Image {
         }
         if pattern.is_none() && whole.start < whole.end {
             prune(&mut self.root, self.depth, 0, &whole, spare);
-            // The loop above stopped at the first whole page; the part behind the last one remains.
+            // The loop above stopped at the first whole page; the part after the last one remains.
             let tail = last * PAGE as u64;
             for (page, start, end) in pages(tail, offset + length - tail) {
                 self.fill_part(page, start, end, None, spare);

@@ -3,7 +3,7 @@
 //! A [`Disk`] holds a durable [`Image`] and, on top of it, the ordered log of writes not yet flushed.
 //! Reads see the newest data; a flush makes the log durable; a crash keeps any part of the log, in any
 //! order, torn at the atomic unit ([`State::crash`]). Images share their pages, so a snapshot costs the
-//! same at every size. Usable by itself: no engine, no world, any OS thread.
+//! same at every size. Usable alone: without an engine or a world, on any OS thread.
 
 mod device;
 mod fault;

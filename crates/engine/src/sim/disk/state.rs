@@ -168,7 +168,7 @@ impl State {
     }
 
     /// Makes everything acknowledged before `ticket` durable. A write still under way stays in the log,
-    /// except for parts overwritten by a later covered one: kept behind that one, they could reappear. `room`
+    /// except for parts overwritten by a later covered one: kept after that one, they could reappear. `room`
     /// is empty before and after.
     pub(super) fn flush(&mut self, ticket: u64, room: &mut Vec<Piece>, spare: &mut Spare) {
         if self.log.iter().all(|piece| piece.acknowledged < ticket) {
