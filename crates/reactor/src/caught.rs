@@ -27,7 +27,7 @@ pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> String {
 /// Drops a panic's payload, a foreign value whose destructor may panic too.
 fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        // It might go on for ever.
+        // Each payload's destructor might panic with another one, without end.
         std::mem::forget(again);
     }
 }

@@ -13,7 +13,7 @@ pub struct ThreadGone {
     pub thread: String,
 }
 
-/// A task panicked. The thread that ran it goes on.
+/// A task panicked. The thread that ran it continues.
 #[derive(Clone, Debug)]
 pub struct Panicked {
     /// The panic's message.
@@ -39,7 +39,7 @@ pub enum RunError {
         /// Its name.
         thread: String,
     },
-    /// The future panicked. The thread goes on.
+    /// The future panicked. The thread continues.
     #[error(transparent)]
     Panicked(#[from] Panicked),
     /// The future was cancelled there.
@@ -82,7 +82,7 @@ impl RunError {
         }
     }
 
-    /// The exit code for a process that ends with `error`: that of the run error in it or behind it, or 1.
+    /// The exit code for a process that ends with `error`: that of the run error in it or among its sources, or 1.
     pub fn exit_code_of(error: &(dyn std::error::Error + 'static)) -> u8 {
         let behind = std::iter::successors(Some(error), |error| error.source());
         let found = behind.filter_map(|error| error.downcast_ref::<RunError>()).next();
@@ -116,7 +116,7 @@ pub enum BuildError {
     },
     /// Too many reactors were asked for.
     #[error(
-        "{asked} reactors are too many: at most {most}, as each pair of them has rings of its own; ask for one a core"
+        "{asked} reactors are too many: at most {most}, as each pair of them has its own rings; ask for one per core"
     )]
     TooManyReactors {
         /// The number asked for.

@@ -1,6 +1,6 @@
 //! What a reactor runs right now, as others see it.
 //!
-//! Written by the reactor before every call: a few plain stores to a cache line of its own. Read by the OS
+//! Written by the reactor before every call: a few plain stores to a separate cache line. Read by the OS
 //! thread that watches the runtime, and for a dump when the reactor itself does not answer. A reader may see
 //! parts of two calls; two equal [samples](Sample) some time apart belong to one call.
 
@@ -63,7 +63,7 @@ impl Activity {
         (id != 0).then(|| OsThread::from_id(id))
     }
 
-    /// The reactor turns to a thread.
+    /// The reactor begins a thread's turn.
     #[inline]
     pub(crate) fn enter(&self, thread: u64) {
         self.thread.store(thread, Ordering::Relaxed);
@@ -88,7 +88,7 @@ impl Activity {
 
     /// The report has ended; the call unwinds.
     pub(crate) fn resume(&self, Paused(call): Paused) {
-        // A new number, so that its time begins anew.
+        // A new number, so that its time starts again.
         self.call.store(call + (1 << KIND_BITS), Ordering::Relaxed);
     }
 

@@ -1,6 +1,6 @@
 //! The busy share of a reactor in the last second, as others see it.
 //!
-//! Written by the reactor when it accounts for a turn: a few plain accesses to a cache line of its own. Read on any
+//! Written by the reactor when it accounts for a turn: a few plain accesses to a separate cache line. Read on any
 //! OS thread, without asking the reactor. One turn counts where it ends, so that a long one is seen late, and in
 //! one piece.
 

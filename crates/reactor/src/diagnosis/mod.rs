@@ -1,4 +1,4 @@
-//! What a runtime tells about itself: values that describe reactors, threads, tasks and pollers.
+//! Values that describe reactors, threads, tasks and pollers.
 //!
 //! Values only: `reactor/describe.rs` and `task` fill them in, and `runtime` asks for them.
 

@@ -10,7 +10,7 @@ use crate::diagnosis::wait::Wait;
 use crate::local::thread_core::ThreadCore;
 
 thread_local! {
-    /// Never dropped by itself, so that reading it is a load: [`Entered`] clears it.
+    /// Never dropped, so that reading it is a load: [`Entered`] clears it.
     static CURRENT: RefCell<ManuallyDrop<Option<Rc<ThreadCore>>>> =
         const { RefCell::new(ManuallyDrop::new(None)) };
 }

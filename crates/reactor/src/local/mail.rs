@@ -1,7 +1,8 @@
 //! The messages that wait at a thread, in order.
 //!
-//! Owned by the thread's running half. The library's queue moves each message of 64 bytes through a function call
-//! of its own; here it is made in its place. Grows as needed and stays as large; once warm, nothing is allocated.
+//! Owned by the thread's running half. The standard library's queue moves each message of 64 bytes through a
+//! function call; here it is constructed in its place. Grows as needed and stays as large; once warm, nothing is
+//! allocated.
 
 use spindle_ring::Call;
 
@@ -72,7 +73,7 @@ mod tests {
         let (mut mail, mut model, mut rng) = (Mail::default(), VecDeque::new(), Rng::new(5));
         let called = Arc::new(Mutex::new(Vec::new()));
         for number in 0..20_000u32 {
-            // Now and then more come than go, and now and then fewer.
+            // The queue grows and shrinks in turns.
             if rng.below(100) < 30 + 40 * (number as usize / 1000 % 2) {
                 let called = called.clone();
                 mail.push(|| Call::new(move || called.lock().unwrap().push(number)));

@@ -1,7 +1,7 @@
 //! The half of a reactor that its threads reach: its driver, its clock, its table of threads, and the way to
 //! other reactors.
 //!
-//! On the reactor's OS thread only, behind `Rc`, with the running halves of its threads. Code above finds both
+//! On the reactor's OS thread only, in an `Rc`, with the running halves of its threads. Code above finds both
 //! through [`current`]. The loop itself is the reactor's own half.
 
 pub(crate) mod current;
@@ -30,7 +30,7 @@ use crate::shared::port::{Address, News, Port, Question};
 use crate::shared::thread::ThreadShared;
 use crate::time::spent;
 
-/// The half of a reactor that its threads reach: on the same OS thread, behind `Rc`.
+/// The half of a reactor that its threads reach: on the same OS thread, in an `Rc`.
 pub(crate) struct Local {
     pub(crate) shared: Arc<Shared>,
     pub(crate) index: usize,

@@ -80,7 +80,7 @@ impl Ops {
         if completion.more { entries[place].clone() } else { entries.remove(place) }
     }
 
-    /// Takes the operations that would never end by themselves, also those of threads that have exited.
+    /// Takes the operations that only a cancellation ends, also those of threads that have exited.
     pub(crate) fn take_endless(&self) -> Vec<Token> {
         let mut entries = self.entries.borrow_mut();
         let once = |(index, entry): (usize, &mut Entry)| {

@@ -34,7 +34,7 @@ pub struct JoinHandle<R> {
     given: bool,
 }
 
-/// The name of a [`JoinHandle`] from [`spawn_local`](crate::spawn_local) before there was one handle for both.
+/// A [`JoinHandle`] from [`spawn_local`](crate::spawn_local): another name for the same type.
 pub type LocalJoinHandle<R> = JoinHandle<R>;
 
 /// How the task is found on its thread.
@@ -176,7 +176,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Bell(SyncSender<()>);
     impl Wake for Bell {
         fn wake(self: Arc<Self>) {
-            // If it rings already, or the receiver is gone, no second ring is needed.
+            // If a wake-up is pending, or the receiver is gone, no second one is needed.
             let _ = self.0.try_send(());
         }
     }
@@ -186,7 +186,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {
             Poll::Ready(value) => return value,
-            // The waker holds the other end, so this waits until it rings.
+            // The waker holds the other end, so this waits until it is called.
             Poll::Pending => drop(heard.recv()),
         }
     }

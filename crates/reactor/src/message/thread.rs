@@ -1,6 +1,6 @@
 //! A handle on a lightweight thread: to send to, call and await; never to poll.
 //!
-//! Cloneable, for any OS thread. The thread itself lives and dies on its reactor, and goes on when the last
+//! Cloneable, for any OS thread. The thread itself lives and dies on its reactor, and continues when the last
 //! handle is dropped.
 
 use std::fmt;
@@ -93,8 +93,8 @@ impl Thread {
         self.shared.send(f)
     }
 
-    /// Makes and runs a future *there* and brings its result *here*. Dropping it cancels the future there. A
-    /// panic there becomes an error; the thread goes on.
+    /// Makes and runs a future *there* and brings its result *here*. Dropping it cancels the future there. A panic
+    /// there becomes an error; the thread continues.
     ///
     /// Nothing happens before the first poll. Await it on the thread that first polled it.
     #[track_caller]

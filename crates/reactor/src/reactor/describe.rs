@@ -1,4 +1,4 @@
-//! What a reactor tells of itself and its threads, between two turns.
+//! Describes a reactor and its threads, between two turns.
 
 use std::time::Duration;
 

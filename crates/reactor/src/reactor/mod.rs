@@ -251,9 +251,9 @@ impl Reactor {
         busy
     }
 
-    /// After a turn in which only one thread had work: goes on with its messages in short turns, or with its
-    /// pollers if they found nothing, until anything else needs attention. Whole turns for each eight messages,
-    /// or for each round of idle pollers, would double the cost.
+    /// After a turn in which only one thread had work: continues with its messages in short turns, or with its
+    /// pollers if they found nothing, until anything else needs attention. Whole turns for each eight messages, or
+    /// for each round of idle pollers, would double the cost.
     pub(crate) fn go_on(&mut self) {
         let alone = self.alone.take().filter(|core| self.reaped.is_empty() && !core.ended.get());
         let Some(core) = alone else { return };

@@ -101,7 +101,7 @@ impl Reaped {
         }
     }
 
-    /// Sorts new completions by thread, behind those that wait.
+    /// Sorts new completions by thread, after those that wait.
     fn sort(&mut self, local: &Local) {
         for completion in self.came.drain(..) {
             let thread = local.ops.thread_of(&completion);

@@ -133,7 +133,7 @@ impl Handle {
         self.shared.request_stop("stop", code);
     }
 
-    /// Lets main end by itself on a stop, by a signal or [`stop`](Self::stop): from now on a stop resolves
+    /// Lets main handle a stop, by a signal or [`stop`](Self::stop): from now on a stop resolves
     /// this future instead of dropping main. A second signal still ends the process at once. For programs
     /// that shut down in order: they close what they opened and return, and their result is the result of
     /// [`Runtime::run`](crate::Runtime::run).
@@ -141,8 +141,8 @@ impl Handle {
         StopRequested::new(self.shared.clone())
     }
 
-    /// Takes the SIGHUPs of a runtime that holds the process's signals: while the value is there they are given to it
-    /// and ask for no stop. For a daemon that opens its log anew.
+    /// Takes the SIGHUPs of a runtime that holds the process's signals: while the value exists they are delivered
+    /// to it instead of asking for a stop. For a daemon that reopens its log.
     pub fn hangups(&self) -> Hangups {
         Hangups::new(self.shared.clone())
     }

@@ -8,8 +8,8 @@ use crate::diagnosis::wait::Wait;
 use crate::local::current;
 use crate::shared::Shared;
 
-/// The SIGHUPs that arrive while it is there; made by [`Handle::hangups`](crate::Handle::hangups). One program part takes
-/// them: the newest one made gets them all. When it is dropped they ask for a stop again.
+/// The SIGHUPs that arrive while this exists; made by [`Handle::hangups`](crate::Handle::hangups). The newest one
+/// made gets them all. When it is dropped, a SIGHUP asks for a stop again.
 pub struct Hangups {
     shared: Arc<Shared>,
 }

@@ -228,7 +228,7 @@ pub(crate) fn stopped(error: RunError, shared: &Shared) -> RunError {
 
 /// The reactors of a runtime that was started beside another program. Dropping it drops what still runs on
 /// them, each future on its own thread, and waits for their OS threads. On a Spindle thread of any runtime it
-/// does not wait, because that would block a reactor: they end by themselves.
+/// does not wait, because that would block a reactor: they end in the background.
 pub struct Running {
     handle: Handle,
     /// Supervises the reactors, or runs the simulation. `Some` until dropped.

@@ -2,7 +2,7 @@
 //! allows.
 //!
 //! The hook is global to the process, as there is no other way to learn of a panic before its report is
-//! printed. It is set once, in front of the previous one, and holds nothing. A program that sets its own hook
+//! printed. It is set once, calls the previous one, and holds nothing. A program that sets its own hook
 //! afterwards removes this one, and may then see a stall beside a panic.
 
 use std::sync::Once;

@@ -1,9 +1,9 @@
-//! SIGHUPs that a program takes itself, as to open its log anew. Without a taker they ask for a stop.
+//! SIGHUPs that a program takes itself, for example to reopen its log. Otherwise they ask for a stop.
 
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-/// How many came, and who waits.
+/// How many came, and the waker of the task that waits.
 #[derive(Default)]
 pub(crate) struct Hangup(Mutex<Option<Taken>>);
 
@@ -19,7 +19,7 @@ impl Hangup {
         *self.lock() = yes.then(Taken::default);
     }
 
-    /// One has arrived; false if nobody takes them.
+    /// One has arrived; false if the program does not take them.
     pub(crate) fn arrived(&self) -> bool {
         let waker = match &mut *self.lock() {
             None => return false,

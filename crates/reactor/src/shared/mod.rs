@@ -230,7 +230,7 @@ impl Shared {
                 Some(action) => action(),
                 None => self.shut_down(),
             }
-            // The supervisor reports what a stop waits for, which may give no sign of its own.
+            // The supervisor reports what a stop waits for, of which there may be no other sign.
             self.wake_supervisor();
         }
         first

@@ -1,8 +1,8 @@
-//! Tasks that wait until something that others change is true.
+//! Tasks that wait for a condition that other code makes true.
 //!
 //! Owned by what they wait for, beside its state and under no other lock; for any thread. Each waiter has one
-//! place, whose waker is replaced when it is polled again and removed when it is dropped. Not promised: that a
-//! woken waiter finds true what it waits for. It looks again.
+//! place, whose waker is replaced when it is polled again and removed when it is dropped. Not promised: that the
+//! condition holds when a waiter is woken. It checks again.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 
 use crate::caught::call_caught;
 
-/// Tasks that wait for a change of some state. Whoever changes the state calls [`wake_all`](Self::wake_all)
+/// Tasks that wait for a change of some state. Code that changes the state calls [`wake_all`](Self::wake_all)
 /// afterwards.
 #[derive(Debug, Default)]
 pub struct WaitList(Mutex<Waiting>);
@@ -22,7 +22,7 @@ struct Waiting {
     wakers: BTreeMap<u64, Waker>,
 }
 
-/// A place in a [`WaitList`], for a waiter that is no future: one that registers its waker by
+/// A place in a [`WaitList`], for a waiter that is not a future and registers its waker by
 /// [`wait`](WaitList::wait).
 #[derive(Debug)]
 pub struct WaitPlace(u64);
@@ -43,7 +43,7 @@ impl WaitList {
         .await
     }
 
-    /// Wakes all who wait, in the order in which they came. Call it after the change, and without a lock that a
+    /// Wakes all waiting tasks, in the order in which they came. Call it after the change, and without a lock that a
     /// waker may take.
     pub fn wake_all(&self) {
         self.take().for_each(|waker| call_caught(|| waker.wake()));
@@ -61,8 +61,8 @@ impl WaitList {
         WaitPlace(waiting.places)
     }
 
-    /// Has `waker` called, once, by the next `wake_all`, in place of an earlier one of this place. Look at the
-    /// state afterwards: it may have changed before.
+    /// Registers `waker` for one call by the next `wake_all`, in place of an earlier one of this place. Check the
+    /// state after this call, as it may have changed before it.
     pub fn wait(&self, place: &WaitPlace, waker: &Waker) {
         let waker = waker.clone();
         let former = self.waiting().wakers.insert(place.0, waker);
@@ -98,7 +98,7 @@ impl WaitList {
         self.waiting().wakers.len()
     }
 
-    /// True if nobody waits.
+    /// True if no task waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

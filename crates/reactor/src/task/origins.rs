@@ -10,8 +10,8 @@ pub(crate) struct Origin {
     pub(crate) number: u64,
 }
 
-/// The places of the tasks that answer calls. At most half full; an entry is at its hash, or in the first
-/// free place behind that.
+/// The places of the tasks that answer calls. At most half full; an entry is at its hash, or in the first free
+/// place after that.
 #[derive(Default)]
 pub(crate) struct Origins {
     /// Its length is a power of two, or 0.
@@ -38,7 +38,7 @@ impl Origins {
     pub(crate) fn remove(&mut self, origin: Origin) {
         let Some(mut free) = self.position(origin) else { return };
         self.len -= 1;
-        // Entries behind it that a search would now miss move up.
+        // Entries after it that a search would now miss move up.
         let mut at = free;
         loop {
             self.places[free] = None;

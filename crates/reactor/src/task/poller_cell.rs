@@ -26,7 +26,7 @@ pub enum Busy {
 /// What ends the sleep of a reactor for an active poller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// Nothing does: the reactor never sleeps while this poller is active.
+    /// No event: the reactor never sleeps while this poller is active.
     Spin,
     /// A completion of the engine, a message or a waker: anything that wakes the thread anyway. Dumps show
     /// the name: "completions of the queue pair".
@@ -158,7 +158,7 @@ impl PollerCell {
         self.runs.get() > 0 && self.busy_at.get() == self.runs.get()
     }
 
-    /// Whether the next call of a timed poller is to be measured.
+    /// True if the next call of a timed poller must be measured.
     #[inline]
     pub(crate) fn is_due_for_measure(&self) -> bool {
         self.runs.get() >= self.measure_at.get()

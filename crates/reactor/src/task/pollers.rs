@@ -1,6 +1,6 @@
 //! The pollers of one thread, and the order of their calls.
 //!
-//! Owned by the thread. The functions of active pollers are in the list that is walked, one behind the other,
+//! Owned by the thread. The functions of active pollers are stored next to each other in the list that is walked,
 //! so that an idle poller costs little more than its call.
 
 use std::cell::{Cell, RefCell};
@@ -156,8 +156,8 @@ impl Pollers {
         active[place].function.take()
     }
 
-    /// Removes the places of stopped pollers and counts the others anew, if something changed; during a walk
-    /// over the active ones, later. Once for all changes of a turn: a program may stop thousands.
+    /// Removes the places of stopped pollers and recounts the others, if something changed; deferred during a walk
+    /// over the active ones. Once for all changes of a turn: a program may stop thousands.
     #[inline]
     fn look_over(&self) {
         // Checked by every thread in every turn, and almost always false.

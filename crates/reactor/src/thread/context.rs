@@ -1,4 +1,4 @@
-//! What code asks of the thread that runs it: its clock, its reactor, a task, a value of its own.
+//! What code asks of the thread that runs it: its clock, its reactor, a new task, a value per thread.
 
 use std::any::TypeId;
 use std::future::{Future, poll_fn};

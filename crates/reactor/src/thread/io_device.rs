@@ -1,4 +1,4 @@
-//! Io devices: resources of which every thread that uses them has its own part.
+//! Io devices: resources with a separate part for every thread that uses them.
 //!
 //! A device is a handle for any thread; it makes one `C` per thread, on first use there. The `C` lives and
 //! dies on that thread (it need not be `Send`), is shared there by counted [`IoChannel`]s, and is dropped

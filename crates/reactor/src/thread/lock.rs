@@ -3,8 +3,8 @@
 //! Owned with its value, on any thread; held by a Spindle thread, for one call of [`Lock::with`] or
 //! [`Lock::with_guard`] at most. Prefer a message: a lock is for short, bounded work.
 //!
-//! The value, or a guard that can release it early, is lent to a function that is not async, so it cannot
-//! leave the call, no await fits in, and no thread leaves its core with a lock. Of SPDK's nine spinlock
+//! The value, or a guard that can release it early, is lent to a function that is not async, so it cannot leave the
+//! call, the function cannot await, and no thread yields its core while it holds a lock. Of SPDK's nine spinlock
 //! errors three can happen here; the others cannot be written. A panic under a lock poisons it.
 //!
 //! Not promised: fairness. Waiting spins, as in SPDK, and yields the OS thread now and then.
@@ -40,7 +40,7 @@ pub enum LockFault {
     Held = 7,
 }
 
-/// A value behind a checked lock.
+/// A value protected by a checked lock.
 pub struct Lock<T> {
     state: Arc<LockState>,
     value: Mutex<T>,
@@ -52,7 +52,8 @@ impl<T> Lock<T> {
         Lock { state: LockState::new(name), value: Mutex::new(value) }
     }
 
-    /// Calls `f` with the value, alone. Nothing of the value can leave the call, and no await fits in.
+    /// Calls `f` with exclusive access to the value. No reference to the value can leave the call, and `f` cannot
+    /// await.
     ///
     /// # Panics
     /// Code 1 outside a Spindle thread; code 2 inside a call that holds the lock; and when the lock is
@@ -64,7 +65,7 @@ impl<T> Lock<T> {
     }
 
     /// Calls `f` with a guard of the value. Dropping the guard releases the lock, at the latest at the end of
-    /// the call. The guard cannot leave the call, and no await fits in.
+    /// the call. The guard cannot leave the call, and `f` cannot await.
     ///
     /// # Panics
     /// As [`with`](Self::with), and code 7 if the guard was forgotten ([`std::mem::forget`]). The lock is

@@ -37,7 +37,7 @@ pub fn cancel_op(id: OpId) {
     core.local.cancel(id);
 }
 
-/// A [quiet send](Op::SendQuietly) is waited for after all: its completion comes as soon as it has ended.
+/// Asks for the completion of a [quiet send](Op::SendQuietly) as soon as it has ended.
 ///
 /// # Panics
 /// Outside a Spindle thread.

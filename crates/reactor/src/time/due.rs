@@ -33,7 +33,7 @@ struct Ring<T> {
 impl<T> Ring<T> {
     fn push(&mut self, key: Key, value: T) {
         self.entries.insert(self.head, (key, value));
-        // The place before the head is the end; before the first place, that is behind the last.
+        // The place before the head is the end; the place before the first is the last.
         self.head += 1;
     }
 
@@ -70,7 +70,7 @@ impl<T: Clone> DueRings<T> {
 
     /// Inserts `value`, due one `period` after `now`. `now` must not run backwards.
     pub(crate) fn insert(&mut self, now: Time, period: Duration, value: T) {
-        // At least one tick ahead: a period of 0 is due once a turn, not for ever.
+        // At least one tick ahead: a period of 0 is due once a turn, not without end.
         let period_ns = u64::try_from(period.as_nanos()).unwrap_or(u64::MAX).max(1);
         self.order += 1;
         let key = (Time(now.0.saturating_add(period_ns)), self.order);
