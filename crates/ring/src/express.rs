@@ -59,7 +59,7 @@ impl<T: Send> Sender<T> {
         }
     }
 
-    /// Puts a value, with a tag of 63 bits beside it, behind all values put into either ring before.
+    /// Puts a value, with a tag of 63 bits beside it, after all values put into either ring before.
     ///
     /// # Errors
     /// The value is returned if the ring is full.

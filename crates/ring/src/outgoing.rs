@@ -1,6 +1,6 @@
 //! The sending side of one sender: a route to each receiver's port.
 //!
-//! Owned by the sender, who calls it in turns. Each send glances at the receiver's sleep flag; at the end of
+//! Owned by the sender, which calls it in turns. Each send glances at the receiver's sleep flag; at the end of
 //! the turn one full barrier covers all values that were sent: see [`Sleep`](crate::Sleep).
 
 use crate::Unpark;
@@ -34,7 +34,7 @@ impl<T: Send> Outgoing<T> {
         Outgoing { targets, unsettled: Vec::with_capacity(receivers), turn: 0, overflowing: false }
     }
 
-    /// Sends a value to the port number `to`, behind all earlier values of the same flow. Flows are numbered
+    /// Sends a value to the port number `to`, after all earlier values of the same flow. Flows are numbered
     /// from 0, without large gaps; `tag` has 63 bits. The value is made in its slot, which avoids moving it:
     /// `make` must not panic.
     #[inline(always)]

@@ -138,7 +138,7 @@ impl<T: Send, N, U: Unpark> Port<T, N, U> {
         !self.has_mail() && rings.are_empty()
     }
 
-    /// Receiver: after sleeping, whatever woke it.
+    /// Receiver: after sleeping, for any reason of the wake-up.
     pub fn awake(&self) {
         self.sleep.cancel();
     }

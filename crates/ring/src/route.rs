@@ -31,7 +31,7 @@ pub(crate) struct Route<T> {
 /// The state of one flow.
 #[derive(Clone, Copy, Default)]
 struct Flow {
-    /// Its last value in bulk, until that is known to be taken: the next ones must go behind it.
+    /// Its last value in bulk, until that is known to be taken: the next ones must go after it.
     in_bulk: Option<Ticket>,
     /// Number of values sent, and in which turn.
     sent: u32,
@@ -52,7 +52,7 @@ impl<T: Send> Route<T> {
         Route { rings, flows: Vec::new(), waiting: Lines::new() }
     }
 
-    /// The place for the next value of a flow, behind all its earlier ones, in turn number `turn` of the
+    /// The place for the next value of a flow, after all its earlier ones, in turn number `turn` of the
     /// sender.
     pub(crate) fn place(&mut self, turn: u32, number: usize) -> Place<'_, T> {
         if number >= self.flows.len() {

@@ -32,7 +32,7 @@ impl Sleep {
         fence(Ordering::SeqCst);
     }
 
-    /// Receiver: awake again, whatever woke it.
+    /// Receiver: awake again, for any reason.
     #[inline]
     pub fn cancel(&self) {
         self.asleep.swap(false, Ordering::AcqRel);

@@ -12,7 +12,7 @@ use crate::primitive::{Arc, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 /// The bit of a header with the parity, even or odd, of the lap in which its slot was filled.
 const ODD_LAP: u64 = 1 << 63;
 
-/// An index on cache lines of its own (two, for the adjacent-line prefetcher).
+/// An index that shares its cache lines with nothing else (two lines, for the adjacent-line prefetcher).
 #[repr(align(128))]
 struct Index(AtomicUsize);
 
@@ -90,7 +90,7 @@ pub struct Consumer<T> {
 }
 
 /// The value at the front of a ring. Move it out instead of using it in place: using it would write to a
-/// cache line that the producer then has to fetch back, delaying whatever its receiver sends next. Dropping
+/// cache line that the producer then has to fetch back, delaying what the receiver sends next. Dropping
 /// this drops the value.
 pub struct Front<'a, T> {
     consumer: &'a mut Consumer<T>,
