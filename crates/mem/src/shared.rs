@@ -141,7 +141,7 @@ impl SharedMem {
     }
 
     /// As [`zero`](Self::zero), but ends after about `most` bytes were written; returns how many of `len` read zero
-    /// now, from the first on: none only if `len` is 0. For one core that has other work, too.
+    /// now, from the first on: none only if `len` is 0. For a core that has other work too.
     ///
     /// # Panics
     /// As `zero`.
@@ -170,7 +170,8 @@ impl SharedMem {
         let last = (end / PIECE * PIECE).max(first);
         self.zero(offset, first - offset);
         self.zero(last, end - last);
-        // Counted first: whoever finds a bit cleared finds this, too, and so trusts no bit until they are right again.
+        // Counted first: a thread that sees a cleared bit also sees this count, and so trusts no bit until they are
+        // valid again.
         self.leaving.fetch_add(1, Ordering::Relaxed);
         for piece in first / PIECE..last / PIECE {
             self.touched[piece / 64].fetch_and(!(1 << (piece % 64)), Ordering::Release);
