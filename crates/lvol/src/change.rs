@@ -84,7 +84,7 @@ impl LvolInner {
         Ok(())
     }
 
-    /// Nothing has the bdev open. Modules that still examine a new one are waited for: its maker knows nothing of them.
+    /// An error if the bdev is open. Waits for modules that still examine a new bdev, of which the caller cannot know.
     async fn may_shrink(&self, bdev: &Bdev) -> Result<(), LvolError> {
         bdev.examined().await;
         match bdev.descriptors() {

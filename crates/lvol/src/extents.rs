@@ -11,7 +11,7 @@ use crate::LvolError;
 use crate::lvol::LvolInner;
 use crate::store::StoreInner;
 
-/// A volume and all its parents: the blobs of the store, and whether an external snapshot is behind them.
+/// A volume and all its parents: the blobs of the store, and whether they read through an external snapshot.
 struct Chain {
     blobs: Vec<Blob>,
     outside: bool,

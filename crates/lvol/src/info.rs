@@ -23,7 +23,7 @@ pub struct StoreInfo {
     pub total_data_clusters: u64,
     /// Clusters that are free.
     pub free_clusters: u64,
-    /// Bytes of free clusters that are yet to be cleared, in the background, behind deletions.
+    /// Bytes of free clusters that deletions have left and that are still to clear, in the background.
     pub clearing_bytes: u64,
     /// Bytes of the smallest I/O, the block size of its volumes.
     pub block_size: u32,

@@ -256,7 +256,7 @@ impl Lvol {
     /// Renames it.
     ///
     /// # Errors
-    /// The name is taken, also by itself, or invalid; the volume is read-only; a write fails. Then nothing
+    /// The name is taken, by this volume too, or invalid; the volume is read-only; a write fails. Then nothing
     /// has changed.
     pub async fn rename(&self, name: &str) -> Result<(), LvolError> {
         let name = Name::new("volume name", name)?;
@@ -281,7 +281,7 @@ impl Lvol {
         self.run(async |(_, lvol)| lvol.set_read_only().await).await
     }
 
-    /// Gives it clusters of its own for its whole size: then it has no parent, and is no longer thin.
+    /// Allocates and fills all of its clusters: then it has no parent, and is no longer thin.
     ///
     /// # Errors
     /// No room (`ENOSPC`; nothing was copied then); another operation works on it; a device fails.
@@ -289,8 +289,7 @@ impl Lvol {
         self.run(async |(store, lvol)| lvol.inflate(&store).await).await
     }
 
-    /// Gives it clusters of its own for everything its parent has: then its grandparent, or none, is its
-    /// parent.
+    /// Allocates and fills the clusters that it reads in its parent: then its grandparent, or none, is its parent.
     ///
     /// # Errors
     /// It has no parent (`EINVAL`); no room (`ENOSPC`); another operation works on it; a device fails.

@@ -12,7 +12,7 @@ const LONGEST: usize = 63;
 pub(crate) struct Name(String);
 
 impl Name {
-    /// Checks a name. `what` says what it names, for the error.
+    /// Checks a name. `what` is the kind of object, for the error.
     pub(crate) fn new(what: &'static str, name: &str) -> Result<Name, LvolError> {
         let refused = |why: &str| LvolError::Name { what, name: name.to_owned(), why: why.to_owned() };
         match name.len() {

@@ -241,8 +241,7 @@ impl LvolStore {
     }
 
     /// Deletes all its volumes, clones before their parents, and then the store. Openers of the volumes get
-    /// an event. If a volume cannot be deleted the store goes on with the remaining ones, and this can be
-    /// called again.
+    /// an event. If a volume cannot be deleted, the store keeps the remaining ones, and this can be called again.
     ///
     /// # Errors
     /// It is being left already; a write fails.

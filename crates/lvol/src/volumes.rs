@@ -9,7 +9,7 @@ use spindle_blob::BlobId;
 use crate::lvol::LvolInner;
 use crate::name::Name;
 
-/// Behind a lock that is held for a few instructions.
+/// Its lock is held for a few instructions.
 #[derive(Default)]
 pub(crate) struct Volumes(Mutex<Maps>);
 
