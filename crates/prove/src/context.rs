@@ -278,7 +278,7 @@ fn is_expected(error: &BlobError) -> bool {
             | BlobError::ReadOnly { .. }
             | BlobError::MetadataReadOnly { .. }
             | BlobError::OutOfRange { .. }
-            // Of a range that was cut off while the request waited, and is inside again.
+            // For a range that was cut off while the request waited, and is inside again.
             | BlobError::Io(IoError { kind: IoErrorKind::OutOfRange, .. })
             | BlobError::Closed { .. }
             | BlobError::NoSuchBlob { .. }

@@ -60,7 +60,7 @@ struct Arguments {
     /// A folder with images (.img.zst) that SPDK wrote, to damage as well; tests/fixtures has some.
     #[arg(long, requires = "damage")]
     fixtures: Option<PathBuf>,
-    /// Goes on after a violation.
+    /// Continues after a violation.
     #[arg(long)]
     keep_going: bool,
     /// OS threads, one simulation each; by default one per available core.

@@ -245,7 +245,7 @@ async fn destroy(run: &Context, store: Blobstore) -> Result<Option<BlobId>, Blob
 /// # Errors
 /// An error of the store.
 pub async fn make(run: &Context) -> Result<(), String> {
-    // Asks the device itself: the operation that was to grow it may have been refused before that.
+    // Asks the device itself: the operation that should grow it may have been refused before that.
     let (small, large) = run.model(|model| model.rules.clusters);
     let clusters = if run.device.has_grown() { large } else { small };
     let begun = run.begin(&Op::Init { clusters });

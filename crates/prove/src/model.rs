@@ -16,8 +16,8 @@ use crate::seen::Seen;
 use crate::units::{ANYTHING, NEVER, Time, Units, Value, ZERO};
 use crate::world::{Open, World};
 
-/// While so many operations that change metadata are under way, or may have happened before an error of the
-/// device cut them off, no other begins: each may have happened or not, in any order.
+/// No operation that changes metadata begins while so many are under way or in doubt after an error of the device:
+/// each may have happened or not, in any order.
 pub const MOST_OPEN: usize = 5;
 
 /// A pending operation.
@@ -188,7 +188,7 @@ impl Model {
         self.time += 1;
     }
 
-    /// A flush that began then has ended well.
+    /// A flush that began then has succeeded.
     fn settle(&mut self, begun: Time) {
         let pending = &self.pending;
         // A snapshot that is being taken may hold what was there before all that was written meanwhile.

@@ -60,10 +60,10 @@ pub struct Task {
     pub detail: Option<u64>,
 }
 
-/// One in this many runs that are cut off with unflushed data goes on as after a kill.
+/// One in this many runs that are cut off with unflushed data continues as after a kill.
 const KILLS: u64 = 4;
 
-/// Called before each crash point is judged; returns whether to go on.
+/// Called before each crash point is judged; returns whether to continue.
 pub type Watch<'a> = &'a mut dyn FnMut(&Report) -> ControlFlow<()>;
 
 /// Proves a seed. The first violation ends it.

@@ -67,7 +67,7 @@ impl Scenario {
         Scenario::FailedFlushes,
     ];
 
-    /// Of so many parts each scenario has some.
+    /// The number of parts that the scenarios share.
     pub const PARTS: usize = 9;
 
     /// Returns the scenario of a part.

@@ -70,8 +70,8 @@ impl Unit {
         }
     }
 
-    /// Forgets what no crash can bring back after a flush that began at `flush`, but not when what remains was
-    /// written, if that was since `keep`.
+    /// Forgets the values that no crash can bring back after a flush that began at `flush`, but keeps the times of
+    /// remaining writes since `keep`.
     fn settle(&mut self, flush: Time, keep: Time) {
         let Unit::Many(records) = self else { return };
         let durable = |record: &&Record| record.sure && record.end < flush;
@@ -108,8 +108,8 @@ impl Units {
         }
     }
 
-    /// A flush that began then has ended. What was written since `keep` may yet turn out to have come before
-    /// something else: when that was stays known.
+    /// A flush that began then has ended. Keeps the times of writes since `keep`, whose order relative to another
+    /// operation may still matter.
     pub fn settle(&mut self, flush: Time, keep: Time) {
         self.units.values_mut().for_each(|unit| unit.settle(flush, keep));
     }
@@ -224,9 +224,9 @@ impl Units {
         }
     }
 
-    /// All units were replaced, durably, by an operation that began at `begun`: those that are named hold these
-    /// values, the others of `cleared` zeroes, and the rest what units hold that were never written. A write that
-    /// overlaps it may have come before or after it.
+    /// All units were replaced, durably, by an operation that began at `begun`: the named ones hold these values,
+    /// the others of `cleared` hold zeroes, and the rest hold what never-written units hold. A write that overlaps
+    /// it may have come before or after it.
     pub fn replace(&mut self, new: BTreeMap<u64, Value>, cleared: Range<u64>, begun: Time) {
         let mut now = BTreeMap::new();
         if self.blank != ZERO {
@@ -236,7 +236,7 @@ impl Units {
         for (at, unit) in std::mem::replace(&mut self.units, now) {
             let Unit::Many(mut records) = unit else { continue };
             records.retain(|record| record.begin > 0 && record.end >= begun);
-            // Not over before the last of them began: none of them is known to be later.
+            // The operation did not end before the last of them began: none of them is known to be later.
             let Some(end) = records.iter().map(|record| record.begin.max(begun)).max() else { continue };
             let value = self.possible(at)[0];
             records.insert(0, Record { value, begin: begun, end, sure: true, cut: false });

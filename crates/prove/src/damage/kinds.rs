@@ -119,7 +119,7 @@ fn place(base: &Base, image: &Image, rng: &mut Rng) -> u64 {
     }
 }
 
-/// Chooses a byte of a page, mostly one that means something: not in the zeroes behind the descriptors.
+/// Chooses a byte of a page, mostly one with a meaning: not in the zeroes after the descriptors.
 fn byte_of(page: &[u8; PAGE_SIZE], rng: &mut Rng) -> usize {
     let end = page[..PAGE_SIZE - 8].iter().rposition(|byte| *byte != 0).map_or(64, |last| last + 1);
     match rng.below(16) {

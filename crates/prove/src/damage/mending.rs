@@ -1,5 +1,5 @@
-//! Checks and repairs a damaged store. A repair reports correctly what it leaves, loses nothing, and leaves
-//! nothing for a second one.
+//! Checks and repairs a damaged store. A repair reports correctly what it leaves, loses nothing, and leaves no work
+//! for a second one.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::named::{damaged, is_named, is_pending, is_traceless};
 use super::source::Base;
 use super::{Broken, State};
 
-/// The rule that a repair writes nothing behind the metadata.
+/// The rule that a repair writes nothing after the metadata.
 const DATA: &str = "a repair writes metadata only";
 
 /// Verifies that a store that cannot be loaded cannot be repaired either.

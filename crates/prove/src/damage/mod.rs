@@ -64,11 +64,11 @@ pub struct Task {
     pub step: Option<u64>,
     /// Images of a seed; [`IMAGES`] by default.
     pub images: Option<u64>,
-    /// True to go on after a violation.
+    /// True to continue after a violation.
     pub keep_going: bool,
 }
 
-/// Called before each image is judged; returns whether to go on.
+/// Called before each image is judged; returns whether to continue.
 pub type Watch<'a> = &'a mut dyn FnMut() -> ControlFlow<()>;
 
 /// Damages and judges the images of a seed.

@@ -121,7 +121,7 @@ fn is_half_done(finding: &Finding) -> bool {
     matches!(finding, Finding::Pending(RepairReason::FinishResize { .. } | RepairReason::RestorePage { .. }))
 }
 
-/// True if the page is restored to what an interrupted write was to leave.
+/// True if the page is restored to the contents of an interrupted write.
 fn is_restored(finding: &Finding, index: PageIdx) -> bool {
     matches!(finding, Finding::Pending(RepairReason::RestorePage { page, .. }) if *page == index)
 }
