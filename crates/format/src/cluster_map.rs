@@ -22,7 +22,7 @@ pub struct ClusterMap {
     leaves: Vec<Leaf>,
 }
 
-/// A run of clusters that lie one after the other on the device.
+/// A run of clusters that follow each other on the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Run {
     /// First cluster of the blob.

@@ -5,8 +5,8 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
-/// The CRC a 4096-byte super block or metadata page should carry: over its first 4092 bytes, whatever the
-/// store's metadata page size is.
+/// The CRC a 4096-byte super block or metadata page should carry: over its first 4092 bytes, independent of the
+/// store's metadata page size.
 pub fn of_page(page: &[u8; 4096]) -> u32 {
     crc32c(&page[..4092])
 }

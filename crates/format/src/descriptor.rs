@@ -123,7 +123,7 @@ struct Frame<'a> {
     place: Place,
 }
 
-/// Walks the descriptors of a page; ends behind the first error.
+/// Walks the descriptors of a page; ends after the first error.
 #[derive(Clone, Debug)]
 pub struct Descriptors<'a> {
     bytes: &'a [u8; DESCRIPTORS_SIZE],

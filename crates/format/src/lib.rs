@@ -16,7 +16,7 @@
 //! Not promised: that a structure without CRC (the three masks) is right; [`check`] compares those with the
 //! metadata. Bytes of a metadata slot beyond the first 4096 are ignored.
 //!
-//! Every number from an image is hostile until checked; no input panics, loops for ever, or makes this crate
+//! Every number from an image is hostile until checked; no input panics, loops without end, or makes this crate
 //! hold more than a small multiple of the metadata that the image really contains.
 #![forbid(unsafe_code)]
 

@@ -49,7 +49,7 @@ pub fn writes(kind: MaskKind, geometry: &Geometry) -> u64 {
     geometry.bytes_of(geometry.mask(kind)).1.div_ceil(WRITE)
 }
 
-/// One of these writes. They fill the mask's whole region, with zeroes behind the bits.
+/// One of these writes. They fill the mask's whole region, with zeroes after the bits.
 pub fn write(kind: MaskKind, number: u64, bits: &Bitmap, geometry: &Geometry) -> Change {
     let (start, len) = geometry.bytes_of(geometry.mask(kind));
     let from = (number * WRITE).min(len);

@@ -2,7 +2,7 @@
 //!
 //! | offset | size | field |
 //! |---|---|---|
-//! | 0 | 8 | id of the owner (for an extent page: of whichever blob first wrote it; never to be checked) |
+//! | 0 | 8 | id of the owner (for an extent page: of the blob that first wrote it; must not be checked) |
 //! | 8 | 4 | sequence number: 0 for a root or extent page, 1.. along the chain |
 //! | 12 | 4 | reserved, zero |
 //! | 16 | 4072 | descriptors |

@@ -1,6 +1,6 @@
 //! Where things lie in a metadata page.
 
-/// Used bytes of a metadata page (and of the super block), whatever the slot size.
+/// Used bytes of a metadata page (and of the super block), for every slot size.
 pub const PAGE_SIZE: usize = 4096;
 
 /// Bytes of a page that hold descriptors.

@@ -14,7 +14,7 @@ pub enum Source<'a> {
         /// The cluster of the device.
         cluster: ClusterIdx,
     },
-    /// Nowhere: it reads as zeroes.
+    /// In no cluster: it reads as zeroes.
     Zeroes,
     /// At the same offset of an external snapshot (zeroes beyond its end).
     External {

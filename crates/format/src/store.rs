@@ -40,7 +40,7 @@ pub struct DamagedBlob {
     pub name: Option<String>,
     /// The metadata pages known to be its own, root first if that can be read.
     pub pages: Vec<PageIdx>,
-    /// The metadata pages that these name, whatever they contain.
+    /// The metadata pages that these name, with any contents.
     pub named_pages: Vec<PageIdx>,
     /// The blobs that these name: a parent, or the other blob of a snapshot operation.
     pub named_blobs: Vec<BlobId>,

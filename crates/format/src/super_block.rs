@@ -66,7 +66,7 @@ pub struct SuperBlock {
     pub cluster_size: u32,
     /// The mask of used metadata pages.
     pub used_page_mask: geometry::Region,
-    /// The mask of used clusters (the space reserved behind it may be longer).
+    /// The mask of used clusters (the space reserved after it may be longer).
     pub used_cluster_mask: geometry::Region,
     /// The mask of used blob ids; length 0 in stores older than version 3.
     pub used_blobid_mask: geometry::Region,

@@ -18,7 +18,7 @@ pub struct InUse<'a> {
 }
 
 impl InUse<'_> {
-    /// One of the writes of the masks, in SPDK's order: pages, blob ids, clusters. `None` behind the last.
+    /// One of the writes of the masks, in SPDK's order: pages, blob ids, clusters. `None` after the last.
     /// Large masks take many, between which the caller can do other work.
     pub fn write(&self, number: u64, geometry: &Geometry) -> Option<Change> {
         let mut number = number;

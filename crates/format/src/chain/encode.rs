@@ -154,7 +154,7 @@ fn pair_bytes((first, second): (u32, u32)) -> [u8; 8] {
     bytes
 }
 
-/// Every extent page by itself, with runs of missing ones between them.
+/// One entry for each extent page, and runs of missing ones between them.
 fn table_entries(map: &ClusterMap, slots: u64) -> impl Iterator<Item = (u32, u32)> + '_ {
     let pages = map.extent_pages().map(|(slot, page)| (u64::from(slot), page.0));
     with_gaps(pages.map(|(slot, page)| (slot, page, 1)), slots)

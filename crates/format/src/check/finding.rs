@@ -59,7 +59,7 @@ pub enum Finding {
         bytes: u64,
         /// Bytes of its store.
         whole: u64,
-        /// Blobs with clusters of their own behind the end.
+        /// Blobs that own clusters after the end.
         blobs: Vec<BlobId>,
     },
     /// A mask of a store marked clean cannot be used.

@@ -1,4 +1,4 @@
-//! Works out the writes that put a store in order again, without guessing.
+//! Works out the writes that repair a store, without guessing.
 //!
 //! Worked out on an overlay in memory and returned as changes: nothing is written here. The changes overwrite
 //! metadata only; freed clusters keep their contents, so that everything can be undone.
@@ -25,7 +25,7 @@ const MOST_ROUNDS: u32 = 8;
 /// The effect of a repair.
 #[derive(Debug)]
 pub struct Mended {
-    /// The writes, in order, with flushes where the order matters. Empty if nothing can be mended.
+    /// The writes, in order, with flushes where the order matters. Empty if nothing can be repaired.
     pub changes: Vec<Change>,
     /// What they change, by the bytes of the medium where it begins, multiples of 4096.
     pub pages: BTreeMap<u64, ChangedPage>,
@@ -51,8 +51,8 @@ pub enum MendError {
 
 /// Works out a repair. The blobs in `give_up` are deleted, in any state.
 ///
-/// Damage that cannot be mended stays as it is, and is found again: a cleanly unloaded store stays clean,
-/// with masks that still name what is damaged, and another one stays dirty.
+/// Damage that cannot be repaired stays as it is, and is found again: a cleanly unloaded store stays clean, with
+/// masks that still name what is damaged, and another one stays dirty.
 ///
 /// # Errors
 /// The store cannot be loaded, or a blob cannot be given up.
@@ -93,13 +93,13 @@ fn round(
     if overlay.is_as_before() {
         return Ok(None);
     }
-    // Whatever a crash leaves of the rest, the next load reads all metadata.
+    // After a crash in the rest, the next load reads all metadata.
     let dirty = SuperBlock { clean: false, ..store.super_block.clone() };
     let changes = [dirty.write(&store.geometry), Change::Flush].into_iter().chain(overlay.into_changes());
     Ok(Some(changes.collect()))
 }
 
-/// Byte of the image behind its metadata.
+/// The first byte of the image after its metadata.
 fn end_of_metadata(store: &Store) -> u64 {
     let (start, len) = store.geometry.bytes_of(store.geometry.metadata());
     start + len
@@ -137,7 +137,7 @@ fn mend_around<'a>(
     give_up: &BTreeSet<BlobId>,
 ) -> Result<Overlay<'a>, LoadError> {
     let Some(masks) = &store.disk_masks else {
-        // Unknown here is what is in use, and whether the store was unloaded cleanly must be preserved.
+        // What is in use is unknown here, and the mark of a clean unload must be preserved.
         if !store.super_block.clean {
             let repaired = load(&overlay, true)?;
             carry_out(&mut overlay, &repaired);

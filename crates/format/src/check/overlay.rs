@@ -87,7 +87,7 @@ impl<'a> Overlay<'a> {
 }
 
 impl ChangedPage {
-    /// A page that nothing has changed yet. An unreadable one is overwritten whole, or counts as zeroes.
+    /// A page that no change has touched yet. An unreadable one is overwritten whole, or counts as zeroes.
     fn of(medium: &dyn Medium, offset: u64) -> ChangedPage {
         let mut known = Box::new([0; PAGE_SIZE]);
         let before = medium.read(offset, known.as_mut_slice()).then(|| known.clone());

@@ -31,7 +31,7 @@ pub(super) struct Draft {
 pub(super) struct HalfDoneResize {
     /// The size was cut to that of its last extent page; the chain still has the old one.
     pub(super) chain: bool,
-    /// Extent pages behind the new end, which the chain still names: not free until the chain is written.
+    /// Extent pages after the new end, which the chain still names: not free until the chain is written.
     pub(super) behind: Vec<PageIdx>,
     /// Slots whose extent pages name more clusters than the blob has: those beyond its end are free.
     pub(super) slots: BTreeSet<u32>,
@@ -63,7 +63,7 @@ pub(super) struct Blobs {
 pub(super) struct Left {
     /// True if it was unloaded cleanly: then no resize can be half done.
     pub(super) in_order: bool,
-    /// True if no mask lists the roots: then any page that no program leaves in its place may be one.
+    /// True if no mask lists the roots: then any page that no program writes in its place may be one.
     pub(super) unlisted: bool,
     /// Its roots at the last clean unload, if known and useful.
     pub(super) old_ids: Option<Bitmap>,
@@ -332,8 +332,8 @@ impl Assembler<'_> {
         Ok((metadata, resize))
     }
 
-    /// The clusters of an extent page that a blob names in this slot, and those behind them if the page
-    /// describes more: clusters beyond the blob's range are ignored.
+    /// The clusters of an extent page that a blob names in this slot, and those after them if the page describes
+    /// more: clusters beyond the blob's range are ignored.
     fn extent(
         &self,
         slot: ExtentSlot,

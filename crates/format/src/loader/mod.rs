@@ -20,8 +20,8 @@
 //! may take long, [`Loader::assemble`].
 //!
 //! A clean store is read by its masks; a dirty one (or an old one without the mask of blob ids, or one with
-//! unusable masks) by reading every metadata page. Of a page only its descriptors are kept, without the
-//! zeroes behind them, and nothing of a free page.
+//! unusable masks) by reading every metadata page. Of a page only its descriptors are kept, without the zeroes
+//! after them, and nothing of a free page.
 
 mod assemble;
 mod halfdone;
@@ -111,8 +111,8 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// The bytes that the store needs, if it was not loaded because the device has fewer, `device_bytes`. A load that
-    /// pretends to so many, and fails the reads behind the device's end, shows what is left.
+    /// The bytes that the store needs, if it was not loaded because the device has only `device_bytes`. A load that
+    /// is told of so many bytes, with failed reads after the device's end, shows what is left.
     pub fn cut_short(&self, device_bytes: u64) -> Option<u64> {
         let LoadError::Format(FormatError { place: Place::SuperBlock, problem }) = self else { return None };
         match problem {

@@ -262,7 +262,7 @@ fn rewrite_blob(
     Some(changes)
 }
 
-/// Frees the extent pages behind the ends of blobs whose shrinking was interrupted, and whose chains were
+/// Frees the extent pages after the ends of blobs whose shrinking was interrupted, and whose chains were
 /// rewritten without them.
 fn free_behind(
     geometry: &Geometry,

@@ -23,7 +23,7 @@ pub(super) enum Stored {
         /// What it says.
         page: ExtentPage,
     },
-    /// Any other, without the zeroes behind its last descriptor.
+    /// Any other, without the zeroes after its last descriptor.
     Whole {
         head: Box<[u8]>,
         /// The last eight bytes: "next" and CRC.
@@ -161,8 +161,7 @@ enum Header {
 }
 
 impl Header {
-    /// A torn write leaves whole sectors of the new contents, so that the first one holds a header, or
-    /// nothing.
+    /// A torn write leaves whole sectors of the new contents, so that the first one holds a header or is empty.
     fn of(page: &Page, index: PageIdx, md_pages: u32, whole: bool) -> Header {
         let (id, sequence) = (page.id(), page.sequence());
         let extent_page = page.descriptor_bytes()[0] == kind::EXTENT_PAGE;

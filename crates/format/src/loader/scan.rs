@@ -44,7 +44,7 @@ pub(super) struct Scan {
     in_flight: usize,
     bytes_read: u64,
     max_read: usize,
-    /// True if the masks are to be ignored.
+    /// True if the masks must be ignored.
     forced: bool,
     /// True if the device can write a sector of a page alone, and so tear a page.
     pub(super) small_blocks: bool,
