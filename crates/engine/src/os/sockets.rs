@@ -43,8 +43,7 @@ impl Socket {
     /// Makes the system probe a TCP peer that has been silent for `idle`, once in `idle` and at most three
     /// times; a receive from a dead peer then ends with an error. What is sent to a peer that takes nothing of it
     /// for as long, four times `idle`, fails likewise (tcp(7), TCP_USER_TIMEOUT), where the system alone would
-    /// try for a quarter of an hour. No effect on Unix sockets, where the system notices a dead peer at once. Does
-    /// not block.
+    /// try for a quarter of an hour. No effect on sockets other than TCP's. Does not block.
     ///
     /// # Errors
     /// The system refuses.
