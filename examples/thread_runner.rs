@@ -12,7 +12,7 @@ use spindle::sleep;
 /// The error, if any.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-/// A loop with work of its own, and a Spindle thread in it.
+/// A program's own loop, with a Spindle thread in it.
 pub fn main() -> Outcome {
     let mut runner = ThreadRunner::new("in my loop", EngineKind::Auto)?;
     let thread = runner.thread();

@@ -1,6 +1,6 @@
 //! Spindle inside a tokio program: tokio keeps `main`, Spindle keeps the storage.
 //!
-//! A `Runtime` that is started beside another program has reactors of its own. Tokio tasks call its threads
+//! A `Runtime` that is started beside another program has its own reactors. Tokio tasks call its threads
 //! like anything else that is awaited: the called future runs on the Spindle thread, the result arrives in
 //! the task. Values that belong to a thread (a block channel) stay there; values that are sent are `Send`.
 
@@ -22,7 +22,7 @@ pub async fn main() -> Outcome {
     let thread = storage.handle().create_thread("storage", "[0-1023]")?;
     let disk = Malloc::new("Malloc0", BLOCK as u32, 64)?;
 
-    // Each tokio task writes a block of its own, at the same time as the others.
+    // Each tokio task writes one block, at the same time as the others.
     let tasks: Vec<_> = (0..8u8)
         .map(|number| {
             let (thread, disk) = (thread.clone(), disk.clone());

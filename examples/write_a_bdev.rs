@@ -1,4 +1,4 @@
-//! A bdev module in a program of its own, with an RPC method of its own: `docs/write-a-bdev.md` walks through it.
+//! A bdev module with RPC methods, in a separate program: `docs/write-a-bdev.md` explains it.
 //!
 //! An invert bdev stands on another and stores every byte inverted. The program starts a daemon, makes one over RPC,
 //! checks it by the rules of all bdevs, and ends.

@@ -130,7 +130,7 @@ fn every_module_says_what_it_is() {
         .into_iter()
         .filter(|(path, text)| !path.contains("compile_fail/") && !opens_with_docs(text));
     no_offences(
-        "a file opens with `//!`: what the thing is, who owns it",
+        "a file opens with `//!`: what the thing is, what owns it",
         offences.map(|(path, _)| path).collect(),
     );
 }

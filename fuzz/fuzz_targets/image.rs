@@ -43,7 +43,7 @@ fn healthy() -> Vec<u8> {
 }
 
 thread_local! {
-    /// The store, and the room in which it is damaged: made anew for each input they would take most of the time.
+    /// The store, and the room in which it is damaged: creating them for each input would take most of the time.
     static HEALTHY: (Vec<u8>, RefCell<Vec<u8>>) = (healthy(), RefCell::new(vec![0; SIZE as usize]));
 }
 

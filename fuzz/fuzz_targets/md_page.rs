@@ -1,4 +1,4 @@
-//! One metadata page, sealed: its descriptors, as a chain of its own and as an extent page.
+//! One metadata page, sealed: its descriptors, as a chain of one page and as an extent page.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,5 +1,5 @@
-//! A stream of JSON-RPC in two ways of cutting it: the same comes of both, within the limits, and what is a value is
-//! one for serde_json too.
+//! A stream of JSON-RPC, cut in two ways: the result is the same, within the limits, and a value is one for
+//! serde_json too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -19,7 +19,7 @@ struct Params {
     names: Option<Vec<String>>,
 }
 
-/// What comes of the stream in parts of that length; none after an error.
+/// The values of the stream in parts of that length; none after an error.
 fn parse(input: &[u8], length: usize) -> (Vec<Parsed>, bool) {
     let mut parser = Parser::new(LIMITS);
     let mut all = Vec::new();

@@ -1,4 +1,4 @@
-//! The examples do what they say, each in a process of its own as a user would run it.
+//! The examples do what they claim, each in a separate process, as a user would run it.
 
 #[path = "../../examples/bdev_blobstore.rs"]
 #[expect(dead_code, reason = "its main gives an exit code; what it runs gives the error")]
@@ -92,9 +92,9 @@ fn a_store_on_a_bdev_is_told_of_its_removal_and_unloaded_before_it_is_gone() {
 }
 
 #[test]
-fn a_module_of_a_program_of_its_own_has_a_method_and_keeps_the_rules_of_all_bdevs() {
+fn a_module_in_a_separate_program_has_a_method_and_keeps_the_rules_of_all_bdevs() {
     let lines = ["what is written to I0 is inverted on M0", "I0 keeps the rules of all bdevs"];
-    let name = "examples::a_module_of_a_program_of_its_own_has_a_method_and_keeps_the_rules_of_all_bdevs";
+    let name = "examples::a_module_in_a_separate_program_has_a_method_and_keeps_the_rules_of_all_bdevs";
     prints(name, write_a_bdev::main, &lines);
 }
 

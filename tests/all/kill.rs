@@ -1,7 +1,7 @@
 //! A process that works on a store in a file is killed with SIGKILL in the middle of its work, a hundred
 //! times over: what it had acknowledged is there, and nothing else is wrong.
 //!
-//! The process is this test itself, started anew to run [`work_until_killed`]. It says what it is about to do
+//! The process is this test itself, started again to run [`work_until_killed`]. It says what it is about to do
 //! and what is done, a line each, and the test keeps a model of that.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ const CLUSTERS: u64 = 24;
 const UNIT: u64 = 4096;
 const UNITS: u64 = CLUSTERS * CLUSTER / UNIT;
 const BLOBS: u64 = 3;
-/// Set for the process that is to be killed: its file, and its round.
+/// Set for the process that will be killed: its file, and its round.
 const FILE: &str = "SPINDLE_KILL_FILE";
 const ROUND: &str = "SPINDLE_KILL_ROUND";
 
@@ -105,7 +105,7 @@ fn below(n: u64) -> u64 {
     spindle::reactor::random() % n
 }
 
-/// Changes one blob for ever.
+/// Changes one blob until the process is killed.
 async fn work(store: Blobstore, at: u64, round: u64) {
     let id = named(&store, at).await.expect("the first round made it");
     let blob = store.open_blob(id).await.unwrap();
@@ -295,7 +295,10 @@ fn a_hundred_kills_lose_nothing() {
                 child.kill().unwrap();
             }
         }
-        assert!(!child.wait().unwrap().success(), "round {round}: it ended by itself after {heard} lines");
+        assert!(
+            !child.wait().unwrap().success(),
+            "round {round}: it ended before the kill, after {heard} lines"
+        );
         assert!(model.made, "the first round makes the store");
         let file = path.clone();
         model = on_cores(1, async move || {

@@ -12,7 +12,7 @@ const BE_THE_EXAMPLE: &str = "SPINDLE_TEST_BE_THE_EXAMPLE";
 /// Runs this test binary again as the example.
 fn run(engine: &str) -> Output {
     let mut child = Command::new(std::env::current_exe().expect("this binary"));
-    child.args(["--exact", "story::the_example_in_a_process_of_its_own", "--nocapture", "--test-threads=1"]);
+    child.args(["--exact", "story::the_example_in_a_separate_process", "--nocapture", "--test-threads=1"]);
     child.env(BE_THE_EXAMPLE, "yes").env("SPINDLE_ENGINE", engine).output().expect("it starts")
 }
 
@@ -23,7 +23,7 @@ fn story(engine: &str) -> String {
 }
 
 #[test]
-fn the_example_in_a_process_of_its_own() {
+fn the_example_in_a_separate_process() {
     if std::env::var_os(BE_THE_EXAMPLE).is_none() {
         return;
     }

@@ -224,7 +224,7 @@ async fn null_reads(what: &str, count: u64) -> Result<(), Failed> {
         }
         _ => {}
     }
-    // Lanes that nobody uses.
+    // Lanes that are not used.
     let mut idle = Vec::new();
     for _ in 0..if what == "null-idle" { 4096 } else { 0 } {
         idle.push(Channel::open(Null::new("idle", Geometry::new(BLOCK, 1)?))?);
@@ -278,7 +278,7 @@ async fn loads(count: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Reads of scattered blocks of a blob with clusters of its own, on a memory disk.
+/// Reads of scattered blocks of a blob with its own clusters, on a memory disk.
 async fn blob_reads(count: u64) -> Result<(), Failed> {
     let disk = Malloc::new("malloc", BLOCK, 1 << 17)?;
     let store = Blobstore::init(disk.clone(), InitOptions::default()).await?;

@@ -5,8 +5,8 @@
 
 SPINDLE is the binary. It serves a memory disk by TCP. The good client comes from 127.0.0.1 and reads 4 KiB at depth 1; the
 hostile ones come from 127.0.0.2 and share one process with one thread, so that they take no more of the machine than one core.
-Each kind takes turns with the good client alone. The reference is the same client beside a process that burns a core and talks
-to nobody: what is behind that is what the server could do better.
+Each kind takes turns with the good client alone. The reference is the same client beside a process that burns a core without
+a connection: the rest of the difference is what the server could do better.
 """
 
 import argparse

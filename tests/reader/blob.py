@@ -9,7 +9,7 @@ SLOT = 512
 
 
 class CannotOpen(Exception):
-    """SPDK would not open this blob; the store loads all the same."""
+    """SPDK would not open this blob; the store loads nevertheless."""
 
 
 class Blob:

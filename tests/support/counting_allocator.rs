@@ -1,5 +1,5 @@
 //! The system's allocator, and counts of what each OS thread asks of it. A module of tests that hold the law of no
-//! allocation, each in a binary of its own.
+//! allocation, each in a separate binary.
 #![allow(dead_code, reason = "no test uses all of it")]
 
 use std::alloc::{GlobalAlloc, Layout, System};

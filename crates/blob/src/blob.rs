@@ -190,7 +190,7 @@ impl Blob {
     /// Closes this opening for all its clones, after a [`sync`](Self::sync).
     ///
     /// # Errors
-    /// As `sync`; the blob is closed all the same.
+    /// As `sync`; the blob is closed even then.
     pub async fn close(self) -> Result<(), BlobError> {
         let opened = self.opened.clone();
         self.on_md(async move |md, blob| {

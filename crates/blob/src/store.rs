@@ -33,7 +33,7 @@ pub struct Blobstore {
 
 impl Blobstore {
     /// Creates a store on a device and loads it; this thread becomes its metadata thread. If the future is
-    /// dropped the store is created all the same, and released without an unload.
+    /// dropped the store is still created, and released without an unload.
     ///
     /// # Errors
     /// The device holds known contents and `force` is not set, or another store has it; the options do not
@@ -277,11 +277,11 @@ impl Blobstore {
 
     /// Unloads the store cleanly, so that the next load need not recover it, and writes the xattrs that were set
     /// through handles which were dropped. Every thread releases the device. After an error of the device the
-    /// store is unloaded all the same, and will be recovered.
+    /// store is unloaded even then, and will be recovered.
     ///
     /// # Errors
     /// Blobs are open (nothing has changed then), or a write fails. If there is no metadata page for an xattr that
-    /// was set, that is lost, and the store is unloaded cleanly all the same.
+    /// was set, that is lost, but the store is unloaded cleanly.
     pub async fn unload(&self) -> Result<(), BlobError> {
         on_md(&self.shared, async |md| md.unload().await).await
     }

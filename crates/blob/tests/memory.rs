@@ -230,7 +230,7 @@ async fn turns_of_a_snapshot(store: &Blobstore, id: BlobId) -> u64 {
 
 /// 2,000 threads; `SPINDLE_LONG=1` makes it 100,000.
 #[test]
-fn threads_that_come_and_go_leave_no_memory_and_no_steps_behind() {
+fn threads_that_exit_leave_no_memory_and_no_steps() {
     run_on("epoll", async || {
         let long = std::env::var_os("SPINDLE_LONG").is_some();
         let outside: Arc<dyn Device> = Malloc::new("outside", 4096, 64).unwrap();

@@ -1,4 +1,4 @@
-//! Requests for which the process has no memory: none waits for ever, none ends twice, and what comes later works.
+//! Requests for which the process has no memory: none waits without end, none ends twice, and later ones succeed.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -96,7 +96,7 @@ fn odd(len: usize) -> IoBuf {
     IoBuf::zeroed(len + 8).split_off(8)
 }
 
-/// A file whose transfers go through memory of its own, of which it has none yet; none where that is not needed.
+/// A file whose transfers go through its bounce memory, of which it has none yet; none where that is not needed.
 async fn file(path: PathBuf) -> Option<Arc<dyn Device>> {
     let options = FileOptions::new(path).writable(true).create(4 << 20).block_size(4096);
     let file = File::open(options.bounce_bytes(2 * LEN)).await.unwrap();
@@ -157,7 +157,7 @@ fn without_memory_requests_wait_or_end_and_go_on_when_there_is_some() {
     run(async move || {
         let Some(device) = file(waits).await else { return };
         let mut pair = QueuePair::open(&device).unwrap();
-        // No other request has memory that could come back, so nobody wakes it.
+        // No other request has memory that could come back, so no event wakes it.
         submit(&mut pair, 4);
         sleep(Duration::from_millis(30)).await;
         assert_eq!(pair.outstanding(), 4);

@@ -1,4 +1,4 @@
-//! The memory into which streams receive that wait without buffers of their own.
+//! The memory into which streams receive that wait without a buffer.
 
 use std::fmt;
 use std::sync::Arc;

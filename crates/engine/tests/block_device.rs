@@ -33,7 +33,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        // Left behind, it goes with its file.
+        // If it is left, it is removed with its file.
         let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
     }
 }
@@ -214,7 +214,7 @@ fn a_device_that_only_refuses_writes_is_refused_when_it_is_opened_for_them() {
     set("--setro");
     let options = OpenOptions::new(&device.0).writable(true).locked(true);
     let error = bench.run(Op::Open { options: Box::new(options) }).result;
-    // It would stay so for the next file behind it.
+    // It would stay so for the next file below the device.
     set("--setrw");
     let error = error.expect_err("it is read-only");
     assert!(error.to_string().contains(&device.0), "{error}");

@@ -45,7 +45,7 @@ const INTERRUPTED: &str = "SPINDLE_TEST_INTERRUPTED";
 
 #[test]
 #[ignore = "runs in a child whose first calls are interrupted"]
-fn auto_takes_io_uring_all_the_same() {
+fn auto_still_takes_io_uring() {
     if std::env::var_os(INTERRUPTED).is_none() {
         return;
     }
@@ -67,7 +67,7 @@ fn a_signal_at_the_first_call_to_the_ring_neither_fails_the_engine_nor_changes_t
         strace
             .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject])
             .arg(&test);
-        strace.args(["--ignored", "--exact", "auto_takes_io_uring_all_the_same"]).env(INTERRUPTED, "1");
+        strace.args(["--ignored", "--exact", "auto_still_takes_io_uring"]).env(INTERRUPTED, "1");
         match strace.output() {
             Ok(output) if String::from_utf8_lossy(&output.stderr).contains("ptrace") => {
                 eprintln!("skipped: strace may not trace here");

@@ -1,4 +1,4 @@
-//! Where io_uring is forbidden, as in many containers, `auto` takes epoll by itself and everything holds.
+//! Where io_uring is forbidden, as in many containers, `auto` takes epoll and all tests pass.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

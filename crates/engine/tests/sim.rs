@@ -1,4 +1,4 @@
-//! The simulation by itself: one seed, one history; virtual time; whose turn it is.
+//! The simulation alone: one seed, one history; virtual time; whose turn it is.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -133,7 +133,7 @@ fn resident() -> u64 {
     status.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") >> 8
 }
 
-// A sanitizer keeps what was freed, and has memory of its own for each byte.
+// A sanitizer keeps freed memory, and uses more memory for each byte.
 #[cfg(not(sanitized))]
 #[test]
 fn shared_memory_takes_no_memory_where_it_was_only_zeroed_and_gives_back_what_it_is_told_to() {

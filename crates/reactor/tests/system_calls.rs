@@ -175,7 +175,7 @@ fn an_answer_and_the_wait_for_the_next_request_are_one_call() {
     }
 }
 
-/// Counts completed reads and wakes no task: the task polls by itself.
+/// Counts completed reads and wakes no task: the task polls without a wake.
 #[derive(Default)]
 struct Reads(Cell<u64>);
 

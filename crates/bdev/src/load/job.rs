@@ -158,7 +158,7 @@ impl Job {
         }
     }
 
-    /// The place that a request verifies next: each request has places of its own, so that no two are ever at
+    /// The place that a request verifies next: each request has its own places, so that no two are ever at
     /// the same.
     fn place_after(&self, io: &Io, slot: Option<u64>) -> u64 {
         let (first, count) = self.places;

@@ -30,7 +30,7 @@ pub enum Workload {
         /// True for random places.
         random: bool,
     },
-    /// Writes data, reads it and compares it, at ascending places. Each thread has places of its own.
+    /// Writes data, reads it and compares it, at ascending places. Each thread has its own places.
     Verify,
 }
 

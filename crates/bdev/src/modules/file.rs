@@ -43,7 +43,7 @@ pub struct FileSpec {
     pub name: String,
     /// The file or block device.
     pub filename: PathBuf,
-    /// Bytes of a block; default: those of a block device. A regular file has none of its own, so the size
+    /// Bytes of a block; default: those of a block device. A regular file has none, so the size
     /// used when it was written must be given.
     pub block_size: Option<u32>,
     /// True if it is opened for reading only.
@@ -79,7 +79,7 @@ async fn create_here(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevEr
     let file = File::open(options).await.map_err(|error| refused(&what, error))?;
     let (info, block_size) = (*file.info(), file.geometry().block_size());
     if spec.block_size.is_none() && !info.block_device {
-        let why = "a regular file has no block size of its own; set block_size to 512 or 4096";
+        let why = "a regular file has no block size; set block_size to 512 or 4096";
         return Err(BdevError::argument(what, why));
     }
     if !info.size.is_multiple_of(u64::from(block_size)) {

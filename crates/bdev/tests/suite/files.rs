@@ -60,7 +60,7 @@ fn a_file_is_a_disk_under_both_spellings() {
 }
 
 #[test]
-fn what_is_no_disk_is_refused_with_what_is_wrong() {
+fn a_file_that_is_no_disk_is_refused_with_the_reason() {
     in_folder(async |registry, folder| {
         let odd = file(&folder, "odd", 8_388_708);
         let empty = file(&folder, "empty", 0);
@@ -109,7 +109,7 @@ fn a_file_opened_for_reading_supports_no_writing() {
 }
 
 #[test]
-fn a_file_cut_short_while_in_use_fails_reads_behind_its_end_only() {
+fn a_file_cut_short_while_in_use_fails_reads_past_its_end_only() {
     in_folder(async |registry, folder| {
         let path = file(&folder, "f", 1 << 20);
         file::create(&registry, spec("F", &path, 4096)).await.unwrap();

@@ -37,7 +37,7 @@ fn submit(pair: &mut QueuePair, operation: Operation, start: u64) {
 }
 
 #[test]
-fn so_many_requests_of_one_kind_fail_and_those_behind_them_do_not() {
+fn so_many_requests_of_one_kind_fail_and_later_ones_do_not() {
     simulated(async |registry| {
         let channel = with_errors(&registry).await;
         inject(&registry, Operation::Read, Effect::Failure, 2);

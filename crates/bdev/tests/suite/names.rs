@@ -119,7 +119,7 @@ fn opening_and_closing_work_on_any_thread_and_without_the_app_thread() {
         for worker in &workers {
             let opened = worker.run(async || {
                 let desc = Bdev::open("M0").unwrap();
-                // Moved to another thread and dropped there, it is closed all the same.
+                // Moved to another thread and dropped there, it is closed too.
                 assert_eq!(desc.bdev().descriptors(), 1);
                 desc
             });

@@ -114,7 +114,7 @@ fn a_removal_ends_1024_requests_that_a_device_keeps_or_has_no_room_or_no_memory_
             drop(pair);
             nothing_is_left().await;
         }
-        // Three are in the device, the others in front of it.
+        // Three are in the device, the others wait before it.
         let (base, shape) = (malloc(&registry, "M0").await, shape());
         let (bdev, _device) = awkward::create(&registry, "A0", "M0").await;
         assert_eq!(bdev.geometry().blocks(), shape.blocks());
@@ -296,7 +296,7 @@ fn a_device_that_answers_nothing_keeps_only_what_was_sent_to_it_and_can_be_seen_
         spindle_reactor::sleep(Duration::from_secs(5)).await;
         let table = LaneTable::current().unwrap();
         let since = now();
-        assert_eq!(table.overdue(7, since).len(), 16, "whoever times requests finds them");
+        assert_eq!(table.overdue(7, since).len(), 16, "a caller that times requests finds them");
         let devices: Arc<dyn Device> = bdev.disk().device();
         for (id, _) in table.overdue(7, since) {
             table.abort(&devices, id);

@@ -1,8 +1,8 @@
 //! Requests that wait for a new cluster which an earlier request of the same lane is getting.
 //!
-//! Belongs to the lane. They wait here and not in tasks of their own: a blob that is filled in order has many for each
-//! cluster. They have changed nothing yet, so one that is aborted or given up just ends. Not promised: that the
-//! cluster is there when they go on; they look the map up again.
+//! Belongs to the lane. They wait here and not in tasks: a blob that is filled in order has many for each cluster.
+//! They have changed nothing yet, so one that is aborted or given up can simply end. Not promised: that the cluster
+//! is there when they go on; they look the map up again.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +38,7 @@ impl ClusterQueue {
         std::mem::take(&mut self.0).into_values().flatten().collect()
     }
 
-    /// Takes out the waiting requests that are to end.
+    /// Takes out the waiting requests that must end.
     pub(super) fn take_if(&mut self, ends: impl Fn(&Io) -> bool) -> Vec<Io> {
         let all = self.0.values_mut();
         all.flat_map(|waiting| waiting.extract_if(.., |io| ends(io)).collect::<Vec<_>>()).collect()

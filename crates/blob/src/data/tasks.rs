@@ -77,7 +77,7 @@ impl BlobLane {
         });
     }
 
-    /// Processes a long range in steps, by separate requests. If the request is to end early, no further step is made.
+    /// Processes a long range in steps, by separate requests. If the request must end early, no further step is made.
     pub(super) fn in_steps(&self, io: Io) {
         self.send(io, async |errand| {
             let mut steps = pin!(steps(errand));

@@ -4,7 +4,7 @@
 //! Memory is not freed while the store is open: an unused leaf is given to the next blob, so that the arena
 //! takes as much as was in use at its peak.
 //!
-//! The metadata thread's maps of open blobs have no words of their own: they hold leaves ([`HeldLeaf`]), so the
+//! The metadata thread's maps of open blobs have no other words: they hold leaves ([`HeldLeaf`]), so the
 //! map is what readers see. A leaf is free for the next blob when no blob shows it and no map holds it.
 
 use std::collections::BTreeSet;

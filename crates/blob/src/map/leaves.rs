@@ -1,7 +1,7 @@
 //! Where the clusters of open blobs lie, readable on any thread without a lock.
 //!
 //! The store's [`Arena`] holds leaves of 512 entries; each blob has a table with one slot per leaf. A blob
-//! that owns clusters in a leaf has a leaf of its own. Otherwise it shares the leaf of the nearest parent
+//! that owns clusters in a leaf's range has its own leaf there. Otherwise it shares the leaf of the nearest parent
 //! that has one, once a reader has found it: a clone costs four bytes for each leaf that does not differ, and
 //! every chain is one lookup long.
 //!
@@ -30,7 +30,7 @@ const ZEROES: u32 = u32::MAX;
 /// The clusters of one blob.
 pub(crate) struct Leaves {
     arena: Arc<Arena>,
-    /// 0, the number of a leaf of its own, or a parent's with [`INHERITED`] set.
+    /// 0, the number of its own leaf, or a parent's with [`INHERITED`] set.
     slots: Chunked<AtomicU32, SLOTS>,
 }
 

@@ -17,7 +17,7 @@ const PAGES_AT_ONCE: usize = 64;
 
 /// Parameters of a persist.
 pub(crate) struct Persist {
-    /// Slots of the extent table whose pages must be written anew, besides slots without a page.
+    /// Slots of the extent table whose pages must be written again, besides slots without a page.
     pub(crate) slots: BTreeSet<u32>,
     /// Allows the use of reserved pages.
     pub(crate) urgent: bool,

@@ -14,7 +14,7 @@ use crate::waiting::locked;
 
 impl Md {
     /// Clears what deletions left, writes the masks, marks them as valid, and releases the device on every thread. After an error of the
-    /// device the store is not clean, and unloaded all the same.
+    /// device the store is not clean, but unloaded.
     pub(crate) async fn unload(self: &Rc<Md>) -> Result<(), BlobError> {
         // Xattrs that were set through handles which were dropped.
         let first = async |md: &Rc<Md>| md.write_all_edits().await;

@@ -42,7 +42,7 @@ async fn cleared(store: &Blobstore) {
 
 /// Everything that would follow is held by the device.
 #[test]
-fn a_deletion_answers_behind_one_write_of_the_root_and_one_flush_however_large_the_blob() {
+fn a_deletion_answers_after_one_write_of_the_root_and_one_flush_however_large_the_blob() {
     run_everywhere(async || {
         // Where a root can be torn, a copy of it goes with it, when the root in place is durable.
         let (whole, torn) = (2, 4);
@@ -94,7 +94,7 @@ async fn store_of(host: &Arc<Host>) -> Blobstore {
 }
 
 #[test]
-fn a_clear_method_decides_what_happens_behind_a_deletion() {
+fn a_clear_method_decides_what_happens_after_a_deletion() {
     run_everywhere(async || {
         for method in [ClearMethod::None, ClearMethod::WriteZeroes] {
             let host = Host::new(device(&disk(8)), true);
@@ -179,7 +179,7 @@ fn a_store_without_free_pages_gives_out_those_of_a_deleted_blob_at_once() {
 
 /// On a host that can tell what it holds: the program is gone at every moment of the clearing.
 #[test]
-fn a_program_that_dies_behind_a_deletion_leaves_nothing_on_the_host_for_ever() {
+fn a_program_that_dies_after_a_deletion_leaks_no_space_of_the_host() {
     for engine in ["epoll", "sim:1", "sim:2"] {
         run_on(engine, async || {
             for steps in 0..4_u64 {
@@ -216,7 +216,7 @@ async fn open_first(store: &Blobstore) -> spindle_blob::Blob {
 
 /// The same in a file, which the file system frees.
 #[test]
-fn a_file_gets_smaller_behind_a_deletion_also_after_a_kill() {
+fn a_file_gets_smaller_after_a_deletion_also_after_a_kill() {
     use std::os::unix::fs::MetadataExt;
     let directory = tempfile::tempdir().unwrap();
     for engine in ["epoll", "auto"] {

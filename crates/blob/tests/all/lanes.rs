@@ -126,7 +126,7 @@ fn what_changes_one_blob_does_not_wait_for_requests_of_another() {
         store.delete_blob(id).await.unwrap();
         store.delete_blob(snapshot).await.unwrap();
         assert!(support::poll_once(stuck.as_mut()).is_none(), "the device has not ended it");
-        // One of its own is waited for.
+        // A request of the blob itself is waited for.
         let mut freezing = Box::pin(store.snapshot(one.id(), Vec::new()));
         for _ in 0..100 {
             assert!(support::poll_once(freezing.as_mut()).is_none(), "a request of the blob is under way");

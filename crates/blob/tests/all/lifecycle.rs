@@ -223,10 +223,10 @@ fn a_store_whose_handles_are_all_dropped_lets_go_of_its_device_and_is_recovered_
         drop(blob);
         drop(last);
         let store = Blobstore::load(device.clone(), LoadOptions::default()).await.unwrap();
-        assert!(store.info().await.unwrap().recovered, "nobody had left it in order");
+        assert!(store.info().await.unwrap().recovered, "it was not unloaded cleanly");
         let blob = store.open_blob(id).await.unwrap();
         assert_eq!((byte(&blob, 0, CLUSTER).await, byte(&blob, CLUSTER, 512).await), (3, 4));
-        // A change that goes on although nobody waits for it ends first.
+        // A change whose future was dropped ends first.
         let opening = store.clone();
         let mut creating = Box::pin(opening.create_blob(BlobOptions::thick(2)));
         assert!(support::poll_once(creating.as_mut()).is_none());

@@ -46,7 +46,7 @@ fn a_store_whose_load_was_abandoned_is_released() {
             let store = match made {
                 Some(store) => store.unwrap(),
                 None => {
-                    // It is made all the same.
+                    // The store is initialized nevertheless.
                     spindle_reactor::sleep(std::time::Duration::from_secs(1)).await;
                     Blobstore::load(device.clone(), LoadOptions::default()).await.unwrap()
                 }
@@ -63,7 +63,7 @@ fn a_store_whose_load_was_abandoned_is_released() {
     }
 }
 
-/// What comes of a future within so many turns of its thread.
+/// The result of a future within so many turns of its thread.
 async fn drop_after<F: Future>(turns: u32, future: F) -> Option<F::Output> {
     let mut future = Box::pin(future);
     let mut left = turns;

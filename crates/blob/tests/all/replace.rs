@@ -94,7 +94,7 @@ fn new_contents_are_seen_only_when_they_are_committed_and_then_all_of_them() {
             let now = blob.info().await.unwrap();
             assert_eq!((now.clusters, now.thin, &now.parent), (info.clusters, info.thin, &info.parent));
             assert_eq!(blob.xattr("name").await.unwrap(), b"vm");
-            // Written again, in place, and read by a handle of its own.
+            // Written again, in place, and read by another handle.
             fill(&blob, 0, 4096, NEW).await;
             blob.close().await.unwrap();
             let free = store.info().await.unwrap().free_clusters;

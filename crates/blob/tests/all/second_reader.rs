@@ -1,6 +1,6 @@
 //! A store that SPDK wrote, changed by this one and cut off at every write: the independent reader
 //! (`tests/reader`), which follows the rules of SPDK's loader, accepts what is there and finds every blob as
-//! it was before the operation or as it is behind it.
+//! it was before the operation or as it is after it.
 //!
 //! On a disk that writes pages whole: SPDK promises nothing on others.
 
@@ -75,7 +75,7 @@ fn crashes(states: &[State]) -> Vec<Image> {
     images
 }
 
-/// Judges every crash of an operation by what there was before and is behind it.
+/// Judges every crash of an operation by the states before and after it.
 fn judge(what: &str, before: &Image, states: &[State], after: &Image) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let ends = judged(&[before.clone(), after.clone()], folder.path());
@@ -84,7 +84,7 @@ fn judge(what: &str, before: &Image, states: &[State], after: &Image) -> usize {
         for seen in judged(some, folder.path()) {
             for (id, hash) in &seen {
                 let known = ends.iter().any(|end| end.get(id) == Some(hash));
-                assert!(known, "{what}: blob {id:#x} reads neither as before nor as behind it");
+                assert!(known, "{what}: blob {id:#x} reads neither as before nor as after it");
             }
             let lost = ends[0].keys().filter(|id| ends[1].contains_key(id) && !seen.contains_key(id));
             assert_eq!(lost.collect::<Vec<_>>(), [] as [&u64; 0], "{what}: a blob is lost");

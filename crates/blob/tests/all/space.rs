@@ -451,7 +451,7 @@ fn zeroes_that_were_written_ahead_are_given_back_when_nothing_is_written_and_lea
                 assert!(pollers().await.len() > without.len());
                 spindle_reactor::sleep(Duration::from_secs(3)).await;
                 assert!(host.used() <= used + written as usize + 3, "{} units more", host.used() - used);
-                assert_eq!(pollers().await, without, "an idle store wakes nobody");
+                assert_eq!(pollers().await, without, "an idle store has no poller");
             }
             assert_eq!(byte(&blob, 4096, CLUSTER - 4096).await, 0);
             blob.close().await.unwrap();

@@ -137,7 +137,7 @@ async fn full_of(name: &str, clusters: u64, byte: u8) -> Arc<Malloc> {
 }
 
 #[test]
-fn an_external_snapshot_that_was_missing_or_has_moved_is_put_behind_an_open_clone() {
+fn an_external_snapshot_that_was_missing_or_has_moved_is_set_below_an_open_clone() {
     run_everywhere(async || {
         let disk = disk(8);
         let store = init(&disk).await;

@@ -249,7 +249,7 @@ impl Stuck {
         self.state.lock().unwrap().holds = holds;
     }
 
-    /// Whether requests that begin at this block or behind it are held from now on.
+    /// Whether requests that begin at or after this block are held from now on.
     pub fn hold_from(&self, from: u64) {
         *self.state.lock().unwrap() = Hold { holds: true, goes: false, from, passes: None };
     }

@@ -17,7 +17,7 @@ use crate::{
 pub enum Effect {
     /// The request fails with EIO and does not reach the device.
     Fail,
-    /// The device performs the request, which fails with EIO all the same.
+    /// The device performs the request, but it fails with EIO.
     FailAfter,
     /// The layer drops the request: it comes back as aborted.
     Drop,

@@ -57,7 +57,7 @@ impl FileOptions {
         FileOptions { writable: yes, ..self }
     }
 
-    /// Gives the device a name of its own; the default is its path.
+    /// Sets the device's name; the default is its path.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> FileOptions {
         FileOptions { name: Some(name.into()), ..self }
@@ -224,7 +224,7 @@ fn unexpected(device: String, output: &Output) -> OpenError {
 }
 
 fn geometry(info: &FileInfo, wanted: Option<u32>) -> Result<Geometry, GeometryError> {
-    // Through the page cache a regular file has no blocks of its own.
+    // Through the page cache a regular file has no block size.
     let needed = if info.direct || info.block_device { info.logical_block.max(512) } else { 512 };
     let block_size = wanted.unwrap_or(needed);
     if block_size < needed {

@@ -8,7 +8,7 @@ use crate::{
     Submit,
 };
 
-/// The blocks of a device from some block on. Shared by all threads, without state of its own.
+/// The blocks of a device from some block on. Shared by all threads, without state.
 pub struct Offset {
     name: String,
     below: Arc<dyn Device>,

@@ -1,9 +1,9 @@
 //! Which transfers must be cut in front of a lane: those larger than its device takes, across its boundary or its
 //! write unit, or in more or longer runs of memory than it takes.
 //!
-//! Part of the lane's state. The pieces come to the lane as requests of their own: gate, ranges, limits and statistics see them, as in
-//! SPDK, and not the whole. The whole waits for them with the requests that were split. Requests for a lane whose
-//! device sets no limit never come here.
+//! Part of the lane's state. The pieces come to the lane as separate requests: gate, ranges, limits and statistics
+//! see them, as in SPDK, and not the whole. The whole waits for them with the requests that were split. Requests
+//! for a lane whose device sets no limit never come here.
 
 use spindle_mem::{Buffers, IoBuf};
 

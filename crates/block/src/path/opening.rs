@@ -18,7 +18,7 @@ fn key_of(device: &Arc<dyn Device>) -> usize {
 pub(crate) enum Begun {
     /// The lane is open already, and has one more holder.
     Open(u32),
-    /// The lane has a place; the device is to make it.
+    /// The lane has a place; the device must make it.
     Place(u32),
 }
 

@@ -63,7 +63,7 @@ pub(crate) struct Queues {
     /// Ranges to release at that moment too: old writes no longer reach them.
     pub(crate) released: Vec<HeldRange>,
     pub(crate) aborted: u64,
-    /// Channels and pairs opened so far: each is a user of its own unless it is told otherwise.
+    /// Channels and pairs opened so far: each is a separate user unless set otherwise.
     pub(crate) users: u32,
     /// True once any request was asked to end early.
     pub(crate) aborts_asked: bool,

@@ -63,7 +63,7 @@ impl Service {
 async fn serve(table: Weak<Table>) {
     poll_fn(|cx| {
         let Some(table) = table.upgrade() else { return Poll::Ready(()) };
-        // Work that comes during the step gets a task of its own.
+        // Work that comes during the step gets another task.
         table.service().running.set(false);
         if table.step() == Busy::Yes && !table.service().running.replace(true) {
             cx.waker().wake_by_ref();

@@ -3,7 +3,7 @@
 //! Each limit keeps the time up to which it is spent. A request moves that time forward by its cost and may
 //! go once the previous value has come, less a short run-up. So a request of any size goes when nothing is
 //! owed, and its excess is paid later. Unused budget expires. Requests wait in front of their lane, those of
-//! each user of the lane in a line of their own; each line charges a step at a time: its first waiting request, or
+//! each user of the lane in a separate line; each line charges a step at a time: its first waiting request, or
 //! as much of what it owes as the smallest recent request costs. So lines take turns of equal cost and get equal
 //! shares, independent of the number and size of their requests.
 
@@ -83,7 +83,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// An account with these limits, in place of an earlier one. Limits that are set anew give no new run-up.
+    /// An account with these limits, in place of an earlier one. Setting limits again gives no new allowance.
     pub(crate) fn new(limits: Limits, before: Option<&Account>) -> Option<Account> {
         let spent = before.map(|before| before.spent.clone());
         (limits != Limits::default()).then(|| Account {

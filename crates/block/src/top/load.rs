@@ -112,7 +112,7 @@ impl PairLoad {
     /// and makes the load useless.
     ///
     /// # Errors
-    /// The first error of any request; the others end all the same.
+    /// The first error of any request; the others end normally.
     pub async fn round(&mut self, requests: u64) -> Status {
         let mut left = requests;
         let mut result = Ok(());
@@ -159,7 +159,7 @@ impl ChannelLoad {
     /// and lessens the depth by them.
     ///
     /// # Errors
-    /// The first error of any request; the others end all the same.
+    /// The first error of any request; the others end normally.
     pub async fn round(&mut self, requests: u64) -> Status {
         let ChannelLoad { channel, operation, idle, pattern } = self;
         let shift = channel.geometry().block_shift();

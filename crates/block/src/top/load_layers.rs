@@ -1,6 +1,6 @@
 //! Layers for measuring: one that passes requests on, and one that cuts them.
 //!
-//! Shared by all threads, without state of their own; for measurements only.
+//! Shared by all threads, without state; for measurements only.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use spindle_reactor::{EngineKind, Runtime, spawn_local, yield_now};
 use crate::common::{HandDevice, geometry, poll_once};
 use crate::modules::Pass;
 
-/// Writes everything to both devices by requests of its own, the second half also cut in two.
+/// Writes everything to both devices by separate requests, the second half also cut in two.
 struct Mirror([Arc<dyn Device>; 2]);
 
 impl Device for Mirror {
@@ -94,7 +94,7 @@ impl Lane for HalfLane {
 fn an_abort_reaches_the_pieces_of_pieces_and_what_lanes_made_of_the_request() {
     let (one, first) = HandDevice::make(geometry(100), 8);
     let (two, second) = HandDevice::make(geometry(100), 1);
-    // The second has room for one piece only: the other waits in front of it.
+    // The second has room for one piece only: the other waits before it.
     let part: Arc<dyn Device> = Offset::new("part", two, 50, 50).unwrap();
     let mirror = Arc::new(Mirror([Pass::over(one), Arc::new(Half(part))]));
     let table = LaneTable::default();

@@ -186,7 +186,7 @@ fn the_chosen_request_fails_and_the_others_pass() {
     assert_eq!(faulty.seen(), 4);
     faulty.inject(&[Operation::Write], 1, 1, Effect::FailAfter);
     assert_eq!(write(5), eio);
-    assert_eq!(read(), 5, "the device did it all the same");
+    assert_eq!(read(), 5, "the device did it nevertheless");
     faulty.inject(&[Operation::Write], 1, 1, Effect::Drop);
     assert_eq!(write(6), Err(IoErrorKind::Aborted));
     assert_eq!(read(), 5);

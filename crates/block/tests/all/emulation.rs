@@ -212,7 +212,7 @@ fn a_reset_ends_when_the_device_is_quiet_on_all_threads_and_what_comes_meanwhile
     step();
     assert!(poll_once(reset.as_mut()).is_none() && poll_once(after.as_mut()).is_none());
     step();
-    assert_eq!(holding.held(), [1], "what comes after the reset waits in front of the device");
+    assert_eq!(holding.held(), [1], "a request after the reset waits before the device");
     holding.complete(1);
     step();
     poll_once(before.as_mut()).unwrap().0.unwrap();

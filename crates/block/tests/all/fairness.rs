@@ -109,7 +109,7 @@ fn users(device: &Arc<dyn Device>, plan: Plan<'_>, operation: impl Fn(usize) -> 
 }
 
 const PLANS: [Plan<'_>; 5] = [
-    // On one thread, and each on a thread of its own.
+    // On one thread, and each on its own thread.
     &[&[(1, 8), (128, 8), (4, 8)]],
     &[&[(1, 8)], &[(128, 8)], &[(32, 8)]],
     // Several on one thread and one on another.

@@ -21,7 +21,7 @@ use spindle_reactor::{Runtime, yield_now};
 
 const SIZE: u64 = 256 * 4096;
 
-/// Runs `test` under each engine, with a path to a file of its own.
+/// Runs `test` under each engine, each time with another file.
 fn under_every_engine<F: Future<Output = ()>>(
     test: impl Fn(PathBuf, EngineKind) -> F + Copy + Send + 'static,
 ) {

@@ -14,7 +14,7 @@ use spindle_block::{
 };
 use spindle_mem::{Buffers, IoBuf};
 
-/// A device that keeps every write twice: in its place and in the mirrored one, by a request of its own.
+/// A device that keeps every write twice: in its place and in the mirrored one, by a second request.
 struct Twice(Arc<dyn Device>);
 
 impl Device for Twice {
@@ -66,7 +66,7 @@ impl Lane for TwiceLane {
 }
 
 #[test]
-fn a_layer_makes_requests_of_its_own_and_its_callers_wait_for_them() {
+fn a_layer_makes_further_requests_and_its_callers_wait_for_them() {
     let disk = Malloc::new("Malloc0", 512, 8).unwrap();
     let table = LaneTable::default();
     let channel = table.channel(Arc::new(Twice(disk.clone()))).unwrap();

@@ -49,7 +49,7 @@ fn a_limit_lets_its_number_go_each_millisecond_after_a_run_up_of_one() {
 }
 
 #[test]
-fn each_limit_counts_its_own_and_a_large_request_is_owed_by_those_behind() {
+fn each_limit_counts_its_own_and_a_large_request_is_owed_by_later_ones() {
     let null = Null::new("null", geometry(1 << 20));
     let state = null.state().unwrap().clone();
     let table = LaneTable::default();
@@ -139,7 +139,7 @@ fn what_waits_for_a_limit_can_be_aborted_frozen_let_go_and_removed() {
 }
 
 #[test]
-fn a_lane_that_waits_for_a_limit_wakes_its_thread_by_itself() {
+fn a_lane_that_waits_for_a_limit_wakes_its_thread() {
     for seed in [1, 2, 3] {
         let runtime = Runtime::builder().reactors(2).engine(EngineKind::Sim(seed)).build().unwrap();
         runtime

@@ -24,7 +24,7 @@ fn quiesce_waits_for_a_request_of_a_queue_pair() {
 }
 
 #[test]
-fn quiesce_waits_for_requests_of_all_layers_above_and_for_what_a_pair_left_behind() {
+fn quiesce_waits_for_requests_of_all_layers_above_and_for_those_that_a_dropped_pair_left() {
     let (device, hand) = HandDevice::make(geometry(100), 8);
     let table = LaneTable::default();
     let part: Arc<dyn Device> = Offset::new("part", Pass::over(device.clone()), 8, 16).unwrap();

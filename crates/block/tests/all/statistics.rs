@@ -117,8 +117,8 @@ fn a_histogram_counts_the_operations_that_it_is_for() {
     let _statistics_are_another_matter: Arc<dyn Device> = device;
 }
 
-/// Has a state of its own; cuts a request into pieces, one that comes back to it and one that does not, and makes a
-/// flush of its own besides.
+/// Has its own state; cuts a request into pieces, one that comes back to it and one that does not, and also makes a
+/// flush.
 struct Busy {
     below: Arc<dyn Device>,
     state: DeviceState,

@@ -36,7 +36,7 @@ pub(crate) struct Options {
     /// Let the workload destroy what a file or block device holds
     #[arg(long, requires = "on")]
     overwrite: bool,
-    /// Take calls at this socket: make bdevs there, then call perform_tests
+    /// Listen for RPC at this socket: create bdevs there, then call perform_tests
     #[arg(long, value_name = "PATH", conflicts_with = "on")]
     rpc: Option<PathBuf>,
     /// read, write, randread, randwrite, rw, randrw, verify, unmap, write_zeroes or flush
@@ -137,7 +137,7 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
 /// A bdev to be made.
 struct On {
     what: String,
-    /// For a regular file, which has no block size of its own.
+    /// For a regular file, which has no block size.
     block_size: Option<u32>,
 }
 

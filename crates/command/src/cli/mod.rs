@@ -50,7 +50,7 @@ enum Command {
     /// Look into and change a Blobstore on an image file or block device, offline
     #[command(subcommand, arg_required_else_help = true)]
     Blob(blob::Command),
-    /// Make a store and a volume in a folder here, and serve them
+    /// Create a store and a volume in a folder, and serve them
     Quickstart(quickstart::Command),
     /// Call an RPC method of a daemon
     Rpc(rpc::Command),

@@ -50,7 +50,7 @@ pub(crate) struct Command {
     /// and ca-cert.pem, as qemu-nbd takes it
     #[arg(long, value_name = "FOLDER")]
     nbd_tls: Option<PathBuf>,
-    /// Serve this file as an NBD export of its name. Several may be given; with -r there is RPC beside them
+    /// Serve this file as an NBD export with its name. May be repeated; with -r also serve RPC
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
     /// Write a line to this file descriptor, open for writing, when everything is served
@@ -68,7 +68,7 @@ pub(crate) struct Command {
     /// How the log is written. Default: human on a terminal, json elsewhere
     #[arg(long, value_name = "FORM")]
     log_format: Option<LogFormat>,
-    /// Log what this part does: a flag of log_get_flags, or all. Several may be given
+    /// Log what this part does: a flag of log_get_flags, or all. May be repeated
     #[arg(short = 'L', long, value_name = "FLAG")]
     logflag: Vec<String>,
     /// Print warnings and errors only
@@ -83,9 +83,9 @@ pub(crate) struct Command {
 /// How the log is written.
 #[derive(Clone, Copy, ValueEnum)]
 enum LogFormat {
-    /// Lines for people
+    /// Lines of text
     Human,
-    /// An object a line
+    /// One JSON object a line
     Json,
 }
 

@@ -74,7 +74,7 @@ pub fn table() -> Table<Control> {
         nvme::add,
         application::add,
     ];
-    add.iter().try_for_each(|add| add(&mut table)).expect("our own methods have names of their own");
+    add.iter().try_for_each(|add| add(&mut table)).expect("the names of our methods differ");
     for (method, test) in driven() {
         table.note_test(method, test);
     }

@@ -235,7 +235,7 @@ async fn connect() -> Client {
     Client::connect(Path::new(RPC)).await.unwrap()
 }
 
-/// A daemon of its own making; what it is, and its configuration in another order.
+/// A daemon set up by single calls; what it shows, and its configuration in another order.
 async fn first() -> (State, String) {
     let options =
         DaemonOptions { rpc_socket: Some(RPC.into()), wait_for_rpc: true, ..DaemonOptions::default() };

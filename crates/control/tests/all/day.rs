@@ -57,7 +57,7 @@ struct Life {
     counts: Cell<Counts>,
     next: Cell<u64>,
     nbd: Server,
-    /// Clients are to come to an end.
+    /// Clients should end.
     ending: Cell<bool>,
 }
 
@@ -169,7 +169,7 @@ async fn replies(life: &Life, volume: &str, client: &mut Client, mut burst: Burs
     }
 }
 
-/// Writes to a region of a volume through an export of its own, comes and goes.
+/// Writes to a region of a volume through its own export, connects and disconnects.
 async fn write(life: Rc<Life>, (volume, region): (&str, Range<usize>)) {
     let export = format!("{volume}.{}", region.start);
     while !life.ending.get() {

@@ -1,5 +1,5 @@
 //! The process is killed behind each write of each method that changes a store: another one finds what was there before the
-//! call or what is there behind it. A few methods leave a documented step in between, which the same call finishes.
+//! call or the state after it. A few methods leave a documented step in between, which the same call finishes.
 //!
 //! It takes half a minute: each of some 120 writes is followed by another life of a daemon, or by two.
 //!
@@ -229,7 +229,7 @@ fn disk(image: Image) -> Disk {
     Disk::from_image(image, DiskOptions { atomic_unit: BLOCK as u32, ..DiskOptions::new(DISK) })
 }
 
-/// Runs one life on a disk; what it comes to, and the disk behind it.
+/// Runs one life on a disk; its result, and the disk after it.
 fn live<T: Send + 'static>(image: Image, life: impl AsyncFnOnce(Disk) -> T + Send + 'static) -> (T, Image) {
     let (world, disk) = (World::new(7), disk(image));
     world.add_disk("disk", disk.clone());
@@ -255,7 +255,7 @@ fn grown(image: &Image) -> Image {
     larger
 }
 
-/// Kills behind each write of a case; how many states were met that are neither before nor behind it.
+/// Kills after each write of a case; returns how many states were neither that before nor that after it.
 fn kill(case: Case) -> (usize, usize) {
     let Case { before, call: (method, params), grown: grows, has_steps } = case;
     let what = format!("{method} {params}");
@@ -304,8 +304,8 @@ fn kill(case: Case) -> (usize, usize) {
 }
 
 #[test]
-fn a_kill_behind_any_write_of_any_method_leaves_what_was_before_or_is_behind_it_or_a_step_that_the_call_finishes()
- {
+fn a_kill_after_any_write_of_any_method_leaves_the_state_before_or_after_it_or_a_step_that_the_call_finishes()
+{
     let mut writes = 0;
     for case in cases() {
         let (count, _) = kill(case);

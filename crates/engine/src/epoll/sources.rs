@@ -490,7 +490,7 @@ impl Waiting {
         // Each attempt makes at least one.
         *calls += 1;
         match &mut self.op {
-            // The kernel would wait for a byte all the same.
+            // The kernel would wait for a byte even then.
             Op::Recv { buffers, .. } if buffers.is_empty() => Ok(Output::Bytes(0)),
             Op::Recv { socket, buffers } => {
                 crate::os::receive(socket.fd()?, buffers, vecs).map(Output::Bytes)

@@ -1,7 +1,7 @@
 //! Buffers that the kernel may fill for the stream that gets bytes first.
 //!
 //! Owned by the driver. One group for each [`ReceivePool`] from which streams receive: a few buffers that the
-//! kernel has, however many streams wait. A filled buffer leaves for good, and another from the pool takes its
+//! kernel has, however many streams wait. The receiver keeps a filled buffer, and another from the pool takes its
 //! place. When the last stream has left, the buffers are taken back, and freed when the kernel no longer uses them.
 
 use io_uring::opcode;

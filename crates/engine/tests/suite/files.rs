@@ -75,7 +75,7 @@ pub fn an_offset_that_no_file_reaches_is_refused(bench: &mut Bench) {
     assert_eq!(bench.read(&file, 0, 8192), pattern(4096, 3), "nothing changed");
 }
 
-pub fn a_file_that_cannot_be_made_as_large_is_not_left_behind(bench: &mut Bench) {
+pub fn a_file_that_cannot_be_made_as_large_is_removed(bench: &mut Bench) {
     if bench.engine.world().is_some() {
         return;
     }

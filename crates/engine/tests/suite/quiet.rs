@@ -58,7 +58,7 @@ pub fn a_quiet_send_that_does_not_fit_goes_on_as_any_other(bench: &mut Bench) {
     }
 }
 
-pub fn a_send_behind_a_quiet_one_does_not_wait_for_other_things(bench: &mut Bench) {
+pub fn a_send_after_a_quiet_one_does_not_wait_for_other_operations(bench: &mut Bench) {
     let (a, b) = bench.pair();
     let quiet = bench.send_quietly(&a, b"first, ");
     let send = bench.submit(Op::Send { socket: a, buffers: buffer(b"then") });

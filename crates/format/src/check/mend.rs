@@ -19,7 +19,7 @@ use crate::store::{AllocationBlocked, Blob, Store};
 use crate::super_block::SuperBlock;
 use crate::unload::{self, InUse};
 
-/// The most rounds of a repair. Each one but the last repairs something for good.
+/// The most rounds of a repair. Each one but the last repairs something permanently.
 const MOST_ROUNDS: u32 = 8;
 
 /// The effect of a repair.

@@ -102,9 +102,7 @@ impl Finding {
             Finding::UnknownDescriptor { .. } => {
                 "it is kept out of sight; SPDK refuses to recover a dirty store that has one"
             }
-            Finding::UnfinishedImport { .. } => {
-                "it holds part of what was to be imported, under no name yet, and takes space"
-            }
+            Finding::UnfinishedImport { .. } => "it holds part of an import, without a name, and takes space",
             Finding::DeadLink { .. } => "no data depends on it; SPDK may stop at it",
             Finding::Lvolstore(fault) => fault.meaning(),
             Finding::HalfDone(_) => {

@@ -122,7 +122,7 @@ impl LoadError {
     }
 }
 
-/// Turns bytes of an image into a [`Store`]. Does no I/O of its own.
+/// Turns bytes of an image into a [`Store`]. Does no I/O.
 #[derive(Debug)]
 pub struct Loader {
     device_bytes: u64,

@@ -290,7 +290,7 @@ impl Records {
         sorted(self.roots.iter().copied().filter(is_root))
     }
 
-    /// The copies of other pages, in order of their own places, each with the page that holds its checksums
+    /// The copies of other pages, ordered by where they are stored, each with the page that holds its checksums
     /// if they are not in the copy.
     pub(super) fn copies(&self) -> Vec<(PageIdx, PageCopy, Option<PageIdx>)> {
         let pages = || {

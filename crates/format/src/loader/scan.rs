@@ -101,7 +101,7 @@ impl Scan {
         }
     }
 
-    /// True if no usable masks list the roots, although they were to be used.
+    /// True if no usable masks list the roots, although they were expected to be usable.
     pub(super) fn unlisted(&self) -> bool {
         self.recovered() && !(self.in_order() && self.found.block.used_blobid_mask.len > 0 && self.forced)
     }

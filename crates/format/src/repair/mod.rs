@@ -19,7 +19,7 @@ pub struct Repair {
     /// What it repairs and why.
     pub reason: RepairReason,
     /// The writes. Empty if no metadata page was free that they need or allocation is blocked: the state in memory
-    /// is right all the same, and the next load will find the same damage again.
+    /// is right even then, and the next load will find the same damage again.
     pub changes: Vec<Change>,
 }
 

@@ -42,7 +42,7 @@ fn page_offset(store: &Builder, page: u32) -> u64 {
     store.plan.geometry.page_offset(PageIdx(page))
 }
 
-/// Flips a bit of a page, and puts its CRC right if it is to be believed.
+/// Flips a bit of a page, and corrects its CRC if it should be accepted.
 fn flip(store: &mut Builder, page: u32, bit: usize, sealed: bool) {
     let offset = page_offset(store, page);
     let mut bytes = store.image.read(offset, 4096);
@@ -195,7 +195,7 @@ fn a_repair_does_what_only_another_repair_makes_possible() {
     // say what is leaked.
     let whole = Image::fixture("cut/small-clone");
     let store = whole.load().unwrap();
-    assert!(!store.repairs.is_empty(), "an extent page is to be cut");
+    assert!(!store.repairs.is_empty(), "an extent page must be cut");
     let geometry = store.geometry;
     for kind in MaskKind::IN_WRITE_ORDER {
         let (start, _) = geometry.bytes_of(geometry.mask(kind));

@@ -329,7 +329,7 @@ fn a_copy_without_room_has_its_checksums_in_a_second_page_and_says_nothing_witho
 }
 
 #[test]
-fn a_copy_that_was_left_behind_says_nothing_of_what_another_write_tore() {
+fn an_old_copy_does_not_restore_a_page_that_another_write_tore() {
     // SPDK, which knows no copies, has written the root twice since; the second write was torn.
     for full in [false, true] {
         let (Life { store, blob, mut data }, copied, before) = rewritten_root(full);

@@ -153,7 +153,7 @@ fn wrong_masks_of_a_clean_store_are_found_and_what_is_in_use_stays_so() {
         let (offset, _) = geometry.bytes_of(geometry.mask(kind));
         assert_eq!(check(&missing), [Finding::UnmarkedInMask { kind, offset, bits: span(bit) }]);
         assert!(missing.used_clusters.get(2) && missing.used_pages.get(1));
-        assert!(missing.blob(id).is_some(), "a page that no mask names is read all the same");
+        assert!(missing.blob(id).is_some(), "a page that no mask names is read too");
     }
 
     let unlisted = with_mask(&image, geometry, MaskKind::UsedBlobIds, clear(0)).load().unwrap();

@@ -1,4 +1,4 @@
-//! Each volume has limits and counts of its own, and no other's requests are in them.
+//! Each volume has its own limits and counts, without requests of other volumes.
 
 use std::time::Duration;
 

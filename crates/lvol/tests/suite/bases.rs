@@ -56,7 +56,7 @@ fn a_store_lives_on_a_passthru_and_comes_back_with_it() {
         fill(&channel("first/vol"), MIB, 5).await;
         passthru::delete(&registry, "P0").await.unwrap();
         assert!(lvols.stores().is_empty());
-        // The RAM disk below is nobody's now, and holds the store itself.
+        // The RAM disk below is not claimed now, and holds the store itself.
         lvols.reload(&registry.get("M0").unwrap()).await;
         registry.wait_for_examine().await;
         assert_eq!(byte(&channel("first/vol"), MIB).await, 5);

@@ -35,7 +35,7 @@ fn a_clone_whose_bdev_comes_and_goes_under_load_keeps_what_it_was_given_and_read
                 let to = channel("lvs/clone");
                 let mut given = [0; BLOCKS as usize];
                 while !stops.get() {
-                    // What fails at once lets nobody else on.
+                    // An operation that fails at once lets no other task run.
                     yield_now().await;
                     let (block, byte) = (random() % BLOCKS, 1 + (random() % 250) as u8);
                     let at = block * MIB / 2;

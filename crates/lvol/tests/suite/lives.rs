@@ -53,7 +53,7 @@ fn a_volume_goes_through_its_life_and_is_a_bdev_all_the_time() {
 }
 
 #[test]
-fn what_is_known_of_stores_and_volumes_is_what_spdk_tells() {
+fn stores_and_volumes_are_shown_as_spdk_shows_them() {
     simulated(async |registry, lvols| {
         let store = lvs(&registry, &lvols).await;
         let info = store.info().await.unwrap();
@@ -80,7 +80,7 @@ fn what_is_known_of_stores_and_volumes_is_what_spdk_tells() {
         let shown = details(snap.bdev().unwrap()).await;
         assert_eq!(shown.get("clones"), Some(&Detail::List(vec!["vol".into()])));
         assert_eq!((shown.get("snapshot"), shown.get("base_snapshot")), (Some(&Detail::Bool(true)), None));
-        // A snapshot whose clones are gone was one, until it is loaded anew; a read-only volume is none.
+        // A snapshot whose clones are gone was one, until it is loaded again; a read-only volume is none.
         vol.delete().await.unwrap();
         assert!(snap.info().await.unwrap().is_snapshot);
         let kept = thin(&store, "kept", 1).await;

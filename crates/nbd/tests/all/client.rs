@@ -189,7 +189,7 @@ impl Client {
         self.take(1).await == Err(Gone)
     }
 
-    /// Sends a request, and a payload behind it; its cookie.
+    /// Sends a request, and a payload after it; returns its cookie.
     pub async fn ask(
         &mut self,
         command: u16,

@@ -501,7 +501,7 @@ fn the_only_export_has_the_empty_name_too() {
 }
 
 #[test]
-fn exports_tell_what_is_done_with_them() {
+fn exports_report_their_connections_and_counts() {
     everywhere(async || {
         let server = two_disks();
         let mut client = Client::new(&server, "disk", SIMPLE).await;

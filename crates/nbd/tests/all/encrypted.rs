@@ -1,4 +1,4 @@
-//! Encrypted connections over TCP: the clients that people use, and those who should not get in. Certificates
+//! Encrypted connections over TCP: the clients in common use, and clients that must be refused. Certificates
 //! are made by `openssl`; where it, or a client, is not installed its test is skipped by name.
 
 use std::fs;

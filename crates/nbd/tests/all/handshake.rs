@@ -206,7 +206,7 @@ fn tls_forgets_what_was_said_before_and_is_begun_once() {
 }
 
 #[test]
-fn bytes_behind_starttls_that_are_not_encrypted_end_the_connection() {
+fn bytes_after_starttls_that_are_not_encrypted_end_the_connection() {
     let mut client = Client::of(Encryption::Required, 3);
     client.send(STARTTLS, b"");
     client.send(8, b"");
@@ -476,7 +476,7 @@ fn options_without_end_close() {
 }
 
 #[test]
-fn bytes_behind_the_handshake_are_left_for_the_next_phase() {
+fn bytes_after_the_handshake_are_left_for_the_next_phase() {
     let mut client = Client::new();
     client.send(7, &info("disk", &[]));
     client.input.extend(b"a request");

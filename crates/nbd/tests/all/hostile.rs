@@ -31,7 +31,7 @@ fn a_user_or_host_with_all_its_connections_loses_its_own_oldest_handshake() {
     });
 }
 
-/// On the engines of the system, which know who is at the other end.
+/// On the engines of the system, which report the peer's process.
 fn on_systems(test: impl AsyncFnOnce() + Send + Clone + 'static) {
     for kind in [EngineKind::IoUring, EngineKind::Epoll] {
         let runtime = Runtime::builder().engine(kind).reactors(2).build().unwrap();
@@ -76,7 +76,7 @@ fn readers_of_one_user_that_do_not_read_leave_the_rest_of_the_memory_to_a_host()
         while server.memory_in_use() < share {
             sleep(Duration::from_millis(1)).await;
         }
-        // Nobody is closed for it: there is memory.
+        // No connection is closed for it: there is memory.
         assert_eq!(from_a_host(&server).await.read(0, 32 << 20).await.len(), 32 << 20);
         assert!(server.memory_in_use() <= share + share / 2);
         assert_eq!(server.exports()[0].connections.len(), 4);

@@ -183,7 +183,7 @@ fn a_status_has_a_chunk_for_each_context_and_the_last_ends_it() {
 
 proptest! {
     #[test]
-    fn what_is_let_through_lies_inside_the_export(
+    fn an_accepted_request_is_inside_the_export(
         bytes in prop::array::uniform28(any::<u8>()),
         size in 0..1u64 << 63,
         close in any::<u16>(),

@@ -1,4 +1,4 @@
-//! A server in a runtime of its own, beside a test that blocks: for programs and for sockets of the system.
+//! A server in a second runtime, beside a test that blocks: for programs and for sockets of the system.
 
 use std::path::PathBuf;
 use std::process::{Command, Output};

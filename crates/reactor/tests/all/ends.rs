@@ -1,4 +1,4 @@
-//! What ends, when, and what is said of it.
+//! Ends of tasks, threads, reactors and runtimes: when they happen, and what is reported.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::cell::RefCell;
@@ -29,7 +29,7 @@ fn wait_for(mut seen: impl FnMut() -> bool) {
 }
 
 #[test]
-fn what_is_dropped_on_a_thread_of_its_own_ends_and_that_thread_does_not_wait_for_itself() {
+fn a_runtime_dropped_on_its_own_thread_ends_and_does_not_wait_for_itself() {
     let running = start(2);
     let handle = running.handle();
     let thread = handle.create_thread("holds its runtime", "[0-1023]").unwrap();
@@ -83,7 +83,7 @@ fn a_reactor_that_has_ended_is_in_no_dump_and_in_no_report() {
 }
 
 #[test]
-fn a_channel_that_outlives_its_thread_is_counted_down_all_the_same() {
+fn a_channel_that_outlives_its_thread_is_still_counted_down() {
     type Kept = (IoDevice<u32>, IoChannel<u32>);
     thread_local!(static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) });
     let mut runner = ThreadRunner::new("by hand", EngineKind::Epoll).unwrap();

@@ -251,7 +251,7 @@ async fn latencies(flood: Flood, watch: Watch, count: usize) -> Vec<u64> {
         for _ in 0..count {
             let (sent, watch, seen) = (probes.now(), probes.clone(), seen.clone());
             victim.send_msg(move || seen.lock().unwrap().push(watch.now() - sent)).unwrap();
-            // Behind it: one at a time, so that the prober itself floods no thread.
+            // After it: one at a time, so that the prober itself floods no thread.
             victim.run(async || ()).await.unwrap();
             for _ in 0..random() % 8 {
                 yield_now().await;
@@ -475,7 +475,7 @@ fn a_lone_idle_poller_is_called_several_times_in_a_turn_and_holds_up_nothing() {
         let turns = async || handle_there.dump().await.reactors[reactor].turns.1;
         loop {
             let (calls, before) = (poller.runs().0, turns().await);
-            // Timers, messages from the other reactor and from outside come all the same.
+            // Timers, messages from the other reactor and from outside are still handled.
             sleep(Duration::from_millis(5)).await;
             let (calls, turns) = (poller.runs().0 - calls, turns().await - before);
             if calls > 4 * turns {

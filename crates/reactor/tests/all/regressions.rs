@@ -249,7 +249,7 @@ fn a_device_whose_part_panics_when_dropped_can_be_unregistered() {
 }
 
 #[test]
-fn a_runtime_ends_although_a_thread_that_has_exited_left_an_accept_behind() {
+fn a_runtime_ends_although_a_thread_that_has_exited_left_an_accept() {
     struct Ignores;
     impl OpSink for Ignores {
         fn complete(&self, _key: u64, _completion: Completion) {}

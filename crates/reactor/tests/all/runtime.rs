@@ -236,7 +236,7 @@ fn sleeping_takes_at_least_its_time_and_equal_ends_keep_their_order() {
 }
 
 #[test]
-fn sleeping_takes_at_least_its_time_also_behind_what_took_long_in_the_same_turn() {
+fn sleeping_takes_at_least_its_time_also_after_a_long_call_in_the_same_turn() {
     let runtime = Runtime::builder().reactors(1).watchdog(None).build().unwrap();
     let slept = runtime.run(async || {
         let clock = Bell::new().unwrap();

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use spindle_rpc::{Limits, ParseError, Parsed, Parser, Value, to_json};
 
-/// All that comes of a stream that arrives in these parts.
+/// All values of a stream that arrives in these parts.
 fn parse_parts(parts: &[&[u8]]) -> Result<Vec<Parsed>, ParseError> {
     let mut parser = Parser::new(Limits::default());
     let mut all = Vec::new();
@@ -156,7 +156,7 @@ fn json() -> impl Strategy<Value = String> {
 }
 
 #[test]
-fn a_value_behind_which_another_begins_is_given_out_and_the_other_waits() {
+fn a_value_that_another_one_follows_is_returned_and_the_other_waits() {
     for unfinished in ["0\"", "0[", "null{\"a\""] {
         assert_eq!(parse(unfinished.as_bytes()).unwrap().len(), 1, "{unfinished}");
     }
@@ -186,12 +186,12 @@ proptest! {
         let at = at.index(spoilt.len());
         spoilt[at] = byte;
         for text in [bytes, spoilt] {
-            // One value, as one document: nothing unfinished behind it, which would take in what follows.
+            // One value, as one document: without an unfinished value after it, which would include what follows.
             let values = |text: &[u8]| parse(text).map_or(0, |parsed| parsed.len());
             let ours = values(&text) == 1 && values(&[&text, &b" 1"[..]].concat()) == 2;
             let theirs = serde_json::from_slice::<serde_json::Value>(&text);
             let taken = theirs.is_ok();
-            // A number out of the range of f64 is a number all the same, and an unfinished one waits.
+            // A number out of the range of f64 is a number nevertheless, and an unfinished one waits.
             let out_of_range = theirs.err().is_some_and(|error| error.to_string().contains("out of range"));
             prop_assert!(ours == taken || out_of_range, "{}", String::from_utf8_lossy(&text));
         }

@@ -187,7 +187,7 @@ impl Worker {
         let ((from, count), fate) = (self.range(), Fate::of(&mut self.random));
         let to = self.random.below(self.stripe.len() - count + 1);
         let Some(numbers) = self.stripe.known(from, count) else { return Ok(()) };
-        // A copy that ended half way over its own source leaves it in a state of its own.
+        // A copy that ended half way over its own source leaves a third state.
         if from.abs_diff(to) < count {
             return Ok(());
         }

@@ -24,8 +24,7 @@ pub(crate) struct Check {
     /// Repair what can be repaired without guessing
     #[arg(long)]
     repair: bool,
-    /// Where what a repair overwrites is kept, for `spindle blob undo`; IMAGE.undo, IMAGE.undo-2 and so on
-    /// by default
+    /// The file that a repair writes for `spindle blob undo`; by default IMAGE.undo, IMAGE.undo-2 and so on
     #[arg(long, value_name = "FILE", requires = "repair")]
     undo: Option<PathBuf>,
     /// With --repair: delete this blob, even if it is damaged (its id; may be repeated)

@@ -23,7 +23,7 @@ pub(crate) struct Create {
     /// Its size in clusters
     #[arg(long, value_name = "N", conflicts_with = "size")]
     clusters: Option<u64>,
-    /// Take clusters when they are first written, not now
+    /// Allocate clusters when they are first written
     #[arg(long)]
     thin: bool,
     #[command(flatten)]

@@ -31,7 +31,7 @@ pub(crate) struct Export {
     /// Where to write it; - is standard output
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Replace FILE if it is there already
+    /// Replace FILE if it exists
     #[arg(long)]
     force: bool,
 }

@@ -16,7 +16,7 @@ use std::path::Path;
 pub(crate) struct Grow {
     #[command(flatten)]
     source: Source,
-    /// Make the image file so large first; left out, it has grown already
+    /// Extend the image file to this size first. Without it, the file or device must have grown already
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     size: Option<u64>,
     /// Print the store as JSON, as in info

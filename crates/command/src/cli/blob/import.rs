@@ -51,15 +51,15 @@ pub(crate) struct Import {
     /// standard input
     #[arg(value_names = ["BLOB", "FILE"], num_args = 1..=2, required = true)]
     names: Vec<OsString>,
-    /// Write over the blob where it is. Without, its new contents are written beside the old, which takes as much
-    /// space again until they are complete, and then take their place in one step: a kill leaves the old or the
-    /// new contents. With it, a kill leaves a mixture
+    /// Overwrite the blob in place: a kill leaves a mixture. Without it, the new contents are written beside the
+    /// old, which takes as much space again, and replace them in one step when they are complete: a kill leaves the
+    /// old or the new contents
     #[arg(long, conflicts_with = "create")]
     in_place: bool,
-    /// Make a new blob, as large as the input rounded up to whole clusters
+    /// Create a blob, as large as the input rounded up to whole clusters
     #[arg(long)]
     create: bool,
-    /// Take clusters of the new blob for data only, not for zeroes
+    /// Allocate clusters of the new blob for data only, not for zeroes
     #[arg(long, requires = "create")]
     thin: bool,
     /// Make the new blob larger than the input

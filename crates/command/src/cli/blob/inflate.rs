@@ -20,12 +20,12 @@ pub(crate) struct Inflate {
 }
 
 impl Inflate {
-    /// Gives the blob clusters of its own for everything.
+    /// Copies everything that the blob reads from parents.
     pub(super) fn run(self) -> Result<(), Failure> {
         self.detach(true)
     }
 
-    /// Gives the blob clusters of its own for what its parent has.
+    /// Copies the clusters of its parent.
     pub(super) fn run_decouple(self) -> Result<(), Failure> {
         self.detach(false)
     }

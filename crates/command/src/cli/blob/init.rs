@@ -29,16 +29,16 @@ const MUCH_METADATA: u64 = 256 << 20;
 /// Arguments of `init`.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Init {
-    /// Image file or block device to make the store on; all that it holds is lost
+    /// Image file or block device for the store; its contents are lost
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
-    /// Make IMAGE, which must not be there yet, a sparse file of this size
+    /// Create IMAGE, which must not exist, as a sparse file of this size
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     size: Option<u64>,
-    /// Bytes of a cluster, in which space is given out
+    /// Bytes of a cluster, the unit of allocation
     #[arg(long, value_name = "SIZE", value_parser = size::parse, default_value = "4M")]
     cluster_size: u64,
-    /// Metadata pages in all, for a page or more of each blob; by default one for every cluster
+    /// Metadata pages of the store; each blob takes at least one. By default one for every cluster
     #[arg(long, value_name = "N", conflicts_with = "md_ratio")]
     md_pages: Option<u32>,
     /// Metadata pages for every hundred clusters
@@ -57,7 +57,7 @@ pub(crate) struct Init {
     /// The type of the store: up to 16 bytes that programs check before they open it
     #[arg(long, value_name = "TYPE")]
     bstype: Option<OsString>,
-    /// What happens to the space for data
+    /// How the data area is cleared
     #[arg(long, value_enum, default_value = "unmap")]
     clear: Clear,
     /// Overwrite another store, a file system, or other known contents
@@ -70,11 +70,11 @@ pub(crate) struct Init {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Clear {
-    /// Given back to the device or file system
+    /// Unmapped: released to the device or file system
     Unmap,
     /// Zeroed
     Zeroes,
-    /// Left as it is
+    /// Not cleared
     None,
 }
 

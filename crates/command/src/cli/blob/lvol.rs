@@ -106,7 +106,7 @@ pub(super) async fn keep_super_blob(
     }
     Err(Failure::Refused(format!(
         "blob {blob} is the super blob of {}, which has the lvolstore's name and UUID: {what}, SPDK opens no \
-         volume of it any more; --force does it all the same",
+         volume of it any more; --force does it nevertheless",
         session.image()
     )))
 }
@@ -134,7 +134,7 @@ pub(super) async fn check_new_super_blob(
         true => Ok(()),
         false => Err(Failure::Refused(format!(
             "{} is an lvolstore: its super blob is empty and has the xattrs uuid and name as SPDK keeps them, \
-             blob {blob} does not; --force sets it all the same",
+             blob {blob} does not; --force sets it nevertheless",
             session.image()
         ))),
     }

@@ -110,7 +110,7 @@ fn refuse_changed(image: &OnImage, undo: &UndoFile) -> Result<(), Failure> {
     if undo.image_size != image.bytes() {
         let (was, is) = (undo.image_size, image.bytes());
         return Err(Failure::Refused(format!(
-            "{path} has {is} bytes, when it was repaired it had {was}: --force undoes that repair all the same"
+            "{path} has {is} bytes, when it was repaired it had {was}: --force undoes that repair nevertheless"
         )));
     }
     for (&offset, saved) in &undo.blocks {

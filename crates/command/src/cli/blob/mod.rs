@@ -51,7 +51,7 @@ use reading::attended;
 /// The commands on a store.
 #[derive(clap::Subcommand)]
 pub(super) enum Command {
-    /// Show the store: geometry, space, whether it is clean, what a writing load would repair
+    /// Show the store: geometry, space, whether it is clean, what a load for writing would repair
     Info(info::Info),
     /// List the blobs
     #[command(visible_alias = "list")]
@@ -60,39 +60,39 @@ pub(super) enum Command {
     Dump(dump::Dump),
     /// Copy the contents of a blob into a file
     Export(export::Export),
-    /// Make a new store; all that IMAGE holds is lost
+    /// Create a store; the contents of IMAGE are lost
     Init(Box<init::Init>),
-    /// Make a new blob and print its id
+    /// Create a blob and print its id
     Create(create::Create),
     /// Copy a file into a blob
     Import(import::Import),
-    /// Remove a blob; a snapshot gives its one clone what that reads
+    /// Remove a blob. The only clone of a snapshot keeps its contents
     #[command(visible_alias = "delete")]
     Rm(rm::Rm),
-    /// Make a blob larger or smaller
+    /// Change the size of a blob
     Resize(resize::Resize),
     /// List, get, set or remove a blob's xattrs
     Xattr(xattr::Xattr),
-    /// Keep what a blob holds now as a read-only blob, and print its id
+    /// Create a snapshot: a read-only blob with the present contents of a blob. Print its id
     Snapshot(snapshot::Snapshot),
-    /// Make a blob that holds what a snapshot holds until it is written, and print its id
+    /// Create a clone: a blob with the contents of a snapshot, which can be written. Print its id
     Clone(clone::Clone),
-    /// Give a blob clusters of its own for everything, so that it has no parent
+    /// Allocate all clusters of a blob and copy its contents, so that it has no parent
     Inflate(inflate::Inflate),
-    /// Give a blob clusters of its own for what its parent has, so that its grandparent is its parent
+    /// Copy the clusters of a blob's parent, so that the grandparent becomes its parent
     Decouple(inflate::Inflate),
-    /// Put a thin blob under another snapshot of the same size
+    /// Make another snapshot of the same size the parent of a thin blob
     SetParent(set_parent::SetParent),
-    /// Show or set the blob that programs look for first
+    /// Show or set the super blob, which programs look for first
     Super(super_blob::SuperBlob),
-    /// Take over the space that the file or device has gained
+    /// Use the space that was added to the file or device
     Grow(grow::Grow),
-    /// Report what is wrong with the store and what that means; repair it
+    /// Report problems of the store and what they mean; repair them
     ///
-    /// The exit code is 0 if nothing is wrong (or only what the next load that may write puts right), 4 if
-    /// something is, 1 if the store could not be checked.
+    /// The exit code is 0 without problems (or with only those that the next load for writing repairs), 4 with
+    /// problems, 1 if the store could not be checked.
     Check(check::Check),
-    /// Take a repair back
+    /// Undo a repair
     Undo(undo::Undo),
 }
 

@@ -18,10 +18,10 @@ pub(super) type Pair = (Vec<u8>, Vec<u8>);
 /// How a new blob is called.
 #[derive(clap::Args, Clone)]
 pub(super) struct Naming {
-    /// Its name: the xattr `name`, by which every command finds it
+    /// Its name (the xattr `name`), which all commands accept
     #[arg(long, value_name = "NAME")]
     name: Option<OsString>,
-    /// An xattr of it (may be repeated)
+    /// An xattr of the new blob (may be repeated)
     #[arg(
         long = "xattr",
         value_name = "KEY=VALUE",

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Runs the work of a reading command. SIGUSR1 prints a line that says what it does.
 pub(super) fn attended<T>(command: &'static str, work: impl FnOnce() -> T) -> T {
-    // If this fails, the work is done all the same: the signal is ignored then.
+    // If this fails, the work is still done: the signal is ignored then.
     let watch = Watch::start(command);
     let done = work();
     drop(watch);

@@ -20,7 +20,7 @@ pub(crate) struct Resize {
     /// Its new size, rounded up to whole clusters: bytes, or a number of K, M, G, T or P
     #[arg(value_name = "SIZE", value_parser = size::parse)]
     size: u64,
-    /// Let it become smaller; what is cut off is lost
+    /// Allow a smaller size; the data past the new end is lost
     #[arg(long)]
     shrink: bool,
     /// Print the blob as JSON, as in ls

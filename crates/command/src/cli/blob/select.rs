@@ -122,7 +122,7 @@ fn near(blobs: &[Entry], asked: &[u8], id: Option<BlobId>) -> String {
         return ": the store has no blobs".into();
     }
     if let Some(blob) = healthy().find(|blob| blob.importing.as_deref() == Some(asked)) {
-        return format!(": {} is to get that name, but its import has not ended", blob.id);
+        return format!(": {} will get that name, but its import has not ended", blob.id);
     }
     // The number of a root page stands for the blob that begins there.
     let page = id.map(BlobId::raw).and_then(|raw| u32::try_from(raw).ok());

@@ -16,10 +16,10 @@ pub(crate) struct SetParent {
     /// The thin blob: its id (decimal, or hexadecimal with 0x) or its name
     #[arg(value_name = "BLOB")]
     blob: OsString,
-    /// The snapshot that it reads through from now on: its id or its name
+    /// The snapshot that becomes the parent: its id or its name
     #[arg(value_name = "SNAPSHOT", required_unless_present = "external")]
     snapshot: Option<OsString>,
-    /// Let it read through the external snapshot with this id instead: a UUID, or 0x and hexadecimal
+    /// Make the external snapshot with this id the parent instead: a UUID, or 0x and hexadecimal
     #[arg(long, value_name = "ID", conflicts_with = "snapshot")]
     external: Option<SnapshotId>,
     /// Print the blob as JSON, as in ls

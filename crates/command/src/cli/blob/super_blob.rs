@@ -15,10 +15,10 @@ use std::io::Write;
 pub(crate) struct SuperBlob {
     #[command(flatten)]
     source: Source,
-    /// The blob that it is from now on: its id or its name, or none; left out, shows which one it is
+    /// The new super blob: its id or its name, or none. Without it, the present one is shown
     #[arg(value_name = "BLOB")]
     blob: Option<OsString>,
-    /// Set it even if SPDK does not open the lvolstore then
+    /// Set it even if SPDK cannot open the lvolstore then
     #[arg(long)]
     force: bool,
     /// Print its id, or null, as JSON

@@ -12,10 +12,10 @@ pub(crate) struct Undo {
     /// Image file or block device that was repaired
     #[arg(value_name = "IMAGE")]
     image: PathBuf,
-    /// What the repair kept
+    /// The repair's undo file
     #[arg(value_name = "FILE")]
     file: PathBuf,
-    /// Also if the image was changed since; what was changed may be lost
+    /// Undo even if the image was changed since; those changes may be lost
     #[arg(long)]
     force: bool,
 }

@@ -149,7 +149,7 @@ fn a_store_that_was_not_left_in_order_is_recovered_by_a_repair() {
 }
 
 #[test]
-fn masks_that_are_wrong_are_written_anew() {
+fn masks_that_are_wrong_are_rewritten() {
     is_mended("leaked-clusters", |bytes| {
         change_mask(bytes, MaskKind::UsedClusters, |bits| assert!(bits.set(40)));
     });

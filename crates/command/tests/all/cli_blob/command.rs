@@ -65,7 +65,7 @@ fn a_reader_that_goes_away_is_no_failure() {
 }
 
 #[test]
-fn a_full_disk_behind_standard_output_is_a_failure() {
+fn a_full_disk_under_standard_output_is_a_failure() {
     let image = Image::new(&HELLO);
     for arguments in [&["ls"][..], &["export", "alpha", "-"]] {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();

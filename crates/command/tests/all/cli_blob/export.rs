@@ -94,7 +94,7 @@ fn an_export_never_goes_over_what_it_reads() {
 }
 
 #[test]
-fn a_failed_export_leaves_nothing_behind() {
+fn a_failed_export_leaves_no_file() {
     let mut bytes = HELLO.clone();
     // Cut off within the root of the blob.
     bytes.truncate(20_000);
@@ -109,7 +109,7 @@ fn a_failed_export_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_file_that_may_not_grow_leaves_nothing_behind() {
+fn a_file_that_may_not_grow_is_removed() {
     let image = Image::new(&HELLO);
     let file = image.beside("out");
     // A limit of the shell stands for a full disk. Its signal would kill us unless it is ignored.
@@ -125,7 +125,7 @@ fn a_file_that_may_not_grow_leaves_nothing_behind() {
 }
 
 #[test]
-fn an_export_beyond_a_limit_on_file_sizes_fails_and_leaves_nothing_behind() {
+fn an_export_beyond_a_limit_on_file_sizes_fails_and_leaves_no_file() {
     let image = Image::new(&HELLO);
     let file = image.beside("out");
     let script = "ulimit -f 1000; ulimit -c 0; exec \"$0\" blob export \"$1\" alpha \"$2\"";

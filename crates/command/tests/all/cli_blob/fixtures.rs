@@ -181,7 +181,7 @@ fn without_its_external_snapshot_only_the_clone_on_it_cannot_be_exported() {
 }
 
 #[test]
-fn an_external_snapshot_shorter_than_its_clone_reads_as_zeroes_behind_its_end() {
+fn an_external_snapshot_shorter_than_its_clone_reads_as_zeroes_past_its_end() {
     let image = Image::fixture("lvs");
     let ext = super::support::unpack("ext");
     let uuid = manifest("lvs")["external_snapshot"]["uuid"].as_str().unwrap().to_uppercase();

@@ -98,7 +98,7 @@ fn an_existing_blob_holds_the_input_and_then_zeroes() {
             assert_eq!(ended.json()["padding"], 40 * CLUSTER - bytes.len());
             let out = contents(&image, "disk");
             assert!(out[..bytes.len()] == bytes);
-            assert!(out[bytes.len()..].iter().all(|&byte| byte == 0), "nothing old is left behind the end");
+            assert!(out[bytes.len()..].iter().all(|&byte| byte == 0), "no old data is left after the end");
         }
         in_order(&image);
     }
@@ -271,7 +271,7 @@ fn a_clone_of_what_spdk_wrote_takes_an_import_and_its_snapshot_keeps_what_it_had
     in_order(&image);
 }
 
-/// Starts an import that never ends by itself, and returns once the image was written to.
+/// Starts an import that does not end unless killed, and returns once the image was written to.
 fn endless(image: &Image, rest: &[&str]) -> std::process::Child {
     let mut arguments = vec!["blob".as_ref(), "import".as_ref(), image.path().as_os_str()];
     arguments.extend(rest.iter().map(std::ffi::OsStr::new));

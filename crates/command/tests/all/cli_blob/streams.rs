@@ -190,7 +190,7 @@ fn an_image_that_was_cut_short_is_read_as_far_as_it_goes_with_the_remedy() {
 }
 
 #[test]
-fn what_is_no_store_is_named_with_what_to_do() {
+fn an_image_without_a_store_is_refused_with_the_contents_and_the_remedy() {
     for (magic, at, says) in [
         (&b"EFI PART"[..], 512, &["a partition table (GPT)", "partitions"][..]),
         (b"QFI\xFB", 0, &["qcow2", "qemu-img convert"]),

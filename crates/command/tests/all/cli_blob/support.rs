@@ -19,7 +19,7 @@ fn fixtures() -> PathBuf {
     crate::root().join("tests/fixtures")
 }
 
-/// An image in a folder of its own that goes away with it.
+/// An image in a temporary folder, which is removed with it.
 pub struct Image {
     folder: TempDir,
     path: PathBuf,

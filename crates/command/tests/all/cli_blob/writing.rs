@@ -1,4 +1,4 @@
-//! What the tests of the writing commands share: new stores, patterns, and judges of what is left behind.
+//! What the tests of the writing commands share: new stores, patterns, and checks of the result.
 
 use super::support::{Ended, Image, blob, command, on};
 use serde_json::Value;

@@ -5,13 +5,14 @@
 //!
 //! | input | test |
 //! |---|---|
-//! | RPC: NUL or BOM between requests, 65 levels | `what_is_no_json_is_told_why_and_ends_its_own_connection_only` |
+//! | RPC: NUL or BOM between requests, 65 levels | `bytes_that_are_no_json_get_the_reason_and_end_their_own_connection_only` |
 //! | RPC: duplicate keys, 1e400, 10 MB | `a_request_that_is_too_much_or_says_something_twice_is_refused_and_the_connection_goes_on` |
-//! | RPC: half-close, a reply that nobody reads | `a_client_that_stops_writing_gets_its_answers_and_one_that_reads_none_delays_no_other` |
+//! | RPC: half-close, a client that reads no reply |
+//! `a_client_that_stops_writing_gets_its_answers_and_one_that_reads_none_delays_no_other` |
 //! | names that are another's alias or UUID, UUIDs in upper case, 63 and 64 bytes, slash, newline, quote, sizes 0 and 2^63 | `names_uuids_and_sizes_that_cannot_be_are_refused_with_the_reason` |
-//! | files: folder, FIFO, /dev/zero, no multiple of the block, missing, empty | `what_is_no_disk_is_refused_with_what_is_wrong_and_serves_nothing` |
+//! | files: folder, FIFO, /dev/zero, no multiple of the block, missing, empty | `a_file_that_is_no_disk_is_refused_with_the_reason_and_not_served` |
 //! | files: no permission | `a_file_that_the_user_may_not_open_is_refused` |
-//! | files: cut short while in use | `a_file_cut_short_while_it_is_served_fails_what_is_behind_its_end_only` |
+//! | files: cut short while in use | `a_file_cut_short_while_it_is_served_fails_requests_past_its_end_only` |
 //! | NBD: EXPORT_NAME, no NO_ZEROES, names of 4096 bytes or not UTF-8 | `old_handshakes_and_odd_names_are_answered` |
 //! | NBD: length 0, over 32 MiB, unaligned on 4 KiB blocks, past 2^64 | `odd_requests_are_answered_and_the_client_goes_on` |
 //! | NBD: slow handshakes | `slow_handshakes_end_at_their_deadline_and_delay_no_other` |
@@ -241,7 +242,7 @@ fn clients_that_vanish_at_any_byte_leave_nothing() {
 }
 
 #[test]
-fn what_is_no_disk_is_refused_with_what_is_wrong_and_serves_nothing() {
+fn a_file_that_is_no_disk_is_refused_with_the_reason_and_not_served() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let file = |name: &str, bytes: u64| fs::File::create(folder.join(name)).unwrap().set_len(bytes).unwrap();
@@ -302,7 +303,7 @@ fn a_file_that_the_user_may_not_open_is_refused() {
 }
 
 #[test]
-fn a_file_cut_short_while_it_is_served_fails_what_is_behind_its_end_only() {
+fn a_file_cut_short_while_it_is_served_fails_requests_past_its_end_only() {
     let folder = tempfile::tempdir().unwrap();
     let disk = folder.path().join("disk.img");
     fs::File::create(&disk).unwrap().set_len(1 << 20).unwrap();

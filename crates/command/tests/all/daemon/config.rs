@@ -116,7 +116,7 @@ fn a_configuration_with_a_fault_ends_the_start_and_names_it_unless_faults_are_ig
 }
 
 #[test]
-fn a_configuration_that_fails_behind_framework_start_init_ends_the_daemon() {
+fn a_configuration_that_fails_after_framework_start_init_ends_the_daemon() {
     let folder = tempfile::tempdir().unwrap();
     write(
         folder.path(),

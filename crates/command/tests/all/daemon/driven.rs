@@ -1,7 +1,7 @@
 //! Which test drove which method by SPDK's own client: the table of methods names it.
 //!
 //! `crates/control/src/methods/driven` has a method and a test a line. Each test holds it to what it did; with
-//! `SPINDLE_WRITE_DRIVEN=1` it writes its lines instead, and `docs/rpc.md` is made anew by the tests of
+//! `SPINDLE_WRITE_DRIVEN=1` it writes its lines instead, and `docs/rpc.md` is written again by the tests of
 //! `spindle-control` with `SPINDLE_WRITE_REFERENCE=1`.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -49,7 +49,7 @@ fn is_version(answer: &str) -> bool {
 }
 
 #[test]
-fn what_is_no_json_is_told_why_and_ends_its_own_connection_only() {
+fn bytes_that_are_no_json_get_the_reason_and_end_their_own_connection_only() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = Daemon::start(folder.path(), &SERVE, "control");
     let mut good = Client::connect(folder.path());

@@ -39,7 +39,7 @@ fn hang_up(daemon: &Daemon) {
 }
 
 #[test]
-fn a_hangup_opens_the_log_anew_and_the_daemon_goes_on() {
+fn a_hangup_reopens_the_log_and_the_daemon_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let daemon = Daemon::start(folder.path(), &[&SERVE[..], &["--log-file", "it.log"]].concat(), "control");
@@ -58,7 +58,7 @@ fn a_hangup_opens_the_log_anew_and_the_daemon_goes_on() {
 }
 
 #[test]
-fn flags_and_levels_that_are_set_by_calls_decide_what_is_said() {
+fn flags_and_levels_that_are_set_by_calls_decide_what_is_logged() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
     let daemon = Daemon::start(folder.path(), &[&SERVE[..], &["--log-format", "human"]].concat(), "control");

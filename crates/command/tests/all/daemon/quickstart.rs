@@ -90,7 +90,7 @@ fn every_command_on_the_screen_runs_as_printed() {
 }
 
 #[test]
-fn what_is_in_the_way_is_one_line_with_the_remedy() {
+fn a_failed_start_is_one_line_with_the_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |folder: &std::path::Path, arguments: &[&str]| {
         let run = spindle(folder).args(arguments).output().unwrap();

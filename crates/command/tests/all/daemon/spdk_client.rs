@@ -64,7 +64,7 @@ impl Client {
         answers.into_iter().map(|(answer, _)| answer).collect()
     }
 
-    /// As [`succeed`](Self::succeed), one command in a process of its own.
+    /// As [`succeed`](Self::succeed), one command in a new process.
     fn one(&self, daemon: &Daemon, command: &str) -> String {
         self.succeed(daemon, &[command]).remove(0)
     }

@@ -1,4 +1,4 @@
-//! A running daemon in a folder of its own.
+//! A running daemon in a temporary folder.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};

@@ -1,4 +1,4 @@
-//! The real binary with a folder of its own, and connections to it.
+//! The real binary in a temporary folder, and connections to it.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
