@@ -28,7 +28,7 @@ fn every_holder_of_a_copy_of_the_geometry_follows_a_resize() {
     let fixed = two.channel(part).unwrap();
     let told = null.resize(20).unwrap();
     assert_eq!(null.geometry().blocks(), 20);
-    assert_eq!(base.geometry().blocks(), 10, "told by message, not behind its back");
+    assert_eq!(base.geometry().blocks(), 10, "told by message only");
     one.step();
     assert!(!told.is_over());
     two.step();

@@ -130,7 +130,7 @@ pub async fn send(socket: &Socket, bytes: &[u8]) -> Result<(), Gone> {
 }
 
 impl Client {
-    /// A client behind its handshake.
+    /// A client after its handshake.
     pub async fn new(server: &Server, name: &str, wish: Wish) -> Client {
         let Output::Pair(ours, theirs) = op(Op::Pair).await.0.unwrap() else { panic!() };
         let peer = format!("client {}", random());

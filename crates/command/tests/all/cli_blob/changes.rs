@@ -242,7 +242,7 @@ fn a_file_stays_as_large_as_it_is_where_no_store_takes_it_over() {
     assert_eq!(fs::metadata(image.path()).unwrap().len(), old);
     in_order(&image);
     let other = Image::new(&[7; 1 << 20]);
-    on(&other, "grow", &["--size", "64M"]).fails(1, &["store.img", "no Blobstore"]);
+    on(&other, "grow", &["--size", "64M"]).fails(1, &["store.img", "not a Blobstore"]);
     assert_eq!(fs::metadata(other.path()).unwrap().len(), 1 << 20);
 }
 

@@ -99,7 +99,7 @@ fn is_mended(code: &str, damage: impl FnOnce(&mut [u8])) {
     assert!(codes(&image, &[]).iter().any(|found| found == code), "{code}: {:?}", codes(&image, &[]));
     assert_eq!(image.sha256(), damaged, "{code}: a check writes nothing");
     let before = contents(&image, "theta");
-    assert_eq!(codes(&image, &["--repair"]), [] as [&str; 0], "{code} is mended");
+    assert_eq!(codes(&image, &["--repair"]), [] as [&str; 0], "{code} is repaired");
     assert_eq!(codes(&image, &[]), [] as [&str; 0], "{code} stays mended");
     in_order(&image);
     assert_eq!(contents(&image, "theta"), before);
@@ -341,12 +341,12 @@ fn an_undo_refuses_an_image_that_was_changed_since_and_a_file_that_is_none() {
     let forced = on(&image, "undo", &[undo, "--force"]);
     assert_eq!(forced.code, 0, "{}", forced.err);
     fs::write(image.beside("kept"), b"SPINDLE UNDO 1\n\0").unwrap();
-    on(&image, "undo", &[undo]).fails(1, &["kept", "no undo file"]);
+    on(&image, "undo", &[undo]).fails(1, &["kept", "not an undo file"]);
     // Without end: looked at, not read.
-    on(&image, "undo", &["/dev/zero"]).fails(1, &["/dev/zero", "no undo file"]);
+    on(&image, "undo", &["/dev/zero"]).fails(1, &["/dev/zero", "not an undo file"]);
     let large = image.beside("large");
     std::fs::File::create(&large).unwrap().set_len(1 << 43).unwrap();
-    on(&image, "undo", &[large.to_str().unwrap()]).fails(1, &["large", "no undo file"]);
+    on(&image, "undo", &[large.to_str().unwrap()]).fails(1, &["large", "not an undo file"]);
 
     // What an undo that was cut off left is no change.
     fs::write(image.path(), &bytes).unwrap();

@@ -194,7 +194,7 @@ fn an_image_without_a_store_is_refused_with_the_contents_and_the_remedy() {
     for (magic, at, says) in [
         (&b"EFI PART"[..], 512, &["a partition table (GPT)", "partitions"][..]),
         (b"QFI\xFB", 0, &["qcow2", "qemu-img convert"]),
-        (b"\x53\xEF", 1080, &["ext4", "no Blobstore"]),
+        (b"\x53\xEF", 1080, &["ext4", "not a Blobstore"]),
         (b"\x28\xB5\x2F\xFD", 0, &["zstd", "unpack"]),
         (b"\x1F\x8B\x08", 0, &["gzip", "unpack"]),
     ] {
@@ -202,7 +202,8 @@ fn an_image_without_a_store_is_refused_with_the_contents_and_the_remedy() {
         bytes[at..at + magic.len()].copy_from_slice(magic);
         let image = Image::new(&bytes);
         for command in [&["info"][..], &["ls"], &["create", "--size", "1M"]] {
-            on(&image, command[0], &command[1..]).fails(1, &[&["store.img", "no Blobstore"], says].concat());
+            on(&image, command[0], &command[1..])
+                .fails(1, &[&["store.img", "not a Blobstore"], says].concat());
         }
         on(&image, "init", &[]).fails(1, &[says[0], "--force"]);
     }

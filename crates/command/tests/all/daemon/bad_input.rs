@@ -87,7 +87,7 @@ fn old_handshakes_and_odd_names_are_answered() {
     let folder = tempfile::tempdir().unwrap();
     let _daemon = serve(folder.path());
     let mut beside = Nbd::connect(&folder.path().join("nbd.sock"), "disk").unwrap();
-    // EXPORT_NAME, with and without fixed newstyle, with and without the 124 zeroes behind its answer.
+    // EXPORT_NAME, with and without fixed newstyle, with and without the 124 zeroes after its answer.
     for (flags, len) in [(0, 134), (1, 134), (2, 10), (3, 10)] {
         let mut stream = greeted(folder.path(), flags);
         stream.write_all(&option(1, b"disk")).unwrap();

@@ -78,7 +78,7 @@ impl Request {
 pub struct Nbd(Stream);
 
 impl Nbd {
-    /// A client of an export, behind its handshake.
+    /// A client of an export, after its handshake.
     pub fn connect(socket: &Path, export: &str) -> Result<Nbd, Gone> {
         let mut stream = Stream::connect(socket)?;
         let mut hello = 3u32.to_be_bytes().to_vec();
