@@ -4,7 +4,7 @@
 //! I/O at the same time, on two reactors, to any open blob, including blobs that are being closed, truncated
 //! and deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -162,7 +162,62 @@ enum Change {
 }
 
 fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
-    let table = [
+    let store = model.now();
+    let full = store.blobs.len() >= MOST_BLOBS;
+    let new = model.next.0;
+    let candidates = Candidates::of(model);
+    let all = candidates.those(|_| true);
+    let writable = candidates.those(|blob| !blob.read_only);
+    let child = candidates.those(|blob| !blob.read_only && blob.parent.is_some());
+    match pick(&changes(shares))? {
+        Change::CloneExternal if !full => {
+            let source = below(external::COUNT.into()) as u8;
+            Some(Op::CloneExternal { tag: new, source, clusters: 1 + below(8) })
+        }
+        Change::ShallowCopy => {
+            // A copy of a large blob would only take time.
+            let tag = one_of(&candidates.those(|blob| blob.read_only && blob.clusters < 16))?;
+            Some(Op::ShallowCopy { tag })
+        }
+        Change::Create if !full => Some(create(new)),
+        Change::Delete => Some(Op::Delete { tag: one_of(&all)? }),
+        Change::Resize => {
+            let tag = one_of(&writable)?;
+            Some(Op::Resize { tag, clusters: size(store.blobs[&tag].thin) })
+        }
+        Change::Replace => {
+            let alone = candidates.those(|blob| !blob.read_only && blob.clusters > 0);
+            let tag = one_of(&alone)?;
+            let (unit, count) = range(&store.blobs[&tag], model.rules.per_cluster, false, 8)?;
+            Some(Op::Replace { tag, unit, count, value: model.next.1 })
+        }
+        Change::Xattr => change_xattr(model, one_of(&writable)?),
+        Change::Sync => Some(Op::Sync { tag: one_of(&writable)? }),
+        Change::Reopen => Some(Op::Reopen { tag: one_of(&all)? }),
+        Change::ReadOnly => Some(Op::ReadOnly { tag: one_of(&writable)? }),
+        Change::Snapshot if !full => Some(Op::Snapshot { tag: one_of(&writable)?, new }),
+        Change::Clone if !full => {
+            Some(Op::Clone { tag: one_of(&candidates.those(|blob| blob.read_only))?, new })
+        }
+        Change::Inflate => Some(Op::Inflate { tag: one_of(&writable)? }),
+        Change::Decouple => Some(Op::Decouple { tag: one_of(&child)? }),
+        Change::SetParent => set_parent(&candidates),
+        Change::SetSuper => Some(Op::SetSuper { tag: one_of(&all).filter(|_| below(4) > 0) }),
+        Change::SetType => {
+            let own = [*b"SOMEBODY'S OWN\0\0", *b"ANOTHER'S OWN\0\0\0"].map(BsType);
+            let types = [BsType::NONE, BsType::LVOLSTORE, own[0], own[1]];
+            Some(Op::SetType { bs_type: types[below(4) as usize] })
+        }
+        Change::Reload => Some(Op::Reload { grow: below(8) == 0 }),
+        Change::Remake => Some(Op::Destroy),
+        Change::Grow => Some(Op::Grow),
+        _ => None,
+    }
+}
+
+/// Returns the changes of metadata with their shares.
+fn changes(shares: &Shares) -> [(u32, Change); 21] {
+    [
         (shares.create, Change::Create),
         (shares.delete, Change::Delete),
         (shares.resize, Change::Resize),
@@ -184,91 +239,58 @@ fn choose_change(model: &Model, shares: &Shares) -> Option<Op> {
         (shares.remake, Change::Remake),
         (shares.grow, Change::Grow),
         (shares.pause, Change::Pause),
-    ];
-    let store = model.now();
-    let full = store.blobs.len() >= MOST_BLOBS;
-    let new = model.next.0;
-    let busy = in_use(model);
-    let those = |want: &dyn Fn(&Blob) -> bool| -> Vec<Tag> {
-        let all = store.blobs.iter().filter(|(_, blob)| want(blob)).map(|(tag, _)| *tag);
-        let all: Vec<Tag> = all.collect();
-        let met: Vec<Tag> = all.iter().copied().filter(|tag| busy.contains(tag)).collect();
-        // Half of the time a blob that another operation uses, or one in a chain with it.
+    ]
+}
+
+/// The blobs of a store that an operation may choose.
+struct Candidates<'a> {
+    blobs: &'a BTreeMap<Tag, Arc<Blob>>,
+    /// Those that pending operations concern.
+    busy: BTreeSet<Tag>,
+}
+
+impl Candidates<'_> {
+    fn of(model: &Model) -> Candidates<'_> {
+        let open = model.pending.values().filter(|pending| pending.op.is_change());
+        let busy = open.flat_map(|pending| model.now().family(&pending.op)).collect();
+        Candidates { blobs: &model.now().blobs, busy }
+    }
+
+    /// Returns those that fit; half of the time only blobs that another operation uses, or one in a chain with
+    /// it.
+    fn those(&self, want: impl Fn(&Blob) -> bool) -> Vec<Tag> {
+        let all: Vec<Tag> = self.blobs.iter().filter(|(_, blob)| want(blob)).map(|(tag, _)| *tag).collect();
+        let met: Vec<Tag> = all.iter().copied().filter(|tag| self.busy.contains(tag)).collect();
         if met.is_empty() || below(2) == 0 { all } else { met }
-    };
-    let all = those(&|_| true);
-    let writable = those(&|blob| !blob.read_only);
-    let child = those(&|blob| !blob.read_only && blob.parent.is_some());
-    match pick(&table)? {
-        Change::CloneExternal if !full => {
-            let source = below(external::COUNT.into()) as u8;
-            Some(Op::CloneExternal { tag: new, source, clusters: 1 + below(8) })
-        }
-        Change::ShallowCopy => {
-            // A copy of a large blob would only take time.
-            let tag = one_of(&those(&|blob| blob.read_only && blob.clusters < 16))?;
-            Some(Op::ShallowCopy { tag })
-        }
-        Change::Create if !full => Some(create(new)),
-        Change::Delete => Some(Op::Delete { tag: one_of(&all)? }),
-        Change::Resize => {
-            let tag = one_of(&writable)?;
-            Some(Op::Resize { tag, clusters: size(store.blobs[&tag].thin) })
-        }
-        Change::Replace => {
-            let alone = those(&|blob| !blob.read_only && blob.clusters > 0);
-            let tag = one_of(&alone)?;
-            let (unit, count) = range(&store.blobs[&tag], model.rules.per_cluster, false, 8)?;
-            Some(Op::Replace { tag, unit, count, value: model.next.1 })
-        }
-        Change::Xattr => {
-            let (tag, name) = (one_of(&writable)?, b'a' + below(3) as u8);
-            // With two at once it would be unknown which came last.
-            if model.pending.values().any(|pending| pending.op.blob() == Some(tag) && !pending.op.is_data()) {
-                return None;
-            }
-            if below(4) == 0 {
-                return Some(Op::RemoveXattr { tag, name });
-            }
-            // Sometimes so large that the chain needs another page.
-            let length = if below(6) == 0 { 2000 } else { below(30) };
-            let value = (0..length).map(|_| b'0' + below(10) as u8).collect();
-            Some(Op::SetXattr { tag, name, value })
-        }
-        Change::Sync => Some(Op::Sync { tag: one_of(&writable)? }),
-        Change::Reopen => Some(Op::Reopen { tag: one_of(&all)? }),
-        Change::ReadOnly => Some(Op::ReadOnly { tag: one_of(&writable)? }),
-        Change::Snapshot if !full => Some(Op::Snapshot { tag: one_of(&writable)?, new }),
-        Change::Clone if !full => Some(Op::Clone { tag: one_of(&those(&|blob| blob.read_only))?, new }),
-        Change::Inflate => Some(Op::Inflate { tag: one_of(&writable)? }),
-        Change::Decouple => Some(Op::Decouple { tag: one_of(&child)? }),
-        Change::SetParent => {
-            let tag = one_of(&those(&|blob| blob.thin && !blob.read_only))?;
-            if below(3) == 0 {
-                let parent = Above::External(below(external::COUNT.into()) as u8);
-                return Some(Op::SetParent { tag, parent });
-            }
-            let clusters = store.blobs[&tag].clusters;
-            let parents = those(&|blob| blob.read_only && blob.clusters == clusters);
-            Some(Op::SetParent { tag, parent: Above::Blob(one_of(&parents)?) })
-        }
-        Change::SetSuper => Some(Op::SetSuper { tag: one_of(&all).filter(|_| below(4) > 0) }),
-        Change::SetType => {
-            let own = [*b"SOMEBODY'S OWN\0\0", *b"ANOTHER'S OWN\0\0\0"].map(BsType);
-            let types = [BsType::NONE, BsType::LVOLSTORE, own[0], own[1]];
-            Some(Op::SetType { bs_type: types[below(4) as usize] })
-        }
-        Change::Reload => Some(Op::Reload { grow: below(8) == 0 }),
-        Change::Remake => Some(Op::Destroy),
-        Change::Grow => Some(Op::Grow),
-        _ => None,
     }
 }
 
-/// Returns the blobs that pending operations concern.
-fn in_use(model: &Model) -> BTreeSet<Tag> {
-    let open = model.pending.values().filter(|pending| pending.op.is_change());
-    open.flat_map(|pending| model.now().family(&pending.op)).collect()
+/// Chooses an xattr to set or remove.
+fn change_xattr(model: &Model, tag: Tag) -> Option<Op> {
+    let name = b'a' + below(3) as u8;
+    // With two at once it would be unknown which came last.
+    if model.pending.values().any(|pending| pending.op.blob() == Some(tag) && !pending.op.is_data()) {
+        return None;
+    }
+    if below(4) == 0 {
+        return Some(Op::RemoveXattr { tag, name });
+    }
+    // Sometimes so large that the chain needs another page.
+    let length = if below(6) == 0 { 2000 } else { below(30) };
+    let value = (0..length).map(|_| b'0' + below(10) as u8).collect();
+    Some(Op::SetXattr { tag, name, value })
+}
+
+/// Chooses a blob and a new parent for it.
+fn set_parent(candidates: &Candidates<'_>) -> Option<Op> {
+    let tag = one_of(&candidates.those(|blob| blob.thin && !blob.read_only))?;
+    if below(3) == 0 {
+        let parent = Above::External(below(external::COUNT.into()) as u8);
+        return Some(Op::SetParent { tag, parent });
+    }
+    let clusters = candidates.blobs[&tag].clusters;
+    let parents = candidates.those(|blob| blob.read_only && blob.clusters == clusters);
+    Some(Op::SetParent { tag, parent: Above::Blob(one_of(&parents)?) })
 }
 
 /// True if a new blob could get the id that an operation in progress was begun with: one operation names a

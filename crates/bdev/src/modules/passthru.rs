@@ -1,6 +1,6 @@
 //! `bdev_passthru_*`: a bdev that passes every request on to another, unchanged.
 //!
-//! A minimal but complete module: `docs/write-a-bdev.md` walks through it.
+//! A minimal but complete module, to copy: `docs/write-a-bdev.md` explains one like it.
 
 use std::sync::Arc;
 

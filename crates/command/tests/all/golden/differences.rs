@@ -9,6 +9,7 @@
 //! SCENARIO skip           HEADING          not replayed
 //! SCENARIO absent         HEADING NAME ... bdevs, stores and volumes that are not there, in the states after a step
 //! SCENARIO present        HEADING NAME ... those that are there and should not be
+//! METHOD   more           HEADING NAME ... members that our answers to a method have besides
 //! ```
 //! After a step with another answer the state is not compared.
 
@@ -34,6 +35,7 @@ enum What {
     Skip,
     Absent(Vec<String>),
     Present(Vec<String>),
+    More(Vec<String>),
 }
 
 pub struct Differences(Vec<Line>);
@@ -105,7 +107,19 @@ impl Differences {
         found.inspect(|line| *line.used.lock().unwrap() = true).is_some()
     }
 
-    /// Lines that nothing came to.
+    /// An answer to a method without the members that SPDK's answers do not have.
+    pub fn without_more(&self, method: &str, mut answer: Value) -> Value {
+        for line in self.of(method) {
+            if let What::More(names) = &line.what
+                && remove_members(&mut answer, names)
+            {
+                *line.used.lock().unwrap() = true;
+            }
+        }
+        answer
+    }
+
+    /// Lines that no step met.
     pub fn unused(&self) -> Vec<String> {
         let counts = |line: &&Line| !matches!(line.what, What::Partial | What::Skip);
         let unused = self.0.iter().filter(counts).filter(|line| !*line.used.lock().unwrap());
@@ -133,8 +147,9 @@ impl Line {
         let what = match what {
             "partial" => What::Partial,
             "skip" => What::Skip,
-            "present" => What::Present(rest.split_whitespace().map(str::to_owned).collect()),
-            "absent" => What::Absent(rest.split_whitespace().map(str::to_owned).collect()),
+            "present" => What::Present(words(rest)),
+            "absent" => What::Absent(words(rest)),
+            "more" => What::More(words(rest)),
             steps => {
                 let steps = steps.split(',').map(|step| step.parse().unwrap()).collect();
                 match rest {
@@ -146,6 +161,26 @@ impl Line {
         let (scenario, heading) = (scenario.to_owned(), heading.to_owned());
         Line { text: text.to_owned(), scenario, what, heading, used: Mutex::new(false) }
     }
+}
+
+/// Removes members of these names at any depth; true if there was one.
+fn remove_members(value: &mut Value, names: &[String]) -> bool {
+    match value {
+        Value::Object(members) => {
+            let before = members.len();
+            members.retain(|(name, _)| !names.contains(name));
+            let found = members.len() < before;
+            members.iter_mut().fold(found, |found, (_, value)| remove_members(value, names) || found)
+        }
+        Value::Array(values) => {
+            values.iter_mut().fold(false, |found, value| remove_members(value, names) || found)
+        }
+        _ => false,
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 fn word(text: &str) -> (&str, &str) {

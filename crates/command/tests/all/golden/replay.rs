@@ -172,6 +172,7 @@ impl<'a> Replay<'a> {
             Instead::Answer(answer) => answer.clone(),
             Instead::Nothing => step.get("answer").unwrap().clone(),
         };
+        let found = self.differences.without_more(&method, found);
         self.compare_answer(step, &method, &expected, &found)
     }
 
