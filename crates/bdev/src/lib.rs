@@ -35,6 +35,7 @@ mod read_only;
 mod registered;
 mod registry;
 mod statistics;
+mod told;
 mod unregister;
 mod virtual_bdev;
 

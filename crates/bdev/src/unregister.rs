@@ -14,6 +14,7 @@ use spindle_block::Delivered;
 
 use crate::counter::Counter;
 use crate::error::errno;
+use crate::told;
 use crate::{Bdev, BdevError, Event, Grace, NotificationKind, Phase, Registry};
 
 /// A removal whose bdev takes no request any more.
@@ -116,6 +117,7 @@ impl Registry {
         state.phase = Phase::Gone;
         let announced = state.announced;
         drop(state);
+        told::event(bdev, "is gone");
         if announced {
             self.0.log.add(NotificationKind::Unregister, bdev.name());
         }

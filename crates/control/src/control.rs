@@ -15,6 +15,7 @@ use crate::core_locks::{CORE_LOCKS, CoreLocks};
 use crate::log::Log;
 use crate::settings::bdev_options::BdevOptions;
 use crate::settings::copies::Copies;
+use crate::settings::core_times::CoreClock;
 use crate::settings::framework::Framework;
 use crate::settings::iobuf::IobufOptions;
 use crate::settings::keyring::Keyring;
@@ -40,6 +41,7 @@ struct Inner {
     iobuf: IobufOptions,
     framework: Framework,
     core_locks: CoreLocks,
+    core_clock: CoreClock,
     queue_depths: QueueDepths,
     sockets: Sockets,
     keyring: Keyring,
@@ -78,6 +80,7 @@ impl Control {
             iobuf: IobufOptions::default(),
             framework: Framework::default(),
             core_locks,
+            core_clock: CoreClock::start(),
             queue_depths: QueueDepths::default(),
             sockets: Sockets::default(),
             keyring: Keyring::default(),
@@ -137,6 +140,11 @@ impl Control {
     /// The lock files of the cores.
     pub(crate) fn core_locks(&self) -> &CoreLocks {
         &self.0.core_locks
+    }
+
+    /// The times of the cores since the start.
+    pub(crate) fn core_clock(&self) -> &CoreClock {
+        &self.0.core_clock
     }
 
     /// Samples of queue depths.

@@ -145,19 +145,32 @@ impl Daemon {
     }
 }
 
-/// Calls methods, and logs each call if the flag "rpc" is set.
+/// Calls methods, and logs each call if the flag "rpc" or that of its group is set.
 fn dispatcher(table: Table<Control>, control: &Control) -> Dispatcher<Control> {
     let log = control.log().clone();
     let observer = move |method: &str, outcome: Result<&str, &RpcError>| {
-        if log.says(Level::Info, "rpc") {
-            let said = match outcome {
-                Ok(_) => format!("{method}: done"),
-                Err(error) => format!("{method}: refused with {}: {}", error.code, error.message),
-            };
-            log.say(Level::Info, "rpc", &said);
-        }
+        let mut flags = group_flag(method).into_iter().chain(["rpc"]);
+        let Some(part) = flags.find(|flag| log.says(Level::Info, flag)) else { return };
+        let said = match outcome {
+            Ok(_) => format!("{method}: done"),
+            Err(error) => format!("{method}: refused with {}: {}", error.code, error.message),
+        };
+        log.say(Level::Info, part, &said);
     };
     Dispatcher::observed(table, control.clone(), control.phase().clone(), observer)
+}
+
+/// SPDK's log flag for the group of a method.
+fn group_flag(method: &str) -> Option<&'static str> {
+    const GROUPS: [(&str, &str); 6] = [
+        ("bdev_lvol_", "lvol_rpc"),
+        ("framework_", "app_rpc"),
+        ("log_", "log_rpc"),
+        ("notify_", "notify_rpc"),
+        ("spdk_", "app_rpc"),
+        ("thread_", "app_rpc"),
+    ];
+    GROUPS.iter().find(|(beginning, _)| method.starts_with(beginning)).map(|(_, flag)| *flag)
 }
 
 /// Reopens the log at each SIGHUP.

@@ -1,44 +1,52 @@
 //! The daemon's log: lines of text, or JSON with one object per line.
 //!
-//! Owned by the control plane, on the app thread. A line goes to standard error if the print level admits it, and to the log
-//! file, if there is one, if the log level does. Lines for information and debugging are written only for parts
-//! whose flag is set. Lines are written at once; a line is lost if standard error accepts nothing for a moment. Not
-//! promised: the form of reports of the runtime itself (a panic, a call that holds a reactor, a dump), which are
-//! text on standard error.
+//! Shared by the control plane and, as its [`Reporter`], by the runtime: any OS thread may log a line. A line goes to standard
+//! error if the print level admits it, and to the log file, if there is one, if the log level does. Lines for information and
+//! debugging are written only for parts whose flag is set. Lines are written at once; a line is lost if standard error
+//! accepts nothing for a moment. A reactor that reports does not wait.
 
-use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use spindle_reactor::{ReportLevel, Reporter};
 use spindle_rpc::to_json;
 
-/// How long standard error has to accept a line.
+/// How long standard error has to accept a line of the control plane.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Stands for all flags.
 const ALL: &str = "all";
 
-/// SPDK's flags for the parts that exist here.
-const FLAGS: [&str; 13] = [
+/// SPDK's flags for the parts that exist here; one bit of [`Inner::flags`] each.
+const FLAGS: [&str; 21] = [
     "aio",
     "app_rpc",
     "bdev",
     "bdev_malloc",
     "bdev_null",
     "blob",
+    "keyring",
     "log_rpc",
     "lvol",
+    "lvol_rpc",
     "nbd",
     "notify_rpc",
+    "reactor",
     "rpc",
     "thread",
+    "uring",
+    "vbdev_delay",
+    "vbdev_gpt",
     "vbdev_lvol",
+    "vbdev_passthru",
+    "vbdev_split",
 ];
 
 /// How much a line matters, most first.
@@ -55,6 +63,28 @@ pub enum Level {
     Info,
     /// The same in detail.
     Debug,
+}
+
+impl Level {
+    /// All, at the places of their numbers.
+    const ALL: [Level; 5] = [Level::Error, Level::Warning, Level::Notice, Level::Info, Level::Debug];
+}
+
+/// A level that any thread reads and sets.
+struct Limit(AtomicU8);
+
+impl Limit {
+    fn new(level: Level) -> Limit {
+        Limit(AtomicU8::new(level as u8))
+    }
+
+    fn get(&self) -> Level {
+        Level::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+    }
+
+    fn set(&self, level: Level) {
+        self.0.store(level as u8, Ordering::Relaxed);
+    }
 }
 
 /// How a line is written.
@@ -98,16 +128,17 @@ pub enum LogError {
 
 /// The log. A handle.
 #[derive(Clone)]
-pub struct Log(Rc<Inner>);
+pub struct Log(Arc<Inner>);
 
 struct Inner {
     form: LogForm,
     path: Option<PathBuf>,
-    file: RefCell<Option<File>>,
-    level: Cell<Level>,
-    print_level: Cell<Level>,
-    flags: RefCell<BTreeMap<&'static str, bool>>,
-    timestamps: Cell<bool>,
+    /// Locked while a line is written.
+    file: Mutex<Option<File>>,
+    level: Limit,
+    print_level: Limit,
+    flags: AtomicU64,
+    timestamps: AtomicBool,
 }
 
 impl Default for Inner {
@@ -116,11 +147,11 @@ impl Default for Inner {
         Inner {
             form: LogForm::Human,
             path: None,
-            file: RefCell::default(),
-            level: Cell::new(Level::Notice),
-            print_level: Cell::new(Level::Info),
-            flags: RefCell::new(FLAGS.iter().map(|flag| (*flag, false)).collect()),
-            timestamps: Cell::new(true),
+            file: Mutex::default(),
+            level: Limit::new(Level::Notice),
+            print_level: Limit::new(Level::Info),
+            flags: AtomicU64::new(0),
+            timestamps: AtomicBool::new(true),
         }
     }
 }
@@ -128,7 +159,7 @@ impl Default for Inner {
 impl Default for Log {
     /// For a program with its own log: warnings and errors as text on standard error.
     fn default() -> Log {
-        let log = Log(Rc::default());
+        let log = Log(Arc::default());
         log.set_print_level(Level::Warning);
         log
     }
@@ -147,10 +178,10 @@ impl Log {
     /// [`LogError`] names the file or the flag.
     pub fn open(options: LogOptions) -> Result<Log, LogError> {
         let file = options.file.as_deref().map(append).transpose()?;
-        let log = Log(Rc::new(Inner {
+        let log = Log(Arc::new(Inner {
             form: options.form,
             path: options.file,
-            file: RefCell::new(file),
+            file: Mutex::new(file),
             ..Inner::default()
         }));
         if options.quiet {
@@ -172,7 +203,7 @@ impl Log {
         let Some(path) = &self.0.path else { return };
         match append(path) {
             Ok(file) => {
-                self.0.file.replace(Some(file));
+                *self.file() = Some(file);
                 self.notice("log", "the log was reopened");
             }
             Err(error) => self.say(Level::Error, "log", &format!("{error}; the old file is kept")),
@@ -191,28 +222,53 @@ impl Log {
 
     /// True if lines of that level and part are written anywhere.
     pub fn says(&self, level: Level, part: &str) -> bool {
-        let flagged = level <= Level::Notice || self.0.flags.borrow().get(part) == Some(&true);
-        flagged && (level <= self.0.print_level.get() || (self.has_file() && level <= self.0.level.get()))
+        let flagged = || {
+            let flag = FLAGS.iter().position(|flag| *flag == part);
+            flag.is_some_and(|flag| self.0.flags.load(Ordering::Relaxed) >> flag & 1 == 1)
+        };
+        (level <= Level::Notice || flagged())
+            && (level <= self.0.print_level.get() || (self.has_file() && level <= self.0.level.get()))
     }
 
     /// Logs a line for a part.
     pub fn say(&self, level: Level, part: &str, message: &str) {
+        self.say_within(PATIENCE, level, part, message);
+    }
+
+    fn say_within(&self, patience: Duration, level: Level, part: &str, message: &str) {
         if !self.says(level, part) {
             return;
         }
         let line = self.line(level, part, message);
         if level <= self.0.print_level.get() {
-            spindle_engine::report(&line, PATIENCE);
+            spindle_engine::report(&line, patience);
         }
-        if let Some(file) = &*self.0.file.borrow()
+        if let Some(file) = &*self.file()
             && level <= self.0.level.get()
         {
-            spindle_engine::report_to(file, &line, PATIENCE);
+            spindle_engine::report_to(file, &line, patience);
         }
     }
 
+    /// Says a dump, whatever the levels are, as it was asked for: for people as it is, in JSON as one line of the level
+    /// "NOTICE".
+    pub fn dump(&self, text: &str) {
+        let said = match self.0.form {
+            LogForm::Human => text.to_owned(),
+            LogForm::Json => self.line(Level::Notice, "runtime", text),
+        };
+        spindle_engine::report(&said, PATIENCE);
+        if let Some(file) = &*self.file() {
+            spindle_engine::report_to(file, &said, PATIENCE);
+        }
+    }
+
+    fn file(&self) -> MutexGuard<'_, Option<File>> {
+        self.0.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn line(&self, level: Level, part: &str, message: &str) -> String {
-        let time = self.0.timestamps.get().then(|| date(spindle_engine::wall_clock()));
+        let time = self.0.timestamps.load(Ordering::Relaxed).then(|| date(spindle_engine::wall_clock()));
         match self.0.form {
             LogForm::Human => {
                 let time = time.map_or_else(String::new, |time| format!("{time} "));
@@ -246,23 +302,49 @@ impl Log {
 
     /// The flags.
     pub fn flags(&self) -> BTreeMap<&'static str, bool> {
-        self.0.flags.borrow().clone()
+        let set = self.0.flags.load(Ordering::Relaxed);
+        FLAGS.iter().enumerate().map(|(flag, name)| (*name, set >> flag & 1 == 1)).collect()
     }
 
     /// Sets a flag, or clears it; false if there is none of that name. "all" is all of them.
     pub fn set_flag(&self, name: &str, to: bool) -> bool {
         let named = |flag: &str| name.eq_ignore_ascii_case(ALL) || flag.eq_ignore_ascii_case(name);
-        let mut flags = self.0.flags.borrow_mut();
-        let mut known = false;
-        for (_, set) in flags.iter_mut().filter(|(flag, _)| named(flag)) {
-            (*set, known) = (to, true);
-        }
-        known
+        let meant = FLAGS.iter().enumerate().filter(|(_, flag)| named(flag));
+        let meant = meant.fold(0_u64, |meant, (flag, _)| meant | 1 << flag);
+        match to {
+            true => self.0.flags.fetch_or(meant, Ordering::Relaxed),
+            false => self.0.flags.fetch_and(!meant, Ordering::Relaxed),
+        };
+        meant != 0
     }
 
     /// Whether lines begin with the time.
     pub fn set_timestamps(&self, yes: bool) {
-        self.0.timestamps.set(yes);
+        self.0.timestamps.store(yes, Ordering::Relaxed);
+    }
+}
+
+impl Reporter for Log {
+    fn wants(&self, level: ReportLevel, part: &str) -> bool {
+        self.says(level.into(), part)
+    }
+
+    fn report(&self, level: ReportLevel, part: &'static str, text: &str) {
+        self.say_within(Duration::ZERO, level.into(), part, text);
+    }
+
+    fn dump(&self, text: &str) {
+        Log::dump(self, text);
+    }
+}
+
+impl From<ReportLevel> for Level {
+    fn from(level: ReportLevel) -> Level {
+        match level {
+            ReportLevel::Error => Level::Error,
+            ReportLevel::Warning => Level::Warning,
+            _ => Level::Info,
+        }
     }
 }
 
@@ -341,6 +423,33 @@ mod tests {
         assert!(!log.says(Level::Debug, "rpc") && !log.set_flag("nope", true));
         log.set_print_level(Level::Error);
         assert!(!log.says(Level::Notice, "rpc"));
+    }
+
+    #[test]
+    fn reports_of_a_runtime_are_lines_of_the_log_and_a_dump_is_said_at_any_level() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let options = LogOptions { form: LogForm::Json, file: Some(path.clone()), ..LogOptions::default() };
+        let log = Log::open(options).unwrap();
+        log.set_print_level(Level::Error);
+        log.set_level(Level::Error);
+        let reporter: &dyn Reporter = &log;
+        assert!(reporter.wants(ReportLevel::Error, "runtime"));
+        assert!(
+            !reporter.wants(ReportLevel::Warning, "runtime") && !reporter.wants(ReportLevel::Info, "bdev")
+        );
+        log.set_flag("bdev", true);
+        assert!(!reporter.wants(ReportLevel::Info, "bdev"), "the levels are below it");
+        log.set_level(Level::Debug);
+        assert!(reporter.wants(ReportLevel::Info, "bdev") && !reporter.wants(ReportLevel::Info, "nbd"));
+        reporter.report(ReportLevel::Info, "bdev", "b0 is there");
+        log.set_level(Level::Error);
+        reporter.dump("first\nsecond\n");
+        let said = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), 2, "{said}");
+        assert!(lines[0].contains(r#""level":"INFO","part":"bdev","message":"b0 is there""#), "{said}");
+        assert!(lines[1].contains(r#""message":"first\nsecond\n""#), "{said}");
     }
 
     #[test]

@@ -15,7 +15,8 @@ table equal. A method is called before the framework is initialised (S), after t
 
 **Done** names the test in which SPDK's own client (PyPI `spdk`) drove the method; what it answers beside SPDK is
 compared by the replay of recorded answers, and [differences](differences.md) lists what is otherwise. **Refused** is
-not meant to come. All others may come, and answer \"Method not found\" with the reason.
+not meant to come. All others may come, and answer \"Method not found\" with the reason: they belong to modules,
+protocols and devices that are not here; of what is here every method is done.
 ";
 
 /// The page.

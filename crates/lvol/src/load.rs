@@ -5,6 +5,7 @@ use std::sync::Arc;
 use spindle_bdev::{Bdev, ClaimKind, Counted, Counter, Desc, Event, OpenOptions};
 use spindle_blob::{BlobId, Blobstore, BsType, LoadOptions, Parent, StoreOptions};
 use spindle_mem::IoBuf;
+use spindle_reactor::tell;
 
 use crate::identity::{Identity, uuid_of};
 use crate::lvol::LvolInner;
@@ -20,6 +21,7 @@ impl Lvols {
         if !holds_store(bdev).await? {
             return Ok(None);
         }
+        tell("vbdev_lvol", || format!("an lvolstore is on bdev {:?}", bdev.name()));
         let (desc, _loading) = self.claim_base(bdev)?;
         let options = LoadOptions {
             bs_type: Some(BsType::LVOLSTORE),
@@ -29,6 +31,7 @@ impl Lvols {
         };
         let loaded = Blobstore::load(desc.device(), options).await;
         let blobstore = loaded.map_err(LvolError::blob(format!("lvolstore on bdev {:?}", bdev.name())))?;
+        tell("blob", || format!("the store on bdev {:?} is loaded", bdev.name()));
         let store = match self.identify(&blobstore, desc).await {
             Ok(store) => store,
             Err(error) => {
@@ -40,6 +43,7 @@ impl Lvols {
         self.add_store(store.clone());
         store.open_all().await;
         store.ready.set();
+        tell("vbdev_lvol", || format!("lvolstore {:?} is open", store.name().as_str()));
         Ok(Some(store))
     }
 
@@ -166,6 +170,7 @@ impl StoreInner {
         }
         let lvol = LvolInner::new(self, blob, name.clone(), uuid, snapshot);
         self.volumes.insert(&lvol);
+        tell("lvol", || format!("volume {:?} (blob {id}) is open", self.alias(name)));
         Ok(lvol)
     }
 
@@ -196,6 +201,7 @@ impl StoreInner {
         }
         let unloaded = self.blobstore.unload().await;
         self.leave();
+        tell("vbdev_lvol", || format!("lvolstore {:?} is closed", self.name().as_str()));
         unloaded.map_err(LvolError::blob(format!("lvolstore {:?}", self.name().as_str())))
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use spindle_bdev::{Bdev, LocalFuture, Module, Registry, Uuid, WeakRegistry};
 use spindle_block::Device;
-use spindle_reactor::Handle;
+use spindle_reactor::{Handle, tell};
 
 use crate::external::Missing;
 use crate::lvol::LvolInner;
@@ -165,6 +165,7 @@ impl Lvols {
     }
 
     pub(crate) fn report(&self, bdev: &Bdev, why: &LvolError) {
+        tell("vbdev_lvol", || format!("bdev {:?}: {why}", bdev.name()));
         let mut reports = locked(&self.0.reports);
         if reports.len() == REPORTS {
             reports.remove(0);

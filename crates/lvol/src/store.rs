@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use spindle_bdev::{Bdev, Counted, Counter, Desc, Ending, Registry, Uuid};
 use spindle_blob::{BlobId, Blobstore};
+use spindle_reactor::tell;
 
 use crate::lvol::LvolInner;
 use crate::module::Shared;
@@ -151,6 +152,7 @@ impl StoreInner {
 
     /// Notes a blob that could not become a volume.
     pub(crate) fn note(&self, what: String) {
+        tell("vbdev_lvol", || format!("lvolstore {:?}: {what}", self.name().as_str()));
         locked(&self.set_aside).push(what);
     }
 }

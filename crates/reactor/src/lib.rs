@@ -41,12 +41,13 @@ pub use runtime::pending_dump::PendingDump;
 pub use runtime::runner::ThreadRunner;
 pub use runtime::stop::StopRequested;
 pub use runtime::{Running, Runtime};
+pub use say::{ReportLevel, Reporter};
 pub use shared::lock_state::LockAction;
 pub use shared::wait_list::{WaitList, WaitPlace};
 pub use spindle_engine::{CpuSet, EngineKind, OsThread, SystemCalls, Time};
 pub use task::poller_cell::{Busy, Wake};
 pub use thread::context::{
-    clock, current_cpu, extension, now, random, reactor_index, reactor_loads, spawn_local, waits_for,
+    clock, current_cpu, extension, now, random, reactor_index, reactor_loads, spawn_local, tell, waits_for,
     yield_now,
 };
 pub use thread::hold::Hold;

@@ -1,11 +1,87 @@
-//! Writes the runtime's reports to standard error.
+//! Reports of a runtime: panics, stalls, dumps, and what its parts do.
+//!
+//! Without a [`Reporter`] these reports are lines on standard error that begin with `spindle:`, except those about parts, which are dropped.
 
-use std::fmt::Arguments;
+use std::fmt::{self, Arguments, Debug};
+use std::sync::Arc;
 use std::time::Duration;
 
-use spindle_engine::report;
+/// How long standard error has to accept a dump.
+const DUMP_PATIENCE: Duration = Duration::from_millis(100);
 
-/// Writes one line. If standard error is closed or its pipe is full, the line is dropped: the runtime continues.
-pub(crate) fn say(what: Arguments<'_>) {
-    report(&format!("spindle: {what}\n"), Duration::ZERO);
+/// The part of reports about the runtime itself.
+const RUNTIME: &str = "runtime";
+
+/// How much a report matters, most first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum ReportLevel {
+    /// Something failed.
+    Error,
+    /// Something is not as it was meant to be.
+    Warning,
+    /// What a part does.
+    Info,
+}
+
+/// Takes the reports of a runtime, for [`Builder::reporter`](crate::Builder::reporter).
+///
+/// Called on any OS thread of the runtime, also by reactors: it must not wait.
+pub trait Reporter: Send + Sync + 'static {
+    /// Whether reports of that level about a part are wanted. The text of others is not made.
+    fn wants(&self, level: ReportLevel, part: &str) -> bool;
+
+    /// Takes a report: `part` is "runtime", or what [`tell`](crate::tell) was called with.
+    fn report(&self, level: ReportLevel, part: &'static str, text: &str);
+
+    /// Takes a dump, of several lines, that was asked for by SIGUSR1.
+    fn dump(&self, text: &str);
+}
+
+/// Where the reports of a runtime go.
+#[derive(Clone, Default)]
+pub(crate) struct Reports(Option<Arc<dyn Reporter>>);
+
+impl Debug for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Reports(to a reporter)" } else { "Reports(to standard error)" })
+    }
+}
+
+impl Reports {
+    pub(crate) fn to(reporter: Arc<dyn Reporter>) -> Reports {
+        Reports(Some(reporter))
+    }
+
+    /// Says one line about the runtime. If standard error is closed or its pipe is full, the line is dropped: the runtime
+    /// goes on.
+    pub(crate) fn say(&self, level: ReportLevel, what: Arguments<'_>) {
+        match &self.0 {
+            None => spindle_engine::report(&format!("spindle: {what}\n"), Duration::ZERO),
+            Some(reporter) if reporter.wants(level, RUNTIME) => {
+                reporter.report(level, RUNTIME, &what.to_string());
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Says a dump.
+    pub(crate) fn dump(&self, text: &str) {
+        match &self.0 {
+            None => spindle_engine::report(text, DUMP_PATIENCE),
+            Some(reporter) => reporter.dump(text),
+        }
+    }
+
+    /// The reporter, if it wants to know what a part does.
+    pub(crate) fn interested_in(&self, part: &str) -> Option<&Arc<dyn Reporter>> {
+        self.0.as_ref().filter(|reporter| reporter.wants(ReportLevel::Info, part))
+    }
+
+    /// Says what a part does.
+    pub(crate) fn tell(&self, part: &'static str, what: Arguments<'_>) {
+        if let Some(reporter) = self.interested_in(part) {
+            reporter.report(ReportLevel::Info, part, &what.to_string());
+        }
+    }
 }

@@ -26,8 +26,11 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The name of SPDK's daemon.
-const SPDK_DAEMON: &str = "spdk_tgt";
+/// The names of SPDK's daemons.
+const SPDK_DAEMONS: [&str; 2] = ["spdk_tgt", "bdev_svc"];
+
+/// What a daemon of SPDK does besides: it locks its cores, and has one core unless -m names others.
+const AS_SPDK: [&str; 3] = ["serve", "--enable-cpumask-locks", "--one-core"];
 
 /// Printed without a command.
 const WHAT_NEXT: &str = "\
@@ -92,13 +95,20 @@ fn show(text: &clap::Error) -> Result<(), Failure> {
     out.finish()
 }
 
-/// The effective arguments: under the name of SPDK's daemon, as a link to this program may have, they are
-/// those of `serve`, and cores are locked as there.
+/// The effective arguments: under the name of one of SPDK's daemons, as a link to this program may have, they are
+/// those of `serve`, and cores are used as there. `-v` asks for the version, also there.
 fn typed(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
-    let is_daemon = |program: &OsString| Path::new(program).file_name() == Some(SPDK_DAEMON.as_ref());
-    if arguments.first().is_some_and(is_daemon) {
-        arguments.splice(1..1, ["serve".into(), "--enable-cpumask-locks".into()]);
+    let is_daemon = |program: &OsString| {
+        let name = Path::new(program).file_name();
+        SPDK_DAEMONS.iter().any(|daemon| name == Some(daemon.as_ref()))
+    };
+    if !arguments.first().is_some_and(is_daemon) {
+        return arguments;
+    }
+    match arguments.get(1).and_then(|first| first.to_str()) {
+        Some("-v" | "--version") => arguments[1] = "--version".into(),
+        _ => drop(arguments.splice(1..1, AS_SPDK.map(OsString::from))),
     }
     arguments
 }
@@ -137,11 +147,14 @@ mod tests {
     use clap::CommandFactory;
 
     #[test]
-    fn a_link_by_the_name_of_spdks_daemon_serves() {
+    fn a_link_by_the_name_of_a_daemon_of_spdks_serves() {
         let words = |words: &[&str]| typed(words.iter().map(OsString::from));
-        let serves = ["serve", "--enable-cpumask-locks"];
-        assert_eq!(words(&["/usr/bin/spdk_tgt", "-m", "0x1"])[1..], [&serves[..], &["-m", "0x1"]].concat());
-        assert_eq!(words(&["spdk_tgt"])[1..], serves);
+        assert_eq!(words(&["/usr/bin/spdk_tgt", "-m", "0x1"])[1..], [&AS_SPDK[..], &["-m", "0x1"]].concat());
+        for name in ["spdk_tgt", "/usr/bin/bdev_svc"] {
+            assert_eq!(words(&[name])[1..], AS_SPDK);
+            assert_eq!(words(&[name, "-v"])[1..], ["--version"]);
+        }
+        assert!(Arguments::try_parse_from(words(&["spdk_tgt", "--enforce-numa", "-e", "bdev"])).is_ok());
         assert_eq!(words(&["./spindle", "spdk_tgt"]), ["./spindle", "spdk_tgt"]);
         assert_eq!(words(&[]), [] as [&str; 0]);
     }

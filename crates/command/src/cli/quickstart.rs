@@ -18,7 +18,7 @@ use spindle_nbd::BdevExport;
 use spindle_reactor::{CpuSet, Handle, Mode, Runtime};
 
 use super::failure::{Failure, shown};
-use super::output::Output;
+use super::output::{Output, tell};
 use super::programs;
 use super::serve::IDLE;
 use super::text::{count, printable, size};
@@ -204,7 +204,11 @@ async fn set_up(place: &Place, daemon: &Daemon, engine: &str) -> Result<(), Fail
     let info = volume.info().await.map_err(refused)?;
     let written = info.num_allocated_clusters * u64::from(CLUSTER_SIZE);
     let cores = control.runtime().cores();
-    Screen { place, engine, cores, found, opening, size: info.size, written, parent: info.parent }.print()
+    let screen =
+        Screen { place, engine, cores, found, opening, size: info.size, written, parent: info.parent };
+    let done =
+        || format!("{} has the store with the volume {ALIAS}, which is not served", shown(&place.image()));
+    tell(done, |out| screen.print(out))
 }
 
 /// The text for the user.
@@ -221,8 +225,7 @@ struct Screen<'a> {
 }
 
 impl Screen<'_> {
-    fn print(&self) -> Result<(), Failure> {
-        let mut out = Output::stdout();
+    fn print(&self, out: &mut Output) -> Result<(), Failure> {
         let paint = Paint(io::stdout().is_terminal());
         let version = env!("CARGO_PKG_VERSION");
         let title = paint.bold(&format!("Spindle {version}"));
@@ -236,11 +239,10 @@ impl Screen<'_> {
         writeln!(out, "  {}{ALIAS:<wide$}  {}", label("volume"), self.volume())?;
         writeln!(out, "  {}{}", label("control"), shown(&self.place.rpc_socket()))?;
         writeln!(out, "  {}{}\n", label("data"), uri(&self.place.nbd_address(), false, ALIAS))?;
-        self.cores(&mut out)?;
-        self.next(&mut out)?;
+        self.cores(out)?;
+        self.next(out)?;
         let ready = spindle_reactor::now().as_nanos() as f64 / 1e9;
-        writeln!(out, "Ready in {ready:.2} s. Ctrl-C stops; the volume is here next time.")?;
-        out.finish()
+        Ok(writeln!(out, "Ready in {ready:.2} s. Ctrl-C stops; the volume is here next time.")?)
     }
 
     fn store(&self) -> Result<String, Failure> {
@@ -304,16 +306,19 @@ impl Screen<'_> {
 }
 
 fn say_end(ended: &Ended, took: Duration) -> Result<(), Failure> {
-    let mut out = Output::stdout();
     let closed = count((ended.rpc_connections + ended.nbd_connections) as u64, "connection");
     let seconds = took.as_secs_f64();
-    match ended.failed_flushes {
-        0 => writeln!(out, "Stopped: {closed} closed, all flushed, store clean ({seconds:.2} s).")?,
-        failed => writeln!(
-            out,
-            "Stopped: {closed} closed, {failed} flushes failed: what was written since may be lost ({seconds:.2} s)."
-        )?,
+    let flushed = match ended.failed_flushes {
+        0 => "all flushed, store clean".to_owned(),
+        failed => format!("{failed} flushes failed: what was written since may be lost"),
+    };
+    let print =
+        |out: &mut Output| Ok(writeln!(out, "Stopped: {closed} closed, {flushed} ({seconds:.2} s).")?);
+    if ended.failed_flushes > 0 {
+        return tell(|| format!("stopped: {closed} closed, {flushed}"), print);
     }
+    let mut out = Output::stdout();
+    print(&mut out)?;
     out.finish()
 }
 

@@ -11,6 +11,9 @@ use super::failure::{Failure, shown};
 use super::output::{Output, tell};
 use super::serve::DEFAULT_SOCKET;
 
+/// The longest answer that an error repeats: a name, an id, a UUID.
+const LONGEST: usize = 128;
+
 /// What to call, and where.
 #[derive(Args)]
 pub(crate) struct Command {
@@ -38,8 +41,16 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Value::String(text) => Ok(writeln!(out, "{text}")?),
         other => Ok(writeln!(out, "{}", to_json_indented(other).map_err(io::Error::other)?)?),
     };
-    // The call may have created something whose name would be lost.
-    tell(|| format!("{method} was answered: {}", to_json(&result).unwrap_or_default()), print)
+    tell(|| done(&method, &result), print)
+}
+
+/// What is said if the answer cannot be printed: the name of what may have been made, but no long answer.
+fn done(method: &str, result: &Value) -> String {
+    let text = to_json(result).unwrap_or_default();
+    match text.len() {
+        0..=LONGEST => format!("{method} is done, its answer is {text}"),
+        length => format!("{method} is done, its answer of {length} bytes is lost"),
+    }
 }
 
 async fn call(command: Command) -> Result<Value, Failure> {

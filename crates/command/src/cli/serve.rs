@@ -1,14 +1,16 @@
 //! `spindle serve`: the daemon, with `spdk_tgt`'s options.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{IsTerminal, Write};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use spindle_control::{
-    ConfigFile, Daemon, DaemonOptions, Log, LogForm, LogOptions, methods, parse_address, uri,
+    ConfigFile, Daemon, DaemonOptions, Level, Log, LogForm, LogOptions, methods, parse_address, uri,
 };
-use spindle_engine::Address;
+use spindle_engine::{Address, available_cores};
 use spindle_nbd::ListenerInfo;
 use spindle_reactor::{BuildError, Handle, Mode, Runtime};
 
@@ -76,6 +78,9 @@ pub(crate) struct Command {
     silence_noticelog: bool,
     #[arg(long, hide = true)]
     core_lock_folder: Option<PathBuf>,
+    /// Without -m: run on one core, the first that this process may use.
+    #[arg(long, hide = true)]
+    one_core: bool,
     #[command(flatten)]
     meaningless: Meaningless,
 }
@@ -100,6 +105,15 @@ impl Command {
         };
         let (file, flags) = (self.log_file.clone(), self.logflag.clone());
         LogOptions { form, file, flags, quiet: self.silence_noticelog }
+    }
+
+    /// The cores to run on, if they were chosen.
+    fn cores(&self) -> Option<String> {
+        match (&self.cpumask, self.one_core) {
+            (Some(cores), _) => Some(cores.clone()),
+            (None, true) => available_cores().affinity.iter().next().map(|core| format!("[{core}]")),
+            (None, false) => None,
+        }
     }
 
     /// The RPC socket; `None` for a daemon that only serves files.
@@ -169,6 +183,8 @@ struct Meaningless {
     msg_mempool_size: Option<u64>,
     #[arg(long, hide = true)]
     vfio_vf_token: Option<String>,
+    #[arg(long, hide = true)]
+    enforce_numa: bool,
 }
 
 impl Meaningless {
@@ -195,6 +211,7 @@ impl Meaningless {
             ("--interrupt-mode", self.interrupt_mode),
             ("--msg-mempool-size", self.msg_mempool_size.is_some()),
             ("--vfio-vf-token", self.vfio_vf_token.is_some()),
+            ("--enforce-numa", self.enforce_numa),
         ];
         given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
@@ -204,14 +221,28 @@ impl Meaningless {
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let config = command.config.as_deref().map(|path| read_config(path, command.json_ignore_init_errors));
     let config = config.transpose()?;
-    let mut builder = Runtime::builder().mode(IDLE);
-    if let Some(cores) = &command.cpumask {
-        builder = builder.cores(cores);
+    let log = Log::open(command.log()).map_err(|error| Failure::Refused(error.to_string()))?;
+    say_panics(log.clone());
+    let mut builder = Runtime::builder().mode(IDLE).reporter(Arc::new(log.clone()));
+    if let Some(cores) = command.cores() {
+        builder = builder.cores(&*cores);
     }
     let runtime = builder.build().map_err(|error| cannot_build(command.cpumask.as_deref(), &error))?;
     runtime
-        .run(async move || serve(command, config).await)
+        .run(async move || serve(command, config, log).await)
         .map_err(|error| Failure::Engine(error.to_string()))?
+}
+
+/// Panics are lines of the log, in its form, with a backtrace if RUST_BACKTRACE asks for one.
+fn say_panics(log: Log) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let backtrace = Backtrace::capture();
+        let mut said = panic.to_string();
+        if backtrace.status() == BacktraceStatus::Captured {
+            said.push_str(&format!("\n{backtrace}"));
+        }
+        log.say(Level::Error, "panic", &said);
+    }));
 }
 
 /// Why there is no runtime; names the option if `cores` were asked for.
@@ -232,10 +263,9 @@ fn read_config(path: &Path, ignore_errors: bool) -> Result<ConfigFile, Failure> 
     Ok(ConfigFile { name: shown(path).to_string(), text, ignore_errors })
 }
 
-async fn serve(command: Command, config: Option<ConfigFile>) -> Result<(), Failure> {
+async fn serve(command: Command, config: Option<ConfigFile>, log: Log) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
     let rpc_socket = command.rpc_socket();
-    let log = Log::open(command.log()).map_err(|error| Failure::Refused(error.to_string()))?;
     let ignored = command.meaningless.given();
     if !ignored.is_empty() {
         log.warning("app", &format!("{} have no effect here", ignored.join(", ")));

@@ -75,7 +75,7 @@ async fn kill_instance(control: Control, kill: Kill) -> Result<bool, RpcError> {
         }
         Signal::User1 => {
             let dump = control.runtime().dump().await;
-            spindle_engine::report(&dump.to_string(), std::time::Duration::from_millis(100));
+            control.log().dump(&dump.to_string());
         }
     }
     Ok(true)

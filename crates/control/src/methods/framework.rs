@@ -7,6 +7,7 @@ use spindle_rpc::{BadParams, Method, RpcError, State, States, Table};
 use super::common::Added;
 use super::threads;
 use crate::control::Control;
+use crate::settings::core_times::CoreTimes;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let no_parameters =
@@ -92,8 +93,8 @@ struct Reactors {
     reactors: Vec<Reactor>,
 }
 
-/// Times are in nanoseconds since the runtime began; `busy` is the account from which `reactor_loads` takes its
-/// share of the last second.
+/// `busy` and `idle` are in nanoseconds since the runtime began; `busy` is the account from which `reactor_loads` takes its
+/// share of the last second. `irq`, `sys` and `usr` are of the whole core since then, in hundredths of a second, as in SPDK.
 #[derive(Serialize)]
 struct Reactor {
     lcore: usize,
@@ -120,12 +121,17 @@ struct LwThread {
 async fn get_reactors(control: Control) -> Result<Reactors, RpcError> {
     let dump = control.runtime().dump().await;
     let now = spindle_reactor::now().as_nanos();
-    let reactors = dump.reactors.iter().map(|reactor| Reactor::of(&control, reactor, now)).collect();
+    let times = control.core_clock().since_start();
+    let of = |reactor: &ReactorDump| {
+        let times = times.get(&reactor.core).copied().unwrap_or_default();
+        Reactor::of(&control, reactor, now, times)
+    };
+    let reactors = dump.reactors.iter().map(of).collect();
     Ok(Reactors { tick_rate: threads::TICK_RATE, pid: std::process::id(), reactors })
 }
 
 impl Reactor {
-    fn of(control: &Control, reactor: &ReactorDump, now: u64) -> Reactor {
+    fn of(control: &Control, reactor: &ReactorDump, now: u64, times: CoreTimes) -> Reactor {
         let masks = threads::masks(control);
         let busy = reactor.busy.as_nanos() as u64;
         let lw_threads = reactor.threads.iter().map(|thread| LwThread {
@@ -142,9 +148,9 @@ impl Reactor {
             busy,
             idle: now.saturating_sub(busy),
             in_interrupt: reactor.mode != Mode::Poll,
-            irq: 0,
-            sys: 0,
-            usr: 0,
+            irq: times.interrupts,
+            sys: times.system,
+            usr: times.user,
             lw_threads: lw_threads.collect(),
         }
     }

@@ -24,12 +24,15 @@ struct AddKey {
 }
 
 async fn add_key(control: Control, params: AddKey) -> Result<bool, RpcError> {
+    let name = params.name.clone();
     control.keyring().add(params.name, params.path).map_err(refused)?;
+    spindle_reactor::tell("keyring", || format!("key {name:?} is there"));
     Ok(true)
 }
 
 async fn remove_key(control: Control, params: Named) -> Result<bool, RpcError> {
     control.keyring().remove(&params.name).map_err(refused)?;
+    spindle_reactor::tell("keyring", || format!("key {:?} is gone", params.name));
     Ok(true)
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod bdev_options;
 pub(crate) mod copies;
+pub(crate) mod core_times;
 pub(crate) mod framework;
 pub(crate) mod iobuf;
 pub(crate) mod keyring;

@@ -313,3 +313,78 @@ fn a_kill_after_any_write_of_any_method_leaves_the_state_before_or_after_it_or_a
     }
     assert!(writes > 60, "{writes}");
 }
+
+/// Bytes of the volume that is copied, and of the disk to which it is.
+const COPIED: u64 = 3 * MIB;
+
+/// Runs one life on the disk of a store and another disk; what it comes to, and the other disk behind it.
+fn live_beside<T: Send + 'static>(
+    image: Image,
+    other: Image,
+    life: impl AsyncFnOnce(Disk) -> T + Send + 'static,
+) -> (T, Image) {
+    let (world, disk) = (World::new(7), disk(image));
+    let other =
+        Disk::from_image(other, DiskOptions { atomic_unit: BLOCK as u32, ..DiskOptions::new(COPIED) });
+    world.add_disk("disk", disk);
+    world.add_disk("other", other.clone());
+    let runtime = Runtime::builder().world(world).reactors(1).build().unwrap();
+    let used = other.clone();
+    let value = runtime.run(async move || life(used).await).unwrap();
+    (value, kept(&other.snapshot()))
+}
+
+/// Copies the volume to the other disk; what both hold then.
+async fn copy(life: &mut Life) -> (Vec<u8>, Vec<u8>) {
+    life.step("bdev_aio_create", &json!({"name": "other", "filename": "other", "block_size": BLOCK})).await;
+    let what = json!({"src_lvol_name": "lvs/thick", "dst_bdev_name": "other"});
+    life.step("bdev_lvol_start_shallow_copy", &what).await;
+    let mut read = Vec::new();
+    for name in ["lvs/thick", "other"] {
+        let mut client = life.nbd(name).await;
+        read.push(client.read(0, COPIED as u32).await);
+        drop(client);
+        life.step("nbd_unexport", &json!({"name": name})).await;
+    }
+    let other = read.pop().unwrap();
+    (read.pop().unwrap(), other)
+}
+
+#[test]
+fn a_copy_that_was_killed_behind_any_of_its_writes_is_finished_by_the_same_call() {
+    let (_, image) = live(Image::zeroed(DISK), async move |_| {
+        let mut life = Life::begin().await;
+        for (method, params) in &store() {
+            life.step(method, params).await;
+        }
+        life.step("write", &json!({"name": "lvs/thick", "at": 0})).await;
+        life.step("write", &json!({"name": "lvs/thick", "at": 2})).await;
+        life.step("bdev_lvol_set_read_only", &json!({"name": "lvs/thick"})).await;
+    });
+    let before = seen(image.clone());
+    let states: Arc<Mutex<Vec<Image>>> = Arc::default();
+    let noted = states.clone();
+    let (held, _) = live_beside(image.clone(), Image::zeroed(COPIED), async move |other| {
+        other.observe(move |moment, state| {
+            if !moment.before && moment.operation != Operation::Flush {
+                noted.lock().unwrap_or_else(PoisonError::into_inner).push(kept(state));
+            }
+        });
+        let held = copy(&mut Life::begin().await).await;
+        other.unobserve();
+        held
+    });
+    assert!(held.0 == held.1 && held.0.iter().any(|byte| *byte != 0));
+    let states = std::mem::take(&mut *states.lock().unwrap());
+    assert!(states.len() > 1, "{}", states.len());
+    for (number, state) in states.into_iter().enumerate() {
+        let again = live_beside(image.clone(), state, async |_| {
+            let mut life = Life::begin().await;
+            let seen = life.seen().await;
+            (seen, copy(&mut life).await)
+        });
+        let ((found, copied), _) = again;
+        assert!(found == before, "killed behind write {number} of the copy: {found:#}");
+        assert!(copied == held, "killed behind write {number} of the copy, and called again");
+    }
+}

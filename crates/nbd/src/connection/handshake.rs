@@ -15,7 +15,7 @@ use super::session::Session;
 use super::stream::Stream;
 use super::transmission::transmit;
 use super::{Control, Stop, buffer};
-use crate::codec::{Advance, Agreed, Encryption, Negotiation, Query, Refusal};
+use crate::codec::{Advance, Agreed, Encryption, Negotiation, Query, Refusal, shortened};
 use crate::server::{Exported, Shared};
 use crate::tls::Tls;
 
@@ -43,8 +43,15 @@ pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Sock
         let handshake = unless_stopped(&control, handshake(&server, &control, &mut stream, tls));
         timeout(limit, handshake).await
     };
-    let Ok(Some(Some(served))) = shaken else { return };
+    let name = control.id;
+    let Ok(Some(Some(served))) = shaken else {
+        spindle_reactor::tell("nbd", || format!("client {name} has left without an export"));
+        return;
+    };
     let Served { agreed, exported, channel, early } = served;
+    spindle_reactor::tell("nbd", || {
+        format!("client {name} uses export {:?}", shortened(&exported.export.name))
+    });
     let session = Session::new(channel, exported, agreed.rules, server.pool.clone(), control.clone());
     let violation = transmit(&mut stream, session.clone(), server.clone(), &early).await;
     // The client is gone, so a failure is only counted.
@@ -52,6 +59,10 @@ pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Sock
         server.flush_failed(&session.exported);
     }
     stream.end().await;
+    spindle_reactor::tell("nbd", || {
+        let why = if violation.is_some() { ": it broke the protocol" } else { "" };
+        format!("client {name} of export {:?} has ended{why}", shortened(&session.exported.export.name))
+    });
     if violation.is_some() || control.told() == Stop::Gently {
         let _ = timeout(LINGER, drain(&mut stream)).await;
     }

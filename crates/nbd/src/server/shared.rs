@@ -102,6 +102,7 @@ impl Shared {
             (control, thread, leaves)
         };
         leaves.into_iter().for_each(|control| control.stop(Stop::AtOnce));
+        spindle_reactor::tell("nbd", || format!("client {} ({}) has connected", control.id, control.peer));
         let registered = Registered { server: self.clone(), control: control.clone() };
         let server = self.clone();
         let serve = async move || {
@@ -175,6 +176,9 @@ impl Shared {
         let name = export.name.clone();
         let exported = Exported::new(export, overlaps.unwrap_or_default());
         lists.exports.insert(name, exported.clone());
+        drop(lists);
+        let name = || shortened(&exported.export.name);
+        spindle_reactor::tell("nbd", || format!("export {:?} is there", name()));
         Ok(exported)
     }
 

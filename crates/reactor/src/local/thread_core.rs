@@ -20,7 +20,7 @@ use crate::caught::{drop_caught, panic_message};
 use crate::diagnosis::activity::{Activity, CallKind};
 use crate::local::Local;
 use crate::local::mail::Mail;
-use crate::say::say;
+use crate::say::ReportLevel;
 use crate::shared::port::Address;
 use crate::shared::thread::{EXITED, EXITING, ThreadShared};
 use crate::task::host::Host;
@@ -319,6 +319,7 @@ impl Host for ThreadCore {
     }
 
     fn report(&self, what: &dyn Display) {
-        say(format_args!("thread {} ({}): {what}", self.shared.id, self.shared.name));
+        let said = format_args!("thread {} ({}): {what}", self.shared.id, self.shared.name);
+        self.local.shared.reports.say(ReportLevel::Error, said);
     }
 }

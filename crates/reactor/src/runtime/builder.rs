@@ -1,5 +1,6 @@
 //! What runtime to build: cores, engine, mode, and what happens when something goes wrong.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use spindle_engine::sim::World;
@@ -8,6 +9,7 @@ use spindle_engine::{AvailableCores, BadCpuSet, CpuSet, ENGINE_VARIABLE, Engine,
 use crate::error::BuildError;
 use crate::mode::Mode;
 use crate::runtime::Runtime;
+use crate::say::{Reporter, Reports};
 use crate::shared::lock_state::LockAction;
 use crate::shared::{Settings, Shared};
 
@@ -77,6 +79,13 @@ impl Builder {
     /// the watchdog off. In simulation nothing takes time, and there is no watchdog.
     pub fn watchdog(mut self, limit: Option<Duration>) -> Builder {
         self.settings.watchdog = limit;
+        self
+    }
+
+    /// Where reports go: panics, stalls, what a stop waits for, dumps, and what parts do ([`tell`](crate::tell)). Default: the
+    /// first ones to standard error, the last nowhere.
+    pub fn reporter(mut self, reporter: Arc<dyn Reporter>) -> Builder {
+        self.settings.reports = Reports::to(reporter);
         self
     }
 

@@ -188,6 +188,7 @@ fn run_reactor(
     engine: &Engine,
     started: &mpsc::Sender<Result<(), BuildError>>,
 ) {
+    let told = shared.clone();
     let placement = Placement::pinned(shared.cores[index], &shared.cores);
     let (outcome, reactor) = match engine.driver(index) {
         Ok(driver) => (Ok(()), Some(Reactor::new(shared, index, driver, false))),
@@ -196,7 +197,10 @@ fn run_reactor(
     // The starter waits until every reactor has answered.
     let _ = started.send(outcome);
     if let Some(reactor) = reactor {
+        let (name, core) = (&told.names[index], told.cores[index]);
+        told.reports.tell("reactor", format_args!("{name} begins on core {core}"));
         turn_until_finished(reactor, placement);
+        told.reports.tell("reactor", format_args!("{name} has ended"));
     }
 }
 

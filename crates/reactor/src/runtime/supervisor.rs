@@ -21,7 +21,7 @@ use spindle_engine::{Bell, OsThreadTimes, Signal, Signals, Time, Unparker};
 use crate::diagnosis::activity::{Activity, Sample};
 use crate::diagnosis::stall::Stall;
 use crate::runtime::pending_dump::PendingDump;
-use crate::say::say;
+use crate::say::ReportLevel;
 use crate::shared::Shared;
 
 /// Shorter intervals between looks would take a whole core.
@@ -30,8 +30,7 @@ const SHORTEST_LIMIT: Duration = Duration::from_millis(1);
 /// Factor for the interval while all reactors sleep.
 const IDLE_FACTOR: u32 = 10;
 
-/// How long a reactor has to answer a dump before it is described from outside; also how long standard error
-/// has to accept some of it.
+/// How long a reactor has to answer a dump before it is described from outside.
 const DUMP_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long a stop may take before its waits are reported, and the interval of further reports.
@@ -157,7 +156,9 @@ impl Supervisor {
                 }
                 self.shared.request_stop(name, code);
                 if std::mem::replace(&mut self.signalled, true) {
-                    say(format_args!("second signal: ending at once"));
+                    self.shared
+                        .reports
+                        .say(ReportLevel::Warning, format_args!("second signal: ending at once"));
                     let code = self.shared.stop().map_or(code, |stop| stop.code);
                     std::process::exit(i32::from(code));
                 }
@@ -165,7 +166,7 @@ impl Supervisor {
         }
         if signals.arrived(Signal::User1) > 0 {
             let dump = PendingDump::ask(&self.shared).wait(DUMP_PATIENCE);
-            spindle_engine::report(&dump.to_string(), DUMP_PATIENCE);
+            self.shared.reports.dump(&dump.to_string());
         }
     }
 
@@ -203,7 +204,9 @@ impl Supervisor {
         let dump = PendingDump::ask(&self.shared).wait(DUMP_PATIENCE);
         let what = dump.held_up();
         if !what.is_empty() {
-            say(format_args!("the stop waits for {}; a second signal ends at once", what.join("; ")));
+            let what = what.join("; ");
+            let said = format_args!("the stop waits for {what}; a second signal ends at once");
+            self.shared.reports.say(ReportLevel::Warning, said);
         }
     }
 }

@@ -22,7 +22,7 @@ use spindle_engine::{CpuSet, Unparker};
 use crate::diagnosis::stall::Stall;
 use crate::error::CreateError;
 use crate::mode::Mode;
-use crate::say::say;
+use crate::say::{ReportLevel, Reports};
 use crate::shared::extensions::Extensions;
 use crate::shared::hangup::Hangup;
 use crate::shared::lock_order::LockOrder;
@@ -36,13 +36,14 @@ use crate::shared::wait_list::WaitList;
 const REPORTS: usize = 64;
 
 /// Settings of the builder besides cores and engine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) lock_action: LockAction,
     /// True if the order of locks is checked.
     pub(crate) lock_order: bool,
     pub(crate) watchdog: Option<Duration>,
+    pub(crate) reports: Reports,
 }
 
 impl Default for Settings {
@@ -52,6 +53,7 @@ impl Default for Settings {
             lock_action: LockAction::default(),
             lock_order: cfg!(debug_assertions),
             watchdog: Some(Duration::from_millis(10)),
+            reports: Reports::default(),
         }
     }
 }
@@ -74,6 +76,8 @@ pub(crate) struct Shared {
     pub(crate) lock_waits: Arc<LockWaits>,
     stalls: Mutex<Vec<Stall>>,
     pub(crate) watchdog: Option<Duration>,
+    /// Where reports go.
+    pub(crate) reports: Reports,
     supervisor: OnceLock<Unparker>,
     /// Number of calls from outside so far: numbers them.
     calls: AtomicU64,
@@ -132,6 +136,7 @@ impl Shared {
             lock_waits,
             stalls: Mutex::default(),
             watchdog: settings.watchdog,
+            reports: settings.reports,
             supervisor: OnceLock::new(),
             calls: AtomicU64::new(0),
             on_stop: Mutex::new(None),
@@ -182,6 +187,9 @@ impl Shared {
         match self.ports[reactor].incoming.tell(News::Thread(thread.clone())) {
             Ok(()) => {
                 directory.threads.insert(id, thread.clone());
+                drop(directory);
+                let (name, core) = (&thread.name, self.cores[reactor]);
+                self.reports.tell("thread", format_args!("thread {id} ({name}) begins on core {core}"));
                 Ok(thread)
             }
             Err(_) => {
@@ -201,6 +209,8 @@ impl Shared {
         let mut directory = self.directory();
         directory.threads.remove(&thread.id);
         directory.places.try_remove(thread.slot as usize);
+        drop(directory);
+        self.reports.tell("thread", format_args!("thread {} ({}) has ended", thread.id, thread.name));
     }
 
     /// The living threads, in the order of their ids.
@@ -249,7 +259,7 @@ impl Shared {
         self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reports on standard error what held a reactor too long, and keeps it. Repetitions are reported the
+    /// Reports what held a reactor too long, and keeps it. Repetitions are reported the
     /// first, the tenth, the hundredth time.
     pub(crate) fn note_stall(&self, stall: Stall) {
         let mut stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -269,7 +279,7 @@ impl Shared {
         drop(stalls);
         if times == 10u64.pow(times.ilog10()) {
             let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
-            say(format_args!("{stall}{times}"));
+            self.reports.say(ReportLevel::Warning, format_args!("{stall}{times}"));
         }
     }
 

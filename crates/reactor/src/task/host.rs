@@ -31,7 +31,7 @@ pub(crate) trait Host {
     /// Calls `f` and measures its time. In simulation it takes no time.
     fn measure<T>(&self, f: impl FnOnce() -> T) -> (T, Duration);
 
-    /// Reports on standard error what a task, message or poller did. A task's waiter also gets it as an
+    /// Reports what a task, message or poller did. A task's waiter also gets it as an
     /// error.
     fn report(&self, what: &dyn Display);
 }

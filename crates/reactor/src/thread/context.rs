@@ -11,6 +11,7 @@ use spindle_engine::Time;
 use crate::diagnosis::wait::Wait;
 use crate::local::current::{self, expect, with};
 use crate::message::join::JoinHandle;
+use crate::say::ReportLevel;
 
 /// Starts a future on the current thread. Dropping the handle lets it run to its end.
 ///
@@ -19,6 +20,16 @@ use crate::message::join::JoinHandle;
 #[track_caller]
 pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
     JoinHandle::spawn_local(&expect("spawn_local"), future, Location::caller())
+}
+
+/// Says what a part does, such as "bdev" or "nbd", to the [`Reporter`](crate::Reporter) of the runtime that runs the caller. The
+/// text is made only if it is wanted. Without effect outside a runtime, or in one without a reporter. Not for the path
+/// of requests: it takes a call of the reporter.
+pub fn tell(part: &'static str, text: impl FnOnce() -> String) {
+    let reporter = with(|core| core.and_then(|core| core.local.shared.reports.interested_in(part).cloned()));
+    if let Some(reporter) = reporter {
+        reporter.report(ReportLevel::Info, part, &text());
+    }
 }
 
 /// The time at which the current turn began. One clock reading serves a whole turn.

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use crate::local::current;
 use crate::local::thread_core::ThreadCore;
-use crate::say::say;
+use crate::say::ReportLevel;
 use crate::shared::lock_state::{Holder, LockAction, LockState};
 use crate::shared::lock_wait::circle;
 
@@ -172,7 +172,7 @@ impl<T> Lock<T> {
         if let Some(runtime) = runtime {
             runtime.note_lock_report(&report);
             if runtime.lock_action == LockAction::Abort {
-                say(format_args!("{report}"));
+                runtime.reports.say(ReportLevel::Error, format_args!("{report}"));
                 std::process::abort();
             }
         }

@@ -11,6 +11,7 @@ mod join;
 mod lock;
 mod panics;
 mod regressions;
+mod reports;
 mod rules;
 mod runtime;
 mod stress;

@@ -1,10 +1,13 @@
 //! What the daemon says of itself, and where.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
+use super::clients::{Nbd, Rpc};
 use super::support::{Daemon, spindle, text};
 
 const SERVE: [&str; 3] = ["serve", "-r", "rpc.sock"];
@@ -103,6 +106,84 @@ fn without_a_terminal_every_line_of_the_log_is_an_object() {
     let quiet = Daemon::start(folder.path(), &[&SERVE[..], &["--silence-noticelog"]].concat(), "control");
     quiet.end(Signal::TERM);
     assert_eq!(fs::read_to_string(folder.path().join("log")).unwrap(), said);
+}
+
+#[test]
+fn each_flag_says_what_its_part_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    fs::File::create(path("disk.img")).unwrap().set_len(8 << 20).unwrap();
+    fs::File::create(path("other.img")).unwrap().set_len(8 << 20).unwrap();
+    fs::write(path("key"), "secret").unwrap();
+    fs::set_permissions(path("key"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let arguments = [&SERVE[..], &["--nbd", "unix:nbd.sock", "-L", "all"]].concat();
+    let daemon = Daemon::start(folder.path(), &arguments, "data");
+    let mut rpc = Rpc::connect(&path("rpc.sock")).unwrap();
+    let disk = json!({"name": "disk", "filename": "disk.img", "block_size": 512});
+    for (method, params) in [
+        ("bdev_aio_create", disk.clone()),
+        ("bdev_uring_create", json!({"name": "uring", "filename": "other.img", "block_size": 512})),
+        ("bdev_malloc_create", json!({"name": "malloc", "num_blocks": 2048, "block_size": 512})),
+        ("bdev_null_create", json!({"name": "null", "num_blocks": 2048, "block_size": 512})),
+        ("bdev_split_create", json!({"base_bdev": "malloc", "split_count": 2})),
+        ("bdev_passthru_create", json!({"base_bdev_name": "mallocp0", "name": "passthru"})),
+        (
+            "bdev_delay_create",
+            json!({"base_bdev_name": "mallocp1", "name": "delay", "avg_read_latency": 0, "p99_read_latency": 0,
+                   "avg_write_latency": 0, "p99_write_latency": 0}),
+        ),
+        ("bdev_lvol_create_lvstore", json!({"bdev_name": "disk", "lvs_name": "lvs", "cluster_sz": 65536})),
+        ("bdev_lvol_create", json!({"lvs_name": "lvs", "lvol_name": "vol", "size_in_mib": 1})),
+        ("bdev_aio_delete", json!({"name": "disk"})),
+        ("bdev_aio_create", disk),
+        ("bdev_wait_for_examine", Value::Null),
+        ("keyring_file_add_key", json!({"name": "key", "path": path("key")})),
+        ("nbd_export", json!({"bdev_name": "null"})),
+        ("notify_get_types", Value::Null),
+        ("framework_get_reactors", Value::Null),
+    ] {
+        rpc.done(method, &params).unwrap();
+    }
+    drop(Nbd::connect(&path("nbd.sock"), "null").unwrap());
+    let flags = rpc.done("log_get_flags", &Value::Null).unwrap();
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    let said = fs::read_to_string(path("log")).unwrap();
+    let parts: BTreeSet<String> = said
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["part"].as_str().unwrap().to_owned())
+        .collect();
+    for flag in flags.as_object().unwrap().keys() {
+        // There is no partition here.
+        assert!(parts.contains(flag) || flag == "vbdev_gpt", "{flag}: {said}");
+    }
+    assert!(said.contains("export \\\"null\\\" is there") && said.contains("uses export"), "{said}");
+}
+
+#[test]
+fn a_dump_is_a_line_of_the_log_in_its_form() {
+    for (form, call) in [("json", true), ("json", false), ("human", true), ("human", false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let quiet = ["--log-format", form, "--silence-noticelog"];
+        let daemon = Daemon::start(folder.path(), &[&SERVE[..], &quiet].concat(), "control");
+        match call {
+            true => {
+                let called = daemon.call(&["spdk_kill_instance", r#"{"sig_name": "SIGUSR1"}"#]);
+                assert!(called.status.success(), "{called:?}");
+            }
+            false => kill_process(Pid::from_raw(daemon.pid() as i32).unwrap(), Signal::USR1).unwrap(),
+        }
+        until_said(&log, "app_thread");
+        assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+        let said = fs::read_to_string(&log).unwrap();
+        if form == "json" {
+            let line: Value = serde_json::from_str(said.trim_end()).unwrap();
+            assert_eq!((&line["part"], &line["level"]), (&json!("runtime"), &json!("NOTICE")));
+            assert!(line["message"].as_str().unwrap().lines().count() > 1, "{said}");
+        } else {
+            assert!(said.lines().count() > 1 && !said.starts_with('{'), "{said}");
+        }
+    }
 }
 
 #[test]

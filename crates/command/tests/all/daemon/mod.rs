@@ -8,6 +8,7 @@ mod hostile;
 mod idle;
 mod image;
 mod kills;
+mod leftovers;
 mod logs;
 mod many;
 mod model;

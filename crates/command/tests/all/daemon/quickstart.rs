@@ -137,6 +137,20 @@ fn a_folder_that_the_user_may_not_write_to_is_named_with_the_remedy() {
 }
 
 #[test]
+fn without_a_standard_output_it_says_what_was_made_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = "\"$0\" quickstart here >/dev/full";
+    let run = std::process::Command::new("bash")
+        .args(["-c", script, env!("CARGO_BIN_EXE_spindle")])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(1), "{said}");
+    assert!(said.contains("disk.img has the store with the volume demo/vm, which is not served"), "{said}");
+}
+
+#[test]
 fn without_a_command_four_lines_point_to_it() {
     let folder = tempfile::tempdir().unwrap();
     let run = spindle(folder.path()).output().unwrap();

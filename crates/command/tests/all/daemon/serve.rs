@@ -5,7 +5,9 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
+use super::clients::Rpc;
 use super::support::{Daemon, spindle, text};
 
 const SERVE: [&str; 5] = ["serve", "-m", "0x1", "-r", "rpc.sock"];
@@ -45,6 +47,46 @@ fn options_of_spdk_that_mean_nothing_here_are_accepted_and_said_once() {
     let log = fs::read_to_string(folder.path().join("log")).unwrap();
     let said = "\"message\":\"-i, -s, --no-huge have no effect here\"}\n";
     assert!(log.ends_with(said) && log.lines().count() == 1, "{log}");
+}
+
+#[test]
+fn what_a_call_did_is_said_when_its_answer_cannot_be_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(folder.path(), &SERVE, "control");
+    for sink in [">&-", ">/dev/full"] {
+        for (call, says) in [
+            (r#"bdev_null_create '{"num_blocks": 8, "block_size": 512}'"#, "its answer is \"Null"),
+            ("rpc_get_methods", " bytes is lost"),
+        ] {
+            let script = format!("\"$0\" rpc -s rpc.sock {call} {sink}");
+            let run = std::process::Command::new("bash")
+                .args(["-c", &script, env!("CARGO_BIN_EXE_spindle")])
+                .current_dir(folder.path())
+                .output()
+                .unwrap();
+            let said = text(&run.stderr);
+            assert_eq!(run.status.code(), Some(1), "{script}: {said}");
+            assert!(said.contains(" is done, ") && said.contains(says), "{script}: {said}");
+            assert!(said.contains("standard output") && said.len() < 300, "{script}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_times_of_a_core_grow_with_what_runs_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(folder.path(), &SERVE, "control");
+    let mut rpc = Rpc::connect(&folder.path().join("rpc.sock")).unwrap();
+    // The system counts in hundredths of a second; each call takes some of one.
+    for _ in 0..1_000_000 {
+        let reactors = rpc.done("framework_get_reactors", &Value::Null).unwrap();
+        let reactor = &reactors["reactors"][0];
+        let times = ["irq", "sys", "usr"].map(|time| reactor[time].as_u64().unwrap());
+        if times.iter().sum::<u64>() > 0 {
+            return;
+        }
+    }
+    panic!("the times stay 0");
 }
 
 #[test]

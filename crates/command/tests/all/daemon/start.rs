@@ -54,6 +54,34 @@ fn a_core_is_one_daemons_while_it_holds_the_lock_file() {
 }
 
 #[test]
+fn under_the_names_of_spdks_daemons_it_has_one_core_and_locks_it() {
+    for name in ["spdk_tgt", "bdev_svc"] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_spindle"), path(name)).unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = std::process::Command::new(path(name));
+            command.args(arguments).current_dir(folder.path());
+            command
+        };
+        let version = run(&["-v"]).output().unwrap();
+        assert!(version.status.success() && text(&version.stdout).starts_with("spindle "), "{version:?}");
+        let log = fs::File::create(path("log")).unwrap();
+        let options = ["-r", "rpc.sock", "--core-lock-folder", "."];
+        let mut daemon = run(&options).stdout(std::process::Stdio::piped()).stderr(log).spawn().unwrap();
+        // It says where it is reached when it answers.
+        let mut said = std::io::BufReader::new(daemon.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut said, &mut String::new()).unwrap();
+        let locks = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        let locks: Vec<_> =
+            locks.filter(|name| name.to_str().unwrap().starts_with("spdk_cpu_lock_")).collect();
+        assert_eq!(locks.len(), 1, "{locks:?}");
+        rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), Signal::TERM).unwrap();
+        assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
 fn a_descriptor_and_systemd_are_told_when_it_is_ready() {
     let folder = tempfile::tempdir().unwrap();
     let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
