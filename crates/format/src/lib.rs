@@ -29,6 +29,7 @@ pub mod crc;
 pub mod descriptor;
 pub mod entries;
 pub mod error;
+pub mod extents;
 pub mod geometry;
 pub mod grow;
 pub mod ids;

@@ -10,7 +10,7 @@ use spindle_format::{Flags, Parent};
 
 use super::new_cluster::{Allocated, Payload, allocate};
 use crate::error::BlobError;
-use crate::map::Entry;
+use crate::map::{Entry, LEAF, Leaves, by_leaf};
 use crate::md::{BlobState, Md, Persist, Turns, set_parent};
 use crate::ordering::Point;
 use crate::shared::{Backing, BlobLocal, BlobShared};
@@ -86,6 +86,13 @@ impl Md {
         copied: &mut Vec<u64>,
     ) -> Result<(), BlobError> {
         loop {
+            let missing = {
+                let map = &blob.meta.borrow().map;
+                map.num_clusters() - map.allocated()
+            };
+            if inflate && missing > self.free_clusters() {
+                return Err(self.no_space(missing));
+            }
             let wanted = wanted(shared, inflate, self.free_clusters()).await;
             if wanted.len() as u64 > self.free_clusters() {
                 return Err(self.no_space(wanted.len() as u64));
@@ -171,29 +178,37 @@ async fn copy_up(shared: &Arc<BlobShared>, here: &BlobLocal, index: u64) -> Resu
 }
 
 /// The clusters that a blob does not own and needs to be independent of its parent (`inflate`: of all
-/// parents): all, or one more than `most`.
+/// parents): all, or more than `most`. Leaves in which it needs none are passed over, as its size may be absurd.
 async fn wanted(shared: &BlobShared, inflate: bool, most: u64) -> Vec<u64> {
-    let needs = |index: &u64| {
-        if let Entry::Own(_) = shared.leaves.get(*index) {
-            return false;
-        }
-        match &*locked(&shared.backing) {
-            _ if inflate => true,
-            Backing::Zeroes => false,
-            Backing::Blob(parent) => {
-                let inside = *index < parent.clusters.load(Ordering::Acquire);
-                inside && matches!(parent.leaves.get(*index), Entry::Own(_))
-            }
-            Backing::External(_) | Backing::Missing(_) => true,
-        }
-    };
     let (mut wanted, mut turns) = (Vec::new(), Turns::default());
-    for index in 0..shared.clusters.load(Ordering::Acquire) {
-        wanted.extend(Some(index).filter(needs));
+    for leaf in by_leaf(0..shared.clusters.load(Ordering::Acquire)) {
+        turns.spend(1).await;
+        let backing = locked(&shared.backing).clone();
+        let parent = match &backing {
+            Backing::Blob(parent) if !inflate => Some(parent),
+            _ => None,
+        };
+        let end = match &backing {
+            _ if inflate => leaf.end,
+            Backing::Zeroes => 0,
+            Backing::Blob(parent) => match parent.leaves.own_leaf(leaf.start) {
+                Some(_) => parent.clusters.load(Ordering::Acquire),
+                None => 0,
+            },
+            Backing::External(snapshot) => snapshot.clusters(shared.cluster_size),
+            Backing::Missing(_) => leaf.end,
+        };
+        let leaf = leaf.start..leaf.end.min(end);
+        if leaf.is_empty() {
+            continue;
+        }
+        turns.spend(LEAF as u32).await;
+        let is_own = |leaves: &Leaves, index| matches!(leaves.get(index), Entry::Own(_));
+        let has = |index| parent.is_none_or(|parent| is_own(&parent.leaves, index));
+        wanted.extend(leaf.filter(|&index| !is_own(&shared.leaves, index) && has(index)));
         if wanted.len() as u64 > most {
             break;
         }
-        turns.spend(1).await;
     }
     wanted
 }

@@ -8,5 +8,5 @@ mod leaves;
 
 pub(crate) use arena::Arena;
 pub(crate) use cluster_size::ClusterSize;
-pub(crate) use entry::{Entry, LEAF, can_tell};
+pub(crate) use entry::{Entry, LEAF, by_leaf, can_tell};
 pub(crate) use leaves::Leaves;

@@ -311,8 +311,8 @@ impl Md {
     ) -> Result<(), BlobError> {
         let end = parent.meta.borrow().map.num_clusters();
         let shared = self.shared_of(parent).await;
-        let mut holes = self.visible_above(&shared, end, meta.map.num_clusters()).await;
-        holes.retain(|&index| meta.map.get(index).is_none());
+        let beyond = end..meta.map.num_clusters();
+        let holes = self.visible_above(&shared, beyond, |index| meta.map.get(index).is_none()).await;
         self.pin(&holes, meta, slots, taken).await
     }
 

@@ -117,11 +117,15 @@ impl Md {
             turns.spend(1).await;
         }
         let shared = self.shared_of(blob).await;
-        let mut zeroes = match meta.flags.thin() {
-            true => self.visible_above(&shared, 0, size).await,
-            false => turns.collect(0..size).await,
+        let is_old = |index: &u64| !clusters.contains_key(index);
+        let zeroes = match meta.flags.thin() {
+            true => self.visible_above(&shared, 0..size, |index| is_old(&index)).await,
+            // A thick blob has all its clusters, unless it is damaged: then there is no space for so many.
+            false => {
+                let most = self.free_clusters() as usize + 1;
+                turns.collect((0..size).filter(is_old).take(most)).await
+            }
         };
-        zeroes.retain(|index| !clusters.contains_key(index));
         let (mut slots, mut pinned) = (BTreeSet::new(), Vec::new());
         let filled = self.pin(&zeroes, &mut meta, &mut slots, &mut pinned).await;
         taken.extend(pinned);

@@ -1,6 +1,7 @@
 //! Grows and shrinks blobs.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
@@ -11,10 +12,9 @@ use super::metadata::Md;
 use super::persist::Persist;
 use super::turns::Turns;
 use crate::error::BlobError;
-use crate::map::LEAF;
+use crate::map::{LEAF, by_leaf};
 use crate::ordering::Point;
-use crate::shared::{Backing, BlobShared, Source};
-use crate::waiting::locked;
+use crate::shared::{BlobShared, Source};
 
 impl Md {
     /// Changes the size of an open blob, on disk too.
@@ -88,26 +88,34 @@ impl Md {
         }
         // The new part reads zero, even where a parent has data that was beyond the old end.
         let shared = self.shared_of(blob).await;
-        let holes = self.visible_above(&shared, old, new).await;
+        let holes = self.visible_above(&shared, old..new, |_| true).await;
         self.pin(&holes, meta, slots, taken).await
     }
 
-    /// The clusters from `first` on, below `end`, that do not read as zeroes in a blob's parents.
-    pub(crate) async fn visible_above(&self, blob: &BlobShared, first: u64, end: u64) -> Vec<u64> {
-        let size = u64::from(self.shared.cluster_size);
-        let end = match &*locked(&blob.backing) {
-            Backing::Zeroes => 0,
-            // The parent is shorter than the blob's new size: beyond it everything is zeroes.
-            Backing::Blob(parent) => end.min(parent.clusters.load(Ordering::Acquire)),
-            Backing::External(snapshot) => end.min(snapshot.device.geometry().bytes().div_ceil(size)),
-            Backing::Missing(_) => end,
+    /// Those of these clusters that a blob does not read as zeroes in its parents, and that `counts` wants to know of:
+    /// all, or more than are free. Leaves that no parent has are passed over, as a size may be absurd.
+    pub(crate) async fn visible_above(
+        &self,
+        blob: &BlobShared,
+        clusters: Range<u64>,
+        counts: impl Fn(u64) -> bool,
+    ) -> Vec<u64> {
+        let is_visible = |index| match blob.source_above(index) {
+            Source::Zeroes => false,
+            Source::External(snapshot) => index < snapshot.clusters(blob.cluster_size),
+            Source::Cluster { .. } | Source::Missing(_) => true,
         };
         let (mut found, mut turns) = (Vec::new(), Turns::default());
-        for index in first..end {
-            if !matches!(blob.source_above(index), Source::Zeroes) {
-                found.push(index);
-            }
+        for leaf in by_leaf(clusters) {
             turns.spend(1).await;
+            if !blob.has_leaf_above(leaf.start) {
+                continue;
+            }
+            turns.spend(LEAF as u32).await;
+            found.extend(leaf.filter(|&index| counts(index) && is_visible(index)));
+            if found.len() as u64 > self.free_clusters() {
+                break;
+            }
         }
         found
     }

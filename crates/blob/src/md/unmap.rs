@@ -9,7 +9,7 @@ use super::blob_state::BlobState;
 use super::metadata::Md;
 use super::turns::Turns;
 use crate::error::BlobError;
-use crate::map::{Entry, LEAF};
+use crate::map::{Entry, LEAF, by_leaf};
 use crate::ordering::Point;
 use crate::shared::BlobShared;
 use crate::space::PlaceClaim;
@@ -41,9 +41,12 @@ impl Md {
         self.check_allocation()?;
         let shared = self.shared_of(blob).await;
         let (mut own, mut turns) = (Vec::new(), Turns::default());
-        for index in first..first + count {
-            own.extend(matches!(shared.leaves.get(index), Entry::Own(_)).then_some(index));
+        for leaf in by_leaf(first..first + count) {
             turns.spend(1).await;
+            if shared.leaves.own_leaf(leaf.start).is_some() {
+                turns.spend(LEAF as u32).await;
+                own.extend(leaf.filter(|&index| matches!(shared.leaves.get(index), Entry::Own(_))));
+            }
         }
         let (mut freed, mut failed) = (Vec::new(), None);
         let again = Cell::new(false);

@@ -57,6 +57,29 @@ impl BlobShared {
         }
     }
 
+    /// False if nothing above this blob has any of the clusters in the leaf around `index`: all read zeroes there,
+    /// whatever the blob owns.
+    pub(crate) fn has_leaf_above(&self, index: u64) -> bool {
+        let first = index / LEAF * LEAF;
+        let mut backing = locked(&self.backing).clone();
+        loop {
+            let blob = match backing {
+                Backing::Zeroes => return false,
+                Backing::External(snapshot) => return snapshot.clusters(self.cluster_size) > first,
+                Backing::Missing(_) => return true,
+                Backing::Blob(blob) => blob,
+            };
+            if first >= blob.clusters.load(Ordering::Acquire) {
+                return false;
+            }
+            if blob.leaves.own_leaf(index).is_some() {
+                return true;
+            }
+            let next = locked(&blob.backing).clone();
+            backing = next;
+        }
+    }
+
     fn walk(&self, index: u64) -> Source {
         if self.leaves.own_leaf(index).is_none()
             && let Some(elsewhere) = self.find_leaf(index)

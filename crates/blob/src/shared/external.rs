@@ -9,6 +9,8 @@ use std::sync::Arc;
 use spindle_block::{ClaimKind, Claimed, Device, OpenError};
 use spindle_reactor::WaitList;
 
+use crate::map::ClusterSize;
+
 /// The device of an external snapshot, claimed for reading only: no writer may claim it meanwhile.
 pub(crate) struct ExternalSnapshot {
     pub(crate) device: Arc<dyn Device>,
@@ -26,6 +28,13 @@ impl ExternalSnapshot {
         let holder = format!("a clone in store {store}, whose external snapshot it is");
         let _claimed = Claimed::take_as(device.clone(), ClaimKind::ReadManyWriteNone, holder)?;
         Ok(Arc::new(ExternalSnapshot { device, _claimed, readers: WaitList::default() }))
+    }
+}
+
+impl ExternalSnapshot {
+    /// Clusters of this size that it has data for, the last one perhaps in part.
+    pub(crate) fn clusters(&self, size: ClusterSize) -> u64 {
+        self.device.geometry().bytes().div_ceil(size.get())
     }
 }
 

@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use spindle_blob::{
-    BlobError, BlobId, BlobOptions, Blobstore, ClearMethod, InitOptions, LayoutOptions, LoadOptions, MdPages,
+    BlobError, BlobId, BlobOptions, Blobstore, ClearMethod, InitOptions, LoadOptions, MdPages,
 };
 use spindle_block::{Device, File, FileOptions, OpenError};
 use spindle_engine::sim::{Crash, Disk, DiskOptions, Image, State};
 use support::{
     CLUSTER, Host, Stuck, byte, check, check_image, device, disk, fill, run_everywhere, run_on, slow_device,
-    small,
+    small, small_with,
 };
 
 /// A disk that cannot tear a page.
@@ -150,13 +150,7 @@ fn a_store_without_free_pages_gives_out_those_of_a_deleted_blob_at_once() {
     run_everywhere(async || {
         {
             let disk = whole_pages(8);
-            let layout = LayoutOptions {
-                cluster_size: CLUSTER as u32,
-                md_pages: MdPages::Count(40),
-                ..LayoutOptions::default()
-            };
-            let options = InitOptions { layout, ..InitOptions::default() };
-            let store = Blobstore::init(device(&disk), options).await.unwrap();
+            let store = Blobstore::init(device(&disk), small_with(MdPages::Count(40))).await.unwrap();
             // Of more than one page.
             let large = BlobOptions::thin(1).xattr("filler", vec![1; 3000]).xattr("more", vec![2; 3000]);
             for _ in 0..3 {
@@ -256,12 +250,7 @@ fn a_file_gets_smaller_after_a_deletion_also_after_a_kill() {
 
 /// Five pages, as a store on 20 MiB with clusters of 4 MiB has: none is kept back.
 fn five_pages() -> InitOptions {
-    let layout = LayoutOptions {
-        cluster_size: CLUSTER as u32,
-        md_pages: MdPages::Count(5),
-        ..LayoutOptions::default()
-    };
-    InitOptions { layout, ..InitOptions::default() }
+    small_with(MdPages::Count(5))
 }
 
 async fn is_merged(blob: &spindle_blob::Blob) {

@@ -7,15 +7,15 @@ use crate::support;
 use std::sync::{Arc, Mutex};
 
 use spindle_blob::{
-    BlobError, BlobOpenOptions, BlobOptions, Blobstore, BsType, ClearMethod, InitOptions, LayoutOptions,
-    LoadOptions, MdPages, Parent, StoreOptions,
+    BlobError, BlobOpenOptions, BlobOptions, Blobstore, BsType, ClearMethod, InitOptions, LoadOptions,
+    MdPages, Parent, StoreOptions,
 };
 use spindle_block::Malloc;
 use spindle_format::{chain, metadata::internal};
 use spindle_mem::IoBuf;
 use support::{
     CLUSTER, byte, check, check_image, device, disk, fill, init, load, run_everywhere, run_on, slow_device,
-    small,
+    small, small_with,
 };
 
 #[test]
@@ -284,13 +284,7 @@ fn a_snapshot_for_which_the_pages_run_out_leaves_everything_as_it_was() {
         // Blobs with long chains until no page is left, and then snapshots of a blob with a long chain.
         for spare in 0..12_usize {
             let disk = disk(8);
-            let layout = LayoutOptions {
-                cluster_size: CLUSTER as u32,
-                md_pages: MdPages::Count(48),
-                ..LayoutOptions::default()
-            };
-            let options = InitOptions { layout, ..InitOptions::default() };
-            let store = Blobstore::init(device(&disk), options).await.unwrap();
+            let store = Blobstore::init(device(&disk), small_with(MdPages::Count(48))).await.unwrap();
             let long = |count: usize| {
                 (0..count).fold(BlobOptions::thin(8), |options, at| {
                     options.xattr(format!("x{at}"), vec![at as u8; 3000])
@@ -332,13 +326,8 @@ fn a_snapshot_for_which_the_pages_run_out_leaves_everything_as_it_was() {
 fn a_ratio_of_metadata_pages_is_kept_and_then_they_run_out() {
     run_everywhere(async || {
         let disk = disk(8);
-        let layout = LayoutOptions {
-            cluster_size: CLUSTER as u32,
-            md_pages: MdPages::PerHundredClusters(25),
-            ..LayoutOptions::default()
-        };
-        let options = InitOptions { layout, ..InitOptions::default() };
-        let store = Blobstore::init(device(&disk), options).await.unwrap();
+        let store =
+            Blobstore::init(device(&disk), small_with(MdPages::PerHundredClusters(25))).await.unwrap();
         assert_eq!(store.info().await.unwrap().md_pages, 32);
         let mut made = Vec::new();
         let error = loop {
@@ -358,13 +347,7 @@ fn a_ratio_of_metadata_pages_is_kept_and_then_they_run_out() {
 fn a_snapshot_that_cannot_be_deleted_for_want_of_metadata_pages_stays_the_super_blob() {
     run_everywhere(async || {
         let disk = disk(8);
-        let layout = LayoutOptions {
-            cluster_size: CLUSTER as u32,
-            md_pages: MdPages::Count(20),
-            ..LayoutOptions::default()
-        };
-        let options = InitOptions { layout, ..InitOptions::default() };
-        let store = Blobstore::init(device(&disk), options).await.unwrap();
+        let store = Blobstore::init(device(&disk), small_with(MdPages::Count(20))).await.unwrap();
         let slot = 512 * CLUSTER;
         let id = store.create_blob(BlobOptions::thin(4 * 512)).await.unwrap();
         let blob = store.open_blob(id).await.unwrap();

@@ -12,8 +12,11 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use spindle_blob::{BlobOptions, Blobstore, InitOptions, LayoutOptions, LoadOptions, LoadStep, MdPages};
+use spindle_blob::{
+    BlobError, BlobOptions, Blobstore, InitOptions, LayoutOptions, LoadOptions, LoadStep, MdPages,
+};
 use spindle_block::{Device, Malloc};
+use spindle_mem::IoBuf;
 use support::run_on;
 
 /// A store on memory with small clusters.
@@ -124,9 +127,6 @@ async fn life_of_a_blob(clusters: u64) -> Counted {
     let (zeroed, turns) = counting(thin.write_zeroes(0, thin.size())).await;
     zeroed.unwrap();
     counted.push(("zeroing nothing", turns));
-    let (unmapped, turns) = counting(thin.unmap(0, thin.size())).await;
-    unmapped.unwrap();
-    counted.push(("unmapping nothing", turns));
     assert_eq!(thin.next_allocated(0), None);
     counted
 }
@@ -148,4 +148,45 @@ fn the_masks_of_a_vast_store_leave_others_their_turns() {
         vec![("leaving it", turns)]
     }
     run_on("epoll", async || turns_grow_with_the_size(leaving(1 << 24).await, leaving(1 << 26).await));
+}
+
+#[test]
+fn what_a_thin_blob_of_absurd_size_does_not_have_takes_no_steps() {
+    /// A map of so many clusters, gone through one by one, would give others a turn for every thousand.
+    const CLUSTERS: u64 = 1 << 28;
+    run_on("epoll", async || {
+        let (_, store) = store(64, 256).await;
+        let base = store.create_blob(BlobOptions::thin(CLUSTERS)).await.unwrap();
+        let open = store.open_blob(base).await.unwrap();
+        open.write(7 << 12, IoBuf::zeroed(4096)).await.0.unwrap();
+        let first = store.snapshot(base, Vec::new()).await.unwrap();
+        open.write((CLUSTERS - 1) << 12, IoBuf::zeroed(4096)).await.0.unwrap();
+        let second = store.snapshot(base, Vec::new()).await.unwrap();
+        let few = |what: &str, turns| {
+            println!("{what}: {turns} turns");
+            assert!(turns < CLUSTERS / 1024 / 32, "{what}: {turns} turns");
+        };
+        let (refused, turns) = counting(store.inflate(base)).await;
+        assert!(matches!(refused, Err(BlobError::OutOfSpace { needed: CLUSTERS, .. })), "{refused:?}");
+        few("refusing to inflate it", turns);
+        let (decoupled, turns) = counting(store.decouple_parent(base)).await;
+        decoupled.unwrap();
+        few("decoupling it", turns);
+        assert_eq!(open.allocated_ranges().await.unwrap(), [(CLUSTERS - 1, 1)]);
+        let (resized, turns) = counting(open.resize(CLUSTERS + 512)).await;
+        resized.unwrap();
+        few("growing it", turns);
+        let (merged, turns) = counting(store.decouple_parent(base)).await;
+        merged.unwrap();
+        few("decoupling it from the other", turns);
+        let (unmapped, turns) = counting(open.unmap(0, open.size())).await;
+        unmapped.unwrap();
+        few("unmapping it", turns);
+        assert_eq!(open.allocated_ranges().await.unwrap(), []);
+        for id in [second, first] {
+            let (deleted, turns) = counting(store.delete_blob(id)).await;
+            deleted.unwrap();
+            few("deleting a snapshot", turns);
+        }
+    });
 }

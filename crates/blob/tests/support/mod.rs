@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use spindle_blob::{Blob, Blobstore, InitOptions, LayoutOptions};
+use spindle_blob::{Blob, Blobstore, InitOptions, LayoutOptions, MdPages};
 use spindle_block::{
     Busy, Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation, SimDisk, Submit,
 };
@@ -63,6 +63,12 @@ pub fn small() -> InitOptions {
 }
 
 pub const CLUSTER: u64 = 64 << 10;
+
+/// A store with clusters of 64 KiB, and so many metadata pages.
+pub fn small_with(md_pages: MdPages) -> InitOptions {
+    let layout = LayoutOptions { cluster_size: CLUSTER as u32, md_pages, ..LayoutOptions::default() };
+    InitOptions { layout, ..InitOptions::default() }
+}
 
 pub async fn init(disk: &Disk) -> Blobstore {
     Blobstore::init(device(disk), small()).await.unwrap()

@@ -7,6 +7,7 @@
 mod support;
 
 mod damage;
+mod extents;
 mod fixtures;
 mod halfdone;
 mod odd_stores;

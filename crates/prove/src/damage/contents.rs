@@ -1,12 +1,15 @@
 //! The readable contents of a store: every cluster of every blob, by checksum or location.
+//!
+//! Kept in runs, so that a blob whose damaged size is absurd takes no more time and memory than its map has entries.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use spindle_engine::sim::Image;
 use spindle_format::crc::crc32c;
-use spindle_format::resolve::{Source, resolve};
-use spindle_format::{BlobId, Store};
+use spindle_format::extents::{Extent, extents};
+use spindle_format::resolve::Source;
+use spindle_format::{BlobId, Geometry, Store};
 
 /// The content of a cluster of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,14 +29,34 @@ pub struct Contents {
     pub clusters: u64,
     /// Its xattrs, by name.
     pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Its clusters that are not zero.
-    pub cells: BTreeMap<u64, Cell>,
+    /// Its clusters that are not zero: runs of equal ones, by their first cluster.
+    pub cells: BTreeMap<u64, Run>,
+}
+
+/// Neighbouring clusters of a blob with equal content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Number of clusters.
+    pub clusters: u64,
+    /// The content of each.
+    pub cell: Cell,
 }
 
 impl Contents {
     /// True if every cluster can be read.
     pub fn is_whole(&self) -> bool {
-        self.cells.values().all(|cell| *cell != Cell::Unreadable)
+        self.cells.values().all(|run| run.cell != Cell::Unreadable)
+    }
+
+    /// The content of a cluster; `None` if it is zero.
+    fn cell(&self, index: u64) -> Option<&Cell> {
+        let (first, run) = self.cells.range(..=index).next_back()?;
+        (index - first < run.clusters).then_some(&run.cell)
+    }
+
+    /// Where its content may change: the first cluster of each run, and the one behind it.
+    fn bounds(&self) -> impl Iterator<Item = u64> {
+        self.cells.iter().flat_map(|(first, run)| [*first, first + run.clusters])
     }
 }
 
@@ -90,30 +113,48 @@ pub fn readable(ground: &Ground, image: &Image, store: &Store) -> Readable {
 }
 
 fn contents(ground: &Ground, image: &Image, store: &Store, id: BlobId) -> Contents {
-    let (geometry, blob) = (&store.geometry, &store.blobs[&id]);
-    let clusters = blob.metadata.map.num_clusters();
-    let cell = |index| match resolve(store, id, index) {
-        Ok(Source::Zeroes) => None,
-        Ok(Source::External { id }) => match ground.external.get(id) {
-            None => Some(Cell::External(id.to_vec())),
-            Some(bytes) => {
-                let mut cluster = vec![0; geometry.cluster_size() as usize];
-                let known = bytes.get(index as usize * cluster.len()..).unwrap_or(&[]);
-                let length = known.len().min(cluster.len());
-                cluster[..length].copy_from_slice(&known[..length]);
-                checksum(&cluster).map(Cell::Bytes)
+    let blob = &store.blobs[&id];
+    let mut cells = BTreeMap::new();
+    for extent in extents(store, id) {
+        let all = |cell| vec![(extent.first, Run { clusters: extent.clusters, cell })];
+        cells.extend(match &extent.source {
+            Ok(Source::Zeroes) => Vec::new(),
+            Ok(Source::External { id }) => match ground.external.get(*id) {
+                None => all(Cell::External(id.to_vec())),
+                Some(bytes) => external(&store.geometry, bytes, &extent),
+            },
+            Ok(Source::Cluster { cluster, .. }) => {
+                let size = u64::from(store.geometry.cluster_size());
+                let first = store.geometry.cluster_offset(*cluster);
+                let offsets = (0..extent.clusters).map(|at| first + at * size);
+                single(extent.first, offsets.map(|offset| ground.checksum(image, offset, size)))
             }
-        },
-        Ok(Source::Cluster { cluster, .. }) => {
-            let (offset, length) = (geometry.cluster_offset(cluster), u64::from(geometry.cluster_size()));
-            ground.checksum(image, offset, length).map(Cell::Bytes)
-        }
-        Err(_) => Some(Cell::Unreadable),
-    };
-    let cells = (0..clusters).filter_map(|index| Some((index, cell(index)?))).collect();
+            Err(_) => all(Cell::Unreadable),
+        });
+    }
     let xattrs = blob.metadata.xattrs.iter();
     let xattrs = xattrs.map(|xattr| (xattr.name.to_vec(), xattr.value.to_vec())).collect();
-    Contents { clusters, xattrs, cells }
+    Contents { clusters: blob.metadata.map.num_clusters(), xattrs, cells }
+}
+
+/// Runs of one cluster each, from their checksums.
+fn single(first: u64, sums: impl Iterator<Item = Option<u32>>) -> Vec<(u64, Run)> {
+    let runs = (first..).zip(sums);
+    runs.filter_map(|(index, sum)| Some((index, Run { clusters: 1, cell: Cell::Bytes(sum?) }))).collect()
+}
+
+/// The part of an external snapshot that clusters of a blob show: zeroes beyond its end.
+fn external(geometry: &Geometry, bytes: &[u8], extent: &Extent<'_>) -> Vec<(u64, Run)> {
+    let size = geometry.cluster_size() as usize;
+    let end = (bytes.len().div_ceil(size) as u64).min(extent.first + extent.clusters);
+    let sums = (extent.first..end).map(|index| {
+        let known = &bytes[index as usize * size..];
+        let mut cluster = vec![0; size];
+        let length = known.len().min(size);
+        cluster[..length].copy_from_slice(&known[..length]);
+        checksum(&cluster)
+    });
+    single(extent.first, sums)
 }
 
 /// The changes that a blob may have.
@@ -142,10 +183,12 @@ pub fn lost(id: BlobId, before: &Contents, after: Option<&Contents>, allowed: &A
         return Some(format!("blob {id} has other xattrs"));
     }
     let end = before.clusters.min(after.clusters);
-    let places = before.cells.keys().chain(after.cells.keys()).filter(|index| **index < end);
+    let allows = allowed.cells.iter().flat_map(|range| [range.start, range.end]);
+    // Between two of these nothing changes.
+    let places: BTreeSet<u64> = before.bounds().chain(after.bounds()).chain(allows).collect();
     let is_free = |index: &u64| allowed.cells.iter().any(|range| range.contains(index));
-    for index in places.filter(|index| !is_free(index)) {
-        let (was, is) = (before.cells.get(index), after.cells.get(index));
+    for index in places.range(..end).filter(|index| !is_free(index)) {
+        let (was, is) = (before.cell(*index), after.cell(*index));
         if was != is && was != Some(&Cell::Unreadable) {
             return Some(format!("cluster {index} of blob {id} read {was:?}, now {is:?}"));
         }
@@ -158,7 +201,12 @@ mod tests {
     use super::*;
 
     fn contents(clusters: u64, cells: impl IntoIterator<Item = (u64, Cell)>) -> Contents {
-        Contents { clusters, xattrs: BTreeMap::new(), cells: cells.into_iter().collect() }
+        let runs = cells.into_iter().map(|(first, cell)| (first, Run { clusters: 1, cell }));
+        Contents { clusters, xattrs: BTreeMap::new(), cells: runs.collect() }
+    }
+
+    fn run(clusters: u64, cell: Cell) -> Run {
+        Run { clusters, cell }
     }
 
     #[test]
@@ -177,5 +225,23 @@ mod tests {
         let mut allowed = Allowed { size: true, ..Allowed::default() };
         allowed.cells.push(0..1);
         assert!(!lost(&other, &allowed));
+    }
+    #[test]
+    fn runs_of_a_blob_of_absurd_size_are_compared_however_they_are_cut() {
+        let id = BlobId::from_raw(1 << 32);
+        let of = |runs: &[(u64, Run)]| Contents {
+            cells: runs.iter().cloned().collect(),
+            ..contents(u32::MAX.into(), [])
+        };
+        let outside = Cell::External(b"one".to_vec());
+        let before = of(&[(5, run(1 << 31, outside.clone())), (1 << 31 | 5, run(9, Cell::Unreadable))]);
+        let same = of(&[(5, run(7, outside.clone())), (12, run((1 << 31) - 7, outside.clone()))]);
+        let none = Allowed::default();
+        assert_eq!(lost(id, &before, Some(&same), &none), None);
+        let shorter = of(&[(5, run((1 << 31) - 1, outside))]);
+        let what = lost(id, &before, Some(&shorter), &none);
+        assert!(what.is_some_and(|what| what.starts_with(&format!("cluster {} of", (1_u64 << 31) + 4))));
+        let allowed = Allowed { cells: vec![(1 << 31) + 4..(1 << 31) + 5], ..none };
+        assert_eq!(lost(id, &before, Some(&shorter), &allowed), None);
     }
 }

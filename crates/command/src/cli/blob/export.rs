@@ -2,7 +2,6 @@
 //!
 //! Streams: memory is one buffer, independent of the blob's size, while reads far ahead are in flight.
 
-use super::extents::{Extent, Origin, extents};
 use super::external::Externals;
 use super::image::ImageFile;
 use super::output_file::OutputFile;
@@ -11,6 +10,8 @@ use super::source::{Source, load, refuse_missing};
 use crate::cli::failure::Failure;
 use crate::cli::progress::Progress;
 use crate::cli::text::external_id;
+use spindle_format::extents::{Extent, extents};
+use spindle_format::resolve;
 use spindle_format::{Blob, ByteRange, Geometry, Store};
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -77,19 +78,19 @@ fn plan<'a>(
 ) -> Result<Vec<Part<'a>>, Failure> {
     let unresolved = |error| Failure::Resolve { path: image.path().to_owned(), error };
     let mut parts = Vec::new();
-    for extent in extents(store, blob.id).map_err(unresolved)? {
-        match extent.origin {
-            Origin::Zeroes => parts.push(Part { source: None, len: bytes_of(&store.geometry, &extent).1 }),
-            Origin::Image(cluster) => {
-                let (offset, len) =
-                    (store.geometry.cluster_offset(cluster), bytes_of(&store.geometry, &extent).1);
+    for extent in extents(store, blob.id) {
+        let (at, len) = bytes_of(&store.geometry, &extent);
+        match extent.source.map_err(unresolved)? {
+            resolve::Source::Zeroes => parts.push(Part { source: None, len }),
+            resolve::Source::Cluster { cluster, .. } => {
+                let offset = store.geometry.cluster_offset(cluster);
                 refuse_missing(image, store, blob.id, (offset, len))?;
                 parts.push(Part { source: Some((image, offset)), len });
             }
-            Origin::External(id) => {
+            resolve::Source::External { id } => {
                 let missing = || Failure::MissingExternal { blob: blob.id, id: external_id(id) };
                 let file = externals.get(id).ok_or_else(missing)?;
-                parts.extend(external_parts(file, bytes_of(&store.geometry, &extent)));
+                parts.extend(external_parts(file, (at, len)));
             }
         }
     }
@@ -109,7 +110,8 @@ fn external_parts(file: &ImageFile, (at, len): (u64, u64)) -> impl Iterator<Item
     [data, Part { source: None, len: len - there }].into_iter().filter(|part| part.len > 0)
 }
 
-/// Cuts parts into reads. Zeroes stay whole.
+/// Cuts parts into reads. Zeroes stay whole, and so do holes of the file: they are not read, as a store may claim
+/// far more than its file holds.
 struct Pieces<'a> {
     parts: std::vec::IntoIter<Part<'a>>,
     rest: Option<Part<'a>>,
@@ -127,11 +129,12 @@ impl<'a> Iterator for Pieces<'a> {
     fn next(&mut self) -> Option<Part<'a>> {
         let part = self.rest.take().or_else(|| self.parts.next())?;
         let Some((file, offset)) = part.source else { return Some(part) };
-        let len = part.len.min(READ_SIZE);
+        let hole = file.hole_at(offset).min(part.len);
+        let len = if hole > 0 { hole } else { part.len.min(READ_SIZE) };
         if len < part.len {
             self.rest = Some(Part { source: Some((file, offset + len)), len: part.len - len });
         }
-        Some(Part { source: part.source, len })
+        Some(Part { source: part.source.filter(|_| hole == 0), len })
     }
 }
 
@@ -161,5 +164,31 @@ fn copy(mut pieces: Pieces, size: u64, output: &mut OutputFile) -> Result<(), Fa
         }
         at += piece.len;
         progress.at(at, size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn holes_of_an_image_are_not_read_however_much_a_store_claims() {
+        const TIB: u64 = 1 << 40;
+        let sparse = tempfile::NamedTempFile::new().unwrap();
+        sparse.as_file().set_len(4 * TIB).unwrap();
+        [TIB, 3 * TIB].iter().for_each(|&at| sparse.as_file().write_all_at(&[7; 4096], at).unwrap());
+        let image = ImageFile::open(sparse.path()).unwrap();
+        let part = |offset, len| Part { source: Some((&image, offset)), len };
+        let (mut read, mut at) = (0, 0);
+        for piece in Pieces::new(vec![part(0, 2 * TIB), part(2 * TIB, 2 * TIB)]) {
+            if let Some((_, offset)) = piece.source {
+                assert_eq!(offset, at);
+                read += piece.len;
+            }
+            at += piece.len;
+        }
+        assert_eq!(at, 4 * TIB);
+        assert!((2 * 4096..=2 * READ_SIZE).contains(&read), "{read} bytes read");
     }
 }

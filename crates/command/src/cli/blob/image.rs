@@ -8,7 +8,8 @@
 //! Not promised: a consistent picture while another program writes to the image.
 
 use crate::cli::failure::Failure;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, SeekFrom as Position, fadvise, seek};
+use rustix::io::Errno;
 use spindle_format::ByteRange;
 use std::fs::{File, Metadata};
 use std::io::{Seek, SeekFrom};
@@ -91,6 +92,16 @@ impl ImageFile {
     pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Failure> {
         let failed = |error| Failure::file(&self.path, format!("read at byte {offset}"), error);
         self.file.read_exact_at(bytes, offset).map_err(failed)
+    }
+
+    /// The bytes from `offset` on that are a hole of the file and read zero; 0 if the system cannot tell.
+    pub(crate) fn hole_at(&self, offset: u64) -> u64 {
+        match seek(&self.file, Position::Data(offset)) {
+            Ok(data) => data.saturating_sub(offset),
+            // Nothing but a hole up to the end.
+            Err(Errno::NXIO) => self.size.saturating_sub(offset),
+            Err(_) => 0,
+        }
     }
 
     /// Asks the kernel to begin reading a range. Only advice: if it is ignored, the read takes longer.

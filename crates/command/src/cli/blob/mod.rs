@@ -2,7 +2,7 @@
 //!
 //! The commands that read never write to the image: they open it with `O_RDONLY` and show what a writing load
 //! would leave, with its repairs applied in memory. Shared modules: [`image`] reads, [`source`] loads,
-//! [`select`] finds a blob, [`extents`] finds the sources of its bytes.
+//! [`select`] finds a blob.
 //!
 //! The commands that write use the real Blobstore: [`foreground`] gives them a thread and handles signals,
 //! [`session`] locks the image, loads the store and unloads it even if the work fails.
@@ -13,7 +13,6 @@ mod create;
 mod describe;
 mod dump;
 mod export;
-mod extents;
 mod external;
 mod foreground;
 mod grow;

@@ -1,7 +1,7 @@
 //! The output of an export: a sparse file that appears whole or not at all, or a stream.
 
 use super::image::Identity;
-use crate::cli::failure::Failure;
+use crate::cli::failure::{Failure, shown};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
@@ -140,13 +140,27 @@ fn open_sparse(path: &Path, size: u64, replace: bool) -> Result<Sink, Failure> {
     let failed = |error| Failure::file(path, "created", error);
     // A symbolic link keeps its target.
     let target = if replace { path.canonicalize().unwrap_or(path.to_owned()) } else { path.to_owned() };
-    let folder = match target.parent() {
+    let folder = folder_of(&target)?;
+    // Without the temporary name that it would have had.
+    let file = Unfinished::make(folder).map_err(|error| failed(error.kind().into()))?;
+    file.as_file().set_len(size).map_err(failed)?;
+    Ok(Sink::Sparse { file, target, replace })
+}
+
+/// The folder in which a new file is to appear; an error that names it if it is not there.
+pub(super) fn folder_of(path: &Path) -> Result<&Path, Failure> {
+    let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let file = Unfinished::make(folder).map_err(failed)?;
-    file.as_file().set_len(size).map_err(failed)?;
-    Ok(Sink::Sparse { file, target, replace })
+    if !folder.is_dir() {
+        let (path, folder) = (shown(path), shown(folder));
+        let why = format!(
+            "{path} cannot be created: there is no folder {folder}; make it first (mkdir -p {folder})"
+        );
+        return Err(Failure::Refused(why));
+    }
+    Ok(folder)
 }
 
 impl Unfinished {

@@ -1,6 +1,7 @@
 //! The file from which a repair can be undone: the old contents of every block, and checksums of the new
 //! ones. `docs/check.md` has the format.
 
+use super::output_file::folder_of;
 use crate::cli::failure::{Failure, shown};
 use spindle_format::check::ChangedPage;
 use spindle_format::crc::crc32c;
@@ -96,13 +97,11 @@ impl UndoFile {
 
     /// Stores it durably under an unused name.
     pub(super) fn store(&self, path: &Path) -> Result<(), Failure> {
-        let folder = match path.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(path)?;
         let failed = |error| Failure::file(path, "created", error);
-        let mut file =
-            tempfile::Builder::new().prefix(".spindle-undo-").tempfile_in(folder).map_err(failed)?;
+        let made = tempfile::Builder::new().prefix(".spindle-undo-").tempfile_in(folder);
+        // Without the temporary name.
+        let mut file = made.map_err(|error| failed(error.kind().into()))?;
         file.write_all(&self.to_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         file.persist_noclobber(path).map_err(|error| match error.error.kind() {
             std::io::ErrorKind::AlreadyExists => Failure::Exists { path: path.to_owned() },

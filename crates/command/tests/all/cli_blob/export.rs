@@ -103,7 +103,9 @@ fn a_failed_export_leaves_no_file() {
     assert_eq!(export(&image, "alpha", &file, &[]).code, 1);
     assert_eq!(files_beside(&image), ["store.img"]);
     let image = Image::new(&HELLO);
-    export(&image, "alpha", &image.beside("no/such/folder/out"), &[]).fails(1, &["no/such/folder/out"]);
+    let refused = export(&image, "alpha", &image.beside("no/such/folder/out"), &[]);
+    refused.fails(1, &["no/such/folder/out", "there is no folder", "mkdir -p"]);
+    assert!(!refused.err.contains(".spindle-export"), "{}", refused.err);
     export(&image, "alpha", image.path().parent().unwrap(), &["--force"]).fails(1, &["irectory"]);
     assert_eq!(files_beside(&image), ["store.img"]);
 }
