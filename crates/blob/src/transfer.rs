@@ -35,11 +35,7 @@ impl Future for BlobTransfer<'_> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let blob = self.blob;
-        let done = std::task::ready!(Pin::new(&mut self.request).poll(cx));
-        Poll::Ready(match done {
-            (Ok(()), buffers) => (Ok(()), buffers),
-            (Err(error), buffers) => (Err(blob.explain(error)), buffers),
-        })
+        self.request.poll_map(cx, |error| blob.explain(error))
     }
 }
 

@@ -5,6 +5,11 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc32c::crc32c(bytes)
 }
 
+/// The CRC-32C of bytes that follow others, whose CRC-32C is `crc` (0 for none).
+pub fn crc32c_after(crc: u32, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc, bytes)
+}
+
 /// The CRC a 4096-byte super block or metadata page should carry: over its first 4092 bytes, independent of the
 /// store's metadata page size.
 pub fn of_page(page: &[u8; 4096]) -> u32 {
@@ -29,6 +34,7 @@ mod tests {
     #[test]
     fn it_is_castagnoli_with_the_standard_check_value() {
         assert_eq!(crc32c(b"123456789"), 0xE306_9283);
+        assert_eq!(crc32c_after(crc32c_after(0, b"1234"), b"56789"), 0xE306_9283);
     }
 
     #[test]

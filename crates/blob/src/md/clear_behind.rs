@@ -167,7 +167,7 @@ impl Md {
     }
 
     /// A free metadata page, at or after `from`, that `skip` does not refuse: if there is no other, one that a
-    /// deleted blob has left. An `urgent` caller may get one that is kept back.
+    /// deleted blob has left, or that holds the copy of another page. An `urgent` caller may get one that is kept back.
     pub(super) async fn find_page(
         &self,
         from: u32,
@@ -179,8 +179,9 @@ impl Md {
             let page = self.space.borrow_mut().take_page_unless(from, urgent, &skip);
             match page {
                 Some(page) => return Ok(page),
-                None if self.behind.count.get() == 0 => return Err(self.no_pages(1)),
-                None => self.clear_left_pages(true).await?,
+                None if self.behind.count.get() > 0 => self.clear_left_pages(true).await?,
+                None if self.copies.borrow().spare_pages() > 0 => self.drop_copies().await?,
+                None => return Err(self.no_pages(1)),
             }
         }
     }

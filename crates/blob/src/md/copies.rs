@@ -21,6 +21,14 @@ pub(crate) struct Copies {
     pub(super) rewritten: BTreeMap<PageIdx, u64>,
 }
 
+impl Copies {
+    /// Number of pages that hold copies of pages that are not being rewritten: they can be given back.
+    pub(super) fn spare_pages(&self) -> u32 {
+        let idle = self.of.iter().filter(|(page, _)| !self.busy.contains(page));
+        idle.map(|(_, spares)| spares.pages().count() as u32).sum()
+    }
+}
+
 /// The pages of a copy.
 #[derive(Clone, Copy)]
 pub(super) struct Spares {

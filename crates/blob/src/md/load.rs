@@ -292,6 +292,7 @@ fn assemble(
         marking: TaskLock::default(),
         lock: TaskLock::default(),
         copies: RefCell::default(),
+        clearing_copies: TaskLock::default(),
         flushes: Flushes::default(),
         showing: TaskLock::default(),
         ahead: ZeroAhead::default(),

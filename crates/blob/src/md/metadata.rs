@@ -42,6 +42,8 @@ pub(crate) struct Md {
     pub(crate) lock: TaskLock,
     /// Copies of pages that were rewritten in place, on devices that can tear a page.
     pub(super) copies: RefCell<Copies>,
+    /// Held while copies are cleared.
+    pub(super) clearing_copies: TaskLock,
     pub(super) flushes: Flushes,
     /// Held while a blob's view for other threads is made.
     pub(super) showing: TaskLock,

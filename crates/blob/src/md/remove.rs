@@ -221,11 +221,16 @@ impl Md {
     ) -> Result<(), BlobError> {
         let step = |after| Persist { urgent: true, after: vec![after], ..Persist::default() };
         let (meta, mut slots) = self.merged(snapshot, clone, taken).await?;
+        // Refused before anything is written.
+        self.merges_in_place(clone, &meta, &slots)?;
         let mut marked = snapshot.meta.borrow().clone();
         set_id(&mut marked, internal::SNAPSHOT_PENDING_REMOVAL, clone.id);
         self.persist(snapshot, marked, step(Point::MarkBeforeClone)).await?;
         self.forget_super_blob(snapshot.id).await?;
-        let in_place = self.merge_in_place(clone, &meta, &mut slots).await?;
+        let in_place = self.merges_in_place(clone, &meta, &slots)?;
+        if in_place {
+            self.merge_in_place(clone, &meta, &mut slots).await?;
+        }
         let how = Persist { slots, fills: true, ..step(Point::CloneBeforeUnmark) };
         let written = self.persist(clone, meta, how).await;
         // With some of it done, only a load can undo it.

@@ -92,6 +92,8 @@ impl Md {
 
     /// Clears all copies durably, except those of pages being rewritten, and gives their pages back.
     pub(crate) async fn drop_copies(&self) -> Result<(), BlobError> {
+        // A second caller finds free what the first one clears.
+        let _clearing = self.clearing_copies.lock().await;
         let copies: Vec<PageIdx> = {
             let mut all = self.copies.borrow_mut();
             let Copies { of, busy, rewritten, .. } = &mut *all;

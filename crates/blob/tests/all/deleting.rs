@@ -7,9 +7,7 @@ use crate::support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use spindle_blob::{
-    BlobError, BlobId, BlobOptions, Blobstore, ClearMethod, InitOptions, LoadOptions, MdPages,
-};
+use spindle_blob::{BlobError, BlobId, BlobOptions, Blobstore, ClearMethod, LoadOptions, MdPages};
 use spindle_block::{Device, File, FileOptions, OpenError};
 use spindle_engine::sim::{Crash, Disk, DiskOptions, Image, State};
 use support::{
@@ -248,11 +246,6 @@ fn a_file_gets_smaller_after_a_deletion_also_after_a_kill() {
     }
 }
 
-/// Five pages, as a store on 20 MiB with clusters of 4 MiB has: none is kept back.
-fn five_pages() -> InitOptions {
-    small_with(MdPages::Count(5))
-}
-
 async fn is_merged(blob: &spindle_blob::Blob) {
     assert_eq!(byte(blob, 0, 2 * CLUSTER).await, 1);
     assert_eq!(byte(blob, 2 * CLUSTER, 4 * CLUSTER).await, 2);
@@ -262,48 +255,62 @@ async fn is_merged(blob: &spindle_blob::Blob) {
 #[test]
 fn a_snapshot_is_deleted_in_a_store_without_a_free_page_and_a_crash_leaves_its_clone_what_it_reads() {
     for engine in ["epoll", "sim:1", "sim:2"] {
-        run_on(engine, async || {
-            let disk = whole_pages(8);
-            let store = Blobstore::init(slow_device(&disk, 3), five_pages()).await.unwrap();
-            let id = store.create_blob(BlobOptions::thin(16)).await.unwrap();
-            let blob = store.open_blob(id).await.unwrap();
-            fill(&blob, 0, 4 * CLUSTER, 1).await;
-            let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
-            fill(&blob, 2 * CLUSTER, 4 * CLUSTER, 2).await;
-            blob.flush().await.unwrap();
-            store.create_blob(BlobOptions::thin(1)).await.unwrap();
-            let error = store.create_blob(BlobOptions::thin(1)).await.unwrap_err();
-            assert!(matches!(error, BlobError::OutOfMetadata { free: 0, .. }), "{error}");
-            let states = Arc::new(Mutex::new(Vec::<State>::new()));
-            let seen = states.clone();
-            disk.observe(move |_, state| seen.lock().unwrap().push(state.clone()));
-            store.delete_blob(snapshot).await.unwrap();
-            disk.unobserve();
-            is_merged(&blob).await;
-            blob.close().await.unwrap();
-            store.unload().await.unwrap();
-            assert_eq!(check(&disk).used_pages.count(), 3);
-            let states = std::mem::take(&mut *states.lock().unwrap());
-            for state in states {
-                for _ in 0..4 {
-                    let mut choose = |n: usize| (spindle_reactor::random() % n as u64) as usize;
-                    let image = state.crash(Crash::Random, &mut choose);
-                    decoupled(image.clone(), id, snapshot).await;
-                    crashed(image, id, snapshot).await;
-                }
-            }
-        });
+        run_on(engine, async || a_snapshot_is_deleted(4096).await);
     }
 }
 
-fn whole_pages_of(image: Image) -> Disk {
-    let options = DiskOptions { atomic_unit: 4096, ..DiskOptions::new(image.size()) };
+/// The copy of one page at a time has room.
+#[test]
+fn where_pages_tear_a_snapshot_is_deleted_in_a_store_with_one_free_page() {
+    for engine in ["epoll", "sim:1", "sim:2"] {
+        run_on(engine, async || a_snapshot_is_deleted(512).await);
+    }
+}
+
+/// Deletes a snapshot in a store of a few pages, as one on 20 MiB with clusters of 4 MiB has, where none is kept
+/// back: without a free page, and where pages tear with one.
+async fn a_snapshot_is_deleted(atomic_unit: u32) {
+    let pages = if atomic_unit < 4096 { 6 } else { 5 };
+    let disk = Disk::new(DiskOptions { atomic_unit, ..DiskOptions::new(8 << 20) });
+    let options = small_with(MdPages::Count(pages));
+    let store = Blobstore::init(slow_device(&disk, 3), options).await.unwrap();
+    let id = store.create_blob(BlobOptions::thin(16)).await.unwrap();
+    let blob = store.open_blob(id).await.unwrap();
+    fill(&blob, 0, 4 * CLUSTER, 1).await;
+    let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+    fill(&blob, 2 * CLUSTER, 4 * CLUSTER, 2).await;
+    blob.flush().await.unwrap();
+    store.create_blob(BlobOptions::thin(1)).await.unwrap();
+    let error = store.create_blob(BlobOptions::thin(1)).await.unwrap_err();
+    assert!(matches!(error, BlobError::OutOfMetadata { free: 0, .. }), "{error}");
+    let states = Arc::new(Mutex::new(Vec::<State>::new()));
+    let seen = states.clone();
+    disk.observe(move |_, state| seen.lock().unwrap().push(state.clone()));
+    store.delete_blob(snapshot).await.unwrap();
+    disk.unobserve();
+    is_merged(&blob).await;
+    blob.close().await.unwrap();
+    store.unload().await.unwrap();
+    assert_eq!(check(&disk).used_pages.count(), 3);
+    let states = std::mem::take(&mut *states.lock().unwrap());
+    for state in states {
+        for _ in 0..4 {
+            let mut choose = |n: usize| (spindle_reactor::random() % n as u64) as usize;
+            let image = state.crash(Crash::Random, &mut choose);
+            decoupled(image.clone(), atomic_unit, id, snapshot).await;
+            crashed(image, atomic_unit, id, snapshot).await;
+        }
+    }
+}
+
+fn disk_again(image: Image, atomic_unit: u32) -> Disk {
+    let options = DiskOptions { atomic_unit, ..DiskOptions::new(image.size()) };
     Disk::from_image(image, options)
 }
 
 /// A snapshot that a load shows is there after the next one, too, although its clone needs it no more.
-async fn decoupled(image: Image, clone: BlobId, snapshot: BlobId) {
-    let disk = whole_pages_of(image);
+async fn decoupled(image: Image, atomic_unit: u32, clone: BlobId, snapshot: BlobId) {
+    let disk = disk_again(image, atomic_unit);
     let device = device(&disk);
     let store = Blobstore::load(device.clone(), LoadOptions::default()).await.unwrap();
     if store.blobs().await.unwrap().contains(&snapshot) {
@@ -316,9 +323,9 @@ async fn decoupled(image: Image, clone: BlobId, snapshot: BlobId) {
 }
 
 /// The clone reads the same, and the snapshot is there, and can be deleted, or is gone.
-async fn crashed(image: Image, clone: BlobId, snapshot: BlobId) {
+async fn crashed(image: Image, atomic_unit: u32, clone: BlobId, snapshot: BlobId) {
     check_image(&image);
-    let disk = whole_pages_of(image);
+    let disk = disk_again(image, atomic_unit);
     let store = Blobstore::load(device(&disk), LoadOptions::default()).await.unwrap();
     for _ in 0..2 {
         let blob = store.open_blob(clone).await.unwrap();

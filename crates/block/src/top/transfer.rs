@@ -116,14 +116,18 @@ impl<'a> Request<'a> {
     /// The result and the buffers. The error becomes the caller's type here: converting it later copies the
     /// result each time, and waits for the data just copied to arrive.
     #[inline(always)]
-    fn poll<E: From<IoError>>(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), E>, Buffers)> {
+    fn poll_map<E>(
+        &mut self,
+        cx: &mut Context<'_>,
+        convert: impl FnOnce(IoError) -> E,
+    ) -> Poll<(Result<(), E>, Buffers)> {
         let Poll::Ready(io) = self.poll_ended(cx) else { return Poll::Pending };
         let status = self.refused.map_or(io.slot().status, Err);
         let operation = io.operation();
         let buffers = self.channel.table.inner.borrow_mut().queues.recycle(io);
         Poll::Ready(match status {
             Ok(()) => (Ok(()), buffers),
-            Err(kind) => (Err(self.error(operation, kind).into()), buffers),
+            Err(kind) => (Err(convert(self.error(operation, kind))), buffers),
         })
     }
 
@@ -256,10 +260,15 @@ impl<'a> Transfer<'a> {
         }
     }
 
-    /// As a future's `poll`, with the error converted to `E`.
-    #[inline]
-    pub fn poll_as<E: From<IoError>>(&mut self, cx: &mut Context<'_>) -> Poll<(Result<(), E>, Buffers)> {
-        self.request.poll(cx)
+    /// As a future's `poll`, with the error converted before the result is returned: for a layer that has errors
+    /// of its own.
+    #[inline(always)]
+    pub fn poll_map<E>(
+        &mut self,
+        cx: &mut Context<'_>,
+        convert: impl FnOnce(IoError) -> E,
+    ) -> Poll<(Result<(), E>, Buffers)> {
+        self.request.poll_map(cx, convert)
     }
 
     /// Asks that a write be durable when it completes (force unit access).
@@ -274,7 +283,7 @@ impl Future for Transfer<'_> {
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.request.poll(cx)
+        self.request.poll_map(cx, |error| error)
     }
 }
 
@@ -332,6 +341,6 @@ impl Future for Command<'_> {
     type Output = Result<(), IoError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.request.poll(cx).map(|(result, _none)| result)
+        self.request.poll_map(cx, |error| error).map(|(result, _none)| result)
     }
 }

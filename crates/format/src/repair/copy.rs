@@ -108,6 +108,11 @@ impl PageCopy {
         PageCopy { target, page, before: Some(before) }
     }
 
+    /// True if the checksums fit in the copy of a page, so that it takes one page.
+    pub fn has_room(page: &Page) -> bool {
+        page.descriptor_bytes().last_chunk() == Some(&[0; ROOM])
+    }
+
     /// The copy as it lies on disk. The page's id must be that of a blob.
     pub fn to_pages(&self) -> CopyPages {
         let mut copy = self.page.clone();

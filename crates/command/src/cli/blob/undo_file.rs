@@ -4,14 +4,17 @@
 use super::output_file::folder_of;
 use crate::cli::failure::{Failure, shown};
 use spindle_format::check::ChangedPage;
-use spindle_format::crc::crc32c;
+use spindle_format::crc::{crc32c, crc32c_after};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::Path;
 
 /// Bytes of a saved block.
 pub(super) const BLOCK: usize = 4096;
+
+/// The most writes of one block that a file may name: far more than a repair makes.
+const MOST_WRITES: u32 = 1 << 16;
 
 const MAGIC: &[u8; 16] = b"SPINDLE UNDO 1\n\0";
 
@@ -65,33 +68,41 @@ impl UndoFile {
         bytes
     }
 
-    /// Parses a file's bytes; the error is the reason why they are invalid.
-    pub(super) fn parse(bytes: &[u8]) -> Result<UndoFile, &'static str> {
-        let (body, crc) = bytes.split_last_chunk().ok_or("it is too short")?;
-        if !body.starts_with(MAGIC) {
+    /// Parses a file; the error is the reason why it is invalid. Takes memory for what it finds in order, however
+    /// long the file is.
+    pub(super) fn parse(from: impl Read) -> Result<UndoFile, &'static str> {
+        let mut rest = Rest { from, crc: 0 };
+        if rest.take() != Ok(*MAGIC) {
             return Err("it does not begin as an undo file does");
         }
-        if crc32c(body) != u32::from_le_bytes(*crc) {
-            return Err("its checksum is wrong: it is cut off or damaged");
-        }
-        let mut rest = Rest(&body[MAGIC.len()..]);
         let image_size = rest.number()?;
         let mut blocks = BTreeMap::new();
+        let mut free_from = 0;
         for _ in 0..rest.number()? {
             let offset = rest.number()?;
-            let made = (0..u32::from_le_bytes(*rest.take()?))
-                .map(|_| rest.take().map(|crc| u32::from_le_bytes(*crc)));
-            let made = made.collect::<Result<Vec<u32>, _>>()?;
-            let inside =
-                offset.is_multiple_of(BLOCK as u64) && offset.saturating_add(BLOCK as u64) <= image_size;
-            if !inside {
+            let behind = offset.checked_add(BLOCK as u64).filter(|end| *end <= image_size);
+            let Some(behind) = behind.filter(|_| offset.is_multiple_of(BLOCK as u64)) else {
                 return Err("it names a block beyond the image");
+            };
+            if offset < free_from {
+                return Err("its blocks are not in order");
             }
-            blocks.insert(offset, Saved { before: Box::new(*rest.take::<BLOCK>()?), made });
+            free_from = behind;
+            let writes = u32::from_le_bytes(rest.take()?);
+            if writes > MOST_WRITES {
+                return Err("it has more writes of a block than a repair makes");
+            }
+            let made = (0..writes).map(|_| rest.take().map(u32::from_le_bytes));
+            let made = made.collect::<Result<Vec<u32>, _>>()?;
+            blocks.insert(offset, Saved { before: Box::new(rest.take()?), made });
         }
-        match rest.0 {
-            [] => Ok(UndoFile { image_size, blocks }),
-            _ => Err("something follows its last block"),
+        let crc = rest.crc;
+        if crc != u32::from_le_bytes(rest.take()?) {
+            return Err("its checksum is wrong: it is damaged");
+        }
+        match rest.take::<1>() {
+            Err(_) => Ok(UndoFile { image_size, blocks }),
+            Ok(_) => Err("something follows its last block"),
         }
     }
 
@@ -119,30 +130,29 @@ impl UndoFile {
         if !known.is_file() {
             return Err(refused("it is not a file"));
         }
-        let mut file = File::open(path).map_err(failed)?;
-        let mut head = [0; MAGIC.len()];
-        // Checked before everything is read, which may be much.
-        if known.len() < head.len() as u64 || file.read_exact(&mut head).is_err() || head != *MAGIC {
-            return Err(refused("it does not begin as an undo file does"));
-        }
-        let mut bytes = head.to_vec();
-        file.take(known.len() - head.len() as u64).read_to_end(&mut bytes).map_err(failed)?;
-        UndoFile::parse(&bytes).map_err(refused)
+        UndoFile::parse(BufReader::new(File::open(path).map_err(failed)?)).map_err(refused)
     }
 }
 
-/// The unread part of a file's bytes.
-struct Rest<'a>(&'a [u8]);
+/// The unread part of a file, and the checksum of what was read.
+struct Rest<R> {
+    from: R,
+    crc: u32,
+}
 
-impl<'a> Rest<'a> {
-    fn take<const N: usize>(&mut self) -> Result<&'a [u8; N], &'static str> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or("it ends in the middle")?;
-        self.0 = rest;
+impl<R: Read> Rest<R> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
+        let mut taken = [0; N];
+        self.from.read_exact(&mut taken).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => "it ends in the middle",
+            _ => "it cannot be read",
+        })?;
+        self.crc = crc32c_after(self.crc, &taken);
         Ok(taken)
     }
 
     fn number(&mut self) -> Result<u64, &'static str> {
-        Ok(u64::from_le_bytes(*self.take()?))
+        Ok(u64::from_le_bytes(self.take()?))
     }
 }
 
@@ -160,7 +170,7 @@ mod tests {
 
     #[test]
     fn it_is_read_as_it_was_stored() {
-        assert_eq!(UndoFile::parse(&sample().to_bytes()), Ok(sample()));
+        assert_eq!(UndoFile::parse(sample().to_bytes().as_slice()), Ok(sample()));
     }
 
     #[test]
@@ -176,10 +186,32 @@ mod tests {
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 1 << (at % 8);
-            assert!(UndoFile::parse(&damaged).is_err(), "byte {at}");
+            assert!(UndoFile::parse(damaged.as_slice()).is_err(), "byte {at}");
         }
         for len in (0..bytes.len()).step_by(61) {
             assert!(UndoFile::parse(&bytes[..len]).is_err(), "{len} bytes");
+        }
+    }
+
+    /// Bytes of a file that claims far more than it has: the beginning of one, and then zeroes.
+    #[test]
+    fn a_file_is_refused_where_it_stops_making_sense_however_long_it_is() {
+        struct Counted<R>(R, u64);
+        impl<R: Read> Read for Counted<R> {
+            fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+                let read = self.0.read(into)?;
+                self.1 += read as u64;
+                Ok(read)
+            }
+        }
+        let whole = sample().to_bytes();
+        let mut many = whole[..MAGIC.len()].to_vec();
+        many.extend([u64::MAX; 2].iter().flat_map(|number| number.to_le_bytes()));
+        for begun in [many, whole[..whole.len() - BLOCK].to_vec()] {
+            let mut endless = Counted(begun.as_slice().chain(std::io::repeat(0)), 0);
+            assert!(UndoFile::parse(&mut endless).is_err());
+            let most = begun.len() as u64 + 3 * BLOCK as u64;
+            assert!(endless.1 <= most, "{} bytes read", endless.1);
         }
     }
 }
