@@ -150,22 +150,33 @@ impl<'a> Request<'a> {
                 io.slot_mut().return_to = ReturnTo::Future;
                 inner.queues.waiters[id.index as usize].begin();
                 // Set first: if a lane panics, dropping this future still detaches the request.
-                self.state = State::Waiting(id);
+                self.follow(State::Waiting(id));
                 let (opener, user) = (self.channel.opener.get(), self.channel.user.get());
                 inner.queues.submit(self.channel.lane, opener, user, io);
                 (id, table.turn(&mut inner))
             }
             State::New(io) => return Poll::Ready(io),
-            State::Waiting(id) => (id, false),
+            State::Waiting(id) => {
+                self.follow(State::Waiting(id));
+                (id, false)
+            }
             State::Early(_) | State::Over => {
                 panic!("a request's future was polled after it had given its result")
             }
         };
         let ended = inner.queues.waiters[id.index as usize].settle(cx);
-        self.state = if ended.is_some() { State::Over } else { State::Waiting(id) };
+        if ended.is_some() {
+            self.follow(State::Over);
+        }
         drop(inner);
         table.after(more);
         ended.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Replaces a state that holds nothing, of a request in flight or over: the code that would drop it is a call.
+    #[inline(always)]
+    fn follow(&mut self, state: State) {
+        std::mem::forget(std::mem::replace(&mut self.state, state));
     }
 
     fn id(&self) -> Option<IoId> {
