@@ -66,6 +66,7 @@ pub(crate) mod errno {
     pub(crate) const ENODEV: i32 = 19;
     pub(crate) const EISDIR: i32 = 21;
     pub(crate) const EINVAL: i32 = 22;
+    pub(crate) const ENAMETOOLONG: i32 = 36;
     pub(crate) const ENOTSUP: i32 = 95;
     pub(crate) const ESHUTDOWN: i32 = 108;
 }
@@ -118,6 +119,7 @@ fn errno_of_io(error: &std::io::Error) -> i32 {
     }
     match error.kind() {
         std::io::ErrorKind::NotFound => 2,
+        std::io::ErrorKind::InvalidFilename => errno::ENAMETOOLONG,
         std::io::ErrorKind::PermissionDenied => 13,
         std::io::ErrorKind::OutOfMemory => errno::ENOMEM,
         std::io::ErrorKind::ResourceBusy | std::io::ErrorKind::WouldBlock => errno::EBUSY,

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::bdev::{Foundation, Inner};
 use crate::counter::Counter;
-use crate::{Bdev, BdevError, BdevSpec, ClaimKind, Desc, Event, Grace, OpenOptions, Registry};
+use crate::{Bdev, BdevError, BdevSpec, ClaimKind, Desc, Event, Grace, OpenOptions, Recipe, Registry};
 
 /// Describes a module's bdevs on one base.
 pub trait Virtual: Send + Sync + 'static {
@@ -28,6 +28,12 @@ pub trait Virtual: Send + Sync + 'static {
     /// last of its bdevs.
     fn comes_back(&self) -> bool {
         true
+    }
+
+    /// The method of the control plane that asks for it, while it waits for its base; `None` if a saved configuration
+    /// does not have it then. Once its bdevs exist, [`Disk::recipe`](crate::Disk::recipe) counts.
+    fn recipe(&self) -> Option<Recipe> {
+        None
     }
 
     /// Makes the bdevs for the base. The registry registers all of them or none. Called on the app thread.
@@ -153,14 +159,6 @@ impl Bdev {
     pub fn base(&self) -> Option<Bdev> {
         Standing::of(self.0.standing()).map(|standing| standing.base())
     }
-
-    /// The place of its [`Virtual`] among all that were asked for, the oldest first; `None` if it is not a virtual
-    /// bdev. A configuration saved in this order keeps it, independent of which base comes first.
-    pub fn virtual_place(&self) -> Option<usize> {
-        let standing = Standing::of(self.0.standing())?;
-        let registry = self.registry().ok()?;
-        registry.0.virtuals().iter().position(|entry| Arc::ptr_eq(entry, &standing.entry))
-    }
 }
 
 impl Registry {
@@ -182,6 +180,19 @@ impl Registry {
     /// As `create_virtual`.
     pub async fn create_one_virtual(&self, wanted: impl Virtual) -> Result<Option<Bdev>, BdevError> {
         Ok(self.create_virtual(wanted).await?.into_iter().next())
+    }
+
+    /// The methods that make all virtual bdevs again, in the order in which they were asked for: a configuration in
+    /// this order keeps it, independent of which base comes first. Those whose base is not there are included; not those
+    /// whose base another one took, as they would be refused.
+    pub fn virtual_recipes(&self) -> Vec<Recipe> {
+        let all = self.0.virtuals().clone();
+        let recipes = all.iter().flat_map(|entry| match entry.standing() {
+            Some(standing) => standing.bdevs().iter().filter_map(|bdev| bdev.disk().recipe(bdev)).collect(),
+            None if self.get(entry.wanted.base()).is_ok() => Vec::new(),
+            None => Vec::from_iter(entry.wanted.recipe()),
+        });
+        recipes.collect()
     }
 
     async fn create_virtual_here(&self, wanted: Arc<dyn Virtual>) -> Result<Vec<Bdev>, BdevError> {

@@ -68,12 +68,11 @@ impl Lvols {
     pub(crate) async fn make_store(&self, spec: StoreSpec) -> Result<LvolStore, LvolError> {
         let name = Name::new("lvolstore name", &spec.name)?;
         let bdev = self.registry()?.get(&spec.bdev)?;
-        self.check_name(name.as_str(), None)?;
         // An examination under way may be loading the store that this would overwrite.
         bdev.examined().await;
         let layout = layout(&spec, bdev.geometry().bytes(), bdev.geometry().block_size())?;
         let (desc, _making) = self.claim_base(&bdev)?;
-        // Checked again, with no await after this.
+        // After the claim, which is refused first, as in SPDK; no await follows.
         self.check_name(name.as_str(), None)?;
         let what = || format!("lvolstore {:?} on bdev {:?}", name.as_str(), bdev.name());
         let options = InitOptions { layout, force: spec.force, store: self.store_options() };

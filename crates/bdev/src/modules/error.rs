@@ -178,6 +178,12 @@ impl Virtual for ErrorSpec {
         false
     }
 
+    fn recipe(&self) -> Option<Recipe> {
+        let uuid = self.uuid.map(|uuid| ("uuid", uuid.to_string().into()));
+        let params = [("base_name", self.base.clone().into())].into_iter().chain(uuid);
+        Some(Recipe { method: "bdev_error_create", params: Detail::Object(params.collect()) })
+    }
+
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let name = format!("EE_{}", self.base);
         let device = Arc::new(ErrorDevice {

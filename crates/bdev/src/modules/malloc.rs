@@ -5,6 +5,7 @@ use std::sync::Arc;
 use spindle_block::{Device, Geometry, Malloc};
 use uuid::Uuid;
 
+use super::with_physical_block;
 use crate::error::errno;
 use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, Recipe, Registry};
 
@@ -51,12 +52,11 @@ pub async fn create(registry: &Registry, spec: MallocSpec) -> Result<Bdev, BdevE
 async fn create_here(registry: &Registry, spec: MallocSpec) -> Result<Bdev, BdevError> {
     let what = || format!("malloc bdev {:?}", spec.name.as_deref().unwrap_or("without a name"));
     let refused = |error: spindle_block::GeometryError| BdevError::argument(what(), error.to_string());
-    let mut geometry = Geometry::new(spec.block_size, spec.num_blocks).map_err(refused)?;
-    if spec.physical_block_size != 0 {
-        geometry = geometry.with_atomic_unit(spec.physical_block_size).map_err(refused)?;
-    }
-    let physical_block_size = geometry.atomic_unit();
-    geometry = geometry.with_atomic_unit(physical_block_size.max(LEAST_ATOMIC_UNIT)).map_err(refused)?;
+    let geometry = Geometry::new(spec.block_size, spec.num_blocks).map_err(refused)?;
+    let (geometry, physical_block_size) =
+        with_physical_block(geometry, spec.physical_block_size).map_err(refused)?;
+    let atomic_unit = geometry.atomic_unit().max(LEAST_ATOMIC_UNIT);
+    let geometry = geometry.with_atomic_unit(atomic_unit).map_err(refused)?;
     let geometry = geometry.with_boundary(spec.optimal_io_boundary).with_unmap_reads_zero(true);
     // A refused request uses up no number.
     let name = spec.name.clone().unwrap_or_else(|| registry.next_name("Malloc"));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use spindle_block::{Device, Geometry, Null};
 use uuid::Uuid;
 
+use super::with_physical_block;
 use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, Recipe, Registry};
 
 /// The module's name.
@@ -33,12 +34,11 @@ pub struct NullSpec {
 pub async fn create(registry: &Registry, spec: NullSpec) -> Result<Bdev, BdevError> {
     let what = || format!("null bdev {:?}", spec.name);
     let refused = |error: spindle_block::GeometryError| BdevError::argument(what(), error.to_string());
-    let mut geometry = Geometry::new(spec.block_size, spec.num_blocks).map_err(refused)?;
-    if spec.physical_block_size != 0 {
-        geometry = geometry.with_atomic_unit(spec.physical_block_size).map_err(refused)?;
-    }
+    let geometry = Geometry::new(spec.block_size, spec.num_blocks).map_err(refused)?;
+    let (geometry, physical_block_size) =
+        with_physical_block(geometry, spec.physical_block_size).map_err(refused)?;
     let device = Null::new(spec.name.clone(), geometry.with_unmap_reads_zero(true));
-    let disk = Arc::new(NullDisk { device });
+    let disk = Arc::new(NullDisk { device, physical_block_size });
     registry.register(BdevSpec::new(spec.name, "Null disk", MODULE, disk).with_uuid(spec.uuid)).await
 }
 
@@ -72,6 +72,8 @@ pub async fn resize(registry: &Registry, name: &str, num_blocks: u64) -> Result<
 
 struct NullDisk {
     device: Arc<Null>,
+    /// As reported.
+    physical_block_size: u32,
 }
 
 impl Disk for NullDisk {
@@ -85,7 +87,7 @@ impl Disk for NullDisk {
             ("name", bdev.name().into()),
             ("num_blocks", geometry.blocks().into()),
             ("block_size", geometry.block_size().into()),
-            ("physical_block_size", geometry.atomic_unit().into()),
+            ("physical_block_size", self.physical_block_size.into()),
             ("md_size", 0_u32.into()),
             ("dif_type", 0_u32.into()),
             ("dif_is_head_of_md", false.into()),

@@ -92,6 +92,15 @@ impl Virtual for SplitSpec {
         false
     }
 
+    fn recipe(&self) -> Option<Recipe> {
+        let params = vec![
+            ("base_bdev", self.base.clone().into()),
+            ("split_count", self.count.into()),
+            ("split_size_mb", self.size_mib.into()),
+        ];
+        Some(Recipe { method: "bdev_split_create", params: Detail::Object(params) })
+    }
+
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let (blocks, count) = self.shape(base)?;
         let part = |number: u64| {
@@ -126,12 +135,6 @@ impl Disk for SplitDisk {
 
     /// The first part's makes them all.
     fn recipe(&self, _bdev: &Bdev) -> Option<Recipe> {
-        let split = self.split.as_ref()?;
-        let params = vec![
-            ("base_bdev", self.base.clone().into()),
-            ("split_count", split.count.into()),
-            ("split_size_mb", split.size_mib.into()),
-        ];
-        Some(Recipe { method: "bdev_split_create", params: Detail::Object(params) })
+        self.split.as_ref()?.recipe()
     }
 }

@@ -73,6 +73,7 @@ fn a_file_that_is_no_disk_is_refused_with_the_reason() {
             (spec("F", "/dev/zero", 512), 22, "/dev/zero"),
             (spec("F", folder.join("missing"), 512), 2, "missing"),
             (spec("F", "", 512), 2, ""),
+            (spec("F", folder.join("x".repeat(300)), 512), 36, "xxx"),
             (spec("F", &odd, 512), 22, "8388708 bytes"),
             (spec("F", &empty, 512), 22, "block"),
             (spec("F", &good, 4096), 22, "8389120 bytes"),

@@ -2,7 +2,7 @@
 
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
-use spindle_bdev::{Bdev, BdevError, IoType, NotificationKind, Registry, Uuid};
+use spindle_bdev::{Bdev, BdevError, Detail, IoType, NotificationKind, Registry, Uuid};
 use spindle_mem::IoBuf;
 
 use crate::support::{malloc, simulated, thread};
@@ -108,6 +108,23 @@ fn sizes_that_no_disk_has_are_refused_with_the_numbers() {
         let refused =
             MallocSpec { block_size: 512, num_blocks: 8, physical_block_size: 1000, ..MallocSpec::default() };
         assert_eq!(malloc::create(&registry, refused).await.unwrap_err().errno(), 22);
+    });
+}
+
+#[test]
+fn a_physical_block_smaller_than_a_block_is_shown_and_has_no_effect() {
+    simulated(async |registry| {
+        let (block_size, num_blocks, physical_block_size) = (4096, 8, 512);
+        let spec = MallocSpec { block_size, num_blocks, physical_block_size, ..MallocSpec::default() };
+        let ram = malloc::create(&registry, spec).await.unwrap();
+        let name = "N0".to_owned();
+        let spec = NullSpec { name, block_size, num_blocks, physical_block_size, ..NullSpec::default() };
+        let null = null::create(&registry, spec).await.unwrap();
+        for bdev in [ram, null] {
+            let recipe = bdev.disk().recipe(&bdev).unwrap();
+            assert_eq!(recipe.params.get("physical_block_size"), Some(&Detail::Number(512)));
+            assert_eq!(bdev.geometry().atomic_unit(), 4096);
+        }
     });
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use spindle_bdev::modules::error::{self, ErrorSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
 use spindle_bdev::modules::passthru::{self, PassthruSpec};
 use spindle_bdev::modules::split::{self, SplitSpec};
@@ -62,6 +63,33 @@ fn the_uuid_of_a_passthru_bdev_follows_from_that_of_its_base() {
         null::create(&registry, spec).await.unwrap();
         let upper = passthru(&registry, "P0", "N0").await.unwrap();
         assert_eq!(upper.uuid().to_string(), "952eb00f-b706-56f9-9075-534948d1abb6");
+    });
+}
+
+#[test]
+fn a_saved_configuration_has_a_split_and_an_error_bdev_that_wait_for_their_base() {
+    simulated(async |registry| {
+        let saved = |registry: &Registry| -> Vec<&str> {
+            registry.virtual_recipes().iter().map(|recipe| recipe.method).collect()
+        };
+        assert_eq!(cut(&registry, "M0", 2, 0).await.unwrap(), []);
+        let waiting = ErrorSpec { base: "M1".into(), uuid: None };
+        assert!(error::create(&registry, waiting).await.unwrap().is_none());
+        malloc(&registry, "M2").await;
+        passthru(&registry, "P0", "M2").await;
+        let all = ["bdev_split_create", "bdev_error_create", "bdev_passthru_create"];
+        assert_eq!(saved(&registry), all);
+        malloc(&registry, "M1").await;
+        malloc(&registry, "M0").await;
+        assert_eq!(registry.open("M0p1", OpenOptions::new()).unwrap().bdev().name(), "M0p1");
+        assert_eq!(saved(&registry), all, "in the order of the requests, not of the bases");
+        split::delete(&registry, "M0").await.unwrap();
+        assert_eq!(saved(&registry), all[1..]);
+        // Waits in vain: the base is taken when it comes.
+        passthru(&registry, "P1", "M3").await;
+        cut(&registry, "M3", 2, 0).await.unwrap();
+        malloc(&registry, "M3").await;
+        assert_eq!(saved(&registry), [&all[1..], &["bdev_passthru_create"]].concat());
     });
 }
 

@@ -18,8 +18,9 @@ const RUNTIME: States = States::RUNTIME;
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let refusal = BadParams::new(RpcError::INVALID_PARAMS, "bdev_wait_for_examine requires no parameters");
     let decode = BadParams::DECODE_FAILED;
+    let examined = BadParams::new(RpcError::INVALID_PARAMS, "spdk_json_decode_object failed");
     table.add(Method::with_optional("bdev_get_bdevs", RUNTIME, decode, get_bdevs))?;
-    table.add(Method::with("bdev_examine", RUNTIME, decode, examine))?;
+    table.add(Method::with("bdev_examine", RUNTIME, examined, examine))?;
     table.add(Method::without("bdev_wait_for_examine", RUNTIME, refusal, wait_for_examine))
 }
 

@@ -155,16 +155,13 @@ fn one(method: &'static str, params: Params) -> Step {
 
 fn bdevs(control: &Control) -> Vec<Step> {
     let all = control.registry().bdevs();
-    let of = |bdev: &Bdev| {
-        let Recipe { method, params } = bdev.disk().recipe(bdev)?;
-        Some(Entry { method, params: Some(Params::Bdev(Details(params))) })
-    };
-    let is_batched = |bdev: &&Bdev| BATCHES.contains(&bdev.module());
+    let entry = |Recipe { method, params }| Entry { method, params: Some(Params::Bdev(Details(params))) };
+    let of = |bdev: &Bdev| bdev.disk().recipe(bdev).map(entry);
+    let stands_alone = |bdev: &&Bdev| bdev.base().is_none() && !BATCHES.contains(&bdev.module());
     let mut steps = vec![one("bdev_set_options", Params::BdevOptions(control.bdev_options().get()))];
-    // A bdev on another one is made when its base comes, and may be requested before: in the order of the calls.
-    let mut others: Vec<&Bdev> = all.iter().filter(|bdev| !is_batched(bdev)).collect();
-    others.sort_by_key(|bdev| bdev.virtual_place());
-    steps.extend(others.into_iter().filter_map(of).map(Step::One));
+    steps.extend(all.iter().filter(stands_alone).filter_map(of).map(Step::One));
+    // A bdev on another one is made when its base comes, and may be requested before.
+    steps.extend(control.registry().virtual_recipes().into_iter().map(entry).map(Step::One));
     for module in BATCHES {
         let entries = all.iter().filter(|bdev| bdev.module() == module).filter_map(of);
         steps.push(Step::Batch(entries.collect()));

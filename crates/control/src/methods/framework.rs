@@ -13,7 +13,7 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
     let no_parameters =
         BadParams::new(RpcError::INVALID_PARAMS, "framework_start_init requires no parameters");
     let no_arguments =
-        BadParams::new(RpcError::INVALID_PARAMS, "'framework_get_reactors' requires no arguments");
+        BadParams::new(RpcError::INVALID_PARAMS, "`framework_get_reactors` requires no arguments");
     table.add(Method::ignoring("framework_wait_init", States::BOTH, wait_init))?;
     table.add(Method::without("framework_start_init", States::STARTUP, no_parameters, start_init))?;
     table.add(Method::without("framework_get_reactors", States::RUNTIME, no_arguments, get_reactors))?;

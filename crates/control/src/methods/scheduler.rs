@@ -53,11 +53,19 @@ async fn get_scheduler(control: Control) -> Result<Scheduler, RpcError> {
     })
 }
 
-/// Members for SPDK's other schedulers are ignored, as its static one does.
+/// What SPDK's other schedulers take is checked and ignored, as its static one does; other members too.
 #[derive(Deserialize)]
 struct SetScheduler {
     name: String,
     period: Option<u64>,
+    #[serde(rename = "load_limit")]
+    _load_limit: Option<u8>,
+    #[serde(rename = "core_limit")]
+    _core_limit: Option<u8>,
+    #[serde(rename = "core_busy")]
+    _core_busy: Option<u8>,
+    /// Threads and their cores, as "1:0,2:1".
+    mappings: Option<String>,
 }
 
 async fn set_scheduler(control: Control, params: SetScheduler) -> Result<bool, RpcError> {
@@ -68,8 +76,32 @@ async fn set_scheduler(control: Control, params: SetScheduler) -> Result<bool, R
         );
         return Err(RpcError::new(RpcError::INTERNAL, what));
     }
+    let mappings = params.mappings.iter().flat_map(|mappings| mappings.split(','));
+    for mapping in mappings.filter(|mapping| !mapping.is_empty()) {
+        check_mapping(&control, mapping)?;
+    }
     control.scheduler().period.set(params.period.unwrap_or(PERIOD));
     Ok(true)
+}
+
+/// A thread may only be mapped to the core on which it is.
+fn check_mapping(control: &Control, mapping: &str) -> Result<(), RpcError> {
+    let refused = |what: &str| {
+        let what = format!("Unknown error -22: '{mapping}' in 'mappings' {what}");
+        Err(RpcError::new(RpcError::INTERNAL, what))
+    };
+    let parts =
+        mapping.split_once(':').map(|(id, core)| (id.trim().parse::<u64>(), core.trim().parse::<usize>()));
+    let Some((Ok(id), Ok(core))) = parts else {
+        return refused("is not a thread's id and its core, as 1:0");
+    };
+    match control.runtime().threads().into_iter().find(|thread| thread.id() == id) {
+        None => refused("names no thread; thread_get_stats lists them"),
+        Some(thread) if thread.core() != core => {
+            refused(&format!("names another core than {}, where the thread stays", thread.core()))
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 #[derive(Deserialize)]

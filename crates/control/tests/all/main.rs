@@ -10,4 +10,5 @@ mod day;
 mod kills;
 mod model;
 mod reference;
+mod refusals;
 mod volumes;

@@ -222,6 +222,8 @@ fn the_base_of_a_store_is_its_own_and_others_are_told_why() {
         lvs(&registry, &lvols).await;
         let again = lvols.create_store(store_spec("M0", "other")).await.unwrap_err();
         assert_eq!(again.errno(), 1, "{again}");
+        let twice = lvols.create_store(store_spec("M0", "lvs")).await.unwrap_err();
+        assert_eq!(twice.errno(), 1, "the claim counts before the name, as in SPDK: {twice}");
         assert_eq!(Bdev::open("M0").unwrap_err().errno(), 1);
         malloc(&registry, "M1", 64).await;
         let same = lvols.create_store(store_spec("M1", "lvs")).await.unwrap_err();
