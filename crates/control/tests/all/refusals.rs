@@ -38,8 +38,8 @@ fn parameters_are_refused_with_spdks_code_and_first_words() {
             (scheduler(json!({"core_busy": -1})), -32602, invalid),
             (scheduler(json!({"mappings": 1})), -32602, invalid),
             (scheduler(json!({"mappings": "1"})), -32603, "Unknown error -22"),
-            (scheduler(json!({"mappings": "77:0"})), -32603, "Unknown error -22"),
-            (scheduler(json!({"mappings": "1:0,1:63"})), -32603, "Unknown error -22"),
+            (scheduler(json!({"mappings": "4000000000:0"})), -32603, "Unknown error -22"),
+            (scheduler(json!({"mappings": format!("{id}:{core},{id}:63")})), -32603, "Unknown error -22"),
         ] {
             let (found, message) = refused(&mut client, method, &params).await;
             assert!(found == code && message.starts_with(words), "{method} {params}: {found} {message}");
