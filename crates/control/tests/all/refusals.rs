@@ -24,6 +24,11 @@ fn parameters_are_refused_with_spdks_code_and_first_words() {
         let options = DaemonOptions { rpc_socket: Some(RPC.into()), ..DaemonOptions::default() };
         let daemon = Daemon::start(options, methods::table()).await.unwrap();
         let mut client = Client::connect(Path::new(RPC)).await.unwrap();
+        let reactors = client.call("framework_get_reactors", None).await.unwrap();
+        let reactors = serde_json::to_value(reactors).unwrap();
+        let reactors = reactors["reactors"].as_array().unwrap();
+        let used = reactors.iter().find(|reactor| reactor["lw_threads"] != json!([])).unwrap();
+        let (id, core) = (&used["lw_threads"][0]["id"], &used["lcore"]);
         let scheduler = |more: Value| {
             let mut params = json!({"name": "static"});
             params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -44,8 +49,9 @@ fn parameters_are_refused_with_spdks_code_and_first_words() {
             let (found, message) = refused(&mut client, method, &params).await;
             assert!(found == code && message.starts_with(words), "{method} {params}: {found} {message}");
         }
+        let mappings = format!("{id}:{core}");
         let stays =
-            json!({"name": "static", "load_limit": 1, "core_busy": 95, "mappings": "1:0", "other": 1});
+            json!({"name": "static", "load_limit": 1, "core_busy": 95, "mappings": mappings, "other": 1});
         client.call("framework_set_scheduler", Some(&stays.to_string())).await.unwrap();
         daemon.stop().await;
     };
