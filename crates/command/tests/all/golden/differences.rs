@@ -173,7 +173,8 @@ fn remove_members(value: &mut Value, names: &[String]) -> bool {
             members.iter_mut().fold(found, |found, (_, value)| remove_members(value, names) || found)
         }
         Value::Array(values) => {
-            values.iter_mut().fold(false, |found, value| remove_members(value, names) || found)
+            // All of them, not up to the first.
+            values.iter_mut().filter_map(|value| remove_members(value, names).then_some(())).count() > 0
         }
         _ => false,
     }
