@@ -35,6 +35,8 @@ pub(crate) struct Control {
     task: Mutex<Option<Waker>>,
     /// Set once TLS has begun.
     encrypted: AtomicBool,
+    /// Set when the client leaves as the protocol says.
+    left_properly: AtomicBool,
     /// When the send that is under way began, in nanoseconds; 0 if none is.
     sending_since: AtomicU64,
 }
@@ -50,6 +52,7 @@ impl Control {
             stop: AtomicU8::new(Stop::No as u8),
             task: Mutex::default(),
             encrypted: AtomicBool::new(false),
+            left_properly: AtomicBool::new(false),
             sending_since: AtomicU64::new(0),
         }
     }
@@ -97,6 +100,16 @@ impl Control {
 
     pub(crate) fn is_encrypted(&self) -> bool {
         self.encrypted.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the client leaves as the protocol says.
+    pub(crate) fn leaves_properly(&self) {
+        self.left_properly.store(true, Ordering::Relaxed);
+    }
+
+    /// True if the client has made a request or left as the protocol says.
+    pub(crate) fn came_to_something(&self) -> bool {
+        self.left_properly.load(Ordering::Relaxed) || self.counters.counts().requests() > 0
     }
 
     /// Notes that a send begins, or that none is under way.

@@ -112,6 +112,7 @@ async fn handshake(
                 control.encrypted();
             }
             Advance::Aborted => {
+                control.leaves_properly();
                 send(stream, &mut out).await?;
                 return None;
             }

@@ -1,7 +1,9 @@
 //! A client's bytes in the transmission phase, cut into headers and payloads.
 //!
 //! Headers arrive in a reused window. A write's payload is received directly into the buffer for the device,
-//! except for the part that arrives with its header. Belongs to the connection's task.
+//! except for the part that arrives with its header. Behind a long payload only the next header is received, so that
+//! the payload of a further write does not come into the window, from where it would be copied. Belongs to the
+//! connection's task.
 
 use spindle_mem::{Buffers, IoBuf, Pool};
 
@@ -12,6 +14,9 @@ use crate::codec::REQUEST_LEN;
 const SMALL: usize = 4096;
 /// Bytes of the window once more than that came at a time.
 const LARGE: usize = 64 << 10;
+/// Bytes of the window behind a payload of [`LONG`] bytes or more: a copy of so many costs more than a receive.
+const NARROW: usize = REQUEST_LEN;
+const LONG: usize = 16 << 10;
 
 /// The receiving side of a connection.
 pub(crate) struct Input {
@@ -60,6 +65,9 @@ impl Input {
             return None;
         }
         self.headed = 0;
+        if self.size == NARROW {
+            self.size = LARGE;
+        }
         Some(self.header)
     }
 
@@ -75,7 +83,7 @@ impl Input {
             payload[..now].copy_from_slice(&window[self.at..self.at + now]);
         }
         self.at += now;
-        self.size = LARGE;
+        self.size = if payload.len() < LONG { LARGE } else { NARROW };
         let rest = payload.split_off(now);
         self.payload = Some((payload, rest));
     }
@@ -131,7 +139,7 @@ impl Input {
             Buffers::One(window) => self.window = Some(window),
             Buffers::None => {}
         }
-        if self.window.as_ref().is_some_and(|window| self.end == window.len()) {
+        if self.window.as_ref().is_some_and(|window| window.len() > NARROW && self.end == window.len()) {
             self.size = LARGE;
         }
     }
@@ -161,9 +169,44 @@ mod tests {
     }
 
     #[test]
+    fn only_what_comes_with_the_header_of_the_first_long_write_is_copied() {
+        let pool = Pool::new("test", 16 << 20);
+        let payload = vec![7; 128 << 10];
+        let one = [[1; REQUEST_LEN].as_slice(), &payload].concat();
+        let stream = one.repeat(4);
+        let mut left = stream.as_slice();
+        let mut input = Input::new(pool.clone(), &[]);
+        let mut receives = 0;
+        for n in 0..4 {
+            while input.header().is_none() {
+                feed(&mut input, &mut left, usize::MAX);
+                receives += 1;
+            }
+            let copied = input.end - input.at;
+            assert!(copied == 0 || n == 0, "{copied} bytes of payload came into the window");
+            input.begin_payload(buffer(&pool, payload.len()));
+            let came = loop {
+                if let Some(came) = input.payload() {
+                    break came;
+                }
+                feed(&mut input, &mut left, usize::MAX);
+                receives += 1;
+            };
+            assert!(*came == *payload);
+        }
+        assert_eq!(receives, 1 + 4, "each payload comes with the next header");
+        // Another kind of request ends it.
+        let more = [[2; REQUEST_LEN], [3; REQUEST_LEN]].concat();
+        let mut left = more.as_slice();
+        feed(&mut input, &mut left, usize::MAX);
+        assert!(input.header().is_some());
+        assert_eq!(input.room().len(), LARGE);
+    }
+
+    #[test]
     fn headers_and_payloads_come_out_as_they_went_in_wherever_the_stream_is_cut() {
         let pool = Pool::new("test", 16 << 20);
-        let payload = |n: usize| -> Vec<u8> { (0..n * 1500).map(|i| (i * 7 + n) as u8).collect() };
+        let payload = |n: usize| -> Vec<u8> { (0..n * 4000).map(|i| (i * 7 + n) as u8).collect() };
         let mut stream = Vec::new();
         for n in 0..8 {
             stream.extend([n as u8; REQUEST_LEN]);
@@ -181,7 +224,7 @@ mod tests {
                     feed(&mut input, &mut left, step);
                 };
                 assert_eq!(header, [n as u8; REQUEST_LEN], "step {step}");
-                input.begin_payload(buffer(&pool, n * 1500));
+                input.begin_payload(buffer(&pool, n * 4000));
                 let came = loop {
                     if let Some(came) = input.payload() {
                         break came;

@@ -343,6 +343,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         let cookie = request.cookie;
         self.expect = match self.session.rules.check(request) {
             Checked::Command(Command::Disconnect) => {
+                self.control.leaves_properly();
                 self.phase = Phase::Finishing;
                 Expect::Header
             }

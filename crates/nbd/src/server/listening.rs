@@ -1,6 +1,6 @@
 //! Listening: one task per address, on the thread that called `listen`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use spindle_engine::{Address, Completion, Listener, Op, Output};
-use spindle_reactor::{OpSink, Thread, WaitList, cancel_op, op, sleep, submit_op};
+use spindle_engine::{Address, Completion, Listener, Op, Output, Peer, Socket};
+use spindle_reactor::{OpSink, Thread, WaitList, cancel_op, now, op, sleep, spawn_local, submit_op};
 
 use super::Shared;
 use super::shared::Accepting;
+use super::visits::Turn;
+use crate::origin::Origin;
 use crate::{ListenError, Tls};
 
 /// Connections that may wait to be accepted.
@@ -25,6 +27,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// The pause after a failed accept, as with too many open files.
 const REST: Duration = Duration::from_millis(100);
+
+/// Accepted connections of a listener that wait for the turn of their origins.
+const WAITING: usize = 256;
 
 /// Ends a listener, and reports that it has ended.
 #[derive(Default)]
@@ -123,6 +128,7 @@ impl Accepted {
 async fn accept(server: &Arc<Shared>, listener: Listener, tls: Option<Tls>, end: &End) {
     let accepted = Rc::<Accepted>::default();
     let sink: Rc<dyn OpSink> = accepted.clone();
+    let waiting = Rc::<Cell<usize>>::default();
     loop {
         let id = submit_op(Op::Accept { listener: listener.clone() }, &sink, 0);
         let (result, ended) = {
@@ -142,10 +148,21 @@ async fn accept(server: &Arc<Shared>, listener: Listener, tls: Option<Tls>, end:
         };
         match result {
             Ok(Output::Socket(socket)) => {
-                let peer = socket.peer().to_string();
-                // A client whose host was switched off would otherwise stay forever; best effort.
-                let _ = socket.keep_alive(KEEP_ALIVE);
-                server.place(socket, peer, tls.clone());
+                let peer = socket.peer();
+                match server.visits.begin(Origin::from(peer), now()) {
+                    Turn::Now => serve(server, socket, peer, tls.clone()),
+                    Turn::After(wait) if waiting.get() < WAITING => {
+                        waiting.set(waiting.get() + 1);
+                        let (server, tls, waiting) = (server.clone(), tls.clone(), waiting.clone());
+                        drop(spawn_local(async move {
+                            sleep(wait).await;
+                            waiting.set(waiting.get() - 1);
+                            serve(&server, socket, peer, tls);
+                        }));
+                    }
+                    // Closed without a word.
+                    Turn::After(_) | Turn::Never => {}
+                }
             }
             _ if ended => return,
             Ok(_) => {}
@@ -155,6 +172,13 @@ async fn accept(server: &Arc<Shared>, listener: Listener, tls: Option<Tls>, end:
             return;
         }
     }
+}
+
+/// Serves an accepted connection.
+fn serve(server: &Arc<Shared>, socket: Socket, peer: Peer, tls: Option<Tls>) {
+    // A client whose host was switched off would otherwise stay forever; best effort.
+    let _ = socket.keep_alive(KEEP_ALIVE);
+    server.place(socket, peer.to_string(), tls);
 }
 
 pub(crate) async fn stop(server: &Arc<Shared>, address: &Address) -> Result<(), ListenError> {

@@ -10,6 +10,7 @@ mod listening;
 mod options;
 mod placing;
 mod shared;
+mod visits;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,6 +10,10 @@ pub struct Options {
     pub connections: usize,
     /// The same for the connections of one host (TCP), or of one user of this machine (Unix sockets).
     pub connections_of_one: usize,
+    /// How many connections of one host or user that come to nothing are served in a second, once as many as
+    /// `connections_of_one` have come sooner: further ones wait for their turn, 64 at most, and the rest is closed. A
+    /// connection comes to something with its first request, or if its client leaves as the protocol says.
+    pub visits_of_one: u32,
     /// How long a handshake may take.
     pub handshake: Duration,
     /// Bytes that all connections together use for requests under way, beyond 256 KiB for each. At least 64
@@ -25,12 +29,13 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// 2048 connections, 1024 of one host or user, ten seconds, 256 MiB, 128 of one host or user, thirty seconds,
+    /// 2048 connections, 1024 of one host or user, 64 a second in vain, ten seconds, 256 MiB, 128 of one host or user, thirty seconds,
     /// five seconds.
     fn default() -> Options {
         Options {
             connections: 2048,
             connections_of_one: 1024,
+            visits_of_one: 64,
             handshake: Duration::from_secs(10),
             memory: 256 << 20,
             memory_of_one: 128 << 20,

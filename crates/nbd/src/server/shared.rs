@@ -9,6 +9,7 @@ use spindle_mem::Pool;
 use spindle_reactor::{Thread, WaitList, now, reactor_loads, spawn_local};
 
 use super::placing::{self, Candidate};
+use super::visits::Visits;
 use super::{ConnectionInfo, ExportInfo, Exported, ListenerInfo, Options};
 use crate::budget::Budget;
 use crate::codec::{Refusal, shortened};
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
+    pub(super) visits: Visits,
     threads: Vec<Thread>,
     lists: Mutex<Lists>,
     /// Tasks that wait for the end of a connection.
@@ -62,6 +64,7 @@ impl Shared {
             // Buffers are lent in powers of two, and allowances come on top.
             pool: Pool::new("nbd", memory.saturating_mul(3)),
             budget: Budget::new(memory, share),
+            visits: Visits::new(options.connections_of_one, options.visits_of_one),
             options,
             threads,
             lists: Mutex::default(),
@@ -356,6 +359,9 @@ struct Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
+        if self.control.came_to_something() {
+            self.server.visits.was_worth(self.control.origin);
+        }
         let mut lists = self.server.lists();
         lists.connections.remove(&self.control.id);
         if let Some(exported) = self.control.export() {

@@ -107,6 +107,47 @@ fn a_client_whose_requests_are_all_refused_is_read_from_at_a_pace() {
     });
 }
 
+#[test]
+fn connections_that_come_to_nothing_wait_for_their_turn_once_an_origin_has_had_its_burst() {
+    everywhere(async || {
+        let options = Options { connections_of_one: 4, visits_of_one: 20, ..Options::default() };
+        let server = server(options);
+        let address = server.listen(Address::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
+        let began = now();
+        for _ in 0..4 {
+            drop(connected(&address).await);
+        }
+        let mut fifth = Client::silent(connected(&address).await, SIMPLE);
+        assert_eq!(fifth.take(18).await.unwrap().len(), 18);
+        assert!(now().since(began) >= Duration::from_millis(50), "a twentieth of a second for one more");
+        server.stop().await;
+    });
+}
+
+#[test]
+fn connections_that_make_a_request_or_leave_properly_do_not_wait_and_those_beyond_the_queue_are_closed() {
+    everywhere(async || {
+        let options = Options { connections_of_one: 2, visits_of_one: 1, ..Options::default() };
+        let server = server(options);
+        server.add_export(Export::new("disk", ram(512, MIB))).unwrap();
+        let address = server.listen(Address::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
+        for n in 0..100 {
+            let mut client = Client::shaken(connected(&address).await, "disk", SIMPLE).await.unwrap();
+            if n % 2 == 0 {
+                assert_eq!(client.read(0, 1).await, [0]);
+            }
+            client.disconnect().await;
+        }
+        let mut many = Vec::new();
+        // Some wait; of so many further ones the account would need 40 s for the last to be among them.
+        for _ in 0..2 + 64 + 40 {
+            many.push(Client::silent(connected(&address).await, SIMPLE));
+        }
+        assert!(many.last_mut().unwrap().is_closed().await);
+        server.stop().await;
+    });
+}
+
 /// A device below which something is missing.
 struct Missing;
 
