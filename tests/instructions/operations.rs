@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use spindle::blob::{LayoutOptions, LoadOptions};
 use spindle::block::load::{Cutting, Empty, PairLoad, Pattern};
-use spindle::block::{Channel, Device, Geometry, Limits, Malloc, Null, Operation, QueuePair};
+use spindle::block::{Channel, Device, Geometry, Io, LaneTable, Limits, Malloc, Null, Operation, QueuePair};
 use spindle::engine::{Op, Output};
 use spindle::reactor::{Busy, EngineKind, Poller, ThreadRunner, Wake, op};
 use spindle::{BlobOptions, Blobstore, InitOptions, IoBuf, Thread};
@@ -73,6 +73,9 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
             let what = what.to_owned();
             work(&mut runner, async move || null_reads(&what, count).await)
         }
+        "limit-few" => work(&mut runner, async move || limited(10, count).await),
+        "limit-many" => work(&mut runner, async move || limited(100_000, count).await),
+        "limit-idle" => work(&mut runner, async move || limited_beside_idle(100_000, count).await),
         "blob-read" => work(&mut runner, async move || blob_reads(count).await),
         "thin-fill" => work(&mut runner, async move || thin_fill(count).await),
         "load" => work(&mut runner, async move || loads(count).await),
@@ -237,6 +240,61 @@ async fn null_reads(what: &str, count: u64) -> Result<(), Failed> {
         _ => PairLoad::new(pair, Operation::Read, MANY as usize, pattern),
     };
     Ok(load.round(count).await?)
+}
+
+/// A pair on a device that does nothing, with a limit of a million requests a second, on a table stepped by hand.
+fn limited_pair() -> Result<(LaneTable, QueuePair), Failed> {
+    let (table, null) = (LaneTable::default(), Null::leaving_buffers_alone("null", Geometry::new(BLOCK, 1)?));
+    let state = null.state().ok_or("a null device has a state")?.clone();
+    let pair = table.queue_pair(&(null as Arc<dyn Device>))?;
+    let limits = Limits { operations: Some(1_000_000), ..Limits::default() };
+    drop(state.set_limits(limits));
+    table.step();
+    Ok((table, pair))
+}
+
+/// A read of each of so many users.
+fn reads_of_users(pair: &mut QueuePair, users: u64) -> Vec<Io> {
+    let read = |user| {
+        let mut io = pair.request(Operation::Read, 0, 1, IoBuf::zeroed(BLOCK as usize));
+        io.set_tag(user);
+        io
+    };
+    (0..users).map(read).collect()
+}
+
+/// Requests of so many users who all have one that waits for the limit, as long as the time takes to let them go.
+async fn limited(users: u64, count: u64) -> Result<(), Failed> {
+    let (table, mut pair) = limited_pair()?;
+    let (mut ready, mut done) = (reads_of_users(&mut pair, users), 0);
+    while done < count {
+        for io in ready.drain(..) {
+            pair.set_user(io.tag() as u32);
+            pair.submit(io);
+        }
+        table.advance(Duration::from_micros(10));
+        table.step();
+        done += pair.reap(|io, _| ready.push(io)) as u64;
+    }
+    Ok(())
+}
+
+/// Requests of one user, beside so many others that have made one each.
+async fn limited_beside_idle(users: u64, count: u64) -> Result<(), Failed> {
+    let (table, mut pair) = limited_pair()?;
+    let mut ready = reads_of_users(&mut pair, users);
+    let mut left = users + count;
+    while left > 0 {
+        if let Some(io) = ready.pop() {
+            pair.set_user(io.tag() as u32);
+            pair.submit(io);
+        }
+        table.advance(Duration::from_micros(1));
+        table.step();
+        let last = left <= count + 1;
+        left -= pair.reap(|io, _| if last { ready.push(io) } else { drop(io) }) as u64;
+    }
+    Ok(())
 }
 
 /// A memory disk with blocks of a metadata page, and a store with small clusters on it.

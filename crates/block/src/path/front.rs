@@ -8,7 +8,8 @@ use spindle_reactor::Time;
 use crate::path::cutting::{Cutting, Verdict};
 use crate::path::cx::Cx;
 use crate::path::lanes::Lanes;
-use crate::path::meter::{NOT_ARRIVED, Paid};
+use crate::path::lines::Paid;
+use crate::path::meter::NOT_ARRIVED;
 use crate::request::io::Held;
 use crate::{Gate, Io, IoErrorKind, Submit};
 
@@ -91,7 +92,8 @@ impl Lanes {
         if meter.wanted.account.is_none() {
             return Some(io);
         }
-        match meter.pay(io, self.queues.clock.now()) {
+        let now = self.queues.clock.now();
+        match meter.pay(io, now) {
             Paid::Goes(io, until) => {
                 if until.is_some() {
                     self.look_again(lane, until);
@@ -99,8 +101,13 @@ impl Lanes {
                 Some(io)
             }
             Paid::Waits(until) => {
-                self.look_again(lane, until);
+                if until.is_some() {
+                    self.look_again(lane, until);
+                }
                 self.queues.look_at(lane);
+                if until.is_some_and(|until| until <= now) {
+                    self.let_paid_go(lane);
+                }
                 None
             }
         }
@@ -109,7 +116,7 @@ impl Lanes {
     /// Looks at the limits of a lane again when the time has come.
     fn look_again(&mut self, lane: u32, due: Option<Time>) {
         self.queues.wait_until(due);
-        if !self.queues.throttled.contains(&lane) {
+        if !std::mem::replace(&mut self.queues.lanes[lane as usize].throttled, true) {
             self.queues.throttled.push_back(lane);
         }
     }
@@ -163,6 +170,7 @@ impl Lanes {
         // Lanes that must wait longer are put at the end.
         for _ in 0..self.queues.throttled.len() {
             let Some(lane) = self.queues.throttled.pop_front() else { break };
+            self.queues.lanes[lane as usize].throttled = false;
             self.let_paid_go(lane);
         }
         self.ring_alarms();

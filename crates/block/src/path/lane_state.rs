@@ -17,10 +17,10 @@ use crate::path::meter::{Meter, NOT_ARRIVED};
 use crate::path::notifier::Notify;
 use crate::request::io::Slot;
 use crate::state::device_state::Registration;
-use crate::state::hindrance::Hindrance;
+use crate::state::hindrance::{Found, Hindrance};
 use crate::state::mailbox::Obligation;
 use crate::state::statistics::Counters;
-use crate::{Device, Gate, Geometry, Io};
+use crate::{Device, Gate, Geometry, Io, IoErrorKind};
 
 /// A device's shape as the channels of one thread see it.
 pub(crate) type Shape = Rc<Cell<Geometry>>;
@@ -40,10 +40,14 @@ pub(crate) struct LaneState {
     pub(crate) gate: Gate,
     /// On the retry list.
     pub(crate) retrying: bool,
+    /// On the list of lanes to look at when limits allow more.
+    pub(crate) throttled: bool,
     /// Asked to be polled every turn.
     pub(crate) always: bool,
     /// On the list of lanes to poll in the next turn.
     pub(crate) soon: bool,
+    /// Set if requests are counted.
+    pub(crate) counts: bool,
     /// Set if the table must act when a request leaves.
     watched: bool,
     /// Whether a request may go straight to the lane.
@@ -126,31 +130,33 @@ impl LaneState {
         self.meter.as_ref().and_then(|meter| meter.wanted.counters.as_deref())
     }
 
-    /// True if a request can go straight to the lane.
+    /// What a request finds in front of the lane.
     #[inline]
-    pub(crate) fn is_open(&self) -> bool {
-        self.hindrance.is_none()
+    pub(crate) fn hindrance(&self) -> Found {
+        self.hindrance.look()
     }
 
-    /// Recomputes `hindrance` and `watched`; call it after any change.
+    /// Recomputes `hindrance`, `counts` and `watched`; call it after any change.
     pub(crate) fn look(&mut self) {
-        let meter = self.meter.is_some();
-        let cuts = self.cutting.is_some();
-        self.hindrance.set_own(self.gate != Gate::Open || !self.stalled.is_empty() || meter || cuts);
-        self.watched = meter
+        let limits = self.meter.as_ref().is_some_and(|meter| meter.wanted.account.is_some());
+        let hinders = self.gate != Gate::Open || !self.stalled.is_empty() || limits || self.cutting.is_some();
+        self.counts = self.meter.is_some();
+        self.hindrance.set_own(hinders, self.counts);
+        self.watched = limits
             || !self.stalled.is_empty()
             || !self.held_back.is_empty()
             || !self.quiet.is_empty()
             || !self.settling.is_empty();
     }
 
-    /// True if the table must act after a request has left.
+    /// True if the table must act after a request has left: requests may wait, or a caller for the last one.
     #[inline]
     pub(crate) fn needs_a_look(&self) -> bool {
         self.watched || self.refs == 0
     }
 
     /// Counts a request that arrives in front of the lane.
+    #[inline]
     pub(crate) fn arrive(&mut self, io: &mut Io, clock: &mut Clock) {
         if let Some(meter) = &mut self.meter {
             meter.begin(io.slot_mut(), clock.now());
@@ -158,6 +164,7 @@ impl LaneState {
     }
 
     /// Counts a request that leaves.
+    #[inline]
     pub(crate) fn depart(&mut self, slot: &Slot, clock: &mut Clock) {
         let Some(meter) = &mut self.meter else { return };
         let arrived = slot.arrived[usize::from(slot.depth)] != NOT_ARRIVED;
@@ -165,9 +172,14 @@ impl LaneState {
             return;
         }
         meter.end(slot, clock.now());
-        if let (Err(kind), true) = (slot.status, meter.wanted.counters.is_some())
-            && let Some(registration) = &self.registration
-        {
+        if let Err(kind) = slot.status {
+            self.count_error(kind);
+        }
+    }
+
+    #[cold]
+    fn count_error(&self, kind: IoErrorKind) {
+        if let (Some(_), Some(registration)) = (self.counters(), &self.registration) {
             registration.count_error(kind);
         }
     }
@@ -215,9 +227,7 @@ impl LaneState {
     pub(crate) fn take_all_waiting(&mut self) -> Vec<Io> {
         let mut all: Vec<Io> = self.stalled.drain(..).chain(self.held_back.drain(..)).collect();
         if let Some(meter) = &mut self.meter {
-            while let Some(io) = meter.take_waiting(&|_| true) {
-                all.push(io);
-            }
+            meter.take_all_waiting(&mut all);
         }
         self.look();
         all

@@ -14,6 +14,7 @@ use crate::path::notifier::Notifier;
 use crate::path::queues::Queues;
 use crate::path::side_queues::SideQueues;
 use crate::request::io::Home;
+use crate::state::hindrance::Found;
 use crate::state::mailbox::Mailbox;
 use crate::{Busy, Cx, Device, Io, IoErrorKind, Lane, LaneId, OpenError, RemoteNotifier, Submit};
 
@@ -135,12 +136,16 @@ impl Lanes {
     }
 
     #[inline]
-    fn descend(&mut self, io: Io) {
+    fn descend(&mut self, mut io: Io) {
         let to = io.slot().held.lane;
-        match self.queues.lanes.get(to as usize) {
-            Some(state) if state.is_open() => self.offer(to, io),
-            Some(_) => self.descend_hindered(to, io),
-            None => self.refuse(io),
+        let Some(state) = self.queues.lanes.get_mut(to as usize) else { return self.refuse(io) };
+        match state.hindrance() {
+            Found::NOTHING => self.offer(to, io),
+            Found::COUNTING => {
+                state.arrive(&mut io, &mut self.queues.clock);
+                self.offer(to, io);
+            }
+            _ => self.descend_hindered(to, io),
         }
     }
 

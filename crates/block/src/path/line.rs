@@ -6,23 +6,14 @@ use std::collections::VecDeque;
 
 use spindle_reactor::Time;
 
+use crate::path::users::User;
 use crate::state::limits::{Account, Step, shortened};
 use crate::{Io, Operation};
-
-/// What a line may do now.
-pub(crate) enum Turn {
-    /// Its first request goes.
-    Goes,
-    /// It waits until then.
-    Waits(Time),
-    /// No request waits and nothing is owed.
-    Rests,
-}
 
 /// The requests of one user, first in, first out.
 pub(crate) struct Line {
     /// The user, and true for writes if they wait apart from reads.
-    pub(crate) user: (u32, bool),
+    pub(crate) user: User,
     waiting: VecDeque<Io>,
     /// The step that is on the account already, and when it may go.
     step: Option<(Step, Time)>,
@@ -36,7 +27,8 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn of(user: (u32, bool)) -> Line {
+    /// A line that rests.
+    pub(crate) fn of(user: User) -> Line {
         let (waiting, of) = (VecDeque::new(), Operation::Read);
         Line { user, waiting, step: None, costs: None, first: false, owed: 0, of }
     }
@@ -46,21 +38,17 @@ impl Line {
         self.waiting.push_back(io);
     }
 
-    /// Takes the first request.
-    pub(crate) fn pop(&mut self) -> Option<Io> {
-        self.waiting.pop_front()
-    }
-
     pub(crate) fn waiting(&self) -> &VecDeque<Io> {
         &self.waiting
     }
 
-    pub(crate) fn rests(&self) -> bool {
-        self.waiting.is_empty() && self.owed == 0 && self.step.is_none()
+    /// When the step that it has on the account may go.
+    pub(crate) fn charged_due(&self) -> Option<Time> {
+        self.step.map(|(_, due)| due)
     }
 
-    /// Charges a request for which none waits in line. Returns the time to wait for if it may not go yet; the
-    /// caller then queues it.
+    /// Charges a request of a line that rests. Returns the time to wait for if it may not go yet; the caller then
+    /// queues it.
     #[inline]
     pub(crate) fn go_at_once(
         &mut self,
@@ -80,45 +68,35 @@ impl Line {
         Err(due)
     }
 
-    /// Charges step by step what is owed and then the first request, as far as time allows.
-    pub(crate) fn turn(&mut self, account: &Account, shift: u32, now: Time) -> Turn {
-        if let (Some(costs), Some((_, due))) = (self.costs.take(), &mut self.step) {
-            *due = Time(now.0.saturating_add(shortened(due.0.saturating_sub(now.0), costs)));
+    /// When its step may go, which is charged now if it was not. `None` if it rests.
+    pub(crate) fn due(&mut self, account: &Account, shift: u32, now: Time) -> Option<Time> {
+        if let Some((_, due)) = self.step {
+            return Some(due);
         }
-        loop {
-            if let Some((_, due)) = self.step {
-                if due > now {
-                    return Turn::Waits(due);
-                }
-                self.step = None;
-                if std::mem::take(&mut self.first) {
-                    return Turn::Goes;
-                }
-            }
-            let requests = if self.owed > 0 {
-                0
-            } else if let Some(first) = self.waiting.front() {
-                (self.owed, self.of, self.first) = (first.count() << shift, first.operation(), true);
-                1
-            } else {
-                return Turn::Rests;
-            };
-            let bytes = account.step_of(if requests == 1 { self.owed } else { u64::MAX }, now).min(self.owed);
-            self.owed -= bytes;
-            let step = Step { operation: self.of, requests, bytes };
-            self.step = Some((step, account.reserve(step, now)));
-        }
+        let requests = if self.owed > 0 {
+            0
+        } else {
+            let first = self.waiting.front()?;
+            (self.owed, self.of, self.first) = (first.count() << shift, first.operation(), true);
+            1
+        };
+        let bytes = account.step_of(if requests == 1 { self.owed } else { u64::MAX }, now).min(self.owed);
+        self.owed -= bytes;
+        let step = Step { operation: self.of, requests, bytes };
+        let due = account.reserve(step, now);
+        self.step = Some((step, due));
+        Some(due)
     }
 
-    /// After its first request has gone: when its next step may go, if it owes anything.
-    pub(crate) fn goes_on(&mut self, account: &Account, shift: u32, now: Time) -> Option<Time> {
-        if self.owed == 0 {
-            return None;
-        }
-        match self.turn(account, shift, now) {
-            Turn::Waits(due) => Some(due),
-            Turn::Goes | Turn::Rests => None,
-        }
+    /// Goes on past a step whose time has come: returns the request that goes, if it was one's first.
+    pub(crate) fn pass_step(&mut self) -> Option<Io> {
+        self.step = None;
+        std::mem::take(&mut self.first).then(|| self.waiting.pop_front()).flatten()
+    }
+
+    /// The first request, where there is no limit any more.
+    pub(crate) fn pop(&mut self) -> Option<Io> {
+        self.waiting.pop_front()
     }
 
     /// Removes and returns a request; what was charged for it is given back.
@@ -141,6 +119,13 @@ impl Line {
             }
             (Some(_), Some(_), None) => {}
             _ => (self.step, self.first, self.owed) = (None, false, 0),
+        }
+    }
+
+    /// What it waits for under other limits than before takes less time if they are higher.
+    pub(crate) fn follow_change(&mut self, now: Time) {
+        if let (Some(costs), Some((_, due))) = (self.costs.take(), &mut self.step) {
+            *due = Time(now.0.saturating_add(shortened(due.0.saturating_sub(now.0), costs)));
         }
     }
 

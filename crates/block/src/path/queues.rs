@@ -282,8 +282,10 @@ impl Queues {
         let held = io.slot().held;
         let Some(state) = self.lanes.get_mut(held.lane as usize) else { return };
         state.epochs.end(held.epoch, &mut self.wakes);
-        if state.needs_a_look() {
+        if state.counts {
             state.depart(io.slot(), &mut self.clock);
+        }
+        if state.needs_a_look() {
             self.look_at(held.lane);
         }
     }

@@ -1,12 +1,26 @@
 //! Whether anything may keep requests in front of a lane, in one word, so that a request looks once.
 //!
-//! The lane's thread sets one bit of it (gate, waiting requests, limits); the device's state counts the held
+//! The lane's thread sets two bits of it (gate, waiting requests, limits; counting); the device's state counts the held
 //! ranges in the others, from any thread. Changed by read-modify-write only.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The bit of the lane's own thread.
+/// Set by the lane's thread if it may keep requests.
 const OWN: u32 = 1 << 31;
+
+/// Set by the lane's thread if requests are only counted as they come.
+const COUNTS: u32 = 1 << 30;
+
+/// What a request finds in front of a lane.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found(u32);
+
+impl Found {
+    /// The request can go straight to the lane.
+    pub(crate) const NOTHING: Found = Found(0);
+    /// It can, when it is counted.
+    pub(crate) const COUNTING: Found = Found(COUNTS);
+}
 
 /// The word of one lane.
 #[derive(Default)]
@@ -15,26 +29,28 @@ pub(crate) struct Hindrance(AtomicU32);
 impl Hindrance {
     /// A word with a number of held ranges.
     pub(crate) fn of_ranges(count: usize) -> Hindrance {
-        Hindrance(AtomicU32::new(count as u32 & !OWN))
+        Hindrance(AtomicU32::new(count as u32 & !(OWN | COUNTS)))
     }
 
-    /// True if a request can go straight to the lane.
+    /// Looks, once for a request.
     #[inline]
-    pub(crate) fn is_none(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == 0
+    pub(crate) fn look(&self) -> Found {
+        Found(self.0.load(Ordering::Relaxed))
     }
 
-    /// Sets or clears the bit of the lane's thread.
-    pub(crate) fn set_own(&self, yes: bool) {
-        match yes {
-            true => self.0.fetch_or(OWN, Ordering::Relaxed),
-            false => self.0.fetch_and(!OWN, Ordering::Relaxed),
-        };
+    /// Sets the bits of the lane's thread.
+    pub(crate) fn set_own(&self, hinders: bool, counts: bool) {
+        let wanted = if hinders { OWN } else { 0 } | if counts { COUNTS } else { 0 };
+        // No other thread changes these two.
+        let changed = (self.0.load(Ordering::Relaxed) ^ wanted) & (OWN | COUNTS);
+        if changed != 0 {
+            self.0.fetch_xor(changed, Ordering::Relaxed);
+        }
     }
 
     /// True if a range of the device is held.
     pub(crate) fn has_ranges(&self) -> bool {
-        self.0.load(Ordering::Acquire) & !OWN != 0
+        self.0.load(Ordering::Acquire) & !(OWN | COUNTS) != 0
     }
 
     /// Counts one more held range.
