@@ -40,30 +40,34 @@ pub(super) fn keeps_what_was_written(subject: &Subject) -> LocalFuture<'_, Held>
 
 pub(super) fn zeroes(subject: &Subject) -> LocalFuture<'_, Held> {
     Box::pin(async move {
-        let (device, channel) = (subject.channel.device(), &subject.channel);
-        let around = |zero: bool| {
-            let middle = if zero { vec![0; subject.bytes(4)] } else { subject.pattern(4, 4, 11) };
-            [subject.pattern(0, 4, 11), middle, subject.pattern(8, 4, 11)].concat()
-        };
-        if device.supports(Operation::WriteZeroes) {
-            subject.write(0, 12, 11).await?;
-            let (at, len) = (subject.at(4), subject.at(4));
-            channel.write_zeroes(at, len).await.map_err(|error| error.to_string())?;
-            subject.expect(0, &around(true)).await?;
-        }
-        if device.supports(Operation::Unmap) {
-            subject.write(0, 12, 11).await?;
-            let (at, len) = (subject.at(4), subject.at(4));
-            channel.unmap(at, len).await.map_err(|error| error.to_string())?;
-            let reads_zero = subject.geometry().unmap_reads_zero();
-            subject.expect(0, &around(true)[..subject.bytes(4)]).await?;
-            subject.expect(8, &around(true)[subject.bytes(8)..]).await?;
-            if reads_zero {
-                subject.expect(0, &around(true)).await?;
+        for operation in [Operation::WriteZeroes, Operation::Unmap] {
+            if !subject.channel.device().supports(operation) {
+                continue;
+            }
+            for count in subject.counts(operation) {
+                zeroes_blocks(subject, operation, count).await?;
             }
         }
         Ok(())
     })
+}
+
+/// Zeroes or unmaps so many blocks from block 4 on, with four more before and behind.
+async fn zeroes_blocks(subject: &Subject, operation: Operation, count: u64) -> Held {
+    let (channel, end) = (&subject.channel, 4 + count);
+    subject.write(0, end + 4, 11).await?;
+    let (at, len) = (subject.at(4), subject.at(count));
+    let done = match operation {
+        Operation::Unmap => channel.unmap(at, len).await,
+        _ => channel.write_zeroes(at, len).await,
+    };
+    done.map_err(|error| format!("a {operation} of {count} blocks: {error}"))?;
+    subject.expect(0, &subject.pattern(0, 4, 11)).await?;
+    subject.expect(end, &subject.pattern(end, 4, 11)).await?;
+    match operation == Operation::WriteZeroes || subject.geometry().unmap_reads_zero() {
+        true => subject.expect(4, &vec![0; subject.bytes(count)]).await,
+        false => Ok(()),
+    }
 }
 
 pub(super) fn compares(subject: &Subject) -> LocalFuture<'_, Held> {
@@ -92,12 +96,17 @@ pub(super) fn copies(subject: &Subject) -> LocalFuture<'_, Held> {
         if !subject.channel.device().supports(Operation::Copy) {
             return Ok(());
         }
-        subject.write(0, 24, 31).await?;
-        let copy = subject.channel.copy(subject.at(16), subject.at(2), subject.at(4));
-        copy.await.map_err(|error| error.to_string())?;
-        let expected =
-            [subject.pattern(0, 16, 31), subject.pattern(2, 4, 31), subject.pattern(20, 4, 31)].concat();
-        subject.expect(0, &expected).await
+        for count in subject.counts(Operation::Copy) {
+            // From block 2 on to behind the last block that is copied.
+            let to = 2 + count + 10;
+            subject.write(0, to + count + 4, 31).await?;
+            let copy = subject.channel.copy(subject.at(to), subject.at(2), subject.at(count));
+            copy.await.map_err(|error| format!("a copy of {count} blocks: {error}"))?;
+            let around = |from, blocks| subject.pattern(from, blocks, 31);
+            let expected = [around(0, to), around(2, count), around(to + count, 4)].concat();
+            subject.expect(0, &expected).await?;
+        }
+        Ok(())
     })
 }
 

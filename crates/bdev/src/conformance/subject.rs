@@ -1,6 +1,6 @@
 //! The bdev under test: its channel, and the steps shared by most rules.
 
-use spindle_block::{Channel, Geometry, IoErrorKind};
+use spindle_block::{Channel, Geometry, IoErrorKind, Operation};
 use spindle_mem::{Buffers, IoBuf};
 
 use super::Contents;
@@ -14,6 +14,9 @@ pub(super) type Rule = for<'a> fn(&'a Subject) -> LocalFuture<'a, Held>;
 
 /// Blocks that the rules use.
 pub(super) const BLOCKS: u64 = 64;
+
+/// Blocks of the largest requests that the rules make.
+const MOST_AT_ONCE: u64 = 1024;
 
 pub(super) struct Subject {
     pub(super) bdev: Bdev,
@@ -31,6 +34,15 @@ impl Subject {
 
     pub(super) fn geometry(&self) -> Geometry {
         self.channel.geometry()
+    }
+
+    /// Numbers of blocks to try an operation without data with: a few, and one more than the device takes at once if
+    /// there is room for it.
+    pub(super) fn counts(&self, operation: Operation) -> Vec<u64> {
+        let most = u64::from(self.geometry().most_of(operation));
+        // Copied blocks lie twice in it, with others around them.
+        let room = self.geometry().blocks().min(MOST_AT_ONCE).saturating_sub(16) / 2;
+        [4].into_iter().chain((most < room).then_some(most + 1)).collect()
     }
 
     /// Returns the size of `blocks` blocks in bytes.

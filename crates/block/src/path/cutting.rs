@@ -1,5 +1,5 @@
-//! Which transfers must be cut in front of a lane: those larger than its device takes, across its boundary or its
-//! write unit, or in more or longer runs of memory than it takes.
+//! Which requests must be cut in front of a lane: transfers larger than its device takes, across its boundary or its
+//! write unit, or in more or longer runs of memory than it takes; unmaps, zeroing and copies of more blocks than it takes.
 //!
 //! Part of the lane's state. The pieces come to the lane as separate requests: gate, ranges, limits and statistics
 //! see them, as in SPDK, and not the whole. The whole waits for them with the requests that were split. Requests
@@ -16,10 +16,15 @@ struct Runs {
     bytes: u64,
 }
 
+/// Operations on ranges without data, each with a limit of its own.
+const RANGES: [Operation; 3] = [Operation::Unmap, Operation::WriteZeroes, Operation::Copy];
+
 /// The largest pieces that a device takes.
 #[derive(Clone, Copy)]
 pub(crate) struct Cutting {
     most: u64,
+    /// Blocks of an unmap, of zeroing and of a copy.
+    ranges: [u64; 3],
     /// 0 for none.
     boundary: u64,
     /// 1 for none. For writes it stands in place of the boundary.
@@ -43,13 +48,15 @@ impl Cutting {
         let (most, bytes) = (geometry.max_segments(), geometry.max_segment_bytes());
         let cutting = Cutting {
             most: u64::from(geometry.max_transfer()),
+            ranges: RANGES.map(|operation| u64::from(geometry.most_of(operation))),
             boundary,
             write_unit: u64::from(geometry.write_unit()),
             runs: (most != u32::MAX || bytes != u32::MAX).then_some(Runs { most, bytes: u64::from(bytes) }),
             block_shift: geometry.block_shift(),
         };
         let whole = geometry.max_transfer() == u32::MAX && boundary == 0;
-        (!whole || cutting.write_unit > 1 || cutting.runs.is_some()).then_some(cutting)
+        let ranges = cutting.ranges.iter().any(|most| *most != u64::from(u32::MAX));
+        (!whole || ranges || cutting.write_unit > 1 || cutting.runs.is_some()).then_some(cutting)
     }
 
     /// Blocks of the piece that begins at block `start`, of `left` that are left: 0 if none can be made. `memory` is
@@ -67,8 +74,18 @@ impl Cutting {
         blocks - blocks % unit
     }
 
+    /// The most blocks of a request without data; `None` for one that is not cut or moves data.
+    fn most_of_range(&self, operation: Operation) -> Option<u64> {
+        let at = RANGES.iter().position(|known| *known == operation)?;
+        // The largest number stands for no limit.
+        (self.ranges[at] != u64::from(u32::MAX)).then_some(self.ranges[at])
+    }
+
     /// As above, for the first piece of what is left of a request.
     pub(crate) fn piece(&self, operation: Operation, start: u64, left: u64, rest: &Buffers) -> u64 {
+        if let Some(most) = self.most_of_range(operation) {
+            return left.min(most);
+        }
         self.piece_in(operation, start, left, &Memory { parts: rest.parts(), used: 0 })
     }
 
@@ -82,7 +99,8 @@ impl Cutting {
     pub(crate) fn look(&self, io: &Io) -> Verdict {
         let (operation, start, count) = (io.operation(), io.start(), io.count());
         if !matches!(operation, Operation::Read | Operation::Write | Operation::Compare) {
-            return Verdict::Passes;
+            let cut = self.most_of_range(operation).is_some_and(|most| count > most);
+            return if cut { Verdict::Cut } else { Verdict::Passes };
         }
         let unit = if operation == Operation::Write { self.write_unit } else { 1 };
         if !start.is_multiple_of(unit) || !count.is_multiple_of(unit) {

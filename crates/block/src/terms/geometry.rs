@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::Operation;
+
 /// Largest block size accepted: larger than any disk's, small enough for a bounce buffer.
 const MAX_BLOCK_SIZE: u32 = 64 * 1024;
 
@@ -69,6 +71,9 @@ pub enum GeometryError {
     /// No transfer would be small enough.
     #[error("the largest transfer must hold at least one block, not 0")]
     MaxTransfer,
+    /// No unmap, zeroing or copy would be small enough.
+    #[error("the largest {0} must hold at least one block, not 0")]
+    MaxOf(Operation),
     /// No write would be whole.
     #[error("a write unit has at least one block, not 0")]
     WriteUnit,
@@ -115,6 +120,9 @@ pub struct Geometry {
     write_unit: u32,
     max_segments: u32,
     max_segment_bytes: u32,
+    max_unmap: u32,
+    max_write_zeroes: u32,
+    max_copy: u32,
     depth: u32,
     volatile_cache: bool,
     unmap_reads_zero: bool,
@@ -148,6 +156,9 @@ impl Geometry {
             write_unit: 1,
             max_segments: u32::MAX,
             max_segment_bytes: u32::MAX,
+            max_unmap: u32::MAX,
+            max_write_zeroes: u32::MAX,
+            max_copy: u32::MAX,
             depth: u32::MAX,
             volatile_cache: false,
             unmap_reads_zero: false,
@@ -225,6 +236,33 @@ impl Geometry {
     pub fn with_max_segments(self, runs: u32, bytes: u32) -> Result<Geometry, GeometryError> {
         let max_segments = if bytes == u32::MAX { runs } else { runs.min(MOST_CUT_RUNS) };
         Geometry { max_segments, max_segment_bytes: bytes, ..self }.able_to_write()
+    }
+
+    /// Sets the most blocks of an unmap; `u32::MAX` is no limit. The lane table cuts those that are larger.
+    ///
+    /// # Errors
+    /// Zero blocks.
+    pub fn with_max_unmap(self, blocks: u32) -> Result<Geometry, GeometryError> {
+        not_zero(Operation::Unmap, blocks).map(|max_unmap| Geometry { max_unmap, ..self })
+    }
+
+    /// Sets the most blocks that a device zeroes at once; `u32::MAX` is no limit. The lane table cuts larger requests.
+    /// Without effect on a device that does not support the operation: zeroes are then written, in transfers.
+    ///
+    /// # Errors
+    /// Zero blocks.
+    pub fn with_max_write_zeroes(self, blocks: u32) -> Result<Geometry, GeometryError> {
+        let most = not_zero(Operation::WriteZeroes, blocks);
+        most.map(|max_write_zeroes| Geometry { max_write_zeroes, ..self })
+    }
+
+    /// Sets the most blocks that a device copies at once; `u32::MAX` is no limit. The lane table cuts larger requests.
+    /// Without effect on a device that does not support the operation, as above.
+    ///
+    /// # Errors
+    /// Zero blocks.
+    pub fn with_max_copy(self, blocks: u32) -> Result<Geometry, GeometryError> {
+        not_zero(Operation::Copy, blocks).map(|max_copy| Geometry { max_copy, ..self })
     }
 
     /// Checks that a write unit fits into a transfer.
@@ -347,6 +385,32 @@ impl Geometry {
         self.max_segment_bytes
     }
 
+    /// The most blocks of an unmap that reaches the device; `u32::MAX` if it sets no limit.
+    pub fn max_unmap(&self) -> u32 {
+        self.max_unmap
+    }
+
+    /// The most blocks that the device zeroes at once; `u32::MAX` if it sets no limit.
+    pub fn max_write_zeroes(&self) -> u32 {
+        self.max_write_zeroes
+    }
+
+    /// The most blocks that the device copies at once; `u32::MAX` if it sets no limit.
+    pub fn max_copy(&self) -> u32 {
+        self.max_copy
+    }
+
+    /// The most blocks of a request that reaches the device; `u32::MAX` if it sets no limit for the operation.
+    pub fn most_of(&self, operation: Operation) -> u32 {
+        match operation {
+            Operation::Read | Operation::Write | Operation::Compare => self.max_transfer,
+            Operation::Unmap => self.max_unmap,
+            Operation::WriteZeroes => self.max_write_zeroes,
+            Operation::Copy => self.max_copy,
+            _ => u32::MAX,
+        }
+    }
+
     /// Requests that a lane takes before it answers `Full`; `u32::MAX` if it sets no limit.
     pub fn depth(&self) -> u32 {
         self.depth
@@ -371,6 +435,11 @@ impl Geometry {
     pub fn contains(&self, start: u64, count: u64) -> bool {
         count <= self.blocks && start <= self.blocks - count
     }
+}
+
+/// A limit of blocks that some requests can keep.
+fn not_zero(operation: Operation, blocks: u32) -> Result<u32, GeometryError> {
+    if blocks == 0 { Err(GeometryError::MaxOf(operation)) } else { Ok(blocks) }
 }
 
 /// The geometry of a device whose number of blocks may change; readable from any thread.
