@@ -1,50 +1,38 @@
-//! A bdev module with RPC methods, in a separate program: `docs/write-a-bdev.md` explains it.
-//!
-//! An invert bdev stands on another and stores every byte inverted. The program starts a daemon, makes one over RPC,
-//! checks it by the rules of all bdevs, and ends.
+//! A bdev module with RPC methods, in a separate program: `docs/write-a-bdev.md` shows all of it, piece by piece.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
 use spindle::bdev::conformance::{self, Contents};
-use spindle::bdev::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Registry, Virtual};
+use spindle::bdev::{Base, BdevError, BdevSpec, PlainDisk, Virtual};
 use spindle::block::{
-    Cx, Device, DeviceState, Geometry, Io, Lane, LaneCx, LaneId, Layer, OpenError, Operation, Status, Submit,
+    Cx, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, Layer, LayerParts, OpenError, Operation, Status,
+    Submit,
 };
-use spindle::control::{Control, Daemon, DaemonOptions, methods};
-use spindle::rpc::{BadParams, Client, Errno, Method, RpcError, States, Table};
-use spindle::{IoBuf, Runtime};
+use spindle::control::{Control, Daemon, DaemonOptions, methods, refused};
+use spindle::engine::Address;
+use spindle::reactor::Handle;
+use spindle::rpc::{BadParams, Client, Method, RpcError, States, Table};
+use spindle::{Bdev, IoBuf, Runtime};
 
 /// The module's name.
 const MODULE: &str = "invert";
 
 /// The device, shared by all threads.
-struct Invert {
-    name: String,
-    below: Arc<dyn Device>,
-    state: DeviceState,
-}
+struct Invert(LayerParts);
 
 impl Layer for Invert {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.below
-    }
-
-    fn state(&self) -> &DeviceState {
-        &self.state
+    fn parts(&self) -> &LayerParts {
+        &self.0
     }
 
     fn geometry(&self) -> Geometry {
-        self.below.geometry().with_unmap_reads_zero(false)
+        self.0.below().geometry().with_unmap_reads_zero(false)
     }
 
     fn supports(&self, operation: Operation) -> bool {
-        takes(operation) && self.below.supports(operation)
+        takes(operation) && self.0.below().supports(operation)
     }
 
     fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
@@ -66,7 +54,7 @@ struct InvertLane {
 impl Lane for InvertLane {
     fn submit(&mut self, mut io: Io, cx: &mut Cx<'_>) -> Submit {
         if !takes(io.operation()) {
-            cx.done(io, Err(spindle::block::IoErrorKind::Unsupported));
+            cx.done(io, Err(IoErrorKind::Unsupported));
             return Submit::Taken;
         }
         if io.operation() == Operation::Write {
@@ -111,33 +99,18 @@ impl Virtual for InvertSpec {
     }
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
-        let device = Invert { name: self.name.clone(), below: base.device(), state: DeviceState::new() };
-        let disk = Arc::new(InvertDisk { device: Arc::new(device), base: base.name().to_owned() });
-        Ok(vec![BdevSpec::new(&self.name, "Inverting disk", MODULE, disk)])
-    }
-}
-
-/// What is shown of it.
-struct InvertDisk {
-    device: Arc<Invert>,
-    base: String,
-}
-
-impl Disk for InvertDisk {
-    fn device(&self) -> Arc<dyn Device> {
-        self.device.clone()
-    }
-
-    fn details(&self) -> LocalFuture<'_, Detail> {
-        let members = vec![("base_bdev_name", self.base.clone().into())];
-        Box::pin(std::future::ready(Detail::Object(vec![("invert", Detail::Object(members))])))
+        let device = Arc::new(Invert(LayerParts::new(&self.name, base.device())));
+        let below = || ("base_bdev_name", base.name().into());
+        let params = vec![("name", self.name.as_str().into()), below()];
+        let disk =
+            PlainDisk::new(device).showing("invert", vec![below()]).made_by("bdev_invert_create", params);
+        Ok(vec![BdevSpec::new(&self.name, "Inverting disk", MODULE, Arc::new(disk))])
     }
 }
 
 async fn invert_create(control: Control, spec: InvertSpec) -> Result<String, RpcError> {
     let name = spec.name.clone();
-    let made = control.registry().create_virtual(spec).await;
-    made.map_err(|error| RpcError::errno(Errno::from_raw(error.errno()), error))?;
+    control.registry().create_virtual(spec).await.map_err(refused)?;
     Ok(name)
 }
 
@@ -148,64 +121,71 @@ struct Named {
 }
 
 async fn invert_delete(control: Control, params: Named) -> Result<bool, RpcError> {
-    let gone = control.registry().delete_virtual(MODULE, &params.name).await;
-    gone.map_err(|error| RpcError::errno(Errno::from_raw(error.errno()), error))?;
+    control.registry().delete_virtual(MODULE, &params.name).await.map_err(refused)?;
     Ok(true)
 }
 
+/// What went wrong, if something did.
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
 /// All methods of the daemon, and ours.
-fn table() -> Result<Table<Control>, Box<dyn std::error::Error + Send + Sync>> {
-    let mut table = methods::table();
-    let bad = BadParams::DECODE_FAILED;
+fn table() -> Outcome<Table<Control>> {
+    let (mut table, bad) = (methods::table(), BadParams::DECODE_FAILED);
     table.add(Method::with("bdev_invert_create", States::RUNTIME, bad, invert_create))?;
     table.add(Method::with("bdev_invert_delete", States::RUNTIME, bad, invert_delete))?;
     Ok(table)
 }
 
-/// What went wrong, if something did.
-pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-
-/// Runs it.
-///
-/// # Errors
-/// What went wrong.
-pub fn main() -> Outcome {
-    let folder = std::env::temp_dir().join(format!("write-a-bdev-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let socket = folder.join("rpc.sock");
-    let outcome = Runtime::builder().reactors(1).build()?.run(async move || story(socket).await)?;
-    std::fs::remove_dir_all(&folder)?;
-    outcome
+/// Serves RPC and NBD clients at sockets in this folder.
+async fn start(folder: &Path) -> Outcome<Daemon> {
+    let (rpc_socket, nbd) = (Some(folder.join("rpc.sock")), vec![Address::Unix(folder.join("nbd.sock"))]);
+    Ok(Daemon::start(DaemonOptions { rpc_socket, nbd, ..DaemonOptions::default() }, table()?).await?)
 }
 
-async fn story(rpc_socket: PathBuf) -> Outcome {
-    let options = DaemonOptions { rpc_socket: Some(rpc_socket.clone()), ..DaemonOptions::default() };
-    let daemon = Daemon::start(options, table()?).await?;
-
-    let mut client = Client::connect(&rpc_socket).await?;
-    let malloc = r#"{"name":"M0","block_size":4096,"num_blocks":256}"#;
-    client.call("bdev_malloc_create", Some(malloc)).await?;
-    let spec = r#"{"name":"I0","base_bdev_name":"M0"}"#;
-    client.call("bdev_invert_create", Some(spec)).await?;
-
-    let registry = daemon.control().registry().clone();
-    inverts(&registry).await?;
-    conformance::check(&registry.get("I0")?, Contents::Kept).await?;
-    println!("I0 keeps the rules of all bdevs");
-
-    drop(client);
+/// The program: serves until it is told to end.
+async fn serve(folder: PathBuf) -> Outcome {
+    let daemon = start(&folder).await?;
+    Handle::current().ok_or("there is no runtime")?.stop_requested().await;
     daemon.stop().await;
     Ok(())
 }
 
-/// What is written to I0 is inverted on M0.
-async fn inverts(registry: &Registry) -> Outcome {
-    let (upper, lower) = (Bdev::open("I0")?, registry.open("M0", Default::default())?);
-    let (upper, lower) = (upper.channel()?, lower.channel()?);
-    upper.write(0, IoBuf::copy_from(&[0x0f; 4096])).await.0?;
-    let (read, data) = lower.read(0, IoBuf::zeroed(4096)).await;
+/// Runs it: with a folder as its argument the program, without one the test.
+///
+/// # Errors
+/// What went wrong.
+pub fn main() -> Outcome {
+    let runtime = Runtime::builder().reactors(1).build()?;
+    let folder = std::env::args_os().nth(1).map(PathBuf::from).filter(|folder| folder.is_dir());
+    match folder {
+        Some(folder) => runtime.run(async move || serve(folder).await)?,
+        None => runtime.run(test)?,
+    }
+}
+
+/// Makes an invert bdev over RPC, looks at what it stores, and tries the rules of all bdevs.
+async fn test() -> Outcome {
+    let folder = std::env::temp_dir().join(format!("write-a-bdev-{}", std::process::id()));
+    std::fs::create_dir_all(&folder)?;
+    let daemon = start(&folder).await?;
+    let mut client = Client::connect(&folder.join("rpc.sock")).await?;
+    let malloc = r#"{"name":"M0","block_size":4096,"num_blocks":256}"#;
+    client.call("bdev_malloc_create", Some(malloc)).await?;
+    client.call("bdev_invert_create", Some(r#"{"name":"I0","base_bdev_name":"M0"}"#)).await?;
+    client.call("nbd_export", Some(r#"{"bdev_name":"I0"}"#)).await?;
+
+    let (upper, lower) = (Bdev::open("I0")?, daemon.control().registry().open("M0", Default::default())?);
+    upper.channel()?.write(0, IoBuf::copy_from(&[0x0f; 4096])).await.0?;
+    let (read, data) = lower.channel()?.read(0, IoBuf::zeroed(4096)).await;
     read?;
     assert!(data.to_vec() == [0xf0; 4096]);
     println!("what is written to I0 is inverted on M0");
-    Ok(())
+    drop((upper, lower));
+
+    client.call("nbd_unexport", Some(r#"{"name":"I0"}"#)).await?;
+    conformance::check(&daemon.control().registry().get("I0")?, Contents::Kept).await?;
+    println!("I0 keeps the rules of all bdevs");
+    drop(client);
+    daemon.stop().await;
+    Ok(std::fs::remove_dir_all(&folder)?)
 }

@@ -33,7 +33,7 @@ pub use devices::sim_disk::SimDisk;
 pub use path::claimed::Claimed;
 pub use path::cx::{Cx, Split};
 pub use path::device::{Busy, Device, Lane, LaneCx};
-pub use path::layer::Layer;
+pub use path::layer::{Layer, LayerParts};
 pub use path::notifier::Notifier;
 pub use path::stack::{check_base, check_stack};
 pub use path::table::{LaneTable, TableStats};

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[path = "common/plain.rs"]
+mod plain;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::PathBuf;
 use std::ptr;
@@ -10,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use spindle_block::{
-    Channel, Device, DeviceState, File, FileOptions, Io, IoErrorKind, Lane, LaneCx, LaneId, Layer, Malloc,
-    OpenError, Operation, QueuePair, Status, Submit,
+    Channel, Device, File, FileOptions, Io, IoErrorKind, Malloc, Operation, QueuePair, Status,
 };
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, Runtime, sleep};
+
+use plain::Plain;
 
 /// Set while large allocations fail.
 static NONE_LEFT: AtomicBool = AtomicBool::new(false);
@@ -52,36 +56,6 @@ unsafe impl GlobalAlloc for Failing {
 
 #[global_allocator]
 static FAILING: Failing = Failing;
-
-/// Reads and writes, and nothing else.
-struct Plain(Arc<dyn Device>, DeviceState);
-
-impl Layer for Plain {
-    fn name(&self) -> &str {
-        "plain"
-    }
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.0
-    }
-    fn state(&self) -> &DeviceState {
-        &self.1
-    }
-    fn supports(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Read | Operation::Write)
-    }
-    fn lane(self: Arc<Self>, below: LaneId, _: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(Through(below)))
-    }
-}
-
-struct Through(LaneId);
-
-impl Lane for Through {
-    fn submit(&mut self, io: Io, cx: &mut spindle_block::Cx<'_>) -> Submit {
-        cx.forward(self.0, io, [0, 0]);
-        Submit::Taken
-    }
-}
 
 fn run(test: impl AsyncFnOnce() + Send + 'static) {
     let runtime = Runtime::builder().reactors(1).engine(EngineKind::Auto).build().unwrap();
@@ -140,7 +114,7 @@ fn without_memory_requests_wait_or_end_and_go_on_when_there_is_some() {
     run(async || {
         // Made of reads and writes, whose memory cannot be had.
         let disk = Malloc::new("below", 512, 4096).unwrap();
-        let channel = Channel::open(Arc::new(Plain(disk, DeviceState::new()))).unwrap();
+        let channel = Channel::open(Plain::over(disk)).unwrap();
         let (data, again) = (IoBuf::zeroed(2 * LEN), IoBuf::zeroed(2 * LEN));
         NONE_LEFT.store(true, Ordering::Relaxed);
         let compared = channel.compare_and_write(0, data).await.0;

@@ -28,3 +28,4 @@ pub use log::{Level, Log, LogError, LogForm, LogOptions};
 pub use reference::reference;
 pub use replay::ConfigFile;
 pub use start_error::StartError;
+pub use values::refused;

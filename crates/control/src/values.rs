@@ -64,8 +64,8 @@ fn serialize_detail<S: Serializer>(detail: &Detail, serializer: S) -> Result<S::
     }
 }
 
-/// The answer to an error of the bdev layer: its errno as the code.
-pub(crate) fn refused(error: BdevError) -> RpcError {
+/// The answer to an error of the bdev layer: its errno as the code. For methods of modules, too.
+pub fn refused(error: BdevError) -> RpcError {
     RpcError::errno(Errno::from_raw(error.errno()), error)
 }
 

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use spindle_block::{
-    Busy, Cx, Device, DeviceState, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId, Layer, OpenError,
+    Busy, Cx, Device, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId, Layer, LayerParts, OpenError,
     Operation, Status, Submit,
 };
 use spindle_reactor::Time;
@@ -116,11 +116,9 @@ impl Virtual for DelaySpec {
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let device = Arc::new(Delay {
-            name: self.name.clone(),
-            below: base.device(),
+            parts: LayerParts::new(&self.name, base.device()),
             latencies: self.latencies.map(AtomicU64::new),
             seeds: AtomicU64::new(0),
-            state: DeviceState::new(),
         });
         let given = self.uuid.filter(|uuid| !uuid.is_nil());
         let uuid = given.unwrap_or_else(|| base.derive_uuid(NAMESPACE));
@@ -142,7 +140,7 @@ impl Disk for DelayDisk {
 
     fn details(&self) -> LocalFuture<'_, Detail> {
         let mut members = vec![
-            ("name", self.device.name.clone().into()),
+            ("name", self.device.parts.name().into()),
             ("base_bdev_name", self.base.clone().into()),
             ("uuid", self.uuid.to_string().into()),
         ];
@@ -162,26 +160,16 @@ impl Disk for DelayDisk {
 
 /// The device, shared by all threads.
 struct Delay {
-    name: String,
-    below: Arc<dyn Device>,
+    parts: LayerParts,
     /// Microseconds, indexed by [`Latency`].
     latencies: [AtomicU64; 4],
     /// Lanes made so far: the seed of each lane's choice.
     seeds: AtomicU64,
-    state: DeviceState,
 }
 
 impl Layer for Delay {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.below
-    }
-
-    fn state(&self) -> &DeviceState {
-        &self.state
+    fn parts(&self) -> &LayerParts {
+        &self.parts
     }
 
     fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

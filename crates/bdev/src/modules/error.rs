@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use spindle_block::{
-    Busy, Cx, Device, DeviceState, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId, Layer, OpenError,
+    Busy, Cx, Device, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId, Layer, LayerParts, OpenError,
     Operation, Status, Submit,
 };
 use uuid::Uuid;
@@ -151,7 +151,7 @@ pub async fn resume(registry: &Registry, name: &str) -> Result<(), BdevError> {
     for place in device.plan().iter_mut() {
         place.take_if(|injection| injection.effect == Effect::Pending);
     }
-    device.state.send(Arc::new(GoOn)).await;
+    device.parts.state().send(Arc::new(GoOn)).await;
     Ok(())
 }
 
@@ -187,11 +187,9 @@ impl Virtual for ErrorSpec {
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let name = format!("EE_{}", self.base);
         let device = Arc::new(ErrorDevice {
-            name: name.clone(),
-            below: base.device(),
+            parts: LayerParts::new(&name, base.device()),
             plan: Mutex::default(),
             armed: AtomicBool::new(false),
-            state: DeviceState::new(),
         });
         let disk = Arc::new(ErrorDisk { device, base: base.name().to_owned() });
         let derived = base.derive_part_uuid(0, base.geometry().blocks());
@@ -225,12 +223,10 @@ type Plan = [Option<Injection>; KINDS.len()];
 
 /// The device, shared by all threads.
 struct ErrorDevice {
-    name: String,
-    below: Arc<dyn Device>,
+    parts: LayerParts,
     plan: Mutex<Plan>,
     /// True if there is a plan; otherwise a request takes no lock.
     armed: AtomicBool,
-    state: DeviceState,
 }
 
 /// Makes the lanes of all threads release their waiting requests.
@@ -266,16 +262,8 @@ impl ErrorDevice {
 }
 
 impl Layer for ErrorDevice {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.below
-    }
-
-    fn state(&self) -> &DeviceState {
-        &self.state
+    fn parts(&self) -> &LayerParts {
+        &self.parts
     }
 
     fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use spindle_block::{Device, Offset};
+use spindle_block::Offset;
 use spindle_mem::IoBuf;
 
 use super::gpt_table::{self, Copy, Disk as On, Partition, TABLE_BYTES};
 use crate::{
-    Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Module, OpenOptions, Registry, Virtual,
+    Base, Bdev, BdevError, BdevSpec, LocalFuture, Module, OpenOptions, PlainDisk, Registry, Virtual,
 };
 
 /// The module's name.
@@ -96,36 +96,17 @@ impl Virtual for GptSpec {
         let part = |partition: &Partition| {
             let name = format!("{}p{}", base.name(), partition.number);
             let device = Offset::new(name.clone(), base.device(), partition.start, partition.blocks)?;
-            let partition = partition.clone();
-            let uuid = Some(partition.uuid);
-            let disk = Arc::new(GptDisk { device, base: base.name().to_owned(), partition });
-            Ok(BdevSpec::new(name, "GPT Disk", MODULE, disk).with_uuid(uuid))
+            let members = vec![
+                ("base_bdev", base.name().into()),
+                ("offset_blocks", partition.start.into()),
+                ("partition_table_guid", partition.table.to_string().into()),
+                ("partition_type_guid", partition.kind.to_string().into()),
+                ("unique_partition_guid", partition.uuid.to_string().into()),
+                ("partition_name", partition.name.as_str().into()),
+            ];
+            let disk = Arc::new(PlainDisk::new(device).showing("gpt", members));
+            Ok(BdevSpec::new(name, "GPT Disk", MODULE, disk).with_uuid(Some(partition.uuid)))
         };
         self.partitions.iter().map(part).collect()
-    }
-}
-
-struct GptDisk {
-    device: Arc<Offset>,
-    base: String,
-    partition: Partition,
-}
-
-impl Disk for GptDisk {
-    fn device(&self) -> Arc<dyn Device> {
-        self.device.clone()
-    }
-
-    fn details(&self) -> LocalFuture<'_, Detail> {
-        let Partition { start, table, kind, uuid, name, .. } = &self.partition;
-        let members = vec![
-            ("base_bdev", self.base.clone().into()),
-            ("offset_blocks", (*start).into()),
-            ("partition_table_guid", table.to_string().into()),
-            ("partition_type_guid", kind.to_string().into()),
-            ("unique_partition_guid", uuid.to_string().into()),
-            ("partition_name", name.clone().into()),
-        ];
-        Box::pin(std::future::ready(Detail::Object(vec![("gpt", Detail::Object(members))])))
     }
 }

@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use spindle_block::{Cx, Device, DeviceState, Io, Lane, LaneCx, LaneId, Layer, OpenError, Submit};
+use spindle_block::{Cx, Io, Lane, LaneCx, LaneId, Layer, LayerParts, OpenError, Submit};
 use uuid::Uuid;
 
-use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, Registry, Virtual};
+use crate::{Base, Bdev, BdevError, BdevSpec, PlainDisk, Registry, Virtual};
 
 /// The module's name.
 pub const MODULE: &str = "passthru";
@@ -56,58 +56,23 @@ impl Virtual for PassthruSpec {
     }
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
-        let device = Passthru { name: self.name.clone(), below: base.device(), state: DeviceState::new() };
-        let disk = Arc::new(PassthruDisk { device: Arc::new(device), base: base.name().to_owned() });
-        let spec = BdevSpec::new(&self.name, "passthru", MODULE, disk);
-        Ok(vec![spec.with_uuid(Some(base.derive_uuid(NAMESPACE))).with_uuid(self.uuid)])
-    }
-}
-
-/// The module's side of the bdev.
-struct PassthruDisk {
-    device: Arc<Passthru>,
-    base: String,
-}
-
-impl Disk for PassthruDisk {
-    fn device(&self) -> Arc<dyn Device> {
-        self.device.clone()
-    }
-
-    fn details(&self) -> LocalFuture<'_, Detail> {
-        let members =
-            vec![("name", self.device.name.clone().into()), ("base_bdev_name", self.base.clone().into())];
-        Box::pin(std::future::ready(Detail::Object(vec![("passthru", Detail::Object(members))])))
-    }
-
-    fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
-        let params = vec![
-            ("base_bdev_name", self.base.clone().into()),
-            ("name", bdev.name().into()),
-            ("uuid", bdev.uuid().to_string().into()),
-        ];
-        Some(Recipe { method: "bdev_passthru_create", params: Detail::Object(params) })
+        let device = Arc::new(Passthru(LayerParts::new(&self.name, base.device())));
+        let uuid = self.uuid.filter(|uuid| !uuid.is_nil()).unwrap_or_else(|| base.derive_uuid(NAMESPACE));
+        let below = || ("base_bdev_name", base.name().into());
+        let name = || ("name", self.name.as_str().into());
+        let params = vec![below(), name(), ("uuid", uuid.to_string().into())];
+        let disk = PlainDisk::new(device).showing("passthru", vec![name(), below()]);
+        let disk = disk.made_by("bdev_passthru_create", params);
+        Ok(vec![BdevSpec::new(&self.name, "passthru", MODULE, Arc::new(disk)).with_uuid(Some(uuid))])
     }
 }
 
 /// The device, shared by all threads.
-struct Passthru {
-    name: String,
-    below: Arc<dyn Device>,
-    state: DeviceState,
-}
+struct Passthru(LayerParts);
 
 impl Layer for Passthru {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.below
-    }
-
-    fn state(&self) -> &DeviceState {
-        &self.state
+    fn parts(&self) -> &LayerParts {
+        &self.0
     }
 
     fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

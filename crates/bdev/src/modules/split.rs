@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use spindle_block::{Device, Offset};
+use spindle_block::Offset;
 
-use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, Registry, Virtual};
+use crate::{Base, Bdev, BdevError, BdevSpec, Detail, PlainDisk, Recipe, Registry, Virtual};
 
 /// The module's name.
 pub const MODULE: &str = "split";
@@ -106,35 +106,16 @@ impl Virtual for SplitSpec {
         let part = |number: u64| {
             let (name, start) = (format!("{}p{number}", self.base), number * blocks);
             let device = Offset::new(name.clone(), base.device(), start, blocks)?;
-            let split = (number == 0).then(|| self.clone());
-            let disk = Arc::new(SplitDisk { device, base: base.name().to_owned(), start, split });
+            let below = || ("base_bdev", base.name().into());
+            let mut disk =
+                PlainDisk::new(device).showing("split", vec![below(), ("offset_blocks", start.into())]);
+            // The first part's makes them all.
+            if let (0, Some(Recipe { method, params: Detail::Object(params) })) = (number, self.recipe()) {
+                disk = disk.made_by(method, params);
+            }
             let uuid = base.derive_part_uuid(start, blocks);
-            Ok(BdevSpec::new(name, "Split Disk", MODULE, disk).with_uuid(Some(uuid)))
+            Ok(BdevSpec::new(name, "Split Disk", MODULE, Arc::new(disk)).with_uuid(Some(uuid)))
         };
         (0..count).map(part).collect()
-    }
-}
-
-struct SplitDisk {
-    device: Arc<Offset>,
-    base: String,
-    start: u64,
-    /// The whole request, kept by the first part.
-    split: Option<SplitSpec>,
-}
-
-impl Disk for SplitDisk {
-    fn device(&self) -> Arc<dyn Device> {
-        self.device.clone()
-    }
-
-    fn details(&self) -> LocalFuture<'_, Detail> {
-        let members = vec![("base_bdev", self.base.clone().into()), ("offset_blocks", self.start.into())];
-        Box::pin(std::future::ready(Detail::Object(vec![("split", Detail::Object(members))])))
-    }
-
-    /// The first part's makes them all.
-    fn recipe(&self, _bdev: &Bdev) -> Option<Recipe> {
-        self.split.as_ref()?.recipe()
     }
 }

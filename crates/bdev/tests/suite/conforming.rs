@@ -10,7 +10,7 @@ use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_bdev::modules::null::{self, NullSpec};
 use spindle_bdev::modules::passthru::{self, PassthruSpec};
 use spindle_bdev::modules::split::{self, SplitSpec};
-use spindle_bdev::{Bdev, BdevSpec, Disk, Registry};
+use spindle_bdev::{Bdev, BdevSpec, PlainDisk, Registry};
 use spindle_block::{
     Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, Malloc, OpenError, Operation,
     Status, Submit,
@@ -116,6 +116,30 @@ fn the_parts_of_a_split_bdev_conform() {
     });
 }
 
+/// A bdev whose device takes few blocks of each operation at once.
+async fn limited(registry: &Registry) -> Bdev {
+    let shape = Geometry::new(512, 256).unwrap().with_unmap_reads_zero(true).with_max_transfer(7).unwrap();
+    let shape = shape.with_max_unmap(9).unwrap().with_max_write_zeroes(5).unwrap().with_max_copy(3).unwrap();
+    let disk = Arc::new(PlainDisk::new(Malloc::with_geometry("limited", shape).unwrap()));
+    registry.register(BdevSpec::new("L0", "limited", "test", disk)).await.unwrap()
+}
+
+#[test]
+fn bdevs_whose_devices_take_few_blocks_at_once_conform() {
+    conforms(Contents::Kept, limited);
+}
+
+#[test]
+fn bdevs_on_such_a_bdev_conform() {
+    conforms(Contents::Kept, async |registry| {
+        limited(registry).await;
+        let spec = SplitSpec { base: "L0".into(), count: 2, size_mib: 0 };
+        let part = split::create(registry, spec).await.unwrap()[1].name().to_owned();
+        let spec = PassthruSpec { name: "P0".into(), base: part, uuid: None };
+        passthru::create(registry, spec).await.unwrap().unwrap()
+    });
+}
+
 /// How a bdev of a bad module is wrong.
 #[derive(Clone, Copy)]
 enum Fault {
@@ -127,6 +151,8 @@ enum Fault {
     NeverDiffers,
     /// A write of block 13 fails.
     FailsOne,
+    /// Says that it zeroes eight blocks at once, and zeroes four.
+    ZeroesLess,
 }
 
 /// A module that is wrong, over a RAM disk.
@@ -141,7 +167,7 @@ impl Device for Bad {
         "bad"
     }
     fn geometry(&self) -> Geometry {
-        self.below.geometry()
+        self.below.geometry().with_max_write_zeroes(8).unwrap()
     }
     fn state(&self) -> Option<&DeviceState> {
         Some(&self.state)
@@ -164,6 +190,7 @@ impl Lane for BadLane {
         match (self.fault, io.operation()) {
             (Fault::NeverDiffers, Operation::Compare) => cx.done(io, Ok(())),
             (Fault::FailsOne, Operation::Write) if io.start() == 13 => cx.done(io, Err(IoErrorKind::Medium)),
+            (Fault::ZeroesLess, Operation::WriteZeroes) if io.count() > 4 => cx.done(io, Ok(())),
             (Fault::UnmapsMore, Operation::Unmap) => {
                 io.set_start(io.start() - 1);
                 cx.forward(self.below, io, [0, 0]);
@@ -180,14 +207,6 @@ impl Lane for BadLane {
     }
 }
 
-struct BadDisk(Arc<Bad>);
-
-impl Disk for BadDisk {
-    fn device(&self) -> Arc<dyn Device> {
-        self.0.clone()
-    }
-}
-
 #[test]
 fn a_bdev_that_breaks_a_rule_is_found_out() {
     let faults = [
@@ -195,11 +214,12 @@ fn a_bdev_that_breaks_a_rule_is_found_out() {
         (Fault::UnmapsMore, "unmapped blocks"),
         (Fault::NeverDiffers, "comparison"),
         (Fault::FailsOne, "aborted"),
+        (Fault::ZeroesLess, "zeroed"),
     ];
     for (fault, rule) in faults {
         simulated(async move |registry| {
             let below = Malloc::new("below", 512, 64).unwrap();
-            let disk = Arc::new(BadDisk(Arc::new(Bad { below, state: DeviceState::new(), fault })));
+            let disk = Arc::new(PlainDisk::new(Arc::new(Bad { below, state: DeviceState::new(), fault })));
             let spec = BdevSpec::new("bad", "bad", "bad", disk);
             let bdev = registry.register(spec).await.unwrap();
             let violation = conformance::check(&bdev, Contents::Kept).await.unwrap_err();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use spindle_bdev::{Bdev, BdevSpec, Disk, Registry};
+use spindle_bdev::{Bdev, BdevSpec, PlainDisk, Registry};
 use spindle_block::{
     Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneEvent, OpenError, Operation, Submit,
 };
@@ -12,7 +12,7 @@ use spindle_block::{
 pub fn begin(registry: &Registry, name: &str, shape: Geometry) -> (Arc<Silent>, Registered) {
     let device =
         Arc::new(Silent { name: name.into(), shape, state: DeviceState::new(), kept: AtomicU64::new(0) });
-    let spec = BdevSpec::new(name, "silent", "silent", Arc::new(SilentDisk(device.clone())));
+    let spec = BdevSpec::new(name, "silent", "silent", Arc::new(PlainDisk::new(device.clone())));
     let registry = registry.clone();
     let registered = spindle_reactor::spawn_local(async move { registry.register(spec).await });
     (device, registered)
@@ -25,14 +25,6 @@ pub type Registered = spindle_reactor::JoinHandle<Result<Bdev, spindle_bdev::Bde
 pub async fn create(registry: &Registry, name: &str, shape: Geometry) -> (Arc<Silent>, Bdev) {
     let (device, registered) = begin(registry, name, shape);
     (device, registered.await.unwrap().unwrap())
-}
-
-struct SilentDisk(Arc<Silent>);
-
-impl Disk for SilentDisk {
-    fn device(&self) -> Arc<dyn Device> {
-        self.0.clone()
-    }
 }
 
 pub struct Silent {

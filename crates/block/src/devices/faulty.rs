@@ -1,13 +1,13 @@
 //! A layer that makes requests fail on demand, for tests of what lies above it.
 //!
 //! The [`Faulty`] device and its plan are shared by all threads: the n-th request of the chosen operations,
-//! counted over all threads, fails, and the following ones too if asked. Without a plan all requests pass.
+//! counted over all threads, fails, and the following ones too if asked, or every n-th. Without a plan all requests pass.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering};
 
 use crate::{
-    Cx, Device, DeviceState, Io, IoErrorKind, Lane, LaneCx, LaneId, Layer, OpenError, Operation, Status,
+    Cx, Device, Io, IoErrorKind, Lane, LaneCx, LaneId, Layer, LayerParts, OpenError, Operation, Status,
     Submit,
 };
 
@@ -27,10 +27,8 @@ pub enum Effect {
 
 /// The device with faults on demand.
 pub struct Faulty {
-    name: String,
-    below: Arc<dyn Device>,
+    parts: LayerParts,
     plan: Plan,
-    state: DeviceState,
 }
 
 /// Plain numbers, read without a lock: a plan that changes while requests run hits some of them.
@@ -41,6 +39,8 @@ struct Plan {
     /// The first to hit, counted from 1; 0 is none.
     first: AtomicU64,
     times: AtomicU64,
+    /// Among those that may be hit, one in so many is.
+    every: AtomicU64,
     operations: AtomicU16,
     effect: AtomicU8,
 }
@@ -50,16 +50,26 @@ const EFFECTS: [Effect; 4] = [Effect::Fail, Effect::FailAfter, Effect::Drop, Eff
 impl Faulty {
     /// A layer over `below`, without a plan.
     pub fn new(name: impl Into<String>, below: Arc<dyn Device>) -> Arc<Faulty> {
-        Arc::new(Faulty { name: name.into(), below, plan: Plan::default(), state: DeviceState::new() })
+        Arc::new(Faulty { parts: LayerParts::new(name, below), plan: Plan::default() })
     }
 
     /// From now on the `nth` request (1 is the next) with one of these operations has `effect`, and so have
     /// the following ones, `times` in all. Replaces the previous plan.
     pub fn inject(&self, operations: &[Operation], nth: u64, times: u64, effect: Effect) {
+        self.plan(operations, nth, times, 1, effect);
+    }
+
+    /// From now on every `n`th request (1 is each) with one of these operations has `effect`. Replaces the previous plan.
+    pub fn inject_every(&self, operations: &[Operation], n: u64, effect: Effect) {
+        self.plan(operations, n, u64::MAX, n.max(1), effect);
+    }
+
+    fn plan(&self, operations: &[Operation], nth: u64, times: u64, every: u64, effect: Effect) {
         let plan = &self.plan;
         plan.first.store(0, Ordering::Relaxed);
         plan.seen.store(0, Ordering::Relaxed);
         plan.times.store(times, Ordering::Relaxed);
+        plan.every.store(every, Ordering::Relaxed);
         plan.operations.store(operations.iter().fold(0, |set, &one| set | bit(one)), Ordering::Relaxed);
         let effect = EFFECTS.iter().position(|&one| one == effect).unwrap_or(0);
         plan.effect.store(effect as u8, Ordering::Relaxed);
@@ -86,7 +96,9 @@ impl Plan {
         let number = self.seen.fetch_add(1, Ordering::Relaxed) + 1;
         let last = first.saturating_add(self.times.load(Ordering::Relaxed));
         let effect = usize::from(self.effect.load(Ordering::Relaxed));
-        if (first..last).contains(&number) { EFFECTS.get(effect).copied() } else { None }
+        let every = self.every.load(Ordering::Relaxed).max(1);
+        let hit = (first..last).contains(&number) && (number - first).is_multiple_of(every);
+        if hit { EFFECTS.get(effect).copied() } else { None }
     }
 }
 
@@ -95,16 +107,8 @@ fn bit(operation: Operation) -> u16 {
 }
 
 impl Layer for Faulty {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.below
-    }
-
-    fn state(&self) -> &DeviceState {
-        &self.state
+    fn parts(&self) -> &LayerParts {
+        &self.parts
     }
 
     fn lane(self: Arc<Self>, below: LaneId, _cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {

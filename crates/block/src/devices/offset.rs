@@ -4,18 +4,16 @@ use std::sync::Arc;
 
 use crate::path::stack::check_stack;
 use crate::{
-    Claim, Cx, Device, DeviceState, Geometry, Io, Lane, LaneCx, LaneId, Layer, OpenError, Operation, Status,
+    Claim, Cx, Device, Geometry, Io, Lane, LaneCx, LaneId, Layer, LayerParts, OpenError, Operation, Status,
     Submit,
 };
 
 /// The blocks of a device from some block on. Shared by all threads, without state.
 pub struct Offset {
-    name: String,
-    below: Arc<dyn Device>,
+    parts: LayerParts,
     from: u64,
     geometry: Geometry,
     claim: Claim,
-    state: DeviceState,
 }
 
 impl Offset {
@@ -37,8 +35,8 @@ impl Offset {
             Ok(geometry) => {
                 let shift = geometry.block_shift();
                 let part = below.claim().map(|whole| whole.part(from << shift, blocks << shift));
-                let (claim, state) = (part.unwrap_or_default(), DeviceState::new());
-                Ok(Arc::new(Offset { name, below, from, geometry, claim, state }))
+                let (parts, claim) = (LayerParts::new(name, below), part.unwrap_or_default());
+                Ok(Arc::new(Offset { parts, from, geometry, claim }))
             }
             Err(source) => Err(OpenError::Geometry { device: name, source }),
         }
@@ -46,16 +44,8 @@ impl Offset {
 }
 
 impl Layer for Offset {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.below
-    }
-
-    fn state(&self) -> &DeviceState {
-        &self.state
+    fn parts(&self) -> &LayerParts {
+        &self.parts
     }
 
     fn geometry(&self) -> Geometry {

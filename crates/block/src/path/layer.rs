@@ -4,30 +4,48 @@ use std::sync::Arc;
 
 use crate::{Claim, Device, DeviceState, Geometry, Lane, LaneCx, LaneId, OpenError, Operation};
 
+/// What every layer has: a name, the device below, and the state that its lanes on all threads share.
+pub struct LayerParts {
+    name: String,
+    below: Arc<dyn Device>,
+    state: DeviceState,
+}
+
+impl LayerParts {
+    /// The parts of a new layer on `below`. The name is for people.
+    pub fn new(name: impl Into<String>, below: Arc<dyn Device>) -> LayerParts {
+        LayerParts { name: name.into(), below, state: DeviceState::new() }
+    }
+
+    /// The layer's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The lower device.
+    pub fn below(&self) -> &Arc<dyn Device> {
+        &self.below
+    }
+
+    /// The state shared by the layer's own lanes.
+    pub fn state(&self) -> &DeviceState {
+        &self.state
+    }
+}
+
 /// A device on one lower device: whatever it does not say itself is as below. A type that implements this is
 /// a [`Device`].
 ///
 /// ```
 /// use std::sync::Arc;
-/// use spindle_block::{Cx, Device, DeviceState, Io, Lane, LaneCx, LaneId, Layer, OpenError, Submit};
+/// use spindle_block::{Cx, Io, Lane, LaneCx, LaneId, Layer, LayerParts, OpenError, Submit};
 ///
 /// /// Passes everything on.
-/// struct Same {
-///     below: Arc<dyn Device>,
-///     state: DeviceState,
-/// }
+/// struct Same(LayerParts);
 ///
 /// impl Layer for Same {
-///     fn name(&self) -> &str {
-///         "same"
-///     }
-///
-///     fn below(&self) -> &Arc<dyn Device> {
-///         &self.below
-///     }
-///
-///     fn state(&self) -> &DeviceState {
-///         &self.state
+///     fn parts(&self) -> &LayerParts {
+///         &self.0
 ///     }
 ///
 ///     fn lane(self: Arc<Self>, below: LaneId, _: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
@@ -47,28 +65,22 @@ use crate::{Claim, Device, DeviceState, Geometry, Lane, LaneCx, LaneId, OpenErro
 /// }
 /// ```
 pub trait Layer: Send + Sync + 'static {
-    /// Its name, for people.
-    fn name(&self) -> &str;
-
-    /// The lower device, always the same.
-    fn below(&self) -> &Arc<dyn Device>;
-
-    /// The state shared by its own lanes, always the same.
-    fn state(&self) -> &DeviceState;
+    /// Its name, lower device and state, always the same.
+    fn parts(&self) -> &LayerParts;
 
     /// Its shape now; see [`Device::geometry`].
     fn geometry(&self) -> Geometry {
-        self.below().geometry()
+        self.parts().below.geometry()
     }
 
     /// True if its lanes support an operation; see [`Device::supports`].
     fn supports(&self, operation: Operation) -> bool {
-        self.below().supports(operation)
+        self.parts().below.supports(operation)
     }
 
     /// The claims on it; see [`Device::claim`].
     fn claim(&self) -> Option<&Claim> {
-        self.below().claim()
+        self.parts().below.claim()
     }
 
     /// Makes this thread's lane; see [`Device::lane`]. `below` is the lane of the lower device, already open.
@@ -80,7 +92,7 @@ pub trait Layer: Send + Sync + 'static {
 
 impl<T: Layer> Device for T {
     fn name(&self) -> &str {
-        Layer::name(self)
+        &self.parts().name
     }
 
     fn geometry(&self) -> Geometry {
@@ -88,11 +100,11 @@ impl<T: Layer> Device for T {
     }
 
     fn state(&self) -> Option<&DeviceState> {
-        Some(Layer::state(self))
+        Some(&self.parts().state)
     }
 
     fn lowers(&self) -> Vec<Arc<dyn Device>> {
-        vec![self.below().clone()]
+        vec![self.parts().below.clone()]
     }
 
     fn supports(&self, operation: Operation) -> bool {
@@ -104,7 +116,7 @@ impl<T: Layer> Device for T {
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        let below = cx.open(self.below())?;
+        let below = cx.open(&self.parts().below)?;
         Layer::lane(self, below, cx)
     }
 }

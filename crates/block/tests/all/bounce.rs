@@ -10,6 +10,8 @@ use spindle_engine::EngineKind;
 use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::{Runtime, Thread, spawn_local, yield_now};
 
+use crate::common::taken_at_once;
+
 /// A buffer that is not aligned as direct transfers need, filled by its position.
 fn odd(len: usize, seed: u8) -> IoBuf {
     let mut buffer = IoBuf::zeroed(len + 8);
@@ -56,6 +58,29 @@ fn a_transfer_larger_than_the_pool_goes_in_steps_and_arrives_whole() {
             assert!(same(&data, seed), "with {bounce} bytes");
             channel.close().await;
         }
+    });
+}
+
+#[test]
+fn a_file_has_64_mib_for_transfers_that_are_not_aligned_and_one_more_waits_until_one_ends() {
+    run(1, |path| async move {
+        // As much as a transfer takes at once.
+        const STEP: usize = 4 << 20;
+        let file = File::open(FileOptions::new(path).writable(true).create(8 << 20)).await.unwrap();
+        if !file.info().direct {
+            return eprintln!("skipped: no direct transfers in the temporary folder");
+        }
+        let device: Arc<dyn Device> = file;
+        let (blocks, mut pair) = (STEP as u64 / 4096, QueuePair::open(&device).unwrap());
+        for many in [16, 17] {
+            let writes = (0..many).map(|n| pair.request(Operation::Write, 0, blocks, odd(STEP, n)));
+            let writes = writes.collect();
+            assert_eq!(taken_at_once(&device, &mut pair, writes).await, 16, "of {many}");
+        }
+        // A block too much in one transfer takes no more at once.
+        let whole = (0..16).map(|n| pair.request(Operation::Write, 0, blocks + 1, odd(STEP + 4096, n)));
+        let whole = whole.collect();
+        assert_eq!(taken_at_once(&device, &mut pair, whole).await, 16);
     });
 }
 

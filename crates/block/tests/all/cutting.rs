@@ -1,4 +1,4 @@
-//! Transfers larger than a device takes, or across its boundary, reach it in pieces.
+//! Requests larger than a device takes, or across its boundary, reach it in pieces.
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use spindle_block::{
-    Cx, Device, DeviceState, Geometry, GeometryError, Io, IoErrorKind, Lane, LaneCx, LaneId, LaneTable,
-    Layer, Limits, Malloc, Null, Offset, OpenError, Operation, Status, Submit,
+    Channel, Cx, Device, DeviceState, Geometry, GeometryError, Io, IoError, IoErrorKind, Lane, LaneCx,
+    LaneId, LaneTable, Layer, LayerParts, Limits, Malloc, Null, Offset, OpenError, Operation, Status, Submit,
 };
 use spindle_mem::{Buffers, IoBuf};
 
 use crate::common::model::{Random, exercise};
+use crate::common::plain::Plain;
 use crate::common::{block_on_ready, poll_once};
 
 /// Passes on what is small enough, notes it, and fails on anything else.
 struct Small {
-    below: Arc<dyn Device>,
-    state: DeviceState,
+    parts: LayerParts,
     shape: Geometry,
     pieces: AtomicU64,
     seen: Mutex<Vec<(Operation, u64, u64)>>,
@@ -30,8 +30,8 @@ impl Small {
     }
 
     fn shaped(below: Arc<dyn Device>, shape: Geometry) -> Arc<Small> {
-        let (state, pieces, seen) = (DeviceState::new(), AtomicU64::new(0), Mutex::default());
-        Arc::new(Small { below, state, shape, pieces, seen })
+        let (pieces, seen) = (AtomicU64::new(0), Mutex::default());
+        Arc::new(Small { parts: LayerParts::new("small", below), shape, pieces, seen })
     }
 
     fn take_seen(&self) -> Vec<(Operation, u64, u64)> {
@@ -40,14 +40,8 @@ impl Small {
 }
 
 impl Layer for Small {
-    fn name(&self) -> &str {
-        "small"
-    }
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.below
-    }
-    fn state(&self) -> &DeviceState {
-        &self.state
+    fn parts(&self) -> &LayerParts {
+        &self.parts
     }
     fn geometry(&self) -> Geometry {
         self.shape
@@ -62,10 +56,13 @@ struct SmallLane {
     device: Arc<Small>,
 }
 
-/// Fails if a transfer breaks one of a device's limits.
+/// Fails if a request breaks one of a device's limits.
 fn obeys(io: &Io, shape: &Geometry) {
+    assert!(io.count() <= u64::from(shape.most_of(io.operation())), "{io:?} is too large for {shape:?}");
+    if !io.operation().moves_data() {
+        return;
+    }
     let (first, last) = (io.start(), io.start() + io.count() - 1);
-    assert!(io.count() <= u64::from(shape.max_transfer()), "{io:?} is too large for {shape:?}");
     let unit = u64::from(shape.write_unit());
     let boundary = match (io.operation(), shape.cuts_at_boundary()) {
         (Operation::Write, _) if unit > 1 => {
@@ -84,7 +81,7 @@ fn obeys(io: &Io, shape: &Geometry) {
 
 impl Lane for SmallLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
-        if matches!(io.operation(), Operation::Read | Operation::Write | Operation::Compare) {
+        if io.count() > 0 {
             obeys(&io, &self.device.shape);
             self.device.pieces.fetch_add(1, Ordering::Relaxed);
             self.device.seen.lock().unwrap().push((io.operation(), io.start(), io.count()));
@@ -119,6 +116,62 @@ fn one_block_at_the_limit_is_one_piece_and_one_past_it_two() {
     }
 }
 
+/// Runs an unmap, zeroing or copy of the first blocks to its end.
+fn ranged(channel: &Channel, operation: Operation, blocks: u64) -> Result<(), IoError> {
+    let len = blocks * 512;
+    block_on_ready(match operation {
+        Operation::Unmap => channel.unmap(0, len),
+        Operation::WriteZeroes => channel.write_zeroes(0, len),
+        Operation::Copy => channel.copy(0, 32 * 512, len),
+        _ => unreachable!("{operation} is none of these"),
+    })
+}
+
+#[test]
+fn unmaps_zeroes_and_copies_have_a_limit_each_and_are_cut_one_block_past_it() {
+    let shape = Geometry::new(512, 64).unwrap().with_unmap_reads_zero(true).with_max_unmap(7).unwrap();
+    let shape = shape.with_max_write_zeroes(5).unwrap().with_max_copy(3).unwrap();
+    for (operation, most) in [(Operation::Unmap, 7), (Operation::WriteZeroes, 5), (Operation::Copy, 3)] {
+        let table = LaneTable::default();
+        let below = Malloc::new("below", 512, 64).unwrap();
+        let small = Small::shaped(below, shape);
+        let channel = table.channel(small.clone()).unwrap();
+        let data: Vec<u8> = (0..64 * 512).map(|at| 1 + (at >> 9) as u8).collect();
+        for (blocks, pieces) in [(most, 1), (most + 1, 2), (2 * most, 2), (2 * most + 1, 3)] {
+            block_on_ready(channel.write(0, IoBuf::copy_from(&data))).0.unwrap();
+            small.take_seen();
+            ranged(&channel, operation, blocks).unwrap();
+            let mut seen = small.take_seen();
+            seen.sort();
+            assert_eq!(seen.len(), pieces, "{blocks} blocks of {operation}");
+            let covered = seen.iter().fold(0, |next, (what, start, count)| {
+                assert_eq!((*what, *start), (operation, next));
+                next + count
+            });
+            assert_eq!(covered, blocks);
+            let found = block_on_ready(channel.read(0, IoBuf::zeroed(data.len()))).1.to_vec();
+            let (len, mut expected) = (blocks as usize * 512, data.clone());
+            match operation {
+                Operation::Copy => expected.copy_within(32 * 512..32 * 512 + len, 0),
+                _ => expected[..len].fill(0),
+            }
+            assert!(found == expected, "{blocks} blocks of {operation}");
+        }
+        assert_eq!((table.stats().in_flight, table.stats().aborted), (0, 0));
+    }
+}
+
+#[test]
+fn a_device_whose_only_limit_is_one_of_ranges_is_not_cut_into_transfers() {
+    let shape = Geometry::new(512, 64).unwrap().with_max_copy(1).unwrap();
+    let table = LaneTable::default();
+    let small = Small::shaped(Malloc::new("below", 512, 64).unwrap(), shape);
+    let channel = table.channel(small.clone()).unwrap();
+    block_on_ready(channel.write(0, IoBuf::zeroed(64 * 512))).0.unwrap();
+    ranged(&channel, Operation::Unmap, 64).unwrap();
+    assert_eq!(small.take_seen(), [(Operation::Write, 0, 64), (Operation::Unmap, 0, 64)]);
+}
+
 #[test]
 fn what_was_cut_comes_back_whole_and_a_difference_is_told_by_its_place_in_the_whole() {
     let table = LaneTable::default();
@@ -150,7 +203,7 @@ fn what_was_cut_comes_back_whole_and_a_difference_is_told_by_its_place_in_the_wh
 fn limits_and_statistics_count_the_pieces() {
     let table = LaneTable::default();
     let small = Small::over(Malloc::new("below", 512, 64).unwrap(), 4, 0);
-    let state = DeviceState::clone(&small.state);
+    let state = DeviceState::clone(small.parts.state());
     let channel = table.channel(small).unwrap();
     let _arrives = state.keep_statistics(true);
     let _arrives = state.set_limits(Limits { operations: Some(1_000_000), ..Limits::default() });
@@ -176,6 +229,11 @@ fn any_shape(random: &mut Random, blocks: u64) -> Geometry {
     }
     if one_in(random, 2) {
         shape = shape.with_max_transfer(1 + random.below(12) as u32).unwrap();
+    }
+    if one_in(random, 3) {
+        shape = shape.with_max_unmap(1 + random.below(9) as u32).unwrap();
+        shape = shape.with_max_write_zeroes(1 + random.below(9) as u32).unwrap();
+        shape = shape.with_max_copy(1 + random.below(9) as u32).unwrap();
     }
     if one_in(random, 3) {
         shape = shape.with_write_unit(1 + random.below(4) as u32).unwrap_or(shape);
@@ -215,7 +273,9 @@ fn the_pieces_obey_every_limit_and_are_the_request_and_its_memory_comes_back_as_
         let table = LaneTable::default();
         let mut pair = table.queue_pair(&(small.clone() as Arc<dyn Device>)).unwrap();
         for _ in 0..10 {
-            let operation = [Operation::Read, Operation::Write, Operation::Compare][random.below(3) as usize];
+            let operations = [Operation::Read, Operation::Write, Operation::Compare, Operation::Unmap];
+            let operations = [&operations[..], &[Operation::WriteZeroes, Operation::Copy]].concat();
+            let operation = operations[random.below(6) as usize];
             let unit = u64::from(shape.write_unit());
             let (mut start, mut count) = (random.below(100), 1 + random.below(20));
             if random.below(3) > 0 {
@@ -223,7 +283,11 @@ fn the_pieces_obey_every_limit_and_are_the_request_and_its_memory_comes_back_as_
             }
             count = count.min(120 - start);
             let whole = start % unit == 0 && count % unit == 0;
-            let io = pair.request(operation, start, count, any_memory(random, count as usize * 512));
+            let memory = match operation.moves_data() {
+                true => any_memory(random, count as usize * 512),
+                false => Buffers::None,
+            };
+            let io = pair.request(operation, start, count, memory);
             let lengths = run_lengths(&io);
             pair.submit(io);
             let mut end: Option<Status> = None;
@@ -329,6 +393,9 @@ fn limits_that_nothing_could_obey_are_refused_with_the_numbers() {
     assert!(limited.with_write_unit(4).is_ok());
     assert_eq!(limited.with_write_unit(5), Err(GeometryError::UnitTooLarge { most: 4, unit: 5 }));
     assert_eq!(shape.with_write_unit(0), Err(GeometryError::WriteUnit));
+    assert_eq!(shape.with_max_unmap(0), Err(GeometryError::MaxOf(Operation::Unmap)));
+    assert_eq!(shape.with_max_write_zeroes(0), Err(GeometryError::MaxOf(Operation::WriteZeroes)));
+    assert_eq!(shape.with_max_copy(0), Err(GeometryError::MaxOf(Operation::Copy)));
     assert_eq!(shape.with_max_segments(2, 4096).unwrap().with_write_unit(3), small(2, 4096, 3 * 4096));
 }
 
@@ -353,7 +420,7 @@ fn zeroes_and_copies_that_are_made_of_writes_are_made_of_whole_units() {
     let shape = Geometry::new(512, 2048).unwrap().with_write_unit(3).unwrap();
     let disk: Arc<dyn Device> = Malloc::with_geometry("below", shape).unwrap();
     let small = Small::shaped(disk, shape);
-    let plain = Arc::new(Plain(small, DeviceState::new()));
+    let plain = Plain::over(small);
     let table = LaneTable::default();
     let channel = table.channel(plain).unwrap();
     let run = |mut request: spindle_block::Command<'_>| {
@@ -367,34 +434,4 @@ fn zeroes_and_copies_that_are_made_of_writes_are_made_of_whole_units() {
     run(channel.copy(300 * 512, 3 * 512, 600 * 512)).unwrap().unwrap();
     let refused = run(channel.write_zeroes(512, 3 * 512)).unwrap().unwrap_err();
     assert_eq!(refused.kind, IoErrorKind::WriteUnit { blocks: 3 });
-}
-
-/// Reads and writes, and nothing else.
-struct Plain(Arc<dyn Device>, DeviceState);
-
-impl Layer for Plain {
-    fn name(&self) -> &str {
-        "plain"
-    }
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.0
-    }
-    fn state(&self) -> &DeviceState {
-        &self.1
-    }
-    fn supports(&self, operation: Operation) -> bool {
-        matches!(operation, Operation::Read | Operation::Write)
-    }
-    fn lane(self: Arc<Self>, below: LaneId, _: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        Ok(Box::new(Through(below)))
-    }
-}
-
-struct Through(LaneId);
-
-impl Lane for Through {
-    fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
-        cx.forward(self.0, io, [0, 0]);
-        Submit::Taken
-    }
 }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use common::model::{exercise, join_all};
-use common::poll_once;
+use common::{poll_once, taken_at_once};
 use spindle_block::{
     Channel, Device, Faulty, File, FileOptions, IoErrorKind, Malloc, OpenError, Operation, QueuePair, SimDisk,
 };
@@ -114,6 +114,21 @@ fn more_requests_than_the_file_takes_at_once_all_end() {
         result.unwrap();
         let all = all.into_one().unwrap();
         assert!(all.chunks(512).enumerate().all(|(n, block)| block.iter().all(|b| *b == n as u8)));
+    });
+}
+
+#[test]
+fn a_file_takes_256_requests_and_one_more_waits_until_one_ends() {
+    under_every_engine(|path, _| async move {
+        let options = FileOptions::new(&path).writable(true).create(SIZE).block_size(512);
+        let device: Arc<dyn Device> = File::open(options).await.unwrap();
+        assert_eq!(device.geometry().depth(), 256);
+        let mut pair = QueuePair::open(&device).unwrap();
+        for many in [256, 257] {
+            let writes = (0..many).map(|n| pair.request(Operation::Write, n, 1, filled(512, 1)));
+            let writes = writes.collect();
+            assert_eq!(taken_at_once(&device, &mut pair, writes).await, 256, "of {many}");
+        }
     });
 }
 

@@ -462,3 +462,43 @@ fn hands_are_polled_by_notification() {
     hand.notify();
     assert_eq!(hand.polls(), before + 1);
 }
+
+thread_local! {
+    static UPCOMING: RefCell<Vec<Option<u64>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[test]
+fn a_lane_is_told_which_request_comes_next_also_one_that_is_still_above_it() {
+    struct Looks(Geometry);
+    impl Device for Looks {
+        fn name(&self) -> &str {
+            "looks"
+        }
+        fn geometry(&self) -> Geometry {
+            self.0
+        }
+        fn lane(self: Arc<Self>, _: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
+            Ok(Box::new(LooksLane))
+        }
+    }
+    struct LooksLane;
+    impl Lane for LooksLane {
+        fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
+            UPCOMING.with(|all| all.borrow_mut().push(cx.upcoming().map(Io::start)));
+            cx.done(io, Ok(()));
+            Submit::Taken
+        }
+    }
+    for by in [0, 10] {
+        let looks: Arc<dyn Device> = Arc::new(Looks(geometry(100)));
+        let device = if by == 0 { looks } else { Shift::over(looks, by) };
+        let table = LaneTable::default();
+        let mut pair = table.queue_pair(&device).unwrap();
+        for start in [3, 1, 2] {
+            let io = pair.request(Operation::Read, start, 1, IoBuf::zeroed(512));
+            pair.submit(io);
+        }
+        assert_eq!(pair.reap(|_, status| status.unwrap()), 3);
+        assert_eq!(UPCOMING.take(), [Some(1), Some(2), None], "as the lane above counts them");
+    }
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 pub mod model;
+pub mod plain;
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -15,7 +16,7 @@ use std::thread::ThreadId;
 
 use spindle_block::{
     Busy, Cx, Device, DeviceState, Geometry, HeldRange, Io, IoErrorKind, IoId, Lane, LaneCx, LaneTable,
-    Notifier, OpenError, Operation, Status, Submit,
+    Notifier, OpenError, Operation, QueuePair, Status, Submit,
 };
 
 /// A writable device of 512-byte blocks.
@@ -206,4 +207,27 @@ pub fn run_on<T>(table: &LaneTable, future: impl Future<Output = T>) -> T {
         table.step();
     }
     panic!("the future waits for something that no step brings");
+}
+
+/// Submits requests and returns how many of them the device's lane takes before one ends: a freeze waits for those, and
+/// the others wait in front of it. All of them have ended, successfully, when this returns.
+pub async fn taken_at_once(device: &Arc<dyn Device>, pair: &mut QueuePair, requests: Vec<Io>) -> usize {
+    let all = requests.len();
+    requests.into_iter().for_each(|io| pair.submit(io));
+    pair.reap(|_, _| panic!("no completion comes before the thread's next turn"));
+    let mut freeze = Box::pin(device.state().unwrap().freeze());
+    assert!(poll_once(freeze.as_mut()).is_none());
+    // Until now nothing can have ended: the lane learns that it is frozen before.
+    LaneTable::current().unwrap().step();
+    let frozen = freeze.await;
+    let taken = pair.reap(|_, status| status.unwrap());
+    assert_eq!(pair.outstanding(), all - taken);
+    drop(frozen);
+    let mut ended = taken;
+    while pair.outstanding() > 0 {
+        pair.wait().await;
+        ended += pair.reap(|_, status| status.unwrap());
+    }
+    assert_eq!(ended, all);
+    taken
 }

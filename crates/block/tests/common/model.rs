@@ -7,21 +7,10 @@ use std::task::Poll;
 use spindle_block::{Channel, Operation};
 use spindle_mem::{Buffers, IoBuf};
 
-/// splitmix64: equal seeds give equal sequences.
-pub struct Random(pub u64);
+#[path = "../../../../tests/support/random.rs"]
+mod random;
 
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
+pub use random::Random;
 
 /// Waits for all of them.
 pub async fn join_all(mut all: Vec<Pin<Box<dyn Future<Output = ()> + '_>>>) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use spindle_bdev::{Base, Bdev, BdevError, BdevSpec, Disk, Registry, Virtual};
 use spindle_block::{
-    Busy, CurrentGeometry, Cx, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent,
-    LaneId, Layer, OpenError, Operation, Status, Submit,
+    Busy, CurrentGeometry, Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId,
+    Layer, LayerParts, OpenError, Operation, Status, Submit,
 };
 
 /// Requests that a lane takes at once.
@@ -41,8 +41,8 @@ impl Virtual for Spec {
     }
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let geometry = base.geometry().with_max_transfer(MOST).unwrap();
-        let (name, below) = (self.name.clone(), base.device());
-        let device = Arc::new(Awkward { name, below, geometry: geometry.into(), state: DeviceState::new() });
+        let parts = LayerParts::new(&self.name, base.device());
+        let device = Arc::new(Awkward { parts, geometry: geometry.into() });
         Ok(vec![BdevSpec::new(&self.name, "awkward", "awkward", Arc::new(AwkwardDisk(device)))])
     }
 }
@@ -56,19 +56,17 @@ impl Disk for AwkwardDisk {
 }
 
 pub struct Awkward {
-    name: String,
-    below: Arc<dyn Device>,
+    parts: LayerParts,
     geometry: CurrentGeometry,
-    state: DeviceState,
 }
 
 impl Awkward {
     /// Takes `blocks` off its end, or gives them back.
     pub async fn resize(&self, bdev: &Bdev, blocks: u64, gives: bool) {
-        let all = self.below.geometry().blocks();
-        let frozen = self.state.freeze().await;
+        let all = self.parts.below().geometry().blocks();
+        let frozen = self.parts.state().freeze().await;
         self.geometry.set_blocks(if gives { all } else { all - blocks }).unwrap();
-        let told = self.state.resized();
+        let told = self.parts.state().resized();
         drop(frozen);
         told.await;
         bdev.resized();
@@ -76,14 +74,8 @@ impl Awkward {
 }
 
 impl Layer for Awkward {
-    fn name(&self) -> &str {
-        &self.name
-    }
-    fn below(&self) -> &Arc<dyn Device> {
-        &self.below
-    }
-    fn state(&self) -> &DeviceState {
-        &self.state
+    fn parts(&self) -> &LayerParts {
+        &self.parts
     }
     fn geometry(&self) -> Geometry {
         self.geometry.get()

@@ -4,24 +4,13 @@ use std::collections::BTreeSet;
 
 use spindle_mem::{Buffers, IoBuf};
 
+#[path = "../../../../../tests/support/random.rs"]
+mod random;
+
+pub use random::Random;
+
 /// Bytes of a block.
 pub const BLOCK: usize = 512;
-
-/// splitmix64: equal seeds give equal sequences.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
 
 /// One block: the numbers with which it may be filled.
 #[derive(Clone, Default)]
