@@ -66,7 +66,8 @@ fn a_file_has_64_mib_for_transfers_that_are_not_aligned_and_one_more_waits_until
     run(1, |path| async move {
         // As much as a transfer takes at once.
         const STEP: usize = 4 << 20;
-        let file = File::open(FileOptions::new(path).writable(true).create(8 << 20)).await.unwrap();
+        let options = FileOptions::new(path).writable(true).create(8 << 20).block_size(4096);
+        let file = File::open(options).await.unwrap();
         if !file.info().direct {
             return eprintln!("skipped: no direct transfers in the temporary folder");
         }

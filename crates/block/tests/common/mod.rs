@@ -214,7 +214,8 @@ pub fn run_on<T>(table: &LaneTable, future: impl Future<Output = T>) -> T {
 pub async fn taken_at_once(device: &Arc<dyn Device>, pair: &mut QueuePair, requests: Vec<Io>) -> usize {
     let all = requests.len();
     requests.into_iter().for_each(|io| pair.submit(io));
-    pair.reap(|_, _| panic!("no completion comes before the thread's next turn"));
+    // The engine reports nothing before the thread's next turn.
+    pair.reap(|io, status| panic!("{io:?} ended as {status:?} without the engine"));
     let mut freeze = Box::pin(device.state().unwrap().freeze());
     assert!(poll_once(freeze.as_mut()).is_none());
     // Until now nothing can have ended: the lane learns that it is frozen before.
