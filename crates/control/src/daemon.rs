@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_engine::Address;
 use spindle_nbd::{BdevExport, Tls};
-use spindle_reactor::{Handle, LocalJoinHandle, spawn_local};
+use spindle_reactor::{Handle, Hangups, LocalJoinHandle, spawn_local};
 use spindle_rpc::{Bound, Dispatcher, Phase, RpcError, Server, ServerOptions, State, Table};
 
 use crate::control::Control;
@@ -86,8 +86,11 @@ impl Daemon {
             let allowed: Vec<&str> = options.rpcs_allowed.iter().map(String::as_str).collect();
             table.keep_only(&allowed);
         }
-        let hangups =
-            control.log().has_file().then(|| spawn_local(reopen_logs(control.clone())).cancel_on_drop());
+        let hangups = control.log().has_file().then(|| {
+            // Made here and not in the task, which runs later: a SIGHUP between the two would stop the daemon.
+            let hangups = control.runtime().hangups();
+            spawn_local(reopen_logs(control.clone(), hangups)).cancel_on_drop()
+        });
         let dispatcher = dispatcher(table, &control);
         let log = control.log();
         let config = options.config.map(|file| Replay::read(file, dispatcher.clone(), log.clone()));
@@ -174,8 +177,7 @@ fn group_flag(method: &str) -> Option<&'static str> {
 }
 
 /// Reopens the log at each SIGHUP.
-async fn reopen_logs(control: Control) {
-    let mut hangups = control.runtime().hangups();
+async fn reopen_logs(control: Control, mut hangups: Hangups) {
     loop {
         hangups.next().await;
         control.log().reopen();

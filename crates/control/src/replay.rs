@@ -249,7 +249,7 @@ mod tests {
             ("", "ends in the middle"),
             ("{", "ends in the middle"),
             ("{} {}", "more data follows"),
-            ("{'a': 1}", "no JSON"),
+            ("{'a': 1}", "not JSON"),
             (r#"{"subsystems": {}}"#, "not an array"),
             (r#"{"subsystems": [{}]}"#, "'subsystem'"),
             (r#"{"subsystems": [{"subsystem": "bdev", "config": [1]}]}"#, "'method'"),

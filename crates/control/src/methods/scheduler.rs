@@ -53,17 +53,11 @@ async fn get_scheduler(control: Control) -> Result<Scheduler, RpcError> {
     })
 }
 
-/// What SPDK's other schedulers take is checked and ignored, as its static one does; other members too.
+/// Other members are not looked at, such as the limits of SPDK's other schedulers: as with its static one.
 #[derive(Deserialize)]
 struct SetScheduler {
     name: String,
     period: Option<u64>,
-    #[serde(rename = "load_limit")]
-    _load_limit: Option<u8>,
-    #[serde(rename = "core_limit")]
-    _core_limit: Option<u8>,
-    #[serde(rename = "core_busy")]
-    _core_busy: Option<u8>,
     /// Threads and their cores, as "1:0,2:1".
     mappings: Option<String>,
 }

@@ -38,9 +38,6 @@ fn parameters_are_refused_with_spdks_code_and_first_words() {
         for ((method, params), code, words) in [
             (("framework_get_reactors", json!({})), -32602, "`framework_get_reactors` requires no arguments"),
             (("bdev_examine", json!({"nope": 1})), -32602, "spdk_json_decode_object failed"),
-            (scheduler(json!({"load_limit": 256})), -32602, invalid),
-            (scheduler(json!({"core_limit": "5"})), -32602, invalid),
-            (scheduler(json!({"core_busy": -1})), -32602, invalid),
             (scheduler(json!({"mappings": 1})), -32602, invalid),
             (scheduler(json!({"mappings": "1"})), -32603, "Unknown error -22"),
             (scheduler(json!({"mappings": "4000000000:0"})), -32603, "Unknown error -22"),
@@ -51,7 +48,7 @@ fn parameters_are_refused_with_spdks_code_and_first_words() {
         }
         let mappings = format!("{id}:{core}");
         let stays =
-            json!({"name": "static", "load_limit": 1, "core_busy": 95, "mappings": mappings, "other": 1});
+            json!({"name": "static", "load_limit": 1, "core_busy": "95", "mappings": mappings, "other": 1});
         client.call("framework_set_scheduler", Some(&stays.to_string())).await.unwrap();
         daemon.stop().await;
     };
