@@ -55,7 +55,7 @@ fn what_a_call_did_is_said_when_its_answer_cannot_be_printed() {
     let _daemon = Daemon::start(folder.path(), &SERVE, "control");
     for sink in [">&-", ">/dev/full"] {
         for (call, says) in [
-            (r#"bdev_null_create '{"num_blocks": 8, "block_size": 512}'"#, "its answer is \"Null"),
+            (r#"bdev_malloc_create '{"num_blocks": 8, "block_size": 512}'"#, "its answer is \"Malloc"),
             ("rpc_get_methods", " bytes is lost"),
         ] {
             let script = format!("\"$0\" rpc -s rpc.sock {call} {sink}");
