@@ -325,7 +325,9 @@ async fn from_store(
     });
     md.found.named_by_damaged =
         store.damaged.iter().flat_map(|damaged| damaged.named_blobs.clone()).collect();
-    let damaged = md.found.named_by_damaged.iter().copied();
+    // The id of a damaged blob stays its own also if its page was another blob's and becomes free.
+    let damaged = store.damaged.iter().map(|blob| blob.id);
+    let damaged = damaged.chain(md.found.named_by_damaged.iter().copied());
     let super_blob = super_blob.filter(|id| !store.blobs.contains_key(id));
     let named = damaged.chain(store.half_done.iter().map(|half| half.other)).chain(super_blob);
     md.found.reserved_roots = named.filter_map(BlobId::root_page).collect();
