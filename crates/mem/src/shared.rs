@@ -16,12 +16,6 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 /// huge page of x86-64 and AArch64, which costs one page fault where small pages cost 512.
 const PIECE: usize = 2 << 20;
 
-/// Bytes that are brought near before they are copied: behind them the processor's own look-ahead has caught up.
-const AHEAD: usize = 1024;
-
-/// Bytes of a cache line.
-const LINE: usize = 64;
-
 /// Anonymous memory, zero at first and populated as it is touched, a piece of 2 MiB at a time where the system has
 /// huge pages to give.
 pub struct SharedMem {
@@ -119,19 +113,6 @@ impl SharedMem {
         self.touch(offset..offset + source.len());
         // SAFETY: `at` checked the target, and no references into it exist.
         unsafe { copy::copy(source.as_ptr(), target, source.len()) }
-    }
-
-    /// Begins to bring the first bytes of a range near, for a copy that may come soon. A hint: nothing waits for it, and a
-    /// range that is not within the memory is left alone.
-    #[inline]
-    pub fn prefetch(&self, offset: usize, len: usize) {
-        let len = len.min(AHEAD);
-        if offset.checked_add(len).is_some_and(|end| end <= self.len) {
-            for line in (0..len).step_by(LINE) {
-                // SAFETY: within the mapping.
-                copy::prefetch(unsafe { self.base.as_ptr().add(offset + line) });
-            }
-        }
     }
 
     /// Copies `len` bytes of `source`, from its byte `from` on, to `offset`. `source` may be this memory.
@@ -262,14 +243,6 @@ impl Drop for SharedMem {
 #[cfg(all(target_arch = "x86_64", not(any(sanitized, loom, miri))))]
 mod copy {
     use std::arch::asm;
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-
-    /// A hint to the processor.
-    #[inline]
-    pub(super) fn prefetch(at: *const u8) {
-        // SAFETY: a prefetch never faults, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
 
     /// # Safety
     /// `len` bytes are valid at both addresses and do not overlap.
@@ -300,9 +273,6 @@ mod copy {
     use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
     const WORD: usize = size_of::<u64>();
-
-    /// There is none without an instruction of the processor.
-    pub(super) fn prefetch(_: *const u8) {}
 
     /// True if both ends can be walked in aligned words.
     fn in_words(source: *const u8, target: *mut u8) -> bool {

@@ -107,15 +107,12 @@ impl Device for Malloc {
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
         let (notifier, waker) = (cx.notifier(), Waker::from(Arc::new(cx.remote_notifier())));
-        let (long, giving) = (VecDeque::new(), Vec::new());
-        Ok(Box::new(MallocLane { disk: self, ahead: Ahead::default(), long, giving, notifier, waker }))
+        Ok(Box::new(MallocLane { disk: self, long: VecDeque::new(), giving: Vec::new(), notifier, waker }))
     }
 }
 
 struct MallocLane {
     disk: Arc<Malloc>,
-    /// Where the next request is, whose memory is brought near while this one's is copied: it would wait for it otherwise.
-    ahead: Ahead,
     /// Ranges that are zeroed in steps, and how many bytes of each are; they take turns.
     long: VecDeque<(Io, usize)>,
     /// Unmaps that give memory back when all lanes have been told, so that no write is in it.
@@ -124,27 +121,6 @@ struct MallocLane {
     notifier: Notifier,
     /// Polls it when all lanes have been told.
     waker: Waker,
-}
-
-/// Guesses the blocks of the next request from those that it has in the lane where it is now.
-#[derive(Default)]
-struct Ahead {
-    /// The first block of the request that was expected next, as its lane counts.
-    expected: Option<u64>,
-    /// Blocks from where that lane counts to where this disk does, as the last request showed.
-    from: u64,
-}
-
-impl Ahead {
-    /// First block and count of the request after the one at `start`, if the lane that has it counts as it did before.
-    #[inline]
-    fn guess(&mut self, start: u64, next: Option<(u64, u64)>) -> Option<(u64, u64)> {
-        let from = self.expected.take().map_or(self.from, |expected| start.wrapping_sub(expected));
-        let known = std::mem::replace(&mut self.from, from) == from;
-        let (next, count) = next?;
-        self.expected = Some(next);
-        known.then_some((next.wrapping_add(from), count))
-    }
 }
 
 /// Carries nothing: a lane that has handled it is in no write that began earlier.
@@ -160,12 +136,6 @@ impl Lane for MallocLane {
                 && io.count() << geometry.block_shift() > STEP as u64
             {
                 return self.begin(io, cx);
-            }
-            let next = cx.upcoming().filter(|next| next.operation() <= Operation::Write);
-            let next = next.map(|next| (next.start(), next.count()));
-            if let Some((start, count)) = self.ahead.guess(io.start(), next) {
-                let shift = geometry.block_shift();
-                memory.prefetch((start << shift) as usize, (count << shift) as usize);
             }
             status = perform(memory, geometry.block_shift(), &mut io);
         }
@@ -300,35 +270,5 @@ fn copy(memory: &SharedMem, to: usize, from: usize, len: usize) {
         let at = if to > from { left - now } else { len - left };
         memory.copy_from(to + at, memory, from + at, now);
         left -= now;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is guessed at each of some requests, when the next one is still in the lane of a part from `from` on.
-    fn guesses(ahead: &mut Ahead, from: u64, starts: &[u64]) -> Vec<Option<u64>> {
-        let pairs = starts.windows(2).map(|pair| (pair[0], pair[1] - from));
-        pairs.map(|(now, next)| ahead.guess(now, Some((next, 1))).map(|(start, _)| start)).collect()
-    }
-
-    #[test]
-    fn the_next_request_is_guessed_once_it_is_known_where_its_lane_counts_from() {
-        let mut ahead = Ahead::default();
-        assert_eq!(guesses(&mut ahead, 0, &[7, 3, 9]), [Some(3), Some(9)]);
-        assert_eq!(ahead.guess(9, None), None, "no request waits");
-        // The first guess is wrong, and shows where the part begins; the second is not made.
-        assert_eq!(guesses(&mut ahead, 100, &[120, 105, 130, 101]), [Some(5), None, Some(101)]);
-    }
-
-    #[test]
-    fn nothing_is_guessed_while_parts_take_turns() {
-        let mut ahead = Ahead::default();
-        let guessed = (0..100_u64).filter(|n| {
-            // Expected as its own part counts it, which is another one each time.
-            ahead.guess(n % 2 * 1000 + n, Some((n + 1, 1))).is_some()
-        });
-        assert!(guessed.count() < 3);
     }
 }

@@ -83,13 +83,6 @@ impl Cx<'_> {
         self.queues.send_to(lower, io);
     }
 
-    /// The request that the table takes up next, whatever lane it is for, and with the numbers of that lane: a guess for
-    /// a lane that can bring memory near before it is asked for.
-    #[inline]
-    pub fn upcoming(&self) -> Option<&Io> {
-        self.queues.down.front()
-    }
-
     /// Completes a request: the layer above, or its maker, receives the status. It moves away, so that no lane can
     /// complete a request twice:
     /// ```compile_fail,E0382

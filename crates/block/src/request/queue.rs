@@ -36,12 +36,6 @@ impl Queue {
         }
     }
 
-    /// The one that comes next.
-    #[inline]
-    pub(crate) fn front(&self) -> Option<&Io> {
-        self.first.as_ref().or_else(|| self.rest.front())
-    }
-
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none() && self.rest.is_empty()
