@@ -1,17 +1,17 @@
-//! A memory budget shared by all connections of a server: a count of bytes, and a queue of tasks that wait for some.
+//! A memory budget shared by all connections of a server: a count of bytes, and queues of tasks that wait for some.
 //!
 //! Shared by all threads of the server. Each connection has a small separate allowance, so only large or many
 //! requests come here. First come, first served: small requests do not pass a large one, except those of an
-//! [origin](Origin) that has its whole share already.
+//! [origin](Origin) that has its whole share already. What is given back costs the same however many wait: each
+//! origin has a queue of its own, and only the first of each that its share has room for is looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use crate::origin::Origin;
-use crate::waiting::{Entry, Ticket, Waiting};
 
 /// A budget in bytes.
 pub(crate) struct Budget {
@@ -26,9 +26,35 @@ pub(crate) struct Budget {
 #[derive(Default)]
 struct State {
     lent: usize,
-    /// The same by origin, for those that have any.
-    lent_to: BTreeMap<Origin, usize>,
-    waiting: Waiting<Wanted>,
+    /// Origins that have bytes or wait for some: no more than there are connections.
+    origins: BTreeMap<Origin, OfOrigin>,
+    /// The first in the queue of each origin whose share has room for it.
+    fitting: BTreeMap<Ticket, Origin>,
+    /// Number of tasks that wait.
+    waiting: usize,
+    /// Number of tasks that came to wait.
+    tickets: u64,
+    /// Queues looked at so far.
+    #[cfg(test)]
+    looks: usize,
+}
+
+/// A place in the order in which tasks came.
+type Ticket = u64;
+
+#[derive(Default)]
+struct OfOrigin {
+    lent: usize,
+    waiting: BTreeMap<Ticket, Waiting>,
+    /// The first of these, if it is among those that fit.
+    fitting: Option<Ticket>,
+}
+
+/// A task that waits.
+struct Waiting {
+    bytes: usize,
+    /// Of its last poll.
+    waker: Option<Waker>,
 }
 
 /// Bytes wanted, and for which origin.
@@ -40,20 +66,41 @@ struct Wanted {
 
 impl State {
     fn lent_to(&self, origin: Origin) -> usize {
-        self.lent_to.get(&origin).copied().unwrap_or(0)
+        self.origins.get(&origin).map_or(0, |of_origin| of_origin.lent)
     }
 
-    fn lend(&mut self, wanted: Wanted) {
-        self.lent += wanted.bytes;
-        *self.lent_to.entry(wanted.origin).or_default() += wanted.bytes;
+    /// Changes what an origin has or waits for.
+    fn change<T>(&mut self, origin: Origin, share: usize, change: impl FnOnce(&mut OfOrigin) -> T) -> T {
+        #[cfg(test)]
+        (self.looks += 1);
+        let of_origin = self.origins.entry(origin).or_default();
+        let changed = change(of_origin);
+        let room = share - of_origin.lent;
+        let first = of_origin.waiting.first_key_value();
+        let fitting = first.filter(|(_, waiting)| waiting.bytes <= room).map(|(ticket, _)| *ticket);
+        let before = std::mem::replace(&mut of_origin.fitting, fitting);
+        if of_origin.lent == 0 && of_origin.waiting.is_empty() {
+            self.origins.remove(&origin);
+        }
+        if before != fitting {
+            if let Some(ticket) = before {
+                self.fitting.remove(&ticket);
+            }
+            if let Some(ticket) = fitting {
+                self.fitting.insert(ticket, origin);
+            }
+        }
+        changed
     }
 
-    fn take_back(&mut self, lent: Wanted) {
-        self.lent -= lent.bytes;
-        if let Some(of_origin) = self.lent_to.get_mut(&lent.origin) {
-            *of_origin -= lent.bytes;
-            if *of_origin == 0 {
-                self.lent_to.remove(&lent.origin);
+    /// Ready if the task was admitted; otherwise it is woken when it is.
+    fn poll(&mut self, origin: Origin, ticket: Ticket, cx: &Context<'_>) -> Poll<()> {
+        let of_origin = self.origins.get_mut(&origin);
+        match of_origin.and_then(|of_origin| of_origin.waiting.get_mut(&ticket)) {
+            None => Poll::Ready(()),
+            Some(waiting) => {
+                waiting.waker = Some(cx.waker().clone());
+                Poll::Pending
             }
         }
     }
@@ -80,20 +127,15 @@ impl Budget {
         self.wanted.load(Ordering::Relaxed)
     }
 
-    /// True if the origin's share has so many bytes left.
-    fn is_within_share(&self, state: &State, wanted: Wanted) -> bool {
-        wanted.bytes <= self.share - state.lent_to(wanted.origin)
-    }
-
     /// Lends `bytes`, if none waits and there are enough.
     pub(crate) fn try_take(self: &Arc<Budget>, origin: Origin, bytes: usize) -> Option<Lease> {
-        let wanted = Wanted { origin, bytes };
         let mut state = self.state();
-        let there_are = bytes <= self.limit - state.lent && self.is_within_share(&state, wanted);
-        if !state.waiting.is_empty() || !there_are {
+        let there_are = bytes <= self.limit - state.lent && bytes <= self.share - state.lent_to(origin);
+        if state.waiting > 0 || !there_are {
             return None;
         }
-        state.lend(wanted);
+        state.lent += bytes;
+        state.change(origin, self.share, |of_origin| of_origin.lent += bytes);
         Some(Lease { budget: self.clone(), origin, bytes })
     }
 
@@ -103,43 +145,70 @@ impl Budget {
         if let Some(lease) = self.try_take(origin, wanted.bytes) {
             return lease;
         }
-        let ticket = {
-            let mut state = self.state();
-            let ticket = state.waiting.push(wanted);
-            // There may be room since the check above.
-            self.admit(state);
-            ticket
-        };
-        let place = Place { budget: self, ticket, wanted };
-        poll_fn(|cx| self.state().waiting.poll(ticket, cx)).await;
+        let place = Place { budget: self, ticket: self.wait(wanted), wanted };
+        poll_fn(|cx| self.state().poll(origin, place.ticket, cx)).await;
         place.into_lease()
+    }
+
+    /// Puts a task at the end of its queue.
+    fn wait(&self, wanted: Wanted) -> Ticket {
+        let mut state = self.state();
+        let ticket = state.tickets;
+        state.tickets += 1;
+        state.waiting += 1;
+        state.change(wanted.origin, self.share, |of_origin| {
+            of_origin.waiting.insert(ticket, Waiting { bytes: wanted.bytes, waker: None })
+        });
+        // There may be room since it was found that there was none.
+        self.admit(state);
+        ticket
     }
 
     /// Takes bytes back and lends them to waiting connections.
     fn give(&self, lent: Wanted) {
         let mut state = self.state();
-        state.take_back(lent);
+        state.lent -= lent.bytes;
+        state.change(lent.origin, self.share, |of_origin| of_origin.lent -= lent.bytes);
         self.admit(state);
     }
 
-    fn admit(&self, mut state: MutexGuard<'_, State>) {
-        // Taken out of the state, which the closure below reads and changes.
-        let mut waiting = std::mem::take(&mut state.waiting);
-        // Origins with a waiting request: their later requests wait too.
-        let mut passed = BTreeSet::new();
-        let wakers = waiting.admit(|_, wanted, _| {
-            if passed.contains(&wanted.origin) || !self.is_within_share(&state, *wanted) {
-                passed.insert(wanted.origin);
-                return Entry::Passed;
+    /// Gives up a place in a queue, or what was lent to it.
+    fn give_up(&self, ticket: Ticket, wanted: Wanted) {
+        let mut state = self.state();
+        let waited = state.change(wanted.origin, self.share, |of_origin| {
+            let waited = of_origin.waiting.remove(&ticket).is_some();
+            if !waited {
+                of_origin.lent -= wanted.bytes;
             }
-            if wanted.bytes > self.limit - state.lent {
-                return Entry::Blocks;
-            }
-            state.lend(*wanted);
-            Entry::Admitted
+            waited
         });
-        self.wanted.store(!waiting.is_empty(), Ordering::Relaxed);
-        state.waiting = waiting;
+        if waited {
+            state.waiting -= 1;
+        } else {
+            state.lent -= wanted.bytes;
+        }
+        // The next one may fit.
+        self.admit(state);
+    }
+
+    /// Lends to those that wait, in the order in which they came; those whose origin has its whole share are passed.
+    fn admit(&self, mut state: MutexGuard<'_, State>) {
+        let mut wakers = Vec::new();
+        while let Some((ticket, origin)) = state.fitting.first_key_value().map(|(t, origin)| (*t, *origin)) {
+            let room = self.limit - state.lent;
+            let admitted = state.change(origin, self.share, |of_origin| {
+                let first = of_origin.waiting.first_entry().filter(|first| first.get().bytes <= room)?;
+                debug_assert_eq!(*first.key(), ticket);
+                let admitted = first.remove();
+                of_origin.lent += admitted.bytes;
+                Some(admitted)
+            });
+            let Some(admitted) = admitted else { break };
+            state.lent += admitted.bytes;
+            state.waiting -= 1;
+            wakers.extend(admitted.waker);
+        }
+        self.wanted.store(state.waiting > 0, Ordering::Relaxed);
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -162,15 +231,9 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        if self.wanted.bytes == 0 {
-            return;
+        if self.wanted.bytes > 0 {
+            self.budget.give_up(self.ticket, self.wanted);
         }
-        let mut state = self.budget.state();
-        if !state.waiting.give_up(self.ticket) {
-            state.take_back(self.wanted);
-        }
-        // The next one in the queue may fit.
-        self.budget.admit(state);
     }
 }
 
@@ -216,6 +279,8 @@ mod tests {
     use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Poll};
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -272,6 +337,7 @@ mod tests {
         let budget = Budget::new(100, 100);
         assert_eq!(now(budget.take(ANY, 1000)).expect("it is cut to the share").bytes(), 100);
     }
+
     #[test]
     fn an_origin_with_its_whole_share_waits_and_the_others_pass() {
         let budget = Budget::new(100, 60);
@@ -285,6 +351,112 @@ mod tests {
         let more = now(&mut more).expect("its share is free again");
         drop((more, others));
         assert_eq!((budget.lent(), budget.is_wanted()), (0, false));
-        assert!(budget.state().lent_to.is_empty());
+        assert!(budget.state().origins.is_empty());
+    }
+
+    /// Bytes that come and go while many wait: how many queues each look at.
+    fn looks_while(budget: &Arc<Budget>, origin: Origin) -> usize {
+        budget.state().looks = 0;
+        drop(now(budget.take(origin, 1)).expect("there is room"));
+        budget.state().looks
+    }
+
+    #[test]
+    fn bytes_that_come_and_go_cost_the_same_with_10_requests_waiting_as_with_100_000() {
+        for many in [10, 1000, 100_000] {
+            let budget = Budget::new(100, 60);
+            // All of one origin, which has its whole share.
+            let whole = now(budget.take(ANY, 60)).expect("there is room");
+            let mut waiting: Vec<_> = (0..many).map(|_| Box::pin(budget.take(ANY, 30))).collect();
+            assert!(waiting.iter_mut().all(|one| now(one).is_none()));
+            assert!(looks_while(&budget, Origin::User(1)) <= 4);
+            // Each of another origin, and the first of them does not fit.
+            let mut others: Vec<_> =
+                (0..many).map(|n| Box::pin(budget.take(Origin::Network(n), 50))).collect();
+            assert!(others.iter_mut().all(|one| now(one).is_none()));
+            budget.state().looks = 0;
+            drop(whole);
+            assert!(budget.state().looks <= 5, "the two of the origin that fit, and the next that does not");
+            // Given up from the middle of its queue.
+            budget.state().looks = 0;
+            drop(waiting.swap_remove(waiting.len() / 2));
+            assert!(budget.state().looks <= 2);
+            drop((waiting, others));
+            let state = budget.state();
+            assert!(state.origins.is_empty() && state.fitting.is_empty() && state.waiting == 0);
+        }
+    }
+
+    /// What happens to requests: one comes, or one that waits or has its bytes ends.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Take { origin: u32, bytes: usize },
+        End(usize),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..4_u32, 1..50_usize).prop_map(|(origin, bytes)| Step::Take { origin, bytes }),
+            (0..20_usize).prop_map(Step::End),
+        ]
+    }
+
+    /// The rule, on a list of all requests that have not ended, in the order in which they came.
+    fn admit_by_rule(requests: &mut [(u32, usize, bool)], limit: usize, share: usize) {
+        let mut passed = Vec::new();
+        for at in 0..requests.len() {
+            let (origin, bytes, has) = requests[at];
+            let lent = |of: Option<u32>| -> usize {
+                let lent = requests.iter().filter(|one| one.2 && of.is_none_or(|of| one.0 == of));
+                lent.map(|one| one.1).sum()
+            };
+            if has {
+                continue;
+            }
+            if passed.contains(&origin) || lent(Some(origin)) + bytes > share {
+                passed.push(origin);
+            } else if lent(None) + bytes > limit {
+                return;
+            } else {
+                requests[at].2 = true;
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn requests_are_admitted_in_order_but_for_those_of_origins_with_their_whole_share(
+            steps in proptest::collection::vec(step(), 1..100),
+        ) {
+            let (limit, share) = (100, 60);
+            let budget = &Budget::new(limit, share);
+            let mut requests = Vec::new();
+            let mut futures = Vec::new();
+            let mut leases = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Take { origin, bytes } => {
+                        requests.push((origin, bytes, false));
+                        futures.push(Box::pin(budget.take(Origin::User(origin), bytes)));
+                        leases.push(None);
+                    }
+                    Step::End(at) if at < requests.len() => {
+                        requests.remove(at);
+                        // Before its future: a lease that was fetched is not there any more.
+                        leases.remove(at);
+                        drop(futures.remove(at));
+                    }
+                    Step::End(_) => {}
+                }
+                admit_by_rule(&mut requests, limit, share);
+                for (at, request) in requests.iter().enumerate() {
+                    if leases[at].is_none() {
+                        leases[at] = now(&mut futures[at]);
+                    }
+                    prop_assert_eq!(leases[at].is_some(), request.2);
+                }
+                prop_assert_eq!(budget.is_wanted(), requests.iter().any(|request| !request.2));
+            }
+        }
     }
 }

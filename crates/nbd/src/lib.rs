@@ -25,7 +25,6 @@ mod overlap;
 mod server;
 mod stats;
 mod tls;
-mod waiting;
 
 pub use error::{ExportError, ListenError, TlsError};
 pub use export::{Export, ExportOptions};

@@ -4,17 +4,17 @@
 //! that block that ends in between. So such a write waits for all writes that overlap its blocks, and they wait for
 //! it. Shared by all connections of the device, on all threads. Until a client writes a part of a block, other
 //! writes cost two atomic operations on a cache line of their own connection. The first such write of a device
-//! waits until those under way have ended; from then on every write registers its range.
+//! waits until those under way have ended; from then on every write registers its range, and looks at each other
+//! one when it begins, and at each later one when it ends.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Poll, Waker};
 
 use spindle_reactor::WaitList;
-
-use crate::waiting::{Entry, Ticket, Waiting};
 
 /// The writes of one device.
 #[derive(Default)]
@@ -29,27 +29,38 @@ pub(crate) struct Overlaps {
 #[derive(Default)]
 struct State {
     writers: Vec<Arc<Unseen>>,
-    active: Vec<(Ticket, Shown)>,
-    waiting: Waiting<Shown>,
+    /// Writes with a registered range, in the order in which they came.
+    shown: VecDeque<Shown>,
+    tickets: u64,
+    /// Writes looked at so far.
+    #[cfg(test)]
+    looks: usize,
 }
+
+/// The number of a write, never given twice.
+type Ticket = u64;
 
 /// Number of one connection's writes under way without a registered range.
 #[derive(Default)]
 #[repr(align(128))]
 struct Unseen(AtomicUsize);
 
-/// A write with a registered range.
-#[derive(Clone)]
+/// A write with a registered range. It waits for earlier ones.
 struct Shown {
+    ticket: Ticket,
     blocks: Range<u64>,
     /// True if it excludes every overlapping write.
     alone: bool,
+    /// How many of those that it waits for have not ended.
+    waits_for: usize,
+    /// Of its last poll, while it waits.
+    waker: Option<Waker>,
 }
 
 impl Shown {
-    fn excludes(&self, other: &Shown) -> bool {
-        let apart = self.blocks.end <= other.blocks.start || other.blocks.end <= self.blocks.start;
-        !apart && (self.alone || other.alone)
+    fn excludes(&self, blocks: &Range<u64>, alone: bool) -> bool {
+        let apart = self.blocks.end <= blocks.start || blocks.end <= self.blocks.start;
+        !apart && (self.alone || alone)
     }
 }
 
@@ -66,40 +77,64 @@ impl Overlaps {
     }
 
     async fn enter(self: &Arc<Overlaps>, blocks: Range<u64>, alone: bool) -> Permit {
-        let ticket = {
-            let mut state = self.state();
-            let ticket = state.waiting.push(Shown { blocks, alone });
-            // It has no waker yet, and no other could be admitted.
-            drop(state.admit());
-            ticket
-        };
+        let ticket = self.state().add(blocks, alone);
         let permit = Permit(Held::Shown { overlaps: self.clone(), ticket });
-        poll_fn(|cx| self.state().waiting.poll(ticket, cx)).await;
+        poll_fn(|cx| self.state().poll(ticket, cx)).await;
         permit
     }
 
     fn leave(&self, ticket: Ticket) {
-        let mut state = self.state();
-        state.active.retain(|(other, _)| *other != ticket);
-        state.waiting.give_up(ticket);
-        let wakers = state.admit();
-        drop(state);
+        let wakers = self.state().remove(ticket);
         wakers.into_iter().for_each(Waker::wake);
     }
 }
 
 impl State {
-    /// Admits waiting writes, in order, that no active write and no earlier waiting one excludes.
-    fn admit(&mut self) -> Vec<Waker> {
-        let State { active, waiting, .. } = self;
-        waiting.admit(|ticket, shown, mut before| {
-            let beside = active.iter().any(|(_, other)| other.excludes(shown));
-            if beside || Iterator::any(&mut before, |other| other.excludes(shown)) {
-                return Entry::Passed;
+    fn add(&mut self, blocks: Range<u64>, alone: bool) -> Ticket {
+        self.looked(self.shown.len());
+        let waits_for = self.shown.iter().filter(|earlier| earlier.excludes(&blocks, alone)).count();
+        let ticket = self.tickets;
+        self.tickets += 1;
+        self.shown.push_back(Shown { ticket, blocks, alone, waits_for, waker: None });
+        ticket
+    }
+
+    fn index(&self, ticket: Ticket) -> Option<usize> {
+        self.shown.binary_search_by_key(&ticket, |write| write.ticket).ok()
+    }
+
+    /// Ready if the write waits for no other.
+    fn poll(&mut self, ticket: Ticket, cx: &Context<'_>) -> Poll<()> {
+        let write = self.index(ticket).map(|index| &mut self.shown[index]);
+        match write.filter(|write| write.waits_for > 0) {
+            None => Poll::Ready(()),
+            Some(write) => {
+                write.waker = Some(cx.waker().clone());
+                Poll::Pending
             }
-            active.push((ticket, shown.clone()));
-            Entry::Admitted
-        })
+        }
+    }
+
+    /// Returns the wakers of those that wait for no other any more: wake them without the lock.
+    fn remove(&mut self, ticket: Ticket) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        let Some(index) = self.index(ticket) else { return wakers };
+        let Some(ended) = self.shown.remove(index) else { return wakers };
+        self.looked(self.shown.len() - index);
+        for later in self.shown.range_mut(index..) {
+            if later.excludes(&ended.blocks, ended.alone) {
+                later.waits_for -= 1;
+                if later.waits_for == 0 {
+                    wakers.extend(later.waker.take());
+                }
+            }
+        }
+        wakers
+    }
+
+    fn looked(&mut self, _at: usize) {
+        #[cfg(test)]
+        (self.looks += _at);
     }
 }
 
@@ -241,6 +276,27 @@ mod tests {
         drop(part);
         drop(writer);
         let state = overlaps.state();
-        assert!(state.active.is_empty() && state.waiting.is_empty() && state.writers.is_empty());
+        assert!(state.shown.is_empty() && state.writers.is_empty());
+    }
+
+    #[test]
+    fn a_write_looks_at_each_other_once_however_many_wait_for_however_many() {
+        let overlaps = Arc::<Overlaps>::default();
+        let writer = Writer::new(&overlaps);
+        let many = 1000;
+        let mut writing: Vec<_> = (0..many).map(|block| now(writer.parts(block..block + 1))).collect();
+        let mut waiting: Vec<_> = (0..many).map(|block| Box::pin(writer.parts(block..block + 1))).collect();
+        assert!(writing.iter().all(Option::is_some) && waiting.iter_mut().all(|one| now(one).is_none()));
+        overlaps.state().looks = 0;
+        let mut one_more = Box::pin(writer.whole(0..many));
+        assert!(now(&mut one_more).is_none());
+        assert_eq!(overlaps.state().looks, 2 * many as usize);
+        overlaps.state().looks = 0;
+        drop(writing.remove(0));
+        assert_eq!(overlaps.state().looks, 2 * many as usize);
+        let ready: Vec<_> = waiting.iter_mut().map(|one| now(one).is_some()).collect();
+        assert!(ready[0] && ready[1..].iter().all(|ready| !ready));
+        drop((writing, waiting));
+        assert!(now(&mut one_more).is_some());
     }
 }

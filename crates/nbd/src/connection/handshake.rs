@@ -149,7 +149,7 @@ fn open(
     match Channel::open(exported.export.device.clone()) {
         Ok(channel) => Ok((exported, channel)),
         Err(error) => {
-            control.set_export(None);
+            server.detach(control);
             Err(Refusal::Failed(error.to_string()))
         }
     }

@@ -5,6 +5,7 @@
 //! last handle does not stop the server: call [`Server::stop`].
 
 mod bdev;
+mod connections;
 mod exported;
 mod listening;
 mod options;

@@ -8,7 +8,8 @@ use spindle_engine::{Address, Socket, Time};
 use spindle_mem::Pool;
 use spindle_reactor::{Thread, WaitList, now, reactor_loads, spawn_local};
 
-use super::placing::{self, Candidate};
+use super::connections::{Connection, Connections};
+use super::placing;
 use super::visits::Visits;
 use super::{ConnectionInfo, ExportInfo, Exported, ListenerInfo, Options};
 use crate::budget::Budget;
@@ -30,22 +31,11 @@ pub(crate) struct Shared {
     failed_flushes: AtomicU64,
 }
 
-#[derive(Default)]
 struct Lists {
     exports: BTreeMap<String, Arc<Exported>>,
-    connections: BTreeMap<u64, Connection>,
+    connections: Connections,
     listeners: Vec<Accepting>,
-    next_id: u64,
     stopping: bool,
-}
-
-struct Connection {
-    control: Arc<Control>,
-    /// When it was placed, where that is known.
-    since: Option<Time>,
-    /// Its index among the threads; `usize::MAX` for one that stays on the accepting thread.
-    thread: usize,
-    thread_name: String,
 }
 
 /// A listener's address, and the means to end it.
@@ -60,6 +50,12 @@ impl Shared {
     pub(crate) fn new(options: Options, threads: Vec<Thread>) -> Arc<Shared> {
         let memory = options.memory.max(CONNECTION_LIMIT);
         let share = options.memory_of_one.max(CONNECTION_LIMIT);
+        let lists = Lists {
+            exports: BTreeMap::new(),
+            connections: Connections::new(threads.len()),
+            listeners: Vec::new(),
+            stopping: false,
+        };
         Arc::new(Shared {
             // Buffers are lent in powers of two, and allowances come on top.
             pool: Pool::new("nbd", memory.saturating_mul(3)),
@@ -67,7 +63,7 @@ impl Shared {
             visits: Visits::new(options.connections_of_one, options.visits_of_one),
             options,
             threads,
-            lists: Mutex::default(),
+            lists: Mutex::new(lists),
             ending: WaitList::default(),
             failed_flushes: AtomicU64::new(0),
         })
@@ -89,19 +85,12 @@ impl Shared {
             if lists.stopping {
                 return;
             }
-            let Ok(leaves) = lists.make_room(&self.options, origin) else { return };
-            let thread = placing::choose(&self.candidates(&lists));
-            let id = lists.next_id;
-            lists.next_id += 1;
-            let control = Arc::new(Control::new(id, peer, origin));
+            let Ok(leaves) = lists.connections.make_room(&self.options, origin) else { return };
+            let thread = placing::choose(&lists.connections.candidates(&self.loads(), time()));
             let here = thread.map(|index| self.threads[index].clone()).or_else(Thread::current);
-            let connection = Connection {
-                control: control.clone(),
-                since: time(),
-                thread: thread.unwrap_or(usize::MAX),
-                thread_name: here.map_or_else(String::new, |thread| thread.name().to_owned()),
-            };
-            lists.connections.insert(id, connection);
+            let thread_name = here.map_or_else(String::new, |thread| thread.name().to_owned());
+            let control = |id| Arc::new(Control::new(id, peer, origin));
+            let control = lists.connections.add(control, time(), thread, thread_name);
             (control, thread, leaves)
         };
         leaves.into_iter().for_each(|control| control.stop(Stop::AtOnce));
@@ -119,35 +108,30 @@ impl Shared {
         }
     }
 
-    /// The threads, as they may serve one more connection.
-    fn candidates(&self, lists: &Lists) -> Vec<Candidate> {
+    /// The busy shares of the threads' reactors.
+    fn loads(&self) -> Vec<f64> {
         // Outside of a Spindle thread no load is known.
         let loads = Thread::current().map_or_else(Vec::new, |_| reactor_loads());
         let load = |thread: &Thread| loads.get(thread.reactor()).copied().unwrap_or(0.0);
-        let idle = |thread: &Thread| Candidate { load: load(thread), connections: 0, new: 0 };
-        let mut candidates: Vec<_> = self.threads.iter().map(idle).collect();
-        let now = time();
-        for connection in lists.connections.values() {
-            let Some(candidate) = candidates.get_mut(connection.thread) else { continue };
-            let age = now.zip(connection.since).map(|(now, since)| now.since(since));
-            candidate.connections += 1;
-            candidate.new += usize::from(age.is_none_or(|age| age < placing::NEW));
-        }
-        candidates
+        self.threads.iter().map(load).collect()
     }
 
     /// Waits until none of these connections is left.
     pub(crate) async fn ended(&self, which: &impl Fn(&Option<Arc<Exported>>) -> bool) {
-        let is_left = || self.lists().connections.values().any(|one| which(&one.control.export()));
+        let is_left = || self.lists().connections.iter().any(|one| which(&one.control.export()));
         self.ending.until(|| (!is_left()).then_some(())).await;
     }
 
     /// Stops these connections; returns how many of them use an export.
     pub(crate) fn tell(&self, which: &impl Fn(&Option<Arc<Exported>>) -> bool, stop: Stop) -> usize {
         let told: Vec<_> = {
-            let lists = self.lists();
-            let all = lists.connections.values().map(|connection| connection.control.clone());
-            all.filter(|control| which(&control.export())).collect()
+            let mut lists = self.lists();
+            let all = lists.connections.iter().map(|connection| &connection.control);
+            let told: Vec<_> = all.filter(|control| which(&control.export())).cloned().collect();
+            if stop == Stop::AtOnce {
+                told.iter().for_each(|control| lists.connections.ends(control.id));
+            }
+            told
         };
         told.iter().for_each(|control| control.stop(stop));
         told.iter().filter(|control| control.export().is_some()).count()
@@ -155,12 +139,16 @@ impl Shared {
 
     /// Closes clients that leave replies unread while others wait for their memory.
     pub(crate) fn close_stalled(&self, now: Time) {
-        let lists = self.lists();
-        let controls = lists.connections.values().map(|connection| &connection.control);
+        let mut lists = self.lists();
         let stalled = |control: &&Arc<Control>| {
             control.sending_since().is_some_and(|since| now.since(since) > self.options.stalled)
         };
-        controls.filter(stalled).for_each(|control| control.stop(Stop::AtOnce));
+        let controls = lists.connections.iter().map(|connection| &connection.control);
+        let stalled: Vec<_> = controls.filter(stalled).cloned().collect();
+        for control in stalled {
+            lists.connections.ends(control.id);
+            control.stop(Stop::AtOnce);
+        }
     }
 
     pub(crate) fn add(&self, export: Export) -> Result<Arc<Exported>, ExportError> {
@@ -215,11 +203,19 @@ impl Shared {
 
     /// Finds an export for a connection that is about to use it.
     pub(crate) fn attach(&self, control: &Control, name: &str) -> Result<Arc<Exported>, Refusal> {
-        let lists = self.lists();
-        let exported = Shared::named(&lists, name)?;
+        let mut lists = self.lists();
+        let exported = Shared::named(&lists, name)?.clone();
         // Under the lock, so that a removal of the export finds the connection.
         control.set_export(Some(exported.clone()));
-        Ok(exported.clone())
+        lists.connections.uses_export(control.id);
+        Ok(exported)
+    }
+
+    /// Takes back that a connection uses an export.
+    pub(crate) fn detach(&self, control: &Control) {
+        let mut lists = self.lists();
+        control.set_export(None);
+        lists.connections.uses_none(control.id);
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -285,55 +281,19 @@ impl Shared {
     }
 }
 
-/// All places are taken by clients that use an export.
-struct Full;
-
 impl Lists {
-    /// Makes room for one more connection of an origin: if there is none, the connection that has been longest in
-    /// its handshake must leave, so that silent clients do not keep others out. If the origin has as many as it may
-    /// have, one of the same origin must leave.
-    fn make_room(&self, options: &Options, origin: Origin) -> Result<Option<Arc<Control>>, Full> {
-        let own = |control: &&Arc<Control>| control.origin == origin;
-        match self.longest_in_handshake(options.connections_of_one, own)? {
-            Some(leaves) => Ok(Some(leaves)),
-            None => self.longest_in_handshake(options.connections, |_| true),
-        }
-    }
-
-    /// The connection that must leave for one more of these, of which there may be `most`.
-    fn longest_in_handshake(
-        &self,
-        most: usize,
-        these: impl Fn(&&Arc<Control>) -> bool,
-    ) -> Result<Option<Arc<Control>>, Full> {
-        if self.connections.len() < most {
-            return Ok(None);
-        }
-        let controls = self.connections.values().map(|connection| &connection.control);
-        let mut staying = controls.filter(&these).filter(|control| control.told() != Stop::AtOnce);
-        if staying.clone().count() < most {
-            return Ok(None);
-        }
-        // In the order in which they came.
-        staying.find(|control| control.export().is_none()).cloned().map(Some).ok_or(Full)
-    }
-
     fn info(&self, exported: &Arc<Exported>) -> ExportInfo {
         let uses = |connection: &&Connection| {
             connection.control.export().is_some_and(|export| Arc::ptr_eq(&export, exported))
         };
-        let connections: Vec<_> = self
-            .connections
-            .values()
-            .filter(uses)
-            .map(|Connection { control, thread_name, .. }| ConnectionInfo {
-                id: control.id,
-                peer: control.peer.clone(),
-                thread: thread_name.clone(),
-                encrypted: control.is_encrypted(),
-                counts: control.counters.counts(),
-            })
-            .collect();
+        let info = |Connection { control, thread_name, .. }: &Connection| ConnectionInfo {
+            id: control.id,
+            peer: control.peer.clone(),
+            thread: thread_name.clone(),
+            encrypted: control.is_encrypted(),
+            counts: control.counters.counts(),
+        };
+        let connections: Vec<_> = self.connections.iter().filter(uses).map(info).collect();
         let mut counts = exported.past();
         connections.iter().for_each(|connection| counts += connection.counts);
         let export = &exported.export;
@@ -363,7 +323,7 @@ impl Drop for Registered {
             self.server.visits.was_worth(self.control.origin);
         }
         let mut lists = self.server.lists();
-        lists.connections.remove(&self.control.id);
+        lists.connections.remove(self.control.id);
         if let Some(exported) = self.control.export() {
             exported.remember(self.control.counters.counts());
         }

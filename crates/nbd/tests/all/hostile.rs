@@ -77,10 +77,11 @@ fn readers_of_one_user_that_do_not_read_leave_the_rest_of_the_memory_to_a_host()
             sleep(Duration::from_millis(1)).await;
         }
         // No connection is closed for it: there is memory.
-        assert_eq!(from_a_host(&server).await.read(0, 32 << 20).await.len(), 32 << 20);
+        let mut host = from_a_host(&server).await;
+        assert_eq!(host.read(0, 32 << 20).await.len(), 32 << 20);
         assert!(server.memory_in_use() <= share + share / 2);
         assert_eq!(server.exports()[0].connections.len(), 4);
-        drop(deaf);
+        drop((deaf, host));
         server.stop().await;
         assert_eq!(server.memory_in_use(), 0);
     });
