@@ -107,6 +107,18 @@ impl Blob {
         self.reads = self.reads.max(other.reads);
     }
 
+    /// Replaces its content by consecutive values from `unit` on. The change began at `begun`.
+    pub fn replace(&mut self, unit: u64, count: u64, value: Value, per_cluster: u64, begun: Time) {
+        let (end, values) = (unit + count, value..);
+        // A thin one has clusters only where it was written to; what it gets later may hold anything
+        // if it waives zeroes.
+        let cleared = match self.thin {
+            true => unit / per_cluster * per_cluster..end.next_multiple_of(per_cluster),
+            false => 0..self.clusters * per_cluster,
+        };
+        self.units.replace((unit..end).zip(values).collect(), cleared, begun);
+    }
+
     /// Begins an operation on its data or xattrs.
     pub fn begin(&mut self, time: Time, op: &Op, rules: Rules) {
         match op {

@@ -44,7 +44,8 @@ pub async fn perform(run: &Arc<Context>, op: Op) {
         Op::Destroy => destroy(run, store).await,
         Op::ShallowCopy { tag } => shallow_copy(run, &store, *tag, begun).await,
         Op::Delete { tag } => delete(run, &store, *tag).await,
-        _ => simple(run, &store, &op).await,
+        op if op.new_blob().is_some() => make_blob(run, &store, op).await.map(Some),
+        _ => change(run, &store, &op).await.map(|()| None),
     };
     if leaves && run.has_failed() {
         return run.stop();
@@ -57,9 +58,8 @@ pub async fn perform(run: &Arc<Context>, op: Op) {
     }
 }
 
-/// Performs operations that fail if their blob is not open or does not exist. Returns the id of a new blob.
-async fn simple(run: &Context, store: &Blobstore, op: &Op) -> Result<Option<BlobId>, BlobError> {
-    let handle = |tag: &Tag| run.handle(*tag).ok_or_else(|| none(*tag));
+/// Makes a blob. Fails if the blob that it is made of does not exist.
+async fn make_blob(run: &Context, store: &Blobstore, op: &Op) -> Result<BlobId, BlobError> {
     let id = |tag: &Tag| known_id(run, *tag).ok_or_else(|| none(*tag));
     match op {
         Op::Create { tag, clusters, thin, table, waived, xattrs } => {
@@ -74,56 +74,59 @@ async fn simple(run: &Context, store: &Blobstore, op: &Op) -> Result<Option<Blob
                 clear_method,
                 ..BlobOptions::default()
             };
-            return store.create_blob(options).await.map(Some);
+            store.create_blob(options).await
         }
-        Op::Snapshot { tag, new } => return store.snapshot(id(tag)?, tagged(*new)).await.map(Some),
-        Op::Clone { tag, new } => return store.clone_blob(id(tag)?, tagged(*new)).await.map(Some),
-        Op::Resize { tag, clusters } => handle(tag)?.resize(*clusters).await?,
-        Op::Replace { tag, unit, count, value } => {
-            replace(run, &handle(tag)?, (*unit, *count), *value).await?;
+        Op::CloneExternal { tag, source, clusters } => {
+            let external_snapshot = Some(external::id(*source));
+            let options =
+                BlobOptions { external_snapshot, xattrs: tagged(*tag), ..BlobOptions::thin(*clusters) };
+            store.create_blob(options).await
         }
-        Op::SetXattr { tag, name, value } => {
-            handle(tag)?.set_xattr(xattr_name(*name), value.clone()).await?;
-        }
-        Op::RemoveXattr { tag, name } => handle(tag)?.remove_xattr(xattr_name(*name)).await?,
-        Op::Sync { tag } => handle(tag)?.sync().await?,
+        Op::Snapshot { tag, new } => store.snapshot(id(tag)?, tagged(*new)).await,
+        Op::Clone { tag, new } => store.clone_blob(id(tag)?, tagged(*new)).await,
+        _ => unreachable!("makes no blob"),
+    }
+}
+
+/// Changes a blob or the store. Fails if the blob is not open or does not exist.
+async fn change(run: &Context, store: &Blobstore, op: &Op) -> Result<(), BlobError> {
+    let handle = |tag: &Tag| run.handle(*tag).ok_or_else(|| none(*tag));
+    let id = |tag: &Tag| known_id(run, *tag).ok_or_else(|| none(*tag));
+    match op {
+        Op::Resize { tag, clusters } => handle(tag)?.resize(*clusters).await,
+        Op::Replace { tag, unit, count, value } => replace(run, &handle(tag)?, (*unit, *count), *value).await,
+        Op::SetXattr { tag, name, value } => handle(tag)?.set_xattr(xattr_name(*name), value.clone()).await,
+        Op::RemoveXattr { tag, name } => handle(tag)?.remove_xattr(xattr_name(*name)).await,
+        Op::Sync { tag } => handle(tag)?.sync().await,
         Op::Open { tag } => {
             let blob = store.open_blob(id(tag)?).await?;
             run.put_handle(*tag, blob);
+            Ok(())
         }
         Op::Reopen { tag } => {
             let blob = run.take_handle(*tag).ok_or_else(|| none(*tag))?;
             close(run, *tag, blob).await?;
             open(run, store, *tag).await;
+            Ok(())
         }
-        Op::ReadOnly { tag } => handle(tag)?.set_read_only().await?,
-        Op::Inflate { tag } => store.inflate(id(tag)?).await?,
-        Op::Decouple { tag } => store.decouple_parent(id(tag)?).await?,
-        Op::CloneExternal { tag, source, clusters } => {
-            let external_snapshot = Some(external::id(*source));
-            let options =
-                BlobOptions { external_snapshot, xattrs: tagged(*tag), ..BlobOptions::thin(*clusters) };
-            return store.create_blob(options).await.map(Some);
-        }
+        Op::ReadOnly { tag } => handle(tag)?.set_read_only().await,
+        Op::Inflate { tag } => store.inflate(id(tag)?).await,
+        Op::Decouple { tag } => store.decouple_parent(id(tag)?).await,
         Op::SetParent { tag, parent } => {
             let parent = match parent {
                 Above::Blob(parent) => Parent::Snapshot(id(parent)?),
                 Above::External(source) => Parent::External(external::id(*source)),
             };
-            store.set_parent(id(tag)?, parent).await?;
+            store.set_parent(id(tag)?, parent).await
         }
-        Op::SetSuper { tag } => {
-            let tag = tag.as_ref().map(id).transpose()?;
-            store.set_super_blob(tag).await?;
-        }
-        Op::SetType { bs_type } => store.set_bs_type(*bs_type).await?,
+        Op::SetSuper { tag } => store.set_super_blob(tag.as_ref().map(id).transpose()?).await,
+        Op::SetType { bs_type } => store.set_bs_type(*bs_type).await,
         Op::Grow => {
             run.device.grow();
-            store.grow().await?;
+            store.grow().await
         }
         _ => unreachable!("handled by the caller, or about data"),
     }
-    Ok(None)
 }
 
 async fn replace(

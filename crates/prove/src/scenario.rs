@@ -55,6 +55,38 @@ pub struct Shares {
     pub read: u32,
 }
 
+impl Shares {
+    /// Those of a workload without preferences.
+    const EVERYTHING: Shares = Shares {
+        create: 8,
+        delete: 8,
+        resize: 8,
+        replace: 0,
+        xattr: 6,
+        sync: 3,
+        reopen: 2,
+        read_only: 1,
+        snapshot: 8,
+        clone: 6,
+        clone_external: 3,
+        shallow_copy: 1,
+        inflate: 2,
+        decouple: 2,
+        set_parent: 2,
+        set_super: 2,
+        set_type: 1,
+        reload: 2,
+        remake: 1,
+        grow: 2,
+        pause: 12,
+        write: 10,
+        zeroes: 3,
+        unmap: 4,
+        flush: 3,
+        read: 3,
+    };
+}
+
 impl Scenario {
     /// All scenarios.
     pub const ALL: [Scenario; 7] = [
@@ -99,38 +131,10 @@ impl Scenario {
 
     /// How often each operation is chosen.
     pub fn shares(self) -> Shares {
-        let everything = Shares {
-            create: 8,
-            delete: 8,
-            resize: 8,
-            replace: 0,
-            xattr: 6,
-            sync: 3,
-            reopen: 2,
-            read_only: 1,
-            snapshot: 8,
-            clone: 6,
-            clone_external: 3,
-            shallow_copy: 1,
-            inflate: 2,
-            decouple: 2,
-            set_parent: 2,
-            set_super: 2,
-            set_type: 1,
-            reload: 2,
-            remake: 1,
-            grow: 2,
-            pause: 12,
-            write: 10,
-            zeroes: 3,
-            unmap: 4,
-            flush: 3,
-            read: 3,
-        };
         match self {
-            Scenario::Everything | Scenario::FailedFlushes => everything,
+            Scenario::Everything | Scenario::FailedFlushes => Shares::EVERYTHING,
             // Its main task has its own routine.
-            Scenario::ComeAndGo => everything,
+            Scenario::ComeAndGo => Shares::EVERYTHING,
             Scenario::LateIo => Shares {
                 create: 12,
                 delete: 6,
@@ -148,14 +152,14 @@ impl Scenario {
                 read: 6,
                 flush: 0,
                 zeroes: 1,
-                ..everything
+                ..Shares::EVERYTHING
             },
             Scenario::Reloads => {
-                Shares { reload: 30, remake: 4, delete: 14, create: 14, pause: 2, ..everything }
+                Shares { reload: 30, remake: 4, delete: 14, create: 14, pause: 2, ..Shares::EVERYTHING }
             }
-            Scenario::Replacements => Shares { replace: 24, write: 14, snapshot: 4, ..everything },
+            Scenario::Replacements => Shares { replace: 24, write: 14, snapshot: 4, ..Shares::EVERYTHING },
             Scenario::Chains => {
-                Shares { snapshot: 20, clone: 14, delete: 20, decouple: 6, inflate: 4, ..everything }
+                Shares { snapshot: 20, clone: 14, delete: 20, decouple: 6, inflate: 4, ..Shares::EVERYTHING }
             }
         }
     }

@@ -190,46 +190,20 @@ impl World {
             Op::Snapshot { tag, new } => self.snapshot(*tag, *new, id, begun),
             Op::Clone { tag, new } => self.clone_of(*tag, *new, id),
             Op::CloneExternal { tag, source, clusters } => {
-                let mut units = external::units(*source, per_cluster);
-                units.truncate(clusters * per_cluster);
-                let parent = Some(Above::External(*source));
-                self.insert(*tag, Blob { parent, thin: true, ..Blob::new(id, *clusters, units) });
+                let units = external::units(*source, per_cluster);
+                self.clone_external(*tag, *source, Blob::new(id, *clusters, units), per_cluster);
             }
             Op::Delete { tag } => self.delete(*tag),
-            Op::SetParent { tag, parent } => {
-                let above = match parent {
-                    Above::Blob(parent) => self.blobs.get(parent).map(|blob| blob.units.clone()),
-                    Above::External(source) => Some(external::units(*source, per_cluster)),
-                };
-                let above = above.unwrap_or_default();
-                self.change(*tag, |blob| blob.parent = Some(*parent));
-                for tag in self.readers(*tag) {
-                    self.change(tag, |blob| blob.units.join(&above, blob.clusters * per_cluster));
-                }
-            }
-            Op::Decouple { tag } => {
-                let above = self.blobs.get(tag).and_then(|blob| blob.parent);
-                let grandparent = match above {
-                    Some(Above::Blob(above)) => self.blobs.get(&above).and_then(|above| above.parent),
-                    _ => None,
-                };
-                self.change(*tag, |blob| blob.parent = grandparent);
-            }
+            Op::SetParent { tag, parent } => self.set_parent(*tag, *parent, per_cluster),
+            Op::Decouple { tag } => self.decouple(*tag),
             Op::Inflate { tag } => self.change(*tag, |blob| (blob.parent, blob.thin) = (None, false)),
             Op::Resize { tag, clusters } => self.change(*tag, |blob| {
                 blob.clusters = *clusters;
                 blob.units.truncate(clusters * per_cluster);
             }),
-            Op::Replace { tag, unit, count, value } => self.change(*tag, |blob| {
-                let (end, values) = (unit + count, *value..);
-                // A thin one has clusters only where it was written to; what it gets later may hold anything
-                // if it waives zeroes.
-                let cleared = match blob.thin {
-                    true => unit / per_cluster * per_cluster..end.next_multiple_of(per_cluster),
-                    false => 0..blob.clusters * per_cluster,
-                };
-                blob.units.replace((*unit..end).zip(values).collect(), cleared, begun);
-            }),
+            Op::Replace { tag, unit, count, value } => {
+                self.change(*tag, |blob| blob.replace(*unit, *count, *value, per_cluster, begun));
+            }
             Op::ReadOnly { tag } => self.change(*tag, |blob| blob.read_only = true),
             Op::Sync { tag } | Op::Reopen { tag } => self.change(*tag, |blob| blob.xattrs.settle(begun)),
             Op::SetSuper { tag } => self.super_blob = *tag,
@@ -283,6 +257,33 @@ impl World {
             ..Blob::clone(snapshot)
         };
         self.insert(new, clone);
+    }
+
+    /// Inserts a clone of an external snapshot, whose units it has.
+    fn clone_external(&mut self, tag: Tag, source: u8, mut blob: Blob, per_cluster: u64) {
+        blob.units.truncate(blob.clusters * per_cluster);
+        self.insert(tag, Blob { parent: Some(Above::External(source)), thin: true, ..blob });
+    }
+
+    fn set_parent(&mut self, tag: Tag, parent: Above, per_cluster: u64) {
+        let above = match parent {
+            Above::Blob(parent) => self.blobs.get(&parent).map(|blob| blob.units.clone()),
+            Above::External(source) => Some(external::units(source, per_cluster)),
+        };
+        let above = above.unwrap_or_default();
+        self.change(tag, |blob| blob.parent = Some(parent));
+        for tag in self.readers(tag) {
+            self.change(tag, |blob| blob.units.join(&above, blob.clusters * per_cluster));
+        }
+    }
+
+    fn decouple(&mut self, tag: Tag) {
+        let above = self.blobs.get(&tag).and_then(|blob| blob.parent);
+        let grandparent = match above {
+            Some(Above::Blob(above)) => self.blobs.get(&above).and_then(|above| above.parent),
+            _ => None,
+        };
+        self.change(tag, |blob| blob.parent = grandparent);
     }
 
     fn delete(&mut self, tag: Tag) {

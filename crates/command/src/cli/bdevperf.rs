@@ -327,6 +327,7 @@ fn mib_per_second(report: &JobReport, spec: &LoadSpec) -> f64 {
     report.per_second() * spec.io_size as f64 / f64::from(1 << 20)
 }
 
+/// A table of the jobs, their sum, and a histogram if one is wanted.
 fn print(
     reports: &[JobReport],
     spec: &LoadSpec,
@@ -334,6 +335,18 @@ fn print(
     histogram: bool,
     out: &mut impl Write,
 ) -> io::Result<()> {
+    job_table(reports, spec).print(out)?;
+    let requests: u64 = reports.iter().map(|report| report.requests).sum();
+    let per_second: f64 = reports.iter().map(JobReport::per_second).sum();
+    let each = cpu_s * 1e9 / requests.max(1) as f64;
+    writeln!(out, "{per_second:.0} requests a second together, {each:.1} ns of CPU time each")?;
+    if histogram {
+        histogram_table(reports).print(out)?;
+    }
+    Ok(())
+}
+
+fn job_table(reports: &[JobReport], spec: &LoadSpec) -> Table {
     let mut table = Table::new(&[
         ("BDEV", Align::Left),
         ("THREAD", Align::Left),
@@ -349,9 +362,9 @@ fn print(
         ("P99.9", Align::Right),
         ("MOST", Align::Right),
     ]);
+    let shown = |time: Duration| format!("{:.2}", us(time));
     for report in reports {
         let times = &report.latencies;
-        let shown = |time: Duration| format!("{:.2}", us(time));
         table.row([
             report.bdev.clone(),
             report.thread.clone(),
@@ -368,23 +381,20 @@ fn print(
             shown(times.most()),
         ]);
     }
-    table.print(out)?;
-    let requests: u64 = reports.iter().map(|report| report.requests).sum();
-    let per_second: f64 = reports.iter().map(JobReport::per_second).sum();
-    let each = cpu_s * 1e9 / requests.max(1) as f64;
-    writeln!(out, "{per_second:.0} requests a second together, {each:.1} ns of CPU time each")?;
-    if histogram {
-        let mut all = load::Latencies::default();
-        reports.iter().for_each(|report| all.merge(&report.latencies));
-        let mut table =
-            Table::new(&[("UP TO US", Align::Right), ("REQUESTS", Align::Right), ("SHARE", Align::Right)]);
-        let mut seen = 0;
-        for (end, count) in all.buckets() {
-            seen += count;
-            let share = format!("{:.4} %", seen as f64 * 100.0 / all.total().max(1) as f64);
-            table.row([format!("{:.3}", us(end)), count.to_string(), share]);
-        }
-        table.print(out)?;
+    table
+}
+
+/// The latencies of all jobs together.
+fn histogram_table(reports: &[JobReport]) -> Table {
+    let mut all = load::Latencies::default();
+    reports.iter().for_each(|report| all.merge(&report.latencies));
+    let mut table =
+        Table::new(&[("UP TO US", Align::Right), ("REQUESTS", Align::Right), ("SHARE", Align::Right)]);
+    let mut seen = 0;
+    for (end, count) in all.buckets() {
+        seen += count;
+        let share = format!("{:.4} %", seen as f64 * 100.0 / all.total().max(1) as f64);
+        table.row([format!("{:.3}", us(end)), count.to_string(), share]);
     }
-    Ok(())
+    table
 }

@@ -13,12 +13,13 @@ use rustix::event::{PollFd, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, accept_with, connect, sockopt};
 use slab::Slab;
+use spindle_mem::Buffers;
 
 use crate::engine_id::EngineId;
 use crate::handle::{ListenerInner, SocketInner};
 use crate::os::{IoVecs, readiness, sockets};
 use crate::places::Places;
-use crate::{Address, Completion, Interest, Listener, Op, Output, Socket, Token};
+use crate::{Address, Completion, Interest, Listener, Op, Output, ReceivePool, Socket, Token};
 
 /// The event data of the driver's own eventfd.
 pub(super) const WAKE: u64 = u64::MAX;
@@ -495,59 +496,91 @@ impl Waiting {
             Op::Recv { socket, buffers } => {
                 crate::os::receive(socket.fd()?, buffers, vecs).map(Output::Bytes)
             }
-            Op::RecvMany { socket, pool } => {
-                let mut buffer = pool.get().map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
-                let count = rustix::net::recv(socket.fd()?, &mut buffer[..], RecvFlags::DONTWAIT)?.1;
-                buffer.truncate(count);
-                Ok(Output::Received(buffer))
-            }
+            Op::RecvMany { socket, pool } => receive_some(socket, pool),
             Op::Send { socket, buffers }
             | Op::SendQuietly { socket, buffers }
-            | Op::SendZeroCopy { socket, buffers } => {
-                while self.sent < buffers.len() {
-                    // The first call is counted already.
-                    *calls += u64::from(self.sent > 0);
-                    self.sent += crate::os::send(socket.fd()?, buffers, self.sent, vecs)?;
-                }
-                Ok(Output::Bytes(self.sent))
-            }
-            Op::Accept { listener } | Op::AcceptMany { listener } => {
-                let from = listener.fd()?;
-                let fd = rustix::io::retry_on_intr(|| accept_with(from, sockets::flags(false)))?;
-                *calls += 1;
-                sockets::no_delay(fd.as_fd());
-                Ok(Output::Socket(Socket::from_fd(fd, engine_id)))
-            }
+            | Op::SendZeroCopy { socket, buffers } => send_rest(socket, buffers, &mut self.sent, vecs, calls),
+            Op::Accept { listener } | Op::AcceptMany { listener } => accept(listener, engine_id, calls),
             Op::Poll { fd, interest } | Op::PollMany { fd, interest } => ready_now(fd, *interest),
             Op::Connect { address } => match self.connecting.take() {
-                None => {
-                    // The socket, its option, and the connection.
-                    *calls += if matches!(**address, Address::Tcp(_)) { 2 } else { 1 };
-                    let (fd, kernel) = sockets::stream_for(address, false)?;
-                    let started = connect(&fd, &kernel);
-                    let socket = Socket::from_fd(fd, engine_id);
-                    match started {
-                        Ok(()) => Ok(Output::Socket(socket)),
-                        Err(Errno::INPROGRESS) => {
-                            self.connecting = Some(socket);
-                            Err(Errno::AGAIN.into())
-                        }
-                        // A Unix listener's backlog is full: no event will report when it is not.
-                        Err(Errno::AGAIN) => Err(sockets::cannot_connect(address, Errno::CONNREFUSED.into())),
-                        Err(errno) => Err(sockets::cannot_connect(address, errno.into())),
-                    }
-                }
-                Some(socket) => match connect_outcome(&socket, calls) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        self.connecting = Some(socket);
-                        Err(error)
-                    }
-                    Err(error) => Err(sockets::cannot_connect(address, error)),
-                    Ok(()) => Ok(Output::Socket(socket)),
-                },
+                None => begin_connect(address, &mut self.connecting, engine_id, calls),
+                Some(socket) => go_on_connecting(socket, address, &mut self.connecting, calls),
             },
             other => unreachable!("'{}' waits for no descriptor", other.name()),
         }
+    }
+}
+
+/// Receives what is there into a buffer of the pool.
+fn receive_some(socket: &Socket, pool: &ReceivePool) -> io::Result<Output> {
+    let mut buffer = pool.get().map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    let count = rustix::net::recv(socket.fd()?, &mut buffer[..], RecvFlags::DONTWAIT)?.1;
+    buffer.truncate(count);
+    Ok(Output::Received(buffer))
+}
+
+/// Sends all bytes after the first `sent`, which counts on as far as the socket takes them.
+fn send_rest(
+    socket: &Socket,
+    buffers: &Buffers,
+    sent: &mut usize,
+    vecs: &mut IoVecs,
+    calls: &mut u64,
+) -> io::Result<Output> {
+    while *sent < buffers.len() {
+        // The first call is counted already.
+        *calls += u64::from(*sent > 0);
+        *sent += crate::os::send(socket.fd()?, buffers, *sent, vecs)?;
+    }
+    Ok(Output::Bytes(*sent))
+}
+
+fn accept(listener: &Listener, engine_id: &EngineId, calls: &mut u64) -> io::Result<Output> {
+    let from = listener.fd()?;
+    let fd = rustix::io::retry_on_intr(|| accept_with(from, sockets::flags(false)))?;
+    *calls += 1;
+    sockets::no_delay(fd.as_fd());
+    Ok(Output::Socket(Socket::from_fd(fd, engine_id)))
+}
+
+/// Makes a socket and connects it. Keeps it in `connecting` if that takes time: `WouldBlock`.
+fn begin_connect(
+    address: &Address,
+    connecting: &mut Option<Socket>,
+    engine_id: &EngineId,
+    calls: &mut u64,
+) -> io::Result<Output> {
+    // The socket, its option, and the connection.
+    *calls += if matches!(address, Address::Tcp(_)) { 2 } else { 1 };
+    let (fd, kernel) = sockets::stream_for(address, false)?;
+    let started = connect(&fd, &kernel);
+    let socket = Socket::from_fd(fd, engine_id);
+    match started {
+        Ok(()) => Ok(Output::Socket(socket)),
+        Err(Errno::INPROGRESS) => {
+            *connecting = Some(socket);
+            Err(Errno::AGAIN.into())
+        }
+        // A Unix listener's backlog is full: no event will report when it is not.
+        Err(Errno::AGAIN) => Err(sockets::cannot_connect(address, Errno::CONNREFUSED.into())),
+        Err(errno) => Err(sockets::cannot_connect(address, errno.into())),
+    }
+}
+
+/// Returns the socket once it is connected. Puts it back into `connecting` until then: `WouldBlock`.
+fn go_on_connecting(
+    socket: Socket,
+    address: &Address,
+    connecting: &mut Option<Socket>,
+    calls: &mut u64,
+) -> io::Result<Output> {
+    match connect_outcome(&socket, calls) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            *connecting = Some(socket);
+            Err(error)
+        }
+        Err(error) => Err(sockets::cannot_connect(address, error)),
+        Ok(()) => Ok(Output::Socket(socket)),
     }
 }
 

@@ -120,7 +120,47 @@ impl UringDriver {
         })
     }
 
-    /// Begins an operation that goes through the ring.
+    /// Begins an operation of the ring, unless it has nothing to transfer or must wait for another send.
+    fn begin(&mut self, token: Token, op: Op) {
+        match op {
+            Op::Read { ref buffers, .. }
+            | Op::Write { ref buffers, .. }
+            | Op::Recv { ref buffers, .. }
+            | Op::Send { ref buffers, .. }
+            | Op::SendQuietly { ref buffers, .. }
+            | Op::SendZeroCopy { ref buffers, .. }
+                if buffers.is_empty() =>
+            {
+                self.end(token, op, Ok(Output::Bytes(0)));
+            }
+            Op::Send { ref socket, .. }
+            | Op::SendQuietly { ref socket, .. }
+            | Op::SendZeroCopy { ref socket, .. }
+                if !socket.0.begin_send(self.number()) =>
+            {
+                self.sends.push((token, op));
+            }
+            Op::Connect { ref address } => {
+                // The socket is made here, and the delay of TCP switched off.
+                self.socket_calls += if matches!(**address, Address::Tcp(_)) { 2 } else { 1 };
+                self.launch(token, op);
+            }
+            _ => self.launch(token, op),
+        }
+    }
+
+    /// Gives an operation that the ring lacks to a worker thread.
+    fn hand_over(&mut self, token: Token, op: Op) {
+        self.handed_over += 1;
+        self.jobs.insert(token, self.workers.submit(token, op, &self.job_results));
+    }
+
+    /// Ends an operation that is not in the ring.
+    fn end(&mut self, token: Token, op: Op, result: io::Result<Output>) {
+        self.ready.push(Completion { token, result, op, more: false });
+    }
+
+    /// Makes a flight of an operation, and queues its first entry.
     fn launch(&mut self, token: Token, op: Op) {
         self.serial = if self.serial == LAST_SERIAL { 0 } else { self.serial + 1 };
         let slot = self.flights.vacant_entry();
@@ -158,6 +198,7 @@ impl UringDriver {
         }
     }
 
+    /// Takes a flight out of the table and ends its operation.
     fn finish(&mut self, key: usize, result: io::Result<Output>) {
         let mut flight = self.flights.remove(key);
         self.parked -= usize::from(flight.op.is_parked());
@@ -171,7 +212,7 @@ impl UringDriver {
         {
             self.next_send(socket);
         }
-        self.ready.push(Completion { token: flight.token, result, op: flight.op, more: false });
+        self.end(flight.token, flight.op, result);
     }
 
     /// The driver's identity for a stream.
@@ -296,36 +337,14 @@ impl Driver for UringDriver {
         // All may finish in one turn: the room is reserved here, so that it depends on the depth alone.
         self.ready.reserve(self.in_flight.saturating_sub(self.ready.len()));
         if let Err(error) = op.check(&self.engine_id) {
-            self.ready.push(Completion { token, result: Err(error), op, more: false });
-            return;
+            return self.end(token, op, Err(error));
         }
         match op {
-            Op::Read { ref buffers, .. }
-            | Op::Write { ref buffers, .. }
-            | Op::Recv { ref buffers, .. }
-            | Op::Send { ref buffers, .. }
-            | Op::SendQuietly { ref buffers, .. }
-            | Op::SendZeroCopy { ref buffers, .. }
-                if buffers.is_empty() =>
-            {
-                self.ready.push(Completion { token, result: Ok(Output::Bytes(0)), op, more: false });
-            }
-            Op::Send { ref socket, .. }
-            | Op::SendQuietly { ref socket, .. }
-            | Op::SendZeroCopy { ref socket, .. }
-                if !socket.0.begin_send(self.number()) =>
-            {
-                self.sends.push((token, op));
-            }
-            Op::Connect { ref address } => {
-                // The socket is made here, and the delay of TCP switched off.
-                self.socket_calls += if matches!(**address, Address::Tcp(_)) { 2 } else { 1 };
-                self.launch(token, op);
-            }
             Op::Read { .. }
             | Op::Write { .. }
             | Op::Flush { .. }
             | Op::Accept { .. }
+            | Op::Connect { .. }
             | Op::Recv { .. }
             | Op::Send { .. }
             | Op::SendQuietly { .. }
@@ -333,30 +352,25 @@ impl Driver for UringDriver {
             | Op::AcceptMany { .. }
             | Op::RecvMany { .. }
             | Op::PollMany { .. }
-            | Op::Poll { .. } => self.launch(token, op),
+            | Op::Poll { .. } => self.begin(token, op),
             Op::Open { .. }
             | Op::Inspect { .. }
             | Op::Seek { .. }
             | Op::ZeroRange { .. }
             | Op::Discard { .. }
             | Op::Listen { .. }
-            | Op::ListenAlone { .. } => {
-                self.handed_over += 1;
-                self.jobs.insert(token, self.workers.submit(token, op, &self.job_results));
-            }
-            Op::UnderWay => {
-                self.ready.push(Completion { token, result: Ok(Output::Done), op, more: false });
-            }
+            | Op::ListenAlone { .. } => self.hand_over(token, op),
             Op::Pair => {
                 self.socket_calls += 1;
                 let result = sockets::pair(true, &self.engine_id).map(|(a, b)| Output::Pair(a, b));
-                self.ready.push(Completion { token, result, op, more: false });
+                self.end(token, op, result);
             }
             Op::Shutdown { ref socket, how } => {
                 self.socket_calls += 1;
                 let result = sockets::shutdown(socket, how).map(|()| Output::Done);
-                self.ready.push(Completion { token, result, op, more: false });
+                self.end(token, op, result);
             }
+            Op::UnderWay => self.end(token, op, Ok(Output::Done)),
         }
     }
 
@@ -367,11 +381,11 @@ impl Driver for UringDriver {
         } else if let Some(job) = self.jobs.get(token) {
             if let Some(op) = self.workers.cancel(job) {
                 self.jobs.remove(token);
-                self.ready.push(Completion { token, result: Err(flight::interrupted()), op, more: false });
+                self.end(token, op, Err(flight::interrupted()));
             }
         } else if let Some(index) = self.sends.iter().position(|(waiting, _)| *waiting == token) {
             let (_, op) = self.sends.remove(index);
-            self.ready.push(Completion { token, result: Err(flight::interrupted()), op, more: false });
+            self.end(token, op, Err(flight::interrupted()));
         }
     }
 
