@@ -121,26 +121,14 @@ impl Channel {
     /// poll. `Buffers` of several parts are filled in order.
     #[inline]
     pub fn read(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(self, Operation::Read, Some(offset), buffers.into())
+        Transfer::new(self, Operation::Read, offset, buffers.into())
     }
 
     /// Stores `buffers` from byte `offset` on; comes back with them. Durable after a later
     /// [`flush`](Self::flush), or at once with [`Transfer::fua`]. Nothing happens before the first poll.
     #[inline]
     pub fn write(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(self, Operation::Write, Some(offset), buffers.into())
-    }
-
-    /// A read that is [told its place](Transfer::place) before its first poll. For layers that look places up.
-    #[inline]
-    pub fn read_unplaced(&self, buffers: Buffers) -> Transfer<'_> {
-        Transfer::new(self, Operation::Read, None, buffers)
-    }
-
-    /// A write that is [told its place](Transfer::place) before its first poll. For layers that look places up.
-    #[inline]
-    pub fn write_unplaced(&self, buffers: Buffers) -> Transfer<'_> {
-        Transfer::new(self, Operation::Write, None, buffers)
+        Transfer::new(self, Operation::Write, offset, buffers.into())
     }
 
     /// Makes `len` bytes from byte `offset` on read as zeroes.
@@ -157,7 +145,7 @@ impl Channel {
     /// Compares `buffers` with the data from byte `offset` on; comes back with them. A difference is a
     /// [`Miscompare`](IoErrorKind::Miscompare). Nothing happens before the first poll.
     pub fn compare(&self, offset: u64, buffers: impl Into<Buffers>) -> Transfer<'_> {
-        Transfer::new(self.way(Operation::Compare), Operation::Compare, Some(offset), buffers.into())
+        Transfer::new(self.way(Operation::Compare), Operation::Compare, offset, buffers.into())
     }
 
     /// Compares the first half of `buffers` with the data from byte `offset` on and, if they are equal,

@@ -1,7 +1,7 @@
 //! The futures of a channel's requests.
 //!
-//! A request is put into a pooled [`Io`] when it is made, checked when it gets its place, and submitted at the
-//! first poll. It belongs to the thread of its channel.
+//! A request is checked and put into a pooled [`Io`] when it is made, and submitted at the first poll. It belongs
+//! to the thread of its channel.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -47,18 +47,16 @@ struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The buffers go into a pooled request at once and are not moved again until they come back. A request
-    /// without an offset must be [placed](Self::place).
+    /// The buffers go into a pooled request at once and are not moved again until they come back.
     #[inline(always)]
     fn new(
         channel: &'a Channel,
         operation: Operation,
-        offset: Option<u64>,
+        offset: u64,
         len: u64,
         buffers: Buffers,
     ) -> Request<'a> {
-        let place = offset.map_or(Err(IoErrorKind::OutOfRange), |at| channel.check(operation, at, len));
-        let (refused, start, count) = match place {
+        let (refused, start, count) = match channel.check(operation, offset, len) {
             Ok((start, count)) => (None, start, count),
             Err(kind) => (Some(kind), 0, 0),
         };
@@ -66,7 +64,7 @@ impl<'a> Request<'a> {
             Ok(mut inner) => State::New(inner.queues.make(ReturnTo::Lane, operation, start, count, buffers)),
             Err(_) => State::Early(Early { buffers, fua: false, aux: 0 }),
         };
-        Request { channel, operation, offset: offset.unwrap_or(0), len, refused, state }
+        Request { channel, operation, offset, len, refused, state }
     }
 
     /// Makes a request that came too early.
@@ -95,22 +93,6 @@ impl<'a> Request<'a> {
             State::Early(early) => early.aux = aux,
             State::Waiting(_) | State::Over => {}
         }
-    }
-
-    /// Sets the offset, before the first poll. False if it is invalid; the request then ends with the error.
-    #[inline]
-    fn place(&mut self, offset: u64) -> bool {
-        if !matches!(self.state, State::New(_) | State::Early(_)) {
-            return false;
-        }
-        self.offset = offset;
-        let place = self.channel.check(self.operation, offset, self.len);
-        self.refused = place.err();
-        if let (State::New(io), Ok((start, count))) = (&mut self.state, place) {
-            let slot = io.slot_mut();
-            (slot.start, slot.count) = (start, count);
-        }
-        self.refused.is_none()
     }
 
     /// The result and the buffers. The error becomes the caller's type here: converting it later copies the
@@ -216,12 +198,11 @@ pub struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    /// A transfer without an offset must be [placed](Self::place).
     #[inline(always)]
     pub(crate) fn new(
         channel: &'a Channel,
         operation: Operation,
-        offset: Option<u64>,
+        offset: u64,
         buffers: Buffers,
     ) -> Transfer<'a> {
         let len = buffers.len() as u64;
@@ -236,7 +217,7 @@ impl<'a> Transfer<'a> {
         len: u64,
         buffers: Buffers,
     ) -> Transfer<'a> {
-        Transfer { request: Request::new(channel, operation, Some(offset), len, buffers) }
+        Transfer { request: Request::new(channel, operation, offset, len, buffers) }
     }
 
     /// Its id in the thread's table, while it is in flight.
@@ -247,28 +228,6 @@ impl<'a> Transfer<'a> {
     /// Asks for an early end; it ends, aborted or not. No effect before the first poll.
     pub fn abort(&self) {
         self.request.abort();
-    }
-
-    /// Sets the byte offset; only before the first poll. False if it is invalid; the request then ends with
-    /// the error.
-    #[inline]
-    pub fn place(&mut self, offset: u64) -> bool {
-        self.request.place(offset)
-    }
-
-    /// Length in bytes.
-    #[inline]
-    pub fn bytes(&self) -> u64 {
-        self.request.len
-    }
-
-    /// Takes the buffers back unused; only before the first poll.
-    pub fn take_buffers(&mut self) -> Buffers {
-        match &mut self.request.state {
-            State::New(io) => io.take_buffers(),
-            State::Early(early) => std::mem::replace(&mut early.buffers, Buffers::None),
-            State::Waiting(_) | State::Over => Buffers::None,
-        }
     }
 
     /// As a future's `poll`, with the error converted before the result is returned: for a layer that has errors
@@ -306,7 +265,7 @@ pub struct Command<'a> {
 
 impl<'a> Command<'a> {
     pub(crate) fn new(channel: &'a Channel, operation: Operation, offset: u64, len: u64) -> Command<'a> {
-        Command { request: Request::new(channel, operation, Some(offset), len, Buffers::None) }
+        Command { request: Request::new(channel, operation, offset, len, Buffers::None) }
     }
 
     pub(crate) fn copy(channel: &'a Channel, offset: u64, from: u64, len: u64) -> Command<'a> {
