@@ -31,6 +31,12 @@ const MANY: u64 = 100;
 /// Bytes of a read.
 const BLOCK: u32 = 512;
 
+/// Bytes of a write.
+const PAGE: u64 = 4096;
+
+/// Bytes of a cluster.
+const SMALL_CLUSTER: u64 = 64 << 10;
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let what = arguments.next().unwrap_or_default();
@@ -77,7 +83,8 @@ fn run(what: &str, count: u64) -> Result<(), Failed> {
         "limit-many" => work(&mut runner, async move || limited(100_000, count).await),
         "limit-idle" => work(&mut runner, async move || limited_beside_idle(100_000, count).await),
         "blob-read" => work(&mut runner, async move || blob_reads(count).await),
-        "thin-fill" => work(&mut runner, async move || thin_fill(count).await),
+        "thin-fill" => work(&mut runner, async move || thin_fill(count, PAGE, MANY as usize).await),
+        "new-cluster" => work(&mut runner, async move || thin_fill(count, SMALL_CLUSTER, 1).await),
         "load" => work(&mut runner, async move || loads(count).await),
         _ => Err(format!("'{what}' is none of the operations in tests/instructions/bounds").into()),
     }
@@ -300,21 +307,20 @@ async fn limited_beside_idle(users: u64, count: u64) -> Result<(), Failed> {
 /// A memory disk with blocks of a metadata page, and a store with small clusters on it.
 async fn small_clusters() -> Result<(Arc<dyn Device>, Blobstore), Failed> {
     let disk: Arc<dyn Device> = Malloc::of_bytes("malloc", 256 << 20)?;
-    let layout = LayoutOptions { cluster_size: 64 << 10, ..LayoutOptions::default() };
+    let layout = LayoutOptions { cluster_size: SMALL_CLUSTER as u32, ..LayoutOptions::default() };
     let options = InitOptions { layout, ..InitOptions::default() };
     Ok((disk.clone(), Blobstore::init(disk, options).await?))
 }
 
-/// Writes of 4 KiB that fill a thin blob in order, sixteen for each new cluster.
-async fn thin_fill(count: u64) -> Result<(), Failed> {
-    const STEP: u64 = 4096;
+/// Writes of 4 KiB to a thin blob, one at every `step`.
+async fn thin_fill(count: u64, step: u64, depth: usize) -> Result<(), Failed> {
     let (_disk, store) = small_clusters().await?;
-    let clusters = (count * STEP).div_ceil(store.cluster_size().into());
+    let clusters = (count * step).div_ceil(store.cluster_size().into());
     let blob = store.open_blob(store.create_blob(BlobOptions::thin(clusters)).await?).await?;
     let (channel, mut at) = (blob.channel()?, 0);
-    fly(count, &mut buffers(MANY as usize, STEP as usize), |buffers| {
-        at += STEP;
-        channel.write(at - STEP, buffers)
+    fly(count, &mut buffers(depth, PAGE as usize), |buffers| {
+        at += step;
+        channel.write(at - step, buffers)
     })
     .await?;
     blob.close().await?;

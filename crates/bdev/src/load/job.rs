@@ -9,6 +9,9 @@ use super::verify;
 use super::{JobReport, Latencies, LoadSpec, Workload};
 use crate::{Bdev, BdevError, OpenOptions};
 
+/// Completions before other work of the reactor gets its turn.
+const TURN: usize = 32;
+
 /// Runs a job, the `share.0`-th of `share.1`, on the current thread.
 pub(super) async fn run(bdev: &Bdev, spec: &LoadSpec, share: (u64, u64)) -> Result<JobReport, BdevError> {
     let desc = bdev.descriptor(OpenOptions::new().write(spec.workload.changes_data()))?;
@@ -23,12 +26,12 @@ pub(super) async fn run(bdev: &Bdev, spec: &LoadSpec, share: (u64, u64)) -> Resu
         job.prepare(&mut io, operation, start, Some(slot));
         pair.submit(io);
     }
-    let mut last = start;
+    let (mut last, mut since_yield) = (start, 0);
     while pair.outstanding() > 0 {
         pair.wait().await;
         let now = read_clock();
         let mut over = Vec::new();
-        pair.cycle(|mut io, status| {
+        since_yield += pair.cycle(|mut io, status| {
             last = now;
             job.ended(&mut io, status, now);
             if now >= end && !job.must_go_on(&io, status) {
@@ -41,7 +44,10 @@ pub(super) async fn run(bdev: &Bdev, spec: &LoadSpec, share: (u64, u64)) -> Resu
         });
         over.into_iter().for_each(|io| drop(pair.recycle(io)));
         // Other threads of the reactor get their turn, also where a device completes at once.
-        yield_now().await;
+        if since_yield >= TURN {
+            since_yield = 0;
+            yield_now().await;
+        }
     }
     let thread =
         spindle_reactor::Thread::current().map(|thread| thread.name().to_owned()).unwrap_or_default();

@@ -25,6 +25,9 @@ pub struct NullSpec {
     pub num_blocks: u64,
     /// The physical block size that the disk reports; 0 is one block.
     pub physical_block_size: u32,
+    /// Reads leave the buffers as they are and cost nothing. For measuring: the buffers may hold data of other
+    /// requests, so do not expose such a disk to users. No RPC makes one.
+    pub leaves_buffers_alone: bool,
 }
 
 /// Makes a disk that stores nothing and registers it.
@@ -37,7 +40,11 @@ pub async fn create(registry: &Registry, spec: NullSpec) -> Result<Bdev, BdevErr
     let geometry = Geometry::new(spec.block_size, spec.num_blocks).map_err(refused)?;
     let (geometry, physical_block_size) =
         with_physical_block(geometry, spec.physical_block_size).map_err(refused)?;
-    let device = Null::new(spec.name.clone(), geometry.with_unmap_reads_zero(true));
+    let geometry = geometry.with_unmap_reads_zero(true);
+    let device = match spec.leaves_buffers_alone {
+        true => Null::leaving_buffers_alone(spec.name.clone(), geometry),
+        false => Null::new(spec.name.clone(), geometry),
+    };
     let disk = Arc::new(NullDisk { device, physical_block_size });
     registry.register(BdevSpec::new(spec.name, "Null disk", MODULE, disk).with_uuid(spec.uuid)).await
 }

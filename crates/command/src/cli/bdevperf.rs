@@ -30,7 +30,7 @@ const BYTES: u64 = 64 << 20;
 #[derive(Args)]
 #[command(next_help_heading = "For perf bdev")]
 pub(crate) struct Options {
-    /// Put a load on this bdev: null, malloc, or a file or block device
+    /// Put a load on this bdev: null (whose reads leave the buffers as they are), malloc, or a file or block device
     #[arg(long, value_name = "BDEV")]
     on: Vec<String>,
     /// Let the workload destroy what a file or block device holds
@@ -167,8 +167,9 @@ async fn make(registry: &Registry, on: &On, number: usize, writes: bool) -> Resu
     let num_blocks = BYTES / u64::from(block_size);
     Ok(match what {
         "null" => {
-            null::create(registry, null::NullSpec { name, block_size, num_blocks, ..Default::default() })
-                .await?
+            let leaves_buffers_alone = true;
+            let size = null::NullSpec { name, block_size, num_blocks, ..Default::default() };
+            null::create(registry, null::NullSpec { leaves_buffers_alone, ..size }).await?
         }
         "malloc" => {
             let name = Some(name);

@@ -35,7 +35,13 @@ pub(crate) fn bdev(effort: Effort) -> Figures {
 async fn measure(effort: Effort) -> Figures {
     let registry = Registry::start()?;
     let (num_blocks, block_size) = (BLOCKS, BLOCK);
-    let null = NullSpec { name: "null".into(), block_size, num_blocks, ..Default::default() };
+    let null = NullSpec {
+        name: "null".into(),
+        block_size,
+        num_blocks,
+        leaves_buffers_alone: true,
+        ..Default::default()
+    };
     null::create(&registry, null).await?;
     let malloc = MallocSpec { name: Some("malloc".into()), block_size, num_blocks, ..Default::default() };
     let malloc = malloc::create(&registry, malloc).await?;
