@@ -70,6 +70,7 @@ async fn create(control: Control, params: Create) -> Result<String, RpcError> {
         block_size: params.block_size,
         num_blocks: params.num_blocks,
         physical_block_size: params.physical_block_size.unwrap_or(0),
+        leaves_buffers_alone: false,
     };
     let bdev = null::create(control.registry(), spec).await.map_err(refused)?;
     Ok(bdev.name().to_owned())
