@@ -67,7 +67,7 @@ impl Md {
         self.mark_dirty().await?;
         match page_of(blob, slot) {
             Some(page) => self.write_in_place(blob, slot, page, group).await,
-            None => self.write_chain(blob, slot, group).await,
+            None => Box::pin(self.write_chain(blob, slot, group)).await,
         }
     }
 
@@ -86,7 +86,8 @@ impl Md {
             for change in group {
                 entries[(change.index - first) as usize] = change.number().unwrap_or(0);
             }
-            chain::extent_page(blob.id, first as u32, &entries)
+            // Boxed, so that the future is not moved with a page in it.
+            Box::new(chain::extent_page(blob.id, first as u32, &entries))
         };
         let prepared = async {
             let copied = self.write_copy(at, &page).await?;

@@ -59,10 +59,16 @@ impl Md {
         Ok(())
     }
 
-    /// Writes a page into a slot that nothing on disk names yet.
+    /// Writes a page into its slot; the rest of a larger slot is zeroed.
     pub(crate) async fn write_page(&self, at: PageIdx, page: &Page) -> Result<(), BlobError> {
-        let change = page.write(at, &self.geometry.borrow());
-        self.apply(&change).await
+        let (offset, size) = {
+            let geometry = self.geometry.borrow();
+            (geometry.page_offset(at), geometry.md_page_size() as usize)
+        };
+        let mut slot = IoBuf::zeroed(size);
+        slot[..PAGE_SIZE].copy_from_slice(page.bytes());
+        let (result, _buffers) = self.local.channel().write(offset, slot).await;
+        result.map_err(BlobError::from)
     }
 
     /// Clears pages.

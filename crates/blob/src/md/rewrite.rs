@@ -20,6 +20,12 @@ impl Md {
         if !self.tears_pages() || !self.options.order.keeps(Point::CopyBeforePlace) {
             return Ok(false);
         }
+        // Boxed: it holds pages, and every future that contains it would be moved with room for them.
+        Box::pin(self.write_copy_beside(at, page)).await?;
+        Ok(true)
+    }
+
+    async fn write_copy_beside(&self, at: PageIdx, page: &Page) -> Result<(), BlobError> {
         self.copies.borrow_mut().busy.insert(at);
         let rewritten = self.copies.borrow().rewritten.get(&at).copied();
         if rewritten.is_some_and(|begun| !self.flushes.covers(begun)) {
@@ -35,7 +41,7 @@ impl Md {
         {
             self.write_page(spare, page).await.inspect_err(|error| self.poison(error))?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Checksums of a page to which nothing is being written.
