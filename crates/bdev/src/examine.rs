@@ -76,6 +76,11 @@ impl Registry {
         .await
     }
 
+    /// The names that were given to [`examine`](Self::examine), in their order.
+    pub fn named_to_examine(&self) -> Vec<String> {
+        self.0.rules().allowed.clone()
+    }
+
     /// Starts a task in which every module examines the bdev that has not yet; on the app thread.
     pub(crate) fn begin_examine(&self, bdev: &Arc<Inner>) {
         let counted = (self.0.examining.begin(), bdev.examining.begin());

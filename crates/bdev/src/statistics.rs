@@ -21,7 +21,7 @@ impl Bdev {
     /// The statistics of each thread that has it open now.
     pub fn thread_statistics(&self) -> Vec<(Thread, Statistics)> {
         let lanes = self.lanes().map(DeviceState::lane_statistics).unwrap_or_default();
-        lanes.into_iter().filter_map(|(thread, statistics)| Some((thread?, statistics))).collect()
+        lanes.into_iter().filter_map(|(thread, statistics, _)| Some((thread?, statistics))).collect()
     }
 
     /// Failed requests, by cause.

@@ -17,6 +17,7 @@ use crate::settings::bdev_options::BdevOptions;
 use crate::settings::copies::Copies;
 use crate::settings::core_times::CoreClock;
 use crate::settings::framework::Framework;
+use crate::settings::histograms::Histograms;
 use crate::settings::iobuf::IobufOptions;
 use crate::settings::keyring::Keyring;
 use crate::settings::queue_depth::QueueDepths;
@@ -43,6 +44,7 @@ struct Inner {
     core_locks: CoreLocks,
     core_clock: CoreClock,
     queue_depths: QueueDepths,
+    histograms: Histograms,
     sockets: Sockets,
     keyring: Keyring,
 }
@@ -82,6 +84,7 @@ impl Control {
             core_locks,
             core_clock: CoreClock::start(),
             queue_depths: QueueDepths::default(),
+            histograms: Histograms::default(),
             sockets: Sockets::default(),
             keyring: Keyring::default(),
         })))
@@ -150,6 +153,11 @@ impl Control {
     /// Samples of queue depths.
     pub(crate) fn queue_depths(&self) -> &QueueDepths {
         &self.0.queue_depths
+    }
+
+    /// Histograms that calls asked for.
+    pub(crate) fn histograms(&self) -> &Histograms {
+        &self.0.histograms
     }
 
     /// Options of sockets.

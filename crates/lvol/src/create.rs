@@ -30,7 +30,7 @@ pub struct StoreSpec {
     pub cluster_size: Option<u32>,
     /// How the data area is cleared; default: unmapped.
     pub clear: ClearData,
-    /// Metadata pages for every hundred clusters; default: 100.
+    /// Metadata pages for every hundred clusters; default, or if 0: 100.
     pub md_pages_per_hundred_clusters: Option<u32>,
     /// Bytes of a metadata page: a power of two from 4096 to 65536; default, or if 0: as the bdev requires.
     pub md_page_size: Option<u32>,
@@ -101,9 +101,10 @@ fn layout(spec: &StoreSpec, bytes: u64, block_size: u32) -> Result<LayoutOptions
         let why = format!("clusters of {cluster_size} bytes are not whole blocks of {block_size}");
         return Err(LvolError::Argument { what: what(), why });
     }
-    if bytes < u64::from(cluster_size) {
+    let clusters = bytes / u64::from(cluster_size);
+    if clusters == 0 {
         let why = format!("bdev {:?} has {bytes} bytes, less than a cluster of {cluster_size}", spec.bdev);
-        return Err(LvolError::NoSpace { what: what(), why });
+        return Err(LvolError::TooSmall { what: what(), why });
     }
     let md_page_size = spec.md_page_size.unwrap_or(0);
     if md_page_size != 0 && !(md_page_size.is_power_of_two() && (4096..=65536).contains(&md_page_size)) {
@@ -111,8 +112,14 @@ fn layout(spec: &StoreSpec, bytes: u64, block_size: u32) -> Result<LayoutOptions
         return Err(LvolError::Argument { what: what(), why });
     }
     let md_pages = match spec.md_pages_per_hundred_clusters {
-        Some(count) => MdPages::PerHundredClusters(count),
-        None => MdPages::OnePerCluster,
+        None | Some(0) => MdPages::OnePerCluster,
+        Some(ratio) if u64::from(ratio).saturating_mul(clusters) < 100 => {
+            let why = format!(
+                "{ratio} metadata pages for every 100 clusters are none for {clusters}; ask for more"
+            );
+            return Err(LvolError::TooSmall { what: what(), why });
+        }
+        Some(ratio) => MdPages::PerHundredClusters(ratio),
     };
     let (clear, bs_type) = (spec.clear, BsType::LVOLSTORE);
     Ok(LayoutOptions { cluster_size, md_pages, clear, bs_type, md_page_size })

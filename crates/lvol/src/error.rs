@@ -3,6 +3,7 @@
 use spindle_bdev::BdevError;
 use spindle_blob::BlobError;
 use spindle_block::IoErrorKind;
+use spindle_format::init::InitError;
 
 /// Why an operation on a store or a volume failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -24,6 +25,9 @@ pub enum LvolError {
     /// An invalid size or option. `EINVAL`.
     #[error("{what}: {why}")]
     Argument { what: String, why: String },
+    /// The bdev is too small for the options. `EINVAL`.
+    #[error("{what}: {why}")]
+    TooSmall { what: String, why: String },
     /// Another store has the name. `EEXIST`.
     #[error("an lvolstore {name:?} is there already, on bdev {base}; choose another name")]
     StoreExists { name: String, base: String },
@@ -84,6 +88,7 @@ impl LvolError {
             | LvolError::Degraded { .. } => 19,
             LvolError::Name { .. }
             | LvolError::Argument { .. }
+            | LvolError::TooSmall { .. }
             | LvolError::SnapshotOfReadOnly { .. }
             | LvolError::NotReadOnly { .. }
             | LvolError::NoParent { .. }
@@ -110,7 +115,8 @@ impl LvolError {
 fn errno_of_blob(error: &BlobError) -> i32 {
     match error {
         BlobError::OutOfSpace { .. } | BlobError::Grow { .. } => 28,
-        BlobError::OutOfMetadata { .. } => 12,
+        BlobError::OutOfMetadata { .. }
+        | BlobError::Init { source: InitError::TooSmall { .. } | InitError::AllMetadata, .. } => 12,
         BlobError::Busy { .. } | BlobError::BlobsOpen { .. } => 16,
         BlobError::ReadOnly { .. } | BlobError::MetadataReadOnly { .. } => 1,
         BlobError::InUse { .. } => 17,

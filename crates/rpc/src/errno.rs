@@ -21,6 +21,8 @@ impl Errno {
     pub const NOMEM: Errno = Errno(12);
     /// Permission denied.
     pub const ACCES: Errno = Errno(13);
+    /// Bad address.
+    pub const FAULT: Errno = Errno(14);
     /// Device or resource busy.
     pub const BUSY: Errno = Errno(16);
     /// File exists.

@@ -133,28 +133,32 @@ struct DelayDisk {
     uuid: Uuid,
 }
 
+impl DelayDisk {
+    /// What it is, in SPDK's order.
+    fn described(&self, name: &str) -> Vec<(&'static str, Detail)> {
+        let mut members = vec![
+            ("name", name.into()),
+            ("base_bdev_name", self.base.clone().into()),
+            ("uuid", self.uuid.to_string().into()),
+        ];
+        let latencies = Latency::ALL.into_iter().zip(&self.device.latencies);
+        members.extend(latencies.map(|(which, time)| (which.name(), time.load(Ordering::Relaxed).into())));
+        members
+    }
+}
+
 impl Disk for DelayDisk {
     fn device(&self) -> Arc<dyn Device> {
         self.device.clone()
     }
 
     fn details(&self) -> LocalFuture<'_, Detail> {
-        let mut members = vec![
-            ("name", self.device.parts.name().into()),
-            ("base_bdev_name", self.base.clone().into()),
-            ("uuid", self.uuid.to_string().into()),
-        ];
-        let latencies = Latency::ALL.into_iter().zip(&self.device.latencies);
-        members.extend(latencies.map(|(which, time)| (which.name(), time.load(Ordering::Relaxed).into())));
+        let members = self.described(self.device.parts.name());
         Box::pin(std::future::ready(Detail::Object(vec![("delay", Detail::Object(members))])))
     }
 
     fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
-        let mut params = vec![("name", bdev.name().into()), ("base_bdev_name", self.base.clone().into())];
-        let latencies = Latency::ALL.into_iter().zip(&self.device.latencies);
-        params.extend(latencies.map(|(which, time)| (which.name(), time.load(Ordering::Relaxed).into())));
-        params.push(("uuid", self.uuid.to_string().into()));
-        Some(Recipe { method: "bdev_delay_create", params: Detail::Object(params) })
+        Some(Recipe { method: "bdev_delay_create", params: Detail::Object(self.described(bdev.name())) })
     }
 }
 

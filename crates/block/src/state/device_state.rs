@@ -59,6 +59,7 @@ struct LaneRef {
     lane: u32,
     generation: u32,
     wanted: Wanted,
+    errors: ErrorCounts,
 }
 
 impl Inner {
@@ -181,11 +182,12 @@ impl DeviceState {
         sum
     }
 
-    /// The counts of each open lane, with its thread.
-    pub fn lane_statistics(&self) -> Vec<(Option<Thread>, Statistics)> {
+    /// The counts of each open lane and its failed requests, with its thread.
+    pub fn lane_statistics(&self) -> Vec<(Option<Thread>, Statistics, ErrorCounts)> {
         let inner = locked(&self.0.inner);
         let counted = inner.lanes.values().filter_map(|lane| {
-            lane.wanted.counters.as_ref().map(|one| (lane.mailbox.thread().cloned(), one.read()))
+            let counters = lane.wanted.counters.as_ref()?;
+            Some((lane.mailbox.thread().cloned(), counters.read(), lane.errors.clone()))
         });
         counted.collect()
     }
@@ -201,6 +203,7 @@ impl DeviceState {
             inner.past.reset(what);
             if matches!(what, StatisticsReset::All | StatisticsReset::Errors) {
                 inner.errors.clear();
+                inner.lanes.values_mut().for_each(|lane| lane.errors.clear());
             }
         })
     }
@@ -286,7 +289,9 @@ impl DeviceState {
         let key = inner.next;
         inner.next += 1;
         let wanted = inner.wanted(&Wanted::default());
-        inner.lanes.insert(key, LaneRef { mailbox: mailbox.clone(), lane, generation, wanted });
+        let errors = ErrorCounts::new();
+        let place = LaneRef { mailbox: mailbox.clone(), lane, generation, wanted, errors };
+        inner.lanes.insert(key, place);
         drop(inner);
         let hindrance = self.ranges().add_lane(key);
         Registration { state: self.clone(), mailbox: mailbox.clone(), lane, generation, key, hindrance }
@@ -342,7 +347,11 @@ impl Registration {
     }
 
     pub(crate) fn count_error(&self, kind: IoErrorKind) {
-        *locked(&self.state.0.inner).errors.entry(kind.class()).or_default() += 1;
+        let mut inner = locked(&self.state.0.inner);
+        *inner.errors.entry(kind.class()).or_default() += 1;
+        if let Some(lane) = inner.lanes.get_mut(&self.key) {
+            *lane.errors.entry(kind.class()).or_default() += 1;
+        }
     }
 
     /// The lane's word.

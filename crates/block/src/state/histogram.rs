@@ -52,7 +52,8 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    pub(crate) fn new(options: HistogramOptions) -> Histogram {
+    /// One that has counted nothing.
+    pub fn new(options: HistogramOptions) -> Histogram {
         Histogram { options, counts: vec![0; options.buckets()] }
     }
 

@@ -46,6 +46,8 @@ fn requests_are_counted_where_they_pass_with_their_bytes_and_times() {
     assert_eq!(state.errors().into_iter().collect::<Vec<_>>(), [(IoErrorKind::Medium, 1)]);
     let per_lane = state.lane_statistics();
     assert_eq!(per_lane.len(), 2);
+    let failed: u64 = per_lane.iter().flat_map(|(_, _, errors)| errors.values()).sum();
+    assert_eq!(failed, 1, "a failed request is its lane's");
     drop(reads);
     drop(above);
     assert_eq!(state.statistics(), expected, "a lane that is closed leaves its counts");

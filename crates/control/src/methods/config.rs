@@ -6,13 +6,15 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use spindle_bdev::{Bdev, Recipe};
+use spindle_block::HistogramOptions;
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
 use super::common::Added;
 use super::limits::SetLimits;
 use super::nbd::NewExport;
-use super::{histograms, scheduler};
+use super::scheduler;
 use crate::control::Control;
+use crate::settings::histograms::Asked;
 use crate::settings::{bdev_options, iobuf, keyring, sockets};
 use crate::values::Details;
 
@@ -83,6 +85,9 @@ enum Params {
         name: String,
         path: PathBuf,
     },
+    Examine {
+        name: String,
+    },
     Limits(SetLimits),
     QdSampling {
         name: String,
@@ -110,7 +115,9 @@ struct EnableHistogram {
     enable: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     opc: Option<&'static str>,
-    granularity: u32,
+    /// SPDK saves none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    granularity: Option<u32>,
 }
 
 /// A call, or calls that may run at the same time.
@@ -124,9 +131,8 @@ enum Step {
 async fn get_config(control: Control, params: GetConfig) -> Result<Vec<Step>, RpcError> {
     let steps = match params.name.as_str() {
         "scheduler" => {
-            // Without a period the call sets SPDK's default.
-            let is_its_own = |period: &u64| ![0, scheduler::PERIOD].contains(period);
-            let period = Some(control.scheduler().period.get()).filter(is_its_own);
+            let period = control.scheduler().period(control.phase().state());
+            let period = Some(period).filter(|period| *period != 0);
             vec![one("framework_set_scheduler", Params::Scheduler { name: scheduler::STATIC, period })]
         }
         "iobuf" => vec![one("iobuf_set_options", Params::Iobuf(control.iobuf().get()))],
@@ -159,6 +165,8 @@ fn bdevs(control: &Control) -> Vec<Step> {
     let of = |bdev: &Bdev| bdev.disk().recipe(bdev).map(entry);
     let stands_alone = |bdev: &&Bdev| bdev.base().is_none() && !BATCHES.contains(&bdev.module());
     let mut steps = vec![one("bdev_set_options", Params::BdevOptions(control.bdev_options().get()))];
+    let examined = control.registry().named_to_examine().into_iter();
+    steps.extend(examined.map(|name| one("bdev_examine", Params::Examine { name })));
     steps.extend(all.iter().filter(stands_alone).filter_map(of).map(Step::One));
     // A bdev on another one is made when its base comes, and may be requested before.
     steps.extend(control.registry().virtual_recipes().into_iter().map(entry).map(Step::One));
@@ -166,9 +174,8 @@ fn bdevs(control: &Control) -> Vec<Step> {
         let entries = all.iter().filter(|bdev| bdev.module() == module).filter_map(of);
         steps.push(Step::Batch(entries.collect()));
     }
-    steps.extend(all.iter().filter_map(limits));
-    steps.extend(all.iter().filter_map(histogram));
-    steps.extend(all.iter().filter_map(|bdev| qd_sampling(control, bdev)));
+    let settings = |bdev| [limits(bdev), histogram(control, bdev), qd_sampling(control, bdev)];
+    steps.extend(all.iter().flat_map(settings).flatten());
     steps.push(Step::One(Entry { method: "bdev_wait_for_examine", params: None }));
     steps
 }
@@ -197,12 +204,12 @@ fn qd_sampling(control: &Control, bdev: &Bdev) -> Option<Step> {
     Some(one("bdev_set_qd_sampling_period", Params::QdSampling { name, period }))
 }
 
-fn histogram(bdev: &Bdev) -> Option<Step> {
-    let options = bdev.histogram()?.options();
-    let name = bdev.name().to_owned();
-    let opc = options.operation.and_then(histograms::name_of);
-    let (enable, granularity) = (true, options.granularity);
-    Some(one("bdev_enable_histogram", Params::Histogram(EnableHistogram { name, enable, opc, granularity })))
+fn histogram(control: &Control, bdev: &Bdev) -> Option<Step> {
+    let Asked { enabled: enable, kind: opc, options, .. } = control.histograms().of(bdev)?;
+    let usual = HistogramOptions::default().granularity;
+    let granularity = Some(options.granularity).filter(|granularity| *granularity != usual);
+    let params = EnableHistogram { name: bdev.name().to_owned(), enable, opc, granularity };
+    enable.then(|| one("bdev_enable_histogram", Params::Histogram(params)))
 }
 
 /// Exports whose bdev is a volume too: by then its store has been found.

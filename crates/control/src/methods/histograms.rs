@@ -9,6 +9,7 @@ use super::common::{Added, Named};
 use super::threads::TICK_RATE;
 use crate::base64::base64;
 use crate::control::Control;
+use crate::settings::histograms::Asked;
 use crate::values::refused;
 
 /// Borders that one call may give.
@@ -33,9 +34,8 @@ struct Enable {
     enable: bool,
     opc: Option<String>,
     granularity: Option<u8>,
-    #[expect(dead_code, reason = "a histogram has all times")]
+    /// A histogram has all times; a range without any is kept.
     min_nsec: Option<u64>,
-    #[expect(dead_code, reason = "a histogram has all times")]
     max_nsec: Option<u64>,
 }
 
@@ -54,20 +54,13 @@ const OPERATIONS: [(&str, Operation); 11] = [
     ("copy", Operation::Copy),
 ];
 
-/// SPDK's name of an operation.
-pub(super) fn name_of(operation: Operation) -> Option<&'static str> {
-    OPERATIONS.iter().find(|(_, known)| *known == operation).map(|(name, _)| *name)
-}
-
-fn operation(name: &str) -> Result<Operation, RpcError> {
-    if let Some((_, operation)) = OPERATIONS.iter().find(|(known, _)| *known == name) {
-        return Ok(*operation);
+/// SPDK's name of a kind of request, and the operation, if bdevs here have it.
+fn kind(name: &str) -> Result<(&'static str, Option<Operation>), RpcError> {
+    if let Some((kind, operation)) = OPERATIONS.iter().find(|(known, _)| *known == name) {
+        return Ok((kind, Some(*operation)));
     }
-    if IoType::ALL.iter().any(|kind| kind.name() == name) {
-        return Err(RpcError::errno(
-            Errno::OPNOTSUPP,
-            format!("no bdev here has requests of the kind '{name}'"),
-        ));
+    if let Some(kind) = IoType::ALL.iter().find(|kind| kind.name() == name) {
+        return Ok((kind.name(), None));
     }
     let names = OPERATIONS.map(|(name, _)| name).join(", ");
     Err(RpcError::new(RpcError::INTERNAL, format!("Invalid Io type: '{name}' is none of {names}")))
@@ -75,8 +68,8 @@ fn operation(name: &str) -> Result<Operation, RpcError> {
 
 async fn enable(control: Control, params: Enable) -> Result<bool, RpcError> {
     let bdev = control.registry().get(&params.name).map_err(refused)?;
-    let operation = params.opc.as_deref().map(operation).transpose()?;
-    let mut options = HistogramOptions { operation, ..HistogramOptions::default() };
+    let kind = params.opc.as_deref().map(kind).transpose()?;
+    let mut options = HistogramOptions::default();
     if let Some(granularity) = params.granularity {
         if granularity > MOST_GRANULARITY {
             let what = format!("'granularity' {granularity} is more than {MOST_GRANULARITY}; 7 is usual");
@@ -84,17 +77,35 @@ async fn enable(control: Control, params: Enable) -> Result<bool, RpcError> {
         }
         options.granularity = granularity.into();
     }
-    bdev.keep_histogram(params.enable.then_some(options)).await.map_err(refused)?;
+    options.operation = kind.and_then(|(_, operation)| operation);
+    // Of a kind that no bdev has there is nothing to count.
+    let counts = params.enable && !matches!(kind, Some((_, None)));
+    bdev.keep_histogram(counts.then_some(options)).await.map_err(refused)?;
+    let asked = Asked {
+        enabled: params.enable,
+        kind: kind.map(|(name, _)| name),
+        options,
+        is_empty: params.min_nsec.unwrap_or(0) >= params.max_nsec.unwrap_or(u64::MAX),
+    };
+    control.histograms().set(&bdev, asked);
     Ok(true)
 }
 
-/// The histogram of a bdev; SPDK answers with this error number if none is kept.
+/// The histogram of a bdev, or SPDK's refusal. One that was ended is empty as long as nothing has the bdev open.
 fn histogram(control: &Control, name: &str) -> Result<Histogram, RpcError> {
     let bdev: Bdev = control.registry().get(name).map_err(refused)?;
-    bdev.histogram().ok_or_else(|| {
-        let what = format!("no histogram is kept of bdev '{name}'; call bdev_enable_histogram first");
-        RpcError::errno(Errno::NOMEM, what)
-    })
+    let what = || format!("no histogram is kept of bdev '{name}'; call bdev_enable_histogram first");
+    match control.histograms().of(&bdev) {
+        Some(Asked { is_empty: true, .. }) => {
+            let what = format!("the histogram of bdev '{name}' has no times; enable it with a longer range");
+            Err(RpcError::errno(Errno::NOMEM, what))
+        }
+        Some(Asked { enabled: false, .. }) if !bdev.thread_statistics().is_empty() => {
+            Err(RpcError::named(RpcError::INTERNAL, Errno::FAULT, what()))
+        }
+        Some(Asked { options, .. }) => Ok(bdev.histogram().unwrap_or_else(|| Histogram::new(options))),
+        None => Err(RpcError::errno(Errno::NOMEM, what())),
+    }
 }
 
 #[derive(Serialize)]

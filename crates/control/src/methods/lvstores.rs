@@ -50,7 +50,7 @@ async fn create(control: Control, params: Create) -> Result<String, RpcError> {
         force: true,
     };
     let store = control.lvols().create_store(spec).await.map_err(|error| match &error {
-        LvolError::Blob { .. } | LvolError::NoSpace { .. } | LvolError::TooMuch { .. } => under_way(&error),
+        LvolError::Blob { .. } | LvolError::TooSmall { .. } => under_way(&error),
         _ => at_once(&error),
     })?;
     Ok(store.uuid().to_string())

@@ -2,16 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 use spindle_reactor::CpuSet;
-use spindle_rpc::{BadParams, Errno, Method, RpcError, State, States, Table};
+use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
 use super::common::Added;
 use crate::control::Control;
 
 /// The one scheduler.
 pub(super) const STATIC: &str = "static";
-
-/// The period that SPDK shows once a scheduler was set, in microseconds.
-pub(super) const PERIOD: u64 = 1_000_000;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let refusal = |words| BadParams::new(RpcError::INVALID_PARAMS, words);
@@ -21,7 +18,7 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
     table.add(Method::without("framework_get_governor", States::RUNTIME, governor, get_governor))?;
     table.add(Method::without("framework_get_scheduler", States::BOTH, scheduler, get_scheduler))?;
     table.add(Method::with("framework_set_scheduler", States::BOTH, BadParams::INVALID, set_scheduler))?;
-    table.add(Method::with("scheduler_set_options", States::STARTUP, decode, set_options))?;
+    table.add(Method::with("scheduler_set_options", States::STARTUP, BadParams::INVALID, set_options))?;
     table.add(Method::with("thread_set_cpumask", States::RUNTIME, decode, set_cpumask))
 }
 
@@ -35,7 +32,7 @@ async fn get_governor(_: Control) -> Result<Governor, RpcError> {
 
 #[derive(Serialize)]
 struct Scheduler {
-    /// None before the framework is started.
+    /// None before one is set, by a call or by the start of the framework.
     #[serde(skip_serializing_if = "Option::is_none")]
     scheduler_name: Option<&'static str>,
     scheduler_period: u64,
@@ -44,13 +41,19 @@ struct Scheduler {
 }
 
 async fn get_scheduler(control: Control) -> Result<Scheduler, RpcError> {
-    let first = control.runtime().cores().first().copied();
+    let (scheduler, state) = (control.scheduler(), control.phase().state());
     Ok(Scheduler {
-        scheduler_name: (control.phase().state() == State::Runtime).then_some(STATIC),
-        scheduler_period: control.scheduler().period.get(),
-        isolated_core_mask: control.scheduler().isolated.get().to_string(),
-        scheduling_core: control.scheduler().core.get().or(first).unwrap_or(0),
+        scheduler_name: scheduler.is_chosen(state).then_some(STATIC),
+        scheduler_period: scheduler.period(state),
+        isolated_core_mask: scheduler.isolated.get().to_string(),
+        scheduling_core: scheduling_core(&control),
     })
+}
+
+/// The core that was set, or the first.
+fn scheduling_core(control: &Control) -> usize {
+    let first = control.runtime().cores().first().copied();
+    control.scheduler().core.get().or(first).unwrap_or(0)
 }
 
 /// Other members are not looked at, such as the limits of SPDK's other schedulers: as with its static one.
@@ -62,7 +65,10 @@ struct SetScheduler {
     mappings: Option<String>,
 }
 
+/// The period is set first, also by a call that is refused then: so SPDK does it.
 async fn set_scheduler(control: Control, params: SetScheduler) -> Result<bool, RpcError> {
+    let (state, period) = (control.phase().state(), params.period.unwrap_or(0));
+    control.scheduler().set_period(state, period);
     if params.name != STATIC {
         let what = format!(
             "Unknown error -22: there is no scheduler '{}', as threads do not move; name 'static'",
@@ -70,11 +76,15 @@ async fn set_scheduler(control: Control, params: SetScheduler) -> Result<bool, R
         );
         return Err(RpcError::new(RpcError::INTERNAL, what));
     }
+    control.scheduler().choose();
+    if period != 0 {
+        // SPDK forgets this one too, and with it that of a configuration.
+        control.scheduler().set_period(state, period);
+    }
     let mappings = params.mappings.iter().flat_map(|mappings| mappings.split(','));
     for mapping in mappings.filter(|mapping| !mapping.is_empty()) {
         check_mapping(&control, mapping)?;
     }
-    control.scheduler().period.set(params.period.unwrap_or(PERIOD));
     Ok(true)
 }
 
@@ -107,31 +117,30 @@ struct SetOptions {
 
 /// Kept and shown: as no thread moves, every core is left alone.
 async fn set_options(control: Control, params: SetOptions) -> Result<bool, RpcError> {
-    let invalid = |what: String| RpcError::errno(Errno::INVAL, what);
+    let refused =
+        |words: &str, what: String| Err(RpcError::new(RpcError::INVALID_PARAMS, format!("{words}\n{what}")));
     let cores: CpuSet = control.runtime().cores().iter().copied().collect();
-    if let Some(core) = params.scheduling_core.filter(|core| !cores.contains(*core)) {
-        return Err(invalid(format!(
-            "'scheduling_core' {core} is not among the cores {cores} of this daemon"
-        )));
-    }
-    let isolated = match &params.isolated_core_mask {
-        None => None,
-        Some(mask) => {
-            let isolated: CpuSet = mask
-                .parse()
-                .map_err(|error| invalid(format!("'isolated_core_mask' {mask} is not a mask: {error}")))?;
-            if (isolated & cores) != isolated {
-                let what = format!(
-                    "'isolated_core_mask' {mask} has cores other than {cores}, the cores of this daemon"
-                );
-                return Err(invalid(what));
-            }
-            Some(isolated)
+    let core = params.scheduling_core.unwrap_or_else(|| scheduling_core(&control));
+    let mut isolated = control.scheduler().isolated.get();
+    if let Some(mask) = &params.isolated_core_mask {
+        let words = "Invalid isolated core mask";
+        isolated = match mask.parse() {
+            Ok(isolated) => isolated,
+            Err(error) => return refused(words, format!("'{mask}' is not a mask: {error}")),
+        };
+        if isolated.contains(core) {
+            let words = "Scheduling core cannot be included in isolated core mask.";
+            return refused(words, format!("leave core {core} out of '{mask}', or set another core"));
         }
-    };
-    let scheduler = control.scheduler();
-    scheduler.core.set(params.scheduling_core.or(scheduler.core.get()));
-    scheduler.isolated.set(isolated.unwrap_or(scheduler.isolated.get()));
+        if (isolated & cores) != isolated {
+            return refused(words, format!("'{mask}' has cores other than those of this daemon, {cores}"));
+        }
+    }
+    if !cores.contains(core) {
+        return refused("Invalid scheduling core.", format!("{core} is not one of {cores}"));
+    }
+    control.scheduler().isolated.set(isolated);
+    control.scheduler().core.set(Some(core));
     Ok(true)
 }
 

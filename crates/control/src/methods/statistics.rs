@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use spindle_bdev::Bdev;
-use spindle_block::{DeviceState, IoErrorKind, OperationStatistics, Statistics, StatisticsReset};
+use spindle_block::{
+    DeviceState, ErrorCounts, IoErrorKind, OperationStatistics, Statistics, StatisticsReset,
+};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
 use super::common::Added;
@@ -97,6 +99,7 @@ struct OfChannel {
     thread_id: u64,
     #[serde(flatten)]
     counts: Counts,
+    io_error: BTreeMap<&'static str, u64>,
 }
 
 #[derive(Serialize)]
@@ -176,35 +179,41 @@ fn status(kind: IoErrorKind) -> &'static str {
     }
 }
 
+fn by_status(errors: ErrorCounts) -> BTreeMap<&'static str, u64> {
+    let mut io_error = BTreeMap::new();
+    for (kind, count) in errors {
+        *io_error.entry(status(kind)).or_default() += count;
+    }
+    io_error
+}
+
 fn of_bdev(control: &Control, bdev: &Bdev) -> OfBdev {
     let device = bdev.disk().device();
     let (statistics, errors) = match device.state() {
         Some(state) => (state.statistics(), state.errors()),
         None => Default::default(),
     };
-    let mut io_error = BTreeMap::new();
-    for (kind, count) in errors {
-        *io_error.entry(status(kind)).or_default() += count;
-    }
+    let io_error = by_status(errors);
     let queue_depth = control.queue_depths().of(bdev).map(QueueDepth::from);
     OfBdev { name: bdev.name().to_owned(), counts: (&statistics).into(), io_error, queue_depth }
 }
 
 async fn get_iostat(control: Control, params: Option<GetIostat>) -> Result<Iostat, RpcError> {
     let GetIostat { names, per_channel, reset_mode } = params.unwrap_or_default();
-    let names_given = names.is_some();
+    check_count(names.as_deref())?;
+    let per_channel = per_channel == Some(true);
+    if per_channel && names.as_ref().map(Vec::len) != Some(1) {
+        return Err(RpcError::errno(Errno::INVAL, "'per_channel' needs 'names' with the name of one bdev"));
+    }
     let bdevs = named(&control, names)?;
     let (tick_rate, ticks) = (TICK_RATE, spindle_reactor::now().as_nanos());
-    let answer = if per_channel == Some(true) {
-        let [bdev] = &bdevs[..] else { return Err(one_name()) };
-        if !names_given {
-            return Err(one_name());
-        }
+    let answer = if per_channel && let [bdev] = &bdevs[..] {
         let device = bdev.disk().device();
         let lanes = device.state().map(DeviceState::lane_statistics).unwrap_or_default();
-        let channels = lanes.iter().map(|(thread, statistics)| OfChannel {
+        let channels = lanes.into_iter().map(|(thread, statistics, errors)| OfChannel {
             thread_id: thread.as_ref().map_or(0, spindle_reactor::Thread::id),
-            counts: statistics.into(),
+            counts: (&statistics).into(),
+            io_error: by_status(errors),
         });
         Iostat::Channels { tick_rate, ticks, name: bdev.name().to_owned(), channels: channels.collect() }
     } else {
@@ -216,17 +225,19 @@ async fn get_iostat(control: Control, params: Option<GetIostat>) -> Result<Iosta
     Ok(answer)
 }
 
-fn one_name() -> RpcError {
-    RpcError::errno(Errno::INVAL, "'per_channel' needs 'names' with the name of one bdev")
+fn check_count(names: Option<&[String]>) -> Result<(), RpcError> {
+    match names.map_or(0, <[String]>::len) {
+        0..=MOST_NAMES => Ok(()),
+        more => {
+            let what = format!("'names' has {more} names, and {MOST_NAMES} at most are taken");
+            Err(BadParams::DECODE_FAILED.error(what))
+        }
+    }
 }
 
 fn named(control: &Control, names: Option<Vec<String>>) -> Result<Vec<Bdev>, RpcError> {
     let registry = control.registry();
     let Some(names) = names else { return Ok(registry.bdevs()) };
-    if names.len() > MOST_NAMES {
-        let what = format!("'names' has {} names, and {MOST_NAMES} at most are taken", names.len());
-        return Err(BadParams::DECODE_FAILED.error(what));
-    }
     names.iter().map(|name| registry.get(name).map_err(refused)).collect()
 }
 
@@ -239,6 +250,10 @@ struct ResetIostat {
 
 async fn reset_iostat(control: Control, params: Option<ResetIostat>) -> Result<bool, RpcError> {
     let ResetIostat { name, mode } = params.unwrap_or_default();
+    if mode == Some(Reset::None) {
+        // SPDK does not look for the bdev then.
+        return Ok(true);
+    }
     for bdev in named(&control, name.map(|name| vec![name]))? {
         mode.unwrap_or(Reset::All).apply(bdev.disk().device().state()).await;
     }

@@ -4,6 +4,7 @@ pub(crate) mod bdev_options;
 pub(crate) mod copies;
 pub(crate) mod core_times;
 pub(crate) mod framework;
+pub(crate) mod histograms;
 pub(crate) mod iobuf;
 pub(crate) mod keyring;
 pub(crate) mod queue_depth;

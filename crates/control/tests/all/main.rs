@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod answers;
 #[path = "../../../nbd/tests/all/client.rs"]
 #[allow(dead_code, reason = "shared with the tests of the NBD server, which use more of it")]
 mod client;

@@ -233,7 +233,7 @@ fn the_base_of_a_store_is_its_own_and_others_are_told_why() {
         assert_eq!(lvols.create_store(store_spec("M1", "x")).await.unwrap_err().errno(), 1);
         drop(writer);
         let small = spindle_lvol::StoreSpec { cluster_size: Some(128 << 20), ..store_spec("M1", "x") };
-        assert_eq!(lvols.create_store(small).await.unwrap_err().errno(), 28);
+        assert_eq!(lvols.create_store(small).await.unwrap_err().errno(), 22);
         let odd = spindle_lvol::StoreSpec { cluster_size: Some(1000), ..store_spec("M1", "x") };
         assert_eq!(lvols.create_store(odd).await.unwrap_err().errno(), 22);
         assert!(registry.get("M1").unwrap().info().claim.is_none(), "a refusal has left no claim");

@@ -1,0 +1,276 @@
+//! Answers that were compared with SPDK's: the same calls in the same order, sent to both.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use spindle_control::{Daemon, DaemonOptions, methods};
+use spindle_engine::sim::World;
+use spindle_reactor::Runtime;
+use spindle_rpc::{Client, ClientError};
+
+const RPC: &str = "rpc.sock";
+
+/// What a call is answered with.
+enum Is {
+    /// Success, with this result.
+    Result(Value),
+    /// Success, with a result that has these members among others.
+    With(Value),
+    Done,
+    Refused(i32, &'static str),
+}
+use Is::{Done, Refused, Result as Gives, With};
+
+fn yes() -> Is {
+    Gives(json!(true))
+}
+
+/// Starts a daemon, makes the calls, and compares.
+fn dialogue(wait_for_rpc: bool, calls: Vec<(&'static str, Value, Is)>) {
+    let main = async move || {
+        let options =
+            DaemonOptions { rpc_socket: Some(RPC.into()), wait_for_rpc, ..DaemonOptions::default() };
+        let daemon = Daemon::start(options, methods::table()).await.unwrap();
+        let mut client = Client::connect(Path::new(RPC)).await.unwrap();
+        for (method, params, is) in calls {
+            let text = (!params.is_null()).then(|| params.to_string());
+            let found = match client.call(method, text.as_deref()).await {
+                Ok(found) => Ok(serde_json::to_value(found).unwrap()),
+                Err(ClientError::Answer(error)) => Err((error.code, error.message)),
+                Err(other) => panic!("{method} {params}: {other:?}"),
+            };
+            let same = match (&is, &found) {
+                (Gives(expected), Ok(found)) => expected == found,
+                (With(expected), Ok(found)) => has(found, expected),
+                (Done, Ok(_)) => true,
+                (Refused(code, words), Err((found, message))) => code == found && message.starts_with(words),
+                _ => false,
+            };
+            assert!(same, "{method} {params}: {found:?}");
+        }
+        daemon.stop().await;
+    };
+    Runtime::builder().world(World::new(7)).reactors(1).build().unwrap().run(main).unwrap();
+}
+
+/// Whether all members of `expected` are in `found`.
+fn has(found: &Value, expected: &Value) -> bool {
+    match expected {
+        Value::Object(members) => members.iter().all(|(name, value)| has(&found[name], value)),
+        Value::Array(values) => {
+            found.as_array().is_some_and(|found| found.len() == values.len())
+                && values.iter().enumerate().all(|(place, value)| has(&found[place], value))
+        }
+        value => found == value,
+    }
+}
+
+fn malloc(name: &str, mib: u64) -> (&'static str, Value, Is) {
+    ("bdev_malloc_create", json!({"name": name, "num_blocks": mib << 11, "block_size": 512}), Done)
+}
+
+#[test]
+fn the_period_is_set_before_the_scheduler_is_looked_up_and_never_to_0() {
+    let set = |params| ("framework_set_scheduler", params);
+    let period =
+        |period: u64| ("framework_get_scheduler", json!(null), With(json!({"scheduler_period": period})));
+    let call = |(method, params), is| (method, params, is);
+    let none = || Refused(-32603, "Unknown error -22");
+    dialogue(
+        false,
+        vec![
+            period(0),
+            call(set(json!({"name": "nosuch"})), none()),
+            period(1_000_000),
+            call(set(json!({"name": "static", "period": 500})), yes()),
+            call(set(json!({"name": "static"})), yes()),
+            period(500),
+            call(set(json!({"name": "static", "period": 0})), yes()),
+            period(500),
+            call(set(json!({"name": "static", "period": 88, "mappings": "nosuch"})), none()),
+            period(88),
+            (
+                "framework_get_config",
+                json!({"name": "scheduler"}),
+                With(json!([{"params": {"name": "static", "period": 88}}])),
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_scheduler_that_is_set_before_the_start_forgets_an_earlier_period() {
+    let set = |params, is| ("framework_set_scheduler", params, is);
+    let shows = |scheduler| ("framework_get_scheduler", json!(null), Gives(scheduler));
+    let unset =
+        |period: u64| json!({"scheduler_period": period, "isolated_core_mask": "0", "scheduling_core": 0});
+    let chosen = |period: u64| {
+        let (name, mask) = ("static", "0");
+        json!({"scheduler_name": name, "scheduler_period": period, "isolated_core_mask": mask, "scheduling_core": 0})
+    };
+    dialogue(
+        true,
+        vec![
+            shows(unset(0)),
+            set(json!({"name": "nosuch", "period": 9}), Refused(-32603, "Unknown error -22")),
+            shows(unset(9)),
+            set(json!({"name": "static"}), yes()),
+            shows(chosen(0)),
+            set(json!({"name": "static", "period": 500}), yes()),
+            ("framework_start_init", json!(null), yes()),
+            shows(chosen(500)),
+        ],
+    );
+}
+
+#[test]
+fn options_of_the_scheduler_are_refused_with_spdks_words() {
+    let set = |params, is| ("scheduler_set_options", params, is);
+    let refused = |words| Refused(-32602, words);
+    dialogue(
+        true,
+        vec![
+            set(json!(null), refused("Invalid parameters")),
+            set(json!({"zz": 1}), refused("Invalid parameters")),
+            set(json!({"scheduling_core": -1}), refused("Invalid parameters")),
+            set(json!({"scheduling_core": 7}), refused("Invalid scheduling core.")),
+            set(
+                json!({"isolated_core_mask": "0x1"}),
+                refused("Scheduling core cannot be included in isolated"),
+            ),
+            set(json!({"isolated_core_mask": "0x10"}), refused("Invalid isolated core mask")),
+            set(json!({"scheduling_core": 0, "isolated_core_mask": "0"}), yes()),
+            set(json!({}), yes()),
+        ],
+    );
+}
+
+#[test]
+fn a_histogram_that_was_ended_is_empty_until_the_bdev_is_open() {
+    let enable = |params, is| ("bdev_enable_histogram", params, is);
+    let borders = |is| ("bdev_get_histogram_borders", json!({"name": "M0", "borders": [1]}), is);
+    let empty = || Gives(json!({"borders_count": [0, 0]}));
+    let no_memory = || Refused(-12, "Cannot allocate memory");
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 32),
+            borders(no_memory()),
+            enable(json!({"name": "M0", "enable": false}), yes()),
+            borders(empty()),
+            enable(json!({"name": "M0", "enable": true}), yes()),
+            borders(empty()),
+            enable(json!({"name": "M0", "enable": true, "min_nsec": 1000, "max_nsec": 10}), yes()),
+            borders(no_memory()),
+            enable(json!({"name": "M0", "enable": false}), yes()),
+            ("bdev_lvol_create_lvstore", json!({"bdev_name": "M0", "lvs_name": "lvs"}), Done),
+            borders(Refused(-32603, "Bad address")),
+        ],
+    );
+}
+
+#[test]
+fn every_kind_of_request_that_spdk_has_can_be_asked_for_in_a_histogram() {
+    let enable = |opc: &str, is| {
+        ("bdev_enable_histogram", json!({"name": "M0", "enable": true, "opc": opc, "granularity": 7}), is)
+    };
+    let mut calls = vec![malloc("M0", 4)];
+    calls.extend(["zcopy", "abort", "nvme_admin", "get_zone_info", "copy"].map(|opc| enable(opc, yes())));
+    calls.push(enable("READ", Refused(-32603, "Invalid Io type")));
+    calls.push(("bdev_get_histogram_borders", json!({"name": "M0", "borders": [1]}), Done));
+    dialogue(false, calls);
+}
+
+#[test]
+fn the_settings_of_a_bdev_are_saved_together_and_a_histogram_of_the_usual_granularity_without_it() {
+    let limit = |name: &str| ("bdev_set_qos_limit", json!({"name": name, "rw_ios_per_sec": 1000}), yes());
+    let enable = |name: &str, granularity: u64| {
+        let params = json!({"name": name, "enable": true, "opc": "read", "granularity": granularity});
+        ("bdev_enable_histogram", params, yes())
+    };
+    let limits = |name: &str| json!({"method": "bdev_set_qos_limit", "params": {"name": name}});
+    let saved = json!([
+        {"method": "bdev_set_options"},
+        {"method": "bdev_malloc_create"},
+        {"method": "bdev_malloc_create"},
+        limits("A"),
+        {"params": {"name": "A", "opc": "read", "granularity": null}},
+        limits("B"),
+        {"params": {"name": "B", "opc": "read", "granularity": 9}},
+        {"method": "bdev_wait_for_examine"},
+    ]);
+    let config = ("framework_get_config", json!({"name": "bdev"}), With(saved));
+    let calls =
+        vec![malloc("A", 1), malloc("B", 1), limit("A"), limit("B"), enable("A", 7), enable("B", 9), config];
+    dialogue(false, calls);
+}
+
+#[test]
+fn bdevs_that_were_named_to_be_examined_are_saved() {
+    let examine = |name: &str| ("bdev_examine", json!({"name": name}), yes());
+    let saved = json!([
+        {"method": "bdev_set_options", "params": {"bdev_auto_examine": false}},
+        {"method": "bdev_examine", "params": {"name": "later"}},
+        {"method": "bdev_examine", "params": {"name": "M0"}},
+        {"method": "bdev_malloc_create"},
+        {"method": "bdev_wait_for_examine"},
+    ]);
+    let calls = vec![
+        ("bdev_set_options", json!({"bdev_auto_examine": false}), yes()),
+        ("framework_start_init", json!(null), yes()),
+        examine("later"),
+        malloc("M0", 1),
+        examine("M0"),
+        ("framework_get_config", json!({"name": "bdev"}), With(saved)),
+    ];
+    dialogue(true, calls);
+}
+
+#[test]
+fn statistics_are_refused_for_more_than_one_channel_list_before_the_names_are_looked_up() {
+    let per_channel = |names: Value| {
+        ("bdev_get_iostat", json!({"names": names, "per_channel": true}), Refused(-22, "Invalid argument"))
+    };
+    let lvstore = ("bdev_lvol_create_lvstore", json!({"bdev_name": "M0", "lvs_name": "lvs"}), Done);
+    let channels = (
+        "bdev_get_iostat",
+        json!({"names": ["M0"], "per_channel": true}),
+        With(json!({"channels": [{"io_error": {}}]})),
+    );
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 32),
+            per_channel(json!(["nosuch", "other"])),
+            per_channel(json!([])),
+            lvstore,
+            channels,
+            ("bdev_reset_iostat", json!({"name": "nosuch", "mode": "none"}), yes()),
+            ("bdev_reset_iostat", json!({"name": "nosuch"}), Refused(-19, "No such device")),
+        ],
+    );
+}
+
+#[test]
+fn a_store_that_does_not_fit_is_refused_with_spdks_words() {
+    let create = |more: Value, is| {
+        let mut params = json!({"bdev_name": "M0", "lvs_name": "lvs"});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        ("bdev_lvol_create_lvstore", params, is)
+    };
+    let invalid = || Refused(-32602, "Invalid argument");
+    let no_memory = || Refused(-32602, "Cannot allocate memory");
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 64),
+            // 16 clusters: not one page.
+            create(json!({"num_md_pages_per_cluster_ratio": 1}), invalid()),
+            create(json!({"cluster_sz": 1u32 << 31}), invalid()),
+            create(json!({"cluster_sz": 4096}), no_memory()),
+            create(json!({"num_md_pages_per_cluster_ratio": 1_000_000}), no_memory()),
+            create(json!({"num_md_pages_per_cluster_ratio": u32::MAX}), no_memory()),
+            create(json!({"num_md_pages_per_cluster_ratio": 0, "cluster_sz": 0, "md_page_size": 0}), Done),
+        ],
+    );
+}
