@@ -19,6 +19,8 @@ pub(crate) struct Copies {
     pub(super) busy: BTreeSet<PageIdx>,
     /// The number of flushes that had begun when a page was last rewritten.
     pub(super) rewritten: BTreeMap<PageIdx, u64>,
+    /// Number of rewrites that have ended.
+    pub(super) ended: u64,
 }
 
 impl Copies {

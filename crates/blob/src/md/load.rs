@@ -293,6 +293,7 @@ fn assemble(
         lock: TaskLock::default(),
         copies: RefCell::default(),
         clearing_copies: TaskLock::default(),
+        rewriting: WaitList::default(),
         flushes: Flushes::default(),
         showing: TaskLock::default(),
         ahead: ZeroAhead::default(),

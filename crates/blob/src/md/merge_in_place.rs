@@ -54,8 +54,8 @@ impl Md {
             let Some(leaf) = meta.map.leaf(slot) else { continue };
             // A slot lies below 2^23, its first cluster below 2^32.
             let page = chain::extent_page(clone.id, leaf.first_cluster() as u32, &leaf.clusters.to_vec());
-            let copied = self.write_copy(at, &page).await.inspect_err(|error| {
-                self.forget_rewrite(at);
+            let copy = async || self.write_copy(at, &page).await.inspect_err(|_| self.forget_rewrite(at));
+            let copied = self.once_pages_are_back(copy).await.inspect_err(|error| {
                 if any {
                     self.poison(error);
                 }
@@ -75,12 +75,7 @@ impl Md {
         if !self.tears_pages() {
             return 0;
         }
-        let mut meta = meta.clone();
-        let new: Vec<u32> =
-            meta.map.leaves().iter().filter(|leaf| leaf.page.is_none()).map(|leaf| leaf.slot).collect();
-        // Any page: only how much room the numbers take counts.
-        new.into_iter().for_each(|slot| meta.map.set_extent_page(slot, PageIdx(1)));
-        let has_room = chain::to_pages(blob.id, &meta).first().is_some_and(PageCopy::has_room);
+        let has_room = chain::to_pages(blob.id, &placed(meta)).first().is_some_and(PageCopy::has_room);
         if has_room { 1 } else { 2 }
     }
 }
@@ -88,8 +83,17 @@ impl Md {
 /// Number of free pages that it takes to write a blob's new metadata with these slots.
 fn pages_needed(blob: &BlobState, meta: &BlobMetadata, slots: &BTreeSet<u32>) -> u32 {
     let stale = meta.map.leaves().iter().filter(|leaf| leaf.page.is_none() || slots.contains(&leaf.slot));
-    let behind_root = chain::to_pages(blob.id, meta).len() - 1;
+    let behind_root = chain::to_pages(blob.id, &placed(meta)).len() - 1;
     (stale.count() + behind_root) as u32
+}
+
+/// Metadata with pages for all parts of its map. Any page: only how much room the numbers take counts.
+fn placed(meta: &BlobMetadata) -> BlobMetadata {
+    let mut meta = meta.clone();
+    let new: Vec<u32> =
+        meta.map.leaves().iter().filter(|leaf| leaf.page.is_none()).map(|leaf| leaf.slot).collect();
+    new.into_iter().for_each(|slot| meta.map.set_extent_page(slot, PageIdx(1)));
+    meta
 }
 
 /// The page that a clone has for a slot of its map, if that is as long as the new one.

@@ -44,6 +44,8 @@ pub(crate) struct Md {
     pub(super) copies: RefCell<Copies>,
     /// Held while copies are cleared.
     pub(super) clearing_copies: TaskLock,
+    /// Tasks that wait for the end of a rewrite, which gives back the pages of its copy.
+    pub(super) rewriting: WaitList,
     pub(super) flushes: Flushes,
     /// Held while a blob's view for other threads is made.
     pub(super) showing: TaskLock,

@@ -231,8 +231,11 @@ impl Md {
         if in_place {
             self.merge_in_place(clone, &meta, &mut slots).await?;
         }
-        let how = Persist { slots, fills: true, ..step(Point::CloneBeforeUnmark) };
-        let written = self.persist(clone, meta, how).await;
+        let write = async || {
+            let how = Persist { slots: slots.clone(), fills: true, ..step(Point::CloneBeforeUnmark) };
+            self.persist(clone, meta.clone(), how).await
+        };
+        let written = self.once_pages_are_back(write).await;
         // With some of it done, only a load can undo it.
         written.inspect_err(|error| {
             if in_place {
@@ -249,8 +252,8 @@ impl Md {
         }
         let mut unmarked = snapshot.meta.borrow().clone();
         if unmarked.remove_internal(internal::SNAPSHOT_PENDING_REMOVAL).is_some() {
-            let how = Persist { urgent: true, ..Persist::default() };
-            self.persist(snapshot, unmarked, how).await?;
+            let how = || Persist { urgent: true, ..Persist::default() };
+            self.once_pages_are_back(async || self.persist(snapshot, unmarked.clone(), how()).await).await?;
         }
         Ok(())
     }

@@ -75,20 +75,47 @@ impl Md {
     /// Second half of rewriting a page in place. A failure leaves the page unknown and poisons the store.
     pub(crate) async fn rewrite(&self, at: PageIdx, page: &Page) -> Result<(), BlobError> {
         let written = self.write_page(at, page).await.inspect_err(|error| self.poison(error));
-        let mut copies = self.copies.borrow_mut();
-        copies.busy.remove(&at);
-        if written.is_ok() && self.tears_pages() {
-            copies.holds.insert(at, SectorSums::of(page));
+        {
+            let mut copies = self.copies.borrow_mut();
+            copies.busy.remove(&at);
+            copies.ended += 1;
+            if written.is_ok() && self.tears_pages() {
+                copies.holds.insert(at, SectorSums::of(page));
+            }
+            if copies.of.contains_key(&at) {
+                copies.rewritten.insert(at, self.flushes.begun());
+            }
         }
-        if copies.of.contains_key(&at) {
-            copies.rewritten.insert(at, self.flushes.begun());
-        }
+        self.rewriting.wake_all();
         written
     }
 
     /// Cancels the rewrite of a page.
     pub(crate) fn forget_rewrite(&self, at: PageIdx) {
         self.copies.borrow_mut().busy.remove(&at);
+        self.rewriting.wake_all();
+    }
+
+    /// Performs the step of an operation that can neither go on nor go back without it. If it finds no page, it is
+    /// repeated as long as rewrites of other pages end: they do not wait for [`Md::lock`], and may have the pages
+    /// on which the operation counted.
+    pub(super) async fn once_pages_are_back<T>(
+        &self,
+        step: impl AsyncFn() -> Result<T, BlobError>,
+    ) -> Result<T, BlobError> {
+        loop {
+            let ended = self.copies.borrow().ended;
+            let error = match step().await {
+                Err(error @ BlobError::OutOfMetadata { .. }) => error,
+                result => return result,
+            };
+            let has_ended = || self.copies.borrow().ended != ended;
+            let none_is_left = || self.copies.borrow().busy.is_empty();
+            if !has_ended() && none_is_left() {
+                return Err(error);
+            }
+            self.rewriting.until(|| (has_ended() || none_is_left()).then_some(())).await;
+        }
     }
 
     /// Gives back the pages of old copies if there are many.

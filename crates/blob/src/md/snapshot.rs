@@ -55,9 +55,10 @@ impl Md {
         snapshot.passing.set(false);
         let mut done = snapshot.meta.borrow().clone();
         done.remove_internal(internal::SNAPSHOT_IN_PROGRESS);
-        let last = Persist { urgent: true, ..Persist::default() };
+        let last = || Persist { urgent: true, ..Persist::default() };
+        let unmark = self.once_pages_are_back(async || self.persist(&snapshot, done.clone(), last()).await);
         // The state on disk is unknown: only a load can tell now.
-        self.persist(&snapshot, done, last).await.inspect_err(|error| self.poison(error))?;
+        unmark.await.inspect_err(|error| self.poison(error))?;
         Ok(snapshot.id)
     }
 

@@ -303,6 +303,65 @@ async fn a_snapshot_is_deleted(atomic_unit: u32) {
     }
 }
 
+/// Where pages tear, each write to a new cluster takes the free page for a while, for a copy, and does not wait for
+/// the deletion, which needs it in several steps and to go back.
+#[test]
+fn a_deletion_that_shares_the_last_pages_with_writes_ends_or_is_refused_and_the_store_goes_on() {
+    for seed in 1..=24 {
+        for pages in [7, 8] {
+            run_on(&format!("sim:{seed}"), async move || {
+                a_snapshot_is_deleted_beside_writes(seed, pages).await
+            });
+        }
+    }
+}
+
+async fn a_snapshot_is_deleted_beside_writes(seed: u64, pages: u32) {
+    let disk = Disk::new(DiskOptions { atomic_unit: 512, ..DiskOptions::new(8 << 20) });
+    let options = small_with(MdPages::Count(pages));
+    let store = Blobstore::init(slow_device(&disk, seed), options).await.unwrap();
+    let id = store.create_blob(BlobOptions::thin(16)).await.unwrap();
+    let blob = store.open_blob(id).await.unwrap();
+    fill(&blob, 0, 4 * CLUSTER, 1).await;
+    let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+    fill(&blob, 2 * CLUSTER, 4 * CLUSTER, 2).await;
+    let other = store.open_blob(store.create_blob(BlobOptions::thin(64)).await.unwrap()).await.unwrap();
+    fill(&other, 0, CLUSTER, 3).await;
+    let writers: Vec<_> = (0..3)
+        .map(|first| {
+            let other = other.clone();
+            spindle_reactor::spawn_local(async move {
+                for cluster in (1 + first..60).step_by(3) {
+                    // One that finds no page is refused.
+                    let data = spindle_mem::IoBuf::copy_from(&[3; 4096]);
+                    let _refused_or_done = other.write(cluster * CLUSTER, data).await;
+                }
+            })
+        })
+        .collect();
+    for _ in 0..20 {
+        match store.delete_blob(snapshot).await {
+            Err(BlobError::OutOfMetadata { .. }) => {}
+            ended => {
+                ended.unwrap();
+                break;
+            }
+        }
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    fill(&other, 61 * CLUSTER, CLUSTER, 4).await;
+    match store.delete_blob(snapshot).await {
+        Ok(()) | Err(BlobError::NoSuchBlob { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+    is_merged(&blob).await;
+    other.close().await.unwrap();
+    blob.close().await.unwrap();
+    store.unload().await.unwrap();
+}
+
 fn disk_again(image: Image, atomic_unit: u32) -> Disk {
     let options = DiskOptions { atomic_unit, ..DiskOptions::new(image.size()) };
     Disk::from_image(image, options)
