@@ -126,6 +126,8 @@ impl Md {
         if rewritten.is_some_and(|begun| !self.flushes.covers(begun)) {
             self.flush_for(&[Point::PlaceBeforeForget]).await?;
         }
+        // Copies that are just being cleared are gone when the flush below begins.
+        drop(self.clearing_copies.lock().await);
         let copies = self.take_copies(&[root]);
         self.clear_pages(copies.iter().copied()).await?;
         let change = Page::clear_last_sector(root, &self.geometry.borrow());

@@ -59,7 +59,8 @@ struct LaneRef {
     lane: u32,
     generation: u32,
     wanted: Wanted,
-    errors: ErrorCounts,
+    /// Boxed: most lanes have none.
+    errors: Option<Box<ErrorCounts>>,
 }
 
 impl Inner {
@@ -187,7 +188,11 @@ impl DeviceState {
         let inner = locked(&self.0.inner);
         let counted = inner.lanes.values().filter_map(|lane| {
             let counters = lane.wanted.counters.as_ref()?;
-            Some((lane.mailbox.thread().cloned(), counters.read(), lane.errors.clone()))
+            Some((
+                lane.mailbox.thread().cloned(),
+                counters.read(),
+                lane.errors.as_deref().cloned().unwrap_or_default(),
+            ))
         });
         counted.collect()
     }
@@ -203,7 +208,7 @@ impl DeviceState {
             inner.past.reset(what);
             if matches!(what, StatisticsReset::All | StatisticsReset::Errors) {
                 inner.errors.clear();
-                inner.lanes.values_mut().for_each(|lane| lane.errors.clear());
+                inner.lanes.values_mut().for_each(|lane| lane.errors = None);
             }
         })
     }
@@ -289,8 +294,7 @@ impl DeviceState {
         let key = inner.next;
         inner.next += 1;
         let wanted = inner.wanted(&Wanted::default());
-        let errors = ErrorCounts::new();
-        let place = LaneRef { mailbox: mailbox.clone(), lane, generation, wanted, errors };
+        let place = LaneRef { mailbox: mailbox.clone(), lane, generation, wanted, errors: None };
         inner.lanes.insert(key, place);
         drop(inner);
         let hindrance = self.ranges().add_lane(key);
@@ -350,7 +354,7 @@ impl Registration {
         let mut inner = locked(&self.state.0.inner);
         *inner.errors.entry(kind.class()).or_default() += 1;
         if let Some(lane) = inner.lanes.get_mut(&self.key) {
-            *lane.errors.entry(kind.class()).or_default() += 1;
+            *lane.errors.get_or_insert_default().entry(kind.class()).or_default() += 1;
         }
     }
 

@@ -30,7 +30,7 @@ const BYTES: u64 = 64 << 20;
 #[derive(Args)]
 #[command(next_help_heading = "For perf bdev")]
 pub(crate) struct Options {
-    /// Put a load on this bdev: null (whose reads leave the buffers as they are), malloc, or a file or block device
+    /// Put a load on this bdev: null (its reads leave the buffers as they are, except for verify), malloc, or a file or block device
     #[arg(long, value_name = "BDEV")]
     on: Vec<String>,
     /// Let the workload destroy what a file or block device holds
@@ -154,20 +154,20 @@ async fn on_each(on: &[On], spec: &LoadSpec) -> Result<Vec<JobReport>, Failed> {
     let registry = Registry::start()?;
     let mut bdevs = Vec::new();
     for (number, what) in on.iter().enumerate() {
-        bdevs.push(make(&registry, what, number, spec.workload.changes_data()).await?);
+        bdevs.push(make(&registry, what, number, spec.workload).await?);
     }
     let reports = run_on_all_cores(&bdevs, spec).await?;
     registry.shutdown().await?;
     Ok(reports)
 }
 
-async fn make(registry: &Registry, on: &On, number: usize, writes: bool) -> Result<Bdev, Failed> {
+async fn make(registry: &Registry, on: &On, number: usize, workload: Workload) -> Result<Bdev, Failed> {
     let what = on.what.as_str();
     let (name, block_size) = (format!("{what}{number}"), 512);
     let num_blocks = BYTES / u64::from(block_size);
     Ok(match what {
         "null" => {
-            let leaves_buffers_alone = true;
+            let leaves_buffers_alone = workload != Workload::Verify;
             let size = null::NullSpec { name, block_size, num_blocks, ..Default::default() };
             null::create(registry, null::NullSpec { leaves_buffers_alone, ..size }).await?
         }
@@ -184,7 +184,7 @@ async fn make(registry: &Registry, on: &On, number: usize, writes: bool) -> Resu
                 name: path.to_owned(),
                 filename: path.into(),
                 block_size: on.block_size,
-                read_only: !writes,
+                read_only: !workload.changes_data(),
                 fallocate: true,
                 uuid: None,
                 spelling: file::Spelling::Uring,
