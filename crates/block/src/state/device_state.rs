@@ -51,6 +51,8 @@ struct Inner {
     past: Statistics,
     past_histogram: Option<Histogram>,
     errors: ErrorCounts,
+    /// The same for each open lane that has some, by its key.
+    errors_of: BTreeMap<u64, ErrorCounts>,
 }
 
 /// The place of one lane, and its counters.
@@ -59,8 +61,6 @@ struct LaneRef {
     lane: u32,
     generation: u32,
     wanted: Wanted,
-    /// Boxed: most lanes have none.
-    errors: Option<Box<ErrorCounts>>,
 }
 
 impl Inner {
@@ -186,13 +186,10 @@ impl DeviceState {
     /// The counts of each open lane and its failed requests, with its thread.
     pub fn lane_statistics(&self) -> Vec<(Option<Thread>, Statistics, ErrorCounts)> {
         let inner = locked(&self.0.inner);
-        let counted = inner.lanes.values().filter_map(|lane| {
+        let counted = inner.lanes.iter().filter_map(|(key, lane)| {
             let counters = lane.wanted.counters.as_ref()?;
-            Some((
-                lane.mailbox.thread().cloned(),
-                counters.read(),
-                lane.errors.as_deref().cloned().unwrap_or_default(),
-            ))
+            let errors = inner.errors_of.get(key).cloned().unwrap_or_default();
+            Some((lane.mailbox.thread().cloned(), counters.read(), errors))
         });
         counted.collect()
     }
@@ -208,7 +205,7 @@ impl DeviceState {
             inner.past.reset(what);
             if matches!(what, StatisticsReset::All | StatisticsReset::Errors) {
                 inner.errors.clear();
-                inner.lanes.values_mut().for_each(|lane| lane.errors = None);
+                inner.errors_of.clear();
             }
         })
     }
@@ -294,8 +291,7 @@ impl DeviceState {
         let key = inner.next;
         inner.next += 1;
         let wanted = inner.wanted(&Wanted::default());
-        let place = LaneRef { mailbox: mailbox.clone(), lane, generation, wanted, errors: None };
-        inner.lanes.insert(key, place);
+        inner.lanes.insert(key, LaneRef { mailbox: mailbox.clone(), lane, generation, wanted });
         drop(inner);
         let hindrance = self.ranges().add_lane(key);
         Registration { state: self.clone(), mailbox: mailbox.clone(), lane, generation, key, hindrance }
@@ -353,9 +349,7 @@ impl Registration {
     pub(crate) fn count_error(&self, kind: IoErrorKind) {
         let mut inner = locked(&self.state.0.inner);
         *inner.errors.entry(kind.class()).or_default() += 1;
-        if let Some(lane) = inner.lanes.get_mut(&self.key) {
-            *lane.errors.get_or_insert_default().entry(kind.class()).or_default() += 1;
-        }
+        *inner.errors_of.entry(self.key).or_default().entry(kind.class()).or_default() += 1;
     }
 
     /// The lane's word.
@@ -373,6 +367,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         self.state.ranges().remove_lane(self.key);
         let mut inner = locked(&self.state.0.inner);
+        inner.errors_of.remove(&self.key);
         let Some(LaneRef { wanted, .. }) = inner.lanes.remove(&self.key) else { return };
         if let Some(counters) = wanted.counters {
             inner.keep(&counters);
