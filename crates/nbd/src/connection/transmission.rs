@@ -553,9 +553,8 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
 /// Waits for memory, and closes clients that hold some and do not read.
 async fn wait_for(server: Arc<Shared>, origin: Origin, bytes: usize) -> Lease {
     let mut lease = pin!(server.budget.take(origin, bytes));
-    let patience = server.options.stalled / 4;
     loop {
-        match timeout(patience, lease.as_mut()).await {
+        match timeout(server.patience(), lease.as_mut()).await {
             Ok(lease) => return lease,
             Err(_) => server.close_stalled(now()),
         }

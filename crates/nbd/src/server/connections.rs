@@ -1,9 +1,10 @@
 //! The connections of a server.
 //!
-//! Part of the server's lists, under their lock. Counted by origin and by thread, so that a new one costs the same
-//! however many there are.
+//! Part of the server's lists, under their lock. Counted by origin and by thread, and listed by export, so that a new
+//! one costs the same however many there are, and an export costs only its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::sync::Arc;
 
 use spindle_engine::Time;
@@ -22,6 +23,8 @@ pub(super) struct Connections {
     next_id: u64,
     staying: Staying,
     staying_of: BTreeMap<Origin, Staying>,
+    /// Those that use each export, by its number.
+    using: BTreeMap<u64, BTreeSet<u64>>,
     /// Number of those told to make room.
     leaving: usize,
     /// How many each thread has, and how many of these may be [`new`](placing::NEW).
@@ -29,7 +32,15 @@ pub(super) struct Connections {
     new: BTreeSet<u64>,
     /// Connections looked at so far.
     #[cfg(test)]
-    looks: usize,
+    looks: std::cell::Cell<usize>,
+}
+
+/// Some connections of a server.
+#[derive(Clone, Copy)]
+pub(super) enum Which {
+    All,
+    /// Those that use the export of this number.
+    Using(u64),
 }
 
 pub(super) struct Connection {
@@ -40,6 +51,8 @@ pub(super) struct Connection {
     thread: Option<usize>,
     pub(super) thread_name: String,
     stay: Stay,
+    /// The number of the export that it uses.
+    export: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,11 +111,12 @@ impl Connections {
             next_id: 0,
             staying: Staying::default(),
             staying_of: BTreeMap::new(),
+            using: BTreeMap::new(),
             leaving: 0,
             on_threads: vec![OnThread::default(); threads],
             new: BTreeSet::new(),
             #[cfg(test)]
-            looks: 0,
+            looks: std::cell::Cell::new(0),
         }
     }
 
@@ -114,8 +128,29 @@ impl Connections {
         self.all.is_empty()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
-        self.all.values()
+    /// The connections that use the export of this number.
+    pub(super) fn using(&self, export: u64) -> impl Iterator<Item = &Connection> {
+        let ids = self.using.get(&export).into_iter().flatten();
+        ids.filter_map(|id| {
+            self.looked();
+            self.all.get(id)
+        })
+    }
+
+    /// True if there is one of these.
+    pub(super) fn has(&self, which: Which) -> bool {
+        match which {
+            Which::All => !self.is_empty(),
+            Which::Using(export) => self.using.contains_key(&export),
+        }
+    }
+
+    pub(super) fn controls(&self, which: Which) -> Vec<Arc<Control>> {
+        let control = |connection: &Connection| connection.control.clone();
+        match which {
+            Which::All => self.all.values().map(control).collect(),
+            Which::Using(export) => self.using(export).map(control).collect(),
+        }
     }
 
     /// Makes room for one more connection of an origin: if there is none, the connection that has been longest in
@@ -157,17 +192,21 @@ impl Connections {
             on_thread.new += 1;
             self.new.insert(id);
         }
-        self.all.insert(id, Connection { control: control.clone(), since, thread, thread_name, stay });
+        let connection =
+            Connection { control: control.clone(), since, thread, thread_name, stay, export: None };
+        self.all.insert(id, connection);
         control
     }
 
-    /// Notes that a connection uses an export.
-    pub(super) fn uses_export(&mut self, id: u64) {
+    /// Notes that a connection uses the export of this number.
+    pub(super) fn uses_export(&mut self, id: u64, export: u64) {
+        self.set_export(id, Some(export));
         self.change(id, Stay::UsesExport);
     }
 
     /// Notes that a connection is in its handshake again.
     pub(super) fn uses_none(&mut self, id: u64) {
+        self.set_export(id, None);
         self.change(id, Stay::InHandshake);
     }
 
@@ -177,6 +216,7 @@ impl Connections {
     }
 
     pub(super) fn remove(&mut self, id: u64) {
+        self.set_export(id, None);
         let Some(connection) = self.all.remove(&id) else { return };
         self.count(id, connection.control.origin, Some(connection.stay), None);
         self.grows_old(id, connection.thread);
@@ -203,6 +243,22 @@ impl Connections {
             new: on_thread.new,
         };
         self.on_threads.iter().zip(loads).map(candidate).collect()
+    }
+
+    fn set_export(&mut self, id: u64, export: Option<u64>) {
+        let Some(connection) = self.all.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut connection.export, export);
+        if let Some(before) = before
+            && let Entry::Occupied(mut users) = self.using.entry(before)
+        {
+            users.get_mut().remove(&id);
+            if users.get().is_empty() {
+                users.remove();
+            }
+        }
+        if let Some(export) = export {
+            self.using.entry(export).or_default().insert(id);
+        }
     }
 
     fn change(&mut self, id: u64, to: Stay) {
@@ -238,9 +294,9 @@ impl Connections {
         }
     }
 
-    fn looked(&mut self) {
+    fn looked(&self) {
         #[cfg(test)]
-        (self.looks += 1);
+        self.looks.set(self.looks.get() + 1);
     }
 }
 
@@ -251,6 +307,9 @@ mod tests {
     use super::*;
 
     const START: Time = Time(1_000_000_000);
+
+    /// The number of an export.
+    const EXPORT: u64 = 1;
 
     /// A server's connections, at a time.
     struct Server {
@@ -291,23 +350,51 @@ mod tests {
                 let (id, leaves) = server.comes(network(n % 5)).expect("there is room");
                 assert_eq!(leaves, None);
                 if n % 2 == 0 {
-                    server.connections.uses_export(id);
+                    server.connections.uses_export(id, EXPORT);
                 }
             }
             // Ones that all are old now, which are looked at once.
             server.now = server.now + placing::NEW;
-            server.connections.looks = 0;
+            server.connections.looks.set(0);
             server.comes(network(0)).expect("one must leave");
-            assert!(server.connections.looks <= many + 2);
+            assert!(server.connections.looks.get() <= many + 2);
             for n in 0..1000 {
-                server.connections.looks = 0;
+                server.connections.looks.set(0);
                 let (id, leaves) = server.comes(network(n)).expect("one must leave");
                 server.connections.remove(leaves.expect("one must leave"));
                 if server.connections.staying.in_handshake.len() > 3 {
-                    server.connections.uses_export(id);
+                    server.connections.uses_export(id, EXPORT);
                 }
-                assert!(server.connections.looks <= 3, "{}", server.connections.looks);
+                assert!(server.connections.looks.get() <= 3, "{}", server.connections.looks.get());
             }
+        }
+    }
+
+    #[test]
+    fn the_end_of_an_export_looks_at_its_own_connections_however_many_others_there_are() {
+        for many in [10, 1000, 100_000] {
+            let mut server = Server::new(many + 3, many + 3);
+            for n in 0..many {
+                let (id, _) = server.comes(network(n)).expect("there is room");
+                server.connections.uses_export(id, EXPORT);
+            }
+            let own = EXPORT + 1;
+            let ids = [0, 1, 2].map(|n| {
+                let (id, _) = server.comes(network(n)).expect("there is room");
+                server.connections.uses_export(id, own);
+                id
+            });
+            server.connections.looks.set(0);
+            let told = server.connections.controls(Which::Using(own));
+            assert_eq!(told.iter().map(|control| control.id).collect::<Vec<_>>(), ids);
+            server.connections.uses_export(ids[1], EXPORT);
+            server.connections.uses_none(ids[2]);
+            assert!(server.connections.has(Which::Using(own)));
+            server.connections.remove(ids[0]);
+            assert!(!server.connections.has(Which::Using(own)));
+            assert!(server.connections.looks.get() <= 6, "{}", server.connections.looks.get());
+            assert_eq!(server.connections.using(EXPORT).count(), many + 1);
+            assert_eq!(server.connections.controls(Which::All).len(), many + 2);
         }
     }
 
@@ -338,7 +425,7 @@ mod tests {
         assert_eq!(server.comes(network(1)), Some((4, Some(1))), "the origin's own");
         assert_eq!(server.comes(network(2)), Some((5, Some(0))), "the oldest of all");
         for id in [2, 3, 4, 5] {
-            server.connections.uses_export(id);
+            server.connections.uses_export(id, EXPORT);
         }
         assert_eq!(server.comes(network(2)), None);
         server.connections.uses_none(3);

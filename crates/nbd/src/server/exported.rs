@@ -9,6 +9,8 @@ use crate::stats::Counts;
 
 /// An export of a server. Stays until the last connection that uses it has ended.
 pub(crate) struct Exported {
+    /// Never reused by its server.
+    pub(crate) number: u64,
     pub(crate) export: Export,
     /// Shared by all exports of one device.
     pub(crate) overlaps: Arc<Overlaps>,
@@ -18,8 +20,9 @@ pub(crate) struct Exported {
 }
 
 impl Exported {
-    pub(crate) fn new(export: Export, overlaps: Arc<Overlaps>) -> Arc<Exported> {
-        Arc::new(Exported { export, overlaps, past: Mutex::default(), failed_flushes: AtomicU64::new(0) })
+    pub(crate) fn new(number: u64, export: Export, overlaps: Arc<Overlaps>) -> Arc<Exported> {
+        let failed_flushes = AtomicU64::new(0);
+        Arc::new(Exported { number, export, overlaps, past: Mutex::default(), failed_flushes })
     }
 
     pub(crate) fn flush_failed(&self) {

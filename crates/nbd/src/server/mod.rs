@@ -23,6 +23,8 @@ use crate::connection::Stop;
 use crate::stats::Counts;
 use crate::{Export, ExportError, ExportOptions, ListenError, Tls};
 
+use connections::Which;
+
 pub use bdev::BdevExport;
 pub(crate) use exported::Exported;
 pub use options::Options;
@@ -165,10 +167,7 @@ impl Server {
     /// Ends the connections of an export that is no longer listed.
     async fn end_export(&self, exported: Arc<Exported>) -> Ended {
         let failed = exported.failed_flushes();
-        let uses = |export: &Option<Arc<Exported>>| {
-            export.as_ref().is_some_and(|other| Arc::ptr_eq(other, &exported))
-        };
-        let connections = self.end_connections(uses).await;
+        let connections = self.end_connections(Which::Using(exported.number)).await;
         Ended { connections, failed_flushes: exported.failed_flushes() - failed }
     }
 
@@ -199,16 +198,16 @@ impl Server {
         let failed = self.0.failed_flushes();
         let listeners = self.0.begin_stop();
         listening::stop_all(listeners).await;
-        let connections = self.end_connections(|_| true).await;
+        let connections = self.end_connections(Which::All).await;
         Ended { connections, failed_flushes: self.0.failed_flushes() - failed }
     }
 
-    /// Ends the connections whose export matches; returns how many used an export.
-    async fn end_connections(&self, which: impl Fn(&Option<Arc<Exported>>) -> bool) -> usize {
-        let count = self.0.tell(&which, Stop::Gently);
-        if timeout(self.0.options.grace, self.0.ended(&which)).await.is_err() {
-            self.0.tell(&which, Stop::AtOnce);
-            self.0.ended(&which).await;
+    /// Ends these connections; returns how many used an export.
+    async fn end_connections(&self, which: Which) -> usize {
+        let count = self.0.tell(which, Stop::Gently);
+        if timeout(self.0.options.grace, self.0.ended(which)).await.is_err() {
+            self.0.tell(which, Stop::AtOnce);
+            self.0.ended(which).await;
         }
         count
     }

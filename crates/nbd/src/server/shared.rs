@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use spindle_engine::{Address, Socket, Time};
 use spindle_mem::Pool;
 use spindle_reactor::{Thread, WaitList, now, reactor_loads, spawn_local};
 
-use super::connections::{Connection, Connections};
+use super::connections::{Connection, Connections, Which};
 use super::placing;
 use super::visits::Visits;
 use super::{ConnectionInfo, ExportInfo, Exported, ListenerInfo, Options};
@@ -33,9 +34,12 @@ pub(crate) struct Shared {
 
 struct Lists {
     exports: BTreeMap<String, Arc<Exported>>,
+    next_export: u64,
     connections: Connections,
     listeners: Vec<Accepting>,
     stopping: bool,
+    /// When clients that do not read were last looked for.
+    stalled_sought: Option<Time>,
 }
 
 /// A listener's address, and the means to end it.
@@ -52,9 +56,11 @@ impl Shared {
         let share = options.memory_of_one.max(CONNECTION_LIMIT);
         let lists = Lists {
             exports: BTreeMap::new(),
+            next_export: 0,
             connections: Connections::new(threads.len()),
             listeners: Vec::new(),
             stopping: false,
+            stalled_sought: None,
         };
         Arc::new(Shared {
             // Buffers are lent in powers of two, and allowances come on top.
@@ -117,17 +123,15 @@ impl Shared {
     }
 
     /// Waits until none of these connections is left.
-    pub(crate) async fn ended(&self, which: &impl Fn(&Option<Arc<Exported>>) -> bool) {
-        let is_left = || self.lists().connections.iter().any(|one| which(&one.control.export()));
-        self.ending.until(|| (!is_left()).then_some(())).await;
+    pub(super) async fn ended(&self, which: Which) {
+        self.ending.until(|| (!self.lists().connections.has(which)).then_some(())).await;
     }
 
     /// Stops these connections; returns how many of them use an export.
-    pub(crate) fn tell(&self, which: &impl Fn(&Option<Arc<Exported>>) -> bool, stop: Stop) -> usize {
-        let told: Vec<_> = {
+    pub(super) fn tell(&self, which: Which, stop: Stop) -> usize {
+        let told = {
             let mut lists = self.lists();
-            let all = lists.connections.iter().map(|connection| &connection.control);
-            let told: Vec<_> = all.filter(|control| which(&control.export())).cloned().collect();
+            let told = lists.connections.controls(which);
             if stop == Stop::AtOnce {
                 told.iter().for_each(|control| lists.connections.ends(control.id));
             }
@@ -137,15 +141,23 @@ impl Shared {
         told.iter().filter(|control| control.export().is_some()).count()
     }
 
-    /// Closes clients that leave replies unread while others wait for their memory.
+    /// The time for which a connection that waits for memory leaves alone those that have some and do not read.
+    pub(crate) fn patience(&self) -> Duration {
+        self.options.stalled / 4
+    }
+
+    /// Closes clients that leave replies unread while others wait for their memory. However many wait, clients are
+    /// looked at once in the time of [`patience`](Self::patience).
     pub(crate) fn close_stalled(&self, now: Time) {
         let mut lists = self.lists();
-        let stalled = |control: &&Arc<Control>| {
+        if lists.stalled_sought.is_some_and(|before| now.since(before) < self.patience()) {
+            return;
+        }
+        lists.stalled_sought = Some(now);
+        let stalled = |control: &Arc<Control>| {
             control.sending_since().is_some_and(|since| now.since(since) > self.options.stalled)
         };
-        let controls = lists.connections.iter().map(|connection| &connection.control);
-        let stalled: Vec<_> = controls.filter(stalled).cloned().collect();
-        for control in stalled {
+        for control in lists.connections.controls(Which::All).into_iter().filter(stalled) {
             lists.connections.ends(control.id);
             control.stop(Stop::AtOnce);
         }
@@ -165,7 +177,8 @@ impl Shared {
         };
         let overlaps = lists.exports.values().find(same).map(|exported| exported.overlaps.clone());
         let name = export.name.clone();
-        let exported = Exported::new(export, overlaps.unwrap_or_default());
+        let exported = Exported::new(lists.next_export, export, overlaps.unwrap_or_default());
+        lists.next_export += 1;
         lists.exports.insert(name, exported.clone());
         drop(lists);
         let name = || shortened(&exported.export.name);
@@ -207,7 +220,7 @@ impl Shared {
         let exported = Shared::named(&lists, name)?.clone();
         // Under the lock, so that a removal of the export finds the connection.
         control.set_export(Some(exported.clone()));
-        lists.connections.uses_export(control.id);
+        lists.connections.uses_export(control.id, exported.number);
         Ok(exported)
     }
 
@@ -283,9 +296,6 @@ impl Shared {
 
 impl Lists {
     fn info(&self, exported: &Arc<Exported>) -> ExportInfo {
-        let uses = |connection: &&Connection| {
-            connection.control.export().is_some_and(|export| Arc::ptr_eq(&export, exported))
-        };
         let info = |Connection { control, thread_name, .. }: &Connection| ConnectionInfo {
             id: control.id,
             peer: control.peer.clone(),
@@ -293,7 +303,7 @@ impl Lists {
             encrypted: control.is_encrypted(),
             counts: control.counters.counts(),
         };
-        let connections: Vec<_> = self.connections.iter().filter(uses).map(info).collect();
+        let connections: Vec<_> = self.connections.using(exported.number).map(info).collect();
         let mut counts = exported.past();
         connections.iter().for_each(|connection| counts += connection.counts);
         let export = &exported.export;
