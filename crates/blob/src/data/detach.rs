@@ -32,6 +32,7 @@ impl Md {
         if !blob.flags().thin() {
             return Ok(());
         }
+        self.check_leaves_parent(blob)?;
         if blob.held.replace(true) {
             return Err(BlobError::busy(blob.id));
         }

@@ -13,12 +13,16 @@ pub(crate) struct Found {
     pub(crate) reserved_roots: BTreeSet<PageIdx>,
     /// Blobs named by damaged ones, which may read through them.
     pub(crate) named_by_damaged: BTreeSet<BlobId>,
+    /// Snapshots with the marker of an operation that was cut off, of which it is unknown whether they are needed.
+    pub(crate) half_done: BTreeSet<BlobId>,
     /// Unreadable blobs, and why.
     pub(crate) damaged: BTreeMap<BlobId, Arc<str>>,
     /// Metadata pages that the device could not read: their owners are unknown.
     pub(crate) unreadable: BTreeSet<PageIdx>,
     /// True if the masks were not used: what is in use was determined from the metadata.
     pub(crate) recovered: bool,
+    /// True if a resize stays half done for want of a metadata page: the store is not marked as left in order then.
+    pub(crate) leaves_resize: bool,
     /// Why nothing may be allocated or freed.
     pub(crate) blocked: Option<Arc<str>>,
 }

@@ -25,6 +25,7 @@ impl Md {
             return Err(BlobError::busy(id));
         }
         self.check_parent(&blob, &parent)?;
+        self.check_leaves_parent(&blob)?;
         let old = blob.parent();
         let mut meta = blob.meta.borrow().clone();
         set_parent(&mut meta, Some(&parent));
@@ -33,6 +34,19 @@ impl Md {
         self.replace_clone(Some(&parent), id, Some(id));
         self.rechain(&blob).await;
         Ok(())
+    }
+
+    /// An error if the blob's snapshot has the marker of an operation that was cut off: without a clone it would look
+    /// unfinished to the next load, which removes such a snapshot.
+    pub(crate) fn check_leaves_parent(&self, blob: &BlobState) -> Result<(), BlobError> {
+        match blob.parent() {
+            Some(Parent::Snapshot(parent)) if self.found.half_done.contains(&parent) => {
+                let why = "its snapshot has the marker of an operation that was cut off, and would be removed by the \
+                           next load once it has no clone: repair it first, with check --repair";
+                Err(BlobError::Refused { blob: blob.id, why })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_parent(&self, blob: &Rc<BlobState>, parent: &Parent) -> Result<(), BlobError> {

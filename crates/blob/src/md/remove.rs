@@ -61,6 +61,7 @@ impl Md {
         if !blob.clones.borrow().is_empty() {
             return Ok(false);
         }
+        self.check_leaves_parent(blob)?;
         blob.passing.set(true);
         let erased = self.erase(blob, &Bitmap::new(0), &BTreeSet::new()).await;
         blob.passing.set(false);

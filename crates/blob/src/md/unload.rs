@@ -108,7 +108,7 @@ impl Md {
     async fn write_clean(&self) -> Result<(), BlobError> {
         // If the masks on disk were used, blocked clusters are marked in them.
         let unknown = self.found.blocked.is_some() && self.found.recovered;
-        let nothing_to_say = self.clean_on_disk.get() || unknown;
+        let nothing_to_say = self.clean_on_disk.get() || unknown || self.found.leaves_resize;
         if self.shared.read_only || self.shared.check_poison().is_err() || nothing_to_say {
             return Ok(());
         }

@@ -14,7 +14,7 @@ use crate::loader::LoadError;
 use crate::mask::{self, MaskKind};
 use crate::metadata::{BlobMetadata, Flags, Parent, internal};
 use crate::page::Page;
-use crate::repair::RepairReason;
+use crate::repair::{Repair, RepairReason};
 use crate::store::{AllocationBlocked, Blob, Store};
 use crate::super_block::SuperBlock;
 use crate::unload::{self, InUse};
@@ -105,8 +105,8 @@ fn end_of_metadata(store: &Store) -> u64 {
     start + len
 }
 
-/// The store completely repaired, with masks that match its metadata; `None` if that is impossible, since
-/// something is lost or damaged.
+/// The store completely repaired, with masks that match its metadata, except for a resize that no metadata page is
+/// free to finish, which a later load does; `None` if that is impossible, since something is lost or damaged.
 fn mend_all<'a>(
     mut overlay: Overlay<'a>,
     store: &Store,
@@ -124,6 +124,9 @@ fn mend_all<'a>(
     }
     mend_blobs(&mut overlay, &found);
     let found = load(&overlay, true)?;
+    if found.repairs.iter().any(Repair::leaves_resize) {
+        return Ok(Some(overlay));
+    }
     let super_block = SuperBlock { super_blob: super_blob(&found), ..found.super_block.clone() };
     overlay.apply(unload::changes(&super_block, &store.geometry, in_use(&found)));
     Ok(Some(overlay))

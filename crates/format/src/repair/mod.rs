@@ -23,6 +23,14 @@ pub struct Repair {
     pub changes: Vec<Change>,
 }
 
+impl Repair {
+    /// True if it would finish a resize and cannot. In a store left in order no resize is half done, so that one with
+    /// such a repair must not be marked as left in order: the next load would take the blob for damaged.
+    pub fn leaves_resize(&self) -> bool {
+        self.changes.is_empty() && matches!(self.reason, RepairReason::FinishResize { .. })
+    }
+}
+
 /// The purpose of a repair.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]

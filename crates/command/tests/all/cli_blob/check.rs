@@ -11,8 +11,8 @@ use std::fs;
 
 /// Blobs of the small fixture. Alpha and eta are clones of the snapshot.
 const ALPHA: u64 = 0x1_0000_0000;
-const BETA: u64 = 0x1_0000_0002;
-const GAMMA: u64 = 0x1_0000_0004;
+pub const BETA: u64 = 0x1_0000_0002;
+pub const GAMMA: u64 = 0x1_0000_0004;
 const DELTA: u64 = 0x1_0000_0005;
 const SNAPSHOT: u64 = 0x1_0000_0009;
 const ETA: u64 = 0x1_0000_000b;
@@ -20,7 +20,7 @@ const ETA: u64 = 0x1_0000_000b;
 /// A page that nothing uses.
 const FREE: u32 = 6;
 
-fn load(bytes: &[u8]) -> Store {
+pub fn load(bytes: &[u8]) -> Store {
     let mut loader = Loader::new(bytes.len() as u64, Default::default());
     while let Some(range) = loader.next_read() {
         let ByteRange { offset, len } = range;

@@ -1,10 +1,10 @@
 //! Stores with damage: no command takes away what could be read before, what is damaged is named, and stays so.
 
-use super::check::{change_mask, change_super, codes, extent_page, rewrite};
+use super::check::{BETA, GAMMA, change_mask, change_super, codes, extent_page, load, rewrite};
 use super::support::{HELLO, Image, change_page, on, page_of, unpack};
 use super::writing::{blobs, contents, done, id, store};
 use spindle_format::metadata::internal;
-use spindle_format::{BlobId, Flags, MaskKind};
+use spindle_format::{BlobId, Flags, MaskKind, chain};
 
 /// What can be read of a store: every blob that is listed and can be exported.
 fn readable(image: &Image) -> Vec<(String, Vec<u8>)> {
@@ -84,6 +84,69 @@ fn a_new_blob_is_never_taken_for_one_that_an_unfinished_operation_names() {
     // Nothing names it any more.
     assert_eq!(id(&image, "create", &["--clusters", "1"]), "0x100000000");
     assert_eq!(contents(&image, &before[0].0), before[0].1);
+}
+
+#[test]
+fn a_snapshot_with_an_unresolved_marker_keeps_its_clones_until_it_is_repaired() {
+    let (clone, snapshot, other) = ("0x100000000", "0x100000009", 0x1_0000_0002_u64);
+    for marker in [internal::SNAPSHOT_IN_PROGRESS, internal::SNAPSHOT_PENDING_REMOVAL] {
+        let mut bytes = HELLO.clone();
+        rewrite(&mut bytes, 0x1_0000_0009, &[], |meta| {
+            meta.set_internal(marker, &other.to_le_bytes()).unwrap();
+        });
+        nothing_is_lost_by_writing(&bytes);
+        for verb in ["inflate", "decouple", "delete"] {
+            let image = Image::new(&bytes);
+            let before = readable(&image);
+            assert_eq!(codes(&image, &[]), ["unresolved-marker"]);
+            on(&image, verb, &[clone]).fails(1, &[clone, "check --repair"]);
+            assert_eq!(readable(&image), before, "{verb}");
+            assert_eq!(codes(&image, &["--repair"]), [] as [&str; 0]);
+            done(&image, verb, &[clone]);
+            let kept = readable(&image).into_iter().find(|(id, _)| id == snapshot);
+            assert_eq!(kept.as_ref(), before.iter().find(|(id, _)| id == snapshot), "{verb}");
+            assert!(kept.is_some());
+        }
+    }
+}
+
+/// A resize was cut off in a store without a free metadata page.
+fn unfinished_resize() -> Vec<u8> {
+    let mut bytes = HELLO.clone();
+    let store = load(&bytes);
+    let free: Vec<u32> = (0..store.geometry.md_pages()).filter(|&page| !store.used_pages.get(page)).collect();
+    rewrite(&mut bytes, GAMMA, &free, |meta| {
+        for page in &free {
+            meta.xattrs.set(format!("page {page}").as_bytes(), &[b'x'; 3000]).unwrap();
+        }
+    });
+    change_super(&mut bytes, |block| block.clean = false);
+    // Shrinking writes the shorter extent page first.
+    let beta = BlobId::from_raw(BETA);
+    let page = extent_page(&bytes, BETA);
+    let mut clusters = store.blob(beta).unwrap().metadata.map.leaf(0).unwrap().clusters.to_vec();
+    clusters.pop();
+    page_of(&mut bytes, page).copy_from_slice(chain::extent_page(beta, 0, &clusters).bytes());
+    bytes
+}
+
+#[test]
+fn a_store_with_a_resize_that_cannot_be_finished_is_not_marked_as_left_in_order() {
+    let damaged = unfinished_resize();
+    let image = Image::new(&damaged);
+    let before = readable(&image);
+    assert!(before.iter().any(|(id, _)| *id == format!("{BETA:#x}")), "{before:?}");
+    assert_eq!(codes(&image, &[]), ["half-done-resize"]);
+    assert_eq!(codes(&image, &["--repair"]), ["half-done-resize"]);
+    assert_eq!(codes(&image, &[]), ["half-done-resize"]);
+    assert_eq!(readable(&image), before);
+    nothing_is_lost_by_writing(&damaged);
+    // It needs a page for a moment.
+    done(&image, "rm", &[&format!("{GAMMA:#x}")]);
+    assert_eq!(codes(&image, &["--repair"]), [] as [&str; 0]);
+    let is_gamma = |(id, _): &(String, Vec<u8>)| *id == format!("{GAMMA:#x}");
+    let others: Vec<_> = before.into_iter().filter(|blob| !is_gamma(blob)).collect();
+    assert_eq!(readable(&image), others);
 }
 
 #[test]
