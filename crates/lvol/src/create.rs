@@ -162,10 +162,11 @@ impl StoreInner {
         name: Name,
     ) -> Result<Lvol, LvolError> {
         let _busy = lvol.begin_on_bdev()?;
-        if lvol.blob_info(self).await?.read_only {
-            return Err(LvolError::SnapshotOfReadOnly { lvol: lvol.shown() });
-        }
+        // As in SPDK a taken name is refused before what the volume is.
         self.make(name, true, async |store, xattrs| {
+            if lvol.blob_info(store).await?.read_only {
+                return Err(LvolError::SnapshotOfReadOnly { lvol: lvol.shown() });
+            }
             let taken = store.blobstore.snapshot(lvol.id, xattrs).await;
             taken.map_err(LvolError::blob(lvol.shown()))
         })
@@ -179,11 +180,11 @@ impl StoreInner {
         name: Name,
     ) -> Result<Lvol, LvolError> {
         let _busy = lvol.begin_on_bdev()?;
-        if !lvol.blob_info(self).await?.read_only {
-            return Err(LvolError::NotReadOnly { lvol: lvol.shown() });
-        }
         let made = self
             .make(name, false, async |store, xattrs| {
+                if !lvol.blob_info(store).await?.read_only {
+                    return Err(LvolError::NotReadOnly { lvol: lvol.shown() });
+                }
                 let made = store.blobstore.clone_blob(lvol.id, xattrs).await;
                 made.map_err(LvolError::blob(lvol.shown()))
             })

@@ -274,3 +274,37 @@ fn a_store_that_does_not_fit_is_refused_with_spdks_words() {
         ],
     );
 }
+
+#[test]
+fn a_taken_name_is_refused_before_what_the_volume_is() {
+    let snapshot = |of: &str, name: &str, is| {
+        ("bdev_lvol_snapshot", json!({"lvol_name": format!("lvs/{of}"), "snapshot_name": name}), is)
+    };
+    let clone = |of: &str, name: &str, is| {
+        ("bdev_lvol_clone", json!({"snapshot_name": format!("lvs/{of}"), "clone_name": name}), is)
+    };
+    let exists = || Refused(-32602, "File exists");
+    let invalid = || Refused(-32602, "Invalid argument");
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 128),
+            ("bdev_lvol_create_lvstore", json!({"bdev_name": "M0", "lvs_name": "lvs"}), Done),
+            (
+                "bdev_lvol_create",
+                json!({"lvs_name": "lvs", "lvol_name": "v", "size_in_mib": 8, "thin_provision": true}),
+                Done,
+            ),
+            snapshot("v", "s", Done),
+            snapshot("s", "v", exists()),
+            snapshot("s", "s", exists()),
+            snapshot("s", "new", invalid()),
+            clone("v", "s", exists()),
+            clone("v", "v", exists()),
+            clone("v", "new", invalid()),
+            // Nothing is left of what was refused.
+            ("bdev_lvol_create", json!({"lvs_name": "lvs", "lvol_name": "new", "size_in_mib": 4}), Done),
+            clone("s", "newer", Done),
+        ],
+    );
+}
