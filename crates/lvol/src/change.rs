@@ -24,13 +24,18 @@ async fn write_name(blob: &Blob, from: &Name, to: &Name) -> Result<(), spindle_b
 }
 
 impl LvolInner {
-    pub(crate) async fn rename(self: &Arc<LvolInner>, store: &StoreInner, to: Name) -> Result<(), LvolError> {
-        let _busy = self.begin_on_bdev()?;
+    pub(crate) async fn rename(self: &Arc<LvolInner>, store: &StoreInner, to: &str) -> Result<(), LvolError> {
+        let begun = self.begin();
+        self.check_bdev()?;
         let _named = store.names_bdevs().await;
         let (blob, from) = (self.opened()?, self.name());
+        // SPDK refuses a taken name first, then a read-only volume. It takes any other name.
+        store.check_free(to)?;
         if self.blob_info(store).await?.read_only {
             return Err(LvolError::ReadOnly { lvol: self.shown(), what: "renamed" });
         }
+        let to = Name::new("volume name", to)?;
+        let _busy = begun?;
         if !store.volumes.take(&to) {
             return Err(LvolError::LvolExists { store: store.name().to_string(), name: to.to_string() });
         }
@@ -62,12 +67,18 @@ impl LvolInner {
         store: &StoreInner,
         bytes: u64,
     ) -> Result<(), LvolError> {
-        let _busy = self.begin_on_bdev()?;
+        let begun = self.begin();
+        self.check_bdev()?;
         let (blob, info) = (self.opened()?, self.blob_info(store).await?);
         if info.read_only {
             return Err(LvolError::ReadOnly { lvol: self.shown(), what: "resized" });
         }
         let clusters = bytes.div_ceil(store.cluster_size());
+        if clusters == info.clusters {
+            // Also while another operation works on it, as in SPDK.
+            return Ok(());
+        }
+        let _busy = begun?;
         check_clusters(&self.shown(), clusters, info.thin)?;
         let bdev = self.bdev();
         if clusters < info.clusters
@@ -76,9 +87,7 @@ impl LvolInner {
             self.may_shrink(bdev).await?;
         }
         blob.resize(clusters).await.map_err(LvolError::blob(self.shown()))?;
-        if clusters != info.clusters
-            && let Some(bdev) = &bdev
-        {
+        if let Some(bdev) = &bdev {
             bdev.resized();
         }
         Ok(())
@@ -96,8 +105,14 @@ impl LvolInner {
         }
     }
 
-    pub(crate) async fn set_read_only(self: &Arc<LvolInner>) -> Result<(), LvolError> {
-        let _busy = self.begin_on_bdev()?;
+    pub(crate) async fn set_read_only(self: &Arc<LvolInner>, store: &StoreInner) -> Result<(), LvolError> {
+        let begun = self.begin();
+        self.check_bdev()?;
+        if self.blob_info(store).await?.read_only {
+            // Also while it is being copied, as in SPDK.
+            return Ok(());
+        }
+        let _busy = begun?;
         self.opened()?.set_read_only().await.map_err(LvolError::blob(self.shown()))
     }
 
@@ -116,6 +131,14 @@ impl LvolInner {
 }
 
 impl StoreInner {
+    /// An error if a volume of the store has that name, or another bdev has the alias that it would give.
+    fn check_free(&self, name: &str) -> Result<(), LvolError> {
+        if self.volumes.by_name(name).is_some() {
+            return Err(LvolError::LvolExists { store: self.name().to_string(), name: name.to_owned() });
+        }
+        self.check_alias(&format!("{}/{name}", self.name()))
+    }
+
     pub(crate) async fn rename(self: &Arc<StoreInner>, to: Name) -> Result<(), LvolError> {
         let from = self.name();
         if to == from {

@@ -45,6 +45,7 @@ impl LvolInner {
         target: &Bdev,
     ) -> Result<ShallowCopy, LvolError> {
         let counted = store.begin()?;
+        self.check_bdev()?;
         let desc = target.descriptor(OpenOptions::new())?;
         desc.claim(ClaimKind::Exclusive, "a shallow copy", MODULE)?;
         let total = self.blob_info(store).await?.allocated;
@@ -57,10 +58,10 @@ impl LvolInner {
                 told.copied.store(copied, Ordering::Release);
                 told.total.store(total, Ordering::Release);
             };
-            let ended = match lvol.begin_on_bdev() {
-                Ok(_busy) if lvol.blob_info(&store).await.is_ok_and(|info| !info.read_only) => {
-                    Err(LvolError::CopyOfWritable { lvol: lvol.shown() })
-                }
+            let begun = lvol.begin_on_bdev();
+            let writable = lvol.blob_info(&store).await.is_ok_and(|info| !info.read_only);
+            let ended = match begun {
+                _ if writable => Err(LvolError::CopyOfWritable { lvol: lvol.shown() }),
                 Ok(_busy) => {
                     let copied = store.blobstore.shallow_copy(lvol.id, desc.device(), tell).await;
                     copied.map_err(LvolError::blob(lvol.shown()))

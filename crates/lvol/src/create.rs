@@ -66,14 +66,19 @@ impl LvolSpec {
 impl Lvols {
     /// Makes a store; on the app thread.
     pub(crate) async fn make_store(&self, spec: StoreSpec) -> Result<LvolStore, LvolError> {
+        // The checks are in SPDK's order.
         let name = Name::new("lvolstore name", &spec.name)?;
+        let md_page_size = md_page_size(&spec)?;
         let bdev = self.registry()?.get(&spec.bdev)?;
         // An examination under way may be loading the store that this would overwrite.
         bdev.examined().await;
-        let layout = layout(&spec, bdev.geometry().bytes(), bdev.geometry().block_size())?;
         let (desc, _making) = self.claim_base(&bdev)?;
-        // After the claim, which is refused first, as in SPDK; no await follows.
+        let cluster_size = cluster_size(&spec, bdev.geometry().block_size())?;
+        // No await follows until the claim shows that a store is being made here.
         self.check_name(name.as_str(), None)?;
+        let md_pages = md_pages(&spec, bdev.geometry().bytes(), cluster_size)?;
+        let (clear, bs_type) = (spec.clear, BsType::LVOLSTORE);
+        let layout = LayoutOptions { cluster_size, md_pages, clear, bs_type, md_page_size };
         let what = || format!("lvolstore {:?} on bdev {:?}", name.as_str(), bdev.name());
         let options = InitOptions { layout, force: spec.force, store: self.store_options() };
         let made = Blobstore::init(desc.device(), options).await;
@@ -94,35 +99,44 @@ impl Lvols {
     }
 }
 
-fn layout(spec: &StoreSpec, bytes: u64, block_size: u32) -> Result<LayoutOptions, LvolError> {
-    let cluster_size = spec.cluster_size.filter(|&size| size != 0).unwrap_or(CLUSTER_SIZE);
-    let what = || format!("lvolstore {:?}", spec.name);
-    if cluster_size < block_size || !cluster_size.is_multiple_of(block_size) {
-        let why = format!("clusters of {cluster_size} bytes are not whole blocks of {block_size}");
-        return Err(LvolError::Argument { what: what(), why });
+/// Bytes of a metadata page, or 0 for what the bdev requires.
+fn md_page_size(spec: &StoreSpec) -> Result<u32, LvolError> {
+    let size = spec.md_page_size.unwrap_or(0);
+    if size == 0 || (size.is_power_of_two() && (4096..=65536).contains(&size)) {
+        return Ok(size);
     }
+    let why = format!("md_page_size is {size}; give a power of two from 4096 to 65536, or 0");
+    Err(LvolError::Argument { what: format!("lvolstore {:?}", spec.name), why })
+}
+
+/// Bytes of a cluster on blocks of that size.
+fn cluster_size(spec: &StoreSpec, block_size: u32) -> Result<u32, LvolError> {
+    let cluster_size = spec.cluster_size.filter(|&size| size != 0).unwrap_or(CLUSTER_SIZE);
+    if cluster_size >= block_size && cluster_size.is_multiple_of(block_size) {
+        return Ok(cluster_size);
+    }
+    let why = format!("clusters of {cluster_size} bytes are not whole blocks of {block_size}");
+    Err(LvolError::Argument { what: format!("lvolstore {:?}", spec.name), why })
+}
+
+/// The number of metadata pages of a store on a bdev of so many bytes.
+fn md_pages(spec: &StoreSpec, bytes: u64, cluster_size: u32) -> Result<MdPages, LvolError> {
+    let what = || format!("lvolstore {:?}", spec.name);
     let clusters = bytes / u64::from(cluster_size);
     if clusters == 0 {
         let why = format!("bdev {:?} has {bytes} bytes, less than a cluster of {cluster_size}", spec.bdev);
         return Err(LvolError::TooSmall { what: what(), why });
     }
-    let md_page_size = spec.md_page_size.unwrap_or(0);
-    if md_page_size != 0 && !(md_page_size.is_power_of_two() && (4096..=65536).contains(&md_page_size)) {
-        let why = format!("md_page_size is {md_page_size}; give a power of two from 4096 to 65536, or 0");
-        return Err(LvolError::Argument { what: what(), why });
-    }
-    let md_pages = match spec.md_pages_per_hundred_clusters {
-        None | Some(0) => MdPages::OnePerCluster,
+    match spec.md_pages_per_hundred_clusters {
+        None | Some(0) => Ok(MdPages::OnePerCluster),
         Some(ratio) if u64::from(ratio).saturating_mul(clusters) < 100 => {
             let why = format!(
                 "{ratio} metadata pages for every 100 clusters are none for {clusters}; ask for more"
             );
-            return Err(LvolError::TooSmall { what: what(), why });
+            Err(LvolError::TooSmall { what: what(), why })
         }
-        Some(ratio) => MdPages::PerHundredClusters(ratio),
-    };
-    let (clear, bs_type) = (spec.clear, BsType::LVOLSTORE);
-    Ok(LayoutOptions { cluster_size, md_pages, clear, bs_type, md_page_size })
+        Some(ratio) => Ok(MdPages::PerHundredClusters(ratio)),
+    }
 }
 
 /// Writes the blob with the store's identity, in SPDK's order of writes.
@@ -159,14 +173,19 @@ impl StoreInner {
     pub(crate) async fn snapshot(
         self: &Arc<StoreInner>,
         lvol: &Arc<LvolInner>,
-        name: Name,
+        name: &str,
     ) -> Result<Lvol, LvolError> {
-        let _busy = lvol.begin_on_bdev()?;
-        // As in SPDK a taken name is refused before what the volume is.
-        self.make(name, true, async |store, xattrs| {
+        // The checks are in SPDK's order: the name, what the volume is, another operation.
+        let begun = lvol.begin();
+        lvol.check_bdev()?;
+        let name = Name::new("volume name", name)?;
+        self.make(name.clone(), true, async |store, xattrs| {
             if lvol.blob_info(store).await?.read_only {
                 return Err(LvolError::SnapshotOfReadOnly { lvol: lvol.shown() });
             }
+            begun.as_ref().map_err(LvolError::clone)?;
+            // The new bdev would be refused, too, but the snapshot would have to be undone then.
+            store.check_alias(&store.alias(&name))?;
             let taken = store.blobstore.snapshot(lvol.id, xattrs).await;
             taken.map_err(LvolError::blob(lvol.shown()))
         })
@@ -177,14 +196,17 @@ impl StoreInner {
     pub(crate) async fn clone_of(
         self: &Arc<StoreInner>,
         lvol: &Arc<LvolInner>,
-        name: Name,
+        name: &str,
     ) -> Result<Lvol, LvolError> {
-        let _busy = lvol.begin_on_bdev()?;
+        let begun = lvol.begin();
+        lvol.check_bdev()?;
+        let name = Name::new("volume name", name)?;
         let made = self
             .make(name, false, async |store, xattrs| {
                 if !lvol.blob_info(store).await?.read_only {
                     return Err(LvolError::NotReadOnly { lvol: lvol.shown() });
                 }
+                begun.as_ref().map_err(LvolError::clone)?;
                 let made = store.blobstore.clone_blob(lvol.id, xattrs).await;
                 made.map_err(LvolError::blob(lvol.shown()))
             })
@@ -201,10 +223,8 @@ impl StoreInner {
         blob: impl AsyncFnOnce(&Arc<StoreInner>, Vec<(Vec<u8>, Vec<u8>)>) -> Result<BlobId, LvolError>,
     ) -> Result<Lvol, LvolError> {
         let _named = self.names_bdevs().await;
-        let alias = self.alias(&name);
-        let exists = || LvolError::LvolExists { store: self.name().to_string(), name: name.to_string() };
-        if self.registry()?.get(&alias).is_ok() || !self.volumes.take(&name) {
-            return Err(exists());
+        if !self.volumes.take(&name) {
+            return Err(LvolError::LvolExists { store: self.name().to_string(), name: name.to_string() });
         }
         let uuid = random_uuid();
         let made = match blob(self, identity::xattrs(&name, uuid)).await {

@@ -12,12 +12,14 @@ use crate::{LvolError, Lvols};
 impl StoreInner {
     /// Deletes a volume: its bdev first, then its blob. If that is refused the bdev is registered again.
     pub(crate) async fn delete_lvol(self: &Arc<StoreInner>, lvol: &Arc<LvolInner>) -> Result<(), LvolError> {
-        let _busy = lvol.begin()?;
+        let begun = lvol.begin();
         lvol.opened()?;
         let clones = lvol.blob_info(self).await?.clones.len();
         if clones > 1 {
+            // Also while another operation works on it, as in SPDK.
             return Err(LvolError::HasClones { lvol: lvol.shown(), clones });
         }
+        let _busy = begun?;
         let name = lvol.name();
         lvol.close(self).await?;
         let deleted = self.blobstore.delete_blob(lvol.id).await;

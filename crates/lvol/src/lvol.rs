@@ -116,12 +116,17 @@ impl LvolInner {
 
     /// As [`begin`](Self::begin), for an operation that needs the volume to have a bdev.
     pub(crate) fn begin_on_bdev(self: &Arc<LvolInner>) -> Result<Busy, LvolError> {
-        let busy = self.begin()?;
+        self.check_bdev()?;
+        self.begin()
+    }
+
+    /// An error if it has no bdev.
+    pub(crate) fn check_bdev(&self) -> Result<(), LvolError> {
         if self.bdev().is_none() {
             self.opened()?;
             return Err(LvolError::Degraded { lvol: self.shown() });
         }
-        Ok(busy)
+        Ok(())
     }
 
     pub(crate) async fn blob_info(&self, store: &StoreInner) -> Result<BlobInfo, LvolError> {
@@ -240,8 +245,8 @@ impl Lvol {
     /// The name is taken or invalid; the volume is read-only; another operation works on it; no metadata
     /// pages are left; a write fails.
     pub async fn snapshot(&self, name: &str) -> Result<Lvol, LvolError> {
-        let name = Name::new("volume name", name)?;
-        self.run(async move |(store, lvol)| store.snapshot(&lvol, name).await).await
+        let name = name.to_owned();
+        self.run(async move |(store, lvol)| store.snapshot(&lvol, &name).await).await
     }
 
     /// Makes a clone of this read-only volume: a writable one that initially has the same contents.
@@ -249,8 +254,8 @@ impl Lvol {
     /// # Errors
     /// The name is taken or invalid; this volume is writable; no metadata pages are left; a write fails.
     pub async fn clone_as(&self, name: &str) -> Result<Lvol, LvolError> {
-        let name = Name::new("volume name", name)?;
-        self.run(async move |(store, lvol)| store.clone_of(&lvol, name).await).await
+        let name = name.to_owned();
+        self.run(async move |(store, lvol)| store.clone_of(&lvol, &name).await).await
     }
 
     /// Renames it.
@@ -259,8 +264,8 @@ impl Lvol {
     /// The name is taken, by this volume too, or invalid; the volume is read-only; a write fails. Then nothing
     /// has changed.
     pub async fn rename(&self, name: &str) -> Result<(), LvolError> {
-        let name = Name::new("volume name", name)?;
-        self.run(async move |(store, lvol)| lvol.rename(&store, name).await).await
+        let name = name.to_owned();
+        self.run(async move |(store, lvol)| lvol.rename(&store, &name).await).await
     }
 
     /// Changes its size in bytes, rounded up to whole clusters. An added part reads zero; a removed part is
@@ -278,7 +283,7 @@ impl Lvol {
     /// # Errors
     /// Another operation works on it; a write fails.
     pub async fn set_read_only(&self) -> Result<(), LvolError> {
-        self.run(async |(_, lvol)| lvol.set_read_only().await).await
+        self.run(async |(store, lvol)| lvol.set_read_only(&store).await).await
     }
 
     /// Allocates and fills all of its clusters: then it has no parent, and is no longer thin.

@@ -1,9 +1,10 @@
 //! Parents of volumes: clones of bdevs outside of their store, and changes of parents.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use spindle_bdev::Bdev;
-use spindle_blob::{BlobOptions, ClearMethod, Parent};
+use spindle_blob::{BlobError, BlobOptions, ClearMethod, Parent};
 
 use crate::create::check_clusters;
 use crate::identity::uuid_bytes;
@@ -18,27 +19,34 @@ impl StoreInner {
     pub(crate) async fn clone_bdev(
         self: &Arc<StoreInner>,
         bdev: &Bdev,
-        name: Name,
+        name: &str,
     ) -> Result<Lvol, LvolError> {
         let what = format!("clone of bdev {:?}", bdev.name());
-        let refused = |why: String| LvolError::Argument { what: what.clone(), why };
         if lvol_of(bdev).and_then(|lvol| lvol.store.upgrade()).is_some_and(|store| Arc::ptr_eq(&store, self))
         {
-            return Err(refused("it is a volume of the same store; clone it there".to_owned()));
+            let why = "it is a volume of the same store; clone it there".to_owned();
+            return Err(LvolError::Argument { what, why });
         }
-        let (bytes, cluster) = (bdev.num_blocks() << bdev.geometry().block_shift(), self.cluster_size());
-        if !bytes.is_multiple_of(cluster) {
-            return Err(refused(format!("its {bytes} bytes are not whole clusters of {cluster}")));
-        }
-        check_clusters(&what, bytes / cluster, true)?;
+        let name = Name::new("volume name", name)?;
         let external_snapshot = Some(uuid_bytes(bdev.uuid()));
         self.make(name, false, async move |store, xattrs| {
-            let (clusters, clear_method) = (bytes / cluster, ClearMethod::Default);
+            let (clusters, clear_method) = (store.whole_clusters(bdev, &what)?, ClearMethod::Default);
+            check_clusters(&what, clusters, true)?;
             let options =
                 BlobOptions { clusters, clear_method, xattrs, external_snapshot, ..BlobOptions::default() };
             store.blobstore.create_blob(options).await.map_err(LvolError::blob(what))
         })
         .await
+    }
+
+    /// The clusters of a bdev that volumes read through; an error if its size is not a whole number of them.
+    fn whole_clusters(&self, bdev: &Bdev, what: &str) -> Result<u64, LvolError> {
+        let (bytes, cluster) = (bdev.num_blocks() << bdev.geometry().block_shift(), self.cluster_size());
+        if bytes.is_multiple_of(cluster) {
+            return Ok(bytes / cluster);
+        }
+        let why = format!("the {bytes} bytes of bdev {:?} are not whole clusters of {cluster}", bdev.name());
+        Err(LvolError::Argument { what: what.to_owned(), why })
     }
 }
 
@@ -49,19 +57,27 @@ impl LvolInner {
         store: &Arc<StoreInner>,
         parent: &Arc<LvolInner>,
     ) -> Result<(), LvolError> {
+        let refused =
+            |why: String| LvolError::Argument { what: format!("parent of volume {:?}", self.shown()), why };
+        let begun = (self.begin(), parent.begin());
+        self.check_bdev()?;
+        parent.check_bdev()?;
         if !parent.store.upgrade().is_some_and(|other| Arc::ptr_eq(&other, store)) {
-            let why =
-                format!("{:?} is a volume of another store; take its bdev as the parent", parent.shown());
-            return Err(LvolError::Argument { what: format!("parent of volume {:?}", self.shown()), why });
+            let other = parent.shown();
+            return Err(refused(format!(
+                "{other:?} is a volume of another store; take its bdev as the parent"
+            )));
         }
         if Arc::ptr_eq(self, parent) {
-            let why = "a volume is not its own parent".to_owned();
-            return Err(LvolError::Argument { what: format!("parent of volume {:?}", self.shown()), why });
+            return Err(refused("a volume is not its own parent".to_owned()));
         }
-        let _both = parent.begin()?;
-        self.put_under(store, Parent::Snapshot(parent.id), &parent.shown()).await?;
-        parent.snapshot.store(true, std::sync::atomic::Ordering::Release);
-        Ok(())
+        let (above, shown) = (Parent::Snapshot(parent.id), parent.shown());
+        self.check_new_parent(store, &above, &shown).await?;
+        if !parent.snapshot.load(Ordering::Acquire) {
+            return Err(refused(format!("{shown:?} is no snapshot; take one first")));
+        }
+        let _both = (begun.0?, begun.1?);
+        store.blobstore.set_parent(self.id, above).await.map_err(LvolError::blob(self.shown()))
     }
 
     /// Makes a bdev outside of its store its parent.
@@ -70,6 +86,8 @@ impl LvolInner {
         store: &Arc<StoreInner>,
         parent: &Bdev,
     ) -> Result<(), LvolError> {
+        let begun = self.begin();
+        self.check_bdev()?;
         let what = format!("parent of volume {:?}", self.shown());
         if *parent == store.base {
             let why = format!("its store is on bdev {:?}", parent.name());
@@ -81,21 +99,38 @@ impl LvolInner {
             let why = format!("{:?} is a volume of the same store; set that as the parent", parent.name());
             return Err(LvolError::Argument { what, why });
         }
-        self.put_under(store, Parent::External(uuid_bytes(parent.uuid())), parent.name()).await?;
+        store.whole_clusters(parent, &what)?;
+        let outside = Parent::External(uuid_bytes(parent.uuid()));
+        self.check_new_parent(store, &outside, parent.name()).await?;
+        let _busy = begun?;
+        let put = store.blobstore.set_parent(self.id, outside).await;
+        put.map_err(|error| match error {
+            // It was there a moment ago.
+            BlobError::MissingParent { .. } => {
+                let why = format!("bdev {:?} is claimed, or open for writing; have that end", parent.name());
+                LvolError::Argument { what, why }
+            }
+            other => LvolError::blob(self.shown())(other),
+        })?;
         store.volumes.reads_outside(parent.uuid(), self.id);
         Ok(())
     }
 
-    async fn put_under(
-        self: &Arc<LvolInner>,
+    /// An error if that is its parent already, or it cannot have one.
+    async fn check_new_parent(
+        &self,
         store: &StoreInner,
-        parent: Parent,
+        parent: &Parent,
         shown: &str,
     ) -> Result<(), LvolError> {
-        let _busy = self.begin_on_bdev()?;
-        if self.blob_info(store).await?.parent.as_ref() == Some(&parent) {
+        let info = self.blob_info(store).await?;
+        if info.parent.as_ref() == Some(parent) {
             return Err(LvolError::ParentAlready { lvol: self.shown(), parent: shown.to_owned() });
         }
-        store.blobstore.set_parent(self.id, parent).await.map_err(LvolError::blob(self.shown()))
+        if !info.thin {
+            let why = "it is not thin, and needs no parent".to_owned();
+            return Err(LvolError::Argument { what: format!("volume {:?}", self.shown()), why });
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use spindle_bdev::{Bdev, Counted, Counter, Desc, Ending, Registry, Uuid};
+use spindle_bdev::{Bdev, BdevError, Counted, Counter, Desc, Ending, Registry, Uuid};
 use spindle_blob::{BlobId, Blobstore};
 use spindle_reactor::tell;
 
@@ -80,6 +80,14 @@ impl StoreInner {
 
     pub(crate) fn alias(&self, lvol: &Name) -> String {
         format!("{}/{lvol}", self.name())
+    }
+
+    /// An error if a bdev has that name already.
+    pub(crate) fn check_alias(&self, alias: &str) -> Result<(), LvolError> {
+        match self.registry()?.get(alias) {
+            Ok(by) => Err(BdevError::Exists { name: alias.to_owned(), by: by.name().to_owned() }.into()),
+            Err(_) => Ok(()),
+        }
     }
 
     pub(crate) fn registry(&self) -> Result<Registry, LvolError> {
@@ -221,8 +229,8 @@ impl LvolStore {
     /// The bdev is a volume of this store, or not a whole number of clusters (`EINVAL`), or open for writing;
     /// the name is taken or invalid; a write fails.
     pub async fn clone_bdev(&self, bdev: &Bdev, name: &str) -> Result<Lvol, LvolError> {
-        let (bdev, name) = (bdev.clone(), Name::new("volume name", name)?);
-        self.0.run(async move |store| store.clone_bdev(&bdev, name).await).await
+        let (bdev, name) = (bdev.clone(), name.to_owned());
+        self.0.run(async move |store| store.clone_bdev(&bdev, &name).await).await
     }
 
     /// Renames it, and changes the aliases of its volumes. The same name changes nothing.

@@ -12,6 +12,15 @@ pub(super) fn lvol(control: &Control, name: &str) -> Result<Lvol, RpcError> {
     control.lvols().lvol(name).map_err(|error| at_once(&error))
 }
 
+/// As [`lvol`], for methods that look for its bdev: a volume without its external snapshot has none.
+pub(super) fn lvol_on_bdev(control: &Control, name: &str) -> Result<Lvol, RpcError> {
+    let lvol = lvol(control, name)?;
+    match lvol.bdev() {
+        Some(_) => Ok(lvol),
+        None => Err(at_once(&LvolError::Degraded { lvol: lvol.alias() })),
+    }
+}
+
 /// An error found before the operation began: the errno is the code.
 pub(super) fn at_once(error: &LvolError) -> RpcError {
     RpcError::errno(Errno::from_raw(error.errno()), error)

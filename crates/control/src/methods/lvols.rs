@@ -22,12 +22,9 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
     table.add(Method::with_optional("bdev_lvol_get_lvols", runtime, decode, get))
 }
 
-/// MiB as bytes; an error if it is more than a device can have.
-fn bytes(size_in_mib: u64) -> Result<u64, RpcError> {
-    size_in_mib.checked_mul(1 << 20).ok_or_else(|| {
-        let what = format!("'size_in_mib' {size_in_mib} is more than any device has");
-        RpcError::named(RpcError::INVALID_PARAMS, Errno::NOSPC, what)
-    })
+/// MiB as bytes. A size of more bytes than 64 bits count becomes one that is refused as too large, in its turn.
+fn bytes(size_in_mib: u64) -> u64 {
+    size_in_mib.saturating_mul(1 << 20)
 }
 
 #[derive(Deserialize)]
@@ -53,16 +50,7 @@ async fn create(control: Control, params: Create) -> Result<String, RpcError> {
             return Err(RpcError::new(Errno::INVAL.code(), what));
         }
     };
-    let thin = params.thin_provision.unwrap_or(false);
-    let bytes = match params.size_in_mib.checked_mul(1 << 20) {
-        Some(bytes) => bytes,
-        // No device has that many bytes, nor memory for its map.
-        None => {
-            let errno = if thin { Errno::NOMEM } else { Errno::NOSPC };
-            let what = format!("'size_in_mib' {} is more than any device has", params.size_in_mib);
-            return Err(RpcError::named(RpcError::INVALID_PARAMS, errno, what));
-        }
-    };
+    let (bytes, thin) = (bytes(params.size_in_mib), params.thin_provision.unwrap_or(false));
     let spec = LvolSpec { name: params.lvol_name, bytes, thin, clear_method };
     let lvol = store.create(spec).await.map_err(|error| match &error {
         LvolError::Name { .. } | LvolError::LvolExists { .. } => at_once(&error),
@@ -116,7 +104,7 @@ struct Resize {
 
 async fn resize(control: Control, params: Resize) -> Result<bool, RpcError> {
     let lvol = lvol(&control, &params.name)?;
-    lvol.resize(bytes(params.size_in_mib)?).await.map_err(|error| under_way(&error))?;
+    lvol.resize(bytes(params.size_in_mib)).await.map_err(|error| under_way(&error))?;
     Ok(true)
 }
 

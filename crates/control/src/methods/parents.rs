@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 use spindle_bdev::Bdev;
-use spindle_lvol::{LvolError, LvolStore, StoreKey};
+use spindle_lvol::{LvolStore, StoreKey};
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
 use super::common::Added;
-use super::lvol_params::{at_once, late, lvol, under_way};
+use super::lvol_params::{late, lvol_on_bdev, under_way};
 use crate::control::Control;
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -59,17 +59,14 @@ struct SetParent {
 }
 
 async fn set_parent(control: Control, params: SetParent) -> Result<bool, RpcError> {
-    let volume = lvol(&control, &params.lvol_name)?;
-    let parent = lvol(&control, &params.parent_name)?;
+    let volume = lvol_on_bdev(&control, &params.lvol_name)?;
+    let parent = lvol_on_bdev(&control, &params.parent_name)?;
     volume.set_parent(&parent).await.map_err(|error| under_way(&error))?;
     Ok(true)
 }
 
 async fn set_parent_bdev(control: Control, params: SetParent) -> Result<bool, RpcError> {
-    let volume = lvol(&control, &params.lvol_name)?;
-    if volume.bdev().is_none() {
-        return Err(at_once(&LvolError::Degraded { lvol: volume.alias() }));
-    }
+    let volume = lvol_on_bdev(&control, &params.lvol_name)?;
     let parent = control.registry().get(&params.parent_name).map_err(late)?;
     volume.set_parent_bdev(&parent).await.map_err(|error| under_way(&error))?;
     Ok(true)

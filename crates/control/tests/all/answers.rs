@@ -308,3 +308,278 @@ fn a_taken_name_is_refused_before_what_the_volume_is() {
         ],
     );
 }
+
+#[test]
+fn the_store_of_a_new_volume_is_checked_before_its_clearing_its_name_and_its_size() {
+    const TOO_LARGE: u64 = 1 << 44;
+    let create = |params: Value, is| ("bdev_lvol_create", params, is);
+    let missing = || Refused(-19, "No such device");
+    let of = |name: &str, more: Value| {
+        let mut params = json!({"lvs_name": "lvs", "lvol_name": name, "size_in_mib": TOO_LARGE});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        params
+    };
+    let long = "n".repeat(64);
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 128),
+            ("bdev_lvol_create_lvstore", json!({"bdev_name": "M0", "lvs_name": "lvs"}), Done),
+            malloc("lvs/other", 1),
+            create(of("v", json!({"size_in_mib": 4})), Done),
+            create(json!({"lvol_name": "", "size_in_mib": 1}), Refused(-22, "Invalid argument")),
+            create(of("", json!({"uuid": "nosuch"})), Refused(-22, "Invalid argument")),
+            create(json!({"uuid": "nosuch", "lvol_name": "", "size_in_mib": 1}), missing()),
+            create(of("", json!({"lvs_name": "nosuch", "clear_method": "nosuch"})), missing()),
+            create(of("", json!({"clear_method": "nosuch"})), Refused(-22, "Invalid clean_method option")),
+            create(of("", json!({})), Refused(-22, "Invalid argument")),
+            create(of(&long, json!({})), Refused(-22, "Invalid argument")),
+            create(of("v", json!({})), Refused(-17, "File exists")),
+            create(of("other", json!({})), Refused(-32602, "No space left on device")),
+            create(of("other", json!({"thin_provision": true})), Refused(-32602, "Cannot allocate memory")),
+            create(of("other", json!({"size_in_mib": 4})), Refused(-32602, "File exists")),
+            // Nothing is left of what was refused.
+            ("bdev_lvol_get_lvols", json!(null), With(json!([{"alias": "lvs/v"}]))),
+        ],
+    );
+}
+
+/// A store of 1 MiB clusters on "M0", a thin volume "v", and its snapshot "s".
+fn volume_and_snapshot() -> Vec<(&'static str, Value, Is)> {
+    vec![
+        malloc("M0", 128),
+        (
+            "bdev_lvol_create_lvstore",
+            json!({"bdev_name": "M0", "lvs_name": "lvs", "cluster_sz": 1 << 20}),
+            Done,
+        ),
+        thin("v", 8),
+        ("bdev_lvol_snapshot", json!({"lvol_name": "lvs/v", "snapshot_name": "s"}), Done),
+    ]
+}
+
+fn thin(name: &str, mib: u64) -> (&'static str, Value, Is) {
+    let params = json!({"lvs_name": "lvs", "lvol_name": name, "size_in_mib": mib, "thin_provision": true});
+    ("bdev_lvol_create", params, Done)
+}
+
+#[test]
+fn a_renaming_is_refused_for_a_taken_name_then_for_a_read_only_volume_then_for_a_bad_name() {
+    let rename =
+        |old: &str, new: &str, is| ("bdev_lvol_rename", json!({"old_name": old, "new_name": new}), is);
+    let exists = || Refused(-32602, "File exists");
+    let read_only = || Refused(-32602, "Operation not permitted");
+    let long = "n".repeat(64);
+    let mut calls = volume_and_snapshot();
+    calls.extend([
+        malloc("lvs/other", 1),
+        rename("nosuch", "", Refused(-19, "No such device")),
+        rename("M0", "", Refused(-19, "No such device")),
+        rename("lvs/s", "v", exists()),
+        rename("lvs/s", "s", exists()),
+        rename("lvs/s", "other", exists()),
+        rename("lvs/v", "other", exists()),
+        rename("lvs/s", "new", read_only()),
+        rename("lvs/s", "", read_only()),
+        rename("lvs/s", &long, read_only()),
+        rename("lvs/v", &long, Refused(-32602, "Invalid argument")),
+        ("bdev_lvol_get_lvols", json!(null), With(json!([{"alias": "lvs/v"}, {"alias": "lvs/s"}]))),
+    ]);
+    dialogue(false, calls);
+}
+
+#[test]
+fn a_size_is_looked_at_after_what_the_volume_is() {
+    let resize =
+        |name: &str, mib: u64, is| ("bdev_lvol_resize", json!({"name": name, "size_in_mib": mib}), is);
+    let mut calls = volume_and_snapshot();
+    calls.extend([
+        resize("M0", u64::MAX, Refused(-19, "No such device")),
+        resize("lvs/s", u64::MAX, Refused(-32602, "Operation not permitted")),
+        resize("lvs/s", 8, Refused(-32602, "Operation not permitted")),
+        resize("lvs/v", u64::MAX, Refused(-32602, "Cannot allocate memory")),
+        resize("lvs/v", 8, yes()),
+    ]);
+    dialogue(false, calls);
+}
+
+#[test]
+fn a_parent_is_refused_unless_it_is_a_snapshot_or_a_free_bdev() {
+    let set = |lvol: &str, parent: &str, is| {
+        ("bdev_lvol_set_parent", json!({"lvol_name": lvol, "parent_name": parent}), is)
+    };
+    let outside = |lvol: &str, parent: &str, is| {
+        ("bdev_lvol_set_parent_bdev", json!({"lvol_name": lvol, "parent_name": parent}), is)
+    };
+    let thick = json!({"lvs_name": "lvs", "lvol_name": "thick", "size_in_mib": 1});
+    let missing = || Refused(-19, "No such device");
+    let invalid = || Refused(-32602, "Invalid argument");
+    let mut calls = volume_and_snapshot();
+    calls.extend([
+        malloc("M1", 64),
+        ("bdev_lvol_create_lvstore", json!({"bdev_name": "M1", "lvs_name": "other"}), Done),
+        ("bdev_malloc_create", json!({"name": "odd", "num_blocks": 3, "block_size": 512}), Done),
+        malloc("E", 8),
+        thin("ro", 8),
+        ("bdev_lvol_set_read_only", json!({"name": "lvs/ro"}), yes()),
+        thin("t", 8),
+        ("bdev_lvol_create", thick, Done),
+        set("nosuch", "nosuch", missing()),
+        set("M0", "lvs/s", missing()),
+        set("lvs/t", "M0", missing()),
+        set("lvs/t", "lvs/t", invalid()),
+        // Read-only, but no clone has made it a snapshot.
+        set("lvs/t", "lvs/ro", invalid()),
+        ("bdev_lvol_clone", json!({"snapshot_name": "lvs/ro", "clone_name": "c"}), Done),
+        set("lvs/t", "lvs/ro", yes()),
+        set("lvs/t", "lvs/ro", Refused(-32602, "File exists")),
+        outside("nosuch", "nosuch", missing()),
+        outside("lvs/t", "nosuch", Refused(-32602, "No such device")),
+        outside("lvs/t", "M0", invalid()),
+        // Another store has claimed it.
+        outside("lvs/t", "M1", invalid()),
+        outside("lvs/thick", "odd", invalid()),
+        outside("lvs/thick", "E", invalid()),
+        outside("lvs/t", "E", yes()),
+        outside("lvs/t", "E", Refused(-32602, "File exists")),
+    ]);
+    dialogue(false, calls);
+}
+
+#[test]
+fn the_name_of_a_clone_of_a_bdev_is_checked_before_the_size_of_the_bdev() {
+    let clone = |bdev: &str, store: &str, name: &str, is| {
+        let params = json!({"bdev": bdev, "lvs_name": store, "clone_name": name});
+        ("bdev_lvol_clone_bdev", params, is)
+    };
+    let mut calls = volume_and_snapshot();
+    calls.extend([
+        ("bdev_malloc_create", json!({"name": "odd", "num_blocks": 3, "block_size": 512}), Done),
+        clone("nosuch", "nosuch", "", Refused(-32602, "lvs does not exist")),
+        clone("nosuch", "lvs", "", Refused(-32602, "bdev does not exist")),
+        clone("lvs/v", "lvs", "", Refused(-32602, "bdev is an lvol in same lvs as clone")),
+        clone("odd", "lvs", "v", Refused(-32602, "File exists")),
+        clone("odd", "lvs", "", Refused(-32602, "Invalid argument")),
+        clone("odd", "lvs", "new", Refused(-32602, "Invalid argument")),
+    ]);
+    dialogue(false, calls);
+}
+
+#[test]
+fn a_volume_without_its_external_snapshot_is_missing_to_all_methods_but_the_deletion() {
+    let missing = || Refused(-19, "No such device");
+    let named = |method: &'static str| (method, json!({"name": "lvs/c"}), missing());
+    let passthru = || ("bdev_passthru_create", json!({"base_bdev_name": "M0", "name": "P"}), Done);
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 64),
+            passthru(),
+            (
+                "bdev_lvol_create_lvstore",
+                json!({"bdev_name": "P", "lvs_name": "lvs", "cluster_sz": 1 << 20}),
+                Done,
+            ),
+            thin("t", 4),
+            malloc("E", 4),
+            ("bdev_lvol_clone_bdev", json!({"bdev": "E", "lvs_name": "lvs", "clone_name": "c"}), Done),
+            ("bdev_passthru_delete", json!({"name": "P"}), yes()),
+            ("bdev_malloc_delete", json!({"name": "E"}), yes()),
+            passthru(),
+            ("bdev_wait_for_examine", json!(null), yes()),
+            ("bdev_lvol_rename", json!({"old_name": "lvs/c", "new_name": ""}), missing()),
+            ("bdev_lvol_snapshot", json!({"lvol_name": "lvs/c", "snapshot_name": ""}), missing()),
+            ("bdev_lvol_clone", json!({"snapshot_name": "lvs/c", "clone_name": ""}), missing()),
+            ("bdev_lvol_resize", json!({"name": "lvs/c", "size_in_mib": u64::MAX}), missing()),
+            named("bdev_lvol_inflate"),
+            named("bdev_lvol_decouple_parent"),
+            named("bdev_lvol_set_read_only"),
+            ("bdev_lvol_set_parent", json!({"lvol_name": "lvs/c", "parent_name": "lvs/t"}), missing()),
+            ("bdev_lvol_set_parent", json!({"lvol_name": "lvs/t", "parent_name": "lvs/c"}), missing()),
+            ("bdev_lvol_set_parent_bdev", json!({"lvol_name": "lvs/c", "parent_name": "nosuch"}), missing()),
+            (
+                "bdev_lvol_start_shallow_copy",
+                json!({"src_lvol_name": "lvs/c", "dst_bdev_name": "nosuch"}),
+                missing(),
+            ),
+            ("bdev_lvol_delete", json!({"name": "lvs/c"}), yes()),
+        ],
+    );
+}
+
+#[test]
+fn a_volume_that_is_being_copied_is_busy_only_after_what_else_is_wrong() {
+    let busy = || Refused(-32602, "Device or resource busy");
+    let exists = || Refused(-32602, "File exists");
+    let read_only = || Refused(-32602, "Operation not permitted");
+    let clone =
+        |name: &str, is| ("bdev_lvol_clone", json!({"snapshot_name": "lvs/k", "clone_name": name}), is);
+    let copy = |name: &str| {
+        let params = json!({"src_lvol_name": format!("lvs/{name}"), "dst_bdev_name": "D"});
+        ("bdev_lvol_start_shallow_copy", params, Done)
+    };
+    let day = 86_400_000_000_u64;
+    let delay = json!({"base_bdev_name": "T", "name": "D", "avg_read_latency": day, "p99_read_latency": day,
+        "avg_write_latency": day, "p99_write_latency": day});
+    let mut calls = volume_and_snapshot();
+    calls.extend([
+        malloc("T", 8),
+        ("bdev_delay_create", delay, Done),
+        ("bdev_lvol_create", json!({"lvs_name": "lvs", "lvol_name": "k", "size_in_mib": 2}), Done),
+        ("bdev_lvol_set_read_only", json!({"name": "lvs/k"}), yes()),
+        clone("c1", Done),
+        copy("k"),
+        clone("v", exists()),
+        clone("new", busy()),
+        ("bdev_lvol_snapshot", json!({"lvol_name": "lvs/k", "snapshot_name": "v"}), exists()),
+        (
+            "bdev_lvol_snapshot",
+            json!({"lvol_name": "lvs/k", "snapshot_name": "new"}),
+            Refused(-32602, "Invalid argument"),
+        ),
+        ("bdev_lvol_rename", json!({"old_name": "lvs/k", "new_name": "v"}), exists()),
+        ("bdev_lvol_rename", json!({"old_name": "lvs/k", "new_name": "new"}), read_only()),
+        ("bdev_lvol_resize", json!({"name": "lvs/k", "size_in_mib": 4}), read_only()),
+        ("bdev_lvol_set_read_only", json!({"name": "lvs/k"}), yes()),
+        ("bdev_lvol_inflate", json!({"name": "lvs/k"}), busy()),
+        ("bdev_lvol_set_parent", json!({"lvol_name": "lvs/c1", "parent_name": "lvs/k"}), exists()),
+        ("bdev_lvol_set_parent", json!({"lvol_name": "lvs/v", "parent_name": "lvs/k"}), Refused(-32602, "")),
+    ]);
+    dialogue(false, calls);
+}
+
+#[test]
+fn the_pages_of_a_new_store_are_checked_before_its_bdev_and_its_clusters_after() {
+    let create = |bdev: &str, name: &str, more: Value, is| {
+        let mut params = json!({"bdev_name": bdev, "lvs_name": name});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        ("bdev_lvol_create_lvstore", params, is)
+    };
+    let invalid = || Refused(-22, "Invalid argument");
+    let claimed = || Refused(-1, "Operation not permitted");
+    let pages = json!({"md_page_size": 5000});
+    let clusters = json!({"cluster_sz": 1000});
+    let too_few = json!({"num_md_pages_per_cluster_ratio": 1});
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 64),
+            malloc("M1", 64),
+            create("M0", "lvs", json!({}), Done),
+            create(
+                "nosuch",
+                "",
+                json!({"clear_method": "nosuch"}),
+                Refused(-22, "Invalid clear_method parameter"),
+            ),
+            create("nosuch", "", json!({}), invalid()),
+            create("nosuch", "lvs", pages, invalid()),
+            create("nosuch", "lvs", clusters.clone(), Refused(-19, "No such device")),
+            create("M0", "lvs", clusters.clone(), claimed()),
+            create("M0", "lvs", too_few.clone(), claimed()),
+            create("M1", "lvs", clusters, invalid()),
+            create("M1", "lvs", too_few.clone(), Refused(-17, "File exists")),
+            create("M1", "new", too_few, Refused(-32602, "Invalid argument")),
+        ],
+    );
+}
