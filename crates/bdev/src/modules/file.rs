@@ -68,15 +68,17 @@ pub async fn create(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevErr
 
 async fn create_here(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevError> {
     let what = format!("{} bdev {:?}", spec.spelling.module(), spec.name);
-    // Checked before the file is opened: a duplicate name must not touch a file.
-    if registry.get(&spec.name).is_ok() {
-        return Err(BdevError::Exists { name: spec.name.clone(), by: spec.name });
-    }
     let mut options = FileOptions::new(&spec.filename).writable(!spec.read_only);
     if let Some(bytes) = spec.block_size {
         options = options.block_size(bytes);
     }
-    let file = File::open(options).await.map_err(|error| refused(&what, error))?;
+    let file = File::open(options).await.map_err(|error| match registry.get(&spec.name) {
+        // SPDK, which locks no file, finds that the name is taken.
+        Ok(by) if matches!(error, OpenError::Busy { .. }) => {
+            BdevError::Exists { name: spec.name.clone(), by: by.name().to_owned() }
+        }
+        _ => refused(&what, error),
+    })?;
     let (info, block_size) = (*file.info(), file.geometry().block_size());
     if spec.block_size.is_none() && !info.block_device {
         let why = "a regular file has no block size; set block_size to 512 or 4096";

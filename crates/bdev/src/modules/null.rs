@@ -52,7 +52,8 @@ pub async fn create(registry: &Registry, spec: NullSpec) -> Result<Bdev, BdevErr
 /// Changes the size of a null disk, which must not become smaller.
 ///
 /// # Errors
-/// No bdev has that name (`ENODEV`); it is another module's, or the size is smaller or invalid (`EINVAL`).
+/// No bdev has that name (`ENODEV`); it is another module's, or the size is smaller or invalid (`EINVAL`), or smaller by
+/// less than a MiB (`EBUSY`).
 pub async fn resize(registry: &Registry, name: &str, num_blocks: u64) -> Result<(), BdevError> {
     let name = name.to_owned();
     let resize = async move |registry: Registry| {
@@ -63,6 +64,12 @@ pub async fn resize(registry: &Registry, name: &str, num_blocks: u64) -> Result<
             return Err(BdevError::argument(what(), why));
         };
         let now = bdev.geometry().blocks();
+        let mib = |blocks: u64| (u128::from(blocks) << bdev.geometry().block_shift()) >> 20;
+        if num_blocks < now && mib(num_blocks) == mib(now) {
+            // SPDK compares whole MiB, and refuses less than that because it has the bdev open itself.
+            let why = format!("{num_blocks} blocks are fewer than the {now} it has; it only grows");
+            return Err(BdevError::Busy { name: bdev.name().to_owned(), why });
+        }
         if num_blocks < now {
             let why = format!("{num_blocks} blocks are fewer than the {now} it has; it only grows");
             return Err(BdevError::argument(what(), why));

@@ -178,7 +178,7 @@ fn a_null_bdev_grows_and_does_not_shrink() {
         assert_eq!((bdev.geometry().blocks(), desc.geometry().blocks()), (16, 16));
         channel.read(8 * 512, IoBuf::zeroed(512)).await.0.unwrap();
         for (name, blocks, errno) in
-            [("N0", 15, 22), ("N0", 0, 22), ("N0", u64::MAX, 22), ("M0", 128, 22), ("X", 8, 19)]
+            [("N0", 15, 16), ("N0", 0, 16), ("N0", u64::MAX, 22), ("M0", 128, 22), ("X", 8, 19)]
         {
             let refused = null::resize(&registry, name, blocks).await.unwrap_err();
             assert_eq!(refused.errno(), errno, "{refused}");

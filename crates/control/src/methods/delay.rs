@@ -1,6 +1,7 @@
 //! Bdevs that answer later.
 
 use serde::Deserialize;
+use spindle_bdev::BdevError;
 use spindle_bdev::modules::delay::{self, DelaySpec, Latency};
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
@@ -70,11 +71,15 @@ async fn update_latency(control: Control, params: UpdateLatency) -> Result<bool,
         Which::AvgWrite => Latency::AvgWrite,
         Which::P99Write => Latency::P99Write,
     };
-    let updated = delay::update(control.registry(), &params.delay_bdev_name, latency, params.latency_us);
+    let name = params.delay_bdev_name;
     let missing = |error| {
         let what = format!("The requested bdev does not exist.: {error}");
         RpcError::new(RpcError::INVALID_PARAMS, what)
     };
-    updated.map_err(missing)?;
+    // SPDK finds it by its own name only.
+    if control.registry().get(&name).is_ok_and(|bdev| bdev.name() != name) {
+        return Err(missing(BdevError::NoSuchBdev { name }));
+    }
+    delay::update(control.registry(), &name, latency, params.latency_us).map_err(missing)?;
     Ok(true)
 }

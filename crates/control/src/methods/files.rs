@@ -75,7 +75,11 @@ async fn create_uring(control: Control, params: CreateUring) -> Result<String, R
         uuid: params.uuid.map(|Uuid(uuid)| uuid),
         spelling: Spelling::Uring,
     };
-    create(control, spec).await
+    // SPDK gives no reason.
+    create(control, spec).await.map_err(|error| {
+        let what = format!("Unable to create URING bdev.: {}", error.message);
+        RpcError::new(RpcError::INTERNAL, what)
+    })
 }
 
 async fn create(control: Control, spec: FileSpec) -> Result<String, RpcError> {

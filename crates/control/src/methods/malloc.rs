@@ -4,9 +4,10 @@ use serde::Deserialize;
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::common::{Added, Named};
+use super::common::{Added, Named, check_blocks, check_names};
+use super::metadata::Metadata;
 use crate::control::Control;
-use crate::values::{Uuid, not_implemented, refused};
+use crate::values::{Uuid, refused};
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
     let decode = BadParams::DECODE_FAILED;
@@ -29,32 +30,21 @@ struct Create {
     dif_type: Option<i32>,
     #[expect(dead_code, reason = "without metadata it has no effect, in SPDK neither")]
     dif_is_head_of_md: Option<bool>,
-    #[expect(dead_code, reason = "without metadata it has no effect, in SPDK neither")]
     dif_pi_format: Option<u32>,
     numa_id: Option<i32>,
 }
 
 impl Create {
-    /// Metadata beside blocks is not implemented, and memory is bound to no node.
-    fn check(&self) -> Result<(), RpcError> {
-        match self.dif_type {
-            None | Some(0) => {}
-            Some(1..=3) if self.md_size.unwrap_or(0) > 0 => {
-                return Err(not_implemented("dif_type", "0, none"));
-            }
-            Some(other) => {
-                let what = format!("'dif_type' {other} needs 'md_size', and is 1, 2 or 3; leave it out");
-                return Err(RpcError::errno(Errno::INVAL, what));
-            }
+    fn metadata(&self) -> Metadata {
+        Metadata {
+            size: self.md_size.unwrap_or(0),
+            protection: self.dif_type.unwrap_or(0),
+            format: self.dif_pi_format.unwrap_or(0),
         }
-        match self.md_size {
-            None | Some(0) => {}
-            Some(8 | 16 | 32 | 64 | 128) => return Err(not_implemented("md_size", "0, no metadata")),
-            Some(other) => {
-                let what = format!("'md_size' {other} is none of 0, 8, 16, 32, 64, 128; leave it out");
-                return Err(RpcError::errno(Errno::INVAL, what));
-            }
-        }
+    }
+
+    /// Memory is bound to no node.
+    fn check_node(&self) -> Result<(), RpcError> {
         match self.numa_id {
             None | Some(-1 | 0) => Ok(()),
             Some(other) => {
@@ -78,15 +68,28 @@ fn check_memory(params: &Create) -> Result<(), RpcError> {
     Err(RpcError::errno(Errno::NOMEM, what))
 }
 
+fn check_metadata(control: &Control, params: &Create, metadata: Metadata) -> Result<(), RpcError> {
+    metadata.check_protection(params.block_size)?;
+    metadata.check_none().or_else(|refused| {
+        check_names(control, params.name.as_deref(), params.uuid)?;
+        Err(refused)
+    })
+}
+
+/// The checks are in SPDK's order; what SPDK would take is refused last.
 async fn create(control: Control, params: Create) -> Result<String, RpcError> {
-    if let Err(error) = params.check() {
-        if params.name.is_none() && params.dif_type.is_some_and(|dif_type| dif_type != 0) {
+    check_blocks(params.num_blocks, params.block_size, params.physical_block_size)?;
+    params.check_node()?;
+    let metadata = params.metadata();
+    metadata.check_size()?;
+    check_memory(&params)?;
+    if let Err(error) = check_metadata(&control, &params, metadata) {
+        if params.name.is_none() && metadata.protection != 0 {
             // SPDK uses up the name, so that the next one has the same name on both.
             control.registry().next_name("Malloc");
         }
         return Err(error);
     }
-    check_memory(&params)?;
     let spec = MallocSpec {
         name: params.name,
         uuid: params.uuid.map(|Uuid(uuid)| uuid),

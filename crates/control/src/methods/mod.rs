@@ -19,6 +19,7 @@ mod lvol_params;
 mod lvols;
 mod lvstores;
 mod malloc;
+mod metadata;
 mod nbd;
 mod notify;
 mod null;

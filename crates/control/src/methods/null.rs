@@ -4,7 +4,8 @@ use serde::Deserialize;
 use spindle_bdev::modules::null::{self, NullSpec};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
-use super::common::{Added, Named};
+use super::common::{Added, Named, check_blocks, check_names};
+use super::metadata::Metadata;
 use crate::control::Control;
 use crate::values::{Uuid, not_implemented, refused};
 
@@ -27,7 +28,6 @@ struct Create {
     dif_type: Option<i32>,
     #[expect(dead_code, reason = "without metadata it has no effect, in SPDK neither")]
     dif_is_head_of_md: Option<bool>,
-    #[expect(dead_code, reason = "without metadata it has no effect, in SPDK neither")]
     dif_pi_format: Option<u32>,
     preferred_write_granularity: Option<u32>,
     preferred_write_alignment: Option<u32>,
@@ -37,17 +37,16 @@ struct Create {
 }
 
 impl Create {
-    fn check(&self) -> Result<(), RpcError> {
-        match (self.md_size.unwrap_or(0), self.dif_type.unwrap_or(0)) {
-            (0, 0) => {}
-            (8 | 16 | 32 | 64 | 128, 0..=3) => return Err(not_implemented("md_size", "0, no metadata")),
-            (md_size, dif_type) => {
-                let what = format!(
-                    "'md_size' {md_size} with 'dif_type' {dif_type} is not a valid format; leave both out"
-                );
-                return Err(RpcError::errno(Errno::INVAL, what));
-            }
+    fn metadata(&self) -> Metadata {
+        Metadata {
+            size: self.md_size.unwrap_or(0),
+            protection: self.dif_type.unwrap_or(0),
+            format: self.dif_pi_format.unwrap_or(0),
         }
+    }
+
+    /// An error if a hint is given.
+    fn check_hints(&self) -> Result<(), RpcError> {
         let hints = [
             ("preferred_write_granularity", self.preferred_write_granularity),
             ("preferred_write_alignment", self.preferred_write_alignment),
@@ -62,8 +61,16 @@ impl Create {
     }
 }
 
+/// The checks are in SPDK's order; what SPDK would take is refused last.
 async fn create(control: Control, params: Create) -> Result<String, RpcError> {
-    params.check()?;
+    let metadata = params.metadata();
+    metadata.check_size()?;
+    check_blocks(params.num_blocks, params.block_size, params.physical_block_size)?;
+    metadata.check_protection(params.block_size)?;
+    metadata.check_none().and_then(|()| params.check_hints()).or_else(|refused| {
+        check_names(&control, Some(&params.name), params.uuid)?;
+        Err(refused)
+    })?;
     let spec = NullSpec {
         name: params.name,
         uuid: params.uuid.map(|Uuid(uuid)| uuid),

@@ -583,3 +583,116 @@ fn the_pages_of_a_new_store_are_checked_before_its_bdev_and_its_clusters_after()
         ],
     );
 }
+
+#[test]
+fn what_spdk_refuses_of_a_disk_is_refused_before_what_is_not_implemented() {
+    let taken = || Refused(-17, "File exists");
+    let invalid = || Refused(-22, "Invalid argument");
+    let unsupported = || Refused(-95, "Operation not supported");
+    let of = |method: &'static str, more: Value, is| {
+        let mut params = json!({"name": "new", "num_blocks": 64, "block_size": 512});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        (method, params, is)
+    };
+    let uuid = "8db1ad30-8a27-4a6b-b6a5-6ef8fd7a0000";
+    let mut calls = vec![(
+        "bdev_malloc_create",
+        json!({"name": "M0", "uuid": uuid, "num_blocks": 64, "block_size": 512}),
+        Done,
+    )];
+    for method in ["bdev_malloc_create", "bdev_null_create"] {
+        calls.extend([
+            of(method, json!({"md_size": 8}), unsupported()),
+            of(method, json!({"md_size": 8, "dif_type": 1}), unsupported()),
+            of(method, json!({"name": "M0", "md_size": 8}), taken()),
+            of(method, json!({"uuid": uuid, "md_size": 8}), taken()),
+            of(method, json!({"name": "", "md_size": 8}), invalid()),
+            of(method, json!({"num_blocks": 0, "md_size": 8}), invalid()),
+            of(method, json!({"block_size": 520, "md_size": 8}), invalid()),
+            of(method, json!({"physical_block_size": 1000, "md_size": 8}), invalid()),
+            of(method, json!({"name": "M0", "md_size": 7}), invalid()),
+            of(method, json!({"name": "M0", "dif_type": 1}), invalid()),
+            of(method, json!({"md_size": 16, "dif_type": 1, "dif_pi_format": 1}), invalid()),
+            of(method, json!({"md_size": 8, "dif_type": 1, "dif_pi_format": 3}), invalid()),
+            of(method, json!({"md_size": 8, "dif_type": 4}), invalid()),
+        ]);
+    }
+    let huge = 1_u64 << 50;
+    calls.extend([
+        of(
+            "bdev_malloc_create",
+            json!({"num_blocks": huge, "dif_type": 1}),
+            Refused(-12, "Cannot allocate memory"),
+        ),
+        of("bdev_malloc_create", json!({"num_blocks": huge, "physical_block_size": 1000}), invalid()),
+        of("bdev_null_create", json!({"optimal_write_size": 8}), unsupported()),
+        of("bdev_null_create", json!({"name": "M0", "optimal_write_size": 8}), taken()),
+        of("bdev_null_create", json!({"num_blocks": 0, "optimal_write_size": 8}), invalid()),
+    ]);
+    dialogue(false, calls);
+}
+
+#[test]
+fn a_null_disk_is_compared_in_whole_mib_and_does_not_shrink_by_less() {
+    let resize = |name: &str, mib: u64, is| ("bdev_null_resize", json!({"name": name, "new_size": mib}), is);
+    let invalid = || Refused(-22, "Invalid argument");
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 1),
+            ("bdev_null_create", json!({"name": "N", "num_blocks": 5000, "block_size": 512}), Done),
+            resize("nosuch", u64::MAX, Refused(-19, "No such device")),
+            resize("M0", 1, invalid()),
+            resize("N", 1, invalid()),
+            resize("N", 2, Refused(-16, "Device or resource busy")),
+            resize("N", 3, yes()),
+        ],
+    );
+}
+
+#[test]
+fn a_file_is_opened_before_its_name_is_looked_at() {
+    let create = |method: &'static str, more: Value, is| {
+        let mut params = json!({"name": "M0", "filename": "nosuch", "block_size": 512});
+        params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        (method, params, is)
+    };
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 1),
+            create("bdev_aio_create", json!({}), Refused(-2, "No such file or directory")),
+            create("bdev_aio_create", json!({"block_size": 7}), Refused(-2, "No such file or directory")),
+            create("bdev_uring_create", json!({}), Refused(-32603, "Unable to create URING bdev.")),
+            create("bdev_aio_create", json!({"nowait": true}), Refused(-95, "Operation not supported")),
+        ],
+    );
+}
+
+#[test]
+fn the_latencies_of_a_delay_bdev_are_changed_by_its_own_name() {
+    let uuid = "8db1ad30-8a27-4a6b-b6a5-6ef8fd7a0001";
+    let create = |name: &str, base: &str, p99: u64, is| {
+        let params = json!({"base_bdev_name": base, "name": name, "uuid": uuid, "avg_read_latency": 2,
+            "p99_read_latency": p99, "avg_write_latency": 2, "p99_write_latency": 2});
+        ("bdev_delay_create", params, is)
+    };
+    let update = |name: &str, is| {
+        let params = json!({"delay_bdev_name": name, "latency_type": "avg_read", "latency_us": 1});
+        ("bdev_delay_update_latency", params, is)
+    };
+    let missing = || Refused(-32602, "The requested bdev does not exist.");
+    dialogue(
+        false,
+        vec![
+            malloc("M0", 1),
+            create("D", "M0", 2, Done),
+            create("D", "M0", 1, Refused(-22, "Invalid argument")),
+            create("D", "M0", 2, Refused(-17, "File exists")),
+            create("E", "M0", 2, Refused(-1, "Operation not permitted")),
+            update("D", yes()),
+            update(uuid, missing()),
+            update("M0", missing()),
+        ],
+    );
+}
