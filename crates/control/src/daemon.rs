@@ -195,6 +195,7 @@ async fn start_framework(control: &Control, config: Option<Replay>, waits: bool)
         }
         return Ok(());
     }
+    control.scheduler().choose(spindle_reactor::now());
     if let Some(config) = config {
         config.run(State::Runtime).await?;
     }

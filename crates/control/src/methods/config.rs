@@ -131,7 +131,7 @@ enum Step {
 async fn get_config(control: Control, params: GetConfig) -> Result<Vec<Step>, RpcError> {
     let steps = match params.name.as_str() {
         "scheduler" => {
-            let period = control.scheduler().period(control.phase().state());
+            let period = control.scheduler().period(spindle_reactor::now());
             let period = Some(period).filter(|period| *period != 0);
             vec![one("framework_set_scheduler", Params::Scheduler { name: scheduler::STATIC, period })]
         }

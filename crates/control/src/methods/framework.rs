@@ -74,6 +74,7 @@ async fn start_init(control: Control) -> Result<bool, RpcError> {
     if control.framework().starting.replace(true) {
         return Err(RpcError::new(RpcError::INVALID_STATE, "the framework is being initialized already"));
     }
+    control.scheduler().choose(spindle_reactor::now());
     let rest = control.framework().rest.take();
     if let Some(rest) = rest
         && let Err(what) = rest.await

@@ -41,10 +41,10 @@ struct Scheduler {
 }
 
 async fn get_scheduler(control: Control) -> Result<Scheduler, RpcError> {
-    let (scheduler, state) = (control.scheduler(), control.phase().state());
+    let scheduler = control.scheduler();
     Ok(Scheduler {
-        scheduler_name: scheduler.is_chosen(state).then_some(STATIC),
-        scheduler_period: scheduler.period(state),
+        scheduler_name: scheduler.is_chosen().then_some(STATIC),
+        scheduler_period: scheduler.period(spindle_reactor::now()),
         isolated_core_mask: scheduler.isolated.get().to_string(),
         scheduling_core: scheduling_core(&control),
     })
@@ -67,8 +67,8 @@ struct SetScheduler {
 
 /// The period is set first, also by a call that is refused then: so SPDK does it.
 async fn set_scheduler(control: Control, params: SetScheduler) -> Result<bool, RpcError> {
-    let (state, period) = (control.phase().state(), params.period.unwrap_or(0));
-    control.scheduler().set_period(state, period);
+    let now = spindle_reactor::now();
+    control.scheduler().set_period(now, params.period.unwrap_or(0));
     if params.name != STATIC {
         let what = format!(
             "Unknown error -22: there is no scheduler '{}', as threads do not move; name 'static'",
@@ -76,11 +76,7 @@ async fn set_scheduler(control: Control, params: SetScheduler) -> Result<bool, R
         );
         return Err(RpcError::new(RpcError::INTERNAL, what));
     }
-    control.scheduler().choose();
-    if period != 0 {
-        // SPDK forgets this one too, and with it that of a configuration.
-        control.scheduler().set_period(state, period);
-    }
+    control.scheduler().choose(now);
     let mappings = params.mappings.iter().flat_map(|mappings| mappings.split(','));
     for mapping in mappings.filter(|mapping| !mapping.is_empty()) {
         check_mapping(&control, mapping)?;

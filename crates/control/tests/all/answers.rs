@@ -70,36 +70,39 @@ fn malloc(name: &str, mib: u64) -> (&'static str, Value, Is) {
 }
 
 #[test]
-fn the_period_is_set_before_the_scheduler_is_looked_up_and_never_to_0() {
-    let set = |params| ("framework_set_scheduler", params);
+fn a_period_is_set_before_the_scheduler_is_looked_up_and_shown_until_the_next_balancing_round() {
+    const HOUR: u64 = 3_600_000_000;
+    let set = |params, is| ("framework_set_scheduler", params, is);
     let period =
         |period: u64| ("framework_get_scheduler", json!(null), With(json!({"scheduler_period": period})));
-    let call = |(method, params), is| (method, params, is);
     let none = || Refused(-32603, "Unknown error -22");
     dialogue(
         false,
         vec![
             period(0),
-            call(set(json!({"name": "nosuch"})), none()),
+            // The first round comes at once.
+            set(json!({"name": "nosuch", "period": HOUR}), none()),
+            period(0),
+            set(json!({"name": "static"}), yes()),
             period(1_000_000),
-            call(set(json!({"name": "static", "period": 500})), yes()),
-            call(set(json!({"name": "static"})), yes()),
-            period(500),
-            call(set(json!({"name": "static", "period": 0})), yes()),
-            period(500),
-            call(set(json!({"name": "static", "period": 88, "mappings": "nosuch"})), none()),
-            period(88),
+            set(json!({"name": "static", "period": HOUR}), yes()),
+            set(json!({"name": "static"}), yes()),
+            set(json!({"name": "static", "period": 0}), yes()),
+            period(HOUR),
+            set(json!({"name": "static", "period": 2 * HOUR, "mappings": "nosuch"}), none()),
+            period(2 * HOUR),
             (
                 "framework_get_config",
                 json!({"name": "scheduler"}),
-                With(json!([{"params": {"name": "static", "period": 88}}])),
+                With(json!([{"params": {"name": "static", "period": 2 * HOUR}}])),
             ),
         ],
     );
 }
 
 #[test]
-fn a_scheduler_that_is_set_before_the_start_forgets_an_earlier_period() {
+fn a_scheduler_that_is_chosen_before_the_start_forgets_an_earlier_period() {
+    const HOUR: u64 = 3_600_000_000;
     let set = |params, is| ("framework_set_scheduler", params, is);
     let shows = |scheduler| ("framework_get_scheduler", json!(null), Gives(scheduler));
     let unset =
@@ -108,17 +111,26 @@ fn a_scheduler_that_is_set_before_the_start_forgets_an_earlier_period() {
         let (name, mask) = ("static", "0");
         json!({"scheduler_name": name, "scheduler_period": period, "isolated_core_mask": mask, "scheduling_core": 0})
     };
+    let start = || ("framework_start_init", json!(null), yes());
     dialogue(
         true,
         vec![
             shows(unset(0)),
             set(json!({"name": "nosuch", "period": 9}), Refused(-32603, "Unknown error -22")),
             shows(unset(9)),
-            set(json!({"name": "static"}), yes()),
+            set(json!({"name": "static", "period": HOUR}), yes()),
             shows(chosen(0)),
-            set(json!({"name": "static", "period": 500}), yes()),
-            ("framework_start_init", json!(null), yes()),
-            shows(chosen(500)),
+            set(json!({"name": "static", "period": HOUR}), yes()),
+            start(),
+            shows(chosen(HOUR)),
+        ],
+    );
+    dialogue(
+        true,
+        vec![
+            set(json!({"name": "nosuch", "period": HOUR}), Refused(-32603, "Unknown error -22")),
+            start(),
+            shows(chosen(0)),
         ],
     );
 }
