@@ -63,6 +63,7 @@ const FLOORS_OF_CRATES: [(&str, &[&str]); 10] = [
         "control",
         &[
             "base64",
+            "pattern",
             "log",
             "spdk",
             "address",

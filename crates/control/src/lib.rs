@@ -13,6 +13,7 @@ mod core_locks;
 mod daemon;
 mod log;
 pub mod methods;
+mod pattern;
 mod reference;
 mod replay;
 mod settings;

@@ -708,3 +708,25 @@ fn the_latencies_of_a_delay_bdev_are_changed_by_its_own_name() {
         ],
     );
 }
+
+#[test]
+fn log_flags_are_named_by_patterns() {
+    let call = |method: &'static str, flag: &str, is| (method, json!({"flag": flag}), is);
+    let invalid = || Refused(-32602, "invalid log flag");
+    let flags = |flags| ("log_get_flags", json!(null), With(flags));
+    dialogue(
+        false,
+        vec![
+            call("log_set_flag", "BDEV*", yes()),
+            flags(json!({"bdev": true, "rpc": false})),
+            call("log_clear_flag", "[a-c]?[[:alpha:]]v", yes()),
+            flags(json!({"bdev": false})),
+            call("log_set_flag", "[!b]*", yes()),
+            flags(json!({"bdev": false, "rpc": true})),
+            call("log_clear_flag", r"r\pc", yes()),
+            call("log_set_flag", "[[:digit:]]*", invalid()),
+            call("log_set_flag", "", invalid()),
+            call("log_set_flag", "bdev[", invalid()),
+        ],
+    );
+}
