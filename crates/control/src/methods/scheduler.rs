@@ -107,7 +107,7 @@ fn check_mapping(control: &Control, mapping: &str) -> Result<(), RpcError> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SetOptions {
-    scheduling_core: Option<usize>,
+    scheduling_core: Option<u32>,
     isolated_core_mask: Option<String>,
 }
 
@@ -116,11 +116,10 @@ async fn set_options(control: Control, params: SetOptions) -> Result<bool, RpcEr
     let refused =
         |words: &str, what: String| Err(RpcError::new(RpcError::INVALID_PARAMS, format!("{words}\n{what}")));
     let cores: CpuSet = control.runtime().cores().iter().copied().collect();
-    let core = params.scheduling_core.unwrap_or_else(|| scheduling_core(&control));
-    let mut isolated = control.scheduler().isolated.get();
+    let core = params.scheduling_core.map_or_else(|| scheduling_core(&control), |core| core as usize);
     if let Some(mask) = &params.isolated_core_mask {
         let words = "Invalid isolated core mask";
-        isolated = match mask.parse() {
+        let isolated: CpuSet = match mask.parse() {
             Ok(isolated) => isolated,
             Err(error) => return refused(words, format!("'{mask}' is not a mask: {error}")),
         };
@@ -131,11 +130,12 @@ async fn set_options(control: Control, params: SetOptions) -> Result<bool, RpcEr
         if (isolated & cores) != isolated {
             return refused(words, format!("'{mask}' has cores other than those of this daemon, {cores}"));
         }
+        // As in SPDK, also if the core is refused.
+        control.scheduler().isolated.set(isolated);
     }
     if !cores.contains(core) {
         return refused("Invalid scheduling core.", format!("{core} is not one of {cores}"));
     }
-    control.scheduler().isolated.set(isolated);
     control.scheduler().core.set(Some(core));
     Ok(true)
 }

@@ -145,7 +145,13 @@ fn options_of_the_scheduler_are_refused_with_spdks_words() {
             set(json!(null), refused("Invalid parameters")),
             set(json!({"zz": 1}), refused("Invalid parameters")),
             set(json!({"scheduling_core": -1}), refused("Invalid parameters")),
+            set(json!({"scheduling_core": 1_u64 << 32}), refused("Invalid parameters")),
             set(json!({"scheduling_core": 7}), refused("Invalid scheduling core.")),
+            set(
+                json!({"isolated_core_mask": "0x1", "scheduling_core": 7}),
+                refused("Invalid scheduling core."),
+            ),
+            ("framework_get_scheduler", json!(null), With(json!({"isolated_core_mask": "1"}))),
             set(
                 json!({"isolated_core_mask": "0x1"}),
                 refused("Scheduling core cannot be included in isolated"),
