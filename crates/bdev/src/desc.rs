@@ -159,8 +159,11 @@ impl Desc {
     /// # Errors
     /// As [`channel`](Self::channel).
     pub fn queue_pair(&self) -> Result<QueuePair, BdevError> {
-        let mut pair = QueuePair::open(&self.device())?;
+        let mut pair = QueuePair::open(&self.bdev.device)?;
         pair.set_user(self.user());
+        if !self.is_writable() {
+            pair.set_read_only();
+        }
         Ok(pair)
     }
 

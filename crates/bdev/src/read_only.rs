@@ -1,5 +1,5 @@
-//! A read-only view of a device, for layers and queue pairs of a descriptor that may only read. Channels
-//! refuse writes themselves.
+//! A read-only view of a device, for layers on a descriptor that may only read. Channels and queue
+//! pairs refuse writes themselves.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl Lane for ReadOnlyLane {
         if io.operation().changes_data() {
             cx.done(io, Err(IoErrorKind::ReadOnly));
         } else {
-            cx.forward(self.below, io, [0, 0]);
+            cx.relay(self.below, io);
         }
         Submit::Taken
     }

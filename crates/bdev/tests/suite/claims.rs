@@ -1,7 +1,9 @@
 //! What a claim demands of others.
 
+use std::collections::BTreeMap;
+
 use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimKind, Desc, OpenOptions};
-use spindle_block::{Device, IoErrorKind};
+use spindle_block::{Device, IoErrorKind, Operation};
 use spindle_mem::IoBuf;
 
 use crate::support::{malloc, simulated};
@@ -89,6 +91,23 @@ fn a_descriptor_for_reading_cannot_write() {
         let (read, buffers) = channel.read(0, IoBuf::copy_from(&[1; 512])).await;
         read.unwrap();
         assert_eq!(buffers.to_vec(), [0; 512]);
+
+        let mut pair = desc.queue_pair().unwrap();
+        assert!(!pair.geometry().writable());
+        let operations = [Operation::Write, Operation::Unmap, Operation::WriteZeroes, Operation::Read];
+        let ends = BTreeMap::from(operations.map(|operation| (operation, operation != Operation::Read)));
+        for operation in operations {
+            let io = pair.request(operation, 0, 1, IoBuf::copy_from(&[1; 512]));
+            pair.submit(io);
+        }
+        let mut refused = BTreeMap::new();
+        while pair.outstanding() > 0 {
+            pair.wait().await;
+            pair.reap(|io, status| {
+                refused.insert(io.operation(), status == Err(IoErrorKind::ReadOnly));
+            });
+        }
+        assert_eq!(refused, ends);
     });
 }
 

@@ -127,8 +127,8 @@ const EIO: IoErrorKind = IoErrorKind::Device { errno: 5 };
 impl Lane for FaultyLane {
     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
         match self.device.plan.hit(io.operation()) {
-            None => cx.forward(self.below, io, [0, 0]),
-            Some(Effect::FailAfter) => cx.forward(self.below, io, [1, 0]),
+            None => cx.relay(self.below, io),
+            Some(Effect::FailAfter) => cx.forward(self.below, io, [0, 0]),
             Some(Effect::Fail) => cx.done(io, Err(EIO)),
             Some(Effect::NoSpace) => cx.done(io, Err(IoErrorKind::NoSpace)),
             Some(Effect::Drop) => drop(io),
@@ -136,7 +136,7 @@ impl Lane for FaultyLane {
         Submit::Taken
     }
 
-    fn complete(&mut self, io: Io, [fail, _]: [u64; 2], status: Status, cx: &mut Cx<'_>) {
-        cx.done(io, if fail == 1 { Err(EIO) } else { status });
+    fn complete(&mut self, io: Io, _saved: [u64; 2], _status: Status, cx: &mut Cx<'_>) {
+        cx.done(io, Err(EIO));
     }
 }

@@ -11,7 +11,7 @@ use spindle_reactor::Time;
 
 use crate::path::meter::NOT_ARRIVED;
 use crate::path::queues::{Queues, is_abandoned};
-use crate::request::io::{Frame, MAX_LAYERS, ReturnTo, Slot};
+use crate::request::io::{MAX_LAYERS, ReturnTo, Slot};
 use crate::request::joins::Place;
 use crate::request::waiter::Waiter;
 use crate::{Device, Io, IoErrorKind, IoId, LaneId, Operation, Status};
@@ -78,9 +78,22 @@ impl Cx<'_> {
             // Opening refuses deeper stacks, so only a lane that forwards in a circle comes here.
             return self.done(io, Err(IoErrorKind::Unsupported));
         }
-        slot.frames[depth] = Frame { held: slot.held, saved };
+        let frame = &mut slot.frames[depth];
+        (frame.held, frame.saved) = (slot.held, saved);
         slot.depth += 1;
         self.queues.send_to(lower, io);
+    }
+
+    /// As [`forward`](Self::forward), for a lane that has nothing to do when the request comes back: its `complete` is
+    /// not called.
+    #[inline]
+    pub fn relay(&mut self, lower: LaneId, mut io: Io) {
+        let slot = io.slot_mut();
+        let depth = usize::from(slot.depth);
+        if depth < MAX_LAYERS {
+            slot.relayed |= 1 << depth;
+        }
+        self.forward(lower, io, [0, 0]);
     }
 
     /// Completes a request: the layer above, or its maker, receives the status. It moves away, so that no lane can
@@ -260,7 +273,7 @@ impl Cx<'_> {
     fn adopt(&mut self, mut io: Io) -> Io {
         let slot = io.slot_mut();
         slot.held = self.queues.enter(self.this);
-        slot.arrived[0] = NOT_ARRIVED;
+        slot.frames[0].arrived = NOT_ARRIVED;
         io
     }
 }

@@ -53,7 +53,7 @@ impl Lanes {
     pub(crate) fn cut(&mut self, to: u32, mut io: Io, cutting: Cutting) {
         let (operation, passes) = (io.operation(), self.queues.passes_ranges(&io));
         let slot = io.slot_mut();
-        slot.arrived[usize::from(slot.depth)] = NOT_ARRIVED;
+        slot.frames[usize::from(slot.depth)].arrived = NOT_ARRIVED;
         let held = std::mem::replace(&mut slot.held, Held::NOWHERE);
         let cx = &mut Cx { queues: &mut self.queues, this: to };
         let mut split = cx.split(io);

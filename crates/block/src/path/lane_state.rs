@@ -167,7 +167,7 @@ impl LaneState {
     #[inline]
     pub(crate) fn depart(&mut self, slot: &Slot, clock: &mut Clock) {
         let Some(meter) = &mut self.meter else { return };
-        let arrived = slot.arrived[usize::from(slot.depth)] != NOT_ARRIVED;
+        let arrived = slot.frames[usize::from(slot.depth)].arrived != NOT_ARRIVED;
         if !arrived || slot.held.epoch.wrapping_sub(self.counted_from).cast_signed() < 0 {
             return;
         }

@@ -13,7 +13,7 @@ use crate::path::lane_state::{LaneState, Shape};
 use crate::path::notifier::Notifier;
 use crate::path::queues::Queues;
 use crate::path::side_queues::SideQueues;
-use crate::request::io::Home;
+use crate::request::io::{Frame, Home};
 use crate::state::hindrance::Found;
 use crate::state::mailbox::Mailbox;
 use crate::{Busy, Cx, Device, Io, IoErrorKind, Lane, LaneId, OpenError, RemoteNotifier, Submit};
@@ -123,16 +123,16 @@ impl Lanes {
         let slot = io.slot_mut();
         let Some(depth) = slot.depth.checked_sub(1) else { return self.queues.finish(io) };
         slot.depth = depth;
-        let frame = slot.frames[usize::from(depth)];
+        let Frame { held, saved, .. } = slot.frames[usize::from(depth)];
         let status = slot.status;
-        slot.held = frame.held;
-        let this = frame.held.lane;
+        slot.held = held;
+        let this = held.lane;
         let Some(Some(lane)) = self.lanes.get_mut(this as usize) else {
             // A lane stays while a request has a frame of it; only a frame of another table can miss it.
             return self.queues.send_up(io);
         };
         let cx = &mut Cx { queues: &mut self.queues, this };
-        lane.complete(io, frame.saved, status, cx);
+        lane.complete(io, saved, status, cx);
     }
 
     #[inline]

@@ -59,7 +59,7 @@ impl LayerParts {
 ///
 /// impl Lane for SameLane {
 ///     fn submit(&mut self, io: Io, cx: &mut Cx<'_>) -> Submit {
-///         cx.forward(self.below, io, [0, 0]);
+///         cx.relay(self.below, io);
 ///         Submit::Taken
 ///     }
 /// }

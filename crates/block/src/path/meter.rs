@@ -32,7 +32,7 @@ impl Meter {
     /// Counts a request when it arrives.
     #[inline]
     pub(crate) fn begin(&mut self, slot: &mut Slot, now: Time) {
-        slot.arrived[usize::from(slot.depth)] = now;
+        slot.frames[usize::from(slot.depth)].arrived = now;
         slot.paid = NOT_PAID;
         if let Some(counters) = &self.wanted.counters {
             counters.begin();
@@ -42,7 +42,7 @@ impl Meter {
     /// Counts a request when it leaves.
     #[inline]
     pub(crate) fn end(&mut self, slot: &Slot, now: Time) {
-        let took = now.0.saturating_sub(slot.arrived[usize::from(slot.depth)].0);
+        let took = now.0.saturating_sub(slot.frames[usize::from(slot.depth)].arrived.0);
         if let Some(counters) = &self.wanted.counters {
             counters.end(slot.operation, slot.status.is_ok().then(|| (self.bytes_of(slot), took)));
         }

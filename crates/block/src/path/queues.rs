@@ -130,6 +130,7 @@ impl Queues {
         };
         slot.depth = 0;
         slot.resting = false;
+        slot.relayed = 0;
         slot.status = Ok(());
         slot.held = Held::NOWHERE;
         slot.start = start;
@@ -149,6 +150,7 @@ impl Queues {
             fua: false,
             depth: 0,
             resting: false,
+            relayed: 0,
             status: Ok(()),
             held: Held::NOWHERE,
             return_to: ReturnTo::Lane,
@@ -160,12 +162,11 @@ impl Queues {
             opener: 0,
             user: 0,
             submitted: Time::default(),
-            arrived: [Time::default(); MAX_LAYERS + 1],
             paid: NOT_PAID,
             id: IoId { index, generation: 0 },
             buffers: Buffers::None,
             home: self.home.clone(),
-            frames: [Frame::default(); MAX_LAYERS],
+            frames: [Frame::default(); MAX_LAYERS + 1],
         })
     }
 
@@ -267,8 +268,11 @@ impl Queues {
 
     /// Queues a request for the layer above; the lane below no longer answers for it.
     #[inline]
-    pub(crate) fn send_up(&mut self, io: Io) {
+    pub(crate) fn send_up(&mut self, mut io: Io) {
         self.leave(&io);
+        if io.slot().relayed != 0 {
+            self.pass_relays(&mut io);
+        }
         match io.slot().depth {
             // No lane is called for it.
             0 => self.finish(io),
@@ -276,8 +280,22 @@ impl Queues {
         }
     }
 
+    /// Takes a request past the lanes that relayed it, up to one that waits for it.
+    #[inline(never)]
+    fn pass_relays(&mut self, io: &mut Io) {
+        while let Some(depth) = io.slot().depth.checked_sub(1)
+            && io.slot().relayed & 1 << depth != 0
+        {
+            let slot = io.slot_mut();
+            slot.relayed &= !(1 << depth);
+            slot.depth = depth;
+            slot.held = slot.frames[usize::from(depth)].held;
+            self.leave(io);
+        }
+    }
+
     /// Counts a request that left its lane: a waiting one may fit in, or the lane may close.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn leave(&mut self, io: &Io) {
         let held = io.slot().held;
         let Some(state) = self.lanes.get_mut(held.lane as usize) else { return };

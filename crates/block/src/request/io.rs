@@ -55,11 +55,15 @@ impl Held {
     pub(crate) const NOWHERE: Held = Held { lane: u32::MAX, epoch: 0 };
 }
 
-/// A layer that waits for a request: its lane, and two words that it saved.
+/// A lane on a request's way down.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Frame {
+    /// The lane, once it waits for the request.
     pub(crate) held: Held,
+    /// Two words that it saved.
     pub(crate) saved: [u64; 2],
+    /// When the request came to it, if it times requests.
+    pub(crate) arrived: Time,
 }
 
 /// Where a request goes when no layer waits for it any more.
@@ -88,36 +92,42 @@ pub(crate) trait Home {
 }
 
 /// The pooled body of a request.
+///
+/// What every request uses lies in the first two cache lines, the frames of a low stack in the next two: with many
+/// requests in flight each line more is a miss.
 #[derive(Debug)]
+#[repr(C, align(128))]
 pub(crate) struct Slot {
     pub(crate) operation: Operation,
     pub(crate) fua: bool,
     pub(crate) depth: u8,
     /// In the pool, or on its way there: dropping it needs no completion.
     pub(crate) resting: bool,
-    pub(crate) status: Status,
+    /// The depth at which limits have let it pass.
+    pub(crate) paid: u8,
+    /// The depths, a bit each, whose lanes have [relayed](crate::Cx::relay) it.
+    pub(crate) relayed: u16,
+    pub(crate) id: IoId,
     /// The lane that answers for it now.
     pub(crate) held: Held,
     pub(crate) return_to: ReturnTo,
-    /// Of a piece, in its parent.
-    pub(crate) place: Place,
-    pub(crate) start: u64,
-    pub(crate) count: u64,
-    pub(crate) tag: u64,
-    pub(crate) aux: u64,
-    /// The opener, and when it was submitted; see [`Channel::set_opener`](crate::Channel::set_opener).
-    pub(crate) opener: u32,
     /// Those of one user share its part of a limit; see [`Channel::set_user`](crate::Channel::set_user).
     pub(crate) user: u32,
-    pub(crate) submitted: Time,
-    /// When it came to the lane at each depth that times requests, and the depth at which limits have let it
-    /// pass.
-    pub(crate) arrived: [Time; MAX_LAYERS + 1],
-    pub(crate) paid: u8,
-    pub(crate) id: IoId,
+    /// The opener; see [`Channel::set_opener`](crate::Channel::set_opener).
+    pub(crate) opener: u32,
+    pub(crate) status: Status,
+    pub(crate) start: u64,
+    pub(crate) count: u64,
     pub(crate) buffers: Buffers,
+    pub(crate) tag: u64,
+    /// By depth. The last is that of the lowest lane, which waits for nothing.
+    pub(crate) frames: [Frame; MAX_LAYERS + 1],
+    pub(crate) aux: u64,
+    /// When it was submitted, if it has an opener.
+    pub(crate) submitted: Time,
+    /// Of a piece, in its parent.
+    pub(crate) place: Place,
     pub(crate) home: Option<Weak<dyn Home>>,
-    pub(crate) frames: [Frame; MAX_LAYERS],
 }
 
 impl Slot {
@@ -128,6 +138,7 @@ impl Slot {
             fua: self.fua,
             depth: self.depth,
             resting: self.resting,
+            relayed: self.relayed,
             status: self.status,
             held: self.held,
             return_to: self.return_to,
@@ -139,7 +150,6 @@ impl Slot {
             opener: self.opener,
             user: self.user,
             submitted: self.submitted,
-            arrived: self.arrived,
             paid: self.paid,
             id: self.id,
             buffers: std::mem::take(&mut self.buffers),

@@ -27,6 +27,7 @@ pub struct QueuePair {
     key: u32,
     opener: u32,
     user: u32,
+    writable: bool,
     /// The lane for operations that the device's own lane lacks, once one was needed.
     emulation: Option<u32>,
 }
@@ -43,9 +44,11 @@ impl QueuePair {
         }
     }
 
-    /// The device's shape, as this thread was last told.
+    /// The device's shape, as this thread was last told; not writable after [`set_read_only`](Self::set_read_only).
+    #[inline]
     pub fn geometry(&self) -> Geometry {
-        self.shape.get()
+        let geometry = self.shape.get();
+        geometry.with_writable(geometry.writable() && self.writable)
     }
 
     /// As [`Channel::set_opener`](crate::Channel::set_opener), for requests that are submitted from now on.
@@ -56,6 +59,11 @@ impl QueuePair {
     /// As [`Channel::set_user`](crate::Channel::set_user).
     pub fn set_user(&mut self, user: u32) {
         self.user = user | DESCRIBED;
+    }
+
+    /// As [`Channel::set_read_only`](crate::Channel::set_read_only): requests that change data come back as refused.
+    pub fn set_read_only(&mut self) {
+        self.writable = false;
     }
 
     /// Makes a request of `count` blocks from block `start` on. Nothing happens before it is submitted.
@@ -73,7 +81,7 @@ impl QueuePair {
     /// next [`reap`](Self::reap); a request outside the device comes back with an error.
     #[inline]
     pub fn submit(&mut self, mut io: Io) {
-        let status = io.check(&self.shape.get());
+        let status = io.check(&self.geometry());
         let slot = io.slot_mut();
         slot.return_to = ReturnTo::Queue(self.key);
         slot.status = status;
@@ -142,7 +150,7 @@ impl QueuePair {
             let Some(io) = queues.pairs[self.key as usize].finished.pop_front() else { break };
             let status = io.slot().status;
             let Some(mut io) = each(io, status) else { continue };
-            let checked = io.check(&self.shape.get());
+            let checked = io.check(&self.geometry());
             io.slot_mut().return_to = ReturnTo::Queue(self.key);
             io.slot_mut().status = checked;
             queues.pairs[self.key as usize].outstanding += 1;
@@ -212,6 +220,6 @@ impl LaneTable {
         });
         pairs[key].open = true;
         let (table, key) = (self.0.clone(), key as u32);
-        Ok(QueuePair { table, shape, lane, key, opener: 0, user, emulation: None })
+        Ok(QueuePair { table, shape, lane, key, opener: 0, user, writable: true, emulation: None })
     }
 }
