@@ -199,6 +199,37 @@ async fn cached_file(path: std::path::PathBuf) -> File {
 }
 
 #[test]
+fn a_read_at_a_time_takes_one_turn_and_one_call_each_on_a_reactor_that_sleeps() {
+    const READS: u64 = 300;
+    let folder = tempfile::tempdir().unwrap();
+    for kind in engines() {
+        let builder = Runtime::builder().engine(kind).reactors(1).mode(Mode::Interrupt).watchdog(None);
+        let running = builder.build().unwrap().start().unwrap();
+        let thread = running.handle().create_thread("reads", "[0-1023]").unwrap();
+        let path = folder.path().join(format!("{kind:?}"));
+        let (turns, calls) = thread
+            .spawn(async move || {
+                let file = cached_file(path).await;
+                let handle = Handle::current().unwrap();
+                let before = handle.dump().await.reactors.remove(0);
+                for number in 0..READS {
+                    let buffers = Buffers::from(IoBuf::zeroed(512));
+                    let read = Op::Read { file: file.clone(), offset: number % 128 * 512, buffers };
+                    assert_eq!(op(read).await.0.unwrap().bytes(), 512);
+                }
+                let after = handle.dump().await.reactors.remove(0);
+                let turns = after.turns.0 + after.turns.1 - before.turns.0 - before.turns.1;
+                (turns, after.system_calls - before.system_calls)
+            })
+            .wait()
+            .unwrap();
+        // A few more for the questions.
+        assert!((READS..READS + 20).contains(&turns), "{kind:?}: {turns} turns, {calls}");
+        assert!(calls.enters <= READS + 20, "{kind:?}: {calls}");
+    }
+}
+
+#[test]
 fn reads_of_one_batch_enter_the_kernel_together() {
     const BATCHES: u64 = 100;
     let folder = tempfile::tempdir().unwrap();

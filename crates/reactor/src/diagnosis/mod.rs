@@ -6,4 +6,5 @@ pub(crate) mod activity;
 pub(crate) mod dump;
 pub(crate) mod load;
 pub(crate) mod stall;
+pub(crate) mod turns;
 pub(crate) mod wait;

@@ -21,6 +21,7 @@ use spindle_ring::{Call, Outgoing};
 
 use crate::caught::drop_caught;
 use crate::diagnosis::activity::Activity;
+use crate::diagnosis::turns::Turns;
 use crate::local::ops::{OpId, Ops};
 use crate::local::ready::Ready;
 use crate::local::thread_core::ThreadCore;
@@ -56,9 +57,8 @@ pub(crate) struct Local {
     pub(crate) simulated: bool,
     /// For threads that are made here.
     this: Weak<Local>,
-    /// Turns with work and without, the time of those with work, and sleeps.
-    pub(crate) busy_turns: Cell<u64>,
-    pub(crate) idle_turns: Cell<u64>,
+    /// The time of turns with work, and the number of sleeps.
+    pub(crate) turns: Turns,
     pub(crate) busy_ns: Cell<u64>,
     pub(crate) sleeps: Cell<u64>,
     /// The cost of one reading of the clock.
@@ -94,8 +94,7 @@ impl Local {
             ready: Ready::default(),
             simulated,
             this: this.clone(),
-            busy_turns: Cell::new(0),
-            idle_turns: Cell::new(0),
+            turns: Turns::default(),
             busy_ns: Cell::new(0),
             sleeps: Cell::new(0),
             reading,

@@ -18,6 +18,7 @@ use spindle_ring::Call;
 
 use crate::caught::{drop_caught, panic_message};
 use crate::diagnosis::activity::{Activity, CallKind};
+use crate::diagnosis::turns::Turns;
 use crate::local::Local;
 use crate::local::mail::Mail;
 use crate::say::ReportLevel;
@@ -65,9 +66,7 @@ pub(crate) struct ThreadCore {
     pub(crate) ops: Cell<usize>,
     /// Set once its exit was asked for. A copy of what others see, because every turn reads it.
     exiting: Cell<bool>,
-    /// Turns with work, and without.
-    pub(crate) busy_turns: Cell<u64>,
-    pub(crate) idle_turns: Cell<u64>,
+    pub(crate) turns: Turns,
     /// Its share of the time of its reactor's busy turns.
     pub(crate) busy_ns: Cell<u64>,
     /// Number of calls in this turn of its reactor: messages, tasks, pollers, completions.
@@ -95,8 +94,7 @@ impl ThreadCore {
             channels: RefCell::default(),
             ops: Cell::new(0),
             exiting: Cell::new(false),
-            busy_turns: Cell::new(0),
-            idle_turns: Cell::new(0),
+            turns: Turns::default(),
             busy_ns: Cell::new(0),
             called: Cell::new(0),
             listed: Cell::new(false),
@@ -114,8 +112,7 @@ impl ThreadCore {
         if self.pollers.len() > 0 || self.pollers.has_work() {
             busy |= self.pollers.run(&**self, now);
         }
-        let turns = if busy { &self.busy_turns } else { &self.idle_turns };
-        turns.set(turns.get() + 1);
+        self.turns.count(busy);
         busy
     }
 

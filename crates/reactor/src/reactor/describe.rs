@@ -23,7 +23,7 @@ impl ReactorDump {
             core: local.shared.cores[local.index],
             os_thread: port.activity.os_thread(),
             mode: port.mode(),
-            turns: (local.busy_turns.get(), local.idle_turns.get()),
+            turns: local.turns.get(),
             busy: Duration::from_nanos(local.busy_ns.get()),
             load: port.load.share(local.now.get()),
             sleeps: local.sleeps.get(),
@@ -49,7 +49,7 @@ fn dump_thread(core: &ThreadCore) -> ThreadDump {
     ThreadDump {
         id: core.shared.id,
         name: core.shared.name.to_string(),
-        turns: (core.busy_turns.get(), core.idle_turns.get()),
+        turns: core.turns.get(),
         age: now - core.since,
         busy: Duration::from_nanos(core.busy_ns.get()),
         exiting: core.shared.is_exiting(),

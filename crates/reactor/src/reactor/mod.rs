@@ -6,6 +6,7 @@
 
 mod describe;
 mod reaped;
+mod short_turns;
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,7 +21,7 @@ use crate::diagnosis::dump::ReactorDump;
 use crate::diagnosis::load::Load;
 use crate::local::Local;
 use crate::local::current::Entered;
-use crate::local::thread_core::{MESSAGES, ThreadCore};
+use crate::local::thread_core::ThreadCore;
 use crate::mode::Mode;
 use crate::reactor::reaped::Reaped;
 use crate::shared::Shared;
@@ -35,14 +36,8 @@ const INBOX_BUDGET: usize = 64;
 /// How long the adaptive mode keeps polling after the last work: about the cost of a sleep and a wake.
 const LINGER: Duration = Duration::from_micros(50);
 
-/// Most short turns between two whole ones.
-const SHORT_TURNS: usize = 8;
-
 /// Above this average per call there are no short turns: they would save little, and timers wait.
 const QUICK: Duration = Duration::from_nanos(250);
-
-/// Most rounds of calls of idle pollers between two whole turns.
-const SHORT_ROUNDS: u64 = 16;
 
 /// Above this average per round there are no further ones: they would save little, and timers wait.
 const QUICK_ROUND: u64 = 400;
@@ -142,12 +137,10 @@ impl Reactor {
         local.wake_receivers();
         local.activity().begin(CallKind::Nothing, None);
         self.was_idle = !busy;
+        local.turns.count(busy);
         if busy {
             self.last_work = now;
-            local.busy_turns.set(local.busy_turns.get() + 1);
             self.to_account = true;
-        } else {
-            local.idle_turns.set(local.idle_turns.get() + 1);
         }
         busy
     }
@@ -251,63 +244,21 @@ impl Reactor {
         busy
     }
 
-    /// After a turn in which only one thread had work: continues with its messages in short turns, or with its
-    /// pollers if they found nothing, until anything else needs attention. Whole turns for each eight messages, or
-    /// for each round of idle pollers, would double the cost.
-    pub(crate) fn go_on(&mut self) {
-        let alone = self.alone.take().filter(|core| self.reaped.is_empty() && !core.ended.get());
-        let Some(core) = alone else { return };
-        if self.quick && core.has_only_messages() {
-            self.go_on_with_messages(&core);
-        } else if self.quick_rounds && self.was_idle && core.has_only_pollers() {
-            self.go_on_polling(&core);
-        }
-    }
-
-    fn go_on_with_messages(&mut self, core: &Rc<ThreadCore>) {
-        let local = &self.local;
-        let _on_thread = Entered::new(core);
-        local.mark_alone(core);
-        local.activity().enter(core.shared.id);
-        for _ in 0..SHORT_TURNS {
-            if is_called_away(local) || !core.has_only_messages() || !short_turn(core, &mut self.rings) {
-                break;
-            }
-        }
-        local.activity().begin(CallKind::Nothing, None);
-    }
-
-    /// Only on a reactor that stays awake in any case, and not in simulation, where each call is an event.
-    fn go_on_polling(&mut self, core: &Rc<ThreadCore>) {
-        if self.local.simulated || !(self.mode() == Mode::Poll || core.pollers.has_work()) {
-            return;
-        }
-        let local = &self.local;
-        let _on_thread = Entered::new(core);
-        local.mark_alone(core);
-        local.activity().enter(core.shared.id);
-        for _ in 0..SHORT_ROUNDS {
-            let goes_on = !is_called_away(local) && !self.rings.have_express() && core.has_only_pollers();
-            if !goes_on {
-                break;
-            }
-            self.rounds += 1;
-            if core.pollers.run_active(&**core, local.now.get()) {
-                self.to_account = true;
-                self.last_work = local.now.get();
-                self.was_idle = false;
-                core.busy_turns.set(core.busy_turns.get() + 1);
-                local.busy_turns.set(local.busy_turns.get() + 1);
-                break;
-            }
-        }
-        local.activity().begin(CallKind::Nothing, None);
-    }
-
     /// What it does when it has nothing to do.
     #[inline]
     pub(crate) fn mode(&self) -> Mode {
         self.local.port().mode()
+    }
+
+    /// True if the turn before has left nothing to do, so that another one would only find that out, on a reactor
+    /// that then sleeps.
+    pub(crate) fn can_rest(&self) -> bool {
+        let local = &self.local;
+        self.sleeps_when_idle()
+            && local.ready.is_empty()
+            && self.reaped.is_empty()
+            && self.next_deadline().is_none_or(|due| due > local.now.get())
+            && !local.driver.borrow_mut().has_ready()
     }
 
     /// After a turn without work: sleeps, if the mode allows it and nothing arrived meanwhile.
@@ -406,32 +357,4 @@ impl Reactor {
         self.local.activity().begin(CallKind::Nothing, None);
         self.local.shared.reactor_ended();
     }
-}
-
-/// True if something besides the only thread with work needs the reactor.
-#[inline]
-fn is_called_away(local: &Local) -> bool {
-    local.others_have_messages() || local.port().incoming.has_mail() || local.driver.borrow_mut().has_news()
-}
-
-/// A turn of the only thread with work, messages only: waiting ones, and as many directly from the rings.
-/// True if there were any.
-fn short_turn(core: &ThreadCore, rings: &mut Rings) -> bool {
-    let (local, mut left) = (&core.local, MESSAGES);
-    let waited = core.run_messages();
-    let came = rings.take(MESSAGES, |front| {
-        let to = Address::of_tag(front.tag());
-        if left > 0 && core.is_at(to) && core.messages.borrow().is_empty() {
-            left -= 1;
-            core.run_message(&mut front.take());
-        } else {
-            local.enqueue(to, || front.take());
-        }
-        left > 0 && !local.others_have_messages()
-    });
-    if waited || came {
-        core.busy_turns.set(core.busy_turns.get() + 1);
-        local.busy_turns.set(local.busy_turns.get() + 1);
-    }
-    waited || came
 }

@@ -212,7 +212,7 @@ fn turn_until_finished(mut reactor: Reactor, mut placement: Placement) {
             break;
         }
         reactor.read_clock_ahead();
-        if !busy {
+        if !busy || reactor.can_rest() {
             placement.follow(reactor.mode());
             reactor.rest();
         }

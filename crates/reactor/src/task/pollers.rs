@@ -187,7 +187,7 @@ impl Pollers {
     pub(crate) fn run(&self, host: &impl Host, now: Time) -> bool {
         // A thread with active pollers has its turns without being asked for its work or its deadline.
         self.look_over();
-        let busy = self.run_active(host, now);
+        let busy = (self.has_active() || self.busy.get()) && self.run_active(host, now);
         self.run_timed(host, now) || busy
     }
 
