@@ -28,11 +28,10 @@ pub(super) fn units(scan: &Scan) -> u64 {
 pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
     let recovered = scan.recovered();
     let left = Left { in_order: scan.in_order(), unlisted: scan.unlisted(), old_ids: scan.old_ids() };
-    let geometry = scan.found.geometry;
     let copies = match left.in_order {
         // A left-over copy is older than its page.
         true => torn::Copies::default(),
-        false => torn::restore_pages(&geometry, &mut scan.records),
+        false => torn::restore_pages(&scan.found.geometry, &mut scan.records),
     };
     let roots: Vec<PageIdx> = match &scan.masks {
         Some(masks) => masks.used_blob_ids.iter().map(PageIdx).collect(),
@@ -42,53 +41,22 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
         Some(masks) => unlisted(&scan.records, masks),
         None => Vec::new(),
     };
-    let mut blobs = assemble::assemble(&geometry, &scan.records, &roots, &left, pace).await;
-    let resolution = halfdone::resolve(&geometry, &mut blobs, &left, scan.masks.as_ref(), pace).await;
-    let mut usage = Usage::of(&geometry, &blobs, scan.masks.as_ref(), &resolution.named, pace).await;
-    usage.release(&geometry, &blobs, &resolution, pace).await;
+    let (geometry, masks) = (&scan.found.geometry, scan.masks.as_ref());
+    let mut blobs = assemble::assemble(geometry, &scan.records, &roots, &left, pace).await;
+    let resolution = halfdone::resolve(geometry, &mut blobs, &left, masks, pace).await;
+    let mut usage = Usage::of(geometry, &blobs, masks, &resolution.named, pace).await;
+    usage.release(geometry, &blobs, &resolution, pace).await;
     let blocked = blocked(&blobs, &resolution, &scan.records, recovered, &unlisted, pace).await;
-    let mut repairs = super_block_repairs(&scan.found.block, &geometry, scan.found.torn);
-    // A page that looks like a copy and that a blob names is that blob's.
-    let is_free = |repair: &Repair| !torn::forgets_any(&geometry, repair, |page| usage.pages.get(page.0));
-    repairs.extend(copies.repairs.into_iter().filter(is_free));
-    let useless: Vec<Repair> = copies.useless.into_iter().filter(is_free).collect();
-    // Pages and clusters that look free may be in use while allocation is blocked: nothing is freed or
-    // allocated then.
-    for (_, draft, reason) in &resolution.removed {
-        let changes = match blocked {
-            Some(_) => Vec::new(),
-            None => removal(&geometry, draft, &usage, scan.small_blocks),
-        };
-        repairs.push(Repair { reason: reason.clone(), changes });
-    }
-    let mut shortened = Vec::new();
-    for rewrite in &resolution.rewrites {
-        let changes = match blocked {
-            Some(_) => Vec::new(),
-            None => {
-                let pages = Pages { used: &mut usage.pages, whole: scan.whole_pages };
-                rewrite_blob(&geometry, &mut blobs, rewrite, pages, &mut scan.records).unwrap_or_default()
-            }
-        };
-        if rewrite.chain && !changes.is_empty() {
-            shortened.push(rewrite.blob);
-        }
-        repairs.push(Repair { reason: rewrite.reason.clone(), changes });
-    }
-    let mut changes = free_behind(&geometry, &blobs, &shortened, &mut usage.pages);
-    repairs.last_mut().into_iter().for_each(|repair| repair.changes.append(&mut changes));
-    if blocked.is_none() {
-        repairs.extend(useless);
-        repairs.extend(torn::leftovers(&geometry, &scan.records, |page| usage.pages.get(page.0)));
-    }
-    mark_dirty_first(&scan.found.block, &geometry, &mut repairs);
+    let mut outcome = Outcome { scan, blobs, resolution, usage };
+    let repairs = outcome.repairs(copies, blocked.is_some());
+    let Outcome { mut scan, blobs, resolution, usage } = outcome;
     while scan.records.drop_some() {
         pace.spend(32).await;
     }
     Store {
         super_block: scan.found.block,
         recovered,
-        damaged: std::mem::take(&mut blobs.damaged),
+        damaged: blobs.damaged,
         blobs: related(blobs.drafts, pace).await,
         used_pages: usage.pages,
         used_clusters: usage.clusters,
@@ -99,7 +67,67 @@ pub(super) async fn build(mut scan: Scan, pace: &Pace) -> Store {
         unlisted,
         half_done: resolution.unresolved,
         repairs,
-        geometry,
+        geometry: scan.found.geometry,
+    }
+}
+
+/// What was found, before it is put in order.
+struct Outcome {
+    scan: Scan,
+    blobs: Blobs,
+    resolution: Resolution,
+    usage: Usage,
+}
+
+impl Outcome {
+    /// What puts the store in order, first to last. While allocation is `blocked`, pages and clusters that look free may
+    /// be in use: nothing is freed or allocated then.
+    fn repairs(&mut self, copies: torn::Copies, blocked: bool) -> Vec<Repair> {
+        let found = &self.scan.found;
+        let mut repairs = super_block_repairs(&found.block, &found.geometry, found.torn);
+        // A page that looks like a copy and that a blob names is that blob's.
+        let is_used = |page: PageIdx| self.usage.pages.get(page.0);
+        let is_free = |repair: &Repair| !torn::forgets_any(&found.geometry, repair, is_used);
+        repairs.extend(copies.repairs.into_iter().filter(is_free));
+        let useless: Vec<Repair> = copies.useless.into_iter().filter(is_free).collect();
+        for (_, draft, reason) in &self.resolution.removed {
+            let changes = match blocked {
+                true => Vec::new(),
+                false => removal(&found.geometry, draft, &self.usage, self.scan.small_blocks),
+            };
+            repairs.push(Repair { reason: reason.clone(), changes });
+        }
+        repairs.extend(self.rewrites(blocked));
+        let Outcome { scan, usage, .. } = self;
+        if !blocked {
+            repairs.extend(useless);
+            let is_used = |page: PageIdx| usage.pages.get(page.0);
+            repairs.extend(torn::leftovers(&scan.found.geometry, &scan.records, is_used));
+        }
+        mark_dirty_first(&scan.found.block, &scan.found.geometry, &mut repairs);
+        repairs
+    }
+
+    /// The repairs that write blobs' metadata; without changes where they must wait.
+    fn rewrites(&mut self, blocked: bool) -> Vec<Repair> {
+        let Outcome { scan, blobs, resolution, usage } = self;
+        let geometry = &scan.found.geometry;
+        let (mut repairs, mut shortened) = (Vec::new(), Vec::new());
+        for rewrite in &resolution.rewrites {
+            let pages = Pages { used: &mut usage.pages, whole: scan.whole_pages };
+            let changes = match blocked {
+                true => None,
+                false => rewrite_blob(geometry, blobs, rewrite, pages, &mut scan.records),
+            };
+            let changes = changes.unwrap_or_default();
+            if rewrite.chain && !changes.is_empty() {
+                shortened.push(rewrite.blob);
+            }
+            repairs.push(Repair { reason: rewrite.reason.clone(), changes });
+        }
+        let mut changes = free_behind(geometry, blobs, &shortened, &mut usage.pages);
+        repairs.last_mut().into_iter().for_each(|repair| repair.changes.append(&mut changes));
+        repairs
     }
 }
 
