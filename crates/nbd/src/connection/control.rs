@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use spindle_engine::Time;
 
 use crate::origin::Origin;
-use crate::server::Exported;
+use crate::server::{Exported, Options};
 use crate::stats::Counters;
 
 /// What a connection must do.
@@ -37,8 +38,28 @@ pub(crate) struct Control {
     encrypted: AtomicBool,
     /// Set when the client leaves as the protocol says.
     left_properly: AtomicBool,
-    /// When the send that is under way began, in nanoseconds; 0 if none is.
-    sending_since: AtomicU64,
+    /// When the send that is under way began.
+    sending_since: Moment,
+    /// When the last bytes of a payload came that memory is held for.
+    owing_since: Moment,
+}
+
+/// A time that any thread reads, or none.
+#[derive(Default)]
+struct Moment(AtomicU64);
+
+impl Moment {
+    fn set(&self, time: Option<Time>) {
+        self.0.store(time.map_or(0, |time| time.as_nanos().max(1)), Ordering::Relaxed);
+    }
+
+    /// True if the time is set, and longer ago than `span`.
+    fn is_over(&self, now: Time, span: Duration) -> bool {
+        match self.0.load(Ordering::Relaxed) {
+            0 => false,
+            nanos => now.since(Time(nanos)) > span,
+        }
+    }
 }
 
 impl Control {
@@ -53,7 +74,8 @@ impl Control {
             task: Mutex::default(),
             encrypted: AtomicBool::new(false),
             left_properly: AtomicBool::new(false),
-            sending_since: AtomicU64::new(0),
+            sending_since: Moment::default(),
+            owing_since: Moment::default(),
         }
     }
 
@@ -114,14 +136,16 @@ impl Control {
 
     /// Notes that a send begins, or that none is under way.
     pub(crate) fn sending(&self, since: Option<Time>) {
-        self.sending_since.store(since.map_or(0, |since| since.as_nanos().max(1)), Ordering::Relaxed);
+        self.sending_since.set(since);
     }
 
-    /// When the send that is under way began.
-    pub(crate) fn sending_since(&self) -> Option<Time> {
-        match self.sending_since.load(Ordering::Relaxed) {
-            0 => None,
-            nanos => Some(Time(nanos)),
-        }
+    /// Notes when the last bytes came of a payload that memory is held for, or that the client owes none.
+    pub(crate) fn owing(&self, since: Option<Time>) {
+        self.owing_since.set(since);
+    }
+
+    /// True if the client has for too long held memory that others may wait for.
+    pub(crate) fn is_stuck(&self, now: Time, options: &Options) -> bool {
+        self.sending_since.is_over(now, options.stalled) || self.owing_since.is_over(now, options.withheld)
     }
 }

@@ -117,6 +117,8 @@ struct Transmission<'a, F> {
     /// Number of receives so far, and when `quiet` began.
     receives: u64,
     receives_before: u64,
+    /// The same when it was last noted that the client owes a payload.
+    owed_at: Option<u64>,
     /// Set while there is memory to free after a silence.
     quiet: Option<Pin<Box<Sleep>>>,
     /// Bytes of reads begun in this poll.
@@ -165,6 +167,7 @@ pub(crate) async fn transmit(
         sends_quietly: false,
         receives: 0,
         receives_before: 0,
+        owed_at: None,
         quiet: None,
         begun: 0,
         ends_at_once: true,
@@ -196,6 +199,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         self.receive();
         self.watch_quiet(cx);
         self.watch_send();
+        self.watch_payload();
         match self.is_over() {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -513,6 +517,16 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         }
     }
 
+    /// Notes how long the client has sent nothing of a payload for which memory is held.
+    fn watch_payload(&mut self) {
+        let owes = matches!(self.expect, Expect::Payload { .. }) && self.lease.bytes() > 0;
+        let seen = owes.then_some(self.receives);
+        if seen != self.owed_at {
+            self.owed_at = seen;
+            self.control.owing(owes.then(now));
+        }
+    }
+
     fn receive(&mut self) {
         let reads = matches!(self.phase, Phase::Serving | Phase::Refusing);
         let full = matches!(self.expect, Expect::Room { .. }) || self.in_flight() >= MAX_REQUESTS;
@@ -550,13 +564,13 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
     }
 }
 
-/// Waits for memory, and closes clients that hold some and do not read.
+/// Waits for memory, and closes clients that hold some and neither read nor send.
 async fn wait_for(server: Arc<Shared>, origin: Origin, bytes: usize) -> Lease {
     let mut lease = pin!(server.budget.take(origin, bytes));
     loop {
         match timeout(server.patience(), lease.as_mut()).await {
             Ok(lease) => return lease,
-            Err(_) => server.close_stalled(now()),
+            Err(_) => server.close_stuck(now()),
         }
     }
 }

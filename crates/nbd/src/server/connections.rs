@@ -145,10 +145,15 @@ impl Connections {
         }
     }
 
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
+        self.all.values()
+    }
+
     pub(super) fn controls(&self, which: Which) -> Vec<Arc<Control>> {
         let control = |connection: &Connection| connection.control.clone();
         match which {
-            Which::All => self.all.values().map(control).collect(),
+            Which::All => self.iter().map(control).collect(),
             Which::Using(export) => self.using(export).map(control).collect(),
         }
     }

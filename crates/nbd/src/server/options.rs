@@ -30,13 +30,16 @@ pub struct Options {
     /// How long a client may leave replies unread while others wait for their memory; then its connection is
     /// closed.
     pub stalled: Duration,
+    /// How long a client may send nothing of the data of a write that it has announced, while others wait for the
+    /// memory that is held for it; then its connection is closed.
+    pub withheld: Duration,
     /// How long clients have to read their last replies when their export or the server ends.
     pub grace: Duration,
 }
 
 impl Default for Options {
     /// 2048 connections, 1024 of one origin, 64 a second in vain, ten seconds, 256 MiB, 128 of one origin, thirty
-    /// seconds, five seconds.
+    /// seconds, five seconds twice.
     fn default() -> Options {
         Options {
             connections: 2048,
@@ -46,6 +49,7 @@ impl Default for Options {
             memory: 256 << 20,
             memory_of_one: 128 << 20,
             stalled: Duration::from_secs(30),
+            withheld: Duration::from_secs(5),
             grace: Duration::from_secs(5),
         }
     }

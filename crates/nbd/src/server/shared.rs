@@ -39,7 +39,7 @@ struct Lists {
     listeners: Vec<Accepting>,
     stopping: bool,
     /// When clients that do not read were last looked for.
-    stalled_sought: Option<Time>,
+    stuck_sought: Option<Time>,
 }
 
 /// A listener's address, and the means to end it.
@@ -60,7 +60,7 @@ impl Shared {
             connections: Connections::new(threads.len()),
             listeners: Vec::new(),
             stopping: false,
-            stalled_sought: None,
+            stuck_sought: None,
         };
         Arc::new(Shared {
             // Buffers are lent in powers of two, and allowances come on top.
@@ -141,23 +141,23 @@ impl Shared {
         told.iter().filter(|control| control.export().is_some()).count()
     }
 
-    /// The time for which a connection that waits for memory leaves alone those that have some and do not read.
+    /// The time for which a connection that waits for memory leaves alone those that have some.
     pub(crate) fn patience(&self) -> Duration {
-        self.options.stalled / 4
+        self.options.stalled.min(self.options.withheld) / 4
     }
 
-    /// Closes clients that leave replies unread while others wait for their memory. However many wait, clients are
-    /// looked at once in the time of [`patience`](Self::patience).
-    pub(crate) fn close_stalled(&self, now: Time) {
+    /// Closes clients that leave replies unread, or the data of a write unsent, while others wait for their memory.
+    /// However many wait, clients are looked at once in the time of [`patience`](Self::patience).
+    pub(crate) fn close_stuck(&self, now: Time) {
         let mut lists = self.lists();
-        if lists.stalled_sought.is_some_and(|before| now.since(before) < self.patience()) {
+        if lists.stuck_sought.is_some_and(|before| now.since(before) < self.patience()) {
             return;
         }
-        lists.stalled_sought = Some(now);
-        let stalled = |control: &Arc<Control>| {
-            control.sending_since().is_some_and(|since| now.since(since) > self.options.stalled)
-        };
-        for control in lists.connections.controls(Which::All).into_iter().filter(stalled) {
+        lists.stuck_sought = Some(now);
+        let is_stuck = |control: &&Arc<Control>| control.is_stuck(now, &self.options);
+        let controls = lists.connections.iter().map(|connection| &connection.control);
+        let stuck: Vec<Arc<Control>> = controls.filter(is_stuck).cloned().collect();
+        for control in stuck {
             lists.connections.ends(control.id);
             control.stop(Stop::AtOnce);
         }

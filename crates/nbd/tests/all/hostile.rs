@@ -88,6 +88,61 @@ fn readers_of_one_user_that_do_not_read_leave_the_rest_of_the_memory_to_a_host()
 }
 
 #[test]
+fn writes_that_are_announced_and_not_sent_give_their_memory_to_those_who_wait_for_it() {
+    everywhere(async || {
+        let withheld = Duration::from_millis(100);
+        let server = server(Options { memory: 64 << 20, withheld, ..Options::default() });
+        server.add_export(Export::new("disk", ram(4096, 64 * MIB))).unwrap();
+        let mut announced = Vec::new();
+        for part in [0, 1 << 20] {
+            let mut client = Client::new(&server, "disk", SIMPLE).await;
+            client.send(&request(WRITE, 0, 1, 0, 32 << 20)).await.unwrap();
+            client.send(&vec![1; part]).await.unwrap();
+            announced.push(client);
+        }
+        while server.memory_in_use() < 64 << 20 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        // As long as nobody waits they may take their time.
+        sleep(3 * withheld).await;
+        assert_eq!(server.connections(), 2);
+        let mut good = Client::new(&server, "disk", SIMPLE).await;
+        assert_eq!(good.read(0, 8 << 20).await, vec![0; 8 << 20]);
+        for mut client in announced {
+            assert!(client.is_closed().await);
+        }
+        assert_eq!(good.read(0, 32 << 20).await.len(), 32 << 20);
+        good.disconnect().await;
+        server.stop().await;
+        assert_eq!(server.memory_in_use(), 0);
+    });
+}
+
+#[test]
+fn a_write_that_is_sent_slowly_is_not_given_up_for_those_who_wait() {
+    // In simulation alone: on a busy machine this client could stop for long, too.
+    let runtime = Runtime::builder().engine(EngineKind::Sim(3)).reactors(2).build().unwrap();
+    let ended = runtime.run(async || {
+        let withheld = Duration::from_millis(100);
+        let server = server(Options { memory: 64 << 20, withheld, ..Options::default() });
+        server.add_export(Export::new("disk", ram(4096, 64 * MIB))).unwrap();
+        let mut slow = Client::new(&server, "disk", SIMPLE).await;
+        slow.send(&request(WRITE, 0, 1, 0, 32 << 20)).await.unwrap();
+        let mut waiting = Client::new(&server, "disk", SIMPLE).await;
+        waiting.send(&request(READ, 0, 2, 0, 32 << 20)).await.unwrap();
+        let mut third = Client::new(&server, "disk", SIMPLE).await;
+        third.send(&request(READ, 0, 3, 0, 8 << 20)).await.unwrap();
+        for _ in 0..32 {
+            sleep(withheld / 2).await;
+            slow.send(&vec![7; 1 << 20]).await.unwrap();
+        }
+        assert_eq!(slow.reply().await.unwrap().error, 0);
+        server.stop().await;
+    });
+    ended.unwrap();
+}
+
+#[test]
 fn a_client_whose_requests_are_all_refused_is_read_from_at_a_pace() {
     everywhere(async || {
         let server = server(Options::default());
