@@ -30,11 +30,6 @@ impl Budget {
 }
 
 impl Share {
-    /// The limit.
-    pub(crate) fn most(&self) -> usize {
-        self.budget.0.most
-    }
-
     /// Changes this share to `bytes`; false if that exceeds the budget. It is counted all the same.
     pub(crate) fn set(&self, bytes: usize) -> bool {
         let account = &self.budget.0;

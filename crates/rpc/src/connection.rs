@@ -11,11 +11,11 @@ use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::{op, spawn_local, timeout};
 
 use crate::answers::{Answers, Batch};
-use crate::budget::Share;
 use crate::dispatch::Dispatcher;
 use crate::error::RpcError;
 use crate::parser::{Limits, Parsed, Parser};
 use crate::request::{Call, Message, Refused};
+use crate::unfinished::Place;
 
 /// Bytes to receive at once between messages, and within one.
 const FIRST_PART: usize = 4 << 10;
@@ -32,7 +32,7 @@ pub(crate) async fn serve<C: Clone + 'static>(
     dispatcher: Dispatcher<C>,
     limits: Limits,
     answers: Rc<Answers>,
-    input: Share,
+    input: Place,
 ) {
     let reader = Reader { socket: socket.clone(), dispatcher, answers: answers.clone(), input };
     let reader = spawn_local(reader.run(limits)).cancel_on_drop();
@@ -55,7 +55,7 @@ struct Reader<C> {
     socket: Socket,
     dispatcher: Dispatcher<C>,
     answers: Rc<Answers>,
-    input: Share,
+    input: Place,
 }
 
 impl<C: Clone + 'static> Reader<C> {
@@ -77,13 +77,15 @@ impl<C: Clone + 'static> Reader<C> {
     async fn read(&self, mut parser: Parser) -> Result<(), RpcError> {
         let mut buffer = IoBuf::zeroed(FIRST_PART);
         while self.answers.room().await {
-            let (received, part) = receive(&self.socket, buffer).await;
+            let Some((received, part)) = self.input.unless_given_up(receive(&self.socket, buffer)).await else {
+                return Err(self.given_up());
+            };
             let count = received.unwrap_or(0);
             if count == 0 {
                 break;
             }
             self.take(&mut parser, &part[..count]).await?;
-            self.hold(&parser)?;
+            self.input.set(parser.held());
             let wanted = if parser.is_within() { NEXT_PART } else { FIRST_PART };
             buffer = if part.len() == wanted { part } else { IoBuf::zeroed(wanted) };
         }
@@ -112,16 +114,14 @@ impl<C: Clone + 'static> Reader<C> {
         Ok(())
     }
 
-    /// Counts the bytes that the parser holds.
-    fn hold(&self, parser: &Parser) -> Result<(), RpcError> {
-        if self.input.set(parser.held()) {
-            return Ok(());
-        }
+    /// The error of a client whose unfinished request gave way to those of others.
+    fn given_up(&self) -> RpcError {
         let message = format!(
-            "Internal error: unfinished requests of all clients take more than {} bytes; send smaller ones, or later",
+            "Internal error: unfinished requests of all clients take more than {} bytes, and nothing more came of this \
+             one for longest; the connection is closed, connect and send it again",
             self.input.most()
         );
-        Err(RpcError::new(RpcError::INTERNAL, message))
+        RpcError::new(RpcError::INTERNAL, message)
     }
 
     fn start(&self, parsed: Parsed) {

@@ -27,6 +27,7 @@ mod response;
 mod scan;
 mod server;
 mod table;
+mod unfinished;
 mod value;
 mod writer;
 

@@ -18,6 +18,7 @@ use crate::budget::Budget;
 use crate::connection;
 use crate::dispatch::Dispatcher;
 use crate::parser::Limits;
+use crate::unfinished::Unfinished;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 512;
@@ -35,7 +36,8 @@ pub struct ServerOptions {
     pub message: Limits,
     /// Connections served concurrently; further ones wait in the kernel.
     pub connections: usize,
-    /// Bytes of unfinished requests of all connections together.
+    /// Bytes of unfinished requests of all connections together. Beyond it the connection is closed that has sent nothing
+    /// for longest.
     pub unfinished: usize,
     /// Bytes of unsent answers of all connections together.
     pub unsent: usize,
@@ -77,7 +79,7 @@ impl Bound {
             dispatcher,
             options,
             connections: connections.clone(),
-            input: Budget::new(options.unfinished),
+            input: Unfinished::new(options.unfinished),
             output: Budget::new(options.unsent),
         };
         Server { accepting: Some(spawn_local(accept.run()).cancel_on_drop()), connections }
@@ -112,7 +114,7 @@ struct Accept<C> {
     dispatcher: Dispatcher<C>,
     options: ServerOptions,
     connections: Connections,
-    input: Budget,
+    input: Unfinished,
     output: Budget,
 }
 
@@ -131,7 +133,7 @@ impl<C: Clone + 'static> Accept<C> {
         let answers = Answers::new(self.output.share());
         let here = self.connections.enter(answers.clone());
         let (dispatcher, message) = (self.dispatcher.clone(), self.options.message);
-        let input = self.input.share();
+        let input = self.input.enter();
         drop(spawn_local(async move {
             connection::serve(socket, dispatcher, message, answers, input).await;
             drop(here);

@@ -69,9 +69,13 @@ struct Bench {
 
 impl Bench {
     async fn new(folder: &Path) -> Bench {
+        Bench::limited(folder, ServerOptions::default()).await
+    }
+
+    async fn limited(folder: &Path, options: ServerOptions) -> Bench {
         let (counts, phase, path) = (Context::default(), Phase::new(State::Runtime), folder.join("s"));
         let dispatcher = Dispatcher::new(table(), counts.clone(), phase.clone());
-        let server = Bound::bind(&path).await.unwrap().serve(dispatcher, ServerOptions::default());
+        let server = Bound::bind(&path).await.unwrap().serve(dispatcher, options);
         Bench { counts, phase, path, server: Some(server) }
     }
 
@@ -253,6 +257,46 @@ fn a_request_of_ten_megabytes_gets_an_error_and_the_connection_goes_on() {
         assert!(answers.contains("4194304 bytes"), "{answers}");
         assert!(answers.contains("\"id\":2,\"result\""), "{answers}");
     });
+}
+
+#[test]
+fn clients_that_stop_within_a_request_give_way_to_those_that_go_on() {
+    const LIMIT: usize = 1 << 20;
+    // Half of the limit, without an end, and a third of it, whole.
+    let begun = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"count","params":["{}"#, "a".repeat(LIMIT / 2));
+    let whole = format!(r#"{{"jsonrpc":"2.0","id":2,"method":"wait","params":["{}"]}}"#, "b".repeat(LIMIT / 3));
+    for kind in [EngineKind::Auto, EngineKind::Epoll, EngineKind::Sim(1), EngineKind::Sim(2)] {
+        let (begun, whole) = (begun.clone(), whole.clone());
+        let runtime = Runtime::builder().reactors(1).engine(kind).build().unwrap();
+        let ended = runtime.run(async move || {
+            let folder = tempfile::tempdir().unwrap();
+            let options = ServerOptions { unfinished: LIMIT, ..ServerOptions::default() };
+            let bench = Bench::limited(folder.path(), options).await;
+            bench.counts.open.set(true);
+            let mut stopped = Vec::new();
+            for _ in 0..4 {
+                let client = bench.raw().await;
+                client.send(&begun).await;
+                stopped.push(client);
+                // Requests of others are answered, whole ones of any size.
+                let other = bench.raw().await;
+                other.send(&whole).await;
+                other.half_close().await;
+                let answer = other.rest().await;
+                assert!(answer.contains("waited"), "{answer}");
+            }
+            // The ones that were silent for longest are told why they are closed; those for which there is room stay.
+            for client in &stopped[..3] {
+                let told = client.rest().await;
+                assert!(told.contains("connect and send it again"), "{told}");
+            }
+            stopped[3].send(r#""]}"#).await;
+            stopped[3].half_close().await;
+            let answer = stopped[3].rest().await;
+            assert!(answer.contains(r#""id":1"#) && !answer.contains("closed"), "{answer}");
+        });
+        ended.unwrap_or_else(|error| panic!("{kind:?}: {error}"));
+    }
 }
 
 #[test]
