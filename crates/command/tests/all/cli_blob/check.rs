@@ -14,7 +14,7 @@ const ALPHA: u64 = 0x1_0000_0000;
 pub const BETA: u64 = 0x1_0000_0002;
 pub const GAMMA: u64 = 0x1_0000_0004;
 const DELTA: u64 = 0x1_0000_0005;
-const SNAPSHOT: u64 = 0x1_0000_0009;
+pub const SNAPSHOT: u64 = 0x1_0000_0009;
 const ETA: u64 = 0x1_0000_000b;
 
 /// A page that nothing uses.

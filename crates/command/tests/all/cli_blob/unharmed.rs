@@ -1,6 +1,6 @@
 //! Stores with damage: no command takes away what could be read before, what is damaged is named, and stays so.
 
-use super::check::{BETA, GAMMA, change_mask, change_super, codes, extent_page, load, rewrite};
+use super::check::{BETA, GAMMA, SNAPSHOT, change_mask, change_super, codes, extent_page, load, rewrite};
 use super::support::{HELLO, Image, change_page, on, page_of, unpack};
 use super::writing::{blobs, contents, done, id, store};
 use spindle_format::metadata::internal;
@@ -88,11 +88,11 @@ fn a_new_blob_is_never_taken_for_one_that_an_unfinished_operation_names() {
 
 #[test]
 fn a_snapshot_with_an_unresolved_marker_keeps_its_clones_until_it_is_repaired() {
-    let (clone, snapshot, other) = ("0x100000000", "0x100000009", 0x1_0000_0002_u64);
+    let (clone, snapshot) = ("0x100000000", "0x100000009");
     for marker in [internal::SNAPSHOT_IN_PROGRESS, internal::SNAPSHOT_PENDING_REMOVAL] {
         let mut bytes = HELLO.clone();
-        rewrite(&mut bytes, 0x1_0000_0009, &[], |meta| {
-            meta.set_internal(marker, &other.to_le_bytes()).unwrap();
+        rewrite(&mut bytes, SNAPSHOT, &[], |meta| {
+            meta.set_internal(marker, &BETA.to_le_bytes()).unwrap();
         });
         nothing_is_lost_by_writing(&bytes);
         for verb in ["inflate", "decouple", "delete"] {
