@@ -19,9 +19,9 @@
 //! and ask again. When it has no more and nothing is in flight, call [`Loader::finish`], or, where nothing
 //! may take long, [`Loader::assemble`].
 //!
-//! A clean store is read by its masks; a dirty one (or an old one without the mask of blob ids, or one with
-//! unusable masks) by reading every metadata page. Of a page only its descriptors are kept, without the zeroes
-//! after them, and nothing of a free page.
+//! A clean store is read by its masks, and the first pages that they call free, where blobs newer than the masks
+//! would lie; a dirty one (or an old one without the mask of blob ids, or one with unusable masks) by reading every
+//! metadata page. Of a page only its descriptors are kept, without the zeroes after them, and nothing of a free page.
 
 mod assemble;
 mod halfdone;

@@ -243,6 +243,14 @@ impl Records {
         whole
     }
 
+    /// True if a page that the masks call free holds a root: then it is not free.
+    pub(super) fn is_unlisted_root(index: PageIdx, page: &Page) -> bool {
+        let says_root = page.sequence() == 0 && page.id() == BlobId::from_page(index);
+        // With an empty last sector it was being made or deleted when the program died.
+        let is_whole = || crc::of_page(page.bytes()) == page.stored_crc();
+        says_root && (is_whole() || page.bytes()[PAGE_SIZE - SECTOR..].iter().any(|&byte| byte != 0))
+    }
+
     /// Takes a page that could not be read.
     pub(super) fn take_unreadable(&mut self, index: PageIdx) {
         self.put(index, Record::Bad(Box::new(Bad::unreadable())));

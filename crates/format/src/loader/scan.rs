@@ -15,6 +15,11 @@ use crate::store::DiskMasks;
 /// than two.
 const BRIDGE: u32 = 16;
 
+/// Of the pages that the masks of a clean store call free, so many are read all the same: those that new blobs would
+/// get. Masks that are older than the metadata, because the disk lost their last write, lack the newest blobs, and
+/// these took the first free pages.
+const FIRST_FREE: usize = 128;
+
 /// How often links to pages outside the masks are followed before everything is read.
 const MOST_ROUNDS: u32 = 8;
 
@@ -202,7 +207,13 @@ impl Scan {
         used_blob_ids.iter().for_each(|page| {
             wanted.set(page);
         });
-        self.todo = wanted.clone();
+        let next_free = |&page: &u32| wanted.first_clear(page + 1);
+        let free = std::iter::successors(wanted.first_clear(0), next_free).take(FIRST_FREE);
+        let mut todo = wanted.clone();
+        free.for_each(|page| {
+            todo.set(page);
+        });
+        self.todo = todo;
         self.wanted = Some(wanted);
         self.masks = Some(DiskMasks { used_pages, used_clusters, used_blob_ids });
     }
@@ -227,17 +238,20 @@ impl Scan {
     }
 
     fn take_pages(&mut self, range: ByteRange, bytes: &[u8]) {
-        let Some(wanted) = &self.wanted else { return };
+        let Some(wanted) = &mut self.wanted else { return };
         let geometry = &self.found.geometry;
         let page_size = u64::from(geometry.md_page_size());
         let Some(from_start) = range.offset.checked_sub(geometry.page_offset(PageIdx(0))) else { return };
         let first = from_start / page_size;
         for nth in 0..range.len as u64 / page_size {
             let Ok(index) = u32::try_from(first + nth) else { return };
-            if !wanted.get(index) {
-                continue;
-            }
             let slot = bytes.get((nth * page_size) as usize..).and_then(Page::view);
+            if !wanted.get(index) {
+                if !slot.is_some_and(|page| Records::is_unlisted_root(PageIdx(index), page)) {
+                    continue;
+                }
+                wanted.set(index);
+            }
             match slot {
                 Some(page) => {
                     let whole = self.records.take(PageIdx(index), page);

@@ -47,6 +47,7 @@ pub fn choose(base: &Base, image: &Image, rng: &mut Rng) -> Option<Damage> {
         10 | 11 => ("stale page", false, stale_page(base, image, rng)?),
         12 | 13 => ("sectors rolled back", false, rolled_back(base, image, rng)?),
         14 => ("lost write", false, vec![base.lost_write(rng)?]),
+        15 => ("stale masks", false, stale_masks(base, image, rng)?),
         _ => ("field", true, field(base, image, rng)),
     };
     let mut patches = patches;
@@ -205,6 +206,33 @@ fn rolled_back(base: &Base, image: &Image, rng: &mut Rng) -> Option<Vec<(u64, Ve
         image.read(first, &mut now);
         if stale != now {
             return Some(vec![(first, stale)]);
+        }
+    }
+    None
+}
+
+/// Some of the masks, whole, as they were earlier.
+fn stale_masks(base: &Base, image: &Image, rng: &mut Rng) -> Option<Vec<(u64, Vec<u8>)>> {
+    let geometry = &base.store.geometry;
+    for _ in 0..20 {
+        let (old, _) = base.earlier.get(rng.below(base.earlier.len().max(1)))?;
+        let which = 1 + rng.below(7);
+        let kinds = MaskKind::IN_WRITE_ORDER.into_iter().enumerate().filter(|(nth, _)| which >> nth & 1 == 1);
+        let stale: Vec<(u64, Vec<u8>)> = kinds
+            .map(|(_, kind)| {
+                let (offset, len) = geometry.bytes_of(geometry.mask(kind));
+                let mut bytes = vec![0; len as usize];
+                old.read(offset, &mut bytes);
+                (offset, bytes)
+            })
+            .collect();
+        let differs = |(offset, bytes): &(u64, Vec<u8>)| {
+            let mut now = vec![0; bytes.len()];
+            image.read(*offset, &mut now);
+            now != *bytes
+        };
+        if stale.iter().any(differs) {
+            return Some(stale);
         }
     }
     None

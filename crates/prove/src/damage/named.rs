@@ -7,7 +7,7 @@ use spindle_format::check::{Finding, Severity};
 use spindle_format::descriptor::kind;
 use spindle_format::page::Page;
 use spindle_format::repair::RepairReason;
-use spindle_format::{BlobId, PAGE_SIZE, PageIdx};
+use spindle_format::{BlobId, DamagedBlob, PAGE_SIZE, PageIdx};
 
 use super::contents::{Allowed, lost, readable};
 use super::source::Base;
@@ -45,11 +45,19 @@ pub fn is_named(findings: &[Finding], id: BlobId) -> bool {
 pub fn damaged(state: &State) -> BTreeSet<BlobId> {
     let found = state.examined.findings.iter().filter_map(|finding| match finding {
         Finding::DamagedBlob { blob, .. } | Finding::OrphanedClone { blob, .. } => Some(*blob),
-        Finding::ParentCircle { blob } | Finding::UnlistedBlob { blob } => Some(*blob),
+        Finding::ParentCircle { blob } => Some(*blob),
+        Finding::UnlistedBlob { blob } => Some(*blob).filter(|blob| !is_unmade(state, *blob)),
         Finding::HalfDone(half) => Some(half.snapshot),
         _ => None,
     });
     found.collect()
+}
+
+/// True if a blob that masks older than the metadata lack was never finished: reading without them takes it away.
+fn is_unmade(state: &State, id: BlobId) -> bool {
+    let without_masks = state.examined.without_masks.as_ref();
+    without_masks
+        .is_some_and(|all| all.blob(id).is_none() && !all.damaged.iter().any(|damaged| damaged.id == id))
 }
 
 /// True if the damage lies in the blob's root page.
@@ -116,7 +124,11 @@ pub fn judge(base: &Base, image: &Image, state: &State) -> Result<(), Broken> {
         let mut pages = pages.filter(|page| !restored(*page));
         let Some(why) = pages.find_map(|page| broken_page(base, image, page, in_order)) else { continue };
         let Some(what) = lost(*id, &whole[id], state.readable.get(id), &Allowed::default()) else { continue };
-        if !is_named(findings, *id) {
+        // A damaged blob whose sealed page names this root as its own: nothing says that it is a root.
+        let claims = |other: &&DamagedBlob| {
+            other.id != *id && id.root_page().is_some_and(|root| other.named_pages.contains(&root))
+        };
+        if !is_named(findings, *id) && !store.damaged.iter().any(|other| claims(&other)) {
             return Err(Broken::new("what cannot be read is named", format!("{what}; {why}")));
         }
     }
