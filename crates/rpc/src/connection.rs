@@ -77,7 +77,8 @@ impl<C: Clone + 'static> Reader<C> {
     async fn read(&self, mut parser: Parser) -> Result<(), RpcError> {
         let mut buffer = IoBuf::zeroed(FIRST_PART);
         while self.answers.room().await {
-            let Some((received, part)) = self.input.unless_given_up(receive(&self.socket, buffer)).await else {
+            let Some((received, part)) = self.input.unless_given_up(receive(&self.socket, buffer)).await
+            else {
                 return Err(self.given_up());
             };
             let count = received.unwrap_or(0);

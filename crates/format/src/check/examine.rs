@@ -1,8 +1,9 @@
 //! Reads and checks a store on any medium.
 
 use super::{Finding, compare, lvolstore};
-use crate::ids::ClusterIdx;
+use crate::ids::{ClusterIdx, PageIdx};
 use crate::loader::{ByteRange, LoadError, LoadOptions, Loader};
+use crate::page::PAGE_SIZE;
 use crate::store::{Blob, Store};
 
 /// The medium of a store, read on the calling thread.
@@ -80,7 +81,15 @@ pub fn examine_cut(medium: &dyn Medium, whole: u64) -> Result<Examination, LoadE
     };
     let lost = |blob: &&Blob| blob.metadata.map.runs().any(|run| end(run.cluster.0, run.length) > bytes);
     let blobs = store.blobs.values().filter(lost).map(|blob| blob.id).collect();
-    examined.findings.insert(0, Finding::CutShort { bytes, whole, blobs });
+    let is_there = |page: &u32| store.geometry.page_offset(PageIdx(*page)) + PAGE_SIZE as u64 <= bytes;
+    let pages = store.geometry.md_pages() - (0..store.geometry.md_pages()).filter(is_there).count() as u32;
+    // One finding for all pages after the end.
+    let is_after = |finding: &Finding| match finding {
+        Finding::UnreadablePage { offset, .. } => offset + PAGE_SIZE as u64 > bytes,
+        _ => false,
+    };
+    examined.findings.retain(|finding| !is_after(finding));
+    examined.findings.insert(0, Finding::CutShort { bytes, whole, blobs, pages });
     Ok(examined)
 }
 

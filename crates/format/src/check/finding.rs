@@ -59,8 +59,10 @@ pub enum Finding {
         bytes: u64,
         /// Bytes of its store.
         whole: u64,
-        /// Blobs that own clusters after the end.
+        /// Blobs that own clusters after the end, as far as their metadata is there.
         blobs: Vec<BlobId>,
+        /// Metadata pages after the end.
+        pages: u32,
     },
     /// A mask of a store marked clean cannot be used.
     BadMask(FormatError),
@@ -122,11 +124,11 @@ pub enum Finding {
         /// The blob.
         blob: BlobId,
     },
-    /// A blob is a clone of a blob that is missing or damaged.
+    /// A blob reads through a blob that is missing or damaged.
     OrphanedClone {
-        /// The clone.
+        /// The clone, or a clone above it.
         blob: BlobId,
-        /// Its parent.
+        /// The missing parent of the lowest of them.
         parent: BlobId,
     },
     /// The parents of a blob form a circle.

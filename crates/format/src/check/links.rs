@@ -5,26 +5,30 @@ use crate::ids::BlobId;
 use crate::metadata::{Parent, internal};
 use crate::store::{Blob, Store};
 
-/// Parents that are missing or in circles.
+/// Parents, of any generation, that are missing or in circles.
 pub(super) fn findings(store: &Store) -> Vec<Finding> {
     let mut findings = Vec::new();
-    // Roots of the forest first, then everything below them: a blob never reached is in or below a circle.
-    let mut reached: Vec<BlobId> = Vec::new();
+    // Roots of the forest first, each with the parent that it misses, then everything below them: a blob never reached
+    // is in or below a circle.
+    let mut reached: Vec<(BlobId, Option<BlobId>)> = Vec::new();
     for blob in store.blobs.values() {
         match blob.parent {
-            Some(Parent::Snapshot(parent)) if store.blob(parent).is_some() => continue,
-            Some(Parent::Snapshot(parent)) => findings.push(Finding::OrphanedClone { blob: blob.id, parent }),
-            Some(Parent::External(_)) | None => {}
+            Some(Parent::Snapshot(parent)) if store.blob(parent).is_some() => {}
+            Some(Parent::Snapshot(parent)) => reached.push((blob.id, Some(parent))),
+            Some(Parent::External(_)) | None => reached.push((blob.id, None)),
         }
-        reached.push(blob.id);
     }
     let mut at = 0;
-    while let Some(&id) = reached.get(at) {
-        reached.extend(store.blob(id).into_iter().flat_map(|blob| blob.clones.iter().copied()));
+    while let Some(&(id, missing)) = reached.get(at) {
+        let clones = store.blob(id).into_iter().flat_map(|blob| blob.clones.iter());
+        reached.extend(clones.map(|&clone| (clone, missing)));
         at += 1;
     }
     reached.sort();
-    let unreached = store.blobs.keys().filter(|id| reached.binary_search(id).is_err());
+    let orphan = |&(blob, missing)| Some(Finding::OrphanedClone { blob, parent: missing? });
+    findings.extend(reached.iter().filter_map(orphan));
+    let is_reached = |id: &BlobId| reached.binary_search_by_key(id, |(blob, _)| *blob).is_ok();
+    let unreached = store.blobs.keys().filter(|id| !is_reached(id));
     findings.extend(unreached.map(|&blob| Finding::ParentCircle { blob }));
     findings
 }

@@ -123,6 +123,9 @@ fn mend_all<'a>(
         return Ok(None);
     }
     mend_blobs(&mut overlay, &found);
+    // What a marker kept from being done can be done now that it is gone.
+    let unblocked = load(&overlay, true)?;
+    carry_out(&mut overlay, &unblocked);
     let found = load(&overlay, true)?;
     if found.repairs.iter().any(Repair::leaves_resize) {
         return Ok(Some(overlay));

@@ -189,9 +189,16 @@ impl fmt::Display for Finding {
                 write!(f, " is damaged")?;
                 errors.iter().try_for_each(|error| write!(f, "; {error}"))
             }
-            Finding::CutShort { bytes, whole, blobs } => {
+            Finding::CutShort { bytes, whole, blobs, pages } => {
                 write!(f, "the image has {bytes} bytes of the {whole} of its store")?;
+                if *pages > 0 {
+                    write!(
+                        f,
+                        "; {pages} pages of metadata are after its end, and what they held cannot be told"
+                    )?;
+                }
                 match blobs.as_slice() {
+                    [] if *pages > 0 => Ok(()),
                     [] => write!(f, "; no blob has data after its end"),
                     [first, rest @ ..] => {
                         write!(f, "; after its end is data of blob {first}")?;
@@ -222,7 +229,7 @@ impl fmt::Display for Finding {
             }
             Finding::UnlistedBlob { blob } => write!(f, "blob {blob} is missing in the mask of blob ids"),
             Finding::OrphanedClone { blob, parent } => {
-                write!(f, "blob {blob} is a clone of {parent}, which is missing or damaged")
+                write!(f, "blob {blob} reads through {parent}, which is missing or damaged")
             }
             Finding::ParentCircle { blob } => write!(f, "the parents of blob {blob} form a circle"),
             Finding::WritableParent { blob, clones } => {

@@ -264,7 +264,8 @@ fn clients_that_stop_within_a_request_give_way_to_those_that_go_on() {
     const LIMIT: usize = 1 << 20;
     // Half of the limit, without an end, and a third of it, whole.
     let begun = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"count","params":["{}"#, "a".repeat(LIMIT / 2));
-    let whole = format!(r#"{{"jsonrpc":"2.0","id":2,"method":"wait","params":["{}"]}}"#, "b".repeat(LIMIT / 3));
+    let whole =
+        format!(r#"{{"jsonrpc":"2.0","id":2,"method":"wait","params":["{}"]}}"#, "b".repeat(LIMIT / 3));
     for kind in [EngineKind::Auto, EngineKind::Epoll, EngineKind::Sim(1), EngineKind::Sim(2)] {
         let (begun, whole) = (begun.clone(), whole.clone());
         let runtime = Runtime::builder().reactors(1).engine(kind).build().unwrap();

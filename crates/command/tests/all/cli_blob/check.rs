@@ -10,7 +10,7 @@ use spindle_format::{
 use std::fs;
 
 /// Blobs of the small fixture. Alpha and eta are clones of the snapshot.
-const ALPHA: u64 = 0x1_0000_0000;
+pub const ALPHA: u64 = 0x1_0000_0000;
 pub const BETA: u64 = 0x1_0000_0002;
 pub const GAMMA: u64 = 0x1_0000_0004;
 const DELTA: u64 = 0x1_0000_0005;

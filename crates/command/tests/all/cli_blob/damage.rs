@@ -1,7 +1,9 @@
 //! Images that are cut off, empty, or not what they say: an error with structure and offset, never a crash.
 
+use super::check::load;
 use super::support::{HELLO, Image, change_page, hex, on, page_of, unpack};
 use serde_json::json;
+use spindle_format::PageIdx;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -43,6 +45,7 @@ fn garbage_is_no_store() {
 
 #[test]
 fn an_image_shorter_than_its_store_shows_what_is_there_and_is_not_written_to() {
+    let geometry = load(&HELLO).geometry;
     for len in [4096, 20_000, 1 << 20, HELLO.len() - 1] {
         let image = Image::new(&HELLO[..len]);
         let sizes = [format!("it has {len} bytes"), format!("to {} bytes to read it", HELLO.len())];
@@ -58,6 +61,13 @@ fn an_image_shorter_than_its_store_shows_what_is_there_and_is_not_written_to() {
         assert_eq!(found[0]["code"], "cut-short", "{len}: {found}");
         let what = found[0]["what"].as_str().unwrap();
         assert!(what.contains(&format!("{len} bytes of the {} ", HELLO.len())), "{what}");
+        // Where its metadata is cut, nobody can tell whose data was there.
+        let cut = len as u64 <= geometry.page_offset(PageIdx(geometry.md_pages() - 1));
+        assert_eq!(what.contains("of metadata are after its end"), cut, "{len}: {what}");
+        assert!(!(cut && what.contains("no blob has data")), "{len}: {what}");
+        let says = |one: &&serde_json::Value| one["what"].as_str().unwrap().starts_with("metadata page ");
+        let pages = found.as_array().unwrap().iter().filter(says).count();
+        assert_eq!(pages, 0, "{len}: one finding for all pages after the end");
         on(&image, "check", &["--repair"]).fails(1, &said);
         assert_eq!(std::fs::read(image.path()).unwrap(), HELLO[..len], "nothing was written");
     }

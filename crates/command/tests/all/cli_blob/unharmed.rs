@@ -1,6 +1,8 @@
 //! Stores with damage: no command takes away what could be read before, what is damaged is named, and stays so.
 
-use super::check::{BETA, GAMMA, SNAPSHOT, change_mask, change_super, codes, extent_page, load, rewrite};
+use super::check::{
+    ALPHA, BETA, GAMMA, SNAPSHOT, change_mask, change_super, codes, extent_page, load, rewrite,
+};
 use super::support::{HELLO, Image, change_page, on, page_of, unpack};
 use super::writing::{blobs, contents, done, id, store};
 use spindle_format::metadata::internal;
@@ -16,6 +18,17 @@ fn readable(image: &Image) -> Vec<(String, Vec<u8>)> {
     exported.collect()
 }
 
+/// Commands that write: to a blob, or to a new one.
+fn writing_commands<'a>(blob: &'a str, data: &'a str) -> [(&'static str, Vec<&'a str>); 5] {
+    [
+        ("create", vec!["--clusters", "1"]),
+        ("import", vec!["--create", "--name", "new", data]),
+        ("snapshot", vec![blob, "--name", "new"]),
+        ("xattr", vec![blob, "set", "key", "value"]),
+        ("resize", vec![blob, "5M"]),
+    ]
+}
+
 /// Runs commands that write, each on the store as it is, and holds them to it that all is still there.
 #[track_caller]
 fn nothing_is_lost_by_writing(damaged: &[u8]) {
@@ -23,14 +36,7 @@ fn nothing_is_lost_by_writing(damaged: &[u8]) {
     let data = Image::new(&[7; 4096]);
     let data = data.path().to_str().unwrap();
     let first = before.first().map_or("none", |(id, _)| id).to_owned();
-    let commands: [(&str, Vec<&str>); 5] = [
-        ("create", vec!["--clusters", "1"]),
-        ("import", vec!["--create", "--name", "new", data]),
-        ("snapshot", vec![&first, "--name", "new"]),
-        ("xattr", vec![&first, "set", "key", "value"]),
-        ("resize", vec![&first, "5M"]),
-    ];
-    for (verb, arguments) in commands {
+    for (verb, arguments) in writing_commands(&first, data) {
         let image = Image::new(damaged);
         let found = codes(&image, &[]);
         let code = on(&image, verb, &arguments).code;
@@ -87,6 +93,59 @@ fn a_new_blob_is_never_taken_for_one_that_an_unfinished_operation_names() {
 }
 
 #[test]
+fn every_blob_that_reads_through_a_damaged_one_is_named() {
+    let image = Image::new(&HELLO);
+    // Between alpha and the snapshot.
+    let between = id(&image, "snapshot", &["0x100000000", "--name", "between"]);
+    let mut bytes = std::fs::read(image.path()).unwrap();
+    page_of(&mut bytes, 9)[200] ^= 1;
+    let image = Image::new(&bytes);
+    let found: serde_json::Value = serde_json::from_slice(&on(&image, "check", &["--json"]).out).unwrap();
+    let orphans: Vec<&str> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["code"] == "orphaned-clone")
+        .map(|one| one["what"].as_str().unwrap())
+        .collect();
+    for blob in ["0x100000000", &between, "0x10000000b"] {
+        assert!(orphans.iter().any(|what| what.contains(blob)), "{blob}: {orphans:?}");
+        on(&image, "export", &[blob, "-"]).fails(1, &["0x100000009"]);
+    }
+    assert_eq!(orphans.len(), 3, "{orphans:?}");
+}
+
+#[test]
+fn a_blob_that_masks_older_than_the_metadata_lack_is_there_after_any_command_and_a_repair() {
+    let data = Image::new(&[7; 4096]);
+    let data = data.path().to_str().unwrap();
+    let image = Image::new(&HELLO);
+    done(&image, "import", &["--create", "--name", "newest", data]);
+    let (new, held) = (std::fs::read(image.path()).unwrap(), contents(&image, "newest"));
+    let kinds = [MaskKind::UsedPages, MaskKind::UsedClusters, MaskKind::UsedBlobIds];
+    let geometry = load(&HELLO).geometry;
+    // Each set of them is that of the last stop but one.
+    for stale in 1..1_u8 << kinds.len() {
+        let mut bytes = new.clone();
+        for (_, kind) in kinds.into_iter().enumerate().filter(|(bit, _)| stale >> bit & 1 == 1) {
+            let (offset, len) = geometry.bytes_of(geometry.mask(kind));
+            let mask = offset as usize..(offset + len) as usize;
+            bytes[mask.clone()].copy_from_slice(&HELLO[mask]);
+        }
+        let before = readable(&Image::new(&bytes));
+        for (verb, arguments) in writing_commands("0x100000005", data) {
+            let image = Image::new(&bytes);
+            let code = on(&image, verb, &arguments).code;
+            for (id, bytes) in before.iter().filter(|(id, _)| verb != "resize" || id != "0x100000005") {
+                assert_eq!(&contents(&image, id), bytes, "masks {stale:#b}, {verb} ({code}): {id}");
+            }
+            codes(&image, &["--repair"]);
+            assert_eq!(contents(&image, "newest"), held, "masks {stale:#b}, {verb} ({code})");
+        }
+    }
+}
+
+#[test]
 fn a_snapshot_with_an_unresolved_marker_keeps_its_clones_until_it_is_repaired() {
     let (clone, snapshot) = ("0x100000000", "0x100000009");
     for marker in [internal::SNAPSHOT_IN_PROGRESS, internal::SNAPSHOT_PENDING_REMOVAL] {
@@ -110,6 +169,40 @@ fn a_snapshot_with_an_unresolved_marker_keeps_its_clones_until_it_is_repaired() 
     }
 }
 
+/// Beta is smaller by a cluster, cut off half done.
+fn shrink_half(bytes: &mut [u8]) {
+    change_super(bytes, |block| block.clean = false);
+    // Shrinking writes the shorter extent page first.
+    let beta = BlobId::from_raw(BETA);
+    let page = extent_page(bytes, BETA);
+    let mut clusters = load(bytes).blob(beta).unwrap().metadata.map.leaf(0).unwrap().clusters.to_vec();
+    clusters.pop();
+    page_of(bytes, page).copy_from_slice(chain::extent_page(beta, 0, &clusters).bytes());
+}
+
+#[test]
+fn a_resize_that_waited_for_a_marker_is_finished_by_the_repair_that_removes_the_marker() {
+    let mut bytes = HELLO.clone();
+    rewrite(&mut bytes, SNAPSHOT, &[], |meta| {
+        meta.set_internal(internal::SNAPSHOT_PENDING_REMOVAL, &ALPHA.to_le_bytes()).unwrap();
+    });
+    shrink_half(&mut bytes);
+    page_of(&mut bytes, 0)[200] ^= 1;
+    let image = Image::new(&bytes);
+    let found = codes(&image, &[]);
+    assert!(
+        ["root-crc", "unresolved-marker", "half-done-resize"]
+            .iter()
+            .all(|code| found.iter().any(|one| one == code)),
+        "{found:?}"
+    );
+    assert_eq!(codes(&image, &["--repair", "--give-up", "0x100000000"]), [] as [&str; 0]);
+    assert_eq!(codes(&image, &[]), [] as [&str; 0]);
+    let held = contents(&Image::new(&HELLO), "0x100000002");
+    let left = contents(&image, "0x100000002");
+    assert!(!left.is_empty() && held.starts_with(&left));
+}
+
 /// A resize was cut off in a store without a free metadata page.
 fn unfinished_resize() -> Vec<u8> {
     let mut bytes = HELLO.clone();
@@ -120,13 +213,7 @@ fn unfinished_resize() -> Vec<u8> {
             meta.xattrs.set(format!("page {page}").as_bytes(), &[b'x'; 3000]).unwrap();
         }
     });
-    change_super(&mut bytes, |block| block.clean = false);
-    // Shrinking writes the shorter extent page first.
-    let beta = BlobId::from_raw(BETA);
-    let page = extent_page(&bytes, BETA);
-    let mut clusters = store.blob(beta).unwrap().metadata.map.leaf(0).unwrap().clusters.to_vec();
-    clusters.pop();
-    page_of(&mut bytes, page).copy_from_slice(chain::extent_page(beta, 0, &clusters).bytes());
+    shrink_half(&mut bytes);
     bytes
 }
 
