@@ -345,6 +345,14 @@ fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
+/// Signals until the child ends: signals that come together are one request.
+fn end_by_signals(mut child: Child, name: &str) -> (ExitStatus, String) {
+    while child.try_wait().expect("a child").is_none() {
+        signal(&child, name);
+    }
+    end(child)
+}
+
 fn end(mut child: Child) -> (ExitStatus, String) {
     let mut rest = String::new();
     child.stderr.take().expect("piped").read_to_string(&mut rest).expect("text");
@@ -373,8 +381,7 @@ fn a_second_signal_ends_a_process_whose_first_reactor_hangs_and_the_stop_says_wh
     let dump = read_until(&mut child, "does not answer, held by the task spawned at");
     assert!(dump.contains("reactor_") && dump.contains(" on core "), "{dump}");
     signal(&child, "TERM");
-    signal(&child, "INT");
-    let (status, rest) = end(child);
+    let (status, rest) = end_by_signals(child, "INT");
     assert!(rest.contains("second signal: ending at once"), "{rest}");
     assert!(matches!(status.code(), Some(130 | 143)), "{status}");
 }
@@ -551,9 +558,7 @@ fn a_stop_that_was_asked_for_otherwise_leaves_the_first_signal_orderly_and_gives
     let report = read_until(&mut child, "a second signal ends at once");
     assert!(report.contains("the stop waits for reactor_"), "{report}");
     signal(&child, "TERM");
-    // Two of one kind that come at once may count as one.
-    signal(&child, "INT");
-    let (status, rest) = end(child);
+    let (status, rest) = end_by_signals(child, "INT");
     assert!(rest.contains("second signal: ending at once"), "{rest}");
     assert_eq!(status.code(), Some(3), "{status}");
 }

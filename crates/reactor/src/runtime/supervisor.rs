@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use spindle_engine::{Bell, OsThreadTimes, Signal, Signals, Time, Unparker};
+use spindle_engine::{Bell, OsThreadTimes, Signal, Signals, StopRequest, StopRequests, Time, Unparker};
 
 use crate::diagnosis::activity::{Activity, Sample};
 use crate::diagnosis::stall::Stall;
@@ -41,8 +41,7 @@ pub(crate) struct Supervisor {
     shared: Arc<Shared>,
     bell: Bell,
     signals: Option<Signals>,
-    /// True once a signal has arrived.
-    signalled: bool,
+    stop_requests: StopRequests,
     /// How long one call may hold a reactor; `None`: not watched.
     limit: Option<Duration>,
     /// By reactor.
@@ -86,7 +85,7 @@ impl Supervisor {
         if limit.is_some() {
             crate::runtime::panic_hook::set();
         }
-        Ok(Supervisor { shared, bell, signals, signalled: false, limit, watches })
+        Ok(Supervisor { shared, bell, signals, stop_requests: StopRequests::default(), limit, watches })
     }
 
     /// Supervises until `main` has ended.
@@ -140,8 +139,8 @@ impl Supervisor {
         self.bell.wait(pause.into_iter().chain(limit).min());
     }
 
-    /// The first signal asks for an orderly stop, unless it is a SIGHUP that main takes; the second ends the process, with the code of the stop;
-    /// SIGUSR1 asks for a dump.
+    /// The first signal asks for an orderly stop, unless it is a SIGHUP that main takes; a second request ends the process, with
+    /// the code of the stop; SIGUSR1 asks for a dump.
     fn obey(&mut self) {
         let Some(signals) = &self.signals else { return };
         let stops = [
@@ -155,7 +154,7 @@ impl Supervisor {
                     continue;
                 }
                 self.shared.request_stop(name, code);
-                if std::mem::replace(&mut self.signalled, true) {
+                if self.stop_requests.came(self.bell.now()) == StopRequest::Again {
                     self.shared
                         .reports
                         .say(ReportLevel::Warning, format_args!("second signal: ending at once"));

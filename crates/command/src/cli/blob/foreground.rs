@@ -6,7 +6,7 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
-use spindle_engine::{Bell, Signal, Signals};
+use spindle_engine::{Bell, Signal, Signals, StopRequest, StopRequests, Time};
 use spindle_reactor::{Busy, EngineKind, ThreadRunner};
 use std::future::Future;
 use std::pin::pin;
@@ -52,14 +52,14 @@ where
     let asked = [Signal::Interrupt, Signal::Terminate, Signal::Hangup, Signal::User1];
     let signals = Signals::take("spindle blob", &asked, bell.unparker());
     let signals = signals.map_err(|error| engine(&error))?;
-    let stop = Stop::default();
+    let (stop, mut requests) = (Stop::default(), StopRequests::default());
     let asked = stop.clone();
     let mut job = pin!(runner.thread().spawn(async move || work(asked).await));
     loop {
         if let Poll::Ready(ended) = job.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return ended.unwrap_or_else(|error| Err(engine(&error)));
         }
-        handle(&signals, &stop);
+        handle(&signals, &mut requests, bell.now(), &stop);
         if signals.arrived(Signal::User1) > 0 {
             note(&runner.dump().to_string());
         }
@@ -69,16 +69,20 @@ where
     }
 }
 
-/// Turns signals that have arrived into a request to stop; a second one ends the process.
-fn handle(signals: &Signals, stop: &Stop) {
+/// Turns signals that have arrived into a request to stop; a second request ends the process.
+fn handle(signals: &Signals, requests: &mut StopRequests, now: Time, stop: &Stop) {
     for (signal, code) in CODES {
         for _ in 0..signals.arrived(signal) {
-            let first = stop.0.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
-            if let Err(code) = first {
-                note("stopped at once: the next command on the store recovers it");
-                std::process::exit(code.into());
+            // The first signal's code stays.
+            let _ = stop.0.compare_exchange(0, code, Ordering::Relaxed, Ordering::Relaxed);
+            match requests.came(now) {
+                StopRequest::First => note("stopping: leaving the store in order; once more to stop at once"),
+                StopRequest::Same => {}
+                StopRequest::Again => {
+                    note("stopped at once: the next command on the store recovers it");
+                    std::process::exit(stop.0.load(Ordering::Relaxed).into());
+                }
             }
-            note("stopping: leaving the store in order; once more to stop at once");
         }
     }
 }
