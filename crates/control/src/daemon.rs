@@ -42,7 +42,8 @@ pub struct DaemonOptions {
     pub config: Option<ConfigFile>,
     /// The log: its form and where it goes.
     pub log: Log,
-    /// Files that become bdevs and NBD exports at the start, named after the files.
+    /// Files that become bdevs and NBD exports at the start, with the names of the files; with their paths where a bdev has
+    /// that name.
     pub files: Vec<PathBuf>,
 }
 
@@ -203,9 +204,21 @@ async fn start_framework(control: &Control, config: Option<Replay>, waits: bool)
     Ok(())
 }
 
+/// The name for the bdev and the export of a file: without its folder, unless a bdev has that name.
+fn name_for(control: &Control, path: &Path) -> String {
+    let short = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    match control.registry().get(&short) {
+        Ok(_) => path.to_string_lossy().into_owned(),
+        Err(_) => short.into_owned(),
+    }
+}
+
 /// Makes a bdev and an export of a file.
 async fn export_file(control: &Control, path: &Path) -> Result<(), StartError> {
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+    let name = name_for(control, path);
+    if control.registry().get(&name).is_ok() {
+        return Err(StartError::SameFile(name));
+    }
     let spec = FileSpec {
         name: name.clone(),
         filename: path.to_owned(),

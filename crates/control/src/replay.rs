@@ -105,8 +105,8 @@ impl Replay {
 
     fn failed(&self, call: &Call, error: &RpcError) -> Result<(), String> {
         let params = call.params.as_ref().and_then(|params| to_json(params).ok());
-        let (name, method, params) = (&self.name, &call.method, params.unwrap_or_default());
-        let what = format!("{name}: {method} {params}: {}", error.message);
+        let params = params.map(|params| format!(" {params}")).unwrap_or_default();
+        let what = format!("{}: {}{params}: {}", self.name, call.method, error.message);
         if self.ignore_errors {
             self.log.warning(PART, &what);
             return Ok(());

@@ -30,6 +30,11 @@ pub enum StartError {
     /// A file cannot be served.
     #[error(transparent)]
     File(#[from] BdevError),
+    /// A bdev has the name and the path of a file already.
+    #[error(
+        "the file {0} cannot be served: a bdev has this name already; name each file once, or by another path"
+    )]
+    SameFile(String),
     /// A file cannot be exported.
     #[error(transparent)]
     Export(#[from] ExportError),

@@ -26,7 +26,7 @@ pub(crate) enum Failure {
         error: io::Error,
     },
     /// A file or device could not be used.
-    #[error("{} cannot be {action}: {error}", shown(path))]
+    #[error("{} cannot be {action}: {}", shown(path), with_remedy(error))]
     File {
         /// The attempt: "opened", "read at byte 4096".
         action: String,
@@ -189,6 +189,27 @@ impl From<io::Error> for Failure {
             _ => Failure::Output(error),
         }
     }
+}
+
+/// A system's error in words, with the remedy if one is known.
+pub(crate) fn with_remedy(error: &io::Error) -> String {
+    let words = without_number(error);
+    match error.kind() {
+        io::ErrorKind::NotFound => format!("{words}; correct the path, or make it first"),
+        io::ErrorKind::PermissionDenied => {
+            format!("{words}; run as a user who may do that, or change the permissions")
+        }
+        io::ErrorKind::IsADirectory => format!("{words}; name a file"),
+        io::ErrorKind::NotADirectory => format!("{words}; name a folder"),
+        io::ErrorKind::StorageFull => format!("{words}; free space on its file system"),
+        _ => words,
+    }
+}
+
+/// A system's error in words, without its number.
+pub(crate) fn without_number(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" (os error ").map_or(&*text, |(words, _)| words).to_owned()
 }
 
 /// A path as text that is safe to print.

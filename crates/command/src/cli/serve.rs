@@ -52,7 +52,8 @@ pub(crate) struct Command {
     /// and ca-cert.pem, as qemu-nbd takes it
     #[arg(long, value_name = "FOLDER")]
     nbd_tls: Option<PathBuf>,
-    /// Serve this file as an NBD export with its name. May be repeated; with -r also serve RPC
+    /// Serve this file as an NBD export with its name, or with its path if another has that name. May be repeated; with -r
+    /// also serve RPC
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
     /// Write a line to this file descriptor, open for writing, when everything is served

@@ -74,6 +74,16 @@ pub(crate) fn open(options: &OpenOptions) -> io::Result<(OpenFd, FileInfo)> {
 fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
     let path = options.path.display();
     let message = match error.kind() {
+        _ if options.path.as_os_str().is_empty() => {
+            "the name of the file is empty; name an image file or a block device".to_owned()
+        }
+        io::ErrorKind::NotFound => {
+            format!("cannot open {path}: there is no such file; make it first, or correct the path")
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "cannot open {path}: permission denied; let this user {} it, or run as another one",
+            if options.writable { "read and write" } else { "read" }
+        ),
         io::ErrorKind::ResourceBusy => match device_above(&options.path) {
             Some(above) => format!("{path} is in use: {} is made of it; free it first", above.display()),
             None => format!("{path} is mounted or in use by another program; free it first"),

@@ -15,9 +15,21 @@ pub(super) fn inspect(fd: BorrowedFd<'_>, direct: bool, writable: bool) -> io::R
         FileType::BlockDevice => block_device(fd, &stat, direct, writable),
         FileType::RegularFile => Ok(regular_file(fd, &stat, direct, writable)),
         other => {
-            let message = format!("a {other:?}, neither a regular file nor a block device");
+            let kind = in_words(other);
+            let message = format!("it is {kind}, neither a regular file nor a block device");
             Err(io::Error::new(io::ErrorKind::InvalidInput, message))
         }
+    }
+}
+
+/// A kind of file that holds no blocks.
+fn in_words(kind: FileType) -> &'static str {
+    match kind {
+        FileType::Directory => "a folder",
+        FileType::Fifo => "a FIFO",
+        FileType::CharacterDevice => "a character device",
+        FileType::Socket => "a socket",
+        _ => "of another kind",
     }
 }
 

@@ -90,7 +90,7 @@ fn a_configuration_with_a_fault_ends_the_start_and_names_it_unless_faults_are_ig
     let good =
         r#"{"method": "bdev_malloc_create", "params": {"name": "m", "num_blocks": 8, "block_size": 512}}"#;
     let bad = [
-        (r#"{"method": "bdev_no_such"}"#, "bdev_no_such"),
+        (r#"{"method": "bdev_no_such"}"#, "bdev_no_such: no such method"),
         (r#"{"method": "bdev_nvme_attach_controller"}"#, "NVMe controllers are not reached yet"),
         (r#"{"method": "bdev_malloc_create", "params": {"x": 1}}"#, "no parameter is called 'x'"),
         (r#"{"method": "nbd_export", "params": {"bdev_name": "missing"}}"#, "missing"),
