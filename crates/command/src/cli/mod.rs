@@ -6,6 +6,7 @@
 mod bdevperf;
 mod blob;
 mod failure;
+mod file_kind;
 mod generate;
 mod output;
 mod perf;

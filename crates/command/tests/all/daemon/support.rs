@@ -26,9 +26,15 @@ pub struct Daemon {
 impl Daemon {
     /// Starts one and reads what it says until a line begins with `ready`.
     pub fn start(folder: &Path, args: &[&str], ready: &str) -> Daemon {
-        let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
         let mut command = spindle(folder);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.args(args);
+        Daemon::start_command(folder, command, ready)
+    }
+
+    /// The same for a command line of any kind.
+    pub fn start_command(folder: &Path, mut command: Command, ready: &str) -> Daemon {
+        let log = File::options().create(true).append(true).open(folder.join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut said = String::new();

@@ -1,0 +1,178 @@
+//! The folder of a quickstart: its files, and in which state an earlier run left them.
+//!
+//! A first run makes the store and the volume in a file of another name, which becomes the image when both are in it. So
+//! the image is whole whenever it is there, and a first run that was cut off leaves only what the next one removes.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use spindle_engine::Address;
+use spindle_format::{PAGE_SIZE, SuperBlock};
+
+use crate::cli::failure::{Failure, shown, without_number};
+use crate::cli::file_kind::described;
+
+const IMAGE_BYTES: u64 = 10 << 30;
+
+/// The longest path that a socket can have.
+const SOCKET_PATH: usize = 107;
+
+/// What to do about an image that a quickstart cannot use.
+const REMEDY: &str = "move it away, or name another folder: spindle quickstart FOLDER";
+
+/// The folder and its contents.
+#[derive(Clone)]
+pub(super) struct Place {
+    /// As typed.
+    pub(super) typed: PathBuf,
+    absolute: PathBuf,
+}
+
+/// The state in which the image was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Found {
+    /// There is none yet.
+    New,
+    Clean,
+    Dirty,
+}
+
+impl Place {
+    /// Makes the folder if it is not there.
+    pub(super) fn new(typed: PathBuf) -> Result<Place, Failure> {
+        fs::create_dir_all(&typed).map_err(|error| unusable(&typed, "made", &error))?;
+        let absolute = typed.canonicalize().map_err(|error| Failure::file(&typed, "found", error))?;
+        let place = Place { typed, absolute };
+        for socket in ["spdk.sock", "nbd.sock"] {
+            let path = place.absolute.join(socket);
+            // The lock file beside it may have a longer name.
+            if path.as_os_str().len() > SOCKET_PATH {
+                return Err(Failure::Refused(format!(
+                    "{} has {} bytes, and a socket's path at most {SOCKET_PATH}: run it in another folder, or name one: spindle quickstart FOLDER",
+                    shown(&path),
+                    path.as_os_str().len()
+                )));
+            }
+        }
+        place.hide_from_git()?;
+        Ok(place)
+    }
+
+    /// Writes a `.gitignore` unless there is one. One without contents is what a run left that was cut off.
+    fn hide_from_git(&self) -> Result<(), Failure> {
+        let ignore = self.absolute.join(".gitignore");
+        match fs::symlink_metadata(&ignore) {
+            Ok(there) if !there.is_file() || there.len() > 0 => Ok(()),
+            _ => fs::write(&ignore, "*\n").map_err(|error| unusable(&ignore, "written", &error)),
+        }
+    }
+
+    pub(super) fn absolute(&self) -> &Path {
+        &self.absolute
+    }
+
+    pub(super) fn image(&self) -> PathBuf {
+        self.absolute.join("disk.img")
+    }
+
+    /// The image while the store and the volume are made in it.
+    fn unfinished(&self) -> PathBuf {
+        self.absolute.join("disk.img.unfinished")
+    }
+
+    pub(super) fn rpc_socket(&self) -> PathBuf {
+        self.absolute.join("spdk.sock")
+    }
+
+    pub(super) fn nbd_address(&self) -> Address {
+        Address::Unix(self.absolute.join("nbd.sock"))
+    }
+
+    /// The state of the image. The caller owns the RPC socket of the folder, so that no other quickstart makes one.
+    pub(super) fn found(&self) -> Result<Found, Failure> {
+        let path = self.image();
+        let is_missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+        // Checked before it is opened: opening a FIFO would wait for its other end.
+        let metadata = match (fs::metadata(&path), fs::symlink_metadata(&path)) {
+            (Ok(metadata), _) => metadata,
+            (Err(error), Err(_)) if is_missing(&error) => return Ok(Found::New),
+            (Err(error), Ok(_)) if is_missing(&error) => {
+                return Err(not_ours(&path, "is a symbolic link to a file that is missing"));
+            }
+            (Err(error), _) => return Err(Failure::file(&path, "opened", error)),
+        };
+        let kind = metadata.file_type();
+        if !kind.is_file() && !kind.is_block_device() {
+            return Err(not_ours(&path, &format!("is {}, not an image file", described(kind))));
+        }
+        if kind.is_file() && metadata.len() == 0 {
+            return Err(not_ours(&path, "is empty"));
+        }
+        state(&path)
+    }
+
+    /// A new file for the image, under the other name; one that an earlier run left is removed.
+    pub(super) fn begin(&self) -> Result<PathBuf, Failure> {
+        let path = self.unfinished();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(unusable(&path, "removed", &error));
+            }
+            _ => {}
+        }
+        let made = fs::File::create_new(&path).and_then(|image| image.set_len(IMAGE_BYTES));
+        made.map_err(|error| unusable(&path, "made", &error))?;
+        Ok(path)
+    }
+
+    /// Removes that file after a failure: it holds disk space.
+    pub(super) fn give_up(&self) {
+        // If this fails, the next run removes it.
+        let _ = fs::remove_file(self.unfinished());
+    }
+
+    /// Gives the whole image its name, durably: otherwise a power cut might bring back the other name after the user wrote to
+    /// the volume, and the next run would remove it. Waits for the disk.
+    pub(super) fn finish(&self) -> Result<(), Failure> {
+        let (from, image) = (self.unfinished(), self.image());
+        fs::rename(&from, &image).map_err(|error| Failure::file(&image, "made", error))?;
+        let folder = fs::File::open(&self.absolute).and_then(|folder| folder.sync_all());
+        folder.map_err(|error| Failure::file(&self.absolute, "written", error))
+    }
+}
+
+/// Whether the store of an image was left clean.
+fn state(path: &Path) -> Result<Found, Failure> {
+    let mut page = [0; PAGE_SIZE];
+    let image = fs::File::open(path).map_err(|error| Failure::file(path, "opened", error))?;
+    match io::Read::read_exact(&mut &image, &mut page) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(not_ours(path, &format!("has fewer than {PAGE_SIZE} bytes, too few for a store")));
+        }
+        read => read.map_err(|error| Failure::file(path, "read", error))?,
+    }
+    match SuperBlock::parse(&page) {
+        Ok(block) if block.clean => Ok(Found::Clean),
+        Ok(_) => Ok(Found::Dirty),
+        Err(error) => Err(not_ours(
+            path,
+            &format!("is there and holds no store that can be read: {error}; see 'spindle blob check'"),
+        )),
+    }
+}
+
+/// A file in the place of the image that no quickstart made, or that was damaged since. It is left alone.
+pub(super) fn not_ours(path: &Path, what: &str) -> Failure {
+    Failure::Refused(format!("{} {what}; {REMEDY}", shown(path)))
+}
+
+/// A folder or file in which nothing can be made.
+fn unusable(path: &Path, action: &str, error: &io::Error) -> Failure {
+    let why = without_number(error);
+    Failure::Refused(format!(
+        "{} cannot be {action}: {why}; run it in a folder that you may write to, or name one: spindle quickstart FOLDER",
+        shown(path)
+    ))
+}
