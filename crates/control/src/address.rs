@@ -1,6 +1,7 @@
 //! Addresses of the NBD server as text: where it listens, and the URI by which clients find an export.
 
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use spindle_engine::Address;
@@ -28,20 +29,20 @@ pub fn uri(address: &Address, encrypted: bool, export: &str) -> String {
     let scheme = if encrypted { "nbds" } else { "nbd" };
     match address {
         Address::Unix(path) => {
-            let path = escaped(&path.display().to_string());
-            format!("{scheme}+unix:///{}?socket={path}", escaped(export))
+            let path = escaped(path.as_os_str().as_bytes());
+            format!("{scheme}+unix:///{}?socket={path}", escaped(export.as_bytes()))
         }
-        Address::Tcp(tcp) => format!("{scheme}://{tcp}/{}", escaped(export)),
+        Address::Tcp(tcp) => format!("{scheme}://{tcp}/{}", escaped(export.as_bytes())),
     }
 }
 
 /// Text with the bytes that are special or invalid in a URI escaped in hex.
-fn escaped(text: &str) -> String {
+fn escaped(bytes: &[u8]) -> String {
     let mut escaped = String::new();
-    for byte in text.bytes() {
-        match byte {
+    for byte in bytes {
+        match *byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'_' | b'-' | b'~' | b':' => {
-                escaped.push(byte as char);
+                escaped.push(*byte as char);
             }
             other => escaped.push_str(&format!("%{other:02X}")),
         }
@@ -52,6 +53,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
 
     #[test]
     fn an_address_is_a_path_or_an_ip_and_a_port() {
@@ -72,6 +74,8 @@ mod tests {
     fn a_uri_carries_any_name() {
         let unix = Address::Unix("/run/a b/nbd.sock".into());
         assert_eq!(uri(&unix, false, "demo/vm"), "nbd+unix:///demo/vm?socket=/run/a%20b/nbd.sock");
+        let odd = Address::Unix(OsStr::from_bytes(b"/run/\xff'`id`$x").into());
+        assert_eq!(uri(&odd, false, "a"), "nbd+unix:///a?socket=/run/%FF%27%60id%60%24x");
         let tcp = Address::Tcp("[::1]:10809".parse().expect("an address"));
         assert_eq!(uri(&tcp, false, "a?b"), "nbd://[::1]:10809/a%3Fb");
         assert_eq!(uri(&tcp, true, "a"), "nbds://[::1]:10809/a");

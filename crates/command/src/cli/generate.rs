@@ -1,15 +1,16 @@
 //! `spindle completions` and `spindle man`: files for a package, generated from the program's arguments.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use super::Arguments;
-use super::failure::Failure;
+use super::failure::{Failure, shown};
 use super::output::Output;
+use super::shell;
 
 /// For which shell.
 #[derive(Args)]
@@ -36,9 +37,15 @@ pub(crate) fn completions(command: Completions) -> Result<(), Failure> {
 /// Writes the manual pages.
 pub(crate) fn man(command: Man) -> Result<(), Failure> {
     let folder = &command.folder;
-    if !fs::metadata(folder).map_err(|error| Failure::file(folder, "opened", error))?.is_dir() {
-        let error = std::io::ErrorKind::NotADirectory.into();
-        return Err(Failure::file(folder, "written to", error));
+    let found = fs::metadata(folder).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let (name, make) = (shown(folder), shell::typed(folder));
+            Failure::Refused(format!("there is no folder {name}; make it first (mkdir -p {make})"))
+        }
+        _ => Failure::file(folder, "opened", error),
+    })?;
+    if !found.is_dir() {
+        return Err(Failure::file(folder, "written to", io::ErrorKind::NotADirectory.into()));
     }
     clap_mangen::generate_to(Arguments::command(), folder)
         .map_err(|error| Failure::file(folder, "written to", error))

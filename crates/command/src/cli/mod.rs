@@ -16,6 +16,7 @@ mod quickstart;
 mod readiness;
 mod rpc;
 mod serve;
+mod shell;
 mod size;
 mod table;
 mod text;

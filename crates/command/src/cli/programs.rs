@@ -2,20 +2,22 @@
 
 use std::path::Path;
 
-/// This program's name for use in the current folder: relative if it is below.
-pub(crate) fn this() -> String {
+use super::shell::quoted_path;
+
+/// This program's name for a shell in the folder `here`: relative if it is below. Without its folder if that cannot be shown.
+pub(crate) fn this(here: &Path) -> String {
     let program = std::env::current_exe().unwrap_or_else(|_| "spindle".into());
-    let here = std::env::current_dir().unwrap_or_default();
-    match program.strip_prefix(&here) {
-        Ok(below) if below.components().count() > 1 => super::failure::shown(below),
-        Ok(below) => format!("./{}", super::failure::shown(below)),
-        Err(_) => super::failure::shown(&program),
-    }
+    let name = match program.strip_prefix(here) {
+        Ok(below) if below.components().count() > 1 => quoted_path(below),
+        Ok(below) => quoted_path(&Path::new(".").join(below)),
+        Err(_) => quoted_path(&program),
+    };
+    name.unwrap_or_else(|| "spindle".to_owned())
 }
 
-/// A note that names the package of a program that is not installed; empty if it is.
+/// A comment for a shell that names the package of a program that is not installed; empty if it is.
 pub(crate) fn package_of_missing(program: &str, package: &str) -> String {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let there = std::env::split_paths(&path).any(|folder| Path::new(&folder).join(program).exists());
-    if there { String::new() } else { format!("   (apt: {package})") }
+    if there { String::new() } else { format!("   # apt: {package}") }
 }

@@ -8,6 +8,7 @@ use super::served::note_writer;
 use super::source::not_loaded;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::{Output, note};
+use crate::cli::shell;
 use crate::cli::text::count;
 use spindle_format::BlobId;
 use spindle_format::check::{Finding, Medium, Severity, examine, examine_cut};
@@ -100,7 +101,7 @@ fn mended(image: &Path, undo: Option<PathBuf>, give_up: BTreeSet<BlobId>) -> Res
     if !mended.changes.is_empty() {
         let gone = mended.before.iter().filter(|finding| !mended.after.contains(finding));
         gone.for_each(|finding| note(&format!("repaired: {finding}")));
-        let (image, undo) = (shown(image), shown(&undo));
+        let (image, undo) = (shell::typed(image), shell::typed(&undo));
         note(&format!("to take the repair back: spindle blob undo {image} {undo}"));
     }
     Ok(mended.after)

@@ -3,7 +3,7 @@
 use super::describe::{BlobJson, flags_text, name_text, parent_text, size_of};
 use super::source::{Source, load};
 use super::unfinished;
-use crate::cli::failure::{Failure, shown};
+use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note};
 use crate::cli::table::{Align, Table};
 use crate::cli::text::{count, shortened, size};
@@ -40,7 +40,7 @@ impl Ls {
         out.finish()?;
         for blob in store.blobs.values() {
             if let Some(name) = unfinished::name_of(blob.metadata.xattrs.iter().as_slice()) {
-                note(&unfinished::explained(&shown(image.path()), blob.id, name));
+                note(&unfinished::explained(image.path(), blob.id, name));
             }
         }
         if !store.damaged.is_empty() {

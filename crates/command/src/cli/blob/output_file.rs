@@ -2,6 +2,7 @@
 
 use super::image::Identity;
 use crate::cli::failure::{Failure, shown};
+use crate::cli::shell;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
@@ -154,10 +155,9 @@ pub(super) fn folder_of(path: &Path) -> Result<&Path, Failure> {
         _ => Path::new("."),
     };
     if !folder.is_dir() {
-        let (path, folder) = (shown(path), shown(folder));
-        let why = format!(
-            "{path} cannot be created: there is no folder {folder}; make it first (mkdir -p {folder})"
-        );
+        let (path, name) = (shown(path), shown(folder));
+        let make = format!("mkdir -p {}", shell::typed(folder));
+        let why = format!("{path} cannot be created: there is no folder {name}; make it first ({make})");
         return Err(Failure::Refused(why));
     }
     Ok(folder)

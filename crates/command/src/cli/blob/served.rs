@@ -18,6 +18,7 @@ use spindle_engine::write_lock;
 use super::image::ImageFile;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::note;
+use crate::cli::shell;
 use crate::cli::text::printable;
 
 /// How long a socket may take to answer before the next one is tried.
@@ -62,7 +63,7 @@ pub(super) async fn open_for_writing(path: &Path) -> Result<Arc<File>, Failure> 
 
 /// The command that lists the volumes of a daemon.
 fn question(socket: &Path) -> String {
-    format!("spindle rpc -s {} bdev_lvol_get_lvols", shown(socket))
+    format!("spindle rpc -s {} bdev_lvol_get_lvols", shell::typed(socket))
 }
 
 /// The name of a process, in brackets; empty if it is not visible.

@@ -9,9 +9,11 @@ use super::naming::Pair;
 use super::session::Session;
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
+use crate::cli::shell;
 use crate::cli::text::{before_nul, printable};
 use spindle_blob::{Blob, BlobError, BlobId, Xattr};
 use spindle_format::metadata::IMPORTING;
+use std::path::Path;
 
 /// What a marked blob gets at the end.
 pub(super) struct Unfinished {
@@ -62,7 +64,8 @@ pub(super) fn name_of(xattrs: &[Xattr]) -> Option<&[u8]> {
 }
 
 /// Describes a blob with this final name, or none, and how to remove it.
-pub(super) fn explained(image: &str, id: BlobId, name: &[u8]) -> String {
+pub(super) fn explained(image: &Path, id: BlobId, name: &[u8]) -> String {
     let name = if name.is_empty() { String::new() } else { format!(" as {}", printable(name)) };
+    let image = shell::typed(image);
     format!("blob {id} is being imported{name}, or that was cut off: spindle blob rm {image} {id} removes it")
 }

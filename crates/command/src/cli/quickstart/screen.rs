@@ -3,9 +3,11 @@
 use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use spindle_control::uri;
+use spindle_engine::Address;
 use spindle_reactor::{CpuSet, Mode};
 
 use super::ALIAS;
@@ -14,6 +16,7 @@ use crate::cli::failure::{Failure, shown};
 use crate::cli::output::Output;
 use crate::cli::programs;
 use crate::cli::serve::IDLE;
+use crate::cli::shell::quoted_path;
 use crate::cli::text::{count, size};
 
 /// The text for the user.
@@ -96,16 +99,28 @@ impl Screen<'_> {
         Ok(writeln!(out)?)
     }
 
+    /// Commands to try, for a shell in this folder; in the folder with the store if no shell can be told its name.
     fn next(&self, out: &mut Output) -> Result<(), Failure> {
-        let spindle = programs::this();
-        let folder = shown(&self.place.typed);
-        let socket = format!("{folder}/spdk.sock");
-        writeln!(out, "In another terminal, here:")?;
+        let (typed, absolute) = (&self.place.typed, self.place.absolute());
+        let here = std::env::current_dir().unwrap_or_default();
+        let inside = Path::new("");
+        let from_here = quoted_path(&typed.join("spdk.sock")).map(|socket| (socket, typed.as_path(), &*here));
+        let (socket, folder, here) = from_here.unwrap_or_else(|| ("spdk.sock".to_owned(), inside, absolute));
+        match folder == inside {
+            true => writeln!(
+                out,
+                "In another terminal, in the folder with the store (its name cannot be shown as a shell takes it):"
+            )?,
+            false => writeln!(out, "In another terminal, here:")?,
+        }
+        let spindle = programs::this(here);
         writeln!(out, "  {spindle} rpc -s {socket} bdev_get_bdevs")?;
         let snapshot = r#"'{"lvol_name":"demo/vm","snapshot_name":"monday"}'"#;
         writeln!(out, "  {spindle} rpc -s {socket} bdev_lvol_snapshot {snapshot}")?;
         let package = programs::package_of_missing("nbdcopy", "libnbd-bin");
-        writeln!(out, "  nbdcopy IMAGE.raw \"nbd+unix:///{ALIAS}?socket={folder}/nbd.sock\"{package}\n")?;
+        let uri = uri(&Address::Unix(folder.join("nbd.sock")), false, ALIAS);
+        // A URI has no byte that stands for itself in single quotes only.
+        writeln!(out, "  nbdcopy IMAGE.raw '{uri}'{package}\n")?;
         Ok(())
     }
 }

@@ -133,5 +133,5 @@ fn packages_get_completions_and_manual_pages() {
         assert!(text.contains(says), "{page}");
     }
     let error = text(&man("missing").stderr);
-    assert!(error.contains("missing") && error.lines().count() == 1, "{error}");
+    assert!(error.contains("mkdir -p missing") && error.lines().count() == 1, "{error}");
 }
