@@ -14,7 +14,7 @@ use crate::methods;
 use crate::spdk;
 
 /// How large a configuration may be; 10,000 bdevs fit.
-const LIMITS: Limits = Limits { bytes: 64 << 20, values: 4 << 20, depth: 64 };
+const LIMITS: Limits = Limits { bytes: ConfigFile::MOST_BYTES, values: 4 << 20, depth: 64 };
 
 /// Its part in the log.
 const PART: &str = "config";
@@ -31,6 +31,11 @@ pub struct ConfigFile {
     pub text: String,
     /// True to continue when a call fails.
     pub ignore_errors: bool,
+}
+
+impl ConfigFile {
+    /// The longest text of a configuration.
+    pub const MOST_BYTES: usize = 64 << 20;
 }
 
 /// The calls of a configuration.

@@ -14,6 +14,7 @@ use spindle_engine::{Address, available_cores};
 use spindle_nbd::ListenerInfo;
 use spindle_reactor::{BuildError, Handle, Mode, Runtime};
 
+use super::config_file;
 use super::failure::{Failure, shown};
 use super::output::{Output, note};
 use super::readiness;
@@ -220,7 +221,9 @@ impl Meaningless {
 
 /// Serves until a signal ends it.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
-    let config = command.config.as_deref().map(|path| read_config(path, command.json_ignore_init_errors));
+    // Before the runtime starts, which waits for no file.
+    let config =
+        command.config.as_deref().map(|path| config_file::read(path, command.json_ignore_init_errors));
     let config = config.transpose()?;
     let log = Log::open(command.log()).map_err(|error| Failure::Refused(error.to_string()))?;
     say_panics(log.clone());
@@ -254,14 +257,6 @@ pub(super) fn cannot_build(cores: Option<&str>, error: &BuildError) -> Failure {
         }
         _ => Failure::Engine(error.to_string()),
     }
-}
-
-/// Before the runtime starts, which waits for no file.
-fn read_config(path: &Path, ignore_errors: bool) -> Result<ConfigFile, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::Refused(format!("{}: the configuration cannot be read: {error}", shown(path)))
-    })?;
-    Ok(ConfigFile { name: shown(path).to_string(), text, ignore_errors })
 }
 
 async fn serve(command: Command, config: Option<ConfigFile>, log: Log) -> Result<(), Failure> {

@@ -116,6 +116,43 @@ fn a_configuration_with_a_fault_ends_the_start_and_names_it_unless_faults_are_ig
 }
 
 #[test]
+fn what_is_no_configuration_is_refused_with_the_reason_and_read_to_a_limit() {
+    let folder = tempfile::tempdir().unwrap();
+    for (script, says) in [
+        ("mkdir config", "it is a folder"),
+        ("mkfifo config", "nothing came through the pipe"),
+        ("ln -s /dev/zero config", "it is a character device"),
+        ("ln -s /dev/null config", "it is a character device"),
+        ("truncate -s 65M config", "more than 64 MiB"),
+        ("truncate -s 100G config", "more than 64 MiB"),
+        ("printf '\\377' > config", "byte 0 is not UTF-8"),
+        ("ln -s missing config", "there is no such file"),
+    ] {
+        let make = format!("rm -rf config; {script}");
+        let made = std::process::Command::new("sh").args(["-ec", &make]).current_dir(folder.path()).status();
+        assert!(made.unwrap().success(), "{script}");
+        let said = refused(folder.path(), &[]);
+        assert!(
+            said.contains("config: ") && said.contains(says) && said.lines().count() == 1,
+            "{script}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_configuration_may_come_through_a_pipe_whose_writer_takes_its_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"exec "$0" serve -m 0x1 -r rpc.sock -c <(while ! [ -e rpc.sock.lock ] && [ $((i++)) -lt 500 ]; do :; done
+        echo '{"subsystems": [{"subsystem": "bdev", "config": [
+        {"method": "bdev_malloc_create", "params": {"name": "m", "num_blocks": 8, "block_size": 512}}]}]}')"#;
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-c", script, env!("CARGO_BIN_EXE_spindle")]).current_dir(folder.path());
+    let daemon = Daemon::start_command(folder.path(), bash, "control");
+    assert_eq!(names(&daemon), ["m"]);
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+}
+
+#[test]
 fn a_configuration_that_fails_after_framework_start_init_ends_the_daemon() {
     let folder = tempfile::tempdir().unwrap();
     write(
