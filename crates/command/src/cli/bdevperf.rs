@@ -95,7 +95,9 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
     if options.interrupt_mode {
         builder = builder.mode(Mode::Interrupt);
     }
-    let runtime = builder.build().map_err(|error| cannot_build(options.cores.as_deref(), &error))?;
+    let runtime = builder
+        .build()
+        .map_err(|error| cannot_build(options.cores.as_deref().map(|cores| ("-m", cores)), &error))?;
     if let Some(socket) = options.rpc {
         let served = runtime.run(async move || serve(socket).await);
         return served.map_err(|error| Failure::Engine(error.to_string()))?;

@@ -9,6 +9,7 @@ mod config_file;
 mod failure;
 mod file_kind;
 mod generate;
+mod lcores;
 mod output;
 mod perf;
 mod programs;
@@ -33,7 +34,7 @@ use std::process::ExitCode;
 const SPDK_DAEMONS: [&str; 2] = ["spdk_tgt", "bdev_svc"];
 
 /// What a daemon of SPDK does besides: it locks its cores, and has one core unless -m names others.
-const AS_SPDK: [&str; 3] = ["serve", "--enable-cpumask-locks", "--one-core"];
+const AS_SPDK: [&str; 2] = ["--enable-cpumask-locks", "--one-core"];
 
 /// Printed without a command.
 const WHAT_NEXT: &str = "\
@@ -49,6 +50,14 @@ Spindle, a storage kit on SPDK's model.
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// A storage daemon on SPDK's model: 'spindle serve' under the name of one of SPDK's daemons.
+#[derive(Parser)]
+#[command(name = "spdk_tgt")]
+struct SpdkDaemon {
+    #[command(flatten)]
+    serve: serve::Command,
 }
 
 #[derive(Subcommand)]
@@ -74,7 +83,7 @@ enum Command {
 pub(crate) fn main() -> ExitCode {
     // Never refused; without it a limit on file sizes would kill the process instead of failing a write.
     let _ = spindle_engine::ignore_deadly_signals();
-    let arguments = match Arguments::try_parse_from(typed(std::env::args_os())) {
+    let arguments = match parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Help and version come this way too.
@@ -98,22 +107,20 @@ fn show(text: &clap::Error) -> Result<(), Failure> {
     out.finish()
 }
 
-/// The effective arguments: under the name of one of SPDK's daemons, as a link to this program may have, they are
-/// those of `serve`, and cores are used as there. `-v` asks for the version, also there.
-fn typed(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+/// Reads the arguments. Under the name of one of SPDK's daemons, as a link to this program may have, they are those of
+/// `serve`, and cores are used as there.
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     let is_daemon = |program: &OsString| {
         let name = Path::new(program).file_name();
         SPDK_DAEMONS.iter().any(|daemon| name == Some(daemon.as_ref()))
     };
     if !arguments.first().is_some_and(is_daemon) {
-        return arguments;
+        return Arguments::try_parse_from(arguments);
     }
-    match arguments.get(1).and_then(|first| first.to_str()) {
-        Some("-v" | "--version") => arguments[1] = "--version".into(),
-        _ => drop(arguments.splice(1..1, AS_SPDK.map(OsString::from))),
-    }
-    arguments
+    arguments.splice(1..1, AS_SPDK.map(OsString::from));
+    let SpdkDaemon { serve } = SpdkDaemon::try_parse_from(arguments)?;
+    Ok(Arguments { command: Some(Command::Serve(Box::new(serve))) })
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -149,17 +156,42 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    fn parsed(words: &[&str]) -> Result<Arguments, clap::Error> {
+        parse(words.iter().map(OsString::from))
+    }
+
     #[test]
     fn a_link_by_the_name_of_a_daemon_of_spdks_serves() {
-        let words = |words: &[&str]| typed(words.iter().map(OsString::from));
-        assert_eq!(words(&["/usr/bin/spdk_tgt", "-m", "0x1"])[1..], [&AS_SPDK[..], &["-m", "0x1"]].concat());
         for name in ["spdk_tgt", "/usr/bin/bdev_svc"] {
-            assert_eq!(words(&[name])[1..], AS_SPDK);
-            assert_eq!(words(&[name, "-v"])[1..], ["--version"]);
+            for options in
+                [&[][..], &["-m", "0x1"], &["-v"], &["--enforce-numa", "-e", "bdev"], &["--lcores", "0@0"]]
+            {
+                let words = [&[name], options].concat();
+                assert!(
+                    matches!(parsed(&words), Ok(Arguments { command: Some(Command::Serve(_)) })),
+                    "{words:?}"
+                );
+            }
+            assert!(parsed(&[name, "serve"]).is_err());
         }
-        assert!(Arguments::try_parse_from(words(&["spdk_tgt", "--enforce-numa", "-e", "bdev"])).is_ok());
-        assert_eq!(words(&["./spindle", "spdk_tgt"]), ["./spindle", "spdk_tgt"]);
-        assert_eq!(words(&[]), [] as [&str; 0]);
+        assert!(parsed(&["./spindle", "spdk_tgt"]).is_err());
+        assert!(matches!(parsed(&[]), Ok(Arguments { command: None })));
+    }
+
+    #[test]
+    fn the_help_of_a_daemon_of_spdks_says_how_that_is_used() {
+        for (words, usage) in [
+            (&["spdk_tgt", "--help"][..], "Usage: spdk_tgt [OPTIONS]"),
+            (&["/usr/bin/bdev_svc", "-h"], "Usage: bdev_svc [OPTIONS]"),
+            (&["spindle", "serve", "--help"], "Usage: spindle serve [OPTIONS]"),
+        ] {
+            let help = parsed(words).err().unwrap().to_string();
+            assert!(help.contains(usage), "{help}");
+        }
+        let refused = parsed(&["spdk_tgt", "--nope"]).err().unwrap().to_string();
+        assert!(refused.contains("Usage: spdk_tgt") && !refused.contains("serve"), "{refused}");
+        let refused = parsed(&["spdk_tgt", "--lcores", "0@4"]).err().unwrap().to_string();
+        assert!(refused.contains("--lcores") && refused.contains("write 4"), "{refused}");
     }
 
     #[test]

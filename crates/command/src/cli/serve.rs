@@ -10,12 +10,13 @@ use clap::{Args, ValueEnum};
 use spindle_control::{
     ConfigFile, Daemon, DaemonOptions, Level, Log, LogForm, LogOptions, methods, parse_address, uri,
 };
-use spindle_engine::{Address, available_cores};
+use spindle_engine::{Address, CpuSet, available_cores};
 use spindle_nbd::ListenerInfo;
 use spindle_reactor::{BuildError, Handle, Mode, Runtime};
 
 use super::config_file;
 use super::failure::{Failure, shown};
+use super::lcores;
 use super::output::{Output, note};
 use super::readiness;
 
@@ -26,8 +27,11 @@ pub(super) const DEFAULT_SOCKET: &str = "/var/tmp/spdk.sock";
 #[derive(Args)]
 pub(crate) struct Command {
     /// The cores to run on: a mask as 0x3 or a list as [0,2-4]. Default: all that this process may use
-    #[arg(short = 'm', long, visible_alias = "lcores", value_name = "CORES")]
+    #[arg(short = 'm', long, value_name = "CORES")]
     cpumask: Option<String>,
+    /// The same as SPDK also takes it: 0,2-4
+    #[arg(long, value_name = "CORES", value_parser = lcores::parse, conflicts_with = "cpumask")]
+    lcores: Option<CpuSet>,
     /// The RPC socket. Default: /var/tmp/spdk.sock; with files alone there is none
     #[arg(short = 'r', long, value_name = "PATH")]
     rpc_socket: Option<PathBuf>,
@@ -78,6 +82,9 @@ pub(crate) struct Command {
     /// Print warnings and errors only
     #[arg(long)]
     silence_noticelog: bool,
+    /// Print the version
+    #[arg(short = 'v', long)]
+    version: bool,
     #[arg(long, hide = true)]
     core_lock_folder: Option<PathBuf>,
     /// Without -m: run on one core, the first that this process may use.
@@ -109,12 +116,13 @@ impl Command {
         LogOptions { form, file, flags, quiet: self.silence_noticelog }
     }
 
-    /// The cores to run on, if they were chosen.
-    fn cores(&self) -> Option<String> {
-        match (&self.cpumask, self.one_core) {
-            (Some(cores), _) => Some(cores.clone()),
-            (None, true) => available_cores().affinity.iter().next().map(|core| format!("[{core}]")),
-            (None, false) => None,
+    /// The cores to run on, if they were chosen, and the option that did.
+    fn cores(&self) -> Option<(&'static str, String)> {
+        let first = || available_cores().affinity.iter().next().map(|core| format!("[{core}]"));
+        match (&self.cpumask, self.lcores) {
+            (Some(cores), _) => Some(("-m", cores.clone())),
+            (None, Some(cores)) => Some(("--lcores", cores.as_list())),
+            (None, None) => self.one_core.then(first).flatten().map(|core| ("-m", core)),
         }
     }
 
@@ -190,20 +198,20 @@ struct Meaningless {
 }
 
 impl Meaningless {
-    /// The given options, as written.
+    /// The given options, with both names of each.
     fn given(&self) -> Vec<&'static str> {
         let given = [
-            ("-i", self.shm_id.is_some()),
-            ("-s", self.mem_size.is_some()),
-            ("-n", self.mem_channels.is_some()),
-            ("-p", self.main_core.is_some()),
-            ("-g", self.single_file_segments),
-            ("-u", self.no_pci),
-            ("-B", !self.pci_blocked.is_empty()),
-            ("-A", !self.pci_allowed.is_empty()),
-            ("-R", self.huge_unlink),
-            ("-d", self.limit_coredump),
-            ("-e", self.tpoint_group.is_some()),
+            ("--shm-id (-i)", self.shm_id.is_some()),
+            ("--mem-size (-s)", self.mem_size.is_some()),
+            ("--mem-channels (-n)", self.mem_channels.is_some()),
+            ("--main-core (-p)", self.main_core.is_some()),
+            ("--single-file-segments (-g)", self.single_file_segments),
+            ("--no-pci (-u)", self.no_pci),
+            ("--pci-blocked (-B)", !self.pci_blocked.is_empty()),
+            ("--pci-allowed (-A)", !self.pci_allowed.is_empty()),
+            ("--huge-unlink (-R)", self.huge_unlink),
+            ("--limit-coredump (-d)", self.limit_coredump),
+            ("--tpoint-group (-e)", self.tpoint_group.is_some()),
             ("--no-huge", self.no_huge),
             ("--huge-dir", self.huge_dir.is_some()),
             ("--iova-mode", self.iova_mode.is_some()),
@@ -221,6 +229,11 @@ impl Meaningless {
 
 /// Serves until a signal ends it.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
+    if command.version {
+        let mut out = Output::stdout();
+        writeln!(out, "spindle {}", env!("CARGO_PKG_VERSION"))?;
+        return out.finish();
+    }
     // Before the runtime starts, which waits for no file.
     let config =
         command.config.as_deref().map(|path| config_file::read(path, command.json_ignore_init_errors));
@@ -228,10 +241,12 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let log = Log::open(command.log()).map_err(|error| Failure::Refused(error.to_string()))?;
     say_panics(log.clone());
     let mut builder = Runtime::builder().mode(IDLE).reporter(Arc::new(log.clone()));
-    if let Some(cores) = command.cores() {
-        builder = builder.cores(&*cores);
+    let cores = command.cores();
+    if let Some((_, cores)) = &cores {
+        builder = builder.cores(cores);
     }
-    let runtime = builder.build().map_err(|error| cannot_build(command.cpumask.as_deref(), &error))?;
+    let asked = cores.as_ref().map(|(option, cores)| (*option, &**cores));
+    let runtime = builder.build().map_err(|error| cannot_build(asked, &error))?;
     runtime
         .run(async move || serve(command, config, log).await)
         .map_err(|error| Failure::Engine(error.to_string()))?
@@ -249,12 +264,16 @@ fn say_panics(log: Log) {
     }));
 }
 
-/// Why there is no runtime; names the option if `cores` were asked for.
-pub(super) fn cannot_build(cores: Option<&str>, error: &BuildError) -> Failure {
-    match (cores, error) {
-        (Some(cores), BuildError::Cores(_) | BuildError::NotAvailable { .. }) => {
-            Failure::Usage(format!("-m {cores}: {error}"))
-        }
+/// Why there is no runtime; names the option and its value if cores were `asked` for.
+pub(super) fn cannot_build(asked: Option<(&str, &str)>, error: &BuildError) -> Failure {
+    match (asked, error) {
+        (
+            Some((option, cores)),
+            BuildError::Cores(_)
+            | BuildError::NotAvailable { .. }
+            | BuildError::NoCore { .. }
+            | BuildError::TooManyReactors { .. },
+        ) => Failure::Usage(format!("{option} {cores}: {error}")),
         _ => Failure::Engine(error.to_string()),
     }
 }
@@ -264,7 +283,8 @@ async fn serve(command: Command, config: Option<ConfigFile>, log: Log) -> Result
     let rpc_socket = command.rpc_socket();
     let ignored = command.meaningless.given();
     if !ignored.is_empty() {
-        log.warning("app", &format!("{} have no effect here", ignored.join(", ")));
+        let verb = if ignored.len() == 1 { "has" } else { "have" };
+        log.warning("app", &format!("{} {verb} no effect here", ignored.join(", ")));
     }
     let options = DaemonOptions {
         rpc_socket: rpc_socket.clone(),

@@ -45,8 +45,64 @@ fn options_of_spdk_that_mean_nothing_here_are_accepted_and_said_once() {
         [&SERVE[..], &["-i", "7", "--no-huge", "-s", "512", "-L", "bdev", "--silence-noticelog"]].concat();
     drop(Daemon::start(folder.path(), &args, "control"));
     let log = fs::read_to_string(folder.path().join("log")).unwrap();
-    let said = "\"message\":\"-i, -s, --no-huge have no effect here\"}\n";
+    let said = "\"message\":\"--shm-id (-i), --mem-size (-s), --no-huge have no effect here\"}\n";
     assert!(log.ends_with(said) && log.lines().count() == 1, "{log}");
+    let args = [&SERVE[..], &["--main-core", "1", "--silence-noticelog"]].concat();
+    drop(Daemon::start(folder.path(), &args, "control"));
+    let log = fs::read_to_string(folder.path().join("log")).unwrap();
+    assert!(log.ends_with("\"message\":\"--main-core (-p) has no effect here\"}\n"), "{log}");
+}
+
+#[test]
+fn cores_that_cannot_be_are_wrong_usage_and_named_with_their_option() {
+    let folder = tempfile::tempdir().unwrap();
+    for (option, cores) in [
+        ("-m", "0x0"),
+        ("-m", "[2000]"),
+        ("-m", "[1023]"),
+        ("-m", "nope"),
+        ("--lcores", "0@5"),
+        ("--lcores", "1023"),
+        ("--lcores", "0x1"),
+    ] {
+        let run = spindle(folder.path()).args(["serve", "-r", "rpc.sock", option, cores]).output().unwrap();
+        let error = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{option} {cores}: {error}");
+        assert!(error.contains(option) && error.contains(cores), "{option} {cores}: {error}");
+    }
+    let args = ["serve", "-r", "rpc.sock", "--lcores", "0@0"];
+    assert_eq!(Daemon::start(folder.path(), &args, "control").end(Signal::TERM).0.code(), Some(0));
+}
+
+#[test]
+fn the_version_is_printed_wherever_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let version = spindle(folder.path()).arg("--version").output().unwrap().stdout;
+    for words in [&["serve", "-v"][..], &["serve", "--version"], &["serve", "-r", "rpc.sock", "-v"]] {
+        let run = spindle(folder.path()).args(words).output().unwrap();
+        assert!(run.status.success() && run.stdout == version, "{words:?}: {run:?}");
+    }
+}
+
+#[test]
+fn files_of_one_name_are_all_served_the_later_ones_by_their_paths() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["a/disk.img", "b/disk.img", "./b/../c/disk.img"];
+    for file in ["a", "b", "c"] {
+        fs::create_dir(folder.path().join(file)).unwrap();
+        fs::File::create(folder.path().join(file).join("disk.img")).unwrap().set_len(1 << 20).unwrap();
+    }
+    let options: Vec<&str> = files.iter().flat_map(|file| ["--file", file]).collect();
+    let args = [&SERVE[..], &["--nbd", "unix:nbd.sock"], &options].concat();
+    let daemon = Daemon::start(folder.path(), &args, "data");
+    let exports = daemon.call(&["nbd_get_exports"]);
+    let exports: Value = serde_json::from_slice(&exports.stdout).unwrap();
+    let names: Vec<&str> =
+        exports.as_array().unwrap().iter().map(|export| export["name"].as_str().unwrap()).collect();
+    for name in ["disk.img", "b/disk.img", "./b/../c/disk.img"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
 }
 
 #[test]
