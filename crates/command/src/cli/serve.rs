@@ -126,6 +126,21 @@ impl Command {
         }
     }
 
+    /// The addresses of the NBD server.
+    fn nbd_addresses(&self) -> Result<Vec<Address>, Failure> {
+        let addresses = match self.nbd.is_empty() && !self.file.is_empty() {
+            true => vec![Address::Tcp((Ipv4Addr::LOCALHOST, NBD_PORT).into())],
+            false => self.nbd.clone(),
+        };
+        let encrypts = addresses.iter().any(|address| matches!(address, Address::Tcp(_)));
+        if self.nbd_tls.is_some() && !encrypts {
+            let why = "--nbd-tls encrypts TCP addresses only, and there is none: add --nbd IP:PORT, or leave --nbd-tls out \
+                       (a Unix socket is open to its owner only; nbd_listen encrypts one)";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+        Ok(addresses)
+    }
+
     /// The RPC socket; `None` for a daemon that only serves files.
     fn rpc_socket(&self) -> Option<PathBuf> {
         let needs_rpc = self.config.is_some() || self.wait_for_rpc || !self.rpcs_allowed.is_empty();
@@ -234,6 +249,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         writeln!(out, "spindle {}", env!("CARGO_PKG_VERSION"))?;
         return out.finish();
     }
+    let nbd = command.nbd_addresses()?;
     // Before the runtime starts, which waits for no file.
     let config =
         command.config.as_deref().map(|path| config_file::read(path, command.json_ignore_init_errors));
@@ -248,7 +264,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let asked = cores.as_ref().map(|(option, cores)| (*option, &**cores));
     let runtime = builder.build().map_err(|error| cannot_build(asked, &error))?;
     runtime
-        .run(async move || serve(command, config, log).await)
+        .run(async move || serve(command, nbd, config, log).await)
         .map_err(|error| Failure::Engine(error.to_string()))?
 }
 
@@ -278,7 +294,12 @@ pub(super) fn cannot_build(asked: Option<(&str, &str)>, error: &BuildError) -> F
     }
 }
 
-async fn serve(command: Command, config: Option<ConfigFile>, log: Log) -> Result<(), Failure> {
+async fn serve(
+    command: Command,
+    nbd: Vec<Address>,
+    config: Option<ConfigFile>,
+    log: Log,
+) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
     let rpc_socket = command.rpc_socket();
     let ignored = command.meaningless.given();
@@ -293,12 +314,7 @@ async fn serve(command: Command, config: Option<ConfigFile>, log: Log) -> Result
         lock_cores: command.enable_cpumask_locks && !command.disable_cpumask_locks,
         core_lock_folder: command.core_lock_folder,
         config,
-        nbd: match command.nbd {
-            addresses if addresses.is_empty() && !command.file.is_empty() => {
-                vec![Address::Tcp((Ipv4Addr::LOCALHOST, NBD_PORT).into())]
-            }
-            addresses => addresses,
-        },
+        nbd,
         nbd_tls: command.nbd_tls,
         files: command.file,
         log,

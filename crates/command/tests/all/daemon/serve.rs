@@ -85,6 +85,19 @@ fn the_version_is_printed_wherever_it_is_asked_for() {
 }
 
 #[test]
+fn certificates_without_an_address_that_they_encrypt_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for addresses in [&["--nbd", "unix:nbd.sock"][..], &[]] {
+        let args = [&SERVE[..], &["--nbd-tls", "."], addresses].concat();
+        let run = spindle(folder.path()).args(args).output().unwrap();
+        let error = text(&run.stderr);
+        assert_eq!((run.status.code(), error.lines().count()), (Some(2), 1), "{error}");
+        assert!(error.contains("--nbd-tls") && error.contains("--nbd IP:PORT"), "{error}");
+        assert!(!folder.path().join("nbd.sock").exists());
+    }
+}
+
+#[test]
 fn files_of_one_name_are_all_served_the_later_ones_by_their_paths() {
     let folder = tempfile::tempdir().unwrap();
     let files = ["a/disk.img", "b/disk.img", "./b/../c/disk.img"];
