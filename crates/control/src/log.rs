@@ -186,6 +186,10 @@ impl Log {
             file: Mutex::new(file),
             ..Inner::default()
         }));
+        if log.has_file() {
+            // What flags ask for comes with the level of information.
+            log.set_level(Level::Info);
+        }
         if options.quiet {
             log.set_print_level(Level::Warning);
         }
@@ -454,6 +458,21 @@ mod tests {
         assert_eq!(lines.len(), 2, "{said}");
         assert!(lines[0].contains(r#""level":"INFO","part":"bdev","message":"b0 is there""#), "{said}");
         assert!(lines[1].contains(r#""message":"first\nsecond\n""#), "{said}");
+    }
+
+    #[test]
+    fn a_file_gets_what_flags_ask_for_and_nothing_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Some(folder.path().join("log"));
+        let log = Log::open(LogOptions { file, flags: vec!["rpc".into()], ..LogOptions::default() }).unwrap();
+        log.say(Level::Info, "rpc", "by an option");
+        log.say(Level::Info, "bdev", "without a flag");
+        log.set_flag("bdev", true);
+        log.say(Level::Info, "bdev", "by a call");
+        log.say(Level::Debug, "bdev", "in detail");
+        let said = std::fs::read_to_string(folder.path().join("log")).unwrap();
+        assert!(said.contains("by an option") && said.contains("by a call"), "{said}");
+        assert_eq!(said.lines().count(), 2, "{said}");
     }
 
     #[test]

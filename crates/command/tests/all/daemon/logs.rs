@@ -160,6 +160,18 @@ fn each_flag_says_what_its_part_does() {
 }
 
 #[test]
+fn a_log_file_gets_what_the_flags_ask_for_as_standard_error_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = [&SERVE[..], &["--log-file", "it.log", "-L", "rpc"]].concat();
+    let daemon = Daemon::start(folder.path(), &args, "control");
+    assert!(daemon.call(&["spdk_get_version"]).status.success());
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    let said = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(said("it.log").contains("spdk_get_version: done"), "{}", said("it.log"));
+    assert_eq!(said("it.log"), said("log"));
+}
+
+#[test]
 fn a_dump_is_a_line_of_the_log_in_its_form() {
     for (form, call) in [("json", true), ("json", false), ("human", true), ("human", false)] {
         let folder = tempfile::tempdir().unwrap();
