@@ -15,13 +15,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use spindle_reactor::{ReportLevel, Reporter};
+use spindle_reactor::{ReportLevel, Reporter, Stall};
 use spindle_rpc::to_json;
 
 use crate::pattern::Pattern;
 
 /// How long standard error has to accept a line of the control plane.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// The shortest hold of a core that is a warning: clients notice it.
+const NOTICED: Duration = Duration::from_secs(1);
 
 /// Stands for all flags.
 const ALL: &str = "all";
@@ -344,6 +347,30 @@ impl Reporter for Log {
     fn dump(&self, text: &str) {
         Log::dump(self, text);
     }
+
+    /// A hold that nobody notices is information for those who ask for it; one that clients notice is a warning.
+    fn stall(&self, stall: &Stall) {
+        let (level, part) = match stall.held < NOTICED {
+            true if !stall.is_milestone() => return,
+            true => (Level::Info, "reactor"),
+            false => (Level::Warning, "runtime"),
+        };
+        if self.says(level, part) {
+            self.say_within(Duration::ZERO, level, part, &held_up(stall));
+        }
+    }
+}
+
+/// A hold in words for an operator.
+fn held_up(stall: &Stall) -> String {
+    let thread = stall.thread.1.as_deref().unwrap_or("a thread that has ended");
+    let times = if stall.times > 1 { format!("; {} times so far", stall.times) } else { String::new() };
+    format!(
+        "all work on core {} was held up for {} ms by {thread} ({}{times})",
+        stall.core,
+        stall.held.as_millis(),
+        stall.call.trim_end_matches(',')
+    )
 }
 
 impl From<ReportLevel> for Level {
@@ -473,6 +500,38 @@ mod tests {
         let said = std::fs::read_to_string(folder.path().join("log")).unwrap();
         assert!(said.contains("by an option") && said.contains("by a call"), "{said}");
         assert_eq!(said.lines().count(), 2, "{said}");
+    }
+
+    #[test]
+    fn a_held_core_is_a_warning_when_clients_notice_it_and_information_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let options = LogOptions { file: Some(path.clone()), ..LogOptions::default() };
+        let log = Log::open(options).unwrap();
+        let stall = |milliseconds, times| Stall {
+            reactor: 1,
+            reactor_name: "reactor_1".into(),
+            core: 3,
+            thread: (7, Some("nbd_1".into())),
+            call: "the task spawned at crates/nbd/src/server/shared.rs:112:53".into(),
+            held: Duration::from_millis(milliseconds),
+            times,
+        };
+        let say = |stalls: &[(u64, u64)]| {
+            std::fs::write(&path, "").unwrap();
+            stalls.iter().for_each(|(held, times)| log.stall(&stall(*held, *times)));
+            std::fs::read_to_string(&path).unwrap()
+        };
+        assert_eq!(say(&[(20, 1), (999, 2)]), "");
+        // Each time, also if too many others are kept.
+        let said = say(&[(1000, 3), (10_000, 4), (1500, 0)]);
+        assert_eq!(said.matches("warning runtime: ").count(), 3, "{said}");
+        let words = "all work on core 3 was held up for 1000 ms by nbd_1 (the task spawned at crates/nbd";
+        assert!(said.contains(words) && !said.contains("yield_now"), "{said}");
+        log.set_flag("reactor", true);
+        let said = say(&[(20, 1), (20, 2), (30, 10), (40, 0)]);
+        assert_eq!(said.matches("info reactor: ").count(), 2, "{said}");
+        assert!(said.contains("held up for 20 ms by nbd_1") && said.contains("; 10 times so far)"), "{said}");
     }
 
     #[test]

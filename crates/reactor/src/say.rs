@@ -6,6 +6,8 @@ use std::fmt::{self, Arguments, Debug};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::Stall;
+
 /// How long standard error has to accept a dump.
 const DUMP_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -36,6 +38,15 @@ pub trait Reporter: Send + Sync + 'static {
 
     /// Takes a dump, of several lines, that was asked for by SIGUSR1.
     fn dump(&self, text: &str);
+
+    /// Takes a call that has held a reactor longer than the watchdog's limit; the same one again when it has held it ten times
+    /// as long. [`Stall::times`] is 0 for one that was not kept, as there are too many others. By default a warning for
+    /// programmers is reported at the first, the tenth, the hundredth time.
+    fn stall(&self, stall: &Stall) {
+        if stall.is_milestone() && self.wants(ReportLevel::Warning, RUNTIME) {
+            self.report(ReportLevel::Warning, RUNTIME, &stall.advice());
+        }
+    }
 }
 
 /// Where the reports of a runtime go.
@@ -62,6 +73,17 @@ impl Reports {
                 reporter.report(level, RUNTIME, &what.to_string());
             }
             Some(_) => {}
+        }
+    }
+
+    /// Says that a call has held a reactor.
+    pub(crate) fn stall(&self, stall: &Stall) {
+        match &self.0 {
+            None if stall.is_milestone() => {
+                self.say(ReportLevel::Warning, format_args!("{}", stall.advice()));
+            }
+            None => {}
+            Some(reporter) => reporter.stall(stall),
         }
     }
 

@@ -28,6 +28,19 @@ impl Stall {
     pub(crate) fn is_like(&self, other: &Stall) -> bool {
         (self.thread.0, &self.call) == (other.thread.0, &other.call)
     }
+
+    /// True at the first, the tenth, the hundredth time that such a call was seen.
+    pub fn is_milestone(&self) -> bool {
+        self.times.checked_ilog10().is_some_and(|digits| self.times == 10u64.pow(digits))
+    }
+
+    /// What is reported to a programmer.
+    pub(crate) fn advice(&self) -> String {
+        match self.times {
+            0 | 1 => self.to_string(),
+            times => format!("{self} ({times} times)"),
+        }
+    }
 }
 
 impl fmt::Display for Stall {

@@ -22,7 +22,7 @@ use spindle_engine::{CpuSet, Unparker};
 use crate::diagnosis::stall::Stall;
 use crate::error::CreateError;
 use crate::mode::Mode;
-use crate::say::{ReportLevel, Reports};
+use crate::say::Reports;
 use crate::shared::extensions::Extensions;
 use crate::shared::hangup::Hangup;
 use crate::shared::lock_order::LockOrder;
@@ -259,8 +259,7 @@ impl Shared {
         self.lock_reports.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reports what held a reactor too long, and keeps it. Repetitions are reported the
-    /// first, the tenth, the hundredth time.
+    /// Keeps what held a reactor too long, if it is among the first of its kind, and reports it.
     pub(crate) fn note_stall(&self, stall: Stall) {
         let mut stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
         let room = stalls.len() < REPORTS;
@@ -274,13 +273,10 @@ impl Shared {
                 stalls.push(stall.clone());
                 1
             }
-            None => return,
+            None => 0,
         };
         drop(stalls);
-        if times == 10u64.pow(times.ilog10()) {
-            let times = if times > 1 { format!(" ({times} times)") } else { String::new() };
-            self.reports.say(ReportLevel::Warning, format_args!("{stall}{times}"));
-        }
+        self.reports.stall(&Stall { times, ..stall });
     }
 
     /// The calls that have held a reactor too long.

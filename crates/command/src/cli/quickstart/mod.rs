@@ -7,12 +7,13 @@ mod screen;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use spindle_bdev::Bdev;
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
-use spindle_control::{Control, Daemon, DaemonOptions, Ended, methods};
+use spindle_control::{Control, Daemon, DaemonOptions, Ended, Log, methods};
 use spindle_engine::spawn_pinned;
 use spindle_lvol::{Lvol, LvolSpec, LvolStore, StoreKey, StoreSpec};
 use spindle_nbd::BdevExport;
@@ -47,16 +48,17 @@ pub(crate) struct Command {
 /// Creates or opens everything and serves until a signal.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let place = Place::new(command.folder)?;
-    let runtime =
-        Runtime::builder().mode(IDLE).build().map_err(|error| Failure::Engine(error.to_string()))?;
+    let log = Log::default();
+    let builder = Runtime::builder().mode(IDLE).reporter(Arc::new(log.clone()));
+    let runtime = builder.build().map_err(|error| Failure::Engine(error.to_string()))?;
     let engine = runtime.engine().kind().to_string();
-    let result = runtime.run(async move || serve(place, engine).await);
+    let result = runtime.run(async move || serve(place, engine, log).await);
     result.map_err(|error| Failure::Engine(error.to_string()))?
 }
 
-async fn serve(place: Place, engine: String) -> Result<(), Failure> {
+async fn serve(place: Place, engine: String, log: Log) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
-    let options = DaemonOptions { rpc_socket: Some(place.rpc_socket()), ..DaemonOptions::default() };
+    let options = DaemonOptions { rpc_socket: Some(place.rpc_socket()), log, ..DaemonOptions::default() };
     let daemon = Daemon::start(options, methods::table()).await.map_err(refused)?;
     let started = set_up(&place, &daemon, &engine).await;
     if let (Ok(()), Some(stop)) = (&started, stop) {
