@@ -95,14 +95,14 @@ impl Reports {
         }
     }
 
-    /// The reporter, if it wants to know what a part does.
-    pub(crate) fn interested_in(&self, part: &str) -> Option<&Arc<dyn Reporter>> {
-        self.0.as_ref().filter(|reporter| reporter.wants(ReportLevel::Info, part))
+    /// The reporter, if it wants reports of that level about a part.
+    pub(crate) fn interested_in(&self, level: ReportLevel, part: &str) -> Option<&Arc<dyn Reporter>> {
+        self.0.as_ref().filter(|reporter| reporter.wants(level, part))
     }
 
     /// Says what a part does.
     pub(crate) fn tell(&self, part: &'static str, what: Arguments<'_>) {
-        if let Some(reporter) = self.interested_in(part) {
+        if let Some(reporter) = self.interested_in(ReportLevel::Info, part) {
             reporter.report(ReportLevel::Info, part, &what.to_string());
         }
     }

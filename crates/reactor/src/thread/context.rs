@@ -26,9 +26,16 @@ pub fn spawn_local<T: 'static>(future: impl Future<Output = T> + 'static) -> Joi
 /// text is made only if it is wanted. Without effect outside a runtime, or in one without a reporter. Not for the path
 /// of requests: it takes a call of the reporter.
 pub fn tell(part: &'static str, text: impl FnOnce() -> String) {
-    let reporter = with(|core| core.and_then(|core| core.local.shared.reports.interested_in(part).cloned()));
+    report(ReportLevel::Info, part, text);
+}
+
+/// As [`tell`], of something that is not as it was meant to be, or that failed. Once for each event, not for each request
+/// that it concerns.
+pub fn report(level: ReportLevel, part: &'static str, text: impl FnOnce() -> String) {
+    let reporter =
+        with(|core| core.and_then(|core| core.local.shared.reports.interested_in(level, part).cloned()));
     if let Some(reporter) = reporter {
-        reporter.report(ReportLevel::Info, part, &text());
+        reporter.report(level, part, &text());
     }
 }
 
