@@ -48,11 +48,6 @@ pub(crate) fn is_known(name: &str) -> bool {
     methods().any(|method| method.0 == name)
 }
 
-/// The reason that callers of a method that is not here get.
-pub(crate) fn why_absent(name: &str) -> Option<&'static str> {
-    methods().find(|method| method.0 == name)?.absent().map(|(_, why)| why)
-}
-
 const PCI: &str = "devices are the kernel's here: none is driven from user space over PCI";
 const ENGINES: &str = "no engine of hardware is driven from user space here";
 

@@ -224,7 +224,9 @@ impl<C: 'static> Table<C> {
 
     /// Keeps only the named methods; unknown names are ignored. For `--rpcs-allowed`.
     pub fn keep_only(&mut self, allowed: &[&str]) {
-        self.names.retain(|name, _| allowed.contains(name));
+        for (name, _) in self.names.extract_if(.., |name, _| !allowed.contains(name)) {
+            self.absent.insert(name, NOT_ALLOWED);
+        }
     }
 
     /// Notes the test in which a client of SPDK drove a method; false if there is no such method.
@@ -233,9 +235,21 @@ impl<C: 'static> Table<C> {
         method.map(|method| method.driven_by = Some(test)).is_some()
     }
 
-    /// Sets why a method that clients may ask for does not exist: the answer to calls of it.
+    /// Sets why a method that clients may ask for does not exist: the answer to calls of it. Without effect if it does.
     pub fn note_absent(&mut self, name: &'static str, why: &'static str) {
-        self.absent.insert(name, why);
+        if !self.names.contains_key(name) {
+            self.absent.insert(name, why);
+        }
+    }
+
+    /// Why there is no method of that name, and what to do.
+    pub fn why_absent(&self, name: &str) -> &'static str {
+        self.absent.get(name).copied().unwrap_or("rpc_get_methods lists them")
+    }
+
+    /// True if [`keep_only`](Self::keep_only) took away the method of that name.
+    pub fn is_forbidden(&self, name: &str) -> bool {
+        self.absent.get(name).is_some_and(|why| *why == NOT_ALLOWED)
     }
 
     /// The states in which a method may be called by that name or alias; none if there is none.
@@ -257,7 +271,7 @@ impl<C: 'static> Table<C> {
         params: Option<Value>,
     ) -> Result<Outcome, RpcError> {
         let Some(method) = self.names.get(name).map(|place| &self.methods[*place]) else {
-            let why = self.absent.get(name).copied().unwrap_or("rpc_get_methods lists them");
+            let why = self.why_absent(name);
             let message = format!("Method not found: '{}'; {why}", shown(name));
             return Err(RpcError::new(RpcError::METHOD_NOT_FOUND, message));
         };
@@ -293,6 +307,9 @@ struct ListParams {
     current: bool,
     include_aliases: bool,
 }
+
+/// Why a method that exists cannot be called.
+const NOT_ALLOWED: &str = "it is not among --rpcs-allowed; start with it there, or without that option";
 
 fn wrong_state(state: State) -> &'static str {
     match state {

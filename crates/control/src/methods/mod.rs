@@ -98,6 +98,29 @@ pub(crate) fn driven() -> impl Iterator<Item = (&'static str, &'static str)> {
 #[cfg(test)]
 mod tests {
     #[test]
+    fn a_method_that_exists_and_is_not_allowed_says_so() {
+        let all: Vec<&str> = super::table().methods().map(spindle_rpc::Method::name).collect();
+        let mut table = super::table();
+        table.keep_only(&["rpc_get_methods"]);
+        for name in all.into_iter().filter(|name| *name != "rpc_get_methods") {
+            assert!(table.states_of(name).is_none() && table.is_forbidden(name), "{name}");
+            let why = table.why_absent(name);
+            assert!(why.contains("--rpcs-allowed"), "{name}: {why}");
+        }
+        for absent in ["bdev_nvme_attach_controller", "nope"] {
+            assert!(!table.is_forbidden(absent) && !table.why_absent(absent).contains("allowed"), "{absent}");
+        }
+    }
+
+    #[test]
+    fn no_method_that_exists_has_a_reason_not_to() {
+        let table = super::table();
+        for method in table.methods() {
+            assert_eq!(table.why_absent(method.name()), table.why_absent("nope"), "{}", method.name());
+        }
+    }
+
+    #[test]
     fn the_methods_have_names_of_their_own() {
         assert!(super::table().methods().count() > 20);
     }

@@ -176,6 +176,7 @@ fn only_allowed_methods_are_there_for_clients_and_for_the_configuration() {
     assert!(listed.contains("bdev_get_bdevs") && !listed.contains("bdev_malloc_create"), "{listed}");
     let refusal = daemon.call(&["spdk_get_version"]);
     assert!(text(&refusal.stderr).contains("Method not found"), "{refusal:?}");
+    assert!(text(&refusal.stderr).contains("it is not among --rpcs-allowed"), "{refusal:?}");
     assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
     write(
         folder.path(),
