@@ -41,6 +41,7 @@ impl ParamError {
 impl fmt::Display for ParamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.path.as_str() {
+            "" if self.what.starts_with("is ") => write!(f, "'params' {}", self.what),
             "" => f.write_str(&self.what),
             path => write!(f, "'{path}' {}", self.what),
         }
@@ -67,6 +68,14 @@ impl de::Error for ParamError {
     }
 
     fn invalid_value(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> ParamError {
+        let number = match unexpected {
+            de::Unexpected::Unsigned(number) => Some(i128::from(number)),
+            de::Unexpected::Signed(number) => Some(i128::from(number)),
+            _ => None,
+        };
+        if let (Some(number), Some((least, most))) = (number, range_of(&expected.to_string())) {
+            return ParamError::custom(format_args!("is {number}, not a number from {least} to {most}"));
+        }
         ParamError::custom(format_args!("is {unexpected}, not {expected}"))
     }
 
@@ -86,6 +95,21 @@ impl de::Error for ParamError {
     fn duplicate_field(field: &'static str) -> ParamError {
         ParamError::custom("is given twice").within(field)
     }
+}
+
+/// The least and the greatest value of an integer type, by the name that serde gives it.
+fn range_of(name: &str) -> Option<(i128, i128)> {
+    Some(match name {
+        "u8" => (0, u8::MAX.into()),
+        "u16" => (0, u16::MAX.into()),
+        "u32" => (0, u32::MAX.into()),
+        "u64" => (0, u64::MAX.into()),
+        "i8" => (i8::MIN.into(), i8::MAX.into()),
+        "i16" => (i16::MIN.into(), i16::MAX.into()),
+        "i32" => (i32::MIN.into(), i32::MAX.into()),
+        "i64" => (i64::MIN.into(), i64::MAX.into()),
+        _ => return None,
+    })
 }
 
 /// Decodes parameters.

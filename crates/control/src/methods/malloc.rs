@@ -64,7 +64,12 @@ fn check_memory(params: &Create) -> Result<(), RpcError> {
     if needs <= has || !block_size_fits {
         return Ok(());
     }
-    let what = format!("it needs {} MiB, and this machine has {}", needs >> 20, has >> 20);
+    let bdev = params.name.as_deref().map_or_else(|| "the bdev".to_owned(), |name| format!("bdev {name:?}"));
+    let what = format!(
+        "{bdev} needs {} MiB, and this machine has {}; lower 'num_blocks' or 'block_size'",
+        needs >> 20,
+        has >> 20
+    );
     Err(RpcError::errno(Errno::NOMEM, what))
 }
 

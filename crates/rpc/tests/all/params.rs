@@ -62,7 +62,10 @@ fn what_is_wrong_is_refused_with_the_member_and_the_reason() {
         (r#"{"num_blocks":null}"#, "'num_blocks' is null"),
         (r#"{"num_blocks":8.5}"#, "'num_blocks' 8.5: is not an integer"),
         (r#"{"num_blocks":-8}"#, "'num_blocks' -8: is negative"),
-        (r#"{"num_blocks":8,"block_size":4294967296}"#, "'block_size' is integer `4294967296`, not u32"),
+        (
+            r#"{"num_blocks":8,"block_size":4294967296}"#,
+            "'block_size' is 4294967296, not a number from 0 to 4294967295",
+        ),
         (r#"{"num_blocks":8,"name":null}"#, "'name' is null, not a string"),
         (r#"{"num_blocks":8,"name":5}"#, "'name' is a number, not a string"),
         (r#"{"num_blocks":8,"name":"a\u0000b"}"#, "'name' has a NUL character in it"),
