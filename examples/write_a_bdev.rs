@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use spindle::bdev::conformance::{self, Contents};
-use spindle::bdev::{Base, BdevError, BdevSpec, PlainDisk, Virtual};
+use spindle::bdev::{Base, BdevError, BdevSpec, Detail, PlainDisk, Recipe, Virtual};
 use spindle::block::{
     Cx, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, Layer, LayerParts, OpenError, Operation, Status,
     Submit,
@@ -96,6 +96,12 @@ impl Virtual for InvertSpec {
 
     fn base(&self) -> &str {
         &self.base_bdev_name
+    }
+
+    fn recipe(&self) -> Option<Recipe> {
+        let below = ("base_bdev_name", self.base_bdev_name.as_str().into());
+        let params = Detail::Object(vec![("name", self.name.as_str().into()), below]);
+        Some(Recipe { method: "bdev_invert_create", params })
     }
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {

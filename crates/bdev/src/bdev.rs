@@ -188,6 +188,17 @@ impl Inner {
     }
 }
 
+/// Holders for people: each once, and some of many.
+pub(crate) fn listed(mut holders: Vec<String>) -> String {
+    const SHOWN: usize = 3;
+    holders.sort();
+    holders.dedup();
+    let more = holders.len().saturating_sub(SHOWN);
+    holders.truncate(SHOWN);
+    let shown = holders.join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
 impl State {
     /// A number for a new descriptor.
     pub(crate) fn number_desc(&mut self) -> u64 {
@@ -195,12 +206,12 @@ impl State {
         self.next_desc
     }
 
-    /// Number of descriptors open for writing without a claim, apart from `except`.
-    pub(crate) fn writers(&self, except: u64) -> usize {
+    /// The holders of descriptors open for writing without a claim, apart from descriptor `except`.
+    pub(crate) fn writers(&self, except: u64) -> Vec<String> {
         let unclaimed = |(number, opened): &(&u64, &Arc<Opened>)| {
             **number != except && opened.is_writable() && !self.claims.has(**number)
         };
-        self.opened.iter().filter(unclaimed).count()
+        self.opened.iter().filter(unclaimed).map(|(_, opened)| opened.holder.clone()).collect()
     }
 }
 
@@ -243,6 +254,15 @@ impl Bdev {
     /// Its phase.
     pub fn phase(&self) -> Phase {
         self.0.state().phase
+    }
+
+    /// Those who have it open, for people: the holders of its claims and of other descriptors, with commas between.
+    pub fn holders(&self) -> String {
+        let state = self.0.state();
+        let holder = |(number, opened): (&u64, &Arc<Opened>)| {
+            state.claims.holder(*number).unwrap_or(&opened.holder).to_owned()
+        };
+        listed(state.opened.iter().map(holder).collect())
     }
 
     /// How many descriptors are open.

@@ -5,6 +5,7 @@
 //! considers writers that are open already.
 
 use crate::BdevError;
+use crate::bdev::listed;
 
 /// The demand of a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,35 +68,41 @@ impl ClaimInfo {
 pub(crate) struct Claims(Vec<(u64, ClaimInfo)>);
 
 impl Claims {
-    /// Adds a claim of descriptor `desc`. `writers` is the number of other descriptors open for writing
-    /// without a claim.
-    pub(crate) fn add(
-        &mut self,
-        bdev: &str,
-        desc: u64,
-        claim: ClaimInfo,
-        writers: usize,
-    ) -> Result<(), BdevError> {
-        if claim.kind == ClaimKind::ReadManyWriteShared(0) {
+    /// An error if no such claim can be added. `writers` are the holders of other descriptors open for writing without a
+    /// claim.
+    pub(crate) fn check(&self, bdev: &str, kind: ClaimKind, writers: &[String]) -> Result<(), BdevError> {
+        if kind == ClaimKind::ReadManyWriteShared(0) {
             return Err(BdevError::argument(
                 format!("claim on bdev {bdev:?}"),
                 "a shared claim needs a key other than 0",
             ));
         }
         if let Some((_, there)) = self.0.first()
-            && !there.kind.goes_with(claim.kind)
+            && !there.kind.goes_with(kind)
         {
             return Err(there.refuses(bdev));
         }
-        if writers > 0 {
-            return Err(BdevError::OpenForWriting {
-                name: bdev.to_owned(),
-                kind: claim.kind.name(),
-                writers,
-            });
+        if !writers.is_empty() {
+            let by = listed(writers.to_vec());
+            return Err(BdevError::OpenForWriting { name: bdev.to_owned(), kind: kind.name(), by });
         }
-        self.0.push((desc, claim));
         Ok(())
+    }
+
+    /// Adds a claim of descriptor `desc`, which was checked.
+    pub(crate) fn add(&mut self, desc: u64, claim: ClaimInfo) {
+        self.0.push((desc, claim));
+    }
+
+    /// Gives the holder of a descriptor's claims another name.
+    pub(crate) fn rename(&mut self, desc: u64, holder: &str) {
+        let own = self.0.iter_mut().filter(|(of, _)| *of == desc);
+        own.for_each(|(_, claim)| holder.clone_into(&mut claim.holder));
+    }
+
+    /// The holder of a descriptor's claim.
+    pub(crate) fn holder(&self, desc: u64) -> Option<&str> {
+        self.0.iter().find(|(of, _)| *of == desc).map(|(_, claim)| claim.holder.as_str())
     }
 
     /// Removes the claims of a closed descriptor.

@@ -18,6 +18,7 @@ use crate::{Bdev, BdevError, ClaimInfo, ClaimKind, Counted, Counter, Event, Phas
 #[derive(Clone, Default)]
 pub struct OpenOptions {
     write: bool,
+    holder: Option<String>,
     on_event: Option<OnEvent>,
     counter: Option<Counter>,
 }
@@ -32,6 +33,13 @@ impl OpenOptions {
     #[must_use]
     pub fn write(mut self, yes: bool) -> OpenOptions {
         self.write = yes;
+        self
+    }
+
+    /// On behalf of `holder`, the name that others see whom this opening keeps out; by default that of the thread.
+    #[must_use]
+    pub fn holder(mut self, holder: impl Into<String>) -> OpenOptions {
+        self.holder = Some(holder.into());
         self
     }
 
@@ -71,6 +79,20 @@ impl Bdev {
     }
 }
 
+impl Bdev {
+    /// Whether a descriptor for reading could make such a claim now.
+    ///
+    /// # Errors
+    /// As [`Desc::claim`].
+    pub fn check_claim(&self, kind: ClaimKind) -> Result<(), BdevError> {
+        let state = self.0.state();
+        if state.phase != Phase::Ready {
+            return Err(BdevError::BeingRemoved { name: self.name().to_owned() });
+        }
+        state.claims.check(self.name(), kind, &state.writers(0))
+    }
+}
+
 impl Desc {
     pub(crate) fn open(bdev: &Bdev, options: OpenOptions) -> Result<Desc, BdevError> {
         let inner = &bdev.0;
@@ -86,7 +108,7 @@ impl Desc {
         {
             return Err(refusal);
         }
-        let opened = Arc::new(Opened::new(thread, options.on_event, options.write));
+        let opened = Arc::new(Opened::new(thread, options.holder, options.on_event, options.write));
         let number = state.number_desc();
         state.opened.insert(number, opened.clone());
         let counted = options.counter.map(|counter| counter.begin());
@@ -109,6 +131,11 @@ impl Desc {
         self.opened.is_writable()
     }
 
+    /// Gives the holder of its claim another name, as once it is known.
+    pub fn claimed_by(&self, holder: &str) {
+        self.bdev.state().claims.rename(self.number, holder);
+    }
+
     /// Claims the bdev for this descriptor, until it is closed. With a claim that writes, the descriptor may
     /// write. `holder` is the name that others see; `module` is the name of the caller's module, or empty.
     ///
@@ -127,7 +154,8 @@ impl Desc {
         }
         let writers = state.writers(self.number);
         let claim = ClaimInfo { kind, holder: holder.to_owned(), module };
-        state.claims.add(name, self.number, claim, writers)?;
+        state.claims.check(name, kind, &writers)?;
+        state.claims.add(self.number, claim);
         if kind.writes() {
             self.opened.let_write();
         }
@@ -183,6 +211,9 @@ impl Drop for Desc {
         drop(state);
         // Dropped outside the lock: the callback may hold anything.
         drop(opened);
+        if let Ok(registry) = self.bdev().registry() {
+            registry.look_again();
+        }
     }
 }
 

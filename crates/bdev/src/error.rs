@@ -10,7 +10,7 @@ use spindle_block::OpenError;
 #[expect(missing_docs, reason = "the fields are what the messages say they are")]
 pub enum BdevError {
     /// No bdev has that name, alias or UUID. `ENODEV`.
-    #[error("there is no bdev {name:?}; list the bdevs for the names there are")]
+    #[error("there is no bdev {name:?}; bdev_get_bdevs lists those there are")]
     NoSuchBdev { name: String },
     /// The bdev belongs to another module. `ENODEV`.
     #[error("bdev {name:?} belongs to module {module}, not to {wanted}; use the methods of {module}")]
@@ -28,10 +28,13 @@ pub enum BdevError {
     #[error("bdev {name:?} is claimed ({kind}) by {holder}; open it read-only, or have {holder} release it")]
     Claimed { name: String, kind: &'static str, holder: String },
     /// A claim requires that there are no other writers, and there are. `EPERM`.
+    #[error("bdev {name:?} cannot be claimed ({kind}): {by} has it open for writing; have that closed first")]
+    OpenForWriting { name: String, kind: &'static str, by: String },
+    /// The module has no bdevs on that base, nor waits for it. `ENOENT`.
     #[error(
-        "bdev {name:?} cannot be claimed ({kind}): {writers} descriptors are open for writing; close them"
+        "module {module} has no bdevs on {key:?}, and waits for none; name the base that they were made with"
     )]
-    OpenForWriting { name: String, kind: &'static str, writers: usize },
+    NotOnBase { key: String, module: &'static str },
     /// An invalid name, size or option. `EINVAL`.
     #[error("{what}: {why}")]
     Argument { what: String, why: String },
@@ -82,6 +85,7 @@ impl BdevError {
             BdevError::RemovedTwice { .. } | BdevError::Busy { .. } => errno::EBUSY,
             BdevError::Exists { .. } => errno::EEXIST,
             BdevError::Claimed { .. } | BdevError::OpenForWriting { .. } => errno::EPERM,
+            BdevError::NotOnBase { .. } => errno::ENOENT,
             BdevError::Argument { .. } => errno::EINVAL,
             BdevError::Open(error) => errno_of_open(error),
             BdevError::NotOnThread { .. } => errno::ENOTSUP,

@@ -12,6 +12,8 @@ use crate::event::OnEvent;
 
 /// The bdev's side of one opening.
 pub(crate) struct Opened {
+    /// Who opened it, for people.
+    pub(crate) holder: String,
     thread: Thread,
     on_event: Option<OnEvent>,
     writable: AtomicBool,
@@ -20,8 +22,20 @@ pub(crate) struct Opened {
 
 impl Opened {
     /// An opening by a thread.
-    pub(crate) fn new(thread: Thread, on_event: Option<OnEvent>, writable: bool) -> Opened {
-        Opened { thread, on_event, writable: AtomicBool::new(writable), closed: AtomicBool::new(false) }
+    pub(crate) fn new(
+        thread: Thread,
+        holder: Option<String>,
+        on_event: Option<OnEvent>,
+        writable: bool,
+    ) -> Opened {
+        let holder = holder.unwrap_or_else(|| format!("thread {:?}", thread.name()));
+        Opened {
+            holder,
+            thread,
+            on_event,
+            writable: AtomicBool::new(writable),
+            closed: AtomicBool::new(false),
+        }
     }
 
     /// Lets it write, by a claim.

@@ -66,6 +66,9 @@ impl Bdev {
         names.add_alias(to, &self.0)?;
         names.remove_alias(from);
         state.aliases[place] = to.to_owned();
+        drop(state);
+        drop(names);
+        registry.look_again();
         Ok(())
     }
 

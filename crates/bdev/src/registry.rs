@@ -7,7 +7,7 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use spindle_reactor::{Handle, Thread};
+use spindle_reactor::{Handle, Thread, WaitList};
 use uuid::Uuid;
 
 use crate::bdev::{Foundation, Inner};
@@ -34,6 +34,8 @@ pub(crate) struct Shared {
     /// Examinations under way.
     pub(crate) examining: Counter,
     pub(crate) rules: Mutex<ExamineRules>,
+    /// Tasks that wait for a name or a bdev to be released.
+    pub(crate) released: Arc<WaitList>,
     stopping: AtomicBool,
 }
 
@@ -83,6 +85,7 @@ impl Registry {
             log: Notifications::default(),
             examining: Counter::default(),
             rules: Mutex::new(ExamineRules { auto: true, allowed: Vec::new() }),
+            released: Arc::default(),
             stopping: AtomicBool::new(false),
         });
         runtime.set_extension(shared);
@@ -135,6 +138,18 @@ impl Registry {
     pub async fn appears(&self, name: &str) -> Bdev {
         let appearing = self.0.names().appearing();
         appearing.until(|| self.get(name).ok()).await
+    }
+
+    /// Waits until `ready` returns a value. It is called at once, and again when a name has become free, when a
+    /// descriptor was closed, and after [`look_again`](Self::look_again). The future does not keep the registry.
+    pub fn released<T, F: FnMut() -> Option<T>>(&self, ready: F) -> impl Future<Output = T> + use<T, F> {
+        let released = self.0.released.clone();
+        async move { released.until(ready).await }
+    }
+
+    /// Has all that wait in [`released`](Self::released) look again, as they may wait for other names now.
+    pub fn look_again(&self) {
+        self.0.released.wake_all();
     }
 
     /// All bdevs, in the order of registration.

@@ -117,6 +117,7 @@ impl Registry {
         state.phase = Phase::Gone;
         let announced = state.announced;
         drop(state);
+        self.look_again();
         told::event(bdev, "is gone");
         if announced {
             self.0.log.add(NotificationKind::Unregister, bdev.name());

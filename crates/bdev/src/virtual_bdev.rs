@@ -30,11 +30,19 @@ pub trait Virtual: Send + Sync + 'static {
         true
     }
 
-    /// The method of the control plane that asks for it, while it waits for its base; `None` if a saved configuration
-    /// does not have it then. Once its bdevs exist, [`Disk::recipe`](crate::Disk::recipe) counts.
-    fn recipe(&self) -> Option<Recipe> {
-        None
+    /// Whether its bdev has that name, or will have, for a deletion by name. By default that is its key.
+    fn is_named(&self, name: &str) -> bool {
+        self.key() == name
     }
+
+    /// Who claims the base, for people.
+    fn holder(&self) -> String {
+        format!("{} bdev {:?}", self.module(), self.key())
+    }
+
+    /// The method of the control plane that asks for it, while it waits for its base; `None` only if no method does,
+    /// because its module finds it by itself. Once its bdevs exist, [`Disk::recipe`](crate::Disk::recipe) counts.
+    fn recipe(&self) -> Option<Recipe>;
 
     /// Makes the bdevs for the base. The registry registers all of them or none. Called on the app thread.
     ///
@@ -228,16 +236,31 @@ impl Registry {
         self.0.virtuals().retain(|known| !Arc::ptr_eq(known, entry));
     }
 
-    /// Deletes a virtual bdev of a module by name, alias or UUID, and forgets its [`Virtual`].
+    /// Deletes a virtual bdev of a module by name, alias or UUID, and forgets its [`Virtual`]. One that waits for its
+    /// base is forgotten by name.
     ///
     /// # Errors
     /// There is none, or it belongs to another module (`ENODEV`); errors of [`unregister`](Self::unregister).
     pub async fn delete_virtual(&self, module: &str, name: &str) -> Result<(), BdevError> {
-        let bdev = self.of_module(module, name)?;
+        let bdev = match self.of_module(module, name) {
+            Ok(bdev) => bdev,
+            Err(_) if self.forget_waiting(module, name) => return Ok(()),
+            Err(error) => return Err(error),
+        };
         if let Some(standing) = Standing::of(bdev.0.standing()) {
             self.forget_virtual(&standing.entry);
         }
         self.unregister(&bdev).await
+    }
+
+    /// Forgets a [`Virtual`] that has no bdevs; false if no such one has the name.
+    fn forget_waiting(&self, module: &str, name: &str) -> bool {
+        let mut all = self.0.virtuals();
+        let waits = |entry: &Arc<Entry>| {
+            entry.wanted.module() == module && entry.wanted.is_named(name) && entry.standing().is_none()
+        };
+        let found = all.iter().position(waits);
+        found.map(|at| all.remove(at)).is_some()
     }
 
     /// Deletes all bdevs of a module's [`Virtual`] by its key, and forgets it, whether its base exists or
@@ -250,8 +273,7 @@ impl Registry {
         self.on_app(async move |registry: Registry| {
             let found = registry.0.virtuals().iter().find(|entry| entry.is(module, &key)).cloned();
             let Some(entry) = found else {
-                let (what, errno) = (format!("{key:?} of module {module}"), crate::error::errno::ENOENT);
-                return Err(BdevError::Module { what, why: "there is none; create it first".into(), errno });
+                return Err(BdevError::NotOnBase { key, module });
             };
             registry.forget_virtual(&entry);
             registry.take_down(&entry, None).await;
@@ -273,8 +295,9 @@ impl Registry {
     /// Opens and claims the base, and registers the bdevs: all or none.
     async fn stand(&self, entry: &Arc<Entry>, base: &Bdev) -> Result<Vec<Bdev>, BdevError> {
         let module = entry.wanted.module();
-        let desc = base.descriptor(OpenOptions::new().write(true).on_event(self.follow_base(entry)))?;
-        desc.claim(ClaimKind::Exclusive, &format!("module {module}"), module)?;
+        let options = OpenOptions::new().write(true).holder(entry.wanted.holder());
+        let desc = base.descriptor(options.on_event(self.follow_base(entry)))?;
+        desc.claim(ClaimKind::Exclusive, &entry.wanted.holder(), module)?;
         let specs = entry.wanted.make(&Base { bdev: base.clone(), device: desc.device() })?;
         let making = Counter::default();
         let made = making.begin();

@@ -22,6 +22,9 @@ use crate::{Base, Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, 
 /// The module's name.
 pub const MODULE: &str = "delay";
 
+/// The method that asks for one.
+const CREATE: &str = "bdev_delay_create";
+
 /// SPDK's namespace for the UUIDs of delay bdevs.
 const NAMESPACE: Uuid = Uuid::from_u128(0x4009b574_6430_4f1b_bc40_ace811091027);
 
@@ -114,6 +117,11 @@ impl Virtual for DelaySpec {
         &self.base
     }
 
+    fn recipe(&self) -> Option<Recipe> {
+        let params = described(&self.name, &self.base, self.uuid, self.latencies);
+        Some(Recipe { method: CREATE, params: Detail::Object(params) })
+    }
+
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let device = Arc::new(Delay {
             parts: LayerParts::new(&self.name, base.device()),
@@ -134,17 +142,19 @@ struct DelayDisk {
 }
 
 impl DelayDisk {
-    /// What it is, in SPDK's order.
     fn described(&self, name: &str) -> Vec<(&'static str, Detail)> {
-        let mut members = vec![
-            ("name", name.into()),
-            ("base_bdev_name", self.base.clone().into()),
-            ("uuid", self.uuid.to_string().into()),
-        ];
-        let latencies = Latency::ALL.into_iter().zip(&self.device.latencies);
-        members.extend(latencies.map(|(which, time)| (which.name(), time.load(Ordering::Relaxed).into())));
-        members
+        let latencies = self.device.latencies.each_ref().map(|time| time.load(Ordering::Relaxed));
+        described(name, &self.base, Some(self.uuid), latencies)
     }
+}
+
+/// What a delay bdev is, in SPDK's order.
+fn described(name: &str, base: &str, uuid: Option<Uuid>, latencies: [u64; 4]) -> Vec<(&'static str, Detail)> {
+    let mut members = vec![("name", name.into()), ("base_bdev_name", base.into())];
+    members.extend(uuid.map(|uuid| ("uuid", uuid.to_string().into())));
+    let latencies = Latency::ALL.into_iter().zip(latencies);
+    members.extend(latencies.map(|(which, time)| (which.name(), time.into())));
+    members
 }
 
 impl Disk for DelayDisk {
@@ -158,7 +168,7 @@ impl Disk for DelayDisk {
     }
 
     fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
-        Some(Recipe { method: "bdev_delay_create", params: Detail::Object(self.described(bdev.name())) })
+        Some(Recipe { method: CREATE, params: Detail::Object(self.described(bdev.name())) })
     }
 }
 

@@ -161,6 +161,13 @@ fn device_of(registry: &Registry, name: &str) -> Result<Arc<ErrorDevice>, BdevEr
     disk.map(|disk| disk.device.clone()).ok_or_else(|| BdevError::NoSuchBdev { name: name.to_owned() })
 }
 
+impl ErrorSpec {
+    /// The name of its bdev.
+    fn name(&self) -> String {
+        format!("EE_{}", self.base)
+    }
+}
+
 impl Virtual for ErrorSpec {
     fn module(&self) -> &'static str {
         MODULE
@@ -178,6 +185,14 @@ impl Virtual for ErrorSpec {
         false
     }
 
+    fn is_named(&self, name: &str) -> bool {
+        self.name() == name
+    }
+
+    fn holder(&self) -> String {
+        format!("{MODULE} bdev {:?}", self.name())
+    }
+
     fn recipe(&self) -> Option<Recipe> {
         let uuid = self.uuid.map(|uuid| ("uuid", uuid.to_string().into()));
         let params = [("base_name", self.base.clone().into())].into_iter().chain(uuid);
@@ -185,7 +200,7 @@ impl Virtual for ErrorSpec {
     }
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
-        let name = format!("EE_{}", self.base);
+        let name = self.name();
         let device = Arc::new(ErrorDevice {
             parts: LayerParts::new(&name, base.device()),
             plan: Mutex::default(),

@@ -11,7 +11,7 @@ use spindle_mem::IoBuf;
 
 use super::gpt_table::{self, Copy, Disk as On, Partition, TABLE_BYTES};
 use crate::{
-    Base, Bdev, BdevError, BdevSpec, LocalFuture, Module, OpenOptions, PlainDisk, Registry, Virtual,
+    Base, Bdev, BdevError, BdevSpec, LocalFuture, Module, OpenOptions, PlainDisk, Recipe, Registry, Virtual,
 };
 
 /// The module's name.
@@ -90,6 +90,14 @@ impl Virtual for GptSpec {
     fn comes_back(&self) -> bool {
         // A base that comes back is examined again.
         false
+    }
+
+    fn holder(&self) -> String {
+        format!("partitions of bdev {:?}", self.base)
+    }
+
+    fn recipe(&self) -> Option<Recipe> {
+        None
     }
 
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {

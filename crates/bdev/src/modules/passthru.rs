@@ -7,10 +7,13 @@ use std::sync::Arc;
 use spindle_block::{Cx, Io, Lane, LaneCx, LaneId, Layer, LayerParts, OpenError, Submit};
 use uuid::Uuid;
 
-use crate::{Base, Bdev, BdevError, BdevSpec, PlainDisk, Registry, Virtual};
+use crate::{Base, Bdev, BdevError, BdevSpec, Detail, PlainDisk, Recipe, Registry, Virtual};
 
 /// The module's name.
 pub const MODULE: &str = "passthru";
+
+/// The method that asks for one.
+const CREATE: &str = "bdev_passthru_create";
 
 /// SPDK's namespace for the UUIDs of passthru bdevs: the same base gives the same UUID in both programs.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7e25812e_c8c0_4d3f_8599_16d790555b85);
@@ -55,6 +58,13 @@ impl Virtual for PassthruSpec {
         &self.base
     }
 
+    fn recipe(&self) -> Option<Recipe> {
+        let mut params =
+            vec![("base_bdev_name", self.base.clone().into()), ("name", self.name.clone().into())];
+        params.extend(self.uuid.map(|uuid| ("uuid", uuid.to_string().into())));
+        Some(Recipe { method: CREATE, params: Detail::Object(params) })
+    }
+
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let device = Arc::new(Passthru(LayerParts::new(&self.name, base.device())));
         let uuid = self.uuid.filter(|uuid| !uuid.is_nil()).unwrap_or_else(|| base.derive_uuid(NAMESPACE));
@@ -62,7 +72,7 @@ impl Virtual for PassthruSpec {
         let name = || ("name", self.name.as_str().into());
         let params = vec![below(), name(), ("uuid", uuid.to_string().into())];
         let disk = PlainDisk::new(device).showing("passthru", vec![name(), below()]);
-        let disk = disk.made_by("bdev_passthru_create", params);
+        let disk = disk.made_by(CREATE, params);
         Ok(vec![BdevSpec::new(&self.name, "passthru", MODULE, Arc::new(disk)).with_uuid(Some(uuid))])
     }
 }

@@ -92,6 +92,10 @@ impl Virtual for SplitSpec {
         false
     }
 
+    fn holder(&self) -> String {
+        self.what()
+    }
+
     fn recipe(&self) -> Option<Recipe> {
         let params = vec![
             ("base_bdev", self.base.clone().into()),

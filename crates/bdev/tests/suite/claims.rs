@@ -23,6 +23,27 @@ fn claim(kind: ClaimKind) -> Result<Desc, BdevError> {
 }
 
 #[test]
+fn those_who_keep_a_user_out_are_named() {
+    simulated(async |registry| {
+        let bdev = malloc(&registry, "M0").await;
+        let open = |holder: &str| bdev.descriptor(OpenOptions::new().write(true).holder(holder)).unwrap();
+        let writers = ["export b", "export a", "export b"].map(open);
+        let refused = bdev.check_claim(ClaimKind::ReadManyWriteNone).unwrap_err();
+        assert!(refused.to_string().contains("export a, export b has it open for writing"), "{refused}");
+        let more = ["c", "d", "e"].map(open);
+        assert_eq!(bdev.holders(), "c, d, e and 2 more");
+        drop((writers, more));
+        bdev.check_claim(ClaimKind::ReadManyWriteNone).unwrap();
+        let reader = bdev.descriptor(OpenOptions::new()).unwrap();
+        reader.claim(ClaimKind::ReadManyWriteOne, "a store", "lvol").unwrap();
+        reader.claimed_by("store \"s\"");
+        let refused = Bdev::open("M0").unwrap_err();
+        assert!(refused.to_string().contains("by store \"s\""), "{refused}");
+        assert_eq!(bdev.holders(), "store \"s\"");
+    });
+}
+
+#[test]
 fn claims_go_together_as_in_spdk_and_end_with_their_descriptor() {
     simulated(async |registry| {
         let bdev = malloc(&registry, "M0").await;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use spindle_bdev::modules::delay::{self, DelaySpec};
 use spindle_bdev::modules::error::{self, ErrorSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
 use spindle_bdev::modules::passthru::{self, PassthruSpec};
@@ -248,5 +249,40 @@ fn a_base_goes_with_all_that_stands_on_it_while_each_level_is_in_use() {
         assert!(registry.bdevs().is_empty(), "{registry:?}");
         let (read, _) = channel.read(0, IoBuf::zeroed(512)).await;
         assert_eq!(read.unwrap_err().kind, IoErrorKind::Removed);
+    });
+}
+
+#[test]
+fn whatever_waits_for_its_base_is_saved_and_can_be_cancelled_by_its_name() {
+    simulated(async |registry| {
+        passthru(&registry, "P0", "later").await;
+        let (uuid, latencies) = (Some(Uuid::from_u128(7)), [1, 2, 3, 4]);
+        let spec = DelaySpec { name: "D0".into(), base: "later1".into(), uuid, latencies };
+        delay::create(&registry, spec).await.unwrap();
+        error::create(&registry, ErrorSpec { base: "later2".into(), uuid: None }).await.unwrap();
+        cut(&registry, "later3", 2, 0).await.unwrap();
+        let saved = registry.virtual_recipes();
+        let methods: Vec<&str> = saved.iter().map(|recipe| recipe.method).collect();
+        assert_eq!(
+            methods,
+            ["bdev_passthru_create", "bdev_delay_create", "bdev_error_create", "bdev_split_create"]
+        );
+        assert_eq!(saved[0].params.get("base_bdev_name"), Some(&"later".into()));
+        assert_eq!(saved[1].params.get("p99_write_latency"), Some(&4_u64.into()));
+        // Another module's bdev may have the name.
+        malloc(&registry, "P0").await;
+        for refused in [delay::delete(&registry, "P0").await, passthru::delete(&registry, "later").await] {
+            assert_eq!(refused.unwrap_err().errno(), 19);
+        }
+        passthru::delete(&registry, "P0").await.unwrap();
+        delay::delete(&registry, "D0").await.unwrap();
+        error::delete(&registry, "EE_later2").await.unwrap();
+        split::delete(&registry, "later3").await.unwrap();
+        assert!(registry.virtual_recipes().is_empty());
+        assert_eq!(passthru::delete(&registry, "P0").await.unwrap_err().errno(), 19);
+        for base in ["later", "later1", "later2", "later3"] {
+            malloc(&registry, base).await;
+        }
+        assert_eq!(registry.bdevs().len(), 5, "{registry:?}");
     });
 }

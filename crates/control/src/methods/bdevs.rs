@@ -136,7 +136,7 @@ async fn get_bdevs(control: Control, params: Option<GetBdevs>) -> Result<Vec<Sho
             let found = timeout(Duration::from_millis(milliseconds), registry.appears(&name)).await;
             found.map_err(|_| {
                 let what = format!(
-                    "no bdev '{name}' came within {milliseconds} ms; list the bdevs for the names there are"
+                    "no bdev '{name}' came within {milliseconds} ms; bdev_get_bdevs lists those there are"
                 );
                 RpcError::errno(Errno::TIMEDOUT, what)
             })?

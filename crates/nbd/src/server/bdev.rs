@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use spindle_bdev::{Event, OpenOptions, Registry};
-use spindle_reactor::spawn_local;
+use spindle_reactor::{ReportLevel, report, spawn_local};
 
 use super::{Exported, Server, Shared};
 use crate::codec::shortened;
@@ -31,6 +31,12 @@ pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Resul
         let (Some(server), Some(exported)) = (shared.upgrade(), told.get().and_then(Weak::upgrade)) else {
             return;
         };
+        report(ReportLevel::Warning, "nbd", || {
+            let name = shortened(&exported.export.name);
+            format!(
+                "export \"{name}\" ends, as its bdev is being removed; when the bdev is back, export it again"
+            )
+        });
         drop(spawn_local(async move {
             // Even if it is off the list already, its connections still have to end.
             server.forget_export(&exported);
@@ -38,7 +44,8 @@ pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Resul
             drop(grace);
         }));
     };
-    let desc = found.descriptor(OpenOptions::new().write(writes).on_event(on_event)).map_err(failed)?;
+    let options = OpenOptions::new().write(writes).holder(format!("NBD export \"{}\"", shortened(&name)));
+    let desc = found.descriptor(options.on_event(on_event)).map_err(failed)?;
     let export = Export { options: how.options, ..Export::of_desc(name.clone(), desc) };
     let added = server.add(export)?;
     exported.set(Arc::downgrade(&added)).expect("set once, here");

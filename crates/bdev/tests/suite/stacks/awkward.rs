@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use spindle_bdev::{Base, Bdev, BdevError, BdevSpec, Disk, Registry, Virtual};
+use spindle_bdev::{Base, Bdev, BdevError, BdevSpec, Disk, Recipe, Registry, Virtual};
 use spindle_block::{
     Busy, CurrentGeometry, Cx, Device, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, LaneEvent, LaneId,
     Layer, LayerParts, OpenError, Operation, Status, Submit,
@@ -38,6 +38,9 @@ impl Virtual for Spec {
     }
     fn base(&self) -> &str {
         &self.base
+    }
+    fn recipe(&self) -> Option<Recipe> {
+        None
     }
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let geometry = base.geometry().with_max_transfer(MOST).unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use spindle_bdev::{Base, Bdev, BdevError, BdevSpec, PlainDisk, Registry, Virtual};
+use spindle_bdev::{Base, Bdev, BdevError, BdevSpec, PlainDisk, Recipe, Registry, Virtual};
 use spindle_block::{Effect, Faulty, Operation};
 
 /// Makes one on a base.
@@ -24,6 +24,9 @@ impl Virtual for Spec {
     }
     fn base(&self) -> &str {
         &self.base
+    }
+    fn recipe(&self) -> Option<Recipe> {
+        None
     }
     fn make(&self, base: &Base) -> Result<Vec<BdevSpec>, BdevError> {
         let device = Faulty::new("N", base.device());
