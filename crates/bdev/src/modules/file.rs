@@ -2,12 +2,14 @@
 //!
 //! One module with two names; the runtime, not the method, decides which engine does the work.
 
-use std::path::PathBuf;
+use std::any::Any;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spindle_block::{Device, File, FileOptions, OpenError};
 use uuid::Uuid;
 
+use crate::error::errno;
 use crate::{Bdev, BdevError, BdevSpec, Detail, Disk, LocalFuture, Recipe, Registry};
 
 /// The methods by which a file was made a bdev, which determine its product name.
@@ -72,11 +74,8 @@ async fn create_here(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevEr
     if let Some(bytes) = spec.block_size {
         options = options.block_size(bytes);
     }
-    let file = File::open(options).await.map_err(|error| match registry.get(&spec.name) {
-        // SPDK, which locks no file, finds that the name is taken.
-        Ok(by) if matches!(error, OpenError::Busy { .. }) => {
-            BdevError::Exists { name: spec.name.clone(), by: by.name().to_owned() }
-        }
+    let file = File::open(options).await.map_err(|error| match error {
+        OpenError::Busy { .. } => busy(registry, &spec, &what, error),
         _ => refused(&what, error),
     })?;
     let (info, block_size) = (*file.info(), file.geometry().block_size());
@@ -94,6 +93,30 @@ async fn create_here(registry: &Registry, spec: FileSpec) -> Result<Bdev, BdevEr
     let disk = Arc::new(FileDisk { file, spec });
     let spec = BdevSpec::new(name, spelling.product_name(), spelling.module(), disk);
     registry.register(spec.with_uuid(uuid)).await
+}
+
+/// The refusal of a file that is locked. SPDK, which locks no file, finds that the name is taken.
+fn busy(registry: &Registry, spec: &FileSpec, what: &str, error: OpenError) -> BdevError {
+    if let Ok(by) = registry.get(&spec.name) {
+        return BdevError::Exists { name: spec.name.clone(), by: by.name().to_owned() };
+    }
+    match user_of(registry, &spec.filename) {
+        Some(by) => {
+            let file = spec.filename.display();
+            let why = format!("{file} is in use for bdev {by:?}; use that, or delete it first");
+            BdevError::Module { what: what.to_owned(), why, errno: errno::EBUSY }
+        }
+        None => refused(what, error),
+    }
+}
+
+/// The bdev that was made of a file.
+fn user_of(registry: &Registry, filename: &Path) -> Option<String> {
+    let is_of = |bdev: &Bdev| {
+        let disk = (&**bdev.disk() as &dyn Any).downcast_ref::<FileDisk>();
+        disk.is_some_and(|disk| disk.spec.filename == filename)
+    };
+    registry.bdevs().into_iter().find(is_of).map(|bdev| bdev.name().to_owned())
 }
 
 /// Reads the file's size again, and grows the bdev if it grew. A smaller size is accepted if the bdev is not
@@ -120,8 +143,10 @@ impl FileDisk {
         let blocks = bytes >> before.block_shift();
         if blocks < before.blocks() && bdev.descriptors() > 0 {
             let (path, was) = (self.spec.filename.display(), before.blocks());
-            let why =
-                format!("{path} has shrunk from {was} to {blocks} blocks and is in use; close it first");
+            let why = format!(
+                "{path} has shrunk from {was} to {blocks} blocks and is in use for {}; have it closed there first",
+                bdev.holders()
+            );
             return Err(BdevError::Busy { name: name.to_owned(), why });
         }
         self.file.rescan().await.map_err(|error| refused(&what, error))?;

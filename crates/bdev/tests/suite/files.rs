@@ -153,3 +153,25 @@ fn a_rescan_sees_growth_tells_holders_and_refuses_a_shrink_while_in_use() {
         assert_eq!((resizes.count(), told.load(Ordering::Relaxed)), (2, 1));
     });
 }
+
+#[test]
+fn a_path_that_the_system_cannot_open_is_refused_with_the_systems_number_and_a_remedy() {
+    in_folder(async |registry, folder| {
+        let good = file(&folder, "good", 1 << 20);
+        let (loops, socket) = (folder.join("loop"), folder.join("socket"));
+        std::os::unix::fs::symlink(&loops, &loops).unwrap();
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (path, errno, says) in [
+            (loops, 40, "name the file itself"),
+            (good.join(""), 20, "correct the path"),
+            (socket, 6, "name a regular file"),
+        ] {
+            let refused = file::create(&registry, spec("F", &path, 512)).await.unwrap_err();
+            assert_eq!(refused.errno(), errno, "{refused}");
+            assert!(refused.to_string().contains(says), "{refused}");
+        }
+        file::create(&registry, spec("F", &good, 512)).await.unwrap();
+        let twice = file::create(&registry, spec("G", &good, 512)).await.unwrap_err();
+        assert!(twice.errno() == 16 && twice.to_string().contains("in use for bdev \"F\""), "{twice}");
+    });
+}

@@ -157,7 +157,7 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// Another opener writes to it.
-    #[error("{device}: {}", in_use(.holder))]
+    #[error("{}", in_use(.device, .holder))]
     Busy {
         /// Name of the device.
         device: String,
@@ -210,11 +210,12 @@ fn refused(device: &str, source: &std::io::Error) -> String {
 }
 
 /// Completes a holder's name to a sentence that names the remedy.
-fn in_use(holder: &str) -> String {
-    // The system's message already does.
+fn in_use(device: &str, holder: &str) -> String {
+    // The system's message already does, and begins with the path.
     match holder.contains("is in use") {
-        true => holder.to_owned(),
-        false => format!("in use by {holder}; close that first, or open read-only"),
+        true if holder.starts_with(device) => holder.to_owned(),
+        true => format!("{device}: {holder}"),
+        false => format!("{device}: in use by {holder}; close that first, or open read-only"),
     }
 }
 
@@ -257,5 +258,7 @@ mod tests {
         );
         let locked = "/tmp/a.img is in use, locked by process 7; stop that first";
         assert_eq!(busy(locked), format!("a.img: {locked}"));
+        let locked = "a.img is in use, locked by process 7; stop that first";
+        assert_eq!(busy(locked), locked);
     }
 }

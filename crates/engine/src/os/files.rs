@@ -70,7 +70,26 @@ pub(crate) fn open(options: &OpenOptions) -> io::Result<(OpenFd, FileInfo)> {
     Ok((OpenFd::new(fd, locks), info))
 }
 
-/// The same kind of error, preceded by the path.
+/// An error of the system with other words.
+#[derive(Debug)]
+struct Named {
+    message: String,
+    source: io::Error,
+}
+
+impl std::fmt::Display for Named {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Named {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// The same kind of error, preceded by the path; the system's own is its source.
 fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
     let path = options.path.display();
     let message = match error.kind() {
@@ -88,9 +107,23 @@ fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
             Some(above) => format!("{path} is in use: {} is made of it; free it first", above.display()),
             None => format!("{path} is mounted or in use by another program; free it first"),
         },
-        _ => format!("cannot open {path}: {error}"),
+        _ => format!("cannot open {path}: {error}{}", remedy(error)),
     };
-    io::Error::new(error.kind(), message)
+    // Copied, as the caller keeps it: only one of the system has a number.
+    let source = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+    io::Error::new(error.kind(), Named { message, source })
+}
+
+/// What to do about a path that the system cannot open.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ELOOP) => "; its symbolic links lead back to themselves: name the file itself",
+        Some(libc::ENOTDIR) => "; what its path names as a folder is none: correct the path",
+        Some(libc::ENXIO) => {
+            "; it is a socket, or its device is not there: name a regular file or a block device"
+        }
+        _ => "",
+    }
 }
 
 /// Why it cannot be opened: for a claimed device, the process that locked it, if any.

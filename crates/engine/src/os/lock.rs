@@ -135,12 +135,13 @@ fn take(fd: BorrowedFd<'_>, wanted: Wanted, stat: &Stat, attempt: Attempt<'_>) -
     }
     let holder = match seen {
         Some(pid) if pid == std::process::id() => {
-            format!("by this process itself{}", opened_as(pid, stat, attempt.own))
+            let opened = opened_as(pid, stat, attempt.own);
+            format!("by this process itself{opened}; close it here first")
         }
-        Some(pid) => format!("by process {pid}{}", opened_as(pid, stat, &[])),
-        None => "by another process that cannot be seen from here".to_owned(),
+        Some(pid) => format!("by process {pid}{}; stop that first", opened_as(pid, stat, &[])),
+        None => "by another process that cannot be seen from here; stop that first".to_owned(),
     };
-    let message = format!("{what} is in use, locked {holder}; stop that first");
+    let message = format!("{what} is in use, locked {holder}");
     Err(io::Error::new(io::ErrorKind::WouldBlock, message))
 }
 
