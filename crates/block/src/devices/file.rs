@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::devices::bounce::Bounce;
+use crate::devices::faults::Faults;
 use crate::devices::file_lane::FileLane;
 use crate::{
     Claim, CurrentGeometry, Device, DeviceState, Geometry, GeometryError, Lane, LaneCx, OpenError, Operation,
@@ -116,6 +117,7 @@ pub struct File {
     pub(crate) bounce: Bounce,
     claim: Claim,
     state: DeviceState,
+    pub(crate) faults: Faults,
 }
 
 impl File {
@@ -152,6 +154,7 @@ impl File {
             bounce,
             claim: Claim::default(),
             state: DeviceState::new(),
+            faults: Faults::default(),
         }))
     }
 

@@ -16,7 +16,7 @@ use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::{OpId, OpSink, cancel_op, submit_op};
 
 use crate::{
-    Busy, Cx, Device, File, HeldRange, Io, IoErrorKind, IoId, Lane, LaneCx, Notifier, Operation,
+    Busy, Cx, Device, File, HeldRange, Io, IoError, IoErrorKind, IoId, Lane, LaneCx, Notifier, Operation,
     RemoteNotifier, Status, Submit,
 };
 
@@ -241,6 +241,7 @@ impl FileLane {
         } else if status.is_ok() && work.stage != Stage::Flush {
             self.finish(work, cx);
         } else {
+            self.note_failure(&work, status, completion.result.is_ok());
             cx.done(work.io, status);
         }
     }
@@ -267,10 +268,24 @@ impl FileLane {
                 self.finish(work, cx);
             }
             Err(_) => {
+                self.note_failure(&work, status, completion.result.is_ok());
                 self.device.bounce.give_back(bounce);
                 cx.done(work.io, status);
             }
         }
+    }
+
+    /// Reports a failed request, or counts it. `short` if the system moved fewer bytes than it was asked for.
+    fn note_failure(&self, work: &Work, status: Status, short: bool) {
+        let Err(kind) = status else { return };
+        let flushes = work.stage == Stage::Flush;
+        let operation = if flushes { Operation::Flush } else { work.io.operation() };
+        let (device, offset, len) = (self.device.name().into(), self.offset(&work.io), self.length(&work.io));
+        let remedy = match short {
+            true => "; the file has become shorter since it was opened: give it its size back",
+            false => "",
+        };
+        self.device.faults.note(&IoError { device, operation, offset, len, kind }, remedy);
     }
 
     /// Ends a request whose operation succeeded, after a flush if it must be durable.

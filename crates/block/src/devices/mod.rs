@@ -3,6 +3,7 @@
 pub(crate) mod bounce;
 pub(crate) mod emulation;
 pub(crate) mod emulation_job;
+pub(crate) mod faults;
 pub(crate) mod faulty;
 pub(crate) mod file;
 pub(crate) mod file_lane;
