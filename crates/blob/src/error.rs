@@ -46,7 +46,7 @@ pub enum BlobError {
     OutOfMetadata { store: Arc<str>, needed: u64, free: u64 },
     /// An earlier metadata write or flush failed: the contents of the disk are unknown.
     #[error(
-        "store {store} refuses changes of its metadata since a write or flush failed ({cause}): unload and load it again"
+        "store {store} refuses changes of its metadata since a write or flush failed ({cause}): see to its device, then unload the store and load it again; a daemon does that when its bdev is deleted and created again (bdev_aio_delete, bdev_aio_create for a file), or when it restarts"
     )]
     Poisoned { store: Arc<str>, cause: Arc<str> },
     /// Parts of the metadata could not be read when the store was loaded.

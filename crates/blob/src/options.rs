@@ -183,6 +183,8 @@ pub struct StoreInfo {
     /// Parts of the maps of open blobs in memory, each of 512 clusters and about 2 KiB. Blobs share those
     /// that do not differ from their parents'.
     pub map_leaves: u64,
+    /// Why it refuses changes, and what to do; none while it takes them.
+    pub refuses_changes: Option<String>,
     /// True if the load had to determine from the metadata what is in use.
     pub recovered: bool,
     /// Blobs that cannot be read.

@@ -25,6 +25,8 @@ pub struct StoreInfo {
     pub free_clusters: u64,
     /// Bytes of free clusters that deletions have left and that are still to clear, in the background.
     pub clearing_bytes: u64,
+    /// Why it refuses changes, and what to do; none while it takes them.
+    pub refuses_changes: Option<String>,
     /// Bytes of the smallest I/O, the block size of its volumes.
     pub block_size: u32,
     /// Bytes of a cluster.
@@ -81,6 +83,7 @@ impl StoreInner {
             total_data_clusters: info.data_clusters.into(),
             free_clusters: info.free_clusters.into(),
             clearing_bytes: info.clearing_bytes,
+            refuses_changes: info.refuses_changes,
             block_size: info.io_unit_size,
             cluster_size: info.cluster_size,
             max_growable_size: info.max_growable_size,

@@ -31,6 +31,7 @@ impl Md {
             bs_type: super_block.bs_type,
             super_blob: super_block.super_blob,
             map_leaves: self.shared.arena.in_use(),
+            refuses_changes: self.refuses_changes(),
             recovered: self.found.recovered,
             damaged: self.found.damaged.keys().copied().collect(),
         }

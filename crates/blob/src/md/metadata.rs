@@ -107,6 +107,14 @@ impl Md {
         }
     }
 
+    /// Why changes are refused, if they are.
+    pub(crate) fn refuses_changes(&self) -> Option<String> {
+        if self.shared.read_only {
+            return None;
+        }
+        self.check_allocation().err().map(|error| error.to_string())
+    }
+
     /// Refuses all changes from now on: the contents of the disk are unknown.
     pub(crate) fn poison(&self, cause: &BlobError) {
         self.shared.poison(cause);

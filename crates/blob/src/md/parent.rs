@@ -80,7 +80,7 @@ impl Md {
                     return refused("the id of the external snapshot does not fit a metadata page");
                 }
                 let found = self.find_external(name);
-                let missing = || name.escape_ascii().to_string().into();
+                let missing = || external_name(name).into();
                 let device =
                     found.ok_or_else(|| BlobError::MissingParent { blob: blob.id, parent: missing() })?;
                 if !device.geometry().bytes().is_multiple_of(self.shared.cluster_size.into()) {
@@ -131,4 +131,9 @@ impl Md {
         }
         true
     }
+}
+
+/// The id of an external snapshot for people: without the NUL that ends it.
+pub(crate) fn external_name(id: &[u8]) -> String {
+    id.strip_suffix(b"\0").unwrap_or(id).escape_ascii().to_string()
 }

@@ -10,6 +10,7 @@ use spindle_format::{BlobId, Parent};
 
 use super::blob_state::BlobState;
 use super::metadata::Md;
+use super::parent::external_name;
 use super::turns::Turns;
 use crate::error::BlobError;
 use crate::shared::{Backing, BlobShared, ExternalSnapshot};
@@ -105,7 +106,7 @@ impl Md {
     }
 
     fn external(&self, id: &[u8]) -> Backing {
-        let id_text = id.escape_ascii().to_string();
+        let id_text = external_name(id);
         let Some(device) = self.find_external(id) else { return Backing::Missing(id_text.into()) };
         match ExternalSnapshot::claim(device, &self.shared.name) {
             Ok(snapshot) => Backing::External(snapshot),

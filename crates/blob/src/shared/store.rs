@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use spindle_format::BlobId;
-use spindle_reactor::Thread;
+use spindle_reactor::{ReportLevel, Thread, report};
 
 use super::device::StoreDevice;
 use super::flushing::Flushing;
@@ -114,7 +114,18 @@ impl StoreShared {
 
     /// Refuses all changes from now on: the contents of the disk are unknown.
     pub(crate) fn poison(&self, cause: &BlobError) {
-        self.poison.get_or_init(|| cause.to_string().into());
+        self.poison_by(cause.to_string().into());
+    }
+
+    /// Notes the first cause, and reports it.
+    fn poison_by(&self, cause: Arc<str>) -> BlobError {
+        let first = self.poison.set(cause.clone()).is_ok();
+        let cause = self.poison.get().unwrap_or(&cause).clone();
+        let poisoned = BlobError::Poisoned { store: self.name.clone(), cause };
+        if first {
+            report(ReportLevel::Error, "blob", || poisoned.to_string());
+        }
+        poisoned
     }
 
     /// An error if the contents of the disk are unknown.
@@ -127,9 +138,7 @@ impl StoreShared {
 
     /// The error of a task that panicked: its state in memory is unknown, so nothing may be changed.
     pub(crate) fn panicked(&self, how: &dyn std::fmt::Display) -> BlobError {
-        let cause: Arc<str> = format!("an operation ended without a result: {how}").into();
-        let cause = self.poison.get_or_init(|| cause).clone();
-        BlobError::Poisoned { store: self.name.clone(), cause }
+        self.poison_by(format!("an operation ended without a result: {how}").into())
     }
 
     /// Poisons the store if it is dropped while a panic unwinds.

@@ -110,6 +110,9 @@ struct Shown {
     /// Beyond SPDK; only while there is something to clear.
     #[serde(skip_serializing_if = "Option::is_none")]
     clearing_bytes: Option<u64>,
+    /// Beyond SPDK; only while it takes no changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refuses_changes: Option<String>,
 }
 
 impl From<StoreInfo> for Shown {
@@ -124,6 +127,7 @@ impl From<StoreInfo> for Shown {
             cluster_size: info.cluster_size,
             max_growable_size: info.max_growable_size,
             clearing_bytes: Some(info.clearing_bytes).filter(|&bytes| bytes > 0),
+            refuses_changes: info.refuses_changes,
         }
     }
 }
@@ -138,7 +142,7 @@ async fn get(control: Control, params: Option<Selector>) -> Result<Vec<Shown>, R
         match store.info().await {
             Ok(info) => shown.push(info.into()),
             // A store that was left in the meantime is left out.
-            Err(LvolError::NoStore { .. }) => {}
+            Err(LvolError::NoStore { .. } | LvolError::Leaving { .. }) => {}
             Err(error) => return Err(at_once(&error)),
         }
     }
