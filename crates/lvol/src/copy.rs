@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use spindle_bdev::{Bdev, ClaimKind, OpenOptions};
+use spindle_bdev::{Bdev, ClaimKind, Desc, Disk, OpenOptions};
 
 use crate::lvol::LvolInner;
 use crate::store::{StoreInner, locked};
@@ -46,8 +46,13 @@ impl LvolInner {
     ) -> Result<ShallowCopy, LvolError> {
         let counted = store.begin()?;
         self.check_bdev()?;
+        let what = format!("shallow copy of volume {:?} to bdev {:?}", self.shown(), target.name());
+        if self.bdev().as_ref() == Some(target) {
+            let why = "a volume is not copied onto itself; name another bdev".to_owned();
+            return Err(LvolError::Argument { what, why });
+        }
         let desc = target.descriptor(OpenOptions::new())?;
-        desc.claim(ClaimKind::Exclusive, "a shallow copy", MODULE)?;
+        desc.claim(ClaimKind::Exclusive, &format!("a shallow copy of volume {:?}", self.shown()), MODULE)?;
         let total = self.blob_info(store).await?.allocated;
         let (copied, ended) = (AtomicU64::new(0), Mutex::default());
         let progress = Arc::new(Progress { copied, total: AtomicU64::new(total), ended });
@@ -58,21 +63,40 @@ impl LvolInner {
                 told.copied.store(copied, Ordering::Release);
                 told.total.store(total, Ordering::Release);
             };
-            let begun = lvol.begin_on_bdev();
-            let writable = lvol.blob_info(&store).await.is_ok_and(|info| !info.read_only);
-            let ended = match begun {
-                _ if writable => Err(LvolError::CopyOfWritable { lvol: lvol.shown() }),
-                Ok(_busy) => {
-                    let copied = store.blobstore.shallow_copy(lvol.id, desc.device(), tell).await;
-                    copied.map_err(LvolError::blob(lvol.shown()))
-                }
-                Err(busy) => Err(busy),
-            };
+            let ended = lvol.copy_to(&store, &desc, what, tell).await;
             drop(desc);
             *locked(&copy.ended) = Some(ended);
             drop(counted);
         }));
         Ok(ShallowCopy(progress))
+    }
+
+    /// The copy itself, to a claimed target.
+    async fn copy_to(
+        self: &Arc<LvolInner>,
+        store: &StoreInner,
+        target: &Desc,
+        what: String,
+        progress: impl FnMut(u64, u64) + Send + 'static,
+    ) -> Result<(), LvolError> {
+        let begun = self.begin_on_bdev();
+        let info = self.blob_info(store).await?;
+        if !info.read_only {
+            return Err(LvolError::CopyOfWritable { lvol: self.shown() });
+        }
+        let _busy = begun?;
+        let (has, needs) = (target.geometry().bytes(), info.clusters * store.cluster_size());
+        if has < needs {
+            let why = format!("the bdev has {has} bytes, and the volume {needs}; name a larger bdev");
+            return Err(LvolError::TooSmall { what, why });
+        }
+        let (theirs, ours) = (target.geometry().block_size(), self.device().geometry().block_size());
+        if !ours.is_multiple_of(theirs) {
+            let why = format!("the bdev has blocks of {theirs} bytes; name one whose blocks divide {ours}");
+            return Err(LvolError::Argument { what, why });
+        }
+        let copied = store.blobstore.shallow_copy(self.id, target.device(), progress).await;
+        copied.map_err(LvolError::blob(what))
     }
 }
 

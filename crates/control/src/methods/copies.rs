@@ -66,7 +66,7 @@ async fn check(control: Control, params: Started) -> Result<Progress, RpcError> 
     Ok(Progress { copied_clusters: copy.copied(), total_clusters: copy.total(), state, error })
 }
 
-/// The text of the error number, as in SPDK.
+/// The text of the error number, as in SPDK, and what failed.
 fn reason(error: &LvolError) -> String {
-    Errno::from_raw(error.errno()).to_string()
+    RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error).message
 }

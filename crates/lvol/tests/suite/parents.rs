@@ -107,7 +107,17 @@ fn a_shallow_copy_has_the_volumes_own_clusters_and_says_how_far_it_is() {
         assert_eq!((byte(&channel("D0"), 0).await, byte(&channel("D0"), 2 * MIB).await), (0, 2));
         let small = malloc(&registry, "D1", 1).await;
         let (refused, ..) = ended(vol.shallow_copy(&small).await.unwrap()).await;
-        assert_eq!(refused.unwrap_err().errno(), 22);
+        let refused = refused.unwrap_err();
+        assert_eq!(refused.errno(), 22);
+        for words in ["\"lvs/vol\"", "\"D1\"", "1048576", "4194304", "name a larger bdev"] {
+            assert!(refused.to_string().contains(words), "{refused}: {words}");
+        }
+        let onto_itself = vol.shallow_copy(&vol.bdev().unwrap()).await.unwrap_err();
+        assert_eq!(onto_itself.errno(), 22);
+        assert!(
+            onto_itself.to_string().contains("not copied onto itself; name another bdev"),
+            "{onto_itself}"
+        );
         assert!(small.info().claim.is_none());
     });
 }
