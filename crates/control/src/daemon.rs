@@ -94,7 +94,8 @@ impl Daemon {
         });
         let dispatcher = dispatcher(table, &control);
         let log = control.log();
-        let config = options.config.map(|file| Replay::read(file, dispatcher.clone(), log.clone()));
+        let read = |file| Replay::read(file, dispatcher.clone(), (control.lvols().clone(), log.clone()));
+        let config = options.config.map(read);
         let config = config.transpose().map_err(StartError::Config)?;
         start_framework(&control, config, options.wait_for_rpc).await.map_err(StartError::Config)?;
         for path in &options.files {

@@ -6,6 +6,7 @@
 //! calls, so their order does not matter; when a round of calls achieves nothing, the start fails and names the
 //! call.
 
+use spindle_lvol::Lvols;
 use spindle_rpc::{Call, Dispatcher, Errno, Limits, Parsed, Parser, RpcError, State, Value, to_json};
 
 use crate::control::Control;
@@ -44,6 +45,7 @@ pub(crate) struct Replay {
     ignore_errors: bool,
     calls: Vec<Call>,
     dispatcher: Dispatcher<Control>,
+    lvols: Lvols,
     log: Log,
 }
 
@@ -52,11 +54,11 @@ impl Replay {
     pub(crate) fn read(
         file: ConfigFile,
         dispatcher: Dispatcher<Control>,
-        log: Log,
+        (lvols, log): (Lvols, Log),
     ) -> Result<Replay, String> {
         let ConfigFile { name, text, ignore_errors } = file;
         let calls = calls(&text, &log).map_err(|what| format!("{name}: {what}"))?;
-        Ok(Replay { name, ignore_errors, calls, dispatcher, log })
+        Ok(Replay { name, ignore_errors, calls, dispatcher, lvols, log })
     }
 
     /// Makes the calls of one pass, except those about the framework's start, which the daemon makes itself.
@@ -96,14 +98,15 @@ impl Replay {
     /// Handles a call of a method that does not exist. One that sets options of a missing module is skipped.
     fn unknown(&self, call: &Call) -> Result<(), String> {
         let method = &call.method;
-        if spdk::is_known(method) && method.ends_with("_options") {
+        let table = self.dispatcher.table();
+        if spdk::is_known(method) && method.ends_with("_options") && !table.is_forbidden(method) {
             self.log.warning(
                 PART,
                 &format!("{}: {method} is skipped: the module whose options it sets is not here", self.name),
             );
             return Ok(());
         }
-        let why = spdk::why_absent(method).unwrap_or("rpc_get_methods lists those there are");
+        let why = table.why_absent(method);
         let error = RpcError::new(RpcError::METHOD_NOT_FOUND, format!("no such method; {why}"));
         self.failed(call, &error)
     }
@@ -111,7 +114,10 @@ impl Replay {
     fn failed(&self, call: &Call, error: &RpcError) -> Result<(), String> {
         let params = call.params.as_ref().and_then(|params| to_json(params).ok());
         let params = params.map(|params| format!(" {params}")).unwrap_or_default();
-        let what = format!("{}: {}{params}: {}", self.name, call.method, error.message);
+        let mut what = format!("{}: {}{params}: {}", self.name, call.method, error.message);
+        if is_missing(error) {
+            self.lvols.problems().iter().for_each(|problem| what = format!("{what}; {problem}"));
+        }
         if self.ignore_errors {
             self.log.warning(PART, &what);
             return Ok(());

@@ -9,7 +9,7 @@ use crate::create::check_clusters;
 use crate::identity::NAME;
 use crate::lvol::LvolInner;
 use crate::name::Name;
-use crate::store::StoreInner;
+use crate::store::{StoreInner, locked};
 use crate::{LvolError, Lvols};
 
 /// Writes a name to a blob, durably; if that fails, the blob in memory has the old one.
@@ -96,13 +96,11 @@ impl LvolInner {
     /// An error if the bdev is open. Waits for modules that still examine a new bdev, of which the caller cannot know.
     async fn may_shrink(&self, bdev: &Bdev) -> Result<(), LvolError> {
         bdev.examined().await;
-        match bdev.descriptors() {
-            0 => Ok(()),
-            open => {
-                let why = format!("it is open {open} times and cannot shrink; close it first");
-                Err(LvolError::Busy { lvol: self.shown(), why })
-            }
+        if bdev.descriptors() == 0 {
+            return Ok(());
         }
+        let why = format!("it is open for {} and cannot shrink; have it closed there first", bdev.holders());
+        Err(LvolError::Busy { lvol: self.shown(), why })
     }
 
     pub(crate) async fn set_read_only(self: &Arc<LvolInner>, store: &StoreInner) -> Result<(), LvolError> {
@@ -174,7 +172,13 @@ impl StoreInner {
             self.set_name(from.clone());
             all.iter().for_each(|lvol| _ = lvol.rename_alias(&to, from));
         }
-        written.map_err(LvolError::blob(format!("lvolstore {:?}", from.as_str())))
+        written.map_err(LvolError::blob(format!("lvolstore {:?}", from.as_str())))?;
+        if let Some(desc) = &*locked(&self.base_desc) {
+            desc.claimed_by(&format!("lvolstore {:?}", to.as_str()));
+        }
+        // Volumes whose names were taken have other names now.
+        self.registry()?.look_again();
+        Ok(())
     }
 
     async fn write_own_name(&self, from: &Name, to: &Name) -> Result<(), spindle_blob::BlobError> {

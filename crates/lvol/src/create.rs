@@ -92,6 +92,7 @@ impl Lvols {
                 return Err(LvolError::Blob { what: what(), source: error });
             }
         };
+        desc.claimed_by(&format!("lvolstore {:?}", name.as_str()));
         let store = StoreInner::new(&self.0, (name, uuid), (blobstore, super_blob), desc);
         store.ready.set();
         self.add_store(store.clone());

@@ -30,7 +30,7 @@ impl StoreInner {
             match self.open_as(lvol.id, &name, lvol.uuid, false).await {
                 Ok(lvol) => {
                     let _busy = lvol.begin()?;
-                    self.offer(&lvol).await?;
+                    self.offer_or_wait(&lvol).await?;
                 }
                 Err(_) => self.volumes.free(&name),
             }

@@ -1,6 +1,6 @@
 //! Errors of stores and volumes: which one, why, the remedy, and the errno that SPDK answers with.
 
-use spindle_bdev::BdevError;
+use spindle_bdev::{BdevError, Uuid};
 use spindle_blob::BlobError;
 use spindle_block::IoErrorKind;
 use spindle_format::init::InitError;
@@ -11,10 +11,15 @@ use spindle_format::init::InitError;
 #[expect(missing_docs, reason = "the fields are what the messages say they are")]
 pub enum LvolError {
     /// No store has that name or UUID. `ENODEV`.
-    #[error("there is no lvolstore {store}; list them for those there are")]
+    #[error("there is no lvolstore {store}; bdev_lvol_get_lvstores lists those there are")]
     NoStore { store: String },
+    /// The store is being unloaded or deleted. `ENODEV`.
+    #[error(
+        "lvolstore {store:?} is being unloaded; wait until bdev_lvol_get_lvstores does not list it, then load it again"
+    )]
+    Leaving { store: String },
     /// No volume has that name. `ENODEV`.
-    #[error("there is no volume {name:?}; list them for those there are")]
+    #[error("there is no volume {name:?}; bdev_lvol_get_lvols lists those there are")]
     NoLvol { name: String },
     /// The runtime has no lvol module. `ENODEV`.
     #[error("this runtime has no logical volumes; call Lvols::start first")]
@@ -55,9 +60,21 @@ pub enum LvolError {
     /// Only a read-only volume can be copied. `EPERM`.
     #[error("volume {lvol:?} can be written while it is copied; make it read-only, or copy a snapshot of it")]
     CopyOfWritable { lvol: String },
-    /// Something that it reads through is missing, so it has no bdev. `ENODEV`.
-    #[error("volume {lvol:?} misses its external snapshot; bring that back, or delete the volume")]
-    Degraded { lvol: String },
+    /// Something that it reads through is missing or open for writing, so it has no bdev. `ENODEV`.
+    #[error("{}", without_outside(lvol, *outside, held.as_ref()))]
+    Degraded { lvol: String, outside: Option<Uuid>, held: Option<BdevError> },
+    /// Another bdev has its name, so it has no bdev. `ENODEV`.
+    #[error(
+        "volume {lvol:?} has no bdev: its name {name:?} is taken by {by}; delete that, or rename what gives it the name, \
+         and the volume gets its bdev"
+    )]
+    NameTaken { lvol: String, name: String, by: String },
+    /// A store that was found is not loaded, as another one has its name. `EEXIST`.
+    #[error(
+        "lvolstore {name:?} on bdev {base:?} is not loaded: the lvolstore on bdev {other:?} has that name; rename that one \
+         with bdev_lvol_rename_lvstore or delete its bdev, then delete bdev {base:?} and create it again"
+    )]
+    NameClash { name: String, base: String, other: String },
     /// Another operation works on it, or it is open. `EBUSY`.
     #[error("volume {lvol:?}: {why}")]
     Busy { lvol: String, why: String },
@@ -83,9 +100,11 @@ impl LvolError {
     pub fn errno(&self) -> i32 {
         match self {
             LvolError::NoStore { .. }
+            | LvolError::Leaving { .. }
             | LvolError::NoLvol { .. }
             | LvolError::NotStarted
-            | LvolError::Degraded { .. } => 19,
+            | LvolError::Degraded { .. }
+            | LvolError::NameTaken { .. } => 19,
             LvolError::Name { .. }
             | LvolError::Argument { .. }
             | LvolError::TooSmall { .. }
@@ -94,6 +113,7 @@ impl LvolError {
             | LvolError::NoParent { .. }
             | LvolError::NotLoadable { .. } => 22,
             LvolError::StoreExists { .. }
+            | LvolError::NameClash { .. }
             | LvolError::LvolExists { .. }
             | LvolError::ParentAlready { .. } => 17,
             LvolError::HasClones { .. } | LvolError::ReadOnly { .. } | LvolError::CopyOfWritable { .. } => 1,
@@ -110,6 +130,15 @@ impl LvolError {
         let what = what.into();
         move |source| LvolError::Blob { what, source }
     }
+}
+
+/// Why a volume that reads through a bdev outside of its store has no bdev.
+fn without_outside(lvol: &str, outside: Option<Uuid>, held: Option<&BdevError>) -> String {
+    if let Some(held) = held {
+        return format!("volume {lvol:?} cannot read its external snapshot: {held}");
+    }
+    let which = outside.map(|uuid| format!(", bdev {uuid}")).unwrap_or_default();
+    format!("volume {lvol:?} misses its external snapshot{which}; bring that back, or delete the volume")
 }
 
 fn errno_of_blob(error: &BlobError) -> i32 {

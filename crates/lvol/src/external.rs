@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use spindle_bdev::{Bdev, BlobDevice, ClaimKind, Counter, Event, OpenOptions, Uuid};
+use spindle_bdev::{Bdev, BdevError, BlobDevice, ClaimKind, Counter, Event, OpenOptions, Uuid};
 use spindle_blob::{ExternalSource, Parent};
 use spindle_block::{Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, OpenError, Submit};
 
@@ -22,12 +22,12 @@ impl Lvols {
         Arc::new(move |id| {
             let lvols = Lvols(lvols.upgrade()?);
             let bdev = lvols.registry().ok()?.get(&uuid_of(id)?.to_string()).ok()?;
-            lvols.claim_outside(&bdev).ok()
+            lvols.claim_outside(&bdev).inspect_err(|_| lvols.plug_in_later(&bdev)).ok()
         })
     }
 
     /// Opens a bdev as a read-only snapshot; writers are excluded from now on.
-    fn claim_outside(&self, bdev: &Bdev) -> Result<Arc<dyn Device>, LvolError> {
+    fn claim_outside(&self, bdev: &Bdev) -> Result<Arc<dyn Device>, BdevError> {
         let (open, uuid, lvols) = (Counter::default(), bdev.uuid(), Arc::downgrade(&self.0));
         let still_open = open.clone();
         let on_event = move |event| {
@@ -44,7 +44,7 @@ impl Lvols {
         };
         let options = OpenOptions::new().on_event(on_event).counted(&open);
         let kind = ClaimKind::ReadManyWriteNone;
-        Ok(BlobDevice::claim(bdev, options, kind, "a clone of an external snapshot", MODULE)?)
+        Ok(BlobDevice::claim(bdev, options, kind, "clones of an external snapshot", MODULE)?)
     }
 
     /// A bdev has appeared: clones that wait for it read it from now on.
@@ -100,7 +100,14 @@ impl StoreInner {
             let (Ok(_busy), Some(blob)) = (lvol.begin(), lvol.blob()) else { continue };
             let misses = |known: Arc<dyn Device>| lvols.is_missing(&known);
             if lvol.reads(self, bdev.uuid()).await && blob.external_device().is_none_or(misses) {
-                let device = lvols.claim_outside(bdev)?;
+                let device = match lvols.claim_outside(bdev) {
+                    Ok(device) => device,
+                    Err(error) => {
+                        lvol.outside_is_held(bdev, error);
+                        lvols.plug_in_later(bdev);
+                        continue;
+                    }
+                };
                 blob.set_external_device(device).await.map_err(LvolError::blob(lvol.shown()))?;
                 self.offer_with_clones(&lvol).await?;
             }
@@ -118,7 +125,7 @@ impl StoreInner {
             let busy = (!Arc::ptr_eq(&lvol, first)).then(|| lvol.begin());
             let held = !matches!(busy, Some(Err(_)));
             if held && lvol.bdev().is_none() && lvol.blob().is_some() {
-                self.offer(&lvol).await?;
+                self.offer_or_wait(&lvol).await?;
             }
         }
         Ok(())

@@ -30,6 +30,7 @@ mod load;
 mod lvol;
 mod module;
 mod name;
+mod offer;
 mod parents;
 mod store;
 mod volumes;

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use spindle_bdev::{Bdev, ClaimKind, Counted, Counter, Desc, Event, OpenOptions};
+use spindle_bdev::{Bdev, ClaimKind, Counted, Counter, Desc, Event, OpenOptions, Uuid};
 use spindle_blob::{BlobId, Blobstore, BsType, LoadOptions, Parent, StoreOptions};
 use spindle_mem::IoBuf;
-use spindle_reactor::tell;
+use spindle_reactor::{ReportLevel, report, tell};
 
 use crate::identity::{Identity, uuid_of};
 use crate::lvol::LvolInner;
+use crate::name::Name;
 use crate::store::{StoreInner, locked};
-use crate::{LvolError, Lvols, MODULE};
+use crate::{LvolError, Lvols, MODULE, StoreKey};
+
+/// The most volumes that a line of the log names.
+const SHOWN: usize = 8;
 
 /// Bytes of a super block.
 const SUPER_BLOCK: usize = 4096;
@@ -61,9 +65,11 @@ impl Lvols {
                 opening.none().await;
                 if let Some(lvols) = lvols.upgrade().map(Lvols)
                     && let Some(store) = lvols.store_on(&base)
-                    && let Err(error) = store.unload().await
                 {
-                    lvols.report(&base, &error);
+                    store.warn_of_removal();
+                    if let Err(error) = store.unload().await {
+                        lvols.report(&base, &error);
+                    }
                 }
                 drop(grace);
             }));
@@ -89,8 +95,29 @@ impl Lvols {
         let Identity { name, uuid } = Identity::of(&xattrs);
         let name = name.ok_or_else(|| refused("its super blob has no valid xattr `name`"))?;
         let uuid = uuid.ok_or_else(|| refused("its super blob has no valid xattr `uuid`"))?;
-        self.check_name(name.as_str(), None)?;
+        if let Err(LvolError::StoreExists { name, base: other }) = self.check_name(name.as_str(), None) {
+            return Err(LvolError::NameClash { name, base, other });
+        }
+        self.warn_of_copy(&name, uuid, &base);
+        desc.claimed_by(&format!("lvolstore {:?}", name.as_str()));
         Ok(StoreInner::new(&self.0, (name, uuid), (blobstore.clone(), super_blob), desc))
+    }
+}
+
+impl Lvols {
+    /// Warns if another store has the UUID of one that is loaded, as a copy of its bdev has.
+    fn warn_of_copy(&self, name: &Name, uuid: Uuid, base: &str) {
+        if let Ok(other) = self.store(&StoreKey::Uuid(uuid)) {
+            report(ReportLevel::Warning, "vbdev_lvol", || {
+                format!(
+                    "lvolstore {:?} on bdev {base:?} has the UUID of lvolstore {:?} on bdev {:?}, and is found by its name \
+                     only: one is a copy of the other; delete the bdev of the one that is not needed",
+                    name.as_str(),
+                    other.name(),
+                    other.base().name()
+                )
+            });
+        }
     }
 }
 
@@ -126,7 +153,10 @@ impl StoreInner {
             }
         }
         if let Ok(info) = self.blobstore.info().await {
-            info.damaged.iter().for_each(|id| self.note(format!("blob {id} is damaged")));
+            info.damaged
+                .iter()
+                .for_each(|id| self.note(format!("blob {id} is damaged; run `spindle blob check`")));
+            info.refuses_changes.into_iter().for_each(|why| self.note(why));
         }
     }
 
@@ -143,7 +173,7 @@ impl StoreInner {
         }
         let opened = self.open_as(id, &name, uuid, false).await;
         match opened {
-            Ok(lvol) => self.offer(&lvol).await,
+            Ok(lvol) => self.offer_or_wait(&lvol).await,
             Err(error) => {
                 self.volumes.free(&name);
                 Err(error)
@@ -155,8 +185,8 @@ impl StoreInner {
     pub(crate) async fn open_as(
         self: &Arc<StoreInner>,
         id: BlobId,
-        name: &crate::name::Name,
-        uuid: Option<spindle_bdev::Uuid>,
+        name: &Name,
+        uuid: Option<Uuid>,
         snapshot: bool,
     ) -> Result<Arc<LvolInner>, LvolError> {
         let what = self.alias(name);
@@ -174,18 +204,34 @@ impl StoreInner {
         Ok(lvol)
     }
 
-    /// Registers the bdev of a volume, unless something it reads through is missing.
-    pub(crate) async fn offer(self: &Arc<StoreInner>, lvol: &Arc<LvolInner>) -> Result<(), LvolError> {
-        if lvol.blob_info(self).await?.degraded {
-            return Ok(());
-        }
-        lvol.register(self).await
-    }
-
     /// As [`unload`](Self::unload), once all volumes were opened.
     pub(crate) async fn unload_loaded(self: &Arc<StoreInner>) -> Result<(), LvolError> {
         self.ready.seen().await;
         self.unload().await
+    }
+
+    /// Warns that volumes in use go with the bdev below them.
+    fn warn_of_removal(&self) {
+        let open = |lvol: &Arc<LvolInner>| {
+            let bdev = lvol.bdev().filter(|bdev| bdev.descriptors() > 0)?;
+            Some(format!("{:?} (open for {})", lvol.shown(), bdev.holders()))
+        };
+        let all: Vec<String> = self.volumes.all().iter().filter_map(open).collect();
+        if all.is_empty() {
+            return;
+        }
+        let shown = &all[..all.len().min(SHOWN)];
+        report(ReportLevel::Warning, "vbdev_lvol", || {
+            let more = all.len() - shown.len();
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            format!(
+                "lvolstore {:?} is unloaded, as its bdev {:?} is being removed, with volumes in use: {}{more}; create the \
+                 bdev again to have them back",
+                self.name().as_str(),
+                self.base.name(),
+                shown.join(", ")
+            )
+        });
     }
 
     /// Leaves the store cleanly: closes volumes first, then the Blobstore, then the bdev. On the app thread.

@@ -8,6 +8,7 @@ use spindle_blob::{Blob, BlobId, BlobInfo};
 use spindle_block::Device;
 
 use crate::name::Name;
+use crate::offer::Lacks;
 use crate::store::{Pair, StoreInner, locked};
 use crate::{LvolError, LvolInfo, LvolStore, MODULE, ShallowCopy};
 
@@ -35,6 +36,8 @@ struct State {
     blob: Option<Blob>,
     /// `None` while it has no bdev: an external snapshot is missing, or it is being removed.
     bdev: Option<WeakBdev>,
+    /// Why it has no bdev, if it was to get one.
+    lacks: Option<Lacks>,
 }
 
 /// Marks a volume as busy until this is dropped.
@@ -65,7 +68,7 @@ impl LvolInner {
             uuid,
             unique_id,
             device: blob.device(),
-            state: Mutex::new(State { name, blob: Some(blob), bdev: None }),
+            state: Mutex::new(State { name, blob: Some(blob), bdev: None, lacks: None }),
             busy: AtomicBool::new(false),
             snapshot: AtomicBool::new(snapshot),
         })
@@ -85,6 +88,14 @@ impl LvolInner {
 
     pub(crate) fn bdev(&self) -> Option<Bdev> {
         locked(&self.state).bdev.as_ref().and_then(WeakBdev::upgrade)
+    }
+
+    pub(crate) fn lacks(&self) -> Option<Lacks> {
+        locked(&self.state).lacks.clone()
+    }
+
+    pub(crate) fn set_lacks(&self, lacks: Option<Lacks>) {
+        locked(&self.state).lacks = lacks;
     }
 
     /// The open blob.
@@ -124,7 +135,7 @@ impl LvolInner {
     pub(crate) fn check_bdev(&self) -> Result<(), LvolError> {
         if self.bdev().is_none() {
             self.opened()?;
-            return Err(LvolError::Degraded { lvol: self.shown() });
+            return Err(self.without_bdev());
         }
         Ok(())
     }
@@ -144,7 +155,9 @@ impl LvolInner {
             disk: self.clone(),
         };
         let bdev = store.registry()?.register(spec).await?;
-        locked(&self.state).bdev = Some(bdev.downgrade());
+        let mut state = locked(&self.state);
+        state.bdev = Some(bdev.downgrade());
+        state.lacks = None;
         Ok(())
     }
 
@@ -217,9 +230,14 @@ impl Lvol {
         self.0.shown()
     }
 
-    /// Its bdev; none while its external snapshot is missing.
+    /// Its bdev; none while its external snapshot is missing, or another bdev has its name.
     pub fn bdev(&self) -> Option<Bdev> {
         self.0.bdev()
+    }
+
+    /// Why it has no bdev, if it has none.
+    pub fn without_bdev(&self) -> Option<LvolError> {
+        self.0.bdev().is_none().then(|| self.0.without_bdev())
     }
 
     /// Its store.

@@ -1,11 +1,12 @@
 //! The module: the stores of one runtime, and its reactions to new bdevs and to the shutdown of the registry.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use spindle_bdev::{Bdev, LocalFuture, Module, Registry, Uuid, WeakRegistry};
 use spindle_block::Device;
-use spindle_reactor::{Handle, tell};
+use spindle_reactor::{Handle, ReportLevel, report};
 
 use crate::external::Missing;
 use crate::lvol::LvolInner;
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     /// In the order in which they were loaded.
     stores: Mutex<Vec<Arc<StoreInner>>>,
     reports: Mutex<Vec<(String, String)>>,
+    /// UUIDs of bdevs that volumes read as soon as they are not open for writing any more.
+    pub(crate) awaited: Mutex<BTreeSet<Uuid>>,
     /// The placeholder for every external snapshot that was removed.
     pub(crate) missing: Arc<dyn Device>,
 }
@@ -60,6 +63,7 @@ impl Lvols {
                     registry: registry.downgrade(),
                     stores: Mutex::default(),
                     reports: Mutex::default(),
+                    awaited: Mutex::default(),
                     missing: Arc::new(Missing),
                 }));
                 let lvols = Lvols::of(&runtime)?;
@@ -103,15 +107,15 @@ impl Lvols {
         found.map(LvolStore).ok_or_else(|| LvolError::NoStore { store: key.to_string() })
     }
 
-    /// The volume with the given bdev name, alias or UUID, or called `store/volume` without having a bdev,
-    /// because its external snapshot is missing.
+    /// The volume with the given bdev name, alias or UUID, or called so without having a bdev, because its external
+    /// snapshot is missing or another bdev has its name.
     ///
     /// # Errors
-    /// There is none, or the bdev is not a volume.
+    /// There is none.
     pub fn lvol(&self, name: &str) -> Result<Lvol, LvolError> {
         let missing = || LvolError::NoLvol { name: name.to_owned() };
-        if let Ok(bdev) = self.registry()?.get(name) {
-            return lvol_of(&bdev).map(Lvol).ok_or_else(missing);
+        if let Some(lvol) = self.registry()?.get(name).ok().as_ref().and_then(lvol_of) {
+            return Ok(Lvol(lvol));
         }
         let all = locked(&self.0.stores).clone();
         let mut lvols = all.into_iter().flat_map(|store| {
@@ -160,12 +164,20 @@ impl Lvols {
         locked(&self.0.reports).clone()
     }
 
+    /// What is missing of the stores and volumes on present bdevs, and why, for people.
+    pub fn problems(&self) -> Vec<String> {
+        let is_there =
+            |(bdev, _): &(String, String)| self.registry().is_ok_and(|known| known.get(bdev).is_ok());
+        let stores = self.reports().into_iter().filter(is_there).map(|(_, why)| why);
+        stores.chain(self.stores().iter().flat_map(LvolStore::set_aside)).collect()
+    }
+
     pub(crate) fn registry(&self) -> Result<Registry, LvolError> {
         Ok(self.0.registry.get()?)
     }
 
     pub(crate) fn report(&self, bdev: &Bdev, why: &LvolError) {
-        tell("vbdev_lvol", || format!("bdev {:?}: {why}", bdev.name()));
+        report(ReportLevel::Warning, "vbdev_lvol", || format!("bdev {:?}: {why}", bdev.name()));
         let mut reports = locked(&self.0.reports);
         if reports.len() == REPORTS {
             reports.remove(0);

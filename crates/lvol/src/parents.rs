@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use spindle_bdev::Bdev;
+use spindle_bdev::{Bdev, ClaimKind};
 use spindle_blob::{BlobError, BlobOptions, ClearMethod, Parent};
 
 use crate::create::check_clusters;
@@ -30,6 +30,8 @@ impl StoreInner {
         let name = Name::new("volume name", name)?;
         let external_snapshot = Some(uuid_bytes(bdev.uuid()));
         self.make(name, false, async move |store, xattrs| {
+            // With a writer the clone would be degraded from the start.
+            bdev.check_claim(ClaimKind::ReadManyWriteNone)?;
             let (clusters, clear_method) = (store.whole_clusters(bdev, &what)?, ClearMethod::Default);
             check_clusters(&what, clusters, true)?;
             let options =
@@ -69,7 +71,7 @@ impl LvolInner {
             )));
         }
         if Arc::ptr_eq(self, parent) {
-            return Err(refused("a volume is not its own parent".to_owned()));
+            return Err(refused("a volume is not its own parent; name a snapshot".to_owned()));
         }
         let (above, shown) = (Parent::Snapshot(parent.id), parent.shown());
         self.check_new_parent(store, &above, &shown).await?;
@@ -93,10 +95,14 @@ impl LvolInner {
             let why = format!("its store is on bdev {:?}", parent.name());
             return Err(LvolError::Argument { what, why });
         }
+        if self.bdev().as_ref() == Some(parent) {
+            let why = "a volume is not its own parent; name another bdev".to_owned();
+            return Err(LvolError::Argument { what, why });
+        }
         if let Some(lvol) = lvol_of(parent)
             && lvol.store.upgrade().is_some_and(|other| Arc::ptr_eq(&other, store))
         {
-            let why = format!("{:?} is a volume of the same store; set that as the parent", parent.name());
+            let why = format!("{:?} is a volume of the same store; use bdev_lvol_set_parent", parent.name());
             return Err(LvolError::Argument { what, why });
         }
         store.whole_clusters(parent, &what)?;
@@ -104,13 +110,10 @@ impl LvolInner {
         self.check_new_parent(store, &outside, parent.name()).await?;
         let _busy = begun?;
         let put = store.blobstore.set_parent(self.id, outside).await;
-        put.map_err(|error| match error {
-            // It was there a moment ago.
-            BlobError::MissingParent { .. } => {
-                let why = format!("bdev {:?} is claimed, or open for writing; have that end", parent.name());
-                LvolError::Argument { what, why }
-            }
-            other => LvolError::blob(self.shown())(other),
+        put.map_err(|error| match (&error, parent.check_claim(ClaimKind::ReadManyWriteNone)) {
+            // SPDK's EINVAL, whoever holds it.
+            (BlobError::MissingParent { .. }, Err(held)) => LvolError::Argument { what, why: held.to_string() },
+            _ => LvolError::blob(self.shown())(error),
         })?;
         store.volumes.reads_outside(parent.uuid(), self.id);
         Ok(())

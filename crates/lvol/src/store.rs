@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use spindle_bdev::{Bdev, BdevError, Counted, Counter, Desc, Ending, Registry, Uuid};
 use spindle_blob::{BlobId, Blobstore};
-use spindle_reactor::tell;
+use spindle_reactor::{ReportLevel, report};
 
 use crate::lvol::LvolInner;
 use crate::module::Shared;
 use crate::name::Name;
+use crate::offer::Lacks;
 use crate::volumes::Volumes;
 use crate::{Lvol, LvolError, LvolSpec, StoreInfo};
 
@@ -123,7 +124,7 @@ impl StoreInner {
     }
 
     pub(crate) fn gone(&self) -> LvolError {
-        LvolError::NoStore { store: format!("{:?} (it is being left)", self.name().as_str()) }
+        LvolError::Leaving { store: self.name().to_string() }
     }
 
     /// Runs an operation on the app thread, to its end even if this future is dropped.
@@ -160,7 +161,9 @@ impl StoreInner {
 
     /// Notes a blob that could not become a volume.
     pub(crate) fn note(&self, what: String) {
-        tell("vbdev_lvol", || format!("lvolstore {:?}: {what}", self.name().as_str()));
+        report(ReportLevel::Warning, "vbdev_lvol", || {
+            format!("lvolstore {:?}: {what}", self.name().as_str())
+        });
         locked(&self.set_aside).push(what);
     }
 }
@@ -201,9 +204,13 @@ impl LvolStore {
         self.0.volumes.by_name(name).filter(|lvol| lvol.blob().is_some()).map(Lvol).ok_or_else(missing)
     }
 
-    /// Blobs that are not usable volumes, and why: a name is missing, or a name or UUID is in use.
+    /// Blobs that are not usable volumes, and why: a name is missing, or is in use; the latter only while it is.
     pub fn set_aside(&self) -> Vec<String> {
-        locked(&self.0.set_aside).clone()
+        let unnamed = self.0.volumes.all().into_iter();
+        let unnamed = unnamed.filter(|lvol| matches!(lvol.lacks(), Some(Lacks::Name { .. })));
+        let mut all = locked(&self.0.set_aside).clone();
+        all.extend(unnamed.map(|lvol| lvol.without_bdev().to_string()));
+        all
     }
 
     /// Its properties.

@@ -15,9 +15,9 @@ pub(super) fn lvol(control: &Control, name: &str) -> Result<Lvol, RpcError> {
 /// As [`lvol`], for methods that look for its bdev: a volume without its external snapshot has none.
 pub(super) fn lvol_on_bdev(control: &Control, name: &str) -> Result<Lvol, RpcError> {
     let lvol = lvol(control, name)?;
-    match lvol.bdev() {
-        Some(_) => Ok(lvol),
-        None => Err(at_once(&LvolError::Degraded { lvol: lvol.alias() })),
+    match lvol.without_bdev() {
+        None => Ok(lvol),
+        Some(error) => Err(at_once(&error)),
     }
 }
 
@@ -29,7 +29,7 @@ pub(super) fn at_once(error: &LvolError) -> RpcError {
 /// An error during the operation: SPDK's code is -32602 with the name of the errno. A volume without its external
 /// snapshot is no bdev: SPDK does not find it.
 pub(super) fn under_way(error: &LvolError) -> RpcError {
-    if matches!(error, LvolError::Degraded { .. }) {
+    if matches!(error, LvolError::Degraded { .. } | LvolError::NameTaken { .. }) {
         return at_once(error);
     }
     RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error)

@@ -47,8 +47,8 @@ async fn clone_bdev(control: Control, params: CloneBdev) -> Result<String, RpcEr
 
 /// Whether a bdev is a volume of the store.
 fn is_volume_of(control: &Control, store: &LvolStore, bdev: &Bdev) -> bool {
-    let of = control.lvols().lvol(bdev.name()).and_then(|lvol| lvol.store());
-    of.is_ok_and(|of| of.uuid() == store.uuid())
+    let of = control.lvols().lvol(bdev.name()).ok().filter(|lvol| lvol.bdev().as_ref() == Some(bdev));
+    of.and_then(|lvol| lvol.store().ok()).is_some_and(|of| of.uuid() == store.uuid())
 }
 
 #[derive(Deserialize)]

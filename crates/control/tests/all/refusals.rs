@@ -54,3 +54,85 @@ fn parameters_are_refused_with_spdks_code_and_first_words() {
     };
     Runtime::builder().world(World::new(7)).reactors(2).build().unwrap().run(main).unwrap();
 }
+
+#[test]
+fn refusals_name_the_object_and_what_to_do() {
+    let main = async || {
+        let options = DaemonOptions { rpc_socket: Some(RPC.into()), ..DaemonOptions::default() };
+        let daemon = Daemon::start(options, methods::table()).await.unwrap();
+        let mut client = Client::connect(Path::new(RPC)).await.unwrap();
+        let malloc = |name: &str| json!({"name": name, "num_blocks": 32768, "block_size": 512});
+        for (method, params) in [
+            ("bdev_malloc_create", malloc("base")),
+            ("bdev_malloc_create", malloc("other")),
+            ("bdev_malloc_create", malloc("outside")),
+            (
+                "bdev_lvol_create_lvstore",
+                json!({"bdev_name": "base", "lvs_name": "s", "cluster_sz": 1 << 20}),
+            ),
+            (
+                "bdev_lvol_create",
+                json!({"lvs_name": "s", "lvol_name": "v", "size_in_mib": 4, "thin_provision": true}),
+            ),
+            ("nbd_export", json!({"bdev_name": "s/v", "name": "v"})),
+            ("nbd_export", json!({"bdev_name": "outside"})),
+        ] {
+            client.call(method, Some(&params.to_string())).await.unwrap();
+        }
+        let huge = json!({"name": "huge", "num_blocks": 1_u64 << 52, "block_size": 4096});
+        let uuid = client.call("bdev_get_bdevs", Some(r#"{"name": "s/v"}"#)).await.unwrap();
+        let uuid = serde_json::to_value(uuid).unwrap()[0]["name"].as_str().unwrap().to_owned();
+        for (method, params, words) in [
+            ("bdev_malloc_create", huge, &["Cannot allocate memory", "\"huge\"", "num_blocks"][..]),
+            ("bdev_malloc_create", json!([]), &["spdk_json_decode_object failed: 'params' is an array"]),
+            ("bdev_get_bdevs", json!({"name": "nope"}), &["No such device", "\"nope\"", "bdev_get_bdevs"]),
+            ("bdev_lvol_delete", json!({"name": "nope"}), &["\"nope\"", "bdev_lvol_get_lvols"]),
+            ("bdev_lvol_grow_lvstore", json!({"lvs_name": "nope"}), &["\"nope\"", "bdev_lvol_get_lvstores"]),
+            (
+                "bdev_lvol_create_lvstore",
+                json!({"bdev_name": "other", "lvs_name": "t", "cluster_sz": 4_294_967_296_u64}),
+                &["'cluster_sz' is 4294967296, not a number from 0 to 4294967295"],
+            ),
+            (
+                "bdev_lvol_create_lvstore",
+                json!({"bdev_name": "base", "lvs_name": "t"}),
+                &["Operation not permitted", "\"base\"", "by lvolstore \"s\""],
+            ),
+            ("bdev_lvol_resize", json!({"name": "s/v", "size_in_mib": 1}), &["\"s/v\"", "NBD export \"v\""]),
+            ("bdev_split_delete", json!({"base_bdev": "Mp0"}), &["\"Mp0\"", "split", "name the base"]),
+            (
+                "bdev_lvol_clone_bdev",
+                json!({"bdev": "outside", "lvs_name": "s", "clone_name": "c"}),
+                &["Operation not permitted", "\"outside\"", "NBD export \"outside\""],
+            ),
+            (
+                "bdev_lvol_set_parent_bdev",
+                json!({"lvol_name": "s/v", "parent_name": uuid}),
+                &["Invalid argument", "\"s/v\"", "a volume is not its own parent"],
+            ),
+            (
+                "bdev_lvol_start_shallow_copy",
+                json!({"src_lvol_name": "s/v", "dst_bdev_name": uuid}),
+                &["Invalid argument", "\"s/v\"", "not copied onto itself"],
+            ),
+        ] {
+            let (_, message) = refused(&mut client, method, &params).await;
+            for words in words {
+                assert!(message.contains(words), "{method} {params}: {message}: {words}");
+            }
+        }
+        let copy = json!({"src_lvol_name": "s/v", "dst_bdev_name": "other"}).to_string();
+        let id = client.call("bdev_lvol_start_shallow_copy", Some(&copy)).await.unwrap();
+        let id = serde_json::to_value(id).unwrap().to_string();
+        let copied = loop {
+            let copied = client.call("bdev_lvol_check_shallow_copy", Some(&id)).await.unwrap();
+            let copied = serde_json::to_value(copied).unwrap();
+            if copied["state"] != "in progress" {
+                break copied["error"].as_str().unwrap().to_owned();
+            }
+        };
+        assert!(copied.starts_with("Operation not permitted: volume \"s/v\""), "{copied}");
+        daemon.stop().await;
+    };
+    Runtime::builder().world(World::new(7)).reactors(2).build().unwrap().run(main).unwrap();
+}

@@ -13,3 +13,4 @@ mod parents;
 mod races;
 mod removal;
 mod support;
+mod unnamed;

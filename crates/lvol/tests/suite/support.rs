@@ -1,18 +1,45 @@
 //! Runtimes with a registry and logical volumes, in simulation and on the machine.
 
+use std::sync::{Arc, Mutex};
+
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::{Bdev, Registry};
 use spindle_block::Channel;
 use spindle_lvol::{Lvol, LvolSpec, LvolStore, Lvols, StoreSpec};
 use spindle_mem::IoBuf;
-use spindle_reactor::{EngineKind, Runtime};
+use spindle_reactor::{EngineKind, ReportLevel, Reporter, Runtime};
 
 /// A mebibyte: a cluster of all stores here.
 pub const MIB: u64 = 1 << 20;
 
+/// Keeps what a runtime reports.
+#[derive(Default)]
+struct Kept(Mutex<Vec<(ReportLevel, String)>>);
+
+impl Reporter for Kept {
+    fn wants(&self, _: ReportLevel, _: &str) -> bool {
+        true
+    }
+
+    fn report(&self, level: ReportLevel, _: &'static str, text: &str) {
+        self.0.lock().unwrap().push((level, text.to_owned()));
+    }
+
+    fn dump(&self, _: &str) {}
+}
+
 /// Runs a test on the app thread of a runtime with two reactors, and leaves everything in order.
 pub fn on(kind: EngineKind, test: impl AsyncFnOnce(Registry, Lvols) + Send + 'static) {
-    let runtime = Runtime::builder().reactors(2).engine(kind).build().unwrap();
+    on_reporting(kind, test);
+}
+
+/// As [`on`]; what the runtime reported.
+pub fn on_reporting(
+    kind: EngineKind,
+    test: impl AsyncFnOnce(Registry, Lvols) + Send + 'static,
+) -> Vec<(ReportLevel, String)> {
+    let kept = Arc::new(Kept::default());
+    let runtime = Runtime::builder().reactors(2).engine(kind).reporter(kept.clone()).build().unwrap();
     let main = async move || {
         let registry = Registry::start().unwrap();
         let lvols = Lvols::start(&registry).await.unwrap();
@@ -21,6 +48,7 @@ pub fn on(kind: EngineKind, test: impl AsyncFnOnce(Registry, Lvols) + Send + 'st
         assert!(registry.bdevs().is_empty() && lvols.stores().is_empty(), "a shutdown leaves {registry:?}");
     };
     runtime.run(main).unwrap();
+    std::mem::take(&mut *kept.0.lock().unwrap())
 }
 
 /// The same in simulation, with one seed.

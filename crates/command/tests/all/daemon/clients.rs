@@ -123,6 +123,14 @@ impl Nbd {
         self.done()?;
         self.0.take(len as usize)
     }
+
+    /// A read that fails: the error of its reply.
+    pub fn read_fails(&mut self, offset: u64, len: u32) -> Result<u32, Gone> {
+        self.send(&Request { command: READ, flags: 0, cookie: 0, offset, len }.bytes())?;
+        let head = self.0.take(16)?;
+        assert_eq!(head[..4], [0x67, 0x44, 0x66, 0x98]);
+        Ok(u32::from_be_bytes(head[4..8].try_into().unwrap()))
+    }
 }
 
 /// An RPC client.

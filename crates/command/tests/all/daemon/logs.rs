@@ -209,3 +209,113 @@ fn a_log_that_cannot_be_is_refused_by_name() {
         assert!(!run.status.success() && text(&run.stderr).contains(says), "{}", text(&run.stderr));
     }
 }
+
+/// The lines of a log at a level, of a part.
+fn lines_of(log: &Path, level: &str, part: &str) -> Vec<String> {
+    let said = fs::read_to_string(log).unwrap();
+    let lines = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let wanted = lines.filter(|line| line["level"] == level && line["part"] == part);
+    wanted.map(|line| line["message"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_disk_that_fails_is_one_line_of_the_log_however_many_requests_fail() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let disk = fs::File::create(path("disk.img")).unwrap();
+    disk.set_len(8 << 20).unwrap();
+    let arguments = [&SERVE[..], &["--nbd", "unix:nbd.sock"]].concat();
+    let daemon = Daemon::start(folder.path(), &arguments, "data");
+    let mut rpc = Rpc::connect(&path("rpc.sock")).unwrap();
+    rpc.done("bdev_aio_create", &json!({"name": "disk", "filename": "disk.img", "block_size": 512})).unwrap();
+    rpc.done("nbd_export", &json!({"bdev_name": "disk"})).unwrap();
+    disk.set_len(1 << 20).unwrap();
+    let mut client = Nbd::connect(&path("nbd.sock"), "disk").unwrap();
+    for block in 0..50 {
+        assert_eq!(client.read_fails((4 << 20) + block * 512, 512).unwrap(), 5);
+    }
+    drop(client);
+    let said = lines_of(&path("log"), "ERROR", "bdev");
+    let [said] = &said[..] else { panic!("{said:?}") };
+    for words in ["read of 512 bytes at offset 4194304 of disk.img", "give it its size back"] {
+        assert!(said.contains(words), "{said}");
+    }
+    drop(daemon);
+}
+
+#[test]
+fn a_store_that_refuses_changes_says_so_in_the_log_once_and_where_stores_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let daemon = Daemon::start(folder.path(), &SERVE, "control");
+    let mut rpc = Rpc::connect(&path("rpc.sock")).unwrap();
+    let volume =
+        |name: &str| json!({"lvs_name": "s", "lvol_name": name, "size_in_mib": 1, "thin_provision": true});
+    for (method, params) in [
+        ("bdev_malloc_create", json!({"name": "M", "num_blocks": 65536, "block_size": 512})),
+        ("bdev_error_create", json!({"base_name": "M"})),
+        ("bdev_lvol_create_lvstore", json!({"bdev_name": "EE_M", "lvs_name": "s", "cluster_sz": 65536})),
+        ("bdev_lvol_create", volume("v")),
+    ] {
+        rpc.done(method, &params).unwrap();
+    }
+    let listed = rpc.done("bdev_lvol_get_lvstores", &Value::Null).unwrap();
+    assert!(listed[0].get("refuses_changes").is_none(), "{listed}");
+    let fails = json!({"name": "EE_M", "io_type": "write", "error_type": "failure", "num": 1000});
+    rpc.done("bdev_error_inject_error", &fails).unwrap();
+    for name in ["w", "x", "y"] {
+        rpc.call("bdev_lvol_create", &volume(name)).unwrap().unwrap_err();
+    }
+    let why = rpc.done("bdev_lvol_get_lvstores", &Value::Null).unwrap()[0]["refuses_changes"].clone();
+    let said = lines_of(&path("log"), "ERROR", "blob");
+    assert_eq!(said, [why.as_str().unwrap()]);
+    let cleared = json!({"name": "EE_M", "io_type": "clear", "error_type": "failure"});
+    rpc.done("bdev_error_inject_error", &cleared).unwrap();
+    // As the reason says: the bdev is deleted and created again.
+    for word in why.as_str().unwrap().split(|c: char| !c.is_alphanumeric() && c != '_') {
+        assert!(!word.starts_with("bdev_") || is_method(&mut rpc, word), "{why}");
+    }
+    rpc.done("bdev_error_delete", &json!({"name": "EE_M"})).unwrap();
+    rpc.done("bdev_error_create", &json!({"base_name": "M"})).unwrap();
+    rpc.done("bdev_wait_for_examine", &Value::Null).unwrap();
+    rpc.done("bdev_lvol_create", &volume("z")).unwrap();
+    drop(daemon);
+}
+
+fn is_method(rpc: &mut Rpc, name: &str) -> bool {
+    let all = rpc.done("rpc_get_methods", &Value::Null).unwrap();
+    all.as_array().unwrap().iter().any(|method| method == name)
+}
+
+#[test]
+fn a_start_that_fails_for_a_store_that_was_not_loaded_names_the_store_and_the_other_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let disk = |name: &str| json!({"name": name, "filename": format!("{name}.img"), "block_size": 4096});
+    for (name, volume) in [("A", "a"), ("B", "b")] {
+        fs::File::create(path(&format!("{name}.img"))).unwrap().set_len(8 << 20).unwrap();
+        let daemon = Daemon::start(folder.path(), &SERVE, "control");
+        let mut rpc = Rpc::connect(&path("rpc.sock")).unwrap();
+        rpc.done("bdev_aio_create", &disk(name)).unwrap();
+        let store = json!({"bdev_name": name, "lvs_name": "z", "cluster_sz": 65536});
+        rpc.done("bdev_lvol_create_lvstore", &store).unwrap();
+        rpc.done("bdev_lvol_create", &json!({"lvs_name": "z", "lvol_name": volume, "size_in_mib": 1}))
+            .unwrap();
+        assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    }
+    for last in [
+        json!({"method": "nbd_export", "params": {"bdev_name": "z/b"}}),
+        json!({"method": "bdev_set_qos_limit", "params": {"name": "z/b", "rw_ios_per_sec": 1000}}),
+    ] {
+        let create = |name: &str| json!({"method": "bdev_aio_create", "params": disk(name)});
+        let calls = [create("A"), create("B"), json!({"method": "bdev_wait_for_examine"}), last];
+        let config = json!({"subsystems": [{"subsystem": "bdev", "config": calls}]});
+        fs::write(path("config.json"), config.to_string()).unwrap();
+        let run = spindle(folder.path()).args(SERVE).args(["-c", "config.json"]).output().unwrap();
+        let said = text(&run.stderr);
+        assert!(!run.status.success(), "{said}");
+        for words in ["z/b", "on bdev \\\"B\\\" is not loaded", "bdev_lvol_rename_lvstore"] {
+            assert!(said.contains(words) || said.contains(&words.replace('\\', "")), "{said}: {words}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Gives volumes their bdevs: at once, or as soon as nothing is in the way.
+//!
+//! A volume has no bdev while another bdev has one of its names, and while its external snapshot is missing or open for
+//! writing. Tasks of the app thread wait for the end of the first and the last; [`plug_in`](Lvols::plug_in) is called when
+//! a bdev has come. They do not keep stores or volumes.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use spindle_bdev::{Bdev, BdevError, ClaimKind, Phase, Registry, Uuid};
+use spindle_blob::Parent;
+use spindle_reactor::{ReportLevel, report, sleep, spawn_local, tell};
+
+use crate::identity::uuid_of;
+use crate::lvol::LvolInner;
+use crate::module::lvol_of;
+use crate::store::{StoreInner, locked};
+use crate::{LvolError, Lvols};
+
+/// How soon a volume that an operation works on is looked at again.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// Why a volume has no bdev.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lacks {
+    /// The bdev of that UUID.
+    Outside(Uuid),
+    /// Its name, which `by` has.
+    Name { name: String, by: String },
+}
+
+impl StoreInner {
+    /// Registers the bdev of a volume, unless something it reads through is missing.
+    pub(crate) async fn offer(self: &Arc<StoreInner>, lvol: &Arc<LvolInner>) -> Result<(), LvolError> {
+        if !lvol.blob_info(self).await?.degraded {
+            return lvol.register(self).await;
+        }
+        lvol.set_lacks(self.outside_of(lvol).await.map(Lacks::Outside));
+        let why = lvol.without_bdev();
+        let level = match &why {
+            LvolError::Degraded { held: Some(_), .. } => ReportLevel::Warning,
+            // Its bdev may come later.
+            _ => ReportLevel::Info,
+        };
+        report(level, "vbdev_lvol", || why.to_string());
+        Ok(())
+    }
+
+    /// As [`offer`](Self::offer), of a volume that stays: if another bdev has its name, it gets its bdev afterwards.
+    pub(crate) async fn offer_or_wait(
+        self: &Arc<StoreInner>,
+        lvol: &Arc<LvolInner>,
+    ) -> Result<(), LvolError> {
+        match self.offer(lvol).await {
+            Err(LvolError::Bdev(BdevError::Exists { name, by })) => {
+                let registry = self.registry()?;
+                lvol.name_is_taken(&registry, name, by);
+                let (store, lvol) = (Arc::downgrade(self), Arc::downgrade(lvol));
+                drop(spawn_local(register_later(registry, store, lvol)));
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// The bdev outside of the store that a volume reads through, directly or below its parents.
+    async fn outside_of(&self, lvol: &Arc<LvolInner>) -> Option<Uuid> {
+        let mut next = lvol.clone();
+        loop {
+            match next.blob_info(self).await.ok()?.parent? {
+                Parent::External(id) => return uuid_of(&id),
+                Parent::Snapshot(id) => next = self.volumes.get(id)?,
+            }
+        }
+    }
+}
+
+impl LvolInner {
+    /// Notes who has its name, and warns of it.
+    fn name_is_taken(&self, registry: &Registry, name: String, by: String) {
+        let by = match registry.get(&name) {
+            Ok(bdev) => shown(&bdev),
+            Err(_) => format!("bdev {by:?}"),
+        };
+        let lacks = Some(Lacks::Name { name, by });
+        if self.lacks() != lacks {
+            self.set_lacks(lacks);
+            report(ReportLevel::Warning, "vbdev_lvol", || self.without_bdev().to_string());
+        }
+    }
+
+    /// Warns that the bdev through which it would read is open for writing.
+    pub(crate) fn outside_is_held(&self, bdev: &Bdev, why: BdevError) {
+        let outside = Some(bdev.uuid());
+        if self.bdev().is_none() {
+            self.set_lacks(outside.map(Lacks::Outside));
+        }
+        let error = LvolError::Degraded { lvol: self.shown(), outside, held: Some(why) };
+        report(ReportLevel::Warning, "vbdev_lvol", || error.to_string());
+    }
+
+    /// The error for what needs its bdev while it has none.
+    pub(crate) fn without_bdev(&self) -> LvolError {
+        let lvol = self.shown();
+        match self.lacks() {
+            Some(Lacks::Name { name, by }) => LvolError::NameTaken { lvol, name, by },
+            Some(Lacks::Outside(outside)) => {
+                LvolError::Degraded { lvol, outside: Some(outside), held: self.holds_back(outside) }
+            }
+            None => LvolError::Degraded { lvol, outside: None, held: None },
+        }
+    }
+
+    /// Why the bdev of that UUID cannot be read through, if it is there.
+    fn holds_back(&self, outside: Uuid) -> Option<BdevError> {
+        let registry = self.store.upgrade()?.registry().ok()?;
+        let bdev = registry.get(&outside.to_string()).ok()?;
+        bdev.check_claim(ClaimKind::ReadManyWriteNone).err()
+    }
+
+    /// True if no bdev has one of its names.
+    fn is_name_free(&self, registry: &Registry) -> bool {
+        let uuid = self.uuid.map(|uuid| uuid.to_string());
+        let names = [Some(self.unique_id.clone()), uuid, Some(self.shown())];
+        names.iter().flatten().all(|name| registry.get(name).is_err())
+    }
+}
+
+/// A bdev for people who know volumes by their aliases.
+fn shown(bdev: &Bdev) -> String {
+    match lvol_of(bdev) {
+        Some(lvol) => {
+            let base = lvol.store.upgrade().map(|store| store.base.name().to_owned()).unwrap_or_default();
+            format!("volume {:?} of the lvolstore on bdev {base:?}", lvol.shown())
+        }
+        None => format!("bdev {:?} of module {}", bdev.name(), bdev.module()),
+    }
+}
+
+/// Registers the bdev of a volume once its names are free; ends if the volume or its store is closed.
+async fn register_later(registry: Registry, store: Weak<StoreInner>, lvol: Weak<LvolInner>) {
+    let weak = registry.downgrade();
+    drop(registry);
+    while let Ok(registry) = weak.get() {
+        let (waits, looks) = (lvol.clone(), weak.clone());
+        let free = move || {
+            let (Some(lvol), Ok(registry)) = (waits.upgrade(), looks.get()) else { return Some(()) };
+            (lvol.blob().is_none() || lvol.is_name_free(&registry)).then_some(())
+        };
+        let released = registry.released(free);
+        drop(registry);
+        released.await;
+        let (Some(store), Some(lvol)) = (store.upgrade(), lvol.upgrade()) else { return };
+        if store.register_again(&lvol).await {
+            return;
+        }
+    }
+}
+
+impl StoreInner {
+    /// Tries to register the bdev of a volume whose names were taken; false if that has to be tried again.
+    async fn register_again(self: &Arc<StoreInner>, lvol: &Arc<LvolInner>) -> bool {
+        let Ok(_counted) = self.begin() else { return true };
+        let _named = self.names_bdevs().await;
+        if lvol.blob().is_none() || lvol.bdev().is_some() {
+            return true;
+        }
+        let Ok(_busy) = lvol.begin() else {
+            // It may be being deleted.
+            sleep(AGAIN).await;
+            return false;
+        };
+        match lvol.register(self).await {
+            Ok(()) => {
+                tell("vbdev_lvol", || format!("volume {:?} has its bdev now", lvol.shown()));
+                true
+            }
+            Err(LvolError::Bdev(BdevError::Exists { name, by })) => {
+                let Ok(registry) = self.registry() else { return true };
+                lvol.name_is_taken(&registry, name, by);
+                false
+            }
+            Err(error) => {
+                self.note(format!("volume {:?} gets no bdev: {error}", lvol.shown()));
+                true
+            }
+        }
+    }
+}
+
+impl Lvols {
+    /// Lets volumes read a bdev as soon as it can be claimed: it is open for writing now.
+    pub(crate) fn plug_in_later(&self, bdev: &Bdev) {
+        if !locked(&self.0.awaited).insert(bdev.uuid()) {
+            return;
+        }
+        let (lvols, bdev) = (Arc::downgrade(&self.0), bdev.clone());
+        drop(spawn_local(async move {
+            let Ok(registry) = bdev.registry() else { return };
+            let claimable = || {
+                let gone = bdev.phase() != Phase::Ready;
+                (gone || bdev.check_claim(ClaimKind::ReadManyWriteNone).is_ok()).then_some(())
+            };
+            let released = registry.released(claimable);
+            drop(registry);
+            released.await;
+            let Some(lvols) = lvols.upgrade().map(Lvols) else { return };
+            locked(&lvols.0.awaited).remove(&bdev.uuid());
+            if bdev.phase() == Phase::Ready {
+                lvols.plug_in(&bdev).await;
+            }
+        }));
+    }
+}
