@@ -5,7 +5,7 @@ use super::image::ImageFile;
 use super::info::print_report;
 use super::served::open_for_writing;
 use super::session::{Session, change};
-use super::source::{Source, load};
+use super::source::{Source, load_whole};
 use crate::cli::failure::{Failure, shown};
 use crate::cli::size;
 use crate::cli::text;
@@ -52,8 +52,9 @@ fn extend(path: &Path, size: u64) -> Result<(), Failure> {
     let path = path.to_owned();
     foreground::run(async move |_| {
         let _locked = open_for_writing(&path).await?;
-        // Fails if the file holds no store, so that other files keep their size.
-        let store = load(&ImageFile::open(&path)?)?;
+        // Fails if the file holds no store, or not all of one: what is missing would read zero in a longer file,
+        // and no check would find it.
+        let store = load_whole(&ImageFile::open(&path)?)?;
         spindle_format::grow::plan(&store.super_block, &store.geometry, size)
             .map_err(|error| Failure::Refused(format!("{}: {error}", shown(&path))))?;
         let file = std::fs::File::options().write(true).open(&path);

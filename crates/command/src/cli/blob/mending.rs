@@ -58,6 +58,7 @@ pub(super) fn undo(image: PathBuf, file: &Path, force: bool) -> Result<usize, Fa
         if !force {
             refuse_changed(image, &undo)?;
         }
+        refuse_behind_end(image, &undo)?;
         for (&offset, saved) in &undo.blocks {
             channel.write(offset, IoBuf::copy_from(saved.before.as_slice())).await.0?;
         }
@@ -124,6 +125,20 @@ fn refuse_changed(image: &OnImage, undo: &UndoFile) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// An error if a block lies behind the end of an image that was cut short: nothing is written then.
+fn refuse_behind_end(image: &OnImage, undo: &UndoFile) -> Result<(), Failure> {
+    let end = undo.blocks.last_key_value().map_or(0, |(offset, _)| offset + BLOCK as u64);
+    match end <= image.bytes() {
+        true => Ok(()),
+        false => Err(Failure::Refused(format!(
+            "{} ends at byte {}, and the repair wrote up to byte {end}: make it as long as it was ({} bytes) first",
+            shown(image.0.path()),
+            image.bytes(),
+            undo.image_size
+        ))),
+    }
 }
 
 /// Why a store cannot be repaired.

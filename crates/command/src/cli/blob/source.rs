@@ -61,6 +61,11 @@ pub(super) fn load(image: &ImageFile) -> Result<Store, Failure> {
     }
 }
 
+/// Loads the store of an image that is about to be written: a truncated one is refused.
+pub(super) fn load_whole(image: &ImageFile) -> Result<Store, Failure> {
+    load_as(image, image.size()).map_err(|error| not_loaded(image, error))
+}
+
 /// Why an image holds no store that can be loaded, with its known contents.
 pub(super) fn not_loaded(image: &ImageFile, error: LoadError) -> Failure {
     let path = image.path().to_owned();

@@ -190,6 +190,41 @@ fn an_image_that_was_cut_short_is_read_as_far_as_it_goes_with_the_remedy() {
 }
 
 #[test]
+fn no_command_that_writes_changes_an_image_that_was_cut_short() {
+    let image = store(16);
+    fs::write(image.beside("input"), pattern(5, 3 << 20)).unwrap();
+    let input = image.beside("input");
+    let input = input.to_str().unwrap();
+    let made = done(&image, "import", &["--create", "--name", "vm", input]);
+    assert!(made.contains("imported"), "{made}");
+    fs::File::options().write(true).open(image.path()).unwrap().set_len(2 << 20).unwrap();
+    let before = image.sha256();
+    for arguments in [
+        &["grow", "--size", "16M"][..],
+        &["grow", "--size", "1G"],
+        &["grow"],
+        &["create", "--size", "64K"],
+        &["import", "--create", "--name", "new", input],
+        &["import", "vm", input],
+        &["import", "--in-place", "vm", input],
+        &["rm", "vm"],
+        &["resize", "vm", "4M"],
+        &["xattr", "vm", "set", "a", "b"],
+        &["snapshot", "vm"],
+        &["inflate", "vm"],
+        &["decouple", "vm"],
+        &["super", "vm"],
+        &["check", "--repair"],
+    ] {
+        let ended = on(&image, arguments[0], &arguments[1..]);
+        assert_eq!(ended.code, 1, "{arguments:?}: {}", ended.err);
+        assert!(ended.err.contains("cut short"), "{arguments:?}: {}", ended.err);
+        assert!(image.sha256() == before, "{arguments:?} changed the image");
+    }
+    assert_eq!(on(&image, "check", &[]).code, 4);
+}
+
+#[test]
 fn an_image_without_a_store_is_refused_with_the_contents_and_the_remedy() {
     for (magic, at, says) in [
         (&b"EFI PART"[..], 512, &["a partition table (GPT)", "partitions"][..]),
