@@ -9,6 +9,19 @@ use crate::ids::BlobId;
 /// is durable, or empty. Specific to this project; to SPDK it is an ordinary xattr.
 pub const IMPORTING: &[u8] = b"spindle.importing";
 
+/// The beginning of the names of xattrs that are this project's own. Commands set none of them for their users.
+pub const RESERVED: &[u8] = b"spindle.";
+
+/// The beginning of the name that a blob of an lvolstore, where every blob needs one, has until it is imported.
+pub const IMPORT_NAME: &[u8] = b"importing-";
+
+/// The name that the blob with these xattrs gets when its import is complete, which may be empty; `None` if it is not
+/// being imported. A blob that has a name of its own is not, whatever marks it.
+pub fn importing(xattrs: &[Xattr]) -> Option<&[u8]> {
+    let value = |key: &[u8]| xattrs.iter().find(|xattr| xattr.name == key).map(|xattr| &xattr.value[..]);
+    value(IMPORTING).filter(|_| value(b"name").is_none_or(|name| name.starts_with(IMPORT_NAME)))
+}
+
 /// The parent of a blob, from which it reads the clusters that it does not own.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Parent {

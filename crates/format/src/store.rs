@@ -6,7 +6,7 @@ use crate::bitmap::Bitmap;
 use crate::error::{FormatError, Place};
 use crate::geometry::Geometry;
 use crate::ids::{BlobId, ClusterIdx, PageIdx};
-use crate::metadata::{BlobMetadata, Parent, internal};
+use crate::metadata::{BlobMetadata, Parent, importing, internal};
 use crate::repair::Repair;
 use crate::super_block::SuperBlock;
 use std::collections::BTreeMap;
@@ -134,6 +134,14 @@ impl Store {
     /// A blob by its id.
     pub fn blob(&self, id: BlobId) -> Option<&Blob> {
         self.blobs.get(&id)
+    }
+
+    /// The name that a blob gets when its import is complete, if it is as an import leaves it: without a name of its
+    /// own, neither the super blob nor read-only, without parent and clones.
+    pub fn importing(&self, id: BlobId) -> Option<&[u8]> {
+        let blob = self.blob(id).filter(|_| self.super_block.super_blob != Some(id))?;
+        let alone = blob.parent.is_none() && blob.clones.is_empty() && !blob.metadata.flags.read_only();
+        importing(blob.metadata.xattrs.iter().as_slice()).filter(|_| alone)
     }
 
     /// The blobs with this `name` xattr; several blobs may have the same name.

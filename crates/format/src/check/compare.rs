@@ -1,7 +1,7 @@
 //! Findings of a single load about single blobs and clusters.
 
 use super::{Cause, Finding, links, masks};
-use crate::metadata::{Flags, IMPORTING};
+use crate::metadata::Flags;
 use crate::repair::RepairReason;
 use crate::sharing::{self, SharedCluster, SharedPage};
 use crate::store::{Blob, Store};
@@ -26,6 +26,8 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     findings.extend(masks::findings(store));
     findings.extend(store.unlisted.iter().map(|&blob| Finding::UnlistedBlob { blob }));
     findings.extend(store.blobs.values().flat_map(blob));
+    let unfinished = store.blobs.keys().filter(|id| store.importing(**id).is_some());
+    findings.extend(unfinished.map(|&blob| Finding::UnfinishedImport { blob }));
     findings.extend(links::findings(store));
     findings.extend(store.blobs.values().flat_map(links::dead));
     let missing = store.super_block.super_blob.filter(|&blob| store.blob(blob).is_none());
@@ -68,9 +70,6 @@ fn blob(blob: &Blob) -> Vec<Finding> {
     }
     if !blob.clones.is_empty() && !blob.metadata.flags.read_only() {
         findings.push(Finding::WritableParent { blob: id, clones: blob.clones.clone() });
-    }
-    if blob.metadata.xattrs.get(IMPORTING).is_some() {
-        findings.push(Finding::UnfinishedImport { blob: id });
     }
     findings
 }

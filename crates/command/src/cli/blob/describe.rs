@@ -1,6 +1,5 @@
 //! Blobs as the commands show them: the fields on which scripts rely, and the words for people.
 
-use super::unfinished;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, tell};
 use crate::cli::text::{before_nul, external_id, hex, json_text, printable};
@@ -197,9 +196,9 @@ pub(super) fn name_text(blob: &Blob) -> String {
 }
 
 /// A blob's special properties, for people.
-pub(super) fn flags_text(blob: &Blob) -> String {
+pub(super) fn flags_text(store: &Store, blob: &Blob) -> String {
     let flags = &blob.metadata.flags;
-    let importing = unfinished::name_of(blob.metadata.xattrs.iter().as_slice()).is_some();
+    let importing = store.importing(blob.id).is_some();
     let marks = [
         (flags.thin(), "thin"),
         (flags.read_only(), "read-only"),

@@ -38,9 +38,9 @@ impl Ls {
             print(&store, &mut out)?;
         }
         out.finish()?;
-        for blob in store.blobs.values() {
-            if let Some(name) = unfinished::name_of(blob.metadata.xattrs.iter().as_slice()) {
-                note(&unfinished::explained(image.path(), blob.id, name));
+        for &id in store.blobs.keys() {
+            if let Some(name) = store.importing(id) {
+                note(&unfinished::explained(image.path(), id, name));
             }
         }
         if !store.damaged.is_empty() {
@@ -68,7 +68,7 @@ fn print(store: &Store, out: &mut impl Write) -> Result<(), Failure> {
             shortened(name_text(blob), WIDEST_NAME),
             size(size_of(store, blob)),
             size(blob.metadata.map.allocated().saturating_mul(cluster_size)),
-            flags_text(blob),
+            flags_text(store, blob),
             parent_text(store, blob),
             clones_text(blob),
         ]);

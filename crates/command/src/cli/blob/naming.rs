@@ -9,6 +9,7 @@ use crate::cli::failure::Failure;
 use crate::cli::text::printable;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use spindle_blob::Xattr;
+use spindle_format::metadata::RESERVED;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -125,7 +126,19 @@ fn parse_pair(argument: OsString) -> Result<Pair, &'static str> {
     let equals = key.iter().position(|&byte| byte == b'=').ok_or("it must be KEY=VALUE")?;
     let value = key.split_off(equals + 1);
     key.truncate(equals);
-    if key.is_empty() { Err("it must be KEY=VALUE, and KEY not empty") } else { Ok((key, value)) }
+    match key.as_slice() {
+        [] => Err("it must be KEY=VALUE, and KEY not empty"),
+        reserved if is_reserved(reserved) => Err(OWN),
+        _ => Ok((key, value)),
+    }
+}
+
+/// The error for an xattr that commands set only for themselves.
+pub(super) const OWN: &str = "xattrs whose names begin with \"spindle.\" are spindle's own: choose another name";
+
+/// Whether an xattr of this name is one that commands set only for themselves.
+pub(super) fn is_reserved(key: &[u8]) -> bool {
+    key.starts_with(RESERVED)
 }
 
 #[cfg(test)]
@@ -137,5 +150,6 @@ mod tests {
         assert_eq!(parse_pair("a=b=c".into()), Ok((b"a".to_vec(), b"b=c".to_vec())));
         assert_eq!(parse_pair("a=".into()), Ok((b"a".to_vec(), Vec::new())));
         assert!(parse_pair("a".into()).is_err() && parse_pair("=b".into()).is_err());
+        assert!(parse_pair("spindle.importing=b".into()).is_err() && parse_pair("spindle=b".into()).is_ok());
     }
 }

@@ -1,7 +1,6 @@
 //! Selects a blob: by its id (decimal, or hexadecimal with `0x`) or by its `name` xattr.
 
 use super::describe::name_of;
-use super::unfinished;
 use crate::cli::failure::Failure;
 use crate::cli::text::printable;
 use spindle_format::{Blob, BlobId, Store};
@@ -35,7 +34,7 @@ fn entries(store: &Store) -> Vec<Entry> {
     let healthy = store.blobs.values().map(|blob| Entry {
         id: blob.id,
         name: name_of(blob).map(<[u8]>::to_vec),
-        importing: unfinished::name_of(blob.metadata.xattrs.iter().as_slice()).map(<[u8]>::to_vec),
+        importing: store.importing(blob.id).map(<[u8]>::to_vec),
         damage: None,
     });
     let damaged = store.damaged.iter().map(|blob| {

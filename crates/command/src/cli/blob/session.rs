@@ -11,7 +11,6 @@ use super::naming;
 use super::select::{Entry, choose};
 use super::served::open_for_writing;
 use super::source::{Source, not_loaded};
-use super::unfinished;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::note;
 use crate::cli::progress::Progress;
@@ -19,6 +18,7 @@ use crate::cli::text::count;
 use spindle_blob::{
     BlobError, BlobId, Blobstore, LoadOptions, LoadProgress, LoadStep, StoreInfo, StoreOptions,
 };
+use spindle_format::metadata::importing;
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -108,7 +108,7 @@ impl Session {
         let mut entries = Vec::new();
         for id in self.store.blobs().await? {
             let xattrs = self.store.blob_xattrs(id).await?;
-            let importing = unfinished::name_of(&xattrs).map(<[u8]>::to_vec);
+            let importing = importing(&xattrs).map(<[u8]>::to_vec);
             entries.push(Entry { id, name: naming::name_of(&xattrs), importing, damage: None });
         }
         for id in self.info().await?.damaged {

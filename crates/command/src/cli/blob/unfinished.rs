@@ -2,7 +2,8 @@
 //!
 //! The mark is the xattr [`IMPORTING`], whose value is the final name of the blob; one write of its metadata
 //! then sets the name and removes the mark. A program that is killed before leaves the blob with its mark,
-//! which `ls` and `check` report, and the next import of that name removes it.
+//! which `ls` and `check` report, and the next import of that name removes it. A blob that has a name, or on which
+//! another depends, is never taken for one of these.
 
 use super::lvol::{is_lvolstore, new_uuid};
 use super::naming::Pair;
@@ -11,8 +12,8 @@ use crate::cli::failure::Failure;
 use crate::cli::output::note;
 use crate::cli::shell;
 use crate::cli::text::{before_nul, printable};
-use spindle_blob::{Blob, BlobError, BlobId, Xattr};
-use spindle_format::metadata::IMPORTING;
+use spindle_blob::{Blob, BlobError, BlobId};
+use spindle_format::metadata::{IMPORT_NAME, IMPORTING, importing};
 use std::path::Path;
 
 /// What a marked blob gets at the end.
@@ -27,7 +28,7 @@ impl Unfinished {
         let at = xattrs.iter().position(|(key, _)| key == b"name");
         let name = at.map(|at| xattrs.remove(at).1);
         if is_lvolstore(session).await? {
-            xattrs.push((b"name".to_vec(), [&b"importing-"[..], &new_uuid()?].concat()));
+            xattrs.push((b"name".to_vec(), [IMPORT_NAME, &new_uuid()?].concat()));
         }
         xattrs.push((IMPORTING.to_vec(), before_nul(name.as_deref().unwrap_or_default()).to_vec()));
         Ok(Unfinished { name })
@@ -37,7 +38,7 @@ impl Unfinished {
     pub(super) async fn remove_left(&self, session: &Session) -> Result<(), Failure> {
         let Some(name) = self.name.as_deref().map(before_nul) else { return Ok(()) };
         for id in session.store.blobs().await? {
-            if name_of(&session.store.blob_xattrs(id).await?) == Some(name) {
+            if importing(&session.store.blob_xattrs(id).await?) == Some(name) && is_alone(session, id).await? {
                 session.store.delete_blob(id).await?;
                 note(&format!(
                     "removed blob {id}, left by an import of {} that was cut off",
@@ -58,9 +59,11 @@ impl Unfinished {
     }
 }
 
-/// The final name of the blob with these xattrs, which may be empty; `None` if it is not being imported.
-pub(super) fn name_of(xattrs: &[Xattr]) -> Option<&[u8]> {
-    xattrs.iter().find(|xattr| xattr.name == IMPORTING).map(|xattr| &xattr.value[..])
+/// Whether nothing depends on a blob, as on none that an import has left.
+async fn is_alone(session: &Session, id: BlobId) -> Result<bool, Failure> {
+    let info = session.store.blob_info(id).await?;
+    let alone = info.parent.is_none() && info.clones.is_empty() && !info.read_only;
+    Ok(alone && session.store.super_blob().await? != Some(id))
 }
 
 /// Describes a blob with this final name, or none, and how to remove it.

@@ -2,7 +2,7 @@
 
 use super::describe::XattrsJson;
 use super::lvol;
-use super::naming::{check_free, refuse_id};
+use super::naming::{OWN, check_free, is_reserved, refuse_id};
 use super::reading::attended;
 use super::select::find;
 use super::session::Session;
@@ -71,6 +71,9 @@ impl Xattr {
             }
             Some(What::Get { key }) => {
                 return attended("xattr", || get(&self.source, &self.blob, key.as_bytes()));
+            }
+            Some(What::Set { key, .. }) if is_reserved(key.as_bytes()) => {
+                return Err(Failure::Usage(format!("{}: {OWN}", printable(key.as_bytes()))));
             }
             Some(What::Set { key, value }) => Change::Set(key.into_vec(), value.into_vec()),
             Some(What::Rm { key }) => Change::Remove(key.into_vec()),

@@ -401,3 +401,83 @@ fn an_import_can_be_done_again_after_a_kill_and_takes_the_place_of_what_was_left
     assert_eq!(on(&image, "check", &[]).code, 0);
     in_order(&image);
 }
+
+/// Puts the mark of an unfinished import, with this later name, on the blob with this id.
+fn mark(image: &Image, id: &str, name: &[u8]) {
+    let mut bytes = fs::read(image.path()).unwrap();
+    let id = u64::from_str_radix(id.trim_start_matches("0x"), 16).unwrap();
+    super::check::rewrite(&mut bytes, id, &[], |meta| {
+        meta.xattrs.set(spindle_format::metadata::IMPORTING, name).unwrap();
+    });
+    fs::write(image.path(), bytes).unwrap();
+}
+
+#[test]
+fn an_import_removes_no_blob_that_is_not_as_an_import_leaves_it() {
+    let lvolstore = || {
+        let image = Image::new(&vec![0; 32 << 20]);
+        done(&image, "init", &["--cluster-size", "1M", "--lvolstore", "lvs0"]);
+        image
+    };
+    let bare = || {
+        let image = Image::new(&vec![0; 32 << 20]);
+        done(&image, "init", &["--cluster-size", "1M"]);
+        image
+    };
+    type Make = fn(&Image) -> String;
+    let made: [(Image, Make); 6] = [
+        (lvolstore(), |image| done(image, "super", &[]).trim().to_owned()),
+        (lvolstore(), |image| id(image, "create", &["--size", "1M", "--name", "vol"])),
+        (bare(), |image| id(image, "create", &["--size", "1M", "--name", "vol"])),
+        (bare(), |image| {
+            let id = id(image, "create", &["--size", "1M"]);
+            done(image, "super", &[&id]);
+            id
+        }),
+        (bare(), |image| {
+            let id = id(image, "create", &["--size", "1M"]);
+            done(image, "snapshot", &[&id]);
+            id
+        }),
+        (bare(), |image| {
+            let origin = id(image, "create", &["--size", "1M"]);
+            id(image, "snapshot", &[&origin])
+        }),
+    ];
+    for (nth, (image, make)) in made.into_iter().enumerate() {
+        let kept = make(&image);
+        mark(&image, &kept, b"foo");
+        let before = on(&image, "ls", &["--json"]).json().as_array().unwrap().len();
+        assert_eq!(on(&image, "check", &[]).code, 0, "case {nth}: nothing is wrong with it");
+        assert_eq!(on(&image, "ls", &[]).err, "", "case {nth}: it is not called unfinished");
+        let ended = import_file(&image, &["--create", "FILE", "--name", "foo"], b"hi");
+        assert_eq!(ended.code, 0, "case {nth}: {}", ended.err);
+        assert!(!ended.err.contains("removed"), "case {nth}: {}", ended.err);
+        let listed = blobs(&image);
+        assert_eq!(listed.len(), before + 1, "case {nth}");
+        assert!(listed.iter().any(|blob| blob["id_text"] == kept.as_str()), "case {nth}");
+    }
+}
+
+#[test]
+fn no_command_sets_an_xattr_that_is_the_kits_own() {
+    let image = store(16);
+    done(&image, "create", &["--size", "64K", "--name", "vm"]);
+    done(&image, "snapshot", &["vm", "--name", "snap"]);
+    let before = image.sha256();
+    let xattr = "spindle.importing=zz";
+    for arguments in [
+        &["xattr", "vm", "set", "spindle.importing", "foo"][..],
+        &["xattr", "vm", "set", "spindle.other", "foo"],
+        &["create", "--size", "64K", "--name", "yy", "--xattr", xattr],
+        &["snapshot", "vm", "--xattr", xattr],
+        &["clone", "snap", "--xattr", xattr],
+        &["import", "--create", "/dev/null", "--xattr", xattr],
+    ] {
+        let ended = on(&image, arguments[0], &arguments[1..]);
+        assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.err);
+        assert!(ended.err.contains("spindle's own"), "{arguments:?}: {}", ended.err);
+    }
+    assert_eq!(image.sha256(), before);
+    done(&image, "xattr", &["vm", "set", "spindle", "fine"]);
+}
