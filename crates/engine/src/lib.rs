@@ -63,7 +63,7 @@ pub use handle::{File, Listener, Socket};
 pub use kind::{BadEngineKind, ENGINE_VARIABLE, EngineKind};
 pub use op::{Completion, Op, Output, Token};
 pub use open::{Asker, Direct, FileInfo, OpenOptions};
-pub use os::{WriteLock, write_lock};
+pub use os::{Held, WriteLock, hold, share_bytes, write_lock};
 pub use os_thread::{OsThread, OsThreadTimes, run_on, spawn_pinned};
 pub use receive_pool::ReceivePool;
 pub use report::{report, report_to};

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 
-use spindle_engine::{Direct, EngineKind, Op, OpenOptions, Output};
+use spindle_engine::{Direct, EngineKind, Op, OpenOptions, Output, share_bytes, write_lock};
 use suite::{Bench, pattern};
 
 const SIZE: u64 = 8 << 20;
@@ -79,6 +79,9 @@ fn on_device(bench: &mut Bench, device: &Loop) {
 /// Opens both for writing, in either order: the second is refused, naming this process and the first.
 fn exclude_each_other(bench: &mut Bench, one: &Path, other: &Path) {
     for (first, second) in [(one, other), (other, one)] {
+        let files = [first, second].map(|path| std::fs::File::open(path).unwrap());
+        assert!(share_bytes(&files[0], &files[1]), "{first:?} and {second:?}");
+        drop(files);
         let held = bench.open(OpenOptions::new(first).writable(true).locked(true));
         let options = OpenOptions::new(second).writable(true).locked(true);
         let error = bench.error(Op::Open { options: Box::new(options) });
@@ -95,6 +98,9 @@ fn exclude_each_other(bench: &mut Bench, one: &Path, other: &Path) {
 
 /// Both may be open for writing at once.
 fn go_together(bench: &mut Bench, one: &Path, other: &Path) {
+    let files = [one, other].map(|path| std::fs::File::open(path).unwrap());
+    assert!(!share_bytes(&files[0], &files[1]), "{one:?} and {other:?}");
+    drop(files);
     let _one = bench.open(OpenOptions::new(one).writable(true).locked(true));
     bench.open(OpenOptions::new(other).writable(true).locked(true));
 }
@@ -130,6 +136,25 @@ fn a_loop_device_and_its_file_have_one_writer() {
     let above = Loop::over(Path::new(&device.0)).unwrap();
     exclude_each_other(&mut bench, Path::new(&above.0), Path::new(&device.0));
     exclude_each_other(&mut bench, Path::new(&above.0), &file);
+}
+
+#[test]
+fn a_writer_is_seen_through_what_lies_on_what_it_writes_to() {
+    let Some((mut bench, file)) = bench_with_backing() else { return };
+    let device = Loop::over(&file).unwrap();
+    let above = Loop::over(Path::new(&device.0)).unwrap();
+    let seen = |path: &Path| write_lock(&std::fs::File::open(path).unwrap()).and_then(|lock| lock.pid);
+    let names = [file.as_path(), Path::new(&device.0), Path::new(&above.0)];
+    for name in names {
+        assert_eq!(seen(name), None);
+    }
+    for held in names {
+        let writer = bench.open(OpenOptions::new(held).writable(true).locked(true));
+        for name in names {
+            assert_eq!(seen(name), Some(std::process::id()), "{name:?} while {held:?} is written");
+        }
+        drop(writer);
+    }
 }
 
 #[test]

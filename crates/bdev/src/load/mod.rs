@@ -66,6 +66,14 @@ impl Workload {
         "flush",
     ];
 
+    /// True if its requests carry data.
+    fn has_buffers(self) -> bool {
+        match self {
+            Workload::Sequential(operation) | Workload::Random(operation) => operation.moves_data(),
+            Workload::Mixed { .. } | Workload::Verify => true,
+        }
+    }
+
     /// True if it changes what the bdev holds.
     pub fn changes_data(self) -> bool {
         match self {
@@ -120,7 +128,8 @@ impl JobReport {
 /// time passes only on devices that take some: on others a load does not end there.
 ///
 /// # Errors
-/// A size or depth that does not fit a bdev, with the numbers; a bdev that cannot be opened; a thread that exits.
+/// A size or depth that does not fit a bdev, or more than 65536 requests or 1 GiB of data in flight for a job, with the
+/// numbers; a bdev that cannot be opened; a thread that exits.
 pub async fn run(bdevs: &[Bdev], threads: &[Thread], spec: &LoadSpec) -> Result<Vec<JobReport>, BdevError> {
     bdevs.iter().try_for_each(|bdev| check(bdev, threads.len() as u64, spec))?;
     let mut tasks = Vec::new();
@@ -140,27 +149,40 @@ pub async fn run(bdevs: &[Bdev], threads: &[Thread], spec: &LoadSpec) -> Result<
     Ok(reports)
 }
 
-/// Checks that a load fits a bdev.
+/// The most requests that a job has in flight, and the most bytes of their buffers.
+const MOST_REQUESTS: u64 = 65_536;
+const MOST_BYTES: u64 = 1 << 30;
+
+/// Checks that a load fits a bdev and the memory.
 fn check(bdev: &Bdev, threads: u64, spec: &LoadSpec) -> Result<(), BdevError> {
     let geometry = bdev.geometry();
-    let what = || format!("load on bdev {:?}", bdev.name());
-    let block = u64::from(geometry.block_size());
-    if spec.io_size == 0 || !spec.io_size.is_multiple_of(block) {
-        let why = format!("requests of {} bytes are not whole blocks of {block} bytes", spec.io_size);
-        return Err(BdevError::argument(what(), why));
+    let (block, bytes) = (u64::from(geometry.block_size()), geometry.bytes());
+    let LoadSpec { io_size, depth, workload, .. } = spec;
+    let refuse = |why| Err(BdevError::argument(format!("load on bdev {:?}", bdev.name()), why));
+    if *io_size == 0 || !io_size.is_multiple_of(block) {
+        return refuse(format!("requests of {io_size} bytes are not whole blocks of {block} bytes"));
     }
-    let places = geometry.bytes() / spec.io_size;
-    let needed =
-        if spec.workload == Workload::Verify { threads.saturating_mul(spec.depth as u64) } else { 1 };
-    if spec.depth == 0 || places < needed {
+    let memory = if workload.has_buffers() { MOST_BYTES } else { u64::MAX };
+    let largest = bytes.min(memory) / block * block;
+    if *io_size > largest {
+        return refuse(match largest {
+            0 => "it has no blocks".to_owned(),
+            _ => format!("requests of {io_size} bytes do not fit its {bytes} bytes; take {block} to {largest}"),
+        });
+    }
+    let own = if *workload == Workload::Verify { bytes / io_size / threads.max(1) } else { u64::MAX };
+    let most = own.min(memory / io_size).min(MOST_REQUESTS);
+    if most == 0 {
         let why = format!(
-            "{} requests of {} bytes on {threads} threads do not fit {} bytes; take 1 to {}",
-            spec.depth,
-            spec.io_size,
-            geometry.bytes(),
-            if spec.workload == Workload::Verify { places / threads.max(1) } else { 65_536 },
+            "requests of {io_size} bytes on {threads} threads do not fit its {bytes} bytes; take smaller ones"
         );
-        return Err(BdevError::argument(what(), why));
+        return refuse(why);
+    }
+    if *depth == 0 || *depth as u64 > most {
+        return refuse(format!(
+            "{depth} requests of {io_size} bytes at a time on {threads} threads do not fit its {bytes} bytes and the \
+             memory for a load; take 1 to {most}"
+        ));
     }
     Ok(())
 }

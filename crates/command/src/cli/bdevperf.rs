@@ -11,11 +11,11 @@ use spindle_bdev::load::{self, JobReport, LoadSpec, Workload};
 use spindle_bdev::modules::{file, malloc, null};
 use spindle_bdev::{Bdev, Registry};
 use spindle_control::{Control, Daemon, DaemonOptions, methods};
-use spindle_reactor::{Handle, Mode, Runtime, Thread};
+use spindle_reactor::{Handle, Mode, RunError, Runtime, Thread};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table as Methods};
 
 use super::failure::Failure;
-use super::output::{Output, note};
+use super::output::{Output, note, with_result};
 use super::serve::cannot_build;
 use super::size;
 use super::table::{Align, Table};
@@ -26,42 +26,45 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 /// Bytes of a null or malloc bdev made for a load.
 const BYTES: u64 = 64 << 20;
 
+/// The longest load: a year, in seconds.
+const LONGEST: f64 = 31_536_000.0;
+
 /// A load on bdevs, for `perf bdev`.
 #[derive(Args)]
 #[command(next_help_heading = "For perf bdev")]
 pub(crate) struct Options {
     /// Put a load on this bdev: null (its reads leave the buffers as they are, except for verify), malloc, or a file or block device
-    #[arg(long, value_name = "BDEV")]
+    #[arg(long, value_name = "BDEV", group = "load")]
     on: Vec<String>,
     /// Let the workload destroy what a file or block device holds
     #[arg(long, requires = "on")]
     overwrite: bool,
     /// Listen for RPC at this socket: create bdevs there, then call perform_tests
-    #[arg(long, value_name = "PATH", conflicts_with = "on")]
+    #[arg(long, value_name = "PATH", conflicts_with = "on", group = "load")]
     rpc: Option<PathBuf>,
     /// read, write, randread, randwrite, rw, randrw, verify, unmap, write_zeroes or flush
-    #[arg(short = 'w', long, default_value = "randread", value_name = "NAME")]
+    #[arg(short = 'w', long, default_value = "randread", value_name = "NAME", requires = "on")]
     workload: String,
     /// Bytes of a request
-    #[arg(short = 'o', long, default_value = "4K", value_parser = size::parse, value_name = "SIZE")]
+    #[arg(short = 'o', long, default_value = "4K", value_parser = size::parse, value_name = "SIZE", requires = "on")]
     io_size: u64,
     /// Requests in flight, for each core
-    #[arg(short = 'q', long, default_value_t = 32, value_name = "COUNT")]
+    #[arg(short = 'q', long, default_value_t = 32, value_name = "COUNT", requires = "on")]
     depth: usize,
     /// Seconds
-    #[arg(short = 't', long, default_value_t = 5.0, value_name = "SECONDS")]
+    #[arg(short = 't', long, default_value_t = 5.0, value_name = "SECONDS", requires = "on")]
     time: f64,
     /// Reads in a hundred, for rw and randrw
-    #[arg(short = 'M', long, default_value_t = 50, value_name = "SHARE", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(short = 'M', long, default_value_t = 50, value_name = "SHARE", requires = "on", value_parser = clap::value_parser!(u8).range(0..=100))]
     mix: u8,
     /// The cores to run on: a mask as 0x3 or a list as [0,2-4]. Default: one
-    #[arg(short = 'm', long, value_name = "CORES")]
+    #[arg(short = 'm', long, value_name = "CORES", requires = "load")]
     cores: Option<String>,
     /// Sleep as soon as there is nothing to do, as the daemon does; otherwise a core looks for work for a while first
-    #[arg(long)]
+    #[arg(long, requires = "load")]
     interrupt_mode: bool,
     /// Print how many requests took how long
-    #[arg(long)]
+    #[arg(long, requires = "on")]
     histogram: bool,
 }
 
@@ -80,7 +83,10 @@ fn spec(workload: &str, io_size: u64, depth: usize, time: f64, mix: u8) -> Resul
     let names = Workload::NAMES.join(", ");
     let found = Workload::of_name(workload, mix);
     let workload = found.ok_or_else(|| format!("there is no workload {workload:?}; take one of {names}"))?;
-    let time = Duration::try_from_secs_f64(time).map_err(|error| format!("a time of {time} s: {error}"))?;
+    if !(0.0..=LONGEST).contains(&time) {
+        return Err(format!("a load of {time} seconds cannot be made; take 0 to {LONGEST}"));
+    }
+    let time = Duration::from_secs_f64(time);
     Ok(LoadSpec { workload, io_size, depth, time })
 }
 
@@ -99,8 +105,7 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
         .build()
         .map_err(|error| cannot_build(options.cores.as_deref().map(|cores| ("-m", cores)), &error))?;
     if let Some(socket) = options.rpc {
-        let served = runtime.run(async move || serve(socket).await);
-        return served.map_err(|error| Failure::Engine(error.to_string()))?;
+        return runtime.run(async move || serve(socket).await).map_err(not_run)?;
     }
     let is_file = |on: &String| !matches!(on.as_str(), "null" | "malloc");
     if let (Some(file), true, false) =
@@ -117,23 +122,33 @@ pub(crate) fn run(options: Options, json: bool) -> Result<(), Failure> {
     let started = perf::cpu_ns();
     let asked = spec.clone();
     let measured = runtime.run(async move || on_each(&on, &asked).await);
-    let reports = measured.map_err(|error| Failure::Engine(error.to_string()))?;
+    let reports = measured.map_err(not_run)?;
     let reports = reports.map_err(|error| Failure::Measurement { error: error.to_string(), code: 1 })?;
     let cpu = (perf::cpu_ns() - started) as f64 / 1e9;
-    let mut out = Output::stdout();
-    match json {
-        true => out.json(&Results::of(&reports, &spec, &options.workload, Some(cpu)))?,
-        false => print(&reports, &spec, cpu, options.histogram, &mut out)?,
-    }
-    out.finish()?;
+    let show = || {
+        let mut out = Output::stdout();
+        match json {
+            true => out.json(&Results::of(&reports, &spec, &options.workload, Some(cpu)))?,
+            false => print(&reports, &spec, cpu, options.histogram, &mut out)?,
+        }
+        out.finish()
+    };
     let wrong: u64 = reports.iter().map(|report| report.failed + report.miscompared).sum();
-    match wrong {
-        0 => Ok(()),
-        _ => Err(Failure::Measurement {
-            error: format!("{wrong} requests failed or gave wrong data"),
-            code: 1,
-        }),
+    let error = format!("{wrong} requests failed or gave wrong data");
+    let result = if wrong == 0 { Ok(()) } else { Err(Failure::Measurement { error, code: 1 }) };
+    with_result(show(), result)
+}
+
+/// Why the runtime has no result: it was stopped, or could not run.
+fn not_run(error: RunError) -> Failure {
+    match error {
+        RunError::Stopped { by, code } => stopped(by, code),
+        error => Failure::Engine(error.to_string()),
     }
+}
+
+fn stopped(by: &str, code: u8) -> Failure {
+    Failure::Measurement { error: format!("stopped by {by}"), code }
 }
 
 /// A bdev to be made.
@@ -211,18 +226,20 @@ async fn run_on_all_cores(bdevs: &[Bdev], spec: &LoadSpec) -> Result<Vec<JobRepo
 
 /// The daemon with one method more, until it is stopped.
 async fn serve(socket: PathBuf) -> Result<(), Failure> {
-    let stop = Handle::current().map(|runtime| runtime.stop_requested());
+    let runtime = Handle::current();
+    let stop = runtime.as_ref().map(|runtime| runtime.stop_requested());
     let mut table: Methods<Control> = methods::table();
     let method = Method::with("perform_tests", States::RUNTIME, BadParams::INVALID, perform_tests);
     table.add(method).map_err(|error| Failure::Refused(error.to_string()))?;
     let options = DaemonOptions { rpc_socket: Some(socket.clone()), ..DaemonOptions::default() };
     let daemon = Daemon::start(options, table).await.map_err(|error| Failure::Refused(error.to_string()))?;
     note(&format!("waiting for perform_tests at {}", socket.display()));
-    if let Some(stop) = stop {
-        stop.await;
-    }
+    let by = match stop {
+        Some(stop) => stop.await,
+        None => "its end",
+    };
     daemon.stop().await;
-    Ok(())
+    Err(stopped(by, runtime.and_then(|runtime| runtime.stop_code()).unwrap_or(1)))
 }
 
 /// The parameters of `perform_tests`.

@@ -77,7 +77,7 @@ pub(crate) enum Failure {
     #[error("{} is there already: choose another name, or --force to replace it", shown(path))]
     Exists { path: PathBuf },
     /// The output is the input.
-    #[error("{} is what is being read from: choose another output", shown(path))]
+    #[error("{} is what is being read from, or holds bytes of it: choose another output", shown(path))]
     OutputIsInput { path: PathBuf },
     /// The output is a device too small for the blob.
     #[error("{} has {found} bytes, the blob has {needed}: choose a larger device", shown(path))]

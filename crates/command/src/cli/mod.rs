@@ -5,6 +5,7 @@
 
 mod bdevperf;
 mod blob;
+mod closed_stream;
 mod config_file;
 mod failure;
 mod file_kind;

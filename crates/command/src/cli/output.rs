@@ -50,6 +50,19 @@ pub(crate) fn tell(
     }
 }
 
+/// The outcome of a command whose exit code carries a result: that a reader has closed the output, or that it could not
+/// be written, does not hide a result that is a failure.
+pub(crate) fn with_result(printed: Result<(), Failure>, result: Result<(), Failure>) -> Result<(), Failure> {
+    match (printed, result) {
+        (printed, Ok(())) => printed,
+        (Ok(()) | Err(Failure::OutputClosed), result) => result,
+        (Err(error), result) => {
+            note(&error.to_string());
+            result
+        }
+    }
+}
+
 impl Output {
     /// Takes standard output.
     pub(crate) fn stdout() -> Output {

@@ -8,7 +8,7 @@ use spindle_reactor::RunError;
 
 use super::bdevperf;
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{Output, with_result};
 use super::table::{Align, Table};
 use crate::perf::{self, Effort, Figure, Medium};
 
@@ -89,17 +89,22 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         code: RunError::exit_code_of(&*error),
         error: error.to_string(),
     })?;
-    let mut out = Output::stdout();
-    match command.json {
-        true => out.json(&figures)?,
-        false => print(&figures, &mut out)?,
-    }
-    out.finish()?;
+    let printed = show(&figures, command.json);
     let missed: Vec<Figure> = figures.into_iter().filter(Figure::missed).collect();
-    match command.check && !missed.is_empty() {
+    let result = match command.check && !missed.is_empty() {
         true => Err(Failure::AimMissed(shortfalls(&missed)?)),
         false => Ok(()),
+    };
+    with_result(printed, result)
+}
+
+fn show(figures: &[Figure], json: bool) -> Result<(), Failure> {
+    let mut out = Output::stdout();
+    match json {
+        true => out.json(&figures)?,
+        false => print(figures, &mut out)?,
     }
+    out.finish()
 }
 
 /// A table of missed aims, after the sentence that announces it.

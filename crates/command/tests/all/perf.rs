@@ -1,7 +1,8 @@
 //! `spindle perf` prints figures that scripts can read. No test judges their values.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 /// Runs a measurement with a few samples only.
@@ -179,5 +180,76 @@ fn a_client_has_tests_performed_over_rpc() {
     assert!(said["results"][0]["iops"].as_f64().unwrap() > 0.0);
     assert!(!call("perform_tests", r#"{"workload":"nonsense"}"#).status.success());
     call("spdk_kill_instance", r#"{"sig_name":"SIGTERM"}"#);
-    waiting.wait().unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(143));
+}
+
+#[test]
+fn a_load_that_a_signal_ends_has_the_exit_code_of_the_signal() {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        for arguments in [&["--on", "null", "-t", "3600"][..], &["--rpc", "rpc.sock"]] {
+            let folder = tempfile::tempdir().unwrap();
+            let run = Command::new(env!("CARGO_BIN_EXE_spindle"))
+                .current_dir(folder.path())
+                .args(["perf", "bdev"])
+                .args(arguments)
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let pid = Pid::from_child(&run);
+            // Once it has the signals it does not end by their default.
+            while !handles(pid, signal) {
+                std::thread::yield_now();
+            }
+            kill_process(pid, signal).unwrap();
+            let ended = run.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(code), "{arguments:?}: {said}");
+            assert!(said.contains("stopped by SIG"), "{arguments:?}: {said}");
+        }
+    }
+}
+
+/// Whether a process catches a signal.
+fn handles(pid: Pid, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    u64::from_str_radix(caught.trim(), 16).unwrap() & 1 << (signal.as_raw() - 1) != 0
+}
+
+#[test]
+fn a_load_that_does_not_fit_is_refused_with_numbers_that_do() {
+    for (arguments, says) in [
+        (&["-q", "4294967296"][..], "take 1 to 65536"),
+        (&["-q", "65537"], "take 1 to 65536"),
+        (&["-q", "0"], "take 1 to 65536"),
+        (&["-q", "65536", "-o", "64K"], "take 1 to 16384"),
+        (&["-o", "1G", "-q", "2"], "take 512 to 67108864"),
+        (&["-o", "1G", "-w", "unmap"], "take 512 to 67108864"),
+        (&["-o", "1000"], "blocks of 512 bytes"),
+        (&["-w", "verify", "-o", "32M", "-q", "3"], "take 1 to 2"),
+    ] {
+        let run = load(&[&["--on", "null"], arguments].concat());
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{arguments:?}: {said}");
+        assert!(said.contains(says), "{arguments:?}: {said}");
+    }
+    assert!(load(&["--on", "malloc", "-o", "32M", "-q", "2", "-w", "verify"]).status.success());
+    for time in ["-1", "nan", "inf", "1e300"] {
+        let run = Command::new(env!("CARGO_BIN_EXE_spindle"))
+            .args(["perf", "bdev", "--on", "null", &format!("--time={time}")])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{time}: {said}");
+        assert!(said.contains("take 0 to 31536000"), "{time}: {said}");
+    }
+}
+
+#[test]
+fn an_option_of_a_load_is_refused_where_there_is_none() {
+    for option in [&["-w", "read"][..], &["-q", "1"], &["-o", "4K"], &["-t", "1"], &["-M", "1"], &["-m", "0x1"]] {
+        let run = Command::new(env!("CARGO_BIN_EXE_spindle")).args(["perf", "bdev"]).args(option).output().unwrap();
+        assert_eq!(run.status.code(), Some(2), "{option:?}");
+        assert!(String::from_utf8_lossy(&run.stderr).contains("--on"), "{option:?}");
+    }
 }

@@ -49,6 +49,12 @@ pub(super) struct Part {
 impl Part {
     pub(super) const WHOLE: Part = Part { start: 0, length: 0 };
 
+    /// Whether a byte is in both.
+    pub(super) fn meets(self, other: Part) -> bool {
+        let end = |part: Part| if part.length == 0 { u64::MAX } else { part.start.saturating_add(part.length) };
+        self.start < end(other) && other.start < end(self)
+    }
+
     /// The place of this part of a device that is itself a part of a lower one.
     fn within(self, outer: Part) -> Part {
         let start = outer.start.saturating_add(self.start);

@@ -69,18 +69,47 @@ pub struct WriteLock {
     pub pid: Option<u32>,
 }
 
-/// The lock under which another program writes to this file or device now, as programs on this engine take
-/// it. It may be gone when the caller sees the answer; the layers below are not checked.
+/// The lock under which another program writes to this file or device now, or to what a device lies on, as programs
+/// on this engine take it. It may be gone when the caller sees the answer.
 pub fn write_lock(file: &fs::File) -> Option<WriteLock> {
-    let wanted = Wanted { exclusive: false, part: Part::WHOLE };
+    let stat = rustix::fs::fstat(file).ok()?;
+    let own = || writer(file.as_fd(), Part::WHOLE, &stat);
+    let below = || {
+        let layers = layers::beneath(Path::new(ROOT), layers::number_of(&stat)?);
+        layers.iter().find_map(|layer| {
+            let (fd, stat) = open_layer(layer, false)?;
+            writer(fd.as_fd(), layer.part, &stat)
+        })
+    };
+    own().or_else(below)
+}
+
+/// The lock under which a part of a file is written.
+fn writer(fd: BorrowedFd<'_>, part: Part, stat: &Stat) -> Option<WriteLock> {
+    let wanted = Wanted { exclusive: false, part };
     let mut lock = wanted.flock();
     // SAFETY: `lock` is a valid flock that outlives the call.
-    let asked = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
-    if asked != 0 || lock.l_type == libc::F_UNLCK as libc::c_short {
-        return None;
-    }
-    let stat = rustix::fs::fstat(file).ok()?;
-    Some(WriteLock { pid: holder(file.as_fd(), wanted, &stat) })
+    let asked = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_OFD_GETLK, &mut lock) };
+    let locked = asked == 0 && lock.l_type != libc::F_UNLCK as libc::c_short;
+    locked.then(|| WriteLock { pid: holder(fd, wanted, stat) })
+}
+
+/// The layers below a device, locked for a program that writes to it; see [`hold`].
+#[derive(Debug)]
+pub struct Held {
+    _layers: Vec<OwnedFd>,
+}
+
+/// Keeps other programs on this engine away from a file or device that is open for writing: the lock that an open
+/// with [`locked`](crate::OpenOptions::locked) takes, until the file is closed, for its layers until the result
+/// drops. `path` is the name in errors.
+///
+/// # Errors
+/// Of kind [`io::ErrorKind::WouldBlock`], with the holder's name, if another program has it; others if the file system
+/// has no locks.
+pub fn hold(file: &fs::File, path: &Path) -> io::Result<Held> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(Held { _layers: lock(file.as_fd(), true, path, &stat)? })
 }
 
 /// Opens a layer; for writing if the lock is exclusive and the layer may be written.

@@ -141,6 +141,11 @@ impl Handle {
         StopRequested::new(self.shared.clone())
     }
 
+    /// The exit code of the stop that was asked for: the code given to [`stop`](Self::stop), or that of the signal.
+    pub fn stop_code(&self) -> Option<u8> {
+        self.shared.stop().map(|stop| stop.code)
+    }
+
     /// Takes the SIGHUPs of a runtime that holds the process's signals: while the value exists they are delivered
     /// to it instead of asking for a stop. For a daemon that reopens its log.
     pub fn hangups(&self) -> Hangups {

@@ -7,7 +7,7 @@ use super::select::parse_id;
 use super::served::note_writer;
 use super::source::not_loaded;
 use crate::cli::failure::{Failure, shown};
-use crate::cli::output::{Output, note};
+use crate::cli::output::{Output, note, with_result};
 use crate::cli::shell;
 use crate::cli::text::count;
 use spindle_format::BlobId;
@@ -53,18 +53,22 @@ impl Check {
             false => attended("check", || checked(&image))?,
             true => mended(&image, undo, give_up.into_iter().collect())?,
         };
-        let mut out = Output::stdout();
-        match json {
-            true => out.json(&findings.iter().map(as_json).collect::<Vec<_>>())?,
-            false => print(&findings, mends, &mut out)?,
-        }
-        out.finish()?;
         let left = findings.iter().filter(|finding| finding.severity() != Severity::Pending).count();
-        match left {
+        let result = match left {
             0 => Ok(()),
             _ => Err(Failure::Findings { path: image, count: left }),
-        }
+        };
+        with_result(show(&findings, mends, json), result)
     }
+}
+
+fn show(findings: &[Finding], mended: bool, json: bool) -> Result<(), Failure> {
+    let mut out = Output::stdout();
+    match json {
+        true => out.json(&findings.iter().map(as_json).collect::<Vec<_>>())?,
+        false => print(findings, mended, &mut out)?,
+    }
+    out.finish()
 }
 
 /// The findings of a check.

@@ -47,7 +47,7 @@ impl Export {
         let mut output = if self.file == Path::new("-") {
             OutputFile::stdout()?
         } else {
-            let inputs: Vec<_> = externals.files().chain([&image]).map(ImageFile::identity).collect();
+            let inputs: Vec<&ImageFile> = externals.files().chain([&image]).collect();
             OutputFile::create(&self.file, size, self.force, &inputs)?
         };
         copy(Pieces::new(plan), size, &mut output)?;

@@ -5,7 +5,7 @@
 
 use super::create::rounded;
 use super::describe::{BlobJson, Live};
-use super::image::Identity;
+use super::image::ImageFile;
 use super::input::{Grain, Input, Piece};
 use super::naming::Naming;
 use super::session::{Session, change};
@@ -18,6 +18,7 @@ use crate::cli::progress::Progress;
 use crate::cli::size;
 use crate::cli::text::{self, count};
 use spindle_blob::{Blob, BlobError, BlobOptions, Replacement};
+use spindle_engine::share_bytes;
 use spindle_reactor::{LocalJoinHandle, spawn_local, timeout};
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -131,16 +132,15 @@ fn usage(why: &str) -> Result<(), Failure> {
     Err(Failure::Usage(why.into()))
 }
 
-/// An image cannot be imported into itself.
+/// An image cannot be imported into itself, nor what it lies on or what lies on it.
 fn refuse_image(source: &Source, file: &File, path: &std::path::Path) -> Result<(), Failure> {
-    let failed = |error| Failure::file(path, "accessed", error);
-    let input = Identity::of(&file.metadata().map_err(failed)?);
     let (image, _) = source.parts();
-    match std::fs::metadata(&image) {
-        Ok(metadata) if Identity::of(&metadata) == input => {
-            Err(Failure::Refused(format!("{} is the image itself: choose another input", shown(path))))
-        }
-        // Other problems of the image are reported when it is opened.
+    match ImageFile::open(&image) {
+        Ok(image) if share_bytes(image.file(), file) => Err(Failure::Refused(format!(
+            "{} is the image itself, or has bytes of it: choose another input",
+            shown(path)
+        ))),
+        // Other problems of the image are reported when it is opened for writing.
         _ => Ok(()),
     }
 }

@@ -7,13 +7,15 @@
 use super::image::{Identity, ImageFile};
 use crate::cli::failure::Failure;
 use crate::cli::text::printable;
+use spindle_engine::share_bytes;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 /// An error that names the user of the image, if there is one.
 pub(super) fn refuse_used(image: &ImageFile) -> Result<(), Failure> {
-    match user(Path::new("/"), image.identity()) {
+    let root = Path::new("/");
+    match user(root, image.identity()).or_else(|| user_of_twin(root, image)) {
         Some(by) => Err(Failure::InUse { path: image.path().to_owned(), by }),
         None => Ok(()),
     }
@@ -27,9 +29,27 @@ fn user(root: &Path, storage: Identity) -> Option<String> {
         Identity::File(..) => loop_device(root, storage).or_else(swap),
         Identity::BlockDevice(number) => {
             let own = (rustix::fs::major(number), rustix::fs::minor(number));
-            mounted(root, own).or_else(|| held(root, own)).or_else(swap)
+            let made_of_it = || held(root, own).or_else(|| loop_device(root, storage));
+            mounted(root, own).or_else(made_of_it).or_else(swap)
         }
     }
+}
+
+/// The user of another loop device that has bytes of this device, as two over one file have.
+fn user_of_twin(root: &Path, image: &ImageFile) -> Option<String> {
+    if image.is_file() {
+        return None;
+    }
+    let names = fs::read_dir(root.join("sys/block")).ok()?.flatten().filter(|device| {
+        device.path().join("loop/backing_file").exists()
+    });
+    names.map(|device| root.join("dev").join(device.file_name())).find_map(|node| {
+        let twin = fs::File::open(&node).ok()?;
+        let storage = Identity::of(&twin.metadata().ok()?);
+        let is_twin = storage != image.identity() && share_bytes(image.file(), &twin);
+        let by = if is_twin { user(root, storage)? } else { return None };
+        Some(format!("{} shows the same bytes, and {by}", printable(node.as_os_str().as_bytes())))
+    })
 }
 
 /// A loop device on this file.

@@ -5,6 +5,7 @@
 //! at the process's end, it ends with the process.
 
 use super::output_file::is_zero;
+use crate::cli::closed_stream::leads_to_closed;
 use crate::cli::failure::{Failure, shown};
 use rustix::fs::SeekFrom as Seek;
 use spindle_engine::{StandardStream, was_closed};
@@ -75,6 +76,10 @@ impl Input {
             let length = measure(&file).map_err(|error| Failure::file(path, "measured", error))?;
             refuse_endless(&file, path)?;
             return Ok((file, length));
+        }
+        if leads_to_closed(path) {
+            let why = format!("{} is closed: nothing is imported from it", shown(path));
+            return Err(Failure::Refused(why));
         }
         let file = File::open(path).map_err(|error| Failure::file(path, "opened", error))?;
         let length = measure(&file).map_err(|error| Failure::file(path, "measured", error))?;

@@ -1,13 +1,18 @@
 //! The output of an export: a sparse file that appears whole or not at all, or a stream.
 
-use super::image::Identity;
+use super::image::{Identity, ImageFile};
+use super::in_use::refuse_used;
+use crate::cli::closed_stream::leads_to_closed;
 use crate::cli::failure::{Failure, shown};
+use crate::cli::output::closed;
 use crate::cli::shell;
+use crate::cli::text::printable;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
-use std::fs::{File, Metadata, OpenOptions, Permissions};
+use spindle_engine::{Held, StandardStream, hold, share_bytes, was_closed, write_lock};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -21,6 +26,8 @@ static ZEROES: [u8; 64 << 10] = [0; 64 << 10];
 pub(super) struct OutputFile {
     path: PathBuf,
     sink: Sink,
+    /// What is replaced or overwritten, if there is anything.
+    claim: Option<Claim>,
 }
 
 enum Sink {
@@ -48,37 +55,57 @@ enum StreamKind {
 impl OutputFile {
     /// Standard output.
     pub(super) fn stdout() -> Result<OutputFile, Failure> {
+        if was_closed(StandardStream::Output) {
+            return Err(Failure::Output(closed()));
+        }
         // Unbuffered: writes are large already.
         let file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
         let sink = Sink::Stream { file, kind: StreamKind::Stdout };
-        Ok(OutputFile { path: PathBuf::from("-"), sink })
+        Ok(OutputFile { path: PathBuf::from("-"), sink, claim: None })
     }
 
-    /// A file of `size` bytes. An existing file is touched only if `replace`, and never if it is one of
-    /// `inputs`.
+    /// A file of `size` bytes. An existing file is touched only if `replace`, and never if it is in use, or has
+    /// bytes of one of `inputs`.
     pub(super) fn create(
         path: &Path,
         size: u64,
         replace: bool,
-        inputs: &[Identity],
+        inputs: &[&ImageFile],
     ) -> Result<OutputFile, Failure> {
+        if leads_to_closed(path) {
+            return Err(Failure::file(path, "written", closed()));
+        }
         let there = match std::fs::metadata(path) {
             Ok(metadata) => Some(metadata),
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             Err(error) => return Err(Failure::file(path, "accessed", error)),
         };
-        if there.as_ref().is_some_and(|metadata| inputs.contains(&Identity::of(metadata))) {
+        let Some(metadata) = there else {
+            return Ok(OutputFile { path: path.to_owned(), sink: open_sparse(path, size, replace)?, claim: None });
+        };
+        let is_input = |input: &&ImageFile| input.identity() == Identity::of(&metadata);
+        if inputs.iter().any(is_input) {
             return Err(Failure::OutputIsInput { path: path.to_owned() });
         }
-        let sink = match there {
-            Some(metadata) if metadata.is_dir() => {
-                return Err(Failure::file(path, "written", ErrorKind::IsADirectory.into()));
-            }
-            Some(metadata) if !metadata.is_file() => open_stream(path, size, replace, &metadata)?,
-            Some(_) if !replace => return Err(Failure::Exists { path: path.to_owned() }),
-            _ => open_sparse(path, size, replace)?,
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            return Err(Failure::file(path, "written", ErrorKind::IsADirectory.into()));
+        }
+        if !kind.is_file() && !kind.is_block_device() {
+            let opened = OpenOptions::new().write(true).open(path);
+            let file = opened.map_err(|error| Failure::file(path, "opened for writing", error))?;
+            let sink = Sink::Stream { file, kind: StreamKind::Pipe };
+            return Ok(OutputFile { path: path.to_owned(), sink, claim: None });
+        }
+        if !replace {
+            return Err(Failure::Exists { path: path.to_owned() });
+        }
+        let claim = Claim::of(path, inputs)?;
+        let sink = match kind.is_file() {
+            true => open_sparse(path, size, replace)?,
+            false => open_device(path, size, &claim)?,
         };
-        Ok(OutputFile { path: path.to_owned(), sink })
+        Ok(OutputFile { path: path.to_owned(), sink, claim: Some(claim) })
     }
 
     /// The next bytes, which begin at byte `at`.
@@ -106,7 +133,8 @@ impl OutputFile {
 
     /// Makes the whole file appear under its name.
     pub(super) fn finish(self) -> Result<(), Failure> {
-        let OutputFile { path, sink } = self;
+        // Kept to the end.
+        let OutputFile { path, sink, claim: _claim } = self;
         match sink {
             Sink::Sparse { file, target, replace: true } => {
                 file.replace(&target).map_err(|error| Failure::file(&path, "replaced", error))?;
@@ -219,21 +247,64 @@ fn link(file: &File, name: &Path) -> io::Result<()> {
     Ok(rustix::fs::linkat(CWD, path_of(file), CWD, name, AtFlags::SYMLINK_FOLLOW)?)
 }
 
-fn open_stream(path: &Path, size: u64, replace: bool, metadata: &Metadata) -> Result<Sink, Failure> {
-    let is_device = metadata.file_type().is_block_device();
-    if is_device && !replace {
-        return Err(Failure::Exists { path: path.to_owned() });
+fn open_device(path: &Path, size: u64, claim: &Claim) -> Result<Sink, Failure> {
+    let failed = |error| Failure::file(path, "opened for writing", error);
+    let opened = claim.file.as_ref().ok_or_else(|| failed(ErrorKind::PermissionDenied.into()))?;
+    let mut file = opened.try_clone().map_err(failed)?;
+    let measured = file.seek(SeekFrom::End(0)).and_then(|end| file.rewind().map(|()| end));
+    let found = measured.map_err(|error| Failure::file(path, "measured", error))?;
+    if found < size {
+        return Err(Failure::OutputTooSmall { path: path.to_owned(), found, needed: size });
     }
-    let opened = OpenOptions::new().write(true).open(path);
-    let mut file = opened.map_err(|error| Failure::file(path, "opened for writing", error))?;
-    if is_device {
-        let measured = file.seek(SeekFrom::End(0)).and_then(|end| file.rewind().map(|()| end));
-        let found = measured.map_err(|error| Failure::file(path, "measured", error))?;
-        if found < size {
-            return Err(Failure::OutputTooSmall { path: path.to_owned(), found, needed: size });
+    Ok(Sink::Stream { file, kind: StreamKind::BlockDevice })
+}
+
+/// An existing file or device that is to be replaced or overwritten, kept from other programs meanwhile.
+struct Claim {
+    /// Open for writing, if it may be written.
+    file: Option<File>,
+    _held: Option<Held>,
+}
+
+impl Claim {
+    /// An error if it is in use, or has bytes of an input.
+    fn of(path: &Path, inputs: &[&ImageFile]) -> Result<Claim, Failure> {
+        let there = ImageFile::open(path)?;
+        if inputs.iter().any(|input| share_bytes(input.file(), there.file())) {
+            return Err(Failure::OutputIsInput { path: path.to_owned() });
+        }
+        refuse_used(&there)?;
+        // By this flag the kernel keeps mounts and other programs off a device; it means nothing for a file.
+        let exclusive = if there.is_file() { OFlags::empty() } else { OFlags::EXCL };
+        let flags = exclusive | OFlags::NONBLOCK;
+        let opened = OpenOptions::new().read(true).write(true).custom_flags(flags.bits() as i32).open(path);
+        let file = match opened {
+            Ok(file) => file,
+            // Its folder may be written, so that it can be replaced.
+            Err(_) if there.is_file() => {
+                return match write_lock(there.file()) {
+                    None => Ok(Claim { file: None, _held: None }),
+                    Some(_) => {
+                        Err(Failure::InUse { path: path.to_owned(), by: "another process writes to it".into() })
+                    }
+                };
+            }
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                let by = "it is mounted, or another program has claimed it".into();
+                return Err(Failure::InUse { path: path.to_owned(), by });
+            }
+            Err(error) => return Err(Failure::file(path, "opened for writing", error)),
+        };
+        match hold(&file, path) {
+            Ok(held) => Ok(Claim { file: Some(file), _held: Some(held) }),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                Err(Failure::Open(printable(error.to_string().as_bytes())))
+            }
+            // A file system without locks.
+            Err(_) if there.is_file() => Ok(Claim { file: Some(file), _held: None }),
+            Err(error) => Err(Failure::file(path, "locked", error)),
         }
     }
-    Ok(Sink::Stream { file, kind: if is_device { StreamKind::BlockDevice } else { StreamKind::Pipe } })
 }
 
 /// Writes nonzero blocks; the rest of the file is a hole already.

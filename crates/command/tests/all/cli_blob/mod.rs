@@ -7,6 +7,7 @@ mod damage;
 mod export;
 mod fixtures;
 mod import;
+mod in_use;
 mod init;
 mod lvolstore;
 mod made;

@@ -89,8 +89,45 @@ fn a_closed_standard_input_makes_nothing_and_an_empty_one_an_empty_blob() {
     assert_eq!(named(&image, "vm")["size"], 0);
 }
 
+#[test]
+fn a_closed_stream_by_any_name_is_neither_read_nor_written() {
+    let image = store(16);
+    done(&image, "create", &["--size", "64K", "--name", "vm"]);
+    let before = image.sha256();
+    for (command, says) in [
+        ("export $1 vm - >&-", "standard output"),
+        ("export $1 vm /dev/stdout >&-", "/dev/stdout"),
+        ("export $1 vm /dev/fd/1 >&-", "/dev/fd/1"),
+        ("export $1 vm /proc/self/fd/1 --force >&-", "/proc/self/fd/1"),
+        ("import $1 --create --name z - <&-", "standard input"),
+        ("import $1 --create --name z /dev/stdin <&-", "/dev/stdin"),
+        ("import $1 --create --name z /dev/fd/0 <&-", "/dev/fd/0"),
+        ("import $1 vm /proc/self/fd/0 <&-", "/proc/self/fd/0"),
+    ] {
+        let ended = bash(&image, &format!("\"$0\" blob {command}"));
+        assert_eq!(ended.code, 1, "{command}: {}", ended.err);
+        assert!(ended.err.contains(says) && ended.err.contains("closed"), "{command}: {}", ended.err);
+    }
+    assert_eq!(image.sha256(), before);
+}
+
+#[test]
+fn a_check_of_a_damaged_store_says_so_by_its_exit_code_whatever_becomes_of_its_output() {
+    let mut damaged = HELLO.clone();
+    super::support::page_of(&mut damaged, 5)[100] ^= 1;
+    for more in ["", "--json", "--repair", "--repair --json"] {
+        for sink in [">&-", ">/dev/full", ">&3", "| head -1; exit ${PIPESTATUS[0]}"] {
+            let image = Image::new(&damaged);
+            // The reader of the third has gone before the command begins.
+            let ended = bash(&image, &format!("exec 3> >(true); wait $!; \"$0\" blob check $1 {more} {sink}"));
+            assert_eq!(ended.code, 4, "check {more} {sink}: {}", ended.err);
+            assert!(ended.err.contains("finding"), "check {more} {sink}: {}", ended.err);
+        }
+    }
+}
+
 /// Starts an import of a pipe that stays open, and returns once more was taken than pipe and queue hold.
-fn endless(image: &Image, arguments: &[&str]) -> std::process::Child {
+pub fn endless(image: &Image, arguments: &[&str]) -> std::process::Child {
     let head = ["blob".as_ref(), "import".as_ref(), image.path().as_os_str()];
     let mut child = command(head.into_iter().chain(arguments.iter().map(OsStr::new)))
         .stdin(Stdio::piped())
