@@ -29,6 +29,10 @@ pub enum LvolFault {
     StoreName(BlobId),
     /// A volume's `name` is missing or too long.
     VolumeName(BlobId),
+    /// The super blob's `name` is not text that ends in a NUL.
+    StoreNameText(BlobId),
+    /// A volume's `name` is not text that ends in a NUL.
+    VolumeNameText(BlobId),
     /// A volume's `uuid` is missing or not one.
     VolumeUuid(BlobId),
     /// Two volumes have one name.
@@ -51,7 +55,10 @@ pub(super) fn findings(store: &Store) -> Vec<Finding> {
     for Blob { id, metadata, .. } in volumes {
         match name(metadata) {
             None => faults.push(LvolFault::VolumeName(*id)),
-            Some(name) => faults.extend(names.insert(name, *id).map(|other| LvolFault::SameName(other, *id))),
+            Some(name) => {
+                faults.extend((!is_text(metadata)).then_some(LvolFault::VolumeNameText(*id)));
+                faults.extend(names.insert(name, *id).map(|other| LvolFault::SameName(other, *id)));
+            }
         }
         match uuid(metadata) {
             None => faults.push(LvolFault::VolumeUuid(*id)),
@@ -72,7 +79,10 @@ fn of_super_blob(blob: &Blob) -> Vec<LvolFault> {
     let faults = [
         is_volume.then_some(LvolFault::SuperBlobIsVolume(blob.id)),
         uuid(&blob.metadata).is_none().then_some(LvolFault::StoreUuid(blob.id)),
-        name(&blob.metadata).is_none().then_some(LvolFault::StoreName(blob.id)),
+        match name(&blob.metadata) {
+            None => Some(LvolFault::StoreName(blob.id)),
+            Some(_) => (!is_text(&blob.metadata)).then_some(LvolFault::StoreNameText(blob.id)),
+        },
     ];
     faults.into_iter().flatten().collect()
 }
@@ -81,6 +91,12 @@ fn of_super_blob(blob: &Blob) -> Vec<LvolFault> {
 fn name(metadata: &BlobMetadata) -> Option<&[u8]> {
     let value = metadata.xattrs.get(b"name").filter(|value| value.len() <= NAME_BYTES)?;
     Some(value.split(|&byte| byte == 0).next().unwrap_or_default())
+}
+
+/// Whether the name can be shown in JSON, as a daemon does: UTF-8 that is not empty and ends in a NUL.
+fn is_text(metadata: &BlobMetadata) -> bool {
+    let value = metadata.xattrs.get(b"name").filter(|value| value.contains(&0));
+    value.is_some() && name(metadata).is_some_and(|name| !name.is_empty() && std::str::from_utf8(name).is_ok())
 }
 
 /// The UUID in lower case, if SPDK accepts it.
@@ -98,8 +114,8 @@ impl LvolFault {
         match self {
             LvolFault::NoSuperBlob | LvolFault::SuperBlobIsVolume(_) => "lvolstore-super-blob",
             LvolFault::StoreUuid(_) => "lvolstore-uuid",
-            LvolFault::StoreName(_) => "lvolstore-name",
-            LvolFault::VolumeName(_) => "lvol-name",
+            LvolFault::StoreName(_) | LvolFault::StoreNameText(_) => "lvolstore-name",
+            LvolFault::VolumeName(_) | LvolFault::VolumeNameText(_) => "lvol-name",
             LvolFault::VolumeUuid(_) => "lvol-uuid",
             LvolFault::SameName(..) => "lvol-same-name",
             LvolFault::SameUuid(..) => "lvol-same-uuid",
@@ -122,6 +138,8 @@ impl LvolFault {
             LvolFault::SuperBlobIsVolume(_) => {
                 "SPDK takes the volume's name and UUID for those of the store, and does not offer the volume"
             }
+            LvolFault::StoreNameText(_) => "spindle serve does not open the lvolstore: names in JSON are UTF-8",
+            LvolFault::VolumeNameText(_) => "spindle serve does not offer the volume: names in JSON are UTF-8",
             LvolFault::VolumeUuid(_) => "SPDK gives the volume another name, made of its blob's id",
             LvolFault::SameName(..) | LvolFault::SameUuid(..) => "SPDK offers one of the two volumes only",
             _ => "SPDK does not open the lvolstore, none of its volumes",
@@ -136,7 +154,11 @@ impl LvolFault {
             LvolFault::StoreUuid(_) | LvolFault::VolumeUuid(_) | LvolFault::SameUuid(..) => {
                 "not repaired: set a UUID with spindle blob xattr IMAGE BLOB set uuid UUID"
             }
-            LvolFault::StoreName(_) | LvolFault::VolumeName(_) | LvolFault::SameName(..) => {
+            LvolFault::StoreName(_)
+            | LvolFault::StoreNameText(_)
+            | LvolFault::VolumeName(_)
+            | LvolFault::VolumeNameText(_)
+            | LvolFault::SameName(..) => {
                 "not repaired: set a name with spindle blob xattr IMAGE BLOB set name NAME"
             }
         }
@@ -156,6 +178,12 @@ impl std::fmt::Display for LvolFault {
                 write!(f, "super blob {blob}: the store has no name of up to 64 bytes")
             }
             LvolFault::VolumeName(blob) => write!(f, "volume {blob} has no name of up to 64 bytes"),
+            LvolFault::StoreNameText(blob) => {
+                write!(f, "super blob {blob}: the store's name is not UTF-8 that ends in a NUL")
+            }
+            LvolFault::VolumeNameText(blob) => {
+                write!(f, "volume {blob} has a name that is not UTF-8 that ends in a NUL")
+            }
             LvolFault::VolumeUuid(blob) => write!(f, "volume {blob} has no uuid {uuid}"),
             LvolFault::SameName(a, b) => write!(f, "volumes {a} and {b} have the same name"),
             LvolFault::SameUuid(a, b) => write!(f, "volumes {a} and {b} have the same uuid"),

@@ -31,6 +31,9 @@ pub(crate) struct Check {
     /// With --repair: delete this blob, even if it is damaged (its id; may be repeated)
     #[arg(long, value_name = "ID", value_parser = blob_id, requires = "repair")]
     give_up: Vec<BlobId>,
+    /// With --give-up: also the super blob of an lvolstore, which SPDK does not open without
+    #[arg(long, requires = "give_up")]
+    force: bool,
     /// Print a JSON array of findings; after a repair, of those that are left
     #[arg(long)]
     json: bool,
@@ -48,10 +51,10 @@ struct FindingJson {
 
 impl Check {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let Check { image, repair: mends, undo, give_up, json } = self;
+        let Check { image, repair: mends, undo, give_up, force, json } = self;
         let findings = match mends {
             false => attended("check", || checked(&image))?,
-            true => mended(&image, undo, give_up.into_iter().collect())?,
+            true => mended(&image, undo, (give_up.into_iter().collect(), force))?,
         };
         let left = findings.iter().filter(|finding| finding.severity() != Severity::Pending).count();
         let result = match left {
@@ -98,8 +101,12 @@ fn blob_id(typed: &str) -> Result<BlobId, String> {
     Ok(BlobId::from_raw(id))
 }
 
-/// Repairs; returns the remaining findings.
-fn mended(image: &Path, undo: Option<PathBuf>, give_up: BTreeSet<BlobId>) -> Result<Vec<Finding>, Failure> {
+/// Repairs; returns the remaining findings. Blobs are given up with the super blob only by force.
+fn mended(
+    image: &Path,
+    undo: Option<PathBuf>,
+    give_up: (BTreeSet<BlobId>, bool),
+) -> Result<Vec<Finding>, Failure> {
     let undo = undo.unwrap_or_else(|| unused_name(image));
     let mended = repair(image.to_owned(), undo.clone(), give_up)?;
     if !mended.changes.is_empty() {

@@ -7,6 +7,7 @@ use super::create::rounded;
 use super::describe::{BlobJson, Live};
 use super::image::ImageFile;
 use super::input::{Grain, Input, Piece};
+use super::lvol::refuse_super_blob;
 use super::naming::Naming;
 use super::session::{Session, change};
 use super::signature::encoding;
@@ -222,6 +223,7 @@ async fn open_existing(
     in_place: bool,
 ) -> Result<Blob, Failure> {
     let id = session.find(asked).await?;
+    refuse_super_blob(session, id, "imported into").await?;
     let live = session.live(id).await?;
     if live.info.read_only {
         return Err(BlobError::ReadOnly { blob: id }.into());

@@ -6,10 +6,13 @@
 //! From `lib/lvol/lvol.c` (`lvs_read_uuid`, `load_next_lvol`) and `module/bdev/lvol/vbdev_lvol.c`
 //! (`vbdev_lvs_esnap_dev_create`); `docs/format.md` section 14 has the rules.
 
+use super::image::ImageFile;
 use super::session::Session;
-use crate::cli::failure::Failure;
+use super::source::load_whole;
+use crate::cli::failure::{Failure, shown};
 use crate::cli::text::{before_nul, hex, printable};
 use spindle_blob::{BlobId, BsType, Xattr};
+use std::collections::BTreeSet;
 use std::io::Read;
 
 /// Bytes of an lvol's name with its NUL, at most.
@@ -26,9 +29,10 @@ pub(super) async fn is_lvolstore(session: &Session) -> Result<bool, Failure> {
 /// A name as lvolstores store it, with its NUL.
 pub(super) fn name(typed: &[u8]) -> Result<Vec<u8>, Failure> {
     let name = typed.strip_suffix(b"\0").unwrap_or(typed);
-    if name.is_empty() || name.contains(&0) || name.len() >= LONGEST_NAME {
-        return Err(Failure::Refused(format!(
-            "{} cannot name a blob of an lvolstore: a name has 1 to {} bytes, none of them NUL",
+    let is_text = std::str::from_utf8(name).is_ok();
+    if name.is_empty() || name.contains(&0) || name.len() >= LONGEST_NAME || !is_text {
+        return Err(Failure::Usage(format!(
+            "\"{}\" cannot name an lvolstore or a blob of one: a name has 1 to {} bytes of UTF-8, none of them NUL",
             printable(name),
             LONGEST_NAME - 1
         )));
@@ -111,6 +115,32 @@ pub(super) async fn keep_super_blob(
     )))
 }
 
+/// An error if the blob is the super blob of an lvolstore. `what` is the planned change, after which it would hold or
+/// read data: "made larger".
+pub(super) async fn refuse_super_blob(session: &Session, blob: BlobId, what: &str) -> Result<(), Failure> {
+    if !is_lvolstore(session).await? || session.store.super_blob().await? != Some(blob) {
+        return Ok(());
+    }
+    Err(Failure::Refused(format!(
+        "blob {blob} is the super blob of {}, which holds the lvolstore's name and UUID and no data: it is not {what}; \
+         name a volume",
+        session.image()
+    )))
+}
+
+/// An error if a blob that is given up is the super blob of an lvolstore.
+pub(super) fn refuse_giving_up(image: &ImageFile, give_up: &BTreeSet<BlobId>) -> Result<(), Failure> {
+    let block = load_whole(image)?.super_block;
+    match block.super_blob.filter(|blob| block.bs_type == BsType::LVOLSTORE && give_up.contains(blob)) {
+        None => Ok(()),
+        Some(blob) => Err(Failure::Refused(format!(
+            "blob {blob} is the super blob of {}, which has the lvolstore's name and UUID: given up, SPDK opens no \
+             volume of it any more; --force does it nevertheless",
+            shown(image.path())
+        ))),
+    }
+}
+
 /// An error if this blob cannot be the super blob of an lvolstore, unless `forced`.
 pub(super) async fn check_new_super_blob(
     session: &Session,
@@ -184,5 +214,6 @@ mod tests {
         assert_eq!(name(b"disk\0").unwrap(), b"disk\0");
         assert_eq!(name(&[b'x'; 63]).unwrap().len(), 64);
         assert!(name(&[b'x'; 64]).is_err() && name(b"").is_err() && name(b"a\0b").is_err());
+        assert!(name(b"\xff").is_err() && name(b"a\xc3").is_err() && name("\u{fc}".as_bytes()).is_ok());
     }
 }

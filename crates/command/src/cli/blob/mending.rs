@@ -6,6 +6,7 @@
 use super::foreground;
 use super::image::ImageFile;
 use super::in_use::refuse_used;
+use super::lvol::refuse_giving_up;
 use super::served::open_for_writing;
 use super::source::not_loaded;
 use super::undo_file::{BLOCK, UndoFile};
@@ -39,9 +40,17 @@ impl Medium for OnImage {
     }
 }
 
-/// Repairs a store as far as possible. Overwritten contents are in `undo` before anything is written.
-pub(super) fn repair(image: PathBuf, undo: PathBuf, give_up: BTreeSet<BlobId>) -> Result<Mended, Failure> {
+/// Repairs a store as far as possible. Overwritten contents are in `undo` before anything is written. Of the blobs to
+/// give up the super blob of an lvolstore is one only if that is forced.
+pub(super) fn repair(
+    image: PathBuf,
+    undo: PathBuf,
+    (give_up, forced): (BTreeSet<BlobId>, bool),
+) -> Result<Mended, Failure> {
     with_locked(image, async move |image, channel| {
+        if !forced && !give_up.is_empty() {
+            refuse_giving_up(&image.0, &give_up)?;
+        }
         let mended = mend(image, &give_up).map_err(|error| failure(&image.0, error))?;
         if !mended.changes.is_empty() {
             UndoFile::of(image.bytes(), &mended.pages)?.store(&undo)?;

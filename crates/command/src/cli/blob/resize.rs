@@ -1,6 +1,7 @@
 //! `spindle blob resize`: makes a blob larger or smaller.
 
 use super::create::rounded;
+use super::lvol::refuse_super_blob;
 use super::session::{Session, change};
 use super::source::Source;
 use crate::cli::failure::Failure;
@@ -42,6 +43,9 @@ impl Resize {
                     text::size(old.size()),
                     text::size(size)
                 )));
+            }
+            if clusters > old.info.clusters {
+                refuse_super_blob(session, id, "made larger").await?;
             }
             if old.info.read_only {
                 return Err(BlobError::ReadOnly { blob: id }.into());

@@ -32,6 +32,7 @@ impl SetParent {
         let SetParent { source, blob: asked, snapshot, external, json } = self;
         let blob = change(&source, async move |session: &Session| {
             let id = session.find(&asked).await?;
+            lvol::refuse_super_blob(session, id, "given a parent").await?;
             let parent = match (external, snapshot) {
                 (Some(external), _) => Parent::External(lvol::external_id(session, external.0).await?),
                 (None, snapshot) => Parent::Snapshot(session.find(&snapshot.unwrap_or_default()).await?),

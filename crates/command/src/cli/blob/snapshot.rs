@@ -1,6 +1,7 @@
 //! `spindle blob snapshot`: keeps a blob's present contents as a read-only blob through which it reads.
 
 use super::create::print_new;
+use super::lvol::refuse_super_blob;
 use super::naming::Naming;
 use super::session::{Session, change};
 use super::source::Source;
@@ -27,6 +28,7 @@ impl Snapshot {
         let Snapshot { source, blob: asked, naming, json } = self;
         let snapshot = change(&source, async move |session: &Session| {
             let id = session.find(&asked).await?;
+            refuse_super_blob(session, id, "snapshotted").await?;
             let xattrs = naming.xattrs(session).await?;
             session.live(session.store.snapshot(id, xattrs).await?).await
         })?;

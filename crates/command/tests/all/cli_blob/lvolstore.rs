@@ -3,6 +3,8 @@
 use super::support::{Image, hex, on, unpack};
 use super::writing::{done, id, in_order, named};
 use serde_json::json;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 const UUID: &str = "1111aaaa-2222-4333-8444-555555555555";
 
@@ -99,4 +101,75 @@ fn a_store_that_says_it_is_an_lvolstore_is_one() {
     on(&image, "init", &["--bstype", "LVOLSTORE"]).fails(2, &["--lvolstore NAME"]);
     let lvs = Image::new(&unpack("lvs"));
     on(&lvs, "rm", &["lvs0"]).fails(1, &["super blob", "--force"]);
+}
+
+#[test]
+fn the_super_blob_of_an_lvolstore_gets_no_data_and_is_given_up_only_by_force() {
+    let input = Image::new(&[7; 4096]);
+    let input = input.path().to_str().unwrap().to_owned();
+    for (command, rest) in [
+        ("snapshot", &["lvs0", "--name", "s"][..]),
+        ("resize", &["lvs0", "1M"]),
+        ("import", &["lvs0", &input]),
+        ("import", &["--in-place", "lvs0", &input]),
+        ("set-parent", &["lvs0", "snap"]),
+    ] {
+        let image = lvolstore();
+        done(&image, "snapshot", &["vol", "--name", "snap"]);
+        let before = image.sha256();
+        on(&image, command, rest).fails(1, &["super blob of", "store.img", "name a volume"]);
+        assert_eq!(image.sha256(), before, "{command} {rest:?}");
+        assert_eq!(on(&image, "check", &[]).code, 0, "{command} {rest:?}");
+    }
+    let image = lvolstore();
+    let before = image.sha256();
+    let super_blob = done(&image, "super", &[]).trim().to_owned();
+    let give_up = ["--repair", "--give-up", &super_blob];
+    on(&image, "check", &give_up).fails(1, &[&super_blob, "super blob of", "SPDK opens no volume", "--force"]);
+    assert_eq!(image.sha256(), before);
+    assert_eq!(on(&image, "check", &[&give_up[..], &["--force"]].concat()).code, 4);
+    assert_eq!(done(&image, "super", &[]).trim(), "none");
+}
+
+#[test]
+fn a_name_in_an_lvolstore_is_text_that_a_daemon_can_show() {
+    let bytes = OsStr::from_bytes(b"\xff");
+    let words = |words: &[&str]| words.iter().map(|word| OsStr::new(word).to_owned()).collect::<Vec<_>>();
+    let image = lvolstore();
+    let path = image.path().as_os_str().to_owned();
+    let before = image.sha256();
+    let with = |start: &[&str], rest: &[&str], last: Option<&str>| {
+        let mut all = vec![OsStr::new(start[0]).to_owned(), path.clone()];
+        all.extend(words(&start[1..]));
+        all.extend(words(rest));
+        all.push(bytes.to_owned());
+        all.extend(last.map(|last| OsStr::new(last).to_owned()));
+        super::support::blob(all)
+    };
+    for ended in [
+        with(&["create"], &["--clusters", "1", "--name"], None),
+        with(&["snapshot"], &["vol", "--name"], None),
+        with(&["import"], &["--create", "/dev/null", "--name"], None),
+        with(&["xattr"], &["vol", "set", "name"], None),
+        with(&["init"], &["--force", "--lvolstore"], None),
+    ] {
+        assert_eq!(ended.code, 2, "{}", ended.err);
+        assert!(ended.err.contains("\\xff") && ended.err.contains("UTF-8"), "{}", ended.err);
+    }
+    assert_eq!(image.sha256(), before);
+}
+
+#[test]
+fn a_check_names_what_a_daemon_cannot_show_of_an_lvolstore() {
+    for (blob, code) in [("vol", "lvol-name"), ("lvs0", "lvolstore-name")] {
+        for name in [&b"\xff\0"[..], b"\0", b"without"] {
+            let image = lvolstore();
+            let id = named(&image, blob)["id"].as_u64().unwrap();
+            let mut bytes = std::fs::read(image.path()).unwrap();
+            super::check::rewrite(&mut bytes, id, &[], |meta| meta.xattrs.set(b"name", name).unwrap());
+            let image = Image::new(&bytes);
+            assert_eq!(super::check::codes(&image, &[]), [code], "{blob} {name:?}");
+            assert_eq!(on(&image, "check", &[]).code, 4);
+        }
+    }
 }
