@@ -112,7 +112,9 @@ impl LvolInner {
         let put = store.blobstore.set_parent(self.id, outside).await;
         put.map_err(|error| match (&error, parent.check_claim(ClaimKind::ReadManyWriteNone)) {
             // SPDK's EINVAL, whoever holds it.
-            (BlobError::MissingParent { .. }, Err(held)) => LvolError::Argument { what, why: held.to_string() },
+            (BlobError::MissingParent { .. }, Err(held)) => {
+                LvolError::Argument { what, why: held.to_string() }
+            }
             _ => LvolError::blob(self.shown())(error),
         })?;
         store.volumes.reads_outside(parent.uuid(), self.id);

@@ -167,7 +167,9 @@ fn check(bdev: &Bdev, threads: u64, spec: &LoadSpec) -> Result<(), BdevError> {
     if *io_size > largest {
         return refuse(match largest {
             0 => "it has no blocks".to_owned(),
-            _ => format!("requests of {io_size} bytes do not fit its {bytes} bytes; take {block} to {largest}"),
+            _ => {
+                format!("requests of {io_size} bytes do not fit its {bytes} bytes; take {block} to {largest}")
+            }
         });
     }
     let own = if *workload == Workload::Verify { bytes / io_size / threads.max(1) } else { u64::MAX };

@@ -247,8 +247,11 @@ fn a_load_that_does_not_fit_is_refused_with_numbers_that_do() {
 
 #[test]
 fn an_option_of_a_load_is_refused_where_there_is_none() {
-    for option in [&["-w", "read"][..], &["-q", "1"], &["-o", "4K"], &["-t", "1"], &["-M", "1"], &["-m", "0x1"]] {
-        let run = Command::new(env!("CARGO_BIN_EXE_spindle")).args(["perf", "bdev"]).args(option).output().unwrap();
+    for option in
+        [&["-w", "read"][..], &["-q", "1"], &["-o", "4K"], &["-t", "1"], &["-M", "1"], &["-m", "0x1"]]
+    {
+        let run =
+            Command::new(env!("CARGO_BIN_EXE_spindle")).args(["perf", "bdev"]).args(option).output().unwrap();
         assert_eq!(run.status.code(), Some(2), "{option:?}");
         assert!(String::from_utf8_lossy(&run.stderr).contains("--on"), "{option:?}");
     }

@@ -51,7 +51,8 @@ impl Part {
 
     /// Whether a byte is in both.
     pub(super) fn meets(self, other: Part) -> bool {
-        let end = |part: Part| if part.length == 0 { u64::MAX } else { part.start.saturating_add(part.length) };
+        let end =
+            |part: Part| if part.length == 0 { u64::MAX } else { part.start.saturating_add(part.length) };
         self.start < end(other) && other.start < end(self)
     }
 

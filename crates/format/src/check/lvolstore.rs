@@ -96,7 +96,8 @@ fn name(metadata: &BlobMetadata) -> Option<&[u8]> {
 /// Whether the name can be shown in JSON, as a daemon does: UTF-8 that is not empty and ends in a NUL.
 fn is_text(metadata: &BlobMetadata) -> bool {
     let value = metadata.xattrs.get(b"name").filter(|value| value.contains(&0));
-    value.is_some() && name(metadata).is_some_and(|name| !name.is_empty() && std::str::from_utf8(name).is_ok())
+    value.is_some()
+        && name(metadata).is_some_and(|name| !name.is_empty() && std::str::from_utf8(name).is_ok())
 }
 
 /// The UUID in lower case, if SPDK accepts it.
@@ -138,8 +139,12 @@ impl LvolFault {
             LvolFault::SuperBlobIsVolume(_) => {
                 "SPDK takes the volume's name and UUID for those of the store, and does not offer the volume"
             }
-            LvolFault::StoreNameText(_) => "spindle serve does not open the lvolstore: names in JSON are UTF-8",
-            LvolFault::VolumeNameText(_) => "spindle serve does not offer the volume: names in JSON are UTF-8",
+            LvolFault::StoreNameText(_) => {
+                "spindle serve does not open the lvolstore: names in JSON are UTF-8"
+            }
+            LvolFault::VolumeNameText(_) => {
+                "spindle serve does not offer the volume: names in JSON are UTF-8"
+            }
             LvolFault::VolumeUuid(_) => "SPDK gives the volume another name, made of its blob's id",
             LvolFault::SameName(..) | LvolFault::SameUuid(..) => "SPDK offers one of the two volumes only",
             _ => "SPDK does not open the lvolstore, none of its volumes",

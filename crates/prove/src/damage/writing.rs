@@ -221,11 +221,15 @@ pub fn judge(base: &Base, image: &Image, before: &State, plan: &[Op], seed: u64)
     // A copy of a damaged blob is damaged too, and pages that the masks hid may show up in a store in use.
     let made = &ran.changed.made;
     let is_new = |id: &BlobId| !known.contains(id) && !made.contains_key(id) && !is_hit(base, image, *id);
-    // The clone of a deleted orphan gets the orphan's parent, and so becomes an orphan too.
+    let missing: BTreeSet<BlobId> = before.examined.findings.iter().filter_map(missing_parent).collect();
+    // The clone of a deleted orphan gets the orphan's parent, and so becomes an orphan too; and so does a blob that is
+    // put under an orphan.
     let handed_on: BTreeSet<BlobId> = left
         .iter()
         .filter_map(|finding| match finding {
-            Finding::OrphanedClone { blob, parent } => known.contains(parent).then_some(*blob),
+            Finding::OrphanedClone { blob, parent } => {
+                (known.contains(parent) || missing.contains(parent)).then_some(*blob)
+            }
             _ => None,
         })
         .collect();
@@ -273,6 +277,14 @@ struct Ran {
     done: Vec<String>,
     changed: Changed,
     wrong: Vec<String>,
+}
+
+/// The parent that a finding says is missing.
+fn missing_parent(finding: &Finding) -> Option<BlobId> {
+    match finding {
+        Finding::OrphanedClone { parent, .. } => Some(*parent),
+        _ => None,
+    }
 }
 
 /// Returns the image on a larger device.

@@ -40,9 +40,10 @@ fn user_of_twin(root: &Path, image: &ImageFile) -> Option<String> {
     if image.is_file() {
         return None;
     }
-    let names = fs::read_dir(root.join("sys/block")).ok()?.flatten().filter(|device| {
-        device.path().join("loop/backing_file").exists()
-    });
+    let names = fs::read_dir(root.join("sys/block"))
+        .ok()?
+        .flatten()
+        .filter(|device| device.path().join("loop/backing_file").exists());
     names.map(|device| root.join("dev").join(device.file_name())).find_map(|node| {
         let twin = fs::File::open(&node).ok()?;
         let storage = Identity::of(&twin.metadata().ok()?);

@@ -134,7 +134,8 @@ fn parse_pair(argument: OsString) -> Result<Pair, &'static str> {
 }
 
 /// The error for an xattr that commands set only for themselves.
-pub(super) const OWN: &str = "xattrs whose names begin with \"spindle.\" are spindle's own: choose another name";
+pub(super) const OWN: &str =
+    "xattrs whose names begin with \"spindle.\" are spindle's own: choose another name";
 
 /// Whether an xattr of this name is one that commands set only for themselves.
 pub(super) fn is_reserved(key: &[u8]) -> bool {

@@ -81,7 +81,11 @@ impl OutputFile {
             Err(error) => return Err(Failure::file(path, "accessed", error)),
         };
         let Some(metadata) = there else {
-            return Ok(OutputFile { path: path.to_owned(), sink: open_sparse(path, size, replace)?, claim: None });
+            return Ok(OutputFile {
+                path: path.to_owned(),
+                sink: open_sparse(path, size, replace)?,
+                claim: None,
+            });
         };
         let is_input = |input: &&ImageFile| input.identity() == Identity::of(&metadata);
         if inputs.iter().any(is_input) {
@@ -284,9 +288,10 @@ impl Claim {
             Err(_) if there.is_file() => {
                 return match write_lock(there.file()) {
                     None => Ok(Claim { file: None, _held: None }),
-                    Some(_) => {
-                        Err(Failure::InUse { path: path.to_owned(), by: "another process writes to it".into() })
-                    }
+                    Some(_) => Err(Failure::InUse {
+                        path: path.to_owned(),
+                        by: "another process writes to it".into(),
+                    }),
                 };
             }
             Err(error) if error.kind() == ErrorKind::ResourceBusy => {

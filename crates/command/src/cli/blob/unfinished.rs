@@ -38,7 +38,8 @@ impl Unfinished {
     pub(super) async fn remove_left(&self, session: &Session) -> Result<(), Failure> {
         let Some(name) = self.name.as_deref().map(before_nul) else { return Ok(()) };
         for id in session.store.blobs().await? {
-            if importing(&session.store.blob_xattrs(id).await?) == Some(name) && is_alone(session, id).await? {
+            if importing(&session.store.blob_xattrs(id).await?) == Some(name) && is_alone(session, id).await?
+            {
                 session.store.delete_blob(id).await?;
                 note(&format!(
                     "removed blob {id}, left by an import of {} that was cut off",

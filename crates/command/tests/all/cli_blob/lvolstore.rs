@@ -125,7 +125,8 @@ fn the_super_blob_of_an_lvolstore_gets_no_data_and_is_given_up_only_by_force() {
     let before = image.sha256();
     let super_blob = done(&image, "super", &[]).trim().to_owned();
     let give_up = ["--repair", "--give-up", &super_blob];
-    on(&image, "check", &give_up).fails(1, &[&super_blob, "super blob of", "SPDK opens no volume", "--force"]);
+    on(&image, "check", &give_up)
+        .fails(1, &[&super_blob, "super blob of", "SPDK opens no volume", "--force"]);
     assert_eq!(image.sha256(), before);
     assert_eq!(on(&image, "check", &[&give_up[..], &["--force"]].concat()).code, 4);
     assert_eq!(done(&image, "super", &[]).trim(), "none");

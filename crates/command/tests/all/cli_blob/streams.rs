@@ -119,7 +119,8 @@ fn a_check_of_a_damaged_store_says_so_by_its_exit_code_whatever_becomes_of_its_o
         for sink in [">&-", ">/dev/full", ">&3", "| head -1; exit ${PIPESTATUS[0]}"] {
             let image = Image::new(&damaged);
             // The reader of the third has gone before the command begins.
-            let ended = bash(&image, &format!("exec 3> >(true); wait $!; \"$0\" blob check $1 {more} {sink}"));
+            let ended =
+                bash(&image, &format!("exec 3> >(true); wait $!; \"$0\" blob check $1 {more} {sink}"));
             assert_eq!(ended.code, 4, "check {more} {sink}: {}", ended.err);
             assert!(ended.err.contains("finding"), "check {more} {sink}: {}", ended.err);
         }
