@@ -4,11 +4,13 @@
 //! On the app thread. Dropping the daemon ends its server at once; [`Daemon::stop`] ends it in order.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::time::Duration;
 
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_engine::Address;
 use spindle_nbd::{BdevExport, Tls};
-use spindle_reactor::{Handle, Hangups, LocalJoinHandle, spawn_local};
+use spindle_reactor::{Handle, Hangups, LocalJoinHandle, spawn_local, timeout};
 use spindle_rpc::{Bound, Dispatcher, Phase, RpcError, Server, ServerOptions, State, Table};
 
 use crate::control::Control;
@@ -16,6 +18,9 @@ use crate::core_locks::{CORE_LOCKS, CoreLocks};
 use crate::log::{Level, Log};
 use crate::replay::{ConfigFile, Replay};
 use crate::start_error::StartError;
+
+/// How long a stop waits for requests of clients before their bdevs are removed.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Default block size of a served file.
 const FILE_BLOCK: u32 = 512;
@@ -136,9 +141,7 @@ impl Daemon {
             Some(server) => server.close().await,
             None => 0,
         };
-        let nbd = self.control.nbd().stop().await;
-        // It fails only if the runtime has ended, and its bdevs with it.
-        let _ = self.control.registry().shutdown().await;
+        let nbd = end_clients_and_bdevs(&self.control).await;
         self.control.core_locks().release();
         let (connections, failed) = (nbd.connections, nbd.failed_flushes);
         let said = format!(
@@ -147,6 +150,18 @@ impl Daemon {
         let level = if failed > 0 { Level::Error } else { Level::Notice };
         self.control.log().say(level, "app", &said);
         Ended { rpc_connections, nbd_connections: connections, failed_flushes: failed }
+    }
+}
+
+/// Ends the NBD clients, and then the bdevs. A request that a device keeps ends with its bdev only.
+async fn end_clients_and_bdevs(control: &Control) -> spindle_nbd::Ended {
+    let mut clients = pin!(control.nbd().stop());
+    let ended = timeout(PATIENCE, clients.as_mut()).await;
+    // It fails only if the runtime has ended, and its bdevs with it.
+    let _ = control.registry().shutdown().await;
+    match ended {
+        Ok(ended) => ended,
+        Err(_) => clients.await,
     }
 }
 

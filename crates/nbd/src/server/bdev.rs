@@ -1,9 +1,10 @@
 //! Exports of bdevs, which are removed with their bdev.
 
+use std::pin::pin;
 use std::sync::{Arc, OnceLock, Weak};
 
 use spindle_bdev::{Event, OpenOptions, Registry};
-use spindle_reactor::{ReportLevel, report, spawn_local};
+use spindle_reactor::{ReportLevel, report, spawn_local, timeout};
 
 use super::{Exported, Server, Shared};
 use crate::codec::shortened;
@@ -40,8 +41,15 @@ pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Resul
         drop(spawn_local(async move {
             // Even if it is off the list already, its connections still have to end.
             server.forget_export(&exported);
-            Server(server).end_export(exported).await;
+            let most = server.options.grace;
+            let server = Server(server);
+            let mut ended = pin!(server.end_export(exported));
+            // A request that the device keeps ends only when the bdev takes none any more.
+            let in_time = timeout(most, ended.as_mut()).await.is_ok();
             drop(grace);
+            if !in_time {
+                ended.await;
+            }
         }));
     };
     let options = OpenOptions::new().write(writes).holder(format!("NBD export \"{}\"", shortened(&name)));

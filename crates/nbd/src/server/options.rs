@@ -33,7 +33,8 @@ pub struct Options {
     /// How long a client may send nothing of the data of a write that it has announced, while others wait for the
     /// memory that is held for it; then its connection is closed.
     pub withheld: Duration,
-    /// How long clients have to read their last replies when their export or the server ends.
+    /// How long clients have to read their last replies when their export or the server ends, and how long the removal of
+    /// a bdev waits for requests of its export.
     pub grace: Duration,
 }
 

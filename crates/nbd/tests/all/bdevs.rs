@@ -3,9 +3,11 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
 use spindle_bdev::{Bdev, ClaimKind, OpenOptions, Registry};
+use spindle_block::Operation;
 use spindle_lvol::{LvolSpec, LvolStore, Lvols, StoreSpec};
 use spindle_nbd::{BdevExport, ExportError, ExportOptions, Options, Server};
 use spindle_reactor::{EngineKind, Runtime, random, spawn_local, yield_now};
@@ -70,6 +72,24 @@ fn an_export_goes_with_its_bdev_and_its_clients_with_it() {
         assert_eq!(Client::new(&server, "M0", SIMPLE).await.size, 2 * MIB);
         server.remove_export("M0").await.unwrap();
         assert_eq!(registry.get("M0").unwrap().descriptors(), 0);
+    });
+}
+
+#[test]
+fn the_removal_of_a_bdev_ends_the_requests_that_its_device_keeps() {
+    with_registry(&KINDS[..2], async |registry: Registry, server: Server| {
+        ram(&registry, "M0", 1).await;
+        error::create(&registry, ErrorSpec { base: "M0".into(), uuid: None }).await.unwrap();
+        let kept = Injection { effect: Effect::Pending, count: 1, queue_depth: 0 };
+        error::inject(&registry, "EE_M0", Target::One(Operation::Read), kept).unwrap();
+        server.export_bdev("EE_M0", BdevExport::default()).unwrap();
+        let mut client = Client::new(&server, "EE_M0", SIMPLE).await;
+        client.send(&request(READ, 0, 99, 0, 512)).await.unwrap();
+        // It has come to the device.
+        assert_eq!(client.read(0, 1).await, [0]);
+        error::delete(&registry, "EE_M0").await.unwrap();
+        assert!(client.is_closed().await);
+        assert_eq!(server.connections(), 0);
     });
 }
 
