@@ -40,10 +40,10 @@ const FLOORS_OF_CRATES: [(&str, &[&str]); 10] = [
         &[
             "error",
             "mode",
-            "say",
             "caught",
             "time",
             "diagnosis",
+            "say",
             "shared",
             "task",
             "local",

@@ -34,9 +34,6 @@ use std::process::ExitCode;
 /// The names of SPDK's daemons.
 const SPDK_DAEMONS: [&str; 2] = ["spdk_tgt", "bdev_svc"];
 
-/// What a daemon of SPDK does besides: it locks its cores, and has one core unless -m names others.
-const AS_SPDK: [&str; 2] = ["--enable-cpumask-locks", "--one-core"];
-
 /// Printed without a command.
 const WHAT_NEXT: &str = "\
 Spindle, a storage kit on SPDK's model.
@@ -111,7 +108,7 @@ fn show(text: &clap::Error) -> Result<(), Failure> {
 /// Reads the arguments. Under the name of one of SPDK's daemons, as a link to this program may have, they are those of
 /// `serve`, and cores are used as there.
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
-    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
     let is_daemon = |program: &OsString| {
         let name = Path::new(program).file_name();
         SPDK_DAEMONS.iter().any(|daemon| name == Some(daemon.as_ref()))
@@ -119,9 +116,8 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Arguments, cla
     if !arguments.first().is_some_and(is_daemon) {
         return Arguments::try_parse_from(arguments);
     }
-    arguments.splice(1..1, AS_SPDK.map(OsString::from));
     let SpdkDaemon { serve } = SpdkDaemon::try_parse_from(arguments)?;
-    Ok(Arguments { command: Some(Command::Serve(Box::new(serve))) })
+    Ok(Arguments { command: Some(Command::Serve(Box::new(serve.into_spdk()))) })
 }
 
 fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -190,7 +186,10 @@ mod tests {
             assert!(help.contains(usage), "{help}");
         }
         let refused = parsed(&["spdk_tgt", "--nope"]).err().unwrap().to_string();
-        assert!(refused.contains("Usage: spdk_tgt") && !refused.contains("serve"), "{refused}");
+        assert!(
+            refused.contains("Usage: spdk_tgt") && !refused.contains("--enable-cpumask-locks"),
+            "{refused}"
+        );
         let refused = parsed(&["spdk_tgt", "--lcores", "0@4"]).err().unwrap().to_string();
         assert!(refused.contains("--lcores") && refused.contains("write 4"), "{refused}");
     }

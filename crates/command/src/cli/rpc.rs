@@ -32,8 +32,9 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     if let Some(params) = &command.params {
         check(params)?;
     }
-    let runtime =
-        Runtime::builder().reactors(1).build().map_err(|error| Failure::Engine(error.to_string()))?;
+    // A watchdog's advice is for programmers, not for callers.
+    let builder = Runtime::builder().reactors(1).watchdog(None);
+    let runtime = builder.build().map_err(|error| Failure::Engine(error.to_string()))?;
     let method = command.method.clone();
     let result = runtime.run(async move || call(command).await);
     let result = result.map_err(|error| Failure::Engine(error.to_string()))??;

@@ -88,7 +88,7 @@ pub(crate) struct Command {
     #[arg(long, hide = true)]
     core_lock_folder: Option<PathBuf>,
     /// Without -m: run on one core, the first that this process may use.
-    #[arg(long, hide = true)]
+    #[arg(skip)]
     one_core: bool,
     #[command(flatten)]
     meaningless: Meaningless,
@@ -104,6 +104,11 @@ enum LogFormat {
 }
 
 impl Command {
+    /// The same under the name of a daemon of SPDK's: it locks its cores, and has one core unless options name others.
+    pub(super) fn into_spdk(self) -> Command {
+        Command { enable_cpumask_locks: true, one_core: true, ..self }
+    }
+
     /// The options of the daemon's log.
     fn log(&self) -> LogOptions {
         let form = match self.log_format {

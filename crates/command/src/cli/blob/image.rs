@@ -8,6 +8,7 @@
 //! Not promised: a consistent picture while another program writes to the image.
 
 use crate::cli::failure::Failure;
+use crate::cli::file_kind::described;
 use rustix::fs::{Advice, SeekFrom as Position, fadvise, seek};
 use rustix::io::Errno;
 use spindle_format::ByteRange;
@@ -54,8 +55,7 @@ impl ImageFile {
         let metadata = std::fs::metadata(path).map_err(|error| Failure::file(path, "opened", error))?;
         let kind = metadata.file_type();
         if !kind.is_file() && !kind.is_block_device() {
-            let what = if kind.is_dir() { "a directory" } else { "neither a file nor a block device" };
-            return Err(Failure::NotAnImage { path: path.to_owned(), what });
+            return Err(Failure::NotAnImage { path: path.to_owned(), what: described(kind) });
         }
         let mut file = File::open(path).map_err(|error| Failure::file(path, "opened", error))?;
         // A block device reports its size only this way.

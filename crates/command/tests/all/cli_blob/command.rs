@@ -39,7 +39,7 @@ fn wrong_usage_is_exit_code_2() {
 #[test]
 fn an_image_that_is_not_there_or_no_file_is_named() {
     blob(["ls", "/nonexistent/store.img"]).fails(1, &["/nonexistent/store.img", "cannot be opened"]);
-    blob(["info", "/"]).fails(1, &["directory", "image file"]);
+    blob(["info", "/"]).fails(1, &["folder", "image file"]);
     blob(["dump", "/dev/null"]).fails(1, &["/dev/null", "block device"]);
 }
 
