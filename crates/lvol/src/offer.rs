@@ -4,6 +4,7 @@
 //! writing. Tasks of the app thread wait for the end of the first and the last; [`plug_in`](Lvols::plug_in) is called when
 //! a bdev has come. They do not keep stores or volumes.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -63,15 +64,17 @@ impl StoreInner {
         }
     }
 
-    /// The bdev outside of the store that a volume reads through, directly or below its parents.
-    async fn outside_of(&self, lvol: &Arc<LvolInner>) -> Option<Uuid> {
-        let mut next = lvol.clone();
-        loop {
-            match next.blob_info(self).await.ok()?.parent? {
-                Parent::External(id) => return uuid_of(&id),
-                Parent::Snapshot(id) => next = self.volumes.get(id)?,
+    /// The bdev outside of the store that a volume reads through, directly or below its parents, open or not.
+    async fn outside_of(&self, lvol: &LvolInner) -> Option<Uuid> {
+        let (mut id, mut seen) = (lvol.id, BTreeSet::new());
+        // Parents in a hostile store may form a circle.
+        while seen.insert(id) {
+            match self.blobstore.blob_info(id).await.ok()?.parent? {
+                Parent::External(outside) => return uuid_of(&outside),
+                Parent::Snapshot(parent) => id = parent,
             }
         }
+        None
     }
 }
 

@@ -154,7 +154,10 @@ fn a_writer_keeps_all_others_out_and_is_named() {
         for second in [FileOptions::new(&path), FileOptions::new(&path).writable(true)] {
             let Err(error @ OpenError::Busy { .. }) = File::open(second).await else { panic!("kept out") };
             let said = error.to_string();
-            assert!(said.contains("disk") && said.contains("in use") && said.contains("stop that"), "{said}");
+            assert!(
+                said.contains("disk") && said.contains("in use") && said.contains("close it here"),
+                "{said}"
+            );
         }
         drop(File::open(FileOptions::new(&path).unlocked()).await.unwrap());
         drop(writer);

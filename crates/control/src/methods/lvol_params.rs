@@ -48,7 +48,9 @@ pub(super) fn selected(
             None => {
                 return Err(RpcError::errno(
                     Errno::NODEV,
-                    format!("there is no lvolstore of the UUID '{uuid}'"),
+                    format!(
+                        "there is no lvolstore of the UUID '{uuid}'; bdev_lvol_get_lvstores lists those there are"
+                    ),
                 ));
             }
         },

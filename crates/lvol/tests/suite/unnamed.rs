@@ -190,6 +190,8 @@ fn a_clone_whose_bdev_is_open_for_writing_says_so_and_is_whole_when_that_is_clos
         let outside = malloc(&registry, "E0", 4).await;
         let clone = store.clone_bdev(&outside, "clone").await.unwrap();
         clone.snapshot("snap").await.unwrap();
+        // A handle keeps the device of what it reads.
+        drop(clone);
         let base = store.base().clone();
         store.unload().await.unwrap();
         let writer = outside.descriptor(OpenOptions::new().write(true).holder("NBD export \"x\"")).unwrap();
