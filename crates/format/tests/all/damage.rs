@@ -322,10 +322,11 @@ fn what_keeps_spdk_from_opening_an_lvolstore_is_found() {
     let uuid = *b"11111111-2222-4333-8444-555555555555\0";
     let mut other = uuid;
     other[0] = b'a';
+    let longest = [&[b'v'; 63][..], b"\0"].concat();
     let store = |change: &dyn Fn(&mut Option<BlobId>, &mut Vec<BlobMetadata>)| {
         let mut store = Builder::new();
         let ids = [(); 3].map(|()| store.new_blob());
-        let mut blobs: Vec<BlobMetadata> = [&b"lvs0\0"[..], &[b'v'; 64][..], b"w\0"]
+        let mut blobs: Vec<BlobMetadata> = [&b"lvs0\0"[..], &longest[..], b"w\0"]
             .into_iter()
             .zip([uuid, uuid, other])
             .map(|(name, uuid)| {

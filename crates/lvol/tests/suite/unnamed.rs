@@ -164,11 +164,13 @@ fn no_volume_is_put_on_a_bdev_that_is_open_for_writing() {
         let outside = malloc(&registry, "E0", 4).await;
         let thin = thin(&store, "thin", 4).await;
         let writer = outside.descriptor(OpenOptions::new().write(true).holder("NBD export \"x\"")).unwrap();
-        for refused in
-            [store.clone_bdev(&outside, "clone").await.map(drop), thin.set_parent_bdev(&outside).await]
-        {
+        // EPERM and EINVAL, as in SPDK.
+        for (refused, errno) in [
+            (store.clone_bdev(&outside, "clone").await.map(drop), 1),
+            (thin.set_parent_bdev(&outside).await, 22),
+        ] {
             let refused = refused.unwrap_err();
-            assert_eq!(refused.errno(), 1);
+            assert_eq!(refused.errno(), errno);
             let said = refused.to_string();
             assert!(
                 said.contains("\"E0\"") && said.contains("NBD export \"x\" has it open for writing"),
