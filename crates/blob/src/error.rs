@@ -36,7 +36,8 @@ pub enum BlobError {
     Grow { store: Arc<str>, source: GrowError },
     /// Not enough clusters are free.
     #[error(
-        "store {store} is out of space: {needed} clusters wanted, {free} free; delete or unmap something, or grow the store"
+        "store {store} is out of space: {} wanted, {free} free; delete or unmap something, or grow the store",
+        clusters(*needed)
     )]
     OutOfSpace { store: Arc<str>, needed: u64, free: u64 },
     /// Not enough metadata pages are free; those reserved for shrinking and deleting do not count.
@@ -50,7 +51,7 @@ pub enum BlobError {
     )]
     Poisoned { store: Arc<str>, cause: Arc<str> },
     /// Parts of the metadata could not be read when the store was loaded.
-    #[error("store {store} allocates and frees nothing because {why}: run `check --repair`")]
+    #[error("store {store} allocates and frees nothing because {why}: run `spindle blob check --repair`")]
     AllocationBlocked { store: Arc<str>, why: Arc<str> },
     /// The store was opened for reading only.
     #[error("store {store} was loaded read-only: load it for writing")]
@@ -65,7 +66,7 @@ pub enum BlobError {
     #[error("blob {blob} is not in the store: list the store for the ids there are")]
     NoSuchBlob { blob: BlobId },
     /// The blob's metadata cannot be read; the rest of the store works.
-    #[error("blob {blob} is damaged: {why}: run `check`")]
+    #[error("blob {blob} is damaged: {why}: run `spindle blob check`")]
     Damaged { blob: BlobId, why: Arc<str> },
     /// The handle was closed.
     #[error("blob {blob} was closed: open it again")]
@@ -115,6 +116,10 @@ pub enum BlobError {
     /// An option has an invalid value.
     #[error("{option}: {why}")]
     Option { option: &'static str, why: String },
+}
+
+fn clusters(count: u64) -> String {
+    if count == 1 { "1 cluster".to_owned() } else { format!("{count} clusters") }
 }
 
 fn shared_with(blob: BlobId, other: BlobId) -> String {

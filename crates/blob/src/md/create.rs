@@ -113,7 +113,10 @@ impl Md {
 fn new_metadata(options: &BlobOptions) -> Result<BlobMetadata, BlobError> {
     let wrong = |option, why: String| BlobError::Option { option, why };
     if options.clusters > spindle_format::cluster_map::MAX_CLUSTERS {
-        return Err(wrong("clusters", format!("a blob has at most 2^32 - 1, not {}", options.clusters)));
+        return Err(wrong(
+            "clusters",
+            format!("a blob has at most 2^32 - 1 clusters, not {}", options.clusters),
+        ));
     }
     let thin = options.thin || options.external_snapshot.is_some();
     let mut meta = if thin { BlobMetadata::new_thin() } else { BlobMetadata::new_thick() };

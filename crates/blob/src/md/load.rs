@@ -362,15 +362,24 @@ async fn from_store(
 fn why_blocked(blocked: &AllocationBlocked) -> String {
     let AllocationBlocked { blobs, pages, clusters, extent_pages, unlisted, marked } = blocked;
     let parts = [
-        (blobs.len(), "blobs cannot be read"),
-        (pages.len(), "metadata pages cannot be read"),
-        (clusters.len(), "clusters have two owners"),
-        (extent_pages.len(), "extent pages have two owners"),
-        (unlisted.len(), "blobs are missing in the mask of blob ids"),
-        (marked.len(), "blobs are missing that unfinished snapshot operations name"),
+        (blobs.len(), "blob cannot be read", "blobs cannot be read"),
+        (pages.len(), "metadata page cannot be read", "metadata pages cannot be read"),
+        (clusters.len(), "cluster has two owners", "clusters have two owners"),
+        (extent_pages.len(), "extent page has two owners", "extent pages have two owners"),
+        (
+            unlisted.len(),
+            "blob is missing in the mask of blob ids",
+            "blobs are missing in the mask of blob ids",
+        ),
+        (
+            marked.len(),
+            "blob is missing that an unfinished snapshot operation names",
+            "blobs are missing that unfinished snapshot operations name",
+        ),
     ];
-    let parts = parts.iter().filter(|(count, _)| *count > 0);
-    parts.map(|(count, what)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
+    let parts = parts.iter().filter(|(count, ..)| *count > 0);
+    let parts = parts.map(|(count, one, many)| format!("{count} {}", if *count == 1 { one } else { many }));
+    parts.collect::<Vec<_>>().join(", ")
 }
 
 /// The work of a writing load before the store is used: repairs, then growth.

@@ -42,7 +42,7 @@ impl Md {
         match blob.parent() {
             Some(Parent::Snapshot(parent)) if self.found.half_done.contains(&parent) => {
                 let why = "its snapshot has the marker of an operation that was cut off, and would be removed by the \
-                           next load once it has no clone: repair it first, with check --repair";
+                           next load once it has no clone: repair it first, with spindle blob check --repair";
                 Err(BlobError::Refused { blob: blob.id, why })
             }
             _ => Ok(()),

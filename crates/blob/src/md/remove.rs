@@ -25,7 +25,7 @@ impl Md {
         self.check_allocation()?;
         let blob = self.blob(id)?;
         if self.found.named_by_damaged.contains(&id) {
-            let why = "a damaged blob reads through it: give that up first, with check --repair --give-up";
+            let why = "a damaged blob reads through it: give that up first, with spindle blob check --repair --give-up";
             return Err(BlobError::Refused { blob: id, why });
         }
         loop {

@@ -21,7 +21,7 @@ impl Md {
     pub(crate) async fn resize(self: &Rc<Md>, blob: &Rc<BlobState>, clusters: u64) -> Result<(), BlobError> {
         self.check_allocation()?;
         if clusters > spindle_format::cluster_map::MAX_CLUSTERS {
-            let why = format!("a blob has at most 2^32 - 1, not {clusters}");
+            let why = format!("a blob has at most 2^32 - 1 clusters, not {clusters}");
             return Err(BlobError::Option { option: "clusters", why });
         }
         let _frozen = self.freeze(blob).await;

@@ -239,7 +239,11 @@ async fn serve(socket: PathBuf) -> Result<(), Failure> {
         None => "its end",
     };
     daemon.stop().await;
-    Err(stopped(by, runtime.and_then(|runtime| runtime.stop_code()).unwrap_or(1)))
+    match runtime.and_then(|runtime| runtime.stop_code()).unwrap_or(1) {
+        // A client has asked for it.
+        0 => Ok(()),
+        code => Err(stopped(by, code)),
+    }
 }
 
 /// The parameters of `perform_tests`.

@@ -1,6 +1,6 @@
 //! Why a command failed, for its user: one sentence that names the object and the remedy.
 
-use super::text::printable;
+use super::text::{named, printable};
 use spindle_blob::BlobError;
 use spindle_block::{IoError, OpenError};
 use spindle_format::BlobId;
@@ -43,21 +43,17 @@ pub(crate) enum Failure {
     #[error("{} is not a Blobstore: {found}", shown(path))]
     NoStore { path: PathBuf, found: String },
     /// No blob has this id or name.
-    #[error("no blob of {} is called {}{near}", shown(path), printable(asked))]
+    #[error("no blob of {} is called {}{near}", shown(path), named(asked))]
     NoSuchBlob { path: PathBuf, asked: Vec<u8>, near: String },
     /// The text looks like an id, but is only the name of a blob.
     #[error(
         "{} is read as an id, and {} has no such blob; the blob of that name is {blob}: give this id",
-        printable(asked),
+        named(asked),
         shown(path)
     )]
     NotAnId { path: PathBuf, asked: Vec<u8>, blob: BlobId },
     /// More than one blob has this id or name.
-    #[error(
-        "{} means more than one blob of {}: {candidates}; give an id: {ids}",
-        printable(asked),
-        shown(path)
-    )]
+    #[error("{} means more than one blob of {}: {candidates}; give an id: {ids}", named(asked), shown(path))]
     AmbiguousBlob { path: PathBuf, asked: Vec<u8>, candidates: String, ids: String },
     /// The selected blob is damaged.
     #[error("blob {blob} of {} is damaged and cannot be read: {errors}", shown(path))]
@@ -110,8 +106,14 @@ pub(crate) enum Failure {
         code: u8,
     },
     /// A store was checked, and something is wrong with it.
-    #[error("{} has {}", shown(path), crate::cli::text::count(*count as u64, "finding"))]
-    Findings { path: PathBuf, count: usize },
+    #[error("{} has {}{}", shown(path), crate::cli::text::count(*count as u64, "finding"), and_pending(*pending))]
+    Findings {
+        path: PathBuf,
+        /// Without those that the next load for writing repairs.
+        count: usize,
+        /// Those that it does.
+        pending: usize,
+    },
     /// A measurement could not be made.
     #[error("cannot measure: {error}")]
     Measurement {
@@ -131,6 +133,14 @@ impl Failure {
     /// A failed call on a file; `action` is the attempt, as in "cannot be opened".
     pub(crate) fn file(path: &Path, action: impl Into<String>, error: io::Error) -> Failure {
         Failure::File { action: action.into(), path: path.to_owned(), error }
+    }
+
+    /// As from a store's error, where `argument` gives the size in bytes of a blob.
+    pub(crate) fn of_size(argument: &str, error: BlobError) -> Failure {
+        match error {
+            BlobError::Option { option: "clusters", why } => Failure::Refused(format!("{argument}: {why}")),
+            error => error.into(),
+        }
     }
 
     /// The exit code.
@@ -155,6 +165,13 @@ impl From<BlobError> for Failure {
     }
 }
 
+fn and_pending(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        count => format!(", and {count} that the next load for writing repairs"),
+    }
+}
+
 /// The command line option that sets a field of the library's options.
 fn option_name(field: &str) -> String {
     match field {
@@ -174,6 +191,11 @@ impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         let text = match error {
             OpenError::Busy { holder, .. } => holder,
+            OpenError::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                format!(
+                    "{source}; it may be immutable (lsattr shows that, chattr -i ends it), or another user's"
+                )
+            }
             OpenError::System { source, .. } => source.to_string(),
             other => other.to_string(),
         };

@@ -22,6 +22,11 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     text
 }
 
+/// A name as [`printable`]; one that is empty in quotes, so that it is seen.
+pub(crate) fn named(name: &[u8]) -> String {
+    if name.is_empty() { "\"\"".to_owned() } else { printable(name) }
+}
+
 /// Characters that are not control characters but change how the text around them is shown.
 fn is_invisible(character: char) -> bool {
     matches!(character,

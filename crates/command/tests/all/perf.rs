@@ -180,7 +180,7 @@ fn a_client_has_tests_performed_over_rpc() {
     assert!(said["results"][0]["iops"].as_f64().unwrap() > 0.0);
     assert!(!call("perform_tests", r#"{"workload":"nonsense"}"#).status.success());
     call("spdk_kill_instance", r#"{"sig_name":"SIGTERM"}"#);
-    assert_eq!(waiting.wait().unwrap().code(), Some(143));
+    assert!(waiting.wait().unwrap().success(), "a stop that a client asks for is in order");
 }
 
 #[test]

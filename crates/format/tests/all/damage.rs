@@ -367,7 +367,7 @@ fn what_keeps_spdk_from_opening_an_lvolstore_is_found() {
     assert_eq!(store(&|_, blobs| set(&mut blobs[2], b"name", &long)), found(LvolFault::VolumeName(ids[2])));
     let no_name = |_: &mut _, blobs: &mut Vec<BlobMetadata>| drop(blobs[2].xattrs.remove(b"name"));
     assert_eq!(store(&no_name), found(LvolFault::VolumeName(ids[2])));
-    let same = |_: &mut _, blobs: &mut Vec<BlobMetadata>| set(&mut blobs[2], b"name", &[b'v'; 64]);
+    let same = |_: &mut _, blobs: &mut Vec<BlobMetadata>| set(&mut blobs[2], b"name", &longest);
     assert_eq!(store(&same), found(LvolFault::SameName(ids[1], ids[2])));
     assert_eq!(
         store(&|_, blobs| set(&mut blobs[2], b"uuid", &uuid)),

@@ -59,7 +59,7 @@ impl Check {
         let left = findings.iter().filter(|finding| finding.severity() != Severity::Pending).count();
         let result = match left {
             0 => Ok(()),
-            _ => Err(Failure::Findings { path: image, count: left }),
+            _ => Err(Failure::Findings { path: image, count: left, pending: findings.len() - left }),
         };
         with_result(show(&findings, mends, json), result)
     }

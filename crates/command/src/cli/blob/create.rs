@@ -50,7 +50,9 @@ impl Create {
                 None => None,
             };
             let options = BlobOptions { clusters, thin, xattrs, external_snapshot, ..BlobOptions::default() };
-            session.live(session.store.create_blob(options).await?).await
+            let argument = if size.is_some() { "--size" } else { "--clusters" };
+            let made = session.store.create_blob(options).await;
+            session.live(made.map_err(|error| Failure::of_size(argument, error))?).await
         })?;
         print_new(&blob, json)
     }

@@ -2,7 +2,7 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, tell};
-use crate::cli::text::{before_nul, external_id, hex, json_text, printable};
+use crate::cli::text::{before_nul, external_id, hex, json_text, named, printable};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use spindle_blob::BlobInfo;
 use spindle_format::{Blob, BlobId, Parent, Store, Xattr};
@@ -192,7 +192,7 @@ pub(super) fn parent_text(store: &Store, blob: &Blob) -> String {
 
 /// A blob's name for people, or a dash.
 pub(super) fn name_text(blob: &Blob) -> String {
-    name_of(blob).map_or_else(|| "-".into(), printable)
+    name_of(blob).map_or_else(|| "-".into(), named)
 }
 
 /// A blob's special properties, for people.

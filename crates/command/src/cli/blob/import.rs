@@ -6,14 +6,14 @@
 use super::create::rounded;
 use super::describe::{BlobJson, Live};
 use super::image::ImageFile;
-use super::input::{Grain, Input, Piece};
+use super::input::{Grain, Input, Piece, input_name};
 use super::lvol::refuse_super_blob;
 use super::naming::Naming;
 use super::session::{Session, change};
 use super::signature::encoding;
 use super::source::Source;
 use super::unfinished::Unfinished;
-use crate::cli::failure::{Failure, shown};
+use crate::cli::failure::Failure;
 use crate::cli::output::{Output, note, tell};
 use crate::cli::progress::Progress;
 use crate::cli::size;
@@ -118,7 +118,7 @@ impl Import {
         let (file, length) = Input::open(&path)?;
         refuse_image(&self.source, &file, &path)?;
         note_encoding(&file, &path);
-        let name = shown(&path);
+        let name = input_name(&path);
         let name_again = name.clone();
         let done =
             change(&self.source, async move |session| import(session, target, file, length, &name).await)?;
@@ -139,7 +139,7 @@ fn refuse_image(source: &Source, file: &File, path: &std::path::Path) -> Result<
     match ImageFile::open(&image) {
         Ok(image) if share_bytes(image.file(), file) => Err(Failure::Refused(format!(
             "{} is the image itself, or has bytes of it: choose another input",
-            shown(path)
+            input_name(path)
         ))),
         // Other problems of the image are reported when it is opened for writing.
         _ => Ok(()),
@@ -154,7 +154,7 @@ fn note_encoding(file: &File, path: &std::path::Path) {
     if let Some((what, remedy)) = encoding(&head[..read]) {
         note(&format!(
             "{} is {what}, and is imported as it is: to import what it holds, {remedy}",
-            shown(path)
+            input_name(path)
         ));
     }
 }
@@ -229,7 +229,7 @@ async fn open_existing(
         return Err(BlobError::ReadOnly { blob: id }.into());
     }
     if let Some(length) = length.filter(|length| *length > live.size()) {
-        return Err(too_large(name, length, &live.label(), live.size()));
+        return Err(too_large(name, &count(length, "byte"), &live.label(), live.size()));
     }
     match in_place {
         false => check_space(session, &live, length).await?,
@@ -262,9 +262,9 @@ async fn check_space(session: &Session, live: &Live, length: Option<u64>) -> Res
     Ok(())
 }
 
-fn too_large(name: &str, length: u64, blob: &str, size: u64) -> Failure {
+fn too_large(name: &str, length: &str, blob: &str, size: u64) -> Failure {
     Failure::Refused(format!(
-        "{name} has {length} bytes, blob {blob} only {size}: make it larger with spindle blob resize"
+        "{name} has {length}, blob {blob} only {size}: make it larger with spindle blob resize"
     ))
 }
 
@@ -290,7 +290,9 @@ async fn create(
     let unfinished = Unfinished::mark(session, &mut xattrs).await?;
     unfinished.remove_left(session).await?;
     let options = BlobOptions { clusters, thin, xattrs, ..BlobOptions::default() };
-    let id = session.store.create_blob(options).await?;
+    let argument = if size.is_some() { "--size" } else { name };
+    let made = session.store.create_blob(options).await;
+    let id = made.map_err(|error| Failure::of_size(argument, error))?;
     Ok((session.store.open_blob(id).await?, unfinished))
 }
 
@@ -387,7 +389,12 @@ impl Copy<'_> {
             )));
         }
         if !self.may_grow {
-            return Err(too_large(name, end, &self.blob.id().to_string(), self.blob.size()));
+            let length = match self.input.length() {
+                Some(length) => count(length, "byte"),
+                // Not read to its end, which it may not have.
+                None => format!("{} or more", count(end, "byte")),
+            };
+            return Err(too_large(name, &length, &self.blob.id().to_string(), self.blob.size()));
         }
         let needed = self.session.clusters(end);
         match self.blob.resize(needed + GROWTH).await {

@@ -3,7 +3,8 @@
 use super::foreground;
 use super::image::ImageFile;
 use super::info::print_report;
-use super::naming::refuse_id;
+use super::limit::refuse_limited;
+use super::naming::check_name;
 use super::{in_use, lvol, signature};
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::note;
@@ -13,7 +14,7 @@ use clap::ValueEnum;
 use rustix::fs::FallocateFlags;
 use spindle_blob::{BlobOptions, Blobstore, BsType, ClearData, InitOptions, LayoutOptions, MdPages};
 use spindle_block::{Device, File, FileOptions};
-use spindle_format::init::{DeviceShape, InitPlan, plan, too_small};
+use spindle_format::init::{DeviceShape, InitError, InitPlan, plan, too_small};
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -81,8 +82,10 @@ enum Clear {
 impl Init {
     pub(super) fn run(self) -> Result<(), Failure> {
         let layout = self.layout()?;
-        let lvolstore = self.lvolstore.as_ref().map(|name| lvol::name(name.as_bytes())).transpose()?;
-        lvolstore.iter().try_for_each(|name| refuse_id(name))?;
+        let lvolstore = self.lvolstore.as_ref().map(|name| lvol::name(name.as_bytes())).transpose();
+        // No image makes it right.
+        let lvolstore = lvolstore.map_err(|error| Failure::Usage(error.to_string()))?;
+        lvolstore.iter().try_for_each(|name| check_name(name)).map_err(Failure::Usage)?;
         let made = self.size.map(|size| self.make_file(size, &layout)).transpose()?;
         let init = self.clone();
         foreground::run(async move |_| init.make_store(layout, lvolstore).await)?;
@@ -108,7 +111,11 @@ impl Init {
             planned => planned,
         };
         planned.map_err(|error| {
-            Failure::Refused(format!("{}: {}", shown(&self.image), by_options(&error.to_string())))
+            let why = format!("{}: {}", shown(&self.image), by_options(&error.to_string()));
+            match error {
+                InitError::Option { .. } => Failure::Usage(why),
+                _ => Failure::Refused(why),
+            }
         })
     }
 
@@ -143,7 +150,7 @@ impl Init {
         let mut bytes = [0; 16];
         match bytes.get_mut(..typed.len()) {
             Some(start) => start.copy_from_slice(typed),
-            None => return Err(Failure::Usage("--bstype has at most 16 bytes".into())),
+            None => return Err(Failure::Usage("--bstype has at most 16 bytes: give a shorter one".into())),
         }
         if BsType(bytes) == BsType::LVOLSTORE {
             let why = "an lvolstore has a name and a UUID, without which SPDK opens none: --lvolstore NAME makes one";
@@ -163,6 +170,9 @@ impl Init {
             in_use::refuse_used(&image)?;
         }
         let device = self.open(&image).await?;
+        if image.is_file() {
+            refuse_limited(&self.image, image.size())?;
+        }
         if !self.force {
             signature::refuse_known(&image)?;
         }
@@ -232,6 +242,8 @@ fn say_what_metadata_takes(plan: &InitPlan) {
 /// An error of the layout, with the names of command line options instead of fields.
 fn by_options(error: &str) -> String {
     let options = [
+        ("num_md_pages_per_cluster_ratio", "--md-ratio"),
+        ("physical_block_size", "the physical block size"),
         ("num_md_pages", "--md-pages"),
         ("md_page_size", "--md-page-size"),
         ("cluster_size", "--cluster-size"),

@@ -72,6 +72,7 @@ impl Input {
                 return Err(Failure::Refused("standard input is closed: nothing is imported from it".into()));
             }
             let file = io::stdin().as_fd().try_clone_to_owned();
+            let path = Path::new("standard input");
             let file = File::from(file.map_err(|error| Failure::file(path, "read", error))?);
             let length = measure(&file).map_err(|error| Failure::file(path, "measured", error))?;
             refuse_endless(&file, path)?;
@@ -154,6 +155,11 @@ impl Queue {
     }
 }
 
+/// The name of an input in what is said of it.
+pub(super) fn input_name(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { shown(path) }
+}
+
 /// The devices that never end: zero, full, random, urandom.
 const ENDLESS: [(u32, u32); 4] = [(1, 5), (1, 7), (1, 8), (1, 9)];
 
@@ -165,7 +171,7 @@ fn refuse_endless(file: &File, path: &Path) -> Result<(), Failure> {
     match metadata.file_type().is_char_device() && ENDLESS.contains(&number) {
         true => Err(Failure::Refused(format!(
             "{} never ends: import so much of it as is wanted, as by head -c SIZE, from standard input (-)",
-            shown(path)
+            input_name(path)
         ))),
         false => Ok(()),
     }

@@ -10,7 +10,7 @@ use super::image::ImageFile;
 use super::session::Session;
 use super::source::load_whole;
 use crate::cli::failure::{Failure, shown};
-use crate::cli::text::{before_nul, hex, printable};
+use crate::cli::text::{before_nul, hex, named, printable};
 use spindle_blob::{BlobId, BsType, Xattr};
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -31,7 +31,7 @@ pub(super) fn name(typed: &[u8]) -> Result<Vec<u8>, Failure> {
     let name = typed.strip_suffix(b"\0").unwrap_or(typed);
     let is_text = std::str::from_utf8(name).is_ok();
     if name.is_empty() || name.contains(&0) || name.len() >= LONGEST_NAME || !is_text {
-        return Err(Failure::Usage(format!(
+        return Err(Failure::Refused(format!(
             "\"{}\" cannot name an lvolstore or a blob of one: a name has 1 to {} bytes of UTF-8, none of them NUL",
             printable(name),
             LONGEST_NAME - 1
@@ -42,14 +42,21 @@ pub(super) fn name(typed: &[u8]) -> Result<Vec<u8>, Failure> {
 
 /// A UUID as lvolstores store it: lower case, with its NUL.
 pub(super) fn uuid(typed: &[u8]) -> Result<Vec<u8>, Failure> {
-    let text = typed.strip_suffix(b"\0").unwrap_or(typed).to_ascii_lowercase();
+    let text = typed.strip_suffix(b"\0").unwrap_or(typed);
+    // As it was typed: text, or bytes in hexadecimal.
+    let shown_id = |text: &[u8]| match text.iter().all(|byte| matches!(byte, b' '..=b'~')) {
+        true => named(text),
+        false => format!("0x{}", hex(text)),
+    };
+    let given = text;
+    let text = text.to_ascii_lowercase();
     let groups: Vec<&[u8]> = text.split(|&byte| byte == b'-').collect();
     let is_group =
         |(group, len): (&&[u8], usize)| group.len() == len && group.iter().all(u8::is_ascii_hexdigit);
     if groups.len() != GROUPS.len() || !groups.iter().zip(GROUPS).all(is_group) {
         return Err(Failure::Refused(format!(
             "{} is not a UUID, and an lvolstore takes nothing else there: 36 characters as in {}",
-            printable(&text),
+            shown_id(given),
             "11111111-2222-4333-8444-555555555555"
         )));
     }

@@ -23,6 +23,7 @@ mod inflate;
 mod info;
 mod init;
 mod input;
+mod limit;
 mod ls;
 mod lvol;
 mod mending;

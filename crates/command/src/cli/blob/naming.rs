@@ -3,12 +3,13 @@
 
 use super::describe::name_among;
 use super::lvol;
-use super::select::parse_id;
+use super::select::looks_like_id;
 use super::session::Session;
 use crate::cli::failure::Failure;
 use crate::cli::text::printable;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use spindle_blob::Xattr;
+use spindle_format::Xattrs;
 use spindle_format::metadata::RESERVED;
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -20,7 +21,11 @@ pub(super) type Pair = (Vec<u8>, Vec<u8>);
 #[derive(clap::Args, Clone)]
 pub(super) struct Naming {
     /// Its name (the xattr `name`), which all commands accept
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = OsStringValueParser::new().try_map(parse_name)
+    )]
     name: Option<OsString>,
     /// An xattr of the new blob (may be repeated)
     #[arg(
@@ -51,13 +56,7 @@ impl Naming {
         let lvols = lvol::is_lvolstore(session).await?;
         let name = xattrs.iter().find(|(key, _)| key == b"name").map(|(_, value)| value.clone());
         match name {
-            Some(name) if name.is_empty() => {
-                return Err(Failure::Usage("a name is not empty: leave --name out, or give one".into()));
-            }
-            Some(name) => {
-                refuse_id(&name)?;
-                check_free(session, &name).await?;
-            }
+            Some(name) => check_free(session, &name).await?,
             None if lvols => {
                 let image = session.image();
                 return Err(Failure::Refused(format!(
@@ -88,15 +87,28 @@ async fn as_lvol(session: &Session, mut xattrs: Vec<Pair>) -> Result<Vec<Pair>, 
     Ok(xattrs)
 }
 
-/// An error if a name looks like an id.
-pub(super) fn refuse_id(name: &[u8]) -> Result<(), Failure> {
-    match parse_id(crate::cli::text::before_nul(name)) {
-        None => Ok(()),
-        Some(_) => Err(Failure::Refused(format!(
-            "{} would be taken for the id of a blob: choose a name with another character in it",
-            printable(name)
-        ))),
+/// An error if a blob cannot have this name in any store.
+pub(super) fn check_name(name: &[u8]) -> Result<(), String> {
+    let name = crate::cli::text::before_nul(name);
+    if name.is_empty() {
+        return Err("a name is not empty: leave it out, or give one".into());
     }
+    if looks_like_id(name) {
+        let name = printable(name);
+        return Err(format!(
+            "{name} would be taken for the id of a blob: choose a name with another character in it"
+        ));
+    }
+    fits(b"name", name)
+}
+
+/// An error if the store has no room for an xattr of this size.
+fn fits(key: &[u8], value: &[u8]) -> Result<(), String> {
+    Xattrs::new().set(key, value).map_err(|error| error.to_string())
+}
+
+fn parse_name(name: OsString) -> Result<OsString, String> {
+    check_name(name.as_bytes()).map(|()| name)
 }
 
 /// An error if a blob has this name already.
@@ -121,16 +133,18 @@ pub(super) fn name_of(xattrs: &[Xattr]) -> Option<Vec<u8>> {
 }
 
 /// Splits `KEY=VALUE`; the value may hold anything.
-fn parse_pair(argument: OsString) -> Result<Pair, &'static str> {
+fn parse_pair(argument: OsString) -> Result<Pair, String> {
     let mut key = argument.into_vec();
     let equals = key.iter().position(|&byte| byte == b'=').ok_or("it must be KEY=VALUE")?;
     let value = key.split_off(equals + 1);
     key.truncate(equals);
     match key.as_slice() {
-        [] => Err("it must be KEY=VALUE, and KEY not empty"),
-        reserved if is_reserved(reserved) => Err(OWN),
-        _ => Ok((key, value)),
+        [] => return Err("it must be KEY=VALUE, and KEY not empty".into()),
+        b"name" => check_name(&value)?,
+        reserved if is_reserved(reserved) => return Err(OWN.into()),
+        other => fits(other, &value)?,
     }
+    Ok((key, value))
 }
 
 /// The error for an xattr that commands set only for themselves.
@@ -151,6 +165,7 @@ mod tests {
         assert_eq!(parse_pair("a=b=c".into()), Ok((b"a".to_vec(), b"b=c".to_vec())));
         assert_eq!(parse_pair("a=".into()), Ok((b"a".to_vec(), Vec::new())));
         assert!(parse_pair("a".into()).is_err() && parse_pair("=b".into()).is_err());
+        assert!(parse_pair("name=".into()).is_err() && parse_pair("name=5".into()).is_err());
         assert!(parse_pair("spindle.importing=b".into()).is_err() && parse_pair("spindle=b".into()).is_ok());
     }
 }

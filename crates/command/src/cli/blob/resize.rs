@@ -53,7 +53,7 @@ impl Resize {
             let blob = session.store.open_blob(id).await?;
             let resized = blob.resize(clusters).await;
             blob.close().await?;
-            resized?;
+            resized.map_err(|error| Failure::of_size("SIZE", error))?;
             session.live(id).await
         })?;
         blob.print("resized", json, |blob| format!("{} has {} now", blob.label(), text::size(blob.size())))

@@ -2,7 +2,7 @@
 
 use super::describe::name_of;
 use crate::cli::failure::Failure;
-use crate::cli::text::printable;
+use crate::cli::text::named;
 use spindle_format::{Blob, BlobId, Store};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -64,7 +64,9 @@ pub(super) fn choose(blobs: &[Entry], image: &Path, asked: &OsStr) -> Result<Blo
             Err(Failure::DamagedBlob { path, blob: *id, errors: errors.clone() })
         }
         // Text that looks like an id is one: a name of that form must not select a blob for removal.
-        [one] if id.is_some_and(|id| id != one.id) => Err(Failure::NotAnId { path, asked, blob: one.id }),
+        [one] if looks_like_id(&asked) && id != Some(one.id) => {
+            Err(Failure::NotAnId { path, asked, blob: one.id })
+        }
         [one] => Ok(one.id),
         many => {
             // The text is the id of one and the name of another: only the other form of the id is
@@ -74,6 +76,14 @@ pub(super) fn choose(blobs: &[Entry], image: &Path, asked: &OsStr) -> Result<Blo
                 many.iter().take(CANDIDATES).map(|entry| other_way(entry.id, &asked)).collect();
             Err(Failure::AmbiguousBlob { path, asked, candidates, ids: ids.join(" or ") })
         }
+    }
+}
+
+/// True if text is read as an id, also where it is none: digits, or `0x` and hexadecimal ones, however many.
+pub(super) fn looks_like_id(text: &[u8]) -> bool {
+    match text.strip_prefix(b"0x").or(text.strip_prefix(b"0X")) {
+        Some(digits) => !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit),
+        None => !text.is_empty() && text.iter().all(u8::is_ascii_digit),
     }
 }
 
@@ -109,7 +119,7 @@ fn list<'a>(blobs: impl IntoIterator<Item = &'a Entry>) -> String {
 
 fn label(blob: &Entry) -> String {
     match &blob.name {
-        Some(name) => format!("{} ({})", blob.id, printable(name)),
+        Some(name) => format!("{} ({})", blob.id, named(name)),
         None => blob.id.to_string(),
     }
 }
@@ -160,6 +170,12 @@ mod tests {
     fn an_id_is_decimal_or_hexadecimal_and_nothing_else() {
         assert_eq!(parse_id(b"4294967300"), Some(0x1_0000_0004));
         assert_eq!(parse_id(b"0x100000004"), Some(0x1_0000_0004));
+        for number in ["5", "0x5", "18446744073709551616", "0x10000000000000000", "0Xff"] {
+            assert!(looks_like_id(number.as_bytes()), "{number}");
+        }
+        for name in ["", "+4", "0x", "0xg", "-1", "4 ", "100000004h", "x5"] {
+            assert!(!looks_like_id(name.as_bytes()), "{name}");
+        }
         for wrong in ["", "+4", "0x", "0x+4", "-1", "4 ", "100000004h", "18446744073709551616"] {
             assert_eq!(parse_id(wrong.as_bytes()), None, "{wrong:?}");
         }

@@ -16,6 +16,7 @@ use spindle_block::{File, FileOptions, OpenError};
 use spindle_engine::write_lock;
 
 use super::image::ImageFile;
+use super::limit::refuse_limited;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::note;
 use crate::cli::shell;
@@ -45,11 +46,11 @@ pub(super) fn note_writer(image: &ImageFile) {
     });
 }
 
-/// Opens and locks an image for writing. If a daemon serves it, the error names the command that asks the
-/// daemon.
+/// Opens and locks an image for writing, unless a limit would cut writes off. If a daemon serves it, the error names
+/// the command that asks the daemon.
 pub(super) async fn open_for_writing(path: &Path) -> Result<Arc<File>, Failure> {
     let opened = File::open(FileOptions::new(path).writable(true).name(shown(path))).await;
-    opened.map_err(|error| {
+    let device = opened.map_err(|error| {
         let is_busy = matches!(error, OpenError::Busy { .. });
         let socket = || rpc_socket(write_lock(ImageFile::open(path).ok()?.file())?.pid?);
         match (Failure::from(error), is_busy.then(socket).flatten()) {
@@ -58,7 +59,11 @@ pub(super) async fn open_for_writing(path: &Path) -> Result<Arc<File>, Failure> 
             }
             (failure, _) => failure,
         }
-    })
+    })?;
+    if !device.info().block_device {
+        refuse_limited(path, device.info().size)?;
+    }
+    Ok(device)
 }
 
 /// The command that lists the volumes of a daemon.

@@ -64,6 +64,28 @@ static KNOWN: &[Known] = &[
     known("a disk image (VMDK)", &[0], b"KDMV"),
     known("a disk image (VHDX)", &[0], b"vhdxfile"),
     known("a disk image (VDI)", &[64], b"\x7F\x10\xDA\xBE"),
+    known(VHD, &[0], CONECTIX),
+    known("a disk image (VMDK)", &[0], b"# Disk DescriptorFile"),
+    known("a disk image (VMDK)", &[0], b"COWD"),
+    known("a disk image (QED)", &[0], b"QED\0"),
+    known("a disk image (Parallels)", &[0], b"WithoutFreeSpace"),
+    known("a disk image (Parallels)", &[0], b"WithouFreSpacExt"),
+    known("a NILFS2 file system", &[1024], NILFS2),
+    known("an OCFS2 file system", &[1024, 2048, 4096, 8192], b"OCFSV2"),
+    known("a cramfs file system", &[0], b"\x45\x3D\xCD\x28"),
+    known("a romfs file system", &[0], b"-rom1fs-"),
+    known("a zip archive", &[0], b"PK\x03\x04"),
+    known("a zip archive", &[0], b"PK\x05\x06"),
+    known("a zip archive", &[0], b"PK\x07\x08"),
+    known("a 7z archive", &[0], b"7z\xBC\xAF\x27\x1C"),
+    known("a rar archive", &[0], b"Rar!\x1A\x07"),
+    known("a tar archive", &[257], b"ustar"),
+    known("a cpio archive", &[0], b"070701"),
+    known("a cpio archive", &[0], b"070702"),
+    known("a cpio archive", &[0], b"070707"),
+    known("a cpio archive", &[0], b"\xC7\x71"),
+    known("lzip-compressed data", &[0], b"LZIP"),
+    known("lzop-compressed data", &[0], b"\x89LZO\0\r\n\x1A\n"),
     known("zstd-compressed data", &[0], b"\x28\xB5\x2F\xFD"),
     known("gzip-compressed data", &[0], b"\x1F\x8B\x08"),
     known("xz-compressed data", &[0], b"\xFD7zXZ\0"),
@@ -72,6 +94,10 @@ static KNOWN: &[Known] = &[
     known("a partition table or boot sector", &[510], b"\x55\xAA"),
 ];
 
+const VHD: &str = "a disk image (VHD)";
+const CONECTIX: &[u8] = b"conectix";
+/// Revision 2.0 and the magic number.
+const NILFS2: &[u8] = b"\x02\0\0\0\0\0\x34\x34";
 const MD: &[u8] = b"\xFC\x4E\x2B\xA9";
 const ZFS_UBERBLOCK: &[u8] = b"\x0C\xB1\xBA\0\0\0\0\0";
 
@@ -79,7 +105,9 @@ const ZFS_UBERBLOCK: &[u8] = b"\x0C\xB1\xBA\0\0\0\0\0";
 /// nothing is known.
 pub(super) fn instead(image: &ImageFile) -> Option<String> {
     let found = look(image).ok()?;
-    let (what, at) = found.iter().find(|(what, _)| *what != STORE)?;
+    let others = || found.iter().filter(|(what, _)| *what != STORE);
+    // What contains the rest comes first: an image of a disk begins as the disk does.
+    let (what, at) = others().find(|(what, _)| unpacking(what).is_some()).or_else(|| others().next())?;
     let remedy = match *what {
         what if what.contains("partition table") => "name one of its partitions",
         what => unpacking(what).unwrap_or("name a store that spindle or SPDK made"),
@@ -89,7 +117,7 @@ pub(super) fn instead(image: &ImageFile) -> Option<String> {
 
 /// How to get at the contents of data that contains other data in some encoding.
 fn unpacking(what: &str) -> Option<&'static str> {
-    if what.contains("compressed") {
+    if what.contains("compressed") || what.contains("archive") {
         Some("unpack it first")
     } else if what.contains("disk image") {
         Some("convert it to a raw image first, as by qemu-img convert -O raw")
@@ -152,6 +180,9 @@ fn at_the_end(size: u64) -> Vec<(&'static str, u64, &'static [u8])> {
     places.extend(md.map(|at| ("a member of an array (md raid)", at, MD)));
     let labels = size & !0x3FFFF;
     let zfs = [512_u64, 256].map(|kib| labels.checked_sub(kib << 10)).into_iter().flatten();
+    places.extend(size.checked_sub(512).map(|at| (VHD, at, CONECTIX)));
+    places.extend(size.checked_sub(512).map(|at| ("a disk image (DMG)", at, &b"koly"[..])));
+    places.extend((size >> 12).checked_sub(1).map(|block| ("a NILFS2 file system", block << 12, NILFS2)));
     places.extend(zfs.map(|label| ("a ZFS pool", label + (128 << 10), ZFS_UBERBLOCK)));
     places
 }

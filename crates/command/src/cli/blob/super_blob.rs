@@ -2,6 +2,7 @@
 
 use super::lvol::check_new_super_blob;
 use super::reading::attended;
+use super::select::Entry;
 use super::session::{Session, change};
 use super::source::{Source, load};
 use crate::cli::failure::Failure;
@@ -15,9 +16,12 @@ use std::io::Write;
 pub(crate) struct SuperBlob {
     #[command(flatten)]
     source: Source,
-    /// The new super blob: its id or its name, or none. Without it, the present one is shown
+    /// The new super blob: its id or its name; none for no super blob. Without it, the present one is shown
     #[arg(value_name = "BLOB")]
     blob: Option<OsString>,
+    /// Set no super blob, also where a blob is called none
+    #[arg(long, conflicts_with = "blob")]
+    none: bool,
     /// Set it even if SPDK cannot open the lvolstore then
     #[arg(long)]
     force: bool,
@@ -26,16 +30,29 @@ pub(crate) struct SuperBlob {
     json: bool,
 }
 
+/// An error if a blob is called as the word for no super blob.
+async fn no_blob_called_none(session: &Session) -> Result<(), Failure> {
+    let entries = session.entries().await?;
+    match entries.iter().find(|entry| entry.name.as_deref() == Some(b"none")) {
+        None => Ok(()),
+        Some(Entry { id, .. }) => Err(Failure::Refused(format!(
+            "none is the name of blob {id} of {}: give this id for that blob, or --none for no super blob",
+            session.image()
+        ))),
+    }
+}
+
 impl SuperBlob {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let SuperBlob { source, blob, force, json } = self;
-        let sets = blob.is_some();
-        let now = match blob {
-            None => attended("super", || load(&source.open()?.0))?.super_block.super_blob,
-            Some(asked) => change(&source, async move |session: &Session| {
-                let blob = match asked == "none" {
-                    true => None,
-                    false => Some(session.find(&asked).await?),
+        let SuperBlob { source, blob, none, force, json } = self;
+        let sets = none || blob.is_some();
+        let now = match sets {
+            false => attended("super", || load(&source.open()?.0))?.super_block.super_blob,
+            true => change(&source, async move |session: &Session| {
+                let blob = match &blob {
+                    None => None,
+                    Some(asked) if asked == "none" => no_blob_called_none(session).await.map(|()| None)?,
+                    Some(asked) => Some(session.find(asked).await?),
                 };
                 check_new_super_blob(session, blob, force).await?;
                 session.store.set_super_blob(blob).await?;

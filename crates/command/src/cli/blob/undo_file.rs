@@ -115,7 +115,9 @@ impl UndoFile {
         let mut file = made.map_err(|error| failed(error.kind().into()))?;
         file.write_all(&self.to_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
         file.persist_noclobber(path).map_err(|error| match error.error.kind() {
-            std::io::ErrorKind::AlreadyExists => Failure::Exists { path: path.to_owned() },
+            std::io::ErrorKind::AlreadyExists => {
+                Failure::Refused(format!("{} is there already: choose another name for --undo", shown(path)))
+            }
             _ => failed(error.error),
         })?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)

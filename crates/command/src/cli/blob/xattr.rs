@@ -2,7 +2,7 @@
 
 use super::describe::XattrsJson;
 use super::lvol;
-use super::naming::{OWN, check_free, is_reserved, refuse_id};
+use super::naming::{OWN, check_free, check_name, is_reserved};
 use super::reading::attended;
 use super::select::find;
 use super::session::Session;
@@ -75,6 +75,10 @@ impl Xattr {
             Some(What::Set { key, .. }) if is_reserved(key.as_bytes()) => {
                 return Err(Failure::Usage(format!("{}: {OWN}", printable(key.as_bytes()))));
             }
+            Some(What::Set { key, value }) if key.as_bytes() == b"name" => {
+                check_name(value.as_bytes()).map_err(Failure::Usage)?;
+                Change::Set(key.into_vec(), value.into_vec())
+            }
             Some(What::Set { key, value }) => Change::Set(key.into_vec(), value.into_vec()),
             Some(What::Rm { key }) => Change::Remove(key.into_vec()),
         };
@@ -127,7 +131,6 @@ async fn checked(session: &Session, id: BlobId, change: Change) -> Result<Change
         Change::Set(key, value) if key == b"name" => {
             let own = session.live(id).await?;
             if own.name() != Some(before_nul(&value)) {
-                refuse_id(&value)?;
                 check_free(session, &value).await?;
             }
             Ok(Change::Set(key, if lvols { lvol::name(&value)? } else { value }))

@@ -123,7 +123,7 @@ fn what_does_not_fit_is_refused_before_anything_changes() {
     assert!(contents(&image, "small").iter().all(|&byte| byte == 0));
     let ended = import_stream(&image, &["--in-place", "small", "-"], &large);
     assert_eq!(ended.code, 1);
-    for words in ["written over as it comes", "holds part of -", "resize"] {
+    for words in ["written over as it comes", "holds part of standard input", "resize"] {
         assert!(ended.err.contains(words), "{words}: {}", ended.err);
     }
     in_order(&image);

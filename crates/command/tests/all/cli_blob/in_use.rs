@@ -42,7 +42,7 @@ fn run<'a>(words: impl IntoIterator<Item = &'a dyn AsRef<OsStr>>) -> Ended {
 
 /// A store with a blob `a`.
 fn with_blob() -> Image {
-    let image = store(8);
+    let image = store(32);
     done(&image, "create", &["--size", "1M", "--name", "a"]);
     image
 }

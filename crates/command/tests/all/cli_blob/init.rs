@@ -53,12 +53,12 @@ fn what_cannot_be_is_refused_with_the_option_and_leaves_no_file() {
         (&["--size", "7M", "--lvolstore", "lvs"], 1, &["at least 8388608"]),
         (&["--size", "64M", "--md-pages", "20000"], 1, &["at least 88080384"]),
         (&["--size", "64M", "--cluster-size", "4K"], 1, &["all of any device", "larger clusters"]),
-        (&["--size", "64M", "--cluster-size", "5000"], 1, &["--cluster-size", "4096"]),
-        (&["--size", "64M", "--md-pages", "0"], 1, &["--md-pages"]),
-        (&["--size", "64M", "--md-page-size", "5000"], 1, &["--md-page-size"]),
-        (&["--size", "64M", "--md-page-size", "2K"], 1, &["--md-page-size is 2048", "multiple of 4096"]),
+        (&["--size", "64M", "--cluster-size", "5000"], 2, &["--cluster-size", "4096"]),
+        (&["--size", "64M", "--md-pages", "0"], 2, &["--md-pages"]),
+        (&["--size", "64M", "--md-page-size", "5000"], 2, &["--md-page-size"]),
+        (&["--size", "64M", "--md-page-size", "2K"], 2, &["--md-page-size is 2048", "multiple of 4096"]),
         (&["--size", "64M", "--bstype", "seventeen bytes!!"], 2, &["16 bytes"]),
-        (&["--size", "64M", "--lvolstore", ""], 1, &["1 to 63 bytes"]),
+        (&["--size", "64M", "--lvolstore", ""], 2, &["1 to 63 bytes"]),
         (&[], 1, &["new.img", "--size"]),
     ] {
         let ended = blob(["init", name].iter().chain(rest));

@@ -16,4 +16,5 @@ mod streams;
 pub mod support;
 mod undone;
 mod unharmed;
+mod words;
 mod writing;

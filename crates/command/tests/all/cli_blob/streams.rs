@@ -206,6 +206,38 @@ fn a_limit_on_the_size_of_files_fails_the_command_and_leaves_nothing() {
 }
 
 #[test]
+fn a_limit_inside_an_image_is_found_before_anything_is_written() {
+    let image = store(16);
+    done(&image, "create", &["--size", "1M", "--name", "vm"]);
+    fs::write(image.beside("input"), pattern(6, 1 << 20)).unwrap();
+    let before = image.sha256();
+    // In the super block, in the masks, in the metadata, in the data.
+    for blocks in [3, 17, 100, 2000] {
+        for command in [
+            "xattr $1 vm set a b",
+            "create $1 --size 64K",
+            "import $1 --create ${1%/*}/input",
+            "import $1 vm ${1%/*}/input",
+            "snapshot $1 vm",
+            "resize $1 vm 2M",
+            "rm $1 vm",
+            "super $1 vm",
+            "grow $1",
+            "grow $1 --size 32M",
+            "check $1 --repair",
+            "init $1 --force",
+        ] {
+            let ended = bash(&image, &format!("ulimit -f {blocks}; \"$0\" blob {command}"));
+            assert_eq!(ended.code, 1, "{blocks} {command}: {}", ended.err);
+            assert!(ended.err.contains("ulimit -f"), "{blocks} {command}: {}", ended.err);
+            assert!(image.sha256() == before, "{blocks} {command} changed the image");
+        }
+    }
+    assert_eq!(bash(&image, "ulimit -f 16384; \"$0\" blob xattr $1 vm set a b").code, 0);
+    in_order(&image);
+}
+
+#[test]
 fn an_image_that_was_cut_short_is_read_as_far_as_it_goes_with_the_remedy() {
     let image = Image::new(&HELLO);
     let whole = HELLO.len() as u64;
@@ -270,6 +302,12 @@ fn an_image_without_a_store_is_refused_with_the_contents_and_the_remedy() {
         (b"\x53\xEF", 1080, &["ext4", "not a Blobstore"]),
         (b"\x28\xB5\x2F\xFD", 0, &["zstd", "unpack"]),
         (b"\x1F\x8B\x08", 0, &["gzip", "unpack"]),
+        (b"conectix", 0, &["VHD", "qemu-img convert"]),
+        (b"conectix", (2 << 20) - 512, &["VHD", "qemu-img convert"]),
+        (b"WithoutFreeSpace", 0, &["Parallels", "qemu-img convert"]),
+        (b"PK\x03\x04", 0, &["zip archive", "unpack"]),
+        (b"ustar", 257, &["tar archive", "unpack"]),
+        (b"OCFSV2", 8192, &["OCFS2", "not a Blobstore"]),
     ] {
         let mut bytes = vec![0; 2 << 20];
         bytes[at..at + magic.len()].copy_from_slice(magic);
@@ -285,12 +323,17 @@ fn an_image_without_a_store_is_refused_with_the_contents_and_the_remedy() {
 #[test]
 fn a_name_that_looks_like_an_id_is_not_given_and_never_meant() {
     let image = store(16);
-    for name in ["1", "0x10", "4294967296", "18446744073709551615"] {
-        on(&image, "create", &["--size", "64K", "--name", name]).fails(1, &[name, "id of a blob"]);
+    for name in
+        ["1", "0x10", "4294967296", "18446744073709551615", "18446744073709551616", "0x10000000000000000"]
+    {
+        let ended = on(&image, "create", &["--size", "64K", "--name", name]);
+        assert_eq!(ended.code, 2, "{name}: {}", ended.err);
+        assert!(ended.err.contains(name) && ended.err.contains("id of a blob"), "{name}: {}", ended.err);
     }
     let made = id(&image, "create", &["--size", "64K", "--name", "vm"]);
-    on(&image, "xattr", &["vm", "set", "name", "77"]).fails(1, &["77", "id of a blob"]);
-    on(&image, "snapshot", &["vm", "--xattr", "name=77"]).fails(1, &["77"]);
+    on(&image, "xattr", &["vm", "set", "name", "77"]).fails(2, &["77", "id of a blob"]);
+    let ended = on(&image, "snapshot", &["vm", "--xattr", "name=77"]);
+    assert!(ended.code == 2 && ended.err.contains("77"), "{}", ended.err);
     let blob = named(&image, "vm");
     assert_eq!(blob["id_text"], made);
     assert_eq!(format!("{:#x}", blob["id"].as_u64().unwrap()), made);
@@ -308,6 +351,12 @@ fn a_name_of_another_program_that_looks_like_an_id_is_not_taken_for_the_blob() {
     let image = Image::new(&bytes);
     on(&image, "export", &["12345", "-"]).fails(1, &["read as an id", "0x100000000"]);
     on(&image, "rm", &["12345"]).fails(1, &["read as an id", "0x100000000"]);
+    let long = "123456789012345678901";
+    let mut bytes = HELLO.clone();
+    super::check::rewrite(&mut bytes, 0x1_0000_0000, &[], |meta| {
+        meta.xattrs.set(b"name", long.as_bytes()).unwrap();
+    });
+    on(&Image::new(&bytes), "rm", &[long]).fails(1, &["read as an id", "0x100000000"]);
 }
 
 #[test]
