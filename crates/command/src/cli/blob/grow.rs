@@ -7,8 +7,10 @@ use super::served::open_for_writing;
 use super::session::{Session, change};
 use super::source::{Source, load_whole};
 use crate::cli::failure::{Failure, shown};
+use crate::cli::shell;
 use crate::cli::size;
 use crate::cli::text;
+use spindle_format::repair::RepairReason;
 use std::path::Path;
 
 /// Arguments of `grow`.
@@ -49,12 +51,19 @@ fn extend(path: &Path, size: u64) -> Result<(), Failure> {
             shown(path)
         )));
     }
+    let longer = size > image.size();
     let path = path.to_owned();
     foreground::run(async move |_| {
         let _locked = open_for_writing(&path).await?;
         // Fails if the file holds no store, or not all of one: what is missing would read zero in a longer file,
         // and no check would find it.
         let store = load_whole(&ImageFile::open(&path)?)?;
+        if longer && store.repairs.iter().any(|repair| repair.reason == RepairReason::TornSuperBlock) {
+            // Its values are told by the size of the file.
+            let why = "its super block is torn, and could not be restored in a longer file";
+            let mend = format!("spindle blob check --repair {}", shell::typed(&path));
+            return Err(Failure::Refused(format!("{}: {why}: run {mend} first", shown(&path))));
+        }
         spindle_format::grow::plan(&store.super_block, &store.geometry, size)
             .map_err(|error| Failure::Refused(format!("{}: {error}", shown(&path))))?;
         let file = std::fs::File::options().write(true).open(&path);

@@ -181,6 +181,22 @@ fn shrink_half(bytes: &mut [u8]) {
 }
 
 #[test]
+fn a_torn_super_block_is_restored_before_the_image_becomes_longer() {
+    let mut bytes = HELLO.clone();
+    change_super(&mut bytes, |block| block.clean = false);
+    // The values from before that write, and the checksum from after it.
+    bytes[..512].copy_from_slice(&HELLO[..512]);
+    let image = Image::new(&bytes);
+    assert_eq!(codes(&image, &[]), ["torn-super-block"]);
+    on(&image, "grow", &["--size", "128M"]).fails(1, &["torn", "check --repair"]);
+    assert_eq!(std::fs::read(image.path()).unwrap(), bytes);
+    assert_eq!(codes(&image, &["--repair"]), [] as [&str; 0]);
+    done(&image, "grow", &["--size", "128M"]);
+    assert_eq!(codes(&image, &[]), [] as [&str; 0]);
+    assert_eq!(contents(&image, "0x100000002"), contents(&Image::new(&HELLO), "0x100000002"));
+}
+
+#[test]
 fn a_resize_that_waited_for_a_marker_is_finished_by_the_repair_that_removes_the_marker() {
     let mut bytes = HELLO.clone();
     rewrite(&mut bytes, SNAPSHOT, &[], |meta| {
