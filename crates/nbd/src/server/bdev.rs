@@ -32,7 +32,9 @@ pub(super) fn export(server: &Arc<Shared>, bdev: &str, how: BdevExport) -> Resul
         let (Some(server), Some(exported)) = (shared.upgrade(), told.get().and_then(Weak::upgrade)) else {
             return;
         };
-        report(ReportLevel::Warning, "nbd", || {
+        // At a stop that is in order.
+        let level = if server.is_stopping() { ReportLevel::Info } else { ReportLevel::Warning };
+        report(level, "nbd", || {
             let name = shortened(&exported.export.name);
             format!(
                 "export \"{name}\" ends, as its bdev is being removed; when the bdev is back, export it again"

@@ -152,6 +152,8 @@ struct Changed {
     made: BTreeMap<BlobId, Option<BlobId>>,
     /// Deleted blobs: their ids may be used again.
     deleted: BTreeSet<BlobId>,
+    /// True if another super blob was set: nothing names a missing one any more.
+    super_set: bool,
 }
 
 impl Changed {
@@ -254,7 +256,10 @@ fn wrong_with_new(
 ) -> Option<String> {
     // Pages of others that a damaged page names are not reserved.
     let of_others = |finding: &&Finding| matches!(finding, Finding::DamagedBlob { blob, .. } if *blob != id);
-    let findings = before.examined.findings.iter().filter(|finding| !of_others(finding));
+    let replaced =
+        |finding: &&Finding| changed.super_set && matches!(finding, Finding::MissingSuperBlob { .. });
+    let findings = before.examined.findings.iter();
+    let findings = findings.filter(|finding| !of_others(finding) && !replaced(finding));
     let findings: Vec<Finding> = findings.cloned().collect();
     let known = is_named(&findings, id) && !hidden(before).contains(&id);
     if (before.readable.contains_key(&id) || known) && !changed.deleted.contains(&id) {
@@ -432,7 +437,10 @@ impl Work {
                 store.set_parent(id, Parent::Snapshot(parent)).await?;
                 readers.into_iter().for_each(|reader| self.changed().of(reader).anything = true);
             }
-            Op::SetSuper { which } => store.set_super_blob(Some(id(which))).await?,
+            Op::SetSuper { which } => {
+                store.set_super_blob(Some(id(which))).await?;
+                self.changed().super_set = true;
+            }
             Op::ShallowCopy { which } => self.copy(store, id(which)).await?,
             Op::Reload | Op::Grow | Op::SetType { .. } => {}
             Op::Resize { which, .. }

@@ -61,6 +61,24 @@ fn a_hangup_reopens_the_log_and_the_daemon_goes_on() {
 }
 
 #[test]
+fn a_stop_in_order_warns_of_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = [&SERVE[..], &["--log-file", "it.log", "--nbd", "unix:nbd.sock"]].concat();
+    let daemon = Daemon::start(folder.path(), &arguments, "control");
+    for call in [
+        ["bdev_malloc_create", r#"{"name": "M0", "block_size": 512, "num_blocks": 65536}"#],
+        ["bdev_lvol_create_lvstore", r#"{"bdev_name": "M0", "lvs_name": "lvs", "cluster_sz": 65536}"#],
+        ["bdev_lvol_create", r#"{"lvs_name": "lvs", "lvol_name": "v", "size_in_mib": 1}"#],
+        ["nbd_export", r#"{"bdev_name": "lvs/v"}"#],
+    ] {
+        assert!(daemon.call(&call).status.success(), "{call:?}");
+    }
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    let said = fs::read_to_string(folder.path().join("it.log")).unwrap();
+    assert!(said.contains("ended in order") && !said.contains("WARNING"), "{said}");
+}
+
+#[test]
 fn flags_and_levels_that_are_set_by_calls_decide_what_is_logged() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("log");
