@@ -13,7 +13,8 @@ pub(crate) struct Found {
     pub(crate) reserved_roots: BTreeSet<PageIdx>,
     /// Blobs named by damaged ones, which may read through them.
     pub(crate) named_by_damaged: BTreeSet<BlobId>,
-    /// Snapshots with the marker of an operation that was cut off, of which it is unknown whether they are needed.
+    /// Snapshots that keep the marker of an operation that was cut off: it is unknown whether they are needed, or the marker
+    /// could not be removed.
     pub(crate) half_done: BTreeSet<BlobId>,
     /// Unreadable blobs, and why.
     pub(crate) damaged: BTreeMap<BlobId, Arc<str>>,

@@ -339,7 +339,8 @@ async fn from_store(
             (blob.id, blob.errors.first().map_or("unreadable".into(), |error| error.to_string().into()))
         })
         .collect();
-    md.found.half_done = store.half_done.iter().map(|half| half.snapshot).collect();
+    let left = store.repairs.iter().filter_map(Repair::leaves_marker);
+    md.found.half_done = store.half_done.iter().map(|half| half.snapshot).chain(left).collect();
     let repairs = store.repairs;
     md.found.leaves_resize = repairs.iter().any(Repair::leaves_resize);
     let (mut blobs, mut turns) = (BTreeMap::new(), Turns::default());

@@ -29,6 +29,17 @@ impl Repair {
     pub fn leaves_resize(&self) -> bool {
         self.changes.is_empty() && matches!(self.reason, RepairReason::FinishResize { .. })
     }
+
+    /// The snapshot whose marker it would remove and cannot. Without a clone that snapshot would look unfinished to the
+    /// next load, which removes it.
+    pub fn leaves_marker(&self) -> Option<BlobId> {
+        match self.reason {
+            RepairReason::FinishSnapshot { snapshot, .. } | RepairReason::KeepSnapshot { snapshot, .. } => {
+                self.changes.is_empty().then_some(snapshot)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The purpose of a repair.

@@ -112,8 +112,8 @@ pub fn judge(base: &Base, image: &Image, state: &State) -> Result<(), Broken> {
         // Damaged masks may hide a blob with a damaged root.
         return Ok(());
     }
-    if store.geometry.page_offset(PageIdx(0)) != masks.1 {
-        // A sealed super block says that the metadata pages lie elsewhere.
+    if store.geometry.metadata() != base.store.geometry.metadata() {
+        // A sealed super block says that the metadata pages lie elsewhere, or that there are fewer.
         return Ok(());
     }
     let whole = readable(&base.ground, &base.image, &base.store);
