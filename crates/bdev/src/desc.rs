@@ -36,7 +36,7 @@ impl OpenOptions {
         self
     }
 
-    /// On behalf of `holder`, the name that others see whom this opening keeps out; by default that of the thread.
+    /// Names the holder: errors of openings and claims that this one prevents show it. By default the thread's name.
     #[must_use]
     pub fn holder(mut self, holder: impl Into<String>) -> OpenOptions {
         self.holder = Some(holder.into());

@@ -348,7 +348,7 @@ impl Reporter for Log {
         Log::dump(self, text);
     }
 
-    /// A hold that nobody notices is information for those who ask for it; one that clients notice is a warning.
+    /// A short hold is information, shown with the flag; one that is long enough for clients to notice is a warning.
     fn stall(&self, stall: &Stall) {
         let (level, part) = match stall.held < NOTICED {
             true if !stall.is_milestone() => return,

@@ -111,7 +111,7 @@ impl LvolInner {
         let _busy = begun?;
         let put = store.blobstore.set_parent(self.id, outside).await;
         put.map_err(|error| match (&error, parent.check_claim(ClaimKind::ReadManyWriteNone)) {
-            // SPDK's EINVAL, whoever holds it.
+            // EINVAL, as in SPDK, for every holder.
             (BlobError::MissingParent { .. }, Err(held)) => {
                 LvolError::Argument { what, why: held.to_string() }
             }

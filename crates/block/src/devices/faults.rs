@@ -36,7 +36,7 @@ impl Faults {
         }
     }
 
-    /// The number of failures that were not reported, if this one is to be.
+    /// Counts a failure. If it must be reported, returns the number of failures that were only counted before it.
     fn due(&self, error: &IoError, now: Time) -> Option<u64> {
         if !is_fault(error.kind) {
             return None;

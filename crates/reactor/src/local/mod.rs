@@ -57,7 +57,7 @@ pub(crate) struct Local {
     pub(crate) simulated: bool,
     /// For threads that are made here.
     this: Weak<Local>,
-    /// The time of turns with work, and the number of sleeps.
+    /// Turns, the time of those with work, and sleeps.
     pub(crate) turns: Turns,
     pub(crate) busy_ns: Cell<u64>,
     pub(crate) sleeps: Cell<u64>,

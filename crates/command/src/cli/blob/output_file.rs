@@ -263,7 +263,8 @@ fn open_device(path: &Path, size: u64, claim: &Claim) -> Result<Sink, Failure> {
     Ok(Sink::Stream { file, kind: StreamKind::BlockDevice })
 }
 
-/// An existing file or device that is to be replaced or overwritten, kept from other programs meanwhile.
+/// An existing file or device that the export replaces or overwrites. It is locked until the export ends, where the
+/// system has locks.
 struct Claim {
     /// Open for writing, if it may be written.
     file: Option<File>,

@@ -61,7 +61,7 @@ fn an_image_shorter_than_its_store_shows_what_is_there_and_is_not_written_to() {
         assert_eq!(found[0]["code"], "cut-short", "{len}: {found}");
         let what = found[0]["what"].as_str().unwrap();
         assert!(what.contains(&format!("{len} bytes of the {} ", HELLO.len())), "{what}");
-        // Where its metadata is cut, nobody can tell whose data was there.
+        // If its metadata is cut, the owners of the missing data are unknown.
         let cut = len as u64 <= geometry.page_offset(PageIdx(geometry.md_pages() - 1));
         assert_eq!(what.contains("of metadata are after its end"), cut, "{len}: {what}");
         assert!(!(cut && what.contains("no blob has data")), "{len}: {what}");
