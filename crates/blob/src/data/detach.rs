@@ -179,34 +179,30 @@ async fn copy_up(shared: &Arc<BlobShared>, here: &BlobLocal, index: u64) -> Resu
 }
 
 /// The clusters that a blob does not own and needs to be independent of its parent (`inflate`: of all
-/// parents): all, or more than `most`. Leaves in which it needs none are passed over, as its size may be absurd.
+/// parents): all, or more than `most`.
 async fn wanted(shared: &BlobShared, inflate: bool, most: u64) -> Vec<u64> {
-    let (mut wanted, mut turns) = (Vec::new(), Turns::default());
-    for leaf in by_leaf(0..shared.clusters.load(Ordering::Acquire)) {
-        turns.spend(1).await;
-        let backing = locked(&shared.backing).clone();
-        let parent = match &backing {
-            Backing::Blob(parent) if !inflate => Some(parent),
-            _ => None,
-        };
-        let end = match &backing {
-            _ if inflate => leaf.end,
-            Backing::Zeroes => 0,
-            Backing::Blob(parent) => match parent.leaves.own_leaf(leaf.start) {
-                Some(_) => parent.clusters.load(Ordering::Acquire),
-                None => 0,
-            },
-            Backing::External(snapshot) => snapshot.clusters(shared.cluster_size),
-            Backing::Missing(_) => leaf.end,
-        };
-        let leaf = leaf.start..leaf.end.min(end);
-        if leaf.is_empty() {
-            continue;
+    let all = 0..shared.clusters.load(Ordering::Acquire);
+    let backing = locked(&shared.backing).clone();
+    let (parts, parent) = match &backing {
+        _ if inflate => (vec![all], None),
+        Backing::Zeroes => (vec![], None),
+        Backing::Blob(parent) => {
+            let end = all.end.min(parent.clusters.load(Ordering::Acquire));
+            // Its leaves, as the size may be absurd.
+            (parent.leaves.own_parts(0..end).collect(), Some(parent))
         }
+        Backing::External(snapshot) => {
+            let its = 0..all.end.min(snapshot.clusters(shared.cluster_size));
+            (vec![its], None)
+        }
+        Backing::Missing(_) => (vec![all], None),
+    };
+    let is_own = |leaves: &Leaves, index| matches!(leaves.get(index), Entry::Own(_));
+    let has = |index| parent.is_none_or(|parent| is_own(&parent.leaves, index));
+    let (mut wanted, mut turns) = (Vec::new(), Turns::default());
+    for part in parts.into_iter().flat_map(by_leaf) {
         turns.spend(LEAF as u32).await;
-        let is_own = |leaves: &Leaves, index| matches!(leaves.get(index), Entry::Own(_));
-        let has = |index| parent.is_none_or(|parent| is_own(&parent.leaves, index));
-        wanted.extend(leaf.filter(|&index| !is_own(&shared.leaves, index) && has(index)));
+        wanted.extend(part.filter(|&index| !is_own(&shared.leaves, index) && has(index)));
         if wanted.len() as u64 > most {
             break;
         }

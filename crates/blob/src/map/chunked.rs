@@ -33,9 +33,22 @@ impl<T: Default, const CHUNKS: usize> Chunked<T, CHUNKS> {
 
     /// All elements that exist, each with its index.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        let chunks = self.chunks.iter().enumerate();
-        let chunks = chunks.filter_map(|(chunk, elements)| Some(((1_u64 << chunk) - 1, elements.get()?)));
-        chunks.flat_map(|(first, elements)| (first..).zip(elements.iter()))
+        self.iter_from(0)
+    }
+
+    /// Those at `index` and after it. Chunks that do not exist are passed over whole.
+    pub(crate) fn iter_from(&self, index: u64) -> impl Iterator<Item = (u64, &T)> {
+        let (first_chunk, at) = place(index);
+        self.chunks
+            .iter()
+            .enumerate()
+            .skip(first_chunk)
+            .filter_map(|(chunk, elements)| Some((chunk, elements.get()?)))
+            .flat_map(move |(chunk, elements)| {
+                let skipped = if chunk == first_chunk { at } else { 0 };
+                let first = (1_u64 << chunk) - 1 + skipped as u64;
+                (first..).zip(elements[skipped..].iter())
+            })
     }
 }
 
@@ -62,6 +75,11 @@ mod tests {
         let set = array.iter().filter(|(_, element)| element.load(Ordering::Relaxed) != 0);
         let set: Vec<_> = set.map(|(index, element)| (index, element.load(Ordering::Relaxed))).collect();
         assert_eq!(set, some.map(|index| (index, index as u32 + 1)));
+        for from in [0, 1, 4, 8, 9, 1000, 1001, 65534, 65535, 1 << 40] {
+            let after = array.iter_from(from).map(|(index, _)| index);
+            let exists = array.iter().map(|(index, _)| index).filter(|&index| index >= from);
+            assert!(after.eq(exists), "from {from}");
+        }
         assert!(Chunked::<AtomicU32, 4>::default().get(15).is_none(), "beyond its end");
     }
 }

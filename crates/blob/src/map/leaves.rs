@@ -12,6 +12,7 @@
 //! ended.
 
 use std::any::Any;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -62,22 +63,23 @@ impl Leaves {
         (slot != 0 && slot & INHERITED == 0).then_some(slot)
     }
 
-    /// The first cluster from `from` on, below `end`, that the blob owns, or does not own. Skips 512 at a
-    /// time where it owns none.
+    /// The places in which the blob has leaves of its own, in order, as parts of these clusters. What it takes depends
+    /// on the leaves there are, not on the size, which may be absurd.
+    pub(crate) fn own_parts(&self, clusters: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        let Range { start, end } = clusters;
+        let parts = self.own_slots_from(start / LEAF).map(|(number, _)| number * LEAF);
+        parts
+            .map(move |first| first.max(start)..(first + LEAF).min(end))
+            .take_while(|part| part.start < part.end)
+    }
+
+    /// The first cluster from `from` on, below `end`, that the blob owns, or does not own.
     pub(crate) fn find(&self, from: u64, end: u64, is_own: bool) -> Option<u64> {
-        let mut at = from;
-        while at < end {
-            let next = ((at / LEAF + 1) * LEAF).min(end);
-            let found = match self.own_leaf(at) {
-                Some(_) => (at..next).find(|&index| matches!(self.get(index), Entry::Own(_)) == is_own),
-                None => Some(at).filter(|_| !is_own),
-            };
-            if found.is_some() {
-                return found;
-            }
-            at = next;
+        let is_own_at = |index: &u64| matches!(self.get(*index), Entry::Own(_));
+        if is_own {
+            return self.own_parts(from..end).find_map(|mut part| part.find(is_own_at));
         }
-        None
+        (from..end).find(|index| !is_own_at(index))
     }
 
     /// Sets or clears the blob's ownership of a cluster. Called on the metadata thread.
@@ -200,7 +202,11 @@ impl Leaves {
     }
 
     fn own_slots(&self) -> impl Iterator<Item = (u64, &AtomicU32)> {
-        self.slots.iter().filter(|(_, slot)| {
+        self.own_slots_from(0)
+    }
+
+    fn own_slots_from(&self, number: u64) -> impl Iterator<Item = (u64, &AtomicU32)> {
+        self.slots.iter_from(number).filter(|(_, slot)| {
             let known = slot.load(Ordering::Acquire);
             known != 0 && known & INHERITED == 0
         })
@@ -253,6 +259,11 @@ mod tests {
         assert_eq!(leaves.find(6, LEAF * 9 + 3, true), None);
         assert_eq!((leaves.find(5, 6000, false), leaves.find(700, 6000, false)), (Some(6), Some(700)));
         assert_eq!(leaves.find(5, 6, false), None);
+        let parts =
+            |clusters| leaves.own_parts(clusters).map(|part| (part.start, part.end)).collect::<Vec<_>>();
+        assert_eq!(parts(0..u64::from(u32::MAX)), [(0, LEAF), (LEAF * 9, LEAF * 10)]);
+        assert_eq!(parts(7..LEAF * 9 + 4), [(7, LEAF), (LEAF * 9, LEAF * 9 + 4)]);
+        assert_eq!((parts(LEAF..LEAF * 9), parts(3..3)), (vec![], vec![]));
     }
 
     #[test]

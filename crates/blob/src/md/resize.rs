@@ -93,7 +93,7 @@ impl Md {
     }
 
     /// Those of these clusters that a blob does not read as zeroes in its parents, and that `counts` wants to know of:
-    /// all, or more than are free. Leaves that no parent has are passed over, as a size may be absurd.
+    /// all, or more than are free.
     pub(crate) async fn visible_above(
         &self,
         blob: &BlobShared,
@@ -106,13 +106,9 @@ impl Md {
             Source::Cluster { .. } | Source::Missing(_) => true,
         };
         let (mut found, mut turns) = (Vec::new(), Turns::default());
-        for leaf in by_leaf(clusters) {
-            turns.spend(1).await;
-            if !blob.has_leaf_above(leaf.start) {
-                continue;
-            }
+        for part in blob.parts_above(clusters).into_iter().flat_map(by_leaf) {
             turns.spend(LEAF as u32).await;
-            found.extend(leaf.filter(|&index| counts(index) && is_visible(index)));
+            found.extend(part.filter(|&index| counts(index) && is_visible(index)));
             if found.len() as u64 > self.free_clusters() {
                 break;
             }

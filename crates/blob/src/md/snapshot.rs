@@ -107,12 +107,13 @@ impl Md {
                 let below = Arc::new(BlobShared::new(snapshot.id, self.shared.clone(), backing));
                 below.leaves.adopt(&shared.leaves);
                 snapshot.show(&below, true);
+                // No circle: nothing else reads through it yet.
                 *locked(&shared.backing) = Backing::Blob(below);
                 shared.leaves.share_all();
             }
             // It was opened meanwhile: it has leaves already.
             Some(below) => {
-                *locked(&shared.backing) = Backing::Blob(below);
+                shared.read_through(Backing::Blob(below));
                 shared.leaves.forget_own();
             }
         }

@@ -14,7 +14,6 @@ use super::parent::external_name;
 use super::turns::Turns;
 use crate::error::BlobError;
 use crate::shared::{Backing, BlobShared, ExternalSnapshot};
-use crate::waiting::locked;
 
 impl Md {
     /// A readable blob.
@@ -151,7 +150,7 @@ impl Md {
     pub(crate) async fn rechain_to(&self, blob: &Rc<BlobState>, backing: Backing) {
         self.shared.arena.chains_change();
         // The old one is dropped outside the lock: it may be the last reference to a whole chain.
-        let old = blob.shared().map(|shared| std::mem::replace(&mut *locked(&shared.backing), backing));
+        let old = blob.shared().map(|shared| shared.read_through(backing));
         self.forget_inherited(blob).await;
         self.shared.arena.chains_settled();
         if let Some(Backing::External(snapshot)) = old {

@@ -1,6 +1,8 @@
 //! Where a blob's clusters are read: in the blob, or in the nearest parent that has them. What a reader found
 //! in the parents it notes in the blob's leaves. Any thread, without waiting.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -57,27 +59,54 @@ impl BlobShared {
         }
     }
 
-    /// False if nothing above this blob has any of the clusters in the leaf around `index`: all read zeroes there,
-    /// whatever the blob owns.
-    pub(crate) fn has_leaf_above(&self, index: u64) -> bool {
-        let first = index / LEAF * LEAF;
+    /// The parts of these clusters, in order, that something above this blob may have, whatever the blob owns:
+    /// elsewhere all read zeroes there. What it takes depends on the leaves of the parents, not on the size.
+    pub(crate) fn parts_above(&self, clusters: Range<u64>) -> Vec<Range<u64>> {
+        let Range { start, mut end } = clusters;
+        let mut leaves = BTreeSet::new();
         let mut backing = locked(&self.backing).clone();
-        loop {
+        // Where the chain ends outside the store, it may have everything up to here.
+        let outside = loop {
             let blob = match backing {
-                Backing::Zeroes => return false,
-                Backing::External(snapshot) => return snapshot.clusters(self.cluster_size) > first,
-                Backing::Missing(_) => return true,
+                Backing::Zeroes => break start,
+                Backing::External(snapshot) => break snapshot.clusters(self.cluster_size).min(end),
+                Backing::Missing(_) => break end,
                 Backing::Blob(blob) => blob,
             };
-            if first >= blob.clusters.load(Ordering::Acquire) {
-                return false;
-            }
-            if blob.leaves.own_leaf(index).is_some() {
-                return true;
-            }
+            // A parent shows of the blobs above it only as much as its own length.
+            end = end.min(blob.clusters.load(Ordering::Acquire));
+            leaves.extend(blob.leaves.own_parts(start..end).map(|part| part.start / LEAF));
             let next = locked(&blob.backing).clone();
             backing = next;
+        };
+        let outside = start..outside.max(start);
+        let inside = leaves.into_iter().map(|leaf| leaf * LEAF);
+        let inside = inside.map(|first| first.max(outside.end)..(first + LEAF).min(clusters.end));
+        std::iter::once(outside.clone()).chain(inside).filter(|part| !part.is_empty()).collect()
+    }
+
+    /// Has the blob read through `backing` from now on; returns what it read through before. Called on the metadata
+    /// thread.
+    ///
+    /// Invariant: every chain ends. One that leads back to the blob, as only a hostile store has it, ends below the blob
+    /// as if the parent were missing.
+    pub(crate) fn read_through(&self, backing: Backing) -> Backing {
+        let backing = match &backing {
+            Backing::Blob(parent) if self.is_in_chain_of(parent) => {
+                Backing::Missing(parent.id.to_string().into())
+            }
+            _ => backing,
+        };
+        std::mem::replace(&mut *locked(&self.backing), backing)
+    }
+
+    fn is_in_chain_of(&self, parent: &Arc<BlobShared>) -> bool {
+        let mut at = parent.clone();
+        while !std::ptr::eq(&*at, self) {
+            let Backing::Blob(next) = locked(&at.backing).clone() else { return false };
+            at = next;
         }
+        true
     }
 
     fn walk(&self, index: u64) -> Source {

@@ -9,6 +9,7 @@ mod support;
 mod abandoned;
 mod chains;
 mod channel;
+mod circles;
 mod deleting;
 mod exits;
 mod faults;

@@ -169,6 +169,77 @@ fn a_snapshot_with_an_unresolved_marker_keeps_its_clones_until_it_is_repaired() 
     }
 }
 
+#[test]
+fn a_snapshot_whose_marker_other_damage_keeps_a_load_from_removing_keeps_its_clones() {
+    let (clone, snapshot) = ("0x100000000", "0x100000009");
+    let mut bytes = HELLO.clone();
+    rewrite(&mut bytes, SNAPSHOT, &[], |meta| {
+        meta.set_internal(internal::SNAPSHOT_PENDING_REMOVAL, &ALPHA.to_le_bytes()).unwrap();
+    });
+    change_super(&mut bytes, |block| block.clean = false);
+    // With a blob that cannot be read, no page counts as free.
+    page_of(&mut bytes, 2)[200] ^= 1;
+    nothing_is_lost_by_writing(&bytes);
+    for verb in ["inflate", "decouple", "delete"] {
+        let image = Image::new(&bytes);
+        let before = readable(&image);
+        on(&image, verb, &[clone]).fails(1, &[clone, "check --repair"]);
+        // The next load finds what this one left.
+        done(&image, "xattr", &[snapshot, "set", "key", "value"]);
+        assert_eq!(readable(&image), before, "{verb}");
+        assert!(before.iter().any(|(id, _)| id == snapshot));
+        assert_eq!(codes(&image, &["--repair", "--give-up", "0x100000002"]), [] as [&str; 0]);
+        done(&image, verb, &[clone]);
+        let kept = readable(&image).into_iter().find(|(id, _)| id == snapshot);
+        assert_eq!(kept.as_ref(), before.iter().find(|(id, _)| id == snapshot), "{verb}");
+    }
+}
+
+#[test]
+fn every_command_on_blobs_whose_parents_form_a_circle_ends() {
+    let with_parents = |parents: &[(u64, u64)]| {
+        let mut bytes = HELLO.clone();
+        for &(clone, parent) in parents {
+            rewrite(&mut bytes, clone, &[], |meta| {
+                meta.flags.invalid |= Flags::THIN;
+                meta.set_internal(internal::SNAPSHOT, &parent.to_le_bytes()).unwrap();
+            });
+        }
+        bytes
+    };
+    let circles: [&[(u64, u64)]; 4] = [
+        &[(ALPHA, ALPHA)],
+        &[(ALPHA, SNAPSHOT), (SNAPSHOT, ALPHA)],
+        &[(ALPHA, GAMMA), (GAMMA, SNAPSHOT), (SNAPSHOT, ALPHA)],
+        &[(ALPHA, GAMMA), (GAMMA, SNAPSHOT), (SNAPSHOT, GAMMA)],
+    ];
+    let data = Image::new(&[7; 4096]);
+    let data = data.path().to_str().unwrap();
+    for parents in circles {
+        let bytes = with_parents(parents);
+        assert!(codes(&Image::new(&bytes), &[]).contains(&"parent-circle".to_owned()), "{parents:?}");
+        nothing_is_lost_by_writing(&bytes);
+        for &(id, _) in parents {
+            let id = format!("{id:#x}");
+            for verb in ["inflate", "decouple", "delete"] {
+                let image = Image::new(&bytes);
+                let first = on(&image, verb, &[&id]).code;
+                let then: Vec<_> =
+                    ["inflate", "decouple", "delete"].map(|verb| on(&image, verb, &[&id]).code).into();
+                assert!(
+                    first <= 4 && then.iter().all(|&code| code <= 4),
+                    "{verb} of {id}: {first}, {then:?}"
+                );
+            }
+            let image = Image::new(&bytes);
+            on(&image, "import", &[&id, data]);
+            on(&image, "resize", &[&id, "1G"]);
+            on(&image, "snapshot", &[&id, "--name", "new"]);
+            readable(&image);
+        }
+    }
+}
+
 /// Beta is smaller by a cluster, cut off half done.
 fn shrink_half(bytes: &mut [u8]) {
     change_super(bytes, |block| block.clean = false);
