@@ -10,6 +10,9 @@ use crate::path::users::User;
 use crate::state::limits::{Account, Step, shortened};
 use crate::{Io, Operation};
 
+/// How late a lane may look after its lines without loss to the requests that wait there, in nanoseconds.
+const MAKES_UP: u64 = 100_000_000;
+
 /// The requests of one user, first in, first out.
 pub(crate) struct Line {
     /// The user, and true for writes if they wait apart from reads.
@@ -17,6 +20,8 @@ pub(crate) struct Line {
     waiting: VecDeque<Io>,
     /// The step that is on the account already, and when it may go.
     step: Option<(Step, Time)>,
+    /// When the step before it was due, while more of the line waited: time from then on is not lost to a late look.
+    passed: Option<Time>,
     /// Set if it was charged under other limits: what it cost of those, and costs of these.
     costs: Option<(u64, u64)>,
     /// Set if that step is the first one of the first waiting request.
@@ -30,7 +35,7 @@ impl Line {
     /// A line that rests.
     pub(crate) fn of(user: User) -> Line {
         let (waiting, of) = (VecDeque::new(), Operation::Read);
-        Line { user, waiting, step: None, costs: None, first: false, owed: 0, of }
+        Line { user, waiting, step: None, passed: None, costs: None, first: false, owed: 0, of }
     }
 
     /// Adds a request at the end.
@@ -57,6 +62,7 @@ impl Line {
         bytes: u64,
         now: Time,
     ) -> Result<(), Time> {
+        self.passed = None;
         let part = account.step_of(bytes, now).min(bytes);
         let step = Step { operation, requests: 1, bytes: part };
         let due = account.reserve(step, now);
@@ -83,14 +89,16 @@ impl Line {
         let bytes = account.step_of(if requests == 1 { self.owed } else { u64::MAX }, now).min(self.owed);
         self.owed -= bytes;
         let step = Step { operation: self.of, requests, bytes };
-        let due = account.reserve(step, now);
+        let earliest = Time(now.0.saturating_sub(MAKES_UP));
+        let since = self.passed.take().map_or(now, |due| due.clamp(earliest, now));
+        let due = account.reserve(step, since);
         self.step = Some((step, due));
         Some(due)
     }
 
     /// Goes on past a step whose time has come: returns the request that goes, if it was one's first.
     pub(crate) fn pass_step(&mut self) -> Option<Io> {
-        self.step = None;
+        self.passed = self.step.take().map(|(_, due)| due);
         std::mem::take(&mut self.first).then(|| self.waiting.pop_front()).flatten()
     }
 

@@ -270,6 +270,50 @@ mod tests {
         }
     }
 
+    /// Requests that go at each look, with `late` between the looks, while there are always more.
+    fn gone_in_looks(users: u32, late: u64, looks: usize) -> Vec<usize> {
+        let (mut queues, mut lines, account) = (Queues::default(), Lines::new(9), account());
+        let mut now = Time(MILLISECOND);
+        for nth in 0..1000 {
+            drop(lines.pay(read(&mut queues, nth % users), (nth % users, false), &account, now));
+        }
+        let in_a_look = (0..looks).map(|_| {
+            now.0 += late;
+            let mut gone = 0;
+            while let Ok(io) = lines.next(Some(&account), now) {
+                let user = io.tag() as u32;
+                drop(lines.pay(io, (user, false), &account, now));
+                gone += 1;
+            }
+            gone
+        });
+        in_a_look.collect()
+    }
+
+    #[test]
+    fn requests_that_wait_lose_nothing_to_looks_that_come_late() {
+        for users in [1, 3, 100] {
+            for late in [1, 2, 5, 20, 99] {
+                let gone = gone_in_looks(users, late * MILLISECOND, 20);
+                let sum: usize = gone.iter().sum();
+                let expected = 20 * late as usize;
+                assert!(
+                    (expected - 1..=expected + 1).contains(&sum),
+                    "{users} users, {late} ms late: {gone:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_look_that_comes_very_late_lets_no_more_go_than_a_tenth_of_a_second_has() {
+        for users in [1, 3, 100] {
+            for gone in gone_in_looks(users, 3000 * MILLISECOND, 5) {
+                assert!((100..=103).contains(&gone), "{users} users: {gone}");
+            }
+        }
+    }
+
     #[test]
     fn users_that_rest_have_no_line() {
         let (mut queues, mut lines, account) = (Queues::default(), Lines::new(9), account());

@@ -2,7 +2,7 @@
 //!
 //! Each limit keeps the time up to which it is spent. A request moves that time forward by its cost and may
 //! go once the previous value has come, less a short run-up. So a request of any size goes when nothing is
-//! owed, and its excess is paid later. Unused budget expires. Requests wait in front of their lane, those of
+//! owed, and its excess is paid later. Budget that no waiting request could have used expires. Requests wait in front of their lane, those of
 //! each user of the lane in a separate line; each line charges a step at a time: its first waiting request, or
 //! as much of what it owes as the smallest recent request costs. So lines take turns of equal cost and get equal
 //! shares, independent of the number and size of their requests.
@@ -158,7 +158,8 @@ impl Account {
         [of_requests, cost(bytes), cost(of_reads), cost(of_writes)]
     }
 
-    /// Charges a step; returns when it may go.
+    /// Charges a step; returns when it may go. `now` is in the past for a step that has waited since then: what was
+    /// left unused meanwhile is still there for it.
     pub(crate) fn reserve(&self, step: Step, now: Time) -> Time {
         if self.carried.load(Ordering::Relaxed) && self.carried.swap(false, Ordering::Relaxed) {
             // As much is owed as before, and so less time of a limit that is higher now.

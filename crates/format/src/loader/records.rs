@@ -108,7 +108,11 @@ fn shortest_extents(page: &Page, end: usize, index: PageIdx, geometry: &Geometry
 
 /// True if it claims to be an extent page and names no next page.
 pub(super) fn is_lone_extent_page(page: &Page) -> bool {
-    page.descriptor_bytes()[0] == kind::EXTENT_PAGE && page.next().is_none()
+    is_extent_page(page) && page.next().is_none()
+}
+
+fn is_extent_page(page: &Page) -> bool {
+    page.descriptor_bytes()[0] == kind::EXTENT_PAGE
 }
 
 /// A page that cannot be used but is not empty.
@@ -164,7 +168,7 @@ impl Header {
     /// A torn write leaves whole sectors of the new contents, so that the first one holds a header or is empty.
     fn of(page: &Page, index: PageIdx, md_pages: u32, whole: bool) -> Header {
         let (id, sequence) = (page.id(), page.sequence());
-        let extent_page = page.descriptor_bytes()[0] == kind::EXTENT_PAGE;
+        let extent_page = is_extent_page(page);
         let nothing = || !whole && page.bytes()[..SECTOR].iter().all(|&byte| byte == 0);
         match id.root_page() {
             Some(root) if root == index && sequence == 0 => Header::Root,
@@ -223,8 +227,9 @@ impl Records {
     /// Takes a page as it was read; true if its CRC is valid. An empty one costs two comparisons.
     pub(super) fn take(&mut self, index: PageIdx, page: &Page) -> bool {
         // A root, a link of a chain, and an extent page all have a nonzero value here: id and CRC for the
-        // first two, "next" for the third.
-        let empty = page.id().raw() == 0 && page.next() == Some(PageIdx(0)) && page.stored_crc() == 0;
+        // first two, "next" for the third. A tear leaves the first sector of one of them, or an empty one.
+        let nothing_said = page.id().raw() == 0 && page.next() == Some(PageIdx(0)) && page.stored_crc() == 0;
+        let empty = nothing_said && (page.bytes()[..SECTOR] == [0; SECTOR] || is_extent_page(page));
         if empty {
             return false;
         }

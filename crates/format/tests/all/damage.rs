@@ -89,6 +89,25 @@ fn a_root_whose_header_was_hit_is_named_and_so_is_that_it_was_there_before() {
     }
 }
 
+#[test]
+fn a_page_that_is_empty_but_for_a_few_bytes_where_no_tear_leaves_any_is_named() {
+    let (mut store, id, _) = one_blob();
+    for (page, byte) in
+        [0, 30].into_iter().flat_map(|page| [0, 7, 8, 12, 53, 300, 511].map(|byte| (page, byte)))
+    {
+        let offset = page_offset(&store, page);
+        let whole = store.image.read(offset, 4096);
+        let mut bytes = [0; 4096];
+        bytes[byte] = 0xff;
+        store.image.write(offset, &bytes);
+        let loaded = store.image.load().unwrap();
+        let named: Vec<BlobId> = loaded.damaged.iter().map(|blob| blob.id).collect();
+        assert_eq!(named, [BlobId::from_page(PageIdx(page))], "byte {byte} of page {page}");
+        assert_eq!(loaded.blob(id).is_some(), page != 0);
+        store.image.write(offset, &whole);
+    }
+}
+
 /// Anything that a program may have put into a page that no blob names any more, or none names yet.
 fn contents_of_free_pages(at: PageIdx) -> Vec<Page> {
     let other = BlobId::from_page(PageIdx(50));
