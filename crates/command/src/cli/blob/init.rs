@@ -61,7 +61,7 @@ pub(crate) struct Init {
     /// How the data area is cleared
     #[arg(long, value_enum, default_value = "unmap")]
     clear: Clear,
-    /// Overwrite another store, a file system, or other known contents
+    /// Overwrite another store, a file system, or other known contents, unless they are in use
     #[arg(long)]
     force: bool,
     /// Print the store as JSON, as in info
@@ -166,9 +166,7 @@ impl Init {
             return Err(Failure::Refused(why));
         }
         let image = ImageFile::open(&self.image)?;
-        if !self.force {
-            in_use::refuse_used(&image)?;
-        }
+        in_use::refuse_used(&image)?;
         let device = self.open(&image).await?;
         if image.is_file() {
             refuse_limited(&self.image, image.size())?;
