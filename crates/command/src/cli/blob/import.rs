@@ -20,7 +20,7 @@ use crate::cli::size;
 use crate::cli::text::{self, count};
 use spindle_blob::{Blob, BlobError, BlobOptions, Replacement};
 use spindle_engine::share_bytes;
-use spindle_reactor::{LocalJoinHandle, spawn_local, timeout};
+use spindle_reactor::{LocalJoinHandle, spawn_local};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
@@ -28,7 +28,6 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Writes in flight.
 const DEPTH: usize = 16;
@@ -38,9 +37,6 @@ const ZERO_GRAIN: u64 = 64 << 10;
 
 /// Clusters by which a blob grows when the length of its input is unknown.
 const GROWTH: u64 = 64;
-
-/// How long a stop may remain unnoticed while the input is idle.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Arguments of `import`.
 #[derive(clap::Args)]
@@ -342,6 +338,7 @@ impl Copy<'_> {
         while let Some(write) = self.in_flight.pop_front() {
             ended(write).await?;
         }
+        self.session.stop.check()?;
         self.finish(end).await?;
         Ok(end)
     }
@@ -367,12 +364,7 @@ impl Copy<'_> {
 
     /// The next piece; an error if the work must stop.
     async fn next(&mut self) -> Result<Option<std::io::Result<Piece>>, Failure> {
-        loop {
-            self.session.stop.check()?;
-            if let Ok(piece) = timeout(LONGEST_WAIT, self.input.next()).await {
-                return Ok(piece);
-            }
-        }
+        self.session.stop.or(self.input.next()).await
     }
 
     /// Makes the blob large enough for `end` bytes, if it may grow.
@@ -418,8 +410,9 @@ impl Copy<'_> {
             // New contents read zero where nothing is written.
             Piece::Zeroes { .. } if self.new || self.beside.is_some() => None,
             Piece::Zeroes { at, len } => {
-                let len = len.next_multiple_of(self.block);
-                Some(spawn_local(async move { blob.write_zeroes(at, len).await }))
+                let (len, stop) = (len.next_multiple_of(self.block), self.session.stop.clone());
+                // A stop is an error before the end is reached.
+                Some(spawn_local(async move { stop.or(blob.write_zeroes(at, len)).await.unwrap_or(Ok(())) }))
             }
         }
     }
@@ -433,7 +426,8 @@ impl Copy<'_> {
         if self.may_grow {
             self.blob.resize(self.session.clusters(end)).await?;
         } else if !self.new && padded < self.blob.size() {
-            self.blob.write_zeroes(padded, self.blob.size() - padded).await?;
+            let padding = self.blob.write_zeroes(padded, self.blob.size() - padded);
+            self.session.stop.or(padding).await??;
         }
         Ok(self.blob.flush().await?)
     }

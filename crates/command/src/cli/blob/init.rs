@@ -1,9 +1,10 @@
 //! `spindle blob init`: a new store on an image file or block device.
 
-use super::foreground;
+use super::foreground::{self, Stop};
 use super::image::ImageFile;
 use super::info::print_report;
 use super::limit::refuse_limited;
+use super::mending::write_zeroes;
 use super::naming::check_name;
 use super::{in_use, lvol, signature};
 use crate::cli::failure::{Failure, shown};
@@ -13,7 +14,7 @@ use crate::cli::text;
 use clap::ValueEnum;
 use rustix::fs::FallocateFlags;
 use spindle_blob::{BlobOptions, Blobstore, BsType, ClearData, InitOptions, LayoutOptions, MdPages};
-use spindle_block::{Device, File, FileOptions};
+use spindle_block::{Channel, Device, File, FileOptions, IoErrorKind};
 use spindle_format::init::{DeviceShape, InitError, InitPlan, plan, too_small};
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -23,6 +24,9 @@ use std::sync::Arc;
 
 /// Blocks of a store on a regular file: the smallest that every program can read it by.
 const FILE_BLOCK: u32 = 4096;
+
+/// Bytes that are zeroed between two looks for a stop.
+const CLEARED: u64 = 16 << 20;
 
 /// Above this many bytes of metadata, a note is printed.
 const MUCH_METADATA: u64 = 256 << 20;
@@ -88,7 +92,7 @@ impl Init {
         lvolstore.iter().try_for_each(|name| check_name(name)).map_err(Failure::Usage)?;
         let made = self.size.map(|size| self.make_file(size, &layout)).transpose()?;
         let init = self.clone();
-        foreground::run(async move |_| init.make_store(layout, lvolstore).await)?;
+        foreground::run(async move |stop| init.make_store(layout, lvolstore, &stop).await)?;
         made.into_iter().for_each(NewFile::keep);
         print_report("made a store on", &self.image, self.json)
     }
@@ -160,7 +164,12 @@ impl Init {
     }
 
     /// Checks what is there, then creates the store and unloads it.
-    async fn make_store(self, layout: LayoutOptions, lvolstore: Option<Vec<u8>>) -> Result<(), Failure> {
+    async fn make_store(
+        self,
+        layout: LayoutOptions,
+        lvolstore: Option<Vec<u8>>,
+        stop: &Stop,
+    ) -> Result<(), Failure> {
         if matches!(self.image.try_exists(), Ok(false)) {
             let why = format!("{} is not there: --size makes a file of that size", shown(&self.image));
             return Err(Failure::Refused(why));
@@ -175,6 +184,14 @@ impl Init {
             signature::refuse_known(&image)?;
         }
         self.allocate_metadata(&device, &layout)?;
+        let layout = match layout.clear {
+            ClearData::WriteZeroes => {
+                let channel = Channel::open(device.clone())?;
+                clear(&channel, &shown(&self.image), stop).await?;
+                LayoutOptions { clear: ClearData::None, ..layout }
+            }
+            _ => layout,
+        };
         let options = InitOptions { layout, force: true, ..InitOptions::default() };
         let store = Blobstore::init(device, options).await?;
         let done = match lvolstore {
@@ -219,6 +236,27 @@ impl Init {
             }
         }
     }
+}
+
+/// Overwrites everything with zeroes, from the start on: if that is stopped, nothing is left that looks like a store.
+async fn clear(channel: &Channel, name: &str, stop: &Stop) -> Result<(), Failure> {
+    let end = channel.geometry().bytes();
+    let mut at = 0;
+    while at < end {
+        if let Err(stopped) = stop.check() {
+            if at > 0 {
+                note(&format!("{name} holds no store, and its first {} are zeroes", text::size(at)));
+            }
+            return Err(stopped);
+        }
+        let len = CLEARED.min(end - at);
+        match channel.write_zeroes(at, len).await {
+            Err(error) if error.kind == IoErrorKind::Unsupported => write_zeroes(channel, at, len).await?,
+            written => written?,
+        }
+        at += len;
+    }
+    Ok(())
 }
 
 fn metadata_bytes(plan: &InitPlan) -> u64 {
@@ -285,5 +323,30 @@ impl Drop for NewFile {
             // If this fails, an empty file remains.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spindle_block::Malloc;
+    use spindle_mem::IoBuf;
+    use spindle_reactor::{EngineKind, Runtime};
+
+    #[test]
+    fn a_device_is_cleared_wholly_unless_a_stop_is_asked_for() {
+        let engine: EngineKind = "sim:1".parse().unwrap();
+        let runtime = Runtime::builder().reactors(1).engine(engine).build().unwrap();
+        let ended = runtime.run(async || {
+            const BYTES: u64 = 2 * CLEARED + 4096;
+            let channel = Channel::open(Malloc::of_bytes("memory", BYTES).unwrap()).unwrap();
+            let last = BYTES - 4096;
+            channel.write(last, IoBuf::copy_from(&[7; 4096])).await.0.unwrap();
+            let stopped = clear(&channel, "memory", &Stop::asked(130)).await;
+            assert!(matches!(stopped, Err(Failure::Interrupted { code: 130 })));
+            clear(&channel, "memory", &Stop::default()).await.unwrap();
+            channel.read(last, IoBuf::zeroed(4096)).await.1.to_vec()
+        });
+        assert_eq!(ended.unwrap(), [0; 4096]);
     }
 }

@@ -104,7 +104,7 @@ async fn carry_out(channel: &Channel, changes: &[Change]) -> Result<(), IoError>
 }
 
 /// Writes zeroes in pieces: the length comes from the image.
-async fn write_zeroes(channel: &Channel, offset: u64, len: u64) -> Result<(), IoError> {
+pub(super) async fn write_zeroes(channel: &Channel, offset: u64, len: u64) -> Result<(), IoError> {
     let mut done = 0;
     while done < len {
         let now = (len - done).min(ZEROES);

@@ -165,6 +165,39 @@ fn a_hangup_leaves_the_store_in_order_and_a_dump_can_be_asked_for_meanwhile() {
 }
 
 #[test]
+fn an_inflate_or_decoupling_that_a_signal_stops_is_done_in_part_and_the_next_goes_on_from_there() {
+    for (verb, name, code) in [("inflate", "-INT", 130), ("decouple", "-TERM", 143)] {
+        let image = Image::new(&vec![0; 256 << 20]);
+        done(&image, "init", &["--cluster-size", "4K", "--md-pages", "400"]);
+        let bytes = pattern(8, 100 << 20);
+        fs::write(image.beside("input"), &bytes).unwrap();
+        let input = image.beside("input");
+        done(&image, "import", &["--create", "--thin", "--name", "vm", input.to_str().unwrap()]);
+        done(&image, "snapshot", &["vm", "--name", "base"]);
+        let blocks = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(image.path()).unwrap());
+        let before = blocks();
+        let arguments = ["blob".as_ref(), verb.as_ref(), image.path().as_os_str(), "vm".as_ref()];
+        let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Once it copies, the image takes more space.
+        while blocks() < before + 1024 {
+            assert!(child.try_wait().unwrap().is_none(), "{verb} ended before it could be stopped");
+        }
+        signal(&child, name);
+        let ended = child.wait_with_output().unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{verb}: {said}");
+        assert!(said.contains("goes on from there") && said.contains("stopped by a signal"), "{said}");
+        in_order(&image);
+        let stopped = named(&image, "vm");
+        assert_eq!(stopped["parent"], named(&image, "base")["id"], "{verb}");
+        assert!(stopped["allocated_clusters"].as_u64().unwrap() > 0, "{verb}");
+        assert!(contents(&image, "vm") == bytes);
+        done(&image, verb, &["vm"]);
+        assert!(contents(&image, "vm") == bytes && named(&image, "vm")["parent"].is_null(), "{verb}");
+    }
+}
+
+#[test]
 fn a_command_that_only_reads_survives_the_signal_for_a_dump() {
     let image = Image::fixture("many");
     let arguments =
