@@ -9,6 +9,7 @@ use super::image::ImageFile;
 use super::input::{Grain, Input, Piece, input_name};
 use super::lvol::refuse_super_blob;
 use super::naming::Naming;
+use super::parents::refuse_unreadable;
 use super::session::{Session, change};
 use super::signature::encoding;
 use super::source::Source;
@@ -226,6 +227,9 @@ async fn open_existing(
     }
     if let Some(length) = length.filter(|length| *length > live.size()) {
         return Err(too_large(name, &count(length, "byte"), &live.label(), live.size()));
+    }
+    if in_place {
+        refuse_unreadable(session, id).await?;
     }
     match in_place {
         false => check_space(session, &live, length).await?,

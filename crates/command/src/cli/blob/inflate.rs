@@ -1,5 +1,6 @@
 //! `spindle blob inflate` and `spindle blob decouple`: make a blob independent of parents.
 
+use super::parents::explained;
 use super::session::{Session, change};
 use super::source::Source;
 use crate::cli::failure::Failure;
@@ -46,7 +47,9 @@ impl Inflate {
                 note(&stopped.to_string());
                 session.stop.check()?;
             }
-            detached?;
+            if let Err(error) = detached {
+                return Err(explained(session, id, error).await);
+            }
             session.live(id).await
         })?;
         let cluster = u64::from(blob.cluster_size);
