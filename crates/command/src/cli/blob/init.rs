@@ -54,7 +54,7 @@ pub(crate) struct Init {
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     md_page_size: Option<u64>,
     /// Bytes of the smallest I/O; by default the logical block of a device, 4096 on a file
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = size::block)]
     block_size: Option<u64>,
     /// Make it an lvolstore of this name, which SPDK's logical volume module opens
     #[arg(long, value_name = "NAME", conflicts_with = "bstype")]
@@ -90,11 +90,23 @@ impl Init {
         // No image makes it right.
         let lvolstore = lvolstore.map_err(|error| Failure::Usage(error.to_string()))?;
         lvolstore.iter().try_for_each(|name| check_name(name)).map_err(Failure::Usage)?;
+        if self.size == Some(0) {
+            self.refuse_nothing(&layout)?;
+        }
         let made = self.size.map(|size| self.make_file(size, &layout)).transpose()?;
         let init = self.clone();
         foreground::run(async move |stop| init.make_store(layout, lvolstore, &stop).await)?;
         made.into_iter().for_each(NewFile::keep);
         print_report("made a store on", &self.image, self.json)
+    }
+
+    /// An error with the size that a store of this layout needs.
+    fn refuse_nothing(&self, layout: &LayoutOptions) -> Result<(), Failure> {
+        let shape = DeviceShape { size: 0, block_size: FILE_BLOCK, physical_block_size: FILE_BLOCK };
+        match self.plan(&shape, layout) {
+            Err(Failure::Refused(why)) => Err(Failure::Usage(format!("--size is 0: {why}"))),
+            planned => planned.map(drop),
+        }
     }
 
     /// Creates a file large enough for a store.
