@@ -217,7 +217,7 @@ fn an_external_parent_is_checked_before_anything_changes() {
 #[test]
 fn an_inflate_or_decoupling_that_is_stopped_keeps_what_it_copied_and_the_next_goes_on_from_there() {
     run_everywhere(async || {
-        let disk = disk(8);
+        let disk = disk(16);
         let store = Blobstore::init(device(&disk), small()).await.unwrap();
         for inflates in [true, false] {
             let id = store.create_blob(BlobOptions::thin(40)).await.unwrap();

@@ -167,9 +167,9 @@ fn a_hangup_leaves_the_store_in_order_and_a_dump_can_be_asked_for_meanwhile() {
 #[test]
 fn an_inflate_or_decoupling_that_a_signal_stops_is_done_in_part_and_the_next_goes_on_from_there() {
     for (verb, name, code) in [("inflate", "-INT", 130), ("decouple", "-TERM", 143)] {
-        let image = Image::new(&vec![0; 256 << 20]);
+        let image = Image::new(&vec![0; 192 << 20]);
         done(&image, "init", &["--cluster-size", "4K", "--md-pages", "400"]);
-        let bytes = pattern(8, 100 << 20);
+        let bytes = pattern(8, 64 << 20);
         fs::write(image.beside("input"), &bytes).unwrap();
         let input = image.beside("input");
         done(&image, "import", &["--create", "--thin", "--name", "vm", input.to_str().unwrap()]);
