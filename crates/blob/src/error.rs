@@ -74,6 +74,9 @@ pub enum BlobError {
     /// The blob is in use.
     #[error("blob {blob} is in use: {by}")]
     Busy { blob: BlobId, by: &'static str },
+    /// The caller has stopped the operation.
+    #[error("work on blob {blob} was stopped: what was copied stays, and the next time goes on from there")]
+    Stopped { blob: BlobId },
     /// The blob's data must not be changed.
     #[error("blob {blob} is read-only: write to a clone of it")]
     ReadOnly { blob: BlobId },

@@ -191,7 +191,20 @@ impl Blobstore {
     /// # Errors
     /// Not enough clusters are free (nothing was copied then), or another operation works on the blob.
     pub async fn inflate(&self, id: BlobId) -> Result<(), BlobError> {
-        on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, true).await).await
+        self.inflate_while(id, || true).await
+    }
+
+    /// As [`inflate`](Self::inflate), as long as `goes_on` says so, which is asked every few clusters. Once it does
+    /// not, what was copied stays with the blob, which reads as before, and another call goes on from there.
+    ///
+    /// # Errors
+    /// As `inflate`, and [`BlobError::Stopped`].
+    pub async fn inflate_while(
+        &self,
+        id: BlobId,
+        goes_on: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), BlobError> {
+        on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, true, &goes_on).await).await
     }
 
     /// Allocates and fills the clusters that a blob reads in its parent, so that its grandparent, or none, becomes
@@ -200,7 +213,20 @@ impl Blobstore {
     /// # Errors
     /// It has no parent, or not enough clusters are free.
     pub async fn decouple_parent(&self, id: BlobId) -> Result<(), BlobError> {
-        on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, false).await).await
+        self.decouple_parent_while(id, || true).await
+    }
+
+    /// As [`decouple_parent`](Self::decouple_parent), as long as `goes_on` says so: see
+    /// [`inflate_while`](Self::inflate_while).
+    ///
+    /// # Errors
+    /// As `decouple_parent`, and [`BlobError::Stopped`].
+    pub async fn decouple_parent_while(
+        &self,
+        id: BlobId,
+        goes_on: impl Fn() -> bool + Send + 'static,
+    ) -> Result<(), BlobError> {
+        on_md(&self.shared, async move |md| md.detach(&md.blob(id)?, false, &goes_on).await).await
     }
 
     /// Gives a thin blob another snapshot of the same size, in this store or outside, as its parent: clusters that

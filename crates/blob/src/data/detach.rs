@@ -21,8 +21,14 @@ const COPIES: usize = 8;
 
 impl Md {
     /// Allocates and fills the clusters that a blob reads in its parents (`inflate`: all that it does not own), so
-    /// that it no longer needs its parent (`inflate`: has no parent).
-    pub(crate) async fn detach(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
+    /// that it no longer needs its parent (`inflate`: has no parent). Ends early once it does not go on; what was
+    /// copied by then stays.
+    pub(crate) async fn detach(
+        self: &Rc<Md>,
+        blob: &Rc<BlobState>,
+        inflate: bool,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<(), BlobError> {
         self.check_allocation()?;
         blob.check_stays()?;
         blob.check_known()?;
@@ -36,19 +42,25 @@ impl Md {
         if blob.held.replace(true) {
             return Err(BlobError::busy(blob.id));
         }
-        let result = self.detach_held(blob, inflate).await;
+        let result = self.detach_held(blob, inflate, goes_on).await;
         blob.held.set(false);
         result
     }
 
-    async fn detach_held(self: &Rc<Md>, blob: &Rc<BlobState>, inflate: bool) -> Result<(), BlobError> {
+    async fn detach_held(
+        self: &Rc<Md>,
+        blob: &Rc<BlobState>,
+        inflate: bool,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<(), BlobError> {
         let shared = self.shared_of(blob).await;
         let here = BlobLocal::of(&shared).ok_or_else(|| self.shared.gone())?;
         let (openings, before) = (blob.openings.get(), blob.opened.get());
         let mut copied = Vec::new();
-        let detached = self.copy_and_detach(blob, inflate, (&shared, &here), &mut copied).await;
+        let detached = self.copy_and_detach(blob, (inflate, goes_on), (&shared, &here), &mut copied).await;
+        let failed = matches!(&detached, Err(error) if !matches!(error, BlobError::Stopped { .. }));
         // The copies cannot have been written to: they go back.
-        if detached.is_err() && before == 0 && blob.openings.get() == openings {
+        if failed && before == 0 && blob.openings.get() == openings {
             self.undo_copies(blob, &shared, copied).await;
         }
         detached
@@ -82,7 +94,7 @@ impl Md {
     async fn copy_and_detach(
         self: &Rc<Md>,
         blob: &Rc<BlobState>,
-        inflate: bool,
+        (inflate, goes_on): (bool, &dyn Fn() -> bool),
         (shared, here): (&Arc<BlobShared>, &BlobLocal),
         copied: &mut Vec<u64>,
     ) -> Result<(), BlobError> {
@@ -99,6 +111,9 @@ impl Md {
                 return Err(self.no_space(wanted.len() as u64));
             }
             for some in wanted.chunks(COPIES) {
+                if !goes_on() {
+                    return Err(BlobError::Stopped { blob: blob.id });
+                }
                 let done = join_all(some.iter().map(|&index| copy_up(shared, here, index))).await;
                 let made = some.iter().zip(&done).filter(|(_, done)| matches!(done, Ok(true)));
                 copied.extend(made.map(|(&index, _)| index));

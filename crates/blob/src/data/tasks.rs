@@ -91,14 +91,19 @@ impl BlobLane {
     }
 }
 
-/// The steps of a long range.
+/// The steps of a long range, over what the blob and its parents may have in it: all else reads zeroes already, and its
+/// length may be absurd.
 async fn steps(errand: &Errand) -> Result<Outcome, BlobError> {
     let (mut at, len) = errand.range();
-    let (end, step) = (at + len, LONG * errand.blob.cluster_size.get());
+    let size = errand.blob.cluster_size.get();
+    let (end, step) = (at + len, LONG * size);
     let channel = errand.blob.channel()?;
-    while at < end {
+    while at < end
+        && let Some(part) = errand.blob.first_part(at / size..end.div_ceil(size))
+    {
+        at = at.max(part.start * size);
         // The first ends where a cluster does.
-        let now = (step - errand.blob.cluster_size.split(at).1).min(end - at);
+        let now = (step - errand.blob.cluster_size.split(at).1).min(end.min(part.end * size) - at);
         match errand.operation() {
             Operation::Unmap => channel.unmap(at, now).await?,
             _ => channel.write_zeroes(at, now).await?,

@@ -1,6 +1,7 @@
 //! Where a blob's clusters are read: in the blob, or in the nearest parent that has them. What a reader found
 //! in the parents it notes in the blob's leaves. Any thread, without waiting.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use super::blob::{Backing, BlobShared};
 use super::external::ExternalSnapshot;
-use crate::map::{Entry, LEAF};
+use crate::map::{Entry, LEAF, by_leaf};
 use crate::waiting::locked;
 
 /// Where to read a cluster.
@@ -83,6 +84,32 @@ impl BlobShared {
         let inside = leaves.into_iter().map(|leaf| leaf * LEAF);
         let inside = inside.map(|first| first.max(outside.end)..(first + LEAF).min(clusters.end));
         std::iter::once(outside.clone()).chain(inside).filter(|part| !part.is_empty()).collect()
+    }
+
+    /// The first part of these clusters, at most a leaf of them, in which the blob or something above it may have
+    /// anything: all before it read zeroes. What it takes depends on the leaves there are, not on the size.
+    pub(crate) fn first_part(&self, clusters: Range<u64>) -> Option<Range<u64>> {
+        let Range { start, mut end } = clusters;
+        let mut first = self.leaves.own_parts(start..end).next();
+        let mut backing = locked(&self.backing).clone();
+        loop {
+            let found = match &backing {
+                Backing::Zeroes => None,
+                Backing::External(snapshot) => {
+                    by_leaf(start..end.min(snapshot.clusters(self.cluster_size))).next()
+                }
+                Backing::Missing(_) => by_leaf(start..end).next(),
+                Backing::Blob(blob) => {
+                    // A parent shows of the blobs above it only as much as its own length.
+                    end = end.min(blob.clusters.load(Ordering::Acquire));
+                    blob.leaves.own_parts(start..end).next()
+                }
+            };
+            let both = [first, found].into_iter().flatten();
+            first = both.min_by_key(|part| (part.start, Reverse(part.end)));
+            let Backing::Blob(blob) = backing else { return first };
+            backing = locked(&blob.backing).clone();
+        }
     }
 
     /// Has the blob read through `backing` from now on; returns what it read through before. Called on the metadata

@@ -215,6 +215,48 @@ fn an_external_parent_is_checked_before_anything_changes() {
 }
 
 #[test]
+fn an_inflate_or_decoupling_that_is_stopped_keeps_what_it_copied_and_the_next_goes_on_from_there() {
+    run_everywhere(async || {
+        let disk = disk(16);
+        let store = Blobstore::init(device(&disk), small()).await.unwrap();
+        for inflates in [true, false] {
+            let id = store.create_blob(BlobOptions::thin(40)).await.unwrap();
+            let blob = store.open_blob(id).await.unwrap();
+            fill(&blob, 0, 40 * CLUSTER, 7).await;
+            let snapshot = store.snapshot(id, Vec::new()).await.unwrap();
+            blob.close().await.unwrap();
+            let left = Arc::new(Mutex::new(2));
+            let goes_on = move || {
+                let mut left = left.lock().unwrap();
+                *left -= 1;
+                *left >= 0
+            };
+            let stopped = match inflates {
+                true => store.inflate_while(id, goes_on).await,
+                false => store.decouple_parent_while(id, goes_on).await,
+            };
+            assert!(matches!(stopped, Err(BlobError::Stopped { blob }) if blob == id), "{stopped:?}");
+            let info = store.blob_info(id).await.unwrap();
+            assert_eq!(info.parent, Some(Parent::Snapshot(snapshot)));
+            assert!((1..40).contains(&info.allocated) && info.thin, "{info:?}");
+            let blob = store.open_blob(id).await.unwrap();
+            assert_eq!(byte(&blob, 0, 40 * CLUSTER).await, 7);
+            match inflates {
+                true => store.inflate(id).await.unwrap(),
+                false => store.decouple_parent(id).await.unwrap(),
+            }
+            assert_eq!(store.blob_info(id).await.unwrap().parent, None);
+            assert_eq!(byte(&blob, 0, 40 * CLUSTER).await, 7);
+            blob.close().await.unwrap();
+            store.delete_blob(snapshot).await.unwrap();
+            store.delete_blob(id).await.unwrap();
+        }
+        store.unload().await.unwrap();
+        check(&disk);
+    });
+}
+
+#[test]
 fn a_clone_reads_its_external_parent_whatever_else_spdk_left_in_it() {
     run_everywhere(async || {
         let outside = Malloc::new("outside", 512, 4 * CLUSTER / 512).unwrap();

@@ -2,7 +2,7 @@
 
 use super::text::{named, printable};
 use spindle_blob::BlobError;
-use spindle_block::{IoError, OpenError};
+use spindle_block::{IoError, IoErrorKind, OpenError};
 use spindle_format::BlobId;
 use spindle_format::loader::LoadError;
 use spindle_format::resolve::ResolveError;
@@ -87,6 +87,13 @@ pub(crate) enum Failure {
     /// The input of an import cannot be read.
     #[error("{name} cannot be read at byte {at}: {error}")]
     Input { name: String, at: u64, error: io::Error },
+    /// What holds the image is full, whatever is free in the store.
+    #[error(
+        "{} of {} bytes at offset {} of {} failed: the file system or pool that holds the image is full, not the \
+         store: free space there",
+        .0.operation, .0.len, .0.offset, .0.device
+    )]
+    HostFull(IoError),
     /// A store or blob refused the operation, or failed.
     #[error(transparent)]
     Store(BlobError),
@@ -160,6 +167,8 @@ impl From<BlobError> for Failure {
         match error {
             // With the name of the option, not of the field.
             BlobError::Option { option, why } => Failure::Refused(format!("{}: {why}", option_name(option))),
+            // Where the store itself is full, its error is another one.
+            BlobError::Io(error) if error.kind == IoErrorKind::NoSpace => Failure::HostFull(error),
             error => Failure::Store(error),
         }
     }
@@ -182,7 +191,7 @@ fn option_name(field: &str) -> String {
 
 impl From<IoError> for Failure {
     fn from(error: IoError) -> Failure {
-        Failure::Store(error.into())
+        BlobError::from(error).into()
     }
 }
 
@@ -224,6 +233,11 @@ pub(crate) fn with_remedy(error: &io::Error) -> String {
         io::ErrorKind::IsADirectory => format!("{words}; name a file"),
         io::ErrorKind::NotADirectory => format!("{words}; name a folder"),
         io::ErrorKind::StorageFull => format!("{words}; free space on its file system"),
+        io::ErrorKind::QuotaExceeded => format!("{words}; free some of the quota, or have it raised"),
+        io::ErrorKind::ReadOnlyFilesystem => format!("{words}; mount it for writing, or choose another one"),
+        io::ErrorKind::FileTooLarge => format!(
+            "{words}; raise the limit on file sizes (ulimit -f), or use a file system with larger files"
+        ),
         _ => words,
     }
 }
@@ -237,4 +251,33 @@ pub(crate) fn without_number(error: &io::Error) -> String {
 /// A path as text that is safe to print.
 pub(crate) fn shown(path: &Path) -> String {
     printable(path.as_os_str().as_encoded_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spindle_block::Operation;
+
+    #[test]
+    fn an_error_of_the_host_says_what_to_do_about_the_host() {
+        // ENOSPC, EFBIG, EROFS, EDQUOT.
+        for (errno, remedy) in
+            [(28, "free space"), (27, "ulimit -f"), (30, "mount it for writing"), (122, "quota")]
+        {
+            let error = io::Error::from_raw_os_error(errno);
+            let said = Failure::file(Path::new("a.img"), "made larger", error).to_string();
+            assert!(said.contains("a.img") && said.contains(remedy), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_full_host_is_not_taken_for_a_full_store() {
+        let kind = IoErrorKind::NoSpace;
+        let error =
+            IoError { device: "a.img".into(), operation: Operation::Write, offset: 4096, len: 512, kind };
+        let said = Failure::from(error).to_string();
+        assert!(said.contains("a.img") && said.contains("not the store: free space there"), "{said}");
+        let store = BlobError::OutOfSpace { store: "a.img".into(), needed: 2, free: 1 };
+        assert!(Failure::from(store).to_string().contains("out of space"));
+    }
 }

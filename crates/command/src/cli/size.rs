@@ -3,6 +3,9 @@
 /// The form of a size, for errors.
 const FORM: &str = "a size is a number of bytes, or of K, M, G, T or P: 4096, 64K, 1.5GiB, 10G";
 
+/// Sizes of blocks that a device can have.
+const BLOCKS: std::ops::RangeInclusive<u64> = 512..=64 << 10;
+
 /// Bytes of `4096`, `64K`, `4MiB`, `1.5G` or `2T`. `K` and `KiB` are 1024 bytes, and so on by 1024; `KB`,
 /// `MB` and the like, which mean 1000 to some and 1024 to others, are refused with both named. A fraction
 /// must come to whole bytes.
@@ -32,6 +35,14 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
     // No file and no device is larger.
     let bytes = bytes.filter(|bytes| i64::try_from(*bytes).is_ok());
     bytes.ok_or_else(|| "that is more than a file or device can have".into())
+}
+
+/// Bytes of a block.
+pub(crate) fn block(text: &str) -> Result<u64, String> {
+    match parse(text)? {
+        bytes if bytes.is_power_of_two() && BLOCKS.contains(&bytes) => Ok(bytes),
+        _ => Err("blocks have a power of two of bytes, from 512 to 64K".into()),
+    }
 }
 
 /// Bytes of the decimals after the point; `None` if they are not whole.
@@ -88,6 +99,17 @@ mod tests {
         for part in ["1.5", "0.1K", "1.00000000000000000000000000000000000000000001P"] {
             assert!(parse(part).unwrap_err().contains("whole number of bytes"), "{part}");
         }
+    }
+
+    #[test]
+    fn a_block_has_a_power_of_two_of_bytes_that_devices_have() {
+        for (text, bytes) in [("512", 512), ("4K", 4096), ("64K", 65536)] {
+            assert_eq!(block(text), Ok(bytes), "{text}");
+        }
+        for wrong in ["0", "1", "100", "256", "600", "12K", "128K"] {
+            assert!(block(wrong).unwrap_err().contains("a power of two"), "{wrong}");
+        }
+        assert!(block("4KB").unwrap_err().contains("4KiB"));
     }
 
     #[test]

@@ -103,6 +103,10 @@ fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
             "cannot open {path}: permission denied; let this user {} it, or run as another one",
             if options.writable { "read and write" } else { "read" }
         ),
+        io::ErrorKind::ReadOnlyFilesystem => format!(
+            "cannot open {path} for writing: its file system is mounted for reading only; mount it for writing, or \
+             work on a copy elsewhere"
+        ),
         io::ErrorKind::ResourceBusy => match device_above(&options.path) {
             Some(above) => format!("{path} is in use: {} is made of it; free it first", above.display()),
             None => format!("{path} is mounted or in use by another program; free it first"),
@@ -379,6 +383,13 @@ mod tests {
             let zeroed = (500..500 + length).contains(&(i as u64));
             *byte == if zeroed { 0 } else { 7 }
         }));
+    }
+
+    #[test]
+    fn a_file_on_a_file_system_for_reading_only_is_refused_with_a_remedy() {
+        let error = io::Error::from_raw_os_error(libc::EROFS);
+        let said = named(&OpenOptions::new("ro/disk.img").writable(true), &error).to_string();
+        assert!(said.contains("ro/disk.img") && said.contains("mount it for writing"), "{said}");
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! `spindle blob check`: finds what is wrong with a store, and repairs it.
 
 use super::image::ImageFile;
-use super::mending::{OnImage, repair};
+use super::mending::{OnImage, repair, undo_command};
 use super::reading::attended;
 use super::select::parse_id;
 use super::served::note_writer;
 use super::source::not_loaded;
 use crate::cli::failure::{Failure, shown};
 use crate::cli::output::{Output, note, with_result};
-use crate::cli::shell;
 use crate::cli::text::count;
 use spindle_format::BlobId;
 use spindle_format::check::{Finding, Medium, Severity, examine, examine_cut};
@@ -112,8 +111,7 @@ fn mended(
     if !mended.changes.is_empty() {
         let gone = mended.before.iter().filter(|finding| !mended.after.contains(finding));
         gone.for_each(|finding| note(&format!("repaired: {finding}")));
-        let (image, undo) = (shell::typed(image), shell::typed(&undo));
-        note(&format!("to take the repair back: spindle blob undo {image} {undo}"));
+        note(&format!("to take the repair back: {}", undo_command(image, &undo)));
     }
     Ok(mended.after)
 }

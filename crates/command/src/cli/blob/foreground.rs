@@ -7,7 +7,7 @@
 use crate::cli::failure::Failure;
 use crate::cli::output::note;
 use spindle_engine::{Bell, Signal, Signals, StopRequest, StopRequests, Time};
-use spindle_reactor::{Busy, EngineKind, ThreadRunner};
+use spindle_reactor::{Busy, EngineKind, ThreadRunner, timeout};
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,11 +26,28 @@ const CODES: [(Signal, u8); 3] = [(Signal::Interrupt, 130), (Signal::Terminate, 
 pub(super) struct Stop(Arc<AtomicU8>);
 
 impl Stop {
+    /// As after a signal.
+    #[cfg(test)]
+    pub(super) fn asked(code: u8) -> Stop {
+        Stop(Arc::new(AtomicU8::new(code)))
+    }
+
     /// An error if the work was asked to stop.
     pub(super) fn check(&self) -> Result<(), Failure> {
         match self.0.load(Ordering::Relaxed) {
             0 => Ok(()),
             code => Err(Failure::Interrupted { code }),
+        }
+    }
+
+    /// Does some work to its end, or drops it with an error once a stop is asked for.
+    pub(super) async fn or<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        let mut work = pin!(work);
+        loop {
+            self.check()?;
+            if let Ok(done) = timeout(LONGEST_WAIT, work.as_mut()).await {
+                return Ok(done);
+            }
         }
     }
 }
@@ -84,5 +101,28 @@ fn handle(signals: &Signals, requests: &mut StopRequests, now: Time, stop: &Stop
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spindle_reactor::{Runtime, sleep, spawn_local};
+
+    #[test]
+    fn work_that_waits_ends_once_a_stop_is_asked_for_and_other_work_at_its_own_end() {
+        let engine: EngineKind = "sim:1".parse().unwrap();
+        let runtime = Runtime::builder().reactors(1).engine(engine).build().unwrap();
+        let ended = runtime.run(async || {
+            let stop = Stop::default();
+            assert_eq!(stop.or(async { sleep(10 * LONGEST_WAIT).await }).await.unwrap(), ());
+            let asked = stop.clone();
+            drop(spawn_local(async move {
+                sleep(3 * LONGEST_WAIT).await;
+                asked.0.store(143, Ordering::Relaxed);
+            }));
+            stop.or(std::future::pending::<()>()).await
+        });
+        assert!(matches!(ended, Ok(Err(Failure::Interrupted { code: 143 }))));
     }
 }

@@ -9,6 +9,7 @@ use super::image::ImageFile;
 use super::input::{Grain, Input, Piece, input_name};
 use super::lvol::refuse_super_blob;
 use super::naming::Naming;
+use super::parents::refuse_unreadable;
 use super::session::{Session, change};
 use super::signature::encoding;
 use super::source::Source;
@@ -20,7 +21,7 @@ use crate::cli::size;
 use crate::cli::text::{self, count};
 use spindle_blob::{Blob, BlobError, BlobOptions, Replacement};
 use spindle_engine::share_bytes;
-use spindle_reactor::{LocalJoinHandle, spawn_local, timeout};
+use spindle_reactor::{LocalJoinHandle, spawn_local};
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
@@ -28,7 +29,6 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// Writes in flight.
 const DEPTH: usize = 16;
@@ -38,9 +38,6 @@ const ZERO_GRAIN: u64 = 64 << 10;
 
 /// Clusters by which a blob grows when the length of its input is unknown.
 const GROWTH: u64 = 64;
-
-/// How long a stop may remain unnoticed while the input is idle.
-const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// Arguments of `import`.
 #[derive(clap::Args)]
@@ -231,6 +228,9 @@ async fn open_existing(
     if let Some(length) = length.filter(|length| *length > live.size()) {
         return Err(too_large(name, &count(length, "byte"), &live.label(), live.size()));
     }
+    if in_place {
+        refuse_unreadable(session, id).await?;
+    }
     match in_place {
         false => check_space(session, &live, length).await?,
         true if length.is_none() => note(&format!(
@@ -342,6 +342,7 @@ impl Copy<'_> {
         while let Some(write) = self.in_flight.pop_front() {
             ended(write).await?;
         }
+        self.session.stop.check()?;
         self.finish(end).await?;
         Ok(end)
     }
@@ -367,12 +368,7 @@ impl Copy<'_> {
 
     /// The next piece; an error if the work must stop.
     async fn next(&mut self) -> Result<Option<std::io::Result<Piece>>, Failure> {
-        loop {
-            self.session.stop.check()?;
-            if let Ok(piece) = timeout(LONGEST_WAIT, self.input.next()).await {
-                return Ok(piece);
-            }
-        }
+        self.session.stop.or(self.input.next()).await
     }
 
     /// Makes the blob large enough for `end` bytes, if it may grow.
@@ -418,8 +414,9 @@ impl Copy<'_> {
             // New contents read zero where nothing is written.
             Piece::Zeroes { .. } if self.new || self.beside.is_some() => None,
             Piece::Zeroes { at, len } => {
-                let len = len.next_multiple_of(self.block);
-                Some(spawn_local(async move { blob.write_zeroes(at, len).await }))
+                let (len, stop) = (len.next_multiple_of(self.block), self.session.stop.clone());
+                // A stop is an error before the end is reached.
+                Some(spawn_local(async move { stop.or(blob.write_zeroes(at, len)).await.unwrap_or(Ok(())) }))
             }
         }
     }
@@ -433,7 +430,8 @@ impl Copy<'_> {
         if self.may_grow {
             self.blob.resize(self.session.clusters(end)).await?;
         } else if !self.new && padded < self.blob.size() {
-            self.blob.write_zeroes(padded, self.blob.size() - padded).await?;
+            let padding = self.blob.write_zeroes(padded, self.blob.size() - padded);
+            self.session.stop.or(padding).await??;
         }
         Ok(self.blob.flush().await?)
     }

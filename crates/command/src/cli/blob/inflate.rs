@@ -1,9 +1,12 @@
 //! `spindle blob inflate` and `spindle blob decouple`: make a blob independent of parents.
 
+use super::parents::explained;
 use super::session::{Session, change};
 use super::source::Source;
 use crate::cli::failure::Failure;
+use crate::cli::output::note;
 use crate::cli::text::size;
+use spindle_blob::BlobError;
 use std::ffi::OsString;
 
 /// Arguments of `inflate` and of `decouple`.
@@ -34,9 +37,18 @@ impl Inflate {
         let asked = self.blob;
         let blob = change(&self.source, async move |session: &Session| {
             let id = session.find(&asked).await?;
-            match wholly {
-                true => session.store.inflate(id).await?,
-                false => session.store.decouple_parent(id).await?,
+            let stop = session.stop.clone();
+            let goes_on = move || stop.check().is_ok();
+            let detached = match wholly {
+                true => session.store.inflate_while(id, goes_on).await,
+                false => session.store.decouple_parent_while(id, goes_on).await,
+            };
+            if let Err(stopped @ BlobError::Stopped { .. }) = &detached {
+                note(&stopped.to_string());
+                session.stop.check()?;
+            }
+            if let Err(error) = detached {
+                return Err(explained(session, id, error).await);
             }
             session.live(id).await
         })?;

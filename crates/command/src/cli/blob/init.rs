@@ -1,9 +1,10 @@
 //! `spindle blob init`: a new store on an image file or block device.
 
-use super::foreground;
+use super::foreground::{self, Stop};
 use super::image::ImageFile;
 use super::info::print_report;
 use super::limit::refuse_limited;
+use super::mending::write_zeroes;
 use super::naming::check_name;
 use super::{in_use, lvol, signature};
 use crate::cli::failure::{Failure, shown};
@@ -13,7 +14,7 @@ use crate::cli::text;
 use clap::ValueEnum;
 use rustix::fs::FallocateFlags;
 use spindle_blob::{BlobOptions, Blobstore, BsType, ClearData, InitOptions, LayoutOptions, MdPages};
-use spindle_block::{Device, File, FileOptions};
+use spindle_block::{Channel, Device, File, FileOptions, IoErrorKind};
 use spindle_format::init::{DeviceShape, InitError, InitPlan, plan, too_small};
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -23,6 +24,9 @@ use std::sync::Arc;
 
 /// Blocks of a store on a regular file: the smallest that every program can read it by.
 const FILE_BLOCK: u32 = 4096;
+
+/// Bytes that are zeroed between two looks for a stop.
+const CLEARED: u64 = 16 << 20;
 
 /// Above this many bytes of metadata, a note is printed.
 const MUCH_METADATA: u64 = 256 << 20;
@@ -50,7 +54,7 @@ pub(crate) struct Init {
     #[arg(long, value_name = "SIZE", value_parser = size::parse)]
     md_page_size: Option<u64>,
     /// Bytes of the smallest I/O; by default the logical block of a device, 4096 on a file
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = size::block)]
     block_size: Option<u64>,
     /// Make it an lvolstore of this name, which SPDK's logical volume module opens
     #[arg(long, value_name = "NAME", conflicts_with = "bstype")]
@@ -61,7 +65,7 @@ pub(crate) struct Init {
     /// How the data area is cleared
     #[arg(long, value_enum, default_value = "unmap")]
     clear: Clear,
-    /// Overwrite another store, a file system, or other known contents
+    /// Overwrite another store, a file system, or other known contents, unless they are in use
     #[arg(long)]
     force: bool,
     /// Print the store as JSON, as in info
@@ -86,11 +90,23 @@ impl Init {
         // No image makes it right.
         let lvolstore = lvolstore.map_err(|error| Failure::Usage(error.to_string()))?;
         lvolstore.iter().try_for_each(|name| check_name(name)).map_err(Failure::Usage)?;
+        if self.size == Some(0) {
+            self.refuse_nothing(&layout)?;
+        }
         let made = self.size.map(|size| self.make_file(size, &layout)).transpose()?;
         let init = self.clone();
-        foreground::run(async move |_| init.make_store(layout, lvolstore).await)?;
+        foreground::run(async move |stop| init.make_store(layout, lvolstore, &stop).await)?;
         made.into_iter().for_each(NewFile::keep);
         print_report("made a store on", &self.image, self.json)
+    }
+
+    /// An error with the size that a store of this layout needs.
+    fn refuse_nothing(&self, layout: &LayoutOptions) -> Result<(), Failure> {
+        let shape = DeviceShape { size: 0, block_size: FILE_BLOCK, physical_block_size: FILE_BLOCK };
+        match self.plan(&shape, layout) {
+            Err(Failure::Refused(why)) => Err(Failure::Usage(format!("--size is 0: {why}"))),
+            planned => planned.map(drop),
+        }
     }
 
     /// Creates a file large enough for a store.
@@ -160,15 +176,18 @@ impl Init {
     }
 
     /// Checks what is there, then creates the store and unloads it.
-    async fn make_store(self, layout: LayoutOptions, lvolstore: Option<Vec<u8>>) -> Result<(), Failure> {
+    async fn make_store(
+        self,
+        layout: LayoutOptions,
+        lvolstore: Option<Vec<u8>>,
+        stop: &Stop,
+    ) -> Result<(), Failure> {
         if matches!(self.image.try_exists(), Ok(false)) {
             let why = format!("{} is not there: --size makes a file of that size", shown(&self.image));
             return Err(Failure::Refused(why));
         }
         let image = ImageFile::open(&self.image)?;
-        if !self.force {
-            in_use::refuse_used(&image)?;
-        }
+        in_use::refuse_used(&image)?;
         let device = self.open(&image).await?;
         if image.is_file() {
             refuse_limited(&self.image, image.size())?;
@@ -177,6 +196,14 @@ impl Init {
             signature::refuse_known(&image)?;
         }
         self.allocate_metadata(&device, &layout)?;
+        let layout = match layout.clear {
+            ClearData::WriteZeroes => {
+                let channel = Channel::open(device.clone())?;
+                clear(&channel, &shown(&self.image), stop).await?;
+                LayoutOptions { clear: ClearData::None, ..layout }
+            }
+            _ => layout,
+        };
         let options = InitOptions { layout, force: true, ..InitOptions::default() };
         let store = Blobstore::init(device, options).await?;
         let done = match lvolstore {
@@ -221,6 +248,27 @@ impl Init {
             }
         }
     }
+}
+
+/// Overwrites everything with zeroes, from the start on: if that is stopped, nothing is left that looks like a store.
+async fn clear(channel: &Channel, name: &str, stop: &Stop) -> Result<(), Failure> {
+    let end = channel.geometry().bytes();
+    let mut at = 0;
+    while at < end {
+        if let Err(stopped) = stop.check() {
+            if at > 0 {
+                note(&format!("{name} holds no store, and its first {} are zeroes", text::size(at)));
+            }
+            return Err(stopped);
+        }
+        let len = CLEARED.min(end - at);
+        match channel.write_zeroes(at, len).await {
+            Err(error) if error.kind == IoErrorKind::Unsupported => write_zeroes(channel, at, len).await?,
+            written => written?,
+        }
+        at += len;
+    }
+    Ok(())
 }
 
 fn metadata_bytes(plan: &InitPlan) -> u64 {
@@ -287,5 +335,30 @@ impl Drop for NewFile {
             // If this fails, an empty file remains.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spindle_block::Malloc;
+    use spindle_mem::IoBuf;
+    use spindle_reactor::{EngineKind, Runtime};
+
+    #[test]
+    fn a_device_is_cleared_wholly_unless_a_stop_is_asked_for() {
+        let engine: EngineKind = "sim:1".parse().unwrap();
+        let runtime = Runtime::builder().reactors(1).engine(engine).build().unwrap();
+        let ended = runtime.run(async || {
+            const BYTES: u64 = 2 * CLEARED + 4096;
+            let channel = Channel::open(Malloc::of_bytes("memory", BYTES).unwrap()).unwrap();
+            let last = BYTES - 4096;
+            channel.write(last, IoBuf::copy_from(&[7; 4096])).await.0.unwrap();
+            let stopped = clear(&channel, "memory", &Stop::asked(130)).await;
+            assert!(matches!(stopped, Err(Failure::Interrupted { code: 130 })));
+            clear(&channel, "memory", &Stop::default()).await.unwrap();
+            channel.read(last, IoBuf::zeroed(4096)).await.1.to_vec()
+        });
+        assert_eq!(ended.unwrap(), [0; 4096]);
     }
 }

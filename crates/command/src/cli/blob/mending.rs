@@ -11,6 +11,7 @@ use super::served::open_for_writing;
 use super::source::not_loaded;
 use super::undo_file::{BLOCK, UndoFile};
 use crate::cli::failure::{Failure, shown};
+use crate::cli::shell;
 use spindle_block::{Channel, IoError};
 use spindle_format::BlobId;
 use spindle_format::Change;
@@ -54,7 +55,7 @@ pub(super) fn repair(
         let mended = mend(image, &give_up).map_err(|error| failure(&image.0, error))?;
         if !mended.changes.is_empty() {
             UndoFile::of(image.bytes(), &mended.pages)?.store(&undo)?;
-            carry_out(channel, &mended.changes).await?;
+            carry_out(channel, &mended.changes, &undo_command(image.0.path(), &undo)).await?;
         }
         Ok(mended)
     })
@@ -90,7 +91,20 @@ fn with_locked<T: Send + 'static>(
     })
 }
 
-async fn carry_out(channel: &Channel, changes: &[Change]) -> Result<(), IoError> {
+/// The command that takes a repair back.
+pub(super) fn undo_command(image: &Path, undo: &Path) -> String {
+    format!("spindle blob undo {} {}", shell::typed(image), shell::typed(undo))
+}
+
+/// Makes the changes of a repair; an error in their middle has the command that takes back what was done.
+async fn carry_out(channel: &Channel, changes: &[Change], undo: &str) -> Result<(), Failure> {
+    make(channel, changes).await.map_err(|error| {
+        let why = Failure::from(error);
+        Failure::Refused(format!("{why}; the repair was not finished: to take back what was done: {undo}"))
+    })
+}
+
+async fn make(channel: &Channel, changes: &[Change]) -> Result<(), IoError> {
     for change in changes {
         match change {
             Change::Write { offset, bytes } => channel.write(*offset, IoBuf::copy_from(bytes)).await.0?,
@@ -104,7 +118,7 @@ async fn carry_out(channel: &Channel, changes: &[Change]) -> Result<(), IoError>
 }
 
 /// Writes zeroes in pieces: the length comes from the image.
-async fn write_zeroes(channel: &Channel, offset: u64, len: u64) -> Result<(), IoError> {
+pub(super) async fn write_zeroes(channel: &Channel, offset: u64, len: u64) -> Result<(), IoError> {
     let mut done = 0;
     while done < len {
         let now = (len - done).min(ZEROES);
@@ -155,5 +169,33 @@ fn failure(image: &ImageFile, error: MendError) -> Failure {
     match error {
         MendError::Load(error) => not_loaded(image, error),
         other => Failure::Refused(format!("{}: {other}", shown(image.path()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spindle_block::Malloc;
+    use spindle_reactor::{EngineKind, Runtime};
+
+    #[test]
+    fn a_repair_that_fails_in_the_middle_names_the_command_that_takes_it_back() {
+        let engine: EngineKind = "sim:1".parse().unwrap();
+        let runtime = Runtime::builder().reactors(1).engine(engine).build().unwrap();
+        let ended = runtime.run(async || {
+            let channel = Channel::open(Malloc::new("memory", 512, 8).unwrap()).unwrap();
+            let write = |offset| Change::Write { offset, bytes: vec![1; 512] };
+            let undo = undo_command(Path::new("my disk.img"), Path::new("disk.undo"));
+            let whole = carry_out(&channel, &[write(0), Change::Flush], &undo).await;
+            (whole, carry_out(&channel, &[write(0), write(1 << 20)], &undo).await)
+        });
+        let (whole, failed) = ended.unwrap();
+        whole.unwrap();
+        let said = failed.unwrap_err().to_string();
+        assert!(said.contains("of memory"), "{said}");
+        assert!(
+            said.ends_with("to take back what was done: spindle blob undo 'my disk.img' disk.undo"),
+            "{said}"
+        );
     }
 }

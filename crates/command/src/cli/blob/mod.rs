@@ -29,6 +29,7 @@ mod lvol;
 mod mending;
 mod naming;
 mod output_file;
+mod parents;
 mod reading;
 mod resize;
 mod rm;

@@ -103,7 +103,7 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), String> {
 }
 
 /// An error if the store has no room for an xattr of this size.
-fn fits(key: &[u8], value: &[u8]) -> Result<(), String> {
+pub(super) fn fits(key: &[u8], value: &[u8]) -> Result<(), String> {
     Xattrs::new().set(key, value).map_err(|error| error.to_string())
 }
 

@@ -9,10 +9,10 @@ use crate::cli::shell;
 use crate::cli::text::printable;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use spindle_engine::{Held, StandardStream, hold, share_bytes, was_closed, write_lock};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -77,13 +77,16 @@ impl OutputFile {
         }
         let there = match std::fs::metadata(path) {
             Ok(metadata) => Some(metadata),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                refuse_dangling(path)?;
+                None
+            }
             Err(error) => return Err(Failure::file(path, "accessed", error)),
         };
         let Some(metadata) = there else {
             return Ok(OutputFile {
                 path: path.to_owned(),
-                sink: open_sparse(path, size, replace)?,
+                sink: open_sparse(path, size, replace, None)?,
                 claim: None,
             });
         };
@@ -106,7 +109,7 @@ impl OutputFile {
         }
         let claim = Claim::of(path, inputs)?;
         let sink = match kind.is_file() {
-            true => open_sparse(path, size, replace)?,
+            true => open_sparse(path, size, replace, Some(&Rights::of(&metadata)))?,
             false => open_device(path, size, &claim)?,
         };
         Ok(OutputFile { path: path.to_owned(), sink, claim: Some(claim) })
@@ -169,13 +172,51 @@ impl OutputFile {
     }
 }
 
-fn open_sparse(path: &Path, size: u64, replace: bool) -> Result<Sink, Failure> {
+/// An error if the path is a symbolic link to nothing.
+fn refuse_dangling(path: &Path) -> Result<(), Failure> {
+    match path.read_link() {
+        Ok(target) => Err(Failure::Refused(format!(
+            "{} is a symbolic link to {}, which is not there: name that file itself, or remove the link",
+            shown(path),
+            shown(&target)
+        ))),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What a new file takes over from the one that it replaces.
+struct Rights {
+    user: u32,
+    group: u32,
+    mode: u32,
+}
+
+impl Rights {
+    fn of(replaced: &Metadata) -> Rights {
+        Rights { user: replaced.uid(), group: replaced.gid(), mode: replaced.mode() & 0o777 }
+    }
+
+    /// Gives them to a file, as far as this user may: without the right group, a group gets none.
+    fn give(&self, file: &File) -> io::Result<()> {
+        let is_owned = fchown(file, Some(self.user), Some(self.group)).is_ok();
+        let has_group = is_owned || fchown(file, None, Some(self.group)).is_ok();
+        let mode = if has_group { self.mode } else { self.mode & !0o070 };
+        file.set_permissions(Permissions::from_mode(mode))
+    }
+}
+
+/// The file gets rights before it gets data, if it is to have those of another one.
+fn open_sparse(path: &Path, size: u64, replace: bool, rights: Option<&Rights>) -> Result<Sink, Failure> {
     let failed = |error| Failure::file(path, "created", error);
     // A symbolic link keeps its target.
     let target = if replace { path.canonicalize().unwrap_or(path.to_owned()) } else { path.to_owned() };
     let folder = folder_of(&target)?;
     // Without the temporary name that it would have had.
-    let file = Unfinished::make(folder).map_err(|error| failed(error.kind().into()))?;
+    let mode = if rights.is_some() { 0o600 } else { 0o666 };
+    let file = Unfinished::make(folder, mode).map_err(|error| failed(error.kind().into()))?;
+    if let Some(rights) = rights {
+        rights.give(file.as_file()).map_err(failed)?;
+    }
     file.as_file().set_len(size).map_err(failed)?;
     Ok(Sink::Sparse { file, target, replace })
 }
@@ -196,9 +237,9 @@ pub(super) fn folder_of(path: &Path) -> Result<&Path, Failure> {
 }
 
 impl Unfinished {
-    fn make(folder: &Path) -> io::Result<Unfinished> {
+    fn make(folder: &Path, mode: u32) -> io::Result<Unfinished> {
         let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-        let unnamed = rustix::fs::openat(CWD, folder, flags, Mode::from_raw_mode(0o666));
+        let unnamed = rustix::fs::openat(CWD, folder, flags, Mode::from_raw_mode(mode));
         if let Ok(unnamed) = unnamed {
             let file = File::from(unnamed);
             // It gets its name through this path.
@@ -207,7 +248,7 @@ impl Unfinished {
             }
         }
         let mut named = tempfile::Builder::new();
-        named.prefix(".spindle-export-").suffix(".partial").permissions(Permissions::from_mode(0o666));
+        named.prefix(".spindle-export-").suffix(".partial").permissions(Permissions::from_mode(mode));
         Ok(Unfinished::Named(named.tempfile_in(folder)?))
     }
 

@@ -2,10 +2,11 @@
 
 use super::external::SnapshotId;
 use super::lvol;
+use super::parents::not_given;
 use super::session::{Session, change};
 use super::source::Source;
 use crate::cli::failure::Failure;
-use spindle_blob::Parent;
+use spindle_blob::{BlobError, Parent};
 use std::ffi::OsString;
 
 /// Arguments of `set-parent`.
@@ -37,7 +38,10 @@ impl SetParent {
                 (Some(external), _) => Parent::External(lvol::external_id(session, external.0).await?),
                 (None, snapshot) => Parent::Snapshot(session.find(&snapshot.unwrap_or_default()).await?),
             };
-            session.store.set_parent(id, parent).await?;
+            session.store.set_parent(id, parent.clone()).await.map_err(|error| match (error, &parent) {
+                (BlobError::MissingParent { .. }, Parent::External(external)) => not_given(external),
+                (error, _) => error.into(),
+            })?;
             session.live(id).await
         })?;
         blob.print("set the parent of", json, |blob| format!("{} has {}", blob.label(), blob.parent()))

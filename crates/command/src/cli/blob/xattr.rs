@@ -2,7 +2,7 @@
 
 use super::describe::XattrsJson;
 use super::lvol;
-use super::naming::{OWN, check_free, check_name, is_reserved};
+use super::naming::{OWN, check_free, check_name, fits, is_reserved};
 use super::reading::attended;
 use super::select::find;
 use super::session::Session;
@@ -79,7 +79,10 @@ impl Xattr {
                 check_name(value.as_bytes()).map_err(Failure::Usage)?;
                 Change::Set(key.into_vec(), value.into_vec())
             }
-            Some(What::Set { key, value }) => Change::Set(key.into_vec(), value.into_vec()),
+            Some(What::Set { key, value }) => {
+                fits(key.as_bytes(), value.as_bytes()).map_err(Failure::Usage)?;
+                Change::Set(key.into_vec(), value.into_vec())
+            }
             Some(What::Rm { key }) => Change::Remove(key.into_vec()),
         };
         let asked = self.blob;

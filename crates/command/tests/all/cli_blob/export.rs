@@ -77,6 +77,38 @@ fn a_forced_export_through_a_link_replaces_what_it_points_to() {
 }
 
 #[test]
+fn a_forced_export_keeps_the_rights_and_the_owner_of_what_it_replaces() {
+    let image = Image::new(&HELLO);
+    let file = image.beside("file");
+    for mode in [0o600, 0o640, 0o666] {
+        fs::write(&file, "old").unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        // Where this user may give files away.
+        let _ = std::os::unix::fs::chown(&file, Some(12345), Some(23456));
+        let before = fs::metadata(&file).unwrap();
+        assert_eq!(export(&image, "alpha", &file, &["--force"]).code, 0);
+        let after = fs::metadata(&file).unwrap();
+        assert_ne!(after.ino(), before.ino());
+        assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), before.uid(), before.gid()));
+        assert_eq!(sha256(&fs::read(&file).unwrap()), expected_sha256(FIRST_ID));
+        fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn an_export_through_a_link_to_nothing_is_refused_and_leaves_the_link() {
+    let image = Image::new(&HELLO);
+    let link = image.beside("link");
+    symlink("nothing", &link).unwrap();
+    for more in [&[][..], &["--force"]] {
+        export(&image, "alpha", &link, more)
+            .fails(1, &["link", "nothing", "is not there", "remove the link"]);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(files_beside(&image), ["link", "store.img"]);
+    }
+}
+
+#[test]
 fn an_export_never_goes_over_what_it_reads() {
     let image = Image::new(&HELLO);
     let before = image.sha256();

@@ -271,6 +271,38 @@ fn a_clone_of_what_spdk_wrote_takes_an_import_and_its_snapshot_keeps_what_it_had
     in_order(&image);
 }
 
+#[test]
+fn a_clone_is_not_overwritten_in_place_while_its_external_snapshot_is_not_given() {
+    let (image, outside) = (Image::new(&unpack("lvs")), Image::fixture("ext"));
+    let manifest = super::support::manifest("lvs");
+    let uuid = manifest["external_snapshot"]["uuid"].as_str().unwrap();
+    let esnap = format!("{uuid}={}", outside.path().display());
+    let held = || {
+        let ended = on(&image, "export", &["esnap_clone", "-", "--esnap", &esnap]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        ended.out
+    };
+    let (before, old) = (image.sha256(), held());
+    let remedy = format!("was not given: add --esnap {uuid}=FILE");
+    let bytes = mixed((1 << 20) + 4096);
+    import_file(&image, &["--in-place", "esnap_clone", "FILE"], &bytes).fails(1, &[&remedy]);
+    assert_eq!(image.sha256(), before);
+    let allocated = named(&image, "esnap_clone")["allocated_clusters"].clone();
+    for verb in ["inflate", "decouple"] {
+        on(&image, verb, &["esnap_clone"]).fails(1, &[&remedy]);
+        assert_eq!(named(&image, "esnap_clone")["allocated_clusters"], allocated, "{verb}");
+        assert!(held() == old, "{verb}");
+    }
+    let other = "11111111-2222-4333-8444-555555555555";
+    let ended = on(&image, "set-parent", &["esnap_clone", "--external", other]);
+    ended.fails(1, &[&format!("{other} was not given: add --esnap {other}=FILE")]);
+    assert!(!ended.err.contains("reads through"), "{}", ended.err);
+    let ended = import_file(&image, &["--in-place", "esnap_clone", "FILE", "--esnap", &esnap], &bytes);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    let now = held();
+    assert!(now[..bytes.len()] == bytes && now[bytes.len()..].iter().all(|&byte| byte == 0));
+}
+
 /// Starts an import that does not end unless killed, and returns once the image was written to.
 fn endless(image: &Image, rest: &[&str]) -> std::process::Child {
     let mut arguments = vec!["blob".as_ref(), "import".as_ref(), image.path().as_os_str()];

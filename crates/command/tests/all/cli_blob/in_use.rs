@@ -91,7 +91,8 @@ fn an_export_never_goes_over_what_another_program_writes() {
 }
 
 #[test]
-fn an_export_never_goes_over_a_file_that_a_loop_device_shows_or_a_file_system_that_is_mounted() {
+fn neither_an_export_nor_an_init_goes_over_a_file_that_a_loop_device_shows_or_a_file_system_that_is_mounted()
+{
     let image = with_blob();
     let disk = Image::new(&vec![0; 16 << 20]);
     let made = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(disk.path()).status();
@@ -109,13 +110,24 @@ fn an_export_never_goes_over_a_file_that_a_loop_device_shows_or_a_file_system_th
     let ended = [device.path(), other.path()].map(|target| {
         let forced = run([&"export" as &dyn AsRef<OsStr>, &image.path(), &"a", &target, &"--force"]);
         let init = run([&"init" as &dyn AsRef<OsStr>, &target]);
-        [forced, init]
+        let over = run([&"init" as &dyn AsRef<OsStr>, &target, &"--force"]);
+        [forced, init, over]
     });
     let unmounted = Command::new("umount").arg(&point).status();
     assert!(unmounted.unwrap().success());
     for ended in ended.iter().flatten() {
         ended.fails(1, &["in use", "mounted at"]);
     }
+}
+
+#[test]
+fn a_forced_init_never_goes_over_a_file_that_a_loop_device_shows() {
+    let image = with_blob();
+    let Some(_device) = Loop::over(image.path()) else { return };
+    let before = image.sha256();
+    let ended = run([&"init" as &dyn AsRef<OsStr>, &image.path(), &"--force"]);
+    ended.fails(1, &["in use", "shows it"]);
+    assert_eq!(image.sha256(), before);
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn what_cannot_be_is_refused_with_the_option_and_leaves_no_file() {
     let name = path.to_str().unwrap();
     for (rest, code, saying) in [
         (&["--size", "1M"][..], 1, &["new.img", "8388608", "larger device"][..]),
-        (&["--size", "0"], 1, &["new.img", "8388608"]),
+        (&["--size", "0"], 2, &["--size is 0", "new.img", "8388608"]),
         (&["--size", "1K"], 1, &["new.img", "8388608"]),
         // One cluster, and that holds the metadata.
         (&["--size", "4M"], 1, &["new.img", "has 4194304 bytes", "at least 8388608"]),
@@ -64,6 +64,12 @@ fn what_cannot_be_is_refused_with_the_option_and_leaves_no_file() {
         let ended = blob(["init", name].iter().chain(rest));
         ended.fails(code, saying);
         assert!(!path.exists(), "{rest:?} leaves nothing behind");
+    }
+    for block in ["0", "100", "600", "128K"] {
+        let ended = blob(["init", name, "--size", "64M", "--block-size", block]);
+        assert_eq!(ended.code, 2, "{block}: {}", ended.err);
+        assert!(ended.err.contains("--block-size") && ended.err.contains("a power of two"), "{}", ended.err);
+        assert!(!path.exists());
     }
     for rest in [&["--size", "12X"][..], &["--size", "-1"], &["--clear", "all"], &["--cluster-size", "8G"]] {
         assert_eq!(blob(["init", name].iter().chain(rest)).code, 2, "{rest:?}");

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// Runs `spindle blob` under bash with redirections or limits around it; `$0` is the binary, `$1` the image.
 fn bash(image: &Image, script: &str) -> Ended {
@@ -162,6 +162,50 @@ fn a_hangup_leaves_the_store_in_order_and_a_dump_can_be_asked_for_meanwhile() {
     );
     assert!(blobs(&image).is_empty());
     in_order(&image);
+}
+
+/// A clone of 64 MiB of `bytes`, the command on it that a signal reached once it copied, and how that ended. `None` if
+/// it had ended before, as may happen on a busy machine.
+fn stopped_while_it_copies(verb: &str, name: &str, bytes: &[u8]) -> Option<(Image, Output)> {
+    let image = Image::new(&vec![0; 192 << 20]);
+    done(&image, "init", &["--cluster-size", "4K", "--md-pages", "400"]);
+    let input = image.beside("input");
+    fs::write(&input, bytes).unwrap();
+    done(&image, "import", &["--create", "--thin", "--name", "vm", input.to_str().unwrap()]);
+    done(&image, "snapshot", &["vm", "--name", "base"]);
+    let blocks = || std::os::unix::fs::MetadataExt::blocks(&fs::metadata(image.path()).unwrap());
+    let before = blocks();
+    let arguments = ["blob".as_ref(), verb.as_ref(), image.path().as_os_str(), "vm".as_ref()];
+    let mut child = command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Once it copies, the image takes more space.
+    while blocks() < before + 1024 {
+        if child.try_wait().unwrap().is_some() {
+            return None;
+        }
+    }
+    signal(&child, name);
+    let ended = child.wait_with_output().unwrap();
+    (!ended.status.success()).then_some((image, ended))
+}
+
+#[test]
+fn an_inflate_or_decoupling_that_a_signal_stops_is_done_in_part_and_the_next_goes_on_from_there() {
+    let bytes = pattern(8, 64 << 20);
+    for (verb, name, code) in [("inflate", "-INT", 130), ("decouple", "-TERM", 143)] {
+        let (image, ended) = (0..20)
+            .find_map(|_| stopped_while_it_copies(verb, name, &bytes))
+            .expect("one of twenty is stopped in time");
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(code), "{verb}: {said}");
+        assert!(said.contains("goes on from there") && said.contains("stopped by a signal"), "{said}");
+        in_order(&image);
+        let stopped = named(&image, "vm");
+        assert_eq!(stopped["parent"], named(&image, "base")["id"], "{verb}");
+        assert!(stopped["allocated_clusters"].as_u64().unwrap() > 0, "{verb}");
+        assert!(contents(&image, "vm") == bytes);
+        done(&image, verb, &["vm"]);
+        assert!(contents(&image, "vm") == bytes && named(&image, "vm")["parent"].is_null(), "{verb}");
+    }
 }
 
 #[test]

@@ -116,6 +116,21 @@ fn every_blob_that_reads_through_a_damaged_one_is_named() {
 }
 
 #[test]
+fn a_clone_of_a_damaged_blob_is_not_overwritten_in_place() {
+    let mut bytes = HELLO.clone();
+    page_of(&mut bytes, 9)[200] ^= 1;
+    let image = Image::new(&bytes);
+    let data = Image::new(&[7; 4096]);
+    let ended = on(&image, "import", &["--in-place", "0x100000000", data.path().to_str().unwrap()]);
+    assert_eq!(ended.code, 1, "{}", ended.err);
+    let said =
+        "0x100000000 reads through blob 0x100000009, which is missing or damaged: run spindle blob check";
+    assert!(ended.err.contains(said), "{}", ended.err);
+    assert!(!ended.err.contains("import it again"), "{}", ended.err);
+    assert!(std::fs::read(image.path()).unwrap() == bytes);
+}
+
+#[test]
 fn a_blob_that_masks_older_than_the_metadata_lack_is_there_after_any_command_and_a_repair() {
     let data = Image::new(&[7; 4096]);
     let data = data.path().to_str().unwrap();

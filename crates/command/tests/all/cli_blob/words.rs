@@ -33,6 +33,8 @@ fn a_name_that_no_blob_can_have_is_wrong_usage_in_every_way_that_it_comes_in() {
         wrong(&image, "xattr", &["vm", "set", "name", name], &[says]);
     }
     wrong(&image, "create", &["--size", "64K", "--xattr", &format!("k={long}")], &["--xattr", "shorten"]);
+    wrong(&image, "xattr", &["vm", "set", "k", &long], &["shorten"]);
+    wrong(&image, "xattr", &["vm", "set", "", "v"], &["empty"]);
     wrong(&image, "init", &["--force", "--lvolstore", "5"], &["5 would be taken for the id"]);
     wrong(&image, "init", &["--force", "--lvolstore", ""], &["1 to 63 bytes"]);
     wrong(&image, "init", &["--force", "--lvolstore", &"x".repeat(64)], &["1 to 63 bytes"]);
