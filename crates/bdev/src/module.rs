@@ -29,6 +29,12 @@ pub trait Disk: Any + Send + Sync {
         self.device().geometry().blocks()
     }
 
+    /// The memory node that it was made for, -1 for any. `None` is that of its base, if it has one: see
+    /// [`Bdev::numa_id`].
+    fn numa_id(&self) -> Option<i32> {
+        None
+    }
+
     /// Checks whether its base has grown, and grows with it. Called on the app thread.
     fn rescan<'a>(&'a self, bdev: &'a Bdev) -> LocalFuture<'a, Result<(), BdevError>> {
         let _ = bdev;

@@ -167,6 +167,11 @@ impl Bdev {
     pub fn base(&self) -> Option<Bdev> {
         Standing::of(self.0.standing()).map(|standing| standing.base())
     }
+
+    /// The memory node that it, or what it stands on, was made for; -1 for any, `None` if no module names one.
+    pub fn numa_id(&self) -> Option<i32> {
+        self.disk().numa_id().or_else(|| self.base()?.numa_id())
+    }
 }
 
 impl Registry {

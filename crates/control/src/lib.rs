@@ -12,6 +12,7 @@ mod control;
 mod core_locks;
 mod daemon;
 mod log;
+mod memory_nodes;
 pub mod methods;
 mod pattern;
 mod reference;

@@ -192,6 +192,10 @@ impl Disk for LvolInner {
         self.blob().map_or(0, |blob| blob.size() >> self.device.geometry().block_shift())
     }
 
+    fn numa_id(&self) -> Option<i32> {
+        self.store.upgrade()?.base.numa_id()
+    }
+
     fn io_types(&self) -> IoTypes {
         let of_blob = IoTypes::of_device(&*self.device);
         of_blob.with(IoType::SeekData, true).with(IoType::SeekHole, true)

@@ -27,6 +27,9 @@ pub struct MallocSpec {
     pub optimal_io_boundary: u32,
     /// The physical block size that the disk reports; 0 is one block.
     pub physical_block_size: u32,
+    /// The memory node that is shown and saved, of this disk and of those on it; default: any. The memory is bound to
+    /// none.
+    pub numa_id: Option<u16>,
 }
 
 impl MallocSpec {
@@ -66,7 +69,7 @@ async fn create_here(registry: &Registry, spec: MallocSpec) -> Result<Bdev, Bdev
         why: format!("{} bytes of address space are not free: {error}", geometry.bytes()),
         errno: errno::ENOMEM,
     })?;
-    let disk = Arc::new(MallocDisk { device, physical_block_size });
+    let disk = Arc::new(MallocDisk { device, physical_block_size, numa_id: spec.numa_id });
     registry.register(BdevSpec::new(name, "Malloc disk", MODULE, disk).with_uuid(spec.uuid)).await
 }
 
@@ -74,11 +77,23 @@ struct MallocDisk {
     device: Arc<Malloc>,
     /// As reported; the atomic unit does not depend on it.
     physical_block_size: u32,
+    numa_id: Option<u16>,
+}
+
+impl MallocDisk {
+    /// As SPDK writes it.
+    fn node(&self) -> i32 {
+        self.numa_id.map_or(-1, i32::from)
+    }
 }
 
 impl Disk for MallocDisk {
     fn device(&self) -> Arc<dyn Device> {
         self.device.clone()
+    }
+
+    fn numa_id(&self) -> Option<i32> {
+        Some(self.node())
     }
 
     fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
@@ -94,7 +109,7 @@ impl Disk for MallocDisk {
             ("dif_type", 0_u32.into()),
             ("dif_is_head_of_md", false.into()),
             ("dif_pi_format", 0_u32.into()),
-            ("numa_id", Detail::Signed(-1)),
+            ("numa_id", Detail::Signed(self.node().into())),
         ];
         Some(Recipe { method: "bdev_malloc_create", params: Detail::Object(params) })
     }

@@ -86,8 +86,8 @@ fn disk(table: &Table) -> Vec<u8> {
 
 /// A RAM disk that holds these bytes, looked at by the module. Returns the partitions' bdevs.
 async fn partitions_of(registry: &Registry, bytes: &[u8]) -> Vec<Bdev> {
-    let spec =
-        MallocSpec { name: Some("M0".into()), block_size: 512, num_blocks: BLOCKS, ..MallocSpec::default() };
+    let (name, numa_id) = (Some("M0".into()), Some(0));
+    let spec = MallocSpec { name, numa_id, block_size: 512, num_blocks: BLOCKS, ..MallocSpec::default() };
     let base = malloc::create(registry, spec).await.unwrap();
     registry.wait_for_examine().await;
     let desc = base.descriptor(spindle_bdev::OpenOptions::new().write(true)).unwrap();
@@ -153,6 +153,14 @@ fn partitions_of_the_two_types_become_bdevs_with_data_of_their_own_and_go_with_t
         drop((part, whole));
         registry.unregister(&base).await.unwrap();
         assert!(registry.bdevs().is_empty());
+    });
+}
+
+#[test]
+fn partitions_are_on_the_memory_node_of_their_disk() {
+    simulated(async |registry| {
+        let parts = partitions_of(&registry, &disk(&two())).await;
+        assert_eq!(parts.iter().map(Bdev::numa_id).collect::<Vec<_>>(), [Some(0); 2]);
     });
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
-use spindle_bdev::{Bdev, BdevInfo, Detail, IoTypes};
+use spindle_bdev::{Bdev, BdevInfo, IoTypes};
 use spindle_reactor::timeout;
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
@@ -85,7 +85,7 @@ impl Shown {
             preferred_unmap_alignment: 0,
             preferred_unmap_granularity: 0,
             uuid: info.uuid.to_string(),
-            numa_id: is_memory(bdev).await?.then_some(-1),
+            numa_id: bdev.numa_id(),
             assigned_rate_limits: ShownLimits::of(bdev),
             claimed: info.claim.is_some(),
             claim_type: info.claim.map(|claim| claim.kind.name()),
@@ -94,28 +94,6 @@ impl Shown {
             driver_specific: Details(details),
         })
     }
-}
-
-/// SPDK reports the memory node of RAM disks, and of bdevs on them; here memory is bound to no node.
-async fn is_memory(bdev: &Bdev) -> Result<bool, RpcError> {
-    let mut lowest = bdev.clone();
-    while let Some(base) = base_of(&lowest).await? {
-        lowest = base;
-    }
-    Ok(lowest.module() == spindle_bdev::modules::malloc::MODULE)
-}
-
-/// What a bdev stands on, or the store of a volume.
-async fn base_of(bdev: &Bdev) -> Result<Option<Bdev>, RpcError> {
-    if bdev.module() != spindle_lvol::MODULE {
-        return Ok(bdev.base());
-    }
-    let details = bdev.details().await.map_err(refused)?;
-    let store = details.get(spindle_lvol::MODULE).and_then(|volume| volume.get("base_bdev"));
-    Ok(match (store, bdev.registry()) {
-        (Some(Detail::Text(base)), Ok(registry)) => registry.get(base).ok(),
-        _ => None,
-    })
 }
 
 /// One bdev by name, alias or UUID, or all. With a timeout, waits for a missing one.

@@ -7,6 +7,7 @@ use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 use super::common::{Added, Named, check_blocks, check_names};
 use super::metadata::Metadata;
 use crate::control::Control;
+use crate::memory_nodes;
 use crate::values::{Uuid, refused};
 
 pub(super) fn add(table: &mut Table<Control>) -> Added {
@@ -14,6 +15,9 @@ pub(super) fn add(table: &mut Table<Control>) -> Added {
     table.add(Method::with("bdev_malloc_create", States::RUNTIME, decode, create))?;
     table.add(Method::with("bdev_malloc_delete", States::RUNTIME, decode, delete))
 }
+
+/// The `numa_id` that asks for no node.
+const ANY_NODE: i32 = -1;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,15 +47,14 @@ impl Create {
         }
     }
 
-    /// Memory is bound to no node.
-    fn check_node(&self) -> Result<(), RpcError> {
-        match self.numa_id {
-            None | Some(-1 | 0) => Ok(()),
-            Some(other) => {
-                let what = format!("'numa_id' {other}: there is no such node; leave it out");
-                Err(RpcError::errno(Errno::INVAL, what))
-            }
-        }
+    /// The memory node; none is any.
+    fn node(&self) -> Result<Option<u16>, RpcError> {
+        let Some(asked) = self.numa_id.filter(|asked| *asked != ANY_NODE) else { return Ok(None) };
+        let node = u16::try_from(asked).ok().filter(|node| memory_nodes::exists(*node));
+        node.map(Some).ok_or_else(|| {
+            let what = format!("'numa_id' {asked}: this machine has no such node; leave it out");
+            RpcError::errno(Errno::INVAL, what)
+        })
     }
 }
 
@@ -84,7 +87,7 @@ fn check_metadata(control: &Control, params: &Create, metadata: Metadata) -> Res
 /// The checks are in SPDK's order; what SPDK would take is refused last.
 async fn create(control: Control, params: Create) -> Result<String, RpcError> {
     check_blocks(params.num_blocks, params.block_size, params.physical_block_size)?;
-    params.check_node()?;
+    let numa_id = params.node()?;
     let metadata = params.metadata();
     metadata.check_size()?;
     check_memory(&params)?;
@@ -102,6 +105,7 @@ async fn create(control: Control, params: Create) -> Result<String, RpcError> {
         num_blocks: params.num_blocks,
         optimal_io_boundary: params.optimal_io_boundary.unwrap_or(0),
         physical_block_size: params.physical_block_size.unwrap_or(0),
+        numa_id,
     };
     let bdev = malloc::create(control.registry(), spec).await.map_err(refused)?;
     Ok(bdev.name().to_owned())

@@ -81,7 +81,7 @@ fn any_call() -> (&'static str, Value) {
     let block_size = pick(&[512, 4096]);
     match below(21) {
         0 | 1 => {
-            let optional = json!({"physical_block_size": 4096, "optimal_io_boundary": 8});
+            let optional = json!({"physical_block_size": 4096, "optimal_io_boundary": 8, "numa_id": 0});
             let malloc = json!({"name": base, "num_blocks": 8 * (1 + below(1000)), "block_size": block_size});
             ("bdev_malloc_create", with(malloc, optional))
         }

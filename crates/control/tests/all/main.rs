@@ -9,6 +9,7 @@ mod client;
 mod configurations;
 mod day;
 mod kills;
+mod memory_nodes;
 mod model;
 mod reference;
 mod refusals;
