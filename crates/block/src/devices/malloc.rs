@@ -17,12 +17,15 @@ use std::task::{Context, Waker};
 use spindle_mem::{Buffers, Leaving, SharedMem};
 
 use crate::{
-    Busy, Claim, Cx, Delivered, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx, Notifier,
+    Busy, Claim, Cx, Delivered, Device, DeviceState, Geometry, Io, IoErrorKind, IoId, Lane, LaneCx,
     OpenError, Operation, Status, Submit,
 };
 
-/// Bytes that are zeroed in one turn.
+/// Bytes that are zeroed in one turn, besides those of short requests.
 const STEP: usize = 2 << 20;
+
+/// The longest request without data that counts as short.
+const SHORT: u64 = 64 << 10;
 
 /// The longest unmap whose memory is kept.
 const KEPT: u64 = 256 << 20;
@@ -106,19 +109,19 @@ impl Device for Malloc {
     }
 
     fn lane(self: Arc<Self>, cx: &mut LaneCx<'_>) -> Result<Box<dyn Lane>, OpenError> {
-        let (notifier, waker) = (cx.notifier(), Waker::from(Arc::new(cx.remote_notifier())));
-        Ok(Box::new(MallocLane { disk: self, long: VecDeque::new(), giving: Vec::new(), notifier, waker }))
+        let waker = Waker::from(Arc::new(cx.remote_notifier()));
+        Ok(Box::new(MallocLane { disk: self, zeroed: 0, long: VecDeque::new(), giving: Vec::new(), waker }))
     }
 }
 
 struct MallocLane {
     disk: Arc<Malloc>,
+    /// Bytes zeroed as they came in this turn.
+    zeroed: u64,
     /// Ranges that are zeroed in steps, and how many bytes of each are; they take turns.
     long: VecDeque<(Io, usize)>,
     /// Unmaps that give memory back when all lanes have been told, so that no write is in it.
     giving: Vec<(Io, Leaving, Delivered)>,
-    /// Polls this lane while there are such ranges.
-    notifier: Notifier,
     /// Polls it when all lanes have been told.
     waker: Waker,
 }
@@ -133,9 +136,14 @@ impl Lane for MallocLane {
         let mut status = io.check(geometry);
         if status.is_ok() {
             if let Operation::WriteZeroes | Operation::Unmap = io.operation()
-                && io.count() << geometry.block_shift() > STEP as u64
+                && io.count() << geometry.block_shift() > SHORT
             {
-                return self.begin(io, cx);
+                self.zeroed += io.count() << geometry.block_shift();
+                // Counts from 0 again then, or takes a step.
+                cx.poll_soon();
+                if self.zeroed > STEP as u64 {
+                    return self.begin(io, cx);
+                }
             }
             status = perform(memory, geometry.block_shift(), &mut io);
         }
@@ -144,6 +152,7 @@ impl Lane for MallocLane {
     }
 
     fn poll(&mut self, cx: &mut Cx<'_>) -> Busy {
+        self.zeroed = 0;
         let gave = self.give_back(cx);
         // A step of each in turn, so that none waits for all of another.
         let Some((io, done)) = self.long.pop_front() else { return gave };
@@ -154,7 +163,8 @@ impl Lane for MallocLane {
             false => self.long.push_back((io, done)),
         }
         if !self.long.is_empty() {
-            self.notifier.notify();
+            // In another turn: its thread has other lanes.
+            cx.poll_soon();
         }
         Busy::Yes
     }
@@ -179,7 +189,6 @@ impl MallocLane {
             self.give_back(cx);
         } else {
             self.long.push_back((io, 0));
-            self.notifier.notify();
         }
         Submit::Taken
     }

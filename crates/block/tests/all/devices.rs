@@ -238,17 +238,24 @@ fn impossible_shapes_are_refused_with_what_is_wrong() {
     );
 }
 
-#[test]
-fn long_zeroes_in_one_lane_take_turns() {
-    let disk: Arc<dyn Device> = Malloc::of_bytes("Malloc0", 64 << 20).unwrap();
+/// A RAM disk all of whose memory has been written to: what was not is zero without work.
+fn written_disk(mib: u64) -> (LaneTable, Arc<dyn Device>) {
+    let disk: Arc<dyn Device> = Malloc::of_bytes("Malloc0", mib << 20).unwrap();
     let table = LaneTable::default();
     let mut pair = table.queue_pair(&disk).unwrap();
-    // What was never written to is zero without work.
-    for start in (0..64 << 8).step_by(1 << 8) {
+    for start in (0..mib << 8).step_by(1 << 8) {
         let io = pair.request(Operation::Write, start, 1 << 8, IoBuf::zeroed(1 << 20));
         pair.submit(io);
         pair.reap(|_, status| status.unwrap());
     }
+    drop(pair);
+    (table, disk)
+}
+
+#[test]
+fn long_zeroes_in_one_lane_take_turns() {
+    let (table, disk) = written_disk(64);
+    let mut pair = table.queue_pair(&disk).unwrap();
     for (start, count) in [(0, 40 << 8), (40 << 8, 6 << 8), (46 << 8, 10 << 8)] {
         let io = pair.request(Operation::WriteZeroes, start, count, Buffers::None);
         pair.submit(io);
@@ -259,6 +266,33 @@ fn long_zeroes_in_one_lane_take_turns() {
         pair.reap(|io, status| order.push((io.count() >> 8, status)));
     }
     assert_eq!(order, [(6, Ok(())), (10, Ok(())), (40, Ok(()))]);
+}
+
+#[test]
+fn however_much_is_zeroed_other_lanes_of_the_thread_get_a_turn_after_a_few_mebibytes() {
+    // Requests, and the MiB of each.
+    for (requests, mib) in [(1, 64), (8, 8), (40, 64), (64, 1), (32, 2), (256, 1)] {
+        let (table, disk) = written_disk(64);
+        let other: Arc<dyn Device> = Malloc::of_bytes("Malloc1", 1 << 20).unwrap();
+        let (mut pair, mut reads) = (table.queue_pair(&disk).unwrap(), table.queue_pair(&other).unwrap());
+        for operation in [Operation::WriteZeroes, Operation::Unmap] {
+            for nth in 0..requests {
+                let io = pair.request(operation, nth * mib % 64 << 8, mib << 8, Buffers::None);
+                pair.submit(io);
+            }
+            let (mut steps, mut read) = (0, 0_u64);
+            while pair.outstanding() > 0 {
+                let io = reads.request(Operation::Read, 0, 1, IoBuf::zeroed(4096));
+                reads.submit(io);
+                table.step();
+                pair.reap(|_, status| status.unwrap());
+                read += reads.reap(|_, status| status.unwrap()) as u64;
+                steps += 1;
+            }
+            assert!(steps >= requests * mib / 4, "{steps} steps for {requests} requests of {mib} MiB");
+            assert_eq!(read, steps, "one read in each");
+        }
+    }
 }
 
 #[test]
