@@ -167,6 +167,7 @@ impl Lanes {
             return false;
         }
         self.queues.deadline = None;
+        self.queues.rings = true;
         // Lanes that must wait longer are put at the end.
         for _ in 0..self.queues.throttled.len() {
             let Some(lane) = self.queues.throttled.pop_front() else { break };
@@ -174,6 +175,7 @@ impl Lanes {
             self.let_paid_go(lane);
         }
         self.ring_alarms();
+        self.queues.rings = false;
         true
     }
 

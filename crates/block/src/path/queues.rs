@@ -22,6 +22,9 @@ use crate::request::waiter::{Root, Waiter};
 use crate::state::mailbox::Obligation;
 use crate::{Device, Gate, HeldRange, Io, IoErrorKind, IoId, LaneId, Operation};
 
+/// What futures submit before one of them yields, see [`Queues::yields`]: a millisecond or two of a RAM disk's work.
+const BEFORE_YIELD: u64 = 256;
+
 /// Set in the numbers of users that are not the table's own.
 pub(crate) const DESCRIBED: u32 = 1 << 31;
 
@@ -68,10 +71,14 @@ pub(crate) struct Queues {
     /// True once any request was asked to end early.
     pub(crate) aborts_asked: bool,
     pub(crate) clock: Clock,
+    /// What futures have submitted since one of them yielded: requests, and each 64 KiB as another.
+    since_yield: u64,
     /// Lanes with requests that wait for limits. The deadline is the earliest time at which one may
     /// go on or an alarm is due.
     pub(crate) throttled: VecDeque<u32>,
     pub(crate) deadline: Option<Time>,
+    /// Set while those whose time has come go on; still set later if a lane panicked then.
+    pub(crate) rings: bool,
     /// Lanes to poll at a set time.
     pub(crate) alarms: Alarms,
     /// Requests that pass a held range or, if they are resets, a frozen gate.
@@ -99,6 +106,22 @@ impl Queues {
             && self.retry.is_empty()
             && self.opening.is_empty()
             && self.closing.is_empty()
+    }
+
+    /// True once in a while of what futures submit: that one ends at its next poll, in a later turn. So a task that
+    /// awaits one request after the other from a device that ends them at once does not keep the thread from its other
+    /// work.
+    #[inline]
+    pub(crate) fn yields(&mut self, bytes: u64) -> bool {
+        self.since_yield += 1 + (bytes >> 16);
+        self.since_yield >= BEFORE_YIELD && self.may_yield()
+    }
+
+    #[cold]
+    fn may_yield(&mut self) -> bool {
+        self.since_yield = 0;
+        // Elsewhere the table's owner decides what comes next.
+        spindle_reactor::Thread::current().is_some()
     }
 
     /// Takes a request from the pool; its range is not checked here.

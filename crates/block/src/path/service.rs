@@ -24,6 +24,25 @@ pub(crate) struct Service {
     alarm: Cell<Option<Time>>,
     /// That task's waker.
     waker: RefCell<Option<Waker>>,
+    /// Set while that task steps the table, and left set by a lane that panics then.
+    steps: Cell<bool>,
+}
+
+/// Held by the tasks that step a table. A lane that panics takes its task along: the others get their turns from
+/// another one.
+struct Stepper(Weak<Table>);
+
+impl Drop for Stepper {
+    fn drop(&mut self) {
+        let Some(table) = self.0.upgrade() else { return };
+        let service = table.service();
+        let with_alarm = service.steps.replace(false);
+        if table.looks_again_at_alarms() || with_alarm {
+            service.alarm.set(None);
+            drop(service.waker.take());
+            service.wake(&self.0);
+        }
+    }
 }
 
 impl Service {
@@ -61,6 +80,7 @@ impl Service {
 
 /// Steps the table while it has work.
 async fn serve(table: Weak<Table>) {
+    let _stepper = Stepper(table.clone());
     poll_fn(|cx| {
         let Some(table) = table.upgrade() else { return Poll::Ready(()) };
         // Work that comes during the step gets another task.
@@ -76,14 +96,17 @@ async fn serve(table: Weak<Table>) {
 
 /// Steps the table when requests that wait for limits may go, until none waits.
 async fn wait_for_limits(table: Weak<Table>) {
+    let _stepper = Stepper(table.clone());
     let mut set: Option<(Time, Pin<Box<Sleep>>)> = None;
     poll_fn(|cx| {
         let Some(table) = table.upgrade() else { return Poll::Ready(()) };
+        let service = table.service();
         if set.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(cx).is_ready()) {
             set = None;
+            service.steps.set(true);
             table.go_on();
+            service.steps.set(false);
         }
-        let service = table.service();
         service.alarm.set(table.deadline());
         let Some(due) = table.deadline() else { return Poll::Ready(()) };
         *service.waker.borrow_mut() = Some(cx.waker().clone());

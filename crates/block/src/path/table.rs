@@ -240,6 +240,16 @@ impl Table {
         self.wake();
     }
 
+    /// True if a lane panicked while alarms rang: all are looked at in the next step.
+    pub(crate) fn looks_again_at_alarms(&self) -> bool {
+        let Ok(mut inner) = self.inner.try_borrow_mut() else { return false };
+        let cut_off = std::mem::take(&mut inner.queues.rings);
+        if cut_off {
+            inner.queues.deadline = Some(Time::default());
+        }
+        cut_off
+    }
+
     /// When requests that wait for limits may go.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.inner.try_borrow().ok().and_then(|inner| inner.queues.deadline)

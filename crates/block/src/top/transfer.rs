@@ -135,7 +135,14 @@ impl<'a> Request<'a> {
                 self.follow(State::Waiting(id));
                 let (opener, user) = (self.channel.opener.get(), self.channel.user.get());
                 inner.queues.submit(self.channel.lane, opener, user, io);
-                (id, table.turn(&mut inner))
+                let more = table.turn(&mut inner);
+                if inner.queues.yields(self.len) {
+                    drop(inner);
+                    table.after(more);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                (id, more)
             }
             State::New(io) => return Poll::Ready(io),
             State::Waiting(id) => {

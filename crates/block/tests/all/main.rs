@@ -26,3 +26,4 @@ mod quiesce;
 mod requests;
 mod stacks;
 mod statistics;
+mod yielding;
