@@ -218,7 +218,7 @@ fn a_file_is_served_without_any_json() {
 }
 
 /// Certificates for a server and its clients, all of one authority; false if `openssl` is not installed.
-fn certificates(folder: &Path) -> bool {
+pub fn certificates(folder: &Path) -> bool {
     let script = "set -e; key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
         openssl req -x509 $key -days 7 -subj /CN=ca -keyout ca-key.pem -out ca-cert.pem
         echo subjectAltName=DNS:localhost,IP:127.0.0.1 > extensions
