@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use spindle_block::{Device, File, FileOptions, OpenError};
+use spindle_block::{Device, File, FileOptions, GeometryError, OpenError};
 use uuid::Uuid;
 
 use crate::error::errno;
@@ -173,6 +173,11 @@ impl FileDisk {
 /// Converts a refusal: sizes that do not fit are the caller's mistake, other errors are the system's.
 fn refused(what: &str, error: OpenError) -> BdevError {
     match error {
+        OpenError::Geometry { device, source: GeometryError::Empty } => {
+            let why =
+                format!("{device} is too small for a block; make it larger first: truncate -s SIZE {device}");
+            BdevError::argument(what, why)
+        }
         OpenError::Geometry { device, source } => BdevError::argument(what, format!("{device}: {source}")),
         other => other.into(),
     }

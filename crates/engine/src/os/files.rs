@@ -81,6 +81,9 @@ fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
         io::ErrorKind::NotFound => {
             format!("cannot open {path}: there is no such file; make it first, or correct the path")
         }
+        io::ErrorKind::IsADirectory => {
+            format!("cannot open {path}: it is a directory; name an image file or a block device")
+        }
         io::ErrorKind::PermissionDenied => format!(
             "cannot open {path}: permission denied; let this user {} it, or run as another one",
             if options.writable { "read and write" } else { "read" }

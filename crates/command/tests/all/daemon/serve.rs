@@ -281,6 +281,27 @@ fn an_export_is_made_and_removed_over_rpc_and_goes_with_its_bdev() {
 }
 
 #[test]
+fn a_volume_does_not_shrink_while_it_is_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(folder.path(), &SERVE, "control");
+    let mut rpc = Rpc::connect(&folder.path().join("rpc.sock")).unwrap();
+    for (method, params) in [
+        ("bdev_malloc_create", json!({"name": "M0", "num_blocks": 131_072, "block_size": 512})),
+        ("bdev_lvol_create_lvstore", json!({"bdev_name": "M0", "lvs_name": "s"})),
+        ("bdev_lvol_create", json!({"lvs_name": "s", "lvol_name": "v", "size_in_mib": 16})),
+        ("nbd_export", json!({"bdev_name": "s/v", "name": "v"})),
+    ] {
+        rpc.done(method, &params).unwrap();
+    }
+    let smaller = json!({"name": "s/v", "size_in_mib": 8});
+    let (code, message) = rpc.call("bdev_lvol_resize", &smaller).unwrap().unwrap_err();
+    assert!(code == -16 && message.contains("cannot shrink"), "{code} {message}");
+    assert_eq!(rpc.done("nbd_get_exports", &Value::Null).unwrap()[0]["size"], 16 << 20);
+    rpc.done("nbd_unexport", &json!({"name": "v"})).unwrap();
+    rpc.done("bdev_lvol_resize", &smaller).unwrap();
+}
+
+#[test]
 fn an_export_without_a_name_and_one_with_an_empty_name_have_that_of_the_bdev() {
     let folder = tempfile::tempdir().unwrap();
     let _daemon = Daemon::start(folder.path(), &SERVE, "control");
