@@ -109,8 +109,8 @@ fn errno_of_open(error: &OpenError) -> i32 {
     }
 }
 
-/// The errno in an error of the system, or in its source.
-fn errno_of_io(error: &std::io::Error) -> i32 {
+/// The errno in an error of the system, or in its source; that of its kind if it has none.
+pub fn errno_of_io(error: &std::io::Error) -> i32 {
     if let Some(errno) = error.raw_os_error() {
         return errno;
     }
@@ -125,6 +125,9 @@ fn errno_of_io(error: &std::io::Error) -> i32 {
         std::io::ErrorKind::NotFound => 2,
         std::io::ErrorKind::InvalidFilename => errno::ENAMETOOLONG,
         std::io::ErrorKind::PermissionDenied => 13,
+        std::io::ErrorKind::AlreadyExists => errno::EEXIST,
+        std::io::ErrorKind::AddrInUse => 98,
+        std::io::ErrorKind::AddrNotAvailable => 99,
         std::io::ErrorKind::OutOfMemory => errno::ENOMEM,
         std::io::ErrorKind::ResourceBusy | std::io::ErrorKind::WouldBlock => errno::EBUSY,
         std::io::ErrorKind::IsADirectory => errno::EISDIR,

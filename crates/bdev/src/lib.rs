@@ -46,7 +46,7 @@ pub use claim::{ClaimInfo, ClaimKind};
 pub use counter::{Counted, Counter, Ending};
 pub use desc::{Desc, OpenOptions};
 pub use detail::Detail;
-pub use error::BdevError;
+pub use error::{BdevError, errno_of_io};
 pub use event::{Event, Grace};
 pub use extents::{Content, Extent, Extents};
 pub use io_types::{IoType, IoTypes};

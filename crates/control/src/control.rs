@@ -7,12 +7,13 @@ use std::rc::Rc;
 use spindle_bdev::Registry;
 use spindle_bdev::modules::gpt;
 use spindle_lvol::Lvols;
-use spindle_nbd::{Options, Server};
+use spindle_nbd::Server;
 use spindle_reactor::{CpuSet, CreateError, Handle, Thread};
 use spindle_rpc::Phase;
 
 use crate::core_locks::{CORE_LOCKS, CoreLocks};
 use crate::log::Log;
+use crate::open_files;
 use crate::settings::bdev_options::BdevOptions;
 use crate::settings::copies::Copies;
 use crate::settings::core_times::CoreClock;
@@ -68,7 +69,7 @@ impl Control {
         let registry = Registry::start().expect("a Spindle thread may have a registry");
         gpt::start(&registry).await?;
         let lvols = Lvols::start(&registry).await?;
-        let nbd = Server::new(Options::default(), nbd_threads(&runtime)?);
+        let nbd = Server::new(open_files::nbd_options(&log), nbd_threads(&runtime)?);
         Ok(Control(Rc::new(Inner {
             runtime,
             phase,

@@ -103,20 +103,16 @@ impl Daemon {
         let config = options.config.map(read);
         let config = config.transpose().map_err(StartError::Config)?;
         start_framework(&control, config, options.wait_for_rpc).await.map_err(StartError::Config)?;
+        let mut served = Vec::new();
         for path in &options.files {
-            export_file(&control, path).await?;
+            served.push(export_file(&control, path, &served).await?);
         }
         let tls = match &options.nbd_tls {
             Some(folder) => Some(Tls::from_folder(folder).await?),
             None => None,
         };
         for address in options.nbd {
-            match &tls {
-                Some(tls) if matches!(address, Address::Tcp(_)) => {
-                    control.nbd().listen_encrypted(address, tls.clone()).await?;
-                }
-                _ => drop(control.nbd().listen(address).await?),
-            }
+            listen(&control, address, tls.as_ref()).await?;
         }
         let server = bound.map(|bound| bound.serve(dispatcher, ServerOptions::default()));
         control.log().notice("app", &format!("serving on the cores {:?}", control.runtime().cores()));
@@ -229,11 +225,52 @@ fn name_for(control: &Control, path: &Path) -> String {
     }
 }
 
-/// Makes a bdev and an export of a file.
-async fn export_file(control: &Control, path: &Path) -> Result<(), StartError> {
+/// Listens, encrypted at a TCP address if there are certificates. Done already where the configuration listens there in
+/// the same way.
+async fn listen(control: &Control, address: Address, tls: Option<&Tls>) -> Result<(), StartError> {
+    let tls = tls.filter(|_| matches!(address, Address::Tcp(_)));
+    let folder = tls.map(Tls::folder);
+    let listeners = control.nbd().listeners();
+    if let Some(there) = listeners.iter().find(|there| is_same_address(&there.address, &address)) {
+        return match is_same_path(there.tls.as_deref(), folder) {
+            true => Ok(()),
+            false => Err(StartError::ListensOtherwise(address)),
+        };
+    }
+    match tls {
+        Some(tls) => control.nbd().listen_encrypted(address, tls.clone()).await?,
+        None => control.nbd().listen(address).await?,
+    };
+    Ok(())
+}
+
+fn is_same_address(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Unix(one), Address::Unix(other)) => is_same_path(Some(one), Some(other)),
+        _ => one == other,
+    }
+}
+
+/// True if both are absent, or name one place, from the folder of this process.
+fn is_same_path(one: Option<&Path>, other: Option<&Path>) -> bool {
+    let whole =
+        |path: Option<&Path>| path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.into()));
+    whole(one) == whole(other)
+}
+
+/// Exports a file, as the bdev that the configuration has made of it or as a new one; returns the name of the bdev. Those
+/// that were `served` before are files of the command line.
+async fn export_file(control: &Control, path: &Path, served: &[String]) -> Result<String, StartError> {
+    if let Some(bdev) = file::made_of(control.registry(), path) {
+        if served.iter().any(|name| name == bdev.name()) {
+            return Err(StartError::SameFile(path.display().to_string()));
+        }
+        export_bdev(control, path, bdev.name())?;
+        return Ok(bdev.name().to_owned());
+    }
     let name = name_for(control, path);
     if control.registry().get(&name).is_ok() {
-        return Err(StartError::SameFile(name));
+        return Err(StartError::NameTaken(name));
     }
     let spec = FileSpec {
         name: name.clone(),
@@ -246,5 +283,22 @@ async fn export_file(control: &Control, path: &Path) -> Result<(), StartError> {
     };
     file::create(control.registry(), spec).await?;
     control.nbd().export_bdev(&name, BdevExport::default())?;
-    Ok(())
+    Ok(name)
+}
+
+/// Exports a bdev by the name of its file, by its path if another export has that name. Done already if the configuration
+/// has done so.
+fn export_bdev(control: &Control, path: &Path, bdev: &str) -> Result<(), StartError> {
+    let short = path.file_name().unwrap_or(path.as_os_str());
+    for name in [short, path.as_os_str()].map(|name| name.to_string_lossy().into_owned()) {
+        match control.nbd().exports().iter().find(|export| export.name == name) {
+            Some(export) if export.bdev.as_deref() == Some(bdev) => return Ok(()),
+            Some(_) => {}
+            None => {
+                let export = BdevExport { name, ..BdevExport::default() };
+                return Ok(control.nbd().export_bdev(bdev, export)?);
+            }
+        }
+    }
+    Err(StartError::NameTaken(path.display().to_string()))
 }

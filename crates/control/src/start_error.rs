@@ -3,6 +3,7 @@
 use std::io;
 
 use spindle_bdev::BdevError;
+use spindle_engine::Address;
 use spindle_lvol::LvolError;
 use spindle_nbd::{ExportError, ListenError, TlsError};
 use spindle_reactor::CreateError;
@@ -30,11 +31,20 @@ pub enum StartError {
     /// A file cannot be served.
     #[error(transparent)]
     File(#[from] BdevError),
-    /// A bdev has the name and the path of a file already.
+    /// Another bdev or export has the name and the path of a file.
     #[error(
-        "the file {0} cannot be served: a bdev has this name already; name each file once, or by another path"
+        "the file {0} cannot be served: another bdev or export has this name; name the file by another path"
     )]
+    NameTaken(String),
+    /// A file is named twice.
+    #[error("the file {0} is named twice; name each file once")]
     SameFile(String),
+    /// The configuration listens at an address of the command line with other certificates.
+    #[error(
+        "the configuration listens on {0} too, with other TLS settings; leave the address out here or there, or give both \
+         the same folder of certificates"
+    )]
+    ListensOtherwise(Address),
     /// A file cannot be exported.
     #[error(transparent)]
     Export(#[from] ExportError),

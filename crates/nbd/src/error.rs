@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use spindle_bdev::BdevError;
+use spindle_bdev::{BdevError, errno_of_io};
 use spindle_engine::Address;
 
 /// Why an export cannot be added or removed.
@@ -77,3 +77,17 @@ pub enum ListenError {
     #[error("cannot listen on {0}: the server is stopping; start it again")]
     Stopping(Address),
 }
+
+impl ListenError {
+    /// The system's error number for it.
+    pub fn errno(&self) -> i32 {
+        match self {
+            ListenError::System(error) => errno_of_io(error),
+            ListenError::Exists(_) => EEXIST,
+            _ => EINVAL,
+        }
+    }
+}
+
+const EEXIST: i32 = 17;
+const EINVAL: i32 = 22;

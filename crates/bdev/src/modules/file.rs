@@ -3,10 +3,11 @@
 //! One module with two names; the runtime, not the method, decides which engine does the work.
 
 use std::any::Any;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use spindle_block::{Device, File, FileOptions, OpenError};
+use spindle_block::{Device, File, FileOptions, GeometryError, OpenError};
 use uuid::Uuid;
 
 use crate::error::errno;
@@ -100,9 +101,9 @@ fn busy(registry: &Registry, spec: &FileSpec, what: &str, error: OpenError) -> B
     if let Ok(by) = registry.get(&spec.name) {
         return BdevError::Exists { name: spec.name.clone(), by: by.name().to_owned() };
     }
-    match user_of(registry, &spec.filename) {
+    match of_file(registry, |file| file == spec.filename) {
         Some(by) => {
-            let file = spec.filename.display();
+            let (file, by) = (spec.filename.display(), by.name());
             let why = format!("{file} is in use for bdev {by:?}; use that, or delete it first");
             BdevError::Module { what: what.to_owned(), why, errno: errno::EBUSY }
         }
@@ -110,13 +111,25 @@ fn busy(registry: &Registry, spec: &FileSpec, what: &str, error: OpenError) -> B
     }
 }
 
-/// The bdev that was made of a file.
-fn user_of(registry: &Registry, filename: &Path) -> Option<String> {
-    let is_of = |bdev: &Bdev| {
+/// The bdev that was made of a file, also if it was named by another path to it. For a start: it asks the system about
+/// files, which may block.
+pub fn made_of(registry: &Registry, filename: &Path) -> Option<Bdev> {
+    of_file(registry, |file| is_same(file, filename))
+}
+
+/// The first bdev that was made of such a file.
+fn of_file(registry: &Registry, is_such: impl Fn(&Path) -> bool) -> Option<Bdev> {
+    let is_of_such = |bdev: &Bdev| {
         let disk = (&**bdev.disk() as &dyn Any).downcast_ref::<FileDisk>();
-        disk.is_some_and(|disk| disk.spec.filename == filename)
+        disk.is_some_and(|disk| is_such(&disk.spec.filename))
     };
-    registry.bdevs().into_iter().find(is_of).map(|bdev| bdev.name().to_owned())
+    registry.bdevs().into_iter().find(is_of_such)
+}
+
+/// True if two paths lead to one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let file = |path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    one == other || file(one).is_some_and(|one| file(other) == Some(one))
 }
 
 /// Reads the file's size again, and grows the bdev if it grew. A smaller size is accepted if the bdev is not
@@ -160,6 +173,11 @@ impl FileDisk {
 /// Converts a refusal: sizes that do not fit are the caller's mistake, other errors are the system's.
 fn refused(what: &str, error: OpenError) -> BdevError {
     match error {
+        OpenError::Geometry { device, source: GeometryError::Empty } => {
+            let why =
+                format!("{device} is too small for a block; make it larger first: truncate -s SIZE {device}");
+            BdevError::argument(what, why)
+        }
         OpenError::Geometry { device, source } => BdevError::argument(what, format!("{device}: {source}")),
         other => other.into(),
     }

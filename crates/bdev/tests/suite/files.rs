@@ -68,14 +68,14 @@ fn a_file_that_is_no_disk_is_refused_with_the_reason() {
         let fifo = folder.join("fifo");
         assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
         let cases = [
-            (spec("F", &folder, 512), 21, "directory"),
-            (spec("F", &fifo, 512), 22, "fifo"),
+            (spec("F", &folder, 512), 21, "it is a directory; name an image file or a block device"),
+            (spec("F", &fifo, 512), 22, "fifo: it is a FIFO; name an image file or a block device"),
             (spec("F", "/dev/zero", 512), 22, "/dev/zero"),
             (spec("F", folder.join("missing"), 512), 2, "missing"),
             (spec("F", "", 512), 2, ""),
             (spec("F", folder.join("x".repeat(300)), 512), 36, "xxx"),
             (spec("F", &odd, 512), 22, "8388708 bytes"),
-            (spec("F", &empty, 512), 22, "block"),
+            (spec("F", &empty, 512), 22, "make it larger first: truncate -s SIZE "),
             (spec("F", &good, 4096), 22, "8389120 bytes"),
             (spec("F", &good, 256), 22, "256"),
             (spec("F", &good, 1536), 22, "1536"),

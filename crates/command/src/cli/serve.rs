@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use spindle_control::{
-    ConfigFile, Daemon, DaemonOptions, Level, Log, LogForm, LogOptions, methods, parse_address, uri,
+    ConfigFile, Daemon, DaemonOptions, Level, Log, LogForm, LogOptions, methods, parse_address,
+    raise_open_files, uri,
 };
 use spindle_engine::{Address, CpuSet, available_cores};
 use spindle_nbd::ListenerInfo;
@@ -255,6 +256,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         return out.finish();
     }
     let nbd = command.nbd_addresses()?;
+    raise_open_files();
     // Before the runtime starts, which waits for no file.
     let config =
         command.config.as_deref().map(|path| config_file::read(path, command.json_ignore_init_errors));

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use spindle_nbd::{
-    BdevExport, ConnectionInfo, Counts, ExportError, ExportInfo, ExportOptions, ListenError, ListenerInfo,
-    Tls,
+    BdevExport, ConnectionInfo, Counts, ExportError, ExportInfo, ExportOptions, ListenerInfo, Tls,
 };
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
@@ -40,19 +39,9 @@ async fn listen(control: Control, params: Listen) -> Result<String, RpcError> {
             control.nbd().listen_encrypted(address, tls).await
         }
     };
-    let listening = listening.map_err(|error| {
-        let errno = match &error {
-            ListenError::Exists(_) => Errno::EXIST,
-            ListenError::System(error) => Errno::from_raw(error.raw_os_error().unwrap_or(EADDRINUSE)),
-            _ => Errno::INVAL,
-        };
-        RpcError::errno(errno, error)
-    })?;
+    let listening = listening.map_err(|error| RpcError::errno(Errno::from_raw(error.errno()), error))?;
     Ok(listening.to_string())
 }
-
-/// The errno of a failed listen, if the error does not carry the system's own.
-const EADDRINUSE: i32 = 98;
 
 /// The parameters of `nbd_export`, also as a saved configuration has them.
 #[derive(Deserialize, Serialize)]
@@ -77,9 +66,10 @@ impl NewExport {
     }
 }
 
-/// Exports a bdev under a name, its own if none is given.
+/// Exports a bdev under a name, its own if none or an empty one is given.
 async fn export(control: Control, params: NewExport) -> Result<String, RpcError> {
-    let name = params.name.unwrap_or_else(|| params.bdev_name.clone());
+    let name = params.name.filter(|name| !name.is_empty());
+    let name = name.unwrap_or_else(|| params.bdev_name.clone());
     let options = ExportOptions {
         description: params.description.unwrap_or_default(),
         read_only: params.read_only.unwrap_or(false),

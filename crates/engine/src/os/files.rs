@@ -10,6 +10,7 @@ use spindle_mem::{Buffers, IoBuf};
 
 use super::closing::OpenFd;
 use super::iovec::{self, IoVecs};
+use super::reworded::reworded;
 use super::{geometry, layers, lock};
 use crate::handle::Body;
 use crate::{Direct, File, FileInfo, Op, OpenOptions, Output};
@@ -70,25 +71,6 @@ pub(crate) fn open(options: &OpenOptions) -> io::Result<(OpenFd, FileInfo)> {
     Ok((OpenFd::new(fd, locks), info))
 }
 
-/// An error of the system with other words.
-#[derive(Debug)]
-struct Named {
-    message: String,
-    source: io::Error,
-}
-
-impl std::fmt::Display for Named {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for Named {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
-
 /// The same kind of error, preceded by the path; the system's own is its source.
 fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
     let path = options.path.display();
@@ -98,6 +80,9 @@ fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
         }
         io::ErrorKind::NotFound => {
             format!("cannot open {path}: there is no such file; make it first, or correct the path")
+        }
+        io::ErrorKind::IsADirectory => {
+            format!("cannot open {path}: it is a directory; name an image file or a block device")
         }
         io::ErrorKind::PermissionDenied => format!(
             "cannot open {path}: permission denied; let this user {} it, or run as another one",
@@ -113,9 +98,7 @@ fn named(options: &OpenOptions, error: &io::Error) -> io::Error {
         },
         _ => format!("cannot open {path}: {error}{}", remedy(error)),
     };
-    // Copied, as the caller keeps it: only one of the system has a number.
-    let source = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
-    io::Error::new(error.kind(), Named { message, source })
+    reworded(error, message)
 }
 
 /// What to do about a path that the system cannot open.

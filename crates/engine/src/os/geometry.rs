@@ -16,7 +16,7 @@ pub(super) fn inspect(fd: BorrowedFd<'_>, direct: bool, writable: bool) -> io::R
         FileType::RegularFile => Ok(regular_file(fd, &stat, direct, writable)),
         other => {
             let kind = in_words(other);
-            let message = format!("it is {kind}, neither a regular file nor a block device");
+            let message = format!("it is {kind}; name an image file or a block device");
             Err(io::Error::new(io::ErrorKind::InvalidInput, message))
         }
     }

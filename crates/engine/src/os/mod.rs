@@ -11,6 +11,7 @@ mod lock;
 mod opens;
 mod overlap;
 pub(crate) mod readiness;
+mod reworded;
 mod socket_file;
 pub(crate) mod sockets;
 pub(crate) mod waker;

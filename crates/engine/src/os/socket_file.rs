@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 
 use super::lock;
+use super::reworded::reworded;
 
 /// The owner of a Unix socket's path. Dropping it removes the socket's file, if it is the one made under this
 /// lock, and then the lock file.
@@ -162,9 +163,9 @@ fn cannot_create(lock_path: &Path, errno: Errno) -> io::Error {
         _ => String::new(),
     };
     let error = io::Error::from(errno);
-    io::Error::new(error.kind(), format!("cannot create {}: {error}{remedy}", lock_path.display()))
+    reworded(&error, format!("cannot create {}: {error}{remedy}", lock_path.display()))
 }
 
 fn named(what: &str, error: io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
+    reworded(&error, format!("{what}: {error}"))
 }

@@ -14,6 +14,7 @@ use rustix::net::{
     listen as listen_on, socket_with, socketpair, sockopt,
 };
 
+use super::reworded::reworded;
 use crate::engine_id::EngineId;
 use crate::handle::{Body, ListenerInner, SocketInner};
 use crate::{Address, Listener, Peer, Shutdown, Socket};
@@ -121,10 +122,7 @@ pub(crate) fn listen(
     blocking: bool,
     engine_id: &EngineId,
 ) -> io::Result<Listener> {
-    let named = |errno: Errno| {
-        let error = io::Error::from(errno);
-        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-    };
+    let named = |errno| cannot_listen(address, errno);
     let (fd, kernel) = stream_for(address, blocking)?;
     if matches!(address, Address::Tcp(_)) {
         sockopt::set_socket_reuseaddr(&fd, true)?;
@@ -146,16 +144,29 @@ pub(crate) fn listen(
 /// Binds a Unix path to a socket to which only its owner's programs may connect, and listens.
 pub(crate) fn listen_private(path: &Path, backlog: u32, blocking: bool) -> io::Result<(OwnedFd, Address)> {
     let address = Address::Unix(path.to_owned());
-    let named = |errno: Errno| {
-        let error = io::Error::from(errno);
-        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
-    };
+    let named = |errno| cannot_listen(&address, errno);
     let (fd, kernel) = stream_for(&address, blocking)?;
     // The file is created with the socket's mode, so that it never has another one.
     rustix::fs::fchmod(&fd, Mode::from_raw_mode(0o600)).map_err(named)?;
     bind(&fd, &kernel).map_err(named)?;
     listen_on(&fd, i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(named)?;
     Ok((fd, address))
+}
+
+/// Why it cannot listen, with the remedy if one is known.
+fn cannot_listen(address: &Address, errno: Errno) -> io::Error {
+    let remedy = match (errno, address) {
+        (Errno::ADDRINUSE, Address::Tcp(_)) => "; use another port, or stop what has it",
+        (Errno::ADDRNOTAVAIL, Address::Tcp(_)) => {
+            "; use an address of this machine, or 0.0.0.0 or [::] for all"
+        }
+        (Errno::ACCESS, Address::Tcp(_)) => {
+            "; use a port from 1024 on, or run as a user who may use this one"
+        }
+        _ => "",
+    };
+    let error = io::Error::from(errno);
+    reworded(&error, format!("cannot listen on {address}: {error}{remedy}"))
 }
 
 /// The same kind of error, preceded by the address.

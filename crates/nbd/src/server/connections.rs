@@ -14,9 +14,6 @@ use super::placing::{self, Candidate};
 use crate::connection::Control;
 use crate::origin::Origin;
 
-/// Connections that were told to make room and have not ended. They end in the next turn of their threads.
-const LEAVING: usize = 1024;
-
 /// Connections, by their numbers: in the order in which they came.
 pub(super) struct Connections {
     all: BTreeMap<u64, Connection>,
@@ -166,7 +163,8 @@ impl Connections {
         options: &Options,
         origin: Origin,
     ) -> Result<Option<Arc<Control>>, Full> {
-        if self.leaving >= LEAVING {
+        // They end in the next turn of their threads.
+        if self.leaving >= options.leaving {
             return Err(Full);
         }
         let own =
@@ -406,8 +404,9 @@ mod tests {
     #[test]
     fn those_told_to_make_room_are_limited_too_and_those_told_to_end_for_another_reason_are_not_counted() {
         let mut server = Server::new(1, 1);
+        let leaving = server.options.leaving;
         server.comes(network(0)).expect("there is room");
-        for n in 0..LEAVING {
+        for n in 0..leaving {
             let came = server.comes(network(n + 1)).expect("there is room");
             assert_eq!(came, (n as u64 + 1, Some(n as u64)));
         }
@@ -415,7 +414,7 @@ mod tests {
         server.connections.remove(5);
         assert!(server.comes(network(0)).is_some());
         let mut server = Server::new(1, 1);
-        for n in 0..2 * LEAVING {
+        for n in 0..2 * leaving {
             let (id, leaves) = server.comes(network(n)).expect("there is room");
             assert_eq!(leaves, None);
             server.connections.ends(id);

@@ -12,6 +12,7 @@ mod options;
 mod placing;
 mod shared;
 mod visits;
+mod waiting;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use spindle_reactor::{Thread, WaitList, now, reactor_loads, spawn_local};
 use super::connections::{Connection, Connections, Which};
 use super::placing;
 use super::visits::Visits;
+use super::waiting::Waiting;
 use super::{ConnectionInfo, ExportInfo, Exported, ListenerInfo, Options};
 use crate::budget::Budget;
 use crate::codec::{Refusal, shortened};
@@ -25,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
     pub(super) visits: Visits,
+    pub(super) waiting: Waiting,
     threads: Vec<Thread>,
     lists: Mutex<Lists>,
     /// Tasks that wait for the end of a connection.
@@ -67,6 +69,7 @@ impl Shared {
             pool: Pool::new("nbd", memory.saturating_mul(3)),
             budget: Budget::new(memory, share),
             visits: Visits::new(options.connections_of_one, options.visits_of_one),
+            waiting: Waiting::new(options.waiting),
             options,
             threads,
             lists: Mutex::new(lists),

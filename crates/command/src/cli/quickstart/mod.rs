@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use spindle_bdev::Bdev;
 use spindle_bdev::modules::file::{self, FileSpec, Spelling};
-use spindle_control::{Control, Daemon, DaemonOptions, Ended, Log, methods};
+use spindle_control::{Control, Daemon, DaemonOptions, Ended, Log, methods, raise_open_files};
 use spindle_engine::spawn_pinned;
 use spindle_lvol::{Lvol, LvolSpec, LvolStore, StoreKey, StoreSpec};
 use spindle_nbd::BdevExport;
@@ -48,6 +48,7 @@ pub(crate) struct Command {
 /// Creates or opens everything and serves until a signal.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let place = Place::new(command.folder)?;
+    raise_open_files();
     let log = Log::default();
     let builder = Runtime::builder().mode(IDLE).reporter(Arc::new(log.clone()));
     let runtime = builder.build().map_err(|error| Failure::Engine(error.to_string()))?;

@@ -254,12 +254,12 @@ fn a_file_that_is_no_disk_is_refused_with_the_reason_and_not_served() {
     let daemon = serve(folder);
     let mut rpc = Rpc::connect(&folder.join("rpc.sock")).unwrap();
     for (path, errno, says) in [
-        ("folder", -21, "directory"),
-        ("fifo", -22, "fifo: it is a FIFO"),
+        ("folder", -21, "folder: it is a directory; name an image file or a block device"),
+        ("fifo", -22, "fifo: it is a FIFO; name an image file or a block device"),
         ("/dev/zero", -22, "/dev/zero: it is a character device"),
         ("missing", -2, "missing: there is no such file; make it first"),
         ("odd", -22, "8388708 bytes"),
-        ("empty", -22, "empty"),
+        ("empty", -22, "make it larger first: truncate -s SIZE empty"),
     ] {
         let params = json!({"name": "F", "filename": path, "block_size": 512});
         let (code, message) = rpc.call("bdev_aio_create", &params).unwrap().unwrap_err();

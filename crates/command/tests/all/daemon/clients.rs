@@ -2,10 +2,12 @@
 //! daemon is gone, which is what the tests wait for.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType};
 use serde_json::{Value, json};
 
 /// Far longer than anything takes; what takes longer has failed.
@@ -26,9 +28,12 @@ struct Stream(UnixStream);
 
 impl Stream {
     fn connect(socket: &Path) -> Result<Stream, Gone> {
-        let stream = UnixStream::connect(socket).map_err(gone)?;
+        UnixStream::connect(socket).map_err(gone).map(Stream::new)
+    }
+
+    fn new(stream: UnixStream) -> Stream {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Ok(Stream(stream))
+        Stream(stream)
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), Gone> {
@@ -50,6 +55,14 @@ fn gone(error: std::io::Error) -> Gone {
         BrokenPipe | ConnectionRefused | ConnectionReset | NotFound | UnexpectedEof => Gone,
         _ => panic!("{error}"),
     }
+}
+
+/// A connection by TCP from this address of the machine. What is called on it later is the same for a Unix socket.
+pub fn tcp_from(source: Ipv4Addr, server: SocketAddrV4) -> UnixStream {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    rustix::net::bind(&socket, &SocketAddrV4::new(source, 0)).unwrap();
+    rustix::net::connect(&socket, &server).unwrap();
+    socket.into()
 }
 
 /// A request of an NBD client.
@@ -80,7 +93,15 @@ pub struct Nbd(Stream);
 impl Nbd {
     /// A client of an export, after its handshake.
     pub fn connect(socket: &Path, export: &str) -> Result<Nbd, Gone> {
-        let mut stream = Stream::connect(socket)?;
+        Nbd::shake(Stream::connect(socket)?, export)
+    }
+
+    /// The same by TCP, from this address of the machine.
+    pub fn from_host(source: Ipv4Addr, server: SocketAddrV4, export: &str) -> Result<Nbd, Gone> {
+        Nbd::shake(Stream::new(tcp_from(source, server)), export)
+    }
+
+    fn shake(mut stream: Stream, export: &str) -> Result<Nbd, Gone> {
         let mut hello = 3u32.to_be_bytes().to_vec();
         hello.extend(b"IHAVEOPT");
         hello.extend(7u32.to_be_bytes());

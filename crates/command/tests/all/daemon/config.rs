@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
+use super::clients::Rpc;
+use super::serve::certificates;
 use super::support::{Daemon, spindle, text};
 
 const SERVE: [&str; 5] = ["serve", "-m", "0x1", "-r", "rpc.sock"];
@@ -183,4 +186,113 @@ fn only_allowed_methods_are_there_for_clients_and_for_the_configuration() {
         r#"{"subsystems": [{"subsystem": "bdev", "config": [{"method": "bdev_wait_for_examine"}]}]}"#,
     );
     assert!(refused(folder.path(), &["--rpcs-allowed", "bdev_get_bdevs"]).contains("bdev_wait_for_examine"));
+}
+
+/// Writes the configuration that the daemon has now, as `save_config` of SPDK's client does.
+fn save(folder: &Path) {
+    let mut rpc = Rpc::connect(&folder.join("rpc.sock")).unwrap();
+    let subsystem = |name: &str| {
+        let config = rpc.done("framework_get_config", &json!({"name": name})).unwrap();
+        json!({"subsystem": name, "config": config})
+    };
+    let subsystems: Vec<Value> = ["bdev", "nbd"].map(subsystem).into();
+    write(folder, &json!({"subsystems": subsystems}).to_string());
+}
+
+/// The names of the exports.
+fn exports(daemon: &Daemon) -> Vec<String> {
+    let answer = daemon.call(&["nbd_get_exports"]).stdout;
+    let exports: Vec<Value> = serde_json::from_slice(&answer).unwrap();
+    exports.iter().map(|export| export["name"].as_str().unwrap().to_owned()).collect()
+}
+
+/// The TCP address in the URI of an export. An address of its own in the test, so that its port stays free between daemons.
+fn tcp_address(daemon: &Daemon, scheme: &str) -> String {
+    let exports: Value = serde_json::from_slice(&daemon.call(&["nbd_get_exports"]).stdout).unwrap();
+    let uris = exports[0]["uris"].as_array().unwrap();
+    let rest = uris.iter().find_map(|uri| uri.as_str().unwrap().strip_prefix(scheme)).unwrap();
+    rest.split('/').next().unwrap().to_owned()
+}
+
+fn disk(folder: &Path, name: &str) {
+    std::fs::File::create(folder.join(name)).unwrap().set_len(1 << 20).unwrap();
+}
+
+#[test]
+fn a_saved_configuration_and_the_options_with_which_it_was_saved_start_a_daemon_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("b")).unwrap();
+    ["d.img", "b/d.img"].iter().for_each(|name| disk(folder, name));
+    let options = ["--file", "d.img", "--file", "b/d.img", "--nbd", "unix:nbd.sock", "--nbd", "127.7.7.7:0"];
+    let daemon = Daemon::start(folder, &[&SERVE[..], &options].concat(), "control");
+    let tcp = tcp_address(&daemon, "nbd://");
+    save(folder);
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+
+    let (absolute_socket, absolute_disk) = (folder.join("nbd.sock"), folder.join("d.img"));
+    let absolute_socket = format!("unix:{}", absolute_socket.display());
+    let absolute_disk = absolute_disk.to_str().unwrap();
+    std::os::unix::fs::symlink("b/d.img", folder.join("link.img")).unwrap();
+    for (more, served) in [
+        (&["--nbd", &*tcp, "--nbd", "unix:nbd.sock"][..], &["b/d.img", "d.img"][..]),
+        (&["--nbd", &*absolute_socket], &["b/d.img", "d.img"]),
+        (&["--file", "d.img", "--file", "b/d.img", "--nbd", &*tcp], &["b/d.img", "d.img"]),
+        (&["--file", absolute_disk, "--nbd", "unix:nbd.sock"], &["b/d.img", "d.img"]),
+        (&["--file", "link.img", "--nbd", "unix:nbd.sock"], &["b/d.img", "d.img", "link.img"]),
+    ] {
+        let daemon = start(folder, more);
+        assert_eq!(exports(&daemon), served, "{more:?}");
+        assert_eq!(names(&daemon), ["b/d.img", "d.img"], "{more:?}");
+        assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_file_of_which_the_configuration_makes_a_bdev_is_exported_as_that_bdev() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    ["d.img", "e.img"].iter().for_each(|name| disk(folder, name));
+    let make = |name: &str, file: &str| json!({"method": "bdev_aio_create", "params": {"name": name, "filename": file, "block_size": 4096}});
+    let calls = [
+        make("A", "d.img"),
+        make("e", "e.img"),
+        json!({"method": "nbd_export", "params": {"bdev_name": "e", "name": "d.img"}}),
+    ];
+    write(folder, &json!({"subsystems": [{"subsystem": "bdev", "config": calls}]}).to_string());
+    let nbd = ["--nbd", "unix:nbd.sock"];
+    let daemon = start(folder, &[&["--file", "e.img"][..], &nbd].concat());
+    assert_eq!((exports(&daemon), names(&daemon).len()), (vec!["d.img".into(), "e.img".into()], 2));
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    // The name of the file is that of another export.
+    let daemon = start(folder, &[&["--file", "./d.img"][..], &nbd].concat());
+    assert_eq!((exports(&daemon), names(&daemon).len()), (vec!["./d.img".into(), "d.img".into()], 2));
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    let said = refused(folder, &[&["--file", "d.img"][..], &nbd].concat());
+    assert!(said.contains("the file d.img cannot be served") && said.contains("another path"), "{said}");
+    let said = refused(folder, &[&["--file", "e.img", "--file", "./e.img"][..], &nbd].concat());
+    assert!(said.contains("./e.img is named twice"), "{said}");
+}
+
+#[test]
+fn an_address_of_the_configuration_is_that_of_an_option_only_with_the_same_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    if !certificates(folder) {
+        eprintln!("SKIPPED: openssl is not installed");
+        return;
+    }
+    disk(folder, "d.img");
+    let options = ["--file", "d.img", "--nbd", "127.7.7.8:0", "--nbd-tls", "."];
+    let daemon = Daemon::start(folder, &[&SERVE[..], &options].concat(), "control");
+    let tcp = tcp_address(&daemon, "nbds://");
+    save(folder);
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    let absolute = folder.to_str().unwrap();
+    for tls in [".", absolute] {
+        let daemon = start(folder, &["--nbd", &tcp, "--nbd-tls", tls]);
+        assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    }
+    let said = refused(folder, &["--nbd", &tcp]);
+    assert!(said.contains(&tcp) && said.contains("other TLS settings"), "{said}");
 }

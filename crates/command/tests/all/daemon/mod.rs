@@ -12,6 +12,7 @@ mod leftovers;
 mod logs;
 mod many;
 mod model;
+mod open_files;
 mod quickstart;
 mod serve;
 mod spdk_client;

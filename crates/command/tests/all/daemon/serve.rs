@@ -1,11 +1,12 @@
 //! `spindle serve` and `spindle rpc`.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::clients::Rpc;
 use super::support::{Daemon, spindle, text};
@@ -218,7 +219,7 @@ fn a_file_is_served_without_any_json() {
 }
 
 /// Certificates for a server and its clients, all of one authority; false if `openssl` is not installed.
-fn certificates(folder: &Path) -> bool {
+pub fn certificates(folder: &Path) -> bool {
     let script = "set -e; key='-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes'
         openssl req -x509 $key -days 7 -subj /CN=ca -keyout ca-key.pem -out ca-cert.pem
         echo subjectAltName=DNS:localhost,IP:127.0.0.1 > extensions
@@ -277,6 +278,71 @@ fn an_export_is_made_and_removed_over_rpc_and_goes_with_its_bdev() {
     ok(&["nbd_export", r#"{"bdev_name": "M0", "name": "again"}"#]);
     ok(&["bdev_malloc_delete", r#"{"name": "M0"}"#]);
     assert_eq!(ok(&["nbd_get_exports"]).trim(), "[]");
+}
+
+#[test]
+fn a_volume_does_not_shrink_while_it_is_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(folder.path(), &SERVE, "control");
+    let mut rpc = Rpc::connect(&folder.path().join("rpc.sock")).unwrap();
+    for (method, params) in [
+        ("bdev_malloc_create", json!({"name": "M0", "num_blocks": 131_072, "block_size": 512})),
+        ("bdev_lvol_create_lvstore", json!({"bdev_name": "M0", "lvs_name": "s"})),
+        ("bdev_lvol_create", json!({"lvs_name": "s", "lvol_name": "v", "size_in_mib": 16})),
+        ("nbd_export", json!({"bdev_name": "s/v", "name": "v"})),
+    ] {
+        rpc.done(method, &params).unwrap();
+    }
+    let smaller = json!({"name": "s/v", "size_in_mib": 8});
+    let (code, message) = rpc.call("bdev_lvol_resize", &smaller).unwrap().unwrap_err();
+    assert!(
+        code == -32602 && message.starts_with("Device or resource busy") && message.contains("cannot shrink"),
+        "{code} {message}"
+    );
+    assert_eq!(rpc.done("nbd_get_exports", &Value::Null).unwrap()[0]["size"], 16 << 20);
+    rpc.done("nbd_unexport", &json!({"name": "v"})).unwrap();
+    rpc.done("bdev_lvol_resize", &smaller).unwrap();
+}
+
+#[test]
+fn an_export_without_a_name_and_one_with_an_empty_name_have_that_of_the_bdev() {
+    let folder = tempfile::tempdir().unwrap();
+    let _daemon = Daemon::start(folder.path(), &SERVE, "control");
+    let mut rpc = Rpc::connect(&folder.path().join("rpc.sock")).unwrap();
+    let disk = json!({"name": "M0", "num_blocks": 8, "block_size": 512});
+    rpc.done("bdev_malloc_create", &disk).unwrap();
+    for params in [json!({"bdev_name": "M0"}), json!({"bdev_name": "M0", "name": ""})] {
+        assert_eq!(rpc.done("nbd_export", &params).unwrap(), "M0");
+        assert_eq!(rpc.done("nbd_get_exports", &Value::Null).unwrap()[0]["name"], "M0");
+        rpc.done("nbd_unexport", &json!({"name": "M0"})).unwrap();
+    }
+}
+
+#[test]
+fn an_address_at_which_it_cannot_listen_is_refused_with_the_systems_number_and_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(folder.path(), &SERVE, "control");
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let used = other.local_addr().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    let mut rpc = Rpc::connect(&folder.path().join("rpc.sock")).unwrap();
+    for (address, errno, says) in [
+        (&*used.to_string(), -98, "use another port, or stop what has it"),
+        // Of a network for documentation.
+        ("192.0.2.1:10809", -99, "use an address of this machine"),
+        ("unix:no/such/folder", -2, "make the folder no/such"),
+        ("unix:file", -17, "is not a socket"),
+        ("unix:rpc.sock", -98, "use another path"),
+    ] {
+        let (code, message) = rpc.call("nbd_listen", &json!({"address": address})).unwrap().unwrap_err();
+        assert!(code == errno && message.contains(says), "{address}: {code} {message}");
+        let run =
+            spindle(folder.path()).args(["serve", "-r", "other.sock", "--nbd", address]).output().unwrap();
+        let error = text(&run.stderr);
+        assert_eq!((run.status.code(), error.lines().count()), (Some(1), 1), "{address}: {error}");
+        assert!(error.contains(says) && !folder.path().join("other.sock").exists(), "{address}: {error}");
+    }
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
 }
 
 #[test]
