@@ -58,7 +58,8 @@ pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Sock
     if session.dirty.get() && session.channel.flush().await.is_err() {
         server.flush_failed(&session.exported);
     }
-    stream.end().await;
+    // Its last bytes, too, wait for a client that does not read.
+    let _ = timeout(server.options.grace, stream.end()).await;
     spindle_reactor::tell("nbd", || {
         let why = if violation.is_some() { ": it broke the protocol" } else { "" };
         format!("client {name} of export {:?} has ended{why}", shortened(&session.exported.export.name))

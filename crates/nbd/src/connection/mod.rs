@@ -4,6 +4,7 @@
 //! where it was placed. It ends only when all of its requests have.
 
 mod control;
+mod grace;
 mod handshake;
 mod input;
 mod outbox;
