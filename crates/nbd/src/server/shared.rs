@@ -91,7 +91,12 @@ impl Shared {
             if lists.stopping {
                 return;
             }
-            let Ok(leaves) = lists.connections.make_room(&self.options, origin) else { return };
+            let Ok(leaves) = lists.connections.make_room(&self.options, origin) else {
+                drop(lists);
+                let why = "as many clients use exports as may be connected";
+                spindle_reactor::tell("nbd", || format!("client ({peer}) is refused: {why}"));
+                return;
+            };
             let thread = placing::choose(&lists.connections.candidates(&self.loads(), time()));
             let here = thread.map(|index| self.threads[index].clone()).or_else(Thread::current);
             let thread_name = here.map_or_else(String::new, |thread| thread.name().to_owned());
