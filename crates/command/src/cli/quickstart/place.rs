@@ -19,6 +19,9 @@ const IMAGE_BYTES: u64 = 10 << 30;
 /// The longest path that a socket can have.
 const SOCKET_PATH: usize = 107;
 
+/// The sockets, and the files that lock them.
+const SOCKETS: [&str; 4] = ["spdk.sock", "spdk.sock.lock", "nbd.sock", "nbd.sock.lock"];
+
 /// What to do about an image that a quickstart cannot use.
 const REMEDY: &str = "move it away, or name another folder: spindle quickstart FOLDER";
 
@@ -36,6 +39,8 @@ pub(super) enum Found {
     /// There is none yet.
     New,
     Clean,
+    /// Clean, as the run that did not end in order had changed nothing.
+    CleanAfterKill,
     Dirty,
 }
 
@@ -88,6 +93,11 @@ impl Place {
 
     pub(super) fn nbd_address(&self) -> Address {
         Address::Unix(self.absolute.join("nbd.sock"))
+    }
+
+    /// Whether an earlier run did not end in order: its sockets are there still. Asked before this run makes its own.
+    pub(super) fn was_killed(&self) -> bool {
+        SOCKETS.iter().any(|name| fs::symlink_metadata(self.absolute.join(name)).is_ok())
     }
 
     /// The state of the image. The caller owns the RPC socket of the folder, so that no other quickstart makes one.

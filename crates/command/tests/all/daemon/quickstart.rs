@@ -46,6 +46,21 @@ fn the_first_run_makes_a_store_and_the_next_one_opens_it_clean_or_after_a_kill()
     assert_eq!(fs::read_to_string(folder.path().join("spindle-quickstart/.gitignore")).unwrap(), "*\n");
 }
 
+#[test]
+fn a_run_after_one_that_was_killed_does_not_speak_of_a_clean_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    for (says, end) in [
+        ("10 GiB, new", Signal::KILL),
+        ("opened, last run was killed, store clean", Signal::KILL),
+        ("opened, last run was killed, store clean", Signal::TERM),
+        ("opened, last stop clean", Signal::TERM),
+    ] {
+        let run = start(folder.path());
+        assert!(run.said.contains(says), "{says}: {}", run.said);
+        run.end(end);
+    }
+}
+
 /// The screen with what differs from run to run in one form: the time, the folder, the engine, the cores, the path of
 /// the program, and packages of programs that are not installed.
 fn in_one_form(screen: &str, folder: &str) -> Vec<String> {
