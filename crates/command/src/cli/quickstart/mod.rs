@@ -2,6 +2,7 @@
 //!
 //! The first run creates them, later ones open them.
 
+mod made;
 mod place;
 mod screen;
 
@@ -48,6 +49,14 @@ pub(crate) struct Command {
 /// Creates or opens everything and serves until a signal.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let place = Place::new(command.folder)?;
+    let served = serve_in(place.clone());
+    if served.is_err() {
+        place.take_back();
+    }
+    served
+}
+
+fn serve_in(place: Place) -> Result<(), Failure> {
     let log = Log::default();
     let builder = Runtime::builder().mode(IDLE).reporter(Arc::new(log.clone()));
     let runtime = builder.build().map_err(|error| Failure::Engine(error.to_string()))?;
