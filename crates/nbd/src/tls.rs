@@ -118,7 +118,27 @@ fn configured(
         .map_err(|error| unfit(CERTIFICATE, error.to_string()))?
         .with_client_cert_verifier(verifier)
         .with_single_cert(chain, key)
-        .map_err(|error| unfit(CERTIFICATE, format!("it does not go with {KEY}: {error}")))
+        .map_err(|error| unfit(CERTIFICATE, unusable(&error)))
+}
+
+/// Why a certificate and its key cannot be used.
+fn unusable(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(_) => explained(error),
+        _ => format!("it does not go with {KEY}: {error}"),
+    }
+}
+
+/// An error of TLS, with the remedy where that is known.
+pub(crate) fn explained(error: &rustls::Error) -> String {
+    let text = error.to_string();
+    // It has no variant of its own.
+    if !text.contains("UnsupportedCertVersion") {
+        return text;
+    }
+    "an X.509 certificate is of version 1 and must be of version 3: sign it with 'openssl x509 -req ... -extfile FILE', \
+     with extensions such as subjectAltName in the file"
+        .to_owned()
 }
 
 /// The certificates in a PEM text; at least one.

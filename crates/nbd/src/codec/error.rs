@@ -31,7 +31,8 @@ impl ErrorCode {
             // EPERM and EROFS: writes are not taken any more.
             IoErrorKind::ReadOnly | IoErrorKind::Device { errno: 1 | 30 } => ErrorCode::Permission,
             IoErrorKind::NoSpace | IoErrorKind::Quota | IoErrorKind::FileTooLarge => ErrorCode::NoSpace,
-            IoErrorKind::Removed => ErrorCode::ShuttingDown,
+            // What a device keeps it may abort when it is removed. For an export that stays both are EIO.
+            IoErrorKind::Removed | IoErrorKind::Aborted => ErrorCode::ShuttingDown,
             _ => ErrorCode::Io,
         }
     }

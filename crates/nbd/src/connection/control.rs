@@ -17,7 +17,7 @@ use crate::stats::Counters;
 pub(crate) enum Stop {
     /// Go on.
     No = 0,
-    /// Finish requests under way, refuse later ones, and end.
+    /// Finish requests under way, refuse later ones, and end. A client that does not read the replies has a while.
     Gently = 1,
     /// End without sending another byte.
     AtOnce = 2,

@@ -11,6 +11,7 @@ use spindle_engine::Socket;
 use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::timeout;
 
+use super::departure::Departure;
 use super::session::Session;
 use super::stream::Stream;
 use super::transmission::transmit;
@@ -39,16 +40,25 @@ struct Served {
 pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Socket, tls: Option<Tls>) {
     let mut stream = Stream::new(socket);
     let limit = server.options.handshake;
+    let mut left = if tls.is_some() { Departure::Plain } else { Departure::Gone };
     let shaken = {
-        let handshake = unless_stopped(&control, handshake(&server, &control, &mut stream, tls));
-        timeout(limit, handshake).await
+        let handshake = handshake(&server, &control, &mut stream, tls, &mut left);
+        timeout(limit, unless_stopped(&control, handshake)).await
     };
     let name = control.id;
-    let Ok(Some(Some(served))) = shaken else {
-        spindle_reactor::tell("nbd", || format!("client {name} has left without an export"));
-        return;
+    let served = match shaken {
+        Ok(Some(Some(served))) => Ok(served),
+        Ok(Some(None)) => Err(left),
+        Ok(None) => Err(Departure::Told),
+        Err(_) => Err(Departure::Late(limit)),
     };
-    let Served { agreed, exported, channel, early } = served;
+    let Served { agreed, exported, channel, early } = match served {
+        Ok(served) => served,
+        Err(left) => {
+            spindle_reactor::tell("nbd", || format!("client {name} has left without an export: {left}"));
+            return;
+        }
+    };
     spindle_reactor::tell("nbd", || {
         format!("client {name} uses export {:?}", shortened(&exported.export.name))
     });
@@ -58,9 +68,10 @@ pub(crate) async fn run(server: Arc<Shared>, control: Arc<Control>, socket: Sock
     if session.dirty.get() && session.channel.flush().await.is_err() {
         server.flush_failed(&session.exported);
     }
-    stream.end().await;
+    // Its last bytes, too, wait for a client that does not read.
+    let _ = timeout(server.options.grace, stream.end()).await;
     spindle_reactor::tell("nbd", || {
-        let why = if violation.is_some() { ": it broke the protocol" } else { "" };
+        let why = violation.map(|violation| format!(": {violation}")).unwrap_or_default();
         format!("client {name} of export {:?} has ended{why}", shortened(&session.exported.export.name))
     });
     if violation.is_some() || control.told() == Stop::Gently {
@@ -82,12 +93,13 @@ async fn unless_stopped<T>(control: &Control, future: impl Future<Output = T>) -
     .await
 }
 
-/// The handshake; `None` if the client left, selected nothing or broke the protocol.
+/// The handshake; `None` if the client left, selected nothing or broke the protocol: `left` says why.
 async fn handshake(
     server: &Arc<Shared>,
     control: &Arc<Control>,
     stream: &mut Stream,
     tls: Option<Tls>,
+    left: &mut Departure,
 ) -> Option<Served> {
     let mut out = Vec::new();
     let encryption = if tls.is_some() { Encryption::Required } else { Encryption::None };
@@ -95,7 +107,7 @@ async fn handshake(
     let mut input = Vec::new();
     let mut room = Buffers::One(buffer(&server.pool, RECEIVED));
     loop {
-        let (used, advance) = negotiation.advance(&input, &mut out).ok()?;
+        let (used, advance) = left.unless_violated(negotiation.advance(&input, &mut out))?;
         input.drain(..used);
         match advance {
             Advance::NeedsInput => {
@@ -107,7 +119,9 @@ async fn handshake(
             }
             Advance::StartTls => {
                 send(stream, &mut out).await?;
-                stream.encrypt(tls.as_ref()?.config(), &server.pool).await.ok()?;
+                let encrypted = stream.encrypt(tls.as_ref()?.config(), &server.pool).await;
+                left.unless(encrypted.map_err(Departure::Tls))?;
+                *left = Departure::Gone;
                 negotiation.encrypted();
                 control.encrypted();
             }
@@ -125,7 +139,10 @@ async fn handshake(
                 Ok(exported) => {
                     negotiation.offer(&exported.export.offer(), &mut out);
                 }
-                Err(refusal) => negotiation.refuse(&refusal, &mut out).ok()?,
+                Err(refusal) => {
+                    *left = Departure::refused(&name, &refusal);
+                    left.unless_violated(negotiation.refuse(&refusal, &mut out))?;
+                }
             },
             Advance::Query(Query::Export { name, serve: true }) => match open(server, control, &name) {
                 Ok((exported, channel)) => {
@@ -133,7 +150,10 @@ async fn handshake(
                     send(stream, &mut out).await?;
                     return Some(Served { agreed, exported, channel, early: input });
                 }
-                Err(refusal) => negotiation.refuse(&refusal, &mut out).ok()?,
+                Err(refusal) => {
+                    *left = Departure::refused(&name, &refusal);
+                    left.unless_violated(negotiation.refuse(&refusal, &mut out))?;
+                }
             },
         }
     }

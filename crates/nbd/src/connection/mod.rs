@@ -4,6 +4,8 @@
 //! where it was placed. It ends only when all of its requests have.
 
 mod control;
+mod departure;
+mod grace;
 mod handshake;
 mod input;
 mod outbox;

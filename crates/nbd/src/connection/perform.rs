@@ -63,7 +63,7 @@ impl From<IoError> for Failure {
 }
 
 impl Failure {
-    /// The failure for a client of an export that stays: something below its volume was removed. Told that the
+    /// The failure for a client of an export that stays: something below its volume was removed or reset. Told that the
     /// server shuts down, the client would disconnect.
     fn of_staying(self) -> Failure {
         match self.code {

@@ -13,6 +13,7 @@ use spindle_mem::{Buffers, IoBuf, Pool};
 
 use super::buffer;
 use super::wire::{Moved, Wire};
+use crate::tls::explained;
 
 /// Bytes of records received, or sent, at a time: several of up to 16 KiB.
 const WINDOW: usize = 64 << 10;
@@ -178,7 +179,7 @@ impl TlsStream {
         match self.session.process_new_packets() {
             Ok(_) if taken > 0 => Ok(()),
             Ok(_) => Err(ErrorKind::InvalidData.into()),
-            Err(error) => Err(io::Error::new(ErrorKind::InvalidData, error)),
+            Err(error) => Err(io::Error::new(ErrorKind::InvalidData, explained(&error))),
         }
     }
 

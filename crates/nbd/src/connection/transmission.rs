@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use spindle_reactor::{Sleep, now, sleep, timeout};
 
+use super::grace::Grace;
 use super::input::Input;
 use super::outbox::Outbox;
 use super::perform::{Body, Failure, Reply, Work, perform};
@@ -131,6 +132,7 @@ struct Transmission<'a, F> {
     pause: Option<Pin<Box<Sleep>>>,
     /// The receive under way was cancelled for a smaller window.
     resizing: bool,
+    grace: Grace,
     /// Kept for their capacity.
     ended: Vec<Reply>,
     text: Vec<u8>,
@@ -147,6 +149,7 @@ pub(crate) async fn transmit(
     let pool = session.pool.clone();
     let lease = Lease::none(&server.budget, session.control.origin);
     let boxed: fn(Rc<Session>, Work) -> _ = perform;
+    let grace = Grace::new(server.options.grace);
     let mut transmission = Transmission {
         stream,
         control: session.control.clone(),
@@ -174,6 +177,7 @@ pub(crate) async fn transmit(
         refusals: 0,
         pause: None,
         resizing: false,
+        grace,
         ended: Vec::new(),
         text: Vec::new(),
     };
@@ -200,6 +204,7 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         self.watch_quiet(cx);
         self.watch_send();
         self.watch_payload();
+        self.watch_last_replies(cx);
         match self.is_over() {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -524,6 +529,17 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         if seen != self.owed_at {
             self.owed_at = seen;
             self.control.owing(owes.then(now));
+        }
+    }
+
+    /// Breaks off when a client that was told to end has had its time to read its last replies.
+    fn watch_last_replies(&mut self, cx: &mut Context<'_>) {
+        let ends = matches!(self.phase, Phase::Refusing | Phase::Finishing);
+        if !ends || self.control.told() != Stop::Gently {
+            return;
+        }
+        if self.grace.is_over(self.stream.is_sending(), cx) {
+            self.break_off();
         }
     }
 

@@ -18,9 +18,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use spindle_engine::{Address, Socket};
-use spindle_reactor::{Thread, timeout};
+use spindle_reactor::Thread;
 
-use crate::connection::Stop;
 use crate::stats::Counts;
 use crate::{Export, ExportError, ExportOptions, ListenError, Tls};
 
@@ -155,8 +154,9 @@ impl Server {
     }
 
     /// Removes an export. Its requests under way are answered, later ones refused as shutting down, and its
-    /// connections closed; a client that does not read its replies has [a while](Options::grace). When this
-    /// returns the server has no channel to the device. If the future is dropped, the removal goes on.
+    /// connections closed; a client that does not read its replies has [a while](Options::grace). A request that
+    /// the device keeps is waited for. When this returns the server has no channel to the device. If the future is
+    /// dropped, the removal goes on.
     ///
     /// # Errors
     /// There is none of this name.
@@ -193,8 +193,8 @@ impl Server {
     }
 
     /// Stops the server: it stops listening, answers requests under way, flushes writes and closes all
-    /// connections. If the future is dropped, the stop goes on, except for clients that do not read their
-    /// replies.
+    /// connections, as [`remove_export`](Self::remove_export) does for one export. If the future is dropped, the stop
+    /// goes on.
     pub async fn stop(&self) -> Ended {
         let failed = self.0.failed_flushes();
         let listeners = self.0.begin_stop();
@@ -205,11 +205,8 @@ impl Server {
 
     /// Ends these connections; returns how many used an export.
     async fn end_connections(&self, which: Which) -> usize {
-        let count = self.0.tell(which, Stop::Gently);
-        if timeout(self.0.options.grace, self.0.ended(which)).await.is_err() {
-            self.0.tell(which, Stop::AtOnce);
-            self.0.ended(which).await;
-        }
+        let count = self.0.tell_to_end(which);
+        self.0.ended(which).await;
         count
     }
 }

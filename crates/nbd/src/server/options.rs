@@ -37,8 +37,9 @@ pub struct Options {
     /// How long a client may send nothing of the data of a write that it has announced, while others wait for the
     /// memory that is held for it; then its connection is closed.
     pub withheld: Duration,
-    /// How long clients have to read their last replies when their export or the server ends, and how long the removal of
-    /// a bdev waits for requests of its export.
+    /// How long clients have to read their last replies when their export or the server ends: the time in which replies
+    /// are being sent, not that which a device needs for a request. And how long the removal of a bdev waits for requests
+    /// of its export before they end as removed.
     pub grace: Duration,
 }
 

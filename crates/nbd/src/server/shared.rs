@@ -94,7 +94,12 @@ impl Shared {
             if lists.stopping {
                 return;
             }
-            let Ok(leaves) = lists.connections.make_room(&self.options, origin) else { return };
+            let Ok(leaves) = lists.connections.make_room(&self.options, origin) else {
+                drop(lists);
+                let why = "as many clients use exports as may be connected";
+                spindle_reactor::tell("nbd", || format!("client ({peer}) is refused: {why}"));
+                return;
+            };
             let thread = placing::choose(&lists.connections.candidates(&self.loads(), time()));
             let here = thread.map(|index| self.threads[index].clone()).or_else(Thread::current);
             let thread_name = here.map_or_else(String::new, |thread| thread.name().to_owned());
@@ -130,17 +135,10 @@ impl Shared {
         self.ending.until(|| (!self.lists().connections.has(which)).then_some(())).await;
     }
 
-    /// Stops these connections; returns how many of them use an export.
-    pub(super) fn tell(&self, which: Which, stop: Stop) -> usize {
-        let told = {
-            let mut lists = self.lists();
-            let told = lists.connections.controls(which);
-            if stop == Stop::AtOnce {
-                told.iter().for_each(|control| lists.connections.ends(control.id));
-            }
-            told
-        };
-        told.iter().for_each(|control| control.stop(stop));
+    /// Tells these connections to end when their requests have; returns how many of them use an export.
+    pub(super) fn tell_to_end(&self, which: Which) -> usize {
+        let told = self.lists().connections.controls(which);
+        told.iter().for_each(|control| control.stop(Stop::Gently));
         told.iter().filter(|control| control.export().is_some()).count()
     }
 

@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
+use spindle_bdev::modules::delay::{self, DelaySpec};
 use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
@@ -10,12 +12,13 @@ use spindle_bdev::{Bdev, ClaimKind, OpenOptions, Registry};
 use spindle_block::Operation;
 use spindle_lvol::{LvolSpec, LvolStore, Lvols, StoreSpec};
 use spindle_nbd::{BdevExport, ExportError, ExportOptions, Options, Server};
-use spindle_reactor::{EngineKind, Runtime, random, spawn_local, yield_now};
+use spindle_reactor::{EngineKind, Runtime, now, random, sleep, spawn_local, yield_now};
 
 use crate::client::{Client, FLUSH, READ, SIMPLE, STATUS, STATUSES, TRIM, WRITE, ZEROES, paired, request};
 use crate::connections::server;
 
 const MIB: u64 = 1 << 20;
+const SHUTDOWN: u32 = 108;
 
 /// Runs a test with a registry and a server, in simulation and on the machine, and leaves everything in order.
 fn with_registry(kinds: &[EngineKind], test: impl AsyncFnOnce(Registry, Server) + Send + Clone + 'static) {
@@ -87,9 +90,78 @@ fn the_removal_of_a_bdev_ends_the_requests_that_its_device_keeps() {
         client.send(&request(READ, 0, 99, 0, 512)).await.unwrap();
         // It has come to the device.
         assert_eq!(client.read(0, 1).await, [0]);
-        error::delete(&registry, "EE_M0").await.unwrap();
+        let deleting = spawn_local(async move { error::delete(&registry, "EE_M0").await.unwrap() });
+        let reply = client.reply().await.unwrap();
+        assert_eq!((reply.cookie, reply.error), (99, SHUTDOWN), "the client that reads is told");
         assert!(client.is_closed().await);
+        deleting.await.unwrap();
         assert_eq!(server.connections(), 0);
+    });
+}
+
+/// Exports a disk of 64 MiB as "D0", whose device takes longer for a write than clients have to read replies.
+async fn export_slow_writes(registry: &Registry, server: &Server) {
+    ram(registry, "M0", 64).await;
+    let latencies = [0, 0, 8_000_000, 8_000_000];
+    let spec = DelaySpec { name: "D0".into(), base: "M0".into(), uuid: None, latencies };
+    delay::create(registry, spec).await.unwrap();
+    server.export_bdev("D0", BdevExport::default()).unwrap();
+}
+
+#[test]
+fn a_write_that_takes_a_device_long_is_answered_when_its_export_or_the_server_ends() {
+    with_registry(&KINDS[..2], async |registry: Registry, server: Server| {
+        export_slow_writes(&registry, &server).await;
+        for stops in [false, true] {
+            let mut client = Client::new(&server, "D0", SIMPLE).await;
+            let write = client.ask(WRITE, 0, 0, 512, &[1; 512]).await.unwrap();
+            // It has come to the device.
+            client.read(4096, 1).await;
+            let ending = spawn_local({
+                let server = server.clone();
+                async move {
+                    match stops {
+                        true => server.stop().await,
+                        false => server.remove_export("D0").await.unwrap(),
+                    }
+                }
+            });
+            let reply = client.reply().await.unwrap();
+            assert_eq!((reply.cookie, reply.error), (write, 0), "it stops: {stops}");
+            assert!(client.is_closed().await);
+            let ended = ending.await.unwrap();
+            assert_eq!((ended.connections, ended.failed_flushes), (1, 0));
+            if !stops {
+                server.export_bdev("D0", BdevExport::default()).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_ends_in_its_time_whatever_the_device_keeps() {
+    with_registry(&KINDS[..2], async |registry: Registry, server: Server| {
+        export_slow_writes(&registry, &server).await;
+        let mut client = Client::new(&server, "D0", SIMPLE).await;
+        let reads: Vec<u8> = (0..6).flat_map(|n| request(READ, 0, n, 0, 8 << 20)).collect();
+        client.send(&reads).await.unwrap();
+        while server.exports()[0].counts.reads == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let began = now();
+        server.remove_export("D0").await.unwrap();
+        assert!(now().since(began) < Duration::from_secs(6), "nothing is kept");
+        server.export_bdev("D0", BdevExport::default()).unwrap();
+        let mut client = Client::new(&server, "D0", SIMPLE).await;
+        client.ask(WRITE, 0, 0, 512, &[1; 512]).await.unwrap();
+        client.send(&reads).await.unwrap();
+        while server.exports()[0].counts.reads == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let began = now();
+        server.remove_export("D0").await.unwrap();
+        assert!(now().since(began) < Duration::from_secs(9), "the write ends, and the client with it");
+        assert_eq!((server.connections(), server.memory_in_use()), (0, 0));
     });
 }
 

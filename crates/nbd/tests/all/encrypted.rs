@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use spindle_nbd::{Address, Options, Tls, TlsError};
-use spindle_reactor::EngineKind;
+use spindle_reactor::{EngineKind, sleep};
 
 use crate::support::{Served, have, ran, run};
 
@@ -52,6 +52,21 @@ impl Certificates {
             "x509 -req -days 7 -in {folder}/{side}.csr -CA {folder}/ca-cert.pem -CAkey {folder}/ca-key.pem \
              -CAcreateserial -extfile {folder}/{side}.ext -out {folder}/{side}-cert.pem"
         ));
+    }
+
+    /// Signs a side's certificate again without extensions; false if this openssl makes one of version 3 even so.
+    fn sign_as_version_1(&self, side: &str) -> bool {
+        let folder = self.path();
+        self.openssl(&format!(
+            "x509 -req -days 7 -in {folder}/{side}.csr -CA {folder}/ca-cert.pem -CAkey {folder}/ca-key.pem \
+             -CAcreateserial -out {folder}/{side}-cert.pem"
+        ));
+        let path = format!("{folder}/{side}-cert.pem");
+        let is_first = run("openssl", &["x509", "-noout", "-text", "-in", &path]).contains("Version: 1 ");
+        if !is_first {
+            eprintln!("SKIPPED: openssl makes no certificates of version 1");
+        }
+        is_first
     }
 
     /// Writes the list of revoked certificates, with the client's on it.
@@ -99,6 +114,17 @@ impl Encrypted {
         });
         let Address::Tcp(tcp) = address else { panic!("{address}") };
         Some(Encrypted { served, certificates, port: tcp.port() })
+    }
+
+    /// Whether a client was said to leave for this reason, once all have ended.
+    fn says(&self, reason: &str) -> bool {
+        let server = self.served.server.clone();
+        self.served.run(async move || {
+            while server.connections() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+        self.served.said.lines_with("has left without an export: ").iter().any(|line| line.contains(reason))
     }
 
     fn uri(&self, export: &str) -> String {
@@ -202,6 +228,34 @@ fn clients_without_tls_or_without_the_right_certificate_get_nothing() {
 }
 
 #[test]
+fn why_a_client_of_an_encrypted_address_was_refused_is_said() {
+    if !have("nbdinfo") {
+        return;
+    }
+    let Some(encrypted) = Encrypted::start(EngineKind::IoUring, Options::default(), |_| ()) else { return };
+    let refused = |uri: &str, reason: &str| {
+        assert!(!encrypted.says(reason), "{reason}");
+        assert!(!ran("nbdinfo", &[uri]).status.success(), "{uri}");
+        assert!(encrypted.says(reason), "{reason}: {:?}", encrypted.served.said.lines_with("client"));
+    };
+    let plain = format!("nbd://localhost:{}/ram", encrypted.port);
+    refused(&plain, "it did not begin TLS, without which nothing is served there");
+    // Of the same name, since clients do not show a certificate of an authority that the server does not name.
+    let elsewhere = encrypted.served.folder.path().join("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let stranger = Certificates::make(&elsewhere, "pki");
+    fs::copy(encrypted.certificates.0.join("ca-cert.pem"), stranger.0.join("ca-cert.pem")).unwrap();
+    refused(&encrypted.uri_with("ram", &stranger), "TLS did not begin: invalid peer certificate");
+    fs::remove_file(stranger.0.join("client-cert.pem")).unwrap();
+    fs::remove_file(stranger.0.join("client-key.pem")).unwrap();
+    refused(&encrypted.uri_with("ram", &stranger), "TLS did not begin: peer sent no certificates");
+    refused(&encrypted.uri("nope"), "it asked for export \"nope\", which is not there");
+    if encrypted.certificates.sign_as_version_1("client") {
+        refused(&encrypted.uri("ram"), "is of version 1 and must be of version 3");
+    }
+}
+
+#[test]
 fn a_client_whose_certificate_is_revoked_gets_nothing() {
     if !have("nbdinfo") {
         return;
@@ -275,4 +329,22 @@ fn a_folder_of_certificates_that_cannot_be_used_is_refused_by_the_name_of_the_fi
         spoil(name, &[b'x'; 2 << 20]);
     }
     spoil("server-cert.pem", &fs::read(certificates.0.join("client-cert.pem")).unwrap());
+}
+
+#[test]
+fn a_server_certificate_of_version_1_is_refused_as_that_and_with_the_remedy() {
+    if !have("openssl") {
+        return;
+    }
+    let served = Served::start(EngineKind::IoUring, Options::default());
+    let certificates = Certificates::make(served.folder.path(), "pki");
+    if !certificates.sign_as_version_1("server") {
+        return;
+    }
+    let folder = certificates.0.clone();
+    let error = served.run(async move || Tls::from_folder(&folder).await.unwrap_err()).to_string();
+    for words in ["server-cert.pem", "must be of version 3", "-extfile"] {
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    assert!(!error.contains("server-key.pem"), "the key is in order: {error}");
 }

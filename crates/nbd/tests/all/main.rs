@@ -5,6 +5,7 @@
 mod bdevs;
 mod client;
 mod connections;
+mod departures;
 mod encrypted;
 mod handshake;
 mod hostile;

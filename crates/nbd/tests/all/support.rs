@@ -2,17 +2,47 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use spindle_block::{Device, File, FileOptions, Malloc};
 use spindle_nbd::{Address, Ended, Export, Options, Server};
-use spindle_reactor::{EngineKind, Running, Runtime, Thread};
+use spindle_reactor::{EngineKind, ReportLevel, Reporter, Running, Runtime, Thread};
+
+/// Keeps what servers say; what else a runtime reports goes to standard error.
+#[derive(Clone, Default)]
+pub struct Said(Arc<Mutex<Vec<String>>>);
+
+impl Said {
+    /// What was said so far that contains some words.
+    pub fn lines_with(&self, words: &str) -> Vec<String> {
+        let said = self.0.lock().unwrap();
+        said.iter().filter(|line| line.contains(words)).cloned().collect()
+    }
+}
+
+impl Reporter for Said {
+    fn wants(&self, level: ReportLevel, part: &str) -> bool {
+        part == "nbd" || level < ReportLevel::Info
+    }
+
+    fn report(&self, _: ReportLevel, part: &'static str, text: &str) {
+        match part {
+            "nbd" => self.0.lock().unwrap().push(text.to_owned()),
+            _ => eprintln!("{part}: {text}"),
+        }
+    }
+
+    fn dump(&self, text: &str) {
+        eprintln!("{text}");
+    }
+}
 
 /// A runtime with a server that listens at a Unix socket.
 pub struct Served {
     pub server: Server,
     pub socket: PathBuf,
     pub folder: tempfile::TempDir,
+    pub said: Said,
     thread: Thread,
     _running: Running,
 }
@@ -20,7 +50,9 @@ pub struct Served {
 impl Served {
     /// A server on two reactors that exports nothing yet.
     pub fn start(kind: EngineKind, options: Options) -> Served {
-        let running = Runtime::builder().engine(kind).reactors(2).build().unwrap().start().unwrap();
+        let said = Said::default();
+        let builder = Runtime::builder().engine(kind).reactors(2).reporter(Arc::new(said.clone()));
+        let running = builder.build().unwrap().start().unwrap();
         let cores: Vec<usize> = running.handle().cores().to_vec();
         let threads = cores.iter().enumerate().map(|(index, core)| {
             running.handle().create_thread(&format!("nbd_{index}"), &format!("[{core}]")).unwrap()
@@ -30,7 +62,7 @@ impl Served {
         let server = Server::new(options, threads);
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("nbd.sock");
-        let served = Served { server, socket, folder, thread, _running: running };
+        let served = Served { server, socket, folder, said, thread, _running: running };
         served.listen(Address::Unix(served.socket.clone()));
         served
     }

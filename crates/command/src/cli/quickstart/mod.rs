@@ -2,6 +2,7 @@
 //!
 //! The first run creates them, later ones open them.
 
+mod made;
 mod place;
 mod screen;
 
@@ -48,6 +49,14 @@ pub(crate) struct Command {
 /// Creates or opens everything and serves until a signal.
 pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let place = Place::new(command.folder)?;
+    let served = serve_in(place.clone());
+    if served.is_err() {
+        place.take_back();
+    }
+    served
+}
+
+fn serve_in(place: Place) -> Result<(), Failure> {
     raise_open_files();
     let log = Log::default();
     let builder = Runtime::builder().mode(IDLE).reporter(Arc::new(log.clone()));
@@ -59,9 +68,10 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
 
 async fn serve(place: Place, engine: String, log: Log) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
+    let was_killed = place.was_killed();
     let options = DaemonOptions { rpc_socket: Some(place.rpc_socket()), log, ..DaemonOptions::default() };
     let daemon = Daemon::start(options, methods::table()).await.map_err(refused)?;
-    let started = set_up(&place, &daemon, &engine).await;
+    let started = set_up(&place, was_killed, &daemon, &engine).await;
     if let (Ok(()), Some(stop)) = (&started, stop) {
         stop.await;
     }
@@ -76,9 +86,12 @@ fn refused(error: impl std::fmt::Display) -> Failure {
 }
 
 /// The store, the volume and the export; then the screen.
-async fn set_up(place: &Place, daemon: &Daemon, engine: &str) -> Result<(), Failure> {
+async fn set_up(place: &Place, was_killed: bool, daemon: &Daemon, engine: &str) -> Result<(), Failure> {
     let control = daemon.control();
-    let found = place.found()?;
+    let found = match place.found()? {
+        Found::Clean if was_killed => Found::CleanAfterKill,
+        found => found,
+    };
     if found == Found::New {
         create(place, control).await?;
     }

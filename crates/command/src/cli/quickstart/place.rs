@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use spindle_engine::Address;
 use spindle_format::{PAGE_SIZE, SuperBlock};
 
+use super::made::Made;
 use crate::cli::failure::{Failure, shown, without_number};
 use crate::cli::file_kind::described;
 
@@ -18,6 +19,14 @@ const IMAGE_BYTES: u64 = 10 << 30;
 
 /// The longest path that a socket can have.
 const SOCKET_PATH: usize = 107;
+
+/// The image, and what becomes it.
+const IMAGES: [&str; 2] = ["disk.img", "disk.img.unfinished"];
+
+/// The sockets, and the files that lock them.
+const SOCKETS: [&str; 4] = ["spdk.sock", "spdk.sock.lock", "nbd.sock", "nbd.sock.lock"];
+
+const GIT_IGNORE: &str = ".gitignore";
 
 /// What to do about an image that a quickstart cannot use.
 const REMEDY: &str = "move it away, or name another folder: spindle quickstart FOLDER";
@@ -28,6 +37,7 @@ pub(super) struct Place {
     /// As typed.
     pub(super) typed: PathBuf,
     absolute: PathBuf,
+    made: Made,
 }
 
 /// The state in which the image was found.
@@ -36,17 +46,31 @@ pub(super) enum Found {
     /// There is none yet.
     New,
     Clean,
+    /// Clean, as the run that did not end in order had changed nothing.
+    CleanAfterKill,
     Dirty,
 }
 
 impl Place {
     /// Makes the folder if it is not there.
     pub(super) fn new(typed: PathBuf) -> Result<Place, Failure> {
-        fs::create_dir_all(&typed).map_err(|error| unusable(&typed, "made", &error))?;
+        let mut made = Made::default();
+        let prepared = Place::prepared(typed, &mut made);
+        match prepared {
+            Ok((typed, absolute)) => Ok(Place { typed, absolute, made }),
+            Err(refusal) => {
+                made.take_back();
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Makes the folder; its path as typed and whole.
+    fn prepared(typed: PathBuf, made: &mut Made) -> Result<(PathBuf, PathBuf), Failure> {
+        made.folder(&typed).map_err(|error| unusable(&typed, "made", &error))?;
         let absolute = typed.canonicalize().map_err(|error| Failure::file(&typed, "found", error))?;
-        let place = Place { typed, absolute };
         for socket in ["spdk.sock", "nbd.sock"] {
-            let path = place.absolute.join(socket);
+            let path = absolute.join(socket);
             // The lock file beside it may have a longer name.
             if path.as_os_str().len() > SOCKET_PATH {
                 return Err(Failure::Refused(format!(
@@ -56,17 +80,13 @@ impl Place {
                 )));
             }
         }
-        place.hide_from_git()?;
-        Ok(place)
+        hide_from_git(&absolute, made)?;
+        Ok((typed, absolute))
     }
 
-    /// Writes a `.gitignore` unless there is one. One without contents is what a run left that was cut off.
-    fn hide_from_git(&self) -> Result<(), Failure> {
-        let ignore = self.absolute.join(".gitignore");
-        match fs::symlink_metadata(&ignore) {
-            Ok(there) if !there.is_file() || there.len() > 0 => Ok(()),
-            _ => fs::write(&ignore, "*\n").map_err(|error| unusable(&ignore, "written", &error)),
-        }
+    /// Removes what this run made before it had an image, unless it has one now.
+    pub(super) fn take_back(&self) {
+        self.made.take_back();
     }
 
     pub(super) fn absolute(&self) -> &Path {
@@ -88,6 +108,11 @@ impl Place {
 
     pub(super) fn nbd_address(&self) -> Address {
         Address::Unix(self.absolute.join("nbd.sock"))
+    }
+
+    /// Whether an earlier run did not end in order: its sockets are there still. Asked before this run makes its own.
+    pub(super) fn was_killed(&self) -> bool {
+        SOCKETS.iter().any(|name| fs::symlink_metadata(self.absolute.join(name)).is_ok())
     }
 
     /// The state of the image. The caller owns the RPC socket of the folder, so that no other quickstart makes one.
@@ -123,7 +148,10 @@ impl Place {
             _ => {}
         }
         let made = fs::File::create_new(&path).and_then(|image| image.set_len(IMAGE_BYTES));
-        made.map_err(|error| unusable(&path, "made", &error))?;
+        made.map_err(|error| {
+            self.give_up();
+            unusable(&path, "made", &error)
+        })?;
         Ok(path)
     }
 
@@ -141,6 +169,27 @@ impl Place {
         let folder = fs::File::open(&self.absolute).and_then(|folder| folder.sync_all());
         folder.map_err(|error| Failure::file(&self.absolute, "written", error))
     }
+}
+
+/// Writes a `.gitignore` for all in the folder, if that is what runs make. One without contents is what a run left that was
+/// cut off.
+fn hide_from_git(folder: &Path, made: &mut Made) -> Result<(), Failure> {
+    let ignore = folder.join(GIT_IGNORE);
+    let is_written = fs::symlink_metadata(&ignore).is_ok_and(|there| !there.is_file() || there.len() > 0);
+    // It would hide files of the user.
+    if is_written || !holds_only_files_of_runs(folder) {
+        return Ok(());
+    }
+    made.ignore(&ignore, "*\n").map_err(|error| unusable(&ignore, "written", &error))
+}
+
+/// True for an empty folder, too.
+fn holds_only_files_of_runs(folder: &Path) -> bool {
+    let of_runs = |entry: io::Result<fs::DirEntry>| {
+        let mut names = IMAGES.iter().chain(&SOCKETS).chain([&GIT_IGNORE]);
+        entry.is_ok_and(|entry| names.any(|name| entry.file_name() == *name))
+    };
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.all(of_runs))
 }
 
 /// Whether the store of an image was left clean.

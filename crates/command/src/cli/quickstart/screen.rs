@@ -62,6 +62,12 @@ impl Screen<'_> {
             Found::Clean => {
                 format!("{}, opened, last stop clean; {used} of this disk used", size(file.len()))
             }
+            Found::CleanAfterKill => {
+                format!(
+                    "{}, opened, last run was killed, store clean; {used} of this disk used",
+                    size(file.len())
+                )
+            }
             Found::Dirty => {
                 let milliseconds = self.opening.as_millis().max(1);
                 format!("{}, recovered in {milliseconds} ms; {used} of this disk used", size(file.len()))

@@ -46,6 +46,89 @@ fn the_first_run_makes_a_store_and_the_next_one_opens_it_clean_or_after_a_kill()
     assert_eq!(fs::read_to_string(folder.path().join("spindle-quickstart/.gitignore")).unwrap(), "*\n");
 }
 
+#[test]
+fn a_run_after_one_that_was_killed_does_not_speak_of_a_clean_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    for (says, end) in [
+        ("10 GiB, new", Signal::KILL),
+        ("opened, last run was killed, store clean", Signal::KILL),
+        ("opened, last run was killed, store clean", Signal::TERM),
+        ("opened, last stop clean", Signal::TERM),
+    ] {
+        let run = start(folder.path());
+        assert!(run.said.contains(says), "{says}: {}", run.said);
+        run.end(end);
+    }
+}
+
+/// The names in a folder, in order.
+fn names_in(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn files_of_the_user_are_not_hidden_from_git() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |place: &str| {
+        let daemon = Daemon::start(folder.path(), &["quickstart", place], "Ready");
+        assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+        fs::read_to_string(folder.path().join(place).join(".gitignore")).ok()
+    };
+    // The log of the tests is there.
+    assert_eq!(run("."), None);
+    fs::write(folder.path().join(".gitignore"), "target\n").unwrap();
+    assert_eq!(run(".").unwrap(), "target\n");
+    for (place, others, ignored) in [
+        ("new", None, Some("*\n")),
+        ("there/deeper", None, Some("*\n")),
+        ("empty", Some(""), Some("*\n")),
+        ("work", Some("notes"), None),
+        ("repository", Some(".git"), None),
+    ] {
+        if let Some(file) = others {
+            fs::create_dir(folder.path().join(place)).unwrap();
+            if !file.is_empty() {
+                fs::write(folder.path().join(place).join(file), "mine").unwrap();
+            }
+        }
+        for _ in 0..2 {
+            assert_eq!(run(place).as_deref(), ignored, "{place}");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_refused_leaves_nothing_that_it_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = "x".repeat(100);
+    let none = "trap '' XFSZ; ulimit -f 1000; exec \"$0\" quickstart \"$1\"";
+    let refused = |script: &str, place: &str, says: &str| {
+        let mut shell = Command::new("bash");
+        shell.args(["-c", script, env!("CARGO_BIN_EXE_spindle"), place]).current_dir(folder.path());
+        let run = shell.output().unwrap();
+        let error = text(&run.stderr);
+        assert!(run.status.code() == Some(1) && error.contains(says), "{place}: {error}");
+    };
+    let too_long = "exec \"$0\" quickstart \"$1\"";
+    refused(too_long, &long, "a socket's path at most 107");
+    refused(too_long, &format!("a/{long}/b"), "a socket's path at most 107");
+    refused(none, "new", "disk.img");
+    refused(none, "a/b/c", "disk.img");
+    assert_eq!(names_in(folder.path()), [""; 0]);
+    // What was there before stays.
+    let there = folder.path().join("there");
+    fs::create_dir(&there).unwrap();
+    refused(none, "there", "disk.img");
+    refused(none, "there/inside", "disk.img");
+    assert_eq!(names_in(&there), [""; 0]);
+    fs::write(there.join("notes"), "mine").unwrap();
+    refused(none, "there", "disk.img");
+    assert_eq!(names_in(&there), ["notes"]);
+}
+
 /// The screen with what differs from run to run in one form: the time, the folder, the engine, the cores, the path of
 /// the program, and packages of programs that are not installed.
 fn in_one_form(screen: &str, folder: &str) -> Vec<String> {
