@@ -5,8 +5,11 @@
 //! 3. The removal waits for every [`Grace`]: a holder with work to do first keeps it until that is done.
 //! 4. Descriptors that are still open become husks: their requests end as removed. So do those of the bdevs that stand
 //!    on it, all at once, so that none waits for what another holds.
-//! 5. The removal waits for requests that the device still holds, and for the bdevs that stand on it.
-//! 6. Its names are free, the log has an entry, and its module releases what it held.
+//! 5. Requests that it has passed on, and that wait or are kept in a bdev below, end early; that one goes on with the
+//!    requests of others.
+//! 6. The removal waits for requests that the device still holds, such as those that a file has given to the kernel, and
+//!    for the bdevs that stand on it.
+//! 7. Its names are free, the log has an entry, and its module releases what it held.
 //!
 //! So a removal waits for work that holders announced and for the device, but not for holders that ignore it.
 

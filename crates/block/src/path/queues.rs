@@ -72,6 +72,8 @@ pub(crate) struct Queues {
     /// go on or an alarm is due.
     pub(crate) throttled: VecDeque<u32>,
     pub(crate) deadline: Option<Time>,
+    /// Removed lanes that wait for requests below.
+    pub(crate) emptying: Vec<u32>,
     /// Lanes to poll at a set time.
     pub(crate) alarms: Alarms,
     /// Requests that pass a held range or, if they are resets, a frozen gate.
