@@ -33,6 +33,9 @@ impl Registry {
     /// Unregisters a bdev, on the app thread. When this returns it is gone: it has no name, and its device
     /// has no request. Dropping the future does not stop it.
     ///
+    /// A [`Virtual`](crate::Virtual) bdev that comes back stays asked for: it is made again when its base comes again,
+    /// and cannot be created until then. [`delete_virtual`](Self::delete_virtual) forgets it.
+    ///
     /// # Errors
     /// It is being removed already, or is gone; the runtime stops.
     pub async fn unregister(&self, bdev: &Bdev) -> Result<(), BdevError> {
