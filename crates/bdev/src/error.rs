@@ -24,6 +24,9 @@ pub enum BdevError {
     /// The name, alias or UUID is taken. `EEXIST`.
     #[error("{name:?} is a name of bdev {by:?} already; choose another")]
     Exists { name: String, by: String },
+    /// The module has one that waits for its base. `EEXIST`.
+    #[error("{name:?} of module {module} is asked for already and waits for base {base:?}; {remedy}")]
+    AskedFor { name: String, module: &'static str, base: String, remedy: String },
     /// A claim keeps others from writing. `EPERM`.
     #[error("bdev {name:?} is claimed ({kind}) by {holder}; open it read-only, or have {holder} release it")]
     Claimed { name: String, kind: &'static str, holder: String },
@@ -83,7 +86,7 @@ impl BdevError {
             | BdevError::BeingRemoved { .. }
             | BdevError::NoRegistry => errno::ENODEV,
             BdevError::RemovedTwice { .. } | BdevError::Busy { .. } => errno::EBUSY,
-            BdevError::Exists { .. } => errno::EEXIST,
+            BdevError::Exists { .. } | BdevError::AskedFor { .. } => errno::EEXIST,
             BdevError::Claimed { .. } | BdevError::OpenForWriting { .. } => errno::EPERM,
             BdevError::NotOnBase { .. } => errno::ENOENT,
             BdevError::Argument { .. } => errno::EINVAL,

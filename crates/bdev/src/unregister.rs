@@ -5,8 +5,11 @@
 //! 3. The removal waits for every [`Grace`]: a holder with work to do first keeps it until that is done.
 //! 4. Descriptors that are still open become husks: their requests end as removed. So do those of the bdevs that stand
 //!    on it, all at once, so that none waits for what another holds.
-//! 5. The removal waits for requests that the device still holds, and for the bdevs that stand on it.
-//! 6. Its names are free, the log has an entry, and its module releases what it held.
+//! 5. Requests that it has passed on, and that wait or are kept in a bdev below, end early; that one goes on with the
+//!    requests of others.
+//! 6. The removal waits for requests that the device still holds, such as those that a file has given to the kernel, and
+//!    for the bdevs that stand on it.
+//! 7. Its names are free, the log has an entry, and its module releases what it held.
 //!
 //! So a removal waits for work that holders announced and for the device, but not for holders that ignore it.
 
@@ -29,6 +32,9 @@ pub(crate) struct Removal {
 impl Registry {
     /// Unregisters a bdev, on the app thread. When this returns it is gone: it has no name, and its device
     /// has no request. Dropping the future does not stop it.
+    ///
+    /// A [`Virtual`](crate::Virtual) bdev that comes back stays asked for: it is made again when its base comes again,
+    /// and cannot be created until then. [`delete_virtual`](Self::delete_virtual) forgets it.
     ///
     /// # Errors
     /// It is being removed already, or is gone; the runtime stops.

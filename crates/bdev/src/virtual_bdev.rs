@@ -128,6 +128,21 @@ impl Entry {
         locked(&self.standing).upgrade()
     }
 
+    /// Why another one of its key is refused.
+    fn refusal(&self) -> BdevError {
+        let (module, name) = (self.wanted.module(), self.wanted.key().to_owned());
+        if self.standing().is_some() {
+            let by = format!("{name} of module {module}");
+            return BdevError::Exists { name, by };
+        }
+        let create = self.wanted.recipe().map(|recipe| recipe.method);
+        let remedy = match create.and_then(|method| method.strip_suffix("_create")) {
+            Some(stem) => format!("delete it with {stem}_delete first"),
+            None => format!("have module {module} delete it first"),
+        };
+        BdevError::AskedFor { name, module, base: self.wanted.base().to_owned(), remedy }
+    }
+
     /// The bdevs that exist now.
     fn bdevs(&self) -> Vec<Bdev> {
         self.standing().map(|standing| standing.bdevs()).unwrap_or_default()
@@ -228,9 +243,8 @@ impl Registry {
     fn add_virtual(&self, wanted: Arc<dyn Virtual>) -> Result<Arc<Entry>, BdevError> {
         let mut all = self.0.virtuals();
         let (module, key) = (wanted.module(), wanted.key());
-        if all.iter().any(|entry| entry.is(module, key)) {
-            let by = format!("{key} of module {module}");
-            return Err(BdevError::Exists { name: key.to_owned(), by });
+        if let Some(known) = all.iter().find(|entry| entry.is(module, key)) {
+            return Err(known.refusal());
         }
         let entry = Arc::new(Entry { wanted, standing: Mutex::default() });
         all.push(entry.clone());

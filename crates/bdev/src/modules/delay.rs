@@ -299,4 +299,15 @@ impl Lane for DelayLane {
             }
         }
     }
+
+    fn orphaned(&mut self, cx: &mut Cx<'_>) {
+        for line in &mut self.held {
+            for _ in 0..line.len() {
+                match line.pop_front() {
+                    Some(held) if cx.is_orphaned(&held.io) => cx.done(held.io, held.status),
+                    held => line.extend(held),
+                }
+            }
+        }
+    }
 }

@@ -376,6 +376,11 @@ impl Lane for ErrorLane {
         }
     }
 
+    fn orphaned(&mut self, cx: &mut Cx<'_>) {
+        let ended: Vec<Io> = self.waiting.extract_if(.., |io| cx.is_orphaned(io)).collect();
+        ended.into_iter().for_each(|io| cx.done(io, Err(IoErrorKind::Aborted)));
+    }
+
     fn abandoned(&mut self, cx: &mut Cx<'_>) {
         // They have changed nothing yet.
         let given_up = |io: &mut Io| io.operation().changes_data() && cx.is_abandoned(io);

@@ -7,6 +7,7 @@ mod delaying;
 mod examining;
 mod files;
 mod injecting;
+mod kept;
 mod limits;
 mod loads;
 mod names;

@@ -22,7 +22,7 @@ fn shape() -> Geometry {
     Geometry::new(512, 64).unwrap()
 }
 
-fn pair(bdev: &Bdev) -> QueuePair {
+pub fn pair(bdev: &Bdev) -> QueuePair {
     bdev.descriptor(OpenOptions::new().write(true)).unwrap().queue_pair().unwrap()
 }
 
@@ -38,7 +38,7 @@ fn submit(pair: &mut QueuePair, requests: u64) {
 }
 
 /// Fails unless each request ended once, and as one may that was under way at a removal.
-async fn each_ends_once(pair: &mut QueuePair, requests: u64) {
+pub async fn each_ends_once(pair: &mut QueuePair, requests: u64) {
     let mut times = vec![0; requests as usize];
     while pair.outstanding() > 0 {
         pair.wait().await;
@@ -53,14 +53,14 @@ async fn each_ends_once(pair: &mut QueuePair, requests: u64) {
     assert!(times.iter().all(|times| *times == 1), "{times:?}");
 }
 
-async fn some_turns() {
+pub async fn some_turns() {
     for _ in 0..40 {
         yield_now().await;
     }
 }
 
 /// Nothing is left on this thread once the last user has closed.
-async fn nothing_is_left() {
+pub async fn nothing_is_left() {
     some_turns().await;
     let left = LaneTable::current().unwrap().stats();
     assert_eq!((left.lanes, left.in_flight, left.timers), (0, 0, 0), "{left:?}");

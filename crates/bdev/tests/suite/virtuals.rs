@@ -286,3 +286,26 @@ fn whatever_waits_for_its_base_is_saved_and_can_be_cancelled_by_its_name() {
         assert_eq!(registry.bdevs().len(), 5, "{registry:?}");
     });
 }
+
+#[test]
+fn a_virtual_bdev_that_waits_for_its_base_is_not_called_a_bdev_that_has_the_name() {
+    simulated(async |registry| {
+        let base = malloc(&registry, "M0").await;
+        let upper = passthru(&registry, "P0", "M0").await.unwrap();
+        registry.unregister(&upper).await.unwrap();
+        passthru(&registry, "P1", "later").await;
+        for (name, below) in [("P0", "M0"), ("P1", "later")] {
+            let refused = passthru::create(&registry, passthru_spec(name, below)).await.unwrap_err();
+            assert_eq!(refused.errno(), 17);
+            let said = format!(
+                "{name:?} of module passthru is asked for already and waits for base {below:?}; \
+                 delete it with bdev_passthru_delete first"
+            );
+            assert_eq!(refused.to_string(), said);
+            passthru::delete(&registry, name).await.unwrap();
+            passthru::create(&registry, passthru_spec(name, below)).await.unwrap();
+            passthru::delete(&registry, name).await.unwrap();
+        }
+        assert_eq!(registry.bdevs(), [base]);
+    });
+}

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
-use spindle_block::{DeviceState, HeldRange, Io, IoErrorKind, IoId, Notifier, Operation, Status};
+use spindle_block::{DeviceState, HeldRange, Io, IoErrorKind, Notifier, Operation, Status};
 use spindle_mem::Buffers;
 
 use crate::error::BlobError;
@@ -81,10 +81,10 @@ impl Errands {
         Some((out.io, outcome))
     }
 
-    /// Asks for the early end of a request.
-    pub(super) fn abort(&self, id: IoId) {
+    /// Asks for the early end of requests.
+    pub(super) fn abort(&self, ends: impl Fn(&Io) -> bool) {
         self.all(|out| {
-            if out.io.id() == id {
+            if ends(&out.io) {
                 out.end();
             }
         });

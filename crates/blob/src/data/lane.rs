@@ -132,7 +132,12 @@ impl Lane for BlobLane {
 
     fn abort(&mut self, id: IoId, cx: &mut Cx<'_>) {
         self.end_held(|io, _| io.id() == id, cx);
-        self.errands.abort(id);
+        self.errands.abort(|io| io.id() == id);
+    }
+
+    fn orphaned(&mut self, cx: &mut Cx<'_>) {
+        self.end_held(|io, cx| cx.is_orphaned(io), cx);
+        self.errands.abort(|io| cx.is_orphaned(io));
     }
 
     fn abandoned(&mut self, cx: &mut Cx<'_>) {

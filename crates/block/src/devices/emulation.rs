@@ -152,6 +152,20 @@ impl Lane for EmulationLane {
         }
     }
 
+    fn orphaned(&mut self, cx: &mut Cx<'_>) {
+        let orphans = self.jobs.extract_if(.., |(_, job)| cx.is_orphaned(job.io()));
+        for (key, mut job) in orphans.collect::<Vec<_>>() {
+            job.abort();
+            match job.sent_id() {
+                None => self.go_on(key, job, cx),
+                Some(id) => {
+                    cx.abort(self.below, id);
+                    self.jobs.push((key, job));
+                }
+            }
+        }
+    }
+
     fn abandoned(&mut self, cx: &mut Cx<'_>) {
         let mut over = Vec::new();
         for (key, job) in &mut self.jobs {

@@ -209,6 +209,12 @@ impl Cx<'_> {
         is_abandoned(io.slot(), &self.queues.waiters, &self.queues.pairs)
     }
 
+    /// True if the device of a lane that passed on a request that this lane holds, or the request that it is a piece of,
+    /// was removed.
+    pub fn is_orphaned(&self, io: &Io) -> bool {
+        self.queues.is_orphaned(io.slot())
+    }
+
     /// Polls this lane in a later turn of its thread.
     pub fn poll_soon(&mut self) {
         if let Some(state) = self.queues.lanes.get_mut(self.this as usize)

@@ -55,6 +55,9 @@ impl Lanes {
                 self.queues.lanes[lane as usize].quiet.extend(obligation);
                 self.queues.lanes[lane as usize].look();
                 self.queues.look_at(lane);
+                if self.queues.lanes[lane as usize].is_emptying() {
+                    self.queues.begin_to_empty(lane);
+                }
             }
             LaneEvent::Resized => {
                 self.resize_above(lane);

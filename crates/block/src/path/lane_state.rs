@@ -239,6 +239,11 @@ impl LaneState {
         self.epochs.in_flight() == self.stalled.len() + self.held_back.len() + throttled
     }
 
+    /// True if its removal waits for requests.
+    pub(crate) fn is_emptying(&self) -> bool {
+        self.gate == Gate::Husk && !self.quiet.is_empty()
+    }
+
     /// Begins a new epoch; `obligation` is met when the earlier requests have ended or wait in front.
     pub(crate) fn settle(&mut self, obligation: Option<Obligation>) {
         let ending = self.epochs.turn();

@@ -74,6 +74,9 @@ impl Lanes {
             if !self.drain(&mut budget) {
                 return true;
             }
+            if !self.queues.emptying.is_empty() {
+                self.end_orphans();
+            }
             while let Some((lane, id)) = self.queues.aborts.pop() {
                 self.abort_family(lane, id);
             }

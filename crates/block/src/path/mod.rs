@@ -20,6 +20,7 @@ pub(crate) mod lines;
 pub(crate) mod meter;
 pub(crate) mod notifier;
 pub(crate) mod opening;
+pub(crate) mod orphans;
 pub(crate) mod queues;
 pub(crate) mod service;
 pub(crate) mod side_queues;

@@ -79,6 +79,8 @@ pub(crate) struct Queues {
     pub(crate) deadline: Option<Time>,
     /// Set while those whose time has come go on; still set later if a lane panicked then.
     pub(crate) rings: bool,
+    /// Removed lanes that wait for requests below.
+    pub(crate) emptying: Vec<u32>,
     /// Lanes to poll at a set time.
     pub(crate) alarms: Alarms,
     /// Requests that pass a held range or, if they are resets, a frozen gate.

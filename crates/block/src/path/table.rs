@@ -327,9 +327,10 @@ impl Home for Table {
         self.service.wake(&self.home);
     }
 
-    fn poll_aborted(&self, id: IoId, cx: &Context<'_>) -> bool {
+    fn poll_aborted(&self, slot: &Slot, cx: &Context<'_>) -> bool {
         let Ok(mut inner) = self.inner.try_borrow_mut() else { return false };
-        inner.queues.waiters[id.index as usize].poll_abort(id.generation, cx)
+        let IoId { index, generation } = slot.id;
+        inner.queues.waiters[index as usize].poll_abort(generation, cx) || inner.queues.is_orphaned(slot)
     }
 
     fn notify(&self, lane: u32, waiting: &Notify) {

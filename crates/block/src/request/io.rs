@@ -85,7 +85,7 @@ pub(crate) trait Home {
     fn take_dropped(&self, slot: Box<Slot>);
 
     /// True if a request should end early; otherwise its holder is woken when it should.
-    fn poll_aborted(&self, id: IoId, cx: &Context<'_>) -> bool;
+    fn poll_aborted(&self, slot: &Slot, cx: &Context<'_>) -> bool;
 
     /// Polls a lane, now or at the end of the table's loop. `waiting` is set until then.
     fn notify(&self, lane: u32, waiting: &Rc<Cell<bool>>);
@@ -307,7 +307,7 @@ impl Io {
     pub fn poll_aborted(&self, cx: &mut Context<'_>) -> Poll<()> {
         let slot = self.slot();
         let asked =
-            slot.home.as_ref().and_then(Weak::upgrade).is_some_and(|home| home.poll_aborted(slot.id, cx));
+            slot.home.as_ref().and_then(Weak::upgrade).is_some_and(|home| home.poll_aborted(slot, cx));
         if asked { Poll::Ready(()) } else { Poll::Pending }
     }
 

@@ -168,6 +168,11 @@ impl Joins {
         join.parent.as_ref().expect(PARKED).slot()
     }
 
+    /// The request that pieces were cut off.
+    pub(crate) fn parent(&self, key: u32) -> Option<&Slot> {
+        self.joins.get(key as usize)?.parent.as_ref().map(Io::slot)
+    }
+
     /// Handles a piece that is back: returns its buffers to the parent, and the parent if it was the last.
     #[inline]
     pub(crate) fn child_done(&mut self, key: u32, part: u32, piece: &mut Slot) -> Option<Io> {

@@ -113,6 +113,11 @@ impl Waiter {
         self.holder.take()
     }
 
+    /// The waker of the task that holds the request, if any.
+    pub(crate) fn take_holder(&mut self) -> Option<Waker> {
+        self.holder.take()
+    }
+
     /// True if a request should end early; otherwise the task that holds it is woken when it should.
     pub(crate) fn poll_abort(&mut self, generation: u32, cx: &Context<'_>) -> bool {
         let asked = self.abort == Some(generation);
