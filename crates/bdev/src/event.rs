@@ -10,15 +10,16 @@ use crate::counter::Counted;
 #[non_exhaustive]
 pub enum Event {
     /// The bdev is being removed and cannot be opened any more. The holder should close its descriptor soon.
-    /// Requests still work until every [`Grace`] is dropped or its descriptor closed; later ones end as
-    /// removed.
+    /// Requests still work until every [`Grace`] is dropped; later ones end as removed. A holder that stores the
+    /// event drops the grace itself: closing the descriptor does not.
     Remove(Grace),
     /// The bdev's size has changed; [`Desc::geometry`](crate::Desc::geometry) returns the new one.
     Resize,
 }
 
 /// Delays the end of a removal. A holder with work to do on the bdev first (a store that must be unloaded)
-/// keeps it until that is done; other holders drop it with the event.
+/// keeps it until that is done; other holders drop it with the event. The removal waits for as long as it, or a clone,
+/// is kept, even after the descriptor was closed; a dump of the runtime then names the bdev and its holders.
 #[derive(Clone, Debug)]
 #[must_use = "dropping it lets the removal go on"]
 pub struct Grace {

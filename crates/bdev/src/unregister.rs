@@ -13,6 +13,9 @@
 //!
 //! So a removal waits for work that holders announced and for the device, but not for holders that ignore it.
 
+use std::future::poll_fn;
+use std::pin::pin;
+
 use spindle_block::Delivered;
 
 use crate::counter::Counter;
@@ -27,6 +30,25 @@ pub(crate) struct Removal {
     stays: Counter,
     /// Its lanes.
     emptied: Option<Delivered>,
+}
+
+/// Waits until holders have given up every grace; a dump shows of which bdev, and its holders when
+/// the removal began: one that has closed it may still keep its grace.
+async fn graces_given_up(bdev: &Bdev, graces: &Counter) {
+    let mut none = pin!(graces.none());
+    poll_fn(|cx| {
+        let given_up = none.as_mut().poll(cx);
+        if given_up.is_pending() {
+            spindle_reactor::waits_for_this(kept_grace(bdev).into());
+        }
+        given_up
+    })
+    .await;
+}
+
+/// What a removal waits for while a grace is kept.
+fn kept_grace(bdev: &Bdev) -> String {
+    format!("the Grace of bdev {:?} that one of its holders keeps: {}", bdev.name(), bdev.holders())
 }
 
 impl Registry {
@@ -78,7 +100,7 @@ impl Registry {
         let grace = Grace::new(graces.begin(), stays.begin());
         bdev.0.tell(|| Event::Remove(grace.clone()));
         drop(grace);
-        graces.none().await;
+        graces_given_up(bdev, &graces).await;
         let emptied = bdev.0.device.state().map(spindle_block::DeviceState::remove);
         bdev.0.husk.set();
         Ok(Removal { bdev: bdev.clone(), stays, emptied })

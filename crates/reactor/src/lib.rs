@@ -48,7 +48,7 @@ pub use spindle_engine::{CpuSet, EngineKind, OsThread, SystemCalls, Time};
 pub use task::poller_cell::{Busy, Wake};
 pub use thread::context::{
     clock, current_cpu, extension, now, random, reactor_index, reactor_loads, report, spawn_local, tell,
-    waits_for, yield_now,
+    waits_for, waits_for_this, yield_now,
 };
 pub use thread::hold::Hold;
 pub use thread::io_device::{ChannelError, IoChannel, IoDevice, UnregisterError, VisitError};

@@ -187,3 +187,38 @@ fn a_null_bdev_grows_and_does_not_shrink() {
         assert_eq!(bdev.geometry().blocks(), 16);
     });
 }
+
+/// What the tasks of all threads wait for.
+async fn waits() -> Vec<String> {
+    let dump = spindle_reactor::Handle::current().unwrap().dump().await;
+    let threads = dump.reactors.into_iter().flat_map(|reactor| reactor.threads);
+    threads.flat_map(|thread| thread.tasks).map(|task| task.waits_for).collect()
+}
+
+#[test]
+fn a_dump_names_the_bdev_and_the_holders_of_a_removal_that_waits_for_a_grace() {
+    simulated(async |registry| {
+        for closes in [false, true] {
+            let bdev = malloc(&registry, "M0").await;
+            let (kept, desc) = keeping("M0");
+            let other = OpenOptions::new().holder("its reader").open("M0").unwrap();
+            let (removing, gone) = (registry.clone(), bdev.clone());
+            let task = spindle_reactor::spawn_local(async move { removing.unregister(&gone).await });
+            while kept.lock().unwrap().is_none() {
+                spindle_reactor::yield_now().await;
+            }
+            let open = (!closes).then_some((desc, other));
+            for _ in 0..100 {
+                spindle_reactor::yield_now().await;
+            }
+            assert_eq!(bdev.phase(), Phase::Removing, "closing the descriptor does not release the grace");
+            let waits = waits().await;
+            let of_bdev: Vec<&String> = waits.iter().filter(|wait| wait.contains("bdev \"M0\"")).collect();
+            assert_eq!(of_bdev.len(), 1, "{waits:?}");
+            assert!(of_bdev[0].contains("Grace") && of_bdev[0].contains("its reader"), "{of_bdev:?}");
+            kept.lock().unwrap().take();
+            task.await.unwrap().unwrap();
+            drop(open);
+        }
+    });
+}

@@ -101,7 +101,7 @@ fn what_stands_on_a_base_that_comes_later_is_there_when_it_is_registered_and_aga
         assert!(passthru(&registry, "P1", "P0").await.is_none());
         assert!(matches!(
             passthru::create(&registry, passthru_spec("P0", "other")).await,
-            Err(BdevError::Exists { .. })
+            Err(BdevError::AskedFor { .. })
         ));
         for _ in 0..3 {
             let base = malloc(&registry, "later").await;

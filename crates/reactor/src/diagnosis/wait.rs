@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::panic::Location;
+use std::rc::Rc;
 use std::time::Duration;
 
 use spindle_engine::Time;
 
 /// What a task waits for. Small, because it is noted at every wait.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Wait {
     /// Not noted.
     #[default]
@@ -22,6 +23,8 @@ pub(crate) enum Wait {
     Exit(u64),
     /// A name given by a layer above.
     Named(&'static str),
+    /// A name with particulars, given by a layer above.
+    Described(Rc<str>),
 }
 
 impl fmt::Display for Wait {
@@ -33,6 +36,7 @@ impl fmt::Display for Wait {
             Wait::Task(spawned_at) => write!(f, "the task spawned at {spawned_at}"),
             Wait::Exit(thread) => write!(f, "the end of thread {thread}"),
             Wait::Named(what) => f.write_str(what),
+            Wait::Described(what) => f.write_str(what),
         }
     }
 }

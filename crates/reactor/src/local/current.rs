@@ -68,5 +68,9 @@ fn exchange(core: Option<Rc<ThreadCore>>) -> Option<Rc<ThreadCore>> {
 /// Notes what the current task is about to wait for; the last note before the task yields counts.
 #[inline]
 pub(crate) fn note(wait: Wait) {
-    with(|core| core.into_iter().for_each(|core| core.tasks.note_wait(wait)));
+    with(|core| {
+        if let Some(core) = core {
+            core.tasks.note_wait(wait);
+        }
+    });
 }

@@ -189,7 +189,7 @@ impl Tasks {
         } else {
             slot.future = Some(future);
             slot.polled = now;
-            slot.wait = self.wait.get();
+            slot.wait = self.wait.take();
         }
     }
 
@@ -272,7 +272,7 @@ impl Tasks {
             spawned: slot.spawned,
             ready: slot.waker.is_marked(),
             polled: slot.polled,
-            wait: slot.wait,
+            wait: slot.wait.clone(),
         };
         slots.iter().map(|(_, slot)| info(slot)).collect()
     }

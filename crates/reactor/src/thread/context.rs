@@ -130,3 +130,8 @@ pub fn extension<T: Default + 'static>() -> Rc<T> {
 pub fn waits_for(what: &'static str) {
     current::note(Wait::Named(what));
 }
+
+/// As [`waits_for`], for a name that is made for this wait: with the object that is waited for.
+pub fn waits_for_this(what: Rc<str>) {
+    current::note(Wait::Described(what));
+}
