@@ -9,7 +9,9 @@ mod requests;
 mod subject;
 
 use std::fmt;
+use std::time::Duration;
 
+use spindle_reactor::timeout;
 use subject::{Rule, Subject};
 
 use crate::Bdev;
@@ -34,6 +36,9 @@ pub struct Violation {
     /// The observed behaviour.
     pub what: String,
 }
+
+/// How long a rule may take, which takes milliseconds: then a request is lost.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The rules, in the order in which they are tried.
 const RULES: [(&str, Rule); 12] = [
@@ -61,9 +66,17 @@ pub async fn check(bdev: &Bdev, contents: Contents) -> Result<(), Violation> {
     let opened = Subject::open(bdev, contents);
     let subject = opened.map_err(|error| violation("it can be opened for writing", error.to_string()))?;
     for (rule, holds) in RULES {
-        holds(&subject).await.map_err(|what| violation(rule, what))?;
+        let held = timeout(PATIENCE, holds(&subject)).await;
+        held.unwrap_or_else(|_| Err(lost())).map_err(|what| violation(rule, what))?;
     }
     Ok(())
+}
+
+fn lost() -> String {
+    format!(
+        "a request or the removal has not ended after {} s: some lane keeps or loses it",
+        PATIENCE.as_secs()
+    )
 }
 
 /// Describes a value that is not the one that a rule requires.

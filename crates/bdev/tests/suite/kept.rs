@@ -1,5 +1,6 @@
 //! Removals of bdevs in stacks in which a bdev further down keeps the requests.
 
+use spindle_bdev::conformance::{self, Contents};
 use spindle_bdev::modules::delay::{self, DelaySpec};
 use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
 use spindle_bdev::modules::passthru::{self, PassthruSpec};
@@ -143,4 +144,14 @@ fn a_removal_ends_the_requests_that_wait_in_front_of_a_bdev_below() {
             nothing_is_left().await;
         });
     }
+}
+
+#[test]
+fn a_bdev_that_keeps_requests_breaks_a_rule_of_all_bdevs_and_the_check_ends() {
+    simulated(async |registry| {
+        let all = keeper(&registry).await;
+        let violation = conformance::check(&all[1], Contents::Kept).await.unwrap_err();
+        assert!(violation.what.contains("has not ended"), "{violation}");
+        registry.shutdown().await.unwrap();
+    });
 }
