@@ -74,7 +74,7 @@ async fn update_latency(control: Control, params: UpdateLatency) -> Result<bool,
     let name = params.delay_bdev_name;
     let missing = |error| {
         let what = format!("The requested bdev does not exist.: {error}");
-        RpcError::new(RpcError::INVALID_PARAMS, what)
+        RpcError::new(RpcError::INVALID_PARAMS, what).of_missing_object()
     };
     // SPDK finds it by its own name only.
     if control.registry().get(&name).is_ok_and(|bdev| bdev.name() != name) {
