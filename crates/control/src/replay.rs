@@ -7,7 +7,7 @@
 //! call.
 
 use spindle_lvol::Lvols;
-use spindle_rpc::{Call, Dispatcher, Errno, Limits, Parsed, Parser, RpcError, State, Value, to_json};
+use spindle_rpc::{Call, Dispatcher, Limits, Parsed, Parser, RpcError, State, Value, to_json};
 
 use crate::control::Control;
 use crate::log::Log;
@@ -79,7 +79,7 @@ impl Replay {
             let mut waiting = Vec::new();
             for call in left {
                 let Err(error) = self.dispatcher.call_in(pass, call.clone()).await else { continue };
-                if pass == State::Runtime && is_missing(&error) {
+                if pass == State::Runtime && error.misses_object() {
                     waiting.push((call, error));
                 } else {
                     self.failed(call, &error)?;
@@ -115,7 +115,7 @@ impl Replay {
         let params = call.params.as_ref().and_then(|params| to_json(params).ok());
         let params = params.map(|params| format!(" {params}")).unwrap_or_default();
         let mut what = format!("{}: {}{params}: {}", self.name, call.method, error.message);
-        if is_missing(error) {
+        if error.misses_object() {
             self.lvols.problems().iter().for_each(|problem| what = format!("{what}; {problem}"));
         }
         if self.ignore_errors {
@@ -124,15 +124,6 @@ impl Replay {
         }
         Err(format!("{what}; correct the configuration, or start with --json-ignore-init-errors"))
     }
-}
-
-/// Whether something that a call names is not there, which another call may make.
-fn is_missing(error: &RpcError) -> bool {
-    let no_device = Errno::NODEV.to_string();
-    error.code == Errno::NODEV.code()
-        || error.message.starts_with(&no_device)
-        || error.message.starts_with("lvs does not exist")
-        || error.message.starts_with("bdev does not exist")
 }
 
 /// The calls of a configuration, batches taken apart.

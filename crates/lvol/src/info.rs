@@ -1,5 +1,6 @@
 //! Information about stores and volumes: the answers of `bdev_lvol_get_lvstores` and `bdev_lvol_get_lvols`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -93,13 +94,9 @@ impl StoreInner {
 
 impl LvolInner {
     pub(crate) async fn info(self: &Arc<LvolInner>, store: &StoreInner) -> Result<LvolInfo, LvolError> {
-        let outside = self.opened()?.external_device();
-        let went = store
-            .lvols
-            .upgrade()
-            .zip(outside)
-            .is_some_and(|(lvols, device)| Lvols(lvols).is_missing(&device));
+        self.opened()?;
         let info = self.blob_info(store).await?;
+        let went = self.lost_its_end(store, info.parent.clone()).await;
         let name_of = |id| store.volumes.get(id).map(|lvol| lvol.name().to_string());
         let parent = match &info.parent {
             Some(Parent::Snapshot(id)) => name_of(*id),
@@ -124,6 +121,26 @@ impl LvolInner {
             store: store.name().to_string(),
             store_uuid: store.uuid,
         })
+    }
+
+    /// True if the chain of its parents ends in a bdev that was removed after the store was loaded: the store takes the
+    /// device in its place for whole.
+    async fn lost_its_end(self: &Arc<LvolInner>, store: &StoreInner, mut parent: Option<Parent>) -> bool {
+        let Some(lvols) = store.lvols.upgrade().map(Lvols) else { return false };
+        // In no chain: most stores need not be searched.
+        if Arc::strong_count(&lvols.0.missing) == 1 {
+            return false;
+        }
+        let mut last = self.clone();
+        // Every chain ends; one that a damaged store leads back is cut where it was seen.
+        let mut seen = BTreeSet::from([last.id]);
+        while let Some(Parent::Snapshot(id)) = parent {
+            let Some(next) = store.volumes.get(id).filter(|_| seen.insert(id)) else { return false };
+            let Ok(info) = next.blob_info(store).await else { return false };
+            (last, parent) = (next, info.parent);
+        }
+        let device = last.blob().and_then(|blob| blob.external_device());
+        device.is_some_and(|device| lvols.is_missing(&device))
     }
 }
 

@@ -14,6 +14,7 @@ pub struct RpcError {
     pub code: i32,
     /// For people: the first words are SPDK's.
     pub message: String,
+    misses_object: bool,
 }
 
 impl RpcError {
@@ -37,7 +38,7 @@ impl RpcError {
             message.truncate(end);
             message.push_str("...");
         }
-        RpcError { code, message }
+        RpcError { code, message, misses_object: code == Errno::NODEV.code() }
     }
 
     /// The errno as the code, its name, and the object.
@@ -47,7 +48,19 @@ impl RpcError {
 
     /// Another code with the name of an errno, as in many of SPDK's methods for errors during the operation.
     pub fn named(code: i32, errno: Errno, detail: impl fmt::Display) -> RpcError {
-        RpcError::new(code, format!("{errno}: {detail}"))
+        let error = RpcError::new(code, format!("{errno}: {detail}"));
+        if errno == Errno::NODEV { error.of_missing_object() } else { error }
+    }
+
+    /// Marks that something which the call names is not there, whatever SPDK's code for it is. Errors with `ENODEV` have
+    /// the mark. A configuration is replayed by it: the call is repeated after the following ones.
+    pub fn of_missing_object(self) -> RpcError {
+        RpcError { misses_object: true, ..self }
+    }
+
+    /// Whether something that the call names is not there, which another call may make.
+    pub fn misses_object(&self) -> bool {
+        self.misses_object
     }
 }
 

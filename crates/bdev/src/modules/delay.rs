@@ -98,10 +98,28 @@ pub async fn delete(registry: &Registry, name: &str) -> Result<(), BdevError> {
 /// No delay bdev has that name (`ENODEV`).
 pub fn update(registry: &Registry, name: &str, latency: Latency, microseconds: u64) -> Result<(), BdevError> {
     let bdev = registry.of_module(MODULE, name)?;
-    if let Some(disk) = (&**bdev.disk() as &dyn Any).downcast_ref::<DelayDisk>() {
+    if let Some(disk) = disk_of(&bdev) {
         disk.device.latencies[latency as usize].store(microseconds, Ordering::Relaxed);
     }
     Ok(())
+}
+
+/// The times of a delay bdev that its creation refuses, as they are below their averages: after the call that its
+/// [`Disk::recipe`] is, [`update`] sets them.
+pub fn latencies_below_average(bdev: &Bdev) -> Vec<(Latency, u64)> {
+    let Some(disk) = disk_of(bdev) else { return Vec::new() };
+    let latencies = disk.latencies();
+    let differing = Latency::ALL.into_iter().zip(latencies).zip(creatable(latencies));
+    differing.filter(|((_, time), created)| time != created).map(|(which, _)| which).collect()
+}
+
+fn disk_of(bdev: &Bdev) -> Option<&DelayDisk> {
+    (&**bdev.disk() as &dyn Any).downcast_ref()
+}
+
+/// The same times with each percentile raised to its average.
+fn creatable([avg_read, p99_read, avg_write, p99_write]: [u64; 4]) -> [u64; 4] {
+    [avg_read, p99_read.max(avg_read), avg_write, p99_write.max(avg_write)]
 }
 
 impl Virtual for DelaySpec {
@@ -142,8 +160,11 @@ struct DelayDisk {
 }
 
 impl DelayDisk {
-    fn described(&self, name: &str) -> Vec<(&'static str, Detail)> {
-        let latencies = self.device.latencies.each_ref().map(|time| time.load(Ordering::Relaxed));
+    fn latencies(&self) -> [u64; 4] {
+        self.device.latencies.each_ref().map(|time| time.load(Ordering::Relaxed))
+    }
+
+    fn described(&self, name: &str, latencies: [u64; 4]) -> Vec<(&'static str, Detail)> {
         described(name, &self.base, Some(self.uuid), latencies)
     }
 }
@@ -163,12 +184,13 @@ impl Disk for DelayDisk {
     }
 
     fn details(&self) -> LocalFuture<'_, Detail> {
-        let members = self.described(self.device.parts.name());
+        let members = self.described(self.device.parts.name(), self.latencies());
         Box::pin(std::future::ready(Detail::Object(vec![("delay", Detail::Object(members))])))
     }
 
     fn recipe(&self, bdev: &Bdev) -> Option<Recipe> {
-        Some(Recipe { method: CREATE, params: Detail::Object(self.described(bdev.name())) })
+        let params = self.described(bdev.name(), creatable(self.latencies()));
+        Some(Recipe { method: CREATE, params: Detail::Object(params) })
     }
 }
 

@@ -4,26 +4,44 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+use spindle_engine::{inherited, write_at_once};
 
 use super::output::note;
 
 /// Where systemd waits for it.
 const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 
+/// The descriptor of `--ready-fd`, if it is open.
+pub(super) struct ReadyFd {
+    number: u32,
+    descriptor: Option<OwnedFd>,
+}
+
+impl ReadyFd {
+    /// Taken before the daemon opens files, which could get the number.
+    pub(super) fn take(number: u32) -> ReadyFd {
+        ReadyFd { number, descriptor: inherited(number).ok() }
+    }
+
+    /// Through the descriptor itself, as a file has to be written where the starter's position is, or at its end.
+    fn write_line(&self) -> Result<(), String> {
+        let descriptor = self.descriptor.as_ref().ok_or("it is not open")?;
+        write_at_once(descriptor, "ready\n").map_err(|error| error.to_string())
+    }
+}
+
 /// Everything is served from now on.
-pub(super) fn ready(descriptor: Option<u32>) {
-    if let Some(number) = descriptor
-        && let Err(error) = write_line(number)
+pub(super) fn ready(descriptor: Option<ReadyFd>) {
+    if let Some(descriptor) = descriptor
+        && let Err(why) = descriptor.write_line()
     {
-        let why = match error.kind() {
-            io::ErrorKind::NotFound => "it is not open".to_owned(),
-            _ => error.to_string(),
-        };
+        let number = descriptor.number;
         note(&format!("serving, but --ready-fd {number} could not be written: {why}"));
     }
     if let Err(error) = notify("READY=1") {
@@ -35,13 +53,6 @@ pub(super) fn ready(descriptor: Option<u32>) {
 pub(super) fn stopping() {
     // Without effect on the stop, and systemd waits for the process.
     let _ = notify("STOPPING=1");
-}
-
-/// The descriptor is opened by its path in /proc, as safe code cannot take one by number; this works for a pipe or
-/// a file, not for a socket.
-fn write_line(number: u32) -> io::Result<()> {
-    let mut opened = File::options().write(true).open(format!("/proc/self/fd/{number}"))?;
-    opened.write_all(b"ready\n")
 }
 
 fn notify(state: &str) -> io::Result<()> {

@@ -69,15 +69,23 @@ async fn call(command: Command) -> Result<Value, Failure> {
         .map_err(|error| Failure::Refused(format!("{method}: {error}")))
 }
 
-/// The daemon would report invalid JSON in the same way, and close the connection.
+/// The daemon would close the connection at invalid JSON, and knows parameters by their names only.
 fn check(params: &str) -> Result<(), Failure> {
     let wrong = |what: String| Failure::Usage(format!("the parameters are not a JSON object: {what}"));
+    if params.trim().is_empty() {
+        return Err(wrong("they are empty; leave them out for none".to_owned()));
+    }
+    // A line feed ends a number that stands alone.
+    let text = format!("{params}\n");
     let mut parser = Parser::new(Limits::default());
-    let (parsed, used) = parser.push(params.as_bytes()).map_err(|error| wrong(error.to_string()))?;
+    let (parsed, used) = parser.push(text.as_bytes()).map_err(|error| wrong(error.to_string()))?;
     match parsed {
-        Some(Parsed::Value(Value::Object(_) | Value::Array(_))) if params[used..].trim().is_empty() => Ok(()),
+        Some(Parsed::Value(_)) if !text[used..].trim().is_empty() => {
+            Err(wrong("more follows the first value".to_owned()))
+        }
+        Some(Parsed::Value(Value::Object(_))) => Ok(()),
+        Some(Parsed::Value(other)) => Err(wrong(format!("they are {}", other.kind()))),
         Some(Parsed::TooLarge { what, .. }) => Err(wrong(what)),
-        Some(_) => Err(wrong("it is another value, or more than one".to_owned())),
-        None => Err(wrong("it ends in the middle".to_owned())),
+        None => Err(wrong("they end in the middle".to_owned())),
     }
 }

@@ -19,7 +19,7 @@ use super::config_file;
 use super::failure::{Failure, shown};
 use super::lcores;
 use super::output::{Output, note};
-use super::readiness;
+use super::readiness::{self, ReadyFd};
 
 /// The default socket of SPDK's programs.
 pub(super) const DEFAULT_SOCKET: &str = "/var/tmp/spdk.sock";
@@ -256,6 +256,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         return out.finish();
     }
     let nbd = command.nbd_addresses()?;
+    let ready_fd = command.ready_fd.map(ReadyFd::take);
     raise_open_files();
     // Before the runtime starts, which waits for no file.
     let config =
@@ -271,7 +272,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
     let asked = cores.as_ref().map(|(option, cores)| (*option, &**cores));
     let runtime = builder.build().map_err(|error| cannot_build(asked, &error))?;
     runtime
-        .run(async move || serve(command, nbd, config, log).await)
+        .run(async move || serve(command, nbd, config, (log, ready_fd)).await)
         .map_err(|error| Failure::Engine(error.to_string()))?
 }
 
@@ -305,7 +306,7 @@ async fn serve(
     command: Command,
     nbd: Vec<Address>,
     config: Option<ConfigFile>,
-    log: Log,
+    (log, ready_fd): (Log, Option<ReadyFd>),
 ) -> Result<(), Failure> {
     let stop = Handle::current().map(|runtime| runtime.stop_requested());
     let rpc_socket = command.rpc_socket();
@@ -331,7 +332,7 @@ async fn serve(
     if let Err(failure) = say(rpc_socket.as_deref(), &daemon) {
         note(&format!("serving, but {failure}"));
     }
-    readiness::ready(command.ready_fd);
+    readiness::ready(ready_fd);
     if let Some(stop) = stop {
         stop.await;
     }

@@ -10,6 +10,7 @@ use spindle_block::HistogramOptions;
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
 use super::common::Added;
+use super::delay::UpdateLatency;
 use super::limits::SetLimits;
 use super::nbd::NewExport;
 use super::scheduler;
@@ -88,6 +89,7 @@ enum Params {
     Examine {
         name: String,
     },
+    Latency(UpdateLatency),
     Limits(SetLimits),
     QdSampling {
         name: String,
@@ -174,6 +176,7 @@ fn bdevs(control: &Control) -> Vec<Step> {
         let entries = all.iter().filter(|bdev| bdev.module() == module).filter_map(of);
         steps.push(Step::Batch(entries.collect()));
     }
+    steps.extend(all.iter().flat_map(latencies));
     let settings = |bdev| [limits(bdev), histogram(control, bdev), qd_sampling(control, bdev)];
     steps.extend(all.iter().flat_map(settings).flatten());
     steps.push(Step::One(Entry { method: "bdev_wait_for_examine", params: None }));
@@ -192,6 +195,10 @@ fn sockets(control: &Control) -> Vec<Step> {
         Some(one("sock_impl_set_options", Params::Socket(SocketOptions { impl_name, values })))
     });
     std::iter::once(one("sock_set_default_impl", default)).chain(options).collect()
+}
+
+fn latencies(bdev: &Bdev) -> impl Iterator<Item = Step> {
+    UpdateLatency::of(bdev).map(|params| one("bdev_delay_update_latency", Params::Latency(params)))
 }
 
 fn limits(bdev: &Bdev) -> Option<Step> {

@@ -1,8 +1,8 @@
 //! Bdevs that answer later.
 
-use serde::Deserialize;
-use spindle_bdev::BdevError;
+use serde::{Deserialize, Serialize};
 use spindle_bdev::modules::delay::{self, DelaySpec, Latency};
+use spindle_bdev::{Bdev, BdevError};
 use spindle_rpc::{BadParams, Method, RpcError, States, Table};
 
 use super::common::{Added, Named};
@@ -47,7 +47,7 @@ async fn delete(control: Control, params: Named) -> Result<bool, RpcError> {
     Ok(true)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Which {
     AvgRead,
@@ -56,12 +56,28 @@ enum Which {
     P99Write,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct UpdateLatency {
+pub(super) struct UpdateLatency {
     delay_bdev_name: String,
     latency_type: Which,
     latency_us: u64,
+}
+
+impl UpdateLatency {
+    /// The calls that a saved configuration has after the creation of a bdev.
+    pub(super) fn of(bdev: &Bdev) -> impl Iterator<Item = UpdateLatency> {
+        let delay_bdev_name = bdev.name().to_owned();
+        delay::latencies_below_average(bdev).into_iter().map(move |(latency, latency_us)| {
+            let latency_type = match latency {
+                Latency::AvgRead => Which::AvgRead,
+                Latency::P99Read => Which::P99Read,
+                Latency::AvgWrite => Which::AvgWrite,
+                Latency::P99Write => Which::P99Write,
+            };
+            UpdateLatency { delay_bdev_name: delay_bdev_name.clone(), latency_type, latency_us }
+        })
+    }
 }
 
 async fn update_latency(control: Control, params: UpdateLatency) -> Result<bool, RpcError> {
@@ -74,7 +90,7 @@ async fn update_latency(control: Control, params: UpdateLatency) -> Result<bool,
     let name = params.delay_bdev_name;
     let missing = |error| {
         let what = format!("The requested bdev does not exist.: {error}");
-        RpcError::new(RpcError::INVALID_PARAMS, what)
+        RpcError::new(RpcError::INVALID_PARAMS, what).of_missing_object()
     };
     // SPDK finds it by its own name only.
     if control.registry().get(&name).is_ok_and(|bdev| bdev.name() != name) {

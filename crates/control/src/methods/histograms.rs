@@ -104,7 +104,7 @@ fn histogram(control: &Control, name: &str) -> Result<Histogram, RpcError> {
             Err(RpcError::named(RpcError::INTERNAL, Errno::FAULT, what()))
         }
         Some(Asked { options, .. }) => Ok(bdev.histogram().unwrap_or_else(|| Histogram::new(options))),
-        None => Err(RpcError::errno(Errno::NOMEM, what())),
+        None => Err(RpcError::errno(Errno::NOMEM, what()).of_missing_object()),
     }
 }
 

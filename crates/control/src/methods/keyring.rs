@@ -37,6 +37,7 @@ async fn remove_key(control: Control, params: Named) -> Result<bool, RpcError> {
 }
 
 fn refused(error: KeyError) -> RpcError {
+    let is_missing = matches!(error, KeyError::Unknown(_));
     let errno = match &error {
         KeyError::NoKeyring(_) => Errno::INVAL,
         KeyError::Exists(_) => Errno::EXIST,
@@ -44,7 +45,8 @@ fn refused(error: KeyError) -> RpcError {
         KeyError::Relative(_) | KeyError::Open { .. } | KeyError::Foreign { .. } => Errno::PERM,
         KeyError::File { source, .. } => source.raw_os_error().map_or(Errno::INVAL, Errno::from_raw),
     };
-    RpcError::errno(errno, error)
+    let refused = RpcError::errno(errno, error);
+    if is_missing { refused.of_missing_object() } else { refused }
 }
 
 #[derive(Serialize)]

@@ -67,7 +67,7 @@ async fn rename(control: Control, params: Rename) -> Result<bool, RpcError> {
     let Rename { old_name, new_name } = params;
     let store = control.lvols().store(&StoreKey::Name(old_name.clone())).map_err(|_| {
         let what = format!("Lvol store {old_name} not found; bdev_lvol_get_lvstores lists those there are");
-        RpcError::new(Errno::NOENT.code(), what)
+        RpcError::new(Errno::NOENT.code(), what).of_missing_object()
     })?;
     store.rename(&new_name).await.map_err(|error| under_way(&error))?;
     Ok(true)

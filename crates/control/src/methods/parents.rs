@@ -30,9 +30,11 @@ async fn clone_bdev(control: Control, params: CloneBdev) -> Result<String, RpcEr
     let invalid = |what: String| RpcError::new(RpcError::INVALID_PARAMS, what);
     let store = control.lvols().store(&StoreKey::Name(lvs_name.clone())).map_err(|_| {
         invalid(format!("lvs does not exist: '{lvs_name}'; bdev_lvol_get_lvstores lists those there are"))
+            .of_missing_object()
     })?;
     let bdev = control.registry().get(&bdev).map_err(|_| {
         invalid(format!("bdev does not exist: '{bdev}'; bdev_get_bdevs lists those there are"))
+            .of_missing_object()
     })?;
     if is_volume_of(&control, &store, &bdev) {
         let what = format!(

@@ -1,6 +1,7 @@
 //! Methods of split bdevs.
 
 use serde::Deserialize;
+use spindle_bdev::BdevError;
 use spindle_bdev::modules::split::{self, SplitSpec};
 use spindle_rpc::{BadParams, Errno, Method, RpcError, States, Table};
 
@@ -38,8 +39,10 @@ struct Delete {
 }
 
 async fn delete(control: Control, params: Delete) -> Result<bool, RpcError> {
-    split::delete(control.registry(), &params.base_bdev)
-        .await
-        .map_err(|error| RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error))?;
+    split::delete(control.registry(), &params.base_bdev).await.map_err(|error| {
+        let is_missing = matches!(error, BdevError::NotOnBase { .. });
+        let refused = RpcError::named(RpcError::INVALID_PARAMS, Errno::from_raw(error.errno()), error);
+        if is_missing { refused.of_missing_object() } else { refused }
+    })?;
     Ok(true)
 }

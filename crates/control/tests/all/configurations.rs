@@ -20,9 +20,10 @@ const CALLS: usize = 60;
 const SEEDS: u64 = 40;
 
 /// The methods that a saved configuration may have. That all occur is checked, so none can be forgotten here.
-const SAVED: [&str; 20] = [
+const SAVED: [&str; 21] = [
     "bdev_aio_create",
     "bdev_delay_create",
+    "bdev_delay_update_latency",
     "bdev_enable_histogram",
     "bdev_error_create",
     "bdev_malloc_create",
@@ -101,14 +102,16 @@ fn any_call() -> (&'static str, Value) {
         }
         6 => ("bdev_passthru_create", json!({"name": over, "base_bdev_name": name()})),
         7 => {
-            let latency = || 1 + below(1000);
-            let delay = json!({"name": over, "base_bdev_name": name(), "avg_read_latency": latency(),
-                "p99_read_latency": latency(), "avg_write_latency": latency(), "p99_write_latency": latency()});
+            // A percentile below its average is refused.
+            let [read, write] = [1 + below(1000), 1 + below(1000)];
+            let delay = json!({"name": over, "base_bdev_name": name(), "avg_read_latency": read,
+                "p99_read_latency": read + below(1000), "avg_write_latency": write,
+                "p99_write_latency": write + below(1000)});
             ("bdev_delay_create", delay)
         }
         8 => {
-            let latency =
-                json!({"delay_bdev_name": over, "latency_type": "p99_write", "latency_us": below(5000)});
+            let which = pick(&["avg_read", "p99_read", "avg_write", "p99_write"]);
+            let latency = json!({"delay_bdev_name": over, "latency_type": which, "latency_us": below(5000)});
             ("bdev_delay_update_latency", latency)
         }
         9 => ("bdev_error_create", json!({"base_name": name()})),
@@ -301,4 +304,37 @@ fn a_saved_configuration_in_any_order_makes_the_same_daemon_again() {
         occurred.extend(calls.map(|call| call["method"].as_str().unwrap().to_owned()));
     }
     assert_eq!(occurred.iter().map(String::as_str).collect::<Vec<_>>(), SAVED);
+}
+
+/// A daemon whose delay bdev has percentiles below their averages.
+async fn first_with_latencies() -> (State, String) {
+    let options = DaemonOptions { rpc_socket: Some(RPC.into()), ..DaemonOptions::default() };
+    let daemon = Daemon::start(options, methods::table()).await.unwrap();
+    let mut client = connect().await;
+    let base = json!({"name": "B0", "num_blocks": 8, "block_size": 512});
+    get(&mut client, "bdev_malloc_create", Some(base)).await;
+    let delay = json!({"name": "V0", "base_bdev_name": "B0", "avg_read_latency": 10, "p99_read_latency": 20,
+        "avg_write_latency": 30, "p99_write_latency": 40});
+    get(&mut client, "bdev_delay_create", Some(delay)).await;
+    for (which, time) in [("p99_read", 5), ("avg_write", 5000)] {
+        let latency = json!({"delay_bdev_name": "V0", "latency_type": which, "latency_us": time});
+        get(&mut client, "bdev_delay_update_latency", Some(latency)).await;
+    }
+    let (state, parts) = (state(&mut client).await, saved(&mut client, false).await);
+    daemon.stop().await;
+    (state, in_another_order(parts))
+}
+
+#[test]
+fn latencies_that_were_changed_to_percentiles_below_their_averages_are_restored() {
+    for seed in 0..8 {
+        let (before, text) = in_a_world(2 * seed, first_with_latencies);
+        let driver = &before.bdevs["V0"]["driver_specific"]["delay"];
+        let latencies = ["avg_read", "p99_read", "avg_write", "p99_write"];
+        let latencies = latencies.map(|which| driver[format!("{which}_latency")].as_u64());
+        assert_eq!(latencies, [10, 5, 5000, 40].map(Some));
+        let config = text.clone();
+        let after = in_a_world(2 * seed + 1, async move || second(config).await);
+        assert_eq!(before.beside(&after), [""; 0], "seed {seed}: {text}");
+    }
 }

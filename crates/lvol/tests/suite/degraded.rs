@@ -9,7 +9,7 @@ use spindle_block::IoErrorKind;
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, random, spawn_local, yield_now};
 
-use crate::support::{MIB, byte, channel, fill, lvs, on};
+use crate::support::{MIB, byte, channel, fill, lvs, on, thin};
 
 const BLOCKS: u64 = 8;
 
@@ -112,6 +112,35 @@ fn a_degraded_volume_can_be_deleted_and_renamed_and_comes_back_when_its_bdev_doe
         registry.wait_for_examine().await;
         assert_eq!((byte(&channel("lvs/a"), 0).await, byte(&channel("lvs/a"), MIB).await), (5, 0));
         assert!(lvols.lvol("lvs/b").is_err());
+    });
+}
+
+#[test]
+fn all_volumes_that_read_through_a_bdev_that_is_gone_are_degraded_until_it_is_back_however_long_the_chain() {
+    on(EngineKind::Sim(1), async |registry, lvols| {
+        let store = lvs(&registry, &lvols).await;
+        let clone = store.clone_bdev(&outside(&registry).await, "clone").await.unwrap();
+        let bottom = clone.snapshot("bottom").await.unwrap();
+        let snap = clone.snapshot("snap").await.unwrap();
+        let (beside, above) =
+            (bottom.clone_as("beside").await.unwrap(), snap.clone_as("above").await.unwrap());
+        let apart = thin(&store, "apart", 4).await;
+        for gone in [false, true, false, true] {
+            if gone {
+                registry.delete("malloc", "E0").await.unwrap();
+            } else {
+                outside_once(&registry).await;
+                registry.wait_for_examine().await;
+            }
+            for lvol in [&clone, &bottom, &snap, &beside, &above] {
+                assert_eq!(lvol.info().await.unwrap().is_degraded, gone, "{lvol:?}");
+            }
+            for name in ["clone", "beside", "above"] {
+                let read = channel(&format!("lvs/{name}")).read(0, IoBuf::zeroed(512)).await.0;
+                assert_eq!(read.is_err(), gone, "{name}");
+            }
+            assert!(!apart.info().await.unwrap().is_degraded);
+        }
     });
 }
 

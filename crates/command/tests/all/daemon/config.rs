@@ -62,6 +62,56 @@ fn calls_of_a_configuration_wait_for_what_they_name_in_any_order() {
 }
 
 #[test]
+fn a_call_may_stand_before_the_one_that_makes_what_it_names_whatever_its_error_is() {
+    let latency = r#"{"delay_bdev_name": "d", "latency_type": "p99_read", "latency_us": 5}"#;
+    let delay = r#"{"base_bdev_name": "m", "name": "d", "avg_read_latency": 1, "p99_read_latency": 1,
+        "avg_write_latency": 1, "p99_write_latency": 1}"#;
+    let store = r#"{"bdev_name": "m", "lvs_name": "s"}"#;
+    let clone = r#"{"bdev": "n", "lvs_name": "s", "clone_name": "c"}"#;
+    let calls = [
+        [("bdev_delay_update_latency", latency), ("bdev_delay_create", delay)],
+        [
+            ("bdev_lvol_rename_lvstore", r#"{"old_name": "s", "new_name": "t"}"#),
+            ("bdev_lvol_create_lvstore", store),
+        ],
+        [("bdev_lvol_clone_bdev", clone), ("bdev_lvol_create_lvstore", store)],
+        [
+            ("keyring_file_remove_key", r#"{"name": "k"}"#),
+            ("keyring_file_add_key", r#"{"name": "k", "path": "/proc/self/environ"}"#),
+        ],
+        [
+            ("bdev_split_delete", r#"{"base_bdev": "m"}"#),
+            ("bdev_split_create", r#"{"base_bdev": "m", "split_count": 2}"#),
+        ],
+        [
+            ("bdev_get_histogram", r#"{"name": "m"}"#),
+            ("bdev_enable_histogram", r#"{"name": "m", "enable": true}"#),
+        ],
+        [("bdev_malloc_delete", r#"{"name": "o"}"#), ("bdev_malloc_create", &disk("o"))],
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for [before, after] in calls {
+        let others = [("bdev_malloc_create", &*disk("m")), ("bdev_malloc_create", &*disk("n"))];
+        let config = [before, after].into_iter().chain(others);
+        let config: Vec<_> = config
+            .map(|(method, params)| format!(r#"{{"method": "{method}", "params": {params}}}"#))
+            .collect();
+        let config = config.join(", ");
+        write(
+            folder.path(),
+            &format!(r#"{{"subsystems": [{{"subsystem": "bdev", "config": [{config}]}}]}}"#),
+        );
+        let daemon = start(folder.path(), &[]);
+        assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0), "{config}");
+    }
+}
+
+/// A RAM disk of 64 MiB.
+fn disk(name: &str) -> String {
+    format!(r#"{{"name": "{name}", "num_blocks": 131072, "block_size": 512}}"#)
+}
+
+#[test]
 fn methods_of_both_states_are_called_once_and_startup_methods_first() {
     let folder = tempfile::tempdir().unwrap();
     write(

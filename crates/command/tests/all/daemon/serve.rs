@@ -346,6 +346,39 @@ fn an_address_at_which_it_cannot_listen_is_refused_with_the_systems_number_and_t
 }
 
 #[test]
+fn parameters_that_are_no_json_object_are_refused_with_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    for (params, says) in [
+        ("5", "they are a number"),
+        ("-1", "they are a number"),
+        ("1.5", "they are a number"),
+        ("[1]", "they are an array"),
+        ("[]", "they are an array"),
+        ("null", "they are null"),
+        ("\"a\"", "they are a string"),
+        ("", "they are empty"),
+        (" ", "they are empty"),
+        ("{\"a\": 1", "they end in the middle"),
+        ("{} {}", "more follows"),
+        ("{} x", "more follows"),
+    ] {
+        let run = spindle(folder.path())
+            .args(["rpc", "-s", "missing.sock", "bdev_get_bdevs", params])
+            .output()
+            .unwrap();
+        let error = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{params:?}: {error}");
+        assert!(error.contains("not a JSON object") && error.contains(says), "{params:?}: {error}");
+    }
+    // An object passes; what is not there is the daemon.
+    let run = spindle(folder.path())
+        .args(["rpc", "-s", "missing.sock", "bdev_get_bdevs", " {} "])
+        .output()
+        .unwrap();
+    assert!(text(&run.stderr).contains("no daemon answers"), "{run:?}");
+}
+
+#[test]
 fn a_daemon_serves_also_with_standard_streams_that_are_closed_or_a_null_device() {
     for streams in ["1<>/dev/null 0<>/dev/null", ">&- <&-", ">/dev/full"] {
         let folder = tempfile::tempdir().unwrap();

@@ -116,6 +116,77 @@ fn a_descriptor_that_is_not_there_is_noted_and_the_daemon_serves() {
     assert!(log.contains("--ready-fd 99"), "{log}");
 }
 
+/// A daemon started by bash, with options and redirections.
+fn start_by(folder: &Path, script: &str) -> Daemon {
+    let mut command = std::process::Command::new("bash");
+    let script = format!("exec \"$0\" serve -m 0x1 -r rpc.sock {script}");
+    command.args(["-c", &script, env!("CARGO_BIN_EXE_spindle")]).current_dir(folder);
+    Daemon::start_command(folder, command, "control")
+}
+
+/// It answers and stops; what it noted.
+fn serves(daemon: Daemon) -> String {
+    let log = daemon.folder.join("log");
+    assert!(daemon.call(&["spdk_get_version"]).status.success());
+    assert_eq!(daemon.end(Signal::TERM).0.code(), Some(0));
+    fs::read_to_string(log).unwrap()
+}
+
+#[test]
+fn the_line_of_the_ready_descriptor_keeps_what_is_in_the_file() {
+    for (script, after) in [
+        ("--ready-fd 7 7>>ready", "IMPORTANT\nline two\nready\n"),
+        ("--ready-fd 7 7<>ready", "ready\nANT\nline two\n"),
+        ("--ready-fd 7 7<ready", "IMPORTANT\nline two\n"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("ready");
+        fs::write(&file, "IMPORTANT\nline two\n").unwrap();
+        let log = serves(start_by(folder.path(), script));
+        assert_eq!(fs::read_to_string(file).unwrap(), after, "{script}");
+        let is_read_only = script.ends_with("7<ready");
+        assert_eq!(
+            log.contains("--ready-fd 7 could not be written: it is open for reading only"),
+            is_read_only,
+            "{log}"
+        );
+    }
+}
+
+#[test]
+fn standard_output_in_a_file_has_the_ready_line_after_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let ready = folder.path().join("ready");
+    let script = "exec \"$0\" serve -m 0x1 -r rpc.sock --ready-fd 1 >ready";
+    let socket = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    let mut daemon = std::process::Command::new("bash")
+        .args(["-c", script, env!("CARGO_BIN_EXE_spindle")])
+        .current_dir(folder.path())
+        .env("NOTIFY_SOCKET", folder.path().join("notify"))
+        .spawn()
+        .unwrap();
+    // It is told after the descriptor.
+    socket.recv(&mut [0; 64]).unwrap();
+    let said = fs::read_to_string(ready).unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), Signal::TERM).unwrap();
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    assert!(said.starts_with("control") && said.ends_with("\nready\n"), "{said}");
+}
+
+#[test]
+fn a_daemon_serves_and_stops_when_its_ready_descriptor_is_a_full_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let held = fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let flags = rustix::fs::fcntl_getfl(&held).unwrap();
+    rustix::fs::fcntl_setfl(&held, flags | rustix::fs::OFlags::NONBLOCK).unwrap();
+    // Until it would have to wait.
+    while std::io::Write::write(&mut &held, &[0; 4096]).is_ok() {}
+    let log = serves(start_by(folder.path(), "--ready-fd 7 7<>pipe"));
+    assert!(log.contains("--ready-fd 7 could not be written: it takes nothing now"), "{log}");
+}
+
 #[test]
 fn packages_get_completions_and_manual_pages() {
     let folder = tempfile::tempdir().unwrap();
