@@ -264,7 +264,7 @@ fn tcp_address(daemon: &Daemon, scheme: &str) -> String {
     rest.split('/').next().unwrap().to_owned()
 }
 
-fn disk(folder: &Path, name: &str) {
+fn make_disk(folder: &Path, name: &str) {
     std::fs::File::create(folder.join(name)).unwrap().set_len(1 << 20).unwrap();
 }
 
@@ -273,7 +273,7 @@ fn a_saved_configuration_and_the_options_with_which_it_was_saved_start_a_daemon_
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     std::fs::create_dir(folder.join("b")).unwrap();
-    ["d.img", "b/d.img"].iter().for_each(|name| disk(folder, name));
+    ["d.img", "b/d.img"].iter().for_each(|name| make_disk(folder, name));
     let options = ["--file", "d.img", "--file", "b/d.img", "--nbd", "unix:nbd.sock", "--nbd", "127.7.7.7:0"];
     let daemon = Daemon::start(folder, &[&SERVE[..], &options].concat(), "control");
     let tcp = tcp_address(&daemon, "nbd://");
@@ -302,7 +302,7 @@ fn a_saved_configuration_and_the_options_with_which_it_was_saved_start_a_daemon_
 fn a_file_of_which_the_configuration_makes_a_bdev_is_exported_as_that_bdev() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    ["d.img", "e.img"].iter().for_each(|name| disk(folder, name));
+    ["d.img", "e.img"].iter().for_each(|name| make_disk(folder, name));
     let make = |name: &str, file: &str| json!({"method": "bdev_aio_create", "params": {"name": name, "filename": file, "block_size": 4096}});
     let calls = [
         make("A", "d.img"),
