@@ -332,7 +332,7 @@ fn an_address_of_the_configuration_is_that_of_an_option_only_with_the_same_certi
         eprintln!("SKIPPED: openssl is not installed");
         return;
     }
-    disk(folder, "d.img");
+    make_disk(folder, "d.img");
     let options = ["--file", "d.img", "--nbd", "127.7.7.8:0", "--nbd-tls", "."];
     let daemon = Daemon::start(folder, &[&SERVE[..], &options].concat(), "control");
     let tcp = tcp_address(&daemon, "nbds://");
