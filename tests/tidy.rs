@@ -69,6 +69,7 @@ const FLOORS_OF_CRATES: [(&str, &[&str]); 10] = [
             "address",
             "values",
             "core_locks",
+            "memory_nodes",
             "open_files",
             "start_error",
             "settings",

@@ -95,7 +95,10 @@ fn the_removal_of_a_bdev_ends_the_requests_that_its_device_keeps() {
         assert_eq!((reply.cookie, reply.error), (99, SHUTDOWN), "the client that reads is told");
         assert!(client.is_closed().await);
         deleting.await.unwrap();
-        assert_eq!(server.connections(), 0);
+        // The last reply is sent when the bdev may be gone already.
+        while server.connections() > 0 {
+            yield_now().await;
+        }
     });
 }
 
