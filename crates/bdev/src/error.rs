@@ -26,7 +26,7 @@ pub enum BdevError {
     Exists { name: String, by: String },
     /// The module has one that waits for its base. `EEXIST`.
     #[error("{name:?} of module {module} is asked for already and waits for base {base:?}; {remedy}")]
-    AskedFor { name: String, module: &'static str, base: String, remedy: String },
+    AskedFor { name: Box<str>, module: &'static str, base: Box<str>, remedy: Box<str> },
     /// A claim keeps others from writing. `EPERM`.
     #[error("bdev {name:?} is claimed ({kind}) by {holder}; open it read-only, or have {holder} release it")]
     Claimed { name: String, kind: &'static str, holder: String },

@@ -140,7 +140,12 @@ impl Entry {
             Some(stem) => format!("delete it with {stem}_delete first"),
             None => format!("have module {module} delete it first"),
         };
-        BdevError::AskedFor { name, module, base: self.wanted.base().to_owned(), remedy }
+        BdevError::AskedFor {
+            name: name.into(),
+            module,
+            base: self.wanted.base().into(),
+            remedy: remedy.into(),
+        }
     }
 
     /// The bdevs that exist now.

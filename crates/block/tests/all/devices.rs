@@ -277,7 +277,7 @@ fn however_much_is_zeroed_other_lanes_of_the_thread_get_a_turn_after_a_few_mebib
         let (mut pair, mut reads) = (table.queue_pair(&disk).unwrap(), table.queue_pair(&other).unwrap());
         for operation in [Operation::WriteZeroes, Operation::Unmap] {
             for nth in 0..requests {
-                let io = pair.request(operation, nth * mib % 64 << 8, mib << 8, Buffers::None);
+                let io = pair.request(operation, (nth * mib % 64) << 8, mib << 8, Buffers::None);
                 pair.submit(io);
             }
             let (mut steps, mut read) = (0, 0_u64);
