@@ -2,10 +2,10 @@
 //!
 //! Each limit keeps the time up to which it is spent. A request moves that time forward by its cost and may
 //! go once the previous value has come, less a short run-up. So a request of any size goes when nothing is
-//! owed, and its excess is paid later. Budget that no waiting request could have used expires. Requests wait in front of their lane, those of
-//! each user of the lane in a separate line; each line charges a step at a time: its first waiting request, or
-//! as much of what it owes as the smallest recent request costs. So lines take turns of equal cost and get equal
-//! shares, independent of the number and size of their requests.
+//! owed, and its excess is paid later. Budget that no waiting request could have used expires. Requests wait in
+//! front of their lane, those of each user of the lane in a separate line; each line charges a step at a time: its
+//! first waiting request, or as much of what it owes as the smallest recent request costs. So lines take turns of
+//! equal cost and get equal shares, independent of the number and size of their requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

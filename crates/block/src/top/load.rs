@@ -2,8 +2,8 @@
 //! loop, so that one run can compare the three.
 //!
 //! A load belongs to its thread and keeps its requests and buffers from round to round; a warm round
-//! allocates nothing per request. A round on a device that completes at once does not yield the thread: keep
-//! rounds short. The caller reads the clock around a round.
+//! allocates nothing per request. A round without futures on a device that completes at once does not yield the
+//! thread: keep rounds short. The caller reads the clock around a round.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;

@@ -224,7 +224,8 @@ impl Records {
         }
     }
 
-    /// Takes a page as it was read; true if its CRC is valid. An empty one costs two comparisons.
+    /// Takes a page as it was read; true if its CRC is valid. An empty one costs a few comparisons and a look at its first
+    /// sector.
     pub(super) fn take(&mut self, index: PageIdx, page: &Page) -> bool {
         // A root, a link of a chain, and an extent page all have a nonzero value here: id and CRC for the
         // first two, "next" for the third. A tear leaves the first sector of one of them, or an empty one.
