@@ -46,23 +46,21 @@ impl Lanes {
             return;
         }
         // All lanes: a removed lane may have closed those below it already.
-        let all: Vec<u32> = (0..self.lanes.len() as u32).collect();
-        self.end_queued_orphans(&all);
-        for lane in all {
+        self.end_queued_orphans();
+        for lane in 0..self.lanes.len() as u32 {
             self.call(lane, |lane, cx| lane.orphaned(cx));
         }
     }
 
-    fn end_queued_orphans(&mut self, lanes: &[u32]) {
-        let gone: Vec<bool> = self.queues.lanes.iter().map(|state| state.gate == Gate::Husk).collect();
+    fn end_queued_orphans(&mut self) {
+        let Queues { down, lanes, joins, .. } = &mut self.queues;
+        let gone: Vec<bool> = lanes.iter().map(|state| state.gate == Gate::Husk).collect();
         let is_gone = |lane: u32| gone.get(lane as usize).is_some_and(|gone| *gone);
-        // Taken apart from the queues, which the test borrows too.
-        let joins = std::mem::take(&mut self.queues.joins);
-        let mut orphans = Vec::new();
-        while let Some(io) = self.take_queued(lanes, &|slot| is_awaited_in(slot, &joins, &is_gone)) {
-            orphans.push(io);
+        let is_orphan = |slot: &Slot| is_awaited_in(slot, joins, &is_gone);
+        let mut orphans: Vec<_> = std::iter::from_fn(|| down.take(&is_orphan)).collect();
+        for lane in lanes {
+            orphans.extend(std::iter::from_fn(|| lane.take_waiting(&is_orphan)));
         }
-        self.queues.joins = joins;
         if !orphans.is_empty() {
             self.queues.look_at_limits();
         }
