@@ -91,7 +91,17 @@ fn refusals_name_the_object_and_what_to_do() {
             (
                 "bdev_lvol_create_lvstore",
                 json!({"bdev_name": "other", "lvs_name": "t", "cluster_sz": 4_294_967_296_u64}),
-                &["'cluster_sz' is 4294967296, not a number from 0 to 4294967295"],
+                &["'cluster_sz' is 4294967296, not an integer from 0 to 4294967295"],
+            ),
+            (
+                "bdev_null_create",
+                json!({"name": "n", "num_blocks": 8, "block_size": 512, "uuid": "abc"}),
+                &["spdk_json_decode_object failed: 'uuid' is \"abc\", not a UUID of the form xxxxxxxx-xxxx-"],
+            ),
+            (
+                "bdev_delay_create",
+                json!({"name": "d", "base_bdev_name": "other", "uuid": 5}),
+                &["'uuid' is 5, not a UUID of the form"],
             ),
             (
                 "bdev_lvol_create_lvstore",
