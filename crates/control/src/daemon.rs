@@ -11,11 +11,12 @@ use spindle_bdev::modules::file::{self, FileSpec, Spelling};
 use spindle_engine::Address;
 use spindle_nbd::{BdevExport, Tls};
 use spindle_reactor::{Handle, Hangups, LocalJoinHandle, spawn_local, timeout};
-use spindle_rpc::{Bound, Dispatcher, Phase, RpcError, Server, ServerOptions, State, Table};
+use spindle_rpc::{Bound, Dispatcher, Phase, RpcError, Server, State, Table};
 
 use crate::control::Control;
 use crate::core_locks::{CORE_LOCKS, CoreLocks};
 use crate::log::{Level, Log};
+use crate::open_files::ServerLimits;
 use crate::replay::{ConfigFile, Replay};
 use crate::start_error::StartError;
 
@@ -87,7 +88,9 @@ impl Daemon {
             Some(path) => Some(Bound::bind(path).await.map_err(StartError::Socket)?),
             None => None,
         };
-        let control = Control::with(Phase::new(State::Startup), core_locks, options.log).await?;
+        let limits = ServerLimits::of_process(&options.log);
+        let control =
+            Control::with(Phase::new(State::Startup), core_locks, options.log, limits.nbd).await?;
         if !options.rpcs_allowed.is_empty() {
             let allowed: Vec<&str> = options.rpcs_allowed.iter().map(String::as_str).collect();
             table.keep_only(&allowed);
@@ -114,7 +117,7 @@ impl Daemon {
         for address in options.nbd {
             listen(&control, address, tls.as_ref()).await?;
         }
-        let server = bound.map(|bound| bound.serve(dispatcher, ServerOptions::default()));
+        let server = bound.map(|bound| bound.serve(dispatcher, limits.rpc));
         control.log().notice("app", &format!("serving on the cores {:?}", control.runtime().cores()));
         Ok(Daemon { server, control, _hangups: hangups })
     }
