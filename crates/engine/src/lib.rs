@@ -68,7 +68,7 @@ pub use open::{Asker, Direct, FileInfo, OpenOptions};
 pub use os::{Held, WriteLock, hold, share_bytes, write_lock};
 pub use os_thread::{OsThread, OsThreadTimes, run_on, spawn_pinned};
 pub use receive_pool::ReceivePool;
-pub use report::{report, report_to};
+pub use report::{accepts, open_log, report, report_to};
 pub use signals::{Signal, SignalError, Signals, ignore_deadly_signals};
 pub use spindle_ring::Unpark;
 pub use standard_streams::{StandardStream, was_closed};

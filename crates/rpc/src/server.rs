@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use slab::Slab;
 use spindle_engine::{Listener, Op, Output, Socket};
-use spindle_reactor::{JoinHandle, WaitList, op, sleep, spawn_local, timeout};
+use spindle_reactor::{FailedAccepts, JoinHandle, WaitList, op, spawn_local, timeout};
 
 use crate::answers::Answers;
 use crate::budget::Budget;
@@ -22,9 +22,6 @@ use crate::unfinished::Unfinished;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 512;
-
-/// The pause after a failed accept: descriptors may be short for a while.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a closing server waits for clients to take their answers.
 const GRACE: Duration = Duration::from_secs(1);
@@ -120,11 +117,13 @@ struct Accept<C> {
 
 impl<C: Clone + 'static> Accept<C> {
     async fn run(self) {
+        let mut failed = FailedAccepts::of("rpc");
         loop {
             self.connections.below(self.options.connections).await;
             match op(Op::Accept { listener: self.listener.clone() }).await.0 {
                 Ok(Output::Socket(socket)) => self.begin(socket),
-                _ => sleep(PAUSE).await,
+                Ok(_) => {}
+                Err(error) => failed.note(self.listener.address(), &error).await,
             }
         }
     }

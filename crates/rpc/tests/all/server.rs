@@ -153,6 +153,9 @@ fn a_call_is_answered_with_its_result_or_error() {
         assert_eq!(error.code, RpcError::METHOD_NOT_FOUND);
         let Err(ClientError::Answer(error)) = client.call("count", Some("{}")).await else { panic!() };
         assert_eq!(error, RpcError::new(RpcError::INVALID_PARAMS, "no parameters"));
+        let Err(ClientError::Answer(error)) = client.call("long", None).await else { panic!() };
+        let words = "Invalid parameters: this method needs parameters, and there are none; known: bytes";
+        assert_eq!(error, RpcError::new(RpcError::INVALID_PARAMS, words));
     });
 }
 
