@@ -2,9 +2,10 @@
 
 use std::any::Any;
 use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use spindle_bdev::{Bdev, LocalFuture, Module, Registry, Uuid, WeakRegistry};
+use spindle_bdev::{Bdev, Counter, LocalFuture, Module, Registry, Uuid, WeakRegistry};
 use spindle_block::Device;
 use spindle_reactor::{Handle, ReportLevel, report};
 
@@ -29,6 +30,10 @@ pub(crate) struct Shared {
     pub(crate) awaited: Mutex<BTreeSet<Uuid>>,
     /// The placeholder for every external snapshot that was removed.
     pub(crate) missing: Arc<dyn Device>,
+    /// Inflates, decouples and shallow copies under way.
+    pub(crate) copying: Counter,
+    /// Set once those must end.
+    pub(crate) ends_copying: AtomicBool,
 }
 
 /// How to find a store.
@@ -65,6 +70,8 @@ impl Lvols {
                     reports: Mutex::default(),
                     awaited: Mutex::default(),
                     missing: Arc::new(Missing),
+                    copying: Counter::default(),
+                    ends_copying: AtomicBool::new(false),
                 }));
                 let lvols = Lvols::of(&runtime)?;
                 registry.add_module(Arc::new(lvols.clone())).await?;
