@@ -35,6 +35,7 @@ mod offer;
 mod parents;
 mod store;
 mod target;
+mod unload;
 mod volumes;
 
 pub use copy::ShallowCopy;

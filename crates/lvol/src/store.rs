@@ -45,6 +45,8 @@ pub(crate) struct StoreInner {
     /// Renames of the store: at most one.
     renaming: Counter,
     pub(crate) left: Ending,
+    /// Set when its bdev has kept requests of the unload for too long.
+    pub(crate) overdue: Ending,
 }
 
 impl StoreInner {
@@ -71,6 +73,7 @@ impl StoreInner {
             naming: Counter::default(),
             renaming: Counter::default(),
             left: Ending::default(),
+            overdue: Ending::default(),
         })
     }
 
