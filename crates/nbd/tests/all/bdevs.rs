@@ -145,8 +145,9 @@ fn the_end_of_an_export_or_of_the_server_answers_requests_that_the_device_keeps_
             assert_eq!(replies, expected, "it stops: {stops}");
             assert!(client.is_closed().await);
             assert_eq!(ending.await.unwrap().failed_flushes, 0);
-            assert_eq!((server.connections(), registry.get("EE_M0").unwrap().descriptors()), (0, 0));
+            assert_eq!(server.connections(), 0);
             if !stops {
+                assert_eq!(registry.get("EE_M0").unwrap().descriptors(), 0);
                 server.export_bdev("EE_M0", BdevExport::default()).unwrap();
                 let mut next = Client::new(&server, "EE_M0", SIMPLE).await;
                 next.write(4096, &[3; 512]).await;
