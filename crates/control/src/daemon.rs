@@ -166,7 +166,7 @@ impl Daemon {
     }
 }
 
-/// Ends the NBD clients, and then the bdevs. A request that a device keeps ends with its bdev only.
+/// Ends the NBD clients, and then the bdevs. A request that a device keeps is given up by then, or ends with its bdev.
 async fn end_clients_and_bdevs(control: &Control) -> spindle_nbd::Ended {
     let mut clients = pin!(control.nbd().stop());
     let ended = timeout(PATIENCE, clients.as_mut()).await;

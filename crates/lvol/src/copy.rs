@@ -1,17 +1,23 @@
 //! Copies the clusters that a volume owns to another bdev, with progress.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use spindle_bdev::{Bdev, ClaimKind, Desc, Disk, OpenOptions};
 use spindle_blob::BlobError;
 use spindle_block::IoErrorKind;
+use spindle_reactor::timeout;
 
 use crate::copying::Copying;
 use crate::lvol::LvolInner;
 use crate::store::{StoreInner, locked};
 use crate::target::Target;
 use crate::{LvolError, MODULE};
+
+/// How often a copy looks whether it waits for a write that the bdev keeps although it has to end.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// A copy under way, or finished. A handle: dropping it does not stop the copy.
 #[derive(Clone)]
@@ -103,9 +109,17 @@ impl LvolInner {
         }
         let goes_on: Arc<dyn Fn() -> bool + Send + Sync> = Arc::new(copying.goes_on());
         let device = Target::new(target.device(), goes_on.clone());
-        let copied = store.blobstore.shallow_copy(self.id, device, progress).await;
+        let mut copied = pin!(store.blobstore.shallow_copy(self.id, device.clone(), progress));
+        let copied = loop {
+            match timeout(LOOK, copied.as_mut()).await {
+                Ok(copied) => break copied,
+                Err(_) if !goes_on() => device.give_up(),
+                Err(_) => {}
+            }
+        };
+        let ended_early = |kind| matches!(kind, IoErrorKind::Aborted | IoErrorKind::Removed) && !goes_on();
         copied.map_err(|error| match &error {
-            BlobError::Io(refused) if refused.kind == IoErrorKind::Aborted && !goes_on() => {
+            BlobError::Io(refused) if ended_early(refused.kind) => {
                 copying.stopped("the bdev has a part of it; start it again, from the beginning")
             }
             _ => LvolError::blob(what)(error),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use spindle_block::{
-    Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation, Submit,
+    Cx, Device, DeviceState, Geometry, Io, IoErrorKind, Lane, LaneCx, LaneId, OpenError, Operation, Submit,
 };
 
 /// Tells whether the copy is to go on.
@@ -12,11 +12,17 @@ type GoesOn = Arc<dyn Fn() -> bool + Send + Sync>;
 pub(crate) struct Target {
     below: Arc<dyn Device>,
     goes_on: GoesOn,
+    state: DeviceState,
 }
 
 impl Target {
     pub(crate) fn new(below: Arc<dyn Device>, goes_on: GoesOn) -> Arc<Target> {
-        Arc::new(Target { below, goes_on })
+        Arc::new(Target { below, goes_on, state: DeviceState::new() })
+    }
+
+    /// Ends the write under way, even if the bdev keeps it.
+    pub(crate) fn give_up(&self) {
+        drop(self.state.remove());
     }
 }
 
@@ -27,6 +33,10 @@ impl Device for Target {
 
     fn geometry(&self) -> Geometry {
         self.below.geometry()
+    }
+
+    fn state(&self) -> Option<&DeviceState> {
+        Some(&self.state)
     }
 
     fn is_module(&self) -> bool {

@@ -59,6 +59,26 @@ fn a_stop_ends_although_a_bdev_keeps_what_a_store_writes_and_only_that_store_is_
 }
 
 #[test]
+fn a_stop_ends_although_a_bdev_keeps_what_is_copied_to_it_and_the_store_is_clean() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    on_reporting(EngineKind::Sim(1), async move |registry, lvols| {
+        let store = lvs(&registry, &lvols).await;
+        let vol = thin(&store, "v", 4).await;
+        fill(&channel("lvs/v"), 0, 7).await;
+        vol.set_read_only().await.unwrap();
+        malloc(&registry, "S0", 4).await;
+        error::create(&registry, ErrorSpec { base: "S0".into(), uuid: None }).await.unwrap();
+        keep_writes(&registry);
+        let copy = vol.shallow_copy(&registry.get("EE_S0").unwrap()).await.unwrap();
+        sender.send((lvols, copy)).unwrap();
+    });
+    let (lvols, copy) = receiver.recv().unwrap();
+    assert_eq!(lvols.failed_unloads(), 0);
+    let ended = copy.ended().expect("it has ended").unwrap_err();
+    assert_eq!((ended.errno(), copy.copied()), (125, 0), "{ended}");
+}
+
+#[test]
 fn the_removal_of_a_bdev_ends_although_it_keeps_what_its_store_writes_and_the_store_comes_back() {
     for below in [false, true] {
         simulated(async move |registry, lvols| {
