@@ -23,6 +23,9 @@ use crate::start_error::StartError;
 /// How long a stop waits for requests of clients before their bdevs are removed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a stop waits for copying work to end early, before it answers the last calls.
+const COPYING: Duration = Duration::from_secs(5);
+
 /// Default block size of a served file.
 const FILE_BLOCK: u32 = 512;
 
@@ -62,6 +65,8 @@ pub struct Ended {
     pub nbd_connections: usize,
     /// Flushes for them that failed: their writes may be lost.
     pub failed_flushes: u64,
+    /// Lvolstores that were not unloaded cleanly; the log says which, and why. The next load recovers them.
+    pub failed_unloads: u64,
 }
 
 /// A running daemon.
@@ -133,10 +138,13 @@ impl Daemon {
         self.control.framework().failure()
     }
 
-    /// Ends it in order: sends finished answers, flushes NBD clients' writes, closes bdevs.
+    /// Ends it in order: has inflates, decouples and shallow copies end early, answers calls, flushes NBD clients' writes,
+    /// closes bdevs.
     pub async fn stop(self) -> Ended {
         self.control.log().notice("app", "ending");
         self.control.framework().forget_rest();
+        // A device may keep such work for ever.
+        let _ = timeout(COPYING, self.control.lvols().end_copying()).await;
         let rpc_connections = match self.server {
             Some(server) => server.close().await,
             None => 0,
@@ -144,16 +152,25 @@ impl Daemon {
         let nbd = end_clients_and_bdevs(&self.control).await;
         self.control.core_locks().release();
         let (connections, failed) = (nbd.connections, nbd.failed_flushes);
-        let said = format!(
+        let unclean = self.control.lvols().failed_unloads();
+        let mut said = format!(
             "ended in order: {rpc_connections} RPC and {connections} NBD clients were connected, {failed} flushes failed"
         );
-        let level = if failed > 0 { Level::Error } else { Level::Notice };
+        if unclean > 0 {
+            said += &format!(", {unclean} lvolstores were not unloaded cleanly");
+        }
+        let level = if failed + unclean > 0 { Level::Error } else { Level::Notice };
         self.control.log().say(level, "app", &said);
-        Ended { rpc_connections, nbd_connections: connections, failed_flushes: failed }
+        Ended {
+            rpc_connections,
+            nbd_connections: connections,
+            failed_flushes: failed,
+            failed_unloads: unclean,
+        }
     }
 }
 
-/// Ends the NBD clients, and then the bdevs. A request that a device keeps ends with its bdev only.
+/// Ends the NBD clients, and then the bdevs. A request that a device keeps is given up by then, or ends with its bdev.
 async fn end_clients_and_bdevs(control: &Control) -> spindle_nbd::Ended {
     let mut clients = pin!(control.nbd().stop());
     let ended = timeout(PATIENCE, clients.as_mut()).await;

@@ -23,7 +23,7 @@ use crate::unfinished::Unfinished;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 512;
 
-/// How long a closing server waits for clients to take their answers.
+/// How long a closing server waits for calls under way, and for clients to take their answers.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Limits of a server.
@@ -95,12 +95,12 @@ impl Server {
         self.connections.count()
     }
 
-    /// Stops accepting and reading, and sends finished answers, for at most a second. Returns the number of
-    /// connections.
+    /// Stops accepting and reading, and sends the answers of calls that have ended or end now, for at most a second.
+    /// Returns the number of connections.
     pub async fn close(mut self) -> usize {
         self.accepting = None;
         let open = self.connections.count();
-        self.connections.close();
+        self.connections.each(Answers::begin_close);
         let _ = timeout(GRACE, self.connections.below(1)).await;
         open
     }
@@ -166,9 +166,9 @@ impl Connections {
         Here { connections: self.clone(), place }
     }
 
-    fn close(&self) {
+    fn each(&self, told: fn(&Answers)) {
         let open: Vec<_> = self.0.answers.borrow().iter().map(|(_, answers)| answers.clone()).collect();
-        open.iter().for_each(|answers| answers.close());
+        open.iter().for_each(|answers| told(answers));
     }
 
     /// Waits until fewer than `most` are open.
@@ -188,6 +188,6 @@ impl Drop for Here {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.connections.close();
+        self.connections.each(Answers::close);
     }
 }

@@ -1,11 +1,12 @@
 //! What SPDK refuses, and with which code and words; found by sending the same calls to both.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use spindle_control::{Daemon, DaemonOptions, methods};
 use spindle_engine::sim::World;
-use spindle_reactor::Runtime;
+use spindle_reactor::{Runtime, sleep, spawn_local, yield_now};
 use spindle_rpc::{Client, ClientError};
 
 const RPC: &str = "rpc.sock";
@@ -212,6 +213,79 @@ fn refusals_name_the_object_and_what_to_do() {
         };
         assert!(copied.starts_with("Operation not permitted: volume \"s/v\""), "{copied}");
         daemon.stop().await;
+    };
+    Runtime::builder().world(World::new(7)).reactors(2).build().unwrap().run(main).unwrap();
+}
+
+#[test]
+fn a_stop_ends_an_inflate_early_and_its_caller_is_told_what_to_do() {
+    let main = async || {
+        let options = DaemonOptions { rpc_socket: Some(RPC.into()), ..DaemonOptions::default() };
+        let daemon = Daemon::start(options, methods::table()).await.unwrap();
+        let mut client = Client::connect(Path::new(RPC)).await.unwrap();
+        let slow = json!({"name": "slow", "base_bdev_name": "base", "avg_read_latency": 20000, "p99_read_latency": 20000,
+            "avg_write_latency": 20000, "p99_write_latency": 20000});
+        for (method, params) in [
+            ("bdev_malloc_create", json!({"name": "base", "num_blocks": 131_072, "block_size": 512})),
+            ("bdev_delay_create", slow),
+            (
+                "bdev_lvol_create_lvstore",
+                json!({"bdev_name": "slow", "lvs_name": "s", "cluster_sz": 1 << 20, "clear_method": "none"}),
+            ),
+            (
+                "bdev_lvol_create",
+                json!({"lvs_name": "s", "lvol_name": "v", "size_in_mib": 48, "thin_provision": true}),
+            ),
+        ] {
+            client.call(method, Some(&params.to_string())).await.unwrap();
+        }
+        let mut waiting = Client::connect(Path::new(RPC)).await.unwrap();
+        let inflate =
+            spawn_local(
+                async move { refused(&mut waiting, "bdev_lvol_inflate", &json!({"name": "s/v"})).await },
+            );
+        while daemon.control().lvols().lvols()[0].info().await.unwrap().num_allocated_clusters == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let store = json!({"lvs_name": "s"});
+        let (code, message) = refused(&mut client, "bdev_lvol_delete_lvstore", &store).await;
+        assert_eq!(code, -32602);
+        for words in ["Device or resource busy", "lvolstore \"s\"", "inflate of volume \"s/v\""] {
+            assert!(message.contains(words), "{message}: {words}");
+        }
+        assert_eq!(daemon.stop().await.failed_unloads, 0);
+        let (code, message) = inflate.await.unwrap();
+        assert_eq!(code, -32602);
+        for words in ["Operation canceled", "inflate of volume \"s/v\"", "the same call goes on from there"] {
+            assert!(message.contains(words), "{message}: {words}");
+        }
+    };
+    Runtime::builder().world(World::new(7)).reactors(2).build().unwrap().run(main).unwrap();
+}
+
+#[test]
+fn a_stop_ends_although_bdevs_keep_what_clients_and_stores_write() {
+    let main = async || {
+        let options = DaemonOptions { rpc_socket: Some(RPC.into()), ..DaemonOptions::default() };
+        let daemon = Daemon::start(options, methods::table()).await.unwrap();
+        let mut client = Client::connect(Path::new(RPC)).await.unwrap();
+        let keep = json!({"name": "EE_base", "io_type": "write", "error_type": "pending", "num": 1_000_000});
+        for (method, params) in [
+            ("bdev_malloc_create", json!({"name": "base", "num_blocks": 131_072, "block_size": 512})),
+            ("bdev_error_create", json!({"base_name": "base"})),
+            ("bdev_lvol_create_lvstore", json!({"bdev_name": "EE_base", "lvs_name": "s"})),
+            ("bdev_lvol_create", json!({"lvs_name": "s", "lvol_name": "v", "size_in_mib": 8})),
+            ("bdev_error_inject_error", keep),
+        ] {
+            client.call(method, Some(&params.to_string())).await.unwrap();
+        }
+        let creates = spawn_local(async move {
+            let params = json!({"lvs_name": "s", "lvol_name": "w", "size_in_mib": 8}).to_string();
+            client.call("bdev_lvol_create", Some(&params)).await.is_err()
+        });
+        yield_now().await;
+        assert_eq!(daemon.stop().await.failed_unloads, 1);
+        assert!(creates.await.unwrap(), "it was not carried out");
     };
     Runtime::builder().world(World::new(7)).reactors(2).build().unwrap().run(main).unwrap();
 }

@@ -374,3 +374,23 @@ fn a_closing_server_sends_the_answers_that_are_there_and_frees_its_path() {
         drop(Bound::bind(&bench.path).await.unwrap());
     });
 }
+
+#[test]
+fn a_closing_server_answers_a_call_that_ends_meanwhile_and_begins_no_other() {
+    run_on((0..3).map(EngineKind::Sim), async |mut bench| {
+        let client = bench.raw().await;
+        client.send(r#"{"id":1,"method":"wait"}"#).await;
+        while bench.counts.begun.get() == 0 {
+            yield_now().await;
+        }
+        let server = bench.server.take().unwrap();
+        let closing = spawn_local(async move { server.close().await });
+        yield_now().await;
+        client.send(r#"{"id":2,"method":"count"}"#).await;
+        bench.counts.open.set(true);
+        let answers = client.rest().await;
+        assert!(answers.contains(r#""id":1,"result":"waited""#), "{answers}");
+        assert!(!answers.contains(r#""id":2"#), "{answers}");
+        assert_eq!((closing.await.unwrap(), bench.counts.begun.get()), (1, 1));
+    });
+}
