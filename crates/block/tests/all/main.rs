@@ -21,6 +21,7 @@ mod lanes;
 mod lanes_with_channels;
 mod layers;
 mod limits;
+mod lost;
 mod modules;
 mod quiesce;
 mod requests;
