@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::bdev::{Foundation, Inner};
 use crate::counter::Counter;
-use crate::{Bdev, BdevError, BdevSpec, ClaimKind, Desc, Event, Grace, OpenOptions, Recipe, Registry};
+use crate::{Bdev, BdevError, BdevSpec, ClaimType, Desc, Event, Grace, OpenOptions, Recipe, Registry};
 
 /// Describes a module's bdevs on a base, or on several.
 pub trait Virtual: Send + Sync + 'static {
@@ -266,7 +266,9 @@ impl Registry {
         let entry = self.add_virtual(wanted)?;
         match self.stand(&entry).await {
             // The same as a base that does not exist: it may come again.
-            Err(BdevError::NoSuchBdev { .. } | BdevError::BeingRemoved { .. }) => Ok(Vec::new()),
+            Err(BdevError::NoSuchBdev { .. } | BdevError::BeingRemoved { .. } | BdevError::Gone { .. }) => {
+                Ok(Vec::new())
+            }
             Err(error) => {
                 self.forget_virtual(&entry);
                 Err(error)
@@ -366,7 +368,7 @@ impl Registry {
         let hold = |base: &Bdev| {
             let options = OpenOptions::new().write(true).holder(&*holder);
             let desc = base.descriptor(options.on_event(self.follow_base(entry)))?;
-            desc.claim(ClaimKind::Exclusive, &holder, module)?;
+            desc.claim(ClaimType::Exclusive, &holder, module)?;
             Ok(desc)
         };
         bases.iter().map(hold).collect()
