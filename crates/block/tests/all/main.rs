@@ -23,6 +23,7 @@ mod layers;
 mod limits;
 mod lost;
 mod modules;
+mod orphans;
 mod quiesce;
 mod requests;
 mod stacks;
