@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use spindle_bdev::{Bdev, ClaimKind, Desc, Disk, OpenOptions};
+use spindle_bdev::{Bdev, ClaimType, Desc, Disk, OpenOptions};
 use spindle_blob::BlobError;
 use spindle_block::IoErrorKind;
 use spindle_reactor::timeout;
@@ -62,7 +62,7 @@ impl LvolInner {
             return Err(LvolError::Argument { what, why });
         }
         let desc = target.descriptor(OpenOptions::new())?;
-        desc.claim(ClaimKind::Exclusive, &format!("a shallow copy of volume {:?}", self.shown()), MODULE)?;
+        desc.claim(ClaimType::Exclusive, &format!("a shallow copy of volume {:?}", self.shown()), MODULE)?;
         let total = self.blob_info(store).await?.allocated;
         let (copied, ended) = (AtomicU64::new(0), Mutex::default());
         let progress = Arc::new(Progress { copied, total: AtomicU64::new(total), ended });

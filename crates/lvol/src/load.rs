@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use spindle_bdev::{Bdev, ClaimKind, Counted, Counter, Desc, Event, OpenOptions, Uuid};
+use spindle_bdev::{Bdev, ClaimType, Counted, Counter, Desc, Event, OpenOptions, Uuid};
 use spindle_blob::{BlobId, Blobstore, BsType, LoadOptions, Parent, StoreOptions};
 use spindle_mem::IoBuf;
 use spindle_reactor::{ReportLevel, report, tell};
@@ -71,7 +71,7 @@ impl Lvols {
             }));
         };
         let desc = bdev.descriptor(OpenOptions::new().on_event(on_event))?;
-        desc.claim(ClaimKind::ReadManyWriteOne, "an lvolstore", MODULE)?;
+        desc.claim(ClaimType::ReadManyWriteOne, "an lvolstore", MODULE)?;
         Ok((desc, guard))
     }
 

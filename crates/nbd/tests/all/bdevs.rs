@@ -8,7 +8,7 @@ use spindle_bdev::modules::delay::{self, DelaySpec};
 use spindle_bdev::modules::error::{self, Effect, ErrorSpec, Injection, Target};
 use spindle_bdev::modules::malloc::{self, MallocSpec};
 use spindle_bdev::modules::null::{self, NullSpec};
-use spindle_bdev::{Bdev, ClaimKind, OpenOptions, Registry};
+use spindle_bdev::{Bdev, ClaimType, OpenOptions, Registry};
 use spindle_block::Operation;
 use spindle_lvol::{LvolSpec, LvolStore, Lvols, StoreSpec};
 use spindle_nbd::{BdevExport, ExportError, ExportOptions, Options, Server};
@@ -265,7 +265,7 @@ fn a_bdev_that_is_not_there_or_claimed_is_not_exported() {
         assert!(matches!(found, Err(ExportError::Bdev { .. })), "{found:?}");
         ram(&registry, "M0", 1).await;
         let claim = Bdev::open("M0").unwrap();
-        claim.claim(ClaimKind::Exclusive, "a test", "").unwrap();
+        claim.claim(ClaimType::Exclusive, "a test", "").unwrap();
         let error = server.export_bdev("M0", BdevExport::default()).unwrap_err().to_string();
         assert!(error.contains("M0") && error.contains("a test"), "{error}");
         let options = ExportOptions { read_only: true, ..ExportOptions::default() };
