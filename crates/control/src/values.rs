@@ -71,5 +71,5 @@ pub fn refused(error: BdevError) -> RpcError {
 
 /// The answer to a known but unimplemented parameter.
 pub(crate) fn not_implemented(parameter: &str, only: &str) -> RpcError {
-    RpcError::errno(Errno::OPNOTSUPP, format!("'{parameter}' is not implemented but for {only}"))
+    RpcError::errno(Errno::OPNOTSUPP, format!("'{parameter}' is implemented only for {only}"))
 }
