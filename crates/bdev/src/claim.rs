@@ -50,7 +50,7 @@ impl ClaimKind {
 pub struct ClaimInfo {
     /// Its demand.
     pub kind: ClaimKind,
-    /// Its holder, for people.
+    /// Its holder, for messages.
     pub holder: String,
     /// The holder's module, or empty.
     pub module: &'static str,

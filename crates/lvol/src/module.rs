@@ -164,7 +164,7 @@ impl Lvols {
         locked(&self.0.reports).clone()
     }
 
-    /// What is missing of the stores and volumes on present bdevs, and why, for people.
+    /// What is missing of the stores and volumes on present bdevs, and why, for messages.
     pub fn problems(&self) -> Vec<String> {
         let is_there =
             |(bdev, _): &(String, String)| self.registry().is_ok_and(|known| known.get(bdev).is_ok());

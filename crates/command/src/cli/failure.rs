@@ -118,7 +118,7 @@ pub(crate) enum Failure {
         path: PathBuf,
         /// Without those that the next load for writing repairs.
         count: usize,
-        /// Those that it does.
+        /// Findings that the next load for writing repairs.
         pending: usize,
     },
     /// A measurement could not be made.
