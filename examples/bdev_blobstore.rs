@@ -5,12 +5,12 @@
 //! Blobstore on it. When the bdev is removed, the worker gets a message, unloads the store, and only then
 //! releases the bdev.
 
-use std::process::ExitCode;
-
 use spindle::bdev::modules::malloc::{self, MallocSpec};
 use spindle::bdev::{Event, Registry};
 use spindle::reactor::{Handle, RunError};
 use spindle::{BlobDevice, BlobOptions, Blobstore, InitOptions, IoBuf, Runtime, Thread, spawn_local};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 
 /// The error, if any.
 pub type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -35,7 +35,7 @@ async fn story() -> Outcome {
     step(&format!("{} is there: {}", bdev.name(), bdev.info().product_name));
 
     let second_core = Handle::current().map_or(1, |runtime| runtime.cores()[1]);
-    let worker = Thread::create("worker", &format!("[{second_core}]"))?;
+    let worker = Thread::create("worker", second_core)?;
     worker.run(work).await??;
     step(&format!("claimed by {}", bdev.info().claim.map_or_else(String::new, |claim| claim.holder)));
 
@@ -48,18 +48,24 @@ async fn story() -> Outcome {
 
 /// Creates a store on the bdev, and handles its end.
 async fn work() -> Outcome {
-    let (told, removal) = std::sync::mpsc::channel();
-    let waker = Thread::current().expect("work runs on a thread");
+    let made = Arc::new(Mutex::new(None::<Blobstore>));
+    let (opener, to_unload) = (Thread::current().expect("work runs on a thread"), made.clone());
     let on_event = move |event| match event {
         Event::Remove(grace) => {
             assert_eq!(
                 Thread::current().as_ref(),
-                Some(&waker),
+                Some(&opener),
                 "the event arrives on the thread that opened the bdev"
             );
             step("told: Malloc0 is going");
-            // No receiver is left once the store was unloaded.
-            let _ = told.send(grace);
+            let store = to_unload.lock().expect("no panic poisons it").take();
+            // A task of this thread: a handler does not wait.
+            drop(spawn_local(async move {
+                if let Some(store) = store {
+                    step(&format!("unload the store: {:?}", store.unload().await));
+                }
+                drop(grace);
+            }));
         }
         _ => step("told: Malloc0 has another size"),
     };
@@ -71,18 +77,7 @@ async fn work() -> Outcome {
     blob.close().await?;
     step("a Blobstore on Malloc0, and a blob in it");
 
-    // The end comes later, on this thread.
-    drop(spawn_local(async move {
-        let grace = loop {
-            match removal.try_recv() {
-                Ok(grace) => break grace,
-                Err(_) => spindle::sleep(std::time::Duration::from_millis(1)).await,
-            }
-        };
-        let unloaded = store.unload().await;
-        step(&format!("unload the store: {unloaded:?}"));
-        drop(grace);
-    }));
+    *made.lock().expect("no panic poisons it") = Some(store);
     Ok(())
 }
 

@@ -35,7 +35,7 @@ async fn story() -> Outcome {
     step("start");
     let malloc0 = Malloc::new("Malloc0", 4096, 16384)?;
     let second_core = Handle::current().map_or(1, |runtime| runtime.cores()[1]);
-    let worker = Thread::create("worker", &format!("[{second_core}]"))?;
+    let worker = Thread::create("worker", second_core)?;
 
     let init = async move || {
         let store = Blobstore::init(malloc0, InitOptions::default()).await;

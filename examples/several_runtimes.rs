@@ -22,7 +22,7 @@ pub fn main() -> ExitCode {
 pub fn run() -> Outcome {
     let fast = Runtime::builder().reactors(1).engine(EngineKind::Epoll).mode(Mode::Poll).build()?.start()?;
     let calm = Runtime::builder().reactors(1).mode(Mode::Interrupt).build()?;
-    let there = fast.handle().create_thread("fast", "[0-1023]")?;
+    let there = fast.handle().create_thread("fast", 0..1024)?;
 
     calm.run(async move || {
         let here = Thread::current().expect("main runs on the app thread");

@@ -19,7 +19,7 @@ const BLOCK: usize = 4096;
 pub async fn main() -> Outcome {
     // The engine is chosen by SPINDLE_ENGINE; signals stay tokio's.
     let storage = Runtime::builder().reactors(1).build()?.start()?;
-    let thread = storage.handle().create_thread("storage", "[0-1023]")?;
+    let thread = storage.handle().create_thread("storage", 0..1024)?;
     let disk = Malloc::new("Malloc0", BLOCK as u32, 64)?;
 
     // Each tokio task writes one block, at the same time as the others.

@@ -270,7 +270,7 @@ fn reads_of_users(pair: &mut QueuePair, users: u64) -> Vec<Io> {
     (0..users).map(read).collect()
 }
 
-/// Requests of so many users who all have one that waits for the limit, as long as the time takes to let them go.
+/// Requests of so many users, each with one that waits for the limit, as long as the time takes to let them go.
 async fn limited(users: u64, count: u64) -> Result<(), Failed> {
     let (table, mut pair) = limited_pair()?;
     let (mut ready, mut done) = (reads_of_users(&mut pair, users), 0);

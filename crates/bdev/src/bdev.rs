@@ -188,7 +188,7 @@ impl Inner {
     }
 }
 
-/// Holders for people: each once, and some of many.
+/// Holders for messages: each once, and some of many.
 pub(crate) fn listed(mut holders: Vec<String>) -> String {
     const SHOWN: usize = 3;
     holders.sort();
@@ -265,7 +265,7 @@ impl Bdev {
         self.0.state().phase
     }
 
-    /// Those who have it open, for people: the holders of its claims and of other descriptors, with commas between.
+    /// The holders of its claims and of its other open descriptors, for messages, separated by commas.
     pub fn holders(&self) -> String {
         let state = self.0.state();
         let holder = |(number, opened): (&u64, &Arc<Opened>)| {

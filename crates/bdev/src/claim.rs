@@ -1,8 +1,8 @@
 //! Claims: what a user of a bdev demands of all others.
 //!
 //! A claim belongs to a descriptor and ends with it. While a bdev has a claim, it can be opened for reading
-//! only. The kinds and their rules are SPDK's (`reference/bdev.md`, 6), except that an exclusive claim also
-//! considers writers that are open already.
+//! only. The kinds and their rules are SPDK's, except that an exclusive claim also considers writers that are
+//! open already.
 
 use crate::BdevError;
 use crate::bdev::listed;
@@ -51,7 +51,7 @@ impl ClaimType {
 pub struct ClaimInfo {
     /// Its demand.
     pub kind: ClaimType,
-    /// Its holder, for people.
+    /// Its holder, for messages.
     pub holder: String,
     /// The holder's module, or empty.
     pub module: &'static str,

@@ -30,7 +30,7 @@ pub enum BdevError {
     #[error("{name:?} is a name of bdev {by:?} already; choose another")]
     Exists { name: String, by: String },
     /// The module has one that waits for its base. `EEXIST`.
-    #[error("{name:?} of module {module} is asked for already and waits for base {base:?}; {remedy}")]
+    #[error("module {module} already has a request for {name:?}, which waits for base {base:?}; {remedy}")]
     AskedFor { name: Box<str>, module: &'static str, base: Box<str>, remedy: Box<str> },
     /// A claim keeps others from writing. `EPERM`.
     #[error("bdev {name:?} is claimed ({kind}) by {holder}; open it read-only, or have {holder} release it")]
@@ -40,7 +40,7 @@ pub enum BdevError {
     OpenForWriting { name: String, kind: &'static str, by: String },
     /// The module has no bdevs on that base, nor waits for it. `ENOENT`.
     #[error(
-        "module {module} has no bdevs on {key:?}, and waits for none; name the base that they were made with"
+        "module {module} has no bdevs on {key:?}, existing or waiting; give the base that they were created on"
     )]
     NotOnBase { key: String, module: &'static str },
     /// An invalid name, size or option. `EINVAL`.

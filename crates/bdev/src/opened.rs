@@ -12,7 +12,7 @@ use crate::event::OnEvent;
 
 /// The bdev's side of one opening.
 pub(crate) struct Opened {
-    /// Who opened it, for people.
+    /// The holder named in messages.
     pub(crate) holder: String,
     thread: Thread,
     on_event: Option<OnEvent>,

@@ -43,7 +43,7 @@ pub(crate) struct Shared {
 pub(crate) struct ExamineRules {
     /// All.
     pub(crate) auto: bool,
-    /// Those of these names and aliases, if not all.
+    /// Names and aliases of the bdevs to examine, if not all.
     pub(crate) allowed: Vec<String>,
 }
 

@@ -43,7 +43,7 @@ pub trait Virtual: Send + Sync + 'static {
         self.key() == name
     }
 
-    /// Who claims the base, for people.
+    /// The holder named in the claim on the base.
     fn holder(&self) -> String {
         format!("{} bdev {:?}", self.module(), self.key())
     }

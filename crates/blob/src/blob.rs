@@ -1,4 +1,4 @@
-//! A blob as callers hold it: everything about it except its data, which is in `io.rs`.
+//! A blob as callers hold it: everything about it except its data path, which is in `data/`.
 
 use std::rc::Rc;
 use std::sync::Arc;

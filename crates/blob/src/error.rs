@@ -75,7 +75,7 @@ pub enum BlobError {
     #[error("blob {blob} is in use: {by}")]
     Busy { blob: BlobId, by: &'static str },
     /// The caller has stopped the operation.
-    #[error("work on blob {blob} was stopped: what was copied stays, and the next time goes on from there")]
+    #[error("work on blob {blob} was stopped; what was copied stays: call it again to continue")]
     Stopped { blob: BlobId },
     /// The blob's data must not be changed.
     #[error("blob {blob} is read-only: write to a clone of it")]
@@ -97,7 +97,9 @@ pub enum BlobError {
     )]
     OutOfRange { blob: BlobId, offset: u64, len: u64, size: u64 },
     /// Offset or length is not a multiple of the io unit.
-    #[error("{len} bytes at offset {offset} of blob {blob} are not whole io units of {unit} bytes")]
+    #[error(
+        "{len} bytes at offset {offset} of blob {blob} are not whole io units of {unit} bytes: align offset and length"
+    )]
     Unaligned { blob: BlobId, offset: u64, len: u64, unit: u32 },
     /// The operation does not fit this blob.
     #[error("blob {blob}: {why}")]

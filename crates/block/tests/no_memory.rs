@@ -112,7 +112,7 @@ fn without_memory_requests_wait_or_end_and_go_on_when_there_is_some() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name| folder.path().join(name);
     run(async || {
-        // Made of reads and writes, whose memory cannot be had.
+        // Made of reads and writes, for which there is no memory.
         let disk = Malloc::new("below", 512, 4096).unwrap();
         let channel = Channel::open(Plain::over(disk)).unwrap();
         let (data, again) = (IoBuf::zeroed(2 * LEN), IoBuf::zeroed(2 * LEN));

@@ -86,6 +86,6 @@ pub fn refused(error: BdevError) -> RpcError {
 pub(crate) fn not_implemented(parameter: &str, only: &str) -> RpcError {
     RpcError::errno(
         Errno::OPNOTSUPP,
-        format!("'{parameter}' is not implemented but for {only}; give that, or leave it out"),
+        format!("'{parameter}' is implemented only for {only}; give that, or leave it out"),
     )
 }

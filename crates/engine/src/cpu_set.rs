@@ -124,7 +124,7 @@ impl CpuSet {
         (*self - *other).is_empty()
     }
 
-    /// The set as a list such as `[0,2-4]`, for people.
+    /// The set as a list such as `[0,2-4]`, for display.
     pub fn as_list(&self) -> String {
         let mut parts = Vec::new();
         let mut cpu = 0;

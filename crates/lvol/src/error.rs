@@ -65,8 +65,8 @@ pub enum LvolError {
     Degraded { lvol: String, outside: Option<Uuid>, held: Option<BdevError> },
     /// Another bdev has its name, so it has no bdev. `ENODEV`.
     #[error(
-        "volume {lvol:?} has no bdev: its name {name:?} is taken by {by}; delete that, or rename what gives it the name, \
-         and the volume gets its bdev"
+        "volume {lvol:?} has no bdev: its name {name:?} is taken by {by}; delete or rename that, and the volume \
+         gets its bdev"
     )]
     NameTaken { lvol: String, name: String, by: String },
     /// A store that was found is not loaded, as another one has its name. `EEXIST`.

@@ -7,7 +7,7 @@
 //!
 //! All this lives on the app thread, which is the metadata thread of every store; calls are sent there, and
 //! run to their end even if their futures are dropped. Handles may be used on any thread. The format on disk
-//! is that of SPDK's lvol library (`reference/lvol.md`, `docs/format.md`).
+//! is that of SPDK's lvol library (`docs/format.md`).
 //!
 //! Not promised: that a volume with a damaged blob is available. It is left out and noted
 //! ([`LvolStore::set_aside`]); the others work.

@@ -180,7 +180,7 @@ impl Lvols {
         self.0.failed_unloads.load(Ordering::Relaxed)
     }
 
-    /// What is missing of the stores and volumes on present bdevs, and why, for people.
+    /// What is missing of the stores and volumes on present bdevs, and why, for messages.
     pub fn problems(&self) -> Vec<String> {
         let is_there =
             |(bdev, _): &(String, String)| self.registry().is_ok_and(|known| known.get(bdev).is_ok());

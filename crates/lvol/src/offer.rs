@@ -79,7 +79,7 @@ impl StoreInner {
 }
 
 impl LvolInner {
-    /// Notes who has its name, and warns of it.
+    /// Records which bdev has its name, and logs a warning.
     fn name_is_taken(&self, registry: &Registry, name: String, by: String) {
         let by = match registry.get(&name) {
             Ok(bdev) => shown(&bdev),
@@ -129,7 +129,7 @@ impl LvolInner {
     }
 }
 
-/// A bdev for people who know volumes by their aliases.
+/// A bdev for messages: a volume by its alias.
 fn shown(bdev: &Bdev) -> String {
     match lvol_of(bdev) {
         Some(lvol) => {

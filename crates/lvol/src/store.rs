@@ -222,7 +222,7 @@ impl LvolStore {
     /// Its properties.
     ///
     /// # Errors
-    /// It was left.
+    /// The store was unloaded.
     pub async fn info(&self) -> Result<StoreInfo, LvolError> {
         self.0.run(async |store| store.info().await).await
     }

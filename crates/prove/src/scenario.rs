@@ -56,7 +56,7 @@ pub struct Shares {
 }
 
 impl Shares {
-    /// Those of a workload without preferences.
+    /// The shares of a workload without preferences.
     const EVERYTHING: Shares = Shares {
         create: 8,
         delete: 8,

@@ -245,7 +245,7 @@ fn changes(shares: &Shares) -> [(u32, Change); 21] {
 /// The blobs of a store that an operation may choose.
 struct Candidates<'a> {
     blobs: &'a BTreeMap<Tag, Arc<Blob>>,
-    /// Those that pending operations concern.
+    /// The blobs that pending operations concern.
     busy: BTreeSet<Tag>,
 }
 

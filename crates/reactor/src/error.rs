@@ -125,7 +125,7 @@ pub enum BuildError {
         most: usize,
     },
     /// The supervisor could not be made.
-    #[error("cannot watch over the runtime: {0}")]
+    #[error("cannot start the supervisor: {0}")]
     Supervisor(std::io::Error),
     /// `SPINDLE_ENGINE` names no engine.
     #[error("SPINDLE_ENGINE: {0}")]
@@ -157,7 +157,9 @@ pub enum CreateError {
         source: BadCpuSet,
     },
     /// No reactor runs on any of the cores.
-    #[error("thread {thread} wants cores {wanted}, but the runtime's reactors run on {cores}")]
+    #[error(
+        "thread {thread} wants cores {wanted}, but the runtime's reactors run on {cores}; choose one of those"
+    )]
     NoReactor {
         /// The thread's name.
         thread: String,

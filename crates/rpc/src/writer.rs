@@ -1,4 +1,4 @@
-//! Values as JSON text: compact, or indented for people.
+//! Values as JSON text: compact, or indented for display.
 //!
 //! What implements `Serialize` is written in one pass into one string. Members keep their order; the numbers of a
 //! [`Value`](crate::Value) are written as they came. The result is valid JSON.

@@ -104,8 +104,8 @@ pub fn update(registry: &Registry, name: &str, latency: Latency, microseconds: u
     Ok(())
 }
 
-/// The times of a delay bdev that its creation refuses, as they are below their averages: after the call that its
-/// [`Disk::recipe`] is, [`update`] sets them.
+/// Percentiles below their averages, which `create` refuses. A saved configuration sets them by [`update`] after the
+/// call of [`Disk::recipe`].
 pub fn latencies_below_average(bdev: &Bdev) -> Vec<(Latency, u64)> {
     let Some(disk) = disk_of(bdev) else { return Vec::new() };
     let latencies = disk.latencies();

@@ -113,7 +113,7 @@ impl Virtual for SplitSpec {
             let below = || ("base_bdev", base.name().into());
             let mut disk =
                 PlainDisk::new(device).showing("split", vec![below(), ("offset_blocks", start.into())]);
-            // The first part's makes them all.
+            // The recipe of the first part makes all parts.
             if let (0, Some(Recipe { method, params: Detail::Object(params) })) = (number, self.recipe()) {
                 disk = disk.made_by(method, params);
             }

@@ -298,7 +298,7 @@ fn a_virtual_bdev_that_waits_for_its_base_is_not_called_a_bdev_that_has_the_name
             let refused = passthru::create(&registry, passthru_spec(name, below)).await.unwrap_err();
             assert_eq!(refused.errno(), 17);
             let said = format!(
-                "{name:?} of module passthru is asked for already and waits for base {below:?}; \
+                "module passthru already has a request for {name:?}, which waits for base {below:?}; \
                  delete it with bdev_passthru_delete first"
             );
             assert_eq!(refused.to_string(), said);

@@ -22,7 +22,7 @@ pub(crate) struct Found {
     pub(crate) unreadable: BTreeSet<PageIdx>,
     /// True if the masks were not used: what is in use was determined from the metadata.
     pub(crate) recovered: bool,
-    /// True if a resize stays half done for want of a metadata page: the store is not marked as left in order then.
+    /// True if a resize stays half done because no metadata page is free: the store is not marked as left in order then.
     pub(crate) leaves_resize: bool,
     /// Why nothing may be allocated or freed.
     pub(crate) blocked: Option<Arc<str>>,

@@ -133,7 +133,7 @@ impl Md {
     }
 }
 
-/// The id of an external snapshot for people: without the NUL that ends it.
+/// The id of an external snapshot for messages: without the NUL that ends it.
 pub(crate) fn external_name(id: &[u8]) -> String {
     id.strip_suffix(b"\0").unwrap_or(id).escape_ascii().to_string()
 }

@@ -1,4 +1,4 @@
-//! Leaves a store.
+//! Unloads a store.
 
 use std::rc::Rc;
 use std::sync::atomic::Ordering;

@@ -59,7 +59,7 @@ impl Backing {
 /// An open blob as all threads see it.
 pub(crate) struct BlobShared {
     pub(crate) id: BlobId,
-    /// Its name, for people.
+    /// Its name, for messages.
     pub(crate) name: String,
     /// Its lanes on all threads.
     pub(crate) lanes: DeviceState,

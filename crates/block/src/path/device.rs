@@ -55,7 +55,7 @@ use crate::{
 
 /// A block device as all threads see it. State that changes lives in its lanes.
 pub trait Device: Send + Sync + 'static {
-    /// Its name, for people.
+    /// Its name, for messages.
     fn name(&self) -> &str;
 
     /// Its shape now. Only the number of blocks may change while lanes are open; [`DeviceState::resized`]

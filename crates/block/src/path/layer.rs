@@ -12,7 +12,7 @@ pub struct LayerParts {
 }
 
 impl LayerParts {
-    /// The parts of a new layer on `below`. The name is for people.
+    /// The parts of a new layer on `below`. The name is for messages.
     pub fn new(name: impl Into<String>, below: Arc<dyn Device>) -> LayerParts {
         LayerParts { name: name.into(), below, state: DeviceState::new() }
     }

@@ -61,9 +61,9 @@ pub(crate) struct Queues {
     pub(crate) pairs: Vec<Pair>,
     /// Wakers to call once no part of the table is borrowed.
     pub(crate) wakes: VecDeque<Waker>,
-    /// Obligations to meet at that moment too.
+    /// Obligations to fulfil then.
     pub(crate) met: Vec<Obligation>,
-    /// Ranges to release at that moment too: old writes no longer reach them.
+    /// Ranges to release then: no old request writes to them any more.
     pub(crate) released: Vec<HeldRange>,
     pub(crate) aborted: u64,
     /// Channels and pairs opened so far: each is a separate user unless set otherwise.

@@ -162,7 +162,7 @@ impl Account {
     /// left unused meanwhile is still there for it.
     pub(crate) fn reserve(&self, step: Step, now: Time) -> Time {
         if self.carried.load(Ordering::Relaxed) && self.carried.swap(false, Ordering::Relaxed) {
-            // As much is owed as before, and so less time of a limit that is higher now.
+            // The debt in requests and bytes stays the same; at a higher limit it takes less time.
             let rates = rates(&self.before).into_iter().zip(rates(&self.limits));
             for (spent, (before, rate)) in self.spent.iter().zip(rates) {
                 let _ = spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |until| {

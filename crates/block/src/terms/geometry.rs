@@ -59,9 +59,7 @@ pub enum GeometryError {
     #[error("atomic unit {0} is not a power of two of at least one block")]
     AtomicUnit(u32),
     /// The memory for transfers that are not aligned does not hold two blocks.
-    #[error(
-        "{bytes} bytes for transfers that are not aligned hold no two blocks of {block_size} bytes; give more"
-    )]
+    #[error("{bytes} bytes of bounce memory hold fewer than two blocks of {block_size} bytes; give more")]
     BounceTooSmall {
         /// Bytes given.
         bytes: usize,

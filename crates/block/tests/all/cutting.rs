@@ -337,7 +337,7 @@ fn data_passes_limits_of_runs_and_of_write_units_unchanged() {
         let table = LaneTable::default();
         let small = Small::shaped(Malloc::new("below", 512, 256).unwrap(), shape.unwrap());
         let channel = table.channel(small).unwrap();
-        // Runs that end within blocks cannot be had one at a time.
+        // With one run in a request, every run has whole blocks.
         block_on_ready(exercise(&channel, seed as u64, 40, 4, seed != 0));
         assert_eq!((table.stats().in_flight, table.stats().aborted), (0, 0));
     }

@@ -73,7 +73,7 @@ pub(crate) enum Failure {
     #[error("{} is there already: choose another name, or --force to replace it", shown(path))]
     Exists { path: PathBuf },
     /// The output is the input.
-    #[error("{} is what is being read from, or holds bytes of it: choose another output", shown(path))]
+    #[error("{} is the input, or shares bytes with it: choose another output", shown(path))]
     OutputIsInput { path: PathBuf },
     /// The output is a device too small for the blob.
     #[error("{} has {found} bytes, the blob has {needed}: choose a larger device", shown(path))]
@@ -118,7 +118,7 @@ pub(crate) enum Failure {
         path: PathBuf,
         /// Without those that the next load for writing repairs.
         count: usize,
-        /// Those that it does.
+        /// Findings that the next load for writing repairs.
         pending: usize,
     },
     /// A measurement could not be made.
@@ -129,7 +129,7 @@ pub(crate) enum Failure {
         code: u8,
     },
     /// `--check` was asked for, and a figure is beyond its aim.
-    #[error("beyond the aim: {0}")]
+    #[error("misses its aim: {0}")]
     AimMissed(String),
     /// The arguments contradict each other in a way that the parser cannot see.
     #[error("{0}")]

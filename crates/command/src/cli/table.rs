@@ -1,4 +1,4 @@
-//! Aligned columns for people.
+//! Aligned columns for display.
 
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr;

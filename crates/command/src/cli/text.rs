@@ -1,4 +1,4 @@
-//! Bytes and numbers as text for people.
+//! Bytes and numbers as text for display.
 
 use std::fmt::Write;
 

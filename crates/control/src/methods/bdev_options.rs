@@ -34,7 +34,7 @@ async fn set_options(control: Control, params: Option<SetOptions>) -> Result<boo
         iobuf_large_cache_size: asked.iobuf_large_cache_size.unwrap_or(before.iobuf_large_cache_size),
     };
     let (pool, cache) = (options.bdev_io_pool_size, options.bdev_io_cache_size);
-    // SPDK's pool holds a cache for each thread, of which it has one by then, and one more.
+    // SPDK's pool must hold one cache for each thread and one more; one thread exists by then.
     if u64::from(pool) < 2 * u64::from(cache) {
         let what = format!("Pool size {pool} too small for cache size {cache}: give at least twice as much");
         return Err(RpcError::new(RpcError::INVALID_PARAMS, what));

@@ -63,7 +63,7 @@ fn kind(name: &str) -> Result<(&'static str, Option<Operation>), RpcError> {
         return Ok((kind.name(), None));
     }
     let names = OPERATIONS.map(|(name, _)| name).join(", ");
-    Err(RpcError::new(RpcError::INTERNAL, format!("Invalid Io type: '{name}' is none of {names}")))
+    Err(RpcError::new(RpcError::INTERNAL, format!("Invalid Io type: '{name}' is not one of {names}")))
 }
 
 async fn enable(control: Control, params: Enable) -> Result<bool, RpcError> {

@@ -46,7 +46,8 @@ async fn create(control: Control, params: Create) -> Result<String, RpcError> {
         Some("unmap") => ClearMethod::Unmap,
         Some("write_zeroes") => ClearMethod::WriteZeroes,
         Some(other) => {
-            let what = format!("Invalid clean_method option: '{other}' is none of none, unmap, write_zeroes");
+            let what =
+                format!("Invalid clean_method option: '{other}' is not one of none, unmap, write_zeroes");
             return Err(RpcError::new(Errno::INVAL.code(), what));
         }
     };

@@ -35,7 +35,7 @@ async fn create(control: Control, params: Create) -> Result<String, RpcError> {
         Some("none") => ClearData::None,
         Some(other) => {
             let what =
-                format!("Invalid clear_method parameter: '{other}' is none of unmap, write_zeroes, none");
+                format!("Invalid clear_method parameter: '{other}' is not one of unmap, write_zeroes, none");
             return Err(RpcError::new(Errno::INVAL.code(), what));
         }
     };

@@ -23,7 +23,7 @@ impl Metadata {
         match self.size {
             0 | 8 | 16 | 32 | 64 | 128 => Ok(()),
             other => {
-                let what = format!("'md_size' {other} is none of 0, 8, 16, 32, 64, 128; leave it out");
+                let what = format!("'md_size' {other} is not one of 0, 8, 16, 32, 64, 128; leave it out");
                 Err(RpcError::errno(Errno::INVAL, what))
             }
         }

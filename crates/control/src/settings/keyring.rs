@@ -31,7 +31,7 @@ pub(crate) enum KeyError {
     Unknown(String),
     #[error("'{}' is not an absolute path; give one", .0.display())]
     Relative(PathBuf),
-    #[error("'{}' may be read by others (mode {mode:o}); make it its owner's only: chmod 600", path.display())]
+    #[error("'{}' may be read by others (mode {mode:o}); restrict it to its owner: chmod 600", path.display())]
     Open { path: PathBuf, mode: u32 },
     #[error("'{}' belongs to the user {owner}; it must belong to the daemon's user, {user}", path.display())]
     Foreign { path: PathBuf, owner: u32, user: u32 },

@@ -130,8 +130,10 @@ impl Flight {
                 opcode::PollAdd::new(as_fd(fd.as_fd()), wanted).multi(self.goes_on).build()
             }
             Op::Accept { listener } | Op::AcceptMany { listener } => {
-                let (nobody, nothing) = (ptr::null_mut(), ptr::null_mut());
-                opcode::Accept::new(as_fd(listener.fd()?), nobody, nothing).flags(libc::SOCK_CLOEXEC).build()
+                let (no_address, no_len) = (ptr::null_mut(), ptr::null_mut());
+                opcode::Accept::new(as_fd(listener.fd()?), no_address, no_len)
+                    .flags(libc::SOCK_CLOEXEC)
+                    .build()
             }
             Op::Connect { address } => {
                 let (fd, kernel) = sockets::stream_for(address, true)?;

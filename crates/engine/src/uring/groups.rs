@@ -17,9 +17,9 @@ const LENT: usize = 8;
 
 /// The upper half of the user data of entries about groups: no flight has it.
 const MARK: u64 = (u32::MAX as u64) << 32;
-/// In the lower half: the kernel lets go of buffers. Otherwise it is given one.
+/// Lower half: set for an entry that removes buffers, clear for one that provides a buffer.
 const REMOVAL: u64 = 1 << 31;
-/// Groups have lower numbers, so that no user data is one of those that mean something else.
+/// Group numbers stay below this, so that their user data is never `WAKE` or `CANCEL`.
 const MOST: usize = 0x7ffe;
 
 struct Group {
@@ -101,7 +101,7 @@ impl Groups {
         let Some(group) = self.0.get_mut(number) else { return true };
         if user_data & REMOVAL == 0 {
             if result < 0 {
-                // The kernel has no memory to note it, and so does not have it.
+                // The kernel had no memory for the entry, so it does not have the buffer.
                 group.lent[usize::from(id) % LENT] = None;
             }
             return true;

@@ -291,7 +291,7 @@ impl UringDriver {
             Op::AcceptMany { .. } | Op::PollMany { .. } => return self.on_one_of_many(key, result, flags),
             Op::RecvMany { .. } => return self.on_received(key, result, flags),
             Op::SendZeroCopy { .. } => return self.on_zero_copy(key, result, flags),
-            // Its delay is switched off.
+            // Counts the call that turned off Nagle's delay.
             Op::Accept { .. } if result >= 0 => self.socket_calls += 1,
             _ => {}
         }

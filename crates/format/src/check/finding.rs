@@ -102,12 +102,12 @@ pub enum Finding {
     },
     /// The mask says that clusters are in use, but nothing uses them.
     LeakedClusters {
-        /// Which.
+        /// The leaked clusters.
         clusters: Vec<Span>,
     },
     /// The mask says that metadata pages are in use, but nothing uses them.
     LeakedPages {
-        /// Which.
+        /// The leaked pages.
         pages: Vec<Span>,
     },
     /// A mask marks something in use as free.

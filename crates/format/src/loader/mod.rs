@@ -87,7 +87,7 @@ pub enum LoadError {
     #[error(transparent)]
     Format(#[from] FormatError),
     /// The store belongs to another program.
-    #[error("the store's type is {found:?}, asked for was {wanted:?}: name that type or none")]
+    #[error("the store's type is {found:?}, not {wanted:?} as asked: give {found:?} or no type")]
     WrongType {
         /// The type on disk.
         found: BsType,

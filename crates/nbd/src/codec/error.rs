@@ -48,7 +48,7 @@ pub enum Violation {
     #[error("an option began with {0:#x} instead of the magic number")]
     OptionMagic(u64),
     /// An option that is too long to skip.
-    #[error("an option of {0} bytes is longer than any")]
+    #[error("an option of {0} bytes exceeds the longest that is accepted")]
     OptionLength(u32),
     /// More options than any client needs.
     #[error("more than {0} options were sent")]
@@ -57,7 +57,7 @@ pub enum Violation {
     #[error("option {0} was sent by a client that does not speak fixed newstyle")]
     NotFixed(u32),
     /// The oldest option has no error reply.
-    #[error("an export was asked for by EXPORT_NAME that cannot be served")]
+    #[error("EXPORT_NAME asked for an export that cannot be served")]
     ExportName,
     /// Bytes that were not encrypted, after the option that begins TLS.
     #[error("bytes followed STARTTLS before it was answered")]

@@ -26,7 +26,7 @@ pub(crate) enum Stop {
 /// The half of a connection that every thread can use.
 pub(crate) struct Control {
     pub(crate) id: u64,
-    /// The other end, for people.
+    /// The other end, for messages.
     pub(crate) peer: String,
     pub(crate) origin: Origin,
     /// Set when a client begins to use an export.

@@ -1,4 +1,4 @@
-//! Why a client left without an export, for people.
+//! Why a client left without an export, for the log.
 
 use std::fmt::{self, Display, Formatter};
 use std::io;

@@ -1,4 +1,4 @@
-//! How often each origin may come without wanting anything.
+//! Limits how often an origin may connect without making a request.
 //!
 //! A connection costs its reactor some hundred microseconds until it is known what its client wants, if anything. So
 //! connections that come to nothing are paid from an account of their [origin](Origin), which fills again with time;

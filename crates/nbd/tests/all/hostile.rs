@@ -103,7 +103,7 @@ fn writes_that_are_announced_and_not_sent_give_their_memory_to_those_who_wait_fo
         while server.memory_in_use() < 64 << 20 {
             sleep(Duration::from_millis(1)).await;
         }
-        // As long as nobody waits they may take their time.
+        // While no other client waits, they may take their time.
         sleep(3 * withheld).await;
         assert_eq!(server.connections(), 2);
         let mut good = Client::new(&server, "disk", SIMPLE).await;

@@ -120,7 +120,7 @@ pub enum VisitError<E> {
 pub enum UnregisterError {
     /// The caller runs inside a visit of the device's own channels, which would have to end first.
     #[error(
-        "device {device}: unregistered inside a visit of its channels, on thread {thread}, for whose end it would wait; unregister it after the visit, or in a task that the visitor does not await"
+        "device {device}: unregister was called inside a visit of its channels on thread {thread}, and would wait for that visit; call it afterwards, or in a task that the visitor does not await"
     )]
     Visiting {
         /// Its name.

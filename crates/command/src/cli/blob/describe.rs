@@ -1,4 +1,4 @@
-//! Blobs as the commands show them: the fields on which scripts rely, and the words for people.
+//! Blobs as the commands show them: the fields on which scripts rely, and the words for display.
 
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, tell};
@@ -121,7 +121,7 @@ impl Live {
         name_among(&self.xattrs)
     }
 
-    /// Its parent, for people.
+    /// Its parent, for display.
     pub(super) fn parent(&self) -> String {
         match &self.info.parent {
             None => "no parent".into(),
@@ -130,7 +130,7 @@ impl Live {
         }
     }
 
-    /// Prints it: a sentence for people, or everything in JSON. `done` is the past participle, as "made".
+    /// Prints it: a sentence, or everything in JSON. `done` is the past participle, as "made".
     pub(super) fn print(
         &self,
         done: &str,
@@ -177,7 +177,7 @@ pub(super) fn size_of(store: &Store, blob: &Blob) -> u64 {
     blob.metadata.map.num_clusters().saturating_mul(u64::from(store.geometry.cluster_size()))
 }
 
-/// A blob's parent, for people: name and id, or the external snapshot.
+/// A blob's parent, for display: name and id, or the external snapshot.
 pub(super) fn parent_text(store: &Store, blob: &Blob) -> String {
     match &blob.parent {
         None => "-".into(),
@@ -190,12 +190,12 @@ pub(super) fn parent_text(store: &Store, blob: &Blob) -> String {
     }
 }
 
-/// A blob's name for people, or a dash.
+/// A blob's name for display, or a dash.
 pub(super) fn name_text(blob: &Blob) -> String {
     name_of(blob).map_or_else(|| "-".into(), named)
 }
 
-/// A blob's special properties, for people.
+/// A blob's special properties, for display.
 pub(super) fn flags_text(store: &Store, blob: &Blob) -> String {
     let flags = &blob.metadata.flags;
     let importing = store.importing(blob.id).is_some();

@@ -242,7 +242,7 @@ impl Unfinished {
         let unnamed = rustix::fs::openat(CWD, folder, flags, Mode::from_raw_mode(mode));
         if let Ok(unnamed) = unnamed {
             let file = File::from(unnamed);
-            // It gets its name through this path.
+            // The name is linked through this path.
             if path_of(&file).exists() {
                 return Ok(Unfinished::Unnamed(file, folder.to_owned()));
             }

@@ -1,4 +1,4 @@
-//! What a blob reads through, before or after work on it fails for want of it.
+//! Names the parents that a blob needs, for the error when one is missing.
 
 use super::session::Session;
 use crate::cli::failure::Failure;

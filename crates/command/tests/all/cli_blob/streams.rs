@@ -197,7 +197,7 @@ fn an_inflate_or_decoupling_that_a_signal_stops_is_done_in_part_and_the_next_goe
             .expect("one of twenty is stopped in time");
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(code), "{verb}: {said}");
-        assert!(said.contains("goes on from there") && said.contains("stopped by a signal"), "{said}");
+        assert!(said.contains("call it again to continue") && said.contains("stopped by a signal"), "{said}");
         in_order(&image);
         let stopped = named(&image, "vm");
         assert_eq!(stopped["parent"], named(&image, "base")["id"], "{verb}");

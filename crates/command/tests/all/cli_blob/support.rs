@@ -99,7 +99,7 @@ pub struct Ended {
 
 impl Ended {
     pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.out).expect("output for people is UTF-8")
+        std::str::from_utf8(&self.out).expect("text output is UTF-8")
     }
 
     /// The JSON output of a run that must have worked.

@@ -1,4 +1,4 @@
-//! A dump for people.
+//! A dump for display.
 
 use super::page::{Contents, Described, PageDump, Role};
 use super::{Printed, Printer};
