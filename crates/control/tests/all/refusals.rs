@@ -102,7 +102,7 @@ fn refusals_of_values_say_which_ones_may_be_given_instead() {
             (
                 "bdev_aio_create",
                 json!({"name": "a", "filename": "/nope", "nowait": true}),
-                "'nowait' is not implemented but for false: requests never block the reactor; give that, or leave it out",
+                "'nowait' is implemented only for false: requests never block the reactor; give that, or leave it out",
             ),
             ("thread_set_cpumask", json!({"id": id, "cpumask": "[63]"}), &*add_core),
             (
