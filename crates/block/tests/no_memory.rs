@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+#[path = "../../../tests/support/failing_allocator.rs"]
+mod failing_allocator;
 #[path = "common/plain.rs"]
 mod plain;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::PathBuf;
-use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use spindle_block::{
@@ -18,44 +18,8 @@ use spindle_block::{
 use spindle_mem::IoBuf;
 use spindle_reactor::{EngineKind, Runtime, sleep};
 
+use failing_allocator::NONE_LEFT;
 use plain::Plain;
-
-/// Set while large allocations fail.
-static NONE_LEFT: AtomicBool = AtomicBool::new(false);
-
-/// From this size on allocations fail: smaller ones are not the data of requests.
-const LARGE: usize = 64 << 10;
-
-struct Failing;
-
-fn fails(layout: Layout) -> bool {
-    layout.size() >= LARGE && NONE_LEFT.load(Ordering::Relaxed)
-}
-
-// SAFETY: every call is handed to the system's allocator unchanged, or refused as an allocator may.
-unsafe impl GlobalAlloc for Failing {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if fails(layout) {
-            return ptr::null_mut();
-        }
-        // SAFETY: the caller keeps `alloc`'s contract.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if fails(layout) {
-            return ptr::null_mut();
-        }
-        // SAFETY: the caller keeps `alloc_zeroed`'s contract.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps `dealloc`'s contract.
-        unsafe { System.dealloc(at, layout) }
-    }
-}
-
-#[global_allocator]
-static FAILING: Failing = Failing;
 
 fn run(test: impl AsyncFnOnce() + Send + 'static) {
     let runtime = Runtime::builder().reactors(1).engine(EngineKind::Auto).build().unwrap();

@@ -272,6 +272,18 @@ mod tests {
     }
 
     #[test]
+    fn a_metadata_page_is_no_larger_than_memory_for_many_of_them() {
+        let with = |md_page_size| SuperBlock { md_page_size, cluster_size: 2 << 20, ..healthy() };
+        let error = |md_page_size| Geometry::from_super(&with(md_page_size), SIZE).unwrap_err().to_string();
+        assert!(
+            error(MAX_MD_PAGE_SIZE + 4096).contains("at most 1048576"),
+            "{}",
+            error(MAX_MD_PAGE_SIZE + 4096)
+        );
+        assert!(!error(MAX_MD_PAGE_SIZE).contains("at most 1048576"), "{}", error(MAX_MD_PAGE_SIZE));
+    }
+
+    #[test]
     fn a_device_that_shrank_is_named() {
         let error = Geometry::from_super(&healthy(), SIZE - 512).unwrap_err().to_string();
         assert!(error.starts_with("super block at byte 0: size is 0x4000000, expected at most"), "{error}");

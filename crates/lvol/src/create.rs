@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use spindle_bdev::{Uuid, random_uuid};
 use spindle_blob::{
-    BlobId, BlobOptions, Blobstore, BsType, ClearData, ClearMethod, InitOptions, LayoutOptions, MdPages,
+    BlobError, BlobId, BlobOptions, Blobstore, BsType, ClearData, ClearMethod, InitOptions, LayoutOptions,
+    MdPages,
 };
+use spindle_format::init::InitError;
 
 use crate::identity::{self, NAME, UUID, uuid_bytes};
 use crate::lvol::LvolInner;
@@ -82,7 +84,7 @@ impl Lvols {
         let what = || format!("lvolstore {:?} on bdev {:?}", name.as_str(), bdev.name());
         let options = InitOptions { layout, force: spec.force, store: self.store_options() };
         let made = Blobstore::init(desc.device(), options).await;
-        let blobstore = made.map_err(LvolError::blob(what()))?;
+        let blobstore = made.map_err(named_as_parameters).map_err(LvolError::blob(what()))?;
         let uuid = random_uuid();
         let super_blob = match write_super_blob(&blobstore, &name, uuid).await {
             Ok(super_blob) => super_blob,
@@ -98,6 +100,16 @@ impl Lvols {
         self.add_store(store.clone());
         Ok(LvolStore(store))
     }
+}
+
+/// The error of a layout, with the names that SPDK's method has for its fields.
+fn named_as_parameters(mut error: BlobError) -> BlobError {
+    if let BlobError::Init { source: InitError::Option { option: option @ "cluster_size", .. }, .. } =
+        &mut error
+    {
+        *option = "cluster_sz";
+    }
+    error
 }
 
 /// Bytes of a metadata page, or 0 for what the bdev requires.

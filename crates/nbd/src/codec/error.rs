@@ -10,6 +10,8 @@ pub enum ErrorCode {
     Permission = 1,
     /// The device failed.
     Io = 5,
+    /// The server has no memory for the request.
+    NoMemory = 12,
     /// The request breaks the protocol or lies outside the export.
     Invalid = 22,
     /// No space is left, or a write ends beyond the export.
@@ -28,6 +30,7 @@ impl ErrorCode {
             | IoErrorKind::Unaligned
             | IoErrorKind::WriteUnit { .. }
             | IoErrorKind::Segments { .. } => ErrorCode::Invalid,
+            IoErrorKind::NoMemory => ErrorCode::NoMemory,
             // EPERM and EROFS: writes are not taken any more.
             IoErrorKind::ReadOnly | IoErrorKind::Device { errno: 1 | 30 } => ErrorCode::Permission,
             IoErrorKind::NoSpace | IoErrorKind::Quota | IoErrorKind::FileTooLarge => ErrorCode::NoSpace,

@@ -10,11 +10,11 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use spindle_block::{IoError, IoErrorKind};
-use spindle_mem::{Buffers, IoBuf};
+use spindle_mem::{Buffers, IoBuf, OutOfMemory};
 use spindle_reactor::yield_now;
 
 use super::session::Session;
-use super::{Stop, buffer};
+use super::{Stop, buffer_for_client};
 use crate::codec::{Command, Context, ErrorCode, MAX_EXTENTS, reply};
 use crate::extents::{allocation, for_reply};
 use crate::{Content, Extent};
@@ -62,6 +62,12 @@ pub(crate) struct Failure {
 impl From<IoError> for Failure {
     fn from(error: IoError) -> Failure {
         Failure { code: ErrorCode::of_device(error.kind), text: error.to_string() }
+    }
+}
+
+impl From<OutOfMemory> for Failure {
+    fn from(error: OutOfMemory) -> Failure {
+        Failure { code: ErrorCode::NoMemory, text: error.to_string() }
     }
 }
 
@@ -140,9 +146,9 @@ impl Session {
         bytes.start / self.block()..bytes.end.div_ceil(self.block())
     }
 
-    async fn read_bytes(&self, offset: u64, len: usize) -> Result<IoBuf, IoError> {
+    async fn read_bytes(&self, offset: u64, len: usize) -> Result<IoBuf, Failure> {
         let mut data: Option<IoBuf> = None;
-        let mut rest = buffer(&self.pool, len);
+        let mut rest = buffer_for_client(&self.pool, len)?;
         let mut at = offset;
         loop {
             let part = rest.split_to(rest.len().min(STEP));
@@ -209,10 +215,10 @@ impl Session {
     }
 
     /// Writes a range that is not whole blocks, excluding other writes of these blocks.
-    async fn write_parts(&self, offset: u64, bytes: &[u8], fua: bool) -> Result<(), IoError> {
+    async fn write_parts(&self, offset: u64, bytes: &[u8], fua: bool) -> Result<(), Failure> {
         let (block, end) = (self.block(), offset + bytes.len() as u64);
         let around = self.around(offset, bytes.len() as u64);
-        let mut whole = buffer(&self.pool, (around.end - around.start) as usize);
+        let mut whole = buffer_for_client(&self.pool, (around.end - around.start) as usize)?;
         let mut edges = [(!offset.is_multiple_of(block)).then_some(around.start), None];
         // The last block, unless it is the first.
         if !end.is_multiple_of(block) && edges[0].is_none_or(|first| first + block < around.end) {
@@ -225,7 +231,7 @@ impl Session {
         }
         let at = (offset - around.start) as usize;
         whole[at..at + bytes.len()].copy_from_slice(bytes);
-        self.write_bytes(around.start, whole, fua).await
+        Ok(self.write_bytes(around.start, whole, fua).await?)
     }
 
     async fn flush(&self) -> Outcome {

@@ -22,7 +22,7 @@ use super::perform::{Body, Failure, Reply, Work, perform};
 use super::session::Session;
 use super::slots::{MAX_REQUESTS, Slots};
 use super::stream::Stream;
-use super::{Control, Stop, buffer};
+use super::{Control, Stop, buffer_for_client};
 use crate::budget::Lease;
 use crate::codec::{Checked, Command, ErrorCode, Request, Violation, reply};
 use crate::origin::Origin;
@@ -436,13 +436,25 @@ impl<F: Future<Output = Reply>> Transmission<'_, F> {
         if let Command::Read { .. } = command {
             self.begun += cost;
         }
-        if let Command::Write { len: 1.., .. } = command {
-            self.input.begin_payload(buffer(&self.session.pool, cost));
-            self.expect = Expect::Payload { cookie, command, cost };
+        if let Command::Write { len: len @ 1.., .. } = command {
+            self.expect_payload(cookie, command, cost, len);
         } else {
             self.expect = Expect::Header;
             self.carry_out(Work { cookie, command, payload: None, cost });
         }
+    }
+
+    fn expect_payload(&mut self, cookie: u64, command: Command, cost: usize, len: u32) {
+        self.expect = match buffer_for_client(&self.session.pool, cost) {
+            Ok(payload) => {
+                self.input.begin_payload(payload);
+                Expect::Payload { cookie, command, cost }
+            }
+            Err(error) => {
+                self.used -= cost;
+                Expect::Skip { cookie, left: len, failure: error.into() }
+            }
+        };
     }
 
     fn carry_out(&mut self, work: Work) {

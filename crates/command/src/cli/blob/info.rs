@@ -123,15 +123,18 @@ struct Damaged {
 #[derive(serde::Serialize)]
 struct HalfDone {
     snapshot: u64,
+    snapshot_text: String,
     /// True if the snapshot was being deleted, false if it was being made.
     removal: bool,
     other: u64,
+    other_text: String,
     why: &'static str,
 }
 
 #[derive(serde::Serialize)]
 struct Blocked {
     blobs: Vec<u64>,
+    blobs_text: Vec<String>,
     md_pages: Vec<u32>,
     clusters: Vec<u32>,
 }
@@ -269,14 +272,20 @@ impl From<Region> for Span {
 
 impl HalfDone {
     fn of(half: &spindle_format::store::HalfDone) -> HalfDone {
-        let (snapshot, other) = (half.snapshot.raw(), half.other.raw());
-        HalfDone { snapshot, removal: half.removal, other, why: half.why }
+        HalfDone {
+            snapshot: half.snapshot.raw(),
+            snapshot_text: half.snapshot.to_string(),
+            removal: half.removal,
+            other: half.other.raw(),
+            other_text: half.other.to_string(),
+            why: half.why,
+        }
     }
 
     fn text(&self) -> String {
-        let HalfDone { snapshot, other, why, .. } = self;
+        let HalfDone { snapshot_text: snapshot, other_text: other, why, .. } = self;
         let what = if self.removal { "deletion" } else { "creation" };
-        format!("{what} of snapshot {snapshot:#x} (its marker names blob {other:#x}): {why}")
+        format!("{what} of snapshot {snapshot} (its marker names blob {other}): {why}")
     }
 }
 
@@ -284,6 +293,7 @@ impl Blocked {
     fn of(blocked: &spindle_format::store::AllocationBlocked) -> Blocked {
         Blocked {
             blobs: blocked.blobs.iter().map(|id| id.raw()).collect(),
+            blobs_text: blocked.blobs.iter().map(|id| id.to_string()).collect(),
             md_pages: blocked.pages.iter().map(|page| page.0).collect(),
             clusters: blocked.clusters.iter().map(|cluster| cluster.0).collect(),
         }

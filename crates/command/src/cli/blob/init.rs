@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use rustix::fs::FallocateFlags;
 use spindle_blob::{BlobOptions, Blobstore, BsType, ClearData, InitOptions, LayoutOptions, MdPages};
 use spindle_block::{Channel, Device, File, FileOptions, IoErrorKind};
+use spindle_format::MAX_MD_PAGE_SIZE;
 use spindle_format::init::{DeviceShape, InitError, InitPlan, plan, too_small};
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -154,8 +155,25 @@ impl Init {
                 Clear::None => ClearData::None,
             },
             bs_type: self.bs_type()?,
-            md_page_size: small("--md-page-size", self.md_page_size.unwrap_or(0))?,
+            md_page_size: self.md_page_size()?,
         })
+    }
+
+    fn md_page_size(&self) -> Result<u32, Failure> {
+        let size = self.md_page_size.unwrap_or(0);
+        let refused = |why: &str| {
+            let size = text::size(size);
+            Err(Failure::Usage(format!("--md-page-size {size}: {why}")))
+        };
+        // What SPDK allocates for a page that it writes.
+        let block = self.block_size.unwrap_or(0).max(4096);
+        match u32::try_from(size) {
+            Ok(bytes) if bytes <= MAX_MD_PAGE_SIZE && self.lvolstore.is_some() && size > block => refused(
+                "SPDK would corrupt its memory with an lvolstore of larger metadata pages than blocks; leave it out",
+            ),
+            Ok(bytes) if bytes <= MAX_MD_PAGE_SIZE => Ok(bytes),
+            _ => refused(&format!("at most {}", text::size(MAX_MD_PAGE_SIZE.into()))),
+        }
     }
 
     fn bs_type(&self) -> Result<BsType, Failure> {

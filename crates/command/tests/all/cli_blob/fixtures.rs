@@ -87,6 +87,9 @@ fn read_back(name: &str, esnap: &[&str], hashed: impl Fn(&Value) -> bool) {
     }
     assert_eq!(info["free_clusters"], store["free_clusters"], "free clusters");
     let dump = on(&image, "dump", &["--json"]).json();
+    for page in dump["pages"].as_array().unwrap() {
+        assert_eq!(page["id_text"], format!("{:#x}", page["id"].as_u64().unwrap()));
+    }
     let roots = dump["pages"].as_array().unwrap().iter().filter(|page| page["role"] == "root");
     let roots: Vec<u64> = roots.filter(|p| p["in_use"] == true).map(|p| p["id"].as_u64().unwrap()).collect();
     assert_eq!(roots, blobs.keys().copied().collect::<Vec<_>>(), "the dump shows the root of every blob");

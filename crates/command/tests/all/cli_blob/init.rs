@@ -57,6 +57,12 @@ fn what_cannot_be_is_refused_with_the_option_and_leaves_no_file() {
         (&["--size", "64M", "--md-pages", "0"], 2, &["--md-pages"]),
         (&["--size", "64M", "--md-page-size", "5000"], 2, &["--md-page-size"]),
         (&["--size", "64M", "--md-page-size", "2K"], 2, &["--md-page-size is 2048", "multiple of 4096"]),
+        (
+            &["--size", "8G", "--cluster-size", "4M", "--md-page-size", "2M"],
+            2,
+            &["--md-page-size", "at most 1 MiB"],
+        ),
+        (&["--size", "64M", "--lvolstore", "l", "--md-page-size", "8K"], 2, &["--md-page-size", "SPDK"]),
         (&["--size", "64M", "--bstype", "seventeen bytes!!"], 2, &["16 bytes"]),
         (&["--size", "64M", "--lvolstore", ""], 2, &["1 to 63 bytes"]),
         (&[], 1, &["new.img", "--size"]),
