@@ -274,8 +274,12 @@ fn an_adaptive_reactor_keeps_polling_for_a_while_unless_it_shares_its_core() {
         turns_of(Runtime::builder().cores(&format!("[{}]", cores.lowest().unwrap())).reactors(2));
     assert!(idle <= 2 * sleeps, "on one core: {idle} idle turns, {sleeps} sleeps");
     if cores.len() > 1 {
-        let (idle, sleeps) = turns_of(Runtime::builder().reactors(2));
-        assert!(idle > 5 * sleeps, "on two cores: {idle} idle turns, {sleeps} sleeps");
+        // Other processes may take the core of a reactor that polls, but hardly ten times.
+        let kept_polling = || {
+            let (idle, sleeps) = turns_of(Runtime::builder().reactors(2));
+            idle > 5 * sleeps
+        };
+        assert!((0..10).any(|_| kept_polling()), "on two cores: it sleeps at once");
     }
 }
 

@@ -192,9 +192,9 @@ fn stopped_while_it_copies(verb: &str, name: &str, bytes: &[u8]) -> Option<(Imag
 fn an_inflate_or_decoupling_that_a_signal_stops_is_done_in_part_and_the_next_goes_on_from_there() {
     let bytes = pattern(8, 64 << 20);
     for (verb, name, code) in [("inflate", "-INT", 130), ("decouple", "-TERM", 143)] {
-        let (image, ended) = (0..20)
+        let (image, ended) = (0..100)
             .find_map(|_| stopped_while_it_copies(verb, name, &bytes))
-            .expect("one of twenty is stopped in time");
+            .expect("one of a hundred is stopped in time");
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(code), "{verb}: {said}");
         assert!(said.contains("call it again to continue") && said.contains("stopped by a signal"), "{said}");
