@@ -8,9 +8,8 @@ use spindle_blob::{
 };
 
 use crate::identity::{self, NAME, UUID, uuid_bytes};
-use crate::lvol::LvolInner;
 use crate::name::Name;
-use crate::store::StoreInner;
+use crate::state::{LvolInner, StoreInner};
 use crate::{Lvol, LvolError, LvolStore, Lvols};
 
 /// The most clusters of a volume: the number that maps in memory can represent.
