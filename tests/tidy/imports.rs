@@ -1,39 +1,42 @@
-//! Which file of a crate imports from which other, read from its `use` lines and `crate::` paths.
+//! Which file of a crate imports from which other, read from its `use` lines and from the paths in its code.
 //!
-//! A name that a module passes on (`pub use`) counts as imported from the file that has it. Tests within a
-//! file, and comments, do not count. Not seen: imports by macros, and by `use module::*`.
+//! A name that a file passes on (`use`) counts as imported from the file that has it. Modules of tests within a
+//! file do not count. Not seen: what macros write, what the crate's root itself has, and calls of methods that another
+//! file gives to a type, which name no path.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use crate::code::code_of;
 
 /// A crate's files by module path (`a::b`; the root is empty), with the modules each imports from.
 pub type Imports = BTreeMap<String, BTreeSet<String>>;
 
+/// A path from the crate's root.
+type Path = Vec<String>;
+
+/// The paths of the crate that one file names.
+#[derive(Default)]
+struct Named {
+    /// All of them.
+    paths: Vec<Path>,
+    /// Those of its `use` lines, by the names that they have in this file.
+    used: BTreeMap<String, Path>,
+}
+
 /// The text of each file by its path below `src`; returns which file imports from which.
 pub fn imports(files: &BTreeMap<String, String>) -> Imports {
-    let modules: BTreeMap<String, String> =
+    let codes: BTreeMap<String, String> =
         files.iter().map(|(path, text)| (module_of(path), code_of(text))).collect();
-    let parents: BTreeSet<String> = files
-        .keys()
-        .filter(|path| path.ends_with("mod.rs") || *path == "lib.rs")
-        .map(|p| module_of(p))
-        .collect();
-    let named: BTreeMap<&str, Vec<Path>> =
-        modules.iter().map(|(module, code)| (module.as_str(), paths_of(module, code, &modules))).collect();
-    let passed_on: BTreeMap<(&str, &str), &Path> = named
-        .iter()
-        .filter(|(module, _)| parents.contains(**module))
-        .flat_map(|(module, paths)| paths.iter().map(|path| ((*module, path.last().map_or("", |n| n)), path)))
-        .collect();
-    let of = |(module, paths): (&&str, &Vec<Path>)| {
-        let found = paths.iter().map(|path| resolved(path, &modules, &passed_on));
+    let modules: BTreeSet<&str> = codes.keys().map(String::as_str).collect();
+    let named: BTreeMap<&str, Named> =
+        codes.iter().map(|(module, code)| (module.as_str(), named_by(module, code, &modules))).collect();
+    let of = |(module, own): (&&str, &Named)| {
+        let found = own.paths.iter().map(|path| resolved(path, &named));
         let others = found.filter(|other| other != *module && !other.is_empty());
         ((*module).to_owned(), others.collect())
     };
     named.iter().map(of).collect()
 }
-
-/// A path from the crate's root.
-type Path = Vec<String>;
 
 fn module_of(path: &str) -> String {
     let path = path.trim_end_matches(".rs");
@@ -41,44 +44,64 @@ fn module_of(path: &str) -> String {
     if path == "lib" { String::new() } else { path.replace('/', "::") }
 }
 
-/// The text without comments and tests.
-fn code_of(text: &str) -> String {
-    let (code, _) = text.split_once("#[cfg(test)]").unwrap_or((text, ""));
-    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+fn is_of_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
 }
 
-/// All paths that a file names in `use` lines and after `crate::`.
-fn paths_of(module: &str, code: &str, modules: &BTreeMap<String, String>) -> Vec<Path> {
-    let mut paths = Vec::new();
+fn named_by(module: &str, code: &str, modules: &BTreeSet<&str>) -> Named {
+    let mut named = Named::default();
     let mut rest = String::new();
+    let mut uses = Vec::new();
     for piece in code.split_inclusive(';') {
-        let line = piece.lines().position(is_use).map(|at| piece.lines().skip(at).collect::<String>());
-        match line {
-            Some(line) => {
-                let (_, tree) = line.split_once("use ").expect("just seen");
-                flatten("", tree.trim_end_matches(';'), &mut paths);
-            }
-            None => rest.push_str(piece),
-        }
+        let Some((before, tree)) = split_use(piece) else {
+            rest.push_str(piece);
+            continue;
+        };
+        rest.push_str(before);
+        flatten("", tree.trim_end_matches(';'), &mut uses);
     }
-    for piece in rest.split("crate::").skip(1) {
-        let end = piece.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')).unwrap_or(piece.len());
-        paths.push(format!("crate::{}", &piece[..end]));
+    for (path, name) in uses {
+        let path = absolute(module, &path, modules);
+        named.paths.extend(path.clone());
+        named.used.extend(path.map(|path| (name, path)));
     }
-    paths.iter().filter_map(|path| absolute(module, path, modules)).collect()
+    for path in inline_paths(&rest) {
+        let (first, after) = path.split_once("::").expect("a path has two names at least");
+        let by_name = named.used.get(first).map(|start| joined(start, after));
+        named.paths.extend(by_name.or_else(|| absolute(module, path, modules)));
+    }
+    named
 }
 
-fn is_use(line: &str) -> bool {
-    let line = line.trim_start();
-    ["use ", "pub use ", "pub(crate) use ", "pub(super) use "].iter().any(|start| line.starts_with(start))
+fn joined(start: &Path, after: &str) -> Path {
+    start.iter().cloned().chain(after.split("::").map(str::to_owned)).collect()
 }
 
-/// Adds the single paths of a `use` tree.
-fn flatten(before: &str, tree: &str, paths: &mut Vec<String>) {
+/// What is before the `use` that ends a piece of code, and its tree.
+fn split_use(piece: &str) -> Option<(&str, &str)> {
+    let at = piece.match_indices("use").map(|(at, _)| at).find(|at| {
+        let (before, after) = (&piece[..*at], &piece[at + 3..]);
+        !before.ends_with(is_of_name) && after.starts_with(char::is_whitespace)
+    })?;
+    Some((&piece[..at], &piece[at + 3..]))
+}
+
+/// All paths of two names or more in some code.
+fn inline_paths(code: &str) -> impl Iterator<Item = &str> {
+    let words = code.split(|c: char| !(is_of_name(c) || c == ':'));
+    let paths = words.map(|word| word.trim_matches(':'));
+    paths.filter(|path| path.contains("::") && !path.contains(":::"))
+}
+
+/// Adds the single paths of a `use` tree, each with the name that it gives.
+fn flatten(before: &str, tree: &str, paths: &mut Vec<(String, String)>) {
     let tree = tree.trim();
     let Some((start, inner)) = tree.split_once('{') else {
         let path = format!("{before}{tree}");
-        paths.push(path.split(" as ").next().unwrap_or_default().trim().to_owned());
+        let (path, name) = path.split_once(" as ").unwrap_or((&path, ""));
+        let path = path.trim().trim_end_matches("::self");
+        let name = if name.is_empty() { path.rsplit("::").next().unwrap_or_default() } else { name.trim() };
+        paths.push((path.to_owned(), name.to_owned()));
         return;
     };
     let (before, mut depth, mut from) = (format!("{before}{}", start.trim()), 0, 0);
@@ -98,47 +121,38 @@ fn flatten(before: &str, tree: &str, paths: &mut Vec<String>) {
 }
 
 /// The path from the crate's root; `None` for those of other crates.
-fn absolute(module: &str, path: &str, modules: &BTreeMap<String, String>) -> Option<Path> {
-    let mut names: Vec<String> = path.split("::").filter(|n| !n.is_empty()).map(str::to_owned).collect();
-    let mut base: Vec<String> = module.split("::").filter(|n| !n.is_empty()).map(str::to_owned).collect();
-    match names.first()?.as_str() {
-        "crate" => base.clear(),
-        "self" | "super" => {
-            while names.first().is_some_and(|name| name == "super") {
-                names.remove(0);
-                base.pop();
-            }
-            // Put back for the removal below.
-            if names.first().is_none_or(|name| name != "self") {
-                names.insert(0, String::new());
-            }
+fn absolute(module: &str, path: &str, modules: &BTreeSet<&str>) -> Option<Path> {
+    // A program's root has the names of a library's.
+    let module = if module == "main" { "" } else { module };
+    let mut base: Vec<&str> = module.split("::").filter(|n| !n.is_empty()).collect();
+    let mut names: &[&str] = &path.split("::").collect::<Vec<_>>();
+    match names {
+        ["crate", rest @ ..] => (base, names) = (Vec::new(), rest),
+        ["self", rest @ ..] => names = rest,
+        ["super", ..] => {}
+        [first, ..] => {
+            let child = base.iter().chain([first]).copied().collect::<Vec<_>>().join("::");
+            modules.contains(child.as_str()).then_some(())?;
         }
-        first => {
-            let child = if module.is_empty() { first.to_owned() } else { format!("{module}::{first}") };
-            if !modules.contains_key(&child) {
-                return None;
-            }
-            names.insert(0, String::new());
-        }
+        [] => return None,
     }
-    names.remove(0);
-    base.extend(names);
-    Some(base)
+    while let ["super", rest @ ..] = names {
+        base.pop();
+        names = rest;
+    }
+    Some(base.into_iter().chain(names.iter().copied()).map(str::to_owned).collect())
 }
 
 /// The module that has what `path` names.
-fn resolved(
-    path: &Path,
-    modules: &BTreeMap<String, String>,
-    passed_on: &BTreeMap<(&str, &str), &Path>,
-) -> String {
-    let mut path = path;
+fn resolved(path: &Path, named: &BTreeMap<&str, Named>) -> String {
+    let mut path = path.clone();
     for _ in 0..8 {
-        let known = (0..=path.len()).rev().find(|n| modules.contains_key(&path[..*n].join("::")));
-        let length = known.expect("the root is a module");
+        let known = (0..=path.len()).rev().find(|n| named.contains_key(path[..*n].join("::").as_str()));
+        let Some(length) = known else { break };
         let module = path[..length].join("::");
-        match path.get(length).and_then(|name| passed_on.get(&(module.as_str(), name.as_str()))) {
-            Some(next) if *next != path => path = next,
+        let passed_on = path.get(length).and_then(|name| named[module.as_str()].used.get(name));
+        match passed_on.map(|start| [start, &path[length + 1..]].concat()) {
+            Some(next) if next != path => path = next,
             _ => return module,
         }
     }
@@ -180,18 +194,25 @@ fn an_import_is_of_the_file_that_has_the_name_whatever_way_it_is_written() {
         text("lib.rs", "mod a;\nmod b;\npub use b::{inner::Thing, Other};\n"),
         text(
             "a.rs",
-            "// use crate::c;\nuse std::fmt;\nuse crate::{Thing,\n b::Other as O};\n#[cfg(test)]\nuse crate::c;",
+            "// use crate::c;\nuse std::fmt;\nuse crate::{Thing,\n b::Other as O};\n#[cfg(test)]\nmod t { use crate::c; }",
         ),
-        text("b/mod.rs", "mod inner;\npub use inner::Thing;\nstruct Other;\n"),
+        text("b/mod.rs", "mod inner;\nmod own;\npub use inner::Thing;\nstruct Other;\nfn f() { own::g() }\n"),
         text("b/inner.rs", "use super::super::c::{self, X};\nfn f() { crate::a::g() }\n"),
+        text("b/own.rs", "fn g() -> super::Thing { if x { super::super::d::h() } }\n"),
         text("c.rs", "use crate::b::Thing;\n"),
+        text(
+            "d.rs",
+            "fn reuse () {}\nuse crate::c::X as _;\nuse crate::a::Y as _;\npub(in crate) use crate::b as new;\n#[cfg(test)] fn t() {}\nfn h() { new::own::g::<u8>() }\n",
+        ),
     ]);
     let found = imports(&files);
     let of = |module: &str| found[module].iter().map(String::as_str).collect::<Vec<_>>();
     assert_eq!(of("a"), ["b", "b::inner"]);
-    assert_eq!(of("b"), ["b::inner"]);
+    assert_eq!(of("b"), ["b::inner", "b::own"]);
     assert_eq!(of("b::inner"), ["a", "c"]);
+    assert_eq!(of("b::own"), ["b::inner", "d"]);
     assert_eq!(of("c"), ["b::inner"]);
-    let circle = ["a", "b", "b::inner", "c"].map(str::to_owned).into();
+    assert_eq!(of("d"), ["a", "b", "b::own", "c"]);
+    let circle = ["a", "b", "b::inner", "b::own", "c", "d"].map(str::to_owned).into();
     assert_eq!(circles(&found), [circle]);
 }

@@ -8,9 +8,8 @@ use spindle_blob::{Blob, BlobError};
 use crate::copying::Copying;
 use crate::create::check_clusters;
 use crate::identity::NAME;
-use crate::lvol::LvolInner;
 use crate::name::Name;
-use crate::store::{StoreInner, locked};
+use crate::state::{LvolInner, StoreInner, locked};
 use crate::{LvolError, Lvols};
 
 /// Writes a name to a blob, durably; if that fails, the blob in memory has the old one.

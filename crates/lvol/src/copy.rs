@@ -11,8 +11,7 @@ use spindle_block::IoErrorKind;
 use spindle_reactor::timeout;
 
 use crate::copying::Copying;
-use crate::lvol::LvolInner;
-use crate::store::{StoreInner, locked};
+use crate::state::{LvolInner, StoreInner, locked};
 use crate::target::Target;
 use crate::{LvolError, MODULE};
 

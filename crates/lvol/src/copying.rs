@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use spindle_bdev::Counted;
 
-use crate::store::{StoreInner, locked};
+use crate::state::{StoreInner, locked};
 use crate::{LvolError, Lvols};
 
 /// Such work under way, until dropped.

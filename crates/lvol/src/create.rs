@@ -10,9 +10,8 @@ use spindle_blob::{
 use spindle_format::init::InitError;
 
 use crate::identity::{self, NAME, UUID, uuid_bytes};
-use crate::lvol::LvolInner;
 use crate::name::Name;
-use crate::store::StoreInner;
+use crate::state::{LvolInner, StoreInner};
 use crate::{Lvol, LvolError, LvolStore, Lvols};
 
 /// The most clusters of a volume: the number that maps in memory can represent.

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use spindle_blob::{BlobId, Parent};
 
-use crate::lvol::LvolInner;
-use crate::store::StoreInner;
+use crate::state::{LvolInner, StoreInner};
 use crate::{LvolError, Lvols};
 
 impl StoreInner {

@@ -6,7 +6,7 @@ use spindle_bdev::Detail;
 use spindle_blob::Parent;
 
 use crate::info::external_id;
-use crate::lvol::LvolInner;
+use crate::state::LvolInner;
 
 impl LvolInner {
     /// `driver_specific`, in SPDK's order; empty once the volume is being removed.

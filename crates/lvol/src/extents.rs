@@ -8,8 +8,7 @@ use spindle_blob::{Blob, Parent};
 use spindle_block::IoErrorKind;
 
 use crate::LvolError;
-use crate::lvol::LvolInner;
-use crate::store::StoreInner;
+use crate::state::{LvolInner, StoreInner};
 
 /// A volume and all its parents: the blobs of the store, and whether they read through an external snapshot.
 struct Chain {

@@ -11,8 +11,7 @@ use spindle_blob::{ExternalSource, Parent};
 use spindle_block::{Cx, Device, Geometry, Io, IoErrorKind, Lane, LaneCx, OpenError, Submit};
 
 use crate::identity::uuid_of;
-use crate::lvol::LvolInner;
-use crate::store::StoreInner;
+use crate::state::{LvolInner, StoreInner};
 use crate::{LvolError, Lvols, MODULE};
 
 impl Lvols {
@@ -76,11 +75,6 @@ impl Lvols {
                 }
             }
         }
-    }
-
-    /// True if a device is the placeholder for a removed bdev.
-    pub(crate) fn is_missing(&self, device: &Arc<dyn Device>) -> bool {
-        std::ptr::addr_eq(Arc::as_ptr(device), Arc::as_ptr(&self.0.missing))
     }
 }
 

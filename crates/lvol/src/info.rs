@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 use spindle_bdev::Uuid;
 use spindle_blob::{ClearMethod, Parent};
 
-use crate::lvol::LvolInner;
-use crate::store::StoreInner;
+use crate::state::{LvolInner, StoreInner};
 use crate::{LvolError, Lvols};
 
 /// Properties of a store.

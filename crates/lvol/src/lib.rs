@@ -22,6 +22,7 @@ mod copying;
 mod create;
 mod delete;
 mod details;
+mod disk;
 mod error;
 mod extents;
 mod external;
@@ -33,18 +34,18 @@ mod module;
 mod name;
 mod offer;
 mod parents;
+mod state;
 mod store;
+mod store_key;
 mod target;
 mod unload;
-mod volumes;
 
 pub use copy::ShallowCopy;
 pub use create::{LvolSpec, StoreSpec};
 pub use error::LvolError;
 pub use info::{LvolInfo, StoreInfo};
-pub use lvol::Lvol;
-pub use module::{Lvols, StoreKey};
-pub use store::LvolStore;
+pub use state::{Lvol, LvolStore, Lvols};
+pub use store_key::StoreKey;
 
 pub use spindle_blob::{ClearData, ClearMethod};
 

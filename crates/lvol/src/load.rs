@@ -8,9 +8,8 @@ use spindle_mem::IoBuf;
 use spindle_reactor::{ReportLevel, report, tell};
 
 use crate::identity::{Identity, uuid_of};
-use crate::lvol::LvolInner;
 use crate::name::Name;
-use crate::store::StoreInner;
+use crate::state::{LvolInner, StoreInner};
 use crate::{LvolError, Lvols, MODULE, StoreKey};
 
 /// Bytes of a super block.

@@ -1,61 +1,15 @@
 //! The module: the stores of one runtime, and its reactions to new bdevs and to the shutdown of the registry.
 
-use std::any::Any;
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use spindle_bdev::{Bdev, Counter, LocalFuture, Module, Registry, Uuid, WeakRegistry};
-use spindle_block::Device;
-use spindle_reactor::{Handle, ReportLevel, now, report};
+use spindle_bdev::{Bdev, Counter, LocalFuture, Module, Registry};
+use spindle_reactor::{Handle, now};
 
 use crate::external::Missing;
-use crate::lvol::LvolInner;
-use crate::store::{StoreInner, locked};
+use crate::state::{LvolInner, Shared, StoreInner, locked, lvol_of};
 use crate::unload::{LEAST_PATIENCE, PATIENCE};
-use crate::{Lvol, LvolError, LvolStore, MODULE, StoreSpec};
-
-/// Number of reports kept on bdevs without a usable store: the last ones.
-const REPORTS: usize = 64;
-
-/// The logical volumes of a runtime. A handle, for any thread.
-#[derive(Clone)]
-pub struct Lvols(pub(crate) Arc<Shared>);
-
-pub(crate) struct Shared {
-    pub(crate) registry: WeakRegistry,
-    /// In the order in which they were loaded.
-    stores: Mutex<Vec<Arc<StoreInner>>>,
-    reports: Mutex<Vec<(String, String)>>,
-    /// UUIDs of bdevs that volumes read as soon as they are not open for writing any more.
-    pub(crate) awaited: Mutex<BTreeSet<Uuid>>,
-    /// The placeholder for every external snapshot that was removed.
-    pub(crate) missing: Arc<dyn Device>,
-    /// Inflates, decouples and shallow copies under way.
-    pub(crate) copying: Counter,
-    /// Set once those must end.
-    pub(crate) ends_copying: AtomicBool,
-    /// Unloads that failed at the shutdown.
-    failed_unloads: AtomicU64,
-}
-
-/// How to find a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreKey {
-    /// By its name.
-    Name(String),
-    /// By its UUID.
-    Uuid(Uuid),
-}
-
-impl std::fmt::Display for StoreKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StoreKey::Name(name) => write!(f, "{name:?}"),
-            StoreKey::Uuid(uuid) => write!(f, "{uuid}"),
-        }
-    }
-}
+use crate::{Lvol, LvolError, LvolStore, Lvols, MODULE, StoreSpec};
 
 impl Lvols {
     /// Makes the logical volumes of a registry's runtime: stores on its bdevs are loaded, now and as bdevs
@@ -98,24 +52,6 @@ impl Lvols {
     /// They were not started, or the caller is not on a Spindle thread.
     pub fn current() -> Result<Lvols, LvolError> {
         Handle::current().ok_or(LvolError::NotStarted).and_then(|runtime| Lvols::of(&runtime))
-    }
-
-    /// The stores, in the order in which they were loaded.
-    pub fn stores(&self) -> Vec<LvolStore> {
-        locked(&self.0.stores).iter().cloned().map(LvolStore).collect()
-    }
-
-    /// The store of that name or UUID.
-    ///
-    /// # Errors
-    /// There is none.
-    pub fn store(&self, key: &StoreKey) -> Result<LvolStore, LvolError> {
-        let is = |store: &&Arc<StoreInner>| match key {
-            StoreKey::Name(name) => store.name().as_str() == name,
-            StoreKey::Uuid(uuid) => store.uuid == *uuid,
-        };
-        let found = locked(&self.0.stores).iter().find(is).cloned();
-        found.map(LvolStore).ok_or_else(|| LvolError::NoStore { store: key.to_string() })
     }
 
     /// The volume with the given bdev name, alias or UUID, or called so without having a bdev, because its external
@@ -187,50 +123,6 @@ impl Lvols {
         let stores = self.reports().into_iter().filter(is_there).map(|(_, why)| why);
         stores.chain(self.stores().iter().flat_map(LvolStore::set_aside)).collect()
     }
-
-    pub(crate) fn registry(&self) -> Result<Registry, LvolError> {
-        Ok(self.0.registry.get()?)
-    }
-
-    pub(crate) fn report(&self, bdev: &Bdev, why: &LvolError) {
-        report(ReportLevel::Warning, "vbdev_lvol", || format!("bdev {:?}: {why}", bdev.name()));
-        let mut reports = locked(&self.0.reports);
-        if reports.len() == REPORTS {
-            reports.remove(0);
-        }
-        reports.push((bdev.name().to_owned(), why.to_string()));
-    }
-
-    /// Refuses a name that a store other than `except` has.
-    pub(crate) fn check_name(&self, name: &str, except: Option<&StoreInner>) -> Result<(), LvolError> {
-        let stores = locked(&self.0.stores);
-        let other = |store: &&Arc<StoreInner>| !except.is_some_and(|except| std::ptr::eq(except, &***store));
-        match stores.iter().filter(other).find(|store| store.name().as_str() == name) {
-            Some(by) => {
-                Err(LvolError::StoreExists { name: name.to_owned(), base: by.base.name().to_owned() })
-            }
-            None => Ok(()),
-        }
-    }
-
-    pub(crate) fn add_store(&self, store: Arc<StoreInner>) {
-        locked(&self.0.stores).push(store);
-    }
-
-    pub(crate) fn remove_store(&self, store: &StoreInner) {
-        locked(&self.0.stores).retain(|known| !std::ptr::eq(&**known, store));
-    }
-
-    /// The store on a bdev.
-    pub(crate) fn store_on(&self, base: &Bdev) -> Option<Arc<StoreInner>> {
-        locked(&self.0.stores).iter().find(|store| store.base == *base).cloned()
-    }
-}
-
-/// The volume of a bdev, if it is one.
-pub(crate) fn lvol_of(bdev: &Bdev) -> Option<Arc<LvolInner>> {
-    let disk: Arc<dyn Any + Send + Sync> = bdev.disk().clone();
-    disk.downcast().ok()
 }
 
 impl Module for Lvols {

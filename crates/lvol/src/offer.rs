@@ -13,22 +13,11 @@ use spindle_blob::Parent;
 use spindle_reactor::{ReportLevel, report, sleep, spawn_local, tell};
 
 use crate::identity::uuid_of;
-use crate::lvol::LvolInner;
-use crate::module::lvol_of;
-use crate::store::{StoreInner, locked};
+use crate::state::{Lacks, LvolInner, StoreInner, locked, lvol_of};
 use crate::{LvolError, Lvols};
 
 /// How soon a volume that an operation works on is looked at again.
 const AGAIN: Duration = Duration::from_millis(10);
-
-/// Why a volume has no bdev.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Lacks {
-    /// The bdev of that UUID.
-    Outside(Uuid),
-    /// Its name, which `by` has.
-    Name { name: String, by: String },
-}
 
 impl StoreInner {
     /// Registers the bdev of a volume, unless something it reads through is missing.
@@ -100,25 +89,6 @@ impl LvolInner {
         }
         let error = LvolError::Degraded { lvol: self.shown(), outside, held: Some(why) };
         report(ReportLevel::Warning, "vbdev_lvol", || error.to_string());
-    }
-
-    /// The error for what needs its bdev while it has none.
-    pub(crate) fn without_bdev(&self) -> LvolError {
-        let lvol = self.shown();
-        match self.lacks() {
-            Some(Lacks::Name { name, by }) => LvolError::NameTaken { lvol, name, by },
-            Some(Lacks::Outside(outside)) => {
-                LvolError::Degraded { lvol, outside: Some(outside), held: self.holds_back(outside) }
-            }
-            None => LvolError::Degraded { lvol, outside: None, held: None },
-        }
-    }
-
-    /// Why the bdev of that UUID cannot be read through, if it is there.
-    fn holds_back(&self, outside: Uuid) -> Option<BdevError> {
-        let registry = self.store.upgrade()?.registry().ok()?;
-        let bdev = registry.get(&outside.to_string()).ok()?;
-        bdev.check_claim(ClaimType::ReadManyWriteNone).err()
     }
 
     /// True if no bdev has one of its names.

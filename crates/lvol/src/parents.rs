@@ -8,10 +8,8 @@ use spindle_blob::{BlobError, BlobOptions, ClearMethod, Parent};
 
 use crate::create::check_clusters;
 use crate::identity::uuid_bytes;
-use crate::lvol::LvolInner;
-use crate::module::lvol_of;
 use crate::name::Name;
-use crate::store::StoreInner;
+use crate::state::{LvolInner, StoreInner, lvol_of};
 use crate::{Lvol, LvolError};
 
 impl StoreInner {

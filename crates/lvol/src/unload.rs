@@ -12,8 +12,7 @@ use std::time::Duration;
 use spindle_bdev::Grace;
 use spindle_reactor::{ReportLevel, report, spawn_local, tell, timeout};
 
-use crate::lvol::LvolInner;
-use crate::store::{StoreInner, locked};
+use crate::state::{LvolInner, StoreInner, locked};
 use crate::{LvolError, Lvols};
 
 /// How long an unload may take while a stop or the removal of the bdev waits for it; at a stop, the unloads of all stores.

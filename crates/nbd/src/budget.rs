@@ -13,6 +13,9 @@ use std::task::{Context, Poll, Waker};
 
 use crate::origin::Origin;
 
+/// The most bytes of one connection, except for a single request.
+pub(crate) const CONNECTION_LIMIT: usize = 64 << 20;
+
 /// A budget in bytes.
 pub(crate) struct Budget {
     limit: usize,

@@ -23,12 +23,14 @@ mod extents;
 mod origin;
 mod overlap;
 mod server;
+mod shared;
 mod stats;
 mod tls;
 
 pub use error::{ExportError, ListenError, TlsError};
 pub use export::{Export, ExportOptions};
-pub use server::{BdevExport, ConnectionInfo, Ended, ExportInfo, ListenerInfo, Options, Server};
+pub use server::{BdevExport, Ended, Server};
+pub use shared::{ConnectionInfo, ExportInfo, ListenerInfo, Options};
 pub use spindle_bdev::{Content, Extent, Extents};
 pub use spindle_engine::Address;
 pub use stats::Counts;

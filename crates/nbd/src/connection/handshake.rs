@@ -11,13 +11,13 @@ use spindle_engine::Socket;
 use spindle_mem::{Buffers, IoBuf};
 use spindle_reactor::timeout;
 
+use super::buffer;
 use super::departure::Departure;
 use super::session::Session;
 use super::stream::Stream;
 use super::transmission::transmit;
-use super::{Control, Stop, buffer};
 use crate::codec::{Advance, Agreed, Encryption, Negotiation, Query, Refusal, shortened};
-use crate::server::{Exported, Shared};
+use crate::shared::{Control, Exported, Shared, Stop};
 use crate::tls::Tls;
 
 /// Bytes received at a time.

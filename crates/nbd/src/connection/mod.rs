@@ -3,7 +3,7 @@
 //! The task owns the socket, the requests under way and the device's channel; it lives and dies on the thread
 //! where it was placed. It ends only when all of its requests have, or were given up.
 
-mod control;
+mod buffer;
 mod departure;
 mod grace;
 mod handshake;
@@ -17,19 +17,6 @@ mod tls;
 mod transmission;
 mod wire;
 
-use spindle_mem::{IoBuf, OutOfMemory, Pool};
-
-pub(crate) use control::{Control, Stop};
 pub(crate) use handshake::run;
-pub(crate) use transmission::CONNECTION_LIMIT;
 
-/// A buffer of the connection itself, of a few sizes: from the pool or, if its budget has no room, a separate one. Connections
-/// are limited elsewhere, and the pool only keeps buffers for reuse.
-fn buffer(pool: &Pool, len: usize) -> IoBuf {
-    pool.get(len).unwrap_or_else(|_| IoBuf::zeroed(len))
-}
-
-/// The same for a length that a client chose.
-fn buffer_for_client(pool: &Pool, len: usize) -> Result<IoBuf, OutOfMemory> {
-    pool.get(len).or_else(|_| IoBuf::try_zeroed(len))
-}
+use buffer::buffer;

@@ -13,10 +13,11 @@ use spindle_block::{IoError, IoErrorKind};
 use spindle_mem::{Buffers, IoBuf, OutOfMemory};
 use spindle_reactor::yield_now;
 
+use super::buffer::buffer_for_client;
 use super::session::Session;
-use super::{Stop, buffer_for_client};
 use crate::codec::{Command, Context, ErrorCode, MAX_EXTENTS, reply};
 use crate::extents::{allocation, for_reply};
+use crate::shared::Stop;
 use crate::{Content, Extent};
 
 /// Zeroes written at a time if they must be written as data.

@@ -12,10 +12,9 @@ use spindle_block::{Channel, Geometry};
 use spindle_mem::Pool;
 
 use super::grace::Grace;
-use super::{Control, Stop};
 use crate::codec::Rules;
 use crate::overlap::Writer;
-use crate::server::Exported;
+use crate::shared::{Control, Exported, Stop};
 
 /// What the requests of one connection work with.
 pub(crate) struct Session {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use spindle_reactor::{Sleep, now, sleep, timeout};
 
+use super::buffer::buffer_for_client;
 use super::grace::Grace;
 use super::input::Input;
 use super::outbox::Outbox;
@@ -22,17 +23,13 @@ use super::perform::{Body, Failure, Reply, Work, perform};
 use super::session::Session;
 use super::slots::{MAX_REQUESTS, Slots};
 use super::stream::Stream;
-use super::{Control, Stop, buffer_for_client};
-use crate::budget::Lease;
+use crate::budget::{CONNECTION_LIMIT, Lease};
 use crate::codec::{Checked, Command, ErrorCode, Request, Violation, reply};
 use crate::origin::Origin;
-use crate::server::Shared;
+use crate::shared::{Control, Shared, Stop};
 
 /// Bytes that a connection may use outside the budget, for small requests.
 const ALLOWANCE: usize = 256 << 10;
-
-/// The most bytes of one connection, except for a single request.
-pub(crate) const CONNECTION_LIMIT: usize = 64 << 20;
 
 /// Bytes taken from the budget at a time.
 const GRAIN: usize = 1 << 20;

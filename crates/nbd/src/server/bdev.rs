@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use spindle_bdev::{Event, OpenOptions, Registry};
 use spindle_reactor::{ReportLevel, report, spawn_local, timeout};
 
-use super::{Exported, Server, Shared};
+use super::Server;
 use crate::codec::shortened;
+use crate::shared::{Exported, Shared};
 use crate::{Export, ExportError, ExportOptions};
 
 /// How a bdev is exported.

@@ -6,19 +6,15 @@ use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use spindle_engine::{Address, Completion, Listener, Op, Output, Peer, Socket};
-use spindle_reactor::{
-    FailedAccepts, OpSink, Thread, WaitList, cancel_op, now, op, sleep, spawn_local, submit_op,
-};
+use spindle_reactor::{FailedAccepts, OpSink, Thread, cancel_op, now, op, sleep, spawn_local, submit_op};
 
-use super::Shared;
-use super::shared::Accepting;
-use super::visits::Turn;
+use super::serving;
 use crate::origin::Origin;
+use crate::shared::{Accepting, End, Shared, Turn};
 use crate::{ListenError, Tls};
 
 /// Connections that may wait to be accepted.
@@ -26,25 +22,6 @@ const BACKLOG: u32 = 128;
 
 /// How long a TCP client may be silent before the system probes it.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
-
-/// Ends a listener, and reports that it has ended.
-#[derive(Default)]
-pub(crate) struct End {
-    asked: AtomicBool,
-    over: AtomicBool,
-    raising: WaitList,
-}
-
-impl End {
-    fn raise(&self, flag: &AtomicBool) {
-        flag.store(true, Ordering::Release);
-        self.raising.wake_all();
-    }
-
-    async fn raised(&self, flag: &AtomicBool) {
-        self.raising.until(|| flag.load(Ordering::Acquire).then_some(())).await;
-    }
-}
 
 /// Reports the end of the listener, also when its task is dropped.
 struct Over(Arc<End>);
@@ -175,7 +152,7 @@ async fn accept(server: &Arc<Shared>, listener: Listener, tls: Option<Tls>, end:
 fn serve(server: &Arc<Shared>, socket: Socket, peer: Peer, tls: Option<Tls>) {
     // A client whose host was switched off would otherwise stay forever; best effort.
     let _ = socket.keep_alive(KEEP_ALIVE);
-    server.place(socket, peer.to_string(), tls);
+    serving::place(server, socket, peer.to_string(), tls);
 }
 
 pub(crate) async fn stop(server: &Arc<Shared>, address: &Address) -> Result<(), ListenError> {

@@ -5,75 +5,18 @@
 //! last handle does not stop the server: call [`Server::stop`].
 
 mod bdev;
-mod connections;
-mod exported;
 mod listening;
-mod options;
-mod placing;
-mod shared;
-mod visits;
-mod waiting;
+mod serving;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use spindle_engine::{Address, Socket};
 use spindle_reactor::Thread;
 
-use crate::stats::Counts;
-use crate::{Export, ExportError, ExportOptions, ListenError, Tls};
-
-use connections::Which;
+use crate::shared::{Exported, Shared, Which};
+use crate::{Export, ExportError, ExportInfo, ListenError, ListenerInfo, Options, Tls};
 
 pub use bdev::BdevExport;
-pub(crate) use exported::Exported;
-pub use options::Options;
-pub(crate) use shared::Shared;
-
-/// A connection as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionInfo {
-    /// Its number, never reused by this server.
-    pub id: u64,
-    /// Its other end.
-    pub peer: String,
-    /// The name of the thread that serves it.
-    pub thread: String,
-    /// TLS encrypts it.
-    pub encrypted: bool,
-    /// Its statistics.
-    pub counts: Counts,
-}
-
-/// An address where the server listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListenerInfo {
-    /// The address.
-    pub address: Address,
-    /// The folder of its certificates, if connections are encrypted.
-    pub tls: Option<PathBuf>,
-}
-
-/// An export as it is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExportInfo {
-    /// Its name.
-    pub name: String,
-    /// How it is exported: read-only also if its device is.
-    pub options: ExportOptions,
-    /// Name of the device.
-    pub device: String,
-    /// Name of the bdev, if it is one.
-    pub bdev: Option<String>,
-    /// Size in bytes.
-    pub size: u64,
-    /// Bytes in a block of the device.
-    pub block_size: u32,
-    /// Its connections.
-    pub connections: Vec<ConnectionInfo>,
-    /// Statistics of all present and past connections.
-    pub counts: Counts,
-}
 
 /// A summary of a stop, or of the removal of an export.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,7 +75,7 @@ impl Server {
 
     /// Serves a client that is connected already, without encryption.
     pub fn serve(&self, socket: Socket, peer: String) {
-        self.0.place(socket, peer, None);
+        serving::place(&self.0, socket, peer, None);
     }
 
     /// Adds an export: from now on clients find it.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use spindle_engine::Time;
 
+use super::{Exported, Options};
 use crate::origin::Origin;
-use crate::server::{Exported, Options};
 use crate::stats::Counters;
 
 /// What a connection must do.

@@ -5,18 +5,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use spindle_engine::{Address, Socket, Time};
+use spindle_engine::{Address, Time};
 use spindle_mem::Pool;
-use spindle_reactor::{Thread, WaitList, now, reactor_loads, spawn_local};
+use spindle_reactor::{Thread, WaitList, now, reactor_loads};
 
 use super::connections::{Connection, Connections, Which};
 use super::placing;
 use super::visits::Visits;
 use super::waiting::Waiting;
-use super::{ConnectionInfo, ExportInfo, Exported, ListenerInfo, Options};
-use crate::budget::Budget;
+use super::{ConnectionInfo, Control, End, ExportInfo, Exported, ListenerInfo, Options, Stop};
+use crate::budget::{Budget, CONNECTION_LIMIT};
 use crate::codec::{Refusal, shortened};
-use crate::connection::{self, CONNECTION_LIMIT, Control, Stop};
 use crate::origin::Origin;
 use crate::{Export, ExportError, ExportOptions, Tls};
 
@@ -25,8 +24,8 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) pool: Pool,
     pub(crate) budget: Arc<Budget>,
-    pub(super) visits: Visits,
-    pub(super) waiting: Waiting,
+    pub(crate) visits: Visits,
+    pub(crate) waiting: Waiting,
     threads: Vec<Thread>,
     lists: Mutex<Lists>,
     /// Tasks that wait for the end of a connection.
@@ -49,7 +48,7 @@ struct Lists {
 pub(crate) struct Accepting {
     pub(crate) address: Address,
     pub(crate) tls: Option<Tls>,
-    pub(crate) end: Arc<super::listening::End>,
+    pub(crate) end: Arc<End>,
 }
 
 impl Shared {
@@ -86,19 +85,23 @@ impl Shared {
         self.lists().stopping
     }
 
-    /// Places a client on a thread whose reactor has little to do. Refused if there are too many.
-    pub(crate) fn place(self: &Arc<Shared>, socket: Socket, peer: String, tls: Option<Tls>) {
-        let origin = Origin::from(socket.peer());
+    /// Puts a client on the list, and chooses a thread for it whose reactor has little to do, unless clients are served
+    /// where they are accepted. `None` if there are too many, or the server stops.
+    pub(crate) fn register(
+        self: &Arc<Shared>,
+        peer: String,
+        origin: Origin,
+    ) -> Option<(Registered, Option<Thread>)> {
         let (control, thread, leaves) = {
             let mut lists = self.lists();
             if lists.stopping {
-                return;
+                return None;
             }
             let Ok(leaves) = lists.connections.make_room(&self.options, origin) else {
                 drop(lists);
                 let why = "as many clients use exports as may be connected";
                 spindle_reactor::tell("nbd", || format!("client ({peer}) is refused: {why}"));
-                return;
+                return None;
             };
             let thread = placing::choose(&lists.connections.candidates(&self.loads(), time()));
             let here = thread.map(|index| self.threads[index].clone()).or_else(Thread::current);
@@ -109,17 +112,8 @@ impl Shared {
         };
         leaves.into_iter().for_each(|control| control.stop(Stop::AtOnce));
         spindle_reactor::tell("nbd", || format!("client {} ({}) has connected", control.id, control.peer));
-        let registered = Registered { server: self.clone(), control: control.clone() };
-        let server = self.clone();
-        let serve = async move || {
-            let _registered = registered;
-            connection::run(server, control, socket, tls).await;
-        };
-        match thread {
-            // It runs to its end; if the thread is gone it is dropped, which closes the socket.
-            Some(index) => drop(self.threads[index].spawn(serve)),
-            None => drop(spawn_local(serve())),
-        }
+        let registered = Registered { server: self.clone(), control };
+        Some((registered, thread.map(|index| self.threads[index].clone())))
     }
 
     /// The busy shares of the threads' reactors.
@@ -131,12 +125,12 @@ impl Shared {
     }
 
     /// Waits until none of these connections is left.
-    pub(super) async fn ended(&self, which: Which) {
+    pub(crate) async fn ended(&self, which: Which) {
         self.ending.until(|| (!self.lists().connections.has(which)).then_some(())).await;
     }
 
     /// Tells these connections to end when their requests have; returns how many of them use an export.
-    pub(super) fn tell_to_end(&self, which: Which) -> usize {
+    pub(crate) fn tell_to_end(&self, which: Which) -> usize {
         let told = self.lists().connections.controls(which);
         told.iter().for_each(|control| control.stop(Stop::Gently));
         told.iter().filter(|control| control.export().is_some()).count()
@@ -323,9 +317,9 @@ impl Lists {
 }
 
 /// A connection's place on the list; removed when its task ends, by a panic too.
-struct Registered {
-    server: Arc<Shared>,
-    control: Arc<Control>,
+pub(crate) struct Registered {
+    pub(crate) server: Arc<Shared>,
+    pub(crate) control: Arc<Control>,
 }
 
 impl Drop for Registered {

@@ -4,21 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The connections that wait.
-pub(super) struct Waiting {
+pub(crate) struct Waiting {
     most: usize,
     count: Arc<AtomicUsize>,
 }
 
 /// A place among them, until dropped.
-pub(super) struct Place(Arc<AtomicUsize>);
+pub(crate) struct Place(Arc<AtomicUsize>);
 
 impl Waiting {
-    pub(super) fn new(most: usize) -> Waiting {
+    pub(crate) fn new(most: usize) -> Waiting {
         Waiting { most, count: Arc::default() }
     }
 
     /// One more place; none if all are taken.
-    pub(super) fn enter(&self) -> Option<Place> {
+    pub(crate) fn enter(&self) -> Option<Place> {
         let one_more = |count| (count < self.most).then_some(count + 1);
         self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
         Some(Place(self.count.clone()))

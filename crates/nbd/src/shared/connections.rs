@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use spindle_engine::Time;
 
-use super::Options;
 use super::placing::{self, Candidate};
-use crate::connection::Control;
+use super::{Control, Options};
 use crate::origin::Origin;
 
 /// Connections, by their numbers: in the order in which they came.
@@ -34,7 +33,7 @@ pub(super) struct Connections {
 
 /// Some connections of a server.
 #[derive(Clone, Copy)]
-pub(super) enum Which {
+pub(crate) enum Which {
     All,
     /// Those that use the export of this number.
     Using(u64),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use spindle_bdev::Uuid;
 use spindle_blob::BlobId;
 
-use crate::lvol::LvolInner;
+use super::lvol::LvolInner;
 use crate::name::Name;
 
 /// Its lock is held for a few instructions.
