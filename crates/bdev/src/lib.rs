@@ -35,8 +35,8 @@ mod plain_disk;
 mod read_only;
 mod registered;
 mod registry;
+mod report;
 mod statistics;
-mod told;
 mod unregister;
 mod virtual_bdev;
 

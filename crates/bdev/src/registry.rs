@@ -15,7 +15,7 @@ use crate::counter::Counter;
 use crate::error::errno;
 use crate::namespace::Namespace;
 use crate::notify::Notifications;
-use crate::told;
+use crate::report;
 use crate::virtual_bdev::Entry;
 use crate::{Bdev, BdevError, BdevSpec, Desc, Module, Notification, OpenOptions};
 
@@ -200,7 +200,7 @@ impl Registry {
             self.stand_on_new(&bdev).await;
         }
         self.begin_examine(&bdev.0);
-        told::event(&bdev, "is there");
+        report::event(&bdev, "is there");
         drop((counted, own));
         Ok(bdev)
     }

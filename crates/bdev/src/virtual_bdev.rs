@@ -84,6 +84,11 @@ impl Base {
         Uuid::new_v5(&namespace, self.bdev.uuid().as_bytes())
     }
 
+    /// The UUID that was given, or the [derived](Self::derive_uuid) one if none was, or the nil one.
+    pub(crate) fn uuid_or_derived(&self, given: Option<Uuid>, namespace: Uuid) -> Uuid {
+        given.filter(|uuid| !uuid.is_nil()).unwrap_or_else(|| self.derive_uuid(namespace))
+    }
+
     /// Returns the UUID for a bdev that is a part of this base: always the same, and the same as SPDK's.
     pub fn derive_part_uuid(&self, start: u64, blocks: u64) -> Uuid {
         let mut name = Vec::with_capacity(32);
